@@ -1,0 +1,1 @@
+"""The command `emul`: one file a verb."""

@@ -1,0 +1,1 @@
+"""Files into States, States into files."""

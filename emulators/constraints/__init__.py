@@ -1,0 +1,1 @@
+"""Constraints, one a file: they return a State that obeys a law."""

@@ -1,0 +1,134 @@
+"""Grids: where the numbers of a field sit on the sphere, and how much area each stands for.
+
+The weight of a point is the area of its cell divided by the mean cell area,
+
+    w_ij = (sin(phi_{i-1/2}) - sin(phi_{i+1/2})) * dlambda_j / mean
+
+with bounds midway between neighbours and at the poles (WeatherBench 2: Rasp et al. 2024, arXiv 2308.15560).
+On a Gaussian grid the cells are those whose areas are the Gauss-Legendre weights, so that area means are exact
+for every field that the grid resolves. A grid that covers part of the sphere ends half a cell beyond its edge rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class LatLonGrid:
+    """A product of latitudes and longitudes.
+
+    latitude: degrees north, from north to south, shape (lat,).
+    longitude: degrees east in [0, 360), eastward, shape (lon,); a limited area may cross the zero meridian.
+    """
+
+    latitude: np.ndarray
+    longitude: np.ndarray
+
+    def __post_init__(self) -> None:
+        latitude = np.asarray(self.latitude, dtype=np.float64)
+        longitude = np.asarray(self.longitude, dtype=np.float64)
+        if latitude.ndim != 1 or longitude.ndim != 1 or min(latitude.size, longitude.size) < 2:
+            raise ValueError(
+                "A latitude-longitude grid needs one-dimensional latitudes and longitudes, at least 2 of each; "
+                f"got shapes {latitude.shape} and {longitude.shape}."
+            )
+        if np.abs(latitude).max() > 90.001:
+            raise ValueError(f"Latitudes must lie within -90..90 degrees; got {latitude.min()}..{latitude.max()}.")
+        if not (np.diff(latitude) < 0).all():
+            raise ValueError("Latitudes must run from north to south without repetition; sort the field first.")
+        if not (self._eastward_steps(longitude) > 0).all():
+            raise ValueError("Longitudes must run eastward without repetition; sort the field first.")
+        object.__setattr__(self, "latitude", latitude)
+        object.__setattr__(self, "longitude", np.mod(longitude, 360.0))
+
+    @staticmethod
+    def _eastward_steps(longitude: np.ndarray) -> np.ndarray:
+        return np.mod(np.diff(longitude), 360.0)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.latitude.size, self.longitude.size
+
+    @cached_property
+    def is_cyclic(self) -> bool:
+        """True where the last longitude is followed by the first."""
+        steps = self._eastward_steps(self.longitude)
+        return bool(abs(steps.sum() + steps.mean() - 360.0) < 0.01 * steps.mean())
+
+    @cached_property
+    def kind(self) -> str:
+        """`gaussian`, `equiangular`, `equiangular_with_poles` or `limited_area`."""
+        latitude, nlat = self.latitude, self.latitude.size
+        gauss = np.rad2deg(np.arcsin(np.polynomial.legendre.leggauss(nlat)[0][::-1]))
+        if not self.is_cyclic:
+            return "limited_area"
+        if np.allclose(latitude, gauss, atol=1e-3):
+            return "gaussian"
+        if np.allclose(latitude, np.linspace(90.0, -90.0, nlat), atol=1e-3):
+            return "equiangular_with_poles"
+        half = 90.0 / nlat
+        if np.allclose(latitude, np.linspace(90.0 - half, -90.0 + half, nlat), atol=1e-3):
+            return "equiangular"
+        return "limited_area"
+
+    @cached_property
+    def latitude_bounds(self) -> np.ndarray:
+        """Edges of the rows in degrees, north to south, shape (lat + 1,)."""
+        inner = 0.5 * (self.latitude[1:] + self.latitude[:-1])
+        if self.kind == "limited_area":
+            north = self.latitude[0] + 0.5 * (self.latitude[0] - self.latitude[1])
+            south = self.latitude[-1] - 0.5 * (self.latitude[-2] - self.latitude[-1])
+        else:
+            north, south = 90.0, -90.0
+        return np.clip(np.concatenate([[north], inner, [south]]), -90.0, 90.0)
+
+    @cached_property
+    def weights(self) -> np.ndarray:
+        """Cell areas with mean 1, float64, shape (lat, lon)."""
+        if self.kind == "gaussian":
+            rows = np.polynomial.legendre.leggauss(self.latitude.size)[1][::-1]
+        else:
+            edges = np.sin(np.deg2rad(self.latitude_bounds))
+            rows = edges[:-1] - edges[1:]
+        steps = self._eastward_steps(self.longitude)
+        if self.is_cyclic:
+            steps = np.append(steps, 360.0 - steps.sum())
+            columns = 0.5 * (steps + np.roll(steps, 1))
+        else:
+            columns = 0.5 * (np.append(steps, steps[-1]) + np.append(steps[0], steps))
+        area = np.outer(rows, columns)
+        return area / area.mean()
+
+    def plain(self) -> dict:
+        """The grid as lists of numbers, for a checkpoint."""
+        return {"latitude": self.latitude.tolist(), "longitude": self.longitude.tolist()}
+
+    def same_as(self, other: LatLonGrid, tolerance: float = 1e-3) -> bool:
+        """True where both grids hold the same points to `tolerance` degrees."""
+        return self.shape == other.shape and all(
+            np.allclose(a, b, atol=tolerance)
+            for a, b in ((self.latitude, other.latitude), (self.longitude, other.longitude))
+        )
+
+    def __repr__(self) -> str:
+        return f"LatLonGrid({self.kind}, {self.shape[0]}x{self.shape[1]})"
+
+
+def gaussian_grid(nlat: int, nlon: int | None = None) -> LatLonGrid:
+    """The Gauss-Legendre grid of `nlat` rows (default: twice as many columns)."""
+    latitude = np.rad2deg(np.arcsin(np.polynomial.legendre.leggauss(nlat)[0][::-1]))
+    return LatLonGrid(latitude, _full_circle(nlon or 2 * nlat))
+
+
+def equiangular_grid(nlat: int, nlon: int | None = None, poles: bool = False) -> LatLonGrid:
+    """Equally spaced rows, cell centres inside the sphere or, with `poles`, from pole to pole."""
+    half = 0.0 if poles else 90.0 / nlat
+    return LatLonGrid(np.linspace(90.0 - half, -90.0 + half, nlat), _full_circle(nlon or 2 * (nlat - poles)))
+
+
+def _full_circle(nlon: int) -> np.ndarray:
+    return np.arange(nlon) * (360.0 / nlon)

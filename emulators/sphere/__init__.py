@@ -1,0 +1,1 @@
+"""Differentiable spherical harmonics: transforms, calculus and spectra on latitude-longitude grids."""

@@ -1,0 +1,109 @@
+"""State: the fields at one time, and Window: the stretch of States that one training example is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emulators.variables import VariableSet
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """Fields at one time, for one case, a batch of cases, or an ensemble of batches; SI units.
+
+    values: (*lead, channel, *grid.shape); lead is (), (batch,) or (member, batch).
+    variables: what the channels are.
+    time: valid time, datetime64[s], shape () or (batch,).
+    rank: number of grid dimensions (2 on a latitude-longitude grid, 1 on a set of cells).
+    """
+
+    values: Tensor
+    variables: VariableSet
+    time: np.ndarray
+    rank: int = 2
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "time", np.asarray(self.time, dtype="datetime64[s]"))
+        if self.values.shape[self.channel_axis] != self.variables.size:
+            raise ValueError(
+                f"Expected {self.variables.size} channels on axis {self.channel_axis} for variables "
+                f"{', '.join(self.variables.names)}; got a tensor of shape {tuple(self.values.shape)}."
+            )
+
+    @property
+    def channel_axis(self) -> int:
+        """The channel's axis, counted from the end."""
+        return -1 - self.rank
+
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """The shape before the channel axis."""
+        return tuple(self.values.shape[: self.channel_axis])
+
+    def __getitem__(self, name: str) -> Tensor:
+        """A view of variable `name`: (*lead, level, *grid), or (*lead, *grid) for a single-level field."""
+        channels = self.variables.slice(name)
+        if self.variables.variable(name).levels:
+            return self.values.narrow(self.channel_axis, channels.start, channels.stop - channels.start)
+        return self.values.select(self.channel_axis, channels.start)
+
+    def with_(self, **fields: Tensor) -> State:
+        """A new State in which the named variables are replaced; shapes as `state[name]` gives them."""
+        for name in fields:
+            self.variables.slice(name)
+        parts = []
+        for variable in self.variables:
+            part = fields.get(variable.name, None)
+            if part is None:
+                start = self.variables.slice(variable.name).start
+                part = self.values.narrow(self.channel_axis, start, variable.size)
+            elif not variable.levels:
+                part = part.unsqueeze(self.channel_axis)
+            parts.append(part)
+        return replace(self, values=torch.cat(parts, dim=self.channel_axis))
+
+    def select(self, names: Iterable[str]) -> State:
+        """A State of the named variables only, in the order asked for."""
+        chosen = self.variables.select(names)
+        if chosen == self.variables:
+            return self
+        index = [i for v in chosen for i in range(*self.variables.slice(v.name).indices(self.variables.size))]
+        picked = torch.as_tensor(index, device=self.values.device)
+        return replace(self, values=self.values.index_select(self.channel_axis, picked), variables=chosen)
+
+    def to(self, *args, **kwargs) -> State:
+        """The same State on another device or in another floating-point type (arguments of `Tensor.to`)."""
+        return replace(self, values=self.values.to(*args, **kwargs))
+
+
+def concatenate(states: Iterable[State]) -> State:
+    """One State with the variables of all, channel after channel; time and lead of the first."""
+    states = list(states)
+    variables = VariableSet(tuple(v for state in states for v in state.variables))
+    return replace(
+        states[0], values=torch.cat([s.values for s in states], dim=states[0].channel_axis), variables=variables
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """A training example (or a batch of them): consecutive States, one timestep apart.
+
+    history: the known States, oldest first. target: the States to forecast, prognostic and diagnostic variables.
+    forcing: what is prescribed at the time of each target; as many as targets, perhaps without channels.
+    """
+
+    history: tuple[State, ...]
+    target: tuple[State, ...]
+    forcing: tuple[State, ...]
+
+    def to(self, *args, **kwargs) -> Window:
+        """The same Window on another device or in another floating-point type."""
+        return Window(
+            *(tuple(s.to(*args, **kwargs) for s in part) for part in (self.history, self.target, self.forcing))
+        )

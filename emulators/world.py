@@ -1,0 +1,126 @@
+"""World: what planet an emulator lives on. It is built first, from the data; every part is built on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from emulators.grid import LatLonGrid
+from emulators.variables import VariableSet
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Area-weighted statistics of one channel over the training period, in the channel's units.
+
+    tendency_std: standard deviation of the change over one timestep.
+    """
+
+    mean: float
+    std: float
+    tendency_std: float
+
+
+@dataclass(frozen=True)
+class Vertical:
+    """The vertical coordinate: half-level pressure a + b * surface pressure (Simmons & Burridge 1981).
+
+    kind: `sigma`, `hybrid`, `pressure` or `none`; a in Pa and b at half levels, top first, shape (level + 1,);
+    both empty for `pressure` and `none`.
+    """
+
+    kind: str = "none"
+    a: tuple[float, ...] = ()
+    b: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """Grid, variables, clock and scales of a data source.
+
+    prognostic: predicted and fed back. diagnostic: predicted only. forcing: prescribed at the time of the target.
+    static: constant in time; static_fields holds them, shape (channel, *grid.shape).
+    timestep: timedelta64 in seconds, or in months where the calendar steps are uneven. history: States a Step sees.
+    scales: one Scale a channel name.
+    """
+
+    grid: LatLonGrid
+    prognostic: VariableSet
+    timestep: np.timedelta64
+    forcing: VariableSet = VariableSet()
+    diagnostic: VariableSet = VariableSet()
+    static: VariableSet = VariableSet()
+    static_fields: np.ndarray | None = None
+    history: int = 1
+    scales: Mapping[str, Scale] = field(default_factory=dict)
+    vertical: Vertical = Vertical()
+
+    @property
+    def predicted(self) -> VariableSet:
+        """Prognostic, then diagnostic variables: the channels of a forecast."""
+        return self.prognostic + self.diagnostic
+
+    @property
+    def input_channels(self) -> int:
+        """Channels a network reads: history x prognostic, forcing, static."""
+        return self.history * self.prognostic.size + self.forcing.size + self.static.size
+
+    @property
+    def output_channels(self) -> int:
+        """Channels a network writes: prognostic and diagnostic."""
+        return self.predicted.size
+
+    def scale(self, variables: VariableSet, kind: str) -> np.ndarray:
+        """`mean`, `std` or `tendency_std` of each channel of `variables`, float32, shape (channel,)."""
+        missing = [channel for channel in variables.channels if channel not in self.scales]
+        if missing:
+            raise KeyError(f"No statistics for {', '.join(missing[:5])}; compute them over the training period first.")
+        return np.array([getattr(self.scales[channel], kind) for channel in variables.channels], dtype=np.float32)
+
+    def after(self, time: np.ndarray, steps: int = 1) -> np.ndarray:
+        """The time `steps` timesteps after `time`, datetime64[s]; month steps keep the day of the month."""
+        time = np.asarray(time, dtype="datetime64[s]")
+        if np.datetime_data(self.timestep)[0] != "M":
+            return time + steps * self.timestep.astype("timedelta64[s]")
+        month = time.astype("datetime64[M]")
+        return (month + steps * self.timestep).astype("datetime64[s]") + (time - month.astype("datetime64[s]"))
+
+    def lead_time(self, steps: int) -> np.timedelta64:
+        """The nominal length of `steps` timesteps, timedelta64[s]; a month counts 365.25 / 12 days."""
+        unit, _ = np.datetime_data(self.timestep)
+        seconds = (
+            2_629_800 * self.timestep.astype(int) if unit == "M" else self.timestep.astype("timedelta64[s]").astype(int)
+        )
+        return np.timedelta64(int(steps * seconds), "s")
+
+    def plain(self) -> dict:
+        """The World as numbers, strings, lists, dicts and one tensor, for a checkpoint."""
+        unit, _ = np.datetime_data(self.timestep)
+        timestep = self.timestep if unit == "M" else self.timestep.astype("timedelta64[s]")
+        return {
+            "grid": self.grid.plain(),
+            **{name: getattr(self, name).plain() for name in ("prognostic", "forcing", "diagnostic", "static")},
+            "static_fields": None if self.static_fields is None else torch.as_tensor(self.static_fields),
+            "timestep": [int(timestep.astype(int)), "M" if unit == "M" else "s"],
+            "history": self.history,
+            "scales": {name: [s.mean, s.std, s.tendency_std] for name, s in self.scales.items()},
+            "vertical": {"kind": self.vertical.kind, "a": list(self.vertical.a), "b": list(self.vertical.b)},
+        }
+
+    @classmethod
+    def from_plain(cls, plain: dict) -> World:
+        """The inverse of `plain`."""
+        fields = plain["static_fields"]
+        vertical = plain["vertical"]
+        return cls(
+            grid=LatLonGrid(np.array(plain["grid"]["latitude"]), np.array(plain["grid"]["longitude"])),
+            **{name: VariableSet.from_plain(plain[name]) for name in ("prognostic", "forcing", "diagnostic", "static")},
+            static_fields=None if fields is None else fields.numpy(),
+            timestep=np.timedelta64(*plain["timestep"]),
+            history=plain["history"],
+            scales={name: Scale(*values) for name, values in plain["scales"].items()},
+            vertical=Vertical(vertical["kind"], tuple(vertical["a"]), tuple(vertical["b"])),
+        )
