@@ -1,0 +1,58 @@
+"""The plain objective: roll out and compare every lead with the truth, gradients running through the whole chain.
+
+    L = (1 / n) sum_lead sum_loss  mean over the batch of loss(state, target)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from emulators.rollout import rollout
+from emulators.state import State, Window
+from emulators.world import World
+
+
+class Loss(Protocol):
+    """Two States in, one number a lead element out."""
+
+    def __call__(self, prediction: State, target: State) -> Tensor: ...
+
+
+class Forecast:
+    """Train on forecasts of `rollout` timesteps.
+
+    rollout: a length, or a curriculum {optimiser step from which it holds: length}, for example {0: 1, 5000: 2, 8000: 4}.
+    """
+
+    def __init__(self, world: World, *, rollout: int | Mapping[int, int] = 1) -> None:
+        stages = {0: rollout} if isinstance(rollout, int) else {int(k): int(v) for k, v in rollout.items()}
+        if 0 not in stages or min(stages.values()) < 1 or min(stages) < 0:
+            raise ValueError(
+                "objective.rollout must be a length of at least 1 or a curriculum that starts at step 0, "
+                f"such as {{0: 1, 5000: 2}}; got {rollout}."
+            )
+        self.stages = dict(sorted(stages.items()))
+
+    @property
+    def longest(self) -> int:
+        """The greatest length the curriculum reaches."""
+        return max(self.stages.values())
+
+    def length(self, step: int) -> int:
+        """The rollout length at optimiser step `step`."""
+        return [length for start, length in self.stages.items() if start <= step][-1]
+
+    def __call__(self, step: torch.nn.Module, window: Window, losses: Mapping[str, Loss]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss to descend, and its detached parts by loss and lead."""
+        total, parts = torch.zeros((), device=window.history[-1].values.device), {}
+        states = rollout(step, window.history, window.forcing)
+        for lead, (state, target) in enumerate(zip(states, window.target, strict=True), start=1):
+            for name, loss in losses.items():
+                value = loss(state, target).mean()
+                parts[f"{name}_{lead}"] = value.detach()
+                total = total + value / len(window.target)
+        return total, parts

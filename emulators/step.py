@@ -1,0 +1,108 @@
+"""Step: from the State now (and its history and forcing) to the State one timestep later.
+
+    x      = [ (history - mean) / std,  (forcing - mean) / std,  static ]
+    next   = last + tendency_std * network(x)      output="residual"
+    next   = mean + std * network(x)               output="absolute", and diagnostic variables always
+
+then every constraint in order. The difference mean is not subtracted, as in GraphCast (Lam et al. 2023,
+doi 10.1126/science.adi2336).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from emulators.normalise import Normalise
+from emulators.state import State
+from emulators.world import World
+
+
+class Constraint(Protocol):
+    """A law: takes the State before and after a step (and the forcing) and returns an `after` that obeys it."""
+
+    def __call__(self, before: State, after: State, forcing: State) -> State: ...
+
+
+class Step(nn.Module):
+    """One timestep of an emulator; the thing that is trained and that a checkpoint holds.
+
+    network: (fields (batch, world.input_channels, *grid), time int64 (batch,) in seconds since 1970 UTC, the valid
+    time of the target) -> (batch, world.output_channels, *grid), all normalised.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        network: nn.Module,
+        constraints: Mapping[str, Constraint] | None = None,
+        *,
+        output: Literal["residual", "absolute"] = "residual",
+    ) -> None:
+        super().__init__()
+        if output not in ("residual", "absolute"):
+            raise ValueError(f"step.output must be 'residual' or 'absolute'; got '{output}'.")
+        self.world, self.network, self.output = world, network, output
+        self.constraints = dict(constraints or {})
+        rank = len(world.grid.shape)
+        self.prognostic, self.forcing, self.predicted = (
+            Normalise(world.scale(variables, "mean"), world.scale(variables, "std"), rank)
+            for variables in (world.prognostic, world.forcing, world.predicted)
+        )
+        tendency = torch.from_numpy(world.scale(world.prognostic, "tendency_std")).reshape(-1, *[1] * rank)
+        self.register_buffer("tendency_std", tendency, persistent=False)
+        static = torch.zeros(0, *world.grid.shape)
+        if world.static.size and world.static_fields is not None:
+            normalise = Normalise(world.scale(world.static, "mean"), world.scale(world.static, "std"), rank)
+            static = normalise(torch.as_tensor(np.asarray(world.static_fields, dtype=np.float32)))
+        self.register_buffer("static", static, persistent=False)
+
+    def forward(self, history: tuple[State, ...], forcing: State) -> State:
+        """The State of `world.predicted` at forcing.time. history: oldest first, all with the same lead shape."""
+        last = history[-1].select(self.world.prognostic.names)
+        fields, time = self.inputs(history, forcing)
+        raw = self.network(fields, time).float()
+        values = self.outputs(raw, last.values.reshape(-1, *last.values.shape[last.channel_axis :]))
+        values = values.reshape(*last.lead, *values.shape[1:])
+        state = State(values, self.world.predicted, forcing.time, last.rank)
+        for constraint in self.constraints.values():
+            state = constraint(last, state, forcing)
+        return state
+
+    def inputs(self, history: tuple[State, ...], forcing: State) -> tuple[Tensor, Tensor]:
+        """What the network reads: normalised fields (batch, channel, *grid) and the target's time (batch,)."""
+        names = self.world.prognostic.names
+        past = [self.prognostic(state.select(names).values) for state in history]
+        lead = history[-1].lead
+        parts = [*past]
+        if self.world.forcing.size:
+            prescribed = self.forcing(forcing.select(self.world.forcing.names).values)
+            parts.append(prescribed.expand(*lead, *prescribed.shape[forcing.channel_axis :]))
+        if self.static.shape[0]:
+            parts.append(self.static.expand(*lead, *self.static.shape))
+        fields = torch.cat(parts, dim=history[-1].channel_axis)
+        seconds = torch.as_tensor(forcing.time.astype(np.int64), device=fields.device).expand(lead)
+        return fields.reshape(-1, *fields.shape[history[-1].channel_axis :]), seconds.reshape(-1)
+
+    def outputs(self, raw: Tensor, last: Tensor) -> Tensor:
+        """Physical values (batch, predicted channel, *grid) from the network's output and the last prognostic values."""
+        if self.output == "absolute":
+            return self.predicted.inverse(raw)
+        size = self.world.prognostic.size
+        values = last + self.tendency_std * raw[:, :size]
+        if size == raw.shape[1]:
+            return values
+        return torch.cat([values, self.predicted.inverse(raw)[:, size:]], dim=1)
+
+    def target(self, state: State, last: State) -> Tensor:
+        """The inverse of `outputs`: what the network should have written to reach `state`, for closed-form training."""
+        size = self.world.prognostic.size
+        absolute = self.predicted(state.values)
+        if self.output == "absolute":
+            return absolute
+        change = state.values[:, :size] - last.select(self.world.prognostic.names).values
+        return torch.cat([change / self.tendency_std, absolute[:, size:]], dim=1)
