@@ -1,0 +1,204 @@
+"""Training: an objective descended by an optimiser, validated by the same rollout and scores that `emul eval` uses.
+
+Everything random in a step is drawn from a generator seeded by (seed, batch index), and the order of samples is a
+function of (seed, step) alone. The state of a training therefore is its weights, optimiser, averages and step number:
+a run continued from a checkpoint repeats the uninterrupted one bit for bit.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from emulators.objectives.forecast import Loss
+from emulators.rollout import rollout
+from emulators.state import State, Window
+from emulators.step import Step
+from emulators.verification import Scorecard
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and in what portions.
+
+    steps: optimiser steps. batch_size: samples an optimiser step, over all devices and accumulated passes.
+    accumulate: passes a step. clip: largest norm of the gradient, null for none. ema: decay of the weight average that
+    is validated and used in forecasts, null for none. validate_every: optimiser steps between validations.
+    validation_lead, validation_cases: timesteps and initial dates of a validation.
+    checkpoint_every, checkpoint_minutes: whichever comes first; null for never. log_every: steps between log lines.
+    """
+
+    steps: int = 1000
+    batch_size: int = 16
+    accumulate: int = 1
+    clip: float | None = 1.0
+    ema: float | None = 0.999
+    validate_every: int = 250
+    validation_lead: int = 4
+    validation_cases: int = 32
+    checkpoint_every: int | None = None
+    checkpoint_minutes: float | None = 5.0
+    log_every: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "accumulate", "validate_every", "validation_lead", "validation_cases", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"training.{name} must be at least 1; got {getattr(self, name)}.")
+        if self.steps < 0:
+            raise ValueError(f"training.steps must not be negative; got {self.steps}.")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"training.ema is a decay between 0 and 1, or null; got {self.ema}.")
+
+    def portion(self, devices: int) -> int:
+        """Samples of one pass on one device."""
+        parts = devices * self.accumulate
+        if self.batch_size % parts:
+            raise ValueError(
+                f"training.batch_size must divide by devices x accumulate = {parts}; got {self.batch_size}. "
+                f"Take {max(1, round(self.batch_size / parts)) * parts}."
+            )
+        return self.batch_size // parts
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a job runs on, in Lightning's words; threads: CPU threads a process, null for all; compile: torch.compile."""
+
+    accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
+    devices: int = 1
+    nodes: int = 1
+    strategy: str = "auto"
+    precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
+    threads: int | None = None
+    compile: bool = False
+
+
+class Training(pl.LightningModule):
+    """Joins Step, objective, losses, optimiser and schedule for Lightning's Trainer.
+
+    scorecard: makes an empty Scorecard for a validation. card: plain facts written into every checkpoint beside the weights.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        objective: Callable[..., tuple[Tensor, dict[str, Tensor]]],
+        losses: Mapping[str, Loss],
+        optimizer: Callable[[torch.nn.Module], torch.optim.Optimizer],
+        schedule: Callable[[int, int], float],
+        plan: Plan,
+        *,
+        seed: int,
+        scorecard: Callable[[], Scorecard],
+        card: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.step, self.objective, self.losses = step, objective, losses
+        self.optimizer, self.schedule, self.plan, self.seed = optimizer, schedule, plan, seed
+        self.scorecard, self.card = scorecard, card
+        self.averages = copy.deepcopy(step).requires_grad_(False).eval() if plan.ema else None
+        self.best = float("inf")
+        self.validation: dict[str, float] = {}
+        self._averaged_at = 0
+
+    def configure_optimizers(self) -> dict:
+        optimizer = self.optimizer(self.step)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: self.schedule(n, self.plan.steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def transfer_batch_to_device(self, batch: Window, device: torch.device, dataloader_idx: int) -> Window:
+        return batch.to(device, non_blocking=True)
+
+    def on_train_batch_start(self, batch: Window, batch_idx: int) -> None:
+        torch.manual_seed(np.random.SeedSequence((self.seed, self.global_rank, batch_idx)).generate_state(1)[0])
+
+    def training_step(self, batch: Window, batch_idx: int) -> Tensor:
+        loss, parts = self.objective(self.step, batch, self.losses)
+        self.parts = {"loss": loss.detach(), **parts}
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Window, batch_idx: int) -> None:
+        if self.averages is None or self.global_step == self._averaged_at:
+            return
+        self._averaged_at = self.global_step
+        decay = min(self.plan.ema or 0.0, (1 + self.global_step) / (10 + self.global_step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.averages.parameters()), list(self.step.parameters()), 1.0 - decay)
+            for average, buffer in zip(self.averages.buffers(), self.step.buffers(), strict=True):
+                average.copy_(buffer)
+
+    @property
+    def forecaster(self) -> Step:
+        """The Step that forecasts: the averaged weights where there are averages."""
+        return self.averages if self.averages is not None else self.step
+
+    def on_validation_epoch_start(self) -> None:
+        self.card_in_use = self.scorecard()
+
+    def validation_step(self, batch: Window, batch_idx: int) -> None:
+        states = rollout(self.forecaster, batch.history, batch.forcing)
+        for lead, (state, target) in enumerate(zip(states, batch.target, strict=True)):
+            self.card_in_use.add(state, target, lead)
+
+    def on_validation_epoch_end(self) -> None:
+        self.validation = relative_errors(self.card_in_use, self.step.world)
+        self.record(self.validation)
+
+    def record(self, metrics: Mapping[str, float]) -> None:
+        """Hand numbers to the loggers; one that fails is reported and never stops the training."""
+        for logger in self.loggers:
+            try:
+                logger.log_metrics(dict(metrics), self.global_step)
+            except Exception as error:  # a logger may fail in any way
+                warnings.warn(f"{type(logger).__name__} could not log step {self.global_step}: {error}", stacklevel=2)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["emul"] = self.portable()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.best = checkpoint["emul"]["best"]
+        self.validation = checkpoint["emul"]["validation"]
+        self._averaged_at = checkpoint["emul"]["step"]
+
+    def portable(self) -> dict[str, Any]:
+        """All that forecasting needs: the card, the weights, where the training stands."""
+        step = self.global_step
+        return {
+            **self.card,
+            "weights": self.forecaster.state_dict(),
+            "step": step,
+            "finished": step >= self.plan.steps,
+            "validation": dict(self.validation),
+            "best": self.best,
+        }
+
+
+def relative_errors(scorecard: Scorecard, world: Any) -> dict[str, float]:
+    """RMSE over the standard deviation of each channel: the mean over channels by lead, and over all as `score`."""
+    scores = scorecard.scores().sel(metric="rmse", region="global")
+    ratios = []
+    for variable in world.prognostic:
+        errors = np.atleast_2d(scores[variable.name].transpose("lead_time", ...).values.T)
+        ratios.append(errors / np.array([world.scales[c].std for c in variable.channels])[:, None])
+    by_lead = np.concatenate(ratios).mean(axis=0)
+    return {"score": float(by_lead.mean()), **{f"score_{n}": float(v) for n, v in enumerate(by_lead, start=1)}}
+
+
+def fit(step: Step, windows: Iterable[Window]) -> None:
+    """Solve a network that has a closed form (`network.fit`) from one pass over windows of one timestep."""
+
+    def examples() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for window in windows:
+            fields, time = step.inputs(window.history, window.forcing[0])
+            target: State = window.target[0]
+            yield fields, time, step.target(target, window.history[-1])
+
+    step.network.fit(examples())
