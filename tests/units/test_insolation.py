@@ -1,0 +1,64 @@
+"""The sun stands where the almanac says, and its light adds up."""
+
+import numpy as np
+import pytest
+
+from emulators.physics.insolation import Orbit, daily_mean_insolation, insolation, sun
+
+LATITUDE = np.linspace(89.0, -89.0, 90)
+LONGITUDE = np.arange(0.0, 360.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("time", "declination"),
+    [
+        ("2000-06-21T01:48", 23.44),  # solstices and equinoxes: almanac
+        ("2000-12-21T13:37", -23.44),
+        ("2000-03-20T07:35", 0.0),
+        ("2024-09-22T12:44", 0.0),
+        ("1992-10-13T00:00", -7.785),  # Meeus 1998, example 25.a
+    ],
+)
+def test_declination_is_the_almanacs(time, declination):
+    assert np.rad2deg(sun(np.datetime64(time)).declination) == pytest.approx(declination, abs=0.02)
+
+
+def test_equation_of_time_and_distance_are_the_almanacs():
+    november = sun(np.datetime64("2023-11-03T12:00"))
+    february = sun(np.datetime64("2023-02-11T12:00"))
+    assert np.rad2deg(november.equation_of_time) * 4.0 == pytest.approx(16.45, abs=0.1)  # minutes
+    assert np.rad2deg(february.equation_of_time) * 4.0 == pytest.approx(-14.2, abs=0.1)
+    assert sun(np.datetime64("2000-01-03T05:00")).distance_factor == pytest.approx(1.0 / 0.98332**2, rel=1e-4)
+    assert sun(np.datetime64("2000-07-04T00:00")).distance_factor == pytest.approx(1.0 / 1.01674**2, rel=1e-4)
+
+
+def test_noon_is_brightest_under_the_sun_and_half_the_planet_is_dark():
+    light = insolation(np.datetime64("2001-03-20T12:00"), LATITUDE, LONGITUDE)
+    row, column = np.unravel_index(light.argmax(), light.shape)
+    assert abs(LATITUDE[row]) < 2.0
+    assert min(LONGITUDE[column], 360.0 - LONGITUDE[column]) < 4.0
+    assert light.min() == 0.0
+    assert np.mean(light == 0.0) == pytest.approx(0.5, abs=0.02)
+
+
+def test_global_mean_is_a_quarter_of_the_beam():
+    times = np.datetime64("2003-01-01", "s") + np.arange(0, 365 * 24, 7) * np.timedelta64(1, "h")
+    weights = np.cos(np.deg2rad(LATITUDE))
+    light = insolation(times, LATITUDE, LONGITUDE).mean(axis=-1) @ (weights / weights.sum())
+    beam = 1361.0 * sun(times).distance_factor
+    np.testing.assert_allclose(light, beam / 4.0, rtol=2e-3)
+
+
+def test_daily_mean_is_the_mean_along_a_circle_of_latitude():
+    time = np.array(["2001-01-05", "2001-08-20"], dtype="datetime64[s]")
+    fine = np.arange(0.0, 360.0, 0.25)
+    np.testing.assert_allclose(
+        daily_mean_insolation(time, LATITUDE), insolation(time, LATITUDE, fine).mean(axis=-1), atol=0.02
+    )
+
+
+def test_shape_follows_time_and_orbit_counts():
+    times = np.array([["2001-01-01", "2001-07-01"]], dtype="datetime64[s]")
+    assert insolation(times, LATITUDE, LONGITUDE).shape == (1, 2, 90, 180)
+    upright = insolation(times, LATITUDE, LONGITUDE, orbit=Orbit(obliquity=0.0)).mean(axis=-1)
+    np.testing.assert_allclose(upright, upright[..., ::-1], rtol=1e-12)
