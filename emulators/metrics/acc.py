@@ -1,0 +1,41 @@
+"""Anomaly correlation: <fa oa> / sqrt(<fa^2> <oa^2>), fa = f - c, oa = o - c, anomalies not centred.
+
+Pooled, the means run over area and initial times before the ratio is taken (WeatherBench-X); with `by_init` the
+ratio is taken for each initial time and then averaged (WeatherBench 2: Rasp et al. 2024, arXiv 2308.15560).
+The climatology c is that of the valid time.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from emulators.scores import anomaly_correlation, anomaly_products
+
+
+class ACC:
+    """by_init: ratio of each initial time's area means, then the mean over initial times."""
+
+    needs_climatology = True
+    perfect = 1.0
+    exponent = 0
+
+    def __init__(self, *, by_init: bool = False) -> None:
+        self.by_init = by_init
+        self.definition = (
+            "mean over inits of the correlation of anomalies of each init (WeatherBench 2)"
+            if by_init
+            else "correlation of anomalies pooled over inits and area (WeatherBench-X)"
+        )
+
+    def statistics(self, prediction: Tensor, target: Tensor, climatology: Tensor | None = None) -> dict[str, Tensor]:
+        """Pointwise terms, each of the shape of `prediction`."""
+        if climatology is None:
+            raise ValueError("The anomaly correlation needs a climatology; got none. Give one, or leave `acc` out.")
+        names = ("anomaly_product", "forecast_anomaly_square", "true_anomaly_square")
+        return dict(zip(names, anomaly_products(prediction, target, climatology), strict=True))
+
+    def value(self, means: dict[str, Tensor]) -> Tensor:
+        """The score from the means of the terms."""
+        return anomaly_correlation(
+            means["anomaly_product"], means["forecast_anomaly_square"], means["true_anomaly_square"]
+        )

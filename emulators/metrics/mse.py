@@ -1,0 +1,25 @@
+"""Mean squared error: <(f - o)^2>, mean over area and initial times (Rasp et al. 2024, arXiv 2308.15560)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from emulators.scores import squared_error
+
+
+class MSE:
+    """Mean squared error, in the square of the variable's units."""
+
+    needs_climatology = False
+    by_init = False
+    perfect = 0.0
+    exponent = 2
+    definition = "mean over inits and area of (forecast - truth)^2"
+
+    def statistics(self, prediction: Tensor, target: Tensor, climatology: Tensor | None = None) -> dict[str, Tensor]:
+        """Pointwise terms, each of the shape of `prediction`."""
+        return {"squared_error": squared_error(prediction, target)}
+
+    def value(self, means: dict[str, Tensor]) -> Tensor:
+        """The score from the means of the terms."""
+        return means["squared_error"]

@@ -1,0 +1,35 @@
+"""Root-mean-square error: sqrt(<(f - o)^2>), the root after the mean over initial times (ECMWF's convention).
+
+With `by_init` the root is taken for each initial time and then averaged, which gives a smaller number
+(`rmse_sqrt_before_time_avg` of WeatherBench 2: Rasp et al. 2024, arXiv 2308.15560).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from emulators.scores import squared_error
+
+
+class RMSE:
+    """by_init: root of each initial time's area mean, then the mean over initial times."""
+
+    needs_climatology = False
+    perfect = 0.0
+    exponent = 1
+
+    def __init__(self, *, by_init: bool = False) -> None:
+        self.by_init = by_init
+        self.definition = (
+            "mean over inits of sqrt(area mean of (forecast - truth)^2)"
+            if by_init
+            else "sqrt(mean over inits and area of (forecast - truth)^2)"
+        )
+
+    def statistics(self, prediction: Tensor, target: Tensor, climatology: Tensor | None = None) -> dict[str, Tensor]:
+        """Pointwise terms, each of the shape of `prediction`."""
+        return {"squared_error": squared_error(prediction, target)}
+
+    def value(self, means: dict[str, Tensor]) -> Tensor:
+        """The score from the means of the terms."""
+        return means["squared_error"].sqrt()
