@@ -1,0 +1,84 @@
+"""Fields that follow from the time and the grid alone: insolation, the clocks of year and day, and the place on the sphere.
+
+    year = 2 pi * fraction of the calendar year;    day = 2 pi * local mean solar time / 24 h
+
+Static: the unit vector of each point, (cos lat cos lon, cos lat sin lon, sin lat), free of seams and poles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from emulators.grid import LatLonGrid
+from emulators.variables import Variable
+
+INSOLATION = "toa_incident_solar_radiation"
+HALF = float(np.sqrt(0.5))
+
+
+def year_angle(times: np.ndarray) -> np.ndarray:
+    """2 pi times the elapsed fraction of each time's calendar year, float64, shape (time,)."""
+    times = np.asarray(times, dtype="datetime64[s]")
+    year = times.astype("datetime64[Y]")
+    start, end = year.astype("datetime64[s]"), (year + 1).astype("datetime64[s]")
+    return 2.0 * np.pi * (times - start).astype(np.float64) / (end - start).astype(np.float64)
+
+
+def day_angle(times: np.ndarray, longitude: np.ndarray) -> np.ndarray:
+    """2 pi times the local mean solar time as a fraction of the day, 0 at local midnight, shape (time, lon)."""
+    times = np.asarray(times, dtype="datetime64[s]")
+    seconds = (times - times.astype("datetime64[D]")).astype(np.float64)
+    return 2.0 * np.pi * (seconds[:, None] / 86400.0 + longitude / 360.0)
+
+
+def _insolation(times: np.ndarray, grid: LatLonGrid) -> np.ndarray:
+    from emulators.physics import insolation
+
+    return insolation.insolation(times, grid.latitude, grid.longitude)
+
+
+def _whole(rows: np.ndarray, grid: LatLonGrid) -> np.ndarray:
+    """Values by time, or by time and longitude, spread over the grid."""
+    rows = rows[:, None, None] if rows.ndim == 1 else rows[:, None, :]
+    return np.broadcast_to(rows, (rows.shape[0], *grid.shape))
+
+
+# name: (units, (times, grid) -> (time, lat, lon))
+_MOVING: dict[str, tuple[str, Callable[[np.ndarray, LatLonGrid], np.ndarray]]] = {
+    INSOLATION: ("W m-2", _insolation),
+    "sin_year": ("1", lambda times, grid: _whole(np.sin(year_angle(times)), grid)),
+    "cos_year": ("1", lambda times, grid: _whole(np.cos(year_angle(times)), grid)),
+    "sin_day": ("1", lambda times, grid: _whole(np.sin(day_angle(times, grid.longitude)), grid)),
+    "cos_day": ("1", lambda times, grid: _whole(np.cos(day_angle(times, grid.longitude)), grid)),
+}
+# name: function of (lat, lon) in radians
+_FIXED: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "sin_latitude": lambda lat, lon: np.sin(lat) + 0.0 * lon,
+    "cos_latitude_sin_longitude": lambda lat, lon: np.cos(lat) * np.sin(lon),
+    "cos_latitude_cos_longitude": lambda lat, lon: np.cos(lat) * np.cos(lon),
+}
+MOVING, FIXED = tuple(_MOVING), tuple(_FIXED)
+# Mean and standard deviation where they are known beforehand; a clock of the year is a field without spread in space.
+CLOSED_FORM = {name: (0.0, HALF) for name in ("sin_year", "cos_year", "sin_day", "cos_day")}
+
+
+def variable(name: str) -> Variable:
+    """The computed variable called `name`, of either kind."""
+    return Variable(name, _MOVING[name][0] if name in _MOVING else "1")
+
+
+def moving(names: Iterable[str], times: np.ndarray, grid: LatLonGrid) -> np.ndarray:
+    """Computed forcings at `times`, float32, shape (time, channel, lat, lon)."""
+    names, times = list(names), np.atleast_1d(np.asarray(times, dtype="datetime64[s]"))
+    fields = np.empty((times.size, len(names), *grid.shape), dtype=np.float32)
+    for channel, name in enumerate(names):
+        fields[:, channel] = _MOVING[name][1](times, grid)
+    return fields
+
+
+def fixed(name: str, grid: LatLonGrid) -> np.ndarray:
+    """A computed static field, float32, shape (lat, lon)."""
+    latitude, longitude = np.deg2rad(grid.latitude)[:, None], np.deg2rad(grid.longitude)[None, :]
+    return _FIXED[name](latitude, longitude).astype(np.float32)
