@@ -1,2 +1,96 @@
-def main():
-    """Placeholder"""
+"""The entry of `emul`: reads the verb, hands the rest to its file, and says every user error in one sentence.
+
+Only the standard library is imported here, so that help is there at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+
+from emul.findings import nearest
+from emul.verbs import Verb, all_names, explanation, find, overview
+
+HELP = ("-h", "--help", "help")
+SHOWING = ("--cfg", "-c", "--info", "-i", "--hydra-help")  # these flags of Hydra show and run nothing
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command `emul`; its exit code: 0 done, 2 a fault of the input, 130 stopped by the user, 1 anything else."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        return _dispatch(arguments)
+    except KeyboardInterrupt:
+        _say("Stopped.")
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone
+        sys.stdout = open(os.devnull, "w")
+        return 0
+    except Exception as error:
+        sentence = _sentence(error)
+        if os.environ.get("EMUL_TRACEBACK") == "1" or sentence is None:
+            traceback.print_exc()
+        if sentence is not None:
+            _say(sentence)
+        return 2 if sentence is not None else 1
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in HELP:
+        name = arguments[1] if len(arguments) > 1 and arguments[0] == "help" else None
+        print(explanation(_verb(name)) if name else overview())
+        return 0
+    if arguments[0] in ("--version", "-V"):
+        arguments = ["version", *arguments[1:]]
+    verb, rest = _verb(arguments[0]), arguments[1:]
+    if any(word in HELP[:2] for word in rest):
+        print(explanation(verb))
+        return 0
+    if verb.name == "version":
+        print(_version())
+        return 0
+    if verb.composes:
+        from emul.build import refuse_early, run_with_hydra
+
+        if any(word.partition("=")[0] in SHOWING for word in rest):
+            return run_with_hydra(verb.name, rest, lambda config: None)
+        refuse_early(verb.name, rest)
+    module = importlib.import_module(f"emul.{verb.module}")
+    return module.main([verb.name, *rest] if verb.module == "lists" else rest)
+
+
+def _verb(name: str) -> Verb:
+    verb = find(name)
+    if verb is None:
+        best = nearest(name, all_names())
+        hint = f"did you mean `emul {best}`?" if best else "`emul --help` lists the verbs."
+        raise ValueError(f"There is no verb '{name}'; {hint}")
+    return verb
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"emul {version('emul')}"
+    except PackageNotFoundError:
+        return "emul (not installed; run `pip install -e .`)"
+
+
+def _sentence(error: Exception) -> str | None:
+    """What to tell the user of an error of theirs; None for an error of ours."""
+    if isinstance(error, ValueError | OSError) or type(error).__module__.startswith(("hydra.", "omegaconf.")):
+        return str(error) or type(error).__name__
+    if isinstance(error, KeyError) and error.args and " " in str(error.args[0]):
+        return str(error.args[0])
+    return None
+
+
+def _say(sentence: str) -> None:
+    print(f"emul: {sentence}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""Findings: what is wrong in a configuration, key by key, and what to write instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault. key: dotted; expected and got: what should stand there and what does; fix: what to do."""
+
+    key: str
+    expected: str
+    got: str
+    fix: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.key}: expected {self.expected}, got {self.got}" + (f"; {self.fix}." if self.fix else ".")
+
+
+class Faults(ValueError):
+    """All the findings of one configuration."""
+
+    def __init__(self, findings: Iterable[Finding]) -> None:
+        self.findings = list(findings)
+        count = len(self.findings)
+        title = "1 fault in the configuration:" if count == 1 else f"{count} faults in the configuration:"
+        super().__init__("\n  ".join([title, *map(str, self.findings)]))
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name most like `name`, or None. Of dotted keys: one beside it, then one that ends in the same word."""
+    known = list(known)
+    parent, _, last = name.rpartition(".")
+    by_tail = {key.rpartition(".")[2]: key for key in known}
+    beside = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == parent}
+    best = get_close_matches(last, beside, 1, 0.6)
+    if best:
+        return beside[best[0]]
+    same = [key for key in known if key.rpartition(".")[2] == last]
+    if same:
+        return (get_close_matches(name, same, 1, 0.0) or same)[0]
+    best = get_close_matches(name, known, 1, 0.6)
+    if best:
+        return best[0]
+    best = get_close_matches(last, by_tail, 1, 0.75)
+    if best:
+        return by_tail[best[0]]
+    inside = [key for key in beside if len(key) > 2 and (last in key or key in last)]
+    return beside[inside[0]] if inside else None
+
+
+def offer(name: str, known: Iterable[str], verb: str = "write") -> str:
+    """A fix in words: the nearest name, or the list of what there is."""
+    known = list(known)
+    best = nearest(name, known)
+    if best:
+        return f"{verb} {best}"
+    return f"there is {', '.join(sorted(known)[:12])}" if known else ""

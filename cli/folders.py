@@ -1,0 +1,24 @@
+"""Where configurations lie, and what options each group has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def conf_folder() -> Path:
+    """The folder of configurations: inside the installed package, or beside it in the repository."""
+    here = Path(__file__).resolve().parent
+    for folder in (here / "conf", here.parent / "conf"):
+        if folder.is_dir():
+            return folder
+    raise FileNotFoundError(f"Expected the folder of configurations at {here / 'conf'}; reinstall emul.")
+
+
+def groups() -> list[str]:
+    """The groups of options, each a folder of conf/."""
+    return sorted(path.name for path in conf_folder().iterdir() if path.is_dir())
+
+
+def options_of(group: str) -> list[str]:
+    """The options of a group, each a YAML file of its folder; empty where there is no such group."""
+    return sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))

@@ -1,0 +1,224 @@
+"""What the command `emul` can do, verb by verb, in words for its reader."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One verb. module: the file that does it; composes: its configuration is conf/<name>.yaml, read by Hydra."""
+
+    name: str
+    module: str
+    summary: str
+    keys: tuple[tuple[str, str], ...] = ()
+    examples: tuple[tuple[str, str], ...] = ()
+    note: str = ""
+    composes: bool = False
+
+
+TRAIN_KEYS = (
+    ("data=planet", "where the fields come from (`emul data` lists the sources)"),
+    ("model=sfno", "the network (`emul models`)"),
+    ("loss=[mse]", "what it learns to make small (`emul losses`); a list"),
+    ("constraint=[]", "what every step must keep (`emul constraints`); a list, applied in order"),
+    ("training.steps=1000", "optimiser steps"),
+    ("training.batch_size=8", "examples a step"),
+    ("optimizer.lr=1e-3", "learning rate at its peak"),
+    ("hardware=gpu", "where it runs: cpu, gpu, debug"),
+    ("seed=0", "of weights and of the order of examples"),
+    ("name=...", "the run lands in outputs/train/<name>"),
+)
+
+VERBS = (
+    Verb(
+        "train",
+        "train",
+        "Train an emulator; run again to resume where it stopped.",
+        TRAIN_KEYS,
+        (
+            ("emul train", "an SFNO on the embedded planet"),
+            ("emul train model=unet training.steps=200", "another network, fewer steps"),
+            ("emul train experiment=planet_sfno", "a named, citable run"),
+            ("emul train --multirun model=sfno,unet", "one run after another"),
+            ("emul train --cfg job", "print the configuration, train nothing"),
+        ),
+        "The same command continues a run that was stopped, to bit-identical weights on the processor.",
+        composes=True,
+    ),
+    Verb(
+        "forecast",
+        "forecast",
+        "Roll a trained emulator forward from many initial dates.",
+        (
+            ("run=outputs/train/x", "the trained emulator"),
+            ("init=2003-01-01/2003-12-31/5d", "initial dates: first/last/every, or a list"),
+            ("lead=10d", "how far each forecast goes"),
+            ("checkpoint=best", "which weights: best, last, or a path"),
+            ("writer=zarr", "the format (`emul writers`)"),
+        ),
+        (("emul forecast run=outputs/train/planet_sfno", "the dates and lead the run's own config names"),),
+        "Forecasts land in outputs/forecast/<name> in the WeatherBench 2 layout; a stopped forecast resumes.",
+        composes=True,
+    ),
+    Verb(
+        "eval",
+        "eval",
+        "Score forecasts against the truth: table, NetCDF, pictures, report.",
+        (
+            ("run=outputs/train/x", "the trained emulator whose forecasts are scored"),
+            ("forecast=file truth=file", "or any forecast and any truth in WeatherBench 2 layout"),
+            ("metric=[rmse,mae,bias,acc]", "what is measured (`emul metrics`)"),
+        ),
+        (
+            ("emul eval run=outputs/train/planet_sfno", "the forecasts of a run"),
+            ("emul eval forecast=forecast.zarr truth=era5.zarr", "two files"),
+        ),
+        "Scores land in outputs/eval/<name>: scores.nc, scorecard.png, report.html.",
+        composes=True,
+    ),
+    Verb(
+        "run",
+        "run",
+        "Train, forecast and eval in one go; what is done already is skipped.",
+        TRAIN_KEYS,
+        (
+            ("emul run experiment=planet_sfno", "the whole road"),
+            ("emul run model=linear training.steps=50", "with any keys of `emul train`"),
+        ),
+        composes=True,
+    ),
+    Verb(
+        "check",
+        "check",
+        "Find every fault of a configuration at once, without running it.",
+        (("(any key of `emul train`)", "names, types, paths, variables, times, shapes"),),
+        (
+            ("emul check experiment=planet_sfno", "a named run"),
+            ("emul check data=netcdf data.path=era5.nc model=unet", "your own data"),
+        ),
+        "Exit code 0: nothing found. 2: findings, each with its key, what was expected, what stands there, the fix.",
+    ),
+    Verb(
+        "data",
+        "data",
+        "Make or inspect data.",
+        (),
+        (
+            ("emul data make data=planet", "generate the embedded planet"),
+            ("emul data inspect data=planet", "what is in it"),
+        ),
+    ),
+    Verb(
+        "completion",
+        "completion",
+        "Print a completion script for your shell.",
+        (),
+        (
+            ('eval "$(emul completion bash)"', "in ~/.bashrc"),
+            ('eval "$(emul completion zsh)"', "in ~/.zshrc, after compinit"),
+            ("emul completion fish | source", "in ~/.config/fish/config.fish"),
+        ),
+        "Completes verbs, keys, and the options of every group.",
+    ),
+    Verb("version", "version", "Print the version.", (), (("emul version", ""),)),
+)
+
+# Plural -> group of conf/: the verbs that list what there is.
+LISTS = {
+    "models": "model",
+    "losses": "loss",
+    "constraints": "constraint",
+    "metrics": "metric",
+    "objectives": "objective",
+    "optimizers": "optimizer",
+    "schedules": "schedule",
+    "sources": "data",
+    "variables": "variables",
+    "writers": "writer",
+    "hardware": "hardware",
+    "experiments": "experiment",
+}
+
+
+def all_names() -> list[str]:
+    """Every verb, lists included."""
+    return [verb.name for verb in VERBS] + list(LISTS)
+
+
+def find(name: str) -> Verb | None:
+    """The verb of that name; a list's verb is made on the spot."""
+    for verb in VERBS:
+        if verb.name == name:
+            return verb
+    if name in LISTS:
+        group = LISTS[name]
+        examples = ((f"emul {name}", f"every option of `{group}=`"),)
+        return Verb(name, "lists", f"List what there is for `{group}=`.", (), examples)
+    return None
+
+
+def overview() -> str:
+    """The text of `emul --help`."""
+    lines = [
+        "emul - train, forecast with, and verify machine-learning emulators of weather and climate",
+        "",
+        "Usage: emul <verb> [key=value ...]",
+        "",
+        *_columns([(verb.name, verb.summary) for verb in VERBS]),
+        "",
+        "What there is to choose from:",
+        *_wrapped(list(LISTS)),
+        "",
+        "Examples:",
+        *_columns(
+            [
+                ("emul run experiment=planet_sfno", "a planet, a trained emulator, its forecasts, their scores"),
+                ("emul train model=unet training.steps=200", "train another network for 200 steps"),
+                ("emul forecast run=outputs/train/planet_unet", "forecast with it"),
+                ("emul eval run=outputs/train/planet_unet", "score the forecasts"),
+                ("emul check experiment=planet_sfno", "look for faults before anything runs"),
+            ]
+        ),
+        "",
+        "`emul <verb> --help` explains a verb. Everything lands in outputs/<verb>/<name>.",
+        "Set EMUL_TRACEBACK=1 to see where an error comes from.",
+    ]
+    return "\n".join(lines)
+
+
+def explanation(verb: Verb) -> str:
+    """The text of `emul <verb> --help`."""
+    usage = "<bash|zsh|fish>" if verb.name == "completion" else "[key=value ...]" if verb.keys else ""
+    usage = "<make|inspect> [key=value ...]" if verb.name == "data" else usage
+    lines = [f"emul {verb.name} - {verb.summary}", "", f"Usage: emul {verb.name} {usage}".rstrip()]
+    if verb.keys:
+        lines += ["", "Main keys:", *_columns(list(verb.keys))]
+    lines += ["", "Examples:", *_columns(list(verb.examples))]
+    if verb.note:
+        lines += ["", verb.note]
+    if verb.composes:
+        flags = [
+            ("--cfg job", "print the configuration and stop"),
+            ("--multirun", "try every combination of values given as key=a,b,c"),
+            ("--config-dir DIR", "read further options of every group from DIR"),
+            ("--info", "where the configuration comes from"),
+        ]
+        lines += ["", "Flags:", *_columns(flags)]
+    return "\n".join(lines)
+
+
+def _columns(rows: list[tuple[str, str]]) -> list[str]:
+    width = max(len(left) for left, _ in rows) + 2
+    return [f"  {left:<{width}}{right}".rstrip() for left, right in rows]
+
+
+def _wrapped(words: list[str], width: int = 96) -> list[str]:
+    lines = ["  " + words[0]]
+    for word in words[1:]:
+        if len(lines[-1]) + len(word) + 2 > width:
+            lines.append("  " + word)
+        else:
+            lines[-1] += f", {word}"
+    return lines
