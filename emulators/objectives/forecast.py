@@ -1,6 +1,6 @@
 """The plain objective: roll out and compare every lead with the truth, gradients running through the whole chain.
 
-    L = (1 / n) sum_lead sum_loss  mean over the batch of loss(state, target)
+L = (1 / n) sum_lead sum_loss  mean over the batch of loss(state, target)
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ class Forecast:
         """The rollout length at optimiser step `step`."""
         return [length for start, length in self.stages.items() if start <= step][-1]
 
-    def __call__(self, step: torch.nn.Module, window: Window, losses: Mapping[str, Loss]) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(
+        self, step: torch.nn.Module, window: Window, losses: Mapping[str, Loss]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to descend, and its detached parts by loss and lead."""
         total, parts = torch.zeros((), device=window.history[-1].values.device), {}
         states = rollout(step, window.history, window.forcing)
