@@ -1,0 +1,291 @@
+"""The moist hydrostatic primitive equations on sigma levels over a flat surface, spectral in the horizontal.
+
+    dzeta/dt = curl(A, B)                  A =  (zeta + f) v - sigma_dot du/dsigma - R Tv d(ln ps)/dx
+    dD/dt    = div(A, B) - lap(K + Phi)    B = -(zeta + f) u - sigma_dot dv/dsigma - R Tv d(ln ps)/dy
+    dT/dt    = -div(v T) + T D - sigma_dot dT/dsigma + kappa Tv omega / p
+    d(ps)/dt   = -sum_k div(ps v_k) dsigma_k
+    d(ps q)/dt = -div(ps q v) - d(sigma_dot ps q)/dsigma
+
+Vertical differences conserve mass, energy and angular momentum (Simmons & Burridge 1981,
+doi 10.1175/1520-0493(1981)109<0758:AEAAMC>2.0.CO;2). Surface pressure itself and the water mass ps q are carried, both
+in flux form: their global means change by nothing but round-off. Gravity waves about an isothermal rest state are
+implicit, all else explicit, in a one-step scheme that keeps every linear invariant: SIL3 (Whitaker & Kar 2013,
+doi 10.1175/MWR-D-13-00132.1). Hyperdiffusion acts on all but the surface pressure.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emulators.constants import (
+    EARTH_RADIUS,
+    GAS_CONSTANT_DRY,
+    GAS_CONSTANT_VAPOUR,
+    GRAVITY,
+    HEAT_CAPACITY_DRY,
+    KAPPA,
+    REFERENCE_PRESSURE,
+    ROTATION_RATE,
+)
+from emulators.grid import LatLonGrid
+from emulators.sphere.calculus import SphericalCalculus
+
+REFERENCE_TEMPERATURE = 300.0  # K, of the implicit part
+VIRTUAL = GAS_CONSTANT_VAPOUR / GAS_CONSTANT_DRY - 1.0
+EXPLICIT = ((1 / 3,), (1 / 6, 1 / 2), (1 / 2, -1 / 2, 1.0))  # SIL3, one row a stage
+IMPLICIT = ((1 / 6,), (1 / 3, 0.0), (3 / 8, 0.0, 3 / 8))
+DIAGONAL = (1 / 6, 1 / 3, 1 / 4)
+
+
+class Fields(NamedTuple):
+    """The atmosphere on the grid, SI units; (lon, lat, level), and (lon, lat, 1) for the surface pressure."""
+
+    u: Tensor
+    v: Tensor
+    temperature: Tensor
+    humidity: Tensor
+    surface_pressure: Tensor
+    vorticity: Tensor
+    divergence: Tensor
+    pressure_gradient: tuple[Tensor, Tensor]
+
+
+class SigmaLevels:
+    """Vertical coordinate sigma = p / ps and its matrices; `half` runs from 0 at the top to 1 at the ground."""
+
+    def __init__(self, half: np.ndarray) -> None:
+        half = np.asarray(half, dtype=np.float64)
+        if half[0] != 0.0 or half[-1] != 1.0 or not (np.diff(half) > 0.0).all():
+            raise ValueError(f"Sigma at half levels must rise from 0 to 1; got {half.tolist()}.")
+        self.half = half
+        self.thickness = np.diff(half)
+        self.full = 0.5 * (half[1:] + half[:-1])
+        size = len(self.full)
+        ratio = np.zeros(size)
+        ratio[1:] = np.log(half[2:] / half[1:-1])
+        alpha = 1.0 - half[:-1] / self.thickness * ratio
+        alpha[0] = np.log(2.0)
+        above, below = np.tril(np.ones((size, size)), -1), np.triu(np.ones((size, size)), 1)
+        self.geopotential = GAS_CONSTANT_DRY * (np.diag(alpha) + below * ratio)  # Phi = matrix @ Tv
+        self.omega = np.diag(alpha) + above * (ratio / self.thickness)[:, None] * self.thickness  # see `tendency`
+
+
+class PrimitiveEquations:
+    """Coefficients (2 * orders, degrees, 4 * level + 1): vorticity, ps q, divergence, T - 300 K and ps - 1000 hPa.
+
+    grid: Gaussian, of at least (3 truncation + 1) / 2 rows, so that products do not alias. timestep in seconds.
+    """
+
+    def __init__(
+        self,
+        grid: LatLonGrid,
+        truncation: int,
+        half_levels: np.ndarray,
+        timestep: float,
+        *,
+        diffusion_order: int = 8,
+        diffusion_time: float = 86400.0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if 2 * grid.shape[0] < 3 * truncation + 1:
+            raise ValueError(f"T{truncation} needs {(3 * truncation + 1) // 2} Gaussian rows or more; got {grid!r}.")
+        self.sphere = SphericalCalculus(grid, truncation + 1, truncation + 1, dtype)
+        self.levels, self.timestep, self.dtype = SigmaLevels(half_levels), timestep, dtype
+        self.size = size = len(self.levels.full)
+        self.vorticity, self.water, self.divergence, self.temperature = (
+            slice(part * size, (part + 1) * size) for part in range(4)
+        )
+        self.pressure = slice(4 * size, 4 * size + 1)
+        self.waves = slice(2 * size, 4 * size + 1)  # what the implicit terms couple
+        self.coriolis = self.constant(2.0 * ROTATION_RATE * np.sin(np.deg2rad(grid.latitude)))[None, :, None]
+        self.weights = torch.from_numpy(grid.weights.T / grid.weights.size)[..., None]
+        self.unit = float(np.sqrt(4.0 * np.pi))  # coefficient (0, 0) of a field that is 1 everywhere
+        self._vertical_tables()
+        degree = np.arange(truncation + 1)
+        self._implicit_tables(degree * (degree + 1) / EARTH_RADIUS**2)
+        smallest = degree * (degree + 1) / (truncation * (truncation + 1))
+        damping = np.exp(-timestep / diffusion_time * smallest ** (diffusion_order // 2))
+        self.damping = torch.ones(1, truncation + 1, 4 * size + 1, dtype=dtype)
+        self.damping[..., : 4 * size] = self.constant(damping)[None, :, None]
+
+    def constant(self, values: np.ndarray) -> Tensor:
+        """`values` in the model's floating-point type."""
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self.dtype)
+
+    def _vertical_tables(self) -> None:
+        levels = self.levels
+        self.thickness = self.constant(levels.thickness)
+        self.inner = self.constant(levels.half[1:-1])
+        self.geopotential = self.constant(levels.geopotential.T)
+        self.omega = self.constant(levels.omega.T)
+        self.downward_sum = self.constant(np.triu(np.ones((self.size, self.size))) * levels.thickness[:, None])
+
+    def _implicit_tables(self, wavenumber: np.ndarray) -> None:
+        """Linear gravity-wave terms of divergence, temperature and pressure, and their implicit inverse, by degree."""
+        size, levels = self.size, self.levels
+        height = np.full((size, 1), GAS_CONSTANT_DRY * REFERENCE_TEMPERATURE / REFERENCE_PRESSURE)
+        lift = wavenumber[:, None, None] * np.concatenate([levels.geopotential, height], axis=1)
+        squeeze = -np.concatenate(
+            [KAPPA * REFERENCE_TEMPERATURE * levels.omega, REFERENCE_PRESSURE * levels.thickness[None]]
+        )
+        linear = np.zeros((len(wavenumber), 2 * size + 1, 2 * size + 1))
+        linear[:, :size, size:] = lift
+        linear[:, size:, :size] = squeeze
+        self.linear = self.constant(linear.transpose(0, 2, 1))
+        self.inverse = []
+        for share in DIAGONAL:  # by Schur's complement, so that the global mean of the pressure is left alone exactly
+            h = share * self.timestep
+            core = np.linalg.inv(np.eye(size) - h * h * lift @ squeeze)
+            inverse = np.zeros_like(linear)
+            inverse[:, :size, :size] = core
+            inverse[:, :size, size:] = h * core @ lift
+            inverse[:, size:, :size] = h * squeeze @ core
+            inverse[:, size:, size:] = np.eye(size + 1) + h * h * squeeze @ core @ lift
+            self.inverse.append(self.constant(inverse.transpose(0, 2, 1)))
+
+    def _by_degree(self, coefficients: Tensor, matrices: Tensor) -> Tensor:
+        """The coupled variables (divergence, temperature, pressure) times the matrix of their degree."""
+        rows = coefficients[..., self.waves].transpose(0, 1)
+        return torch.bmm(rows, matrices).transpose(0, 1)
+
+    def mean(self, field: Tensor) -> Tensor:
+        """Area mean of (lon, lat, n) in float64, shape (n,)."""
+        return (field.double() * self.weights).sum(dim=(0, 1))
+
+    def coefficients(
+        self, u: Tensor, v: Tensor, temperature: Tensor, humidity: Tensor, surface_pressure: Tensor
+    ) -> Tensor:
+        """The spectral state of fields on the grid; shapes as in `Fields`."""
+        vorticity, divergence = self.sphere.vorticity_divergence(u, v)
+        water, excess = humidity * surface_pressure, temperature - REFERENCE_TEMPERATURE
+        scalars = self.sphere.analysis(torch.cat([water, excess, surface_pressure - REFERENCE_PRESSURE], dim=2))
+        return torch.cat([vorticity, scalars[..., : self.size], divergence, scalars[..., self.size :]], dim=2)
+
+    def increased(self, coefficients: Tensor, u: Tensor, v: Tensor, temperature: Tensor, water: Tensor) -> Tensor:
+        """The state after increments on the grid of u, v, T and ps q, as far as the truncation holds them."""
+        vorticity, divergence = self.sphere.vorticity_divergence(u, v)
+        scalars = self.sphere.analysis(torch.cat([water, temperature], dim=2))
+        change = [vorticity, scalars[..., : self.size], divergence, scalars[..., self.size :]]
+        return coefficients + torch.nn.functional.pad(torch.cat(change, dim=2), (0, 1))
+
+    def warmed(self, coefficients: Tensor, fields: Fields, warming: float) -> tuple[Tensor, Fields]:
+        """The state and its fields after the same warming (K) everywhere."""
+        coefficients = coefficients.clone()
+        coefficients[0, 0, self.temperature] += warming * self.unit
+        return coefficients, fields._replace(temperature=fields.temperature + warming)
+
+    def fields(self, coefficients: Tensor) -> Fields:
+        """The state on the grid."""
+        sphere, pressure = self.sphere, coefficients[..., self.pressure]
+        scalars = sphere.synthesis(coefficients)
+        zero = torch.zeros_like(pressure)
+        rotation = torch.cat([coefficients[..., self.vorticity], zero], dim=2)
+        spreading = torch.cat([coefficients[..., self.divergence], pressure * sphere.laplacian], dim=2)
+        u, v = sphere.winds(rotation, spreading)  # the pressure gradient is the wind whose potential is the pressure
+        surface_pressure = scalars[..., self.pressure] + REFERENCE_PRESSURE
+        return Fields(
+            u=u[..., :-1].contiguous(),
+            v=v[..., :-1].contiguous(),
+            temperature=scalars[..., self.temperature] + REFERENCE_TEMPERATURE,
+            humidity=scalars[..., self.water] / surface_pressure,
+            surface_pressure=surface_pressure,
+            vorticity=scalars[..., self.vorticity].contiguous(),
+            divergence=scalars[..., self.divergence].contiguous(),
+            pressure_gradient=(u[..., -1:], v[..., -1:]),
+        )
+
+    def tendency(self, fields: Fields) -> Tensor:
+        """The explicit part of the right-hand side, as coefficients."""
+        u, v, temperature, divergence = fields.u, fields.v, fields.temperature, fields.divergence
+        ps, water = fields.surface_pressure, fields.humidity * fields.surface_pressure
+        east, north = (slope / ps for slope in fields.pressure_gradient)
+        virtual = temperature * (1.0 + VIRTUAL * fields.humidity)
+        advection = u * east + v * north  # of ln ps
+        sums = (divergence + advection) @ self.downward_sum
+        sigma_dot = self.inner * sums[..., -1:] - sums[..., :-1]  # at inner half levels
+        omega = advection - (divergence + advection) @ self.omega  # omega / p
+
+        absolute = fields.vorticity + self.coriolis
+        push = GAS_CONSTANT_DRY * (virtual - REFERENCE_TEMPERATURE * ps / REFERENCE_PRESSURE)
+        eastward = absolute * v - self._descent(sigma_dot, u) - push * east
+        northward = -absolute * u - self._descent(sigma_dot, v) - push * north
+        excess = temperature - REFERENCE_TEMPERATURE
+        heating = (
+            excess * divergence
+            - self._descent(sigma_dot, temperature)
+            + KAPPA * (virtual * omega + REFERENCE_TEMPERATURE * (divergence @ self.omega))
+        )
+        buoyant = 0.5 * (u * u + v * v) + (virtual - temperature) @ self.geopotential
+        moistening = -self._convergence(sigma_dot, water)
+        flow_u, flow_v = ((wind * self.thickness).sum(-1, keepdim=True) for wind in (u, v))
+        anomaly = ps - REFERENCE_PRESSURE
+        curl, spread = self.sphere.vorticity_divergence(
+            torch.cat([eastward, u * water, u * excess, flow_u * anomaly], dim=2),
+            torch.cat([northward, v * water, v * excess, flow_v * anomaly], dim=2),
+        )
+        scalars = self.sphere.analysis(torch.cat([buoyant, moistening, heating], dim=2))
+        size = self.size
+        return torch.cat(
+            [
+                curl[..., :size],
+                scalars[..., size : 2 * size] - spread[..., size : 2 * size],
+                spread[..., :size] - self.sphere.laplacian * scalars[..., :size],
+                scalars[..., 2 * size :] - spread[..., 2 * size : 3 * size],
+                -spread[..., 3 * size :],
+            ],
+            dim=2,
+        )
+
+    def _descent(self, sigma_dot: Tensor, field: Tensor) -> Tensor:
+        """sigma_dot d(field)/dsigma at full levels."""
+        flux = sigma_dot * (field[..., 1:] - field[..., :-1])
+        return (_pad(flux, after=1) + _pad(flux, before=1)) / (2.0 * self.thickness)
+
+    def _convergence(self, sigma_dot: Tensor, field: Tensor) -> Tensor:
+        """d(sigma_dot field)/dsigma at full levels; its column sum times thickness is zero."""
+        flux = 0.5 * sigma_dot * (field[..., 1:] + field[..., :-1])
+        return (_pad(flux, after=1) - _pad(flux, before=1)) / self.thickness
+
+    def step(self, coefficients: Tensor, fields: Fields | None = None) -> Tensor:
+        """One timestep of the dynamics. fields: those of `coefficients`, where the caller has them already."""
+        explicit = [self.tendency(fields or self.fields(coefficients))]
+        implicit = [self._by_degree(coefficients, self.linear)]
+        for stage, (a, b) in enumerate(zip(EXPLICIT, IMPLICIT, strict=True)):
+            state = coefficients + self.timestep * sum(
+                weight * part for weight, part in zip(a, explicit, strict=True) if weight
+            )
+            state[..., self.waves] += self.timestep * sum(
+                weight * part for weight, part in zip(b, implicit, strict=True) if weight
+            )
+            state[..., self.waves] = self._by_degree(state, self.inverse[stage])
+            if stage < 2:
+                explicit.append(self.tendency(self.fields(state)))
+                implicit.append(self._by_degree(state, self.linear))
+        return state * self.damping
+
+    def energy(self, fields: Fields) -> float:
+        """Global mean of cp T + K over the column, J m-2 (flat surface: potential energy is within cp T)."""
+        column = HEAT_CAPACITY_DRY * fields.temperature.double() + 0.5 * (
+            fields.u.double() ** 2 + fields.v.double() ** 2
+        )
+        column = (column @ torch.from_numpy(self.levels.thickness))[..., None]
+        return float(self.mean(column * fields.surface_pressure.double())) / GRAVITY
+
+    def water_mass(self, coefficients: Tensor) -> float:
+        """Global mean of the water vapour in the column, kg m-2."""
+        means = coefficients[0, 0, self.water].double() / self.unit
+        return float(means @ torch.from_numpy(self.levels.thickness)) / GRAVITY
+
+
+def _pad(field: Tensor, before: int = 0, after: int = 0) -> Tensor:
+    return torch.nn.functional.pad(field, (before, after))
+
+
+def triangular_grid_rows(truncation: int) -> int:
+    """The smallest even number of Gaussian rows on which quadratic products of T<truncation> fields do not alias."""
+    rows = -(-(3 * truncation + 1) // 2)
+    return rows + rows % 2

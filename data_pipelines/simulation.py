@@ -1,0 +1,135 @@
+"""The planet in motion: dynamics, physics and a balanced ledger, one timestep after another.
+
+Each timestep the global energy cp T + K must change by what the physics took and gave; what truncation, diffusion and
+round-off add or lose is handed back as one uniform warming, and recorded as the energy fixer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_pipelines.planet_physics import Climate, Fluxes, PlanetPhysics
+from data_pipelines.primitive_equations import VIRTUAL, PrimitiveEquations
+from emulators.constants import (
+    GRAVITY,
+    HEAT_CAPACITY_DRY,
+    LATENT_HEAT_VAPORISATION,
+    REFERENCE_PRESSURE,
+    WATER_DENSITY,
+)
+from emulators.grid import LatLonGrid
+from emulators.physics.moist import filled_humidity, saturation_humidity
+
+MOLTENI_LEVELS = (0.0, 0.05, 0.14, 0.26, 0.42, 0.60, 0.77, 0.90, 1.0)
+
+
+def half_levels(levels: int) -> np.ndarray:
+    """Sigma at half levels, top first: 8 are those of Molteni 2003 (doi 10.1007/s00382-002-0268-2), others between."""
+    shares = np.linspace(0.0, 1.0, levels + 1)
+    return np.round(np.interp(shares, np.linspace(0.0, 1.0, len(MOLTENI_LEVELS)), MOLTENI_LEVELS), 4)
+
+
+class Simulation:
+    """One planet from `start` on; `seed` draws the disturbance from which its weather grows. timestep in seconds."""
+
+    def __init__(
+        self,
+        grid: LatLonGrid,
+        truncation: int,
+        half: np.ndarray,
+        timestep: int,
+        start: np.datetime64,
+        seed: int = 0,
+        climate: Climate | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.dynamics = PrimitiveEquations(grid, truncation, half, float(timestep), dtype=dtype)
+        self.physics = PlanetPhysics(
+            grid, half, float(timestep), self.dynamics.levels.geopotential, climate=climate, dtype=dtype
+        )
+        self.timestep, self.time = np.timedelta64(timestep, "s"), np.datetime64(start, "s")
+        self.settle(self._disturbed_rest(seed))
+
+    def settle(self, coefficients: Tensor) -> None:
+        """Take `coefficients` as the present state."""
+        self.coefficients = coefficients
+        self.fields = self.dynamics.fields(coefficients)
+        self.energy = self.dynamics.energy(self.fields)
+
+    def _disturbed_rest(self, seed: int) -> Tensor:
+        """Air at rest near radiative equilibrium, three fifths saturated, with noise of 1 K in the lower half."""
+        dynamics, physics = self.dynamics, self.physics
+        nlat, nlon = dynamics.sphere.grid.shape
+        pressure = torch.full((nlon, nlat, 1), REFERENCE_PRESSURE, dtype=dynamics.dtype)
+        noise = torch.randn(nlon, nlat, 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        temperature = physics.equilibrium(self.time, pressure * physics.sigma)
+        temperature = temperature + noise.to(dynamics.dtype) * physics.sigma
+        humidity = 0.6 * saturation_humidity(temperature, pressure * physics.sigma) * (physics.sigma > 0.2)
+        calm = torch.zeros_like(temperature)
+        return dynamics.coefficients(calm, calm, temperature, humidity, pressure)
+
+    def step(self) -> tuple[Fluxes, float]:
+        """Advance by one timestep; what the physics did, and the energy fixer (J m-2)."""
+        dynamics = self.dynamics
+        self.time = self.time + self.timestep
+        coefficients = dynamics.step(self.coefficients, self.fields)
+        before = dynamics.fields(coefficients)
+        u, v, temperature, humidity, fluxes = self.physics(self.time, *before[:5])
+        coefficients = dynamics.increased(
+            coefficients,
+            u - before.u,
+            v - before.v,
+            temperature - before.temperature,
+            (humidity - before.humidity) * before.surface_pressure,
+        )
+        fields = dynamics.fields(coefficients)
+        gained = (
+            fluxes.sensible_heat
+            + fluxes.net_radiation
+            + fluxes.friction
+            + LATENT_HEAT_VAPORISATION * fluxes.precipitation
+        )
+        due = self.energy + float(dynamics.mean(gained[..., None]))
+        fixer = due - dynamics.energy(fields)
+        mass = float(dynamics.mean(fields.surface_pressure)) / GRAVITY
+        self.coefficients, self.fields = dynamics.warmed(coefficients, fields, fixer / (HEAT_CAPACITY_DRY * mass))
+        self.energy = due
+        return fluxes, fixer
+
+    def samples(self, count: int, steps: int) -> Iterator[dict[str, np.ndarray]]:
+        """`count` samples, `steps` timesteps apart, the first after `steps`; fields ([level,] lat, lon), float32."""
+        for _ in range(count):
+            fluxes, fixer = self.step()
+            for _ in range(steps - 1):
+                more, extra = self.step()
+                fluxes, fixer = Fluxes(*(a + b for a, b in zip(fluxes, more, strict=True))), fixer + extra
+            yield self.sample(fluxes, fixer)
+
+    def sample(self, fluxes: Fluxes, fixer: float) -> dict[str, np.ndarray]:
+        """The present state and the fluxes accumulated since the last sample, by WeatherBench 2 names."""
+        fields, dynamics = self.fields, self.dynamics
+        humidity = filled_humidity(fields.humidity, dynamics.thickness)
+        virtual = fields.temperature * (1.0 + VIRTUAL * humidity)
+        nlat, nlon = dynamics.sphere.grid.shape
+        water = self.physics.sea_surface_temperature(self.time)[:, None]
+        arrays = {
+            "temperature": fields.temperature,
+            "u_component_of_wind": fields.u,
+            "v_component_of_wind": fields.v,
+            "specific_humidity": humidity,
+            "geopotential": virtual @ dynamics.geopotential,
+            "surface_pressure": fields.surface_pressure[..., 0],
+            "sea_surface_temperature": torch.from_numpy(np.repeat(water, nlon, axis=1).T),
+            "toa_incident_solar_radiation": torch.from_numpy(self.physics.sunlight(self.time)[0].T),
+            "total_precipitation_6hr": fluxes.precipitation / WATER_DENSITY,
+            "evaporation_6hr": fluxes.evaporation / WATER_DENSITY,
+            "sensible_heat_flux_6hr": fluxes.sensible_heat,
+            "net_radiation_6hr": fluxes.net_radiation,
+            "friction_6hr": fluxes.friction,
+            "energy_fixer_6hr": torch.full((nlon, nlat), fixer, dtype=torch.float64),
+        }
+        return {name: field.permute(*range(field.ndim)[::-1]).float().numpy() for name, field in arrays.items()}
