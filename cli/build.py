@@ -13,16 +13,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from emul.annotations import value_in_words
-from emul.folders import conf_folder
-from emul.findings import Faults, Finding, nearest
-from emul.overrides import diagnosed, key_of
-from emul.signatures import tree_faults
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+from emul.annotations import value_in_words
+from emul.findings import Faults, Finding, nearest
+from emul.folders import conf_folder
+from emul.overrides import diagnosed, key_of, plain_mapping
+from emul.signatures import tree_faults
 
 # What Hydra would do by itself and a run does not want: log files, copies of the configuration, dated folders.
 QUIET = {
@@ -65,7 +66,7 @@ def _composer(verb: str, folder: str | Path | None = None) -> Iterator[Callable[
     def composed(overrides: list[str]) -> DictConfig:
         config = hydra.compose(verb, [*beside, *overrides], return_hydra_config=True)
         HydraConfig.instance().set_config(config)  # for ${hydra:...}
-        plain = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+        plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         OmegaConf.set_struct(plain, True)
         return plain
 
@@ -106,8 +107,7 @@ def parts(nodes: Mapping[str, Any] | None, *args: Any) -> dict[str, Any]:
 
 def faults(config: DictConfig) -> list[Finding]:
     """Every fault of names and types in a configuration: keys against signatures, values against annotations."""
-    plain = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(plain, dict)
+    plain = plain_mapping(config)
     return [*_strangers(plain), *tree_faults(plain)]
 
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
-from emul.folders import options_of
-from emul.findings import Faults, Finding, nearest
-from emul.signatures import signature, tree_faults
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
+
+from emul.findings import Faults, Finding, nearest
+from emul.folders import options_of
+from emul.signatures import signature, tree_faults
 
 LISTED = "`emul train --cfg job` lists the keys"
 Composer = Callable[[list[str]], DictConfig]
@@ -21,7 +22,8 @@ Composer = Callable[[list[str]], DictConfig]
 
 def diagnosed(composer: Composer, overrides: list[str]) -> list[str]:
     """The overrides, amended so that they compose; Faults names every one that cannot be."""
-    good, bad = list(overrides), []
+    good = list(overrides)
+    bad: list[tuple[str, Exception]] = []
     while True:
         try:
             config = composer(good)
@@ -35,13 +37,17 @@ def diagnosed(composer: Composer, overrides: list[str]) -> list[str]:
                 raise Faults([*_findings(bad, None), Finding("configuration", "one that composes", said)]) from error
             good.remove(culprit)
             bad.append((culprit, error))
-    plain = OmegaConf.to_container(config)
-    assert isinstance(plain, dict)
+    plain = plain_mapping(config)
     amended = {text: f"++{text.lstrip('+')}" for text, error in bad if _is_of_a_signature(key_of(text), plain)}
     findings = _findings([(text, error) for text, error in bad if text not in amended], plain)
     if findings:
         raise Faults([*findings, *tree_faults(plain)])
     return [amended.get(text, text) for text in overrides]
+
+
+def plain_mapping(config: DictConfig) -> dict[str, Any]:
+    """The configuration as plain dicts, lists, numbers and strings."""
+    return cast(dict[str, Any], OmegaConf.to_container(config))
 
 
 def key_of(override: str) -> str:
