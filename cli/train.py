@@ -223,7 +223,7 @@ def loggers(target: Path, start: int) -> list[Logger]:
 
 def announce(config: DictConfig, module: Training, batches: Batches, start: int) -> None:
     """The plan, in numbers, before the first step."""
-    plan, world = module.plan, module.step.world
+    plan, world, hardware = module.plan, module.step.world, config.hardware
     samples = len(batches.windows)
     console.header(f"emul train {config.name}", [f"{'from step ' + str(start) if start else 'from scratch'}"])
     console.plan(
@@ -236,7 +236,7 @@ def announce(config: DictConfig, module: Training, batches: Batches, start: int)
             "learning rate": f"{config.optimizer.lr:g}, never scaled",
             "steps": f"{plan.steps:,} = {plan.steps * plan.batch_size / samples:.1f} passes over the samples",
             "weight average": plan.ema or "none",
-            "hardware": f"{config.hardware.accelerator} x {config.hardware.devices}, {torch.get_num_threads()} threads, "
-            f"precision {config.hardware.precision}",
+            "hardware": f"{hardware.accelerator} x {hardware.devices}, {torch.get_num_threads()} threads, "
+            f"precision {hardware.precision}",
         },
     )

@@ -36,7 +36,8 @@ def load(path: str | Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"{path} cannot be read as a checkpoint ({type(error).__name__}); it may be truncated.") from error
+        said = type(error).__name__
+        raise ValueError(f"{path} cannot be read as a checkpoint ({said}); it may be truncated.") from error
     card = content.get("emul") if isinstance(content, dict) else None
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise ValueError(f"Expected a checkpoint of emul in format {FORMAT}; {path} is something else.")

@@ -9,7 +9,7 @@ from torch import nn
 
 
 class AdamW:
-    """Decoupled weight decay on matrices and kernels only, not on biases and norms (Loshchilov & Hutter 2019, arXiv 1711.05101)."""
+    """Adam with decoupled weight decay, on matrices and kernels only (Loshchilov & Hutter 2019, arXiv 1711.05101)."""
 
     def __init__(
         self, *, lr: float = 1e-3, betas: Sequence[float] = (0.9, 0.95), weight_decay: float = 0.1, eps: float = 1e-8

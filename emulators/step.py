@@ -89,7 +89,7 @@ class Step(nn.Module):
         return fields.reshape(-1, *fields.shape[history[-1].channel_axis :]), seconds.reshape(-1)
 
     def outputs(self, raw: Tensor, last: Tensor) -> Tensor:
-        """Physical values (batch, predicted channel, *grid) from the network's output and the last prognostic values."""
+        """Physical values (batch, predicted channel, *grid) from the network's output and the last prognostic ones."""
         if self.output == "absolute":
             return self.predicted.inverse(raw)
         size = self.world.prognostic.size

@@ -70,7 +70,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Hardware:
-    """What a job runs on, in Lightning's words; threads: CPU threads a process, null for all; compile: torch.compile."""
+    """What a job runs on, in Lightning's words; threads: CPU threads a process, null for all; compile: by torch."""
 
     accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
     devices: int = 1
@@ -84,7 +84,7 @@ class Hardware:
 class Training(pl.LightningModule):
     """Joins Step, objective, losses, optimiser and schedule for Lightning's Trainer.
 
-    scorecard: makes an empty Scorecard for a validation. card: plain facts written into every checkpoint beside the weights.
+    scorecard: makes an empty Scorecard for a validation. card: plain facts for every checkpoint.
     """
 
     def __init__(

@@ -25,7 +25,7 @@ class Loss(Protocol):
 class Forecast:
     """Train on forecasts of `rollout` timesteps.
 
-    rollout: a length, or a curriculum {optimiser step from which it holds: length}, for example {0: 1, 5000: 2, 8000: 4}.
+    rollout: a length, or a curriculum {optimiser step from which it holds: length} such as {0: 1, 5000: 2, 8000: 4}.
     """
 
     def __init__(self, world: World, *, rollout: int | Mapping[int, int] = 1) -> None:
