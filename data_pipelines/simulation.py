@@ -24,14 +24,6 @@ from emulators.constants import (
 from emulators.grid import LatLonGrid
 from emulators.physics.moist import filled_humidity, saturation_humidity
 
-MOLTENI_LEVELS = (0.0, 0.05, 0.14, 0.26, 0.42, 0.60, 0.77, 0.90, 1.0)
-
-
-def half_levels(levels: int) -> np.ndarray:
-    """Sigma at half levels, top first: 8 are those of Molteni 2003 (doi 10.1007/s00382-002-0268-2), others between."""
-    shares = np.linspace(0.0, 1.0, levels + 1)
-    return np.round(np.interp(shares, np.linspace(0.0, 1.0, len(MOLTENI_LEVELS)), MOLTENI_LEVELS), 4)
-
 
 class Simulation:
     """One planet from `start` on; `seed` draws the disturbance from which its weather grows. timestep in seconds."""

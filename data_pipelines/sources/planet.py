@@ -1,0 +1,297 @@
+"""The embedded planet: weather made by our own model of the moist primitive equations, once, and kept as a Zarr store.
+
+The store has the layout of WeatherBench 2 (Rasp et al. 2024, arXiv 2308.15560): time, level, latitude, longitude, with
+level = 1000 sigma. Dry mass, water and energy budgets close in the stored numbers. Several trajectories follow each
+other on one time axis, each with its own dates, with a gap between them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import math
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from emulators.constants import GRAVITY, LATENT_HEAT_VAPORISATION
+from emulators.grid import LatLonGrid, gaussian_grid
+
+EDITION = 1  # of the equations: a new one makes new data
+INTERVAL = np.timedelta64(6, "h")
+GAP_DAYS = 10  # between trajectories
+CHUNK = 20  # samples
+TIME_ENCODING = {"units": "hours since 1970-01-01", "dtype": "int64"}
+SMALL = 3000  # timesteps that are not worth a process of their own
+
+# sigma between the 8 layers of Molteni 2003, doi 10.1007/s00382-002-0268-2
+HALF_LEVELS = (0.0, 0.05, 0.14, 0.26, 0.42, 0.60, 0.77, 0.90, 1.0)
+
+COLUMN = ("time", "level", "latitude", "longitude")
+SURFACE = ("time", "latitude", "longitude")
+# name: (dimensions, units, CF standard name or "", long name)
+VARIABLES = {
+    "temperature": (COLUMN, "K", "air_temperature", "Temperature"),
+    "u_component_of_wind": (COLUMN, "m s**-1", "eastward_wind", "U component of wind"),
+    "v_component_of_wind": (COLUMN, "m s**-1", "northward_wind", "V component of wind"),
+    "specific_humidity": (COLUMN, "kg kg**-1", "specific_humidity", "Specific humidity"),
+    "geopotential": (COLUMN, "m**2 s**-2", "geopotential", "Geopotential"),
+    "surface_pressure": (SURFACE, "Pa", "surface_air_pressure", "Surface pressure"),
+    "sea_surface_temperature": (SURFACE, "K", "sea_surface_temperature", "Sea surface temperature"),
+    "toa_incident_solar_radiation": (
+        SURFACE,
+        "W m**-2",
+        "toa_incoming_shortwave_flux",
+        "Incident solar radiation at the top of the atmosphere, instantaneous",
+    ),
+    "total_precipitation_6hr": (SURFACE, "m", "", "Precipitation in the 6 hours before, depth of water"),
+    "evaporation_6hr": (SURFACE, "m", "", "Evaporation in the 6 hours before, depth of water, upward positive"),
+    "sensible_heat_flux_6hr": (SURFACE, "J m**-2", "", "Sensible heat from the surface in the 6 hours before"),
+    "net_radiation_6hr": (SURFACE, "J m**-2", "", "Radiative heating of the column in the 6 hours before"),
+    "friction_6hr": (SURFACE, "J m**-2", "", "Kinetic energy gained by friction in the 6 hours before (negative)"),
+    "energy_fixer_6hr": (SURFACE, "J m**-2", "", "Energy given back for truncation errors in the 6 hours before"),
+}
+
+Progress = Callable[[str, float], None]
+
+
+class Planet:
+    """Trajectories of `days` days each, made on first use and cached in `folder` (default: the user's cache).
+
+    splits: first and last time of train, validation and test. seed: of the first trajectory's initial disturbance.
+    spinup_days: simulated before the first stored sample. start: date of the first stored sample.
+    """
+
+    def __init__(
+        self,
+        *,
+        splits: Mapping[str, Sequence[str]],
+        folder: str | None = None,
+        days: int = 450,
+        trajectories: int = 2,
+        seed: int = 0,
+        spinup_days: int = 60,
+        truncation: int = 21,
+        levels: int = 8,
+        timestep_minutes: int = 60,
+        start: str = "2001-01-01",
+    ) -> None:
+        numbers = {
+            "days": days,
+            "trajectories": trajectories,
+            "spinup_days": spinup_days,
+            "truncation": truncation,
+            "levels": levels,
+            "timestep_minutes": timestep_minutes,
+        }
+        wrong = {name: value for name, value in numbers.items() if value < 1}
+        if wrong:
+            raise ValueError(f"The planet's {', '.join(wrong)} must be at least 1; got {wrong}.")
+        if 360 % timestep_minutes:
+            raise ValueError(f"timestep_minutes must divide 6 hours; got {timestep_minutes}. Try 60 or 30.")
+        self.splits = {name: list(period) for name, period in splits.items()}
+        self.days, self.trajectories, self.spinup_days = days, trajectories, spinup_days
+        self.truncation, self.levels, self.timestep_minutes = truncation, levels, timestep_minutes
+        self.seed, self.start = seed, np.datetime64(start, "s")
+        settings = json.dumps({**numbers, "seed": seed, "start": str(self.start), "edition": EDITION}, sort_keys=True)
+        name = f"planet-{hashlib.sha256(settings.encode()).hexdigest()[:12]}.zarr"
+        self.path = _cache(folder) / name
+
+    @property
+    def grid(self) -> LatLonGrid:
+        """The Gaussian grid on which products of fields of this truncation do not alias."""
+        rows = -(-(3 * self.truncation + 1) // 2)
+        return gaussian_grid(rows + rows % 2)
+
+    def times(self, trajectory: int) -> np.ndarray:
+        """Valid times of one trajectory, datetime64[s]."""
+        first = self.start + trajectory * np.timedelta64(self.days + GAP_DAYS, "D")
+        return first + np.arange(4 * self.days) * INTERVAL.astype("timedelta64[s]")
+
+    def template(self) -> xr.Dataset:
+        """Coordinates, attributes and shapes of the dataset, without its numbers."""
+        half, grid = half_levels(self.levels), self.grid
+        full = np.round(500.0 * (half[1:] + half[:-1]), 2)
+        times = np.concatenate([self.times(trajectory) for trajectory in range(self.trajectories)])
+        coordinates = {
+            "time": ("time", times.astype("datetime64[ns]"), {"standard_name": "time", "axis": "T"}),
+            "level": (
+                "level",
+                full,
+                {"long_name": "1000 * sigma", "standard_name": "atmosphere_sigma_coordinate", "positive": "down"},
+            ),
+            "latitude": ("latitude", grid.latitude, {"standard_name": "latitude", "units": "degrees_north"}),
+            "longitude": ("longitude", grid.longitude, {"standard_name": "longitude", "units": "degrees_east"}),
+        }
+        sizes = {name: len(values) for name, (_, values, _) in coordinates.items()}
+        variables = {
+            name: (
+                dimensions,
+                np.broadcast_to(np.float32(0.0), tuple(sizes[d] for d in dimensions)),
+                {"long_name": long_name, "units": units} | ({"standard_name": standard} if standard else {}),
+            )
+            for name, (dimensions, units, standard, long_name) in VARIABLES.items()
+        }
+        attributes = {
+            "Conventions": "CF-1.8",
+            "title": f"emul planet T{self.truncation}L{self.levels}",
+            "vertical_kind": "sigma",
+            "vertical_a": [0.0] * (self.levels + 1),
+            "vertical_b": half.tolist(),
+            "gravity": GRAVITY,
+            "latent_heat_of_vaporisation": LATENT_HEAT_VAPORISATION,
+            "edition": EDITION,
+        }
+        return xr.Dataset(variables, coordinates, attributes)
+
+    def prepare(self, progress: Progress | None = None) -> None:
+        """Make the store where it is missing. A killed run leaves nothing behind that could pass for a store."""
+        if self.path.exists():
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(self.path.with_suffix(".lock")):
+            if self.path.exists():  # another process made it while this one waited
+                return
+            for left_behind in self.path.parent.glob(f"{self.path.stem}.partial-*"):
+                shutil.rmtree(left_behind, ignore_errors=True)
+            partial = self.path.with_suffix(f".partial-{os.getpid()}")
+            try:
+                self._lay_out(partial)
+                self._simulate(partial, progress or (lambda label, share: None))
+                os.replace(partial, self.path)
+            except BaseException:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
+
+    def dataset(self) -> xr.Dataset:
+        """The dataset, lazily."""
+        if not self.path.exists():
+            raise FileNotFoundError(f"The planet's data are not made yet: no {self.path}. Call prepare() first.")
+        return xr.open_zarr(self.path, consolidated=False, chunks=None)[list(VARIABLES)]
+
+    @property
+    def _chunk(self) -> int:
+        return math.gcd(4 * self.days, CHUNK)
+
+    def _lay_out(self, folder: Path) -> None:
+        """An empty store: coordinates, attributes, and arrays whose chunks are yet to come."""
+        import zarr
+
+        template = self.template()
+        coordinates = template.drop_vars(list(VARIABLES))
+        coordinates.to_zarr(folder, mode="w", zarr_format=3, consolidated=False, encoding={"time": TIME_ENCODING})
+        group = zarr.open_group(folder, mode="r+")
+        for name in VARIABLES:
+            variable = template[name]
+            group.create_array(
+                name,
+                shape=variable.shape,
+                dtype="float32",
+                chunks=(self._chunk, *variable.shape[1:]),
+                fill_value=float("nan"),
+                dimension_names=variable.dims,
+                attributes=variable.attrs,
+            )
+
+    def _simulate(self, folder: Path, progress: Progress) -> None:
+        """Run all trajectories, side by side where there are cores and it is worth a process each."""
+        label = f"planet T{self.truncation}L{self.levels}"
+        total = self.trajectories * (self.spinup_days + self.days)
+        processes = min(self.trajectories, _cores())
+        done = 0.0
+
+        def report(days: float) -> None:
+            nonlocal done
+            done += days
+            progress(label, done / total)
+
+        if processes == 1 or total * 1440 // self.timestep_minutes < SMALL:
+            for trajectory in range(self.trajectories):
+                _run(self, trajectory, folder, report)
+            return
+        context = multiprocessing.get_context("spawn")
+        with context.Manager() as manager, context.Pool(processes) as pool:
+            queue = manager.Queue()
+            tasks = [(self, trajectory, folder, queue.put) for trajectory in range(self.trajectories)]
+            result = pool.starmap_async(_run, tasks, chunksize=1)
+            while not result.ready():
+                result.wait(0.2)
+                while not queue.empty():
+                    report(queue.get())
+            result.get()
+
+
+def _run(planet: Planet, trajectory: int, folder: Path, report: Callable[[float], None]) -> None:
+    """Simulate one trajectory on one thread and write it into the store under `folder`, a chunk at a time."""
+    import torch
+    import zarr
+
+    from data_pipelines.simulation import Simulation
+
+    arrays = {name: array for name, array in zarr.open_group(folder, mode="r+").arrays() if name in VARIABLES}
+    size, first = planet._chunk, planet.times(trajectory)[0]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad():
+            simulation = Simulation(
+                planet.grid,
+                planet.truncation,
+                half_levels(planet.levels),
+                60 * planet.timestep_minutes,
+                first - np.timedelta64(planet.spinup_days, "D"),
+                seed=planet.seed + trajectory,
+            )
+            steps = 360 // planet.timestep_minutes
+            for index, _ in enumerate(simulation.samples(4 * planet.spinup_days - 1, steps), start=1):
+                if index % size == 0:
+                    report(size / 4)
+            samples = simulation.samples(4 * planet.days, steps)
+            for start in range(trajectory * 4 * planet.days, (trajectory + 1) * 4 * planet.days, size):
+                chunk = list(islice(samples, size))
+                _check(chunk, planet)
+                for name, array in arrays.items():
+                    array[start : start + size] = np.stack([sample[name] for sample in chunk])
+                report(size / 4)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _check(chunk: list[dict[str, np.ndarray]], planet: Planet) -> None:
+    if not all(np.isfinite(sample["temperature"]).all() for sample in chunk):
+        raise ValueError(
+            f"The planet's weather grew without bound at a timestep of {planet.timestep_minutes} minutes; "
+            "choose a shorter timestep_minutes."
+        )
+
+
+def half_levels(levels: int) -> np.ndarray:
+    """Sigma at half levels, top first: Molteni's for 8 layers, interpolated for other numbers."""
+    shares = np.linspace(0.0, 1.0, levels + 1)
+    return np.round(np.interp(shares, np.linspace(0.0, 1.0, len(HALF_LEVELS)), HALF_LEVELS), 4)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cache(folder: str | None) -> Path:
+    if folder is not None:
+        return Path(folder).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "emul"
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold `path` as a lock; a killed holder releases it."""
+    with open(path, "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
