@@ -1,0 +1,338 @@
+"""`emul forecast`: from a run and initial times to outputs/forecast/<name>/, begun or continued, checked and scored."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from rich.markup import escape
+
+from data_pipelines.archive import Archive
+from data_pipelines.checks import Checks, budgets, describe, gather, lead_text
+from data_pipelines.layouts import Layout
+from data_pipelines.manifest import (
+    now,
+    open_manifest,
+    read_manifest,
+    verdict,
+    write_checksums,
+    write_manifest,
+)
+from data_pipelines.parts import Parts
+from data_pipelines.worlds import duration_text
+from data_pipelines.writers import ZarrWriter, sha256, write_netcdf
+from emul.build import part, parts, run_with_hydra
+from emul.console import console, progress, warn
+from emul.folders import conf_folder
+from emul.runs import Run, open_run
+from emul.times import initial_times, lead_steps, thinned
+from emulators.rollout import rollout
+from emulators.state import State
+from emulators.step import Step
+from emulators.verification import Scorecard
+from emulators.world import World
+
+Report = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A forecast to be made, everything opened and checked.
+
+    scorecard: an empty one, or None where no truth is at hand. settings: what the numbers depend on; card: what else
+    the manifest tells. ranges: bounds by variable name that go before the table of physical ranges.
+    """
+
+    folder: Path
+    step: Step
+    archive: Archive
+    layout: Layout
+    writer: ZarrWriter
+    scorecard: Callable[[], Scorecard | None]
+    settings: Mapping[str, Any]
+    card: Mapping[str, Any] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    device: str = "cpu"
+
+    @property
+    def world(self) -> World:
+        return self.layout.world
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code 1 where the forecast failed a check."""
+    return run_with_hydra("forecast", arguments, lambda config: exit_code(forecast(config)))
+
+
+def forecast(config: DictConfig) -> Path:
+    """Make the forecast that `config` describes, or what is missing of it; the folder with data and manifest."""
+    return make(prepare(config))
+
+
+def exit_code(target: Path) -> int:
+    """0, or 1 where the forecast in `target` failed a check."""
+    return int(read_manifest(target)["verdict"] == "failed")
+
+
+def prepare(config: DictConfig) -> Job:
+    """Open and check everything that a forecast needs. ValueError or FileNotFoundError before any work is done."""
+    chosen = _chosen(config)
+    device = _device(chosen.device)
+    run = open_run(config.run, chosen.checkpoint, device)
+    data = config.get("data") or run.config.data
+    source = part(data)
+    with progress("preparing data") as report:
+        source.prepare(report)
+    archive = Archive(source.dataset(), run.world, persisted=chosen.persisted)
+    steps = lead_steps(chosen.lead, run.world)
+    inits = (
+        initial_times(chosen.init)
+        if chosen.init
+        else default_inits(archive, source.splits["test"], steps, chosen.every)
+    )
+    refuse_missing_times(archive, inits, steps)
+    writer: ZarrWriter = part(config.writer)
+    layout = _layout(run, inits, steps, chosen.batch_size, writer)
+    ranges = {str(name): tuple(limits) for name, limits in chosen.ranges.items()}
+    settings = {
+        "weights": _digest(run.card["weights"]),
+        "run_config": hashlib.sha256(run.card["config"].encode()).hexdigest(),
+        "data": OmegaConf.to_container(data, resolve=True),
+        "persisted": list(chosen.persisted),
+        "ranges": ranges,
+        **writer.plain(),
+        **layout.plain(),
+    }
+    card = {
+        "run": str(run.folder),
+        "checkpoint": {"name": chosen.checkpoint, "step": run.card.get("step"), "revision": run.card.get("revision")},
+        "config": _text(config, chosen),
+        "run_config": run.card["config"],
+    }
+    target = Path(config.output) / "forecast" / (config.name or run.folder.name)
+    scorecard = _scorecards(run, archive, layout)
+    return Job(target, run.step, archive, layout, writer, scorecard, settings, card, ranges, device)
+
+
+def _chosen(config: DictConfig) -> DictConfig:
+    """What the command line says of the forecast, over the run's own config, over the defaults."""
+    defaults = OmegaConf.load(conf_folder() / "forecast" / "default.yaml")
+    saved = Path(config.run) / "config.yaml"
+    own = OmegaConf.select(OmegaConf.load(saved), "forecast") if saved.is_file() else None
+    said = {str(key): config[key] for key in defaults if config.get(key) is not None}
+    merged = OmegaConf.merge(defaults, own or {}, said)
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def _text(config: DictConfig, chosen: DictConfig) -> str:
+    """The config of the forecast with nothing left open, as YAML."""
+    plain = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    return OmegaConf.to_yaml(OmegaConf.merge(plain, chosen))
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device={name} was asked for, but PyTorch finds no GPU; use device=auto or device=cpu.")
+    return name
+
+
+def default_inits(archive: Archive, period: Sequence[str], steps: int, every: str) -> np.ndarray:
+    """Initial times from the test split, `every` so often, whose truth lies within it to the last lead."""
+    world, times = archive.world, archive.times[archive.within(period)]
+    known = [archive.has(world.after(times, -back)) for back in range(world.history)]
+    times = times[np.logical_and.reduce(known)]
+    if not times.size:
+        raise ValueError(f"The test split {period[0]} to {period[1]} holds no time to start from; give init=... .")
+    whole = times[world.after(times, steps) <= times[-1]]
+    if not whole.size:
+        warn(f"The lead is longer than the test split {period[0]} to {period[1]}; one forecast, from its first time.")
+    return thinned(whole, every) if whole.size else times[:1]
+
+
+def refuse_missing_times(archive: Archive, inits: np.ndarray, steps: int) -> None:
+    """ValueError where the data lack a known state, or a forcing that only they can give, for these forecasts."""
+    world = archive.world
+    for back in range(world.history):
+        archive.index(world.after(inits, -back))
+    for variable in world.forcing:
+        if variable.name in archive.absent:
+            raise ValueError(f"Forcing '{variable.name}' is not in {archive.origin}; open data that have it.")
+        if variable.name not in archive.dataset.data_vars or variable.name in archive.persisted:
+            continue
+        for lead in range(1, steps + 1):
+            there = archive.has(world.after(inits, lead))
+            if not there.all():
+                raise ValueError(
+                    f"Forcing '{variable.name}' ends before the forecast does: nothing at "
+                    f"{world.after(inits, lead)[~there][0]} in {archive.origin}. Shorten lead, start earlier, or keep "
+                    f"its last value with persisted=[{variable.name}]."
+                )
+
+
+def _layout(run: Run, inits: np.ndarray, steps: int, batch_size: int, writer: ZarrWriter) -> Layout:
+    world, batch = run.world, min(batch_size, inits.size)
+    if batch < 1:
+        raise ValueError(f"batch_size must be at least 1; got {batch_size}.")
+    largest = max(variable.size for variable in world.predicted) * int(np.prod(world.grid.shape)) * batch
+    attributes = {"title": f"Forecasts of {run.folder.name}", "source": f"emul, {run.folder.name}"}
+    return Layout(world, inits, steps, batch, min(steps, writer.leads_per_chunk(largest)), attributes)
+
+
+def _digest(weights: Mapping[str, torch.Tensor]) -> str:
+    """The sha256 of all weights in order of their names."""
+    total = hashlib.sha256()
+    for name in sorted(weights):
+        total.update(name.encode())
+        total.update(weights[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def _scorecards(run: Run, archive: Archive, layout: Layout) -> Callable[[], Scorecard | None]:
+    """What makes an empty scorecard; None instead where the data hold no valid time."""
+    if not archive.has(layout.valid_times).any():
+        return lambda: None
+    world = run.world
+    variables = world.predicted.select(name for name in world.predicted.names if name not in archive.absent)
+    metrics = parts(run.config.metric)
+    regions = (run.config.get("eval") or {}).get("regions") or ["global"]
+    return lambda: Scorecard(world, variables, metrics, list(regions), layout.steps)
+
+
+def make(job: Job) -> Path:
+    """Make what is missing of a forecast, check and score it, and write the verdict; its folder."""
+    manifest = open_manifest(job.folder, job.settings, job.card)
+    if manifest["finished"]:
+        if not (job.folder / manifest["file"]).exists():
+            raise FileNotFoundError(
+                f"{job.folder} has a manifest but no {manifest['file']}; remove the folder and make the forecast again."
+            )
+        tell(job.folder, manifest, "is there already")
+        return job.folder
+    started = time.monotonic()
+    parts_ = Parts(job.folder)
+    try:
+        job.writer.open(job.folder, job.layout)
+        results = run_batches(job, parts_, manifest)
+        finish(job, results, manifest)
+    except BaseException as error:
+        manifest["reasons"] = [manifest["reasons"][0].split("; stopped by")[0] + f"; stopped by: {error or 'the user'}"]
+        with suppress(OSError):
+            write_manifest(job.folder, manifest)
+        raise
+    finally:
+        job.writer.close()
+    parts_.remove()
+    job.writer.tidy()
+    tell(job.folder, manifest, f"made in {time.monotonic() - started:.0f} s")
+    return job.folder
+
+
+def run_batches(
+    job: Job, parts_: Parts, manifest: dict[str, Any]
+) -> list[tuple[dict[str, np.ndarray], dict[str, str]]]:
+    """(arrays, checksums) of every batch; those that are whole on disk are taken as they are."""
+    batches, results = len(job.layout.batches), []
+    with progress(f"forecast {job.folder.name}") as report:
+        for number in range(batches):
+            result = parts_.read(number)
+            if result is None:
+                result = run_batch(job, number, report)
+                parts_.write(number, *result)
+                manifest["reasons"] = [f"unfinished: {number + 1} of {batches} batches of initial times are written"]
+                write_manifest(job.folder, manifest)
+            results.append(result)
+    return results
+
+
+def run_batch(job: Job, number: int, report: Report) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Roll out one batch of initial times, writing, checking and scoring each lead as it is made."""
+    world, layout, archive = job.world, job.layout, job.archive
+    inits = layout.inits[layout.batches[number]]
+    checks, card = Checks(world, job.ranges), job.scorecard()
+    history = tuple(state.to(job.device) for state in archive.history(inits))
+    forcings = (archive.forcing(world.after(inits, lead)).to(job.device) for lead in range(1, layout.steps + 1))
+    pairs, good = 0, True
+    with torch.inference_mode():
+        for lead, state in enumerate(rollout(job.step, history, forcings)):
+            if not checks.add(lead, state) and good:
+                good = False
+                warn(f"At lead {lead_text(world, lead)} the forecast left its physical range or became NaN.")
+            job.writer.write(number, lead, state.values.float().cpu().numpy())
+            pairs += score(card, lead, state, archive)
+            share = (number + (lead + 1) / layout.steps) / len(layout.batches)
+            report(f"{inits[0]} +{lead_text(world, lead)}", share)
+    arrays = checks.arrays() | {"pairs": np.array(pairs)}
+    if card is not None:
+        arrays |= {f"scores/{name}": value for name, value in card.partial().items()}
+    return arrays, job.writer.finish(number)
+
+
+def score(card: Scorecard | None, lead: int, state: State, archive: Archive) -> int:
+    """Add the forecasts whose truth is at hand to the scorecard; how many there were."""
+    there = archive.has(state.time)
+    if card is None or not there.any():
+        return 0
+    if not there.all():
+        state = replace(state, values=state.values[torch.from_numpy(there)], time=state.time[there])
+    truth = archive.states(state.time, card.variables)
+    card.add(state.select(card.variables.names), truth.to(state.values.device), lead)
+    return int(there.sum())
+
+
+def finish(job: Job, results: list[tuple[dict[str, np.ndarray], dict[str, str]]], manifest: dict[str, Any]) -> None:
+    """Judge the whole forecast, write scores.nc and the checksums, and only then the verdict."""
+    gathered = gather(arrays for arrays, _ in results)
+    checksums = {name: checksum for _, sums in results for name, checksum in sums.items()}
+    variables, faults = describe(gathered, job.world, job.ranges)
+    pairs, of = sum(int(arrays["pairs"]) for arrays, _ in results), job.layout.inits.size * job.layout.steps
+    judged, reasons = verdict(faults, pairs, of)
+    job.writer.mark(judged)
+    card = job.scorecard()
+    if card is not None and pairs:
+        for arrays, _ in results:
+            card.add_partial({name.removeprefix("scores/"): a for name, a in arrays.items() if "scores/" in name})
+        write_netcdf(job.folder / "scores.nc", card.scores({"forecast": job.folder.name, "verdict": judged}))
+    with progress("writing the file") as report:
+        checksums = job.writer.export(checksums, lambda share: report("", share))
+    (job.folder / "config.yaml").write_text(manifest.get("config", ""), encoding="utf-8")
+    for name in ("scores.nc", "config.yaml"):
+        if (job.folder / name).exists():
+            checksums[name] = sha256(job.folder / name)
+    manifest |= {
+        "verdict": judged,
+        "reasons": reasons,
+        "finished": True,
+        "completed": now(),
+        "file": job.writer.name,
+        "inits": np.datetime_as_string(job.layout.inits).tolist(),
+        "leads": {"steps": job.layout.steps, "timestep": duration_text(job.world.timestep)},
+        "variables": variables,
+        "budgets": budgets(gathered, job.world),
+        "truth": {"pairs": pairs, "of": of},
+        "checksums": write_checksums(job.folder, checksums),
+    }
+    write_manifest(job.folder, manifest)
+
+
+def tell(target: Path, manifest: Mapping[str, Any], what: str) -> None:
+    """One line: where the forecast is and what it is worth, and why."""
+    style = {"verified": "good", "unverified": "warning"}.get(manifest["verdict"], "bad")
+    count, leads = len(manifest["inits"]), manifest["leads"]
+    console().print(
+        f"[{style}]{manifest['verdict']}[/] [bold]{escape(str(target))}[/] {what}: "
+        f"{count} initial time{'s' * (count > 1)}, {leads['steps']} steps of {leads['timestep']}",
+        soft_wrap=True,
+    )
+    for reason in manifest["reasons"]:
+        console().print(f"  {escape(reason)}", soft_wrap=True)

@@ -1,0 +1,53 @@
+"""Parts: one small file for each finished batch of a forecast, so that a kill costs no more than the batch at hand.
+
+A part holds sums, extremes and the checksums of the batch's chunk files; it is written whole, after them. It counts
+only as long as every file it names still has its checksum.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.writers import sha256, write_file
+
+
+class Parts:
+    """The folder `progress` beside a forecast that is being made."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root, self.folder = Path(folder), Path(folder) / "progress"
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def _path(self, batch: int) -> Path:
+        return self.folder / f"{batch:06d}.npz"
+
+    def write(self, batch: int, arrays: Mapping[str, np.ndarray], checksums: Mapping[str, str]) -> None:
+        """Mark a batch as finished. checksums: sha256 by path relative to the forecast's folder."""
+        content = io.BytesIO()
+        np.savez(content, allow_pickle=False, checksums=np.array(json.dumps(dict(checksums))), **arrays)
+        write_file(self._path(batch), content.getvalue(), durable=True)
+
+    def read(self, batch: int) -> tuple[dict[str, np.ndarray], dict[str, str]] | None:
+        """(arrays, checksums) of a finished batch; None where it is not finished or no longer whole."""
+        try:
+            with np.load(self._path(batch), allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            checksums = json.loads(str(arrays.pop("checksums")))
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+            return None
+        for name, expected in checksums.items():
+            path = self.root / name
+            if not path.is_file() or sha256(path) != expected:
+                return None
+        return arrays, checksums
+
+    def remove(self) -> None:
+        """Remove the folder, once the manifest holds what it held."""
+        shutil.rmtree(self.folder, ignore_errors=True)
