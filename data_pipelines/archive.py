@@ -43,9 +43,12 @@ class Archive:
         persisted: Sequence[str] = (),
     ) -> None:
         self.dataset, self.world, self.grid = dataset, world, world.grid
-        self.times = np.atleast_1d(dataset["time"].values).astype("datetime64[s]")
         self.origin = str(dataset.attrs.get("origin", "the data"))
+        if "time" not in dataset.dims:
+            raise ValueError(f"{self.origin} has no times; expected a dimension `time` or a single date.")
+        self.times = dataset["time"].values.astype("datetime64[s]")
         self.persisted = tuple(persisted)
+        self._same_as_computed: dict[str, bool] = {}
         self._refuse_other_grid()
         wanted = [*world.prognostic, *world.diagnostic, *world.forcing]
         found = [v for v in wanted if v.name in dataset.data_vars or _is_computed(v)]
@@ -79,14 +82,14 @@ class Archive:
         return other
 
     def index(self, times: np.ndarray) -> np.ndarray:
-        """Positions in `times` of the nearest times, shape of the argument; ValueError names the first that is absent."""
+        """Positions of the nearest times, shape of the argument; ValueError names the first that is absent."""
         times = np.asarray(times, dtype="datetime64[s]")
         position, there = self._nearest(times)
         if not there.all():
             first = times[~there][0] if times.ndim else times
             raise ValueError(
-                f"No fields at {first} in {self.origin}, which holds {self.times.size} times, "
-                f"{self.times[0]} to {self.times[-1]}{'' if there.ndim == 0 else f'; {(~there).sum()} asked for are absent'}."
+                f"No fields at {first} in {self.origin}, which holds {self.times.size} times from {self.times[0]} to "
+                f"{self.times[-1]}; {(~there).sum()} of {there.size} times asked for are absent."
             )
         return position
 
@@ -114,11 +117,14 @@ class Archive:
         )
 
     def forcing(self, times: np.ndarray) -> State:
-        """What is prescribed at `times`; computed forcings exist at any time, those of the data where the data go."""
-        world, times = self.world, np.asarray(times, dtype="datetime64[s]")
+        """What is prescribed at `times`: from the data where they go, computed where it follows from the time."""
+        forcing, times = self.world.forcing, np.asarray(times, dtype="datetime64[s]")
         flat = np.atleast_1d(times)
-        fields = torch.empty((flat.size, world.forcing.size, *self.grid.shape))
-        archived = [v for v in world.forcing if v.name in self.dataset.data_vars]
+        fields = torch.empty((flat.size, forcing.size, *self.grid.shape))
+        there = self.has(flat)
+        archived = [
+            v for v in forcing if v.name in self.dataset.data_vars and not (self._goes_on(v) and not there.all())
+        ]
         for group, held in (
             ([v for v in archived if v.name not in self.persisted], flat),
             ([v for v in archived if v.name in self.persisted], np.minimum(flat, self.times[-1])),
@@ -126,15 +132,25 @@ class Archive:
             if group:
                 some = self.states(held, VariableSet(tuple(group)))
                 for var in group:
-                    fields[:, world.forcing.slice(var.name)] = some.values[:, some.variables.slice(var.name)]
-        for var in world.forcing:
+                    fields[:, forcing.slice(var.name)] = some.values[:, some.variables.slice(var.name)]
+        for var in forcing:
             if var in archived:
                 continue
             if not _is_computed(var):
                 raise ValueError(f"Forcing '{var.name}' ({var.units}) is not in {self.origin}; open data that have it.")
-            computed = forcings.moving([var.name], flat, self.grid)
-            fields[:, world.forcing.slice(var.name)] = torch.from_numpy(computed)
-        return State(fields if times.ndim else fields[0], world.forcing, times)
+            fields[:, forcing.slice(var.name)] = torch.from_numpy(forcings.moving([var.name], flat, self.grid))
+        return State(fields if times.ndim else fields[0], forcing, times)
+
+    def _goes_on(self, variable: Variable) -> bool:
+        """True where the data's own values are those computed, so that these may continue them."""
+        if not _is_computed(variable):
+            return False
+        if variable.name not in self._same_as_computed:
+            time = self.times[:1]
+            own = self.states(time, VariableSet((variable,))).values.numpy()
+            computed = forcings.moving([variable.name], time, self.grid)
+            self._same_as_computed[variable.name] = bool(np.allclose(own, computed, atol=2e-3 * np.abs(computed).max()))
+        return self._same_as_computed[variable.name]
 
     def truth(self, times: np.ndarray) -> State | None:
         """The predicted variables that the data have, at `times`; None unless every time is there (see `has`)."""
@@ -152,7 +168,7 @@ class Archive:
                 report("reading fields", min(1.0, (start + self._block) / positions.size))
 
     def within(self, period: Sequence[str]) -> np.ndarray:
-        """Positions of the times from the start to the end of `period`, both inclusive ("2003" means all of the year)."""
+        """Positions of the times from the start to the end of `period`, both inclusive ("2003": all of the year)."""
         first, last = bounds(period)
         return np.flatnonzero((self.times >= first) & (self.times <= last))
 
@@ -191,14 +207,14 @@ class Archive:
         field, levels = self.dataset[name], self._levels[name]
         if levels is not None:
             field = field.isel(level=levels)
-        if "time" not in field.dims:
-            field = field.expand_dims(time=self.times.size)
         try:
-            return np.asarray(field.isel(time=slice(start, stop)).values, dtype=np.float32)
+            if "time" in field.dims:
+                return np.asarray(field.isel(time=slice(start, stop)).values, dtype=np.float32)
+            return np.broadcast_to(np.asarray(field.values, dtype=np.float32), (stop - start, *field.shape))
         except Exception as error:
             raise ValueError(
-                f"Cannot read '{name}' at {self.times[start]} to {self.times[stop - 1]} from {self.origin} "
-                f"({type(error).__name__}: {str(error)[:200]}); a chunk or file is damaged or incomplete, fetch it again."
+                f"Cannot read '{name}' at {self.times[start]} to {self.times[stop - 1]} from {self.origin}: a chunk or "
+                f"file is damaged or incomplete, fetch it again ({type(error).__name__}: {str(error)[:160]})."
             ) from error
 
     def _refuse_missing(self, variable: Variable, part: np.ndarray, start: int) -> None:
@@ -206,8 +222,8 @@ class Archive:
         time, channel = (int(axis[0]) for axis in np.nonzero(bad.any(axis=(2, 3))))
         raise ValueError(
             f"'{variable.channels[channel]}' is missing (NaN or infinite) at {bad[time, channel].sum()} of "
-            f"{bad[time, channel].size} points at {self.times[start + time]} in {self.origin}; leave out the variable or "
-            f"the time, or give the data source a value: fill={{{variable.name}: 0}}."
+            f"{bad[time, channel].size} points at {self.times[start + time]} in {self.origin}; leave out the variable "
+            f"or the time, or give the data source a value: fill={{{variable.name}: 0}}."
         )
 
     def _refuse_other_grid(self) -> None:

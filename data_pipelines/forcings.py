@@ -1,4 +1,4 @@
-"""Fields that follow from the time and the grid alone: insolation, the clocks of year and day, and the place on the sphere.
+"""Fields that follow from time and grid alone: insolation, the clocks of year and day, the place on the sphere.
 
     year = 2 pi * fraction of the calendar year;    day = 2 pi * local mean solar time / 24 h
 
@@ -61,7 +61,7 @@ _FIXED: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 }
 MOVING, FIXED = tuple(_MOVING), tuple(_FIXED)
 # Mean and standard deviation where they are known beforehand; a clock of the year is a field without spread in space.
-CLOSED_FORM = {name: (0.0, HALF) for name in ("sin_year", "cos_year", "sin_day", "cos_day")}
+CLOSED_FORM = dict.fromkeys(("sin_year", "cos_year", "sin_day", "cos_day"), (0.0, HALF))
 
 
 def variable(name: str) -> Variable:

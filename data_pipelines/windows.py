@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from data_pipelines.archive import Archive
+from data_pipelines.worlds import duration_text
 from emulators.state import State, Window
 from emulators.world import World
 
@@ -28,8 +29,9 @@ class Windows:
         if not len(self.positions):
             held = archive.within(period).size
             raise ValueError(
-                f"The split {period[0]} to {period[1]} has no window: it needs {self.world.history + rollout} consecutive "
-                f"times, and {archive.origin} holds {held} there (all: {archive.times[0]} to {archive.times[-1]})."
+                f"The split {period[0]} to {period[1]} has no window of {self.world.history + rollout} times, one "
+                f"timestep ({duration_text(self.world.timestep)}) apart; {archive.origin} holds {held} times there, and "
+                f"goes from {archive.times[0]} to {archive.times[-1]}."
             )
 
     @property

@@ -184,7 +184,7 @@ def _archived(dataset: xr.Dataset, entry: Entry) -> Variable:
         if name in left_out:
             raise ValueError(f"Variable '{name}' is in the data but cannot be used: {left_out[name]}")
         raise ValueError(f"No variable '{name}' in the data; {nearest(name, dataset.data_vars)}")
-    units = str(dataset[name].attrs.get("units", ""))
+    units = str(dataset[name].attrs.get("units", "")).replace("**", "")
     if "level" not in dataset[name].dims:
         if levels:
             raise ValueError(f"Variable '{name}' has no levels in the data; list it by its name alone.")

@@ -1,0 +1,116 @@
+"""Times as files write them, turned into datetime64: CF units, calendars other than the real one, months since a date.
+
+Dates are kept as they are written. A calendar without leap days leaves 29 February as a gap; a calendar of 360 days is
+accepted where its dates exist in the real calendar and follow each other evenly, as monthly means do.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+
+import numpy as np
+import xarray as xr
+
+MONTHS_SINCE = re.compile(r"\s*(month|year)s?\s+since\s+(\d+)-(\d+)(?:-(\d+))?", re.IGNORECASE)
+SECONDS: dict[str, float] = {
+    "second": 1,
+    "sec": 1,
+    "s": 1,
+    "minute": 60,
+    "min": 60,
+    "hour": 3600,
+    "hr": 3600,
+    "h": 3600,
+    "day": 86400,
+}
+SECONDS |= {"d": 86400, "nanosecond": 1e-9, "ns": 1e-9, "microsecond": 1e-6, "us": 1e-6, "millisecond": 1e-3}
+
+
+def datetimes(coordinate: xr.DataArray, origin: str) -> np.ndarray:
+    """The values of a time coordinate as datetime64[s], of the same shape; ValueError where they make no dates."""
+    values, units = coordinate.values, str(coordinate.attrs.get("units", ""))
+    if not np.issubdtype(values.dtype, np.datetime64):
+        values = _months_since(values, units) if MONTHS_SINCE.match(units) else _decoded(coordinate, origin)
+    if values.dtype == object:
+        values = _from_cftime(values, origin)
+    if np.isnat(values).any():
+        raise ValueError(f"{int(np.isnat(values).sum())} of the times in {origin} are missing.")
+    return values.astype("datetime64[s]")
+
+
+def timedeltas(coordinate: xr.DataArray, origin: str) -> np.ndarray:
+    """The values of a coordinate of lead times as timedelta64[s]; numbers need a `units` attribute such as hours."""
+    values = coordinate.values
+    if np.issubdtype(values.dtype, np.timedelta64):
+        return values.astype("timedelta64[s]")
+    units = str(coordinate.attrs.get("units", "")).strip().lower()
+    seconds = SECONDS.get(units, SECONDS.get(units.rstrip("s")))
+    if seconds is None or not np.issubdtype(values.dtype, np.number):
+        raise ValueError(
+            f"'{coordinate.name}' in {origin} should hold lengths of time; expected units such as 'hours', "
+            f"got '{units or 'none'}'."
+        )
+    return np.round(values.astype(np.float64) * seconds).astype(np.int64).astype("timedelta64[s]")
+
+
+def refuse_disorder(times: np.ndarray, origin: str) -> None:
+    """ValueError unless times ascend without repetition, naming the first that does not."""
+    wrong = np.flatnonzero(np.diff(times).astype(np.int64) <= 0)
+    if wrong.size:
+        before, after = times[wrong[0]], times[wrong[0] + 1]
+        fault = "are repeated" if before == after else "are out of order"
+        raise ValueError(f"Times in {origin} {fault}: {after} follows {before}; sort them and keep each once.")
+
+
+def _decoded(coordinate: xr.DataArray, origin: str) -> np.ndarray:
+    attributes = {key: coordinate.attrs[key] for key in ("units", "calendar") if key in coordinate.attrs}
+    bare = xr.Dataset({"x": (coordinate.dims, coordinate.values, attributes)})
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            decoded = xr.decode_cf(bare, decode_times=xr.coders.CFDatetimeCoder(time_unit="s"))["x"].values
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(
+            f"Cannot make dates of the times in {origin}, units '{coordinate.attrs.get('units', 'none')}', calendar "
+            f"'{coordinate.attrs.get('calendar', 'none')}'; expected units such as 'hours since 1900-01-01'."
+        ) from error
+    if not np.issubdtype(decoded.dtype, np.datetime64) and decoded.dtype != object:
+        raise ValueError(
+            f"The times in {origin} are numbers without units (the first: {coordinate.values.reshape(-1)[0]}); give the "
+            "time coordinate the attribute `units`, such as 'hours since 1900-01-01'."
+        )
+    return decoded
+
+
+def _months_since(values: np.ndarray, units: str) -> np.ndarray:
+    """Months or years since a date; a fraction of a month counts as that fraction of 30 days."""
+    match = MONTHS_SINCE.match(units)
+    assert match
+    months = np.asarray(values, dtype=np.float64) * (12 if match[1].lower() == "year" else 1)
+    first = np.datetime64(f"{int(match[2]):04d}-{int(match[3]):02d}", "M")
+    whole = np.floor(months + 1e-6)
+    start = (first + whole.astype(np.int64)).astype("datetime64[s]")
+    days = int(match[4] or 1) - 1 + 30.0 * np.clip(months - whole, 0.0, None)
+    return start + np.round(days * 86400.0).astype(np.int64).astype("timedelta64[s]")
+
+
+def _from_cftime(values: np.ndarray, origin: str) -> np.ndarray:
+    """Dates of another calendar as the same dates of the real one."""
+    flat = values.reshape(-1)
+    calendar = getattr(flat[0], "calendar", "unknown")
+    try:
+        dates = np.array([date.isoformat()[:19] for date in flat], dtype="datetime64[s]")
+    except ValueError as error:
+        raise ValueError(
+            f"Times in {origin} are in the calendar '{calendar}' and include dates that do not exist ({error}); "
+            "convert them to the standard calendar first."
+        ) from error
+    if calendar == "360_day" and dates.size > 1:
+        steps, months = np.diff(dates).astype(np.int64), np.diff(dates.astype("datetime64[M]")).astype(np.int64)
+        if np.ptp(steps) and (np.ptp(months) or not months[0]):
+            raise ValueError(
+                f"Times in {origin} are in a calendar of 360 days and are not evenly spaced in the real one "
+                f"(steps of {steps.min() / 86400:g} to {steps.max() / 86400:g} days); convert them first."
+            )
+    return dates.reshape(values.shape)
