@@ -1,0 +1,159 @@
+"""Training as a user runs it: exact continuation after a kill, clean stops, closed forms, refusals."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from data_pipelines import checkpoints
+from emul.build import compose
+from emul.runs import open_run
+from emul.train import train
+
+TINY = ["data=planet_tiny", "model=sfno", "model.embed=8", "model.layers=1", "hardware.threads=1"]
+SHORT = ["training.steps=12", "training.batch_size=4", "training.validate_every=5", "training.validation_cases=4"]
+
+
+def overrides(tmp_path, name, *more):
+    return [*TINY, *SHORT, f"output={tmp_path}", f"name={name}", *more]
+
+
+def weights(folder, checkpoint="last"):
+    return checkpoints.load(folder / "checkpoints" / f"{checkpoint}.ckpt")
+
+
+def assert_same(one, two):
+    assert one["emul"]["step"] == two["emul"]["step"]
+    for name in one["state_dict"]:
+        assert torch.equal(one["state_dict"][name], two["state_dict"][name]), name
+    moments = [c["optimizer_states"][0]["state"] for c in (one, two)]
+    for index, values in moments[0].items():
+        for name, value in values.items():
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(moments[1][index][name]))
+
+
+def start(arguments):
+    environment = {**os.environ, "CI": "true"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "emul.main", "train", *arguments],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def wait_for(path, process, seconds=90):
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < end, f"{path} did not appear"
+        time.sleep(0.02)
+
+
+def test_a_run_folder_holds_all_that_is_needed(tmp_path):
+    folder = train(compose("train", overrides(tmp_path, "a")))
+    card = weights(folder)["emul"]
+    assert card["finished"]
+    assert card["step"] == 12
+    assert (folder / "config.yaml").read_text() == card["config"]
+    rows = list(csv.DictReader(open(folder / "metrics.csv")))
+    steps = [int(row["step"]) for row in rows]
+    assert steps == sorted(steps)
+    scores = [float(row["score"]) for row in rows if row.get("score")]
+    assert len(scores) == 3  # at 5, 10 and the last step
+    assert card["best"] == min(scores)
+    assert any((folder / "tensorboard").iterdir())
+    run = open_run(folder)
+    assert run.world.scales.keys() >= set(run.world.prognostic.channels)
+    assert not run.step.training
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "extra", [[], ["training.accumulate=2", "objective.rollout={0:1,6:2}"]], ids=["plain", "curriculum"]
+)
+def test_killed_and_run_again_is_bit_identical(tmp_path, extra):
+    more = ["training.checkpoint_every=4", *extra]
+    whole = train(compose("train", overrides(tmp_path, "whole", *more)))
+    arguments = overrides(tmp_path, "killed", "training.steps=12", *more)
+    killed = tmp_path / "train" / "killed"
+    process = start(arguments)
+    wait_for(killed / "checkpoints" / "last.ckpt", process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    reached = weights(killed)["emul"]["step"]
+    assert 0 < reached
+    train(compose("train", arguments))
+    assert_same(weights(whole), weights(killed))
+    best = [weights(folder, "best")["emul"]["weights"] for folder in (whole, killed)]
+    assert all(torch.equal(best[0][name], best[1][name]) for name in best[0])
+    steps = [int(row["step"]) for row in csv.DictReader(open(killed / "metrics.csv"))]
+    assert steps == sorted(steps)
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_leaves(tmp_path):
+    arguments = overrides(tmp_path, "stopped", "training.steps=100000", "training.checkpoint_every=3")
+    folder = tmp_path / "train" / "stopped"
+    process = start(arguments)
+    wait_for(folder / "checkpoints" / "last.ckpt", process)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    step = weights(folder)["emul"]["step"]
+    assert f"Stopped at step {step}" in said
+    assert process.returncode == 143
+    assert "Traceback" not in said
+
+
+def test_same_seed_same_weights_other_seed_other(tmp_path):
+    one, two, other = (
+        weights(train(compose("train", overrides(tmp_path, name, f"seed={seed}"))))["emul"]["weights"]
+        for name, seed in (("one", 1), ("two", 1), ("other", 2))
+    )
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("model", ["persistence", "climatology", "linear"])
+def test_closed_forms_are_solved_at_once(tmp_path, model):
+    settings = ["data=planet_tiny", f"model={model}", f"output={tmp_path}", *SHORT]
+    folder = train(compose("train", settings))
+    run = open_run(folder)
+    assert run.card["finished"]
+    assert np.isfinite(run.card["validation"]["score"])
+
+
+def test_linear_beats_persistence_at_one_step(tmp_path):
+    first = {}
+    for model in ("persistence", "linear"):
+        settings = ["data=planet_tiny", f"model={model}", f"output={tmp_path}", *SHORT]
+        first[model] = open_run(train(compose("train", settings))).card["validation"]["score_1"]
+    assert first["linear"] < 0.9 * first["persistence"]
+
+
+def test_another_config_in_the_same_folder_is_refused(tmp_path):
+    train(compose("train", overrides(tmp_path, "a")))
+    with pytest.raises(ValueError, match=r"optimizer\.lr was 0\.001"):
+        train(compose("train", overrides(tmp_path, "a", "optimizer.lr=0.5")))
+
+
+def test_a_failing_logger_does_not_stop_a_training(tmp_path, monkeypatch):
+    from emul.callbacks import MetricsFile
+
+    def fail(*args, **kwargs):
+        raise OSError("disk of the logger is gone")
+
+    monkeypatch.setattr(MetricsFile, "log_metrics", fail)
+    with pytest.warns(UserWarning, match="could not log"):
+        folder = train(compose("train", overrides(tmp_path, "a")))
+    assert weights(folder)["emul"]["finished"]
+
+
+def test_a_batch_that_does_not_divide_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"training\.batch_size must divide"):
+        train(compose("train", overrides(tmp_path, "a", "training.accumulate=3")))
