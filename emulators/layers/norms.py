@@ -40,6 +40,8 @@ class InstanceNorm(nn.Module):
 class AreaInstanceNorm(InstanceNorm):
     """Mean 0 and variance 1 over the sphere: the points count by their cell areas."""
 
+    area: Tensor
+
     def __init__(self, channels: int, grid: LatLonGrid, eps: float = 1e-6) -> None:
         super().__init__(channels, eps)
         area = torch.as_tensor(grid.weights / grid.weights.sum(), dtype=torch.float32).T.contiguous()

@@ -56,6 +56,10 @@ class Lp(nn.Module):
     mapping from levels to weights, 1 where not named.
     """
 
+    inverse_scale: Tensor
+    channel_weights: Tensor
+    area: Tensor
+
     def __init__(
         self,
         world: World,
@@ -157,7 +161,7 @@ def _variable_weights(variable: Variable, scheme: str | Mapping[str, float]) -> 
 
 def _level_weights(variable: Variable, vertical: Vertical, scheme: str | Mapping[float, float]) -> np.ndarray:
     if not isinstance(scheme, str):
-        return np.array([scheme.get(level, 1.0) for level in variable.levels or (None,)], dtype=np.float64)
+        return np.array([scheme.get(level, 1.0) for level in variable.levels] or [1.0], dtype=np.float64)
     if scheme not in ("uniform", "graphcast", "anemoi", "makani"):
         raise ValueError(
             f"Expected level_weights to be a mapping or one of uniform, graphcast, anemoi, makani; got '{scheme}'."

@@ -31,6 +31,11 @@ class SphericalHarmonics(nn.Module):
     Tables are float64 for dtype float64, else float32; transforms never run in less (autocast is switched off).
     """
 
+    fourier: Tensor
+    inverse_fourier: Tensor
+    analysis_table: Tensor
+    synthesis_table: Tensor
+
     def __init__(
         self,
         grid: LatLonGrid,

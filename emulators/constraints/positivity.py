@@ -1,0 +1,51 @@
+"""Positivity: amounts of water, and whatever else cannot be negative, are cut at zero.
+
+    after_v = max(after_v, 0)
+
+Straight through, the backward pass ignores the cut (Bengio et al. 2013, arXiv 1308.3432), so that a value below zero
+can still learn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from emulators.state import State
+from emulators.world import World
+
+DEFAULT = (
+    "specific_humidity",
+    "specific_cloud_liquid_water_content",
+    "specific_cloud_ice_water_content",
+    "total_column_water_vapour",
+    "total_precipitation_6hr",
+)
+
+
+class Positivity:
+    """variables: what is cut; None takes those of the usual water variables that the world predicts.
+
+    straight_through: gradients pass where the value was cut.
+    """
+
+    def __init__(self, world: World, *, variables: Sequence[str] | None = None, straight_through: bool = False) -> None:
+        if variables is None:
+            variables = [name for name in DEFAULT if name in world.predicted]
+        unknown = [name for name in variables if name not in world.predicted]
+        if unknown:
+            raise ValueError(
+                f"positivity names {', '.join(unknown)}, which is not predicted; "
+                f"the predicted variables are {', '.join(world.predicted.names)}."
+            )
+        self.variables, self.straight_through = tuple(variables), straight_through
+
+    def __call__(self, before: State, after: State, forcing: State) -> State:
+        cut = {name: self._cut(after[name]) for name in self.variables}
+        return after.with_(**cut) if cut else after
+
+    def _cut(self, values: Tensor) -> Tensor:
+        if self.straight_through:
+            return values + (values.clamp(min=0.0) - values).detach()
+        return values.clamp(min=0.0)

@@ -1,0 +1,78 @@
+"""Borders for convolutions on latitude-longitude fields: around the globe, over the poles, or past the edge of an area.
+
+A step over the pole comes down on the opposite meridian: the rows beyond the first are the first rows in reverse order,
+shifted by half the longitudes; on a grid with a row at the pole itself that row is not repeated.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from emulators.grid import LatLonGrid
+
+EDGES = ("cross", "replicate", "zeros")
+
+
+class Edges:
+    """What lies beyond the rim of a grid: longitudes close where the grid is cyclic, all else is up to `kind`.
+
+    kind: `cross` (over the poles; global grids), `replicate` (the outermost value goes on), `zeros`, or None for
+    `cross` on a global grid and `replicate` on any other.
+    """
+
+    def __init__(self, grid: LatLonGrid, kind: str | None = None) -> None:
+        is_global = grid.kind != "limited_area"
+        kind = kind or ("cross" if is_global and grid.shape[1] % 2 == 0 else "replicate")
+        if kind not in EDGES:
+            raise ValueError(f"Expected edges to be one of {', '.join(EDGES)}; got '{kind}'.")
+        if kind == "cross" and not (is_global and grid.shape[1] % 2 == 0):
+            raise ValueError(
+                f"Padding over the poles needs a global grid with an even number of longitudes; got {grid!r}: "
+                "use edges=replicate."
+            )
+        self.kind, self.cyclic = kind, grid.is_cyclic
+        self.pole_rows = grid.kind == "equiangular_with_poles"
+
+    def coarser(self) -> Edges:
+        """The same rim for a coarser level, whose rows no longer sit on the poles."""
+        edges = object.__new__(Edges)
+        edges.kind, edges.cyclic, edges.pole_rows = self.kind, self.cyclic, False
+        return edges
+
+    def pad(self, x: Tensor, north: int, south: int, west: int, east: int) -> Tensor:
+        """(batch, channel, lat, lon) with as many more rows and columns as named, at most the size of the field."""
+        if self.kind == "cross":
+            first = int(self.pole_rows)
+            over_north = self._over_the_pole(x, first, north)
+            over_south = self._over_the_pole(x, x.shape[-2] - first - south, south)
+            x = torch.cat([over_north, x, over_south], dim=-2)
+        elif north or south:
+            x = _pad(x, (0, 0, north, south), self.kind)
+        if west or east:
+            x = _pad(x, (west, east, 0, 0), "circular" if self.cyclic else self.kind)
+        return x
+
+    @staticmethod
+    def _over_the_pole(x: Tensor, start: int, rows: int) -> Tensor:
+        return x.narrow(-2, start, rows).flip(-2).roll(x.shape[-1] // 2, dims=-1)
+
+
+def _pad(x: Tensor, sizes: tuple[int, int, int, int], kind: str) -> Tensor:
+    return F.pad(x, sizes) if kind == "zeros" else F.pad(x, sizes, mode=kind)
+
+
+class Convolution(nn.Conv2d):
+    """A convolution of odd kernel and equal size in and out, whose borders are those of `edges`."""
+
+    def __init__(self, into: int, out: int, kernel: int, edges: Edges, *, groups: int = 1, bias: bool = True) -> None:
+        super().__init__(into, out, kernel, groups=groups, bias=bias)
+        if kernel % 2 == 0:
+            raise ValueError(f"Expected an odd kernel size; got {kernel}.")
+        self.edges, self.border = edges, kernel // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.border:
+            x = self.edges.pad(x, self.border, self.border, self.border, self.border)
+        return super().forward(x)

@@ -1,0 +1,153 @@
+"""U-Net: convolutions on ever coarser grids and back, with the finer levels handed across.
+
+    down  x_k+1 = halve(blocks(x_k)),    up  x_k = blocks([double(x_k+1), x_k])
+
+Borders follow the sphere: around the globe in longitude and over the poles. Ronneberger et al. 2015, arXiv 1505.04597;
+blocks: `residual`, group norm before each convolution (He et al. 2016, arXiv 1603.05027; Wu & He 2018, arXiv
+1803.08494), or `convnext` (Liu et al. 2022, arXiv 2201.03545).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from emulators.layers.padding import Convolution, Edges
+from emulators.world import World
+
+
+class UNet(nn.Module):
+    """fields (batch, input channel, lat, lon) -> (batch, output channel, lat, lon).
+
+    channels: width of each level, finest first. blocks: blocks a level, each way. block: `residual` or `convnext`.
+    upsampling: `bilinear` or `transposed`. edges: what lies beyond the rim, `cross` (over the poles), `replicate` or
+    `zeros` (default by the grid). A grid whose rows or columns are no multiple of 2^(levels - 1) is padded by the same
+    rules and the result cropped.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        channels: Sequence[int] = (64, 128, 256),
+        blocks: int = 2,
+        block: str = "residual",
+        upsampling: str = "bilinear",
+        edges: str | None = None,
+    ) -> None:
+        super().__init__()
+        widths = list(channels)
+        factor = 2 ** (len(widths) - 1)
+        nlat, nlon = world.grid.shape
+        if not widths or min(nlat, nlon) < factor:
+            raise ValueError(
+                f"{len(widths)} levels need a grid of at least {factor} by {factor} points; got {world.grid!r}: "
+                f"use at most {int(math.log2(min(nlat, nlon))) + 1} channels entries."
+            )
+        if upsampling not in ("bilinear", "transposed"):
+            raise ValueError(f"Expected upsampling to be 'bilinear' or 'transposed'; got '{upsampling}'.")
+        rim = Edges(world.grid, edges)
+        self.rim, self.borders = rim, _borders(nlat, nlon, factor)
+        padded = any(self.borders)
+        rims = [rim.coarser() if padded else rim] + [rim.coarser()] * (len(widths) - 1)
+        self.stem = Convolution(world.input_channels, widths[0], 3, rims[0])
+        self.down = nn.ModuleList(_level(w, w, blocks, block, r) for w, r in zip(widths, rims, strict=True))
+        pairs = list(pairwise(widths))
+        self.coarsen = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairs)
+        self.refine = nn.ModuleList(_refinement(coarse, fine, upsampling, rims[-1]) for fine, coarse in pairs)
+        self.up = nn.ModuleList(
+            _level(2 * fine, fine, blocks, block, r) for (fine, _), r in zip(pairs, rims[:-1], strict=True)
+        )
+        self.head = nn.Sequential(_group_norm(widths[0]), nn.SiLU(), nn.Conv2d(widths[0], world.output_channels, 1))
+
+    def forward(self, fields: Tensor, time: Tensor) -> Tensor:
+        nlat, nlon = fields.shape[-2:]
+        north, south, west, east = self.borders
+        x = self.stem(self.rim.pad(fields, north, south, west, east))
+        finer = []
+        for k, level in enumerate(self.down):
+            x = level(x)
+            if k < len(self.coarsen):
+                finer.append(x)
+                x = self.coarsen[k](x)
+        for k in reversed(range(len(self.up))):
+            x = self.up[k](torch.cat([self.refine[k](x), finer.pop()], dim=1))
+        return self.head(x[..., north : north + nlat, west : west + nlon])
+
+
+class ResidualBlock(nn.Module):
+    """Group norm, SiLU, 3x3 convolution, twice, added to the input (through 1x1 where the width changes)."""
+
+    def __init__(self, into: int, out: int, edges: Edges) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            _group_norm(into),
+            nn.SiLU(),
+            Convolution(into, out, 3, edges),
+            _group_norm(out),
+            nn.SiLU(),
+            Convolution(out, out, 3, edges),
+        )
+        self.skip = nn.Conv2d(into, out, 1) if into != out else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.skip(x) + self.body(x)
+
+
+class ConvNextBlock(nn.Module):
+    """7x7 convolution of each channel, norm over channels and points, 1x1 to four times the width, GELU, 1x1 back."""
+
+    def __init__(self, into: int, out: int, edges: Edges) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            Convolution(into, into, 7, edges, groups=into),
+            nn.GroupNorm(1, into),
+            nn.Conv2d(into, 4 * into, 1),
+            nn.GELU(),
+            nn.Conv2d(4 * into, out, 1),
+        )
+        self.skip = nn.Conv2d(into, out, 1) if into != out else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.skip(x) + self.body(x)
+
+
+class Bilinear(nn.Module):
+    """Twice the points by bilinear interpolation across the rim, after a 1x1 convolution to the new width."""
+
+    def __init__(self, into: int, out: int, edges: Edges) -> None:
+        super().__init__()
+        self.edges = edges
+        self.mix = nn.Conv2d(into, out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = self.edges.pad(self.mix(x), 1, 1, 1, 1)
+        return F.interpolate(wide, scale_factor=2, mode="bilinear", align_corners=False)[..., 2:-2, 2:-2]
+
+
+def _refinement(into: int, out: int, upsampling: str, edges: Edges) -> nn.Module:
+    return nn.ConvTranspose2d(into, out, 2, stride=2) if upsampling == "transposed" else Bilinear(into, out, edges)
+
+
+def _level(into: int, out: int, blocks: int, block: str, edges: Edges) -> nn.Sequential:
+    kinds = {"residual": ResidualBlock, "convnext": ConvNextBlock}
+    if block not in kinds or blocks < 1:
+        raise ValueError(f"Expected block to be 'residual' or 'convnext', at least 1 a level; got {blocks} '{block}'.")
+    return nn.Sequential(*(kinds[block](into if k == 0 else out, out, edges) for k in range(blocks)))
+
+
+def _group_norm(channels: int) -> nn.GroupNorm:
+    """Groups of 16 channels or so."""
+    groups = max(g for g in range(1, max(1, channels // 16) + 1) if channels % g == 0)
+    return nn.GroupNorm(groups, channels)
+
+
+def _borders(nlat: int, nlon: int, factor: int) -> tuple[int, int, int, int]:
+    """Rows and columns to add in the north, south, west and east for multiples of `factor`."""
+    rows, columns = -nlat % factor, -nlon % factor
+    return rows // 2, rows - rows // 2, columns // 2, columns - columns // 2
