@@ -77,8 +77,8 @@ def _decoded(coordinate: xr.DataArray, origin: str) -> np.ndarray:
         ) from error
     if not np.issubdtype(decoded.dtype, np.datetime64) and decoded.dtype != object:
         raise ValueError(
-            f"The times in {origin} are numbers without units (the first: {coordinate.values.reshape(-1)[0]}); give the "
-            "time coordinate the attribute `units`, such as 'hours since 1900-01-01'."
+            f"The times in {origin} are numbers without units (the first: {coordinate.values.reshape(-1)[0]}); give "
+            "the time coordinate the attribute `units`, such as 'hours since 1900-01-01'."
         )
     return decoded
 

@@ -60,7 +60,7 @@ def open_files(
     """The datasets at `path` as they are, times undecoded, each with its file in the attribute `origin`."""
     names = _names(path)
     lazily_joined = len(names) > 1 or None
-    found = []
+    found: list[xr.Dataset] = []
     for name in names:
         kind = engine or _kind(name)
         if kind not in _OPENERS:

@@ -30,8 +30,8 @@ class Windows:
             held = archive.within(period).size
             raise ValueError(
                 f"The split {period[0]} to {period[1]} has no window of {self.world.history + rollout} times, one "
-                f"timestep ({duration_text(self.world.timestep)}) apart; {archive.origin} holds {held} times there, and "
-                f"goes from {archive.times[0]} to {archive.times[-1]}."
+                f"timestep ({duration_text(self.world.timestep)}) apart; {archive.origin} holds {held} times there, "
+                f"and goes from {archive.times[0]} to {archive.times[-1]}."
             )
 
     @property
