@@ -119,6 +119,18 @@ def in_words(annotation: ast.expr, module: str) -> str:
     return ast.unparse(annotation)
 
 
+def choices(annotation: ast.expr, module: str) -> list[str]:
+    """The words a value is chosen from: those of a Literal, true and false; empty for any other type."""
+    text = ast.unparse(annotation)
+    if isinstance(annotation, ast.Name):
+        found = definition(module, annotation.id)
+        if found and isinstance(found[0], ast.Assign | ast.AnnAssign) and found[0].value is not None:
+            return choices(found[0].value, found[1])
+    if "Literal[" not in text and "bool" not in text.split(" | "):
+        return []
+    return [word for word in in_words(annotation, module).split(" or ") if " " not in word and word != "text"]
+
+
 def value_in_words(value: Any) -> str:
     """A value from YAML with its kind, short."""
     if value is None:

@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from emul.annotations import value_in_words
+from emul.declared import strangers
 from emul.findings import Faults, Finding, nearest
 from emul.folders import conf_folder
 from emul.overrides import diagnosed, key_of, plain_mapping
@@ -108,37 +108,7 @@ def parts(nodes: Mapping[str, Any] | None, *args: Any) -> dict[str, Any]:
 def faults(config: DictConfig) -> list[Finding]:
     """Every fault of names and types in a configuration: keys against signatures, values against annotations."""
     plain = plain_mapping(config)
-    return [*_strangers(plain), *tree_faults(plain)]
-
-
-def _strangers(config: dict[str, Any]) -> list[Finding]:
-    """Keys no primary declares, and keys of a group without targets that none of the group's files declares."""
-    folder = conf_folder()
-    groups = {path.name for path in folder.iterdir() if path.is_dir()}
-    known = groups | {key for path in folder.glob("*.yaml") for key in _declared(path)}
-    found = [_stranger(str(key), config[key], known) for key in config if key not in known]
-    for group in sorted(groups & set(config)):
-        node = config[group]
-        declared = [_declared(path) for path in (folder / group).glob("*.yaml")]
-        if not isinstance(node, dict) or "_target_" in node or any(isinstance(v, dict) for v in node.values()):
-            continue
-        keys = {key for one in declared if "_target_" not in one for key in one}
-        found += [
-            _stranger(f"{group}.{key}", node[key], {f"{group}.{k}" for k in keys}) for key in node if key not in keys
-        ]
-    return found
-
-
-def _stranger(key: str, value: Any, known: set[str]) -> Finding:
-    best = nearest(key, known)
-    return Finding(
-        key, "a key the configuration knows", value_in_words(value), f"write {best}" if best else "leave it out"
-    )
-
-
-def _declared(path: Path) -> list[str]:
-    loaded = OmegaConf.load(path)
-    return [str(key) for key in loaded if key != "defaults"] if isinstance(loaded, DictConfig) else []
+    return [*strangers(plain), *tree_faults(plain)]
 
 
 def run_with_hydra(verb: str, arguments: list[str], task: Callable[[DictConfig], Any]) -> int:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
@@ -51,12 +52,19 @@ def header(title: str, lines: Iterable[str] = ()) -> None:
 def plan(title: str, rows: Mapping[str, Any]) -> None:
     """Keys and values in two columns."""
     console().print(escape(title), style="bold")
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="key", no_wrap=True)
-    table.add_column(overflow="fold")
+    width = max(map(len, rows), default=0)
     for key, value in rows.items():
-        table.add_row("  " + escape(str(key)), escape(str(value)))
-    console().print(table)
+        console().print(f"  [key]{escape(key.ljust(width))}[/]  {escape(str(value))}", soft_wrap=True)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
+    """Rows under headings; columns named in `right` are set to the right."""
+    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for column in columns:
+        drawn.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*map(escape, row))
+    console().print(drawn)
 
 
 def warn(sentence: str) -> None:

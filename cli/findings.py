@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,10 @@ class Finding:
 
 
 class Faults(ValueError):
-    """All the findings of one configuration."""
+    """All the findings of one configuration. rest: the configuration without what could not be composed, if any."""
 
-    def __init__(self, findings: Iterable[Finding]) -> None:
-        self.findings = list(findings)
+    def __init__(self, findings: Iterable[Finding], rest: Any = None) -> None:
+        self.findings, self.rest = list(findings), rest
         count = len(self.findings)
         title = "1 fault in the configuration:" if count == 1 else f"{count} faults in the configuration:"
         super().__init__("\n  ".join([title, *map(str, self.findings)]))

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, cast
 
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from emul.findings import Faults, Finding, nearest
 from emul.folders import options_of
@@ -37,11 +39,13 @@ def diagnosed(composer: Composer, overrides: list[str]) -> list[str]:
                 raise Faults([*_findings(bad, None), Finding("configuration", "one that composes", said)]) from error
             good.remove(culprit)
             bad.append((culprit, error))
+    with suppress(OmegaConfBaseException):  # a faulty interpolation is told of by the one who resolves it next
+        OmegaConf.resolve(config)
     plain = plain_mapping(config)
     amended = {text: f"++{text.lstrip('+')}" for text, error in bad if _is_of_a_signature(key_of(text), plain)}
     findings = _findings([(text, error) for text, error in bad if text not in amended], plain)
     if findings:
-        raise Faults([*findings, *tree_faults(plain)])
+        raise Faults([*findings, *tree_faults(plain)], config)
     return [amended.get(text, text) for text in overrides]
 
 

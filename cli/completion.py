@@ -1,0 +1,170 @@
+"""`emul completion bash|zsh|fish`: a script that completes verbs, groups and their options, keys and their values.
+
+The script asks `emul completion candidates <words>`, which scans conf/ with the standard library only.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+from pathlib import Path
+
+from emul.annotations import choices
+from emul.findings import nearest
+from emul.folders import conf_folder, groups, options_of
+from emul.signatures import signature
+from emul.verbs import LISTS, all_names, find
+
+BASH = r"""# emul: completion for bash
+_emul() {
+    local line="${COMP_LINE:0:COMP_POINT}" current candidate
+    local -a typed
+    read -ra typed <<< "$line"
+    [[ "$line" == *" " ]] && typed+=("")
+    current="${typed[${#typed[@]}-1]}"
+    COMPREPLY=()
+    while IFS= read -r candidate; do
+        # bash takes what follows "=" for a word of its own
+        [[ "$current" == *=* && "$COMP_WORDBREAKS" == *=* ]] && candidate="${candidate#"${current%"${current##*=}"}"}"
+        COMPREPLY+=("$candidate")
+    done < <("${typed[0]}" completion candidates "${typed[@]:1}" 2>/dev/null)
+    [[ "${#COMPREPLY[@]}" -eq 1 && "${COMPREPLY[0]}" == *[=./[,] ]] && compopt -o nospace 2>/dev/null
+    return 0
+}
+complete -F _emul emul
+"""
+
+ZSH = r"""#compdef emul
+_emul() {
+    local -a found
+    found=("${(@f)$(${words[1]} completion candidates "${(@)words[2,CURRENT]}" 2>/dev/null)}")
+    compadd -Q -S '' -- ${(M)found:#*[=./]}
+    compadd -Q -- ${found:#*[=./]}
+}
+compdef _emul emul
+"""
+
+FISH = r"""# emul: completion for fish
+complete -c emul -f -a '(emul completion candidates (commandline -opc)[2..-1] (commandline -ct) 2>/dev/null)'
+"""
+
+SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
+FLAGS = ("--help", "--cfg", "--multirun", "--config-dir", "--info")
+PATHS = ("run", "forecast", "truth", "output", "data.path", "data.folder")
+
+
+def main(arguments: list[str]) -> int:
+    if arguments[:1] == ["candidates"]:
+        print("\n".join(candidates(arguments[1:])))
+        return 0
+    shell = arguments[0] if arguments else "nothing"
+    if shell not in SCRIPTS or len(arguments) > 1:
+        best = nearest(shell, SCRIPTS)
+        raise ValueError(f"Expected one of {', '.join(SCRIPTS)}, got {shell}; write emul completion {best or 'bash'}.")
+    print(SCRIPTS[shell], end="")
+    return 0
+
+
+def candidates(words: list[str]) -> list[str]:
+    """What the last of the words after `emul` may become, whole words in order."""
+    current = words[-1] if words else ""
+    if len(words) < 2:
+        return _starting(current, [*all_names(), "help"])
+    verb = find(words[0])
+    if words[0] == "help":
+        return _starting(current, all_names())
+    if verb is None or words[0] in LISTS or words[0] == "version":
+        return []
+    if words[0] == "completion":
+        return _starting(current, SCRIPTS)
+    if words[0] == "data" and len(words) == 2:
+        return _starting(current, ["make", "inspect"])
+    if words[-2:-1] == ["--cfg"]:
+        return _starting(current, ["job", "hydra", "all"])
+    if current.startswith("-"):
+        return _starting(current, FLAGS if verb.composes else FLAGS[:1])
+    primary = words[0] if (conf_folder() / f"{words[0]}.yaml").is_file() else "train"
+    keys = keys_with_targets(primary, words)
+    if "=" in current:
+        return _values(current, keys)
+    return _starting(current, _next_parts(current, keys))
+
+
+def _starting(start: str, known: object) -> list[str]:
+    return [name for name in known if name.startswith(start)]  # type: ignore[attr-defined]
+
+
+def _next_parts(current: str, keys: dict[str, str | None]) -> list[str]:
+    """Keys cut after the next dot: `opt` offers `optimizer=` and `optimizer.`, not all that lies below."""
+    depth = current.count(".")
+    found = dict.fromkeys(f"{group}=" for group in groups()) if not depth else {}
+    for key in keys:
+        names = key.split(".")
+        if len(names) > depth:
+            head = ".".join(names[: depth + 1])
+            below = any(other.startswith(f"{head}.") for other in keys)
+            found[f"{head}." if below else f"{head}="] = None
+    return list(found)
+
+
+def _values(current: str, keys: dict[str, str | None]) -> list[str]:
+    """Values of one key: options of a group (inside a list too), choices of a parameter, paths."""
+    key, _, value = current.partition("=")
+    if key in groups() and not (key in PATHS and "/" in value):
+        head, _, last = value.rpartition(",") if value.startswith("[") else ("", "", value)
+        start = f"{key}={head}," if head else f"{key}=[" if value.startswith("[") else f"{key}="
+        return [f"{start}{option}" for option in _starting(last.removeprefix("["), options_of(key))]
+    if key in PATHS or "/" in value:
+        found = sorted(glob.glob(f"{glob.escape(value)}*"))
+        return [f"{key}={path}/" if Path(path).is_dir() else f"{key}={path}" for path in found]
+    return [f"{key}={choice}" for choice in _choices(key, keys) if choice.startswith(value)]
+
+
+def _choices(key: str, keys: dict[str, str | None]) -> list[str]:
+    """The literal choices a parameter's annotation names."""
+    target, name = keys.get(key), key.rpartition(".")[2]
+    try:
+        known = signature(target) if target else None
+    except ValueError:
+        known = None
+    for parameter in known.parameters if known else ():
+        if parameter.name == name and parameter.annotation is not None:
+            return choices(parameter.annotation, parameter.module)
+    return []
+
+
+def keys_with_targets(primary: str, words: list[str]) -> dict[str, str | None]:
+    """Every dotted key of a primary and of the options chosen in `words`, each with the target it is handed to."""
+    path = conf_folder() / f"{primary}.yaml"
+    found = scanned(path)
+    chosen = dict(re.findall(r"^\s*- (?:override )?/?(\w+): \[?(\w+)", path.read_text(encoding="utf-8"), re.M))
+    for word in words[1:-1]:
+        group, _, option = word.partition("=")
+        if group in groups():
+            chosen[group] = option.strip("[]").split(",")[0]
+    for group, option in chosen.items():
+        file = conf_folder() / group / f"{option}.yaml"
+        if file.is_file() and "@package _global_" not in file.read_text(encoding="utf-8"):
+            found |= {f"{group}.{key}": target for key, target in scanned(file).items()}
+    return found
+
+
+def scanned(path: Path) -> dict[str, str | None]:
+    """The dotted keys of a YAML file in block style, each with the `_target_` beside it; lists are left out."""
+    stack: list[tuple[int, str]] = []
+    found: dict[str, None] = {}
+    targets: dict[str, str] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        match = re.match(r"^( *)([A-Za-z_]\w*):(?: +(.*))?$", line)
+        if not match:
+            continue
+        indent, name, value = len(match[1]), match[2], (match[3] or "").strip()
+        while stack and stack[-1][0] >= indent:
+            stack.pop()
+        parent = ".".join(key for _, key in stack)
+        stack.append((indent, name))
+        if name == "_target_":
+            targets[parent] = value
+        elif name not in ("defaults", "hydra"):
+            found[f"{parent}.{name}" if parent else name] = None
+    return {key: targets.get(key.rpartition(".")[0]) for key in found}

@@ -1,0 +1,83 @@
+"""`emul models`, `emul losses`, ...: what there is to choose from in a group, each with one line, models with their size."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from emul.build import compose
+from emul.console import table
+from emul.findings import Faults
+from emul.folders import conf_folder, options_of
+from emul.source import definition
+from emul.verbs import LISTS
+
+
+def main(arguments: list[str]) -> int:
+    """Lists the group that the first argument names; for models further arguments set the World, as in data=..."""
+    verb, overrides = arguments[0], arguments[1:]
+    if verb != "models" and overrides:
+        raise ValueError(f"emul {verb} takes nothing more; got {' '.join(overrides)}.")
+    group = LISTS[verb]
+    rows = [[name, description(conf_folder() / group / f"{name}.yaml")] for name in options_of(group)]
+    if not rows:
+        raise FileNotFoundError(f"Expected YAML files in {conf_folder() / group}; there are none.")
+    columns = [group, "what it is"]
+    if group == "model":
+        sizes, columns[1:1] = parameters([row[0] for row in rows], overrides), ["parameters"]
+        rows = [[name, sizes[name], text] for name, text in rows]
+    table(columns, rows, right=("parameters",))
+    return 0
+
+
+def description(path: Path) -> str:
+    """The first comment line of a YAML file, else the first sentence of its target's docstring."""
+    text = path.read_text(encoding="utf-8")
+    for line in text.splitlines():
+        if line.startswith("#") and not line.startswith("# @package"):
+            return line.lstrip("# ").rstrip(".")
+        if line.strip() and not line.startswith("#"):
+            break
+    return _docstring(_target(OmegaConf.load(path)) or "")
+
+
+def _target(node: Any) -> str | None:
+    """The first `_target_` in a file."""
+    if not isinstance(node, DictConfig):
+        return None
+    if "_target_" in node:
+        return str(node["_target_"])
+    return next((found for value in node.values() if (found := _target(value))), None)
+
+
+def _docstring(target: str) -> str:
+    """The first sentence of what a class or function says of itself, else of what its module says."""
+    module, _, name = target.rpartition(".")
+    found = definition(module, name) if module else None
+    text = None
+    if found and isinstance(found[0], ast.ClassDef | ast.FunctionDef):
+        text = ast.get_docstring(found[0])
+    return (text or "").strip().split("\n\n")[0].replace("\n", " ").rstrip(".")
+
+
+def parameters(names: list[str], overrides: list[str]) -> dict[str, str]:
+    """Trainable parameters of each model on the World of the overrides (default: the planet); a dash where it has none."""
+    from emul.check import network_on_meta, parameter_count, template_world
+
+    config = compose("train", overrides)
+    try:
+        world = template_world(config)
+    except (ValueError, OSError, KeyError) as error:
+        raise ValueError(f"The size of a model depends on the data, and these cannot be described: {error}") from error
+    sizes = {}
+    for name in names:
+        try:
+            node = compose("train", [*overrides, f"model={name}"]).model
+            count = parameter_count(network_on_meta(node, world))
+            sizes[name] = f"{count:,}" if count else "-"
+        except (Faults, ValueError) as error:
+            sizes[name] = "does not fit" if not isinstance(error, Faults) else "faulty"
+    return sizes

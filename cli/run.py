@@ -1,0 +1,49 @@
+"""`emul run`: train, forecast and eval in one go; each says for itself what is done already and goes on from there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emul.build import compose, run_with_hydra
+from emul.console import console
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def main(arguments: list[str]) -> int:
+    return run_with_hydra("run", arguments, run)
+
+
+def run(config: DictConfig) -> int:
+    """The whole road of one configuration; exit code 1 where the forecast failed a check."""
+    from emul.eval import evaluate
+    from emul.forecast import exit_code, forecast
+    from emul.train import train
+
+    console().rule("1 of 3: train")
+    trained = train(config)
+    console().rule("2 of 3: forecast")
+    forecast_config = follow_up("forecast", config, trained)
+    forecast_config.writer = config.writer
+    made = forecast(forecast_config)
+    console().rule("3 of 3: eval")
+    scores = Path(config.output) / "eval" / config.name / "scores.nc"
+    if is_newer(scores, made / "manifest.json"):
+        console().print(f"{scores.parent} holds the scores of this forecast already.", soft_wrap=True)
+    else:
+        evaluate(follow_up("eval", config, trained))
+    return exit_code(made)
+
+
+def follow_up(verb: str, config: DictConfig, trained: Path) -> DictConfig:
+    """The configuration of the verb that comes after a training: its run, name and output, all else as the run says."""
+    following = compose(verb)
+    following.run, following.name, following.output = str(trained), config.name, config.output
+    return following
+
+
+def is_newer(result: Path, source: Path) -> bool:
+    """True where `result` was written after `source`."""
+    return result.is_file() and source.is_file() and result.stat().st_mtime >= source.stat().st_mtime
