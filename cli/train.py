@@ -87,12 +87,14 @@ def _leaves(node: Any, prefix: str = "") -> list[tuple[str, Any]]:
 def quieten() -> None:
     """Silence what Lightning says of choices made here on purpose."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    for text in (
-        ".*does not have many workers.*",
-        ".*`IterableDataset`.*",
-        ".*GPU available but not used.*",
-        ".*Checkpoint directory.*",
-    ):
+    said = (
+        "does not have many workers",
+        "`IterableDataset`",
+        "GPU available but not used",
+        "LeafSpec",
+        "in eval mode at the start",
+    )
+    for text in (f".*{words}" for words in said):
         warnings.filterwarnings("ignore", text)
 
 
