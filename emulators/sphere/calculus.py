@@ -22,6 +22,12 @@ from emulators.sphere.transform import SphericalHarmonics
 class SphericalCalculus(SphericalHarmonics):
     """The transform plus derivatives; layouts as in `SphericalHarmonics`, lengths in metres. Gaussian grids only."""
 
+    vector_analysis: Tensor
+    vector_synthesis: Tensor
+    laplacian: Tensor
+    inverse_laplacian: Tensor
+    signed_order: Tensor
+
     def __init__(
         self,
         grid: LatLonGrid,

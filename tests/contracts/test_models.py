@@ -1,0 +1,133 @@
+"""Every network in conf/model: shapes, gradients, determinism, batch invariance, state dict, the meta device."""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+FILES = sorted((Path(__file__).parents[2] / "conf" / "model").glob("*.yaml"))
+LARGE = 10_000_000  # parameters; larger networks are built on the meta device only
+GRIDS = ("gaussian", "equiangular", "equiangular_with_poles", "limited_area")
+
+
+def network(file: Path, world):
+    """The network that `file` describes, under a Step with residual output unless the file says otherwise."""
+    config = OmegaConf.load(file)
+    whole = config if "model" in config else OmegaConf.create({"model": config})
+    whole = OmegaConf.to_container(OmegaConf.merge({"step": {"output": "residual"}}, whole), resolve=True)
+    options = dict(whole["model"])
+    module, name = options.pop("_target_").rsplit(".", 1)
+    target = getattr(import_module(module), name)
+    assert set(options) <= set(inspect.signature(target).parameters), f"{file} names unknown options"
+    return target(world, **options)
+
+
+def parameters(module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.fixture(params=FILES, ids=lambda file: file.stem)
+def build(request):
+    def built(world):
+        with torch.device("meta"):
+            size = parameters(network(request.param, world))
+        if size > LARGE:
+            pytest.skip("too large for a test; see test_meta")
+        torch.manual_seed(0)
+        return network(request.param, world)
+
+    return built
+
+
+@pytest.fixture
+def example(small_world):
+    def made(world, batch: int = 3):
+        generator = torch.Generator().manual_seed(1)
+        fields = torch.randn(batch, world.input_channels, *world.grid.shape, generator=generator)
+        time = torch.arange(batch) * 21_600 + 1_000_000_000
+        target = torch.randn(batch, world.output_channels, *world.grid.shape, generator=generator)
+        return fields, time, target
+
+    return made
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("history", [1, 2])
+def test_shape(build, example, small_world, grid, history):
+    world = small_world(grid, history=history)
+    try:
+        net = build(world)
+    except ValueError as refusal:
+        if grid != "limited_area" or "limited_area" not in str(refusal):
+            raise
+        return
+    fields, time, target = example(world)
+    with torch.no_grad():
+        output = net(fields, time)
+    assert output.shape == target.shape
+    assert output.dtype == torch.float32
+    assert torch.isfinite(output).all()
+
+
+def test_gradients_reach_every_parameter(build, example, small_world):
+    net = build(small_world())
+    fields, time, target = example(small_world())
+    fields.requires_grad_()
+    output = net(fields, time)
+    if not list(net.parameters()):
+        return
+    (output - target).square().mean().backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+    assert torch.isfinite(fields.grad).all()
+
+
+def test_same_in_same_out(build, example, small_world):
+    net = build(small_world()).eval()
+    fields, time, _ = example(small_world())
+    with torch.no_grad():
+        assert torch.equal(net(fields, time), net(fields.clone(), time))
+
+
+def test_cases_of_a_batch_do_not_meet(build, example, small_world):
+    net = build(small_world()).eval()
+    fields, time, _ = example(small_world())
+    with torch.no_grad():
+        torch.testing.assert_close(net(fields, time)[1:2], net(fields[1:2], time[1:2]), rtol=1e-4, atol=1e-5)
+
+
+def test_state_dict_round_trip(build, example, small_world):
+    net, other = build(small_world()), build(small_world())
+    fields, time, _ = example(small_world())
+    with torch.no_grad():
+        for number, value in enumerate(net.state_dict().values()):
+            if value.is_floating_point():
+                value.add_(0.01 * torch.randn(value.shape, generator=torch.Generator().manual_seed(number)))
+    other.load_state_dict(net.state_dict())
+    with torch.no_grad():
+        assert torch.equal(net(fields, time), other(fields, time))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_meta(file, small_world):
+    with torch.device("meta"):
+        net = network(file, small_world())
+    assert all(p.device.type == "meta" for p in net.parameters())
+
+
+def test_fit_beats_zero(build, example, small_world):
+    """A closed form lowers the error on what it was fitted to."""
+    net = build(small_world())
+    if not hasattr(net, "fit"):
+        pytest.skip("trained by gradients")
+    fields, time, target = example(small_world(), batch=12)
+    target = 0.5 + 0.1 * target
+    net.fit((fields[i : i + 4], time[i : i + 4], target[i : i + 4]) for i in range(0, 12, 4))
+    with torch.no_grad():
+        assert (net(fields, time) - target).square().mean() < 0.1 * target.square().mean()
