@@ -222,7 +222,7 @@ def refuse_early(verb: str, arguments: list[str]) -> None:
 
 def _folder_beside(flags: list[str]) -> str | None:
     """The folder that `--config-dir` names."""
-    for flag, following in zip(flags, [*flags[1:], ""], strict=True):
+    for flag, following in zip(flags, [*flags[1:], ""], strict=False):
         name, _, value = flag.partition("=")
         if name in ("--config-dir", "-cd"):
             return value or following
