@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import xarray as xr
@@ -21,7 +21,7 @@ class Grib:
     """
 
     path: str | Sequence[str]
-    splits: Mapping[str, Sequence[str]]
+    splits: Mapping[str, Sequence[str]] = field(default_factory=dict)
     filter: Mapping[str, Any] | None = None
     rename: Mapping[str, str] | None = None
     select: Mapping[str, Any] | None = None

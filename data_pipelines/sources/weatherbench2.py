@@ -6,7 +6,7 @@ Rasp et al. 2024 (arXiv 2308.15560); Carver & Merose 2023, ARCO-ERA5.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import xarray as xr
@@ -24,7 +24,7 @@ class WeatherBench2:
     """
 
     path: str | Sequence[str]
-    splits: Mapping[str, Sequence[str]]
+    splits: Mapping[str, Sequence[str]] = field(default_factory=dict)
     storage_options: Mapping[str, Any] | None = None
     rename: Mapping[str, str] | None = None
     select: Mapping[str, Any] | None = None

@@ -1,0 +1,111 @@
+"""`emul data`: make the data of a source, or show what a source or a file holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.table import Table
+
+from emul.build import compose, part
+from emul.console import console, plan, progress, warn
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+USAGE = "Expected `emul data make [data=...]` or `emul data inspect [data=... | path]`"
+
+
+def main(arguments: list[str]) -> int:
+    """The verb's two words: make and inspect."""
+    word, *rest = arguments or [""]
+    if word == "make":
+        make(rest)
+    elif word == "inspect":
+        show(opened(rest))
+    else:
+        raise ValueError(f"{USAGE}; got `emul data {' '.join(arguments)}`.".replace(" `.", "`."))
+    return 0
+
+
+def make(overrides: list[str]) -> None:
+    """Make the data of the chosen source where they are missing, with a line of progress."""
+    source = part(compose("train", overrides).data)
+    with progress("making data") as report:
+        source.prepare(report)
+    dataset = source.dataset()
+    console().print(f"Ready: {escape(str(getattr(source, 'path', dataset.attrs.get('origin', ''))))}", soft_wrap=True)
+
+
+def opened(arguments: list[str]) -> xr.Dataset:
+    """The dataset of a source, given by overrides, or of files and stores, given by their paths."""
+    from data_pipelines.store import open_dataset
+
+    paths = [a for a in arguments if "=" not in a.split("://")[0] or Path(a).exists()]
+    rest = [a for a in arguments if a not in paths]
+    if not paths:
+        source = part(compose("train", rest).data)
+        source.prepare()
+        return source.dataset()
+    choices = dict(a.split("=", 1) for a in rest)
+    select = choices.pop("select", None)
+    if choices:
+        raise ValueError(f"With a path only select={{dimension: label}} is understood; got {', '.join(choices)}.")
+    return open_dataset(paths if len(paths) > 1 else paths[0], select=_mapping(select) if select else None)
+
+
+def _mapping(text: str) -> dict[str, object]:
+    """`{number: 0}` as a mapping."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    try:
+        value = OverridesParser.create().parse_override(f"select={text}").value()
+    except OverrideParseException:
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError(f"Expected select={{dimension: label}}, such as select={{number: 0}}; got select={text}.")
+    return {str(key): label for key, label in value.items()}
+
+
+def show(dataset: xr.Dataset) -> None:
+    """Print the grid, the times and their gaps, the levels, and one line a variable; read a few times of each."""
+    from data_pipelines.inspection import clock, grid_words, level_words, rows
+    from data_pipelines.worlds import grid_of
+
+    when = clock(dataset)
+    size = sum(field.size * field.dtype.itemsize for field in dataset.data_vars.values())
+    lines = {"origin": dataset.attrs.get("origin", "a data source"), "grid": grid_words(grid_of(dataset))}
+    lines["levels"] = level_words(dataset)
+    if when is None:
+        lines["times"] = "none"
+    else:
+        lines["times"] = f"{when.count}, {when.first} to {when.last}, every {when.step or '(one time: give timestep)'}"
+        gaps = "; ".join(f"{a} to {b}" for a, b in when.gaps[:4])
+        more = f"; and {len(when.gaps) - 4} more" if len(when.gaps) > 4 else ""
+        lines["gaps"] = gaps + more if gaps else "none"
+    lines["size"] = f"{_bytes(size)} uncompressed, {len(dataset.data_vars)} variables"
+    plan("Data", lines)
+    table = Table(show_edge=False, pad_edge=False)
+    for name in ("variable", "units", "shape", "chunks"):
+        table.add_column(name, style="key" if name == "variable" else "", overflow="fold")
+    for name in ("size", "least", "greatest", "NaN"):
+        table.add_column(name, justify="right")
+    for row in rows(dataset):
+        shape = " x ".join(map(str, row.shape)) + (" static" if row.is_static else "")
+        missing = f"{row.missing:.1%}" if row.missing else "0"
+        chunks = " x ".join(map(str, row.chunks)) if row.chunks else "-"
+        cells = (row.name, row.units, shape, chunks, _bytes(row.bytes))
+        table.add_row(*map(escape, cells), f"{row.least:.5g}", f"{row.greatest:.5g}", missing)
+    console().print(table)
+    for line in str(dataset.attrs.get("left_out", "")).splitlines():
+        warn(f"left out {line}")
+
+
+def _bytes(number: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} TB"

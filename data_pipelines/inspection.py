@@ -1,0 +1,104 @@
+"""What a canonical dataset holds, as plain numbers and words, before anything is trained on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from data_pipelines.worlds import duration, duration_text, spacing, vertical
+from emulators.grid import LatLonGrid
+
+SAMPLES = 8  # times read for the range and the share of missing values
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The times of a dataset. step: usual spacing, or None; gaps: (last time before, first time after)."""
+
+    first: np.datetime64
+    last: np.datetime64
+    count: int
+    step: str | None
+    gaps: tuple[tuple[np.datetime64, np.datetime64], ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variable. chunks: as stored, or None. missing: share of points, in the times that were read."""
+
+    name: str
+    units: str
+    shape: tuple[int, ...]
+    is_static: bool
+    chunks: tuple[int, ...] | None
+    bytes: int
+    least: float
+    greatest: float
+    missing: float
+
+
+def clock(dataset: xr.Dataset) -> Clock | None:
+    """The times of a canonical dataset, None where it has none."""
+    if "time" not in dataset.dims:
+        return None
+    times = dataset["time"].values.astype("datetime64[s]")
+    told = dataset.attrs.get("timestep")
+    step = duration(told) if told else spacing(times)
+    gaps: list[tuple[np.datetime64, np.datetime64]] = []
+    usual = spacing(times)
+    if usual is not None:
+        by_month = np.datetime_data(usual)[0] == "M"
+        axis = times.astype("datetime64[M]") if by_month else times
+        wide = np.flatnonzero(np.diff(axis).astype(np.int64) > 1.1 * usual.astype(np.int64))
+        gaps = [(times[i], times[i + 1]) for i in wide]
+    return Clock(times[0], times[-1], times.size, duration_text(step) if step is not None else None, tuple(gaps))
+
+
+def grid_words(grid: LatLonGrid) -> str:
+    """The grid in one line."""
+    rows = f"{grid.latitude[0]:g} to {grid.latitude[-1]:g} N"
+    columns = f"{grid.longitude[0]:g} to {grid.longitude[-1]:g} E"
+    return f"{grid.kind.replace('_', ' ')}, {grid.shape[0]} x {grid.shape[1]} (latitude {rows}, longitude {columns})"
+
+
+def level_words(dataset: xr.Dataset) -> str:
+    """The levels in one line."""
+    if "level" not in dataset.dims:
+        return "none"
+    values = ", ".join(f"{value:g}" for value in dataset["level"].values)
+    units = dataset["level"].attrs.get("units", "")
+    return f"{dataset.sizes['level']} ({vertical(dataset).kind}): {values}{f' {units}' if units else ''}"
+
+
+def rows(dataset: xr.Dataset, samples: int = SAMPLES) -> Iterator[Row]:
+    """One Row a variable; ranges from `samples` times spread over the whole. ValueError where a chunk is damaged."""
+    for key, field in dataset.data_vars.items():
+        name = str(key)
+        read = field
+        if "time" in field.dims:
+            picked = np.unique(np.linspace(0, field.sizes["time"] - 1, samples).round().astype(int))
+            read = field.isel(time=picked)
+        try:
+            values = np.asarray(read.values, dtype=np.float64)
+        except Exception as error:
+            raise ValueError(
+                f"Cannot read '{name}' from {dataset.attrs.get('origin', 'the data')}: a chunk or file is damaged or "
+                f"incomplete ({type(error).__name__}: {str(error)[:160]})."
+            ) from error
+        good = np.isfinite(values)
+        least, greatest = (float(f(values[good])) if good.any() else float("nan") for f in (np.min, np.max))
+        chunks = field.encoding.get("chunks") or field.encoding.get("chunksizes")
+        yield Row(
+            name,
+            str(field.attrs.get("units", "")),
+            field.shape,
+            "time" not in field.dims,
+            tuple(chunks) if chunks else None,
+            int(field.size) * field.dtype.itemsize,
+            least,
+            greatest,
+            float(1.0 - good.mean()),
+        )
