@@ -1,0 +1,51 @@
+"""Starting is fast: help needs the standard library only, configurations no torch; packages are only docstrings."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MEASURE = """
+import sys
+before = set(sys.modules)
+from emul.main import main
+code = main({arguments!r})
+loaded = {{name.partition(".")[0] for name in set(sys.modules) - before}}
+print("LOADED", *sorted(loaded), file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def loaded_by(*arguments: str) -> set[str]:
+    """Top-level modules that a command loads beyond those of a bare interpreter."""
+    code = MEASURE.format(arguments=list(arguments))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode in (0, 2), done.stderr
+    return set(done.stderr.splitlines()[-1].split()[1:])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["train", "--help"], ["models", "--help"], ["version"], ["completion", "bash"], ["tarin"]],
+)
+def test_standard_library_only(arguments: list[str]) -> None:
+    foreign = loaded_by(*arguments) - set(sys.stdlib_module_names) - {"emul"}
+    assert not foreign
+
+
+@pytest.mark.parametrize("arguments", [["train", "--cfg", "job"], ["train", "optimizer.lrr=1"], ["forecast", "rum=x"]])
+def test_configurations_need_no_torch(arguments: list[str]) -> None:
+    heavy = {"torch", "numpy", "xarray", "pytorch_lightning", "matplotlib", "emulators", "data_pipelines"}
+    assert not loaded_by(*arguments) & heavy
+
+
+@pytest.mark.parametrize("package", ["cli", "emulators", "data_pipelines"])
+def test_packages_are_only_docstrings(package: str) -> None:
+    for path in (ROOT / package).rglob("__init__.py"):
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        assert len(body) == 1, path
+        assert isinstance(body[0], ast.Expr), path
+        assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
