@@ -2,7 +2,8 @@
 
     b_lm = a_lm W_l,   a, b complex rows over channels
 
-By the convolution theorem this is a convolution with zonal filters, so it commutes with every rotation (Driscoll &
+By the convolution theorem this is a convolution with filters that are zonal as far as W is real, and that part commutes
+with every rotation; the imaginary part of W, i sign(m), commutes with rotations about the planet's axis (Driscoll &
 Healy 1994, doi 10.1006/aama.1994.1008; Bonev et al. 2023, arXiv 2306.03838, operator `dhconv`).
 """
 
