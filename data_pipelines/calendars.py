@@ -76,9 +76,10 @@ def _decoded(coordinate: xr.DataArray, origin: str) -> np.ndarray:
             f"'{coordinate.attrs.get('calendar', 'none')}'; expected units such as 'hours since 1900-01-01'."
         ) from error
     if not np.issubdtype(decoded.dtype, np.datetime64) and decoded.dtype != object:
+        units = f"units '{coordinate.attrs['units']}'" if "units" in coordinate.attrs else "no units"
         raise ValueError(
-            f"The times in {origin} are numbers without units (the first: {coordinate.values.reshape(-1)[0]}); give "
-            "the time coordinate the attribute `units`, such as 'hours since 1900-01-01'."
+            f"The times in {origin} are numbers with {units} (the first: {coordinate.values.reshape(-1)[0]}); expected "
+            "the attribute `units` to be like 'hours since 1900-01-01'."
         )
     return decoded
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from data_pipelines.calendars import refuse_disorder
+from data_pipelines.classic import expected_bytes
 from data_pipelines.conventions import canonical
 from data_pipelines.derived import DERIVED
 from data_pipelines.worlds import duration, duration_text, nearest
@@ -156,9 +158,15 @@ def _has_zarr(path: Path) -> bool:
 
 def _open_netcdf(name: str, chunks: Any, _: Any, __: Any) -> list[xr.Dataset]:
     try:
-        return [xr.open_dataset(name, engine="netcdf4", chunks=chunks, decode_times=False)]
+        expected, size = expected_bytes(name), Path(name).stat().st_size
+        opened = xr.open_dataset(name, engine="netcdf4", chunks=chunks, decode_times=False)
     except Exception as error:
         raise ValueError(f"Cannot open {name} as NetCDF ({_brief(error)}); {DAMAGED}.") from error
+    if expected is not None and size < expected:
+        raise ValueError(
+            f"{name} has {size} of the {expected} bytes that its header announces: incomplete; fetch it again."
+        )
+    return [opened]
 
 
 def _open_grib(name: str, chunks: Any, _: Any, keys: Mapping[str, Any] | None) -> list[xr.Dataset]:
@@ -210,6 +218,8 @@ def _joined(parts: list[xr.Dataset], names: list[str]) -> xr.Dataset:
             "or bring other variables at the same times and levels."
         ) from error
     assert isinstance(joined, xr.Dataset)
+    if "time" in joined.dims:
+        refuse_disorder(joined["time"].values, origin)
     return joined.assign_attrs(origin=origin, left_out=left_out)
 
 
