@@ -1,0 +1,48 @@
+"""Computed forcings and statics."""
+
+import numpy as np
+import pytest
+
+from data_pipelines import forcings
+from emulators.grid import gaussian_grid
+
+GRID = gaussian_grid(8)
+
+
+def test_clock_of_the_year():
+    times = np.array(["2001-01-01", "2001-07-02T12", "2004-01-01", "2004-07-02"], "datetime64[s]")
+    sin, cos = np.moveaxis(forcings.moving(["sin_year", "cos_year"], times, GRID), 1, 0)
+    np.testing.assert_allclose(sin[:, 0, 0], [0, 0, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(cos[:, 0, 0], [1, -1, 1, -1], atol=1e-6)
+    assert np.ptp(sin, axis=(1, 2)).max() == 0.0
+
+
+def test_clock_of_the_day_is_solar():
+    times = np.array(["2001-03-05T00", "2001-03-05T06"], "datetime64[s]")
+    cos = forcings.moving(["cos_day"], times, GRID)[:, 0]
+    np.testing.assert_allclose(cos[0, 0, [0, 4, 8, 12]], [1, 0, -1, 0], atol=1e-6)  # noon at 180 degrees east
+    np.testing.assert_allclose(cos[1, 0, [0, 4, 8, 12]], [0, -1, 0, 1], atol=1e-6)
+
+
+def test_insolation_has_the_annual_mean_of_a_quarter_of_the_solar_constant():
+    times = np.datetime64("2001-01-01", "s") + np.arange(0, 365 * 24, 37) * np.timedelta64(1, "h")
+    field = forcings.moving([forcings.INSOLATION], times, GRID)[:, 0]
+    assert field.min() >= 0.0
+    assert (field * GRID.weights).mean() == pytest.approx(1361 / 4, rel=0.01)
+
+
+def test_statics_are_a_unit_vector():
+    parts = [forcings.fixed(name, GRID) for name in forcings.FIXED]
+    np.testing.assert_allclose(sum(part**2 for part in parts), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(
+        forcings.fixed("cos_latitude_cos_longitude", GRID)[:, 0], np.cos(np.deg2rad(GRID.latitude))
+    )
+
+
+@pytest.mark.parametrize("name", ["sin_year", "cos_year", "sin_day", "cos_day"])
+def test_closed_form_scales(name):
+    times = np.datetime64("2001-01-01", "s") + np.arange(0, 365 * 24, 5) * np.timedelta64(1, "h")
+    field = forcings.moving([name], times, GRID)
+    mean, std = forcings.CLOSED_FORM[name]
+    assert field.mean() == pytest.approx(mean, abs=2e-3)
+    assert field.std() == pytest.approx(std, abs=2e-3)
