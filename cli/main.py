@@ -44,7 +44,8 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     if arguments[0] in ("--version", "-V"):
         arguments = ["version", *arguments[1:]]
-    verb, rest = _verb(arguments[0]), arguments[1:]
+    verb = _verb(arguments[0])
+    rest = verb.spelled(arguments[1:])
     if any(word in HELP[:2] for word in rest):
         print(explanation(verb))
         return 0

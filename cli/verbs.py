@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Verb:
-    """One verb. module: the file that does it; composes: its configuration is conf/<name>.yaml, read by Hydra."""
+    """One verb. module: the file that does it; composes: its configuration is conf/<name>.yaml, read by Hydra.
+
+    stand_ins: (key, other key) where the first is also the name of a group of options, which Hydra would take it for.
+    """
 
     name: str
     module: str
@@ -16,6 +19,15 @@ class Verb:
     examples: tuple[tuple[str, str], ...] = ()
     note: str = ""
     composes: bool = False
+    stand_ins: tuple[tuple[str, str], ...] = ()
+
+    def spelled(self, arguments: list[str]) -> list[str]:
+        """The arguments with the stand-ins in place of the keys that they stand for."""
+        for key, other in self.stand_ins:
+            arguments = [
+                f"{other}{word.removeprefix(key)}" if word.startswith(f"{key}=") else word for word in arguments
+            ]
+        return arguments
 
 
 TRAIN_KEYS = (
@@ -77,6 +89,7 @@ VERBS = (
         ),
         "Scores land in outputs/eval/<name>: scores.nc, scorecard.png, report.html.",
         composes=True,
+        stand_ins=(("forecast", "forecasts"),),
     ),
     Verb(
         "run",

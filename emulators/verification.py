@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from emulators.grid import LatLonGrid
 from emulators.regions import Region, region_weights
 from emulators.state import State
 from emulators.variables import VariableSet
@@ -96,9 +97,8 @@ class Scorecard:
         """
         if not 0 <= lead < len(self.leads):
             raise ValueError(f"Lead index {lead} is outside 0..{len(self.leads) - 1}, the leads of this scorecard.")
-        fields = [self._channels(prediction, "prediction"), self._channels(target, "target")]
-        if climatology is not None:
-            fields.append(self._channels(climatology, "climatology"))
+        given = {"prediction": prediction, "target": target, "climatology": climatology}
+        fields = [_channels(f, self.variables, self.grid, role) for role, f in given.items() if f is not None]
         if len({tuple(field.shape) for field in fields}) > 1:
             raise ValueError(
                 "Prediction, target and climatology must have the same batch; got "
@@ -120,29 +120,6 @@ class Scorecard:
             self._count[row, lead] += counted.reshape(shape).sum(axis=0)
         self._inits[lead] += shape[0]
         self._missing[lead] += missing.reshape(shape[:2]).sum(axis=0)
-
-    def _channels(self, fields: State | Tensor, role: str) -> Tensor:
-        """The scored channels as (batch, channel, point)."""
-        wanted = self.variables.channels
-        if isinstance(fields, State):
-            values = fields.values
-            have = {channel: i for i, channel in enumerate(fields.variables.channels)}
-            absent = [channel for channel in wanted if channel not in have]
-            if absent:
-                raise ValueError(f"The {role} lacks {', '.join(absent[:5])}; it has {', '.join(list(have)[:10])}.")
-            if tuple(have) != wanted:
-                index = torch.tensor([have[channel] for channel in wanted], device=values.device)
-                values = values.index_select(fields.channel_axis, index)
-        else:
-            values = fields
-        expected = (len(wanted), *self.grid.shape)
-        if values.ndim == len(expected):
-            values = values.unsqueeze(0)
-        if tuple(values.shape[1:]) != expected:
-            raise ValueError(
-                f"Expected a {role} of shape (batch, {', '.join(map(str, expected))}); got {tuple(values.shape)}."
-            )
-        return values.detach().flatten(2)
 
     def _area_means(self, rows: list[Tensor]) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], np.ndarray]:
         """Of every statistic: area means and where there were points, both (row, region); missing points of each row.
@@ -326,7 +303,7 @@ class ErrorMaps:
     """
 
     def __init__(self, world: World, variables: VariableSet, leads: Sequence[int]) -> None:
-        self.variables, self.leads = variables, tuple(leads)
+        self.grid, self.variables, self.leads = world.grid, variables, tuple(leads)
         shape = (len(self.leads), variables.size, *world.grid.shape)
         self._error, self._square = np.zeros(shape), np.zeros(shape)
         self._inits = np.zeros(len(self.leads), dtype=np.int64)
@@ -335,11 +312,12 @@ class ErrorMaps:
         """Add a batch of pairs of one lead; leads that are not kept are passed over."""
         if lead not in self.leads:
             return
-        row, names = self.leads.index(lead), self.variables.names
-        difference = prediction.select(names).values.double() - target.select(names).values.double()
-        difference = difference.reshape(-1, *self._error.shape[1:])
-        self._error[row] += difference.sum(dim=0).cpu().numpy()
-        self._square[row] += difference.square().sum(dim=0).cpu().numpy()
+        row = self.leads.index(lead)
+        fields = {"prediction": prediction, "target": target}
+        forecast, truth = (_channels(f, self.variables, self.grid, role).cpu() for role, f in fields.items())
+        difference = forecast.double() - truth.double()
+        self._error[row] += difference.sum(dim=0).reshape(self._error.shape[1:]).numpy()
+        self._square[row] += difference.square().sum(dim=0).reshape(self._error.shape[1:]).numpy()
         self._inits[row] += len(difference)
 
     def bias(self) -> np.ndarray:
@@ -349,6 +327,30 @@ class ErrorMaps:
     def rmse(self) -> np.ndarray:
         """Root-mean-square error, shape (kept lead, channel, lat, lon)."""
         return np.sqrt(self._square / self._inits[:, None, None, None])
+
+
+def _channels(fields: State | Tensor, variables: VariableSet, grid: LatLonGrid, role: str) -> Tensor:
+    """The channels of `variables` as (batch, channel, point); a Tensor has just these."""
+    wanted = variables.channels
+    if isinstance(fields, State):
+        values = fields.values
+        have = {channel: i for i, channel in enumerate(fields.variables.channels)}
+        absent = [channel for channel in wanted if channel not in have]
+        if absent:
+            raise ValueError(f"The {role} lacks {', '.join(absent[:5])}; it has {', '.join(list(have)[:10])}.")
+        if tuple(have) != wanted:
+            index = torch.tensor([have[channel] for channel in wanted], dtype=torch.int64, device=values.device)
+            values = values.index_select(fields.channel_axis, index)
+    else:
+        values = fields
+    expected = (len(wanted), *grid.shape)
+    if values.ndim == len(expected):
+        values = values.unsqueeze(0)
+    if tuple(values.shape[1:]) != expected:
+        raise ValueError(
+            f"Expected a {role} of shape (batch, {', '.join(map(str, expected))}); got {tuple(values.shape)}."
+        )
+    return values.detach().flatten(2)
 
 
 def _dry_run(metric: Metric) -> dict[str, Tensor]:

@@ -1,0 +1,86 @@
+"""Line charts as SVG text: they take their colours from the page, so that one report serves dark and light."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from html import escape
+
+import numpy as np
+
+from emul.scorecard import number
+
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 320, 180, 46, 10, 10, 26
+
+
+def ticks(low: float, high: float, most: int = 5, unit: str = "") -> list[float]:
+    """Round numbers within low..high: steps of 1, 2 or 5 times a power of ten, in hours parts of a day."""
+    if not high > low:
+        return [low]
+    raw = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(raw))
+    steps = (1, 3, 6, 12, 24) if unit == "hours" and 0.2 < raw <= 24 else [f * power for f in (1, 2, 5, 10)]
+    step = next(step for step in steps if step >= raw)
+    first = math.ceil(low / step - 1e-9)
+    return [round(n * step, 12) for n in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def line_chart(
+    lines: Mapping[str, tuple[np.ndarray, np.ndarray]], what: str, unit: str, mark: float | None = None
+) -> str:
+    """An SVG of named lines (x, y), drawn with the CSS class of their name.
+
+    what: told to screen readers. unit: of x, below the axis. mark: a value that is drawn as a level line.
+    """
+    drawn = {name: (x[np.isfinite(y)], y[np.isfinite(y)]) for name, (x, y) in lines.items() if np.isfinite(y).any()}
+    if not drawn:
+        return ""
+    x_all, y_all = (np.concatenate([line[i] for line in drawn.values()]) for i in (0, 1))
+    low, high = _range(y_all, mark)
+    x_low, x_high = (float(x_all.min()), float(x_all.max())) if np.ptp(x_all) else (x_all[0] - 0.5, x_all[0] + 0.5)
+
+    def across(x: float) -> float:
+        return LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT)
+
+    def down(y: float) -> float:
+        return TOP + (high - y) / (high - low) * (HEIGHT - TOP - BOTTOM)
+
+    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(what)}">']
+    for y in ticks(low, high, 4):
+        parts.append(f'<line class="rule" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{down(y):.1f}" y2="{down(y):.1f}"/>')
+        parts.append(f'<text x="{LEFT - 5}" y="{down(y) + 3.5:.1f}" text-anchor="end">{_tick(y)}</text>')
+    if mark is not None and low <= mark <= high:
+        parts.append(
+            f'<line class="mark" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{down(mark):.1f}" y2="{down(mark):.1f}"/>'
+        )
+    for x in ticks(x_low, x_high, 5, unit):
+        parts.append(f'<text x="{across(x):.1f}" y="{HEIGHT - BOTTOM + 13}" text-anchor="middle">{_tick(x)}</text>')
+    parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 2}" text-anchor="end">{escape(unit)}</text>')
+    for name, (x, y) in drawn.items():
+        points = [(across(float(a)), down(float(b))) for a, b in zip(x, y, strict=True)]
+        told = f"<title>{escape(name)}: {number(float(y[0]))} to {number(float(y[-1]))}</title>"
+        if len(points) > 1:
+            path = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
+            parts.append(f'<polyline class="{escape(name)}" points="{path}">{told}</polyline>')
+        else:
+            parts.append(
+                f'<circle class="{escape(name)}" r="3.5" cx="{points[0][0]:.1f}" cy="{points[0][1]:.1f}">'
+                f"{told}</circle>"
+            )
+    return "".join([*parts, "</svg>"])
+
+
+def _range(values: np.ndarray, mark: float | None) -> tuple[float, float]:
+    """The axis: from zero where nothing is negative and the values spread from it, else a little beyond the ends."""
+    low, high = float(values.min()), float(values.max())
+    if mark is not None:
+        low, high = min(low, mark), max(high, mark)
+    if low >= 0.0 and low < 0.6 * high and mark in (None, 0.0):
+        low = 0.0
+    room = 0.06 * (high - low) or abs(high) * 0.1 or 1.0
+    return (low if low == 0.0 else low - room), high + room
+
+
+def _tick(value: float) -> str:
+    text = f"{value:g}" if 1e-3 <= abs(value) < 1e5 or not value else f"{value:.0e}"
+    return text.replace("-", "\N{MINUS SIGN}")

@@ -1,0 +1,369 @@
+"""`emul eval`: forecasts against their truth, with persistence and climatology beside them, to outputs/eval/<name>/."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from data_pipelines.archive import bounds
+from data_pipelines.forecasts import ClimatologyFile, open_forecast, with_levels
+from data_pipelines.manifest import now, read_manifest
+from data_pipelines.pairs import Normals, Pairs, stacked
+from data_pipelines.provenance import revision
+from data_pipelines.store import open_dataset
+from data_pipelines.worlds import duration, spacing
+from data_pipelines.writers import write_netcdf
+from emul.build import part, parts, run_with_hydra
+from emul.console import header, progress, warn
+from emul.folders import conf_folder
+from emul.times import initial_times
+from emulators.climatology import HarmonicClimatology
+from emulators.state import State
+from emulators.variables import Variable, VariableSet
+from emulators.verification import ErrorMaps, Scorecard
+from emulators.world import World
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+BASELINES = ("persistence", "climatology")
+FILES = ("forecast.zarr", "forecast.nc")
+SAMPLES = 4000  # fields a climatology is fitted to
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is scored: opened, matched and checked.
+
+    climatology: times -> fields of the channels of `pairs.variables`, or None. attributes: for scores.nc. notes: what a
+    reader must know.
+    """
+
+    name: str
+    options: DictConfig
+    forecast: xr.Dataset
+    pairs: Pairs
+    world: World
+    metrics: Mapping[str, Any]
+    climatology: Normals | None
+    attributes: dict[str, str]
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Cards:
+    """Scorecards of the forecast and of the baselines on the same initial times, and maps of its mean errors."""
+
+    forecast: Scorecard
+    baselines: dict[str, Scorecard]
+    maps: ErrorMaps
+
+
+def main(arguments: list[str]) -> int:
+    return run_with_hydra("eval", arguments, lambda config: evaluate(config) and 0)
+
+
+def evaluate(config: DictConfig) -> Path:
+    """Score what `config` names; the folder with scores.nc, baselines.nc, pictures and report."""
+    options = chosen_options(config)
+    with progress("opening") as report:
+        inputs = opened(config, options, report)
+    header(f"emul eval {inputs.name}", _summary(inputs))
+    for note in inputs.notes:
+        warn(note)
+    with progress("scoring") as report:
+        cards = scored(inputs, report)
+    scores = cards.forecast.scores(inputs.attributes)
+    if "level" in scores.coords:
+        scores["level"].attrs.update(inputs.forecast["level"].attrs)
+    baselines = joined({name: card.scores(inputs.attributes) for name, card in cards.baselines.items()}, scores)
+    target = Path(config.output) / "eval" / inputs.name
+    target.mkdir(parents=True, exist_ok=True)
+    write_netcdf(target / "scores.nc", scores)
+    if baselines is not None:
+        write_netcdf(target / "baselines.nc", baselines)
+    from emul.presentation import present  # pictures come after the numbers are safe
+
+    present(target, inputs, cards, scores, baselines, config.predictability)
+    return target
+
+
+def chosen_options(config: DictConfig) -> DictConfig:
+    """What the command line says of the evaluation, over the run's own config, over the defaults."""
+    defaults = OmegaConf.load(conf_folder() / "eval" / "default.yaml")
+    saved = Path(str(config.run)) / "config.yaml"
+    if config.run is not None and not saved.is_file():
+        raise FileNotFoundError(f"No run at {config.run} (expected {saved}); give run=outputs/train/<name>.")
+    own = OmegaConf.select(OmegaConf.load(saved), "eval") if config.run is not None else None
+    said = {str(key): _without_none(config[key]) for key in defaults if config.get(key) is not None}
+    merged = OmegaConf.merge(defaults, own or {}, said)
+    assert isinstance(merged, DictConfig)
+    unknown = set(merged.baselines) - set(BASELINES)
+    if unknown:
+        raise ValueError(f"baselines: expected some of {', '.join(BASELINES)}; got {', '.join(sorted(unknown))}.")
+    return merged
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, DictConfig):
+        return {key: _without_none(value[key]) for key in value if value[key] is not None}
+    return value
+
+
+def opened(config: DictConfig, options: DictConfig, report: Callable[[str, float], None]) -> Inputs:
+    """Open forecast, truth and climatology, and match them. Bad input is refused before anything is scored."""
+    path = forecast_path(config)
+    manifest = _manifest(path)
+    run = OmegaConf.load(Path(config.run) / "config.yaml") if config.run is not None else None
+    forecast = open_forecast(path)
+    data = manifest.get("settings", {}).get("data") or (OmegaConf.select(run, "data") if run is not None else None)
+    truth, splits, origin = _truth(config, data, report)
+    pairs = Pairs(
+        forecast,
+        truth,
+        variables=_plain(options.fields),
+        levels=_plain(options.levels),
+        leads=_leads(options.leads),
+        inits=chosen_inits(options.inits, forecast["time"].values.astype("datetime64[s]")),
+        megabytes=options.megabytes,
+    )
+    metrics = parts(config.metric)
+    world = _world(pairs, truth)
+    climatology, kind = None, "none"
+    if "climatology" in options.baselines or any(metric.needs_climatology for metric in metrics.values()):
+        climatology, kind = _climatology(config, pairs, truth, splits, world)
+    attributes = _attributes(path, origin, kind, manifest, pairs)
+    notes = _notes(forecast, manifest, pairs, metrics, climatology, options)
+    name = config.name or (Path(config.run).name if config.run is not None else _stem(path))
+    return Inputs(name, options, forecast, pairs, world, metrics, climatology, attributes, notes)
+
+
+def forecast_path(config: DictConfig) -> Path | str:
+    """The store or file of the forecast: what `forecast=` names, or that of the run."""
+    given = config.forecasts
+    if given is None and config.run is None:
+        raise ValueError("Nothing to evaluate: give run=outputs/train/<name>, or forecast=<file> truth=<file>.")
+    if given is not None and "://" in str(given):
+        return str(given)
+    path = Path(given or Path(config.output) / "forecast" / Path(config.run).name)
+    inside = [path / name for name in FILES if (path / name).exists()]
+    if inside:
+        return inside[0]
+    if not path.exists():
+        hint = f"; make it first: emul forecast run={config.run}" if given is None else "."
+        raise FileNotFoundError(f"No forecast at {path}{hint}")
+    return path
+
+
+def _stem(path: Path | str) -> str:
+    path = Path(path)
+    return path.parent.name if path.name in FILES and path.parent.name else path.stem
+
+
+def _manifest(path: Path | str) -> dict[str, Any]:
+    """The manifest beside a forecast of ours; empty where there is none."""
+    try:
+        return read_manifest(Path(path).parent)
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def _truth(
+    config: DictConfig, data: Any, report: Callable[[str, float], None]
+) -> tuple[xr.Dataset, Mapping[str, Sequence[str]], str]:
+    """The canonical dataset of the truth, the splits of its source where known, and what it is called."""
+    if config.truth is not None:
+        return with_levels(open_dataset(config.truth)), {}, str(config.truth)
+    if data is None:
+        raise ValueError("No truth is known for this forecast; give truth=<store or file with the valid times>.")
+    source = part(OmegaConf.create(data))
+    source.prepare(report)
+    dataset = source.dataset()
+    return dataset, source.splits, str(dataset.attrs.get("origin") or OmegaConf.create(data)["_target_"])
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def _leads(wanted: Any) -> np.ndarray | None:
+    """Lead times asked for, timedelta64[s]; a month counts 365.25 / 12 days."""
+    if wanted is None:
+        return None
+    lengths = [duration(str(text)) for text in ([wanted] if isinstance(wanted, str) else wanted)]
+    seconds = [int(n.astype(int)) * (2_629_800 if np.datetime_data(n)[0] == "M" else 1) for n in lengths]
+    return np.array(seconds, dtype="timedelta64[s]")
+
+
+def chosen_inits(spec: Any, have: np.ndarray) -> np.ndarray | None:
+    """Those of the initial times `have` that `first/last`, `first/last/step` or a list asks for; None: all."""
+    if spec is None:
+        return None
+    if isinstance(spec, str) and spec.count("/") == 1:
+        first, last = bounds(spec.split("/"))
+        found = have[(have >= first) & (have <= last)]
+    else:
+        found = np.intersect1d(initial_times(_plain(spec)), have)
+    if not found.size:
+        raise ValueError(f"inits={spec} takes in none of the forecast's initial times, {have.min()} to {have.max()}.")
+    return found
+
+
+def _world(pairs: Pairs, truth: xr.Dataset) -> World:
+    """The World on which scores are taken: the forecast's grid, and the land where the truth knows it."""
+    static, fields = VariableSet(), None
+    if "land_sea_mask" in truth:
+        land = pairs.truth.dataset["land_sea_mask"]
+        land = land.isel(time=0) if "time" in land.dims else land
+        static, fields = VariableSet((Variable("land_sea_mask"),)), land.values[None].astype(np.float64)
+    return World(pairs.grid, pairs.variables, pairs.leads[0], static=static, static_fields=fields)
+
+
+def _climatology(
+    config: DictConfig, pairs: Pairs, truth: xr.Dataset, splits: Mapping[str, Sequence[str]], world: World
+) -> tuple[Normals | None, str]:
+    """Normal fields by valid time, from a file or fitted to the training period, and how they came about."""
+    if config.climatology is not None:
+        return Normals(ClimatologyFile(config.climatology, pairs.variables, world.grid), pairs.room), str(
+            config.climatology
+        )
+    if "train" not in splits:
+        return None, "none"
+    first, last = bounds(splits["train"])
+    reader = pairs.truth
+    index = np.flatnonzero((reader.times >= first) & (reader.times <= last))
+    step = -(-index.size // SAMPLES) | 1  # odd, so that every hour of the day comes round
+    index = index[::step]
+    fitted = HarmonicClimatology.for_timestep(spacing(reader.times) or np.timedelta64(1, "D"))
+    block = max(1, min(64, pairs.room))
+    for start in range(0, index.size, block):
+        chosen = index[start : start + block]
+        fitted.accumulate(reader.times[chosen], stacked(reader.dataset.isel(time=chosen), pairs.variables, ("time",)))
+    kind = (
+        f"{fitted.annual} harmonics of the year and {fitted.diurnal} of the day, fitted to {index.size} fields of the "
+        f"training period {splits['train'][0]} to {splits['train'][1]}"
+    )
+    return Normals(fitted.solve().evaluate, pairs.room), kind
+
+
+def _attributes(path: Any, truth: str, climatology: str, manifest: Mapping[str, Any], pairs: Pairs) -> dict[str, str]:
+    inits = pairs.inits
+    return {
+        "forecast": str(path),
+        "truth": truth,
+        "climatology": climatology,
+        "verdict": str(manifest.get("verdict", "none recorded")),
+        "inits": f"{inits[0]} to {inits[-1]}",
+        "pairs": f"{pairs.total} of {pairs.total + pairs.missing} (initial time x lead) scored",
+        "created": now(),
+        "revision": revision(),
+    }
+
+
+def _notes(
+    forecast: xr.Dataset,
+    manifest: Mapping[str, Any],
+    pairs: Pairs,
+    metrics: Mapping[str, Any],
+    climatology: Any,
+    options: DictConfig,
+) -> list[str]:
+    """What a reader of the scores must know."""
+    notes = []
+    if manifest.get("verdict") == "failed":
+        notes.append(f"This forecast failed its checks: {'; '.join(manifest.get('reasons', [])) or 'no reason given'}.")
+    if forecast.attrs.get("assumed"):
+        notes.append(str(forecast.attrs["assumed"]))
+    if pairs.missing:
+        notes.append(
+            f"{pairs.missing} of {pairs.missing + pairs.total} pairs of initial time and lead have no truth and were "
+            f"left out (the truth runs from {pairs.truth.times[0]} to {pairs.truth.times[-1]})."
+        )
+    if "persistence" in options.baselines and (pairs.starts < 0).any():
+        notes.append(f"Persistence lacks the truth at {(pairs.starts < 0).sum()} of {len(pairs.inits)} initial times.")
+    wanting = [name for name, metric in metrics.items() if metric.needs_climatology]
+    if climatology is None and wanting:
+        notes.append(f"{', '.join(wanting)} left out: no climatology; give climatology=<file>.")
+    return notes
+
+
+def _summary(inputs: Inputs) -> list[str]:
+    told, pairs = inputs.attributes, inputs.pairs
+    return [
+        f"forecast     {told['forecast']}",
+        f"truth        {told['truth']}",
+        f"climatology  {told['climatology']}",
+        f"{len(pairs.inits)} initial times, {told['inits']}; {len(pairs.leads)} leads; {pairs.variables.size} channels",
+    ]
+
+
+def scored(inputs: Inputs, report: Callable[[str, float], None]) -> Cards:
+    """One pass over all pairs: the forecast's sums, and those of the baselines on the same initial times."""
+    pairs, options = inputs.pairs, inputs.options
+
+    def card(metrics: Mapping[str, Any]) -> Scorecard:
+        regions, leads = _plain(options.regions), list(pairs.leads)
+        return Scorecard(inputs.world, pairs.variables, metrics, regions, leads, missing=options.missing)
+
+    cards = Cards(card(inputs.metrics), {}, ErrorMaps(inputs.world, *map_choice(inputs)))
+    if "persistence" in options.baselines:
+        cards.baselines["persistence"] = card(inputs.metrics)
+    absolute = {name: metric for name, metric in inputs.metrics.items() if not metric.needs_climatology}
+    if "climatology" in options.baselines and inputs.climatology is not None and absolute:
+        cards.baselines["climatology"] = card(absolute)
+    done = 0
+    for pair in pairs:
+        normal = None if inputs.climatology is None else inputs.climatology(pair.target.time)
+        cards.forecast.add(pair.prediction, pair.target, pair.lead, normal)
+        cards.maps.add(pair.prediction, pair.target, pair.lead)
+        if "climatology" in cards.baselines and normal is not None:
+            usual = State(normal, pairs.variables, pair.target.time)
+            cards.baselines["climatology"].add(usual, pair.target, pair.lead)
+        if "persistence" in cards.baselines and pair.start is not None:
+            rows = torch.from_numpy(pair.known)
+            later = State(pair.target.values[rows], pairs.variables, pair.target.time[pair.known])
+            cards.baselines["persistence"].add(pair.start, later, pair.lead, None if normal is None else normal[rows])
+        done += len(pair.inits)
+        report(f"{done} of {pairs.total} pairs", done / pairs.total)
+    for name in [name for name, made in cards.baselines.items() if not made.inits.any()]:
+        del cards.baselines[name]
+    return cards
+
+
+def map_choice(inputs: Inputs) -> tuple[VariableSet, list[int]]:
+    """The channels and leads (indices) of which maps are drawn."""
+    from emul.scorecard import map_variables
+
+    leads = inputs.pairs.leads
+    wanted = _leads(inputs.options.maps.leads)
+    there = (
+        [] if wanted is None else [int(np.flatnonzero(leads == lead)[0]) for lead in wanted if (leads == lead).any()]
+    )
+    variables = map_variables(inputs.pairs.variables, _plain(inputs.options.maps.fields))
+    return variables, sorted(set(there)) or [len(leads) // 2]
+
+
+def joined(baselines: Mapping[str, xr.Dataset], scores: xr.Dataset) -> xr.Dataset | None:
+    """The scores of all baselines in one Dataset with the dimension `source` first; None where there are none."""
+    if not baselines:
+        return None
+    import xarray as xr
+
+    aligned = [dataset.drop_vars("inits").reindex(metric=scores["metric"].values) for dataset in baselines.values()]
+    combined = xr.concat(
+        aligned, dim=xr.DataArray(list(baselines), dims="source", name="source"), combine_attrs="override"
+    )
+    counts = np.stack([dataset["inits"].values for dataset in baselines.values()])
+    combined = combined.assign_coords(inits=(("source", "lead_time"), counts))
+    combined.attrs = {
+        k: v for k, v in scores.attrs.items() if k not in ("forecast", "verdict", "number_of_inits", "nan_share")
+    }
+    if "level" in combined.coords:
+        combined["level"].attrs.update(scores["level"].attrs)
+    return combined

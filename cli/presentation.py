@@ -1,0 +1,244 @@
+"""What a reader sees of an evaluation: the card in the terminal, pictures and the report. None of it may stop eval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.markup import escape
+from rich.table import Table
+
+from data_pipelines.pairs import level_index
+from data_pipelines.provenance import versions
+from emul import pictures
+from emul.console import console, warn
+from emul.report import write_report
+from emul.scorecard import (
+    SIGMA,
+    Row,
+    columns,
+    headline,
+    label,
+    lead_text,
+    number,
+    percent,
+    rows,
+    shown_unit,
+    skill_against,
+)
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from data_pipelines.pairs import Pairs
+    from emul.eval import Cards, Inputs
+    from emulators.variables import Variable
+
+
+def present(
+    target: Path,
+    inputs: Inputs,
+    cards: Cards,
+    scores: xr.Dataset,
+    baselines: xr.Dataset | None,
+    predictability: str | None,
+) -> None:
+    """Card, pictures and report of what is in `target`; whatever fails is reported and left out."""
+    every = rows(scores)
+    first = headline(every)
+    order = [row.variable for row in first]
+    every.sort(key=lambda row: order.index(row.variable) if row.variable in order else len(order))
+    region = str(scores["region"].values[0])
+    attempt("the score card", show, scores, baselines, first, region)
+    others = attempt("the curves beside the forecast's", _others, baselines, predictability) or {}
+    title = f"{inputs.name}: skill of the forecast, {region}"
+    attempt("scorecard.png", pictures.scorecard, target / "scorecard.png", scores, baselines, every[:60], title)
+    title = f"{inputs.name}: RMSE by lead time, {region}"
+    attempt("curves.png", pictures.curves, target / "curves.png", scores, others, first[:9], title)
+    attempt("hero.png", draw_hero, target / "hero.png", inputs, cards, scores, others, first)
+    maps = attempt("the maps", draw_maps, target / "maps", inputs, cards, scores) or []
+    attempt(
+        "report.html",
+        write_report,
+        target / "report.html",
+        inputs.name,
+        scores,
+        baselines,
+        every=every,
+        first=first,
+        others=others,
+        maps=maps,
+        facts=_facts(inputs, scores),
+        provenance=_provenance(inputs, scores),
+        notes=[*inputs.notes, *_broken(scores)],
+    )
+    console().print(f"scores, pictures and report are in [key]{escape(str(target))}[/]")
+
+
+def attempt(what: str, make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """make(*args, **kwargs), or None and a warning."""
+    try:
+        return make(*args, **kwargs)
+    except Exception as error:  # a picture may fail in any way; the scores are on disk
+        warn(f"{what} could not be made ({type(error).__name__}: {error}); the scores are not touched by this.")
+        return None
+
+
+def show(scores: xr.Dataset, baselines: xr.Dataset | None, first: Sequence[Row], region: str) -> None:
+    """The score card in the terminal: RMSE, below it skill in percent, green where better than the baseline."""
+    if "rmse" not in scores["metric"].values:
+        return
+    leads = columns(scores["lead_time"].values)
+    sources = [] if baselines is None else [str(s) for s in baselines["source"].values]
+    table = Table(show_edge=False, pad_edge=False, header_style="bold")
+    table.add_column(f"RMSE, {region}", no_wrap=True)
+    for i in leads:
+        table.add_column(lead_text(scores["lead_time"].values[i]), justify="right", no_wrap=True)
+    for row in first:
+        values = row.series(scores, "rmse", region) * row.scale(1)
+        skills = [skill_against(row, scores, baselines, source, region=region) for source in sources]
+        cells = [
+            "\n".join(filter(None, [number(values[i]), " ".join(_coloured(s[i]) for s in skills if s is not None)]))
+            for i in leads
+        ]
+        table.add_row(f"{escape(row.label)}\n[quiet]{escape(row.unit)}[/]", *cells)
+    console().print(table)
+    if sources:
+        told = " and ".join(sources)
+        console().print(f"[quiet]below each RMSE: skill against {told}, 1 - RMSE / RMSE of the baseline[/]")
+
+
+def _coloured(skill: float) -> str:
+    if not np.isfinite(skill):
+        return percent(skill)
+    return f"[{'good' if skill > 0 else 'bad'}]{percent(skill)}[/]"
+
+
+def _others(baselines: xr.Dataset | None, predictability: str | None) -> dict[str, xr.Dataset]:
+    """Scores to draw beside the forecast's: the baselines, and twin forecasts where given."""
+    import xarray as xr
+
+    sources = [] if baselines is None else [str(s) for s in baselines["source"].values]
+    found = {source: baselines.sel(source=source) for source in sources} if baselines is not None else {}
+    if predictability:
+        with xr.open_dataset(predictability, decode_timedelta=True) as twin:
+            found["predictability"] = twin.load()
+    return found
+
+
+def draw_maps(folder: Path, inputs: Inputs, cards: Cards, scores: xr.Dataset) -> list[tuple[str, Path]]:
+    """Maps of the first forecast and of its mean errors; captions and files."""
+    for stale in folder.glob("*.png"):
+        stale.unlink()
+    chosen, drawn = cards.maps, []
+    for place, lead in enumerate(chosen.leads):
+        there = np.flatnonzero(inputs.pairs.index[:, lead] >= 0)
+        if not there.size:
+            continue
+        lines = [(v, level) for v in chosen.variables for level in (v.levels or (None,))]
+        for channel, (variable, level) in enumerate(lines):
+            row = _row(variable, level, scores)
+            drawn.append(_case_map(folder, inputs, row, int(there[0]), lead))
+            errors = {"RMSE": chosen.rmse()[place, channel], "mean error": chosen.bias()[place, channel]}
+            ahead = lead_text(inputs.pairs.leads[lead])
+            path = pictures.field_maps(
+                folder / f"{_file_name(row, ahead)}_errors.png",
+                inputs.pairs.grid,
+                errors,
+                row,
+                "mean error",
+                _coast(inputs),
+            )
+            drawn.append((f"{row.label}, {ahead} ahead: errors over {len(there)} initial times", path))
+    return drawn
+
+
+def _case_map(folder: Path, inputs: Inputs, row: Row, init: int, lead: int) -> tuple[str, Path]:
+    """Forecast, truth and their difference for one initial time and lead (indices)."""
+    forecast, truth = fields_at(inputs.pairs, row.variable, row.level, init, lead)
+    ahead = lead_text(inputs.pairs.leads[lead])
+    difference = "forecast \N{MINUS SIGN} truth"
+    path = pictures.field_maps(
+        folder / f"{_file_name(row, ahead)}.png",
+        inputs.pairs.grid,
+        {"forecast": forecast, "truth": truth, difference: forecast - truth},
+        row,
+        difference,
+        _coast(inputs),
+    )
+    return f"{row.label}, {ahead} ahead: forecast from {np.datetime_as_string(inputs.pairs.inits[init], 'h')} UTC", path
+
+
+def draw_hero(
+    path: Path, inputs: Inputs, cards: Cards, scores: xr.Dataset, others: Mapping[str, xr.Dataset], first: Sequence[Row]
+) -> Path | None:
+    """The picture for a README: the first field of which maps are drawn, at the longest of their leads."""
+    chosen, pairs = cards.maps, inputs.pairs
+    leads = [lead for lead in chosen.leads if (pairs.index[:, lead] >= 0).any()]
+    if not chosen.variables.size or not leads:
+        return None
+    variable, lead = chosen.variables.variables[0], leads[-1]
+    row = _row(variable, variable.levels[0] if variable.levels else None, scores)
+    init = int(np.flatnonzero(pairs.index[:, lead] >= 0)[0])
+    fields = fields_at(pairs, row.variable, row.level, init, lead)
+    return pictures.hero(path, pairs.grid, *fields, row, pairs.leads[lead], scores, others, first, _coast(inputs))
+
+
+def _row(variable: Variable, level: float | None, scores: xr.Dataset) -> Row:
+    factor, unit = shown_unit(variable.name, variable.units)
+    return Row(variable.name, level, label(variable.name, level, scores), factor, unit)
+
+
+def fields_at(pairs: Pairs, variable: str, level: float | None, init: int, lead: int) -> tuple[np.ndarray, np.ndarray]:
+    """Forecast and truth of one variable and level at one initial time and lead (indices), shape (lat, lon)."""
+    forecast = pairs.forecast[variable].isel(time=init, prediction_timedelta=lead)
+    truth = pairs.truth.dataset[variable].isel(time=int(pairs.index[init, lead]))
+    found = []
+    for field in (forecast, truth):
+        if level is not None:
+            field = field.isel(level=level_index(field["level"].values, [level])[0])
+        found.append(field.transpose("latitude", "longitude").values.astype(np.float64))
+    return found[0], found[1]
+
+
+def _coast(inputs: Inputs) -> np.ndarray | None:
+    land = inputs.world.static_fields
+    return None if land is None else land[0]
+
+
+def _file_name(row: Row, ahead: str) -> str:
+    return f"{row.label}_{ahead.replace(' ', '')}".replace(SIGMA, "sigma").replace(" ", "_")
+
+
+def _facts(inputs: Inputs, scores: xr.Dataset) -> dict[str, str]:
+    """The tiles at the top of the report."""
+    pairs = inputs.pairs
+    rows_, columns_ = pairs.grid.shape
+    return {
+        "initial times": str(len(pairs.inits)),
+        "from": np.datetime_as_string(pairs.inits[0], "D"),
+        "to": np.datetime_as_string(pairs.inits[-1], "D"),
+        "longest lead": lead_text(pairs.leads[-1]),
+        "grid (longitude x latitude)": f"{columns_} \N{MULTIPLICATION SIGN} {rows_}",
+        "checks of the forecast": str(scores.attrs.get("verdict", "")),
+    }
+
+
+def _provenance(inputs: Inputs, scores: xr.Dataset) -> dict[str, str]:
+    """What another needs to make these numbers again, or to compare theirs with them."""
+    told = ("forecast", "truth", "climatology", "inits", "pairs", "grid", "weights", "averaging", "points_left_out")
+    listed = {name.replace("_", " "): str(scores.attrs[name]) for name in told}
+    listed["missing values"] = f"{100 * scores.attrs['nan_share']:.3g} % of all points"
+    for name in ("metrics_left_out", "regions_left_out"):
+        if name in scores.attrs:
+            listed[name.replace("_", " ")] = str(scores.attrs[name])
+    listed |= {"made": f"{scores.attrs['created']}, revision {scores.attrs['revision']}"}
+    return listed | {"versions": ", ".join(f"{name} {version}" for name, version in versions().items())}
+
+
+def _broken(scores: xr.Dataset) -> list[str]:
+    """A warning where scores are missing because the forecast holds NaN."""
+    bad = [str(name) for name, field in scores.data_vars.items() if np.isnan(field.sel(metric=field.metric[0])).all()]
+    return [f"No score for {', '.join(bad)}: missing values where none may be."] if bad else []

@@ -1,0 +1,287 @@
+"""Pairs: forecasts and their truth, matched by valid time, a block at a time.
+
+Valid time = initial time + lead, or what the forecast's own `valid_time` says. A pair whose truth does not exist is
+counted and left out.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+
+from data_pipelines.worlds import grid_of, nearest
+from emulators.grid import LatLonGrid
+from emulators.state import State
+from emulators.variables import Variable, VariableSet
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Forecasts of one lead and their truth, both State of shape (init, channel, lat, lon).
+
+    lead: index into `Pairs.leads`. inits: their initial times. start: truth at the initial times, None where unknown;
+    known: which of the inits have it (its rows), shape (init,).
+    """
+
+    lead: int
+    inits: np.ndarray
+    prediction: State
+    target: State
+    start: State | None
+    known: np.ndarray
+
+
+class Latest:
+    """Fields by key, made by `make(keys) -> (key, ...)` when asked for; the `room` latest of them stay in memory."""
+
+    def __init__(self, make: Callable[[np.ndarray], np.ndarray], room: int) -> None:
+        self.make, self.room = make, max(1, room)
+        self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
+
+    def prefetch(self, keys: np.ndarray) -> None:
+        """Make at once what of `keys` is not in memory."""
+        absent = np.array(sorted({int(key) for key in keys} - set(self._kept)), dtype=np.int64)
+        if absent.size:
+            self._kept.update(zip(absent.tolist(), self.make(absent), strict=True))
+
+    def __call__(self, keys: np.ndarray) -> torch.Tensor:
+        """The fields of `keys`, shape (key, ...)."""
+        self.prefetch(keys)
+        fields = []
+        for key in keys.tolist():
+            self._kept.move_to_end(key)
+            fields.append(self._kept[key])
+        while len(self._kept) > self.room:
+            self._kept.popitem(last=False)
+        return torch.from_numpy(np.stack(fields))
+
+
+class Reader:
+    """States of a canonical dataset by time, the latest `megabytes` of them kept in memory."""
+
+    def __init__(self, dataset: xr.Dataset, variables: VariableSet, megabytes: float = 1024) -> None:
+        self.dataset, self.variables = dataset, variables
+        self.times = dataset["time"].values.astype("datetime64[s]")
+        field = 4 * variables.size * dataset.sizes["latitude"] * dataset.sizes["longitude"]
+        self.fields = Latest(self._fields, int(megabytes * 2**20 / field))
+
+    def _fields(self, index: np.ndarray) -> np.ndarray:
+        return stacked(self.dataset.isel(time=index), self.variables, ("time",))
+
+    def find(self, times: np.ndarray) -> np.ndarray:
+        """The index of each time, -1 where it does not exist."""
+        times = np.asarray(times, dtype="datetime64[s]")
+        if not self.times.size:
+            return np.full(times.shape, -1)
+        index = np.searchsorted(self.times, times).clip(0, self.times.size - 1)
+        return np.where(self.times[index] == times, index, -1)
+
+    def read(self, index: np.ndarray) -> State:
+        """The State at the times of `index`, shape (time, channel, lat, lon)."""
+        return State(self.fields(index), self.variables, self.times[index])
+
+
+class Normals:
+    """A climatology, times -> (time, channel, lat, lon), whose `room` latest fields stay in memory."""
+
+    def __init__(self, climatology: Callable[[np.ndarray], torch.Tensor], room: int) -> None:
+        self.fields = Latest(lambda seconds: climatology(seconds.astype("datetime64[s]")).numpy(), room)
+
+    def __call__(self, times: np.ndarray) -> torch.Tensor:
+        return self.fields(np.asarray(times, dtype="datetime64[s]").astype(np.int64))
+
+
+class Pairs:
+    """Pairs of a forecast and a truth, both canonical datasets on the same grid.
+
+    variables: names or {name: [levels]}; None: all that both hold. leads, inits: which of the forecast's; None: all.
+    megabytes: how much of the forecast, and of the truth, is held at a time.
+    """
+
+    def __init__(
+        self,
+        forecast: xr.Dataset,
+        truth: xr.Dataset,
+        *,
+        variables: Sequence | None = None,
+        levels: Sequence[float] | None = None,
+        leads: np.ndarray | None = None,
+        inits: np.ndarray | None = None,
+        megabytes: float = 512,
+    ) -> None:
+        self.grid = grid_of(forecast)
+        self.variables = shared_variables(forecast, truth, variables, levels)
+        self.forecast = _chosen(_chosen(forecast, "prediction_timedelta", leads), "time", inits)
+        self.truth = Reader(on_grid(truth, self.grid), self.variables, 2 * megabytes)
+        self.inits = self.forecast["time"].values.astype("datetime64[s]")
+        self.leads = self.forecast["prediction_timedelta"].values.astype("timedelta64[s]")
+        self.valid = self.forecast["valid_time"].values.astype("datetime64[s]")
+        self.index, self.starts = self.truth.find(self.valid), self.truth.find(self.inits)
+        self.room = max(1, int(megabytes * 2**20 / (4 * self.variables.size * np.prod(self.grid.shape))))
+        if not (self.index >= 0).any():
+            have = self.truth.times
+            raise ValueError(
+                f"No valid time of the forecast ({self.valid.min()} to {self.valid.max()}) is in the truth "
+                f"({f'{have.min()} to {have.max()}, {have.size} times' if have.size else 'it has no times'}); "
+                "give a truth that covers the forecast."
+            )
+
+    @property
+    def missing(self) -> int:
+        """How many pairs (init and lead) lack their truth."""
+        return int((self.index < 0).sum())
+
+    @property
+    def total(self) -> int:
+        """How many pairs (init and lead) can be scored."""
+        return int((self.index >= 0).sum())
+
+    def __iter__(self) -> Iterator[Pair]:
+        leads = min(len(self.leads), self.room)
+        inits = max(1, self.room // leads)
+        for first in range(0, len(self.inits), inits):
+            rows = slice(first, first + inits)
+            for start in range(0, len(self.leads), leads):
+                columns = slice(start, start + leads)
+                if (self.index[rows, columns] >= 0).any():
+                    yield from self._block(rows, columns)
+
+    def _block(self, rows: slice, columns: slice) -> Iterator[Pair]:
+        """The pairs of some initial times and leads; the truth they share is read in one go where it fits."""
+        needed = np.unique(np.concatenate([self.index[rows, columns].ravel(), self.starts[rows]]))
+        if needed.size <= self.truth.fields.room:
+            self.truth.fields.prefetch(needed[needed >= 0])
+        block = self.forecast.isel(time=rows, prediction_timedelta=columns)
+        values = torch.from_numpy(stacked(block, self.variables, ("time", "prediction_timedelta")))
+        for lead in range(columns.start, columns.start + values.shape[1]):
+            there = np.flatnonzero(self.index[rows, lead] >= 0)
+            if not there.size:
+                continue
+            starts = self.starts[rows][there]
+            known = starts >= 0
+            index = self.index[rows, lead][there]
+            valid = self.valid[rows, lead][there]
+            yield Pair(
+                lead,
+                self.inits[rows][there],
+                State(values[torch.from_numpy(there), lead - columns.start], self.variables, valid),
+                self.truth.read(index),
+                self.truth.read(starts[known]) if known.any() else None,
+                known,
+            )
+
+
+def stacked(dataset: xr.Dataset, variables: VariableSet, lead: tuple[str, ...]) -> np.ndarray:
+    """The channels of `variables` as one array, float32 or what is wider, shape (*lead, channel, lat, lon)."""
+    shape = tuple(dataset.sizes[dim] for dim in (*lead, "latitude", "longitude"))
+    kind = np.result_type(np.float32, *(dataset[name].dtype for name in variables.names))
+    values = np.empty((*shape[:-2], variables.size, *shape[-2:]), dtype=kind)
+    for variable in variables:
+        array = dataset[variable.name]
+        if variable.levels:
+            array = array.isel(level=level_index(array["level"].values, variable.levels))
+            array = array.transpose(*lead, "level", "latitude", "longitude")
+        else:
+            array = array.transpose(*lead, "latitude", "longitude").expand_dims("level", len(lead))
+        values[..., variables.slice(variable.name), :, :] = array.values
+    return values
+
+
+def level_index(have: np.ndarray, wanted: Sequence[float]) -> list[int]:
+    """Where each wanted level stands; ValueError names one that does not."""
+    close = np.isclose(have.astype(float)[None], np.asarray(wanted, dtype=float)[:, None], rtol=1e-4, atol=0.0)
+    if not close.any(axis=1).all():
+        absent = np.asarray(wanted)[~close.any(axis=1)][0]
+        raise ValueError(f"No level {absent:g}; there are {', '.join(f'{level:g}' for level in have)}.")
+    return close.argmax(axis=1).tolist()
+
+
+def levels_of(array: xr.DataArray) -> tuple[float, ...]:
+    """The levels of a variable: those its attribute `levels` names, else all; none for a single-level field."""
+    if "level" not in array.dims:
+        return ()
+    named = array.attrs.get("levels")
+    return tuple(float(level) for level in np.atleast_1d(array["level"].values if named is None else named))
+
+
+def shared_variables(
+    forecast: xr.Dataset, truth: xr.Dataset, wanted: Sequence | None = None, levels: Sequence[float] | None = None
+) -> VariableSet:
+    """What can be scored: variables, and levels of them, that both datasets hold and that are wanted."""
+    both = [
+        str(n) for n in forecast.data_vars if n in truth and {"time", "latitude", "longitude"} <= set(truth[n].dims)
+    ]
+    if not both:
+        raise ValueError(
+            "Forecast and truth share no variable: the forecast has "
+            f"{', '.join(map(str, forecast.data_vars)) or 'none'}, "
+            f"the truth {', '.join(map(str, truth.data_vars)) or 'none'}."
+        )
+    asked: dict[str, Sequence[float] | None] = {}
+    for entry in wanted if wanted is not None else both:
+        asked.update({entry: levels} if isinstance(entry, str) else {str(k): v for k, v in entry.items()})
+    chosen = []
+    for name, some in asked.items():
+        if name not in both:
+            where = "forecast" if name not in forecast else "truth"
+            raise ValueError(f"Variable '{name}' is not in the {where}; {nearest(name, both)}")
+        have = levels_of(forecast[name])
+        if bool(have) != ("level" in truth[name].dims):
+            raise ValueError(f"'{name}' has levels in one of forecast and truth and none in the other.")
+        near = _near(truth["level"].values) if have else None
+        shared = tuple(level for level in have if near and near(level))
+        kept = shared if some is None else tuple(level for level in shared if _near(some)(level))
+        if have and not kept:
+            if wanted is None and shared:
+                continue
+            raise ValueError(
+                f"'{name}' shares no level: forecast {list(have)}, truth {truth['level'].values.tolist()}, "
+                f"asked for {'all' if some is None else list(some)}."
+            )
+        chosen.append(Variable(name, str(truth[name].attrs.get("units", forecast[name].attrs.get("units", ""))), kept))
+    return VariableSet(tuple(chosen))
+
+
+def _near(levels: Sequence[float] | np.ndarray) -> Callable[[float], bool]:
+    """Whether a level is among `levels`, to 1e-4 of its value."""
+    values = np.asarray(list(levels), dtype=float)
+    return lambda level: bool(np.isclose(values, level, rtol=1e-4, atol=0.0).any())
+
+
+def on_grid(dataset: xr.Dataset, grid: LatLonGrid) -> xr.Dataset:
+    """The points of `grid` out of a dataset that holds them all (to 1e-3 degrees); ValueError where it does not."""
+    own = grid_of(dataset)
+    if own.same_as(grid):
+        return dataset
+    rows = np.abs(own.latitude[None] - grid.latitude[:, None])
+    columns = np.abs((own.longitude[None] - grid.longitude[:, None] + 180.0) % 360.0 - 180.0)
+    if rows.min(axis=1).max() > 1e-3 or columns.min(axis=1).max() > 1e-3:
+        raise ValueError(
+            f"Forecast and truth lie on different grids: {_described(grid)} and {_described(own)}; "
+            "bring both to one grid before scoring."
+        )
+    return dataset.isel(latitude=rows.argmin(axis=1), longitude=columns.argmin(axis=1))
+
+
+def _described(grid: LatLonGrid) -> str:
+    latitude, longitude = grid.latitude, grid.longitude
+    return (
+        f"{grid.shape[0]} latitudes {latitude[0]:g} to {latitude[-1]:g} x "
+        f"{grid.shape[1]} longitudes {longitude[0]:g} to {longitude[-1]:g}"
+    )
+
+
+def _chosen(dataset: xr.Dataset, dim: str, wanted: np.ndarray | None) -> xr.Dataset:
+    """The wanted values along `dim`; ValueError where one is not there."""
+    if wanted is None:
+        return dataset
+    have = dataset[dim].values
+    absent = np.setdiff1d(wanted.astype(have.dtype), have)
+    if absent.size:
+        raise ValueError(f"The forecast has no {dim} {absent[0]}; it has {have[0]} to {have[-1]} ({have.size} values).")
+    return dataset.isel({dim: np.flatnonzero(np.isin(have, wanted.astype(have.dtype)))})
