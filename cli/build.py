@@ -26,6 +26,7 @@ from emul.overrides import diagnosed, key_of, plain_mapping
 from emul.signatures import tree_faults
 
 # What Hydra would do by itself and a run does not want: log files, copies of the configuration, dated folders.
+BARE_LIST = re.compile(r"^((?:\w+\.)*init)=([^\[{('\"]*,.*)$")  # initial times in a row are a list, not a sweep
 QUIET = {
     "hydra/job_logging": "none",
     "hydra/hydra_logging": "none",
@@ -140,7 +141,7 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
         word = queue.pop(0)
         name = word.partition("=")[0]
         if not word.startswith("-"):
-            overrides.append(word)
+            overrides.append(BARE_LIST.sub(r"\1=[\2]", word))
             continue
         if name not in FLAGS:
             best = nearest(name.lstrip("-"), [flag.lstrip("-") for flag in FLAGS if flag.startswith("--")])

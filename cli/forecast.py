@@ -87,17 +87,13 @@ def prepare(config: DictConfig) -> Job:
     chosen = _chosen(config)
     device = _device(chosen.device)
     run = open_run(config.run, chosen.checkpoint, device)
-    data = config.get("data") or run.config.data
+    data = config.data if "_target_" in config.data else run.config.data
     source = part(data)
     with progress("preparing data") as report:
         source.prepare(report)
     archive = Archive(source.dataset(), run.world, persisted=chosen.persisted)
     steps = lead_steps(chosen.lead, run.world)
-    inits = (
-        initial_times(chosen.init)
-        if chosen.init
-        else default_inits(archive, source.splits["test"], steps, chosen.every)
-    )
+    inits = initial_times(chosen.init) if chosen.init else default_inits(archive, source.splits, steps, chosen.every)
     refuse_missing_times(archive, inits, steps)
     writer: ZarrWriter = part(config.writer)
     layout = _layout(run, inits, steps, chosen.batch_size, writer)
@@ -110,6 +106,7 @@ def prepare(config: DictConfig) -> Job:
         "ranges": ranges,
         **writer.plain(),
         **layout.plain(),
+        "batch_size": chosen.batch_size,
     }
     card = {
         "run": str(run.folder),
@@ -147,8 +144,13 @@ def _device(name: str) -> str:
     return name
 
 
-def default_inits(archive: Archive, period: Sequence[str], steps: int, every: str) -> np.ndarray:
+def default_inits(archive: Archive, splits: Mapping[str, Sequence[str]], steps: int, every: str) -> np.ndarray:
     """Initial times from the test split, `every` so often, whose truth lies within it to the last lead."""
+    if not splits.get("test"):
+        raise ValueError(
+            "These data have no test split to take initial times from; give init=2003-01-01, for instance."
+        )
+    period = splits["test"]
     world, times = archive.world, archive.times[archive.within(period)]
     known = [archive.has(world.after(times, -back)) for back in range(world.history)]
     times = times[np.logical_and.reduce(known)]
@@ -315,7 +317,7 @@ def finish(job: Job, results: list[tuple[dict[str, np.ndarray], dict[str, str]]]
         "finished": True,
         "completed": now(),
         "file": job.writer.name,
-        "inits": np.datetime_as_string(job.layout.inits).tolist(),
+        "inits": {"first": str(job.layout.inits[0]), "last": str(job.layout.inits[-1]), "count": job.layout.inits.size},
         "leads": {"steps": job.layout.steps, "timestep": duration_text(job.world.timestep)},
         "variables": variables,
         "budgets": budgets(gathered, job.world),
@@ -328,7 +330,7 @@ def finish(job: Job, results: list[tuple[dict[str, np.ndarray], dict[str, str]]]
 def tell(target: Path, manifest: Mapping[str, Any], what: str) -> None:
     """One line: where the forecast is and what it is worth, and why."""
     style = {"verified": "good", "unverified": "warning"}.get(manifest["verdict"], "bad")
-    count, leads = len(manifest["inits"]), manifest["leads"]
+    count, leads = manifest["inits"]["count"], manifest["leads"]
     console().print(
         f"[{style}]{manifest['verdict']}[/] [bold]{escape(str(target))}[/] {what}: "
         f"{count} initial time{'s' * (count > 1)}, {leads['steps']} steps of {leads['timestep']}",

@@ -6,6 +6,8 @@ arXiv 2308.15560; CF conventions 1.11).
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -166,7 +168,6 @@ class Layout:
         return {
             "inits": np.datetime_as_string(self.inits).tolist(),
             "steps": self.steps,
-            "batch_size": self.batch,
-            "leads_per_chunk": self.block,
-            **{name: world[name] for name in ("grid", "prognostic", "diagnostic", "timestep", "vertical")},
+            "grid": f"{self.world.grid!r} {hashlib.sha256(json.dumps(world['grid']).encode()).hexdigest()}",
+            **{name: world[name] for name in ("prognostic", "diagnostic", "timestep", "vertical")},
         }

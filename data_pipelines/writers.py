@@ -65,7 +65,7 @@ class ZarrWriter:
 
     def plain(self) -> dict[str, Any]:
         """The settings that the bytes on disk depend on."""
-        return {"format": "zarr", "compression": self.compression}
+        return {"format": "zarr", "compression": self.compression, "chunk_megabytes": self.chunk_megabytes}
 
     def open(self, folder: Path, layout: Layout) -> None:
         """Lay out folder/forecast.zarr, or take up the one that is there."""
@@ -170,7 +170,7 @@ class NetCDFWriter(ZarrWriter):
         self.level = compression
 
     def plain(self) -> dict[str, Any]:
-        return {"format": "netcdf", "compression": self.level}
+        return {"format": "netcdf", "compression": self.level, "chunk_megabytes": self.chunk_megabytes}
 
     def export(self, checksums: dict[str, str], progress: Callable[[float], None] | None = None) -> dict[str, str]:
         """Copy the finished store into forecast.nc, a batch of initial times and a block of leads at a time."""
