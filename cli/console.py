@@ -58,7 +58,15 @@ def plan(title: str, rows: Mapping[str, Any]) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
-    """Rows under headings; columns named in `right` are set to the right."""
+    """Rows under headings; columns named in `right` are set to the right. Away from a terminal no line is broken."""
+    rows = [list(row) for row in rows]
+    if not console().is_terminal:
+        widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+        for row in [list(columns), *rows]:
+            cells = zip(row, columns, widths, strict=True)
+            line = "  ".join(cell.rjust(width) if name in right else cell.ljust(width) for cell, name, width in cells)
+            console().print(escape(line.rstrip()), soft_wrap=True)
+        return
     drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in columns:
         drawn.add_column(column, justify="right" if column in right else "left", overflow="fold")

@@ -45,6 +45,7 @@ def _strangers_in(group: str, node: Any) -> list[Finding]:
     files = [_loaded(path) for path in (conf_folder() / group).glob("*.yaml")]
     if not files or any("_target_" in str(file) for file in files):
         return []
+    files += [file[group] for file in map(_loaded, conf_folder().glob("*.yaml")) if isinstance(file.get(group), dict)]
     known = {f"{group}.{key}" for file in files for key in file}
     return [_stranger(f"{group}.{key}", value, known) for key, value in node.items() if f"{group}.{key}" not in known]
 

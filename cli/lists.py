@@ -1,8 +1,9 @@
-"""`emul models`, `emul losses`, ...: what there is to choose from in a group, each with one line, models with their size."""
+"""`emul models`, `emul losses`, ...: what there is in a group, each with one line, models with their size."""
 
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from emul.build import compose
 from emul.console import table
 from emul.findings import Faults
 from emul.folders import conf_folder, options_of
-from emul.source import definition
+from emul.source import definition, module_tree
 from emul.verbs import LISTS
 
 
@@ -34,14 +35,19 @@ def main(arguments: list[str]) -> int:
 
 
 def description(path: Path) -> str:
-    """The first comment line of a YAML file, else the first sentence of its target's docstring."""
-    text = path.read_text(encoding="utf-8")
-    for line in text.splitlines():
-        if line.startswith("#") and not line.startswith("# @package"):
-            return line.lstrip("# ").rstrip(".")
-        if line.strip() and not line.startswith("#"):
+    """The first sentence of a YAML file's opening comment, else of what its target says of itself."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("# @package"):
+            continue
+        if not line.startswith("#") or not line.strip("# "):
             break
-    return _docstring(_target(OmegaConf.load(path)) or "")
+        lines.append(line.lstrip("# "))
+    return _first_sentence(" ".join(lines)) or _docstring(_target(OmegaConf.load(path)) or "")
+
+
+def _first_sentence(text: str) -> str:
+    return re.split(r"(?<=[^.\d])\. (?=[A-Z])", " ".join(text.split()))[0].rstrip(".")
 
 
 def _target(node: Any) -> str | None:
@@ -54,17 +60,18 @@ def _target(node: Any) -> str | None:
 
 
 def _docstring(target: str) -> str:
-    """The first sentence of what a class or function says of itself, else of what its module says."""
+    """The first sentence of what a target says of itself; where that is of its keys, what its module says."""
     module, _, name = target.rpartition(".")
     found = definition(module, name) if module else None
-    text = None
-    if found and isinstance(found[0], ast.ClassDef | ast.FunctionDef):
-        text = ast.get_docstring(found[0])
-    return (text or "").strip().split("\n\n")[0].replace("\n", " ").rstrip(".")
+    said = ast.get_docstring(found[0]) if found and isinstance(found[0], ast.ClassDef | ast.FunctionDef) else None
+    tree = module_tree(module) if module else None
+    if (not said or re.match(r"\w+: ", said)) and tree is not None:
+        said = ast.get_docstring(tree)
+    return _first_sentence((said or "").split("\n\n")[0])
 
 
 def parameters(names: list[str], overrides: list[str]) -> dict[str, str]:
-    """Trainable parameters of each model on the World of the overrides (default: the planet); a dash where it has none."""
+    """Trainable parameters of each model on the World of the overrides (default: the planet); a dash for none."""
     from emul.check import network_on_meta, parameter_count, template_world
 
     config = compose("train", overrides)

@@ -136,7 +136,7 @@ def node_faults(key: str, node: dict[str, Any], alone: bool) -> list[Finding]:
                 free = [n for n in known.names if n not in given and (alone or not _is_handed(by_name[n], known))]
                 fix = offer(name, free or known.names) or "leave it out"
                 found.append(Finding(f"{key}.{name}", f"a key of {target.rpartition('.')[2]}", name, fix))
-        elif not _holds_part(value) and not accepts(parameter.annotation, value, parameter.module):
+        elif value != "???" and not _holds_part(value) and not accepts(parameter.annotation, value, parameter.module):
             assert parameter.annotation is not None
             expected = in_words(parameter.annotation, parameter.module)
             found.append(Finding(f"{key}.{name}", expected, value_in_words(value), _hint(expected, value)))

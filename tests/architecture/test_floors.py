@@ -3,7 +3,7 @@
     4  cli/                    knows Hydra, OmegaConf, rich; holds no mathematics
     3  emulators/{step, training, verification, ...}.py  |  data_pipelines/   (never import each other)
     2  emulators/{models, constraints, losses, metrics, objectives}/*.py    one part a file, no part imports another
-    1  emulators/{sphere, physics, layers}/*, scores, normalise, regions, climatology, rollout    functions, small modules
+    1  emulators/{sphere, physics, layers}/*, scores, normalise, regions, climatology, rollout    small modules
     0  emulators/{constants, grid, variables, state, world}.py    the words: numpy and torch only
 
 data_pipelines sees floors 0 and 1. A rollout is a pure function of anything that steps, hence on floor 1: objectives
@@ -45,7 +45,7 @@ MODULES = {module_name(path): path for path in sources()}
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
-    """Dotted names a module imports, not those under TYPE_CHECKING; `from a import b` gives a.b where that is a module."""
+    """Dotted names a module imports, not those under TYPE_CHECKING; `from a import b` gives a.b where that exists."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             continue

@@ -1,0 +1,189 @@
+"""The command as it is typed: help, verbs, errors in one sentence, exit codes, completion."""
+
+import os
+import shutil
+import subprocess
+import sys
+import types
+
+import pytest
+
+from emul.completion import candidates
+from emul.folders import options_of
+from emul.main import main
+from emul.verbs import LISTS, all_names
+
+SAFE = [name for name in all_names() if name != "models"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
+def test_help_names_every_verb(arguments, capsys):
+    assert main(arguments) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in all_names())
+    assert max(map(len, text.splitlines())) <= 110
+
+
+@pytest.mark.parametrize("verb", all_names())
+@pytest.mark.parametrize("form", ["{} --help", "{} -h", "help {}"])
+def test_help_of_a_verb(verb, form, capsys):
+    assert main(form.format(verb).split()) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"emul {verb} - ")
+    assert "Examples:" in text
+
+
+def test_unknown_verb_names_the_nearest(capsys):
+    assert main(["trian"]) == 2
+    assert capsys.readouterr().err == "emul: There is no verb 'trian'; did you mean `emul train`?\n"
+    assert main(["xyzzy"]) == 2
+    assert "`emul --help` lists the verbs" in capsys.readouterr().err
+
+
+def test_version(capsys):
+    assert main(["version"]) == main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("emul 0.")
+
+
+@pytest.mark.parametrize("verb", sorted(set(LISTS) - {"models"}))
+def test_lists(verb, capsys):
+    assert main([verb]) == 0
+    text = capsys.readouterr().out
+    assert all(option in text for option in options_of(LISTS[verb]))
+    assert "\x1b" not in text
+
+
+def test_models_are_listed_with_their_size(capsys):
+    assert main(["models", "data=planet_tiny"]) == 0
+    rows = {line.split()[0]: line.split()[1] for line in capsys.readouterr().out.splitlines()[1:]}
+    assert set(rows) == set(options_of("model"))
+    assert rows["persistence"] == "-"
+    assert int(rows["sfno"].replace(",", "")) > 100_000
+
+
+def failing(monkeypatch, error):
+    """`emul data` raises `error`."""
+    module = types.ModuleType("emul.data")
+    monkeypatch.setitem(sys.modules, "emul.data", module)
+
+    def main(arguments):
+        raise error
+
+    module.main = main
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (ValueError("Expected 3, got 4."), 2, "emul: Expected 3, got 4.\n"),
+        (FileNotFoundError("No file x.nc."), 2, "emul: No file x.nc.\n"),
+        (OSError(28, "No space left on device"), 2, "emul: [Errno 28] No space left on device\n"),
+        (KeyError("No variable 'x' here; there are y."), 2, "emul: No variable 'x' here; there are y.\n"),
+        (KeyboardInterrupt(), 130, "emul: Stopped.\n"),
+    ],
+)
+def test_errors_of_the_user_are_one_sentence(error, code, said, monkeypatch, capsys):
+    failing(monkeypatch, error)
+    assert main(["data"]) == code
+    assert capsys.readouterr().err == said
+
+
+def test_errors_of_ours_show_where_they_come_from(monkeypatch, capsys):
+    failing(monkeypatch, TypeError("ours"))
+    assert main(["data"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+    failing(monkeypatch, ValueError("theirs"))
+    monkeypatch.setenv("EMUL_TRACEBACK", "1")
+    assert main(["data"]) == 2
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert said.endswith("emul: theirs\n")
+
+
+def test_faults_of_a_configuration_stop_a_verb_before_it_is_loaded(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "emul.train", None)  # importing it is an error
+    assert main(["train", "optimizer.learning_rate=1", "step.output=x"]) == 2
+    said = capsys.readouterr().err
+    assert "emul: 1 fault in the configuration:" in said or "2 faults" in said
+    assert "optimizer.learning_rate" in said
+    assert "step.output: expected residual or absolute" in said
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    done = subprocess.run(f"{sys.executable} -m emul.main train --cfg job | head -1", shell=True, capture_output=True)
+    assert done.stderr == b""
+
+
+# --- completion ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["tr"], ["train"]),
+        (["train", "mode"], ["model=", "model."]),
+        (["train", "model=unet", "optimizer.l"], ["optimizer.lr="]),
+        (["train", "step.output=r"], ["step.output=residual"]),
+        (["train", "hardware=gpu", "hardware.compile="], ["hardware.compile=true", "hardware.compile=false"]),
+        (["train", "loss=[mse,hu"], ["loss=[mse,huber"]),
+        (["train", "--c"], ["--cfg", "--config-dir"]),
+        (["train", "--cfg", "j"], ["job"]),
+        (["check", "experiment=planet_s"], ["experiment=planet_sfno"]),
+        (["data", "m"], ["make"]),
+        (["help", "fore"], ["forecast"]),
+        (["completion", ""], ["bash", "zsh", "fish"]),
+        (["models", ""], []),
+        (["forecast", "chec"], ["checkpoint="]),
+    ],
+)
+def test_candidates(words, expected):
+    assert candidates(words) == expected
+
+
+def test_paths_are_completed(tmp_path, monkeypatch):
+    (tmp_path / "outputs" / "train" / "x").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert candidates(["forecast", "run=outputs/train/"]) == ["run=outputs/train/x/"]
+
+
+@pytest.mark.parametrize("verb", SAFE)
+def test_every_verb_is_completed(verb):
+    assert verb in candidates([verb[:2]])
+
+
+BASH = """
+eval "$({python} -m emul.main completion bash)"
+emul() {{ {python} -m emul.main "$@"; }}
+COMP_LINE='{line}'; COMP_POINT=${{#COMP_LINE}}; COMP_WORDBREAKS=$' \\t\\n"\\'><=;|&(:'
+_emul
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash here")
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("emul forec", ["forecast"]),
+        ("emul train model=s", ["sfno", "sfno_ace"]),  # bash has split the word at "="
+        ("emul train optimizer.l", ["optimizer.lr="]),
+    ],
+)
+def test_bash_completes(line, expected):
+    script = BASH.format(python=sys.executable, line=line)
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env={**os.environ})
+    assert done.stdout.split() == expected, done.stderr
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_have_a_script(shell, capsys):
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert "completion candidates" in script
+    if shutil.which(shell):
+        assert subprocess.run([shell, "-n"], input=script, text=True).returncode == 0
+
+
+def test_unknown_shell(capsys):
+    assert main(["completion", "bsh"]) == 2
+    assert "write emul completion bash" in capsys.readouterr().err
