@@ -73,10 +73,10 @@ class SFNO(nn.Module):
             x = block(x)
         x = self.decoder(x)
         if self.skip is not None and self.ace:
-            x = x + self.skip(raw)
+            x.add_(self.skip(raw))
         x = self.head(F.gelu(x))
         if self.skip is not None and not self.ace:
-            x = x + self.skip(raw)
+            x.add_(self.skip(raw))
         return x.permute(2, 3, 1, 0).contiguous()
 
 
@@ -113,7 +113,7 @@ class AceBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         mixed, residual = self.filter(self.norm_in(x))
-        return residual + self.mlp(self.norm_out(F.gelu(mixed + self.skip(residual))))
+        return residual + self.mlp(self.norm_out(F.gelu(mixed.add_(self.skip(residual)))))
 
 
 class MakaniBlock(nn.Module):

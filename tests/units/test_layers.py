@@ -100,7 +100,21 @@ def test_convolution_by_degree_is_the_complex_product():
     a = torch.complex(x[0::2], x[1::2]) * torch.tril(torch.ones(degrees, orders)).T[:, :, None, None]
     rows = torch.stack([a.real, a.imag], dim=1).flatten(0, 1)
     b = torch.einsum("mlbi,lio->mlbo", a, torch.view_as_complex(layer.weight))
-    torch.testing.assert_close(layer(rows), torch.stack([b.real, b.imag], dim=1).flatten(0, 1))
+    torch.testing.assert_close(layer(rows), torch.stack([b.real, b.imag], dim=1).flatten(0, 1), rtol=0, atol=1e-12)
+
+
+def test_gradients_of_the_convolution_by_degree():
+    torch.manual_seed(0)
+    for orders in (2, 9):
+        layer = DegreeConvolution(9, 2).double()
+        x = torch.randn(2 * orders, 9, 1, 2, dtype=torch.float64)
+        exists = torch.tril(torch.ones(9, orders)).T.repeat_interleave(2, 0)[:, :, None, None]
+
+        def product(x, weight, layer=layer, exists=exists):
+            return exists * torch.func.functional_call(layer, {"weight": weight}, (x * exists,))
+
+        weight = layer.weight.detach().requires_grad_()
+        assert torch.autograd.gradcheck(product, (x.requires_grad_(), weight))
 
 
 def test_convolution_by_real_weights_commutes_with_any_rotation():
