@@ -37,7 +37,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     parent, _, last = name.rpartition(".")
     by_tail = {key.rpartition(".")[2]: key for key in known}
     beside = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == parent}
-    best = get_close_matches(last, beside, 1, 0.6)
+    best = get_close_matches(last, beside, 1, 0.67)
     if best:
         return beside[best[0]]
     same = [key for key in known if key.rpartition(".")[2] == last]

@@ -122,9 +122,7 @@ def _finding(override: str, error: Exception, known: list[str]) -> Finding:
         expected = f"one of {', '.join(options)}" if options else "a group with options"
         return Finding(group, expected, option, f"write {group}={best}" if best else "")
     if "Could not override" in str(error) or "Could not delete" in str(error):
-        best = nearest(key, known)
-        tail = f"={value}" if value else ""
-        return Finding(key, "a key that exists", key, f"write {best}{tail}" if best else LISTED)
+        return Finding(key, "a key that exists", key, _other_key(key, f"={value}" if value else "", known))
     if isinstance(error, OverrideParseException):
         fix = "quote values that hold brackets, commas or spaces" if "=" in override else LISTED
         best = nearest(override, known) if "=" not in override else None
@@ -132,3 +130,13 @@ def _finding(override: str, error: Exception, known: list[str]) -> Finding:
     said = re.sub(r"\s+", " ", str(error).split("\n1. ")[0]).strip()
     fix = "to try several values add --multirun" if "Ambiguous" in said else ""
     return Finding(key, "an override that composes", said.splitlines()[0], fix)
+
+
+def _other_key(key: str, tail: str, known: list[str]) -> str:
+    """The nearest key to write, else the keys beside it, else where keys are listed."""
+    best = nearest(key, known)
+    if best:
+        return f"write {best}{tail}"
+    parent = key.rpartition(".")[0]
+    beside = [name for name in known if parent and name.rpartition(".")[0] == parent]
+    return f"there is {', '.join(beside)}" if beside else LISTED

@@ -1,0 +1,140 @@
+"""`emul check`: all findings at once, with key and fix; a sound configuration is told in a few lines."""
+
+import sys
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from emul.build import compose
+from emul.check import findings, network_on_meta, parameter_count, refuse_faults, template_world
+from emul.findings import Faults
+from emul.main import main
+
+TINY = ["data=planet_tiny", "model.embed=8", "model.layers=1"]
+
+
+def found(*overrides):
+    return {finding.key: finding for finding in findings(compose("train", [*TINY, *overrides]))}
+
+
+def test_a_sound_configuration(capsys):
+    assert main(["check", *TINY]) == 0
+    text = capsys.readouterr().out
+    assert "no faults" in text
+    assert "gaussian, 16x32" in text
+    assert "parameters" in text
+    assert "\x1b" not in text
+
+
+def test_everything_wrong_is_told_at_once(capsys):
+    code = main(
+        [
+            "check", *TINY, "bogus.lr=1", "step.output=residul", "optimizer.learning_rate=1", "loss.mse.p=0.5",
+            "model.embed=7.5", "training.batch_size=0",
+            "variables.prognostic=[temprature,{u_component_of_wind:[500,1]}]", "data.splits.test=['1990-01-01','1991-01-01']",
+        ]
+    )  # fmt: skip
+    assert code == 2
+    out, err = capsys.readouterr()
+    for key in (
+        "bogus.lr", "step.output", "optimizer.learning_rate", "model.embed",
+        "variables.prognostic[0]", "variables.prognostic[1]", "data.splits.test",
+    ):  # fmt: skip
+        assert f"{key}: expected" in out
+    assert "write temperature" in out
+    assert "nothing was run" in err
+    assert "\x1b" not in out + err
+
+
+def test_ranges_are_told_by_the_parts():
+    faulty = found("training.batch_size=0", "loss.mse.p=0.5", "objective.rollout=0")
+    assert set(faulty) == {"training", "loss.mse", "objective"}
+    assert "batch_size must be at least 1" in faulty["training"].got
+
+
+def test_variables_and_levels():
+    faulty = found(
+        "variables.prognostic=[temperature,{surface_pressure:[500]}]",
+        "variables.forcing=[sin_yaer,sea_surface_temperature]",
+        "variables.diagnostic=[total_precipitation]",
+        "variables.static=[sin_latitude,land_sea_mask]",
+    )
+    assert set(faulty) == {
+        "variables.prognostic[1]", "variables.forcing[0]", "variables.diagnostic[0]", "variables.static[1]",
+    }  # fmt: skip
+    assert faulty["variables.forcing[0]"].fix == "write sin_year"
+    assert faulty["variables.diagnostic[0]"].fix == "write total_precipitation_6hr"
+    assert "variables.prognostic" in found("variables.prognostic=[]")
+
+
+@pytest.mark.parametrize(
+    ("period", "said"),
+    [
+        ("['1990-01-01','1991-01-01']", "holds none"),
+        ("['2001-01-01','2011-01-01']", "2001-01-01 to 2011-01-01"),
+        ("['2001-01-09','2001-01-03']", "before"),
+        ("[yesterday,today]", "yesterday"),
+    ],
+)
+def test_splits(period, said):
+    assert said in found(f"data.splits.train={period}")["data.splits.train"].got
+
+
+def test_overlapping_splits_are_a_warning(capsys):
+    assert main(["check", *TINY, "data.splits.test=['2001-01-05','2001-01-08']"]) == 0
+    assert "overlaps data.splits.train" in capsys.readouterr().err
+
+
+def test_a_grid_that_the_network_cannot_take():
+    config = compose("train", ["data=planet_tiny", "model=unet", "model.channels=[8,8,8,8,8,8,8]"])
+    assert [finding.key for finding in findings(config)] == ["model"]
+
+
+def test_a_missing_file_and_a_file(tmp_path):
+    own = ["data=netcdf", "variables.prognostic=[t]", "data.splits={train:[a,b],validation:[a,b],test:[a,b]}"]
+    faulty = {f.key: f for f in findings(compose("train", [*own, f"data.path={tmp_path}/no.nc"]))}
+    assert set(faulty) == {"data.path"}
+    times = np.arange("2001-01-01", "2001-01-11", 6, dtype="datetime64[h]").astype("datetime64[ns]")
+    grid = {"latitude": np.linspace(80, -80, 8), "longitude": np.arange(0, 360, 22.5)}
+    field = (("time", *grid), np.zeros((times.size, 8, 16), np.float32))
+    xr.Dataset({"2m_temperature": field}, {"time": times, **grid}).to_netcdf(tmp_path / "yes.nc")
+    splits = "data.splits={train:['2001-01-01','2001-01-06'],validation:['2001-01-07','2001-01-08']}"
+    config = compose("train", [*own[:1], f"data.path={tmp_path}/yes.nc", splits, "variables.prognostic=[t2m]"])
+    faulty = {f.key: f for f in findings(config)}
+    assert set(faulty) == {"data.splits.test", "variables.prognostic[0]"}
+
+
+def test_refusal_holds_every_finding():
+    with pytest.raises(Faults) as error:
+        refuse_faults(compose("train", [*TINY, "step.output=x", "training.batch_size=0"]))
+    assert {finding.key for finding in error.value.findings} == {"step.output", "training"}
+
+
+def test_a_network_on_meta_holds_no_numbers():
+    config = compose("train", TINY)
+    network = network_on_meta(config.model, template_world(config))
+    assert all(p.is_meta for p in network.parameters())
+    assert parameter_count(network) > 0
+
+
+def test_check_generates_nothing(tmp_path):
+    assert main(["check", *TINY, f"data.folder={tmp_path}/cache", "output=" + str(tmp_path / "out")]) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_flags_of_other_verbs_are_refused(capsys):
+    assert main(["check", "--multirun"]) == 2
+    assert "--multirun" in capsys.readouterr().err
+
+
+def test_a_terminal_gets_a_table(monkeypatch, capsys):
+    from rich.console import Console
+
+    from emul import console
+
+    monkeypatch.setattr(
+        console, "_made", lambda stderr: Console(file=sys.stdout, force_terminal=True, theme=console.THEME)
+    )
+    console.show_findings(list(found("step.output=residul").values()))
+    assert "step.output" in capsys.readouterr().out
