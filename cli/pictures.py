@@ -319,7 +319,7 @@ def hero(
                 _coast(axis, grid, coast)
             axis.set_title(name, loc="center")
         bar = left.colorbar(mesh, ax=left.axes, shrink=0.7, aspect=34, pad=0.02)
-        bar.set_label(f"{row.label} [{row.unit}]")
+        bar.set_label(f"{row.label} [{row.unit}]" if row.unit else row.label)
         bar.outline.set_visible(False)
         chosen = list(chosen)[:4]
         axes = right.subplots(2, 2, squeeze=False, sharex=True)

@@ -97,7 +97,7 @@ def write_report(
         + "".join(f"<div><span>{escape(k)}</span><b>{escape(v)}</b></div>" for k, v in facts.items())
         + "</div>",
         _headline(scores, baselines, first, region),
-        _curves(scores, others, every, region),
+        _curves(scores, others, every, first, region),
         _regions(scores, baselines, first),
         _maps(maps),
         _provenance(scores, provenance),
@@ -155,27 +155,30 @@ def _headline(scores: xr.Dataset, baselines: xr.Dataset | None, first: Sequence[
     return f"<h2>Score card</h2><p class=quiet>RMSE by lead time.{explained}</p>{_table(head, lines)}"
 
 
-def _curves(scores: xr.Dataset, others: Mapping[str, xr.Dataset], every: Sequence[Row], region: str) -> str:
-    """Every score of every variable and level by lead, a fold a variable."""
-    exponents = json.loads(scores.attrs["exponent"])
-    names = ["forecast", *others]
-    legend = "".join(f"<span><i class={name}></i>{name}</span>" for name in names)
-    folds: list[str] = []
+def _curves(
+    scores: xr.Dataset, others: Mapping[str, xr.Dataset], every: Sequence[Row], first: Sequence[Row], region: str
+) -> str:
+    """The headline's RMSE by lead, then every score of every variable and level, a fold a variable."""
+    names = [str(name) for name in scores["metric"].values]
+    legend = "".join(f"<span><i class={name}></i>{name}</span>" for name in ["forecast", *others])
+    charts = "".join(_figure(row, names[0], scores, others, region) for row in first)
+    folds = [f"<h2>By lead time</h2><div class=legend>{legend}</div><div class=charts>{charts}</div>"]
     for variable in dict.fromkeys(row.variable for row in every):
-        charts = []
-        for row in (r for r in every if r.variable == variable):
-            for metric in scores["metric"].values.tolist():
-                chart = _chart(row, metric, exponents[metric], scores, others, region)
-                if chart:
-                    unit = {0: "", 1: row.unit, 2: f"({row.unit})\N{SUPERSCRIPT TWO}"}[exponents[metric]]
-                    caption = f"{TITLES.get(metric, metric)} <small>{escape(row.label)} {escape(unit)}</small>"
-                    charts.append(f"<figure><figcaption>{caption}</figcaption>{chart}</figure>")
-        opened = " open" if not folds else ""
-        folds.append(
-            f"<details{opened}><summary>{escape(variable.replace('_', ' '))}</summary>"
-            f"<div class=charts>{''.join(charts)}</div></details>"
+        charts = "".join(
+            _figure(row, name, scores, others, region) for row in every if row.variable == variable for name in names
         )
-    return f"<h2>By lead time</h2><div class=legend>{legend}</div>{''.join(folds)}"
+        told = f"{variable.replace('_', ' ')}: every score"
+        folds.append(f"<details><summary>{escape(told)}</summary><div class=charts>{charts}</div></details>")
+    return "".join(folds)
+
+
+def _figure(row: Row, metric: str, scores: xr.Dataset, others: Mapping[str, xr.Dataset], region: str) -> str:
+    """One chart with its caption; empty where there is nothing to draw."""
+    exponent = json.loads(scores.attrs["exponent"])[metric]
+    chart = _chart(row, metric, exponent, scores, others, region)
+    unit = {0: "", 1: row.unit, 2: f"({row.unit})\N{SUPERSCRIPT TWO}" if row.unit else ""}.get(exponent, "")
+    caption = f"{TITLES.get(metric, metric)} <small>{escape(f'{row.label} {unit}'.strip())}</small>"
+    return f"<figure><figcaption>{caption}</figcaption>{chart}</figure>" if chart else ""
 
 
 def _chart(
