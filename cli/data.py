@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
 
-from emul.build import compose, part
+from emul.build import compose, faults, part
 from emul.console import console, plan, progress, warn
+from emul.findings import Faults
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -31,11 +32,19 @@ def main(arguments: list[str]) -> int:
 
 def make(overrides: list[str]) -> None:
     """Make the data of the chosen source where they are missing, with a line of progress."""
-    source = part(compose("train", overrides).data)
+    source = _source(overrides)
     with progress("making data") as report:
         source.prepare(report)
-    dataset = source.dataset()
-    console().print(f"Ready: {escape(str(getattr(source, 'path', dataset.attrs.get('origin', ''))))}", soft_wrap=True)
+    console().print(f"Ready: {escape(str(source.path))}", soft_wrap=True)
+
+
+def _source(overrides: list[str]) -> Any:
+    """The data source that the overrides choose; Faults where its part of the configuration has any."""
+    config = compose("train", overrides)
+    found = [finding for finding in faults(config) if finding.key.partition(".")[0] == "data"]
+    if found:
+        raise Faults(found)
+    return part(config.data)
 
 
 def opened(arguments: list[str]) -> xr.Dataset:
@@ -45,9 +54,11 @@ def opened(arguments: list[str]) -> xr.Dataset:
     paths = [a for a in arguments if "=" not in a.split("://")[0] or Path(a).exists()]
     rest = [a for a in arguments if a not in paths]
     if not paths:
-        source = part(compose("train", rest).data)
-        source.prepare()
-        return source.dataset()
+        source = _source(rest)
+        with progress("making data") as report:
+            source.prepare(report)
+        dataset = source.dataset()
+        return dataset.assign_attrs(origin=dataset.attrs.get("origin", str(source.path)))
     choices = dict(a.split("=", 1) for a in rest)
     select = choices.pop("select", None)
     if choices:

@@ -157,7 +157,7 @@ class Archive:
         there = [name for name in self.world.predicted.names if name in self.variables]
         return self.states(times, self.world.predicted.select(there)) if self.has(times).all() else None
 
-    def load(self, period: Sequence[str], report: Callable[[str, float], None] | None = None) -> None:
+    def load(self, period: Sequence[str | int], report: Callable[[str, float], None] | None = None) -> None:
         """Read all of a period into memory, if there is room; report(message, fraction) is called as it goes."""
         positions = self.within(period)
         if self._memory is None or not positions.size:
@@ -167,7 +167,7 @@ class Archive:
             if report:
                 report("reading fields", min(1.0, (start + self._block) / positions.size))
 
-    def within(self, period: Sequence[str]) -> np.ndarray:
+    def within(self, period: Sequence[str | int]) -> np.ndarray:
         """Positions of the times from the start to the end of `period`, both inclusive ("2003": all of the year)."""
         first, last = bounds(period)
         return np.flatnonzero((self.times >= first) & (self.times <= last))
@@ -272,7 +272,7 @@ class Archive:
         return np.where(there & (position > own), position, -1)
 
 
-def bounds(period: Sequence[str]) -> tuple[np.datetime64, np.datetime64]:
+def bounds(period: Sequence[str | int]) -> tuple[np.datetime64, np.datetime64]:
     """First and last second of [start, end]; an end given as a year, month or day includes all of it."""
     try:
         first, last = (np.datetime64(str(text)) for text in period)

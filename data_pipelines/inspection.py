@@ -93,7 +93,7 @@ def rows(dataset: xr.Dataset, samples: int = SAMPLES) -> Iterator[Row]:
         chunks = field.encoding.get("chunks") or field.encoding.get("chunksizes")
         yield Row(
             name,
-            str(field.attrs.get("units", "")),
+            str(field.attrs.get("units", "")).replace("**", ""),
             field.shape,
             "time" not in field.dims,
             tuple(chunks) if chunks else None,

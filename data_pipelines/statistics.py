@@ -52,7 +52,7 @@ class Moments:
 
 def scales(
     archive: Archive,
-    period: Sequence[str],
+    period: Sequence[str | int],
     *,
     samples: int | None = None,
     folder: str | Path | None = None,
@@ -75,7 +75,7 @@ def scales(
 
 
 def _moments(
-    archive: Archive, period: Sequence[str], samples: int | None, report: Callable[[str, float], None] | None
+    archive: Archive, period: Sequence[str | int], samples: int | None, report: Callable[[str, float], None] | None
 ) -> tuple[Moments, Moments]:
     positions = archive.within(period)
     if samples and samples < positions.size:
@@ -134,7 +134,7 @@ def _static(archive: Archive) -> dict[str, Scale]:
     }
 
 
-def _fingerprint(archive: Archive, period: Sequence[str], samples: int | None) -> str:
+def _fingerprint(archive: Archive, period: Sequence[str | int], samples: int | None) -> str:
     """A name for the statistics of these data: where they lie, when changed, their times, period and channels."""
     path = Path(archive.origin)
     world = archive.world

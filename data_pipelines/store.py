@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import glob
 import warnings
 from collections.abc import Mapping, Sequence
@@ -123,8 +124,9 @@ def _names(path: str | Path | Sequence[str | Path]) -> list[str]:
         return found
     folder = Path(text).parent
     beside = [p.name for p in sorted(folder.iterdir())] if folder.is_dir() else []
-    hint = nearest(Path(text).name, beside) if beside else f"the folder {folder} is not there either."
-    raise FileNotFoundError(f"No data at {text}; {hint}")
+    close = difflib.get_close_matches(Path(text).name, beside, n=1)
+    hint = f"; did you mean '{close[0]}'?" if close else "" if folder.is_dir() else f"; nor is there a folder {folder}."
+    raise FileNotFoundError(f"No data at {text}{hint or '.'}")
 
 
 def _kind(name: str) -> str:

@@ -19,7 +19,7 @@ class Windows:
     each window. ValueError where there is none.
     """
 
-    def __init__(self, archive: Archive, period: Sequence[str], *, rollout: int = 1, stride: int = 1) -> None:
+    def __init__(self, archive: Archive, period: Sequence[str | int], *, rollout: int = 1, stride: int = 1) -> None:
         if rollout < 1 or stride < 1:
             raise ValueError(f"rollout and stride count at least 1; got rollout {rollout}, stride {stride}.")
         if archive.absent:

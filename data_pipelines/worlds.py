@@ -102,7 +102,7 @@ def world(
     history: int = 1,
     timestep: str | np.timedelta64 | None = None,
     scales: Mapping[str, Scale] | None = None,
-    period: Sequence[str] | None = None,
+    period: Sequence[str | int] | None = None,
     report: Report | None = None,
 ) -> World:
     """The World of a canonical dataset.

@@ -21,7 +21,7 @@ class Grib:
     """
 
     path: str | Sequence[str]
-    splits: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    splits: Mapping[str, Sequence[str | int] | None] = field(default_factory=dict)
     filter: Mapping[str, Any] | None = None
     rename: Mapping[str, str] | None = None
     select: Mapping[str, Any] | None = None

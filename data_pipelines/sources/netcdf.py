@@ -19,7 +19,7 @@ class NetCDF:
     """
 
     path: str | Sequence[str]
-    splits: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    splits: Mapping[str, Sequence[str | int] | None] = field(default_factory=dict)
     rename: Mapping[str, str] | None = None
     select: Mapping[str, Any] | None = None
     levels: Sequence[float] | None = None

@@ -24,7 +24,7 @@ class WeatherBench2:
     """
 
     path: str | Sequence[str]
-    splits: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    splits: Mapping[str, Sequence[str | int] | None] = field(default_factory=dict)
     storage_options: Mapping[str, Any] | None = None
     rename: Mapping[str, str] | None = None
     select: Mapping[str, Any] | None = None
