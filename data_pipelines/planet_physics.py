@@ -40,7 +40,7 @@ DAY = 86400.0
 class Climate:
     """The numbers of the planet's climate; SI units."""
 
-    warmest_equilibrium: float = 294.0  # K
+    warmest_equilibrium: float = 287.0  # K
     equilibrium_contrast: float = 65.0  # K, equator to pole
     stability: float = 10.0  # K, of potential temperature
     coldest_equilibrium: float = 200.0  # K
@@ -48,7 +48,7 @@ class Climate:
     radiative_time_ground: float = 4.0 * DAY
     friction_time: float = 1.0 * DAY
     boundary_layer: float = 0.7  # sigma above which friction and fast relaxation act
-    heat_transfer: float = 0.0022  # dimensionless C of the surface fluxes
+    heat_transfer: float = 0.0010  # dimensionless C of the surface fluxes
     gustiness: float = 1.0  # m s-1
     diffusivity: float = 10.0  # m2 s-1, below sigma 0.85
     warmest_water: float = 300.0  # K
@@ -146,7 +146,7 @@ class PlanetPhysics:
         self, time: np.datetime64, u: Tensor, v: Tensor, temperature: Tensor, humidity: Tensor, surface_pressure: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Fluxes]:
         """New u, v, temperature, humidity after one timestep that ends at `time`, and what it took."""
-        mass = surface_pressure * self.thickness / GRAVITY
+        mass = surface_pressure[..., 0] / GRAVITY
         pressure = surface_pressure * self.sigma
         humidity = filled_humidity(humidity, self.thickness)
         rain = condensation(temperature, humidity, pressure)
@@ -161,11 +161,11 @@ class PlanetPhysics:
         slow_u, slow_v = u * self.slowing, v * self.slowing
         lost = 0.5 * (slow_u * slow_u - u * u + slow_v * slow_v - v * v)
         fluxes = Fluxes(
-            precipitation=(rain * mass).sum(-1),
-            evaporation=moistened * mass[..., -1],
-            sensible_heat=HEAT_CAPACITY_DRY * warmed * mass[..., -1],
-            net_radiation=HEAT_CAPACITY_DRY * ((relaxed - temperature) * mass).sum(-1),
-            friction=(lost * mass).sum(-1),
+            precipitation=(rain @ self.thickness) * mass,
+            evaporation=moistened * self.thickness[-1] * mass,
+            sensible_heat=HEAT_CAPACITY_DRY * warmed * self.thickness[-1] * mass,
+            net_radiation=HEAT_CAPACITY_DRY * ((relaxed - temperature) @ self.thickness) * mass,
+            friction=(lost @ self.thickness) * mass,
         )
         return slow_u, slow_v, relaxed, humidity, fluxes
 

@@ -122,7 +122,13 @@ class PrimitiveEquations:
         self.inner = self.constant(levels.half[1:-1])
         self.geopotential = self.constant(levels.geopotential.T)
         self.omega = self.constant(levels.omega.T)
-        self.downward_sum = self.constant(np.triu(np.ones((self.size, self.size))) * levels.thickness[:, None])
+        downward = np.triu(np.ones((self.size, self.size))) * levels.thickness[:, None]
+        self.sums_and_omega = self.constant(np.concatenate([downward, levels.omega.T], axis=1))
+        above, below = np.eye(self.size, self.size - 1), np.eye(self.size, self.size - 1, -1)
+        self.rise = self.constant(below - above)  # full levels -> difference across inner half levels
+        self.halves = self.constant(0.5 * (above + below).T / levels.thickness)  # half levels -> mean at full levels
+        self.midpoint = self.constant(0.5 * (above + below))
+        self.spreading = self.constant((below - above).T / levels.thickness)
 
     def _implicit_tables(self, wavenumber: np.ndarray) -> None:
         """Linear gravity-wave terms of divergence, temperature and pressure, and their implicit inverse, by degree."""
@@ -147,10 +153,10 @@ class PrimitiveEquations:
             inverse[:, size:, size:] = np.eye(size + 1) + h * h * squeeze @ core @ lift
             self.inverse.append(self.constant(inverse.transpose(0, 2, 1)))
 
-    def _by_degree(self, coefficients: Tensor, matrices: Tensor) -> Tensor:
+    @staticmethod
+    def _by_degree(waves: Tensor, matrices: Tensor) -> Tensor:
         """The coupled variables (divergence, temperature, pressure) times the matrix of their degree."""
-        rows = coefficients[..., self.waves].transpose(0, 1)
-        return torch.bmm(rows, matrices).transpose(0, 1)
+        return torch.bmm(waves.transpose(0, 1), matrices).transpose(0, 1)
 
     def mean(self, field: Tensor) -> Tensor:
         """Area mean of (lon, lat, n) in float64, shape (n,)."""
@@ -205,23 +211,26 @@ class PrimitiveEquations:
         east, north = (slope / ps for slope in fields.pressure_gradient)
         virtual = temperature * (1.0 + VIRTUAL * fields.humidity)
         advection = u * east + v * north  # of ln ps
-        sums = (divergence + advection) @ self.downward_sum
+        sums, lag = ((divergence + advection) @ self.sums_and_omega).split(self.size, dim=-1)
         sigma_dot = self.inner * sums[..., -1:] - sums[..., :-1]  # at inner half levels
-        omega = advection - (divergence + advection) @ self.omega  # omega / p
+        omega = advection - lag  # omega / p
+
+        rises = torch.stack([u, v, temperature]) @ self.rise
+        descent_u, descent_v, descent_t = (sigma_dot * rises) @ self.halves  # sigma_dot d/dsigma
+        moistening = (sigma_dot * (water @ self.midpoint)) @ self.spreading
 
         absolute = fields.vorticity + self.coriolis
         push = GAS_CONSTANT_DRY * (virtual - REFERENCE_TEMPERATURE * ps / REFERENCE_PRESSURE)
-        eastward = absolute * v - self._descent(sigma_dot, u) - push * east
-        northward = -absolute * u - self._descent(sigma_dot, v) - push * north
+        eastward = absolute * v - descent_u - push * east
+        northward = -absolute * u - descent_v - push * north
         excess = temperature - REFERENCE_TEMPERATURE
         heating = (
             excess * divergence
-            - self._descent(sigma_dot, temperature)
+            - descent_t
             + KAPPA * (virtual * omega + REFERENCE_TEMPERATURE * (divergence @ self.omega))
         )
         buoyant = 0.5 * (u * u + v * v) + (virtual - temperature) @ self.geopotential
-        moistening = -self._convergence(sigma_dot, water)
-        flow_u, flow_v = ((wind * self.thickness).sum(-1, keepdim=True) for wind in (u, v))
+        flow_u, flow_v = ((wind @ self.thickness)[..., None] for wind in (u, v))
         anomaly = ps - REFERENCE_PRESSURE
         curl, spread = self.sphere.vorticity_divergence(
             torch.cat([eastward, u * water, u * excess, flow_u * anomaly], dim=2),
@@ -240,31 +249,24 @@ class PrimitiveEquations:
             dim=2,
         )
 
-    def _descent(self, sigma_dot: Tensor, field: Tensor) -> Tensor:
-        """sigma_dot d(field)/dsigma at full levels."""
-        flux = sigma_dot * (field[..., 1:] - field[..., :-1])
-        return (_pad(flux, after=1) + _pad(flux, before=1)) / (2.0 * self.thickness)
-
-    def _convergence(self, sigma_dot: Tensor, field: Tensor) -> Tensor:
-        """d(sigma_dot field)/dsigma at full levels; its column sum times thickness is zero."""
-        flux = 0.5 * sigma_dot * (field[..., 1:] + field[..., :-1])
-        return (_pad(flux, after=1) - _pad(flux, before=1)) / self.thickness
+    def _advance(self, coefficients: Tensor, tendencies: list[Tensor], weights: tuple[float, ...]) -> Tensor:
+        """coefficients + timestep * sum of weights * tendencies."""
+        for weight, tendency in zip(weights, tendencies, strict=True):
+            if weight:
+                coefficients = torch.add(coefficients, tendency, alpha=weight * self.timestep)
+        return coefficients
 
     def step(self, coefficients: Tensor, fields: Fields | None = None) -> Tensor:
         """One timestep of the dynamics. fields: those of `coefficients`, where the caller has them already."""
         explicit = [self.tendency(fields or self.fields(coefficients))]
-        implicit = [self._by_degree(coefficients, self.linear)]
+        implicit = [self._by_degree(coefficients[..., self.waves], self.linear)]
         for stage, (a, b) in enumerate(zip(EXPLICIT, IMPLICIT, strict=True)):
-            state = coefficients + self.timestep * sum(
-                weight * part for weight, part in zip(a, explicit, strict=True) if weight
-            )
-            state[..., self.waves] += self.timestep * sum(
-                weight * part for weight, part in zip(b, implicit, strict=True) if weight
-            )
-            state[..., self.waves] = self._by_degree(state, self.inverse[stage])
+            state = self._advance(coefficients, explicit, a)
+            waves = self._advance(state[..., self.waves], implicit, b)
+            state[..., self.waves] = self._by_degree(waves, self.inverse[stage])
             if stage < 2:
                 explicit.append(self.tendency(self.fields(state)))
-                implicit.append(self._by_degree(state, self.linear))
+                implicit.append(self._by_degree(state[..., self.waves], self.linear))
         return state * self.damping
 
     def energy(self, fields: Fields) -> float:
@@ -279,10 +281,6 @@ class PrimitiveEquations:
         """Global mean of the water vapour in the column, kg m-2."""
         means = coefficients[0, 0, self.water].double() / self.unit
         return float(means @ torch.from_numpy(self.levels.thickness)) / GRAVITY
-
-
-def _pad(field: Tensor, before: int = 0, after: int = 0) -> Tensor:
-    return torch.nn.functional.pad(field, (before, after))
 
 
 def triangular_grid_rows(truncation: int) -> int:

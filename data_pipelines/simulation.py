@@ -7,6 +7,7 @@ round-off add or lose is handed back as one uniform warming, and recorded as the
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -23,6 +24,18 @@ from emulators.constants import (
 )
 from emulators.grid import LatLonGrid
 from emulators.physics.moist import filled_humidity, saturation_humidity
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run without gradients on one thread: the fields are too small to share, and the result then is reproducible."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Simulation:
@@ -43,7 +56,7 @@ class Simulation:
         self.physics = PlanetPhysics(
             grid, half, float(timestep), self.dynamics.levels.geopotential, climate=climate, dtype=dtype
         )
-        self.timestep, self.time = np.timedelta64(timestep, "s"), np.datetime64(start, "s")
+        self.timestep, self.time = np.timedelta64(timestep, "s"), start.astype("datetime64[s]")
         self.settle(self._disturbed_rest(seed))
 
     def settle(self, coefficients: Tensor) -> None:
@@ -101,27 +114,36 @@ class Simulation:
                 fluxes, fixer = Fluxes(*(a + b for a, b in zip(fluxes, more, strict=True))), fixer + extra
             yield self.sample(fluxes, fixer)
 
-    def sample(self, fluxes: Fluxes, fixer: float) -> dict[str, np.ndarray]:
-        """The present state and the fluxes accumulated since the last sample, by WeatherBench 2 names."""
+    def atmosphere(self) -> dict[str, np.ndarray]:
+        """The present state of the air by WeatherBench 2 names."""
         fields, dynamics = self.fields, self.dynamics
         humidity = filled_humidity(fields.humidity, dynamics.thickness)
         virtual = fields.temperature * (1.0 + VIRTUAL * humidity)
-        nlat, nlon = dynamics.sphere.grid.shape
-        water = self.physics.sea_surface_temperature(self.time)[:, None]
-        arrays = {
-            "temperature": fields.temperature,
-            "u_component_of_wind": fields.u,
-            "v_component_of_wind": fields.v,
-            "specific_humidity": humidity,
-            "geopotential": virtual @ dynamics.geopotential,
-            "surface_pressure": fields.surface_pressure[..., 0],
-            "sea_surface_temperature": torch.from_numpy(np.repeat(water, nlon, axis=1).T),
-            "toa_incident_solar_radiation": torch.from_numpy(self.physics.sunlight(self.time)[0].T),
-            "total_precipitation_6hr": fluxes.precipitation / WATER_DENSITY,
-            "evaporation_6hr": fluxes.evaporation / WATER_DENSITY,
-            "sensible_heat_flux_6hr": fluxes.sensible_heat,
-            "net_radiation_6hr": fluxes.net_radiation,
-            "friction_6hr": fluxes.friction,
-            "energy_fixer_6hr": torch.full((nlon, nlat), fixer, dtype=torch.float64),
+        return {
+            "temperature": _array(fields.temperature),
+            "u_component_of_wind": _array(fields.u),
+            "v_component_of_wind": _array(fields.v),
+            "specific_humidity": _array(humidity),
+            "geopotential": _array(virtual @ dynamics.geopotential),
+            "surface_pressure": _array(fields.surface_pressure[..., 0]),
         }
-        return {name: field.permute(*range(field.ndim)[::-1]).float().numpy() for name, field in arrays.items()}
+
+    def sample(self, fluxes: Fluxes, fixer: float) -> dict[str, np.ndarray]:
+        """The present state, its forcing, and the fluxes accumulated since the last sample."""
+        grid = self.dynamics.sphere.grid
+        water = self.physics.sea_surface_temperature(self.time)[:, None]
+        return self.atmosphere() | {
+            "sea_surface_temperature": np.broadcast_to(water, grid.shape).astype(np.float32),
+            "toa_incident_solar_radiation": self.physics.sunlight(self.time)[0].astype(np.float32),
+            "total_precipitation_6hr": _array(fluxes.precipitation / WATER_DENSITY),
+            "evaporation_6hr": _array(fluxes.evaporation / WATER_DENSITY),
+            "sensible_heat_flux_6hr": _array(fluxes.sensible_heat),
+            "net_radiation_6hr": _array(fluxes.net_radiation),
+            "friction_6hr": _array(fluxes.friction),
+            "energy_fixer_6hr": np.full(grid.shape, fixer, dtype=np.float32),
+        }
+
+
+def _array(field: Tensor) -> np.ndarray:
+    """(lon, lat[, level]) -> ([level,] lat, lon), float32."""
+    return field.permute(*range(field.ndim)[::-1]).float().contiguous().numpy()

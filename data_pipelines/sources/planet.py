@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
@@ -25,7 +26,10 @@ import xarray as xr
 from emulators.constants import GRAVITY, LATENT_HEAT_VAPORISATION
 from emulators.grid import LatLonGrid, gaussian_grid
 
-EDITION = 1  # of the equations: a new one makes new data
+if TYPE_CHECKING:
+    from data_pipelines.simulation import Simulation
+
+EDITION = 2  # of the equations: a new one makes new data
 INTERVAL = np.timedelta64(6, "h")
 GAP_DAYS = 10  # between trajectories
 CHUNK = 20  # samples
@@ -57,7 +61,12 @@ VARIABLES = {
     "sensible_heat_flux_6hr": (SURFACE, "J m**-2", "", "Sensible heat from the surface in the 6 hours before"),
     "net_radiation_6hr": (SURFACE, "J m**-2", "", "Radiative heating of the column in the 6 hours before"),
     "friction_6hr": (SURFACE, "J m**-2", "", "Kinetic energy gained by friction in the 6 hours before (negative)"),
-    "energy_fixer_6hr": (SURFACE, "J m**-2", "", "Energy given back for truncation errors in the 6 hours before"),
+    "energy_fixer_6hr": (
+        SURFACE,
+        "J m**-2",
+        "",
+        "Numerical energy loss undone in the 6 hours before; no term of the budget",
+    ),
 }
 
 Progress = Callable[[str, float], None]
@@ -177,6 +186,32 @@ class Planet:
             raise FileNotFoundError(f"The planet's data are not made yet: no {self.path}. Call prepare() first.")
         return xr.open_zarr(self.path, consolidated=False, chunks=None)[list(VARIABLES)]
 
+    def predictability(self, *, cases: int = 6, days: int = 15, perturbation: float = 0.1) -> xr.Dataset:
+        """RMSE of identical twins, of persistence, and the climatological spread: see `predictability.twin_growth`."""
+        from data_pipelines.predictability import twin_growth
+        from data_pipelines.simulation import one_thread
+
+        steps = 360 // self.timestep_minutes
+        with one_thread():
+            simulation = self._simulation(0)
+            for _ in simulation.samples(4 * self.spinup_days, steps):
+                pass
+            growth = twin_growth(simulation, steps, cases=cases, days=days, perturbation=perturbation, seed=self.seed)
+        return growth.assign_coords(level=self.template().level)
+
+    def _simulation(self, trajectory: int) -> Simulation:
+        """A trajectory before its spin-up."""
+        from data_pipelines.simulation import Simulation
+
+        return Simulation(
+            self.grid,
+            self.truncation,
+            half_levels(self.levels),
+            60 * self.timestep_minutes,
+            self.times(trajectory)[0] - np.timedelta64(self.spinup_days, "D"),
+            seed=self.seed + trajectory,
+        )
+
     @property
     def _chunk(self) -> int:
         return math.gcd(4 * self.days, CHUNK)
@@ -197,7 +232,7 @@ class Planet:
                 dtype="float32",
                 chunks=(self._chunk, *variable.shape[1:]),
                 fill_value=float("nan"),
-                dimension_names=variable.dims,
+                dimension_names=VARIABLES[name][0],
                 attributes=variable.attrs,
             )
 
@@ -231,38 +266,24 @@ class Planet:
 
 def _run(planet: Planet, trajectory: int, folder: Path, report: Callable[[float], None]) -> None:
     """Simulate one trajectory on one thread and write it into the store under `folder`, a chunk at a time."""
-    import torch
     import zarr
 
-    from data_pipelines.simulation import Simulation
+    from data_pipelines.simulation import one_thread
 
     arrays = {name: array for name, array in zarr.open_group(folder, mode="r+").arrays() if name in VARIABLES}
-    size, first = planet._chunk, planet.times(trajectory)[0]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.no_grad():
-            simulation = Simulation(
-                planet.grid,
-                planet.truncation,
-                half_levels(planet.levels),
-                60 * planet.timestep_minutes,
-                first - np.timedelta64(planet.spinup_days, "D"),
-                seed=planet.seed + trajectory,
-            )
-            steps = 360 // planet.timestep_minutes
-            for index, _ in enumerate(simulation.samples(4 * planet.spinup_days - 1, steps), start=1):
-                if index % size == 0:
-                    report(size / 4)
-            samples = simulation.samples(4 * planet.days, steps)
-            for start in range(trajectory * 4 * planet.days, (trajectory + 1) * 4 * planet.days, size):
-                chunk = list(islice(samples, size))
-                _check(chunk, planet)
-                for name, array in arrays.items():
-                    array[start : start + size] = np.stack([sample[name] for sample in chunk])
+    size, steps = planet._chunk, 360 // planet.timestep_minutes
+    with one_thread():
+        simulation = planet._simulation(trajectory)
+        for index, _ in enumerate(simulation.samples(4 * planet.spinup_days - 1, steps), start=1):
+            if index % size == 0:
                 report(size / 4)
-    finally:
-        torch.set_num_threads(threads)
+        samples = simulation.samples(4 * planet.days, steps)
+        for start in range(trajectory * 4 * planet.days, (trajectory + 1) * 4 * planet.days, size):
+            chunk = list(islice(samples, size))
+            _check(chunk, planet)
+            for name, array in arrays.items():
+                array[start : start + size] = np.stack([sample[name] for sample in chunk])
+            report(size / 4)
 
 
 def _check(chunk: list[dict[str, np.ndarray]], planet: Planet) -> None:

@@ -47,10 +47,10 @@ class Sun(NamedTuple):
 
     declination: np.ndarray
     distance_factor: np.ndarray
-    equation_of_time: np.ndarray
+    equation_of_time: np.ndarray | np.datetime64
 
 
-def sun(time: np.ndarray, orbit: Orbit = EARTH) -> Sun:
+def sun(time: np.ndarray | np.datetime64, orbit: Orbit = EARTH) -> Sun:
     """The sun at `time` (datetime64, UTC)."""
     days = (np.asarray(time, dtype="datetime64[s]") - J2000) / np.timedelta64(86400, "s")
     e, obliquity = orbit.eccentricity, np.deg2rad(orbit.obliquity)
@@ -73,7 +73,7 @@ def sun(time: np.ndarray, orbit: Orbit = EARTH) -> Sun:
 
 
 def insolation(
-    time: np.ndarray,
+    time: np.ndarray | np.datetime64,
     latitude: np.ndarray,
     longitude: np.ndarray,
     *,
@@ -96,7 +96,7 @@ def insolation(
 
 
 def daily_mean_insolation(
-    time: np.ndarray, latitude: np.ndarray, *, orbit: Orbit = EARTH, solar_constant: float = SOLAR_CONSTANT
+    time: np.ndarray | np.datetime64, latitude: np.ndarray, *, orbit: Orbit = EARTH, solar_constant: float = SOLAR_CONSTANT
 ) -> np.ndarray:
     """Mean over one turn of the planet with the sun as it stands at `time`, in W m-2, shape (*time.shape, lat).
 
