@@ -19,8 +19,11 @@ from emul.console import bar, console
 from emulators.training import Training
 
 
-class Preempted(Exception):
-    """A training was asked to stop and has saved its state; the same command goes on from there."""
+class Preempted(SystemExit):
+    """A training was asked to stop and has saved its state; the process ends with the code of SIGTERM."""
+
+    def __init__(self) -> None:
+        super().__init__(128 + signal.SIGTERM)
 
 
 class PlainCheckpoints(CheckpointIO):
@@ -61,7 +64,9 @@ class Checkpoints(pl.Callback):
         if due or late or self.signalled:
             self.save(trainer)
         if self.signalled:
-            raise Preempted(f"Stopped at step {step} as asked; the same command goes on from there.")
+            self.signalled = False
+            console().print(f"Stopped at step {step} as asked; the same command goes on from there.")
+            raise Preempted
 
     def on_validation_end(self, trainer: pl.Trainer, module: Training) -> None:
         if trainer.is_global_zero:
@@ -75,10 +80,7 @@ class Checkpoints(pl.Callback):
     def keep(self, module: Training) -> None:
         """Both checkpoints of a network that was solved, not descended."""
         self.keep_best(module)
-        checkpoints.save(self.folder / "last.ckpt", {"emul": {**module.portable(), "finished": True}})
-
-    def on_train_end(self, trainer: pl.Trainer, module: Training) -> None:
-        self.save(trainer)
+        checkpoints.save(self.folder / "last.ckpt", {"emul": module.portable()})
 
     def save(self, trainer: pl.Trainer) -> None:
         trainer.save_checkpoint(self.folder / "last.ckpt")

@@ -184,9 +184,11 @@ def run(
         callbacks=[keeper, Pace(batches, plan.batch_size)],
     )
     trainer.fit(module, batches, validation, ckpt_path=target / "checkpoints" / "last.ckpt" if saved else None)
-    if plan.steps % plan.validate_every and trainer.is_global_zero:
+    if plan.steps % plan.validate_every:
         validate(module, validation)
-        keeper.keep_best(module)
+        if trainer.is_global_zero:
+            keeper.keep_best(module)
+    keeper.save(trainer)
 
 
 def validation_batches(archive: Archive, period: Sequence[str], plan: Plan) -> InOrder:
@@ -201,6 +203,7 @@ def solve(module: Training, archive: Archive, period: Sequence[str], validation:
     """Closed-form networks: one pass over the training split, then one validation."""
     if hasattr(module.step.network, "fit"):
         fit(module.step, InOrder(Windows(archive, period), module.plan.batch_size))
+    module.solved = True
     if module.averages is not None:
         module.averages.load_state_dict(module.step.state_dict())
     validate(module, validation)

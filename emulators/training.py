@@ -107,7 +107,7 @@ class Training(pl.LightningModule):
         self.averages = copy.deepcopy(step).requires_grad_(False).eval() if plan.ema else None
         self.best = float("inf")
         self.validation: dict[str, float] = {}
-        self._averaged_at = 0
+        self.solved = False  # in closed form, without descent
 
     def configure_optimizers(self) -> dict:
         optimizer = self.optimizer(self.step)
@@ -125,11 +125,12 @@ class Training(pl.LightningModule):
         self.parts = {"loss": loss.detach(), **parts}
         return loss
 
-    def on_train_batch_end(self, outputs: Any, batch: Window, batch_idx: int) -> None:
-        if self.averages is None or self.global_step == self._averaged_at:
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        if self.averages is None:
             return
-        self._averaged_at = self.global_step
-        decay = min(self.plan.ema or 0.0, (1 + self.global_step) / (10 + self.global_step))
+        done = self.global_step + 1
+        decay = min(self.plan.ema or 0.0, (1 + done) / (10 + done))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.averages.parameters()), list(self.step.parameters()), 1.0 - decay)
             for average, buffer in zip(self.averages.buffers(), self.step.buffers(), strict=True):
@@ -166,7 +167,6 @@ class Training(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.best = checkpoint["emul"]["best"]
         self.validation = checkpoint["emul"]["validation"]
-        self._averaged_at = checkpoint["emul"]["step"]
 
     def portable(self) -> dict[str, Any]:
         """All that forecasting needs: the card, the weights, where the training stands."""
@@ -175,7 +175,7 @@ class Training(pl.LightningModule):
             **self.card,
             "weights": self.forecaster.state_dict(),
             "step": step,
-            "finished": step >= self.plan.steps,
+            "finished": self.solved or step >= self.plan.steps,
             "validation": dict(self.validation),
             "best": self.best,
         }

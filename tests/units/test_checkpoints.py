@@ -43,7 +43,8 @@ def test_a_kill_during_a_write_leaves_a_whole_file(tmp_path):
     path = tmp_path / "last.ckpt"
     code = (
         "import sys, itertools, torch; from data_pipelines import checkpoints\n"
-        "for n in itertools.count(): checkpoints.save(sys.argv[1], {'emul': {'format': 1, 'n': n, 'w': torch.full((2**22,), float(n))}})"
+        "for n in itertools.count():\n"
+        "    checkpoints.save(sys.argv[1], {'emul': {'format': 1, 'n': n, 'w': torch.full((2**22,), float(n))}})"
     )
     for wait in (0.05, 0.13, 0.21):
         process = subprocess.Popen([sys.executable, "-c", code, str(path)])
