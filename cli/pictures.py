@@ -112,6 +112,7 @@ def _heat(axis, values, texts, rows, leads, scores, title):
                 va="center",
                 fontsize=7.5,
                 color="white" if strong else INK,
+                in_layout=False,
             )
     return drawn
 

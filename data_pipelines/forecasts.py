@@ -188,5 +188,7 @@ class ClimatologyFile:
                 f"The climatology {self.origin} has no field for {times[wrong[0]]}: it holds hours "
                 f"{', '.join(map(str, self.hours))} of days {self.days.min()} to {self.days.max()} of the year."
             )
-        chosen = self.dataset.isel(hour=xr.DataArray(rows, dims="time"), dayofyear=xr.DataArray(columns, dims="time"))
-        return torch.from_numpy(stacked(chosen, self.variables, ("time",)))
+        hours, row = np.unique(rows, return_inverse=True)
+        days, column = np.unique(columns, return_inverse=True)
+        block = stacked(self.dataset.isel(hour=hours, dayofyear=days), self.variables, ("hour", "dayofyear"))
+        return torch.from_numpy(block[row, column])
