@@ -90,7 +90,7 @@ class Planet:
         spinup_days: int = 60,
         truncation: int = 21,
         levels: int = 8,
-        timestep_minutes: int = 60,
+        timestep_minutes: int = 90,
         start: str = "2001-01-01",
     ) -> None:
         numbers = {
@@ -105,7 +105,7 @@ class Planet:
         if wrong:
             raise ValueError(f"The planet's {', '.join(wrong)} must be at least 1; got {wrong}.")
         if 360 % timestep_minutes:
-            raise ValueError(f"timestep_minutes must divide 6 hours; got {timestep_minutes}. Try 60 or 30.")
+            raise ValueError(f"timestep_minutes must divide 6 hours; got {timestep_minutes}. Try 90 or 60.")
         self.splits = {name: list(period) for name, period in splits.items()}
         self.days, self.trajectories, self.spinup_days = days, trajectories, spinup_days
         self.truncation, self.levels, self.timestep_minutes = truncation, levels, timestep_minutes
@@ -257,7 +257,7 @@ class Planet:
             queue = manager.Queue()
             tasks = [(self, trajectory, folder, queue.put) for trajectory in range(self.trajectories)]
             result = pool.starmap_async(_run, tasks, chunksize=1)
-            while not result.ready():
+            while not (result.ready() and queue.empty()):
                 result.wait(0.2)
                 while not queue.empty():
                     report(queue.get())
@@ -275,8 +275,9 @@ def _run(planet: Planet, trajectory: int, folder: Path, report: Callable[[float]
     with one_thread():
         simulation = planet._simulation(trajectory)
         for index, _ in enumerate(simulation.samples(4 * planet.spinup_days - 1, steps), start=1):
-            if index % size == 0:
-                report(size / 4)
+            if index % 4 == 0:
+                report(1.0)
+        report(1.0)
         samples = simulation.samples(4 * planet.days, steps)
         for start in range(trajectory * 4 * planet.days, (trajectory + 1) * 4 * planet.days, size):
             chunk = list(islice(samples, size))

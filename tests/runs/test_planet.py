@@ -1,0 +1,208 @@
+"""The embedded planet as a store: its layout, its budgets, its repeatability, and what a killed run leaves behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from data_pipelines.sources import planet as source
+from data_pipelines.sources.planet import VARIABLES, Planet
+from emulators.constants import GRAVITY, HEAT_CAPACITY_DRY, LATENT_HEAT_VAPORISATION, WATER_DENSITY
+from emulators.grid import LatLonGrid
+from emulators.physics.insolation import insolation
+
+SPLITS = {"train": ["2001-01-01", "2001-01-03"], "validation": ["2001-01-04"] * 2, "test": ["2001-01-05"] * 2}
+TINY = {
+    "splits": SPLITS,
+    "days": 5,
+    "trajectories": 2,
+    "spinup_days": 1,
+    "truncation": 10,
+    "levels": 4,
+    "timestep_minutes": 120,
+}
+CONFIGS = Path(__file__).parents[2] / "conf" / "data"
+
+
+@pytest.fixture(scope="module")
+def planet(tmp_path_factory):
+    planet = Planet(**TINY, folder=str(tmp_path_factory.mktemp("planet")))
+    planet.prepare()
+    return planet
+
+
+@pytest.fixture(scope="module")
+def dataset(planet):
+    return planet.dataset().load()
+
+
+def test_layout_is_weatherbench2s(planet, dataset):
+    template = planet.template()
+    assert list(dataset) == list(template) == list(VARIABLES)
+    assert dataset["temperature"].dims == ("time", "level", "latitude", "longitude")
+    assert dataset["surface_pressure"].dims == ("time", "latitude", "longitude")
+    for name in template.variables:
+        assert dataset[name].shape == template[name].shape, name
+        assert dataset[name].dtype == template[name].dtype, name
+        assert dataset[name].attrs == template[name].attrs, name
+    for name in ("time", "level", "latitude", "longitude"):
+        np.testing.assert_array_equal(dataset[name], template[name])
+    assert dataset.attrs == template.attrs
+    assert all(field.dtype == np.float32 and np.isfinite(field).all() for field in dataset.values())
+    assert LatLonGrid(dataset.latitude.values, dataset.longitude.values).kind == "gaussian"
+    assert dataset.attrs["vertical_kind"] == "sigma"
+    half = np.array(dataset.attrs["vertical_b"])
+    np.testing.assert_allclose(dataset.level, 500.0 * (half[1:] + half[:-1]), atol=0.01)
+
+
+def test_trajectories_are_segments_with_a_gap_between_them(dataset):
+    steps = np.diff(dataset.time.values) / np.timedelta64(1, "h")
+    assert dataset.sizes["time"] == 40
+    assert (np.delete(steps, 19) == 6.0).all()
+    assert steps[19] > 24.0
+    assert not np.allclose(dataset.temperature[0], dataset.temperature[20], atol=1.0)
+
+
+def test_budgets_close_in_the_stored_numbers(dataset):
+    grid = LatLonGrid(dataset.latitude.values, dataset.longitude.values)
+    segment = dataset.isel(time=slice(20)).astype(np.float64)
+    weights = grid.weights / grid.weights.size
+    mass = segment.surface_pressure.values / GRAVITY
+    thickness = np.diff(dataset.attrs["vertical_b"])[:, None, None]
+
+    def mean(field):
+        return (field * weights).sum(axis=(-2, -1))
+
+    def column(field):
+        return mean((field * thickness).sum(axis=1) * mass)
+
+    assert np.ptp(mean(mass)) / mean(mass).mean() < 3e-7
+    rain, evaporation = (
+        WATER_DENSITY * mean(segment[name].values) for name in ("total_precipitation_6hr", "evaporation_6hr")
+    )
+    residual = np.diff(column(segment.specific_humidity.values)) - (evaporation - rain)[1:]
+    assert np.sqrt(np.mean(residual**2)) < 1e-5 * rain.mean()
+    kinetic = 0.5 * (segment.u_component_of_wind.values**2 + segment.v_component_of_wind.values**2)
+    energy = column(HEAT_CAPACITY_DRY * segment.temperature.values + kinetic)
+    names = ("sensible_heat_flux_6hr", "net_radiation_6hr", "friction_6hr")
+    sources = sum(mean(segment[name].values) for name in names) + LATENT_HEAT_VAPORISATION * rain
+    assert np.sqrt(np.mean((np.diff(energy) - sources[1:]) ** 2)) / 21600.0 < 0.05  # W m-2
+
+
+def test_forcing_follows_the_calendar(dataset):
+    light = insolation(dataset.time.values, dataset.latitude.values, dataset.longitude.values)
+    np.testing.assert_array_equal(dataset.toa_incident_solar_radiation, light.astype(np.float32))
+    water = dataset.sea_surface_temperature
+    assert float(water.std("longitude").max()) == 0.0
+    assert 299.0 < float(water.max()) < 301.0
+
+
+@pytest.mark.slow
+def test_same_seed_same_weather_whatever_the_processes(planet, dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(source, "SMALL", 0)
+    monkeypatch.setattr(source, "_cores", lambda: 2)
+    shares = []
+    again = Planet(**TINY, folder=str(tmp_path))
+    again.prepare(lambda label, share: shares.append(share))
+    assert again.path.name == planet.path.name
+    assert again.dataset().identical(dataset)
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1.0)
+
+
+def test_every_setting_makes_a_planet_of_its_own(planet, dataset, tmp_path):
+    other = Planet(**TINY | {"trajectories": 1, "days": 1}, seed=5, folder=str(tmp_path))
+    other.prepare()
+    assert not np.allclose(other.dataset().temperature[0], dataset.temperature[0], atol=0.5)
+    changes = {"days": 6, "trajectories": 1, "spinup_days": 2, "truncation": 8, "levels": 3, "timestep_minutes": 60}
+    names = {Planet(**TINY | {key: value}).path.name for key, value in changes.items()}
+    names |= {Planet(**TINY, seed=1).path.name, Planet(**TINY, start="1999-01-01").path.name, planet.path.name}
+    assert len(names) == 9
+    template = Planet(**TINY | {"truncation": 8, "levels": 3, "days": 6, "start": "1999-01-01"}).template()
+    assert dict(template.sizes) == {"time": 48, "level": 3, "latitude": 14, "longitude": 28}
+    assert template.time.values[0] == np.datetime64("1999-01-01")
+
+
+def test_cache_is_the_users_unless_a_folder_is_given(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert Planet(**TINY).path.parent == tmp_path / "emul"
+    assert Planet(**TINY, folder=str(tmp_path / "here")).path.parent == tmp_path / "here"
+    assert Planet(**TINY).splits == SPLITS
+
+
+def test_interrupted_run_leaves_nothing_that_looks_whole(tmp_path):
+    planet = Planet(**TINY, folder=str(tmp_path))
+
+    def interrupt(label, share):
+        if share > 0.5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        planet.prepare(interrupt)
+    with pytest.raises(FileNotFoundError, match="not made yet"):
+        planet.dataset()
+    assert not list(tmp_path.glob("*.zarr*"))
+    assert not list(tmp_path.glob("*.partial*"))
+
+
+@pytest.mark.slow
+def test_killed_run_is_begun_anew(planet, dataset, tmp_path):
+    script = (
+        "import os, signal, sys; from data_pipelines.sources.planet import Planet\n"
+        f"Planet(**{TINY!r}, folder=sys.argv[1]).prepare("
+        "lambda label, share: share > 0.5 and os.kill(os.getpid(), signal.SIGKILL))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    again = Planet(**TINY, folder=str(tmp_path))
+    assert list(tmp_path.glob("*.partial-*"))
+    assert not again.path.exists()
+    again.prepare()
+    assert again.dataset().identical(dataset)
+    assert not list(tmp_path.glob("*.partial-*"))
+    written = os.stat(again.path).st_mtime_ns
+    time.sleep(0.01)
+    again.prepare()  # what is there is kept
+    assert os.stat(again.path).st_mtime_ns == written
+
+
+def test_settings_that_cannot_work_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="must divide 6 hours; got 50"):
+        Planet(**TINY | {"timestep_minutes": 50})
+    with pytest.raises(ValueError, match="days must be at least 1"):
+        Planet(**TINY | {"days": 0})
+    hasty = Planet(**TINY | {"truncation": 21, "timestep_minutes": 360, "trajectories": 1}, folder=str(tmp_path))
+    with pytest.raises(ValueError, match="choose a shorter timestep_minutes"):
+        hasty.prepare()
+
+
+def test_twins_part_but_slower_than_the_weather_changes(planet):
+    growth = planet.predictability(cases=2, days=2, perturbation=0.05)
+    assert growth["temperature"].dims == ("source", "lead_time", "level")
+    assert growth["surface_pressure"].dims == ("source", "lead_time")
+    assert growth.sizes == {"source": 3, "lead_time": 8, "level": 4}
+    error = growth["temperature"].sel(level=growth.level[2])
+    assert (error.sel(source="twin") < 0.3 * error.sel(source="persistence")).all()
+    assert float(error.sel(source="twin")[0]) < 0.05
+    assert float(error.sel(source="climatology").std()) < 1e-12
+
+
+@pytest.mark.parametrize("name", ["planet", "planet_tiny"])
+def test_shipped_splits_lie_apart_on_dates_that_exist(name):
+    settings = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    settings.pop("_target_")
+    planet = Planet(**settings)
+    times = planet.template().time.values
+    periods = [np.array(planet.splits[split], dtype="datetime64[s]") for split in ("train", "validation", "test")]
+    for start, end in periods:
+        assert start in times
+        assert end in times
+    for before, after in pairwise(periods):
+        assert after[0] - before[1] > np.timedelta64(2, "D")
