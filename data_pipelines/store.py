@@ -14,7 +14,7 @@ import xarray as xr
 
 from data_pipelines.calendars import refuse_disorder
 from data_pipelines.classic import expected_bytes
-from data_pipelines.conventions import canonical
+from data_pipelines.conventions import COORDINATES, canonical
 from data_pipelines.derived import DERIVED
 from data_pipelines.worlds import duration, duration_text, nearest
 
@@ -28,6 +28,7 @@ ANONYMOUS: dict[str, dict[str, Any]] = {
     "az": {"anon": True},
     "abfs": {"anon": True},
 }
+JOINED_TIMES = 32
 DAMAGED = "it is damaged, incomplete or of another kind; fetch it again"
 
 
@@ -62,7 +63,6 @@ def open_files(
 ) -> list[xr.Dataset]:
     """The datasets at `path` as they are, times undecoded, each with its file in the attribute `origin`."""
     names = _names(path)
-    lazily_joined = len(names) > 1 or None
     found: list[xr.Dataset] = []
     for name in names:
         kind = engine or _kind(name)
@@ -70,8 +70,10 @@ def open_files(
             raise ValueError(f"engine is one of {', '.join(_OPENERS)}; got '{kind}'.")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            opened = _OPENERS[kind](name, {} if lazily_joined else None, storage_options, filter)
+            opened = _OPENERS[kind](name, storage_options, filter)
         found.extend(dataset.assign_attrs(origin=name) for dataset in opened)
+    if len(found) > 1:  # joining must not read: arrays in chunks of some times wait until asked
+        found = [ds.chunk({d: JOINED_TIMES for d in ds.dims if d in COORDINATES["time"]}) for ds in found]
     return found
 
 
@@ -135,15 +137,13 @@ def _kind(name: str) -> str:
     return "grib" if name.lower().endswith(GRIB_SUFFIXES) else "netcdf"
 
 
-def _open_zarr(name: str, chunks: Any, options: Mapping[str, Any] | None, _: Any) -> list[xr.Dataset]:
+def _open_zarr(name: str, options: Mapping[str, Any] | None, _: Any) -> list[xr.Dataset]:
     if "://" not in name and "::" not in name and not _has_zarr(Path(name)):
         raise FileNotFoundError(f"{name} holds no Zarr store (no zarr.json, .zgroup or .zmetadata in it).")
     if options is None:
         options = ANONYMOUS.get(name.split("://")[0]) if "::" not in name else None
     try:
-        return [
-            xr.open_zarr(name, chunks=chunks, decode_times=False, storage_options=dict(options) if options else None)
-        ]
+        return [xr.open_zarr(name, chunks=None, decode_times=False, storage_options=dict(options) if options else None)]
     except FileNotFoundError as error:
         raise FileNotFoundError(f"No Zarr store at {name} ({_brief(error)}).") from error
     except ImportError as error:
@@ -158,10 +158,10 @@ def _has_zarr(path: Path) -> bool:
     return any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata"))
 
 
-def _open_netcdf(name: str, chunks: Any, _: Any, __: Any) -> list[xr.Dataset]:
+def _open_netcdf(name: str, _: Any, __: Any) -> list[xr.Dataset]:
     try:
         expected, size = expected_bytes(name), Path(name).stat().st_size
-        opened = xr.open_dataset(name, engine="netcdf4", chunks=chunks, decode_times=False)
+        opened = xr.open_dataset(name, engine="netcdf4", chunks=None, decode_times=False)
     except Exception as error:
         raise ValueError(f"Cannot open {name} as NetCDF ({_brief(error)}); {DAMAGED}.") from error
     if expected is not None and size < expected:
@@ -171,14 +171,14 @@ def _open_netcdf(name: str, chunks: Any, _: Any, __: Any) -> list[xr.Dataset]:
     return [opened]
 
 
-def _open_grib(name: str, chunks: Any, _: Any, keys: Mapping[str, Any] | None) -> list[xr.Dataset]:
+def _open_grib(name: str, _: Any, keys: Mapping[str, Any] | None) -> list[xr.Dataset]:
     try:
         import cfgrib
     except (ImportError, RuntimeError) as error:
         raise ValueError(f"Reading {name} needs cfgrib and eccodes: pip install 'emul[grib]'.") from error
     arguments = {"indexpath": "", "filter_by_keys": dict(keys or {}), "errors": "raise"}
     try:
-        parts = cfgrib.open_datasets(name, backend_kwargs=arguments, decode_times=False, chunks=chunks)
+        parts = cfgrib.open_datasets(name, backend_kwargs=arguments, decode_times=False, chunks=None)
     except Exception as error:
         raise ValueError(f"Cannot open {name} as GRIB ({_brief(error)}); {DAMAGED}.") from error
     if not any(part.data_vars for part in parts):
