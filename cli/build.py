@@ -25,6 +25,7 @@ from emul.folders import conf_folder
 from emul.overrides import diagnosed, key_of, plain_mapping
 from emul.signatures import tree_faults
 
+PRIMARY = {"run": "train", "check": "train"}  # verbs that read the configuration of another
 # What Hydra would do by itself and a run does not want: log files, copies of the configuration, dated folders.
 BARE_LIST = re.compile(r"^((?:\w+\.)*init)=([^\[{('\"]*,.*)$")  # initial times in a row are a list, not a sweep
 QUIET = {
@@ -61,21 +62,24 @@ def _composer(verb: str, folder: str | Path | None = None) -> Iterator[Callable[
     """A function from overrides to the configuration of one verb; Hydra's global state is left as it was found."""
     import hydra
 
-    before = HydraConfig.instance().cfg
+    from hydra.core.global_hydra import GlobalHydra
+
+    before, outer = HydraConfig.instance().cfg, GlobalHydra.instance().hydra
     beside = [] if folder is None else [f"hydra.searchpath=[file://{Path(folder).resolve()}]"]
 
     def composed(overrides: list[str]) -> DictConfig:
-        config = hydra.compose(verb, [*beside, *overrides], return_hydra_config=True)
+        config = hydra.compose(PRIMARY.get(verb, verb), [*beside, *overrides], return_hydra_config=True)
         HydraConfig.instance().set_config(config)  # for ${hydra:...}
         plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         OmegaConf.set_struct(plain, True)
         return plain
 
+    GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
             yield composed
     finally:
-        HydraConfig.instance().cfg = before
+        HydraConfig.instance().cfg, GlobalHydra.instance().hydra = before, outer
 
 
 def resolved(config: DictConfig) -> DictConfig:
@@ -192,7 +196,7 @@ def _run(verb: str, overrides: list[str], flags: list[str], task: Callable[[Dict
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors are raised, not printed
     sys.argv = [whole[0], *overrides, *quiet, *flags]
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=verb)(job)()
+        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=PRIMARY.get(verb, verb))(job)()
     finally:
         sys.argv = whole
         if before is None:

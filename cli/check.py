@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
     from emul.console import show_findings, warn
 
     try:
-        return run_with_hydra("train", arguments, check)
+        return run_with_hydra("check", arguments, check)
     except Faults as error:
         found = list(error.findings)
         if error.rest is not None:

@@ -46,7 +46,7 @@ def header(title: str, lines: Iterable[str] = ()) -> None:
         return
     console().print(escape(title), style="bold")
     for line in lines:
-        console().print(f"  {escape(line)}")
+        console().print(f"  {escape(line)}", soft_wrap=True)
 
 
 def plan(title: str, rows: Mapping[str, Any]) -> None:

@@ -194,6 +194,7 @@ def test_run_with_hydra_restores_the_command_line_and_makes_no_folder(tmp_path, 
     seen = []
 
     def task(config):
+        assert compose("forecast", ["run=x"]).run == "x", "other verbs are composed inside a task"
         seen.append((config.seed, config.training.clip, config.name, list(sys.argv)))
         return 3
 

@@ -32,7 +32,8 @@ def test_everything_wrong_is_told_at_once(capsys):
         [
             "check", *TINY, "bogus.lr=1", "step.output=residul", "optimizer.learning_rate=1", "loss.mse.p=0.5",
             "model.embed=7.5", "training.batch_size=0",
-            "variables.prognostic=[temprature,{u_component_of_wind:[500,1]}]", "data.splits.test=['1990-01-01','1991-01-01']",
+            "variables.prognostic=[temprature,{u_component_of_wind:[500,1]}]",
+            "data.splits.test=['1990-01-01','1991-01-01']",
         ]
     )  # fmt: skip
     assert code == 2

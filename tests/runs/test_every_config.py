@@ -1,0 +1,53 @@
+"""Every shipped option that a training is made of trains two steps on a few days of a coarse planet."""
+
+import csv
+import math
+
+import pytest
+import torch
+
+from data_pipelines import checkpoints
+from emul.build import compose
+from emul.folders import options_of
+from emul.runs import open_run
+from emul.train import train
+
+SMALL = ["data=planet_tiny", "hardware=debug"]
+TINY = ["model=sfno", "model.embed=8", "model.layers=1"]
+LISTED = {"loss", "constraint"}
+GROUPS = ("model", "objective", "loss", "constraint", "optimizer", "schedule", "experiment", "hardware")
+OPTIONS = [(group, option) for group in GROUPS for option in options_of(group)]
+
+
+def overrides(group: str, option: str) -> list[str]:
+    chosen = f"{group}=[{option}]" if group in LISTED else f"{group}={option}"
+    shape = [] if group in ("model", "experiment") else TINY
+    steps = [
+        "training.steps=2",
+        "training.batch_size=2",
+        "training.validation_cases=2",
+        "training.validation_lead=1",
+        "training.log_every=1",
+    ]
+    return [*SMALL[: 1 if group == "hardware" else 2], *shape, chosen, *(steps if group == "hardware" else [])]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=[f"{group}/{option}" for group, option in OPTIONS])
+def test_trains_two_steps(group, option, tmp_path):
+    if option == "gpu" and not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device here")
+    folder = train(compose("train", [*overrides(group, option), f"output={tmp_path}", "name=x"]))
+    saved = checkpoints.load(folder / "checkpoints" / "last.ckpt")["emul"]
+    assert saved["finished"]
+    assert all(value.isfinite().all() for value in saved["weights"].values() if value.is_floating_point())
+    log = folder / "metrics.csv"
+    if not log.exists():
+        assert not any(parameter.requires_grad for parameter in open_run(folder).step.parameters()), (
+            "what descends logs"
+        )
+        return
+    with log.open() as file:
+        losses = [float(row["loss"]) for row in csv.DictReader(file) if row.get("loss")]
+    assert losses
+    assert all(map(math.isfinite, losses))

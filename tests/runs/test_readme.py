@@ -1,0 +1,67 @@
+"""Every command in README.md is one that works: its verb exists, its keys compose, and the cheap ones run."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from emul.build import compose, refuse_early
+from emul.main import main
+from emul.verbs import LISTS, find
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").is_file() else ""
+
+
+def commands(text: str) -> list[str]:
+    """The commands of the fenced shell blocks; lines that end in a backslash are joined, comments left out."""
+    found = []
+    for block in re.findall(r"^```(?:bash|sh|shell|console)\n(.*?)^```", text, re.M | re.S):
+        for line in block.replace("\\\n", " ").splitlines():
+            command = shlex.join(shlex.split(line, comments=True)).removeprefix("'$' ").strip()
+            if command:
+                found.append(command)
+    return found
+
+
+COMMANDS = commands(README)
+EMUL = [c for c in COMMANDS if shlex.split(c)[0].rpartition("/")[2] == "emul"]
+MAKE = [c for c in COMMANDS if shlex.split(c)[0] == "make"]
+
+
+def test_readme_shows_the_road() -> None:
+    verbs = {shlex.split(command)[1] for command in EMUL}
+    assert {"train", "forecast", "eval", "check"} <= verbs
+    assert "make demo" in COMMANDS
+
+
+@pytest.mark.parametrize("command", MAKE)
+def test_make(command: str) -> None:
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    assert shlex.split(command)[1] in targets
+
+
+@pytest.mark.parametrize("command", EMUL)
+def test_emul(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    name, *arguments = shlex.split(command)[1:]
+    if name.startswith("-"):
+        assert main([name]) == 0
+        return
+    verb = find(name)
+    assert verb is not None, f"there is no verb {name}"
+    if verb.name in LISTS or verb.name in ("completion", "version") or "--help" in arguments:
+        assert main([name, *arguments]) == 0
+        assert capsys.readouterr().out
+    elif verb.composes:
+        refuse_early(name, verb.spelled(arguments))
+    elif verb.name == "check":
+        compose("check", arguments)
+    elif verb.name == "data":
+        assert arguments[0] in ("make", "inspect")
+        compose("train", [a for a in arguments[1:] if "=" in a and "://" not in a.partition("=")[0]])
+
+
+def test_commands_are_found_in_shell_blocks() -> None:
+    text = "```bash\nmake demo   # all of it\nemul train \\\n  model=unet 'loss=[mse]'\n```\n```python\nemul = 1\n```\n"
+    assert commands(text) == ["make demo", "emul train model=unet 'loss=[mse]'"]

@@ -1,0 +1,36 @@
+"""`emul run` as a user types it: the whole road, and nothing twice."""
+
+import pytest
+
+from emul.main import main
+
+ROAD = [
+    "run", "data=planet_tiny", "hardware=debug", "model.embed=8", "model.layers=1", "forecast.lead=1d",
+    "eval.maps.fields=[]", "name=road",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_whole_road_and_nothing_twice(tmp_path, capsys):
+    assert main([*ROAD, f"output={tmp_path}"]) == 0
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    names = {path.relative_to(tmp_path).as_posix() for path in made}
+    assert {
+        "train/road/config.yaml", "train/road/checkpoints/last.ckpt", "forecast/road/manifest.json",
+        "eval/road/scores.nc", "eval/road/report.html",
+    } <= names  # fmt: skip
+    text = capsys.readouterr().out
+    assert text.index("1 of 3: train") < text.index("2 of 3: forecast") < text.index("3 of 3: eval")
+
+    assert main([*ROAD, f"output={tmp_path}"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == made
+    text = capsys.readouterr().out
+    assert "is trained already" in text
+    assert "is there already" in text
+    assert "holds the scores of this forecast already" in text
+
+    (tmp_path / "eval" / "road" / "scores.nc").unlink()
+    assert main([*ROAD, f"output={tmp_path}"]) == 0
+    assert (tmp_path / "eval" / "road" / "scores.nc").exists()
+    changed = {path for path, time in made.items() if path.stat().st_mtime_ns != time}
+    assert all("eval" in path.parts for path in changed), "only what was missing is made again"
