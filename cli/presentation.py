@@ -48,10 +48,28 @@ def present(
     """Card, pictures and report of what is in `target`; whatever fails is reported and left out."""
     every = rows(scores)
     first = headline(every)
+    region = str(scores["region"].values[0])
+    attempt("the score card", show, scores, baselines, first, region)
+    if inputs.options.pictures:
+        attempt("the pictures", draw, target, inputs, cards, scores, baselines, predictability, every, first)
+    what = "scores, pictures and report" if inputs.options.pictures else "scores"
+    console().print(f"{what} are in [key]{escape(str(target))}[/]", soft_wrap=True)
+
+
+def draw(
+    target: Path,
+    inputs: Inputs,
+    cards: Cards,
+    scores: xr.Dataset,
+    baselines: xr.Dataset | None,
+    predictability: str | None,
+    every: list[Row],
+    first: list[Row],
+) -> None:
+    """The pictures and the report."""
     order = [row.variable for row in first]
     every.sort(key=lambda row: order.index(row.variable) if row.variable in order else len(order))
     region = str(scores["region"].values[0])
-    attempt("the score card", show, scores, baselines, first, region)
     others = attempt("the curves beside the forecast's", _others, baselines, predictability) or {}
     title = f"{inputs.name}: skill of the forecast, {region}"
     attempt("scorecard.png", pictures.scorecard, target / "scorecard.png", scores, baselines, every[:60], title)
@@ -74,7 +92,6 @@ def present(
         provenance=_provenance(inputs, scores),
         notes=[*inputs.notes, *_broken(scores)],
     )
-    console().print(f"scores, pictures and report are in [key]{escape(str(target))}[/]")
 
 
 def attempt(what: str, make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -194,7 +194,7 @@ def number(value: float) -> str:
     size = abs(value)
     if size != 0.0 and (size >= 1e5 or size < 1e-3):
         return f"{value:.2e}"
-    return f"{value:.0f}" if size >= 100 else f"{value:.3g}"
+    return f"{value:.0f}" if size >= 100 else f"{value:#.3g}"
 
 
 def percent(value: float) -> str:

@@ -71,7 +71,10 @@ class Reader:
         self.fields = Latest(self._fields, int(megabytes * 2**20 / field))
 
     def _fields(self, index: np.ndarray) -> np.ndarray:
-        return stacked(self.dataset.isel(time=index), self.variables, ("time",))
+        run = index.size == index[-1] - index[0] + 1  # consecutive times are read faster as a slice
+        return stacked(
+            self.dataset.isel(time=slice(index[0], index[-1] + 1) if run else index), self.variables, ("time",)
+        )
 
     def find(self, times: np.ndarray) -> np.ndarray:
         """The index of each time, -1 where it does not exist."""
@@ -184,7 +187,8 @@ def stacked(dataset: xr.Dataset, variables: VariableSet, lead: tuple[str, ...]) 
     for variable in variables:
         array = dataset[variable.name]
         if variable.levels:
-            array = array.isel(level=level_index(array["level"].values, variable.levels))
+            chosen = level_index(array["level"].values, variable.levels)
+            array = array if chosen == list(range(array.sizes["level"])) else array.isel(level=chosen)
             array = array.transpose(*lead, "level", "latitude", "longitude")
         else:
             array = array.transpose(*lead, "latitude", "longitude").expand_dims("level", len(lead))

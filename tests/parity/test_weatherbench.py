@@ -27,7 +27,7 @@ OURS = {  # WeatherBench 2 has the ratio by init, WeatherBench-X pools
 def scores(folder, files, **options):
     """The two score files of an evaluation of `files` (forecast, truth, climatology)."""
     forecast, truth, climatology = files
-    given = {"regions": f"[{REGIONS}]", "metric": f"[{METRICS}]", "maps.fields": "[]"} | options
+    given = {"regions": f"[{REGIONS}]", "metric": f"[{METRICS}]", "pictures": "false"} | options
     config = compose(
         "eval",
         [
