@@ -82,8 +82,8 @@ def _mapping(text: str) -> dict[str, object]:
 
 def show(dataset: xr.Dataset) -> None:
     """Print the grid, the times and their gaps, the levels, and one line a variable; read a few times of each."""
+    from data_pipelines.conventions import grid_of
     from data_pipelines.inspection import clock, grid_words, level_words, rows
-    from data_pipelines.worlds import grid_of
 
     when = clock(dataset)
     size = sum(field.size * field.dtype.itemsize for field in dataset.data_vars.values())

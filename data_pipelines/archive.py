@@ -17,7 +17,8 @@ import xarray as xr
 from torch import Tensor
 
 from data_pipelines import forcings
-from data_pipelines.worlds import grid_of, nearest
+from data_pipelines.conventions import grid_of
+from data_pipelines.naming import nearest
 from emulators.state import State
 from emulators.variables import Variable, VariableSet
 from emulators.world import World

@@ -11,7 +11,8 @@ import numpy as np
 import xarray as xr
 
 from data_pipelines.calendars import datetimes, refuse_disorder, timedeltas
-from data_pipelines.worlds import nearest
+from data_pipelines.naming import nearest
+from emulators.grid import LatLonGrid
 
 COORDINATES = {
     "latitude": ("latitude", "lat", "lats", "nav_lat", "XLAT", "Y", "y"),
@@ -90,6 +91,11 @@ def canonical(
     for field in dataset.data_vars.values():
         field.attrs["units"] = str(field.attrs.get("units", "")).replace("**", "")
     return dataset.transpose("time", *keep, "level", "latitude", "longitude", missing_dims="ignore")
+
+
+def grid_of(dataset: xr.Dataset) -> LatLonGrid:
+    """The grid of a canonical dataset."""
+    return LatLonGrid(dataset["latitude"].values, dataset["longitude"].values)
 
 
 def _renamed(dataset: xr.Dataset, rename: Mapping[str, str], origin: str) -> xr.Dataset:

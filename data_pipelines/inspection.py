@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from data_pipelines.worlds import duration, duration_text, spacing, vertical
+from data_pipelines.intervals import duration, duration_text, spacing
+from data_pipelines.worlds import vertical
 from emulators.grid import LatLonGrid
 
 SAMPLES = 8  # times read for the range and the share of missing values

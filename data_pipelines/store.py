@@ -16,7 +16,8 @@ from data_pipelines.calendars import refuse_disorder
 from data_pipelines.classic import expected_bytes
 from data_pipelines.conventions import COORDINATES, canonical
 from data_pipelines.derived import DERIVED
-from data_pipelines.worlds import duration, duration_text, nearest
+from data_pipelines.intervals import duration, duration_text
+from data_pipelines.naming import nearest
 
 __all__ = ["canonical", "open_dataset", "shaped"]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from data_pipelines.archive import Archive
-from data_pipelines.worlds import duration_text
+from data_pipelines.intervals import duration_text
 from emulators.state import State, Window
 from emulators.world import World
 

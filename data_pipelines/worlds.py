@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from data_pipelines import forcings
+from data_pipelines.archive import Archive
+from data_pipelines.conventions import grid_of
+from data_pipelines.intervals import duration, duration_text, spacing
+from data_pipelines.naming import nearest
+from data_pipelines.statistics import scales as measured
 from emulators.grid import LatLonGrid
 from emulators.variables import Variable, VariableSet
 from emulators.world import Scale, Vertical, World
 
+__all__ = ["Roles", "duration", "duration_text", "grid_of", "nearest", "spacing", "vertical", "world"]
+
 Entry = str | Mapping[str, Sequence[float]]
 Report = Callable[[str, float], None]
-
-_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}
-_MONTHS = {"M": 1, "y": 12}
 
 
 @dataclass(frozen=True)
@@ -36,63 +37,6 @@ class Roles:
     forcing: Sequence[Entry] = ()
     diagnostic: Sequence[Entry] = ()
     static: Sequence[Entry] = ()
-
-
-def duration(text: str | np.timedelta64) -> np.timedelta64:
-    """`6h`, `30min`, `5d`, `2w` as seconds; `1M`, `12M`, `1y` as months."""
-    if isinstance(text, np.timedelta64):
-        return text if np.datetime_data(text)[0] == "M" else text.astype("timedelta64[s]")
-    match = re.fullmatch(r"\s*(\d+)\s*([A-Za-z]+)\s*", str(text))
-    number, unit = (int(match[1]), match[2]) if match else (0, "")
-    if number > 0 and unit in _MONTHS:
-        return np.timedelta64(number * _MONTHS[unit], "M")
-    if number > 0 and unit in _SECONDS:
-        return np.timedelta64(number * _SECONDS[unit], "s")
-    raise ValueError(f"Expected a length of time such as 30min, 6h, 5d, 1M (month) or 1y; got '{text}'.")
-
-
-def duration_text(length: np.timedelta64) -> str:
-    """The inverse of `duration`, in the largest unit that divides."""
-    unit, _ = np.datetime_data(length)
-    if unit == "M":
-        months = int(length.astype(int))
-        return f"{months}M" if months % 12 else f"{months // 12}y"
-    seconds = int(length.astype("timedelta64[s]").astype(int))
-    for name in ("d", "h", "min"):
-        if seconds % _SECONDS[name] == 0:
-            return f"{seconds // _SECONDS[name]}{name}"
-    return f"{seconds}s"
-
-
-def spacing(times: np.ndarray) -> np.timedelta64 | None:
-    """The usual step from one time to the next: seconds, or months where months are even and days are not."""
-    times = np.asarray(times, dtype="datetime64[s]")
-    if times.size < 2:
-        return None
-    steps = np.diff(times).astype(np.int64)
-    values, counts = np.unique(steps, return_counts=True)
-    usual = int(values[counts.argmax()])
-    if usual >= 27 * 86400:
-        months = np.diff(times.astype("datetime64[M]")).astype(np.int64)
-        values, counts = np.unique(months, return_counts=True)
-        day = (times - times.astype("datetime64[M]")).astype(np.int64) / 86400.0
-        if values.min() > 0 and np.ptp(day) <= 3.0:  # within a day of the month that does not drift
-            return np.timedelta64(int(values[counts.argmax()]), "M")
-    return np.timedelta64(usual, "s")
-
-
-def nearest(name: str, names: Iterable[Any]) -> str:
-    """A clause that names the likeliest spelling of `name`, or what there is."""
-    names = [str(n) for n in names]
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if close:
-        return f"did you mean '{close[0]}'?"
-    return f"there {'are' if len(names) > 1 else 'is'} {', '.join(names[:40]) or 'none'}."
-
-
-def grid_of(dataset: xr.Dataset) -> LatLonGrid:
-    """The grid of a canonical dataset."""
-    return LatLonGrid(dataset["latitude"].values, dataset["longitude"].values)
 
 
 def world(
@@ -133,9 +77,6 @@ def world(
     )
     if period is None:
         return made
-    from data_pipelines.archive import Archive
-    from data_pipelines.statistics import scales as measured
-
     return replace(made, scales=measured(Archive(dataset, made, cache_gigabytes=0.0), period, report=report))
 
 

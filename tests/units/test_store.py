@@ -9,8 +9,10 @@ import pytest
 import xarray as xr
 
 from data_pipelines.archive import Archive
+from data_pipelines.conventions import grid_of
+from data_pipelines.intervals import spacing
 from data_pipelines.store import canonical, open_dataset, shaped
-from data_pipelines.worlds import Roles, grid_of, spacing, world
+from data_pipelines.worlds import Roles, world
 
 LATITUDE = np.array([80.0, 40.0, 0.0, -40.0, -80.0])
 LONGITUDE = np.arange(8) * 45.0

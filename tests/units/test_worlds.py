@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from data_pipelines.worlds import Roles, duration, duration_text, spacing, world
+from data_pipelines.intervals import duration, duration_text, spacing
+from data_pipelines.worlds import Roles, world
 from emulators.grid import gaussian_grid
 
 GRID = gaussian_grid(4)
