@@ -82,7 +82,7 @@ class Planet:
     def __init__(
         self,
         *,
-        splits: Mapping[str, Sequence[str]],
+        splits: Mapping[str, Sequence[str | int]],
         folder: str | None = None,
         days: int = 450,
         trajectories: int = 2,

@@ -41,13 +41,10 @@ def test_trains_two_steps(group, option, tmp_path):
     saved = checkpoints.load(folder / "checkpoints" / "last.ckpt")["emul"]
     assert saved["finished"]
     assert all(value.isfinite().all() for value in saved["weights"].values() if value.is_floating_point())
-    log = folder / "metrics.csv"
-    if not log.exists():
-        assert not any(parameter.requires_grad for parameter in open_run(folder).step.parameters()), (
-            "what descends logs"
-        )
-        return
-    with log.open() as file:
+    network = open_run(folder).step.network
+    if hasattr(network, "fit") or not list(network.parameters()):
+        return  # solved, not descended: there is no loss to log
+    with (folder / "metrics.csv").open() as file:
         losses = [float(row["loss"]) for row in csv.DictReader(file) if row.get("loss")]
     assert losses
     assert all(map(math.isfinite, losses))
