@@ -156,7 +156,7 @@ def default_inits(archive: Archive, splits: Mapping[str, Sequence[str]], steps: 
     times = times[np.logical_and.reduce(known)]
     if not times.size:
         raise ValueError(f"The test split {period[0]} to {period[1]} holds no time to start from; give init=... .")
-    whole = times[world.after(times, steps) <= times[-1]]
+    whole = times[world.after(times, steps) <= np.minimum(times[-1], unbroken_until(archive, times))]
     if not whole.size:
         warn(f"The lead is longer than the test split {period[0]} to {period[1]}; one forecast, from its first time.")
     return thinned(whole, every) if whole.size else times[:1]
@@ -170,16 +170,28 @@ def refuse_missing_times(archive: Archive, inits: np.ndarray, steps: int) -> Non
     for variable in world.forcing:
         if variable.name in archive.absent:
             raise ValueError(f"Forcing '{variable.name}' is not in {archive.origin}; open data that have it.")
-        if variable.name not in archive.dataset.data_vars or variable.name in archive.persisted:
+        if variable.name not in archive.dataset.data_vars:
             continue
+        last = archive.times[-1] if variable.name in archive.persisted else np.datetime64("9999-01-01", "s")
         for lead in range(1, steps + 1):
-            there = archive.has(world.after(inits, lead))
+            times = np.minimum(world.after(inits, lead), last)
+            there = archive.has(times)
             if not there.all():
                 raise ValueError(
-                    f"Forcing '{variable.name}' ends before the forecast does: nothing at "
-                    f"{world.after(inits, lead)[~there][0]} in {archive.origin}. Shorten lead, start earlier, or keep "
-                    f"its last value with persisted=[{variable.name}]."
+                    f"Forcing '{variable.name}' ends before the forecast does: nothing at {times[~there][0]} in "
+                    f"{archive.origin}. Shorten lead, start earlier, or, where the data end there, keep the last value "
+                    f"with persisted=[{variable.name}]."
                 )
+
+
+def unbroken_until(archive: Archive, inits: np.ndarray) -> np.ndarray:
+    """The last time of the stretch without a gap that each initial time lies in, datetime64[s], shape (init,).
+
+    Beyond a gap the data may tell of another world (another trajectory, another member): no truth for these forecasts.
+    """
+    ends = np.flatnonzero(archive.following < 0)
+    first = ends[np.searchsorted(ends, archive.index(inits))]
+    return archive.world.after(archive.times[first], 1) - np.timedelta64(1, "s")
 
 
 def _layout(run: Run, inits: np.ndarray, steps: int, batch_size: int, writer: ZarrWriter) -> Layout:
@@ -202,9 +214,9 @@ def _digest(weights: Mapping[str, torch.Tensor]) -> str:
 
 def _scorecards(run: Run, archive: Archive, layout: Layout) -> Callable[[], Scorecard | None]:
     """What makes an empty scorecard; None instead where the data hold no valid time."""
-    if not archive.has(layout.valid_times).any():
+    world, until = run.world, unbroken_until(archive, layout.inits)
+    if not (archive.has(layout.valid_times) & (layout.valid_times <= until[:, None])).any():
         return lambda: None
-    world = run.world
     variables = world.predicted.select(name for name in world.predicted.names if name not in archive.absent)
     metrics = parts(run.config.metric)
     regions = (run.config.get("eval") or {}).get("regions") or ["global"]
@@ -261,7 +273,9 @@ def run_batch(job: Job, number: int, report: Report) -> tuple[dict[str, np.ndarr
     """Roll out one batch of initial times, writing, checking and scoring each lead as it is made."""
     world, layout, archive = job.world, job.layout, job.archive
     inits = layout.inits[layout.batches[number]]
-    checks, card = Checks(world, job.ranges), job.scorecard()
+    checks, card, until = Checks(world, job.ranges), job.scorecard(), unbroken_until(archive, inits)
+    for init in inits if archive.in_memory else ():  # in one go, not a time at a time
+        archive.load((str(init), str(world.after(init, layout.steps))))
     history = tuple(state.to(job.device) for state in archive.history(inits))
     forcings = (archive.forcing(world.after(inits, lead)).to(job.device) for lead in range(1, layout.steps + 1))
     pairs, good = 0, True
@@ -271,7 +285,7 @@ def run_batch(job: Job, number: int, report: Report) -> tuple[dict[str, np.ndarr
                 good = False
                 warn(f"At lead {lead_text(world, lead)} the forecast left its physical range or became NaN.")
             job.writer.write(number, lead, state.values.float().cpu().numpy())
-            pairs += score(card, lead, state, archive)
+            pairs += score(card, lead, state, archive, until)
             share = (number + (lead + 1) / layout.steps) / len(layout.batches)
             report(f"{inits[0]} +{lead_text(world, lead)}", share)
     arrays = checks.arrays() | {"pairs": np.array(pairs)}
@@ -280,9 +294,9 @@ def run_batch(job: Job, number: int, report: Report) -> tuple[dict[str, np.ndarr
     return arrays, job.writer.finish(number)
 
 
-def score(card: Scorecard | None, lead: int, state: State, archive: Archive) -> int:
-    """Add the forecasts whose truth is at hand to the scorecard; how many there were."""
-    there = archive.has(state.time)
+def score(card: Scorecard | None, lead: int, state: State, archive: Archive, until: np.ndarray) -> int:
+    """Add the forecasts whose truth is at hand (to the time `until` of each) to the scorecard; how many there were."""
+    there = archive.has(state.time) & (state.time <= until)
     if card is None or not there.any():
         return 0
     if not there.all():

@@ -277,6 +277,17 @@ def test_without_truth_it_is_unverified(home, tmp_path):
     assert (partly / "scores.nc").exists()
 
 
+def test_beyond_a_gap_in_the_data_there_is_no_truth(home, tmp_path):
+    whole = fields()
+    whole.isel(time=np.r_[0:50, 56:80]).to_netcdf(tmp_path / "gap.nc")
+    given = ["data=netcdf", f"data.path={tmp_path / 'gap.nc'}", "data.timestep=6h", "lead=4d"]
+    folder = forecast(config(home, tmp_path, *given, "init=2003-01-10T00"))
+    manifest = read_manifest(folder)
+    assert (manifest["verdict"], manifest["truth"]) == ("unverified", {"pairs": 13, "of": 16})
+    with xr.open_dataset(folder / "scores.nc", decode_timedelta=True) as scores:
+        assert scores["inits"].values.tolist() == [1] * 13 + [0] * 3
+
+
 def test_other_data_give_the_initial_conditions(home, tmp_path):
     other = fields(1).assign_coords(time=[np.datetime64("2020-07-01", "ns")]).sel(latitude=slice(None, None, -1))
     other.to_netcdf(tmp_path / "analysis.nc")
