@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from data_pipelines import checkpoints
 from data_pipelines.archive import Archive
 from data_pipelines.loader import Batches, InOrder
 from data_pipelines.provenance import revision, versions
+from data_pipelines.statistics import scales
 from data_pipelines.windows import Windows
 from data_pipelines.worlds import world as world_of
 from emul import console
@@ -104,12 +106,12 @@ def open_archive(config: DictConfig, world: World | None) -> tuple[Archive, Mapp
     with console.progress("preparing the data") as report:
         source.prepare(report)
     dataset = source.dataset()
-    if world is None:
-        with console.progress("measuring means and scales") as report:
-            world = world_of(
-                dataset, part(config.variables), history=config.history, period=source.splits["train"], report=report
-            )
-    return Archive(dataset, world), source.splits
+    if world is not None:
+        return Archive(dataset, world), source.splits
+    archive = Archive(dataset, world_of(dataset, part(config.variables), history=config.history))
+    with console.progress("measuring means and scales") as report:
+        measured = scales(archive, source.splits["train"], report=report)
+    return archive.on(replace(archive.world, scales=measured)), source.splits
 
 
 def assemble(config: DictConfig, world: World) -> Training:
