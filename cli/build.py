@@ -61,7 +61,6 @@ def compose(verb: str, overrides: Sequence[str] = (), folder: str | Path | None 
 def _composer(verb: str, folder: str | Path | None = None) -> Iterator[Callable[[list[str]], DictConfig]]:
     """A function from overrides to the configuration of one verb; Hydra's global state is left as it was found."""
     import hydra
-
     from hydra.core.global_hydra import GlobalHydra
 
     before, outer = HydraConfig.instance().cfg, GlobalHydra.instance().hydra
