@@ -37,6 +37,8 @@ def line_chart(
         return ""
     x_all, y_all = (np.concatenate([line[i] for line in drawn.values()]) for i in (0, 1))
     low, high = _range(y_all, mark)
+    if "forecast" in drawn and len(drawn) > 1 and low >= 0.0:  # a forecast that blows up leaves the page
+        high = min(high, 3.0 * max(float(y.max()) for name, (_, y) in drawn.items() if name != "forecast"))
     x_low, x_high = (float(x_all.min()), float(x_all.max())) if np.ptp(x_all) else (x_all[0] - 0.5, x_all[0] + 0.5)
 
     def across(x: float) -> float:
@@ -57,7 +59,7 @@ def line_chart(
         parts.append(f'<text x="{across(x):.1f}" y="{HEIGHT - BOTTOM + 13}" text-anchor="middle">{_tick(x)}</text>')
     parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 2}" text-anchor="end">{escape(unit)}</text>')
     for name, (x, y) in drawn.items():
-        points = [(across(float(a)), down(float(b))) for a, b in zip(x, y, strict=True)]
+        points = [(across(float(a)), down(min(float(b), high))) for a, b in zip(x, y, strict=True)]
         told = f"<title>{escape(name)}: {number(float(y[0]))} to {number(float(y[-1]))}</title>"
         if len(points) > 1:
             path = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)

@@ -16,6 +16,7 @@ from data_pipelines.forecasts import ClimatologyFile, open_forecast, with_levels
 from data_pipelines.manifest import now, read_manifest
 from data_pipelines.pairs import Normals, Pairs, stacked
 from data_pipelines.provenance import revision
+from data_pipelines.scores import read_scores, side_by_side
 from data_pipelines.store import open_dataset
 from data_pipelines.worlds import duration, spacing
 from data_pipelines.writers import write_netcdf
@@ -72,6 +73,7 @@ def main(arguments: list[str]) -> int:
 def evaluate(config: DictConfig) -> Path:
     """Score what `config` names; the folder with scores.nc, baselines.nc, pictures and report."""
     options = chosen_options(config)
+    twin = read_scores(config.predictability) if config.predictability else None
     with progress("opening") as report:
         inputs = opened(config, options, report)
     header(f"emul eval {inputs.name}", _summary(inputs))
@@ -82,7 +84,7 @@ def evaluate(config: DictConfig) -> Path:
     scores = cards.forecast.scores(inputs.attributes)
     if "level" in scores.coords:
         scores["level"].attrs.update(inputs.forecast["level"].attrs)
-    baselines = joined({name: card.scores(inputs.attributes) for name, card in cards.baselines.items()}, scores)
+    baselines = side_by_side({name: card.scores(inputs.attributes) for name, card in cards.baselines.items()}, scores)
     target = Path(config.output) / "eval" / inputs.name
     target.mkdir(parents=True, exist_ok=True)
     write_netcdf(target / "scores.nc", scores)
@@ -90,7 +92,7 @@ def evaluate(config: DictConfig) -> Path:
         write_netcdf(target / "baselines.nc", baselines)
     from emul.presentation import present  # pictures come after the numbers are safe
 
-    present(target, inputs, cards, scores, baselines, config.predictability)
+    present(target, inputs, cards, scores, baselines, twin)
     return target
 
 
@@ -185,7 +187,14 @@ def _truth(
     source = part(OmegaConf.create(data))
     source.prepare(report)
     dataset = source.dataset()
-    return dataset, source.splits, str(dataset.attrs.get("origin") or OmegaConf.create(data)["_target_"])
+    return dataset, source.splits, str(dataset.attrs.get("origin") or _told(OmegaConf.create(data)))
+
+
+def _told(data: DictConfig) -> str:
+    """A data source in a line: its class and its plain settings."""
+    settings = {str(key): data[key] for key in data if key != "_target_"}
+    plain = ", ".join(f"{key}={value}" for key, value in settings.items() if isinstance(value, int | float | str))
+    return f"{str(data['_target_']).rpartition('.')[2]}({plain})"
 
 
 def _plain(value: Any) -> Any:
@@ -240,7 +249,9 @@ def _climatology(
     index = np.flatnonzero((reader.times >= first) & (reader.times <= last))
     step = -(-index.size // SAMPLES) | 1  # odd, so that every hour of the day comes round
     index = index[::step]
-    fitted = HarmonicClimatology.for_timestep(spacing(reader.times) or np.timedelta64(1, "D"))
+    year = index.size and reader.times[index[-1]] - reader.times[index[0]] > np.timedelta64(330, "D")
+    timestep = spacing(reader.times) or np.timedelta64(1, "D")
+    fitted = HarmonicClimatology.for_timestep(timestep, annual=2 if year else 0)  # no cycle from a part of it
     block = max(1, min(64, pairs.room))
     for start in range(0, index.size, block):
         chosen = index[start : start + block]
@@ -277,7 +288,9 @@ def _notes(
     """What a reader of the scores must know."""
     notes = []
     if manifest.get("verdict") == "failed":
-        notes.append(f"This forecast failed its checks: {'; '.join(manifest.get('reasons', [])) or 'no reason given'}.")
+        reasons = [str(reason) for reason in manifest.get("reasons", [])]
+        more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+        notes.append(f"This forecast failed its checks: {'; '.join(reasons[:3]) or 'no reason given'}{more}.")
     if forecast.attrs.get("assumed"):
         notes.append(str(forecast.attrs["assumed"]))
     if pairs.missing:
@@ -293,13 +306,18 @@ def _notes(
     return notes
 
 
+def _counted(count: int, thing: str) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
 def _summary(inputs: Inputs) -> list[str]:
     told, pairs = inputs.attributes, inputs.pairs
     return [
         f"forecast     {told['forecast']}",
         f"truth        {told['truth']}",
         f"climatology  {told['climatology']}",
-        f"{len(pairs.inits)} initial times, {told['inits']}; {len(pairs.leads)} leads; {pairs.variables.size} channels",
+        f"{_counted(len(pairs.inits), 'initial time')}, {told['inits']}; {_counted(len(pairs.leads), 'lead')}; "
+        f"{_counted(pairs.variables.size, 'channel')}",
     ]
 
 
@@ -347,23 +365,3 @@ def map_choice(inputs: Inputs) -> tuple[VariableSet, list[int]]:
     )
     variables = map_variables(inputs.pairs.variables, _plain(inputs.options.maps.fields))
     return variables, sorted(set(there)) or [len(leads) // 2]
-
-
-def joined(baselines: Mapping[str, xr.Dataset], scores: xr.Dataset) -> xr.Dataset | None:
-    """The scores of all baselines in one Dataset with the dimension `source` first; None where there are none."""
-    if not baselines:
-        return None
-    import xarray as xr
-
-    aligned = [dataset.drop_vars("inits").reindex(metric=scores["metric"].values) for dataset in baselines.values()]
-    combined = xr.concat(
-        aligned, dim=xr.DataArray(list(baselines), dims="source", name="source"), combine_attrs="override"
-    )
-    counts = np.stack([dataset["inits"].values for dataset in baselines.values()])
-    combined = combined.assign_coords(inits=(("source", "lead_time"), counts))
-    combined.attrs = {
-        k: v for k, v in scores.attrs.items() if k not in ("forecast", "verdict", "number_of_inits", "nan_share")
-    }
-    if "level" in combined.coords:
-        combined["level"].attrs.update(scores["level"].attrs)
-    return combined

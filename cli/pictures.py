@@ -167,7 +167,12 @@ def _curve(axis, row: Row, scores, others, metric, x) -> None:
     axis.set_title(f"{row.label} [{row.unit}]" if _exponent(scores, metric) and row.unit else row.label)
     axis.margins(x=0.01)
     if metric in ("rmse", "mae", "mse"):
-        axis.set_ylim(bottom=0)
+        beside = [
+            row.series(d, metric) * factor for d in others.values() if row.variable in d and metric in d["metric"]
+        ]
+        tops = [float(np.nanmax(y)) for y in beside if np.isfinite(y).any()]
+        top = axis.get_ylim()[1]
+        axis.set_ylim(0, min(top, 3.0 * max(tops)) if tops else top)  # a forecast that blows up leaves the page
 
 
 def _exponent(scores: xr.Dataset, metric: str) -> int:

@@ -43,7 +43,7 @@ def present(
     cards: Cards,
     scores: xr.Dataset,
     baselines: xr.Dataset | None,
-    predictability: str | None,
+    predictability: xr.Dataset | None,
 ) -> None:
     """Card, pictures and report of what is in `target`; whatever fails is reported and left out."""
     every = rows(scores)
@@ -62,7 +62,7 @@ def draw(
     cards: Cards,
     scores: xr.Dataset,
     baselines: xr.Dataset | None,
-    predictability: str | None,
+    predictability: xr.Dataset | None,
     every: list[Row],
     first: list[Row],
 ) -> None:
@@ -133,16 +133,12 @@ def _coloured(skill: float) -> str:
     return f"[{'good' if skill > 0 else 'bad'}]{percent(skill)}[/]"
 
 
-def _others(baselines: xr.Dataset | None, predictability: str | None) -> dict[str, xr.Dataset]:
+def _others(baselines: xr.Dataset | None, predictability: xr.Dataset | None) -> dict[str, xr.Dataset]:
     """Scores to draw beside the forecast's: the baselines, and twin forecasts where given."""
-    import xarray as xr
-
-    sources = [] if baselines is None else [str(s) for s in baselines["source"].values]
-    found = {source: baselines.sel(source=source) for source in sources} if baselines is not None else {}
-    if predictability:
-        with xr.open_dataset(predictability, decode_timedelta=True) as twin:
-            found["predictability"] = twin.load()
-    return found
+    found = {}
+    if baselines is not None:
+        found = {str(source): baselines.sel(source=source) for source in baselines["source"].values}
+    return found if predictability is None else {**found, "predictability": predictability}
 
 
 def draw_maps(folder: Path, inputs: Inputs, cards: Cards, scores: xr.Dataset) -> list[tuple[str, Path]]:
@@ -168,7 +164,12 @@ def draw_maps(folder: Path, inputs: Inputs, cards: Cards, scores: xr.Dataset) ->
                 "mean error",
                 _coast(inputs),
             )
-            drawn.append((f"{row.label}, {ahead} ahead: errors over {len(there)} initial times", path))
+            drawn.append(
+                (
+                    f"{row.label}, {ahead} ahead: mean over {len(there)} initial time{'s' if len(there) > 1 else ''}",
+                    path,
+                )
+            )
     return drawn
 
 

@@ -176,7 +176,7 @@ def _figure(row: Row, metric: str, scores: xr.Dataset, others: Mapping[str, xr.D
     """One chart with its caption; empty where there is nothing to draw."""
     exponent = json.loads(scores.attrs["exponent"])[metric]
     chart = _chart(row, metric, exponent, scores, others, region)
-    unit = {0: "", 1: row.unit, 2: f"({row.unit})\N{SUPERSCRIPT TWO}" if row.unit else ""}.get(exponent, "")
+    unit = {1: f"[{row.unit}]", 2: f"[({row.unit})\N{SUPERSCRIPT TWO}]"}.get(exponent, "") if row.unit else ""
     caption = f"{TITLES.get(metric, metric)} <small>{escape(f'{row.label} {unit}'.strip())}</small>"
     return f"<figure><figcaption>{caption}</figcaption>{chart}</figure>" if chart else ""
 

@@ -90,7 +90,7 @@ def label(name: str, level: float | None, dataset: xr.Dataset) -> str:
         return plain
     attrs = dataset["level"].attrs
     if "sigma" in str(attrs.get("long_name", "")) + str(attrs.get("standard_name", "")):
-        return f"{plain} {SIGMA} {level:g}"
+        return f"{plain} {SIGMA} {level / 1000 if level > 1.5 else level:g}"
     unit = str(attrs.get("units") or ("hPa" if level > 1.5 else ""))
     return f"{plain} {level:g} {unit}".rstrip()
 

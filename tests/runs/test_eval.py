@@ -305,6 +305,8 @@ def test_bad_input_is_told_in_a_sentence(tmp_path, forecast, truth, capsys):
     late = write(truth.assign_coords(time=truth["time"] + np.timedelta64(365, "D")), tmp_path / "late.nc")
     assert "No valid time of the forecast" in said([f"forecast={fc}", f"truth={late}", out], capsys)
     coarse = write(truth.isel(latitude=slice(None, None, 2)), tmp_path / "coarse.nc")
+    assert "No scores at" in said([f"forecast={fc}", f"truth={ok}", out, "predictability=none.nc"], capsys)
+    assert "holds no scores" in said([f"forecast={fc}", f"truth={ok}", out, f"predictability={ok}"], capsys)
     assert "different grids" in said([f"forecast={fc}", f"truth={coarse}", out], capsys)
     other = write(truth.rename(temperature="a", **{"2m_temperature": "b"}), tmp_path / "other.nc")
     assert "share no variable" in said([f"forecast={fc}", f"truth={other}", out], capsys)
