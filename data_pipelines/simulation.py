@@ -117,7 +117,7 @@ class Simulation:
     def atmosphere(self) -> dict[str, np.ndarray]:
         """The present state of the air by WeatherBench 2 names."""
         fields, dynamics = self.fields, self.dynamics
-        humidity = filled_humidity(fields.humidity, dynamics.thickness)
+        humidity = self._stored_humidity()
         virtual = fields.temperature * (1.0 + VIRTUAL * humidity)
         return {
             "temperature": _array(fields.temperature),
@@ -127,6 +127,17 @@ class Simulation:
             "geopotential": _array(virtual @ dynamics.geopotential),
             "surface_pressure": _array(fields.surface_pressure[..., 0]),
         }
+
+    def _stored_humidity(self) -> Tensor:
+        """Humidity nowhere negative: filled within columns, and what a column cannot pay is paid by all the others."""
+        dynamics, ps = self.dynamics, self.fields.surface_pressure.double()
+        humidity = filled_humidity(self.fields.humidity, dynamics.thickness)
+        if float(humidity.min()) >= 0.0:
+            return humidity
+        owned, positive = humidity.double(), humidity.double().clamp(min=0.0)
+        thickness = torch.from_numpy(dynamics.levels.thickness)
+        share = dynamics.mean((owned * ps) @ thickness[:, None]) / dynamics.mean((positive * ps) @ thickness[:, None])
+        return (positive * share).to(humidity.dtype)
 
     def sample(self, fluxes: Fluxes, fixer: float) -> dict[str, np.ndarray]:
         """The present state, its forcing, and the fluxes accumulated since the last sample."""

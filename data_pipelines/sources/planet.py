@@ -232,6 +232,7 @@ class Planet:
                 dtype="float32",
                 chunks=(self._chunk, *variable.shape[1:]),
                 fill_value=float("nan"),
+                compressors=None,  # weather hardly shrinks, and is read many times
                 dimension_names=VARIABLES[name][0],
                 attributes=variable.attrs,
             )

@@ -56,6 +56,8 @@ def test_layout_is_weatherbench2s(planet, dataset):
         np.testing.assert_array_equal(dataset[name], template[name])
     assert dataset.attrs == template.attrs
     assert all(field.dtype == np.float32 and np.isfinite(field).all() for field in dataset.values())
+    assert dataset.specific_humidity.min() >= 0.0
+    assert dataset.total_precipitation_6hr.min() >= 0.0
     assert LatLonGrid(dataset.latitude.values, dataset.longitude.values).kind == "gaussian"
     assert dataset.attrs["vertical_kind"] == "sigma"
     half = np.array(dataset.attrs["vertical_b"])
