@@ -49,13 +49,11 @@ class Checkpoints(pl.Callback):
         self.folder, self.every, self.minutes = folder, every, minutes
         self.saved_at, self.saved_step, self.signalled = time.monotonic(), 0, False
 
-    def on_train_start(self, trainer: pl.Trainer, module: Training) -> None:
+    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         self.saved_step = trainer.global_step
         signal.signal(signal.SIGTERM, lambda number, frame: setattr(self, "signalled", True))
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, module: Training, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         step = trainer.global_step
         if step == self.saved_step:
             return
@@ -68,7 +66,7 @@ class Checkpoints(pl.Callback):
             console().print(f"Stopped at step {step} as asked; the same command goes on from there.")
             raise Preempted
 
-    def on_validation_end(self, trainer: pl.Trainer, module: Training) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
         if trainer.is_global_zero:
             self.keep_best(module)
 
@@ -92,7 +90,8 @@ class MetricsFile(Logger):
 
     def __init__(self, path: Path, resumed_at: int) -> None:
         super().__init__()
-        self.path, self.rows = path, []
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
         if path.exists():
             with open(path, newline="") as file:
                 self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= resumed_at]
@@ -137,7 +136,7 @@ class Pace(pl.Callback):
         self.batches, self.samples = batches, samples
         self.progress = bar(MofNCompleteColumn(), TextColumn("{task.fields[numbers]}", style="quiet"))
 
-    def on_train_start(self, trainer: pl.Trainer, module: Training) -> None:
+    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         self.task = self.progress.add_task(
             "training", total=module.plan.steps, completed=trainer.global_step, numbers=""
         )
@@ -148,9 +147,7 @@ class Pace(pl.Callback):
     def _mark(self, step: int) -> None:
         self.at, self.step, self.waited = time.monotonic(), step, self.batches.waited
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, module: Training, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         step = trainer.global_step
         if step % module.plan.log_every or step == self.step:
             return
@@ -173,12 +170,12 @@ class Pace(pl.Callback):
             console().print(f"step {step} of {module.plan.steps}  {line}", highlight=False)
         self._mark(step)
 
-    def on_validation_end(self, trainer: pl.Trainer, module: Training) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
         if hasattr(self, "at"):
             self._mark(trainer.global_step)
 
-    def on_train_end(self, trainer: pl.Trainer, module: Training) -> None:
+    def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
         self.progress.stop()
 
-    def on_exception(self, trainer: pl.Trainer, module: Training, exception: BaseException) -> None:
+    def on_exception(self, trainer: pl.Trainer, module: Any, exception: BaseException) -> None:
         self.progress.stop()

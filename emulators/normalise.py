@@ -13,6 +13,9 @@ class Normalise(nn.Module):
     mean, std: shape (channel,). rank: number of grid dimensions. The numbers live in the World, not in the state dict.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, mean: np.ndarray, std: np.ndarray, rank: int = 2) -> None:
         super().__init__()
         if not (np.asarray(std) > 0).all():

@@ -35,6 +35,9 @@ class Step(nn.Module):
     time of the target) -> (batch, world.output_channels, *grid), all normalised.
     """
 
+    tendency_std: Tensor
+    static: Tensor
+
     def __init__(
         self,
         world: World,

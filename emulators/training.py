@@ -11,7 +11,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pytorch_lightning as pl
@@ -23,6 +23,19 @@ from emulators.rollout import rollout
 from emulators.state import State, Window
 from emulators.step import Step
 from emulators.verification import Scorecard
+
+
+class Objective(Protocol):
+    """How a network is trained: the loss of a window, to be descended, and its parts. longest, length: of rollouts."""
+
+    @property
+    def longest(self) -> int: ...
+
+    def length(self, step: int) -> int: ...
+
+    def __call__(
+        self, step: torch.nn.Module, window: Window, losses: Mapping[str, Loss]
+    ) -> tuple[Tensor, dict[str, Tensor]]: ...
 
 
 @dataclass(frozen=True)
@@ -90,7 +103,7 @@ class Training(pl.LightningModule):
     def __init__(
         self,
         step: Step,
-        objective: Callable[..., tuple[Tensor, dict[str, Tensor]]],
+        objective: Objective,
         losses: Mapping[str, Loss],
         optimizer: Callable[[torch.nn.Module], torch.optim.Optimizer],
         schedule: Callable[[int, int], float],
@@ -109,7 +122,7 @@ class Training(pl.LightningModule):
         self.validation: dict[str, float] = {}
         self.solved = False  # in closed form, without descent
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.step)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: self.schedule(n, self.plan.steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -201,4 +214,5 @@ def fit(step: Step, windows: Iterable[Window]) -> None:
             target: State = window.target[0]
             yield fields, time, step.target(target, window.history[-1])
 
-    step.network.fit(examples())
+    network: Any = step.network
+    network.fit(examples())
