@@ -195,9 +195,10 @@ def unbroken_until(archive: Archive, inits: np.ndarray) -> np.ndarray:
 
 
 def _layout(run: Run, inits: np.ndarray, steps: int, batch_size: int, writer: ZarrWriter) -> Layout:
-    world, batch = run.world, min(batch_size, inits.size)
-    if batch < 1:
+    if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}.")
+    world, batches = run.world, -(-inits.size // batch_size)
+    batch = -(-inits.size // batches)  # as even as can be: chunks are as long as the longest batch
     largest = max(variable.size for variable in world.predicted) * int(np.prod(world.grid.shape)) * batch
     attributes = {"title": f"Forecasts of {run.folder.name}", "source": f"emul, {run.folder.name}"}
     return Layout(world, inits, steps, batch, min(steps, writer.leads_per_chunk(largest)), attributes)

@@ -67,7 +67,7 @@ VERBS = (
             ("run=outputs/train/x", "the trained emulator"),
             ("init=2003-01-01/2003-12-31/5d", "initial dates: first/last/every, or a list"),
             ("lead=10d", "how far each forecast goes"),
-            ("checkpoint=best", "which weights: best, last, or a path"),
+            ("checkpoint=best", "which weights: best or last"),
             ("writer=zarr", "the format (`emul writers`)"),
         ),
         (("emul forecast run=outputs/train/planet_sfno", "the dates and lead the run's own config names"),),

@@ -226,7 +226,7 @@ def _create(store: Path, layout: Layout, compression: int) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     try:
         root = zarr.create_group(
-            store=partial, zarr_format=3, attributes={**layout.attributes, "verdict": "unfinished"}
+            store=partial, zarr_format=3, attributes={**layout.attrs_of_file(), "verdict": "unfinished"}
         )
         for name, (dims, values, attrs) in layout.coordinates().items():
             root.create_array(

@@ -260,6 +260,13 @@ def test_a_single_nan_is_failed(home, tmp_path):
     assert manifest["reasons"] == ["temperature: 0.13% of the numbers are NaN or infinite, first at lead 18h"]
 
 
+def test_batches_are_as_even_as_can_be(home, tmp_path):
+    folder = forecast(config(home, tmp_path, "init=2003-01-13/2003-01-16/1d", "lead=2"))  # 4 in batches of at most 3
+    found = xr.open_zarr(folder / "forecast.zarr")
+    assert found["temperature"].encoding["chunks"][0] == 2
+    assert read_manifest(folder)["settings"]["batch_size"] == 3
+
+
 def test_stricter_ranges_can_be_asked_for(home, tmp_path):
     folder = forecast(config(home, tmp_path, "ranges={2m_temperature: [200, 280]}"))
     assert "2m_temperature: reaches 29" in read_manifest(folder)["reasons"][0]

@@ -3,6 +3,7 @@
 import errno
 import tracemalloc
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,8 @@ def test_plain_xarray_reads_what_was_written(tmp_path, compression, block):
     assert (found["valid_time"] == found["time"] + found["prediction_timedelta"]).all()
     assert (np.diff(found["latitude"]) < 0).all()
     assert found["level"].attrs["units"] == "hPa"
+    attributes = {"Conventions": "CF-1.11", "title": "test", "timestep": "6h", "vertical_kind": "pressure"}
+    assert found.attrs == attributes | {"verdict": "unfinished"}
     assert found["temperature"].attrs["units"] == "K"
     assert np.array_equal(found["temperature"], values[:, :, :3])
     assert np.array_equal(found["geopotential"].sel(level=[850, 500]), values[:, :, 3:5])
@@ -130,6 +133,16 @@ def test_a_layout_with_months_keeps_the_calendar():
     assert monthly.coordinates()["prediction_timedelta"][2]["units"] == "seconds"
 
 
+def test_sigma_levels_say_how_they_are_made(tmp_path):
+    sigma = Vertical("sigma", (0.0, 0.0, 0.0, 0.0), (0.0, 0.3, 0.7, 1.0))
+    a_layout = Layout(replace(world(), vertical=sigma), INITS, 2, 5)
+    write(ZarrWriter(), tmp_path, a_layout, fields(a_layout))
+    found = xr.open_zarr(tmp_path / "forecast.zarr")
+    assert found.attrs["vertical_kind"] == "sigma"
+    assert found.attrs["vertical_b"] == [0.0, 0.3, 0.7, 1.0]
+    assert "units" not in found["level"].attrs
+
+
 def test_checksums_are_those_of_the_files(tmp_path):
     a_layout = layout()
     sums = write(ZarrWriter(), tmp_path, a_layout, fields(a_layout))
@@ -160,8 +173,7 @@ def test_a_full_disk_is_told_in_one_sentence(tmp_path, monkeypatch):
 
     monkeypatch.setattr(writers.os, "replace", full)
     with pytest.raises(OSError, match=r"No space left on device.*unfinished.*make room"):
-        for lead in range(a_layout.steps):
-            writer.write(0, lead, fields(a_layout)[:2, lead])
+        write(writer, tmp_path, a_layout, fields(a_layout))
     writer.close()
     assert not list(tmp_path.rglob("*.partial"))
     assert xr.open_zarr(tmp_path / "forecast.zarr")["temperature"].isnull().all()
