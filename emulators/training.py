@@ -196,12 +196,8 @@ class Training(pl.LightningModule):
 
 def relative_errors(scorecard: Scorecard, world: Any) -> dict[str, float]:
     """RMSE over the standard deviation of each channel: the mean over channels by lead, and over all as `score`."""
-    scores = scorecard.scores().sel(metric="rmse", region="global")
-    ratios = []
-    for variable in world.prognostic:
-        errors = np.atleast_2d(scores[variable.name].transpose("lead_time", ...).values.T)
-        ratios.append(errors / np.array([world.scales[c].std for c in variable.channels])[:, None])
-    by_lead = np.concatenate(ratios).mean(axis=0)
+    errors = scorecard.value("rmse")[scorecard.regions.names.index("global")]  # (lead, channel)
+    by_lead = (errors / world.scale(world.prognostic, "std")).mean(axis=1)
     return {"score": float(by_lead.mean()), **{f"score_{n}": float(v) for n, v in enumerate(by_lead, start=1)}}
 
 
