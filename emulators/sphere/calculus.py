@@ -1,10 +1,13 @@
 """Vector calculus on the sphere in spectral space: winds, vorticity, divergence, gradients, Laplacians.
 
-    vorticity  zeta = (1 / (a cos)) (dv/dlambda - d(u cos)/dphi)      divergence  D = (1 / (a cos)) (du/dlambda + d(v cos)/dphi)
-    u = (1 / (a cos)) (i m chi - cos dpsi/dphi)   v = (1 / (a cos)) (i m psi + cos dchi/dphi)   psi, chi = inverse Laplacians
+    vorticity   zeta = (1 / (a cos)) (dv/dlambda - d(u cos)/dphi)
+    divergence  D    = (1 / (a cos)) (du/dlambda + d(v cos)/dphi)
+    u = (1 / (a cos)) (i m chi - cos dpsi/dphi),   v = (1 / (a cos)) (i m psi + cos dchi/dphi)
 
-Derivatives of products are taken by integration by parts in the Legendre sums, so that no field is differentiated on the
-grid (Bourke 1972; Durran 2010, section 6.4).
+with psi and chi the inverse Laplacians of vorticity and divergence.
+
+Derivatives of products are taken by integration by parts in the Legendre sums, so that no field is differentiated on
+the grid (Bourke 1972; Durran 2010, section 6.4).
 """
 
 from __future__ import annotations

@@ -47,7 +47,8 @@ class SphericalHarmonics(nn.Module):
         nlat, nlon = grid.shape
         if not grid.is_cyclic or grid.kind == "limited_area":
             raise ValueError(
-                f"Spherical harmonics need a grid over the whole sphere; got {grid!r}. Choose a model for limited areas."
+                f"Spherical harmonics need a grid over the whole sphere; got {grid!r}. "
+                "Choose a model for limited areas."
             )
         self.grid = grid
         limit = nlat if grid.kind != "equiangular_with_poles" else nlat - 1
