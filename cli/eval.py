@@ -33,6 +33,7 @@ from emulators.world import World
 if TYPE_CHECKING:
     import xarray as xr
 
+METRICS = ("rmse", "mae", "bias", "acc")
 BASELINES = ("persistence", "climatology")
 FILES = ("forecast.zarr", "forecast.nc")
 SAMPLES = 4000  # fields a climatology is fitted to
@@ -135,7 +136,7 @@ def opened(config: DictConfig, options: DictConfig, report: Callable[[str, float
         inits=chosen_inits(options.inits, forecast["time"].values.astype("datetime64[s]")),
         megabytes=options.megabytes,
     )
-    metrics = parts(config.metric)
+    metrics = chosen_metrics(config, run)
     world = _world(pairs, truth)
     climatology, kind = None, "none"
     if "climatology" in options.baselines or any(metric.needs_climatology for metric in metrics.values()):
@@ -144,6 +145,14 @@ def opened(config: DictConfig, options: DictConfig, report: Callable[[str, float
     notes = _notes(forecast, manifest, pairs, metrics, climatology, options)
     name = config.name or (Path(config.run).name if config.run is not None else _stem(path))
     return Inputs(name, options, forecast, pairs, world, metrics, climatology, attributes, notes)
+
+
+def chosen_metrics(config: DictConfig, run: Any) -> dict[str, Any]:
+    """The metrics of the command line, else of the run, else the usual ones."""
+    if config.metric or (run is not None and run.get("metric")):
+        return parts(config.metric or run.metric)
+    files = [conf_folder() / "metric" / f"{name}.yaml" for name in METRICS]
+    return parts(OmegaConf.merge(*(OmegaConf.load(file) for file in files)))
 
 
 def forecast_path(config: DictConfig) -> Path | str:

@@ -82,6 +82,10 @@ VERBS = (
             ("run=outputs/train/x", "the trained emulator whose forecasts are scored"),
             ("forecast=file truth=file", "or any forecast and any truth in WeatherBench 2 layout"),
             ("metric=[rmse,mae,bias,acc]", "what is measured (`emul metrics`)"),
+            ("climatology=file", "normal fields by hour and dayofyear; fitted to the run's training data if not given"),
+            ("leads=[1d,5d] inits=2020-01-01/2020-03-31", "which forecasts; all if not given"),
+            ("fields=[temperature] levels=[850]", "which variables and levels; all if not given"),
+            ("regions=[global,tropics]", "names, or boxes {alps: {latitude: [44,48], longitude: [5,16]}}"),
         ),
         (
             ("emul eval run=outputs/train/planet_sfno", "the forecasts of a run"),

@@ -229,12 +229,15 @@ def test_a_run_brings_its_truth_and_climatology(tmp_path, forecast, truth):
     write(forecast, made / "forecast.zarr")
     splits = {"train": ["2001-01-01", "2001-01-03"], "test": ["2001-01-04", "2001-01-05"]}
     data = {"_target_": "data_pipelines.sources.netcdf.NetCDF", "path": str(tmp_path / "truth.nc"), "splits": splits}
-    (run / "config.yaml").write_text(json.dumps({"data": data, "eval": {"regions": ["tropics"], "pictures": False}}))
+    targets = {"mae": "mae.MAE", "rmse": "rmse.RMSE", "acc_by_init": "acc.ACC"}
+    metric = {name: {"_target_": f"emulators.metrics.{target}"} for name, target in targets.items()}
+    options = {"regions": ["tropics"], "pictures": False}
+    (run / "config.yaml").write_text(json.dumps({"data": data, "metric": metric, "eval": options}))
     target = evaluate(compose("eval", [f"run={run}", f"output={tmp_path}"]))
     assert target == tmp_path / "eval" / "x"
     found, baselines = loaded(target), loaded(target, "baselines.nc")
     assert found["region"].values.tolist() == ["tropics"]
-    assert found["metric"].values.tolist() == ["rmse", "mae", "bias", "acc"]
+    assert found["metric"].values.tolist() == ["mae", "rmse", "acc_by_init"]
     assert "fitted to 12 fields of the training period 2001-01-01 to 2001-01-03" in found.attrs["climatology"]
     assert baselines["source"].values.tolist() == ["persistence", "climatology"]
     np.testing.assert_allclose(found["2m_temperature"].sel(metric="mae").values.ravel(), [1, 2, 4], rtol=1e-5)
