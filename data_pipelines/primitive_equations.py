@@ -281,9 +281,3 @@ class PrimitiveEquations:
         """Global mean of the water vapour in the column, kg m-2."""
         means = coefficients[0, 0, self.water].double() / self.unit
         return float(means @ torch.from_numpy(self.levels.thickness)) / GRAVITY
-
-
-def triangular_grid_rows(truncation: int) -> int:
-    """The smallest even number of Gaussian rows on which quadratic products of T<truncation> fields do not alias."""
-    rows = -(-(3 * truncation + 1) // 2)
-    return rows + rows % 2

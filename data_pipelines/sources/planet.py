@@ -17,8 +17,9 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from multiprocessing import connection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -34,6 +35,7 @@ INTERVAL = np.timedelta64(6, "h")
 GAP_DAYS = 10  # between trajectories
 CHUNK = 20  # samples
 TIME_ENCODING = {"units": "hours since 1970-01-01", "dtype": "int64"}
+LEAST = {"truncation": 5, "levels": 2}
 SMALL = 3000  # timesteps that are not worth a process of their own
 
 # sigma between the 8 layers of Molteni 2003, doi 10.1007/s00382-002-0268-2
@@ -101,9 +103,10 @@ class Planet:
             "levels": levels,
             "timestep_minutes": timestep_minutes,
         }
-        wrong = {name: value for name, value in numbers.items() if value < 1}
-        if wrong:
-            raise ValueError(f"The planet's {', '.join(wrong)} must be at least 1; got {wrong}.")
+        for name, value in numbers.items():
+            least = LEAST.get(name, 1)
+            if value < least:
+                raise ValueError(f"The planet's {name} must be at least {least}; got {value}.")
         if 360 % timestep_minutes:
             raise ValueError(f"timestep_minutes must divide 6 hours; got {timestep_minutes}. Try 90 or 60.")
         self.splits = {name: list(period) for name, period in splits.items()}
@@ -135,7 +138,7 @@ class Planet:
             "level": (
                 "level",
                 full,
-                {"long_name": "1000 * sigma", "standard_name": "atmosphere_sigma_coordinate", "positive": "down"},
+                {"long_name": "1000 * pressure / surface pressure", "positive": "down", "axis": "Z"},
             ),
             "latitude": ("latitude", grid.latitude, {"standard_name": "latitude", "units": "degrees_north"}),
             "longitude": ("longitude", grid.longitude, {"standard_name": "longitude", "units": "degrees_east"}),
@@ -253,16 +256,50 @@ class Planet:
             for trajectory in range(self.trajectories):
                 _run(self, trajectory, folder, report)
             return
+        self._side_by_side(folder, report, processes)
+
+    def _side_by_side(self, folder: Path, report: Callable[[float], None], processes: int) -> None:
+        """A process for each trajectory, as many at a time as `processes`."""
         context = multiprocessing.get_context("spawn")
-        with context.Manager() as manager, context.Pool(processes) as pool:
-            queue = manager.Queue()
-            tasks = [(self, trajectory, folder, queue.put) for trajectory in range(self.trajectories)]
-            result = pool.starmap_async(_run, tasks, chunksize=1)
-            while not (result.ready() and queue.empty()):
-                result.wait(0.2)
-                while not queue.empty():
-                    report(queue.get())
-            result.get()
+        waiting = list(range(self.trajectories))
+        running: dict[Any, Any] = {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < processes:
+                    reader, writer = context.Pipe(duplex=False)
+                    worker = context.Process(target=_worker, args=(self, waiting.pop(0), folder, writer), daemon=True)
+                    worker.start()
+                    writer.close()
+                    running[reader] = worker
+                ready: list[Any] = connection.wait(list(running))
+                for end in ready:
+                    try:
+                        message = end.recv()
+                    except EOFError:
+                        worker = running.pop(end)
+                        worker.join()
+                        if worker.exitcode:
+                            raise RuntimeError(
+                                f"A process of the planet died with exit code {worker.exitcode}."
+                            ) from None
+                        continue
+                    if isinstance(message, Exception):
+                        raise message
+                    report(message)
+        finally:
+            for worker in running.values():
+                worker.terminate()
+                worker.join()
+
+
+def _worker(planet: Planet, trajectory: int, folder: Path, writer: connection.Connection) -> None:
+    """One trajectory in a process of its own, which ends when nobody listens any more."""
+    try:
+        _run(planet, trajectory, folder, writer.send)
+    except BrokenPipeError:
+        return
+    except Exception as fault:
+        writer.send(fault)
 
 
 def _run(planet: Planet, trajectory: int, folder: Path, report: Callable[[float], None]) -> None:

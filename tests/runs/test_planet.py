@@ -154,15 +154,33 @@ def test_interrupted_run_leaves_nothing_that_looks_whole(tmp_path):
     assert not list(tmp_path.glob("*.partial*"))
 
 
+def _runs(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 @pytest.mark.slow
 def test_killed_run_is_begun_anew(planet, dataset, tmp_path):
-    script = (
-        "import os, signal, sys; from data_pipelines.sources.planet import Planet\n"
-        f"Planet(**{TINY!r}, folder=sys.argv[1]).prepare("
-        "lambda label, share: share > 0.5 and os.kill(os.getpid(), signal.SIGKILL))"
-    )
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
+    script = f"""
+import multiprocessing, os, signal, sys
+from data_pipelines.sources import planet
+planet.SMALL, planet._cores = 0, lambda: 2
+
+def kill(label, share):
+    if share > 0.3:
+        print(*(worker.pid for worker in multiprocessing.active_children()), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+planet.Planet(**{TINY!r}, folder=sys.argv[1]).prepare(kill)
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False, stdout=subprocess.PIPE, text=True)
     assert done.returncode == -signal.SIGKILL
+    deadline = time.monotonic() + 30.0
+    while any(_runs(pid) for pid in done.stdout.split()):
+        assert time.monotonic() < deadline, "workers outlive the run that started them"
+        time.sleep(0.1)
     again = Planet(**TINY, folder=str(tmp_path))
     assert list(tmp_path.glob("*.partial-*"))
     assert not again.path.exists()
@@ -178,11 +196,24 @@ def test_killed_run_is_begun_anew(planet, dataset, tmp_path):
 def test_settings_that_cannot_work_are_refused(tmp_path):
     with pytest.raises(ValueError, match="must divide 6 hours; got 50"):
         Planet(**TINY | {"timestep_minutes": 50})
-    with pytest.raises(ValueError, match="days must be at least 1"):
+    with pytest.raises(ValueError, match="days must be at least 1; got 0"):
         Planet(**TINY | {"days": 0})
+    with pytest.raises(ValueError, match="levels must be at least 2"):
+        Planet(**TINY | {"levels": 1})
     hasty = Planet(**TINY | {"truncation": 21, "timestep_minutes": 360, "trajectories": 1}, folder=str(tmp_path))
     with pytest.raises(ValueError, match="choose a shorter timestep_minutes"):
         hasty.prepare()
+
+
+@pytest.mark.slow
+def test_fault_in_a_process_of_its_own_is_told_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(source, "SMALL", 0)
+    monkeypatch.setattr(source, "_cores", lambda: 2)
+    hasty = Planet(**TINY | {"truncation": 21, "timestep_minutes": 360}, folder=str(tmp_path))
+    with pytest.raises(ValueError, match="choose a shorter timestep_minutes"):
+        hasty.prepare()
+    assert not list(tmp_path.glob("*.partial-*"))
+    assert not hasty.path.exists()
 
 
 def test_twins_part_but_slower_than_the_weather_changes(planet):
