@@ -30,7 +30,7 @@ from emulators.grid import LatLonGrid, gaussian_grid
 if TYPE_CHECKING:
     from data_pipelines.simulation import Simulation
 
-EDITION = 2  # of the equations: a new one makes new data
+EDITION = 3  # of the equations: a new one makes new data
 INTERVAL = np.timedelta64(6, "h")
 GAP_DAYS = 10  # between trajectories
 CHUNK = 20  # samples
