@@ -32,6 +32,7 @@ from data_pipelines.writers import ZarrWriter, sha256, write_netcdf
 from emul.build import part, parts, run_with_hydra
 from emul.console import console, progress, warn
 from emul.folders import conf_folder
+from emul.process import settle
 from emul.runs import Run, open_run
 from emul.times import initial_times, lead_steps, thinned
 from emulators.rollout import rollout
@@ -86,6 +87,7 @@ def prepare(config: DictConfig) -> Job:
     """Open and check everything that a forecast needs. ValueError or FileNotFoundError before any work is done."""
     chosen = _chosen(config)
     device = _device(chosen.device)
+    settle(None)
     run = open_run(config.run, chosen.checkpoint, device)
     data = config.data if "_target_" in config.data else run.config.data
     source = part(data)

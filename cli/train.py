@@ -26,6 +26,7 @@ from emul import console
 from emul.build import part, parts, run_with_hydra
 from emul.callbacks import Checkpoints, MetricsFile, Pace, PlainCheckpoints
 from emul.check import refuse_faults
+from emul.process import settle
 from emul.runs import emulator, folder
 from emulators.metrics.rmse import RMSE
 from emulators.training import Plan, Training, fit
@@ -57,8 +58,7 @@ def train(config: DictConfig) -> Path:
             return target
     refuse_faults(config)
     quieten()
-    if config.hardware.threads:
-        torch.set_num_threads(config.hardware.threads)
+    settle(config.hardware.threads)
     archive, splits = open_archive(config, World.from_plain(saved["world"]) if saved else None)
     module = assemble(config, archive.world)
     target.mkdir(parents=True, exist_ok=True)
