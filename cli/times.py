@@ -86,10 +86,14 @@ def lead_steps(lead: str | int, world: World) -> int:
 
 
 def thinned(times: np.ndarray, every: str) -> np.ndarray:
-    """Those of sorted `times` that lie at least `every` after the one kept before, the first among them."""
+    """Those of sorted `times` that lie at least `every` after the one kept before, the first among them.
+
+    Steps in months forgive three days, as the times of monthly and yearly means are uneven.
+    """
     step, kept = length(every), [times[0]]
+    slack = np.timedelta64(3 * 86400 if np.datetime_data(step)[0] == "M" else 0, "s")
     for time in times[1:]:
-        if _after(kept[-1], step) <= time:
+        if _after(kept[-1], step) - slack <= time:
             kept.append(time)
     return np.array(kept, dtype="datetime64[s]")
 

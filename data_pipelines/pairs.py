@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from data_pipelines.worlds import grid_of, nearest
+from data_pipelines.worlds import grid_of, nearest, spacing
 from emulators.grid import LatLonGrid
 from emulators.state import State
 from emulators.variables import Variable, VariableSet
@@ -67,6 +67,9 @@ class Reader:
     def __init__(self, dataset: xr.Dataset, variables: VariableSet, megabytes: float = 1024) -> None:
         self.dataset, self.variables = dataset, variables
         self.times = dataset["time"].values.astype("datetime64[s]")
+        step = spacing(self.times)
+        months = step is not None and np.datetime_data(step)[0] == "M"
+        self.tolerance = np.diff(self.times).min() / 10 if months else np.timedelta64(0, "s")
         field = 4 * variables.size * dataset.sizes["latitude"] * dataset.sizes["longitude"]
         self.fields = Latest(self._fields, int(megabytes * 2**20 / field))
 
@@ -77,12 +80,15 @@ class Reader:
         )
 
     def find(self, times: np.ndarray) -> np.ndarray:
-        """The index of each time, -1 where it does not exist."""
+        """The index of each time, -1 where it does not exist; in monthly and yearly series, whose steps are uneven, of
+        the nearest time where it lies within a tenth of a step."""
         times = np.asarray(times, dtype="datetime64[s]")
         if not self.times.size:
             return np.full(times.shape, -1)
-        index = np.searchsorted(self.times, times).clip(0, self.times.size - 1)
-        return np.where(self.times[index] == times, index, -1)
+        right = np.searchsorted(self.times, times).clip(0, self.times.size - 1)
+        left = np.maximum(right - 1, 0)
+        index = np.where(abs(self.times[left] - times) < abs(self.times[right] - times), left, right)
+        return np.where(abs(self.times[index] - times) <= self.tolerance, index, -1)
 
     def read(self, index: np.ndarray) -> State:
         """The State at the times of `index`, shape (time, channel, lat, lon)."""
