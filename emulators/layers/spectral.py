@@ -31,6 +31,7 @@ class DegreeConvolution(nn.Module):
         super().__init__()
         part = torch.randn(degrees, channels, channels, 2) * math.sqrt(0.5 / channels)
         self.weight = nn.Parameter(part)  # (degree, in, out, real and imaginary part)
+        self.weight.matrix_axes = (1, 2)  # type: ignore[attr-defined]  # for optimisers of matrices
 
     def forward(self, coefficients: Tensor) -> Tensor:
         return _ProductByDegree.apply(coefficients, self.weight)
