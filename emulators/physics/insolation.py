@@ -96,7 +96,11 @@ def insolation(
 
 
 def daily_mean_insolation(
-    time: np.ndarray | np.datetime64, latitude: np.ndarray, *, orbit: Orbit = EARTH, solar_constant: float = SOLAR_CONSTANT
+    time: np.ndarray | np.datetime64,
+    latitude: np.ndarray,
+    *,
+    orbit: Orbit = EARTH,
+    solar_constant: float = SOLAR_CONSTANT,
 ) -> np.ndarray:
     """Mean over one turn of the planet with the sun as it stands at `time`, in W m-2, shape (*time.shape, lat).
 
