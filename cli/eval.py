@@ -304,8 +304,8 @@ def _notes(
         notes.append(str(forecast.attrs["assumed"]))
     if pairs.missing:
         notes.append(
-            f"{pairs.missing} of {pairs.missing + pairs.total} pairs of initial time and lead have no truth and were "
-            f"left out (the truth runs from {pairs.truth.times[0]} to {pairs.truth.times[-1]})."
+            f"{pairs.missing} of {pairs.missing + pairs.total} pairs of initial time and lead have no truth before a "
+            f"gap and were left out (the truth runs from {pairs.truth.times[0]} to {pairs.truth.times[-1]})."
         )
     if "persistence" in options.baselines and (pairs.starts < 0).any():
         notes.append(f"Persistence lacks the truth at {(pairs.starts < 0).sum()} of {len(pairs.inits)} initial times.")

@@ -17,6 +17,7 @@ from rich.markup import escape
 
 from data_pipelines.archive import Archive
 from data_pipelines.checks import Checks, budgets, describe, gather, lead_text
+from data_pipelines.intervals import unbroken_until
 from data_pipelines.layouts import Layout
 from data_pipelines.manifest import (
     now,
@@ -158,7 +159,7 @@ def default_inits(archive: Archive, splits: Mapping[str, Sequence[str]], steps: 
     times = times[np.logical_and.reduce(known)]
     if not times.size:
         raise ValueError(f"The test split {period[0]} to {period[1]} holds no time to start from; give init=... .")
-    whole = times[world.after(times, steps) <= np.minimum(times[-1], unbroken_until(archive, times))]
+    whole = times[world.after(times, steps) <= np.minimum(times[-1], unbroken_until(archive.times, times))]
     if not whole.size:
         warn(f"The lead is longer than the test split {period[0]} to {period[1]}; one forecast, from its first time.")
     return thinned(whole, every) if whole.size else times[:1]
@@ -186,16 +187,6 @@ def refuse_missing_times(archive: Archive, inits: np.ndarray, steps: int) -> Non
                 )
 
 
-def unbroken_until(archive: Archive, inits: np.ndarray) -> np.ndarray:
-    """The last time of the stretch without a gap that each initial time lies in, datetime64[s], shape (init,).
-
-    Beyond a gap the data may tell of another world (another trajectory, another member): no truth for these forecasts.
-    """
-    ends = np.flatnonzero(archive.following < 0)
-    first = ends[np.searchsorted(ends, archive.index(inits))]
-    return archive.world.after(archive.times[first], 1) - np.timedelta64(1, "s")
-
-
 def _layout(run: Run, inits: np.ndarray, steps: int, batch_size: int, writer: ZarrWriter) -> Layout:
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}.")
@@ -217,7 +208,7 @@ def _digest(weights: Mapping[str, torch.Tensor]) -> str:
 
 def _scorecards(run: Run, archive: Archive, layout: Layout) -> Callable[[], Scorecard | None]:
     """What makes an empty scorecard; None instead where the data hold no valid time."""
-    world, until = run.world, unbroken_until(archive, layout.inits)
+    world, until = run.world, unbroken_until(archive.times, layout.inits)
     if not (archive.has(layout.valid_times) & (layout.valid_times <= until[:, None])).any():
         return lambda: None
     variables = world.predicted.select(name for name in world.predicted.names if name not in archive.absent)
@@ -276,7 +267,7 @@ def run_batch(job: Job, number: int, report: Report) -> tuple[dict[str, np.ndarr
     """Roll out one batch of initial times, writing, checking and scoring each lead as it is made."""
     world, layout, archive = job.world, job.layout, job.archive
     inits = layout.inits[layout.batches[number]]
-    checks, card, until = Checks(world, job.ranges), job.scorecard(), unbroken_until(archive, inits)
+    checks, card, until = Checks(world, job.ranges), job.scorecard(), unbroken_until(archive.times, inits)
     for init in inits if archive.in_memory else ():  # in one go, not a time at a time
         archive.load((str(init), str(world.after(init, layout.steps))))
     history = tuple(state.to(job.device) for state in archive.history(inits))

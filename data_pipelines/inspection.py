@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from data_pipelines.intervals import duration, duration_text, spacing
+from data_pipelines.intervals import duration, duration_text, gaps, spacing
 from data_pipelines.worlds import vertical
 from emulators.grid import LatLonGrid
 
@@ -48,14 +48,8 @@ def clock(dataset: xr.Dataset) -> Clock | None:
     times = dataset["time"].values.astype("datetime64[s]")
     told = dataset.attrs.get("timestep")
     step = duration(told) if told else spacing(times)
-    gaps: list[tuple[np.datetime64, np.datetime64]] = []
-    usual = spacing(times)
-    if usual is not None:
-        by_month = np.datetime_data(usual)[0] == "M"
-        axis = times.astype("datetime64[M]") if by_month else times
-        wide = np.flatnonzero(np.diff(axis).astype(np.int64) > 1.1 * usual.astype(np.int64))
-        gaps = [(times[i], times[i + 1]) for i in wide]
-    return Clock(times[0], times[-1], times.size, duration_text(step) if step is not None else None, tuple(gaps))
+    wide = tuple((times[i], times[i + 1]) for i in gaps(times))
+    return Clock(times[0], times[-1], times.size, duration_text(step) if step is not None else None, wide)
 
 
 def grid_words(grid: LatLonGrid) -> str:

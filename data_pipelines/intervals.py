@@ -8,6 +8,7 @@ import numpy as np
 
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 _MONTHS = {"M": 1, "y": 12}
+EVER = np.datetime64("9999-12-31", "s")
 
 
 def duration(text: str | np.timedelta64) -> np.timedelta64:
@@ -51,3 +52,25 @@ def spacing(times: np.ndarray) -> np.timedelta64 | None:
         if values.min() > 0 and np.ptp(day) <= 3.0:  # within a day of the month that does not drift
             return np.timedelta64(int(values[counts.argmax()]), "M")
     return np.timedelta64(usual, "s")
+
+
+def gaps(times: np.ndarray) -> np.ndarray:
+    """Positions of the times that are followed by a step longer than the usual one, by more than a tenth."""
+    times, usual = np.asarray(times, dtype="datetime64[s]"), spacing(times)
+    if usual is None:
+        return np.empty(0, dtype=np.int64)
+    axis = times.astype("datetime64[M]") if np.datetime_data(usual)[0] == "M" else times
+    return np.flatnonzero(np.diff(axis).astype(np.int64) > 1.1 * usual.astype(np.int64))
+
+
+def unbroken_until(times: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """To when `times` hold the truth for forecasts that begin at `starts`, datetime64[s], shape (start,).
+
+    That is to the first gap; beyond it the data may tell of another world (another trajectory, another member).
+    """
+    times, starts = (np.asarray(some, dtype="datetime64[s]") for some in (times, starts))
+    ends = times[gaps(times)]
+    if not ends.size:
+        return np.full(starts.shape, EVER)
+    slack = np.diff(times).min() // 2  # valid times of monthly means lie days away from the data's own
+    return np.append(ends + slack, EVER)[np.searchsorted(ends, starts)]

@@ -1,7 +1,7 @@
 """Pairs: forecasts and their truth, matched by valid time, a block at a time.
 
-Valid time = initial time + lead, or what the forecast's own `valid_time` says. A pair whose truth does not exist is
-counted and left out.
+Valid time = initial time + lead, or what the forecast's own `valid_time` says. A pair whose truth does not exist, or
+lies beyond a gap in the times of the truth (`intervals.unbroken_until`), is counted and left out.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from data_pipelines.intervals import unbroken_until
 from data_pipelines.worlds import grid_of, nearest, spacing
 from emulators.grid import LatLonGrid
 from emulators.state import State
@@ -131,6 +132,7 @@ class Pairs:
         self.leads = self.forecast["prediction_timedelta"].values.astype("timedelta64[s]")
         self.valid = self.forecast["valid_time"].values.astype("datetime64[s]")
         self.index, self.starts = self.truth.find(self.valid), self.truth.find(self.inits)
+        self.index[self.valid > unbroken_until(self.truth.times, self.inits)[:, None]] = -1
         self.room = max(1, int(megabytes * 2**20 / (4 * self.variables.size * np.prod(self.grid.shape))))
         if not (self.index >= 0).any():
             have = self.truth.times

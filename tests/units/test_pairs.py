@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 
 from data_pipelines.forecasts import open_forecast
+from data_pipelines.intervals import gaps, unbroken_until
 from data_pipelines.pairs import Latest, Normals, Pairs, on_grid, shared_variables
 from emulators.grid import LatLonGrid, equiangular_grid
 
@@ -36,6 +37,32 @@ def test_valid_times_of_the_file_go_before_init_plus_lead(tmp_path):
         assert (pair.prediction.values == pair.target.values).all()
         assert (pair.start.values == pair.target.values - 1 - pair.lead).all()
         assert (pair.prediction.time == pair.target.time).all()
+
+
+def test_no_truth_beyond_a_gap_in_it():
+    truth, forecast = monthly()
+    broken = truth.isel(time=[0, 1, 2, 4, 5, 6])
+    pairs = Pairs(forecast, broken)
+    assert (pairs.total, pairs.missing) == (6, 6)
+    reached = {(str(init)[:7], pair.lead) for pair in pairs for init in pair.inits}
+    january, february, april = (
+        {(f"2001-{m:02d}", lead) for lead in leads} for m, leads in ((1, (0, 1)), (2, (0,)), (4, (0, 1, 2)))
+    )
+    assert reached == january | february | april  # April itself is not in the truth, and no gap follows it
+
+
+def test_gaps_in_series_of_hours_and_of_months():
+    hours = np.datetime64("2001-01-01", "s") + np.array([0, 6, 12, 24, 30, 36, 42]) * np.timedelta64(1, "h")
+    assert gaps(hours).tolist() == [2]
+    until = unbroken_until(hours, hours[[0, 2, 3]])
+    assert (hours[2] <= until[:2]).all()
+    assert (until[:2] < hours[3]).all()
+    assert until[2] > hours[-1]
+    months = np.arange("2000-01", "2003-01", dtype="datetime64[M]").astype("datetime64[s]") + np.timedelta64(15, "D")
+    assert not gaps(months).size
+    assert gaps(np.delete(months, 14)).tolist() == [13]
+    assert not gaps(months[:1]).size
+    assert unbroken_until(months[:0], months[:1]) > months[-1]
 
 
 def test_several_files_make_one_forecast(tmp_path):
