@@ -153,11 +153,6 @@ class Archive:
             self._same_as_computed[variable.name] = bool(np.allclose(own, computed, atol=2e-3 * np.abs(computed).max()))
         return self._same_as_computed[variable.name]
 
-    def truth(self, times: np.ndarray) -> State | None:
-        """The predicted variables that the data have, at `times`; None unless every time is there (see `has`)."""
-        there = [name for name in self.world.predicted.names if name in self.variables]
-        return self.states(times, self.world.predicted.select(there)) if self.has(times).all() else None
-
     def load(self, period: Sequence[str | int], report: Callable[[str, float], None] | None = None) -> None:
         """Read all of a period into memory, if there is room; report(message, fraction) is called as it goes."""
         positions = self.within(period)

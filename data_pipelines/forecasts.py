@@ -128,7 +128,10 @@ def _valid_times(dataset: xr.Dataset, leads: np.ndarray, origin: str) -> np.ndar
 
 
 def with_levels(dataset: xr.Dataset) -> xr.Dataset:
-    """`temperature_850`, `temperature_500`, ... gathered into `temperature` with levels, where it is not there yet."""
+    """`temperature_850`, `temperature_500`, ... gathered into `temperature` with levels, where it is not there yet.
+
+    Where variables then differ in their levels, the attribute `levels` of each names its own; the rest reads as NaN.
+    """
     found: dict[str, dict[int, str]] = {}
     for name in map(str, dataset.data_vars):
         match = re.fullmatch(r"(\w+?)_(\d+)", name)
@@ -146,11 +149,13 @@ def with_levels(dataset: xr.Dataset) -> xr.Dataset:
         gathered[name] = joined.transpose(..., "level", "latitude", "longitude").rename(name)
     if not gathered:
         return dataset
+    for field in [*dataset.data_vars.values(), *gathered.values()]:
+        if "level" in field.dims:
+            field.attrs.setdefault("levels", field["level"].values.tolist())
     used = [name for by_level in found.values() for name in by_level.values()]
-    levels_there = "level" in dataset.dims
-    return xr.merge(
-        [dataset.drop_vars(used), *gathered.values()], join="outer" if levels_there else "exact", compat="override"
-    ).assign_attrs(dataset.attrs)
+    return xr.merge([dataset.drop_vars(used), *gathered.values()], join="outer", compat="override").assign_attrs(
+        dataset.attrs
+    )
 
 
 class ClimatologyFile:

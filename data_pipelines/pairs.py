@@ -245,14 +245,14 @@ def shared_variables(
         have = levels_of(forecast[name])
         if bool(have) != ("level" in truth[name].dims):
             raise ValueError(f"'{name}' has levels in one of forecast and truth and none in the other.")
-        near = _near(truth["level"].values) if have else None
-        shared = tuple(level for level in have if near and near(level))
+        near = _near(levels_of(truth[name]))
+        shared = tuple(level for level in have if near(level))
         kept = shared if some is None else tuple(level for level in shared if _near(some)(level))
         if have and not kept:
             if wanted is None and shared:
                 continue
             raise ValueError(
-                f"'{name}' shares no level: forecast {list(have)}, truth {truth['level'].values.tolist()}, "
+                f"'{name}' shares no level: forecast {list(have)}, truth {list(levels_of(truth[name]))}, "
                 f"asked for {'all' if some is None else list(some)}."
             )
         chosen.append(Variable(name, str(truth[name].attrs.get("units", forecast[name].attrs.get("units", ""))), kept))

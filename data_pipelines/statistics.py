@@ -8,11 +8,7 @@ Golub & LeVeque (1983, doi:10.1080/00031305.1983.10483115).
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -51,36 +47,20 @@ class Moments:
 
 
 def scales(
-    archive: Archive,
-    period: Sequence[str | int],
-    *,
-    samples: int | None = None,
-    folder: str | Path | None = None,
-    report: Callable[[str, float], None] | None = None,
+    archive: Archive, period: Sequence[str | int], *, report: Callable[[str, float], None] | None = None
 ) -> dict[str, Scale]:
-    """A Scale for every channel of the archive's World.
+    """A Scale for every channel of the archive's World, over all times of the period.
 
-    samples: use at most so many times, evenly spread over the period (default: all). folder: keep the result there, and
-    take it from there when the same data, period and channels are asked for again. A predicted channel that never
-    varies raises ValueError; a forcing or static channel that does not vary gets std 1.
+    A predicted channel that never varies raises ValueError; a forcing or static channel that does not vary gets std 1.
     """
-    kept = Path(folder) / f"{_fingerprint(archive, period, samples)}.json" if folder else None
-    if kept and kept.exists():
-        return {name: Scale(*values) for name, values in json.loads(kept.read_text()).items()}
-    values, tendencies = _moments(archive, period, samples, report)
-    found = {**_archived(archive, values, tendencies), **_static(archive)}
-    if kept:
-        _write(kept, json.dumps({name: [s.mean, s.std, s.tendency_std] for name, s in found.items()}))
-    return found
+    return {**_archived(archive, *_moments(archive, period, report)), **_static(archive)}
 
 
 def _moments(
-    archive: Archive, period: Sequence[str | int], samples: int | None, report: Callable[[str, float], None] | None
+    archive: Archive, period: Sequence[str | int], report: Callable[[str, float], None] | None
 ) -> tuple[Moments, Moments]:
     positions = archive.within(period)
-    if samples and samples < positions.size:
-        positions = positions[np.linspace(0, positions.size - 1, samples).round().astype(int)]
-    last = archive.within(period)[-1] if positions.size else -1
+    last = positions[-1] if positions.size else -1
     area = archive.grid.weights.reshape(-1)
     values, tendencies = Moments(archive.variables.size), Moments(archive.variables.size)
     for start in range(0, positions.size, BLOCK):
@@ -132,29 +112,3 @@ def _static(archive: Archive) -> dict[str, Scale]:
         channel: Scale(float(moments.mean[i]), 1.0 if still[i] else float(moments.std[i]), 0.0)
         for i, channel in enumerate(world.static.channels)
     }
-
-
-def _fingerprint(archive: Archive, period: Sequence[str | int], samples: int | None) -> str:
-    """A name for the statistics of these data: where they lie, when changed, their times, period and channels."""
-    path = Path(archive.origin)
-    world = archive.world
-    parts = [
-        archive.origin,
-        path.stat().st_mtime_ns if path.exists() else 0,
-        archive.times.astype(np.int64).tolist(),
-        [str(p) for p in period],
-        samples,
-        str(world.timestep),
-        archive.variables.channels,
-        world.static.channels,
-        archive.grid.plain(),
-    ]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
-
-
-def _write(path: Path, text: str) -> None:
-    """Write beside, then rename, so that no half-written file is ever read."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text)
-    os.replace(partial, path)

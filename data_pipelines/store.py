@@ -89,7 +89,8 @@ def shaped(
     """A canonical dataset with other levels, missing values replaced, and the step of time told.
 
     derive: variables to compute from others (`data_pipelines.derived`), before levels are chosen.
-    levels: those of the result; one that the data lack is interpolated linearly in log(level) between its neighbours.
+    levels: those of the result, from the top down; one that the data lack is interpolated linearly in log(level)
+    between its neighbours.
     fill: variable -> value in place of missing ones. timestep: such as 6h or 1M, kept as an attribute.
     """
     if fill:
@@ -102,7 +103,7 @@ def shaped(
             raise ValueError(f"derive: no rule for '{name}'; {nearest(name, DERIVED)}")
         dataset = dataset.assign({name: DERIVED[name](dataset)})
     if levels is not None:
-        dataset = _at_levels(dataset, np.array([float(level) for level in levels]))
+        dataset = _at_levels(dataset, np.unique([float(level) for level in levels]))
     if timestep is not None:
         dataset = dataset.assign_attrs(timestep=duration_text(duration(timestep)))
     return dataset

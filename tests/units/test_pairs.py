@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from data_pipelines.forecasts import open_forecast
+from data_pipelines.forecasts import open_forecast, with_levels
 from data_pipelines.intervals import gaps, unbroken_until
 from data_pipelines.pairs import Latest, Normals, Pairs, on_grid, shared_variables
 from emulators.grid import LatLonGrid, equiangular_grid
@@ -105,6 +105,18 @@ def test_levels_that_only_one_variable_has(tmp_path):
     shared = shared_variables(both, truth.assign(u=truth["temperature"].expand_dims(level=[300.0, 500.0, 850.0])))
     assert shared.variable("u").levels == (850.0,)
     assert shared.variable("temperature").levels == ()
+
+
+def test_variables_by_level_keep_their_own_levels():
+    truth, forecast = monthly()
+    upper = truth["temperature"].expand_dims(level=[500.0, 850.0])
+    names = {f"geopotential_{level}": truth["temperature"] for level in (300, 500)}
+    both = with_levels(xr.Dataset({"temperature": upper, **names}))
+    assert both["geopotential"].attrs["levels"] == [300.0, 500.0]
+    made = forecast["temperature"].expand_dims(level=[300.0, 500.0, 850.0])
+    shared = shared_variables(xr.Dataset({"temperature": made, "geopotential": made}), both)
+    assert shared.variable("temperature").levels == (500.0, 850.0)
+    assert shared.variable("geopotential").levels == (300.0, 500.0)
 
 
 def test_the_latest_fields_stay():

@@ -75,15 +75,3 @@ def test_too_few_times():
         scales(archive(), ["2001-01-01T00", "2001-01-01T03"])
     with pytest.raises(ValueError, match="at least two times"):
         scales(archive(), ["1990", "1991"])
-
-
-def test_samples_are_close_and_results_are_kept(tmp_path):
-    data = archive()
-    few = scales(data, PERIOD, samples=40, folder=tmp_path)
-    all_ = scales(data, PERIOD)
-    assert few["temperature"] != all_["temperature"]
-    assert few["temperature"].tendency_std == pytest.approx(all_["temperature"].tendency_std, rel=0.05)
-    data.gather = None  # what is kept is not measured again
-    assert scales(data, PERIOD, samples=40, folder=tmp_path) == few
-    with pytest.raises(TypeError):
-        scales(data, ["2001-01-02", "2001-01-20"], samples=40, folder=tmp_path)

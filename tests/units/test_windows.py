@@ -50,7 +50,7 @@ def test_states(cache):
     np.testing.assert_allclose(alone["temperature"][:, 0, 0], [30.2, 30.1])
 
 
-def test_history_forcing_truth():
+def test_history_and_forcing():
     data = archive()
     inits = START + np.array([4, 7]) * SIX
     old, new = data.history(inits)
@@ -59,8 +59,7 @@ def test_history_forcing_truth():
     forcing = data.forcing(inits)
     np.testing.assert_allclose(forcing["sst"][:, 0, 0], [2024, 2042])
     np.testing.assert_allclose(forcing.values[:, 1], moving(["sin_year"], inits, GRID)[:, 0])
-    np.testing.assert_allclose(data.truth(inits)["rain"][:, 0, 0], [1024, 1042])
-    assert data.truth(inits + 15 * SIX) is None
+    np.testing.assert_allclose(data.states(inits)["rain"][:, 0, 0], [1024, 1042])
     assert data.has(inits + 15 * SIX).tolist() == [True, False]
 
 
@@ -176,7 +175,8 @@ def test_what_the_world_needs_must_be_there():
         Archive(data.dataset.isel(time=0, drop=True), data.world)
     partial = Archive(data.dataset.drop_vars(["rain", "sst"]), data.world)
     assert partial.absent == ("rain", "sst")
-    assert partial.truth(START).variables.names == ("temperature",)
+    with pytest.raises(ValueError, match="has no rain"):
+        partial.states(START)
     with pytest.raises(ValueError, match="lacks rain, sst"):
         Windows(partial, ["2001", "2001"])
     with pytest.raises(ValueError, match="Forcing 'sst'"):
