@@ -19,6 +19,7 @@ from torch import Tensor
 from data_pipelines import forcings
 from data_pipelines.conventions import grid_of
 from data_pipelines.naming import nearest
+from data_pipelines.units import refuse_other_units
 from emulators.state import State
 from emulators.variables import Variable, VariableSet
 from emulators.world import World
@@ -58,7 +59,11 @@ class Archive:
         for name in world.prognostic.names:
             if name in self.absent:
                 raise ValueError(f"No variable '{name}' in {self.origin}; {nearest(name, dataset.data_vars)}")
-        self._levels = {v.name: self._level_index(v) for v in self.variables if v.name in dataset.data_vars}
+        there = [v for v in self.variables if v.name in dataset.data_vars]
+        self._levels = {v.name: self._level_index(v) for v in there}
+        for variable in there:
+            own = str(dataset[variable.name].attrs.get("units", ""))
+            refuse_other_units(variable.name, variable.units, own, self.origin)
         self.following = self._following()
         row_bytes = 4 * self.variables.size * int(np.prod(self.grid.shape))
         self._block = max(1, int(BLOCK_BYTES // max(row_bytes, 1)))

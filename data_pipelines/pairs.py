@@ -15,6 +15,7 @@ import torch
 import xarray as xr
 
 from data_pipelines.intervals import unbroken_until
+from data_pipelines.units import refuse_other_units
 from data_pipelines.worlds import grid_of, nearest, spacing
 from emulators.grid import LatLonGrid
 from emulators.state import State
@@ -255,7 +256,9 @@ def shared_variables(
                 f"'{name}' shares no level: forecast {list(have)}, truth {list(levels_of(truth[name]))}, "
                 f"asked for {'all' if some is None else list(some)}."
             )
-        chosen.append(Variable(name, str(truth[name].attrs.get("units", forecast[name].attrs.get("units", ""))), kept))
+        units, own = (str(dataset[name].attrs.get("units", "")) for dataset in (forecast, truth))
+        refuse_other_units(name, units, own, "the truth")
+        chosen.append(Variable(name, own or units, kept))
     return VariableSet(tuple(chosen))
 
 

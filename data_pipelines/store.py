@@ -18,6 +18,7 @@ from data_pipelines.conventions import COORDINATES, canonical
 from data_pipelines.derived import DERIVED
 from data_pipelines.intervals import duration, duration_text
 from data_pipelines.naming import nearest
+from data_pipelines.units import refuse_other_units
 
 __all__ = ["canonical", "open_dataset", "shaped"]
 
@@ -202,11 +203,15 @@ def _joined(parts: list[xr.Dataset], names: list[str]) -> xr.Dataset:
     origin = names[0] if len(set(names)) == 1 else f"{names[0]} and {len(names) - 1} more"
     left_out = "\n".join(dict.fromkeys(p.attrs["left_out"] for p in parts if p.attrs["left_out"]))
     grids = {
-        (p["latitude"].values.tobytes(), p["longitude"].values.tobytes()): n for p, n in zip(parts, names, strict=False)
+        (p["latitude"].values.tobytes(), p["longitude"].values.tobytes()): n for p, n in zip(parts, names, strict=True)
     }
     if len(grids) > 1:
         first, second, *_ = grids.values()
         raise ValueError(f"{first} and {second} lie on different grids; open them apart or regrid one.")
+    units: dict[Any, str] = {}
+    for part, file in zip(parts, names, strict=True):
+        for name, field in part.data_vars.items():
+            refuse_other_units(str(name), units.setdefault(name, field.attrs["units"]), field.attrs["units"], file)
     try:
         joined = xr.combine_by_coords(
             parts,
@@ -222,6 +227,8 @@ def _joined(parts: list[xr.Dataset], names: list[str]) -> xr.Dataset:
             "or bring other variables at the same times and levels."
         ) from error
     assert isinstance(joined, xr.Dataset)
+    for name in joined.data_vars:
+        joined[name].attrs["units"] = units[name]  # lost where files spell them differently
     if "time" in joined.dims:
         refuse_disorder(joined["time"].values, origin)
     return joined.assign_attrs(origin=origin, left_out=left_out)
