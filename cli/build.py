@@ -26,8 +26,8 @@ from emul.overrides import diagnosed, key_of, plain_mapping
 from emul.signatures import tree_faults
 
 PRIMARY = {"run": "train", "check": "train"}  # verbs that read the configuration of another
-# What Hydra would do by itself and a run does not want: log files, copies of the configuration, dated folders.
 BARE_LIST = re.compile(r"^((?:\w+\.)*init)=([^\[{('\"]*,.*)$")  # initial times in a row are a list, not a sweep
+# What Hydra would do by itself and a run does not want: log files, copies of the configuration, dated folders.
 QUIET = {
     "hydra/job_logging": "none",
     "hydra/hydra_logging": "none",

@@ -11,6 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.plugins.io import CheckpointIO
+from pytorch_lightning.utilities import rank_zero_only
 from rich.progress import MofNCompleteColumn, TextColumn
 
 from data_pipelines import checkpoints
@@ -59,9 +60,11 @@ class Checkpoints(pl.Callback):
             return
         due = self.every is not None and step % self.every == 0
         late = self.minutes is not None and time.monotonic() - self.saved_at > 60 * self.minutes
-        if due or late or self.signalled:
+        agree = trainer.strategy.reduce_boolean_decision  # clocks and signals differ from process to process
+        stop = agree(self.signalled, all=False)
+        if stop or due or agree(late, all=False):
             self.save(trainer)
-        if self.signalled:
+        if stop:
             self.signalled = False
             console().print(f"Stopped at step {step} as asked; the same command goes on from there.")
             raise Preempted
@@ -107,6 +110,7 @@ class MetricsFile(Logger):
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the run folder holds the config."""
 
+    @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         row = {"step": step, **{name: float(value) for name, value in metrics.items()}}
         known = set().union(*self.rows[-1:]) if self.rows else set()

@@ -38,7 +38,8 @@ def line_chart(
     x_all, y_all = (np.concatenate([line[i] for line in drawn.values()]) for i in (0, 1))
     low, high = _range(y_all, mark)
     if "forecast" in drawn and len(drawn) > 1 and low >= 0.0:  # a forecast that blows up leaves the page
-        high = min(high, 3.0 * max(float(y.max()) for name, (_, y) in drawn.items() if name != "forecast"))
+        page = 3.0 * max(float(y.max()) for name, (_, y) in drawn.items() if name != "forecast")
+        high = min(high, page) if page > low else high
     x_low, x_high = (float(x_all.min()), float(x_all.max())) if np.ptp(x_all) else (x_all[0] - 0.5, x_all[0] + 0.5)
 
     def across(x: float) -> float:

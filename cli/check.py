@@ -101,6 +101,11 @@ def _examined(config: DictConfig) -> tuple[list[Finding], Facts]:
     for group in (*ON_WORLD, *ALONE):
         if group not in faulty:
             found += _part_findings(group, config[group], world if group in ON_WORLD else None)
+    for group, verb in (("loss", "losses"), ("metric", "metrics")):
+        if not config[group]:
+            found.append(Finding(group, "at least one part", "none", f"`emul {verb}` lists what there is"))
+    if not {"training", "hardware"} & {finding.key.partition(".")[0] for finding in found}:
+        found += _portion_findings(config)
     return found, facts
 
 
@@ -261,6 +266,16 @@ def _network_findings(config: DictConfig, world: World, facts: Facts) -> list[Fi
         part(config.step, world, network, {})
     except (ValueError, KeyError) as error:
         return [_told("step", "a step that fits this world", error)]
+    return []
+
+
+def _portion_findings(config: DictConfig) -> list[Finding]:
+    """A batch that the devices and passes cannot share evenly."""
+    hardware = part(config.hardware)
+    try:
+        part(config.training).portion(hardware.devices * hardware.nodes)
+    except ValueError as error:
+        return [_told("training.batch_size", "a batch that divides evenly", error)]
     return []
 
 

@@ -234,7 +234,8 @@ def make(job: Job) -> Path:
         results = run_batches(job, parts_, manifest)
         finish(job, results, manifest)
     except BaseException as error:
-        manifest["reasons"] = [manifest["reasons"][0].split("; stopped by")[0] + f"; stopped by: {error or 'the user'}"]
+        unfinished, what = manifest["reasons"][0].split("; stopped by")[0], str(error) or type(error).__name__
+        manifest["reasons"] = [f"{unfinished}; stopped by: {what}"]
         with suppress(OSError):
             write_manifest(job.folder, manifest)
         raise

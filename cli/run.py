@@ -29,9 +29,11 @@ def run(config: DictConfig) -> int:
     forecast_config.writer = config.writer
     made = forecast(forecast_config)
     console().rule("3 of 3: eval")
-    scores = Path(config.output) / "eval" / config.name / "scores.nc"
-    if is_newer(scores, made / "manifest.json"):
-        console().print(f"{scores.parent} holds the scores of this forecast already.", soft_wrap=True)
+    scored = Path(config.output) / "eval" / config.name
+    results = [scored / "scores.nc", *([scored / "report.html"] if config.eval.pictures else [])]
+    sources = made / "manifest.json", trained / "config.yaml"
+    if all(is_newer(result, source) for result in results for source in sources):
+        console().print(f"{scored} holds the scores of this forecast already.", soft_wrap=True)
     else:
         evaluate(follow_up("eval", config, trained))
     return exit_code(made)

@@ -33,7 +33,7 @@ from emulators.training import Plan, Training, fit
 from emulators.verification import Scorecard
 from emulators.world import World
 
-# What may change between the start of a training and its continuation, since no weight depends on it.
+# What may change between the start of a training and its continuation: where it runs, and what does not touch a weight.
 FREE = {
     "output", "hardware", "forecast", "eval", "writer", "metric", "training.checkpoint_every",
     "training.checkpoint_minutes", "training.log_every",
@@ -52,17 +52,18 @@ def train(config: DictConfig) -> Path:
     if saved:
         refuse_other_config(OmegaConf.create(saved["config"]), config, target)
         if saved["finished"]:
+            keep_config(target, config)
             console.console().print(
                 f"{target} is trained already, {saved['step']} steps; take another name to train anew."
             )
             return target
     refuse_faults(config)
+    refuse_absent_gpu(config.hardware.accelerator)
     quieten()
     settle(config.hardware.threads)
     archive, splits = open_archive(config, World.from_plain(saved["world"]) if saved else None)
     module = assemble(config, archive.world)
-    target.mkdir(parents=True, exist_ok=True)
-    (target / "config.yaml").write_text(module.card["config"])
+    keep_config(target, config)
     run(config, module, archive, splits, target, saved)
     return target
 
@@ -78,6 +79,23 @@ def refuse_other_config(before: DictConfig, now: DictConfig, target: Path) -> No
         raise ValueError(
             f"{target} holds a training with another config ({listed}). Choose another name=..., or remove the folder."
         )
+
+
+def refuse_absent_gpu(accelerator: str) -> None:
+    """ValueError where a GPU is asked for and there is none."""
+    if accelerator == "gpu" and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+        raise ValueError("hardware.accelerator=gpu was asked for, but PyTorch finds no GPU; use hardware=cpu.")
+
+
+def keep_config(target: Path, config: DictConfig) -> None:
+    """The config.yaml of a run folder, which forecast and eval read; touched only where it differs."""
+    file, text = target / "config.yaml", OmegaConf.to_yaml(config, resolve=True)
+    if file.exists() and file.read_text(encoding="utf-8") == text:
+        return
+    target.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(file)
 
 
 def _leaves(node: Any, prefix: str = "") -> list[tuple[str, Any]]:
@@ -185,11 +203,11 @@ def run(
         plugins=[PlainCheckpoints()],
         callbacks=[keeper, Pace(batches, plan.batch_size)],
     )
+    batches.rank, batches.ranks = trainer.global_rank, trainer.world_size
     trainer.fit(module, batches, validation, ckpt_path=target / "checkpoints" / "last.ckpt" if saved else None)
-    if plan.steps % plan.validate_every:
-        validate(module, validation)
-        if trainer.is_global_zero:
-            keeper.keep_best(module)
+    if module.validated != plan.steps:
+        trainer.validate(module, validation, verbose=False)
+    module.finished = True
     keeper.save(trainer)
 
 
@@ -205,7 +223,7 @@ def solve(module: Training, archive: Archive, period: Sequence[str], validation:
     """Closed-form networks: one pass over the training split, then one validation."""
     if hasattr(module.step.network, "fit"):
         fit(module.step, InOrder(Windows(archive, period), module.plan.batch_size))
-    module.solved = True
+    module.finished = True
     if module.averages is not None:
         module.averages.load_state_dict(module.step.state_dict())
     validate(module, validation)

@@ -40,8 +40,9 @@ class LatLonGrid:
             raise ValueError(f"Latitudes must lie within -90..90 degrees; got {latitude.min()}..{latitude.max()}.")
         if not (np.diff(latitude) < 0).all():
             raise ValueError("Latitudes must run from north to south without repetition; sort the field first.")
-        if not (self._eastward_steps(longitude) > 0).all():
-            raise ValueError("Longitudes must run eastward without repetition; sort the field first.")
+        steps = self._eastward_steps(longitude)
+        if not (steps > 0).all() or steps.sum() > 359.999:
+            raise ValueError("Longitudes must run eastward, once around at most; sort the field first.")
         object.__setattr__(self, "latitude", latitude)
         object.__setattr__(self, "longitude", np.mod(longitude, 360.0))
 

@@ -62,11 +62,12 @@ class Plan:
     log_every: int = 10
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "accumulate", "validate_every", "validation_lead", "validation_cases", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"training.{name} must be at least 1; got {getattr(self, name)}.")
+        _refuse_below_one("training", self, "batch_size", "accumulate", "validate_every", "validation_lead")
+        _refuse_below_one("training", self, "validation_cases", "log_every", "checkpoint_every")
         if self.steps < 0:
             raise ValueError(f"training.steps must not be negative; got {self.steps}.")
+        if self.clip is not None and self.clip <= 0:
+            raise ValueError(f"training.clip is a positive norm, or null for none; got {self.clip}.")
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"training.ema is a decay between 0 and 1, or null; got {self.ema}.")
 
@@ -89,15 +90,26 @@ class Hardware:
     devices: int = 1
     nodes: int = 1
     strategy: str = "auto"
-    precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
+    precision: Literal["32", "bf16-mixed"] = "32"
     threads: int | None = None
     compile: bool = False
+
+    def __post_init__(self) -> None:
+        _refuse_below_one("hardware", self, "devices", "nodes", "threads")
+
+
+def _refuse_below_one(group: str, plan: Any, *names: str) -> None:
+    """ValueError where one of the named counts is below 1; null is let pass."""
+    for name in names:
+        if getattr(plan, name) is not None and getattr(plan, name) < 1:
+            raise ValueError(f"{group}.{name} must be at least 1; got {getattr(plan, name)}.")
 
 
 class Training(pl.LightningModule):
     """Joins Step, objective, losses, optimiser and schedule for Lightning's Trainer.
 
-    scorecard: makes an empty Scorecard for a validation. card: plain facts for every checkpoint.
+    scorecard: makes an empty Scorecard for a validation. card: plain facts for every checkpoint. finished: set by who
+    drives the training, once the last step is made and validated. validated: the step of the last validation.
     """
 
     def __init__(
@@ -115,12 +127,13 @@ class Training(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.step, self.objective, self.losses = step, objective, losses
+        self.loss_modules = torch.nn.ModuleList(loss for loss in losses.values() if isinstance(loss, torch.nn.Module))
         self.optimizer, self.schedule, self.plan, self.seed = optimizer, schedule, plan, seed
         self.scorecard, self.card = scorecard, card
         self.averages = copy.deepcopy(step).requires_grad_(False).eval() if plan.ema else None
         self.best = float("inf")
         self.validation: dict[str, float] = {}
-        self.solved = False  # in closed form, without descent
+        self.validated, self.finished = -1, False
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.step)
@@ -137,6 +150,14 @@ class Training(pl.LightningModule):
         loss, parts = self.objective(self.step, batch, self.losses)
         self.parts = {"loss": loss.detach(), **parts}
         return loss
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """By norm; done here because Lightning refuses to clip for a fused optimiser in any mixed precision."""
+        if gradient_clip_val:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
@@ -163,7 +184,7 @@ class Training(pl.LightningModule):
             self.card_in_use.add(state, target, lead)
 
     def on_validation_epoch_end(self) -> None:
-        self.validation = relative_errors(self.card_in_use, self.step.world)
+        self.validation, self.validated = relative_errors(self.card_in_use, self.step.world), self.global_step
         self.record(self.validation)
 
     def record(self, metrics: Mapping[str, float]) -> None:
@@ -180,16 +201,17 @@ class Training(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.best = checkpoint["emul"]["best"]
         self.validation = checkpoint["emul"]["validation"]
+        self.validated = checkpoint["emul"].get("validated", -1)
 
     def portable(self) -> dict[str, Any]:
         """All that forecasting needs: the card, the weights, where the training stands."""
-        step = self.global_step
         return {
             **self.card,
             "weights": self.forecaster.state_dict(),
-            "step": step,
-            "finished": self.solved or step >= self.plan.steps,
+            "step": self.global_step,
+            "finished": self.finished,
             "validation": dict(self.validation),
+            "validated": self.validated,
             "best": self.best,
         }
 

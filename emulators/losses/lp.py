@@ -131,6 +131,11 @@ def _channel_weights(
                 f"variable_weights names {', '.join(unknown)}, which is not predicted; "
                 f"the variables are {', '.join(world.predicted.names)}."
             )
+    if not isinstance(level_weights, str):
+        levels = {level for variable in world.predicted for level in variable.levels}
+        absent = [level for level in level_weights if level not in levels]
+        if absent:
+            raise ValueError(f"level_weights names {absent}; the levels are {sorted(levels)}.")
     weights = np.concatenate(
         [
             _variable_weights(v, variable_weights) * _level_weights(v, world.vertical, level_weights)

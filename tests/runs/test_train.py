@@ -13,8 +13,9 @@ import torch
 
 from data_pipelines import checkpoints
 from emul.build import compose
+from emul.check import template_world
 from emul.runs import open_run
-from emul.train import train
+from emul.train import assemble, train
 
 TINY = ["data=planet_tiny", "model=sfno", "model.embed=8", "model.layers=1", "hardware.threads=1"]
 SHORT = ["training.steps=12", "training.batch_size=4", "training.validate_every=5", "training.validation_cases=4"]
@@ -134,6 +135,46 @@ def test_linear_beats_persistence_at_one_step(tmp_path):
         settings = ["data=planet_tiny", f"model={model}", f"output={tmp_path}", *SHORT]
         first[model] = open_run(train(compose("train", settings))).card["validation"]["score_1"]
     assert first["linear"] < 0.9 * first["persistence"]
+
+
+def test_stopped_before_the_last_validation(tmp_path, monkeypatch):
+    """A checkpoint of the last step is no finished training as long as its validation is missing."""
+    more = ["training.checkpoint_every=4"]
+    whole = train(compose("train", overrides(tmp_path, "whole", *more)))
+    with monkeypatch.context() as patch:
+        patch.setattr("pytorch_lightning.Trainer.validate", cut)
+        with pytest.raises(OSError, match="power cut"):
+            train(compose("train", overrides(tmp_path, "cut", *more)))
+    assert weights(tmp_path / "train" / "cut")["emul"]["step"] == 12
+    assert not weights(tmp_path / "train" / "cut")["emul"]["finished"]
+    again = train(compose("train", overrides(tmp_path, "cut", *more)))
+    assert weights(again)["emul"]["finished"]
+    assert weights(again)["emul"]["validation"] == weights(whole)["emul"]["validation"]
+    assert weights(again)["emul"]["best"] == weights(whole)["emul"]["best"]
+    assert_same(weights(whole), weights(again))
+
+
+def cut(*args, **kwargs):
+    raise OSError("power cut")
+
+
+def test_mixed_precision_clips_and_trains(tmp_path):
+    folder = train(compose("train", overrides(tmp_path, "a", "hardware.precision=bf16-mixed")))
+    assert np.isfinite(weights(folder)["emul"]["validation"]["score"])
+
+
+def test_what_follows_reads_the_config_of_the_latest_command(tmp_path):
+    train(compose("train", overrides(tmp_path, "a")))
+    folder = train(compose("train", overrides(tmp_path, "a", "forecast.lead=3d")))
+    assert "lead: 3d" in (folder / "config.yaml").read_text()
+
+
+def test_losses_go_where_the_network_goes():
+    config = compose("train", TINY)
+    module = assemble(config, template_world(config))
+    buffers = {id(buffer) for buffer in module.buffers()}
+    assert all(id(buffer) in buffers for loss in module.losses.values() for buffer in loss.buffers())
+    assert "loss_modules" not in " ".join(module.state_dict())
 
 
 def test_another_config_in_the_same_folder_is_refused(tmp_path):

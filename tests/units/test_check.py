@@ -54,6 +54,13 @@ def test_ranges_are_told_by_the_parts():
     assert "batch_size must be at least 1" in faulty["training"].got
 
 
+def test_what_no_part_can_tell_alone():
+    faulty = found("loss=[]", "training.batch_size=7", "training.accumulate=2")
+    assert set(faulty) == {"loss", "training.batch_size"}
+    assert "Take 8" in faulty["training.batch_size"].got
+    assert set(found("training.checkpoint_every=0", "hardware.devices=0")) == {"training", "hardware"}
+
+
 def test_variables_and_levels():
     faulty = found(
         "variables.prognostic=[temperature,{surface_pressure:[500]}]",

@@ -108,6 +108,7 @@ def test_pressure_of_model_levels(small_world, vertical, levels):
         ({"variable_weights": "ecmwf"}, "graphcast"),
         ({"level_weights": "ecmwf"}, "graphcast"),
         ({"variable_weights": {"temprature": 1.0}}, "temprature"),
+        ({"level_weights": {501: 1.0}}, "501"),
         ({"variable_weights": {"temperature": -1.0}}, "negative"),
     ],
 )

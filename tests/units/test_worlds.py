@@ -6,7 +6,7 @@ import xarray as xr
 
 from data_pipelines.intervals import duration, duration_text, spacing
 from data_pipelines.worlds import Roles, world
-from emulators.grid import gaussian_grid
+from emulators.grid import LatLonGrid, gaussian_grid
 
 GRID = gaussian_grid(4)
 
@@ -115,3 +115,9 @@ def test_spacing_in_seconds_or_months():
     days = np.datetime64("2001-01-01", "s") + np.arange(40) * np.timedelta64(30, "D")
     assert spacing(days) == np.timedelta64(30 * 86400, "s")
     assert spacing(days[:1]) is None
+
+
+@pytest.mark.parametrize("longitude", [[350.0, 340.0, 330.0], [0.0, 180.0, 360.0]], ids=["westward", "repeated"])
+def test_longitudes_that_do_not_run_eastward_once(longitude):
+    with pytest.raises(ValueError, match="eastward"):
+        LatLonGrid(np.array([10.0, 0.0]), np.array(longitude))
