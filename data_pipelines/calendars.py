@@ -85,14 +85,15 @@ def _decoded(coordinate: xr.DataArray, origin: str) -> np.ndarray:
 
 
 def _months_since(values: np.ndarray, units: str) -> np.ndarray:
-    """Months or years since a date; a fraction of a month counts as that fraction of 30 days."""
+    """Months or years since a date; a fraction of a month counts as that fraction of 30 days, at most to its last."""
     match = MONTHS_SINCE.match(units)
     assert match
     months = np.asarray(values, dtype=np.float64) * (12 if match[1].lower() == "year" else 1)
     first = np.datetime64(f"{int(match[2]):04d}-{int(match[3]):02d}", "M")
     whole = np.floor(months + 1e-6)
     start = (first + whole.astype(np.int64)).astype("datetime64[s]")
-    days = int(match[4] or 1) - 1 + 30.0 * np.clip(months - whole, 0.0, None)
+    length = ((first + whole.astype(np.int64) + 1).astype("datetime64[D]") - start) / np.timedelta64(1, "D")
+    days = np.minimum(int(match[4] or 1) - 1 + 30.0 * np.clip(months - whole, 0.0, None), length - 1.0)
     return start + np.round(days * 86400.0).astype(np.int64).astype("timedelta64[s]")
 
 

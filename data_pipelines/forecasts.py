@@ -75,8 +75,10 @@ def _forecast(dataset: xr.Dataset, select: Mapping[str, Any] | None) -> xr.Datas
     leads = timedeltas(dataset["prediction_timedelta"], origin)
     dataset = dataset.assign_coords(prediction_timedelta=leads.astype("timedelta64[ns]"))
     valid = _valid_times(dataset, leads, origin)
-    if (np.diff(leads.astype(np.int64)) < 0).any():
-        order = np.argsort(leads)
+    order = np.argsort(leads)
+    if (np.diff(leads[order]).astype(np.int64) == 0).any():
+        raise ValueError(f"Lead times in {origin} are repeated: {leads.astype(str).tolist()}; keep each once.")
+    if (np.diff(order) < 0).any():
         dataset, valid = dataset.isel(prediction_timedelta=order), valid[:, order]
     found = canonical(dataset.drop_vars("valid_time", errors="ignore"), select=select, keep=("prediction_timedelta",))
     found = with_levels(found)

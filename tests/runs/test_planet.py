@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
+from omegaconf import OmegaConf
 
 from data_pipelines.sources import planet as source
 from data_pipelines.sources.planet import VARIABLES, Planet
@@ -229,7 +229,7 @@ def test_twins_part_but_slower_than_the_weather_changes(planet):
 
 @pytest.mark.parametrize("name", ["planet", "planet_tiny"])
 def test_shipped_splits_lie_apart_on_dates_that_exist(name):
-    settings = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    settings = OmegaConf.to_container(OmegaConf.load(CONFIGS / f"{name}.yaml"))
     settings.pop("_target_")
     planet = Planet(**settings)
     times = planet.template().time.values

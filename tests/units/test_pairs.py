@@ -88,6 +88,13 @@ def test_lead_times_that_could_be_anything_are_refused(tmp_path):
         open_forecast(tmp_path / "fc.nc")
 
 
+def test_repeated_lead_times_are_refused(tmp_path):
+    _, forecast = monthly()
+    forecast.isel(prediction_timedelta=[0, 1, 1]).to_netcdf(tmp_path / "fc.nc")
+    with pytest.raises(ValueError, match="are repeated"):
+        open_forecast(tmp_path / "fc.nc")
+
+
 def test_an_ensemble_names_the_way_out(tmp_path):
     _, forecast = monthly()
     xr.concat([forecast, forecast], dim=xr.DataArray([0, 1], dims="number", name="number")).to_netcdf(

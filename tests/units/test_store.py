@@ -209,6 +209,9 @@ def test_months_since_a_date():
     ds = dataset(3).assign_coords(time=("time", [0.5, 1.5, 2.5], {"units": "months since 1960-01-01"}))
     days = np.array(["1960-01-16", "1960-02-16", "1960-03-16"], "datetime64[s]")
     np.testing.assert_array_equal(canonical(ds).time.values, days)
+    ends = dataset(3).assign_coords(time=("time", [0, 1, 2], {"units": "months since 1960-01-31"}))
+    days = np.array(["1960-01-31", "1960-02-29", "1960-03-31"], "datetime64[s]")
+    np.testing.assert_array_equal(canonical(ends).time.values, days)
 
 
 def test_dates_beyond_nanoseconds():
