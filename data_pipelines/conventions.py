@@ -232,7 +232,7 @@ def _with_levels(dataset: xr.Dataset, origin: str) -> xr.Dataset:
             {n: dataset[n].drop_vars("level").expand_dims("level") for n in names}
         )
     factor = PRESSURE_UNITS.get(units.lower(), 1.0)
-    values = np.atleast_1d(level.values).astype(np.float64)
+    values = np.atleast_1d(level.values).astype(str).astype(np.float64)  # 0.1 in single precision is 0.1
     values = np.round(values * factor, 6) if factor != 1.0 else values
     attributes = {**level.attrs, "units": "hPa" if _is_pressure(level) else units}
     dataset = dataset.assign_coords(level=("level", values, attributes))

@@ -134,6 +134,13 @@ def test_levels_in_pascal_from_the_ground_up():
     check(ds)
 
 
+def test_levels_in_single_precision_are_those_they_are_written_as():
+    ds = dataset().assign_coords(level=np.array([0.1, 0.3, 850.0], "float32"))
+    ds = canonical(ds)
+    np.testing.assert_array_equal(ds.level, [0.1, 0.3, 850.0])
+    assert world(ds, Roles([{"temperature": [0.1]}])).prognostic.channels
+
+
 def test_further_dimension_names_the_option(tmp_path):
     ds = dataset().expand_dims(number=[3, 7])
     with pytest.raises(ValueError, match=r"'number' of 2 \(3, 7\).*select=\{number: 3\}"):
