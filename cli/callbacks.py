@@ -124,6 +124,7 @@ class MetricsFile(Logger):
     def _columns(self) -> list[str]:
         return list(dict.fromkeys(name for row in self.rows for name in row))
 
+    @rank_zero_only
     def save(self) -> None:
         partial = self.path.with_suffix(".partial")
         with open(partial, "w", newline="") as file:
@@ -140,6 +141,7 @@ class Pace(pl.Callback):
         self.batches, self.samples = batches, samples
         self.progress = bar(MofNCompleteColumn(), TextColumn("{task.fields[numbers]}", style="quiet"))
 
+    @rank_zero_only
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         self.task = self.progress.add_task(
             "training", total=module.plan.steps, completed=trainer.global_step, numbers=""
@@ -151,6 +153,7 @@ class Pace(pl.Callback):
     def _mark(self, step: int) -> None:
         self.at, self.step, self.waited = time.monotonic(), step, self.batches.waited
 
+    @rank_zero_only
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         step = trainer.global_step
         if step % module.plan.log_every or step == self.step:

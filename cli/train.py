@@ -14,6 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.utilities import rank_zero_only
 
 from data_pipelines import checkpoints
 from data_pipelines.archive import Archive
@@ -65,6 +66,8 @@ def train(config: DictConfig) -> Path:
     module = assemble(config, archive.world)
     keep_config(target, config)
     run(config, module, archive, splits, target, saved)
+    if getattr(rank_zero_only, "rank", 0):  # one of several processes that train together: what follows is for the first alone
+        raise SystemExit(0)
     return target
 
 
@@ -246,6 +249,7 @@ def loggers(target: Path, start: int) -> list[Logger]:
     ]
 
 
+@rank_zero_only
 def announce(config: DictConfig, module: Training, batches: Batches, start: int) -> None:
     """The plan, in numbers, before the first step."""
     plan, world, hardware = module.plan, module.step.world, config.hardware

@@ -158,6 +158,21 @@ def cut(*args, **kwargs):
     raise OSError("power cut")
 
 
+@pytest.mark.slow
+def test_two_processes_train_as_one(tmp_path):
+    one = weights(train(compose("train", overrides(tmp_path, "one"))))["emul"]
+    process = start(overrides(tmp_path, "two", "hardware.devices=2", "hardware.strategy=ddp"))
+    said, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    two = weights(tmp_path / "train" / "two")["emul"]
+    assert two["finished"]
+    assert two["validation"]["score"] == pytest.approx(one["validation"]["score"], rel=1e-5)
+    for name, values in one["weights"].items():
+        torch.testing.assert_close(two["weights"][name], values, rtol=1e-3, atol=1e-6)
+    with open(tmp_path / "train" / "two" / "metrics.csv") as file:
+        assert sum(bool(row["score"]) for row in csv.DictReader(file)) == 3
+
+
 def test_mixed_precision_clips_and_trains(tmp_path):
     folder = train(compose("train", overrides(tmp_path, "a", "hardware.precision=bf16-mixed")))
     assert np.isfinite(weights(folder)["emul"]["validation"]["score"])
