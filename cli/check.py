@@ -104,14 +104,17 @@ def _examined(config: DictConfig) -> tuple[list[Finding], Facts]:
     for group, verb in (("loss", "losses"), ("metric", "metrics")):
         if not config[group]:
             found.append(Finding(group, "at least one part", "none", f"`emul {verb}` lists what there is"))
-    if not {"training", "hardware"} & {finding.key.partition(".")[0] for finding in found}:
+    if not {"training", "hardware", "objective", "data"} & {finding.key.partition(".")[0] for finding in found}:
         found += _portion_findings(config)
+        found += _length_findings(config, world, source.splits, template["time"].values)
     return found, facts
 
 
 def _told(key: str, expected: str, error: Exception) -> Finding:
     """A finding in the words of the part that refused."""
     said = error.args[0] if isinstance(error, KeyError) and error.args else error
+    if not isinstance(error, ValueError | KeyError | OSError | ImportError):  # not meant for a reader
+        said = f"{type(error).__name__}: {error}"
     return Finding(key, expected, " ".join(str(said).split()).rstrip("."))
 
 
@@ -248,7 +251,7 @@ def _network_findings(config: DictConfig, world: World, facts: Facts) -> list[Fi
 
     try:
         network = network_on_meta(config.model, world)
-    except (ValueError, KeyError) as error:
+    except Exception as error:  # a part may refuse in any way
         return [_told("model", "a model that fits this world", error)]
     facts.rows["model"] = f"{config.model._target_.rpartition('.')[2]}, {parameter_count(network):,} parameters"
     fields = torch.empty(1, world.input_channels, *world.grid.shape, device="meta")
@@ -279,6 +282,21 @@ def _portion_findings(config: DictConfig) -> list[Finding]:
     return []
 
 
+def _length_findings(config: DictConfig, world: World, splits: Mapping[str, Any], times: np.ndarray) -> list[Finding]:
+    """Splits that are shorter than one example."""
+    from data_pipelines.archive import bounds
+
+    found = []
+    lengths = {"train": part(config.objective, world).longest, "validation": config.training.validation_lead}
+    for name, rollout in lengths.items():
+        start, end = bounds(splits[name])
+        held, needed = int(((times >= start) & (times <= end)).sum()), world.history + rollout
+        if held < needed:
+            expected = f"at least {needed} times, {world.history} known and {rollout} forecast"
+            found.append(Finding(f"data.splits.{name}", expected, f"{held}", "lengthen it, or shorten the rollout"))
+    return found
+
+
 def _part_findings(group: str, node: Any, world: World | None) -> list[Finding]:
     """Builds the part, or the named parts, of a group."""
     if node is None:
@@ -289,8 +307,8 @@ def _part_findings(group: str, node: Any, world: World | None) -> list[Finding]:
     for key, one in nodes.items():
         try:
             part(one, *args)
-        except (ValueError, KeyError) as error:
-            found.append(_told(key, "a part that can be built", error))
         except ImportError as error:
             found.append(_told(key, f"the package {error.name}", error))
+        except Exception as error:  # a part may refuse in any way
+            found.append(_told(key, "a part that can be built", error))
     return found

@@ -66,7 +66,7 @@ def train(config: DictConfig) -> Path:
     module = assemble(config, archive.world)
     keep_config(target, config)
     run(config, module, archive, splits, target, saved)
-    if getattr(rank_zero_only, "rank", 0):  # one of several processes that train together: what follows is for the first alone
+    if getattr(rank_zero_only, "rank", 0):  # of several processes that trained together the first goes on alone
         raise SystemExit(0)
     return target
 

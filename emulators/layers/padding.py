@@ -43,8 +43,14 @@ class Edges:
 
     def pad(self, x: Tensor, north: int, south: int, west: int, east: int) -> Tensor:
         """(batch, channel, lat, lon) with as many more rows and columns as named, at most the size of the field."""
+        first = int(self.pole_rows)
+        rows, columns = x.shape[-2:]
+        if (self.kind == "cross" and max(north, south) + first > rows) or (self.cyclic and max(west, east) > columns):
+            raise ValueError(
+                f"A field of {rows} by {columns} points is too small for a border of {max(north, south, west, east)}: "
+                "take fewer levels or a smaller kernel."
+            )
         if self.kind == "cross":
-            first = int(self.pole_rows)
             over_north = self._over_the_pole(x, first, north)
             over_south = self._over_the_pole(x, x.shape[-2] - first - south, south)
             x = torch.cat([over_north, x, over_south], dim=-2)
