@@ -77,23 +77,6 @@ class HarmonicClimatology:
         basis = harmonics(_seconds(times).to(self.coefficients.device), self.annual, self.diurnal)
         return torch.tensordot(basis.to(self.coefficients.dtype), self.coefficients, dims=1)
 
-    def to(self, device: torch.device | str) -> HarmonicClimatology:
-        """The solved climatology on another device."""
-        copy = HarmonicClimatology(self.annual, self.diurnal)
-        copy.coefficients = None if self.coefficients is None else self.coefficients.to(device)
-        return copy
-
-    def plain(self) -> dict:
-        """The solved climatology as two numbers and a tensor, for a file."""
-        return {"annual": self.annual, "diurnal": self.diurnal, "coefficients": self.coefficients}
-
-    @classmethod
-    def from_plain(cls, plain: dict) -> HarmonicClimatology:
-        """The inverse of `plain`."""
-        climatology = cls(plain["annual"], plain["diurnal"])
-        climatology.coefficients = plain["coefficients"]
-        return climatology
-
 
 def resolved_harmonics(timestep: np.timedelta64, annual: int, diurnal: int) -> tuple[int, int]:
     """At most `annual` and `diurnal` harmonics: two samples a cycle, the last harmonic of an even number by half."""

@@ -81,15 +81,6 @@ class State:
         return replace(self, values=self.values.to(*args, **kwargs))
 
 
-def concatenate(states: Iterable[State]) -> State:
-    """One State with the variables of all, channel after channel; time and lead of the first."""
-    states = list(states)
-    variables = VariableSet(tuple(v for state in states for v in state.variables))
-    return replace(
-        states[0], values=torch.cat([s.values for s in states], dim=states[0].channel_axis), variables=variables
-    )
-
-
 @dataclass(frozen=True, eq=False)
 class Window:
     """A training example (or a batch of them): consecutive States, one timestep apart.

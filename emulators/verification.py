@@ -225,15 +225,6 @@ class Scorecard:
         self._missing += partial["missing"]
         return self
 
-    @classmethod
-    def from_partial(cls, partial: Mapping[str, np.ndarray], *args, **kwargs) -> Scorecard:
-        """A scorecard made with `args` and `kwargs` that starts from stored sums."""
-        return cls(*args, **kwargs).add_partial(partial)
-
-    def merge(self, other: Scorecard) -> Scorecard:
-        """Add the sums of `other` to this scorecard."""
-        return self.add_partial(other.partial())
-
     def scores(self, attributes: Mapping[str, object] | None = None) -> xr.Dataset:
         """One data variable a scored variable; dims metric, region, lead_time (timedelta64) and, with levels, level.
 

@@ -48,7 +48,7 @@ def test_split_then_merge_is_the_whole(name, metrics, fields):
     assert np.isfinite(whole).all()
     merged = scorecard(metrics[name], fields, np.array([0]))
     for rows in (np.array([1, 2, 3]), np.array([4, 5])):
-        merged.merge(scorecard(metrics[name], fields, rows))
+        merged.add_partial(scorecard(metrics[name], fields, rows).partial())
     np.testing.assert_allclose(merged.value("m"), whole, rtol=1e-12)
 
 

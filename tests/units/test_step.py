@@ -7,7 +7,7 @@ import torch
 from emulators.grid import gaussian_grid
 from emulators.objectives.forecast import Forecast
 from emulators.rollout import rollout
-from emulators.state import State, Window, concatenate
+from emulators.state import State, Window
 from emulators.step import Step
 from emulators.variables import Variable, VariableSet
 from emulators.world import Scale, World
@@ -165,8 +165,6 @@ def test_state_views_selection_and_replacement():
     assert float(other["surface_pressure"].abs().max()) == 0 < float(state["surface_pressure"].abs().min())
     picked = state.select(["total_precipitation_6hr", "temperature"])
     torch.testing.assert_close(picked.values[:, 1:], state["temperature"])
-    joined = concatenate([state.select(["temperature"]), state.select(["surface_pressure"])])
-    torch.testing.assert_close(joined.values, state.values[:, :3])
     with pytest.raises(KeyError, match="humidity"):
         state.with_(humidity=torch.zeros(2, 4, 8))
     with pytest.raises(ValueError, match="channels"):
