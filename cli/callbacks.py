@@ -21,10 +21,10 @@ from emulators.training import Training
 
 
 class Preempted(SystemExit):
-    """A training was asked to stop and has saved its state; the process ends with the code of SIGTERM."""
+    """A training was asked to stop and has saved its state; the process ends with the code of the signal."""
 
-    def __init__(self) -> None:
-        super().__init__(128 + signal.SIGTERM)
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
 
 
 class PlainCheckpoints(CheckpointIO):
@@ -43,16 +43,22 @@ class PlainCheckpoints(CheckpointIO):
 class Checkpoints(pl.Callback):
     """Keeps last.ckpt (everything needed to go on) and best.ckpt (weights of the best validation score).
 
-    SIGTERM saves after the step in hand and raises Preempted.
+    SIGTERM and Ctrl-C save after the step in hand and raise Preempted; a second one ends the process at once. A loss
+    that is not finite ends the training, and the sound checkpoint before it stays.
     """
 
     def __init__(self, folder: Path, *, every: int | None, minutes: float | None) -> None:
         self.folder, self.every, self.minutes = folder, every, minutes
-        self.saved_at, self.saved_step, self.signalled = time.monotonic(), 0, False
+        self.saved_at, self.saved_step, self.signalled = time.monotonic(), 0, 0
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         self.saved_step = trainer.global_step
-        signal.signal(signal.SIGTERM, lambda number, frame: setattr(self, "signalled", True))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.ask)
+
+    def ask(self, number: int, frame: Any) -> None:
+        self.signalled = number
+        signal.signal(number, signal.SIG_DFL)
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         step = trainer.global_step
@@ -61,13 +67,15 @@ class Checkpoints(pl.Callback):
         due = self.every is not None and step % self.every == 0
         late = self.minutes is not None and time.monotonic() - self.saved_at > 60 * self.minutes
         agree = trainer.strategy.reduce_boolean_decision  # clocks and signals differ from process to process
-        stop = agree(self.signalled, all=False)
-        if stop or due or agree(late, all=False):
+        stop = agree(bool(self.signalled), all=False)
+        save = stop or due or agree(late, all=False)
+        if save or step % module.plan.log_every == 0:
+            module.refuse_broken_loss()
+        if save:
             self.save(trainer)
         if stop:
-            self.signalled = False
             console().print(f"Stopped at step {step} as asked; the same command goes on from there.")
-            raise Preempted
+            raise Preempted(self.signalled or signal.SIGTERM)
 
     def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
         if trainer.is_global_zero:

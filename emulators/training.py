@@ -151,6 +151,14 @@ class Training(pl.LightningModule):
         self.parts = {"loss": loss.detach(), **parts}
         return loss
 
+    def refuse_broken_loss(self) -> None:
+        """ValueError where the loss is no longer a finite number."""
+        if not self.parts["loss"].isfinite():
+            raise ValueError(
+                f"The loss at step {self.global_step} is {float(self.parts['loss'])}; the last checkpoint stands. "
+                "Train anew with a smaller optimizer.lr or training.clip, or look for broken values in the data."
+            )
+
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:

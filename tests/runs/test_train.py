@@ -97,17 +97,18 @@ def test_killed_and_run_again_is_bit_identical(tmp_path, extra):
 
 
 @pytest.mark.slow
-def test_sigterm_saves_and_leaves(tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_leaves(tmp_path, number, code):
     arguments = overrides(tmp_path, "stopped", "training.steps=100000", "training.checkpoint_every=3")
     folder = tmp_path / "train" / "stopped"
     process = start(arguments)
     wait_for(folder / "checkpoints" / "last.ckpt", process)
     time.sleep(0.5)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     said, _ = process.communicate(timeout=60)
     step = weights(folder)["emul"]["step"]
     assert f"Stopped at step {step}" in said
-    assert process.returncode == 143
+    assert process.returncode == code
     assert "Traceback" not in said
 
 
@@ -213,3 +214,21 @@ def test_a_failing_logger_does_not_stop_a_training(tmp_path, monkeypatch):
 def test_a_batch_that_does_not_divide_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"training\.batch_size must divide"):
         train(compose("train", overrides(tmp_path, "a", "training.accumulate=3")))
+
+
+def test_a_loss_that_breaks_ends_the_training_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    from emulators.losses.lp import Lp
+
+    calm = Lp.forward
+    calls = []
+
+    def breaks(self, prediction, target):
+        calls.append(1)
+        return calm(self, prediction, target) * (float("nan") if len(calls) > 6 else 1.0)
+
+    monkeypatch.setattr(Lp, "forward", breaks)
+    with pytest.raises(ValueError, match="loss at step 8 is nan"):
+        train(compose("train", overrides(tmp_path, "a", "training.checkpoint_every=4", "training.log_every=4")))
+    card = weights(tmp_path / "train" / "a")["emul"]
+    assert card["step"] == 4
+    assert all(value.isfinite().all() for value in card["weights"].values())
