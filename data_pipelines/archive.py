@@ -180,7 +180,8 @@ class Archive:
         if self._memory is not None:
             if not self._held[unique].all():
                 self._fill(unique)
-            return self._memory.index_select(0, torch.from_numpy(positions))
+            # By numpy, in one thread: a second pool of OpenMP threads would spin beside the one that trains.
+            return torch.from_numpy(self._memory.numpy()[positions])
         values = torch.cat([self._read(start, stop) for start, stop in _runs(unique, self._block)])
         return values if np.array_equal(unique, positions) else values.index_select(0, torch.from_numpy(inverse))
 
