@@ -38,7 +38,8 @@ class Muon:
 
     lr: of the inner matrices, a length of step in units of their singular values. adam_lr, betas, eps: of the rest.
     inside: the word in a parameter's name that tells the network's inside from its ends. A parameter with the attribute
-    `matrix_axes` is a stack of matrices over these axes; a kernel is the matrix (out, everything else).
+    `matrix_axes` is a stack of matrices over these axes (of complex weights the real and the imaginary parts each by
+    themselves); a kernel is the matrix (out, everything else).
     """
 
     def __init__(

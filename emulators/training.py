@@ -50,10 +50,10 @@ class Plan:
     """
 
     steps: int = 1000
-    batch_size: int = 16
+    batch_size: int = 8
     accumulate: int = 1
     clip: float | None = 1.0
-    ema: float | None = 0.999
+    ema: float | None = 0.99
     validate_every: int = 250
     validation_lead: int = 4
     validation_cases: int = 32

@@ -19,7 +19,7 @@ class Edges:
     """What lies beyond the rim of a grid: longitudes close where the grid is cyclic, all else is up to `kind`.
 
     kind: `cross` (over the poles; global grids), `replicate` (the outermost value goes on), `zeros`, or None for
-    `cross` on a global grid and `replicate` on any other.
+    `cross` on a global grid and `replicate` on any other. Winds keep their sign over the poles, as channels are alike.
     """
 
     def __init__(self, grid: LatLonGrid, kind: str | None = None) -> None:
