@@ -7,15 +7,10 @@ other on one time axis, each with its own dates, with a gap between them.
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import json
 import math
 import multiprocessing
 import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from multiprocessing import connection
 from pathlib import Path
@@ -24,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from data_pipelines.generation import COLUMN, SURFACE, Progress, arrays, blank, lay_out, make_once, opened, store_path
 from emulators.constants import GRAVITY, LATENT_HEAT_VAPORISATION
 from emulators.grid import LatLonGrid, gaussian_grid
 
@@ -34,15 +30,12 @@ EDITION = 3  # of the equations: a new one makes new data
 INTERVAL = np.timedelta64(6, "h")
 GAP_DAYS = 10  # between trajectories
 CHUNK = 20  # samples
-TIME_ENCODING = {"units": "hours since 1970-01-01", "dtype": "int64"}
 LEAST = {"truncation": 5, "levels": 2}
 SMALL = 3000  # timesteps that are not worth a process of their own
 
 # sigma between the 8 layers of Molteni 2003, doi 10.1007/s00382-002-0268-2
 HALF_LEVELS = (0.0, 0.05, 0.14, 0.26, 0.42, 0.60, 0.77, 0.90, 1.0)
 
-COLUMN = ("time", "level", "latitude", "longitude")
-SURFACE = ("time", "latitude", "longitude")
 # name: (dimensions, units, CF standard name or "", long name)
 VARIABLES = {
     "temperature": (COLUMN, "K", "air_temperature", "Temperature"),
@@ -70,8 +63,6 @@ VARIABLES = {
         "Numerical energy loss undone in the 6 hours before; no term of the budget",
     ),
 }
-
-Progress = Callable[[str, float], None]
 
 
 class Planet:
@@ -113,9 +104,8 @@ class Planet:
         self.days, self.trajectories, self.spinup_days = days, trajectories, spinup_days
         self.truncation, self.levels, self.timestep_minutes = truncation, levels, timestep_minutes
         self.seed, self.start = seed, np.datetime64(start, "s")
-        settings = json.dumps({**numbers, "seed": seed, "start": str(self.start), "edition": EDITION}, sort_keys=True)
-        name = f"planet-{hashlib.sha256(settings.encode()).hexdigest()[:12]}.zarr"
-        self.path = _cache(folder) / name
+        settings = {**numbers, "seed": seed, "start": str(self.start), "edition": EDITION}
+        self.path = store_path(folder, "planet", settings)
 
     @property
     def grid(self) -> LatLonGrid:
@@ -130,30 +120,11 @@ class Planet:
 
     def template(self) -> xr.Dataset:
         """Coordinates, attributes and shapes of the dataset, without its numbers."""
-        half, grid = half_levels(self.levels), self.grid
+        half = half_levels(self.levels)
         full = np.round(500.0 * (half[1:] + half[:-1]), 2)
         times = np.concatenate([self.times(trajectory) for trajectory in range(self.trajectories)])
-        coordinates = {
-            "time": ("time", times.astype("datetime64[ns]"), {"standard_name": "time", "axis": "T"}),
-            "level": (
-                "level",
-                full,
-                {"long_name": "1000 * pressure / surface pressure", "positive": "down", "axis": "Z"},
-            ),
-            "latitude": ("latitude", grid.latitude, {"standard_name": "latitude", "units": "degrees_north"}),
-            "longitude": ("longitude", grid.longitude, {"standard_name": "longitude", "units": "degrees_east"}),
-        }
-        sizes = {name: len(values) for name, (_, values, _) in coordinates.items()}
-        variables = {
-            name: (
-                dimensions,
-                np.broadcast_to(np.float32(0.0), tuple(sizes[d] for d in dimensions)),
-                {"long_name": long_name, "units": units} | ({"standard_name": standard} if standard else {}),
-            )
-            for name, (dimensions, units, standard, long_name) in VARIABLES.items()
-        }
+        level = {"long_name": "1000 * pressure / surface pressure", "positive": "down", "axis": "Z"}
         attributes = {
-            "Conventions": "CF-1.8",
             "title": f"emul planet T{self.truncation}L{self.levels}",
             "vertical_kind": "sigma",
             "vertical_a": [0.0] * (self.levels + 1),
@@ -162,32 +133,20 @@ class Planet:
             "latent_heat_of_vaporisation": LATENT_HEAT_VAPORISATION,
             "edition": EDITION,
         }
-        return xr.Dataset(variables, coordinates, attributes)
+        return blank(VARIABLES, self.grid, times, (full, level), attributes)
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Make the store where it is missing. A killed run leaves nothing behind that could pass for a store."""
-        if self.path.exists():
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(self.path.with_suffix(".lock")):
-            if self.path.exists():  # another process made it while this one waited
-                return
-            for left_behind in self.path.parent.glob(f"{self.path.stem}.partial-*"):
-                shutil.rmtree(left_behind, ignore_errors=True)
-            partial = self.path.with_suffix(f".partial-{os.getpid()}")
-            try:
-                self._lay_out(partial)
-                self._simulate(partial, progress or (lambda label, share: None))
-                os.replace(partial, self.path)
-            except BaseException:
-                shutil.rmtree(partial, ignore_errors=True)
-                raise
+
+        def make(folder: Path) -> None:
+            lay_out(folder, self.template(), self._chunk)
+            self._simulate(folder, progress or (lambda label, share: None))
+
+        make_once(self.path, make)
 
     def dataset(self) -> xr.Dataset:
         """The dataset, lazily."""
-        if not self.path.exists():
-            raise FileNotFoundError(f"The planet's data are not made yet: no {self.path}. Call prepare() first.")
-        return xr.open_zarr(self.path, consolidated=False, chunks=None)[list(VARIABLES)]
+        return opened(self.path, list(VARIABLES), "The planet's")
 
     def predictability(self, *, cases: int = 6, days: int = 15, perturbation: float = 0.1) -> xr.Dataset:
         """RMSE of identical twins, of persistence, and the climatological spread: see `predictability.twin_growth`."""
@@ -218,27 +177,6 @@ class Planet:
     @property
     def _chunk(self) -> int:
         return math.gcd(4 * self.days, CHUNK)
-
-    def _lay_out(self, folder: Path) -> None:
-        """An empty store: coordinates, attributes, and arrays whose chunks are yet to come."""
-        import zarr
-
-        template = self.template()
-        coordinates = template.drop_vars(list(VARIABLES))
-        coordinates.to_zarr(folder, mode="w", zarr_format=3, consolidated=False, encoding={"time": TIME_ENCODING})
-        group = zarr.open_group(folder, mode="r+")
-        for name in VARIABLES:
-            variable = template[name]
-            group.create_array(
-                name,
-                shape=variable.shape,
-                dtype="float32",
-                chunks=(self._chunk, *variable.shape[1:]),
-                fill_value=float("nan"),
-                compressors=None,  # weather hardly shrinks, and is read many times
-                dimension_names=VARIABLES[name][0],
-                attributes=variable.attrs,
-            )
 
     def _simulate(self, folder: Path, progress: Progress) -> None:
         """Run all trajectories, side by side where there are cores and it is worth a process each."""
@@ -304,11 +242,9 @@ def _worker(planet: Planet, trajectory: int, folder: Path, writer: connection.Co
 
 def _run(planet: Planet, trajectory: int, folder: Path, report: Callable[[float], None]) -> None:
     """Simulate one trajectory on one thread and write it into the store under `folder`, a chunk at a time."""
-    import zarr
-
     from data_pipelines.simulation import one_thread
 
-    arrays = {name: array for name, array in zarr.open_group(folder, mode="r+").arrays() if name in VARIABLES}
+    stored = arrays(folder, list(VARIABLES))
     size, steps = planet._chunk, 360 // planet.timestep_minutes
     with one_thread():
         simulation = planet._simulation(trajectory)
@@ -320,7 +256,7 @@ def _run(planet: Planet, trajectory: int, folder: Path, report: Callable[[float]
         for start in range(trajectory * 4 * planet.days, (trajectory + 1) * 4 * planet.days, size):
             chunk = list(islice(samples, size))
             _check(chunk, planet)
-            for name, array in arrays.items():
+            for name, array in stored.items():
                 array[start : start + size] = np.stack([sample[name] for sample in chunk])
             report(size / 4)
 
@@ -341,17 +277,3 @@ def half_levels(levels: int) -> np.ndarray:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _cache(folder: str | None) -> Path:
-    if folder is not None:
-        return Path(folder).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "emul"
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold `path` as a lock; a killed holder releases it."""
-    with open(path, "w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

@@ -1,0 +1,135 @@
+"""Data that are simulated, not fetched: where they are kept, how they are laid out, and that they are made once.
+
+A store has the layout of WeatherBench 2 (Rasp et al. 2024, arXiv 2308.15560) and the attributes of CF (Eaton et al.
+2022, doi 10.5281/zenodo.11288138). It is made in a folder beside its place and moved there whole: who finds it finds
+all of it, and processes that want the same store wait for the one that makes it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from emulators.grid import LatLonGrid
+
+COLUMN = ("time", "level", "latitude", "longitude")
+SURFACE = ("time", "latitude", "longitude")
+TIME_ENCODING = {"units": "hours since 1970-01-01", "dtype": "int64"}
+
+Progress = Callable[[str, float], None]
+# dimensions, units, CF standard name or "", long name
+Description = tuple[tuple[str, ...], str, str, str]
+
+
+def store_path(folder: str | None, name: str, settings: Mapping[str, Any]) -> Path:
+    """Where the store made with `settings` is kept: below `folder`, by default the user's cache."""
+    text = json.dumps(dict(settings), sort_keys=True)
+    return _cache(folder) / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.zarr"
+
+
+def make_once(path: Path, make: Callable[[Path], None]) -> None:
+    """Have `make` fill a folder and move it to `path`, unless that is there; what a killed run left is cleared away."""
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(path.with_suffix(".lock")):
+        if path.exists():  # another process made it while this one waited
+            return
+        for left_behind in path.parent.glob(f"{path.stem}.partial-*"):
+            shutil.rmtree(left_behind, ignore_errors=True)
+        partial = path.with_suffix(f".partial-{os.getpid()}")
+        try:
+            make(partial)
+            os.replace(partial, path)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+def blank(
+    variables: Mapping[str, Description],
+    grid: LatLonGrid,
+    times: np.ndarray,
+    levels: tuple[Sequence[float], Mapping[str, str]] | None = None,
+    attributes: Mapping[str, Any] | None = None,
+) -> xr.Dataset:
+    """Coordinates, attributes and shapes of a dataset, without its numbers. levels: values and attributes."""
+    coordinates: dict[str, Any] = {
+        "time": ("time", times.astype("datetime64[ns]"), {"standard_name": "time", "axis": "T"})
+    }
+    if levels is not None:
+        coordinates["level"] = ("level", np.asarray(levels[0]), dict(levels[1]))
+    coordinates |= {
+        "latitude": ("latitude", grid.latitude, {"standard_name": "latitude", "units": "degrees_north"}),
+        "longitude": ("longitude", grid.longitude, {"standard_name": "longitude", "units": "degrees_east"}),
+    }
+    sizes = {name: len(values) for name, (_, values, _) in coordinates.items()}
+    fields = {
+        name: (
+            dimensions,
+            np.broadcast_to(np.float32(0.0), tuple(sizes[d] for d in dimensions)),
+            {"long_name": long_name, "units": units} | ({"standard_name": standard} if standard else {}),
+        )
+        for name, (dimensions, units, standard, long_name) in variables.items()
+    }
+    return xr.Dataset(fields, coordinates, {"Conventions": "CF-1.8", **(attributes or {})})
+
+
+def lay_out(folder: Path, template: xr.Dataset, chunk: int) -> None:
+    """An empty store: coordinates, attributes, and arrays whose chunks, of `chunk` times, are yet to come."""
+    import zarr
+
+    coordinates = template.drop_vars(list(template.data_vars))
+    coordinates.to_zarr(folder, mode="w", zarr_format=3, consolidated=False, encoding={"time": TIME_ENCODING})
+    group = zarr.open_group(folder, mode="r+")
+    for name, variable in template.data_vars.items():
+        shape = variable.shape
+        group.create_array(
+            str(name),
+            shape=shape,
+            dtype="float32",
+            chunks=(chunk, *shape[1:]) if "time" in variable.dims else shape,
+            fill_value=float("nan"),
+            compressors=None,  # weather hardly shrinks, and is read many times
+            dimension_names=[str(dimension) for dimension in variable.dims],
+            attributes=variable.attrs,
+        )
+
+
+def arrays(folder: Path, names: Sequence[str]) -> dict[str, Any]:
+    """The named arrays of the store in `folder`, to be written."""
+    import zarr
+
+    group = zarr.open_group(folder, mode="r+")
+    return {name: group[name] for name in names}
+
+
+def opened(path: Path, names: Sequence[str], what: str) -> xr.Dataset:
+    """The store at `path`, lazily; FileNotFoundError before it is made."""
+    if not path.exists():
+        raise FileNotFoundError(f"{what} data are not made yet: no {path}. Call prepare() first.")
+    return xr.open_zarr(path, consolidated=False, chunks=None)[list(names)]
+
+
+def _cache(folder: str | None) -> Path:
+    if folder is not None:
+        return Path(folder).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "emul"
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold `path` as a lock; a killed holder releases it."""
+    with open(path, "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
