@@ -7,6 +7,7 @@ The weight of a point is the area of its cell divided by the mean cell area,
 with bounds midway between neighbours and at the poles (WeatherBench 2: Rasp et al. 2024, arXiv 2308.15560).
 On a Gaussian grid the cells are those whose areas are the Gauss-Legendre weights, so that area means are exact
 for every field that the grid resolves. A grid that covers part of the sphere ends half a cell beyond its edge rows.
+The Gaussian grid of one row is the equator: the circle on which one-dimensional worlds live.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ class LatLonGrid:
     def __post_init__(self) -> None:
         latitude = np.asarray(self.latitude, dtype=np.float64)
         longitude = np.asarray(self.longitude, dtype=np.float64)
-        if latitude.ndim != 1 or longitude.ndim != 1 or min(latitude.size, longitude.size) < 2:
+        if latitude.ndim != 1 or longitude.ndim != 1 or min(2 * latitude.size, longitude.size) < 2:
             raise ValueError(
-                "A latitude-longitude grid needs one-dimensional latitudes and longitudes, at least 2 of each; "
-                f"got shapes {latitude.shape} and {longitude.shape}."
+                "A latitude-longitude grid needs one-dimensional latitudes and longitudes, at least 2 of each (or one "
+                f"row, the equator); got shapes {latitude.shape} and {longitude.shape}."
             )
         if np.abs(latitude).max() > 90.001:
             raise ValueError(f"Latitudes must lie within -90..90 degrees; got {latitude.min()}..{latitude.max()}.")
@@ -45,6 +46,11 @@ class LatLonGrid:
             raise ValueError("Longitudes must run eastward, once around at most; sort the field first.")
         object.__setattr__(self, "latitude", latitude)
         object.__setattr__(self, "longitude", np.mod(longitude, 360.0))
+        if latitude.size == 1 and self.kind != "gaussian":
+            raise ValueError(
+                f"A grid of one row goes around the equator; got latitude {latitude[0]:g}, longitudes "
+                f"{longitude[0]:g}..{longitude[-1]:g}. Give at least 2 rows anywhere else."
+            )
 
     @staticmethod
     def _eastward_steps(longitude: np.ndarray) -> np.ndarray:

@@ -19,18 +19,19 @@ class Edges:
     """What lies beyond the rim of a grid: longitudes close where the grid is cyclic, all else is up to `kind`.
 
     kind: `cross` (over the poles; global grids), `replicate` (the outermost value goes on), `zeros`, or None for
-    `cross` on a global grid and `replicate` on any other. Winds keep their sign over the poles, as channels are alike.
+    `cross` on a global grid and `replicate` on any other, and on the equator alone, which knows no poles. Winds keep
+    their sign over the poles, as channels are alike.
     """
 
     def __init__(self, grid: LatLonGrid, kind: str | None = None) -> None:
-        is_global = grid.kind != "limited_area"
+        is_global = grid.kind != "limited_area" and grid.shape[0] > 1
         kind = kind or ("cross" if is_global and grid.shape[1] % 2 == 0 else "replicate")
         if kind not in EDGES:
             raise ValueError(f"Expected edges to be one of {', '.join(EDGES)}; got '{kind}'.")
         if kind == "cross" and not (is_global and grid.shape[1] % 2 == 0):
             raise ValueError(
-                f"Padding over the poles needs a global grid with an even number of longitudes; got {grid!r}: "
-                "use edges=replicate."
+                f"Padding over the poles needs a global grid of several rows and an even number of longitudes; "
+                f"got {grid!r}: use edges=replicate."
             )
         self.kind, self.cyclic = kind, grid.is_cyclic
         self.pole_rows = grid.kind == "equiangular_with_poles"

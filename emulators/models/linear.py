@@ -35,7 +35,7 @@ class Linear(nn.Module):
     ) -> None:
         super().__init__()
         nlat, nlon = world.grid.shape
-        if kernel % 2 == 0 or kernel > min(nlat, nlon) or not 1 <= bands <= nlat or ridge < 0:
+        if kernel % 2 == 0 or kernel > (min(nlat, nlon) if nlat > 1 else nlon) or not 1 <= bands <= nlat or ridge < 0:
             raise ValueError(
                 f"Expected an odd kernel, 1 to {nlat} bands and a ridge of at least 0 on {world.grid!r}; "
                 f"got kernel={kernel}, bands={bands}, ridge={ridge}."
