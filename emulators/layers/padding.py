@@ -30,7 +30,7 @@ class Edges:
             raise ValueError(f"Expected edges to be one of {', '.join(EDGES)}; got '{kind}'.")
         if kind == "cross" and not (is_global and grid.shape[1] % 2 == 0):
             raise ValueError(
-                f"Padding over the poles needs a global grid of several rows and an even number of longitudes; "
+                "Padding over the poles needs a global grid of several rows and an even number of longitudes; "
                 f"got {grid!r}: use edges=replicate."
             )
         self.kind, self.cyclic = kind, grid.is_cyclic
