@@ -20,12 +20,14 @@ class State:
     variables: what the channels are.
     time: valid time, datetime64[s], shape () or (batch,).
     rank: number of grid dimensions (2 on a latitude-longitude grid, 1 on a set of cells).
+    origin: of a State that a step made, where it comes from; None for data.
     """
 
     values: Tensor
     variables: VariableSet
     time: np.ndarray
     rank: int = 2
+    origin: Origin | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "time", np.asarray(self.time, dtype="datetime64[s]"))
@@ -44,6 +46,11 @@ class State:
     def lead(self) -> tuple[int, ...]:
         """The shape before the channel axis."""
         return tuple(self.values.shape[: self.channel_axis])
+
+    @property
+    def start(self) -> State:
+        """The State at the start of the rollout this one belongs to: itself, where no step made it."""
+        return self if self.origin is None else self.origin.start
 
     def __getitem__(self, name: str) -> Tensor:
         """A view of variable `name`: (*lead, level, *grid), or (*lead, *grid) for a single-level field."""
@@ -78,7 +85,26 @@ class State:
 
     def to(self, *args, **kwargs) -> State:
         """The same State on another device or in another floating-point type (arguments of `Tensor.to`)."""
-        return replace(self, values=self.values.to(*args, **kwargs))
+        origin = None if self.origin is None else self.origin.to(*args, **kwargs)
+        return replace(self, values=self.values.to(*args, **kwargs), origin=origin)
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """Where a State comes from; budgets compare it with these. They have no origin themselves, so nothing piles up.
+
+    start: the State at the start of the rollout. before: the State one timestep earlier. forcing: of the timestep.
+    """
+
+    start: State
+    before: State
+    forcing: State
+
+    def to(self, *args, **kwargs) -> Origin:
+        """The same on another device or in another floating-point type."""
+        start = self.start.to(*args, **kwargs)
+        before = start if self.before is self.start else self.before.to(*args, **kwargs)
+        return Origin(start, before, self.forcing.to(*args, **kwargs))
 
 
 @dataclass(frozen=True, eq=False)

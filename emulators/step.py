@@ -11,6 +11,7 @@ doi 10.1126/science.adi2336).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -18,12 +19,17 @@ import torch
 from torch import Tensor, nn
 
 from emulators.normalise import Normalise
-from emulators.state import State
+from emulators.state import Origin, State
 from emulators.world import World
 
 
 class Constraint(Protocol):
-    """A law: takes the State before and after a step (and the forcing) and returns an `after` that obeys it."""
+    """A law: takes the State before and after a step (and the forcing) and returns an `after` that obeys it.
+
+    `before.start` is the State at the start of the rollout. A constraint may say what it `changes` and what its law
+    `rests_on`, as names of variables, and the class names of other laws that it `keeps` all the same; by these the
+    order of constraints is judged. One with tables is a Module, and goes where the Step goes.
+    """
 
     def __call__(self, before: State, after: State, forcing: State) -> State: ...
 
@@ -51,6 +57,8 @@ class Step(nn.Module):
             raise ValueError(f"step.output must be 'residual' or 'absolute'; got '{output}'.")
         self.world, self.network, self.output = world, network, output
         self.constraints = dict(constraints or {})
+        refuse_disorder(self.constraints)
+        self.constraint_modules = nn.ModuleList(c for c in self.constraints.values() if isinstance(c, nn.Module))
         rank = len(world.grid.shape)
         self.prognostic, self.forcing, self.predicted = (
             Normalise(world.scale(variables, "mean"), world.scale(variables, "std"), rank)
@@ -71,9 +79,14 @@ class Step(nn.Module):
         raw = self.network(fields, time).float()
         values = self.outputs(raw, last.values.reshape(-1, *last.values.shape[last.channel_axis :]))
         values = values.reshape(*last.lead, *values.shape[1:])
-        state = State(values, self.world.predicted, forcing.time, last.rank)
+        return self.constrained(last, State(values, self.world.predicted, forcing.time, last.rank), forcing)
+
+    def constrained(self, before: State, after: State, forcing: State) -> State:
+        """`after` as the constraints leave it, one after another; it remembers where it comes from."""
+        past = before if before.origin is None else replace(before, origin=None)
+        state = replace(after, origin=Origin(before.start, past, forcing))
         for constraint in self.constraints.values():
-            state = constraint(last, state, forcing)
+            state = constraint(before, state, forcing)
         return state
 
     def inputs(self, history: tuple[State, ...], forcing: State) -> tuple[Tensor, Tensor]:
@@ -109,3 +122,18 @@ class Step(nn.Module):
             return absolute
         change = state.values[:, :size] - last.select(self.world.prognostic.names).values
         return torch.cat([change / self.tendency_std, absolute[:, size:]], dim=1)
+
+
+def refuse_disorder(constraints: Mapping[str, Constraint]) -> None:
+    """ValueError where a constraint changes what the law of an earlier one rests on, and does not keep that law."""
+    names = list(constraints)
+    for later, name in enumerate(names):
+        changes = set(getattr(constraints[name], "changes", ()))
+        for earlier in names[:later]:
+            law = constraints[earlier]
+            touched = sorted(changes & set(getattr(law, "rests_on", ())))
+            if touched and type(law).__name__ not in getattr(constraints[name], "keeps", ()):
+                raise ValueError(
+                    f"constraint.{name} changes {', '.join(touched)}, on which the law of constraint.{earlier} rests, "
+                    f"and would break it again; list {name} before {earlier}."
+                )

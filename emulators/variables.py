@@ -7,17 +7,24 @@ a level, in the order of its levels; the channel's name is `temperature_850`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 
 @dataclass(frozen=True)
 class Variable:
-    """One physical quantity. levels: values of the vertical coordinate, empty for a single-level field."""
+    """One physical quantity. levels: values of the vertical coordinate, empty for a single-level field.
+
+    positive: of a flux, which way it counts: `up`, `down`, or `in` and `out` of the column of air. cell: what its
+    numbers are between two times: `sum`, `mean` or `point`, with the hours they cover where these are known (`sum 6h`).
+    Both as the source of the data declares them, empty where it does not; they are no part of what a variable is.
+    """
 
     name: str
     units: str = ""
     levels: tuple[float, ...] = ()
+    positive: str = field(default="", compare=False)
+    cell: str = field(default="", compare=False)
 
     @property
     def size(self) -> int:
@@ -93,8 +100,16 @@ class VariableSet:
 
     def plain(self) -> list[dict]:
         """The set as lists and strings, for a checkpoint."""
-        return [{"name": v.name, "units": v.units, "levels": list(v.levels)} for v in self.variables]
+        return [
+            {"name": v.name, "units": v.units, "levels": list(v.levels), "positive": v.positive, "cell": v.cell}
+            for v in self.variables
+        ]
 
     @classmethod
     def from_plain(cls, plain: list[dict]) -> VariableSet:
-        return cls(tuple(Variable(v["name"], v["units"], tuple(v["levels"])) for v in plain))
+        return cls(
+            tuple(
+                Variable(v["name"], v["units"], tuple(v["levels"]), v.get("positive", ""), v.get("cell", ""))
+                for v in plain
+            )
+        )

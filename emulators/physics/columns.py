@@ -5,18 +5,131 @@ doi:10.1175/1520-0493(1981)109<0758:AEAAMC>2.0.CO;2), dp_k = p_{k+1/2} - p_{k-1/
 
     column water  W = 1/g sum_k q_k dp_k,        dry air  M = 1/g sum_k (1 - q_k) dp_k      (kg m-2).
 
+On pressure levels a layer reaches halfway to its neighbours, the highest to the top of the atmosphere, and what lies
+below the surface does not count: dp_k = max(0, min(p_{k+1/2}, ps) - p_{k-1/2}), the lowest layer ending at ps. So dry
+air and water weigh ps / g over mountains too. The convention of CREDIT (Sha et al. 2025, arXiv 2501.05648) is `fixed`:
+the trapezoidal rule from the highest to the lowest level, without regard to surface pressure.
+
 Sums run in float64: a budget is the small difference of large numbers.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from emulators.constants import GRAVITY
+from emulators.state import State
 from emulators.variables import VariableSet
-from emulators.world import Vertical
+from emulators.world import Vertical, World
+
+Convention = Literal["surface", "fixed"]
+
+
+class Columns(nn.Module):
+    """The layers of a world: their thickness, sums over them, means over the globe. All results are float64.
+
+    levels: values of the vertical coordinate of the variables to be summed, in their order (hPa on pressure levels).
+    convention: `surface` ends columns at the surface pressure, `fixed` at the lowest pressure level.
+    ValueError where the world cannot tell how thick its layers are.
+    """
+
+    area: Tensor
+    upper: Tensor
+    lower: Tensor
+    slope: Tensor
+
+    def __init__(self, world: World, levels: tuple[float, ...], *, convention: Convention = "surface") -> None:
+        super().__init__()
+        if convention not in ("surface", "fixed"):
+            raise ValueError(f"Columns end at the 'surface' or are 'fixed'; got '{convention}'.")
+        self.vertical, self.rank, self.count = world.vertical, len(world.grid.shape), len(levels)
+        self.is_fixed = convention == "fixed"
+        if convention == "surface" and "surface_pressure" not in world.predicted:
+            raise ValueError("Columns that end at the surface need surface_pressure among the predicted variables.")
+        if world.vertical.kind in ("sigma", "hybrid"):
+            tables = self._layers(world.vertical)
+        elif world.vertical.kind == "pressure":
+            tables = self._pressure_layers(np.asarray(levels, dtype=np.float64) * 100.0)
+        else:
+            raise ValueError(f"Columns need levels of sigma, hybrid or pressure; got '{world.vertical.kind}'.")
+        for name, table in zip(("upper", "lower", "slope"), tables, strict=True):
+            column = torch.as_tensor(table, dtype=torch.float64).reshape(-1, *[1] * self.rank)
+            self.register_buffer(name, column, persistent=False)
+        area = torch.as_tensor(world.grid.weights / world.grid.weights.sum(), dtype=torch.float64)
+        self.register_buffer("area", area, persistent=False)
+
+    def _layers(self, vertical: Vertical) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """a of the upper and of the lower bounds, and the difference of their b."""
+        if self.is_fixed:
+            raise ValueError("Layers of sigma or hybrid levels follow the surface pressure; say columns=surface.")
+        a, b = np.asarray(vertical.a), np.asarray(vertical.b)
+        if len(a) != self.count + 1 or len(b) != self.count + 1:
+            raise ValueError(
+                f"Columns need every layer: {max(len(b) - 1, 0)} layers lie between the half levels of the data, "
+                f"and the variables have {self.count} levels."
+            )
+        return a[:-1], a[1:], np.diff(b)
+
+    def _pressure_layers(self, pressure: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if len(pressure) < 2 or len(set(pressure)) < len(pressure):
+            raise ValueError(f"Columns need at least 2 different pressure levels; got {(pressure / 100).tolist()} hPa.")
+        order = np.argsort(pressure)
+        middle = 0.5 * (pressure[order][1:] + pressure[order][:-1])
+        ends = (pressure.min(), pressure.max()) if self.is_fixed else (0.0, np.inf)
+        upper, lower = np.empty_like(pressure), np.empty_like(pressure)
+        upper[order], lower[order] = np.append(ends[0], middle), np.append(middle, ends[1])
+        return upper, lower, np.zeros_like(pressure)
+
+    def thickness(self, state: State) -> Tensor:
+        """Pressure thickness of the layers in Pa: (*lead, level, *grid); levels that lie below the surface have 0."""
+        if self.is_fixed:
+            return (self.lower - self.upper).expand(*state.lead, -1, *self.area.shape)
+        pressure = state["surface_pressure"].double().unsqueeze(-1 - self.rank)
+        if self.vertical.kind == "pressure":
+            return (torch.minimum(self.lower, pressure) - self.upper).clamp(min=0.0)
+        return self.lower - self.upper + self.slope * pressure
+
+    def sum(self, field: Tensor, thickness: Tensor) -> Tensor:
+        """1/g sum of field dp: (*lead, level, *grid) -> (*lead, *grid)."""
+        return (field.double() * thickness).sum(-1 - self.rank) / GRAVITY
+
+    def mean(self, field: Tensor) -> Tensor:
+        """Mean over the area of the grid: (*lead, *grid) -> (*lead,), with ones for the grid's axes."""
+        return (field.double() * self.area).sum(tuple(range(-self.rank, 0)), keepdim=True)
+
+    def surface_pressure(self, dry: Tensor, share: Tensor) -> Tensor:
+        """The surface pressure under which columns weigh `dry` Pa of dry air: the inverse of sum share dp.
+
+        dry: (*lead, *grid). share: dry air in the air of each layer, 1 - q, (*lead, level, *grid), float64.
+        """
+        level = -1 - self.rank
+        if self.vertical.kind in ("sigma", "hybrid"):
+            return (dry - (share * (self.lower - self.upper)).sum(level)) / (share * self.slope).sum(level)
+        order = torch.argsort(self.upper.flatten())
+        share = share.index_select(level, order)
+        whole = self.lower.index_select(0, order) - self.upper.index_select(0, order)
+        filled = share.narrow(level, 0, self.count - 1) * whole[:-1]
+        above = torch.cat([torch.zeros_like(share.narrow(level, 0, 1)), filled.cumsum(level)], dim=level)
+        part = ((dry.unsqueeze(level) - above) / share).clamp(min=0.0)
+        return torch.minimum(part, whole).sum(level)
+
+
+def rounded(exact: Tensor, dtype: torch.dtype, weights: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """`exact` (float64) in another precision, its weighted mean over `axes` kept far beyond the rounding of one number.
+
+    What rounding took from the mean is given back to all numbers alike before they are rounded again: it tips over
+    those few that lie nearest to the middle between two floats.
+    """
+    if dtype == torch.float64:
+        return exact
+    with torch.no_grad():
+        lost = (weights * (exact - exact.to(dtype).double())).sum(axes, keepdim=True)
+        shift = lost / weights.sum(axes, keepdim=True)
+    return (exact + shift).to(dtype)
 
 
 def closes(variables: VariableSet, vertical: Vertical) -> bool:

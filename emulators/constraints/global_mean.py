@@ -1,0 +1,94 @@
+"""Global mean: the mean over the globe of a variable stays what it was at the start, or follows a budget.
+
+    offset   x <- x + m - <x>          ratio   x <- x m / <x>
+    m = <x_start>,  or  <x_before> + <f>  where a flux f tells what is added in a timestep
+
+Every level has a mean of its own. Means are those of grid cells by their area, in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from emulators.physics.columns import rounded
+from emulators.physics.fluxes import values
+from emulators.state import State
+from emulators.world import World
+
+
+class GlobalMean(nn.Module):
+    """variables: what is held; null takes surface_pressure.
+
+    budget: variable -> predicted or prescribed variable that tells its change: in the same units the change over the
+    timestep, in those units per second (`s-1` after them) the rate of change.
+    """
+
+    area: Tensor
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        variables: Sequence[str] | None = None,
+        form: Literal["offset", "ratio"] = "offset",
+        budget: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__()
+        if form not in ("offset", "ratio"):
+            raise ValueError(f"global_mean takes form offset or ratio; got '{form}'.")
+        if world.grid.kind == "limited_area":
+            raise ValueError(f"global_mean holds means over the globe; got a {world.grid!r}.")
+        names = ["surface_pressure"] if variables is None else list(variables)
+        unknown = [name for name in names if name not in world.prognostic]
+        if unknown:
+            raise ValueError(
+                f"global_mean names {', '.join(unknown)}, which is not prognostic; "
+                f"the prognostic variables are {', '.join(world.prognostic.names)}."
+            )
+        self.form, self.budget = form, {k: (v, _seconds(world, k, v)) for k, v in (budget or {}).items()}
+        stray = sorted(set(self.budget) - set(names))
+        if stray:
+            raise ValueError(f"global_mean has a budget for {', '.join(stray)}, which it does not hold.")
+        self.changes = tuple(names)
+        self.rests_on = (*names, *(flux for flux, _ in self.budget.values()))
+        area = torch.as_tensor(world.grid.weights / world.grid.weights.sum(), dtype=torch.float64)
+        self.register_buffer("area", area, persistent=False)
+
+    def forward(self, before: State, after: State, forcing: State) -> State:
+        axes = tuple(range(-after.rank, 0))
+
+        def mean(field: Tensor) -> Tensor:
+            return (field.double() * self.area).sum(axes, keepdim=True)
+
+        changed = {}
+        for name in self.changes:
+            old = after[name]
+            if name in self.budget:
+                flux, seconds = self.budget[name]
+                target = mean(before[name]) + seconds * mean(values(flux, after, forcing))
+            else:
+                target = mean(before.start[name])
+            exact = old.double()
+            new = exact + (target - mean(old)) if self.form == "offset" else exact * (target / mean(old))
+            changed[name] = rounded(new, old.dtype, self.area.expand_as(new), axes)
+        return after.with_(**changed)
+
+
+def _seconds(world: World, name: str, flux: str) -> float:
+    """By what a budget term is multiplied; ValueError where it is unknown or its units do not fit."""
+    there = world.predicted + world.forcing
+    if flux not in there:
+        raise ValueError(f"global_mean lets {name} follow {flux}, which is neither predicted nor prescribed.")
+    own, units = there.variable(name), there.variable(flux).units
+    if len(there.variable(flux).levels) != len(own.levels):
+        raise ValueError(f"global_mean lets {name} follow {flux}, which has other levels.")
+    if units == own.units:
+        return 1.0
+    if units == f"{own.units} s-1":
+        return float(world.lead_time(1) / np.timedelta64(1, "s"))
+    raise ValueError(f"The budget of {name} is in {own.units} or {own.units} s-1; {flux} is in {units}.")

@@ -1,0 +1,74 @@
+"""Prescribed: what is known from outside is written over what was predicted, everywhere or by a mask.
+
+    replace   x <- f where the mask says so           blend   x <- (1 - m) x + m f
+
+As ACE prescribes sea-surface temperature by ocean fraction (Watt-Meyer et al. 2023, arXiv 2310.02074), and as a
+limited area takes its border from a larger model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from emulators.state import State
+from emulators.world import World
+
+
+class Prescribed(nn.Module):
+    """variables: predicted variable -> forcing variable. mask: forcing or static variable between 0 and 1, or null.
+
+    invert: the mask's complement counts, as the ocean is where no land is. blend: `replace` where the mask, rounded,
+    is 1, or `blend` by its value.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        variables: Mapping[str, str],
+        mask: str | None = None,
+        invert: bool = False,
+        blend: Literal["replace", "blend"] = "replace",
+    ) -> None:
+        super().__init__()
+        if blend not in ("replace", "blend"):
+            raise ValueError(f"prescribed takes blend=replace or blend=blend; got '{blend}'.")
+        for name, source in variables.items():
+            if name not in world.predicted or source not in world.forcing:
+                raise ValueError(
+                    f"prescribed writes a forcing over a predicted variable; got {name}: {source}. Predicted are "
+                    f"{', '.join(world.predicted.names)}; forcings are {', '.join(world.forcing.names) or 'none'}."
+                )
+            if world.predicted.variable(name).levels != world.forcing.variable(source).levels:
+                raise ValueError(f"prescribed cannot write {source} over {name}: their levels differ.")
+        if mask is not None and mask not in world.forcing and mask not in world.static:
+            raise ValueError(f"prescribed needs its mask '{mask}' among the forcing or static variables.")
+        self.variables, self.mask, self.invert, self.blend = dict(variables), mask, invert, blend
+        self.changes = tuple(self.variables)
+        fixed = None
+        if mask is not None and mask in world.static:
+            row = world.static.slice(mask).start
+            fixed = torch.as_tensor(np.asarray(world.static_fields)[row], dtype=torch.float32)
+        self.register_buffer("fixed", fixed, persistent=False)
+
+    def forward(self, before: State, after: State, forcing: State) -> State:
+        changed = {}
+        for name, source in self.variables.items():
+            known = forcing[source].to(after.values.dtype).expand_as(after[name])
+            if self.mask is None:
+                changed[name] = known
+                continue
+            mask = forcing[self.mask] if self.fixed is None else self.fixed
+            mask = (1.0 - mask if self.invert else mask).to(after.values.dtype)
+            if after.variables.variable(name).levels:
+                mask = mask.unsqueeze(after.channel_axis)
+            if self.blend == "replace":
+                changed[name] = torch.where(mask.round() == 1.0, known, after[name])
+            else:
+                changed[name] = (1.0 - mask) * after[name] + mask * known
+        return after.with_(**changed)

@@ -1,0 +1,74 @@
+"""Total energy: the energy of the air changes by radiation, heat from the surface and friction, and by nothing else.
+
+With the global mean energy <E>, what the air gained <G> and the sensitivity <dE/dT> to a warming of all layers alike,
+
+    increment   T <- T + (<E_before> + <G> - <E>) / <dE/dT>            (ACE: Watt-Meyer et al. 2024, arXiv 2411.11268)
+    ratio       e_k <- e_k (<E_before> + <G>) / <E>, T solved from e_k     (CREDIT: Sha et al. 2025, arXiv 2503.00332)
+
+Both are exact in one pass, as energy is linear in T; `increment` leaves gradients of temperature as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+
+from emulators.physics.budgets import Definition, Energy
+from emulators.physics.columns import Convention, rounded
+from emulators.state import State
+from emulators.world import World
+
+
+class TotalEnergy(nn.Module):
+    """form: `increment` or `ratio`. energy: `enthalpy`, `credit` or `ace` (see `emulators.physics.budgets`).
+
+    topography: false where the planet is flat. heat: fluxes to be counted, default all, which must be complete.
+    unaccounted: heating that no flux stands for, W m-2. columns: `surface`, or `fixed` on pressure levels.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        form: Literal["increment", "ratio"] = "increment",
+        energy: Definition = "enthalpy",
+        topography: bool = True,
+        heat: Sequence[str] | None = None,
+        unaccounted: float = 0.0,
+        columns: Convention = "surface",
+    ) -> None:
+        super().__init__()
+        if form not in ("increment", "ratio"):
+            raise ValueError(f"total_energy takes form increment or ratio; got '{form}'.")
+        if form == "ratio" and energy == "ace":
+            raise ValueError("form=ratio scales the energy of each layer, which energy=ace has no local form of.")
+        self.form = form
+        self.budget = Energy(
+            world,
+            columns=columns,
+            energy=energy,
+            topography=topography,
+            heat=None if heat is None else list(heat),
+            unaccounted=unaccounted,
+        )
+        self.changes, self.rests_on = ("temperature",), self.budget.uses
+
+    def forward(self, before: State, after: State, forcing: State) -> State:
+        budget, columns = self.budget, self.budget.columns
+        target = budget.mean(budget.content(before) + budget.gain(after, forcing))
+        old = after["temperature"]
+        level = -1 - columns.rank
+        if self.form == "increment":
+            change = (target - budget.mean(budget.content(after))) / budget.mean(budget.sensitivity(after))
+            new = old.double() + change.unsqueeze(level)
+        else:
+            new = self._scaled(after, target / budget.mean(budget.content(after)))
+        weights = columns.thickness(after) * columns.area
+        return after.with_(temperature=rounded(new, old.dtype, weights, tuple(range(level, 0))))
+
+    def _scaled(self, after: State, ratio: Tensor) -> Tensor:
+        capacity, other = self.budget.heat_capacity(after), self.budget.other(after)
+        energy = capacity * after["temperature"].double() + other
+        return (energy * ratio.unsqueeze(-1 - self.budget.columns.rank) - other) / capacity

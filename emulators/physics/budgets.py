@@ -1,0 +1,314 @@
+"""Budgets of the air: what columns hold of dry air, water and energy, and what they gain through their boundaries.
+
+    residual = content(after) - content(before) - gain,    whose global mean is zero where nothing is made or lost
+
+Dry air    1/g sum (1 - q) dp, no gain.
+Water      W = 1/g sum q dp, q being vapour and what is predicted of cloud, rain and snow; gain E - P (+ advection).
+Energy     1/g sum e dp, in one of three definitions; gain: radiation, sensible and latent heat, friction
+  enthalpy   e = cp T + L q + (u^2 + v^2) / 2 + Phi_s, with the constants of this project
+  credit     the same with cp = (1 - q) cp_dry + q cp_vapour (Sha et al. 2025, arXiv 2503.00332)
+  ace        e = cv T + L q + g z at mid-layer, z hydrostatic, no kinetic energy (Watt-Meyer et al. 2024, arXiv 2411.11268)
+
+With the surface geopotential Phi_s in place of that of the layer, cp T stands for the potential energy of the column
+too: sum (cv T + Phi) dp = sum (cp T + Phi_s) dp under hydrostatic balance (Laprise & Girard 1990).
+Contents and gains are float64 (*lead, *grid), kg m-2 or J m-2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from emulators.constants import (
+    GAS_CONSTANT_DRY,
+    GAS_CONSTANT_VAPOUR,
+    GRAVITY,
+    HEAT_CAPACITY_DRY,
+    LATENT_HEAT_VAPORISATION,
+)
+from emulators.physics import fluxes
+from emulators.physics.columns import Columns, Convention
+from emulators.physics.fluxes import Flux
+from emulators.state import State
+from emulators.world import World
+
+Definition = Literal["enthalpy", "credit", "ace"]
+# What other systems call these: WeatherBench 2 (ours), ACE, CREDIT.
+ELSEWHERE = {
+    "temperature": ("air_temperature_0..N", "T"),
+    "specific_humidity": ("specific_total_water_0..N", "Q"),
+    "u_component_of_wind": ("eastward_wind_0..N", "U"),
+    "v_component_of_wind": ("northward_wind_0..N", "V"),
+    "surface_pressure": ("PRESsfc", "SP"),
+    "geopotential_at_surface": ("HGTsfc times g", "Z_GDS4_SFC"),
+}
+CONDENSATES = (
+    "specific_cloud_liquid_water_content",
+    "specific_cloud_ice_water_content",
+    "specific_rain_water_content",
+    "specific_snow_water_content",
+)
+RADIATION = (
+    "solar radiation at the top",
+    "thermal radiation at the top",
+    "solar radiation at the surface",
+    "thermal radiation at the surface",
+)
+LATENT_HEAT_FUSION = 3.34e5  # J kg-1
+
+
+@dataclass(frozen=True)
+class Constants:
+    """Heat capacities at constant pressure, gas constants and latent heat, J kg-1 (K-1)."""
+
+    heat_capacity_dry: float = HEAT_CAPACITY_DRY
+    heat_capacity_vapour: float = HEAT_CAPACITY_DRY
+    gas_dry: float = GAS_CONSTANT_DRY
+    gas_vapour: float = GAS_CONSTANT_VAPOUR
+    latent_heat: float = LATENT_HEAT_VAPORISATION
+
+
+CONSTANTS = {
+    "enthalpy": Constants(),
+    "credit": Constants(1004.64, 1810.0, 287.05, 461.5, 2.501e6),
+    "ace": Constants(1004.6, 1004.6, 287.05, 461.5, 2.5e6),
+}
+
+
+class Budget(nn.Module):
+    """Content of columns and gain through their boundaries; `part` names who asks, in the words of errors."""
+
+    uses: tuple[str, ...]
+
+    def __init__(self, world: World, part: str, columns: Convention, profile: str = "specific_humidity") -> None:
+        super().__init__()
+        require(world, part, profile, "prognostic")
+        if world.grid.kind == "limited_area":
+            raise ValueError(f"{part} closes a budget of the whole globe; air comes and goes over a {world.grid!r}.")
+        self.part, self.levels = part, world.prognostic.variable(profile).levels
+        if columns == "surface":
+            require(world, part, "surface_pressure", "prognostic")
+        self.columns = Columns(world, self.levels, convention=columns)
+        self.pressure = () if columns == "fixed" else ("surface_pressure",)
+
+    def content(self, state: State) -> Tensor:
+        """What the columns of a State hold."""
+        raise NotImplementedError
+
+    def gain(self, after: State, forcing: State) -> Tensor:
+        """What they gained in the timestep that led to `after`."""
+        raise NotImplementedError
+
+    def residual(self, before: State, after: State, forcing: State) -> Tensor:
+        """What they gained beyond that: the global mean is what was made out of nothing."""
+        return self.content(after) - self.content(before) - self.gain(after, forcing)
+
+    def mean(self, field: Tensor) -> Tensor:
+        """Global mean, (*lead, 1, 1)."""
+        return self.columns.mean(field)
+
+
+class DryAir(Budget):
+    """The dry air of the columns."""
+
+    def __init__(self, world: World, *, part: str = "dry_air_mass", columns: Convention = "surface") -> None:
+        super().__init__(world, part, columns)
+        self.species = water_species(world, self.levels)
+        self.uses = (*self.species, *self.pressure)
+
+    def share(self, state: State) -> Tensor:
+        """Dry air in the air of each layer, 1 - q, float64 (*lead, level, *grid)."""
+        return 1.0 - total_water(state, self.species)
+
+    def content(self, state: State) -> Tensor:
+        return self.columns.sum(self.share(state), self.columns.thickness(state))
+
+    def gain(self, after: State, forcing: State) -> Tensor:
+        return torch.zeros((), dtype=torch.float64, device=after.values.device)
+
+
+class Water(Budget):
+    """The water of the columns. precipitation, evaporation: names of these fluxes where the data have others."""
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        part: str = "moisture_budget",
+        columns: Convention = "surface",
+        precipitation: str | None = None,
+        evaporation: str | None = None,
+    ) -> None:
+        super().__init__(world, part, columns)
+        self.species = water_species(world, self.levels)
+        self.precipitation = self._flux(world, ("precipitation",), precipitation)
+        self.evaporation = self._flux(world, ("evaporation", "latent heat"), evaporation)
+        self.uses = (*self.species, *self.pressure, self.precipitation.name, self.evaporation.name)
+
+    def _flux(self, world: World, roles: tuple[str, ...], name: str | None) -> Flux:
+        if name is not None:
+            return fluxes.flux(world, name, "surface")
+        for role in roles:
+            found = fluxes.find(world, role)
+            if found:
+                return found[0]
+        raise ValueError(
+            f"{self.part} needs {' or '.join(fluxes.names_of([role]) for role in roles)} among the predicted or "
+            f"prescribed variables; there are {', '.join((world.predicted + world.forcing).names)}."
+        )
+
+    def content(self, state: State) -> Tensor:
+        return self.columns.sum(total_water(state, self.species), self.columns.thickness(state))
+
+    def evaporated(self, after: State, forcing: State) -> Tensor:
+        """Water that came up through the surface, kg m-2."""
+        return self.evaporation.evaporation_factor * fluxes.values(self.evaporation.name, after, forcing).double()
+
+    def precipitated(self, after: State, forcing: State) -> Tensor:
+        """Water that fell, kg m-2."""
+        return -self.precipitation.gain(after, forcing)
+
+    def gain(self, after: State, forcing: State) -> Tensor:
+        return self.evaporated(after, forcing) - self.precipitated(after, forcing)
+
+
+class Energy(Budget):
+    """The energy of the columns.
+
+    energy: its definition. topography: False says that the surface is flat at height zero; True takes
+    `geopotential_at_surface`. heat: names of the fluxes to count, default all that the world has, which must be
+    complete. unaccounted: further heating in W m-2.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        part: str = "total_energy",
+        columns: Convention = "surface",
+        energy: Definition = "enthalpy",
+        topography: bool = True,
+        heat: list[str] | None = None,
+        unaccounted: float = 0.0,
+    ) -> None:
+        if energy not in CONSTANTS:
+            raise ValueError(f"{part} knows energy as {', '.join(CONSTANTS)}; got '{energy}'.")
+        super().__init__(world, part, columns, "temperature")
+        self.definition, self.constants = energy, CONSTANTS[energy]
+        winds = () if energy == "ace" else ("u_component_of_wind", "v_component_of_wind")
+        for name in ("specific_humidity", *winds):
+            require(world, part, name, "prognostic")
+            if world.prognostic.variable(name).levels != self.levels:
+                raise ValueError(f"{part} needs {name} on the levels of temperature, {list(self.levels)}.")
+        if energy == "ace" and world.vertical.kind not in ("sigma", "hybrid"):
+            raise ValueError(f"{part} with energy=ace needs sigma or hybrid levels; take energy=enthalpy.")
+        self.winds = winds
+        self.register_buffer("surface", surface_geopotential(world, part) if topography else None, persistent=False)
+        self.heat = [fluxes.flux(world, name) for name in heat] if heat is not None else heat_fluxes(world, part)
+        self.snow = fluxes.find(world, "snowfall") if energy == "ace" and heat is None else []
+        self.unaccounted = unaccounted * float(world.lead_time(1) / np.timedelta64(1, "s"))
+        self.uses = ("temperature", "specific_humidity", *winds, *self.pressure, *(flux.name for flux in self.heat))
+
+    def heat_capacity(self, state: State) -> Tensor | float:
+        """At constant pressure, J kg-1 K-1: a number, or float64 (*lead, level, *grid) where it depends on humidity."""
+        known = self.constants
+        if known.heat_capacity_dry == known.heat_capacity_vapour:
+            return known.heat_capacity_dry
+        humidity = state["specific_humidity"].double()
+        return known.heat_capacity_dry + (known.heat_capacity_vapour - known.heat_capacity_dry) * humidity
+
+    def other(self, state: State) -> Tensor:
+        """Energy per mass that does not depend on temperature: latent, kinetic, of the surface's height; float64."""
+        energy = self.constants.latent_heat * state["specific_humidity"].double()
+        if self.winds:
+            energy = energy + 0.5 * sum(state[name].double().square() for name in self.winds)
+        return energy if self.surface is None else energy + self.surface
+
+    def content(self, state: State) -> Tensor:
+        thickness, temperature = self.columns.thickness(state), state["temperature"].double()
+        if self.definition == "ace":
+            warm = (self.constants.heat_capacity_dry - self.constants.gas_dry) * temperature
+            return self.columns.sum(warm + self.other(state) + self._rise(state, temperature), thickness)
+        return self.columns.sum(self.heat_capacity(state) * temperature + self.other(state), thickness)
+
+    def sensitivity(self, state: State) -> Tensor:
+        """Energy that a column takes up as all its layers warm by one kelvin, J m-2 K-1."""
+        thickness, one = self.columns.thickness(state), torch.ones_like(state["temperature"], dtype=torch.float64)
+        if self.definition == "ace":
+            volume = self.constants.heat_capacity_dry - self.constants.gas_dry
+            return self.columns.sum(volume * one + self._rise(state, one), thickness)
+        return self.columns.sum(self.heat_capacity(state) * one, thickness)
+
+    def _rise(self, state: State, temperature: Tensor) -> Tensor:
+        """g z of mid-layers above the surface: half of the own layer and all layers below, of virtual temperature."""
+        known, level = self.constants, -1 - self.columns.rank
+        pressure = state["surface_pressure"].double().unsqueeze(level)
+        lower = self.columns.lower + self._slopes() * pressure
+        upper = lower - self.columns.thickness(state)
+        depth = torch.log(lower.clamp(min=1.0)) - torch.log(upper.clamp(min=1.0))
+        virtual = temperature * (1.0 + (known.gas_vapour / known.gas_dry - 1.0) * state["specific_humidity"].double())
+        layers = known.gas_dry * virtual * depth
+        return layers.flip(level).cumsum(level).flip(level) - 0.5 * layers
+
+    def _slopes(self) -> Tensor:
+        """b of the lower bounds of the layers, (level, 1, 1)."""
+        return self.columns.slope.cumsum(0) + self.columns.vertical.b[0]
+
+    def gain(self, after: State, forcing: State) -> Tensor:
+        terms = [flux.heat_factor * fluxes.values(flux.name, after, forcing).double() for flux in self.heat]
+        terms += [-LATENT_HEAT_FUSION * flux.gain(after, forcing) for flux in self.snow]  # freezing warms the air
+        return sum(terms, torch.zeros((), dtype=torch.float64, device=after.values.device)) + self.unaccounted
+
+
+def require(world: World, part: str, name: str, role: str) -> None:
+    """ValueError where the world lacks a variable in a role; it says what other systems call it."""
+    if name in getattr(world, role):
+        return
+    ace, credit = ELSEWHERE[name]
+    there = ", ".join(getattr(world, role).names) or "none"
+    raise ValueError(
+        f"{part} needs the {role} variable {name} (ACE: {ace}; CREDIT: {credit}); the {role} variables are {there}. "
+        f"List it under variables.{role}."
+    )
+
+
+def water_species(world: World, levels: tuple[float, ...]) -> tuple[str, ...]:
+    """Vapour, and the condensates that are predicted on the same levels."""
+    known = [name for name in CONDENSATES if name in world.prognostic]
+    return ("specific_humidity", *(name for name in known if world.prognostic.variable(name).levels == levels))
+
+
+def total_water(state: State, species: tuple[str, ...]) -> Tensor:
+    """Specific total water, float64 (*lead, level, *grid)."""
+    total = state[species[0]].double()
+    for name in species[1:]:
+        total = total + state[name].double()
+    return total
+
+
+def surface_geopotential(world: World, part: str) -> Tensor:
+    """Geopotential of the ground in m2 s-2, float64 (*grid); ValueError where the static variables lack it."""
+    try:
+        require(world, part, "geopotential_at_surface", "static")
+    except ValueError as error:
+        raise ValueError(f"{error} On a flat planet say topography=false.") from None
+    row = world.static.slice("geopotential_at_surface").start
+    return torch.as_tensor(np.asarray(world.static_fields)[row], dtype=torch.float64)
+
+
+def heat_fluxes(world: World, part: str) -> list[Flux]:
+    """Every flux of heat that the world has; ValueError names what is missing for the budget to be whole."""
+    column = fluxes.find(world, "radiation")
+    found = {role: fluxes.find(world, role) for role in ("sensible heat", *(() if column else RADIATION))}
+    found["latent heat"] = fluxes.find(world, "latent heat") or fluxes.find(world, "evaporation")
+    missing = [role for role, there in found.items() if not there]
+    if missing:
+        raise ValueError(
+            f"{part} needs fluxes of heat among the predicted or prescribed variables; there is none for "
+            f"{fluxes.names_of(missing)}. List them, or name in `heat` those that make the budget whole."
+        )
+    return [*column, *(one for there in found.values() for one in there), *fluxes.find(world, "friction")]

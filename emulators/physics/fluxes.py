@@ -1,0 +1,226 @@
+"""Fluxes through a column of air: what each is called, and how much the column gains by it in a timestep.
+
+    gain = sign * factor * value,    sign +1 where a positive value adds to the column, -1 where it takes away
+
+A flux through the surface adds when it goes up, one through the top when it goes down, one within the column when it
+goes in. Which way a variable counts as positive, and whether its numbers are sums or means over the timestep, the
+source of the data declares (`Variable.positive`, `Variable.cell`; in files the attributes `positive` and
+`cell_methods` of the CF conventions, https://cfconventions.org). Nothing of this is guessed from names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from emulators.constants import LATENT_HEAT_VAPORISATION, WATER_DENSITY
+from emulators.physics.ranges import same_units
+from emulators.state import State
+from emulators.variables import Variable
+from emulators.world import World
+
+# role: (boundary, {name: part of the whole})
+ROLES: dict[str, tuple[str, dict[str, str]]] = {
+    "precipitation": (
+        "surface",
+        dict.fromkeys(
+            (
+                "total_precipitation_6hr",
+                "total_precipitation_12hr",
+                "total_precipitation_24hr",
+                "total_precipitation",
+                "mean_total_precipitation_rate",
+                "PRATEsfc",
+            ),
+            "net",
+        ),
+    ),
+    "evaporation": ("surface", dict.fromkeys(("evaporation_6hr", "evaporation", "mean_evaporation_rate"), "net")),
+    "latent heat": (
+        "surface",
+        dict.fromkeys(("surface_latent_heat_flux", "mean_surface_latent_heat_flux", "LHTFLsfc"), "net"),
+    ),
+    "sensible heat": (
+        "surface",
+        dict.fromkeys(
+            (
+                "sensible_heat_flux_6hr",
+                "surface_sensible_heat_flux",
+                "mean_surface_sensible_heat_flux",
+                "SHTFLsfc",
+            ),
+            "net",
+        ),
+    ),
+    "solar radiation at the top": (
+        "top",
+        {
+            "top_net_solar_radiation": "net",
+            "mean_top_net_short_wave_radiation_flux": "net",
+            "DSWRFtoa": "down",
+            "USWRFtoa": "up",
+        },
+    ),
+    "thermal radiation at the top": (
+        "top",
+        {
+            "top_net_thermal_radiation": "net",
+            "mean_top_net_long_wave_radiation_flux": "net",
+            "ULWRFtoa": "net",
+        },
+    ),
+    "solar radiation at the surface": (
+        "surface",
+        {
+            "surface_net_solar_radiation": "net",
+            "mean_surface_net_short_wave_radiation_flux": "net",
+            "DSWRFsfc": "down",
+            "USWRFsfc": "up",
+        },
+    ),
+    "thermal radiation at the surface": (
+        "surface",
+        {
+            "surface_net_thermal_radiation": "net",
+            "mean_surface_net_long_wave_radiation_flux": "net",
+            "DLWRFsfc": "down",
+            "ULWRFsfc": "up",
+        },
+    ),
+    "snowfall": (
+        "surface",
+        dict.fromkeys(("total_frozen_precipitation_rate", "snowfall", "mean_snowfall_rate"), "net"),
+    ),
+    "radiation": ("column", {"net_radiation_6hr": "net"}),
+    "friction": ("column", {"friction_6hr": "net"}),
+    "moisture advection": (
+        "column",
+        dict.fromkeys(
+            (
+                "tendency_of_total_water_path_due_to_advection",
+                "vertically_integrated_moisture_divergence",
+                "mean_vertically_integrated_moisture_divergence",
+            ),
+            "net",
+        ),
+    ),
+}
+BOUNDARY = {name: boundary for boundary, names in ROLES.values() for name in names}
+SIGNS = {
+    **{("surface", "up"): 1.0, ("surface", "down"): -1.0, ("top", "down"): 1.0, ("top", "up"): -1.0},
+    **{
+        (boundary, way): sign for boundary in ("surface", "top", "column") for way, sign in (("in", 1.0), ("out", -1.0))
+    },
+}
+# units: (kind of quantity, whether a rate, factor to kg m-2 or J m-2)
+UNITS: dict[str, tuple[str, bool, float]] = {
+    "m": ("water", False, WATER_DENSITY),
+    "mm": ("water", False, 1.0),
+    "kg m-2": ("water", False, 1.0),
+    "m s-1": ("water", True, WATER_DENSITY),
+    "kg m-2 s-1": ("water", True, 1.0),
+    "J m-2": ("heat", False, 1.0),
+    "W m-2": ("heat", True, 1.0),
+}
+
+
+@dataclass(frozen=True)
+class Flux:
+    """A variable that is a flux, and the factor from its value to what the column gains in a timestep.
+
+    kind: `water` (the gain is in kg m-2) or `heat` (J m-2).
+    """
+
+    name: str
+    kind: str
+    factor: float
+
+    def gain(self, after: State, forcing: State) -> Tensor:
+        """What the column gains, float64 (*lead, *grid)."""
+        return self.factor * values(self.name, after, forcing).double()
+
+    @property
+    def evaporation_factor(self) -> float:
+        """From its value to kg m-2 of water: a flux of latent heat is one of water too."""
+        return self.factor / LATENT_HEAT_VAPORISATION if self.kind == "heat" else self.factor
+
+    @property
+    def heat_factor(self) -> float:
+        """From its value to J m-2: water that evaporates carries latent heat."""
+        return self.factor if self.kind == "heat" else LATENT_HEAT_VAPORISATION * self.factor
+
+
+def values(name: str, after: State, forcing: State) -> Tensor:
+    """The variable where it is: among the predicted ones, else among the forcings."""
+    return after[name] if name in after.variables else forcing[name]
+
+
+def flux(world: World, name: str, boundary: str | None = None) -> Flux:
+    """The Flux called `name`; ValueError where the world lacks it or its source does not declare what is needed."""
+    variable = _variable(world, name)
+    where = boundary or BOUNDARY.get(name, "column")
+    sign = SIGNS.get((where, variable.positive))
+    if sign is None:
+        ways = " or ".join(way for boundary, way in SIGNS if boundary == where)
+        raise ValueError(
+            f"Flux '{name}' must say which way it counts as positive, {ways}; got '{variable.positive}'. "
+            f"Set the attribute `positive` of the variable in the data."
+        )
+    unit = same_units(variable.units)
+    if unit not in UNITS:
+        raise ValueError(f"Flux '{name}' must be in one of {', '.join(UNITS)}; got '{variable.units}'.")
+    kind, is_rate, factor = UNITS[unit]
+    _refuse_other_cell(world, variable, "mean" if is_rate else "sum")
+    seconds = float(world.lead_time(1) / np.timedelta64(1, "s"))
+    return Flux(name, kind, sign * factor * (seconds if is_rate else 1.0))
+
+
+def find(world: World, role: str) -> list[Flux]:
+    """The fluxes of a role that the world has: one net flux, or one up and one down; empty where there is none.
+
+    Of several, the first whose declarations fit the timestep; ValueError in its words where none fits.
+    """
+    boundary, names = ROLES[role]
+    there = [name for name in names if name in world.predicted or name in world.forcing]
+    refusals = []
+    for name in (name for name in there if names[name] == "net"):
+        try:
+            return [flux(world, name, boundary)]
+        except ValueError as error:
+            refusals.append(error)
+    if {names[name] for name in there} >= {"down", "up"}:
+        return [flux(world, name, boundary) for name in there if names[name] in ("down", "up")]
+    if refusals:
+        raise refusals[0]
+    return []
+
+
+def names_of(roles: Sequence[str]) -> str:
+    """The names under which data hold what plays the roles, for a message."""
+    return " and ".join(f"{role} ({' or '.join(ROLES[role][1])})" for role in roles)
+
+
+def _variable(world: World, name: str) -> Variable:
+    for variables in (world.predicted, world.forcing):
+        if name in variables:
+            return variables.variable(name)
+    there = ", ".join((world.predicted + world.forcing).names)
+    raise ValueError(f"No flux '{name}' among what is predicted or prescribed; there is {there}.")
+
+
+def _refuse_other_cell(world: World, variable: Variable, expected: str) -> None:
+    kind, _, hours = variable.cell.partition(" ")
+    if kind != expected:
+        raise ValueError(
+            f"Flux '{variable.name}' in {variable.units} must be a {expected} over the timestep; the data declare "
+            f"'{variable.cell or 'nothing'}'. Set its attribute cell_methods = 'time: {expected}', if that is so."
+        )
+    suffix = re.search(r"_(\d+)hr$", variable.name)
+    hours = hours.removesuffix("h") or (suffix[1] if suffix else "")
+    step = world.lead_time(1) / np.timedelta64(3600, "s")
+    if hours and float(hours) != step:
+        raise ValueError(f"Flux '{variable.name}' covers {hours} h, but a timestep takes {step:g} h.")
