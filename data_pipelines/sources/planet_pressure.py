@@ -1,0 +1,233 @@
+"""The embedded planet as users of reanalyses expect it: pressure levels, a WeatherBench 2 grid, fields near the ground.
+
+Computed once from the planet's own store (sigma levels, Gaussian grid) and kept beside it. Temperature, wind, surface
+pressure and orography go to the grid by spherical harmonics; water and fluxes by first-order conservative regridding,
+humidity as mass in each layer, so that `total_column_water_vapour` and every accumulated flux keep their area means.
+Between levels: see `data_pipelines.pressure_levels`. Budgets close in the planet's store, not on pressure levels.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from data_pipelines.generation import (
+    COLUMN,
+    SURFACE,
+    Description,
+    Progress,
+    arrays,
+    blank,
+    lay_out,
+    make_once,
+    opened,
+    store_path,
+)
+from data_pipelines.pressure_levels import (
+    columns_on_pressure_levels,
+    ground_temperature,
+    mean_sea_level_pressure,
+    near_ground,
+)
+from data_pipelines.regridding import Regridding
+from data_pipelines.sources.planet import Planet
+from emulators.grid import LatLonGrid, equiangular_grid
+from emulators.physics.columns import column_water
+from emulators.world import Vertical
+
+EDITION = 1  # of the formulas: a new one makes new data
+LEVELS = (50, 100, 150, 200, 250, 300, 400, 500, 600, 700, 850, 925, 1000)
+CHUNK = 20  # times
+TRUTH_SHARE = 0.8  # of the work, where the planet itself is made too
+COLUMNS = ("temperature", "u_component_of_wind", "v_component_of_wind", "specific_humidity")
+# name: (dimensions, units, CF standard name, long name) of what the planet's own store does not have
+DERIVED: dict[str, Description] = {
+    "mean_sea_level_pressure": (SURFACE, "Pa", "air_pressure_at_mean_sea_level", "Mean sea level pressure"),
+    "2m_temperature": (SURFACE, "K", "air_temperature", "2 metre temperature"),
+    "10m_u_component_of_wind": (SURFACE, "m s**-1", "eastward_wind", "10 metre U wind component"),
+    "10m_v_component_of_wind": (SURFACE, "m s**-1", "northward_wind", "10 metre V wind component"),
+    "total_column_water_vapour": (
+        SURFACE,
+        "kg m**-2",
+        "atmosphere_mass_content_of_water_vapor",
+        "Total column vertically-integrated water vapour",
+    ),
+}
+STATIC: dict[str, Description] = {
+    "geopotential_at_surface": (SURFACE[1:], "m**2 s**-2", "surface_geopotential", "Geopotential at the surface"),
+    "land_sea_mask": (SURFACE[1:], "1", "land_area_fraction", "Land fraction"),
+}
+GRID = re.compile(r"(\d+)x(\d+)_equiangular(_with_poles)?(_conservative)?")
+
+
+def grid_named(name: str, truth: LatLonGrid) -> LatLonGrid:
+    """The grid of a WeatherBench 2 name such as 64x32_equiangular (longitudes x latitudes), or `gaussian`: `truth`."""
+    if name == "gaussian":
+        return truth
+    match = GRID.fullmatch(name)
+    if match is None:
+        raise ValueError(
+            f"grid: expected gaussian, 64x32_equiangular or 240x121_equiangular_with_poles (longitudes x latitudes); "
+            f"got '{name}'."
+        )
+    return equiangular_grid(int(match[2]), int(match[1]), poles=bool(match[3]))
+
+
+class PressureView:
+    """Turns samples of the planet, (*lead, [level,] lat, lon) by name, into those of its view.
+
+    ground: geopotential at the surface; land: its fraction; both (lat, lon) on the planet's grid.
+    """
+
+    def __init__(
+        self, regridding: Regridding, half: np.ndarray, levels: Sequence[float], ground: np.ndarray, land: np.ndarray
+    ) -> None:
+        self.regridding, self.half = regridding, np.asarray(half, dtype=np.float64)
+        self.vertical = Vertical("sigma", (0.0,) * len(half), tuple(self.half))
+        self.pressures = 100.0 * torch.tensor([float(level) for level in levels], dtype=torch.float64)
+        self.ground = regridding.spectral(torch.from_numpy(np.array(ground, dtype=np.float64)))
+        self.land = regridding.conservative(torch.from_numpy(np.array(land, dtype=np.float64)))
+
+    @property
+    def static(self) -> dict[str, np.ndarray]:
+        """Float32 fields that are constant in time, (lat, lon)."""
+        return {"geopotential_at_surface": _float32(self.ground), "land_sea_mask": _float32(self.land)}
+
+    def on_grid(self, sample: Mapping[str, np.ndarray]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The sample on the view's grid in float64: columns still on sigma levels, and surface fields.
+
+        Surface fields that it knows nothing of are regridded conservatively.
+        """
+        place = self.regridding
+        given = {name: torch.from_numpy(np.asarray(field)).double() for name, field in sample.items()}
+        given.pop("geopotential", None)
+        thickness = given.pop("surface_pressure")
+        surfaces = {"surface_pressure": place.spectral(thickness)}
+        columns = {"temperature": place.spectral(given.pop("temperature"))}
+        names = COLUMNS[1:3]
+        columns |= zip(names, place.winds(*(given.pop(name) for name in names)), strict=True)
+        if "specific_humidity" in given:
+            humidity = given.pop("specific_humidity")
+            water = place.conservative(humidity * thickness.unsqueeze(-3))
+            columns["specific_humidity"] = water / surfaces["surface_pressure"].unsqueeze(-3)
+            column = column_water(humidity, thickness, self.vertical)
+            surfaces["total_column_water_vapour"] = place.conservative(column)
+        return columns, surfaces | {name: place.conservative(field) for name, field in given.items()}
+
+    def __call__(self, sample: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The view of a sample, float32: on pressure levels, at mean sea level, near the ground."""
+        columns, surfaces = self.on_grid(sample)
+        pressure = surfaces["surface_pressure"]
+        star = ground_temperature(columns["temperature"][..., -1, :, :], 0.5 * (self.half[-1] + self.half[-2]))
+        found = {
+            **surfaces,
+            "mean_sea_level_pressure": mean_sea_level_pressure(pressure, star, self.ground),
+            **near_ground(columns, _surface_temperature(surfaces), self.land, self.half),
+            **columns_on_pressure_levels(self.pressures, columns, pressure, self.ground, self.half),
+        }
+        return {name: _float32(field) for name, field in found.items()}
+
+
+def _surface_temperature(fields: Mapping[str, Tensor]) -> Tensor | None:
+    """Temperature of the surface below the air, where the planet knows it."""
+    return next((fields[name] for name in ("skin_temperature", "sea_surface_temperature") if name in fields), None)
+
+
+def _float32(field: Tensor) -> np.ndarray:
+    return field.float().numpy()
+
+
+class PlanetPressure:
+    """A view of `planet`, made on first use and kept beside the planet's own store.
+
+    levels: pressures in hPa, from the top down. grid: `gaussian` (the planet's own), or WeatherBench 2's name of an
+    equiangular one, longitudes x latitudes: 64x32_equiangular, 240x121_equiangular_with_poles.
+    """
+
+    def __init__(self, *, planet: Planet, levels: Sequence[float] = LEVELS, grid: str = "64x32_equiangular") -> None:
+        pressures = [float(level) for level in levels]
+        if len(pressures) < 1 or pressures[0] <= 0.0 or any(np.diff(pressures) <= 0.0):
+            raise ValueError(f"levels: expected pressures in hPa above 0, each once, from the top down; got {levels}.")
+        self.planet, self.splits = planet, planet.splits
+        self.levels = [int(level) if level == int(level) else level for level in pressures]
+        self.grid = grid_named(grid, planet.grid)
+        self._regridding = Regridding(planet.grid, self.grid, planet.truncation + 1)
+        settings = {"planet": planet.path.stem, "levels": pressures, "grid": repr(self.grid), "edition": EDITION}
+        self.path: Path = store_path(str(planet.path.parent), "planet_pressure", settings)
+
+    @cached_property
+    def _described(self) -> dict[str, Description]:
+        """Every variable of the view: those of the planet, what is derived, and what is constant in time."""
+        truth = self.planet.template()
+        own: dict[str, Description] = {}
+        for name, field in truth.data_vars.items():
+            if "time" not in field.dims or ("level" in field.dims and name not in (*COLUMNS, "geopotential")):
+                continue
+            told = [str(field.attrs.get(key, "")) for key in ("units", "standard_name", "long_name")]
+            own[str(name)] = (COLUMN if "level" in field.dims else SURFACE, told[0], told[1], told[2])
+        derived = {
+            name: told
+            for name, told in DERIVED.items()
+            if name != "total_column_water_vapour" or "specific_humidity" in own
+        }
+        return {**own, **derived, **STATIC}
+
+    def template(self) -> xr.Dataset:
+        """Coordinates, attributes and shapes of the dataset, without its numbers."""
+        truth = self.planet.template()
+        level = {"long_name": "pressure", "standard_name": "air_pressure", "units": "hPa", "positive": "down"}
+        attributes: dict[str, Any] = {
+            "title": f"{truth.attrs['title']} on pressure levels",
+            "vertical_kind": "pressure",
+            "gravity": truth.attrs["gravity"],
+            "truth": self.planet.path.name,
+            "edition": EDITION,
+        }
+        return blank(self._described, self.grid, truth["time"].values, (self.levels, level), attributes)
+
+    def prepare(self, progress: Progress | None = None) -> None:
+        """Make the planet where it is missing, then its view."""
+        report = progress or (lambda label, share: None)
+        first = 0.0 if self.planet.path.exists() else TRUTH_SHARE
+        self.planet.prepare(lambda label, share: report(label, first * share))
+
+        def make(folder: Path) -> None:
+            lay_out(folder, self.template(), CHUNK)
+            self._fill(folder, lambda share: report("pressure levels", first + (1.0 - first) * share))
+
+        make_once(self.path, make)
+
+    def dataset(self) -> xr.Dataset:
+        """The dataset, lazily."""
+        return opened(self.path, list(self._described), "The planet's pressure-level")
+
+    def view(self) -> PressureView:
+        """What turns samples of the planet into those of this dataset; the planet must be made."""
+        truth = self.planet.dataset()
+        none = xr.DataArray(np.zeros(self.planet.grid.shape))
+        ground, land = (truth.get(name, none) for name in STATIC)
+        return PressureView(self._regridding, truth.attrs["vertical_b"], self.levels, ground.values, land.values)
+
+    def _fill(self, folder: Path, report: Any) -> None:
+        truth, view, stored = self.planet.dataset(), self.view(), arrays(folder, list(self._described))
+        for name, field in view.static.items():
+            stored[name][...] = field
+        names = [
+            str(name) for name, field in truth.data_vars.items() if "time" in field.dims and name != "geopotential"
+        ]
+        count = truth.sizes["time"]
+        for start in range(0, count, CHUNK):
+            chosen = slice(start, min(start + CHUNK, count))
+            with torch.no_grad():
+                fields = view({name: truth[name][chosen].values for name in names})
+            for name, field in fields.items():
+                stored[name][chosen] = field
+            report(chosen.stop / count)

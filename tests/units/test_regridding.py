@@ -1,0 +1,116 @@
+"""Regridding: area means, bounds, band-limited fields and winds between grids over the sphere."""
+
+import numpy as np
+import pytest
+import torch
+
+from data_pipelines.regridding import Regridding
+from emulators.grid import LatLonGrid, equiangular_grid, gaussian_grid
+from emulators.sphere.calculus import SphericalCalculus
+from emulators.sphere.transform import SphericalHarmonics
+
+SOURCE = gaussian_grid(16)
+DEGREES = 11
+TARGETS = {
+    "equiangular": equiangular_grid(32),
+    "as_many_rows": equiangular_grid(16),
+    "with_poles": equiangular_grid(37, 48, poles=True),
+    "coarse": equiangular_grid(12, 30),
+    "gaussian": gaussian_grid(24),
+}
+
+
+def noise(*shape: int) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def mean(field: torch.Tensor, grid: LatLonGrid) -> torch.Tensor:
+    return (field * torch.from_numpy(grid.weights / grid.weights.size)).sum(dim=(-2, -1))
+
+
+@pytest.fixture(params=TARGETS)
+def target(request) -> LatLonGrid:
+    return TARGETS[request.param]
+
+
+def test_conservative_keeps_means_and_bounds(target) -> None:
+    field = noise(2, 3, *SOURCE.shape)
+    found = Regridding(SOURCE, target, DEGREES).conservative(field)
+    assert found.shape == (2, 3, *target.shape)
+    torch.testing.assert_close(mean(found, target), mean(field, SOURCE), rtol=1e-12, atol=0.0)
+    assert field.min() <= found.min() <= found.max() <= field.max()
+    ones = torch.ones(SOURCE.shape, dtype=torch.float64)
+    same = Regridding(SOURCE, target, DEGREES).conservative(ones)
+    torch.testing.assert_close(same, torch.ones(target.shape, dtype=torch.float64), rtol=1e-13, atol=0.0)
+
+
+def test_cells_within_a_cell_have_its_value() -> None:
+    """Rows and columns halved; the columns lie half a fine one off, so that edges meet across the zero meridian."""
+    coarse, fine = equiangular_grid(8), equiangular_grid(16)
+    shifted = LatLonGrid(fine.latitude, fine.longitude + 0.5 * 360.0 / 32)
+    field = noise(8, 16)
+    found = Regridding(coarse, shifted, 5).conservative(field)
+    rows, columns = np.arange(16) // 2, (np.arange(32) + 1) // 2 % 16
+    torch.testing.assert_close(found, field[rows][:, columns], rtol=1e-12, atol=0.0)
+    back = Regridding(shifted, coarse, 5).conservative(found)
+    torch.testing.assert_close(back, field, rtol=1e-12, atol=0.0)
+
+
+def band_limited(count: int) -> torch.Tensor:
+    """Coefficients (2 * orders, degrees, n) without imaginary part at order 0."""
+    coefficients = noise(2 * DEGREES, DEGREES, count) - 0.5
+    orders = torch.arange(2 * DEGREES) // 2
+    coefficients[orders[:, None] > torch.arange(DEGREES)] = 0.0
+    coefficients[1] = 0.0
+    return coefficients
+
+
+def test_spectral_is_exact_for_band_limited_fields(target) -> None:
+    coefficients = band_limited(4)
+    field, expected = (
+        SphericalHarmonics(grid, DEGREES, DEGREES, torch.float64).synthesis(coefficients).permute(2, 1, 0)
+        for grid in (SOURCE, target)
+    )
+    found = Regridding(SOURCE, target, DEGREES).spectral(field.reshape(2, 2, *SOURCE.shape))
+    torch.testing.assert_close(found.reshape(4, *target.shape), expected, rtol=0.0, atol=1e-12)
+
+
+def test_winds_are_those_of_the_same_vorticity_and_divergence() -> None:
+    curl, spread = (1e-5 * band_limited(6).chunk(2, dim=2)[i] for i in (0, 1))
+    curl[:, 0], spread[:, 0] = 0.0, 0.0
+    fine = gaussian_grid(24)
+    (u, v), expected = (
+        [
+            wind.permute(2, 1, 0)
+            for wind in SphericalCalculus(grid, DEGREES, DEGREES, torch.float64).winds(curl.clone(), spread.clone())
+        ]
+        for grid in (SOURCE, fine)
+    )
+    found = Regridding(SOURCE, fine, DEGREES).winds(u, v)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0.0, atol=1e-10)
+    poles = equiangular_grid(37, 48, poles=True)
+    u, v = Regridding(SOURCE, poles, DEGREES).winds(u, v)
+    for row, sign in ((0, 1.0), (-1, -1.0)):  # one vector, seen along each meridian
+        angle = torch.from_numpy(np.deg2rad(poles.longitude))
+        east = u[:, row] * torch.cos(angle) - sign * v[:, row] * torch.sin(angle)
+        assert float(u[:, row].abs().max()) > 1.0
+        torch.testing.assert_close(east, east[:, :1].expand_as(east), rtol=0.0, atol=5e-3)
+
+
+def test_solid_rotation_stays_solid_rotation(target) -> None:
+    u = 30.0 * torch.cos(torch.deg2rad(torch.from_numpy(SOURCE.latitude)))[:, None].expand(SOURCE.shape).clone()
+    east, north = Regridding(SOURCE, target, DEGREES).winds(u, torch.zeros_like(u))
+    expected = 30.0 * np.cos(np.deg2rad(target.latitude))[:, None]
+    np.testing.assert_allclose(east, np.broadcast_to(expected, target.shape), atol=1e-3)
+    np.testing.assert_allclose(north, 0.0, atol=1e-10)
+
+
+def test_the_same_grid_passes_fields_as_they_are() -> None:
+    place, field = Regridding(SOURCE, gaussian_grid(16), DEGREES), noise(*SOURCE.shape)
+    assert all(one is field for one in (place.conservative(field), place.spectral(field), *place.winds(field, field)))
+
+
+def test_a_grid_too_coarse_is_refused() -> None:
+    with pytest.raises(ValueError, match="resolves 8 degrees, the data 11"):
+        Regridding(SOURCE, equiangular_grid(8), DEGREES)
