@@ -1,16 +1,19 @@
-"""The moist hydrostatic primitive equations on sigma levels over a flat surface, spectral in the horizontal.
+"""The moist hydrostatic primitive equations on sigma levels over a surface of any height, spectral in the horizontal.
 
     dzeta/dt = curl(A, B)                  A =  (zeta + f) v - sigma_dot du/dsigma - R Tv d(ln ps)/dx
     dD/dt    = div(A, B) - lap(K + Phi)    B = -(zeta + f) u - sigma_dot dv/dsigma - R Tv d(ln ps)/dy
     dT/dt    = -div(v T) + T D - sigma_dot dT/dsigma + kappa Tv omega / p
     d(ps)/dt   = -sum_k div(ps v_k) dsigma_k
     d(ps q)/dt = -div(ps q v) - d(sigma_dot ps q)/dsigma
+    Phi_k = Phi_s + sum_l G_kl Tv_l,   Tv = T (1 + (Rv / Rd - 1) q)
 
 Vertical differences conserve mass, energy and angular momentum (Simmons & Burridge 1981,
 doi 10.1175/1520-0493(1981)109<0758:AEAAMC>2.0.CO;2). Surface pressure itself and the water mass ps q are carried, both
 in flux form: their global means change by nothing but round-off. Gravity waves about an isothermal rest state are
 implicit, all else explicit, in a one-step scheme that keeps every linear invariant: SIL3 (Whitaker & Kar 2013,
-doi 10.1175/MWR-D-13-00132.1). Hyperdiffusion acts on all but the surface pressure.
+doi 10.1175/MWR-D-13-00132.1). Hyperdiffusion acts on all but the surface pressure; of the temperature it leaves alone
+what follows a lapse rate along the slopes of the surface. Energy per area is sum_k (cp T + K)_k ps dsigma_k / g
++ ps Phi_s / g, the potential energy of the column above its foot being within cp T.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ from emulators.grid import LatLonGrid
 from emulators.sphere.calculus import SphericalCalculus
 
 REFERENCE_TEMPERATURE = 300.0  # K, of the implicit part
+LAPSE_RATE = 0.0065  # K m-1, along slopes
 VIRTUAL = GAS_CONSTANT_VAPOUR / GAS_CONSTANT_DRY - 1.0
 EXPLICIT = ((1 / 3,), (1 / 6, 1 / 2), (1 / 2, -1 / 2, 1.0))  # SIL3, one row a stage
 IMPLICIT = ((1 / 6,), (1 / 3, 0.0), (3 / 8, 0.0, 3 / 8))
@@ -78,6 +82,8 @@ class PrimitiveEquations:
     """Coefficients (2 * orders, degrees, 4 * level + 1): vorticity, ps q, divergence, T - 300 K and ps - 1000 hPa.
 
     grid: Gaussian, of at least (3 truncation + 1) / 2 rows, so that products do not alias. timestep in seconds.
+    surface_geopotential: m2 s-2, (lat, lon), truncated here; None for a flat surface. moist: without it there is no
+    ps q, and fields have a humidity of no levels. virtual_temperature: without it moist air weighs what dry air does.
     """
 
     def __init__(
@@ -87,38 +93,54 @@ class PrimitiveEquations:
         half_levels: np.ndarray,
         timestep: float,
         *,
+        surface_geopotential: np.ndarray | None = None,
+        moist: bool = True,
+        virtual_temperature: bool = True,
         diffusion_order: int = 8,
         diffusion_time: float = 86400.0,
         dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
     ) -> None:
         if 2 * grid.shape[0] < 3 * truncation + 1:
             raise ValueError(f"T{truncation} needs {(3 * truncation + 1) // 2} Gaussian rows or more; got {grid!r}.")
-        self.sphere = SphericalCalculus(grid, truncation + 1, truncation + 1, dtype)
+        self.device = torch.device(device)
+        self.sphere = SphericalCalculus(grid, truncation + 1, truncation + 1, dtype).to(self.device)
         self.levels, self.timestep, self.dtype = SigmaLevels(half_levels), timestep, dtype
+        self.moist, self.lightness = moist, VIRTUAL if virtual_temperature else 0.0
         self.size = size = len(self.levels.full)
-        self.vorticity, self.water, self.divergence, self.temperature = (
-            slice(part * size, (part + 1) * size) for part in range(4)
-        )
-        self.pressure = slice(4 * size, 4 * size + 1)
-        self.waves = slice(2 * size, 4 * size + 1)  # what the implicit terms couple
+        ends = np.cumsum([0, size, size if moist else 0, size, size, 1]).tolist()
+        self.vorticity, self.water, self.divergence, self.temperature, self.pressure = map(slice, ends[:-1], ends[1:])
+        self.waves = slice(self.divergence.start, ends[-1])  # what the implicit terms couple
         self.coriolis = self.constant(2.0 * ROTATION_RATE * np.sin(np.deg2rad(grid.latitude)))[None, :, None]
-        self.weights = torch.from_numpy(grid.weights.T / grid.weights.size)[..., None]
+        self.weights = torch.from_numpy(grid.weights.T / grid.weights.size)[..., None].to(self.device)
         self.unit = float(np.sqrt(4.0 * np.pi))  # coefficient (0, 0) of a field that is 1 everywhere
         self._vertical_tables()
         degree = np.arange(truncation + 1)
         self._implicit_tables(degree * (degree + 1) / EARTH_RADIUS**2)
         smallest = degree * (degree + 1) / (truncation * (truncation + 1))
         damping = np.exp(-timestep / diffusion_time * smallest ** (diffusion_order // 2))
-        self.damping = torch.ones(1, truncation + 1, 4 * size + 1, dtype=dtype)
-        self.damping[..., : 4 * size] = self.constant(damping)[None, :, None]
+        self.damping = self.constant(np.ones((1, truncation + 1, ends[-1])))
+        self.damping[..., : ends[-2]] = self.constant(damping)[None, :, None]
+        self._surface_tables(surface_geopotential)
 
     def constant(self, values: np.ndarray) -> Tensor:
-        """`values` in the model's floating-point type."""
-        return torch.from_numpy(np.ascontiguousarray(values)).to(self.dtype)
+        """`values` in the model's floating-point type, where the model is."""
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device, self.dtype)
+
+    def _surface_tables(self, surface_geopotential: np.ndarray | None) -> None:
+        """The surface as the truncation holds it, and what hyperdiffusion must leave of the temperature above it."""
+        if surface_geopotential is None:
+            surface_geopotential = np.zeros(self.sphere.grid.shape)
+        coefficients = self.sphere.analysis(self.constant(surface_geopotential.T)[..., None])
+        self.surface_geopotential = self.sphere.synthesis(coefficients)
+        exponent = GAS_CONSTANT_DRY * LAPSE_RATE / GRAVITY
+        slope = -LAPSE_RATE / GRAVITY * coefficients * self.constant(self.levels.full**exponent)
+        self.restored = (1.0 - self.damping[..., self.temperature]) * slope
 
     def _vertical_tables(self) -> None:
         levels = self.levels
         self.thickness = self.constant(levels.thickness)
+        self.layers = torch.from_numpy(levels.thickness).to(self.device)  # thickness in float64
         self.inner = self.constant(levels.half[1:-1])
         self.geopotential = self.constant(levels.geopotential.T)
         self.omega = self.constant(levels.omega.T)
@@ -169,13 +191,15 @@ class PrimitiveEquations:
         vorticity, divergence = self.sphere.vorticity_divergence(u, v)
         water, excess = humidity * surface_pressure, temperature - REFERENCE_TEMPERATURE
         scalars = self.sphere.analysis(torch.cat([water, excess, surface_pressure - REFERENCE_PRESSURE], dim=2))
-        return torch.cat([vorticity, scalars[..., : self.size], divergence, scalars[..., self.size :]], dim=2)
+        split = water.shape[2]
+        return torch.cat([vorticity, scalars[..., :split], divergence, scalars[..., split:]], dim=2)
 
     def increased(self, coefficients: Tensor, u: Tensor, v: Tensor, temperature: Tensor, water: Tensor) -> Tensor:
         """The state after increments on the grid of u, v, T and ps q, as far as the truncation holds them."""
         vorticity, divergence = self.sphere.vorticity_divergence(u, v)
         scalars = self.sphere.analysis(torch.cat([water, temperature], dim=2))
-        change = [vorticity, scalars[..., : self.size], divergence, scalars[..., self.size :]]
+        split = water.shape[2]
+        change = [vorticity, scalars[..., :split], divergence, scalars[..., split:]]
         return coefficients + torch.nn.functional.pad(torch.cat(change, dim=2), (0, 1))
 
     def warmed(self, coefficients: Tensor, fields: Fields, warming: float) -> tuple[Tensor, Fields]:
@@ -207,18 +231,16 @@ class PrimitiveEquations:
     def tendency(self, fields: Fields) -> Tensor:
         """The explicit part of the right-hand side, as coefficients."""
         u, v, temperature, divergence = fields.u, fields.v, fields.temperature, fields.divergence
-        ps, water = fields.surface_pressure, fields.humidity * fields.surface_pressure
+        ps, size = fields.surface_pressure, self.size
         east, north = (slope / ps for slope in fields.pressure_gradient)
-        virtual = temperature * (1.0 + VIRTUAL * fields.humidity)
+        virtual = self.virtual_temperature(temperature, fields.humidity)
         advection = u * east + v * north  # of ln ps
-        sums, lag = ((divergence + advection) @ self.sums_and_omega).split(self.size, dim=-1)
+        sums, lag = ((divergence + advection) @ self.sums_and_omega).split(size, dim=-1)
         sigma_dot = self.inner * sums[..., -1:] - sums[..., :-1]  # at inner half levels
         omega = advection - lag  # omega / p
 
         rises = torch.stack([u, v, temperature]) @ self.rise
         descent_u, descent_v, descent_t = (sigma_dot * rises) @ self.halves  # sigma_dot d/dsigma
-        moistening = (sigma_dot * (water @ self.midpoint)) @ self.spreading
-
         absolute = fields.vorticity + self.coriolis
         push = GAS_CONSTANT_DRY * (virtual - REFERENCE_TEMPERATURE * ps / REFERENCE_PRESSURE)
         eastward = absolute * v - descent_u - push * east
@@ -229,25 +251,33 @@ class PrimitiveEquations:
             - descent_t
             + KAPPA * (virtual * omega + REFERENCE_TEMPERATURE * (divergence @ self.omega))
         )
-        buoyant = 0.5 * (u * u + v * v) + (virtual - temperature) @ self.geopotential
-        flow_u, flow_v = ((wind @ self.thickness)[..., None] for wind in (u, v))
+        buoyant = 0.5 * (u * u + v * v) + (virtual - temperature) @ self.geopotential + self.surface_geopotential
         anomaly = ps - REFERENCE_PRESSURE
+        flow_u, flow_v = ((wind @ self.thickness)[..., None] * anomaly for wind in (u, v))
+        flux_u, flux_v, sources = [eastward, u * excess], [northward, v * excess], [buoyant, heating]
+        if self.moist:
+            water = fields.humidity * ps
+            flux_u, flux_v = [*flux_u, u * water], [*flux_v, v * water]
+            sources.append((sigma_dot * (water @ self.midpoint)) @ self.spreading)
         curl, spread = self.sphere.vorticity_divergence(
-            torch.cat([eastward, u * water, u * excess, flow_u * anomaly], dim=2),
-            torch.cat([northward, v * water, v * excess, flow_v * anomaly], dim=2),
+            torch.cat([*flux_u, flow_u], dim=2), torch.cat([*flux_v, flow_v], dim=2)
         )
-        scalars = self.sphere.analysis(torch.cat([buoyant, moistening, heating], dim=2))
-        size = self.size
+        scalars = self.sphere.analysis(torch.cat(sources, dim=2))
+        change = scalars - spread[..., :-1]  # of the first `size`, only the scalars' Laplacian is meant
         return torch.cat(
             [
                 curl[..., :size],
-                scalars[..., size : 2 * size] - spread[..., size : 2 * size],
+                change[..., 2 * size :],
                 spread[..., :size] - self.sphere.laplacian * scalars[..., :size],
-                scalars[..., 2 * size :] - spread[..., 2 * size : 3 * size],
-                -spread[..., 3 * size :],
+                change[..., size : 2 * size],
+                -spread[..., -1:],
             ],
             dim=2,
         )
+
+    def virtual_temperature(self, temperature: Tensor, humidity: Tensor) -> Tensor:
+        """Temperature of dry air as light as air of `temperature` and `humidity`."""
+        return temperature * (1.0 + self.lightness * humidity) if self.moist and self.lightness else temperature
 
     def _advance(self, coefficients: Tensor, tendencies: list[Tensor], weights: tuple[float, ...]) -> Tensor:
         """coefficients + timestep * sum of weights * tendencies."""
@@ -267,17 +297,21 @@ class PrimitiveEquations:
             if stage < 2:
                 explicit.append(self.tendency(self.fields(state)))
                 implicit.append(self._by_degree(state[..., self.waves], self.linear))
-        return state * self.damping
+        state *= self.damping
+        state[..., self.temperature] += self.restored
+        return state
 
     def energy(self, fields: Fields) -> float:
-        """Global mean of cp T + K over the column, J m-2 (flat surface: potential energy is within cp T)."""
+        """Global mean of cp T + K over the column, and of ps Phi_s: internal, potential and kinetic energy, J m-2."""
         column = HEAT_CAPACITY_DRY * fields.temperature.double() + 0.5 * (
             fields.u.double() ** 2 + fields.v.double() ** 2
         )
-        column = (column @ torch.from_numpy(self.levels.thickness))[..., None]
+        column = (column @ self.layers)[..., None] + self.surface_geopotential.double()
         return float(self.mean(column * fields.surface_pressure.double())) / GRAVITY
 
     def water_mass(self, coefficients: Tensor) -> float:
         """Global mean of the water vapour in the column, kg m-2."""
+        if not self.moist:
+            return 0.0
         means = coefficients[0, 0, self.water].double() / self.unit
-        return float(means @ torch.from_numpy(self.levels.thickness)) / GRAVITY
+        return float(means @ self.layers) / GRAVITY

@@ -1,7 +1,7 @@
 """The planet in motion: dynamics, physics and a balanced ledger, one timestep after another.
 
-Each timestep the global energy cp T + K must change by what the physics took and gave; what truncation, diffusion and
-round-off add or lose is handed back as one uniform warming, and recorded as the energy fixer.
+Each timestep the global energy cp T + K + ps Phi_s must change by what the physics took and gave; what truncation,
+diffusion and round-off add or lose is handed back as one uniform warming, and recorded as the energy fixer.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_pipelines.planet_physics import Climate, Fluxes, PlanetPhysics
-from data_pipelines.primitive_equations import VIRTUAL, PrimitiveEquations
+from data_pipelines.planet_climate import Climate, Switches
+from data_pipelines.planet_geography import Geography, water
+from data_pipelines.planet_physics import Fluxes, PlanetPhysics
+from data_pipelines.primitive_equations import PrimitiveEquations
 from emulators.constants import (
+    GAS_CONSTANT_DRY,
     GRAVITY,
     HEAT_CAPACITY_DRY,
     LATENT_HEAT_VAPORISATION,
@@ -39,7 +42,10 @@ def one_thread() -> Iterator[None]:
 
 
 class Simulation:
-    """One planet from `start` on; `seed` draws the disturbance from which its weather grows. timestep in seconds."""
+    """One planet from `start` on; `seed` draws the disturbance from which its weather grows. timestep in seconds.
+
+    geography: on `grid`; None for a flat planet of water.
+    """
 
     def __init__(
         self,
@@ -49,14 +55,37 @@ class Simulation:
         timestep: int,
         start: np.datetime64,
         seed: int = 0,
+        geography: Geography | None = None,
         climate: Climate | None = None,
+        switches: Switches | None = None,
         dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
     ) -> None:
-        self.dynamics = PrimitiveEquations(grid, truncation, half, float(timestep), dtype=dtype)
+        geography, self.switches = geography or water(grid), switches or Switches()
+        self.dynamics = PrimitiveEquations(
+            grid,
+            truncation,
+            half,
+            float(timestep),
+            surface_geopotential=geography.geopotential,
+            moist=self.switches.moist,
+            virtual_temperature=self.switches.virtual_temperature,
+            dtype=dtype,
+            device=device,
+        )
         self.physics = PlanetPhysics(
-            grid, half, float(timestep), self.dynamics.levels.geopotential, climate=climate, dtype=dtype
+            grid,
+            half,
+            float(timestep),
+            self.dynamics.levels.geopotential,
+            geography,
+            climate,
+            self.switches,
+            dtype,
+            device,
         )
         self.timestep, self.time = np.timedelta64(timestep, "s"), start.astype("datetime64[s]")
+        self.ground = self.physics.drawn(self.time)
         self.settle(self._disturbed_rest(seed))
 
     def settle(self, coefficients: Tensor) -> None:
@@ -69,13 +98,15 @@ class Simulation:
         """Air at rest near radiative equilibrium, three fifths saturated, with noise of 1 K in the lower half."""
         dynamics, physics = self.dynamics, self.physics
         nlat, nlon = dynamics.sphere.grid.shape
-        pressure = torch.full((nlon, nlat, 1), REFERENCE_PRESSURE, dtype=dynamics.dtype)
+        pressure = REFERENCE_PRESSURE * torch.exp(-dynamics.surface_geopotential / (GAS_CONSTANT_DRY * 270.0))
         noise = torch.randn(nlon, nlat, 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         temperature = physics.equilibrium(self.time, pressure * physics.sigma)
-        temperature = temperature + noise.to(dynamics.dtype) * physics.sigma
+        temperature = temperature + noise.to(dynamics.device, dynamics.dtype) * physics.sigma
         humidity = 0.6 * saturation_humidity(temperature, pressure * physics.sigma) * (physics.sigma > 0.2)
         calm = torch.zeros_like(temperature)
-        return dynamics.coefficients(calm, calm, temperature, humidity, pressure)
+        return dynamics.coefficients(
+            calm, calm, temperature, humidity if dynamics.moist else humidity[..., :0], pressure
+        )
 
     def step(self) -> tuple[Fluxes, float]:
         """Advance by one timestep; what the physics did, and the energy fixer (J m-2)."""
@@ -83,7 +114,7 @@ class Simulation:
         self.time = self.time + self.timestep
         coefficients = dynamics.step(self.coefficients, self.fields)
         before = dynamics.fields(coefficients)
-        u, v, temperature, humidity, fluxes = self.physics(self.time, *before[:5])
+        u, v, temperature, humidity, self.ground, fluxes = self.physics(self.time, self.ground, *before[:5])
         coefficients = dynamics.increased(
             coefficients,
             u - before.u,
@@ -98,6 +129,9 @@ class Simulation:
             + fluxes.friction
             + LATENT_HEAT_VAPORISATION * fluxes.precipitation
         )
+        if not self.switches.energy_fixer:
+            self.coefficients, self.fields, self.energy = coefficients, fields, dynamics.energy(fields)
+            return fluxes, 0.0
         due = self.energy + float(dynamics.mean(gained[..., None]))
         fixer = due - dynamics.energy(fields)
         mass = float(dynamics.mean(fields.surface_pressure)) / GRAVITY
@@ -118,43 +152,46 @@ class Simulation:
         """The present state of the air by WeatherBench 2 names."""
         fields, dynamics = self.fields, self.dynamics
         humidity = self._stored_humidity()
-        virtual = fields.temperature * (1.0 + VIRTUAL * humidity)
+        virtual = dynamics.virtual_temperature(fields.temperature, humidity)
         return {
             "temperature": _array(fields.temperature),
             "u_component_of_wind": _array(fields.u),
             "v_component_of_wind": _array(fields.v),
             "specific_humidity": _array(humidity),
-            "geopotential": _array(virtual @ dynamics.geopotential),
+            "geopotential": _array(virtual @ dynamics.geopotential + dynamics.surface_geopotential),
             "surface_pressure": _array(fields.surface_pressure[..., 0]),
         }
 
     def _stored_humidity(self) -> Tensor:
         """Humidity nowhere negative: filled within columns, and what a column cannot pay is paid by all the others."""
         dynamics, ps = self.dynamics, self.fields.surface_pressure.double()
+        if not dynamics.moist:
+            return torch.zeros_like(self.fields.temperature)
         humidity = filled_humidity(self.fields.humidity, dynamics.thickness)
         if float(humidity.min()) >= 0.0:
             return humidity
         owned, positive = humidity.double(), humidity.double().clamp(min=0.0)
-        thickness = torch.from_numpy(dynamics.levels.thickness)
-        share = dynamics.mean((owned * ps) @ thickness[:, None]) / dynamics.mean((positive * ps) @ thickness[:, None])
+        layers = dynamics.layers[:, None]
+        share = dynamics.mean((owned * ps) @ layers) / dynamics.mean((positive * ps) @ layers)
         return (positive * share).to(humidity.dtype)
 
     def sample(self, fluxes: Fluxes, fixer: float) -> dict[str, np.ndarray]:
         """The present state, its forcing, and the fluxes accumulated since the last sample."""
         grid = self.dynamics.sphere.grid
-        water = self.physics.sea_surface_temperature(self.time)[:, None]
         return self.atmosphere() | {
-            "sea_surface_temperature": np.broadcast_to(water, grid.shape).astype(np.float32),
+            "sea_surface_temperature": _array(self.ground.water),
+            "skin_temperature": _array(self.physics.surface.skin_temperature(self.ground)),
             "toa_incident_solar_radiation": self.physics.sunlight(self.time)[0].astype(np.float32),
             "total_precipitation_6hr": _array(fluxes.precipitation / WATER_DENSITY),
             "evaporation_6hr": _array(fluxes.evaporation / WATER_DENSITY),
             "sensible_heat_flux_6hr": _array(fluxes.sensible_heat),
             "net_radiation_6hr": _array(fluxes.net_radiation),
             "friction_6hr": _array(fluxes.friction),
+            "surface_heat_supply_6hr": _array(fluxes.surface_supply),
             "energy_fixer_6hr": np.full(grid.shape, fixer, dtype=np.float32),
         }
 
 
 def _array(field: Tensor) -> np.ndarray:
     """(lon, lat[, level]) -> ([level,] lat, lon), float32."""
-    return field.permute(*range(field.ndim)[::-1]).float().contiguous().numpy()
+    return field.permute(*range(field.ndim)[::-1]).float().contiguous().cpu().numpy()

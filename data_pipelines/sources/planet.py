@@ -1,32 +1,43 @@
 """The embedded planet: weather made by our own model of the moist primitive equations, once, and kept as a Zarr store.
 
 The store has the layout of WeatherBench 2 (Rasp et al. 2024, arXiv 2308.15560): time, level, latitude, longitude, with
-level = 1000 sigma. Dry mass, water and energy budgets close in the stored numbers. Several trajectories follow each
-other on one time axis, each with its own dates, with a gap between them.
+level = 1000 sigma; geopotential is above sea level. Dry mass, water and energy budgets close in the stored numbers:
+
+    d<sum q ps dsigma> / g                         = E - P
+    d<sum (cp T + K) ps dsigma + ps Phi_s> / g     = H + net radiation + friction + L P
+    c d(Ts)                                        = surface heat supply - H - L E         (land, and water of a slab)
+
+Several trajectories follow each other on one time axis, each with its own dates, with a gap between them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import multiprocessing
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import cached_property
 from itertools import islice
 from multiprocessing import connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import xarray as xr
 
+from data_pipelines import planet_geography
 from data_pipelines.generation import COLUMN, SURFACE, Progress, arrays, blank, lay_out, make_once, opened, store_path
+from data_pipelines.planet_climate import Climate, Ocean, Switches
+from data_pipelines.planet_geography import Geography
 from emulators.constants import GRAVITY, LATENT_HEAT_VAPORISATION
 from emulators.grid import LatLonGrid, gaussian_grid
 
 if TYPE_CHECKING:
     from data_pipelines.simulation import Simulation
 
-EDITION = 3  # of the equations: a new one makes new data
+EDITION = 4  # of the equations: a new one makes new data
 INTERVAL = np.timedelta64(6, "h")
 GAP_DAYS = 10  # between trajectories
 CHUNK = 20  # samples
@@ -36,6 +47,7 @@ SMALL = 3000  # timesteps that are not worth a process of their own
 # sigma between the 8 layers of Molteni 2003, doi 10.1007/s00382-002-0268-2
 HALF_LEVELS = (0.0, 0.05, 0.14, 0.26, 0.42, 0.60, 0.77, 0.90, 1.0)
 
+GROUND = ("latitude", "longitude")
 # name: (dimensions, units, CF standard name or "", long name)
 VARIABLES = {
     "temperature": (COLUMN, "K", "air_temperature", "Temperature"),
@@ -45,6 +57,7 @@ VARIABLES = {
     "geopotential": (COLUMN, "m**2 s**-2", "geopotential", "Geopotential"),
     "surface_pressure": (SURFACE, "Pa", "surface_air_pressure", "Surface pressure"),
     "sea_surface_temperature": (SURFACE, "K", "sea_surface_temperature", "Sea surface temperature"),
+    "skin_temperature": (SURFACE, "K", "surface_temperature", "Temperature of the surface, mean of land and water"),
     "toa_incident_solar_radiation": (
         SURFACE,
         "W m**-2",
@@ -56,13 +69,25 @@ VARIABLES = {
     "sensible_heat_flux_6hr": (SURFACE, "J m**-2", "", "Sensible heat from the surface in the 6 hours before"),
     "net_radiation_6hr": (SURFACE, "J m**-2", "", "Radiative heating of the column in the 6 hours before"),
     "friction_6hr": (SURFACE, "J m**-2", "", "Kinetic energy gained by friction in the 6 hours before (negative)"),
+    "surface_heat_supply_6hr": (
+        SURFACE,
+        "J m**-2",
+        "",
+        "Heat brought to the surface by radiation and from beneath in the 6 hours before",
+    ),
     "energy_fixer_6hr": (
         SURFACE,
         "J m**-2",
         "",
         "Numerical energy loss undone in the 6 hours before; no term of the budget",
     ),
+    "geopotential_at_surface": (GROUND, "m**2 s**-2", "surface_geopotential", "Geopotential at the surface"),
+    "land_sea_mask": (GROUND, "1", "land_area_fraction", "Share of land"),
 }
+STATICS = [name for name, (dimensions, *_) in VARIABLES.items() if dimensions == GROUND]
+# minutes, stable with mountains and jets, by the truncation up to which it may be used
+TIMESTEPS = ((12, 120), (21, 90), (31, 45), (42, 30), (63, 20), (85, 15), (1000, 5))
+Device = Literal["auto", "cpu", "cuda"]
 
 
 class Planet:
@@ -70,6 +95,10 @@ class Planet:
 
     splits: first and last time of train, validation and test. seed: of the first trajectory's initial disturbance.
     spinup_days: simulated before the first stored sample. start: date of the first stored sample.
+    timestep_minutes: null for one that suits the truncation. geography: `continents`, `water`, or a file with
+    land_sea_mask and geopotential_at_surface (or orography). orography: without it land is flat. The other switches
+    are those of `planet_climate.Switches`, the numbers of the climate those of `planet_climate.Climate`.
+    device: `cpu`, `cuda`, or `auto` for a GPU where there is one.
     """
 
     def __init__(
@@ -83,8 +112,19 @@ class Planet:
         spinup_days: int = 60,
         truncation: int = 21,
         levels: int = 8,
-        timestep_minutes: int = 90,
+        timestep_minutes: int | None = None,
         start: str = "2001-01-01",
+        geography: str = "continents",
+        orography: bool = True,
+        ocean: Ocean = "prescribed",
+        warming: float = 0.0,
+        moist: bool = True,
+        virtual_temperature: bool = True,
+        season: bool = True,
+        diurnal: bool = True,
+        energy_fixer: bool = True,
+        climate: Climate | None = None,
+        device: Device = "cpu",
     ) -> None:
         numbers = {
             "days": days,
@@ -92,19 +132,23 @@ class Planet:
             "spinup_days": spinup_days,
             "truncation": truncation,
             "levels": levels,
-            "timestep_minutes": timestep_minutes,
+            "timestep_minutes": timestep_minutes or default_timestep(truncation),
         }
         for name, value in numbers.items():
             least = LEAST.get(name, 1)
             if value < least:
                 raise ValueError(f"The planet's {name} must be at least {least}; got {value}.")
-        if 360 % timestep_minutes:
+        if 360 % numbers["timestep_minutes"]:
             raise ValueError(f"timestep_minutes must divide 6 hours; got {timestep_minutes}. Try 90 or 60.")
         self.splits = {name: list(period) for name, period in splits.items()}
         self.days, self.trajectories, self.spinup_days = days, trajectories, spinup_days
-        self.truncation, self.levels, self.timestep_minutes = truncation, levels, timestep_minutes
+        self.truncation, self.levels, self.timestep_minutes = truncation, levels, numbers["timestep_minutes"]
         self.seed, self.start = seed, np.datetime64(start, "s")
-        settings = {**numbers, "seed": seed, "start": str(self.start), "edition": EDITION}
+        self.geography_name, self.orography = geography, orography
+        self.switches = Switches(moist, virtual_temperature, season, diurnal, energy_fixer, ocean, warming)
+        self.climate, self.device = climate or Climate(), chosen_device(device)
+        settings = {**numbers, "seed": seed, "start": str(self.start), "edition": EDITION, "orography": orography}
+        settings |= {"geography": _fingerprint(geography), **asdict(self.switches), **asdict(self.climate)}
         self.path = store_path(folder, "planet", settings)
 
     @property
@@ -112,6 +156,17 @@ class Planet:
         """The Gaussian grid on which products of fields of this truncation do not alias."""
         rows = -(-(3 * self.truncation + 1) // 2)
         return gaussian_grid(rows + rows % 2)
+
+    @cached_property
+    def geography(self) -> Geography:
+        """Land and height of the surface on the grid."""
+        if self.geography_name == "water":
+            return planet_geography.water(self.grid)
+        if self.geography_name == "continents":
+            found = planet_geography.continents(self.grid, self.truncation)
+        else:
+            found = planet_geography.from_file(self.geography_name, self.grid, self.truncation)
+        return found if self.orography else Geography(found.land, np.zeros(self.grid.shape))
 
     def times(self, trajectory: int) -> np.ndarray:
         """Valid times of one trajectory, datetime64[s]."""
@@ -132,6 +187,8 @@ class Planet:
             "gravity": GRAVITY,
             "latent_heat_of_vaporisation": LATENT_HEAT_VAPORISATION,
             "edition": EDITION,
+            "land_heat_capacity": self.climate.land_capacity,
+            "water_heat_capacity": self.climate.slab_capacity if self.switches.ocean == "slab" else 0.0,
         }
         return blank(VARIABLES, self.grid, times, (full, level), attributes)
 
@@ -140,6 +197,9 @@ class Planet:
 
         def make(folder: Path) -> None:
             lay_out(folder, self.template(), self._chunk)
+            statics = arrays(folder, STATICS)
+            statics["geopotential_at_surface"][:] = self.geography.geopotential.astype(np.float32)
+            statics["land_sea_mask"][:] = self.geography.land.astype(np.float32)
             self._simulate(folder, progress or (lambda label, share: None))
 
         make_once(self.path, make)
@@ -172,6 +232,10 @@ class Planet:
             60 * self.timestep_minutes,
             self.times(trajectory)[0] - np.timedelta64(self.spinup_days, "D"),
             seed=self.seed + trajectory,
+            geography=self.geography,
+            climate=self.climate,
+            switches=self.switches,
+            device=self.device,
         )
 
     @property
@@ -244,7 +308,7 @@ def _run(planet: Planet, trajectory: int, folder: Path, report: Callable[[float]
     """Simulate one trajectory on one thread and write it into the store under `folder`, a chunk at a time."""
     from data_pipelines.simulation import one_thread
 
-    stored = arrays(folder, list(VARIABLES))
+    stored = arrays(folder, [name for name in VARIABLES if name not in STATICS])
     size, steps = planet._chunk, 360 // planet.timestep_minutes
     with one_thread():
         simulation = planet._simulation(trajectory)
@@ -273,6 +337,36 @@ def half_levels(levels: int) -> np.ndarray:
     """Sigma at half levels, top first: Molteni's for 8 layers, interpolated for other numbers."""
     shares = np.linspace(0.0, 1.0, levels + 1)
     return np.round(np.interp(shares, np.linspace(0.0, 1.0, len(HALF_LEVELS)), HALF_LEVELS), 4)
+
+
+def default_timestep(truncation: int) -> int:
+    """Minutes between states of a model of this truncation."""
+    return next(minutes for limit, minutes in TIMESTEPS if truncation <= limit)
+
+
+def chosen_device(device: Device) -> str:
+    """`cpu` or `cuda`; ValueError where a GPU is asked for and there is none."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device is auto, cpu or cuda; got '{device}'.")
+    if device == "cpu":
+        return device
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if device == "cuda":
+        raise ValueError("device=cuda, but torch sees no GPU here; choose device=cpu or auto.")
+    return "cpu"
+
+
+def _fingerprint(geography: str) -> str:
+    """The name of a geography, or what its file holds; FileNotFoundError where there is no such file."""
+    if geography in ("continents", "water"):
+        return geography
+    path = Path(geography).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"geography is continents, water or a file; there is no file {geography}.")
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def _cores() -> int:
