@@ -23,7 +23,7 @@ from emul.declared import strangers
 from emul.findings import Faults, Finding, nearest
 from emul.folders import conf_folder
 from emul.overrides import diagnosed, key_of, plain_mapping
-from emul.signatures import tree_faults
+from emul.signatures import tree_faults, wrapping
 
 PRIMARY = {"run": "train", "check": "train"}  # verbs that read the configuration of another
 BARE_LIST = re.compile(r"^((?:\w+\.)*init)=([^\[{('\"]*,.*)$")  # initial times in a row are a list, not a sweep
@@ -107,6 +107,20 @@ def part(node: Any, *args: Any, **kwargs: Any) -> Any:
 def parts(nodes: Mapping[str, Any] | None, *args: Any) -> dict[str, Any]:
     """The objects of a mapping of nodes, by name, in order."""
     return {str(name): part(node, *args) for name, node in (nodes or {}).items()}
+
+
+def term(node: Mapping[str, Any], *args: Any) -> Any:
+    """The loss a node names, with the weight and the steps at which it counts."""
+    from emulators.terms import Term
+
+    shared = [parameter.name for parameter in wrapping("loss")]
+    own = {name: value for name, value in node.items() if name not in shared}
+    return Term(part(OmegaConf.create(own), *args), **{name: node[name] for name in shared if name in node})
+
+
+def terms(nodes: Mapping[str, Any] | None, *args: Any) -> dict[str, Any]:
+    """The losses of a mapping of nodes, by name, in order."""
+    return {str(name): term(node, *args) for name, node in (nodes or {}).items()}
 
 
 def faults(config: DictConfig) -> list[Finding]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from emul.build import faults, part, run_with_hydra
+from emul.build import faults, part, run_with_hydra, term, terms
 from emul.findings import Faults, Finding, nearest
 from emul.overrides import plain_mapping
 
@@ -104,7 +104,10 @@ def _examined(config: DictConfig) -> tuple[list[Finding], Facts]:
     for group, verb in (("loss", "losses"), ("metric", "metrics")):
         if not config[group]:
             found.append(Finding(group, "at least one part", "none", f"`emul {verb}` lists what there is"))
-    if not {"training", "hardware", "objective", "data"} & {finding.key.partition(".")[0] for finding in found}:
+    faulty = {finding.key.partition(".")[0] for finding in found}
+    if not {"training", "loss"} & faulty:
+        found += _loss_findings(config, world)
+    if not {"training", "hardware", "objective", "data"} & faulty:
         found += _portion_findings(config)
         found += _length_findings(config, world, source.splits, template["time"].values)
     return found, facts
@@ -282,6 +285,17 @@ def _portion_findings(config: DictConfig) -> list[Finding]:
     return []
 
 
+def _loss_findings(config: DictConfig, world: World) -> list[Finding]:
+    """Steps at which no loss counts."""
+    from emulators.terms import refuse_gaps
+
+    try:
+        refuse_gaps(terms(config.loss, world), config.training.steps)
+    except ValueError as error:
+        return [_told("loss", "a loss at every step", error)]
+    return []
+
+
 def _length_findings(config: DictConfig, world: World, splits: Mapping[str, Any], times: np.ndarray) -> list[Finding]:
     """Splits that are shorter than one example."""
     from data_pipelines.archive import bounds
@@ -303,10 +317,10 @@ def _part_findings(group: str, node: Any, world: World | None) -> list[Finding]:
         return []
     args = () if world is None else (world,)
     nodes = {group: node} if "_target_" in node else {f"{group}.{name}": one for name, one in node.items()}
-    found = []
+    found, build = [], term if group == "loss" else part
     for key, one in nodes.items():
         try:
-            part(one, *args)
+            build(one, *args)
         except ImportError as error:
             found.append(_told(key, f"the package {error.name}", error))
         except Exception as error:  # a part may refuse in any way

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from emul.findings import Faults, Finding, nearest
 from emul.folders import options_of
-from emul.signatures import signature, tree_faults
+from emul.signatures import signature, tree_faults, wrapping
 
 LISTED = "`emul train --cfg job` lists the keys"
 Composer = Callable[[list[str]], DictConfig]
@@ -64,19 +64,20 @@ def known_keys(node: Any, key: str = "") -> Iterator[str]:
     if not isinstance(node, dict):
         return
     names = [str(name) for name in node if name != "_target_"]
-    names += [name for name in _parameters(node) if name not in node and name != "world"]
+    names += [name for name in _parameters(node, key) if name not in node and name != "world"]
     for name in names:
         dotted = f"{key}.{name}" if key else name
         yield dotted
         yield from known_keys(node.get(name), dotted)
 
 
-def _parameters(node: dict[str, Any]) -> list[str]:
+def _parameters(node: dict[str, Any], key: str) -> list[str]:
+    """The keys that the part at `key` takes."""
     try:
         known = signature(str(node["_target_"])) if "_target_" in node else None
     except ValueError:
         known = None
-    return known.names if known else []
+    return [*known.names, *(parameter.name for parameter in wrapping(key.partition(".")[0]))] if known else []
 
 
 def _is_of_a_signature(key: str, config: dict[str, Any]) -> bool:
@@ -86,7 +87,7 @@ def _is_of_a_signature(key: str, config: dict[str, Any]) -> bool:
         if not isinstance(node, dict):
             return False
         if name not in node:
-            return name in _parameters(node)
+            return name in _parameters(node, key)
         node = node[name]
     return False
 

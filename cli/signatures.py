@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from emul.annotations import accepts, in_words, value_in_words
@@ -66,6 +66,16 @@ def signature(target: str) -> Signature | None:
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         return _function_signature(node.args, home, bound=False)
     return None
+
+
+# What every part of a group is wrapped in; its keyword-only parameters are further keys of each.
+WRAPPERS = {"loss": "emulators.terms.Term"}
+
+
+def wrapping(group: str) -> tuple[Parameter, ...]:
+    """The keys that every part of a group takes, whatever its class."""
+    known = signature(WRAPPERS[group]) if group in WRAPPERS else None
+    return tuple(p for p in known.parameters if p.keyword_only) if known else ()
 
 
 def _function_signature(arguments: ast.arguments, module: str, bound: bool) -> Signature:
@@ -127,6 +137,7 @@ def node_faults(key: str, node: dict[str, Any], alone: bool) -> list[Finding]:
     if known is None:
         return []
     found = []
+    known = replace(known, parameters=(*known.parameters, *wrapping(key.partition(".")[0])))
     by_name = {parameter.name: parameter for parameter in known.parameters}
     given = {name: value for name, value in node.items() if name not in HYDRA_KEYS}
     for name, value in given.items():

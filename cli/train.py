@@ -24,7 +24,7 @@ from data_pipelines.statistics import scales
 from data_pipelines.windows import Windows
 from data_pipelines.worlds import world as world_of
 from emul import console
-from emul.build import part, parts, run_with_hydra
+from emul.build import part, run_with_hydra, terms
 from emul.callbacks import Checkpoints, MetricsFile, Pace, PlainCheckpoints
 from emul.check import refuse_faults
 from emul.process import settle
@@ -141,7 +141,7 @@ def assemble(config: DictConfig, world: World) -> Training:
     return Training(
         emulator(config, world),
         part(config.objective, world),
-        parts(config.loss, world),
+        terms(config.loss, world),
         part(config.optimizer),
         part(config.schedule),
         plan,

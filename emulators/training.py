@@ -22,6 +22,7 @@ from emulators.objectives.forecast import Loss
 from emulators.rollout import rollout
 from emulators.state import State, Window
 from emulators.step import Step
+from emulators.terms import Term, active, refuse_gaps
 from emulators.verification import Scorecard
 
 
@@ -116,7 +117,7 @@ class Training(pl.LightningModule):
         self,
         step: Step,
         objective: Objective,
-        losses: Mapping[str, Loss],
+        losses: Mapping[str, Term],
         optimizer: Callable[[torch.nn.Module], torch.optim.Optimizer],
         schedule: Callable[[int, int], float],
         plan: Plan,
@@ -126,8 +127,9 @@ class Training(pl.LightningModule):
         card: dict[str, Any],
     ) -> None:
         super().__init__()
+        refuse_gaps(losses, plan.steps)
         self.step, self.objective, self.losses = step, objective, losses
-        self.loss_modules = torch.nn.ModuleList(loss for loss in losses.values() if isinstance(loss, torch.nn.Module))
+        self.loss_modules = torch.nn.ModuleList(losses.values())
         self.optimizer, self.schedule, self.plan, self.seed = optimizer, schedule, plan, seed
         self.scorecard, self.card = scorecard, card
         self.averages = copy.deepcopy(step).requires_grad_(False).eval() if plan.ema else None
@@ -147,7 +149,8 @@ class Training(pl.LightningModule):
         torch.manual_seed(np.random.SeedSequence((self.seed, self.global_rank, batch_idx)).generate_state(1)[0])
 
     def training_step(self, batch: Window, batch_idx: int) -> Tensor:
-        loss, parts = self.objective(self.step, batch, self.losses)
+        losses = active(self.losses, self.global_step, self.plan.steps)
+        loss, parts = self.objective(self.step, batch, losses)
         self.parts = {"loss": loss.detach(), **parts}
         return loss
 

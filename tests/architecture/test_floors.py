@@ -3,7 +3,7 @@
     4  cli/                    knows Hydra, OmegaConf, rich; holds no mathematics
     3  emulators/{step, training, verification, ...}.py  |  data_pipelines/   (never import each other)
     2  emulators/{models, constraints, losses, metrics, objectives}/*.py    one part a file, no part imports another
-    1  emulators/{sphere, physics, layers}/*, scores, normalise, regions, climatology, rollout    small modules
+    1  emulators/{sphere, physics, layers}/*, scores, weights, normalise, regions, rollout, ...    small modules
     0  emulators/{constants, grid, variables, state, world}.py    the words: numpy and torch only
 
 data_pipelines sees floors 0 and 1. A rollout is a pure function of anything that steps, hence on floor 1: objectives
@@ -19,7 +19,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 HOUSE = {"emulators", "data_pipelines", "emul"}
 WORDS = {"constants", "grid", "variables", "state", "world"}
-SMALL = {"sphere", "physics", "layers", "scores", "normalise", "regions", "climatology", "rollout"}
+SMALL = {"sphere", "physics", "layers", "scores", "weights", "normalise", "regions", "climatology", "rollout"}
+SMALL |= {"spectral_errors"}
 PARTS = {"models", "constraints", "losses", "metrics", "objectives"}
 TRAINING = ("emulators/training", "data_pipelines/loader.py", "cli/train.py", "cli/callbacks.py")
 PLACES: dict[str, tuple[str, ...]] = {  # where a library may be imported

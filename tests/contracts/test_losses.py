@@ -12,8 +12,12 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from emul.signatures import wrapping
 from emulators.state import State
+from emulators.variables import Variable, VariableSet
+from emulators.world import Scale
 
+TERM = {parameter.name for parameter in wrapping("loss")}
 FILES = sorted((Path(__file__).parents[2] / "conf" / "loss").glob("*.yaml"))
 
 
@@ -23,13 +27,25 @@ def part(file: Path, world):
     assert name == file.stem
     module, target = options.pop("_target_").rsplit(".", 1)
     target = getattr(import_module(module), target)
+    assert set(options) >= TERM, f"{file} says nothing of {TERM - set(options)}"
+    options = {key: value for key, value in options.items() if key not in TERM}
     assert set(options) <= set(inspect.signature(target).parameters), f"{file} names unknown options"
     return target(world, **options)
 
 
+@pytest.fixture(scope="module")
+def world(small_world):
+    """The small world, with winds."""
+    kinds = {"temperature": "K", "u_component_of_wind": "m s-1", "v_component_of_wind": "m s-1"}
+    upper = tuple(Variable(name, unit, (500.0, 850.0)) for name, unit in kinds.items())
+    made = small_world(prognostic=VariableSet((*upper, Variable("2m_temperature", "K"))))
+    scales = {c: Scale(0.1 * n, 2.0 + n, 0.5 + 0.1 * n) for n, c in enumerate(made.predicted.channels)}
+    return replace(made, scales=scales)
+
+
 @pytest.fixture(params=FILES, ids=lambda file: file.stem)
-def loss(request, small_world):
-    return part(request.param, small_world())
+def loss(request, world):
+    return part(request.param, world)
 
 
 def state(world, seed: int, batch: int = 2, dtype=torch.float64) -> State:
@@ -43,22 +59,22 @@ def state(world, seed: int, batch: int = 2, dtype=torch.float64) -> State:
     return State(values.to(dtype), world.predicted, np.zeros(batch, "datetime64[s]"))
 
 
-def test_zero_at_the_truth_and_positive_elsewhere(loss, small_world):
-    truth, other = state(small_world(), 1), state(small_world(), 2)
+def test_zero_at_the_truth_and_positive_elsewhere(loss, world):
+    truth, other = state(world, 1), state(world, 2)
     assert (loss(truth, truth).abs() < 1e-12).all()
     assert (loss(other, truth) > 0).all()
 
 
-def test_one_number_a_lead_element(loss, small_world):
-    truth, other = state(small_world(), 1, batch=3), state(small_world(), 2, batch=3)
+def test_one_number_a_lead_element(loss, world):
+    truth, other = state(world, 1, batch=3), state(world, 2, batch=3)
     values = loss(other, truth)
     assert values.shape == (3,)
     first = loss(replace(other, values=other.values[:1]), replace(truth, values=truth.values[:1]))
     torch.testing.assert_close(values[:1], first)
 
 
-def test_gradients(loss, small_world):
-    truth, other = state(small_world(), 1, batch=1), state(small_world(), 2, batch=1)
+def test_gradients(loss, world):
+    truth, other = state(world, 1, batch=1), state(world, 2, batch=1)
 
     def value(values):
         return loss(replace(other, values=values), truth).sum()
@@ -72,7 +88,28 @@ def test_gradients(loss, small_world):
         torch.testing.assert_close((gradient * direction).sum(), difference.detach(), rtol=1e-5, atol=1e-8)
 
 
-def test_single_precision_is_enough(loss, small_world):
-    exact = loss(state(small_world(), 2), state(small_world(), 1))
-    single = loss(state(small_world(), 2, dtype=torch.float32), state(small_world(), 1, dtype=torch.float32))
+def test_single_precision_is_enough(loss, world):
+    exact = loss(state(world, 2), state(world, 1))
+    single = loss(state(world, 2, dtype=torch.float32), state(world, 1, dtype=torch.float32))
     torch.testing.assert_close(single.double(), exact, rtol=1e-4, atol=0)
+
+
+def test_autocast_changes_nothing(loss, world):
+    prediction, target = state(world, 2, dtype=torch.float32), state(world, 1, dtype=torch.float32)
+    values = prediction.values.requires_grad_()
+    plain = loss(prediction, target)
+    (slope,) = torch.autograd.grad(plain.sum(), values)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = loss(prediction, target)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, plain, rtol=1e-6, atol=0)
+    torch.testing.assert_close(torch.autograd.grad(found.sum(), values)[0], slope, rtol=1e-5, atol=1e-7)
+
+
+def test_members_before_the_batch(loss, world):
+    truth, other = state(world, 1), state(world, 2)
+    both = replace(other, values=torch.stack([other.values, truth.values]))
+    values = loss(both, replace(truth, values=truth.values.expand_as(both.values)))
+    assert values.shape == (2, 2)
+    torch.testing.assert_close(values[0], loss(other, truth))
+    assert (values[1].abs() < 1e-12).all()

@@ -1,0 +1,56 @@
+"""Errors in a Sobolev norm H^s: mean square errors whose scales count the more, the smaller (s > 0) or larger (s < 0).
+
+    L = mean over channels of  w_c / (4 pi) sum_l v_l sum_m |a_lm - b_lm|^2
+    v_l = (1 + l (l + 1))^s / mean over harmonics
+
+so that errors with the same power in every harmonic count as in the mean square error, which s = 0 is, of the part of
+the fields that the harmonics hold. l (l + 1) is the eigenvalue of minus the Laplacian on the unit sphere: s = 1 adds
+the squared gradient to the square.
+Sobolev training: Czarnecki et al. 2017, arXiv 1706.04859; H^s errors of operators: Li et al. 2022, arXiv 2106.06898.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from emulators.spectral_errors import SpectralErrors
+from emulators.state import State
+from emulators.world import World
+
+
+class Sobolev(nn.Module):
+    """One number a lead element of two States of the world's predicted variables.
+
+    exponent: s. degrees: total wavenumbers that count, from 0; default: all that the grid resolves.
+    scale, variable_weights, level_weights: as in `emulators.weights.Channels`.
+    """
+
+    by_degree: Tensor
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        exponent: float = 1.0,
+        degrees: int | None = None,
+        scale: str = "tendency_std",
+        variable_weights: str | Mapping[str, float] = "uniform",
+        level_weights: str | Mapping[float, float] = "uniform",
+    ) -> None:
+        super().__init__()
+        self.spectra = SpectralErrors(
+            world, degrees, scale=scale, variable_weights=variable_weights, level_weights=level_weights
+        )
+        l = torch.arange(self.spectra.degrees, dtype=torch.float64)
+        weights = (1.0 + l * (l + 1.0)) ** exponent
+        weights /= (weights * (2.0 * l + 1.0)).sum() / (2.0 * l + 1.0).sum()
+        self.register_buffer("by_degree", (weights / (4.0 * math.pi)).float(), persistent=False)
+
+    def forward(self, prediction: State, target: State) -> Tensor:
+        error = self.spectra.error(prediction, target)
+        weighted = error * self.by_degree.to(error.dtype)[:, None]
+        return self.spectra.mean(weighted.sum(dim=0), prediction.lead)

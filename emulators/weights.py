@@ -1,0 +1,177 @@
+"""What an error counts: the scale and the weight of each predicted channel, shared by the losses.
+
+    L = mean over channels of  w_c f(error / s_c),    mean over c of w_c = 1
+
+Weights: GraphCast, Lam et al. 2023, arXiv 2212.12794; AIFS (anemoi), Lang et al. 2024, arXiv 2406.01465; SFNO (makani),
+Bonev et al. 2023, arXiv 2306.03838.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from emulators.state import State
+from emulators.variables import Variable
+from emulators.world import Vertical, World
+
+SURFACE = {
+    "graphcast": {
+        "10m_u_component_of_wind": 0.1,
+        "10m_v_component_of_wind": 0.1,
+        "mean_sea_level_pressure": 0.1,
+        "total_precipitation_6hr": 0.1,
+    },
+    "anemoi": {
+        "specific_humidity": 0.6,
+        "temperature": 6.0,
+        "u_component_of_wind": 0.8,
+        "v_component_of_wind": 0.5,
+        "vertical_velocity": 0.001,
+        "geopotential": 12.0,
+        "surface_pressure": 10.0,
+        "10m_u_component_of_wind": 0.1,
+        "10m_v_component_of_wind": 0.1,
+        "2m_dewpoint_temperature": 0.5,
+        "total_precipitation_6hr": 0.025,
+    },
+}
+
+
+class Channels(nn.Module):
+    """Scale and weight of each predicted channel of a world, as a loss applies them.
+
+    scale: `tendency_std` (diagnostics, which have no tendency, by their std), `std`, or `none` for SI units.
+    variable_weights: `uniform` (every channel 1), `graphcast` (every variable 1, shared by its levels; near-surface
+    wind, pressure and precipitation 0.1), `anemoi`, `makani` (levels and 2m_temperature 1, other single-level fields
+    0.1), or a mapping from variables or channels to weights, 1 where not named.
+    level_weights: `uniform`, `graphcast` (p / mean p), `anemoi` (max(0.2, p / 1000 hPa)), `makani` (p / 1000 hPa), or a
+    mapping from levels to weights, 1 where not named.
+    """
+
+    inverse_scale: Tensor
+    weights: Tensor
+
+    def __init__(
+        self,
+        world: World,
+        scale: str = "tendency_std",
+        variable_weights: str | Mapping[str, float] = "uniform",
+        level_weights: str | Mapping[float, float] = "uniform",
+    ) -> None:
+        super().__init__()
+        self.variables = world.predicted
+        weights = channel_weights(world, variable_weights, level_weights)
+        inverse = (1.0 / scales(world, scale)).reshape(-1, *(1 for _ in world.grid.shape))
+        for name, table in (("inverse_scale", inverse), ("weights", weights / weights.size)):
+            self.register_buffer(name, torch.as_tensor(table, dtype=torch.float32), persistent=False)
+
+    def difference(self, prediction: State, target: State) -> Tensor:
+        """prediction - target, (*lead, channel, *grid), in the States' units, in single precision or better."""
+        for state in (prediction, target):
+            if state.variables != self.variables:
+                expected, got = (", ".join(variables.names) for variables in (self.variables, state.variables))
+                raise ValueError(f"Expected States of {expected}; got {got}.")
+        return at_least_single(prediction.values) - at_least_single(target.values)
+
+    def scaled(self, values: Tensor) -> Tensor:
+        """Values in units of the channel's scale, (*lead, channel, *grid), in single precision or better."""
+        values = at_least_single(values)
+        return values * self.inverse_scale.to(values.dtype)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The weighted mean over channels, (*lead, channel) -> (*lead)."""
+        return (values * self.weights.to(values.dtype)).sum(dim=-1)
+
+
+def at_least_single(values: Tensor) -> Tensor:
+    """Double precision stays, everything else becomes single."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def scales(world: World, kind: str) -> np.ndarray:
+    """The divisor of each predicted channel, shape (channel,)."""
+    if kind == "none":
+        return np.ones(world.output_channels)
+    if kind not in ("std", "tendency_std"):
+        raise ValueError(f"Expected scale to be 'tendency_std', 'std' or 'none'; got '{kind}'.")
+    divisors = np.concatenate([world.scale(world.prognostic, kind), world.scale(world.diagnostic, "std")])
+    flat = [c for c, s in zip(world.predicted.channels, divisors, strict=True) if not s > 0]
+    if flat:
+        raise ValueError(f"A loss cannot be scaled by a {kind} of zero: leave {', '.join(flat)} out or use scale=none.")
+    return divisors
+
+
+def channel_weights(
+    world: World, variable_weights: str | Mapping[str, float], level_weights: str | Mapping[float, float]
+) -> np.ndarray:
+    """The weight of each predicted channel, mean 1, shape (channel,)."""
+    if not isinstance(variable_weights, str):
+        known = {*world.predicted.names, *world.predicted.channels}
+        unknown = [name for name in variable_weights if name not in known]
+        if unknown:
+            raise ValueError(
+                f"variable_weights names {', '.join(unknown)}, which is not predicted; "
+                f"the variables are {', '.join(world.predicted.names)}."
+            )
+    if not isinstance(level_weights, str):
+        levels = {level for variable in world.predicted for level in variable.levels}
+        absent = [level for level in level_weights if level not in levels]
+        if absent:
+            raise ValueError(f"level_weights names {absent}; the levels are {sorted(levels)}.")
+    weights = np.concatenate(
+        [
+            _variable_weights(v, variable_weights) * _level_weights(v, world.vertical, level_weights)
+            for v in world.predicted
+        ]
+    )
+    if weights.min() < 0 or weights.sum() == 0:
+        raise ValueError(f"Loss weights must not be negative nor all zero; got {weights.min()} to {weights.max()}.")
+    return weights / weights.mean()
+
+
+def _variable_weights(variable: Variable, scheme: str | Mapping[str, float]) -> np.ndarray:
+    if not isinstance(scheme, str):
+        whole = scheme.get(variable.name, 1.0)
+        return np.array([scheme.get(channel, whole) for channel in variable.channels], dtype=np.float64)
+    if scheme == "uniform":
+        return np.ones(variable.size)
+    if scheme == "graphcast":
+        return np.full(variable.size, SURFACE[scheme].get(variable.name, 1.0) / variable.size)
+    if scheme == "anemoi":
+        return np.full(variable.size, SURFACE[scheme].get(variable.name, 1.0))
+    if scheme == "makani":
+        return np.full(variable.size, 1.0 if variable.levels or variable.name == "2m_temperature" else 0.1)
+    raise ValueError(
+        f"Expected variable_weights to be a mapping or one of uniform, graphcast, anemoi, makani; got '{scheme}'."
+    )
+
+
+def _level_weights(variable: Variable, vertical: Vertical, scheme: str | Mapping[float, float]) -> np.ndarray:
+    if not isinstance(scheme, str):
+        return np.array([scheme.get(level, 1.0) for level in variable.levels] or [1.0], dtype=np.float64)
+    if scheme not in ("uniform", "graphcast", "anemoi", "makani"):
+        raise ValueError(
+            f"Expected level_weights to be a mapping or one of uniform, graphcast, anemoi, makani; got '{scheme}'."
+        )
+    if scheme == "uniform" or not variable.levels:
+        return np.ones(variable.size)
+    pressure = _pressure(variable.levels, vertical)
+    if scheme == "graphcast":
+        return pressure / pressure.mean()
+    return np.maximum(0.2, pressure / 1000.0) if scheme == "anemoi" else pressure / 1000.0
+
+
+def _pressure(levels: tuple[float, ...], vertical: Vertical) -> np.ndarray:
+    """Nominal pressure of the levels in hPa, for a surface pressure of 1000 hPa."""
+    values = np.asarray(levels, dtype=np.float64)
+    if vertical.kind == "sigma" and values.max() <= 1.0:
+        return 1000.0 * values
+    if vertical.kind == "hybrid":
+        half = (np.asarray(vertical.a) + 1e5 * np.asarray(vertical.b)) / 100.0
+        full = 0.5 * (half[1:] + half[:-1])
+        return full[values.astype(int) - 1]
+    return values
