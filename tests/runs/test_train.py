@@ -14,6 +14,7 @@ import torch
 from data_pipelines import checkpoints
 from emul.build import compose
 from emul.check import template_world
+from emul.findings import Faults
 from emul.runs import open_run
 from emul.train import assemble, train
 
@@ -94,6 +95,36 @@ def test_killed_and_run_again_is_bit_identical(tmp_path, extra):
     assert all(torch.equal(best[0][name], best[1][name]) for name in best[0])
     steps = [int(row["step"]) for row in csv.DictReader(open(killed / "metrics.csv"))]
     assert steps == sorted(steps)
+
+
+SWITCH = ["loss=[mse,amse]", "loss.mse.end=0.5", "loss.amse.start=0.5", "loss.amse.weight=0.5", "training.log_every=1"]
+
+
+def test_losses_switch_at_their_step_and_an_interrupted_training_switches_alike(tmp_path, monkeypatch):
+    from emulators.losses.amse import AMSE
+
+    more = ["training.checkpoint_every=4", *SWITCH]
+    whole = train(compose("train", overrides(tmp_path, "whole", *more)))
+    rows = [row for row in csv.DictReader(open(whole / "metrics.csv")) if row.get("loss")]
+    assert [bool(row["mse_1"]) for row in rows] == [True] * 6 + [False] * 6
+    assert [bool(row["amse_1"]) for row in rows] == [False] * 6 + [True] * 6
+    assert all(float(row["loss"]) == float(row["mse_1"] or row["amse_1"]) for row in rows)
+
+    def broken(self, prediction, target):
+        raise RuntimeError("the power went out")
+
+    arguments = overrides(tmp_path, "halted", *more)
+    with monkeypatch.context() as patch:
+        patch.setattr(AMSE, "forward", broken)
+        with pytest.raises(RuntimeError, match="power"):
+            train(compose("train", arguments))
+    assert weights(tmp_path / "train" / "halted")["emul"]["step"] == 4
+    assert_same(weights(whole), weights(train(compose("train", arguments))))
+
+
+def test_losses_that_leave_a_gap_are_refused(tmp_path):
+    with pytest.raises(Faults, match="No loss counts at step 6 of 12"):
+        train(compose("train", overrides(tmp_path, "a", "loss.mse.end=0.5")))
 
 
 @pytest.mark.slow
