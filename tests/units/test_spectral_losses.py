@@ -1,4 +1,4 @@
-"""Spectral losses: published anchors, closed forms, an independent formula, finite differences, and weights as of Lp."""
+"""Spectral losses: published anchors, closed forms, an independent formula, finite differences, weights as of Lp."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from emulators.losses.lp import Lp
 from emulators.losses.power_spectrum import PowerSpectrum
 from emulators.losses.sobolev import Sobolev
 from emulators.losses.vorticity_divergence import VorticityDivergence
-from emulators.sphere.transform import SphericalHarmonics
 from emulators.spectral_errors import by_degree
+from emulators.sphere.transform import SphericalHarmonics
 from emulators.state import State
 from emulators.variables import Variable, VariableSet
 from emulators.world import Scale, World

@@ -65,5 +65,5 @@ def test_gaps_are_refused():
     "options", [{"weight": -1.0}, {"weight": float("nan")}, {"start": 1.5}, {"end": 1.0}, {"end": -3}]
 )
 def test_what_makes_no_sense_is_refused(options):
-    with pytest.raises(ValueError, match="weight of a loss|whole number of optimiser steps"):
+    with pytest.raises(ValueError, match=r"weight of a loss|whole number of optimiser steps"):
         Term(Two(), **options)
