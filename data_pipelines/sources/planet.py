@@ -16,7 +16,7 @@ import hashlib
 import math
 import multiprocessing
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from itertools import islice
@@ -35,6 +35,7 @@ from emulators.constants import GRAVITY, LATENT_HEAT_VAPORISATION
 from emulators.grid import LatLonGrid, gaussian_grid
 
 if TYPE_CHECKING:
+    from data_pipelines.predictability import Case
     from data_pipelines.simulation import Simulation
 
 EDITION = 4  # of the equations: a new one makes new data
@@ -83,6 +84,13 @@ VARIABLES = {
     ),
     "geopotential_at_surface": (GROUND, "m**2 s**-2", "surface_geopotential", "Geopotential at the surface"),
     "land_sea_mask": (GROUND, "1", "land_area_fraction", "Share of land"),
+}
+FLUXES = {  # which way they count as positive; sums over the interval
+    "total_precipitation_6hr": "down",
+    "evaporation_6hr": "up",
+    "sensible_heat_flux_6hr": "up",
+    "net_radiation_6hr": "in",
+    "friction_6hr": "in",
 }
 STATICS = [name for name, (dimensions, *_) in VARIABLES.items() if dimensions == GROUND]
 # minutes, stable with mountains and jets, by the truncation up to which it may be used
@@ -190,7 +198,7 @@ class Planet:
             "land_heat_capacity": self.climate.land_capacity,
             "water_heat_capacity": self.climate.slab_capacity if self.switches.ocean == "slab" else 0.0,
         }
-        return blank(VARIABLES, self.grid, times, (full, level), attributes)
+        return _declared(blank(VARIABLES, self.grid, times, (full, level), attributes))
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Make the store where it is missing. A killed run leaves nothing behind that could pass for a store."""
@@ -206,20 +214,22 @@ class Planet:
 
     def dataset(self) -> xr.Dataset:
         """The dataset, lazily."""
-        return opened(self.path, list(VARIABLES), "The planet's")
+        return _declared(opened(self.path, list(VARIABLES), "The planet's"))
 
-    def predictability(self, *, cases: int = 6, days: int = 15, perturbation: float = 0.1) -> xr.Dataset:
-        """RMSE of identical twins, of persistence, and the climatological spread: see `predictability.twin_growth`."""
-        from data_pipelines.predictability import twin_growth
-        from data_pipelines.simulation import one_thread
+    def twins(self, cases: int, leads: int, perturbation: float, report: Progress) -> Iterator[Case]:
+        """Cases along the first trajectory, begun anew; see `data_pipelines.predictability.Twinned`."""
+        from data_pipelines.predictability import planet_twins
 
-        steps = 360 // self.timestep_minutes
-        with one_thread():
-            simulation = self._simulation(0)
-            for _ in simulation.samples(4 * self.spinup_days, steps):
-                pass
-            growth = twin_growth(simulation, steps, cases=cases, days=days, perturbation=perturbation, seed=self.seed)
-        return growth.assign_coords(level=self.template().level)
+        return planet_twins(
+            self._simulation(0),
+            360 // self.timestep_minutes,
+            spinup=4 * self.spinup_days,
+            cases=cases,
+            leads=leads,
+            perturbation=perturbation,
+            seed=self.seed,
+            report=report,
+        )
 
     def _simulation(self, trajectory: int) -> Simulation:
         """A trajectory before its spin-up."""
@@ -371,3 +381,10 @@ def _fingerprint(geography: str) -> str:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _declared(dataset: xr.Dataset) -> xr.Dataset:
+    """The dataset, its fluxes saying which way they are positive and that they are sums."""
+    for name, way in FLUXES.items():
+        dataset[name].attrs |= {"positive": way, "cell_methods": "time: sum (interval: 6 hours)"}
+    return dataset

@@ -9,7 +9,7 @@ Between levels: see `data_pipelines.pressure_levels`. Budgets close in the plane
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from data_pipelines.generation import (
     opened,
     store_path,
 )
+from data_pipelines.predictability import Case
 from data_pipelines.pressure_levels import (
     columns_on_pressure_levels,
     ground_temperature,
@@ -215,6 +216,12 @@ class PlanetPressure:
         none = xr.DataArray(np.zeros(self.planet.grid.shape))
         ground, land = (truth.get(name, none) for name in STATIC)
         return PressureView(self._regridding, truth.attrs["vertical_b"], self.levels, ground.values, land.values)
+
+    def twins(self, cases: int, leads: int, perturbation: float, report: Progress) -> Iterator[Case]:
+        """The planet's own cases, as this view shows them; see `data_pipelines.predictability.Twinned`."""
+        view = self.view()
+        for case in self.planet.twins(cases, leads, perturbation, report):
+            yield Case(view(case.first), map(view, case.control), map(view, case.twin))
 
     def _fill(self, folder: Path, report: Any) -> None:
         truth, view, stored = self.planet.dataset(), self.view(), arrays(folder, list(self._described))

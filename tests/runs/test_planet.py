@@ -234,17 +234,6 @@ def test_fault_in_a_process_of_its_own_is_told_and_leaves_nothing(tmp_path, monk
     assert not hasty.path.exists()
 
 
-def test_twins_part_but_slower_than_the_weather_changes(planet):
-    growth = planet.predictability(cases=2, days=2, perturbation=0.05)
-    assert growth["temperature"].dims == ("source", "lead_time", "level")
-    assert growth["surface_pressure"].dims == ("source", "lead_time")
-    assert growth.sizes == {"source": 3, "lead_time": 8, "level": 4}
-    error = growth["temperature"].sel(level=growth.level[2])
-    assert (error.sel(source="twin") < 0.3 * error.sel(source="persistence")).all()
-    assert float(error.sel(source="twin")[0]) < 0.05
-    assert float(error.sel(source="climatology").std()) < 1e-12
-
-
 @pytest.mark.parametrize("name", ["planet", "planet_aqua", "planet_dry", "planet_tiny"])
 def test_shipped_splits_lie_apart_on_dates_that_exist(name):
     planet = part(compose("train", [f"data={name}"]).data)
