@@ -11,6 +11,7 @@ import xarray as xr
 from data_pipelines import forcings
 from data_pipelines.archive import Archive
 from data_pipelines.conventions import grid_of
+from data_pipelines.fluxes import declared
 from data_pipelines.intervals import duration, duration_text, spacing
 from data_pipelines.naming import nearest
 from data_pipelines.statistics import scales as measured
@@ -129,7 +130,7 @@ def _archived(dataset: xr.Dataset, entry: Entry) -> Variable:
     if "level" not in dataset[name].dims:
         if levels:
             raise ValueError(f"Variable '{name}' has no levels in the data; list it by its name alone.")
-        return Variable(name, units)
+        return Variable(name, units, (), *declared(dataset, name))
     there = tuple(float(level) for level in dataset["level"].values)
     for level in levels or ():
         if level not in there:

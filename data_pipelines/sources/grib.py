@@ -8,6 +8,7 @@ from typing import Any
 
 import xarray as xr
 
+from data_pipelines.fluxes import ecmwf
 from data_pipelines.store import open_dataset, shaped
 
 
@@ -41,4 +42,4 @@ class Grib:
     def dataset(self) -> xr.Dataset:
         """The files as one canonical dataset."""
         opened = open_dataset(self.path, engine="grib", filter=self.filter, rename=self.rename, select=self.select)
-        return shaped(opened, levels=self.levels, fill=self.fill, derive=self.derive, timestep=self.timestep)
+        return ecmwf(shaped(opened, levels=self.levels, fill=self.fill, derive=self.derive, timestep=self.timestep))

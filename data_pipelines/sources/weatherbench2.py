@@ -11,6 +11,7 @@ from typing import Any
 
 import xarray as xr
 
+from data_pipelines.fluxes import ecmwf
 from data_pipelines.store import open_dataset, shaped
 
 
@@ -46,4 +47,4 @@ class WeatherBench2:
         opened = open_dataset(
             self.path, engine="zarr", storage_options=self.storage_options, rename=self.rename, select=self.select
         )
-        return shaped(opened, levels=self.levels, fill=self.fill, derive=self.derive, timestep=self.timestep)
+        return ecmwf(shaped(opened, levels=self.levels, fill=self.fill, derive=self.derive, timestep=self.timestep))

@@ -33,6 +33,8 @@ class DryAirMass(nn.Module):
     layers: how many layers, counted from the lowest, take the change of form `humidity`.
     """
 
+    taken: Tensor
+
     def __init__(
         self,
         world: World,

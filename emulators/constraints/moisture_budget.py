@@ -48,8 +48,8 @@ class MoistureBudget(nn.Module):
         advection: str | None = None,
     ) -> None:
         super().__init__()
-        local, _, scaled = closing.rpartition("advection_and_")
-        if scaled not in ("precipitation", "evaporation") or closing not in (scaled, f"advection_and_{scaled}"):
+        scaled = closing.removeprefix("advection_and_")
+        if scaled not in ("precipitation", "evaporation"):
             raise ValueError(
                 "moisture_budget closes by precipitation, evaporation, advection_and_precipitation or "
                 f"advection_and_evaporation; got '{closing}'."

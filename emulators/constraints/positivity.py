@@ -39,7 +39,8 @@ class Positivity:
                 f"positivity names {', '.join(unknown)}, which is not predicted; "
                 f"the predicted variables are {', '.join(world.predicted.names)}."
             )
-        self.variables, self.straight_through = tuple(variables), straight_through
+        self.variables = self.changes = tuple(variables)
+        self.straight_through = straight_through
 
     def __call__(self, before: State, after: State, forcing: State) -> State:
         cut = {name: self._cut(after[name]) for name in self.variables}

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from emulators.state import State
 from emulators.world import World
@@ -25,6 +25,8 @@ class Prescribed(nn.Module):
     invert: the mask's complement counts, as the ocean is where no land is. blend: `replace` where the mask, rounded,
     is 1, or `blend` by its value.
     """
+
+    fixed: Tensor | None
 
     def __init__(
         self,
@@ -60,11 +62,10 @@ class Prescribed(nn.Module):
         changed = {}
         for name, source in self.variables.items():
             known = forcing[source].to(after.values.dtype).expand_as(after[name])
-            if self.mask is None:
+            mask = self._mask(after, forcing)
+            if mask is None:
                 changed[name] = known
                 continue
-            mask = forcing[self.mask] if self.fixed is None else self.fixed
-            mask = (1.0 - mask if self.invert else mask).to(after.values.dtype)
             if after.variables.variable(name).levels:
                 mask = mask.unsqueeze(after.channel_axis)
             if self.blend == "replace":
@@ -72,3 +73,10 @@ class Prescribed(nn.Module):
             else:
                 changed[name] = (1.0 - mask) * after[name] + mask * known
         return after.with_(**changed)
+
+    def _mask(self, after: State, forcing: State) -> Tensor | None:
+        """(*lead, *grid), or None where no mask is asked for."""
+        if self.mask is None:
+            return None
+        mask = (forcing[self.mask] if self.fixed is None else self.fixed).to(after.values.dtype)
+        return 1.0 - mask if self.invert else mask

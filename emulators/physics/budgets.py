@@ -7,7 +7,8 @@ Water      W = 1/g sum q dp, q being vapour and what is predicted of cloud, rain
 Energy     1/g sum e dp, in one of three definitions; gain: radiation, sensible and latent heat, friction
   enthalpy   e = cp T + L q + (u^2 + v^2) / 2 + Phi_s, with the constants of this project
   credit     the same with cp = (1 - q) cp_dry + q cp_vapour (Sha et al. 2025, arXiv 2503.00332)
-  ace        e = cv T + L q + g z at mid-layer, z hydrostatic, no kinetic energy (Watt-Meyer et al. 2024, arXiv 2411.11268)
+  ace        e = cv T + L q + g z at mid-layer, z hydrostatic, no kinetic energy (Watt-Meyer et al. 2024, arXiv
+             2411.11268)
 
 With the surface geopotential Phi_s in place of that of the layer, cp T stands for the potential energy of the column
 too: sum (cv T + Phi) dp = sum (cp T + Phi_s) dp under hydrostatic balance (Laprise & Girard 1990).
@@ -26,7 +27,6 @@ from torch import Tensor, nn
 from emulators.constants import (
     GAS_CONSTANT_DRY,
     GAS_CONSTANT_VAPOUR,
-    GRAVITY,
     HEAT_CAPACITY_DRY,
     LATENT_HEAT_VAPORISATION,
 )
@@ -107,6 +107,24 @@ class Budget(nn.Module):
         """What they gained beyond that: the global mean is what was made out of nothing."""
         return self.content(after) - self.content(before) - self.gain(after, forcing)
 
+    def turnover(self, after: State, forcing: State) -> Tensor:
+        """All that came and went in the timestep, without sign: the scale of a residual."""
+        raise NotImplementedError
+
+    def made(self, prediction: State, target: State) -> tuple[Tensor, Tensor]:
+        """Global mean of what a forecast made out of nothing in its last timestep, and of its turnover, (*lead, 1, 1).
+
+        A State that no step made has no timestep behind it: it is taken to start from where the target started, whose
+        budget is closed. The turnover is the target's.
+        """
+        origin = prediction.origin
+        if origin is not None:
+            missed = self.residual(origin.before, prediction, origin.forcing)
+            return self.mean(missed), self.mean(self.turnover(target, origin.forcing))
+        missed = self.content(prediction) - self.content(target)
+        missed = missed - (self.gain(prediction, target) - self.gain(target, target))
+        return self.mean(missed), self.mean(self.turnover(target, target))
+
     def mean(self, field: Tensor) -> Tensor:
         """Global mean, (*lead, 1, 1)."""
         return self.columns.mean(field)
@@ -129,6 +147,9 @@ class DryAir(Budget):
 
     def gain(self, after: State, forcing: State) -> Tensor:
         return torch.zeros((), dtype=torch.float64, device=after.values.device)
+
+    def turnover(self, after: State, forcing: State) -> Tensor:
+        return self.content(after)
 
 
 class Water(Budget):
@@ -175,6 +196,9 @@ class Water(Budget):
     def gain(self, after: State, forcing: State) -> Tensor:
         return self.evaporated(after, forcing) - self.precipitated(after, forcing)
 
+    def turnover(self, after: State, forcing: State) -> Tensor:
+        return self.evaporated(after, forcing).abs() + self.precipitated(after, forcing).abs()
+
 
 class Energy(Budget):
     """The energy of the columns.
@@ -183,6 +207,8 @@ class Energy(Budget):
     `geopotential_at_surface`. heat: names of the fluxes to count, default all that the world has, which must be
     complete. unaccounted: further heating in W m-2.
     """
+
+    surface: Tensor | None
 
     def __init__(
         self,
@@ -258,10 +284,19 @@ class Energy(Budget):
         """b of the lower bounds of the layers, (level, 1, 1)."""
         return self.columns.slope.cumsum(0) + self.columns.vertical.b[0]
 
+    def terms(self, after: State, forcing: State) -> list[Tensor]:
+        """What each flux brought, J m-2."""
+        heat = [flux.heat_factor * fluxes.values(flux.name, after, forcing).double() for flux in self.heat]
+        snow = [-LATENT_HEAT_FUSION * flux.gain(after, forcing) for flux in self.snow]  # freezing warms the air
+        return [*heat, *snow]
+
     def gain(self, after: State, forcing: State) -> Tensor:
-        terms = [flux.heat_factor * fluxes.values(flux.name, after, forcing).double() for flux in self.heat]
-        terms += [-LATENT_HEAT_FUSION * flux.gain(after, forcing) for flux in self.snow]  # freezing warms the air
-        return sum(terms, torch.zeros((), dtype=torch.float64, device=after.values.device)) + self.unaccounted
+        none = torch.zeros((), dtype=torch.float64, device=after.values.device)
+        return sum(self.terms(after, forcing), none) + self.unaccounted
+
+    def turnover(self, after: State, forcing: State) -> Tensor:
+        none = torch.zeros((), dtype=torch.float64, device=after.values.device)
+        return sum((term.abs() for term in self.terms(after, forcing)), none)
 
 
 def require(world: World, part: str, name: str, role: str) -> None:

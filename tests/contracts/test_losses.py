@@ -14,8 +14,6 @@ from omegaconf import OmegaConf
 
 from emul.signatures import wrapping
 from emulators.state import State
-from emulators.variables import Variable, VariableSet
-from emulators.world import Scale
 
 TERM = {parameter.name for parameter in wrapping("loss")}
 FILES = sorted((Path(__file__).parents[2] / "conf" / "loss").glob("*.yaml"))
@@ -34,13 +32,9 @@ def part(file: Path, world):
 
 
 @pytest.fixture(scope="module")
-def world(small_world):
-    """The small world, with winds."""
-    kinds = {"temperature": "K", "u_component_of_wind": "m s-1", "v_component_of_wind": "m s-1"}
-    upper = tuple(Variable(name, unit, (500.0, 850.0)) for name, unit in kinds.items())
-    made = small_world(prognostic=VariableSet((*upper, Variable("2m_temperature", "K"))))
-    scales = {c: Scale(0.1 * n, 2.0 + n, 0.5 + 0.1 * n) for n, c in enumerate(made.predicted.channels)}
-    return replace(made, scales=scales)
+def world(column_world):
+    """Whole columns of air, with winds and fluxes."""
+    return column_world()
 
 
 @pytest.fixture(params=FILES, ids=lambda file: file.stem)
@@ -56,7 +50,12 @@ def state(world, seed: int, batch: int = 2, dtype=torch.float64) -> State:
         generator=torch.Generator().manual_seed(seed),
         dtype=torch.float64,
     )
+    values = scale(world, "mean") + scale(world, "std") * values
     return State(values.to(dtype), world.predicted, np.zeros(batch, "datetime64[s]"))
+
+
+def scale(world, kind: str) -> torch.Tensor:
+    return torch.as_tensor(world.scale(world.predicted, kind), dtype=torch.float64).reshape(-1, 1, 1)
 
 
 def test_zero_at_the_truth_and_positive_elsewhere(loss, world):
@@ -83,7 +82,7 @@ def test_gradients(loss, world):
     (gradient,) = torch.autograd.grad(value(values), values)
     generator = torch.Generator().manual_seed(3)
     for _ in range(4):
-        direction = torch.randn(values.shape, generator=generator, dtype=torch.float64)
+        direction = scale(world, "std") * torch.randn(values.shape, generator=generator, dtype=torch.float64)
         difference = (value(values + 1e-6 * direction) - value(values - 1e-6 * direction)) / 2e-6
         torch.testing.assert_close((gradient * direction).sum(), difference.detach(), rtol=1e-5, atol=1e-8)
 

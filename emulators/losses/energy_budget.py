@@ -1,0 +1,46 @@
+"""Energy budget: energy that a forecast made or lost in a timestep, as a share of the heat that came and went.
+
+    L = (<E_after - E_before - G> / <sum |G|>_target)^2,    <.> the global mean, G the gain by each flux
+
+Soft form of the constraint `total_energy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from emulators.physics.budgets import Definition, Energy
+from emulators.physics.columns import Convention
+from emulators.state import State
+from emulators.world import World
+
+
+class EnergyBudget(nn.Module):
+    """energy, topography, heat, unaccounted, columns: as in the constraint `total_energy`."""
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        energy: Definition = "enthalpy",
+        topography: bool = True,
+        heat: Sequence[str] | None = None,
+        unaccounted: float = 0.0,
+        columns: Convention = "surface",
+    ) -> None:
+        super().__init__()
+        self.budget = Energy(
+            world,
+            part="energy_budget",
+            columns=columns,
+            energy=energy,
+            topography=topography,
+            heat=None if heat is None else list(heat),
+            unaccounted=unaccounted,
+        )
+
+    def forward(self, prediction: State, target: State) -> Tensor:
+        made, turnover = self.budget.made(prediction, target)
+        return (made / turnover).flatten(-prediction.rank).squeeze(-1).square().to(prediction.values.dtype)

@@ -1,0 +1,34 @@
+"""Moisture budget: water that a forecast made or lost in a timestep, as a share of what rained and evaporated.
+
+    L = (<W_after - W_before - (E - P)> / <|E| + |P|>_target)^2,    <.> the global mean
+
+Soft form of the constraint `moisture_budget`.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from emulators.physics.budgets import Water
+from emulators.physics.columns import Convention
+from emulators.state import State
+from emulators.world import World
+
+
+class MoistureBudget(nn.Module):
+    """precipitation, evaporation: names of these fluxes where the data have others. columns: `surface` or `fixed`."""
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        columns: Convention = "surface",
+        precipitation: str | None = None,
+        evaporation: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.budget = Water(world, columns=columns, precipitation=precipitation, evaporation=evaporation)
+
+    def forward(self, prediction: State, target: State) -> Tensor:
+        made, turnover = self.budget.made(prediction, target)
+        return (made / turnover).flatten(-prediction.rank).squeeze(-1).square().to(prediction.values.dtype)
