@@ -16,15 +16,16 @@ Split: Subich et al. 2025, arXiv 2501.19374, after Murphy 1988, doi 10.1175/1520
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from emulators.sphere.spectra import cross_power, power
 from emulators.sphere.transform import SphericalHarmonics
 from emulators.state import State
-from emulators.weights import Channels
+from emulators.weights import Channels, at_least_single
 from emulators.world import World
 
 
@@ -73,19 +74,26 @@ class SpectralErrors(nn.Module):
     def forward(self, prediction: State, target: State) -> ByDegree:
         with torch.autocast(prediction.values.device.type, enabled=False):
             error = self.analysis(self.channels.difference(prediction, target))
-            return by_degree(error, self.analysis(target.values), self.epsilon)
+            sums = Sums.apply(error, self.analysis(at_least_single(target.values)))
+            return by_degree(*(part * self.factor(part) for part in sums), self.epsilon)
 
     def error(self, prediction: State, target: State) -> Tensor:
         """D alone, (degree, row): what needs no spectrum of the truth."""
         with torch.autocast(prediction.values.device.type, enabled=False):
-            return power(self.analysis(self.channels.difference(prediction, target)))
+            squared = power(self.analysis(self.channels.difference(prediction, target)))
+            return squared * self.factor(squared)
 
     def analysis(self, fields: Tensor) -> Tensor:
-        """(*lead, channel, lat, lon) -> coefficients of the scaled fields, (2 * orders, degrees, row)."""
-        fields, harmonics = self.channels.scaled(fields), self.harmonics
+        """(*lead, channel, lat, lon) -> coefficients (2 * orders, degrees, row)."""
+        harmonics = self.harmonics
         if fields.dtype == torch.float64:
             harmonics = SphericalHarmonics(harmonics.grid, self.degrees, dtype=fields.dtype).to(fields.device)
         return harmonics.analysis(fields.flatten(0, -3).permute(2, 1, 0))
+
+    def factor(self, rows: Tensor) -> Tensor:
+        """1 / s^2 of each row of (degree, row): to scale sums costs a fraction of scaling fields."""
+        inverse = self.channels.inverse_scale.flatten().to(rows.dtype)
+        return inverse.square().repeat(rows.shape[-1] // len(inverse))
 
     def checked(self, lowest: int) -> int:
         """`lowest`, where there is such a degree; else ValueError."""
@@ -100,10 +108,36 @@ class SpectralErrors(nn.Module):
         return self.channels.mean(rows.view(*lead, -1))
 
 
-def by_degree(error: Tensor, truth: Tensor, epsilon: float) -> ByDegree:
-    """Spectra from the coefficients of the error and of the truth, (2 * orders, degrees, row) each."""
-    squared = power(error)
-    excess = squared + 2.0 * cross_power(error, truth)
-    ours, theirs = power(truth + error) + epsilon, power(truth) + epsilon
+class Sums(torch.autograd.Function):
+    """Coefficients d and b -> sum_m |d|^2, Re sum_m d conj(b), sum_m |b|^2; its gradient in two passes over each."""
+
+    @staticmethod
+    def forward(ctx: Any, error: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.save_for_backward(error, truth)
+        return power(error), cross_power(error, truth), power(truth)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, squared: Tensor, shared: Tensor, own: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        error, truth = ctx.saved_tensors
+        slopes = (
+            _slope(error, 2.0 * squared, truth, shared) if ctx.needs_input_grad[0] else None,
+            _slope(truth, 2.0 * own, error, shared) if ctx.needs_input_grad[1] else None,
+        )
+        return slopes
+
+
+def _slope(first: Tensor, one: Tensor, second: Tensor, two: Tensor) -> Tensor:
+    """first * one + second * two for coefficients, in which m > 0 counts twice and order 0 has no imaginary part."""
+    slope = (first * (2.0 * one)).addcmul_(second, 2.0 * two)
+    slope[0] *= 0.5
+    slope[1] = 0.0
+    return slope
+
+
+def by_degree(error: Tensor, shared: Tensor, truth: Tensor, epsilon: float) -> ByDegree:
+    """Spectra from the sums of |d|^2, Re d conj(b) and |b|^2 over the orders, (degree, row) each."""
+    excess = error + 2.0 * shared
+    ours, theirs = (truth + excess).clamp(min=0.0) + epsilon, truth + epsilon
     amplitude = (excess / (ours.sqrt() + theirs.sqrt())).square()
-    return ByDegree(ours, theirs, excess, squared, amplitude, squared - amplitude)
+    return ByDegree(ours, theirs, excess, error, amplitude, error - amplitude)

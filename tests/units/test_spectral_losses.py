@@ -18,7 +18,7 @@ from emulators.losses.lp import Lp
 from emulators.losses.power_spectrum import PowerSpectrum
 from emulators.losses.sobolev import Sobolev
 from emulators.losses.vorticity_divergence import VorticityDivergence
-from emulators.spectral_errors import by_degree
+from emulators.spectral_errors import Sums, by_degree
 from emulators.sphere.transform import SphericalHarmonics
 from emulators.state import State
 from emulators.variables import Variable, VariableSet
@@ -66,7 +66,7 @@ def test_anchors(prediction, truth, mse, amse):
     planet = world()
     a, b = (sum(coefficients(planet, 4, l=1, m=m, value=v) for m, v in enumerate(w)) for w in (prediction, truth))
     rows = SphericalHarmonics(planet.grid, 4, dtype=torch.float64).analysis
-    spectra = by_degree(rows((a - b).permute(2, 1, 0)), rows(b.permute(2, 1, 0)), 1e-12)
+    spectra = by_degree(*Sums.apply(rows((a - b).permute(2, 1, 0)), rows(b.permute(2, 1, 0))), 1e-12)
     assert spectra.error[1].item() == pytest.approx(mse, rel=1e-9)
     assert adjusted(spectra)[1].item() == pytest.approx(amse, rel=1e-6)
     whole = AMSE(planet, scale="none", epsilon=1e-12)(*states(planet, a, b))
