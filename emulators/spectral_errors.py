@@ -75,7 +75,8 @@ class SpectralErrors(nn.Module):
         with torch.autocast(prediction.values.device.type, enabled=False):
             error = self.analysis(self.channels.difference(prediction, target))
             sums = Sums.apply(error, self.analysis(at_least_single(target.values)))
-            return by_degree(*(part * self.factor(part) for part in sums), self.epsilon)
+            factor = self.factor(sums[0])
+            return by_degree(sums[0] * factor, sums[1] * factor, sums[2] * factor, self.epsilon)
 
     def error(self, prediction: State, target: State) -> Tensor:
         """D alone, (degree, row): what needs no spectrum of the truth."""
