@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from emul.build import faults, part, run_with_hydra, term, terms
+from emul.build import faults, part, parts, run_with_hydra, term, terms
 from emul.findings import Faults, Finding, nearest
 from emul.overrides import plain_mapping
 
@@ -101,6 +101,8 @@ def _examined(config: DictConfig) -> tuple[list[Finding], Facts]:
     for group in (*ON_WORLD, *ALONE):
         if group not in faulty:
             found += _part_findings(group, config[group], world if group in ON_WORLD else None)
+    if not any(finding.key.startswith("constraint") for finding in found):
+        found += _order_findings(config, world)
     for group, verb in (("loss", "losses"), ("metric", "metrics")):
         if not config[group]:
             found.append(Finding(group, "at least one part", "none", f"`emul {verb}` lists what there is"))
@@ -272,6 +274,17 @@ def _network_findings(config: DictConfig, world: World, facts: Facts) -> list[Fi
         part(config.step, world, network, {})
     except (ValueError, KeyError) as error:
         return [_told("step", "a step that fits this world", error)]
+    return []
+
+
+def _order_findings(config: DictConfig, world: World) -> list[Finding]:
+    """A constraint that would break what an earlier one has put right."""
+    from emulators.step import refuse_disorder
+
+    try:
+        refuse_disorder(parts(config.constraint, world))
+    except ValueError as error:
+        return [_told("constraint", "an order in which every law holds in the end", error)]
     return []
 
 
