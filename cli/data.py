@@ -1,4 +1,4 @@
-"""`emul data`: make the data of a source, or show what a source or a file holds."""
+"""`emul data`: make the data of a source, show what a source or a file holds, and how far ahead it can be known."""
 
 from __future__ import annotations
 
@@ -9,22 +9,26 @@ from rich.markup import escape
 from rich.table import Table
 
 from emul.build import compose, faults, part
-from emul.console import console, plan, progress, warn
+from emul.console import console, header, plan, progress, table, warn
 from emul.findings import Faults
 
 if TYPE_CHECKING:
     import xarray as xr
+    from omegaconf import DictConfig
 
-USAGE = "Expected `emul data make [data=...]` or `emul data inspect [data=... | path]`"
+USAGE = "Expected `emul data make|inspect|predictability [data=...]` or `emul data inspect path`"
+TWINS: dict[str, Any] = {"cases": 8, "days": 30, "perturbation": 0.1}  # K
 
 
 def main(arguments: list[str]) -> int:
-    """The verb's two words: make and inspect."""
+    """The verb's words: make, inspect, predictability."""
     word, *rest = arguments or [""]
     if word == "make":
         make(rest)
     elif word == "inspect":
         show(opened(rest))
+    elif word == "predictability":
+        predictability(rest)
     else:
         raise ValueError(f"{USAGE}; got `emul data {' '.join(arguments)}`.".replace(" `.", "`."))
     return 0
@@ -32,19 +36,75 @@ def main(arguments: list[str]) -> int:
 
 def make(overrides: list[str]) -> None:
     """Make the data of the chosen source where they are missing, with a line of progress."""
-    source = _source(overrides)
-    with progress("making data") as report:
-        source.prepare(report)
+    source = _made(overrides)[0]
     console().print(f"Ready: {escape(str(source.path))}", soft_wrap=True)
 
 
-def _source(overrides: list[str]) -> Any:
-    """The data source that the overrides choose; Faults where its part of the configuration has any."""
-    config = compose("train", overrides)
+def _made(overrides: list[str]) -> tuple[Any, DictConfig]:
+    """The data source that the overrides choose, its data made; and the configuration, named after the source.
+
+    Faults where the source's part of the configuration has any.
+    """
+    config = compose("train", ["name=${hydra:runtime.choices.data}", *overrides])
     found = [finding for finding in faults(config) if finding.key.partition(".")[0] == "data"]
     if found:
         raise Faults(found)
-    return part(config.data)
+    source = part(config.data)
+    with progress("making data") as report:
+        source.prepare(report)
+    return source, config
+
+
+def predictability(arguments: list[str]) -> None:
+    """Run twins of the chosen source, keep their error growth beside its store, and print how far it can be known."""
+    from data_pipelines.predictability import experiment, predictability_path
+    from data_pipelines.predictability import predictability as found_by_twins
+
+    settings, overrides = _settings(arguments)
+    source, config = _made(overrides)
+    path = predictability_path(source)
+    if path is None:
+        raise ValueError(f"data={config.name} is not simulated here, so it has no twins; choose data=planet.")
+    header(f"emul data predictability {config.name}", [experiment(settings)])
+    with progress("simulating twins") as report:
+        found = found_by_twins(source, **settings, report=report)
+    show_limits(found, settings["days"])
+    console().print(f"`emul eval` draws it under the scores of this data source: {escape(str(path))}", soft_wrap=True)
+
+
+def _settings(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """Settings of the experiment, and the rest of the words."""
+    settings, rest = dict(TWINS), []
+    for word in arguments:
+        key, _, value = word.partition("=")
+        if key not in TWINS:
+            rest.append(word)
+            continue
+        kind = type(TWINS[key])
+        try:
+            settings[key] = kind(value)
+        except ValueError as error:
+            what = "a whole number" if kind is int else "a number"
+            raise ValueError(f"{key}: expected {what}, such as {key}={TWINS[key]}; got '{value}'.") from error
+    return settings, rest
+
+
+def show_limits(found: xr.Dataset, days: int) -> None:
+    """A line a headline variable: how fast twins part, and when they know no more of each other."""
+    from data_pipelines.predictability import limits
+    from emul.scorecard import DASH, headline, number, rows
+
+    def told(length: float) -> str:
+        return f"> {days} d" if length == float("inf") else DASH if length != length else f"{length:.1f} d"
+
+    lines = []
+    for row in headline(rows(found), most=12):
+        field = found[row.variable].sel(region="global")
+        found_here = limits(field if row.level is None else field.sel(level=row.level))
+        lengths = [told(length) for length in found_here[:3]]
+        lines.append([row.label, *lengths, f"{number(found_here.saturation * row.factor)} {row.unit}"])
+    right = ["doubling", "as climatology", "95 % saturated", "saturation"]
+    table(["RMSE of twins, global", *right], lines, right)
 
 
 def opened(arguments: list[str]) -> xr.Dataset:
@@ -54,9 +114,7 @@ def opened(arguments: list[str]) -> xr.Dataset:
     paths = [a for a in arguments if "=" not in a.split("://")[0] or Path(a).exists()]
     rest = [a for a in arguments if a not in paths]
     if not paths:
-        source = _source(rest)
-        with progress("making data") as report:
-            source.prepare(report)
+        source, _ = _made(rest)
         dataset = source.dataset()
         return dataset.assign_attrs(origin=dataset.attrs.get("origin", str(source.path)))
     choices = dict(a.split("=", 1) for a in rest)
@@ -98,18 +156,18 @@ def show(dataset: xr.Dataset) -> None:
         lines["gaps"] = gaps + more if gaps else "none"
     lines["size"] = f"{_bytes(size)} uncompressed, {len(dataset.data_vars)} variables"
     plan("Data", lines)
-    table = Table(show_edge=False, pad_edge=False)
+    drawn = Table(show_edge=False, pad_edge=False)
     for name in ("variable", "units", "shape", "chunks"):
-        table.add_column(name, style="key" if name == "variable" else "", overflow="fold")
+        drawn.add_column(name, style="key" if name == "variable" else "", overflow="fold")
     for name in ("size", "least", "greatest", "NaN"):
-        table.add_column(name, justify="right")
+        drawn.add_column(name, justify="right")
     for row in rows(dataset):
         shape = " x ".join(map(str, row.shape)) + (" static" if row.is_static else "")
         missing = f"{row.missing:.1%}" if row.missing else "0"
         chunks = " x ".join(map(str, row.chunks)) if row.chunks else "-"
         cells = (row.name, row.units, shape, chunks, _bytes(row.bytes))
-        table.add_row(*map(escape, cells), f"{row.least:.5g}", f"{row.greatest:.5g}", missing)
-    console().print(table)
+        drawn.add_row(*map(escape, cells), f"{row.least:.5g}", f"{row.greatest:.5g}", missing)
+    console().print(drawn)
     for line in str(dataset.attrs.get("left_out", "")).splitlines():
         warn(f"left out {line}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from data_pipelines.archive import bounds
 from data_pipelines.forecasts import ClimatologyFile, open_forecast, with_levels
 from data_pipelines.manifest import now, read_manifest
 from data_pipelines.pairs import Normals, Pairs, stacked
+from data_pipelines.predictability import curves, stored_predictability
 from data_pipelines.provenance import revision
 from data_pipelines.scores import read_scores, side_by_side
 from data_pipelines.store import open_dataset
@@ -44,7 +45,7 @@ class Inputs:
     """What is scored: opened, matched and checked.
 
     climatology: times -> fields of the channels of `pairs.variables`, or None. attributes: for scores.nc. notes: what a
-    reader must know.
+    reader must know. limits: scores of twins and their saturation to draw beside, by name.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Inputs:
     climatology: Normals | None
     attributes: dict[str, str]
     notes: list[str] = field(default_factory=list)
+    limits: Mapping[str, xr.Dataset] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,10 @@ def main(arguments: list[str]) -> int:
 def evaluate(config: DictConfig) -> Path:
     """Score what `config` names; the folder with scores.nc, baselines.nc, pictures and report."""
     options = chosen_options(config)
-    twin = read_scores(config.predictability) if config.predictability else None
+    twin = {"predictability": read_scores(config.predictability)} if config.predictability else {}
     with progress("opening") as report:
         inputs = opened(config, options, report)
+    inputs = replace(inputs, limits=twin or inputs.limits)
     header(f"emul eval {inputs.name}", _summary(inputs))
     for note in inputs.notes:
         warn(note)
@@ -93,7 +96,7 @@ def evaluate(config: DictConfig) -> Path:
         write_netcdf(target / "baselines.nc", baselines)
     from emul.presentation import present  # pictures come after the numbers are safe
 
-    present(target, inputs, cards, scores, baselines, twin)
+    present(target, inputs, cards, scores, baselines)
     return target
 
 
@@ -126,7 +129,8 @@ def opened(config: DictConfig, options: DictConfig, report: Callable[[str, float
     run = OmegaConf.load(Path(config.run) / "config.yaml") if config.run is not None else None
     forecast = open_forecast(path)
     data = manifest.get("settings", {}).get("data") or (OmegaConf.select(run, "data") if run is not None else None)
-    truth, splits, origin = _truth(config, data, report)
+    truth, source, origin = _truth(config, data, report)
+    splits = {} if source is None else source.splits
     pairs = Pairs(
         forecast,
         truth,
@@ -141,10 +145,12 @@ def opened(config: DictConfig, options: DictConfig, report: Callable[[str, float
     climatology, kind = None, "none"
     if "climatology" in options.baselines or any(metric.needs_climatology for metric in metrics.values()):
         climatology, kind = _climatology(config, pairs, truth, splits, world)
+    limits = stored_predictability(source)
     attributes = _attributes(path, origin, kind, manifest, pairs)
     notes = _notes(forecast, manifest, pairs, metrics, climatology, options)
     name = config.name or (Path(config.run).name if config.run is not None else _stem(path))
-    return Inputs(name, options, forecast, pairs, world, metrics, climatology, attributes, notes)
+    beside = {} if limits is None else curves(limits, pairs.leads[-1])
+    return Inputs(name, options, forecast, pairs, world, metrics, climatology, attributes, notes, beside)
 
 
 def chosen_metrics(config: DictConfig, run: Any) -> dict[str, Any]:
@@ -185,18 +191,16 @@ def _manifest(path: Path | str) -> dict[str, Any]:
         return {}
 
 
-def _truth(
-    config: DictConfig, data: Any, report: Callable[[str, float], None]
-) -> tuple[xr.Dataset, Mapping[str, Sequence[str]], str]:
-    """The canonical dataset of the truth, the splits of its source where known, and what it is called."""
+def _truth(config: DictConfig, data: Any, report: Callable[[str, float], None]) -> tuple[xr.Dataset, Any, str]:
+    """The canonical dataset of the truth, its source (None: a file), and what it is called."""
     if config.truth is not None:
-        return with_levels(open_dataset(config.truth)), {}, str(config.truth)
+        return with_levels(open_dataset(config.truth)), None, str(config.truth)
     if data is None:
         raise ValueError("No truth is known for this forecast; give truth=<store or file with the valid times>.")
     source = part(OmegaConf.create(data))
     source.prepare(report)
     dataset = source.dataset()
-    return dataset, source.splits, str(dataset.attrs.get("origin") or _told(OmegaConf.create(data)))
+    return dataset, source, str(dataset.attrs.get("origin") or _told(OmegaConf.create(data)))
 
 
 def _told(data: DictConfig) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emul.charts import ticks
-from emul.scorecard import Row, columns, lead_axis, lead_text, number, percent, skill_against
+from emul.scorecard import Row, columns, lead_axis, lead_text, leads_in, number, percent, skill_against
 from emulators.grid import LatLonGrid
 
 if TYPE_CHECKING:
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = {"forecast": "#2563eb", "persistence": "#d97706", "climatology": "#6b7280", "predictability": "#059669"}
-DASHES = {"forecast": "-", "persistence": "--", "climatology": ":", "predictability": "-."}
+COLOURS["saturation"] = "#6ee7b7"
+DASHES: dict[str, Any] = {"forecast": "-", "persistence": "--", "climatology": ":", "predictability": "-."}
+DASHES["saturation"] = (0, (1, 3))
 INK, QUIET = "#1f2933", "#808a96"  # QUIET reads on white and on black
 STYLE = {
     "font.family": "sans-serif",
@@ -141,7 +143,7 @@ def curves(
         figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
         axes = figure.subplots(down, across, squeeze=False, sharex=True)
         for axis, row in zip(axes.flat, rows, strict=False):
-            _curve(axis, row, scores, others, metric, x)
+            _curve(axis, row, scores, others, metric, unit)
         for axis in axes.flat[len(rows) :]:
             axis.set_visible(False)
         for axis in axes[-1]:
@@ -152,25 +154,25 @@ def curves(
         return _save(figure, path)
 
 
-def _curve(axis, row: Row, scores, others, metric, x) -> None:
+def _curve(axis, row: Row, scores, others, metric, unit) -> None:
     factor = row.scale(_exponent(scores, metric))
+    lines = {}
     for name, dataset in {"forecast": scores, **others}.items():
         if row.variable not in dataset or metric not in dataset["metric"].values:
             continue
-        own, _ = lead_axis(dataset["lead_time"].values)
-        y = row.series(dataset, metric) * factor
+        try:
+            y = row.series(dataset, metric) * factor
+        except KeyError:  # a curve from elsewhere may lack the level or the region
+            continue
         if np.isfinite(y).any():
-            here = own if len(own) != len(x) else x
-            axis.plot(
-                here, y, DASHES[name], color=COLOURS[name], label=name, marker="o" if len(here) < 3 else None, ms=4
-            )
+            x = leads_in(unit, dataset["lead_time"].values)
+            marker = "o" if len(x) < 3 else None
+            axis.plot(x, y, linestyle=DASHES[name], color=COLOURS[name], label=name, marker=marker, ms=4)
+            lines[name] = float(np.nanmax(y))
     axis.set_title(f"{row.label} [{row.unit}]" if _exponent(scores, metric) and row.unit else row.label)
     axis.margins(x=0.01)
     if metric in ("rmse", "mae", "mse"):
-        beside = [
-            row.series(d, metric) * factor for d in others.values() if row.variable in d and metric in d["metric"]
-        ]
-        tops = [float(np.nanmax(y)) for y in beside if np.isfinite(y).any()]
+        tops = [top for name, top in lines.items() if name != "forecast"]
         top = axis.get_ylim()[1]
         axis.set_ylim(0, min(top, 3.0 * max(tops)) if tops else top)  # a forecast that blows up leaves the page
 
@@ -330,7 +332,7 @@ def hero(
         chosen = list(chosen)[:4]
         axes = right.subplots(2, 2, squeeze=False, sharex=True)
         for axis, item in zip(axes.flat, chosen, strict=False):
-            _curve(axis, item, scores, others, "rmse", x)
+            _curve(axis, item, scores, others, "rmse", unit)
         for axis in axes.flat[len(chosen) :]:
             axis.set_visible(False)
         for axis in axes[-1]:

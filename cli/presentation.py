@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from data_pipelines.pairs import level_index
+from data_pipelines.predictability import experiment
 from data_pipelines.provenance import versions
 from emul import pictures
 from emul.console import console, warn
@@ -43,7 +44,6 @@ def present(
     cards: Cards,
     scores: xr.Dataset,
     baselines: xr.Dataset | None,
-    predictability: xr.Dataset | None,
 ) -> None:
     """Card, pictures and report of what is in `target`; whatever fails is reported and left out."""
     every = rows(scores)
@@ -51,7 +51,7 @@ def present(
     region = str(scores["region"].values[0])
     attempt("the score card", show, scores, baselines, first, region)
     if inputs.options.pictures:
-        attempt("the pictures", draw, target, inputs, cards, scores, baselines, predictability, every, first)
+        attempt("the pictures", draw, target, inputs, cards, scores, baselines, every, first)
     what = "scores, pictures and report" if inputs.options.pictures else "scores"
     console().print(f"{what} are in [key]{escape(str(target))}[/]", soft_wrap=True)
 
@@ -62,7 +62,6 @@ def draw(
     cards: Cards,
     scores: xr.Dataset,
     baselines: xr.Dataset | None,
-    predictability: xr.Dataset | None,
     every: list[Row],
     first: list[Row],
 ) -> None:
@@ -70,7 +69,7 @@ def draw(
     order = [row.variable for row in first]
     every.sort(key=lambda row: order.index(row.variable) if row.variable in order else len(order))
     region = str(scores["region"].values[0])
-    others = attempt("the curves beside the forecast's", _others, baselines, predictability) or {}
+    others = attempt("the curves beside the forecast's", _others, baselines, inputs.limits) or {}
     title = f"{inputs.name}: skill of the forecast, {region}"
     attempt("scorecard.png", pictures.scorecard, target / "scorecard.png", scores, baselines, every[:60], title)
     title = f"{inputs.name}: RMSE by lead time, {region}"
@@ -133,12 +132,12 @@ def _coloured(skill: float) -> str:
     return f"[{'good' if skill > 0 else 'bad'}]{percent(skill)}[/]"
 
 
-def _others(baselines: xr.Dataset | None, predictability: xr.Dataset | None) -> dict[str, xr.Dataset]:
-    """Scores to draw beside the forecast's: the baselines, and twin forecasts where given."""
+def _others(baselines: xr.Dataset | None, limits: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """Scores to draw beside the forecast's: the baselines, and the limits where they are known."""
     found = {}
     if baselines is not None:
         found = {str(source): baselines.sel(source=source) for source in baselines["source"].values}
-    return found if predictability is None else {**found, "predictability": predictability}
+    return {**found, **limits}
 
 
 def draw_maps(folder: Path, inputs: Inputs, cards: Cards, scores: xr.Dataset) -> list[tuple[str, Path]]:
@@ -248,6 +247,13 @@ def _provenance(inputs: Inputs, scores: xr.Dataset) -> dict[str, str]:
     """What another needs to make these numbers again, or to compare theirs with them."""
     told = ("forecast", "truth", "climatology", "inits", "pairs", "grid", "weights", "averaging", "points_left_out")
     listed = {name.replace("_", " "): str(scores.attrs[name]) for name in told}
+    if "saturation" in inputs.limits:
+        known = inputs.limits["predictability"].attrs
+        listed["predictability"] = (
+            f"RMSE of identical twins, {experiment(known)}: the limit that a perfect forecast can reach. Saturation: "
+            f"\N{SQUARE ROOT}2 x the standard deviation of the stored data about their climatology. Truth: "
+            f"{known['truth']}"
+        )
     listed["missing values"] = f"{100 * scores.attrs['nan_share']:.3g} % of all points"
     for name in ("metrics_left_out", "regions_left_out"):
         if name in scores.attrs:

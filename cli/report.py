@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emul.charts import line_chart
-from emul.scorecard import Row, columns, lead_axis, lead_text, number, percent, skill_against
+from emul.scorecard import Row, columns, lead_axis, lead_text, leads_in, number, percent, skill_against
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -22,9 +22,11 @@ TITLES |= {"rmse_by_init": "RMSE, root by init", "acc_by_init": "Anomaly correla
 
 CSS = """
 :root{color-scheme:light dark;--paper:#fff;--card:#f6f8fa;--ink:#1f2933;--quiet:#5d6b7a;--line:#dde3ea;
---forecast:#2563eb;--persistence:#c2650a;--climatology:#6b7280;--predictability:#059669;--good:37,99,235;--bad:217,119,6}
+--forecast:#2563eb;--persistence:#c2650a;--climatology:#6b7280;--predictability:#059669;
+--saturation:#6ee7b7;--good:37,99,235;--bad:217,119,6}
 @media(prefers-color-scheme:dark){:root{--paper:#11161c;--card:#1a2129;--ink:#e6ebf0;--quiet:#93a1b0;--line:#2b3540;
---forecast:#6aa5ff;--persistence:#f2a65a;--climatology:#a3adb8;--predictability:#3ecf9e;--good:80,140,255;--bad:240,150,60}}
+--forecast:#6aa5ff;--persistence:#f2a65a;--climatology:#a3adb8;--predictability:#3ecf9e;
+--saturation:#1f7a5c;--good:80,140,255;--bad:240,150,60}}
 *{box-sizing:border-box}html{-webkit-text-size-adjust:100%}
 body{margin:0;background:var(--paper);color:var(--ink);
 font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
@@ -53,7 +55,11 @@ svg{width:100%;height:auto;display:block}svg text{font:11px system-ui,sans-serif
 svg .rule{stroke:var(--line)}svg .mark{stroke:var(--quiet);stroke-dasharray:2 3}
 svg polyline{fill:none;stroke-width:2.2;stroke-linejoin:round}
 """
-LINES = {"forecast": "", "persistence": "7 4", "climatology": "2 4", "predictability": "9 3 2 3"}
+LIMITS = (
+    "Predictability is the error of an identical twin that starts almost alike: the limit of every forecast. "
+    "Saturation is by what two states of the same season differ."
+)
+LINES = {"forecast": "", "persistence": "7 4", "climatology": "2 4", "predictability": "9 3 2 3", "saturation": "1 5"}
 CSS += "".join(
     f"svg polyline.{name}{{stroke:var(--{name});stroke-dasharray:{dash or 'none'}}}"
     f"svg circle.{name}{{fill:var(--{name})}}.legend .{name}{{border-color:var(--{name})}}"
@@ -162,7 +168,8 @@ def _curves(
     names = [str(name) for name in scores["metric"].values]
     legend = "".join(f"<span><i class={name}></i>{name}</span>" for name in ["forecast", *others])
     charts = "".join(_figure(row, names[0], scores, others, region) for row in first)
-    folds = [f"<h2>By lead time</h2><div class=legend>{legend}</div><div class=charts>{charts}</div>"]
+    told = f"<p class=quiet>{LIMITS}</p>" if "saturation" in others else ""
+    folds = [f"<h2>By lead time</h2>{told}<div class=legend>{legend}</div><div class=charts>{charts}</div>"]
     for variable in dict.fromkeys(row.variable for row in every):
         charts = "".join(
             _figure(row, name, scores, others, region) for row in every if row.variable == variable for name in names
@@ -186,10 +193,9 @@ def _chart(
 ) -> str:
     lines = {}
     unit = lead_axis(scores["lead_time"].values)[1]
-    seconds = {"hours": 3600, "days": 86400, "years": 31_557_600}[unit]
     for name, dataset in {"forecast": scores, **others}.items():
         if row.variable in dataset and metric in dataset["metric"].values and region in dataset["region"].values:
-            x = dataset["lead_time"].values.astype("timedelta64[s]").astype(np.float64) / seconds
+            x = leads_in(unit, dataset["lead_time"].values)
             try:
                 lines[name] = (x, row.series(dataset, metric, region) * row.scale(exponent))
             except KeyError:  # a curve from elsewhere may lack the level

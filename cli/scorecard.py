@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 DAY, MONTH = 86400, 2_629_800  # seconds
+LENGTHS = {"hours": 3600, "days": DAY, "years": 12 * MONTH}
 HEADLINE = (  # (variable, level in hPa), the field's usual order
     ("geopotential", 500),
     ("temperature", 850),
@@ -163,10 +164,14 @@ def lead_text(lead: np.timedelta64) -> str:
 
 def lead_axis(leads: np.ndarray) -> tuple[np.ndarray, str]:
     """Lead times as numbers, and their unit: hours, days or years."""
-    seconds = leads.astype("timedelta64[s]").astype(np.float64)
-    if seconds.max() <= 2 * DAY:
-        return seconds / 3600, "hours"
-    return (seconds / DAY, "days") if seconds.max() <= 100 * DAY else (seconds / (12 * MONTH), "years")
+    longest = leads.astype("timedelta64[s]").astype(np.int64).max()
+    unit = "hours" if longest <= 2 * DAY else "days" if longest <= 100 * DAY else "years"
+    return leads_in(unit, leads), unit
+
+
+def leads_in(unit: str, leads: np.ndarray) -> np.ndarray:
+    """Lead times in hours, days or years."""
+    return leads.astype("timedelta64[s]").astype(np.float64) / LENGTHS[unit]
 
 
 def skill_against(

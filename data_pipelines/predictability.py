@@ -24,6 +24,7 @@ import torch
 import xarray as xr
 
 from data_pipelines.conventions import grid_of
+from data_pipelines.layouts import LEVELS
 from data_pipelines.simulation import Simulation, one_thread
 from data_pipelines.writers import write_netcdf
 from emulators.climatology import HarmonicClimatology
@@ -104,13 +105,23 @@ def predictability(
         known = saturation(dataset, [str(name) for name in growth.data_vars])
     found = with_saturation(growth, known)
     if "level" in dataset.coords:
-        found = found.assign_coords(level=dataset["level"])
+        told = LEVELS[str(dataset.attrs.get("vertical_kind", "none"))]
+        found = found.assign_coords(level=("level", dataset["level"].values, told))
     for name, field in found.data_vars.items():
         field.attrs["units"] = str(dataset[name].attrs.get("units", ""))
     found.attrs = {"title": "Identical twins and climatological saturation", "truth": source.path.name, **settings}
     if path is not None:
         write_netcdf(path, found)
     return found
+
+
+def experiment(settings: Mapping[str, Any]) -> str:
+    """The settings of `predictability` in words, from themselves or from the attributes of what it found."""
+    cases, days = (
+        f"{settings[name]} {word}{'' if settings[name] == 1 else 's'}"
+        for name, word in (("cases", "case"), ("days", "day"))
+    )
+    return f"{cases} of {days}, disturbed by {settings['perturbation']:g}"
 
 
 def error_growth(cases: Iterable[Case], leads: int, grid: LatLonGrid) -> xr.Dataset:
