@@ -5,8 +5,9 @@ The weight of a point is the area of its cell divided by the mean cell area,
     w_ij = (sin(phi_{i-1/2}) - sin(phi_{i+1/2})) * dlambda_j / mean
 
 with bounds midway between neighbours and at the poles (WeatherBench 2: Rasp et al. 2024, arXiv 2308.15560).
-On a Gaussian grid the cells are those whose areas are the Gauss-Legendre weights, so that area means are exact
-for every field that the grid resolves. A grid that covers part of the sphere ends half a cell beyond its edge rows.
+On a Gaussian or Lobatto grid the cells are those whose areas are the weights of the quadrature, so that area means
+are exact for every field that the grid resolves. A grid that covers part of the sphere ends half a cell beyond its
+edge rows.
 The Gaussian grid of one row is the equator: the circle on which one-dimensional worlds live.
 """
 
@@ -68,7 +69,7 @@ class LatLonGrid:
 
     @cached_property
     def kind(self) -> str:
-        """`gaussian`, `equiangular`, `equiangular_with_poles` or `limited_area`."""
+        """`gaussian`, `lobatto`, `equiangular`, `equiangular_with_poles` or `limited_area`."""
         latitude, nlat = self.latitude, self.latitude.size
         gauss = np.rad2deg(np.arcsin(np.polynomial.legendre.leggauss(nlat)[0][::-1]))
         if not self.is_cyclic:
@@ -80,6 +81,8 @@ class LatLonGrid:
         half = 90.0 / nlat
         if np.allclose(latitude, np.linspace(90.0 - half, -90.0 + half, nlat), atol=1e-3):
             return "equiangular"
+        if nlat > 3 and np.allclose(latitude, np.rad2deg(np.arcsin(lobatto_rule(nlat)[0])), atol=1e-3):
+            return "lobatto"
         return "limited_area"
 
     @cached_property
@@ -98,6 +101,8 @@ class LatLonGrid:
         """Cell areas with mean 1, float64, shape (lat, lon)."""
         if self.kind == "gaussian":
             rows = np.polynomial.legendre.leggauss(self.latitude.size)[1][::-1]
+        elif self.kind == "lobatto":
+            rows = lobatto_rule(self.latitude.size)[1]
         else:
             edges = np.sin(np.deg2rad(self.latitude_bounds))
             rows = edges[:-1] - edges[1:]
@@ -129,6 +134,27 @@ def gaussian_grid(nlat: int, nlon: int | None = None) -> LatLonGrid:
     """The Gauss-Legendre grid of `nlat` rows (default: twice as many columns)."""
     latitude = np.rad2deg(np.arcsin(np.polynomial.legendre.leggauss(nlat)[0][::-1]))
     return LatLonGrid(latitude, _full_circle(nlon or 2 * nlat))
+
+
+def lobatto_grid(nlat: int, nlon: int | None = None) -> LatLonGrid:
+    """The Gauss-Lobatto grid of `nlat` rows, both poles among them (default: twice as many columns less two)."""
+    latitude = np.rad2deg(np.arcsin(lobatto_rule(nlat)[0]))
+    return LatLonGrid(latitude, _full_circle(nlon or 2 * (nlat - 1)))
+
+
+def lobatto_rule(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights of Gauss-Lobatto quadrature on -1..1, falling, each (n,).
+
+    The inner nodes are the zeros of the Jacobi polynomial P(1,1) of degree n - 2, eigenvalues of a tridiagonal matrix
+    (Golub & Welsch 1969, doi 10.1090/S0025-5718-69-99647-1).
+    """
+    k = np.arange(1.0, n - 2)
+    beside = np.sqrt(k * (k + 2.0) / ((2.0 * k + 1.0) * (2.0 * k + 3.0)))
+    inner = np.linalg.eigvalsh(np.diag(beside, 1) + np.diag(beside, -1))[::-1]
+    inner = 0.5 * (inner - inner[::-1])  # symmetric to the last digit
+    nodes = np.concatenate([[1.0], inner, [-1.0]])
+    last = np.polynomial.legendre.Legendre.basis(n - 1)(nodes)
+    return nodes, 2.0 / (n * (n - 1) * last * last)
 
 
 def equiangular_grid(nlat: int, nlon: int | None = None, poles: bool = False) -> LatLonGrid:

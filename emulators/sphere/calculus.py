@@ -1,16 +1,19 @@
 """Vector calculus on the sphere in spectral space: winds, vorticity, divergence, gradients, Laplacians.
 
-    vorticity   zeta = (1 / (a cos)) (dv/dlambda - d(u cos)/dphi)
-    divergence  D    = (1 / (a cos)) (du/dlambda + d(v cos)/dphi)
-    u = (1 / (a cos)) (i m chi - cos dpsi/dphi),   v = (1 / (a cos)) (i m psi + cos dchi/dphi)
+    u = (1 / a) (i m chi P / cos - psi dP/dphi),        v = (1 / a) (i m psi P / cos + chi dP/dphi)
+    vorticity = laplacian of psi,    divergence = laplacian of chi,    laplacian = -l (l + 1) / a^2
 
-with psi and chi the inverse Laplacians of vorticity and divergence.
+On Gaussian and Lobatto grids analysis takes derivatives by integration by parts in the sums over latitude, so that
+no field is differentiated on the grid (Bourke 1972; Durran 2010, section 6.4); on equally spaced rows it inverts the
+sums for u and v together by least squares, which is as exact as for scalars. Winds at the poles are those along each
+column's meridian. In terms of orthonormal vector harmonics (Swarztrauber 1979, doi 10.1137/0716069) flow is
 
-Derivatives of products are taken by integration by parts in the Legendre sums, so that no field is differentiated on
-the grid (Bourke 1972; Durran 2010, section 6.4).
+    (u, v) = sum s_lm Psi_lm + t_lm Phi_lm,   Psi = a grad Y / sqrt(l (l + 1)) spheroidal,   Phi = k x Psi toroidal
 """
 
 from __future__ import annotations
+
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -18,15 +21,15 @@ from torch import Tensor
 
 from emulators.constants import EARTH_RADIUS
 from emulators.grid import LatLonGrid
-from emulators.sphere.legendre import legendre, legendre_slope
-from emulators.sphere.transform import SphericalHarmonics
+from emulators.sphere import products
+from emulators.sphere.legendre import legendre_derivative, legendre_over_cosine
+from emulators.sphere.quadrature import nodes
+from emulators.sphere.transform import SphericalHarmonics, least_squares, phase
 
 
 class SphericalCalculus(SphericalHarmonics):
-    """The transform plus derivatives; layouts as in `SphericalHarmonics`, lengths in metres. Gaussian grids only."""
+    """The transform plus derivatives; layouts and options as in `SphericalHarmonics`, lengths in metres."""
 
-    vector_analysis: Tensor
-    vector_synthesis: Tensor
     laplacian: Tensor
     inverse_laplacian: Tensor
     signed_order: Tensor
@@ -38,62 +41,99 @@ class SphericalCalculus(SphericalHarmonics):
         orders: int | None = None,
         dtype: torch.dtype = torch.float32,
         radius: float = EARTH_RADIUS,
+        **options: bool,
     ) -> None:
-        super().__init__(grid, degrees, orders, dtype)
-        if grid.kind != "gaussian":
-            raise ValueError(f"Spectral calculus needs a Gaussian grid, whose quadrature is exact; got {grid!r}.")
-        dtype = self.fourier.dtype
-        mu = np.sin(np.deg2rad(grid.latitude))
-        slope = legendre_slope(self.degrees, self.orders, mu)
-        metric = radius * np.sqrt(1.0 - mu * mu)
-        weights = 2.0 * np.pi * np.polynomial.legendre.leggauss(len(mu))[1][::-1]
-        plain = legendre(self.degrees, self.orders, mu) / metric
-        pair = np.repeat(np.concatenate([plain, slope / metric], axis=1), 2, axis=0)
-        l = np.arange(self.degrees)
-        eigenvalues = -l * (l + 1.0) / radius**2
-        inverse = np.divide(1.0, eigenvalues, out=np.zeros_like(eigenvalues), where=l > 0)
-        order = np.repeat(np.arange(self.orders), 2) * np.tile([-1.0, 1.0], self.orders)
-        for name, table in (
-            ("vector_analysis", pair * weights),
-            ("vector_synthesis", np.ascontiguousarray(pair.transpose(0, 2, 1))),
-            ("laplacian", eigenvalues[None, :, None]),
-            ("inverse_laplacian", inverse[None, :, None]),
-            ("signed_order", order[:, None, None]),
-        ):
-            self.register_buffer(name, torch.from_numpy(table).to(dtype), persistent=False)
+        super().__init__(grid, degrees, orders, dtype, **options)
+        self.radius = radius
+        self._share_blocks("vector_synthesis", 2, vector_functions)
+        if not self.quadrature:
+            self._share_blocks("vector_analysis", 2, vector_inverses)
+        self.share("laplacian", (1, self.degrees, 1), _laplacian, self.degrees, radius)
+        self.share("inverse_laplacian", (1, self.degrees, 1), _inverse_laplacian, self.degrees, radius)
+        self.share("signed_order", (2 * self.orders, 1, 1), _signed_order, self.orders)
+
+    @cached_property
+    def vector_synthesis(self) -> Tensor:
+        return (self._dense("vector_synthesis") / self.radius).flatten(1, 2).mT.contiguous()
+
+    @cached_property
+    def vector_analysis(self) -> Tensor:
+        name = "vector_synthesis" if self.quadrature else "vector_analysis"
+        factor = self.scale[0, 0, 0, 0] * self.grid.shape[1] / self.radius
+        return (self._dense(name) * factor).flatten(1, 2)
 
     def times_im(self, coefficients: Tensor) -> Tensor:
         """i m a_lm: the derivative along longitude."""
         pairs = coefficients.view(self.orders, 2, *coefficients.shape[1:])
         return pairs.flip(1).view_as(coefficients) * self.signed_order
 
-    def _vector_field(self, first: Tensor, second: Tensor) -> Tensor:
-        rows = torch.bmm(self.vector_synthesis, torch.cat([first, second], dim=1))
-        nlat, nlon = self.grid.shape
-        return (self.inverse_fourier @ rows.view(2 * self.orders, -1)).view(nlon, nlat, -1)
+    def _vector_field(self, over_cosine: Tensor, derivative: Tensor) -> Tensor:
+        """Series with P / cos and with dP/dphi, added, per metre."""
+        pair = torch.stack([over_cosine, derivative], dim=1)
+        waves = products.series(pair, self.counts / self.radius, self.blocks("vector_synthesis"))
+        return products.columns(waves, self.wave_table)
 
     def winds(self, vorticity: Tensor, divergence: Tensor) -> tuple[Tensor, Tensor]:
         """Coefficients of vorticity and divergence (s-1) -> u, v (m s-1), each (lon, lat, n)."""
         psi, chi = vorticity * self.inverse_laplacian, divergence * self.inverse_laplacian
-        first = torch.cat([self.times_im(chi), self.times_im(psi)], dim=2)
-        second = torch.cat([-psi, chi], dim=2)
-        u, v = self._vector_field(first, second).chunk(2, dim=2)
+        over_cosine = torch.cat([self.times_im(chi), self.times_im(psi)], dim=2)
+        u, v = self._vector_field(over_cosine, torch.cat([-psi, chi], dim=2)).chunk(2, dim=2)
         return u, v
 
     def gradient(self, coefficients: Tensor) -> tuple[Tensor, Tensor]:
         """Coefficients of f -> eastward and northward derivative of f per metre, each (lon, lat, n)."""
         zero = torch.zeros_like(coefficients)
-        first = torch.cat([self.times_im(coefficients), zero], dim=2)
-        second = torch.cat([zero, coefficients], dim=2)
-        east, north = self._vector_field(first, second).chunk(2, dim=2)
+        over_cosine = torch.cat([self.times_im(coefficients), zero], dim=2)
+        east, north = self._vector_field(over_cosine, torch.cat([zero, coefficients], dim=2)).chunk(2, dim=2)
         return east, north
 
     def vorticity_divergence(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """u, v (m s-1), each (lon, lat, n) -> coefficients of vorticity and divergence (s-1)."""
-        nlon, nlat, n = u.shape
-        rows = self.fourier @ torch.cat([u, v], dim=2).view(nlon, -1)
-        sums = torch.bmm(self.vector_analysis, rows.view(2 * self.orders, nlat, 2 * n))
-        plain, slope = sums[:, : self.degrees], sums[:, self.degrees :]
-        vorticity = self.times_im(plain[:, :, n:].contiguous()) + slope[:, :, :n]
-        divergence = self.times_im(plain[:, :, :n].contiguous()) - slope[:, :, n:]
-        return vorticity, divergence
+        n = u.shape[2]
+        waves = products.waves(torch.cat([u, v], dim=2).to(self.dtype), self.wave_table, self.orders)
+        blocks = self.blocks("vector_synthesis" if self.quadrature else "vector_analysis")
+        over_cosine, derivative = products.sums(waves, self.scale / self.radius, blocks).unbind(1)
+        along = self.times_im(over_cosine.contiguous())
+        return along[:, :, n:] + derivative[:, :, :n], along[:, :, :n] - derivative[:, :, n:]
+
+
+def vector_functions(kind: str, nlat: int, degrees: int, start: int, end: int, condon_shortley: bool) -> np.ndarray:
+    """P / cos and dP/dphi of the orders from `start` to `end`, (end - start, 2, degrees - start, nlat)."""
+    mu = nodes(kind, nlat)[0]
+    pair = [function(degrees, end, mu, start) for function in (legendre_over_cosine, legendre_derivative)]
+    table = np.stack(pair, axis=1)[:, :, start:]
+    return table * phase(start, end) if condon_shortley else table
+
+
+def vector_inverses(kind: str, nlat: int, degrees: int, start: int, end: int, condon_shortley: bool) -> np.ndarray:
+    """What the sums of `vorticity_divergence` take in place of `vector_functions` and weights, in the same shape.
+
+    Least squares for psi and i chi from u and i v, which makes all numbers real: u = -P' psi + m P/cos (i chi),
+    i v = -m P/cos psi + P' (i chi). By symmetry the rows for psi say all.
+    """
+    table = vector_functions(kind, nlat, degrees, start, end, condon_shortley)
+    weights = nodes(kind, nlat)[1]
+    inverse = np.zeros_like(table)
+    for m in range(start, end):
+        first = max(m, 1)  # the mean of a potential is no flow
+        over_cosine, derivative = table[m - start, :, first - start :].transpose(0, 2, 1)
+        system = np.block([[-derivative, m * over_cosine], [-m * over_cosine, derivative]])
+        from_u, from_iv = np.split(least_squares(system, np.tile(weights, 2))[: degrees - first], 2, axis=1)
+        l = np.arange(first, degrees)[:, None]
+        inverse[m - start, :, first - start :] = -l * (l + 1) * np.stack([from_iv / max(m, 1), from_u])
+    return inverse
+
+
+def _laplacian(degrees: int, radius: float) -> np.ndarray:
+    l = np.arange(degrees)
+    return (-l * (l + 1.0) / radius**2)[None, :, None]
+
+
+def _inverse_laplacian(degrees: int, radius: float) -> np.ndarray:
+    """The mean of what it returns is 0."""
+    eigenvalues = _laplacian(degrees, radius)
+    return np.divide(1.0, eigenvalues, out=np.zeros_like(eigenvalues), where=eigenvalues < 0)
+
+
+def _signed_order(orders: int) -> np.ndarray:
+    return (np.repeat(np.arange(orders), 2) * np.tile([-1.0, 1.0], orders))[:, None, None]

@@ -1,40 +1,49 @@
-"""The spherical-harmonic transform as two matrix products: a DFT along longitude, Legendre sums along latitude.
+"""The spherical-harmonic transform: a sum over longitude, then one over latitude, and back.
 
-    analysis   a_lm = 2 pi sum_k w_k P_lm(mu_k) (1/nlon) sum_j f(lambda_j, mu_k) exp(-i m lambda_j)
+    analysis   a_lm = sum_k A_lmk (1/nlon) sum_j f(lambda_j, mu_k) exp(-i m lambda_j)
     synthesis  f    = Re sum_m (2 - delta_m0) exp(i m lambda) sum_l a_lm P_lm(mu)
 
-On a Gaussian grid the weights w are Gauss-Legendre's and analysis is exact for l < nlat. Quadrature on equally
-spaced rows is exact only to about half of that; there the Legendre sums are inverted by weighted least squares
-instead, which recovers every field of at most nlat degrees at the same cost.
+Truncation is triangular: m <= l < degrees, m < orders. On Gaussian and Lobatto grids A = 2 pi w_k P_lm(mu_k) with the
+weights w of the quadrature, and analysis is exact for all that the grid holds, l < nlat and l < nlat - 1. Quadrature
+on equally spaced rows is exact only to about half of that; there A inverts the sums over latitude by least squares,
+weighted by area, which recovers every field of at most nlat degrees (nlat - 1 with poles) at the same cost.
 
 Layout: fields are (lon, lat, n) and coefficients (2 * orders, degrees, n), the real part of order m in row 2m and the
-imaginary part in row 2m + 1, n being everything else (batch, channels, levels). Both sums then are plain GEMMs
-without a copy. `coefficients` and `field` take the customary (..., lat, lon).
+imaginary part in row 2m + 1, n being everything else (batch, channels, levels); zero where l < m. All sums then are
+plain products of matrices (`products`). `coefficients` and `field` take the customary (..., lat, lon).
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from emulators.grid import LatLonGrid
+from emulators.sphere import products
 from emulators.sphere.legendre import legendre
+from emulators.sphere.quadrature import nodes
+from emulators.sphere.tables import Tables
+
+FOLDED_FROM = 96  # columns: below, one product along longitude is faster than four of a quarter of the size
+ONE_BLOCK_UP_TO = 40  # degrees: below, blocks of orders cost more than they save
 
 
-class SphericalHarmonics(nn.Module):
+class SphericalHarmonics(Tables):
     """Transform between fields on `grid` and coefficients of degree l < degrees, order m < orders (triangular: l >= m).
 
-    Defaults: as many degrees as the grid resolves, at most nlat, and as many orders, at most half of nlon.
-    Tables are float64 for dtype float64, else float32; transforms never run in less (autocast is switched off).
+    Defaults: as many degrees as the grid resolves, at most half of nlon, and as many orders.
+    quadrature: analysis by the weights alone on equally spaced rows too, as other programs have it; exact to half the
+    degrees. condon_shortley: whether coefficients of odd order have the other sign. Tables are float64 for dtype
+    float64, else float32; transforms never run in less (autocast is switched off).
     """
 
-    fourier: Tensor
-    inverse_fourier: Tensor
-    analysis_table: Tensor
-    synthesis_table: Tensor
+    wave_table: Tensor
+    counts: Tensor
+    scale: Tensor
 
     def __init__(
         self,
@@ -42,45 +51,76 @@ class SphericalHarmonics(nn.Module):
         degrees: int | None = None,
         orders: int | None = None,
         dtype: torch.dtype = torch.float32,
+        *,
+        quadrature: bool = False,
+        condon_shortley: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(dtype)
+        self.grid, self.condon_shortley = grid, condon_shortley
+        self.quadrature = quadrature or grid.kind in ("gaussian", "lobatto")
+        self.degrees, self.orders = _truncation(grid, degrees, orders, quadrature)
+        self.single = self.degrees <= ONE_BLOCK_UP_TO and self.quadrature
         nlat, nlon = grid.shape
-        if not grid.is_cyclic or grid.kind == "limited_area":
-            raise ValueError(
-                f"Spherical harmonics need a grid over the whole sphere; got {grid!r}. "
-                "Choose a model for limited areas."
-            )
-        self.grid = grid
-        limit = nlat if grid.kind != "equiangular_with_poles" else nlat - 1
-        self.degrees = degrees or min(limit, nlon // 2)
-        self.orders = orders or min(self.degrees, nlon // 2)
-        if self.degrees > limit or self.orders > nlon // 2:
-            raise ValueError(
-                f"{grid!r} resolves {limit} degrees and {nlon // 2} orders; got {self.degrees} and {self.orders}."
-            )
-        forward, inverse = _fourier_tables(tuple(grid.longitude), self.orders)
-        analysis, synthesis = _legendre_tables(tuple(grid.latitude), grid.kind, self.degrees, self.orders)
-        for name, table in (
-            ("fourier", forward),
-            ("inverse_fourier", inverse),
-            ("analysis_table", analysis),
-            ("synthesis_table", synthesis),
-        ):
-            self.register_buffer(name, _as_tensor(table, dtype), persistent=False)
+        folded = nlon % 4 == 0 and nlon >= FOLDED_FROM and grid.longitude[0] == 0.0
+        shape = products.folded_shape(nlon, self.orders) if folded else (2 * self.orders, nlon)
+        first = float(np.deg2rad(grid.longitude[0]))
+        self.share("wave_table", shape, products.wave_table, nlon, self.orders, first, folded)
+        self.share("counts", (self.orders, 2, 1, 1, 1), _counts, self.orders)
+        self.share("scale", (1, 2, 1, 1, nlat), _scale, grid.kind, nlat, nlon, self.quadrature)
+        self._share_blocks("synthesis", 1, functions)
+        if not self.quadrature:
+            self._share_blocks("analysis", 1, inverses)
+
+    def _share_blocks(self, name: str, kinds: int, make) -> None:
+        """Buffers name_0, name_1, ... with what `make` says of each block of orders."""
+        for number, (start, end) in enumerate(self.cuts):
+            shape = (end - start, kinds, self.degrees - start, self.grid.shape[0])
+            arguments = (self.grid.kind, self.grid.shape[0], self.degrees, start, end, self.condon_shortley)
+            self.share(f"{name}_{number}", shape, make, *arguments)
+
+    def blocks(self, name: str) -> list[Tensor]:
+        """The tables of `_share_blocks`."""
+        return [self._buffers[f"{name}_{number}"] for number in range(len(self.cuts))]  # type: ignore[misc]
+
+    @cached_property
+    def cuts(self) -> list[tuple[int, int]]:
+        """First order and last order + 1 of each block."""
+        count = 1 if self.single else max(6, self.degrees // 20)
+        return list(pairwise(sorted({round(k * self.orders / count) for k in range(count + 1)})))
 
     def analysis(self, field: Tensor) -> Tensor:
         """(lon, lat, n) -> coefficients (2 * orders, degrees, n)."""
-        with torch.autocast(field.device.type, enabled=False):
-            nlon, nlat, n = field.shape
-            rows = self.fourier @ field.to(self.fourier.dtype).reshape(nlon, nlat * n)
-            return torch.bmm(self.analysis_table, rows.view(2 * self.orders, nlat, n))
+        waves = products.waves(field.to(self.dtype), self.wave_table, self.orders)
+        blocks = self.blocks("synthesis" if self.quadrature else "analysis")
+        return products.sums(waves, self.scale, blocks).squeeze(1)
 
     def synthesis(self, coefficients: Tensor) -> Tensor:
         """Coefficients (2 * orders, degrees, n) -> (lon, lat, n)."""
-        with torch.autocast(coefficients.device.type, enabled=False):
-            nlat, nlon = self.grid.shape
-            rows = torch.bmm(self.synthesis_table, coefficients.to(self.synthesis_table.dtype))
-            return (self.inverse_fourier @ rows.view(2 * self.orders, -1)).view(nlon, nlat, -1)
+        waves = products.series(coefficients.to(self.dtype).unsqueeze(1), self.counts, self.blocks("synthesis"))
+        return products.columns(waves, self.wave_table)
+
+    @cached_property
+    def fourier(self) -> Tensor:
+        return (
+            products.waves(torch.eye(self.grid.shape[1], dtype=self.dtype)[:, None], self.wave_table, self.orders)[
+                :, 0
+            ].contiguous()
+            / self.grid.shape[1]
+        )
+
+    @cached_property
+    def inverse_fourier(self) -> Tensor:
+        return (self.fourier.T * self.grid.shape[1] * self.counts.flatten()).contiguous()
+
+    @cached_property
+    def synthesis_table(self) -> Tensor:
+        return self._dense("synthesis")[:, 0].mT.contiguous()
+
+    def _dense(self, name: str) -> Tensor:
+        from torch.nn.functional import pad
+
+        blocks = [pad(b, (0, 0, a, 0)) for (a, _), b in zip(self.cuts, self.blocks(name), strict=True)]
+        return torch.cat(blocks).repeat_interleave(2, 0)
 
     def coefficients(self, field: Tensor) -> Tensor:
         """(..., lat, lon) -> complex coefficients (..., degrees, orders)."""
@@ -97,44 +137,66 @@ class SphericalHarmonics(nn.Module):
         return self.synthesis(rows).permute(2, 1, 0).reshape(*lead, *self.grid.shape)
 
 
-@lru_cache(maxsize=32)
-def _fourier_tables(longitude: tuple[float, ...], orders: int) -> tuple[np.ndarray, np.ndarray]:
-    angle = np.outer(np.arange(orders), np.deg2rad(longitude))
-    waves = np.stack([np.cos(angle), -np.sin(angle)], axis=1).reshape(2 * orders, -1)
-    twice = np.where(np.arange(2 * orders) < 2, 1.0, 2.0)[:, None]
-    return waves / len(longitude), np.ascontiguousarray((waves * twice).T)
+def _truncation(grid: LatLonGrid, degrees: int | None, orders: int | None, quadrature: bool) -> tuple[int, int]:
+    """Degrees and orders, the given ones or what the grid resolves."""
+    if not grid.is_cyclic or grid.kind == "limited_area":
+        raise ValueError(
+            f"Spherical harmonics need a grid over the whole sphere; got {grid!r}. Choose a model for limited areas."
+        )
+    nlat, nlon = grid.shape
+    steps = np.mod(np.diff(grid.longitude), 360.0)
+    if np.ptp(steps) > 1e-3 * steps.mean():
+        raise ValueError(
+            f"Spherical harmonics need equal steps of longitude; got {steps.min()} to {steps.max()} degrees."
+        )
+    with_poles = grid.kind == "lobatto" or (grid.kind == "equiangular_with_poles" and not quadrature)
+    limit, waves = nlat - with_poles, (nlon + 1) // 2
+    degrees = degrees or min(limit, waves)
+    orders = orders or min(degrees, waves)
+    if degrees > limit or orders > min(degrees, waves):
+        raise ValueError(
+            f"{grid!r} resolves {limit} degrees and {waves} orders, no more orders than degrees; "
+            f"got {degrees} and {orders}."
+        )
+    return degrees, orders
 
 
-@lru_cache(maxsize=32)
-def _legendre_tables(
-    latitude: tuple[float, ...], kind: str, degrees: int, orders: int
-) -> tuple[np.ndarray, np.ndarray]:
-    mu = np.sin(np.deg2rad(latitude))
-    table = legendre(degrees, orders, mu)
-    if kind == "gaussian":
-        weights = np.polynomial.legendre.leggauss(len(mu))[1][::-1]
-        analysis = 2.0 * np.pi * table * weights
-    else:
-        analysis = exact_analysis(table, np.sqrt(np.cos(np.deg2rad(latitude)).clip(1e-6)))
-    synthesis = np.ascontiguousarray(table.transpose(0, 2, 1))
-    return np.repeat(analysis, 2, axis=0), np.repeat(synthesis, 2, axis=0)
+def functions(kind: str, nlat: int, degrees: int, start: int, end: int, condon_shortley: bool) -> np.ndarray:
+    """P_lm of the orders from `start` to `end` at a grid's rows, (end - start, 1, degrees - start, nlat)."""
+    table = legendre(degrees, end, nodes(kind, nlat)[0], start)[:, None, start:]
+    return table * phase(start, end) if condon_shortley else table
 
 
-def exact_analysis(table: np.ndarray, root_weights: np.ndarray) -> np.ndarray:
-    """Weighted least-squares inverse of the Legendre sums, (orders, degrees, lat): exact for what the grid resolves."""
-    analysis = np.zeros_like(table)
-    for m, functions in enumerate(table):
-        analysis[m, m:] = np.linalg.pinv(functions[m:].T * root_weights[:, None]) * root_weights
-    return analysis
+def inverses(kind: str, nlat: int, degrees: int, start: int, end: int, condon_shortley: bool) -> np.ndarray:
+    """The least-squares inverse of the sums over l with `functions`, in the same shape."""
+    table = functions(kind, nlat, degrees, start, end, condon_shortley)
+    weights = nodes(kind, nlat)[1]
+    inverse = np.zeros_like(table)
+    for m in range(end - start):
+        inverse[m, 0, m:] = least_squares(table[m, 0, m:].T, weights)
+    return inverse
 
 
-_tensors: dict[tuple[int, torch.dtype], tuple[np.ndarray, Tensor]] = {}
+def least_squares(matrix: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The matrix (unknown, row) that takes values at rows to the unknowns of `matrix` (row, unknown) that fit best."""
+    root = np.sqrt(weights)
+    q, r = np.linalg.qr(matrix * root[:, None])
+    return np.linalg.solve(r, q.T * root)
 
 
-def _as_tensor(table: np.ndarray, dtype: torch.dtype) -> Tensor:
-    """One tensor a table and dtype, shared by all transforms of the process."""
-    dtype = torch.float64 if dtype == torch.float64 else torch.float32
-    key = (id(table), dtype)
-    if key not in _tensors:
-        _tensors[key] = (table, torch.from_numpy(table).to(dtype))
-    return _tensors[key][1]
+def phase(start: int, end: int) -> np.ndarray:
+    """The phase of Condon & Shortley, (-1)^m."""
+    return (1.0 - 2.0 * (np.arange(start, end) % 2))[:, None, None, None]
+
+
+def _counts(orders: int) -> np.ndarray:
+    """How often an order stands in the sum for a real field: itself and -m; the mean has no imaginary part."""
+    counts = np.full((orders, 2), 2.0)
+    counts[0] = 1.0, 0.0
+    return counts[..., None, None, None]
+
+
+def _scale(kind: str, nlat: int, nlon: int, quadrature: bool) -> np.ndarray:
+    """What the sums over longitude and latitude are multiplied by, (1, 2, 1, 1, nlat)."""
+    weights = 2.0 * np.pi * nodes(kind, nlat)[1] if quadrature else np.ones(nlat)
+    return np.broadcast_to(weights / nlon, (1, 2, 1, 1, nlat))
