@@ -12,41 +12,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from emulators.area_means import Fields, Means, Missing, area_means
 from emulators.grid import LatLonGrid
+from emulators.metric import Metric
 from emulators.regions import Region, region_weights
 from emulators.state import State
-from emulators.variables import VariableSet
+from emulators.variables import Variable, VariableSet
 from emulators.world import World
 
 if TYPE_CHECKING:
     import xarray as xr
 
-Missing = Literal["truth", "any", "none"]
-BLOCK = 2**21  # numbers cast to float64 at a time: 16 MiB a field
-
-
-class Metric(Protocol):
-    """Statistics of single points, and the score from their means.
-
-    by_init: the value is taken for each initial time and then averaged. perfect: value at a perfect forecast.
-    exponent: power of the variable's units. A statistic's name stands for one formula in every metric.
-    """
-
-    needs_climatology: bool
-    by_init: bool
-    perfect: float
-    exponent: int
-    definition: str
-
-    def statistics(self, prediction: Tensor, target: Tensor, climatology: Tensor | None) -> dict[str, Tensor]: ...
-
-    def value(self, means: dict[str, Tensor]) -> Tensor: ...
+WINDS = {
+    "wind_vector": ("u_component_of_wind", "v_component_of_wind"),
+    "10m_wind_vector": ("10m_u_component_of_wind", "10m_v_component_of_wind"),
+}
 
 
 class Scorecard:
@@ -56,6 +42,8 @@ class Scorecard:
     regions: names, boxes or `Region`s; those over land need `land_sea_mask` among the world's static variables.
     missing: NaN points are left out where the truth has none (`truth`: a NaN in the forecast alone makes the score
     NaN), where any field has none (`any`), or never (`none`). Sums are float64 on the CPU.
+    vectors: {name: components} scored as wholes beside the variables, such as `WINDS`; those of which a component is
+    not among the variables are passed over.
     """
 
     def __init__(
@@ -67,6 +55,7 @@ class Scorecard:
         leads: int | Sequence[np.timedelta64] = 1,
         *,
         missing: Missing = "truth",
+        vectors: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         if isinstance(leads, int):
             leads = [world.lead_time(steps) for steps in range(1, leads + 1)]
@@ -81,110 +70,134 @@ class Scorecard:
         self.leads = np.asarray(leads, dtype="timedelta64[s]")
         self.regions = region_weights(world.grid, regions, _land_fraction(world))
         self._matrix = torch.from_numpy(self.regions.matrix)
+        whole, self._components = _vectors(variables, vectors or {})
+        self.scored_variables = variables + whole
         self._statistics = {name: tuple(_dry_run(metric)) for name, metric in self.metrics.items()}
         pooled = {s: None for name, m in self.metrics.items() if not m.by_init for s in self._statistics[name]}
         by_init = [name for name, m in self.metrics.items() if m.by_init]
         self.quantities = (*pooled, *(f"{name} by init" for name in by_init))
-        shape = (len(self.quantities), len(self.leads), variables.size, len(self.regions.names))
-        self._sum, self._count = np.zeros(shape), np.zeros(shape, dtype=np.int64)
+        self._shape = (len(self.leads), self.scored_variables.size, len(self.regions.names))
+        self._sum: dict[str, np.ndarray] = {}
+        self._count = {quantity: np.zeros(self._shape, dtype=np.int64) for quantity in self.quantities}
         self._inits = np.zeros(len(self.leads), dtype=np.int64)
-        self._missing = np.zeros(shape[1:3], dtype=np.int64)
+        self._missing = np.zeros((len(self.leads), variables.size), dtype=np.int64)
+        self._members = 0
 
-    def add(self, prediction: State, target: State, lead: int, climatology: State | Tensor | None = None) -> None:
+    def add(
+        self,
+        prediction: State,
+        target: State,
+        lead: int,
+        climatology: State | Tensor | Mapping[str, State | Tensor] | None = None,
+    ) -> None:
         """Add a batch of forecasts of one lead (index into `leads`) and their truth, matched by valid time.
 
-        climatology: of the valid times, for metrics that need one; a Tensor has the channels of `variables`.
+        prediction: of an ensemble (member, batch, channel, lat, lon); metrics of single forecasts then score its mean.
+        climatology: of the valid times, for metrics that need one: the mean, or fields by name (`mean`, `std`,
+        `quantile_0.9`, ...); a Tensor has the channels of `variables`.
         """
         if not 0 <= lead < len(self.leads):
             raise ValueError(f"Lead index {lead} is outside 0..{len(self.leads) - 1}, the leads of this scorecard.")
-        given = {"prediction": prediction, "target": target, "climatology": climatology}
-        fields = [_channels(f, self.variables, self.grid, role) for role, f in given.items() if f is not None]
-        if len({tuple(field.shape) for field in fields}) > 1:
-            raise ValueError(
-                "Prediction, target and climatology must have the same batch; got "
-                f"{', '.join(str(tuple(field.shape[:1])) for field in fields)}."
-            )
-        shape = (*fields[0].shape[:2], len(self.regions.names))  # (batch, channel, region)
-        means, missing = self._area_means([field.flatten(0, 1) for field in fields])
-        for row, quantity in enumerate(self.quantities):
-            if quantity in means:
-                mean, counted = means[quantity]
-            elif quantity.endswith(" by init"):
-                found = self._by_init(quantity.removesuffix(" by init"), means)
-                if found is None:
-                    continue
-                mean, counted = found
+        fields, members = self._fields(prediction, target, climatology)
+        shape = (-1, self.variables.size, len(self.regions.names))  # (batch, channel, region)
+        means = self._area_means(fields, members)
+        found = {name: self._with_vectors(name, mean, means.counted[name], shape) for name, mean in means.mean.items()}
+        self._keep_members(members)
+        for quantity in self.quantities:
+            name = quantity.removesuffix(" by init")
+            if quantity in found:
+                mean, counted = found[quantity]
+            elif name != quantity and set(self._statistics[name]) <= set(found):
+                mean, counted = self._by_init(name, found)
             else:
                 continue
-            self._sum[row, lead] += np.where(counted, mean, 0.0).reshape(shape).sum(axis=0)
-            self._count[row, lead] += counted.reshape(shape).sum(axis=0)
-        self._inits[lead] += shape[0]
-        self._missing[lead] += missing.reshape(shape[:2]).sum(axis=0)
+            extra = mean.shape[:-3]
+            total = self._sum.setdefault(quantity, np.zeros((*extra, *self._shape)))
+            total[..., lead, :, :] += np.where(counted, mean, 0.0).sum(axis=-3)
+            self._count[quantity][lead] += counted.sum(axis=0)
+        self._inits[lead] += fields.target.shape[0] // self.variables.size
+        self._missing[lead] += means.missing.numpy().reshape(-1, self.variables.size).sum(axis=0)
 
-    def _area_means(self, rows: list[Tensor]) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], np.ndarray]:
-        """Of every statistic: area means and where there were points, both (row, region); missing points of each row.
-
-        rows: prediction, target and perhaps climatology, each (batch * channel, point).
-        """
-        if rows[0].device.type == "mps":  # has no float64
-            rows = [field.cpu() for field in rows]
-        matrix = self._matrix = self._matrix.to(rows[0].device)
-        metrics = [m for m in self.metrics.values() if len(rows) == 3 or not m.needs_climatology]
-        parts: dict[str, list[tuple[Tensor, Tensor]]] = {}
-        missing: list[Tensor] = []
-        step = max(1, BLOCK // rows[0].shape[1])
-        for start in range(0, len(rows[0]), step):
-            fields = [field[start : start + step].to(matrix) for field in rows]
-            prediction, target = fields[:2]
-            climatology = fields[2] if len(fields) == 3 else None
-            missing.append((target.isnan() | prediction.isnan()).sum(dim=1))
-            done = set()
-            for metric in metrics:
-                for name, values in metric.statistics(prediction, target, climatology).items():
-                    if name not in done:
-                        done.add(name)
-                        parts.setdefault(name, []).append(self._area_mean(values, target, matrix))
-        joined = {
-            name: (torch.cat([m for m, _ in found]).cpu().numpy(), torch.cat([c for _, c in found]).cpu().numpy())
-            for name, found in parts.items()
+    def _fields(self, prediction: State, target: State, climatology: Any) -> tuple[Fields, int]:
+        """All fields as rows of points, a row a channel of an initial time; the number of members, 0 without any."""
+        if not isinstance(climatology, Mapping):
+            climatology = {} if climatology is None else {"mean": climatology}
+        given = {"prediction": prediction, "target": target}
+        given |= {
+            f"climatology ({name})" if name != "mean" else "climatology": climatology[name] for name in climatology
         }
-        return joined, torch.cat(missing).cpu().numpy()
+        fields = [_channels(f, self.variables, self.grid, role) for role, f in given.items()]
+        if len({tuple(field.shape[-3:]) for field in fields}) > 1:
+            raise ValueError(
+                "Prediction, target and climatology must have the same batch; got "
+                f"{', '.join(str(tuple(field.shape[-3:-2])) for field in fields)}."
+            )
+        if fields[0].device.type == "mps":  # has no float64
+            fields = [field.cpu() for field in fields]
+        rows = [field.flatten(-3, -2) for field in fields]
+        return Fields(rows[0], rows[1], dict(zip(climatology, rows[2:], strict=True))), (
+            rows[0].shape[0] if rows[0].ndim == 3 else 0
+        )
 
-    def _area_mean(self, values: Tensor, target: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean of `values` (row, point) over each region, and whether it had a point that counts."""
-        mean = values @ matrix
-        if mean.isfinite().all():  # a NaN anywhere would have spread to every region
-            return mean, torch.ones_like(mean, dtype=torch.bool)
-        left_out = torch.zeros_like(values, dtype=torch.bool)
-        if self.missing != "none":
-            left_out = (target if self.missing == "truth" else values).isnan()
-        share = (~left_out).to(matrix) @ matrix
-        broken = ~values.isfinite() & ~left_out
-        mean = torch.where(values.isfinite() & ~left_out, values, 0.0) @ matrix / share
-        mean = torch.where(broken.to(matrix) @ matrix > 0.0, torch.nan, mean)
-        return mean, share > 0.0
+    def _area_means(self, fields: Fields, members: int) -> Means:
+        """The means of all statistics that can be taken of `fields`, those of one name once."""
+        matrix = self._matrix = self._matrix.to(fields.target.device)
+        chosen: list[Metric] = []
+        names: set[str] = set()
+        for name, metric in self.metrics.items():
+            fit = set(metric.needs) <= set(fields.climatology) and max(members, 1) >= metric.members
+            if fit and not names.issuperset(self._statistics[name]):
+                names.update(self._statistics[name])
+                chosen.append(metric)
 
-    def _by_init(
-        self, name: str, means: dict[str, tuple[np.ndarray, np.ndarray]]
-    ) -> tuple[np.ndarray, np.ndarray] | None:
-        """Value of a by-init metric for each row, and where it counts; None without its climatology."""
+        def statistics(prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]) -> dict[str, Any]:
+            single = prediction.mean(dim=0) if members else prediction
+            every = prediction if members else prediction.unsqueeze(0)
+            found: dict[str, Any] = {}
+            for metric in chosen:
+                found |= metric.statistics(every if metric.members else single, target, climatology)
+            return found
+
+        return area_means(statistics, fields, matrix, self.missing)
+
+    def _with_vectors(
+        self, statistic: str, mean: Tensor, counted: Tensor, shape: tuple[int, ...]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Means and what counts as (..., batch, channel, region), vectors after the channels of the variables."""
+        values, there = mean.cpu().numpy().reshape(*mean.shape[:-2], *shape), counted.numpy().reshape(shape)
+        if not self._components.size:
+            return values, there
+        adds = any(m.vector and statistic in self._statistics[name] for name, m in self.metrics.items())
+        parts = values[..., self._components, :]  # (..., vector, component, region)
+        whole = parts.sum(axis=-2) if adds else np.full_like(parts[..., 0, :], np.nan)
+        both = there[:, self._components].all(axis=-2) & adds
+        return np.concatenate([values, whole], axis=-2), np.concatenate([there, both], axis=-2)
+
+    def _by_init(self, name: str, found: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+        """Value of a by-init metric for each initial time and channel, and where it counts."""
         metric, terms = self.metrics[name], self._statistics[name]
-        if not set(terms) <= set(means):
-            return None
-        value = metric.value({term: torch.from_numpy(means[term][0]) for term in terms}).numpy()
-        counted = np.logical_and.reduce([means[term][1] for term in terms])
+        value = metric.value({term: torch.from_numpy(found[term][0]) for term in terms}).numpy()
+        counted = np.logical_and.reduce([found[term][1] for term in terms])
         return value, counted & ~np.isnan(value) if self.missing == "any" else counted
 
+    def _keep_members(self, members: int) -> None:
+        if self._inits.any() and members != self._members:
+            raise ValueError(f"One scorecard takes ensembles of one size; it has {self._members}, got {members}.")
+        self._members = members
+
     def value(self, metric: str) -> np.ndarray:
-        """The score so far, float64, shape (region, lead, channel); NaN where nothing was added."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            means = {q: torch.from_numpy(self._sum[i] / self._count[i]) for i, q in enumerate(self.quantities)}
+        """The score so far, float64, ([dims of the metric,] region, lead, channel); NaN where nothing was added."""
         part = self.metrics[metric]
-        if part.by_init:
-            found = means[f"{metric} by init"]
-        else:
-            found = part.value({term: means[term] for term in self._statistics[metric]})
-        return np.moveaxis(found.numpy(), -1, 0)
+        terms = [f"{metric} by init"] if part.by_init else self._statistics[metric]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means = {
+                term: torch.from_numpy(self._sum.get(term, np.zeros(self._shape)) / self._count[term]) for term in terms
+            }
+        found = means[terms[0]] if part.by_init else part.value(means)
+        score = np.moveaxis(found.numpy(), -1, -3)
+        if not part.vector:
+            score[..., self.variables.size :] = np.nan
+        return score
 
     @property
     def inits(self) -> np.ndarray:
@@ -193,25 +206,25 @@ class Scorecard:
 
     @property
     def scored(self) -> tuple[str, ...]:
-        """The metrics that have been fed: those that need a climatology only if one was given."""
+        """The metrics that have been fed: those whose climatological fields and members were given."""
 
-        def rows(name: str) -> list[int]:
-            by_init = self.metrics[name].by_init
-            return [self.quantities.index(q) for q in ([f"{name} by init"] if by_init else self._statistics[name])]
+        def terms(name: str) -> Sequence[str]:
+            return [f"{name} by init"] if self.metrics[name].by_init else self._statistics[name]
 
-        return tuple(name for name in self.metrics if self._count[rows(name)].any())
+        return tuple(name for name in self.metrics if any(self._count[term].any() for term in terms(name)))
 
     def _labels(self) -> str:
-        variables, leads = self.variables.plain(), self.leads.astype(int).tolist()
+        variables, leads = self.scored_variables.plain(), self.leads.astype(int).tolist()
         return json.dumps([self.quantities, leads, variables, self.regions.names, self.grid.shape, self.missing])
 
     def partial(self) -> dict[str, np.ndarray]:
         """The sums so far as arrays, to be stored, sent, or added to another scorecard by `add_partial`."""
         return {
-            "sum": self._sum.copy(),
-            "count": self._count.copy(),
+            **{f"sum {quantity}": total.copy() for quantity, total in self._sum.items()},
+            **{f"count {quantity}": count.copy() for quantity, count in self._count.items()},
             "inits": self._inits.copy(),
             "missing": self._missing.copy(),
+            "members": np.array(self._members),
             "labels": np.array(self._labels()),
         }
 
@@ -219,8 +232,14 @@ class Scorecard:
         """Add the sums of another scorecard of the same leads, variables, regions and metrics."""
         if str(partial["labels"]) != self._labels():
             raise ValueError("Only sums of the same metrics, leads, variables, regions and grid can be added up.")
-        self._sum += partial["sum"]
-        self._count += partial["count"]
+        if not partial["inits"].any():
+            return self
+        self._keep_members(int(partial["members"]))
+        for quantity in self.quantities:
+            self._count[quantity] += partial[f"count {quantity}"]
+            if f"sum {quantity}" in partial:
+                more = partial[f"sum {quantity}"]
+                self._sum[quantity] = self._sum[quantity] + more if quantity in self._sum else more.copy()
         self._inits += partial["inits"]
         self._missing += partial["missing"]
         return self
@@ -234,39 +253,70 @@ class Scorecard:
 
         if not self._inits.any():
             raise ValueError("No pair of forecast and truth was added; there is nothing to score.")
-        names = self.scored
-        values = np.stack([self.value(name) for name in names])  # (metric, region, lead, channel)
-        every_level = sorted({level for variable in self.variables for level in variable.levels})
-        whole = all(float(level).is_integer() for level in every_level)
-        coords = {
-            "metric": list(names),
-            "region": list(self.regions.names),
-            "lead_time": self.leads.astype("timedelta64[ns]"),
-            "inits": ("lead_time", self._inits, {"long_name": "number of initial times scored"}),
-        }
-        if every_level:
-            coords["level"] = np.array(every_level, dtype=np.int64 if whole else np.float64)
+        if not self.scored:
+            raise ValueError(f"No metric could be taken: {'; '.join(self._why_not(name) for name in self.metrics)}.")
+        names = [name for name in self.scored if not self.metrics[name].dims]
+        empty = np.zeros((0, len(self.regions.names), len(self.leads), self.scored_variables.size))
+        values = np.stack([self.value(name) for name in names]) if names else empty  # (metric, region, lead, channel)
         arrays = {}
-        for variable in self.variables:
-            chosen = self.variables.slice(variable.name)
-            part, dims = values[..., chosen], ["metric", "region", "lead_time"]
-            if variable.levels:
-                dims.append("level")
-                block = np.full((*part.shape[:-1], len(every_level)), np.nan)
-                block[..., [every_level.index(level) for level in variable.levels]] = part
-            else:
-                block = part[..., 0]
-            cells = self._inits.sum() * variable.size * np.prod(self.grid.shape)
-            share = float(self._missing[:, chosen].sum() / cells)
-            arrays[variable.name] = (dims, block, {"units": variable.units, "nan_share": share})
+        for variable in self.scored_variables:
+            dims, block = self._block(variable, values)
+            attrs: dict[str, object] = {"units": variable.units}
+            if variable.name in self.variables:
+                cells = self._inits.sum() * variable.size * np.prod(self.grid.shape)
+                attrs["nan_share"] = float(self._missing[:, self.variables.slice(variable.name)].sum() / cells)
+            arrays[variable.name] = (("metric", *dims), block, attrs)
+        coords = {"metric": names, **self._coordinates()}
         dataset = xr.Dataset(arrays, coords, {**self._attributes(names), **(attributes or {})})
         dataset["lead_time"].encoding = {"units": "hours" if not (self.leads.astype(int) % 3600).any() else "seconds"}
         return dataset
 
+    def histograms(self, attributes: Mapping[str, object] | None = None) -> xr.Dataset | None:
+        """Scores of more than a number: `<variable>_<metric>`, the metric's dims in front; None if there are none."""
+        import xarray as xr
+
+        names = [name for name in self.scored if self.metrics[name].dims]
+        if not names:
+            return None
+        arrays: dict[str, Any] = {}
+        coords = self._coordinates()
+        for name in names:
+            values, own = self.value(name), self.metrics[name].dims
+            sizes = dict(zip(own, values.shape, strict=False))
+            coords |= {dim: np.arange(n) / ((n - 1) if dim == "probability" else 1) for dim, n in sizes.items()}
+            for variable in self.variables:
+                dims, block = self._block(variable, values)
+                arrays[f"{variable.name}_{name}"] = ((*own, *dims), block, {})
+        dataset = xr.Dataset(arrays, coords, {**self._attributes(names), **(attributes or {})})
+        dataset["lead_time"].encoding = {"units": "hours" if not (self.leads.astype(int) % 3600).any() else "seconds"}
+        return dataset
+
+    def _levels(self) -> list[float]:
+        return sorted({level for variable in self.variables for level in variable.levels})
+
+    def _coordinates(self) -> dict[str, Any]:
+        levels = self._levels()
+        whole = all(float(level).is_integer() for level in levels)
+        coords: dict[str, Any] = {
+            "region": list(self.regions.names),
+            "lead_time": self.leads.astype("timedelta64[ns]"),
+            "inits": ("lead_time", self._inits, {"long_name": "number of initial times scored"}),
+        }
+        return coords | ({"level": np.array(levels, dtype=np.int64 if whole else np.float64)} if levels else {})
+
+    def _block(self, variable: Variable, values: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
+        """The channels of one variable out of (..., region, lead, channel), and its dims from the region on."""
+        part, levels = values[..., self.scored_variables.slice(variable.name)], self._levels()
+        if not variable.levels:
+            return ("region", "lead_time"), part[..., 0]
+        block = np.full((*part.shape[:-1], len(levels)), np.nan)
+        block[..., [levels.index(level) for level in variable.levels]] = part
+        return ("region", "lead_time", "level"), block
+
     def _attributes(self, names: Sequence[str]) -> dict[str, object]:
         """What a reader needs to compare these scores with others."""
         rows, columns = self.grid.shape
-        spacing = abs(float(np.mean(np.diff(self.grid.latitude))))
+        spacing = abs(float(np.mean(np.diff(self.grid.latitude)))) if rows > 1 else 0.0
         kept = {"truth": "where the truth is NaN", "any": "where a field is NaN", "none": "never"}
         attributes: dict[str, object] = {
             "weights": "cell area of the full grid, then sub-selected to the region",
@@ -279,12 +329,21 @@ class Scorecard:
             "perfect": json.dumps({name: self.metrics[name].perfect for name in names}),
             "exponent": json.dumps({name: self.metrics[name].exponent for name in names}),
         }
-        absent = [name for name in self.metrics if name not in names]
+        if self._members:
+            attributes["members"] = self._members
+            attributes["single_forecast"] = "the ensemble mean, in metrics of single forecasts"
+        absent = [self._why_not(name) for name in self.metrics if name not in self.scored]
         if absent:
-            attributes["metrics_left_out"] = f"{', '.join(absent)}: no climatology at hand"
+            attributes["metrics_left_out"] = "; ".join(absent)
         if self.regions.skipped:
             attributes["regions_left_out"] = "; ".join(f"{name}: {why}" for name, why in self.regions.skipped.items())
         return attributes
+
+    def _why_not(self, name: str) -> str:
+        metric = self.metrics[name]
+        if metric.members > max(self._members, 1):
+            return f"{name}: the forecast has {max(self._members, 1)} of the {metric.members} members needed"
+        return f"{name}: no climatology with {', '.join(metric.needs)} at hand"
 
 
 class ErrorMaps:
@@ -306,6 +365,7 @@ class ErrorMaps:
         row = self.leads.index(lead)
         fields = {"prediction": prediction, "target": target}
         forecast, truth = (_channels(f, self.variables, self.grid, role).cpu() for role, f in fields.items())
+        forecast = forecast.mean(dim=0) if forecast.ndim > truth.ndim else forecast
         difference = forecast.double() - truth.double()
         self._error[row] += difference.sum(dim=0).reshape(self._error.shape[1:]).numpy()
         self._square[row] += difference.square().sum(dim=0).reshape(self._error.shape[1:]).numpy()
@@ -321,7 +381,7 @@ class ErrorMaps:
 
 
 def _channels(fields: State | Tensor, variables: VariableSet, grid: LatLonGrid, role: str) -> Tensor:
-    """The channels of `variables` as (batch, channel, point); a Tensor has just these."""
+    """The channels of `variables` as ([member,] batch, channel, point); a Tensor has just these."""
     wanted = variables.channels
     if isinstance(fields, State):
         values = fields.values
@@ -337,17 +397,36 @@ def _channels(fields: State | Tensor, variables: VariableSet, grid: LatLonGrid, 
     expected = (len(wanted), *grid.shape)
     if values.ndim == len(expected):
         values = values.unsqueeze(0)
-    if tuple(values.shape[1:]) != expected:
+    ensemble = role == "prediction" and values.ndim == len(expected) + 2
+    if tuple(values.shape[-len(expected) :]) != expected or (values.ndim > len(expected) + 1 and not ensemble):
         raise ValueError(
             f"Expected a {role} of shape (batch, {', '.join(map(str, expected))}); got {tuple(values.shape)}."
         )
-    return values.detach().flatten(2)
+    return values.detach().flatten(-2)
 
 
-def _dry_run(metric: Metric) -> dict[str, Tensor]:
-    """The statistics of a metric on one number, for their names."""
-    one = torch.zeros(1, dtype=torch.float64)
-    return metric.statistics(one, one, one)
+def _vectors(variables: VariableSet, vectors: Mapping[str, Sequence[str]]) -> tuple[VariableSet, np.ndarray]:
+    """The vectors of which all components are there, and each one's channels, (channel of a vector, component)."""
+    found, rows = [], []
+    for name, components in vectors.items():
+        if not all(component in variables for component in components):
+            continue
+        parts = [variables.variable(component) for component in components]
+        shared = tuple(level for level in parts[0].levels if all(level in part.levels for part in parts))
+        if len({bool(part.levels) for part in parts}) > 1 or (parts[0].levels and not shared):
+            continue
+        found.append(Variable(name, parts[0].units, shared))
+        for level in shared or (None,):
+            at = [variables.slice(p.name).start + (p.levels.index(level) if level is not None else 0) for p in parts]
+            rows.append(at)
+    return VariableSet(tuple(found)), np.array(rows, dtype=np.int64)
+
+
+def _dry_run(metric: Metric) -> Mapping[str, Any]:
+    """The statistics of a metric on one point, for their names."""
+    one = torch.zeros(1, 1, dtype=torch.float64)
+    prediction = one.expand(metric.members, 1, 1) if metric.members else one
+    return metric.statistics(prediction, one, dict.fromkeys(metric.needs, one))
 
 
 def _land_fraction(world: World) -> np.ndarray | None:

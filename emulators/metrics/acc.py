@@ -7,17 +7,20 @@ The climatology c is that of the valid time.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
+from emulators.metric import Metric
 from emulators.scores import anomaly_correlation, anomaly_products
 
 
-class ACC:
+class ACC(Metric):
     """by_init: ratio of each initial time's area means, then the mean over initial times."""
 
-    needs_climatology = True
+    needs = ("mean",)
+    vector = True
     perfect = 1.0
-    exponent = 0
 
     def __init__(self, *, by_init: bool = False) -> None:
         self.by_init = by_init
@@ -27,14 +30,12 @@ class ACC:
             else "correlation of anomalies pooled over inits and area (WeatherBench-X)"
         )
 
-    def statistics(self, prediction: Tensor, target: Tensor, climatology: Tensor | None = None) -> dict[str, Tensor]:
-        """Pointwise terms, each of the shape of `prediction`."""
-        if climatology is None:
-            raise ValueError("The anomaly correlation needs a climatology; got none. Give one, or leave `acc` out.")
+    def statistics(self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Pointwise terms, each of the shape of `target`."""
         names = ("anomaly_product", "forecast_anomaly_square", "true_anomaly_square")
-        return dict(zip(names, anomaly_products(prediction, target, climatology), strict=True))
+        return dict(zip(names, anomaly_products(prediction, target, climatology["mean"]), strict=True))
 
-    def value(self, means: dict[str, Tensor]) -> Tensor:
+    def value(self, means: Mapping[str, Tensor]) -> Tensor:
         """The score from the means of the terms."""
         return anomaly_correlation(
             means["anomaly_product"], means["forecast_anomaly_square"], means["true_anomaly_square"]

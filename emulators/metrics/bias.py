@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
+from emulators.metric import Metric
 from emulators.scores import error
 
 
-class Bias:
+class Bias(Metric):
     """Mean error, positive where the forecast is too high, in the variable's units."""
 
-    needs_climatology = False
-    by_init = False
-    perfect = 0.0
     exponent = 1
     definition = "mean over inits and area of forecast - truth"
 
-    def statistics(self, prediction: Tensor, target: Tensor, climatology: Tensor | None = None) -> dict[str, Tensor]:
-        """Pointwise terms, each of the shape of `prediction`."""
+    def statistics(self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Pointwise terms, each of the shape of `target`."""
         return {"error": error(prediction, target)}
 
-    def value(self, means: dict[str, Tensor]) -> Tensor:
+    def value(self, means: Mapping[str, Tensor]) -> Tensor:
         """The score from the means of the terms."""
         return means["error"]

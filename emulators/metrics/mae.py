@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
+from emulators.metric import Metric
 from emulators.scores import absolute_error
 
 
-class MAE:
+class MAE(Metric):
     """Mean absolute error, in the variable's units."""
 
-    needs_climatology = False
-    by_init = False
-    perfect = 0.0
     exponent = 1
     definition = "mean over inits and area of |forecast - truth|"
 
-    def statistics(self, prediction: Tensor, target: Tensor, climatology: Tensor | None = None) -> dict[str, Tensor]:
-        """Pointwise terms, each of the shape of `prediction`."""
+    def statistics(self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Pointwise terms, each of the shape of `target`."""
         return {"absolute_error": absolute_error(prediction, target)}
 
-    def value(self, means: dict[str, Tensor]) -> Tensor:
+    def value(self, means: Mapping[str, Tensor]) -> Tensor:
         """The score from the means of the terms."""
         return means["absolute_error"]

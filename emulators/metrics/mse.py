@@ -1,25 +1,29 @@
-"""Mean squared error: <(f - o)^2>, mean over area and initial times (Rasp et al. 2024, arXiv 2308.15560)."""
+"""Mean squared error: <(f - o)^2>, mean over area and initial times (Rasp et al. 2024, arXiv 2308.15560).
+
+Of a vector the squares of its components add up: the wind-vector error of WeatherBench 2.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
+from emulators.metric import Metric
 from emulators.scores import squared_error
 
 
-class MSE:
+class MSE(Metric):
     """Mean squared error, in the square of the variable's units."""
 
-    needs_climatology = False
-    by_init = False
-    perfect = 0.0
+    vector = True
     exponent = 2
     definition = "mean over inits and area of (forecast - truth)^2"
 
-    def statistics(self, prediction: Tensor, target: Tensor, climatology: Tensor | None = None) -> dict[str, Tensor]:
-        """Pointwise terms, each of the shape of `prediction`."""
+    def statistics(self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Pointwise terms, each of the shape of `target`."""
         return {"squared_error": squared_error(prediction, target)}
 
-    def value(self, means: dict[str, Tensor]) -> Tensor:
+    def value(self, means: Mapping[str, Tensor]) -> Tensor:
         """The score from the means of the terms."""
         return means["squared_error"]

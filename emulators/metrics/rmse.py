@@ -6,16 +6,18 @@ With `by_init` the root is taken for each initial time and then averaged, which 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
+from emulators.metric import Metric
 from emulators.scores import squared_error
 
 
-class RMSE:
+class RMSE(Metric):
     """by_init: root of each initial time's area mean, then the mean over initial times."""
 
-    needs_climatology = False
-    perfect = 0.0
+    vector = True
     exponent = 1
 
     def __init__(self, *, by_init: bool = False) -> None:
@@ -26,10 +28,10 @@ class RMSE:
             else "sqrt(mean over inits and area of (forecast - truth)^2)"
         )
 
-    def statistics(self, prediction: Tensor, target: Tensor, climatology: Tensor | None = None) -> dict[str, Tensor]:
-        """Pointwise terms, each of the shape of `prediction`."""
+    def statistics(self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Pointwise terms, each of the shape of `target`."""
         return {"squared_error": squared_error(prediction, target)}
 
-    def value(self, means: dict[str, Tensor]) -> Tensor:
+    def value(self, means: Mapping[str, Tensor]) -> Tensor:
         """The score from the means of the terms."""
         return means["squared_error"].sqrt()

@@ -21,6 +21,7 @@ HOUSE = {"emulators", "data_pipelines", "emul"}
 WORDS = {"constants", "grid", "variables", "state", "world"}
 SMALL = {"sphere", "physics", "layers", "scores", "weights", "normalise", "regions", "climatology", "rollout"}
 SMALL |= {"spectral_errors"}
+SMALL |= {"metric", "area_means", "ensemble_scores", "event_scores"}
 PARTS = {"models", "constraints", "losses", "metrics", "objectives"}
 TRAINING = ("emulators/training", "data_pipelines/loader.py", "cli/train.py", "cli/callbacks.py")
 PLACES: dict[str, tuple[str, ...]] = {  # where a library may be imported

@@ -8,6 +8,7 @@ import torch
 
 from emul.build import compose, parts
 from emulators.grid import equiangular_grid
+from emulators.metric import Metric, Products
 from emulators.state import State
 from emulators.variables import Variable, VariableSet
 from emulators.verification import Scorecard
@@ -15,9 +16,10 @@ from emulators.world import World
 
 CONF = Path(__file__).parents[2] / "conf" / "metric"
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
-VARIABLES = VariableSet((Variable("temperature", "K", (500.0, 850.0)),))
+VARIABLES = VariableSet((Variable("total_precipitation_6hr", "m", (500.0, 850.0)),))
 WORLD = World(equiangular_grid(8), VARIABLES, np.timedelta64(6, "h"))
 TIME = np.datetime64("2001-01-01") + np.arange(6) * np.timedelta64(1, "D")
+SHAPE = (6, 2, *WORLD.grid.shape)
 
 
 @pytest.fixture(scope="module")
@@ -27,15 +29,36 @@ def metrics():
 
 @pytest.fixture(scope="module")
 def fields():
+    """An ensemble, its truth, and the climatological fields that any metric may ask for; amounts as of rain in m."""
     generator = torch.Generator().manual_seed(1)
-    return [torch.randn(6, 2, *WORLD.grid.shape, generator=generator) + 280.0 for _ in range(3)]
+    members, target = (3e-4 * torch.randn(*n, generator=generator).abs() for n in ((4, *SHAPE), SHAPE))
+    normals = {"mean": torch.full(SHAPE, 2.4e-4), "std": torch.full(SHAPE, 1.8e-4)}
+    normals |= {f"quantile_{q:g}": torch.full(SHAPE, a) for q, a in ((0.1, 4e-5), (0.25, 1e-4), (0.75, 2e-4))}
+    normals |= {"quantile_0.9": torch.full(SHAPE, 2.5e-4)}
+    normals |= {"seeps_threshold": torch.full(SHAPE, 4e-4), "seeps_dry_share": torch.full(SHAPE, 0.4)}
+    return members, target, normals
 
 
-def scorecard(metric, fields, rows):
-    card = Scorecard(WORLD, VARIABLES, {"m": metric}, ["global", "europe"], 1)
-    prediction, target, normal = (State(f[rows], VARIABLES, TIME[rows]) for f in fields)
-    card.add(prediction, target, 0, normal)
+def prediction_of(metric, members):
+    """What the metric reads of the ensemble: all members, or one forecast."""
+    return members if metric.members else members[0]
+
+
+def scorecard(metric, prediction, target, normals, rows=slice(None), **options):
+    card = Scorecard(WORLD, VARIABLES, {"m": metric}, ["global", "europe"], 1, **options)
+    given = {name: field[rows] for name, field in normals.items()}
+    card.add(
+        State(prediction[..., rows, :, :, :], VARIABLES, TIME[rows]),
+        State(target[rows], VARIABLES, TIME[rows]),
+        0,
+        given,
+    )
     return card
+
+
+def score(metric, fields, rows=slice(None), **options):
+    members, target, normals = fields
+    return scorecard(metric, prediction_of(metric, members), target, normals, rows, **options)
 
 
 def test_the_key_of_a_file_is_its_name(metrics):
@@ -44,62 +67,104 @@ def test_the_key_of_a_file_is_its_name(metrics):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_split_then_merge_is_the_whole(name, metrics, fields):
-    whole = scorecard(metrics[name], fields, np.arange(6)).value("m")
-    assert np.isfinite(whole).all()
-    merged = scorecard(metrics[name], fields, np.array([0]))
+    whole = score(metrics[name], fields).value("m")
+    assert np.isfinite(whole).any()
+    merged = score(metrics[name], fields, np.array([0]))
     for rows in (np.array([1, 2, 3]), np.array([4, 5])):
-        merged.add_partial(scorecard(metrics[name], fields, rows).partial())
+        merged.add_partial(score(metrics[name], fields, rows).partial())
     np.testing.assert_allclose(merged.value("m"), whole, rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_order_does_not_matter(name, metrics, fields):
-    whole = scorecard(metrics[name], fields, np.arange(6)).value("m")
-    shuffled = scorecard(metrics[name], fields, np.array([3, 1, 5, 0, 2, 4])).value("m")
+    whole = score(metrics[name], fields).value("m")
+    shuffled = score(metrics[name], fields, np.array([3, 1, 5, 0, 2, 4])).value("m")
     np.testing.assert_allclose(shuffled, whole, rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_perfect_at_the_truth_and_worse_elsewhere(name, metrics, fields):
-    _, target, normal = fields
-    perfect = metrics[name].perfect
-    best = scorecard(metrics[name], (target, target, normal), np.arange(6)).value("m")
-    np.testing.assert_allclose(best, perfect, atol=1e-12)
-    assert (np.abs(scorecard(metrics[name], fields, np.arange(6)).value("m") - perfect) > 1e-4).all()
+    metric, (members, target, normals) = metrics[name], fields
+    truth = target.expand(4, *SHAPE) if metric.members else target
+    best = scorecard(metric, truth, target, normals).value("m")
+    if np.isnan(metric.perfect):  # some scores have no best value, and an ensemble of copies no spread
+        assert best.shape == score(metric, fields).value("m").shape
+    elif name == "spread_skill":
+        assert np.isnan(best).all()  # 0 / 0
+    else:
+        np.testing.assert_allclose(
+            best, metric.perfect, atol=2e-7 if name == "sedi" else 1e-12
+        )  # its rates are clipped
+        away = np.abs(score(metric, fields).value("m") - metric.perfect)
+        assert (away > 1e-9 * float(members.abs().max()) ** metric.exponent).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_statistics_are_pointwise_and_leave_their_input_alone(name, metrics, fields):
-    copies = [f.clone() for f in fields]
-    found = metrics[name].statistics(*fields)
-    assert all(values.shape == fields[0].shape for values in found.values())
-    one = metrics[name].statistics(*(f[2, 1, 3, 4] for f in fields))
+    metric, (members, target, normals) = metrics[name], fields
+    prediction = prediction_of(metric, members)
+    copies = [f.clone() for f in (prediction, target, *normals.values())]
+    found = metric.statistics(prediction, target, normals)
+    point = (..., 2, 1, 3, 4)
+    one = metric.statistics(prediction[point], target[point], {key: field[point] for key, field in normals.items()})
     for statistic, values in found.items():
-        torch.testing.assert_close(values[2, 1, 3, 4], one[statistic])
-    assert all(torch.equal(a, b) for a, b in zip(copies, fields, strict=True))
+        other = one[statistic]
+        if isinstance(values, Products):
+            values, other = values.fields, other.fields
+        assert values.shape[-4:] == target.shape
+        torch.testing.assert_close(values[point], other)
+    assert all(torch.equal(a, b) for a, b in zip(copies, (prediction, target, *normals.values()), strict=True))
+
+
+@pytest.mark.parametrize("missing", ["truth", "forecast"])
+@pytest.mark.parametrize("name", NAMES)
+def test_missing_values_are_never_passed_over(name, missing, metrics, fields):
+    """A NaN must never pass for a number: it is left out as asked for, or the score is NaN."""
+    metric, (members, target, normals) = metrics[name], fields
+    prediction, target = prediction_of(metric, members).clone(), target.clone()
+    (target if missing == "truth" else prediction)[..., 2, 1, 3, 4] = torch.nan
+    found = metric.statistics(prediction, target, normals).values()
+    assert any((v.fields if isinstance(v, Products) else v)[..., 2, 1, 3, 4].isnan().any() for v in found)
+    value = scorecard(metric, prediction, target, normals).value("m")[..., 0, 0, :]  # (..., channel), the globe
+    clean = score(metric, fields).value("m")[..., 0, 0, :]
+    np.testing.assert_allclose(value[..., 0], clean[..., 0], rtol=1e-12)
+    whole = np.isfinite(clean[..., 1])
+    assert (np.isfinite(value[..., 1])[whole] == (missing == "truth")).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_metric_tells_of_itself(name, metrics):
     metric = metrics[name]
-    assert isinstance(metric.needs_climatology, bool)
-    assert isinstance(metric.by_init, bool)
+    assert Metric in type(metric).__mro__
+    assert metric.members in (0, 1, 2)
     assert isinstance(metric.exponent, int)
     assert len(metric.definition) > 10
 
 
 def test_statistics_of_one_name_are_one_formula(metrics, fields):
+    members, target, normals = fields
     seen = {}
     for metric in metrics.values():
-        for statistic, values in metric.statistics(*fields).items():
-            torch.testing.assert_close(seen.setdefault(statistic, values), values, rtol=0, atol=0)
+        for statistic, values in metric.statistics(prediction_of(metric, members), target, normals).items():
+            values = values.fields if isinstance(values, Products) else values
+            torch.testing.assert_close(seen.setdefault(statistic, values), values, rtol=0, atol=0, equal_nan=True)
 
 
-def test_metrics_are_found_by_the_climatology_they_need(metrics, fields):
-    for name, metric in metrics.items():
-        if metric.needs_climatology:
-            with pytest.raises(ValueError, match="climatology"):
-                metric.statistics(*fields[:2], None)
-        else:
-            metric.statistics(*fields[:2], None)
-        assert name in NAMES
+@pytest.mark.parametrize("name", NAMES)
+def test_a_metric_reads_the_fields_it_names(name, metrics, fields):
+    metric, (members, target, normals) = metrics[name], fields
+    metric.statistics(prediction_of(metric, members), target, {need: normals[need] for need in metric.needs})
+    for need in metric.needs:
+        with pytest.raises(KeyError, match=need):
+            metric.statistics(prediction_of(metric, members), target, {k: f for k, f in normals.items() if k != need})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_forecast_has_no_ensemble_scores(name, metrics, fields):
+    """Of a single forecast the metrics of ensembles of two or more are left out, and it is said why."""
+    members, target, normals = fields
+    card = Scorecard(WORLD, VARIABLES, {"rmse": metrics["rmse"], "m": metrics[name]}, ["global"], 1)
+    states = (State(f, VARIABLES, TIME) for f in (members[0], target))
+    card.add(*states, 0, normals)
+    assert ("m" in card.scored) == (metrics[name].members < 2)
+    assert ("m: the forecast has 1" in card.scores().attrs.get("metrics_left_out", "")) == (metrics[name].members == 2)

@@ -1,0 +1,116 @@
+"""Ensemble scores: the formulas, at single points or on means, of M forecasts x_m of one truth y.
+
+    CRPS         E|X - y| - c/2 E|X - X'|,   E|X - X'| = 2 / (M (M-1)) sum_k (2k - M - 1) x_(k),   x_(k) in order
+                 fair: c = 1;  biased (the ensemble as it is): c = 1 - 1/M;  almost fair: c = 1 - (1 - alpha)/M
+    spread       V = sum_m (x_m - mean x)^2 / (M - 1)
+    debiased     (mean x - y)^2 - V / M
+    spread/skill sqrt(<V> / <(mean x - y)^2 - V/M>), 1 where the truth could be one of the members
+    energy       E|X - y| - c/2 E|X - X'|  with the norm |x|^2 = <x^2> over area: CRPS of whole fields
+    Gaussian     CRPS of N(mu, s^2) with z = (y - mu)/s:  s [z (2 Phi(z) - 1) + 2 phi(z) - 1/sqrt(pi)]
+
+The member is the first axis. Sorting makes the CRPS O(M log M) in time and O(M) in memory, and all formulas have
+gradients, so that losses can be made of them. Gneiting & Raftery 2007, doi 10.1198/016214506000001437; fair scores:
+Ferro 2014, doi 10.1002/qj.2270; almost fair: Lang et al. 2024, arXiv 2412.15832.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Kind = Literal["fair", "biased", "almost_fair"]
+
+
+def members_needed(members: Tensor, least: int) -> int:
+    """How many members there are, if there are enough; else ValueError."""
+    if members.shape[0] < least:
+        raise ValueError(f"This score needs at least {least} members; got {members.shape[0]}.")
+    return members.shape[0]
+
+
+def spread_weight(kind: Kind, members: int, alpha: float = 0.95) -> float:
+    """c, the weight of the spread in a score of `members` members; alpha: how fair an almost fair score is."""
+    weights = {"fair": 1.0, "biased": 1.0 - 1.0 / members, "almost_fair": 1.0 - (1.0 - alpha) / members}
+    if kind not in weights:
+        raise ValueError(f"A score is {', '.join(weights)}; got '{kind}'.")
+    return weights[kind]
+
+
+def crps(members: Tensor, target: Tensor, kind: Kind = "fair", alpha: float = 0.95) -> Tensor:
+    """Continuous ranked probability score, (member, ...) and (...) -> (...), in the units of the field."""
+    error = members - target
+    if members.shape[0] == 1 and kind == "biased":
+        return error[0].abs()
+    weight = spread_weight(kind, members.shape[0], alpha)
+    return error.abs().mean(dim=0) - 0.5 * weight * mean_difference(error)
+
+
+def mean_difference(members: Tensor) -> Tensor:
+    """E|X - X'|: mean of |x_m - x_n| over all pairs of two members, (member, ...) -> (...)."""
+    count = members_needed(members, 2)
+    rank = torch.arange(1 - count, count, 2, dtype=members.dtype, device=members.device)
+    ordered = _ascending((members - members[:1]).movedim(0, -1))  # differences lose no digits to a large mean
+    return ordered @ (rank * (2.0 / (count * (count - 1.0))))
+
+
+def _ascending(values: Tensor) -> Tensor:
+    """Sorted along the last axis; where no gradient is asked for on the CPU numpy does it, many times faster."""
+    if values.requires_grad or values.device.type != "cpu":
+        return values.sort(dim=-1).values
+    return torch.from_numpy(np.sort(values.numpy(), axis=-1))
+
+
+def variance(members: Tensor) -> Tensor:
+    """V, the unbiased variance of the members, (member, ...) -> (...)."""
+    members_needed(members, 2)
+    return members.var(dim=0, correction=1)
+
+
+def debiased_squared_error(members: Tensor, target: Tensor) -> Tensor:
+    """Squared error of the ensemble mean less what its finite size adds, (member, ...), (...) -> (...)."""
+    return (members.mean(dim=0) - target).square() - variance(members) / members.shape[0]
+
+
+def spread_skill(variance: Tensor, debiased_square: Tensor) -> Tensor:
+    """Ratio of spread to skill from the means of both; NaN where the debiased square is negative."""
+    return (variance / debiased_square).sqrt()
+
+
+def rank_shares(members: Tensor, target: Tensor) -> Tensor:
+    """1 at the rank of the truth (how many members lie below it), (member, ...), (...) -> (member + 1, ...).
+
+    Where members equal the truth, the ranks it might have share the 1 evenly: the mean over all ways to break the tie.
+    """
+    below, ties = (members < target).sum(dim=0), (members == target).sum(dim=0)
+    rank = torch.arange(members.shape[0] + 1, device=target.device).view(-1, *(1,) * target.ndim)
+    broken = 0.0 * (target + members.sum(dim=0))  # NaN where anything is
+    return ((rank >= below) & (rank <= below + ties)) / (ties + 1.0).to(target.dtype) + broken
+
+
+def energy_score(members: Tensor, target: Tensor, weights: Tensor, kind: Kind = "fair", alpha: float = 0.95) -> Tensor:
+    """Energy score of whole fields, (member, ..., point), (..., point) -> (...); the norm is sqrt(sum weights x^2).
+
+    weights: (point,); of sum 1 for means over area, all 1 for the plain norm.
+    """
+    error = members - target
+    return energy_from_products(torch.einsum("m...p,n...p,p->mn...", error, error, weights), kind, alpha)
+
+
+def energy_from_products(products: Tensor, kind: Kind = "fair", alpha: float = 0.95) -> Tensor:
+    """Energy score from <(x_m - y)(x_n - y)> of all pairs of members, (member, member, ...) -> (...)."""
+    count = members_needed(products, 2)
+    square = torch.diagonal(products, dim1=0, dim2=1).movedim(-1, 0)
+    first, second = np.triu_indices(count, 1)
+    apart = (square[first] + square[second] - 2.0 * products[first, second]).clamp(min=0.0)
+    return square.sqrt().mean(dim=0) - 0.5 * spread_weight(kind, count, alpha) * apart.sqrt().mean(dim=0)
+
+
+def gaussian_crps(mean: Tensor, std: Tensor, target: Tensor) -> Tensor:
+    """CRPS of a normal distribution, shapes that broadcast; std must be positive."""
+    z = (target - mean) / std
+    density = torch.exp(-0.5 * z.square()) / math.sqrt(2.0 * math.pi)
+    return std * (z * torch.erf(z / math.sqrt(2.0)) + 2.0 * density - 1.0 / math.sqrt(math.pi))

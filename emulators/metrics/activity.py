@@ -1,0 +1,39 @@
+"""Activity: sqrt(<(f - c)^2>), how strong the anomalies of a forecast are (`PredictionActivity` of WeatherBench-X).
+
+Relative to the truth's, sqrt(<(f - c)^2> / <(o - c)^2>), it tells blurred forecasts, below 1, from lively ones, above.
+The climatology c is that of the valid time. Rasp et al. 2024, arXiv 2308.15560.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from emulators.metric import Metric
+from emulators.scores import anomaly_products
+
+
+class Activity(Metric):
+    """relative: divided by the activity of the truth."""
+
+    needs = ("mean",)
+    vector = True
+
+    def __init__(self, *, relative: bool = False) -> None:
+        self.relative = relative
+        self.perfect, self.exponent = (1.0, 0) if relative else (math.nan, 1)
+        self.definition = "sqrt(mean over inits and area of (forecast - climatology)^2)"
+        if relative:
+            self.definition += ", over that of the truth"
+
+    def statistics(self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Pointwise terms, each of the shape of `target`."""
+        _, forecast, truth = anomaly_products(prediction, target, climatology["mean"])
+        return {"forecast_anomaly_square": forecast, "true_anomaly_square": truth}
+
+    def value(self, means: Mapping[str, Tensor]) -> Tensor:
+        """The score from the means of the terms."""
+        square = means["forecast_anomaly_square"]
+        return (square / means["true_anomaly_square"] if self.relative else square).sqrt()

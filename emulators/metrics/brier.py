@@ -1,0 +1,41 @@
+"""Brier score: <(p - o)^2> of the event "the field exceeds a threshold", p the share of members that do.
+
+o is 1 where it came about, else 0. Debiased by p (1 - p) / (M - 1), it does not punish an ensemble for its finite size
+(Ferro 2014, doi 10.1002/qj.2270). The threshold is a climatological quantile of the valid time, or an amount.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from emulators.event_scores import Threshold, brier, debiased_brier, event
+from emulators.metric import Metric
+
+
+class Brier(Metric):
+    """quantile, threshold, gaussian: as in `EventScore`. debiased: as of an ensemble of any size."""
+
+    def __init__(
+        self,
+        *,
+        quantile: float | None = None,
+        threshold: float | None = None,
+        gaussian: bool = False,
+        debiased: bool = False,
+    ) -> None:
+        self.threshold, self.debiased = Threshold(quantile, threshold, gaussian), debiased
+        self.members, self.needs = 2 if debiased else 1, self.threshold.needs
+        self.name = f"{'debiased ' if debiased else ''}brier {self.threshold}"
+        self.definition = f"{'debiased ' if debiased else ''}Brier score of {self.threshold}"
+
+    def statistics(self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Pointwise terms, each of the shape of `target`."""
+        limit = self.threshold.field(climatology)
+        score = debiased_brier if self.debiased else brier
+        return {self.name: score(event(prediction, limit), event(target, limit))}
+
+    def value(self, means: Mapping[str, Tensor]) -> Tensor:
+        """The score from the means of the terms."""
+        return means[self.name]

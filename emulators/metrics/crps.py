@@ -1,0 +1,46 @@
+"""Continuous ranked probability score of an ensemble: <E|X - y| - c/2 E|X - X'|>, the mean absolute error of a forecast
+that is a distribution.
+
+fair: as of an ensemble of any size, what WeatherBench 2 and WeatherBench-X call the CRPS. biased: of the ensemble as it
+is, 1/M^2, what properscoring and xskillscore compute. almost_fair: alpha of the one and 1 - alpha of the other (Lang et
+al. 2024, arXiv 2412.15832). Formulas and references in `emulators.ensemble_scores`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from emulators.ensemble_scores import Kind, mean_difference, spread_weight
+from emulators.metric import Metric
+
+
+class CRPS(Metric):
+    """kind: fair, biased or almost_fair, the last with its alpha."""
+
+    members = 2
+    exponent = 1
+
+    def __init__(self, *, kind: Kind = "fair", alpha: float = 0.95) -> None:
+        spread_weight(kind, 2, alpha)  # refuses what is none of them
+        self.kind, self.alpha = kind, alpha
+        self.definition = f"E|X - y| - E|X - X'| / 2, {kind.replace('_', ' ')}" + (
+            f" with alpha {alpha:g}" if kind == "almost_fair" else ""
+        )
+
+    def statistics(self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Pointwise terms, each of the shape of `target`."""
+        error = prediction - target
+        spread = mean_difference(error)
+        return {
+            "absolute_member_error": error.abs().mean(dim=0),
+            "mean_difference": spread,
+            "weighted_difference": spread * spread_weight("biased", prediction.shape[0]),
+        }
+
+    def value(self, means: Mapping[str, Tensor]) -> Tensor:
+        """The score from the means of the terms."""
+        fair, biased = means["mean_difference"], means["weighted_difference"]
+        share = {"fair": 1.0, "biased": 0.0, "almost_fair": self.alpha}[self.kind]
+        return means["absolute_member_error"] - 0.5 * (share * fair + (1.0 - share) * biased)

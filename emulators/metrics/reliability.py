@@ -1,0 +1,51 @@
+"""Reliability: how often the event came about where the ensemble gave it the probability k/M, k = 0..M.
+
+On the diagonal where probabilities mean what they say. `sharpness` is the share of the forecasts at each probability,
+which a reliability diagram shows beside it. The event is that the field exceeds a climatological quantile of the valid
+time, or an amount. Murphy & Winkler 1977, doi 10.2307/2346866.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from emulators.event_scores import Threshold, event
+from emulators.metric import Metric
+
+
+class Reliability(Metric):
+    """quantile, threshold, gaussian: as in `EventScore`. sharpness: the share of each probability instead."""
+
+    members = 1
+    dims = ("probability",)
+    perfect = math.nan
+
+    def __init__(
+        self,
+        *,
+        quantile: float | None = None,
+        threshold: float | None = None,
+        gaussian: bool = False,
+        sharpness: bool = False,
+    ) -> None:
+        self.threshold, self.sharpness = Threshold(quantile, threshold, gaussian), sharpness
+        self.needs = self.threshold.needs
+        what = "share of forecasts" if sharpness else "observed frequency"
+        self.definition = f"{what} by forecast probability of {self.threshold}"
+
+    def statistics(self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """1 at the probability forecast, and the truth there, (member + 1, ...) each."""
+        limit = self.threshold.field(climatology)
+        forecast, truth = event(prediction, limit).sum(dim=0), event(target, limit)
+        rank = torch.arange(prediction.shape[0] + 1, dtype=truth.dtype, device=truth.device)
+        share = (forecast == rank.view(-1, *(1,) * truth.ndim)).to(truth.dtype) + 0.0 * (forecast + truth)
+        return {f"share {self.threshold}": share, f"observed {self.threshold}": share * truth}
+
+    def value(self, means: Mapping[str, Tensor]) -> Tensor:
+        """The score from the means of the terms."""
+        share = means[f"share {self.threshold}"]
+        return share if self.sharpness else means[f"observed {self.threshold}"] / share
