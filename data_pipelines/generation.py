@@ -12,8 +12,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,77 @@ from emulators.grid import LatLonGrid
 
 COLUMN = ("time", "level", "latitude", "longitude")
 SURFACE = ("time", "latitude", "longitude")
+CHUNK, CHUNK_BYTES = 20, 2**20  # at most so many samples, or as many as are no larger together
 TIME_ENCODING = {"units": "hours since 1970-01-01", "dtype": "int64"}
 
 Progress = Callable[[str, float], None]
 # dimensions, units, CF standard name or "", long name
 Description = tuple[tuple[str, ...], str, str, str]
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """Trajectories of equal length that follow each other on one time axis, with a gap before the next begins.
+
+    number: how many; samples: of each; interval: between samples; gap: from the end of one to the start of the next.
+    """
+
+    number: int
+    samples: int
+    interval: np.timedelta64
+    start: np.datetime64
+    gap: np.timedelta64
+
+    @property
+    def times(self) -> np.ndarray:
+        """Valid times of all samples, datetime64[s]."""
+        step = self.interval.astype("timedelta64[s]")
+        one = self.start.astype("datetime64[s]") + np.arange(self.samples) * step
+        every = self.samples * step + self.gap.astype("timedelta64[s]")
+        return (one + np.arange(self.number)[:, None] * every).ravel()
+
+    def plain(self) -> dict[str, str]:
+        """What distinguishes these trajectories from others, for the name of a store."""
+        return {name: str(value) for name, value in asdict(self).items()}
+
+    def write(
+        self,
+        folder: Path,
+        template: xr.Dataset,
+        samples: Iterable[Mapping[str, np.ndarray]],
+        static: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """A whole store: `samples` of all trajectories together, first dimension trajectory, a chunk held at a time.
+
+        static: fields without time. ValueError where a sample is not finite.
+        """
+        sample = max(array[:1].nbytes for array in template.data_vars.values() if "time" in array.dims)
+        most = max(CHUNK, CHUNK_BYTES // sample)
+        chunk = max(size for size in range(1, most + 1) if self.samples % size == 0)
+        lay_out(folder, template, chunk)
+        stored = arrays(folder, [str(name) for name in template.data_vars])
+        for name, field in (static or {}).items():
+            stored.pop(name)[...] = field
+        held: list[Mapping[str, np.ndarray]] = []
+        for end, sample in enumerate(samples, start=1):
+            held.append(sample)
+            if len(held) < chunk:
+                continue
+            for name, array in stored.items():
+                fields = np.stack([one[name] for one in held], axis=1)
+                if not np.isfinite(fields).all():
+                    raise ValueError(f"'{name}' grew without bound; choose a shorter timestep.")
+                for trajectory, part in enumerate(fields):
+                    last = trajectory * self.samples + end
+                    array[last - chunk : last] = part
+            held.clear()
+
+
+def refuse_less(what: str, least: Mapping[str, tuple[float, float]]) -> None:
+    """ValueError where a setting, given as {name: (value, least)}, is too small."""
+    for name, (value, least_value) in least.items():
+        if value < least_value:
+            raise ValueError(f"{what}'s {name} must be at least {least_value:g}; got {value:g}.")
 
 
 def store_path(folder: str | None, name: str, settings: Mapping[str, Any]) -> Path:
@@ -37,22 +104,27 @@ def store_path(folder: str | None, name: str, settings: Mapping[str, Any]) -> Pa
     return _cache(folder) / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.zarr"
 
 
-def make_once(path: Path, make: Callable[[Path], None]) -> None:
-    """Have `make` fill a folder and move it to `path`, unless that is there; what a killed run left is cleared away."""
+def make_once(path: Path, make: Callable[[Path], None], *, resumable: bool = False) -> None:
+    """Have `make` fill a folder and move it to `path`, unless that is there; what a killed run left is cleared away.
+
+    resumable: `make` goes on with what it finds in the folder, which is kept unless what is wrong would be so again
+    (ValueError).
+    """
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with _lock(path.with_suffix(".lock")):
         if path.exists():  # another process made it while this one waited
             return
-        for left_behind in path.parent.glob(f"{path.stem}.partial-*"):
-            shutil.rmtree(left_behind, ignore_errors=True)
-        partial = path.with_suffix(f".partial-{os.getpid()}")
+        partial = path.with_suffix(".partial")
+        if not resumable:
+            shutil.rmtree(partial, ignore_errors=True)
         try:
             make(partial)
             os.replace(partial, path)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
+        except BaseException as error:
+            if not resumable or isinstance(error, ValueError):
+                shutil.rmtree(partial, ignore_errors=True)
             raise
 
 

@@ -16,12 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from data_pipelines.naming import nearest
 from emulators.constants import GRAVITY
 from emulators.grid import LatLonGrid
-from emulators.sphere.transform import SphericalHarmonics
 
 COAST = 4.0  # degrees over which land gives way to water
 # west, east (degrees at the equator), shift of both by degree of latitude, south, north
@@ -119,6 +117,10 @@ def _interpolated(field: np.ndarray, source: LatLonGrid, grid: LatLonGrid) -> np
 
 def _filtered(field: np.ndarray, grid: LatLonGrid, truncation: int) -> np.ndarray:
     """`field` (lat, lon) without what `truncation` cannot hold, its finest scales damped."""
+    import torch
+
+    from emulators.sphere.transform import SphericalHarmonics
+
     sphere = SphericalHarmonics(grid, truncation + 1, truncation + 1, torch.float64)
     degree = np.arange(truncation + 1)
     taper = np.exp(-2.0 * (degree * (degree + 1) / (truncation * (truncation + 1))) ** 2)

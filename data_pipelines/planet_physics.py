@@ -79,7 +79,9 @@ class PlanetPhysics:
         self.surface = Surface(
             grid, geography or water(grid), timestep, (half[-2], half[-1]), self.climate, self.switches, dtype, device
         )
+        self.levels = full
         self.sigma, self.thickness = self._constant(full), self._constant(np.diff(half))
+        self.exner = self._constant(full**KAPPA)
         self.mixing_heat, self.mixing_water = (
             self._constant(table.T) for table in self._mixing_tables(half, geopotential)
         )
@@ -122,14 +124,20 @@ class PlanetPhysics:
             land=surface.land_temperature(self._declination(time, climate.land_lag)),
         )
 
-    def equilibrium(self, time: np.datetime64, pressure: Tensor) -> Tensor:
-        """Radiative-equilibrium temperature in K at `pressure` (lon, lat, level)."""
+    def equilibrium(self, time: np.datetime64, surface_pressure: Tensor) -> Tensor:
+        """Radiative-equilibrium temperature in K, (lon, lat, level), where the ground is at `surface_pressure`.
+
+        (T0 - dT sin^2 - dtheta ln(p / p0) cos^2) (p / p0)^kappa, but no less than the coldest; p = sigma ps.
+        """
         climate = self.climate
-        centre = climate.equilibrium_swing * self._declination(time, climate.equilibrium_lag)
-        sine2 = self._constant(np.sin(self.latitude - centre) ** 2)[None, :, None]
-        ratio = torch.log(pressure / REFERENCE_PRESSURE)
-        warm = climate.warmest_equilibrium - climate.equilibrium_contrast * sine2
-        column = (warm - climate.stability * ratio * (1.0 - sine2)) * torch.exp(KAPPA * ratio)
+        sine2 = (
+            np.sin(self.latitude - climate.equilibrium_swing * self._declination(time, climate.equilibrium_lag)) ** 2
+        )
+        slope = climate.stability * (1.0 - sine2)[:, None]
+        warm = (climate.warmest_equilibrium - climate.equilibrium_contrast * sine2)[:, None]
+        ratio = surface_pressure / REFERENCE_PRESSURE
+        column = self._constant(warm - slope * np.log(self.levels)) - self._constant(slope) * torch.log(ratio)
+        column = column * ratio**KAPPA * self.exner
         return column.clamp(min=climate.coldest_equilibrium) + self.switches.warming
 
     def sunlight(self, time: np.datetime64) -> tuple[np.ndarray, np.ndarray]:
@@ -152,7 +160,6 @@ class PlanetPhysics:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Ground, Fluxes]:
         """New u, v, temperature, humidity and ground after one timestep that ends at `time`, and what it took."""
         mass = surface_pressure[..., 0] / GRAVITY
-        pressure = surface_pressure * self.sigma
         light, mean = self.sunlight(time)
         excess = self._constant((light - mean[:, None]).T)
         nothing = torch.zeros_like(mass)
@@ -161,7 +168,7 @@ class PlanetPhysics:
             temperature, humidity, ground, wet = self._water_and_surface(
                 time, ground, excess, u, v, temperature, humidity, surface_pressure
             )
-        relaxed = temperature + self.relaxation * (self.equilibrium(time, pressure) - temperature)
+        relaxed = temperature + self.relaxation * (self.equilibrium(time, surface_pressure) - temperature)
         if self.switches.diurnal:
             absorbed = self.timestep * self.climate.absorption * GRAVITY / HEAT_CAPACITY_DRY * excess
             relaxed = relaxed + absorbed[..., None] / surface_pressure

@@ -135,9 +135,9 @@ class Surface:
             over_land = saturation_humidity(ground.land.to(self.dtype), ps)
             given = given + self.climate.land_wetness * self.land.to(self.dtype) * over_land
         moistened = share * (given - self.wet * vapour) / (1.0 + share * self.wet)
-        mass = ps * (self.layer / GRAVITY)
-        taken = [share * mass, self.adiabat * (air + warmed), vapour + moistened, ps]
-        return self._stored(ground, drawn, light, *taken, warmed, moistened)
+        exchange = share * ps * (self.layer / GRAVITY)
+        below = (self.adiabat * (air + warmed), vapour + moistened)
+        return self._stored(ground, drawn, light, exchange, below, ps, warmed, moistened)
 
     def _stored(
         self,
@@ -145,13 +145,15 @@ class Surface:
         drawn: Ground,
         light: Tensor,
         exchange: Tensor,
-        air: Tensor,
-        vapour: Tensor,
+        below: tuple[Tensor, Tensor],
         ps: Tensor,
         warmed: Tensor,
         moistened: Tensor,
     ) -> tuple[Ground, SurfaceFluxes]:
-        """Heat kept by each tile, in float64: what the air took is missing, and what comes is kept."""
+        """Heat kept by each tile, in float64: what the air took is missing, and what comes is kept.
+
+        exchange: kg m-2 of air that meets the surface; below: its temperature at the surface, and its humidity.
+        """
         climate, step = self.climate, self.timestep
         paid = (ps * (self.layer / GRAVITY)) * (HEAT_CAPACITY_DRY * warmed + LATENT_HEAT_VAPORISATION * moistened)
         if self.all_water and self.switches.ocean == "prescribed":
@@ -159,6 +161,7 @@ class Surface:
 
         def taken(temperature: Tensor, wetness: float) -> Tensor:
             single = temperature.to(self.dtype)
+            air, vapour = below
             dry = HEAT_CAPACITY_DRY * (single - air)
             wet = LATENT_HEAT_VAPORISATION * wetness * (saturation_humidity(single, ps) - vapour)
             return (exchange * (dry + wet)).double()

@@ -111,7 +111,8 @@ class PrimitiveEquations:
         ends = np.cumsum([0, size, size if moist else 0, size, size, 1]).tolist()
         self.vorticity, self.water, self.divergence, self.temperature, self.pressure = map(slice, ends[:-1], ends[1:])
         self.waves = slice(self.divergence.start, ends[-1])  # what the implicit terms couple
-        self.coriolis = self.constant(2.0 * ROTATION_RATE * np.sin(np.deg2rad(grid.latitude)))[None, :, None]
+        turning = 2.0 * ROTATION_RATE * np.sin(np.deg2rad(grid.latitude))
+        self.coriolis = self.constant(np.broadcast_to(turning[None, :, None], (*grid.shape[::-1], size)))
         self.weights = torch.from_numpy(grid.weights.T / grid.weights.size)[..., None].to(self.device)
         self.unit = float(np.sqrt(4.0 * np.pi))  # coefficient (0, 0) of a field that is 1 everywhere
         self._vertical_tables()
@@ -132,25 +133,26 @@ class PrimitiveEquations:
         if surface_geopotential is None:
             surface_geopotential = np.zeros(self.sphere.grid.shape)
         coefficients = self.sphere.analysis(self.constant(surface_geopotential.T)[..., None])
-        self.surface_geopotential = self.sphere.synthesis(coefficients)
+        self.surface_geopotential = self.sphere.synthesis(coefficients).expand(-1, -1, self.size).contiguous()
         exponent = GAS_CONSTANT_DRY * LAPSE_RATE / GRAVITY
         slope = -LAPSE_RATE / GRAVITY * coefficients * self.constant(self.levels.full**exponent)
         self.restored = (1.0 - self.damping[..., self.temperature]) * slope
 
     def _vertical_tables(self) -> None:
-        levels = self.levels
-        self.thickness = self.constant(levels.thickness)
-        self.layers = torch.from_numpy(levels.thickness).to(self.device)  # thickness in float64
-        self.inner = self.constant(levels.half[1:-1])
+        """Matrices from level to level.
+
+        falling, rising: half of -sigma_dot / dsigma at the lower face of a layer and of sigma_dot / dsigma at its
+        upper face, 0 at the ground and the top; lag: the integral part of omega / p. All of the divergence of ps v.
+        """
+        levels, size = self.levels, self.size
+        self.layers = torch.from_numpy(levels.thickness).to(self.device)  # in float64
         self.geopotential = self.constant(levels.geopotential.T)
-        self.omega = self.constant(levels.omega.T)
-        downward = np.triu(np.ones((self.size, self.size))) * levels.thickness[:, None]
-        self.sums_and_omega = self.constant(np.concatenate([downward, levels.omega.T], axis=1))
-        above, below = np.eye(self.size, self.size - 1), np.eye(self.size, self.size - 1, -1)
-        self.rise = self.constant(below - above)  # full levels -> difference across inner half levels
-        self.halves = self.constant(0.5 * (above + below).T / levels.thickness)  # half levels -> mean at full levels
-        self.midpoint = self.constant(0.5 * (above + below))
-        self.spreading = self.constant((below - above).T / levels.thickness)
+        downward = np.triu(np.ones((size, size))) * levels.thickness[:, None]  # sums from the top to each lower face
+        self.fall = self.constant(-downward[:, -1])
+        sigma_dot = np.zeros((size, size + 1))
+        sigma_dot[:, 1:-1] = downward[:, -1:] * levels.half[1:-1] - downward[:, :-1]
+        falling, rising = -0.5 * sigma_dot[:, 1:] / levels.thickness, 0.5 * sigma_dot[:, :-1] / levels.thickness
+        self.motion = self.constant(np.stack([falling, rising, -levels.omega.T]))
 
     def _implicit_tables(self, wavenumber: np.ndarray) -> None:
         """Linear gravity-wave terms of divergence, temperature and pressure, and their implicit inverse, by degree."""
@@ -223,57 +225,64 @@ class PrimitiveEquations:
             temperature=scalars[..., self.temperature] + REFERENCE_TEMPERATURE,
             humidity=scalars[..., self.water] / surface_pressure,
             surface_pressure=surface_pressure,
-            vorticity=scalars[..., self.vorticity].contiguous(),
+            vorticity=scalars[..., self.vorticity],
             divergence=scalars[..., self.divergence].contiguous(),
             pressure_gradient=(u[..., -1:], v[..., -1:]),
         )
 
     def tendency(self, fields: Fields) -> Tensor:
-        """The explicit part of the right-hand side, as coefficients."""
+        """The right-hand side, as coefficients: all of it; `step` takes out what it does implicitly."""
         u, v, temperature, divergence = fields.u, fields.v, fields.temperature, fields.divergence
         ps, size = fields.surface_pressure, self.size
-        east, north = (slope / ps for slope in fields.pressure_gradient)
+        east, north = ((slope / ps).expand_as(u).contiguous() for slope in fields.pressure_gradient)  # of ln ps
         virtual = self.virtual_temperature(temperature, fields.humidity)
-        advection = u * east + v * north  # of ln ps
-        sums, lag = ((divergence + advection) @ self.sums_and_omega).split(size, dim=-1)
-        sigma_dot = self.inner * sums[..., -1:] - sums[..., :-1]  # at inner half levels
-        omega = advection - lag  # omega / p
-
-        rises = torch.stack([u, v, temperature]) @ self.rise
-        descent_u, descent_v, descent_t = (sigma_dot * rises) @ self.halves  # sigma_dot d/dsigma
-        absolute = fields.vorticity + self.coriolis
-        push = GAS_CONSTANT_DRY * (virtual - REFERENCE_TEMPERATURE * ps / REFERENCE_PRESSURE)
-        eastward = absolute * v - descent_u - push * east
-        northward = -absolute * u - descent_v - push * north
         excess = temperature - REFERENCE_TEMPERATURE
-        heating = (
-            excess * divergence
-            - descent_t
-            + KAPPA * (virtual * omega + REFERENCE_TEMPERATURE * (divergence @ self.omega))
-        )
-        buoyant = 0.5 * (u * u + v * v) + (virtual - temperature) @ self.geopotential + self.surface_geopotential
-        anomaly = ps - REFERENCE_PRESSURE
-        flow_u, flow_v = ((wind @ self.thickness)[..., None] * anomaly for wind in (u, v))
-        flux_u, flux_v, sources = [eastward, u * excess], [northward, v * excess], [buoyant, heating]
-        if self.moist:
-            water = fields.humidity * ps
-            flux_u, flux_v = [*flux_u, u * water], [*flux_v, v * water]
-            sources.append((sigma_dot * (water @ self.midpoint)) @ self.spreading)
+        advection = torch.addcmul(u * east, v, north)  # of ln ps
+        converging = (divergence + advection).view(1, -1, size)
+        falling, rising, lag = torch.matmul(converging, self.motion).view(3, *u.shape)
+        fall = (converging[0] @ self.fall).view_as(ps)
+        carried = [u, v, excess] + ([fields.humidity * ps] if self.moist else [])
+        lift_u, lift_v, lift_t, *lift_q = self._lifted(torch.stack(carried), falling, rising)
+
+        absolute = fields.vorticity + self.coriolis
+        push = GAS_CONSTANT_DRY * virtual
+        eastward = torch.addcmul(lift_u, absolute, v).addcmul_(push, east, value=-1.0)
+        northward = torch.addcmul(lift_v, absolute, u, value=-1.0).addcmul_(push, north, value=-1.0)
+        heating = torch.addcmul(lift_t, excess, divergence)
+        heating.addcmul_(virtual, advection + lag, value=KAPPA)  # advection + lag: omega / p
+        buoyant = self.surface_geopotential + (virtual - REFERENCE_TEMPERATURE) @ self.geopotential
+        buoyant.addcmul_(u, u, value=0.5).addcmul_(v, v, value=0.5)
         curl, spread = self.sphere.vorticity_divergence(
-            torch.cat([*flux_u, flow_u], dim=2), torch.cat([*flux_v, flow_v], dim=2)
+            torch.cat([eastward, *(u * field for field in carried[2:])], dim=2),
+            torch.cat([northward, *(v * field for field in carried[2:])], dim=2),
         )
-        scalars = self.sphere.analysis(torch.cat(sources, dim=2))
-        change = scalars - spread[..., :-1]  # of the first `size`, only the scalars' Laplacian is meant
+        scalars = self.sphere.analysis(torch.cat([buoyant, heating, *lift_q, fall * ps], dim=2))
+        scalars[0, 0, -1] = 0.0  # fall ps = -sum div(ps v) dsigma has no global mean but round-off
+        change = scalars[..., size:-1] - spread[..., size:]
         return torch.cat(
             [
                 curl[..., :size],
-                change[..., 2 * size :],
+                change[..., size:],
                 spread[..., :size] - self.sphere.laplacian * scalars[..., :size],
-                change[..., size : 2 * size],
-                -spread[..., -1:],
+                change[..., :size],
+                scalars[..., -1:],
             ],
             dim=2,
         )
+
+    def _lifted(self, carried: Tensor, falling: Tensor, rising: Tensor) -> Tensor:
+        """-sigma_dot d/dsigma of u, v, T, and -d/dsigma (sigma_dot ps q) where it is carried as a fourth.
+
+        With F and R from `_vertical_tables`, F (X_{k+1} - X_k) + R (X_{k-1} - X_k), and for the flux F (X_{k+1} + X_k)
+        + R (X_{k-1} + X_k). Levels lie next to each other in memory: the level above is the number before, and where
+        that would be another column's, its factor is 0.
+        """
+        inner = falling + rising
+        here, flat = carried.flatten(1), inner.view(-1)
+        lifted = torch.cat([here[:3] * -flat, here[3:] * flat])
+        lifted[:, :-1].addcmul_(falling.view(-1)[:-1], here[:, 1:])
+        lifted[:, 1:].addcmul_(rising.view(-1)[1:], here[:, :-1])
+        return lifted.view_as(carried)
 
     def virtual_temperature(self, temperature: Tensor, humidity: Tensor) -> Tensor:
         """Temperature of dry air as light as air of `temperature` and `humidity`."""
@@ -288,15 +297,15 @@ class PrimitiveEquations:
 
     def step(self, coefficients: Tensor, fields: Fields | None = None) -> Tensor:
         """One timestep of the dynamics. fields: those of `coefficients`, where the caller has them already."""
-        explicit = [self.tendency(fields or self.fields(coefficients))]
-        implicit = [self._by_degree(coefficients[..., self.waves], self.linear)]
+        changes = [self.tendency(fields or self.fields(coefficients))]
+        waves = [self._by_degree(coefficients[..., self.waves], self.linear)]
         for stage, (a, b) in enumerate(zip(EXPLICIT, IMPLICIT, strict=True)):
-            state = self._advance(coefficients, explicit, a)
-            waves = self._advance(state[..., self.waves], implicit, b)
-            state[..., self.waves] = self._by_degree(waves, self.inverse[stage])
+            state = self._advance(coefficients, changes, a)
+            shifted = self._advance(state[..., self.waves], waves, tuple(i - e for e, i in zip(a, b, strict=True)))
+            state[..., self.waves] = self._by_degree(shifted, self.inverse[stage])
             if stage < 2:
-                explicit.append(self.tendency(self.fields(state)))
-                implicit.append(self._by_degree(state[..., self.waves], self.linear))
+                changes.append(self.tendency(self.fields(state)))
+                waves.append(self._by_degree(state[..., self.waves], self.linear))
         state *= self.damping
         state[..., self.temperature] += self.restored
         return state
@@ -306,7 +315,7 @@ class PrimitiveEquations:
         column = HEAT_CAPACITY_DRY * fields.temperature.double() + 0.5 * (
             fields.u.double() ** 2 + fields.v.double() ** 2
         )
-        column = (column @ self.layers)[..., None] + self.surface_geopotential.double()
+        column = (column @ self.layers)[..., None] + self.surface_geopotential[..., :1].double()
         return float(self.mean(column * fields.surface_pressure.double())) / GRAVITY
 
     def water_mass(self, coefficients: Tensor) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,8 @@ from torch import Tensor
 from data_pipelines.planet_climate import Climate, Switches
 from data_pipelines.planet_geography import Geography, water
 from data_pipelines.planet_physics import Fluxes, PlanetPhysics
-from data_pipelines.primitive_equations import PrimitiveEquations
+from data_pipelines.planet_surface import Ground
+from data_pipelines.primitive_equations import Fields, PrimitiveEquations
 from emulators.constants import (
     GAS_CONSTANT_DRY,
     GRAVITY,
@@ -94,13 +96,30 @@ class Simulation:
         self.fields = self.dynamics.fields(coefficients)
         self.energy = self.dynamics.energy(self.fields)
 
+    def snapshot(self) -> dict[str, Any]:
+        """All that the next timestep needs, as tensors and numbers; `restore` takes it up again, bit for bit."""
+        return {
+            "time": int(self.time.astype(np.int64)),
+            "coefficients": self.coefficients,
+            "fields": [*self.fields[:-1], *self.fields.pressure_gradient],
+            "ground": list(self.ground),
+            "energy": self.energy,
+        }
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Take up the state of a snapshot, made by a simulation with the same settings."""
+        *fields, east, north = snapshot["fields"]
+        self.time = np.datetime64(snapshot["time"], "s")
+        self.coefficients, self.fields = snapshot["coefficients"], Fields(*fields, (east, north))
+        self.ground, self.energy = Ground(*snapshot["ground"]), snapshot["energy"]
+
     def _disturbed_rest(self, seed: int) -> Tensor:
         """Air at rest near radiative equilibrium, three fifths saturated, with noise of 1 K in the lower half."""
         dynamics, physics = self.dynamics, self.physics
         nlat, nlon = dynamics.sphere.grid.shape
-        pressure = REFERENCE_PRESSURE * torch.exp(-dynamics.surface_geopotential / (GAS_CONSTANT_DRY * 270.0))
+        pressure = REFERENCE_PRESSURE * torch.exp(-dynamics.surface_geopotential[..., :1] / (GAS_CONSTANT_DRY * 270.0))
         noise = torch.randn(nlon, nlat, 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        temperature = physics.equilibrium(self.time, pressure * physics.sigma)
+        temperature = physics.equilibrium(self.time, pressure)
         temperature = temperature + noise.to(dynamics.device, dynamics.dtype) * physics.sigma
         humidity = 0.6 * saturation_humidity(temperature, pressure * physics.sigma) * (physics.sigma > 0.2)
         calm = torch.zeros_like(temperature)
@@ -167,7 +186,7 @@ class Simulation:
         dynamics, ps = self.dynamics, self.fields.surface_pressure.double()
         if not dynamics.moist:
             return torch.zeros_like(self.fields.temperature)
-        humidity = filled_humidity(self.fields.humidity, dynamics.thickness)
+        humidity = filled_humidity(self.fields.humidity, self.physics.thickness)
         if float(humidity.min()) >= 0.0:
             return humidity
         owned, positive = humidity.double(), humidity.double().clamp(min=0.0)

@@ -13,22 +13,17 @@ Several trajectories follow each other on one time axis, each with its own dates
 from __future__ import annotations
 
 import hashlib
-import math
-import multiprocessing
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
-from itertools import islice
-from multiprocessing import connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import xarray as xr
 
 from data_pipelines import planet_geography
-from data_pipelines.generation import COLUMN, SURFACE, Progress, arrays, blank, lay_out, make_once, opened, store_path
+from data_pipelines.generation import COLUMN, SURFACE, Progress, blank, make_once, opened, store_path
 from data_pipelines.planet_climate import Climate, Ocean, Switches
 from data_pipelines.planet_geography import Geography
 from emulators.constants import GRAVITY, LATENT_HEAT_VAPORISATION
@@ -41,9 +36,7 @@ if TYPE_CHECKING:
 EDITION = 4  # of the equations: a new one makes new data
 INTERVAL = np.timedelta64(6, "h")
 GAP_DAYS = 10  # between trajectories
-CHUNK = 20  # samples
 LEAST = {"truncation": 5, "levels": 2}
-SMALL = 3000  # timesteps that are not worth a process of their own
 
 # sigma between the 8 layers of Molteni 2003, doi 10.1007/s00382-002-0268-2
 HALF_LEVELS = (0.0, 0.05, 0.14, 0.26, 0.42, 0.60, 0.77, 0.90, 1.0)
@@ -92,7 +85,6 @@ FLUXES = {  # which way they count as positive; sums over the interval
     "net_radiation_6hr": "in",
     "friction_6hr": "in",
 }
-STATICS = [name for name, (dimensions, *_) in VARIABLES.items() if dimensions == GROUND]
 # minutes, stable with mountains and jets, by the truncation up to which it may be used
 TIMESTEPS = ((12, 120), (21, 90), (31, 45), (42, 30), (63, 20), (85, 15), (1000, 5))
 Device = Literal["auto", "cpu", "cuda"]
@@ -201,16 +193,19 @@ class Planet:
         return _declared(blank(VARIABLES, self.grid, times, (full, level), attributes))
 
     def prepare(self, progress: Progress | None = None) -> None:
-        """Make the store where it is missing. A killed run leaves nothing behind that could pass for a store."""
+        """Make the store where it is missing, or go on making it where a killed run left off."""
 
         def make(folder: Path) -> None:
-            lay_out(folder, self.template(), self._chunk)
-            statics = arrays(folder, STATICS)
-            statics["geopotential_at_surface"][:] = self.geography.geopotential.astype(np.float32)
-            statics["land_sea_mask"][:] = self.geography.land.astype(np.float32)
-            self._simulate(folder, progress or (lambda label, share: None))
+            from data_pipelines.planet_trajectories import generate
 
-        make_once(self.path, make)
+            generate(self, folder, progress or (lambda label, share: None))
+
+        make_once(self.path, make, resumable=True)
+
+    def static(self) -> dict[str, np.ndarray]:
+        """The stored fields without time, float32."""
+        fields = {"geopotential_at_surface": self.geography.geopotential, "land_sea_mask": self.geography.land}
+        return {name: field.astype(np.float32) for name, field in fields.items()}
 
     def dataset(self) -> xr.Dataset:
         """The dataset, lazily."""
@@ -221,7 +216,7 @@ class Planet:
         from data_pipelines.predictability import planet_twins
 
         return planet_twins(
-            self._simulation(0),
+            self.simulation(0),
             360 // self.timestep_minutes,
             spinup=4 * self.spinup_days,
             cases=cases,
@@ -231,7 +226,7 @@ class Planet:
             report=report,
         )
 
-    def _simulation(self, trajectory: int) -> Simulation:
+    def simulation(self, trajectory: int) -> Simulation:
         """A trajectory before its spin-up."""
         from data_pipelines.simulation import Simulation
 
@@ -248,105 +243,15 @@ class Planet:
             device=self.device,
         )
 
-    @property
-    def _chunk(self) -> int:
-        return math.gcd(4 * self.days, CHUNK)
-
-    def _simulate(self, folder: Path, progress: Progress) -> None:
-        """Run all trajectories, side by side where there are cores and it is worth a process each."""
-        label = f"planet T{self.truncation}L{self.levels}"
-        total = self.trajectories * (self.spinup_days + self.days)
-        processes = min(self.trajectories, _cores())
-        done = 0.0
-
-        def report(days: float) -> None:
-            nonlocal done
-            done += days
-            progress(label, done / total)
-
-        if processes == 1 or total * 1440 // self.timestep_minutes < SMALL:
-            for trajectory in range(self.trajectories):
-                _run(self, trajectory, folder, report)
-            return
-        self._side_by_side(folder, report, processes)
-
-    def _side_by_side(self, folder: Path, report: Callable[[float], None], processes: int) -> None:
-        """A process for each trajectory, as many at a time as `processes`."""
-        context = multiprocessing.get_context("spawn")
-        waiting = list(range(self.trajectories))
-        running: dict[Any, Any] = {}
-        try:
-            while waiting or running:
-                while waiting and len(running) < processes:
-                    reader, writer = context.Pipe(duplex=False)
-                    worker = context.Process(target=_worker, args=(self, waiting.pop(0), folder, writer), daemon=True)
-                    worker.start()
-                    writer.close()
-                    running[reader] = worker
-                ready: list[Any] = connection.wait(list(running))
-                for end in ready:
-                    try:
-                        message = end.recv()
-                    except EOFError:
-                        worker = running.pop(end)
-                        worker.join()
-                        if worker.exitcode:
-                            raise RuntimeError(
-                                f"A process of the planet died with exit code {worker.exitcode}."
-                            ) from None
-                        continue
-                    if isinstance(message, Exception):
-                        raise message
-                    report(message)
-        finally:
-            for worker in running.values():
-                worker.terminate()
-                worker.join()
-
-
-def _worker(planet: Planet, trajectory: int, folder: Path, writer: connection.Connection) -> None:
-    """One trajectory in a process of its own, which ends when nobody listens any more."""
-    try:
-        _run(planet, trajectory, folder, writer.send)
-    except BrokenPipeError:
-        return
-    except Exception as fault:
-        writer.send(fault)
-
-
-def _run(planet: Planet, trajectory: int, folder: Path, report: Callable[[float], None]) -> None:
-    """Simulate one trajectory on one thread and write it into the store under `folder`, a chunk at a time."""
-    from data_pipelines.simulation import one_thread
-
-    stored = arrays(folder, [name for name in VARIABLES if name not in STATICS])
-    size, steps = planet._chunk, 360 // planet.timestep_minutes
-    with one_thread():
-        simulation = planet._simulation(trajectory)
-        for index, _ in enumerate(simulation.samples(4 * planet.spinup_days - 1, steps), start=1):
-            if index % 4 == 0:
-                report(1.0)
-        report(1.0)
-        samples = simulation.samples(4 * planet.days, steps)
-        for start in range(trajectory * 4 * planet.days, (trajectory + 1) * 4 * planet.days, size):
-            chunk = list(islice(samples, size))
-            _check(chunk, planet)
-            for name, array in stored.items():
-                array[start : start + size] = np.stack([sample[name] for sample in chunk])
-            report(size / 4)
-
-
-def _check(chunk: list[dict[str, np.ndarray]], planet: Planet) -> None:
-    if not all(np.isfinite(sample["temperature"]).all() for sample in chunk):
-        raise ValueError(
-            f"The planet's weather grew without bound at a timestep of {planet.timestep_minutes} minutes; "
-            "choose a shorter timestep_minutes."
-        )
-
 
 def half_levels(levels: int) -> np.ndarray:
-    """Sigma at half levels, top first: Molteni's for 8 layers, interpolated for other numbers."""
-    shares = np.linspace(0.0, 1.0, levels + 1)
-    return np.round(np.interp(shares, np.linspace(0.0, 1.0, len(HALF_LEVELS)), HALF_LEVELS), 4)
+    """Sigma at half levels, top first: Molteni's for 8 layers, for other numbers a smooth curve through them."""
+    table, place = np.array(HALF_LEVELS), np.linspace(0.0, len(HALF_LEVELS) - 1.0, levels + 1)
+    slope, k = np.gradient(table), np.minimum(place.astype(int), len(table) - 2)
+    t = place - k
+    cubic = (1 + 2 * t) * (1 - t) ** 2 * table[k] + t**2 * (3 - 2 * t) * table[k + 1]
+    cubic += t * (1 - t) ** 2 * slope[k] - t**2 * (1 - t) * slope[k + 1]  # Hermite's
+    return np.round(cubic, 4)
 
 
 def default_timestep(truncation: int) -> int:
@@ -377,10 +282,6 @@ def _fingerprint(geography: str) -> str:
     if not path.is_file():
         raise FileNotFoundError(f"geography is continents, water or a file; there is no file {geography}.")
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _declared(dataset: xr.Dataset) -> xr.Dataset:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines.sources import planet as source
+from data_pipelines import planet_trajectories as trajectories
 from data_pipelines.sources.planet import VARIABLES, Planet
 from emul.build import compose, part
 from emulators.constants import GRAVITY, HEAT_CAPACITY_DRY, LATENT_HEAT_VAPORISATION, WATER_DENSITY
@@ -126,8 +126,8 @@ def test_forcing_follows_the_calendar(dataset):
 
 @pytest.mark.slow
 def test_same_seed_same_weather_whatever_the_processes(planet, dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(source, "SMALL", 0)
-    monkeypatch.setattr(source, "_cores", lambda: 2)
+    monkeypatch.setattr(trajectories, "SMALL", 0)
+    monkeypatch.setattr(trajectories, "_cores", lambda: 2)
     shares = []
     again = Planet(**TINY, folder=str(tmp_path))
     again.prepare(lambda label, share: shares.append(share))
@@ -157,19 +157,29 @@ def test_cache_is_the_users_unless_a_folder_is_given(monkeypatch, tmp_path):
     assert Planet(**TINY).splits == SPLITS
 
 
-def test_interrupted_run_leaves_nothing_that_looks_whole(tmp_path):
-    planet = Planet(**TINY, folder=str(tmp_path))
+def test_interrupted_run_goes_on_where_it_stopped(planet, dataset, tmp_path, monkeypatch):
+    """Nothing unfinished passes for whole; what was written is not simulated again; the end is the same to the bit."""
+    again = Planet(**TINY, folder=str(tmp_path))
+    monkeypatch.setattr(trajectories, "CHUNK", 4)
+    shares = []
 
     def interrupt(label, share):
-        if share > 0.5:
+        shares.append(share)
+        if share > 0.7:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        planet.prepare(interrupt)
+        again.prepare(interrupt)
     with pytest.raises(FileNotFoundError, match="not made yet"):
-        planet.dataset()
-    assert not list(tmp_path.glob("*.zarr*"))
-    assert not list(tmp_path.glob("*.partial*"))
+        again.dataset()
+    assert not list(tmp_path.glob("*.zarr"))
+    stopped, shares = shares[-1], []
+    again.prepare(lambda label, share: shares.append(share))
+    assert shares[1] > 0.5
+    assert stopped <= shares[1] < shares[-1] == pytest.approx(1.0)
+    assert again.dataset().identical(dataset)
+    assert not list(tmp_path.glob("*.partial"))
+    assert not list(again.path.glob("restart"))
 
 
 def _runs(pid):
@@ -180,18 +190,19 @@ def _runs(pid):
 
 
 @pytest.mark.slow
-def test_killed_run_is_begun_anew(planet, dataset, tmp_path):
+def test_killed_run_is_taken_up(planet, dataset, tmp_path, monkeypatch):
     script = f"""
 import multiprocessing, os, signal, sys
-from data_pipelines.sources import planet
-planet.SMALL, planet._cores = 0, lambda: 2
+from data_pipelines import planet_trajectories as trajectories
+from data_pipelines.sources.planet import Planet
+trajectories.SMALL, trajectories._cores, trajectories.CHUNK = 0, lambda: 2, 4
 
 def kill(label, share):
-    if share > 0.3:
+    if share > 0.5:
         print(*(worker.pid for worker in multiprocessing.active_children()), flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
 
-planet.Planet(**{TINY!r}, folder=sys.argv[1]).prepare(kill)
+Planet(**{TINY!r}, folder=sys.argv[1]).prepare(kill)
 """
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False, stdout=subprocess.PIPE, text=True)
     assert done.returncode == -signal.SIGKILL
@@ -200,11 +211,12 @@ planet.Planet(**{TINY!r}, folder=sys.argv[1]).prepare(kill)
         assert time.monotonic() < deadline, "workers outlive the run that started them"
         time.sleep(0.1)
     again = Planet(**TINY, folder=str(tmp_path))
-    assert list(tmp_path.glob("*.partial-*"))
+    assert list(tmp_path.glob("*.partial/restart/*.pt"))
     assert not again.path.exists()
+    monkeypatch.setattr(trajectories, "CHUNK", 4)
     again.prepare()
     assert again.dataset().identical(dataset)
-    assert not list(tmp_path.glob("*.partial-*"))
+    assert not list(tmp_path.glob("*.partial"))
     written = os.stat(again.path).st_mtime_ns
     time.sleep(0.01)
     again.prepare()  # what is there is kept
@@ -225,12 +237,12 @@ def test_settings_that_cannot_work_are_refused(tmp_path):
 
 @pytest.mark.slow
 def test_fault_in_a_process_of_its_own_is_told_and_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(source, "SMALL", 0)
-    monkeypatch.setattr(source, "_cores", lambda: 2)
+    monkeypatch.setattr(trajectories, "SMALL", 0)
+    monkeypatch.setattr(trajectories, "_cores", lambda: 2)
     hasty = Planet(**TINY | {"truncation": 21, "timestep_minutes": 360}, folder=str(tmp_path))
     with pytest.raises(ValueError, match="choose a shorter timestep_minutes"):
         hasty.prepare()
-    assert not list(tmp_path.glob("*.partial-*"))
+    assert not list(tmp_path.glob("*.partial*"))
     assert not hasty.path.exists()
 
 
