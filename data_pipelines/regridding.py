@@ -17,17 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emulators.constants import EARTH_RADIUS
 from emulators.grid import LatLonGrid
 from emulators.sphere.calculus import SphericalCalculus
-from emulators.sphere.legendre import legendre, legendre_slope
-from emulators.sphere.transform import SphericalHarmonics
-
-BESIDE_THE_POLE = 90.0 - 5e-4  # degrees: where winds at a pole are taken, each along its own meridian
 
 
 class Regridding:
-    """From `source` to `target`, in float64. degrees: of the spectral synthesis; the source must be Gaussian for winds.
+    """From `source` to `target`, in float64. degrees: of the spectral synthesis.
 
     Fields are (..., lat, lon). Where both grids are the same, fields pass as they are.
     """
@@ -57,46 +52,31 @@ class Regridding:
         return rows @ (field.double() @ columns)
 
     @cached_property
-    def _calculus(self) -> SphericalCalculus:
-        return SphericalCalculus(self.source, self.degrees, self.degrees, torch.float64)
-
-    @cached_property
-    def _synthesis(self) -> SphericalHarmonics:
-        return SphericalHarmonics(self.target, self.degrees, self.degrees, torch.float64)
-
-    @cached_property
-    def _wind_tables(self) -> Tensor:
-        """Legendre functions and their slopes over a cos(latitude), (2 * orders, lat, 2 * degrees)."""
-        mu = np.sin(np.deg2rad(self.target.latitude.clip(-BESIDE_THE_POLE, BESIDE_THE_POLE)))
-        tables = [function(self.degrees, self.degrees, mu) for function in (legendre, legendre_slope)]
-        pair = np.concatenate(tables, axis=1) / (EARTH_RADIUS * np.sqrt(1.0 - mu * mu))
-        return torch.from_numpy(np.repeat(pair, 2, axis=0).transpose(0, 2, 1).copy())
+    def _calculi(self) -> tuple[SphericalCalculus, SphericalCalculus]:
+        source, target = (
+            SphericalCalculus(grid, self.degrees, self.degrees, torch.float64) for grid in (self.source, self.target)
+        )
+        return source, target
 
     def spectral(self, field: Tensor) -> Tensor:
         """`field` as its spherical harmonics have it on the target."""
         if self.same:
             return field
-        coefficients = self._calculus.analysis(_sphere_layout(field.double()))
-        return _customary(self._synthesis.synthesis(coefficients), field.shape[:-2])
+        source, target = self._calculi
+        return _customary(target.synthesis(source.analysis(_sphere_layout(field))), field.shape[:-2])
 
     def winds(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Eastward and northward wind on the target; at a pole, along the meridian of each column."""
         if self.same:
             return u, v
-        calculus, (nlat, nlon) = self._calculus, self.target.shape
-        curl, spread = calculus.vorticity_divergence(*(_sphere_layout(wind.double()) for wind in (u, v)))
-        psi, chi = curl * calculus.inverse_laplacian, spread * calculus.inverse_laplacian
-        first = torch.cat([calculus.times_im(chi), calculus.times_im(psi)], dim=2)
-        second = torch.cat([-psi, chi], dim=2)
-        rows = torch.bmm(self._wind_tables, torch.cat([first, second], dim=1))
-        both = (self._synthesis.inverse_fourier @ rows.reshape(2 * self.degrees, -1)).view(nlon, nlat, -1)
-        east, north = both.chunk(2, dim=2)
+        source, target = self._calculi
+        east, north = target.winds(*source.vorticity_divergence(_sphere_layout(u), _sphere_layout(v)))
         return _customary(east, u.shape[:-2]), _customary(north, u.shape[:-2])
 
 
 def _sphere_layout(field: Tensor) -> Tensor:
-    """(..., lat, lon) -> (lon, lat, n)."""
-    return field.reshape(-1, *field.shape[-2:]).permute(2, 1, 0).contiguous()
+    """(..., lat, lon) -> float64 (lon, lat, n)."""
+    return field.double().reshape(-1, *field.shape[-2:]).permute(2, 1, 0).contiguous()
 
 
 def _customary(field: Tensor, lead: torch.Size) -> Tensor:
