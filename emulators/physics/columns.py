@@ -15,6 +15,7 @@ Sums run in float64: a budget is the small difference of large numbers.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -27,6 +28,7 @@ from emulators.variables import VariableSet
 from emulators.world import Vertical, World
 
 Convention = Literal["surface", "fixed"]
+GOLDEN = 0.5 * (math.sqrt(5.0) - 1.0)  # its multiples spread over 0..1 more evenly than any others
 
 
 class Columns(nn.Module):
@@ -121,15 +123,23 @@ class Columns(nn.Module):
 def rounded(exact: Tensor, dtype: torch.dtype, weights: Tensor, axes: tuple[int, ...]) -> Tensor:
     """`exact` (float64) in another precision, its weighted mean over `axes` kept far beyond the rounding of one number.
 
-    What rounding took from the mean is given back to all numbers alike before they are rounded again: it tips over
-    those few that lie nearest to the middle between two floats.
+    A shift by one and the same amount leaves all numbers equally far from the floats below them: they would all be
+    rounded the same way, and the shift be lost. A fixed pattern, spread evenly over each step between two floats,
+    therefore decides which go up; what is still missing in the mean is added to all before they are rounded again.
+    Numbers that are floats already stay.
     """
     if dtype == torch.float64:
         return exact
     with torch.no_grad():
-        lost = (weights * (exact - exact.to(dtype).double())).sum(axes, keepdim=True)
-        shift = lost / weights.sum(axes, keepdim=True)
-    return (exact + shift).to(dtype)
+        near = exact.to(dtype)
+        step = (torch.nextafter(near, torch.full_like(near, torch.inf)) - near).double()
+        count = math.prod(exact.shape[axis] for axis in axes)
+        pattern = torch.arange(1, count + 1, device=exact.device, dtype=torch.float64) * GOLDEN
+        pattern = (0.98 * (pattern.frac() - 0.5)).reshape([exact.shape[axis] for axis in axes])
+        push = step * pattern
+        lost = (weights * (exact - (exact + push).to(dtype).double())).sum(axes, keepdim=True)
+        push = push + lost / weights.sum(axes, keepdim=True)
+    return (exact + push).to(dtype)
 
 
 def closes(variables: VariableSet, vertical: Vertical) -> bool:

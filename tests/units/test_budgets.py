@@ -184,6 +184,19 @@ def test_rounding_takes_nothing_from_the_mean():
     assert torch.equal(rounded(exact, torch.float64, weights, (-2, -1)), exact)
 
 
+@pytest.mark.parametrize("shift", [1e-3, 2e-3, 3.8e-3, -2.5e-3])
+def test_a_shift_smaller_than_a_float_is_not_lost(shift):
+    """All numbers lie equally far from a float: rounded to the nearest, all would forget the shift, or double it."""
+    noise = torch.randn(64, 128, generator=torch.Generator().manual_seed(0))
+    floats = (96_000.0 + 2e3 * noise).double()
+    weights = torch.ones(64, 128, dtype=torch.float64)
+    exact = floats + shift  # neighbouring floats are 0.0078 apart
+    nearest = (exact.float().double() - exact).mean().abs()
+    kept = (rounded(exact, torch.float32, weights, (-2, -1)).double() - exact).mean().abs()
+    assert nearest > 9e-4
+    assert kept < 1e-5
+
+
 def test_heights_of_an_isothermal_atmosphere(column_world, weather):
     """R T ln(p / p') between pressure levels; Simmons & Burridge on layers, with ln 2 at the top."""
     calm = {"temperature": 250.0, "specific_humidity": 0.0, "surface_pressure": 1e5}
