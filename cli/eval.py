@@ -24,8 +24,10 @@ from data_pipelines.writers import write_netcdf
 from emul.build import part, parts, run_with_hydra
 from emul.console import header, progress, warn
 from emul.folders import conf_folder
+from emul.spectra import chosen
 from emul.times import initial_times
 from emulators.climatology import HarmonicClimatology
+from emulators.spectral_verification import LeadSpectra
 from emulators.state import State
 from emulators.variables import Variable, VariableSet
 from emulators.verification import ErrorMaps, Scorecard
@@ -80,23 +82,25 @@ def evaluate(config: DictConfig) -> Path:
     with progress("opening") as report:
         inputs = opened(config, options, report)
     inputs = replace(inputs, limits=twin or inputs.limits)
+    spectra = chosen_spectra(inputs)
     header(f"emul eval {inputs.name}", _summary(inputs))
     for note in inputs.notes:
         warn(note)
     with progress("scoring") as report:
-        cards = scored(inputs, report)
+        cards = scored(inputs, spectra, report)
     scores = cards.forecast.scores(inputs.attributes)
     if "level" in scores.coords:
         scores["level"].attrs.update(inputs.forecast["level"].attrs)
     baselines = side_by_side({name: card.scores(inputs.attributes) for name, card in cards.baselines.items()}, scores)
     target = Path(config.output) / "eval" / inputs.name
     target.mkdir(parents=True, exist_ok=True)
-    write_netcdf(target / "scores.nc", scores)
+    by_scale = {} if spectra is None else {"spectra": spectra.dataset({"grid": scores.attrs["grid"]})}
+    write_netcdf(target / "scores.nc", scores, by_scale)
     if baselines is not None:
         write_netcdf(target / "baselines.nc", baselines)
     from emul.presentation import present  # pictures come after the numbers are safe
 
-    present(target, inputs, cards, scores, baselines)
+    present(target, inputs, cards, scores, baselines, by_scale.get("spectra"))
     return target
 
 
@@ -334,7 +338,16 @@ def _summary(inputs: Inputs) -> list[str]:
     ]
 
 
-def scored(inputs: Inputs, report: Callable[[str, float], None]) -> Cards:
+def chosen_spectra(inputs: Inputs) -> LeadSpectra | None:
+    """The sums of the spectra that the options ask for; where the grid has none, a note says so."""
+    pairs, wanted = inputs.pairs, inputs.options.spectra
+    fields, leads = _plain(wanted.fields), _leads(wanted.leads)
+    found, note = chosen(inputs.world, pairs.variables, pairs.leads, fields, leads, threshold=wanted.threshold)
+    inputs.notes.extend([note] if note else [])
+    return found
+
+
+def scored(inputs: Inputs, spectra: LeadSpectra | None, report: Callable[[str, float], None]) -> Cards:
     """One pass over all pairs: the forecast's sums, and those of the baselines on the same initial times."""
     pairs, options = inputs.pairs, inputs.options
 
@@ -353,6 +366,8 @@ def scored(inputs: Inputs, report: Callable[[str, float], None]) -> Cards:
         normal = None if inputs.climatology is None else inputs.climatology(pair.target.time)
         cards.forecast.add(pair.prediction, pair.target, pair.lead, normal)
         cards.maps.add(pair.prediction, pair.target, pair.lead)
+        if spectra is not None:
+            spectra.add(pair.prediction, pair.target, pairs.leads[pair.lead])
         if "climatology" in cards.baselines and normal is not None:
             usual = State(normal, pairs.variables, pair.target.time)
             cards.baselines["climatology"].add(usual, pair.target, pair.lead)

@@ -44,6 +44,7 @@ def present(
     cards: Cards,
     scores: xr.Dataset,
     baselines: xr.Dataset | None,
+    spectra: xr.Dataset | None,
 ) -> None:
     """Card, pictures and report of what is in `target`; whatever fails is reported and left out."""
     every = rows(scores)
@@ -51,7 +52,7 @@ def present(
     region = str(scores["region"].values[0])
     attempt("the score card", show, scores, baselines, first, region)
     if inputs.options.pictures:
-        attempt("the pictures", draw, target, inputs, cards, scores, baselines, every, first)
+        attempt("the pictures", draw, target, inputs, cards, scores, baselines, spectra, every, first)
     what = "scores, pictures and report" if inputs.options.pictures else "scores"
     console().print(f"{what} are in [key]{escape(str(target))}[/]", soft_wrap=True)
 
@@ -62,6 +63,7 @@ def draw(
     cards: Cards,
     scores: xr.Dataset,
     baselines: xr.Dataset | None,
+    spectra: xr.Dataset | None,
     every: list[Row],
     first: list[Row],
 ) -> None:
@@ -87,6 +89,7 @@ def draw(
         first=first,
         others=others,
         maps=maps,
+        spectra=spectra,
         facts=_facts(inputs, scores),
         provenance=_provenance(inputs, scores),
         notes=[*inputs.notes, *_broken(scores)],

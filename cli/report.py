@@ -13,6 +13,8 @@ import numpy as np
 
 from emul.charts import line_chart
 from emul.scorecard import Row, columns, lead_axis, lead_text, leads_in, number, percent, skill_against
+from emul.spectra import CSS as SPECTRA_CSS
+from emul.spectra import section
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -73,6 +75,7 @@ dl{display:grid;grid-template-columns:max-content 1fr;gap:4px 18px;font-size:.9r
 dd{margin:0;overflow-wrap:anywhere}@media(max-width:560px){dl{grid-template-columns:1fr}dd{margin-bottom:8px}
 main{padding:20px 12px 40px}th,td{padding:6px 8px}}
 """
+CSS += SPECTRA_CSS
 
 
 def write_report(
@@ -85,6 +88,7 @@ def write_report(
     first: Sequence[Row],
     others: Mapping[str, xr.Dataset],
     maps: Sequence[tuple[str, Path]],
+    spectra: xr.Dataset | None,
     facts: Mapping[str, str],
     provenance: Mapping[str, str],
     notes: Sequence[str],
@@ -92,7 +96,8 @@ def write_report(
     """Write the report.
 
     every, first: all rows, and those of the headline table. others: Datasets of scores to draw beside. maps: (caption,
-    PNG). facts: the tiles at the top. provenance: the list at the end. notes: what a reader must know.
+    PNG). spectra: the group of scores.nc. facts: the tiles at the top. provenance: the list at the end. notes: what a
+    reader must know.
     """
     region = str(scores["region"].values[0])
     body = [
@@ -105,6 +110,7 @@ def write_report(
         _headline(scores, baselines, first, region),
         _curves(scores, others, every, first, region),
         _regions(scores, baselines, first),
+        "" if spectra is None else section(spectra, first),
         _maps(maps),
         _provenance(scores, provenance),
     ]

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -191,11 +191,13 @@ class NetCDFWriter(ZarrWriter):
         shutil.rmtree(self.store, ignore_errors=True)
 
 
-def write_netcdf(path: Path, dataset: xr.Dataset) -> None:
-    """Write a Dataset that fits in memory to a neighbouring NetCDF file, then rename."""
+def write_netcdf(path: Path, dataset: xr.Dataset, groups: Mapping[str, xr.Dataset] | None = None) -> None:
+    """Write a Dataset that fits in memory, and others as groups by name, to a neighbouring NetCDF file, then rename."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         dataset.to_netcdf(partial, engine="netcdf4")
+        for name, group in (groups or {}).items():
+            group.to_netcdf(partial, engine="netcdf4", mode="a", group=name)
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:
         partial.unlink(missing_ok=True)
