@@ -1,23 +1,31 @@
 """Spherical Fourier Neural Operator: convolutions on the sphere by harmonic transform, MLPs at the points.
 
-    block `ace`      h = norm(x), (y, r) = filter(h):  y = r + MLP(norm(gelu(y + skip(r))))
-    block `makani`   (y, r) = filter(x):               y = skip(r) + norm(MLP(gelu(norm(y))))
+    block `ace`              h = norm(x), (y, r) = filter(h):  y = r + MLP(norm(gelu(y + skip(r))))
+    block `makani`           (y, r) = filter(x):               y = skip(r) + norm(MLP(gelu(norm(y))))
+    block `torch_harmonics`  (y, r) = filter(x):               y = r + MLP(norm(y))
 
-The filter transforms, multiplies each degree l by a complex matrix W_l and transforms back; r is its input, carried to
-the filter's output grid where the two differ. The ends of the network live on the data's grid, the inside on a Gaussian
-one. Bonev et al. 2023, arXiv 2306.03838; `ace`: Watt-Meyer et al. 2023, arXiv 2310.02074, which feeds the raw input to
-the decoder; `makani` adds a linear map of the raw input to the decoder's output.
+The filter transforms, multiplies coefficients by complex matrices of channels and transforms back; r is its input,
+carried to the filter's output grid where the two differ. The ends of the network live on the data's grid, the inside on
+a Gaussian one. Bonev et al. 2023, arXiv 2306.03838; `ace`: Watt-Meyer et al. 2023, arXiv 2310.02074, which feeds the
+raw input to the decoder; the others add a linear map of the raw input to the decoder's output.
+
+Conditioned on noise, labels or numbers, every norm is scaled and shifted by them, and the network is the stochastic one
+of ACE: each draw of the noise is a member of an ensemble.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.grid import LatLonGrid, gaussian_grid
+from emulators.layers.conditioning import ConditionalNorm, Conditions, Context, Noise
 from emulators.layers.norms import field_norm
 from emulators.layers.spectral import DegreeConvolution
+from emulators.layers.spectral_filters import DiagonalConvolution, SpectralMLP
 from emulators.sphere.transform import SphericalHarmonics
 from emulators.world import World
 
@@ -25,11 +33,17 @@ from emulators.world import World
 class SFNO(nn.Module):
     """fields (batch, input channel, lat, lon) -> (batch, output channel, lat, lon).
 
-    block: `ace` or `makani`, the order of norms and skips. embed: channels inside. layers: number of blocks.
-    mlp_ratio: hidden channels of a block's MLP by `embed`. scale_factor: the inner grid is coarser by it.
-    modes_fraction: share of the inner grid's degrees that is kept. position_embedding: `none`, `grid` (a parameter a
-    point and channel) or `spectral` (a parameter a harmonic and channel). norm: `instance`, `instance_area`, `layer`,
-    `none`. big_skip: whether the decoder sees the raw input.
+    block: `ace`, `makani` or `torch_harmonics`, the order of norms and skips. embed: channels inside. layers: number of
+    blocks. mlp_ratio: hidden channels of a block's MLP by `embed`. scale_factor: the inner grid is coarser by it.
+    modes_fraction: share of the inner grid's degrees that is kept. quadrature: whether analysis on equally spaced rows is
+    by quadrature alone, as in the published networks, instead of exact. operator: what multiplies the coefficients, a matrix
+    a degree (`degree`), a matrix a coefficient (`diagonal`) or an MLP of `spectral_layers` hidden layers (`mlp`).
+    filter_bias: whether a number a channel is added after the filter. encoder_layers: hidden layers of encoder and
+    decoder. position_embedding: `none`, `grid` (a parameter a point and channel), `latitude` (a parameter a row and
+    channel) or `spectral` (a parameter a harmonic and channel). norm: `instance`, `instance_area`, `layer`, `none`;
+    affine_norms: whether they have a scale and a shift of their own. big_skip: whether the decoder sees the raw input;
+    normed_big_skip: after a norm.
+    noise, labels, scalars: channels that the norms are conditioned on. noise_kind: `white` or `isotropic`.
     Inside, activations are (lon, lat, batch, channel), so that every product is one GEMM without a copy.
     """
 
@@ -43,103 +57,191 @@ class SFNO(nn.Module):
         mlp_ratio: float = 2.0,
         scale_factor: int = 1,
         modes_fraction: float = 1.0,
+        quadrature: bool = False,
+        operator: str = "degree",
+        spectral_layers: int = 1,
+        filter_bias: bool = False,
+        encoder_layers: int = 1,
         position_embedding: str = "grid",
         norm: str = "instance",
+        affine_norms: bool = True,
         big_skip: bool = True,
+        normed_big_skip: bool = False,
+        noise: int = 0,
+        noise_kind: str = "white",
+        labels: int = 0,
+        scalars: int = 0,
     ) -> None:
         super().__init__()
-        if block not in ("ace", "makani"):
-            raise ValueError(f"Expected block to be 'ace' or 'makani'; got '{block}'.")
-        if layers < 1:
-            raise ValueError(f"Expected at least 1 layer; got {layers}.")
-        outer, inner = _transforms(world.grid, scale_factor, modes_fraction)
+        if block not in BLOCKS:
+            raise ValueError(f"Expected block to be one of {', '.join(BLOCKS)}; got '{block}'.")
+        if layers < 1 or encoder_layers < 0 or spectral_layers < 1:
+            raise ValueError(
+                "Expected at least 1 layer, 0 encoder_layers and 1 spectral layer; "
+                f"got {layers}, {encoder_layers} and {spectral_layers}."
+            )
+        self.conditions = Conditions(noise, labels, scalars)
+        _refuse_conditions(self.conditions, norm, scale_factor)
+        outer, inner = _transforms(world.grid, scale_factor, modes_fraction, block, quadrature)
         into, out = world.input_channels, world.output_channels
-        self.ace = block == "ace"
-        self.encoder = nn.Sequential(nn.Linear(into, embed), nn.GELU(), nn.Linear(embed, embed, bias=False))
+
+        def made_norm(channels: int, grid: LatLonGrid) -> nn.Module:
+            bare = field_norm(norm, channels, grid, affine_norms)
+            return ConditionalNorm(bare, channels, self.conditions) if self.conditions else bare
+
+        def made_filter(source: SphericalHarmonics, goal: SphericalHarmonics) -> SpectralFilter:
+            product = _product(operator, source, embed, int(mlp_ratio * embed), spectral_layers)
+            return SpectralFilter(source, goal, product, embed, filter_bias)
+
+        self.encoder = _encoder(into, embed, encoder_layers)
         self.position = _position(position_embedding, outer, embed)
-        kind = AceBlock if self.ace else MakaniBlock
         ends = [outer] + [inner] * (layers - 1) + [outer]
         self.blocks = nn.ModuleList(
-            kind(ends[i], ends[i + 1], embed, int(mlp_ratio * embed), norm) for i in range(layers)
+            BLOCKS[block](made_filter(ends[i], ends[i + 1]), made_norm, embed, int(mlp_ratio * embed))
+            for i in range(layers)
         )
-        self.decoder = nn.Linear(embed, embed)
-        self.skip = nn.Linear(into, embed if self.ace else out, bias=False) if big_skip else None
+        self.into_decoder = block == "ace" and encoder_layers > 0
+        self.decoder = nn.Linear(embed, embed) if encoder_layers else None
+        self.hidden = nn.Sequential(*(part for _ in range(encoder_layers - 1) for part in _hidden(embed)))
+        self.skip = nn.Linear(into, embed if self.into_decoder else out, bias=False) if big_skip else None
+        self.skip_norm = made_norm(into, world.grid) if big_skip and normed_big_skip else None
         self.head = nn.Linear(embed, out, bias=False)
+        self.noise = Noise(noise_kind, outer, noise) if noise else None
 
-    def forward(self, fields: Tensor, time: Tensor) -> Tensor:
+    def forward(
+        self,
+        fields: Tensor,
+        time: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
+        labels: Tensor | None = None,
+        scalars: Tensor | None = None,
+    ) -> Tensor:
+        """The fields one step on. labels, scalars: (batch, channel).
+
+        noise: (batch, channel, lat, lon), or None to draw it from `generator`. Without a generator it is drawn from
+        torch's own in training, and is zero in evaluation, as dropout is.
+        """
         raw = fields.permute(3, 2, 0, 1).contiguous()
+        context = self._context(raw, generator, noise, labels, scalars)
         x = self.position(self.encoder(raw))
         for block in self.blocks:
-            x = block(x)
-        x = self.decoder(x)
-        if self.skip is not None and self.ace:
-            x.add_(self.skip(raw))
-        x = self.head(F.gelu(x))
-        if self.skip is not None and not self.ace:
-            x.add_(self.skip(raw))
+            x = block(x, context)
+        skipped = self._skipped(raw, context)
+        if self.decoder is not None:
+            x = self.decoder(x)
+            if skipped is not None and self.into_decoder:
+                x.add_(skipped)
+            x = self.hidden(F.gelu(x))
+        x = self.head(x)
+        if skipped is not None and not self.into_decoder:
+            x.add_(skipped)
         return x.permute(2, 3, 1, 0).contiguous()
+
+    def _context(
+        self, raw: Tensor, generator: torch.Generator | None, noise: Tensor | None, *told: Tensor | None
+    ) -> Context | None:
+        """What the norms are conditioned on, or None."""
+        if not self.conditions:
+            return None
+        nlon, nlat, batch, _ = raw.shape
+        if noise is not None:
+            noise = noise.permute(3, 2, 0, 1)
+        elif self.noise is not None and (self.training or generator is not None):
+            noise = self.noise(batch, raw.device, generator)
+        elif self.noise is not None:
+            noise = raw.new_zeros(nlon, nlat, batch, self.conditions.noise)
+        context = Context(noise, *told)
+        context.expect(self.conditions)
+        return context
+
+    def _skipped(self, raw: Tensor, context: Context | None) -> Tensor | None:
+        """The big skip: a linear map of the raw input."""
+        if self.skip is None:
+            return None
+        return self.skip(raw if self.skip_norm is None else _normed(self.skip_norm, raw, context))
 
 
 class SpectralFilter(nn.Module):
-    """Convolution from one grid to another, and the input itself on the other grid: (filtered, residual)."""
+    """Product in spectral space, from one grid to another, and the input on the other grid: (filtered, residual)."""
 
-    def __init__(self, source: SphericalHarmonics, goal: SphericalHarmonics, channels: int) -> None:
+    def __init__(
+        self, source: SphericalHarmonics, goal: SphericalHarmonics, product: nn.Module, channels: int, bias: bool
+    ) -> None:
         super().__init__()
         self.source, self.goal = source, goal
-        self.convolution = DegreeConvolution(source.degrees, channels)
+        self.convolution = product
+        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         batch, channels = x.shape[2:]
         coefficients = self.source.analysis(x.flatten(2)).unflatten(2, (batch, channels))
-        mixed = self.goal.synthesis(self.convolution(coefficients).flatten(2))
+        mixed = self.goal.synthesis(self.convolution(coefficients).flatten(2)).unflatten(2, (batch, channels))
+        if self.bias is not None:
+            mixed = mixed + self.bias
         residual = x
         if self.source is not self.goal:
             residual = self.goal.synthesis(coefficients.flatten(2)).unflatten(2, (batch, channels))
-        return mixed.unflatten(2, (batch, channels)), residual
+        return mixed, residual
 
 
 class AceBlock(nn.Module):
     """Norm, filter with a learned inner skip, GELU, norm, MLP, and the normed input as residual."""
 
-    def __init__(
-        self, source: SphericalHarmonics, goal: SphericalHarmonics, channels: int, hidden: int, norm: str
-    ) -> None:
+    def __init__(self, spectral: SpectralFilter, norm: Callable, channels: int, hidden: int) -> None:
         super().__init__()
-        self.norm_in = field_norm(norm, channels, source.grid)
-        self.filter = SpectralFilter(source, goal, channels)
+        self.norm_in = norm(channels, spectral.source.grid)
+        self.filter = spectral
         self.skip = nn.Linear(channels, channels)
-        self.norm_out = field_norm(norm, channels, goal.grid)
+        self.norm_out = norm(channels, spectral.goal.grid)
         self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        mixed, residual = self.filter(self.norm_in(x))
-        return residual + self.mlp(self.norm_out(F.gelu(mixed.add_(self.skip(residual)))))
+    def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
+        mixed, residual = self.filter(_normed(self.norm_in, x, context))
+        mixed = F.gelu(self.skip(residual).add_(mixed))
+        return residual + self.mlp(_normed(self.norm_out, mixed, context))
 
 
 class MakaniBlock(nn.Module):
     """Filter, norm, GELU, MLP, norm, and a learned linear map of the input as residual."""
 
-    def __init__(
-        self, source: SphericalHarmonics, goal: SphericalHarmonics, channels: int, hidden: int, norm: str
-    ) -> None:
+    def __init__(self, spectral: SpectralFilter, norm: Callable, channels: int, hidden: int) -> None:
         super().__init__()
-        self.filter = SpectralFilter(source, goal, channels)
-        self.norm_in = field_norm(norm, channels, goal.grid)
+        self.filter = spectral
+        self.norm_in = norm(channels, spectral.goal.grid)
         self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels))
-        self.norm_out = field_norm(norm, channels, goal.grid)
+        self.norm_out = norm(channels, spectral.goal.grid)
         self.skip = nn.Linear(channels, channels, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
         mixed, residual = self.filter(x)
-        return self.skip(residual) + self.norm_out(self.mlp(F.gelu(self.norm_in(mixed))))
+        mixed = self.mlp(F.gelu(_normed(self.norm_in, mixed, context)))
+        return self.skip(residual) + _normed(self.norm_out, mixed, context)
+
+
+class PlainBlock(nn.Module):
+    """Filter, norm, MLP without a bias at its end, and the input as residual."""
+
+    def __init__(self, spectral: SpectralFilter, norm: Callable, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.filter = spectral
+        self.norm = norm(channels, spectral.goal.grid)
+        self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels, bias=False))
+
+    def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
+        mixed, residual = self.filter(x)
+        return residual + self.mlp(_normed(self.norm, mixed, context))
+
+
+BLOCKS = {"ace": AceBlock, "makani": MakaniBlock, "torch_harmonics": PlainBlock}
 
 
 class GridPosition(nn.Module):
-    """Adds a learned number a point and channel."""
+    """Adds a learned number a point and channel, or a row and channel where nlon is 1."""
 
-    def __init__(self, grid: LatLonGrid, channels: int) -> None:
+    def __init__(self, nlat: int, nlon: int, channels: int) -> None:
         super().__init__()
-        nlat, nlon = grid.shape
         self.weight = nn.Parameter(0.02 * torch.randn(nlon, nlat, 1, channels))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -158,30 +260,71 @@ class SpectralPosition(nn.Module):
         return x + self.transform.synthesis(self.weight).unsqueeze(2)
 
 
+def _normed(norm: nn.Module, x: Tensor, context: Context | None) -> Tensor:
+    return norm(x) if context is None else norm(x, context)
+
+
+def _hidden(channels: int) -> tuple[nn.Module, nn.Module]:
+    return nn.Linear(channels, channels), nn.GELU()
+
+
+def _encoder(into: int, channels: int, hidden: int) -> nn.Sequential:
+    """`hidden` layers with GELU, then a linear one without a bias."""
+    widths = [into] + [channels] * hidden
+    parts = [part for width in widths[:-1] for part in (nn.Linear(width, channels), nn.GELU())]
+    return nn.Sequential(*parts, nn.Linear(widths[-1], channels, bias=False))
+
+
+def _product(kind: str, transform: SphericalHarmonics, channels: int, hidden: int, layers: int) -> nn.Module:
+    if kind == "degree":
+        return DegreeConvolution(transform.degrees, channels)
+    if kind == "diagonal":
+        return DiagonalConvolution(transform.degrees, transform.orders, channels)
+    if kind == "mlp":
+        return SpectralMLP(channels, hidden, layers)
+    raise ValueError(f"Expected operator to be 'degree', 'diagonal' or 'mlp'; got '{kind}'.")
+
+
 def _position(kind: str, transform: SphericalHarmonics, channels: int) -> nn.Module:
+    nlat, nlon = transform.grid.shape
     if kind == "none":
         return nn.Identity()
     if kind == "grid":
-        return GridPosition(transform.grid, channels)
+        return GridPosition(nlat, nlon, channels)
+    if kind == "latitude":
+        return GridPosition(nlat, 1, channels)
     if kind == "spectral":
         return SpectralPosition(transform, channels)
-    raise ValueError(f"Expected position_embedding to be 'none', 'grid' or 'spectral'; got '{kind}'.")
+    raise ValueError(f"Expected position_embedding to be 'none', 'grid', 'latitude' or 'spectral'; got '{kind}'.")
+
+
+def _refuse_conditions(conditions: Conditions, norm: str, scale_factor: int) -> None:
+    """ValueError where the norms cannot be conditioned as asked."""
+    if conditions and norm == "none":
+        raise ValueError("Noise, labels and scalars act through the norms; got norm='none': take norm='layer'.")
+    if conditions.noise and scale_factor != 1:
+        raise ValueError(f"Noise needs an inner grid as fine as the outer one; got scale_factor {scale_factor}.")
 
 
 def _transforms(
-    grid: LatLonGrid, scale_factor: int, modes_fraction: float
+    grid: LatLonGrid, scale_factor: int, modes_fraction: float, block: str, quadrature: bool
 ) -> tuple[SphericalHarmonics, SphericalHarmonics]:
-    """The transforms of the data's grid and of the Gaussian grid inside, of equal degrees and orders."""
-    nlat, nlon = grid.shape[0] // scale_factor, grid.shape[1] // scale_factor
+    """The transforms of the data's grid and of the Gaussian grid inside, of equal degrees and orders.
+
+    torch-harmonics counts the rows of the inner grid from pole to pole, the others from the first row.
+    """
+    rows = grid.shape[0] + scale_factor - 1 if block == "torch_harmonics" else grid.shape[0]
+    nlat, nlon = rows // max(scale_factor, 1), grid.shape[1] // max(scale_factor, 1)
     if scale_factor < 1 or min(nlat, nlon // 2) < 2 or not 0.0 < modes_fraction <= 1.0:
         raise ValueError(
             "Expected scale_factor to be at least 1 and to leave 2 rows and 4 columns, and modes_fraction in (0, 1]; "
             f"got {scale_factor} and {modes_fraction} on {grid!r}."
         )
-    resolved = grid.shape[0] - (grid.kind == "equiangular_with_poles")
-    degrees = max(1, min(int(nlat * modes_fraction), resolved))
+    resolved = grid.shape[0] - (grid.kind == "equiangular_with_poles" and not quadrature)
+    most = nlat if block != "torch_harmonics" else min(nlat, nlon // 2)
+    degrees = max(1, min(int(most * modes_fraction), resolved))
     orders = max(1, min(int(nlon // 2 * modes_fraction), degrees))
-    outer = SphericalHarmonics(grid, degrees, orders)
+    outer = SphericalHarmonics(grid, degrees, orders, quadrature=quadrature)
     if scale_factor == 1 and grid.kind == "gaussian":
         return outer, outer
     return outer, SphericalHarmonics(gaussian_grid(nlat, nlon), degrees, orders)

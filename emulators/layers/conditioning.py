@@ -1,0 +1,108 @@
+"""Norms whose scale and shift follow what a network is told beside its input: noise, labels, numbers.
+
+    y = (1 + s) norm(x) + b,     (s, b) = W_scalars scalars + W_labels labels + W_noise noise(point)
+
+The weights start at zero, so that the norm starts as it is without conditions. Scalars and labels act alike at every
+point, noise at its own. As in the noise-conditioned SFNO of ACE; Chen et al. 2021, arXiv 2103.00993.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from emulators.sphere.transform import SphericalHarmonics
+
+NOISES = ("white", "isotropic")
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How many channels of each kind a network is conditioned on."""
+
+    noise: int = 0
+    labels: int = 0
+    scalars: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.noise or self.labels or self.scalars)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a network is told: noise (lon, lat, batch, channel), labels and scalars (batch, channel); None for none."""
+
+    noise: Tensor | None = None
+    labels: Tensor | None = None
+    scalars: Tensor | None = None
+
+    def expect(self, conditions: Conditions) -> None:
+        """ValueError where the context is not what `conditions` ask for."""
+        for name in ("noise", "labels", "scalars"):
+            given, size = getattr(self, name), getattr(conditions, name)
+            found = 0 if given is None else given.shape[-1]
+            if found != size:
+                raise ValueError(
+                    f"Expected {size} channels of {name}, by the network's options; got {found}. "
+                    f"Pass {name}= to the network, or build it with {name}={found}."
+                )
+
+
+class ConditionalNorm(nn.Module):
+    """`norm` on fields (lon, lat, batch, channel), scaled and shifted by a linear map of the context."""
+
+    def __init__(self, norm: nn.Module, channels: int, conditions: Conditions) -> None:
+        super().__init__()
+        self.norm = norm
+        self.maps = nn.ModuleDict()
+        for name in ("scalars", "labels", "noise"):
+            if size := getattr(conditions, name):
+                self.maps[name] = nn.Linear(size, 2 * channels, bias=name != "noise")
+        for parameter in self.maps.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        change = torch.zeros((), device=x.device)
+        for name, linear in self.maps.items():
+            change = change + linear(getattr(context, name))
+        normed = self.norm(x)
+        scale, shift = change.to(normed.dtype).chunk(2, -1)
+        return torch.addcmul(normed + shift, normed, scale)
+
+
+class Noise(nn.Module):
+    """Gaussian noise of mean 0 and variance 1 on a grid, (lon, lat, batch, channel).
+
+    kind: `white`, independent from point to point, or `isotropic`, of equal variance in every harmonic coefficient
+    (area mean of the variance 1), which looks the same at all latitudes.
+    """
+
+    def __init__(self, kind: str, transform: SphericalHarmonics, channels: int) -> None:
+        super().__init__()
+        if kind not in NOISES:
+            raise ValueError(f"Expected noise_kind to be one of {', '.join(NOISES)}; got '{kind}'.")
+        self.kind, self.transform, self.channels = kind, transform, channels
+
+    def forward(self, batch: int, device: torch.device, generator: torch.Generator | None = None) -> Tensor:
+        """Drawn case by case, so that the first of a batch are those of a smaller batch."""
+        nlat, nlon = self.transform.grid.shape
+        if self.kind == "white":
+            return self._drawn((nlon, nlat), batch, device, generator)
+        orders, degrees = self.transform.orders, self.transform.degrees
+        parts = self._drawn((2 * orders, degrees), batch, device, generator)
+        row = torch.arange(2 * orders, device=device)[:, None]
+        present = torch.arange(degrees, device=device) >= row // 2
+        size = torch.where(row == 0, 1.0, torch.where(row == 1, 0.0, math.sqrt(0.5))) * present
+        count = size.square().sum() + size[2:].square().sum()  # orders above zero stand for two
+        scaled = parts * (size * torch.sqrt(4.0 * math.pi / count))[..., None, None]
+        return self.transform.synthesis(scaled.flatten(2)).unflatten(2, (batch, self.channels))
+
+    def _drawn(
+        self, shape: tuple[int, int], batch: int, device: torch.device, generator: torch.Generator | None
+    ) -> Tensor:
+        source = device if generator is None else generator.device
+        cases = [torch.randn(*shape, self.channels, generator=generator, device=source) for _ in range(batch)]
+        return torch.stack(cases, 2).to(device)

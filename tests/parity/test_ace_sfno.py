@@ -1,0 +1,187 @@
+"""SFNO against independent implementations: ACE's stored output from its stored weights; fme and torch-harmonics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from emulators.grid import equiangular_grid, gaussian_grid
+from emulators.models.sfno import SFNO
+from emulators.variables import Variable, VariableSet
+from emulators.world import World
+
+ACE = Path(__file__).parents[3] / "shared" / "reference" / "ace"
+
+
+def world(grid, into: int, out: int) -> World:
+    """`out` channels, of which as many are read again as there is room for, and forcing for the rest."""
+    same = min(into, out)
+    sets = {"prognostic": same, "diagnostic": out - same, "forcing": into - same}
+    return World(
+        grid,
+        timestep=np.timedelta64(6, "h"),
+        **{name: VariableSet((Variable(name, "", tuple(range(n))),) if n else ()) for name, n in sets.items()},
+    )
+
+
+def point_weights(theirs: dict, ours: str, name: str) -> dict:
+    """A 1x1 convolution as a linear map."""
+    parts = {f"{ours}.weight": theirs[f"{name}.weight"].flatten(1)}
+    return parts | ({f"{ours}.bias": theirs[f"{name}.bias"]} if f"{name}.bias" in theirs else {})
+
+
+def ace_weights(theirs: dict, layers: int, embed: int) -> dict:
+    """ACE's names and shapes as ours: one decoder reads [inside, raw input]; scale and shift are two maps there."""
+    ours = {"position.weight": theirs["pos_embed"].permute(3, 2, 0, 1)}
+    ours |= point_weights(theirs, "encoder.0", "encoder.0") | point_weights(theirs, "encoder.2", "encoder.2")
+    decoder = theirs["decoder.0.weight"].flatten(1)
+    ours |= {"decoder.weight": decoder[:, :embed], "skip.weight": decoder[:, embed:]}
+    ours |= {"decoder.bias": theirs["decoder.0.bias"]} | point_weights(theirs, "head", "decoder.2")
+    for i in range(layers):
+        block = f"blocks.{i}"
+        for norm, name in (("norm_in", "norm0"), ("norm_out", "norm1")):
+            ours |= norm_weights(theirs, f"{block}.{norm}", f"{block}.{name}")
+        weight = theirs[f"{block}.filter.filter.weight"]
+        weight = weight[0] if weight.ndim == 5 else weight  # without the axis of groups: (in, out, degree, part)
+        ours[f"{block}.filter.convolution.weight"] = weight.permute(2, 0, 1, 3)
+        ours[f"{block}.filter.bias"] = theirs[f"{block}.filter.filter.bias"].flatten()
+        ours |= point_weights(theirs, f"{block}.skip", f"{block}.inner_skip")
+        for n in (0, 2):
+            ours |= point_weights(theirs, f"{block}.mlp.{n}", f"{block}.mlp.fwd.{n}")
+    return ours
+
+
+def norm_weights(theirs: dict, ours: str, name: str) -> dict:
+    if f"{name}.weight" in theirs:
+        return {f"{ours}.{part}": theirs[f"{name}.{part}"] for part in ("weight", "bias")}
+    weights = {}
+    for kind, suffix in (("scalars", ""), ("labels", "_labels"), ("noise", "_2d")):
+        for part in ("weight", "bias"):
+            pair = [theirs.get(f"{name}.W_{which}{suffix}.{part}") for which in ("scale", "bias")]
+            if pair[0] is not None:
+                weights[f"{ours}.maps.{kind}.{part}"] = torch.cat([p.flatten(1) if p.ndim > 2 else p for p in pair])
+    channels = len(theirs[f"{name}.W_scale.bias"])
+    weights[f"{ours}.maps.scalars.bias"][:channels] -= 1.0  # theirs has the one of (1 + scale) in it
+    return weights
+
+
+def test_the_conditional_network_repeats_the_stored_output():
+    """Weights, input, noise, labels, scalars and output as stored by ai2cm/ace (57c54a7, Apache-2.0)."""
+    if not ACE.exists():
+        pytest.skip(f"needs {ACE}")
+    stored = torch.load(ACE / "test_sfnonet_checkpoint_input.pt", map_location="cpu", weights_only=True)
+    expected = torch.load(ACE / "test_sfnonet_checkpoint_output.pt", map_location="cpu", weights_only=True)
+    theirs = stored.get("state_dict", stored)
+    context, fields = stored["context"], stored["x"]
+    net = SFNO(
+        world(equiangular_grid(9, 18, poles=True), 2, 3), embed=16, layers=2, norm="layer", affine_norms=False,
+        filter_bias=True, quadrature=True, noise=16, labels=4, scalars=8,
+    )  # fmt: skip
+    net.load_state_dict(ace_weights(theirs, 2, 16))
+    told = {"noise": context["noise"], "labels": context["labels"], "scalars": context["embedding_scalar"]}
+    with torch.no_grad():
+        output = net(fields, torch.zeros(4, dtype=torch.int64), **told)
+    torch.testing.assert_close(output, expected, rtol=1e-6, atol=1e-6)
+
+
+def randomised(net) -> None:
+    """Every parameter away from where it starts, so that nothing is hidden by a zero or a one."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
+
+
+def compared(theirs, ours, fields) -> None:
+    """Outputs and gradients of the input alike."""
+    weight = torch.randn(fields.shape[0], 3, *fields.shape[2:], generator=torch.Generator().manual_seed(7))
+    answers = []
+    for net in (theirs, lambda x: ours(x, torch.zeros(len(x), dtype=torch.int64))):
+        x = fields.clone().requires_grad_()
+        output = net(x)
+        (output * weight).sum().backward()
+        answers.append((output.detach(), x.grad))
+    torch.testing.assert_close(answers[1], answers[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale_factor", [1, 2])
+def test_the_plain_block_is_that_of_torch_harmonics(scale_factor):
+    models = pytest.importorskip("torch_harmonics.examples.models.sfno")
+    torch.manual_seed(0)
+    grid, name = (gaussian_grid(12), "legendre-gauss") if scale_factor == 1 else (equiangular_grid(13, 24, True), None)
+    theirs = models.SphericalFourierNeuralOperator(
+        img_size=grid.shape, grid=name or "equiangular", scale_factor=scale_factor, in_chans=2, out_chans=3,
+        embed_dim=8, num_layers=3,
+    )  # fmt: skip
+    randomised(theirs)
+    ours = SFNO(
+        world(grid, 2, 3), block="torch_harmonics", embed=8, layers=3, scale_factor=scale_factor, quadrature=True,
+        encoder_layers=0, position_embedding="none", norm="none", big_skip=False,
+    )  # fmt: skip
+    state = theirs.state_dict()
+    weights = point_weights(state, "encoder.0", "encoder.0") | point_weights(state, "head", "decoder.0")
+    for i in range(3):
+        weight = torch.view_as_real(state[f"blocks.{i}.global_conv.weight"])  # (out, in, degree, part)
+        weights[f"blocks.{i}.filter.convolution.weight"] = weight.permute(2, 1, 0, 3)
+        for n in (0, 2):
+            weights |= point_weights(state, f"blocks.{i}.mlp.{n}", f"blocks.{i}.mlp.fwd.{n}")
+    ours.load_state_dict(weights)
+    compared(theirs, ours, torch.randn(2, 2, *grid.shape))
+
+
+@pytest.mark.parametrize("grid_name", ["legendre-gauss", "equiangular"])
+def test_the_ace_block_is_that_of_fme(grid_name):
+    modulus = pytest.importorskip("fme.ace.models.modulus.sfnonet")
+    grid = gaussian_grid(12) if grid_name == "legendre-gauss" else equiangular_grid(12, 24, True)
+    settings = {
+        "operator_type": "dhconv", "scale_factor": 1, "embed_dim": 8, "num_layers": 2, "filter_type": "linear",
+        "data_grid": grid_name, "spectral_transform": "sht", "spectral_layers": 1,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    theirs = modulus.SphericalFourierNeuralOperatorNet(
+        type("Options", (), settings)(), img_shape=grid.shape, in_chans=2, out_chans=3
+    )
+    randomised(theirs)
+    ours = SFNO(world(grid, 2, 3), embed=8, layers=2, filter_bias=True, quadrature=True)
+    ours.load_state_dict(ace_weights(theirs.state_dict(), 2, 8))
+    compared(theirs, ours, torch.randn(2, 2, *grid.shape))
+
+
+@pytest.mark.parametrize("scale_factor", [1, 2])
+def test_the_makani_block_is_that_of_makani(scale_factor):
+    """The copy of Makani 0.1.0 in fme."""
+    makani = pytest.importorskip("fme.ace.models.makani.sfnonet")
+    grid = gaussian_grid(16) if scale_factor == 1 else equiangular_grid(17, 32, True)
+    torch.manual_seed(0)
+    theirs = makani.SphericalFourierNeuralOperatorNet(
+        inp_chans=2, out_chans=3, inp_shape=grid.shape, out_shape=grid.shape, scale_factor=scale_factor, embed_dim=8,
+        num_layers=3, model_grid_type="legendre-gauss" if scale_factor == 1 else "equiangular",
+    )  # fmt: skip
+    randomised(theirs)
+    ours = SFNO(
+        world(grid, 2, 3), block="makani", embed=8, layers=3, scale_factor=scale_factor, quadrature=True,
+        position_embedding="none",
+    )  # fmt: skip
+    state = theirs.state_dict()
+    weights = {}
+    for name, original in {
+        "encoder.0": "encoder.fwd.0",
+        "encoder.2": "encoder.fwd.2",
+        "decoder": "decoder.fwd.0",
+        "head": "decoder.fwd.2",
+        "skip": "residual_transform",
+    }.items():
+        weights |= point_weights(state, name, original)
+    for i in range(3):
+        block = f"blocks.{i}"
+        for norm, name in (("norm_in", "norm0"), ("norm_out", "norm1")):
+            weights |= norm_weights(state, f"{block}.{norm}", f"{block}.{name}")
+        weights[f"{block}.filter.convolution.weight"] = state[f"{block}.filter.filter.weight"].permute(2, 0, 1, 3)
+        weights |= point_weights(state, f"{block}.skip", f"{block}.outer_skip")
+        weights |= point_weights(state, f"{block}.mlp.0", f"{block}.mlp.fwd.0")
+        weights |= point_weights(state, f"{block}.mlp.2", f"{block}.mlp.fwd.3")
+    ours.load_state_dict(weights)
+    compared(theirs, ours, torch.randn(2, 2, *grid.shape))
