@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 MOST_FIELDS, MOST_LEADS = 10, 6
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 320, 200, 40, 10, 24, 30
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 320, 190, 40, 10, 24, 18
 DECADES = 8  # below the highest power; what lies deeper leaves the page
 CSS = """svg polyline.truth{stroke:var(--ink);stroke-width:1.4;stroke-dasharray:4 3}
 .legend .truth{border-color:var(--ink);border-top-style:dashed}
@@ -119,7 +119,8 @@ def _resolution(spectra: xr.Dataset, rows: Sequence[Row]) -> str:
         lines.append(f"<tr><th scope=row>{escape(row.label)}</th>{cells}</tr>")
     finest = spectra["wavelength"].values[-1] / 1e3
     convention = str(spectra.attrs["effective_resolution"])
-    told = f"{convention[0].upper()}{convention[1:]}. The grid's own l ends at {len(spectra.wavelength) - 1}, {finest:.0f} km."
+    grid = f"The grid holds l up to {len(spectra.wavelength) - 1}, {finest:.0f} km."
+    told = f"{convention[0].upper()}{convention[1:]}. {grid}"
     return (
         f"<h3>Effective resolution</h3><p class=quiet>{escape(told)}</p><div class=wide><table>"
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"

@@ -322,3 +322,37 @@ def test_bad_input_is_told_in_a_sentence(tmp_path, forecast, truth, capsys):
     (tmp_path / "torn.nc").write_bytes(fc.read_bytes()[:2000])
     assert "Cannot open" in said([f"forecast={tmp_path / 'torn.nc'}", f"truth={ok}", out], capsys)
     assert not (tmp_path / "eval").exists()
+
+
+def test_spectra_beside_the_scores(tmp_path, forecast, truth):
+    stored = write(forecast, tmp_path / "fc.nc"), write(truth, tmp_path / "truth.nc")
+    target = scores(tmp_path, *stored, pictures="true", **{"spectra.leads": "[6h,1d]", "spectra.threshold": 0.8})
+    found = xr.load_dataset(target / "scores.nc", group="spectra", decode_timedelta=True)
+    assert found["lead_time"].values.astype("timedelta64[h]").astype(int).tolist() == [6, 24]
+    assert "0.8 power(truth)" in found.attrs["effective_resolution"]
+    difference = found["2m_temperature"].sel(source="forecast") - found["2m_temperature"].sel(source="truth")
+    np.testing.assert_allclose(difference.isel(total_wavenumber=slice(1, None)), 0.0, atol=1e-4)  # off by a constant
+    assert (difference.isel(total_wavenumber=0) > 100.0).all()
+    finest = found["wavelength"].values[-1]
+    np.testing.assert_allclose(found["temperature_effective_resolution"], finest)
+    page = (target / "report.html").read_text()
+    assert "<h2>Spectra</h2>" in page
+    assert f"{finest / 1e3:.0f}<small>l = 5</small>" in page
+    assert page.count('class="truth"') == 3
+
+
+def test_where_there_are_no_spectra(tmp_path, forecast, truth, capsys):
+    part = {"latitude": slice(0, 3), "longitude": slice(0, 5)}
+    stored = write(forecast.isel(part), tmp_path / "fc.nc"), write(truth.isel(part), tmp_path / "truth.nc")
+    target = scores(tmp_path, *stored, regions="[global]", pictures="true")
+    assert "Spectra left out: " in " ".join(capsys.readouterr().err.split())
+    page = (target / "report.html").read_text()
+    assert "Spectra left out" in page
+    assert "<h2>Spectra</h2>" not in page
+    with pytest.raises(OSError, match="spectra"):
+        xr.load_dataset(target / "scores.nc", group="spectra")
+    whole = write(forecast, tmp_path / "whole.nc")
+    target = scores(tmp_path, whole, write(truth, tmp_path / "all.nc"), **{"spectra.fields": "[]"})
+    assert "Spectra" not in capsys.readouterr().err
+    with pytest.raises(OSError, match="spectra"):
+        xr.load_dataset(target / "scores.nc", group="spectra")
