@@ -30,7 +30,7 @@ from emulators.climatology import HarmonicClimatology
 from emulators.spectral_verification import LeadSpectra
 from emulators.state import State
 from emulators.variables import Variable, VariableSet
-from emulators.verification import ErrorMaps, Scorecard
+from emulators.verification import WINDS, ErrorMaps, Scorecard
 from emulators.world import World
 
 if TYPE_CHECKING:
@@ -98,6 +98,9 @@ def evaluate(config: DictConfig) -> Path:
     write_netcdf(target / "scores.nc", scores, by_scale)
     if baselines is not None:
         write_netcdf(target / "baselines.nc", baselines)
+    histograms = cards.forecast.histograms(inputs.attributes)
+    if histograms is not None:
+        write_netcdf(target / "histograms.nc", histograms)
     from emul.presentation import present  # pictures come after the numbers are safe
 
     present(target, inputs, cards, scores, baselines, by_scale.get("spectra"))
@@ -147,8 +150,8 @@ def opened(config: DictConfig, options: DictConfig, report: Callable[[str, float
     metrics = chosen_metrics(config, run)
     world = _world(pairs, truth)
     climatology, kind = None, "none"
-    if "climatology" in options.baselines or any(metric.needs_climatology for metric in metrics.values()):
-        climatology, kind = _climatology(config, pairs, truth, splits, world)
+    if "climatology" in options.baselines or any(metric.needs for metric in metrics.values()):
+        climatology, kind = _climatology(config, pairs, truth, splits, world, metrics)
     limits = stored_predictability(source)
     attributes = _attributes(path, origin, kind, manifest, pairs)
     notes = _notes(forecast, manifest, pairs, metrics, climatology, options)
@@ -252,13 +255,18 @@ def _world(pairs: Pairs, truth: xr.Dataset) -> World:
 
 
 def _climatology(
-    config: DictConfig, pairs: Pairs, truth: xr.Dataset, splits: Mapping[str, Sequence[str]], world: World
+    config: DictConfig,
+    pairs: Pairs,
+    truth: xr.Dataset,
+    splits: Mapping[str, Sequence[str]],
+    world: World,
+    metrics: Mapping[str, Any],
 ) -> tuple[Normals | None, str]:
     """Normal fields by valid time, from a file or fitted to the training period, and how they came about."""
     if config.climatology is not None:
-        return Normals(ClimatologyFile(config.climatology, pairs.variables, world.grid), pairs.room), str(
-            config.climatology
-        )
+        file = ClimatologyFile(config.climatology, pairs.variables, world.grid)
+        needed = dict.fromkeys(need for metric in metrics.values() for need in metric.needs if need != "mean")
+        return Normals(file, pairs.room, [need for need in needed if file.has(need)]), str(config.climatology)
     if "train" not in splits:
         return None, "none"
     first, last = bounds(splits["train"])
@@ -317,7 +325,7 @@ def _notes(
         )
     if "persistence" in options.baselines and (pairs.starts < 0).any():
         notes.append(f"Persistence lacks the truth at {(pairs.starts < 0).sum()} of {len(pairs.inits)} initial times.")
-    wanting = [name for name, metric in metrics.items() if metric.needs_climatology]
+    wanting = [name for name, metric in metrics.items() if metric.needs]
     if climatology is None and wanting:
         notes.append(f"{', '.join(wanting)} left out: no climatology; give climatology=<file>.")
     return notes
@@ -353,31 +361,33 @@ def scored(inputs: Inputs, spectra: LeadSpectra | None, report: Callable[[str, f
 
     def card(metrics: Mapping[str, Any]) -> Scorecard:
         regions, leads = _plain(options.regions), list(pairs.leads)
-        return Scorecard(inputs.world, pairs.variables, metrics, regions, leads, missing=options.missing)
+        return Scorecard(inputs.world, pairs.variables, metrics, regions, leads, missing=options.missing, vectors=WINDS)
 
     cards = Cards(card(inputs.metrics), {}, ErrorMaps(inputs.world, *map_choice(inputs)))
-    if "persistence" in options.baselines:
-        cards.baselines["persistence"] = card(inputs.metrics)
-    absolute = {name: metric for name, metric in inputs.metrics.items() if not metric.needs_climatology}
+    single = {name: metric for name, metric in inputs.metrics.items() if metric.members < 2}
+    if "persistence" in options.baselines and single:
+        cards.baselines["persistence"] = card(single)
+    absolute = {name: metric for name, metric in single.items() if not metric.needs}
     if "climatology" in options.baselines and inputs.climatology is not None and absolute:
         cards.baselines["climatology"] = card(absolute)
     done = 0
     for pair in pairs:
-        normal = None if inputs.climatology is None else inputs.climatology(pair.target.time)
+        normal = {} if inputs.climatology is None else inputs.climatology.named(pair.target.time)
         cards.forecast.add(pair.prediction, pair.target, pair.lead, normal)
         cards.maps.add(pair.prediction, pair.target, pair.lead)
         if spectra is not None:
             spectra.add(pair.prediction, pair.target, pairs.leads[pair.lead])
-        if "climatology" in cards.baselines and normal is not None:
-            usual = State(normal, pairs.variables, pair.target.time)
+        if "climatology" in cards.baselines:
+            usual = State(normal["mean"], pairs.variables, pair.target.time)
             cards.baselines["climatology"].add(usual, pair.target, pair.lead)
         if "persistence" in cards.baselines and pair.start is not None:
             rows = torch.from_numpy(pair.known)
             later = State(pair.target.values[rows], pairs.variables, pair.target.time[pair.known])
-            cards.baselines["persistence"].add(pair.start, later, pair.lead, None if normal is None else normal[rows])
+            known = {name: field[rows] for name, field in normal.items()}
+            cards.baselines["persistence"].add(pair.start, later, pair.lead, known)
         done += len(pair.inits)
         report(f"{done} of {pairs.total} pairs", done / pairs.total)
-    for name in [name for name, made in cards.baselines.items() if not made.inits.any()]:
+    for name in [name for name, made in cards.baselines.items() if not made.scored]:
         del cards.baselines[name]
     return cards
 

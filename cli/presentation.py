@@ -267,5 +267,5 @@ def _provenance(inputs: Inputs, scores: xr.Dataset) -> dict[str, str]:
 
 def _broken(scores: xr.Dataset) -> list[str]:
     """A warning where scores are missing because the forecast holds NaN."""
-    bad = [str(name) for name, field in scores.data_vars.items() if np.isnan(field.sel(metric=field.metric[0])).all()]
+    bad = [str(name) for name, field in scores.data_vars.items() if np.isnan(field).all()]
     return [f"No score for {', '.join(bad)}: missing values where none may be."] if bad else []

@@ -1,8 +1,8 @@
 """Forecasts and climatologies opened in one form, whatever program wrote them.
 
-A forecast has dims (time, prediction_timedelta[, level], latitude, longitude), `time` being the initial time, and the
-coordinate `valid_time` (time, prediction_timedelta); a climatology has (hour, dayofyear[, level], latitude, longitude).
-Both are layouts of WeatherBench 2 (Rasp et al. 2024, arXiv 2308.15560).
+A forecast has dims ([member,] time, prediction_timedelta[, level], latitude, longitude), `time` being the initial time,
+and the coordinate `valid_time` (time, prediction_timedelta); a climatology has (hour, dayofyear[, level], latitude,
+longitude). Both are layouts of WeatherBench 2 (Rasp et al. 2024, arXiv 2308.15560).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from emulators.variables import VariableSet
 
 LEADS = ("prediction_timedelta", "lead_time", "leadtime", "step", "lead", "forecast_period")
 INITS = ("init_time", "initial_time", "forecast_reference_time", "reference_time", "time")
+MEMBERS = ("member", "number", "realization", "ensemble", "ensemble_member", "sample")
 UPPER_AIR = (
     "geopotential", "geopotential_height", "temperature", "u_component_of_wind", "v_component_of_wind", "wind_speed",
     "vertical_velocity", "specific_humidity", "relative_humidity", "vorticity", "divergence",
@@ -64,6 +65,8 @@ def _forecast(dataset: xr.Dataset, select: Mapping[str, Any] | None) -> xr.Datas
     if init != "time" and "time" in dataset.variables:
         dataset = dataset.drop_vars("time")
     dataset = dataset.rename({lead: "prediction_timedelta", init: "time"})
+    members = [name for name in MEMBERS if name in dataset.dims and name not in (select or {})][:1]
+    dataset = dataset.rename(dict.fromkeys(members, "member"))
     for dim in ("time", "prediction_timedelta"):
         if dim not in dataset.dims:
             dataset = dataset.expand_dims(dim)
@@ -80,8 +83,9 @@ def _forecast(dataset: xr.Dataset, select: Mapping[str, Any] | None) -> xr.Datas
         raise ValueError(f"Lead times in {origin} are repeated: {leads.astype(str).tolist()}; keep each once.")
     if (np.diff(order) < 0).any():
         dataset, valid = dataset.isel(prediction_timedelta=order), valid[:, order]
-    found = canonical(dataset.drop_vars("valid_time", errors="ignore"), select=select, keep=("prediction_timedelta",))
-    found = with_levels(found)
+    keep = ("prediction_timedelta", *(["member"] if members else []))
+    found = canonical(dataset.drop_vars("valid_time", errors="ignore"), select=select, keep=keep)
+    found = with_levels(found).transpose("member", ..., missing_dims="ignore")
     if not any({"time", "prediction_timedelta"} <= set(found[name].dims) for name in found.data_vars):
         raise ValueError(f"No variable of {origin} varies with both initial time and lead time.")
     found = found.assign_coords(valid_time=(("time", "prediction_timedelta"), valid.astype("datetime64[ns]")))
@@ -161,7 +165,11 @@ def with_levels(dataset: xr.Dataset) -> xr.Dataset:
 
 
 class ClimatologyFile:
-    """Normal fields from a climatology by hour and day of the year (1..366, 1 March being 60 or 61)."""
+    """Fields of a climatology by hour and day of the year (1..366, 1 March being 60 or 61), by valid time.
+
+    Beside the mean, named as the variables: `<variable>_std`, `_quantile` (dimension quantile), `_seeps_threshold` and
+    `_seeps_dry_fraction`, as WeatherBench 2 names them.
+    """
 
     def __init__(self, path: str | Path, variables: VariableSet, grid: LatLonGrid, **options: Any) -> None:
         (raw,) = open_files(path, **options)
@@ -172,7 +180,8 @@ class ClimatologyFile:
                     f"{origin} is no climatology: expected dimensions hour and dayofyear; got "
                     f"{', '.join(map(str, raw.dims))}."
                 )
-        self.dataset = on_grid(with_levels(canonical(raw, keep=("hour", "dayofyear"))), grid)
+        keep = tuple(dim for dim in ("hour", "dayofyear", "quantile") if dim in raw.dims)
+        self.dataset = on_grid(with_levels(canonical(raw, keep=keep)), grid)
         self.origin, self.variables = origin, variables
         for variable in variables:
             if variable.name not in self.dataset:
@@ -181,9 +190,15 @@ class ClimatologyFile:
             if variable.levels:
                 level_index(self.dataset["level"].values, variable.levels)
         self.hours, self.days = self.dataset["hour"].values, self.dataset["dayofyear"].values
+        self._named: dict[str, xr.Dataset] = {}
 
-    def __call__(self, times: np.ndarray) -> torch.Tensor:
-        """Normal fields at `times`, float32, shape (time, channel, lat, lon)."""
+    def __call__(self, times: np.ndarray, name: str = "mean") -> torch.Tensor:
+        """Fields at `times`, float32 or wider, shape (time, channel, lat, lon); NaN in variables that have none.
+
+        name: mean, std, quantile_<q>, seeps_threshold or seeps_dry_share; KeyError where no variable has it.
+        """
+        if name not in self._named:
+            self._named[name] = self._fields(name)
         times = np.asarray(times, dtype="datetime64[s]")
         day = (times.astype("datetime64[D]") - times.astype("datetime64[Y]").astype("datetime64[D]")).astype(int) + 1
         hour = (times - times.astype("datetime64[D]")) / np.timedelta64(1, "h")
@@ -197,5 +212,41 @@ class ClimatologyFile:
             )
         hours, row = np.unique(rows, return_inverse=True)
         days, column = np.unique(columns, return_inverse=True)
-        block = stacked(self.dataset.isel(hour=hours, dayofyear=days), self.variables, ("hour", "dayofyear"))
-        return torch.from_numpy(block[row, column])
+        chosen = self._named[name]
+        chosen = chosen.isel({d: i for d, i in (("hour", hours), ("dayofyear", days)) if d in chosen.dims})
+        if name == "seeps_dry_share":
+            return torch.from_numpy(stacked(chosen, self.variables, ())).expand(len(times), -1, -1, -1)
+        return torch.from_numpy(stacked(chosen, self.variables, ("hour", "dayofyear"))[row, column])
+
+    def has(self, name: str) -> bool:
+        """Whether any variable has the fields called `name`."""
+        return any(self._field(variable.name, name) is not None for variable in self.variables)
+
+    def _fields(self, name: str) -> xr.Dataset:
+        """The fields called `name` of all variables, under the variables' own names."""
+        if not self.has(name):
+            raise KeyError(f"The climatology {self.origin} has no {name} of any variable that is scored.")
+        fields = {}
+        for variable in self.variables:
+            found = self._field(variable.name, name)
+            if found is None:
+                found = xr.full_like(self.dataset[variable.name], np.nan)
+                found = found.isel(hour=0, dayofyear=0, drop=True) if name == "seeps_dry_share" else found
+            fields[variable.name] = found
+        return xr.Dataset(fields)
+
+    def _field(self, variable: str, name: str) -> xr.DataArray | None:
+        """One variable's fields called `name`; None where the climatology has none."""
+        if name.startswith("quantile_"):
+            stored = self.dataset.get(f"{variable}_quantile")
+            if stored is None:
+                return None
+            away = np.abs(stored["quantile"].values - float(name.removeprefix("quantile_")))
+            return stored.isel(quantile=int(away.argmin()), drop=True) if away.min() <= 0.01 else None
+        if name == "seeps_dry_share":  # one number a point: how often it is dry, all year
+            stored = self.dataset.get(f"{variable}_seeps_dry_fraction")
+            if stored is None:
+                return None
+            hours = [stored.isel(hour=i).astype(np.float64) for i in range(len(self.hours))]  # one in memory at a time
+            return xr.concat([hour.mean("dayofyear").compute() for hour in hours], "hour").mean("hour")
+        return self.dataset.get(variable if name == "mean" else f"{variable}_{name}")

@@ -24,7 +24,8 @@ from emulators.variables import Variable, VariableSet
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Forecasts of one lead and their truth, both State of shape (init, channel, lat, lon).
+    """Forecasts of one lead and their truth, both State of shape (init, channel, lat, lon); of an ensemble the
+    prediction is (member, init, channel, lat, lon).
 
     lead: index into `Pairs.leads`. inits: their initial times. start: truth at the initial times, None where unknown;
     known: which of the inits have it (its rows), shape (init,).
@@ -98,13 +99,25 @@ class Reader:
 
 
 class Normals:
-    """A climatology, times -> (time, channel, lat, lon), whose `room` latest fields stay in memory."""
+    """A climatology, times -> (time, channel, lat, lon), whose `room` latest fields stay in memory.
 
-    def __init__(self, climatology: Callable[[np.ndarray], torch.Tensor], room: int) -> None:
-        self.fields = Latest(lambda seconds: climatology(seconds.astype("datetime64[s]")).numpy(), room)
+    further: names of what `climatology(times, name)` gives beside the mean, such as `quantile_0.9`.
+    """
+
+    def __init__(self, climatology: Callable[..., torch.Tensor], room: int, further: Sequence[str] = ()) -> None:
+        def latest(*name: str) -> Latest:
+            return Latest(lambda s: climatology(s.astype("datetime64[s]"), *name).numpy(), room // (1 + len(further)))
+
+        self._fields = {"mean": latest(), **{name: latest(name) for name in further}}
 
     def __call__(self, times: np.ndarray) -> torch.Tensor:
-        return self.fields(np.asarray(times, dtype="datetime64[s]").astype(np.int64))
+        """The mean at `times`."""
+        return self._fields["mean"](np.asarray(times, dtype="datetime64[s]").astype(np.int64))
+
+    def named(self, times: np.ndarray) -> dict[str, torch.Tensor]:
+        """The mean and what there is further at `times`, by name."""
+        seconds = np.asarray(times, dtype="datetime64[s]").astype(np.int64)
+        return {name: fields(seconds) for name, fields in self._fields.items()}
 
 
 class Pairs:
@@ -134,7 +147,9 @@ class Pairs:
         self.valid = self.forecast["valid_time"].values.astype("datetime64[s]")
         self.index, self.starts = self.truth.find(self.valid), self.truth.find(self.inits)
         self.index[self.valid > unbroken_until(self.truth.times, self.inits)[:, None]] = -1
-        self.room = max(1, int(megabytes * 2**20 / (4 * self.variables.size * np.prod(self.grid.shape))))
+        self.members = forecast.sizes.get("member", 0)
+        fields = self.variables.size * max(1, self.members)
+        self.room = max(1, int(megabytes * 2**20 / (4 * fields * np.prod(self.grid.shape))))
         if not (self.index >= 0).any():
             have = self.truth.times
             raise ValueError(
@@ -169,8 +184,9 @@ class Pairs:
         if needed.size <= self.truth.fields.room:
             self.truth.fields.prefetch(needed[needed >= 0])
         block = self.forecast.isel(time=rows, prediction_timedelta=columns)
-        values = torch.from_numpy(stacked(block, self.variables, ("time", "prediction_timedelta")))
-        for lead in range(columns.start, columns.start + values.shape[1]):
+        member = ("member",) if self.members else ()
+        values = torch.from_numpy(stacked(block, self.variables, (*member, "time", "prediction_timedelta")))
+        for lead in range(columns.start, columns.start + values.shape[-4]):
             there = np.flatnonzero(self.index[rows, lead] >= 0)
             if not there.size:
                 continue
@@ -181,7 +197,7 @@ class Pairs:
             yield Pair(
                 lead,
                 self.inits[rows][there],
-                State(values[torch.from_numpy(there), lead - columns.start], self.variables, valid),
+                State(values[..., torch.from_numpy(there), lead - columns.start, :, :, :], self.variables, valid),
                 self.truth.read(index),
                 self.truth.read(starts[known]) if known.any() else None,
                 known,

@@ -44,11 +44,6 @@ class Metric(Protocol):
     exponent: int = 0
     definition: str = ""
 
-    @property
-    def needs_climatology(self) -> bool:
-        """Whether `statistics` reads any climatological field."""
-        return bool(self.needs)
-
     def statistics(
         self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]
     ) -> Mapping[str, Tensor | Products]:

@@ -95,13 +95,16 @@ def test_repeated_lead_times_are_refused(tmp_path):
         open_forecast(tmp_path / "fc.nc")
 
 
-def test_an_ensemble_names_the_way_out(tmp_path):
-    _, forecast = monthly()
-    xr.concat([forecast, forecast], dim=xr.DataArray([0, 1], dims="number", name="number")).to_netcdf(
-        tmp_path / "fc.nc"
-    )
-    with pytest.raises(ValueError, match="number"):
-        open_forecast(tmp_path / "fc.nc")
+def test_an_ensemble_has_its_members_in_front(tmp_path):
+    truth, forecast = monthly()
+    members = xr.concat([forecast, forecast + 1], dim=xr.DataArray([0, 1], dims="number", name="number"))
+    members.transpose(..., "number").to_netcdf(tmp_path / "fc.nc")
+    found = open_forecast(tmp_path / "fc.nc")
+    assert found["temperature"].dims[:3] == ("member", "time", "prediction_timedelta")
+    for pair, single in zip(Pairs(found, truth), Pairs(forecast, truth), strict=True):
+        assert pair.prediction.lead == (2, len(pair.inits))
+        np.testing.assert_allclose(pair.prediction.values[1], single.prediction.values + 1)
+        np.testing.assert_array_equal(pair.target.values, single.target.values)
     assert open_forecast(tmp_path / "fc.nc", select={"number": 1})["temperature"].dims[0] == "time"
 
 
