@@ -35,11 +35,11 @@ class SFNO(nn.Module):
 
     block: `ace`, `makani` or `torch_harmonics`, the order of norms and skips. embed: channels inside. layers: number of
     blocks. mlp_ratio: hidden channels of a block's MLP by `embed`. scale_factor: the inner grid is coarser by it.
-    modes_fraction: share of the inner grid's degrees that is kept. quadrature: whether analysis on equally spaced rows is
-    by quadrature alone, as in the published networks, instead of exact. operator: what multiplies the coefficients, a matrix
-    a degree (`degree`), a matrix a coefficient (`diagonal`) or an MLP of `spectral_layers` hidden layers (`mlp`).
-    filter_bias: whether a number a channel is added after the filter. encoder_layers: hidden layers of encoder and
-    decoder. position_embedding: `none`, `grid` (a parameter a point and channel), `latitude` (a parameter a row and
+    modes_fraction: share of the inner grid's degrees that is kept. quadrature: whether analysis on equally spaced rows
+    is by quadrature alone, as in the published networks, instead of exact. operator: what multiplies the coefficients,
+    a matrix a degree (`degree`), a matrix a coefficient (`diagonal`) or an MLP of `spectral_layers` hidden layers
+    (`mlp`). filter_bias: whether a number a channel is added after the filter. encoder_layers: hidden layers of encoder
+    and decoder. position_embedding: `none`, `grid` (a parameter a point and channel), `latitude` (a parameter a row and
     channel) or `spectral` (a parameter a harmonic and channel). norm: `instance`, `instance_area`, `layer`, `none`;
     affine_norms: whether they have a scale and a shift of their own. big_skip: whether the decoder sees the raw input;
     normed_big_skip: after a norm.

@@ -22,6 +22,8 @@ OPTIONS = [(group, option) for group in GROUPS for option in options_of(group)]
 def overrides(group: str, option: str) -> list[str]:
     chosen = f"{group}=[{option}]" if group in LISTED else f"{group}={option}"
     shape = [] if group in ("model", "experiment") else TINY
+    if group == "model" and option.startswith("sfno_"):
+        shape = ["model.embed=16", "model.layers=2"]  # the published ones would take gigabytes
     steps = [
         "training.steps=2",
         "training.batch_size=2",

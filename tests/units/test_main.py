@@ -165,7 +165,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
     ("line", "expected"),
     [
         ("emul forec", ["forecast"]),
-        ("emul train model=s", ["sfno", "sfno_ace"]),  # bash has split the word at "="
+        ("emul train model=sfno_a", ["sfno_ace", "sfno_ace2", "sfno_ace2_noise"]),  # bash has split the word at "="
         ("emul train optimizer.l", ["optimizer.lr="]),
     ],
 )
