@@ -84,6 +84,7 @@ class PrimitiveEquations:
     grid: Gaussian, of at least (3 truncation + 1) / 2 rows, so that products do not alias. timestep in seconds.
     surface_geopotential: m2 s-2, (lat, lon), truncated here; None for a flat surface. moist: without it there is no
     ps q, and fields have a humidity of no levels. virtual_temperature: without it moist air weighs what dry air does.
+    diffusion_time: e-folding time in seconds of the smallest scale under hyperdiffusion of `diffusion_order`.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class PrimitiveEquations:
         virtual_temperature: bool = True,
         diffusion_order: int = 8,
         diffusion_time: float = 86400.0,
+        water_diffusion_time: float = 28800.0,
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
     ) -> None:
@@ -119,9 +121,11 @@ class PrimitiveEquations:
         degree = np.arange(truncation + 1)
         self._implicit_tables(degree * (degree + 1) / EARTH_RADIUS**2)
         smallest = degree * (degree + 1) / (truncation * (truncation + 1))
-        damping = np.exp(-timestep / diffusion_time * smallest ** (diffusion_order // 2))
-        self.damping = self.constant(np.ones((1, truncation + 1, ends[-1])))
-        self.damping[..., : ends[-2]] = self.constant(damping)[None, :, None]
+        rate = np.zeros(ends[-1])  # of the smallest scale, by variable
+        rate[: ends[-2]] = 1.0 / diffusion_time
+        rate[self.water] = 1.0 / water_diffusion_time
+        scales = smallest ** (diffusion_order // 2)
+        self.damping = self.constant(np.exp(-timestep * scales[:, None] * rate)[None])
         self._surface_tables(surface_geopotential)
 
     def constant(self, values: np.ndarray) -> Tensor:

@@ -108,9 +108,10 @@ class Simulation:
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Take up the state of a snapshot, made by a simulation with the same settings."""
-        *fields, east, north = snapshot["fields"]
+        u, v, temperature, humidity, pressure, vorticity, divergence, *gradient = snapshot["fields"]
         self.time = np.datetime64(snapshot["time"], "s")
-        self.coefficients, self.fields = snapshot["coefficients"], Fields(*fields, (east, north))
+        self.coefficients = snapshot["coefficients"]
+        self.fields = Fields(u, v, temperature, humidity, pressure, vorticity, divergence, (gradient[0], gradient[1]))
         self.ground, self.energy = Ground(*snapshot["ground"]), snapshot["energy"]
 
     def _disturbed_rest(self, seed: int) -> Tensor:
