@@ -38,39 +38,50 @@ class DegreeConvolution(nn.Module):
 
 
 class _ProductByDegree(torch.autograd.Function):
-    """Real products of the rows [Re a, Im a] with [[Re W, Im W], [-Im W, Re W]]; the backward pass in the same way.
+    """The product and its transposes in real numbers, where [z] is a complex row as pairs and W as it is stored:
 
-    Written out because the blocks land in one tensor, which recorded operations would copy once for each.
+        [b] = Re a [W] + i (Im a [W]),   Re da = [g] [W]^T,   Im da = [-i g] [W]^T,   [dW] = Re a^T [g] + Im a^T [-i g]
+
+    Nothing of the weights' size, the largest of a network, is ever rearranged. Written out because the blocks land in
+    one tensor, which recorded operations would copy once for each.
     """
 
     @staticmethod
     def forward(ctx, coefficients: Tensor, weight: Tensor) -> Tensor:
         device = coefficients.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else coefficients.dtype
-        real, imaginary = weight.to(dtype).unbind(-1)
-        matrix = torch.cat([torch.cat([real, imaginary], -1), torch.cat([-imaginary, real], -1)], -2)
+        matrices = weight.to(dtype).flatten(2)
         mixed = torch.zeros_like(coefficients)
         blocks = []
         for part in _blocks(coefficients):
-            blocks.append(_rows(coefficients, *part, dtype))
-            _put(torch.bmm(blocks[-1], matrix[part[1] : part[2]]), mixed, *part)
-        ctx.save_for_backward(matrix, *blocks)
+            rows = _block(coefficients, *part).to(dtype).contiguous()
+            real, imaginary = torch.bmm(rows.flatten(1, 3), matrices[part[1] : part[2]]).view(*rows.shape, 2).unbind(2)
+            into = _block(mixed, *part)
+            into[:, :, 0] = real[..., 0] - imaginary[..., 1]
+            into[:, :, 1] = real[..., 1] + imaginary[..., 0]
+            blocks.append(rows)
+        ctx.save_for_backward(matrices, *blocks)
         return mixed
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        matrix, *blocks = ctx.saved_tensors
-        coefficients, weights = torch.zeros_like(gradient), torch.empty_like(matrix, dtype=gradient.dtype)
+        matrices, *blocks = ctx.saved_tensors
+        coefficients = torch.zeros_like(gradient)
+        weights = torch.empty_like(matrices, dtype=gradient.dtype)
         for part, rows in zip(_blocks(gradient), blocks, strict=True):
             degrees = slice(part[1], part[2])
-            incoming = _rows(gradient, *part, matrix.dtype)
-            _put(torch.bmm(incoming, matrix[degrees].mT), coefficients, *part)
-            weights[degrees] = torch.bmm(rows.mT, incoming)
-        n = weights.shape[-1] // 2
-        real = weights[:, :n, :n] + weights[:, n:, n:]
-        imaginary = weights[:, :n, n:] - weights[:, n:, :n]
-        return coefficients, torch.stack([real, imaginary], -1)
+            real, imaginary = _block(gradient, *part).to(rows.dtype).unbind(2)
+            turned = rows.new_empty(*rows.shape, 2)
+            turned[:, :, 0, ..., 0], turned[:, :, 0, ..., 1] = real, imaginary
+            turned[:, :, 1, ..., 0], turned[:, :, 1, ..., 1] = imaginary, -real
+            incoming = turned.view(*rows.shape[:1], -1, matrices.shape[2])
+            _block(coefficients, *part).copy_(torch.bmm(incoming, matrices[degrees].mT).view_as(rows))
+            if weights.dtype == rows.dtype:
+                torch.bmm(rows.flatten(1, 3).mT, incoming, out=weights[degrees])
+            else:
+                weights[degrees] = torch.bmm(rows.flatten(1, 3).mT, incoming)
+        return coefficients, weights.unflatten(2, (-1, 2))
 
 
 def _blocks(coefficients: Tensor) -> list[tuple[int, int, int]]:
@@ -80,15 +91,6 @@ def _blocks(coefficients: Tensor) -> list[tuple[int, int, int]]:
     return [(min(end, rows // 2), start, end) for start, end in pairwise(cuts)]
 
 
-def _rows(coefficients: Tensor, orders: int, start: int, end: int, dtype: torch.dtype) -> Tensor:
-    """A block as (degree, order and batch, real channels then imaginary channels)."""
-    _, _, batch, channels = coefficients.shape
-    part = coefficients[: 2 * orders, start:end].unflatten(0, (orders, 2)).permute(2, 0, 3, 1, 4)
-    return part.to(dtype).reshape(end - start, orders * batch, 2 * channels)
-
-
-def _put(rows: Tensor, coefficients: Tensor, orders: int, start: int, end: int) -> None:
-    """The inverse of `_rows`, written into `coefficients`."""
-    _, _, batch, channels = coefficients.shape
-    part = rows.view(end - start, orders, batch, 2, channels).permute(1, 3, 0, 2, 4)
-    coefficients[: 2 * orders, start:end].unflatten(0, (orders, 2)).copy_(part)
+def _block(coefficients: Tensor, orders: int, start: int, end: int) -> Tensor:
+    """A block as a view (degree, order, part, batch, channel)."""
+    return coefficients[: 2 * orders, start:end].unflatten(0, (orders, 2)).movedim(2, 0)
