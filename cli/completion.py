@@ -78,7 +78,7 @@ def candidates(words: list[str]) -> list[str]:
     if words[0] == "completion":
         return _starting(current, SCRIPTS)
     if words[0] == "data" and len(words) == 2:
-        return _starting(current, ["make", "inspect", "predictability"])
+        return _starting(current, ["make", "inspect", "picture", "predictability"])
     if words[-2:-1] == ["--cfg"]:
         return _starting(current, ["job", "hydra", "all"])
     if current.startswith("-"):

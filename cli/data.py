@@ -1,7 +1,8 @@
-"""`emul data`: make the data of a source, show what a source or a file holds, and how far ahead it can be known."""
+"""`emul data`: make the data of a source, show what it or a file holds, draw it, find how far ahead it can be known."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,17 +17,19 @@ if TYPE_CHECKING:
     import xarray as xr
     from omegaconf import DictConfig
 
-USAGE = "Expected `emul data make|inspect|predictability [data=...]` or `emul data inspect path`"
+USAGE = "Expected `emul data make|inspect|picture|predictability [data=...]` or `emul data inspect path`"
 TWINS: dict[str, Any] = {"cases": 8, "days": 30, "perturbation": 0.1}  # K
 
 
 def main(arguments: list[str]) -> int:
-    """The verb's words: make, inspect, predictability."""
+    """The verb's words: make, inspect, picture, predictability."""
     word, *rest = arguments or [""]
     if word == "make":
         make(rest)
     elif word == "inspect":
         show(opened(rest))
+    elif word == "picture":
+        picture(rest)
     elif word == "predictability":
         predictability(rest)
     else:
@@ -53,6 +56,27 @@ def _made(overrides: list[str]) -> tuple[Any, DictConfig]:
     with progress("making data") as report:
         source.prepare(report)
     return source, config
+
+
+def picture(overrides: list[str]) -> None:
+    """Draw the chosen source into <output>/data/<name>: a weather map, mean winds, a spectrum, a month that moves."""
+    from emul.portraits import portraits
+
+    source, config = _made(overrides)
+    folder = Path(config.output) / "data" / config.name
+
+    def attempt(what: str, make: Callable[..., Path], *arguments: Any) -> Path | None:
+        try:
+            return make(*arguments)
+        except (ValueError, KeyError, ImportError) as error:  # not every world has rain, levels or a whole sphere
+            warn(f"{what} is left out: {error}.")
+            return None
+
+    with progress("drawing") as report:
+        made = portraits(source.dataset(), str(config.name), folder, attempt, report)
+    if not made:
+        raise ValueError(f"No picture can be made of data={config.name}: expected weather on a whole sphere.")
+    console().print(f"{', '.join(path.name for path in made)} in [key]{escape(str(folder))}[/]", soft_wrap=True)
 
 
 def predictability(arguments: list[str]) -> None:

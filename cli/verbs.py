@@ -120,11 +120,12 @@ VERBS = (
     Verb(
         "data",
         "data",
-        "Make or inspect data, and see how far ahead they can be known.",
+        "Make, inspect or draw data, and see how far ahead they can be known.",
         (),
         (
             ("emul data make data=planet", "generate the embedded planet"),
             ("emul data inspect data=planet", "what is in it"),
+            ("emul data picture data=planet", "what it looks like, to outputs/data/planet"),
             ("emul data predictability data=planet", "how fast twins part: the limit of every forecast"),
             ("emul data predictability data=planet cases=12 days=40", "more cases, longer"),
         ),
@@ -210,7 +211,7 @@ def overview() -> str:
 def explanation(verb: Verb) -> str:
     """The text of `emul <verb> --help`."""
     usage = "<bash|zsh|fish>" if verb.name == "completion" else "[key=value ...]" if verb.keys else ""
-    usage = "<make|inspect|predictability> [key=value ...]" if verb.name == "data" else usage
+    usage = "<make|inspect|picture|predictability> [key=value ...]" if verb.name == "data" else usage
     lines = [f"emul {verb.name} - {verb.summary}", "", f"Usage: emul {verb.name} {usage}".rstrip()]
     if verb.keys:
         lines += ["", "Main keys:", *_columns(list(verb.keys))]

@@ -58,7 +58,7 @@ def test_emul(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     elif verb.name == "check":
         compose("check", arguments)
     elif verb.name == "data":
-        assert arguments[0] in ("make", "inspect", "predictability")
+        assert arguments[0] in ("make", "inspect", "picture", "predictability")
         compose("train", [a for a in arguments[1:] if "=" in a and "://" not in a.partition("=")[0]])
 
 
