@@ -113,8 +113,8 @@ class Mollweide:
         """Sea, land and coasts, where the data know land."""
         if "land_sea_mask" not in dataset:
             return
-        land = dataset["land_sea_mask"]
-        land = self.smooth((land.isel(time=0) if "time" in land.dims else land).values, soft=True)
+        mask = dataset["land_sea_mask"]
+        land = self.smooth((mask.isel(time=0) if "time" in mask.dims else mask).values, soft=True)
         if (land > 0.5).any():
             if filled:
                 self.contour(land, filled=True, levels=[0.5, 2.0], colors=[LAND])
