@@ -200,7 +200,7 @@ class AceBlock(nn.Module):
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
         mixed, residual = self.filter(_normed(self.norm_in, x, context))
         mixed = F.gelu(self.skip(residual).add_(mixed))
-        return residual + self.mlp(_normed(self.norm_out, mixed, context))
+        return _sum(residual, self.mlp(_normed(self.norm_out, mixed, context)))
 
 
 class MakaniBlock(nn.Module):
@@ -217,7 +217,7 @@ class MakaniBlock(nn.Module):
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
         mixed, residual = self.filter(x)
         mixed = self.mlp(F.gelu(_normed(self.norm_in, mixed, context)))
-        return self.skip(residual) + _normed(self.norm_out, mixed, context)
+        return _sum(_normed(self.norm_out, mixed, context), self.skip(residual))
 
 
 class PlainBlock(nn.Module):
@@ -231,7 +231,7 @@ class PlainBlock(nn.Module):
 
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
         mixed, residual = self.filter(x)
-        return residual + self.mlp(_normed(self.norm, mixed, context))
+        return _sum(residual, self.mlp(_normed(self.norm, mixed, context)))
 
 
 BLOCKS = {"ace": AceBlock, "makani": MakaniBlock, "torch_harmonics": PlainBlock}
@@ -262,6 +262,11 @@ class SpectralPosition(nn.Module):
 
 def _normed(norm: nn.Module, x: Tensor, context: Context | None) -> Tensor:
     return norm(x) if context is None else norm(x, context)
+
+
+def _sum(residual: Tensor, update: Tensor) -> Tensor:
+    """residual + update, written over the update where it is as precise."""
+    return update.add_(residual) if update.dtype == residual.dtype else residual + update
 
 
 def _hidden(channels: int) -> tuple[nn.Module, nn.Module]:
