@@ -54,7 +54,7 @@ class _ProductByDegree(torch.autograd.Function):
         mixed = torch.zeros_like(coefficients)
         blocks = []
         for part in _blocks(coefficients):
-            rows = _block(coefficients, *part).to(dtype).contiguous()
+            rows = _block(coefficients, *part).to(dtype, memory_format=torch.contiguous_format)
             real, imaginary = torch.bmm(rows.flatten(1, 3), matrices[part[1] : part[2]]).view(*rows.shape, 2).unbind(2)
             into = _block(mixed, *part)
             into[:, :, 0] = real[..., 0] - imaginary[..., 1]
