@@ -71,7 +71,7 @@ class SphericalCalculus(SphericalHarmonics):
         """Series with P / cos and with dP/dphi, added, per metre."""
         pair = torch.stack([over_cosine, derivative], dim=1)
         waves = products.series(pair, self.counts / self.radius, self.blocks("vector_synthesis"))
-        return products.columns(waves, self.wave_table)
+        return products.columns(waves, self.wave_tables)
 
     def winds(self, vorticity: Tensor, divergence: Tensor) -> tuple[Tensor, Tensor]:
         """Coefficients of vorticity and divergence (s-1) -> u, v (m s-1), each (lon, lat, n)."""
@@ -90,7 +90,7 @@ class SphericalCalculus(SphericalHarmonics):
     def vorticity_divergence(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """u, v (m s-1), each (lon, lat, n) -> coefficients of vorticity and divergence (s-1)."""
         n = u.shape[2]
-        waves = products.waves(torch.cat([u, v], dim=2).to(self.dtype), self.wave_table, self.orders)
+        waves = products.waves(torch.cat([u, v], dim=2).to(self.dtype), self.wave_tables)
         blocks = self.blocks("vector_synthesis" if self.quadrature else "vector_analysis")
         over_cosine, derivative = products.sums(waves, self.scale / self.radius, blocks).unbind(1)
         along = self.times_im(over_cosine.contiguous())

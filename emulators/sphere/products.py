@@ -1,14 +1,17 @@
 """The sums of a harmonic transform as products of matrices: four functions, two and two each other's transpose.
 
-    waves    r_mk = sum_j E_mj f_jk        along longitude, from the grid to waves       columns   its transpose
-    sums     c_ml = sum_k A_mlk r_mk       along latitude, from waves to coefficients    series    its transpose
+    waves    r_mk = sum_j exp(-i m lambda_j) f_jk     along longitude, from the grid to waves       columns   its transpose
+    sums     c_ml = sum_k A_mlk r_mk                  along latitude, from waves to coefficients    series    its transpose
 
-E holds cos(m lambda_j) and -sin(m lambda_j), A any functions of order, degree and latitude. Each backward pass is the
-transpose, with the same tables. Three savings:
+with A any functions of order, degree and latitude. Each backward pass is the transpose, with the same tables.
 
-Longitude. Waves of even m repeat after half a turn and those of odd m change sign; cosines and sines are mirrored
-within the half. Where four divides the columns, fields are folded twice and four products of a quarter of the columns
-do what one would: a quarter of the operations, in less time than an FFT and the new layouts before and after it.
+Longitude. A fast Fourier transform in two steps (Cooley & Tukey 1965, doi 10.1090/S0025-5718-1965-0178586-1): columns
+j = s + S p, s < S, of each residue s are transformed by themselves, which tells waves m apart up to multiples of their
+number P; then, for each k, S residues are combined to the waves m with m = k or -k modulo P:
+
+    y_sk = sum_p exp(-2 pi i k p / P) f_sp,   r_m = sum_s exp(-i m lambda_s) y_s,(m mod P),   y_s,-k = conj(y_sk)
+
+Both steps are batched products of real matrices, which need no other layout than the fields have.
 Degrees. Nothing stands at l < m: orders come in blocks, and a block's table starts at its first order.
 Storage. Real and imaginary parts have the same functions of latitude, stored once; the table is doubled when it is
 used, and takes up what depends on latitude or order alone on the way.
@@ -17,6 +20,8 @@ used, and takes up what depends on latitude or order alone on the way.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,42 +29,81 @@ from torch import Tensor
 from torch.autograd import Function
 
 
-def wave_table(nlon: int, orders: int, first: float, folded: bool) -> np.ndarray:
-    """E at columns from longitude `first` (radians) on: (2 * orders, nlon), or folded, for `first` = 0.
+class Waves(NamedTuple):
+    """Tables of the two steps along longitude; with Q = P / 2 rounded up, and R waves at most for one k,
 
-    Folded: (2, 2, orders / 2 rounded up, nlon / 4 + 1) by parity of m, and even or odd about a quarter turn.
+    first: (2 Q, P), real and imaginary parts of all k. second: (Q, 2 R, 2 S). rows: where each wave is found, (2 M).
+    first_back: (P, 2 Q) and second_back: (Q, 2 S, 2 R), transposes for the way back. slots: the inverse of rows, (2 R Q).
     """
-    m, j = np.arange(orders)[:, None], np.arange(nlon)
-    angle = (m * j % nlon) * (2.0 * np.pi / nlon) + m * first
-    plain = np.stack([np.cos(angle), -np.sin(angle)], axis=1)
-    if not folded:
-        return plain.reshape(2 * orders, nlon)
-    table = np.zeros(folded_shape(nlon, orders))
-    for parity in (0, 1):
-        for odd in (0, 1):
-            part = plain[parity::2, parity ^ odd, : nlon // 4 + 1].copy()
-            part[:, [0, -1]] *= np.abs(part[:, [0, -1]]) > 0.5  # zeros of the waves, exactly
-            table[parity, odd, : len(part)] = part
-    return table
+
+    first: Tensor
+    second: Tensor
+    rows: Tensor
+    first_back: Tensor
+    second_back: Tensor
+    slots: Tensor
 
 
-def folded_shape(nlon: int, orders: int) -> tuple[int, int, int, int]:
-    """Shape of a folded table."""
-    return (2, 2, (orders + 1) // 2, nlon // 4 + 1)
+@lru_cache(maxsize=16)
+def wave_tables(nlon: int, orders: int, start: float) -> tuple[np.ndarray, ...]:
+    """The numbers of `Waves` for columns from longitude `start` (radians) on."""
+    strides = residues(nlon, orders)
+    size = nlon // strides
+    half = (size + 1) // 2
+    k, p, s = np.arange(half)[:, None], np.arange(size), np.arange(strides)
+    angle = (k * p % size) * (2.0 * np.pi / size)
+    first = np.stack([np.cos(angle), -np.sin(angle)])
+    if size % 2 == 0:
+        first[1, 0] = 1.0 - 2.0 * (p % 2)  # k = 0 has no imaginary part: k = P / 2, which has none, stands in its place
+    groups: list[list[int]] = [[] for _ in range(half)]
+    for m in range(orders):
+        k_of_m = min(m % size, -m % size)
+        groups[k_of_m if k_of_m < half else 0].append(m)
+    most = max(len(group) for group in groups)
+    second, slots = np.zeros((half, most, 2, 2, strides)), np.zeros((half, most), dtype=np.int64)
+    for number, group in enumerate(groups):
+        for slot, m in enumerate(group):
+            angle = (m * s % nlon) * (2.0 * np.pi / nlon) + m * start
+            turn = np.stack([np.cos(angle), -np.sin(angle)])  # times (1, i): what a real part adds to both parts
+            slots[number, slot] = m
+            if number == 0:
+                second[0, slot, :, int(m % size > 0)] = turn
+            else:
+                sign = 1.0 if m % size == number else -1.0
+                second[number, slot, :, 0] = turn
+                second[number, slot, :, 1] = sign * np.stack([-turn[1], turn[0]])
+    rows = np.zeros(orders, dtype=np.int64)
+    for number, group in enumerate(groups):
+        rows[group] = number * most + np.arange(len(group))
+    pair = np.arange(2)
+    return (
+        first.reshape(2 * half, size),
+        second.transpose(0, 1, 2, 4, 3).reshape(half, 2 * most, 2 * strides),
+        (2 * rows[:, None] + pair).ravel(),
+        first.transpose(2, 1, 0).reshape(size, 2 * half),
+        second.reshape(half, 2 * most, 2 * strides).transpose(0, 2, 1),
+        (2 * slots.reshape(-1, 1) + pair).ravel(),
+    )
 
 
-def waves(field: Tensor, table: Tensor, orders: int) -> Tensor:
+def residues(nlon: int, orders: int) -> int:
+    """S, the divisor of nlon for which both steps together multiply least; small products take about 1.5 times as long."""
+    divisors = [s for s in range(1, nlon + 1) if nlon % s == 0]
+    return min(divisors, key=lambda s: nlon / s + 3.0 * s * 2 * orders / nlon)
+
+
+def waves(field: Tensor, tables: Waves) -> Tensor:
     """(lon, lat, n) -> (2 * orders, lat, n), real part of order m in row 2m, imaginary part in row 2m + 1."""
     if torch.is_grad_enabled() and field.requires_grad:
-        return _Waves.apply(field, table, orders)
-    return _waves(field, table, orders)
+        return _Waves.apply(field, *tables)
+    return _waves(field, tables)
 
 
-def columns(rows: Tensor, table: Tensor) -> Tensor:
+def columns(rows: Tensor, tables: Waves) -> Tensor:
     """(2 * orders, lat, n) -> (lon, lat, n)."""
     if torch.is_grad_enabled() and rows.requires_grad:
-        return _Columns.apply(rows, table)
-    return _columns(rows, table)
+        return _Columns.apply(rows, *tables)
+    return _columns(rows, tables)
 
 
 def sums(rows: Tensor, factor: Tensor, blocks: Sequence[Tensor]) -> Tensor:
@@ -82,27 +126,24 @@ def series(coefficients: Tensor, factor: Tensor, blocks: Sequence[Tensor]) -> Te
 
 class _Waves(Function):
     @staticmethod
-    def forward(ctx, field: Tensor, table: Tensor, orders: int) -> Tensor:
-        ctx.save_for_backward(table)
-        return _waves(field, table, orders)
+    def forward(ctx, field: Tensor, *tables: Tensor) -> Tensor:
+        ctx.save_for_backward(*tables)
+        return _waves(field, Waves(*tables))
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (table,) = ctx.saved_tensors
-        return columns(gradient.contiguous(), table), None, None
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return columns(gradient, Waves(*ctx.saved_tensors)), *(None for _ in Waves._fields)
 
 
 class _Columns(Function):
     @staticmethod
-    def forward(ctx, rows: Tensor, table: Tensor) -> Tensor:
-        ctx.save_for_backward(table)
-        ctx.orders = len(rows) // 2
-        return _columns(rows, table)
+    def forward(ctx, rows: Tensor, *tables: Tensor) -> Tensor:
+        ctx.save_for_backward(*tables)
+        return _columns(rows, Waves(*tables))
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-        (table,) = ctx.saved_tensors
-        return waves(gradient.contiguous(), table, ctx.orders), None
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return waves(gradient, Waves(*ctx.saved_tensors)), *(None for _ in Waves._fields)
 
 
 class _Sums(Function):
@@ -135,9 +176,10 @@ def _sums(rows: Tensor, factor: Tensor, blocks: Sequence[Tensor]) -> Tensor:
     with torch.autocast(rows.device.type, enabled=False):
         if len(blocks) == 1:
             return torch.bmm(_doubled(blocks[0], factor), rows).view(-1, kinds, degrees, n)
-        coefficients = rows.new_zeros(len(rows), kinds, degrees, n)
+        coefficients = rows.new_empty(len(rows), kinds, degrees, n)
         for part, start, block, scale in _parts(blocks, factor):
             product = torch.bmm(_doubled(block, scale), rows[part])
+            coefficients[part, :, :start] = 0.0
             coefficients[part, :, start:] = product.view(-1, kinds, degrees - start, n)
         return coefficients
 
@@ -167,54 +209,23 @@ def _doubled(block: Tensor, factor: Tensor) -> Tensor:
     return (block.unsqueeze(1) * factor).flatten(2, 3).flatten(0, 1)
 
 
-def _waves(field: Tensor, table: Tensor, orders: int) -> Tensor:
+def _waves(field: Tensor, tables: Waves) -> Tensor:
     nlon, nlat, n = field.shape
+    half, size = len(tables.second), tables.first.shape[1]
     with torch.autocast(field.device.type, enabled=False):
-        flat = field.reshape(nlon, nlat * n)
-        rows = table @ flat if table.dim() == 2 else _folded_waves(flat, table, orders)
-        return rows.view(2 * orders, nlat, n)
+        by_residue = field.reshape(size, nlon // size, nlat * n).transpose(0, 1)
+        parts = torch.bmm(tables.first.expand(len(by_residue), -1, -1), by_residue)
+        found = torch.bmm(tables.second, parts.view(-1, half, nlat * n).transpose(0, 1))
+        return found.view(-1, nlat * n).index_select(0, tables.rows).view(-1, nlat, n)
 
 
-def _columns(rows: Tensor, table: Tensor) -> Tensor:
+def _columns(rows: Tensor, tables: Waves) -> Tensor:
     _, nlat, n = rows.shape
+    half, size = len(tables.second), tables.first.shape[1]
     with torch.autocast(rows.device.type, enabled=False):
-        flat = rows.reshape(-1, nlat * n)
-        field = table.mT @ flat if table.dim() == 2 else _unfolded_waves(flat, table)
+        placed = rows.reshape(-1, nlat * n).index_select(0, tables.slots).view(half, -1, nlat * n)
+        parts = torch.bmm(tables.second_back, placed).view(2 * half, -1, nlat * n)
+        field = parts.new_empty(size, parts.shape[1], nlat * n)
+        for residue in range(parts.shape[1]):
+            torch.mm(tables.first_back, parts[:, residue], out=field[:, residue])
         return field.view(-1, nlat, n)
-
-
-def _folded_waves(field: Tensor, table: Tensor, orders: int) -> Tensor:
-    """(lon, x) -> (2 * orders, x)"""
-    half, quarter, x = len(field) // 2, len(field) // 4, field.shape[1]
-    turned = field.new_empty(2, half, x)
-    torch.add(field[:half], field[half:], out=turned[0])
-    torch.sub(field[:half], field[half:], out=turned[1])
-    inner, mirror = turned[:, 1:quarter], turned[:, quarter + 1 :].flip(1)
-    folded = field.new_empty(2, 2, quarter + 1, x)
-    torch.add(inner, mirror, out=folded[:, 0, 1:quarter])
-    torch.sub(inner, mirror, out=folded[:, 1, 1:quarter])
-    folded[:, :, ::quarter] = turned[:, None, : quarter + 1 : quarter]
-    rows = field.new_empty(orders, 2, x)
-    for parity in (0, 1):
-        for odd in (0, 1):
-            part = rows[parity::2, parity ^ odd]
-            torch.mm(table[parity, odd, : len(part)], folded[parity, odd], out=part)
-    return rows
-
-
-def _unfolded_waves(rows: Tensor, table: Tensor) -> Tensor:
-    """The transpose of `_folded_waves`: (2 * orders, x) -> (lon, x)."""
-    quarter, x = table.shape[3] - 1, rows.shape[1]
-    pairs = rows.view(-1, 2, x)
-    folded = rows.new_empty(2, 2, quarter + 1, x)
-    for parity in (0, 1):
-        for odd in (0, 1):
-            part = pairs[parity::2, parity ^ odd]
-            torch.mm(table[parity, odd, : len(part)].mT, part, out=folded[parity, odd])
-    turned = rows.new_empty(2, 2 * quarter, x)
-    torch.add(folded[:, 0], folded[:, 1], out=turned[:, : quarter + 1])
-    turned[:, quarter + 1 :] = (folded[:, 0, 1:quarter] - folded[:, 1, 1:quarter]).flip(1)
-    field = rows.new_empty(4 * quarter, x)
-    torch.add(turned[0], turned[1], out=field[: 2 * quarter])
-    torch.sub(turned[0], turned[1], out=field[2 * quarter :])
-    return field

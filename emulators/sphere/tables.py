@@ -1,8 +1,8 @@
 """Constant tensors of which a process holds one copy, however many modules use them.
 
 A network of eight blocks has sixteen transforms with the same tables; so have its moving average and its loss. Tables
-are shared by what they hold, precision and device, also after `.to(device)`. They keep to float32 or float64, whatever
-a module is cast to, and are made in float64.
+are shared by what they hold, precision and device, also after `.to(device)`. Numbers keep to
+float32 or float64, whatever a module is cast to, and are made in float64; indices stay integers.
 """
 
 from __future__ import annotations
@@ -58,4 +58,5 @@ def _table(
     if device.type == "meta":
         return torch.empty(shape, dtype=dtype, device=device)
     with torch.device("cpu"):
-        return torch.from_numpy(np.ascontiguousarray(make(*arguments))).to(device=device, dtype=dtype)
+        table = torch.from_numpy(np.ascontiguousarray(make(*arguments)))
+        return table.to(device=device, dtype=dtype if table.is_floating_point() else table.dtype)

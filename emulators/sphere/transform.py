@@ -28,7 +28,6 @@ from emulators.sphere.legendre import legendre
 from emulators.sphere.quadrature import nodes
 from emulators.sphere.tables import Tables
 
-FOLDED_FROM = 96  # columns: below, one product along longitude is faster than four of a quarter of the size
 ONE_BLOCK_UP_TO = 40  # degrees: below, blocks of orders cost more than they save
 
 
@@ -41,7 +40,6 @@ class SphericalHarmonics(Tables):
     float64, else float32; transforms never run in less (autocast is switched off).
     """
 
-    wave_table: Tensor
     counts: Tensor
     scale: Tensor
 
@@ -61,10 +59,9 @@ class SphericalHarmonics(Tables):
         self.degrees, self.orders = _truncation(grid, degrees, orders, quadrature)
         self.single = self.degrees <= ONE_BLOCK_UP_TO and self.quadrature
         nlat, nlon = grid.shape
-        folded = nlon % 4 == 0 and nlon >= FOLDED_FROM and grid.longitude[0] == 0.0
-        shape = products.folded_shape(nlon, self.orders) if folded else (2 * self.orders, nlon)
-        first = float(np.deg2rad(grid.longitude[0]))
-        self.share("wave_table", shape, products.wave_table, nlon, self.orders, first, folded)
+        wave = (nlon, self.orders, float(np.deg2rad(grid.longitude[0])))
+        for name, table in zip(products.Waves._fields, products.wave_tables(*wave), strict=True):
+            self.share(f"wave_{name}", table.shape, _wave_table, *wave, name)
         self.share("counts", (self.orders, 2, 1, 1, 1), _counts, self.orders)
         self.share("scale", (1, 2, 1, 1, nlat), _scale, grid.kind, nlat, nlon, self.quadrature)
         self._share_blocks("synthesis", 1, functions)
@@ -88,21 +85,26 @@ class SphericalHarmonics(Tables):
         count = 1 if self.single else max(6, self.degrees // 20)
         return list(pairwise(sorted({round(k * self.orders / count) for k in range(count + 1)})))
 
+    @property
+    def wave_tables(self) -> products.Waves:
+        """The tables of the sums over longitude."""
+        return products.Waves(*(self.get_buffer(f"wave_{name}") for name in products.Waves._fields))
+
     def analysis(self, field: Tensor) -> Tensor:
         """(lon, lat, n) -> coefficients (2 * orders, degrees, n)."""
-        waves = products.waves(field.to(self.dtype), self.wave_table, self.orders)
+        waves = products.waves(field.to(self.dtype), self.wave_tables)
         blocks = self.blocks("synthesis" if self.quadrature else "analysis")
         return products.sums(waves, self.scale, blocks).squeeze(1)
 
     def synthesis(self, coefficients: Tensor) -> Tensor:
         """Coefficients (2 * orders, degrees, n) -> (lon, lat, n)."""
         waves = products.series(coefficients.to(self.dtype).unsqueeze(1), self.counts, self.blocks("synthesis"))
-        return products.columns(waves, self.wave_table)
+        return products.columns(waves, self.wave_tables)
 
     @cached_property
     def fourier(self) -> Tensor:
         return (
-            products.waves(torch.eye(self.grid.shape[1], dtype=self.dtype)[:, None], self.wave_table, self.orders)[
+            products.waves(torch.eye(self.grid.shape[1], dtype=self.dtype)[:, None], self.wave_tables)[
                 :, 0
             ].contiguous()
             / self.grid.shape[1]
@@ -187,6 +189,10 @@ def least_squares(matrix: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def phase(start: int, end: int) -> np.ndarray:
     """The phase of Condon & Shortley, (-1)^m."""
     return (1.0 - 2.0 * (np.arange(start, end) % 2))[:, None, None, None]
+
+
+def _wave_table(nlon: int, orders: int, start: float, name: str) -> np.ndarray:
+    return products.wave_tables(nlon, orders, start)[products.Waves._fields.index(name)]
 
 
 def _counts(orders: int) -> np.ndarray:
