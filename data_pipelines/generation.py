@@ -69,8 +69,8 @@ class Trajectories:
 
         static: fields without time. ValueError where a sample is not finite.
         """
-        sample = max(array[:1].nbytes for array in template.data_vars.values() if "time" in array.dims)
-        most = max(CHUNK, CHUNK_BYTES // sample)
+        bytes_a_time = max(array[:1].nbytes for array in template.data_vars.values() if "time" in array.dims)
+        most = max(CHUNK, CHUNK_BYTES // bytes_a_time)
         chunk = max(size for size in range(1, most + 1) if self.samples % size == 0)
         lay_out(folder, template, chunk)
         stored = arrays(folder, [str(name) for name in template.data_vars])

@@ -1,0 +1,127 @@
+"""Quasi-geostrophic weather: three levels over two oceans and two mountain ranges, in perpetual northern winter.
+
+The model of Marshall & Molteni 1993 (`data_pipelines.quasigeostrophic`), all trajectories side by side in one tensor,
+made on first use and kept as a Zarr store in the layout of WeatherBench 2 (Rasp et al. 2024, arXiv 2308.15560).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import xarray as xr
+
+from data_pipelines.companions import GAP, make, periods, twins
+from data_pipelines.generation import COLUMN, Progress, Trajectories, blank, opened, refuse_less, store_path
+from emulators.grid import LatLonGrid, gaussian_grid
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from data_pipelines.predictability import Case
+    from data_pipelines.quasigeostrophic import QuasiGeostrophicEquations
+
+EDITION = 1  # of the equations: a new one makes new data
+LEVELS = (200.0, 500.0, 800.0)  # hPa
+VARIABLES = {
+    "streamfunction": (COLUMN, "m**2 s**-1", "atmosphere_horizontal_streamfunction", "Streamfunction"),
+    "u_component_of_wind": (COLUMN, "m s**-1", "eastward_wind", "U component of wind"),
+    "v_component_of_wind": (COLUMN, "m s**-1", "northward_wind", "V component of wind"),
+    "geopotential": (COLUMN, "m**2 s**-2", "geopotential", "Geopotential, by linear balance"),
+    "geopotential_at_surface": (("latitude", "longitude"), "m**2 s**-2", "surface_geopotential", "Mountains"),
+}
+
+
+class QuasiGeostrophic:
+    """Trajectories of `days` days each, made on first use and cached in `folder` (default: the user's cache).
+
+    splits: first and last time of train, validation and test. seed: of the initial disturbances. spinup_days: simulated
+    before the first stored sample. mountains: m, height of the higher of two ranges, 0 for a flat planet. oceans:
+    contrast of winter seas and lands, 0 for a planet that knows no longitude. start: date of the first stored sample.
+    """
+
+    def __init__(
+        self,
+        *,
+        splits: Mapping[str, Sequence[str | int]],
+        folder: str | None = None,
+        days: int = 360,
+        trajectories: int = 8,
+        seed: int = 0,
+        spinup_days: int = 90,
+        truncation: int = 21,
+        timestep_minutes: int = 120,
+        interval_hours: int = 12,
+        mountains: float = 3000.0,
+        oceans: float = 0.4,
+        start: str = "2001-01-01",
+    ) -> None:
+        refuse_less(
+            "The quasi-geostrophic model",
+            {
+                "days": (days, 1),
+                "trajectories": (trajectories, 1),
+                "spinup_days": (spinup_days, 0),
+                "truncation": (truncation, 5),
+                "mountains": (mountains, 0),
+            },
+        )
+        self.timestep, interval = periods("The quasi-geostrophic model", timestep_minutes, interval_hours)
+        self.splits = {name: list(period) for name, period in splits.items()}
+        self.label, self.seed, self.truncation = f"quasi-geostrophic T{truncation}", seed, truncation
+        self.spinup: np.timedelta64 = np.timedelta64(spinup_days, "D")
+        self.mountains, self.oceans = mountains, oceans
+        samples = days * 24 // interval_hours
+        self.trajectories = Trajectories(trajectories, samples, interval, np.datetime64(start, "s"), GAP)
+        settings = {
+            "seed": seed,
+            "spinup_days": spinup_days,
+            "truncation": truncation,
+            "timestep_minutes": timestep_minutes,
+            "mountains": mountains,
+            "oceans": oceans,
+            "edition": EDITION,
+        }
+        self.path = store_path(folder, "quasigeostrophic", settings | self.trajectories.plain())
+
+    @property
+    def grid(self) -> LatLonGrid:
+        """The Gaussian grid on which products of fields of this truncation do not alias."""
+        rows = -(-(3 * self.truncation + 1) // 2)
+        return gaussian_grid(rows + rows % 2)
+
+    def template(self) -> xr.Dataset:
+        """Coordinates, attributes and shapes of the dataset, without its numbers."""
+        level = {"standard_name": "air_pressure", "units": "hPa", "positive": "down", "axis": "Z"}
+        title = f"emul quasi-geostrophic planet T{self.truncation}L{len(LEVELS)}"
+        return blank(
+            VARIABLES,
+            self.grid,
+            self.trajectories.times,
+            (LEVELS, level),
+            {"title": title, "edition": EDITION},
+        )
+
+    def prepare(self, progress: Progress | None = None) -> None:
+        """Make the store where it is missing. A killed run leaves nothing behind that could pass for a store."""
+        make(self, progress)
+
+    def dataset(self) -> xr.Dataset:
+        """The dataset, lazily."""
+        return opened(self.path, list(VARIABLES), "The quasi-geostrophic planet's")
+
+    def twins(self, cases: int, leads: int, perturbation: float, report: Progress) -> Iterator[Case]:
+        """Cases along one trajectory, begun anew; see `data_pipelines.predictability.Twinned`."""
+        return twins(self, cases, leads, perturbation, report)
+
+    def beginning(self, members: int) -> tuple[QuasiGeostrophicEquations, Tensor]:
+        """The model, and the equilibrium of its forcing with a little noise."""
+        from data_pipelines.quasigeostrophic import Forcing, QuasiGeostrophicEquations
+
+        forcing = Forcing(mountains=self.mountains, oceans=self.oceans)
+        seconds = self.timestep / np.timedelta64(1, "s")
+        model = QuasiGeostrophicEquations(self.grid, self.truncation, float(seconds), forcing)
+        state, generator = model.equilibrium(members), torch.Generator().manual_seed(self.seed)
+        return model, model.disturbed(state, 1.0, generator)

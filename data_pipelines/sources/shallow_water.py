@@ -1,0 +1,135 @@
+"""Shallow water on the sphere: the cases of the literature, and an ensemble of varied ones to train on.
+
+The equations are in `data_pipelines.shallow_water`, the cases in `data_pipelines.shallow_water_cases`. The first
+trajectory is the published case; the others differ in its numbers and begin with a little noise. All run side by side
+in one tensor and are kept as a Zarr store in the layout of WeatherBench 2 (Rasp et al. 2024, arXiv 2308.15560).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import xarray as xr
+
+from data_pipelines.companions import GAP, make, periods, twins
+from data_pipelines.generation import SURFACE, Progress, Trajectories, blank, opened, refuse_less, store_path
+from emulators.grid import LatLonGrid, gaussian_grid
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from data_pipelines.predictability import Case
+    from data_pipelines.shallow_water import ShallowWaterEquations
+
+EDITION = 1  # of the equations: a new one makes new data
+CASES = ("rotation", "mountain", "haurwitz", "jet")
+VARIABLES = {
+    "u_component_of_wind": (SURFACE, "m s**-1", "eastward_wind", "U component of wind"),
+    "v_component_of_wind": (SURFACE, "m s**-1", "northward_wind", "V component of wind"),
+    "geopotential": (SURFACE, "m**2 s**-2", "geopotential", "Geopotential of the free surface"),
+    "vorticity": (SURFACE, "s**-1", "atmosphere_relative_vorticity", "Relative vorticity"),
+    "potential_vorticity": (SURFACE, "m**-1 s**-1", "", "Absolute vorticity over the depth of the fluid"),
+    "geopotential_at_surface": (("latitude", "longitude"), "m**2 s**-2", "surface_geopotential", "Ground"),
+}
+
+
+class ShallowWater:
+    """Trajectories of `days` days each, made on first use and cached in `folder` (default: the user's cache).
+
+    splits: first and last time of train, validation and test. case: rotation, mountain, haurwitz or jet (Williamson et
+    al. 1992, cases 2, 5 and 6; Galewsky et al. 2004). seed: of the variations. noise: m/s rms, of the wind added to all
+    trajectories but the first. damping_hours: e-folding time of the smallest scale; null: none. start: date of the
+    first sample.
+    """
+
+    def __init__(
+        self,
+        *,
+        splits: Mapping[str, Sequence[str | int]],
+        folder: str | None = None,
+        case: str = "jet",
+        days: int = 10,
+        trajectories: int = 16,
+        seed: int = 0,
+        noise: float = 0.5,
+        truncation: int = 42,
+        timestep_minutes: int = 15,
+        interval_hours: int = 3,
+        damping_hours: float | None = 12.0,
+        start: str = "2001-01-01",
+    ) -> None:
+        if case not in CASES:
+            raise ValueError(f"A case of shallow water is one of {', '.join(CASES)}; got '{case}'.")
+        refuse_less(
+            "Shallow water",
+            {
+                "days": (days, 1),
+                "trajectories": (trajectories, 1),
+                "noise": (noise, 0),
+                "truncation": (truncation, 12),
+            },
+        )
+        self.timestep, interval = periods("Shallow water", timestep_minutes, interval_hours)
+        self.splits = {name: list(period) for name, period in splits.items()}
+        self.label, self.case, self.seed = f"shallow water T{truncation}, {case}", case, seed
+        self.noise, self.truncation, self.damping_hours = noise, truncation, damping_hours
+        self.spinup: np.timedelta64 = np.timedelta64(0, "D")
+        samples = days * 24 // interval_hours
+        self.trajectories = Trajectories(trajectories, samples, interval, np.datetime64(start, "s"), GAP)
+        settings = {
+            "case": case,
+            "seed": seed,
+            "noise": noise,
+            "truncation": truncation,
+            "timestep_minutes": timestep_minutes,
+            "damping_hours": damping_hours,
+            "edition": EDITION,
+        }
+        self.path = store_path(folder, "shallow_water", settings | self.trajectories.plain())
+
+    @property
+    def grid(self) -> LatLonGrid:
+        """The Gaussian grid on which products of fields of this truncation do not alias."""
+        rows = -(-(3 * self.truncation + 1) // 2)
+        return gaussian_grid(rows + rows % 2)
+
+    def template(self) -> xr.Dataset:
+        """Coordinates, attributes and shapes of the dataset, without its numbers."""
+        title = f"emul shallow water T{self.truncation}, {self.case}"
+        return blank(VARIABLES, self.grid, self.trajectories.times, attributes={"title": title, "edition": EDITION})
+
+    def prepare(self, progress: Progress | None = None) -> None:
+        """Make the store where it is missing. A killed run leaves nothing behind that could pass for a store."""
+        make(self, progress)
+
+    def dataset(self) -> xr.Dataset:
+        """The dataset, lazily."""
+        return opened(self.path, list(VARIABLES), "Shallow water's")
+
+    def twins(self, cases: int, leads: int, perturbation: float, report: Progress) -> Iterator[Case]:
+        """Cases along one trajectory, begun anew; see `data_pipelines.predictability.Twinned`."""
+        return twins(self, cases, leads, perturbation, report)
+
+    def beginning(self, members: int) -> tuple[ShallowWaterEquations, Tensor]:
+        """The model, and the initial states: the published one, then varied ones."""
+        from data_pipelines.shallow_water import ShallowWaterEquations
+        from data_pipelines.shallow_water_cases import CASES, VARIED
+
+        varied = np.random.default_rng(self.seed).uniform(-1.0, 1.0, (members, VARIED))
+        varied[0] = 0.0
+        beginnings = [CASES[self.case](self.grid, numbers) for numbers in varied]
+        model = ShallowWaterEquations(
+            self.grid,
+            self.truncation,
+            float(self.timestep / np.timedelta64(1, "s")),
+            bottom=beginnings[0].bottom,
+            damping_hours=self.damping_hours,
+        )
+        fields = (np.stack([getattr(one, name) for one in beginnings]) for name in ("u", "v", "depth"))
+        state = model.coefficients(*fields)
+        noisy = model.disturbed(state, self.noise, torch.Generator().manual_seed(self.seed))
+        noisy[..., 0] = state[..., 0]
+        return model, noisy
