@@ -1,0 +1,176 @@
+"""Ensemble scores against their definitions over all pairs, against other packages, and by their properties."""
+
+import numpy as np
+import pytest
+import torch
+
+from emulators.ensemble_scores import (
+    crps,
+    debiased_squared_error,
+    energy_from_products,
+    energy_score,
+    gaussian_crps,
+    mean_difference,
+    rank_shares,
+    spread_skill,
+    spread_weight,
+    variance,
+)
+
+KINDS = ("fair", "biased", "almost_fair")
+
+
+def drawn(members=7, points=40, seed=0, offset=0.0):
+    generator = torch.Generator().manual_seed(seed)
+    fields = torch.randn(members + 1, points, generator=generator, dtype=torch.float64) + offset
+    return fields[:-1], fields[-1]
+
+
+def over_all_pairs(members, target, kind):
+    """The CRPS as it is defined, O(M^2) in time and memory."""
+    count = len(members)
+    pairs = (members[:, None] - members[None]).abs().sum((0, 1))
+    divisor = {"fair": count * (count - 1), "biased": count**2}
+    spread = {k: pairs / n for k, n in divisor.items()}
+    spread["almost_fair"] = 0.95 * spread["fair"] + 0.05 * spread["biased"]
+    return (members - target).abs().mean(0) - 0.5 * spread[kind]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("members", [2, 3, 10, 51])
+def test_crps_is_its_definition(kind, members):
+    fields = drawn(members, seed=members)
+    torch.testing.assert_close(crps(*fields, kind), over_all_pairs(*fields, kind), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_crps_with_ties(kind):
+    members, target = drawn(6)
+    members, target = members.round(), target.round()
+    torch.testing.assert_close(
+        crps(members, target, kind), over_all_pairs(members, target, kind), rtol=1e-12, atol=1e-14
+    )
+
+
+def test_crps_keeps_its_digits_on_a_large_mean():
+    members, target = drawn(10)
+    shifted = crps((members + 3e5).float(), (target + 3e5).float())
+    torch.testing.assert_close(
+        shifted.double(), crps((members + 3e5).float().double(), (target + 3e5).float().double())
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_of_the_crps(kind):
+    members, target = drawn(5, 8)
+    assert torch.autograd.gradcheck(lambda x, y: crps(x, y, kind), (members.requires_grad_(), target.requires_grad_()))
+
+
+def test_gradients_of_the_other_scores():
+    members, target = (field.requires_grad_() for field in drawn(4, 6))
+    weights = torch.full((6,), 1 / 6, dtype=torch.float64)
+    for score in (
+        debiased_squared_error,
+        lambda x, y: energy_score(x, y, weights),
+        lambda x, y: gaussian_crps(x.mean(0), variance(x).sqrt(), y),
+        lambda x, y: variance(x) + 0 * y,
+    ):
+        assert torch.autograd.gradcheck(score, (members, target))
+
+
+def test_the_fair_score_does_not_depend_on_the_size_of_the_ensemble():
+    """In the mean over draws members of one distribution score the same, however many; the biased one falls with M."""
+    means = {}
+    for kind in KINDS:
+        means[kind] = [crps(*drawn(m, 200_000, seed=m), kind).mean().item() for m in (2, 8)]
+    assert means["fair"][0] == pytest.approx(means["fair"][1], rel=0.01)
+    assert means["biased"][0] > 1.3 * means["biased"][1]
+    assert means["fair"][0] < means["almost_fair"][0] < means["biased"][0]
+
+
+def test_one_member_has_no_spread():
+    members, target = drawn(1)
+    torch.testing.assert_close(crps(members, target, "biased"), (members[0] - target).abs())
+    for score in (crps, debiased_squared_error):
+        with pytest.raises(ValueError, match="at least 2 members; got 1"):
+            score(members, target)
+    with pytest.raises(ValueError, match="fair, biased, almost_fair; got 'unfair'"):
+        spread_weight("unfair", 2)
+
+
+def test_mean_difference_by_hand():
+    assert mean_difference(torch.tensor([[3.0], [0.0], [1.0]])).item() == 2.0  # 3, 2 and 1
+
+
+def test_debiased_error_is_that_of_a_large_ensemble():
+    members, target = drawn(3, 200_000)
+    assert debiased_squared_error(members, target).mean().item() == pytest.approx(1.0, rel=0.02)
+    assert (members.mean(0) - target).square().mean().item() == pytest.approx(1 + 1 / 3, rel=0.02)
+    ratio = spread_skill(variance(members).mean(), debiased_squared_error(members, target).mean())
+    assert ratio.item() == pytest.approx(1.0, abs=0.02)
+
+
+def test_ranks_by_hand():
+    members, target = torch.tensor([[0.0], [1.0], [1.0], [5.0]]), torch.tensor([1.0])
+    assert rank_shares(members, target)[:, 0].tolist() == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3, 0])
+    members, target = drawn(4, 100_000)
+    np.testing.assert_allclose(rank_shares(members, target).mean(1), 0.2, atol=0.01)
+    assert rank_shares(members, target.clone().fill_(torch.nan)).isnan().all()
+
+
+def test_energy_score_of_one_point_is_the_crps():
+    members, target = drawn(6)
+    one = torch.ones(1, dtype=torch.float64)
+    for kind in KINDS:
+        found = energy_score(members.unsqueeze(-1), target.unsqueeze(-1), one, kind)
+        torch.testing.assert_close(found, crps(members, target, kind), rtol=1e-9, atol=1e-12)
+
+
+def test_energy_score_is_its_definition():
+    members, target = drawn(5)
+    weights = torch.rand(40, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    far = [((x - target).square() @ weights).sqrt() for x in members]
+    apart = [((x - y).square() @ weights).sqrt() for x in members for y in members]
+    expected = sum(far) / 5 - 0.5 * sum(apart) / 20
+    torch.testing.assert_close(energy_score(members, target, weights), expected, rtol=1e-12, atol=0)
+    error = members - target
+    products = torch.einsum("mp,np,p->mn", error, error, weights)
+    torch.testing.assert_close(energy_from_products(products), expected, rtol=1e-12, atol=0)
+
+
+def test_gaussian_crps_is_the_integral():
+    mean, std, target = (torch.tensor(x, dtype=torch.float64) for x in (0.3, 1.7, -0.8))
+    x = torch.linspace(-30, 30, 600_001, dtype=torch.float64)
+    below = 0.5 * (1 + torch.erf((x - mean) / std / 2**0.5))
+    integral = torch.trapezoid((below - (x >= target).double()).square(), x)
+    assert gaussian_crps(mean, std, target).item() == pytest.approx(integral.item(), abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_scoringrules_agrees(seed):
+    scoringrules = pytest.importorskip("scoringrules")
+    generator = np.random.default_rng(seed)
+    size = int(generator.integers(2, 60))
+    members, target = drawn(size, 30, seed, offset=float(generator.normal(0, 300)))
+    for kind, estimator in (("fair", "fair"), ("biased", "nrg"), ("fair", "pwm"), ("biased", "qd")):
+        other = scoringrules.crps_ensemble(target.numpy(), members.numpy(), m_axis=0, estimator=estimator)
+        np.testing.assert_allclose(crps(members, target, kind), other, rtol=1e-9, atol=1e-11)
+    ones = torch.ones(30, dtype=torch.float64)
+    other = scoringrules.es_ensemble(target.numpy(), members.numpy(), m_axis=0, v_axis=1)
+    assert energy_score(members, target, ones, "biased").item() == pytest.approx(float(other), rel=1e-9)
+    other = scoringrules.crps_normal(target.numpy(), 0.5, 2.0)
+    np.testing.assert_allclose(gaussian_crps(torch.tensor(0.5), torch.tensor(2.0), target), other, rtol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_xskillscore_agrees(seed):
+    xskillscore, xr = pytest.importorskip("xskillscore"), pytest.importorskip("xarray")
+    members, target = drawn(4 + seed, 50, seed)
+    forecast = xr.DataArray(members.numpy(), dims=("member", "point"))
+    truth = xr.DataArray(target.numpy(), dims="point")
+    other = xskillscore.crps_ensemble(truth, forecast, dim=[])
+    np.testing.assert_allclose(crps(members, target, "biased"), other, rtol=1e-9, atol=1e-12)
+    other = xskillscore.crps_gaussian(truth, 0.5, 2.0, dim=[])
+    np.testing.assert_allclose(gaussian_crps(torch.tensor(0.5), torch.tensor(2.0), target), other, rtol=1e-6)
+    other = xskillscore.rank_histogram(truth, forecast, dim="point")
+    np.testing.assert_array_equal(rank_shares(members, target).sum(1), other)
