@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -52,12 +53,18 @@ class State:
         """The State at the start of the rollout this one belongs to: itself, where no step made it."""
         return self if self.origin is None else self.origin.start
 
+    @cached_property
+    def _parts(self) -> dict[str, Tensor]:
+        """The channels of each variable. All are cut at once: backward, one gradient is put together, not one each."""
+        sizes = [variable.size for variable in self.variables]
+        parts = self.values.split(sizes, self.channel_axis) if sizes else ()
+        return dict(zip(self.variables.names, parts, strict=True))
+
     def __getitem__(self, name: str) -> Tensor:
         """A view of variable `name`: (*lead, level, *grid), or (*lead, *grid) for a single-level field."""
-        channels = self.variables.slice(name)
-        if self.variables.variable(name).levels:
-            return self.values.narrow(self.channel_axis, channels.start, channels.stop - channels.start)
-        return self.values.select(self.channel_axis, channels.start)
+        self.variables.slice(name)
+        part = self._parts[name]
+        return part if self.variables.variable(name).levels else part.squeeze(self.channel_axis)
 
     def with_(self, **fields: Tensor) -> State:
         """A new State in which the named variables are replaced; shapes as `state[name]` gives them."""
@@ -67,8 +74,7 @@ class State:
         for variable in self.variables:
             part = fields.get(variable.name, None)
             if part is None:
-                start = self.variables.slice(variable.name).start
-                part = self.values.narrow(self.channel_axis, start, variable.size)
+                part = self._parts[variable.name]
             elif not variable.levels:
                 part = part.unsqueeze(self.channel_axis)
             parts.append(part)

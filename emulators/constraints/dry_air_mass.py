@@ -91,8 +91,7 @@ class DryAirMass(nn.Module):
         else:
             fixed = columns.sum(share, (columns.lower - columns.upper).expand_as(thickness))
             new = old.double() * (target - budget.mean(fixed)) / budget.mean(dry - fixed)
-        axes = tuple(range(-columns.rank, 0))
-        return rounded(new, old.dtype, columns.area.expand_as(new), axes)
+        return rounded(new, old.dtype, columns.area, columns.pattern[0])
 
     def _humidity(self, after: State, target: Tensor) -> Tensor:
         budget, columns = self.budget, self.budget.columns

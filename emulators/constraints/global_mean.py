@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from emulators.physics.columns import rounded
+from emulators.physics.columns import dither, rounded
 from emulators.physics.fluxes import values
 from emulators.state import State
 from emulators.world import World
@@ -29,6 +29,7 @@ class GlobalMean(nn.Module):
     """
 
     area: Tensor
+    pattern: Tensor
 
     def __init__(
         self,
@@ -58,6 +59,7 @@ class GlobalMean(nn.Module):
         self.rests_on = (*names, *(flux for flux, _ in self.budget.values()))
         area = torch.as_tensor(world.grid.weights / world.grid.weights.sum(), dtype=torch.float64)
         self.register_buffer("area", area, persistent=False)
+        self.register_buffer("pattern", dither(tuple(area.shape)), persistent=False)
 
     def forward(self, before: State, after: State, forcing: State) -> State:
         axes = tuple(range(-after.rank, 0))
@@ -75,7 +77,7 @@ class GlobalMean(nn.Module):
                 target = mean(before.start[name])
             exact = old.double()
             new = exact + (target - mean(old)) if self.form == "offset" else exact * (target / mean(old))
-            changed[name] = rounded(new, old.dtype, self.area.expand_as(new), axes)
+            changed[name] = rounded(new, old.dtype, self.area, self.pattern)
         return after.with_(**changed)
 
 

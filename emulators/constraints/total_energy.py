@@ -57,16 +57,15 @@ class TotalEnergy(nn.Module):
 
     def forward(self, before: State, after: State, forcing: State) -> State:
         budget, columns = self.budget, self.budget.columns
-        target = budget.mean(budget.content(before) + budget.gain(after, forcing))
-        old = after["temperature"]
-        level = -1 - columns.rank
+        old, mass = after["temperature"], columns.mass(after)
+        target = budget.total(before) + budget.mean(budget.gain(after, forcing))
+        there = budget.total(after, mass)
         if self.form == "increment":
-            change = (target - budget.mean(budget.content(after))) / budget.mean(budget.sensitivity(after))
-            new = old.double() + change.unsqueeze(level)
+            change = (target - there) / budget.sensitivity(after, mass)
+            new = old.double() + change.unsqueeze(-1 - columns.rank)
         else:
-            new = self._scaled(after, target / budget.mean(budget.content(after)))
-        weights = columns.thickness(after) * columns.area
-        return after.with_(temperature=rounded(new, old.dtype, weights, tuple(range(level, 0))))
+            new = self._scaled(after, target / there)
+        return after.with_(temperature=rounded(new, old.dtype, mass, columns.pattern))
 
     def _scaled(self, after: State, ratio: Tensor) -> Tensor:
         capacity, other = self.budget.heat_capacity(after), self.budget.other(after)

@@ -43,6 +43,7 @@ class Columns(nn.Module):
     upper: Tensor
     lower: Tensor
     slope: Tensor
+    pattern: Tensor
 
     def __init__(self, world: World, levels: tuple[float, ...], *, convention: Convention = "surface") -> None:
         super().__init__()
@@ -63,6 +64,7 @@ class Columns(nn.Module):
             self.register_buffer(name, column, persistent=False)
         area = torch.as_tensor(world.grid.weights / world.grid.weights.sum(), dtype=torch.float64)
         self.register_buffer("area", area, persistent=False)
+        self.register_buffer("pattern", dither((self.count, *world.grid.shape)), persistent=False)
 
     def _layers(self, vertical: Vertical) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """a of the upper and of the lower bounds, and the difference of their b."""
@@ -99,6 +101,16 @@ class Columns(nn.Module):
         """1/g sum of field dp: (*lead, level, *grid) -> (*lead, *grid)."""
         return (field.double() * thickness).sum(-1 - self.rank) / GRAVITY
 
+    def mass(self, state: State) -> Tensor:
+        """Mass of the layers in kg m-2, each times its share of the globe: (*lead, level, *grid)."""
+        return self.thickness(state) * (self.area / GRAVITY)
+
+    def total(self, field: Tensor, mass: Tensor) -> Tensor:
+        """Global mean of 1/g sum field dp, without a column on the way: (*lead, level, *grid) -> (*lead, 1, 1)."""
+        start = -1 - self.rank
+        total = torch.einsum("...n,...n->...", field.double().flatten(start), mass.flatten(start))
+        return total.reshape(*total.shape, *[1] * self.rank)
+
     def mean(self, field: Tensor) -> Tensor:
         """Mean over the area of the grid: (*lead, *grid) -> (*lead,), with ones for the grid's axes."""
         return (field.double() * self.area).sum(tuple(range(-self.rank, 0)), keepdim=True)
@@ -120,26 +132,30 @@ class Columns(nn.Module):
         return torch.minimum(part, whole).sum(level)
 
 
-def rounded(exact: Tensor, dtype: torch.dtype, weights: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """`exact` (float64) in another precision, its weighted mean over `axes` kept far beyond the rounding of one number.
+def rounded(exact: Tensor, dtype: torch.dtype, weights: Tensor, pattern: Tensor) -> Tensor:
+    """`exact` (float64) in another precision, its weighted mean kept far beyond the rounding of one number.
 
     A shift by one and the same amount leaves all numbers equally far from the floats below them: they would all be
-    rounded the same way, and the shift be lost. A fixed pattern, spread evenly over each step between two floats,
+    rounded the same way, and the shift be lost. A fixed pattern (`dither`, over the axes of the mean, the last ones)
     therefore decides which go up; what is still missing in the mean is added to all before they are rounded again.
     Numbers that are floats already stay.
     """
     if dtype == torch.float64:
         return exact
+    axes = tuple(range(-pattern.ndim, 0))
     with torch.no_grad():
         near = exact.to(dtype)
-        step = (torch.nextafter(near, torch.full_like(near, torch.inf)) - near).double()
-        count = math.prod(exact.shape[axis] for axis in axes)
-        pattern = torch.arange(1, count + 1, device=exact.device, dtype=torch.float64) * GOLDEN
-        pattern = (0.98 * (pattern.frac() - 0.5)).reshape([exact.shape[axis] for axis in axes])
+        step = torch.nextafter(near, torch.full((), torch.inf, dtype=dtype, device=near.device)) - near
         push = step * pattern
         lost = (weights * (exact - (exact + push).to(dtype).double())).sum(axes, keepdim=True)
-        push = push + lost / weights.sum(axes, keepdim=True)
+        push = push + lost / weights.expand_as(exact).sum(axes, keepdim=True)
     return (exact + push).to(dtype)
+
+
+def dither(shape: tuple[int, ...]) -> Tensor:
+    """Numbers between -0.49 and 0.49 that fill this range evenly wherever one looks, float64."""
+    multiples = torch.arange(1, math.prod(shape) + 1, dtype=torch.float64) * GOLDEN
+    return (0.98 * (multiples.frac() - 0.5)).reshape(shape)
 
 
 def closes(variables: VariableSet, vertical: Vertical) -> bool:
