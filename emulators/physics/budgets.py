@@ -267,7 +267,7 @@ class Energy(Budget):
         return self.columns.sum(self.heat_capacity(state) * temperature + self.other(state), thickness)
 
     def total(self, state: State, mass: Tensor | None = None) -> Tensor:
-        """As `mean(content(state))`, in fewer passes over the fields. mass: `Columns.mass`, where it is known already."""
+        """As `mean(content(state))`, in fewer passes over fields. mass: `Columns.mass`, where it is known already."""
         if self.definition == "ace":
             return self.mean(self.content(state))
         columns, temperature = self.columns, state["temperature"].double()
