@@ -192,7 +192,11 @@ class PlanetPressure:
             "truth": self.planet.path.name,
             "edition": EDITION,
         }
-        return blank(self._described, self.grid, truth["time"].values, (self.levels, level), attributes)
+        found = blank(self._described, self.grid, truth["time"].values, (self.levels, level), attributes)
+        for name, field in truth.data_vars.items():  # which way a flux is positive, and that it is a sum
+            if name in found and name not in STATIC:
+                found[name].attrs |= field.attrs
+        return found
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Make the planet where it is missing, then its view."""

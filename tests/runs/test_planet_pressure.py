@@ -51,6 +51,7 @@ def test_layout_is_that_of_the_template(source, truth):
         assert dataset[name].attrs == template[name].attrs, name
     assert all(field.dtype == np.float32 and np.isfinite(field).all() for field in dataset.values())
     assert dataset.attrs["vertical_kind"] == "pressure"
+    assert dataset.evaporation_6hr.attrs == truth.evaporation_6hr.attrs
     np.testing.assert_array_equal(dataset.level, [50, 200, 500, 850, 1000])
     np.testing.assert_array_equal(dataset.time, truth.time)
     assert source.path.parent == source.planet.path.parent
@@ -68,14 +69,28 @@ def test_water_and_fluxes_keep_their_area_means(source, truth):
     np.testing.assert_allclose(mean(dataset.total_column_water_vapour), mean(column), rtol=1e-6)
 
 
-def test_flat_sea_has_sea_level_at_the_surface(source):
+def test_a_flat_sea_has_its_level_at_the_surface(tmp_path):
+    sea = Planet(splits=SPLITS, folder=str(tmp_path), geography="water", **TINY | {"days": 1})
+    source = PlanetPressure(planet=sea, levels=[500], grid="36x19_equiangular_with_poles")
+    source.prepare()
     dataset = source.dataset().load()
-    flat = dataset.geopotential_at_surface == 0.0
-    assert (dataset.mean_sea_level_pressure == dataset.surface_pressure).where(flat, True).all()
+    np.testing.assert_array_equal(dataset.mean_sea_level_pressure, dataset.surface_pressure)
+    assert not dataset.geopotential_at_surface.any()
+    assert not dataset.land_sea_mask.any()
+
+
+def test_fields_near_the_ground_and_at_sea_level_are_plausible(source, truth):
+    dataset = source.dataset().load()
+    high = dataset.geopotential_at_surface > 500.0 * GRAVITY
+    assert high.any()
+    assert (dataset.mean_sea_level_pressure > dataset.surface_pressure).where(high, True).all()
+    assert 95000.0 < float(dataset.mean_sea_level_pressure.mean()) < 106000.0
+    assert 0.0 <= float(dataset.land_sea_mask.min()) <= float(dataset.land_sea_mask.max()) <= 1.0
+    np.testing.assert_allclose(mean(dataset.land_sea_mask), mean(truth.land_sea_mask), rtol=1e-6)
     heights = dataset.geopotential.values / GRAVITY
     assert (np.diff(heights, axis=1) < 0.0).all()
     assert 5000.0 < heights[:, 2].mean() < 5700.0
-    near = dataset["2m_temperature"] - dataset.sea_surface_temperature
+    near = dataset["2m_temperature"] - dataset.skin_temperature
     assert float(abs(near).max()) < 40.0
     wind = [np.hypot(dataset[f"{n}u_component_of_wind"], dataset[f"{n}v_component_of_wind"]) for n in ("10m_", "")]
     assert wind[0].mean() < wind[1].sel(level=850).mean()
@@ -85,7 +100,7 @@ def test_on_its_own_grid_the_planet_stays_as_it_is(planet, truth):
     source = PlanetPressure(planet=planet, grid="gaussian")
     source.prepare()
     dataset = source.dataset().load()
-    for name in ("surface_pressure", "total_precipitation_6hr", "toa_incident_solar_radiation"):
+    for name in ("surface_pressure", "total_precipitation_6hr", "geopotential_at_surface", "land_sea_mask"):
         np.testing.assert_array_equal(dataset[name], truth[name])
     assert tuple(dataset.level.values) == LEVELS
     colder = truth.temperature.min(("time", "level")), truth.temperature.max(("time", "level"))
