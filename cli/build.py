@@ -113,6 +113,8 @@ def term(node: Mapping[str, Any], *args: Any) -> Any:
     """The loss a node names, with the weight and the steps at which it counts."""
     from emulators.terms import Term
 
+    if "_target_" not in node:
+        raise ValueError(f"Expected a loss; got {', '.join(node)} without one. Add its name to the list, loss=[...].")
     shared = [parameter.name for parameter in wrapping("loss")]
     own = {name: value for name, value in node.items() if name not in shared}
     return Term(part(OmegaConf.create(own), *args), **{name: node[name] for name in shared if name in node})

@@ -66,6 +66,15 @@ def test_what_no_part_can_tell_alone():
     assert set(found("training.checkpoint_every=0", "hardware.devices=0")) == {"training", "hardware"}
 
 
+def test_losses_at_every_step():
+    assert "step 500 of 1000" in found("loss.mse.end=0.5")["loss"].got
+    assert "weight of a loss" in found("loss.mse.weight=-1")["loss.mse"].got
+    assert found("loss.mse.start=0.1", "loss=[mse,amse]", "loss.amse.end=100", "loss.amse.weight=0.1") == {}
+    with pytest.raises(Faults, match=r"write loss\.mse\.start=1"):
+        found("loss.mse.strat=1")
+    assert "without one" in found("+loss.amse.weight=0.1")["loss.amse"].got
+
+
 def test_variables_and_levels():
     faulty = found(
         "variables.prognostic=[temperature,{surface_pressure:[500]}]",
