@@ -13,8 +13,6 @@ column's meridian. In terms of orthonormal vector harmonics (Swarztrauber 1979, 
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -32,6 +30,7 @@ class SphericalCalculus(SphericalHarmonics):
 
     laplacian: Tensor
     inverse_laplacian: Tensor
+    curl: Tensor
     signed_order: Tensor
 
     def __init__(
@@ -50,17 +49,8 @@ class SphericalCalculus(SphericalHarmonics):
             self._share_blocks("vector_analysis", 2, vector_inverses)
         self.share("laplacian", (1, self.degrees, 1), _laplacian, self.degrees, radius)
         self.share("inverse_laplacian", (1, self.degrees, 1), _inverse_laplacian, self.degrees, radius)
+        self.share("curl", (1, self.degrees, 1), _curl, self.degrees, radius)
         self.share("signed_order", (2 * self.orders, 1, 1), _signed_order, self.orders)
-
-    @cached_property
-    def vector_synthesis(self) -> Tensor:
-        return (self._dense("vector_synthesis") / self.radius).flatten(1, 2).mT.contiguous()
-
-    @cached_property
-    def vector_analysis(self) -> Tensor:
-        name = "vector_synthesis" if self.quadrature else "vector_analysis"
-        factor = self.scale[0, 0, 0, 0] * self.grid.shape[1] / self.radius
-        return (self._dense(name) * factor).flatten(1, 2)
 
     def times_im(self, coefficients: Tensor) -> Tensor:
         """i m a_lm: the derivative along longitude."""
@@ -86,6 +76,21 @@ class SphericalCalculus(SphericalHarmonics):
         over_cosine = torch.cat([self.times_im(coefficients), zero], dim=2)
         east, north = self._vector_field(over_cosine, torch.cat([zero, coefficients], dim=2)).chunk(2, dim=2)
         return east, north
+
+    def vector_synthesis(self, spheroidal: Tensor, toroidal: Tensor) -> tuple[Tensor, Tensor]:
+        """Coefficients s, t of vector harmonics -> u, v, each (lon, lat, n); degree 0 holds nothing."""
+        return self.winds(toroidal * self.curl, spheroidal * self.curl)
+
+    def vector_analysis(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """u, v, each (lon, lat, n) -> coefficients s, t of vector harmonics."""
+        vorticity, divergence = self.vorticity_divergence(u, v)
+        inverse = self.curl * self.inverse_laplacian  # curl^2 = -laplacian
+        return -divergence * inverse, -vorticity * inverse
+
+    def hyperdiffusion(self, coefficients: Tensor, timestep: float, time: float, order: int = 8) -> Tensor:
+        """Coefficients after `timestep` of diffusion of even `order`, which damps the last degree e-fold in `time`."""
+        share = (self.laplacian / self.laplacian[:, -1:]).pow(order // 2)
+        return coefficients * torch.exp(-timestep / time * share)
 
     def vorticity_divergence(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """u, v (m s-1), each (lon, lat, n) -> coefficients of vorticity and divergence (s-1)."""
@@ -127,6 +132,11 @@ def vector_inverses(kind: str, nlat: int, degrees: int, start: int, end: int, co
 def _laplacian(degrees: int, radius: float) -> np.ndarray:
     l = np.arange(degrees)
     return (-l * (l + 1.0) / radius**2)[None, :, None]
+
+
+def _curl(degrees: int, radius: float) -> np.ndarray:
+    """-sqrt(l (l + 1)) / a: vorticity of toroidal and divergence of spheroidal harmonics."""
+    return -np.sqrt(-_laplacian(degrees, radius))
 
 
 def _inverse_laplacian(degrees: int, radius: float) -> np.ndarray:

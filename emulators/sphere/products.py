@@ -1,7 +1,7 @@
 """The sums of a harmonic transform as products of matrices: four functions, two and two each other's transpose.
 
-    waves    r_mk = sum_j exp(-i m lambda_j) f_jk     along longitude, from the grid to waves       columns   its transpose
-    sums     c_ml = sum_k A_mlk r_mk                  along latitude, from waves to coefficients    series    its transpose
+    waves   r_mk = sum_j exp(-i m lambda_j) f_jk   along longitude, from the grid to waves      columns   its transpose
+    sums    c_ml = sum_k A_mlk r_mk                along latitude, from waves to coefficients   series    its transpose
 
 with A any functions of order, degree and latitude. Each backward pass is the transpose, with the same tables.
 
@@ -33,7 +33,7 @@ class Waves(NamedTuple):
     """Tables of the two steps along longitude; with Q = P / 2 rounded up, and R waves at most for one k,
 
     first: (2 Q, P), real and imaginary parts of all k. second: (Q, 2 R, 2 S). rows: where each wave is found, (2 M).
-    first_back: (P, 2 Q) and second_back: (Q, 2 S, 2 R), transposes for the way back. slots: the inverse of rows, (2 R Q).
+    first_back: (P, 2 Q) and second_back: (Q, 2 S, 2 R), for the way back. slots: the inverse of rows, (2 R Q).
     """
 
     first: Tensor
@@ -87,7 +87,7 @@ def wave_tables(nlon: int, orders: int, start: float) -> tuple[np.ndarray, ...]:
 
 
 def residues(nlon: int, orders: int) -> int:
-    """S, the divisor of nlon for which both steps together multiply least; small products take about 1.5 times as long."""
+    """S, the divisor of nlon for which both steps cost least; small products take about 1.5 times as long."""
     divisors = [s for s in range(1, nlon + 1) if nlon % s == 0]
     return min(divisors, key=lambda s: nlon / s + 3.0 * s * 2 * orders / nlon)
 

@@ -28,6 +28,7 @@ from emulators.sphere.legendre import legendre
 from emulators.sphere.quadrature import nodes
 from emulators.sphere.tables import Tables
 
+WAVE_TABLES = [f"wave_{name}" for name in products.Waves._fields]
 ONE_BLOCK_UP_TO = 40  # degrees: below, blocks of orders cost more than they save
 
 
@@ -60,8 +61,8 @@ class SphericalHarmonics(Tables):
         self.single = self.degrees <= ONE_BLOCK_UP_TO and self.quadrature
         nlat, nlon = grid.shape
         wave = (nlon, self.orders, float(np.deg2rad(grid.longitude[0])))
-        for name, table in zip(products.Waves._fields, products.wave_tables(*wave), strict=True):
-            self.share(f"wave_{name}", table.shape, _wave_table, *wave, name)
+        for number, table in enumerate(products.wave_tables(*wave)):
+            self.share(WAVE_TABLES[number], table.shape, _wave_table, *wave, number)
         self.share("counts", (self.orders, 2, 1, 1, 1), _counts, self.orders)
         self.share("scale", (1, 2, 1, 1, nlat), _scale, grid.kind, nlat, nlon, self.quadrature)
         self._share_blocks("synthesis", 1, functions)
@@ -82,13 +83,13 @@ class SphericalHarmonics(Tables):
     @cached_property
     def cuts(self) -> list[tuple[int, int]]:
         """First order and last order + 1 of each block."""
-        count = 1 if self.single else max(6, self.degrees // 20)
+        count = 1 if self.single else max(6, self.degrees // 10)
         return list(pairwise(sorted({round(k * self.orders / count) for k in range(count + 1)})))
 
     @property
     def wave_tables(self) -> products.Waves:
         """The tables of the sums over longitude."""
-        return products.Waves(*(self.get_buffer(f"wave_{name}") for name in products.Waves._fields))
+        return products.Waves(*(self._buffers[name] for name in WAVE_TABLES))  # type: ignore[arg-type]
 
     def analysis(self, field: Tensor) -> Tensor:
         """(lon, lat, n) -> coefficients (2 * orders, degrees, n)."""
@@ -100,29 +101,6 @@ class SphericalHarmonics(Tables):
         """Coefficients (2 * orders, degrees, n) -> (lon, lat, n)."""
         waves = products.series(coefficients.to(self.dtype).unsqueeze(1), self.counts, self.blocks("synthesis"))
         return products.columns(waves, self.wave_tables)
-
-    @cached_property
-    def fourier(self) -> Tensor:
-        return (
-            products.waves(torch.eye(self.grid.shape[1], dtype=self.dtype)[:, None], self.wave_tables)[
-                :, 0
-            ].contiguous()
-            / self.grid.shape[1]
-        )
-
-    @cached_property
-    def inverse_fourier(self) -> Tensor:
-        return (self.fourier.T * self.grid.shape[1] * self.counts.flatten()).contiguous()
-
-    @cached_property
-    def synthesis_table(self) -> Tensor:
-        return self._dense("synthesis")[:, 0].mT.contiguous()
-
-    def _dense(self, name: str) -> Tensor:
-        from torch.nn.functional import pad
-
-        blocks = [pad(b, (0, 0, a, 0)) for (a, _), b in zip(self.cuts, self.blocks(name), strict=True)]
-        return torch.cat(blocks).repeat_interleave(2, 0)
 
     def coefficients(self, field: Tensor) -> Tensor:
         """(..., lat, lon) -> complex coefficients (..., degrees, orders)."""
@@ -137,6 +115,12 @@ class SphericalHarmonics(Tables):
         pairs = torch.view_as_real(coefficients.reshape(-1, self.degrees, self.orders))
         rows = pairs.permute(2, 3, 1, 0).reshape(2 * self.orders, self.degrees, -1)
         return self.synthesis(rows).permute(2, 1, 0).reshape(*lead, *self.grid.shape)
+
+
+def truncation(coefficients: Tensor, degrees: int, orders: int) -> Tensor:
+    """Coefficients (2 * orders', degrees', n) cut to, or filled with zeros to, (2 * orders, degrees, n)."""
+    more = (0, 0, 0, degrees - coefficients.shape[1], 0, 2 * orders - len(coefficients))
+    return torch.nn.functional.pad(coefficients, more)
 
 
 def _truncation(grid: LatLonGrid, degrees: int | None, orders: int | None, quadrature: bool) -> tuple[int, int]:
@@ -191,8 +175,8 @@ def phase(start: int, end: int) -> np.ndarray:
     return (1.0 - 2.0 * (np.arange(start, end) % 2))[:, None, None, None]
 
 
-def _wave_table(nlon: int, orders: int, start: float, name: str) -> np.ndarray:
-    return products.wave_tables(nlon, orders, start)[products.Waves._fields.index(name)]
+def _wave_table(nlon: int, orders: int, start: float, number: int) -> np.ndarray:
+    return products.wave_tables(nlon, orders, start)[number]
 
 
 def _counts(orders: int) -> np.ndarray:

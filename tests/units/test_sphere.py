@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 
-from emulators.constants import EARTH_RADIUS
-from emulators.grid import LatLonGrid, equiangular_grid, gaussian_grid
-from emulators.sphere.calculus import SphericalCalculus
-from emulators.sphere.legendre import legendre, legendre_slope
-from emulators.sphere.transform import SphericalHarmonics
+from emulators.grid import LatLonGrid, equiangular_grid, gaussian_grid, lobatto_grid
+from emulators.sphere import products
+from emulators.sphere.legendre import legendre, legendre_derivative, legendre_over_cosine, legendre_slope
+from emulators.sphere.quadrature import nodes
+from emulators.sphere.transform import SphericalHarmonics, truncation
 
 GRIDS = {
     "gaussian": gaussian_grid(16),
-    "gaussian_odd": gaussian_grid(9, 20),
+    "gaussian_odd": gaussian_grid(9, 15),
+    "gaussian_wide": gaussian_grid(9, 30),
+    "gaussian_shifted": LatLonGrid(gaussian_grid(12).latitude, 7.5 + 15.0 * np.arange(24)),
+    "gaussian_blocks": gaussian_grid(46),
+    "lobatto": lobatto_grid(17),
     "equiangular": equiangular_grid(16),
+    "equiangular_prime": equiangular_grid(12, 23),
     "equiangular_with_poles": equiangular_grid(17, poles=True),
+    "equiangular_with_poles_odd": equiangular_grid(10, 19, poles=True),
 }
+every_grid = pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS.keys())
 
 
 def coefficients(sht: SphericalHarmonics, seed: int = 0) -> torch.Tensor:
@@ -70,12 +79,131 @@ def test_legendre_slope_is_the_derivative():
     np.testing.assert_allclose(legendre_slope(8, 6, mu), (1 - mu**2) * difference, atol=1e-8)
 
 
-@pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS.keys())
+def test_functions_of_vector_harmonics_hold_at_the_poles_and_by_parts():
+    mu = np.array([1.0, 0.6, -0.2, -1.0])
+    over_cosine, derivative = legendre_over_cosine(8, 6, mu), legendre_derivative(8, 6, mu)
+    cosine = np.sqrt(1 - mu[1:3] ** 2)
+    np.testing.assert_allclose(over_cosine[1:, :, 1:3], legendre(8, 6, mu)[1:, :, 1:3] / cosine, atol=1e-13)
+    np.testing.assert_allclose(derivative[:, :, 1:3], legendre_slope(8, 6, mu)[:, :, 1:3] / cosine, atol=1e-13)
+    near = np.sin(np.deg2rad([90.0 - 1e-5]))
+    np.testing.assert_allclose(over_cosine[:, :, :1], legendre_over_cosine(8, 6, near), atol=1e-5)
+    np.testing.assert_array_equal(legendre_over_cosine(8, 6, mu, 2), over_cosine[2:])
+    np.testing.assert_array_equal(legendre_derivative(8, 6, mu, 2), derivative[2:])
+
+
+@every_grid
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-11), (torch.float32, 1e-5)])
 def test_round_trip_is_exact_for_all_that_the_grid_resolves(grid, dtype, tolerance):
     sht = SphericalHarmonics(grid, dtype=dtype)
     a = coefficients(sht).to(torch.complex128 if dtype == torch.float64 else torch.complex64)
     torch.testing.assert_close(sht.coefficients(sht.field(a)), a, rtol=0, atol=tolerance)
+
+
+@every_grid
+def test_analysis_of_a_sampled_harmonic_is_one_coefficient(grid):
+    sht = SphericalHarmonics(grid, dtype=torch.float64)
+    l, m = sht.degrees - 1, min(3, sht.orders - 1)
+    row = legendre(sht.degrees, sht.orders, nodes(grid.kind, grid.shape[0])[0])[m, l]
+    field = 2 * row[:, None] * np.cos(m * np.deg2rad(grid.longitude) - 0.3)
+    a = sht.coefficients(torch.from_numpy(field))
+    expected = torch.zeros_like(a)
+    expected[l, m] = np.exp(-0.3j)
+    torch.testing.assert_close(a, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("nlon", "orders"), [(8, 4), (12, 5), (15, 8), (23, 12), (30, 3), (96, 48), (4, 1), (3, 2)])
+@pytest.mark.parametrize("start", [0.0, 0.7])
+def test_sums_over_longitude_are_fourier_sums_and_their_transpose(nlon, orders, start):
+    tables = products.Waves(*map(torch.from_numpy, products.wave_tables(nlon, orders, start)))
+    angle = np.outer(np.arange(orders), start + 2 * np.pi * np.arange(nlon) / nlon)
+    matrix = torch.from_numpy(np.stack([np.cos(angle), -np.sin(angle)], axis=1).reshape(2 * orders, nlon))
+    field = torch.randn(nlon, 2, 3, dtype=torch.float64)
+    rows = products.waves(field, tables)
+    torch.testing.assert_close(rows, torch.tensordot(matrix, field, 1), rtol=0, atol=1e-12)
+    torch.testing.assert_close(products.columns(rows, tables), torch.tensordot(matrix.T, rows, 1), rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize(("kind", "exact"), [("gaussian", 17), ("lobatto", 15), ("equiangular", 8)])
+def test_quadrature_is_exact_to_its_degree(kind, exact):
+    mu, weights = nodes(kind, 9)
+    assert weights.sum() == pytest.approx(2.0, abs=1e-14)
+    assert weights @ np.cos(np.arccos(mu)) == pytest.approx(0.0, abs=1e-15)
+    for degree in range(2, exact + 1, 2):
+        assert weights @ mu**degree == pytest.approx(2.0 / (degree + 1), abs=1e-14)
+    assert abs(weights @ mu ** (exact + 1 + exact % 2) - 2.0 / (exact + 2 + exact % 2)) > 1e-6
+
+
+def test_cosine_of_colatitude_integrates_to_zero_and_a_constant_to_its_value():
+    for grid in GRIDS.values():
+        sht = SphericalHarmonics(grid, dtype=torch.float64)
+        field = np.sin(np.deg2rad(grid.latitude))[:, None] + np.zeros(grid.shape)
+        means = sht.coefficients(torch.from_numpy(np.stack([field, np.full(grid.shape, 3.0)])))[:, 0, 0]
+        expected = torch.tensor([0.0, 3.0 * np.sqrt(4 * np.pi)], dtype=torch.complex128)
+        torch.testing.assert_close(means, expected, rtol=0, atol=1e-12)
+
+
+def test_quadrature_alone_is_exact_to_half_the_degrees_of_equal_rows():
+    grid = equiangular_grid(17, poles=True)
+    noise = torch.randn(grid.shape, dtype=torch.float64)
+    for degrees, equal in ((9, True), (16, False)):
+        plain, exact = (SphericalHarmonics(grid, degrees, quadrature=q, dtype=torch.float64) for q in (True, False))
+        error = (plain.coefficients(noise) - exact.coefficients(noise)).abs().max()
+        assert error < 1e-12 if equal else error > 1e-3
+    assert SphericalHarmonics(grid, 17, 16, quadrature=True).degrees == 17
+
+
+def test_rotation_about_the_axis_turns_the_phase():
+    sht = SphericalHarmonics(gaussian_grid(12), dtype=torch.float64)
+    a = coefficients(sht)
+    turned = sht.coefficients(sht.field(a).roll(5, dims=-1))
+    phase = torch.from_numpy(np.exp(-1j * np.arange(12) * (2 * np.pi * 5 / 24)))
+    torch.testing.assert_close(turned, a * phase, rtol=0, atol=1e-12)
+
+
+def test_condon_shortley_phase_changes_odd_orders():
+    grid = gaussian_grid(8)
+    plain, phased = (SphericalHarmonics(grid, dtype=torch.float64, condon_shortley=c) for c in (False, True))
+    field = torch.randn(grid.shape, dtype=torch.float64)
+    sign = 1.0 - 2.0 * (torch.arange(8) % 2)
+    torch.testing.assert_close(phased.coefficients(field), plain.coefficients(field) * sign)
+    torch.testing.assert_close(phased.field(phased.coefficients(field)), plain.field(plain.coefficients(field)))
+
+
+def test_truncation_cuts_and_fills():
+    sht = SphericalHarmonics(gaussian_grid(12), dtype=torch.float64)
+    rows = sht.analysis(torch.randn(24, 12, 2, dtype=torch.float64))
+    small = truncation(rows, 7, 5)
+    assert small.shape == (10, 7, 2)
+    back = truncation(small, 12, 12)
+    torch.testing.assert_close(back[:10, :7], rows[:10, :7])
+    assert (back[10:] == 0).all()
+    assert (back[:, 7:] == 0).all()
+
+
+def test_tables_are_shared_and_keep_their_precision():
+    grid = gaussian_grid(8)
+    one, two = SphericalHarmonics(grid), SphericalHarmonics(gaussian_grid(8))
+    assert one.synthesis_0 is two.synthesis_0
+    assert copy.deepcopy(one).synthesis_0 is one.synthesis_0
+    one.bfloat16()
+    assert one.synthesis_0.dtype == torch.float32
+    one.double()
+    assert one.synthesis_0 is SphericalHarmonics(grid, dtype=torch.float64).synthesis_0
+    assert two.synthesis_0.dtype == torch.float32
+    assert not one.state_dict()
+    with torch.device("meta"):
+        large = SphericalHarmonics(equiangular_grid(721, 1440, poles=True))
+    assert large.synthesis_0.is_meta
+
+
+def test_transforms_run_in_float32_under_autocast():
+    sht = SphericalHarmonics(gaussian_grid(8))
+    field = torch.randn(16, 8, 3, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = sht.synthesis(sht.analysis(field.bfloat16()))
+        found.sum().backward()
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, sht.synthesis(sht.analysis(field.bfloat16().float())))
 
 
 def test_a_harmonic_has_one_coefficient():
@@ -107,10 +235,12 @@ def test_native_layout_agrees_with_the_customary_one():
     torch.testing.assert_close(sht.synthesis(rows), native(field))
 
 
-def test_gradients_of_the_transform():
-    sht = SphericalHarmonics(gaussian_grid(4), dtype=torch.float64)
-    field = torch.randn(8, 4, 2, dtype=torch.float64, requires_grad=True)
+@pytest.mark.parametrize("grid", [gaussian_grid(4), equiangular_grid(4, 9)], ids=["gaussian", "equiangular"])
+def test_gradients_of_the_transform(grid):
+    sht = SphericalHarmonics(grid, dtype=torch.float64)
+    field = torch.randn(grid.shape[1], 4, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda f: sht.synthesis(sht.analysis(f).square()), field)
+    assert torch.autograd.gradgradcheck(lambda f: sht.synthesis(sht.analysis(f).square()), field)
 
 
 def test_unsuitable_grids_are_refused():
@@ -118,49 +248,7 @@ def test_unsuitable_grids_are_refused():
         SphericalHarmonics(LatLonGrid(np.linspace(60, 30, 5), np.linspace(0, 40, 9)))
     with pytest.raises(ValueError, match="resolves 8 degrees"):
         SphericalHarmonics(gaussian_grid(8), degrees=9)
-
-
-@pytest.fixture
-def calculus() -> SphericalCalculus:
-    return SphericalCalculus(gaussian_grid(16), degrees=11, dtype=torch.float64)
-
-
-def test_gradient_of_a_harmonic(calculus):
-    grid = calculus.grid
-    phi, lam = np.deg2rad(grid.latitude)[:, None], np.deg2rad(grid.longitude)
-    field = torch.from_numpy(np.sin(phi) * np.cos(phi) * np.cos(lam))[None]
-    east, north = calculus.gradient(calculus.analysis(native(field)))
-    expected_east = torch.from_numpy(-np.sin(phi) * np.sin(lam) / EARTH_RADIUS)[None]
-    expected_north = torch.from_numpy(np.cos(2 * phi) * np.cos(lam) / EARTH_RADIUS)[None]
-    torch.testing.assert_close(east, native(expected_east), rtol=0, atol=1e-18)
-    torch.testing.assert_close(north, native(expected_north), rtol=0, atol=1e-18)
-
-
-def test_solid_body_rotation(calculus):
-    phi = np.deg2rad(calculus.grid.latitude)[:, None] + np.zeros(calculus.grid.shape[1])
-    u = native(torch.from_numpy(30.0 * np.cos(phi))[None])
-    vorticity, divergence = calculus.vorticity_divergence(u, torch.zeros_like(u))
-    expected = native(torch.from_numpy(2 * 30.0 / EARTH_RADIUS * np.sin(phi))[None])
-    torch.testing.assert_close(calculus.synthesis(vorticity), expected, rtol=0, atol=1e-17)
-    assert calculus.synthesis(divergence).abs().max() < 1e-17
-
-
-def test_winds_round_trip(calculus):
-    n = 2 * calculus.orders
-    generator = torch.Generator().manual_seed(0)
-    a, b = (calculus.analysis(torch.randn(32, 16, 3, generator=generator, dtype=torch.float64)) for _ in range(2))
-    for coefficient in (a, b):
-        coefficient[:, 0] = 0
-    u, v = calculus.winds(a, b)
-    vorticity, divergence = calculus.vorticity_divergence(u, v)
-    assert vorticity.shape == (n, calculus.degrees, 3)
-    torch.testing.assert_close(vorticity, a, rtol=0, atol=1e-12)
-    torch.testing.assert_close(divergence, b, rtol=0, atol=1e-12)
-
-
-def test_curl_of_a_gradient_vanishes_and_its_divergence_is_the_laplacian(calculus):
-    field = torch.randn(32, 16, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    a = calculus.analysis(field)
-    vorticity, divergence = calculus.vorticity_divergence(*calculus.gradient(a))
-    assert vorticity.abs().max() < 1e-24
-    torch.testing.assert_close(divergence, a * calculus.laplacian, rtol=0, atol=1e-24)
+    with pytest.raises(ValueError, match="no more orders than degrees"):
+        SphericalHarmonics(gaussian_grid(8), degrees=4, orders=5)
+    with pytest.raises(ValueError, match="equal steps"):
+        SphericalHarmonics(LatLonGrid(gaussian_grid(8).latitude, np.delete(np.arange(0, 360, 0.5), 7)))

@@ -1,0 +1,47 @@
+"""Spectral regridding: fields on one grid over the sphere as their spherical harmonics have them on another.
+
+    g(lambda', mu') = sum over l < degrees of a_lm Y_lm(lambda', mu'),   a = analysis of f
+
+Exact for fields whose degrees both grids resolve; what is finer is cut off. Winds go through vorticity and divergence,
+so that they are those of one flow at the poles too (Swarztrauber 1979, doi 10.1137/0716069).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from emulators.grid import LatLonGrid
+from emulators.sphere.calculus import SphericalCalculus
+from emulators.sphere.transform import SphericalHarmonics
+
+
+class Regrid(nn.Module):
+    """Fields (..., lat, lon) from `source` to `target`. degrees: default, as many as both grids resolve."""
+
+    def __init__(
+        self, source: LatLonGrid, target: LatLonGrid, degrees: int | None = None, dtype: torch.dtype = torch.float32
+    ) -> None:
+        super().__init__()
+        there = [SphericalHarmonics(grid, degrees, dtype=dtype) for grid in (source, target)]
+        degrees = min(transform.degrees for transform in there)
+        orders = min(degrees, *(transform.orders for transform in there))
+        self.source, self.target = (SphericalCalculus(grid, degrees, orders, dtype) for grid in (source, target))
+
+    def forward(self, field: Tensor) -> Tensor:
+        """(..., lat, lon) -> (..., lat', lon')"""
+        return _customary(self.target.synthesis(self.source.analysis(_native(field))), field)
+
+    def winds(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Eastward and northward wind, (..., lat, lon) each -> (..., lat', lon') each."""
+        vorticity, divergence = self.source.vorticity_divergence(_native(u), _native(v))
+        east, north = self.target.winds(vorticity, divergence)
+        return _customary(east, u), _customary(north, v)
+
+
+def _native(field: Tensor) -> Tensor:
+    return field.reshape(-1, *field.shape[-2:]).permute(2, 1, 0)
+
+
+def _customary(field: Tensor, like: Tensor) -> Tensor:
+    return field.permute(2, 1, 0).reshape(*like.shape[:-2], field.shape[1], field.shape[0])
