@@ -6,7 +6,7 @@
 with s^2 the mean of the squared scales of both components, w the mean of their weights, alpha and beta the shares of
 vorticity and divergence. Winds whose errors have the same power in every harmonic count as in the mean square error;
 rotation and convergence of small scales count more.
-On a grid without rows at the poles the derivatives see winds as tangent vectors: no component is differentiated alone.
+Winds are one vector field, of which no component is differentiated alone: the poles are points like others.
 """
 
 from __future__ import annotations

@@ -182,8 +182,9 @@ def test_closed_forms_of_two_harmonics():
 WINDS = ("u_component_of_wind", "v_component_of_wind", "temperature")
 
 
-def test_vorticity_and_divergence_of_flows_known_by_heart():
-    planet = world(names=WINDS)
+@pytest.mark.parametrize("grid", [gaussian_grid(8), equiangular_grid(8), equiangular_grid(9, poles=True)])
+def test_vorticity_and_divergence_of_flows_known_by_heart(grid):
+    planet = world(grid=grid, names=WINDS)
     latitude = torch.deg2rad(torch.from_numpy(planet.grid.latitude))[:, None].expand(planet.grid.shape)
     flow, still = 3.0 * latitude.cos(), torch.zeros(planet.grid.shape, dtype=torch.float64)
     truth = torch.zeros(3, *planet.grid.shape, dtype=torch.float64)
