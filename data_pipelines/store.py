@@ -16,6 +16,7 @@ from data_pipelines.calendars import refuse_disorder
 from data_pipelines.classic import expected_bytes
 from data_pipelines.conventions import COORDINATES, canonical
 from data_pipelines.derived import DERIVED
+from data_pipelines.diagnostics import DIAGNOSTICS
 from data_pipelines.intervals import duration, duration_text
 from data_pipelines.naming import nearest
 from data_pipelines.units import refuse_other_units
@@ -31,6 +32,7 @@ ANONYMOUS: dict[str, dict[str, Any]] = {
     "abfs": {"anon": True},
 }
 JOINED_TIMES = 32
+RULES = DERIVED | DIAGNOSTICS
 DAMAGED = "it is damaged, incomplete or of another kind; fetch it again"
 
 
@@ -89,7 +91,7 @@ def shaped(
 ) -> xr.Dataset:
     """A canonical dataset with other levels, missing values replaced, and the step of time told.
 
-    derive: variables to compute from others (`data_pipelines.derived`), before levels are chosen.
+    derive: variables to compute from others, before levels are chosen (`data_pipelines.derived`, `.diagnostics`).
     levels: those of the result, from the top down; one that the data lack is interpolated linearly in log(level)
     between its neighbours.
     fill: variable -> value in place of missing ones. timestep: such as 6h or 1M, kept as an attribute.
@@ -100,9 +102,9 @@ def shaped(
                 raise ValueError(f"fill: no variable '{name}' in the data; {nearest(name, dataset.data_vars)}")
             dataset = dataset.assign({name: _lazy(dataset[name]).fillna(value)})
     for name in derive or ():
-        if name not in DERIVED:
-            raise ValueError(f"derive: no rule for '{name}'; {nearest(name, DERIVED)}")
-        dataset = dataset.assign({name: DERIVED[name](dataset)})
+        if name not in RULES:
+            raise ValueError(f"derive: no rule for '{name}'; {nearest(name, RULES)}")
+        dataset = dataset.assign({name: RULES[name](dataset)})
     if levels is not None:
         dataset = _at_levels(dataset, np.unique([float(level) for level in levels]))
     if timestep is not None:

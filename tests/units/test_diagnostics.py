@@ -1,0 +1,108 @@
+"""Diagnostics: winds in solid-body rotation, moisture by hand, WeatherBench 2's forms against its own numbers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from data_pipelines.diagnostics import DIAGNOSTICS
+from data_pipelines.forecasts import open_forecast
+from data_pipelines.store import open_dataset, shaped
+from emulators.constants import EARTH_RADIUS, GRAVITY
+from emulators.grid import equiangular_grid
+
+FOLDER = Path(__file__).parents[3] / "shared" / "reference" / "verification"
+
+
+def winds(grid, u, v):
+    """A canonical dataset of one time and level with winds (lat, lon)."""
+    coords = {"time": [np.datetime64("2001-01-01", "ns")], "level": [500.0]}
+    coords |= {"latitude": grid.latitude, "longitude": grid.longitude}
+    fields = {"u_component_of_wind": u, "v_component_of_wind": v}
+    dims = ("time", "level", "latitude", "longitude")
+    return xr.Dataset({n: (dims, np.broadcast_to(f, grid.shape)[None, None]) for n, f in fields.items()}, coords)
+
+
+@pytest.mark.parametrize("poles", [False, True])
+def test_rotation_about_any_axis(poles):
+    """Rotation about an axis at 45 degrees: vorticity is twice the rate times the sine of the latitude about the axis,
+    divergence is zero, at the poles and across 0 degrees as everywhere."""
+    grid = equiangular_grid(181 if poles else 180, 360, poles=poles)
+    phi, lam = np.deg2rad(grid.latitude)[:, None], np.deg2rad(grid.longitude)[None]
+    speed, tilt = 20.0, np.pi / 4
+    u = speed * (np.cos(phi) * np.cos(tilt) + np.sin(phi) * np.cos(lam) * np.sin(tilt))
+    v = -speed * np.sin(lam) * np.sin(tilt)
+    vorticity = 2 * speed / EARTH_RADIUS * (np.sin(phi) * np.cos(tilt) - np.cos(phi) * np.cos(lam) * np.sin(tilt))
+    dataset, scale = winds(grid, u, v), 2 * speed / EARTH_RADIUS
+    found = {name: DIAGNOSTICS[name](dataset).values[0, 0] / scale for name in ("vorticity", "divergence")}
+    np.testing.assert_allclose(found["vorticity"], vorticity / scale, atol=4e-3)
+    np.testing.assert_allclose(found["divergence"], 0, atol=3e-3)
+
+
+def test_weatherbench_forms_err_at_the_seam_and_the_poles():
+    """The same flow in WeatherBench 2's form: one-sided differences at 0 degrees, no convergence of the meridians."""
+    grid = equiangular_grid(90, 180)
+    lam = np.deg2rad(grid.longitude)[None]
+    dataset = winds(grid, np.cos(np.deg2rad(grid.latitude))[:, None] * 20.0, 0 * lam)
+    exact = 2 * 20.0 / EARTH_RADIUS * np.sin(np.deg2rad(grid.latitude))[:, None]
+    other = DIAGNOSTICS["vorticity_weatherbench2"](dataset).values[0, 0]
+    np.testing.assert_allclose(other[1:-1], np.broadcast_to(0.5 * exact, grid.shape)[1:-1], rtol=2e-3)  # half of it
+
+
+def test_moisture_by_hand():
+    levels = np.array([200.0, 300.0, 600.0, 1000.0])
+    dims, shape = ("level", "latitude", "longitude"), (4, 4, 8)
+    coords = {"level": levels, "latitude": [60.0, 20.0, -20.0, -60.0], "longitude": 45.0 * np.arange(8)}
+    values = {"specific_humidity": 0.01, "u_component_of_wind": 3.0, "v_component_of_wind": -4.0, "temperature": 293.15}
+    dataset = xr.Dataset({name: (dims, np.full(shape, v)) for name, v in values.items()}, coords)
+    dataset["geopotential"] = (dims, np.broadcast_to(levels[:, None, None], shape).copy())
+    transport = DIAGNOSTICS["integrated_vapor_transport"](dataset)
+    np.testing.assert_allclose(transport, 0.01 * 5 * 70_000 / GRAVITY)
+    np.testing.assert_allclose(DIAGNOSTICS["integrated_vapor_transport_weatherbench2"](dataset), 0.05 * 700 / 9.81)
+    np.testing.assert_allclose(DIAGNOSTICS["total_column_vapor"](dataset), 0.01 * 80_000 / GRAVITY)
+    np.testing.assert_allclose(
+        DIAGNOSTICS["total_column_vapor"](dataset.isel(level=slice(None, None, -1))), 800 / GRAVITY
+    )
+    humidity = DIAGNOSTICS["relative_humidity"](dataset).sel(level=1000.0)
+    np.testing.assert_allclose(humidity, 0.6787, atol=1e-4)  # e_s = 23.37 hPa, r_s = 0.01488, r = 0.0101
+    dataset = dataset.assign_coords(level=[200.0, 500.0, 600.0, 1000.0])
+    np.testing.assert_allclose(DIAGNOSTICS["geopotential_thickness"](dataset), 300.0 - 1000.0)
+
+
+def test_sums_of_precipitation():
+    lead = np.arange(6, 49, 6).astype("timedelta64[h]").astype("timedelta64[ns]")
+    rain = xr.Dataset(
+        {"total_precipitation_6hr": ("prediction_timedelta", np.arange(8.0))}, {"prediction_timedelta": lead}
+    )
+    daily = DIAGNOSTICS["total_precipitation_24hr"](rain)
+    np.testing.assert_allclose(daily, [np.nan] * 3 + [6, 10, 14, 18, 22])
+    with pytest.raises(ValueError, match="every 6 h"):
+        DIAGNOSTICS["total_precipitation_24hr"](rain.isel(prediction_timedelta=slice(None, None, 2)))
+
+
+def test_what_is_missing_is_named():
+    with pytest.raises(ValueError, match="lack u_component_of_wind, v_component_of_wind"):
+        DIAGNOSTICS["vorticity"](xr.Dataset())
+    with pytest.raises(ValueError, match=r"no rule for 'vortcity'; .*vorticity"):
+        shaped(xr.Dataset(), derive=["vortcity"])
+
+
+@pytest.mark.skipif(not FOLDER.is_dir(), reason="the reference numbers are not beside this checkout")
+def test_weatherbench_forms_are_weatherbenchs():
+    want = xr.load_dataset(FOLDER / "expected_derived_64x32.nc", decode_timedelta=False)
+    truth = open_dataset(FOLDER / "obs_64x32.nc").isel(time=[0])
+    names = {
+        "wind_speed": "wind_speed",
+        **{name: f"{name}_weatherbench2" for name in (
+            "divergence", "vorticity", "eddy_kinetic_energy", "geostrophic_wind_speed", "ageostrophic_wind_speed")},
+    }  # fmt: skip
+    for theirs, ours in names.items():
+        found = DIAGNOSTICS[ours](truth.astype(np.float32)).transpose("time", ..., "longitude", "latitude")
+        expected = want[theirs].values
+        np.testing.assert_allclose(found.values[..., ::-1], expected, rtol=2e-5, atol=1e-6 * np.abs(expected).max())
+    daily = DIAGNOSTICS["total_precipitation_24hr"](open_forecast(FOLDER / "forecast_64x32.nc").isel(time=0))
+    expected = want["total_precipitation_24hr_from_6hr"].values
+    np.testing.assert_allclose(daily.transpose(..., "longitude", "latitude").values[..., ::-1], expected, rtol=1e-6)
+    without = {"vertical_velocity", "u_component_of_geostrophic_wind"}  # not offered; part of the geostrophic speed
+    assert set(want.data_vars) == set(names) | without | {"total_precipitation_24hr_from_6hr"}
