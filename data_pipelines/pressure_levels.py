@@ -153,11 +153,13 @@ def columns_on_pressure_levels(
     temperature, dry = columns["temperature"], torch.zeros(())
     lowest, star = temperature[..., -1, :, :], ground_temperature(temperature[..., -1, :, :], full[-1])
     share = (1.0 - log / np.log(full[-1])).clamp(0.0, 1.0)  # of the way from the lowest level to the ground
-    near = found["temperature"] + share * (star - lowest).unsqueeze(-3)
-    found["temperature"] = torch.where(log > 0.0, buried_temperature(log, star, ground), near)
+    found["temperature"] += share * (star - lowest).unsqueeze(-3)
     virtual = virtual_temperature(temperature, columns.get("specific_humidity", dry))
-    above = geopotential(log.clamp(max=0.0), virtual, ground, half)
-    found["geopotential"] = torch.where(log > 0.0, buried_geopotential(log, star, ground), above)
+    found["geopotential"] = geopotential(log.clamp(max=0.0), virtual, ground, half)
+    free = int((log.movedim(-3, 0).flatten(1).amax(1) <= 0.0).sum())  # levels above the ground everywhere
+    for name, buried in (("temperature", buried_temperature), ("geopotential", buried_geopotential)):
+        low, depth = found[name][..., free:, :, :], log[..., free:, :, :]
+        low.copy_(torch.where(depth > 0.0, buried(depth, star, ground), low))
     return found
 
 
