@@ -86,6 +86,7 @@ PROFILES = {
 FIELDS = {
     "surface_pressure": ("Pa", 96_000.0, 2_000.0, 200.0, "", ""),
     "skin_temperature": ("K", 285.0, 10.0, 1.0, "", ""),
+    "depth": ("m", 8_000.0, 200.0, 20.0, "", ""),
     "total_precipitation_6hr": ("m", 8e-4, 2e-4, 1e-4, "down", "sum 6h"),
     "evaporation_6hr": ("m", 8e-4, 2e-4, 1e-4, "up", "sum 6h"),
     "sensible_heat_flux_6hr": ("J m-2", 4e5, 2e5, 1e5, "up", "sum 6h"),
@@ -120,8 +121,8 @@ def column_world() -> Callable[..., World]:
         return World(
             **{
                 "grid": where,
-                "prognostic": VariableSet((*profiles, *fields("surface_pressure", "skin_temperature"))),
-                "diagnostic": VariableSet(fields(*list(FIELDS)[2:8])),
+                "prognostic": VariableSet((*profiles, *fields("surface_pressure", "skin_temperature", "depth"))),
+                "diagnostic": VariableSet(fields(*list(FIELDS)[3:9])),
                 "forcing": VariableSet(fields("sea_surface_temperature")),
                 "static": VariableSet(fields("land_sea_mask", "geopotential_at_surface")),
                 "static_fields": ground,

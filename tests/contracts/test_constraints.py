@@ -14,7 +14,10 @@ from omegaconf import OmegaConf
 from emulators.step import Step
 
 FILES = sorted((Path(__file__).parents[2] / "conf" / "constraint").glob("*.yaml"))
-GIVEN = {"prescribed": {"variables": {"skin_temperature": "sea_surface_temperature"}, "mask": "land_sea_mask"}}
+GIVEN = {
+    "shallow_water": {"depth": "depth"},
+    "prescribed": {"variables": {"skin_temperature": "sea_surface_temperature"}, "mask": "land_sea_mask"},
+}
 
 
 @pytest.fixture(params=FILES, ids=lambda file: file.stem)

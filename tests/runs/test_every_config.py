@@ -23,7 +23,10 @@ NEEDS = {  # variables that the planet has and its usual emulator lacks
         "constraint.prescribed.variables={skin_temperature:sea_surface_temperature}",
     ],
 }
-LACKING = {"zero_mean_moisture_advection": "the planet does not store what the wind brings"}
+LACKING = {
+    "zero_mean_moisture_advection": "the planet does not store what the wind brings",
+    "shallow_water": "the planet has air",
+}
 GROUPS = ("model", "objective", "loss", "constraint", "optimizer", "schedule", "experiment", "hardware")
 OPTIONS = [(group, option) for group in GROUPS for option in options_of(group)]
 

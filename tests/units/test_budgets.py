@@ -148,7 +148,7 @@ def test_condensates_are_water(column_world, weather):
     cloud = Variable("specific_cloud_ice_water_content", "kg kg-1", world.prognostic.variable("temperature").levels)
     wet = replace(world, prognostic=world.prognostic + VariableSet((cloud,)), scales={})
     plain = weather(world, world.predicted, 1)
-    values = torch.cat([plain.values[:, :22], torch.full((2, 4, 8, 16), 1e-3).double(), plain.values[:, 22:]], dim=1)
+    values = torch.cat([plain.values[:, :23], torch.full((2, 4, 8, 16), 1e-3).double(), plain.values[:, 23:]], dim=1)
     state = replace(plain, values=values, variables=wet.predicted)
     more = Water(wet).content(state) - Water(world).content(plain)
     torch.testing.assert_close(more, 1e-3 * plain["surface_pressure"] / GRAVITY)

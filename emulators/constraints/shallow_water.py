@@ -1,0 +1,152 @@
+"""Shallow water: mass, and by option energy and potential enstrophy, stay what they were at the start of the rollout.
+
+    mass        <h>                                     h <- h + <h_start> - <h>
+    energy      <h (u^2 + v^2) / 2 + g h^2 / 2>         wind <- a wind
+    enstrophy   <(zeta + f)^2 / (2 h)>                  zeta <- a zeta, the rotational wind with it
+    both                                                zeta <- a zeta + b laplacian(zeta) / largest eigenvalue
+
+These are the invariants of the shallow-water equations over a flat bottom (Sadourny 1975, doi
+10.1175/1520-0469(1975)032<0680:TDOFDM>2.0.CO;2); h is the depth of the fluid. Energy and enstrophy are quadratic in a
+and b, so that Newton's method on global means finds them; b changes small eddies most, and with a it moves what the two
+invariants weigh differently. Where no a and b reach both, the nearest that the iteration finds is taken.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from emulators.constants import GRAVITY, ROTATION_RATE
+from emulators.physics.columns import dither, rounded
+from emulators.sphere.calculus import SphericalCalculus
+from emulators.state import State
+from emulators.world import World
+
+ITERATIONS = 8
+FORMS = {"m": 1.0, "m2 s-2": 1.0 / GRAVITY}
+
+
+class ShallowWater(nn.Module):
+    """depth: the variable, in m or (as a geopotential) in m2 s-2; winds: the two components. All have one level.
+
+    energy, enstrophy: whether they are kept too (enstrophy on Gaussian grids). rotation: of the planet, s-1.
+    """
+
+    area: Tensor
+    pattern: Tensor
+    coriolis: Tensor
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        depth: str = "geopotential",
+        winds: tuple[str, str] | list[str] = ("u_component_of_wind", "v_component_of_wind"),
+        energy: bool = False,
+        enstrophy: bool = False,
+        rotation: float = ROTATION_RATE,
+    ) -> None:
+        super().__init__()
+        self.depth, self.winds = depth, tuple(winds) if energy or enstrophy else ()
+        for name in (depth, *self.winds):
+            if name not in world.prognostic or world.prognostic.variable(name).size != 1:
+                raise ValueError(
+                    f"shallow_water needs {name} among the prognostic variables, with one level; they are "
+                    f"{', '.join(world.prognostic.names)}."
+                )
+        units = world.prognostic.variable(depth).units
+        if units not in FORMS:
+            raise ValueError(f"The depth of shallow water is in {' or '.join(FORMS)}; {depth} is in '{units}'.")
+        if world.grid.kind == "limited_area":
+            raise ValueError(f"shallow_water keeps invariants of the whole sphere; got a {world.grid!r}.")
+        self.scale, self.energy, self.enstrophy = FORMS[units], energy, enstrophy
+        self.calculus = SphericalCalculus(world.grid, dtype=torch.float64) if enstrophy else None
+        area = torch.as_tensor(world.grid.weights / world.grid.weights.sum(), dtype=torch.float64)
+        sine = torch.as_tensor(np.sin(np.deg2rad(world.grid.latitude)))[:, None]
+        for name, table in (("area", area), ("pattern", dither(tuple(area.shape))), ("coriolis", 2 * rotation * sine)):
+            self.register_buffer(name, table, persistent=False)
+        self.changes = self.rests_on = (depth, *self.winds)
+
+    def forward(self, before: State, after: State, forcing: State) -> State:
+        start, old = before.start, after[self.depth]
+        was, now = (state[self.depth].double().reshape(*state.lead, *self.area.shape) for state in (start, after))
+        kept = rounded(now + self._mean(was) - self._mean(now), old.dtype, self.area, self.pattern)
+        after = after.with_(**{self.depth: kept.reshape(old.shape)})
+        if not self.winds:
+            return after
+        h, u, v = self._fields(after)
+        start_h, start_u, start_v = self._fields(start)
+        potential = self._mean(0.5 * GRAVITY * h * h)
+        energy = self._mean(0.5 * start_h * (start_u**2 + start_v**2) + 0.5 * GRAVITY * start_h**2) - potential
+        if self.calculus is None:
+            kinetic = self._mean(0.5 * h * (u * u + v * v))
+            factor = (energy.clamp(min=0.0) / kinetic).sqrt()
+            return self._with_winds(after, factor * u, factor * v)
+        zeta = self._curl(start_u, start_v)[0]
+        enstrophy = self._mean(0.5 * (zeta + self.coriolis) ** 2 / start_h)
+        return self._with_winds(after, *self._rotated(h, u, v, energy, enstrophy))
+
+    def _rotated(self, h: Tensor, u: Tensor, v: Tensor, energy: Tensor, enstrophy: Tensor) -> tuple[Tensor, Tensor]:
+        """Winds whose rotational part is changed so that both invariants, or enstrophy alone, are met."""
+        vorticity, eddies, rotational, eddy_wind = self._parts(u, v)
+        parts = ((u, v), rotational, eddy_wind)
+        kinetic = [[self._mean(0.5 * h * (p[0] * q[0] + p[1] * q[1])) for q in parts] for p in parts]
+        spins = (vorticity + self.coriolis, vorticity, eddies)
+        spin = [[self._mean(0.5 * p * q / h) for q in spins] for p in spins]
+        a, b = torch.zeros_like(energy), torch.zeros_like(energy)
+        for _ in range(ITERATIONS):
+            wrong, by_a, by_b = _quadratic(spin, a, b)
+            wrong = wrong - enstrophy
+            if not self.energy:
+                a = a - (wrong / by_a).clamp(-0.5, 0.5)
+                continue
+            surplus, energy_by_a, energy_by_b = _quadratic(kinetic, a, b)
+            surplus = surplus - energy
+            determinant = by_a * energy_by_b - by_b * energy_by_a
+            a = a - ((wrong * energy_by_b - surplus * by_b) / determinant).clamp(-0.5, 0.5)
+            b = b - ((surplus * by_a - wrong * energy_by_a) / determinant).clamp(-0.5, 0.5)
+        return tuple(w + a * r + b * e for w, r, e in zip((u, v), rotational, eddy_wind, strict=True))
+
+    def _parts(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Vorticity, its scaled Laplacian, and the winds of both, all (*lead, lat, lon)."""
+        calculus = self.calculus
+        vorticity, coefficients = self._curl(u, v)
+        small = coefficients * (calculus.laplacian / calculus.laplacian.min())
+        eddies = self._grid(calculus.synthesis(small), u)
+        nothing = torch.zeros_like(coefficients)
+        winds = (tuple(self._grid(w, u) for w in calculus.winds(c, nothing)) for c in (coefficients, small))
+        return vorticity, eddies, *winds
+
+    def _curl(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Vorticity (*lead, lat, lon), and its coefficients."""
+        columns = [w.reshape(-1, *self.area.shape).permute(2, 1, 0).contiguous() for w in (u, v)]
+        coefficients, _ = self.calculus.vorticity_divergence(*columns)
+        return self._grid(self.calculus.synthesis(coefficients), u), coefficients
+
+    def _grid(self, field: Tensor, like: Tensor) -> Tensor:
+        """(lon, lat, n) -> (*lead, lat, lon)."""
+        return field.permute(2, 1, 0).reshape(like.shape)
+
+    def _fields(self, state: State) -> tuple[Tensor, ...]:
+        """Depth in m and winds, float64 (*lead, lat, lon)."""
+        shape = (*state.lead, *self.area.shape)
+        h, u, v = (state[name].double().reshape(shape) for name in (self.depth, *self.winds))
+        return self.scale * h, u, v
+
+    def _with_winds(self, after: State, *winds: Tensor) -> State:
+        old = [after[name] for name in self.winds]
+        return after.with_(
+            **{n: w.reshape(o.shape).to(o.dtype) for n, w, o in zip(self.winds, winds, old, strict=True)}
+        )
+
+    def _mean(self, field: Tensor) -> Tensor:
+        """Global mean, (*lead, 1, 1)."""
+        return (field * self.area).sum((-2, -1), keepdim=True)
+
+
+def _quadratic(form: list[list[Tensor]], a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """x' F x for x = (1, a, b), and its slopes along a and b; F is symmetric."""
+    weights = (torch.ones_like(a), a, b)
+    rows = [sum(f * w for f, w in zip(row, weights, strict=True)) for row in form]
+    return rows[0] + a * rows[1] + b * rows[2], 2.0 * rows[1], 2.0 * rows[2]
