@@ -19,14 +19,16 @@ used, and takes up what depends on latitude or order alone on the way.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, wraps
+from typing import NamedTuple, ParamSpec
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import Function
+
+P = ParamSpec("P")
 
 
 class Waves(NamedTuple):
@@ -170,29 +172,43 @@ class _Series(Function):
         return sums(gradient.contiguous(), factor, blocks), None, *(None for _ in blocks)
 
 
+def full_precision(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """`function` without autocast."""
+
+    @wraps(function)
+    def plain(*arguments: P.args, **options: P.kwargs) -> Tensor:
+        device = arguments[0].device.type  # type: ignore[attr-defined]
+        if not torch.is_autocast_enabled(device):
+            return function(*arguments, **options)
+        with torch.autocast(device, enabled=False):
+            return function(*arguments, **options)
+
+    return plain
+
+
+@full_precision
 def _sums(rows: Tensor, factor: Tensor, blocks: Sequence[Tensor]) -> Tensor:
     _, kinds, degrees, _ = blocks[0].shape
     n = rows.shape[2]
-    with torch.autocast(rows.device.type, enabled=False):
-        if len(blocks) == 1:
-            return torch.bmm(_doubled(blocks[0], factor), rows).view(-1, kinds, degrees, n)
-        coefficients = rows.new_empty(len(rows), kinds, degrees, n)
-        for part, start, block, scale in _parts(blocks, factor):
-            product = torch.bmm(_doubled(block, scale), rows[part])
-            coefficients[part, :, :start] = 0.0
-            coefficients[part, :, start:] = product.view(-1, kinds, degrees - start, n)
-        return coefficients
+    if len(blocks) == 1:
+        return torch.bmm(_doubled(blocks[0], factor), rows).view(-1, kinds, degrees, n)
+    coefficients = rows.new_empty(len(rows), kinds, degrees, n)
+    for part, start, block, scale in _parts(blocks, factor):
+        product = torch.bmm(_doubled(block, scale), rows[part])
+        coefficients[part, :, :start] = 0.0
+        coefficients[part, :, start:] = product.view(-1, kinds, degrees - start, n)
+    return coefficients
 
 
+@full_precision
 def _series(coefficients: Tensor, factor: Tensor, blocks: Sequence[Tensor]) -> Tensor:
     nlat, n = blocks[0].shape[3], coefficients.shape[3]
-    with torch.autocast(coefficients.device.type, enabled=False):
-        if len(blocks) == 1:
-            return torch.bmm(_doubled(blocks[0], factor).mT, coefficients.flatten(1, 2))
-        rows = coefficients.new_empty(len(coefficients), nlat, n)
-        for part, start, block, scale in _parts(blocks, factor):
-            torch.bmm(_doubled(block, scale).mT, coefficients[part, :, start:].flatten(1, 2), out=rows[part])
-        return rows
+    if len(blocks) == 1:
+        return torch.bmm(_doubled(blocks[0], factor).mT, coefficients.flatten(1, 2))
+    rows = coefficients.new_empty(len(coefficients), nlat, n)
+    for part, start, block, scale in _parts(blocks, factor):
+        torch.bmm(_doubled(block, scale).mT, coefficients[part, :, start:].flatten(1, 2), out=rows[part])
+    return rows
 
 
 def _parts(blocks: Sequence[Tensor], factor: Tensor) -> Iterator[tuple[slice, int, Tensor, Tensor]]:
@@ -209,23 +225,23 @@ def _doubled(block: Tensor, factor: Tensor) -> Tensor:
     return (block.unsqueeze(1) * factor).flatten(2, 3).flatten(0, 1)
 
 
+@full_precision
 def _waves(field: Tensor, tables: Waves) -> Tensor:
     nlon, nlat, n = field.shape
     half, size = len(tables.second), tables.first.shape[1]
-    with torch.autocast(field.device.type, enabled=False):
-        by_residue = field.reshape(size, nlon // size, nlat * n).transpose(0, 1)
-        parts = torch.bmm(tables.first.expand(len(by_residue), -1, -1), by_residue)
-        found = torch.bmm(tables.second, parts.view(-1, half, nlat * n).transpose(0, 1))
-        return found.view(-1, nlat * n).index_select(0, tables.rows).view(-1, nlat, n)
+    by_residue = field.reshape(size, nlon // size, nlat * n).transpose(0, 1)
+    parts = torch.bmm(tables.first.expand(len(by_residue), -1, -1), by_residue)
+    found = torch.bmm(tables.second, parts.view(-1, half, nlat * n).transpose(0, 1))
+    return found.view(-1, nlat * n).index_select(0, tables.rows).view(-1, nlat, n)
 
 
+@full_precision
 def _columns(rows: Tensor, tables: Waves) -> Tensor:
     _, nlat, n = rows.shape
     half, size = len(tables.second), tables.first.shape[1]
-    with torch.autocast(rows.device.type, enabled=False):
-        placed = rows.reshape(-1, nlat * n).index_select(0, tables.slots).view(half, -1, nlat * n)
-        parts = torch.bmm(tables.second_back, placed).view(2 * half, -1, nlat * n)
-        field = parts.new_empty(size, parts.shape[1], nlat * n)
-        for residue in range(parts.shape[1]):
-            torch.mm(tables.first_back, parts[:, residue], out=field[:, residue])
-        return field.view(-1, nlat, n)
+    placed = rows.reshape(-1, nlat * n).index_select(0, tables.slots).view(half, -1, nlat * n)
+    parts = torch.bmm(tables.second_back, placed).view(2 * half, -1, nlat * n)
+    field = parts.new_empty(size, parts.shape[1], nlat * n)
+    for residue in range(parts.shape[1]):
+        torch.mm(tables.first_back, parts[:, residue], out=field[:, residue])
+    return field.view(-1, nlat, n)

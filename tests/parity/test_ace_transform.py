@@ -1,0 +1,37 @@
+"""The transform equals the one inside ACE on its stored regression tensors, in float32."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from emulators.grid import lobatto_grid
+from emulators.sphere.transform import SphericalHarmonics
+
+REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "ace"
+DEGREES, ORDERS = 8, 10  # theirs; orders without a degree hold zeros
+
+pytestmark = pytest.mark.skipif(not REFERENCE.is_dir(), reason="ACE's tensors are not here")
+
+
+@pytest.fixture(params=[torch.float32, torch.float64])
+def transform(request) -> SphericalHarmonics:
+    return SphericalHarmonics(lobatto_grid(9, 18), DEGREES, DEGREES, request.param, condon_shortley=True)
+
+
+def stored(name: str) -> torch.Tensor:
+    return torch.load(REFERENCE / f"{name}-regression.pt", weights_only=True)["output"]
+
+
+def test_analysis(transform):
+    torch.manual_seed(3)
+    found = transform.coefficients(torch.randn(1, 9, 18))
+    expected = stored("sht")
+    assert expected.shape == (1, DEGREES, ORDERS)
+    assert (expected[..., DEGREES:] == 0).all()
+    torch.testing.assert_close(found, expected[..., :DEGREES].to(found.dtype), rtol=0, atol=3e-7)
+
+
+def test_synthesis(transform):
+    found = transform.field(stored("sht")[..., :DEGREES])
+    torch.testing.assert_close(found, stored("inverse_sht").to(found.dtype), rtol=0, atol=3e-7)
