@@ -36,6 +36,7 @@ class ShallowWater(nn.Module):
     area: Tensor
     pattern: Tensor
     coriolis: Tensor
+    calculus: SphericalCalculus  # where enstrophy is kept
 
     def __init__(
         self,
@@ -61,7 +62,8 @@ class ShallowWater(nn.Module):
         if world.grid.kind == "limited_area":
             raise ValueError(f"shallow_water keeps invariants of the whole sphere; got a {world.grid!r}.")
         self.scale, self.energy, self.enstrophy = FORMS[units], energy, enstrophy
-        self.calculus = SphericalCalculus(world.grid, dtype=torch.float64) if enstrophy else None
+        if enstrophy:
+            self.calculus = SphericalCalculus(world.grid, dtype=torch.float64)
         area = torch.as_tensor(world.grid.weights / world.grid.weights.sum(), dtype=torch.float64)
         sine = torch.as_tensor(np.sin(np.deg2rad(world.grid.latitude)))[:, None]
         for name, table in (("area", area), ("pattern", dither(tuple(area.shape))), ("coriolis", 2 * rotation * sine)):
@@ -79,7 +81,7 @@ class ShallowWater(nn.Module):
         start_h, start_u, start_v = self._fields(start)
         potential = self._mean(0.5 * GRAVITY * h * h)
         energy = self._mean(0.5 * start_h * (start_u**2 + start_v**2) + 0.5 * GRAVITY * start_h**2) - potential
-        if self.calculus is None:
+        if not self.enstrophy:
             kinetic = self._mean(0.5 * h * (u * u + v * v))
             factor = (energy.clamp(min=0.0) / kinetic).sqrt()
             return self._with_winds(after, factor * u, factor * v)
@@ -106,7 +108,8 @@ class ShallowWater(nn.Module):
             determinant = by_a * energy_by_b - by_b * energy_by_a
             a = a - ((wrong * energy_by_b - surplus * by_b) / determinant).clamp(-0.5, 0.5)
             b = b - ((surplus * by_a - wrong * energy_by_a) / determinant).clamp(-0.5, 0.5)
-        return tuple(w + a * r + b * e for w, r, e in zip((u, v), rotational, eddy_wind, strict=True))
+        east, north = (w + a * r + b * e for w, r, e in zip((u, v), rotational, eddy_wind, strict=True))
+        return east, north
 
     def _parts(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Vorticity, its scaled Laplacian, and the winds of both, all (*lead, lat, lon)."""
@@ -115,8 +118,8 @@ class ShallowWater(nn.Module):
         small = coefficients * (calculus.laplacian / calculus.laplacian.min())
         eddies = self._grid(calculus.synthesis(small), u)
         nothing = torch.zeros_like(coefficients)
-        winds = (tuple(self._grid(w, u) for w in calculus.winds(c, nothing)) for c in (coefficients, small))
-        return vorticity, eddies, *winds
+        whole, fine = (tuple(self._grid(w, u) for w in calculus.winds(c, nothing)) for c in (coefficients, small))
+        return vorticity, eddies, whole, fine
 
     def _curl(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Vorticity (*lead, lat, lon), and its coefficients."""
@@ -147,6 +150,5 @@ class ShallowWater(nn.Module):
 
 def _quadratic(form: list[list[Tensor]], a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """x' F x for x = (1, a, b), and its slopes along a and b; F is symmetric."""
-    weights = (torch.ones_like(a), a, b)
-    rows = [sum(f * w for f, w in zip(row, weights, strict=True)) for row in form]
+    rows = [row[0] + a * row[1] + b * row[2] for row in form]
     return rows[0] + a * rows[1] + b * rows[2], 2.0 * rows[1], 2.0 * rows[2]
