@@ -41,7 +41,7 @@ class Climate:
 
     # radiative equilibrium of the air and friction (Held & Suarez 1994; Thatcher & Jablonowski 2016)
     warmest_equilibrium: float = 287.0  # K
-    equilibrium_contrast: float = 65.0  # K, equator to pole
+    equilibrium_contrast: float = 50.0  # K, equator to pole
     stability: float = 10.0  # K, of potential temperature
     coldest_equilibrium: float = 200.0  # K
     radiative_time: float = 40.0 * DAY
@@ -56,9 +56,9 @@ class Climate:
     gustiness: float = 1.0  # m s-1
     diffusivity: float = 10.0  # m2 s-1, below sigma 0.85
     # ocean
-    warmest_water: float = 300.0  # K
+    warmest_water: float = 299.0  # K
     coldest_water: float = 271.0  # K
-    water_width: float = 26.0  # degrees of latitude
+    water_width: float = 30.0  # degrees of latitude
     water_swing: float = 0.35  # of the sun's declination
     water_lag: float = 60.0 * DAY
     warm_pool: float = 3.0  # K, of the water off the continents' eastern coast at the equator
