@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import chain
 from typing import NamedTuple
 
@@ -46,6 +47,7 @@ CASES = (  # grid, degrees, how many times as fast as the peer is asked for
     (equiangular_grid(181, 360, poles=True), 180, 1.4),
 )
 MEMORY = 0.6  # of the peer's tables, at most
+AMSE_COST = 1.15  # of the step with the mean squared error, at most
 AMSE_SHARE = 0.15  # of a training step, at most
 
 
@@ -146,6 +148,121 @@ def compared(grid: LatLonGrid, degrees: int, required: float, peak: float, round
         yield Row(f"{title} {name}", median["peer"] / median["ours"], required if one_way else None, remark)
     here, there = size(ours), size(analysis) + size(synthesis)
     yield Row(f"{title} tables", there / here, 1.0 / MEMORY, f"{here / 1e6:.2f} MB to {there / 1e6:.2f} MB")
+
+
+def peers() -> Iterator[tuple[str, dict, float | None, float | None, Callable[[], torch.nn.Module]]]:
+    """Name, options of the same network here, what is asked for in float32 and in bf16, and how to build theirs."""
+    if torch_harmonics is not None:
+        from torch_harmonics.examples.models.sfno import SphericalFourierNeuralOperator as Example
+
+        plain = {"block": "torch_harmonics", "encoder_layers": 0, "position_embedding": "none", "norm": "none"}
+        sizes = {"img_size": (64, 128), "in_chans": 73, "out_chans": 73, "embed_dim": 256, "num_layers": 8}
+        yield (
+            "torch-harmonics",
+            {**plain, "big_skip": False},
+            1.6,
+            3.0,
+            lambda: Example(**sizes, grid="legendre-gauss", scale_factor=1),
+        )
+    try:
+        from fme.ace.models.modulus.sfnonet import SphericalFourierNeuralOperatorNet as Ace
+    except ImportError:
+        print("fme: not installed, left out")
+        return
+    names = {"spectral_transform": "sht", "filter_type": "linear", "operator_type": "dhconv", "scale_factor": 1}
+    given = type("Options", (), {**names, "embed_dim": 256, "num_layers": 8, "data_grid": "legendre-gauss"})
+    yield "fme", {"filter_bias": True}, None, None, lambda: Ace(given(), img_shape=(64, 128), in_chans=73, out_chans=73)
+
+
+def descent(network: torch.nn.Module, precision: torch.dtype | None, *more: torch.Tensor) -> Callable[[], None]:
+    """A training step: forward, mean squared error, backward, AdamW."""
+    fused = None if any(p.is_complex() for p in network.parameters()) else True
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=fused)
+    fields, truth = (torch.randn(2, 73, 64, 128) for _ in range(2))
+
+    def descend() -> None:
+        optimizer.zero_grad()
+        with torch.enable_grad(), torch.autocast("cpu", precision, enabled=precision is not None):
+            (network(fields, *more).float() - truth).square().mean().backward()
+        optimizer.step()
+
+    return descend
+
+
+def made(name: str, here: bool, precision: torch.dtype | None) -> Callable[[], None]:
+    """The training step of a peer or of the same network here: 64x128, 73 channels, embed 256, 8 blocks, batch 2."""
+    _, options, _, _, theirs = next(peer for peer in peers() if peer[0] == name)
+    torch.manual_seed(0)
+    if not here:
+        return descent(theirs(), precision)
+    world = World(gaussian_grid(64), VariableSet((Variable("t", "", tuple(range(73))),)), np.timedelta64(6, "h"))
+    return descent(SFNO(world, embed=256, layers=8, **options), precision, torch.zeros(2))
+
+
+def peak_memory(name: str, here: bool, precision: torch.dtype | None, threads: int) -> int:
+    """Most bytes that a process holds which makes three training steps; to be called in a process of its own."""
+    torch.set_num_threads(threads)
+    step = made(name, here, precision)
+    for _ in range(3):
+        step()
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def training_steps(rounds: int) -> Iterator[Row]:
+    """A training step and its memory against torch-harmonics' example and fme's SFNO, same layouts, same sizes."""
+    for name, _, required, required_half, _ in peers():
+        single = {"ours": made(name, True, None), "peer": made(name, False, None)}
+        half = {"half": made(name, True, torch.bfloat16), "half_peer": made(name, False, torch.bfloat16)}
+        median = turns(rounds, **single, **half)
+        told = f"{median['ours']:.2f} s to {median['peer']:.2f} s{share_of_peak(single['ours'], median['ours'], None)}"
+        yield Row(f"SFNO step to {name}, float32", median["peer"] / median["ours"], required, told)
+        share = share_of_peak(half["half"], median["half"], torch.bfloat16)
+        told = f"{median['half']:.2f} s to {median['peer']:.2f} s{share}; theirs in bf16 {median['half_peer']:.2f} s"
+        yield Row(f"SFNO step in bf16 to {name}'s in float32", median["peer"] / median["half"], required_half, told)
+        for kind, precision in (("float32", None), ("bf16", torch.bfloat16)):
+            peaks = []
+            for here in (True, False):
+                with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+                    peaks.append(alone.submit(peak_memory, name, here, precision, torch.get_num_threads()).result())
+            told = f"{peaks[0] / 1e9:.2f} GB to {peaks[1] / 1e9:.2f} GB"
+            yield Row(f"SFNO step to {name}, peak memory, {kind}", peaks[1] / peaks[0], 1.0, told)
+
+
+def share_of_peak(step: Callable[[], None], seconds: float, precision: torch.dtype | None) -> str:
+    """What share of the speed of a product of large matrices a step reaches, by the products that it makes."""
+    square = torch.randn(2048, 2048, dtype=precision or torch.float32)
+    peak = 2 * 2048**3 / turns(5, product=lambda: square @ square)["product"]
+    with FlopCounterMode(display=False) as counter:
+        step()
+    operations = counter.get_total_flops()
+    return (
+        f", {operations / 1e9:.0f} GFLOP, {100 * operations / seconds / peak:.0f} % of peak ({peak / 1e9:.0f} GFLOP/s)"
+    )
+
+
+def adjusted_steps(rounds: int) -> Iterator[Row]:
+    """What AMSE in place of the mean squared error adds to the same training step: 15 % at most."""
+    channels = VariableSet((Variable("t", "", tuple(range(73))),))
+    scales = {channel: Scale(0.0, 1.0, 1.0) for channel in channels.channels}
+    world = World(gaussian_grid(64), channels, np.timedelta64(6, "h"), scales=scales)
+    network = SFNO(world, embed=256, layers=8)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
+    fields, truth = (torch.randn(2, 73, 64, 128) for _ in range(2))
+    time = np.zeros(2, "datetime64[s]")
+
+    def descend(loss: torch.nn.Module) -> None:
+        optimizer.zero_grad()
+        with torch.enable_grad():
+            prediction = State(network(fields, torch.zeros(2)), channels, time)
+            loss(prediction, State(truth, channels, time)).mean().backward()
+        optimizer.step()
+
+    median = turns(rounds, mse=partial(descend, Lp(world)), amse=partial(descend, AMSE(world)))
+    told = f"{median['amse']:.2f} s to {median['mse']:.2f} s"
+    yield Row("SFNO step with AMSE to one with MSE", median["mse"] / median["amse"], 1.0 / AMSE_COST, told)
+
+
+SECTIONS = {"transforms": transforms, "steps": training_steps, "amse": adjusted_steps}
 
 
 def main() -> int:
