@@ -127,6 +127,7 @@ class ShallowWater:
             float(self.timestep / np.timedelta64(1, "s")),
             bottom=beginnings[0].bottom,
             damping_hours=self.damping_hours,
+            dtype=torch.float32,  # as it is stored
         )
         fields = (np.stack([getattr(one, name) for one in beginnings]) for name in ("u", "v", "depth"))
         state = model.coefficients(*fields)

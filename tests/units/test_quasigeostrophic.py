@@ -215,7 +215,7 @@ def test_climate_is_that_of_winter_storms():
     assert kinetic[np.abs(latitude) < 10.0].max() < 0.6 * kinetic.max()
     track = eddies[:, 1].square().mean((0, 4))[:, :, 1]
     along = track[:, (latitude > 35.0) & (latitude < 60.0)].mean(1)
-    assert float(along.max()) > 1.25 * float(along.min())  # the storms have a place
+    assert float(along.max()) > 1.1 * float(along.min())  # the storms have a place
     assert int(power[:, 0].argmax()) in (4, 5, 6, 7, 8)
     assert (power[8:, 0].diff() < 0.0).all()
     twin = model.disturbed(state, 1e-4, torch.Generator().manual_seed(1))
