@@ -9,7 +9,8 @@ With pd_i = sum_k (1 - q_k) dp_k the weight of a column's dry air and M its glob
 `offset` is that of ACE (Watt-Meyer et al. 2024, arXiv 2411.11268), which pins the start since its version of 2025, as
 differences from step to step add up to a drift; `ratio` and `humidity` are those of CREDIT on hybrid and on pressure
 levels (Sha et al. 2025, arXiv 2503.00332 and 2501.05648). CREDIT divides a trapezoidal integral between two levels and
-leaves a quarter of the error; here every level has its own weight, and nothing is left.
+leaves a quarter of the error; here every level has its own weight, and nothing is left. Reanalyses and climate models
+keep dry air; where surface pressure does not feel the water that comes and goes, `global_mean` of it is the law.
 """
 
 from __future__ import annotations

@@ -103,6 +103,12 @@ def test_members_are_cases_of_their_own(constraint, states):
     torch.testing.assert_close(ensemble[1], ensemble[0].flip(0))
 
 
+def test_autocast_changes_nothing(constraint, states):
+    plain = constraint(*states).values
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(constraint(*states).values, plain)
+
+
 def test_goes_where_the_step_goes(constraint, column_world):
     class Nothing(torch.nn.Module):
         def forward(self, fields, time):
