@@ -16,9 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-BLOCKS = (
-    8  # degrees are taken in so many blocks, each with the orders it has: 44 % of the products with l < m are saved
-)
+BLOCKS = 8  # of degrees, each with the orders it has: 44 % of the products with l < m are saved
 
 
 class DegreeConvolution(nn.Module):
@@ -51,11 +49,12 @@ class _ProductByDegree(torch.autograd.Function):
         device = coefficients.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else coefficients.dtype
         matrices = weight.to(dtype).flatten(2)
-        mixed = torch.zeros_like(coefficients)
+        mixed = torch.empty_like(coefficients)
         blocks = []
         for part in _blocks(coefficients):
             rows = _block(coefficients, *part).to(dtype, memory_format=torch.contiguous_format)
             real, imaginary = torch.bmm(rows.flatten(1, 3), matrices[part[1] : part[2]]).view(*rows.shape, 2).unbind(2)
+            mixed[2 * part[0] :, part[1] : part[2]] = 0
             into = _block(mixed, *part)
             into[:, :, 0] = real[..., 0] - imaginary[..., 1]
             into[:, :, 1] = real[..., 1] + imaginary[..., 0]
@@ -67,10 +66,11 @@ class _ProductByDegree(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor]:
         matrices, *blocks = ctx.saved_tensors
-        coefficients = torch.zeros_like(gradient)
+        coefficients = torch.empty_like(gradient)
         weights = torch.empty_like(matrices, dtype=gradient.dtype)
         for part, rows in zip(_blocks(gradient), blocks, strict=True):
             degrees = slice(part[1], part[2])
+            coefficients[2 * part[0] :, degrees] = 0
             real, imaginary = _block(gradient, *part).to(rows.dtype).unbind(2)
             turned = rows.new_empty(*rows.shape, 2)
             turned[:, :, 0, ..., 0], turned[:, :, 0, ..., 1] = real, imaginary

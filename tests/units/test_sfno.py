@@ -289,32 +289,39 @@ def test_conditions_that_do_not_fit_are_refused(small_world, told, message):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", [{"block": "ace", "labels": 2, "norm": "layer"}, {"block": "torch_harmonics"}])
-def test_compiled_and_plain_networks_agree(small_world, changes):
+def test_compiled_and_plain_networks_agree(small_world):
     torch.manual_seed(0)
-    net = SFNO(small_world(), embed=8, layers=2, **changes)
+    net = SFNO(small_world(), embed=8, layers=1, norm="layer", labels=2)
     fields, time = inputs(small_world())
-    told = {"labels": torch.ones(2, 2)} if "labels" in changes else {}
     answers = []
-    for run in (net, torch.compile(net)):
+    for run in (net, torch.compile(net, backend="aot_eager")):
         net.zero_grad()
-        output = run(fields, time, **told)
+        output = run(fields, time, labels=torch.ones(2, 2))
         output.square().mean().backward()
         answers.append([output, *(p.grad for p in net.parameters())])
     for expected, compiled in zip(*answers, strict=True):
         torch.testing.assert_close(compiled, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_half_precision_leaves_the_transforms_in_single(small_world):
+@pytest.mark.parametrize("block", ["ace", "makani", "torch_harmonics"])
+@pytest.mark.parametrize("operator", ["degree", "diagonal", "mlp"])
+def test_half_precision_leaves_the_transforms_in_single(small_world, block, operator):
     world = small_world()
     torch.manual_seed(0)
-    net = SFNO(world, embed=8, layers=2)
+    net = SFNO(world, block=block, operator=operator, embed=8, layers=2)
     fields, time = inputs(world)
-    with torch.no_grad():
-        exact = net(fields, time)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            half = net(fields, time)
-    assert (half.float() - exact).square().mean() < 0.001 * exact.square().mean()
+    answers = []
+    for enabled in (False, True):
+        net.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            output = net(fields, time)
+        output.float().square().mean().backward()
+        # a bias before a norm has no effect, and a gradient of rounding errors
+        gradients = [p.grad.clone() for name, p in net.named_parameters() if not name.endswith("mlp.2.bias")]
+        answers.append([output.detach().float(), *gradients])
+    for exact, half in zip(*answers, strict=True):
+        assert half.dtype == torch.float32
+        assert (half - exact).square().sum() < 0.003 * exact.square().sum() + 1e-8
 
 
 @pytest.mark.parametrize(
