@@ -243,5 +243,8 @@ def _columns(rows: Tensor, tables: Waves) -> Tensor:
     parts = torch.bmm(tables.second_back, placed).view(2 * half, -1, nlat * n)
     field = parts.new_empty(size, parts.shape[1], nlat * n)
     for residue in range(parts.shape[1]):
-        torch.mm(tables.first_back, parts[:, residue], out=field[:, residue])
+        if torch.compiler.is_compiling():  # which refuses to write into a view
+            field[:, residue] = tables.first_back @ parts[:, residue]
+        else:
+            torch.mm(tables.first_back, parts[:, residue], out=field[:, residue])
     return field.view(-1, nlat, n)

@@ -243,6 +243,19 @@ def test_gradients_of_the_transform(grid):
     assert torch.autograd.gradgradcheck(lambda f: sht.synthesis(sht.analysis(f).square()), field)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("grid", [gaussian_grid(8), gaussian_grid(46)], ids=["one_block", "blocks"])
+def test_transforms_compile_in_one_graph(grid):
+    sht = SphericalHarmonics(grid)
+
+    def loss(field):
+        return sht.synthesis(sht.analysis(field).square()).square().sum()
+
+    field = torch.randn(*grid.shape[::-1], 2, requires_grad=True)
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(torch.autograd.grad(compiled(field), field), torch.autograd.grad(loss(field), field))
+
+
 def test_unsuitable_grids_are_refused():
     with pytest.raises(ValueError, match="whole sphere"):
         SphericalHarmonics(LatLonGrid(np.linspace(60, 30, 5), np.linspace(0, 40, 9)))
