@@ -80,7 +80,7 @@ def test_variables_and_levels():
         "variables.prognostic=[temperature,{surface_pressure:[500]}]",
         "variables.forcing=[sin_yaer,sea_surface_temperature]",
         "variables.diagnostic=[total_precipitation]",
-        "variables.static=[sin_latitude,land_sea_mask]",
+        "variables.static=[sin_latitude,soil_type]",
     )
     assert set(faulty) == {
         "variables.prognostic[1]", "variables.forcing[0]", "variables.diagnostic[0]", "variables.static[1]",
@@ -160,3 +160,12 @@ def test_a_terminal_gets_a_table(monkeypatch, capsys):
     )
     console.show_findings(list(found("step.output=residul").values()))
     assert "step.output" in capsys.readouterr().out
+
+
+def test_laws_that_lack_data_or_stand_in_the_wrong_order():
+    faulty = found("constraint=[moisture_budget,total_energy]")
+    assert set(faulty) == {"constraint.moisture_budget", "constraint.total_energy"}
+    assert "evaporation_6hr" in faulty["constraint.moisture_budget"].got
+    faulty = found("variables=planet_budgets", "constraint=[total_energy,dry_air_mass]")
+    assert "list dry_air_mass before total_energy" in faulty["constraint"].got
+    assert not found("variables=planet_budgets", "constraint=[positivity,dry_air_mass,moisture_budget,total_energy]")
