@@ -26,11 +26,12 @@ from emul.console import header, progress, warn
 from emul.folders import conf_folder
 from emul.spectra import chosen
 from emul.times import initial_times
+from emulators.channels import WINDS
 from emulators.climatology import HarmonicClimatology
 from emulators.spectral_verification import LeadSpectra
 from emulators.state import State
 from emulators.variables import Variable, VariableSet
-from emulators.verification import WINDS, ErrorMaps, Scorecard
+from emulators.verification import ErrorMaps, Scorecard
 from emulators.world import World
 
 if TYPE_CHECKING:

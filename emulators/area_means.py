@@ -9,9 +9,11 @@ Missing values show as means that are not finite; only the fields that hold them
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,8 +21,8 @@ from emulators.metric import Products
 
 Missing = Literal["truth", "any", "none"]
 Statistics = Callable[[Tensor, Tensor, Mapping[str, Tensor]], Mapping[str, Tensor | Products]]
-BLOCK = {"cpu": 2**16, "cuda": 2**24}  # numbers of a field taken at a time
-WIDTH = 2**11  # points taken at a time on a processor
+BLOCK = 2**15  # numbers of a field taken at a time on a processor: with what is made of them they stay in its cache
+WIDTH = 2**11  # points taken at a time
 
 
 class Fields(NamedTuple):
@@ -53,25 +55,25 @@ def area_means(statistics: Statistics, fields: Fields, matrix: Tensor, missing: 
 
     missing: NaN points are left out where the target has none (`truth`), where the statistic is NaN (`any`), or never.
     """
-    rows, members = fields.target.shape[0], fields.prediction.shape[0] if fields.prediction.ndim == 3 else 1
-    block = max(1, BLOCK.get(fields.target.device.type, BLOCK["cpu"]) // members)
-    parts: dict[str, list[Tensor]] = {}
-    for row, points in _blocks(rows, fields.target.shape[1], block, fields.target.device.type):
-        for name, values in statistics(*fields.cut(row, points)).items():
-            part = _weighted(values, matrix[points])
-            if points.start == 0:
-                parts.setdefault(name, []).append(part)
-            else:
-                parts[name][-1] += part
-    means = {name: torch.cat(found, dim=-2) for name, found in parts.items()}
+    rows, points = fields.target.shape
+    cpu = fields.target.device.type == "cpu"
+    members = fields.prediction.shape[0] if fields.prediction.ndim == 3 else 1
+    block = max(1, (BLOCK if cpu else 2**24) // members)
+    width = min(points, WIDTH) if cpu else points
+    height = max(1, block // width)
+    parts = _mapped(
+        lambda start: _means_of_rows(statistics, fields, slice(start, start + height), matrix, width),
+        range(0, rows, height),
+        torch.get_num_threads() if cpu else 1,
+    )
+    means = {name: torch.cat([part[name] for part in parts], dim=-2) for name in parts[0]}
     counted = {name: torch.ones(mean.shape[-2:], dtype=torch.bool) for name, mean in means.items()}
     gone = torch.zeros(rows, dtype=torch.int64)
     finite = torch.ones(rows, dtype=torch.bool, device=matrix.device)
     for mean in means.values():
         finite &= mean.isfinite().all(dim=-1).view(-1, rows).all(dim=0)
-    step = max(1, block // fields.target.shape[1])
     broken = (~finite).nonzero()[:, 0]
-    for some in broken.split(step) if len(broken) else ():
+    for some in broken.split(max(1, 2**20 // (points * members))) if len(broken) else ():
         cut = fields.cut(some)
         where = some.cpu()
         gone[where] = _missing_points(cut).cpu()
@@ -81,22 +83,45 @@ def area_means(statistics: Statistics, fields: Fields, matrix: Tensor, missing: 
     return Means(means, counted, gone)
 
 
-def _blocks(rows: int, points: int, block: int, device: str) -> Iterator[tuple[slice, slice]]:
-    """Rows and points of each block, the points of one set of rows after another."""
-    width = points if device == "cuda" else min(points, WIDTH)
-    height = max(1, block // width)
-    for row in range(0, rows, height):
-        for point in range(0, points, width):
-            yield slice(row, row + height), slice(point, point + width)
+def _mapped(function: Callable[[int], dict[str, Tensor]], starts: range, threads: int) -> list[dict[str, Tensor]]:
+    """`function` of each start. Blocks are too small to be shared among threads, so each thread takes its own."""
+    if threads < 2 or len(starts) < 2:
+        return [function(start) for start in starts]
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            return list(pool.map(function, starts))
+        finally:
+            torch.set_num_threads(threads)  # what the threads of the pool set is theirs, and that of later threads
+
+
+def _means_of_rows(
+    statistics: Statistics, fields: Fields, rows: slice, matrix: Tensor, width: int
+) -> dict[str, Tensor]:
+    """Means of the statistics of some rows, a block of points after another, (..., row, region)."""
+    found: dict[str, Tensor] = {}
+    for start in range(0, fields.target.shape[1], width):
+        points = slice(start, start + width)
+        for name, values in statistics(*fields.cut(rows, points)).items():
+            with np.errstate(invalid="ignore"):  # infinite values are found by the means that they spoil
+                part = _weighted(values, matrix[points])
+            found[name] = found[name] + part if name in found else part
+    return found
 
 
 def _weighted(values: Tensor | Products, matrix: Tensor) -> Tensor:
     """Sums of `values` (..., row, point) with the weights of each region, (..., row, region)."""
     if not isinstance(values, Products):
-        return (values.flatten(0, -2) @ matrix).view(*values.shape[:-1], matrix.shape[1])
+        return _product(values.flatten(0, -2), matrix).view(*values.shape[:-1], matrix.shape[1])
     rows = values.fields.transpose(0, 1)  # (row, member, point)
     pairs = [torch.bmm(rows * weights, rows.mT) for weights in matrix.unbind(dim=1)]
     return torch.stack(pairs, dim=-1).movedim(0, -2)
+
+
+def _product(rows: Tensor, matrix: Tensor) -> Tensor:
+    """rows @ matrix; numpy's is several times faster where the matrix is as narrow as a list of regions."""
+    if rows.device.type != "cpu":
+        return rows @ matrix
+    return torch.from_numpy(rows.numpy() @ matrix.numpy())
 
 
 def _missing_points(fields: Fields) -> Tensor:

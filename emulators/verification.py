@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from emulators.area_means import Fields, Means, Missing, area_means
-from emulators.grid import LatLonGrid
+from emulators.channels import channel_rows, vector_channels
 from emulators.metric import Metric
 from emulators.regions import Region, region_weights
 from emulators.state import State
@@ -28,11 +28,6 @@ from emulators.world import World
 
 if TYPE_CHECKING:
     import xarray as xr
-
-WINDS = {
-    "wind_vector": ("u_component_of_wind", "v_component_of_wind"),
-    "10m_wind_vector": ("10m_u_component_of_wind", "10m_v_component_of_wind"),
-}
 
 
 class Scorecard:
@@ -70,7 +65,7 @@ class Scorecard:
         self.leads = np.asarray(leads, dtype="timedelta64[s]")
         self.regions = region_weights(world.grid, regions, _land_fraction(world))
         self._matrix = torch.from_numpy(self.regions.matrix)
-        whole, self._components = _vectors(variables, vectors or {})
+        whole, self._components = vector_channels(variables, vectors or {})
         self.scored_variables = variables + whole
         self._statistics = {name: tuple(_dry_run(metric)) for name, metric in self.metrics.items()}
         pooled = {s: None for name, m in self.metrics.items() if not m.by_init for s in self._statistics[name]}
@@ -126,7 +121,7 @@ class Scorecard:
         given |= {
             f"climatology ({name})" if name != "mean" else "climatology": climatology[name] for name in climatology
         }
-        fields = [_channels(f, self.variables, self.grid, role) for role, f in given.items()]
+        fields = [channel_rows(f, self.variables, self.grid, role) for role, f in given.items()]
         if len({tuple(field.shape[-3:]) for field in fields}) > 1:
             raise ValueError(
                 "Prediction, target and climatology must have the same batch; got "
@@ -364,7 +359,7 @@ class ErrorMaps:
             return
         row = self.leads.index(lead)
         fields = {"prediction": prediction, "target": target}
-        forecast, truth = (_channels(f, self.variables, self.grid, role).cpu() for role, f in fields.items())
+        forecast, truth = (channel_rows(f, self.variables, self.grid, role).cpu() for role, f in fields.items())
         forecast = forecast.mean(dim=0) if forecast.ndim > truth.ndim else forecast
         difference = forecast.double() - truth.double()
         self._error[row] += difference.sum(dim=0).reshape(self._error.shape[1:]).numpy()
@@ -378,48 +373,6 @@ class ErrorMaps:
     def rmse(self) -> np.ndarray:
         """Root-mean-square error, shape (kept lead, channel, lat, lon)."""
         return np.sqrt(self._square / self._inits[:, None, None, None])
-
-
-def _channels(fields: State | Tensor, variables: VariableSet, grid: LatLonGrid, role: str) -> Tensor:
-    """The channels of `variables` as ([member,] batch, channel, point); a Tensor has just these."""
-    wanted = variables.channels
-    if isinstance(fields, State):
-        values = fields.values
-        have = {channel: i for i, channel in enumerate(fields.variables.channels)}
-        absent = [channel for channel in wanted if channel not in have]
-        if absent:
-            raise ValueError(f"The {role} lacks {', '.join(absent[:5])}; it has {', '.join(list(have)[:10])}.")
-        if tuple(have) != wanted:
-            index = torch.tensor([have[channel] for channel in wanted], dtype=torch.int64, device=values.device)
-            values = values.index_select(fields.channel_axis, index)
-    else:
-        values = fields
-    expected = (len(wanted), *grid.shape)
-    if values.ndim == len(expected):
-        values = values.unsqueeze(0)
-    ensemble = role == "prediction" and values.ndim == len(expected) + 2
-    if tuple(values.shape[-len(expected) :]) != expected or (values.ndim > len(expected) + 1 and not ensemble):
-        raise ValueError(
-            f"Expected a {role} of shape (batch, {', '.join(map(str, expected))}); got {tuple(values.shape)}."
-        )
-    return values.detach().flatten(-2)
-
-
-def _vectors(variables: VariableSet, vectors: Mapping[str, Sequence[str]]) -> tuple[VariableSet, np.ndarray]:
-    """The vectors of which all components are there, and each one's channels, (channel of a vector, component)."""
-    found, rows = [], []
-    for name, components in vectors.items():
-        if not all(component in variables for component in components):
-            continue
-        parts = [variables.variable(component) for component in components]
-        shared = tuple(level for level in parts[0].levels if all(level in part.levels for part in parts))
-        if len({bool(part.levels) for part in parts}) > 1 or (parts[0].levels and not shared):
-            continue
-        found.append(Variable(name, parts[0].units, shared))
-        for level in shared or (None,):
-            at = [variables.slice(p.name).start + (p.levels.index(level) if level is not None else 0) for p in parts]
-            rows.append(at)
-    return VariableSet(tuple(found)), np.array(rows, dtype=np.int64)
 
 
 def _dry_run(metric: Metric) -> Mapping[str, Any]:

@@ -16,6 +16,7 @@ import xarray as xr
 from data_pipelines.forecasts import ClimatologyFile, open_forecast
 from data_pipelines.pairs import Normals, Pairs
 from data_pipelines.store import open_dataset
+from emulators.channels import WINDS
 from emulators.ensemble_scores import crps, energy_score, rank_shares, variance
 from emulators.event_scores import seeps
 from emulators.metric import Metric
@@ -38,7 +39,7 @@ from emulators.metrics.spread import Spread
 from emulators.metrics.spread_skill import SpreadSkill
 from emulators.state import State
 from emulators.variables import Variable, VariableSet
-from emulators.verification import WINDS, Scorecard
+from emulators.verification import Scorecard
 from emulators.world import World
 
 FOLDER = Path(__file__).parents[3] / "shared" / "reference" / "verification"
