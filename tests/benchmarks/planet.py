@@ -24,6 +24,7 @@ from data_pipelines.sources.planet import Planet, half_levels
 from emul.build import compose, part
 from emulators.constants import GRAVITY, HEAT_CAPACITY_DRY, LATENT_HEAT_VAPORISATION, WATER_DENSITY
 from emulators.grid import gaussian_grid
+from emulators.sphere.spectra import power
 from emulators.sphere.transform import SphericalHarmonics
 
 BAR = 700.0  # simulated days a minute
@@ -117,16 +118,20 @@ def jets(name: str, found: Circulation, latitude: np.ndarray, low: float, high: 
 
 
 def tails(dataset: xr.Dataset, truncation: int) -> Iterator[Row]:
-    """The largest ratio of the power of a degree to that of the one before, over the last third of the spectrum."""
+    """The largest ratio of the power of a degree, mean over the air's mass, to that of the degree before it.
+
+    Over the last third of the spectrum, every other day.
+    """
     sphere = SphericalHarmonics(grid_of(dataset), truncation + 1, truncation + 1, torch.float64)
+    thickness = torch.from_numpy(np.diff(dataset.attrs["vertical_b"]))
     names = {"kinetic energy": ("u_component_of_wind", "v_component_of_wind"), "humidity": ("specific_humidity",)}
     for label, variables in names.items():
-        power = torch.zeros(truncation + 1, dataset.sizes["level"], dtype=torch.float64)
+        total = torch.zeros(truncation + 1, dtype=torch.float64)
         for step in range(0, dataset.sizes["time"], 8):
             for name in variables:
                 field = torch.from_numpy(dataset[name][step].values.astype(np.float64)).permute(2, 1, 0)
-                power += sphere.analysis(field).square().sum(0)
-        last = power[truncation - truncation // 3 :]
+                total += power(sphere.analysis(field)) @ thickness
+        last = total[truncation - truncation // 3 :]
         if last.any():
             yield Row(
                 f"spectrum of {label}, largest rise at the tail", float((last[1:] / last[:-1]).max()), "", high=1.0
