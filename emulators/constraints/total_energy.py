@@ -57,15 +57,15 @@ class TotalEnergy(nn.Module):
 
     def forward(self, before: State, after: State, forcing: State) -> State:
         budget, columns = self.budget, self.budget.columns
-        old, mass = after["temperature"], columns.mass(after)
+        old = after["temperature"]
         target = budget.total(before) + budget.mean(budget.gain(after, forcing))
-        there = budget.total(after, mass)
+        there = budget.total(after)
         if self.form == "increment":
-            change = (target - there) / budget.sensitivity(after, mass)
+            change = (target - there) / budget.sensitivity(after)
             new = old.double() + change.unsqueeze(-1 - columns.rank)
         else:
             new = self._scaled(after, target / there)
-        return after.with_(temperature=rounded(new, old.dtype, mass, columns.pattern))
+        return after.with_(temperature=rounded(new, old.dtype, columns.nominal, columns.pattern))
 
     def _scaled(self, after: State, ratio: Tensor) -> Tensor:
         capacity, other = self.budget.heat_capacity(after), self.budget.other(after)

@@ -147,7 +147,7 @@ class DryAir(Budget):
         return 1.0 - total_water(state, self.species)
 
     def content(self, state: State) -> Tensor:
-        return self.columns.sum(self.share(state), self.columns.thickness(state))
+        return self.columns.weight(state) - self.columns.integral(total_water(state, self.species), state)
 
     def gain(self, after: State, forcing: State) -> Tensor:
         return torch.zeros((), dtype=torch.float64, device=after.values.device)
@@ -187,7 +187,7 @@ class Water(Budget):
         )
 
     def content(self, state: State) -> Tensor:
-        return self.columns.sum(total_water(state, self.species), self.columns.thickness(state))
+        return self.columns.integral(total_water(state, self.species), state)
 
     def evaporated(self, after: State, forcing: State) -> Tensor:
         """Water that came up through the surface, kg m-2."""
@@ -266,34 +266,30 @@ class Energy(Budget):
             return self.columns.sum(warm + self.other(state) + self._rise(state, temperature), thickness)
         return self.columns.sum(self.heat_capacity(state) * temperature + self.other(state), thickness)
 
-    def total(self, state: State, mass: Tensor | None = None) -> Tensor:
-        """As `mean(content(state))`, in fewer passes over fields. mass: `Columns.mass`, where it is known already."""
+    def total(self, state: State) -> Tensor:
+        """As `mean(content(state))`, in fewer passes over the fields."""
         if self.definition == "ace":
             return self.mean(self.content(state))
-        columns, temperature = self.columns, state["temperature"].double()
-        mass = columns.mass(state) if mass is None else mass
-        total = columns.total(self.heat_capacity(state) * temperature, mass)
-        total = total + self.constants.latent_heat * columns.total(state["specific_humidity"], mass)
-        for name in self.winds:
-            wind = state[name].double()
-            total = total + 0.5 * columns.total(wind, wind * mass)
-        if self.surface is None:
-            return total
-        return total + (mass.sum(-1 - columns.rank) * self.surface).sum(tuple(range(-columns.rank, 0)), keepdim=True)
-
-    def sensitivity(self, state: State, mass: Tensor | None = None) -> Tensor:
-        """Energy that the globe takes up as all layers of all columns warm by one kelvin, J m-2 K-1, (*lead, 1, 1)."""
-        mass = self.columns.mass(state) if mass is None else mass
-        capacity = self.heat_capacity(state)
-        if self.definition == "ace":
-            one = torch.ones_like(mass)
-            volume = self.constants.heat_capacity_dry - self.constants.gas_dry
-            return self.columns.total(volume * one + self._rise(state, one), mass)
+        integral, capacity = self.columns.integral, self.heat_capacity(state)
         if isinstance(capacity, float):
-            return capacity * mass.sum(tuple(range(-1 - self.columns.rank, 0))).reshape(
-                *state.lead, *[1] * self.columns.rank
-            )
-        return self.columns.total(capacity, mass)
+            total = capacity * integral(state["temperature"], state)
+        else:
+            total = integral(capacity * state["temperature"].double(), state)
+        total = total + self.constants.latent_heat * integral(state["specific_humidity"], state)
+        u, v = (state[name].double() for name in self.winds)
+        total = total + 0.5 * integral(u * u + v * v, state)
+        return self.mean(total if self.surface is None else total + self.surface * self.columns.weight(state))
+
+    def sensitivity(self, state: State) -> Tensor:
+        """Energy that the globe takes up as all layers of all columns warm by one kelvin, J m-2 K-1, (*lead, 1, 1)."""
+        columns, capacity = self.columns, self.heat_capacity(state)
+        if self.definition == "ace":
+            one = torch.ones_like(state["temperature"], dtype=torch.float64)
+            volume = self.constants.heat_capacity_dry - self.constants.gas_dry
+            return self.mean(columns.integral(volume * one + self._rise(state, one), state))
+        if isinstance(capacity, float):
+            return capacity * self.mean(columns.weight(state))
+        return self.mean(columns.integral(capacity, state))
 
     def _rise(self, state: State, temperature: Tensor) -> Tensor:
         """g z of mid-layers above the surface: half of the own layer and all layers below, of virtual temperature."""

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from emulators.constants import GRAVITY
+from emulators.constants import GRAVITY, REFERENCE_PRESSURE
 from emulators.state import State
 from emulators.variables import VariableSet
 from emulators.world import Vertical, World
@@ -44,6 +44,7 @@ class Columns(nn.Module):
     lower: Tensor
     slope: Tensor
     pattern: Tensor
+    nominal: Tensor
 
     def __init__(self, world: World, levels: tuple[float, ...], *, convention: Convention = "surface") -> None:
         super().__init__()
@@ -64,6 +65,9 @@ class Columns(nn.Module):
             self.register_buffer(name, column, persistent=False)
         area = torch.as_tensor(world.grid.weights / world.grid.weights.sum(), dtype=torch.float64)
         self.register_buffer("area", area, persistent=False)
+        self.has_offsets = world.vertical.kind == "hybrid"
+        nominal = (self.lower - self.upper + self.slope * REFERENCE_PRESSURE).clamp(max=REFERENCE_PRESSURE)
+        self.register_buffer("nominal", nominal * area, persistent=False)  # weights that rounding may go by
         self.register_buffer("pattern", dither((self.count, *world.grid.shape)), persistent=False)
 
     def _layers(self, vertical: Vertical) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -101,15 +105,25 @@ class Columns(nn.Module):
         """1/g sum of field dp: (*lead, level, *grid) -> (*lead, *grid)."""
         return (field.double() * thickness).sum(-1 - self.rank) / GRAVITY
 
-    def mass(self, state: State) -> Tensor:
-        """Mass of the layers in kg m-2, each times its share of the globe: (*lead, level, *grid)."""
-        return self.thickness(state) * (self.area / GRAVITY)
+    def integral(self, field: Tensor, state: State) -> Tensor:
+        """1/g sum of field dp: (*lead, level, *grid) -> (*lead, *grid).
 
-    def total(self, field: Tensor, mass: Tensor) -> Tensor:
-        """Global mean of 1/g sum field dp, without a column on the way: (*lead, level, *grid) -> (*lead, 1, 1)."""
-        start = -1 - self.rank
-        total = torch.einsum("...n,...n->...", field.double().flatten(start), mass.flatten(start))
-        return total.reshape(*total.shape, *[1] * self.rank)
+        On layers dp = da + db ps: the sum over levels is a product with da and db, and no thickness is written down.
+        """
+        if self.vertical.kind == "pressure":
+            return self.sum(field, self.thickness(state))
+        flat, shape = field.double().flatten(-self.rank), (*field.shape[: -1 - self.rank], *self.area.shape)
+        integral = (self.slope.reshape(1, -1) @ flat).reshape(shape) * state["surface_pressure"].double()
+        if self.has_offsets:
+            integral = integral + ((self.lower - self.upper).reshape(1, -1) @ flat).reshape(shape)
+        return integral / GRAVITY
+
+    def weight(self, state: State) -> Tensor:
+        """Mass of the columns in kg m-2, (*lead, *grid)."""
+        if self.vertical.kind == "pressure":
+            return self.thickness(state).sum(-1 - self.rank) / GRAVITY
+        pressure = state["surface_pressure"].double()
+        return ((self.lower - self.upper).sum() + self.slope.sum() * pressure) / GRAVITY
 
     def mean(self, field: Tensor) -> Tensor:
         """Mean over the area of the grid: (*lead, *grid) -> (*lead,), with ones for the grid's axes."""
