@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from emulators.grid import LatLonGrid, gaussian_grid
 from emulators.layers.conditioning import ConditionalNorm, Conditions, Context, Noise
 from emulators.layers.norms import field_norm
+from emulators.layers.pointwise import GeluLinear
 from emulators.layers.spectral import DegreeConvolution
 from emulators.layers.spectral_filters import DiagonalConvolution, SpectralMLP
 from emulators.sphere.transform import SphericalHarmonics
@@ -195,7 +196,7 @@ class AceBlock(nn.Module):
         self.filter = spectral
         self.skip = nn.Linear(channels, channels)
         self.norm_out = norm(channels, spectral.goal.grid)
-        self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels))
+        self.mlp = _mlp(channels, hidden)
 
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
         mixed, residual = self.filter(_normed(self.norm_in, x, context))
@@ -210,7 +211,7 @@ class MakaniBlock(nn.Module):
         super().__init__()
         self.filter = spectral
         self.norm_in = norm(channels, spectral.goal.grid)
-        self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels))
+        self.mlp = _mlp(channels, hidden)
         self.norm_out = norm(channels, spectral.goal.grid)
         self.skip = nn.Linear(channels, channels, bias=False)
 
@@ -227,7 +228,7 @@ class PlainBlock(nn.Module):
         super().__init__()
         self.filter = spectral
         self.norm = norm(channels, spectral.goal.grid)
-        self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels, bias=False))
+        self.mlp = _mlp(channels, hidden, bias=False)
 
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
         mixed, residual = self.filter(x)
@@ -267,6 +268,11 @@ def _normed(norm: nn.Module, x: Tensor, context: Context | None) -> Tensor:
 def _sum(residual: Tensor, update: Tensor) -> Tensor:
     """residual + update, written over the update where it is as precise."""
     return update.add_(residual) if update.dtype == residual.dtype else residual + update
+
+
+def _mlp(channels: int, hidden: int, bias: bool = True) -> nn.Sequential:
+    """One hidden layer with GELU; the empty place is the activation's in weights stored by name."""
+    return nn.Sequential(nn.Linear(channels, hidden), nn.Identity(), GeluLinear(hidden, channels, bias=bias))
 
 
 def _hidden(channels: int) -> tuple[nn.Module, nn.Module]:

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from emulators.grid import equiangular_grid, gaussian_grid
 from emulators.layers.conditioning import Noise
+from emulators.layers.pointwise import GeluLinear
 from emulators.models.sfno import SFNO
 from emulators.sphere.transform import SphericalHarmonics
 from emulators.variables import Variable, VariableSet
@@ -301,6 +302,16 @@ def test_compiled_and_plain_networks_agree(small_world):
         answers.append([output, *(p.grad for p in net.parameters())])
     for expected, compiled in zip(*answers, strict=True):
         torch.testing.assert_close(compiled, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_map_of_gelu(bias):
+    torch.manual_seed(0)
+    layer = GeluLinear(5, 3, bias=bias).double()
+    h = torch.randn(4, 2, 5, dtype=torch.float64, requires_grad=True)
+    expected = torch.nn.functional.linear(torch.nn.functional.gelu(h), layer.weight, layer.bias)
+    torch.testing.assert_close(layer(h), expected)
+    assert torch.autograd.gradcheck(lambda h, *_: layer(h), (h, *layer.parameters()))
 
 
 @pytest.mark.parametrize("block", ["ace", "makani", "torch_harmonics"])
