@@ -11,7 +11,8 @@ number P; then, for each k, S residues are combined to the waves m with m = k or
 
     y_sk = sum_p exp(-2 pi i k p / P) f_sp,   r_m = sum_s exp(-i m lambda_s) y_s,(m mod P),   y_s,-k = conj(y_sk)
 
-Both steps are batched products of real matrices, which need no other layout than the fields have.
+Both steps are batched products of real matrices, which need no other layout than the fields have. On few columns one
+product with a single table, the cosines and sines themselves, is faster.
 Degrees. Nothing stands at l < m: orders come in blocks, and a block's table starts at its first order.
 Storage. Real and imaginary parts have the same functions of latitude, stored once; the table is doubled when it is
 used, and takes up what depends on latitude or order alone on the way.
@@ -31,6 +32,9 @@ from torch.autograd import Function
 P = ParamSpec("P")
 
 
+DIRECT_UP_TO = 64  # columns
+
+
 class Waves(NamedTuple):
     """Tables of the two steps along longitude; with Q = P / 2 rounded up, and R waves at most for one k,
 
@@ -48,7 +52,10 @@ class Waves(NamedTuple):
 
 @lru_cache(maxsize=16)
 def wave_tables(nlon: int, orders: int, start: float) -> tuple[np.ndarray, ...]:
-    """The numbers of `Waves` for columns from longitude `start` (radians) on."""
+    """The numbers of `Waves`, or the one table of few columns, for columns from longitude `start` (radians) on."""
+    if nlon <= DIRECT_UP_TO:
+        angle = np.outer(np.arange(orders), start + np.arange(nlon) * (2.0 * np.pi / nlon))
+        return (np.stack([np.cos(angle), -np.sin(angle)], axis=1).reshape(2 * orders, nlon),)
     strides = residues(nlon, orders)
     size = nlon // strides
     half = (size + 1) // 2
@@ -94,14 +101,14 @@ def residues(nlon: int, orders: int) -> int:
     return min(divisors, key=lambda s: nlon / s + 3.0 * s * 2 * orders / nlon)
 
 
-def waves(field: Tensor, tables: Waves) -> Tensor:
+def waves(field: Tensor, tables: tuple[Tensor, ...]) -> Tensor:
     """(lon, lat, n) -> (2 * orders, lat, n), real part of order m in row 2m, imaginary part in row 2m + 1."""
     if torch.is_grad_enabled() and field.requires_grad:
         return _Waves.apply(field, *tables)
     return _waves(field, tables)
 
 
-def columns(rows: Tensor, tables: Waves) -> Tensor:
+def columns(rows: Tensor, tables: tuple[Tensor, ...]) -> Tensor:
     """(2 * orders, lat, n) -> (lon, lat, n)."""
     if torch.is_grad_enabled() and rows.requires_grad:
         return _Columns.apply(rows, *tables)
@@ -130,22 +137,22 @@ class _Waves(Function):
     @staticmethod
     def forward(ctx, field: Tensor, *tables: Tensor) -> Tensor:
         ctx.save_for_backward(*tables)
-        return _waves(field, Waves(*tables))
+        return _waves(field, tables)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return columns(gradient, Waves(*ctx.saved_tensors)), *(None for _ in Waves._fields)
+        return columns(gradient, ctx.saved_tensors), *(None for _ in ctx.saved_tensors)
 
 
 class _Columns(Function):
     @staticmethod
     def forward(ctx, rows: Tensor, *tables: Tensor) -> Tensor:
         ctx.save_for_backward(*tables)
-        return _columns(rows, Waves(*tables))
+        return _columns(rows, tables)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return waves(gradient, Waves(*ctx.saved_tensors)), *(None for _ in Waves._fields)
+        return waves(gradient, ctx.saved_tensors), *(None for _ in ctx.saved_tensors)
 
 
 class _Sums(Function):
@@ -226,8 +233,11 @@ def _doubled(block: Tensor, factor: Tensor) -> Tensor:
 
 
 @full_precision
-def _waves(field: Tensor, tables: Waves) -> Tensor:
+def _waves(field: Tensor, given: tuple[Tensor, ...]) -> Tensor:
     nlon, nlat, n = field.shape
+    if len(given) == 1:
+        return (given[0] @ field.reshape(nlon, nlat * n)).view(-1, nlat, n)
+    tables = Waves(*given)
     half, size = len(tables.second), tables.first.shape[1]
     by_residue = field.reshape(size, nlon // size, nlat * n).transpose(0, 1)
     parts = torch.bmm(tables.first.expand(len(by_residue), -1, -1), by_residue)
@@ -236,8 +246,11 @@ def _waves(field: Tensor, tables: Waves) -> Tensor:
 
 
 @full_precision
-def _columns(rows: Tensor, tables: Waves) -> Tensor:
+def _columns(rows: Tensor, given: tuple[Tensor, ...]) -> Tensor:
     _, nlat, n = rows.shape
+    if len(given) == 1:
+        return (given[0].mT @ rows.reshape(-1, nlat * n)).view(-1, nlat, n)
+    tables = Waves(*given)
     half, size = len(tables.second), tables.first.shape[1]
     placed = rows.reshape(-1, nlat * n).index_select(0, tables.slots).view(half, -1, nlat * n)
     parts = torch.bmm(tables.second_back, placed).view(2 * half, -1, nlat * n)

@@ -28,7 +28,6 @@ from emulators.sphere.legendre import legendre
 from emulators.sphere.quadrature import nodes
 from emulators.sphere.tables import Tables
 
-WAVE_TABLES = [f"wave_{name}" for name in products.Waves._fields]
 ONE_BLOCK_UP_TO = 40  # degrees: below, blocks of orders cost more than they save
 
 
@@ -62,7 +61,8 @@ class SphericalHarmonics(Tables):
         nlat, nlon = grid.shape
         wave = (nlon, self.orders, float(np.deg2rad(grid.longitude[0])))
         for number, table in enumerate(products.wave_tables(*wave)):
-            self.share(WAVE_TABLES[number], table.shape, _wave_table, *wave, number)
+            self.share(f"wave_{number}", table.shape, _wave_table, *wave, number)
+        self.wave_names = list(self._buffers)
         self.share("counts", (self.orders, 2, 1, 1, 1), _counts, self.orders)
         self.share("scale", (1, 2, 1, 1, nlat), _scale, grid.kind, nlat, nlon, self.quadrature)
         self._share_blocks("synthesis", 1, functions)
@@ -87,9 +87,9 @@ class SphericalHarmonics(Tables):
         return list(pairwise(sorted({round(k * self.orders / count) for k in range(count + 1)})))
 
     @property
-    def wave_tables(self) -> products.Waves:
+    def wave_tables(self) -> tuple[Tensor, ...]:
         """The tables of the sums over longitude."""
-        return products.Waves(*(self._buffers[name] for name in WAVE_TABLES))  # type: ignore[arg-type]
+        return tuple(self._buffers[name] for name in self.wave_names)  # type: ignore[misc]
 
     def analysis(self, field: Tensor) -> Tensor:
         """(lon, lat, n) -> coefficients (2 * orders, degrees, n)."""

@@ -33,5 +33,6 @@ def test_analysis(transform):
 
 
 def test_synthesis(transform):
-    found = transform.field(stored("sht")[..., :DEGREES])
-    torch.testing.assert_close(found, stored("inverse_sht").to(found.dtype), rtol=0, atol=3e-7)
+    found, expected = transform.field(stored("sht")[..., :DEGREES]), stored("inverse_sht")
+    tolerance = 3e-7 * (1.0 if found.dtype == torch.float64 else float(expected.abs().max()))  # two roundings, not one
+    torch.testing.assert_close(found, expected.to(found.dtype), rtol=0, atol=tolerance)

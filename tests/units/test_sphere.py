@@ -113,14 +113,18 @@ def test_analysis_of_a_sampled_harmonic_is_one_coefficient(grid):
 
 @pytest.mark.parametrize(("nlon", "orders"), [(8, 4), (12, 5), (15, 8), (23, 12), (30, 3), (96, 48), (4, 1), (3, 2)])
 @pytest.mark.parametrize("start", [0.0, 0.7])
-def test_sums_over_longitude_are_fourier_sums_and_their_transpose(nlon, orders, start):
-    tables = products.Waves(*map(torch.from_numpy, products.wave_tables(nlon, orders, start)))
+@pytest.mark.parametrize("direct", [True, False])
+def test_sums_over_longitude_are_fourier_sums_and_their_transpose(nlon, orders, start, direct, monkeypatch):
+    monkeypatch.setattr(products, "DIRECT_UP_TO", 1000 if direct else 0)
+    products.wave_tables.cache_clear()
+    tables = tuple(map(torch.from_numpy, products.wave_tables(nlon, orders, start)))
     angle = np.outer(np.arange(orders), start + 2 * np.pi * np.arange(nlon) / nlon)
     matrix = torch.from_numpy(np.stack([np.cos(angle), -np.sin(angle)], axis=1).reshape(2 * orders, nlon))
     field = torch.randn(nlon, 2, 3, dtype=torch.float64)
     rows = products.waves(field, tables)
     torch.testing.assert_close(rows, torch.tensordot(matrix, field, 1), rtol=0, atol=1e-12)
     torch.testing.assert_close(products.columns(rows, tables), torch.tensordot(matrix.T, rows, 1), rtol=0, atol=1e-11)
+    products.wave_tables.cache_clear()
 
 
 @pytest.mark.parametrize(("kind", "exact"), [("gaussian", 17), ("lobatto", 15), ("equiangular", 8)])
