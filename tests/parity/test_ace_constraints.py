@@ -40,12 +40,12 @@ DIAGNOSTIC = {
 FORCING = {"DSWRFtoa": ("W m-2", 340.0, 200.0, "down")}
 # What fme gave for these fields, at (case 1, row 2, column 5): the number after correction less the one before.
 RECORDED = {
-    "dry air": -4.995111859636e+02,
+    "dry air": -4.995111859636e02,
     "advection": -1.250000000000e-05,
     "precipitation": -2.107462551414e-05,
-    "evaporation": 3.985311843430e+01,
+    "evaporation": 3.985311843430e01,
     "closed advection": -3.052841284910e-05,
-    "energy": -3.771715806976e+00,
+    "energy": -3.771715806976e00,
 }
 PLACE = (1, 2, 5)
 

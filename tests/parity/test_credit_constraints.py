@@ -39,9 +39,9 @@ FLUXES = {
 }
 # What CREDIT gave at (case 1, row 2, column 5), top level for temperature: the number after less the one before.
 RECORDED = {
-    "mass": -5.057309647372e+02,
+    "mass": -5.057309647372e02,
     "water": -6.993950230279e-04,
-    "energy": -3.385642173443e+00,
+    "energy": -3.385642173443e00,
 }
 PLACE = (1, 2, 5)
 HALVES = Vertical("hybrid", (0.0, 9e3, 8e3, 2e3, 0.0), (0.0, 0.125, 0.375, 0.75, 1.0))  # floats, as CREDIT has them
