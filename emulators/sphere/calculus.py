@@ -22,7 +22,7 @@ from emulators.grid import LatLonGrid
 from emulators.sphere import products
 from emulators.sphere.legendre import legendre_derivative, legendre_over_cosine
 from emulators.sphere.quadrature import nodes
-from emulators.sphere.transform import SphericalHarmonics, least_squares, phase
+from emulators.sphere.transform import SphericalHarmonics, counts, functions, least_squares, phase, scale
 
 
 class SphericalCalculus(SphericalHarmonics):
@@ -47,10 +47,23 @@ class SphericalCalculus(SphericalHarmonics):
         self._share_blocks("vector_synthesis", 2, vector_functions)
         if not self.quadrature:
             self._share_blocks("vector_analysis", 2, vector_inverses)
+        if self.single:
+            for name, kinds in (("synthesis", 1), ("vector_synthesis", 2)):
+                for factor in ("counts", "scale"):
+                    shape = (2 * self.orders, kinds, self.degrees, grid.shape[0])
+                    at = (grid.kind, *grid.shape, self.degrees, self.orders, self.condon_shortley, radius)
+                    self.share(f"{name}_{factor}", shape, doubled, name, factor, *at)
         self.share("laplacian", (1, self.degrees, 1), _laplacian, self.degrees, radius)
         self.share("inverse_laplacian", (1, self.degrees, 1), _inverse_laplacian, self.degrees, radius)
         self.share("curl", (1, self.degrees, 1), _curl, self.degrees, radius)
         self.share("signed_order", (2 * self.orders, 1, 1), _signed_order, self.orders)
+
+    def weighted(self, name: str, factor: str) -> tuple[Tensor | None, list[Tensor]]:
+        """On few degrees, where the products themselves are short, tables are kept doubled and multiplied."""
+        if self.single:
+            return None, [self.get_buffer(f"{name}_{factor}")]
+        by = self.get_buffer(factor)
+        return by / self.radius if name.startswith("vector") else by, self.blocks(name)
 
     def times_im(self, coefficients: Tensor) -> Tensor:
         """i m a_lm: the derivative along longitude."""
@@ -60,7 +73,7 @@ class SphericalCalculus(SphericalHarmonics):
     def _vector_field(self, over_cosine: Tensor, derivative: Tensor) -> Tensor:
         """Series with P / cos and with dP/dphi, added, per metre."""
         pair = torch.stack([over_cosine, derivative], dim=1)
-        waves = products.series(pair, self.counts / self.radius, self.blocks("vector_synthesis"))
+        waves = products.series(pair, *self.weighted("vector_synthesis", "counts"))
         return products.columns(waves, self.wave_tables)
 
     def winds(self, vorticity: Tensor, divergence: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,8 +109,8 @@ class SphericalCalculus(SphericalHarmonics):
         """u, v (m s-1), each (lon, lat, n) -> coefficients of vorticity and divergence (s-1)."""
         n = u.shape[2]
         waves = products.waves(torch.cat([u, v], dim=2).to(self.dtype), self.wave_tables)
-        blocks = self.blocks("vector_synthesis" if self.quadrature else "vector_analysis")
-        over_cosine, derivative = products.sums(waves, self.scale / self.radius, blocks).unbind(1)
+        tables = self.weighted("vector_synthesis" if self.quadrature else "vector_analysis", "scale")
+        over_cosine, derivative = products.sums(waves, *tables).unbind(1)
         along = self.times_im(over_cosine.contiguous())
         return along[:, :, n:] + derivative[:, :, :n], along[:, :, :n] - derivative[:, :, n:]
 
@@ -108,6 +121,17 @@ def vector_functions(kind: str, nlat: int, degrees: int, start: int, end: int, c
     pair = [function(degrees, end, mu, start) for function in (legendre_over_cosine, legendre_derivative)]
     table = np.stack(pair, axis=1)[:, :, start:]
     return table * phase(start, end) if condon_shortley else table
+
+
+def doubled(
+    name: str, factor: str, kind: str, nlat: int, nlon: int, degrees: int, orders: int, condon: bool, radius: float
+) -> np.ndarray:
+    """The functions of `name` for real and imaginary rows, with their factor, (2 * orders, kinds, degrees, nlat)."""
+    make = vector_functions if name.startswith("vector") else functions
+    table = make(kind, nlat, degrees, 0, orders, condon)
+    by = scale(kind, nlat, nlon, True) if factor == "scale" else counts(orders)
+    unit = radius if name.startswith("vector") else 1.0
+    return (table[:, None] * (by / unit)).reshape(2 * orders, *table.shape[1:])
 
 
 def vector_inverses(kind: str, nlat: int, degrees: int, start: int, end: int, condon_shortley: bool) -> np.ndarray:

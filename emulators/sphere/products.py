@@ -115,18 +115,19 @@ def columns(rows: Tensor, tables: tuple[Tensor, ...]) -> Tensor:
     return _columns(rows, tables)
 
 
-def sums(rows: Tensor, factor: Tensor, blocks: Sequence[Tensor]) -> Tensor:
+def sums(rows: Tensor, factor: Tensor | None, blocks: Sequence[Tensor]) -> Tensor:
     """(2 * orders, lat, n) -> (2 * orders, kinds, degrees, n).
 
     blocks: tables (orders of the block, kinds, degrees from its first order on, lat); kinds of functions to sum with.
-    factor: what the blocks are multiplied by, (orders or 1, 2, 1, 1, lat or 1).
+    factor: what the blocks are multiplied by, (orders or 1, 2, 1, 1, lat or 1); None for one block that is doubled
+    already, (2 * orders, kinds, degrees, lat).
     """
     if torch.is_grad_enabled() and rows.requires_grad:
         return _Sums.apply(rows, factor, *blocks)
     return _sums(rows, factor, blocks)
 
 
-def series(coefficients: Tensor, factor: Tensor, blocks: Sequence[Tensor]) -> Tensor:
+def series(coefficients: Tensor, factor: Tensor | None, blocks: Sequence[Tensor]) -> Tensor:
     """(2 * orders, kinds, degrees, n) -> (2 * orders, lat, n); tables as in `sums`."""
     if torch.is_grad_enabled() and coefficients.requires_grad:
         return _Series.apply(coefficients, factor, *blocks)
@@ -157,7 +158,7 @@ class _Columns(Function):
 
 class _Sums(Function):
     @staticmethod
-    def forward(ctx, rows: Tensor, factor: Tensor, *blocks: Tensor) -> Tensor:
+    def forward(ctx, rows: Tensor, factor: Tensor | None, *blocks: Tensor) -> Tensor:
         ctx.save_for_backward(factor, *blocks)
         return _sums(rows, factor, blocks)
 
@@ -169,7 +170,7 @@ class _Sums(Function):
 
 class _Series(Function):
     @staticmethod
-    def forward(ctx, coefficients: Tensor, factor: Tensor, *blocks: Tensor) -> Tensor:
+    def forward(ctx, coefficients: Tensor, factor: Tensor | None, *blocks: Tensor) -> Tensor:
         ctx.save_for_backward(factor, *blocks)
         return _series(coefficients, factor, blocks)
 
@@ -194,11 +195,12 @@ def full_precision(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
 
 
 @full_precision
-def _sums(rows: Tensor, factor: Tensor, blocks: Sequence[Tensor]) -> Tensor:
+def _sums(rows: Tensor, factor: Tensor | None, blocks: Sequence[Tensor]) -> Tensor:
     _, kinds, degrees, _ = blocks[0].shape
     n = rows.shape[2]
     if len(blocks) == 1:
         return torch.bmm(_doubled(blocks[0], factor), rows).view(-1, kinds, degrees, n)
+    assert factor is not None
     coefficients = rows.new_empty(len(rows), kinds, degrees, n)
     for part, start, block, scale in _parts(blocks, factor):
         product = torch.bmm(_doubled(block, scale), rows[part])
@@ -208,10 +210,11 @@ def _sums(rows: Tensor, factor: Tensor, blocks: Sequence[Tensor]) -> Tensor:
 
 
 @full_precision
-def _series(coefficients: Tensor, factor: Tensor, blocks: Sequence[Tensor]) -> Tensor:
+def _series(coefficients: Tensor, factor: Tensor | None, blocks: Sequence[Tensor]) -> Tensor:
     nlat, n = blocks[0].shape[3], coefficients.shape[3]
     if len(blocks) == 1:
         return torch.bmm(_doubled(blocks[0], factor).mT, coefficients.flatten(1, 2))
+    assert factor is not None
     rows = coefficients.new_empty(len(coefficients), nlat, n)
     for part, start, block, scale in _parts(blocks, factor):
         torch.bmm(_doubled(block, scale).mT, coefficients[part, :, start:].flatten(1, 2), out=rows[part])
@@ -227,8 +230,10 @@ def _parts(blocks: Sequence[Tensor], factor: Tensor) -> Iterator[tuple[slice, in
         start = end
 
 
-def _doubled(block: Tensor, factor: Tensor) -> Tensor:
+def _doubled(block: Tensor, factor: Tensor | None) -> Tensor:
     """The table for real and imaginary rows, (2 * orders, kinds * degrees, lat)."""
+    if factor is None:
+        return block.flatten(1, 2)
     return (block.unsqueeze(1) * factor).flatten(2, 3).flatten(0, 1)
 
 

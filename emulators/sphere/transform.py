@@ -63,8 +63,8 @@ class SphericalHarmonics(Tables):
         for number, table in enumerate(products.wave_tables(*wave)):
             self.share(f"wave_{number}", table.shape, _wave_table, *wave, number)
         self.wave_names = list(self._buffers)
-        self.share("counts", (self.orders, 2, 1, 1, 1), _counts, self.orders)
-        self.share("scale", (1, 2, 1, 1, nlat), _scale, grid.kind, nlat, nlon, self.quadrature)
+        self.share("counts", (self.orders, 2, 1, 1, 1), counts, self.orders)
+        self.share("scale", (1, 2, 1, 1, nlat), scale, grid.kind, nlat, nlon, self.quadrature)
         self._share_blocks("synthesis", 1, functions)
         if not self.quadrature:
             self._share_blocks("analysis", 1, inverses)
@@ -80,6 +80,10 @@ class SphericalHarmonics(Tables):
         """The tables of `_share_blocks`."""
         return [self._buffers[f"{name}_{number}"] for number in range(len(self.cuts))]  # type: ignore[misc]
 
+    def weighted(self, name: str, factor: str) -> tuple[Tensor | None, list[Tensor]]:
+        """The tables `name` and what they are multiplied by, `scale` or `counts`; None where they hold it already."""
+        return self.get_buffer(factor), self.blocks(name)
+
     @cached_property
     def cuts(self) -> list[tuple[int, int]]:
         """First order and last order + 1 of each block."""
@@ -94,12 +98,12 @@ class SphericalHarmonics(Tables):
     def analysis(self, field: Tensor) -> Tensor:
         """(lon, lat, n) -> coefficients (2 * orders, degrees, n)."""
         waves = products.waves(field.to(self.dtype), self.wave_tables)
-        blocks = self.blocks("synthesis" if self.quadrature else "analysis")
-        return products.sums(waves, self.scale, blocks).squeeze(1)
+        tables = self.weighted("synthesis" if self.quadrature else "analysis", "scale")
+        return products.sums(waves, *tables).squeeze(1)
 
     def synthesis(self, coefficients: Tensor) -> Tensor:
         """Coefficients (2 * orders, degrees, n) -> (lon, lat, n)."""
-        waves = products.series(coefficients.to(self.dtype).unsqueeze(1), self.counts, self.blocks("synthesis"))
+        waves = products.series(coefficients.to(self.dtype).unsqueeze(1), *self.weighted("synthesis", "counts"))
         return products.columns(waves, self.wave_tables)
 
     def coefficients(self, field: Tensor) -> Tensor:
@@ -179,14 +183,14 @@ def _wave_table(nlon: int, orders: int, start: float, number: int) -> np.ndarray
     return products.wave_tables(nlon, orders, start)[number]
 
 
-def _counts(orders: int) -> np.ndarray:
+def counts(orders: int) -> np.ndarray:
     """How often an order stands in the sum for a real field: itself and -m; the mean has no imaginary part."""
     counts = np.full((orders, 2), 2.0)
     counts[0] = 1.0, 0.0
     return counts[..., None, None, None]
 
 
-def _scale(kind: str, nlat: int, nlon: int, quadrature: bool) -> np.ndarray:
+def scale(kind: str, nlat: int, nlon: int, quadrature: bool) -> np.ndarray:
     """What the sums over longitude and latitude are multiplied by, (1, 2, 1, 1, nlat)."""
     weights = 2.0 * np.pi * nodes(kind, nlat)[1] if quadrature else np.ones(nlat)
     return np.broadcast_to(weights / nlon, (1, 2, 1, 1, nlat))
