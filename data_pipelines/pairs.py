@@ -6,8 +6,9 @@ lies beyond a gap in the times of the truth (`intervals.unbroken_until`), is cou
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,7 +125,7 @@ class Pairs:
     """Pairs of a forecast and a truth, both canonical datasets on the same grid.
 
     variables: names or {name: [levels]}; None: all that both hold. leads, inits: which of the forecast's; None: all.
-    megabytes: how much of the forecast, and of the truth, is held at a time.
+    megabytes: how much of the forecast is read at a time; twice that is held of the forecast, and of the truth.
     """
 
     def __init__(
@@ -169,6 +170,17 @@ class Pairs:
         return int((self.index >= 0).sum())
 
     def __iter__(self) -> Iterator[Pair]:
+        with ThreadPoolExecutor(1) as reader:  # the next block of the forecast is read while this one is scored
+            ahead: deque[tuple[slice, slice, Future[torch.Tensor]]] = deque()
+            for rows, columns in self._blocks():
+                ahead.append((rows, columns, reader.submit(self._read, rows, columns)))
+                if len(ahead) > 1:
+                    yield from self._pairs(*ahead.popleft())
+            while ahead:
+                yield from self._pairs(*ahead.popleft())
+
+    def _blocks(self) -> Iterator[tuple[slice, slice]]:
+        """Initial times and leads that are read in one go: as many as fit, where any has its truth."""
         leads = min(len(self.leads), self.room)
         inits = max(1, self.room // leads)
         for first in range(0, len(self.inits), inits):
@@ -176,17 +188,21 @@ class Pairs:
             for start in range(0, len(self.leads), leads):
                 columns = slice(start, start + leads)
                 if (self.index[rows, columns] >= 0).any():
-                    yield from self._block(rows, columns)
+                    yield rows, columns
 
-    def _block(self, rows: slice, columns: slice) -> Iterator[Pair]:
+    def _read(self, rows: slice, columns: slice) -> torch.Tensor:
+        """A block of the forecast, (lead, [member,] init, channel, lat, lon)."""
+        block = self.forecast.isel(time=rows, prediction_timedelta=columns)
+        member = ("member",) if self.members else ()
+        return torch.from_numpy(stacked(block, self.variables, ("prediction_timedelta", *member, "time")))
+
+    def _pairs(self, rows: slice, columns: slice, block: Future[torch.Tensor]) -> Iterator[Pair]:
         """The pairs of some initial times and leads; the truth they share is read in one go where it fits."""
         needed = np.unique(np.concatenate([self.index[rows, columns].ravel(), self.starts[rows]]))
         if needed.size <= self.truth.fields.room:
             self.truth.fields.prefetch(needed[needed >= 0])
-        block = self.forecast.isel(time=rows, prediction_timedelta=columns)
-        member = ("member",) if self.members else ()
-        values = torch.from_numpy(stacked(block, self.variables, (*member, "time", "prediction_timedelta")))
-        for lead in range(columns.start, columns.start + values.shape[-4]):
+        values = block.result()
+        for lead in range(columns.start, columns.start + len(values)):
             there = np.flatnonzero(self.index[rows, lead] >= 0)
             if not there.size:
                 continue
@@ -197,11 +213,16 @@ class Pairs:
             yield Pair(
                 lead,
                 self.inits[rows][there],
-                State(values[..., torch.from_numpy(there), lead - columns.start, :, :, :], self.variables, valid),
+                State(_rows(values[lead - columns.start], there), self.variables, valid),
                 self.truth.read(index),
                 self.truth.read(starts[known]) if known.any() else None,
                 known,
             )
+
+
+def _rows(values: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
+    """Some initial times of (..., init, channel, lat, lon); not a copy where it is all of them."""
+    return values if rows.size == values.shape[-4] else values[..., torch.from_numpy(rows), :, :, :]
 
 
 def stacked(dataset: xr.Dataset, variables: VariableSet, lead: tuple[str, ...]) -> np.ndarray:
@@ -214,10 +235,11 @@ def stacked(dataset: xr.Dataset, variables: VariableSet, lead: tuple[str, ...]) 
         if variable.levels:
             chosen = level_index(array["level"].values, variable.levels)
             array = array if chosen == list(range(array.sizes["level"])) else array.isel(level=chosen)
-            array = array.transpose(*lead, "level", "latitude", "longitude")
+            wanted = (*lead, "level", "latitude", "longitude")
         else:
-            array = array.transpose(*lead, "latitude", "longitude").expand_dims("level", len(lead))
-        values[..., variables.slice(variable.name), :, :] = array.values
+            wanted = (*lead, "latitude", "longitude")
+        read = array.values.transpose([array.dims.index(dim) for dim in wanted])  # as stored: the quickest way to read
+        values[..., variables.slice(variable.name), :, :] = read if variable.levels else read[..., None, :, :]
     return values
 
 

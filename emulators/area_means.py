@@ -9,8 +9,10 @@ Missing values show as means that are not finite; only the fields that hold them
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -21,7 +23,7 @@ from emulators.metric import Products
 
 Missing = Literal["truth", "any", "none"]
 Statistics = Callable[[Tensor, Tensor, Mapping[str, Tensor]], Mapping[str, Tensor | Products]]
-BLOCK = 2**15  # numbers of a field taken at a time on a processor: with what is made of them they stay in its cache
+BLOCK = 2**14  # numbers of a field taken at a time on a processor: with what is made of them they stay in its cache
 WIDTH = 2**11  # points taken at a time
 
 
@@ -87,11 +89,16 @@ def _mapped(function: Callable[[int], dict[str, Tensor]], starts: range, threads
     """`function` of each start. Blocks are too small to be shared among threads, so each thread takes its own."""
     if threads < 2 or len(starts) < 2:
         return [function(start) for start in starts]
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        try:
-            return list(pool.map(function, starts))
-        finally:
-            torch.set_num_threads(threads)  # what the threads of the pool set is theirs, and that of later threads
+    try:
+        return list(_pool(threads, os.getpid()).map(function, starts))
+    finally:
+        torch.set_num_threads(threads)  # what the threads of the pool set is theirs, and that of later threads
+
+
+@cache
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Threads that stay, those of this process: a fork has none of its parent's."""
+    return ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
 
 
 def _means_of_rows(
