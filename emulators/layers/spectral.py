@@ -52,7 +52,7 @@ class _ProductByDegree(torch.autograd.Function):
         mixed = torch.empty_like(coefficients)
         blocks = []
         for part in _blocks(coefficients):
-            rows = _block(coefficients, *part).to(dtype, memory_format=torch.contiguous_format)
+            rows = _block(coefficients, *part).to(dtype, memory_format=torch.contiguous_format).contiguous()
             real, imaginary = torch.bmm(rows.flatten(1, 3), matrices[part[1] : part[2]]).view(*rows.shape, 2).unbind(2)
             mixed[2 * part[0] :, part[1] : part[2]] = 0
             into = _block(mixed, *part)
