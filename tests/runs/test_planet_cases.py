@@ -44,7 +44,7 @@ def test_balanced_jet_is_steady():
 
 @pytest.mark.slow
 def test_baroclinic_wave_deepens():
-    """At T21 the low of day 9 is shallower than the converged one of some 945 hPa, which T42 with 18 levels reaches."""
+    """At T21 the low of day 9 is shallower than that of 945 hPa which T42 with 18 levels makes."""
     equations = balanced(32, 21, 8, 60)
     fields = later(equations, baroclinic_wave.state(equations), 9)
     assert 960.0 < float(fields.surface_pressure.min()) / 100.0 < 980.0
