@@ -36,13 +36,15 @@ from emul.folders import conf_folder
 from emul.process import settle
 from emul.runs import Run, open_run
 from emul.times import initial_times, lead_steps, thinned
+from emulators.ledger import Ledger
 from emulators.rollout import rollout
-from emulators.state import State
+from emulators.state import Origin, State
 from emulators.step import Step
 from emulators.verification import Scorecard
 from emulators.world import World
 
 Report = Callable[[str, float], None]
+BUDGETS = "budgets.nc"
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,15 @@ class Job:
     card: Mapping[str, Any] = field(default_factory=dict)
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     device: str = "cpu"
+    correction_maps: bool = False
 
     @property
     def world(self) -> World:
         return self.layout.world
+
+    def ledger(self, maps: bool = False) -> Ledger:
+        """An empty account of the budgets and of what the constraints change."""
+        return Ledger(self.world, self.step.constraints, leads=self.layout.steps, maps=maps)
 
 
 def main(arguments: list[str]) -> int:
@@ -110,6 +117,7 @@ def prepare(config: DictConfig) -> Job:
         **writer.plain(),
         **layout.plain(),
         "batch_size": chosen.batch_size,
+        **({"correction_maps": True} if chosen.correction_maps else {}),
     }
     card = {
         "run": str(run.folder),
@@ -119,7 +127,8 @@ def prepare(config: DictConfig) -> Job:
     }
     target = Path(config.output) / "forecast" / (config.name or run.folder.name)
     scorecard = _scorecards(run, archive, layout)
-    return Job(target, run.step, archive, layout, writer, scorecard, settings, card, ranges, device)
+    maps = chosen.correction_maps
+    return Job(target, run.step, archive, layout, writer, scorecard, settings, card, ranges, device, maps)
 
 
 def _chosen(config: DictConfig) -> DictConfig:
@@ -269,36 +278,56 @@ def run_batch(job: Job, number: int, report: Report) -> tuple[dict[str, np.ndarr
     world, layout, archive = job.world, job.layout, job.archive
     inits = layout.inits[layout.batches[number]]
     checks, card, until = Checks(world, job.ranges), job.scorecard(), unbroken_until(archive.times, inits)
+    ledgers = {"forecast": job.ledger(job.correction_maps), "truth": job.ledger()}
     for init in inits if archive.in_memory else ():  # in one go, not a time at a time
         archive.load((str(init), str(world.after(init, layout.steps))))
     history = tuple(state.to(job.device) for state in archive.history(inits))
     forcings = (archive.forcing(world.after(inits, lead)).to(job.device) for lead in range(1, layout.steps + 1))
-    pairs, good = 0, True
-    with torch.inference_mode():
+    pairs, good, known = 0, True, history[-1]
+    with torch.inference_mode(), ledgers["forecast"].watch(job.step):
         for lead, state in enumerate(rollout(job.step, history, forcings)):
             if not checks.add(lead, state) and good:
                 good = False
                 warn(f"At lead {lead_text(world, lead)} the forecast left its physical range or became NaN.")
             job.writer.write(number, lead, state.values.float().cpu().numpy())
-            pairs += score(card, lead, state, archive, until)
+            truth = score(card, lead, state, archive, until)
+            pairs += 0 if truth is None else len(truth.time)
+            known = account(ledgers, lead, state, known, truth)
             share = (number + (lead + 1) / layout.steps) / len(layout.batches)
             report(f"{inits[0]} +{lead_text(world, lead)}", share)
     arrays = checks.arrays() | {"pairs": np.array(pairs)}
+    for source, ledger in ledgers.items():
+        arrays |= {f"{source} budgets/{name}": value for name, value in ledger.partial().items()}
     if card is not None:
         arrays |= {f"scores/{name}": value for name, value in card.partial().items()}
     return arrays, job.writer.finish(number)
 
 
-def score(card: Scorecard | None, lead: int, state: State, archive: Archive, until: np.ndarray) -> int:
-    """Add the forecasts whose truth is at hand (to the time `until` of each) to the scorecard; how many there were."""
+def score(card: Scorecard | None, lead: int, state: State, archive: Archive, until: np.ndarray) -> State | None:
+    """Add the forecasts whose truth is at hand (to the time `until` of each) to the scorecard; that truth."""
     there = archive.has(state.time) & (state.time <= until)
     if card is None or not there.any():
-        return 0
+        return None
     if not there.all():
         state = replace(state, values=state.values[torch.from_numpy(there)], time=state.time[there])
-    truth = archive.states(state.time, card.variables)
-    card.add(state.select(card.variables.names), truth.to(state.values.device), lead)
-    return int(there.sum())
+    truth = archive.states(state.time, card.variables).to(state.values.device)
+    card.add(state.select(card.variables.names), truth, lead)
+    return truth
+
+
+def account(ledgers: Mapping[str, Ledger], lead: int, state: State, known: State, truth: State | None) -> State:
+    """Add a lead to the ledgers: the forecast, and the truth while all that is predicted is known of it at all times.
+
+    known: the truth one timestep earlier; returned is that of this lead.
+    """
+    ledgers["forecast"].add(lead, state)
+    origin = state.origin
+    assert origin is not None  # a Step made it
+    whole = truth is not None and truth.variables == state.variables and np.array_equal(truth.time, state.time)
+    if truth is None or not whole or not np.array_equal(known.time, origin.before.time):
+        return known
+    ledgers["truth"].add(lead, replace(truth, origin=Origin(origin.start, known, origin.forcing)))
+    return truth
 
 
 def finish(job: Job, results: list[tuple[dict[str, np.ndarray], dict[str, str]]], manifest: dict[str, Any]) -> None:
@@ -314,10 +343,11 @@ def finish(job: Job, results: list[tuple[dict[str, np.ndarray], dict[str, str]]]
         for arrays, _ in results:
             card.add_partial({name.removeprefix("scores/"): a for name, a in arrays.items() if "scores/" in name})
         write_netcdf(job.folder / "scores.nc", card.scores({"forecast": job.folder.name, "verdict": judged}))
+    conservation = write_budgets(job, [arrays for arrays, _ in results])
     with progress("writing the file") as report:
         checksums = job.writer.export(checksums, lambda share: report("", share))
     (job.folder / "config.yaml").write_text(manifest.get("config", ""), encoding="utf-8")
-    for name in ("scores.nc", "config.yaml"):
+    for name in ("scores.nc", BUDGETS, "config.yaml"):
         if (job.folder / name).exists():
             checksums[name] = sha256(job.folder / name)
     manifest |= {
@@ -330,10 +360,24 @@ def finish(job: Job, results: list[tuple[dict[str, np.ndarray], dict[str, str]]]
         "leads": {"steps": job.layout.steps, "timestep": duration_text(job.world.timestep)},
         "variables": variables,
         "budgets": budgets(gathered, job.world),
+        "conservation": conservation,
         "truth": {"pairs": pairs, "of": of},
         "checksums": write_checksums(job.folder, checksums),
     }
     write_manifest(job.folder, manifest)
+
+
+def write_budgets(job: Job, results: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any] | None:
+    """Write budgets.nc; what the manifest tells of it. None where this world has no budgets and no constraints."""
+    ledgers = {"forecast": job.ledger(job.correction_maps), "truth": job.ledger()}
+    for source, ledger in ledgers.items():
+        start = f"{source} budgets/"
+        for arrays in results:
+            ledger.add_partial({name.removeprefix(start): a for name, a in arrays.items() if name.startswith(start)})
+    if ledgers["forecast"].is_empty:
+        return None
+    write_netcdf(job.folder / BUDGETS, ledgers["forecast"].dataset(job.layout.inits, ledgers["truth"]))
+    return ledgers["forecast"].summary()
 
 
 def tell(target: Path, manifest: Mapping[str, Any], what: str) -> None:

@@ -10,7 +10,7 @@ doi 10.1126/science.adi2336).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Literal, Protocol
 
@@ -57,6 +57,7 @@ class Step(nn.Module):
             raise ValueError(f"step.output must be 'residual' or 'absolute'; got '{output}'.")
         self.world, self.network, self.output = world, network, output
         self.constraints = dict(constraints or {})
+        self.observer: Callable[[str, State, State], None] | None = None  # told what each constraint makes of what
         refuse_disorder(self.constraints)
         self.constraint_modules = nn.ModuleList(c for c in self.constraints.values() if isinstance(c, nn.Module))
         rank = len(world.grid.shape)
@@ -85,8 +86,10 @@ class Step(nn.Module):
         """`after` as the constraints leave it, one after another; it remembers where it comes from."""
         past = before if before.origin is None else replace(before, origin=None)
         state = replace(after, origin=Origin(before.start, past, forcing))
-        for constraint in self.constraints.values():
-            state = constraint(before, state, forcing)
+        for name, constraint in self.constraints.items():
+            given, state = state, constraint(before, state, forcing)
+            if self.observer is not None:
+                self.observer(name, given, state)
         return state
 
     def inputs(self, history: tuple[State, ...], forcing: State) -> tuple[Tensor, Tensor]:

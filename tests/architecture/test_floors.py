@@ -25,7 +25,9 @@ SMALL |= {"metric", "area_means", "channels", "ensemble_scores", "event_scores"}
 PARTS = {"models", "constraints", "losses", "metrics", "objectives"}
 TRAINING = ("emulators/training", "data_pipelines/loader.py", "cli/train.py", "cli/callbacks.py")
 PLACES: dict[str, tuple[str, ...]] = {  # where a library may be imported
-    "xarray": ("data_pipelines/", "emulators/verification.py", "emulators/spectral_verification.py"),
+    "xarray": (
+        "data_pipelines/", "emulators/verification.py", "emulators/spectral_verification.py", "emulators/ledger.py",
+    ),  # fmt: skip
     **dict.fromkeys(("zarr", "netCDF4", "dask", "fsspec", "cfgrib"), ("data_pipelines/",)),
     "pytorch_lightning": TRAINING,
     **dict.fromkeys(("hydra", "omegaconf", "rich", "matplotlib"), ("cli/",)),

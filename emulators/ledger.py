@@ -1,0 +1,382 @@
+"""Ledger: what a rollout makes out of nothing, lead by lead, and how much its constraints had to mend.
+
+With M(s) the global mean of what the columns of a State hold, G what they gained in a timestep dt, and P what rained,
+
+    drift      (M(after) - M(start)) / M(start)                           of dry air, and of all air
+    residual   M(after) - M(before) - <G>                                 of water, kg m-2; of energy over dt, W m-2
+    relative   residual / <P>                                             of water
+    share      rms(constrained - given) / rms(tendency)                   of each constraint and variable
+
+with the tendency x_raw - x_before of what is prognostic, and x_raw itself of what is diagnostic. Per year, the slope of
+a least-squares line through the drift, or through the sum of residuals so far, from zero at lead 0. Budgets are those
+of Sha et al. 2025 (arXiv 2503.00332) and Watt-Meyer et al. 2024 (arXiv 2411.11268), see `emulators.physics.budgets`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emulators.physics.budgets import Budget, DryAir, Energy, Water
+from emulators.state import State
+from emulators.step import Constraint, Step
+from emulators.world import World
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Kind = TypeVar("Kind", bound=Budget)
+SECONDS = 365.25 * 86_400.0  # of a year
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One column of a ledger. adds_up: what is made in each timestep, to be summed for a drift; `a_year` its units."""
+
+    units: str
+    long_name: str
+    definition: str
+    a_year: str
+    adds_up: bool = True
+
+
+QUANTITIES = {
+    "air_drift": Quantity(
+        "1", "mass of all air, since the start", "(M(after) - M(start)) / M(start), M = <sum dp> / g", "1 year-1", False
+    ),
+    "dry_air_drift": Quantity(
+        "1",
+        "mass of dry air, since the start",
+        "(M(after) - M(start)) / M(start), M = <sum (1 - q) dp> / g, q all water that is predicted on levels",
+        "1 year-1",
+        False,
+    ),
+    "moisture_residual": Quantity(
+        "kg m-2", "water made in a timestep", "W(after) - W(before) - <E - P>, W = <sum q dp> / g", "kg m-2 year-1"
+    ),
+    "moisture_residual_relative": Quantity(
+        "1",
+        "water made in a timestep, relative to precipitation",
+        "(W(after) - W(before) - <E - P>) / <P>; missing where <P> is not above zero",
+        "1",
+    ),
+    "energy_residual": Quantity(
+        "W m-2", "energy made", "(H(after) - H(before) - <G>) / dt, G all radiation, heat and friction", "W m-2"
+    ),
+}
+BUDGETED = {"dry_air": ("air_drift", "dry_air_drift"), "energy": ("energy_residual",)}
+BUDGETED |= {"moisture": ("moisture_residual", "moisture_residual_relative")}
+
+
+class Ledger:
+    """Budgets of rollouts by lead number (from 0) and initial time, and how much constraints changed.
+
+    constraints: those of the Step; where one states a budget (its definition of energy, its columns), that is the one
+    taken. maps: where constraints changed what, as means over initial times and leads. The leads of a rollout are added
+    in their order; ledgers of other initial times add up by `add_partial`. `left_out`: why budgets are not there.
+    """
+
+    def __init__(
+        self, world: World, constraints: Mapping[str, Constraint] | None = None, *, leads: int, maps: bool = False
+    ) -> None:
+        self.world, self.leads, self.maps = world, leads, maps
+        self.constraints = dict(constraints or {})
+        self.left_out: dict[str, str] = {}
+        stated = [getattr(constraint, "budget", None) for constraint in self.constraints.values()]
+        self.dry_air = self._budget("dry_air", DryAir, stated)
+        self.moisture = self._budget("moisture", Water, stated)
+        self.energy = self._budget("energy", Energy, stated)
+        there = {name for kind, names in BUDGETED.items() if kind not in self.left_out for name in names}
+        if self.dry_air is not None and self.dry_air.columns.is_fixed:
+            there.discard("air_drift")
+        self.names = tuple(name for name in QUANTITIES if name in there)
+        self.corrections = tuple(
+            (name, variable)
+            for name, constraint in self.constraints.items()
+            for variable in getattr(constraint, "changes", world.predicted.names)
+        )
+        self.area = torch.as_tensor(world.grid.weights / world.grid.weights.sum(), dtype=torch.float32)
+        self._rows: list[list[Tensor]] = [[] for _ in range(leads)]  # (quantity, init) of each batch
+        self._changed: list[list[Tensor]] = [[] for _ in range(leads)]  # (2, correction, init)
+        self._maps: dict[tuple[str, str], Tensor] = {}  # (2, level, *grid): sums of the change and of its square
+        self._mapped = 0
+        self._before: tuple[int, np.ndarray, dict[str, Tensor]] | None = None
+        self._start: dict[str, Tensor] = {}
+        self._raw: State | None = None
+        self._pending: dict[tuple[str, str], Tensor] = {}
+
+    def _budget(self, name: str, kind: type[Kind], stated: list[Any]) -> Kind | None:
+        own = [budget for budget in stated if isinstance(budget, kind)]
+        if own:
+            return own[0]
+        try:
+            return kind(self.world, part=f"the budget of {name.replace('_', ' ')}")
+        except ValueError as error:
+            self.left_out[name] = str(error)
+            return None
+
+    @property
+    def is_empty(self) -> bool:
+        """True where the world offers nothing to be kept account of."""
+        return not self.names and not self.corrections
+
+    @contextmanager
+    def watch(self, step: Step) -> Iterator[Ledger]:
+        """Within this context the constraints of `step` are kept account of too."""
+        step.observer = self.changed
+        try:
+            yield self
+        finally:
+            step.observer = None
+
+    def changed(self, name: str, given: State, constrained: State) -> None:
+        """Take in what constraint `name` made of the State it was given; a Step calls this in a timestep."""
+        if self._raw is None or self._raw.origin is not given.origin:
+            self._raw, self._pending = given, {}
+        for variable in (variable for constraint, variable in self.corrections if constraint == name):
+            change = self._fields(constrained, variable) - self._fields(given, variable)
+            self._pending[name, variable] = torch.stack([self._mean_square(change), self._tendency(variable)])
+            if self.maps:
+                change = change.double().flatten(0, -2 - given.rank)
+                sums = torch.stack([change.sum(0), change.square().sum(0)]).cpu()
+                self._maps[name, variable] = self._maps.get((name, variable), 0.0) + sums
+
+    def _tendency(self, variable: str) -> Tensor:
+        """Mean square of the raw tendency of a variable, or of itself where it is diagnostic; (*lead,)."""
+        raw = self._raw
+        assert raw is not None
+        assert raw.origin is not None
+        for (_, known), squares in self._pending.items():
+            if known == variable:
+                return squares[1]
+        field = self._fields(raw, variable)
+        before = raw.origin.before
+        return self._mean_square(field - self._fields(before, variable) if variable in before.variables else field)
+
+    def _fields(self, state: State, variable: str) -> Tensor:
+        """(*lead, level, *grid)."""
+        return (
+            state[variable]
+            if state.variables.variable(variable).levels
+            else state[variable].unsqueeze(state.channel_axis)
+        )
+
+    def _mean_square(self, field: Tensor) -> Tensor:
+        """Over levels and the globe; (*lead,)."""
+        axes = tuple(range(-1 - self.area.ndim, 0))
+        self.area = self.area.to(field.device)
+        return (field.square() * self.area).sum(axes).double() / field.shape[axes[0]]
+
+    def add(self, lead: int, state: State) -> None:
+        """Take in the States of one lead number, made by a Step (or with an `origin` that says what went before)."""
+        origin = state.origin
+        if origin is None:
+            raise ValueError("A ledger compares a State with those before it; expected one with an origin, got data.")
+        after = self._contents(state)
+        known = self._before
+        if lead and known and known[0] == lead - 1 and np.array_equal(known[1], origin.before.time):
+            before = known[2]
+        else:
+            before = self._contents(origin.before)
+            self._start = before if origin.before is origin.start or not lead else self._contents(origin.start)
+        self._before = (lead, state.time, after)
+        self._rows[lead].append(self._row(before, after, state, origin.forcing))
+        if self._raw is not None and self._raw.origin is origin:
+            squares = [self._by_init(self._pending[key]) for key in self.corrections]
+            self._changed[lead].append(torch.stack(squares, dim=1))
+            self._mapped += int(np.prod(state.lead))
+            self._raw, self._pending = None, {}
+
+    def _contents(self, state: State) -> dict[str, Tensor]:
+        """Global means of all air, dry air, water and energy, (*lead, 1, 1)."""
+        contents = {}
+        if self.dry_air is not None:
+            budget = self.dry_air.to(state.values.device)
+            contents["dry_air"] = budget.total(state)
+            if "air_drift" in self.names:
+                contents["air"] = budget.mean(budget.columns.weight(state))
+        for name, other in (("moisture", self.moisture), ("energy", self.energy)):
+            if other is not None:
+                contents[name] = other.to(state.values.device).total(state)
+        return contents
+
+    def _row(self, before: dict[str, Tensor], after: dict[str, Tensor], state: State, forcing: State) -> Tensor:
+        """(quantity, init) in the order of `names`."""
+        row = {}
+        for name in ("air", "dry_air"):
+            if name in after:
+                row[f"{name}_drift"] = (after[name] - self._start[name]) / self._start[name]
+        if self.moisture is not None:
+            fallen = self.moisture.mean(self.moisture.precipitated(state, forcing))
+            risen = self.moisture.mean(self.moisture.evaporated(state, forcing))
+            made = after["moisture"] - before["moisture"] - (risen - fallen)
+            row["moisture_residual"] = made
+            row["moisture_residual_relative"] = made / torch.where(fallen > 0.0, fallen, torch.nan)
+        if self.energy is not None:
+            made = after["energy"] - before["energy"] - self.energy.mean(self.energy.gain(state, forcing))
+            row["energy_residual"] = made / self.seconds
+        if not row:
+            return torch.zeros(0, state.lead[-1] if state.lead else 1)
+        return self._by_init(torch.stack([row[name].reshape(state.lead) for name in self.names]))
+
+    @staticmethod
+    def _by_init(rows: Tensor) -> Tensor:
+        """(quantity, *lead) -> (quantity, init): members are averaged."""
+        return rows.reshape(rows.shape[0], -1, rows.shape[-1] if rows.ndim > 1 else 1).mean(1)
+
+    @property
+    def seconds(self) -> float:
+        """Of a timestep."""
+        return float(self.world.lead_time(1) / np.timedelta64(1, "s"))
+
+    def partial(self) -> dict[str, np.ndarray]:
+        """All so far as arrays, to be stored, sent, or added to another ledger: (quantity, init, lead) and so on."""
+        arrays = {"rows": _joined(self._rows, (len(self.names),))}
+        if self.corrections:
+            arrays["changed"] = _joined(self._changed, (2, len(self.corrections)))
+        arrays |= {f"map {name} {variable}": sums.numpy() for (name, variable), sums in self._maps.items()}
+        return arrays | {"mapped": np.array(self._mapped)}
+
+    def add_partial(self, partial: Mapping[str, np.ndarray]) -> Ledger:
+        """Add what another ledger of the same world, constraints and leads holds of further initial times."""
+        for name, rows in (("rows", self._rows), ("changed", self._changed)):
+            for lead, row in enumerate(np.moveaxis(partial[name], -1, 0) if name in partial else ()):
+                rows[lead].append(torch.from_numpy(row.copy()))
+        for key in self.corrections:
+            if "map {} {}".format(*key) in partial:
+                self._maps[key] = self._maps.get(key, 0.0) + torch.from_numpy(partial["map {} {}".format(*key)])
+        self._mapped += int(partial["mapped"])
+        return self
+
+    def series(self) -> dict[str, np.ndarray]:
+        """Every quantity, (init, lead); missing where a lead was not added."""
+        rows = _joined(self._rows, (len(self.names),))
+        return dict(zip(self.names, rows, strict=True))
+
+    def drift_per_year(self) -> dict[str, np.ndarray]:
+        """Every quantity as a trend, (init,) in its units `a_year`: of what was made in all, where it adds up."""
+        per_year, steps = {}, SECONDS / self.seconds
+        for name, values in self.series().items():
+            if name == "moisture_residual_relative":
+                continue
+            made = np.cumsum(values, axis=1) if QUANTITIES[name].adds_up else values
+            slope = slopes(made)
+            per_year[name] = slope if name == "energy_residual" else slope * steps
+        return per_year
+
+    def shares(self) -> dict[tuple[str, str], np.ndarray]:
+        """By constraint and variable: what share of the raw tendency it changed, (lead,); zero where nothing was to."""
+        changed, tendency = np.nanmean(_joined(self._changed, (2, len(self.corrections))), axis=2)
+        ratio = np.sqrt(np.divide(changed, tendency, out=np.zeros_like(changed), where=changed > 0.0))
+        return dict(zip(self.corrections, ratio, strict=True))
+
+    def mean_changes(self) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
+        """By constraint and variable: mean and rms of what it changed in a timestep, each (level, *grid)."""
+        count = max(self._mapped, 1)
+        return {key: ((sums[0] / count).numpy(), (sums[1] / count).sqrt().numpy()) for key, sums in self._maps.items()}
+
+    def summary(self) -> dict[str, Any]:
+        """For a manifest: largest and last values, drift per year, shares; numbers that JSON knows."""
+        per_year, told = self.drift_per_year(), {}
+        for name, values in self.series().items():
+            told[name] = {
+                "units": QUANTITIES[name].units,
+                "largest": _number(np.abs(values).max()),
+                "last": _number(values[:, -1].mean()),
+            }
+            if name in per_year:
+                told[name] |= {"per_year": _number(per_year[name].mean()), "per_year_units": QUANTITIES[name].a_year}
+        if any(self._changed):
+            told["share_changed"] = {f"{c}: {v}": _number(share.mean()) for (c, v), share in self.shares().items()}
+        return told | {"left_out": list(self.left_out.values())}
+
+    def dataset(self, inits: np.ndarray, truth: Ledger | None = None) -> xr.Dataset:
+        """Quantities (source, time, lead_time), `<quantity>_per_year` (source, time), `share_changed` and its maps.
+
+        inits: the initial times in the order in which they were added. truth: the ledger of what came to pass.
+        """
+        import xarray as xr
+
+        sources = {"forecast": self} | ({} if truth is None else {"truth": truth})
+        series, per_year = ([getattr(s, of)() for s in sources.values()] for of in ("series", "drift_per_year"))
+        arrays: dict[str, Any] = {}
+        for name in self.names:
+            of = QUANTITIES[name]
+            told = {"units": of.units, "long_name": of.long_name, "definition": of.definition}
+            arrays[name] = (("source", "time", "lead_time"), np.stack([known[name] for known in series]), told)
+            if name in per_year[0]:
+                told = {"units": of.a_year, "long_name": f"{of.long_name}: least-squares trend over all leads"}
+                values = np.stack([known[name] for known in per_year])
+                arrays[f"{name}_per_year"] = (("source", "time"), values, told)
+        lead_time = self.world.lead_time(1) * np.arange(1, self.leads + 1)
+        coords: dict[str, Any] = {
+            "source": list(sources),
+            "time": np.asarray(inits, dtype="datetime64[ns]"),
+            "lead_time": lead_time.astype("timedelta64[ns]"),
+        }
+        if any(self._changed):
+            arrays |= self._share_arrays()
+            coords["correction"] = [f"{name}: {variable}" for name, variable in self.corrections]
+        if self._maps:
+            coords |= {"statistic": ["mean", "rms"], **self._map_coordinates()}
+        dataset = xr.Dataset(arrays, coords, self._conventions())
+        seconds = lead_time.astype("timedelta64[s]").astype(int)
+        dataset["lead_time"].encoding = {"units": "hours" if not (seconds % 3600).any() else "seconds"}
+        return dataset
+
+    def _share_arrays(self) -> dict[str, Any]:
+        told = {"units": "1", "long_name": "rms of what a constraint changed over rms of the raw tendency"}
+        arrays: dict[str, Any] = {
+            "share_changed": (("correction", "lead_time"), np.stack([*self.shares().values()]), told)
+        }
+        grid = ("latitude", "longitude") if len(self.world.grid.shape) == 2 else ("cell",)
+        for (name, variable), pair in self.mean_changes().items():
+            found, maps = self.world.predicted.variable(variable), np.stack(pair).astype(np.float32)
+            told = {"units": found.units, "long_name": f"what {name} changes in a timestep, mean and rms"}
+            dims = ("statistic", *((f"level_of_{variable}",) if found.levels else ()), *grid)
+            arrays[f"map_{name}_{variable}"] = (dims, maps if found.levels else maps[:, 0], told)
+        return arrays
+
+    def _map_coordinates(self) -> dict[str, Any]:
+        found = [self.world.predicted.variable(variable) for _, variable in self._maps]
+        levels = {f"level_of_{variable.name}": list(variable.levels) for variable in found if variable.levels}
+        if len(self.world.grid.shape) != 2:
+            return levels
+        return levels | {"latitude": self.world.grid.latitude, "longitude": self.world.grid.longitude}
+
+    def _conventions(self) -> dict[str, str]:
+        told = {"title": "budgets of forecasts", "left_out": "; ".join(self.left_out.values())}
+        if self.dry_air is not None:
+            told["columns"] = "fixed" if self.dry_air.columns.is_fixed else "to the surface pressure"
+        if self.energy is not None:
+            told["energy"] = f"{self.energy.definition}; fluxes: {', '.join(flux.name for flux in self.energy.heat)}"
+        if self.moisture is not None:
+            told["water"] = f"{', '.join(self.moisture.species)}; fluxes: {self.moisture.precipitation.name}, "
+            told["water"] += self.moisture.evaporation.name
+        return told
+
+
+def slopes(values: np.ndarray) -> np.ndarray:
+    """Slope a lead of the least-squares line through (0, 0) and values (init, lead) at leads 1, 2, ...; (init,)."""
+    padded = np.concatenate([np.zeros((len(values), 1)), values], axis=1)
+    lead = np.arange(padded.shape[1]) - (padded.shape[1] - 1) / 2.0
+    return (padded - padded.mean(1, keepdims=True)) @ lead / (lead @ lead)
+
+
+def _joined(rows: list[list[Tensor]], shape: tuple[int, ...]) -> np.ndarray:
+    """(*shape, init, lead) from the batches of every lead; a lead without any is missing."""
+    count = max((sum(row.shape[-1] for row in lead) for lead in rows), default=0)
+    empty = torch.full((*shape, count), torch.nan, dtype=torch.float64)
+    leads = [torch.cat(lead, dim=-1).double().cpu() if lead else empty for lead in rows]
+    return torch.stack(leads, dim=-1).numpy()
+
+
+def _number(value: Any) -> float | None:
+    """A finite float, or None: JSON knows no NaN."""
+    return float(value) if np.isfinite(value) else None
