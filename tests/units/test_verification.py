@@ -7,6 +7,9 @@ import torch
 from emulators.grid import equiangular_grid
 from emulators.metrics.acc import ACC
 from emulators.metrics.bias import Bias
+from emulators.metrics.crps import CRPS
+from emulators.metrics.mse import MSE
+from emulators.metrics.rank_histogram import RankHistogram
 from emulators.metrics.rmse import RMSE
 from emulators.state import State
 from emulators.variables import Variable, VariableSet
@@ -171,3 +174,58 @@ def test_error_maps():
     difference = (prediction.values - target.values)[:, 2].double().numpy()
     np.testing.assert_allclose(maps.bias()[0, 0], difference.mean(0), rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(maps.rmse()[0, 0], np.sqrt((difference**2).mean(0)), rtol=1e-5)
+
+
+def test_an_ensemble_is_scored_by_member_and_by_its_mean():
+    prediction, target = states(count=2)
+    members = State(torch.stack([prediction.values, prediction.values + 1.0]), VARIABLES, prediction.time)
+    metrics = {"rmse": RMSE(), "crps": CRPS(), "ranks": RankHistogram()}
+    made = Scorecard(WORLD, VARIABLES, metrics, ["global"], 1)
+    made.add(members, target, 0)
+    mean = Scorecard(WORLD, VARIABLES, metrics, ["global"], 1)
+    mean.add(State(members.values.double().mean(0), VARIABLES, prediction.time), target, 0)
+    np.testing.assert_allclose(made.value("rmse"), mean.value("rmse"), rtol=1e-12)
+    assert mean.scored == ("rmse", "ranks")
+    scores, histograms = made.scores(), made.histograms()
+    assert scores["metric"].values.tolist() == ["rmse", "crps"]
+    assert scores.attrs["members"] == 2
+    assert histograms["2m_temperature_ranks"].dims == ("rank", "region", "lead_time")
+    assert histograms["geopotential_ranks"].dims == ("rank", "region", "lead_time", "level")
+    np.testing.assert_allclose(histograms["geopotential_ranks"].sum("rank"), 1.0)
+    with pytest.raises(ValueError, match="ensembles of one size; it has 2, got 0"):
+        made.add(prediction, target, 0)
+
+
+def test_winds_are_scored_as_vectors():
+    variables = VariableSet((Variable("u", "m s-1", (500.0, 850.0)), Variable("v", "m s-1", (850.0,))))
+    world = World(equiangular_grid(6), variables, np.timedelta64(6, "h"))
+    values = torch.randn(3, 3, *world.grid.shape, generator=torch.Generator().manual_seed(3))
+    time = np.datetime64("2001-01-01") + np.arange(3) * np.timedelta64(1, "D")
+    metrics = {"mse": MSE(), "bias": Bias(), "rmse_by_init": RMSE(by_init=True)}
+    made = Scorecard(world, variables, metrics, ["global"], 1, vectors={"wind": ("u", "v"), "other": ("u", "w")})
+    made.add(State(values, variables, time), State(0 * values, variables, time), 0)
+    scores = made.scores().isel(region=0, lead_time=0)
+    parts = scores["u"].sel(level=850) + scores["v"].sel(level=850)
+    np.testing.assert_allclose(scores["wind"].sel(metric="mse", level=850), parts.sel(metric="mse"), rtol=1e-12)
+    assert np.isnan(scores["wind"].sel(level=500)).all()
+    assert np.isnan(scores["wind"].sel(metric="bias")).all()
+    square = (values[:, 1:].double().square() * torch.from_numpy(world.grid.weights)).mean((2, 3)).sum(1)
+    by_init = scores["wind"].sel(metric="rmse_by_init", level=850)
+    np.testing.assert_allclose(by_init, square.sqrt().mean(), rtol=1e-12)
+    assert "other" not in scores
+
+
+def test_threads_share_the_work_and_not_the_result(monkeypatch):
+    monkeypatch.setattr("emulators.area_means.BLOCK", 500)
+    prediction, target, normal = states(batch=40)
+    found = []
+    threads = torch.get_num_threads()
+    for count in (1, 3):
+        torch.set_num_threads(count)
+        made = card()
+        made.add(prediction, target, 0, normal)
+        found.append([made.value(name) for name in METRICS])
+        assert torch.get_num_threads() == count
+    torch.set_num_threads(threads)
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
