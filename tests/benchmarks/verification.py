@@ -93,7 +93,7 @@ def peer(folder: Path) -> dict[str, float]:
     truth = xarray_loaders.TargetsFromXarray(path=str(folder / "truth.zarr"), variables=VARIABLES)
     climatology = xr.open_zarr(folder / "climatology.zarr").compute()
     metrics = {
-        "mse": deterministic.MSE() if hasattr(deterministic, "MSE") else deterministic.RMSE(),
+        "mse": deterministic.MSE(),
         "bias": deterministic.Bias(),
         "mae": deterministic.MAE(),
         "acc": deterministic.ACC(climatology),
@@ -115,8 +115,7 @@ def peer(folder: Path) -> dict[str, float]:
         state = aggregator.aggregate_statistics(statistics)
         total = state if total is None else total + state
     values = total.metric_values(metrics)
-    name = "mse.geopotential" if "mse.geopotential" in values else "rmse.geopotential"
-    found = values[name].sel(region="tropics").transpose("lead_time", "level").values
+    found = values["mse.geopotential"].sel(region="tropics").transpose("lead_time", "level").values
     return result(begin, found)
 
 
@@ -179,11 +178,7 @@ def ensemble_peers() -> dict[str, float]:
     begin = time.perf_counter()
     weights = np.cos(np.deg2rad(np.linspace(-87.1875, 87.1875, 32)))[:, None]
     crps = scoringrules.crps_ensemble(truth, members, m_axis=0, estimator="fair")
-    crps = (
-        np.average(crps.mean(0), weights=np.broadcast_to(weights, (32, 64)), axis=None)
-        if crps.ndim == 2
-        else ((crps * weights).mean() / weights.mean())
-    )
+    crps = (crps * weights).mean() / weights.mean()
     flat = members.reshape(50, 20, 10, -1), truth.reshape(20, 10, -1)
     scoringrules.es_ensemble(flat[1], flat[0], m_axis=0, v_axis=-1)
     dims = ("member", "init", "lead", "channel", "lat", "lon")
