@@ -26,18 +26,24 @@ def ticks(low: float, high: float, most: int = 5, unit: str = "") -> list[float]
 
 
 def line_chart(
-    lines: Mapping[str, tuple[np.ndarray, np.ndarray]], what: str, unit: str, mark: float | None = None
+    lines: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    what: str,
+    unit: str,
+    mark: float | None = None,
+    *,
+    powers: bool = False,
 ) -> str:
     """An SVG of named lines (x, y), drawn with the CSS class of their name.
 
-    what: told to screen readers. unit: of x, below the axis. mark: a value that is drawn as a level line.
+    what: told to screen readers. unit: of x, below the axis. mark: a value that is drawn as a level line. powers: y is
+    the power of ten.
     """
     drawn = {name: (x[np.isfinite(y)], y[np.isfinite(y)]) for name, (x, y) in lines.items() if np.isfinite(y).any()}
     if not drawn:
         return ""
     x_all, y_all = (np.concatenate([line[i] for line in drawn.values()]) for i in (0, 1))
-    low, high = _range(y_all, mark)
-    if "forecast" in drawn and len(drawn) > 1 and low >= 0.0:  # a forecast that blows up leaves the page
+    low, high = (math.floor(y_all.min()), math.ceil(y_all.max() + 1e-9)) if powers else _range(y_all, mark)
+    if "forecast" in drawn and len(drawn) > 1 and low >= 0.0 and not powers:  # a forecast that blows up leaves the page
         page = 3.0 * max(float(y.max()) for name, (_, y) in drawn.items() if name != "forecast")
         high = min(high, page) if page > low else high
     x_low, x_high = (float(x_all.min()), float(x_all.max())) if np.ptp(x_all) else (x_all[0] - 0.5, x_all[0] + 0.5)
@@ -49,9 +55,11 @@ def line_chart(
         return TOP + (high - y) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(what)}">']
-    for y in ticks(low, high, 4):
+    for y in powers_of_ten(low, high) if powers else ticks(low, high, 4):
         parts.append(f'<line class="rule" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{down(y):.1f}" y2="{down(y):.1f}"/>')
-        parts.append(f'<text x="{LEFT - 5}" y="{down(y) + 3.5:.1f}" text-anchor="end">{_tick(y)}</text>')
+        parts.append(
+            f'<text x="{LEFT - 5}" y="{down(y) + 3.5:.1f}" text-anchor="end">{_power(y) if powers else _tick(y)}</text>'
+        )
     if mark is not None and low <= mark <= high:
         parts.append(
             f'<line class="mark" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{down(mark):.1f}" y2="{down(mark):.1f}"/>'
@@ -61,7 +69,8 @@ def line_chart(
     parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 2}" text-anchor="end">{escape(unit)}</text>')
     for name, (x, y) in drawn.items():
         points = [(across(float(a)), down(min(float(b), high))) for a, b in zip(x, y, strict=True)]
-        told = f"<title>{escape(name)}: {number(float(y[0]))} to {number(float(y[-1]))}</title>"
+        ends = (f"{10 ** float(end):.2g}" if powers else number(float(end)) for end in (y[0], y[-1]))
+        told = f"<title>{escape(name)}: {' to '.join(ends)}</title>"
         if len(points) > 1:
             path = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
             parts.append(f'<polyline class="{escape(name)}" points="{path}">{told}</polyline>')
@@ -82,6 +91,16 @@ def _range(values: np.ndarray, mark: float | None) -> tuple[float, float]:
         low = 0.0
     room = 0.06 * (high - low) or abs(high) * 0.1 or 1.0
     return (low if low == 0.0 else low - room), high + room
+
+
+def powers_of_ten(low: float, high: float) -> list[float]:
+    """Whole numbers within low..high, at most six."""
+    first, last = math.ceil(low), math.floor(high)
+    return [float(n) for n in range(first, last + 1, max(1, math.ceil((last - first + 1) / 6)))]
+
+
+def _power(exponent: float) -> str:
+    return f'10<tspan dy="-4" font-size="8">{exponent:g}</tspan>'.replace(">-", ">\N{MINUS SIGN}")
 
 
 def _tick(value: float) -> str:

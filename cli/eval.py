@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from data_pipelines.manifest import now, read_manifest
 from data_pipelines.pairs import Normals, Pairs, stacked
 from data_pipelines.predictability import curves, stored_predictability
 from data_pipelines.provenance import revision
-from data_pipelines.scores import read_scores, side_by_side
+from data_pipelines.scores import read_budgets, read_scores, side_by_side
 from data_pipelines.store import open_dataset
 from data_pipelines.worlds import duration, spacing
 from data_pipelines.writers import write_netcdf
@@ -39,8 +40,17 @@ if TYPE_CHECKING:
 
 METRICS = ("rmse", "mae", "bias", "acc")
 BASELINES = ("persistence", "climatology")
+RESERVED = ("forecast", "truth", *BASELINES, "predictability", "saturation")  # lines of the report
 FILES = ("forecast.zarr", "forecast.nc")
 SAMPLES = 4000  # fields a climatology is fitted to
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Another forecast, as far as `emul forecast` scored it and kept account of its budgets."""
+
+    scores: xr.Dataset | None
+    budgets: xr.Dataset | None
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,8 @@ class Inputs:
     """What is scored: opened, matched and checked.
 
     climatology: times -> fields of the channels of `pairs.variables`, or None. attributes: for scores.nc. notes: what a
-    reader must know. limits: scores of twins and their saturation to draw beside, by name.
+    reader must know. limits: scores of twins and their saturation to draw beside, by name. budgets: of the forecast.
+    beside: other forecasts to draw beside, by name.
     """
 
     name: str
@@ -61,6 +72,8 @@ class Inputs:
     attributes: dict[str, str]
     notes: list[str] = field(default_factory=list)
     limits: Mapping[str, xr.Dataset] = field(default_factory=dict)
+    budgets: xr.Dataset | None = None
+    beside: Mapping[str, Beside] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,10 +92,11 @@ def main(arguments: list[str]) -> int:
 def evaluate(config: DictConfig) -> Path:
     """Score what `config` names; the folder with scores.nc, baselines.nc, pictures and report."""
     options = chosen_options(config)
+    beside = {str(name): other_forecast(str(name), folder) for name, folder in options.beside.items()}
     twin = {"predictability": read_scores(config.predictability)} if config.predictability else {}
     with progress("opening") as report:
         inputs = opened(config, options, report)
-    inputs = replace(inputs, limits=twin or inputs.limits)
+    inputs = replace(inputs, limits=twin or inputs.limits, beside=beside)
     spectra = chosen_spectra(inputs)
     header(f"emul eval {inputs.name}", _summary(inputs))
     for note in inputs.notes:
@@ -158,7 +172,21 @@ def opened(config: DictConfig, options: DictConfig, report: Callable[[str, float
     notes = _notes(forecast, manifest, pairs, metrics, climatology, options)
     name = config.name or (Path(config.run).name if config.run is not None else _stem(path))
     beside = {} if limits is None else curves(limits, pairs.leads[-1])
-    return Inputs(name, options, forecast, pairs, world, metrics, climatology, attributes, notes, beside)
+    budgets = None if "://" in str(path) else read_budgets(Path(path).parent)
+    return Inputs(name, options, forecast, pairs, world, metrics, climatology, attributes, notes, beside, budgets)
+
+
+def other_forecast(name: str, folder: str) -> Beside:
+    """What is drawn of the forecast in `folder` under `name`; ValueError or FileNotFoundError where nothing can be."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name) or name in RESERVED:
+        raise ValueError(f"beside: a name is of letters and digits, none of {', '.join(RESERVED)}; got '{name}'.")
+    scores = read_scores(Path(folder) / "scores.nc") if (Path(folder) / "scores.nc").is_file() else None
+    budgets = read_budgets(folder)
+    if scores is None and budgets is None:
+        raise FileNotFoundError(
+            f"beside.{name}: no scores.nc and no budgets.nc in {folder}; give a folder of `emul forecast`."
+        )
+    return Beside(scores, budgets)
 
 
 def chosen_metrics(config: DictConfig, run: Any) -> dict[str, Any]:

@@ -78,6 +78,7 @@ def draw(
     attempt("curves.png", pictures.curves, target / "curves.png", scores, others, first[:9], title)
     attempt("hero.png", draw_hero, target / "hero.png", inputs, cards, scores, others, first)
     maps = attempt("the maps", draw_maps, target / "maps", inputs, cards, scores) or []
+    maps += attempt("the maps of corrections", draw_corrections, target / "maps", inputs, scores) or []
     attempt(
         "report.html",
         write_report,
@@ -87,9 +88,11 @@ def draw(
         baselines,
         every=every,
         first=first,
-        others=others,
+        others=others | {name: known.scores for name, known in inputs.beside.items() if known.scores is not None},
         maps=maps,
         spectra=spectra,
+        budgets=inputs.budgets,
+        beside={name: known.budgets for name, known in inputs.beside.items() if known.budgets is not None},
         facts=_facts(inputs, scores),
         provenance=_provenance(inputs, scores),
         notes=[*inputs.notes, *_broken(scores)],
@@ -189,6 +192,30 @@ def _case_map(folder: Path, inputs: Inputs, row: Row, init: int, lead: int) -> t
         _coast(inputs),
     )
     return f"{row.label}, {ahead} ahead: forecast from {np.datetime_as_string(inputs.pairs.inits[init], 'h')} UTC", path
+
+
+def draw_corrections(folder: Path, inputs: Inputs, scores: xr.Dataset) -> list[tuple[str, Path]]:
+    """Maps of what constraints changed, where the forecast kept them; of profiles the lowest level. Captions, files."""
+    drawn, budgets = [], inputs.budgets
+    for name in budgets.data_vars if budgets is not None else ():
+        if not str(name).startswith("map_") or budgets is None:
+            continue
+        field = budgets[name]
+        constraint, variable = str(field.attrs["constraint"]), str(field.attrs["variable"])
+        dim = f"level_of_{variable}"
+        level = float(field[dim].values[-1]) if dim in field.dims else None
+        field = field.isel({dim: -1}) if level is not None else field
+        factor, unit = shown_unit(variable, str(field.attrs["units"]))
+        row = Row(variable, level, label(variable, level, scores), factor, unit)
+        maps = {"rms": field.sel(statistic="rms").values, "mean": field.sel(statistic="mean").values}
+        path = folder / f"correction_{constraint}_{variable}_errors.png"
+        drawn.append(
+            (
+                f"What {constraint} changes of {row.label} in a timestep: mean over initial times and leads",
+                pictures.field_maps(path, inputs.pairs.grid, maps, row, "mean", _coast(inputs)),
+            )
+        )
+    return drawn
 
 
 def draw_hero(

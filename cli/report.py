@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from emul import conservation
 from emul.charts import line_chart
 from emul.scorecard import Row, columns, lead_axis, lead_text, leads_in, number, percent, skill_against
 from emul.spectra import CSS as SPECTRA_CSS
@@ -89,6 +90,8 @@ def write_report(
     others: Mapping[str, xr.Dataset],
     maps: Sequence[tuple[str, Path]],
     spectra: xr.Dataset | None,
+    budgets: xr.Dataset | None,
+    beside: Mapping[str, xr.Dataset],
     facts: Mapping[str, str],
     provenance: Mapping[str, str],
     notes: Sequence[str],
@@ -96,8 +99,8 @@ def write_report(
     """Write the report.
 
     every, first: all rows, and those of the headline table. others: Datasets of scores to draw beside. maps: (caption,
-    PNG). spectra: the group of scores.nc. facts: the tiles at the top. provenance: the list at the end. notes: what a
-    reader must know.
+    PNG). spectra: the group of scores.nc. budgets: of the forecast; beside: those of other forecasts. facts: the tiles
+    at the top. provenance: the list at the end. notes: what a reader must know.
     """
     region = str(scores["region"].values[0])
     body = [
@@ -111,13 +114,15 @@ def write_report(
         _curves(scores, others, every, first, region),
         _regions(scores, baselines, first),
         "" if spectra is None else section(spectra, first),
+        "" if budgets is None else conservation.section(budgets, beside),
         _maps(maps),
         _provenance(scores, provenance),
     ]
+    more = conservation.styles([name for name in dict.fromkeys([*others, *beside]) if name not in LINES])
     page = (
         "<!doctype html><html lang=en><meta charset=utf-8>"
         '<meta name=viewport content="width=device-width,initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{CSS}</style><main>{''.join(body)}</main></html>"
+        f"<title>{escape(title)}</title><style>{CSS}{more}</style><main>{''.join(body)}</main></html>"
     )
     path.write_text(page, encoding="utf-8")
     return path

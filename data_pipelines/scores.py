@@ -37,3 +37,12 @@ def read_scores(path: str | Path) -> xr.Dataset:
                 f"{path} holds no scores: it lacks {', '.join(sorted(absent))}; take a scores.nc of `emul eval`."
             )
         return stored.load()
+
+
+def read_budgets(folder: str | Path) -> xr.Dataset | None:
+    """The budgets.nc in the folder of a forecast, in memory; None where there is none."""
+    path = Path(folder) / "budgets.nc"
+    if not path.is_file():
+        return None
+    with xr.open_dataset(path, decode_timedelta=True) as stored:
+        return stored.load()

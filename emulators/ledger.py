@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emulators.physics.budgets import Budget, DryAir, Energy, Water
+from emulators.physics.budgets import DryAir, Energy, Water
 from emulators.state import State
 from emulators.step import Constraint, Step
 from emulators.world import World
@@ -31,7 +31,7 @@ from emulators.world import World
 if TYPE_CHECKING:
     import xarray as xr
 
-Kind = TypeVar("Kind", bound=Budget)
+Kind = TypeVar("Kind", DryAir, Water, Energy)
 SECONDS = 365.25 * 86_400.0  # of a year
 
 
@@ -62,7 +62,7 @@ QUANTITIES = {
     ),
     "moisture_residual_relative": Quantity(
         "1",
-        "water made in a timestep, relative to precipitation",
+        "the same, as a share of precipitation",
         "(W(after) - W(before) - <E - P>) / <P>; missing where <P> is not above zero",
         "1",
     ),
@@ -339,6 +339,7 @@ class Ledger:
         for (name, variable), pair in self.mean_changes().items():
             found, maps = self.world.predicted.variable(variable), np.stack(pair).astype(np.float32)
             told = {"units": found.units, "long_name": f"what {name} changes in a timestep, mean and rms"}
+            told |= {"constraint": name, "variable": variable}
             dims = ("statistic", *((f"level_of_{variable}",) if found.levels else ()), *grid)
             arrays[f"map_{name}_{variable}"] = (dims, maps if found.levels else maps[:, 0], told)
         return arrays
