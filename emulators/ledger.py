@@ -173,7 +173,7 @@ class Ledger:
         self.area = self.area.to(field.device)
         return (field.square() * self.area).sum(axes).double() / field.shape[axes[0]]
 
-    def add(self, lead: int, state: State) -> None:
+    def add(self, lead: int, state: State) -> Ledger:
         """Take in the States of one lead number, made by a Step (or with an `origin` that says what went before)."""
         origin = state.origin
         if origin is None:
@@ -192,6 +192,7 @@ class Ledger:
             self._changed[lead].append(torch.stack(squares, dim=1))
             self._mapped += int(np.prod(state.lead))
             self._raw, self._pending = None, {}
+        return self
 
     def _contents(self, state: State) -> dict[str, Tensor]:
         """Global means of all air, dry air, water and energy, (*lead, 1, 1)."""
@@ -258,6 +259,15 @@ class Ledger:
         """Every quantity, (init, lead); missing where a lead was not added."""
         rows = _joined(self._rows, (len(self.names),))
         return dict(zip(self.names, rows, strict=True))
+
+    def sizes(self) -> dict[str, float]:
+        """Drifts at the last lead and residuals over all leads, root mean square over initial times, for a log."""
+        sizes = {}
+        for name, values in self.series().items():
+            if name != "moisture_residual_relative":
+                chosen = values if QUANTITIES[name].adds_up else values[:, -1]
+                sizes[name] = float(np.sqrt(np.square(chosen).mean()))
+        return sizes
 
     def drift_per_year(self) -> dict[str, np.ndarray]:
         """Every quantity as a trend, (init,) in its units `a_year`: of what was made in all, where it adds up."""

@@ -18,6 +18,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from emulators.ledger import Ledger
 from emulators.objectives.forecast import Loss
 from emulators.rollout import rollout
 from emulators.state import State, Window
@@ -188,15 +189,34 @@ class Training(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self.card_in_use = self.scorecard()
+        self.ledger_in_use = self.attempt(
+            lambda: Ledger(self.step.world, self.forecaster.constraints, leads=self.plan.validation_lead)
+        )
 
     def validation_step(self, batch: Window, batch_idx: int) -> None:
         states = rollout(self.forecaster, batch.history, batch.forcing)
         for lead, (state, target) in enumerate(zip(states, batch.target, strict=True)):
             self.card_in_use.add(state, target, lead)
+            self.account(lead, state)
+
+    def account(self, lead: int, state: State) -> None:
+        """Add a lead to the ledger of budgets, while there is one."""
+        ledger = self.ledger_in_use
+        if ledger is not None:
+            self.ledger_in_use = self.attempt(lambda: ledger.add(lead, state))
+
+    @staticmethod
+    def attempt(work: Callable[[], Ledger]) -> Ledger | None:
+        """What `work` returns; None and a warning where it fails, as no diagnostic may stop a training."""
+        try:
+            return work()
+        except Exception as error:  # whatever it is
+            warnings.warn(f"Budgets are not logged: {type(error).__name__}: {error}", stacklevel=2)
+            return None
 
     def on_validation_epoch_end(self) -> None:
         self.validation, self.validated = relative_errors(self.card_in_use, self.step.world), self.global_step
-        self.record(self.validation)
+        self.record({**self.validation, **(self.ledger_in_use.sizes() if self.ledger_in_use else {})})
 
     def record(self, metrics: Mapping[str, float]) -> None:
         """Hand numbers to the loggers; one that fails is reported and never stops the training."""
