@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from data_pipelines.scores import read_budgets, read_scores, side_by_side
 from data_pipelines.store import open_dataset
 from data_pipelines.worlds import duration, spacing
 from data_pipelines.writers import write_netcdf
+from emul.beside import Beside, forecasts_beside
 from emul.build import part, parts, run_with_hydra
 from emul.console import header, progress, warn
 from emul.folders import conf_folder
@@ -40,17 +40,8 @@ if TYPE_CHECKING:
 
 METRICS = ("rmse", "mae", "bias", "acc")
 BASELINES = ("persistence", "climatology")
-RESERVED = ("forecast", "truth", *BASELINES, "predictability", "saturation")  # lines of the report
 FILES = ("forecast.zarr", "forecast.nc")
 SAMPLES = 4000  # fields a climatology is fitted to
-
-
-@dataclass(frozen=True)
-class Beside:
-    """Another forecast, as far as `emul forecast` scored it and kept account of its budgets."""
-
-    scores: xr.Dataset | None
-    budgets: xr.Dataset | None
 
 
 @dataclass(frozen=True)
@@ -92,7 +83,7 @@ def main(arguments: list[str]) -> int:
 def evaluate(config: DictConfig) -> Path:
     """Score what `config` names; the folder with scores.nc, baselines.nc, pictures and report."""
     options = chosen_options(config)
-    beside = {str(name): other_forecast(str(name), folder) for name, folder in options.beside.items()}
+    beside = forecasts_beside(options.beside)
     twin = {"predictability": read_scores(config.predictability)} if config.predictability else {}
     with progress("opening") as report:
         inputs = opened(config, options, report)
@@ -174,19 +165,6 @@ def opened(config: DictConfig, options: DictConfig, report: Callable[[str, float
     beside = {} if limits is None else curves(limits, pairs.leads[-1])
     budgets = None if "://" in str(path) else read_budgets(Path(path).parent)
     return Inputs(name, options, forecast, pairs, world, metrics, climatology, attributes, notes, beside, budgets)
-
-
-def other_forecast(name: str, folder: str) -> Beside:
-    """What is drawn of the forecast in `folder` under `name`; ValueError or FileNotFoundError where nothing can be."""
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name) or name in RESERVED:
-        raise ValueError(f"beside: a name is of letters and digits, none of {', '.join(RESERVED)}; got '{name}'.")
-    scores = read_scores(Path(folder) / "scores.nc") if (Path(folder) / "scores.nc").is_file() else None
-    budgets = read_budgets(folder)
-    if scores is None and budgets is None:
-        raise FileNotFoundError(
-            f"beside.{name}: no scores.nc and no budgets.nc in {folder}; give a folder of `emul forecast`."
-        )
-    return Beside(scores, budgets)
 
 
 def chosen_metrics(config: DictConfig, run: Any) -> dict[str, Any]:
