@@ -48,6 +48,7 @@ class AreaInstanceNorm(InstanceNorm):
         self.register_buffer("area", area[:, :, None, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x if x.dtype == torch.float64 else x.float()  # means of half-precision weights would be off
         area = self.area.to(x.dtype)
         anomaly = x - (x * area).sum((0, 1))
         variance = (anomaly.square() * area).sum((0, 1))

@@ -27,7 +27,7 @@ from emulators.layers.norms import field_norm
 from emulators.layers.pointwise import GeluLinear
 from emulators.layers.spectral import DegreeConvolution
 from emulators.layers.spectral_filters import DiagonalConvolution, SpectralMLP
-from emulators.sphere.transform import SphericalHarmonics
+from emulators.sphere.transform import SphericalHarmonics, resolved_degrees
 from emulators.world import World
 
 
@@ -331,9 +331,8 @@ def _transforms(
             "Expected scale_factor to be at least 1 and to leave 2 rows and 4 columns, and modes_fraction in (0, 1]; "
             f"got {scale_factor} and {modes_fraction} on {grid!r}."
         )
-    resolved = grid.shape[0] - (grid.kind == "equiangular_with_poles" and not quadrature)
     most = nlat if block != "torch_harmonics" else min(nlat, nlon // 2)
-    degrees = max(1, min(int(most * modes_fraction), resolved))
+    degrees = max(1, min(int(most * modes_fraction), resolved_degrees(grid, quadrature)))
     orders = max(1, min(int(nlon // 2 * modes_fraction), degrees))
     outer = SphericalHarmonics(grid, degrees, orders, quadrature=quadrature)
     if scale_factor == 1 and grid.kind == "gaussian":

@@ -51,12 +51,12 @@ def _precision(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)  # a network and its losses at a quarter of a degree have some 700
 def _table(
     shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, make: Callable[..., np.ndarray], arguments: tuple
 ) -> Tensor:
     if device.type == "meta":
         return torch.empty(shape, dtype=dtype, device=device)
-    with torch.device("cpu"):
+    with torch.device("cpu"), torch.inference_mode(False):  # a forecast may be the first to ask, a training the next
         table = torch.from_numpy(np.ascontiguousarray(make(*arguments)))
         return table.to(device=device, dtype=dtype if table.is_floating_point() else table.dtype)

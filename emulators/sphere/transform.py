@@ -133,14 +133,13 @@ def _truncation(grid: LatLonGrid, degrees: int | None, orders: int | None, quadr
         raise ValueError(
             f"Spherical harmonics need a grid over the whole sphere; got {grid!r}. Choose a model for limited areas."
         )
-    nlat, nlon = grid.shape
+    nlon = grid.shape[1]
     steps = np.mod(np.diff(grid.longitude), 360.0)
     if np.ptp(steps) > 1e-3 * steps.mean():
         raise ValueError(
             f"Spherical harmonics need equal steps of longitude; got {steps.min()} to {steps.max()} degrees."
         )
-    with_poles = grid.kind == "lobatto" or (grid.kind == "equiangular_with_poles" and not quadrature)
-    limit, waves = nlat - with_poles, (nlon + 1) // 2
+    limit, waves = resolved_degrees(grid, quadrature), (nlon + 1) // 2
     degrees = degrees or min(limit, waves)
     orders = orders or min(degrees, waves)
     if degrees > limit or orders > min(degrees, waves):
@@ -149,6 +148,12 @@ def _truncation(grid: LatLonGrid, degrees: int | None, orders: int | None, quadr
             f"got {degrees} and {orders}."
         )
     return degrees, orders
+
+
+def resolved_degrees(grid: LatLonGrid, quadrature: bool = False) -> int:
+    """How many degrees a grid's rows tell apart; a row at each pole holds one degree less."""
+    with_poles = grid.kind == "lobatto" or (grid.kind == "equiangular_with_poles" and not quadrature)
+    return grid.shape[0] - with_poles
 
 
 def functions(kind: str, nlat: int, degrees: int, start: int, end: int, condon_shortley: bool) -> np.ndarray:

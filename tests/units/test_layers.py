@@ -87,6 +87,13 @@ def test_norms(kind):
     torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_means_over_area_are_taken_in_single_precision():
+    grid = gaussian_grid(32)
+    x = 3.0 + 0.1 * torch.randn(64, 32, 2, 5, generator=torch.Generator().manual_seed(0))
+    half, norm = x.bfloat16(), field_norm("instance_area", 5, grid)
+    torch.testing.assert_close(norm(half).float(), norm(half.float()), rtol=1e-2, atol=1e-2)
+
+
 def test_unknown_norm_is_refused():
     with pytest.raises(ValueError, match="instance_area"):
         field_norm("batch", 5, gaussian_grid(8))

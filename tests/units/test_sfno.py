@@ -10,7 +10,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from emulators.grid import equiangular_grid, gaussian_grid
+from emulators.grid import equiangular_grid, gaussian_grid, lobatto_grid
 from emulators.layers.conditioning import Noise
 from emulators.layers.pointwise import GeluLinear
 from emulators.models.sfno import SFNO
@@ -132,6 +132,16 @@ def test_options_work_together_on_a_coarser_inner_grid(block, position, norm):
     output.square().mean().backward()
     assert output.shape == fields.shape
     assert all(torch.isfinite(p.grad).all() for p in net.parameters())
+
+
+@pytest.mark.parametrize("grid", [lobatto_grid(9), lobatto_grid(8, 15), equiangular_grid(9, 16, poles=True)])
+@pytest.mark.parametrize("block", ["ace", "torch_harmonics"])
+@pytest.mark.parametrize("quadrature", [True, False])
+def test_defaults_fit_grids_with_poles(grid, block, quadrature):
+    world = World(grid, channels("state", 2), np.timedelta64(6, "h"))
+    net = SFNO(world, block=block, embed=4, layers=1, quadrature=quadrature)
+    fields, time = inputs(world)
+    assert net(fields, time).isfinite().all()
 
 
 def test_the_inner_grid_is_coarser_and_gaussian():

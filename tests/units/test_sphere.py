@@ -200,6 +200,16 @@ def test_tables_are_shared_and_keep_their_precision():
     assert large.synthesis_0.is_meta
 
 
+def test_tables_made_in_a_forecast_serve_a_training():
+    grid = gaussian_grid(7, 15)
+    with torch.inference_mode():
+        made = SphericalHarmonics(grid)
+    assert not made.synthesis_0.is_inference()
+    field = torch.randn(15, 7, 2, requires_grad=True)
+    SphericalHarmonics(grid).analysis(field).square().sum().backward()
+    assert field.grad.isfinite().all()
+
+
 def test_transforms_run_in_float32_under_autocast():
     sht = SphericalHarmonics(gaussian_grid(8))
     field = torch.randn(16, 8, 3, requires_grad=True)
