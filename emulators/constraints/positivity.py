@@ -19,6 +19,8 @@ DEFAULT = (
     "specific_humidity",
     "specific_cloud_liquid_water_content",
     "specific_cloud_ice_water_content",
+    "specific_rain_water_content",
+    "specific_snow_water_content",
     "total_column_water_vapour",
     "total_precipitation_6hr",
 )

@@ -83,7 +83,9 @@ class ShallowWater(nn.Module):
         energy = self._mean(0.5 * start_h * (start_u**2 + start_v**2) + 0.5 * GRAVITY * start_h**2) - potential
         if not self.enstrophy:
             kinetic = self._mean(0.5 * h * (u * u + v * v))
-            factor = (energy.clamp(min=0.0) / kinetic).sqrt()
+            moves = kinetic > 0.0  # a fluid at rest has no wind to scale
+            ratio = torch.where(moves, energy / torch.where(moves, kinetic, 1.0), 1.0)
+            factor = ratio.clamp(min=1e-30).sqrt()  # a root's slope at 0 is infinite; depth alone may have more energy
             return self._with_winds(after, factor * u, factor * v)
         zeta = self._curl(start_u, start_v)[0]
         enstrophy = self._mean(0.5 * (zeta + self.coriolis) ** 2 / start_h)

@@ -241,7 +241,8 @@ class Energy(Budget):
         self.heat = [fluxes.flux(world, name) for name in heat] if heat is not None else heat_fluxes(world, part)
         self.snow = fluxes.find(world, "snowfall") if energy == "ace" and heat is None else []
         self.unaccounted = unaccounted * float(world.lead_time(1) / np.timedelta64(1, "s"))
-        self.uses = ("temperature", "specific_humidity", *winds, *self.pressure, *(flux.name for flux in self.heat))
+        counted = (flux.name for flux in (*self.heat, *self.snow))
+        self.uses = ("temperature", "specific_humidity", *winds, *self.pressure, *counted)
 
     def heat_capacity(self, state: State) -> Tensor | float:
         """At constant pressure, J kg-1 K-1: a number, or float64 (*lead, level, *grid) where it depends on humidity."""
@@ -308,7 +309,8 @@ class Energy(Budget):
 
     def terms(self, after: State, forcing: State) -> list[Tensor]:
         """What each flux brought, J m-2."""
-        heat = [flux.heat_factor * fluxes.values(flux.name, after, forcing).double() for flux in self.heat]
+        latent = self.constants.latent_heat  # as in the content
+        heat = [flux.heat_factor(latent) * fluxes.values(flux.name, after, forcing).double() for flux in self.heat]
         snow = [-LATENT_HEAT_FUSION * flux.gain(after, forcing) for flux in self.snow]  # freezing warms the air
         return [*heat, *snow]
 

@@ -148,10 +148,9 @@ class Flux:
         """From its value to kg m-2 of water: a flux of latent heat is one of water too."""
         return self.factor / LATENT_HEAT_VAPORISATION if self.kind == "heat" else self.factor
 
-    @property
-    def heat_factor(self) -> float:
-        """From its value to J m-2: water that evaporates carries latent heat."""
-        return self.factor if self.kind == "heat" else LATENT_HEAT_VAPORISATION * self.factor
+    def heat_factor(self, latent_heat: float = LATENT_HEAT_VAPORISATION) -> float:
+        """From its value to J m-2: water that evaporates carries `latent_heat`, J kg-1."""
+        return self.factor if self.kind == "heat" else latent_heat * self.factor
 
 
 def values(name: str, after: State, forcing: State) -> Tensor:

@@ -143,6 +143,22 @@ def test_sensitivity_is_the_slope_of_energy(column_world, weather, definition):
     torch.testing.assert_close(budget.total(state), budget.mean(budget.content(state)))
 
 
+@pytest.mark.parametrize("definition", ["enthalpy", "credit", "ace"])
+def test_water_that_evaporates_brings_the_latent_heat_that_vapour_holds(column_world, weather, definition):
+    world = column_world("hybrid")
+    budget, state = Energy(world, energy=definition, heat=["evaporation_6hr"]), weather(world, world.predicted, 5)
+    evaporated = Water(world).evaporated(state, state)
+    torch.testing.assert_close(budget.gain(state, state), CONSTANTS[definition].latent_heat * evaporated)
+
+
+def test_energy_rests_on_snow_where_it_counts(column_world):
+    world = column_world("hybrid")
+    snow = Variable("snowfall", "m", (), "down", "sum 6h")
+    wet = replace(world, diagnostic=world.diagnostic + VariableSet((snow,)))
+    assert "snowfall" in Energy(wet, energy="ace").uses
+    assert "snowfall" not in Energy(wet).uses
+
+
 def test_condensates_are_water(column_world, weather):
     world = column_world()
     cloud = Variable("specific_cloud_ice_water_content", "kg kg-1", world.prognostic.variable("temperature").levels)

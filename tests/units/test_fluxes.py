@@ -75,7 +75,8 @@ def test_water_and_heat_are_one_flux(column_world):
     latent = Variable("surface_latent_heat_flux", "J m-2", (), "down", "sum 6h")
     made = flux(with_diagnostic(column_world(), latent), latent.name)
     assert made.evaporation_factor == pytest.approx(-1 / 2.5e6)
-    assert flux(column_world(), "evaporation_6hr").heat_factor == pytest.approx(2.5e9)
+    assert flux(column_world(), "evaporation_6hr").heat_factor() == pytest.approx(2.5e9)
+    assert flux(column_world(), "evaporation_6hr").heat_factor(2.501e6) == pytest.approx(2.501e9)
 
 
 def test_the_planet_declares_its_fluxes():

@@ -98,6 +98,20 @@ def test_any_lead_and_one_level(lead):
     torch.testing.assert_close(invariants(lawful), invariants(before), rtol=1e-12, atol=0.0)
 
 
+def test_winds_that_cannot_hold_the_energy_stay_finite():
+    law, before, after = ShallowWater(world(), energy=True), water(1, lead=(1,)), water(2, lead=(1,))
+    still = before.with_(u_component_of_wind=0 * before["u_component_of_wind"],
+                         v_component_of_wind=0 * before["v_component_of_wind"])  # fmt: skip
+    torch.testing.assert_close(law(still, still, still).values, still.values)
+    depth = before["geopotential"].mean((-2, -1), keepdim=True)
+    rough = after.with_(geopotential=depth + 30.0 * (after["geopotential"] - depth))
+    values = rough.values.clone().requires_grad_()
+    lawful = law(before, replace(rough, values=values), before)
+    assert lawful["u_component_of_wind"].abs().max() < 1e-9
+    lawful.values.square().sum().backward()
+    assert values.grad.isfinite().all()
+
+
 def test_refusals():
     with pytest.raises(ValueError, match="with one level"):
         ShallowWater(world(), depth="height")
