@@ -24,7 +24,7 @@ CHARTS = {  # quantity: (what a chart says, its unit, factor, logarithmic)
     "energy_residual": ("Energy made", "W m\N{SUPERSCRIPT MINUS}\N{SUPERSCRIPT TWO}, rms", 1.0, True),
 }
 LEGIBLE = {
-    "1": "",
+    "1": "relative",
     "1 year-1": "a year",
     "kg m-2": "kg/m\N{SUPERSCRIPT TWO}",
     "kg m-2 year-1": "kg/m\N{SUPERSCRIPT TWO} a year",

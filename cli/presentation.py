@@ -195,7 +195,10 @@ def _case_map(folder: Path, inputs: Inputs, row: Row, init: int, lead: int) -> t
 
 
 def draw_corrections(folder: Path, inputs: Inputs, scores: xr.Dataset) -> list[tuple[str, Path]]:
-    """Maps of what constraints changed, where the forecast kept them; of profiles the lowest level. Captions, files."""
+    """Maps of what constraints changed, where the forecast kept them; of profiles the lowest level. Captions, files.
+
+    What is changed everywhere alike makes no map.
+    """
     drawn, budgets = [], inputs.budgets
     for name in budgets.data_vars if budgets is not None else ():
         if not str(name).startswith("map_") or budgets is None:
@@ -207,7 +210,9 @@ def draw_corrections(folder: Path, inputs: Inputs, scores: xr.Dataset) -> list[t
         field = field.isel({dim: -1}) if level is not None else field
         factor, unit = shown_unit(variable, str(field.attrs["units"]))
         row = Row(variable, level, label(variable, level, scores), factor, unit)
-        maps = {"rms": field.sel(statistic="rms").values, "mean": field.sel(statistic="mean").values}
+        maps = {kind: field.sel(statistic=kind).values for kind in ("rms", "mean")}
+        if np.ptp(maps["rms"]) <= 1e-3 * maps["rms"].max():
+            continue
         path = folder / f"correction_{constraint}_{variable}_errors.png"
         drawn.append(
             (

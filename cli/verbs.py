@@ -86,6 +86,7 @@ VERBS = (
             ("leads=[1d,5d] inits=2020-01-01/2020-03-31", "which forecasts; all if not given"),
             ("fields=[temperature] levels=[850]", "which variables and levels; all if not given"),
             ("regions=[global,tropics]", "names, or boxes {alps: {latitude: [44,48], longitude: [5,16]}}"),
+            ("beside={other: outputs/forecast/y}", "other forecasts, whose curves are drawn beside"),
         ),
         (
             ("emul eval run=outputs/train/planet_sfno", "the forecasts of a run"),

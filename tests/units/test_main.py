@@ -128,7 +128,7 @@ def test_a_reader_that_goes_away_is_no_error():
         (["train", "loss=[mse,hu"], ["loss=[mse,huber"]),
         (["train", "--c"], ["--cfg", "--config-dir"]),
         (["train", "--cfg", "j"], ["job"]),
-        (["check", "experiment=planet_s"], ["experiment=planet_sfno"]),
+        (["check", "experiment=planet_u"], ["experiment=planet_unet"]),
         (["data", "m"], ["make"]),
         (["help", "fore"], ["forecast"]),
         (["completion", ""], ["bash", "zsh", "fish"]),
