@@ -43,8 +43,6 @@ class Columns(nn.Module):
     upper: Tensor
     lower: Tensor
     slope: Tensor
-    pattern: Tensor
-    nominal: Tensor
 
     def __init__(self, world: World, levels: tuple[float, ...], *, convention: Convention = "surface") -> None:
         super().__init__()
@@ -66,9 +64,25 @@ class Columns(nn.Module):
         area = torch.as_tensor(world.grid.weights / world.grid.weights.sum(), dtype=torch.float64)
         self.register_buffer("area", area, persistent=False)
         self.has_offsets = world.vertical.kind == "hybrid"
-        nominal = (self.lower - self.upper + self.slope * REFERENCE_PRESSURE).clamp(max=REFERENCE_PRESSURE)
-        self.register_buffer("nominal", nominal * area, persistent=False)  # weights that rounding may go by
-        self.register_buffer("pattern", dither((self.count, *world.grid.shape)), persistent=False)
+        self._rounding: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def nominal(self) -> Tensor:
+        """Weights that the rounding of profiles may go by, float64 (level, *grid)."""
+        return self._for_rounding()[0]
+
+    @property
+    def pattern(self) -> Tensor:
+        """Which numbers of profiles are rounded up (`dither`), float64 (level, *grid)."""
+        return self._for_rounding()[1]
+
+    def _for_rounding(self) -> tuple[Tensor, Tensor]:
+        """Made when first asked for: as large as a profile each, and no use to who only takes sums."""
+        if self._rounding is None or self._rounding[0].device != self.area.device:
+            nominal = (self.lower - self.upper + self.slope * REFERENCE_PRESSURE).clamp(max=REFERENCE_PRESSURE)
+            pattern = dither((self.count, *self.area.shape)).to(self.area.device)
+            self._rounding = nominal * self.area, pattern
+        return self._rounding
 
     def _layers(self, vertical: Vertical) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """a of the upper and of the lower bounds, and the difference of their b."""

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from emulators.constants import GRAVITY
+from emulators.constraints.total_energy import TotalEnergy
 from emulators.physics.budgets import CONSTANTS, DryAir, Energy, Water
 from emulators.physics.columns import Columns, dither, rounded
 from emulators.physics.hydrostatics import Hydrostatics
@@ -235,3 +236,17 @@ def test_heights_need_their_variables(column_world):
     world = column_world()
     with pytest.raises(ValueError, match="needs geopotential"):
         Hydrostatics(replace(world, prognostic=world.prognostic.select(["temperature", "surface_pressure"])))
+
+
+def test_tables_of_rounding_made_in_a_forecast_serve_a_training(column_world, weather):
+    world = column_world()
+    law = TotalEnergy(world)
+    before, after = (weather(world, world.predicted, seed, dtype=torch.float32) for seed in (0, 1))
+    forcing = weather(world, world.forcing, 2, dtype=torch.float32)
+    with torch.inference_mode():
+        forecast = law(before, after, forcing).values
+    values = after.values.clone().requires_grad_()
+    trained = law(before, replace(after, values=values), forcing).values
+    trained.sum().backward()
+    assert torch.equal(trained.detach(), forecast)
+    assert values.grad.isfinite().all()
