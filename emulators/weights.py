@@ -170,8 +170,13 @@ def _pressure(levels: tuple[float, ...], vertical: Vertical) -> np.ndarray:
     values = np.asarray(levels, dtype=np.float64)
     if vertical.kind == "sigma" and values.max() <= 1.0:
         return 1000.0 * values
-    if vertical.kind == "hybrid":
+    if vertical.kind in ("sigma", "hybrid"):
         half = (np.asarray(vertical.a) + 1e5 * np.asarray(vertical.b)) / 100.0
         full = 0.5 * (half[1:] + half[:-1])
+        if any(level not in range(1, len(full) + 1) for level in levels):
+            raise ValueError(
+                f"Pressures of {vertical.kind} levels need levels numbered 1 to {len(full)} from the top; got "
+                f"{', '.join(f'{level:g}' for level in levels)}. Name weights level by level in level_weights."
+            )
         return full[values.astype(int) - 1]
     return values

@@ -8,12 +8,12 @@ point, noise at its own. As in the noise-conditioned SFNO of ACE; Chen et al. 20
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from emulators.sphere.random_fields import deviation
 from emulators.sphere.transform import SphericalHarmonics
 
 NOISES = ("white", "isotropic")
@@ -80,24 +80,24 @@ class Noise(nn.Module):
     (area mean of the variance 1), which looks the same at all latitudes.
     """
 
+    deviation: Tensor | None
+
     def __init__(self, kind: str, transform: SphericalHarmonics, channels: int) -> None:
         super().__init__()
         if kind not in NOISES:
             raise ValueError(f"Expected noise_kind to be one of {', '.join(NOISES)}; got '{kind}'.")
-        self.kind, self.transform, self.channels = kind, transform, channels
+        self.transform, self.channels = transform, channels
+        table = deviation("coefficient", transform.degrees, transform.orders) if kind == "isotropic" else None
+        scales = None if table is None else torch.as_tensor(table, dtype=torch.float32).unsqueeze(-1)
+        self.register_buffer("deviation", scales, persistent=False)
 
     def forward(self, batch: int, device: torch.device, generator: torch.Generator | None = None) -> Tensor:
         """Drawn case by case, so that the first of a batch are those of a smaller batch."""
         nlat, nlon = self.transform.grid.shape
-        if self.kind == "white":
+        if self.deviation is None:
             return self._drawn((nlon, nlat), batch, device, generator)
-        orders, degrees = self.transform.orders, self.transform.degrees
-        parts = self._drawn((2 * orders, degrees), batch, device, generator)
-        row = torch.arange(2 * orders, device=device)[:, None]
-        present = torch.arange(degrees, device=device) >= row // 2
-        size = torch.where(row == 0, 1.0, torch.where(row == 1, 0.0, math.sqrt(0.5))) * present
-        count = size.square().sum() + size[2:].square().sum()  # orders above zero stand for two
-        scaled = parts * (size * torch.sqrt(4.0 * math.pi / count))[..., None, None]
+        rows, degrees = self.deviation.shape[:2]
+        scaled = self._drawn((rows, degrees), batch, device, generator) * self.deviation
         return self.transform.synthesis(scaled.flatten(2)).unflatten(2, (batch, self.channels))
 
     def _drawn(

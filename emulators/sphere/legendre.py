@@ -58,11 +58,6 @@ def legendre_over_cosine(degrees: int, orders: int, mu: np.ndarray, first: int =
     return quotient * scale * ((l >= m) & (m > 0))
 
 
-def legendre_slope(degrees: int, orders: int, mu: np.ndarray) -> np.ndarray:
-    """(1 - mu^2) dP_lm/dmu = cos(latitude) dP_lm/dlatitude."""
-    return legendre_derivative(degrees, orders, mu) * np.sqrt(1.0 - mu * mu)
-
-
 def _neighbours(degrees: int, orders: int, mu: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:
     """P_l,m-1 and P_l,m+1; P_l,-1 = -P_l,1."""
     if first:

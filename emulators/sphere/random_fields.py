@@ -35,8 +35,8 @@ class RandomField(nn.Module):
         if spectrum not in ("degree", "coefficient"):
             raise ValueError(f"Expected spectrum to be 'degree' or 'coefficient'; got '{spectrum}'.")
         self.transform = SphericalHarmonics(grid, degrees, dtype=dtype)
-        deviation = _deviation(spectrum, self.transform.degrees, self.transform.orders)
-        self.register_buffer("deviation", torch.from_numpy(deviation).to(self.transform.dtype), persistent=False)
+        table = deviation(spectrum, self.transform.degrees, self.transform.orders)
+        self.register_buffer("deviation", torch.from_numpy(table).to(self.transform.dtype), persistent=False)
 
     def forward(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """(*shape, lat, lon), on the device of the grid's tables; the generator may live on another."""
@@ -50,11 +50,11 @@ class RandomField(nn.Module):
         return field.reshape(*shape, *self.transform.grid.shape)
 
 
-def _deviation(spectrum: str, degrees: int, orders: int) -> np.ndarray:
+def deviation(spectrum: str, degrees: int, orders: int) -> np.ndarray:
     """Standard deviation of each number, (2 * orders, degrees, 1)."""
     l, m = np.arange(degrees)[None, :], np.repeat(np.arange(orders), 2)[:, None]
     held = 2 * np.minimum(l, orders - 1) + 1  # orders of a degree that the truncation holds, of both signs
     variance = 4.0 * np.pi / (degrees * held if spectrum == "degree" else held.sum())
-    deviation = np.sqrt(variance * np.where(m == 0, 1.0, 0.5)) * (l >= m)
-    deviation[1] = 0.0
-    return deviation[..., None]
+    table = np.sqrt(variance * np.where(m == 0, 1.0, 0.5)) * (l >= m)
+    table[1] = 0.0
+    return table[..., None]

@@ -99,6 +99,15 @@ def test_pressure_of_model_levels(small_world, vertical, levels):
     np.testing.assert_allclose(channel_weights(loss), np.array([0.1, 0.5, 0.9]) / 0.5, rtol=1e-6)
 
 
+@pytest.mark.parametrize("levels", [(0.0, 1.0, 2.0), (2.0, 3.0, 4.0), (1.5, 2.5, 3.5)])
+def test_model_levels_that_are_no_numbers_have_no_pressure(small_world, levels):
+    vertical = Vertical("hybrid", a=(0.0, 10_000.0, 0.0, 0.0), b=(0.0, 0.1, 0.8, 1.0))
+    variables = VariableSet((Variable("temperature", "K", levels),))
+    world = small_world(prognostic=variables, diagnostic=VariableSet(), vertical=vertical)
+    with pytest.raises(ValueError, match="numbered 1 to 3"):
+        Lp(world, scale="none", level_weights="makani")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
