@@ -282,8 +282,9 @@ class Ledger:
 
     def shares(self) -> dict[tuple[str, str], np.ndarray]:
         """By constraint and variable: what share of the raw tendency it changed, (lead,); zero where nothing was to."""
-        changed, tendency = np.nanmean(_joined(self._changed, (2, len(self.corrections))), axis=2)
-        ratio = np.sqrt(np.divide(changed, tendency, out=np.zeros_like(changed), where=changed > 0.0))
+        changed, tendency = _joined(self._changed, (2, len(self.corrections))).mean(axis=2)
+        nothing = np.where(np.isfinite(changed), 0.0, np.nan)
+        ratio = np.sqrt(np.divide(changed, tendency, out=nothing, where=changed > 0.0))
         return dict(zip(self.corrections, ratio, strict=True))
 
     def mean_changes(self) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
@@ -374,10 +375,17 @@ class Ledger:
 
 
 def slopes(values: np.ndarray) -> np.ndarray:
-    """Slope a lead of the least-squares line through (0, 0) and values (init, lead) at leads 1, 2, ...; (init,)."""
-    padded = np.concatenate([np.zeros((len(values), 1)), values], axis=1)
-    lead = np.arange(padded.shape[1]) - (padded.shape[1] - 1) / 2.0
-    return (padded - padded.mean(1, keepdims=True)) @ lead / (lead @ lead)
+    """Slope a lead of the least-squares line through (0, 0) and values (init, lead) at leads 1, 2, ...; (init,).
+
+    Where values are missing from some lead on, the line goes through those before; no number where there are none.
+    """
+    return np.array([_slope(row[: np.argmin([*np.isfinite(row), False])]) for row in values])
+
+
+def _slope(values: np.ndarray) -> float:
+    padded = np.concatenate([[0.0], values])
+    lead = np.arange(padded.size) - (padded.size - 1) / 2.0
+    return float((padded - padded.mean()) @ lead / (lead @ lead)) if padded.size > 1 else np.nan
 
 
 def _joined(rows: list[list[Tensor]], shape: tuple[int, ...]) -> np.ndarray:

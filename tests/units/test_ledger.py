@@ -139,6 +139,24 @@ def test_the_share_that_a_constraint_changed(column_world, weather):
     np.testing.assert_allclose(rms[0], changed.square().mean(0).sqrt(), rtol=1e-4)
 
 
+def test_a_forecast_that_blows_up_has_no_numbers_there(column_world, weather):
+    world = column_world()
+
+    class Burst:
+        changes = ("surface_pressure",)
+
+        def __call__(self, before, after, forcing):
+            return after.with_(surface_pressure=after["surface_pressure"] * (np.nan if before.origin else 1.001))
+
+    ledger, _ = rolled(world, weather, {"burst": Burst()})
+    shares = ledger.shares()["burst", "surface_pressure"]
+    assert shares[0] > 0.0
+    assert np.isnan(shares[1:]).all()
+    assert np.isfinite(ledger.drift_per_year()["air_drift"]).all()
+    told = ledger.summary()
+    assert told["air_drift"]["largest"] is told["share_changed"]["burst: surface_pressure"] is None
+
+
 def test_constraints_are_not_watched_unasked(column_world, weather):
     world = column_world()
     constraints = laws(world)
@@ -156,6 +174,7 @@ def test_a_trend_is_a_slope_through_the_start():
     lead = np.arange(1, 21)
     np.testing.assert_allclose(slopes(np.stack([2.5 * lead, -0.1 * lead])), [2.5, -0.1])
     assert slopes(np.array([[1.0]])) == pytest.approx([1.0])
+    np.testing.assert_allclose(slopes(np.array([[1.5, 3.0, np.nan, 0.0], [np.nan] * 4])), [1.5, np.nan])
 
 
 def test_drift_per_year(column_world, weather):
