@@ -109,7 +109,7 @@ def test_autocast_changes_nothing(constraint, states):
         assert torch.equal(constraint(*states).values, plain)
 
 
-def test_goes_where_the_step_goes(constraint, column_world):
+def test_goes_where_the_step_goes(constraint, column_world, states):
     class Nothing(torch.nn.Module):
         def forward(self, fields, time):
             return fields.new_zeros(len(fields), column_world().output_channels, *fields.shape[2:])
@@ -118,3 +118,5 @@ def test_goes_where_the_step_goes(constraint, column_world):
     assert not step.state_dict(), "a law has nothing to remember"
     tables = [table for module in step.constraint_modules for table in module.buffers()]
     assert all(table.device.type == "meta" for table in tables)
+    before, after, forcing = (replace(state, values=state.values.to("meta")) for state in states)
+    assert constraint(before, after, forcing).values.is_meta, "nothing is made on another device"
