@@ -167,6 +167,20 @@ def test_every_part_of_the_physics_can_be_switched_off(tmp_path):
         assert float(np.abs(changed.temperature - plain.temperature).max()) > 0.01
 
 
+@pytest.mark.parametrize("name", ["planet_tiny", "planet_aqua", "planet_dry"])
+def test_what_an_emulator_is_to_predict_varies(name, tmp_path):
+    """The variables that come with a planet are those that its switches leave alive."""
+    small = {key: value for key, value in TINY.items() if key != "splits"} | {"days": 1, "trajectories": 1}
+    chosen = [f"data.{key}={value}" for key, value in small.items()]
+    config = compose("train", [f"data={name}", *chosen, f"data.folder={tmp_path}"])
+    source = part(config.data)
+    source.prepare()
+    dataset = source.dataset()
+    for role in ("prognostic", "diagnostic", "static", "forcing"):
+        for variable in set(config.variables[role]) & set(dataset.data_vars):
+            assert float(dataset[variable].std()) > 0.0, (role, variable)
+
+
 def test_every_setting_makes_a_planet_of_its_own(planet, dataset, tmp_path):
     other = Planet(**TINY | {"trajectories": 1, "days": 1}, seed=5, folder=str(tmp_path))
     other.prepare()
