@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 USAGE = "Expected `emul data make|inspect|picture|predictability [data=...]` or `emul data inspect path`"
-TWINS: dict[str, Any] = {"cases": 8, "days": 30, "perturbation": 0.1}  # K
+TWINS: dict[str, Any] = {"cases": 8, "days": 30, "perturbation": 0.1}  # K on the planet, m/s on others
 
 
 def main(arguments: list[str]) -> int:

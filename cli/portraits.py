@@ -201,15 +201,7 @@ def _north(latitude: int) -> str:
 
 def spectrum(path: Path, dataset: xr.Dataset, title: str) -> Path:
     """Kinetic energy by total wavenumber, aloft and near the ground, beside the slope of geostrophic turbulence."""
-    there = dataset["level"].values.astype(np.float64)
-    levels = list(dict.fromkeys(float(there[np.abs(there - wanted).argmin()]) for wanted in (250.0, 850.0)))
-    is_sigma = dataset.attrs.get("vertical_kind") == "sigma"
-    energies = {
-        f"\N{GREEK SMALL LETTER SIGMA} {level / 1000:.2f}" if is_sigma else f"{level:g} hPa": kinetic_energy(
-            dataset, level
-        )
-        for level in levels
-    }
+    energies = {name: kinetic_energy(dataset, level) for name, level in _two_levels(dataset).items()}
     with _styled():
         figure = _figure(5.6, 4.0)
         figure.suptitle(f"{title}: kinetic energy by scale", x=0.01, ha="left", fontsize=11, fontweight="bold")
@@ -218,7 +210,8 @@ def spectrum(path: Path, dataset: xr.Dataset, title: str) -> Path:
             held = np.flatnonzero(energy > 1e-9 * energy.max())  # what a truncation lets through
             axis.loglog(held, energy[held], color=colour, marker="o", ms=3.0, lw=1.6, label=name)
         low, high = axis.get_ylim()
-        slope, anchor = np.array([7.0, float(held[-1])]), 3.0 * energies[next(iter(energies))][7]
+        first = min(7, int(held[-1]))
+        slope, anchor = np.array([first, held[-1]], dtype=float), 3.0 * next(iter(energies.values()))[first]
         axis.loglog(slope, anchor * (slope / slope[0]) ** -3.0, color=QUIET, lw=1.0, ls="--")
         axis.annotate("$l^{-3}$", (slope[0], anchor), xytext=(4, 2), textcoords="offset points", color=QUIET)
         axis.set_ylim(low, high)
@@ -229,6 +222,16 @@ def spectrum(path: Path, dataset: xr.Dataset, title: str) -> Path:
         _whole_numbers(upper, _wavelength(np.array(axis.get_xlim())), lengths, "wavelength [km]")
         axis.legend(loc="lower left")
         return _save(figure, path, dpi=130)
+
+
+def _two_levels(dataset: xr.Dataset) -> dict[str, float | None]:
+    """The levels nearest 250 and 850 hPa by their names; of data without levels the one there is."""
+    if "level" not in dataset.dims:
+        return {"wind": None}
+    there = dataset["level"].values.astype(np.float64)
+    levels = dict.fromkeys(float(there[np.abs(there - wanted).argmin()]) for wanted in (250.0, 850.0))
+    is_sigma = dataset.attrs.get("vertical_kind") == "sigma"
+    return {f"\N{GREEK SMALL LETTER SIGMA} {x / 1000:.2f}" if is_sigma else f"{x:g} hPa": x for x in levels}
 
 
 def _whole_numbers(axis: Any, ends: Sequence[float] | np.ndarray, ticks: Sequence[int], label: str) -> None:

@@ -39,6 +39,9 @@ UNITS = {  # as written in files: (factor, as people read it)
     "m s-1": (1.0, "m/s"),
     "m**2 s**-2": (1.0, "m²/s²"),
     "m2 s-2": (1.0, "m²/s²"),
+    "m**2 s**-1": (1.0, "m²/s"),
+    "j m**-2": (1e-6, "MJ/m²"),
+    "j m-2": (1e-6, "MJ/m²"),
     "kg m**-2 s**-1": (DAY, "mm/day"),
     "kg m-2 s-1": (DAY, "mm/day"),
 }
@@ -79,7 +82,7 @@ def rows(scores: xr.Dataset) -> list[Row]:
 
 def shown_unit(name: str, unit: str) -> tuple[float, str]:
     """(factor, unit) in which a variable is shown."""
-    if "precipitation" in name and unit == "m":
+    if ("precipitation" in name or "evaporation" in name) and unit == "m":
         return 1e3, "mm"
     return UNITS.get(unit.lower(), (1.0, unit))
 

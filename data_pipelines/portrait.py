@@ -140,12 +140,13 @@ def zonal_means(dataset: xr.Dataset) -> list[ZonalMean]:
     return found
 
 
-def kinetic_energy(dataset: xr.Dataset, level: float) -> np.ndarray:
-    """Kinetic energy of the wind on one level by degree, mean over time, m2 s-2, shape (degrees,)."""
+def kinetic_energy(dataset: xr.Dataset, level: float | None) -> np.ndarray:
+    """Kinetic energy of the wind on one level by degree, mean over time, m2 s-2, shape (degrees,); None: no levels."""
     refuse_without(dataset, "u_component_of_wind", "v_component_of_wind")
     grid = grid_of(dataset)
     calculus = SphericalCalculus(grid, dtype=torch.float64)
-    part = dataset.sel(level=level).isel(time=slice(None, None, -(-dataset.sizes["time"] // MOST)))
+    part = dataset if level is None else dataset.sel(level=level)
+    part = part.isel(time=slice(None, None, -(-dataset.sizes["time"] // MOST)))
     u, v = (torch.from_numpy(part[f"{letter}_component_of_wind"].values.T.astype(np.float64).copy()) for letter in "uv")
     vorticity, divergence = (power(part).mean(-1).numpy() for part in calculus.vorticity_divergence(u, v))
     degree = np.arange(calculus.degrees)

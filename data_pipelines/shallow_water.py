@@ -56,7 +56,7 @@ class ShallowWaterEquations:
         ground = np.zeros(grid.shape) if bottom is None else bottom
         self._bottom = self.sphere.analysis(self._tensor(ground.T[..., None]))
         rate = np.zeros((truncation + 1, 3))
-        if damping_hours:
+        if damping_hours is not None:
             degree = np.arange(truncation + 1)
             scale = degree * (degree + 1) / (truncation * (truncation + 1))
             rate[:, :2] = -(scale[:, None] ** 4) / (3600.0 * damping_hours)

@@ -136,6 +136,15 @@ def gaussian_grid(nlat: int, nlon: int | None = None) -> LatLonGrid:
     return LatLonGrid(latitude, _full_circle(nlon or 2 * nlat))
 
 
+def alias_free_grid(truncation: int) -> LatLonGrid:
+    """The Gaussian grid with the least even number of rows on which products of two fields do not alias.
+
+    truncation: highest degree of the fields; the grid has at least (3 truncation + 1) / 2 rows.
+    """
+    rows = -(-(3 * truncation + 1) // 2)
+    return gaussian_grid(rows + rows % 2)
+
+
 def lobatto_grid(nlat: int, nlon: int | None = None) -> LatLonGrid:
     """The Gauss-Lobatto grid of `nlat` rows, both poles among them (default: twice as many columns less two)."""
     latitude = np.rad2deg(np.arcsin(lobatto_rule(nlat)[0]))

@@ -23,11 +23,11 @@ import numpy as np
 import xarray as xr
 
 from data_pipelines import planet_geography
-from data_pipelines.generation import COLUMN, SURFACE, Progress, blank, make_once, opened, store_path
+from data_pipelines.generation import COLUMN, SURFACE, Progress, blank, make_once, opened, refuse_less, store_path
 from data_pipelines.planet_climate import Climate, Ocean, Switches
 from data_pipelines.planet_geography import Geography
 from emulators.constants import GRAVITY, LATENT_HEAT_VAPORISATION
-from emulators.grid import LatLonGrid, gaussian_grid
+from emulators.grid import LatLonGrid, alias_free_grid
 
 if TYPE_CHECKING:
     from data_pipelines.predictability import Case
@@ -134,28 +134,24 @@ class Planet:
             "levels": levels,
             "timestep_minutes": timestep_minutes or default_timestep(truncation),
         }
-        for name, value in numbers.items():
-            least = LEAST.get(name, 1)
-            if value < least:
-                raise ValueError(f"The planet's {name} must be at least {least}; got {value}.")
+        refuse_less("The planet", {name: (value, LEAST.get(name, 1)) for name, value in numbers.items()})
         if 360 % numbers["timestep_minutes"]:
             raise ValueError(f"timestep_minutes must divide 6 hours; got {timestep_minutes}. Try 90 or 60.")
         self.splits = {name: list(period) for name, period in splits.items()}
         self.days, self.trajectories, self.spinup_days = days, trajectories, spinup_days
         self.truncation, self.levels, self.timestep_minutes = truncation, levels, numbers["timestep_minutes"]
         self.seed, self.start = seed, np.datetime64(start, "s")
-        self.geography_name, self.orography = geography, orography
+        self.geography_name, self.orography = str(Path(geography).expanduser()), orography
         self.switches = Switches(moist, virtual_temperature, season, diurnal, energy_fixer, ocean, warming)
         self.climate, self.device = climate or Climate(), chosen_device(device)
         settings = {**numbers, "seed": seed, "start": str(self.start), "edition": EDITION, "orography": orography}
-        settings |= {"geography": _fingerprint(geography), **asdict(self.switches), **asdict(self.climate)}
+        settings |= {"geography": _fingerprint(self.geography_name), **asdict(self.switches), **asdict(self.climate)}
         self.path = store_path(folder, "planet", settings)
 
     @property
     def grid(self) -> LatLonGrid:
         """The Gaussian grid on which products of fields of this truncation do not alias."""
-        rows = -(-(3 * self.truncation + 1) // 2)
-        return gaussian_grid(rows + rows % 2)
+        return alias_free_grid(self.truncation)
 
     @cached_property
     def geography(self) -> Geography:
@@ -278,7 +274,7 @@ def _fingerprint(geography: str) -> str:
     """The name of a geography, or what its file holds; FileNotFoundError where there is no such file."""
     if geography in ("continents", "water"):
         return geography
-    path = Path(geography).expanduser()
+    path = Path(geography)
     if not path.is_file():
         raise FileNotFoundError(f"geography is continents, water or a file; there is no file {geography}.")
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -15,7 +15,7 @@ import xarray as xr
 
 from data_pipelines.companions import GAP, make, periods, twins
 from data_pipelines.generation import COLUMN, Progress, Trajectories, blank, opened, refuse_less, store_path
-from emulators.grid import LatLonGrid, gaussian_grid
+from emulators.grid import LatLonGrid, alias_free_grid
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +39,7 @@ class QuasiGeostrophic:
 
     splits: first and last time of train, validation and test. seed: of the initial disturbances. spinup_days: simulated
     before the first stored sample. mountains: m, height of the higher of two ranges, 0 for a flat planet. oceans:
-    contrast of winter seas and lands, 0 for a planet that knows no longitude. start: date of the first stored sample.
+    contrast of winter seas and lands, 0: none. start: date of the first stored sample.
     """
 
     def __init__(
@@ -89,8 +89,7 @@ class QuasiGeostrophic:
     @property
     def grid(self) -> LatLonGrid:
         """The Gaussian grid on which products of fields of this truncation do not alias."""
-        rows = -(-(3 * self.truncation + 1) // 2)
-        return gaussian_grid(rows + rows % 2)
+        return alias_free_grid(self.truncation)
 
     def template(self) -> xr.Dataset:
         """Coordinates, attributes and shapes of the dataset, without its numbers."""

@@ -16,7 +16,7 @@ import xarray as xr
 
 from data_pipelines.companions import GAP, make, periods, twins
 from data_pipelines.generation import SURFACE, Progress, Trajectories, blank, opened, refuse_less, store_path
-from emulators.grid import LatLonGrid, gaussian_grid
+from emulators.grid import LatLonGrid, alias_free_grid
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,6 +72,8 @@ class ShallowWater:
                 "truncation": (truncation, 12),
             },
         )
+        if damping_hours is not None and not damping_hours > 0.0:
+            raise ValueError(f"damping_hours must be above 0, or null for no damping; got {damping_hours:g}.")
         self.timestep, interval = periods("Shallow water", timestep_minutes, interval_hours)
         self.splits = {name: list(period) for name, period in splits.items()}
         self.label, self.case, self.seed = f"shallow water T{truncation}, {case}", case, seed
@@ -93,8 +95,7 @@ class ShallowWater:
     @property
     def grid(self) -> LatLonGrid:
         """The Gaussian grid on which products of fields of this truncation do not alias."""
-        rows = -(-(3 * self.truncation + 1) // 2)
-        return gaussian_grid(rows + rows % 2)
+        return alias_free_grid(self.truncation)
 
     def template(self) -> xr.Dataset:
         """Coordinates, attributes and shapes of the dataset, without its numbers."""

@@ -181,6 +181,7 @@ def test_two_scales_store_the_small_one(tmp_path):
         ("quasigeostrophic", {"interval_hours": 7}, "must divide a day"),
         ("quasigeostrophic", {"truncation": 3}, "truncation must be at least 5; got 3"),
         ("shallow_water", {"case": "vortex"}, "one of rotation, mountain, haurwitz, jet; got 'vortex'"),
+        ("shallow_water", {"damping_hours": 0.0}, "damping_hours must be above 0, or null"),
         ("shallow_water", {"noise": -1.0}, "noise must be at least 0; got -1"),
         ("lorenz96", {"sectors": 3}, "sectors must be at least 4; got 3"),
         ("kuramoto_sivashinsky", {"length": 30.0, "points": 32}, "points must be at least 60; got 32"),

@@ -61,6 +61,10 @@ def test_kinetic_energy_by_degree_adds_up_to_that_of_the_wind() -> None:
     assert energy[11:].max() < 1e-12 * energy.max()
     elsewhere = kinetic_energy(weather(grid=equiangular_grid(16)), level)
     np.testing.assert_allclose(elsewhere[:11], energy[:11], rtol=1e-8)
+    single = dataset.sel(level=level, drop=True)
+    np.testing.assert_array_equal(kinetic_energy(single, None), energy)
+    with pytest.raises(ValueError, match="no u_component_of_wind"):
+        kinetic_energy(single.drop_vars("u_component_of_wind"), None)
 
 
 def test_pressure_at_sea_level_and_water_of_sigma_levels() -> None:
