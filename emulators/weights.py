@@ -173,6 +173,8 @@ def _pressure(levels: tuple[float, ...], vertical: Vertical) -> np.ndarray:
     if vertical.kind in ("sigma", "hybrid"):
         half = (np.asarray(vertical.a) + 1e5 * np.asarray(vertical.b)) / 100.0
         full = 0.5 * (half[1:] + half[:-1])
+        if vertical.kind == "sigma" and values.max() > len(full):  # thousandths of sigma, as the planet has them
+            return values
         if any(level not in range(1, len(full) + 1) for level in levels):
             raise ValueError(
                 f"Pressures of {vertical.kind} levels need levels numbered 1 to {len(full)} from the top; got "

@@ -89,6 +89,7 @@ def test_schemes_of_weights(small_world, variable_weights, level_weights, expect
     ("vertical", "levels"),
     [
         (Vertical("sigma"), (0.1, 0.5, 0.9)),
+        (Vertical("sigma", a=(0.0,) * 4, b=(0.0, 0.2, 0.8, 1.0)), (100.0, 500.0, 900.0)),  # in thousandths
         (Vertical("hybrid", a=(0.0, 10_000.0, 0.0, 0.0), b=(0.0, 0.1, 0.8, 1.0)), (1.0, 2.0, 3.0)),
     ],
 )
