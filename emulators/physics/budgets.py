@@ -366,8 +366,11 @@ def heat_fluxes(world: World, part: str) -> list[Flux]:
     found["latent heat"] = fluxes.find(world, "latent heat") or fluxes.find(world, "evaporation")
     missing = [role for role, there in found.items() if not there]
     if missing:
+        whole = [role for role, parts in (("radiation", RADIATION), ("evaporation", ("latent heat",)))
+                 if set(parts) & set(missing)]  # fmt: skip
+        instead = f"; in their place {fluxes.names_of(whole)} would do" if whole else ""
         raise ValueError(
             f"{part} needs fluxes of heat among the predicted or prescribed variables; there is none for "
-            f"{fluxes.names_of(missing)}. List them, or name in `heat` those that make the budget whole."
+            f"{fluxes.names_of(missing)}{instead}. List them, or name in `heat` those that make the budget whole."
         )
     return [*column, *(one for there in found.values() for one in there), *fluxes.find(world, "friction")]

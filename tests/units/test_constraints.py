@@ -257,9 +257,12 @@ def test_what_the_data_lack_is_named(world):
     poor = replace(world, diagnostic=world.diagnostic.select(without))
     with pytest.raises(ValueError, match=r"solar radiation at the top \(top_net_solar_radiation or .* or DSWRFtoa"):
         TotalEnergy(poor)
+    with pytest.raises(ValueError, match=r"in their place radiation \(net_radiation_6hr\) would do"):
+        TotalEnergy(poor)
     with pytest.raises(ValueError, match="tendency_of_total_water_path_due_to_advection"):
         MoistureBudget(poor, closing="advection_and_precipitation")
-    assert TotalEnergy(poor, heat=["sensible_heat_flux_6hr"]).budget.gain
+    only = TotalEnergy(poor, heat=["sensible_heat_flux_6hr"])
+    assert [flux.name for flux in only.budget.heat] == ["sensible_heat_flux_6hr"]
 
 
 # --- order ---------------------------------------------------------------------------------------------------------
