@@ -126,8 +126,7 @@ def show_limits(found: xr.Dataset, days: int) -> None:
         field = found[row.variable].sel(region="global")
         found_here = limits(field if row.level is None else field.sel(level=row.level))
         lengths = [told(length) for length in found_here[:3]]
-        unit = "" if row.unit == "1" else row.unit
-        lines.append([row.label, *lengths, f"{number(found_here.saturation * row.factor)} {unit}".rstrip()])
+        lines.append([row.label, *lengths, f"{number(found_here.saturation * row.factor)} {row.unit}".rstrip()])
     right = ["doubling", "as climatology", "95 % saturated", "saturation"]
     table(["RMSE of twins, global", *right], lines, right)
 

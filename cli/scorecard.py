@@ -31,6 +31,7 @@ HEADLINE = (  # (variable, level in hPa), the field's usual order
     ("surface_pressure", None),
 )
 UNITS = {  # as written in files: (factor, as people read it)
+    "1": (1.0, ""),
     "pa": (0.01, "hPa"),
     "kg kg**-1": (1e3, "g/kg"),
     "kg kg-1": (1e3, "g/kg"),

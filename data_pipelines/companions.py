@@ -6,7 +6,7 @@ identical twins of which `data_pipelines.predictability` measures how they part.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -117,13 +117,29 @@ def make(source: Companion, progress: Progress | None = None) -> None:
 
 def twins(source: Companion, cases: int, leads: int, perturbation: float, report: Progress) -> Iterator[Case]:
     """Cases one after the other along one control, each with a twin that differs by noise; see `Twinned`."""
-    from data_pipelines.predictability import Case
-
-    steps, total = int(TWINS_INTERVAL / source.timestep), cases * leads
-    generator = torch.Generator().manual_seed(source.seed)
     control = Run(*source.beginning(1))
     report("spin-up", 0.0)
     control.advance(int(source.spinup / source.timestep))
+    return _cases(source, [control] * cases, leads, perturbation, report)
+
+
+def twins_of_members(
+    source: Companion, cases: int, leads: int, perturbation: float, report: Progress
+) -> Iterator[Case]:
+    """Cases that each begin with the initial state of a member (last dimension), for worlds that age."""
+    model, states = source.beginning(cases)
+    controls = [Run(model, state.contiguous()) for state in states.split(1, dim=-1)]
+    return _cases(source, controls, leads, perturbation, report)
+
+
+def _cases(
+    source: Companion, controls: Sequence[Run], leads: int, perturbation: float, report: Progress
+) -> Iterator[Case]:
+    """A case for each control, from where that is by then."""
+    from data_pipelines.predictability import Case
+
+    steps, total = int(TWINS_INTERVAL / source.timestep), len(controls) * leads
+    generator = torch.Generator().manual_seed(source.seed)
 
     def samples(run: Run, done: int) -> Iterator[Mapping[str, np.ndarray]]:
         for lead in range(1, leads + 1):
@@ -131,7 +147,7 @@ def twins(source: Companion, cases: int, leads: int, perturbation: float, report
             yield _only(run.sample())
             report("twins", (done + lead) / total)
 
-    for case in range(cases):
+    for case, control in enumerate(controls):
         twin = Run(control.model, control.model.disturbed(control.state, perturbation, generator))
         yield Case(_only(control.sample()), samples(control, case * leads), samples(twin, case * leads))
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from data_pipelines.companions import GAP, make, periods, twins
+from data_pipelines.companions import GAP, make, periods, twins_of_members
 from data_pipelines.generation import SURFACE, Progress, Trajectories, blank, opened, refuse_less, store_path
 from emulators.grid import LatLonGrid, alias_free_grid
 
@@ -111,8 +111,8 @@ class ShallowWater:
         return opened(self.path, list(VARIABLES), "Shallow water's")
 
     def twins(self, cases: int, leads: int, perturbation: float, report: Progress) -> Iterator[Case]:
-        """Cases along one trajectory, begun anew; see `data_pipelines.predictability.Twinned`."""
-        return twins(self, cases, leads, perturbation, report)
+        """Cases from initial states like those of the trajectories; see `data_pipelines.predictability.Twinned`."""
+        return twins_of_members(self, cases, leads, perturbation, report)
 
     def beginning(self, members: int) -> tuple[ShallowWaterEquations, Tensor]:
         """The model, and the initial states: the published one, then varied ones."""

@@ -144,6 +144,17 @@ def test_twins_start_alike_and_part(made):
     assert np.shape(sizes) == (2, 8)
 
 
+def test_twins_of_shallow_water_begin_where_trajectories_do(tmp_path):
+    """A jet that has broken is no case for one that is about to."""
+    source = _source("shallow_water", tmp_path)
+    source.prepare()
+    stored = source.dataset().u_component_of_wind.values.reshape(3, -1, *source.grid.shape)
+    cases = list(source.twins(3, 1, 0.1, lambda label, share: None))
+    for case, trajectory in zip(cases, stored, strict=True):
+        np.testing.assert_allclose(case.first["u_component_of_wind"], trajectory[0], atol=1e-3)
+        np.testing.assert_allclose(next(case.control)["u_component_of_wind"], trajectory[1], atol=1e-3)
+
+
 def test_published_case_of_shallow_water_comes_first(tmp_path):
     source = _source("shallow_water", tmp_path, case="rotation", noise=1.0, days=1)
     source.prepare()
