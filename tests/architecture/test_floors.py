@@ -26,8 +26,11 @@ PARTS = {"models", "constraints", "losses", "metrics", "objectives"}
 TRAINING = ("emulators/training", "data_pipelines/loader.py", "cli/train.py", "cli/callbacks.py")
 PLACES: dict[str, tuple[str, ...]] = {  # where a library may be imported
     "xarray": (
-        "data_pipelines/", "emulators/verification.py", "emulators/spectral_verification.py", "emulators/ledger.py",
-    ),  # fmt: skip
+        "data_pipelines/",
+        "emulators/verification.py",
+        "emulators/spectral_verification.py",
+        "emulators/ledger.py",
+    ),
     **dict.fromkeys(("zarr", "netCDF4", "dask", "fsspec", "cfgrib"), ("data_pipelines/",)),
     "pytorch_lightning": TRAINING,
     **dict.fromkeys(("hydra", "omegaconf", "rich", "matplotlib"), ("cli/",)),

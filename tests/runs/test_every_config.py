@@ -1,13 +1,14 @@
-"""Every shipped option that a training is made of trains two steps on a few days of a coarse planet."""
+"""Every shipped option that a training is made of trains two steps on a few days of a coarse planet, or of its own."""
 
 import csv
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from data_pipelines import checkpoints
-from emul.build import compose
+from emul.build import compose, part
 from emul.folders import options_of
 from emul.runs import open_run
 from emul.train import train
@@ -16,8 +17,8 @@ SMALL = ["data=planet_tiny", "hardware=debug"]
 TINY = ["model=sfno", "model.embed=8", "model.layers=1"]
 LISTED = {"loss", "constraint"}
 NEEDS = {  # variables that the planet has and its usual emulator lacks
-    **dict.fromkeys(("moisture_budget", "total_energy", "energy_budget"), ["variables=planet_budgets"]),
-    **dict.fromkeys(("hydrostatic", "hydrostatic_balance"), ["variables.diagnostic=[geopotential]"]),
+    **{key: ["variables=planet_budgets"] for key in ("moisture_budget", "total_energy", "energy_budget")},
+    **{key: ["variables.diagnostic=[geopotential]"] for key in ("hydrostatic", "hydrostatic_balance")},
     "prescribed": [
         "variables.diagnostic=[skin_temperature]",
         "constraint.prescribed.variables={skin_temperature:sea_surface_temperature}",
@@ -27,8 +28,22 @@ LACKING = {
     "zero_mean_moisture_advection": "the planet does not store what the wind brings",
     "shallow_water": "the planet has air",
 }
+COMPANIONS = {  # experiments on other data than the planet's: a few days of these
+    "quasigeostrophic_unet": ["data.days=4", "data.spinup_days=1"],
+    "shallow_water_sfno": ["data.days=2", "data.truncation=21"],
+    "lorenz96_unet": ["data.days=6", "data.spinup_days=20"],
+    "kuramoto_sivashinsky_unet": ["data.days=6", "data.spinup_days=30"],
+}
 GROUPS = ("model", "objective", "loss", "constraint", "optimizer", "schedule", "experiment", "hardware")
 OPTIONS = [(group, option) for group in GROUPS for option in options_of(group)]
+
+
+def companion(option: str, folder) -> list[str]:
+    """An experiment on two short trajectories of its own data, one to train on and one to validate with."""
+    few = [f"experiment={option}", *COMPANIONS[option], "data.trajectories=2", f"data.folder={folder}"]
+    series = part(compose("train", few).data).trajectories
+    first, second = ([str(times[0]), str(times[-1])] for times in np.split(series.times, 2))
+    return [*few, f"data.splits={{train: {first}, validation: {second}, test: {second}}}", "hardware=debug"]
 
 
 def overrides(group: str, option: str) -> list[str]:
@@ -54,7 +69,8 @@ def test_trains_two_steps(group, option, tmp_path):
         pytest.skip("there is no CUDA device here")
     if option in LACKING:
         pytest.skip(LACKING[option])
-    folder = train(compose("train", [*overrides(group, option), f"output={tmp_path}", "name=x"]))
+    texts = companion(option, tmp_path) if option in COMPANIONS else overrides(group, option)
+    folder = train(compose("train", [*texts, f"output={tmp_path}", "name=x"]))
     saved = checkpoints.load(folder / "checkpoints" / "last.ckpt")["emul"]
     assert saved["finished"]
     assert all(value.isfinite().all() for value in saved["weights"].values() if value.is_floating_point())
