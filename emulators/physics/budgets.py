@@ -17,6 +17,7 @@ Contents and gains are float64 (*lead, *grid), kg m-2 or J m-2.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
@@ -79,7 +80,7 @@ CONSTANTS = {
 }
 
 
-class Budget(nn.Module):
+class Budget(nn.Module, ABC):
     """Content of columns and gain through their boundaries; `part` names who asks, in the words of errors."""
 
     uses: tuple[str, ...]
@@ -95,13 +96,13 @@ class Budget(nn.Module):
         self.columns = Columns(world, self.levels, convention=columns)
         self.pressure = () if columns == "fixed" else ("surface_pressure",)
 
+    @abstractmethod
     def content(self, state: State) -> Tensor:
         """What the columns of a State hold."""
-        raise NotImplementedError
 
+    @abstractmethod
     def gain(self, after: State, forcing: State) -> Tensor:
         """What they gained in the timestep that led to `after`."""
-        raise NotImplementedError
 
     def residual(self, before: State, after: State, forcing: State) -> Tensor:
         """What they gained beyond that: the global mean is what was made out of nothing."""
@@ -111,9 +112,9 @@ class Budget(nn.Module):
         """Global mean of what the columns hold, (*lead, 1, 1)."""
         return self.mean(self.content(state))
 
+    @abstractmethod
     def turnover(self, after: State, forcing: State) -> Tensor:
         """All that came and went in the timestep, without sign: the scale of a residual."""
-        raise NotImplementedError
 
     def made(self, prediction: State, target: State) -> tuple[Tensor, Tensor]:
         """Global mean of what a forecast made out of nothing in its last timestep, and of its turnover, (*lead, 1, 1).

@@ -24,7 +24,7 @@ def dataset(units, start="2001-01-01"):
     ("one", "other"), [("K", "kelvin"), ("m**2 s**-2", "m2/s2"), ("Pa", ""), ("kg kg**-1", "1"), ("m s-1", "m/s")]
 )
 def test_spellings_and_what_is_not_known_pass(one, other):
-    refuse_other_units("x", one, other, "the data")
+    assert refuse_other_units("x", one, other, "the data") is None
 
 
 @pytest.mark.parametrize(("one", "other"), [("K", "degC"), ("Pa", "hPa"), ("m", "m2 s-2"), ("kg kg-1", "g/kg")])
