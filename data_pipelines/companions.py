@@ -1,12 +1,13 @@
 """The planet's fast companions as data: all trajectories of a small model side by side in one tensor, and its twins.
 
-A source tells what its store looks like and where its model begins; the functions here make the store, and the
-identical twins of which `data_pipelines.predictability` measures how they part.
+A source tells what its store looks like and where its model begins; what is here makes the store, and the identical
+twins of which `data_pipelines.predictability` measures how they part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,7 +16,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from data_pipelines.generation import Progress, Trajectories, make_once
+from data_pipelines.generation import Progress, Trajectories, make_once, opened
 from data_pipelines.simulation import one_thread
 
 if TYPE_CHECKING:
@@ -47,25 +48,6 @@ class Model(Protocol):
         ...
 
 
-class Companion(Protocol):
-    """A source whose data one model makes. timestep: of the model; spinup: before the first stored sample."""
-
-    label: str
-    seed: int
-    path: Path
-    trajectories: Trajectories
-    timestep: np.timedelta64
-    spinup: np.timedelta64
-
-    def template(self) -> xr.Dataset:
-        """Coordinates, attributes and shapes of the dataset."""
-        ...
-
-    def beginning(self, members: int) -> tuple[Model, Tensor]:
-        """The model, and the states of so many members before the spin-up."""
-        ...
-
-
 class Run:
     """A model under way."""
 
@@ -82,6 +64,78 @@ class Run:
         return self.model.sample(self.state)
 
 
+class Companion(ABC):
+    """A source whose data one model makes, and which is made on first use.
+
+    label: what it is called. seed: of its noise. path: of its store. timestep: of the model; spinup: before the first
+    stored sample.
+    """
+
+    label: str
+    seed: int
+    path: Path
+    trajectories: Trajectories
+    timestep: np.timedelta64
+    spinup: np.timedelta64
+
+    @abstractmethod
+    def template(self) -> xr.Dataset:
+        """Coordinates, attributes and shapes of the dataset, without its numbers."""
+
+    @abstractmethod
+    def beginning(self, members: int) -> tuple[Model, Tensor]:
+        """The model, and the states of so many members before the spin-up."""
+
+    def prepare(self, progress: Progress | None = None) -> None:
+        """Make the store where it is missing. A killed run leaves nothing behind that could pass for a store."""
+        report = progress or (lambda label, share: None)
+        count, every = self.trajectories.samples, self.trajectories.interval
+        steps, before = int(every / self.timestep), int(self.spinup / every)
+
+        def samples(run: Run) -> Iterator[Sample]:
+            for done in range(-before, count):
+                if done >= 0:
+                    yield run.sample()
+                run.advance(steps)
+                report(self.label, (before + done + 1) / (before + count))
+
+        def fill(folder: Path) -> None:
+            with one_thread():
+                run = Run(*self.beginning(self.trajectories.number))
+                self.trajectories.write(folder, self.template(), samples(run), run.model.static())
+
+        make_once(self.path, fill)
+
+    def dataset(self) -> xr.Dataset:
+        """The dataset, lazily."""
+        return opened(self.path, [str(name) for name in self.template().data_vars], self.label)
+
+    def controls(self, cases: int, report: Progress) -> list[Run]:
+        """What twins are compared with: cases one after the other along one run after its spin-up."""
+        control = Run(*self.beginning(1))
+        report("spin-up", 0.0)
+        control.advance(int(self.spinup / self.timestep))
+        return [control] * cases
+
+    def twins(self, cases: int, leads: int, perturbation: float, report: Progress) -> Iterator[Case]:
+        """A case for each control, from where that is by then, and a twin that differs by noise; see `Twinned`."""
+        from data_pipelines.predictability import Case
+
+        controls = self.controls(cases, report)
+        steps, total = int(TWINS_INTERVAL / self.timestep), len(controls) * leads
+        generator = torch.Generator().manual_seed(self.seed)
+
+        def samples(run: Run, done: int) -> Iterator[Mapping[str, np.ndarray]]:
+            for lead in range(1, leads + 1):
+                run.advance(steps)
+                yield _only(run.sample())
+                report("twins", (done + lead) / total)
+
+        for case, control in enumerate(controls):
+            twin = Run(control.model, control.model.disturbed(control.state, perturbation, generator))
+            yield Case(_only(control.sample()), samples(control, case * leads), samples(twin, case * leads))
+
+
 def periods(name: str, timestep_minutes: int, interval_hours: int) -> tuple[np.timedelta64, np.timedelta64]:
     """Timestep and interval between samples; ValueError unless the one divides the other and 6 hours."""
     if timestep_minutes < 1 or 360 % timestep_minutes:
@@ -92,64 +146,6 @@ def periods(name: str, timestep_minutes: int, interval_hours: int) -> tuple[np.t
             f"got {interval_hours}. Try 6, 12 or 24."
         )
     return np.timedelta64(timestep_minutes, "m"), np.timedelta64(interval_hours, "h")
-
-
-def make(source: Companion, progress: Progress | None = None) -> None:
-    """Make the store of a source where it is missing; what a killed run leaves behind does not pass for one."""
-    report = progress or (lambda label, share: None)
-    count, every = source.trajectories.samples, source.trajectories.interval
-    steps, before = int(every / source.timestep), int(source.spinup / every)
-
-    def samples(run: Run) -> Iterator[Sample]:
-        for done in range(-before, count):
-            if done >= 0:
-                yield run.sample()
-            run.advance(steps)
-            report(source.label, (before + done + 1) / (before + count))
-
-    def fill(folder: Path) -> None:
-        with one_thread():
-            run = Run(*source.beginning(source.trajectories.number))
-            source.trajectories.write(folder, source.template(), samples(run), run.model.static())
-
-    make_once(source.path, fill)
-
-
-def twins(source: Companion, cases: int, leads: int, perturbation: float, report: Progress) -> Iterator[Case]:
-    """Cases one after the other along one control, each with a twin that differs by noise; see `Twinned`."""
-    control = Run(*source.beginning(1))
-    report("spin-up", 0.0)
-    control.advance(int(source.spinup / source.timestep))
-    return _cases(source, [control] * cases, leads, perturbation, report)
-
-
-def twins_of_members(
-    source: Companion, cases: int, leads: int, perturbation: float, report: Progress
-) -> Iterator[Case]:
-    """Cases that each begin with the initial state of a member (last dimension), for worlds that age."""
-    model, states = source.beginning(cases)
-    controls = [Run(model, state.contiguous()) for state in states.split(1, dim=-1)]
-    return _cases(source, controls, leads, perturbation, report)
-
-
-def _cases(
-    source: Companion, controls: Sequence[Run], leads: int, perturbation: float, report: Progress
-) -> Iterator[Case]:
-    """A case for each control, from where that is by then."""
-    from data_pipelines.predictability import Case
-
-    steps, total = int(TWINS_INTERVAL / source.timestep), len(controls) * leads
-    generator = torch.Generator().manual_seed(source.seed)
-
-    def samples(run: Run, done: int) -> Iterator[Mapping[str, np.ndarray]]:
-        for lead in range(1, leads + 1):
-            run.advance(steps)
-            yield _only(run.sample())
-            report("twins", (done + lead) / total)
-
-    for case, control in enumerate(controls):
-        twin = Run(control.model, control.model.disturbed(control.state, perturbation, generator))
-        yield Case(_only(control.sample()), samples(control, case * leads), samples(twin, case * leads))
 
 
 def _only(sample: Sample) -> Sample:

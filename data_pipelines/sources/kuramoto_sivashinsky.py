@@ -7,21 +7,19 @@ doi 10.1103/PhysRevLett.120.024102).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import xarray as xr
 
-from data_pipelines.companions import GAP, make, twins
+from data_pipelines.companions import GAP, Companion
 from data_pipelines.generation import (
     SURFACE,
     Description,
-    Progress,
     Trajectories,
     blank,
-    opened,
     refuse_less,
     store_path,
 )
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from data_pipelines.kuramoto_sivashinsky import KuramotoSivashinskyEquation
-    from data_pipelines.predictability import Case
 
 EDITION = 1  # of the equations: a new one makes new data
 INTERVAL = np.timedelta64(6, "h")
@@ -39,7 +36,7 @@ TIMESTEP = np.timedelta64(180, "m")  # 0.125 units of time
 VARIABLES: dict[str, Description] = {"velocity": (SURFACE, "1", "", "u of the Kuramoto-Sivashinsky equation")}
 
 
-class KuramotoSivashinsky:
+class KuramotoSivashinsky(Companion):
     """Trajectories of `days` days each, made on first use and cached in `folder` (default: the user's cache).
 
     splits: first and last time of train, validation and test. seed: of the initial disturbances. length: of the circle,
@@ -88,18 +85,6 @@ class KuramotoSivashinsky:
         """Coordinates, attributes and shapes of the dataset, without its numbers."""
         attributes = {"title": f"emul Kuramoto-Sivashinsky, length {self.length:g}", "edition": EDITION}
         return blank(VARIABLES, self.grid, self.trajectories.times, attributes=attributes)
-
-    def prepare(self, progress: Progress | None = None) -> None:
-        """Make the store where it is missing. A killed run leaves nothing behind that could pass for a store."""
-        make(self, progress)
-
-    def dataset(self) -> xr.Dataset:
-        """The dataset, lazily."""
-        return opened(self.path, list(VARIABLES), "Kuramoto-Sivashinsky's")
-
-    def twins(self, cases: int, leads: int, perturbation: float, report: Progress) -> Iterator[Case]:
-        """Cases along one trajectory, begun anew; see `data_pipelines.predictability.Twinned`."""
-        return twins(self, cases, leads, perturbation, report)
 
     def beginning(self, members: int) -> tuple[KuramotoSivashinskyEquation, Tensor]:
         """The model, and its unstable rest with noise."""

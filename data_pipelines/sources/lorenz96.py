@@ -8,22 +8,20 @@ it (Wilks 2005, doi 10.1256/qj.04.03).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import xarray as xr
 
-from data_pipelines.companions import GAP, make, twins
+from data_pipelines.companions import GAP, Companion
 from data_pipelines.generation import (
     COLUMN,
     SURFACE,
     Description,
-    Progress,
     Trajectories,
     blank,
-    opened,
     refuse_less,
     store_path,
 )
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from data_pipelines.lorenz96 import Lorenz96Equations
-    from data_pipelines.predictability import Case
 
 EDITION = 1  # of the equations: a new one makes new data
 INTERVAL = np.timedelta64(6, "h")
@@ -46,7 +43,7 @@ FAST: dict[str, Description] = {
 }
 
 
-class Lorenz96:
+class Lorenz96(Companion):
     """Trajectories of `days` days each, made on first use and cached in `folder` (default: the user's cache).
 
     splits: first and last time of train, validation and test. seed: of the initial disturbances. sectors and forcing: K
@@ -113,18 +110,6 @@ class Lorenz96:
             (tuple(range(1, self.fast + 1)), within) if self.fast else None,
             {"title": "emul Lorenz 1996", "edition": EDITION, "vertical_kind": "none"},
         )
-
-    def prepare(self, progress: Progress | None = None) -> None:
-        """Make the store where it is missing. A killed run leaves nothing behind that could pass for a store."""
-        make(self, progress)
-
-    def dataset(self) -> xr.Dataset:
-        """The dataset, lazily."""
-        return opened(self.path, list(self.variables), "Lorenz 1996's")
-
-    def twins(self, cases: int, leads: int, perturbation: float, report: Progress) -> Iterator[Case]:
-        """Cases along one trajectory, begun anew; see `data_pipelines.predictability.Twinned`."""
-        return twins(self, cases, leads, perturbation, report)
 
     def beginning(self, members: int) -> tuple[Lorenz96Equations, Tensor]:
         """The model, and its unstable rest with a little noise."""

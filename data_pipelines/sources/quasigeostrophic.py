@@ -6,21 +6,20 @@ made on first use and kept as a Zarr store in the layout of WeatherBench 2 (Rasp
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import xarray as xr
 
-from data_pipelines.companions import GAP, make, periods, twins
-from data_pipelines.generation import COLUMN, Progress, Trajectories, blank, opened, refuse_less, store_path
+from data_pipelines.companions import GAP, Companion, periods
+from data_pipelines.generation import COLUMN, Trajectories, blank, refuse_less, store_path
 from emulators.grid import LatLonGrid, alias_free_grid
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from data_pipelines.predictability import Case
     from data_pipelines.quasigeostrophic import QuasiGeostrophicEquations
 
 EDITION = 1  # of the equations: a new one makes new data
@@ -34,7 +33,7 @@ VARIABLES = {
 }
 
 
-class QuasiGeostrophic:
+class QuasiGeostrophic(Companion):
     """Trajectories of `days` days each, made on first use and cached in `folder` (default: the user's cache).
 
     splits: first and last time of train, validation and test. seed: of the initial disturbances. spinup_days: simulated
@@ -102,18 +101,6 @@ class QuasiGeostrophic:
             (LEVELS, level),
             {"title": title, "edition": EDITION},
         )
-
-    def prepare(self, progress: Progress | None = None) -> None:
-        """Make the store where it is missing. A killed run leaves nothing behind that could pass for a store."""
-        make(self, progress)
-
-    def dataset(self) -> xr.Dataset:
-        """The dataset, lazily."""
-        return opened(self.path, list(VARIABLES), "The quasi-geostrophic planet's")
-
-    def twins(self, cases: int, leads: int, perturbation: float, report: Progress) -> Iterator[Case]:
-        """Cases along one trajectory, begun anew; see `data_pipelines.predictability.Twinned`."""
-        return twins(self, cases, leads, perturbation, report)
 
     def beginning(self, members: int) -> tuple[QuasiGeostrophicEquations, Tensor]:
         """The model, and the equilibrium of its forcing with a little noise."""

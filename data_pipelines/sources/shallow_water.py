@@ -7,21 +7,20 @@ in one tensor and are kept as a Zarr store in the layout of WeatherBench 2 (Rasp
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import xarray as xr
 
-from data_pipelines.companions import GAP, make, periods, twins_of_members
-from data_pipelines.generation import SURFACE, Progress, Trajectories, blank, opened, refuse_less, store_path
+from data_pipelines.companions import GAP, Companion, Run, periods
+from data_pipelines.generation import SURFACE, Progress, Trajectories, blank, refuse_less, store_path
 from emulators.grid import LatLonGrid, alias_free_grid
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from data_pipelines.predictability import Case
     from data_pipelines.shallow_water import ShallowWaterEquations
 
 EDITION = 1  # of the equations: a new one makes new data
@@ -36,7 +35,7 @@ VARIABLES = {
 }
 
 
-class ShallowWater:
+class ShallowWater(Companion):
     """Trajectories of `days` days each, made on first use and cached in `folder` (default: the user's cache).
 
     splits: first and last time of train, validation and test. case: rotation, mountain, haurwitz or jet (Williamson et
@@ -102,17 +101,10 @@ class ShallowWater:
         title = f"emul shallow water T{self.truncation}, {self.case}"
         return blank(VARIABLES, self.grid, self.trajectories.times, attributes={"title": title, "edition": EDITION})
 
-    def prepare(self, progress: Progress | None = None) -> None:
-        """Make the store where it is missing. A killed run leaves nothing behind that could pass for a store."""
-        make(self, progress)
-
-    def dataset(self) -> xr.Dataset:
-        """The dataset, lazily."""
-        return opened(self.path, list(VARIABLES), "Shallow water's")
-
-    def twins(self, cases: int, leads: int, perturbation: float, report: Progress) -> Iterator[Case]:
-        """Cases from initial states like those of the trajectories; see `data_pipelines.predictability.Twinned`."""
-        return twins_of_members(self, cases, leads, perturbation, report)
+    def controls(self, cases: int, report: Progress) -> list[Run]:
+        """Runs from initial states like those of the trajectories: a jet that has broken up teaches little more."""
+        model, states = self.beginning(cases)
+        return [Run(model, state.contiguous()) for state in states.split(1, dim=-1)]
 
     def beginning(self, members: int) -> tuple[ShallowWaterEquations, Tensor]:
         """The model, and the initial states: the published one, then varied ones."""
