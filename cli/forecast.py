@@ -325,6 +325,7 @@ def account(ledgers: Mapping[str, Ledger], lead: int, state: State, known: State
     assert origin is not None  # a Step made it
     whole = truth is not None and truth.variables == state.variables and np.array_equal(truth.time, state.time)
     if truth is None or not whole or not np.array_equal(known.time, origin.before.time):
+        ledgers["truth"].add_unknown(lead, len(state.time))
         return known
     ledgers["truth"].add(lead, replace(truth, origin=Origin(origin.start, known, origin.forcing)))
     return truth

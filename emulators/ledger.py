@@ -194,6 +194,11 @@ class Ledger:
             self._raw, self._pending = None, {}
         return self
 
+    def add_unknown(self, lead: int, inits: int) -> Ledger:
+        """Count a lead of which nothing is known as missing, for so many initial times."""
+        self._rows[lead].append(torch.full((len(self.names), inits), torch.nan, dtype=torch.float64))
+        return self
+
     def _contents(self, state: State) -> dict[str, Tensor]:
         """Global means of all air, dry air, water and energy, (*lead, 1, 1)."""
         contents = {}

@@ -113,6 +113,21 @@ def test_batches_of_a_lead_may_come_one_after_another(column_world, weather):
         np.testing.assert_allclose(values, whole[name], rtol=1e-9, atol=1e-12)
 
 
+def test_what_is_unknown_of_some_initial_times_is_missing_there(column_world, weather):
+    world = column_world()
+    whole, known = rolled(world, weather, {})[0], rolled(world, weather, {}, rows=slice(2, 4))[0]
+    unknown, merged = Ledger(world, {}, leads=LEADS), Ledger(world, {}, leads=LEADS)
+    for lead in range(LEADS):
+        unknown.add_unknown(lead, 2)
+    for part in (unknown, known):
+        merged.add_partial(part.partial())
+    for name, values in merged.series().items():
+        assert np.isnan(values[:2]).all()
+        np.testing.assert_allclose(values[2:], whole.series()[name][2:], rtol=1e-9, atol=1e-12)
+    times = np.datetime64("2001-01-01") + np.arange(4) * np.timedelta64(7, "D")
+    assert whole.dataset(times, merged).sizes["time"] == 4
+
+
 def test_the_share_that_a_constraint_changed(column_world, weather):
     """A constraint that doubles the tendency of one variable, and one that halves a diagnostic one."""
     world = column_world()
