@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from data_pipelines.pairs import Pairs
-    from emul.eval import Cards, Inputs
+    from emul.eval import Cards
+    from emul.inputs import Inputs
     from emulators.variables import Variable
 
 

@@ -7,7 +7,8 @@ import pytest
 import xarray as xr
 
 from emul.build import compose
-from emul.eval import chosen_inits, evaluate
+from emul.eval import evaluate
+from emul.inputs import chosen_inits
 from emul.main import main
 
 INITS = np.datetime64("2001-01-01", "s") + np.arange(4) * np.timedelta64(1, "D")

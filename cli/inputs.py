@@ -1,0 +1,284 @@
+"""What `emul eval` scores: forecast, truth, climatology and options, opened, matched and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from data_pipelines.archive import bounds
+from data_pipelines.forecasts import ClimatologyFile, open_forecast, with_levels
+from data_pipelines.manifest import now, read_manifest
+from data_pipelines.pairs import Normals, Pairs, stacked
+from data_pipelines.predictability import curves, stored_predictability
+from data_pipelines.provenance import revision
+from data_pipelines.scores import read_budgets
+from data_pipelines.store import open_dataset
+from data_pipelines.worlds import duration, spacing
+from emul.beside import Beside
+from emul.build import part, parts
+from emul.folders import conf_folder
+from emul.times import initial_times
+from emulators.climatology import HarmonicClimatology
+from emulators.variables import Variable, VariableSet
+from emulators.world import World
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+METRICS = ("rmse", "mae", "bias", "acc")
+BASELINES = ("persistence", "climatology")
+FILES = ("forecast.zarr", "forecast.nc")
+SAMPLES = 4000  # fields a climatology is fitted to
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is scored: opened, matched and checked.
+
+    climatology: times -> fields of the channels of `pairs.variables`, or None. attributes: for scores.nc. notes: what a
+    reader must know. limits: scores of twins and their saturation to draw beside, by name. budgets: of the forecast.
+    beside: other forecasts to draw beside, by name.
+    """
+
+    name: str
+    options: DictConfig
+    forecast: xr.Dataset
+    pairs: Pairs
+    world: World
+    metrics: Mapping[str, Any]
+    climatology: Normals | None
+    attributes: dict[str, str]
+    notes: list[str] = field(default_factory=list)
+    limits: Mapping[str, xr.Dataset] = field(default_factory=dict)
+    budgets: xr.Dataset | None = None
+    beside: Mapping[str, Beside] = field(default_factory=dict)
+
+
+def chosen_options(config: DictConfig) -> DictConfig:
+    """What the command line says of the evaluation, over the run's own config, over the defaults."""
+    defaults = OmegaConf.load(conf_folder() / "eval" / "default.yaml")
+    saved = Path(str(config.run)) / "config.yaml"
+    if config.run is not None and not saved.is_file():
+        raise FileNotFoundError(f"No run at {config.run} (expected {saved}); give run=outputs/train/<name>.")
+    own = OmegaConf.select(OmegaConf.load(saved), "eval") if config.run is not None else None
+    said = {str(key): _without_none(config[key]) for key in defaults if config.get(key) is not None}
+    merged = OmegaConf.merge(defaults, own or {}, said)
+    assert isinstance(merged, DictConfig)
+    unknown = set(merged.baselines) - set(BASELINES)
+    if unknown:
+        raise ValueError(f"baselines: expected some of {', '.join(BASELINES)}; got {', '.join(sorted(unknown))}.")
+    return merged
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, DictConfig):
+        return {key: _without_none(value[key]) for key in value if value[key] is not None}
+    return value
+
+
+def opened(config: DictConfig, options: DictConfig, report: Callable[[str, float], None]) -> Inputs:
+    """Open forecast, truth and climatology, and match them. Bad input is refused before anything is scored."""
+    path = forecast_path(config)
+    manifest = _manifest(path)
+    run = OmegaConf.load(Path(config.run) / "config.yaml") if config.run is not None else None
+    forecast = open_forecast(path)
+    data = manifest.get("settings", {}).get("data") or (OmegaConf.select(run, "data") if run is not None else None)
+    truth, source, origin = _truth(config, data, report)
+    splits = {} if source is None else source.splits
+    pairs = Pairs(
+        forecast,
+        truth,
+        variables=plain(options.fields),
+        levels=plain(options.levels),
+        leads=lead_times(options.leads),
+        inits=chosen_inits(options.inits, forecast["time"].values.astype("datetime64[s]")),
+        megabytes=options.megabytes,
+    )
+    metrics = chosen_metrics(config, run)
+    world = _world(pairs, truth)
+    climatology, kind = None, "none"
+    if "climatology" in options.baselines or any(metric.needs for metric in metrics.values()):
+        climatology, kind = _climatology(config, pairs, truth, splits, world, metrics)
+    limits = stored_predictability(source)
+    attributes = _attributes(path, origin, kind, manifest, pairs)
+    notes = _notes(forecast, manifest, pairs, metrics, climatology, options)
+    name = config.name or (Path(config.run).name if config.run is not None else _stem(path))
+    beside = {} if limits is None else curves(limits, pairs.leads[-1])
+    budgets = None if "://" in str(path) else read_budgets(Path(path).parent)
+    return Inputs(name, options, forecast, pairs, world, metrics, climatology, attributes, notes, beside, budgets)
+
+
+def chosen_metrics(config: DictConfig, run: Any) -> dict[str, Any]:
+    """The metrics of the command line, else of the run, else the usual ones."""
+    if config.metric or (run is not None and run.get("metric")):
+        return parts(config.metric or run.metric)
+    files = [conf_folder() / "metric" / f"{name}.yaml" for name in METRICS]
+    return parts(OmegaConf.merge(*(OmegaConf.load(file) for file in files)))
+
+
+def forecast_path(config: DictConfig) -> Path | str:
+    """The store or file of the forecast: what `forecast=` names, or that of the run."""
+    given = config.forecasts
+    if given is None and config.run is None:
+        raise ValueError("Nothing to evaluate: give run=outputs/train/<name>, or forecast=<file> truth=<file>.")
+    if given is not None and "://" in str(given):
+        return str(given)
+    path = Path(given or Path(config.output) / "forecast" / Path(config.run).name)
+    inside = [path / name for name in FILES if (path / name).exists()]
+    if inside:
+        return inside[0]
+    if not path.exists():
+        hint = f"; make it first: emul forecast run={config.run}" if given is None else "."
+        raise FileNotFoundError(f"No forecast at {path}{hint}")
+    return path
+
+
+def _stem(path: Path | str) -> str:
+    path = Path(path)
+    return path.parent.name if path.name in FILES and path.parent.name else path.stem
+
+
+def _manifest(path: Path | str) -> dict[str, Any]:
+    """The manifest beside a forecast of ours; empty where there is none."""
+    try:
+        return read_manifest(Path(path).parent)
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def _truth(config: DictConfig, data: Any, report: Callable[[str, float], None]) -> tuple[xr.Dataset, Any, str]:
+    """The canonical dataset of the truth, its source (None: a file), and what it is called."""
+    if config.truth is not None:
+        return with_levels(open_dataset(config.truth)), None, str(config.truth)
+    if data is None:
+        raise ValueError("No truth is known for this forecast; give truth=<store or file with the valid times>.")
+    source = part(OmegaConf.create(data))
+    source.prepare(report)
+    dataset = source.dataset()
+    return dataset, source, str(dataset.attrs.get("origin") or _told(OmegaConf.create(data)))
+
+
+def _told(data: DictConfig) -> str:
+    """A data source in a line: its class and its plain settings."""
+    settings = {str(key): data[key] for key in data if key != "_target_"}
+    plain = ", ".join(f"{key}={value}" for key, value in settings.items() if isinstance(value, int | float | str))
+    return f"{str(data['_target_']).rpartition('.')[2]}({plain})"
+
+
+def plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def lead_times(wanted: Any) -> np.ndarray | None:
+    """Lead times asked for, timedelta64[s]; a month counts 365.25 / 12 days."""
+    if wanted is None:
+        return None
+    lengths = [duration(str(text)) for text in ([wanted] if isinstance(wanted, str) else wanted)]
+    seconds = [int(n.astype(int)) * (2_629_800 if np.datetime_data(n)[0] == "M" else 1) for n in lengths]
+    return np.array(seconds, dtype="timedelta64[s]")
+
+
+def chosen_inits(spec: Any, have: np.ndarray) -> np.ndarray | None:
+    """Those of the initial times `have` that `first/last`, `first/last/step` or a list asks for; None: all."""
+    if spec is None:
+        return None
+    if isinstance(spec, str) and spec.count("/") == 1:
+        first, last = bounds(spec.split("/"))
+        found = have[(have >= first) & (have <= last)]
+    else:
+        found = np.intersect1d(initial_times(plain(spec)), have)
+    if not found.size:
+        raise ValueError(f"inits={spec} takes in none of the forecast's initial times, {have.min()} to {have.max()}.")
+    return found
+
+
+def _world(pairs: Pairs, truth: xr.Dataset) -> World:
+    """The World on which scores are taken: the forecast's grid, and the land where the truth knows it."""
+    static, fields = VariableSet(), None
+    if "land_sea_mask" in truth:
+        land = pairs.truth.dataset["land_sea_mask"]
+        land = land.isel(time=0) if "time" in land.dims else land
+        static, fields = VariableSet((Variable("land_sea_mask"),)), land.values[None].astype(np.float64)
+    return World(pairs.grid, pairs.variables, pairs.leads[0], static=static, static_fields=fields)
+
+
+def _climatology(
+    config: DictConfig,
+    pairs: Pairs,
+    truth: xr.Dataset,
+    splits: Mapping[str, Sequence[str]],
+    world: World,
+    metrics: Mapping[str, Any],
+) -> tuple[Normals | None, str]:
+    """Normal fields by valid time, from a file or fitted to the training period, and how they came about."""
+    if config.climatology is not None:
+        file = ClimatologyFile(config.climatology, pairs.variables, world.grid)
+        needed = dict.fromkeys(need for metric in metrics.values() for need in metric.needs if need != "mean")
+        return Normals(file, pairs.room, [need for need in needed if file.has(need)]), str(config.climatology)
+    if "train" not in splits:
+        return None, "none"
+    first, last = bounds(splits["train"])
+    reader = pairs.truth
+    index = np.flatnonzero((reader.times >= first) & (reader.times <= last))
+    step = -(-index.size // SAMPLES) | 1  # odd, so that every hour of the day comes round
+    index = index[::step]
+    year = index.size and reader.times[index[-1]] - reader.times[index[0]] > np.timedelta64(330, "D")
+    timestep = spacing(reader.times) or np.timedelta64(1, "D")
+    fitted = HarmonicClimatology.for_timestep(timestep, annual=2 if year else 0)  # no cycle from a part of it
+    block = max(1, min(64, pairs.room))
+    for start in range(0, index.size, block):
+        chosen = index[start : start + block]
+        fitted.accumulate(reader.times[chosen], stacked(reader.dataset.isel(time=chosen), pairs.variables, ("time",)))
+    kind = (
+        f"{fitted.annual} harmonics of the year and {fitted.diurnal} of the day, fitted to {index.size} fields of the "
+        f"training period {splits['train'][0]} to {splits['train'][1]}"
+    )
+    return Normals(fitted.solve().evaluate, pairs.room), kind
+
+
+def _attributes(path: Any, truth: str, climatology: str, manifest: Mapping[str, Any], pairs: Pairs) -> dict[str, str]:
+    inits = pairs.inits
+    return {
+        "forecast": str(path),
+        "truth": truth,
+        "climatology": climatology,
+        "verdict": str(manifest.get("verdict", "none recorded")),
+        "inits": f"{inits[0]} to {inits[-1]}",
+        "pairs": f"{pairs.total} of {pairs.total + pairs.missing} (initial time x lead) scored",
+        "created": now(),
+        "revision": revision(),
+    }
+
+
+def _notes(
+    forecast: xr.Dataset,
+    manifest: Mapping[str, Any],
+    pairs: Pairs,
+    metrics: Mapping[str, Any],
+    climatology: Any,
+    options: DictConfig,
+) -> list[str]:
+    """What a reader of the scores must know."""
+    notes = []
+    if manifest.get("verdict") == "failed":
+        reasons = [str(reason) for reason in manifest.get("reasons", [])]
+        more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+        notes.append(f"This forecast failed its checks: {'; '.join(reasons[:3]) or 'no reason given'}{more}.")
+    if forecast.attrs.get("assumed"):
+        notes.append(str(forecast.attrs["assumed"]))
+    if pairs.missing:
+        notes.append(
+            f"{pairs.missing} of {pairs.missing + pairs.total} pairs of initial time and lead have no truth before a "
+            f"gap and were left out (the truth runs from {pairs.truth.times[0]} to {pairs.truth.times[-1]})."
+        )
+    if "persistence" in options.baselines and (pairs.starts < 0).any():
+        notes.append(f"Persistence lacks the truth at {(pairs.starts < 0).sum()} of {len(pairs.inits)} initial times.")
+    wanting = [name for name, metric in metrics.items() if metric.needs]
+    if climatology is None and wanting:
+        notes.append(f"{', '.join(wanting)} left out: no climatology; give climatology=<file>.")
+    return notes
