@@ -25,7 +25,6 @@ from emulators.variables import VariableSet
 from emulators.verification import ErrorMaps, Scorecard
 
 
-
 @dataclass(frozen=True)
 class Cards:
     """Scorecards of the forecast and of the baselines on the same initial times, and maps of its mean errors."""
