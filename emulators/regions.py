@@ -2,8 +2,10 @@
 
     <s>_R = sum_{ij in R} w_ij l_ij s_ij / sum_{ij in R} w_ij l_ij
 
-w: cell areas of the full grid, then sub-selected; l: land fraction for regions over land, else 1. Boxes include both
-ends. Names and bounds are those of WeatherBench 2 and WeatherBench-X (Rasp et al. 2024, arXiv 2308.15560).
+w: cell areas of the full grid, then sub-selected; l: land fraction for regions over land, 1 less that for regions over
+the ocean, else 1. Boxes include both ends. Names and bounds are those of WeatherBench 2 and WeatherBench-X (Rasp et al.
+2024, arXiv 2308.15560), and the Nino regions of the tropical Pacific (Trenberth 1997,
+doi 10.1175/1520-0477(1997)078<2771:TDOENO>2.0.CO;2).
 """
 
 from __future__ import annotations
@@ -24,15 +26,18 @@ class Region:
 
     latitudes: (south, north) in degrees, one pair a band; empty: every latitude.
     longitudes: (west, east) in degrees, eastward from west to east, may cross 0; None: every longitude.
-    land: weight every point with its land fraction.
+    land: weight every point with its land fraction. ocean: with its fraction of water.
     """
 
     name: str
     latitudes: tuple[tuple[float, float], ...] = ()
     longitudes: tuple[float, float] | None = None
     land: bool = False
+    ocean: bool = False
 
     def __post_init__(self) -> None:
+        if self.land and self.ocean:
+            raise ValueError(f"Region '{self.name}' is asked for over land and over ocean; leave out both for all.")
         for south, north in self.latitudes:
             if not -90.0 <= south <= north <= 90.0:
                 raise ValueError(
@@ -67,31 +72,40 @@ _BOXES: dict[str, tuple[tuple[tuple[float, float], ...], tuple[float, float] | N
     "north-pacific": (((25, 60),), (145, 230)),
     "east-asia": (((25, 60),), (102.5, 150)),
     "ausnz": (((-45, -12.5),), (120, 175)),
+    "northern-africa": (((5, 32.5),), (347.5, 37.5)),
+    "southern-africa": (((-30, 5),), (12.5, 37.5)),
+    "south-america": (((-40, 5),), (285, 315)),
+    "west-asia": (((15, 60),), (42.5, 102.5)),
+    "south-east-asia": (((-12.5, 25),), (95, 125)),
+    "nino-3": (((-5, 5),), (210, 270)),
+    "nino-3.4": (((-5, 5),), (190, 240)),
+    "nino-4": (((-5, 5),), (160, 210)),
 }
 REGIONS: dict[str, Region] = {
-    name + suffix: Region(name + suffix, latitudes, longitudes, land=bool(suffix))
-    for suffix in ("", "_land")
+    name + suffix: Region(name + suffix, latitudes, longitudes, suffix == "_land", suffix == "_ocean")
+    for suffix in ("", "_land", "_ocean")
     for name, (latitudes, longitudes) in _BOXES.items()
 }
 
 
 def region(entry: str | Region | Mapping) -> Region:
-    """A Region from its name, or from `{name: {latitude: [south, north], longitude: [west, east], land: false}}`."""
+    """A Region from its name, or from `{name: {latitude: [south, north], longitude: [west, east], land: false}}`;
+    `ocean: true` instead of land for the part that is water."""
     if isinstance(entry, Region):
         return entry
     if isinstance(entry, str):
         if entry not in REGIONS:
             raise ValueError(
-                f"No region '{entry}'; there are {', '.join(_BOXES)}, each also with '_land', or give a box: "
-                "{alps: {latitude: [44, 48], longitude: [5, 16]}}."
+                f"No region '{entry}'; there are {', '.join(_BOXES)}, each also with '_land' or '_ocean', or give a "
+                "box: {alps: {latitude: [44, 48], longitude: [5, 16]}}."
             )
         return REGIONS[entry]
     if len(entry) != 1:
         raise ValueError(f"A region is a name or one mapping {{name: {{latitude: ..., longitude: ...}}}}; got {entry}.")
     ((name, box),) = entry.items()
-    unknown = sorted(set(box) - {"latitude", "longitude", "land"})
+    unknown = sorted(set(box) - {"latitude", "longitude", "land", "ocean"})
     if unknown:
-        raise ValueError(f"Region '{name}' takes latitude, longitude and land; got {', '.join(unknown)}.")
+        raise ValueError(f"Region '{name}' takes latitude, longitude, land and ocean; got {', '.join(unknown)}.")
     for axis in ("latitude", "longitude"):
         if box.get(axis) is not None and len(box[axis]) != 2:
             raise ValueError(f"Region '{name}': {axis} needs two bounds; got {list(box[axis])}.")
@@ -101,6 +115,7 @@ def region(entry: str | Region | Mapping) -> Region:
         () if latitude is None else ((float(latitude[0]), float(latitude[1])),),
         None if longitude is None else (float(longitude[0]), float(longitude[1])),
         bool(box.get("land", False)),
+        bool(box.get("ocean", False)),
     )
 
 
@@ -122,16 +137,17 @@ def region_weights(
 ) -> RegionWeights:
     """The weights of `regions` on `grid`; on a limited area `global` is the whole domain.
 
-    land_fraction: share of land of each cell, shape (lat, lon), for regions over land.
+    land_fraction: share of land of each cell, shape (lat, lon), for regions over land or ocean.
     """
     names, columns, skipped = [], [], {}
     for entry in _unique(region(r) for r in regions):
-        if entry.land and land_fraction is None:
+        if (entry.land or entry.ocean) and land_fraction is None:
             skipped[entry.name] = "no land-sea mask at hand"
             continue
         weights = np.where(entry.mask(grid), grid.weights, 0.0)
-        if entry.land:
-            weights = weights * np.nan_to_num(np.asarray(land_fraction, dtype=np.float64))
+        if entry.land or entry.ocean:
+            land = np.asarray(land_fraction, dtype=np.float64)
+            weights = weights * np.nan_to_num(land if entry.land else 1.0 - land)
         if not weights.sum() > 0.0:
             skipped[entry.name] = f"no point of it on the grid ({grid.shape[0]}x{grid.shape[1]})"
             continue

@@ -48,6 +48,16 @@ def test_land_is_weighted_by_its_fraction():
     assert np.count_nonzero(weights) == 2
 
 
+def test_land_and_ocean_make_the_whole():
+    land = np.random.default_rng(0).random(GRID.shape)
+    weights = region_weights(GRID, ["europe", "europe_land", "europe_ocean"], land).matrix
+    area = GRID.weights.ravel() * region("europe").mask(GRID).ravel()
+    share = (area * land.ravel()).sum() / area.sum()
+    np.testing.assert_allclose(share * weights[:, 1] + (1 - share) * weights[:, 2], weights[:, 0], atol=1e-15)
+    with pytest.raises(ValueError, match="over land and over ocean"):
+        Region("both", land=True, ocean=True)
+
+
 def test_limited_area():
     weights = region_weights(LIMITED, ["global", "arctic", "antarctic", "ausnz"])
     assert weights.names == ("global", "arctic")
@@ -67,7 +77,7 @@ def test_regions_over_land_are_skipped_without_a_mask():
         ("atlantis", "No region 'atlantis'"),
         ({"a": {"latitude": [10, -10]}}, "south <= north"),
         ({"a": {"latitude": [10]}}, "two bounds"),
-        ({"a": {"lat": [0, 10]}}, "takes latitude, longitude and land"),
+        ({"a": {"lat": [0, 10]}}, "takes latitude, longitude, land and ocean"),
         ({"a": {}, "b": {}}, "one mapping"),
     ],
 )
