@@ -1,4 +1,6 @@
-"""Fields that follow from time and grid alone: insolation, the clocks of year and day, the place on the sphere.
+"""Fields that follow from time and grid alone: sunlight, carbon dioxide, clocks of year and day, place on the sphere.
+
+Sunlight is that of the moment, or the mean of the hours in its name, up to the moment.
 
     year = 2 pi * fraction of the calendar year;    day = 2 pi * local mean solar time / 24 h
 
@@ -8,13 +10,17 @@ Static: the unit vector of each point, (cos lat cos lon, cos lat sin lon, sin la
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import numpy as np
 
+from data_pipelines.greenhouse import carbon_dioxide
 from emulators.grid import LatLonGrid
 from emulators.variables import Variable
 
 INSOLATION = "toa_incident_solar_radiation"
+MEAN_INSOLATION = {f"mean_toa_incident_solar_radiation_{hours}hr": hours for hours in (1, 3, 6, 12, 24)}
+CARBON_DIOXIDE = "carbon_dioxide"
 HALF = float(np.sqrt(0.5))
 
 
@@ -39,6 +45,12 @@ def _insolation(times: np.ndarray, grid: LatLonGrid) -> np.ndarray:
     return insolation.insolation(times, grid.latitude, grid.longitude)
 
 
+def _mean_insolation(hours: int, times: np.ndarray, grid: LatLonGrid) -> np.ndarray:
+    from emulators.physics import insolation
+
+    return insolation.mean_insolation(times, np.timedelta64(hours, "h"), grid.latitude, grid.longitude)
+
+
 def _whole(rows: np.ndarray, grid: LatLonGrid) -> np.ndarray:
     """Values by time, or by time and longitude, spread over the grid."""
     rows = rows[:, None, None] if rows.ndim == 1 else rows[:, None, :]
@@ -48,6 +60,8 @@ def _whole(rows: np.ndarray, grid: LatLonGrid) -> np.ndarray:
 # name: (units, (times, grid) -> (time, lat, lon))
 _MOVING: dict[str, tuple[str, Callable[[np.ndarray, LatLonGrid], np.ndarray]]] = {
     INSOLATION: ("W m-2", _insolation),
+    **{name: ("W m-2", partial(_mean_insolation, hours)) for name, hours in MEAN_INSOLATION.items()},
+    CARBON_DIOXIDE: ("ppm", lambda times, grid: _whole(carbon_dioxide(times), grid)),
     "sin_year": ("1", lambda times, grid: _whole(np.sin(year_angle(times)), grid)),
     "cos_year": ("1", lambda times, grid: _whole(np.cos(year_angle(times)), grid)),
     "sin_day": ("1", lambda times, grid: _whole(np.sin(day_angle(times, grid.longitude)), grid)),

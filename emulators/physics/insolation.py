@@ -6,6 +6,10 @@
 nu: true anomaly, by the equation of the centre to third order in e; H: hour angle, with the equation of time
 (Berger 1978, doi 10.1175/1520-0469(1978)035<2362:LTVODI>2.0.CO;2; elements: Meeus 1998, Astronomical Algorithms,
 chapter 25).
+
+    mean from H - w to H of max(0, a + b cos h) = (G(H) - G(H - w)) / w,   G(h) = integral of a + b cos h while it is day
+
+is the light of an interval of the hour angle w, with the sun where it stands in its middle.
 """
 
 from __future__ import annotations
@@ -84,15 +88,60 @@ def insolation(
 
     time: datetime64 (UTC), any shape. latitude, longitude: degrees, shapes (lat,) and (lon,).
     """
-    time = np.asarray(time, dtype="datetime64[s]")
     place = sun(time, orbit)
-    seconds = (time - time.astype("datetime64[D]")).astype(np.float64)
-    noon = 2.0 * np.pi * seconds / 86400.0 - np.pi + place.equation_of_time
-    angle = noon[..., None] + np.deg2rad(longitude)
-    phi, delta = np.deg2rad(latitude), place.declination[..., None]
-    steady, swing = np.sin(delta) * np.sin(phi), np.cos(delta) * np.cos(phi)
+    angle = _hour_angle(time, longitude, place.equation_of_time)
+    steady, swing = _path(place, latitude)
     cosine = steady[..., None] + swing[..., None] * np.cos(angle)[..., None, :]
     return solar_constant * place.distance_factor[..., None, None] * np.maximum(cosine, 0.0)
+
+
+def mean_insolation(
+    time: np.ndarray | np.datetime64,
+    length: np.timedelta64,
+    latitude: np.ndarray,
+    longitude: np.ndarray,
+    *,
+    orbit: Orbit = EARTH,
+    solar_constant: float = SOLAR_CONSTANT,
+    sundial: bool = True,
+) -> np.ndarray:
+    """Mean incident solar radiation of the `length` before each time, in W m-2, shape (*time.shape, lat, lon).
+
+    length: at most a day. sundial: False for clocks that know no equation of time, as those of some climate models.
+    """
+    time, length = np.asarray(time, dtype="datetime64[s]"), length.astype("timedelta64[s]")
+    if not np.timedelta64(0, "s") < length <= np.timedelta64(1, "D"):
+        raise ValueError(f"The light of an interval needs a length of up to a day; got {length}.")
+    place = sun(time - length // 2, orbit)
+    steady, swing = (part[..., None] for part in _path(place, latitude))
+    end = _hour_angle(time, longitude, place.equation_of_time if sundial else 0.0)[..., None, :]
+    width = 2.0 * np.pi * float(length / np.timedelta64(1, "D"))
+    delta = place.declination[..., None]
+    sunset = np.arccos(np.clip(-np.tan(np.deg2rad(latitude)) * np.tan(delta), -1.0, 1.0))[..., None]
+
+    def gathered(angle: np.ndarray) -> np.ndarray:
+        """G, from the midnight before the day of hour angle 0."""
+        days = np.floor((angle + np.pi) / (2.0 * np.pi))
+        within = np.clip(angle - 2.0 * np.pi * days, -sunset, sunset)
+        whole = 2.0 * (steady * sunset + swing * np.sin(sunset))
+        return days * whole + steady * (within + sunset) + swing * (np.sin(within) + np.sin(sunset))
+
+    light = (gathered(end) - gathered(end - width)) / width
+    return solar_constant * place.distance_factor[..., None, None] * np.maximum(light, 0.0)
+
+
+def _hour_angle(time: np.ndarray | np.datetime64, longitude: np.ndarray, lead: np.ndarray | float) -> np.ndarray:
+    """Hour angle in radians, shape (*time.shape, lon); lead: of the sundial over the clock."""
+    time = np.asarray(time, dtype="datetime64[s]")
+    seconds = (time - time.astype("datetime64[D]")).astype(np.float64)
+    noon = 2.0 * np.pi * seconds / 86400.0 - np.pi + lead
+    return noon[..., None] + np.deg2rad(longitude)
+
+
+def _path(place: Sun, latitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """a and b of the sine of the sun's height, a + b cos H; shapes (*time.shape, lat)."""
+    phi, delta = np.deg2rad(latitude), place.declination[..., None]
+    return np.sin(delta) * np.sin(phi), np.cos(delta) * np.cos(phi)
 
 
 def daily_mean_insolation(

@@ -46,3 +46,25 @@ def test_closed_form_scales(name):
     mean, std = forcings.CLOSED_FORM[name]
     assert field.mean() == pytest.approx(mean, abs=2e-3)
     assert field.std() == pytest.approx(std, abs=2e-3)
+
+
+def test_mean_light_is_that_of_the_hours_in_its_name():
+    days = np.datetime64("2001-01-02", "s") + np.arange(0, 365, 9) * np.timedelta64(1, "D")
+    names = [*forcings.MEAN_INSOLATION, forcings.INSOLATION]
+    quarters = np.stack([forcings.moving(names, days + np.timedelta64(6 * n, "h"), GRID) for n in range(4)])
+    day = forcings.moving(["mean_toa_incident_solar_radiation_24hr"], days + np.timedelta64(18, "h"), GRID)[:, 0]
+    six = quarters[:, :, names.index("mean_toa_incident_solar_radiation_6hr")]
+    np.testing.assert_allclose(six.mean(axis=0), day, atol=4.0)
+    one = quarters[:, :, names.index("mean_toa_incident_solar_radiation_1hr")]
+    assert 0 < np.abs(one - quarters[:, :, -1]).max() < 150.0
+    assert forcings.variable("mean_toa_incident_solar_radiation_6hr").units == "W m-2"
+
+
+def test_carbon_dioxide_is_that_of_the_year():
+    times = np.array(["1905-07-02", "1958-01-01", "2000-07-01T12", "2001-01-01"], "datetime64[s]")
+    field = forcings.moving(["carbon_dioxide"], times, GRID)[:, 0]
+    assert np.ptp(field, axis=(1, 2)).max() == 0.0
+    np.testing.assert_allclose(field[:, 0, 0], [298.0, 315.5, 369.71, 370.5], atol=0.3)
+    for beyond in ("1849-12-31", "2025-01-01"):
+        with pytest.raises(ValueError, match=f"1850 to 2024; got {beyond}"):
+            forcings.moving(["carbon_dioxide"], np.array([beyond], "datetime64[s]"), GRID)

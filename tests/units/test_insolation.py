@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from emulators.physics.insolation import Orbit, daily_mean_insolation, insolation, sun
+from emulators.physics.insolation import Orbit, daily_mean_insolation, insolation, mean_insolation, sun
 
 LATITUDE = np.linspace(89.0, -89.0, 90)
 LONGITUDE = np.arange(0.0, 360.0, 2.0)
@@ -62,3 +62,23 @@ def test_shape_follows_time_and_orbit_counts():
     assert insolation(times, LATITUDE, LONGITUDE).shape == (1, 2, 90, 180)
     upright = insolation(times, LATITUDE, LONGITUDE, orbit=Orbit(obliquity=0.0)).mean(axis=-1)
     np.testing.assert_allclose(upright, upright[..., ::-1], rtol=1e-12)
+
+
+@pytest.mark.parametrize("hours", [1, 6, 24])
+def test_mean_of_an_interval_is_the_mean_of_its_moments(hours):
+    """The moments with the sun of the middle of the interval: over a day it moves by 0.4 degrees."""
+    latitude, longitude = np.linspace(90.0, -90.0, 19), np.arange(0.0, 360.0, 30.0)
+    times = np.array(["2003-01-10T06", "2003-03-21T18", "2003-07-01T23"], "datetime64[s]")
+    moments = times[:, None] - (np.arange(900) * 4 + 2) * np.timedelta64(hours, "s")
+    expected = insolation(moments, latitude, longitude).mean(axis=1)
+    found = mean_insolation(times, np.timedelta64(hours, "h"), latitude, longitude)
+    np.testing.assert_allclose(found, expected, atol=0.06 * hours)
+    with pytest.raises(ValueError, match="up to a day"):
+        mean_insolation(times, np.timedelta64(48, "h"), latitude, longitude)
+
+
+def test_mean_of_a_day_is_the_daily_mean():
+    noon, midnight = np.datetime64("2001-08-20T12"), np.datetime64("2001-08-21")
+    found = mean_insolation(midnight, np.timedelta64(1, "D"), LATITUDE, LONGITUDE)
+    daily = daily_mean_insolation(noon, LATITUDE)
+    np.testing.assert_allclose(found, np.repeat(daily[:, None], LONGITUDE.size, axis=1), rtol=1e-9, atol=1e-9)
