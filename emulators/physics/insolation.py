@@ -7,7 +7,7 @@ nu: true anomaly, by the equation of the centre to third order in e; H: hour ang
 (Berger 1978, doi 10.1175/1520-0469(1978)035<2362:LTVODI>2.0.CO;2; elements: Meeus 1998, Astronomical Algorithms,
 chapter 25).
 
-    mean from H - w to H of max(0, a + b cos h) = (G(H) - G(H - w)) / w,   G(h) = integral of a + b cos h while it is day
+    mean from H - w to H of max(0, a + b cos h) = (G(H) - G(H - w)) / w,   G(h) = integral of a + b cos h in daylight
 
 is the light of an interval of the hour angle w, with the sun where it stands in its middle.
 """
