@@ -122,7 +122,7 @@ class Layout:
             "timestep": duration_text(self.world.timestep),
         }
         if self.levels.size:
-            attrs["vertical_kind"] = vertical.kind
+            attrs |= {"vertical_kind": vertical.kind, "vertical_dry": int(vertical.dry)}
         if vertical.b:
             attrs |= {"vertical_a": list(vertical.a), "vertical_b": list(vertical.b)}
         return attrs

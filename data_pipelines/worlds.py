@@ -93,10 +93,10 @@ def _timestep(dataset: xr.Dataset, timestep: str | np.timedelta64 | None) -> np.
 
 
 def vertical(dataset: xr.Dataset) -> Vertical:
-    """The vertical coordinate, from the attributes vertical_kind, vertical_a, vertical_b or the presence of levels."""
+    """The vertical coordinate, from the attributes vertical_{kind,a,b,dry} or the presence of levels."""
     kind = dataset.attrs.get("vertical_kind") or ("pressure" if "level" in dataset.dims else "none")
     a, b = (tuple(float(x) for x in np.atleast_1d(dataset.attrs.get(f"vertical_{n}", ()))) for n in "ab")
-    return Vertical(kind, a, b)
+    return Vertical(kind, a, b, bool(dataset.attrs.get("vertical_dry", False)))
 
 
 def _refuse_two_roles(sets: Mapping[str, VariableSet]) -> None:

@@ -53,7 +53,8 @@ QUANTITIES = {
     "dry_air_drift": Quantity(
         "1",
         "mass of dry air, since the start",
-        "(M(after) - M(start)) / M(start), M = <sum (1 - q) dp> / g, q all water that is predicted on levels",
+        "(M(after) - M(start)) / M(start), M = <sum (1 - q) dp> / g, q all water that is predicted on levels; "
+        "<sum dp> / g where surface pressure is the weight of dry air",
         "1 year-1",
         False,
     ),
@@ -93,7 +94,7 @@ class Ledger:
         self.moisture = self._budget("moisture", Water, stated)
         self.energy = self._budget("energy", Energy, stated)
         there = {name for kind, names in BUDGETED.items() if kind not in self.left_out for name in names}
-        if self.dry_air is not None and self.dry_air.columns.is_fixed:
+        if self.dry_air is not None and (self.dry_air.columns.is_fixed or world.vertical.dry):
             there.discard("air_drift")
         self.names = tuple(name for name in QUANTITIES if name in there)
         self.corrections = tuple(

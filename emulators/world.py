@@ -29,12 +29,14 @@ class Vertical:
     """The vertical coordinate: half-level pressure a + b * surface pressure (Simmons & Burridge 1981).
 
     kind: `sigma`, `hybrid`, `pressure` or `none`; a in Pa and b at half levels, top first, shape (level + 1,);
-    both empty for `pressure` and `none`.
+    both empty for `pressure` and `none`. dry: surface pressure is the weight of dry air alone, and humidity the mass of
+    water in a mass of dry air, as in models whose pressure does not feel the water that comes and goes.
     """
 
     kind: str = "none"
     a: tuple[float, ...] = ()
     b: tuple[float, ...] = ()
+    dry: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +109,12 @@ class World:
             "timestep": [int(timestep.astype(int)), "M" if unit == "M" else "s"],
             "history": self.history,
             "scales": {name: [s.mean, s.std, s.tendency_std] for name, s in self.scales.items()},
-            "vertical": {"kind": self.vertical.kind, "a": list(self.vertical.a), "b": list(self.vertical.b)},
+            "vertical": {
+                "kind": self.vertical.kind,
+                "a": list(self.vertical.a),
+                "b": list(self.vertical.b),
+                "dry": self.vertical.dry,
+            },
         }
 
     @classmethod
@@ -122,5 +129,7 @@ class World:
             timestep=np.timedelta64(*plain["timestep"]),
             history=plain["history"],
             scales={name: Scale(*values) for name, values in plain["scales"].items()},
-            vertical=Vertical(vertical["kind"], tuple(vertical["a"]), tuple(vertical["b"])),
+            vertical=Vertical(
+                vertical["kind"], tuple(vertical["a"]), tuple(vertical["b"]), vertical.get("dry", False)
+            ),
         )

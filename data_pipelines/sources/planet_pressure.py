@@ -188,6 +188,7 @@ class PlanetPressure:
         attributes: dict[str, Any] = {
             "title": f"{truth.attrs['title']} on pressure levels",
             "vertical_kind": "pressure",
+            "vertical_dry": truth.attrs["vertical_dry"],
             "gravity": truth.attrs["gravity"],
             "truth": self.planet.path.name,
             "edition": EDITION,

@@ -9,8 +9,8 @@ With pd_i = sum_k (1 - q_k) dp_k the weight of a column's dry air and M its glob
 `offset` is that of ACE (Watt-Meyer et al. 2024, arXiv 2411.11268), which pins the start since its version of 2025, as
 differences from step to step add up to a drift; `ratio` and `humidity` are those of CREDIT on hybrid and on pressure
 levels (Sha et al. 2025, arXiv 2503.00332 and 2501.05648). CREDIT divides a trapezoidal integral between two levels and
-leaves a quarter of the error; here every level has its own weight, and nothing is left. Reanalyses and climate models
-keep dry air; where surface pressure does not feel the water that comes and goes, `global_mean` of it is the law.
+leaves a quarter of the error; here every level has its own weight, and nothing is left. Where the data say that surface
+pressure is the weight of dry air alone (`World.vertical.dry`), as on the embedded planet, pd is ps.
 """
 
 from __future__ import annotations
@@ -54,6 +54,11 @@ class DryAirMass(nn.Module):
         if columns == "fixed" and form != "humidity":
             raise ValueError(
                 f"Fixed columns have no surface pressure that form={form} could change; say form=humidity."
+            )
+        if form == "humidity" and world.vertical.dry:
+            raise ValueError(
+                "Surface pressure is the weight of dry air here, which humidity does not change; got form=humidity. Take "
+                "form=offset or form=ratio."
             )
         if form == "ratio" and world.vertical.kind not in ("sigma", "hybrid"):
             raise ValueError(f"form=ratio needs sigma or hybrid levels; got '{world.vertical.kind}'. Take form=offset.")

@@ -90,7 +90,7 @@ class Budget(nn.Module, ABC):
         require(world, part, profile, "prognostic")
         if world.grid.kind == "limited_area":
             raise ValueError(f"{part} closes a budget of the whole globe; air comes and goes over a {world.grid!r}.")
-        self.part, self.levels = part, world.prognostic.variable(profile).levels
+        self.part, self.profile, self.levels = part, profile, world.prognostic.variable(profile).levels
         if columns == "surface":
             require(world, part, "surface_pressure", "prognostic")
         self.columns = Columns(world, self.levels, convention=columns)
@@ -136,19 +136,20 @@ class Budget(nn.Module, ABC):
 
 
 class DryAir(Budget):
-    """The dry air of the columns."""
+    """The dry air of the columns; all of what presses on the surface where the world says that this is dry air."""
 
     def __init__(self, world: World, *, part: str = "dry_air_mass", columns: Convention = "surface") -> None:
         super().__init__(world, part, columns)
-        self.species = water_species(world, self.levels)
+        self.species = () if world.vertical.dry else water_species(world, self.levels)
         self.uses = (*self.species, *self.pressure)
 
     def share(self, state: State) -> Tensor:
         """Dry air in the air of each layer, 1 - q, float64 (*lead, level, *grid)."""
-        return 1.0 - total_water(state, self.species)
+        return 1.0 - total_water(state, self.species) if self.species else torch.ones_like(state[self.profile]).double()
 
     def content(self, state: State) -> Tensor:
-        return self.columns.weight(state) - self.columns.integral(total_water(state, self.species), state)
+        weight = self.columns.weight(state)
+        return weight - self.columns.integral(total_water(state, self.species), state) if self.species else weight
 
     def gain(self, after: State, forcing: State) -> Tensor:
         return torch.zeros((), dtype=torch.float64, device=after.values.device)

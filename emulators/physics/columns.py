@@ -213,6 +213,8 @@ def column_water(specific_humidity: Tensor, surface_pressure: Tensor, vertical: 
 def dry_air(specific_humidity: Tensor, surface_pressure: Tensor, vertical: Vertical) -> Tensor:
     """Dry air of the columns in kg m-2: (*lead, level, lat, lon), top first -> float64 (*lead, lat, lon)."""
     thickness = layer_thickness(surface_pressure, vertical)
+    if vertical.dry:
+        return thickness.sum(-3) / GRAVITY
     return ((1.0 - specific_humidity.double()) * thickness).sum(-3) / GRAVITY
 
 

@@ -10,12 +10,15 @@ import pytest
 import torch
 
 from emulators.constants import GRAVITY
+from emulators.constraints.dry_air_mass import DryAirMass
 from emulators.constraints.total_energy import TotalEnergy
+from emulators.ledger import Ledger
 from emulators.physics.budgets import CONSTANTS, DryAir, Energy, Water
-from emulators.physics.columns import Columns, dither, rounded
+from emulators.physics.columns import Columns, dither, dry_air, rounded
 from emulators.physics.hydrostatics import Hydrostatics
 from emulators.state import Origin
 from emulators.variables import Variable, VariableSet
+from emulators.world import World
 
 
 def uniform(world, weather, **fields):
@@ -171,6 +174,25 @@ def test_condensates_are_water(column_world, weather):
     torch.testing.assert_close(more, 1e-3 * plain["surface_pressure"] / GRAVITY)
     torch.testing.assert_close(DryAir(wet).content(state) + Water(wet).content(state),
                                plain["surface_pressure"] / GRAVITY)  # fmt: skip
+
+
+def test_surface_pressure_may_be_the_weight_of_dry_air_alone(column_world, weather):
+    moist = column_world()
+    world = replace(moist, vertical=replace(moist.vertical, dry=True))
+    before, after, forcing = (
+        weather(world, v, n) for n, v in enumerate((world.prognostic, world.predicted, world.forcing))
+    )
+    torch.testing.assert_close(DryAir(world).content(after), after["surface_pressure"].double() / GRAVITY)
+    torch.testing.assert_close(dry_air(after["specific_humidity"], after["surface_pressure"], world.vertical),
+                               after["surface_pressure"].double() / GRAVITY)  # fmt: skip
+    for form in ("offset", "ratio"):
+        kept = DryAirMass(world, form=form)(before, after, forcing)["surface_pressure"]
+        mean = DryAir(world).mean
+        torch.testing.assert_close(mean(kept), mean(before["surface_pressure"]), rtol=1e-12, atol=0.0)
+    assert Ledger(world, leads=1).names[0] == "dry_air_drift"
+    assert World.from_plain(world.plain()).vertical.dry
+    with pytest.raises(ValueError, match="form=offset"):
+        DryAirMass(world, form="humidity")
 
 
 def test_what_is_made_of_nothing(column_world, weather):
