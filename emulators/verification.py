@@ -67,7 +67,7 @@ class Scorecard:
         self._matrix = torch.from_numpy(self.regions.matrix)
         whole, self._components = vector_channels(variables, vectors or {})
         self.scored_variables = variables + whole
-        self._statistics = {name: tuple(_dry_run(metric)) for name, metric in self.metrics.items()}
+        self._statistics = {name: statistic_names(metric) for name, metric in self.metrics.items()}
         pooled = {s: None for name, m in self.metrics.items() if not m.by_init for s in self._statistics[name]}
         by_init = [name for name, m in self.metrics.items() if m.by_init]
         self.quantities = (*pooled, *(f"{name} by init" for name in by_init))
@@ -84,8 +84,11 @@ class Scorecard:
         target: State,
         lead: int,
         climatology: State | Tensor | Mapping[str, State | Tensor] | None = None,
-    ) -> None:
+    ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Add a batch of forecasts of one lead (index into `leads`) and their truth, matched by valid time.
+
+        What was added of each initial time, by quantity: area means ([...,] batch, channel, region), and where they
+        count (batch, channel, region).
 
         prediction: of an ensemble (member, batch, channel, lat, lon); metrics of single forecasts then score its mean.
         climatology: of the valid times, for metrics that need one: the mean, or fields by name (`mean`, `std`,
@@ -98,6 +101,7 @@ class Scorecard:
         means = self._area_means(fields, members)
         found = {name: self._with_vectors(name, mean, means.counted[name], shape) for name, mean in means.mean.items()}
         self._keep_members(members)
+        taken: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         for quantity in self.quantities:
             name = quantity.removesuffix(" by init")
             if quantity in found:
@@ -106,12 +110,14 @@ class Scorecard:
                 mean, counted = self._by_init(name, found)
             else:
                 continue
+            taken[quantity] = (mean, counted)
             extra = mean.shape[:-3]
             total = self._sum.setdefault(quantity, np.zeros((*extra, *self._shape)))
             total[..., lead, :, :] += np.where(counted, mean, 0.0).sum(axis=-3)
             self._count[quantity][lead] += counted.sum(axis=0)
         self._inits[lead] += fields.target.shape[0] // self.variables.size
         self._missing[lead] += means.missing.numpy().reshape(-1, self.variables.size).sum(axis=0)
+        return taken
 
     def _fields(self, prediction: State, target: State, climatology: Any) -> tuple[Fields, int]:
         """All fields as rows of points, a row a channel of an initial time; the number of members, 0 without any."""
@@ -136,7 +142,6 @@ class Scorecard:
 
     def _area_means(self, fields: Fields, members: int) -> Means:
         """The means of all statistics that can be taken of `fields`, those of one name once."""
-        matrix = self._matrix = self._matrix.to(fields.target.device)
         chosen: list[Metric] = []
         names: set[str] = set()
         for name, metric in self.metrics.items():
@@ -255,13 +260,13 @@ class Scorecard:
         values = np.stack([self.value(name) for name in names]) if names else empty  # (metric, region, lead, channel)
         arrays = {}
         for variable in self.scored_variables:
-            dims, block = self._block(variable, values)
+            dims, block = self.block(variable, values)
             attrs: dict[str, object] = {"units": variable.units}
             if variable.name in self.variables:
                 cells = self._inits.sum() * variable.size * np.prod(self.grid.shape)
                 attrs["nan_share"] = float(self._missing[:, self.variables.slice(variable.name)].sum() / cells)
             arrays[variable.name] = (("metric", *dims), block, attrs)
-        coords = {"metric": names, **self._coordinates()}
+        coords = {"metric": names, **self.coordinates()}
         dataset = xr.Dataset(arrays, coords, {**self._attributes(names), **(attributes or {})})
         dataset["lead_time"].encoding = {"units": "hours" if not (self.leads.astype(int) % 3600).any() else "seconds"}
         return dataset
@@ -274,13 +279,13 @@ class Scorecard:
         if not names:
             return None
         arrays: dict[str, Any] = {}
-        coords = self._coordinates()
+        coords = self.coordinates()
         for name in names:
             values, own = self.value(name), self.metrics[name].dims
             sizes = dict(zip(own, values.shape, strict=False))
             coords |= {dim: np.arange(n) / ((n - 1) if dim == "probability" else 1) for dim, n in sizes.items()}
             for variable in self.variables:
-                dims, block = self._block(variable, values)
+                dims, block = self.block(variable, values)
                 arrays[f"{variable.name}_{name}"] = ((*own, *dims), block, {})
         dataset = xr.Dataset(arrays, coords, {**self._attributes(names), **(attributes or {})})
         dataset["lead_time"].encoding = {"units": "hours" if not (self.leads.astype(int) % 3600).any() else "seconds"}
@@ -289,7 +294,8 @@ class Scorecard:
     def _levels(self) -> list[float]:
         return sorted({level for variable in self.variables for level in variable.levels})
 
-    def _coordinates(self) -> dict[str, Any]:
+    def coordinates(self) -> dict[str, Any]:
+        """Regions, leads with their number of initial times, and levels."""
         levels = self._levels()
         whole = all(float(level).is_integer() for level in levels)
         coords: dict[str, Any] = {
@@ -299,7 +305,7 @@ class Scorecard:
         }
         return coords | ({"level": np.array(levels, dtype=np.int64 if whole else np.float64)} if levels else {})
 
-    def _block(self, variable: Variable, values: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
+    def block(self, variable: Variable, values: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
         """The channels of one variable out of (..., region, lead, channel), and its dims from the region on."""
         part, levels = values[..., self.scored_variables.slice(variable.name)], self._levels()
         if not variable.levels:
@@ -375,11 +381,11 @@ class ErrorMaps:
         return np.sqrt(self._square / self._inits[:, None, None, None])
 
 
-def _dry_run(metric: Metric) -> Mapping[str, Any]:
-    """The statistics of a metric on one point, for their names."""
+def statistic_names(metric: Metric) -> tuple[str, ...]:
+    """The names of the statistics of a metric, from a run on one point."""
     one = torch.zeros(1, 1, dtype=torch.float64)
     prediction = one.expand(metric.members, 1, 1) if metric.members else one
-    return metric.statistics(prediction, one, dict.fromkeys(metric.needs, one))
+    return tuple(metric.statistics(prediction, one, dict.fromkeys(metric.needs, one)))
 
 
 def _land_fraction(world: World) -> np.ndarray | None:

@@ -1,0 +1,84 @@
+"""What each initial time adds to the scores: area means of their statistics, kept beside the sums of a Scorecard.
+
+From them scores of any part of the initial times follow exactly, and the significance of differences
+(`emulators.bootstrap`). A number a statistic, initial time, lead, channel and region is held, in float32; statistics
+with axes of their own (ranks, pairs of members) are not kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from emulators.metric import Metric
+from emulators.verification import Scorecard, statistic_names
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Taken = Mapping[str, tuple[np.ndarray, np.ndarray]]
+
+
+class InitStatistics:
+    """Area means by initial time; inits: the initial times to come, in order; regions: how many of the card's first."""
+
+    def __init__(self, card: Scorecard, inits: np.ndarray, regions: int | None = None) -> None:
+        self.card, self.inits = card, np.asarray(inits, dtype="datetime64[s]")
+        self.regions = card.regions.names[:regions]
+        self._kept: dict[str, np.ndarray] = {}
+
+    @staticmethod
+    def megabytes(card: Scorecard, inits: int, regions: int) -> float:
+        """What is held at most."""
+        return 4 * len(card.quantities) * inits * len(card.leads) * card.scored_variables.size * regions / 2**20
+
+    def add(self, inits: np.ndarray, lead: int, taken: Taken) -> None:
+        """What `Scorecard.add` took of a batch of initial times at one lead; NaN in it becomes infinite, since NaN
+        stands for what does not count."""
+        rows = np.searchsorted(self.inits, np.asarray(inits, dtype="datetime64[s]"))
+        for quantity, (mean, counted) in taken.items():
+            if mean.ndim > 3:
+                continue
+            if quantity not in self._kept:
+                shape = (len(self.inits), len(self.card.leads), mean.shape[-2], len(self.regions))
+                self._kept[quantity] = np.full(shape, np.nan, dtype=np.float32)
+            kept = np.where(np.isnan(mean), np.inf, mean)[..., : len(self.regions)]
+            self._kept[quantity][rows, lead] = np.where(counted[..., : len(self.regions)], kept, np.nan)
+
+    def dataset(self, attributes: Mapping[str, object] | None = None) -> xr.Dataset | None:
+        """One data variable a scored variable; dims statistic, time (initial), region, lead_time and, with levels,
+        level; None where nothing was kept."""
+        import xarray as xr
+
+        if not self._kept:
+            return None
+        values = np.stack(list(self._kept.values())).transpose(
+            0, 1, 4, 2, 3
+        )  # (statistic, init, region, lead, channel)
+        arrays = {}
+        for variable in self.card.scored_variables:
+            dims, block = self.card.block(variable, values)
+            arrays[variable.name] = (("statistic", "time", *dims), block.astype(np.float32), {"units": variable.units})
+        coords = self.card.coordinates()
+        coords = {name: coords[name] for name in ("lead_time", "level") if name in coords}
+        coords |= {"statistic": list(self._kept), "region": list(self.regions)}
+        coords["time"] = self.inits.astype("datetime64[ns]")
+        told = {"long_name": "area means of each initial time; NaN where it does not count, infinite where it is NaN"}
+        return xr.Dataset(arrays, coords, {**told, **(attributes or {})})
+
+
+def statistics_of(name: str, metric: Metric) -> tuple[str, ...]:
+    """Under which names `InitStatistics` keeps what a metric needs."""
+    return (f"{name} by init",) if metric.by_init else statistic_names(metric)
+
+
+def terms(dataset: xr.Dataset, name: str, metric: Metric, variable: str, **where: Any) -> dict[str, np.ndarray] | None:
+    """By statistic of `metric` what a dataset of InitStatistics holds of a variable, shape (init, *series); None where
+    one is not kept."""
+    needed = statistics_of(name, metric)
+    if variable not in dataset or not set(needed) <= set(dataset["statistic"].values.tolist()):
+        return None
+    chosen = dataset[variable].sel(**where)
+    return {term: chosen.sel(statistic=term).values for term in needed}
