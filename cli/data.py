@@ -9,20 +9,18 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from emul.build import compose, faults, part
 from emul.console import console, header, plan, progress, table, warn
-from emul.findings import Faults
+from emul.data_source import made_source
 
 if TYPE_CHECKING:
     import xarray as xr
-    from omegaconf import DictConfig
 
-USAGE = "Expected `emul data make|inspect|picture|predictability [data=...]` or `emul data inspect path`"
+USAGE = "Expected `emul data make|inspect|picture|predictability|climatology [data=...]` or `emul data inspect path`"
 TWINS: dict[str, Any] = {"cases": 8, "days": 30, "perturbation": 0.1}  # K on the planet, m/s on others
 
 
 def main(arguments: list[str]) -> int:
-    """The verb's words: make, inspect, picture, predictability."""
+    """The verb's words: make, inspect, picture, predictability, climatology."""
     word, *rest = arguments or [""]
     if word == "make":
         make(rest)
@@ -32,6 +30,10 @@ def main(arguments: list[str]) -> int:
         picture(rest)
     elif word == "predictability":
         predictability(rest)
+    elif word == "climatology":
+        from emul.climatology import main as climatology
+
+        climatology(rest)
     else:
         raise ValueError(f"{USAGE}; got `emul data {' '.join(arguments)}`.".replace(" `.", "`."))
     return 0
@@ -39,30 +41,15 @@ def main(arguments: list[str]) -> int:
 
 def make(overrides: list[str]) -> None:
     """Make the data of the chosen source where they are missing, with a line of progress."""
-    source = _made(overrides)[0]
+    source = made_source(overrides)[0]
     console().print(f"Ready: {escape(str(source.path))}", soft_wrap=True)
-
-
-def _made(overrides: list[str]) -> tuple[Any, DictConfig]:
-    """The data source that the overrides choose, its data made; and the configuration, named after the source.
-
-    Faults where the source's part of the configuration has any.
-    """
-    config = compose("train", ["name=${hydra:runtime.choices.data}", *overrides])
-    found = [finding for finding in faults(config) if finding.key.partition(".")[0] == "data"]
-    if found:
-        raise Faults(found)
-    source = part(config.data)
-    with progress("making data") as report:
-        source.prepare(report)
-    return source, config
 
 
 def picture(overrides: list[str]) -> None:
     """Draw the chosen source into <output>/data/<name>: a weather map, mean winds, a spectrum, a month that moves."""
     from emul.portraits import portraits
 
-    source, config = _made(overrides)
+    source, config = made_source(overrides)
     folder = Path(config.output) / "data" / config.name
 
     def attempt(what: str, make: Callable[..., Path], *arguments: Any) -> Path | None:
@@ -85,7 +72,7 @@ def predictability(arguments: list[str]) -> None:
     from data_pipelines.predictability import predictability as found_by_twins
 
     settings, overrides = _settings(arguments)
-    source, config = _made(overrides)
+    source, config = made_source(overrides)
     path = predictability_path(source)
     if path is None:
         raise ValueError(f"data={config.name} is not simulated here, so it has no twins; choose data=planet.")
@@ -138,7 +125,7 @@ def opened(arguments: list[str]) -> xr.Dataset:
     paths = [a for a in arguments if "=" not in a.split("://")[0] or Path(a).exists()]
     rest = [a for a in arguments if a not in paths]
     if not paths:
-        source, _ = _made(rest)
+        source, _ = made_source(rest)
         dataset = source.dataset()
         return dataset.assign_attrs(origin=dataset.attrs.get("origin", str(source.path)))
     choices = dict(a.split("=", 1) for a in rest)

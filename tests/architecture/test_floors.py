@@ -20,17 +20,18 @@ ROOT = Path(__file__).resolve().parents[2]
 HOUSE = {"emulators", "data_pipelines", "emul"}
 WORDS = {"constants", "grid", "variables", "state", "world"}
 SMALL = {"sphere", "physics", "layers", "scores", "weights", "normalise", "regions", "climatology", "rollout"}
-SMALL |= {"spectral_errors", "bootstrap"}
+SMALL |= {"spectral_errors", "bootstrap", "daily_climatology"}
 SMALL |= {"metric", "area_means", "channels", "ensemble_scores", "event_scores"}
 PARTS = {"models", "constraints", "losses", "metrics", "objectives"}
 TRAINING = ("emulators/training", "data_pipelines/loader.py", "cli/train.py", "cli/callbacks.py")
+TRAINING += ("cli/trainer.py", "cli/loggers.py")
 PLACES: dict[str, tuple[str, ...]] = {  # where a library may be imported
     "xarray": (
         "data_pipelines/",
         "emulators/verification.py",
         "emulators/spectral_verification.py",
-        "emulators/ledger.py",
         "emulators/init_statistics.py",
+        "emulators/ledger.py",
     ),
     **dict.fromkeys(("zarr", "netCDF4", "dask", "fsspec", "cfgrib"), ("data_pipelines/",)),
     "pytorch_lightning": TRAINING,
