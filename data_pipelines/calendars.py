@@ -1,7 +1,8 @@
 """Times as files write them, turned into datetime64: CF units, calendars other than the real one, months since a date.
 
-Dates are kept as they are written. A calendar without leap days leaves 29 February as a gap; a calendar of 360 days is
-accepted where its dates exist in the real calendar and follow each other evenly, as monthly means do.
+Dates are kept as they are written. A calendar without leap days leaves 29 February as a gap. Months and years of a
+calendar of 360 days keep their dates; its days are laid evenly over the real year, which leaves five or six of that
+as gaps, so that seasons stay where they are and steps within a stretch keep their length.
 """
 
 from __future__ import annotations
@@ -98,21 +99,26 @@ def _months_since(values: np.ndarray, units: str) -> np.ndarray:
 
 
 def _from_cftime(values: np.ndarray, origin: str) -> np.ndarray:
-    """Dates of another calendar as the same dates of the real one."""
+    """Dates of another calendar as the same dates of the real one; days of 360 a year as the days they are nearest."""
     flat = values.reshape(-1)
     calendar = getattr(flat[0], "calendar", "unknown")
     try:
         dates = np.array([date.isoformat()[:19] for date in flat], dtype="datetime64[s]")
     except ValueError as error:
+        if calendar == "360_day":
+            return _over_the_year(flat).reshape(values.shape)
         raise ValueError(
             f"Times in {origin} are in the calendar '{calendar}' and include dates that do not exist ({error}); "
             "convert them to the standard calendar first."
         ) from error
     if calendar == "360_day" and dates.size > 1:
         steps, months = np.diff(dates).astype(np.int64), np.diff(dates.astype("datetime64[M]")).astype(np.int64)
-        if np.ptp(steps) and (np.ptp(months) or not months[0]):
-            raise ValueError(
-                f"Times in {origin} are in a calendar of 360 days and are not evenly spaced in the real one "
-                f"(steps of {steps.min() / 86400:g} to {steps.max() / 86400:g} days); convert them first."
-            )
+        if np.ptp(months) or not months[0] or steps.min() < 27 * 86400:
+            dates = _over_the_year(flat)
     return dates.reshape(values.shape)
+
+
+def _over_the_year(dates: np.ndarray) -> np.ndarray:
+    """Days of a year of 360 at their share of the real year; the time of the day stays."""
+    days = xr.DataArray(np.arange(dates.size), dims="time", coords={"time": dates})
+    return days.convert_calendar("standard", align_on="year", use_cftime=False)["time"].values.astype("datetime64[s]")

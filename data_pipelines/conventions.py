@@ -11,15 +11,17 @@ import numpy as np
 import xarray as xr
 
 from data_pipelines.calendars import datetimes, refuse_disorder, timedeltas
+from data_pipelines.dialects import dialect, dialects, hybrid_levels, spoken
 from data_pipelines.naming import nearest
+from data_pipelines.units import in_units
 from emulators.grid import LatLonGrid
 
 COORDINATES = {
-    "latitude": ("latitude", "lat", "lats", "nav_lat", "XLAT", "Y", "y"),
-    "longitude": ("longitude", "lon", "lons", "long", "nav_lon", "XLONG", "X", "x"),
+    "latitude": ("latitude", "lat", "lats", "nav_lat", "XLAT", "grid_yt", "Y", "y"),
+    "longitude": ("longitude", "lon", "lons", "long", "nav_lon", "XLONG", "grid_xt", "X", "x"),
     "level": (
         "level", "lev", "levels", "plev", "pressure", "pressure_level", "isobaricInhPa", "isobaricInPa", "air_pressure",
-        "isobaric", "model_level", "hybrid", "sigma",
+        "isobaric", "model_level", "hybrid", "sigma", "pfull",
     ),
     "time": ("time", "valid_time", "date", "datetime", "Time", "T"),
 }  # fmt: skip
@@ -32,51 +34,27 @@ STANDARD_NAMES = {
 PRESSURE_UNITS = {"pa": 0.01, "hpa": 1.0, "mb": 1.0, "mbar": 1.0, "millibar": 1.0, "millibars": 1.0, "kpa": 10.0}
 LEAD_TIMES = ("prediction_timedelta", "lead_time")
 BOUNDS = {"bnds", "bound", "bounds", "bnd", "nv", "nbnd", "vertices"}
-LONG_NAMES = {
-    "temperature": ("t", "ta", "air"),
-    "u_component_of_wind": ("u", "ua", "uwnd"),
-    "v_component_of_wind": ("v", "va", "vwnd"),
-    "vertical_velocity": ("w", "wap", "omega"),
-    "specific_humidity": ("q", "hus", "shum"),
-    "relative_humidity": ("r", "hur", "rhum"),
-    "geopotential_height": ("gh", "zg", "hgt"),
-    "vorticity": ("vo",),
-    "divergence": ("d",),
-    "specific_cloud_liquid_water_content": ("clwc",),
-    "specific_cloud_ice_water_content": ("ciwc",),
-    "2m_temperature": ("t2m", "2t", "tas"),
-    "2m_dewpoint_temperature": ("d2m", "2d"),
-    "10m_u_component_of_wind": ("u10", "10u", "uas"),
-    "10m_v_component_of_wind": ("v10", "10v", "vas"),
-    "mean_sea_level_pressure": ("msl", "psl", "mslp", "prmsl", "slp"),
-    "surface_pressure": ("sp", "ps"),
-    "sea_surface_temperature": ("sst", "tos"),
-    "sea_ice_cover": ("siconc", "ci", "sic"),
-    "total_precipitation": ("tp",),
-    "total_column_water_vapour": ("tcwv", "prw"),
-    "land_sea_mask": ("lsm",),
-    "skin_temperature": ("skt",),
-    "snow_depth": ("sd",),
-    "toa_incident_solar_radiation": ("tisr",),
-}
-SHORT_NAMES = {short: long for long, shorts in LONG_NAMES.items() for short in shorts}
 
 
 def canonical(
     dataset: xr.Dataset,
     rename: Mapping[str, str] | None = None,
     *,
+    names: str | None = None,
     select: Mapping[str, Any] | None = None,
     keep: Sequence[str] = (),
 ) -> xr.Dataset:
     """The dataset in the one form, read lazily as before.
 
-    rename: names in the data -> names to use, for variables and dimensions; goes before the built-in table.
+    rename: names in the data -> names to use, for variables and dimensions; goes before the tables.
+    names: the table of names of `data_pipelines.dialects` that goes before the common one.
     select: dimension -> label (position where it has no labels) to keep of a dimension there is no place for.
     keep: further dimensions that stay, after time. Variables without a place are listed in the attribute `left_out`.
     """
     origin = str(dataset.attrs.get("origin", "the data"))
     dataset = _renamed(dataset, rename or {}, origin)
+    half_levels = hybrid_levels(dataset)
+    dataset = spoken(dataset, names)
     dataset, later = _selected(dataset, select or {})
     dataset = _with_coordinate_names(dataset, origin)
     dataset, unknown = _selected(dataset, later)
@@ -90,6 +68,12 @@ def canonical(
     dataset = dataset.rename(_long_names(dataset))
     for field in dataset.data_vars.values():
         field.attrs["units"] = str(field.attrs.get("units", "")).replace("**", "")
+    for name, units in dialect(names).units.items():
+        if name in dataset.data_vars:
+            dataset = dataset.assign({name: in_units(name, dataset[name], units)})
+    if half_levels and half_levels[0].size == dataset.sizes.get("level", 0) + 1:
+        a, b = (row.tolist() for row in half_levels)
+        dataset = dataset.assign_attrs(vertical_kind="hybrid", vertical_a=a, vertical_b=b)
     return dataset.transpose("time", *keep, "level", "latitude", "longitude", missing_dims="ignore")
 
 
@@ -326,8 +310,9 @@ def _eastward(longitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _long_names(dataset: xr.Dataset) -> dict[str, str]:
     """Short names and the WeatherBench 2 names they stand for, where the latter are not taken."""
     names: dict[str, str] = {}
+    common = dialects()["common"].names
     for name in map(str, dataset.data_vars):
-        long = _height_or_potential(dataset[name]) if name == "z" else SHORT_NAMES.get(name)
+        long = _height_or_potential(dataset[name]) if name == "z" else common.get(name)
         if long and long not in dataset.variables and long not in names.values():
             names[name] = long
     return names

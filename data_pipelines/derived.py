@@ -1,4 +1,4 @@
-"""Fields that follow from others in the data: surface pressure from geopotential on pressure levels.
+"""Fields that follow from others in the data: geopotential from heights, surface pressure from geopotential.
 
     ln p_s = ln p_k + (phi_k - phi_s) / (phi_k - phi_{k+1}) * (ln p_{k+1} - ln p_k),    phi_k >= phi_s >= phi_{k+1}
 
@@ -10,6 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
+
+from data_pipelines.naming import nearest
+from data_pipelines.units import in_units
+from emulators.constants import GRAVITY
 
 
 def surface_pressure(dataset: xr.Dataset) -> xr.DataArray:
@@ -40,4 +44,26 @@ def _pressure_where(geopotential: np.ndarray, ground: np.ndarray, log_pressure: 
     return np.exp(log_upper + share * (log_lower - log_upper)).astype(np.float32)
 
 
-DERIVED = {"surface_pressure": surface_pressure}
+def geopotential(dataset: xr.Dataset) -> xr.DataArray:
+    """Geopotential in m2 s-2 from `geopotential_height` of a canonical dataset, lazily."""
+    return _times_gravity(dataset, "geopotential_height", "geopotential")
+
+
+def geopotential_at_surface(dataset: xr.Dataset) -> xr.DataArray:
+    """Geopotential of the ground in m2 s-2 from `surface_altitude` of a canonical dataset, lazily."""
+    return _times_gravity(dataset, "surface_altitude", "geopotential_at_surface")
+
+
+def _times_gravity(dataset: xr.Dataset, height: str, name: str) -> xr.DataArray:
+    if height not in dataset.data_vars:
+        raise ValueError(f"derive: {name} needs {height}; {nearest(height, dataset.data_vars)}")
+    field = in_units(height, dataset[height], "m" if dataset[height].attrs.get("units") else "m -> m")
+    lazy = field.chunk({"time": 1} if "time" in field.dims else {})
+    return (lazy * np.float32(GRAVITY)).assign_attrs(units="m2 s-2", long_name=name.replace("_", " "))
+
+
+DERIVED = {
+    "surface_pressure": surface_pressure,
+    "geopotential": geopotential,
+    "geopotential_at_surface": geopotential_at_surface,
+}

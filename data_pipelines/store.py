@@ -7,21 +7,17 @@ import glob
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import xarray as xr
 
+from data_pipelines.anemoi import is_anemoi, unfolded
 from data_pipelines.calendars import refuse_disorder
 from data_pipelines.classic import expected_bytes
 from data_pipelines.conventions import COORDINATES, canonical
-from data_pipelines.derived import DERIVED
-from data_pipelines.diagnostics import DIAGNOSTICS
-from data_pipelines.intervals import duration, duration_text
-from data_pipelines.naming import nearest
 from data_pipelines.units import refuse_other_units
 
-__all__ = ["canonical", "open_dataset", "shaped"]
+__all__ = ["canonical", "open_dataset"]
 
 GRIB_SUFFIXES = (".grib", ".grib1", ".grib2", ".grb", ".grb1", ".grb2")
 ANONYMOUS: dict[str, dict[str, Any]] = {
@@ -32,7 +28,6 @@ ANONYMOUS: dict[str, dict[str, Any]] = {
     "abfs": {"anon": True},
 }
 JOINED_TIMES = 32
-RULES = DERIVED | DIAGNOSTICS
 DAMAGED = "it is damaged, incomplete or of another kind; fetch it again"
 
 
@@ -41,21 +36,26 @@ def open_dataset(
     *,
     engine: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    names: str | None = None,
     rename: Mapping[str, str] | None = None,
     select: Mapping[str, Any] | None = None,
     keep: Sequence[str] = (),
     filter: Mapping[str, Any] | None = None,
+    cache_gigabytes: float | None = None,
 ) -> xr.Dataset:
     """The canonical dataset at `path`, metadata only until values are asked for.
 
     path: a file, a Zarr store, an address (gs://, s3://, memory://, ...), a pattern with *, or a list of these.
-    engine: `zarr`, `netcdf` or `grib`; default by name. storage_options: for fsspec; default anonymous. rename, select,
-    keep: see `canonical`. filter: GRIB keys to keep, such as {typeOfLevel: surface}.
+    engine: `zarr`, `netcdf` or `grib`; default by name. storage_options: for fsspec; default anonymous. names, rename,
+    select, keep: see `canonical`. filter: GRIB keys to keep, such as {typeOfLevel: surface}.
+    cache_gigabytes: of what is fetched from a Zarr store elsewhere, so much is kept on this machine; None: nothing.
     FileNotFoundError where there is nothing, ValueError where it makes no sense.
     """
-    opened = open_files(path, engine=engine, storage_options=storage_options, filter=filter)
-    parts = [canonical(dataset, rename, select=select, keep=keep) for dataset in opened]
-    return _joined(parts, [dataset.attrs["origin"] for dataset in opened])
+    opened = open_files(
+        path, engine=engine, storage_options=storage_options, filter=filter, cache_gigabytes=cache_gigabytes
+    )
+    parts = [canonical(dataset, rename, names=names, select=select, keep=keep) for dataset in opened]
+    return joined(parts, [dataset.attrs["origin"] for dataset in opened])
 
 
 def open_files(
@@ -64,6 +64,7 @@ def open_files(
     engine: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
     filter: Mapping[str, Any] | None = None,
+    cache_gigabytes: float | None = None,
 ) -> list[xr.Dataset]:
     """The datasets at `path` as they are, times undecoded, each with its file in the attribute `origin`."""
     names = _names(path)
@@ -74,42 +75,11 @@ def open_files(
             raise ValueError(f"engine is one of {', '.join(_OPENERS)}; got '{kind}'.")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            opened = _OPENERS[kind](name, storage_options, filter)
+            opened = _OPENERS[kind](name, Ways(storage_options, filter, cache_gigabytes))
         found.extend(dataset.assign_attrs(origin=name) for dataset in opened)
     if len(found) > 1:  # joining must not read: arrays in chunks of some times wait until asked
         found = [ds.chunk({d: JOINED_TIMES for d in ds.dims if d in COORDINATES["time"]}) for ds in found]
     return found
-
-
-def shaped(
-    dataset: xr.Dataset,
-    *,
-    levels: Sequence[float] | None = None,
-    fill: Mapping[str, float] | None = None,
-    derive: Sequence[str] | None = None,
-    timestep: str | None = None,
-) -> xr.Dataset:
-    """A canonical dataset with other levels, missing values replaced, and the step of time told.
-
-    derive: variables to compute from others, before levels are chosen (`data_pipelines.derived`, `.diagnostics`).
-    levels: those of the result, from the top down; one that the data lack is interpolated linearly in log(level)
-    between its neighbours.
-    fill: variable -> value in place of missing ones. timestep: such as 6h or 1M, kept as an attribute.
-    """
-    if fill:
-        for name, value in fill.items():
-            if name not in dataset.data_vars:
-                raise ValueError(f"fill: no variable '{name}' in the data; {nearest(name, dataset.data_vars)}")
-            dataset = dataset.assign({name: _lazy(dataset[name]).fillna(value)})
-    for name in derive or ():
-        if name not in RULES:
-            raise ValueError(f"derive: no rule for '{name}'; {nearest(name, RULES)}")
-        dataset = dataset.assign({name: RULES[name](dataset)})
-    if levels is not None:
-        dataset = _at_levels(dataset, np.unique([float(level) for level in levels]))
-    if timestep is not None:
-        dataset = dataset.assign_attrs(timestep=duration_text(duration(timestep)))
-    return dataset
 
 
 def _names(path: str | Path | Sequence[str | Path]) -> list[str]:
@@ -142,13 +112,26 @@ def _kind(name: str) -> str:
     return "grib" if name.lower().endswith(GRIB_SUFFIXES) else "netcdf"
 
 
-def _open_zarr(name: str, options: Mapping[str, Any] | None, _: Any) -> list[xr.Dataset]:
-    if "://" not in name and "::" not in name and not _has_zarr(Path(name)):
+class Ways(NamedTuple):
+    """How files are to be read, each word for those that know it."""
+
+    storage_options: Mapping[str, Any] | None
+    filter: Mapping[str, Any] | None
+    cache_gigabytes: float | None
+
+
+def _open_zarr(name: str, ways: Ways) -> list[xr.Dataset]:
+    options, elsewhere = ways.storage_options, "://" in name or "::" in name
+    if not elsewhere and not _has_zarr(Path(name)):
         raise FileNotFoundError(f"{name} holds no Zarr store (no zarr.json, .zgroup or .zmetadata in it).")
     if options is None:
         options = ANONYMOUS.get(name.split("://")[0]) if "::" not in name else None
+    settings = {"storage_options": dict(options) if options else None}
     try:
-        return [xr.open_zarr(name, chunks=None, decode_times=False, storage_options=dict(options) if options else None)]
+        store: Any = name
+        if elsewhere and ways.cache_gigabytes:
+            store, settings = _kept(name, settings, ways.cache_gigabytes), {}
+        opened = xr.open_zarr(store, chunks=None, decode_times=False, **settings)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"No Zarr store at {name} ({_brief(error)}).") from error
     except ImportError as error:
@@ -157,13 +140,26 @@ def _open_zarr(name: str, options: Mapping[str, Any] | None, _: Any) -> list[xr.
         ) from error
     except Exception as error:
         raise ValueError(f"Cannot open {name} as a Zarr store ({_brief(error)}); {DAMAGED}.") from error
+    if elsewhere and not opened.variables:
+        raise FileNotFoundError(f"No Zarr store at {name} (nothing is listed there).")
+    return [unfolded(opened) if is_anemoi(opened) else opened]
+
+
+def _kept(name: str, settings: dict[str, Any], gigabytes: float) -> Any:
+    """The store at an address, of which so much is kept on this machine."""
+    from zarr.storage import FsspecStore
+
+    from data_pipelines.remote import Kept, cache_folder
+
+    store = FsspecStore.from_url(name, read_only=True, **settings)
+    return Kept(store, name, cache_folder(), gigabytes * 1e9)
 
 
 def _has_zarr(path: Path) -> bool:
     return any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata"))
 
 
-def _open_netcdf(name: str, _: Any, __: Any) -> list[xr.Dataset]:
+def _open_netcdf(name: str, _: Ways) -> list[xr.Dataset]:
     try:
         expected, size = expected_bytes(name), Path(name).stat().st_size
         opened = xr.open_dataset(name, engine="netcdf4", chunks=None, decode_times=False)
@@ -176,18 +172,18 @@ def _open_netcdf(name: str, _: Any, __: Any) -> list[xr.Dataset]:
     return [opened]
 
 
-def _open_grib(name: str, _: Any, keys: Mapping[str, Any] | None) -> list[xr.Dataset]:
+def _open_grib(name: str, ways: Ways) -> list[xr.Dataset]:
     try:
         import cfgrib
     except (ImportError, RuntimeError) as error:
         raise ValueError(f"Reading {name} needs cfgrib and eccodes: pip install 'emul[grib]'.") from error
-    arguments = {"indexpath": "", "filter_by_keys": dict(keys or {}), "errors": "raise"}
+    arguments = {"indexpath": "", "filter_by_keys": dict(ways.filter or {}), "errors": "raise"}
     try:
         parts = cfgrib.open_datasets(name, backend_kwargs=arguments, decode_times=False, chunks=None)
     except Exception as error:
         raise ValueError(f"Cannot open {name} as GRIB ({_brief(error)}); {DAMAGED}.") from error
     if not any(part.data_vars for part in parts):
-        raise ValueError(f"{name} holds no GRIB message{' that fits the filter' if keys else ''}.")
+        raise ValueError(f"{name} holds no GRIB message{' that fits the filter' if ways.filter else ''}.")
     return [part for part in parts if part.data_vars]
 
 
@@ -198,7 +194,7 @@ def _brief(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
 
 
-def _joined(parts: list[xr.Dataset], names: list[str]) -> xr.Dataset:
+def joined(parts: list[xr.Dataset], names: list[str]) -> xr.Dataset:
     """Files that continue each other in time, or bring further variables, as one."""
     if len(parts) == 1:
         return parts[0]
@@ -234,33 +230,3 @@ def _joined(parts: list[xr.Dataset], names: list[str]) -> xr.Dataset:
     if "time" in joined.dims:
         refuse_disorder(joined["time"].values, origin)
     return joined.assign_attrs(origin=origin, left_out=left_out)
-
-
-def _lazy(field: xr.DataArray) -> xr.DataArray:
-    """The field in chunks of one time, so that arithmetic waits until values are asked for."""
-    return field.chunk({"time": 1} if "time" in field.dims else {})
-
-
-def _at_levels(dataset: xr.Dataset, wanted: np.ndarray) -> xr.Dataset:
-    if "level" not in dataset.dims:
-        raise ValueError("levels: the data have no dimension of levels to choose from.")
-    there = dataset["level"].values.astype(np.float64)
-    same = [int(np.abs(there - level).argmin()) for level in wanted]
-    if np.allclose(there[same], wanted, rtol=1e-6):
-        return dataset.isel(level=same).assign_coords(level=("level", wanted, dataset["level"].attrs))
-    beyond = wanted[(wanted < there[0]) | (wanted > there[-1])]
-    if beyond.size:
-        raise ValueError(f"levels: {beyond[0]:g} lies beyond those of the data, {there[0]:g} to {there[-1]:g}.")
-    upper = np.clip(np.searchsorted(there, wanted), 1, there.size - 1)
-    log = np.log(np.maximum(there, 1e-6))
-    share = (np.log(wanted) - log[upper - 1]) / (log[upper] - log[upper - 1])
-    weight = xr.DataArray(share, dims="level", coords={"level": wanted})
-    columns = [name for name in dataset.data_vars if "level" in dataset[name].dims]
-
-    def between(field: xr.DataArray) -> xr.DataArray:
-        field = _lazy(field)
-        above, below = (field.isel(level=i).assign_coords(level=wanted) for i in (upper - 1, upper))
-        return (above * (1.0 - weight) + below * weight).transpose(*field.dims).assign_attrs(field.attrs)
-
-    fields = {name: between(dataset[name]) for name in columns}
-    return dataset.drop_dims("level").assign(fields).assign_coords(level=("level", wanted, dataset["level"].attrs))

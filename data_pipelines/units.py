@@ -1,32 +1,72 @@
-"""Units in which the same quantity comes: fields in other units than the expected ones are refused, never compared."""
+"""Units in which the same quantity comes: in others than the expected ones it is refused, or converted where told to.
+
+x in the base unit of its quantity = factor * x + offset
+"""
 
 from __future__ import annotations
 
-# One row a unit, in its spellings; units that are not here are not judged.
-SPELLINGS = (
-    ("k", "kelvin"),
-    ("c", "degc", "celsius", "deg_c", "degree_celsius", "degrees_celsius"),
-    ("pa", "pascal", "pascals"),
-    ("hpa", "mb", "mbar", "millibar", "millibars"),
-    ("kpa",),
-    ("m", "metre", "metres", "meter", "meters", "gpm"),
-    ("dam", "gpdam"),
-    ("cm",),
-    ("mm",),
-    ("m2 s-2", "m2 s2", "j kg-1", "j kg"),
-    ("kg kg-1", "kg kg"),
-    ("g kg-1", "g kg"),
-    ("w m-2", "w m2"),
-    ("j m-2", "j m2"),
+import numpy as np
+import xarray as xr
+
+# One row a unit: quantity, factor, offset, spellings; units that are not here are not judged.
+UNITS: tuple[tuple[str, float, float, tuple[str, ...]], ...] = (
+    ("temperature", 1.0, 0.0, ("k", "kelvin", "degk")),
+    ("temperature", 1.0, 273.15, ("c", "degc", "celsius", "deg_c", "degree_celsius", "degrees_celsius", "°c")),
+    ("pressure", 1.0, 0.0, ("pa", "pascal", "pascals", "n m-2")),
+    ("pressure", 100.0, 0.0, ("hpa", "mb", "mbar", "millibar", "millibars")),
+    ("pressure", 1000.0, 0.0, ("kpa",)),
+    ("length", 1.0, 0.0, ("m", "metre", "metres", "meter", "meters", "gpm")),
+    ("length", 1000.0, 0.0, ("km",)),
+    ("length", 10.0, 0.0, ("dam", "gpdam")),
+    ("length", 0.01, 0.0, ("cm",)),
+    ("length", 0.001, 0.0, ("mm", "kg m-2", "kg m2")),  # of liquid water
+    ("potential", 1.0, 0.0, ("m2 s-2", "m2 s2", "j kg-1", "j kg")),
+    ("ratio", 1.0, 0.0, ("kg kg-1", "kg kg", "1", "(0 - 1)", "fraction", "dimensionless")),
+    ("ratio", 0.001, 0.0, ("g kg-1", "g kg")),
+    ("ratio", 0.01, 0.0, ("%", "percent")),
+    ("ratio", 1e-6, 0.0, ("ppm", "ppmv", "1e-6")),
+    ("flux", 1.0, 0.0, ("w m-2", "w m2")),
+    ("work", 1.0, 0.0, ("j m-2", "j m2")),
+    ("speed", 1.0, 0.0, ("m s-1", "m s")),
+    ("speed", 1.0 / 3.6, 0.0, ("km h-1", "km h")),
+    ("speed", 0.514444, 0.0, ("kn", "knot", "knots")),
+    ("speed", 0.001, 0.0, ("kg m-2 s-1", "kg m2 s", "mm s-1", "mm s")),  # of liquid water that falls
+    ("speed", 0.001 / 86400.0, 0.0, ("mm day-1", "mm d-1", "mm day", "mm d")),
 )
-_ROWS = {spelling: row for row, spellings in enumerate(SPELLINGS) for spelling in spellings}
+_ROWS = {spelling: row[:3] for row in UNITS for spelling in row[3]}
 
 
 def refuse_other_units(name: str, expected: str, found: str, origin: str) -> None:
     """ValueError where both units are known and are not the same."""
     rows = [_ROWS.get(_plain(units)) for units in (expected, found)]
     if None not in rows and rows[0] != rows[1]:
-        raise ValueError(f"'{name}' is in '{found}' in {origin}; expected it in '{expected}'. Convert it first.")
+        raise ValueError(
+            f"'{name}' is in '{found}' in {origin}; expected it in '{expected}'. Convert it first, or let its data "
+            f"source do it: units={{{name}: {expected}}}."
+        )
+
+
+def in_units(name: str, field: xr.DataArray, told: str) -> xr.DataArray:
+    """The field in the units that are told, `K`, or `degC -> K` where the data do not say theirs, or say them wrong."""
+    said, _, wanted = (part.strip() for part in told.rpartition("->"))
+    said = said or str(field.attrs.get("units", ""))
+    source, target = _ROWS.get(_plain(said)), _ROWS.get(_plain(wanted))
+    if _plain(said) == _plain(wanted) or (source and source == target):
+        return field.assign_attrs(units=wanted)
+    if source is None or target is None:
+        unknown = said if source is None else wanted
+        why = f"'{unknown}' is not known here" if unknown else "the data do not say theirs"
+        raise ValueError(
+            f"units: cannot convert '{name}' from '{said or 'no units'}' to '{wanted}': "
+            f"{why}; write the units that they have, such as units={{{name}: degC -> K}}."
+        )
+    if source[0] != target[0]:
+        raise ValueError(
+            f"units: '{name}' is in '{said}', a {source[0]}; '{wanted}' is a {target[0]}. Choose units of {source[0]}."
+        )
+    factor, offset = source[1] / target[1], (source[2] - target[2]) / target[1]
+    converted = field * np.float32(factor) + np.float32(offset) if offset else field * np.float32(factor)
+    return converted.assign_attrs({**field.attrs, "units": wanted})
 
 
 def _plain(units: str) -> str:

@@ -8,7 +8,8 @@ import xarray as xr
 
 from data_pipelines.diagnostics import DIAGNOSTICS
 from data_pipelines.forecasts import open_forecast
-from data_pipelines.store import open_dataset, shaped
+from data_pipelines.shaping import shaped
+from data_pipelines.store import open_dataset
 from emulators.constants import EARTH_RADIUS, GRAVITY
 from emulators.grid import equiangular_grid
 

@@ -11,7 +11,8 @@ import xarray as xr
 from data_pipelines.archive import Archive
 from data_pipelines.conventions import grid_of
 from data_pipelines.intervals import spacing
-from data_pipelines.store import canonical, open_dataset, shaped
+from data_pipelines.shaping import shaped
+from data_pipelines.store import canonical, open_dataset
 from data_pipelines.worlds import Roles, world
 
 LATITUDE = np.array([80.0, 40.0, 0.0, -40.0, -80.0])
@@ -204,12 +205,13 @@ def test_calendar_of_360_days(tmp_path):
     calendar_dataset("360_day", ("2001-01-16", 14, "MS")).to_netcdf(tmp_path / "monthly.nc")
     ds = open_dataset(tmp_path / "monthly.nc")
     assert spacing(ds.time.values) == np.timedelta64(1, "M")
-    calendar_dataset("360_day", ("2001-02-27", 6, "D")).to_netcdf(tmp_path / "daily.nc")
-    with pytest.raises(ValueError, match=r"360_day.*dates that do not exist"):
-        open_dataset(tmp_path / "daily.nc")
-    calendar_dataset("360_day", ("2001-03-29", 4, "D")).to_netcdf(tmp_path / "uneven.nc")
-    with pytest.raises(ValueError, match=r"360 days.*not evenly spaced"):
-        open_dataset(tmp_path / "uneven.nc")
+    calendar_dataset("360_day", ("2001-01-01", 720, "D")).to_netcdf(tmp_path / "daily.nc")
+    times = open_dataset(tmp_path / "daily.nc").time.values
+    assert spacing(times) == np.timedelta64(1, "D")
+    steps = np.diff(times).astype("timedelta64[D]").astype(int)
+    assert set(steps) == {1, 2}
+    assert (steps == 2).sum() == 10  # five days of each year are gaps
+    assert times[359] == np.datetime64("2001-12-31")
 
 
 def test_months_since_a_date():

@@ -1,0 +1,113 @@
+"""A store elsewhere, of which the chunks fetched last are kept on this machine, up to a size.
+
+Chunks are kept as files named by a hash of the address, written whole or not at all; when they exceed the size, those
+that were asked for longest ago are removed. Metadata is always fetched anew: stores in the cloud grow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from zarr.abc.store import ByteRequest, Store
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import WrapperStore
+
+METADATA = ("zarr.json", ".zmetadata", ".zarray", ".zattrs", ".zgroup")
+ROOM = 0.9  # what is left of the cache after removal, as a share of its size
+
+
+def cache_folder() -> Path:
+    """Where chunks of stores elsewhere are kept: $XDG_CACHE_HOME/emul/remote or ~/.cache/emul/remote."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "emul" / "remote"
+
+
+class Kept(WrapperStore[Store]):
+    """The store at `address`, whole chunks of it kept in `folder`. limit: bytes of all that is kept there."""
+
+    def __init__(self, store: Store, address: str, folder: Path, limit: float) -> None:
+        super().__init__(store)
+        self.address, self.folder, self.limit = address, Path(folder), float(limit)
+        self._lock = threading.Lock()
+        self._size: float | None = None
+
+    def _with_store(self, store: Store) -> Kept:
+        return Kept(store, self.address, self.folder, self.limit)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Kept) and self._store == other._store and self.folder == other.folder
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"store": self._store, "address": self.address, "folder": self.folder, "limit": self.limit}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def _path(self, key: str) -> Path:
+        name = hashlib.sha256(f"{self.address}/{key}".encode()).hexdigest()
+        return self.folder / name[:2] / name
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """The bytes of a key, from this machine where it has them; parts of a chunk are fetched as they are."""
+        if byte_range is not None or key.rpartition("/")[2] in METADATA:
+            return await self._store.get(key, prototype, byte_range)
+        path = self._path(key)
+        content = await asyncio.to_thread(_read, path)
+        if content is not None:
+            return prototype.buffer.from_bytes(content)
+        value = await self._store.get(key, prototype)
+        if value is not None:
+            await asyncio.to_thread(self._keep, path, value.to_bytes())
+        return value
+
+    def _keep(self, path: Path, content: bytes) -> None:
+        """Write a chunk whole; a full disk costs the chunk its place here, nothing else."""
+        if len(content) > ROOM * self.limit:
+            return
+        partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(content)
+            os.replace(partial, path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            return
+        with self._lock:
+            if self._size is not None:
+                self._size += len(content)
+            if self._size is None or self._size > self.limit:
+                self._size = _trimmed(self.folder, self.limit)
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        content = path.read_bytes()
+        os.utime(path)
+    except OSError:
+        return None
+    return content
+
+
+def _trimmed(folder: Path, limit: float) -> float:
+    """Remove the files that were used longest ago until there is room again; the bytes that remain."""
+    files = []
+    for path in folder.glob("*/*"):
+        try:
+            status = path.stat()
+        except OSError:  # another process was faster
+            continue
+        files.append((status.st_mtime_ns, status.st_size, path))
+    size = float(sum(length for _, length, _ in files))
+    if size <= limit:
+        return size
+    for _, length, path in sorted(files):
+        path.unlink(missing_ok=True)
+        size -= length
+        if size <= ROOM * limit:
+            break
+    return size

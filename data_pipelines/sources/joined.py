@@ -1,0 +1,73 @@
+"""Several data sources as one: those with other variables meet at the times they share, others follow in time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from data_pipelines.splits import guarded
+from data_pipelines.store import joined
+
+
+@dataclass(frozen=True)
+class Joined:
+    """sources: name -> data source. splits, guard: see `data_pipelines.files.Files`.
+
+    Sources of which no two have a variable in common are joined by variable, at the times that all of them hold.
+    Others are joined in time, and must follow each other without overlap.
+    """
+
+    sources: Mapping[str, Any]
+    splits: Mapping[str, Sequence[str | int] | None] = field(default_factory=dict)
+    guard: str | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.sources) < 2:
+            raise ValueError(f"A joined source needs at least two sources; got {len(self.sources)}.")
+        object.__setattr__(self, "splits", guarded(self.splits, self.guard))
+
+    def prepare(self, progress: Callable[[str, float], None] | None = None) -> None:
+        """Make or check each source in turn."""
+        for source in self.sources.values():
+            source.prepare(progress)
+        self.dataset()
+
+    def template(self) -> xr.Dataset:
+        """The joint coordinates and variables, cheaply."""
+        return self._joined({name: source.template() for name, source in self.sources.items()})
+
+    def dataset(self) -> xr.Dataset:
+        """The joint dataset."""
+        return self._joined({name: source.dataset() for name, source in self.sources.items()})
+
+    def _joined(self, parts: dict[str, xr.Dataset]) -> xr.Dataset:
+        names = [str(name) for part in parts.values() for name in part.data_vars]
+        if len(set(names)) == len(names):
+            parts = _at_shared_times(parts)
+        attributes = {k: v for part in parts.values() for k, v in part.attrs.items() if k not in ("origin", "left_out")}
+        for key in set(attributes):
+            told = [part.attrs[key] for part in parts.values() if key in part.attrs]
+            if any(str(one) != str(told[0]) for one in told):
+                del attributes[key]
+        opened = [part.assign_attrs(left_out=part.attrs.get("left_out", "")) for part in parts.values()]
+        made = joined(opened, [str(part.attrs.get("origin", name)) for name, part in parts.items()])
+        return made.assign_attrs(attributes)
+
+
+def _at_shared_times(parts: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """Each source at the times that all hold; those without times stay."""
+    moving = {name: part["time"].values for name, part in parts.items() if "time" in part.dims}
+    shared = None
+    for times in moving.values():
+        shared = times if shared is None else np.intersect1d(shared, times)
+    if shared is not None and not shared.size:
+        spans = "; ".join(f"{name}: {times[0]} to {times[-1]}" for name, times in moving.items())
+        raise ValueError(f"The sources have no time in common: {spans}.")
+    return {
+        name: part.isel(time=np.searchsorted(moving[name], shared)) if name in moving else part
+        for name, part in parts.items()
+    }
