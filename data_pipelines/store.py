@@ -132,6 +132,9 @@ def _open_zarr(name: str, ways: Ways) -> list[xr.Dataset]:
         if elsewhere and ways.cache_gigabytes:
             store, settings = _kept(name, settings, ways.cache_gigabytes), {}
         opened = xr.open_zarr(store, chunks=None, decode_times=False, **settings)
+        folded = is_anemoi(opened)
+        if folded:  # its zeros are values, though Zarr fills with them
+            opened = xr.open_zarr(store, chunks=None, decode_times=False, mask_and_scale=False, **settings)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"No Zarr store at {name} ({_brief(error)}).") from error
     except ImportError as error:
@@ -142,7 +145,7 @@ def _open_zarr(name: str, ways: Ways) -> list[xr.Dataset]:
         raise ValueError(f"Cannot open {name} as a Zarr store ({_brief(error)}); {DAMAGED}.") from error
     if elsewhere and not opened.variables:
         raise FileNotFoundError(f"No Zarr store at {name} (nothing is listed there).")
-    return [unfolded(opened) if is_anemoi(opened) else opened]
+    return [unfolded(opened) if folded else opened]
 
 
 def _kept(name: str, settings: dict[str, Any], gigabytes: float) -> Any:

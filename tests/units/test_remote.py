@@ -1,0 +1,193 @@
+"""Stores elsewhere: WeatherBench 2's exact layout over http, what of it is kept on this machine; anemoi stores."""
+
+import functools
+import http.server
+import threading
+import warnings
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+from data_pipelines.archive import Archive
+from data_pipelines.remote import Kept, cache_folder
+from data_pipelines.sources.weatherbench2 import WeatherBench2
+from data_pipelines.store import open_dataset
+from data_pipelines.worlds import Roles, world
+from emulators.grid import equiangular_grid, gaussian_grid
+
+GRID = equiangular_grid(32)
+LEVELS = [50, 100, 150, 200, 250, 300, 400, 500, 600, 700, 850, 925, 1000]
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves files, counts what is asked for, says nothing."""
+
+    asked: list[str] = []  # noqa: RUF012
+
+    def do_GET(self):
+        self.asked.append(self.path)
+        super().do_GET()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def served(tmp_path):
+    """The folder `tmp_path` over http on loopback: (address, paths asked for)."""
+    Quiet.asked = []
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(tmp_path)))
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}", Quiet.asked
+    server.shutdown()
+    thread.join()
+
+
+def weatherbench2(path, times=12, zarr_format=2, consolidated=True) -> xr.Dataset:
+    """A store as gs://weatherbench2/datasets/era5/1959-2023_01_10-6h-64x32_equiangular_conservative.zarr lays it out.
+
+    Dimensions (time, level, longitude, latitude), south first, integer levels, hours since 1959, many times a chunk.
+    """
+    random = np.random.default_rng(0)
+    coords = {
+        "time": ("time", 6 * np.arange(times), {"units": "hours since 1959-01-01", "calendar": "proleptic_gregorian"}),
+        "level": ("level", np.array(LEVELS, "int64"), {"units": "hPa"}),
+        "longitude": ("longitude", GRID.longitude),
+        "latitude": ("latitude", GRID.latitude[::-1]),
+    }
+    columns, surface = ("time", "level", "longitude", "latitude"), ("time", "longitude", "latitude")
+    sizes = {"time": times, "level": 13, "longitude": 64, "latitude": 32}
+
+    def field(dims, units, mean):
+        values = mean * (1.0 + 0.01 * random.standard_normal([sizes[d] for d in dims], dtype=np.float32))
+        return dims, values.astype("float32"), {"units": units}
+
+    made = xr.Dataset(
+        {
+            "temperature": field(columns, "K", 250.0),
+            "geopotential": field(columns, "m**2 s**-2", 5e4),
+            "2m_temperature": field(surface, "K", 280.0),
+            "sea_surface_temperature": field(surface, "K", 290.0),
+            "geopotential_at_surface": field(surface[1:], "m**2 s**-2", 100.0),
+            "land_sea_mask": field(surface[1:], "(0 - 1)", 0.5),
+        },
+        coords,
+    )
+    made["sea_surface_temperature"][:, :20] = np.nan
+    encoding = {n: {"chunks": tuple({"time": 5}.get(d, sizes[d]) for d in made[n].dims)} for n in made.data_vars}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made.to_zarr(path, zarr_format=zarr_format, consolidated=consolidated, encoding=encoding)
+    return made
+
+
+@pytest.mark.parametrize(("zarr_format", "consolidated"), [(2, True), (3, True), (2, False)])
+def test_weatherbench2_over_http(tmp_path, served, zarr_format, consolidated):
+    pytest.importorskip("aiohttp", reason="aiohttp is not installed")
+    made = weatherbench2(tmp_path / "era5.zarr", zarr_format=zarr_format, consolidated=consolidated)
+    source = WeatherBench2(f"{served[0]}/era5.zarr", {"train": ["1959", "1959"]}, masks=["sea_surface_temperature"],
+                           fill={"sea_surface_temperature": 270.0})  # fmt: skip
+    source.prepare()
+    ds = source.dataset()
+    roles = Roles(
+        [{"geopotential": [500]}, "temperature", "2m_temperature"],
+        forcing=["toa_incident_solar_radiation", "sea_surface_temperature"],
+        static=["land_sea_mask", "geopotential_at_surface", "sea_surface_temperature_mask"],
+    )
+    there = world(ds, roles)
+    assert there.grid.same_as(GRID)
+    assert there.timestep == np.timedelta64(6, "h")
+    state = Archive(ds, there).states(np.datetime64("1959-01-03T06"))
+    truth = made.isel(time=9).transpose(..., "latitude", "longitude").isel(latitude=slice(None, None, -1))
+    np.testing.assert_array_equal(state["geopotential"][0], truth["geopotential"].sel(level=500))
+    np.testing.assert_array_equal(state["temperature"], truth["temperature"])
+    np.testing.assert_array_equal(there.static_fields[2], np.isfinite(truth["sea_surface_temperature"]))
+
+
+def test_an_address_without_a_store(served):
+    pytest.importorskip("aiohttp", reason="aiohttp is not installed")
+    with pytest.raises(FileNotFoundError, match="No Zarr store at http"):
+        open_dataset(f"{served[0]}/era5.zarr")
+
+
+def test_what_was_fetched_is_kept_up_to_a_size(tmp_path, served, monkeypatch):
+    pytest.importorskip("aiohttp", reason="aiohttp is not installed")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    made = weatherbench2(tmp_path / "era5.zarr")
+    address, asked = f"{served[0]}/era5.zarr", served[1]
+
+    def read(gigabytes, times):
+        asked.clear()
+        ds = open_dataset(address, cache_gigabytes=gigabytes)
+        found = ds["temperature"].isel(time=times, latitude=slice(None, None, -1)).values
+        np.testing.assert_array_equal(found, made["temperature"].transpose(*ds["temperature"].dims)[times])
+        return [path for path in asked if "/temperature/" in path and path[-1].isdigit()]
+
+    assert len(read(1.0, slice(0, 12))) == 3
+    assert read(1.0, slice(0, 12)) == []
+    kept = sorted(cache_folder().glob("*/*"))
+    sizes = sum(path.stat().st_size for path in kept)
+    assert len(kept) >= 3
+    kept[0].with_name(".half.1-1").write_bytes(b"x")  # of a process that was killed
+    limit = 0.5 * sizes
+    store = Kept(zarr.storage.MemoryStore({}), "a", cache_folder(), limit)
+    store._keep(cache_folder() / "aa" / "new", b"0" * 10)
+    assert sum(path.stat().st_size for path in cache_folder().glob("*/*")) <= limit
+    assert (cache_folder() / "aa" / "new").exists()  # the youngest stays
+    assert read(1.0, slice(0, 12))
+
+
+def anemoi(path, shape=(8, 16), members=1, zarr_format=2) -> np.ndarray:
+    """A store as anemoi-datasets makes it; its values, (time, variable, ensemble, cell)."""
+    grid = gaussian_grid(8)
+    latitude, longitude = (a.reshape(-1) for a in np.meshgrid(grid.latitude, grid.longitude, indexing="ij"))
+    names = ["10u", "2t", "lsm", "t_500", "t_850", "z", "z_500", "z_850", "cos_latitude", "insolation"]
+    values = np.random.default_rng(1).random((6, len(names), members, latitude.size), dtype=np.float32)
+    root = zarr.create_group(path, zarr_format=zarr_format)
+    for name, data, dims in (
+        ("data", values, ("time", "variable", "ensemble", "cell")),
+        ("dates", np.datetime64("2020-01-01", "s") + np.arange(6) * np.timedelta64(6, "h"), ("time",)),
+        ("latitudes", latitude, ("cell",)),
+        ("longitudes", longitude, ("cell",)),
+        ("mean", values.mean(axis=(0, 2, 3)), ("variable",)),
+        ("stdev", values.std(axis=(0, 2, 3)), ("variable",)),
+    ):
+        array = root.create_array(name, data=data, chunks=(1, *data.shape[1:]) if name == "data" else data.shape,
+                                  **({"dimension_names": dims} if zarr_format == 3 else {}))  # fmt: skip
+        if zarr_format == 2:
+            array.attrs["_ARRAY_DIMENSIONS"] = list(dims)
+    root.attrs.update(variables=names, missing_dates=["2020-01-01T18:00:00"], frequency="6h")
+    if shape:
+        root.attrs["field_shape"] = list(shape)
+    return values
+
+
+@pytest.mark.parametrize(("shape", "zarr_format"), [((8, 16), 2), (None, 3)])
+def test_anemoi(tmp_path, shape, zarr_format):
+    values = anemoi(tmp_path / "a.zarr", shape, zarr_format=zarr_format)
+    source = WeatherBench2(str(tmp_path / "a.zarr"), {"train": ["2020", "2020"]})
+    ds = source.dataset()
+    made = world(ds, Roles([{"temperature": [500, 850]}, "geopotential", "2m_temperature"], static=["land_sea_mask"]))
+    archive = Archive(ds, made)
+    assert made.grid.kind == "gaussian"
+    assert archive.times.size == 5
+    assert archive.following.tolist() == [1, 2, -1, 4, -1]  # the missing date is a gap
+    state = archive.states(np.datetime64("2020-01-02"))
+    np.testing.assert_array_equal(state.values.reshape(5, -1), values[4, [3, 4, 6, 7, 1], 0])
+    assert ds["geopotential_at_surface"].dims == ("time", "latitude", "longitude")
+    assert made.prognostic.variable("2m_temperature").units == "K"
+
+
+def test_members_and_cells_of_anemoi(tmp_path):
+    values = anemoi(tmp_path / "a.zarr", members=3)
+    with pytest.raises(ValueError, match=r"'ensemble' of 3 .*select=\{ensemble: 0\}"):
+        open_dataset(tmp_path / "a.zarr")
+    ds = open_dataset(tmp_path / "a.zarr", select={"ensemble": 2})
+    np.testing.assert_array_equal(ds["2m_temperature"][0].values.reshape(-1), values[0, 1, 2])
+    root = zarr.open_group(tmp_path / "a.zarr")
+    root["latitudes"][3] += 1.0
+    with pytest.raises(ValueError, match="128 cells of this store are no rows and columns"):
+        open_dataset(tmp_path / "a.zarr", select={"ensemble": 2})
