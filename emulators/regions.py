@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from emulators.grid import LatLonGrid
+from emulators.world import World
 
 TOLERANCE = 1e-4  # degrees: coordinates stored in single precision still fall on their bounds
 
@@ -117,6 +118,13 @@ def region(entry: str | Region | Mapping) -> Region:
         bool(box.get("land", False)),
         bool(box.get("ocean", False)),
     )
+
+
+def land_fraction(world: World) -> np.ndarray | None:
+    """Share of land of each cell, shape grid.shape, where the world knows it."""
+    if "land_sea_mask" not in world.static or world.static_fields is None:
+        return None
+    return np.asarray(world.static_fields)[world.static.slice("land_sea_mask").start]
 
 
 @dataclass(frozen=True, eq=False)

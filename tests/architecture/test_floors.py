@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HOUSE = {"emulators", "data_pipelines", "emul"}
 WORDS = {"constants", "grid", "variables", "state", "world"}
 SMALL = {"sphere", "physics", "layers", "scores", "weights", "normalise", "regions", "climatology", "rollout"}
-SMALL |= {"spectral_errors", "bootstrap", "daily_climatology"}
+SMALL |= {"spectral_errors", "bootstrap", "daily_climatology", "climate_scores"}
 SMALL |= {"metric", "area_means", "channels", "ensemble_scores", "event_scores"}
 PARTS = {"models", "constraints", "losses", "metrics", "objectives"}
 TRAINING = ("emulators/training", "data_pipelines/loader.py", "cli/train.py", "cli/callbacks.py")
@@ -29,6 +29,7 @@ PLACES: dict[str, tuple[str, ...]] = {  # where a library may be imported
     "xarray": (
         "data_pipelines/",
         "emulators/verification.py",
+        "emulators/climate_verification.py",
         "emulators/spectral_verification.py",
         "emulators/init_statistics.py",
         "emulators/ledger.py",

@@ -1,0 +1,211 @@
+"""The climate of forecasts: bias, variability, trend and Nino index that were put in are found again; ClimateBench."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from data_pipelines.store import open_dataset
+from emulators.climate_scores import area_mean, nino_index, nrmse_global, nrmse_spatial, whole_years
+from emulators.climate_verification import ClimateCard
+from emulators.grid import LatLonGrid, equiangular_grid
+from emulators.regions import region_weights
+from emulators.state import State
+from emulators.variables import Variable, VariableSet
+from emulators.world import World
+
+SHARED = Path(__file__).parents[3] / "shared"
+GRID = equiangular_grid(18)
+VARIABLES = VariableSet((Variable("temperature", "K", (500.0, 850.0)), Variable("sea_surface_temperature", "K")))
+WORLD = World(GRID, VARIABLES, np.timedelta64(5, "D"))
+WEIGHTS = GRID.weights.ravel() / GRID.weights.sum()
+
+
+def series(years, seed=0):
+    """Twelve years of truth every 5 days: a season, noise of 1 K, half a kelvin a decade; and a forecast of it that is
+    2 K too warm in the north, varies twice as much, warms by 1.5 K a decade."""
+    times = np.arange("2001", str(2001 + years), np.timedelta64(5, "D"), dtype="datetime64[D]").astype("datetime64[s]")
+    generator = np.random.default_rng(seed)
+    decades = (times - times[0]) / np.timedelta64(3652, "D")
+    season = 8 * np.cos(2 * np.pi * decades * 10)
+    shape = (times.size, 3, *GRID.shape)
+    noise = generator.normal(size=(2, *shape))
+    line = np.ones(shape[1:])
+    truth = 280 + noise[0] + (season + 0.5 * decades)[:, None, None, None] * line
+    north = 2.0 * (GRID.latitude > 0)[:, None] * line
+    forecast = (
+        280
+        + 2 * noise[1]
+        + north
+        + (season + 1.5 * (decades - decades.mean()) + 0.5 * decades.mean())[:, None, None, None]
+    )
+    return times, forecast, truth
+
+
+def card(times, forecast, truth, parts=1, regions=("global", "northern-hemisphere")):
+    """A card fed in `parts` batches; forecast may have members in front."""
+    made = ClimateCard(WORLD, VARIABLES, regions)
+    for rows in np.array_split(np.arange(times.size), parts):
+        states = (State(torch.from_numpy(f[..., rows, :, :, :]), VARIABLES, times[rows]) for f in (forecast, truth))
+        made.add(*states)
+    return made
+
+
+@pytest.fixture(scope="module")
+def dozen():
+    return series(12)
+
+
+def test_what_was_put_in_is_found_again(dozen):
+    found = card(*dozen, parts=7).dataset({"forecast": "x"})
+    temperature = found["temperature"].sel(level=850)
+    north = float(WEIGHTS @ np.repeat(GRID.latitude > 0, GRID.shape[1]))
+    want = {"bias": 2 * north, "bias_rmse": 2 * north**0.5, "trend_forecast": 1.5, "trend_truth": 0.5, "trend_rmse": 1}
+    for name, value in want.items():
+        assert temperature.sel(metric=name, region="global").item() == pytest.approx(value, rel=0.05), name
+    forecast, truth = (temperature.sel(metric=f"mean_{name}", region="global").item() for name in ("forecast", "truth"))
+    assert forecast - truth == pytest.approx(2 * north, rel=0.05)
+    total = [8**2 / 2 + noise**2 for noise in (2, 1)]
+    ratio = temperature.sel(metric="std_ratio", region="global").item()
+    assert ratio == pytest.approx((total[0] / total[1]) ** 0.5, rel=0.01)
+    assert found["temperature_mean"].dims == ("source", "level", "latitude", "longitude")
+    zonal = found["temperature_zonal_mean"].sel(level=500)
+    np.testing.assert_allclose(
+        zonal.sel(source="forecast") - zonal.sel(source="truth"), 2.0 * (GRID.latitude > 0), atol=0.2
+    )
+    assert found["year"].values.tolist() == list(range(2001, 2013))
+    assert found.attrs["left_out"] == ""
+    assert found.attrs["forecast"] == "x"
+
+
+def test_annual_means_and_the_nrmse(dozen):
+    times, forecast, truth = dozen
+    made = card(times, forecast, truth, parts=3)
+    found, year = made.dataset(), times.astype("datetime64[Y]").astype(int) + 1970
+    area = [(f.reshape(*f.shape[:2], -1) @ WEIGHTS)[:, 0] for f in (forecast, truth)]
+    yearly = np.array([[a[year == y].mean() for y in range(2001, 2013)] for a in area])
+    annual = found["temperature_annual_mean"].sel(region="global", level=500)
+    np.testing.assert_allclose(annual.transpose("source", "year"), yearly, rtol=1e-12)
+    one = found["temperature"].sel(level=500, region="global")
+    spatial = nrmse_spatial(forecast[:, 0].mean(0).ravel(), truth[:, 0].mean(0).ravel(), WEIGHTS[:, None])[0]
+    whole = np.sqrt(np.square(yearly[0] - yearly[1]).mean()) / yearly[1].mean()
+    np.testing.assert_allclose(one.sel(metric="nrmse"), spatial + 5 * whole, rtol=1e-12)
+    np.testing.assert_allclose(one.sel(metric="interannual_std_truth"), yearly[1].std(ddof=1), rtol=1e-12)
+
+
+def test_split_then_merge_is_the_whole(dozen):
+    times, forecast, truth = dozen
+    whole, half = card(times, forecast, truth), times.size // 2 + 3
+    parts = [card(times[part], forecast[part], truth[part]) for part in (slice(half, None), slice(0, half))]
+    merged = ClimateCard(WORLD, VARIABLES, ("global", "northern-hemisphere"))
+    for part in parts:
+        merged.add_partial(part.partial())
+    xr.testing.assert_allclose(merged.dataset(), whole.dataset(), rtol=1e-9)
+    other = ClimateCard(WORLD, VARIABLES, ("global",))
+    with pytest.raises(ValueError, match="same variables, regions"):
+        merged.add_partial(other.partial())
+
+
+def test_short_runs_say_what_they_lack():
+    times, forecast, truth = series(2)
+    made = card(times, forecast, truth)
+    assert made.left_out() == {
+        name: f"2 of the {need} whole years needed" for name, need in (("interannual", 5), ("nino", 5), ("trend", 10))
+    }
+    found = made.dataset()
+    assert {"annual_rmse", "nrmse", "bias_rmse"} <= set(found["metric"].values)
+    assert not {"trend_rmse", "interannual_std_truth"} & set(found["metric"].values)
+    assert "temperature_trend" not in found
+    months = card(times[:20], forecast[:20], truth[:20])
+    assert set(months.left_out()) == {"annual", "nrmse", "interannual", "nino", "trend"}
+    assert "temperature_annual_mean" not in months.dataset()
+    with pytest.raises(ValueError, match="No pair"):
+        ClimateCard(WORLD, VARIABLES).dataset()
+
+
+def test_points_that_are_ever_missing_are_left_out(dozen):
+    times, forecast, truth = (part.copy() for part in dozen)
+    clean = card(times, forecast, truth).dataset()
+    truth[5, 2, 4:9, 7:12] = np.nan
+    found = card(times, forecast, truth, parts=2).dataset()
+    sea = "sea_surface_temperature"
+    assert int(found[f"{sea}_mean"].isnull().sum()) == 2 * 25
+    bias = found[sea].sel(metric="bias", region="global").item()
+    assert bias == pytest.approx(clean[sea].sel(metric="bias", region="global").item(), abs=0.1)
+    assert np.isfinite(found["temperature_mean"]).all()
+
+
+def test_members_of_an_ensemble_keep_their_variability(dozen):
+    times, forecast, truth = dozen
+    members = np.stack([forecast, series(12, seed=1)[1]])
+    made, one = card(times, members, truth), card(times, forecast, truth)
+    ratio, single = (c.scores()["std_ratio"][0, 0] for c in (made, one))
+    assert ratio == pytest.approx(single, rel=0.01)
+    np.testing.assert_allclose(made.maps()["mean"][0], 0.5 * sum(m.mean(0).reshape(3, -1) for m in members), rtol=1e-12)
+
+
+def test_the_nino_index_of_known_events():
+    months = np.arange(120)
+    event = np.exp(-(((months - 60) / 6.0) ** 2))
+    cycle = 2 * np.cos(2 * np.pi * months / 12)
+    index = nino_index((300 + cycle + 3 * event)[:, None], months)[:, 0]
+    assert np.isnan(index[:2]).all()
+    assert np.isnan(index[-2:]).all()
+    assert np.nanargmax(index) == 60
+    assert 1.5 < np.nanmax(index) < 3
+    gap = np.delete(months, 30)
+    assert np.isnan(nino_index(np.zeros((119, 1)), gap)).sum() == 4 + 4
+    made = card(*series(6))
+    index, when = made.nino()
+    assert index.shape == (72, 2)
+    assert when[0] == np.datetime64("2001-01")
+
+
+def test_whole_years():
+    times = np.arange("2001-02", "2004-01", np.timedelta64(6, "h"), dtype="datetime64[s]")
+    assert whole_years(times).tolist() == [2002, 2003]
+    monthly = np.arange("2001-01", "2003-06", dtype="datetime64[M]").astype("datetime64[s]")
+    assert whole_years(monthly).tolist() == [2001, 2002]
+    yearly = np.arange("2001", "2005", dtype="datetime64[Y]").astype("datetime64[s]")
+    assert whole_years(yearly).tolist() == [2001, 2002, 2003, 2004]
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the reference numbers are not beside this checkout")
+def test_climate_learn_numbers():
+    """The parts of the NRMSE are ClimateLearn's, whose weights are cosines of latitude; what it divides both by differs
+    from the truth's mean by up to 0.2 %."""
+    folder = SHARED / "reference" / "verification"
+    want = json.loads((folder / "expected_others_A.json").read_text())["climate_learn_240x121"]
+    forecast, truth = (xr.open_dataset(folder / f"{name}_240x121.nc") for name in ("forecast", "obs"))
+    weights = np.cos(np.deg2rad(forecast["latitude"].values))
+    weights = np.tile(weights / weights.sum() / forecast.sizes["longitude"], forecast.sizes["longitude"])[:, None]
+    for row, lead in enumerate(forecast["prediction_timedelta"].values):
+        valid = forecast["time"].values + np.timedelta64(int(lead), "h")
+        for column, (name, level) in enumerate((("2m_temperature", None), ("geopotential", 500))):
+            fields = forecast[name].isel(prediction_timedelta=row), truth[name].sel(time=valid)
+            fields = [f if level is None else f.sel(level=level) for f in fields]
+            f, o = (f.transpose("time", "longitude", "latitude").values.reshape(len(valid), -1) for f in fields)
+            f, o = f.astype(np.float64), o.astype(np.float64)
+            spatial = nrmse_spatial(f.mean(0), o.mean(0), weights)[0]
+            whole = nrmse_global((f @ weights)[:, 0], (o @ weights)[:, 0])
+            expected = want["lat_nrmses"][row][column], want["lat_nrmseg"][row][column]
+            np.testing.assert_allclose(spatial / whole, expected[0] / expected[1], rtol=1e-8)
+            np.testing.assert_allclose((spatial, whole), expected, rtol=2e-3)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the real fields are not beside this checkout")
+def test_real_winters_of_el_nino():
+    """Winters of the strongest events stand out in the Nino 3.4 box of observed anomalies."""
+    data = open_dataset(SHARED / "realdata" / "sst_ndjfm_anom.nc")
+    name = next(str(n) for n in data.data_vars if "time" in data[n].dims)
+    grid = LatLonGrid(data["latitude"].values, data["longitude"].values)
+    weights = region_weights(grid, ["nino-3.4"]).matrix
+    field = data[name].transpose("time", "latitude", "longitude").values
+    index = area_mean(field.reshape(len(field), -1).astype(np.float64), weights)[:, 0]
+    years = data["time"].dt.year.values
+    strongest = {int(year) for year in years[np.argsort(index)[-4:]]}
+    assert len({1973, 1983, 1992, 1998} & {y + d for y in strongest for d in (0, 1)}) >= 3
+    assert index.max() > 2.0
