@@ -177,6 +177,8 @@ def variable_findings(roles: Mapping[str, Any], template: xr.Dataset) -> list[Fi
     """Entries of the roles that the data do not hold and that cannot be computed."""
     from data_pipelines import forcings
 
+    if roles.get("prognostic") is None and "roles" in template.attrs:  # as stored
+        return []
     computed = {"forcing": forcings.MOVING, "static": forcings.FIXED}
     found = []
     for role in ("prognostic", "forcing", "diagnostic", "static"):

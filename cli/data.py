@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,16 +12,17 @@ from rich.table import Table
 
 from emul.console import console, header, plan, progress, table, warn
 from emul.data_source import made_source
+from emul.verbs import DATA_WORDS
 
 if TYPE_CHECKING:
     import xarray as xr
 
-USAGE = "Expected `emul data make|inspect|picture|predictability|climatology [data=...]` or `emul data inspect path`"
+USAGE = f"Expected `emul data {'|'.join(DATA_WORDS)} [data=...]` or `emul data inspect path`"
 TWINS: dict[str, Any] = {"cases": 8, "days": 30, "perturbation": 0.1}  # K on the planet, m/s on others
 
 
 def main(arguments: list[str]) -> int:
-    """The verb's words: make, inspect, picture, predictability, climatology."""
+    """The verb's words, of which some have a file of their own."""
     word, *rest = arguments or [""]
     if word == "make":
         make(rest)
@@ -30,10 +32,8 @@ def main(arguments: list[str]) -> int:
         picture(rest)
     elif word == "predictability":
         predictability(rest)
-    elif word == "climatology":
-        from emul.climatology import main as climatology
-
-        climatology(rest)
+    elif DATA_WORDS.get(word):
+        importlib.import_module(DATA_WORDS[word]).main(rest)
     else:
         raise ValueError(f"{USAGE}; got `emul data {' '.join(arguments)}`.".replace(" `.", "`."))
     return 0

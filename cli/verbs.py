@@ -129,6 +129,11 @@ VERBS = (
             ("emul data picture data=planet", "what it looks like, to outputs/data/planet"),
             ("emul data predictability data=planet", "how fast twins part: the limit of every forecast"),
             ("emul data predictability data=planet cases=12 days=40", "more cases, longer"),
+            (
+                "emul data convert data=netcdf 'data.path=era5_*.nc' to=era5.zarr",
+                "pack it for training; again: add times",
+            ),
+            ("emul data convert data=planet to=planet.zarr dtype=float16", "half the size; compression=auto: measured"),
             ("emul data climatology data=planet", "its normal weather by hour and day of the year, for emul eval"),
             ("emul data climatology era5.zarr years=[1990,2019] quantiles=[0.1,0.9]", "of any file or store"),
         ),
@@ -147,6 +152,16 @@ VERBS = (
     ),
     Verb("version", "version", "Print the version.", (), (("emul version", ""),)),
 )
+
+# Words of `emul data`, and the module of those that have a file of their own.
+DATA_WORDS = {
+    "make": "",
+    "inspect": "",
+    "picture": "",
+    "predictability": "",
+    "climatology": "emul.climatology",
+    "convert": "emul.convert",
+}
 
 # Plural -> group of conf/: the verbs that list what there is.
 LISTS = {
@@ -214,7 +229,7 @@ def overview() -> str:
 def explanation(verb: Verb) -> str:
     """The text of `emul <verb> --help`."""
     usage = "<bash|zsh|fish>" if verb.name == "completion" else "[key=value ...]" if verb.keys else ""
-    usage = "<make|inspect|picture|predictability|climatology> [key=value ...]" if verb.name == "data" else usage
+    usage = f"<{'|'.join(DATA_WORDS)}> [key=value ...]" if verb.name == "data" else usage
     lines = [f"emul {verb.name} - {verb.summary}", "", f"Usage: emul {verb.name} {usage}".rstrip()]
     if verb.keys:
         lines += ["", "Main keys:", *_columns(list(verb.keys))]

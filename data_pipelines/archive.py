@@ -1,12 +1,13 @@
 """Archive: a dataset seen through a World, giving States at any of its times.
 
-Fields are read in blocks of time as float32, checked for missing values, and kept in memory where all of them fit;
-a batch is then one gather along time.
+Fields are read as float32 and checked for missing values once. They are kept in memory where all of them fit; else
+those of a packed store are read when asked for, and of a source with many times a chunk the latest chunks are kept.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from data_pipelines import forcings
 from data_pipelines.conventions import grid_of
+from data_pipelines.fields import Fields
 from data_pipelines.naming import nearest
 from data_pipelines.units import refuse_other_units
 from emulators.state import State
@@ -25,6 +27,7 @@ from emulators.variables import Variable, VariableSet
 from emulators.world import World
 
 BLOCK_BYTES = 64e6
+MOST_BLOCKS = 64  # kept of a source with many times a chunk
 TOLERANCE = 0.1  # of a timestep: a time of the data stands for a time asked for where they are closer than this
 
 
@@ -32,8 +35,8 @@ class Archive:
     """The States that a canonical dataset holds of a World.
 
     dataset: as `data_pipelines.store.open_dataset` gives it. world: its grid and prognostic variables must be there;
-    a diagnostic or a forcing that is neither there nor computed is named in `absent`. cache_gigabytes: fields are kept
-    in memory where they need no more than this. persisted: forcings that beyond their last time keep the last value.
+    a diagnostic or a forcing that is neither there nor computed is named in `absent`. cache_gigabytes: memory that
+    fields may take, all of them or some. persisted: forcings that beyond their last time keep the last value.
     """
 
     def __init__(
@@ -60,23 +63,35 @@ class Archive:
             if name in self.absent:
                 raise ValueError(f"No variable '{name}' in {self.origin}; {nearest(name, dataset.data_vars)}")
         there = [v for v in self.variables if v.name in dataset.data_vars]
-        self._levels = {v.name: self._level_index(v) for v in there}
+        self.fields = Fields(dataset, self.variables, self.grid)
         for variable in there:
             own = str(dataset[variable.name].attrs.get("units", ""))
             refuse_other_units(variable.name, variable.units, own, self.origin)
         self.following = self._following()
-        row_bytes = 4 * self.variables.size * int(np.prod(self.grid.shape))
-        self._block = max(1, int(BLOCK_BYTES // max(row_bytes, 1)))
+        self.row_bytes = 4 * self.variables.size * int(np.prod(self.grid.shape))
+        self._block = max(1, int(BLOCK_BYTES // max(self.row_bytes, 1)))
         self._lock = threading.Lock()
         self._held = np.zeros(self.times.size, dtype=bool)
+        self._sound = np.zeros(self.times.size, dtype=bool)  # without missing values, as far as they were read
         self._memory: Tensor | None = None
-        if self.times.size * row_bytes <= cache_gigabytes * 1e9:
+        self._blocks: OrderedDict[int, np.ndarray] = OrderedDict()
+        self.room = 0  # blocks of the source's chunks that are kept
+        if self.times.size * self.row_bytes <= cache_gigabytes * 1e9:
             self._memory = torch.empty((self.times.size, self.variables.size, *self.grid.shape))
+        elif self.fields.granule > 1:
+            self.room = min(MOST_BLOCKS, int(cache_gigabytes * 1e9 // (self.fields.granule * self.row_bytes)))
 
     @property
     def in_memory(self) -> bool:
         """True where fields are kept in memory once read."""
         return self._memory is not None
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes that fields take at most, batches aside."""
+        if self._memory is not None:
+            return self.times.size * self.row_bytes
+        return self.room * self.fields.granule * self.row_bytes
 
     def on(self, world: World) -> Archive:
         """The same archive, memory shared, on a World that differs in its scales alone."""
@@ -173,59 +188,71 @@ class Archive:
         first, last = bounds(period)
         return np.flatnonzero((self.times >= first) & (self.times <= last))
 
-    def gather(self, positions: np.ndarray) -> Tensor:
-        """Fields at `positions` of the time axis, a new tensor (position, channel, lat, lon) of `variables`."""
+    def gather(self, positions: np.ndarray, out: np.ndarray | None = None) -> Tensor:
+        """Fields at `positions` of the time axis, (position, channel, lat, lon) of `variables`; each time is read once.
+
+        out: float32 array of this shape to read into, default a new one.
+        """
         positions = np.asarray(positions)
-        unique, inverse = np.unique(positions, return_inverse=True)
+        if out is None:
+            out = np.empty((positions.size, self.variables.size, *self.grid.shape), dtype=np.float32)
+        unique, first, inverse = np.unique(positions, return_index=True, return_inverse=True)
         if self._memory is not None:
             if not self._held[unique].all():
                 self._fill(unique)
             # By numpy, in one thread: a second pool of OpenMP threads would spin beside the one that trains.
-            return torch.from_numpy(self._memory.numpy()[positions])
-        values = torch.cat([self._read(start, stop) for start, stop in _runs(unique, self._block)])
-        return values if np.array_equal(unique, positions) else values.index_select(0, torch.from_numpy(inverse))
+            np.take(self._memory.numpy(), positions, axis=0, out=out, mode="clip")
+            return torch.from_numpy(out)
+        if self.room:
+            self._from_blocks(positions, out)
+            return torch.from_numpy(out)
+        self._read(unique, out, first)
+        for row in np.flatnonzero(first[inverse] != np.arange(positions.size)):
+            out[row] = out[first[inverse[row]]]
+        return torch.from_numpy(out)
+
+    def _from_blocks(self, positions: np.ndarray, out: np.ndarray) -> None:
+        """The same out of blocks of the source's chunks, of which the latest `room` are kept."""
+        granule = self.fields.granule
+        with self._lock:
+            for number in np.unique(positions // granule).tolist():
+                block = self._blocks.pop(number, None)
+                if block is None:
+                    while len(self._blocks) >= self.room:
+                        self._blocks.popitem(last=False)
+                    members = np.arange(number * granule, min((number + 1) * granule, self.times.size))
+                    block = np.empty((members.size, *out.shape[1:]), dtype=np.float32)
+                    self._read(members, block)
+                self._blocks[number] = block
+                rows = np.flatnonzero(positions // granule == number)
+                for row in rows:
+                    out[row] = block[positions[row] - number * granule]
 
     def _fill(self, positions: np.ndarray) -> None:
         assert self._memory is not None
         with self._lock:
             for start, stop in _runs(positions[~self._held[positions]], self._block):
-                self._memory[start:stop] = self._read(start, stop)
+                self._read(np.arange(start, stop), self._memory[start:stop].numpy())
                 self._held[start:stop] = True
 
-    def _read(self, start: int, stop: int) -> Tensor:
-        """Fields at consecutive positions, from the dataset or computed, shape (time, channel, lat, lon)."""
-        values = np.empty((stop - start, self.variables.size, *self.grid.shape), dtype=np.float32)
-        for variable in self.variables:
-            part = values[:, self.variables.slice(variable.name)]
-            if variable.name not in self.dataset.data_vars:
-                part[:] = forcings.moving([variable.name], self.times[start:stop], self.grid)
-                continue
-            part[:] = self._field(variable.name, start, stop).reshape(part.shape)
-            if not np.isfinite(part).all():
-                self._refuse_missing(variable, part, start)
-        return torch.from_numpy(values)
+    def _read(self, positions: np.ndarray, out: np.ndarray, rows: np.ndarray | None = None) -> None:
+        """Read ascending positions into rows of `out`; ValueError where a value is missing."""
+        rows = np.arange(positions.size) if rows is None else rows
+        self.fields.read(positions, out, rows)
+        for position, row in zip(positions, rows, strict=True):
+            if not self._sound[position]:
+                if not np.isfinite(out[row]).all():
+                    self._refuse_missing(out[row], position)
+                self._sound[position] = True
 
-    def _field(self, name: str, start: int, stop: int) -> np.ndarray:
-        field, levels = self.dataset[name], self._levels[name]
-        if levels is not None:
-            field = field.isel(level=levels)
-        try:
-            if "time" in field.dims:
-                return np.asarray(field.isel(time=slice(start, stop)).values, dtype=np.float32)
-            return np.broadcast_to(np.asarray(field.values, dtype=np.float32), (stop - start, *field.shape))
-        except Exception as error:
-            raise ValueError(
-                f"Cannot read '{name}' at {self.times[start]} to {self.times[stop - 1]} from {self.origin}: a chunk or "
-                f"file is damaged or incomplete, fetch it again ({type(error).__name__}: {str(error)[:160]})."
-            ) from error
-
-    def _refuse_missing(self, variable: Variable, part: np.ndarray, start: int) -> None:
-        bad = ~np.isfinite(part)
-        time, channel = (int(axis[0]) for axis in np.nonzero(bad.any(axis=(2, 3))))
+    def _refuse_missing(self, fields: np.ndarray, position: int) -> None:
+        bad = ~np.isfinite(fields)
+        channel = int(np.flatnonzero(bad.any(axis=(1, 2)))[0])
+        name = next(v.name for v in self.variables if channel < self.variables.slice(v.name).stop)
         raise ValueError(
-            f"'{variable.channels[channel]}' is missing (NaN or infinite) at {bad[time, channel].sum()} of "
-            f"{bad[time, channel].size} points at {self.times[start + time]} in {self.origin}; leave out the variable "
-            f"or the time, or give the data source a value: fill={{{variable.name}: 0}}."
+            f"'{self.variables.channels[channel]}' is missing (NaN or infinite) at {bad[channel].sum()} of "
+            f"{bad[channel].size} points at {self.times[position]} in {self.origin}; leave out the variable "
+            f"or the time, or give the data source a value: fill={{{name}: 0}}."
         )
 
     def _refuse_other_grid(self) -> None:
@@ -238,27 +265,6 @@ class Archive:
             f"Expected the grid {self.grid!r} (latitude {own_lat}, longitude {own_lon}); {self.origin} is on {found!r} "
             f"(latitude {lat}, longitude {lon}). Regrid it first."
         )
-
-    def _level_index(self, variable: Variable) -> list[int] | slice | None:
-        """Where the variable's levels lie in the dataset; None where the variable has none."""
-        has_levels = "level" in self.dataset[variable.name].dims
-        if has_levels != bool(variable.levels):
-            raise ValueError(
-                f"Expected '{variable.name}' {'with levels' if variable.levels else 'without levels'}; "
-                f"{self.origin} has it {'with' if has_levels else 'without'} them."
-            )
-        if not has_levels:
-            return None
-        there = np.asarray(self.dataset["level"].values, dtype=float)
-        index = [int(np.abs(there - level).argmin()) for level in variable.levels]
-        for level, i in zip(variable.levels, index, strict=True):
-            if not np.isclose(there[i], level, rtol=1e-5):
-                raise ValueError(
-                    f"Variable '{variable.name}' has no level {level:g} in {self.origin}; the nearest is {there[i]:g} "
-                    "(give the data source `levels` to interpolate)."
-                )
-        consecutive = index == list(range(index[0], index[0] + len(index)))
-        return slice(index[0], index[-1] + 1) if consecutive else index
 
     def _nearest(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Positions of the nearest times, and whether they are near enough."""

@@ -113,7 +113,7 @@ def make_once(path: Path, make: Callable[[Path], None], *, resumable: bool = Fal
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(path.with_suffix(".lock")):
+    with lock(path.with_suffix(".lock")):
         if path.exists():  # another process made it while this one waited
             return
         partial = path.with_suffix(".partial")
@@ -200,7 +200,7 @@ def _cache(folder: str | None) -> Path:
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def lock(path: Path) -> Iterator[None]:
     """Hold `path` as a lock; a killed holder releases it."""
     with open(path, "w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from data_pipelines.archive import Archive
 from data_pipelines.intervals import duration_text
@@ -46,14 +48,23 @@ class Windows:
         """Time of the newest known State of each window, datetime64[s]."""
         return self.archive.times[self.positions[:, self.world.history - 1]]
 
-    def window(self, indices: np.ndarray, rollout: int | None = None) -> Window:
-        """The windows numbered `indices` as one batch. rollout: default, and at most, that of these Windows."""
+    def window(
+        self,
+        indices: np.ndarray,
+        rollout: int | None = None,
+        memory: Callable[[tuple[int, ...]], Tensor] = torch.empty,
+    ) -> Window:
+        """The windows numbered `indices` as one batch. rollout: default, and at most, that of these Windows.
+
+        memory: gives the tensor of a shape that the fields are read into.
+        """
         world, known = self.world, self.world.history
         rollout = self.rollout if rollout is None else rollout
         if not 1 <= rollout <= self.rollout:
             raise ValueError(f"These windows hold 1 to {self.rollout} targets; got rollout {rollout}.")
         positions = self.positions[np.asarray(indices), : known + rollout].T
-        fields = self.archive.gather(positions.reshape(-1)).unflatten(0, positions.shape)
+        fields = memory((*positions.shape, self.archive.variables.size, *world.grid.shape))
+        self.archive.gather(positions.reshape(-1), fields.flatten(0, 1).numpy())
         times = self.archive.times[positions]
         seen, predicted = world.prognostic.size, world.predicted.size
         return Window(

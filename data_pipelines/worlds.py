@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -30,11 +31,11 @@ class Roles:
     """Which variables play which part; an entry is a name (all its levels) or {name: [levels]}.
 
     prognostic: predicted and fed back. forcing: prescribed at the time of the target. diagnostic: predicted only.
-    static: constant in time. Forcings and statics that the data lack are computed where they follow from time and
-    place (`data_pipelines.forcings`).
+    static: constant in time. prognostic null: all parts as in the packed store. Forcings and statics that the data lack
+    are computed where they follow from time and place (`data_pipelines.forcings`).
     """
 
-    prognostic: Sequence[Entry]
+    prognostic: Sequence[Entry] | None
     forcing: Sequence[Entry] = ()
     diagnostic: Sequence[Entry] = ()
     static: Sequence[Entry] = ()
@@ -57,8 +58,9 @@ def world(
     """
     if history < 1:
         raise ValueError(f"history counts the known states a step sees, at least 1; got {history}.")
+    roles = stored_roles(dataset) if roles.prognostic is None else roles
     sets = {
-        "prognostic": VariableSet(tuple(_archived(dataset, entry) for entry in roles.prognostic)),
+        "prognostic": VariableSet(tuple(_archived(dataset, entry) for entry in roles.prognostic or ())),
         "diagnostic": VariableSet(tuple(_archived(dataset, entry) for entry in roles.diagnostic)),
         "forcing": VariableSet(tuple(_prescribed(dataset, entry, forcings.MOVING) for entry in roles.forcing)),
         "static": VariableSet(tuple(_prescribed(dataset, entry, forcings.FIXED) for entry in roles.static)),
@@ -79,6 +81,14 @@ def world(
     if period is None:
         return made
     return replace(made, scales=measured(Archive(dataset, made, cache_gigabytes=0.0), period, report=report))
+
+
+def stored_roles(dataset: xr.Dataset) -> Roles:
+    """The roles with which a packed store was made; ValueError where the dataset is none, or was made without."""
+    roles = json.loads(dataset.attrs.get("roles", "{}"))
+    if not roles:
+        raise ValueError("The data do not say which variables play which part; list some under variables.prognostic.")
+    return Roles(**roles)
 
 
 def _timestep(dataset: xr.Dataset, timestep: str | np.timedelta64 | None) -> np.timedelta64:
@@ -131,7 +141,8 @@ def _archived(dataset: xr.Dataset, entry: Entry) -> Variable:
         if levels:
             raise ValueError(f"Variable '{name}' has no levels in the data; list it by its name alone.")
         return Variable(name, units, (), *declared(dataset, name))
-    there = tuple(float(level) for level in dataset["level"].values)
+    own = dataset[name].attrs.get("levels", dataset["level"].values)  # variables of one store may differ in these
+    there = tuple(float(level) for level in own)
     for level in levels or ():
         if level not in there:
             closest = min(there, key=lambda other: abs(other - level))

@@ -1,0 +1,19 @@
+"""Faults of stored data: what cannot be read, named so that one can fetch it again or leave it out."""
+
+from __future__ import annotations
+
+import numpy as np
+
+WAITS = (0.1, 1.0, 5.0)  # seconds before a failed read is tried again
+
+
+class DamagedData(OSError):
+    """A chunk that cannot be read or decoded, or a read that timed out, several times in a row."""
+
+    def __init__(self, store: str, variable: str, time: np.datetime64 | str, cause: BaseException) -> None:
+        said = " ".join(str(cause).split())[:160]
+        super().__init__(
+            f"Cannot read '{variable}' at {time} from {store}: a chunk or file is damaged or incomplete, fetch it "
+            f"again ({type(cause).__name__}: {said})."
+        )
+        self.store, self.variable, self.time = store, variable, time

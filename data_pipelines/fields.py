@@ -1,0 +1,115 @@
+"""Fields: the channels of some variables at positions of a dataset's time axis, read straight into an array.
+
+Where the variables are those of a packed store, whole chunks of it are; else each variable is read through xarray.
+Variables that the dataset lacks are computed, where they follow from time and grid (`data_pipelines.forcings`).
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import xarray as xr
+
+from data_pipelines import forcings
+from data_pipelines.faults import WAITS, DamagedData
+from data_pipelines.packed import PackedStore, Run, runs
+from data_pipelines.packed_view import behind
+from emulators.grid import LatLonGrid
+from emulators.variables import Variable, VariableSet
+
+
+class Fields:
+    """The fields of `variables` in a canonical dataset, channels in their order.
+
+    granule: times that share a chunk of the source, so that one costs as much as all of them.
+    """
+
+    def __init__(self, dataset: xr.Dataset, variables: VariableSet, grid: LatLonGrid) -> None:
+        self.dataset, self.variables, self.grid = dataset, variables, grid
+        self.origin = str(dataset.attrs.get("origin", "the data"))
+        self.times = dataset["time"].values.astype("datetime64[s]")
+        self.archived = VariableSet(tuple(v for v in variables if v.name in dataset.data_vars))
+        self._levels = {v.name: self._level_index(v) for v in self.archived}
+        self._store: PackedStore | None = None
+        self._runs: tuple[Run, ...] = ()
+        self.granule = 1
+        found = behind(dataset, self.archived)
+        if found is None:
+            self.granule = max((_times_a_chunk(dataset[v.name]) for v in self.archived), default=1)
+            return
+        self._store, channels = found
+        first = {v.name: variables.slice(v.name).start for v in self.archived}
+        self._runs = runs((c, first[name] + n) for name, some in channels.items() for n, c in enumerate(some))
+
+    @property
+    def is_packed(self) -> bool:
+        """True where the fields are read straight from a packed store."""
+        return self._store is not None
+
+    def read(self, positions: np.ndarray, out: np.ndarray, rows: np.ndarray | slice = slice(None)) -> None:
+        """Fill out[rows[n]] with the fields at positions[n], which ascend; out: float32 (row, channel, lat, lon).
+
+        DamagedData names what cannot be read.
+        """
+        if self._store is not None:
+            self._store.read(positions, out, self._runs, rows)
+        for variable in self.variables:
+            part = out[:, self.variables.slice(variable.name)]
+            if variable.name not in self.archived:
+                part[rows] = forcings.moving([variable.name], self.times[positions], self.grid)
+            elif self._store is None:
+                field = self._field(variable.name, positions)
+                part[rows] = field if variable.levels else field[:, None]
+
+    def _field(self, name: str, positions: np.ndarray) -> np.ndarray:
+        field, levels = self.dataset[name].variable, self._levels[name]
+        if levels is not None:
+            field = field.isel(level=levels)
+        if "time" in field.dims:
+            first, last = int(positions[0]), int(positions[-1])
+            consecutive = last - first + 1 == len(positions)
+            field = field.isel(time=slice(first, last + 1) if consecutive else positions)
+        for wait in (*WAITS, None):
+            try:
+                values = np.asarray(field.values, dtype=np.float32)
+                break
+            except Exception as error:
+                if wait is None:
+                    raise DamagedData(self.origin, name, self._told(positions), error) from error
+                time.sleep(wait)
+        return values if "time" in field.dims else np.broadcast_to(values, (len(positions), *values.shape))
+
+    def _told(self, positions: np.ndarray) -> str:
+        first, last = self.times[positions[0]], self.times[positions[-1]]
+        return str(first) if first == last else f"{first} to {last}"
+
+    def _level_index(self, variable: Variable) -> list[int] | slice | None:
+        """Where the variable's levels lie in the dataset; None where the variable has none."""
+        has_levels = "level" in self.dataset[variable.name].dims
+        if has_levels != bool(variable.levels):
+            raise ValueError(
+                f"Expected '{variable.name}' {'with levels' if variable.levels else 'without levels'}; "
+                f"{self.origin} has it {'with' if has_levels else 'without'} them."
+            )
+        if not has_levels:
+            return None
+        there = np.asarray(self.dataset["level"].values, dtype=float)
+        index = [int(np.abs(there - level).argmin()) for level in variable.levels]
+        for level, i in zip(variable.levels, index, strict=True):
+            if not np.isclose(there[i], level, rtol=1e-5):
+                raise ValueError(
+                    f"Variable '{variable.name}' has no level {level:g} in {self.origin}; the nearest is {there[i]:g} "
+                    "(give the data source `levels` to interpolate)."
+                )
+        consecutive = index == list(range(index[0], index[0] + len(index)))
+        return slice(index[0], index[-1] + 1) if consecutive else index
+
+
+def _times_a_chunk(field: xr.DataArray) -> int:
+    """Times in one chunk of a field as it is stored."""
+    if "time" not in field.dims:
+        return 1
+    preferred = field.encoding.get("preferred_chunks") or {}
+    chunks = field.encoding.get("chunks") or field.encoding.get("chunksizes") or (1,)
+    return int(preferred.get("time", chunks[0]))
