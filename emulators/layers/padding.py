@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from emulators.grid import LatLonGrid
 
-EDGES = ("cross", "replicate", "zeros")
+EDGES = ("cross", "replicate", "zeros", "flat")
 
 
 class Edges:
     """What lies beyond the rim of a grid: longitudes close where the grid is cyclic, all else is up to `kind`.
 
-    kind: `cross` (over the poles; global grids), `replicate` (the outermost value goes on), `zeros`, or None for
-    `cross` on a global grid and `replicate` on any other, and on the equator alone, which knows no poles. Winds keep
-    their sign over the poles, as channels are alike.
+    kind: `cross` (over the poles; global grids), `replicate` (the outermost value goes on), `zeros`, `flat` (zeros on
+    all four sides, as if longitudes did not close), or None for `cross` on a global grid and `replicate` on any other,
+    and on the equator alone, which knows no poles. Winds keep their sign over the poles, as channels are alike.
     """
 
     def __init__(self, grid: LatLonGrid, kind: str | None = None) -> None:
@@ -33,7 +33,7 @@ class Edges:
                 "Padding over the poles needs a global grid of several rows and an even number of longitudes; "
                 f"got {grid!r}: use edges=replicate."
             )
-        self.kind, self.cyclic = kind, grid.is_cyclic
+        self.kind, self.cyclic = kind, grid.is_cyclic and kind != "flat"
         self.pole_rows = grid.kind == "equiangular_with_poles"
 
     def coarser(self) -> Edges:
@@ -43,41 +43,53 @@ class Edges:
         return edges
 
     def pad(self, x: Tensor, north: int, south: int, west: int, east: int) -> Tensor:
-        """(batch, channel, lat, lon) with as many more rows and columns as named, at most the size of the field."""
-        first = int(self.pole_rows)
-        rows, columns = x.shape[-2:]
-        if (self.kind == "cross" and max(north, south) + first > rows) or (self.cyclic and max(west, east) > columns):
-            raise ValueError(
-                f"A field of {rows} by {columns} points is too small for a border of {max(north, south, west, east)}: "
-                "take fewer levels or a smaller kernel."
-            )
-        if self.kind == "cross":
-            over_north = self._over_the_pole(x, first, north)
-            over_south = self._over_the_pole(x, x.shape[-2] - first - south, south)
-            x = torch.cat([over_north, x, over_south], dim=-2)
+        """(batch, channel, lat, lon) with as many more rows and columns as named."""
+        columns = x.shape[-1]
+        if self.kind == "cross" and (north or south):
+            x = self._over_the_poles(x, north, south)
         elif north or south:
             x = _pad(x, (0, 0, north, south), self.kind)
+        if self.cyclic and max(west, east) > columns:  # more than once around
+            return x[..., torch.arange(-west, columns + east, device=x.device) % columns]
         if west or east:
             x = _pad(x, (west, east, 0, 0), "circular" if self.cyclic else self.kind)
         return x
 
-    @staticmethod
-    def _over_the_pole(x: Tensor, start: int, rows: int) -> Tensor:
-        return x.narrow(-2, start, rows).flip(-2).roll(x.shape[-1] // 2, dims=-1)
+    def _over_the_poles(self, x: Tensor, north: int, south: int) -> Tensor:
+        first, rows = int(self.pole_rows), x.shape[-2]
+        if max(north, south) + first <= rows:
+            return torch.cat([_far(x, first, north), x, _far(x, rows - first - south, south)], dim=-2)
+        ring = torch.cat([x, _far(x, first, rows - 2 * first)], dim=-2)  # once around through both poles
+        return ring[..., torch.arange(-north, rows + south, device=x.device) % ring.shape[-2], :]
+
+
+def _far(x: Tensor, start: int, rows: int) -> Tensor:
+    """Rows as they follow one another on the opposite meridian."""
+    return x.narrow(-2, start, rows).flip(-2).roll(x.shape[-1] // 2, dims=-1)
 
 
 def _pad(x: Tensor, sizes: tuple[int, int, int, int], kind: str) -> Tensor:
-    return F.pad(x, sizes) if kind == "zeros" else F.pad(x, sizes, mode=kind)
+    return F.pad(x, sizes) if kind in ("zeros", "flat") else F.pad(x, sizes, mode=kind)
 
 
 class Convolution(nn.Conv2d):
     """A convolution of odd kernel and equal size in and out, whose borders are those of `edges`."""
 
-    def __init__(self, into: int, out: int, kernel: int, edges: Edges, *, groups: int = 1, bias: bool = True) -> None:
-        super().__init__(into, out, kernel, groups=groups, bias=bias)
+    def __init__(
+        self,
+        into: int,
+        out: int,
+        kernel: int,
+        edges: Edges,
+        *,
+        groups: int = 1,
+        dilation: int = 1,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(into, out, kernel, groups=groups, dilation=dilation, bias=bias)
         if kernel % 2 == 0:
             raise ValueError(f"Expected an odd kernel size; got {kernel}.")
-        self.edges, self.border = edges, kernel // 2
+        self.edges, self.border = edges, dilation * (kernel // 2)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.border:

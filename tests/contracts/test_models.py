@@ -31,12 +31,24 @@ def parameters(module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
+@pytest.fixture(scope="module")
+def sizes(small_world):
+    """Parameters of each network, counted once."""
+    counted = {}
+
+    def size(file: Path) -> int:
+        if file not in counted:
+            with torch.device("meta"):
+                counted[file] = parameters(network(file, small_world()))
+        return counted[file]
+
+    return size
+
+
 @pytest.fixture(params=FILES, ids=lambda file: file.stem)
-def build(request):
+def build(request, sizes):
     def built(world):
-        with torch.device("meta"):
-            size = parameters(network(request.param, world))
-        if size > LARGE:
+        if sizes(request.param) > LARGE:
             pytest.skip("too large for a test; see test_meta")
         torch.manual_seed(0)
         return network(request.param, world)
@@ -103,7 +115,7 @@ def test_cases_of_a_batch_do_not_meet(build, example, small_world):
 
 
 def test_state_dict_round_trip(build, example, small_world):
-    net, other = build(small_world()), build(small_world())
+    net, other = build(small_world()).eval(), build(small_world()).eval()
     fields, time, _ = example(small_world())
     with torch.no_grad():
         for number, value in enumerate(net.state_dict().values()):
@@ -112,6 +124,27 @@ def test_state_dict_round_trip(build, example, small_world):
     other.load_state_dict(net.state_dict())
     with torch.no_grad():
         assert torch.equal(net(fields, time), other(fields, time))
+
+
+def test_half_precision_is_near_single(build, example, small_world):
+    net = build(small_world()).eval()
+    fields, time, _ = example(small_world())
+    with torch.no_grad():
+        single = net(fields, time)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = net(fields, time)
+    assert (half.float() - single).square().mean() <= 0.01 * single.square().mean()
+
+
+@pytest.mark.slow
+def test_one_graph_for_the_compiler(build, example, small_world):
+    """Without a break, and giving the same."""
+    net = build(small_world()).eval()
+    fields, time, _ = example(small_world())
+    torch._dynamo.reset()
+    graph = torch.compile(net, backend="eager", fullgraph=True)
+    with torch.no_grad():
+        torch.testing.assert_close(graph(fields, time), net(fields, time), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

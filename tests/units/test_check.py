@@ -60,9 +60,9 @@ def test_what_no_part_can_tell_alone():
     assert "Take 8" in faulty["training.batch_size"].got
     assert set(found("objective.rollout={0:1,5:200}")) == {"data.splits.train"}
     assert "IndexError" in found("optimizer.betas=[0.9]")["optimizer"].got
-    unet = ["data=planet_tiny", "model=unet", "model.block=convnext", "model.channels=[8,8,8,8]"]
-    wide = {finding.key: finding for finding in findings(compose("train", unet))}
-    assert "too small for a border of 3" in wide["model"].got
+    untold = ["data=planet_tiny", "model=sfno", "model.labels=3"]
+    labelled = {finding.key: finding for finding in findings(compose("train", untold))}
+    assert "Expected 3 channels of labels" in labelled["model"].got
     assert set(found("training.checkpoint_every=0", "hardware.devices=0")) == {"training", "hardware"}
 
 

@@ -49,6 +49,20 @@ def test_the_rim_of_an_area(kind):
     assert padded[0, 0, 3, -1] == (x[0, 0, 1, -1] if kind == "replicate" else 0)
 
 
+def test_borders_may_go_more_than_once_around():
+    """What lies a whole turn further is the same again, through the poles as along a circle of latitude."""
+    for grid in (gaussian_grid(3, 4), equiangular_grid(4, 4, poles=True)):
+        rows, columns = grid.shape
+        turn = 2 * rows - (2 if Edges(grid).pole_rows else 0)
+        x = torch.arange(float(rows * columns)).reshape(1, 1, rows, columns)
+        padded = Edges(grid).pad(x, turn, turn, columns + 1, 2 * columns)
+        inner = padded[..., columns + 1 : 2 * columns + 1]
+        assert torch.equal(inner[..., turn : turn + rows, :], x)
+        assert torch.equal(inner[..., :rows, :], x)
+        assert torch.equal(inner[..., -rows:, :], x)
+        assert torch.equal(padded[..., :-columns], padded[..., columns:])
+
+
 def test_longitudes_close_whatever_lies_beyond_the_poles():
     x = torch.randn(1, 2, 6, 8)
     for kind in ("cross", "replicate", "zeros"):

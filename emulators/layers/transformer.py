@@ -1,0 +1,103 @@
+"""The parts of a transformer: attention of all tokens to all, a multilayer perceptron, paths dropped at random.
+
+    x <- x + attention(norm(x)),   x <- x + MLP(norm(x)),   attention = softmax(q k^T / sqrt(d)) v
+
+Vaswani et al. 2017, arXiv 1706.03762; norms first: Xiong et al. 2020, arXiv 2002.04745; dropped paths: Huang et al.
+2016, arXiv 1603.09382.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class MLP(nn.Module):
+    """One hidden layer with GELU, of the error function or, with `tanh`, of its approximation."""
+
+    def __init__(self, channels: int, hidden: int, *, tanh: bool = False, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.expand, self.contract = nn.Linear(channels, hidden), nn.Linear(hidden, channels)
+        self.approximation, self.dropout = "tanh" if tanh else "none", dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.dropout(F.gelu(self.expand(x), approximate=self.approximation), self.dropout, self.training)
+        return F.dropout(self.contract(hidden), self.dropout, self.training)
+
+
+class Attention(nn.Module):
+    """Of all tokens to all, (batch, token, channel). dropout: of the result; of_weights: of the attention itself."""
+
+    def __init__(
+        self, channels: int, heads: int, *, bias: bool = True, dropout: float = 0.0, of_weights: float = 0.0
+    ) -> None:
+        super().__init__()
+        refuse_heads(channels, heads)
+        self.heads, self.dropout, self.of_weights = heads, dropout, of_weights
+        self.qkv, self.projection = nn.Linear(channels, 3 * channels, bias=bias), nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.of_weights if self.training else 0.0)
+        return F.dropout(self.projection(mixed.transpose(1, 2).flatten(2)), self.dropout, self.training)
+
+
+class DropPath(nn.Module):
+    """In training leaves a branch out of a case with probability `rate`, and weighs the others up for it."""
+
+    def __init__(self, rate: float = 0.0) -> None:
+        super().__init__()
+        if not 0.0 <= rate < 1.0:
+            raise ValueError(f"Expected drop_path in [0, 1); got {rate}.")
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.rate or not self.training:
+            return x
+        kept = torch.rand(x.shape[0], *[1] * (x.ndim - 1), device=x.device) >= self.rate
+        return x * (kept.to(x.dtype) / (1.0 - self.rate))
+
+
+class TransformerBlock(nn.Module):
+    """Attention and MLP on tokens (batch, token, channel), each after a norm and beside a path of its own."""
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        mlp_ratio: float = 4.0,
+        *,
+        dropout: float = 0.0,
+        of_weights: float = 0.0,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.norm_in, self.norm_out = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.attention = Attention(channels, heads, dropout=dropout, of_weights=of_weights)
+        self.mlp = MLP(channels, int(mlp_ratio * channels), dropout=dropout)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.attention(self.norm_in(x)))
+        return x + self.drop_path(self.mlp(self.norm_out(x)))
+
+
+def rates(last: float, depth: int) -> list[float]:
+    """Rates of dropped paths that grow linearly from 0 at the first block to `last` at the last."""
+    return [last * i / max(1, depth - 1) for i in range(depth)]
+
+
+def refuse_heads(channels: int, heads: int) -> None:
+    """ValueError where heads do not divide the channels."""
+    if heads < 1 or channels % heads:
+        raise ValueError(f"Expected a number of heads that divides the {channels} channels; got {heads}.")
+
+
+def initialise_linear(network: nn.Module) -> None:
+    """Weights of linear maps normal with deviation 0.02, cut off at two units, and no bias, as transformers begin."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -1,0 +1,84 @@
+"""Networks against independent implementations: what these gave for weights by recipe, and themselves where they are.
+
+Stored cases hold names and shapes of their weights, their output and its gradient; see tests/parity/zoo.py. Weights
+come to ours by the same names as published checkpoints do.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from emulators.grid import equiangular_grid
+from emulators.layers.published import renamed
+from emulators.variables import Variable, VariableSet
+from emulators.world import World
+
+sys.path.insert(0, str(Path(__file__).parent))
+import zoo
+
+
+def world(case: zoo.Case) -> World:
+    """Channels as the case counts them; a mapping counts levels by variable, 0 for none."""
+    sets = {}
+    for name, count in case.channels.items():
+        levels = {name: count} if isinstance(count, int) else count
+        sets[name] = VariableSet(tuple(Variable(v, "", tuple(range(1, n + 1))) for v, n in levels.items()))
+    return World(equiangular_grid(*case.grid), timestep=np.timedelta64(6, "h"), history=case.history, **sets)
+
+
+def ours(case: zoo.Case, weights: dict[str, torch.Tensor]) -> torch.nn.Module:
+    """Our network with their weights."""
+    module, name = case.target.split(".")
+    module = importlib.import_module(f"emulators.models.{module}")
+    net = getattr(module, name)(world(case), **case.options)
+    weights = renamed(weights, module.PUBLISHED) if hasattr(module, "PUBLISHED") else weights
+    weights = module.adapted(weights, **case.adapt) if hasattr(module, "adapted") else weights
+    missing, unexpected = net.load_state_dict(weights, strict=False)
+    assert not unexpected
+    assert all(name.endswith("num_batches_tracked") for name in missing)
+    return net.eval()
+
+
+def outcome(case: zoo.Case, net: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    told = {name: torch.full((zoo.BATCH,), value) for name, value in case.told.items()}
+    time = torch.zeros(zoo.BATCH, dtype=torch.int64)
+    return zoo.result(lambda x: net(x, time, **told), zoo.fields(case, world(case).input_channels))
+
+
+def assert_same(got: torch.Tensor, expected: torch.Tensor) -> None:
+    scale = float(expected.abs().max())
+    torch.testing.assert_close(got / scale, expected / scale, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", zoo.CASES)
+def test_stored(name):
+    case = zoo.CASES[name]
+    stored = np.load(zoo.FOLDER / f"{name}.npz")
+    weights = {key: zoo.recipe(key, tuple(shape)) for key, shape in json.loads(str(stored["shapes"])).items()}
+    out, gradient = outcome(case, ours(case, weights))
+    assert_same(out, torch.from_numpy(stored["out"]))
+    assert_same(gradient, torch.from_numpy(stored["gradient"]))
+
+
+@pytest.mark.parametrize("name", zoo.CASES)
+def test_peer(name):
+    if "EMUL_PEERS" not in os.environ:
+        pytest.skip("EMUL_PEERS names no folder of checkouts")
+    case = zoo.CASES[name]
+    try:
+        peer = case.peer().eval()
+    except (ImportError, FileNotFoundError) as error:
+        pytest.skip(f"cannot be built here: {error}")
+    zoo.randomised(peer)
+    net = ours(case, {key: value for key, value in peer.state_dict().items() if value.ndim})
+    expected = zoo.result(lambda x: case.call(peer, x), zoo.fields(case, world(case).input_channels))
+    for got, wanted in zip(outcome(case, net), expected, strict=True):
+        assert_same(got, wanted)

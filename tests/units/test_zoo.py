@@ -1,0 +1,167 @@
+"""Published networks: sizes to the parameter, what turns with the planet, grids that do not fit, wrong options."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from emulators.grid import LatLonGrid, equiangular_grid
+from emulators.variables import Variable, VariableSet
+from emulators.world import World
+
+CONF = Path(__file__).parents[2] / "conf" / "model"
+
+
+def channels(count: int, levels: dict[str, int] | None = None) -> VariableSet:
+    """`count` channels of one variable, or the variables of `levels`, 0 for a single one."""
+    if levels is not None:
+        return VariableSet(tuple(Variable(name, "", tuple(range(1, n + 1))) for name, n in levels.items()))
+    return VariableSet((Variable("state", "", tuple(range(count))),) if count else ())
+
+
+def world(grid=None, prognostic=3, forcing=0, history=1) -> World:
+    grid = equiangular_grid(16) if grid is None else grid
+    sets = {
+        name: channels(0, count) if isinstance(count, dict) else VariableSet((Variable(name, "", tuple(range(count))),))
+        for name, count in (("prognostic", prognostic), ("forcing", forcing))
+        if count
+    }
+    return World(grid, timestep=np.timedelta64(6, "h"), history=history, **sets)
+
+
+def build(file: str, where: World, **changes):
+    options = OmegaConf.to_container(OmegaConf.load(CONF / f"{file}.yaml"))
+    module, name = options.pop("_target_").rsplit(".", 1)
+    return getattr(importlib.import_module(module), name)(where, **{**options, **changes})
+
+
+def size(net: torch.nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters())
+
+
+GRID32, GRID64 = equiangular_grid(32), equiangular_grid(64)
+SAMUDRA2 = {"channels": [280, 380, 480, 520], "widening": 2, "periodic": True}
+PUBLISHED = [  # file, world, changes, parameters measured on the original code
+    ("vit", world(GRID32, 3, 138, 3), {"positions": "learned"}, 1_761_932),
+    ("resnet", world(GRID32, 3, 138, 3), {}, 9_220_227),
+    ("attention_unet", world(GRID64, 244, 125), {}, 37_894_304),
+    ("attention_unet", world(GRID64, 20, 25), {}, 37_693_120),
+    ("convnext_unet", world(equiangular_grid(180), 154, 4), {}, 135_142_266),
+    ("convnext_unet", world(equiangular_grid(180), 154, 4), SAMUDRA2, 83_993_946),
+    ("afno", world(equiangular_grid(720), 20), {}, 74_691_840 - 1_536),
+    ("afno", world(equiangular_grid(720), 20), {"patch": 4}, 110_542_080 - 1_536),
+]
+
+
+@pytest.mark.parametrize(("file", "where", "changes", "parameters"), PUBLISHED)
+def test_published_sizes(file, where, changes, parameters):
+    with torch.device("meta"):
+        assert size(build(file, where, **changes)) == parameters
+
+
+def randomised(net: torch.nn.Module) -> torch.nn.Module:
+    """Every parameter away from where it starts, so that nothing is hidden by a zero or a one."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return net.eval()
+
+
+TURNING = {  # file: changes after which nothing in the network knows its longitude, and by how many columns to turn
+    "resnet_small": ({}, 3),
+    "attention_unet_small": ({}, 8),
+    "convnext_unet_small": ({}, 8),
+}
+
+
+@pytest.mark.parametrize("file", TURNING)
+def test_turning_the_planet_turns_the_answer(file):
+    torch.manual_seed(0)
+    changes, turn = TURNING[file]
+    net = randomised(build(file, world(), **changes))
+    fields, time = torch.randn(2, 3, 16, 32), torch.zeros(2, dtype=torch.int64)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            net(fields.roll(turn, -1), time), net(fields, time).roll(turn, -1), rtol=1e-3, atol=1e-4
+        )
+
+
+PATCHED = ["vit_small", "afno_small"]
+AREA = LatLonGrid(np.linspace(60.0, 30.0, 11), np.linspace(0.0, 30.0, 13))
+
+
+@pytest.mark.parametrize("file", PATCHED)
+@pytest.mark.parametrize("fit", ["pad", "crop"])
+@pytest.mark.parametrize("grid", [equiangular_grid(17, poles=True), AREA], ids=str)
+def test_grids_that_patches_do_not_tile(file, fit, grid):
+    net = build(file, world(grid), fit=fit).eval()
+    fields = torch.randn(1, 3, *grid.shape, requires_grad=True)
+    out = net(fields, torch.zeros(1, dtype=torch.int64))
+    out.square().mean().backward()
+    assert out.shape == fields.shape
+    unseen = fields.grad[0].abs().sum(0) == 0
+    assert unseen[-1].all() == (fit == "crop")
+    assert not unseen[:-1].any()
+
+
+@pytest.mark.parametrize("file", PATCHED)
+def test_a_grid_that_does_not_fit_is_refused_with_the_nearest_that_does(file):
+    with pytest.raises(ValueError, match=r"Regrid to 1[68]x32"):
+        build(file, world(equiangular_grid(17, poles=True)), fit="exact")
+
+
+WRONG = [
+    ("vit_small", {"heads": 5}, "divides the 64 channels"),
+    ("vit_small", {"positions": "rotary"}, "'fixed' or 'learned'"),
+    ("vit_small", {"embed": 66, "heads": 2}, "4 divides"),
+    ("vit_small", {"fit": "stretch"}, "pad, crop, exact"),
+    ("vit_small", {"drop_path": 1.0}, r"drop_path in \[0, 1\)"),
+    ("afno_small", {"blocks": 7}, "blocks that divide embed"),
+    ("afno_small", {"kept": 0.0}, r"kept in \(0, 1\]"),
+    ("resnet_small", {"blocks": 0}, "at least 1 block"),
+    ("attention_unet_small", {"channels": [8]}, "at least 2 levels"),
+    ("convnext_unet_small", {"dilation": [1, 2]}, "one dilation"),
+    ("convnext_unet_small", {"norm": "layer"}, "'batch', 'instance' or 'none'"),
+    ("convnext_unet_small", {"fit": "uneven", "channels": [8] * 5, "dilation": [1] * 5}, "32x32 at least"),
+]
+
+
+@pytest.mark.parametrize(("file", "changes", "message"), WRONG)
+def test_wrong_options_are_refused(file, changes, message):
+    with pytest.raises(ValueError, match=message):
+        build(file, world(), **changes)
+
+
+def test_a_filter_keeps_low_wavenumbers_only():
+    """A wave along latitude that `kept` leaves out passes the filter unchanged, one that it keeps does not."""
+    from emulators.models.afno import Filter
+
+    torch.manual_seed(0)
+    mix = Filter(4, 2, (16, 8), 0.0, 0.5)
+    with torch.no_grad():
+        mix.b1.zero_()
+        mix.b2.zero_()
+        row = torch.arange(16.0)
+        for wavenumber, passes in ((2, False), (7, True)):
+            x = torch.cos(2 * torch.pi * wavenumber * row / 16)[None, :, None, None].expand(1, 16, 8, 4)
+            assert torch.allclose(mix(x), x, atol=1e-6) == passes
+
+
+def test_every_published_network_has_a_small_one():
+    targets = {}
+    for path in CONF.glob("*.yaml"):
+        options = OmegaConf.load(path)
+        if "_target_" in options:
+            targets.setdefault(str(options["_target_"]), []).append(path.stem)
+    for target, names in targets.items():
+        module, name = target.rsplit(".", 1)
+        if hasattr(importlib.import_module(module), "PUBLISHED"):
+            assert any(stem.endswith("_small") for stem in names), f"{target} has {names}"
+            assert inspect.getdoc(getattr(importlib.import_module(module), name))
