@@ -191,13 +191,22 @@ class NetCDFWriter(ZarrWriter):
         shutil.rmtree(self.store, ignore_errors=True)
 
 
-def write_netcdf(path: Path, dataset: xr.Dataset, groups: Mapping[str, xr.Dataset] | None = None) -> None:
-    """Write a Dataset that fits in memory, and others as groups by name, to a neighbouring NetCDF file, then rename."""
+def write_netcdf(
+    path: Path, dataset: xr.Dataset, groups: Mapping[str, xr.Dataset] | None = None, *, deflate: bool = False
+) -> None:
+    """Write a Dataset that fits in memory, and others as groups by name, to a neighbouring NetCDF file, then rename.
+
+    deflate: data variables are compressed.
+    """
     partial = path.with_name(f".{path.name}.partial")
+
+    def encoding(dataset: xr.Dataset) -> dict[Any, dict[str, Any]]:
+        return {name: {"zlib": True, "complevel": 1} for name in dataset.data_vars} if deflate else {}
+
     try:
-        dataset.to_netcdf(partial, engine="netcdf4")
+        dataset.to_netcdf(partial, engine="netcdf4", encoding=encoding(dataset))
         for name, group in (groups or {}).items():
-            group.to_netcdf(partial, engine="netcdf4", mode="a", group=name)
+            group.to_netcdf(partial, engine="netcdf4", mode="a", group=name, encoding=encoding(group))
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:
         partial.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from emulators.bootstrap import Bootstrap, paired_difference
 from emulators.metric import Metric
 from emulators.verification import Scorecard, statistic_names
 
@@ -82,3 +83,54 @@ def terms(dataset: xr.Dataset, name: str, metric: Metric, variable: str, **where
         return None
     chosen = dataset[variable].sel(**where)
     return {term: chosen.sel(statistic=term).values for term in needed}
+
+
+def differences(
+    first: xr.Dataset, others: Mapping[str, xr.Dataset], metrics: Mapping[str, Metric], bootstrap: Bootstrap
+) -> xr.Dataset | None:
+    """Losses of a forecast less those of others on the initial times that both have, from datasets of InitStatistics.
+
+    One data variable a scored variable; dims source, estimate (difference, low, high, block_length, inits), metric,
+    region, lead_time and, with levels, level. NaN where a side lacks the metric; None where there are no others.
+    """
+    import xarray as xr
+
+    found = {name: _differences(first, other, metrics, bootstrap) for name, other in others.items()}
+    if not found:
+        return None
+    joined = xr.concat(list(found.values()), dim=xr.DataArray(list(found), dims="source", name="source"), join="outer")
+    lengths = np.concatenate([joined[name].sel(estimate="block_length").values.ravel() for name in joined.data_vars])
+    lengths = lengths[lengths > 0]
+    joined.attrs = {
+        "significance": str(bootstrap),
+        "difference": "loss of the forecast less that of the source, loss = |score - perfect|; negative is better",
+        "block_length": f"{lengths.min():g} to {lengths.max():g} initial times, median {np.median(lengths):g}"
+        if lengths.size
+        else "none: too few initial times",
+    }
+    return joined
+
+
+def _differences(
+    first: xr.Dataset, other: xr.Dataset, metrics: Mapping[str, Metric], bootstrap: Bootstrap
+) -> xr.Dataset:
+    """Against one other, without the dimension `source`."""
+    import xarray as xr
+
+    shared = [xr.align(first[name], other[name], join="inner") for name in first.data_vars if name in other]
+    estimates = ["difference", "low", "high", "block_length", "inits"]
+    arrays = {}
+    for mine, theirs in shared:
+        parts = []
+        for name, metric in metrics.items():
+            sides = [
+                terms(side.to_dataset(name=str(mine.name)), name, metric, str(mine.name)) for side in (mine, theirs)
+            ]
+            if sides[0] is None or sides[1] is None:
+                parts.append(np.full((len(estimates), *mine.shape[2:]), np.nan))
+                continue
+            judged = paired_difference(metric, sides[0], sides[1], bootstrap)
+            parts.append(np.stack([judged.value, judged.low, judged.high, judged.block, judged.inits]))
+        arrays[str(mine.name)] = (("estimate", "metric", *mine.dims[2:]), np.stack(parts, axis=1))
+    coords = {name: mine[name] for mine, _ in shared for name in mine.dims[2:]}
+    return xr.Dataset(arrays, {"estimate": estimates, "metric": list(metrics), **coords})
