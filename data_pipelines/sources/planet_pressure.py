@@ -8,7 +8,6 @@ Between levels: see `data_pipelines.pressure_levels`. Budgets close in the plane
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +30,7 @@ from data_pipelines.generation import (
     opened,
     store_path,
 )
+from data_pipelines.grids import grid_named
 from data_pipelines.predictability import Case
 from data_pipelines.pressure_levels import (
     columns_on_pressure_levels,
@@ -40,7 +40,7 @@ from data_pipelines.pressure_levels import (
 )
 from data_pipelines.regridding import Regridding
 from data_pipelines.sources.planet import Planet
-from emulators.grid import LatLonGrid, equiangular_grid
+from emulators.grid import LatLonGrid
 from emulators.physics.columns import column_water
 from emulators.world import Vertical
 
@@ -66,20 +66,11 @@ STATIC: dict[str, Description] = {
     "geopotential_at_surface": (SURFACE[1:], "m**2 s**-2", "surface_geopotential", "Geopotential at the surface"),
     "land_sea_mask": (SURFACE[1:], "1", "land_area_fraction", "Land fraction"),
 }
-GRID = re.compile(r"(\d+)x(\d+)_equiangular(_with_poles)?(_conservative)?")
 
 
-def grid_named(name: str, truth: LatLonGrid) -> LatLonGrid:
+def grid_or(name: str, truth: LatLonGrid) -> LatLonGrid:
     """The grid of a WeatherBench 2 name such as 64x32_equiangular (longitudes x latitudes), or `gaussian`: `truth`."""
-    if name == "gaussian":
-        return truth
-    match = GRID.fullmatch(name)
-    if match is None:
-        raise ValueError(
-            f"grid: expected gaussian, 64x32_equiangular or 240x121_equiangular_with_poles (longitudes x latitudes); "
-            f"got '{name}'."
-        )
-    return equiangular_grid(int(match[2]), int(match[1]), poles=bool(match[3]))
+    return truth if name == "gaussian" else grid_named(name)
 
 
 class PressureView:
@@ -159,7 +150,7 @@ class PlanetPressure:
             raise ValueError(f"levels: expected pressures in hPa above 0, each once, from the top down; got {levels}.")
         self.planet, self.splits = planet, planet.splits
         self.levels = [int(level) if level == int(level) else level for level in pressures]
-        self.grid = grid_named(grid, planet.grid)
+        self.grid = grid_or(grid, planet.grid)
         self._regridding = Regridding(planet.grid, self.grid, planet.truncation + 1)
         settings = {"planet": planet.path.stem, "levels": pressures, "grid": repr(self.grid), "edition": EDITION}
         self.path: Path = store_path(str(planet.path.parent), "planet_pressure", settings)

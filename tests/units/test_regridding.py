@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
-from data_pipelines.regridding import Regridding
+from data_pipelines.grids import grid_named
+from data_pipelines.regridding import METHODS, Regridding, regridded
 from emulators.grid import LatLonGrid, equiangular_grid, gaussian_grid
 from emulators.sphere.calculus import SphericalCalculus
 from emulators.sphere.transform import SphericalHarmonics
@@ -114,3 +116,62 @@ def test_the_same_grid_passes_fields_as_they_are() -> None:
 def test_a_grid_too_coarse_is_refused() -> None:
     with pytest.raises(ValueError, match="resolves 8 degrees, the data 11"):
         Regridding(SOURCE, equiangular_grid(8), DEGREES)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_datasets(method) -> None:
+    """Winds, a field without time, attributes and order; nothing is read before it is asked for."""
+    where = equiangular_grid(12)
+    latitude = np.deg2rad(SOURCE.latitude)[:, None] + 0.0 * SOURCE.longitude
+    ds = xr.Dataset(
+        {
+            "u_component_of_wind": (
+                ("time", "level", "latitude", "longitude"),
+                np.tile(np.cos(latitude), (2, 3, 1, 1)),
+            ),
+            "v_component_of_wind": (("time", "level", "latitude", "longitude"), np.zeros((2, 3, *SOURCE.shape))),
+            "land_sea_mask": (("latitude", "longitude"), np.sin(latitude), {"units": "1"}),
+        },
+        {"time": [0, 1], "level": [1.0, 2.0, 3.0], "latitude": SOURCE.latitude, "longitude": SOURCE.longitude},
+        {"origin": "a"},
+    )
+    found = regridded(ds, where, method)
+    assert list(found) == list(ds)
+    assert all(found[name].chunks for name in found)
+    assert found["u_component_of_wind"].dims == ds["u_component_of_wind"].dims
+    assert found.attrs == ds.attrs
+    assert found["land_sea_mask"].attrs == {"units": "1"}
+    tolerance = {"spectral": 1e-6, "bilinear": 0.02}.get(method, 0.12)
+    at = np.deg2rad(where.latitude)[:, None] + 0.0 * where.longitude
+    np.testing.assert_allclose(found["u_component_of_wind"][1, 2], np.cos(at), atol=tolerance)
+    np.testing.assert_allclose(found["land_sea_mask"], np.sin(at), atol=tolerance)
+
+
+@pytest.mark.parametrize("method", ["conservative", "bilinear", "nearest"])
+def test_a_limited_area_is_missing_beyond_its_edge(method) -> None:
+    area = LatLonGrid(np.linspace(60.0, 30.0, 16), np.arange(-20.0, 22.0, 2.0))
+    ds = xr.Dataset(
+        {"a": (("latitude", "longitude"), np.full(area.shape, 7.0))},
+        {"latitude": area.latitude, "longitude": area.longitude},
+    )
+    found = regridded(ds, equiangular_grid(36), method)["a"]
+    inside = found.sel(latitude=slice(58, 32)).isel(longitude=[0, 1, 2, 3, -1, -2, -3])
+    np.testing.assert_allclose(inside, 7.0, rtol=1e-6)
+    assert np.isnan(found.sel(latitude=slice(90, 64))).all()
+    assert np.isnan(found.sel(longitude=slice(30, 330))).all()
+    with pytest.raises(ValueError, match="between grids over the whole sphere"):
+        regridded(ds, equiangular_grid(36), "spectral")
+    with pytest.raises(ValueError, match="one of conservative, bilinear"):
+        regridded(ds, equiangular_grid(36), "cubic")
+
+
+@pytest.mark.parametrize(("name", "shape", "kind"), [
+    ("64x32_equiangular", (32, 64), "equiangular"),
+    ("64x32_equiangular_conservative", (32, 64), "equiangular"),
+    ("240x121_equiangular_with_poles", (121, 240), "equiangular_with_poles"),
+    ("128x64_gaussian", (64, 128), "gaussian"),
+])  # fmt: skip
+def test_names_of_grids(name, shape, kind) -> None:
+    assert (grid_named(name).shape, grid_named(name).kind) == (shape, kind)
+    with pytest.raises(ValueError, match="longitudes x latitudes"):
+        grid_named(f"{name}s")
