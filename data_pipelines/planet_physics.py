@@ -53,6 +53,20 @@ class Fluxes(NamedTuple):
     surface_supply: Tensor
 
 
+class Season(NamedTuple):
+    """What sun and season prescribe at one time.
+
+    light: sun's light less its mean of the day, W m-2, (lon, lat). drawn: the temperatures to which they draw land and
+    water. column, slope: of the air's equilibrium in K, before the factor (p / p0)^kappa, for a surface pressure p0 and
+    by which it falls with ln(ps / p0); (lat, level) and (lat, 1).
+    """
+
+    light: Tensor
+    drawn: Ground
+    column: Tensor
+    slope: Tensor
+
+
 class PlanetPhysics:
     """Column physics on `grid`, fields (lon, lat, level); `half` is sigma at half levels, timestep in seconds.
 
@@ -116,29 +130,33 @@ class PlanetPhysics:
         """The sun's declination `lag` seconds before `time`, radians."""
         return float(sun(time - np.timedelta64(int(lag), "s"), self.orbit).declination)
 
-    def drawn(self, time: np.datetime64) -> Ground:
-        """The temperatures that sun and season draw land and water to, K."""
-        surface, climate = self.surface, self.climate
-        return surface.initial(
-            water=surface.water_temperature(self._declination(time, climate.water_lag)),
-            land=surface.land_temperature(self._declination(time, climate.land_lag)),
-        )
-
-    def equilibrium(self, time: np.datetime64, surface_pressure: Tensor) -> Tensor:
-        """Radiative-equilibrium temperature in K, (lon, lat, level), where the ground is at `surface_pressure`.
-
-        (T0 - dT sin^2 - dtheta ln(p / p0) cos^2) (p / p0)^kappa, but no less than the coldest; p = sigma ps.
-        """
-        climate = self.climate
+    def season(self, time: np.datetime64) -> Season:
+        """What sun and season prescribe at `time`."""
+        climate, surface = self.climate, self.surface
+        light, mean = self.sunlight(time)
         sine2 = (
             np.sin(self.latitude - climate.equilibrium_swing * self._declination(time, climate.equilibrium_lag)) ** 2
         )
         slope = climate.stability * (1.0 - sine2)[:, None]
         warm = (climate.warmest_equilibrium - climate.equilibrium_contrast * sine2)[:, None]
+        return Season(
+            light=self._constant((light - mean[:, None]).T),
+            drawn=surface.initial(
+                water=surface.water_temperature(self._declination(time, climate.water_lag)),
+                land=surface.land_temperature(self._declination(time, climate.land_lag)),
+            ),
+            column=self._constant(warm - slope * np.log(self.levels)),
+            slope=self._constant(slope),
+        )
+
+    def equilibrium(self, season: Season, surface_pressure: Tensor) -> Tensor:
+        """Radiative-equilibrium temperature in K, (lon, lat, level), where the ground is at `surface_pressure`.
+
+        (T0 - dT sin^2 - dtheta ln(p / p0) cos^2) (p / p0)^kappa, but no less than the coldest; p = sigma ps.
+        """
         ratio = surface_pressure / REFERENCE_PRESSURE
-        column = self._constant(warm - slope * np.log(self.levels)) - self._constant(slope) * torch.log(ratio)
-        column = column * ratio**KAPPA * self.exner
-        return column.clamp(min=climate.coldest_equilibrium) + self.switches.warming
+        column = (season.column - season.slope * torch.log(ratio)) * ratio**KAPPA * self.exner
+        return column.clamp(min=self.climate.coldest_equilibrium) + self.switches.warming
 
     def sunlight(self, time: np.datetime64) -> tuple[np.ndarray, np.ndarray]:
         """Insolation (lat, lon), instantaneous or without days the mean of the day, and that mean (lat,), W m-2."""
@@ -150,7 +168,7 @@ class PlanetPhysics:
 
     def __call__(
         self,
-        time: np.datetime64,
+        season: Season,
         ground: Ground,
         u: Tensor,
         v: Tensor,
@@ -158,19 +176,17 @@ class PlanetPhysics:
         humidity: Tensor,
         surface_pressure: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Ground, Fluxes]:
-        """New u, v, temperature, humidity and ground after one timestep that ends at `time`, and what it took."""
+        """New u, v, temperature, humidity and ground after one timestep that ends in `season`, and what it took."""
         mass = surface_pressure[..., 0] / GRAVITY
-        light, mean = self.sunlight(time)
-        excess = self._constant((light - mean[:, None]).T)
         nothing = torch.zeros_like(mass)
         wet = [nothing, nothing, nothing, nothing]
         if self.switches.moist:
             temperature, humidity, ground, wet = self._water_and_surface(
-                time, ground, excess, u, v, temperature, humidity, surface_pressure
+                season, ground, u, v, temperature, humidity, surface_pressure
             )
-        relaxed = temperature + self.relaxation * (self.equilibrium(time, surface_pressure) - temperature)
+        relaxed = temperature + self.relaxation * (self.equilibrium(season, surface_pressure) - temperature)
         if self.switches.diurnal:
-            absorbed = self.timestep * self.climate.absorption * GRAVITY / HEAT_CAPACITY_DRY * excess
+            absorbed = self.timestep * self.climate.absorption * GRAVITY / HEAT_CAPACITY_DRY * season.light
             relaxed = relaxed + absorbed[..., None] / surface_pressure
         slow_u, slow_v = u * self.slowing, v * self.slowing
         lost = 0.5 * (slow_u * slow_u - u * u + slow_v * slow_v - v * v)
@@ -187,9 +203,8 @@ class PlanetPhysics:
 
     def _water_and_surface(
         self,
-        time: np.datetime64,
+        season: Season,
         ground: Ground,
-        light: Tensor,
         u: Tensor,
         v: Tensor,
         temperature: Tensor,
@@ -204,7 +219,13 @@ class PlanetPhysics:
         temperature = temperature + LATENT_HEAT_VAPORISATION / HEAT_CAPACITY_DRY * rain
         wind = torch.sqrt(u[..., -1] ** 2 + v[..., -1] ** 2 + self.climate.gustiness**2)
         ground, given = self.surface(
-            ground, self.drawn(time), light, wind, temperature[..., -1], humidity[..., -1], surface_pressure[..., 0]
+            ground,
+            season.drawn,
+            season.light,
+            wind,
+            temperature[..., -1],
+            humidity[..., -1],
+            surface_pressure[..., 0],
         )
         temperature[..., -1] += given.warmed
         humidity[..., -1] += given.moistened

@@ -208,7 +208,7 @@ class PrimitiveEquations:
         change = [vorticity, scalars[..., :split], divergence, scalars[..., split:]]
         return coefficients + torch.nn.functional.pad(torch.cat(change, dim=2), (0, 1))
 
-    def warmed(self, coefficients: Tensor, fields: Fields, warming: float) -> tuple[Tensor, Fields]:
+    def warmed(self, coefficients: Tensor, fields: Fields, warming: Tensor) -> tuple[Tensor, Fields]:
         """The state and its fields after the same warming (K) everywhere."""
         coefficients = coefficients.clone()
         coefficients[0, 0, self.temperature] += warming * self.unit
@@ -314,13 +314,13 @@ class PrimitiveEquations:
         state[..., self.temperature] += self.restored
         return state
 
-    def energy(self, fields: Fields) -> float:
-        """Global mean of cp T + K over the column, and of ps Phi_s: internal, potential and kinetic energy, J m-2."""
+    def energy(self, fields: Fields) -> Tensor:
+        """Global mean of cp T + K over the column, and of ps Phi_s: all energy, J m-2, one number in float64."""
         column = HEAT_CAPACITY_DRY * fields.temperature.double() + 0.5 * (
             fields.u.double() ** 2 + fields.v.double() ** 2
         )
         column = (column @ self.layers)[..., None] + self.surface_geopotential[..., :1].double()
-        return float(self.mean(column * fields.surface_pressure.double())) / GRAVITY
+        return self.mean(column * fields.surface_pressure.double())[0] / GRAVITY
 
     def water_mass(self, coefficients: Tensor) -> float:
         """Global mean of the water vapour in the column, kg m-2."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from data_pipelines.planet_climate import Climate, Switches
 from data_pipelines.planet_geography import Geography, water
-from data_pipelines.planet_physics import Fluxes, PlanetPhysics
+from data_pipelines.planet_physics import Fluxes, PlanetPhysics, Season
 from data_pipelines.planet_surface import Ground
 from data_pipelines.primitive_equations import Fields, PrimitiveEquations
 from emulators.constants import (
@@ -46,7 +46,8 @@ def one_thread() -> Iterator[None]:
 class Simulation:
     """One planet from `start` on; `seed` draws the disturbance from which its weather grows. timestep in seconds.
 
-    geography: on `grid`; None for a flat planet of water.
+    geography: on `grid`; None for a flat planet of water. compile: by `torch.compile`, once a process; a timestep then
+    takes half as long, and rounds differently.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Simulation:
         switches: Switches | None = None,
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
+        compile: bool = False,
     ) -> None:
         geography, self.switches = geography or water(grid), switches or Switches()
         self.dynamics = PrimitiveEquations(
@@ -87,7 +89,8 @@ class Simulation:
             device,
         )
         self.timestep, self.time = np.timedelta64(timestep, "s"), start.astype("datetime64[s]")
-        self.ground = self.physics.drawn(self.time)
+        self.ground = self.physics.season(self.time).drawn
+        self._advance = torch.compile(self._advanced, dynamic=False) if compile else self._advanced
         self.settle(self._disturbed_rest(seed))
 
     def settle(self, coefficients: Tensor) -> None:
@@ -120,7 +123,7 @@ class Simulation:
         nlat, nlon = dynamics.sphere.grid.shape
         pressure = REFERENCE_PRESSURE * torch.exp(-dynamics.surface_geopotential[..., :1] / (GAS_CONSTANT_DRY * 270.0))
         noise = torch.randn(nlon, nlat, 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        temperature = physics.equilibrium(self.time, pressure)
+        temperature = physics.equilibrium(physics.season(self.time), pressure)
         temperature = temperature + noise.to(dynamics.device, dynamics.dtype) * physics.sigma
         humidity = 0.6 * saturation_humidity(temperature, pressure * physics.sigma) * (physics.sigma > 0.2)
         calm = torch.zeros_like(temperature)
@@ -128,13 +131,23 @@ class Simulation:
             calm, calm, temperature, humidity if dynamics.moist else humidity[..., :0], pressure
         )
 
-    def step(self) -> tuple[Fluxes, float]:
-        """Advance by one timestep; what the physics did, and the energy fixer (J m-2)."""
-        dynamics = self.dynamics
+    def step(self) -> tuple[Fluxes, Tensor]:
+        """Advance by one timestep; what the physics did, and the energy fixer (J m-2, one number)."""
         self.time = self.time + self.timestep
-        coefficients = dynamics.step(self.coefficients, self.fields)
+        season = self.physics.season(self.time)
+        self.coefficients, self.fields, self.energy, self.ground, fluxes, fixer = self._advance(
+            self.coefficients, self.fields, self.energy, self.ground, season
+        )
+        return fluxes, fixer
+
+    def _advanced(
+        self, coefficients: Tensor, fields: Fields, energy: Tensor, ground: Ground, season: Season
+    ) -> tuple[Tensor, Fields, Tensor, Ground, Fluxes, Tensor]:
+        """The state after one timestep, what the physics did and the energy fixer: tensors to tensors."""
+        dynamics = self.dynamics
+        coefficients = dynamics.step(coefficients, fields)
         before = dynamics.fields(coefficients)
-        u, v, temperature, humidity, self.ground, fluxes = self.physics(self.time, self.ground, *before[:5])
+        u, v, temperature, humidity, ground, fluxes = self.physics(season, ground, *before[:5])
         coefficients = dynamics.increased(
             coefficients,
             u - before.u,
@@ -149,15 +162,14 @@ class Simulation:
             + fluxes.friction
             + LATENT_HEAT_VAPORISATION * fluxes.precipitation
         )
+        now = dynamics.energy(fields)
         if not self.switches.energy_fixer:
-            self.coefficients, self.fields, self.energy = coefficients, fields, dynamics.energy(fields)
-            return fluxes, 0.0
-        due = self.energy + float(dynamics.mean(gained[..., None]))
-        fixer = due - dynamics.energy(fields)
-        mass = float(dynamics.mean(fields.surface_pressure)) / GRAVITY
-        self.coefficients, self.fields = dynamics.warmed(coefficients, fields, fixer / (HEAT_CAPACITY_DRY * mass))
-        self.energy = due
-        return fluxes, fixer
+            return coefficients, fields, now, ground, fluxes, torch.zeros_like(now)
+        due = energy + dynamics.mean(gained[..., None])[0]
+        fixer = due - now
+        mass = dynamics.mean(fields.surface_pressure)[0] / GRAVITY
+        coefficients, fields = dynamics.warmed(coefficients, fields, fixer / (HEAT_CAPACITY_DRY * mass))
+        return coefficients, fields, due, ground, fluxes, fixer
 
     def samples(self, count: int, steps: int) -> Iterator[dict[str, np.ndarray]]:
         """`count` samples, `steps` timesteps apart, the first after `steps`; fields ([level,] lat, lon), float32."""
@@ -195,7 +207,7 @@ class Simulation:
         share = dynamics.mean((owned * ps) @ layers) / dynamics.mean((positive * ps) @ layers)
         return (positive * share).to(humidity.dtype)
 
-    def sample(self, fluxes: Fluxes, fixer: float) -> dict[str, np.ndarray]:
+    def sample(self, fluxes: Fluxes, fixer: Tensor) -> dict[str, np.ndarray]:
         """The present state, its forcing, and the fluxes accumulated since the last sample."""
         grid = self.dynamics.sphere.grid
         return self.atmosphere() | {
@@ -208,7 +220,7 @@ class Simulation:
             "net_radiation_6hr": _array(fluxes.net_radiation),
             "friction_6hr": _array(fluxes.friction),
             "surface_heat_supply_6hr": _array(fluxes.surface_supply),
-            "energy_fixer_6hr": np.full(grid.shape, fixer, dtype=np.float32),
+            "energy_fixer_6hr": np.full(grid.shape, float(fixer), dtype=np.float32),
         }
 
 

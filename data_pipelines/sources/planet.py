@@ -13,6 +13,8 @@ Several trajectories follow each other on one time axis, each with its own dates
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -98,7 +100,7 @@ class Planet:
     timestep_minutes: null for one that suits the truncation. geography: `continents`, `water`, or a file with
     land_sea_mask and geopotential_at_surface (or orography). orography: without it land is flat. The other switches
     are those of `planet_climate.Switches`, the numbers of the climate those of `planet_climate.Climate`.
-    device: `cpu`, `cuda`, or `auto` for a GPU where there is one.
+    device: `cpu`, `cuda`, or `auto` for a GPU where there is one. compile: see `simulation.Simulation`.
     """
 
     def __init__(
@@ -125,6 +127,7 @@ class Planet:
         energy_fixer: bool = True,
         climate: Climate | None = None,
         device: Device = "cpu",
+        compile: bool = False,
     ) -> None:
         numbers = {
             "days": days,
@@ -137,14 +140,17 @@ class Planet:
         refuse_less("The planet", {name: (value, LEAST.get(name, 1)) for name, value in numbers.items()})
         if 360 % numbers["timestep_minutes"]:
             raise ValueError(f"timestep_minutes must divide 6 hours; got {timestep_minutes}. Try 90 or 60.")
+        if compile:
+            _refuse_no_compiler()
         self.splits = {name: list(period) for name, period in splits.items()}
         self.days, self.trajectories, self.spinup_days = days, trajectories, spinup_days
         self.truncation, self.levels, self.timestep_minutes = truncation, levels, numbers["timestep_minutes"]
         self.seed, self.start = seed, np.datetime64(start, "s")
         self.geography_name, self.orography = str(Path(geography).expanduser()), orography
         self.switches = Switches(moist, virtual_temperature, season, diurnal, energy_fixer, ocean, warming)
-        self.climate, self.device = climate or Climate(), chosen_device(device)
+        self.climate, self.device, self.compile = climate or Climate(), chosen_device(device), compile
         settings = {**numbers, "seed": seed, "start": str(self.start), "edition": EDITION, "orography": orography}
+        settings |= {"compile": True} if compile else {}  # it rounds in another way, which makes another weather
         settings |= {"geography": _fingerprint(self.geography_name), **asdict(self.switches), **asdict(self.climate)}
         self.path = store_path(folder, "planet", settings)
 
@@ -238,6 +244,7 @@ class Planet:
             climate=self.climate,
             switches=self.switches,
             device=self.device,
+            compile=self.compile,
         )
 
 
@@ -254,6 +261,15 @@ def half_levels(levels: int) -> np.ndarray:
 def default_timestep(truncation: int) -> int:
     """Minutes between states of a model of this truncation."""
     return next(minutes for limit, minutes in TIMESTEPS if truncation <= limit)
+
+
+def _refuse_no_compiler() -> None:
+    compilers = [os.environ.get("CXX", ""), "g++", "clang++"]
+    if not any(shutil.which(name) for name in compilers if name):
+        raise ValueError(
+            "compile=true needs a C++ compiler; expected g++, clang++ or what the variable CXX names on the PATH, got "
+            "none. Install one, or set compile=false."
+        )
 
 
 def chosen_device(device: Device) -> str:

@@ -1,6 +1,7 @@
 """The embedded planet as a store: its layout, its budgets, its repeatability, and what a killed run leaves behind."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -318,6 +319,28 @@ def test_settings_that_cannot_work_are_refused(tmp_path):
     hasty = Planet(**TINY | {"truncation": 21, "timestep_minutes": 360, "trajectories": 1}, folder=str(tmp_path))
     with pytest.raises(ValueError, match="choose a shorter timestep_minutes"):
         hasty.prepare()
+
+
+def test_compilation_without_a_compiler_is_refused(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(ValueError, match=r"C\+\+ compiler; expected .* or set compile=false"):
+        Planet(**TINY, compile=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
+def test_compiled_weather_is_the_same_weather_to_rounding():
+    states = []
+    for compiled in (False, True):
+        simulation = Planet(**TINY, moist=False, compile=compiled).simulation(0)
+        with one_thread():
+            for _ in range(3):
+                simulation.step()
+        states.append(simulation.atmosphere())
+    for name, field in states[0].items():
+        np.testing.assert_allclose(states[1][name], field, rtol=1e-4, atol=1e-5 * np.abs(field).max(), err_msg=name)
+    assert Planet(**TINY, compile=True).path != Planet(**TINY).path, "which rounds in another way and grows apart"
 
 
 @pytest.mark.slow
