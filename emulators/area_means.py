@@ -2,8 +2,9 @@
 
     <s>_R = sum_x w_xR s_x,   sum_x w_xR = 1
 
-The fields are cut along rows (fields) and points into blocks small enough for the processor's cache; there they turn
-into float64, into statistics and into their share of the means, a product with the block's rows of the region matrix.
+The fields are cut along rows (fields) and circles of latitude into blocks small enough for the processor's cache; there
+they turn into float64, into statistics and into their share of the means. Along a circle the weights of a box change at
+its sides alone: sums between these serve all boxes, and the regions are told apart once little is left to add up.
 Missing values show as means that are not finite; only the fields that hold them are looked at again, point by point.
 """
 
@@ -13,18 +14,78 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from emulators.metric import Products
+from emulators.metric import Product, Products, Statistic
 
 Missing = Literal["truth", "any", "none"]
-Statistics = Callable[[Tensor, Tensor, Mapping[str, Tensor]], Mapping[str, Tensor | Products]]
-BLOCK = 2**14  # numbers of a field taken at a time on a processor: with what is made of them they stay in its cache
-WIDTH = 2**11  # points taken at a time
+Statistics = Callable[[Tensor, Tensor, Mapping[str, Tensor]], Mapping[str, Statistic]]
+BLOCK = 2**17  # numbers of a field taken at a time on a processor: with what is made of them they stay in its cache
+SIDES = 16  # a region whose weights change at more longitudes than these is added up point by point
+RUNS = 8  # products are summed as scalar products where there are no more stretches between sides than these
+
+
+class AreaWeights:
+    """The weights of regions, and how sums over circles of latitude serve them.
+
+    matrix: float64 (point, region), columns of sum 1. circle: number of points on a circle of latitude.
+    """
+
+    def __init__(self, matrix: np.ndarray, circle: int) -> None:
+        by_circle = matrix.reshape(-1, circle, matrix.shape[1])
+        sides = (by_circle != np.roll(by_circle, 1, axis=1)).any(axis=0)  # (longitude, region)
+        few = sides.sum(axis=0) <= SIDES
+        starts = sides[:, few].any(axis=1)
+        starts[0] = True
+        self.circle, self.matrix = circle, torch.from_numpy(matrix)
+        self.starts = np.flatnonzero(starts)
+        self.runs = [slice(*ends) for ends in pairwise((*self.starts.tolist(), circle))]
+        self.boxes, self.others = np.flatnonzero(few), np.flatnonzero(~few)
+        table = by_circle[:, self.starts][..., few]  # (latitude, run, region)
+        self._boxes = np.asfortranarray(table.reshape(-1, self.boxes.size))  # so its products are several times faster
+        self._others = np.asfortranarray(matrix[:, self.others])
+
+    def on(self, device: torch.device) -> AreaWeights:
+        """The same, the matrix on `device`."""
+        self.matrix = self.matrix.to(device)
+        return self
+
+    def sums(self, values: Statistic, points: slice = slice(None)) -> Tensor:
+        """Sums of `values` (..., row, point) with the weights of each region, (..., row, region).
+
+        points: which of the grid's; whole circles.
+        """
+        if isinstance(values, Products):
+            rows = values.fields.transpose(0, 1)  # (row, member, point)
+            pairs = [torch.bmm(rows * weights, rows.mT) for weights in self.matrix[points].unbind(dim=1)]
+            return torch.stack(pairs, dim=-1).movedim(0, -2)
+        if self.matrix.device.type != "cpu":
+            return _at_points(values) @ self.matrix[points]
+        shape = (values.first if isinstance(values, Product) else values).shape
+        found = np.empty((*shape[:-1], self.matrix.shape[1]))
+        if self.boxes.size:
+            first, last, _ = points.indices(len(self.matrix))
+            part = slice(first // self.circle * len(self.runs), last // self.circle * len(self.runs))
+            runs = self._sums_of_runs(values).reshape(*shape[:-1], -1)
+            found[..., self.boxes] = runs @ self._boxes[part]
+        if self.others.size:
+            found[..., self.others] = _at_points(values).numpy() @ self._others[points]
+        return torch.from_numpy(found)
+
+    def _sums_of_runs(self, values: Tensor | Product) -> np.ndarray:
+        """Sums over the points of each circle between the sides of boxes, (circles of all rows, run)."""
+        if not isinstance(values, Product) or len(self.runs) > RUNS:
+            return np.add.reduceat(_at_points(values).numpy().reshape(-1, self.circle), self.starts, axis=1)
+        first, second = (field.numpy().reshape(-1, 1, self.circle) for field in values)
+        found = np.empty((len(first), len(self.runs)))
+        for column, run in enumerate(self.runs):  # scalar products, circle by circle
+            found[:, column] = np.matmul(first[..., run], second[..., run].swapaxes(1, 2))[:, 0, 0]
+        return found
 
 
 class Fields(NamedTuple):
@@ -52,26 +113,27 @@ class Means(NamedTuple):
     missing: Tensor
 
 
-def area_means(statistics: Statistics, fields: Fields, matrix: Tensor, missing: Missing = "truth") -> Means:
-    """The means of `statistics` over each region. matrix: float64 (point, region), on the device of the fields.
+def area_means(statistics: Statistics, fields: Fields, weights: AreaWeights, missing: Missing = "truth") -> Means:
+    """The means of `statistics` over each region. weights: on the device of the fields.
 
     missing: NaN points are left out where the target has none (`truth`), where the statistic is NaN (`any`), or never.
     """
     rows, points = fields.target.shape
     cpu = fields.target.device.type == "cpu"
+    _keep_freed_memory()
     members = fields.prediction.shape[0] if fields.prediction.ndim == 3 else 1
     block = max(1, (BLOCK if cpu else 2**24) // members)
-    width = min(points, WIDTH) if cpu else points
+    width = min(points, max(1, block // weights.circle) * weights.circle) if cpu else points
     height = max(1, block // width)
     parts = _mapped(
-        lambda start: _means_of_rows(statistics, fields, slice(start, start + height), matrix, width),
+        lambda start: _means_of_rows(statistics, fields, slice(start, start + height), weights, width),
         range(0, rows, height),
         torch.get_num_threads() if cpu else 1,
     )
     means = {name: torch.cat([part[name] for part in parts], dim=-2) for name in parts[0]}
     counted = {name: torch.ones(mean.shape[-2:], dtype=torch.bool) for name, mean in means.items()}
     gone = torch.zeros(rows, dtype=torch.int64)
-    finite = torch.ones(rows, dtype=torch.bool, device=matrix.device)
+    finite = torch.ones(rows, dtype=torch.bool, device=fields.target.device)
     for mean in means.values():
         finite &= mean.isfinite().all(dim=-1).view(-1, rows).all(dim=0)
     broken = (~finite).nonzero()[:, 0]
@@ -80,7 +142,7 @@ def area_means(statistics: Statistics, fields: Fields, matrix: Tensor, missing: 
         where = some.cpu()
         gone[where] = _missing_points(cut).cpu()
         for name, values in statistics(*cut).items():
-            means[name][..., some, :], found = _masked(values, cut.target, matrix, missing)
+            means[name][..., some, :], found = _masked(values, cut.target, weights, missing)
             counted[name][where] = found.cpu()
     return Means(means, counted, gone)
 
@@ -101,8 +163,17 @@ def _pool(threads: int, process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
 
 
+@cache
+def _keep_freed_memory() -> None:
+    """The C library keeps what is freed, rather than ask the system, page by page, for every block again.
+
+    glibc hands back what exceeds twice the largest block freed so far; this one, never touched, is larger than ours.
+    """
+    torch.empty(2**25 - 2**16, dtype=torch.uint8)
+
+
 def _means_of_rows(
-    statistics: Statistics, fields: Fields, rows: slice, matrix: Tensor, width: int
+    statistics: Statistics, fields: Fields, rows: slice, weights: AreaWeights, width: int
 ) -> dict[str, Tensor]:
     """Means of the statistics of some rows, a block of points after another, (..., row, region)."""
     found: dict[str, Tensor] = {}
@@ -110,25 +181,13 @@ def _means_of_rows(
         points = slice(start, start + width)
         for name, values in statistics(*fields.cut(rows, points)).items():
             with np.errstate(invalid="ignore"):  # infinite values are found by the means that they spoil
-                part = _weighted(values, matrix[points])
+                part = weights.sums(values, points)
             found[name] = found[name] + part if name in found else part
     return found
 
 
-def _weighted(values: Tensor | Products, matrix: Tensor) -> Tensor:
-    """Sums of `values` (..., row, point) with the weights of each region, (..., row, region)."""
-    if not isinstance(values, Products):
-        return _product(values.flatten(0, -2), matrix).view(*values.shape[:-1], matrix.shape[1])
-    rows = values.fields.transpose(0, 1)  # (row, member, point)
-    pairs = [torch.bmm(rows * weights, rows.mT) for weights in matrix.unbind(dim=1)]
-    return torch.stack(pairs, dim=-1).movedim(0, -2)
-
-
-def _product(rows: Tensor, matrix: Tensor) -> Tensor:
-    """rows @ matrix; numpy's is several times faster where the matrix is as narrow as a list of regions."""
-    if rows.device.type != "cpu":
-        return rows @ matrix
-    return torch.from_numpy(rows.numpy() @ matrix.numpy())
+def _at_points(values: Tensor | Product) -> Tensor:
+    return values.at_points() if isinstance(values, Product) else values
 
 
 def _missing_points(fields: Fields) -> Tensor:
@@ -136,9 +195,10 @@ def _missing_points(fields: Fields) -> Tensor:
     return (fields.target.isnan() | (prediction.any(0) if prediction.ndim == 3 else prediction)).sum(dim=1)
 
 
-def _masked(values: Tensor | Products, target: Tensor, matrix: Tensor, missing: Missing) -> tuple[Tensor, Tensor]:
+def _masked(values: Statistic, target: Tensor, weights: AreaWeights, missing: Missing) -> tuple[Tensor, Tensor]:
     """Mean of `values` over each region without the points left out, and whether it had a point that counts."""
-    points = values.fields if isinstance(values, Products) else values
+    matrix = weights.matrix
+    points = values.fields if isinstance(values, Products) else _at_points(values)
     left_out = torch.zeros_like(points, dtype=torch.bool)
     if missing != "none":
         left_out = (target if missing == "truth" else points).isnan().expand_as(points)
@@ -149,7 +209,7 @@ def _masked(values: Tensor | Products, target: Tensor, matrix: Tensor, missing: 
     kept = torch.where(points.isfinite() & ~left_out, points, 0.0)
     if isinstance(values, Products):
         share, broken = share[0], broken.any(dim=0)
-        mean = torch.where(broken, torch.nan, _weighted(Products(kept), matrix) / share)
+        mean = torch.where(broken, torch.nan, weights.sums(Products(kept)) / share)
     else:
         mean = torch.where(broken, torch.nan, kept @ matrix / share)
     return mean, (share > 0.0).view(-1, *share.shape[-2:]).all(dim=0)

@@ -14,6 +14,17 @@ from typing import NamedTuple, Protocol
 from torch import Tensor
 
 
+class Product(NamedTuple):
+    """A statistic a b, which is averaged over area without being stored at each point; both of one shape."""
+
+    first: Tensor
+    second: Tensor
+
+    def at_points(self) -> Tensor:
+        """The statistic itself."""
+        return self.first * self.second
+
+
 class Products(NamedTuple):
     """A statistic <a_m a_n> of all pairs of members, which is averaged over area without being stored at each point.
 
@@ -21,6 +32,9 @@ class Products(NamedTuple):
     """
 
     fields: Tensor
+
+
+Statistic = Tensor | Product | Products
 
 
 class Metric(Protocol):
@@ -46,8 +60,8 @@ class Metric(Protocol):
 
     def statistics(
         self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]
-    ) -> Mapping[str, Tensor | Products]:
-        """Pointwise terms of the shape of `target`, or with further leading axes; NaN where a field is missing."""
+    ) -> Mapping[str, Statistic]:
+        """Terms of each point, of the shape of `target` or with further leading axes; NaN where a field is missing."""
         ...
 
     def value(self, means: Mapping[str, Tensor]) -> Tensor:

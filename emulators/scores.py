@@ -19,20 +19,14 @@ def error(prediction: Tensor, target: Tensor) -> Tensor:
     return prediction - target
 
 
-def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
-    """(forecast - truth) squared, in the units of the field squared."""
-    return (prediction - target).square()
-
-
 def absolute_error(prediction: Tensor, target: Tensor) -> Tensor:
     """|forecast - truth|, in the units of the field."""
     return (prediction - target).abs()
 
 
-def anomaly_products(prediction: Tensor, target: Tensor, climatology: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Product of both anomalies, square of the forecast's, square of the truth's."""
-    forecast_anomaly, true_anomaly = prediction - climatology, target - climatology
-    return forecast_anomaly * true_anomaly, forecast_anomaly.square(), true_anomaly.square()
+def anomalies(prediction: Tensor, target: Tensor, climatology: Tensor) -> tuple[Tensor, Tensor]:
+    """Anomalies of the forecast and of the truth, in the units of the field."""
+    return prediction - climatology, target - climatology
 
 
 def anomaly_correlation(product: Tensor, forecast_square: Tensor, true_square: Tensor) -> Tensor:

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emulators.area_means import Fields, Means, Missing, area_means
+from emulators.area_means import AreaWeights, Fields, Means, Missing, area_means
 from emulators.channels import channel_rows, vector_channels
 from emulators.metric import Metric
-from emulators.regions import Region, region_weights
+from emulators.regions import Region, land_fraction, region_weights
 from emulators.state import State
 from emulators.variables import Variable, VariableSet
 from emulators.world import World
@@ -63,8 +63,8 @@ class Scorecard:
             raise ValueError(f"`missing` is truth, any or none; got '{missing}'.")
         self.grid, self.variables, self.metrics, self.missing = world.grid, variables, dict(metrics), missing
         self.leads = np.asarray(leads, dtype="timedelta64[s]")
-        self.regions = region_weights(world.grid, regions, _land_fraction(world))
-        self._matrix = torch.from_numpy(self.regions.matrix)
+        self.regions = region_weights(world.grid, regions, land_fraction(world))
+        self._weights = AreaWeights(self.regions.matrix, world.grid.shape[-1])
         whole, self._components = vector_channels(variables, vectors or {})
         self.scored_variables = variables + whole
         self._statistics = {name: statistic_names(metric) for name, metric in self.metrics.items()}
@@ -158,7 +158,7 @@ class Scorecard:
                 found |= metric.statistics(every if metric.members else single, target, climatology)
             return found
 
-        return area_means(statistics, fields, matrix, self.missing)
+        return area_means(statistics, fields, self._weights.on(fields.target.device), self.missing)
 
     def _with_vectors(
         self, statistic: str, mean: Tensor, counted: Tensor, shape: tuple[int, ...]
@@ -386,10 +386,3 @@ def statistic_names(metric: Metric) -> tuple[str, ...]:
     one = torch.zeros(1, 1, dtype=torch.float64)
     prediction = one.expand(metric.members, 1, 1) if metric.members else one
     return tuple(metric.statistics(prediction, one, dict.fromkeys(metric.needs, one)))
-
-
-def _land_fraction(world: World) -> np.ndarray | None:
-    """Share of land of each cell, shape grid.shape, where the world knows it."""
-    if "land_sea_mask" not in world.static or world.static_fields is None:
-        return None
-    return np.asarray(world.static_fields)[world.static.slice("land_sea_mask").start]

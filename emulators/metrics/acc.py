@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from emulators.metric import Metric
-from emulators.scores import anomaly_correlation, anomaly_products
+from emulators.metric import Metric, Product
+from emulators.scores import anomalies, anomaly_correlation
 
 
 class ACC(Metric):
@@ -30,10 +30,14 @@ class ACC(Metric):
             else "correlation of anomalies pooled over inits and area (WeatherBench-X)"
         )
 
-    def statistics(self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def statistics(self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]) -> dict[str, Product]:
         """Pointwise terms, each of the shape of `target`."""
-        names = ("anomaly_product", "forecast_anomaly_square", "true_anomaly_square")
-        return dict(zip(names, anomaly_products(prediction, target, climatology["mean"]), strict=True))
+        forecast, truth = anomalies(prediction, target, climatology["mean"])
+        return {
+            "anomaly_product": Product(forecast, truth),
+            "forecast_anomaly_square": Product(forecast, forecast),
+            "true_anomaly_square": Product(truth, truth),
+        }
 
     def value(self, means: Mapping[str, Tensor]) -> Tensor:
         """The score from the means of the terms."""

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from emulators.metric import Metric
-from emulators.scores import anomaly_products
+from emulators.metric import Metric, Product
+from emulators.scores import anomalies
 
 
 class Activity(Metric):
@@ -28,10 +28,13 @@ class Activity(Metric):
         if relative:
             self.definition += ", over that of the truth"
 
-    def statistics(self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def statistics(self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]) -> dict[str, Product]:
         """Pointwise terms, each of the shape of `target`."""
-        _, forecast, truth = anomaly_products(prediction, target, climatology["mean"])
-        return {"forecast_anomaly_square": forecast, "true_anomaly_square": truth}
+        forecast, truth = anomalies(prediction, target, climatology["mean"])
+        return {
+            "forecast_anomaly_square": Product(forecast, forecast),
+            "true_anomaly_square": Product(truth, truth),
+        }
 
     def value(self, means: Mapping[str, Tensor]) -> Tensor:
         """The score from the means of the terms."""

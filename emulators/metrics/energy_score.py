@@ -12,7 +12,7 @@ from typing import Literal
 from torch import Tensor
 
 from emulators.ensemble_scores import Kind, energy_from_products, spread_weight
-from emulators.metric import Metric, Products
+from emulators.metric import Metric, Product, Products
 
 
 class EnergyScore(Metric):
@@ -34,13 +34,13 @@ class EnergyScore(Metric):
 
     def statistics(
         self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]
-    ) -> dict[str, Tensor | Products]:
+    ) -> dict[str, Tensor | Product | Products]:
         """Pointwise terms with leading axes of members."""
         error = prediction - target
         if self.pairs == "all":
             return {"member_products": Products(error)}
         apart = (prediction[1:] - prediction[:-1]).square() + 0.0 * target
-        return {"member_squared_error": error.square(), "adjacent_square": apart}
+        return {"member_squared_error": Product(error, error), "adjacent_square": apart}
 
     def value(self, means: Mapping[str, Tensor]) -> Tensor:
         """The score of each initial time from the means of the terms."""

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from emulators.metric import Metric
-from emulators.scores import squared_error
+from emulators.metric import Metric, Product
+from emulators.scores import error
 
 
 class MSE(Metric):
@@ -20,9 +20,10 @@ class MSE(Metric):
     exponent = 2
     definition = "mean over inits and area of (forecast - truth)^2"
 
-    def statistics(self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def statistics(self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]) -> dict[str, Product]:
         """Pointwise terms, each of the shape of `target`."""
-        return {"squared_error": squared_error(prediction, target)}
+        difference = error(prediction, target)
+        return {"squared_error": Product(difference, difference)}
 
     def value(self, means: Mapping[str, Tensor]) -> Tensor:
         """The score from the means of the terms."""

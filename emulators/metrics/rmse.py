@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from emulators.metric import Metric
-from emulators.scores import squared_error
+from emulators.metric import Metric, Product
+from emulators.scores import error
 
 
 class RMSE(Metric):
@@ -28,9 +28,10 @@ class RMSE(Metric):
             else "sqrt(mean over inits and area of (forecast - truth)^2)"
         )
 
-    def statistics(self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def statistics(self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]) -> dict[str, Product]:
         """Pointwise terms, each of the shape of `target`."""
-        return {"squared_error": squared_error(prediction, target)}
+        difference = error(prediction, target)
+        return {"squared_error": Product(difference, difference)}
 
     def value(self, means: Mapping[str, Tensor]) -> Tensor:
         """The score from the means of the terms."""

@@ -8,7 +8,7 @@ import torch
 
 from emul.build import compose, parts
 from emulators.grid import equiangular_grid
-from emulators.metric import Metric, Products
+from emulators.metric import Metric, Product, Products
 from emulators.state import State
 from emulators.variables import Variable, VariableSet
 from emulators.verification import Scorecard
@@ -37,6 +37,13 @@ def fields():
     normals |= {"quantile_0.9": torch.full(SHAPE, 2.5e-4)}
     normals |= {"seeps_threshold": torch.full(SHAPE, 4e-4), "seeps_dry_share": torch.full(SHAPE, 0.4)}
     return members, target, normals
+
+
+def at_points(values):
+    """A statistic, or the fields of which it is made, point by point."""
+    return (
+        values.fields if isinstance(values, Products) else values.at_points() if isinstance(values, Product) else values
+    )
 
 
 def prediction_of(metric, members):
@@ -108,11 +115,9 @@ def test_statistics_are_pointwise_and_leave_their_input_alone(name, metrics, fie
     point = (..., 2, 1, 3, 4)
     one = metric.statistics(prediction[point], target[point], {key: field[point] for key, field in normals.items()})
     for statistic, values in found.items():
-        other = one[statistic]
-        if isinstance(values, Products):
-            values, other = values.fields, other.fields
+        values = at_points(values)
         assert values.shape[-4:] == target.shape
-        torch.testing.assert_close(values[point], other)
+        torch.testing.assert_close(values[point], at_points(one[statistic]))
     assert all(torch.equal(a, b) for a, b in zip(copies, (prediction, target, *normals.values()), strict=True))
 
 
@@ -124,7 +129,7 @@ def test_missing_values_are_never_passed_over(name, missing, metrics, fields):
     prediction, target = prediction_of(metric, members).clone(), target.clone()
     (target if missing == "truth" else prediction)[..., 2, 1, 3, 4] = torch.nan
     found = metric.statistics(prediction, target, normals).values()
-    assert any((v.fields if isinstance(v, Products) else v)[..., 2, 1, 3, 4].isnan().any() for v in found)
+    assert any(at_points(values)[..., 2, 1, 3, 4].isnan().any() for values in found)
     value = scorecard(metric, prediction, target, normals).value("m")[..., 0, 0, :]  # (..., channel), the globe
     clean = score(metric, fields).value("m")[..., 0, 0, :]
     np.testing.assert_allclose(value[..., 0], clean[..., 0], rtol=1e-12)
@@ -146,7 +151,7 @@ def test_statistics_of_one_name_are_one_formula(metrics, fields):
     seen = {}
     for metric in metrics.values():
         for statistic, values in metric.statistics(prediction_of(metric, members), target, normals).items():
-            values = values.fields if isinstance(values, Products) else values
+            values = at_points(values)
             torch.testing.assert_close(seen.setdefault(statistic, values), values, rtol=0, atol=0, equal_nan=True)
 
 

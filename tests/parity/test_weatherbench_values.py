@@ -19,7 +19,7 @@ from data_pipelines.store import open_dataset
 from emulators.channels import WINDS
 from emulators.ensemble_scores import crps, energy_score, rank_shares, variance
 from emulators.event_scores import seeps
-from emulators.metric import Metric
+from emulators.metric import Metric, Product
 from emulators.metrics.acc import ACC
 from emulators.metrics.activity import Activity
 from emulators.metrics.bias import Bias
@@ -366,6 +366,7 @@ def test_single_precision(kind, metric):
     pair = next(iter(pairs(forecast=kind)[0]))
     fields = pair.prediction.values, pair.target.values
     single, double = (metric.statistics(*(f.to(kind) for f in fields), {}) for kind in (torch.float32, torch.float64))
-    for name, values in double.items():
-        means = (field.double().nan_to_num().mean((0, 2, 3)) for field in (single[name], values))
+    for name in double:
+        points = (f.at_points() if isinstance(f, Product) else f for f in (single[name], double[name]))
+        means = (field.double().nan_to_num().mean((0, 2, 3)) for field in points)
         torch.testing.assert_close(*means, rtol=1e-6, atol=0)

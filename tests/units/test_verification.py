@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 import torch
 
+from emulators.area_means import AreaWeights
 from emulators.grid import equiangular_grid
+from emulators.metric import Product
 from emulators.metrics.acc import ACC
 from emulators.metrics.bias import Bias
 from emulators.metrics.crps import CRPS
 from emulators.metrics.mse import MSE
 from emulators.metrics.rank_histogram import RankHistogram
 from emulators.metrics.rmse import RMSE
+from emulators.regions import REGIONS, region_weights
 from emulators.state import State
 from emulators.variables import Variable, VariableSet
 from emulators.verification import ErrorMaps, Scorecard
@@ -213,6 +216,20 @@ def test_winds_are_scored_as_vectors():
     by_init = scores["wind"].sel(metric="rmse_by_init", level=850)
     np.testing.assert_allclose(by_init, square.sqrt().mean(), rtol=1e-12)
     assert "other" not in scores
+
+
+@pytest.mark.parametrize("regions", [["global"], ["global", "tropics", "europe"], list(REGIONS)])
+@pytest.mark.parametrize("points", [slice(None), slice(24, 96)])
+def test_sums_over_circles_are_sums_over_points(regions, points):
+    grid = equiangular_grid(12)
+    land = np.random.default_rng(0).random(grid.shape)
+    matrix = region_weights(grid, regions, land).matrix
+    weights = AreaWeights(matrix, grid.shape[1])
+    first, second = torch.randn(2, 3, 5, 288, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    first, second = first[..., points], second[..., points]
+    for values, plain in ((first, first), (Product(first, second), first * second)):
+        expected = plain @ torch.from_numpy(matrix[points])
+        torch.testing.assert_close(weights.sums(values, points), expected, rtol=1e-12, atol=1e-14)
 
 
 def test_threads_share_the_work_and_not_the_result(monkeypatch):
