@@ -89,6 +89,11 @@ def relative_humidity(dataset: xr.Dataset) -> xr.DataArray:
 def geopotential_thickness(dataset: xr.Dataset) -> xr.DataArray:
     """Geopotential at 500 hPa less that at 1000 hPa, in m2 s-2."""
     (geopotential,) = _needed(dataset, GEOPOTENTIAL)
+    absent = {500.0, 1000.0} - set(geopotential["level"].values.tolist() if "level" in geopotential.dims else ())
+    if absent:
+        raise ValueError(
+            f"derive: geopotential_thickness needs geopotential at {', '.join(f'{x:g}' for x in absent)} hPa."
+        )
     upper, lower = (geopotential.sel(level=level, drop=True) for level in (500.0, 1000.0))
     return _named(upper - lower, "m2 s-2", "Thickness from 1000 to 500 hPa")
 

@@ -22,7 +22,7 @@ from data_pipelines.pairs import level_index, on_grid, stacked
 from data_pipelines.store import open_files
 from data_pipelines.worlds import nearest
 from emulators.grid import LatLonGrid
-from emulators.variables import VariableSet
+from emulators.variables import Variable, VariableSet
 
 LEADS = ("prediction_timedelta", "lead_time", "leadtime", "step", "lead", "forecast_period")
 INITS = ("init_time", "initial_time", "forecast_reference_time", "reference_time", "time")
@@ -168,7 +168,7 @@ class ClimatologyFile:
     """Fields of a climatology by hour and day of the year (1..366, 1 March being 60 or 61), by valid time.
 
     Beside the mean, named as the variables: `<variable>_std`, `_quantile` (dimension quantile), `_seeps_threshold` and
-    `_seeps_dry_fraction`, as WeatherBench 2 names them.
+    `_seeps_dry_fraction`, as WeatherBench 2 names them. lacking: variables that it does not have, whose fields are NaN.
     """
 
     def __init__(self, path: str | Path, variables: VariableSet, grid: LatLonGrid, **options: Any) -> None:
@@ -183,11 +183,12 @@ class ClimatologyFile:
         keep = tuple(dim for dim in ("hour", "dayofyear", "quantile") if dim in raw.dims)
         self.dataset = on_grid(with_levels(canonical(raw, keep=keep)), grid)
         self.origin, self.variables = origin, variables
+        self.lacking = tuple(variable.name for variable in variables if variable.name not in self.dataset)
+        if len(self.lacking) == len(variables.names):
+            there = nearest(self.lacking[0], self.dataset.data_vars)
+            raise ValueError(f"The climatology {origin} lacks {', '.join(self.lacking)}; {there}")
         for variable in variables:
-            if variable.name not in self.dataset:
-                there = nearest(variable.name, self.dataset.data_vars)
-                raise ValueError(f"The climatology {origin} lacks '{variable.name}'; {there}")
-            if variable.levels:
+            if variable.levels and variable.name not in self.lacking:
                 level_index(self.dataset["level"].values, variable.levels)
         self.hours, self.days = self.dataset["hour"].values, self.dataset["dayofyear"].values
         self._named: dict[str, xr.Dataset] = {}
@@ -230,10 +231,17 @@ class ClimatologyFile:
         for variable in self.variables:
             found = self._field(variable.name, name)
             if found is None:
-                found = xr.full_like(self.dataset[variable.name], np.nan)
-                found = found.isel(hour=0, dayofyear=0, drop=True) if name == "seeps_dry_share" else found
+                found = self._nothing(variable, () if name == "seeps_dry_share" else ("hour", "dayofyear"))
             fields[variable.name] = found
         return xr.Dataset(fields)
+
+    def _nothing(self, variable: Variable, lead: tuple[str, ...]) -> xr.DataArray:
+        """NaN in place of fields that the climatology does not have."""
+        there = self.dataset["level"].values if "level" in self.dataset.dims else ()
+        levels = {"level": np.union1d(there, variable.levels)} if variable.levels else {}
+        dims = (*lead, *levels, "latitude", "longitude")
+        shape = [len(levels[dim]) if dim in levels else self.dataset.sizes[dim] for dim in dims]
+        return xr.DataArray(np.broadcast_to(np.float32(np.nan), shape), levels, dims)
 
     def _field(self, variable: str, name: str) -> xr.DataArray | None:
         """One variable's fields called `name`; None where the climatology has none."""
