@@ -195,7 +195,7 @@ def _run(verb: str, overrides: list[str], flags: list[str], task: Callable[[Dict
         if mine.mode == RunMode.MULTIRUN:
             jobs_own = [text for text in mine.overrides.task if text not in overrides]
             if "name" in config and not any(key_of(text) == "name" for text in mine.overrides.task):
-                config.name = "_".join([str(config.name), *(_short(text) for text in jobs_own)])
+                config.name = "_".join([str(config.name), *(short(text) for text in jobs_own)])
             sys.argv = [whole[0], verb, *mine.overrides.task, f"++name={config.get('name')}"]
             outcome.append(task(resolved(config)))
             return
@@ -221,7 +221,7 @@ def _run(verb: str, overrides: list[str], flags: list[str], task: Callable[[Dict
     return max((code for code in outcome if isinstance(code, int)), default=0)
 
 
-def _short(override: str) -> str:
+def short(override: str) -> str:
     """An override as a piece of a run's name: `optimizer.lr=0.001` becomes `lr0.001`."""
     value = re.sub(r"[^A-Za-z0-9.+-]+", "-", override.partition("=")[2]).strip("-")
     return f"{key_of(override).rpartition('.')[2]}{value}"

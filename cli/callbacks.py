@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import csv
+import copy
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.utilities import rank_zero_only
 from rich.progress import MofNCompleteColumn, TextColumn
 
 from data_pipelines import checkpoints
 from data_pipelines.loader import Batches
-from emul.console import bar, console
+from emul.console import bar, console, warn
+from emul.ranks import Watch, started_from_outside
+from emul.slurm import requeue
 from emulators.training import Training
 
 
@@ -25,6 +26,36 @@ class Preempted(SystemExit):
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
+
+
+class Together(pl.Callback):
+    """Watches over the processes that train together, and finds words for what becomes of them."""
+
+    def __init__(self, keeper: Checkpoints) -> None:
+        self.keeper = keeper
+        self.watch: Watch | None = None
+
+    def setup(self, trainer: pl.Trainer, module: Any, stage: str) -> None:
+        if trainer.world_size == 1 or started_from_outside() or self.watch is not None:
+            return
+        children = getattr(trainer.strategy.launcher, "procs", ())
+        self.watch = Watch(children, f"the last checkpoint stands in {self.keeper.folder}: run the command again.")
+        self.watch.start()
+
+    def explained(self, error: RuntimeError) -> BaseException:
+        """The end of this process: as asked, where the first was told to stop; else with the cause named."""
+        if self.keeper.signalled:
+            return Preempted(self.keeper.signalled)
+        if "onnection" not in str(error) and "NCCL" not in str(error) and "gloo" not in str(error):
+            return error
+        gone = (self.watch.cause() if self.watch else None) or "the connection to another process is lost"
+        stands = f"the last checkpoint stands in {self.keeper.folder}: run the command again."
+        return ConnectionError(f"The training stops because {gone}; {stands}")
+
+    def over(self) -> None:
+        """Stop watching."""
+        if self.watch is not None:
+            self.watch.over.set()
 
 
 class PlainCheckpoints(CheckpointIO):
@@ -41,19 +72,23 @@ class PlainCheckpoints(CheckpointIO):
 
 
 class Checkpoints(pl.Callback):
-    """Keeps last.ckpt (everything needed to go on) and best.ckpt (weights of the best validation score).
+    """Keeps last.ckpt (everything needed to go on), the one before it, and best.ckpt (weights of the best score).
 
-    SIGTERM and Ctrl-C save after the step in hand and raise Preempted; a second one ends the process at once. A loss
-    that is not finite ends the training, and the sound checkpoint before it stays.
+    SIGTERM, SIGUSR1 (the notice of a time limit) and Ctrl-C save after the step or the validation batch in hand and
+    raise Preempted; a second one ends the process at once. The first process decides and writes by itself, so that
+    nothing is waited for; only a sharded network has to be gathered from all. A checkpoint that cannot be written
+    leaves the old one, is told, and ends nothing but a training that was to end anyway. requeues: whether a job of
+    SLURM then goes back to the queue.
     """
 
-    def __init__(self, folder: Path, *, every: int | None, minutes: float | None) -> None:
-        self.folder, self.every, self.minutes = folder, every, minutes
+    def __init__(self, folder: Path, *, every: int | None, minutes: float | None, requeues: bool = False) -> None:
+        self.folder, self.every, self.minutes, self.requeues = folder, every, minutes, requeues
         self.saved_at, self.saved_step, self.signalled = time.monotonic(), 0, 0
+        self.loops: dict[str, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         self.saved_step = trainer.global_step
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, self.ask)
 
     def ask(self, number: int, frame: Any) -> None:
@@ -64,82 +99,85 @@ class Checkpoints(pl.Callback):
         step = trainer.global_step
         if step == self.saved_step:
             return
+        self.loops = copy.deepcopy(trainer._checkpoint_connector._get_loops_state_dict())
         due = self.every is not None and step % self.every == 0
         late = self.minutes is not None and time.monotonic() - self.saved_at > 60 * self.minutes
-        agree = trainer.strategy.reduce_boolean_decision  # clocks and signals differ from process to process
-        stop = agree(bool(self.signalled), all=False)
-        save = stop or due or agree(late, all=False)
+        stop = self.decided(trainer, bool(self.signalled))
+        save = stop or due or self.decided(trainer, late)
         if save or step % module.plan.log_every == 0:
             module.refuse_broken_loss()
         if save:
-            self.save(trainer)
+            self.save(trainer, needed=stop)
         if stop:
-            console().print(f"Stopped at step {step} as asked; the same command goes on from there.")
-            raise Preempted(self.signalled or signal.SIGTERM)
+            self.leave(trainer)
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if self.loops and self.decided(trainer, bool(self.signalled)):
+            self.save(trainer, needed=True)
+            self.leave(trainer)
+
+    @staticmethod
+    def decided(trainer: pl.Trainer, wish: bool) -> bool:
+        """What the first process wishes; any of them, where all have to take part in a checkpoint.
+
+        The others then learn of it when the first is gone, which is the same to them.
+        """
+        if trainer.lightning_module.is_sharded:
+            return bool(trainer.strategy.reduce_boolean_decision(wish, all=False))
+        return wish and trainer.is_global_zero
+
+    def leave(self, trainer: pl.Trainer) -> None:
+        """End this training, its state saved."""
+        number = self.signalled or signal.SIGTERM
+        for child in getattr(trainer.strategy.launcher, "procs", ()):
+            child.send_signal(number)
+        if trainer.is_global_zero:
+            console().print(f"Stopped at step {trainer.global_step} as asked; the same command goes on from there.")
+            if self.requeues and number != signal.SIGINT and requeue():
+                console().print("The job is back in the queue.")
+        raise Preempted(number)
 
     def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
-        if trainer.is_global_zero:
-            self.keep_best(module)
+        if trainer.is_global_zero or module.is_sharded:
+            self.keep_best(module, writes=trainer.is_global_zero)
 
-    def keep_best(self, module: Training) -> None:
-        if module.validation["score"] < module.best:
-            module.best = module.validation["score"]
-            checkpoints.save(self.folder / "best.ckpt", {"emul": module.portable()})
+    def keep_best(self, module: Training, writes: bool = True) -> None:
+        if not module.validation["score"] < module.best:
+            return
+        before, module.best = module.best, module.validation["score"]
+        content = module.portable()
+        if not writes:
+            return
+        try:
+            checkpoints.save(self.folder / "best.ckpt", {"emul": content})
+        except OSError as error:
+            module.best = before
+            warn(str(error))
 
     def keep(self, module: Training) -> None:
         """Both checkpoints of a network that was solved, not descended."""
         self.keep_best(module)
         checkpoints.save(self.folder / "last.ckpt", {"emul": module.portable()})
 
-    def save(self, trainer: pl.Trainer) -> None:
-        trainer.save_checkpoint(self.folder / "last.ckpt")
+    def save(self, trainer: pl.Trainer, needed: bool = False) -> None:
+        """Write last.ckpt and keep the one before. needed: whether the training ends where it cannot be written."""
+        try:
+            self.write(trainer)
+        except OSError as error:
+            if needed:
+                raise
+            warn(f"{error} The training goes on and tries again later.")
         self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
 
-
-class MetricsFile(Logger):
-    """metrics.csv: one row a log line, columns as they come; rows after the step a run resumes from are dropped."""
-
-    def __init__(self, path: Path, resumed_at: int) -> None:
-        super().__init__()
-        self.path = path
-        self.rows: list[dict[str, Any]] = []
-        if path.exists():
-            with open(path, newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= resumed_at]
-
-    @property
-    def name(self) -> str:
-        return "metrics"
-
-    @property
-    def version(self) -> str:
-        return ""
-
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the run folder holds the config."""
-
-    @rank_zero_only
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        row = {"step": step, **{name: float(value) for name, value in metrics.items()}}
-        known = set().union(*self.rows[-1:]) if self.rows else set()
-        self.rows.append(row)
-        if set(row) <= known and self.path.exists():
-            with open(self.path, "a", newline="") as file:
-                csv.DictWriter(file, self._columns()).writerow(row)
-        else:
-            self.save()
-
-    def _columns(self) -> list[str]:
-        return list(dict.fromkeys(name for row in self.rows for name in row))
-
-    @rank_zero_only
-    def save(self) -> None:
-        partial = self.path.with_suffix(".partial")
-        with open(partial, "w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns())
-            writer.writeheader()
-            writer.writerows(self.rows)
-        partial.replace(self.path)
+    def write(self, trainer: pl.Trainer) -> None:
+        if not (trainer.is_global_zero or trainer.lightning_module.is_sharded):
+            return
+        content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        content["loops"] = self.loops or content["loops"]
+        if trainer.is_global_zero:
+            checkpoints.save(self.folder / "last.ckpt", content, keep_previous=True)
 
 
 class Pace(pl.Callback):

@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 import ctypes
+import os
 
 import torch
+
+from emul.ranks import cores
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 LARGEST = 2**31 - 1
 
 
-def settle(threads: int | None) -> None:
-    """Use `threads` CPU threads (None: as many as PyTorch finds), and keep freed memory for the next step.
+def settle(threads: int | None, processes: int = 1, number: int = 0, affinity: bool = False) -> None:
+    """Use `threads` CPU threads (None: a share of the cores), and keep freed memory for the next step.
 
+    processes, number: how many share this machine, and which of them this one is. affinity: keep to one's share.
     glibc hands large freed blocks back to the kernel, and each step of a training then faults its activations in anew:
     a third of the time of a small SFNO on two cores. Where the C library has no mallopt, nothing changes.
     """
+    if affinity and processes > 1 and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, share_of(sorted(os.sched_getaffinity(0)), processes, number))
+    if threads is None and processes > 1:
+        threads = max(1, cores() // (1 if affinity else processes))
     if threads:
         torch.set_num_threads(threads)
+        if processes > 1:
+            os.environ["OMP_NUM_THREADS"] = str(threads)  # else Lightning has its own idea of a share
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return
     if mallopt(M_MMAP_THRESHOLD, 2**30) or mallopt(M_MMAP_THRESHOLD, 2**25):  # older versions allow no more
         mallopt(M_TRIM_THRESHOLD, LARGEST)
+
+
+def share_of(those: list[int], processes: int, number: int) -> list[int]:
+    """The cores of one of several processes; where there are fewer cores than processes, they take turns."""
+    if len(those) < processes:
+        return [those[number % len(those)]]
+    bounds = [round(n * len(those) / processes) for n in range(processes + 1)]
+    return those[bounds[number] : bounds[number + 1]]

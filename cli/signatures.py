@@ -161,8 +161,8 @@ def node_faults(key: str, node: dict[str, Any], alone: bool) -> list[Finding]:
 
 
 def _is_handed(parameter: Parameter, known: Signature) -> bool:
-    """True for what the builder hands over itself: `world`, and what stands before the star."""
-    return parameter.name == "world" or (known.has_keyword_only and not parameter.keyword_only)
+    """True for what the builder hands over itself: `world`, a logger's `place`, and what stands before the star."""
+    return parameter.name in ("world", "place") or (known.has_keyword_only and not parameter.keyword_only)
 
 
 def _holds_part(value: Any) -> bool:

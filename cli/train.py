@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -24,64 +26,143 @@ from data_pipelines.statistics import scales
 from data_pipelines.windows import Windows
 from data_pipelines.worlds import world as world_of
 from emul import console
-from emul.build import part, run_with_hydra, terms
-from emul.callbacks import Checkpoints, MetricsFile, Pace, PlainCheckpoints
+from emul.build import part, parts, run_with_hydra, terms
+from emul.callbacks import Checkpoints, Pace, Together
 from emul.check import refuse_faults
+from emul.locks import sole
+from emul.loggers import Place
 from emul.process import settle
+from emul.ranks import local_rank, rank, started_from_outside
 from emul.runs import emulator, folder
+from emul.trainer import lay_out, made_trainer
+from emulators.hardware import Hardware
 from emulators.metrics.rmse import RMSE
 from emulators.training import Plan, Training, fit
 from emulators.verification import Scorecard
 from emulators.world import World
 
-# What may change between the start of a training and its continuation: where it runs, and what does not touch a weight.
+# What may change between the start of a training and its continuation: what does not touch a weight,
 FREE = {
-    "output", "hardware", "forecast", "eval", "writer", "metric", "training.checkpoint_every",
-    "training.checkpoint_minutes", "training.log_every",
+    "output", "resume", "forecast", "eval", "writer", "metric", "logger", "training.checkpoint_every",
+    "training.checkpoint_minutes", "training.log_every", "training.broken", "hardware.slurm",
 }  # fmt: skip
+# and where it runs, which changes the last digits; but not in what precision.
+ROUNDED = {"hardware", "training.accumulate"}
+FIXED = {"hardware.precision"}
 
 
 def main(arguments: list[str]) -> int:
-    return run_with_hydra("train", arguments, lambda config: train(config) and 0)
+    """With --dry-run the script of a job of SLURM is printed and nothing is done."""
+    dry = "--dry-run" in arguments
+    words = [word for word in arguments if word != "--dry-run"]
+
+    def task(config: DictConfig) -> int:
+        asked = config.hardware.slurm is not None and not started_from_outside()
+        if dry and not asked:
+            raise ValueError("--dry-run prints the script of a job: choose hardware=slurm.")
+        if asked:
+            from emul.slurm import submit
+
+            return submit(config, words, dry)
+        train(config)
+        return 0
+
+    return run_with_hydra("train", words, task)
 
 
 def train(config: DictConfig) -> Path:
     """Train what `config` describes, from where it stands; the run folder. Bad input is refused before any work."""
     target = folder(config, "train")
-    last = target / "checkpoints" / "last.ckpt"
-    saved = checkpoints.load(last)["emul"] if last.exists() else None
+    with sole(target) if rank() == 0 else nullcontext():
+        return _train(config, target)
+
+
+def _train(config: DictConfig, target: Path) -> Path:
+    if rank() == 0:
+        checkpoints.tidy(target / "checkpoints")
+    found = checkpoints.newest(target / "checkpoints")
+    saved: dict[str, Any] | None = found[1]["emul"] if found else None
+    if found and saved and found[2]:
+        console.warn(f"{found[2]} Going on from {found[0].name}, step {saved['step']}.")
     if saved:
-        refuse_other_config(OmegaConf.create(saved["config"]), config, target)
+        compare(OmegaConf.create(saved["config"]), config, target)
         if saved["finished"]:
             keep_config(target, config)
+            keep_result(target, saved)
             console.console().print(
                 f"{target} is trained already, {saved['step']} steps; take another name to train anew."
             )
             return target
     refuse_faults(config)
     refuse_absent_gpu(config.hardware.accelerator)
+    hardware = part(config.hardware)
+    refuse_other_count(hardware)
     quieten()
-    settle(config.hardware.threads)
+    settle(hardware.threads, hardware.devices, local_rank(), hardware.affinity)
     archive, splits = open_archive(config, World.from_plain(saved["world"]) if saved else None)
     module = assemble(config, archive.world)
     keep_config(target, config)
-    run(config, module, archive, splits, target, saved)
-    if getattr(rank_zero_only, "rank", 0):  # of several processes that trained together the first goes on alone
+    run(config, module, archive, splits, target, (found[0], saved) if found and saved else None)
+    keep_result(target, {"step": module.validated, "best": module.best, "validation": module.validation})
+    if rank() == 0:
+        score = f"score {module.validation['score']:.4f}, the best {module.best:.4f}"
+        console.console().print(f"Trained: {target}, {score}", soft_wrap=True)
+    if rank():  # of several processes that trained together the first goes on alone
         raise SystemExit(0)
     return target
 
 
-def refuse_other_config(before: DictConfig, now: DictConfig, target: Path) -> None:
-    """ValueError where a continuation would not be the same training."""
+def keep_result(target: Path, card: Mapping[str, Any]) -> None:
+    """result.json, for who looks at many runs; only the first process writes it."""
+    if rank() == 0:
+        kept = {"finished": True, **{name: card[name] for name in ("step", "best", "validation")}}
+        write_whole(target / "result.json", json.dumps(kept, indent=1) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file at one stroke."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def compare(before: DictConfig, now: DictConfig, target: Path) -> None:
+    """ValueError, with the difference, where a continuation would not be the same training and this was not said."""
     old, new = (dict(_leaves(OmegaConf.to_container(c, resolve=True))) for c in (before, now))
-    keys = [
-        k for k in {**old, **new} if old.get(k) != new.get(k) and not any((k + ".").startswith(f + ".") for f in FREE)
-    ]
-    if keys:
-        listed = "; ".join(f"{key} was {old.get(key)}, is {new.get(key)}" for key in keys[:5])
-        raise ValueError(
-            f"{target} holds a training with another config ({listed}). Choose another name=..., or remove the folder."
-        )
+    keys = [key for key in {**old, **new} if str(old.get(key)) != str(new.get(key))]
+    rounded = [key for key in keys if _lies_in(key, ROUNDED) and not _lies_in(key, FREE | FIXED)]
+    refused = [key for key in keys if not _lies_in(key, FREE) and key not in rounded]
+
+    def listed(some: list[str]) -> str:
+        return "; ".join(f"{key} was {old.get(key)}, is {new.get(key)}" for key in some)
+
+    if rounded and rank() == 0:
+        console.warn(f"{target} goes on elsewhere ({listed(rounded)}): the same training, but not to the last digit.")
+    if not refused:
+        return
+    if now.resume == "changed":
+        if rank() == 0:
+            console.warn(f"{target} goes on with another config, as asked: {listed(refused)}.")
+        return
+    raise ValueError(
+        f"{target} holds a training with another config ({listed(refused)}). Choose another name=..., say "
+        "resume=changed to go on with the new one, or remove the folder."
+    )
+
+
+def _lies_in(key: str, keys: set[str]) -> bool:
+    return any(f"{key}.".startswith(f"{one}.") for one in keys)
+
+
+def refuse_other_count(hardware: Hardware) -> None:
+    """ValueError where srun or torchrun has started another number of processes than the config shares the batch by."""
+    for name in ("WORLD_SIZE", "SLURM_NTASKS") if started_from_outside() else ():
+        count = os.environ.get(name)
+        if count and int(count) != hardware.processes:
+            raise ValueError(
+                f"Expected {hardware.processes} processes (hardware.nodes={hardware.nodes} x "
+                f"hardware.devices={hardware.devices}), but {count} were started ({name})."
+            )
 
 
 def refuse_absent_gpu(accelerator: str) -> None:
@@ -95,10 +176,10 @@ def keep_config(target: Path, config: DictConfig) -> None:
     file, text = target / "config.yaml", OmegaConf.to_yaml(config, resolve=True)
     if file.exists() and file.read_text(encoding="utf-8") == text:
         return
+    if rank():
+        return
     target.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)
+    write_whole(file, text)
 
 
 def _leaves(node: Any, prefix: str = "") -> list[tuple[str, Any]]:
@@ -109,13 +190,16 @@ def _leaves(node: Any, prefix: str = "") -> list[tuple[str, Any]]:
 
 def quieten() -> None:
     """Silence what Lightning says of choices made here on purpose."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     said = (
         "does not have many workers",
         "`IterableDataset`",
         "GPU available but not used",
         "LeafSpec",
         "in eval mode at the start",
+        "The `srun` command is available",
+        "`broadcast_buffers` is deprecated",
     )
     for text in (f".*{words}" for words in said):
         warnings.filterwarnings("ignore", text)
@@ -163,55 +247,67 @@ def run(
     archive: Archive,
     splits: Mapping[str, Sequence[str]],
     target: Path,
-    saved: dict[str, Any] | None,
+    found: tuple[Path, dict[str, Any]] | None,
 ) -> None:
     """Descend to the plan's last step, or solve at once; checkpoints and logs land in `target`."""
     plan, hardware = module.plan, part(config.hardware)
-    network, start = module.step.network, saved["step"] if saved else 0
-    keeper = Checkpoints(target / "checkpoints", every=plan.checkpoint_every, minutes=plan.checkpoint_minutes)
+    path, saved = found or (None, {"step": 0, "validated": -1})
+    network = module.step.network
+    keeper = Checkpoints(
+        target / "checkpoints",
+        every=plan.checkpoint_every,
+        minutes=plan.checkpoint_minutes,
+        requeues=hardware.slurm is not None and hardware.slurm.requeue,
+    )
     validation = validation_batches(archive, splits["validation"], plan)
     if hasattr(network, "fit") or not any(p.requires_grad for p in network.parameters()):
         solve(module, archive, splits["train"], validation)
         keeper.keep(module)
         return
-    objective = module.objective
-    batches = Batches(
-        Windows(archive, splits["train"], rollout=objective.longest),
-        plan.portion(hardware.devices * hardware.nodes),
+    batches = training_batches(config, module, archive, splits["train"], saved["step"])
+    announce(config, module, batches, saved["step"])
+    lay_out(network, hardware)
+    place = Place(target, str(config.name), saved["step"], saved.get("validated", -1))
+    together = Together(keeper)
+    callbacks = [together, keeper, Pace(batches, plan.batch_size)]
+    trainer = made_trainer(hardware, plan, target, loggers(config, place), callbacks)
+    batches.rank, batches.ranks = trainer.global_rank, trainer.world_size
+    descend(trainer, module, batches, validation, path, together)
+
+
+def training_batches(
+    config: DictConfig, module: Training, archive: Archive, period: Sequence[str], start: int
+) -> Batches:
+    """The batches of a training from step `start` on; which process takes which is still to be said."""
+    plan, objective = module.plan, module.objective
+    return Batches(
+        Windows(archive, period, rollout=objective.longest),
+        plan.portion(part(config.hardware).processes),
         seed=config.seed,
         start=start * plan.accumulate,
         rollout=lambda batch: objective.length(batch // plan.accumulate),
     )
-    announce(config, module, batches, start)
-    if hardware.compile:
-        network.compile()
-    trainer = pl.Trainer(
-        accelerator=hardware.accelerator,
-        devices=hardware.devices,
-        num_nodes=hardware.nodes,
-        strategy=hardware.strategy,
-        precision=hardware.precision,
-        max_steps=plan.steps,
-        accumulate_grad_batches=plan.accumulate,
-        gradient_clip_val=plan.clip,
-        val_check_interval=plan.validate_every * plan.accumulate,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        default_root_dir=target,
-        logger=loggers(target, start),
-        plugins=[PlainCheckpoints()],
-        callbacks=[keeper, Pace(batches, plan.batch_size)],
-    )
-    batches.rank, batches.ranks = trainer.global_rank, trainer.world_size
-    trainer.fit(module, batches, validation, ckpt_path=target / "checkpoints" / "last.ckpt" if saved else None)
-    if module.validated != plan.steps:
-        trainer.validate(module, validation, verbose=False)
-    module.finished = True
-    keeper.save(trainer)
+
+
+def descend(
+    trainer: pl.Trainer,
+    module: Training,
+    batches: Batches,
+    validation: InOrder,
+    path: Path | None,
+    together: Together,
+) -> None:
+    """Train to the last step, validate, save. Where another process is gone, this one ends and says so."""
+    try:
+        trainer.fit(module, batches, validation, ckpt_path=path)
+        if module.validated != module.plan.steps:
+            trainer.validate(module, validation, verbose=False)
+        module.finished = True
+        together.keeper.save(trainer, needed=True)
+    except RuntimeError as error:
+        raise together.explained(error) from error
+    finally:
+        together.over()
 
 
 def validation_batches(archive: Archive, period: Sequence[str], plan: Plan) -> InOrder:
@@ -241,12 +337,9 @@ def validate(module: Training, batches: InOrder) -> None:
     module.on_validation_epoch_end()
 
 
-def loggers(target: Path, start: int) -> list[Logger]:
-    """metrics.csv and TensorBoard, both rid of what an interrupted run logged after the step it goes on from."""
-    return [
-        MetricsFile(target / "metrics.csv", start),
-        TensorBoardLogger(target, name="", version="tensorboard", purge_step=start + 1),
-    ]
+def loggers(config: DictConfig, place: Place) -> list[Logger]:
+    """The loggers of `config`; none but in the first process."""
+    return list(parts(config.logger, place).values()) if rank() == 0 else []
 
 
 @rank_zero_only
@@ -261,11 +354,29 @@ def announce(config: DictConfig, module: Training, batches: Batches, start: int)
             "grid": f"{world.grid!r}, {world.input_channels} channels in, {world.output_channels} out",
             "parameters": f"{sum(p.numel() for p in module.step.parameters()):,}",
             "samples": f"{samples:,} windows of {world.history} + {batches.windows.rollout}",
-            "effective batch": f"{plan.batch_size}, in parts of {batches.batch_size}",
+            "effective batch": f"{plan.batch_size} = {share(plan, part(hardware), batches.batch_size)}",
             "learning rate": f"{config.optimizer.lr:g}, never scaled",
             "steps": f"{plan.steps:,} = {plan.steps * plan.batch_size / samples:.1f} passes over the samples",
             "weight average": plan.ema or "none",
-            "hardware": f"{hardware.accelerator} x {hardware.devices}, {torch.get_num_threads()} threads, "
-            f"precision {hardware.precision}",
+            "hardware": in_words(part(hardware)),
         },
+    )
+
+
+def share(plan: Plan, hardware: Hardware, portion: int) -> str:
+    """How a batch is divided: `2 processes x 2 passes x 2 samples`."""
+    return f"{hardware.processes} processes x {plan.accumulate} passes x {portion} samples"
+
+
+def in_words(hardware: Hardware) -> str:
+    """Where a training runs, in one line."""
+    extras = {"compiled": hardware.compile, "activations recomputed": hardware.activation_checkpointing}
+    return ", ".join(
+        [
+            f"{hardware.accelerator} x {hardware.devices} x {hardware.nodes} nodes",
+            f"strategy {hardware.strategy}",
+            f"{torch.get_num_threads()} threads a process",
+            f"precision {hardware.precision}",
+            *(word for word, holds in extras.items() if holds),
+        ]
     )

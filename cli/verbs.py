@@ -38,7 +38,7 @@ TRAIN_KEYS = (
     ("training.steps=1000", "optimiser steps"),
     ("training.batch_size=8", "examples a step"),
     ("optimizer.lr=1e-3", "learning rate at its peak"),
-    ("hardware=gpu", "where it runs: cpu, gpu, debug"),
+    ("hardware=gpu", "where it runs: cpu, gpu, ddp, fsdp, slurm, debug"),
     ("seed=0", "of weights and of the order of examples"),
     ("name=...", "the run lands in outputs/train/<name>"),
 )
@@ -54,6 +54,7 @@ VERBS = (
             ("emul train model=unet training.steps=200", "another network, fewer steps"),
             ("emul train experiment=planet_sfno", "a named, citable run"),
             ("emul train --multirun model=sfno,unet", "one run after another"),
+            ("emul train hardware=slurm --dry-run", "the script of a job; without --dry-run it is submitted"),
             ("emul train --cfg job", "print the configuration, train nothing"),
         ),
         "The same command continues a run that was stopped, to bit-identical weights on the processor.",
@@ -106,6 +107,26 @@ VERBS = (
             ("emul run model=linear training.steps=50", "with any keys of `emul train`"),
         ),
         composes=True,
+    ),
+    Verb(
+        "sweep",
+        "sweep",
+        "Train many: grids, lists or random draws over any keys, here or on SLURM.",
+        (
+            ("(any key of `emul train`)", "with several values: a,b,c or range(5) or interval(1e-4,1e-2)"),
+            ("sweep.jobs=2", "trials at a time; default: one here, all on SLURM"),
+            ("sweep.search=grid", "grid, random, or tpe, which learns (pip install 'emul[search]')"),
+            ("sweep.trials=20", "how many random or tpe draw"),
+            ("sweep.prune=true", "stop trials that lag behind the best third"),
+            ("sweep.metric=score", "what is to be small: a column of metrics.csv"),
+            ("sweep.name=...", "the sweep lands in outputs/sweep/<name>"),
+        ),
+        (
+            ("emul sweep model=sfno,unet optimizer.lr=1e-3,3e-4 seed=1,2,3", "twelve trainings"),
+            ("emul sweep 'optimizer.lr=interval(1e-4,1e-2)' sweep.search=random", "twenty at random"),
+            ("emul sweep seed=range(8) hardware=slurm hardware.devices=4", "an array of jobs, four GPUs each"),
+        ),
+        "The same command goes on where a sweep stopped, and trains again only what failed.",
     ),
     Verb(
         "check",
@@ -176,6 +197,7 @@ LISTS = {
     "variables": "variables",
     "writers": "writer",
     "hardware": "hardware",
+    "loggers": "logger",
     "experiments": "experiment",
 }
 

@@ -9,10 +9,14 @@ from typing import Any
 import torch
 
 FORMAT = 1
+PREVIOUS = "previous.ckpt"
 
 
-def save(path: str | Path, content: dict[str, Any]) -> None:
-    """Write to a neighbouring file, flush it to the disk, then rename: a kill or a full disk leaves the old one."""
+def save(path: str | Path, content: dict[str, Any], *, keep_previous: bool = False) -> None:
+    """Write to a neighbouring file, flush it to the disk, then rename: a kill or a full disk leaves the old one.
+
+    keep_previous: the one it replaces stays, as `previous.ckpt`.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -21,11 +25,50 @@ def save(path: str | Path, content: dict[str, Any]) -> None:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
+        if keep_previous and path.exists():
+            _link(path, path.with_name(PREVIOUS))
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:
         raise OSError(f"Could not write checkpoint {path} ({error}); the previous one is untouched.") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _link(path: Path, other: Path) -> None:
+    """Make `other` a second name of the file at `path`, at one stroke; where links are unknown, go without."""
+    partial = other.with_name(f".{other.name}.{os.getpid()}.partial")
+    try:
+        os.link(path, partial)
+        os.replace(partial, other)
+    except OSError:
+        partial.unlink(missing_ok=True)
+
+
+def tidy(folder: Path) -> None:
+    """Remove what killed writers have left in `folder`; only for the one process that writes there."""
+    for partial in folder.glob(".*.partial"):
+        partial.unlink(missing_ok=True)
+
+
+def newest(folder: Path) -> tuple[Path, dict[str, Any], str | None] | None:
+    """The newest checkpoint in `folder` that can be read: path, content, and what was wrong with a newer one.
+
+    None where there is none at all; ValueError where none can be read.
+    """
+    faults: list[ValueError] = []
+    for name in ("last.ckpt", PREVIOUS):
+        path = folder / name
+        if not path.exists():
+            continue
+        try:
+            content = load(path)
+        except ValueError as error:
+            faults.append(error)
+            continue
+        return path, content, str(faults[0]) if faults else None
+    if faults:
+        raise ValueError(f"{' '.join(map(str, faults))} Remove {folder} to train anew.") from faults[0]
+    return None
 
 
 def load(path: str | Path) -> dict[str, Any]:

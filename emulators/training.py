@@ -18,6 +18,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from emulators.breakdown import BrokenStep, batch_times, broken_channels, origin
+from emulators.hardware import own, refuse_below_one, shard, whole
 from emulators.ledger import Ledger
 from emulators.objectives.forecast import Loss
 from emulators.rollout import rollout
@@ -49,6 +51,8 @@ class Plan:
     is validated and used in forecasts, null for none. validate_every: optimiser steps between validations.
     validation_lead, validation_cases: timesteps and initial dates of a validation.
     checkpoint_every, checkpoint_minutes: whichever comes first; null for never. log_every: steps between log lines.
+    broken: what becomes of a step whose gradient is not finite: `stop` the training, or `skip` the step, ten in a row
+    at most. On a GPU `skip` waits for the device once a step; `stop` looks at log lines and before checkpoints.
     """
 
     steps: int = 1000
@@ -62,10 +66,11 @@ class Plan:
     checkpoint_every: int | None = None
     checkpoint_minutes: float | None = 5.0
     log_every: int = 10
+    broken: Literal["stop", "skip"] = "stop"
 
     def __post_init__(self) -> None:
-        _refuse_below_one("training", self, "batch_size", "accumulate", "validate_every", "validation_lead")
-        _refuse_below_one("training", self, "validation_cases", "log_every", "checkpoint_every")
+        refuse_below_one("training", self, "batch_size", "accumulate", "validate_every", "validation_lead")
+        refuse_below_one("training", self, "validation_cases", "log_every", "checkpoint_every")
         if self.steps < 0:
             raise ValueError(f"training.steps must not be negative; got {self.steps}.")
         if self.clip is not None and self.clip <= 0:
@@ -84,27 +89,7 @@ class Plan:
         return self.batch_size // parts
 
 
-@dataclass(frozen=True)
-class Hardware:
-    """What a job runs on, in Lightning's words; threads: CPU threads a process, null for all; compile: by torch."""
-
-    accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
-    devices: int = 1
-    nodes: int = 1
-    strategy: str = "auto"
-    precision: Literal["32", "bf16-mixed"] = "32"
-    threads: int | None = None
-    compile: bool = False
-
-    def __post_init__(self) -> None:
-        _refuse_below_one("hardware", self, "devices", "nodes", "threads")
-
-
-def _refuse_below_one(group: str, plan: Any, *names: str) -> None:
-    """ValueError where one of the named counts is below 1; null is let pass."""
-    for name in names:
-        if getattr(plan, name) is not None and getattr(plan, name) < 1:
-            raise ValueError(f"{group}.{name} must be at least 1; got {getattr(plan, name)}.")
+MOST_SKIPPED = 10  # steps in a row
 
 
 class Training(pl.LightningModule):
@@ -112,6 +97,7 @@ class Training(pl.LightningModule):
 
     scorecard: makes an empty Scorecard for a validation. card: plain facts for every checkpoint. finished: set by who
     drives the training, once the last step is made and validated. validated: the step of the last validation.
+    exploded: where the last validation's forecast ceased to be finite, or None. skipped: steps left out so far.
     """
 
     def __init__(
@@ -137,9 +123,26 @@ class Training(pl.LightningModule):
         self.best = float("inf")
         self.validation: dict[str, float] = {}
         self.validated, self.finished = -1, False
+        self.is_sharded = False
+        self.exploded: str | None = None
+        self.culprit: str | None = None
+        self.skipped = self.skipped_in_a_row = 0
+
+    def configure_model(self) -> None:
+        """Shard the network and its average, where the strategy has a mesh of processes."""
+        if self._device_mesh is None or self.is_sharded:
+            return
+        self.is_sharded = True
+        for step in (self.step, self.averages):
+            if step is not None:
+                shard(step.network, self._device_mesh["data_parallel"])
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.step)
+        if self.trainer.precision == "16-mixed":  # a fused optimiser would be handed scaled gradients to clip
+            for group in optimizer.param_groups:
+                group["fused"] = False
+            optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: self.schedule(n, self.plan.steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -153,23 +156,58 @@ class Training(pl.LightningModule):
         losses = active(self.losses, self.global_step, self.plan.steps)
         loss, parts = self.objective(self.step, batch, losses)
         self.parts = {"loss": loss.detach(), **parts}
+        if self.looks_at_every_step and not loss.isfinite():
+            self.culprit = f"batch of {batch_times(batch)}; {origin(self.step, self.objective, batch, losses)}"
         return loss
 
+    @property
+    def looks_at_every_step(self) -> bool:
+        """Whether each step is looked at: where that costs nothing, or has to be."""
+        return self.device.type == "cpu" or self.plan.broken == "skip"
+
     def refuse_broken_loss(self) -> None:
-        """ValueError where the loss is no longer a finite number."""
+        """BrokenStep where the loss or a weight is no longer a finite number."""
         if not self.parts["loss"].isfinite():
-            raise ValueError(
-                f"The loss at step {self.global_step} is {float(self.parts['loss'])}; the last checkpoint stands. "
-                "Train anew with a smaller optimizer.lr or training.clip, or look for broken values in the data."
-            )
+            raise BrokenStep(self.account_of(self.global_step, f"the loss is {float(self.parts['loss'])}"))
+        if not all(bool(p.isfinite().all()) for p in own(list(self.step.parameters()))):
+            raise BrokenStep(self.account_of(self.global_step, "weights are not finite"))
+
+    def account_of(self, step: int, what: str) -> str:
+        """What broke, in words."""
+        return (
+            f"At step {step} {what} ({self.culprit or 'where, is not known'}); the last checkpoint stands. Train anew "
+            "with a smaller optimizer.lr or training.clip, look for broken values in the data, or take "
+            "training.broken=skip."
+        )
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """By norm; done here because Lightning refuses to clip for a fused optimiser in any mixed precision."""
-        if gradient_clip_val:
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+        """By norm; done here because Lightning refuses to clip for a fused optimiser in any mixed precision.
+
+        The norm is the same on all processes, so all of them stop at, or skip, the same step.
+        """
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if not gradient_clip_val and not self.looks_at_every_step:
+            return
+        norm = torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val or float("inf"))
+        if self.looks_at_every_step and self.trainer.precision != "16-mixed":  # there the scaler skips by itself
+            self.weigh(norm.full_tensor() if hasattr(norm, "full_tensor") else norm, parameters)
+
+    def weigh(self, norm: Tensor, parameters: list[Tensor]) -> None:
+        """Let a finite gradient pass; stop at, or take away, another."""
+        if norm.isfinite():
+            self.skipped_in_a_row = 0
+            return
+        step = self.global_step + 1
+        account = self.account_of(step, f"the gradient's norm is {float(norm)}")
+        self.culprit = None
+        if self.plan.broken == "stop" or self.skipped_in_a_row == MOST_SKIPPED:
+            raise BrokenStep(account)
+        self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
+        for parameter in parameters:
+            parameter.grad = None  # what has no gradient is left as it is, moments included
+        warnings.warn(f"Step {step} is skipped. {account.partition('; the last')[0]}.", stacklevel=2)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
@@ -178,7 +216,8 @@ class Training(pl.LightningModule):
         done = self.global_step + 1
         decay = min(self.plan.ema or 0.0, (1 + done) / (10 + done))
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.averages.parameters()), list(self.step.parameters()), 1.0 - decay)
+            averages, weights = own(list(self.averages.parameters())), own(list(self.step.parameters()))
+            torch._foreach_lerp_(averages, weights, 1.0 - decay)
             for average, buffer in zip(self.averages.buffers(), self.step.buffers(), strict=True):
                 average.copy_(buffer)
 
@@ -188,7 +227,7 @@ class Training(pl.LightningModule):
         return self.averages if self.averages is not None else self.step
 
     def on_validation_epoch_start(self) -> None:
-        self.card_in_use = self.scorecard()
+        self.card_in_use, self.exploded = self.scorecard(), None
         self.ledger_in_use = self.attempt(
             lambda: Ledger(self.step.world, self.forecaster.constraints, leads=self.plan.validation_lead)
         )
@@ -196,6 +235,8 @@ class Training(pl.LightningModule):
     def validation_step(self, batch: Window, batch_idx: int) -> None:
         states = rollout(self.forecaster, batch.history, batch.forcing)
         for lead, (state, target) in enumerate(zip(states, batch.target, strict=True)):
+            if self.exploded is None and (broken := broken_channels(state)):
+                self.exploded = f"{broken[0]} is not finite at lead {lead + 1}"
             self.card_in_use.add(state, target, lead)
             self.account(lead, state)
 
@@ -216,6 +257,13 @@ class Training(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self.validation, self.validated = relative_errors(self.card_in_use, self.step.world), self.global_step
+        if self.exploded is not None:
+            self.validation = {name: value if np.isfinite(value) else np.inf for name, value in self.validation.items()}
+            warnings.warn(
+                f"The forecast of the validation at step {self.global_step} explodes: {self.exploded}. Its score is "
+                "infinite; the training goes on.",
+                stacklevel=2,
+            )
         self.record({**self.validation, **(self.ledger_in_use.sizes() if self.ledger_in_use else {})})
 
     def record(self, metrics: Mapping[str, float]) -> None:
@@ -238,7 +286,7 @@ class Training(pl.LightningModule):
         """All that forecasting needs: the card, the weights, where the training stands."""
         return {
             **self.card,
-            "weights": self.forecaster.state_dict(),
+            "weights": whole(self.forecaster.state_dict()),
             "step": self.global_step,
             "finished": self.finished,
             "validation": dict(self.validation),

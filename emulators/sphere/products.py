@@ -142,7 +142,8 @@ class _Waves(Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return columns(gradient, ctx.saved_tensors), *(None for _ in ctx.saved_tensors)
+        tables = ctx.saved_tensors  # asked for once: a recomputed stage hands them out no second time
+        return columns(gradient, tables), *(None for _ in tables)
 
 
 class _Columns(Function):
@@ -153,7 +154,8 @@ class _Columns(Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return waves(gradient, ctx.saved_tensors), *(None for _ in ctx.saved_tensors)
+        tables = ctx.saved_tensors  # asked for once: a recomputed stage hands them out no second time
+        return waves(gradient, tables), *(None for _ in tables)
 
 
 class _Sums(Function):

@@ -12,7 +12,7 @@ from emul.lists import description
 
 OPTIONS = [(group, option) for group in groups() for option in options_of(group)]
 NAMES = [f"{group}/{option}" for group, option in OPTIONS]
-LISTED = {"loss", "constraint", "metric"}
+LISTED = {"loss", "constraint", "metric", "logger"}
 PRIMARIES = sorted(path.stem for path in conf_folder().glob("*.yaml"))
 
 

@@ -24,6 +24,7 @@ NEEDS = {  # variables that the planet has and its usual emulator lacks
         "constraint.prescribed.variables={skin_temperature:sea_surface_temperature}",
     ],
 }
+ELSEWHERE = {"ddp", "fsdp", "slurm"}  # start processes of their own: tests/runs/test_processes.py and test_slurm.py
 LACKING = {
     "zero_mean_moisture_advection": "the planet does not store what the wind brings",
     "shallow_water": "the planet has air",
@@ -35,7 +36,7 @@ COMPANIONS = {  # experiments on other data than the planet's: a few days of the
     "kuramoto_sivashinsky_unet": ["data.days=6", "data.spinup_days=30"],
 }
 GROUPS = ("model", "objective", "loss", "constraint", "optimizer", "schedule", "experiment", "hardware")
-OPTIONS = [(group, option) for group in GROUPS for option in options_of(group)]
+OPTIONS = [(group, option) for group in GROUPS for option in options_of(group) if option not in ELSEWHERE]
 
 
 def companion(option: str, folder) -> list[str]:

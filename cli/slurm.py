@@ -1,0 +1,118 @@
+"""SLURM: the script of a job that trains, saves when told to, goes back to the queue and on from there.
+
+The script is the command itself: `srun emul train ...`, one process a device. Before the time limit SLURM sends
+SIGUSR1; preemption and `scontrol requeue` send SIGTERM. The training then saves by itself, without waiting for anybody,
+and the job is put back into the queue, unless whoever ended it has seen to that.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emul.console import console
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from emulators.hardware import Hardware, Slurm
+
+
+def submit(config: DictConfig, words: Sequence[str], dry: bool) -> int:
+    """Submit the training that `words` describe, or print its script; exit code 0. ValueError before the queue is."""
+    from emul.build import part
+    from emul.check import refuse_faults
+    from emul.locks import is_held
+    from emul.runs import folder
+
+    refuse_faults(config)
+    hardware: Hardware = part(config.hardware)
+    target = folder(config, "train")
+    text = script(hardware, str(config.name), target / "slurm" / "%j.log", [train_command(words, str(config.name))])
+    if dry:
+        print(text)
+        return 0
+    if is_held(target):
+        raise ValueError(f"A training is at work in {target} now; wait for it, or choose another name=... .")
+    job = submitted(text, target / "slurm" / "job.sh")
+    console().print(f"Submitted job {job}: `squeue -j {job}`, log {target / 'slurm' / job}.log", soft_wrap=True)
+    return 0
+
+
+def train_command(words: Sequence[str], name: str) -> str:
+    """The line that trains: data first, by one process, then all processes together."""
+    named = [*words] if any(word.startswith("name=") for word in words) else [*words, f"name={name}"]
+    return f"srun --kill-on-bad-exit=1 {shlex.join([sys.executable, '-m', 'emul.main', 'train', *named])}"
+
+
+def script(
+    hardware: Hardware, name: str, log: Path, lines: Sequence[str], options: Mapping[str, Any] | None = None
+) -> str:
+    """The whole script of a job. lines: what it does; options: of sbatch, over those of the hardware."""
+    slurm = hardware.slurm
+    assert slurm is not None
+    asked = {**asked_for(hardware, slurm), "job-name": name, "output": log.resolve(), **(options or {})}
+    head = [f"#SBATCH --{key}" if value is True else f"#SBATCH --{key}={value}" for key, value in asked.items()]
+    return "\n".join(["#!/bin/bash", *head, "", *slurm.setup, f"cd {shlex.quote(os.getcwd())}", *lines, ""])
+
+
+def asked_for(hardware: Hardware, slurm: Slurm) -> dict[str, Any]:
+    """The options of sbatch by name."""
+    gpus = slurm.gpus if slurm.gpus is not None else hardware.devices if hardware.accelerator == "gpu" else None
+    kind = f"{slurm.gpu_type}:" if slurm.gpu_type else ""
+    asked = {
+        "partition": slurm.partition,
+        "account": slurm.account,
+        "qos": slurm.qos,
+        "time": slurm.time,
+        "nodes": hardware.nodes,
+        "ntasks-per-node": hardware.devices,
+        "cpus-per-task": slurm.cpus_per_task or hardware.threads,
+        "gres": f"gpu:{kind}{gpus}" if gpus else None,
+        "mem": slurm.memory,
+        "signal": f"USR1@{slurm.notice}",
+        "requeue" if slurm.requeue else "no-requeue": True,
+        "open-mode": "append",
+        **(slurm.options or {}),
+    }
+    return {key: value for key, value in asked.items() if value is not None}
+
+
+def submitted(text: str, path: Path) -> str:
+    """Write a script and hand it to sbatch; the number of the job. ValueError in the words of sbatch."""
+    if shutil.which("sbatch") is None:
+        raise ValueError("hardware=slurm needs sbatch, which is not here; --dry-run prints the script.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    done = subprocess.run(["sbatch", "--parsable", str(path)], capture_output=True, text=True)
+    if done.returncode:
+        raise ValueError(f"sbatch refused the job: {' '.join(done.stderr.split())} The script is {path}.")
+    return done.stdout.strip().partition(";")[0]
+
+
+def job_number(environment: Mapping[str, str] = os.environ) -> str | None:
+    """The job that this process belongs to, as scontrol names it; None outside of SLURM."""
+    array, task = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else environment.get("SLURM_JOB_ID")
+
+
+def requeue() -> bool:
+    """Put this job back into the queue, where it is running on and nobody else has seen to it; whether that was done.
+
+    A job that is being cancelled, preempted or requeued is no longer `RUNNING`, and is left to who ended it.
+    """
+    job = job_number()
+    if job is None or shutil.which("scontrol") is None:
+        return False
+    shown = subprocess.run(["scontrol", "show", "job", job, "-o"], capture_output=True, text=True)
+    state = re.search(r"\bJobState=(\w+)", shown.stdout)
+    if state is None or state[1] != "RUNNING":
+        return False
+    return subprocess.run(["scontrol", "requeue", job], capture_output=True).returncode == 0

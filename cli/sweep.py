@@ -1,0 +1,352 @@
+"""`emul sweep`: many trainings over a grid, a list or at random, here or on SLURM, to outputs/sweep/<name>/.
+
+Any key of `emul train` may have many values: `model=sfno,unet`, `seed=range(4)`, `optimizer.lr=interval(1e-4,1e-2)`.
+The same command goes on where a sweep stopped: what is finished is left alone, what failed is trained again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from emul.build import compose, faults, part, short
+from emul.console import console, header, table, warn
+from emul.findings import Faults, Finding, nearest
+from emul.overrides import key_of
+from emul.trials import Jobs, Local, Runner, Trial, row
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from emul.search import Search
+
+PERIOD = 1.0  # seconds between two looks
+LOOK = 5.0  # at SLURM
+SHOWN = 30  # rows of the live table
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the sweep's own keys say, each written `sweep.<key>=`.
+
+    name: of the folder. jobs: trials at a time, null for one here and all on SLURM. search: `grid` tries every
+    combination, `random` and `tpe` (which learns; needs Optuna) draw `trials` of them. metric: of the validation, the
+    smaller the better. prune: stop trials that lag behind the best third of the others at the same step. seed: of the
+    draws.
+    """
+
+    name: str | None = None
+    jobs: int | None = None
+    search: str = "grid"
+    trials: int = 20
+    metric: str = "score"
+    prune: bool = False
+    seed: int = 0
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code 1 where a trial failed."""
+    settings, words = parted(arguments)
+    axes, fixed = axes_of(words)
+    name = settings.name or "_".join(short(f"{key}=") for key in axes)
+    config = compose("train", [*fixed, *(f"{key}={axis.first}" for key, axis in axes.items())])
+    folder = Path(config.output) / "sweep" / name
+    sweep = Sweep(settings, axes, fixed, folder, name, config)
+    try:
+        return sweep.run()
+    except KeyboardInterrupt:
+        sweep.stop()
+        raise
+
+
+def parted(arguments: Sequence[str]) -> tuple[Settings, list[str]]:
+    """The sweep's own keys, and all other words; ValueError for a key it lacks or a value of another kind."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    known = {one.name: str(one.type) for one in fields(Settings)}
+    given: dict[str, Any] = {}
+    words = []
+    for word in arguments:
+        if not word.startswith("sweep."):
+            words.append(word)
+            continue
+        key = key_of(word).removeprefix("sweep.")
+        if key not in known:
+            raise Faults(
+                [Finding(f"sweep.{key}", f"one of {', '.join(known)}", key, f"write sweep.{nearest(key, known)}")]
+            )
+        value = OverridesParser.create().parse_override(word).value()
+        kind = known[key].partition(" ")[0]
+        if not (value is None and "None" in known[key]) and type(value).__name__ != kind:
+            raise Faults([Finding(f"sweep.{key}", known[key], repr(value))])
+        given[key] = value
+    settings = Settings(**given)
+    if settings.search not in ("grid", "random", "tpe"):
+        raise Faults([Finding("sweep.search", "grid, random or tpe", settings.search)])
+    return settings, words
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The values of one key: a list, or an interval from which is drawn, evenly or evenly in the logarithm."""
+
+    values: tuple[str, ...] = ()
+    low: float = math.nan
+    high: float = math.nan
+    logarithmic: bool = False
+
+    @property
+    def first(self) -> str:
+        """A value to try the configuration with."""
+        return self.values[0] if self.values else f"{self.low:g}"
+
+    def drawn(self, chance: random.Random) -> str:
+        """A value at random."""
+        if self.values:
+            return chance.choice(self.values)
+        if self.logarithmic:
+            return f"{math.exp(chance.uniform(math.log(self.low), math.log(self.high))):.4g}"
+        return f"{chance.uniform(self.low, self.high):.4g}"
+
+
+def axes_of(words: Sequence[str]) -> tuple[dict[str, Axis], list[str]]:
+    """The keys that vary with their values, and the words that stay; ValueError where nothing varies."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import IntervalSweep
+
+    axes: dict[str, Axis] = {}
+    fixed = []
+    for word in words:
+        if word.startswith("-"):
+            raise ValueError(f"emul sweep takes key=value only; got {word}.")
+        override = OverridesParser.create().parse_override(word)
+        if not override.is_sweep_override():
+            fixed.append(word)
+            continue
+        values = override.value()
+        if isinstance(values, IntervalSweep):
+            low, high = float(values.start), float(values.end)  # type: ignore[arg-type]
+            logarithmic = "log" in values.tags or (low > 0 and high / low >= 100)
+            axes[key_of(word)] = Axis((), low, high, logarithmic)
+        else:
+            axes[key_of(word)] = Axis(tuple(override.sweep_string_iterator()))
+    if not axes:
+        raise ValueError("Nothing varies: give some keys several values, as in optimizer.lr=1e-3,3e-4 seed=1,2,3.")
+    return axes, fixed
+
+
+def grid(axes: Mapping[str, Axis]) -> Iterator[dict[str, str]]:
+    """Every combination of the values."""
+    for values in itertools.product(*(axis.values for axis in axes.values())):
+        yield dict(zip(axes, values, strict=True))
+
+
+class Sweep:
+    """One sweep: its trials, where they stand, and what is learnt from them."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        axes: Mapping[str, Axis],
+        fixed: Sequence[str],
+        folder: Path,
+        name: str,
+        config: DictConfig,
+    ) -> None:
+        self.settings, self.axes, self.fixed, self.folder, self.name = settings, dict(axes), list(fixed), folder, name
+        hardware = part(config.hardware)
+        self.on_slurm = hardware.slurm is not None
+        self.jobs = settings.jobs if settings.jobs or self.on_slurm else 1
+        self.runner: Runner = (
+            Jobs(hardware, settings.jobs, folder, name) if self.on_slurm else Local(hardware, self.jobs or 1)
+        )
+        self.trials: list[Trial] = []
+        self.states: dict[str, str] = {}
+        self.search: Search | None = None
+
+    def run(self) -> int:
+        """Train all trials, or what is left of them; write the results; 1 where one failed."""
+        self.prepare()
+        told = [f"{len(self.trials)} trials" if self.search is None else f"{self.settings.trials} trials, drawn by TPE"]
+        header(f"emul sweep {self.name}", [*told, f"to {self.folder}"])
+        with Live(console=console(), auto_refresh=False) if console().is_terminal else _Plain() as live:
+            while self.step():
+                live.update(self.drawn(), refresh=True)
+                time.sleep(PERIOD)
+            live.update(self.drawn(), refresh=True)
+        return self.close()
+
+    def prepare(self) -> None:
+        """The trials of a grid or a random search; for one that learns, whoever draws them."""
+        settings = self.settings
+        if settings.search == "tpe":
+            from emul.search import Search
+
+            self.search = Search(self.axes, settings, self.folder)
+        elif settings.search == "random":
+            chance = random.Random(settings.seed)
+            combinations = [{k: a.drawn(chance) for k, a in self.axes.items()} for _ in range(settings.trials)]
+            for values in {tuple(one.values()): one for one in combinations}.values():
+                self.add(values)
+        else:
+            intervals = [key for key, axis in self.axes.items() if not axis.values]
+            if intervals:
+                raise ValueError(
+                    f"{intervals[0]} is an interval, which no grid goes through; add sweep.search=random or tpe."
+                )
+            for values in grid(self.axes):
+                self.add(values)
+
+    def add(self, values: dict[str, str]) -> Trial:
+        """A new trial; Faults where its configuration has any."""
+        name = "_".join(short(f"{key}={value}") for key, value in values.items())
+        words = [*self.fixed, *(f"{key}={value}" for key, value in values.items())]
+        words += [f"output={self.folder}", f"name={name}"]
+        found = faults(compose("train", words))
+        if found:
+            raise Faults(found)
+        trial = Trial(name, values, words, self.folder, len(self.trials))
+        self.trials.append(trial)
+        return trial
+
+    def step(self) -> bool:
+        """Start what may start, look at what runs; False once all is over."""
+        if isinstance(self.runner, Jobs) and time.monotonic() % LOOK < PERIOD:
+            self.runner.look()
+        self.states = {trial.name: self.state(trial) for trial in self.trials}
+        busy = [trial for trial in self.trials if self.states[trial.name] in ("queued", "running")]
+        if self.settings.prune:
+            self.prune(busy)
+        if self.search is not None:
+            self.search.told(self.trials, self.states, self.settings.metric)
+            while len(busy) < (self.jobs or 1) and len(self.trials) < self.settings.trials:
+                trial = self.add(self.search.asked())
+                self.states[trial.name] = self.state(trial)
+                if self.states[trial.name] == "waiting":
+                    self.begin([trial])
+                    busy.append(trial)
+            return bool(busy) or len(self.trials) < self.settings.trials
+        waiting = [trial for trial in self.trials if self.states[trial.name] == "waiting"]
+        begun = waiting if self.on_slurm else waiting[: (self.jobs or 1) - len(busy)]
+        if begun:
+            self.begin(begun)
+        return bool(busy or waiting)
+
+    def begin(self, trials: Sequence[Trial]) -> None:
+        """Hand trials to the runner."""
+        self.runner.start(trials)
+        for trial in trials:
+            trial.started = True
+            self.states[trial.name] = "queued" if self.on_slurm else "running"
+
+    def state(self, trial: Trial) -> str:
+        """`finished`, `queued`, `running`, `pruned`, `failed` or `waiting`; what failed in an earlier command waits."""
+        at_work = self.runner.state(trial)
+        if at_work:
+            return at_work
+        if trial.result is not None:
+            return "finished"
+        if trial.pruned or (trial.run / "pruned").exists():
+            return "pruned"
+        return "failed" if trial.started else "waiting"
+
+    def prune(self, busy: Sequence[Trial]) -> None:
+        """Stop trials whose metric is not among the best third at the step they have reached (successive halving)."""
+        reached = {trial.name: trial.progress(self.settings.metric)[2] for trial in self.trials}
+        for trial in busy:
+            marks = reached[trial.name]
+            if not marks or trial.pruned:
+                continue
+            step, value = marks[-1]
+            others = sorted(v for name, m in reached.items() if name != trial.name for s, v in m if s == step)
+            if len(others) >= 2 and not value <= others[(len(others) - 1) // 3]:
+                trial.pruned = True
+                (trial.run / "pruned").touch()
+                self.runner.stop(trial)
+
+    def drawn(self) -> Table:
+        """The table of all trials: first those at work, then the best."""
+        drawn = Table(show_edge=False, pad_edge=False, title=self.name, title_justify="left")
+        for column in (*self.axes, "state", "step", self.settings.metric):
+            drawn.add_column(column, justify="right" if column in ("step", self.settings.metric) else "left")
+        rows = sorted(self.rows(), key=lambda one: (one["state"] != "running", _or_last(one[self.settings.metric])))
+        styles = {"finished": "good", "failed": "bad", "running": "key", "pruned": "quiet", "waiting": "quiet"}
+        for one in rows[:SHOWN]:
+            style = styles.get(one["state"], "")
+            state = f"[{style}]{one['state']}[/]" if style else one["state"]
+            best = one[self.settings.metric]
+            number = "" if math.isnan(best) else f"{best:.4f}"
+            drawn.add_row(*(escape(one[key]) for key in self.axes), state, f"{one['step']:,}", number)
+        return drawn
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What is known of every trial."""
+        return [row(trial, self.states.get(trial.name, "waiting"), self.settings.metric) for trial in self.trials]
+
+    def close(self) -> int:
+        """Write results.nc, results.csv and sweep.png, print the best and the failed."""
+        from data_pipelines.trials import trials_dataset, write_table
+        from data_pipelines.writers import write_netcdf
+        from emul.parallel_coordinates import draw
+
+        metric, rows = self.settings.metric, sorted(self.rows(), key=lambda one: _or_last(one[self.settings.metric]))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_netcdf(self.folder / "results.nc", trials_dataset(rows, list(self.axes), {"sweep": self.name}))
+        write_table(self.folder / "results.csv", rows)
+        finished = [one for one in rows if one["state"] == "finished"]
+        if finished:
+            draw(finished, list(self.axes), metric, self.folder / "sweep.png")
+            shown = [[one["trial"], f"{one[metric]:.4f}"] for one in finished[:5]]
+            table(["best", metric], shown, [metric])
+        for trial in self.trials:
+            if self.states[trial.name] == "failed":
+                warn(f"{trial.name} failed ({trial.log}):")
+                console(stderr=True).print(
+                    "\n".join(f"  {escape(line)}" for line in trial.last_lines()), soft_wrap=True
+                )
+        failed = sum(state == "failed" for state in self.states.values())
+        if failed:
+            warn(f"{failed} of {len(self.trials)} trials failed; the same command trains only these again.")
+        console().print(f"results.nc, results.csv and sweep.png in [key]{escape(str(self.folder))}[/]", soft_wrap=True)
+        return int(failed > 0)
+
+    def stop(self) -> None:
+        """Tell what runs here to save and end; jobs of SLURM go on without us."""
+        if not self.on_slurm:
+            for trial in self.trials:
+                self.runner.stop(trial)
+
+
+class _Plain:
+    """In place of the live table where there is no terminal: a line whenever a trial changes its state."""
+
+    def __init__(self) -> None:
+        self.said: dict[str, str] = {}
+
+    def __enter__(self) -> _Plain:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Nothing to end."""
+
+    def update(self, drawn: Table, refresh: bool = True) -> None:
+        cells = [list(column.cells) for column in drawn.columns]
+        for *values, state, step, best in zip(*cells, strict=True):
+            label, now = " ".join(map(str, values)), str(state)
+            if self.said.get(label) != now:
+                self.said[label] = now
+                console().print(f"{label}  {now}  step {step}  {best}".rstrip(), soft_wrap=True)
+
+
+def _or_last(value: float) -> float:
+    return math.inf if math.isnan(value) else value

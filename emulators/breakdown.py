@@ -1,0 +1,77 @@
+"""Breakdown: where the first number that is not finite comes from, when a loss or a gradient has none.
+
+The forward pass is repeated with an ear at every module; the first whose output is broken while its input was whole is
+named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from emulators.state import State, Window
+
+SHOWN = 6  # times of a batch that are told one by one
+
+
+class BrokenStep(ValueError):
+    """A step of a training has a loss or a gradient that is no finite number."""
+
+
+def batch_times(window: Window) -> str:
+    """The initial times of a batch in words."""
+    times = [str(time) for time in window.history[-1].time.reshape(-1)]
+    more = f" and {len(times) - SHOWN} more" if len(times) > SHOWN else ""
+    return ", ".join(times[:SHOWN]) + more
+
+
+def origin(step: nn.Module, objective: Any, window: Window, losses: Mapping[str, Any]) -> str:
+    """Where the first broken number of this batch arises: data, weights, a module, a loss, or the backward pass."""
+    for kind in ("history", "forcing", "target"):
+        for state in getattr(window, kind):
+            broken = broken_channels(state)
+            if broken:
+                return f"the data: {', '.join(broken[:3])} of the {kind}"
+    weights = [name for name, weight in step.named_parameters() if not weight.isfinite().all()]
+    if weights:
+        return f"the weights: {weights[0]} and {len(weights) - 1} more are broken already"
+    found: list[str] = []
+    hooks = [
+        module.register_forward_hook(lambda _, given, made, name=name: _listen(name, given, made, found))
+        for name, module in step.named_modules()
+        if name
+    ]
+    try:
+        with torch.no_grad():
+            loss, _ = objective(step, window, losses)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if found:
+        return f"the layer {found[0]}"
+    return "the backward pass" if loss.isfinite() else "the loss itself"
+
+
+def broken_channels(state: State) -> list[str]:
+    """The channels of a State that hold a number that is not finite."""
+    whole = state.values.movedim(state.channel_axis, 0).flatten(1).isfinite().all(dim=1)
+    return [name for name, is_whole in zip(state.variables.channels, whole.tolist(), strict=True) if not is_whole]
+
+
+def _listen(name: str, given: tuple[Any, ...], made: Any, found: list[str]) -> None:
+    """Note a module whose output is broken though its input is whole."""
+    if not _is_whole(made) and all(map(_is_whole, given)):
+        found.append(name)
+
+
+def _is_whole(value: Any) -> bool:
+    if isinstance(value, State):
+        value = value.values
+    if isinstance(value, Tensor):
+        return (not value.is_floating_point() and not value.is_complex()) or bool(value.isfinite().all())
+    if isinstance(value, tuple | list):
+        return all(map(_is_whole, value))
+    return True

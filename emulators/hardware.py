@@ -1,0 +1,121 @@
+"""Hardware: what a job runs on, and how a network is laid out on it.
+
+None of it changes what is learnt: the batch is shared over processes and passes, the learning rate is never scaled.
+Activation checkpointing (Chen et al. 2016, arXiv 1604.06174) recomputes a stage's activations in the backward pass;
+sharding (Zhao et al. 2023, arXiv 2304.11277) spreads parameters, gradients and moments over the processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """What a job asks of SLURM; null leaves a thing to the cluster.
+
+    time: limit, as in 12:00:00 or 2-00:00:00. cpus_per_task: cores a process. gpus: GPUs a node, null for none on the
+    processor and one a process on GPUs; gpu_type: as in h100. memory: a node, as in 64G. notice: seconds before the
+    limit at which the job is told to save. requeue: whether a job that was told to save goes back to the queue.
+    setup: shell lines before the start, as `module load cuda`. options: further options of sbatch by name.
+    """
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    time: str | None = None
+    cpus_per_task: int | None = None
+    gpus: int | None = None
+    gpu_type: str | None = None
+    memory: str | None = None
+    notice: int = 120
+    requeue: bool = True
+    setup: tuple[str, ...] | list[str] = ()
+    options: dict[str, str | int] | None = None
+
+    def __post_init__(self) -> None:
+        refuse_below_one("hardware.slurm", self, "cpus_per_task", "notice")
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a job runs on.
+
+    devices: processes a node, each with a GPU of its own or a share of the cores. strategy: `ddp` keeps the network
+    whole in each process, `fsdp` shards it. precision: `16-mixed` (fp16) is for GPUs without bfloat16. threads: CPU
+    threads a process, null for its share of the cores. affinity: whether a process keeps to its share of the cores.
+    compile: by torch. activation_checkpointing: memory for time. slurm: what to ask of SLURM, null to run here.
+    """
+
+    accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
+    devices: int = 1
+    nodes: int = 1
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    precision: Literal["32", 32, "bf16-mixed", "16-mixed"] = "32"
+    threads: int | None = None
+    affinity: bool = False
+    compile: bool = False
+    activation_checkpointing: bool = False
+    slurm: Slurm | None = None
+
+    def __post_init__(self) -> None:
+        refuse_below_one("hardware", self, "devices", "nodes", "threads")
+        if self.precision == "16-mixed" and self.accelerator == "cpu":
+            raise ValueError("hardware.precision=16-mixed needs a GPU; on the processor take bf16-mixed.")
+        if self.strategy == "fsdp" and self.compile and self.accelerator == "cpu":
+            raise ValueError("hardware.compile=true with strategy=fsdp needs a GPU.")
+
+    @property
+    def processes(self) -> int:
+        """Processes over all nodes."""
+        return self.devices * self.nodes
+
+
+def refuse_below_one(group: str, plan: Any, *names: str) -> None:
+    """ValueError where one of the named counts is below 1; null is let pass."""
+    for name in names:
+        if getattr(plan, name) is not None and getattr(plan, name) < 1:
+            raise ValueError(f"{group}.{name} must be at least 1; got {getattr(plan, name)}.")
+
+
+def stages(network: nn.Module) -> Iterator[nn.Module]:
+    """The outermost members of the lists and sequences of a network that are made of several parts, in order."""
+    for child in network.children():
+        if isinstance(child, nn.ModuleList | nn.Sequential):
+            yield from (member for member in child if any(True for _ in member.children()))
+        else:
+            yield from stages(child)
+
+
+def recompute(network: nn.Module) -> int:
+    """Make each stage forget its activations and compute them anew in the backward pass; the number of stages."""
+    found = list(stages(network)) or [network]
+    for stage in found:
+        stage.forward = partial(checkpoint, stage.forward, use_reentrant=False)  # type: ignore[method-assign]
+    return len(found)
+
+
+def shard(network: nn.Module, mesh: Any) -> None:
+    """Spread the parameters of each stage, and of the rest, over the processes of `mesh`."""
+    from torch.distributed.fsdp import fully_shard
+
+    for stage in stages(network):
+        fully_shard(stage, mesh=mesh)
+    fully_shard(network, mesh=mesh)
+
+
+def own(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    """What this process holds of tensors that may be sharded."""
+    return [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in tensors]
+
+
+def whole(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A state dict with every sharded tensor gathered; all processes have to ask for it together."""
+    return {n: value.full_tensor() if hasattr(value, "full_tensor") else value for n, value in state.items()}
