@@ -13,7 +13,7 @@ from emul.annotations import choices
 from emul.findings import nearest
 from emul.folders import conf_folder, groups, options_of
 from emul.signatures import signature
-from emul.verbs import LISTS, all_names, find
+from emul.verbs import DATA_WORDS, LISTS, all_names, find
 
 BASH = r"""# emul: completion for bash
 _emul() {
@@ -78,7 +78,7 @@ def candidates(words: list[str]) -> list[str]:
     if words[0] == "completion":
         return _starting(current, SCRIPTS)
     if words[0] == "data" and len(words) == 2:
-        return _starting(current, ["make", "inspect", "picture", "predictability"])
+        return _starting(current, DATA_WORDS)
     if words[-2:-1] == ["--cfg"]:
         return _starting(current, ["job", "hydra", "all"])
     if current.startswith("-"):

@@ -1,4 +1,4 @@
-"""`emul data`: make the data of a source, show what it or a file holds, draw it, find how far ahead it can be known."""
+"""`emul data`: make the data of a source, draw it, find how far ahead it can be known; the other words stand apart."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
-from rich.table import Table
 
-from emul.console import console, header, plan, progress, table, warn
+from emul.console import console, header, progress, table, warn
 from emul.data_source import made_source
 from emul.verbs import DATA_WORDS
 
@@ -26,14 +25,12 @@ def main(arguments: list[str]) -> int:
     word, *rest = arguments or [""]
     if word == "make":
         make(rest)
-    elif word == "inspect":
-        show(opened(rest))
     elif word == "picture":
         picture(rest)
     elif word == "predictability":
         predictability(rest)
     elif DATA_WORDS.get(word):
-        importlib.import_module(DATA_WORDS[word]).main(rest)
+        return importlib.import_module(DATA_WORDS[word]).main(rest) or 0
     else:
         raise ValueError(f"{USAGE}; got `emul data {' '.join(arguments)}`.".replace(" `.", "`."))
     return 0
@@ -116,76 +113,3 @@ def show_limits(found: xr.Dataset, days: int) -> None:
         lines.append([row.label, *lengths, f"{number(found_here.saturation * row.factor)} {row.unit}".rstrip()])
     right = ["doubling", "as climatology", "95 % saturated", "saturation"]
     table(["RMSE of twins, global", *right], lines, right)
-
-
-def opened(arguments: list[str]) -> xr.Dataset:
-    """The dataset of a source, given by overrides, or of files and stores, given by their paths."""
-    from data_pipelines.store import open_dataset
-
-    paths = [a for a in arguments if "=" not in a.split("://")[0] or Path(a).exists()]
-    rest = [a for a in arguments if a not in paths]
-    if not paths:
-        source, _ = made_source(rest)
-        dataset = source.dataset()
-        return dataset.assign_attrs(origin=dataset.attrs.get("origin", str(source.path)))
-    choices = dict(a.split("=", 1) for a in rest)
-    select = choices.pop("select", None)
-    if choices:
-        raise ValueError(f"With a path only select={{dimension: label}} is understood; got {', '.join(choices)}.")
-    return open_dataset(paths if len(paths) > 1 else paths[0], select=_mapping(select) if select else None)
-
-
-def _mapping(text: str) -> dict[str, object]:
-    """`{number: 0}` as a mapping."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import OverrideParseException
-
-    try:
-        value = OverridesParser.create().parse_override(f"select={text}").value()
-    except OverrideParseException:
-        value = None
-    if not isinstance(value, dict):
-        raise ValueError(f"Expected select={{dimension: label}}, such as select={{number: 0}}; got select={text}.")
-    return {str(key): label for key, label in value.items()}
-
-
-def show(dataset: xr.Dataset) -> None:
-    """Print the grid, the times and their gaps, the levels, and one line a variable; read a few times of each."""
-    from data_pipelines.conventions import grid_of
-    from data_pipelines.inspection import clock, grid_words, level_words, rows
-
-    when = clock(dataset)
-    size = sum(field.size * field.dtype.itemsize for field in dataset.data_vars.values())
-    lines = {"origin": dataset.attrs.get("origin", "a data source"), "grid": grid_words(grid_of(dataset))}
-    lines["levels"] = level_words(dataset)
-    if when is None:
-        lines["times"] = "none"
-    else:
-        lines["times"] = f"{when.count}, {when.first} to {when.last}, every {when.step or '(one time: give timestep)'}"
-        gaps = "; ".join(f"{a} to {b}" for a, b in when.gaps[:4])
-        more = f"; and {len(when.gaps) - 4} more" if len(when.gaps) > 4 else ""
-        lines["gaps"] = gaps + more if gaps else "none"
-    lines["size"] = f"{_bytes(size)} uncompressed, {len(dataset.data_vars)} variables"
-    plan("Data", lines)
-    drawn = Table(show_edge=False, pad_edge=False)
-    for name in ("variable", "units", "shape", "chunks"):
-        drawn.add_column(name, style="key" if name == "variable" else "", overflow="fold")
-    for name in ("size", "least", "greatest", "NaN"):
-        drawn.add_column(name, justify="right")
-    for row in rows(dataset):
-        shape = " x ".join(map(str, row.shape)) + (" static" if row.is_static else "")
-        missing = f"{row.missing:.1%}" if row.missing else "0"
-        chunks = " x ".join(map(str, row.chunks)) if row.chunks else "-"
-        cells = (row.name, row.units, shape, chunks, _bytes(row.bytes))
-        drawn.add_row(*map(escape, cells), f"{row.least:.5g}", f"{row.greatest:.5g}", missing)
-    console().print(drawn)
-    for line in str(dataset.attrs.get("left_out", "")).splitlines():
-        warn(f"left out {line}")
-
-
-def _bytes(number: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:.3g} TB"

@@ -142,11 +142,14 @@ VERBS = (
     Verb(
         "data",
         "data",
-        "Make, inspect or draw data, and see how far ahead they can be known.",
+        "Make, fetch, inspect, check, regrid, pack or draw data; see how far ahead they can be known.",
         (),
         (
             ("emul data make data=planet", "generate the embedded planet"),
-            ("emul data inspect data=planet", "what is in it"),
+            ("emul data inspect data=planet", "what is in it; also of files and stores by path"),
+            ("emul data check era5.zarr", "reads every value: gaps, impossible and missing values, checksums"),
+            ("emul data download data=weatherbench2 years=[2018,2020] levels=[500,850] to=era5.zarr", "a part of it"),
+            ("emul data regrid era5.nc grid=64x32_equiangular", "method=conservative, bilinear, nearest or spectral"),
             ("emul data picture data=planet", "what it looks like, to outputs/data/planet"),
             ("emul data predictability data=planet", "how fast twins part: the limit of every forecast"),
             ("emul data predictability data=planet cases=12 days=40", "more cases, longer"),
@@ -177,11 +180,14 @@ VERBS = (
 # Words of `emul data`, and the module of those that have a file of their own.
 DATA_WORDS = {
     "make": "",
-    "inspect": "",
+    "inspect": "emul.inspection",
     "picture": "",
     "predictability": "",
     "climatology": "emul.climatology",
     "convert": "emul.convert",
+    "check": "emul.soundness",
+    "regrid": "emul.regrid",
+    "download": "emul.download",
 }
 
 # Plural -> group of conf/: the verbs that list what there is.

@@ -13,6 +13,7 @@ from data_pipelines.worlds import vertical
 from emulators.grid import LatLonGrid
 
 SAMPLES = 8  # times read for the range and the share of missing values
+WASTEFUL, SCATTERED = 4, 32  # times in a chunk, chunks of a time, from which on a training will wait for them
 
 
 @dataclass(frozen=True)
@@ -97,3 +98,32 @@ def rows(dataset: xr.Dataset, samples: int = SAMPLES) -> Iterator[Row]:
             greatest,
             float(1.0 - good.mean()),
         )
+
+
+def chunk_advice(dataset: xr.Dataset, told: list[Row]) -> list[str]:
+    """A sentence for each way in which the chunks will make a training slow, and what to do."""
+    wasteful: dict[int, list[str]] = {}
+    scattered: dict[int, list[str]] = {}
+    for row in told:
+        stored = dataset[row.name].encoding.get("preferred_chunks") or {}
+        if row.is_static or not row.chunks or "time" not in stored:
+            continue
+        times = min(int(stored["time"]), dataset.sizes["time"])
+        pieces = int(np.prod([-(-n // stored.get(d, n)) for d, n in dataset[row.name].sizes.items() if d != "time"]))
+        if times >= WASTEFUL:
+            wasteful.setdefault(times, []).append(row.name)
+        if pieces >= SCATTERED:
+            scattered.setdefault(pieces, []).append(row.name)
+    remedy = "pack them once for training: emul data convert"
+    sentences = [
+        f"{_listed(names)}: a chunk holds {times} times, so that one random time costs the reading of {times}; "
+        f"{remedy}."
+        for times, names in wasteful.items()
+    ]
+    return sentences + [
+        f"{_listed(names)}: one time lies in {pieces} chunks; {remedy}." for pieces, names in scattered.items()
+    ]
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

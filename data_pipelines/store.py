@@ -13,6 +13,7 @@ import xarray as xr
 
 from data_pipelines.anemoi import is_anemoi, unfolded
 from data_pipelines.calendars import refuse_disorder
+from data_pipelines.chunks import directly
 from data_pipelines.classic import expected_bytes
 from data_pipelines.conventions import COORDINATES, canonical
 from data_pipelines.units import refuse_other_units
@@ -126,15 +127,15 @@ def _open_zarr(name: str, ways: Ways) -> list[xr.Dataset]:
         raise FileNotFoundError(f"{name} holds no Zarr store (no zarr.json, .zgroup or .zmetadata in it).")
     if options is None:
         options = ANONYMOUS.get(name.split("://")[0]) if "::" not in name else None
-    settings = {"storage_options": dict(options) if options else None}
+    settings: dict[str, Any] = {"storage_options": dict(options) if options else None}
     try:
         store: Any = name
         if elsewhere and ways.cache_gigabytes:
             store, settings = _kept(name, settings, ways.cache_gigabytes), {}
-        opened = xr.open_zarr(store, chunks=None, decode_times=False, **settings)
-        folded = is_anemoi(opened)
-        if folded:  # its zeros are values, though Zarr fills with them
-            opened = xr.open_zarr(store, chunks=None, decode_times=False, mask_and_scale=False, **settings)
+        opened = xr.open_zarr(store, chunks=None, decode_cf=False, **settings)
+        opened = opened if elsewhere else directly(opened, Path(name))
+        folded = is_anemoi(opened)  # its zeros are values, though Zarr fills with them
+        opened = xr.decode_cf(opened, decode_times=False, mask_and_scale=not folded)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"No Zarr store at {name} ({_brief(error)}).") from error
     except ImportError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -61,10 +62,10 @@ class Joined:
 def _at_shared_times(parts: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
     """Each source at the times that all hold; those without times stay."""
     moving = {name: part["time"].values for name, part in parts.items() if "time" in part.dims}
-    shared = None
-    for times in moving.values():
-        shared = times if shared is None else np.intersect1d(shared, times)
-    if shared is not None and not shared.size:
+    if not moving:
+        return parts
+    shared = reduce(np.intersect1d, moving.values())
+    if not shared.size:
         spans = "; ".join(f"{name}: {times[0]} to {times[-1]}" for name, times in moving.items())
         raise ValueError(f"The sources have no time in common: {spans}.")
     return {

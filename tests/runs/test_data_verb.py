@@ -74,3 +74,73 @@ def test_make_makes_once(tmp_path, capsys):
     assert main(arguments) == 0
     assert store.stat().st_mtime_ns == written
     assert "Ready:" in capsys.readouterr().out
+
+
+def test_inspect_warns_of_slow_chunks(path, capsys):
+    ds = xr.open_dataset(path)
+    ds.to_zarr(path.with_name("slow.zarr"), encoding={"t": {"chunks": (8, 1, 4, 8)}}, consolidated=False)
+    assert main(["inspect", str(path.with_name("slow.zarr"))]) == 0
+    assert "temperature: a chunk holds 8 times" in capsys.readouterr().err
+
+
+def test_check_finds_what_is_wrong(path, tmp_path, capsys):
+    ds = xr.open_dataset(path).drop_vars("q")
+    ds["t"][4, 1, 2, 3], ds["t"][6, 0, 1, 1] = 2000.0, np.nan
+    ds.to_netcdf(tmp_path / "wrong.nc")
+    assert main(["check", str(tmp_path / "wrong.nc"), f"output={tmp_path}"]) == 2
+    printed = capsys.readouterr()
+    for told in ("gap: 2001-01-02T00:00:00 to 2001-01-02T12:00:00", "2000", "2001-01-02T00:00", "2 points"):
+        assert told in printed.out
+    assert "temperature: 1 values lie beyond 110 to 360 K" in printed.err
+    assert "missing at 1 times that are there at others, first 2001-01-02T18" in printed.err
+    missing = xr.open_dataset(tmp_path / "data" / "wrong" / "missing.nc").temperature
+    assert missing.sel(latitude=67.5, longitude=0).item() == 22
+    assert missing.sum() == 23
+    assert [p.name for p in (tmp_path / "data" / "wrong").iterdir()] == ["missing.nc"]
+
+
+def test_a_stopped_check_goes_on(path, tmp_path, monkeypatch):
+    from data_pipelines import soundness
+    from data_pipelines.store import open_dataset
+
+    monkeypatch.setattr(soundness, "BLOCK_BYTES", 4 * 2 * 32 * 3)
+    whole, _ = soundness.findings(open_dataset(path), tmp_path / "a")
+    examined, seen = soundness._examined, []
+
+    def stopped(*words):
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        seen.append(words)
+        return examined(*words)
+
+    monkeypatch.setattr(soundness, "_examined", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        soundness.findings(open_dataset(path), tmp_path / "b")
+    seen[:] = [None] * 10  # from here on it does not stop
+    assert soundness.findings(open_dataset(path), tmp_path / "b")[0] == whole
+    assert len(seen) == 10 + 2
+    assert not list((tmp_path / "b").iterdir())
+
+
+def test_download_regrid_and_check_of_a_part(path, tmp_path, capsys):
+    part = ["fields=[temperature]", "levels=[850]", "years=2001-01-01/2001-01-03", "every=12h"]
+    assert main(["download", str(path), *part, f"to={tmp_path / 'part.zarr'}"]) == 0
+    ds = xr.open_zarr(tmp_path / "part.zarr")
+    assert ds.temperature.shape == (6, 1, 4, 8)
+    assert ds.attrs["timestep"] == "12h"
+    there = str(tmp_path / "part.zarr")
+    assert main(["regrid", there, "grid=4x2_equiangular", f"to={tmp_path / 'coarse.zarr'}"]) == 0
+    coarse = xr.open_zarr(tmp_path / "coarse.zarr").temperature
+    assert coarse.shape == (6, 1, 2, 4)
+    np.testing.assert_allclose(coarse, 280.0)
+    assert main(["check", str(tmp_path / "coarse.zarr"), f"output={tmp_path}"]) == 0
+    assert "all files as they were written" in capsys.readouterr().out
+    for words, said in (
+        (["download", str(path)], "to=era5.zarr"),
+        (["regrid", str(path)], "grid=64x32_equiangular"),
+        (["regrid", str(path), "grid=64x32"], "longitudes x latitudes"),
+        (["download", str(path), "fields=[temperatur]", "to=x"], "did you mean 'temperature'"),
+        (["download", str(path), "years=[1999,2000]", "to=x"], "no times from 1999"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            main(words)

@@ -8,7 +8,7 @@ import pytest
 
 from emul.build import compose, refuse_early
 from emul.main import main
-from emul.verbs import LISTS, find
+from emul.verbs import DATA_WORDS, LISTS, find
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").is_file() else ""
@@ -58,8 +58,9 @@ def test_emul(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     elif verb.name == "check":
         compose("check", arguments)
     elif verb.name == "data":
-        assert arguments[0] in ("make", "inspect", "picture", "predictability")
-        compose("train", [a for a in arguments[1:] if "=" in a and "://" not in a.partition("=")[0]])
+        assert arguments[0] in DATA_WORDS
+        keys = [a for a in arguments[1:] if a.partition("=")[0].partition(".")[0] in ("data", "variables")]
+        compose("train", [a for a in keys if "=" in a])
 
 
 def test_commands_are_found_in_shell_blocks() -> None:
