@@ -57,8 +57,8 @@ class DryAirMass(nn.Module):
             )
         if form == "humidity" and world.vertical.dry:
             raise ValueError(
-                "Surface pressure is the weight of dry air here, which humidity does not change; got form=humidity. Take "
-                "form=offset or form=ratio."
+                "Surface pressure is the weight of dry air here, which humidity does not change; got form=humidity. "
+                "Take form=offset or form=ratio."
             )
         if form == "ratio" and world.vertical.kind not in ("sigma", "hybrid"):
             raise ValueError(f"form=ratio needs sigma or hybrid levels; got '{world.vertical.kind}'. Take form=offset.")

@@ -3,9 +3,12 @@
 With the global mean energy <E>, what the air gained <G> and the sensitivity <dE/dT> to a warming of all layers alike,
 
     increment   T <- T + (<E_before> + <G> - <E>) / <dE/dT>            (ACE: Watt-Meyer et al. 2024, arXiv 2411.11268)
+    variance    T_k <- T_k + s_k^2 (<E_before> + <G> - <E>) / <sum_k dE/dT_k s_k^2>
     ratio       e_k <- e_k (<E_before> + <G>) / <E>, T solved from e_k     (CREDIT: Sha et al. 2025, arXiv 2503.00332)
 
-Both are exact in one pass, as energy is linear in T; `increment` leaves gradients of temperature as they are.
+with s_k the standard deviation of a layer's changes over a timestep. All are exact in one pass, as energy is linear in
+T. `increment` leaves gradients of temperature as they are; `variance` is the least change in units of what each layer
+is wont to do (Gaussian conditioning with these variances by mass), and spares the upper air, which changes little.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from emulators.physics.budgets import Definition, Energy
@@ -22,17 +26,19 @@ from emulators.world import World
 
 
 class TotalEnergy(nn.Module):
-    """form: `increment` or `ratio`. energy: `enthalpy`, `credit` or `ace` (see `emulators.physics.budgets`).
+    """form: `increment`, `variance` or `ratio`. energy: `enthalpy`, `credit` or `ace` (see `physics.budgets`).
 
     topography: false where the planet is flat. heat: fluxes to be counted, default all, which must be complete.
     unaccounted: heating that no flux stands for, W m-2. columns: `surface`, or `fixed` on pressure levels.
     """
 
+    profile: Tensor | None
+
     def __init__(
         self,
         world: World,
         *,
-        form: Literal["increment", "ratio"] = "increment",
+        form: Literal["increment", "variance", "ratio"] = "increment",
         energy: Definition = "enthalpy",
         topography: bool = True,
         heat: Sequence[str] | None = None,
@@ -40,8 +46,8 @@ class TotalEnergy(nn.Module):
         columns: Convention = "surface",
     ) -> None:
         super().__init__()
-        if form not in ("increment", "ratio"):
-            raise ValueError(f"total_energy takes form increment or ratio; got '{form}'.")
+        if form not in ("increment", "variance", "ratio"):
+            raise ValueError(f"total_energy takes form increment, variance or ratio; got '{form}'.")
         if form == "ratio" and energy == "ace":
             raise ValueError("form=ratio scales the energy of each layer, which energy=ace has no local form of.")
         self.form = form
@@ -53,18 +59,26 @@ class TotalEnergy(nn.Module):
             heat=None if heat is None else list(heat),
             unaccounted=unaccounted,
         )
+        self.register_buffer("profile", self._variance(world) if form == "variance" else None, persistent=False)
         self.changes, self.rests_on = ("temperature",), self.budget.uses
+
+    @staticmethod
+    def _variance(world: World) -> Tensor:
+        """Of the layers' changes over a timestep, as a share of the largest; float64 (level, *1)."""
+        std = world.scale(world.prognostic, "tendency_std")[world.prognostic.slice("temperature")]
+        variance = torch.as_tensor(std, dtype=torch.float64) ** 2
+        return (variance / variance.max()).reshape(-1, *[1] * len(world.grid.shape))
 
     def forward(self, before: State, after: State, forcing: State) -> State:
         budget, columns = self.budget, self.budget.columns
         old = after["temperature"]
         target = budget.total(before) + budget.mean(budget.gain(after, forcing))
         there = budget.total(after)
-        if self.form == "increment":
-            change = (target - there) / budget.sensitivity(after)
-            new = old.double() + change.unsqueeze(-1 - columns.rank)
-        else:
+        if self.form == "ratio":
             new = self._scaled(after, target / there)
+        else:
+            change = ((target - there) / budget.sensitivity(after, self.profile)).unsqueeze(-1 - columns.rank)
+            new = old.double() + (change if self.profile is None else change * self.profile)
         return after.with_(temperature=rounded(new, old.dtype, columns.nominal, columns.pattern))
 
     def _scaled(self, after: State, ratio: Tensor) -> Tensor:

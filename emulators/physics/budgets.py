@@ -283,13 +283,20 @@ class Energy(Budget):
         total = total + 0.5 * integral(u * u + v * v, state)
         return self.mean(total if self.surface is None else total + self.surface * self.columns.weight(state))
 
-    def sensitivity(self, state: State) -> Tensor:
-        """Energy that the globe takes up as all layers of all columns warm by one kelvin, J m-2 K-1, (*lead, 1, 1)."""
+    def sensitivity(self, state: State, profile: Tensor | None = None) -> Tensor:
+        """Energy that the globe takes up as its layers warm by `profile`, J m-2 K-1, (*lead, 1, 1).
+
+        profile: float64 (level, 1, 1); None: one kelvin everywhere.
+        """
         columns, capacity = self.columns, self.heat_capacity(state)
-        if self.definition == "ace":
+        if self.definition == "ace" or profile is not None:
             one = torch.ones_like(state["temperature"], dtype=torch.float64)
+            one = one if profile is None else one * profile
+        if self.definition == "ace":
             volume = self.constants.heat_capacity_dry - self.constants.gas_dry
             return self.mean(columns.integral(volume * one + self._rise(state, one), state))
+        if profile is not None:
+            return self.mean(columns.integral(capacity * one, state))
         if isinstance(capacity, float):
             return capacity * self.mean(columns.weight(state))
         return self.mean(columns.integral(capacity, state))

@@ -105,7 +105,7 @@ def test_energy(case, drawn, definition):
     if definition == "ace" and world.vertical.kind == "pressure":
         return
     budget = Energy(world, energy=definition, unaccounted=1.0)
-    for form in ("increment",) if definition == "ace" else ("increment", "ratio"):
+    for form in ("increment", "variance", *(("ratio",) if definition != "ace" else ())):
         law = TotalEnergy(world, form=form, energy=definition, unaccounted=1.0)
         residual = budget.mean(budget.residual(before, law(before, after, forcing), forcing))
         assert departure(residual, 0.0, budget.mean(budget.content(before))) < ROUNDING[drawn[2]]

@@ -110,6 +110,12 @@ def test_one_watt_for_six_hours_warms_a_dry_column(world, states):
     expected = 21600.0 / (HEAT_CAPACITY_DRY * 1e5 / GRAVITY)
     torch.testing.assert_close(warmed, torch.full_like(warmed, expected), rtol=1e-6, atol=0)
     assert expected == pytest.approx(2.11e-3, rel=1e-3)
+    law = TotalEnergy(world, form="variance", unaccounted=1.0)
+    layered = law(before, same, forcing)["temperature"].double() - same["temperature"].double()
+    std = world.scale(world.prognostic, "tendency_std")[world.prognostic.slice("temperature")].astype(np.float64)
+    thickness = law.budget.columns.thickness(same)[..., 0, 0].flatten(0, -2)[0].numpy()
+    shares = std**2 / (std**2 @ thickness / thickness.sum())
+    np.testing.assert_allclose(layered.flatten(0, -4)[0, :, 0, 0], expected * shares, rtol=1e-5)
 
 
 def test_conditioning_on_a_sum():
@@ -236,7 +242,7 @@ def test_heights_follow_temperature_on_pressure_levels_and_keep_their_mean(colum
         (DryAirMass, {"form": "ratio"}, "pressure", "sigma or hybrid"),
         (MoistureBudget, {"closing": "advection"}, "sigma", "got 'advection'"),
         (MoistureBudget, {"evaporation": "dew"}, "sigma", "No flux 'dew'"),
-        (TotalEnergy, {"form": "quotient"}, "sigma", "increment or ratio"),
+        (TotalEnergy, {"form": "quotient"}, "sigma", "increment, variance or ratio"),
         (TotalEnergy, {"form": "ratio", "energy": "ace"}, "sigma", "no local form"),
         (TotalEnergy, {"energy": "ace"}, "pressure", "take energy=enthalpy"),
         (TotalEnergy, {"energy": "free"}, "sigma", "enthalpy, credit, ace"),
