@@ -1,4 +1,4 @@
-"""Diagnostics: winds, moisture and rain that follow from what is stored, on canonical datasets and forecasts, lazily.
+"""Diagnostics: winds, moisture and rain that follow from what is stored, on canonical datasets and forecasts.
 
 On the sphere of radius a, with derivatives centred, periodic in longitude, and through the poles where rows go there,
 
@@ -30,6 +30,7 @@ WIND, WIND_10M = (
 )
 GEOPOTENTIAL, HUMIDITY = "geopotential", "specific_humidity"
 ROWS = ["latitude", "longitude"]
+STEP = 6  # h, of precipitation that is summed
 
 
 def wind_speed(dataset: xr.Dataset, names: tuple[str, str] = WIND) -> xr.DataArray:
@@ -126,11 +127,16 @@ def precipitation(dataset: xr.Dataset, hours: int) -> xr.DataArray:
     """Sum over the last `hours` in m, along lead times of a forecast, else times; NaN where it starts too early."""
     (rain,) = _needed(dataset, "total_precipitation_6hr")
     dim = "prediction_timedelta" if "prediction_timedelta" in rain.dims else "time"
-    steps = np.unique(np.diff(rain[dim].values)) / np.timedelta64(1, "h")
-    if steps.tolist() != [6.0]:
-        raise ValueError(f"Sums of total_precipitation_6hr need {dim} every 6 h; got steps of {steps.tolist()} h.")
-    shifted = [rain.shift({dim: n}) for n in range(hours // 6)]
-    return _named(sum(shifted[1:], shifted[0]), "m", f"Precipitation of {hours} h")
+    times, before = rain[dim].values, hours // STEP - 1
+    steps = np.diff(times) / np.timedelta64(1, "h")
+    if not steps.size or np.median(steps) != STEP:
+        told = ", ".join(f"{step:g}" for step in np.unique(steps)[:4]) or "none"
+        raise ValueError(f"Sums of total_precipitation_6hr need {dim} every {STEP} h; got steps of {told} h.")
+    shifted = [rain.shift({dim: n}) for n in range(before + 1)]
+    whole = np.zeros(times.size, dtype=bool)  # no gap among what is summed
+    whole[before:] = (times[before:] - times[: times.size - before]) / np.timedelta64(1, "h") == STEP * before
+    total = sum(shifted[1:], shifted[0]).where(xr.DataArray(whole, dims=dim))
+    return _named(total, "m", f"Precipitation of {hours} h")
 
 
 DIAGNOSTICS: dict[str, Callable[[xr.Dataset], xr.DataArray]] = {
@@ -152,14 +158,15 @@ DIAGNOSTICS: dict[str, Callable[[xr.Dataset], xr.DataArray]] = {
     "ageostrophic_wind_speed_weatherbench2": ageostrophic_wind_speed_weatherbench2,
 }
 
+BEFORE = {f"total_precipitation_{hours}hr": hours // STEP - 1 for hours in (12, 24)}  # positions read before each
+
 
 def _needed(dataset: xr.Dataset, *names: str) -> list[xr.DataArray]:
-    """The fields, a time and a lead at a time; ValueError names what is not there."""
+    """The fields; ValueError names what is not there."""
     absent = [name for name in names if name not in dataset]
     if absent:
         raise ValueError(f"derive: needs {', '.join(names)}; the data lack {', '.join(absent)}.")
-    chunks = {dim: 1 for dim in ("member", "time", "prediction_timedelta") if dim in dataset.dims}
-    return [dataset[name].chunk({dim: n for dim, n in chunks.items() if dim in dataset[name].dims}) for name in names]
+    return [dataset[name] for name in names]
 
 
 def _named(field: xr.DataArray, units: str, name: str) -> xr.DataArray:
@@ -184,7 +191,6 @@ def _on_rows(operator: Callable, dataset: xr.Dataset, u: xr.DataArray, v: xr.Dat
     grid = LatLonGrid(dataset["latitude"].values, dataset["longitude"].values)
     return xr.apply_ufunc(
         partial(operator, grid=grid), u, v, input_core_dims=[ROWS, ROWS], output_core_dims=[ROWS],
-        dask="parallelized", output_dtypes=[np.float64],
     ).transpose(*u.dims)  # fmt: skip
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import xarray as xr
 
 from data_pipelines.derived import DERIVED
-from data_pipelines.diagnostics import DIAGNOSTICS
+from data_pipelines.diagnostics import BEFORE, DIAGNOSTICS
 from data_pipelines.intervals import duration, duration_text, spacing
+from data_pipelines.lazy_fields import made_when_read
 from data_pipelines.naming import nearest
 from data_pipelines.units import in_units
 
@@ -47,7 +48,8 @@ def shaped(
     for name in derive or ():
         if name not in RULES:
             raise ValueError(f"derive: no rule for '{name}'; {nearest(name, RULES)}")
-        dataset = dataset.assign({name: RULES[name](dataset)})
+        dim = "prediction_timedelta" if "prediction_timedelta" in dataset.dims else "time"
+        dataset = dataset.assign({name: made_when_read(dataset, RULES[name], dim, BEFORE.get(name, 0))})
     if levels is not None:
         dataset = _at_levels(dataset, np.unique([float(level) for level in levels]))
     if timestep is not None:

@@ -8,6 +8,7 @@ import xarray as xr
 
 from data_pipelines.diagnostics import DIAGNOSTICS
 from data_pipelines.forecasts import open_forecast
+from data_pipelines.lazy_fields import made_when_read
 from data_pipelines.shaping import shaped
 from data_pipelines.store import open_dataset
 from emulators.constants import EARTH_RADIUS, GRAVITY
@@ -107,3 +108,48 @@ def test_weatherbench_forms_are_weatherbenchs():
     np.testing.assert_allclose(daily.transpose(..., "longitude", "latitude").values[..., ::-1], expected, rtol=1e-6)
     without = {"vertical_velocity", "u_component_of_geostrophic_wind"}  # not offered; part of the geostrophic speed
     assert set(want.data_vars) == set(names) | without | {"total_precipitation_24hr_from_6hr"}
+
+
+def stored(tmp_path, times=12):
+    """Winds and rain of a few days in a file, one time of which is missing."""
+    generator = np.random.default_rng(0)
+    time = np.datetime64("2001-01-01", "ns") + np.delete(np.arange(times + 1), 8) * np.timedelta64(6, "h")
+    dims = ("time", "level", "latitude", "longitude")
+    names = ("u_component_of_wind", "v_component_of_wind")
+    fields = {name: (dims, generator.normal(size=(times, 2, 4, 8))) for name in names}
+    fields["total_precipitation_6hr"] = (("time", *dims[2:]), generator.random((times, 4, 8)))
+    coords = {"time": time, "level": [500.0, 850.0], "latitude": [67.5, 22.5, -22.5, -67.5]}
+    xr.Dataset(fields, {**coords, "longitude": 45.0 * np.arange(8)}).to_netcdf(tmp_path / "a.nc")
+    return open_dataset(tmp_path / "a.nc")
+
+
+@pytest.mark.parametrize("name", ["wind_speed", "vorticity", "total_precipitation_24hr"])
+def test_what_is_made_when_read_is_the_whole_made_at_once(name, tmp_path):
+    data = stored(tmp_path)
+    whole, lazy = DIAGNOSTICS[name](data.load()), shaped(open_dataset(tmp_path / "a.nc"), derive=[name])[name]
+    np.testing.assert_array_equal(lazy.values, whole.transpose(*lazy.dims).values)
+    assert (lazy.dims[0], lazy.attrs["units"]) == ("time", whole.attrs["units"])
+    keys = [slice(4, 9), np.array([11, 0, 5]), 3, slice(None, None, -4), slice(0, 0)]
+    for key in keys:
+        rest = {"latitude": slice(1, 3), "longitude": np.array([5, 0])}
+        found, want = (field.isel(time=key, **rest) for field in (lazy, whole))
+        np.testing.assert_array_equal(found.values, want.transpose(*found.dims).values)
+
+
+def test_sums_do_not_reach_across_gaps(tmp_path):
+    data = stored(tmp_path)
+    daily = shaped(data, derive=["total_precipitation_24hr"])["total_precipitation_24hr"]
+    missing = np.isnan(daily).all(("latitude", "longitude"))
+    assert np.flatnonzero(missing).tolist() == [0, 1, 2, 8, 9, 10]
+    rain = data["total_precipitation_6hr"].values
+    np.testing.assert_allclose(daily[7], rain[4:8].sum(0))
+
+
+def test_only_what_is_asked_for_is_read(tmp_path):
+    def refuse(part):
+        assert part.sizes["time"] <= 2, "more was read than asked for"
+        return DIAGNOSTICS["wind_speed"](part)
+
+    made = made_when_read(stored(tmp_path), refuse)
+    assert made.isel(time=[3, 7]).values.shape == (2, 2, 4, 8)
+    assert made.shape == (12, 2, 4, 8)
