@@ -27,7 +27,7 @@ from emulators.variables import Variable, VariableSet
 from emulators.world import World
 
 BLOCK_BYTES = 64e6
-MOST_BLOCKS = 64  # kept of a source with many times a chunk
+LEAST_BLOCKS, MOST_BLOCKS = 4, 64  # chunks kept in memory of a source with many times in each
 TOLERANCE = 0.1  # of a timestep: a time of the data stands for a time asked for where they are closer than this
 
 
@@ -79,7 +79,8 @@ class Archive:
         if self.times.size * self.row_bytes <= cache_gigabytes * 1e9:
             self._memory = torch.empty((self.times.size, self.variables.size, *self.grid.shape))
         elif self.fields.granule > 1:
-            self.room = min(MOST_BLOCKS, int(cache_gigabytes * 1e9 // (self.fields.granule * self.row_bytes)))
+            room = min(MOST_BLOCKS, int(cache_gigabytes * 1e9 // (self.fields.granule * self.row_bytes)))
+            self.room = room if room >= LEAST_BLOCKS else 0
 
     @property
     def in_memory(self) -> bool:
@@ -92,6 +93,11 @@ class Archive:
         if self._memory is not None:
             return self.times.size * self.row_bytes
         return self.room * self.fields.granule * self.row_bytes
+
+    @property
+    def mixed(self) -> int:
+        """Chunks of the source whose times are shuffled together: with their neighbours they stay in memory. 0: all."""
+        return self.room // 2
 
     def on(self, world: World) -> Archive:
         """The same archive, memory shared, on a World that differs in its scales alone."""

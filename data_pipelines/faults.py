@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 WAITS = (0.1, 1.0, 5.0)  # seconds before a failed read is tried again
+TIMEOUT = 120.0  # seconds after which a read counts as failed
 
 
-class DamagedData(OSError):
+class DamagedData(OSError, ValueError):
     """A chunk that cannot be read or decoded, or a read that timed out, several times in a row."""
 
     def __init__(self, store: str, variable: str, time: np.datetime64 | str, cause: BaseException) -> None:

@@ -6,13 +6,16 @@ Variables that the dataset lacks are computed, where they follow from time and g
 
 from __future__ import annotations
 
+import os
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 
 import numpy as np
 import xarray as xr
 
-from data_pipelines import forcings
-from data_pipelines.faults import WAITS, DamagedData
+from data_pipelines import faults, forcings
+from data_pipelines.faults import DamagedData
 from data_pipelines.packed import PackedStore, Run, runs
 from data_pipelines.packed_view import behind
 from emulators.grid import LatLonGrid
@@ -54,31 +57,51 @@ class Fields:
         """
         if self._store is not None:
             self._store.read(positions, out, self._runs, rows)
+        jobs = {}
+        if self._store is None:  # variables side by side: decoding and waiting for a network are shared among threads
+            jobs = {v.name: _pool().submit(self._field, v.name, positions) for v in self.archived}
         for variable in self.variables:
             part = out[:, self.variables.slice(variable.name)]
             if variable.name not in self.archived:
                 part[rows] = forcings.moving([variable.name], self.times[positions], self.grid)
-            elif self._store is None:
-                field = self._field(variable.name, positions)
+            elif variable.name in jobs:
+                field = self._awaited(variable.name, positions, jobs.pop(variable.name))
                 part[rows] = field if variable.levels else field[:, None]
 
-    def _field(self, name: str, positions: np.ndarray) -> np.ndarray:
-        field, levels = self.dataset[name].variable, self._levels[name]
-        if levels is not None:
-            field = field.isel(level=levels)
-        if "time" in field.dims:
-            first, last = int(positions[0]), int(positions[-1])
-            consecutive = last - first + 1 == len(positions)
-            field = field.isel(time=slice(first, last + 1) if consecutive else positions)
-        for wait in (*WAITS, None):
+    def _awaited(self, name: str, positions: np.ndarray, job: Future[np.ndarray]) -> np.ndarray:
+        """The field that a thread is reading, tried again where that fails or takes too long."""
+        for wait in (*faults.WAITS, None):
             try:
-                values = np.asarray(field.values, dtype=np.float32)
-                break
+                return job.result(timeout=faults.TIMEOUT)
             except Exception as error:
+                if wait is None and len(positions) > 1 and not isinstance(error, TimeoutError):
+                    return np.concatenate([self._alone(name, position) for position in positions])
                 if wait is None:
                     raise DamagedData(self.origin, name, self._told(positions), error) from error
                 time.sleep(wait)
-        return values if "time" in field.dims else np.broadcast_to(values, (len(positions), *values.shape))
+                job = _pool().submit(self._field, name, positions)
+        raise AssertionError("unreachable")
+
+    def _alone(self, name: str, position: int) -> np.ndarray:
+        """One variable at one position; DamagedData says which it was."""
+        try:
+            return self._field(name, np.array([position]))
+        except Exception as error:
+            raise DamagedData(self.origin, name, self.times[position], error) from error
+
+    def _field(self, name: str, positions: np.ndarray) -> np.ndarray:
+        """One variable at ascending positions, float32, time first."""
+        field, levels = self.dataset[name].variable, self._levels[name]
+        if levels is not None:
+            field = field.isel(level=levels)
+        if "time" not in field.dims:
+            values = np.asarray(field.values, dtype=np.float32)
+            return np.broadcast_to(values, (len(positions), *values.shape))
+        first, last = int(positions[0]), int(positions[-1])
+        consecutive = last - first + 1 == len(positions)
+        return np.asarray(
+            field.isel(time=slice(first, last + 1) if consecutive else positions).values, dtype=np.float32
+        )
 
     def _told(self, positions: np.ndarray) -> str:
         first, last = self.times[positions[0]], self.times[positions[-1]]
@@ -104,6 +127,12 @@ class Fields:
                 )
         consecutive = index == list(range(index[0], index[0] + len(index)))
         return slice(index[0], index[-1] + 1) if consecutive else index
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """The threads that read; more than there are processors, as those that wait for a network do not compute."""
+    return ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1)), thread_name_prefix="fields")
 
 
 def _times_a_chunk(field: xr.DataArray) -> int:

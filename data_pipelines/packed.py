@@ -22,8 +22,9 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
+from data_pipelines import faults
 from data_pipelines.encodings import Encoding
-from data_pipelines.faults import WAITS, DamagedData
+from data_pipelines.faults import DamagedData
 from emulators.variables import VariableSet
 
 FORMAT = 1
@@ -137,7 +138,7 @@ class PackedStore:
             self._read_patiently(position, out[row], wanted)
 
     def _read_patiently(self, position: int, out: np.ndarray, wanted: Sequence[Run]) -> None:
-        for wait in (*WAITS, None):
+        for wait in (*faults.WAITS, None):
             try:
                 return self._read_one(position, out, wanted)
             except (OSError, ValueError, RuntimeError) as error:

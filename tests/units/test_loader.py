@@ -1,5 +1,7 @@
 """Batches: an order that is a pure function of the seed, resumable at any step, split over ranks."""
 
+import gc
+import shutil
 import threading
 
 import numpy as np
@@ -7,8 +9,11 @@ import pytest
 import torch
 import xarray as xr
 
+from data_pipelines import faults
 from data_pipelines.archive import Archive
-from data_pipelines.loader import Batches, InOrder
+from data_pipelines.faults import DamagedData
+from data_pipelines.loader import Batches, InOrder, Reading
+from data_pipelines.store import open_dataset
 from data_pipelines.windows import Windows
 from data_pipelines.worlds import Roles, world
 from emulators.grid import gaussian_grid
@@ -83,6 +88,94 @@ def test_threads_end_with_the_iterator(windows):
     batches = Batches(windows, 2)
     take(batches, 3)
     list(InOrder(windows, 5))
+    assert threading.active_count() == before
+    assert batches.waited > 0
+
+
+@pytest.fixture(scope="module")
+def chunked(tmp_path_factory) -> xr.Dataset:
+    """120 times of noise, ten a chunk."""
+    times = np.datetime64("2001-01-01", "ns") + np.arange(120) * np.timedelta64(6, "h")
+    fields = np.random.default_rng(0).normal(size=(120, *GRID.shape)).astype("f4")
+    ds = xr.Dataset(
+        {"temperature": (("time", "latitude", "longitude"), fields)},
+        {"time": times, "latitude": GRID.latitude, "longitude": GRID.longitude},
+    )
+    path = tmp_path_factory.mktemp("chunked") / "a.zarr"
+    ds.to_zarr(path, encoding={"temperature": {"chunks": (10, *GRID.shape)}}, consolidated=False)
+    return open_dataset(path)
+
+
+def batches_of(ds, gigabytes=0.0, **reading):
+    archive = Archive(ds, world(ds, Roles(["temperature"])), cache_gigabytes=gigabytes)
+    return Batches(Windows(archive, ["2001", "2001"]), 5, seed=1, reading=Reading(**reading))
+
+
+def test_memory_is_used_again_once_nobody_holds_it(windows):
+    iterator = iter(Batches(windows, 4, reading=Reading(ahead=0)))
+    first = next(iterator)
+    place, kept = first.history[0].values.data_ptr(), first.target[0].values[1:2]
+    before = kept.clone()
+    del first
+    others = {next(iterator).history[0].values.data_ptr() for _ in range(6)}
+    assert place not in others  # a view of it is still held
+    assert len(others) <= 2
+    assert torch.equal(kept, before)
+    del kept
+    gc.collect()
+    assert place in {next(iterator).history[0].values.data_ptr() for _ in range(3)}
+
+
+def test_chunks_of_many_times_are_shuffled_a_few_at_a_time(chunked):
+    row = 4 * GRID.shape[0] * GRID.shape[1]
+    batches = batches_of(chunked, gigabytes=6.1 * 10 * row / 1e9)  # six of twelve chunks
+    archive, reads = batches.windows.archive, []
+    whole = batches_of(chunked, gigabytes=1.0)
+    assert (archive.mixed, archive.room, whole.windows.archive.mixed) == (3, 6, 0)
+    assert "3 chunks of 10 times" in batches.randomness
+    order = np.concatenate([batches.indices(step) for step in range(119)]).reshape(5, 119)
+    assert (np.sort(order) == np.arange(119)).all()
+    assert all(np.unique(epoch[:29] // 10).size <= 3 for epoch in order)
+    assert len({tuple(np.unique(epoch[:29] // 10)) for epoch in order}) > 1
+    read = archive.fields.read
+    archive.fields.read = lambda positions, *rest: (reads.append(len(positions)), read(positions, *rest))
+    for step in range(24):
+        one, two = batches.batch(step), whole.windows.window(batches.indices(step))
+        assert torch.equal(one.target[0].values, two.target[0].values)
+    assert sum(reads) <= 2 * 120  # a window may reach into the chunk after its own
+    assert sum(block.nbytes for block in archive._blocks.values()) <= archive.memory_bytes
+
+
+def test_damaged_data_stop_the_batches_or_are_replaced(chunked, tmp_path, monkeypatch):
+    monkeypatch.setattr(faults, "WAITS", (0.0,))
+    path = tmp_path / "a.zarr"
+    shutil.copytree(chunked.attrs["origin"], path)
+    chunk = path / "temperature" / "c" / "3" / "0" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:20])
+    with pytest.raises(DamagedData, match="'temperature' at 2001-01-(08T12|08T18|09|10)"):
+        [window for window, _ in zip(batches_of(open_dataset(path)), range(24), strict=False)]
+    batches, whole = batches_of(open_dataset(path), damaged="skip"), batches_of(chunked)
+    for step in range(24):
+        wanted = [40 if 29 <= index < 40 else index for index in whole.indices(step)]
+        expected = whole.windows.window(np.array(wanted))
+        assert torch.equal(batches.batch(step).target[0].values, expected.target[0].values)
+    assert batches.skipped == 11  # 29 ends in the damaged chunk
+    assert "11 damaged windows replaced" in batches.pace()
+
+
+def test_what_will_be_read_is_told(chunked, windows):
+    batches = batches_of(chunked)
+    assert batches.facts()["fields"] == "read when needed"
+    assert batches.memory_bytes == 5 * 5 * 2 * 4 * GRID.shape[0] * GRID.shape[1]
+    assert Batches(windows, 5).facts()["fields"].startswith("all in memory")
+    with pytest.raises(ValueError, match="damaged stop or skip"):
+        Reading(damaged="ignore")
+
+
+def test_no_thread_where_none_is_wanted(windows):
+    batches, before = Batches(windows, 2, reading=Reading(ahead=0)), threading.active_count()
+    iterator = iter(batches)
+    assert torch.equal(next(iterator).target[0].values, Batches(windows, 2).batch(0).target[0].values)
     assert threading.active_count() == before
     assert batches.waited > 0
 

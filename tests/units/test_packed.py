@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from data_pipelines import faults, packed
+from data_pipelines import faults
 from data_pipelines.archive import Archive
 from data_pipelines.encodings import half_precision
 from data_pipelines.faults import DamagedData
@@ -69,8 +69,7 @@ def store(tmp_path):
 @pytest.fixture
 def at_once(monkeypatch):
     """Reads are tried again without a wait."""
-    for module in (faults, packed):
-        monkeypatch.setattr(module, "WAITS", (0.0,))
+    monkeypatch.setattr(faults, "WAITS", (0.0,))
 
 
 def test_runs_of_channels():

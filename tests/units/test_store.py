@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from data_pipelines import faults
 from data_pipelines.archive import Archive
 from data_pipelines.conventions import grid_of
 from data_pipelines.intervals import spacing
@@ -284,7 +285,8 @@ def test_truncated_file(tmp_path, file_format):
         Archive(ds := open_dataset(path), world(ds, Roles(["temperature"]))).load(["2001", "2001"])
 
 
-def test_truncated_chunk(tmp_path):
+def test_truncated_chunk(tmp_path, monkeypatch):
+    monkeypatch.setattr(faults, "WAITS", (0.0,))
     dataset(8).to_zarr(tmp_path / "a.zarr", encoding={"temperature": {"chunks": (2, 3, 5, 8)}}, zarr_format=3)
     ds = open_dataset(tmp_path / "a.zarr")
     archive = Archive(ds, world(ds, Roles(["temperature"])))

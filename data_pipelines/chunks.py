@@ -1,0 +1,158 @@
+"""Chunks of a Zarr store on a disk, decoded straight into their place: several times as fast as zarr's own road.
+
+xarray's lazy indexing stays on top, whatever order, direction and names a store has. Arrays whose chunks are more than
+bytes in one compression (shards, filters, other byte orders) are left to zarr.
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+
+class ChunkArray(BackendArray):
+    """The chunks in a folder as an array.
+
+    codec: of numcodecs, None for plain bytes. prefix, separator: of their names. fill: what absent chunks hold.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        shape: tuple[int, ...],
+        chunks: tuple[int, ...],
+        dtype: np.dtype,
+        *,
+        fill: Any,
+        codec: Any,
+        prefix: str,
+        separator: str,
+    ) -> None:
+        self.folder, self.shape, self.chunks, self.dtype = folder, shape, chunks, dtype
+        self.fill, self.codec, self.prefix, self.separator = fill, codec, prefix, separator
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._chosen)
+
+    def _chosen(self, key: tuple[int | slice | np.ndarray, ...]) -> np.ndarray:
+        wanted = [np.atleast_1d(np.arange(size)[k]) for size, k in zip(self.shape, key, strict=True)]
+        out = np.empty([index.size for index in wanted], dtype=self.dtype)
+        for parts in itertools.product(*map(self._along, wanted, self.chunks)):
+            number, inside, place = zip(*parts, strict=True)
+            self._read(out, number, inside, place)
+        return out[tuple(0 if isinstance(k, int | np.integer) else slice(None) for k in key)]
+
+    @staticmethod
+    def _along(index: np.ndarray, size: int) -> list[tuple[int, Any, Any]]:
+        """(chunk, where in the chunk, where in the result) along one axis."""
+        number = index // size
+        found = []
+        for one in np.unique(number).tolist():
+            places = np.flatnonzero(number == one)
+            found.append((one, _compact(index[places] - one * size), _compact(places)))
+        return found
+
+    def _read(self, out: np.ndarray, number: tuple[int, ...], inside: tuple[Any, ...], place: tuple[Any, ...]) -> None:
+        path = self.folder / (self.prefix + self.separator.join(map(str, number)))
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            _put(out, place, self.fill)
+            return
+        sliced = all(isinstance(one, slice) for one in (*inside, *place))
+        whole = sliced and inside == tuple(slice(0, size) for size in self.chunks)
+        target = out[place] if whole else None
+        if target is not None and target.flags.c_contiguous and self.codec is not None:
+            self.codec.decode(content, target)
+            return
+        decoded = content if self.codec is None else self.codec.decode(content)
+        chunk = np.frombuffer(decoded, dtype=self.dtype).reshape(self.chunks)
+        _put(out, place, _taken(chunk, inside))
+
+
+def _compact(index: np.ndarray) -> np.ndarray | slice:
+    """Neighbours, ascending, as a slice."""
+    return slice(int(index[0]), int(index[-1]) + 1) if (np.diff(index) == 1).all() else index
+
+
+def _taken(chunk: np.ndarray, index: tuple[Any, ...]) -> np.ndarray:
+    """The selection along each axis by itself."""
+    chunk = chunk[tuple(one if isinstance(one, slice) else slice(None) for one in index)]
+    for axis, one in enumerate(index):
+        if not isinstance(one, slice):
+            chunk = chunk.take(one, axis)
+    return chunk
+
+
+def _put(out: np.ndarray, place: tuple[Any, ...], values: Any) -> None:
+    if all(isinstance(one, slice) for one in place):
+        out[place] = values
+        return
+    along = (np.arange(size)[one] for one, size in zip(place, out.shape, strict=True))
+    out[np.ix_(*along)] = values
+
+
+def directly(dataset: xr.Dataset, folder: Path) -> xr.Dataset:
+    """The dataset of the store in `folder`, as `xr.open_zarr` gives it with decode_cf=False, its fields read so."""
+    import zarr
+
+    group = zarr.open_group(folder, mode="r")
+    made: dict[Any, xr.Variable] = {}
+    for name, variable in dataset.variables.items():
+        array = group.get(str(name)) if variable.ndim > 1 else None
+        found = _chunk_array(array, folder / str(name)) if isinstance(array, zarr.Array) else None
+        if found is not None and found.shape == variable.shape:
+            lazily = indexing.LazilyIndexedArray(found)
+            made[name] = xr.Variable(variable.dims, lazily, _without_idle_fill(variable), variable.encoding)
+    return dataset.assign({n: v for n, v in made.items() if n in dataset.data_vars}).assign_coords(
+        {n: v for n, v in made.items() if n in dataset.coords}
+    )
+
+
+def _without_idle_fill(variable: xr.Variable) -> dict[Any, Any]:
+    """The attributes without a fill value of NaN, which is NaN before and after."""
+    return {
+        name: value
+        for name, value in variable.attrs.items()
+        if not (name in ("_FillValue", "missing_value") and variable.dtype.kind == "f" and value != value)
+    }
+
+
+def _chunk_array(array: Any, folder: Path) -> ChunkArray | None:
+    """The array's chunks, None where they are more than bytes in one compression."""
+    metadata, dtype = array.metadata, np.dtype(array.dtype)
+    if dtype.kind not in "iuf" or dtype.byteorder == ">":
+        return None
+    if metadata.zarr_format == 2:
+        if metadata.filters or metadata.order != "C":
+            return None
+        codec, prefix, separator = metadata.compressor, "", metadata.dimension_separator
+    else:
+        import numcodecs
+
+        names = [type(one).__name__ for one in metadata.codecs]
+        if names[:1] != ["BytesCodec"] or len(names) > 2 or array.shards is not None:
+            return None
+        packers = {
+            "BloscCodec": numcodecs.Blosc,
+            "ZstdCodec": numcodecs.Zstd,
+            "GzipCodec": numcodecs.GZip,
+        }
+        if names[1:] and names[1] not in packers:
+            return None
+        codec = packers[names[1]]() if names[1:] else None  # what decoding needs is in the bytes
+        encoding = metadata.chunk_key_encoding
+        if encoding.name != "default":
+            return None
+        separator = encoding.separator
+        prefix = f"c{separator}"
+    fill = np.asarray(0 if array.fill_value is None else array.fill_value, dtype=dtype)
+    return ChunkArray(
+        folder, array.shape, array.chunks, dtype, fill=fill, codec=codec, prefix=prefix, separator=separator
+    )
