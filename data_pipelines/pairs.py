@@ -10,6 +10,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -28,16 +29,30 @@ class Pair:
     """Forecasts of one lead and their truth, both State of shape (init, channel, lat, lon); of an ensemble the
     prediction is (member, init, channel, lat, lon).
 
-    lead: index into `Pairs.leads`. inits: their initial times. start: truth at the initial times, None where unknown;
-    known: which of the inits have it (its rows), shape (init,).
+    lead: index into `Pairs.leads`. inits: their initial times. known: of which of them the truth at the initial time is
+    known, shape (init,). last: whether it is the last of its block.
     """
 
     lead: int
     inits: np.ndarray
     prediction: State
     target: State
-    start: State | None
     known: np.ndarray
+    last: bool
+    read_start: Callable[[], State]
+
+    @cached_property
+    def start(self) -> State | None:
+        """Truth at the initial times that are `known`, None where none is; read when first asked for."""
+        return self.read_start() if self.known.any() else None
+
+
+@dataclass(frozen=True)
+class Block:
+    """Initial times and leads, as positions, that are read in one go."""
+
+    inits: slice
+    leads: slice
 
 
 class Latest:
@@ -54,7 +69,7 @@ class Latest:
             self._kept.update(zip(absent.tolist(), self.make(absent), strict=True))
 
     def __call__(self, keys: np.ndarray) -> torch.Tensor:
-        """The fields of `keys`, shape (key, ...)."""
+        """The fields of `keys`, shape (key, ...), not to be written to."""
         self.prefetch(keys)
         fields = []
         for key in keys.tolist():
@@ -62,7 +77,7 @@ class Latest:
             fields.append(self._kept[key])
         while len(self._kept) > self.room:
             self._kept.popitem(last=False)
-        return torch.from_numpy(np.stack(fields))
+        return torch.from_numpy(fields[0][None] if len(fields) == 1 else np.stack(fields))
 
 
 class Reader:
@@ -170,54 +185,74 @@ class Pairs:
         return int((self.index >= 0).sum())
 
     def __iter__(self) -> Iterator[Pair]:
+        return self.of(self.blocks())
+
+    def blocks(self, share: int = 1, shares: int = 1) -> list[Block]:
+        """What is read in one go, in order: as many initial times and leads as fit, where any has its truth.
+
+        share, shares: only those of the initial times of one share (from 1) of several, as even as can be.
+        """
+        leads = min(len(self.leads), self.room)
+        inits = max(1, self.room // leads)
+        begin, end = (len(self.inits) * place // shares for place in (share - 1, share))
+        found = [
+            Block(slice(first, min(first + inits, end)), slice(start, start + leads))
+            for first in range(begin, end, inits)
+            for start in range(0, len(self.leads), leads)
+        ]
+        return [block for block in found if self.count(block)]
+
+    def count(self, block: Block) -> int:
+        """How many pairs (init and lead) of a block can be scored."""
+        return int((self.index[block.inits, block.leads] >= 0).sum())
+
+    def of(self, blocks: Sequence[Block]) -> Iterator[Pair]:
+        """The pairs of some blocks."""
         with ThreadPoolExecutor(1) as reader:  # the next block of the forecast is read while this one is scored
-            ahead: deque[tuple[slice, slice, Future[torch.Tensor]]] = deque()
-            for rows, columns in self._blocks():
-                ahead.append((rows, columns, reader.submit(self._read, rows, columns)))
+            ahead: deque[tuple[Block, Future[torch.Tensor]]] = deque()
+            for block in blocks:
+                ahead.append((block, reader.submit(self._read, block)))
                 if len(ahead) > 1:
                     yield from self._pairs(*ahead.popleft())
             while ahead:
                 yield from self._pairs(*ahead.popleft())
 
-    def _blocks(self) -> Iterator[tuple[slice, slice]]:
-        """Initial times and leads that are read in one go: as many as fit, where any has its truth."""
-        leads = min(len(self.leads), self.room)
-        inits = max(1, self.room // leads)
-        for first in range(0, len(self.inits), inits):
-            rows = slice(first, first + inits)
-            for start in range(0, len(self.leads), leads):
-                columns = slice(start, start + leads)
-                if (self.index[rows, columns] >= 0).any():
-                    yield rows, columns
-
-    def _read(self, rows: slice, columns: slice) -> torch.Tensor:
+    def _read(self, block: Block) -> torch.Tensor:
         """A block of the forecast, (lead, [member,] init, channel, lat, lon)."""
-        block = self.forecast.isel(time=rows, prediction_timedelta=columns)
+        part = self.forecast.isel(time=block.inits, prediction_timedelta=block.leads)
         member = ("member",) if self.members else ()
-        return torch.from_numpy(stacked(block, self.variables, ("prediction_timedelta", *member, "time")))
+        return torch.from_numpy(stacked(part, self.variables, ("prediction_timedelta", *member, "time")))
 
-    def _pairs(self, rows: slice, columns: slice, block: Future[torch.Tensor]) -> Iterator[Pair]:
-        """The pairs of some initial times and leads; the truth they share is read in one go where it fits."""
-        needed = np.unique(np.concatenate([self.index[rows, columns].ravel(), self.starts[rows]]))
-        if needed.size <= self.truth.fields.room:
-            self.truth.fields.prefetch(needed[needed >= 0])
-        values = block.result()
-        for lead in range(columns.start, columns.start + len(values)):
-            there = np.flatnonzero(self.index[rows, lead] >= 0)
-            if not there.size:
-                continue
-            starts = self.starts[rows][there]
-            known = starts >= 0
-            index = self.index[rows, lead][there]
-            valid = self.valid[rows, lead][there]
+    def _pairs(self, block: Block, read: Future[torch.Tensor]) -> Iterator[Pair]:
+        """The pairs of a block; the truth they share is read in one go where it fits."""
+        rows, first = block.inits, block.leads.start
+        index, starts = self.index[rows, block.leads], self.starts[rows]
+        self._prefetch(index)
+        values = read.result()
+        leads = np.flatnonzero((index >= 0).any(axis=0))
+        for lead in leads.tolist():
+            there = np.flatnonzero(index[:, lead] >= 0)
+            known = starts[there] >= 0
+
+            def start(wanted: np.ndarray = starts[there][known]) -> State:
+                self._prefetch(starts)
+                return self.truth.read(wanted)
+
             yield Pair(
-                lead,
+                first + lead,
                 self.inits[rows][there],
-                State(_rows(values[lead - columns.start], there), self.variables, valid),
-                self.truth.read(index),
-                self.truth.read(starts[known]) if known.any() else None,
+                State(_rows(values[lead], there), self.variables, self.valid[rows, first + lead][there]),
+                self.truth.read(index[there, lead]),
                 known,
+                lead == leads[-1],
+                start,
             )
+
+    def _prefetch(self, index: np.ndarray) -> None:
+        """Reads the truth at `index` in one go, where it fits."""
+        needed = np.unique(index[index >= 0])
+        if needed.size <= self.truth.fields.room:
+            self.truth.fields.prefetch(needed)
 
 
 def _rows(values: torch.Tensor, rows: np.ndarray) -> torch.Tensor:

@@ -4,7 +4,8 @@
 
 P(l) is the part of the area mean of the square that belongs to l; its wavelength is 2 pi a / l. Forecasts that blur
 lose power at the small scales first: the effective resolution is the last wavenumber up to which a forecast has kept a
-share of the truth's power at all scales. Sums of any batches or processes add up to the whole.
+share of the truth's power at all scales; spectral divergence and residual (`emulators.spectral_shape`) tell how the
+shape of the spectrum departs from the truth's at the smallest. Sums of any batches or processes add up to the whole.
 Subich et al. 2025, arXiv 2501.19374; effective resolution after Skamarock 2004, doi 10.1175/MWR2830.1.
 """
 
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from emulators.constants import EARTH_RADIUS
+from emulators.spectral_shape import image_power, spectral_divergence, spectral_residual
 from emulators.sphere.spectra import cross_power, effective_resolution, power
 from emulators.sphere.transform import SphericalHarmonics
 from emulators.state import State
@@ -34,13 +36,20 @@ BLOCK = 2**22  # numbers transformed at a time: 16 MiB a field
 class LeadSpectra:
     """Spectra by lead, channel and total wavenumber, from pairs of States; three float64 rows a lead and channel.
 
-    leads: those that are kept, timedelta64. threshold: share of the truth's power that counts as resolved. A field with
-    a missing value has no spectrum; such pairs are left out. Transforms are float64, on the CPU; their tables take
-    4 lat^3 bytes. ValueError on grids without spherical harmonics: limited areas, and fewer than 4 rows.
+    leads: those that are kept, timedelta64. threshold: share of the truth's power that counts as resolved. chaosbench:
+    divergence and residual also as ChaosBench takes them, for which two float64 fields a lead and channel are held. A
+    field with a missing value has no spectrum; such pairs are left out. Transforms are float64, on the CPU; their
+    tables take 4 lat^3 bytes. ValueError on grids without spherical harmonics: limited areas, and fewer than 4 rows.
     """
 
     def __init__(
-        self, world: World, variables: VariableSet, leads: Sequence[np.timedelta64], *, threshold: float = 0.5
+        self,
+        world: World,
+        variables: VariableSet,
+        leads: Sequence[np.timedelta64],
+        *,
+        threshold: float = 0.5,
+        chaosbench: bool = False,
     ) -> None:
         if world.grid.shape[0] < 4:
             raise ValueError(f"A spectrum by total wavenumber needs at least 4 rows of latitude; got {world.grid!r}.")
@@ -52,6 +61,7 @@ class LeadSpectra:
         shape = (len(self.leads), variables.size)
         self._sum = np.zeros((3, *shape, self.harmonics.degrees))  # forecast, truth, what they share
         self._count, self._left_out = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        self._fields = np.zeros((2, *shape, *world.grid.shape)) if chaosbench else None  # sums of forecast and truth
 
     def add(self, prediction: State, target: State, lead: np.timedelta64) -> None:
         """Add a batch of forecasts of one lead and their truth; a lead that is not kept is passed over.
@@ -68,6 +78,9 @@ class LeadSpectra:
             for place, (one, other) in enumerate(zip(member, truth, strict=True)):
                 sums = torch.where(missing[place, :, None], 0.0, self._spectra(one, other))
                 self._sum[:, found[0]] += sums.numpy() / len(members)
+        if self._fields is not None:
+            for sums, fields in zip(self._fields, (members.double().mean(0), truth.double()), strict=True):
+                sums[found[0]] += fields.where(~missing[:, :, None, None], 0.0).sum(0).numpy()
         self._count[found[0]] += (~missing).sum(0).numpy()
         self._left_out[found[0]] += missing.sum(0).numpy()
 
@@ -84,19 +97,24 @@ class LeadSpectra:
     def partial(self) -> dict[str, np.ndarray]:
         """The sums so far as arrays, to be stored, sent, or added to others by `add_partial`."""
         arrays = {"sum": self._sum.copy(), "count": self._count.copy(), "left_out": self._left_out.copy()}
+        if self._fields is not None:
+            arrays["fields"] = self._fields.copy()
         return {**arrays, "labels": np.array(self._labels())}
 
     def add_partial(self, partial: Mapping[str, np.ndarray]) -> LeadSpectra:
         """Add the sums of other spectra of the same leads, variables and grid."""
         if str(partial["labels"]) != self._labels():
             raise ValueError("Only sums of the same leads, variables and grid can be added up.")
+        if self._fields is not None:
+            self._fields += partial["fields"]
         self._sum += partial["sum"]
         self._count += partial["count"]
         self._left_out += partial["left_out"]
         return self
 
     def _labels(self) -> str:
-        return json.dumps([self.leads.astype(int).tolist(), self.variables.plain(), self.harmonics.grid.plain()])
+        kept = "fields" if self._fields is not None else ""
+        return json.dumps([self.leads.astype(int).tolist(), self.variables.plain(), self.harmonics.grid.plain(), kept])
 
     def means(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Power of the forecast and of the truth, and coherence, (lead, channel, degree); NaN where nothing was."""
@@ -111,13 +129,28 @@ class LeadSpectra:
         found = effective_resolution(forecast, truth, self.threshold)
         return np.where(self._count > 0, found.wavelength.numpy(), np.nan), found.convention
 
+    def shape_errors(self) -> dict[str, np.ndarray]:
+        """Spectral divergence and residual, (lead, channel), NaN where nothing was; of mean power by total wavenumber
+        and, where its fields are kept, in ChaosBench's form."""
+        powers = {"": [torch.from_numpy(np.moveaxis(part, -1, 0)) for part in self.means()[:2]]}
+        if self._fields is not None:
+            with np.errstate(invalid="ignore", divide="ignore"):
+                means = self._fields / self._count[..., None, None]
+            powers["_chaosbench"] = [image_power(torch.from_numpy(fields)) for fields in means]
+        return {
+            f"{name}{form}": distance(*both).numpy()
+            for form, both in powers.items()
+            for name, distance in (("divergence", spectral_divergence), ("residual", spectral_residual))
+        }
+
     def dataset(self, attributes: Mapping[str, object] | None = None) -> xr.Dataset:
-        """By variable v: `v` (source, lead_time, [level,] total_wavenumber) in units squared, and `v_coherence` and
-        `v_effective_resolution` without the source."""
+        """By variable v: `v` (source, lead_time, [level,] total_wavenumber) in units squared, and `v_coherence`,
+        `v_effective_resolution`, `v_spectral_divergence` and `v_spectral_residual` without the source."""
         import xarray as xr
 
         forecast, truth, coherence = self.means()
         resolution, convention = self.effective_resolution()
+        shape_errors = self.shape_errors()
         arrays = {}
         for variable in self.variables:
             name, unit = variable.name, f"({variable.units})2" if variable.units else ""
@@ -128,6 +161,8 @@ class LeadSpectra:
             arrays[name] = (*self._block(variable, np.stack([forecast, truth]), ("source",), 1), told)
             arrays[f"{name}_coherence"] = (*self._block(variable, coherence), {"units": "1"})
             arrays[f"{name}_effective_resolution"] = (*self._block(variable, resolution), {"units": "m"})
+            for kind, errors in shape_errors.items():
+                arrays[f"{name}_spectral_{kind}"] = (*self._block(variable, errors), {"units": "1"})
         degrees = np.arange(self.harmonics.degrees)
         with np.errstate(divide="ignore"):
             wavelength = 2 * np.pi * EARTH_RADIUS / degrees

@@ -372,6 +372,19 @@ class ErrorMaps:
         self._square[row] += difference.square().sum(dim=0).reshape(self._error.shape[1:]).numpy()
         self._inits[row] += len(difference)
 
+    def partial(self) -> dict[str, np.ndarray]:
+        """The sums so far as arrays, to be stored, sent, or added to others by `add_partial`."""
+        return {"error": self._error.copy(), "square": self._square.copy(), "inits": self._inits.copy()}
+
+    def add_partial(self, partial: Mapping[str, np.ndarray]) -> ErrorMaps:
+        """Add the sums of other maps of the same leads, variables and grid."""
+        if partial["error"].shape != self._error.shape:
+            raise ValueError("Only maps of the same leads, variables and grid can be added up.")
+        self._error += partial["error"]
+        self._square += partial["square"]
+        self._inits += partial["inits"]
+        return self
+
     def bias(self) -> np.ndarray:
         """Mean error, shape (kept lead, channel, lat, lon)."""
         return self._error / self._inits[:, None, None, None]

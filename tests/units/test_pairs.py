@@ -39,6 +39,19 @@ def test_valid_times_of_the_file_go_before_init_plus_lead(tmp_path):
         assert (pair.prediction.time == pair.target.time).all()
 
 
+def test_shares_of_the_initial_times_make_the_whole():
+    truth, forecast = monthly()
+    pairs = Pairs(forecast, truth, megabytes=0.0006)  # four fields at a time
+    whole = [(init, pair.lead) for pair in pairs for init in pair.inits]
+    assert len(whole) == len(set(whole)) == pairs.total == sum(map(pairs.count, pairs.blocks()))
+    for shares in (2, 3, 9):
+        parts = [pairs.blocks(share, shares) for share in range(1, shares + 1)]
+        assert [(i, pair.lead) for blocks in parts for pair in pairs.of(blocks) for i in pair.inits] == whole
+    ends = [pair.last for pair in pairs]
+    assert ends[-1]
+    assert sum(ends) == len(pairs.blocks())
+
+
 def test_no_truth_beyond_a_gap_in_it():
     truth, forecast = monthly()
     broken = truth.isel(time=[0, 1, 2, 4, 5, 6])

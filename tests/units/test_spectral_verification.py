@@ -8,6 +8,7 @@ import torch
 
 from emulators.constants import EARTH_RADIUS
 from emulators.grid import LatLonGrid, equiangular_grid, gaussian_grid
+from emulators.spectral_shape import image_power, spectral_divergence, spectral_residual
 from emulators.spectral_verification import LeadSpectra
 from emulators.sphere.transform import SphericalHarmonics
 from emulators.state import State
@@ -142,6 +143,28 @@ def test_the_dataset():
     np.testing.assert_array_equal(found["2m_temperature"].sel(source="forecast"), ours[:, 2])
     assert found["wavelength"].sel(total_wavenumber=2).item() == pytest.approx(np.pi * EARTH_RADIUS)
     assert found.attrs["grid"] == "small"
+
+
+def test_errors_of_shape_and_their_form_in_chaosbench():
+    planet = world()
+    whole, merged = (LeadSpectra(planet, VARIABLES, LEADS[:1], chaosbench=True) for _ in range(2))
+    pairs = [(states(planet, seed, 2), states(planet, seed + 5, 2)) for seed in (1, 2)]
+    for pair in pairs:
+        whole.add(*pair, LEADS[0])
+        part = LeadSpectra(planet, VARIABLES, LEADS[:1], chaosbench=True)
+        part.add(*pair, LEADS[0])
+        merged.add_partial(part.partial())
+    found, ours = whole.dataset(), merged.dataset()
+    forecast, truth = (torch.cat([pair[side].values for pair in pairs]).double().mean(0) for side in (0, 1))
+    expected = spectral_divergence(image_power(forecast), image_power(truth))
+    np.testing.assert_allclose(found["2m_temperature_spectral_divergence_chaosbench"][0], expected[-1], rtol=1e-10)
+    powers = [torch.from_numpy(part[0].T) for part in whole.means()[:2]]
+    residual = spectral_residual(*powers)
+    np.testing.assert_allclose(found["temperature_spectral_residual"][0], residual[:2], rtol=1e-10)
+    for name in found.data_vars:
+        np.testing.assert_allclose(ours[name], found[name], rtol=1e-10)
+    with pytest.raises(ValueError, match="same leads"):
+        merged.add_partial(LeadSpectra(planet, VARIABLES, LEADS[:1]).partial())
 
 
 def test_grids_without_harmonics_are_refused():
