@@ -24,25 +24,36 @@ class Frame:
     """How a grid is brought to multiples of `rows` and `columns`, and its fields back to the grid.
 
     kind: `pad` goes on beyond the rim as `edges` say; `crop` leaves out rows in the south, which the answer repeats
-    from the last row there is, and pads columns; `exact` refuses a grid that does not fit. shape: of the fitted fields.
+    from the last row there is, and pads columns; `exact` refuses a grid that does not fit. margin: rows and columns
+    padded on all four sides in any case. shape: of the fitted fields.
     """
 
-    def __init__(self, grid: LatLonGrid, rows: int, columns: int, kind: str = "pad", edges: str | None = None) -> None:
-        if kind not in FITS or rows < 1 or columns < 1:
+    def __init__(
+        self,
+        grid: LatLonGrid,
+        rows: int,
+        columns: int,
+        kind: str = "pad",
+        edges: str | None = None,
+        *,
+        margin: int = 0,
+    ) -> None:
+        if kind not in FITS or min(rows, columns, margin + 1) < 1:
             raise ValueError(
-                f"Expected fit to be one of {', '.join(FITS)} and sizes of at least 1; got '{kind}', {rows}, {columns}."
+                f"Expected fit to be one of {', '.join(FITS)}, patches of at least 1 and no negative margin; "
+                f"got '{kind}', {rows}x{columns} and {margin}."
             )
-        nlat, nlon = grid.shape
+        nlat, nlon = (size + 2 * margin for size in grid.shape)
         nearest = max(rows, round(nlat / rows) * rows), max(columns, round(nlon / columns) * columns)
         if kind == "exact" and nearest != (nlat, nlon):
             raise ValueError(
                 f"Expected a grid with a multiple of {rows} rows and of {columns} columns; got {grid!r}. "
-                f"Regrid to {nearest[0]}x{nearest[1]}, or take fit=pad."
+                f"Regrid to {nearest[0] - 2 * margin}x{nearest[1] - 2 * margin}, or take fit=pad."
             )
         self.grid_shape = grid.shape
         self.cropped = nlat % rows if kind == "crop" and nlat > rows else 0
         more, wider = (0 if self.cropped else -nlat % rows), -nlon % columns
-        self.borders = more // 2, more - more // 2, wider // 2, wider - wider // 2
+        self.borders = tuple(margin + n for n in (more // 2, more - more // 2, wider // 2, wider - wider // 2))
         self.shape = nlat - self.cropped + more, nlon + wider
         self.rim = Edges(grid, edges)
 

@@ -44,6 +44,15 @@ class Case:
     told: dict[str, float] = field(default_factory=dict)
     adapt: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def read(self) -> int:
+        """Channels that the network reads."""
+        counts = {
+            name: sum(max(1, n) for n in count.values()) if isinstance(count, dict) else count
+            for name, count in self.channels.items()
+        }
+        return self.history * counts["prognostic"] + counts.get("forcing", 0)
+
 
 def noise(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """Gaussian numbers that depend on the name alone."""
@@ -72,8 +81,9 @@ def randomised(net: nn.Module) -> dict[str, tuple[int, ...]]:
     """Fill a network of theirs by the recipe; names and shapes of what was filled."""
     shapes = {}
     state = net.state_dict()
+    learned = dict(net.named_parameters())
     for name, value in state.items():
-        if value.is_floating_point() and value.ndim:
+        if name in learned or "running_" in name:
             shapes[name] = tuple(value.shape)
             state[name] = recipe(name, shapes[name])
     net.load_state_dict(state)
@@ -86,6 +96,11 @@ def result(run: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
     out = run(x)
     (out * torch.from_numpy(noise("slopes", tuple(out.shape)).astype(np.float32))).mean().backward()
     return out.detach(), x.grad
+
+
+def sample(values: Tensor) -> Tensor:
+    """Not more than some ten thousand of the numbers, evenly spread."""
+    return values.flatten()[:: 1 + values.numel() // 10_000]
 
 
 def checkout(name: str, inside: str = "") -> Path:
@@ -197,6 +212,178 @@ def afno() -> nn.Module:
     return module.AFNONet(params, img_size=(16, 32), embed_dim=32, depth=2)
 
 
+def package(root: Path, *names: str) -> None:
+    """Packages of theirs without what their __init__ would import."""
+    for name in names:
+        stub(name)
+        sys.modules[name].__path__ = [str(root / name.replace(".", "/"))]
+
+
+def old_timm() -> None:
+    """Blocks as timm 0.6 names their options."""
+    layers = importlib.import_module("timm.models.vision_transformer")
+    new = getattr(layers, "_new_block", layers.Block)
+    layers._new_block = new
+    layers.Block = lambda *args, drop=0.0, **given: new(*args, proj_drop=drop, **given)
+
+
+def climax() -> nn.Module:
+    path = checkout("ClimaX", "src")
+    package(path, "climax", "climax.utils")
+    stub("climax.parallelpatchembed", ParallelVarPatchEmbed=None)
+    np.float = float  # as numpy had it
+    old_timm()
+    module = importlib.import_module("climax.arch")
+    names = [f"v{k}" for k in range(5)]
+    return module.ClimaX(names, [8, 16], patch_size=2, embed_dim=32, depth=2, decoder_depth=2, num_heads=4)
+
+
+def run_climax(net: nn.Module, x: Tensor) -> Tensor:
+    lead = torch.full((len(x),), 0.24)
+    tokens = net.forward_encoder(x, lead, tuple(net.default_vars))
+    return net.unpatchify(net.head(tokens))
+
+
+def stormer() -> nn.Module:
+    path = checkout("stormer")
+    package(path, "stormer", "stormer.models", "stormer.models.hub", "stormer.utils")
+
+    def attention(q: Tensor, k: Tensor, v: Tensor, attn_bias: None = None) -> Tensor:
+        parts = (part.transpose(1, 2) for part in (q, k, v))
+        return nn.functional.scaled_dot_product_attention(*parts).transpose(1, 2)
+
+    stub("xformers")
+    stub("xformers.ops", memory_efficient_attention=attention, unbind=torch.unbind)
+    module = importlib.import_module("stormer.models.hub.stormer")
+    names = [f"v{k}" for k in range(5)]
+    return module.Stormer([8, 16], names, patch_size=2, hidden_size=32, depth=2, num_heads=4)
+
+
+def run_stormer(net: nn.Module, x: Tensor) -> Tensor:
+    return net(x, tuple(net.variables), torch.full((len(x),), 1.2))
+
+
+def swin() -> nn.Module:
+    checkout("neural-scaling-weather")
+    for name in [name for name in sys.modules if name.split(".")[0] in ("utils", "models", "distributed")]:
+        del sys.modules[name]
+    alone = types.SimpleNamespace(get_size=lambda name: 1, get_rank=lambda name: 0, get_world_rank=lambda: 0)
+    stub("utils", comm=alone)
+    stub("utils.profiler_utils", profile=lambda *args, **given: lambda function: function)
+    stub("utils.misc_utils", create_dummy_metadata=None)
+    stub("distributed")
+    stub("distributed.helpers", compute_split_shapes=None)
+    stub(
+        "distributed.mappings",
+        **dict.fromkeys(
+            (
+                "identity_forward_allreduce_backward",
+                "allreduce_forward_identity_backward",
+                "allgather_forward_split_backward",
+                "split_forward_allgather_backward",
+            ),
+            lambda x, **given: x,
+        ),
+        roll_forward_reverseroll_backward=lambda x, shifts, dims, comm_names: x.roll(shifts, dims),
+    )
+    compiled, torch.compile = torch.compile, lambda function: function
+    try:
+        module = importlib.import_module("models.swin")
+    finally:
+        torch.compile = compiled
+    latitude, longitude = torch.deg2rad(torch.tensor(78.75 - 22.5 * np.arange(8))), torch.arange(16) * torch.pi / 8
+    x, y = latitude.cos()[:, None] * longitude.cos(), latitude.cos()[:, None] * longitude.sin()
+    coords = torch.stack([x, y, latitude.sin()[:, None].expand(8, 16)], -1).float()
+    return module.SwinTransformer(
+        window_size=(2, 4),
+        patch_size=1,
+        in_chans=5,
+        out_chans=3,
+        embed_dim=16,
+        depth=2,
+        num_heads=2,
+        domain_metadata={"coords": coords, "sp_shapes": [[8], [16]]},
+        use_transformer_engine=False,
+    )
+
+
+def fuxi() -> nn.Module:
+    path = checkout("miles-credit")
+    package(path, "credit", "credit.models", "credit.models.wxformer", "credit.postblock")
+    stub("credit.postblock.gen1", PostBlock=None)
+    stub("credit.models.base_model", BaseModel=nn.Module)
+    stub("credit.boundary_padding", TensorPadding=None)
+    stub("credit.models.wxformer.stochastic_decomposition_layer", StochasticDecompositionLayer=None)
+    return importlib.import_module("credit.models.fuxi").Fuxi(
+        image_height=40,
+        image_width=64,
+        patch_height=2,
+        patch_width=2,
+        levels=1,
+        frames=2,
+        frame_patch_size=2,
+        dim=16,
+        num_groups=4,
+        channels=1,
+        surface_channels=2,
+        num_heads=2,
+        depth=2,
+        window_size=4,
+        use_spectral_norm=False,
+        interp=False,
+    )
+
+
+def run_fuxi(net: nn.Module, x: Tensor) -> Tensor:
+    return net(x.unflatten(1, (2, -1)).transpose(1, 2))[:, :, 0]
+
+
+def pangu() -> nn.Module:
+    path = checkout("physicsnemo")
+    package(path, "physicsnemo", "physicsnemo.core", "physicsnemo.nn", "physicsnemo.nn.module", "physicsnemo.models")
+    package(path, "physicsnemo.models.pangu")
+    anything = type("Anything", (), {"__getitem__": lambda self, key: Tensor})()
+    stub("jaxtyping", Float=anything, Int=anything, Bool=anything)
+
+    class Whole(nn.Module):
+        def __init__(self, meta: Any) -> None:
+            super().__init__()
+
+    class MLP(nn.Module):
+        def __init__(self, in_features: int, hidden_features: int, act_layer: Any, drop: float) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(
+                nn.Linear(in_features, hidden_features), nn.GELU(), nn.Linear(hidden_features, in_features)
+            )
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layers(x)
+
+    stub("physicsnemo.core.meta", ModelMetaData=object)
+    stub("physicsnemo.core.module", Module=Whole)
+    stub("physicsnemo.nn.module.conv_layers", Conv2d=None)
+    stub("physicsnemo.nn.module.group_norm", get_group_norm=None)
+    stub("physicsnemo.nn.module.drop", DropPath=lambda rate: nn.Identity())
+    stub("physicsnemo.nn.module.mlp_layers", Mlp=MLP)
+    layers = importlib.import_module("physicsnemo.nn.module.transformer_layers")
+    resample = importlib.import_module("physicsnemo.nn.module.resample_layers")
+    for name, kind in (
+        ("FuserLayer", layers.FuserLayer),
+        ("DownSample3D", resample.DownSample3D),
+        ("UpSample3D", resample.UpSample3D),
+    ):
+        setattr(sys.modules["physicsnemo.nn"], name, kind)
+    module = importlib.import_module("physicsnemo.models.pangu.pangu")
+    return module.Pangu(img_size=(23, 48), patch_size=(2, 1, 1), embed_dim=8, num_heads=(1, 2, 2, 1))
+
+
+def run_pangu(net: nn.Module, x: Tensor) -> Tensor:
+    """Ours has the five variables on levels first, then the single ones, then the masks."""
+    upper, surface, masks = x.split([65, 4, 3], 1)
+    low, high = net(torch.cat([surface, masks, upper], 1))
+    return torch.cat([high.flatten(1, 2), low], 1)
+
+
 IN5_OUT3 = {"prognostic": 3, "forcing": 2}
 CASES = {
     "vit": Case("vit.ViT", {"embed": 32, "depth": 2, "heads": 4, "positions": "learned"}, vit, IN5_OUT3, (16, 32)),
@@ -217,6 +404,52 @@ CASES = {
         adapt={"levels": 3},
     ),
     "afno": Case("afno.AFNO", {"embed": 32, "depth": 2, "blocks": 4}, afno, IN5_OUT3, (16, 32)),
+    "climax": Case(
+        "climax.ClimaX",
+        {"embed": 32, "depth": 2},
+        climax,
+        {"prognostic": 5},
+        (8, 16),
+        run_climax,
+        told={"interval": 24.0},
+    ),
+    "stormer": Case(
+        "stormer.Stormer",
+        {"embed": 32, "depth": 2},
+        stormer,
+        {"prognostic": 5},
+        (8, 16),
+        run_stormer,
+        told={"interval": 12.0},
+    ),
+    "swin": Case(
+        "swin.Swin",
+        {"patch": 1, "window": [2, 4], "embed": 16, "depth": 2, "heads": 2},
+        swin,
+        IN5_OUT3,
+        (8, 16),
+        lambda net, x: net(x[:, None])[:, 0],
+    ),
+    "fuxi": Case(
+        "fuxi.FuXi",
+        {"embed": 16, "depth": 2, "heads": 2, "window": 4, "groups": 4, "around": False, "inner_edges": "flat"},
+        fuxi,
+        {"prognostic": 3},
+        (40, 64),
+        run_fuxi,
+        history=2,
+    ),
+    "pangu": Case(
+        "pangu.Pangu",
+        {"patch": [2, 1, 1], "embed": 8, "heads": [1, 2, 2, 1], "window": [2, 6, 12], "order": "pre", "around": False},
+        pangu,
+        {
+            "prognostic": {**dict.fromkeys("zqtuv", 13), **dict.fromkeys(("msl", "u10", "v10", "t2m"), 0)},
+            "forcing": {"a": 0, "b": 0, "c": 0},
+        },
+        (23, 48),
+        run_pangu,
+    ),
 }
 
 
@@ -224,11 +457,10 @@ def write(name: str) -> None:
     case = CASES[name]
     net = case.peer().eval()
     shapes = randomised(net)
-    channels = case.history * case.channels.get("prognostic", 0) + case.channels.get("forcing", 0)
-    out, gradient = result(lambda x: case.call(net, x), fields(case, channels))
+    out, gradient = result(lambda x: case.call(net, x), fields(case, case.read))
     FOLDER.mkdir(parents=True, exist_ok=True)
     path = FOLDER / f"{name}.npz"
-    np.savez_compressed(path, shapes=json.dumps(shapes), out=out.numpy(), gradient=gradient.numpy())
+    np.savez_compressed(path, shapes=json.dumps(shapes), out=sample(out).numpy(), gradient=sample(gradient).numpy())
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB, output of deviation {out.std():.3f}")
 
 

@@ -12,6 +12,9 @@ import torch
 from omegaconf import OmegaConf
 
 from emulators.grid import LatLonGrid, equiangular_grid
+from emulators.layers.columns import Columns
+from emulators.layers.window_attention import CosineAttention, EarthAttention, WindowAttention
+from emulators.layers.windows import Windows
 from emulators.variables import Variable, VariableSet
 from emulators.world import World
 
@@ -35,6 +38,10 @@ def world(grid=None, prognostic=3, forcing=0, history=1) -> World:
     return World(grid, timestep=np.timedelta64(6, "h"), history=history, **sets)
 
 
+AIR = {**dict.fromkeys("zqtuv", 13), **dict.fromkeys(("msl", "u10", "v10", "t2m"), 0)}  # Pangu's variables
+MASKS = dict.fromkeys(("land", "soil", "orography"), 0)
+
+
 def build(file: str, where: World, **changes):
     options = OmegaConf.to_container(OmegaConf.load(CONF / f"{file}.yaml"))
     module, name = options.pop("_target_").rsplit(".", 1)
@@ -47,6 +54,7 @@ def size(net: torch.nn.Module) -> int:
 
 GRID32, GRID64 = equiangular_grid(32), equiangular_grid(64)
 SAMUDRA2 = {"channels": [280, 380, 480, 520], "widening": 2, "periodic": True}
+PANGU_LITE = {"embed": 48, "depths": [2, 6, 6, 2], "heads": [3, 6, 6, 3]}
 PUBLISHED = [  # file, world, changes, parameters measured on the original code
     ("vit", world(GRID32, 3, 138, 3), {"positions": "learned"}, 1_761_932),
     ("resnet", world(GRID32, 3, 138, 3), {}, 9_220_227),
@@ -56,6 +64,14 @@ PUBLISHED = [  # file, world, changes, parameters measured on the original code
     ("convnext_unet", world(equiangular_grid(180), 154, 4), SAMUDRA2, 83_993_946),
     ("afno", world(equiangular_grid(720), 20), {}, 74_691_840 - 1_536),
     ("afno", world(equiangular_grid(720), 20), {"patch": 4}, 110_542_080 - 1_536),
+    ("climax", world(GRID32, 48), {}, 108_088_512),
+    ("climax_small", world(GRID32, 20), {"embed": 128}, 984_016),
+    ("stormer", world(equiangular_grid(128), 69), {}, 468_751_636),
+    ("stormer_small", world(GRID32, 20), {"embed": 192, "depth": 6, "heads": 6}, 4_358_672),
+    ("fuxi", world(equiangular_grid(640), 71, 6, 2), {}, 260_794_608),
+    ("fuxi_small", world(GRID32, 20, 6, 2), {"embed": 128, "depth": 6, "window": 8, "groups": 32}, 2_114_792),
+    ("pangu", world(equiangular_grid(721, poles=True), AIR, MASKS), {}, 64_220_169),
+    ("pangu_small", world(GRID32, AIR, MASKS), PANGU_LITE, 2_240_841),
 ]
 
 
@@ -78,6 +94,8 @@ TURNING = {  # file: changes after which nothing in the network knows its longit
     "resnet_small": ({}, 3),
     "attention_unet_small": ({}, 8),
     "convnext_unet_small": ({}, 8),
+    "fuxi_small": ({}, 16),
+    "pangu_small": ({"window": [2, 4, 4]}, 16),
 }
 
 
@@ -93,7 +111,7 @@ def test_turning_the_planet_turns_the_answer(file):
         )
 
 
-PATCHED = ["vit_small", "afno_small"]
+PATCHED = ["vit_small", "afno_small", "climax_small", "stormer_small", "swin_small"]
 AREA = LatLonGrid(np.linspace(60.0, 30.0, 11), np.linspace(0.0, 30.0, 13))
 
 
@@ -101,7 +119,7 @@ AREA = LatLonGrid(np.linspace(60.0, 30.0, 11), np.linspace(0.0, 30.0, 13))
 @pytest.mark.parametrize("fit", ["pad", "crop"])
 @pytest.mark.parametrize("grid", [equiangular_grid(17, poles=True), AREA], ids=str)
 def test_grids_that_patches_do_not_tile(file, fit, grid):
-    net = build(file, world(grid), fit=fit).eval()
+    net = randomised(build(file, world(grid), fit=fit))
     fields = torch.randn(1, 3, *grid.shape, requires_grad=True)
     out = net(fields, torch.zeros(1, dtype=torch.int64))
     out.square().mean().backward()
@@ -125,6 +143,13 @@ WRONG = [
     ("vit_small", {"drop_path": 1.0}, r"drop_path in \[0, 1\)"),
     ("afno_small", {"blocks": 7}, "blocks that divide embed"),
     ("afno_small", {"kept": 0.0}, r"kept in \(0, 1\]"),
+    ("swin_small", {"attention": "linear"}, "'plain' or 'cosine'"),
+    ("swin_small", {"order": "middle"}, "'post' or 'pre'"),
+    ("swin_small", {"window": [4]}, "a window of 2 sizes"),
+    ("pangu_small", {"bias": "none"}, "'earth' or 'relative'"),
+    ("pangu_small", {"patch": [2, 2]}, "3 sizes"),
+    ("fuxi_small", {"groups": 5}, "groups that divide embed"),
+    ("fuxi_small", {"margin": -1}, "no negative margin"),
     ("resnet_small", {"blocks": 0}, "at least 1 block"),
     ("attention_unet_small", {"channels": [8]}, "at least 2 levels"),
     ("convnext_unet_small", {"dilation": [1, 2]}, "one dilation"),
@@ -152,6 +177,83 @@ def test_a_filter_keeps_low_wavenumbers_only():
         for wavenumber, passes in ((2, False), (7, True)):
             x = torch.cos(2 * torch.pi * wavenumber * row / 16)[None, :, None, None].expand(1, 16, 8, 4)
             assert torch.allclose(mix(x), x, atol=1e-6) == passes
+
+
+def test_levels_that_differ_are_refused():
+    bare = world(prognostic={"t2m": 0})
+    with pytest.raises(ValueError, match="no levels with any of t2m"):
+        build("pangu_small", bare)
+    with pytest.raises(ValueError, match="t on 1, 2, 3; q on 1, 2"):
+        build("pangu_small", world(prognostic={"t": 3, "q": 2}))
+
+
+def test_columns_come_apart_and_together_by_name():
+    """Levels in the middle of the set, two known states, forcing on the same levels and a static one."""
+    where = World(
+        equiangular_grid(4),
+        channels(0, {"t2m": 0, "t": 3, "msl": 0, "u": 3}),
+        np.timedelta64(6, "h"),
+        forcing=channels(0, {"sun": 0, "heating": 3}),
+        diagnostic=channels(0, {"rain": 0, "cloud": 3}),
+        history=2,
+    )
+    columns = Columns(where)
+    fields = torch.arange(float(where.input_channels)).reshape(1, -1, 1, 1).expand(1, -1, 4, 8)
+    upper, single = columns.apart(fields)
+    assert upper[0, :, :, 0, 0].tolist() == [[1, 2, 3], [5, 6, 7], [9, 10, 11], [13, 14, 15], [17, 18, 19]]
+    assert single[0, :, 0, 0].tolist() == [0, 4, 8, 12, 16]
+    out = columns.together(upper[:, [0, 1, 4]], single[:, [0, 1, 4]])
+    assert out[0, :, 0, 0].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19]
+
+
+@pytest.mark.parametrize("file", ["climax_small", "stormer_small"])
+def test_the_interval_tells_in_hours(file):
+    torch.manual_seed(0)
+    net = randomised(build(file, world()))
+    fields, time = torch.randn(2, 3, 16, 32), torch.zeros(2, dtype=torch.int64)
+    with torch.no_grad():
+        usual, six, day = (net(fields, time, **told) for told in ({}, hours(6.0, 6.0), hours(6.0, 24.0)))
+    assert torch.equal(usual, six)
+    torch.testing.assert_close(six[0], day[0])
+    assert not torch.allclose(six[1], day[1], atol=1e-3)
+
+
+def hours(*interval: float) -> dict[str, torch.Tensor]:
+    return {"interval": torch.tensor(interval)}
+
+
+@pytest.mark.parametrize(("shape", "window"), [((5, 7), (2, 4)), ((3, 6, 8), (2, 3, 4)), ((4, 4), (4, 4))])
+@pytest.mark.parametrize("shifted", [True, False])
+@pytest.mark.parametrize("cyclic", [True, False])
+def test_windows_join_what_they_cut(shape, window, shifted, cyclic):
+    windows = Windows(shape, window, shifted=shifted, cyclic=cyclic)
+    x = torch.randn(2, *shape, 3)
+    cut = windows.cut(x)
+    assert cut.shape[3] == windows.tokens
+    assert torch.equal(windows.joined(cut), x)
+    if windows.blocked is not None:
+        assert (windows.blocked.shape[0] == 1) == (cyclic or window[-1] >= shape[-1])
+        assert (windows.blocked == 0).any(-1).all()  # every query sees some key
+
+
+@pytest.mark.parametrize("kind", ["plain", "cosine", "earth", "relative"])
+def test_who_sees_whom_in_shifted_windows(kind):
+    """Around the globe, not over the poles: what reaches one token at the rim comes from there by longitude only."""
+    torch.manual_seed(0)
+    shape, window = (2, 4, 8), (2, 2, 4)
+    shape, window = (shape[1:], window[1:]) if kind in ("plain", "cosine") else (shape, window)
+    windows = Windows(shape, window, shifted=True, cyclic=True)
+    attention = {
+        "plain": lambda: WindowAttention(8, 2),
+        "cosine": lambda: CosineAttention(8, 2, windows.window),
+        "earth": lambda: EarthAttention(8, 2, windows),
+        "relative": lambda: EarthAttention(8, 2, windows, "relative"),
+    }[kind]()
+    x = torch.randn(1, *shape, 8, requires_grad=True)
+    windows.joined(attention(windows.cut(x), windows.blocked))[0, ..., 0, 0, :].sum().backward()
+    seen = x.grad[0].abs().sum(-1) > 0
+    seen = seen if seen.ndim == 2 else seen.any(0)
+    assert seen.nonzero().tolist() == [[0, 0], [0, 1], [0, 6], [0, 7]]
 
 
 def test_every_published_network_has_a_small_one():

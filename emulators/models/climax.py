@@ -1,0 +1,99 @@
+"""ClimaX: every variable a token of its own, gathered at each place, then a vision transformer told the lead time.
+
+    x = gathered(x_v) + position + W hours / 100;    blocks;    fields = MLP(norm(x))
+
+Nguyen et al. 2023, arXiv 2301.10343, whose network this repeats, weights and all. Any variables go in; those that
+the World predicts come out, where the original writes all it knows and picks.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from emulators.layers.conditioning import hours_of
+from emulators.layers.patches import Frame, plane_waves, unpatched
+from emulators.layers.transformer import TransformerBlock, initialise_linear, rates
+from emulators.layers.variable_tokens import VariableAggregation, VariableTokens
+from emulators.world import World
+
+PUBLISHED = (  # names in ClimaX's checkpoints, and ours
+    (r"(?:net\.)?token_embeds\.(\d+)\.proj\.(\w+)", r"tokens.\1.\2"),
+    (r"(?:net\.)?var_embed", r"tokens.identity"),
+    (r"(?:net\.)?var_query", r"gathering.query"),
+    (r"(?:net\.)?var_agg\.in_proj_(\w+)", r"gathering.\1"),
+    (r"(?:net\.)?var_agg\.out_proj\.(\w+)", r"gathering.projection.\1"),
+    (r"(?:net\.)?pos_embed", r"position"),
+    (r"(?:net\.)?lead_time_embed\.(\w+)", r"lead.\1"),
+    (r"(?:net\.)?blocks\.(\d+)\.norm1\.(\w+)", r"blocks.\1.norm_in.\2"),
+    (r"(?:net\.)?blocks\.(\d+)\.norm2\.(\w+)", r"blocks.\1.norm_out.\2"),
+    (r"(?:net\.)?blocks\.(\d+)\.attn\.qkv\.(\w+)", r"blocks.\1.attention.qkv.\2"),
+    (r"(?:net\.)?blocks\.(\d+)\.attn\.proj\.(\w+)", r"blocks.\1.attention.projection.\2"),
+    (r"(?:net\.)?blocks\.(\d+)\.mlp\.fc1\.(\w+)", r"blocks.\1.mlp.expand.\2"),
+    (r"(?:net\.)?blocks\.(\d+)\.mlp\.fc2\.(\w+)", r"blocks.\1.mlp.contract.\2"),
+    (r"(?:net\.)?(norm\.\w+|head\.\d+\.\w+)", r"\1"),
+)
+HOURS = 100.0  # the unit of lead times
+
+
+class ClimaX(nn.Module):
+    """fields (batch, input channel, lat, lon) -> (batch, output channel, lat, lon), `interval` hours later.
+
+    patch: rows and columns of a token. embed, depth, heads, mlp_ratio: of the transformer; heads also of the gathering.
+    decoder_depth: hidden layers of the head. dropout: of tokens, attention's result and MLPs. drop_path: of the last
+    block, growing to it linearly. fit, edges: see emulators.layers.patches.Frame.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        patch: int = 2,
+        embed: int = 128,
+        depth: int = 4,
+        heads: int = 4,
+        mlp_ratio: float = 4.0,
+        decoder_depth: int = 2,
+        dropout: float = 0.0,
+        drop_path: float = 0.0,
+        fit: str = "pad",
+        edges: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.patch, self.dropout, self.hours = (patch, patch), dropout, hours_of(world.timestep)
+        self.frame = Frame(world.grid, patch, patch, fit, edges)
+        self.shape = tuple(size // patch for size in self.frame.shape)
+        self.tokens = VariableTokens(world.input_channels, embed, patch)
+        self.gathering = VariableAggregation(embed, heads)
+        self.position = nn.Parameter(plane_waves(self.shape, embed).flatten(0, 1)[None])
+        self.lead = nn.Linear(1, embed)
+        self.blocks = nn.ModuleList(
+            TransformerBlock(embed, heads, mlp_ratio, dropout=dropout, drop_path=rate)
+            for rate in rates(drop_path, depth)
+        )
+        self.norm = nn.LayerNorm(embed)
+        hidden = [part for _ in range(decoder_depth) for part in (nn.Linear(embed, embed), nn.GELU())]
+        self.head = nn.Sequential(*hidden, nn.Linear(embed, world.output_channels * patch**2))
+        initialise_linear(self)
+
+    def forward(self, fields: Tensor, time: Tensor, *, interval: Tensor | None = None) -> Tensor:
+        """interval: hours to the time of the answer, (batch,); None for the World's timestep."""
+        hours = fields.new_full((len(fields),), self.hours) if interval is None else interval.to(fields.dtype)
+        x = self.gathering(self.tokens(self.frame.inward(fields))) + self.position
+        x = F.dropout(x + self.lead(hours[:, None, None] / HOURS), self.dropout, self.training)
+        for block in self.blocks:
+            x = block(x)
+        return self.frame.outward(unpatched(self.head(self.norm(x)).unflatten(1, self.shape), self.patch))
+
+
+def adapted(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """One tensor for the maps of all variables."""
+    ours = {name: value for name, value in theirs.items() if not name.startswith("tokens.")}
+    for part in ("weight", "bias"):
+        numbers = range(sum(name.startswith("tokens.") and name.endswith(f".{part}") for name in theirs))
+        ours[f"tokens.{part}"] = torch.stack([theirs[f"tokens.{k}.{part}"] for k in numbers])
+    ours["tokens.weight"] = ours["tokens.weight"].squeeze(2)  # of a single channel each
+    ours["tokens.identity"] = theirs["tokens.identity"][0]
+    ours["gathering.query"] = theirs["gathering.query"].flatten()
+    return ours
