@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from html import escape
 
 import numpy as np
@@ -32,16 +32,22 @@ def line_chart(
     mark: float | None = None,
     *,
     powers: bool = False,
+    titles: Mapping[str, str] | None = None,
+    bands: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
+    feet: Mapping[str, np.ndarray] | None = None,
 ) -> str:
     """An SVG of named lines (x, y), drawn with the CSS class of their name.
 
     what: told to screen readers. unit: of x, below the axis. mark: a value that is drawn as a level line. powers: y is
-    the power of ten.
+    the power of ten. titles: what a line is called, if not by its class. bands: (lower, upper) at the x of the line of
+    that name. feet: where a bar of that class runs along the axis, True or False at the x of the first line.
     """
     drawn = {name: (x[np.isfinite(y)], y[np.isfinite(y)]) for name, (x, y) in lines.items() if np.isfinite(y).any()}
     if not drawn:
         return ""
     x_all, y_all = (np.concatenate([line[i] for line in drawn.values()]) for i in (0, 1))
+    edges = [edge for band in (bands or {}).values() for edge in band]
+    y_all = np.concatenate([y_all, *(edge[np.isfinite(edge)] for edge in edges)])
     low, high = (math.floor(y_all.min()), math.ceil(y_all.max() + 1e-9)) if powers else _range(y_all, mark)
     if "forecast" in drawn and len(drawn) > 1 and low >= 0.0 and not powers:  # a forecast that blows up leaves the page
         page = 3.0 * max(float(y.max()) for name, (_, y) in drawn.items() if name != "forecast")
@@ -67,10 +73,20 @@ def line_chart(
     for x in ticks(x_low, x_high, 5, unit):
         parts.append(f'<text x="{across(x):.1f}" y="{HEIGHT - BOTTOM + 13}" text-anchor="middle">{_tick(x)}</text>')
     parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 2}" text-anchor="end">{escape(unit)}</text>')
+    for name, (lower, upper) in (bands or {}).items():
+        places = lines[name][0]
+        there = np.isfinite(lower) & np.isfinite(upper)
+        around = [
+            *zip(places[there], upper[there], strict=True),
+            *zip(places[there][::-1], lower[there][::-1], strict=True),
+        ]
+        path = " ".join(f"{across(float(a)):.1f},{down(min(max(float(b), low), high)):.1f}" for a, b in around)
+        parts.append(f'<polygon class="band {escape(name)}" points="{path}"/>')
+    parts += _feet(feet or {}, next(iter(lines.values()))[0], across)
     for name, (x, y) in drawn.items():
         points = [(across(float(a)), down(min(float(b), high))) for a, b in zip(x, y, strict=True)]
         ends = (f"{10 ** float(end):.2g}" if powers else number(float(end)) for end in (y[0], y[-1]))
-        told = f"<title>{escape(name)}: {' to '.join(ends)}</title>"
+        told = f"<title>{escape((titles or {}).get(name, name))}: {' to '.join(ends)}</title>"
         if len(points) > 1:
             path = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
             parts.append(f'<polyline class="{escape(name)}" points="{path}">{told}</polyline>')
@@ -80,6 +96,24 @@ def line_chart(
                 f"{told}</circle>"
             )
     return "".join([*parts, "</svg>"])
+
+
+def _feet(feet: Mapping[str, np.ndarray], x: np.ndarray, across: Callable[[float], float]) -> list[str]:
+    """Bars along the axis where the flags are set, one above the other."""
+    half = 0.5 * float(np.diff(x).min()) if len(x) > 1 else 0.5
+    parts = []
+    for number_, (name, flags) in enumerate(feet.items()):
+        y = HEIGHT - BOTTOM - 3 - 4 * number_
+        for start, end in _runs(np.asarray(flags, dtype=bool)):
+            left, right = max(across(float(x[start]) - half), LEFT), min(across(float(x[end]) + half), WIDTH - RIGHT)
+            parts.append(f'<line class="foot {escape(name)}" x1="{left:.1f}" x2="{right:.1f}" y1="{y}" y2="{y}"/>')
+    return parts
+
+
+def _runs(flags: np.ndarray) -> list[tuple[int, int]]:
+    """First and last index of each run of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(int)))
+    return [(int(start), int(end) - 1) for start, end in zip(edges[::2], edges[1::2], strict=True)]
 
 
 def _range(values: np.ndarray, mark: float | None) -> tuple[float, float]:

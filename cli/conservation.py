@@ -63,7 +63,7 @@ def section(budgets: xr.Dataset, beside: Mapping[str, xr.Dataset]) -> str:
     legend = "".join(f"<span><i class={name}></i>{name}</span>" for name in drawn)
     charts = "".join(_figure(name, sources) for name in names)
     return (
-        f"<h2>Does it conserve?</h2><p class=quiet>{TOLD}</p><div class=legend>{legend}</div>"
+        f"<h2 id=conservation>Does it conserve?</h2><p class=quiet>{TOLD}</p><div class=legend>{legend}</div>"
         f"<div class=charts>{charts}</div>{_drifts(names, {name: sources[name] for name in drawn})}{shares}{left_out}"
     )
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,23 +15,35 @@ from data_pipelines.scores import read_scores, side_by_side
 from data_pipelines.writers import write_netcdf
 from emul.beside import forecasts_beside
 from emul.build import run_with_hydra
+from emul.climate import keep_climate
 from emul.console import header, progress, warn
 from emul.inputs import Inputs, chosen_options, lead_times, opened, plain
 from emul.spectra import chosen
+from emulators.bootstrap import Bootstrap
 from emulators.channels import WINDS
+from emulators.climate_verification import ClimateCard
+from emulators.init_statistics import InitStatistics, differences
 from emulators.spectral_verification import LeadSpectra
 from emulators.state import State
 from emulators.variables import VariableSet
 from emulators.verification import ErrorMaps, Scorecard
 
+if TYPE_CHECKING:
+    import xarray as xr
+
 
 @dataclass(frozen=True)
 class Cards:
-    """Scorecards of the forecast and of the baselines on the same initial times, and maps of its mean errors."""
+    """Scorecards of the forecast and of the baselines on the same initial times, and maps of its mean errors.
+
+    by_init: what each initial time adds, of `forecast` and of the baselines by name. climate: where it is asked for.
+    """
 
     forecast: Scorecard
     baselines: dict[str, Scorecard]
     maps: ErrorMaps
+    by_init: dict[str, InitStatistics] = field(default_factory=dict)
+    climate: ClimateCard | None = None
 
 
 def main(arguments: list[str]) -> int:
@@ -65,10 +77,30 @@ def evaluate(config: DictConfig) -> Path:
     histograms = cards.forecast.histograms(inputs.attributes)
     if histograms is not None:
         write_netcdf(target / "histograms.nc", histograms)
+    if cards.climate is not None:
+        keep_climate(target, cards.climate, inputs)
+    judged = judged_differences(target, inputs, cards)
     from emul.presentation import present  # pictures come after the numbers are safe
 
-    present(target, inputs, cards, scores, baselines, by_scale.get("spectra"))
+    present(target, inputs, cards, scores, baselines, judged, by_scale.get("spectra"))
     return target
+
+
+def judged_differences(target: Path, inputs: Inputs, cards: Cards) -> xr.Dataset | None:
+    """Differences to the baselines with their intervals; they and what each initial time added go to `target`."""
+    kept = {name: one.dataset(inputs.attributes) for name, one in cards.by_init.items()}
+    by_init = {name: one for name, one in kept.items() if one is not None}
+    forecast = by_init.pop("forecast", None)
+    if forecast is None:
+        return None
+    write_netcdf(target / "by_init.nc", forecast, by_init, deflate=True)
+    options = inputs.options.significance
+    with progress("judging differences"):
+        bootstrap = Bootstrap(options.resamples, options.level, options.block)
+        found = differences(forecast, by_init, inputs.metrics, bootstrap)
+    if found is not None:
+        write_netcdf(target / "differences.nc", found)
+    return found
 
 
 def _counted(count: int, thing: str) -> str:
@@ -103,33 +135,54 @@ def scored(inputs: Inputs, spectra: LeadSpectra | None, report: Callable[[str, f
         regions, leads = plain(options.regions), list(pairs.leads)
         return Scorecard(inputs.world, pairs.variables, metrics, regions, leads, missing=options.missing, vectors=WINDS)
 
-    cards = Cards(card(inputs.metrics), {}, ErrorMaps(inputs.world, *map_choice(inputs)))
-    single = {name: metric for name, metric in inputs.metrics.items() if metric.members < 2}
-    if "persistence" in options.baselines and single:
-        cards.baselines["persistence"] = card(single)
-    absolute = {name: metric for name, metric in single.items() if not metric.needs}
-    if "climatology" in options.baselines and inputs.climatology is not None and absolute:
-        cards.baselines["climatology"] = card(absolute)
+    climate = ClimateCard(inputs.world, pairs.variables, plain(options.regions)) if options.climate else None
+    cards = Cards(card(inputs.metrics), {}, ErrorMaps(inputs.world, *map_choice(inputs)), climate=climate)
+    cards.baselines.update({name: card(baseline.metrics) for name, baseline in inputs.baselines.items()})
+    cards.by_init.update(_kept_by_init(inputs, {"forecast": cards.forecast, **cards.baselines}))
+
+    def add(name: str, card: Scorecard, inits: np.ndarray, *fields: Any) -> None:
+        taken = card.add(*fields)
+        if name in cards.by_init:
+            cards.by_init[name].add(inits, pair.lead, taken)
+
     done = 0
     for pair in pairs:
         normal = {} if inputs.climatology is None else inputs.climatology.named(pair.target.time)
-        cards.forecast.add(pair.prediction, pair.target, pair.lead, normal)
+        add("forecast", cards.forecast, pair.inits, pair.prediction, pair.target, pair.lead, normal)
         cards.maps.add(pair.prediction, pair.target, pair.lead)
+        if climate is not None:
+            climate.add(pair.prediction, pair.target)
         if spectra is not None:
             spectra.add(pair.prediction, pair.target, pairs.leads[pair.lead])
-        if "climatology" in cards.baselines:
-            usual = State(normal["mean"], pairs.variables, pair.target.time)
-            cards.baselines["climatology"].add(usual, pair.target, pair.lead)
-        if "persistence" in cards.baselines and pair.start is not None:
-            rows = torch.from_numpy(pair.known)
-            later = State(pair.target.values[rows], pairs.variables, pair.target.time[pair.known])
-            known = {name: field[rows] for name, field in normal.items()}
-            cards.baselines["persistence"].add(pair.start, later, pair.lead, known)
+        for name, baseline in inputs.baselines.items():
+            for forecast, rows in baseline.forecasts(pair, normal):
+                there = torch.from_numpy(rows)
+                truth = State(pair.target.values[there], pairs.variables, pair.target.time[rows])
+                usual = {key: field[there] for key, field in normal.items()}
+                add(name, cards.baselines[name], pair.inits[rows], forecast, truth, pair.lead, usual)
         done += len(pair.inits)
         report(f"{done} of {pairs.total} pairs", done / pairs.total)
     for name in [name for name, made in cards.baselines.items() if not made.scored]:
         del cards.baselines[name]
+        cards.by_init.pop(name, None)
     return cards
+
+
+def _kept_by_init(inputs: Inputs, cards: Mapping[str, Scorecard]) -> dict[str, InitStatistics]:
+    """What is to hold the statistics of each initial time: of all regions, else of the first, else none and a note."""
+    options, inits = inputs.options.significance, inputs.pairs.inits
+    if not options.resamples:
+        return {}
+    every = len(cards["forecast"].regions.names)
+    needed = {n: sum(InitStatistics.megabytes(card, len(inits), n) for card in cards.values()) for n in (every, 1)}
+    fitting = [n for n, megabytes in needed.items() if megabytes <= options.megabytes]
+    if every not in fitting:
+        where = "in the first region alone" if fitting else "nowhere"
+        inputs.notes.append(
+            f"Differences are judged {where}: statistics of each initial time would take {needed[every]:.0f} MB, more "
+            f"than significance.megabytes={options.megabytes}."
+        )
+    return {name: InitStatistics(card, inits, fitting[0]) for name, card in cards.items()} if fitting else {}
 
 
 def map_choice(inputs: Inputs) -> tuple[VariableSet, list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +16,15 @@ from data_pipelines.forecasts import ClimatologyFile, open_forecast, with_levels
 from data_pipelines.manifest import now, read_manifest
 from data_pipelines.pairs import Normals, Pairs, stacked
 from data_pipelines.predictability import curves, stored_predictability
-from data_pipelines.provenance import revision
+from data_pipelines.provenance import revision, versions
 from data_pipelines.scores import read_budgets
 from data_pipelines.store import open_dataset
 from data_pipelines.worlds import duration, spacing
+from emul.baselines import FILES, Baseline, baselines, named, sampled_years
 from emul.beside import Beside
 from emul.build import part, parts
 from emul.folders import conf_folder
+from emul.presets import derived, said, shared_fields, shared_leads
 from emul.times import initial_times
 from emulators.climatology import HarmonicClimatology
 from emulators.variables import Variable, VariableSet
@@ -31,8 +34,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
 METRICS = ("rmse", "mae", "bias", "acc")
-BASELINES = ("persistence", "climatology")
-FILES = ("forecast.zarr", "forecast.nc")
 SAMPLES = 4000  # fields a climatology is fitted to
 
 
@@ -40,9 +41,9 @@ SAMPLES = 4000  # fields a climatology is fitted to
 class Inputs:
     """What is scored: opened, matched and checked.
 
-    climatology: times -> fields of the channels of `pairs.variables`, or None. attributes: for scores.nc. notes: what a
-    reader must know. limits: scores of twins and their saturation to draw beside, by name. budgets: of the forecast.
-    beside: other forecasts to draw beside, by name.
+    climatology: times -> fields of the channels of `pairs.variables`, or None. baselines: by name. attributes: for
+    scores.nc. notes: what a reader must know. limits: scores of twins and their saturation to draw beside, by name.
+    budgets: of the forecast. beside: other forecasts to draw beside, by name.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Inputs:
     world: World
     metrics: Mapping[str, Any]
     climatology: Normals | None
+    baselines: Mapping[str, Baseline]
     attributes: dict[str, str]
     notes: list[str] = field(default_factory=list)
     limits: Mapping[str, xr.Dataset] = field(default_factory=dict)
@@ -60,25 +62,18 @@ class Inputs:
 
 
 def chosen_options(config: DictConfig) -> DictConfig:
-    """What the command line says of the evaluation, over the run's own config, over the defaults."""
+    """What the command line says of the evaluation, over its preset, over the run's own config, over the defaults."""
     defaults = OmegaConf.load(conf_folder() / "eval" / "default.yaml")
     saved = Path(str(config.run)) / "config.yaml"
     if config.run is not None and not saved.is_file():
         raise FileNotFoundError(f"No run at {config.run} (expected {saved}); give run=outputs/train/<name>.")
     own = OmegaConf.select(OmegaConf.load(saved), "eval") if config.run is not None else None
-    said = {str(key): _without_none(config[key]) for key in defaults if config.get(key) is not None}
-    merged = OmegaConf.merge(defaults, own or {}, said)
+    merged = OmegaConf.merge(
+        defaults, own or {}, config.get("eval") or {}, said(config, [str(key) for key in defaults])
+    )
     assert isinstance(merged, DictConfig)
-    unknown = set(merged.baselines) - set(BASELINES)
-    if unknown:
-        raise ValueError(f"baselines: expected some of {', '.join(BASELINES)}; got {', '.join(sorted(unknown))}.")
+    named(plain(merged.baselines))
     return merged
-
-
-def _without_none(value: Any) -> Any:
-    if isinstance(value, DictConfig):
-        return {key: _without_none(value[key]) for key in value if value[key] is not None}
-    return value
 
 
 def opened(config: DictConfig, options: DictConfig, report: Callable[[str, float], None]) -> Inputs:
@@ -90,35 +85,63 @@ def opened(config: DictConfig, options: DictConfig, report: Callable[[str, float
     data = manifest.get("settings", {}).get("data") or (OmegaConf.select(run, "data") if run is not None else None)
     truth, source, origin = _truth(config, data, report)
     splits = {} if source is None else source.splits
+    forecast, truth, chosen, fitted = _fitted(config, options, forecast, truth)
     pairs = Pairs(
         forecast,
         truth,
-        variables=plain(options.fields),
-        levels=plain(options.levels),
-        leads=lead_times(options.leads),
+        **chosen,
         inits=chosen_inits(options.inits, forecast["time"].values.astype("datetime64[s]")),
         megabytes=options.megabytes,
     )
-    metrics = chosen_metrics(config, run)
+    nodes = metric_nodes(config, run)
+    metrics = parts(nodes)
     world = _world(pairs, truth)
     climatology, kind = None, "none"
     if "climatology" in options.baselines or any(metric.needs for metric in metrics.values()):
         climatology, kind = _climatology(config, pairs, truth, splits, world, metrics)
+    years = sampled_years(plain(options.sampled_years), splits)
+    asked = plain(options.baselines)
+    compared, told = baselines(asked, pairs, metrics, climatology, years, options.megabytes)
     limits = stored_predictability(source)
-    attributes = _attributes(path, origin, kind, manifest, pairs)
-    notes = _notes(forecast, manifest, pairs, metrics, climatology, options)
+    attributes = _attributes(path, origin, kind, manifest, pairs) | {
+        "metrics": json.dumps(plain(nodes)),
+        "region_bounds": json.dumps(plain(options.regions)),
+    }
+    notes = [*_notes(forecast, manifest, pairs, metrics, climatology), *fitted, *told]
     name = config.name or (Path(config.run).name if config.run is not None else _stem(path))
     beside = {} if limits is None else curves(limits, pairs.leads[-1])
     budgets = None if "://" in str(path) else read_budgets(Path(path).parent)
-    return Inputs(name, options, forecast, pairs, world, metrics, climatology, attributes, notes, beside, budgets)
+    return Inputs(
+        name, options, forecast, pairs, world, metrics, climatology, compared, attributes, notes, beside, budgets
+    )
 
 
-def chosen_metrics(config: DictConfig, run: Any) -> dict[str, Any]:
-    """The metrics of the command line, else of the run, else the usual ones."""
+def _fitted(
+    config: DictConfig, options: DictConfig, forecast: xr.Dataset, truth: xr.Dataset
+) -> tuple[xr.Dataset, xr.Dataset, dict[str, Any], list[str]]:
+    """Forecast and truth with derived fields; which variables, levels and leads are scored; what a preset wants and the
+    data lack, in notes. What the command line itself says must be there."""
+    notes = []
+    for name, dataset in (("forecast", forecast), ("truth", truth)):
+        dataset, absent = derived(dataset, plain(options.derive) or (), config.get("derive") is not None)
+        forecast, truth = (dataset, truth) if name == "forecast" else (forecast, dataset)
+        notes += [f"{field} cannot be derived for the {name}: {why}" for field, why in absent.items()]
+    fields, levels, leads = plain(options.fields), plain(options.levels), lead_times(options.leads)
+    if fields is not None and config.get("fields") is None:
+        fields, without = shared_fields(fields, levels, forecast, truth)
+        notes += [f"Not in forecast and truth, so left out: {', '.join(without)}."] if without else []
+    if leads is not None and config.get("leads") is None:
+        leads, later = shared_leads(leads, forecast)
+        notes += [f"The forecast has no lead of {', '.join(later)}."] if later else []
+    return forecast, truth, {"variables": fields, "levels": levels, "leads": leads}, notes
+
+
+def metric_nodes(config: DictConfig, run: Any) -> Any:
+    """The metrics of the command line, else of the run, else the usual ones, as configured."""
     if config.metric or (run is not None and run.get("metric")):
-        return parts(config.metric or run.metric)
+        return config.metric or run.metric
     files = [conf_folder() / "metric" / f"{name}.yaml" for name in METRICS]
-    return parts(OmegaConf.merge(*(OmegaConf.load(file) for file in files)))
+    return OmegaConf.merge(*(OmegaConf.load(file) for file in files))
 
 
 def forecast_path(config: DictConfig) -> Path | str:
@@ -193,7 +216,9 @@ def chosen_inits(spec: Any, have: np.ndarray) -> np.ndarray | None:
     else:
         found = np.intersect1d(initial_times(plain(spec)), have)
     if not found.size:
-        raise ValueError(f"inits={spec} takes in none of the forecast's initial times, {have.min()} to {have.max()}.")
+        raise ValueError(
+            f"inits={spec} takes in none of the forecast's initial times, {have.min()} to {have.max()}; inits=all does."
+        )
     return found
 
 
@@ -219,7 +244,8 @@ def _climatology(
     if config.climatology is not None:
         file = ClimatologyFile(config.climatology, pairs.variables, world.grid)
         needed = dict.fromkeys(need for metric in metrics.values() for need in metric.needs if need != "mean")
-        return Normals(file, pairs.room, [need for need in needed if file.has(need)]), str(config.climatology)
+        without = f", without {', '.join(file.lacking)}" if file.lacking else ""
+        return Normals(file, pairs.room, [need for need in needed if file.has(need)]), f"{config.climatology}{without}"
     if "train" not in splits:
         return None, "none"
     first, last = bounds(splits["train"])
@@ -242,17 +268,30 @@ def _climatology(
 
 
 def _attributes(path: Any, truth: str, climatology: str, manifest: Mapping[str, Any], pairs: Pairs) -> dict[str, str]:
-    inits = pairs.inits
+    inits, scored = pairs.inits, (pairs.index >= 0).any(axis=1)
     return {
         "forecast": str(path),
         "truth": truth,
         "climatology": climatology,
         "verdict": str(manifest.get("verdict", "none recorded")),
         "inits": f"{inits[0]} to {inits[-1]}",
+        "inits_used": _times(inits[scored]),
+        "inits_skipped": _times(inits[~scored]) or "none",
         "pairs": f"{pairs.total} of {pairs.total + pairs.missing} (initial time x lead) scored",
         "created": now(),
         "revision": revision(),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
     }
+
+
+def _times(times: np.ndarray) -> str:
+    """`2020-01-01T00 to 2020-12-30T00 every 12 hours (730)` where the steps are even, else every time."""
+    steps = np.unique(np.diff(times))
+    if len(times) > 2 and len(steps) == 1:
+        step = steps[0].astype("timedelta64[h]") if not steps[0].astype(int) % 3600 else steps[0]
+        first, last = np.datetime_as_string(times[[0, -1]], "h")
+        return f"{first} to {last} every {step} ({len(times)})"
+    return " ".join(np.datetime_as_string(times, "h").tolist())
 
 
 def _notes(
@@ -261,7 +300,6 @@ def _notes(
     pairs: Pairs,
     metrics: Mapping[str, Any],
     climatology: Any,
-    options: DictConfig,
 ) -> list[str]:
     """What a reader of the scores must know."""
     notes = []
@@ -276,9 +314,9 @@ def _notes(
             f"{pairs.missing} of {pairs.missing + pairs.total} pairs of initial time and lead have no truth before a "
             f"gap and were left out (the truth runs from {pairs.truth.times[0]} to {pairs.truth.times[-1]})."
         )
-    if "persistence" in options.baselines and (pairs.starts < 0).any():
-        notes.append(f"Persistence lacks the truth at {(pairs.starts < 0).sum()} of {len(pairs.inits)} initial times.")
     wanting = [name for name, metric in metrics.items() if metric.needs]
     if climatology is None and wanting:
-        notes.append(f"{', '.join(wanting)} left out: no climatology; give climatology=<file>.")
+        notes.append(
+            f"{', '.join(wanting)} left out: no climatology; give climatology=<file> (`emul data climatology`)."
+        )
     return notes

@@ -44,8 +44,9 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     if arguments[0] in ("--version", "-V"):
         arguments = ["version", *arguments[1:]]
-    verb = _verb(arguments[0])
-    rest = verb.spelled(arguments[1:])
+    double = find(" ".join(arguments[:2])) if len(arguments) > 1 else None
+    verb = double or _verb(arguments[0])
+    rest = verb.spelled(arguments[2 if double else 1 :])
     if any(word in HELP[:2] for word in rest):
         print(explanation(verb))
         return 0

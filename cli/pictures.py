@@ -1,4 +1,4 @@
-"""Pictures of scores and fields, drawn without a display: heat map of skill, curves by lead, maps, the hero."""
+"""Pictures of scores and fields, drawn without a display: heat map of differences, curves by lead, maps, the hero."""
 
 from __future__ import annotations
 
@@ -10,7 +10,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emul.charts import ticks
-from emul.scorecard import Row, columns, lead_axis, lead_text, leads_in, number, percent, skill_against
+from emul.page import BETTER, WORSE
+from emul.scorecard import (
+    STEPS,
+    Row,
+    columns,
+    difference_to,
+    lead_axis,
+    lead_text,
+    leads_in,
+    number,
+    percent,
+    step,
+    sure_of,
+)
 from emulators.grid import LatLonGrid
 
 if TYPE_CHECKING:
@@ -65,11 +78,22 @@ def _save(figure: Figure, path: Path, **kwargs: Any) -> Path:
     return path
 
 
-def scorecard(path: Path, scores: xr.Dataset, baselines: xr.Dataset | None, rows: Sequence[Row], title: str) -> Path:
-    """Heat map of RMSE skill against each baseline: a row a variable and level, a column a lead."""
+def scorecard(
+    path: Path,
+    scores: xr.Dataset,
+    baselines: xr.Dataset | None,
+    judged: xr.Dataset | None,
+    rows: Sequence[Row],
+    title: str,
+    metric: str = "rmse",
+) -> Path:
+    """Heat map of differences to each baseline in percent: a row a variable and level, a column a lead; hatched where
+    they are not significant."""
+    region = str(scores["region"].values[0])
     sources = [] if baselines is None else [str(s) for s in baselines["source"].values]
     leads = columns(scores["lead_time"].values, most=10)
-    panels = {s: [skill_against(row, scores, baselines, s) for row in rows] for s in sources}
+    panels = {s: [difference_to(row, scores, baselines, s, metric, region) for row in rows] for s in sources}
+    sure = {s: [sure_of(row, judged, s, metric, region) for row in rows] for s in sources}
     with _styled():
         width = 2.4 + max(1, len(panels)) * (0.62 * len(leads) + 0.4)
         figure = _figure(max(width, 5.5), 1.5 + 0.3 * len(rows))
@@ -81,10 +105,14 @@ def scorecard(path: Path, scores: xr.Dataset, baselines: xr.Dataset | None, rows
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for axis, (source, found) in zip(axes, panels.items(), strict=True):
             values = np.array([np.full(len(leads), np.nan) if f is None else f[leads] for f in found])
-            drawn = _heat(axis, values, _texts(values, percent), rows, leads, scores, f"against {source}")
+            unsure = np.array([[bool(line) and line[i] is False for i in leads] for line in sure[source]])
+            drawn = _heat(axis, values, _texts(values, percent), rows, leads, scores, f"against {source}", unsure)
         bar = figure.colorbar(drawn, ax=axes, shrink=0.8 if len(rows) > 6 else 1.0, pad=0.01, aspect=30)
-        bar.set_label("RMSE skill: 1 \N{MINUS SIGN} RMSE / RMSE of the baseline")
-        bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:+.0%}")
+        bar.set_label(
+            f"{metric.upper()}: difference in percent" + ("" if judged is None else "; hatched: not significant")
+        )
+        bar.set_ticks([0.01 * bound for bound in _bounds() if abs(bound) < 100])
+        bar.ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:+.0f}".replace("-", "\N{MINUS SIGN}"))
         bar.outline.set_visible(False)
         return _save(figure, path)
 
@@ -93,9 +121,16 @@ def _texts(values: np.ndarray, text) -> list[list[str]]:
     return [[text(value) for value in line] for line in values]
 
 
-def _heat(axis, values, texts, rows, leads, scores, title):
-    """One panel of coloured cells with their numbers; blue is better, orange worse."""
-    drawn = axis.pcolormesh(values, cmap=_skill_colours(), vmin=-0.8, vmax=0.8, edgecolors="white", linewidth=1.5)
+def _heat(axis, values, texts, rows, leads, scores, title, unsure=None):
+    """One panel of coloured cells with their numbers; blue is better, orange worse, hatched what is `unsure`."""
+    unsure = np.zeros(values.shape, dtype=bool) if unsure is None else unsure
+    _hatched(axis, unsure)
+    from matplotlib.colors import BoundaryNorm, ListedColormap
+
+    bounds = [0.01 * bound for bound in _bounds()]
+    colours = ListedColormap([*reversed(BETTER), "#f4f5f7", *WORSE])
+    norm = BoundaryNorm(bounds, len(bounds) - 1, clip=True)
+    drawn = axis.pcolormesh(values, cmap=colours, norm=norm, edgecolors="white", linewidth=1.5)
     axis.set_title(title)
     axis.grid(False)
     axis.spines[:].set_visible(False)
@@ -105,7 +140,7 @@ def _heat(axis, values, texts, rows, leads, scores, title):
     axis.set_ylim(len(rows), 0)
     for i, line in enumerate(texts):
         for j, text in enumerate(line):
-            strong = abs(values[i, j]) > 0.5 if np.isfinite(values[i, j]) else False
+            strong = np.isfinite(values[i, j]) and abs(step(values[i, j])) > 4 and not unsure[i, j]
             axis.text(
                 j + 0.5,
                 i + 0.5,
@@ -119,11 +154,19 @@ def _heat(axis, values, texts, rows, leads, scores, title):
     return drawn
 
 
-def _skill_colours():
-    from matplotlib.colors import LinearSegmentedColormap
+def _bounds() -> list[int]:
+    """The steps of colour in percent, from better to worse; what lies beyond the ends has the colour of the ends."""
+    return [-100, *(-bound for bound in reversed(STEPS)), *STEPS, 100]
 
-    stops = ["#9a3412", "#ea8a4b", "#fbe3d0", "#f7f7f7", "#d3e3fb", "#6d9eea", "#1d4ea8"]
-    return LinearSegmentedColormap.from_list("skill", stops)
+
+def _hatched(axis: Any, chosen: np.ndarray) -> None:
+    """Pale hatched squares over the chosen cells."""
+    from matplotlib.patches import Rectangle
+
+    for i, j in np.argwhere(chosen):
+        pale = Rectangle((j + 0.02, i + 0.02), 0.96, 0.96, facecolor="#ffffffb8", edgecolor="#aeb8c4")
+        pale.set(hatch="////", linewidth=0)
+        axis.add_patch(pale)
 
 
 def curves(

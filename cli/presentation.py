@@ -12,22 +12,26 @@ from rich.table import Table
 
 from data_pipelines.pairs import level_index
 from data_pipelines.predictability import experiment
-from data_pipelines.provenance import versions
-from emul import pictures
+from data_pipelines.scores import write_table
+from emul import ensembles, growth, pictures
+from emul.case import frames_of, write_case
 from emul.console import console, warn
+from emul.inputs import chosen_inits, plain
 from emul.report import write_report
 from emul.scorecard import (
     SIGMA,
     Row,
     columns,
+    difference_to,
     headline,
     label,
     lead_text,
+    map_variables,
     number,
     percent,
     rows,
     shown_unit,
-    skill_against,
+    sure_of,
 )
 
 if TYPE_CHECKING:
@@ -45,15 +49,17 @@ def present(
     cards: Cards,
     scores: xr.Dataset,
     baselines: xr.Dataset | None,
+    judged: xr.Dataset | None,
     spectra: xr.Dataset | None,
 ) -> None:
     """Card, pictures and report of what is in `target`; whatever fails is reported and left out."""
     every = rows(scores)
     first = headline(every)
     region = str(scores["region"].values[0])
-    attempt("the score card", show, scores, baselines, first, region)
+    attempt("the score card", show, scores, baselines, judged, first, region)
+    attempt("scores.csv", write_table, target / "scores.csv", scores, baselines)
     if inputs.options.pictures:
-        attempt("the pictures", draw, target, inputs, cards, scores, baselines, spectra, every, first)
+        attempt("the pictures", draw, target, inputs, cards, scores, baselines, judged, spectra, every, first)
     what = "scores, pictures and report" if inputs.options.pictures else "scores"
     console().print(f"{what} are in [key]{escape(str(target))}[/]", soft_wrap=True)
 
@@ -64,6 +70,7 @@ def draw(
     cards: Cards,
     scores: xr.Dataset,
     baselines: xr.Dataset | None,
+    judged: xr.Dataset | None,
     spectra: xr.Dataset | None,
     every: list[Row],
     first: list[Row],
@@ -73,12 +80,13 @@ def draw(
     every.sort(key=lambda row: order.index(row.variable) if row.variable in order else len(order))
     region = str(scores["region"].values[0])
     others = attempt("the curves beside the forecast's", _others, baselines, inputs.limits) or {}
-    title = f"{inputs.name}: skill of the forecast, {region}"
-    attempt("scorecard.png", pictures.scorecard, target / "scorecard.png", scores, baselines, every[:60], title)
+    title = f"{inputs.name}: RMSE against the baselines, {region}"
+    attempt("scorecard.png", pictures.scorecard, target / "scorecard.png", scores, baselines, judged, every[:60], title)
     title = f"{inputs.name}: RMSE by lead time, {region}"
     attempt("curves.png", pictures.curves, target / "curves.png", scores, others, first[:9], title)
     attempt("hero.png", draw_hero, target / "hero.png", inputs, cards, scores, others, first)
     maps = attempt("the maps", draw_maps, target / "maps", inputs, cards, scores) or []
+    case = attempt("case.html", draw_case, target / "case.html", inputs, cards, scores)
     maps += attempt("the maps of corrections", draw_corrections, target / "maps", inputs, scores) or []
     attempt(
         "report.html",
@@ -87,6 +95,7 @@ def draw(
         inputs.name,
         scores,
         baselines,
+        judged=judged,
         every=every,
         first=first,
         others=others | {name: known.scores for name, known in inputs.beside.items() if known.scores is not None},
@@ -94,10 +103,23 @@ def draw(
         spectra=spectra,
         budgets=inputs.budgets,
         beside={name: known.budgets for name, known in inputs.beside.items() if known.budgets is not None},
+        case=case,
+        further=_further(inputs, cards, others, first),
         facts=_facts(inputs, scores),
         provenance=_provenance(inputs, scores),
         notes=[*inputs.notes, *_broken(scores)],
     )
+
+
+def _further(inputs: Inputs, cards: Cards, others: Mapping[str, xr.Dataset], first: Sequence[Row]) -> list[str]:
+    """Sections of the report beside the score card: error growth; ranks and reliability of ensembles."""
+    kept = cards.by_init["forecast"].dataset() if "forecast" in cards.by_init else None
+    histograms = cards.forecast.histograms(inputs.attributes)
+    made = [
+        attempt("the growth of errors", growth.section, kept, others, first) if kept is not None else "",
+        attempt("the histograms", ensembles.section, histograms, first) if histograms is not None else "",
+    ]
+    return [part for part in made if part]
 
 
 def attempt(what: str, make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -109,8 +131,10 @@ def attempt(what: str, make: Callable[..., Any], *args: Any, **kwargs: Any) -> A
         return None
 
 
-def show(scores: xr.Dataset, baselines: xr.Dataset | None, first: Sequence[Row], region: str) -> None:
-    """The score card in the terminal: RMSE, below it skill in percent, green where better than the baseline."""
+def show(
+    scores: xr.Dataset, baselines: xr.Dataset | None, judged: xr.Dataset | None, first: Sequence[Row], region: str
+) -> None:
+    """The score card in the terminal: RMSE, below it the difference to baselines in percent, green where better."""
     if "rmse" not in scores["metric"].values:
         return
     leads = columns(scores["lead_time"].values)
@@ -121,22 +145,27 @@ def show(scores: xr.Dataset, baselines: xr.Dataset | None, first: Sequence[Row],
         table.add_column(lead_text(scores["lead_time"].values[i]), justify="right", no_wrap=True)
     for row in first:
         values = row.series(scores, "rmse", region) * row.scale(1)
-        skills = [skill_against(row, scores, baselines, source, region=region) for source in sources]
-        cells = [
-            "\n".join(filter(None, [number(values[i]), " ".join(_coloured(s[i]) for s in skills if s is not None)]))
-            for i in leads
+        found = [
+            (d, sure_of(row, judged, source, region=region))
+            for source in sources
+            if (d := difference_to(row, scores, baselines, source, region=region)) is not None
         ]
+        parts = [" ".join(_coloured(d[i], sure[i] if sure else None) for d, sure in found) for i in leads]
+        cells = ["\n".join(filter(None, [number(values[i]), part])) for i, part in zip(leads, parts, strict=True)]
         table.add_row(f"{escape(row.label)}\n[quiet]{escape(row.unit)}[/]", *cells)
     console().print(table)
     if sources:
         told = " and ".join(sources)
-        console().print(f"[quiet]below each RMSE: skill against {told}, 1 - RMSE / RMSE of the baseline[/]")
+        sure = "" if judged is None else f"; ~ not significant at {judged.attrs['level']} %"
+        console().print(f"[quiet]below each RMSE: its difference to {told}{sure}[/]")
 
 
-def _coloured(skill: float) -> str:
-    if not np.isfinite(skill):
-        return percent(skill)
-    return f"[{'good' if skill > 0 else 'bad'}]{percent(skill)}[/]"
+def _coloured(difference: float, sure: bool | None) -> str:
+    if not np.isfinite(difference):
+        return percent(difference)
+    if sure is False:
+        return f"[quiet]~{percent(difference)}[/]"
+    return f"[{'good' if difference < 0 else 'bad'}]{percent(difference)}[/]"
 
 
 def _others(baselines: xr.Dataset | None, limits: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
@@ -239,6 +268,29 @@ def draw_hero(
     return pictures.hero(path, pairs.grid, *fields, row, pairs.leads[lead], scores, others, first, _coast(inputs))
 
 
+def draw_case(path: Path, inputs: Inputs, cards: Cards, scores: xr.Dataset) -> Path | None:
+    """The page of one case: the initial time that the options name, else the first whose truth is there throughout."""
+    pairs, options = inputs.pairs, inputs.options.case
+    variables = map_variables(pairs.variables, plain(options.fields))
+    if not variables.size or not options.frames:
+        path.unlink(missing_ok=True)
+        return None
+    there = pairs.index >= 0
+    chosen = chosen_inits(None if options.init is None else [str(options.init)], pairs.inits)
+    init = int(there.sum(axis=1).argmax()) if chosen is None else int(np.searchsorted(pairs.inits, chosen[0]))
+
+    def at(row: Row) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
+        return lambda lead: fields_at(pairs, row.variable, row.level, init, lead)
+
+    lines = [_row(variable, level, scores) for variable in variables for level in (variable.levels or (None,))]
+    frames = frames_of(there[init], options.frames)
+    fields = [(row, at(row)) for row in lines]
+    kept = cards.by_init["forecast"].dataset() if "forecast" in cards.by_init else None
+    return write_case(
+        path, inputs.name, pairs.inits[init], pairs.grid, pairs.leads, fields, frames, _coast(inputs), kept
+    )
+
+
 def _row(variable: Variable, level: float | None, scores: xr.Dataset) -> Row:
     factor, unit = shown_unit(variable.name, variable.units)
     return Row(variable.name, level, label(variable.name, level, scores), factor, unit)
@@ -252,6 +304,7 @@ def fields_at(pairs: Pairs, variable: str, level: float | None, init: int, lead:
     for field in (forecast, truth):
         if level is not None:
             field = field.isel(level=level_index(field["level"].values, [level])[0])
+        field = field.mean("member") if "member" in field.dims else field
         found.append(field.transpose("latitude", "longitude").values.astype(np.float64))
     return found[0], found[1]
 
@@ -281,7 +334,18 @@ def _facts(inputs: Inputs, scores: xr.Dataset) -> dict[str, str]:
 
 def _provenance(inputs: Inputs, scores: xr.Dataset) -> dict[str, str]:
     """What another needs to make these numbers again, or to compare theirs with them."""
-    told = ("forecast", "truth", "climatology", "inits", "pairs", "grid", "weights", "averaging", "points_left_out")
+    told = (
+        "forecast",
+        "truth",
+        "climatology",
+        "inits_used",
+        "inits_skipped",
+        "pairs",
+        "grid",
+        "weights",
+        "averaging",
+        "points_left_out",
+    )
     listed = {name.replace("_", " "): str(scores.attrs[name]) for name in told}
     if "saturation" in inputs.limits:
         known = inputs.limits["predictability"].attrs
@@ -295,7 +359,7 @@ def _provenance(inputs: Inputs, scores: xr.Dataset) -> dict[str, str]:
         if name in scores.attrs:
             listed[name.replace("_", " ")] = str(scores.attrs[name])
     listed |= {"made": f"{scores.attrs['created']}, revision {scores.attrs['revision']}"}
-    return listed | {"versions": ", ".join(f"{name} {version}" for name, version in versions().items())}
+    return listed | {"versions": str(scores.attrs["versions"])}
 
 
 def _broken(scores: xr.Dataset) -> list[str]:

@@ -1,4 +1,4 @@
-"""The score card as people read it: the rows and leads to show, their labels and units, skill against baselines."""
+"""The score card as people read it: rows and leads to show, labels and units, differences to others in percent."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ UNITS = {  # as written in files: (factor, as people read it)
     "kg m**-2 s**-1": (DAY, "mm/day"),
     "kg m-2 s-1": (DAY, "mm/day"),
 }
+STEPS = (1, 2, 5, 10, 20, 50)  # percent, as on the score cards of WeatherBench 2
 MINUS, DASH, SIGMA = "\u2212", "\u2013", "\u03c3"
 
 
@@ -178,22 +179,43 @@ def leads_in(unit: str, leads: np.ndarray) -> np.ndarray:
     return leads.astype("timedelta64[s]").astype(np.float64) / LENGTHS[unit]
 
 
-def skill_against(
+def difference_to(
     row: Row,
     scores: xr.Dataset,
-    baselines: xr.Dataset | None,
+    others: xr.Dataset | None,
     source: str,
     metric: str = "rmse",
     region: str = "global",
 ) -> np.ndarray | None:
-    """Skill of the forecast against a baseline by lead, shape (lead,); None where there is no such baseline."""
-    if baselines is None or source not in baselines["source"].values or row.variable not in baselines:
+    """Loss of the forecast less that of another source, as a share of the latter's, by lead; None where there is none.
+
+    loss: |score - perfect|; RMSE itself, 1 - ACC; negative is better.
+    """
+    if others is None or source not in others["source"].values or row.variable not in others:
         return None
-    if metric not in baselines["metric"].values:
+    if metric not in others["metric"].values or region not in others["region"].values:
         return None
     perfect = json.loads(scores.attrs["perfect"])[metric]
     with np.errstate(divide="ignore", invalid="ignore"):
-        return skill(row.series(scores, metric, region), row.series(baselines, metric, region, source=source), perfect)
+        return -skill(row.series(scores, metric, region), row.series(others, metric, region, source=source), perfect)
+
+
+def sure_of(
+    row: Row, judged: xr.Dataset | None, source: str, metric: str = "rmse", region: str = "global"
+) -> list[bool | None]:
+    """By lead whether the difference to a source is significant; None where it was not judged. Empty: not at all."""
+    if judged is None or row.variable not in judged or source not in judged["source"].values:
+        return []
+    if metric not in judged["metric"].values or region not in judged["region"].values:
+        return []
+    low, high = (row.series(judged, metric, region, source=source, estimate=end) for end in ("low", "high"))
+    return [bool(a > 0 or b < 0) if np.isfinite(a) and np.isfinite(b) else None for a, b in zip(low, high, strict=True)]
+
+
+def step(difference: float) -> int:
+    """How many of the bounds 1, 2, 5, 10, 20 and 50 percent a difference reaches, with its sign."""
+    reached = sum(abs(difference) * 100 >= bound for bound in STEPS)
+    return reached if difference > 0 else -reached
 
 
 def number(value: float) -> str:
@@ -207,8 +229,9 @@ def number(value: float) -> str:
 
 
 def percent(value: float) -> str:
-    """A skill as `+45 %` or `−12 %`."""
+    """A share as `+45 %` or `−1.2 %`: whole from 10 % on, one decimal below."""
     if not np.isfinite(value):
         return DASH
-    whole = round(100 * max(value, -9.99))
-    return f"{'+' if whole > 0 else MINUS if whole < 0 else '±'}{abs(whole)} %"
+    size = min(100 * abs(value), 999)
+    text = f"{size:.0f}" if size >= 9.95 else f"{size:.1f}"
+    return f"{'±' if float(text) == 0 else '+' if value > 0 else MINUS}{text} %"

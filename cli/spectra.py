@@ -49,7 +49,7 @@ def chosen(
 
 def section(spectra: xr.Dataset, first: Sequence[Row]) -> str:
     """The part of the report: spectra of the first rows, by lead; coherence; effective resolution."""
-    rows = [row for row in first if row.variable in spectra and _has(spectra, row)]
+    rows = [row for row in first if row.variable in spectra and has_row(spectra, row)]
     if not rows:
         return ""
     leads = spectra["lead_time"].values
@@ -66,24 +66,25 @@ def section(spectra: xr.Dataset, first: Sequence[Row]) -> str:
         "2\N{GREEK SMALL LETTER PI}a/l (above), both axes logarithmic. A forecast that blurs falls below the truth."
     )
     return (
-        f"<h2>Spectra</h2><p class=quiet>{told}</p><div class=legend>{legend}</div><div class=charts>{powers}</div>"
-        f"{_resolution(spectra, rows)}<details><summary>Coherence of forecast and truth, by scale</summary>"
+        f"<h2 id=spectra>Spectra</h2><p class=quiet>{told}</p><div class=legend>{legend}</div>"
+        f"<div class=charts>{powers}</div>{_resolution(spectra, rows)}"
+        "<details><summary>Coherence of forecast and truth, by scale</summary>"
         f"<div class=legend>{of_leads}</div><div class=charts>{shared}</div></details>"
     )
 
 
-def _of(spectra: xr.Dataset, name: str, row: Row) -> Any:
+def of_row(spectra: xr.Dataset, name: str, row: Row) -> Any:
     return spectra[name] if row.level is None else spectra[name].sel(level=row.level)
 
 
-def _has(spectra: xr.Dataset, row: Row) -> bool:
+def has_row(spectra: xr.Dataset, row: Row) -> bool:
     if row.level is not None and row.level not in spectra["level"].values:
         return False
-    return bool(np.isfinite(_of(spectra, row.variable, row).values).any())
+    return bool(np.isfinite(of_row(spectra, row.variable, row).values).any())
 
 
 def _power(spectra: xr.Dataset, row: Row, shades: np.ndarray) -> str:
-    power = _of(spectra, row.variable, row) * row.factor**2
+    power = of_row(spectra, row.variable, row) * row.factor**2
     unit = f"[({row.unit})\N{SUPERSCRIPT TWO}]" if row.unit else ""
     degrees = spectra["total_wavenumber"].values[1:]
     lines = [
@@ -93,17 +94,21 @@ def _power(spectra: xr.Dataset, row: Row, shades: np.ndarray) -> str:
         )
     ]
     truth = power.sel(source="truth").mean("lead_time").values[1:]
-    chart = _chart(f"spectra of {row.label}", degrees, [*lines, ("truth", 1.0, "truth", truth)], logarithmic=True)
+    chart = spectral_chart(
+        f"spectra of {row.label}", degrees, [*lines, ("truth", 1.0, "truth", truth)], logarithmic=True
+    )
     return f"<figure><figcaption>{escape(row.label)} <small>{escape(unit)}</small></figcaption>{chart}</figure>"
 
 
 def _coherence(spectra: xr.Dataset, row: Row, shades: np.ndarray) -> str:
-    values = _of(spectra, f"{row.variable}_coherence", row).values
+    values = of_row(spectra, f"{row.variable}_coherence", row).values
     lines = [
         ("forecast", shade, f"forecast, {lead_text(lead)}", line[1:])
         for lead, shade, line in zip(spectra["lead_time"].values, shades, values, strict=True)
     ]
-    chart = _chart(f"coherence of {row.label}", spectra["total_wavenumber"].values[1:], lines, logarithmic=False)
+    chart = spectral_chart(
+        f"coherence of {row.label}", spectra["total_wavenumber"].values[1:], lines, logarithmic=False
+    )
     return f"<figure><figcaption>{escape(row.label)}</figcaption>{chart}</figure>"
 
 
@@ -114,7 +119,7 @@ def _resolution(spectra: xr.Dataset, rows: Sequence[Row]) -> str:
     )
     lines = []
     for row in rows:
-        resolution = _of(spectra, f"{row.variable}_effective_resolution", row).values
+        resolution = of_row(spectra, f"{row.variable}_effective_resolution", row).values
         cells = "".join(f"<td>{_cell(metres)}</td>" for metres in resolution)
         lines.append(f"<tr><th scope=row>{escape(row.label)}</th>{cells}</tr>")
     finest = spectra["wavelength"].values[-1] / 1e3
@@ -135,7 +140,7 @@ def _cell(metres: float) -> str:
     return f"{metres / 1e3:.0f}<small>l = {round(2 * math.pi * EARTH_RADIUS / metres)}</small>"
 
 
-def _chart(
+def spectral_chart(
     what: str, degrees: np.ndarray, lines: Sequence[tuple[str, float, str, np.ndarray]], logarithmic: bool
 ) -> str:
     """An SVG of lines (CSS class, opacity, name, values by degree), the abscissa logarithmic."""

@@ -87,6 +87,10 @@ VERBS = (
             ("leads=[1d,5d] inits=2020-01-01/2020-03-31", "which forecasts; all if not given"),
             ("fields=[temperature] levels=[850]", "which variables and levels; all if not given"),
             ("regions=[global,tropics]", "names, or boxes {alps: {latitude: [44,48], longitude: [5,16]}}"),
+            ("eval=wb2_deterministic", "all of these as published (`emul presets`); what the data lack is left out"),
+            ("derive=[wind_speed,vorticity]", "fields computed from others, scored too"),
+            ("baselines=[persistence,{hres: file}]", "beside, on the same dates; also [probabilistic_]climatology"),
+            ("climate=true", "mean state, variability and trends of long runs, in climate.nc"),
             ("beside={other: outputs/forecast/y}", "other forecasts, whose curves are drawn beside"),
         ),
         (
@@ -96,6 +100,23 @@ VERBS = (
         "Scores land in outputs/eval/<name>: scores.nc, scorecard.png, report.html.",
         composes=True,
         stand_ins=(("forecast", "forecasts"),),
+    ),
+    Verb(
+        "eval compare",
+        "compare",
+        "Several evaluations side by side: one table, score cards, curves, spectra.",
+        (
+            ("a b c", "evaluations: names in outputs/eval, or folders with scores.nc"),
+            ("baseline=a", "what differences are taken to: one of them (the first), persistence or climatology"),
+            ("metric=rmse region=global", "what tables and pictures show"),
+            ("name=compare", "the page lands in outputs/eval/<name>"),
+            ("level=0.95 resamples=500 block=4", "of the intervals; block: initial times, from the data if not given"),
+        ),
+        (
+            ("emul eval compare planet_sfno planet_unet", "two runs on the initial times that both have"),
+            ("emul eval compare a b c baseline=persistence", "against persistence"),
+        ),
+        "What cannot be compared (other truth or grid, no shared initial times) is refused; what is left out is told.",
     ),
     Verb(
         "run",
@@ -205,6 +226,7 @@ LISTS = {
     "hardware": "hardware",
     "loggers": "logger",
     "experiments": "experiment",
+    "presets": "eval",
 }
 
 
@@ -257,6 +279,7 @@ def overview() -> str:
 def explanation(verb: Verb) -> str:
     """The text of `emul <verb> --help`."""
     usage = "<bash|zsh|fish>" if verb.name == "completion" else "[key=value ...]" if verb.keys else ""
+    usage = f"a b [c ...] {usage}" if verb.name == "eval compare" else usage
     usage = f"<{'|'.join(DATA_WORDS)}> [key=value ...]" if verb.name == "data" else usage
     lines = [f"emul {verb.name} - {verb.summary}", "", f"Usage: emul {verb.name} {usage}".rstrip()]
     if verb.keys:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+import json
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +15,21 @@ OF_ONE_FORECAST = ("forecast", "verdict", "number_of_inits", "nan_share", "metri
 
 
 def side_by_side(parts: Mapping[str, xr.Dataset], like: xr.Dataset) -> xr.Dataset | None:
-    """Scores of several sources in one Dataset, dimension `source` first, metrics as in `like`; None for no source."""
+    """Scores of several sources in one Dataset, dimension `source` first, metrics as in `like`, then those of ensembles
+    that `like` has not; None for no source."""
     if not parts:
         return None
-    aligned = [dataset.drop_vars("inits").reindex(metric=like["metric"].values) for dataset in parts.values()]
+    every = [like, *parts.values()]
+    metrics = list(dict.fromkeys(str(metric) for dataset in every for metric in dataset["metric"].values))
+    aligned = [dataset.drop_vars("inits").reindex(metric=metrics) for dataset in parts.values()]
     source = xr.DataArray(list(parts), dims="source", name="source")
     joined = xr.concat(aligned, dim=source, combine_attrs="override")
     counts = np.stack([dataset["inits"].values for dataset in parts.values()])
     joined = joined.assign_coords(inits=(("source", "lead_time"), counts))
     joined.attrs = {name: value for name, value in like.attrs.items() if name not in OF_ONE_FORECAST}
+    for name in ("perfect", "exponent"):
+        known = [json.loads(dataset.attrs[name]) for dataset in reversed(every) if name in dataset.attrs]
+        joined.attrs[name] = json.dumps({metric: value for one in known for metric, value in one.items()})
     if "level" in joined.coords:
         joined["level"].attrs.update(like["level"].attrs)
     return joined
@@ -46,3 +55,62 @@ def read_budgets(folder: str | Path) -> xr.Dataset | None:
         return None
     with xr.open_dataset(path, decode_timedelta=True) as stored:
         return stored.load()
+
+
+def write_table(path: Path, scores: xr.Dataset, others: xr.Dataset | None) -> Path:
+    """Scores as a table for spreadsheets: a line a source, variable, level, metric, region and lead; NaN left empty."""
+    sources = {"forecast": scores}
+    if others is not None:
+        sources |= {str(name): others.sel(source=name) for name in others["source"].values}
+    partial = path.with_name(f".{path.name}.partial")
+    with open(partial, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["source", "variable", "level", "metric", "region", "lead_hours", "inits", "value", "units"])
+        for source, dataset in sources.items():
+            for name in dataset.data_vars:
+                table.writerows([source, *line] for line in _lines(dataset, str(name)))
+    os.replace(partial, path)
+    return path
+
+
+def _lines(dataset: xr.Dataset, name: str) -> Iterator[list[object]]:
+    """variable, level, metric, region, lead in hours, initial times, value, units of what was scored."""
+    field = dataset[name] if "level" in dataset[name].dims else dataset[name].expand_dims(level=[""], axis=-1)
+    exponent = json.loads(str(dataset.attrs["exponent"]))
+    inits = dataset["inits"].values
+    hours = dataset["lead_time"].values.astype("timedelta64[s]").astype(float) / 3600
+    values = field.transpose("level", "metric", "region", "lead_time").values
+    for at, level in enumerate(field["level"].values.tolist()):
+        if np.isnan(values[at]).all():
+            continue
+        for m, metric in enumerate(field["metric"].values.tolist()):
+            power = exponent.get(metric, 0)
+            units = str(field.attrs.get("units", ""))
+            units = "" if power == 0 else units if power == 1 else f"({units})^{power}"
+            for r, region in enumerate(field["region"].values.tolist()):
+                for i, hour in enumerate(hours):
+                    value = values[at, m, r, i]
+                    shown = "" if np.isnan(value) else repr(float(value))
+                    yield [name, level, metric, region, f"{hour:g}", int(inits[i]), shown, units]
+
+
+def read_by_init(path: str | Path) -> dict[str, xr.Dataset]:
+    """The by_init.nc of an evaluation, in memory: of `forecast` and, by name, of its baselines; empty where there is
+    none."""
+    if not Path(path).is_file():
+        return {}
+    stored = xr.open_groups(path, decode_timedelta=True)
+    try:
+        return {name.strip("/") or "forecast": group.load() for name, group in stored.items()}
+    finally:
+        for group in stored.values():
+            group.close()
+
+
+def read_spectra(path: str | Path) -> xr.Dataset | None:
+    """The spectra in the scores.nc of an evaluation, in memory; None where it has none."""
+    try:
+        with xr.open_dataset(path, group="spectra", decode_timedelta=True) as stored:
+            return stored.load()
+    except OSError:  # no such group
+        return None

@@ -4,7 +4,7 @@ Blocks of L consecutive initial times, the series closed to a circle, are drawn 
 forecasts keep what was drawn together. With d the difference of scores, d* its value from the means of a resample, and
 r the lag-one autocorrelation of what each initial time adds to d (its jackknife values),
 
-    n' = n (1 - r) / (1 + r),   L = (n - L + 1)^((2/3)(1 - n'/n)),   interval = d +- t_{n'-1} sqrt(c var(d*))
+    n' = n (1 - r) / (1 + r),   L = (n - L + 1)^((2/3)(1 - n'/n)),   interval = d +- t_{n/L-1} sqrt(c var(d*))
 
     c = V / ((G_L - L V) / n),  V = sum_{|k|<n} (1 - |k|/n) r^|k| / n,  G_L = sum_{|k|<L} (1 - |k|/L) g_|k|,
     g_k = ((n - k) r^k + k r^(n-k)) / n
@@ -132,7 +132,7 @@ def _judged(metric: Metric, names: list[str], table: np.ndarray, bootstrap: Boot
         with np.errstate(invalid="ignore", divide="ignore"):
             error = np.std(_loss_difference(metric, names, counts @ table[..., some]), axis=0)
         error = error * np.sqrt(variance_factor(inits, int(length), r[some]))
-        reach = error * student_quantile(0.5 + bootstrap.level / 2, equivalent_inits(inits, r[some]) - 1)
+        reach = error * student_quantile(0.5 + bootstrap.level / 2, max(inits / length - 1, 1))
         found[1, some], found[2, some], found[3, some] = found[0, some] - reach, found[0, some] + reach, length
     return found
 
@@ -158,13 +158,13 @@ def autocorrelation(series: np.ndarray) -> np.ndarray:
 
 
 def equivalent_inits(n: int, r: np.ndarray) -> np.ndarray:
-    """n' = n (1 - r) / (1 + r), at least 2: how many independent initial times tell as much."""
-    return np.maximum(n * (1.0 - r) / (1.0 + r), 2.0)
+    """n' = n (1 - r) / (1 + r): how many independent initial times tell as much."""
+    return n * (1.0 - r) / (1.0 + r)
 
 
 def block_lengths(n: int, r: np.ndarray) -> np.ndarray:
     """L = (n - L + 1)^((2/3)(1 - n'/n)), whole numbers."""
-    power = 2.0 / 3.0 * (1.0 - (1.0 - r) / (1.0 + r))
+    power = 2.0 / 3.0 * (1.0 - equivalent_inits(n, r) / n)
     length = np.ones_like(r)
     for _ in range(60):
         length = 0.5 * length + 0.5 * np.maximum(n - length + 1.0, 1.0) ** power
@@ -200,10 +200,10 @@ def variance_factor(n: int, length: int, r: np.ndarray) -> np.ndarray:
     return variance * n**2 / given
 
 
-def student_quantile(share: float, freedom: np.ndarray) -> np.ndarray:
+def student_quantile(share: float, freedom: float) -> float:
     """Quantile (share >= 0.5) of Student's t of at least one degree of freedom, to 1e-3 of its value."""
     inverse, table = _student_table(share)
-    return np.interp(1.0 / np.asarray(freedom, dtype=np.float64), inverse, table)
+    return float(np.interp(1.0 / freedom, inverse, table))
 
 
 @lru_cache

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from emulators.bootstrap import Bootstrap, paired_difference
 from emulators.metric import Metric
@@ -47,6 +48,17 @@ class InitStatistics:
                 self._kept[quantity] = np.full(shape, np.nan, dtype=np.float32)
             kept = np.where(np.isnan(mean), np.inf, mean)[..., : len(self.regions)]
             self._kept[quantity][rows, lead] = np.where(counted[..., : len(self.regions)], kept, np.nan)
+
+    def partial(self) -> dict[str, np.ndarray]:
+        """What is kept so far as arrays, to be stored, sent, or added to others by `add_partial`."""
+        return {quantity: kept.copy() for quantity, kept in self._kept.items()}
+
+    def add_partial(self, partial: Mapping[str, np.ndarray]) -> InitStatistics:
+        """Add what was kept of others of the same initial times to come."""
+        for quantity, more in partial.items():
+            kept = self._kept.get(quantity, np.full_like(more, np.nan))
+            self._kept[quantity] = np.where(np.isnan(kept), more, kept)
+        return self
 
     def dataset(self, attributes: Mapping[str, object] | None = None) -> xr.Dataset | None:
         """One data variable a scored variable; dims statistic, time (initial), region, lead_time and, with levels,
@@ -85,6 +97,37 @@ def terms(dataset: xr.Dataset, name: str, metric: Metric, variable: str, **where
     return {term: chosen.sel(statistic=term).values for term in needed}
 
 
+def scores_of(by_init: xr.Dataset, metrics: Mapping[str, Metric]) -> xr.Dataset:
+    """The scores of the initial times in a dataset of InitStatistics, those that do not count in them left out.
+
+    One data variable a scored variable; dims metric, region, lead_time and, with levels, level; metrics whose
+    statistics were not kept are not among them.
+    """
+    import xarray as xr
+
+    kept = set(by_init["statistic"].values.tolist())
+    some = {name: metric for name, metric in metrics.items() if set(statistics_of(name, metric)) <= kept}
+    arrays = {}
+    for variable, field in by_init.data_vars.items():
+        values = np.stack([_score(by_init, name, metric, str(variable)) for name, metric in some.items()])
+        arrays[str(variable)] = (("metric", *field.dims[2:]), values, field.attrs)
+    coords = {str(dim): by_init[dim] for dim in ("region", "lead_time", "level") if dim in by_init.coords}
+    return xr.Dataset(arrays, {"metric": list(some), **coords})
+
+
+def _score(by_init: xr.Dataset, name: str, metric: Metric, variable: str) -> np.ndarray:
+    """A score from means over the initial times that count, NaN where there are none."""
+    found = terms(by_init, name, metric, variable) or {}
+    counted = np.logical_and.reduce([~np.isnan(values) for values in found.values()])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = {
+            term: np.where(counted, values, 0.0).sum(axis=0, dtype=np.float64) / counted.sum(axis=0)
+            for term, values in found.items()
+        }
+        tensors = {term: torch.from_numpy(np.where(np.isinf(mean), np.nan, mean)) for term, mean in means.items()}
+        return next(iter(tensors.values())).numpy() if metric.by_init else metric.value(tensors).numpy()
+
+
 def differences(
     first: xr.Dataset, others: Mapping[str, xr.Dataset], metrics: Mapping[str, Metric], bootstrap: Bootstrap
 ) -> xr.Dataset | None:
@@ -103,6 +146,7 @@ def differences(
     lengths = lengths[lengths > 0]
     joined.attrs = {
         "significance": str(bootstrap),
+        "level": f"{100 * bootstrap.level:g}",
         "difference": "loss of the forecast less that of the source, loss = |score - perfect|; negative is better",
         "block_length": f"{lengths.min():g} to {lengths.max():g} initial times, median {np.median(lengths):g}"
         if lengths.size

@@ -337,7 +337,7 @@ def test_spectra_beside_the_scores(tmp_path, forecast, truth):
     finest = found["wavelength"].values[-1]
     np.testing.assert_allclose(found["temperature_effective_resolution"], finest)
     page = (target / "report.html").read_text()
-    assert "<h2>Spectra</h2>" in page
+    assert "<h2 id=spectra>Spectra</h2>" in page
     assert f"{finest / 1e3:.0f}<small>l = 5</small>" in page
     assert page.count('class="truth"') == 3
 
@@ -349,7 +349,7 @@ def test_where_there_are_no_spectra(tmp_path, forecast, truth, capsys):
     assert "Spectra left out: " in " ".join(capsys.readouterr().err.split())
     page = (target / "report.html").read_text()
     assert "Spectra left out" in page
-    assert "<h2>Spectra</h2>" not in page
+    assert "<h2 id=spectra>Spectra</h2>" not in page
     with pytest.raises(OSError, match="spectra"):
         xr.load_dataset(target / "scores.nc", group="spectra")
     whole = write(forecast, tmp_path / "whole.nc")
