@@ -1,0 +1,77 @@
+"""Sums of an evaluation on disk: gone on with, added up, and never taken for those of another."""
+
+import numpy as np
+import pytest
+
+from emul.sums import Sums, share_of
+
+
+class Counter:
+    def __init__(self):
+        self.total = np.zeros(2)
+
+    def partial(self):
+        return {"total": self.total}
+
+    def add_partial(self, partial):
+        self.total = self.total + partial["total"]
+
+
+def parts(value=0.0):
+    found = {"forecast": Counter(), "forecast beside": Counter()}
+    found["forecast"].total += value
+    found["forecast beside"].total += 10 * value
+    return found
+
+
+def test_an_evaluation_goes_on_where_it_was_killed(tmp_path):
+    sums = Sums(tmp_path, {"inits": [1, 2]}, (1, 1), every=0)
+    assert sums.restore(parts()) == 0
+    sums.keep(parts(2.0), 3, of=5)
+    after = parts()
+    assert Sums(tmp_path, {"inits": [1, 2]}, (1, 1), every=0).restore(after) == 3
+    assert [part.total.tolist() for part in after.values()] == [[2.0, 2.0], [20.0, 20.0]]
+
+
+def test_sums_of_something_else_are_not_taken(tmp_path):
+    Sums(tmp_path, {"leads": 10}, (1, 1), every=0).keep(parts(2.0), 3, of=5)
+    assert Sums(tmp_path, {"leads": 9}, (1, 1), every=0).restore(parts()) == 0
+    sums = Sums(tmp_path, {"leads": 10}, (1, 1), every=0)
+    path = sums.path(1)
+    path.write_bytes(path.read_bytes()[:50])
+    assert sums.restore(parts()) == 0
+
+
+def test_not_every_block_is_saved(tmp_path):
+    sums = Sums(tmp_path, {}, (1, 1), every=1e9)
+    sums.keep(parts(1.0), 1, of=2)
+    assert not sums.folder.exists()
+    sums.keep(parts(1.0), 2, of=2)
+    assert sums.path(1).is_file()
+    sums.remove()
+    assert not sums.folder.exists()
+
+
+def test_shares_add_up_once_all_are_complete(tmp_path):
+    first, second = (Sums(tmp_path, {}, (share, 3), every=0) for share in (1, 2))
+    first.keep(parts(1.0), 4, of=4)
+    second.keep(parts(2.0), 1, of=2)
+    last = Sums(tmp_path, {}, (3, 3), every=0)
+    mine = parts(4.0)
+    last.keep(mine, 2, of=2)
+    assert last.add_others(mine) == [2]
+    assert mine["forecast"].total[0] == 4.0
+    second.keep(parts(3.0), 2, of=2)
+    assert last.add_others(mine) == []
+    assert [part.total[0] for part in mine.values()] == [8.0, 80.0]
+
+
+@pytest.mark.parametrize(("text", "found"), [(None, (1, 1)), ("1/4", (1, 4)), (" 4 / 4 ", (4, 4))])
+def test_a_share_by_name(text, found):
+    assert share_of(text) == found
+
+
+@pytest.mark.parametrize("text", ["0/4", "5/4", "4", "a/b", "1/2/3"])
+def test_what_is_no_share_is_refused(text):
+    with pytest.raises(ValueError, match="share="):
+        share_of(text)
