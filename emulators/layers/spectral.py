@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-BLOCKS = 8  # of degrees, each with the orders it has: 44 % of the products with l < m are saved
+BLOCKS = 16  # of degrees, each with the orders it has: all but 6 % of the products with l < m are saved
 
 
 class DegreeConvolution(nn.Module):
@@ -27,7 +27,7 @@ class DegreeConvolution(nn.Module):
 
     def __init__(self, degrees: int, channels: int) -> None:
         super().__init__()
-        part = torch.randn(degrees, channels, channels, 2) * math.sqrt(0.5 / channels)
+        part = torch.randn(degrees, channels, channels, 2).mul_(math.sqrt(0.5 / channels))
         self.weight = nn.Parameter(part)  # (degree, in, out, real and imaginary part)
         self.weight.matrix_axes = (1, 2)  # type: ignore[attr-defined]  # for optimisers of matrices
 

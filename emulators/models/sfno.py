@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from emulators.grid import LatLonGrid, gaussian_grid
 from emulators.layers.conditioning import ConditionalNorm, Conditions, Context, Noise
 from emulators.layers.norms import field_norm
-from emulators.layers.pointwise import GeluLinear
+from emulators.layers.pointwise import PointwiseMLP
 from emulators.layers.spectral import DegreeConvolution
 from emulators.layers.spectral_filters import DiagonalConvolution, SpectralMLP
 from emulators.sphere.transform import SphericalHarmonics, resolved_degrees
@@ -178,13 +178,12 @@ class SpectralFilter(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         batch, channels = x.shape[2:]
         coefficients = self.source.analysis(x.flatten(2)).unflatten(2, (batch, channels))
-        mixed = self.goal.synthesis(self.convolution(coefficients).flatten(2)).unflatten(2, (batch, channels))
-        if self.bias is not None:
-            mixed = mixed + self.bias
         residual = x
         if self.source is not self.goal:
             residual = self.goal.synthesis(coefficients.flatten(2)).unflatten(2, (batch, channels))
-        return mixed, residual
+        coefficients = self.convolution(coefficients)  # under the old name: large ones are not kept any longer
+        mixed = self.goal.synthesis(coefficients.flatten(2)).unflatten(2, (batch, channels))
+        return mixed if self.bias is None else mixed + self.bias, residual
 
 
 class AceBlock(nn.Module):
@@ -196,12 +195,12 @@ class AceBlock(nn.Module):
         self.filter = spectral
         self.skip = nn.Linear(channels, channels)
         self.norm_out = norm(channels, spectral.goal.grid)
-        self.mlp = _mlp(channels, hidden)
+        self.mlp = PointwiseMLP(channels, hidden)
 
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
         mixed, residual = self.filter(_normed(self.norm_in, x, context))
         mixed = F.gelu(self.skip(residual).add_(mixed))
-        return _sum(residual, self.mlp(_normed(self.norm_out, mixed, context)))
+        return self.mlp(_normed(self.norm_out, mixed, context), residual)
 
 
 class MakaniBlock(nn.Module):
@@ -211,7 +210,7 @@ class MakaniBlock(nn.Module):
         super().__init__()
         self.filter = spectral
         self.norm_in = norm(channels, spectral.goal.grid)
-        self.mlp = _mlp(channels, hidden)
+        self.mlp = PointwiseMLP(channels, hidden)
         self.norm_out = norm(channels, spectral.goal.grid)
         self.skip = nn.Linear(channels, channels, bias=False)
 
@@ -228,11 +227,11 @@ class PlainBlock(nn.Module):
         super().__init__()
         self.filter = spectral
         self.norm = norm(channels, spectral.goal.grid)
-        self.mlp = _mlp(channels, hidden, bias=False)
+        self.mlp = PointwiseMLP(channels, hidden, bias=False)
 
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
         mixed, residual = self.filter(x)
-        return _sum(residual, self.mlp(_normed(self.norm, mixed, context)))
+        return self.mlp(_normed(self.norm, mixed, context), residual)
 
 
 BLOCKS = {"ace": AceBlock, "makani": MakaniBlock, "torch_harmonics": PlainBlock}
@@ -268,11 +267,6 @@ def _normed(norm: nn.Module, x: Tensor, context: Context | None) -> Tensor:
 def _sum(residual: Tensor, update: Tensor) -> Tensor:
     """residual + update, written over the update where it is as precise."""
     return update.add_(residual) if update.dtype == residual.dtype else residual + update
-
-
-def _mlp(channels: int, hidden: int, bias: bool = True) -> nn.Sequential:
-    """One hidden layer with GELU; the empty place is the activation's in weights stored by name."""
-    return nn.Sequential(nn.Linear(channels, hidden), nn.Identity(), GeluLinear(hidden, channels, bias=bias))
 
 
 def _hidden(channels: int) -> tuple[nn.Module, nn.Module]:

@@ -44,13 +44,13 @@ class SphericalCalculus(SphericalHarmonics):
     ) -> None:
         super().__init__(grid, degrees, orders, dtype, **options)
         self.radius = radius
-        self._share_blocks("vector_synthesis", 2, vector_functions)
+        self._share_blocks("vector_synthesis", (1, 2), vector_functions)
         if not self.quadrature:
-            self._share_blocks("vector_analysis", 2, vector_inverses)
+            self._share_blocks("vector_analysis", (1, 2), vector_inverses)
         if self.single:
             for name, kinds in (("synthesis", 1), ("vector_synthesis", 2)):
                 for factor in ("counts", "scale"):
-                    shape = (2 * self.orders, kinds, self.degrees, grid.shape[0])
+                    shape = (self.orders, 2, kinds, self.degrees, grid.shape[0])
                     at = (grid.kind, *grid.shape, self.degrees, self.orders, self.condon_shortley, radius)
                     self.share(f"{name}_{factor}", shape, doubled, name, factor, *at)
         self.share("laplacian", (1, self.degrees, 1), _laplacian, self.degrees, radius)
@@ -62,8 +62,8 @@ class SphericalCalculus(SphericalHarmonics):
         """On few degrees, where the products themselves are short, tables are kept doubled and multiplied."""
         if self.single:
             return None, [self.get_buffer(f"{name}_{factor}")]
-        by = self.get_buffer(factor)
-        return by / self.radius if name.startswith("vector") else by, self.blocks(name)
+        by, blocks = super().weighted(name, factor)
+        return by / self.radius if by is not None and name.startswith("vector") else by, blocks
 
     def times_im(self, coefficients: Tensor) -> Tensor:
         """i m a_lm: the derivative along longitude."""
@@ -116,22 +116,22 @@ class SphericalCalculus(SphericalHarmonics):
 
 
 def vector_functions(kind: str, nlat: int, degrees: int, start: int, end: int, condon_shortley: bool) -> np.ndarray:
-    """P / cos and dP/dphi of the orders from `start` to `end`, (end - start, 2, degrees - start, nlat)."""
+    """P / cos and dP/dphi of the orders from `start` to `end`, (end - start, 1, 2, degrees - start, nlat)."""
     mu = nodes(kind, nlat)[0]
     pair = [function(degrees, end, mu, start) for function in (legendre_over_cosine, legendre_derivative)]
-    table = np.stack(pair, axis=1)[:, :, start:]
+    table = np.stack(pair, axis=1)[:, None, :, start:]
     return table * phase(start, end) if condon_shortley else table
 
 
 def doubled(
     name: str, factor: str, kind: str, nlat: int, nlon: int, degrees: int, orders: int, condon: bool, radius: float
 ) -> np.ndarray:
-    """The functions of `name` for real and imaginary rows, with their factor, (2 * orders, kinds, degrees, nlat)."""
+    """The functions of `name` for real and imaginary rows, with their factor, (orders, 2, kinds, degrees, nlat)."""
     make = vector_functions if name.startswith("vector") else functions
     table = make(kind, nlat, degrees, 0, orders, condon)
     by = scale(kind, nlat, nlon, True) if factor == "scale" else counts(orders)
     unit = radius if name.startswith("vector") else 1.0
-    return (table[:, None] * (by / unit)).reshape(2 * orders, *table.shape[1:])
+    return table * (by / unit)
 
 
 def vector_inverses(kind: str, nlat: int, degrees: int, start: int, end: int, condon_shortley: bool) -> np.ndarray:
@@ -145,11 +145,11 @@ def vector_inverses(kind: str, nlat: int, degrees: int, start: int, end: int, co
     inverse = np.zeros_like(table)
     for m in range(start, end):
         first = max(m, 1)  # the mean of a potential is no flow
-        over_cosine, derivative = table[m - start, :, first - start :].transpose(0, 2, 1)
+        over_cosine, derivative = table[m - start, 0, :, first - start :].transpose(0, 2, 1)
         system = np.block([[-derivative, m * over_cosine], [-m * over_cosine, derivative]])
         from_u, from_iv = np.split(least_squares(system, np.tile(weights, 2))[: degrees - first], 2, axis=1)
         l = np.arange(first, degrees)[:, None]
-        inverse[m - start, :, first - start :] = -l * (l + 1) * np.stack([from_iv / max(m, 1), from_u])
+        inverse[m - start, 0, :, first - start :] = -l * (l + 1) * np.stack([from_iv / max(m, 1), from_u])
     return inverse
 
 

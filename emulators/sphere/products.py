@@ -14,8 +14,8 @@ number P; then, for each k, S residues are combined to the waves m with m = k or
 Both steps are batched products of real matrices, which need no other layout than the fields have. On few columns one
 product with a single table, the cosines and sines themselves, is faster.
 Degrees. Nothing stands at l < m: orders come in blocks, and a block's table starts at its first order.
-Storage. Real and imaginary parts have the same functions of latitude, stored once; the table is doubled when it is
-used, and takes up what depends on latitude or order alone on the way.
+Storage. Real and imaginary parts have the same functions of latitude. Stored once, a table is doubled when it is used,
+and takes up what depends on latitude or order alone on the way; where memory allows, it is stored doubled.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from torch.autograd import Function
 P = ParamSpec("P")
 
 
-DIRECT_UP_TO = 64  # columns
+DIRECT_UP_TO = 1500  # columns times orders
 
 
 class Waves(NamedTuple):
@@ -53,7 +53,7 @@ class Waves(NamedTuple):
 @lru_cache(maxsize=16)
 def wave_tables(nlon: int, orders: int, start: float) -> tuple[np.ndarray, ...]:
     """The numbers of `Waves`, or the one table of few columns, for columns from longitude `start` (radians) on."""
-    if nlon <= DIRECT_UP_TO:
+    if nlon * orders <= DIRECT_UP_TO:
         angle = np.outer(np.arange(orders), start + np.arange(nlon) * (2.0 * np.pi / nlon))
         return (np.stack([np.cos(angle), -np.sin(angle)], axis=1).reshape(2 * orders, nlon),)
     strides = residues(nlon, orders)
@@ -96,9 +96,9 @@ def wave_tables(nlon: int, orders: int, start: float) -> tuple[np.ndarray, ...]:
 
 
 def residues(nlon: int, orders: int) -> int:
-    """S, the divisor of nlon for which both steps cost least; small products take about 1.5 times as long."""
+    """S, the divisor of nlon for which both steps together multiply least."""
     divisors = [s for s in range(1, nlon + 1) if nlon % s == 0]
-    return min(divisors, key=lambda s: nlon / s + 3.0 * s * 2 * orders / nlon)
+    return min(divisors, key=lambda s: nlon / s + 2.0 * s * 2 * orders / nlon)
 
 
 def waves(field: Tensor, tables: tuple[Tensor, ...]) -> Tensor:
@@ -118,9 +118,9 @@ def columns(rows: Tensor, tables: tuple[Tensor, ...]) -> Tensor:
 def sums(rows: Tensor, factor: Tensor | None, blocks: Sequence[Tensor]) -> Tensor:
     """(2 * orders, lat, n) -> (2 * orders, kinds, degrees, n).
 
-    blocks: tables (orders of the block, kinds, degrees from its first order on, lat); kinds of functions to sum with.
-    factor: what the blocks are multiplied by, (orders or 1, 2, 1, 1, lat or 1); None for one block that is doubled
-    already, (2 * orders, kinds, degrees, lat).
+    blocks: tables (orders of the block, parts, kinds, degrees from its first order on, lat); parts: 2 where a table is
+    stored doubled, for real and imaginary rows, else 1; kinds: of functions to sum with.
+    factor: what the blocks are multiplied by, (orders or 1, 2, 1, 1, lat or 1); None where they hold it already.
     """
     if torch.is_grad_enabled() and rows.requires_grad:
         return _Sums.apply(rows, factor, *blocks)
@@ -198,11 +198,10 @@ def full_precision(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
 
 @full_precision
 def _sums(rows: Tensor, factor: Tensor | None, blocks: Sequence[Tensor]) -> Tensor:
-    _, kinds, degrees, _ = blocks[0].shape
+    kinds, degrees = blocks[0].shape[2:4]
     n = rows.shape[2]
     if len(blocks) == 1:
         return torch.bmm(_doubled(blocks[0], factor), rows).view(-1, kinds, degrees, n)
-    assert factor is not None
     coefficients = rows.new_empty(len(rows), kinds, degrees, n)
     for part, start, block, scale in _parts(blocks, factor):
         product = torch.bmm(_doubled(block, scale), rows[part])
@@ -213,30 +212,28 @@ def _sums(rows: Tensor, factor: Tensor | None, blocks: Sequence[Tensor]) -> Tens
 
 @full_precision
 def _series(coefficients: Tensor, factor: Tensor | None, blocks: Sequence[Tensor]) -> Tensor:
-    nlat, n = blocks[0].shape[3], coefficients.shape[3]
+    nlat, n = blocks[0].shape[4], coefficients.shape[3]
     if len(blocks) == 1:
         return torch.bmm(_doubled(blocks[0], factor).mT, coefficients.flatten(1, 2))
-    assert factor is not None
     rows = coefficients.new_empty(len(coefficients), nlat, n)
     for part, start, block, scale in _parts(blocks, factor):
         torch.bmm(_doubled(block, scale).mT, coefficients[part, :, start:].flatten(1, 2), out=rows[part])
     return rows
 
 
-def _parts(blocks: Sequence[Tensor], factor: Tensor) -> Iterator[tuple[slice, int, Tensor, Tensor]]:
+def _parts(blocks: Sequence[Tensor], factor: Tensor | None) -> Iterator[tuple[slice, int, Tensor, Tensor | None]]:
     """(rows, first order, table, factor) of each block."""
     start = 0
     for block in blocks:
         end = start + len(block)
-        yield slice(2 * start, 2 * end), start, block, factor if len(factor) == 1 else factor[start:end]
+        scale = factor if factor is None or len(factor) == 1 else factor[start:end]
+        yield slice(2 * start, 2 * end), start, block, scale
         start = end
 
 
 def _doubled(block: Tensor, factor: Tensor | None) -> Tensor:
     """The table for real and imaginary rows, (2 * orders, kinds * degrees, lat)."""
-    if factor is None:
-        return block.flatten(1, 2)
-    return (block.unsqueeze(1) * factor).flatten(2, 3).flatten(0, 1)
+    return (block if factor is None else block * factor).flatten(2, 3).flatten(0, 1)
 
 
 @full_precision
@@ -258,13 +255,7 @@ def _columns(rows: Tensor, given: tuple[Tensor, ...]) -> Tensor:
     if len(given) == 1:
         return (given[0].mT @ rows.reshape(-1, nlat * n)).view(-1, nlat, n)
     tables = Waves(*given)
-    half, size = len(tables.second), tables.first.shape[1]
+    half = len(tables.second)
     placed = rows.reshape(-1, nlat * n).index_select(0, tables.slots).view(half, -1, nlat * n)
-    parts = torch.bmm(tables.second_back, placed).view(2 * half, -1, nlat * n)
-    field = parts.new_empty(size, parts.shape[1], nlat * n)
-    for residue in range(parts.shape[1]):
-        if torch.compiler.is_compiling():  # which refuses to write into a view
-            field[:, residue] = tables.first_back @ parts[:, residue]
-        else:
-            torch.mm(tables.first_back, parts[:, residue], out=field[:, residue])
-    return field.view(-1, nlat, n)
+    parts = torch.bmm(tables.second_back, placed).view(2 * half, -1)
+    return (tables.first_back @ parts).view(-1, nlat, n)

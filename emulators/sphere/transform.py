@@ -15,6 +15,7 @@ plain products of matrices (`products`). `coefficients` and `field` take the cus
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from itertools import pairwise
 
@@ -42,6 +43,7 @@ class SphericalHarmonics(Tables):
 
     counts: Tensor
     scale: Tensor
+    uncounted: Tensor
 
     def __init__(
         self,
@@ -65,14 +67,19 @@ class SphericalHarmonics(Tables):
         self.wave_names = list(self._buffers)
         self.share("counts", (self.orders, 2, 1, 1, 1), counts, self.orders)
         self.share("scale", (1, 2, 1, 1, nlat), scale, grid.kind, nlat, nlon, self.quadrature)
-        self._share_blocks("synthesis", 1, functions)
+        self.counted = self.quadrature and not self.single  # one table for both ways: there is room to store it doubled
+        if self.counted:
+            self.share("uncounted", (self.orders, 2, 1, 1, 1), uncounted, self.orders)
+            self._share_blocks("synthesis", (2, 1), counted_functions)
+        else:
+            self._share_blocks("synthesis", (1, 1), functions)
         if not self.quadrature:
-            self._share_blocks("analysis", 1, inverses)
+            self._share_blocks("analysis", (1, 1), inverses)
 
-    def _share_blocks(self, name: str, kinds: int, make) -> None:
+    def _share_blocks(self, name: str, parts_kinds: tuple[int, int], make: Callable[..., np.ndarray]) -> None:
         """Buffers name_0, name_1, ... with what `make` says of each block of orders."""
         for number, (start, end) in enumerate(self.cuts):
-            shape = (end - start, kinds, self.degrees - start, self.grid.shape[0])
+            shape = (end - start, *parts_kinds, self.degrees - start, self.grid.shape[0])
             arguments = (self.grid.kind, self.grid.shape[0], self.degrees, start, end, self.condon_shortley)
             self.share(f"{name}_{number}", shape, make, *arguments)
 
@@ -82,7 +89,10 @@ class SphericalHarmonics(Tables):
 
     def weighted(self, name: str, factor: str) -> tuple[Tensor | None, list[Tensor]]:
         """The tables `name` and what they are multiplied by, `scale` or `counts`; None where they hold it already."""
-        return self.get_buffer(factor), self.blocks(name)
+        by = self.get_buffer(factor)
+        if self.counted and name == "synthesis":
+            return None if factor == "counts" else by * self.uncounted, self.blocks(name)
+        return by, self.blocks(name)
 
     @cached_property
     def cuts(self) -> list[tuple[int, int]]:
@@ -157,9 +167,14 @@ def resolved_degrees(grid: LatLonGrid, quadrature: bool = False) -> int:
 
 
 def functions(kind: str, nlat: int, degrees: int, start: int, end: int, condon_shortley: bool) -> np.ndarray:
-    """P_lm of the orders from `start` to `end` at a grid's rows, (end - start, 1, degrees - start, nlat)."""
-    table = legendre(degrees, end, nodes(kind, nlat)[0], start)[:, None, start:]
+    """P_lm of the orders from `start` to `end` at a grid's rows, (end - start, 1, 1, degrees - start, nlat)."""
+    table = legendre(degrees, end, nodes(kind, nlat)[0], start)[:, None, None, start:]
     return table * phase(start, end) if condon_shortley else table
+
+
+def counted_functions(kind: str, nlat: int, degrees: int, start: int, end: int, condon_shortley: bool) -> np.ndarray:
+    """`functions` for real and imaginary rows, times `counts`, (end - start, 2, 1, degrees - start, nlat)."""
+    return functions(kind, nlat, degrees, start, end, condon_shortley) * counts(end)[start:]
 
 
 def inverses(kind: str, nlat: int, degrees: int, start: int, end: int, condon_shortley: bool) -> np.ndarray:
@@ -168,7 +183,7 @@ def inverses(kind: str, nlat: int, degrees: int, start: int, end: int, condon_sh
     weights = nodes(kind, nlat)[1]
     inverse = np.zeros_like(table)
     for m in range(end - start):
-        inverse[m, 0, m:] = least_squares(table[m, 0, m:].T, weights)
+        inverse[m, 0, 0, m:] = least_squares(table[m, 0, 0, m:].T, weights)
     return inverse
 
 
@@ -181,7 +196,7 @@ def least_squares(matrix: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 def phase(start: int, end: int) -> np.ndarray:
     """The phase of Condon & Shortley, (-1)^m."""
-    return (1.0 - 2.0 * (np.arange(start, end) % 2))[:, None, None, None]
+    return (1.0 - 2.0 * (np.arange(start, end) % 2))[:, None, None, None, None]
 
 
 def _wave_table(nlon: int, orders: int, start: float, number: int) -> np.ndarray:
@@ -193,6 +208,11 @@ def counts(orders: int) -> np.ndarray:
     counts = np.full((orders, 2), 2.0)
     counts[0] = 1.0, 0.0
     return counts[..., None, None, None]
+
+
+def uncounted(orders: int) -> np.ndarray:
+    """What takes `counts` out again."""
+    return 1.0 / np.maximum(counts(orders), 1.0)
 
 
 def scale(kind: str, nlat: int, nlon: int, quadrature: bool) -> np.ndarray:

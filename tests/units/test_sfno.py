@@ -11,8 +11,8 @@ import torch
 from omegaconf import OmegaConf
 
 from emulators.grid import equiangular_grid, gaussian_grid, lobatto_grid
+from emulators.layers import pointwise
 from emulators.layers.conditioning import Noise
-from emulators.layers.pointwise import GeluLinear
 from emulators.models.sfno import SFNO
 from emulators.sphere.transform import SphericalHarmonics
 from emulators.variables import Variable, VariableSet
@@ -315,13 +315,18 @@ def test_compiled_and_plain_networks_agree(small_world):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_linear_map_of_gelu(bias):
+@pytest.mark.parametrize("portion", [3, 100])
+def test_mlp_at_points(bias, portion, monkeypatch):
+    monkeypatch.setattr(pointwise, "PORTION", portion)
     torch.manual_seed(0)
-    layer = GeluLinear(5, 3, bias=bias).double()
-    h = torch.randn(4, 2, 5, dtype=torch.float64, requires_grad=True)
-    expected = torch.nn.functional.linear(torch.nn.functional.gelu(h), layer.weight, layer.bias)
-    torch.testing.assert_close(layer(h), expected)
-    assert torch.autograd.gradcheck(lambda h, *_: layer(h), (h, *layer.parameters()))
+    mlp = pointwise.PointwiseMLP(3, 5, bias).double()
+    x = torch.randn(4, 2, 3, dtype=torch.float64, requires_grad=True)
+    residual = torch.randn(4, 2, 3, dtype=torch.float64, requires_grad=True)
+    expected = torch.nn.Sequential(*mlp)(x)
+    torch.testing.assert_close(mlp(x), expected)
+    torch.testing.assert_close(mlp(x, residual), residual + expected)
+    assert torch.autograd.gradcheck(lambda x, *_: mlp(x), (x, *mlp.parameters()))
+    assert torch.autograd.gradcheck(lambda x, residual, *_: mlp(x, residual), (x, residual, *mlp.parameters()))
 
 
 @pytest.mark.parametrize("block", ["ace", "makani", "torch_harmonics"])
