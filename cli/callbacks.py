@@ -14,6 +14,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from rich.progress import MofNCompleteColumn, TextColumn
 
 from data_pipelines import checkpoints
+from data_pipelines.faults import DamagedData
 from data_pipelines.loader import Batches
 from emul.console import bar, console, warn
 from emul.ranks import Watch, started_from_outside
@@ -118,6 +119,11 @@ class Checkpoints(pl.Callback):
             self.save(trainer, needed=True)
             self.leave(trainer)
 
+    def on_exception(self, trainer: pl.Trainer, module: Any, exception: BaseException) -> None:
+        """Data that cannot be read end a training, but cost nothing that was learnt."""
+        if isinstance(exception, DamagedData) and trainer.global_step > self.saved_step:
+            self.save(trainer, needed=False)
+
     @staticmethod
     def decided(trainer: pl.Trainer, wish: bool) -> bool:
         """What the first process wishes; any of them, where all have to take part in a checkpoint.
@@ -215,6 +221,7 @@ class Pace(pl.Callback):
         line = (
             f"loss {numbers['loss']:.4f}  lr {numbers['lr']:.1e}  {numbers['samples_per_second']:.0f} samples/s  "
             f"wait {numbers['loader_wait']:.0%}"
+            + (f"  skipped {self.batches.skipped}" if self.batches.skipped else "")
             + (f"  score {module.validation['score']:.3f}" if module.validation else "")
         )
         self.progress.update(self.task, completed=step, numbers=line)
@@ -229,6 +236,8 @@ class Pace(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
         self.progress.stop()
+        if trainer.is_global_zero:
+            console().print(self.batches.pace(), style="quiet", highlight=False)
 
     def on_exception(self, trainer: pl.Trainer, module: Any, exception: BaseException) -> None:
         self.progress.stop()

@@ -44,7 +44,7 @@ from emulators.world import World
 # What may change between the start of a training and its continuation: what does not touch a weight,
 FREE = {
     "output", "resume", "forecast", "eval", "writer", "metric", "logger", "training.checkpoint_every",
-    "training.checkpoint_minutes", "training.log_every", "training.broken", "hardware.slurm",
+    "training.checkpoint_minutes", "training.log_every", "training.broken", "hardware.slurm", "loader.ahead",
 }  # fmt: skip
 # and where it runs, which changes the last digits; but not in what precision.
 ROUNDED = {"hardware", "training.accumulate"}
@@ -211,9 +211,11 @@ def open_archive(config: DictConfig, world: World | None) -> tuple[Archive, Mapp
     with console.progress("preparing the data") as report:
         source.prepare(report)
     dataset = source.dataset()
+    room = config.loader.gigabytes
     if world is not None:
-        return Archive(dataset, world), source.splits
-    archive = Archive(dataset, world_of(dataset, part(config.variables), history=config.history))
+        return Archive(dataset, world, cache_gigabytes=room), source.splits
+    made = world_of(dataset, part(config.variables), history=config.history)
+    archive = Archive(dataset, made, cache_gigabytes=room)
     with console.progress("measuring means and scales") as report:
         measured = scales(archive, source.splits["train"], report=report)
     return archive.on(replace(archive.world, scales=measured)), source.splits
@@ -272,6 +274,7 @@ def run(
     callbacks = [together, keeper, Pace(batches, plan.batch_size)]
     trainer = made_trainer(hardware, plan, target, loggers(config, place), callbacks)
     batches.rank, batches.ranks = trainer.global_rank, trainer.world_size
+    batches.pinned = trainer.strategy.root_device.type == "cuda"
     descend(trainer, module, batches, validation, path, together)
 
 
@@ -286,6 +289,7 @@ def training_batches(
         seed=config.seed,
         start=start * plan.accumulate,
         rollout=lambda batch: objective.length(batch // plan.accumulate),
+        reading=part(config.loader),
     )
 
 
@@ -354,6 +358,7 @@ def announce(config: DictConfig, module: Training, batches: Batches, start: int)
             "grid": f"{world.grid!r}, {world.input_channels} channels in, {world.output_channels} out",
             "parameters": f"{sum(p.numel() for p in module.step.parameters()):,}",
             "samples": f"{samples:,} windows of {world.history} + {batches.windows.rollout}",
+            **batches.facts(),
             "effective batch": f"{plan.batch_size} = {share(plan, part(hardware), batches.batch_size)}",
             "learning rate": f"{config.optimizer.lr:g}, never scaled",
             "steps": f"{plan.steps:,} = {plan.steps * plan.batch_size / samples:.1f} passes over the samples",
