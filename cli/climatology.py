@@ -11,10 +11,10 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.markup import escape
 from yaml import YAMLError
 
-from data_pipelines.climatologies import Recipe, climatology
+from data_pipelines.climatologies import Recipe, climatology, days_without
 from data_pipelines.shaping import shaped
 from data_pipelines.store import open_dataset
-from emul.console import console, header, progress
+from emul.console import console, header, progress, warn
 from emul.data_source import made_source
 from emul.findings import nearest
 
@@ -36,6 +36,10 @@ def main(arguments: list[str]) -> None:
     path = Path(settings.get("path") or folder / "climatology.zarr")
     told = "all times" if period is None else f"{period[0]} to {period[1]}"
     header(f"emul data climatology {name}", [f"{told}, a window of {recipe.window} days"])
+    lacking = days_without(dataset, recipe)
+    if lacking:
+        reach = recipe.window // 2 - 1
+        warn(f"{lacking} of the 366 days of the year have no data within {reach} days; they stay missing.")
     with progress("averaging") as report:
         climatology(dataset, path, recipe, megabytes=float(settings.get("megabytes", 2048)), report=report)
     console().print(f"Ready for emul eval climatology={escape(str(path))}", soft_wrap=True)

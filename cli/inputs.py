@@ -20,7 +20,7 @@ from data_pipelines.provenance import revision, versions
 from data_pipelines.scores import read_budgets
 from data_pipelines.store import open_dataset
 from data_pipelines.worlds import duration, spacing
-from emul.baselines import FILES, Baseline, baselines, named, sampled_years
+from emul.baselines import FILES, SAMPLED, Baseline, baselines, named, sampled_years
 from emul.beside import Beside
 from emul.build import part, parts
 from emul.folders import conf_folder
@@ -106,7 +106,10 @@ def opened(config: DictConfig, options: DictConfig, report: Callable[[str, float
     attributes = _attributes(path, origin, kind, manifest, pairs) | {
         "metrics": json.dumps(plain(nodes)),
         "region_bounds": json.dumps(plain(options.regions)),
+        "derived": ", ".join(plain(options.derive) or ()) or "none",
     }
+    if SAMPLED in compared and years is not None:
+        attributes["sampled_years"] = f"{years[0]} to {years[1]}"
     notes = [*_notes(forecast, manifest, pairs, metrics, climatology), *fitted, *told]
     name = config.name or (Path(config.run).name if config.run is not None else _stem(path))
     beside = {} if limits is None else curves(limits, pairs.leads[-1])
@@ -259,7 +262,10 @@ def _climatology(
     block = max(1, min(64, pairs.room))
     for start in range(0, index.size, block):
         chosen = index[start : start + block]
-        fitted.accumulate(reader.times[chosen], stacked(reader.dataset.isel(time=chosen), pairs.variables, ("time",)))
+        fields = stacked(reader.dataset.isel(time=chosen), pairs.variables, ("time",))
+        absent = np.isnan(fields).all(axis=(-2, -1))
+        known = ~absent[:, ~absent.all(axis=0)].any(axis=1)  # sums are not known where the data begin
+        fitted.accumulate(reader.times[chosen][known], fields[known])
     kind = (
         f"{fitted.annual} harmonics of the year and {fitted.diurnal} of the day, fitted to {index.size} fields of the "
         f"training period {splits['train'][0]} to {splits['train'][1]}"

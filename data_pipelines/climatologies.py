@@ -128,6 +128,16 @@ class Samples:
         return found
 
 
+def days_without(dataset: xr.Dataset, recipe: Recipe) -> int:
+    """Days of the year within whose window the data have no time; there the climatology is missing."""
+    days = set(Samples(dataset, recipe).day.tolist())
+    if DAYS - 2 in days:
+        days.add(DAYS - 1)
+    inner = recipe.window // 2 - 1  # days at the ends of a window have no weight
+    covered = {(day + beside) % DAYS for day in days for beside in range(-inner, inner + 1)}
+    return DAYS - len(covered)
+
+
 def climatology(
     dataset: xr.Dataset, path: Path, recipe: Recipe, *, megabytes: float = 2048, report: Report | None = None
 ) -> Path:

@@ -21,13 +21,14 @@ def made_when_read(dataset: xr.Dataset, rule: Rule, dim: str = "", before: int =
     """The field that `rule` makes of the dataset; reading a part of its members, times and leads reads only these.
 
     dim, before: the rule also reads so many positions before each along `dim`, as sums do, and gives NaN where they do
-    not exist. ValueError where the rule lacks what it needs.
+    not exist. It is in single precision where all fields are. ValueError where the rule lacks what it needs.
     """
     with np.errstate(all="ignore"):
         answer = rule(_ones(dataset, {dim: before + 1}))
     answer = answer.transpose(*(d for d in LEADING if d in answer.dims), ...)
     shape = tuple(dataset.sizes[d] if d in LEADING else answer.sizes[d] for d in answer.dims)
-    array = _Made(dataset, rule, answer.dims, shape, answer.dtype, dim, before)
+    single = all(field.dtype.itemsize <= 4 for field in dataset.data_vars.values())
+    array = _Made(dataset, rule, answer.dims, shape, np.dtype("f4") if single else answer.dtype, dim, before)
     variable = xr.Variable(answer.dims, indexing.LazilyIndexedArray(array), answer.attrs)
     coords = {name: dataset.coords[name] for name in answer.dims if name in dataset.coords}
     return xr.Dataset({"made": variable}, coords)["made"]

@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from data_pipelines import climatologies
-from data_pipelines.climatologies import Recipe, Samples, climatology
+from data_pipelines.climatologies import Recipe, Samples, climatology, days_without
 from data_pipelines.forecasts import ClimatologyFile
 from data_pipelines.store import open_dataset
 from emul.main import main
@@ -203,6 +203,14 @@ def test_what_makes_no_sense_is_told(source, tmp_path, words, said, capsys):
     assert main(["data", "climatology", str(source), f"path={tmp_path / 'x.zarr'}", *words]) == 2
     assert said in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_days_without_data_are_counted(weather):
+    assert days_without(weather, Recipe()) == 0
+    january = Recipe(period=("2019-01-01", "2019-01-10"), window=7)
+    assert days_without(weather, january) == 366 - 10 - 4
+    december = Recipe(period=("2019-12-31", "2019-12-31"), window=3)
+    assert days_without(weather, december) == 364  # an ordinary year's last day stands for the 366th
 
 
 def test_monthly_data_have_no_days(weather, tmp_path):
