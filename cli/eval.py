@@ -16,9 +16,10 @@ from data_pipelines.writers import write_netcdf
 from emul.beside import forecasts_beside
 from emul.build import run_with_hydra
 from emul.climate import keep_climate
-from emul.console import header, progress, warn
+from emul.console import console, header, progress, warn
 from emul.inputs import Inputs, chosen_options, lead_times, opened, plain
 from emul.spectra import chosen
+from emul.sums import Part, Sums, share_of
 from emulators.bootstrap import Bootstrap
 from emulators.channels import WINDS
 from emulators.climate_verification import ClimateCard
@@ -45,6 +46,14 @@ class Cards:
     by_init: dict[str, InitStatistics] = field(default_factory=dict)
     climate: ClimateCard | None = None
 
+    def parts(self, spectra: LeadSpectra | None) -> dict[str, Part]:
+        """All that adds up, by name."""
+        found: dict[str, Part] = {"forecast": self.forecast, "maps": self.maps}
+        found |= {f"baseline {name}": card for name, card in self.baselines.items()}
+        found |= {f"inits {name}": kept for name, kept in self.by_init.items()}
+        found |= {} if self.climate is None else {"climate": self.climate}
+        return found if spectra is None else {**found, "spectra": spectra}
+
 
 def main(arguments: list[str]) -> int:
     return run_with_hydra("eval", arguments, lambda config: evaluate(config) and 0)
@@ -62,13 +71,22 @@ def evaluate(config: DictConfig) -> Path:
     header(f"emul eval {inputs.name}", _summary(inputs))
     for note in inputs.notes:
         warn(note)
+    target = Path(config.output) / "eval" / inputs.name
+    sums = Sums(target, _decisive(config, inputs), share_of(config.share), config.save_every)
     with progress("scoring") as report:
-        cards = scored(inputs, spectra, report)
+        cards = scored(inputs, spectra, sums, report)
+    absent = sums.add_others(cards.parts(spectra))
+    if absent:
+        awaited = ", ".join(f"{share}/{sums.share[1]}" for share in absent)
+        console().print(f"{sums.path(sums.share[0])} is complete; the scores wait for share={awaited}", soft_wrap=True)
+        return target
+    for name in [name for name, made in cards.baselines.items() if not made.scored]:
+        del cards.baselines[name]
+        cards.by_init.pop(name, None)
     scores = cards.forecast.scores(inputs.attributes)
     if "level" in scores.coords:
         scores["level"].attrs.update(inputs.forecast["level"].attrs)
     baselines = side_by_side({name: card.scores(inputs.attributes) for name, card in cards.baselines.items()}, scores)
-    target = Path(config.output) / "eval" / inputs.name
     target.mkdir(parents=True, exist_ok=True)
     by_scale = {} if spectra is None else {"spectra": spectra.dataset({"grid": scores.attrs["grid"]})}
     write_netcdf(target / "scores.nc", scores, by_scale)
@@ -80,6 +98,7 @@ def evaluate(config: DictConfig) -> Path:
     if cards.climate is not None:
         keep_climate(target, cards.climate, inputs)
     judged = judged_differences(target, inputs, cards)
+    sums.remove()
     from emul.presentation import present  # pictures come after the numbers are safe
 
     present(target, inputs, cards, scores, baselines, judged, by_scale.get("spectra"))
@@ -103,6 +122,19 @@ def judged_differences(target: Path, inputs: Inputs, cards: Cards) -> xr.Dataset
     return found
 
 
+def _decisive(config: DictConfig, inputs: Inputs) -> dict[str, Any]:
+    """All that the sums depend on, for sums of an earlier run to be known as those of the same evaluation."""
+    pairs, files = inputs.pairs, [Path(str(path)) for path in (inputs.attributes["forecast"], config.truth) if path]
+    return {
+        **{name: told for name, told in inputs.attributes.items() if name != "created"},
+        "options": plain(inputs.options),
+        "inits": pairs.inits.astype(str).tolist(),
+        "leads": pairs.leads.astype(int).tolist(),
+        "variables": pairs.variables.plain(),
+        "written": [path.stat().st_mtime_ns for path in files if path.exists()],
+    }
+
+
 def _counted(count: int, thing: str) -> str:
     return f"{count} {thing}{'' if count == 1 else 's'}"
 
@@ -122,13 +154,17 @@ def chosen_spectra(inputs: Inputs) -> LeadSpectra | None:
     """The sums of the spectra that the options ask for; where the grid has none, a note says so."""
     pairs, wanted = inputs.pairs, inputs.options.spectra
     fields, leads = plain(wanted.fields), lead_times(wanted.leads)
-    found, note = chosen(inputs.world, pairs.variables, pairs.leads, fields, leads, threshold=wanted.threshold)
+    more = {"threshold": wanted.threshold, "chaosbench": wanted.chaosbench}
+    found, note = chosen(inputs.world, pairs.variables, pairs.leads, fields, leads, **more)
     inputs.notes.extend([note] if note else [])
     return found
 
 
-def scored(inputs: Inputs, spectra: LeadSpectra | None, report: Callable[[str, float], None]) -> Cards:
-    """One pass over all pairs: the forecast's sums, and those of the baselines on the same initial times."""
+def scored(inputs: Inputs, spectra: LeadSpectra | None, sums: Sums, report: Callable[[str, float], None]) -> Cards:
+    """One pass over the pairs of a share: the forecast's sums, and those of the baselines on the same initial times.
+
+    It begins after the blocks that are in `sums` already, and adds to them as it goes.
+    """
     pairs, options = inputs.pairs, inputs.options
 
     def card(metrics: Mapping[str, Any]) -> Scorecard:
@@ -145,8 +181,12 @@ def scored(inputs: Inputs, spectra: LeadSpectra | None, report: Callable[[str, f
         if name in cards.by_init:
             cards.by_init[name].add(inits, pair.lead, taken)
 
-    done = 0
-    for pair in pairs:
+    added, blocks = cards.parts(spectra), pairs.blocks(*sums.share)
+    complete = sums.restore(added)
+    done, total = sum(map(pairs.count, blocks[:complete])), sum(map(pairs.count, blocks))
+    if complete:
+        console().print(f"going on after {done} of {total} pairs that an earlier run has scored")
+    for pair in pairs.of(blocks[complete:]):
         normal = {} if inputs.climatology is None else inputs.climatology.named(pair.target.time)
         add("forecast", cards.forecast, pair.inits, pair.prediction, pair.target, pair.lead, normal)
         cards.maps.add(pair.prediction, pair.target, pair.lead)
@@ -161,10 +201,10 @@ def scored(inputs: Inputs, spectra: LeadSpectra | None, report: Callable[[str, f
                 usual = {key: field[there] for key, field in normal.items()}
                 add(name, cards.baselines[name], pair.inits[rows], forecast, truth, pair.lead, usual)
         done += len(pair.inits)
-        report(f"{done} of {pairs.total} pairs", done / pairs.total)
-    for name in [name for name, made in cards.baselines.items() if not made.scored]:
-        del cards.baselines[name]
-        cards.by_init.pop(name, None)
+        report(f"{done} of {total} pairs", done / total)
+        if pair.last:
+            complete += 1
+            sums.keep(added, complete, len(blocks))
     return cards
 
 

@@ -69,9 +69,11 @@ class Sums:
         self.folder.mkdir(parents=True, exist_ok=True)
         target = self.path(self.share[0])
         unfinished = target.with_name(f".{target.name}.partial")
-        arrays = {f"{name}/{key}": array for name, part in parts.items() for key, array in part.partial().items()}
+        content: dict[str, Any] = {"what": self.what, "blocks": blocks, "of": of}
+        for name, part in parts.items():
+            content |= {f"{name}/{key}": array for key, array in part.partial().items()}
         with open(unfinished, "wb") as file:
-            np.savez(file, what=self.what, blocks=blocks, of=of, **arrays)
+            np.savez(file, **content)
         os.replace(unfinished, target)
         self._saved = time.monotonic()
 

@@ -79,8 +79,8 @@ class LeadSpectra:
                 sums = torch.where(missing[place, :, None], 0.0, self._spectra(one, other))
                 self._sum[:, found[0]] += sums.numpy() / len(members)
         if self._fields is not None:
-            for sums, fields in zip(self._fields, (members.double().mean(0), truth.double()), strict=True):
-                sums[found[0]] += fields.where(~missing[:, :, None, None], 0.0).sum(0).numpy()
+            for side, fields in enumerate((members.double().mean(0), truth.double())):
+                self._fields[side, found[0]] += fields.where(~missing[:, :, None, None], 0.0).sum(0).numpy()
         self._count[found[0]] += (~missing).sum(0).numpy()
         self._left_out[found[0]] += missing.sum(0).numpy()
 
@@ -138,8 +138,8 @@ class LeadSpectra:
                 means = self._fields / self._count[..., None, None]
             powers["_chaosbench"] = [image_power(torch.from_numpy(fields)) for fields in means]
         return {
-            f"{name}{form}": distance(*both).numpy()
-            for form, both in powers.items()
+            f"{name}{form}": distance(forecast, truth).numpy()
+            for form, (forecast, truth) in powers.items()
             for name, distance in (("divergence", spectral_divergence), ("residual", spectral_residual))
         }
 

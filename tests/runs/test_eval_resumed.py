@@ -1,0 +1,101 @@
+"""An evaluation that was killed, and one that was shared out, end in the scores of one that ran through."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from emul.build import compose
+from emul.eval import evaluate
+
+KILLED = """
+import os, signal, sys
+from emul.main import main
+from emul.sums import Sums
+keep = Sums.keep
+def keep_and_die(self, parts, blocks, of):
+    keep(self, parts, blocks, of)
+    if blocks == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+Sums.keep = keep_and_die
+main(sys.argv[1:])
+"""
+OPTIONS = {
+    "pictures": "false", "maps.leads": "[6h]", "save_every": 0, "megabytes": 0.002,  # a pair of times at a time
+    "metric": "[rmse,bias,acc_by_init]", "spectra.chaosbench": "true",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """Forecasts of seven initial times and two leads, with truth and a climatology."""
+    folder = tmp_path_factory.mktemp("stores")
+    generator = np.random.default_rng(0)
+    space = {"latitude": np.linspace(75, -75, 6), "longitude": np.arange(12) * 30.0}
+    time = np.datetime64("2001-01-01", "ns") + np.arange(9) * np.timedelta64(6, "h")
+
+    def dataset(axes):
+        shape = (*map(len, axes.values()), 6, 12)
+        fields = generator.normal(280, 5, shape).astype("float32")
+        return xr.Dataset({"2m_temperature": ((*axes, *space), fields, {"units": "K"})}, {**axes, **space})
+
+    leads = np.array([6, 12]).astype("timedelta64[h]").astype("timedelta64[ns]")
+    made = {
+        "forecast": {"time": time[:7], "prediction_timedelta": leads},
+        "truth": {"time": time},
+        "climatology": {"hour": np.array([0, 6, 12, 18]), "dayofyear": np.arange(1, 5)},
+    }
+    for name, axes in made.items():
+        dataset(axes).to_netcdf(folder / f"{name}.nc")
+    return {"forecasts": folder / "forecast.nc", **{n: folder / f"{n}.nc" for n in ("truth", "climatology")}}
+
+
+def overrides(stores, output, **more):
+    return [f"{key}={value}" for key, value in {**stores, **OPTIONS, "name": "n", "output": output, **more}.items()]
+
+
+def run(stores, output, **more):
+    return evaluate(compose("eval", overrides(stores, output, **more)))
+
+
+@pytest.fixture(scope="module")
+def whole(stores, tmp_path_factory):
+    return run(stores, tmp_path_factory.mktemp("whole"))
+
+
+def assert_same(one, other, rtol):
+    for file, group in (("scores", None), ("scores", "spectra"), ("baselines", None), ("by_init", None)):
+        a, b = (xr.load_dataset(folder / f"{file}.nc", group=group) for folder in (one, other))
+        assert a.sizes == b.sizes
+        for name in a.data_vars:
+            np.testing.assert_allclose(a[name].values, b[name].values, rtol=rtol)
+
+
+@pytest.mark.slow
+def test_a_killed_evaluation_goes_on(stores, whole, tmp_path, capfd):
+    command = overrides(stores, tmp_path)
+    command[0] = command[0].replace("forecasts=", "forecast=")
+    environment = {**os.environ, "CI": "true", "OMP_NUM_THREADS": "1"}
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, "eval", *command], env=environment, capture_output=True, text=True
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert (tmp_path / "eval" / "n" / "sums" / "1_of_1.npz").is_file()
+    assert not (tmp_path / "eval" / "n" / "scores.nc").exists()
+    again = run(stores, tmp_path)
+    assert "going on after" in capfd.readouterr().out
+    assert_same(again, whole, rtol=0)
+    assert not (again / "sums").exists()
+
+
+def test_shares_of_the_initial_times_add_up(stores, whole, tmp_path, capfd):
+    for share in ("2/3", "3/3"):
+        folder = run(stores, tmp_path, share=share)
+        assert not (folder / "scores.nc").exists()
+    assert "the scores wait for share=1/3" in capfd.readouterr().out
+    assert_same(run(stores, tmp_path, share="1/3"), whole, rtol=1e-10)
+    assert not (folder / "sums").exists()
