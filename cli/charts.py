@@ -73,15 +73,7 @@ def line_chart(
     for x in ticks(x_low, x_high, 5, unit):
         parts.append(f'<text x="{across(x):.1f}" y="{HEIGHT - BOTTOM + 13}" text-anchor="middle">{_tick(x)}</text>')
     parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 2}" text-anchor="end">{escape(unit)}</text>')
-    for name, (lower, upper) in (bands or {}).items():
-        places = lines[name][0]
-        there = np.isfinite(lower) & np.isfinite(upper)
-        around = [
-            *zip(places[there], upper[there], strict=True),
-            *zip(places[there][::-1], lower[there][::-1], strict=True),
-        ]
-        path = " ".join(f"{across(float(a)):.1f},{down(min(max(float(b), low), high)):.1f}" for a, b in around)
-        parts.append(f'<polygon class="band {escape(name)}" points="{path}"/>')
+    parts += [_band(n, lines[n][0], *edge, across, lambda y: down(max(y, low))) for n, edge in (bands or {}).items()]
     parts += _feet(feet or {}, next(iter(lines.values()))[0], across)
     for name, (x, y) in drawn.items():
         points = [(across(float(a)), down(min(float(b), high))) for a, b in zip(x, y, strict=True)]
@@ -96,6 +88,22 @@ def line_chart(
                 f"{told}</circle>"
             )
     return "".join([*parts, "</svg>"])
+
+
+def _band(
+    name: str,
+    x: np.ndarray,
+    lower: np.ndarray,
+    upper: np.ndarray,
+    across: Callable[[float], float],
+    down: Callable[[float], float],
+) -> str:
+    """The area between two lines."""
+    there = np.isfinite(lower) & np.isfinite(upper)
+    x, lower, upper = x[there], lower[there], upper[there]
+    around = [*zip(x, upper, strict=True), *zip(x[::-1], lower[::-1], strict=True)]
+    path = " ".join(f"{across(float(a)):.1f},{down(float(b)):.1f}" for a, b in around)
+    return f'<polygon class="band {escape(name)}" points="{path}"/>'
 
 
 def _feet(feet: Mapping[str, np.ndarray], x: np.ndarray, across: Callable[[float], float]) -> list[str]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from data_pipelines.manifest import now
 from data_pipelines.provenance import revision
+from data_pipelines.scores import along
 from data_pipelines.writers import write_netcdf
 from emul.comparison import Comparison, compared
 from emul.console import console, header, progress, table, warn
@@ -96,11 +97,8 @@ def _chosen(found: Comparison, metric: str, region: str | None) -> tuple[str, st
 
 def _dataset(found: Comparison) -> xr.Dataset:
     """Scores of all runs, dimension `run` first, with what they were made of as attributes."""
-    import xarray as xr
-
     first = next(iter(found.runs.values())).scores
-    parts = [entry.scores.drop_vars("inits", errors="ignore") for entry in found.runs.values()]
-    joined = xr.concat(parts, dim=xr.DataArray(list(found.runs), dims="run", name="run"), combine_attrs="drop")
+    joined = along({n: entry.scores.drop_vars("inits", errors="ignore") for n, entry in found.runs.items()}, "run")
     kept = ("grid", "truth", "climatology", "weights", "averaging", "points_left_out", "definitions", "perfect")
     joined.attrs = {name: first.attrs[name] for name in (*kept, "exponent", "metrics") if name in first.attrs}
     for name in first.data_vars:

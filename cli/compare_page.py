@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 TABLES = 5  # leads of which the table is shown
-STYLES = """.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,420px),1fr));gap:16px}
+STYLES = """.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,460px),1fr));gap:16px}
 .cards td,.cards th{padding:2px 6px;font-size:.8rem}.cards .wide{background:var(--card)}
 .cards th:first-child{background:var(--card);font-weight:400}.cards td{border:1px solid var(--card);text-align:center}
 .best{font-weight:700}.best::after{content:"\\2605";font-size:.7em;vertical-align:.3em;margin-left:2px;color:var(--accent)}
@@ -151,7 +151,7 @@ def _table(found: Comparison, metric: str, region: str, first: Sequence[Row], le
 def _cards(found: Comparison, metric: str, region: str, every: Sequence[Row]) -> str:
     """A score card a run: a line a variable and level, a column a lead."""
     times = found.reference["lead_time"].values
-    leads = columns(times, most=8)
+    leads = columns(times, most=7)
     against = found.reference.expand_dims(source=[found.baseline])
     cards = []
     for name, entry in found.runs.items():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from data_pipelines.scores import read_by_init, read_scores, read_spectra
+from data_pipelines.scores import along, read_by_init, read_scores, read_spectra, same_errors
 from emul.build import parts
 from emulators.bootstrap import Bootstrap
 from emulators.init_statistics import differences, scores_of
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 SAME = ("grid", "weights", "averaging", "points_left_out")  # attributes in which evaluations must agree
-CLOSE = 1e-6  # of the RMSE of persistence: by how much it may differ where the truth is the same
+CLOSE = 1e-5  # of the squared error of persistence: by how much it may differ where the truth is the same
 
 
 @dataclass(frozen=True)
@@ -133,16 +133,8 @@ def _refuse_other(first: Entry, other: Entry) -> None:
 def _same_persistence(first: Entry, other: Entry) -> bool | None:
     """Whether persistence, which is made of the truth alone, has the same errors at the initial times that both have;
     None where that is unknown."""
-    import xarray as xr
-
     mine, theirs = (entry.baselines.get("persistence", (None, None))[1] for entry in (first, other))
-    if mine is None or theirs is None or not all("squared_error" in one["statistic"] for one in (mine, theirs)):
-        return None
-    a, b = xr.align(mine.sel(statistic="squared_error"), theirs.sel(statistic="squared_error"), join="inner")
-    shared = [name for name in a.data_vars if name in b]
-    if not shared or not all(a.sizes.values()):
-        return None
-    return all(np.allclose(a[name], b[name], rtol=2 * CLOSE, equal_nan=True) for name in shared)
+    return None if mine is None or theirs is None else same_errors(mine, theirs, CLOSE)
 
 
 def _metrics(entries: Sequence[Entry]) -> tuple[dict[str, Any], list[str]]:
@@ -250,8 +242,6 @@ def _judged(
     bootstrap: Bootstrap,
 ) -> tuple[xr.Dataset | None, list[str]]:
     """Differences of each run to the baseline in one region, dimension `source` the run."""
-    import xarray as xr
-
     without = [entry.name for entry in entries.values() if entry.by_init is None]
     if reference is None or without:
         who = ", ".join(without) or baseline
@@ -267,7 +257,7 @@ def _judged(
             found[name] = one.sel(source=baseline, drop=True)
     if not found:
         return None, []
-    joined = xr.concat(list(found.values()), dim=xr.DataArray(list(found), dims="source", name="source"))
+    joined = along(found, "source")
     lengths = np.concatenate([joined[name].sel(estimate="block_length").values.ravel() for name in joined.data_vars])
     lengths = lengths[lengths > 0]
     spread = f"{lengths.min():g} to {lengths.max():g} initial times" if lengths.size else "none: too few initial times"

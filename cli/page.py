@@ -39,7 +39,8 @@ nav a:hover{text-decoration:underline}
 .wide{overflow-x:auto;border:1px solid var(--line);border-radius:10px;margin:8px 0}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{padding:6px 10px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}
-tr:last-child>*{border-bottom:0}thead th{color:var(--quiet);font-weight:600;font-size:.83rem;vertical-align:bottom}
+tr:last-child>*{border-bottom:0}thead th{white-space:normal;min-width:4.6em;line-height:1.3;
+color:var(--quiet);font-weight:600;font-size:.83rem;vertical-align:bottom}
 th:first-child,td:first-child{text-align:left;position:sticky;left:0;background:var(--paper);z-index:1}
 th[scope=row]{font-weight:600}th small,td small{display:block;color:var(--quiet);font-weight:400;font-size:.76rem}
 td .part{display:block;font-size:.77rem;line-height:1.35;border-radius:4px;padding:1px 6px;margin-top:3px}
@@ -65,6 +66,7 @@ dl{display:grid;grid-template-columns:max-content 1fr;gap:5px 20px;font-size:.88
 dd{margin:0;overflow-wrap:anywhere;min-width:0}
 @media(max-width:600px){main{padding:22px 14px 44px}h1{font-size:1.5rem}h2{margin-top:38px}
 .facts{grid-template-columns:repeat(2,1fr)}th,td{padding:5px 7px;font-size:.88rem}
+.steps i{padding:1px 3px;min-width:1.9em}
 th[scope=row],thead th:first-child{white-space:normal;min-width:6.2em;max-width:7.6em;line-height:1.25}
 dl{grid-template-columns:1fr}dd{margin-bottom:8px}}
 """

@@ -114,3 +114,21 @@ def read_spectra(path: str | Path) -> xr.Dataset | None:
             return stored.load()
     except OSError:  # no such group
         return None
+
+
+def along(parts: Mapping[str, xr.Dataset], dim: str) -> xr.Dataset:
+    """Datasets of the same shape along a new first dimension `dim`, labelled by name; no attributes."""
+    return xr.concat(
+        list(parts.values()), dim=xr.DataArray(list(parts), dims=dim, name=dim), combine_attrs="drop", join="outer"
+    )
+
+
+def same_errors(first: xr.Dataset, second: xr.Dataset, tolerance: float) -> bool | None:
+    """Whether the squared errors in two by_init.nc agree wherever both have them; None where they share none."""
+    if not all("squared_error" in one["statistic"].values for one in (first, second)):
+        return None
+    a, b = xr.align(first.sel(statistic="squared_error"), second.sel(statistic="squared_error"), join="inner")
+    shared = [name for name in a.data_vars if name in b]
+    if not shared or not all(a.sizes.values()):
+        return None
+    return all(np.allclose(a[name], b[name], rtol=tolerance, equal_nan=True) for name in shared)
