@@ -6,10 +6,17 @@
 
 then every constraint in order. The difference mean is not subtracted, as in GraphCast (Lam et al. 2023,
 doi 10.1126/science.adi2336).
+
+A network that is told the interval may step over other than one timestep: n of them change the state by
+
+    tendency_std sqrt((1 - r^n) / (1 - r)),     r = 1 - (tendency_std / std)^2 / 2
+
+as they would were it red noise with the lag correlation r that both deviations give.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Literal, Protocol
@@ -18,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from emulators.layers.conditioning import hours_of
 from emulators.normalise import Normalise
 from emulators.state import Origin, State
 from emulators.world import World
@@ -38,7 +46,8 @@ class Step(nn.Module):
     """One timestep of an emulator; the thing that is trained and that a checkpoint holds.
 
     network: (fields (batch, world.input_channels, *grid), time int64 (batch,) in seconds since 1970 UTC, the valid
-    time of the target) -> (batch, world.output_channels, *grid), all normalised.
+    time of the target) -> (batch, world.output_channels, *grid), all normalised. One whose forward has the keywords
+    `interval` or `lead` is told them: hours from the last known state and from the start of the rollout, (batch,).
     """
 
     tendency_std: Tensor
@@ -56,6 +65,7 @@ class Step(nn.Module):
         if output not in ("residual", "absolute"):
             raise ValueError(f"step.output must be 'residual' or 'absolute'; got '{output}'.")
         self.world, self.network, self.output = world, network, output
+        self.told = tuple(sorted({"interval", "lead"} & set(inspect.signature(network.forward).parameters)))
         self.constraints = dict(constraints or {})
         self.observer: Callable[[str, State, State], None] | None = None  # told what each constraint makes of what
         refuse_disorder(self.constraints)
@@ -77,8 +87,11 @@ class Step(nn.Module):
         """The State of `world.predicted` at forcing.time. history: oldest first, all with the same lead shape."""
         last = history[-1].select(self.world.prognostic.names)
         fields, time = self.inputs(history, forcing)
-        raw = self.network(fields, time).float()
-        values = self.outputs(raw, last.values.reshape(-1, *last.values.shape[last.channel_axis :]))
+        since = {"interval": last.time, "lead": last.start.time}
+        hours = {name: self._hours(forcing.time - since[name], fields, last.lead) for name in self.told}
+        raw = self.network(fields, time, **hours).float()
+        growth = self._growth(hours["interval"]) if "interval" in hours and self.output == "residual" else None
+        values = self.outputs(raw, last.values.reshape(-1, *last.values.shape[last.channel_axis :]), growth)
         values = values.reshape(*last.lead, *values.shape[1:])
         return self.constrained(last, State(values, self.world.predicted, forcing.time, last.rank), forcing)
 
@@ -107,12 +120,28 @@ class Step(nn.Module):
         seconds = torch.as_tensor(forcing.time.astype(np.int64), device=fields.device).expand(lead)
         return fields.reshape(-1, *fields.shape[history[-1].channel_axis :]), seconds.reshape(-1)
 
-    def outputs(self, raw: Tensor, last: Tensor) -> Tensor:
-        """Physical values (batch, predicted channel, *grid) from the network's output and the last prognostic ones."""
+    @staticmethod
+    def _hours(span: np.ndarray, fields: Tensor, lead: tuple[int, ...]) -> Tensor:
+        """A span of time for every case, in hours."""
+        hours = torch.as_tensor(span / np.timedelta64(1, "h"), dtype=torch.float32, device=fields.device)
+        return hours.expand(lead).reshape(-1)
+
+    def _growth(self, hours: Tensor) -> Tensor:
+        """How much more the state changes over so many hours than over a timestep, (batch, channel, 1, 1)."""
+        steps = (hours / hours_of(self.world.timestep)).reshape(-1, *[1] * self.tendency_std.ndim)
+        decay = (0.5 * (self.tendency_std / self.prognostic.std).square()).clamp(max=0.999)
+        return (torch.expm1(steps * torch.log1p(-decay)) / -decay).sqrt()
+
+    def outputs(self, raw: Tensor, last: Tensor, growth: Tensor | None = None) -> Tensor:
+        """Physical values (batch, predicted channel, *grid) from the network's output and the last prognostic ones.
+
+        growth: how much more they change than over a timestep.
+        """
         if self.output == "absolute":
             return self.predicted.inverse(raw)
         size = self.world.prognostic.size
-        values = last + self.tendency_std * raw[:, :size]
+        change = self.tendency_std if growth is None else self.tendency_std * growth
+        values = last + change * raw[:, :size]
         if size == raw.shape[1]:
             return values
         return torch.cat([values, self.predicted.inverse(raw)[:, size:]], dim=1)

@@ -1,0 +1,59 @@
+"""Training on intervals drawn at random: one network for several timesteps, told which.
+
+    L = (1 / n) sum_i loss(x_i, truth(i k)),   x_i = step(x_i-1) over k timesteps,   k drawn from `intervals`
+
+One interval for a batch, as its loss is one number; drawn from torch's own generator, which a training seeds by batch.
+Stormer's randomised dynamics (Nguyen et al. 2024, arXiv 2312.03876); with a single interval, a network for that alone,
+as each of Pangu-Weather's (Bi et al. 2023, doi 10.1038/s41586-023-06185-3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from emulators.rollout import rollout
+from emulators.state import State, Window
+from emulators.world import World
+
+
+class RandomIntervals:
+    """intervals: in timesteps of the World. rollout: steps of the drawn interval that follow one another."""
+
+    def __init__(self, world: World, *, intervals: Sequence[int] = (1, 2, 4), rollout: int = 1) -> None:
+        if not intervals or min(intervals) < 1 or rollout < 1:
+            raise ValueError(
+                "objective.intervals must be lengths of at least 1 timestep and objective.rollout at least 1; "
+                f"got {list(intervals)} and {rollout}."
+            )
+        if world.history > 1 and max(intervals) > 1:
+            raise ValueError(
+                f"Intervals of several timesteps start from one known state; got history={world.history}: take 1."
+            )
+        self.intervals, self.rollout = list(intervals), rollout
+
+    @property
+    def longest(self) -> int:
+        """Timesteps that a window must hold."""
+        return max(self.intervals) * self.rollout
+
+    def length(self, step: int) -> int:
+        """The same at every optimiser step."""
+        return self.longest
+
+    def __call__(
+        self, step: torch.nn.Module, window: Window, losses: Mapping[str, Callable[[State, State], Tensor]]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss to descend, and its detached parts by loss and lead in timesteps."""
+        interval = self.intervals[int(torch.randint(len(self.intervals), ()))]
+        leads = [interval * i for i in range(1, self.rollout + 1)]
+        total, parts = torch.zeros((), device=window.history[-1].values.device), {}
+        states = rollout(step, window.history, [window.forcing[lead - 1] for lead in leads])
+        for lead, state in zip(leads, states, strict=True):
+            for name, loss in losses.items():
+                value = loss(state, window.target[lead - 1]).mean()
+                parts[f"{name}_{lead}"] = value.detach()
+                total = total + value / len(leads)
+        return total, parts

@@ -1,0 +1,123 @@
+"""Ways through time other than one step after another: over several intervals, and through several networks.
+
+    aggregated   x(n) = step(x(n - k)),   k the last of the intervals that n is made of, longest first
+    averaged     x(n) = mean over k that divide n of x_k(n),   x_k(n) = step(x_k(n - k))
+    cascade      x(n) = step_s(x(n - 1)),  s the stage in whose leads n lies
+
+The first keeps steps few (Pangu-Weather: Bi et al. 2023, doi 10.1038/s41586-023-06185-3), the second averages over the
+ways there are (Stormer: Nguyen et al. 2024, arXiv 2312.03876), the third hands over to networks trained for later leads
+(FuXi: Chen et al. 2023, doi 10.1038/s41612-023-00512-1). A step sees interval and lead from the times it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from emulators.rollout import rollout
+from emulators.state import State
+
+Stepper = Callable[[tuple[State, ...], State], State]
+PATHS = ("rollout", "aggregated", "averaged")
+
+
+def path(
+    kind: str, step: Stepper, history: tuple[State, ...], forcings: Iterable[State], intervals: Sequence[int] = (1,)
+) -> Iterator[State]:
+    """The States at lead 1, 2, ... by `rollout`, `aggregated` or `averaged`; intervals: in timesteps."""
+    if kind not in PATHS:
+        raise ValueError(f"Expected path to be one of {', '.join(PATHS)}; got '{kind}'.")
+    if kind == "rollout":
+        if set(intervals) != {1}:
+            raise ValueError(
+                f"A plain rollout goes timestep by timestep; got intervals {list(intervals)}. "
+                "Take path=aggregated or path=averaged."
+            )
+        return rollout(step, history, forcings)
+    if 1 not in intervals or min(intervals) < 1:
+        raise ValueError(f"Expected intervals of whole timesteps, 1 among them; got {list(intervals)}.")
+    if len(history) > 1:
+        raise ValueError(f"Paths over several intervals start from one known state; this world has {len(history)}.")
+    return (aggregated if kind == "aggregated" else averaged)(step, history[0], forcings, intervals)
+
+
+def aggregated(step: Stepper, start: State, forcings: Iterable[State], intervals: Sequence[int]) -> Iterator[State]:
+    """Each lead by as few steps as the longest interval first gives; it keeps no more States than that is long."""
+    known = {0: start}
+    for lead, forcing in enumerate(forcings, start=1):
+        interval = _last(lead, intervals)
+        known[lead] = step((known[lead - interval],), forcing)
+        known.pop(lead - max(intervals), None)
+        yield known[lead]
+
+
+def averaged(step: Stepper, start: State, forcings: Iterable[State], intervals: Sequence[int]) -> Iterator[State]:
+    """Each lead as the mean of what every interval that divides it leads to, each going its own way."""
+    ways = dict.fromkeys(sorted(set(intervals)), start)
+    for lead, forcing in enumerate(forcings, start=1):
+        arriving = [k for k in ways if lead % k == 0]
+        for k in arriving:
+            ways[k] = step((ways[k],), forcing)
+        mean = torch.stack([ways[k].values for k in arriving]).mean(0)
+        yield replace(ways[1], values=mean)
+
+
+def _last(lead: int, intervals: Sequence[int]) -> int:
+    """The last interval of a lead that is made up of intervals, the longest first."""
+    left, last = lead, 1
+    for interval in sorted(intervals, reverse=True):
+        if left >= interval:
+            left, last = left % interval, interval
+        if not left:
+            break
+    return last
+
+
+class Relay(nn.Module):
+    """A step made of steps: `by` lead, each from its own lead in hours on, or `by` interval in hours, each its own."""
+
+    def __init__(self, by: str, steps: Mapping[float, nn.Module]) -> None:
+        super().__init__()
+        if by not in ("lead", "interval") or not steps:
+            raise ValueError(f"Expected steps by 'lead' or by 'interval'; got {len(steps)} by '{by}'.")
+        self.by, self.hours = by, sorted(steps)
+        self.steps = nn.ModuleList(steps[hours] for hours in self.hours)
+        if by == "lead" and self.hours[0] != 0:
+            raise ValueError(f"A cascade needs a step from the start on; the first begins at {self.hours[0]:g} hours.")
+
+    @property
+    def constraints(self) -> Mapping[str, Any]:
+        """Those of the first step."""
+        return self.steps[0].constraints
+
+    @property
+    def observer(self) -> Callable[[str, State, State], None] | None:
+        """Told what the constraints of whichever step is in charge make of what."""
+        return self.steps[0].observer
+
+    @observer.setter
+    def observer(self, observer: Callable[[str, State, State], None] | None) -> None:
+        for step in self.steps:
+            step.observer = observer
+
+    def forward(self, history: tuple[State, ...], forcing: State) -> State:
+        """By the step in charge; a batch must not want several."""
+        since = history[-1].start.time if self.by == "lead" else history[-1].time
+        found = np.unique((forcing.time - since) / np.timedelta64(1, "h"))
+        if found.size != 1:
+            raise ValueError(
+                f"All cases of a batch must share one {self.by}; got {', '.join(f'{h:g}' for h in found)} h."
+            )
+        hours = float(found[0])
+        if self.by == "interval":
+            if hours not in self.hours:
+                raise ValueError(
+                    f"No step for an interval of {hours:g} hours, only for {', '.join(f'{h:g}' for h in self.hours)}."
+                )
+            return self.steps[self.hours.index(hours)](history, forcing)
+        return self.steps[sum(first < hours for first in self.hours) - 1](history, forcing)

@@ -1,0 +1,152 @@
+"""Paths over several intervals and through several networks, and what a network is told of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from emulators.grid import gaussian_grid
+from emulators.objectives.random_intervals import RandomIntervals
+from emulators.paths import Relay, path
+from emulators.state import State, Window
+from emulators.step import Step
+from emulators.variables import Variable, VariableSet
+from emulators.world import Scale, World
+
+HOUR = np.timedelta64(1, "h")
+START = np.array(["2001-01-01", "2001-07-01"], dtype="datetime64[s]")
+WORLD = World(
+    gaussian_grid(2), VariableSet((Variable("t"),)), np.timedelta64(6, "h"), scales={"t": Scale(0.0, 4.0, 1.0)}
+)
+
+
+class Told(torch.nn.Module):
+    """Writes the number `value` and remembers what it was told."""
+
+    def __init__(self, value: float = 1.0) -> None:
+        super().__init__()
+        self.value = torch.nn.Parameter(torch.tensor(value))
+        self.heard: list[tuple[float, float]] = []
+
+    def forward(self, fields, time, *, interval=None, lead=None):
+        self.heard.append((float(interval[0]), float(lead[0])))
+        return self.value.expand(fields.shape)
+
+
+def states(leads: int) -> tuple[State, list[State]]:
+    """A start of zeros, and forcings without channels at its leads."""
+    forcings = [State(torch.zeros(2, 0, 2, 4), VariableSet(), START + n * 6 * HOUR) for n in range(1, leads + 1)]
+    return State(torch.zeros(2, 1, 2, 4), WORLD.prognostic, START), forcings
+
+
+def counting(history, forcing) -> State:
+    """Ten for every step made, and its interval's square as the last digit but one."""
+    before = history[-1]
+    steps = int((forcing.time - before.time)[0] / (6 * HOUR))
+    return State(before.values + 10 + 0.01 * steps**2, before.variables, forcing.time)
+
+
+def test_the_longest_intervals_are_gone_first():
+    start, forcings = states(11)
+    made = [float(s.values[0, 0, 0, 0]) for s in path("aggregated", counting, (start,), forcings, [1, 2, 4])]
+    expected = [(1, 0, 0), (0, 1, 0), (1, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 1), (1, 1, 1), (0, 0, 2), (1, 0, 2)]
+    for value, (ones, twos, fours) in zip(made, expected, strict=False):
+        assert value == pytest.approx(10 * (ones + twos + fours) + 0.01 * (ones + 4 * twos + 16 * fours), abs=1e-4)
+    assert made[10] == pytest.approx(40.37, abs=1e-4)
+
+
+def test_ways_of_getting_there_are_averaged():
+    start, forcings = states(4)
+    made = [float(s.values[0, 0, 0, 0]) for s in path("averaged", counting, (start,), forcings, [1, 2, 4])]
+    assert made == pytest.approx([10.01, (20.02 + 10.04) / 2, 30.03, (40.04 + 20.08 + 10.16) / 3], abs=1e-4)
+
+
+def test_one_interval_is_a_rollout():
+    start, forcings = states(3)
+    for kind in ("rollout", "aggregated", "averaged"):
+        made = [float(s.values[0, 0, 0, 0]) for s in path(kind, counting, (start,), forcings)]
+        assert made == pytest.approx([10.01, 20.02, 30.03], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "intervals", "known", "message"),
+    [
+        ("jump", [1], 1, "rollout, aggregated, averaged"),
+        ("rollout", [1, 4], 1, "path=aggregated"),
+        ("averaged", [2, 4], 1, "1 among them"),
+        ("aggregated", [1, 2], 2, "one known state"),
+    ],
+)
+def test_wrong_paths_are_refused(kind, intervals, known, message):
+    start, forcings = states(1)
+    with pytest.raises(ValueError, match=message):
+        list(path(kind, counting, (start,) * known, forcings, intervals))
+
+
+def test_a_network_is_told_interval_and_lead_and_its_change_grows_with_the_interval():
+    """As red noise: sqrt((1 - r^n) / (1 - r)) with r = 1 - (1 / 4)^2 / 2."""
+    network = Told()
+    step = Step(WORLD, network)
+    start, forcings = states(5)
+    first = step((start,), forcings[0])
+    torch.testing.assert_close(first.values, torch.ones(2, 1, 2, 4))
+    later = step((first,), forcings[4])
+    assert network.heard == [(6.0, 6.0), (24.0, 30.0)]
+    r = 1 - 1 / 32
+    torch.testing.assert_close(later.values, 1.0 + torch.full((2, 1, 2, 4), ((1 - r**4) / (1 - r)) ** 0.5))
+
+
+def test_intervals_are_drawn_and_every_one_is_met_by_its_truth():
+    network = Told(0.0)
+    step = Step(WORLD, network)
+    start, forcings = states(8)
+    truth = [State(torch.full((2, 1, 2, 4), float(n)), WORLD.prognostic, f.time) for n, f in enumerate(forcings, 1)]
+    objective = RandomIntervals(WORLD, intervals=[1, 4], rollout=2)
+    assert objective.longest == objective.length(100) == 8
+    torch.manual_seed(0)
+    drawn = set()
+    for _ in range(12):
+        network.heard.clear()
+        loss, parts = objective(step, Window((start,), tuple(truth), tuple(forcings)), {"mse": squares})
+        interval = int(network.heard[0][0]) // 6
+        drawn.add(interval)
+        assert set(parts) == {f"mse_{interval}", f"mse_{2 * interval}"}
+        assert float(loss) == pytest.approx((interval**2 + (2 * interval) ** 2) / 2)
+        loss.backward()
+    assert drawn == {1, 4}
+    assert network.value.grad is not None
+    with pytest.raises(ValueError, match=r"objective\.intervals"):
+        RandomIntervals(WORLD, intervals=[])
+
+
+def squares(state: State, target: State) -> torch.Tensor:
+    return (state.values - target.values).square().mean((1, 2, 3))
+
+
+def test_a_cascade_hands_over_by_lead():
+    start, forcings = states(4)
+    relay = Relay("lead", {0.0: Step(WORLD, Told(1.0)), 12.0: Step(WORLD, Told(100.0))})
+    made = [float(s.values[0, 0, 0, 0]) for s in path("rollout", relay, (start,), forcings)]
+    assert made == pytest.approx([1, 2, 102, 202])
+    assert relay.steps[1].network.heard == [(6.0, 18.0), (6.0, 24.0)]
+    relay.observer = print
+    assert [step.observer for step in relay.steps] == [print, print]
+    assert relay.constraints == {}
+
+
+def test_each_interval_has_a_step_of_its_own():
+    start, forcings = states(5)
+    relay = Relay("interval", {6.0: Step(WORLD, Told(1.0)), 24.0: Step(WORLD, Told(0.0))})
+    made = list(path("aggregated", relay, (start,), forcings, [1, 4]))
+    assert [float(s.values[0, 0, 0, 0]) for s in made] == pytest.approx([1, 2, 3, 0, 1])
+    with pytest.raises(ValueError, match="12 hours, only for 6, 24"):
+        relay((start,), forcings[1])
+
+
+@pytest.mark.parametrize(
+    ("by", "steps", "message"), [("season", {0.0: None}, "by 'lead'"), ("lead", {6.0: None}, "from the start")]
+)
+def test_wrong_relays_are_refused(by, steps, message):
+    with pytest.raises(ValueError, match=message):
+        Relay(by, {hours: Step(WORLD, Told()) for hours in steps})
