@@ -147,8 +147,7 @@ class ClimateCard:
             raise ValueError("No pair of forecast and truth was added; there is no climate to score.")
         mean = self._moment[:, 0] / count
         found = {"mean": mean, "std": np.sqrt(np.maximum(self._square / count - np.square(mean), 0.0))}
-        inverse = np.linalg.pinv(self._gram, rcond=1e-9, hermitian=True)
-        found["trend"] = np.einsum("k,skcp->scp", inverse[-1], self._moment)
+        found["trend"] = np.tensordot(_trend_row(self._gram), self._moment, axes=(0, 1))
         for values in found.values():
             values[:, self._missing] = np.nan
         return found
@@ -289,6 +288,21 @@ class ClimateCard:
         block = np.full((len(levels), *part.shape[1:]), np.nan)
         block[[levels.index(float(level)) for level in variable.levels]] = part
         return (*before, "level", *after), np.moveaxis(block, 0, axis), attributes
+
+
+def _trend_row(gram: np.ndarray) -> np.ndarray:
+    """What the moments are multiplied with to give the trend, (function,).
+
+    All functions are taken about their means, and harmonics that hardly vary from time to time are left out: yearly
+    data do not determine a season.
+    """
+    count, centred = gram[0, 0], np.eye(len(gram))
+    centred[0, 1:] = -gram[0, 1:] / count
+    about = centred.T @ gram @ centred
+    size = np.full(len(gram), np.sqrt(0.5 * count))
+    size[0], size[-1] = np.sqrt(count), np.sqrt(max(about[-1, -1], 1e-12 * count))
+    inverse = np.linalg.pinv(about / np.outer(size, size), rcond=1e-3, hermitian=True) / np.outer(size, size)
+    return inverse[-1] @ centred.T
 
 
 def _basis(seconds: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from emulators.variables import Variable, VariableSet
 from emulators.world import World
 
 SHARED = Path(__file__).parents[3] / "shared"
-GRID = equiangular_grid(18)
+GRID = equiangular_grid(18, 24)
 VARIABLES = VariableSet((Variable("temperature", "K", (500.0, 850.0)), Variable("sea_surface_temperature", "K")))
 WORLD = World(GRID, VARIABLES, np.timedelta64(5, "D"))
 WEIGHTS = GRID.weights.ravel() / GRID.weights.sum()
@@ -209,3 +209,23 @@ def test_real_winters_of_el_nino():
     strongest = {int(year) for year in years[np.argsort(index)[-4:]]}
     assert len({1973, 1983, 1992, 1998} & {y + d for y in strongest for d in (0, 1)}) >= 3
     assert index.max() > 2.0
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the real fields are not beside this checkout")
+def test_real_trends_of_yearly_data_on_a_limited_area():
+    """Trends of 65 winters of 500 hPa height are those of a straight line at each point."""
+    data = open_dataset(SHARED / "realdata" / "hgt_djf.nc")
+    name = next(str(n) for n in data.data_vars if "time" in data[n].dims)
+    field = data[name].squeeze(drop=True).transpose("time", "latitude", "longitude").values.astype(np.float64)
+    grid = LatLonGrid(data["latitude"].values, data["longitude"].values)
+    variables, times = VariableSet((Variable("geopotential", "m"),)), data["time"].values.astype("datetime64[s]")
+    made = ClimateCard(World(grid, variables, np.timedelta64(365, "D")), variables)
+    states = (State(torch.from_numpy(f[:, None]), variables, times) for f in (field + 5.0, field))
+    made.add(*states)
+    decades = (times - times[0]) / np.timedelta64(1, "s") / 315_569_252
+    line = np.polyfit(decades, field.reshape(len(field), -1), 1)[0]
+    np.testing.assert_allclose(made.maps()["trend"][:, 0], [line, line], atol=0.02 * np.abs(line).max())
+    assert len(made.years) >= 64
+    scores = made.scores()
+    assert scores["bias"][0, 0] == pytest.approx(5)
+    assert scores["trend_rmse"][0, 0] == pytest.approx(0, abs=1e-9)
