@@ -77,6 +77,8 @@ def candidates(words: list[str]) -> list[str]:
         return []
     if words[0] == "completion":
         return _starting(current, SCRIPTS)
+    if words[0] == "eval" and len(words) == 2 and current and "compare".startswith(current):
+        return ["compare"]
     if words[0] == "data" and len(words) == 2:
         return _starting(current, DATA_WORDS)
     if words[-2:-1] == ["--cfg"]:

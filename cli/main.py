@@ -11,7 +11,7 @@ import sys
 import traceback
 
 from emul.findings import nearest
-from emul.verbs import Verb, all_names, explanation, find, overview
+from emul.verbs import Verb, all_names, explanation, first_of, overview
 
 HELP = ("-h", "--help", "help")
 SHOWING = ("--cfg", "-c", "--info", "-i", "--hydra-help")  # these flags of Hydra show and run nothing
@@ -39,14 +39,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in HELP:
-        name = arguments[1] if len(arguments) > 1 and arguments[0] == "help" else None
-        print(explanation(_verb(name)) if name else overview())
+        asked = arguments[1:] if arguments[:1] == ["help"] else []
+        print(explanation(_verb(asked)[0]) if asked else overview())
         return 0
     if arguments[0] in ("--version", "-V"):
         arguments = ["version", *arguments[1:]]
-    double = find(" ".join(arguments[:2])) if len(arguments) > 1 else None
-    verb = double or _verb(arguments[0])
-    rest = verb.spelled(arguments[2 if double else 1 :])
+    verb, rest = _verb(arguments)
+    rest = verb.spelled(rest)
     if any(word in HELP[:2] for word in rest):
         print(explanation(verb))
         return 0
@@ -63,13 +62,15 @@ def _dispatch(arguments: list[str]) -> int:
     return module.main([verb.name, *rest] if verb.module == "lists" else rest)
 
 
-def _verb(name: str) -> Verb:
-    verb = find(name)
+def _verb(words: list[str]) -> tuple[Verb, list[str]]:
+    """The verb with which `words` begin, and what follows it."""
+    verb, rest = first_of(words)
     if verb is None:
+        name = words[0]
         best = nearest(name, all_names())
         hint = f"did you mean `emul {best}`?" if best else "`emul --help` lists the verbs."
         raise ValueError(f"There is no verb '{name}'; {hint}")
-    return verb
+    return verb, rest
 
 
 def _version() -> str:

@@ -73,9 +73,9 @@ dl{grid-template-columns:1fr}dd{margin-bottom:8px}}
 DARK = """--paper:#0f141a;--card:#182029;--ink:#e6ebf0;--quiet:#95a3b2;--line:#2a3440;--hatch:rgba(190,205,220,.2);
 --accent:#7fb0ff;--forecast:#6aa5ff;--persistence:#f2a65a;--climatology:#a3adb8;--predictability:#3ecf9e;
 --saturation:#1f7a5c"""
-PRINT = """@media print{@page{margin:14mm}body{font-size:10.5pt}main{max-width:none;padding:0}
+PRINT = """@media print{@page{margin:14mm}html{font-size:10pt}main{max-width:none;padding:0}
 nav,.only-screen{display:none}h2{break-after:avoid}figure,tr,.facts div,.wide{break-inside:avoid}.wide{overflow:visible}
-th,td{padding:3px 6px;font-size:8.5pt}th:first-child,td:first-child{position:static}
+th,td{padding:3px 6px;font-size:.85rem}th:first-child,td:first-child{position:static}
 th[scope=row]{white-space:normal}.charts{grid-template-columns:repeat(3,1fr)}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}}"""
 OPENING = """addEventListener("beforeprint",()=>document.querySelectorAll("details").forEach(d=>{

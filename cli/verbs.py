@@ -249,6 +249,12 @@ def find(name: str) -> Verb | None:
 
 def overview() -> str:
     """The text of `emul --help`."""
+def first_of(words: list[str]) -> tuple[Verb | None, list[str]]:
+    """The verb, of two words or of one, with which a command begins, and the words after it."""
+    double = find(" ".join(words[:2])) if len(words) > 1 else None
+    return (double, words[2:]) if double else (find(words[0]) if words else None, words[1:])
+
+
     lines = [
         "emul - train, forecast with, and verify machine-learning emulators of weather and climate",
         "",

@@ -10,6 +10,7 @@ from emul.build import compose
 from emul.eval import evaluate
 from emul.main import main
 
+pytestmark = pytest.mark.slow
 INITS = np.datetime64("2001-01-01", "s") + np.arange(8) * np.timedelta64(12, "h")
 LEADS = np.array([6, 12, 24]).astype("timedelta64[h]")
 LATITUDE, LONGITUDE = np.linspace(75, -75, 6), np.arange(12) * 30.0

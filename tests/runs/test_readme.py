@@ -8,7 +8,7 @@ import pytest
 
 from emul.build import compose, refuse_early
 from emul.main import main
-from emul.verbs import DATA_WORDS, LISTS, find
+from emul.verbs import DATA_WORDS, LISTS, first_of
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").is_file() else ""
@@ -48,7 +48,7 @@ def test_emul(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     if name.startswith("-"):
         assert main([name]) == 0
         return
-    verb = find(name)
+    verb, arguments = first_of([name, *arguments])
     assert verb is not None, f"there is no verb {name}"
     if verb.name in LISTS or verb.name in ("completion", "version") or "--help" in arguments:
         assert main([name, *arguments]) == 0

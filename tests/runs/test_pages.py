@@ -1,0 +1,118 @@
+"""The pages that evaluations leave, in a browser: they open without an error, fit a phone, move and print."""
+
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from emul.build import compose
+from emul.eval import evaluate
+from emul.main import main
+
+BROWSER = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+pytestmark = pytest.mark.slow
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium here: apt install chromium")
+INITS = np.datetime64("2001-01-01", "s") + np.arange(6) * np.timedelta64(12, "h")
+LEADS = np.array([6, 12, 18, 24]).astype("timedelta64[h]")
+PHONE = 390
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """Folders of the evaluations of one forecast, of an ensemble, and of their comparison."""
+    folder = tmp_path_factory.mktemp("pages")
+    random = np.random.default_rng(0)
+    time = np.datetime64("2001-01-01", "s") + np.arange(20) * np.timedelta64(6, "h")
+    dims = ("time", "level", "latitude", "longitude")
+    field = random.normal(280, 5, (20, 2, 8, 16)).astype("float32")
+    coords = {"time": time, "level": [500, 850], "latitude": np.linspace(80, -80, 8), "longitude": np.arange(16) * 22.5}
+    truth = xr.Dataset({"temperature": (dims, field, {"units": "K"})}, coords)
+    truth["land_sea_mask"] = (dims[2:], (np.arange(128).reshape(8, 16) % 5 == 0).astype("float32"))
+    truth.to_netcdf(folder / "truth.nc")
+    valid = xr.DataArray(INITS[:, None] + LEADS, dims=("time", "prediction_timedelta"))
+    at = truth.drop_vars("land_sea_mask").sel(time=valid).drop_vars("time")
+    at = at.assign_coords(time=INITS, prediction_timedelta=LEADS.astype("timedelta64[ns]"))
+    members = xr.DataArray(random.normal(0, 1, (5, 6, 4, 2, 8, 16)), dims=("number", *at["temperature"].dims))
+    (at + members.isel(number=0)).astype("float32").to_netcdf(folder / "single.nc")
+    (at + members).astype("float32").to_netcdf(folder / "ensemble.nc")
+    event = [
+        f"metric.{name}.{key}" for name in ("reliability", "sharpness") for key in ("quantile=null", "threshold=280")
+    ]
+    more = {"single": [], "ensemble": ["metric=[rmse,crps_fair,rank_histogram,reliability,sharpness]", *event]}
+    for name, words in more.items():
+        stored = [f"forecasts={folder / name}.nc", f"truth={folder / 'truth.nc'}", f"output={folder}"]
+        evaluate(compose("eval", [*stored, *words, "regions=[global,tropics]"]))
+    assert main(["eval", "compare", "single", "ensemble", f"output={folder}"]) == 0
+    return folder / "eval"
+
+
+def opened(page, tmp_path, *flags: str, script: str = "") -> tuple[str, str]:
+    """The page as the browser has it after loading, and what the browser logged; `script` runs at the end."""
+    copy = tmp_path / "page.html"
+    copy.write_text(page.read_text(encoding="utf-8") + f"<script>{script}</script>", encoding="utf-8")
+    plain = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--enable-logging=stderr",
+        f"--user-data-dir={tmp_path / 'b'}",
+    ]
+    command = [str(BROWSER), *plain, *flags, copy.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=True)
+    return done.stdout, done.stderr
+
+
+def test_an_ensemble_shows_its_ranks_and_its_reliability(pages):
+    page = (pages / "ensemble" / "report.html").read_text()
+    for text in (
+        "Rank histograms",
+        "rank 5: ",
+        "Reliability",
+        "reliability diagram",
+        "Error growth",
+        "not significant",
+    ):
+        assert text in page, text
+
+
+def test_nothing_is_fetched(pages):
+    for page in pages.glob("*/*.html"):
+        text = page.read_text()
+        assert not re.search(r'(?:src|href)="(?!data:|case\.html)', text), page
+        assert "://" not in text, page
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    "page", ["single/report.html", "ensemble/report.html", "single/case.html", "compare/compare.html"]
+)
+def test_pages_open_fit_a_phone_and_print(pages, page, tmp_path):
+    script = "document.title=`${document.documentElement.scrollWidth} of ${innerWidth}`"
+    window = f"--window-size={PHONE},900"
+    found, logged = opened(pages / page, tmp_path, window, "--dump-dom", script=script)
+    assert "CONSOLE" not in logged, logged
+    width, window_width = map(int, re.search(r"<title>(\d+) of (\d+)</title>", found).groups())
+    assert width <= window_width
+    opened(pages / page, tmp_path, window, f"--screenshot={tmp_path / 'phone.png'}")
+    assert (tmp_path / "phone.png").stat().st_size > 10_000
+    opened(pages / page, tmp_path, f"--print-to-pdf={tmp_path / 'page.pdf'}")
+    assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
+
+
+@needs_browser
+def test_a_case_plays_and_pauses(pages, tmp_path):
+    play = 'document.getElementById("play")'
+    script = (
+        'const before=document.querySelector("img").src;show(0);const first=document.querySelector("img").src;'
+        f"{play}.click();"
+        f"const on={play}.textContent;{play}.click();document.title=[on,{play}.textContent,before!==first].join()"
+    )
+    found, logged = opened(pages / "single" / "case.html", tmp_path, "--dump-dom", script=script)
+    assert "CONSOLE" not in logged, logged
+    assert "<title>Pause,Play,true</title>" in found
+    assert ">6 h ahead</output>" in found
