@@ -10,8 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import OmegaConf
+
 from emul.build import faults, part, parts, run_with_hydra, term, terms
 from emul.findings import Faults, Finding, nearest
+from emul.folders import conf_folder
 from emul.overrides import plain_mapping
 
 if TYPE_CHECKING:
@@ -23,7 +26,9 @@ if TYPE_CHECKING:
     from emulators.world import World
 
 ON_WORLD = ("objective", "loss", "constraint")  # groups whose parts are built on the World
-ALONE = ("metric", "optimizer", "schedule", "training", "hardware", "writer")
+# Models of few demands, offered where another does not fit; what follows the name is for worlds of few rows.
+PLAIN: tuple[tuple[str, dict[str, Any]], ...] = (("unet", {"channels": [48]}), ("linear", {"bands": 1}))
+ALONE = ("metric", "optimizer", "schedule", "training", "loader", "hardware", "writer")
 
 
 def main(arguments: list[str]) -> int:
@@ -115,12 +120,12 @@ def _examined(config: DictConfig) -> tuple[list[Finding], Facts]:
     return found, facts
 
 
-def _told(key: str, expected: str, error: Exception) -> Finding:
+def _told(key: str, expected: str, error: Exception, fix: str = "") -> Finding:
     """A finding in the words of the part that refused."""
     said = error.args[0] if isinstance(error, KeyError) and error.args else error
     if not isinstance(error, ValueError | KeyError | OSError | ImportError):  # not meant for a reader
         said = f"{type(error).__name__}: {error}"
-    return Finding(key, expected, " ".join(str(said).split()).rstrip("."))
+    return Finding(key, expected, " ".join(str(said).split()).rstrip("."), fix, said=True)
 
 
 # --- data --------------------------------------------------------------------------------------------------------
@@ -253,13 +258,30 @@ def parameter_count(network: nn.Module) -> int:
     return sum(p.numel() * (2 if p.is_complex() else 1) for p in network.parameters() if p.requires_grad)
 
 
+def _fitting(world: World) -> str:
+    """A fix in words: the plain models that fit a world which another does not."""
+    fit = []
+    for name, narrow in PLAIN:
+        for keys in ({}, narrow):
+            node = OmegaConf.load(conf_folder() / "model" / f"{name}.yaml")
+            node.update(keys)
+            try:
+                network_on_meta(node, world)
+            except Exception:  # a part may refuse in any way
+                continue
+            words = [f"'model.{key}={value}'".replace(" ", "") for key, value in keys.items()]
+            fit.append(" ".join([f"model={name}", *words]))
+            break
+    return f"what fits: {', or '.join(fit)}" if fit else ""
+
+
 def _network_findings(config: DictConfig, world: World, facts: Facts) -> list[Finding]:
     import torch
 
     try:
         network = network_on_meta(config.model, world)
     except Exception as error:  # a part may refuse in any way
-        return [_told("model", "a model that fits this world", error)]
+        return [_told("model", "a model that fits this world", error, _fitting(world))]
     facts.rows["model"] = f"{config.model._target_.rpartition('.')[2]}, {parameter_count(network):,} parameters"
     fields = torch.empty(1, world.input_channels, *world.grid.shape, device="meta")
     try:

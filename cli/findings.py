@@ -10,15 +10,21 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault. key: dotted; expected and got: what should stand there and what does; fix: what to do."""
+    """One fault. key: dotted; expected and got: what should stand there and what does; fix: what to do.
+
+    said: True where `got` is a sentence of the part that refused, which tells by itself what it expected.
+    """
 
     key: str
     expected: str
     got: str
     fix: str = ""
+    said: bool = False
 
     def __str__(self) -> str:
-        return f"{self.key}: expected {self.expected}, got {self.got}" + (f"; {self.fix}." if self.fix else ".")
+        told = self.got if self.said else f"expected {self.expected}, got {self.got}"
+        told = f"{told}; {self.fix}" if self.fix else told
+        return f"{self.key}: {told}" + ("" if told.endswith(("?", "!", ".")) else ".")
 
 
 class Faults(ValueError):

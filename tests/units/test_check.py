@@ -66,6 +66,18 @@ def test_what_no_part_can_tell_alone():
     assert set(found("training.checkpoint_every=0", "hardware.devices=0")) == {"training", "hardware"}
 
 
+def test_a_model_that_does_not_fit_comes_with_some_that_do():
+    told = findings(compose("train", ["data=lorenz96"]))[0]
+    assert "model=unet 'model.channels=[48]', or model=linear 'model.bands=1'" in told.fix
+    assert not str(told).startswith("model: expected")
+    fitting = ["data=lorenz96", "model=unet", "model.channels=[48]"]
+    assert not findings(compose("train", fitting))
+    assert (
+        str(findings(compose("train", ["data=planet", "data.days=-3"]))[0])
+        == "data: The planet's days must be at least 1; got -3."
+    )
+
+
 def test_losses_at_every_step():
     assert "step 500 of 1000" in found("loss.mse.end=0.5")["loss"].got
     assert "weight of a loss" in found("loss.mse.weight=-1")["loss.mse"].got
