@@ -110,6 +110,8 @@ def judged_differences(target: Path, inputs: Inputs, cards: Cards) -> xr.Dataset
     kept = {name: one.dataset(inputs.attributes) for name, one in cards.by_init.items()}
     by_init = {name: one for name, one in kept.items() if one is not None}
     forecast = by_init.pop("forecast", None)
+    for stale in ("by_init.nc", "differences.nc"):
+        (target / stale).unlink(missing_ok=True)
     if forecast is None:
         return None
     write_netcdf(target / "by_init.nc", forecast, by_init, deflate=True)

@@ -1,5 +1,6 @@
 """`emul eval` on small stores made here, in every shape that forecasts come in, and on input it cannot use."""
 
+import csv
 import json
 
 import numpy as np
@@ -89,6 +90,42 @@ def test_all_that_an_evaluation_leaves(tmp_path, forecast, truth, capsys):
     assert page.count("data:image/png;base64,") == 2
     assert "://" not in page
     assert "2m temperature" in capsys.readouterr().out
+
+
+def test_what_changes_a_number_stands_beside_it(tmp_path, forecast, truth):
+    stored = write(forecast, tmp_path / "fc.nc"), write(truth.isel(time=slice(2, None)), tmp_path / "truth.nc")
+    options = {"regions": "[global,{box: {latitude: [0, 40], longitude: [350, 40]}}]", "metric": "[rmse,mse]"}
+    found = loaded(target := scores(tmp_path, *stored, **options))
+    told = found.attrs
+    assert told["inits_used"] == "2001-01-01T00 to 2001-01-04T00 every 24 hours (4)"
+    assert told["inits_skipped"] == "none"
+    assert json.loads(told["region_bounds"])[1]["box"]["latitude"] == [0, 40]
+    assert json.loads(told["metrics"])["rmse"]["by_init"] is False
+    assert "emul 0." in told["versions"]
+    assert {"grid", "truth", "climatology", "weights", "averaging", "points_left_out", "nan_share", "revision"} <= set(
+        told
+    )
+    with open(target / "scores.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert {line["source"] for line in lines} == {"forecast", "persistence"}
+    chosen = {"source": "forecast", "variable": "temperature", "level": "850", "metric": "mse", "region": "box"}
+    (line,) = (one for one in lines if chosen.items() <= one.items() and one["lead_hours"] == "12")
+    exact = found["temperature"].sel(level=850, metric="mse", region="box").isel(lead_time=1).item()
+    assert (float(line["value"]), line["units"], line["inits"]) == (exact, "(K)^2", "4")
+
+
+def test_differences_to_baselines_have_intervals(tmp_path, forecast, truth):
+    stored = write(forecast, tmp_path / "fc.nc"), write(truth, tmp_path / "truth.nc")
+    target = scores(tmp_path, *stored, **{"regions": "[global]", "metric": "[rmse]", "significance.resamples": 100})
+    found, baselines = loaded(target), loaded(target, "baselines.nc").sel(source="persistence")
+    judged = loaded(target, "differences.nc").sel(source="persistence", metric="rmse")["2m_temperature"]
+    gap = found["2m_temperature"].sel(metric="rmse") - baselines["2m_temperature"].sel(metric="rmse")
+    np.testing.assert_allclose(judged.sel(estimate="difference"), gap, rtol=1e-5)
+    assert (judged.sel(estimate="low") < judged.sel(estimate="difference")).all()
+    assert (judged.sel(estimate="inits") == 4).all()
+    scores(tmp_path, *stored, **{"significance.resamples": 0})
+    assert not (target / "differences.nc").exists()
+    assert not (target / "by_init.nc").exists()
 
 
 def test_persistence_is_the_truth_at_the_start(tmp_path, forecast, truth):
