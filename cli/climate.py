@@ -1,7 +1,8 @@
-"""The climate of forecasts as a file, a table and maps: climate.nc and climate/ in the folder of an evaluation."""
+"""The climate of forecasts as a file, a table and maps: climate.nc, and climate/ with the pictures of an evaluation."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ COLUMNS = {  # metric: (heading, power of the units)
 
 
 def keep_climate(target: Path, card: ClimateCard, inputs: Inputs) -> None:
-    """Write climate.nc, show its headline, draw maps of the mean state, and say what the run is too short for."""
+    """Write climate.nc, show its headline, and say what the run is too short for."""
     dataset = card.dataset(inputs.attributes)
     if "level" in dataset.coords:
         dataset["level"].attrs.update(inputs.forecast["level"].attrs)
@@ -44,13 +45,10 @@ def keep_climate(target: Path, card: ClimateCard, inputs: Inputs) -> None:
     for name, why in card.left_out().items():
         inputs.notes.append(f"{NAMES[name]} left out of the climate: {why}.")
         warn(inputs.notes[-1])
-    first = headline(rows(dataset[list(inputs.pairs.variables.names)]))
-    show(dataset, first)
-    if inputs.options.pictures:
-        draw(target / "climate", dataset, first, inputs)
+    show(dataset, headline(rows(dataset[list(inputs.pairs.variables.names)])))
 
 
-def show(dataset: xr.Dataset, first: list[Row]) -> None:
+def show(dataset: xr.Dataset, first: Sequence[Row]) -> None:
     """A line a headline variable, of the first region."""
     region = str(dataset["region"].values[0])
     there = [metric for metric in COLUMNS if metric in dataset["metric"].values]
@@ -62,15 +60,16 @@ def show(dataset: xr.Dataset, first: list[Row]) -> None:
     table([f"climate, {region}", *headings, "unit"], lines, headings)
 
 
-def draw(folder: Path, dataset: xr.Dataset, first: list[Row], inputs: Inputs) -> list[tuple[str, Path]]:
+def climate_maps(folder: Path, card: ClimateCard, inputs: Inputs, first: Sequence[Row]) -> list[tuple[str, Path]]:
     """Maps of the mean state of forecast and truth and of their difference; captions and files."""
     from emul import pictures
 
+    dataset = card.dataset()
     folder.mkdir(exist_ok=True)
     for stale in folder.glob("*.png"):
         stale.unlink()
     land, drawn = inputs.world.static_fields, []
-    for row in first[:6]:
+    for row in [row for row in first if f"{row.variable}_mean" in dataset][:6]:
         field = dataset[f"{row.variable}_mean"]
         field = field if row.level is None else field.sel(level=row.level)
         forecast, truth = (field.sel(source=source).values for source in ("forecast", "truth"))

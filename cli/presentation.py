@@ -15,6 +15,7 @@ from data_pipelines.predictability import experiment
 from data_pipelines.scores import write_table
 from emul import ensembles, growth, pictures
 from emul.case import frames_of, write_case
+from emul.climate import climate_maps
 from emul.console import console, warn
 from emul.inputs import chosen_inits, plain
 from emul.report import write_report
@@ -88,6 +89,8 @@ def draw(
     maps = attempt("the maps", draw_maps, target / "maps", inputs, cards, scores) or []
     case = attempt("case.html", draw_case, target / "case.html", inputs, cards, scores)
     maps += attempt("the maps of corrections", draw_corrections, target / "maps", inputs, scores) or []
+    if cards.climate is not None:
+        maps += attempt("the climate's maps", climate_maps, target / "climate", cards.climate, inputs, first) or []
     attempt(
         "report.html",
         write_report,

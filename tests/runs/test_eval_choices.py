@@ -193,4 +193,6 @@ def test_the_dates_of_a_preset_that_are_not_there_are_refused(tmp_path, stores):
 def test_the_climate_with_pictures(tmp_path, stores):
     target = scores(tmp_path, stores, "climate=true", regions="[global]", pictures="true", fields="[2m_temperature]")
     assert [path.name for path in (target / "climate").iterdir()] == ["2m_temperature_mean.png"]
-    assert "annual means left out" in (target / "report.html").read_text()
+    page = (target / "report.html").read_text()
+    assert "annual means left out" in page
+    assert "2m temperature: mean over" in page
