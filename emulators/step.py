@@ -19,7 +19,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -83,13 +83,17 @@ class Step(nn.Module):
             static = normalise(torch.as_tensor(np.asarray(world.static_fields, dtype=np.float32)))
         self.register_buffer("static", static, persistent=False)
 
-    def forward(self, history: tuple[State, ...], forcing: State) -> State:
-        """The State of `world.predicted` at forcing.time. history: oldest first, all with the same lead shape."""
+    def forward(self, history: tuple[State, ...], forcing: State, **told: Any) -> State:
+        """The State of `world.predicted` at forcing.time. history: oldest first, all with the same lead shape.
+
+        told: what the network is told beside, where its forward has such keywords: `generator`, to draw noise from (one
+        of all cases, or one a case, members first); `labels` and `scalars`, (*lead, channel).
+        """
         last = history[-1].select(self.world.prognostic.names)
         fields, time = self.inputs(history, forcing)
         since = {"interval": last.time, "lead": last.start.time}
         hours = {name: self._hours(forcing.time - since[name], fields, last.lead) for name in self.told}
-        raw = self.network(fields, time, **hours).float()
+        raw = self.network(fields, time, **hours, **self._conditions(told, last)).float()
         growth = self._growth(hours["interval"]) if "interval" in hours and self.output == "residual" else None
         values = self.outputs(raw, last.values.reshape(-1, *last.values.shape[last.channel_axis :]), growth)
         values = values.reshape(*last.lead, *values.shape[1:])
@@ -119,6 +123,16 @@ class Step(nn.Module):
         fields = torch.cat(parts, dim=history[-1].channel_axis)
         seconds = torch.as_tensor(forcing.time.astype(np.int64), device=fields.device).expand(lead)
         return fields.reshape(-1, *fields.shape[history[-1].channel_axis :]), seconds.reshape(-1)
+
+    def _conditions(self, told: Mapping[str, Any], last: State) -> dict[str, Any]:
+        """What the network is told, for cases in a row; ValueError where it has no ear for it."""
+        deaf = sorted(set(told) - set(inspect.signature(self.network.forward).parameters))
+        if deaf:
+            raise ValueError(f"{type(self.network).__name__} takes no {deaf[0]}; choose a network that does.")
+        rows = {
+            name: value.expand(*last.lead, -1).flatten(0, -2) for name, value in told.items() if name != "generator"
+        }
+        return {**told, **rows}
 
     @staticmethod
     def _hours(span: np.ndarray, fields: Tensor, lead: tuple[int, ...]) -> Tensor:

@@ -8,6 +8,7 @@ point, noise at its own. As in the noise-conditioned SFNO of ACE; Chen et al. 20
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from emulators.sphere.random_fields import deviation
 from emulators.sphere.transform import SphericalHarmonics
 
 NOISES = ("white", "isotropic")
+Generators = torch.Generator | Sequence[torch.Generator] | None  # of all cases, or one a case
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Noise(nn.Module):
         scales = None if table is None else torch.as_tensor(table, dtype=torch.float32).unsqueeze(-1)
         self.register_buffer("deviation", scales, persistent=False)
 
-    def forward(self, batch: int, device: torch.device, generator: torch.Generator | None = None) -> Tensor:
+    def forward(self, batch: int, device: torch.device, generator: Generators = None) -> Tensor:
         """Drawn case by case, so that the first of a batch are those of a smaller batch."""
         nlat, nlon = self.transform.grid.shape
         if self.deviation is None:
@@ -108,9 +110,12 @@ class Noise(nn.Module):
         scaled = self._drawn((rows, degrees), batch, device, generator) * self.deviation
         return self.transform.synthesis(scaled.flatten(2)).unflatten(2, (batch, self.channels))
 
-    def _drawn(
-        self, shape: tuple[int, int], batch: int, device: torch.device, generator: torch.Generator | None
-    ) -> Tensor:
-        source = device if generator is None else generator.device
-        cases = [torch.randn(*shape, self.channels, generator=generator, device=source) for _ in range(batch)]
-        return torch.stack(cases, 2).to(device)
+    def _drawn(self, shape: tuple[int, int], batch: int, device: torch.device, generator: Generators) -> Tensor:
+        each = [generator] * batch if generator is None or isinstance(generator, torch.Generator) else list(generator)
+        if len(each) != batch:
+            raise ValueError(f"Expected one generator, or one for each of {batch} cases; got {len(each)}.")
+        cases = [
+            torch.randn(*shape, self.channels, generator=g, device=device if g is None else g.device).to(device)
+            for g in each
+        ]
+        return torch.stack(cases, 2)

@@ -22,13 +22,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.grid import LatLonGrid, gaussian_grid
-from emulators.layers.conditioning import ConditionalNorm, Conditions, Context, Noise
+from emulators.layers.conditioning import ConditionalNorm, Conditions, Context, Generators, Noise
 from emulators.layers.norms import field_norm
 from emulators.layers.pointwise import PointwiseMLP
 from emulators.layers.spectral import DegreeConvolution
 from emulators.layers.spectral_filters import DiagonalConvolution, SpectralMLP
 from emulators.sphere.transform import SphericalHarmonics, resolved_degrees
 from emulators.world import World
+
+ABOUT = {
+    "states": "1",
+    "step": "timestep",
+    "grid": "global",
+    "parity": "ACE, Makani, torch-harmonics",
+}
 
 
 class SFNO(nn.Module):
@@ -114,15 +121,15 @@ class SFNO(nn.Module):
         fields: Tensor,
         time: Tensor,
         *,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
         noise: Tensor | None = None,
         labels: Tensor | None = None,
         scalars: Tensor | None = None,
     ) -> Tensor:
         """The fields one step on. labels, scalars: (batch, channel).
 
-        noise: (batch, channel, lat, lon), or None to draw it from `generator`. Without a generator it is drawn from
-        torch's own in training, and is zero in evaluation, as dropout is.
+        noise: (batch, channel, lat, lon), or None to draw it from `generator`, one for all or one a case. Without it
+        noise is drawn from torch's own in training, and is zero in evaluation, as dropout is.
         """
         raw = fields.permute(3, 2, 0, 1).contiguous()
         context = self._context(raw, generator, noise, labels, scalars)
@@ -141,7 +148,7 @@ class SFNO(nn.Module):
         return x.permute(2, 3, 1, 0).contiguous()
 
     def _context(
-        self, raw: Tensor, generator: torch.Generator | None, noise: Tensor | None, *told: Tensor | None
+        self, raw: Tensor, generator: Generators, noise: Tensor | None, *told: Tensor | None
     ) -> Context | None:
         """What the norms are conditioned on, or None."""
         if not self.conditions:

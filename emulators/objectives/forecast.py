@@ -1,11 +1,15 @@
 """The plain objective: roll out and compare every lead with the truth, gradients running through the whole chain.
 
 L = (1 / n) sum_lead sum_loss  mean over the batch of loss(state, target)
+
+Members of an ensemble start alike and go apart by what a network with noise draws; the loss compares them all with the
+one truth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -26,16 +30,19 @@ class Forecast:
     """Train on forecasts of `rollout` timesteps.
 
     rollout: a length, or a curriculum {optimiser step from which it holds: length} such as {0: 1, 5000: 2, 8000: 4}.
+    members: of the ensemble, the first axis of what the losses are given; 1: none, and no such axis.
     """
 
-    def __init__(self, world: World, *, rollout: int | Mapping[int, int] = 1) -> None:
+    def __init__(self, world: World, *, rollout: int | Mapping[int, int] = 1, members: int = 1) -> None:
         stages = {0: rollout} if isinstance(rollout, int) else {int(k): int(v) for k, v in rollout.items()}
         if 0 not in stages or min(stages.values()) < 1 or min(stages) < 0:
             raise ValueError(
                 "objective.rollout must be a length of at least 1 or a curriculum that starts at step 0, "
                 f"such as {{0: 1, 5000: 2}}; got {rollout}."
             )
-        self.stages = dict(sorted(stages.items()))
+        if members < 1:
+            raise ValueError(f"objective.members must be at least 1; got {members}.")
+        self.stages, self.members = dict(sorted(stages.items())), members
 
     @property
     def longest(self) -> int:
@@ -51,10 +58,18 @@ class Forecast:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to descend, and its detached parts by loss and lead."""
         total, parts = torch.zeros((), device=window.history[-1].values.device), {}
-        states = rollout(step, window.history, window.forcing)
+        history = window.history
+        if self.members > 1:
+            history = ensemble(history, self.members)
+        states = rollout(step, history, window.forcing)
         for lead, (state, target) in enumerate(zip(states, window.target, strict=True), start=1):
             for name, loss in losses.items():
                 value = loss(state, target).mean()
                 parts[f"{name}_{lead}"] = value.detach()
                 total = total + value / len(window.target)
         return total, parts
+
+
+def ensemble(history: tuple[State, ...], members: int) -> tuple[State, ...]:
+    """So many members that start alike: States (batch, ...) as (member, batch, ...), without a copy."""
+    return tuple(replace(state, values=state.values.expand(members, *state.values.shape)) for state in history)

@@ -1,12 +1,16 @@
 """Step, rollout and the forecast objective against what they must do by definition."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from emulators.grid import gaussian_grid
+from emulators.models.persistence import Persistence
+from emulators.models.sfno import SFNO
 from emulators.objectives.forecast import Forecast
-from emulators.rollout import rollout
+from emulators.rollout import generators, rollout
 from emulators.state import State, Window
 from emulators.step import Step
 from emulators.variables import Variable, VariableSet
@@ -185,3 +189,32 @@ def test_months_keep_the_day():
     after = world.after(np.datetime64("1948-01-15T12", "s"), 2)
     assert after == np.datetime64("1950-01-15T12", "s")
     assert world.lead_time(2) == np.timedelta64(2 * 31557600, "s")
+
+
+def test_members_of_a_network_with_noise_are_made_one_by_one_or_together():
+    grid, field = gaussian_grid(4), VariableSet((Variable("temperature", "K"),))
+    world = World(grid, field, np.timedelta64(6, "h"), scales={"temperature": Scale(0.0, 1.0, 1.0)})
+    torch.manual_seed(0)
+    net = SFNO(world, embed=4, layers=1, norm="layer", noise=2, labels=1)
+    for name, parameter in net.named_parameters():
+        if "maps.noise" in name or "maps.labels" in name:
+            torch.nn.init.normal_(parameter)
+    step = Step(world, net).eval()
+    inits = np.array(["2001-01-01", "2001-01-06"], "datetime64[s]")
+    start = State(torch.randn(2, 1, *grid.shape), field, inits)
+    forcings = [State(torch.zeros(2, 0, *grid.shape), VariableSet(()), inits + n * world.timestep) for n in (1, 2)]
+
+    def forecast(members, cases=slice(None), label=1.0):
+        known = replace(start, values=start.values[cases].expand(len(members), -1, -1, -1, -1), time=inits[cases])
+        told = {"generator": generators(7, members, inits[cases]), "labels": torch.full((1,), label)}
+        prescribed = [replace(f, values=f.values[cases], time=f.time[cases]) for f in forcings]
+        with torch.no_grad():
+            return torch.stack([state.values for state in rollout(step, (known,), prescribed, **told)])
+
+    together = forecast(range(3))
+    assert together.shape == (2, 3, 2, 1, *grid.shape)
+    torch.testing.assert_close(forecast([2], slice(1, 2)), together[:, 2:, 1:])
+    assert not torch.allclose(together[:, 0], together[:, 1])
+    assert not torch.allclose(forecast(range(3), label=0.0), together)
+    with pytest.raises(ValueError, match="takes no generator"):
+        next(rollout(Step(world, Persistence(world)), (start,), forcings, generator=torch.Generator()))

@@ -1,0 +1,60 @@
+"""Continuous ranked probability score of an ensemble, for training it: sharp members that spread as the truth does.
+
+    L = mean over channels and area of  w_c a_ij (E|x - y| - c/2 E|x - x'|) / s_c
+
+over M members x of one truth y, c as in `emulators.ensemble_scores`: fair scores a few members as it would infinitely
+many (FGN: Alet et al. 2025, arXiv 2506.10772), but is indifferent to a member that goes astray while the others sit on
+the truth; almost fair, alpha below 1, is not (AIFS-CRPS: Lang et al. 2024, arXiv 2412.15832). Scales s_c, channel
+weights w_c and cell areas a_ij as of the other losses. Without members it is the mean absolute error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from emulators.ensemble_scores import Kind, mean_difference, spread_weight
+from emulators.state import State
+from emulators.weights import Channels
+from emulators.world import World
+
+
+class CRPS(nn.Module):
+    """One number a case of an ensemble (member, batch, ...) and its truth (batch, ...), States of what is predicted.
+
+    kind: fair, almost_fair (with its alpha) or biased. scale, variable_weights, level_weights: as in
+    `emulators.weights.Channels`. A prediction that has no more axes than the truth has no members.
+    """
+
+    area: Tensor
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        kind: Kind = "almost_fair",
+        alpha: float = 0.95,
+        scale: str = "tendency_std",
+        variable_weights: str | Mapping[str, float] = "uniform",
+        level_weights: str | Mapping[float, float] = "uniform",
+    ) -> None:
+        super().__init__()
+        if not 0.0 <= alpha <= 1.0:
+            raise ValueError(f"Expected alpha, the share of the fair score, between 0 and 1; got {alpha}.")
+        spread_weight(kind, 2, alpha)  # refuses what is none of the kinds
+        self.kind, self.alpha = kind, alpha
+        self.channels = Channels(world, scale, variable_weights, level_weights)
+        area = torch.as_tensor(world.grid.weights.reshape(-1) / world.grid.weights.size, dtype=torch.float32)
+        self.register_buffer("area", area, persistent=False)
+
+    def forward(self, prediction: State, target: State) -> Tensor:
+        with torch.autocast(prediction.values.device.type, enabled=False):  # means in single precision
+            error = self.channels.scaled(self.channels.difference(prediction, target))
+            if len(prediction.lead) == len(target.lead):
+                score = error.abs()
+            else:
+                weight = spread_weight(self.kind, len(error), self.alpha)
+                score = error.abs().mean(dim=0) - 0.5 * weight * mean_difference(error)
+            return self.channels.mean(score.flatten(-prediction.rank) @ self.area.to(error.dtype))
