@@ -217,7 +217,7 @@ def open_archive(config: DictConfig, world: World | None) -> tuple[Archive, Mapp
     made = world_of(dataset, part(config.variables), history=config.history)
     archive = Archive(dataset, made, cache_gigabytes=room)
     with console.progress("measuring means and scales") as report:
-        measured = scales(archive, source.splits["train"], report=report)
+        measured = scales(archive, source.splits["train"], stored=config.scales, report=report)
     return archive.on(replace(archive.world, scales=measured)), source.splits
 
 

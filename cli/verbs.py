@@ -179,6 +179,7 @@ VERBS = (
                 "pack it for training; again: add times",
             ),
             ("emul data convert data=planet to=planet.zarr dtype=float16", "half the size; compression=auto: measured"),
+            ("emul data statistics data=planet intervals=6h,24h", "means and spreads, for emul train scales=..."),
             ("emul data climatology data=planet", "its normal weather by hour and day of the year, for emul eval"),
             ("emul data climatology era5.zarr years=[1990,2019] quantiles=[0.1,0.9]", "of any file or store"),
         ),
@@ -206,6 +207,7 @@ DATA_WORDS = {
     "predictability": "",
     "climatology": "emul.climatology",
     "convert": "emul.convert",
+    "statistics": "emul.statistics",
     "check": "emul.soundness",
     "regrid": "emul.regrid",
     "download": "emul.download",
@@ -247,14 +249,14 @@ def find(name: str) -> Verb | None:
     return None
 
 
-def overview() -> str:
-    """The text of `emul --help`."""
 def first_of(words: list[str]) -> tuple[Verb | None, list[str]]:
     """The verb, of two words or of one, with which a command begins, and the words after it."""
     double = find(" ".join(words[:2])) if len(words) > 1 else None
     return (double, words[2:]) if double else (find(words[0]) if words else None, words[1:])
 
 
+def overview() -> str:
+    """The text of `emul --help`."""
     lines = [
         "emul - train, forecast with, and verify machine-learning emulators of weather and climate",
         "",

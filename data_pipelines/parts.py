@@ -18,6 +18,16 @@ import numpy as np
 from data_pipelines.writers import sha256, write_file
 
 
+def kept_parts(folder: Path, settings: Mapping[str, object]) -> Parts:
+    """The parts in `folder` of a piece of work with these settings; those of work with other settings are removed."""
+    told, text = Path(folder) / "settings.json", json.dumps(settings, sort_keys=True, default=str)
+    if not told.is_file() or told.read_text(encoding="utf-8") != text:
+        shutil.rmtree(folder, ignore_errors=True)
+        Path(folder).mkdir(parents=True)
+        write_file(told, text.encode())
+    return Parts(folder)
+
+
 class Parts:
     """The folder `progress` beside a forecast that is being made."""
 

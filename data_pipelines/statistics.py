@@ -1,91 +1,82 @@
-"""Area-weighted statistics of every channel over the training period, in float64 and one block of time at a time.
+"""Scales: area-weighted statistics of every channel over the training period, measured or read from a file.
 
     mean = <x>,    std = sqrt(<(x - mean)^2>),    tendency_std = sqrt(<(d - <d>)^2>),    d = x(t + timestep) - x(t)
 
-<.>: mean over times and, with cell-area weights, over the grid. Blocks are merged by the pairwise formula of Chan,
-Golub & LeVeque (1983, doi:10.1080/00031305.1983.10483115).
+<.>: mean over times and, with cell-area weights, over the grid (`data_pipelines.channel_statistics`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
+import xarray as xr
 
 from data_pipelines import forcings
 from data_pipelines.archive import Archive
+from data_pipelines.channel_statistics import channel_statistics
+from data_pipelines.intervals import duration_text
 from emulators.world import Scale
 
-BLOCK = 32  # times
 ROUNDING = 1e-8  # a spread below this share of the mean is the rounding of a constant
 
 
-class Moments:
-    """Mean and variance of each channel, gathered block by block."""
-
-    def __init__(self, channels: int) -> None:
-        self.weight = 0.0
-        self.mean, self.squares = np.zeros(channels), np.zeros(channels)
-
-    def add(self, fields: np.ndarray, area: np.ndarray) -> None:
-        """fields: (time, channel, point); area: weights with mean 1, (point,)."""
-        if not len(fields):
-            return
-        fields = fields.astype(np.float64, copy=False)
-        weight = float(len(fields))
-        mean = (fields @ area).mean(axis=0) / area.size
-        squares = ((fields - mean[:, None]) ** 2 @ area).sum(axis=0) / area.size
-        total = self.weight + weight
-        shift = mean - self.mean
-        self.squares += squares + shift**2 * self.weight * weight / total
-        self.mean += shift * weight / total
-        self.weight = total
-
-    @property
-    def std(self) -> np.ndarray:
-        return np.sqrt(self.squares / max(self.weight, 1.0))
-
-
 def scales(
-    archive: Archive, period: Sequence[str | int], *, report: Callable[[str, float], None] | None = None
+    archive: Archive,
+    period: Sequence[str | int],
+    *,
+    stored: str | Path | None = None,
+    report: Callable[[str, float], None] | None = None,
 ) -> dict[str, Scale]:
     """A Scale for every channel of the archive's World, over all times of the period.
 
-    A predicted channel that never varies raises ValueError; a forcing or static channel that does not vary gets std 1.
+    stored: a file of `emul data statistics` that has them. A predicted channel that never varies raises ValueError; a
+    forcing or static channel that does not vary gets std 1.
     """
-    return {**_archived(archive, *_moments(archive, period, report)), **_static(archive)}
+    found = _measured(archive, period, report) if stored is None else _stored(stored, archive)
+    return {**_archived(archive, *found), **_static(archive)}
 
 
-def _moments(
+def _measured(
     archive: Archive, period: Sequence[str | int], report: Callable[[str, float], None] | None
-) -> tuple[Moments, Moments]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, standard deviation and that of the change over a timestep of each channel of the archive."""
     positions = archive.within(period)
-    last = positions[-1] if positions.size else -1
-    area = archive.grid.weights.reshape(-1)
-    values, tendencies = Moments(archive.variables.size), Moments(archive.variables.size)
-    for start in range(0, positions.size, BLOCK):
-        block = positions[start : start + BLOCK]
-        after = archive.following[block]
-        paired = (after >= 0) & (after <= last)
-        needed, places = np.unique(np.concatenate([block, after[paired]]), return_inverse=True)
-        fields = archive.gather(needed).flatten(2).numpy().astype(np.float64)
-        now = fields[places[: block.size]]
-        values.add(now, area)
-        tendencies.add(fields[places[block.size :]] - now[paired], area)
-        if report:
-            report("measuring scales", min(1.0, (start + BLOCK) / positions.size))
-    if not tendencies.weight:
+    pairs = 0
+    if positions.size:
+        found = channel_statistics(
+            lambda some: archive.gather(some).numpy(), archive.times, positions, archive.world, report=report
+        )
+        pairs = int(found.pairs[0])
+    if not pairs:
         raise ValueError(
             f"Statistics need at least two times one timestep apart; the period {period[0]} to {period[1]} holds "
             f"{positions.size} of the {archive.times.size} times of {archive.origin}."
         )
-    return values, tendencies
+    return found.mean, found.std, found.change_std[0]
 
 
-def _archived(archive: Archive, values: Moments, tendencies: Moments) -> dict[str, Scale]:
+def _stored(path: str | Path, archive: Archive) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same out of a file; ValueError where it lacks a channel or the timestep."""
+    try:
+        with xr.open_dataset(path) as opened:
+            found = opened.load()
+        there, intervals = ([str(name) for name in found[axis].values] for axis in ("channel", "interval"))
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} holds no statistics ({error}); `emul data statistics` makes them.") from error
+    step, channels = duration_text(archive.world.timestep), list(archive.variables.channels)
+    missing = [channel for channel in channels if channel not in there] + [step] * (step not in intervals)
+    if missing:
+        raise ValueError(f"{path} has no statistics of {', '.join(missing[:5])}; make them anew, or leave scales=null.")
+    own = found.sel(channel=channels)
+    return own["mean"].values, own["std"].values, own["change_std"].sel(interval=step).values
+
+
+def _archived(archive: Archive, means: np.ndarray, stds: np.ndarray, tendencies: np.ndarray) -> dict[str, Scale]:
     found = {}
     for i, channel in enumerate(archive.variables.channels):
-        mean, std, tendency = float(values.mean[i]), float(values.std[i]), float(tendencies.std[i])
+        mean, std, tendency = float(means[i]), float(stds[i]), float(tendencies[i])
         if channel in forcings.CLOSED_FORM:
             mean, std = forcings.CLOSED_FORM[channel]
         still, frozen = std <= ROUNDING * abs(mean), tendency <= ROUNDING * abs(mean)
@@ -103,12 +94,12 @@ def _static(archive: Archive) -> dict[str, Scale]:
     world = archive.world
     if world.static_fields is None:
         return {}
-    moments = Moments(world.static.size)
-    moments.add(
-        np.asarray(world.static_fields)[None].reshape(1, world.static.size, -1), archive.grid.weights.reshape(-1)
-    )
-    still = moments.std <= ROUNDING * abs(moments.mean)
+    weights = archive.grid.weights
+    fields = np.asarray(world.static_fields, dtype=np.float64)
+    mean = (fields * weights).mean(axis=(1, 2))
+    std = np.sqrt(((fields - mean[:, None, None]) ** 2 * weights).mean(axis=(1, 2)))
+    still = std <= ROUNDING * abs(mean)
     return {
-        channel: Scale(float(moments.mean[i]), 1.0 if still[i] else float(moments.std[i]), 0.0)
+        channel: Scale(float(mean[i]), 1.0 if still[i] else float(std[i]), 0.0)
         for i, channel in enumerate(world.static.channels)
     }

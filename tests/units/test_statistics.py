@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from data_pipelines import statistics
+from data_pipelines import channel_statistics as statistics
 from data_pipelines.archive import Archive
-from data_pipelines.statistics import Moments, scales
+from data_pipelines.parts import kept_parts
+from data_pipelines.statistics import scales
 from data_pipelines.worlds import Roles, world
 from emulators.grid import equiangular_grid
 
@@ -42,13 +43,13 @@ def test_moments_are_those_of_the_whole(monkeypatch):
         np.testing.assert_allclose((found.mean, found.std, found.tendency_std), (mean, std, tendency), rtol=1e-10)
 
 
-def test_moments_of_large_means_keep_their_digits():
-    moments = Moments(1)
-    rng = np.random.default_rng(0)
-    fields = 5e5 + rng.normal(0, 1, (1000, 1, 4))
-    for block in np.split(fields, 10):
-        moments.add(block, np.ones(4))
-    np.testing.assert_allclose(moments.std, fields.std(), rtol=1e-9)
+def test_large_means_keep_their_digits():
+    noise = np.random.default_rng(0).normal(0, 1, (100, *GRID.shape))
+    found = scales(archive(temperature=noise + 2.0**19), PERIOD)["temperature"]
+    exact = (noise + 2.0**19).astype(np.float32).astype(np.float64)[:80]
+    weights = np.broadcast_to(GRID.weights, exact.shape)
+    mean = np.average(exact, weights=weights)
+    np.testing.assert_allclose(found.std, np.sqrt(np.average((exact - mean) ** 2, weights=weights)), rtol=1e-12)
 
 
 def test_only_the_period_counts():
@@ -75,3 +76,55 @@ def test_too_few_times():
         scales(archive(), ["2001-01-01T00", "2001-01-01T03"])
     with pytest.raises(ValueError, match="at least two times"):
         scales(archive(), ["1990", "1991"])
+
+
+def test_however_the_work_is_divided_the_digits_are_the_same(monkeypatch, tmp_path):
+    monkeypatch.setattr(statistics, "BLOCK", 16)
+    data = archive(count=90)
+    positions = np.delete(np.arange(90), [31, 32])  # a gap
+
+    def found(workers=1, parts=None, read=lambda some: data.gather(some).numpy()):
+        return statistics.channel_statistics(
+            read, data.times, positions, data.world, intervals=(1, 4), workers=workers, parts=parts
+        )
+
+    def dying(some):
+        if some.max() > 50:
+            raise KeyboardInterrupt
+        return data.gather(some).numpy()
+
+    whole = found()
+    with pytest.raises(KeyboardInterrupt):
+        found(parts=kept_parts(tmp_path / "a", {"n": 1}), read=dying)
+    reads = []
+    again = found(
+        parts=kept_parts(tmp_path / "a", {"n": 1}),
+        read=lambda some: (reads.append(some.min()), data.gather(some).numpy())[1],
+    )
+    assert min(reads) > 16
+    for other in (found(workers=3), again):
+        for name in ("mean", "std", "minimum", "maximum", "change_std", "pairs"):
+            np.testing.assert_array_equal(getattr(other, name), getattr(whole, name))
+    assert kept_parts(tmp_path / "a", {"n": 2}).read(0) is None
+    fields = data.gather(np.arange(90)).numpy().astype(np.float64)[:, 0]
+    assert (whole.times, whole.pairs.tolist()) == (88, [86, 82])
+    assert (whole.minimum[0], whole.maximum[0]) == (fields[positions].min(), fields[positions].max())
+    both = [t for t in range(4, 90) if {t, t - 4} <= set(positions.tolist())]
+    change = np.stack([fields[t] - fields[t - 4] for t in both])
+    weights = np.broadcast_to(GRID.weights, change.shape)
+    spread = np.sqrt(np.average((change - np.average(change, weights=weights)) ** 2, weights=weights))
+    np.testing.assert_allclose(whole.change_std[1, 0], spread, rtol=1e-12)
+
+
+def test_scales_come_from_a_file_too(tmp_path):
+    data = archive()
+    positions = data.within(PERIOD)
+    found = statistics.channel_statistics(lambda p: data.gather(p).numpy(), data.times, positions, data.world)
+    path = tmp_path / "statistics.nc"
+    found.dataset(data.variables.channels, ["6h"], {}).to_netcdf(path)
+    assert scales(data, ["1990", "1991"], stored=path) == scales(data, PERIOD)
+    found.dataset(["wind", "sin_year"], ["6h"], {}).to_netcdf(tmp_path / "other.nc")
+    with pytest.raises(ValueError, match="has no statistics of temperature"):
+        scales(data, PERIOD, stored=tmp_path / "other.nc")
+    with pytest.raises(ValueError, match="holds no statistics"):
+        scales(data, PERIOD, stored=tmp_path / "absent.nc")

@@ -1,0 +1,77 @@
+"""Packed data as a user meets them: converted, trained from with the same result, damaged, continued."""
+
+import shutil
+
+import pytest
+import torch
+
+from data_pipelines import checkpoints, faults
+from data_pipelines.faults import DamagedData
+from emul.build import compose
+from emul.convert import main as convert
+from emul.train import train
+
+pytestmark = pytest.mark.slow
+SHORT = [
+    "model=sfno", "model.embed=8", "model.layers=1", "hardware.threads=1", "training.steps=24", "training.batch_size=4",
+    "training.validate_every=100", "training.validation_cases=4", "training.log_every=1",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    path = tmp_path_factory.mktemp("packed") / "planet.zarr"
+    convert(["data=planet_tiny", f"to={path}", "per_file=16", "workers=1"])
+    return path
+
+
+def trained(tmp_path, name, *words):
+    folder = train(compose("train", [*words, *SHORT, f"output={tmp_path}", f"name={name}"]))
+    return checkpoints.load(folder / "checkpoints" / "last.ckpt")
+
+
+def same(one, two):
+    return all(torch.equal(value, two["state_dict"][name]) for name, value in one["state_dict"].items())
+
+
+def test_training_from_it_gives_the_same_weights(store, tmp_path, capsys):
+    packed = trained(tmp_path, "packed", "data=packed", f"data.path={store}", "loader.gigabytes=0")
+    told = capsys.readouterr().out
+    assert "straight from the packed store" in told
+    assert "batches read at up to" in told
+    assert same(packed, trained(tmp_path, "source", "data=planet_tiny"))
+
+
+@pytest.mark.parametrize("damaged", ["stop", "skip"])
+def test_damage_ends_a_training_with_its_state_or_is_left_out(store, tmp_path, damaged, monkeypatch, capsys):
+    monkeypatch.setattr(faults, "WAITS", ())
+    words = ["data=packed", f"data.path={tmp_path / 'a.zarr'}", "loader.gigabytes=0", f"loader.damaged={damaged}"]
+    shutil.copytree(store, tmp_path / "a.zarr")
+    whole = trained(tmp_path, "whole", *words)
+    read = faults_from(monkeypatch, after=150)
+    if damaged == "skip":
+        trained(tmp_path, "again", *words)
+        assert "damaged windows replaced" in capsys.readouterr().out
+        return
+    with pytest.raises(DamagedData, match="its checksum is wrong"):
+        trained(tmp_path, "again", *words)
+    reached = checkpoints.load(tmp_path / "train" / "again" / "checkpoints" / "last.ckpt")["emul"]["step"]
+    assert 0 < reached < 24
+    monkeypatch.setattr("data_pipelines.packed.PackedStore._read_one", read)  # the disk is well again
+    assert same(trained(tmp_path, "again", *words), whole)
+
+
+def faults_from(monkeypatch, after):
+    """The disk goes bad after so many reads, for one time in seven; how it read before."""
+    from data_pipelines.packed import PackedStore
+
+    read, done = PackedStore._read_one, []
+
+    def failing(self, position, out, wanted):
+        done.append(position)
+        if len(done) > after and position % 7 == 0:
+            raise OSError("its checksum is wrong")
+        read(self, position, out, wanted)
+
+    monkeypatch.setattr(PackedStore, "_read_one", failing)
+    return read
