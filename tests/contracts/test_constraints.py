@@ -17,6 +17,7 @@ FILES = sorted((Path(__file__).parents[2] / "conf" / "constraint").glob("*.yaml"
 GIVEN = {
     "shallow_water": {"depth": "depth"},
     "prescribed": {"variables": {"skin_temperature": "sea_surface_temperature"}, "mask": "land_sea_mask"},
+    "masked": {"variables": {"skin_temperature": ["land_sea_mask", 270.0], "temperature": ["land_sea_mask", 0.0]}},
 }
 
 

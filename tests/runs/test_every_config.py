@@ -23,6 +23,10 @@ NEEDS = {  # variables that the planet has and its usual emulator lacks
         "variables.diagnostic=[skin_temperature]",
         "constraint.prescribed.variables={skin_temperature:sea_surface_temperature}",
     ],
+    "masked": [
+        "variables.diagnostic=[skin_temperature]",
+        "constraint.masked.variables={skin_temperature:[land_sea_mask,280]}",
+    ],
 }
 ELSEWHERE = {"ddp", "fsdp", "slurm"}  # start processes of their own: tests/runs/test_processes.py and test_slurm.py
 LACKING = {
