@@ -165,7 +165,7 @@ def _hatched(axis: Any, chosen: np.ndarray) -> None:
 
     for i, j in np.argwhere(chosen):
         pale = Rectangle((j + 0.02, i + 0.02), 0.96, 0.96, facecolor="#ffffffb8", edgecolor="#aeb8c4")
-        pale.set(hatch="////", linewidth=0)
+        pale.set(hatch="////", linewidth=0, zorder=2)
         axis.add_patch(pale)
 
 
