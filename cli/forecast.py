@@ -35,9 +35,10 @@ from emul.console import console, progress, warn
 from emul.folders import conf_folder
 from emul.process import settle
 from emul.runs import Run, open_run
-from emul.times import initial_times, lead_steps, thinned
+from emul.times import initial_times, lead_steps, length, thinned
+from emulators.layers.conditioning import hours_of
 from emulators.ledger import Ledger
-from emulators.rollout import rollout
+from emulators.paths import Relay, path
 from emulators.state import Origin, State
 from emulators.step import Step
 from emulators.verification import Scorecard
@@ -49,14 +50,14 @@ BUDGETS = "budgets.nc"
 
 @dataclass(frozen=True)
 class Job:
-    """A forecast to be made, everything opened and checked.
+    """A forecast to be made, everything opened and checked. step: a Step, or a Relay of several.
 
     scorecard: an empty one, or None where no truth is at hand. settings: what the numbers depend on; card: what else
     the manifest tells. ranges: bounds by variable name that go before the table of physical ranges.
     """
 
     folder: Path
-    step: Step
+    step: Any
     archive: Archive
     layout: Layout
     writer: ZarrWriter
@@ -66,6 +67,8 @@ class Job:
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     device: str = "cpu"
     correction_maps: bool = False
+    path: str = "rollout"
+    intervals: tuple[int, ...] = (1,)
 
     @property
     def world(self) -> World:
@@ -108,6 +111,8 @@ def prepare(config: DictConfig) -> Job:
     writer: ZarrWriter = part(config.writer)
     layout = _layout(run, inits, steps, chosen.batch_size, writer)
     ranges = {str(name): tuple(limits) for name, limits in chosen.ranges.items()}
+    step, others = _steps(run, chosen, device)
+    way: dict[str, Any] = {"path": str(chosen.path), "intervals": [int(k) for k in chosen.intervals]}
     settings = {
         "weights": _digest(run.card["weights"]),
         "run_config": hashlib.sha256(run.card["config"].encode()).hexdigest(),
@@ -118,6 +123,8 @@ def prepare(config: DictConfig) -> Job:
         **layout.plain(),
         "batch_size": chosen.batch_size,
         **({"correction_maps": True} if chosen.correction_maps else {}),
+        **({} if way == {"path": "rollout", "intervals": [1]} else way),
+        **others,
     }
     card = {
         "run": str(run.folder),
@@ -128,7 +135,40 @@ def prepare(config: DictConfig) -> Job:
     target = Path(config.output) / "forecast" / (config.name or run.folder.name)
     scorecard = _scorecards(run, archive, layout)
     maps = chosen.correction_maps
-    return Job(target, run.step, archive, layout, writer, scorecard, settings, card, ranges, device, maps)
+    return Job(
+        target,
+        step,
+        archive,
+        layout,
+        writer,
+        scorecard,
+        settings,
+        card,
+        ranges,
+        device,
+        maps,
+        way["path"],
+        tuple(way["intervals"]),
+    )
+
+
+def _steps(run: Run, chosen: DictConfig, device: str) -> tuple[Step | Relay, dict[str, Any]]:
+    """The step of the run, or several runs' by lead or by interval; digests of the others' weights."""
+    told = {"lead": dict(chosen.cascade), "interval": dict(chosen.networks)}
+    by = [name for name, runs in told.items() if runs]
+    if not by:
+        return run.step, {}
+    if len(by) > 1:
+        raise ValueError("Give other runs by lead, cascade={5d: run}, or by interval, networks={24h: run}, not both.")
+    first = 0.0 if by == ["lead"] else hours_of(run.world.timestep)
+    steps, digests = {first: run.step}, {}
+    for text, folder in told[by[0]].items():
+        other = open_run(folder, chosen.checkpoint, device)
+        if other.world.predicted != run.world.predicted or not other.world.grid.same_as(run.world.grid):
+            raise ValueError(f"{folder} predicts other variables, or on another grid, than {run.folder}.")
+        steps[hours_of(length(str(text)))] = other.step
+        digests[f"weights from {text}"] = _digest(other.card["weights"])
+    return Relay(by[0], steps), digests
 
 
 def _chosen(config: DictConfig) -> DictConfig:
@@ -285,7 +325,7 @@ def run_batch(job: Job, number: int, report: Report) -> tuple[dict[str, np.ndarr
     forcings = (archive.forcing(world.after(inits, lead)).to(job.device) for lead in range(1, layout.steps + 1))
     pairs, good, known = 0, True, history[-1]
     with torch.inference_mode(), ledgers["forecast"].watch(job.step):
-        for lead, state in enumerate(rollout(job.step, history, forcings)):
+        for lead, state in enumerate(path(job.path, job.step, history, forcings, job.intervals)):
             if not checks.add(lead, state) and good:
                 good = False
                 warn(f"At lead {lead_text(world, lead)} the forecast left its physical range or became NaN.")

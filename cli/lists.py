@@ -1,11 +1,13 @@
-"""`emul models`, `emul losses`, ...: what there is in a group, each with one line, models with their size."""
+"""`emul models`, `emul losses`, ...: what there is in a group, each with one line, models with size and provenance."""
 
 from __future__ import annotations
 
 import ast
 import re
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -15,6 +17,11 @@ from emul.findings import Faults
 from emul.folders import conf_folder, options_of
 from emul.source import definition, module_tree
 from emul.verbs import LISTS
+
+if TYPE_CHECKING:
+    from emulators.world import World
+
+MEASURES = ("parameters", "GFLOP", "states", "step", "grid", "parity")
 
 
 def main(arguments: list[str]) -> int:
@@ -26,11 +33,15 @@ def main(arguments: list[str]) -> int:
     rows = [[name, description(conf_folder() / group / f"{name}.yaml")] for name in options_of(group)]
     if not rows:
         raise FileNotFoundError(f"Expected YAML files in {conf_folder() / group}; there are none.")
-    columns = [group, "what it is"]
+    columns, right = [group, "what it is"], tuple[str, ...]()
     if group == "model":
-        sizes, columns[1:1] = parameters([row[0] for row in rows], overrides), ["parameters"]
-        rows = [[name, sizes[name], text] for name, text in rows]
-    table(columns, rows, right=("parameters",))
+        sizes, columns, right = (
+            measures([row[0] for row in rows], overrides),
+            [group, *MEASURES, "what it is"],
+            MEASURES[:2],
+        )
+        rows = [[name, *sizes[name], text] for name, text in rows]
+    table(columns, rows, right=right)
     return 0
 
 
@@ -70,8 +81,12 @@ def _docstring(target: str) -> str:
     return _first_sentence((said or "").split("\n\n")[0])
 
 
-def parameters(names: list[str], overrides: list[str]) -> dict[str, str]:
-    """Trainable parameters of each model on the World of the overrides (default: the planet); a dash for none."""
+def measures(names: list[str], overrides: list[str]) -> dict[str, list[str]]:
+    """What a table tells of each model on the World of the overrides (default: the planet); a dash for nothing.
+
+    Trainable parameters; 10^9 floating-point operations of a forecast step on 64x128 points, a multiplication and an
+    addition counting two, transforms by Fourier none; and what its module says of itself.
+    """
     from emul.check import network_on_meta, parameter_count, template_world
 
     config = compose("train", overrides)
@@ -79,12 +94,34 @@ def parameters(names: list[str], overrides: list[str]) -> dict[str, str]:
         world = template_world(config)
     except (ValueError, OSError, KeyError) as error:
         raise ValueError(f"The size of a model depends on the data, and these cannot be described: {error}") from error
-    sizes = {}
+    found = {}
     for name in names:
+        node = compose("train", [*overrides, f"model={name}"]).model
         try:
-            node = compose("train", [*overrides, f"model={name}"]).model
             count = parameter_count(network_on_meta(node, world))
-            sizes[name] = f"{count:,}" if count else "-"
+            size = f"{count:,}" if count else "-"
         except (Faults, ValueError) as error:
-            sizes[name] = "does not fit" if not isinstance(error, Faults) else "faulty"
-    return sizes
+            size = "does not fit" if not isinstance(error, Faults) else "faulty"
+        about = getattr(import_module(node["_target_"].rpartition(".")[0]), "ABOUT", {})
+        found[name] = [size, operations(node, world), *(about.get(column, "-") for column in MEASURES[2:])]
+    return found
+
+
+def operations(node: DictConfig, world: World) -> str:
+    """10^9 operations of one forward pass on 64x128 points of the sphere; a dash where there are none or it fails."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from emul.check import network_on_meta
+    from emulators.grid import equiangular_grid
+
+    finer = replace(world, grid=equiangular_grid(64), static_fields=None)
+    try:
+        network = network_on_meta(node, finer).eval()
+        fields = torch.empty(1, finer.input_channels, 64, 128, device="meta")
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            network(fields, torch.empty(1, dtype=torch.int64, device="meta"))
+    except Exception:  # a network may need numbers where there are none
+        return "-"
+    count = counter.get_total_flops() / 1e9
+    return f"{count:,.{0 if count >= 100 else 2}f}" if count else "-"

@@ -93,16 +93,19 @@ class Relay(nn.Module):
     @property
     def constraints(self) -> Mapping[str, Any]:
         """Those of the first step."""
-        return self.steps[0].constraints
+        first: Any = self.steps[0]
+        return first.constraints
 
     @property
     def observer(self) -> Callable[[str, State, State], None] | None:
         """Told what the constraints of whichever step is in charge make of what."""
-        return self.steps[0].observer
+        first: Any = self.steps[0]
+        return first.observer
 
     @observer.setter
     def observer(self, observer: Callable[[str, State, State], None] | None) -> None:
-        for step in self.steps:
+        steps: Iterable[Any] = self.steps
+        for step in steps:
             step.observer = observer
 
     def forward(self, history: tuple[State, ...], forcing: State) -> State:

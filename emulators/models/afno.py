@@ -19,6 +19,13 @@ from emulators.layers.patches import Frame, PatchEmbedding, unpatched
 from emulators.layers.transformer import MLP, DropPath, initialise_linear, rates
 from emulators.world import World
 
+ABOUT = {
+    "states": "1",
+    "step": "timestep",
+    "grid": "any; patches, others padded",
+    "parity": "FourCastNet, 1e-5",
+}
+
 EPS = 1e-6  # of the norms
 PUBLISHED = (  # names in FourCastNet's checkpoints, and ours
     (r"patch_embed\.proj\.(\w+)", r"embedding.\1"),
@@ -128,7 +135,7 @@ class Filter(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         shape = x.shape[1:3]
         single = x if x.dtype == torch.float64 else x.float()
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False):
             a = torch.fft.rfft2(single, dim=(1, 2), norm="ortho")
             mixed = self._mixed(a[:, :, : self.most])
             mixed = mixed if self.low is None else mixed * self.low

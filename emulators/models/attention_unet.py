@@ -19,6 +19,13 @@ from emulators.layers.padding import Convolution, Edges
 from emulators.layers.patches import Frame
 from emulators.world import World
 
+ABOUT = {
+    "states": "1",
+    "step": "timestep",
+    "grid": "any; halved 4 times, others padded",
+    "parity": "nonlocal_gwfluxes, 1e-5",
+}
+
 
 class AttentionUNet(nn.Module):
     """fields (batch, input channel, lat, lon) -> (batch, output channel, lat, lon).

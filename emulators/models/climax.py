@@ -18,6 +18,13 @@ from emulators.layers.transformer import TransformerBlock, initialise_linear, ra
 from emulators.layers.variable_tokens import VariableAggregation, VariableTokens
 from emulators.world import World
 
+ABOUT = {
+    "states": "1",
+    "step": "any, told",
+    "grid": "any; patches, others padded",
+    "parity": "ClimaX, 1e-5",
+}
+
 PUBLISHED = (  # names in ClimaX's checkpoints, and ours
     (r"(?:net\.)?token_embeds\.(\d+)\.proj\.(\w+)", r"tokens.\1.\2"),
     (r"(?:net\.)?var_embed", r"tokens.identity"),

@@ -20,6 +20,13 @@ from emulators.layers.padding import Convolution, Edges
 from emulators.layers.patches import Frame
 from emulators.world import World
 
+ABOUT = {
+    "states": "1",
+    "step": "timestep",
+    "grid": "any; halved per level, others padded",
+    "parity": "Samudra, 1e-5",
+}
+
 CAP = 10.0  # of the activation
 
 

@@ -23,6 +23,13 @@ from emulators.layers.window_attention import CosineAttention
 from emulators.layers.windows import WindowBlock, Windows
 from emulators.world import World
 
+ABOUT = {
+    "states": "2",
+    "step": "timestep",
+    "grid": "any; twice the patch, others padded",
+    "parity": "CREDIT, 1e-5",
+}
+
 PUBLISHED = (  # names in CREDIT's checkpoints, and ours
     (r"cube_embedding\.proj\.(\w+)", r"embedding.\1"),
     (r"cube_embedding\.norm\.(\w+)", r"norm.\1"),

@@ -27,6 +27,13 @@ from emulators.layers.window_attention import EarthAttention
 from emulators.layers.windows import WindowBlock, Windows
 from emulators.world import World
 
+ABOUT = {
+    "states": "1",
+    "step": "timestep",
+    "grid": "any; same levels for all variables",
+    "parity": "PhysicsNeMo, 1e-5",
+}
+
 PUBLISHED = (  # names in PhysicsNeMo's checkpoints, and ours
     (r"patchembed2d\.proj\.(\w+)", r"embed_surface.\1"),
     (r"patchembed3d\.proj\.(\w+)", r"embed_levels.\1"),

@@ -14,6 +14,13 @@ from torch import Tensor, nn
 from emulators.layers.padding import Convolution, Edges
 from emulators.world import World
 
+ABOUT = {
+    "states": "1",
+    "step": "timestep",
+    "grid": "any",
+    "parity": "ClimateLearn, 1e-5",
+}
+
 SLOPE = 0.3  # of the activation below zero
 PUBLISHED = (  # names in ClimateLearn's checkpoints, and ours
     (r"image_proj\.conv\.(\w+)", r"stem.\1"),

@@ -21,6 +21,13 @@ from emulators.layers.transformer import MLP, Attention, initialise_linear
 from emulators.layers.variable_tokens import VariableAggregation, VariableTokens
 from emulators.world import World
 
+ABOUT = {
+    "states": "1",
+    "step": "any, told",
+    "grid": "any; patches, others padded",
+    "parity": "Stormer, 1e-5",
+}
+
 PUBLISHED = (  # names in Stormer's checkpoints, and ours
     (r"(?:net\.)?embedding\.token_embeds\.(\d+)\.proj\.(\w+)", r"tokens.\1.\2"),
     (r"(?:net\.)?embedding\.channel_embed", r"tokens.identity"),

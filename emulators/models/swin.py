@@ -23,6 +23,13 @@ from emulators.layers.window_attention import CosineAttention, WindowAttention
 from emulators.layers.windows import WindowBlock, Windows
 from emulators.world import World
 
+ABOUT = {
+    "states": "1",
+    "step": "timestep",
+    "grid": "any; patches, others padded",
+    "parity": "neural-scaling-weather, 1e-5",
+}
+
 NORMS = {"rms": nn.RMSNorm, "layer": nn.LayerNorm}
 PUBLISHED = (  # names in the published code, and ours
     (r"patch_embed\.proj\.conv\.(\w+)", r"embedding.\1"),

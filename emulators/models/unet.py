@@ -20,6 +20,13 @@ from torch import Tensor, nn
 from emulators.layers.padding import Convolution, Edges
 from emulators.world import World
 
+ABOUT = {
+    "states": "any",
+    "step": "timestep",
+    "grid": "any; halved per level, others padded",
+    "parity": "none: a design of our own",
+}
+
 
 class UNet(nn.Module):
     """fields (batch, input channel, lat, lon) -> (batch, output channel, lat, lon).

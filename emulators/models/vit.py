@@ -15,6 +15,13 @@ from emulators.layers.patches import Frame, PatchEmbedding, plane_waves, unpatch
 from emulators.layers.transformer import TransformerBlock, initialise_linear, rates
 from emulators.world import World
 
+ABOUT = {
+    "states": "1",
+    "step": "timestep",
+    "grid": "any; patches of 2, others padded",
+    "parity": "ClimateLearn, 1e-5",
+}
+
 PUBLISHED = (  # names in ClimateLearn's checkpoints, and ours
     (r"patch_embed\.proj\.(weight|bias)", r"embedding.\1"),
     (r"pos_embed", r"position"),
