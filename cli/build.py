@@ -25,7 +25,7 @@ from emul.folders import conf_folder
 from emul.overrides import diagnosed, key_of, plain_mapping
 from emul.signatures import tree_faults, wrapping
 
-PRIMARY = {"run": "train", "check": "train"}  # verbs that read the configuration of another
+PRIMARY = {"run": "train", "check": "train", "plan": "train"}  # verbs that read the configuration of another
 BARE_LIST = re.compile(r"^((?:\w+\.)*init)=([^\[{('\"]*,.*)$")  # initial times in a row are a list, not a sweep
 # What Hydra would do by itself and a run does not want: log files, copies of the configuration, dated folders.
 QUIET = {

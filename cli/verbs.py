@@ -130,6 +130,18 @@ VERBS = (
         composes=True,
     ),
     Verb(
+        "plan",
+        "plan",
+        "Measure what a training will take: memory, time, the largest batch that fits.",
+        (("(any key of `emul train`)", "a few steps are made on its data; nothing is kept"),),
+        (
+            ("emul plan experiment=planet_sfno", "parameters, operations, memory, samples a second, hours"),
+            ("emul plan hardware=slurm hardware.devices=4", "for a job, before it queues"),
+        ),
+        "Exit code 0: it fits. 2: it does not fit into memory or time, and what to change.",
+        composes=True,
+    ),
+    Verb(
         "sweep",
         "sweep",
         "Train many: grids, lists or random draws over any keys, here or on SLURM.",

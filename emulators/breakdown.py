@@ -29,7 +29,7 @@ def batch_times(window: Window) -> str:
 
 
 def origin(step: nn.Module, objective: Any, window: Window, losses: Mapping[str, Any]) -> str:
-    """Where the first broken number of this batch arises: data, weights, a module, a loss, or the backward pass."""
+    """Where the first broken number of a batch with a broken loss arises: data, weights, a module, or the loss."""
     for kind in ("history", "forcing", "target"):
         for state in getattr(window, kind):
             broken = broken_channels(state)
@@ -52,7 +52,7 @@ def origin(step: nn.Module, objective: Any, window: Window, losses: Mapping[str,
             hook.remove()
     if found:
         return f"the layer {found[0]}"
-    return "the backward pass" if loss.isfinite() else "the loss itself"
+    return "nothing that a second try shows" if loss.isfinite() else "the loss itself"
 
 
 def broken_channels(state: State) -> list[str]:

@@ -200,6 +200,7 @@ class Training(pl.LightningModule):
             self.skipped_in_a_row = 0
             return
         step = self.global_step + 1
+        self.culprit = self.culprit or "the loss is finite: the backward pass, or another process"
         account = self.account_of(step, f"the gradient's norm is {float(norm)}")
         self.culprit = None
         if self.plan.broken == "stop" or self.skipped_in_a_row == MOST_SKIPPED:

@@ -95,7 +95,9 @@ def killed(child: int, phase: Any, chance: random.Random, longest: float) -> tup
         if goal and phase.value == PHASES.index(goal):
             time.sleep(chance.expovariate(100.0))
             break
-        if os.waitpid(child, os.WNOHANG)[0]:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            assert status == 0, f"an attempt that nobody disturbed failed: status {status}"
             return None
         time.sleep(0.0005)
     met = PHASES[phase.value]

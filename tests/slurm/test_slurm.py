@@ -12,12 +12,14 @@ import pytest
 import torch
 
 from data_pipelines import checkpoints
+from emul.build import compose
+from emul.train import train
 
 pytestmark = pytest.mark.slow
 
 SETTINGS = [
-    "data=planet_tiny", "model=sfno", "model.embed=8", "model.layers=1", "training.steps=400", "training.batch_size=4",
-    "training.validate_every=150", "training.validation_cases=4", "training.checkpoint_every=20",
+    "data=planet_tiny", "model=sfno", "model.embed=8", "model.layers=1", "training.steps=200", "training.batch_size=4",
+    "training.validate_every=80", "training.validation_cases=4", "training.checkpoint_every=10",
 ]  # fmt: skip
 JOB = [
     "hardware=slurm", "hardware.accelerator=cpu", "hardware.precision=32", "hardware.threads=1",
@@ -27,7 +29,7 @@ JOB = [
 
 def emul(environment, *arguments):
     command = [sys.executable, "-m", "emul.main", "train", *SETTINGS, *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
 
 
 def submitted(cluster, tmp_path, name, *more):
@@ -55,9 +57,8 @@ def log_of(folder):
 def whole(tmp_path_factory):
     """The same training without SLURM and without a disturbance."""
     folder = tmp_path_factory.mktemp("whole")
-    done = emul({**os.environ, "CI": "true"}, f"output={folder}", "name=whole", "hardware.threads=1")
-    assert done.returncode == 0, done.stderr
-    return checkpoints.load(folder / "train" / "whole" / "checkpoints" / "last.ckpt")
+    settings = [*SETTINGS, f"output={folder}", "name=whole", "hardware.threads=1"]
+    return checkpoints.load(train(compose("train", settings)) / "checkpoints" / "last.ckpt")
 
 
 def test_the_script_is_printed(tmp_path):
@@ -73,6 +74,7 @@ def test_a_requeued_job_goes_on_to_the_same_weights(cluster, tmp_path, whole):
     job, folder = submitted(cluster, tmp_path, "single")
     wait_for_checkpoint(cluster, job, folder)
     cluster.call("scontrol", "requeue", job)
+    cluster.hurry(job)
     cluster.wait(job)
     said = log_of(folder)
     assert re.search(r"Stopped at step \d+ as asked", said), said
@@ -88,6 +90,7 @@ def test_a_job_that_is_told_to_save_requeues_itself(cluster, tmp_path, whole, nu
     job, folder = submitted(cluster, tmp_path, "told", f"hardware.nodes={nodes}")
     wait_for_checkpoint(cluster, job, folder)
     cluster.call("scancel", f"--signal={number}", job)
+    cluster.hurry(job)
     cluster.wait(job)
     said = log_of(folder)
     assert "The job is back in the queue" in said, said

@@ -1,0 +1,274 @@
+"""`emul plan`: what a training will take, measured on a few of its steps, before any queue is waited in.
+
+Parameters and memory of weights, gradients, moments and averages are counted; activations are what the backward pass of
+one sample keeps; floating-point operations are those of matrix products and convolutions (torch.utils.flop_counter), a
+training step counted with its backward pass; samples a second are measured here, on one process.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emul.build import part, run_with_hydra
+from emul.console import plan as show
+from emul.console import warn
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from emulators.state import Window
+    from emulators.training import Training
+
+STEPS = 3  # measured, after one to warm up
+SPARE = 0.9  # of the memory that is free
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What one process of a training takes. Bytes; activations a sample; seconds a step of one process."""
+
+    parameters: int
+    weights: int
+    gradients: int
+    moments: int
+    averages: int
+    activations: float
+    operations: float
+    seconds: float
+    samples: int
+
+    @property
+    def fixed(self) -> int:
+        """Bytes that do not depend on the batch."""
+        return self.weights + self.gradients + self.moments + self.averages
+
+    def bytes_at(self, samples: float) -> float:
+        """Bytes of a process that passes so many samples at a time."""
+        return self.fixed + self.activations * samples
+
+    def largest(self, memory: float) -> int:
+        """Samples a pass that fit into so much memory."""
+        return max(0, int((memory - self.fixed) / max(self.activations, 1.0)))
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code 0: it fits. 2: it does not, and why."""
+    return run_with_hydra("plan", arguments, plan)
+
+
+def plan(config: DictConfig) -> int:
+    """Print what the training of `config` takes; ValueError where it does not fit into memory or time."""
+    from emul.check import refuse_faults
+    from emul.process import settle
+
+    refuse_faults(config)
+    hardware, training = part(config.hardware), part(config.training)
+    settle(hardware.threads)
+    device = _device(hardware.accelerator)
+    refuse_oversized(config, device)
+    needs, world = measured(config, device)
+    portion, processes = training.portion(hardware.processes), hardware.processes
+    free = memory(device, config.hardware.slurm)
+    seconds = training.steps * needs.seconds * training.accumulate * portion / needs.samples
+    sharded = processes if hardware.strategy == "fsdp" else 1
+    taken = needs.fixed / sharded + needs.activations * portion
+    rate = needs.samples / needs.seconds * processes
+    rows = {
+        "grid": f"{world.grid!r}, {world.input_channels} channels in, {world.output_channels} out",
+        "parameters": f"{needs.parameters:,}",
+        "operations": f"{needs.operations / 1e9:,.3g} GFLOP a sample, forward and backward",
+        "memory": f"{_bytes(taken)} a process: weights {_bytes(needs.weights)}, gradients {_bytes(needs.gradients)}, "
+        f"moments {_bytes(needs.moments)}, average {_bytes(needs.averages)}"
+        + (f", all shared by {sharded}" if sharded > 1 else "")
+        + f", activations {_bytes(needs.activations)} a sample x {portion}",
+        "free": f"{_bytes(free)} on {device}",
+        "largest batch": f"{needs.largest(SPARE * free):,} samples a pass and process",
+        "speed": f"{rate:,.3g} samples a second, {needs.operations * rate / 1e12:.3g} TFLOP/s, measured on one "
+        f"{device}" + (f" and multiplied by {processes}" if processes > 1 else ""),
+        "steps": f"{training.steps:,} of {training.batch_size} samples",
+        "time": f"{_duration(seconds)}, {seconds * processes / 3600:,.2f} {device.upper()}-hours, without validation",
+    }
+    show(f"plan of {config.name}", rows)
+    refuse_beyond(taken, free, needs, training, seconds, config.hardware.slurm)
+    return 0
+
+
+def refuse_oversized(config: DictConfig, device: str) -> None:
+    """ValueError where weights, gradients, moments and average alone are too much, before anything is built."""
+    from emul.check import network_on_meta, parameter_count, template_world
+
+    count = parameter_count(network_on_meta(config.model, template_world(config)))
+    copies = 4 + (config.training.ema is not None)  # weights, gradients, two moments, and the average
+    sharded = part(config.hardware).processes if config.hardware.strategy == "fsdp" else 1
+    least, free = 4.0 * count * copies / sharded, memory(device, config.hardware.slurm)
+    if least > free:
+        raise ValueError(
+            f"{count:,} parameters with gradients, moments and average take {_bytes(least)} a process, which has "
+            f"{_bytes(free)}. Take hardware.strategy=fsdp with more devices, or a smaller model."
+        )
+
+
+def refuse_beyond(taken: float, free: float, needs: Needs, training: Any, seconds: float, slurm: Any) -> None:
+    """ValueError where the memory is too small; a word where the job will have to be requeued."""
+    if taken > free:
+        most = needs.largest(SPARE * free)
+        advice = (
+            f"Take training.accumulate or training.batch_size so that a pass has at most {most} samples, or "
+            "hardware.activation_checkpointing=true."
+            if most
+            else "Take hardware.strategy=fsdp with more devices, or a smaller model."
+        )
+        raise ValueError(f"A process would take {_bytes(taken)} and has {_bytes(free)}. {advice}")
+    limit = seconds_of(slurm.time) if slurm is not None and slurm.time else None
+    if limit is not None and seconds > limit:
+        stretches = -(-seconds // limit)
+        if not slurm.requeue:
+            raise ValueError(
+                f"The training takes {_duration(seconds)} and hardware.slurm.time={slurm.time} is less; give it more, "
+                "or set hardware.slurm.requeue=true."
+            )
+        warn(
+            f"The job will be requeued about {stretches:.0f} times: {_duration(seconds)} in stretches of {slurm.time}."
+        )
+
+
+def measured(config: DictConfig, device: str) -> tuple[Needs, Any]:
+    """What a process takes, on batches of real data, and the World."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from emul.train import assemble, open_archive, training_batches
+    from emul.trainer import lay_out
+
+    archive, splits = open_archive(config, None)
+    module = assemble(config, archive.world)
+    lay_out(module.step.network, part(config.hardware))
+    module.to(device)
+    weights = list(module.step.parameters())
+    trainable = [weight for weight in weights if weight.requires_grad]
+    if not trainable or hasattr(module.step.network, "fit"):
+        raise ValueError("This network is solved at once, not descended: there is nothing to plan.")
+    batches = training_batches(config, module, archive, splits["train"], 0)
+    window = batches.batch(0).to(torch.device(device))
+    samples = window.history[0].lead[-1]
+    with FlopCounterMode(display=False) as counter:
+        kept = kept_bytes(module, window)
+    optimizer = module.optimizer(module.step)
+    seconds = _seconds(module, optimizer, window, device, str(config.hardware.precision) != "32")
+    sizes = _bytes_of(trainable)
+    moments = sum(_bytes_of(v for v in state.values() if hasattr(v, "nelement")) for state in optimizer.state.values())
+    averages = _bytes_of(module.averages.parameters()) if module.averages is not None else 0
+    count = sum(p.numel() * (2 if p.is_complex() else 1) for p in trainable)
+    operations = counter.get_total_flops() / samples
+    needs = Needs(count, _bytes_of(weights), sizes, moments, averages, kept / samples, operations, seconds, samples)
+    return needs, archive.world
+
+
+def kept_bytes(module: Training, window: Window) -> float:
+    """Bytes that a forward pass keeps for the backward pass, weights and buffers aside; the backward pass is made."""
+    import torch
+
+    own = {t.untyped_storage().data_ptr() for t in (*module.parameters(), *module.buffers())}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss, _ = module.objective(module.step, window, _losses(module))
+    loss.backward()
+    return float(sum(kept.values()))
+
+
+def _losses(module: Training) -> Mapping[str, Any]:
+    from emulators.terms import active
+
+    return active(module.losses, 0, module.plan.steps)
+
+
+def _seconds(module: Training, optimizer: Any, window: Window, device: str, mixed: bool) -> float:
+    """The median time of a step of one process."""
+    import torch
+
+    times = []
+    for _ in range(1 + STEPS):
+        begun = time.perf_counter()
+        optimizer.zero_grad()
+        with torch.autocast(device, torch.bfloat16, enabled=mixed):
+            loss, _ = module.objective(module.step, window, _losses(module))
+        loss.backward()
+        optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times[1:])
+
+
+def _device(accelerator: str) -> str:
+    import torch
+
+    return "cuda" if accelerator in ("gpu", "auto") and torch.cuda.is_available() else "cpu"
+
+
+def memory(device: str, slurm: Any = None) -> float:
+    """Bytes that a process may take: of the GPU, of the job, or of this machine."""
+    import torch
+
+    if device == "cuda":
+        return float(torch.cuda.mem_get_info()[0])
+    if slurm is not None and slurm.memory:
+        number, unit = re.fullmatch(r"(\d+)([KMGT]?)", str(slurm.memory)).groups()  # type: ignore[union-attr]
+        return float(number) * {"K": 1e3, "": 1e6, "M": 1e6, "G": 1e9, "T": 1e12}[unit]
+    limits = [float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))]
+    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        text = Path(name).read_text().strip() if Path(name).is_file() else ""
+        limits += [float(text)] if text.isdigit() else []
+    available = re.search(r"MemAvailable:\s+(\d+) kB", _read("/proc/meminfo"))
+    return min([*limits, *([1024.0 * float(available[1])] if available else [])])
+
+
+def _read(name: str) -> str:
+    return Path(name).read_text() if Path(name).is_file() else ""
+
+
+def seconds_of(text: str) -> float:
+    """A time limit as SLURM writes it, D-HH:MM:SS, HH:MM:SS, MM:SS or minutes, in seconds."""
+    days, _, rest = text.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    if days:
+        parts = [*parts, 0, 0][:3]
+    elif len(parts) == 1:
+        parts = [0, parts[0], 0]
+    elif len(parts) == 2:
+        parts = [0, *parts]
+    hours, minutes, seconds = parts
+    return int(days or 0) * 86400.0 + hours * 3600.0 + minutes * 60.0 + seconds
+
+
+def _bytes_of(tensors: Any) -> int:
+    return sum(tensor.nelement() * tensor.element_size() for tensor in tensors)
+
+
+def _bytes(number: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(number) < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} TB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"

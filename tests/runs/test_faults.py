@@ -1,0 +1,243 @@
+"""What may go wrong in a training, and what it then costs: each fault is named, and nothing saved is lost."""
+
+import csv
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import pytest
+import torch
+
+from data_pipelines import checkpoints
+from emul.build import compose
+from emul.curves import rows_of
+from emul.locks import is_held, sole
+from emul.train import train
+from emulators.losses.lp import Lp
+
+SETTINGS = [
+    "data=planet_tiny", "model=sfno", "model.embed=8", "model.layers=1", "hardware.threads=1", "training.steps=8",
+    "training.batch_size=4", "training.validate_every=4", "training.validation_cases=2", "training.validation_lead=2",
+    "training.checkpoint_every=2", "training.log_every=2", "logger=[csv]",
+]  # fmt: skip
+
+
+def overrides(tmp_path, name="a", *more):
+    return [*SETTINGS, f"output={tmp_path}", f"name={name}", *more]
+
+
+def last(folder):
+    return checkpoints.load(folder / "checkpoints" / "last.ckpt")
+
+
+def broken_at(call, until=None):
+    """Losses that are not a number at the given call, or from it on until another."""
+    calm, calls = Lp.forward, []
+
+    def forward(self, prediction, target):
+        calls.append(1)
+        return calm(self, prediction, target) * (math.nan if call <= len(calls) <= (until or call) else 1.0)
+
+    return forward
+
+
+@pytest.fixture
+def stopped(tmp_path, monkeypatch):
+    """A training that broke at step 5: its checkpoints are of steps 2 and 4."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Lp, "forward", broken_at(5))
+        with pytest.raises(ValueError, match="At step 5"):
+            train(compose("train", overrides(tmp_path)))
+    return tmp_path / "train" / "a"
+
+
+def test_a_broken_loss_is_told_with_step_batch_and_place(tmp_path, monkeypatch):
+    monkeypatch.setattr(Lp, "forward", broken_at(5, until=99))
+    with pytest.raises(ValueError, match=r"At step 5 .* is nan \(batch of \d{4}-.*; the loss itself\)") as caught:
+        train(compose("train", overrides(tmp_path)))
+    assert "last checkpoint stands" in str(caught.value)
+    card = last(tmp_path / "train" / "a")["emul"]
+    assert card["step"] == 4
+    assert all(value.isfinite().all() for value in card["weights"].values())
+
+
+@pytest.mark.slow
+def test_a_broken_layer_is_named(tmp_path, monkeypatch):
+    from emulators.models.sfno import SpectralFilter
+
+    calm, calls = SpectralFilter.forward, []
+
+    def forward(self, *args, **kwargs):
+        calls.append(1)
+        made = calm(self, *args, **kwargs)
+        return tuple(m * math.nan for m in made) if len(calls) > 3 else made
+
+    monkeypatch.setattr(SpectralFilter, "forward", forward)
+    with pytest.raises(ValueError, match=r"the layer network\.blocks\.0"):
+        train(compose("train", overrides(tmp_path)))
+
+
+@pytest.mark.slow
+def test_a_broken_step_is_skipped_where_that_was_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(Lp, "forward", broken_at(5))
+    with pytest.warns(UserWarning, match="Step 5 is skipped"):
+        folder = train(compose("train", overrides(tmp_path, "a", "training.broken=skip")))
+    card = last(folder)["emul"]
+    assert card["finished"]
+    assert card["step"] == 8
+    assert all(value.isfinite().all() for value in card["weights"].values())
+
+
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(stopped, tmp_path, capsys):
+    path = stopped / "checkpoints" / "last.ckpt"
+    path.write_bytes(path.read_bytes()[:3000])
+    whole = train(compose("train", overrides(tmp_path, "whole")))
+    again = train(compose("train", overrides(tmp_path)))
+    said = capsys.readouterr().err
+    assert "truncated" in said
+    assert "Going on from previous.ckpt, step 2" in said
+    for name, value in last(whole)["state_dict"].items():
+        assert torch.equal(value, last(again)["state_dict"][name]), name
+
+
+@pytest.mark.slow
+def test_two_truncated_checkpoints_are_refused(stopped, tmp_path):
+    for name in ("last.ckpt", "previous.ckpt"):
+        (stopped / "checkpoints" / name).write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"Remove .* to train anew"):
+        train(compose("train", overrides(tmp_path)))
+
+
+def test_a_full_disk_leaves_the_old_checkpoint_and_the_training_goes_on(tmp_path, monkeypatch, capsys):
+    whole, calls = os.fsync, []
+
+    def full(file):
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        whole(file)
+
+    monkeypatch.setattr(os, "fsync", full)
+    folder = train(compose("train", overrides(tmp_path)))
+    assert "No space left" in capsys.readouterr().err
+    assert last(folder)["emul"]["finished"]
+    assert not list((folder / "checkpoints").glob(".*.partial"))
+
+
+@pytest.mark.slow
+def test_what_a_killed_writer_left_is_removed(tmp_path):
+    left = tmp_path / "train" / "a" / "checkpoints" / ".last.ckpt.1.partial"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    train(compose("train", overrides(tmp_path)))
+    assert not left.exists()
+
+
+@pytest.mark.slow
+def test_an_exploding_forecast_is_logged_and_the_training_goes_on(tmp_path, monkeypatch):
+    from emulators.step import Step
+
+    calm, calls = Step.forward, []
+
+    def forward(self, history, forcing):
+        state = calm(self, history, forcing)
+        if self.training:
+            return state
+        calls.append(1)
+        return state.with_(temperature=state["temperature"] * math.inf) if len(calls) == 1 else state
+
+    monkeypatch.setattr(Step, "forward", forward)
+    with pytest.warns(UserWarning, match=r"step 4 explodes: temperature_\d+ is not finite at lead 1"):
+        folder = train(compose("train", overrides(tmp_path)))
+    scores = [row["score"] for row in rows_of(folder / "metrics.csv") if "score" in row]
+    assert math.isinf(scores[0])
+    assert math.isfinite(scores[1])
+    assert last(folder)["emul"]["best"] == scores[1]
+
+
+@pytest.mark.slow
+def test_loggers_that_fail_do_not_stop_a_training(tmp_path, monkeypatch):
+    import emul.loggers
+
+    def fail(*args, **kwargs):
+        raise OSError("the disk of the logger is gone")
+
+    monkeypatch.setattr(emul.loggers, "TensorBoardLogger", fail)
+    monkeypatch.setattr(emul.loggers, "draw", fail)
+    with pytest.warns(UserWarning, match=r"logger\.(tensorboard|curves) failed") as warned:
+        folder = train(compose("train", overrides(tmp_path, "a", "logger=[csv,tensorboard,curves]")))
+    told = {str(one.message).split()[0] for one in warned if "failed" in str(one.message)}
+    assert told == {"logger.tensorboard", "logger.curves"}
+    assert last(folder)["emul"]["finished"]
+
+
+@pytest.mark.slow
+def test_curves_are_drawn(tmp_path):
+    folder = train(compose("train", overrides(tmp_path, "a", "logger=[csv,curves]")))
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_a_jump_of_the_clock_changes_nothing(tmp_path, monkeypatch):
+    whole = train(compose("train", overrides(tmp_path, "whole")))
+    calm, hours = time.time, iter(range(10**9))
+    monkeypatch.setattr(time, "time", lambda: calm() + 3600.0 * (-1) ** next(hours) * next(hours))
+    jumped = train(compose("train", overrides(tmp_path, "jumped")))
+    for name, value in last(whole)["state_dict"].items():
+        assert torch.equal(value, last(jumped)["state_dict"][name]), name
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path):
+    target = tmp_path / "train" / "a"
+    holder = "import sys, time; from pathlib import Path; from emul.locks import sole\n"
+    holder += "with sole(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", holder, str(target)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    try:
+        assert is_held(target)
+        with pytest.raises(ValueError, match=f"Process {process.pid} on .* is training in"):
+            train(compose("train", overrides(tmp_path)))
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not is_held(target)  # what a killed process leaves holds nobody up
+    with sole(target):
+        pass
+
+
+@pytest.mark.slow
+def test_another_config_is_shown_as_a_difference_and_taken_only_when_said(stopped, tmp_path, capsys):
+    with pytest.raises(ValueError, match=r"training\.clip was 1\.0, is 0\.5.*resume=changed"):
+        train(compose("train", overrides(tmp_path, "a", "training.clip=0.5")))
+    with pytest.raises(ValueError, match=r"hardware\.precision was 32, is bf16-mixed"):
+        train(compose("train", overrides(tmp_path, "a", "hardware.precision=bf16-mixed")))
+    folder = train(compose("train", overrides(tmp_path, "a", "training.clip=0.5", "resume=changed")))
+    assert "goes on with another config, as asked: training.clip was 1.0, is 0.5" in capsys.readouterr().err
+    assert last(folder)["emul"]["finished"]
+
+
+@pytest.mark.slow
+def test_another_number_of_threads_is_told(stopped, tmp_path, capsys):
+    train(compose("train", overrides(tmp_path, "a", "hardware.threads=2")))
+    torch.set_num_threads(1)
+    assert "hardware.threads was 1, is 2" in capsys.readouterr().err
+
+
+def test_a_line_cut_short_is_passed_over(tmp_path):
+    path = tmp_path / "metrics.csv"
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows([["step", "loss"], ["1", "0.5"], ["2", "0."], ["x", ""]])
+    assert rows_of(path) == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.0}]
+
+
+def test_mixed_precision_of_16_bit_is_refused_on_the_processor():
+    from emulators.hardware import Hardware
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match="needs a GPU"):
+            Hardware(precision="16-mixed")

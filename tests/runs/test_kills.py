@@ -1,0 +1,20 @@
+"""The short form of the kill drill: see tests/kill_drill.py, which kills a hundred times."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DRILL = Path(__file__).resolve().parents[1] / "kill_drill.py"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_run_killed_again_and_again_loses_nothing():
+    words = [sys.executable, str(DRILL), "--kills", "10", "--steps", "20"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"kill drill: 10 kills, nothing lost", done.stdout)

@@ -1,0 +1,34 @@
+"""`emul plan`: what is counted is right, what does not fit is refused."""
+
+import pytest
+
+from emul.build import compose
+from emul.plan import Needs, plan, seconds_of
+
+TINY = ["data=planet_tiny", "model=sfno", "model.embed=8", "model.layers=1", "hardware.threads=1"]
+
+
+def test_numbers_of_a_plan(capsys):
+    assert plan(compose("train", [*TINY, "training.steps=10"])) == 0
+    said = capsys.readouterr().out
+    for word in ("parameters", "7,200", "GFLOP a sample", "largest batch", "samples a second", "CPU-hours"):
+        assert word in said
+
+
+def test_what_does_not_fit_is_refused():
+    job = ["hardware=slurm", "hardware.accelerator=cpu", "hardware.precision=32", "hardware.slurm.memory=100K"]
+    with pytest.raises(ValueError, match=r"7,200 parameters .* take 144 kB a process, which has 100 kB"):
+        plan(compose("train", [*TINY, *job]))
+
+
+def test_the_largest_batch_is_the_inverse_of_the_memory():
+    needs = Needs(10, 40, 40, 80, 40, activations=1000.0, operations=1.0, seconds=1.0, samples=2)
+    assert needs.bytes_at(needs.largest(10_300)) <= 10_300 < needs.bytes_at(needs.largest(10_300) + 1)
+    assert needs.largest(100) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("12:00:00", 43200), ("2-00:00:00", 172800), ("1-12", 129600), ("90", 5400), ("05:30", 330)]
+)
+def test_time_limits_of_slurm(text, seconds):
+    assert seconds_of(text) == seconds

@@ -1,0 +1,149 @@
+"""Trainings on several processes: the same result however the batch is shared, and no waiting for the dead."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from data_pipelines import checkpoints
+from emul.build import compose
+from emul.process import share_of
+from emul.train import train
+
+SETTINGS = [
+    "data=planet_tiny", "model=sfno", "model.embed=8", "model.layers=1", "hardware.threads=1", "training.steps=6",
+    "training.batch_size=4", "training.validate_every=3", "training.validation_cases=2", "training.checkpoint_every=2",
+]  # fmt: skip
+
+
+def command(tmp_path, name, *more):
+    settings = [*SETTINGS, f"output={tmp_path}", f"name={name}", *more]
+    return [sys.executable, "-m", "emul.main", "train", *settings]
+
+
+def start(*words):
+    return subprocess.Popen(
+        words, env={**os.environ, "CI": "true"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def last(folder):
+    return checkpoints.load(folder / "checkpoints" / "last.ckpt")
+
+
+def assert_close(one, other):
+    for name, value in one["state_dict"].items():
+        torch.testing.assert_close(other["state_dict"][name], value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """The training as one process passes it."""
+    folder = tmp_path_factory.mktemp("one")
+    return last(train(compose("train", [*SETTINGS, f"output={folder}", "name=one"])))
+
+
+def test_cores_are_shared_out():
+    assert [share_of([0, 1, 2, 3, 4], 2, n) for n in range(2)] == [[0, 1], [2, 3, 4]]
+    assert [share_of([3], 2, n) for n in range(2)] == [[3], [3]]
+
+
+@pytest.mark.slow
+def test_two_passes_are_as_one(tmp_path, one):
+    folder = train(compose("train", [*SETTINGS, f"output={tmp_path}", "name=two", "training.accumulate=2"]))
+    assert_close(one, last(folder))
+
+
+@pytest.mark.slow
+def test_recomputed_activations_change_nothing(tmp_path, one):
+    more = ["hardware.activation_checkpointing=true"]
+    folder = train(compose("train", [*SETTINGS, f"output={tmp_path}", "name=x", *more]))
+    for name, value in one["state_dict"].items():
+        assert torch.equal(last(folder)["state_dict"][name], value), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["hardware=ddp"],
+        ["hardware=ddp", "training.accumulate=2"],
+        ["hardware=fsdp", "hardware.accelerator=cpu", "hardware.devices=2", "hardware.precision=32"],
+    ],
+    ids=["ddp", "ddp and two passes", "fsdp"],
+)
+def test_two_processes_are_as_one(tmp_path, one, more):
+    process = start(*command(tmp_path, "two", *more, "hardware.threads=1"))
+    said, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, said
+    assert "0.001, never scaled" in said
+    assert re.search(r"effective batch +4 = 2 processes x \d passes x \d samples", said)
+    assert_close(one, last(tmp_path / "train" / "two"))
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_processes(tmp_path, one):
+    words = command(tmp_path, "torchrun", "hardware=ddp", "hardware.threads=1")
+    process = start(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", *words[1:])
+    said, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, said
+    assert_close(one, last(tmp_path / "train" / "torchrun"))
+
+
+def children_of(process):
+    return [int(n) for n in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+def is_alive(number):
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc")
+@pytest.mark.parametrize("victim", ["the first", "another"])
+def test_a_killed_process_ends_the_others_within_a_minute(tmp_path, victim):
+    process = start(*command(tmp_path, "killed", "hardware=ddp", "hardware.threads=1", "training.steps=100000"))
+    folder, end = tmp_path / "train" / "killed", time.monotonic() + 250
+    while not (folder / "checkpoints" / "last.ckpt").exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    children = children_of(process)
+    begun = time.monotonic()
+    if victim == "the first":
+        process.send_signal(signal.SIGKILL)
+    else:
+        os.kill(children[0], signal.SIGKILL)
+    while process.poll() is None or any(map(is_alive, children)):
+        assert time.monotonic() - begun < 60, "somebody hangs"
+        time.sleep(0.1)
+    said = process.stdout.read()
+    named = "connection to another process is lost|started this one is gone" if victim == "the first" else "SIGKILL"
+    assert re.search(named, said), said
+    assert "the last checkpoint stands" in said
+    assert last(folder)["emul"]["step"] > 0
+
+
+@pytest.mark.slow
+def test_a_signal_stops_two_processes_and_they_go_on(tmp_path):
+    words = command(tmp_path, "stopped", "hardware=ddp", "hardware.threads=1", "training.steps=100000")
+    process = start(*words)
+    folder, end = tmp_path / "train" / "stopped", time.monotonic() + 250
+    while not (folder / "checkpoints" / "last.ckpt").exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, said
+    assert f"Stopped at step {last(folder)['emul']['step']} as asked" in said
+    assert "Traceback" not in said

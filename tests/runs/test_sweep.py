@@ -1,0 +1,85 @@
+"""Sweeps as a user runs them: grids and draws, results as data and picture, failed trials named and run again alone."""
+
+import csv
+import json
+import random
+
+import pytest
+import xarray as xr
+
+from emul.findings import Faults
+from emul.sweep import Axis, axes_of, main, parted
+from emul.trials import Local
+
+SETTINGS = [
+    "data=planet_tiny", "model=sfno", "model.embed=8", "model.layers=1", "hardware.threads=1", "training.steps=2",
+    "training.batch_size=2", "training.validate_every=2", "training.validation_cases=2", "training.validation_lead=1",
+]  # fmt: skip
+
+
+def test_axes():
+    axes, fixed = axes_of(["model=sfno,unet", "seed=range(3)", "optimizer.lr=interval(1e-4,1e-2)", "history=2"])
+    assert fixed == ["history=2"]
+    assert axes["model"].values == ("sfno", "unet")
+    assert axes["seed"].values == ("0", "1", "2")
+    assert axes["optimizer.lr"] == Axis((), 1e-4, 1e-2, True)
+    drawn = [float(axes["optimizer.lr"].drawn(random.Random(n))) for n in range(200)]
+    assert 1e-4 <= min(drawn) < 3e-4
+    assert 3e-3 < max(drawn) <= 1e-2
+    with pytest.raises(ValueError, match="Nothing varies"):
+        axes_of(["seed=1"])
+
+
+def test_settings_of_a_sweep_are_checked():
+    assert parted(["sweep.jobs=2", "seed=1,2"])[0].jobs == 2
+    with pytest.raises(Faults, match=r"write sweep\.jobs"):
+        parted(["sweep.job=2"])
+    with pytest.raises(Faults, match=r"sweep\.trials"):
+        parted(["sweep.trials=many"])
+    with pytest.raises(Faults, match="grid, random or tpe"):
+        parted(["sweep.search=guess"])
+
+
+def test_a_fault_of_any_trial_is_found_before_the_first_starts(tmp_path):
+    with pytest.raises(Faults, match=r"optimizer\.lrr"):
+        main([*SETTINGS, "optimizer.lrr=1,2", f"output={tmp_path}"])
+    assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.slow
+def test_a_grid_is_trained_and_what_failed_is_trained_again(tmp_path, capsys, monkeypatch):
+    words = [*SETTINGS, "seed=1,2", f"output={tmp_path}", "sweep.name=s", "sweep.jobs=2"]
+    folder = tmp_path / "sweep" / "s"
+    blocked = folder / "train" / "seed2" / "checkpoints"
+    blocked.parent.mkdir(parents=True)
+    blocked.write_text("in the way of a folder")
+    assert main(words) == 1
+    said = capsys.readouterr()
+    assert "seed2 failed" in said.err
+    assert str(blocked) in said.err  # its last lines
+    with xr.open_dataset(folder / "results.nc") as results:
+        assert results["state"].values.tolist() == ["finished", "failed"]
+        assert results["seed"].values.tolist() == [1.0, 2.0]
+    blocked.unlink()
+    started, start = [], Local.start
+    monkeypatch.setattr(Local, "start", lambda self, trials: (started.extend(trials), start(self, trials)))
+    assert main(words) == 0
+    assert [trial.name for trial in started] == ["seed2"]
+    rows = list(csv.DictReader(open(folder / "results.csv")))
+    assert [row["state"] for row in rows] == ["finished"] * 2
+    assert float(rows[0]["score"]) <= float(rows[1]["score"])
+    assert (folder / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((folder / "train" / "seed1" / "result.json").read_text())["finished"]
+
+
+@pytest.mark.slow
+def test_a_search_learns_from_what_it_has_seen(tmp_path):
+    pytest.importorskip("optuna")
+    words = [*SETTINGS, "optimizer.lr=interval(1e-4,1e-1)", f"output={tmp_path}", "sweep.name=s"]
+    assert main([*words, "sweep.search=tpe", "sweep.trials=3"]) == 0
+    with xr.open_dataset(tmp_path / "sweep" / "s" / "results.nc") as results:
+        first = set(results["trial"].values.tolist())
+    assert len(first) == 3
+    assert main([*words, "sweep.search=tpe", "sweep.trials=4"]) == 0  # goes on where it was
+    with xr.open_dataset(tmp_path / "sweep" / "s" / "results.nc") as results:
+        assert first < set(results["trial"].values.tolist())
