@@ -299,7 +299,8 @@ class Sweep:
         from data_pipelines.writers import write_netcdf
         from emul.parallel_coordinates import draw
 
-        metric, rows = self.settings.metric, sorted(self.rows(), key=lambda one: _or_last(one[self.settings.metric]))
+        metric = self.settings.metric
+        rows = sorted(self.rows(), key=lambda one: (one["state"] != "finished", _or_last(one[metric])))
         self.folder.mkdir(parents=True, exist_ok=True)
         write_netcdf(self.folder / "results.nc", trials_dataset(rows, list(self.axes), {"sweep": self.name}))
         write_table(self.folder / "results.csv", rows)
