@@ -56,10 +56,12 @@ def baselines(
     climatology: Normals | None,
     years: tuple[int, int] | None,
     megabytes: float,
+    strict: bool = True,
 ) -> tuple[dict[str, Baseline], list[str]]:
     """The baselines asked for by name, and what a reader must know of them.
 
-    years: first and last that a probabilistic climatology samples.
+    years: first and last that a probabilistic climatology samples. strict: ValueError where the truth lacks them, in
+    place of a note.
     """
     found: dict[str, Baseline] = {}
     notes: list[str] = []
@@ -80,12 +82,18 @@ def baselines(
         elif name == SAMPLED and years is None:
             notes.append(f"{SAMPLED} left out: no training period is known; give sampled_years=[1990,2019].")
         elif name == SAMPLED and years is not None:
-            sampled = SampledYears(pairs, years, megabytes)
+            try:
+                sampled = SampledYears(pairs, years, megabytes)
+            except ValueError as error:
+                if strict:
+                    raise
+                notes.append(f"{SAMPLED} left out: {error}")
+                continue
             found[name] = Baseline(metrics, _of_pair(sampled))
             if sampled.left_out:
+                some = ", ".join(map(str, sampled.left_out[:4])) + (", ..." if len(sampled.left_out) > 4 else "")
                 notes.append(
-                    f"{SAMPLED} has {len(sampled.years)} members; {', '.join(map(str, sampled.left_out))} are the "
-                    "forecast's own or lack a field."
+                    f"{SAMPLED} has {len(sampled.years)} members; {some} are the forecast's own or lack a field."
                 )
     return found, notes
 

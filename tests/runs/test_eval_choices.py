@@ -4,10 +4,15 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from data_pipelines.forecasts import open_forecast
+from data_pipelines.pairs import Pairs
+from data_pipelines.store import open_dataset
+from emul.baselines import baselines
 from emul.build import compose
 from emul.eval import evaluate
 from emul.folders import options_of
 from emul.main import main
+from emulators.metrics.rmse import RMSE
 
 LATITUDE, LONGITUDE = np.linspace(75, -75, 6), np.arange(12) * 30.0
 INITS = np.datetime64("2004-02-27", "ns") + np.arange(4) * np.timedelta64(12, "h")
@@ -138,6 +143,16 @@ def test_sampled_years_are_members(tmp_path, stores, truth, capsys):
     assert "probabilistic_climatology has 3 members; 2004" in capsys.readouterr().err
     with pytest.raises(ValueError, match="at least 2 years"):
         scores(tmp_path, stores, "baselines=[probabilistic_climatology]", "sampled_years=[1990,2001]")
+
+
+def test_years_of_a_preset_that_the_truth_lacks_are_told(stores):
+    pairs = Pairs(open_forecast(stores["forecast"]), open_dataset(stores["truth"]))
+    asked = ["probabilistic_climatology"], pairs, {"rmse": RMSE()}, None, (1990, 2001), 64.0
+    found, notes = baselines(*asked, strict=False)
+    assert not found
+    assert notes[0].startswith("probabilistic_climatology left out: A probabilistic climatology needs at least 2 years")
+    with pytest.raises(ValueError, match="at least 2 years"):
+        baselines(*asked)
 
 
 def test_another_store_is_a_baseline_on_the_same_pairs(tmp_path, stores, capsys):
