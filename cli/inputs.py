@@ -101,7 +101,8 @@ def opened(config: DictConfig, options: DictConfig, report: Callable[[str, float
         climatology, kind = _climatology(config, pairs, truth, splits, world, metrics)
     years = sampled_years(plain(options.sampled_years), splits)
     asked = plain(options.baselines)
-    compared, told = baselines(asked, pairs, metrics, climatology, years, options.megabytes)
+    strict = config.get("sampled_years") is not None or config.get("baselines") is not None
+    compared, told = baselines(asked, pairs, metrics, climatology, years, options.megabytes, strict)
     limits = stored_predictability(source)
     attributes = _attributes(path, origin, kind, manifest, pairs) | {
         "metrics": json.dumps(plain(nodes)),
