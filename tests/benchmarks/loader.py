@@ -274,13 +274,15 @@ def convert_dask(folder: Path) -> None:
 
 
 def statistics_ours(folder: Path) -> None:
+    from data_pipelines.archive import Archive
     from data_pipelines.channel_statistics import channel_statistics
-    from data_pipelines.fields import Fields
+    from data_pipelines.packing import Packing
     from data_pipelines.store import open_dataset
 
     source = open_dataset(folder / "wb2.zarr")
-    world = world_of(source)
-    channel_statistics(Fields(source, world.prognostic, world.grid), world.grid.weights, world.timestep)
+    archive = Archive(source, world_of(source), cache_gigabytes=0)
+    positions, workers = np.arange(archive.times.size), Packing().threads
+    channel_statistics(lambda p: archive.gather(p).numpy(), archive.times, positions, archive.world, workers=workers)
 
 
 def statistics_dask(folder: Path) -> None:
