@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 TABLES = 5  # leads of which the table is shown
 STYLES = """.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,460px),1fr));gap:16px}
-.cards td,.cards th{padding:2px 6px;font-size:.8rem}.cards .wide{background:var(--card)}
+.cards td,.cards th{padding:2px 5px;font-size:.8rem}.cards thead th{min-width:0;white-space:nowrap}
+.cards .wide{background:var(--card)}
 .cards th:first-child{background:var(--card);font-weight:400}.cards td{border:1px solid var(--card);text-align:center}
 .best{font-weight:700}
 .best::after{content:"\\2605";font-size:.7em;vertical-align:.3em;margin-left:2px;color:var(--accent)}
