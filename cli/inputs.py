@@ -33,7 +33,9 @@ from emulators.world import World
 if TYPE_CHECKING:
     import xarray as xr
 
-METRICS = ("rmse", "mae", "bias", "acc")
+METRICS = ("rmse", "mse", "mae", "bias", "acc", "acc_by_init")
+OF_MEMBERS = ("crps", "spread", "spread_skill")
+OF_PRECIPITATION = {"total_precipitation_6hr": "seeps_6hr", "total_precipitation_24hr": "seeps_24hr"}
 SAMPLES = 4000  # fields a climatology is fitted to
 
 
@@ -91,9 +93,10 @@ def opened(config: DictConfig, options: DictConfig, report: Callable[[str, float
         truth,
         **chosen,
         inits=chosen_inits(options.inits, forecast["time"].values.astype("datetime64[s]")),
+        across_gaps=config.truth is not None,  # records of the world, not trajectories one after another
         megabytes=options.megabytes,
     )
-    nodes = metric_nodes(config, run)
+    nodes = metric_nodes(config, run, pairs)
     metrics = parts(nodes)
     world = _world(pairs, truth)
     climatology, kind = None, "none"
@@ -140,11 +143,14 @@ def _fitted(
     return forecast, truth, {"variables": fields, "levels": levels, "leads": leads}, notes
 
 
-def metric_nodes(config: DictConfig, run: Any) -> Any:
-    """The metrics of the command line, else of the run, else the usual ones, as configured."""
+def metric_nodes(config: DictConfig, run: Any, pairs: Pairs) -> Any:
+    """The metrics of the command line, else of the run, else the usual ones for what there is, as configured."""
     if config.metric or (run is not None and run.get("metric")):
         return config.metric or run.metric
-    files = [conf_folder() / "metric" / f"{name}.yaml" for name in METRICS]
+    names = [*METRICS, *(OF_MEMBERS if pairs.members > 1 else ())]
+    if config.climatology is not None:
+        names += [name for variable, name in OF_PRECIPITATION.items() if variable in pairs.variables]
+    files = [conf_folder() / "metric" / f"{name}.yaml" for name in names]
     return OmegaConf.merge(*(OmegaConf.load(file) for file in files))
 
 
@@ -284,6 +290,7 @@ def _attributes(path: Any, truth: str, climatology: str, manifest: Mapping[str, 
         "inits": f"{inits[0]} to {inits[-1]}",
         "inits_used": _times(inits[scored]),
         "inits_skipped": _times(inits[~scored]) or "none",
+        "valid_times_missing": _times(pairs.absent) or "none",
         "pairs": f"{pairs.total} of {pairs.total + pairs.missing} (initial time x lead) scored",
         "created": now(),
         "revision": revision(),
@@ -317,9 +324,12 @@ def _notes(
     if forecast.attrs.get("assumed"):
         notes.append(str(forecast.attrs["assumed"]))
     if pairs.missing:
+        absent = np.datetime_as_string(pairs.absent, "h").tolist()
+        more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
         notes.append(
-            f"{pairs.missing} of {pairs.missing + pairs.total} pairs of initial time and lead have no truth before a "
-            f"gap and were left out (the truth runs from {pairs.truth.times[0]} to {pairs.truth.times[-1]})."
+            f"{pairs.missing} of {pairs.missing + pairs.total} pairs of initial time and lead have no truth"
+            f"{'' if pairs.across_gaps else ' before a gap'} and were left out, those valid at {', '.join(absent[:5])}"
+            f"{more} (the truth runs from {pairs.truth.times[0]} to {pairs.truth.times[-1]})."
         )
     wanting = [name for name, metric in metrics.items() if metric.needs]
     if climatology is None and wanting:

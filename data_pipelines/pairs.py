@@ -1,7 +1,8 @@
 """Pairs: forecasts and their truth, matched by valid time, a block at a time.
 
-Valid time = initial time + lead, or what the forecast's own `valid_time` says. A pair whose truth does not exist, or
-lies beyond a gap in the times of the truth (`intervals.unbroken_until`), is counted and left out.
+Valid time = initial time + lead, or what the forecast's own `valid_time` says. A pair whose truth does not exist is
+counted and left out; so is, unless told otherwise, one whose truth lies beyond a gap in its times
+(`intervals.unbroken_until`), since what follows may be another trajectory.
 """
 
 from __future__ import annotations
@@ -140,7 +141,8 @@ class Pairs:
     """Pairs of a forecast and a truth, both canonical datasets on the same grid.
 
     variables: names or {name: [levels]}; None: all that both hold. leads, inits: which of the forecast's; None: all.
-    megabytes: how much of the forecast is read at a time; twice that is held of the forecast, and of the truth.
+    across_gaps: score against truth beyond a gap as well. megabytes: how much of the forecast is read at a time; twice
+    that is held of the forecast, and of the truth.
     """
 
     def __init__(
@@ -152,9 +154,10 @@ class Pairs:
         levels: Sequence[float] | None = None,
         leads: np.ndarray | None = None,
         inits: np.ndarray | None = None,
+        across_gaps: bool = False,
         megabytes: float = 512,
     ) -> None:
-        self.grid = grid_of(forecast)
+        self.grid, self.across_gaps = grid_of(forecast), across_gaps
         self.variables = shared_variables(forecast, truth, variables, levels)
         self.forecast = _chosen(_chosen(forecast, "prediction_timedelta", leads), "time", inits)
         self.truth = Reader(on_grid(truth, self.grid), self.variables, 2 * megabytes)
@@ -162,7 +165,8 @@ class Pairs:
         self.leads = self.forecast["prediction_timedelta"].values.astype("timedelta64[s]")
         self.valid = self.forecast["valid_time"].values.astype("datetime64[s]")
         self.index, self.starts = self.truth.find(self.valid), self.truth.find(self.inits)
-        self.index[self.valid > unbroken_until(self.truth.times, self.inits)[:, None]] = -1
+        if not across_gaps:
+            self.index[self.valid > unbroken_until(self.truth.times, self.inits)[:, None]] = -1
         self.members = forecast.sizes.get("member", 0)
         fields = self.variables.size * max(1, self.members)
         self.room = max(1, int(megabytes * 2**20 / (4 * fields * np.prod(self.grid.shape))))
@@ -178,6 +182,11 @@ class Pairs:
     def missing(self) -> int:
         """How many pairs (init and lead) lack their truth."""
         return int((self.index < 0).sum())
+
+    @property
+    def absent(self) -> np.ndarray:
+        """The valid times that lack their truth, in order, datetime64[s]."""
+        return np.unique(self.valid[self.index < 0])
 
     @property
     def total(self) -> int:

@@ -2,8 +2,10 @@
 
 MSE, bias, MAE and ACC from Zarr stores in the WeatherBench 2 layout, each run in a process of its own: seconds from
 opening the stores to the scores, and the most memory it held; then four times the initial times. Then the full set of
-ensemble scores for 50 members on 64x32. The figure is the time of WeatherBench-X over ours; PEERS_PYTHON names a Python
-that has weatherbenchX (and scoringrules and xskillscore for the ensembles), without it there is no figure.
+ensemble scores for 50 members on 64x32; then what verification adds to the rollout of an SFNO on 64x128 that feeds it
+(73 channels, RMSE, MAE, bias and ACC over 4 regions; at most 10 %). The figure is the time of WeatherBench-X over ours;
+PEERS_PYTHON names a Python that has weatherbenchX (and scoringrules and xskillscore for the ensembles), without it
+there is no figure.
 """
 
 import json
@@ -18,6 +20,7 @@ import numpy as np
 import xarray as xr
 
 BAR = 7.0
+ONLINE = 0.1  # of the rollout
 ROUNDS = int(os.environ.get("ROUNDS", 3))
 VARIABLES = ("geopotential", "temperature", "u_component_of_wind")
 REGIONS = {
@@ -194,6 +197,46 @@ def ensemble_peers() -> dict[str, float]:
     return result(begin, np.asarray(crps))
 
 
+def online() -> dict[str, float]:
+    """Seconds of a rollout of four leads without and with the scorecard that it feeds, the best of three."""
+    import torch
+
+    from emulators.grid import gaussian_grid
+    from emulators.metrics.acc import ACC
+    from emulators.metrics.bias import Bias
+    from emulators.metrics.mae import MAE
+    from emulators.metrics.rmse import RMSE
+    from emulators.models.sfno import SFNO
+    from emulators.rollout import rollout
+    from emulators.state import State
+    from emulators.step import Step
+    from emulators.variables import Variable, VariableSet
+    from emulators.verification import Scorecard
+    from emulators.world import Scale, World
+
+    channels = VariableSet((Variable("t", "", tuple(range(73))),))
+    scales = {channel: Scale(0.0, 1.0, 1.0) for channel in channels.channels}
+    world = World(gaussian_grid(64), channels, np.timedelta64(6, "h"), scales=scales)
+    step = Step(world, SFNO(world, embed=256, layers=8)).eval()
+    metrics = {"rmse": RMSE(), "mae": MAE(), "bias": Bias(), "acc": ACC()}
+    times = np.zeros(1, "datetime64[s]")
+    first, truth, normal = (State(torch.randn(1, 73, 64, 128), channels, times) for _ in range(3))
+    forcing = State(torch.zeros(1, 0, 64, 128), VariableSet(), times)
+
+    def seconds(card: Scorecard | None) -> float:
+        begin = time.perf_counter()
+        with torch.inference_mode():
+            for lead, state in enumerate(rollout(step, (first,), [forcing] * 4)):
+                if card is not None:
+                    card.add(state, truth, lead, normal)
+        return time.perf_counter() - begin
+
+    seconds(Scorecard(world, channels, metrics, list(REGIONS), 4))
+    runs = [(seconds(None), seconds(Scorecard(world, channels, metrics, list(REGIONS), 4))) for _ in range(3)]
+    alone, verified = (min(run[side] for run in runs) for side in (0, 1))
+    return {"seconds": verified, "gigabytes": 0.0, "check": verified / alone - 1.0}
+
+
 def run(kind: str, folder: str, python: str = sys.executable) -> dict[str, float] | None:
     """One run in its own process; None where the peer is not there."""
     done = subprocess.run([python, __file__, kind, folder], capture_output=True, text=True, check=False)
@@ -234,19 +277,22 @@ def main() -> int:
     ensemble = table("50 members, 64x32", kinds, "", ROUNDS)
     if "ensemble_peers" in ensemble:
         print(f"ensembles: {ensemble['ensemble_peers'] / ensemble['ensembles']:.1f} times faster than both packages")
+    share = run("online", "")
+    if share is not None:
+        print(f"verification adds {100 * share['check']:.1f} % to a rollout (bar {100 * ONLINE:g} %)")
     if "peer" not in first:
         print("verification: skipped, no weatherbenchX to compare with (PEERS_PYTHON names a Python that has it)")
         return 0
     figure = first["peer"] / first["ours"]
     print(f"verification: {figure:.1f} times faster than WeatherBench-X (bar {BAR:g})")
-    return 0 if figure >= BAR else 1
+    return 0 if figure >= BAR and share is not None and share["check"] <= ONLINE else 1
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 2:
         kind, where = sys.argv[1], Path(sys.argv[2])
         made = {"ours": ours, "peer": peer}
-        alone = {"ensembles": ensembles, "ensemble_peers": ensemble_peers}
+        alone = {"ensembles": ensembles, "ensemble_peers": ensemble_peers, "online": online}
         print(json.dumps(made[kind](where) if kind in made else alone[kind]()))
         raise SystemExit(0)
     raise SystemExit(main())

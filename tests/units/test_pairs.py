@@ -57,6 +57,10 @@ def test_no_truth_beyond_a_gap_in_it():
     broken = truth.isel(time=[0, 1, 2, 4, 5, 6])
     pairs = Pairs(forecast, broken)
     assert (pairs.total, pairs.missing) == (6, 6)
+    whole = Pairs(forecast, broken, across_gaps=True)
+    assert whole.total == 9  # only April's own truth is missing
+    assert [str(time)[:7] for time in whole.absent] == ["2001-04"]
+    assert [str(time)[:7] for time in pairs.absent] == ["2001-04", "2001-05", "2001-06"]
     reached = {(str(init)[:7], pair.lead) for pair in pairs for init in pair.inits}
     january, february, april = (
         {(f"2001-{m:02d}", lead) for lead in leads} for m, leads in ((1, (0, 1)), (2, (0,)), (4, (0, 1, 2)))
