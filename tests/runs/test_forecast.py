@@ -19,6 +19,7 @@ from data_pipelines import checkpoints, writers
 from data_pipelines.manifest import read_manifest, verify_checksums
 from data_pipelines.worlds import Roles, world
 from emul.build import compose
+from emul.eval import evaluate
 from emul.forecast import exit_code, forecast, make, prepare
 from emul.main import main
 from emul.runs import emulator
@@ -143,6 +144,19 @@ def test_scores_are_those_of_the_stored_fields(home, tmp_path):
         rmse = scores["temperature"].sel(metric="rmse", region="global")
         np.testing.assert_allclose(rmse, expected, rtol=1e-5)
         assert scores.attrs["verdict"] == "verified"
+
+
+def test_scores_taken_in_the_rollout_are_those_of_emul_eval(home, tmp_path):
+    folder = forecast(config(home, tmp_path, "batch_size=4"))
+    options = ["metric=[rmse,mae,bias]", "pictures=false", "maps.leads=[6h]", "spectra.fields=[]", "baselines=[]"]
+    given = [f"run={home / 'train' / 'tame'}", f"forecasts={folder}", f"output={tmp_path}", *options]
+    later = xr.load_dataset(evaluate(compose("eval", given)) / "scores.nc", decode_timedelta=True)
+    online = xr.load_dataset(folder / "scores.nc", decode_timedelta=True)
+    both = [np.intersect1d(later[dim], online[dim]) for dim in ("metric", "region")]
+    assert all(found.size for found in both)
+    for name in online.data_vars:
+        offline, here = (scores[name].sel(metric=both[0], region=both[1]) for scores in (later, online))
+        np.testing.assert_allclose(offline, here, rtol=1e-9, atol=1e-12)
 
 
 def test_the_same_command_again_does_nothing(home, tmp_path):
