@@ -229,7 +229,7 @@ def short(override: str) -> str:
 
 def refuse_early(verb: str, arguments: list[str]) -> None:
     """Raises Faults for every fault of names and types on a command line, before anything slow is imported."""
-    overrides, flags = _split(arguments)
+    overrides, flags = _split([word for word in arguments if word != "--dry-run"])  # which is the verb's own
     if {"--config-name", "-cn", "--config-path", "-cp"} & {flag.partition("=")[0] for flag in flags}:
         return  # composed from files that are not ours
     if {"--multirun", "-m"} & set(flags):

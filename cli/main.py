@@ -57,7 +57,7 @@ def _dispatch(arguments: list[str]) -> int:
 
         if any(word.partition("=")[0] in SHOWING for word in rest):
             return run_with_hydra(verb.name, rest, lambda config: None)
-        refuse_early(verb.name, [word for word in rest if word != "--dry-run"])
+        refuse_early(verb.name, rest)
     module = importlib.import_module(f"emul.{verb.module}")
     return module.main([verb.name, *rest] if verb.module == "lists" else rest)
 
