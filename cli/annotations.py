@@ -29,6 +29,8 @@ def accepts(annotation: ast.expr | None, value: Any, module: str, depth: int = 0
             return _accepts_generic(ast.unparse(origin).rpartition(".")[2], inner, value, module, below)
         case ast.Attribute(attr=name):
             return _accepts_name(name, value)
+        case ast.Name(id="Any"):
+            return True
         case ast.Name(id=name):
             found = definition(module, name)
             if found and isinstance(found[0], ast.Assign | ast.AnnAssign) and found[0].value is not None:

@@ -50,8 +50,9 @@ def test_inspect_tells_what_there_is(path, by, capsys):
 
 
 def test_inspect_selects(path, capsys):
-    assert main(["inspect", str(path), "select={member: 1}"]) == 0
-    assert "specific_humidity" in capsys.readouterr().out
+    for words in ([str(path), "select={member: 1}"], ["data=netcdf", f"data.path={path}", "data.select={member: 1}"]):
+        assert main(["inspect", *words]) == 0
+        assert "specific_humidity" in capsys.readouterr().out
     with pytest.raises(ValueError, match="select=\\{dimension: label\\}"):
         main(["inspect", str(path), "select=member"])
     with pytest.raises(ValueError, match="With a path only select"):
