@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,9 @@ from emul.runs import Run, open_run
 from emul.times import initial_times, lead_steps, length, thinned
 from emulators.layers.conditioning import hours_of
 from emulators.ledger import Ledger
+from emulators.objectives.forecast import ensemble
 from emulators.paths import Relay, path
+from emulators.rollout import generators
 from emulators.state import Origin, State
 from emulators.step import Step
 from emulators.verification import Scorecard
@@ -69,6 +72,7 @@ class Job:
     correction_maps: bool = False
     path: str = "rollout"
     intervals: tuple[int, ...] = (1,)
+    seed: int = 0
 
     @property
     def world(self) -> World:
@@ -109,7 +113,7 @@ def prepare(config: DictConfig) -> Job:
     inits = initial_times(chosen.init) if chosen.init else default_inits(archive, source.splits, steps, chosen.every)
     refuse_missing_times(archive, inits, steps)
     writer: ZarrWriter = part(config.writer)
-    layout = _layout(run, inits, steps, chosen.batch_size, writer)
+    layout = _layout(run, inits, steps, chosen.batch_size, writer, _members(run, chosen))
     ranges = {str(name): tuple(limits) for name, limits in chosen.ranges.items()}
     step, others = _steps(run, chosen, device)
     way: dict[str, Any] = {"path": str(chosen.path), "intervals": [int(k) for k in chosen.intervals]}
@@ -125,6 +129,7 @@ def prepare(config: DictConfig) -> Job:
         **({"correction_maps": True} if chosen.correction_maps else {}),
         **({} if way == {"path": "rollout", "intervals": [1]} else way),
         **others,
+        **({"seed": int(chosen.seed)} if layout.members else {}),
     }
     card = {
         "run": str(run.folder),
@@ -149,6 +154,7 @@ def prepare(config: DictConfig) -> Job:
         maps,
         way["path"],
         tuple(way["intervals"]),
+        int(chosen.seed),
     )
 
 
@@ -236,14 +242,30 @@ def refuse_missing_times(archive: Archive, inits: np.ndarray, steps: int) -> Non
                 )
 
 
-def _layout(run: Run, inits: np.ndarray, steps: int, batch_size: int, writer: ZarrWriter) -> Layout:
+def _members(run: Run, chosen: DictConfig) -> int:
+    """How many members are asked for; ValueError where the network has nothing to tell them apart by."""
+    members = int(chosen.members or 0)
+    if members < 0:
+        raise ValueError(f"members must be at least 1, or null for none; got {members}.")
+    if members and not getattr(getattr(run.step.network, "conditions", None), "noise", 0):
+        raise ValueError(
+            f"{type(run.step.network).__name__} draws no noise: its {members} members would be the same. "
+            "Leave members out, or train a network with noise, such as model=sfno_ace2_noise."
+        )
+    if members and (chosen.path != "rollout" or chosen.cascade or chosen.networks):
+        raise ValueError("Members are made by plain rollouts of one network; leave out path, cascade and networks.")
+    return members
+
+
+def _layout(run: Run, inits: np.ndarray, steps: int, batch_size: int, writer: ZarrWriter, members: int = 0) -> Layout:
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}.")
     world, batches = run.world, -(-inits.size // batch_size)
     batch = -(-inits.size // batches)  # as even as can be: chunks are as long as the longest batch
-    largest = max(variable.size for variable in world.predicted) * int(np.prod(world.grid.shape)) * batch
+    fields = max(variable.size for variable in world.predicted) * batch * max(1, members)
+    largest = fields * int(np.prod(world.grid.shape))
     attributes = {"title": f"Forecasts of {run.folder.name}", "source": f"emul, {run.folder.name}"}
-    return Layout(world, inits, steps, batch, min(steps, writer.leads_per_chunk(largest)), attributes)
+    return Layout(world, inits, steps, batch, min(steps, writer.leads_per_chunk(largest)), attributes, members)
 
 
 def _digest(weights: Mapping[str, torch.Tensor]) -> str:
@@ -323,9 +345,12 @@ def run_batch(job: Job, number: int, report: Report) -> tuple[dict[str, np.ndarr
         archive.load((str(init), str(world.after(init, layout.steps))))
     history = tuple(state.to(job.device) for state in archive.history(inits))
     forcings = (archive.forcing(world.after(inits, lead)).to(job.device) for lead in range(1, layout.steps + 1))
-    pairs, good, known = 0, True, history[-1]
+    pairs, good, known, step = 0, True, history[-1], job.step
+    if layout.members:
+        history = ensemble(history, layout.members)
+        step = partial(job.step, generator=generators(job.seed, range(layout.members), inits))
     with torch.inference_mode(), ledgers["forecast"].watch(job.step):
-        for lead, state in enumerate(path(job.path, job.step, history, forcings, job.intervals)):
+        for lead, state in enumerate(path(job.path, step, history, forcings, job.intervals)):
             if not checks.add(lead, state) and good:
                 good = False
                 warn(f"At lead {lead_text(world, lead)} the forecast left its physical range or became NaN.")
@@ -349,7 +374,7 @@ def score(card: Scorecard | None, lead: int, state: State, archive: Archive, unt
     if card is None or not there.any():
         return None
     if not there.all():
-        state = replace(state, values=state.values[torch.from_numpy(there)], time=state.time[there])
+        state = replace(state, values=state.values[..., torch.from_numpy(there), :, :, :], time=state.time[there])
     truth = archive.states(state.time, card.variables).to(state.values.device)
     card.add(state.select(card.variables.names), truth, lead)
     return truth

@@ -36,8 +36,8 @@ class Checks:
         self.column_water: list[np.ndarray] = []
 
     def add(self, lead: int, state: State) -> bool:
-        """Take in the forecasts at lead number `lead`, (init, channel, lat, lon); True where nothing is wrong."""
-        values, axes = state.values, (0, 2, 3)
+        """Take in the forecasts at lead number `lead`, (*lead, channel, lat, lon); True where nothing is wrong."""
+        values, axes = state.values.flatten(0, -4), (0, 2, 3)
         extremes = torch.stack([values.amin(axes), values.amax(axes)]).double().cpu().numpy()
         missing = np.zeros(extremes.shape[1], np.int64)
         if not np.isfinite(extremes).all():
@@ -68,10 +68,10 @@ class Checks:
 
 
 def column_means(state: State, world: World) -> tuple[np.ndarray, np.ndarray]:
-    """Global means of column water and dry air in kg m-2, float64 (init,)."""
+    """Global means of column water and dry air in kg m-2, float64, of every member and initial time (n,)."""
     fields = state["specific_humidity"], state["surface_pressure"], world.vertical
     means = (columns.area_mean(of(*fields), world.grid.weights) for of in (columns.column_water, columns.dry_air))
-    water, air = (mean.cpu().numpy() for mean in means)
+    water, air = (mean.cpu().numpy().reshape(-1) for mean in means)
     return water, air
 
 

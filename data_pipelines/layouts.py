@@ -1,7 +1,7 @@
-"""The WeatherBench 2 layout of a forecast: (time, prediction_timedelta[, level], latitude, longitude).
+"""The WeatherBench 2 layout of a forecast: (time[, number], prediction_timedelta[, level], latitude, longitude).
 
-`time` is the initial time; `valid_time` = `time` + `prediction_timedelta` is written beside it (Rasp et al. 2024,
-arXiv 2308.15560; CF conventions 1.11).
+`time` is the initial time, `number` the member of an ensemble; `valid_time` = `time` + `prediction_timedelta` is
+written beside them (Rasp et al. 2024, arXiv 2308.15560; CF conventions 1.11).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Layout:
     """Shape, coordinates and chunks of one forecast.
 
     inits: initial times, datetime64[s], shape (init,). steps: number of leads, each one timestep of `world`.
-    batch: initial times a chunk. block: leads a chunk. attributes: of the whole file.
+    batch: initial times a chunk. block: leads a chunk. attributes: of the whole file. members: of an ensemble; 0: none.
     """
 
     world: World
@@ -57,6 +57,7 @@ class Layout:
     batch: int
     block: int = 1
     attributes: Mapping[str, str] = field(default_factory=dict)
+    members: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "inits", np.asarray(self.inits, dtype="datetime64[s]"))
@@ -93,16 +94,24 @@ class Layout:
 
     def dims(self, variable: Variable) -> tuple[str, ...]:
         """The names of the dimensions of `variable`."""
-        return ("time", "prediction_timedelta", *(("level",) if variable.levels else ()), "latitude", "longitude")
+        number = ("number",) if self.members else ()
+        level = ("level",) if variable.levels else ()
+        return ("time", *number, "prediction_timedelta", *level, "latitude", "longitude")
+
+    @property
+    def ensemble(self) -> tuple[int, ...]:
+        """The lengths of the dimensions between initial time and lead: how many members, or nothing."""
+        return (self.members,) if self.members else ()
 
     def shape(self, variable: Variable) -> tuple[int, ...]:
         """The lengths of the dimensions of `variable`."""
         levels = (self.levels.size,) if variable.levels else ()
-        return (self.inits.size, self.steps, *levels, *self.world.grid.shape)
+        return (self.inits.size, *self.ensemble, self.steps, *levels, *self.world.grid.shape)
 
     def chunks(self, variable: Variable) -> tuple[int, ...]:
         """The lengths of a chunk: a batch of initial times, a block of leads, the whole rest."""
-        return (min(self.batch, self.inits.size), min(self.block, self.steps), *self.shape(variable)[2:])
+        fields = self.shape(variable)[2 + len(self.ensemble) :]
+        return (min(self.batch, self.inits.size), *self.ensemble, min(self.block, self.steps), *fields)
 
     def attrs(self, variable: Variable) -> dict[str, Any]:
         """CF attributes of `variable`; `levels` names what is forecast where variables differ in their levels."""
@@ -158,6 +167,9 @@ class Layout:
                 {"long_name": "longitude", "standard_name": "longitude", "units": "degrees_east", "axis": "X"},
             ),
         }
+        if self.members:
+            number = {"long_name": "member of the ensemble", "standard_name": "realization", "units": "1"}
+            coordinates["number"] = (("number",), np.arange(self.members), number)
         if self.levels.size:
             coordinates["level"] = (("level",), self.levels, {**LEVELS[self.world.vertical.kind], "axis": "Z"})
         return coordinates
@@ -168,6 +180,7 @@ class Layout:
         return {
             "inits": np.datetime_as_string(self.inits).tolist(),
             "steps": self.steps,
+            **({"members": self.members} if self.members else {}),
             "grid": f"{self.world.grid!r} {hashlib.sha256(json.dumps(world['grid']).encode()).hexdigest()}",
             **{name: world[name] for name in ("prognostic", "diagnostic", "timestep", "vertical")},
         }

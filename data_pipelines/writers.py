@@ -77,13 +77,18 @@ class ZarrWriter:
         if not self.store.exists():
             _create(self.store, layout, self.compression)
 
+    @property
+    def _leads(self) -> int:
+        """How many leads a chunk holds."""
+        return min(self.layout.block, self.layout.steps)
+
     def _start(self, batch: int) -> None:
         self._batch, self._filled = batch, 0
         self._buffer: np.ndarray | None = None
         self._sums: dict[str, str] = {}
 
     def write(self, batch: int, lead: int, values: np.ndarray) -> None:
-        """Take the forecast of one batch at lead number `lead` (from 0): float32 (init, channel, lat, lon).
+        """Take the forecast of one batch at lead number `lead` (from 0): float32 ([member,] init, channel, lat, lon).
 
         Leads of a batch come in order; the last lead of a batch is followed by `finish`.
         """
@@ -92,13 +97,13 @@ class ZarrWriter:
             self._start(batch)
         if self._buffer is None:
             rows = layout.batches[batch]
-            shape = (rows.stop - rows.start, layout.chunks(next(iter(layout.world.predicted)))[1])
-            self._buffer = np.full((*shape, *values.shape[1:]), np.nan, dtype="<f4")
-        self._buffer[:, self._filled] = values
+            shape = (rows.stop - rows.start, *layout.ensemble, self._leads)
+            self._buffer = np.full((*shape, *values.shape[-3:]), np.nan, dtype="<f4")
+        self._buffer[..., self._filled, :, :, :] = np.moveaxis(values, 0, 1) if layout.members else values
         self._filled += 1
-        if self._filled == self._buffer.shape[1] or lead == layout.steps - 1:
+        if self._filled == self._leads or lead == layout.steps - 1:
             self._wait()
-            block = lead // self._buffer.shape[1]
+            block = lead // self._leads
             self._pending = self._pool.submit(self._write_block, batch, block, self._buffer)
             self._buffer, self._filled = None, 0
 
@@ -112,15 +117,16 @@ class ZarrWriter:
         layout, sums = self.layout, {}
         for variable in layout.world.predicted:
             chunk = np.full(layout.chunks(variable), np.nan, dtype="<f4")
-            part = values[:, :, layout.world.predicted.slice(variable.name)]
+            part = values[..., layout.world.predicted.slice(variable.name), :, :]
             if not variable.levels:
-                chunk[: len(part)] = part[:, :, 0]
+                chunk[: len(part)] = part[..., 0, :, :]
             elif tuple(layout.levels) == variable.levels:
                 chunk[: len(part)] = part
             else:
-                chunk[: len(part), :, np.searchsorted(layout.levels, variable.levels)] = part
+                chunk[: len(part), ..., np.searchsorted(layout.levels, variable.levels), :, :] = part
             content = self._encode(chunk)
-            name = ".".join(["c", str(batch), str(block), *["0"] * (chunk.ndim - 2)])
+            place = [str(batch), *["0"] * len(layout.ensemble), str(block)]
+            name = ".".join(["c", *place, *["0"] * (chunk.ndim - len(place))])
             write_file(self.store / variable.name / name, content)
             sums[f"forecast.zarr/{variable.name}/{name}"] = hashlib.sha256(content).hexdigest()
         return sums
@@ -307,5 +313,6 @@ def _copy_to_netcdf(store: Path, path: Path, layout: Layout, level: int, progres
                 source, target = root[variable.name], file[variable.name]
                 for first in range(0, layout.steps, layout.block):
                     leads = slice(first, min(first + layout.block, layout.steps))
-                    target[rows, leads] = source[rows, leads]  # type: ignore[index]
+                    part = (rows, *(slice(None) for _ in layout.ensemble), leads)
+                    target[part] = source[part]  # type: ignore[index]
             progress((number + 1) / len(layout.batches))

@@ -55,13 +55,13 @@ def fields(count=80):
     )
 
 
-def save_run(folder, path, dataset, growth=1e-3, history=1):
+def save_run(folder, path, dataset, growth=1e-3, history=1, **model):
     """An untrained SFNO whose tendencies are `growth` times what it would give; a run folder as training leaves it."""
     splits = {"train": ["2003-01-01", "2003-01-10"], "validation": ["2003-01-11", "2003-01-12"]}
     config = OmegaConf.create(
         {
             "seed": 0,
-            "model": {"_target_": "emulators.models.sfno.SFNO", "embed": 8, "layers": 1},
+            "model": {"_target_": "emulators.models.sfno.SFNO", "embed": 8, "layers": 1, **model},
             "step": {"_target_": "emulators.step.Step", "output": "residual"},
             "constraint": {},
             "metric": {"rmse": {"_target_": "emulators.metrics.rmse.RMSE"}},
@@ -79,6 +79,9 @@ def save_run(folder, path, dataset, growth=1e-3, history=1):
     with torch.no_grad():
         for parameter in step.network.head.parameters():
             parameter.mul_(growth)
+        for name, parameter in step.network.named_parameters():
+            if "maps.noise" in name:
+                parameter.fill_(0.1)
     card = {
         "format": checkpoints.FORMAT,
         "world": a_world.plain(),
@@ -410,3 +413,24 @@ def test_a_later_checkpoint_is_another_forecast(home, tmp_path):
     save_run(run, home / "data.nc", fields(), growth=2e-3)
     with pytest.raises(ValueError, match="weights: "):
         forecast(settings)
+
+
+def test_members_of_an_ensemble_are_written_by_number_and_made_again_one_by_one(home, tmp_path):
+    save_run(home / "train" / "noisy", home / "data.nc", fields(), growth=0.1, noise=2, norm="layer")
+    folder = forecast(config(home, tmp_path, "members=3", "every=3d", "lead=12h", run="noisy"))
+    assert read_manifest(folder)["verdict"] == "verified"
+    found = xr.open_zarr(folder / "forecast.zarr")
+    assert found["temperature"].dims == ("time", "number", "prediction_timedelta", "level", "latitude", "longitude")
+    assert (found["temperature"].std("number") > 0).all()
+    fewer = config(home, tmp_path, "members=2", "init=2003-01-16", "lead=12h", "writer=netcdf", "name=few", run="noisy")
+    with xr.open_dataset(forecast(fewer) / "forecast.nc", decode_timedelta=True) as again:
+        expected = found.isel(number=slice(2)).sel(time=again["time"])
+        np.testing.assert_allclose(again["2m_temperature"], expected["2m_temperature"], rtol=1e-5)
+        np.testing.assert_allclose(again["temperature"], expected["temperature"], rtol=1e-5)
+    asked = ["metric=[crps,spread_skill,rmse]", f"output={tmp_path}", "pictures=false", "baselines=[]"]
+    assert main(["eval", f"forecast={folder}", f"truth={home / 'data.nc'}", *asked]) == 0
+    (file,) = (tmp_path / "eval").rglob("scores.nc")
+    with xr.open_dataset(file, decode_timedelta=True) as scores:
+        assert scores["temperature"].sel(metric=["crps", "spread_skill", "rmse"]).notnull().all()
+    with pytest.raises(ValueError, match="draws no noise"):
+        forecast(config(home, tmp_path, "members=3", "name=other"))

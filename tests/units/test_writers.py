@@ -82,6 +82,7 @@ def test_plain_xarray_reads_what_was_written(tmp_path, compression, block):
     assert (np.diff(found["latitude"]) < 0).all()
     assert found["level"].attrs["units"] == "hPa"
     attributes = {"Conventions": "CF-1.11", "title": "test", "timestep": "6h", "vertical_kind": "pressure"}
+    attributes |= {"vertical_dry": 0}
     assert found.attrs == attributes | {"verdict": "unfinished"}
     assert found["temperature"].attrs["units"] == "K"
     assert np.array_equal(found["temperature"], values[:, :, :3])
@@ -230,3 +231,26 @@ def test_settings_out_of_range_are_refused(options):
 def test_small_fields_share_a_chunk():
     assert ZarrWriter(chunk_megabytes=1.0).leads_per_chunk(2**18 // 16) == 16
     assert ZarrWriter(chunk_megabytes=1.0).leads_per_chunk(2**20) == 1
+
+
+@pytest.mark.parametrize("writer", [ZarrWriter, NetCDFWriter])
+@pytest.mark.parametrize("block", [1, 2])
+def test_members_stand_between_initial_time_and_lead(tmp_path, writer, block):
+    a_layout = replace(layout(block=block), members=3)
+    values = np.stack([fields(a_layout, seed) for seed in range(3)], axis=2)  # (init, lead, member, channel, lat, lon)
+    by_lead = np.moveaxis(values, 2, 0)
+    writer = writer()
+    writer.open(tmp_path, a_layout)
+    for number, rows in enumerate(a_layout.batches):
+        for lead in range(a_layout.steps):
+            writer.write(number, lead, by_lead[:, rows, lead])
+        writer.finish(number)
+    writer.close()
+    writer.export({})
+    with xr.open_dataset(tmp_path / writer.name, decode_timedelta=True) as found:
+        assert found["number"].values.tolist() == [0, 1, 2]
+        part = found["2m_temperature"].transpose("time", "prediction_timedelta", "number", ...)
+        channel = a_layout.world.predicted.slice("2m_temperature").start
+        np.testing.assert_array_equal(part, values[:, :, :, channel])
+        part = found["temperature"].transpose("time", "prediction_timedelta", "number", ...)
+        np.testing.assert_array_equal(part, values[:, :, :, a_layout.world.predicted.slice("temperature")])
