@@ -85,10 +85,11 @@ class Checkpoints(pl.Callback):
     def __init__(self, folder: Path, *, every: int | None, minutes: float | None, requeues: bool = False) -> None:
         self.folder, self.every, self.minutes, self.requeues = folder, every, minutes, requeues
         self.saved_at, self.saved_step, self.signalled = time.monotonic(), 0, 0
+        self.seen_step = 0
         self.loops: dict[str, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
-        self.saved_step = trainer.global_step
+        self.saved_step = self.seen_step = trainer.global_step
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, self.ask)
 
@@ -98,8 +99,9 @@ class Checkpoints(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         step = trainer.global_step
-        if step == self.saved_step:
-            return
+        if step == self.seen_step:
+            return  # amid the passes of a step: half a gradient is in no checkpoint
+        self.seen_step = step
         self.loops = copy.deepcopy(trainer._checkpoint_connector._get_loops_state_dict())
         due = self.every is not None and step % self.every == 0
         late = self.minutes is not None and time.monotonic() - self.saved_at > 60 * self.minutes
