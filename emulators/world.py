@@ -129,7 +129,5 @@ class World:
             timestep=np.timedelta64(*plain["timestep"]),
             history=plain["history"],
             scales={name: Scale(*values) for name, values in plain["scales"].items()},
-            vertical=Vertical(
-                vertical["kind"], tuple(vertical["a"]), tuple(vertical["b"]), vertical.get("dry", False)
-            ),
+            vertical=Vertical(vertical["kind"], tuple(vertical["a"]), tuple(vertical["b"]), vertical.get("dry", False)),
         )

@@ -152,7 +152,7 @@ def test_damaged_data_stop_the_batches_or_are_replaced(chunked, tmp_path, monkey
     shutil.copytree(chunked.attrs["origin"], path)
     chunk = path / "temperature" / "c" / "3" / "0" / "0"
     chunk.write_bytes(chunk.read_bytes()[:20])
-    with pytest.raises(DamagedData, match="'temperature' at 2001-01-(08T12|08T18|09|10)"):
+    with pytest.raises(DamagedData, match=r"'temperature' at 2001-01-(08T12|08T18|09|10)"):
         [window for window, _ in zip(batches_of(open_dataset(path)), range(24), strict=False)]
     batches, whole = batches_of(open_dataset(path), damaged="skip"), batches_of(chunked)
     for step in range(24):
