@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -45,7 +45,7 @@ class ChannelStatistics:
     def dataset(self, channels: Sequence[str], intervals: Sequence[str], attributes: Mapping[str, str]) -> xr.Dataset:
         """The same, for a file. intervals: their names."""
         names = ("mean", "std", "minimum", "maximum")
-        fields = {name: ("channel", getattr(self, name)) for name in names}
+        fields: dict[str, Any] = {name: ("channel", getattr(self, name)) for name in names}
         fields |= {"change_std": (("interval", "channel"), self.change_std), "pairs": ("interval", self.pairs)}
         coordinates = {"channel": list(channels), "interval": list(intervals)}
         return xr.Dataset(fields, coordinates, {**attributes, "times": self.times})

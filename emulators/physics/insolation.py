@@ -51,7 +51,7 @@ class Sun(NamedTuple):
 
     declination: np.ndarray
     distance_factor: np.ndarray
-    equation_of_time: np.ndarray | np.datetime64
+    equation_of_time: np.ndarray
 
 
 def sun(time: np.ndarray | np.datetime64, orbit: Orbit = EARTH) -> Sun:
