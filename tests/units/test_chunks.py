@@ -14,7 +14,11 @@ COMPRESSORS = {
 }
 
 
-@pytest.mark.parametrize(("version", "compressor"), [(v, c) for v, some in COMPRESSORS.items() for c in some], ids=str)
+@pytest.mark.parametrize(
+    ("version", "compressor"),
+    [(v, c) for v, some in COMPRESSORS.items() for c in some],
+    ids=lambda part: type(part).__name__,
+)
 def test_as_zarr_reads_them(tmp_path, version, compressor):
     random = np.random.default_rng(0)
     packed = {"scale_factor": 0.5, "add_offset": 3.0, "_FillValue": np.int16(7)}
