@@ -20,7 +20,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from data_pipelines import checkpoints
 from data_pipelines.archive import Archive
-from data_pipelines.loader import Batches, InOrder
+from data_pipelines.loader import Batches, Damaged, InOrder
 from data_pipelines.provenance import revision, versions
 from data_pipelines.statistics import scales
 from data_pipelines.windows import Windows
@@ -120,7 +120,9 @@ def keep_result(target: Path, card: Mapping[str, Any]) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file at one stroke."""
+    """Write a file at one stroke, where it does not hold this text already."""
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return
     partial = path.with_suffix(".partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
@@ -261,9 +263,10 @@ def run(
         minutes=plan.checkpoint_minutes,
         requeues=hardware.slurm is not None and hardware.slurm.requeue,
     )
-    validation = validation_batches(archive, splits["validation"], plan)
+    damaged = part(config.loader).damaged
+    validation = validation_batches(archive, splits["validation"], plan, damaged)
     if hasattr(network, "fit") or not any(p.requires_grad for p in network.parameters()):
-        solve(module, archive, splits["train"], validation)
+        solve(module, InOrder(Windows(archive, splits["train"]), plan.batch_size, damaged=damaged), validation)
         keeper.keep(module)
         return
     batches = training_batches(config, module, archive, splits["train"], saved["step"])
@@ -314,18 +317,18 @@ def descend(
         together.over()
 
 
-def validation_batches(archive: Archive, period: Sequence[str], plan: Plan) -> InOrder:
+def validation_batches(archive: Archive, period: Sequence[str], plan: Plan, damaged: Damaged = "stop") -> InOrder:
     """Windows of the validation split at evenly spread initial dates, each of plan.validation_lead timesteps."""
     windows = Windows(archive, period, rollout=plan.validation_lead)
     stride = max(1, len(windows) // plan.validation_cases)
     spread = Windows(archive, period, rollout=plan.validation_lead, stride=stride)
-    return InOrder(spread, min(plan.batch_size, plan.validation_cases))
+    return InOrder(spread, min(plan.batch_size, plan.validation_cases), damaged=damaged)
 
 
-def solve(module: Training, archive: Archive, period: Sequence[str], validation: InOrder) -> None:
+def solve(module: Training, examples: InOrder, validation: InOrder) -> None:
     """Closed-form networks: one pass over the training split, then one validation."""
     if hasattr(module.step.network, "fit"):
-        fit(module.step, InOrder(Windows(archive, period), module.plan.batch_size))
+        fit(module.step, examples)
     module.finished = True
     if module.averages is not None:
         module.averages.load_state_dict(module.step.state_dict())

@@ -22,6 +22,8 @@ from data_pipelines.faults import DamagedData
 from data_pipelines.windows import Windows
 from emulators.state import Window
 
+Damaged = Literal["stop", "skip"]
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -33,7 +35,7 @@ class Reading:
 
     gigabytes: float = 4.0
     ahead: int = 2
-    damaged: Literal["stop", "skip"] = "stop"
+    damaged: Damaged = "stop"
 
     def __post_init__(self) -> None:
         if self.gigabytes < 0 or self.ahead < 0 or self.damaged not in ("stop", "skip"):
@@ -157,7 +159,7 @@ class Batches:
             except DamagedData:
                 if self.reading.damaged == "stop":
                     raise
-                self.damaged |= {int(index) for index in chosen if not self._can_be_read(index, rollout)}
+                self.damaged |= {int(index) for index in chosen if not _can_be_read(self.windows, index, rollout)}
                 if len(self.damaged) == len(self.windows):
                     raise
                 continue
@@ -169,13 +171,6 @@ class Batches:
             index = (index + 1) % len(self.windows)
         return index
 
-    def _can_be_read(self, index: int, rollout: int | None) -> bool:
-        try:
-            self.windows.window(np.array([index]), rollout)
-        except DamagedData:
-            return False
-        return True
-
     def __iter__(self) -> Iterator[Window]:
         self._buffers = Buffers(self.pinned)
         return _ahead(self.batch, self.start, None, self._wait, self.reading.ahead)
@@ -185,12 +180,23 @@ class Batches:
 
 
 class InOrder:
-    """Each window of this rank once, in order, in batches; the last batch may be smaller. limit: batches at most."""
+    """Each window of this rank once, in order, in batches; the last batch may be smaller. limit: batches at most.
+
+    damaged: `skip` leaves out windows that cannot be read, as long as others of their batch can.
+    """
 
     def __init__(
-        self, windows: Windows, batch_size: int, *, rank: int = 0, ranks: int = 1, limit: int | None = None
+        self,
+        windows: Windows,
+        batch_size: int,
+        *,
+        rank: int = 0,
+        ranks: int = 1,
+        limit: int | None = None,
+        damaged: Damaged = "stop",
     ) -> None:
         _refuse(batch_size, rank, ranks)
+        self.damaged = damaged
         self.windows, self.batch_size = windows, batch_size
         self.own = np.arange(rank, len(windows), ranks)
         self.waited, self._buffers = 0.0, Buffers()
@@ -201,15 +207,29 @@ class InOrder:
         return self._count
 
     def batch(self, step: int) -> Window:
-        """Batch number `step`."""
+        """Batch number `step`; DamagedData where it cannot be read and this is not to be skipped."""
         own = self.own[step * self.batch_size : (step + 1) * self.batch_size]
-        return self.windows.window(own, memory=self._buffers.tensor)
+        try:
+            return self.windows.window(own, memory=self._buffers.tensor)
+        except DamagedData:
+            sound = [index for index in own if _can_be_read(self.windows, index)] if self.damaged == "skip" else []
+            if not sound:
+                raise
+            return self.windows.window(np.array(sound), memory=self._buffers.tensor)
 
     def __iter__(self) -> Iterator[Window]:
         return _ahead(self.batch, 0, self._count, self._wait)
 
     def _wait(self, seconds: float) -> None:
         self.waited += seconds
+
+
+def _can_be_read(windows: Windows, index: int, rollout: int | None = None) -> bool:
+    try:
+        windows.window(np.array([index]), rollout)
+    except DamagedData:
+        return False
+    return True
 
 
 def _refuse(batch_size: int, rank: int, ranks: int) -> None:

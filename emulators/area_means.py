@@ -37,7 +37,7 @@ class AreaWeights:
     """
 
     def __init__(self, matrix: np.ndarray, circle: int) -> None:
-        by_circle = matrix.reshape(-1, circle, matrix.shape[1])
+        by_circle = matrix.reshape(len(matrix) // circle, circle, matrix.shape[1])
         sides = (by_circle != np.roll(by_circle, 1, axis=1)).any(axis=0)  # (longitude, region)
         few = sides.sum(axis=0) <= SIDES
         starts = sides[:, few].any(axis=1)

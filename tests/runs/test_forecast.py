@@ -20,7 +20,8 @@ from data_pipelines.manifest import read_manifest, verify_checksums
 from data_pipelines.worlds import Roles, world
 from emul.build import compose
 from emul.eval import evaluate
-from emul.forecast import exit_code, forecast, make, prepare
+from emul.forecast import exit_code, forecast, make
+from emul.job import prepare
 from emul.main import main
 from emul.runs import emulator
 from emulators.grid import gaussian_grid
