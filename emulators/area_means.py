@@ -47,7 +47,8 @@ class AreaWeights:
         self.runs = [slice(*ends) for ends in pairwise((*self.starts.tolist(), circle))]
         self.boxes, self.others = np.flatnonzero(few), np.flatnonzero(~few)
         table = by_circle[:, self.starts][..., few]  # (latitude, run, region)
-        self._boxes = np.asfortranarray(table.reshape(-1, self.boxes.size))  # so its products are several times faster
+        flat = table.reshape(table.shape[0] * table.shape[1], self.boxes.size)
+        self._boxes = np.asfortranarray(flat)  # so its products are several times faster
         self._others = np.asfortranarray(matrix[:, self.others])
 
     def on(self, device: torch.device) -> AreaWeights:
