@@ -201,11 +201,11 @@ def test_a_layout_that_cannot_be_made_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_memory_does_not_grow_with_the_lead(tmp_path):
-    def peak(steps):
+    def peak(steps, turn):
         a_layout = Layout(world(), INITS[:2], steps, 2, 4)
         values = np.ones((2, PREDICTED.size, *a_layout.world.grid.shape), np.float32)
         writer = ZarrWriter()
-        writer.open(tmp_path / str(steps), a_layout)
+        writer.open(tmp_path / f"{steps} {turn}", a_layout)
         tracemalloc.start()
         for lead in range(steps):
             writer.write(0, lead, values)
@@ -214,8 +214,8 @@ def test_memory_does_not_grow_with_the_lead(tmp_path):
         writer.close()
         return highest
 
-    peak(20)
-    few, many = peak(100), peak(600)
+    peak(20, 0)
+    few, many = (min(peak(steps, turn) for turn in range(3)) for steps in (100, 600))  # others may be at work meanwhile
     names = 500 / 4 * 3 * 400  # a path and a checksum a chunk file stay until the batch is finished
     assert many - few < names
 
