@@ -9,6 +9,7 @@ from emul.data import main
 DAYS = ["data.days=3", "data.trajectories=1"]
 
 
+@pytest.mark.slow
 def test_pictures_of_a_planet(tmp_path, capsys):
     from PIL import Image
 

@@ -334,6 +334,7 @@ def said(arguments, capsys):
     return " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 def test_bad_input_is_told_in_a_sentence(tmp_path, forecast, truth, capsys):
     fc, ok = write(forecast, tmp_path / "fc.nc"), write(truth, tmp_path / "truth.nc")
     out = f"output={tmp_path}"

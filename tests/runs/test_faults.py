@@ -55,6 +55,7 @@ def stopped(tmp_path, monkeypatch):
     return tmp_path / "train" / "a"
 
 
+@pytest.mark.slow
 def test_a_broken_loss_is_told_with_step_batch_and_place(tmp_path, monkeypatch):
     monkeypatch.setattr(Lp, "forward", broken_at(5, until=99))
     with pytest.raises(ValueError, match=r"At step 5 .* is nan \(batch of \d{4}-.*; the loss itself\)") as caught:

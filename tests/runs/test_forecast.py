@@ -213,6 +213,7 @@ def killed_after_two_batches(arguments, folder):
     process.communicate()
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_it_is_the_same_to_the_bit(home, tmp_path):
     given = ["init=2003-01-02/2003-01-09/1d", "lead=150", "batch_size=1"]
     folder = tmp_path / "two" / "forecast" / "tame"

@@ -63,6 +63,7 @@ def test_twins_are_kept_told_and_drawn_under_the_scores(planet, folder, tmp_path
     assert (tmp_path / "eval" / "europe" / "curves.png").is_file()
 
 
+@pytest.mark.slow
 def test_what_is_known_already_is_not_simulated_again(planet, folder):
     words = ["predictability", *planet, "cases=1", "days=1", "perturbation=0.2"]
     assert main(words) == 0

@@ -53,6 +53,7 @@ def test_lists(verb, capsys):
     assert "\x1b" not in text
 
 
+@pytest.mark.slow
 def test_models_are_listed_with_their_size(capsys):
     assert main(["models", "data=planet_tiny"]) == 0
     rows = {line.split()[0]: line.split()[1] for line in capsys.readouterr().out.splitlines()[1:]}

@@ -84,6 +84,7 @@ def weatherbench2(path, times=12, zarr_format=2, consolidated=True) -> xr.Datase
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("zarr_format", "consolidated"), [(2, True), (3, True), (2, False)])
 def test_weatherbench2_over_http(tmp_path, served, zarr_format, consolidated):
     pytest.importorskip("aiohttp", reason="aiohttp is not installed")
