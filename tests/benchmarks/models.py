@@ -2,7 +2,7 @@
 
     EMUL_PEERS=... python tests/benchmarks/models.py [case ...] [--batch 16] [--seconds 4]
 
-Forward and backward at the sizes of tests/parity/zoo.py, in float32 on one thread, by turns in one process; the ratio
+Forward and backward at the sizes of tests/parity/zoo, in float32 on one thread, by turns in one process; the ratio
 of medians, theirs over ours. Exit code 1 where ours is the slower one of any pair.
 """
 
@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "parity"))
+import case as zoo
 import test_zoo
-import zoo
 
 BAR = 1.0
 
@@ -31,7 +31,7 @@ def seconds(run, fields: torch.Tensor) -> float:
 
 def ratio(name: str, batch: int, budget: float) -> tuple[float, float, float, int]:
     """Medians of a step of theirs and of ours, their ratio, parameters."""
-    case = zoo.CASES[name]
+    case = zoo.case(name)
     peer = case.peer().train()
     names = zoo.randomised(peer)
     ours = test_zoo.ours(case, {key: value for key, value in peer.state_dict().items() if key in names}).train()
@@ -50,7 +50,7 @@ def ratio(name: str, batch: int, budget: float) -> tuple[float, float, float, in
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("case", nargs="*", default=list(zoo.CASES))
+    parser.add_argument("case", nargs="*", default=zoo.names())
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=4.0)
     given = parser.parse_args()

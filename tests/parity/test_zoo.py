@@ -1,6 +1,6 @@
 """Networks against independent implementations: what these gave for weights by recipe, and themselves where they are.
 
-Stored cases hold names and shapes of their weights, their output and its gradient; see tests/parity/zoo.py. Weights
+Stored cases hold names and shapes of their weights, their output and its gradient; see tests/parity/case.py. Weights
 come to ours by the same names as published checkpoints do.
 """
 
@@ -22,7 +22,7 @@ from emulators.variables import Variable, VariableSet
 from emulators.world import World
 
 sys.path.insert(0, str(Path(__file__).parent))
-import zoo
+import case as zoo
 
 
 def world(case: zoo.Case) -> World:
@@ -58,9 +58,9 @@ def assert_same(got: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(got / scale, expected / scale, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", zoo.CASES)
+@pytest.mark.parametrize("name", zoo.names())
 def test_stored(name):
-    case = zoo.CASES[name]
+    case = zoo.case(name)
     stored = np.load(zoo.FOLDER / f"{name}.npz")
     weights = {key: zoo.recipe(key, tuple(shape)) for key, shape in json.loads(str(stored["shapes"])).items()}
     out, gradient = outcome(case, ours(case, weights))
@@ -68,11 +68,11 @@ def test_stored(name):
     assert_same(zoo.sample(gradient), torch.from_numpy(stored["gradient"]))
 
 
-@pytest.mark.parametrize("name", zoo.CASES)
+@pytest.mark.parametrize("name", zoo.names())
 def test_peer(name):
     if "EMUL_PEERS" not in os.environ:
         pytest.skip("EMUL_PEERS names no folder of checkouts")
-    case = zoo.CASES[name]
+    case = zoo.case(name)
     try:
         peer = case.peer().eval()
     except (ImportError, FileNotFoundError) as error:

@@ -1,0 +1,157 @@
+"""Networks of others, built from checkouts of their code, and what is stored of them for where there are none.
+
+EMUL_PEERS names a folder of checkouts: NVlabs/FourCastNet, aditya-grover/climate-learn, and so on, each under the name
+of its repository. Weights are a recipe by name and shape, so that a stored case holds names, shapes, and what came out.
+Each file of the folder zoo has one `CASE`.
+
+    EMUL_PEERS=... python tests/parity/case.py afno vit      # writes tests/data/zoo/<case>.npz anew
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import types
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parent))
+ZOO = Path(__file__).parent / "zoo"
+FOLDER = Path(__file__).parents[1] / "data" / "zoo"
+BATCH = 2
+IN5_OUT3 = {"prognostic": 3, "forcing": 2}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One network. target, options: ours. channels: prognostic, forcing, diagnostic. peer: builds theirs.
+
+    call: runs theirs on fields (batch, channel, lat, lon).
+    """
+
+    target: str
+    options: dict[str, Any]
+    peer: Callable[[], nn.Module]
+    channels: dict[str, Any]
+    grid: tuple[int, int]
+    call: Callable[[nn.Module, Tensor], Tensor] = lambda net, fields: net(fields)
+    history: int = 1
+    told: dict[str, float] = field(default_factory=dict)
+    adapt: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def read(self) -> int:
+        """Channels that the network reads."""
+        counts = {
+            name: sum(max(1, n) for n in count.values()) if isinstance(count, dict) else count
+            for name, count in self.channels.items()
+        }
+        return self.history * counts["prognostic"] + counts.get("forcing", 0)
+
+
+def noise(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Gaussian numbers that depend on the name alone."""
+    return np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
+
+
+def recipe(name: str, shape: tuple[int, ...]) -> Tensor:
+    """Weights by their name; statistics and norms stay near those of trained networks."""
+    values = noise(name, shape)
+    if name.endswith("running_var"):
+        values = 0.5 + np.abs(values)
+    elif name.endswith("weight") and len(shape) == 1:
+        values = 1.0 + 0.1 * values
+    elif len(shape) > 1:
+        values = values / np.sqrt(max(1, np.prod(shape[1:])))
+    else:
+        values = 0.1 * values
+    return torch.from_numpy(values.astype(np.float32))
+
+
+def fields(case: Case, channels: int) -> Tensor:
+    return torch.from_numpy(noise("fields", (BATCH, channels, *case.grid)).astype(np.float32))
+
+
+def randomised(net: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Fill a network of theirs by the recipe; names and shapes of what was filled."""
+    shapes = {}
+    state = net.state_dict()
+    learned = dict(net.named_parameters())
+    for name, value in state.items():
+        if name in learned or "running_" in name:
+            shapes[name] = tuple(value.shape)
+            state[name] = recipe(name, shapes[name])
+    net.load_state_dict(state)
+    return shapes
+
+
+def result(run: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """What comes out, and the gradient of a fixed sum of it with respect to the fields."""
+    x = x.clone().requires_grad_()
+    out = run(x)
+    (out * torch.from_numpy(noise("slopes", tuple(out.shape)).astype(np.float32))).mean().backward()
+    return out.detach(), x.grad
+
+
+def sample(values: Tensor) -> Tensor:
+    """Not more than some ten thousand of the numbers, evenly spread."""
+    return values.flatten()[:: 1 + values.numel() // 10_000]
+
+
+def checkout(name: str, inside: str = "") -> Path:
+    """The folder of a checkout, put before all others from which modules come."""
+    path = Path(os.environ["EMUL_PEERS"]) / name / inside
+    if not path.exists():
+        raise FileNotFoundError(f"no checkout at {path}")
+    sys.path.insert(0, str(path))
+    return path
+
+
+def stub(name: str, **contents: Any) -> None:
+    """A module with just these contents, where theirs is not needed."""
+    if name not in sys.modules:
+        module = types.ModuleType(name)
+        module.__path__ = []
+        sys.modules[name] = module
+    for key, value in contents.items():
+        setattr(sys.modules[name], key, value)
+
+
+def package(root: Path, *names: str) -> None:
+    """Packages of theirs without what their __init__ would import."""
+    for name in names:
+        stub(name)
+        sys.modules[name].__path__ = [str(root / name.replace(".", "/"))]
+
+
+def names() -> list[str]:
+    return sorted(path.stem for path in ZOO.glob("*.py"))
+
+
+def case(name: str) -> Case:
+    return importlib.import_module(f"zoo.{name}").CASE
+
+
+def write(name: str) -> None:
+    told = case(name)
+    net = told.peer().eval()
+    shapes = randomised(net)
+    out, gradient = result(lambda x: told.call(net, x), fields(told, told.read))
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    path = FOLDER / f"{name}.npz"
+    np.savez_compressed(path, shapes=json.dumps(shapes), out=sample(out).numpy(), gradient=sample(gradient).numpy())
+    print(f"{path}: {path.stat().st_size / 1000:.0f} kB, output of deviation {out.std():.3f}")
+
+
+if __name__ == "__main__":
+    for wanted in sys.argv[1:] or names():
+        write(wanted)
