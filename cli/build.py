@@ -16,12 +16,12 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from emul.declared import strangers
+from emul.declared import is_list, strangers
 from emul.findings import Faults, Finding, nearest
-from emul.folders import conf_folder
+from emul.folders import conf_folder, groups
 from emul.overrides import diagnosed, key_of, plain_mapping
 from emul.signatures import tree_faults, wrapping
 
@@ -57,6 +57,14 @@ def compose(verb: str, overrides: Sequence[str] = (), folder: str | Path | None 
             return resolved(composer(diagnosed(composer, list(overrides))))
 
 
+def swept(verb: str, overrides: Sequence[str]) -> list[str]:
+    """What a configuration itself gives several values, hydra.sweeper.params, as words: `model=sfno,unet`."""
+    with _composer(verb) as composer:
+        composer(list(overrides))
+        chosen = HydraConfig.get().sweeper.get("params") or {}
+        return [f"{key}={value}" for key, value in chosen.items()]
+
+
 @contextmanager
 def _composer(verb: str, folder: str | Path | None = None) -> Iterator[Callable[[list[str]], DictConfig]]:
     """A function from overrides to the configuration of one verb; Hydra's global state is left as it was found."""
@@ -82,7 +90,19 @@ def _composer(verb: str, folder: str | Path | None = None) -> Iterator[Callable[
 
 
 def resolved(config: DictConfig) -> DictConfig:
-    """The same configuration with every `${...}` replaced by its value; Faults where one leads nowhere."""
+    """The same configuration with every `${...}` replaced by its value; Faults where one leads nowhere.
+
+    What an experiment says of a part that its list has no more, as under constraint=[], goes with the part.
+    """
+    for group in groups():
+        node = config.get(group)
+        if not isinstance(node, DictConfig) or "_target_" in node:
+            continue
+        children = dict(node.items_ex(resolve=False))
+        whole = [str(name) for name, one in children.items() if not isinstance(one, DictConfig) or "_target_" in one]
+        if len(whole) < len(children) and is_list(group):
+            with open_dict(config):
+                config[group] = OmegaConf.masked_copy(node, whole)
     try:
         OmegaConf.resolve(config)
     except OmegaConfBaseException as error:

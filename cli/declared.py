@@ -50,6 +50,12 @@ def _strangers_in(group: str, node: Any) -> list[Finding]:
     return [_stranger(f"{group}.{key}", value, known) for key, value in node.items() if f"{group}.{key}" not in known]
 
 
+def is_list(group: str) -> bool:
+    """True where any number of a group's parts are chosen: each of its files has one, under its name."""
+    files = [_loaded(path) for path in (conf_folder() / group).glob("*.yaml")]
+    return all(isinstance(node, dict) and "_target_" in node for file in files for node in file.values())
+
+
 def _stranger(key: str, value: Any, known: set[str]) -> Finding:
     best = nearest(key, known)
     fix = f"write {best}" if best else "leave it out"

@@ -37,9 +37,9 @@ class Muon:
     """Orthogonalised momentum for the matrices of the network's inside, AdamW for its ends, norms and biases.
 
     lr: of the inner matrices, a length of step in units of their singular values. adam_lr, betas, eps: of the rest.
-    inside: the word in a parameter's name that tells the network's inside from its ends. A parameter with the attribute
-    `matrix_axes` is a stack of matrices over these axes (of complex weights the real and the imaginary parts each by
-    themselves); a kernel is the matrix (out, everything else).
+    inside: the word, or words, in a parameter's name that tell the network's inside from its ends; None: all of it is
+    inside. A parameter with the attribute `matrix_axes` is a stack of matrices over these axes (of complex weights the
+    real and the imaginary parts each by themselves); a kernel is the matrix (out, everything else).
     """
 
     def __init__(
@@ -51,25 +51,28 @@ class Muon:
         adam_lr: float = 3e-3,
         betas: Sequence[float] = (0.9, 0.95),
         eps: float = 1e-8,
-        inside: str = "blocks",
+        inside: str | Sequence[str] | None = "blocks",
     ) -> None:
         _refuse_rate("lr", lr)
         _refuse_rate("adam_lr", adam_lr)
-        self.lr, self.momentum, self.weight_decay, self.inside = lr, momentum, weight_decay, inside
+        self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
+        self.inside = [inside] if isinstance(inside, str) else inside
         self.adam: dict[str, Any] = {"lr": adam_lr, "betas": (betas[0], betas[1]), "eps": eps, "matrices": False}
 
     def __call__(self, module: nn.Module) -> torch.optim.Optimizer:
         named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-        inner = [p for name, p in named if self.inside in name and p.ndim >= 2]
+        matrices = [(name, p) for name, p in named if p.ndim >= 2]
+        inner = [p for name, p in matrices if self.inside is None or any(word in name for word in self.inside)]
         if not inner:
+            parts = dict.fromkeys(name.removeprefix("network.").partition(".")[0] for name, _ in matrices)
             raise ValueError(
-                f"optimizer.inside='{self.inside}' is in the name of no matrix of the network; "
-                f"there are {', '.join(name for name, p in named if p.ndim >= 2)}."
+                f"optimizer.inside={', '.join(self.inside or [])}: expected words in the names of the inner matrices; "
+                f"got no match. The network's parts with matrices are {', '.join(parts)}: name those between its ends."
             )
         chosen = {id(p) for p in inner}
-        matrices = {"params": inner, "lr": self.lr, "momentum": self.momentum, "weight_decay": self.weight_decay}
+        orthogonal = {"params": inner, "lr": self.lr, "momentum": self.momentum, "weight_decay": self.weight_decay}
         rest = _decayed_apart((p for _, p in named if id(p) not in chosen), self.weight_decay)
-        return _Muon([{**matrices, "matrices": True}, *({**group, **self.adam} for group in rest)])
+        return _Muon([{**orthogonal, "matrices": True}, *({**group, **self.adam} for group in rest)])
 
 
 class _Muon(torch.optim.Optimizer):

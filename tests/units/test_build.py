@@ -166,6 +166,12 @@ def test_a_key_of_the_signature_needs_no_plus():
     refuse_early("train", ["training.clip=0.5"])
 
 
+def test_a_part_left_out_of_a_list_takes_its_keys_with_it():
+    config = compose("train", ["experiment=planet_sfno_conserving", "constraint=[positivity]", "loss=[spectral_mse]"])
+    assert (list(config.constraint), list(config.loss)) == (["positivity"], ["spectral_mse"])
+    assert not faults(config)
+
+
 def test_an_interpolation_that_leads_nowhere():
     with pytest.raises(Faults, match="nowhere_at_all"):
         compose("train", ["name=${nowhere_at_all}"])

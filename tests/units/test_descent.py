@@ -1,6 +1,7 @@
 """Schedules and optimisers."""
 
 import math
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -91,6 +92,12 @@ def test_muon_descends_and_its_state_survives_a_checkpoint():
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), parted.parameters(), strict=True))
 
 
+@pytest.mark.parametrize(("inside", "inner"), [("0", 1), (["0", "2"], 2), (None, 2)])
+def test_words_of_the_inner_matrices(inside, inner):
+    net = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.Tanh(), torch.nn.Linear(16, 3))
+    assert len(Muon(inside=inside)(net).param_groups[0]["params"]) == inner
+
+
 def test_muon_without_inner_matrices_says_what_there_is():
-    with pytest.raises(ValueError, match=r"0\.weight"):
-        Muon()(torch.nn.Sequential(torch.nn.Linear(2, 2)))
+    with pytest.raises(ValueError, match="matrices are first, last:"):
+        Muon()(torch.nn.Sequential(OrderedDict(first=torch.nn.Linear(2, 2), last=torch.nn.Linear(2, 2))))
