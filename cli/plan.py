@@ -1,8 +1,8 @@
 """`emul plan`: what a training will take, measured on a few of its steps, before any queue is waited in.
 
 Parameters and memory of weights, gradients, moments and averages are counted; activations are what the backward pass of
-one sample keeps; floating-point operations are those of matrix products and convolutions (torch.utils.flop_counter), a
-training step counted with its backward pass; samples a second are measured here, on one process.
+one sample keeps; floating-point operations are counted as in emulators/operations.py, those of a training step with
+its backward pass; samples a second are measured here, on one process.
 """
 
 from __future__ import annotations
@@ -76,7 +76,10 @@ def plan(config: DictConfig) -> int:
     needs, world = measured(config, device)
     portion, processes = training.portion(hardware.processes), hardware.processes
     free = memory(device, config.hardware.slurm)
-    seconds = training.steps * needs.seconds * training.accumulate * portion / needs.samples
+    steps = training.steps
+    if training.flops is not None:
+        steps = int(training.flops // (needs.operations * training.batch_size))
+    seconds = steps * needs.seconds * training.accumulate * portion / needs.samples
     sharded = processes if hardware.strategy == "fsdp" else 1
     taken = needs.fixed / sharded + needs.activations * portion
     rate = needs.samples / needs.seconds * processes
@@ -92,7 +95,7 @@ def plan(config: DictConfig) -> int:
         "largest batch": f"{needs.largest(SPARE * free):,} samples a pass and process",
         "speed": f"{rate:,.3g} samples a second, {needs.operations * rate / 1e12:.3g} TFLOP/s, measured on one "
         f"{device}" + (f" and multiplied by {processes}" if processes > 1 else ""),
-        "steps": f"{training.steps:,} of {training.batch_size} samples",
+        "steps": f"{steps:,} of {training.batch_size} samples",
         "time": f"{_duration(seconds)}, {seconds * processes / 3600:,.2f} {device.upper()}-hours, without validation",
     }
     show(f"plan of {config.name}", rows)
@@ -142,10 +145,10 @@ def refuse_beyond(taken: float, free: float, needs: Needs, training: Any, second
 def measured(config: DictConfig, device: str) -> tuple[Needs, Any]:
     """What a process takes, on batches of real data, and the World."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
     from emul.train import assemble, open_archive, training_batches
     from emul.trainer import lay_out
+    from emulators.operations import counter
 
     archive, splits = open_archive(config, None)
     module = assemble(config, archive.world)
@@ -158,7 +161,7 @@ def measured(config: DictConfig, device: str) -> tuple[Needs, Any]:
     batches = training_batches(config, module, archive, splits["train"], 0)
     window = batches.batch(0).to(torch.device(device))
     samples = window.history[0].lead[-1]
-    with FlopCounterMode(display=False) as counter:
+    with counter() as counted:
         kept = kept_bytes(module, window)
     optimizer = module.optimizer(module.step)
     seconds = _seconds(module, optimizer, window, device, str(config.hardware.precision) != "32")
@@ -166,7 +169,7 @@ def measured(config: DictConfig, device: str) -> tuple[Needs, Any]:
     moments = sum(_bytes_of(v for v in state.values() if hasattr(v, "nelement")) for state in optimizer.state.values())
     averages = _bytes_of(module.averages.parameters()) if module.averages is not None else 0
     count = sum(p.numel() * (2 if p.is_complex() else 1) for p in trainable)
-    operations = counter.get_total_flops() / samples
+    operations = counted.get_total_flops() / samples
     needs = Needs(count, _bytes_of(weights), sizes, moments, averages, kept / samples, operations, seconds, samples)
     return needs, archive.world
 

@@ -1,6 +1,7 @@
 """`emul sweep`: many trainings over a grid, a list or at random, here or on SLURM, to outputs/sweep/<name>/.
 
-Any key of `emul train` may have many values: `model=sfno,unet`, `seed=range(4)`, `optimizer.lr=interval(1e-4,1e-2)`.
+Any key of `emul train` may have many values: `model=sfno,unet`, `seed=range(4)`, `optimizer.lr=interval(1e-4,1e-2)`,
+`model=glob(*_small)`; an experiment may give some their values itself, as hydra.sweeper.params.
 The same command goes on where a sweep stopped: what is finished is left alone, what failed is trained again.
 """
 
@@ -19,9 +20,10 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from emul.build import compose, faults, part, short
+from emul.build import compose, faults, part, short, swept
 from emul.console import console, header, table, warn
 from emul.findings import Faults, Finding, nearest
+from emul.folders import groups, options_of
 from emul.overrides import key_of
 from emul.trials import Jobs, Local, Runner, Trial, row
 
@@ -39,6 +41,7 @@ SHOWN = 30  # rows of the live table
 class Settings:
     """What the sweep's own keys say, each written `sweep.<key>=`.
 
+    verb: `train`, or `run`, which makes and scores the forecasts of every trial too, and compares them in the end.
     name: of the folder. jobs: trials at a time, null for one here and all on SLURM. search: `grid` tries every
     combination, `random` and `tpe` (which learns; needs Optuna) draw `trials` of them. metric: of the validation, the
     smaller the better. prune: stop trials that lag behind the best third of the others at the same step. seed: of the
@@ -46,6 +49,7 @@ class Settings:
     """
 
     name: str | None = None
+    verb: str = "train"
     jobs: int | None = None
     search: str = "grid"
     trials: int = 20
@@ -57,8 +61,13 @@ class Settings:
 def main(arguments: list[str]) -> int:
     """Exit code 1 where a trial failed."""
     settings, words = parted(arguments)
-    axes, fixed = axes_of(words)
-    name = settings.name or "_".join(short(f"{key}=") for key in axes)
+    given, fixed = axes_of(words)
+    experiment = str(compose("train", fixed).name)  # faults are told here
+    own, _ = axes_of(swept("train", fixed))
+    axes = {key: axis for key, axis in own.items() if key not in map(key_of, fixed)} | given
+    if not axes:
+        raise ValueError("Nothing varies: give some keys several values, as in optimizer.lr=1e-3,3e-4 seed=1,2,3.")
+    name = settings.name or (experiment if own else "_".join(short(f"{key}=") for key in axes))
     config = compose("train", [*fixed, *(f"{key}={axis.first}" for key, axis in axes.items())])
     folder = Path(config.output) / "sweep" / name
     sweep = Sweep(settings, axes, fixed, folder, name, config)
@@ -93,6 +102,8 @@ def parted(arguments: Sequence[str]) -> tuple[Settings, list[str]]:
     settings = Settings(**given)
     if settings.search not in ("grid", "random", "tpe"):
         raise Faults([Finding("sweep.search", "grid, random or tpe", settings.search)])
+    if settings.verb not in ("train", "run"):
+        raise Faults([Finding("sweep.verb", "train or run", settings.verb)])
     return settings, words
 
 
@@ -120,9 +131,9 @@ class Axis:
 
 
 def axes_of(words: Sequence[str]) -> tuple[dict[str, Axis], list[str]]:
-    """The keys that vary with their values, and the words that stay; ValueError where nothing varies."""
+    """The keys that vary with their values, and the words that stay."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.override_parser.types import IntervalSweep
+    from hydra.core.override_parser.types import Glob, IntervalSweep
 
     axes: dict[str, Axis] = {}
     fixed = []
@@ -138,10 +149,10 @@ def axes_of(words: Sequence[str]) -> tuple[dict[str, Axis], list[str]]:
             low, high = float(values.start), float(values.end)  # type: ignore[arg-type]
             logarithmic = "log" in values.tags or (low > 0 and high / low >= 100)
             axes[key_of(word)] = Axis((), low, high, logarithmic)
+        elif isinstance(values, Glob):
+            axes[key_of(word)] = Axis(tuple(values.filter(options_of(key_of(word)))))
         else:
             axes[key_of(word)] = Axis(tuple(override.sweep_string_iterator()))
-    if not axes:
-        raise ValueError("Nothing varies: give some keys several values, as in optimizer.lr=1e-3,3e-4 seed=1,2,3.")
     return axes, fixed
 
 
@@ -209,13 +220,14 @@ class Sweep:
 
     def add(self, values: dict[str, str]) -> Trial:
         """A new trial; Faults where its configuration has any."""
-        name = "_".join(short(f"{key}={value}") for key, value in values.items())
+        chosen = groups()
+        name = "_".join(value if key in chosen else short(f"{key}={value}") for key, value in values.items())
         words = [*self.fixed, *(f"{key}={value}" for key, value in values.items())]
         words += [f"output={self.folder}", f"name={name}"]
         found = faults(compose("train", words))
         if found:
             raise Faults(found)
-        trial = Trial(name, values, words, self.folder, len(self.trials))
+        trial = Trial(name, values, words, self.folder, len(self.trials), self.settings.verb)
         self.trials.append(trial)
         return trial
 
@@ -254,7 +266,7 @@ class Sweep:
         at_work = self.runner.state(trial)
         if at_work:
             return at_work
-        if trial.result is not None:
+        if trial.is_finished:
             return "finished"
         if trial.pruned or (trial.run / "pruned").exists():
             return "pruned"
@@ -316,10 +328,21 @@ class Sweep:
                     "\n".join(f"  {escape(line)}" for line in trial.last_lines()), soft_wrap=True
                 )
         failed = sum(state == "failed" for state in self.states.values())
+        scored = [trial for trial in self.trials if trial.verb == "run" and self.states[trial.name] == "finished"]
+        if len(scored) > 1:
+            self.compare(scored)
         if failed:
             warn(f"{failed} of {len(self.trials)} trials failed; the same command trains only these again.")
         console().print(f"results.nc, results.csv and sweep.png in [key]{escape(str(self.folder))}[/]", soft_wrap=True)
         return int(failed > 0)
+
+    def compare(self, scored: Sequence[Trial]) -> None:
+        """The scores of trials side by side, the best first, against persistence, to <sweep>/eval/compare."""
+        from emul.compare import main as compare
+
+        best = {one["trial"]: one[self.settings.metric] for one in self.rows()}
+        names = sorted((trial.name for trial in scored), key=lambda name: _or_last(best[name]))
+        compare([*names, "baseline=persistence", f"output={self.folder}"])
 
     def stop(self) -> None:
         """Tell what runs here to save and end; jobs of SLURM go on without us."""

@@ -37,6 +37,8 @@ from emul.runs import emulator, folder
 from emul.trainer import lay_out, made_trainer
 from emulators.hardware import Hardware
 from emulators.metrics.rmse import RMSE
+from emulators.operations import affordable
+from emulators.terms import refuse_gaps
 from emulators.training import Plan, Training, fit
 from emulators.verification import Scorecard
 from emulators.world import World
@@ -270,6 +272,9 @@ def run(
         keeper.keep(module)
         return
     batches = training_batches(config, module, archive, splits["train"], saved["step"])
+    if plan.flops is not None:
+        module.plan = plan = replace(plan, steps=affordable(module, batches.batch, hardware.processes))
+        refuse_gaps(module.losses, plan.steps)
     announce(config, module, batches, saved["step"])
     lay_out(network, hardware)
     place = Place(target, str(config.name), saved["step"], saved.get("validated", -1))

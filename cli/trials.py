@@ -27,13 +27,17 @@ LAST_LINES = 12
 
 @dataclass
 class Trial:
-    """One training of a sweep. values: of the keys that vary, as text; words: the whole command after `emul train`."""
+    """One training of a sweep. values: of the keys that vary, as text; words: the whole command after `emul <verb>`.
+
+    verb: `train`, or `run`, which goes on to forecasts and their scores.
+    """
 
     name: str
     values: dict[str, str]
     words: list[str]
     folder: Path
     number: int = 0
+    verb: str = "train"
     started: bool = False
     pruned: bool = False
     marks: list[tuple[int, float]] = field(default_factory=list)
@@ -42,6 +46,11 @@ class Trial:
     def run(self) -> Path:
         """Its run folder."""
         return self.folder / "train" / self.name
+
+    @property
+    def scores(self) -> Path:
+        """Where its evaluation lands, if there is one."""
+        return self.folder / "eval" / self.name
 
     @property
     def log(self) -> Path:
@@ -55,6 +64,11 @@ class Trial:
             return dict(json.loads((self.run / "result.json").read_text(encoding="utf-8")))
         except (OSError, ValueError):
             return None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all that its verb makes is there."""
+        return self.result is not None and (self.verb == "train" or (self.scores / "scores.nc").is_file())
 
     def progress(self, metric: str) -> tuple[int, float, list[tuple[int, float]]]:
         """Steps made, best value of the metric so far, and its values by step."""
@@ -96,7 +110,7 @@ class Local:
             trial.log.parent.mkdir(parents=True, exist_ok=True)
             with open(trial.log, "ab") as log:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "emul.main", "train", *trial.words],
+                    [sys.executable, "-m", "emul.main", trial.verb, *trial.words],
                     stdout=log,
                     stderr=log,
                     stdin=subprocess.DEVNULL,
@@ -144,7 +158,8 @@ class Jobs:
         for trial in trials:
             trial.log.parent.mkdir(parents=True, exist_ok=True)
             (self.folder / "words").mkdir(parents=True, exist_ok=True)
-            line = f"srun --kill-on-bad-exit=1 {shlex.join([sys.executable, '-m', 'emul.main', 'train', *trial.words])}"
+            command = [sys.executable, "-m", "emul.main", trial.verb, *trial.words]
+            line = f"srun --kill-on-bad-exit=1 {shlex.join(command)}"
             text = f"exec >> {shlex.quote(str(trial.log.resolve()))} 2>&1\n{line}\n"
             (self.folder / "words" / f"{trial.number}.sh").write_text(text, encoding="utf-8")
         numbers = ",".join(str(trial.number) for trial in trials) + (f"%{self.jobs}" if self.jobs else "")

@@ -35,7 +35,7 @@ TRAIN_KEYS = (
     ("model=sfno", "the network (`emul models`)"),
     ("loss=[mse]", "what it learns to make small (`emul losses`); a list"),
     ("constraint=[]", "what every step must keep (`emul constraints`); a list, applied in order"),
-    ("training.steps=1000", "optimiser steps"),
+    ("training.steps=1000", "optimiser steps; training.flops=1e13: as many as these operations pay for"),
     ("training.batch_size=8", "examples a step"),
     ("optimizer.lr=1e-3", "learning rate at its peak"),
     ("hardware=gpu", "where it runs: cpu, gpu, ddp, fsdp, slurm, debug"),
@@ -147,6 +147,7 @@ VERBS = (
         "Train many: grids, lists or random draws over any keys, here or on SLURM.",
         (
             ("(any key of `emul train`)", "with several values: a,b,c or range(5) or interval(1e-4,1e-2)"),
+            ("sweep.verb=run", "forecasts and scores of every trial too, compared in the end"),
             ("sweep.jobs=2", "trials at a time; default: one here, all on SLURM"),
             ("sweep.search=grid", "grid, random, or tpe, which learns (pip install 'emul[search]')"),
             ("sweep.trials=20", "how many random or tpe draw"),
@@ -157,6 +158,7 @@ VERBS = (
         (
             ("emul sweep model=sfno,unet optimizer.lr=1e-3,3e-4 seed=1,2,3", "twelve trainings"),
             ("emul sweep 'optimizer.lr=interval(1e-4,1e-2)' sweep.search=random", "twenty at random"),
+            ("emul sweep experiment=bakeoff sweep.verb=run", "every small network at equal operations"),
             ("emul sweep seed=range(8) hardware=slurm hardware.devices=4", "an array of jobs, four GPUs each"),
         ),
         "The same command goes on where a sweep stopped, and trains again only what failed.",

@@ -46,7 +46,9 @@ class Objective(Protocol):
 class Plan:
     """How long and in what portions.
 
-    steps: optimiser steps. batch_size: samples an optimiser step, over all devices and accumulated passes.
+    steps: optimiser steps. flops: floating-point operations of the whole training, in place of `steps`: as many as they
+    pay for, forward and backward, counted at the first; null: `steps` counts. batch_size: samples an optimiser step,
+    over all devices and accumulated passes.
     accumulate: passes a step. clip: largest norm of the gradient, null for none. ema: decay of the weight average that
     is validated and used in forecasts, null for none. validate_every: optimiser steps between validations.
     validation_lead, validation_cases: timesteps and initial dates of a validation.
@@ -56,6 +58,7 @@ class Plan:
     """
 
     steps: int = 1000
+    flops: float | None = None
     batch_size: int = 8
     accumulate: int = 1
     clip: float | None = 1.0
@@ -73,6 +76,8 @@ class Plan:
         refuse_below_one("training", self, "validation_cases", "log_every", "checkpoint_every")
         if self.steps < 0:
             raise ValueError(f"training.steps must not be negative; got {self.steps}.")
+        if self.flops is not None and not self.flops > 0:
+            raise ValueError(f"training.flops is a positive number, or null; got {self.flops}.")
         if self.clip is not None and self.clip <= 0:
             raise ValueError(f"training.clip is a positive norm, or null for none; got {self.clip}.")
         if self.ema is not None and not 0 < self.ema < 1:

@@ -19,6 +19,13 @@ from torch.autograd.function import once_differentiable
 PORTION = 4096  # rows
 
 
+def precision(x: Tensor) -> torch.dtype:
+    """What products of `x` are to be taken in: as autocast has it, else its own."""
+    device = x.device.type
+    is_cast = device != "meta" and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if is_cast else x.dtype
+
+
 class PointwiseMLP(nn.Sequential):
     """Linear map, GELU, linear map, (..., channels) -> (..., channels), and a residual r, which may be more precise.
 
@@ -29,8 +36,7 @@ class PointwiseMLP(nn.Sequential):
         super().__init__(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels, bias=bias))
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        device = x.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        dtype = precision(x)
         rows = x.to(dtype).flatten(0, -2)
         kept = None if residual is None else residual.flatten(0, -2)
         first, _, second = self

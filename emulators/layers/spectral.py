@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from emulators.layers.pointwise import precision
+
 BLOCKS = 16  # of degrees, each with the orders it has: all but 6 % of the products with l < m are saved
 
 
@@ -46,8 +48,7 @@ class _ProductByDegree(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, coefficients: Tensor, weight: Tensor) -> Tensor:
-        device = coefficients.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else coefficients.dtype
+        dtype = precision(coefficients)
         matrices = weight.to(dtype).flatten(2)
         mixed = torch.empty_like(coefficients)
         blocks = []

@@ -188,7 +188,7 @@ def full_precision(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
     @wraps(function)
     def plain(*arguments: P.args, **options: P.kwargs) -> Tensor:
         device = arguments[0].device.type  # type: ignore[attr-defined]
-        if not torch.is_autocast_enabled(device):
+        if device == "meta" or not torch.is_autocast_enabled(device):
             return function(*arguments, **options)
         with torch.autocast(device, enabled=False):
             return function(*arguments, **options)

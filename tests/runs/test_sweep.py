@@ -7,7 +7,9 @@ import random
 import pytest
 import xarray as xr
 
+from emul.build import swept
 from emul.findings import Faults
+from emul.folders import options_of
 from emul.sweep import Axis, axes_of, main, parted
 from emul.trials import Local
 
@@ -27,7 +29,15 @@ def test_axes():
     assert 1e-4 <= min(drawn) < 3e-4
     assert 3e-3 < max(drawn) <= 1e-2
     with pytest.raises(ValueError, match="Nothing varies"):
-        axes_of(["seed=1"])
+        main(["seed=1"])
+
+
+def test_an_experiment_may_say_what_varies():
+    own, _ = axes_of(swept("train", ["experiment=bakeoff"]))
+    models = own["model"].values
+    assert {"sfno", "unet", "vit_small"} < set(models)
+    assert set(models) <= set(options_of("model"))
+    assert axes_of(["model=glob(vit*)"])[0]["model"].values == ("vit", "vit_small")
 
 
 def test_settings_of_a_sweep_are_checked():
@@ -38,6 +48,8 @@ def test_settings_of_a_sweep_are_checked():
         parted(["sweep.trials=many"])
     with pytest.raises(Faults, match="grid, random or tpe"):
         parted(["sweep.search=guess"])
+    with pytest.raises(Faults, match="train or run"):
+        parted(["sweep.verb=eval"])
 
 
 def test_a_fault_of_any_trial_is_found_before_the_first_starts(tmp_path):
@@ -83,3 +95,18 @@ def test_a_search_learns_from_what_it_has_seen(tmp_path):
     assert main([*words, "sweep.search=tpe", "sweep.trials=4"]) == 0  # goes on where it was
     with xr.open_dataset(tmp_path / "sweep" / "s" / "results.nc") as results:
         assert first < set(results["trial"].values.tolist())
+
+
+@pytest.mark.slow
+def test_trials_at_equal_operations_are_forecast_with_scored_and_compared(tmp_path, capsys):
+    words = ["experiment=bakeoff", "model=unet,sfno", "data=planet_tiny", "variables=planet"]
+    words += ["training.flops=2.2e10", "hardware.threads=1", "forecast.lead=1d", "forecast.every=2d", f"output={tmp_path}"]
+    words += ["sweep.verb=run", "training.validation_cases=2"]
+    assert main(words) == 0
+    folder = tmp_path / "sweep" / "bakeoff"
+    steps = {
+        name: json.loads((folder / "train" / name / "result.json").read_text())["step"] for name in ("unet", "sfno")
+    }
+    assert steps["sfno"] > steps["unet"] > 0
+    assert (folder / "eval" / "compare" / "compare.csv").is_file()
+    assert "persistence" in capsys.readouterr().out

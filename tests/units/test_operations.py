@@ -1,0 +1,77 @@
+"""Counts of floating-point operations against closed forms, and the steps that a budget pays for."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from emulators.operations import affordable, counter
+
+
+def counted(run) -> int:
+    with counter() as count:
+        run()
+    return count.get_total_flops()
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_products_and_transforms(device):
+    a, b = torch.ones(3, 4, 5, device=device), torch.ones(3, 5, 6, device=device)
+    assert counted(lambda: a @ b) == 2 * 3 * 4 * 5 * 6
+    assert counted(lambda: a.cfloat() @ b.cfloat()) == 8 * 3 * 4 * 5 * 6
+    assert counted(lambda: torch.einsum("bij,bjk->bik", a.cfloat(), b.cfloat())) == 8 * 3 * 4 * 5 * 6
+    field = torch.ones(7, 16, 32, device=device)
+    whole = 5 * 7 * 16 * 32 * math.log2(16 * 32)
+    assert counted(lambda: torch.fft.fft2(field.cfloat())) == whole
+    assert counted(lambda: torch.fft.rfft2(field)) == whole / 2
+    assert counted(lambda: torch.fft.irfft2(field[..., :17].cfloat())) == pytest.approx(whole / 2, rel=0.3)
+    assert counted(lambda: torch.fft.rfft(field)) == 2.5 * 7 * 16 * 32 * math.log2(32)
+
+
+def test_a_harmonic_filter_is_counted_as_the_products_that_it_is():
+    from emulators.grid import equiangular_grid
+    from emulators.layers.spectral import DegreeConvolution
+    from emulators.sphere.transform import SphericalHarmonics
+
+    with torch.device("meta"):
+        sphere, mixing = SphericalHarmonics(equiangular_grid(32), 32, 32), DegreeConvolution(32, 8)
+    field = torch.empty(64, 32, 8, device="meta")
+    forward = counted(lambda: mixing(sphere.analysis(field).unflatten(2, (1, 8))))
+    latitude = 2 * 2 * 32 * 32 * 32 * 8  # every order with every degree
+    assert latitude / 2 < forward < 3 * latitude
+
+
+def budgeted(flops, lengths=(1,), **plan):
+    linear = torch.nn.Linear(4, 4)
+    lasting = SimpleNamespace(weight=1.0, span=lambda steps: (0, steps))
+
+    class Objective:
+        def length(self, step):
+            return lengths[min(step, len(lengths) - 1)]
+
+        def __call__(self, step, window, losses):
+            for _ in range(window):
+                loss = step(torch.ones(2, 4)).sum()
+            return loss * window, {}
+
+    objective = Objective()
+    training = SimpleNamespace(
+        plan=SimpleNamespace(flops=flops, steps=1, accumulate=1, **plan),
+        objective=objective,
+        losses={"mse": lasting},
+        step=linear,
+    )
+    steps = affordable(training, lambda number: objective.length(number))
+    assert linear.weight.grad is None
+    return steps
+
+
+def test_a_budget_pays_for_whole_steps_as_long_as_their_rollouts():
+    forward, backward = 2 * 2 * 4 * 4, 2 * 2 * 4 * 4  # a layer whose input needs no gradient
+    once = forward + backward
+    assert budgeted(10 * once) == 10
+    assert budgeted(10 * once - 1) == 9
+    assert budgeted(2 * once + 8 * (2 * forward + backward), lengths=(1, 1, 2)) == 10
+    with pytest.raises(ValueError, match="does not pay for a step, which takes 128"):
+        budgeted(once - 1)
