@@ -95,7 +95,7 @@ def randomised(net) -> None:
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
 
 
-def compared(theirs, ours, fields) -> None:
+def assert_same(theirs, ours, fields) -> None:
     """Outputs and gradients of the input alike."""
     weight = torch.randn(fields.shape[0], 3, *fields.shape[2:], generator=torch.Generator().manual_seed(7))
     answers = []
@@ -129,7 +129,7 @@ def test_the_plain_block_is_that_of_torch_harmonics(scale_factor):
         for n in (0, 2):
             weights |= point_weights(state, f"blocks.{i}.mlp.{n}", f"blocks.{i}.mlp.fwd.{n}")
     ours.load_state_dict(weights)
-    compared(theirs, ours, torch.randn(2, 2, *grid.shape))
+    assert_same(theirs, ours, torch.randn(2, 2, *grid.shape))
 
 
 @pytest.mark.parametrize("grid_name", ["legendre-gauss", "equiangular"])
@@ -147,7 +147,7 @@ def test_the_ace_block_is_that_of_fme(grid_name):
     randomised(theirs)
     ours = SFNO(world(grid, 2, 3), embed=8, layers=2, filter_bias=True, quadrature=True)
     ours.load_state_dict(ace_weights(theirs.state_dict(), 2, 8))
-    compared(theirs, ours, torch.randn(2, 2, *grid.shape))
+    assert_same(theirs, ours, torch.randn(2, 2, *grid.shape))
 
 
 @pytest.mark.parametrize("scale_factor", [1, 2])
@@ -184,4 +184,4 @@ def test_the_makani_block_is_that_of_makani(scale_factor):
         weights |= point_weights(state, f"{block}.mlp.0", f"{block}.mlp.fwd.0")
         weights |= point_weights(state, f"{block}.mlp.2", f"{block}.mlp.fwd.3")
     ours.load_state_dict(weights)
-    compared(theirs, ours, torch.randn(2, 2, *grid.shape))
+    assert_same(theirs, ours, torch.randn(2, 2, *grid.shape))

@@ -38,7 +38,7 @@ def dataset(count=4, start="2001-01-01", hours=6) -> xr.Dataset:
     )
 
 
-def check(ds: xr.Dataset, name="temperature") -> None:
+def assert_canonical(ds: xr.Dataset, name="temperature") -> None:
     """The one form, with every value in its place."""
     assert ds[name].dims == ("time", "level", "latitude", "longitude")
     axes = np.meshgrid(np.arange(ds.sizes["time"]), ds.level, ds.latitude, ds.longitude, indexing="ij")
@@ -52,15 +52,15 @@ def test_zarr(tmp_path, zarr_format, consolidated):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dataset().to_zarr(tmp_path / "a.zarr", zarr_format=zarr_format, consolidated=consolidated)
-    check(open_dataset(tmp_path / "a.zarr"))
-    check(open_dataset(f"file://{tmp_path}/a.zarr"))
+    assert_canonical(open_dataset(tmp_path / "a.zarr"))
+    assert_canonical(open_dataset(f"file://{tmp_path}/a.zarr"))
 
 
 def test_zarr_in_memory():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dataset().transpose("time", "level", "longitude", "latitude").to_zarr("memory://store/a.zarr")
-    check(open_dataset("memory://store/a.zarr"))
+    assert_canonical(open_dataset("memory://store/a.zarr"))
     with pytest.raises(FileNotFoundError, match="No Zarr store at memory"):
         open_dataset("memory://store/b.zarr")
 
@@ -88,7 +88,7 @@ def test_netcdf_of_any_layout(tmp_path, names):
     ds = open_dataset(tmp_path / "a.nc")
     np.testing.assert_allclose(ds.latitude, LATITUDE)
     np.testing.assert_allclose(ds.longitude, LONGITUDE)
-    check(ds)
+    assert_canonical(ds)
     np.testing.assert_array_equal(ds.land_sea_mask.squeeze(), np.eye(5, 8))
 
 
@@ -98,11 +98,11 @@ def test_many_files_join_in_time_and_by_variable(tmp_path):
         whole.isel(time=slice(2 * number, 2 * number + 2)).to_netcdf(tmp_path / f"part{9 - number}.nc")
     other = whole[["temperature"]].rename(temperature="specific_humidity")
     other.to_netcdf(tmp_path / "humidity.nc")
-    check(open_dataset(str(tmp_path / "part*.nc")))
-    check(open_dataset([tmp_path / "part9.nc", tmp_path / "part8.nc"]))
+    assert_canonical(open_dataset(str(tmp_path / "part*.nc")))
+    assert_canonical(open_dataset([tmp_path / "part9.nc", tmp_path / "part8.nc"]))
     both = open_dataset(str(tmp_path / "*.nc"))
     assert set(both.data_vars) == {"temperature", "specific_humidity", "land_sea_mask"}
-    check(both, "specific_humidity")
+    assert_canonical(both, "specific_humidity")
     whole.isel(time=slice(1, 3)).to_netcdf(tmp_path / "part_overlap.nc")
     with pytest.raises(ValueError, match="repeated"):
         open_dataset(str(tmp_path / "part*.nc"))
@@ -111,7 +111,7 @@ def test_many_files_join_in_time_and_by_variable(tmp_path):
 def test_one_time_a_file(tmp_path):
     for number in range(3):
         dataset(3).isel(time=number).to_netcdf(tmp_path / f"{number}.nc")
-    check(open_dataset(str(tmp_path / "*.nc")))
+    assert_canonical(open_dataset(str(tmp_path / "*.nc")))
 
 
 def test_limited_area_across_the_zero_meridian():
@@ -133,7 +133,7 @@ def test_levels_in_pascal_from_the_ground_up():
     ds = ds.assign_coords(level=("level", ds.level.values * 100.0, {"units": "Pa"}))
     ds = canonical(ds)
     np.testing.assert_array_equal(ds.level, LEVELS)
-    check(ds)
+    assert_canonical(ds)
 
 
 def test_levels_in_single_precision_are_those_they_are_written_as():
@@ -147,7 +147,7 @@ def test_further_dimension_names_the_option(tmp_path):
     ds = dataset().expand_dims(number=[3, 7])
     with pytest.raises(ValueError, match=r"'number' of 2 \(3, 7\).*select=\{number: 3\}"):
         canonical(ds[["temperature"]])
-    check(canonical(ds, select={"number": 7}))
+    assert_canonical(canonical(ds, select={"number": 7}))
     with pytest.raises(ValueError, match="'number' has no 4; it has 3, 7"):
         canonical(ds, select={"number": 4})
     with pytest.raises(ValueError, match="did you mean 'number'"):
@@ -256,7 +256,7 @@ def test_grids_that_are_none():
     with pytest.raises(ValueError, match="curvilinear"):
         canonical(two.assign_coords(lat=(("j", "i"), turned), lon=(("j", "i"), turned)))
     straight = np.meshgrid(LATITUDE, LONGITUDE, indexing="ij")
-    check(canonical(two.assign_coords(lat=(("j", "i"), straight[0]), lon=(("j", "i"), straight[1]))))
+    assert_canonical(canonical(two.assign_coords(lat=(("j", "i"), straight[0]), lon=(("j", "i"), straight[1]))))
     with pytest.raises(ValueError, match="set of points"):
         canonical(ds.stack(cell=["latitude", "longitude"]).drop_vars(["cell", "latitude", "longitude"]))
     with pytest.raises(ValueError, match="Latitudes in"):
