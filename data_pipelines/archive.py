@@ -245,11 +245,10 @@ class Archive:
         """Read ascending positions into rows of `out`; ValueError where a value is missing."""
         rows = np.arange(positions.size) if rows is None else rows
         self.fields.read(positions, out, rows)
-        for position, row in zip(positions, rows, strict=True):
-            if not self._sound[position]:
-                if not np.isfinite(out[row]).all():
-                    self._refuse_missing(out[row], position)
-                self._sound[position] = True
+        for n in np.flatnonzero(~self._sound[positions]):
+            if not np.isfinite(out[rows[n]]).all():
+                self._refuse_missing(out[rows[n]], positions[n])
+            self._sound[positions[n]] = True
 
     def _refuse_missing(self, fields: np.ndarray, position: int) -> None:
         bad = ~np.isfinite(fields)

@@ -1,7 +1,8 @@
 """Buffers: memory that batches are read into, used again as soon as nobody holds a tensor of it any more.
 
-New memory costs page faults, as much as copying into it. On CUDA the buffers are pinned; there PyTorch's own allocator
-keeps them, and waits for copies to the device that are still under way.
+New memory costs page faults, as much as copying into it. It begins with a page, as chunks of a packed store do in their
+file: between addresses that differ within a page the kernel copies at half the speed. On CUDA the buffers are pinned;
+there PyTorch's own allocator keeps them, and waits for copies to the device that are still under way.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import weakref
 import numpy as np
 import torch
 from torch import Tensor
+
+PAGE = 4096
 
 
 class Buffers:
@@ -35,4 +38,6 @@ class Buffers:
             memory = self._free.pop()
             if memory.size >= size:
                 return memory  # one that is too small is given up
-        return np.empty(size, dtype=np.float32)
+        memory = np.empty(4 * size + PAGE, dtype=np.uint8)
+        start = -memory.ctypes.data % PAGE
+        return memory[start : start + 4 * size].view(np.float32)

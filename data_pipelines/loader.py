@@ -289,7 +289,9 @@ def _at_once(
     step = start
     while stop is None or step < stop:
         begun = time.perf_counter()
-        made = batch(step)
+        made: Window | None = batch(step)
         wait(time.perf_counter() - begun)
+        assert made is not None
         yield made
+        made = None  # its memory, still in the processor's cache, is what the next one is read into
         step += 1

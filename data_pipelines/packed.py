@@ -14,8 +14,9 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from emulators.variables import VariableSet
 FORMAT = 1
 OPEN_FILES = 256  # a store of more files opens one for every read
 ABSENT = np.uint64(2**64 - 1)
+MOST_READERS = 4  # threads that read one batch side by side
+PART_BYTES = 4_000_000  # what is worth a thread of its own
 
 
 @dataclass(frozen=True)
@@ -132,31 +135,56 @@ class PackedStore:
 
         A chunk is verified when it is first read. DamagedData names store and time where it cannot be read.
         """
-        wanted = (Run(0, self.shape[1], 0),) if channels is None else channels
-        places = np.arange(len(out))[rows]
-        for row, position in zip(places.tolist(), np.asarray(positions).tolist(), strict=True):
-            self._read_patiently(position, out[row], wanted)
+        wanted = (Run(0, self.shape[1], 0),) if channels is None else tuple(channels)
+        places = np.arange(len(out))[rows].tolist()
+        jobs = list(zip(places, np.asarray(positions).tolist(), strict=True))
+        count = max(1, min(_readers(), len(jobs) * self.chunk_bytes // PART_BYTES))
+        own, *others = (jobs[len(jobs) * n // count : len(jobs) * (n + 1) // count] for n in range(count))
+        beside = [_pool().submit(self._read_some, some, out, wanted) for some in others]
+        try:
+            self._read_some(own, out, wanted)
+        finally:
+            wait(beside)  # nobody writes into `out` after this
+        for part in beside:
+            part.result()
+
+    def _read_some(self, jobs: Sequence[tuple[int, int]], out: np.ndarray, wanted: Sequence[Run]) -> None:
+        """Fill out[row] with the time at a position, for each pair of them."""
+        as_stored = self.encoding.is_plain and len(wanted) == 1 and wanted[0].count == self.shape[1]
+        for row, position in jobs:
+            if not (as_stored and self._read_again(position, out[row, wanted[0].target :][: wanted[0].count])):
+                self._read_patiently(position, out[row], wanted)
+
+    def _read_again(self, position: int, out: np.ndarray) -> bool:
+        """Read all channels of a time that was verified before, in one call; False where this cannot be."""
+        held = self._files.get(position // self.per_file)
+        if held is None or not self._verified[position]:
+            return False
+        descriptor, index = held
+        try:
+            return os.preadv(descriptor, [out.data], index.item(position % self.per_file, 0)) == self.chunk_bytes
+        except OSError:
+            return False
 
     def _read_patiently(self, position: int, out: np.ndarray, wanted: Sequence[Run]) -> None:
-        for wait in (*faults.WAITS, None):
+        for pause in (*faults.WAITS, None):
             try:
                 return self._read_one(position, out, wanted)
             except (OSError, ValueError, RuntimeError) as error:
-                if wait is None:
+                if pause is None:
                     raise DamagedData(str(self.path), "fields", self.times[position], error) from error
                 self._forget(position // self.per_file)
-                time.sleep(wait)
+                time.sleep(pause)
 
     def _read_one(self, position: int, out: np.ndarray, wanted: Sequence[Run]) -> None:
         descriptor, index = self._open(position // self.per_file)
         try:
             offset, size = _place(index[position % self.per_file])
             first, whole = not self._verified[position], len(wanted) == 1 and wanted[0].count == self.shape[1]
-            if self.encoding.is_plain and whole:
+            if self.encoding.is_plain and whole and first:
                 chunk, tail = out[wanted[0].target :][: wanted[0].count], bytearray(4)
                 _preadv(descriptor, [chunk, tail], offset)
-                if first:
-                    _refuse_damage(chunk, tail)
+                _refuse_damage(chunk, tail)
             elif self.encoding.is_plain and not first:
                 for run in wanted:
                     part = out[run.target : run.target + run.count]
@@ -215,6 +243,18 @@ class PackedStore:
                 f"{self.times[first + n]}: {why}" for n, why in faults_of_file(self.file(number), self.per_file, held)
             ]
         return found
+
+
+@cache
+def _readers() -> int:
+    """Threads that read side by side, the caller's among them: one a processor, a few at most."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(MOST_READERS, there)
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max(1, _readers() - 1), thread_name_prefix="packed")
 
 
 def faults_of_file(path: Path, per_file: int, held: Iterable[int]) -> list[tuple[int, str]]:

@@ -11,6 +11,7 @@ import xarray as xr
 
 from data_pipelines import faults
 from data_pipelines.archive import Archive
+from data_pipelines.buffers import PAGE, Buffers
 from data_pipelines.faults import DamagedData
 from data_pipelines.loader import Batches, InOrder, Reading
 from data_pipelines.store import open_dataset
@@ -123,7 +124,13 @@ def test_memory_is_used_again_once_nobody_holds_it(windows):
     assert torch.equal(kept, before)
     del kept
     gc.collect()
-    assert place in {next(iterator).history[0].values.data_ptr() for _ in range(3)}
+    held = [next(iterator) for _ in range(3)]
+    assert place in {batch.history[0].values.data_ptr() for batch in held}
+
+
+@pytest.mark.parametrize("size", [1, 1023, 1_000_001])
+def test_memory_begins_with_a_page(size):
+    assert Buffers().tensor((size,)).data_ptr() % PAGE == 0
 
 
 def test_chunks_of_many_times_are_shuffled_a_few_at_a_time(chunked):

@@ -233,6 +233,20 @@ def test_damage_is_found_and_named(store, at_once):
         PackedStore(store).read(np.array([9]), np.empty((1, 5, *GRID.shape), np.float32))
 
 
+def test_threads_read_a_batch_side_by_side(store, at_once, monkeypatch):
+    monkeypatch.setattr("data_pipelines.packed.PART_BYTES", 1)
+    monkeypatch.setattr("data_pipelines.packed._readers", lambda: 3)
+    view, positions = packed_dataset(PackedStore(store)), np.array([9, 2, 29, 9, 3])
+    for roles in (ROLES, Roles([{"temperature": [850]}, "sst"], ["sin_year"])):
+        one, two = Archive(dataset(), world(dataset(), roles)), Archive(view, world(view, roles), cache_gigabytes=0)
+        for _ in range(2):
+            np.testing.assert_array_equal(one.gather(positions), two.gather(positions))
+    for number in (1, 3):
+        (store / "fields" / "c" / str(number) / "0" / "0" / "0").unlink()
+    with pytest.raises(DamagedData, match="2001-01-03T06:00:00"):
+        PackedStore(store).read(np.array([2, 9, 29]), np.empty((3, 5, *GRID.shape), np.float32))
+
+
 def test_stores_that_are_none(tmp_path, store):
     with pytest.raises(FileNotFoundError, match="emul data convert"):
         PackedStore(tmp_path / "b.zarr")
