@@ -26,7 +26,8 @@ class Windows(nn.Module):
     """Tokens (batch, *shape, channel) as (batch, window along longitude, other window, token, channel), and back.
 
     shape: tokens along each axis, longitude last. window: tokens of a window, cut down to `shape` where that is less.
-    shifted: by half a window along every axis that has several. cyclic: whether longitudes close.
+    shifted: by half a window along every axis that has several. cyclic: whether longitudes close. spread: tokens of
+    a window are not neighbours but lie evenly over the whole box, as far apart as there are windows.
     A box that windows do not tile is padded by zeros on both sides, which take part in the attention.
     blocked: (window along longitude or 1, other window, 1, token, token), minus infinity where a query may not see
     a key and 0 elsewhere, or None where all see all.
@@ -34,10 +35,15 @@ class Windows(nn.Module):
 
     blocked: Tensor | None
 
-    def __init__(self, shape: Sequence[int], window: Sequence[int], *, shifted: bool, cyclic: bool) -> None:
+    def __init__(
+        self, shape: Sequence[int], window: Sequence[int], *, shifted: bool, cyclic: bool, spread: bool = False
+    ) -> None:
         super().__init__()
+        self.spread = spread
         if len(shape) != len(window) or min(window) < 1:
             raise ValueError(f"Expected a window of {len(shape)} sizes of at least 1; got {tuple(window)}.")
+        if shifted and spread:
+            raise ValueError("Expected windows that are shifted or spread; got both.")
         self.shape = tuple(shape)
         self.window = tuple(min(w, size) for w, size in zip(window, shape, strict=True))
         more = [-size % w for size, w in zip(self.shape, self.window, strict=True)]
@@ -59,9 +65,9 @@ class Windows(nn.Module):
         if any(self.shift):
             x = x.roll([-s for s in self.shift], list(axes))
         for axis, w in zip(reversed(axes), reversed(self.window), strict=True):
-            x = x.unflatten(axis, (-1, w))
+            x = x.unflatten(axis, (w, -1) if self.spread else (-1, w))
         rank = len(self.shape)
-        counts, inner = [1 + 2 * i for i in range(rank)], [2 + 2 * i for i in range(rank)]
+        counts, inner = ([1 + k + 2 * i for i in range(rank)] for k in ((1, 0) if self.spread else (0, 1)))
         x = x.permute(0, counts[-1], *counts[:-1], *inner, 1 + 2 * rank)
         return x.reshape(x.shape[0], self.counts[-1], math.prod(self.counts[:-1]), self.tokens, x.shape[-1])
 
@@ -69,8 +75,8 @@ class Windows(nn.Module):
         """The inverse of `cut`."""
         rank = len(self.shape)
         x = x.reshape(x.shape[0], self.counts[-1], *self.counts[:-1], *self.window, x.shape[-1])
-        counts = [*range(2, rank + 1), 1]
-        x = x.permute(0, *(axis for i in range(rank) for axis in (counts[i], 1 + rank + i)), 1 + 2 * rank)
+        pairs = [(count, 1 + rank + i) for i, count in enumerate([*range(2, rank + 1), 1])]
+        x = x.permute(0, *(axis for pair in pairs for axis in (pair[::-1] if self.spread else pair)), 1 + 2 * rank)
         padded = [n * w for n, w in zip(self.counts, self.window, strict=True)]
         x = x.reshape(x.shape[0], *padded, x.shape[-1])
         if any(self.shift):
@@ -136,12 +142,13 @@ class WindowBlock(nn.Module):
         self.mlp = MLP(channels, int(mlp_ratio * channels))
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *told: Tensor) -> Tensor:
+        """told: what the norms are told beside their input, where they are conditional."""
         if self.order == "pre":
-            x = x + self.drop_path(self.attended(self.norm_in(x)))
-            return x + self.drop_path(self.mlp(self.norm_out(x)))
-        x = x + self.drop_path(self.norm_in(self.attended(x)))
-        return x + self.drop_path(self.norm_out(self.mlp(x)))
+            x = x + self.drop_path(self.attended(self.norm_in(x, *told)))
+            return x + self.drop_path(self.mlp(self.norm_out(x, *told)))
+        x = x + self.drop_path(self.norm_in(self.attended(x), *told))
+        return x + self.drop_path(self.norm_out(self.mlp(x), *told))
 
     def attended(self, x: Tensor) -> Tensor:
         """The attention within windows of (batch, *shape, channel)."""

@@ -55,6 +55,7 @@ def size(net: torch.nn.Module) -> int:
 GRID32, GRID64 = equiangular_grid(32), equiangular_grid(64)
 SAMUDRA2 = {"channels": [280, 380, 480, 520], "widening": 2, "periodic": True}
 PANGU_LITE = {"embed": 48, "depths": [2, 6, 6, 2], "heads": [3, 6, 6, 3]}
+WXFORMER_LITE = {"channels": [32, 64, 128, 256], "depth": [2] * 4, "head_channels": 32, "groups": 32}
 PUBLISHED = [  # file, world, changes, parameters measured on the original code
     ("vit", world(GRID32, 3, 138, 3), {"positions": "learned"}, 1_761_932),
     ("resnet", world(GRID32, 3, 138, 3), {}, 9_220_227),
@@ -70,8 +71,13 @@ PUBLISHED = [  # file, world, changes, parameters measured on the original code
     ("stormer_small", world(GRID32, 20), {"embed": 192, "depth": 6, "heads": 6}, 4_358_672),
     ("fuxi", world(equiangular_grid(640), 71, 6, 2), {}, 260_794_608),
     ("fuxi_small", world(GRID32, 20, 6, 2), {"embed": 128, "depth": 6, "window": 8, "groups": 32}, 2_114_792),
+    ("wxformer", world(equiangular_grid(640), 71, 3), {}, 155_171_128 - 9_856),
+    ("wxformer_small", world(GRID32, 20, 3), WXFORMER_LITE, 7_257_028 - 832),
     ("pangu", world(equiangular_grid(721, poles=True), AIR, MASKS), {}, 64_220_169),
     ("pangu_small", world(GRID32, AIR, MASKS), PANGU_LITE, 2_240_841),
+    ("poseidon", world(equiangular_grid(128, 128), 4), {"embed": 48, "depths": [4] * 4}, 20_774_444),
+    ("poseidon", world(equiangular_grid(128, 128), 4), {}, 157_729_988),
+    ("poseidon", world(equiangular_grid(128, 128), 4), {"embed": 192}, 628_575_524),
 ]
 
 
@@ -96,6 +102,8 @@ TURNING = {  # file: changes after which nothing in the network knows its longit
     "convnext_unet_small": ({}, 8),
     "fuxi_small": ({}, 16),
     "pangu_small": ({"window": [2, 4, 4]}, 16),
+    "wxformer_small": ({"near": [2, 2, 2, 1], "far": [1, 1, 1, 1]}, 16),
+    "poseidon_small": ({"window": [2, 4], "depths": [2, 2], "heads": [2, 4], "skips": [1, 0]}, 16),
 }
 
 
@@ -148,6 +156,12 @@ WRONG = [
     ("swin_small", {"window": [4]}, "a window of 2 sizes"),
     ("pangu_small", {"bias": "none"}, "'earth' or 'relative'"),
     ("pangu_small", {"patch": [2, 2]}, "3 sizes"),
+    ("poseidon_small", {"heads": [2, 4]}, "as many heads and skips as stages"),
+    ("poseidon_small", {"horizon": 0}, "horizon of some hours"),
+    ("wxformer_small", {"near": [4]}, "each of 4 stages; got another number of near"),
+    ("wxformer_small", {"kernels": [[1]] * 4}, "kernels of at least 2"),
+    ("wxformer_small", {"distances": "none"}, "'true' or 'published'"),
+    ("wxformer_small", {"groups": 5}, "groups that divide the 64 channels"),
     ("fuxi_small", {"groups": 5}, "groups that divide embed"),
     ("fuxi_small", {"margin": -1}, "no negative margin"),
     ("resnet_small", {"blocks": 0}, "at least 1 block"),
@@ -206,7 +220,7 @@ def test_columns_come_apart_and_together_by_name():
     assert out[0, :, 0, 0].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19]
 
 
-@pytest.mark.parametrize("file", ["climax_small", "stormer_small"])
+@pytest.mark.parametrize("file", ["climax_small", "stormer_small", "poseidon_small"])
 def test_the_interval_tells_in_hours(file):
     torch.manual_seed(0)
     net = randomised(build(file, world()))
@@ -236,6 +250,27 @@ def test_windows_join_what_they_cut(shape, window, shifted, cyclic):
         assert (windows.blocked == 0).any(-1).all()  # every query sees some key
 
 
+def test_tokens_of_spread_windows_lie_evenly_over_the_box():
+    windows = Windows((4, 9), (2, 3), shifted=False, cyclic=True, spread=True)
+    places = torch.arange(36.0).reshape(1, 4, 9, 1)
+    cut = windows.cut(places)
+    assert cut[0, 1, 0, :, 0].tolist() == [1, 4, 7, 19, 22, 25]
+    assert torch.equal(windows.joined(cut), places)
+    with pytest.raises(ValueError, match="shifted or spread"):
+        Windows((4, 9), (2, 3), shifted=True, cyclic=True, spread=True)
+
+
+def test_distances_of_pairs_are_true_or_as_published():
+    """A token knows where the others of its window are; the published table is read rows too short."""
+    from emulators.models.wxformer import DistanceAttention
+
+    true, published = (DistanceAttention(8, 2, (3, 3), kind) for kind in ("true", "published"))
+    apart = true.distances[true.pairs]
+    assert apart[0, 5].tolist() == [-1.0, -2.0]
+    assert torch.equal(apart, -apart.transpose(0, 1))
+    assert not torch.equal(apart, published.distances[published.pairs])
+
+
 @pytest.mark.parametrize("kind", ["plain", "cosine", "earth", "relative"])
 def test_who_sees_whom_in_shifted_windows(kind):
     """Around the globe, not over the poles: what reaches one token at the rim comes from there by longitude only."""
@@ -254,6 +289,26 @@ def test_who_sees_whom_in_shifted_windows(kind):
     seen = x.grad[0].abs().sum(-1) > 0
     seen = seen if seen.ndim == 2 else seen.any(0)
     assert seen.nonzero().tolist() == [[0, 0], [0, 1], [0, 6], [0, 7]]
+
+
+def test_spectral_norms():
+    """After some passes the largest singular value is 1; names of weights that were stored with norms are known."""
+    from emulators.layers.published import renamed
+    from emulators.layers.spectral_norm import norm_spectrally
+    from emulators.models.wxformer import PUBLISHED as NAMES
+    from emulators.models.wxformer import adapted
+
+    torch.manual_seed(0)
+    layer = torch.nn.Conv2d(3, 8, 3)
+    norm_spectrally(torch.nn.Sequential(layer))
+    for _ in range(100):
+        layer(torch.randn(1, 3, 4, 4))
+    torch.testing.assert_close(torch.linalg.matrix_norm(layer.weight.flatten(1), 2), torch.tensor(1.0))
+    net = build("wxformer_small", world(), spectral_norm=True)
+    shapes = {"orig": (48, 16, 1, 1), "u": (48,), "v": (16,)}
+    stored = {f"layers.0.1.layers.0.0.to_qkv.weight_{kind}": torch.zeros(shape) for kind, shape in shapes.items()}
+    ours, state = adapted(renamed(stored, NAMES)), net.state_dict()
+    assert {name: value.shape for name, value in ours.items()} == {name: state[name].shape for name in ours}
 
 
 def test_every_published_network_has_a_small_one():
