@@ -1,0 +1,261 @@
+"""WXFormer: convolutions of several sizes halve the grid four times, with attention near and far; sub-pixels double it.
+
+    x_s = blocks(conv_k(x_{s-1}) for each kernel k, side by side),     x_0 the fields, s = 1 ... 4
+    y = x_4;   y <- [double(y), x_s], s = 3, 2, 1;   fields = double(y)
+
+A block attends within windows, then among tokens that lie evenly spread over the whole grid, each time before an MLP; a
+small network gives the bias of a pair from its distance. Cross-scale embedding, near and far: CrossFormer, Wang et al.
+2021, arXiv 2108.00154; padding over the poles, U-shape, weather: CREDIT, Schreck et al. 2024, arXiv 2411.07814, whose
+network this repeats, weights and all, spectral norms included. Doubling is by sub-pixels that start equal to one
+another (Aitken et al. 2017, arXiv 1707.02937), as CREDIT has it now; checkpoints from before do not fit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from emulators.grid import LatLonGrid
+from emulators.layers.padding import Convolution, Edges
+from emulators.layers.patches import Frame
+from emulators.layers.spectral_norm import norm_spectrally
+from emulators.layers.transformer import refuse_heads
+from emulators.layers.window_attention import relative_pairs
+from emulators.layers.windows import WindowBlock, Windows, heads_apart, heads_together, windowed_attention
+from emulators.world import World
+
+ABOUT = {
+    "states": "1",
+    "step": "timestep",
+    "grid": "any; windows at all four scales, others padded",
+    "parity": "CREDIT, 1e-5",
+}
+
+_BLOCK = r"layers\.(\d)\.1\.layers\.(\d+)\."
+PUBLISHED = (  # names in CREDIT's checkpoints, and ours
+    (r"layers\.(\d)\.0\.convs\.(\d+)\.(?:1\.)?(\w+)", r"stages.\1.scales.\2.\3"),
+    *(
+        pair
+        for number, reach in ((0, "near"), (2, "far"))
+        for pair in (
+            (rf"{_BLOCK}{number}\.norm\.(\w)", rf"stages.\1.blocks.\2.{reach}.norm_in.\3"),
+            (rf"{_BLOCK}{number}\.to_qkv\.(\w+)", rf"stages.\1.blocks.\2.{reach}.attention.qkv.\3"),
+            (rf"{_BLOCK}{number}\.to_out\.(\w+)", rf"stages.\1.blocks.\2.{reach}.attention.projection.\3"),
+            (
+                rf"{_BLOCK}{number}\.dpb\.layers\.(\d+)\.(\w+)",
+                rf"stages.\1.blocks.\2.{reach}.attention.bias_of_distance.\3.\4",
+            ),
+            (rf"{_BLOCK}{number + 1}\.layers\.0\.(\w)", rf"stages.\1.blocks.\2.{reach}.norm_out.\3"),
+            (rf"{_BLOCK}{number + 1}\.layers\.1\.(\w+)", rf"stages.\1.blocks.\2.{reach}.mlp.expand.\3"),
+            (rf"{_BLOCK}{number + 1}\.layers\.4\.(\w+)", rf"stages.\1.blocks.\2.{reach}.mlp.contract.\3"),
+        )
+    ),
+    (r"up_block([123])\.conv\.(\w+)", r"up.\1.widen.\2"),
+    (r"up_block([123])\.sharp\.(\w+)", r"up.\1.sharpen.\2"),
+    (r"up_block([123])\.b\.(\d+)\.(\w+)", r"up.\1.body.\2.\3"),
+    (r"up_block4\.0\.(\w+)", r"widen.\1"),
+    (r"up_block4\.2\.(\w+)", r"head.\1"),
+    (r"cube_embedding\.(.+)", r"unused.\1"),
+)
+
+
+class WXFormer(nn.Module):
+    """fields (batch, input channel, lat, lon) -> (batch, output channel, lat, lon).
+
+    channels, depth: of the four stages, each of half the resolution of the one before. kernels: of the convolutions
+    of each stage, the smallest gives half of its channels, the next a quarter, and so on. near: rows and columns of a
+    window, at each stage. far: the same for tokens spread over the grid. head_channels: of one head. groups: of the
+    decoder's group norms. margin: rows and columns beyond the rim that the network also works on. inner_edges: what
+    convolutions see beyond the rim, published: `flat`; null: `flat` where columns are padded, `replicate` where only
+    rows are, else by the grid. distances: `true`, or `published`, which reads most of them from the wrong place of a
+    table. spectral_norm: every matrix is divided by its largest singular value. fit, edges: see
+    emulators.layers.patches.Frame.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        channels: Sequence[int] = (32, 64, 128, 256),
+        depth: Sequence[int] = (2, 2, 2, 2),
+        kernels: Sequence[Sequence[int]] = ((4, 8), (2, 4), (2, 4), (2, 4)),
+        near: Sequence[int] = (4, 4, 4, 2),
+        far: Sequence[int] = (4, 2, 2, 1),
+        head_channels: int = 32,
+        groups: int = 32,
+        margin: int = 0,
+        inner_edges: str | None = None,
+        distances: str = "true",
+        spectral_norm: bool = False,
+        fit: str = "pad",
+        edges: str | None = None,
+    ) -> None:
+        super().__init__()
+        given = {"channels": channels, "depth": depth, "kernels": kernels, "near": near, "far": far}
+        if wrong := [name for name, values in given.items() if len(values) != 4]:
+            raise ValueError(f"Expected one value for each of 4 stages; got another number of {', '.join(wrong)}.")
+        strides = [2, 4, 8, 16]
+        tile = math.lcm(*(s * math.lcm(n, f) for s, n, f in zip(strides, near, far, strict=True)))
+        self.frame = Frame(world.grid, tile, tile, fit, edges, margin=margin)
+        rim = inner_rim(world.grid, self.frame, inner_edges)
+        self.stages = nn.ModuleList()
+        for s, into in enumerate([world.input_channels, *channels[:-1]]):
+            shape = [size // strides[s] for size in self.frame.shape]
+            blocks = (
+                _block(channels[s], head_channels, shape, near[s], far[s], distances, rim.cyclic)
+                for _ in range(depth[s])
+            )
+            self.stages.append(Stage(into, channels[s], kernels[s], rim, blocks))
+        first, second, third, last = channels
+        widths = {"1": (last, third), "2": (2 * third, second), "3": (2 * second, first)}
+        self.up = nn.ModuleDict({name: Doubling(*pair, groups, rim) for name, pair in widths.items()})
+        self.widen = subpixels(2 * first, world.output_channels, rim)
+        self.head = Convolution(world.output_channels, world.output_channels, 3, rim)
+        if spectral_norm:
+            norm_spectrally(self)
+
+    def forward(self, fields: Tensor, time: Tensor) -> Tensor:
+        x = self.frame.inward(fields)
+        seen = []
+        for stage in self.stages:
+            x = stage(x)
+            seen.append(x)
+        for doubling, beside in zip(self.up.values(), reversed(seen[:-1]), strict=True):
+            x = torch.cat([doubling(x), beside], dim=1)
+        return self.frame.outward(self.head(F.pixel_shuffle(self.widen(x), 2)))
+
+
+def inner_rim(grid: LatLonGrid, frame: Frame, kind: str | None) -> Edges:
+    """What convolutions within see beyond the rim; longitudes close only where the frame has not gone around them."""
+    north, south, west, east = frame.borders
+    if kind is None and (west or east):
+        kind = "flat"
+    elif kind is None and (north or south):
+        kind = "replicate"
+    return Edges(grid, kind).coarser()
+
+
+def _block(
+    channels: int, head_channels: int, shape: Sequence[int], near: int, far: int, distances: str, cyclic: bool
+) -> nn.Sequential:
+    """Attention near and far, each before an MLP."""
+    refuse_heads(channels, channels // head_channels)
+    halves: OrderedDict[str, nn.Module] = OrderedDict()
+    for name, size in (("near", near), ("far", far)):
+        windows = Windows(shape, (size, size), shifted=False, cyclic=cyclic, spread=name == "far")
+        attention = DistanceAttention(channels, channels // head_channels, windows.window, distances)
+        halves[name] = WindowBlock(channels, attention, windows, order="pre")
+    return nn.Sequential(halves)
+
+
+class DistanceAttention(nn.Module):
+    """Attention within windows with a bias by distance, the same for all heads, that a network of three layers gives.
+
+    distances: `true`, or `published`: rows of the table of distances are taken to be two entries longer than they are.
+    """
+
+    distances: Tensor
+    pairs: Tensor
+
+    def __init__(self, channels: int, heads: int, window: Sequence[int], distances: str = "true") -> None:
+        super().__init__()
+        if distances not in ("true", "published"):
+            raise ValueError(f"Expected distances to be 'true' or 'published'; got '{distances}'.")
+        self.heads = heads
+        self.qkv, self.projection = nn.Linear(channels, 3 * channels, bias=False), nn.Linear(channels, channels)
+        width = channels // 4
+        hidden = [(nn.Linear(n, width), nn.LayerNorm(width), nn.ReLU()) for n in (2, width, width)]
+        self.bias_of_distance = nn.Sequential(*(part for three in hidden for part in three), nn.Linear(width, 1))
+        size, pairs = relative_pairs(window)
+        reach = np.array(window) - (1 if distances == "true" else 0)
+        table = np.stack(np.unravel_index(np.arange(size), tuple(2 * reach + 1)), -1) - reach
+        self.register_buffer("distances", torch.from_numpy(table.astype(np.float32)), persistent=False)
+        self.register_buffer("pairs", pairs, persistent=False)
+
+    def forward(self, x: Tensor, blocked: Tensor | None = None) -> Tensor:
+        q, k, v = heads_apart(self.qkv(x), self.heads, 3)
+        bias = self.bias_of_distance(self.distances)[self.pairs, 0][None, None, None]
+        bias = bias if blocked is None else bias + blocked
+        return self.projection(heads_together(windowed_attention(q, k, v, bias)))
+
+
+class Stage(nn.Module):
+    """Half the resolution by convolutions of several sizes side by side, then the blocks; channels stand first."""
+
+    def __init__(
+        self, into: int, channels: int, kernels: Sequence[int], rim: Edges, blocks: Iterable[nn.Module]
+    ) -> None:
+        super().__init__()
+        if not kernels or min(kernels) < 2:
+            raise ValueError(f"Expected kernels of at least 2 rows and columns; got {tuple(kernels)}.")
+        shares = [channels >> k for k in range(1, len(kernels))]
+        shares.append(channels - sum(shares))
+        self.scales = nn.ModuleList(
+            Halving(into, share, kernel, rim) for kernel, share in zip(sorted(kernels), shares, strict=True)
+        )
+        self.blocks = nn.Sequential(*blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([scale(x) for scale in self.scales], dim=1)
+        return self.blocks(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class Halving(nn.Conv2d):
+    """A convolution of stride 2 that sees as far beyond the rim on one side as on the other, or one point less."""
+
+    def __init__(self, into: int, out: int, kernel: int, rim: Edges) -> None:
+        super().__init__(into, out, kernel, stride=2)
+        self.rim, self.border = rim, ((kernel - 2) // 2, (kernel - 1) // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.rim.pad(x, *self.border, *self.border))
+
+
+class Doubling(nn.Module):
+    """Twice the resolution by sub-pixels, sharpened, then the residual body of convolutions."""
+
+    def __init__(self, channels: int, out: int, groups: int, rim: Edges) -> None:
+        super().__init__()
+        if groups < 1 or out % groups:
+            raise ValueError(f"Expected groups that divide the {out} channels of each scale; got {groups}.")
+        self.widen, self.sharpen = subpixels(channels, out, rim), Convolution(out, out, 3, rim)
+        nn.init.xavier_normal_(self.sharpen.weight)
+        nn.init.zeros_(cast(Tensor, self.sharpen.bias))
+        parts = [(Convolution(out, out, 3, rim), nn.GroupNorm(groups, out), nn.SiLU()) for _ in range(2)]
+        self.body = nn.Sequential(*(part for three in parts for part in three))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.pixel_shuffle(self.widen(x), 2)
+        x = x + self.sharpen(x)
+        return x + self.body(x)
+
+
+def subpixels(channels: int, out: int, rim: Edges) -> Convolution:
+    """A 3x3 convolution to 2x2 sub-pixels of `out` channels, which start equal to one another."""
+    widen = Convolution(channels, 4 * out, 3, rim)
+    with torch.no_grad():
+        one = nn.init.kaiming_normal_(torch.empty_like(widen.weight[:out]))
+        widen.weight.copy_(one.repeat_interleave(4, dim=0))
+    nn.init.zeros_(cast(Tensor, widen.bias))
+    return widen
+
+
+def adapted(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Maps of a point as matrices, norms as vectors, spectral norms by our names; no embedding of patches."""
+    last = {"g": "weight", "b": "bias", "weight_orig": "parametrizations.weight.original"}
+    last |= {f"weight_{vector}": f"parametrizations.weight.0.{vector}" for vector in "uv"}
+    ours = {}
+    for name, value in theirs.items():
+        stem, _, kind = name.rpartition(".")
+        if ".blocks." in name and value.ndim == 4:
+            value = value.flatten() if ".norm_" in name else value[:, :, 0, 0]
+        if not stem.startswith("unused"):
+            ours[f"{stem}.{last.get(kind, kind)}"] = value
+    return ours
