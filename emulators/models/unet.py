@@ -1,7 +1,9 @@
 """U-Net: convolutions on ever coarser grids and back, with the finer levels handed across.
 
-    down  x_k+1 = halve(blocks(x_k)),    up  x_k = blocks([double(x_k+1), x_k])
+    down  x_k+1 = halve(blocks(x_k)),    up  x_k = blocks([double(x_k+1), x_k]),    out = head(norm(x_0)) + W fields
 
+Group norms hide how large a field is, so that a network of residual steps could not damp what has grown too far and ran
+away in long rollouts; the pointwise linear map W of the fields, zero at first, can.
 Borders follow the sphere: around the globe in longitude and over the poles. Ronneberger et al. 2015, arXiv 1505.04597;
 blocks: `residual`, group norm before each convolution (He et al. 2016, arXiv 1603.05027; Wu & He 2018, arXiv
 1803.08494), or `convnext` (Liu et al. 2022, arXiv 2201.03545).
@@ -70,6 +72,8 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(
             _level(2 * fine, fine, blocks, block, r) for (fine, _), r in zip(pairs, rims[:-1], strict=True)
         )
+        self.across = nn.Conv2d(world.input_channels, world.output_channels, 1, bias=False)
+        nn.init.zeros_(self.across.weight)
         self.head = nn.Sequential(_group_norm(widths[0]), nn.SiLU(), nn.Conv2d(widths[0], world.output_channels, 1))
 
     def forward(self, fields: Tensor, time: Tensor) -> Tensor:
@@ -84,7 +88,7 @@ class UNet(nn.Module):
                 x = self.coarsen[k](x)
         for k in reversed(range(len(self.up))):
             x = self.up[k](torch.cat([self.refine[k](x), finer.pop()], dim=1))
-        return self.head(x[..., north : north + nlat, west : west + nlon])
+        return self.head(x[..., north : north + nlat, west : west + nlon]) + self.across(fields)
 
 
 class ResidualBlock(nn.Module):

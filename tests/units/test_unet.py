@@ -86,3 +86,13 @@ def test_one_level_is_a_plain_convolutional_network():
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         UNet(world(gaussian_grid(4)), **options)
+
+
+def test_the_size_of_a_field_is_not_lost_in_the_norms():
+    torch.manual_seed(0)
+    net = UNet(world(gaussian_grid(8)), channels=(8, 8), blocks=1)
+    net.across.weight.data.copy_(-0.5 * torch.eye(3)[..., None, None])
+    fields, time = torch.randn(1, 3, 8, 16), torch.zeros(1, dtype=torch.int64)
+    with torch.no_grad():
+        growth = net(1000.0 * fields, time)
+    assert float((growth * fields).mean()) == pytest.approx(-500.0 * float(fields.square().mean()), rel=0.02)
