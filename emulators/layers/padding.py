@@ -12,15 +12,16 @@ from torch import Tensor, nn
 
 from emulators.grid import LatLonGrid
 
-EDGES = ("cross", "replicate", "zeros", "flat")
+EDGES = ("cross", "replicate", "reflect", "zeros", "flat")
 
 
 class Edges:
     """What lies beyond the rim of a grid: longitudes close where the grid is cyclic, all else is up to `kind`.
 
-    kind: `cross` (over the poles; global grids), `replicate` (the outermost value goes on), `zeros`, `flat` (zeros on
-    all four sides, as if longitudes did not close), or None for `cross` on a global grid and `replicate` on any other,
-    and on the equator alone, which knows no poles. Winds keep their sign over the poles, as channels are alike.
+    kind: `cross` (over the poles; global grids), `replicate` (the outermost value goes on), `reflect` (inner ones in
+    reverse), `zeros`, `flat` (zeros on all four sides, as if longitudes did not close), or None for `cross` on a global
+    grid and `replicate` on any other, and on the equator alone, which knows no poles. Winds keep their sign over the
+    poles, as channels are alike.
     """
 
     def __init__(self, grid: LatLonGrid, kind: str | None = None) -> None:

@@ -3,20 +3,21 @@
 L = (1 / n) sum_lead sum_loss  mean over the batch of loss(state, target)
 
 Members of an ensemble start alike and go apart by what a network with noise draws; the loss compares them all with the
-one truth.
+one truth. A network that writes a distribution, mean m and deviation s, is trained on it by two members, m - s and
+m + s, of which the mean and the deviation of an ensemble are just these; m goes on to the next lead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from emulators.rollout import rollout
-from emulators.state import State, Window
+from emulators.state import Origin, State, Window
 from emulators.world import World
 
 
@@ -30,10 +31,13 @@ class Forecast:
     """Train on forecasts of `rollout` timesteps.
 
     rollout: a length, or a curriculum {optimiser step from which it holds: length} such as {0: 1, 5000: 2, 8000: 4}.
-    members: of the ensemble, the first axis of what the losses are given; 1: none, and no such axis.
+    members: of the ensemble, the first axis of what the losses are given; 1: none, and no such axis. emission: the
+    members are the two of the network's own distribution, of networks that have a method `emission`.
     """
 
-    def __init__(self, world: World, *, rollout: int | Mapping[int, int] = 1, members: int = 1) -> None:
+    def __init__(
+        self, world: World, *, rollout: int | Mapping[int, int] = 1, members: int = 1, emission: bool = False
+    ) -> None:
         stages = {0: rollout} if isinstance(rollout, int) else {int(k): int(v) for k, v in rollout.items()}
         if 0 not in stages or min(stages.values()) < 1 or min(stages) < 0:
             raise ValueError(
@@ -42,7 +46,11 @@ class Forecast:
             )
         if members < 1:
             raise ValueError(f"objective.members must be at least 1; got {members}.")
-        self.stages, self.members = dict(sorted(stages.items())), members
+        if emission and members > 1:
+            raise ValueError(
+                f"objective.emission has two members of its own; got objective.members={members}: leave it."
+            )
+        self.stages, self.members, self.emission = dict(sorted(stages.items())), members, emission
 
     @property
     def longest(self) -> int:
@@ -61,7 +69,7 @@ class Forecast:
         history = window.history
         if self.members > 1:
             history = ensemble(history, self.members)
-        states = rollout(step, history, window.forcing)
+        states = (emissions if self.emission else rollout)(step, history, window.forcing)
         for lead, (state, target) in enumerate(zip(states, window.target, strict=True), start=1):
             for name, loss in losses.items():
                 value = loss(state, target).mean()
@@ -73,3 +81,20 @@ class Forecast:
 def ensemble(history: tuple[State, ...], members: int) -> tuple[State, ...]:
     """So many members that start alike: States (batch, ...) as (member, batch, ...), without a copy."""
     return tuple(replace(state, values=state.values.expand(members, *state.values.shape)) for state in history)
+
+
+def emissions(step: Any, history: tuple[State, ...], forcings: Iterable[State]) -> Iterator[State]:
+    """States (2, batch, channel, *grid), a deviation below and above the mean, both constrained; the mean goes on."""
+    network, predicted = step.network, step.world.predicted
+    if not hasattr(network, "emission"):
+        raise ValueError(f"{type(network).__name__} writes no distribution; take objective=forecast, or model=climode.")
+    for forcing in forcings:
+        mean, deviation = (part.float() for part in network.emission(*step.inputs(history, forcing)))
+        last = history[-1].select(step.world.prognostic.names)
+        (before,) = ensemble((last,), 2)
+        values = step.outputs(torch.cat([mean - deviation, mean + deviation]), before.values.flatten(0, 1))
+        after = State(values.unflatten(0, (2, -1)), predicted, forcing.time, last.rank)
+        pair = step.constrained(before, after, forcing)
+        yield pair
+        origin = Origin(last.start, replace(last, origin=None), forcing)
+        history = (*history[1:], replace(pair, values=pair.values.mean(0), origin=origin))

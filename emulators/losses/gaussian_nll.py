@@ -1,0 +1,65 @@
+"""Negative log likelihood of the truth under the normal distribution with the mean and deviation of an ensemble.
+
+    L = mean over channels and area of  w_c a_ij (log(d / floor) + e^2 / (2 d^2) + q s^2),     d = s + floor
+
+e is the error of the members' mean, s their deviation (that of the members at hand, divided by M), both in units of the
+channel's scale; floor keeps the likelihood finite, q weighs the variance itself. Two members that stand a deviation
+either side of the mean give a network's own distribution exactly (objective=emission). As ClimODE is trained: Verma et
+al. 2024, arXiv 2404.10024; its floor is 0.001 of the range of a variable, and its q s^2 a sum over all points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from emulators.state import State
+from emulators.weights import Channels
+from emulators.world import World
+
+
+class GaussianNLL(nn.Module):
+    """One number a case of an ensemble (member, batch, ...) and its truth (batch, ...), States of what is predicted.
+
+    floor, variance: see above. scale, variable_weights, level_weights: as in `emulators.weights.Channels`. A prediction
+    that has no more axes than the truth has no spread.
+    """
+
+    area: Tensor
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        floor: float = 0.01,
+        variance: float = 0.0,
+        scale: str = "tendency_std",
+        variable_weights: str | Mapping[str, float] = "uniform",
+        level_weights: str | Mapping[float, float] = "uniform",
+    ) -> None:
+        super().__init__()
+        if floor <= 0 or variance < 0:
+            raise ValueError(f"Expected a positive floor and no negative weight of variance; got {floor}, {variance}.")
+        self.floor, self.variance = floor, variance
+        self.channels = Channels(world, scale, variable_weights, level_weights)
+        area = torch.as_tensor(world.grid.weights.reshape(-1) / world.grid.weights.size, dtype=torch.float32)
+        self.register_buffer("area", area, persistent=False)
+
+    def forward(self, prediction: State, target: State) -> Tensor:
+        with torch.autocast(prediction.values.device.type, enabled=False):  # means in single precision
+            error = self.channels.scaled(self.channels.difference(prediction, target))
+            spread = torch.zeros_like(error)
+            if len(prediction.lead) > len(target.lead):
+                mean = error.mean(dim=0)
+                spread = _deviation(error - mean)
+                error = mean
+            d = spread + self.floor
+            score = torch.log(d / self.floor) + 0.5 * (error / d).square() + self.variance * spread.square()
+            return self.channels.mean(score.flatten(-prediction.rank) @ self.area.to(error.dtype))
+
+
+def _deviation(anomalies: Tensor) -> Tensor:
+    """Root of the mean square over members, whose slope is finite where all agree."""
+    return torch.linalg.vector_norm(anomalies, dim=0) / len(anomalies) ** 0.5
