@@ -92,6 +92,17 @@ class Checkpoints(pl.Callback):
         self.saved_step = self.seen_step = trainer.global_step
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, self.ask)
+        self.catch_up(trainer, module)
+
+    @staticmethod
+    def catch_up(trainer: pl.Trainer, module: Any) -> None:
+        """Make the validation that was due at the step gone on from and is not done: Lightning passes it over."""
+        step, validation = trainer.global_step, trainer.fit_loop.epoch_loop.val_loop
+        if step == 0 or step % module.plan.validate_every or module.validated == step:
+            return
+        validation.restarting, trainer.validating = False, True
+        validation.run()
+        trainer.training = True
 
     def ask(self, number: int, frame: Any) -> None:
         self.signalled = number
@@ -117,8 +128,9 @@ class Checkpoints(pl.Callback):
     def on_validation_batch_end(
         self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        if self.loops and self.decided(trainer, bool(self.signalled)):
-            self.save(trainer, needed=True)
+        if self.decided(trainer, bool(self.signalled)):
+            if self.loops:  # else nothing was learnt since the last checkpoint
+                self.save(trainer, needed=True)
             self.leave(trainer)
 
     def on_exception(self, trainer: pl.Trainer, module: Any, exception: BaseException) -> None:

@@ -17,6 +17,7 @@ from emul.check import template_world
 from emul.findings import Faults
 from emul.runs import open_run
 from emul.train import assemble, train
+from emulators.training import Training
 
 TINY = ["data=planet_tiny", "model=sfno", "model.embed=8", "model.layers=1", "hardware.threads=1"]
 SHORT = ["training.steps=12", "training.batch_size=4", "training.validate_every=5", "training.validation_cases=4"]
@@ -188,6 +189,35 @@ def test_stopped_before_the_last_validation(tmp_path, monkeypatch):
 
 def cut(*args, **kwargs):
     raise OSError("power cut")
+
+
+def told_to_stop(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def validations(folder):
+    return [(row["step"], row["score"]) for row in csv.DictReader(open(folder / "metrics.csv")) if row["score"]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", [cut, told_to_stop])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_validation_that_was_broken_off_is_made_in_the_end(tmp_path, monkeypatch, end, accumulate):
+    more = ["training.checkpoint_every=5", f"training.accumulate={accumulate}"]
+    whole = train(compose("train", overrides(tmp_path, "whole", *more)))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    calm = Training.on_validation_epoch_start
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "on_validation_epoch_start", lambda self: (calm(self), end()))
+        with pytest.raises((OSError, SystemExit)):
+            train(compose("train", overrides(tmp_path, "broken", *more)))
+    assert weights(tmp_path / "train" / "broken")["emul"]["step"] == 5
+    assert not validations(tmp_path / "train" / "broken")
+    again = train(compose("train", overrides(tmp_path, "broken", *more)))
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    assert validations(again) == validations(whole)
+    assert_same(weights(whole), weights(again))
 
 
 @pytest.mark.slow
