@@ -6,8 +6,10 @@ Variables that the dataset lacks are computed, where they follow from time and g
 
 from __future__ import annotations
 
-import os
+import concurrent.futures
+import threading
 import time
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 
@@ -15,9 +17,11 @@ import numpy as np
 import xarray as xr
 
 from data_pipelines import faults, forcings
+from data_pipelines.chunk_fields import ChunkField, chunk_field
 from data_pipelines.faults import DamagedData
 from data_pipelines.packed import PackedStore, Run, runs
 from data_pipelines.packed_view import behind
+from data_pipelines.processors import processors
 from emulators.grid import LatLonGrid
 from emulators.variables import Variable, VariableSet
 
@@ -36,10 +40,13 @@ class Fields:
         self._levels = {v.name: self._level_index(v) for v in self.archived}
         self._store: PackedStore | None = None
         self._runs: tuple[Run, ...] = ()
+        self._chunked: dict[str, ChunkField] = {}
         self.granule = 1
         found = behind(dataset, self.archived)
         if found is None:
             self.granule = max((_times_a_chunk(dataset[v.name]) for v in self.archived), default=1)
+            chunked = {n: chunk_field(dataset[n].variable, levels) for n, levels in self._levels.items()}
+            self._chunked = {name: one for name, one in chunked.items() if one is not None}
             return
         self._store, channels = found
         first = {v.name: variables.slice(v.name).start for v in self.archived}
@@ -59,7 +66,8 @@ class Fields:
             self._store.read(positions, out, self._runs, rows)
         jobs = {}
         if self._store is None:  # variables side by side: decoding and waiting for a network are shared among threads
-            jobs = {v.name: _pool().submit(self._field, v.name, positions) for v in self.archived}
+            waiting = self._not_in_place(positions, out, np.arange(len(out))[rows])
+            jobs = {v.name: _pool().submit(self._field, v.name, positions) for v in self.archived if v.name in waiting}
         for variable in self.variables:
             part = out[:, self.variables.slice(variable.name)]
             if variable.name not in self.archived:
@@ -67,6 +75,37 @@ class Fields:
             elif variable.name in jobs:
                 field = self._awaited(variable.name, positions, jobs.pop(variable.name))
                 part[rows] = field if variable.levels else field[:, None]
+
+    def _not_in_place(self, positions: np.ndarray, out: np.ndarray, rows: np.ndarray) -> set[str]:
+        """Read straight into `out` what lies in chunks of whole fields; the names of what is not there after it.
+
+        What could not be read is among these, to be tried again patiently, and named where that fails too.
+        """
+        waiting = set(self.archived.names) - set(self._chunked)
+        given_up = threading.Event()
+        tasks: deque[tuple[str, ChunkField, np.ndarray, int, np.ndarray]] = deque()
+        for name, field in self._chunked.items():
+            channels = self.variables.slice(name)
+            place = out[:, channels] if self.variables.variable(name).levels else out[:, channels.start]
+            tasks.extend((name, field, place, *part) for part in field.parts(positions))
+
+        def work() -> None:
+            while tasks:
+                try:
+                    name, field, place, number, held = tasks.popleft()
+                except IndexError:  # another thread was faster
+                    return
+                try:
+                    field.read(number, positions[held], place, rows[held], given_up)
+                except Exception:
+                    waiting.add(name)
+
+        jobs = [_pool().submit(work) for _ in range(min(processors(), len(tasks)))]
+        if concurrent.futures.wait(jobs, timeout=faults.TIMEOUT).not_done:
+            given_up.set()  # what comes after all must not be written into memory that is used again
+            tasks.clear()
+            waiting |= set(self._chunked)
+        return waiting
 
     def _awaited(self, name: str, positions: np.ndarray, job: Future[np.ndarray]) -> np.ndarray:
         """The field that a thread is reading, tried again where that fails or takes too long."""
@@ -132,7 +171,7 @@ class Fields:
 @cache
 def _pool() -> ThreadPoolExecutor:
     """The threads that read; more than there are processors, as those that wait for a network do not compute."""
-    return ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1)), thread_name_prefix="fields")
+    return ThreadPoolExecutor(min(16, 4 * processors()), thread_name_prefix="fields")
 
 
 def _times_a_chunk(field: xr.DataArray) -> int:

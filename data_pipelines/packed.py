@@ -26,6 +26,7 @@ import numpy as np
 from data_pipelines import faults
 from data_pipelines.encodings import Encoding
 from data_pipelines.faults import DamagedData
+from data_pipelines.processors import processors
 from emulators.variables import VariableSet
 
 FORMAT = 1
@@ -245,11 +246,9 @@ class PackedStore:
         return found
 
 
-@cache
 def _readers() -> int:
     """Threads that read side by side, the caller's among them: one a processor, a few at most."""
-    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(MOST_READERS, there)
+    return min(MOST_READERS, processors())
 
 
 @cache

@@ -24,6 +24,7 @@ from data_pipelines.encodings import Encoding, half_precision
 from data_pipelines.fields import Fields
 from data_pipelines.generation import lock
 from data_pipelines.packed import ABSENT, PackedStore, checksum, faults_of_file
+from data_pipelines.processors import processors
 from emulators.variables import VariableSet
 from emulators.world import World
 
@@ -55,8 +56,7 @@ class Packing:
 
     @property
     def threads(self) -> int:
-        there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return self.workers or min(4, there)
+        return self.workers or min(4, processors())
 
 
 @dataclass(frozen=True)
