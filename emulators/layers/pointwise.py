@@ -75,7 +75,8 @@ class _MLP(torch.autograd.Function):
 
         def portion(rows: slice, place: Tensor | None) -> Tensor:
             _add_product(of_out, gradient[rows].mT, F.gelu(h[rows]))
-            of_h = torch.ops.aten.gelu_backward(gradient[rows] @ out, h[rows])
+            of_h = gradient[rows] @ out
+            torch.ops.aten.gelu_backward.grad_input(of_h, h[rows], grad_input=of_h)
             _add_product(of_into, of_h.mT, x[rows])
             of_bias.add_(of_h.sum(0))
             return torch.mm(of_h, into, out=place)

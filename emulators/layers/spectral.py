@@ -29,16 +29,16 @@ class DegreeConvolution(nn.Module):
 
     def __init__(self, degrees: int, channels: int) -> None:
         super().__init__()
-        part = torch.randn(degrees, channels, channels, 2).mul_(math.sqrt(0.5 / channels))
-        self.weight = nn.Parameter(part)  # (degree, in, out, real and imaginary part)
-        self.weight.matrix_axes = (1, 2)  # type: ignore[attr-defined]  # for optimisers of matrices
+        part = torch.randn(degrees, channels, 2, channels).mul_(math.sqrt(0.5 / channels))
+        self.weight = nn.Parameter(part)  # (degree, in, real and imaginary part, out)
+        self.weight.matrix_axes = (1, 3)  # type: ignore[attr-defined]  # for optimisers of matrices
 
     def forward(self, coefficients: Tensor) -> Tensor:
         return _ProductByDegree.apply(coefficients, self.weight)
 
 
 class _ProductByDegree(torch.autograd.Function):
-    """The product and its transposes in real numbers, where [z] is a complex row as pairs and W as it is stored:
+    """The product and its transposes in real numbers; [z] is Re z beside Im z, as W is stored:
 
         [b] = Re a [W] + i (Im a [W]),   Re da = [g] [W]^T,   Im da = [-i g] [W]^T,   [dW] = Re a^T [g] + Im a^T [-i g]
 
@@ -53,12 +53,14 @@ class _ProductByDegree(torch.autograd.Function):
         mixed = torch.empty_like(coefficients)
         blocks = []
         for part in _blocks(coefficients):
-            rows = _block(coefficients, *part).to(dtype, memory_format=torch.contiguous_format).contiguous()
-            real, imaginary = torch.bmm(rows.flatten(1, 3), matrices[part[1] : part[2]]).view(*rows.shape, 2).unbind(2)
+            block = _block(coefficients, *part)
+            rows = block.new_empty(block.shape, dtype=dtype).copy_(block)
+            product = torch.bmm(rows.flatten(1, 3), matrices[part[1] : part[2]])
+            real, imaginary = product.view(*rows.shape[:-1], 2, -1).unbind(2)
+            real[..., 0, :].sub_(imaginary[..., 1, :])
+            real[..., 1, :].add_(imaginary[..., 0, :])
             mixed[2 * part[0] :, part[1] : part[2]] = 0
-            into = _block(mixed, *part)
-            into[:, :, 0] = real[..., 0] - imaginary[..., 1]
-            into[:, :, 1] = real[..., 1] + imaginary[..., 0]
+            _block(mixed, *part).copy_(real.movedim(-2, 2))
             blocks.append(rows)
         ctx.save_for_backward(matrices, *blocks)
         return mixed
@@ -72,17 +74,17 @@ class _ProductByDegree(torch.autograd.Function):
         for part, rows in zip(_blocks(gradient), blocks, strict=True):
             degrees = slice(part[1], part[2])
             coefficients[2 * part[0] :, degrees] = 0
-            real, imaginary = _block(gradient, *part).to(rows.dtype).unbind(2)
-            turned = rows.new_empty(*rows.shape, 2)
-            turned[:, :, 0, ..., 0], turned[:, :, 0, ..., 1] = real, imaginary
-            turned[:, :, 1, ..., 0], turned[:, :, 1, ..., 1] = imaginary, -real
+            turned = rows.new_empty(*rows.shape[:-1], 2, rows.shape[-1])  # (degree, order, [g] or [-i g], batch, ...)
+            plain, by_i = turned.unbind(2)
+            plain.copy_(_block(gradient, *part).transpose(2, 3))
+            by_i[..., 0, :], by_i[..., 1, :] = plain[..., 1, :], -plain[..., 0, :]
             incoming = turned.view(*rows.shape[:1], -1, matrices.shape[2])
             _block(coefficients, *part).copy_(torch.bmm(incoming, matrices[degrees].mT).view_as(rows))
             if weights.dtype == rows.dtype:
                 torch.bmm(rows.flatten(1, 3).mT, incoming, out=weights[degrees])
             else:
                 weights[degrees] = torch.bmm(rows.flatten(1, 3).mT, incoming)
-        return coefficients, weights.unflatten(2, (-1, 2))
+        return coefficients, weights.unflatten(2, (2, -1))
 
 
 def _blocks(coefficients: Tensor) -> list[tuple[int, int, int]]:

@@ -33,6 +33,7 @@ P = ParamSpec("P")
 
 
 DIRECT_UP_TO = 1500  # columns times orders
+LONG = 2**15  # numbers of a row
 
 
 class Waves(NamedTuple):
@@ -246,7 +247,7 @@ def _waves(field: Tensor, given: tuple[Tensor, ...]) -> Tensor:
     by_residue = field.reshape(size, nlon // size, nlat * n).transpose(0, 1)
     parts = torch.bmm(tables.first.expand(len(by_residue), -1, -1), by_residue)
     found = torch.bmm(tables.second, parts.view(-1, half, nlat * n).transpose(0, 1))
-    return found.view(-1, nlat * n).index_select(0, tables.rows).view(-1, nlat, n)
+    return _picked(found.view(-1, nlat, n), tables.rows)
 
 
 @full_precision
@@ -256,6 +257,15 @@ def _columns(rows: Tensor, given: tuple[Tensor, ...]) -> Tensor:
         return (given[0].mT @ rows.reshape(-1, nlat * n)).view(-1, nlat, n)
     tables = Waves(*given)
     half = len(tables.second)
-    placed = rows.reshape(-1, nlat * n).index_select(0, tables.slots).view(half, -1, nlat * n)
+    placed = _picked(rows, tables.slots).view(half, -1, nlat * n)
     parts = torch.bmm(tables.second_back, placed).view(2 * half, -1)
     return (tables.first_back @ parts).view(-1, nlat, n)
+
+
+def _picked(rows: Tensor, which: Tensor) -> Tensor:
+    """Those rows of (row, lat, n). Long ones in parts: a CPU copies what is short by rows, each thread its own."""
+    nlat, n = rows.shape[1:]
+    if rows.device.type != "cpu" or nlat * n < LONG:
+        return rows.flatten(1).index_select(0, which).view(-1, nlat, n)
+    parts = (which[:, None] * nlat + torch.arange(nlat)).flatten()
+    return rows.flatten(0, 1).index_select(0, parts).view(-1, nlat, n)

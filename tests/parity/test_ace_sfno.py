@@ -46,7 +46,7 @@ def ace_weights(theirs: dict, layers: int, embed: int) -> dict:
             ours |= norm_weights(theirs, f"{block}.{norm}", f"{block}.{name}")
         weight = theirs[f"{block}.filter.filter.weight"]
         weight = weight[0] if weight.ndim == 5 else weight  # without the axis of groups: (in, out, degree, part)
-        ours[f"{block}.filter.convolution.weight"] = weight.permute(2, 0, 1, 3)
+        ours[f"{block}.filter.convolution.weight"] = weight.permute(2, 0, 3, 1)
         ours[f"{block}.filter.bias"] = theirs[f"{block}.filter.filter.bias"].flatten()
         ours |= point_weights(theirs, f"{block}.skip", f"{block}.inner_skip")
         for n in (0, 2):
@@ -125,7 +125,7 @@ def test_the_plain_block_is_that_of_torch_harmonics(scale_factor):
     weights = point_weights(state, "encoder.0", "encoder.0") | point_weights(state, "head", "decoder.0")
     for i in range(3):
         weight = torch.view_as_real(state[f"blocks.{i}.global_conv.weight"])  # (out, in, degree, part)
-        weights[f"blocks.{i}.filter.convolution.weight"] = weight.permute(2, 1, 0, 3)
+        weights[f"blocks.{i}.filter.convolution.weight"] = weight.permute(2, 1, 3, 0)
         for n in (0, 2):
             weights |= point_weights(state, f"blocks.{i}.mlp.{n}", f"blocks.{i}.mlp.fwd.{n}")
     ours.load_state_dict(weights)
@@ -179,7 +179,7 @@ def test_the_makani_block_is_that_of_makani(scale_factor):
         block = f"blocks.{i}"
         for norm, name in (("norm_in", "norm0"), ("norm_out", "norm1")):
             weights |= norm_weights(state, f"{block}.{norm}", f"{block}.{name}")
-        weights[f"{block}.filter.convolution.weight"] = state[f"{block}.filter.filter.weight"].permute(2, 0, 1, 3)
+        weights[f"{block}.filter.convolution.weight"] = state[f"{block}.filter.filter.weight"].permute(2, 0, 3, 1)
         weights |= point_weights(state, f"{block}.skip", f"{block}.outer_skip")
         weights |= point_weights(state, f"{block}.mlp.0", f"{block}.mlp.fwd.0")
         weights |= point_weights(state, f"{block}.mlp.2", f"{block}.mlp.fwd.3")
