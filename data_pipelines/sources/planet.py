@@ -139,7 +139,10 @@ class Planet:
         }
         refuse_less("The planet", {name: (value, LEAST.get(name, 1)) for name, value in numbers.items()})
         if 360 % numbers["timestep_minutes"]:
-            raise ValueError(f"timestep_minutes must divide 6 hours; got {timestep_minutes}. Try 90 or 60.")
+            raise ValueError(
+                f"timestep_minutes must divide 6 hours; got {timestep_minutes}. Take {default_timestep(truncation)}, "
+                f"stable at truncation {truncation}, or fewer."
+            )
         if compile:
             _refuse_no_compiler()
         self.splits = {name: list(period) for name, period in splits.items()}

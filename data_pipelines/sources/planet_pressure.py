@@ -70,7 +70,10 @@ STATIC: dict[str, Description] = {
 
 def grid_or(name: str, truth: LatLonGrid) -> LatLonGrid:
     """The grid of a WeatherBench 2 name such as 64x32_equiangular (longitudes x latitudes), or `gaussian`: `truth`."""
-    return truth if name == "gaussian" else grid_named(name)
+    try:
+        return truth if name == "gaussian" else grid_named(name)
+    except ValueError as error:
+        raise ValueError(f"{error} Or gaussian: the planet's own points.") from error
 
 
 class PressureView:
