@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -38,8 +38,9 @@ from emul.trainer import lay_out, made_trainer
 from emulators.hardware import Hardware
 from emulators.metrics.rmse import RMSE
 from emulators.operations import affordable
+from emulators.state import Window
 from emulators.terms import refuse_gaps
-from emulators.training import Plan, Training, fit
+from emulators.training import Plan, Training, examples
 from emulators.verification import Scorecard
 from emulators.world import World
 
@@ -267,10 +268,16 @@ def run(
     )
     damaged = part(config.loader).damaged
     validation = validation_batches(archive, splits["validation"], plan, damaged)
+    in_order = InOrder(Windows(archive, splits["train"]), plan.batch_size, damaged=damaged)
     if hasattr(network, "fit") or not any(p.requires_grad for p in network.parameters()):
-        solve(module, InOrder(Windows(archive, splits["train"]), plan.batch_size, damaged=damaged), validation)
+        solve(module, in_order, validation)
         keeper.keep(module)
         return
+    if found is None and hasattr(network, "fit_climatology"):
+        with console.progress("fitting the climatology") as report:
+            network.fit_climatology(examples(module.step, reported(in_order, report)))
+        if module.averages is not None:
+            module.averages.load_state_dict(module.step.state_dict())
     batches = training_batches(config, module, archive, splits["train"], saved["step"])
     if plan.flops is not None:
         module.plan = plan = replace(plan, steps=affordable(module, batches.batch, hardware.processes))
@@ -330,10 +337,18 @@ def validation_batches(archive: Archive, period: Sequence[str], plan: Plan, dama
     return InOrder(spread, min(plan.batch_size, plan.validation_cases), damaged=damaged)
 
 
-def solve(module: Training, examples: InOrder, validation: InOrder) -> None:
+def reported(windows: InOrder, report: Callable[[str, float], None]) -> Iterator[Window]:
+    """The batches, counted as they go by."""
+    for number, window in enumerate(windows, start=1):
+        yield window
+        report(f"{number} of {len(windows)} batches", number / len(windows))
+
+
+def solve(module: Training, windows: InOrder, validation: InOrder) -> None:
     """Closed-form networks: one pass over the training split, then one validation."""
-    if hasattr(module.step.network, "fit"):
-        fit(module.step, examples)
+    network: Any = module.step.network
+    if hasattr(network, "fit"):
+        network.fit(examples(module.step, windows))
     module.finished = True
     if module.averages is not None:
         module.averages.load_state_dict(module.step.state_dict())

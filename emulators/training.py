@@ -308,14 +308,9 @@ def relative_errors(scorecard: Scorecard, world: Any) -> dict[str, float]:
     return {"score": float(by_lead.mean()), **{f"score_{n}": float(v) for n, v in enumerate(by_lead, start=1)}}
 
 
-def fit(step: Step, windows: Iterable[Window]) -> None:
-    """Solve a network that has a closed form (`network.fit`) from one pass over windows of one timestep."""
-
-    def examples() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        for window in windows:
-            fields, time = step.inputs(window.history, window.forcing[0])
-            target: State = window.target[0]
-            yield fields, time, step.target(target, window.history[-1])
-
-    network: Any = step.network
-    network.fit(examples())
+def examples(step: Step, windows: Iterable[Window]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """What the network reads, the time of the answer, and the answer it should give, of windows of one timestep."""
+    for window in windows:
+        fields, time = step.inputs(window.history, window.forcing[0])
+        target: State = window.target[0]
+        yield fields, time, step.target(target, window.history[-1])

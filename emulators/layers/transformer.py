@@ -27,7 +27,10 @@ class MLP(nn.Module):
 
 
 class Attention(nn.Module):
-    """Of all tokens to all, (batch, token, channel). dropout: of the result; of_weights: of the attention itself."""
+    """Of all tokens to all, (batch, token, channel). dropout: of the result; of_weights: of the attention itself.
+
+    bias: whether its two linear maps have one.
+    """
 
     def __init__(
         self, channels: int, heads: int, *, bias: bool = True, dropout: float = 0.0, of_weights: float = 0.0
@@ -35,7 +38,7 @@ class Attention(nn.Module):
         super().__init__()
         refuse_heads(channels, heads)
         self.heads, self.dropout, self.of_weights = heads, dropout, of_weights
-        self.qkv, self.projection = nn.Linear(channels, 3 * channels, bias=bias), nn.Linear(channels, channels)
+        self.qkv, self.projection = (nn.Linear(channels, n * channels, bias=bias) for n in (3, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
@@ -60,7 +63,10 @@ class DropPath(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Attention and MLP on tokens (batch, token, channel), each after a norm and beside a path of its own."""
+    """Attention and MLP on tokens (batch, token, channel), each after a norm and beside a path of its own.
+
+    bias: whether the maps of the attention have one.
+    """
 
     def __init__(
         self,
@@ -68,13 +74,14 @@ class TransformerBlock(nn.Module):
         heads: int,
         mlp_ratio: float = 4.0,
         *,
+        bias: bool = True,
         dropout: float = 0.0,
         of_weights: float = 0.0,
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         self.norm_in, self.norm_out = nn.LayerNorm(channels), nn.LayerNorm(channels)
-        self.attention = Attention(channels, heads, dropout=dropout, of_weights=of_weights)
+        self.attention = Attention(channels, heads, bias=bias, dropout=dropout, of_weights=of_weights)
         self.mlp = MLP(channels, int(mlp_ratio * channels), dropout=dropout)
         self.drop_path = DropPath(drop_path)
 

@@ -35,7 +35,7 @@ IN5_OUT3 = {"prognostic": 3, "forcing": 2}
 class Case:
     """One network. target, options: ours. channels: prognostic, forcing, diagnostic. peer: builds theirs.
 
-    call: runs theirs on fields (batch, channel, lat, lon).
+    call: runs theirs on fields (batch, channel, lat, lon). told: what ours is told of every case of a batch.
     """
 
     target: str
@@ -45,7 +45,7 @@ class Case:
     grid: tuple[int, int]
     call: Callable[[nn.Module, Tensor], Tensor] = lambda net, fields: net(fields)
     history: int = 1
-    told: dict[str, float] = field(default_factory=dict)
+    told: dict[str, float | list[int]] = field(default_factory=dict)
     adapt: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -48,7 +48,7 @@ def ours(case: zoo.Case, weights: dict[str, torch.Tensor]) -> torch.nn.Module:
 
 
 def outcome(case: zoo.Case, net: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
-    told = {name: torch.full((zoo.BATCH,), value) for name, value in case.told.items()}
+    told = {name: torch.tensor([value] * zoo.BATCH) for name, value in case.told.items()}
     time = torch.zeros(zoo.BATCH, dtype=torch.int64)
     return zoo.result(lambda x: net(x, time, **told), zoo.fields(case, case.read))
 

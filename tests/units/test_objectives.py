@@ -9,8 +9,11 @@ import pytest
 import torch
 
 from emulators.grid import gaussian_grid
+from emulators.models.prithvi import Prithvi
 from emulators.objectives.all_to_all import AllToAll
+from emulators.objectives.masked_forecast import MaskedForecast
 from emulators.state import State, Window
+from emulators.step import Step
 from emulators.variables import Variable, VariableSet
 from emulators.world import Scale, World
 
@@ -71,3 +74,66 @@ def test_some_of_all_are_drawn():
 def test_stretches_that_are_none(options):
     with pytest.raises(ValueError, match=r"objective\.stretch"):
         AllToAll(WORLD, **options)
+
+
+def masked(**options) -> tuple[Step, MaskedForecast]:
+    torch.manual_seed(0)
+    network = Prithvi(WORLD, patch=1, unit=[2, 4], embed=8, heads=2, encoder=0, decoder=0)
+    return Step(WORLD, network, output="absolute"), MaskedForecast(WORLD, **options)
+
+
+def test_what_is_hidden_is_not_seen_and_every_interval_meets_its_truth():
+    """Units that are hidden from the network have no share in its answer."""
+    step, objective = masked(intervals=[0, 2], masks=["units"])
+    assert objective.longest == objective.length(9) == 3
+    seen = set()
+    for _ in range(8):
+        window = counted(3)
+        window.target[0].values.requires_grad_()
+        loss, parts = objective(step, window, {"mse": squares})
+        loss.backward()
+        seen |= set(parts)
+        units = window.target[0].values.grad[:, 0].abs().unflatten(2, (-1, 4)).unflatten(1, (-1, 2)).sum((2, 4)) > 0
+        if "mse_2" in parts:  # else the state is also what the answer is compared with
+            assert units.flatten(1).sum(1).tolist() == [2, 2]  # of the four, in each case
+    assert seen == {"mse_0", "mse_2"}
+
+
+def test_tokens_of_every_unit_are_hidden():
+    step, objective = masked(intervals=[1], hidden=0.75, masks=["tokens"])
+    window = counted(2)
+    window.target[0].values.requires_grad_()
+    objective(step, window, {"mse": squares})[0].backward()
+    seen = window.target[0].values.grad[:, 0].unflatten(2, (-1, 4)).unflatten(1, (-1, 2)) != 0
+    assert (seen.sum((2, 4)) == 2).all()  # of eight tokens
+
+
+def test_masks_that_cannot_be():
+    with pytest.raises(ValueError, match=r"objective\.hidden"):
+        MaskedForecast(WORLD, hidden=1.0)
+    with pytest.raises(ValueError, match="has no units to hide"):
+        MaskedForecast(WORLD)(Step(WORLD, torch.nn.Identity()), counted(5), {"mse": squares})
+    step, objective = masked(intervals=[0])
+    step.output = "residual"
+    with pytest.raises(ValueError, match=r"step\.output=absolute"):
+        objective(step, counted(1), {"mse": squares})
+
+
+def test_anomalies_are_of_the_fitted_climatology():
+    """A network that writes them is one that reads normal weather as a forcing, and adds it to what that writes."""
+    times = np.arange("2001-01-01", "2002-01-01", 6, dtype="datetime64[h]").astype("datetime64[s]").astype(np.int64)
+    times = torch.from_numpy(times[::5].copy())
+    cycle = torch.cos(2 * torch.pi * times / 31_556_925.0)[:, None, None, None] + 2.0
+    noise = 0.5 * torch.randn(len(times), 1, *GRID.shape, generator=torch.Generator().manual_seed(1))
+    options = {"patch": 1, "unit": [2, 4], "embed": 8, "heads": 2}
+    network = Prithvi(WORLD, **options).eval()
+    network.fit_climatology([(noise, times, cycle + noise)])
+    assert float(network.deviation) == pytest.approx(0.5, rel=0.05)
+    reads = World(GRID, WORLD.prognostic, 6 * HOUR, forcing=VariableSet((Variable("normal"),)))
+    plain = Prithvi(reads, climatology=False, **options).eval()
+    plain.load_state_dict(network.state_dict(), strict=False)
+    with torch.no_grad():
+        normal = torch.tensordot(network._basis(times), network.coefficients, dims=1)
+        assert (normal - cycle).square().mean() < 0.02
+        anomaly = plain(torch.cat([noise, normal], 1), times)
+        torch.testing.assert_close(network(noise, times), normal + network.deviation * anomaly, rtol=1e-4, atol=1e-5)

@@ -44,6 +44,7 @@ MASKS = dict.fromkeys(("land", "soil", "orography"), 0)
 
 def build(file: str, where: World, **changes):
     options = OmegaConf.to_container(OmegaConf.load(CONF / f"{file}.yaml"))
+    options = options.get("model", options)
     module, name = options.pop("_target_").rsplit(".", 1)
     return getattr(importlib.import_module(module), name)(where, **{**options, **changes})
 
@@ -75,6 +76,7 @@ PUBLISHED = [  # file, world, changes, parameters measured on the original code
     ("wxformer_small", world(GRID32, 20, 3), WXFORMER_LITE, 7_257_028 - 832),
     ("pangu", world(equiangular_grid(721, poles=True), AIR, MASKS), {}, 64_220_169),
     ("pangu_small", world(GRID32, AIR, MASKS), PANGU_LITE, 2_240_841),
+    ("prithvi", world(LatLonGrid(np.linspace(90, -90, 361), 0.625 * np.arange(576)), 160, 4, 2), {}, 2_366_592_640),
     ("poseidon", world(equiangular_grid(128, 128), 4), {"embed": 48, "depths": [4] * 4}, 20_774_444),
     ("poseidon", world(equiangular_grid(128, 128), 4), {}, 157_729_988),
     ("poseidon", world(equiangular_grid(128, 128), 4), {"embed": 192}, 628_575_524),
@@ -156,6 +158,7 @@ WRONG = [
     ("swin_small", {"window": [4]}, "a window of 2 sizes"),
     ("pangu_small", {"bias": "none"}, "'earth' or 'relative'"),
     ("pangu_small", {"patch": [2, 2]}, "3 sizes"),
+    ("prithvi_small", {"shift": "latitude"}, "none, longitude, both as shift"),
     ("poseidon_small", {"heads": [2, 4]}, "as many heads and skips as stages"),
     ("poseidon_small", {"horizon": 0}, "horizon of some hours"),
     ("wxformer_small", {"near": [4]}, "each of 4 stages; got another number of near"),
@@ -220,7 +223,7 @@ def test_columns_come_apart_and_together_by_name():
     assert out[0, :, 0, 0].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19]
 
 
-@pytest.mark.parametrize("file", ["climax_small", "stormer_small", "poseidon_small"])
+@pytest.mark.parametrize("file", ["climax_small", "stormer_small", "poseidon_small", "prithvi_small"])
 def test_the_interval_tells_in_hours(file):
     torch.manual_seed(0)
     net = randomised(build(file, world()))
