@@ -33,6 +33,11 @@ def test_analysis(transform):
 
 
 def test_synthesis(transform):
+    """In single precision ours and theirs lie on either side of the sum in double: 1.6e-7 and 2.3e-7 from it."""
     found, expected = transform.field(stored("sht")[..., :DEGREES]), stored("inverse_sht")
-    tolerance = 3e-7 * (1.0 if found.dtype == torch.float64 else float(expected.abs().max()))  # two roundings, not one
-    torch.testing.assert_close(found, expected.to(found.dtype), rtol=0, atol=tolerance)
+    if found.dtype == torch.float32:
+        exact = transform.double().field(stored("sht")[..., :DEGREES])
+        torch.testing.assert_close(found.double(), exact, rtol=0, atol=3e-7)
+        assert (found - exact).abs().max() <= (expected - exact).abs().max()
+        found = exact
+    torch.testing.assert_close(found, expected.to(found.dtype), rtol=0, atol=3e-7)
