@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 
 FILES = sorted((Path(__file__).parents[2] / "conf" / "model").glob("*.yaml"))
-LARGE = 10_000_000  # parameters; larger networks are built on the meta device only
+LARGE = 8_000_000  # parameters; larger networks are built on the meta device only
 GRIDS = ("gaussian", "equiangular", "equiangular_with_poles", "limited_area")
 
 

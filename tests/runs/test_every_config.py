@@ -33,6 +33,7 @@ LACKING = {
     "zero_mean_moisture_advection": "the planet does not store what the wind brings",
     "shallow_water": "the planet has air",
 }
+KINDS = {"emission": "climode_small"}  # objectives for networks of a kind
 COMPANIONS = {  # experiments on other data than the planet's: a few days of these
     "quasigeostrophic_unet": ["data.days=4", "data.spinup_days=1"],
     "shallow_water_sfno": ["data.days=2", "data.truncation=21"],
@@ -54,6 +55,8 @@ def companion(option: str, folder) -> list[str]:
 def overrides(group: str, option: str) -> list[str]:
     chosen = f"{group}=[{option}]" if group in LISTED else f"{group}={option}"
     shape = [] if group in ("model", "experiment") else TINY
+    if option in KINDS:
+        shape = [f"model={KINDS[option]}"]
     if group == "model" and option.startswith("sfno_"):
         shape = ["model.embed=16", "model.layers=2"]  # the published ones would take gigabytes
     steps = [

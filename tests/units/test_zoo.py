@@ -74,6 +74,8 @@ PUBLISHED = [  # file, world, changes, parameters measured on the original code
     ("fuxi_small", world(GRID32, 20, 6, 2), {"embed": 128, "depth": 6, "window": 8, "groups": 32}, 2_114_792),
     ("wxformer", world(equiangular_grid(640), 71, 3), {}, 155_171_128 - 9_856),
     ("wxformer_small", world(GRID32, 20, 3), WXFORMER_LITE, 7_257_028 - 832),
+    ("climode", world(GRID32, 5, 2, 3), {}, 2_752_099),
+    ("met2net", world(GRID32, 5, 0, 12), {}, 8_698_405 - 65_536),  # without maps that are never called
     ("pangu", world(equiangular_grid(721, poles=True), AIR, MASKS), {}, 64_220_169),
     ("pangu_small", world(GRID32, AIR, MASKS), PANGU_LITE, 2_240_841),
     ("prithvi", world(LatLonGrid(np.linspace(90, -90, 361), 0.625 * np.arange(576)), 160, 4, 2), {}, 2_366_592_640),

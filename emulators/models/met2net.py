@@ -1,0 +1,218 @@
+"""Met2Net: an encoder and a decoder for every variable, between them attention of variables to one another.
+
+    z_v = encoder_v(x_v)  frame by frame,     z <- W z
+    z <- norm(z + attention over v(z)),   z <- norm(2 z + block(z)),     frames_v = decoder_v(W' z_v)
+
+Attention compares whole latent fields, a head its share of their channels; the block is that of
+emulators.layers.large_kernel; encoders are 3x3 convolutions, every second of which halves the resolution, each with
+group norm and SiLU. Li et al. 2025, arXiv 2507.17189, whose network this repeats, weights and all, on top of SimVP (Gao
+et al. 2022, arXiv 2206.05099). It writes as many frames as it reads; here the first is the answer, `frames` gives all.
+Forcing and static fields, which it has not, are variables that are encoded alike, the same in every frame, and not
+decoded; a diagnostic variable is decoded from the mean over all of them. Its training in two stages, on copies of
+itself, is not here; those copies in its checkpoints are left out.
+"""
+
+from __future__ import annotations
+
+import re
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from emulators.layers.large_kernel import PUBLISHED as BLOCK
+from emulators.layers.large_kernel import LargeKernelBlock
+from emulators.layers.padding import Edges
+from emulators.layers.patches import Frame
+from emulators.layers.transformer import refuse_heads
+from emulators.world import World
+
+ABOUT = {
+    "states": "any, 12",
+    "step": "timestep",
+    "grid": "any; halved per level, others padded",
+    "parity": "Met2Net, 1e-5",
+}
+
+LAYER = r"hid_q\.layers\.(\d+)\."
+PUBLISHED = (  # names in Met2Net's checkpoints, and ours
+    (r"((?:enc|dec|hid)_k.*)", r"unused.\1"),  # momentum copies
+    (LAYER + r"(ff\.ff1\.attn\.spatial_gating_unit\.fc.*)", r"unused.\1.\2"),
+    (r"enc_q_list\.(\d+)\.enc\.(\d+)\.conv\.(conv|norm)\.(\w+)", r"\1.encoder.\2.\3.\4"),
+    (r"dec_q_list\.(\d+)\.dec\.(\d+)\.conv\.(conv|norm)\.(?:0\.)?(\w+)", r"\1.decoder.\2.\3.\4"),
+    (r"dec_q_list\.(\d+)\.readout\.(\w+)", r"\1.readout.\2"),
+    (r"hid_q\.conv1\.(\w+)", r"into.\1"),
+    (r"hid_q\.conv2\.(\w+)", r"out.\1"),
+    (LAYER + r"norm_1\.(\w+)", r"layers.\1.norm_attention.\2"),
+    (LAYER + r"norm_2\.(\w+)", r"layers.\1.norm_block.\2"),
+    (LAYER + r"attn_1\.([qkv])_Conv\.0\.(\w+)", r"layers.\1.attention.\2.conv.\3"),
+    (LAYER + r"attn_1\.([qkv])_Conv\.1\.(\w+)", r"layers.\1.attention.\2.norm.\3"),
+    (LAYER + r"attn_1\.v_post_f\.0\.(\w+)", r"layers.\1.attention.projection.conv.\2"),
+    (LAYER + r"attn_1\.v_post_f\.1\.(\w+)", r"layers.\1.attention.projection.norm.\2"),
+    *((LAYER + r"ff\.ff1\." + theirs, r"layers.\1.block." + ours.replace(r"\1", r"\2")) for theirs, ours in BLOCK),
+)
+
+
+class Met2Net(nn.Module):
+    """fields (batch, input channel, lat, lon) -> (batch, output channel, lat, lon); published with history 12.
+
+    hidden: channels of a variable's frame. levels: halvings of the resolution, two convolutions each. embed, depth,
+    heads, mlp_ratio, reach: of what stands between encoders and decoders. drop_path: in its blocks. inner_edges: what
+    convolutions see beyond the rim, published: `flat`. fit, edges: see emulators.layers.patches.Frame.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        hidden: int = 16,
+        levels: int = 1,
+        embed: int = 64,
+        depth: int = 4,
+        heads: int = 8,
+        mlp_ratio: float = 4.0,
+        reach: int = 21,
+        drop_path: float = 0.0,
+        inner_edges: str | None = None,
+        fit: str = "pad",
+        edges: str | None = None,
+    ) -> None:
+        super().__init__()
+        refuse_heads(embed, heads)
+        if hidden < 2 or hidden % 2 or levels < 1 or depth < 1:
+            raise ValueError(
+                f"Expected an even number of hidden channels and at least 1 level and 1 layer; got {hidden}, {levels} "
+                f"and {depth}."
+            )
+        self.states, self.carried, self.hidden = world.history, world.prognostic.size, hidden
+        self.diagnostic = world.diagnostic.size
+        self.frame = Frame(world.grid, 2**levels, 2**levels, fit, edges)
+        rim = Edges(world.grid, inner_edges)
+        fine, coarse = (rim if self.frame.shape == world.grid.shape else rim.coarser()), rim.coarser()
+        read = world.input_channels - (world.history - 1) * self.carried
+        self.encoder = nn.ModuleList()
+        for k in range(2 * levels):
+            self.encoder.append(
+                Layer(read, hidden if k else 1, hidden, fine if k < 2 else coarse, "down" if k % 2 else "")
+            )
+        self.into = nn.Conv2d(world.history * hidden, embed, 1)
+        self.layers = nn.ModuleList(
+            VariableLayer(
+                heads, LargeKernelBlock(embed, coarse, mlp_ratio=mlp_ratio, reach=reach, drop_path=drop_path), embed
+            )
+            for _ in range(depth)
+        )
+        self.out = nn.Conv2d(embed, world.history * hidden, 1)
+        written = world.output_channels
+        self.decoder = nn.ModuleList(
+            Layer(written, hidden, hidden, coarse if k < 2 * levels - 1 else fine, "" if k % 2 else "up")
+            for k in range(2 * levels)
+        )
+        self.readout = nn.Conv2d(written * hidden, written, 1, groups=written)
+
+    def forward(self, fields: Tensor, time: Tensor) -> Tensor:
+        return self.frame.outward(self.decoded(self.translated(self.encoded(fields))[:, :, : self.hidden]))
+
+    def frames(self, fields: Tensor) -> Tensor:
+        """As many states ahead as are known, (batch, time, output channel, lat, lon)."""
+        latent = self.translated(self.encoded(fields)).unflatten(2, (self.states, self.hidden)).transpose(1, 2)
+        return self.frame.outward(self.decoded(latent.flatten(0, 1))).unflatten(0, (-1, self.states))
+
+    def encoded(self, fields: Tensor) -> Tensor:
+        """Latent fields (batch, variable, time * hidden, lat, lon) of prognostic channels and of what is prescribed."""
+        past = fields[:, : self.states * self.carried].unflatten(1, (self.states, self.carried))
+        fixed = fields[:, self.states * self.carried :, None].transpose(1, 2).expand(-1, self.states, -1, -1, -1)
+        x = self.frame.inward(torch.cat([past, fixed], 2).flatten(0, 1))
+        for layer in self.encoder:
+            x = layer(x)
+        x = x.unflatten(1, (-1, self.hidden)).unflatten(0, (-1, self.states))
+        return x.transpose(1, 2).flatten(2, 3)
+
+    def translated(self, latent: Tensor) -> Tensor:
+        """The latent fields of the frames to come, of what is predicted."""
+        batch = len(latent)
+        x = self.into(latent.flatten(0, 1)).unflatten(0, (batch, -1))
+        for layer in self.layers:
+            x = layer(x)
+        means = [x.mean(1, keepdim=True)] * self.diagnostic
+        x = torch.cat([x[:, : self.carried], *means], 1)
+        return self.out(x.flatten(0, 1)).unflatten(0, (batch, -1))
+
+    def decoded(self, latent: Tensor) -> Tensor:
+        """Fields (n, output channel, lat, lon) from latent ones (n, output channel, hidden, lat, lon)."""
+        x = latent.flatten(1, 2)
+        for layer in self.decoder:
+            x = layer(x)
+        return self.readout(x)
+
+
+class Layer(nn.Module):
+    """A 3x3 convolution of each of `groups` variables alone, group norm, SiLU; resample: `down`, `up` or neither."""
+
+    def __init__(self, groups: int, into: int, out: int, rim: Edges, resample: str) -> None:
+        super().__init__()
+        self.rim, self.resample = rim, resample
+        size, stride = (4 * out if resample == "up" else out), (2 if resample == "down" else 1)
+        self.conv = nn.Conv2d(groups * into, groups * size, 3, stride=stride, groups=groups)
+        self.norm = nn.GroupNorm(2 * groups, groups * out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        after = 0 if self.resample == "down" else 1
+        x = self.conv(self.rim.pad(x, 1, after, 1, after))
+        return F.silu(self.norm(F.pixel_shuffle(x, 2) if self.resample == "up" else x))
+
+
+class VariableLayer(nn.Module):
+    """Attention of variables to one another, then the block on each of them, norms after both."""
+
+    def __init__(self, heads: int, block: LargeKernelBlock, channels: int) -> None:
+        super().__init__()
+        self.attention, self.block = VariableAttention(channels, heads), block
+        self.norm_attention, self.norm_block = nn.GroupNorm(1, channels), nn.GroupNorm(1, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch = len(x)
+        x = self.norm_attention((x + self.attention(x)).flatten(0, 1))
+        return self.norm_block(2.0 * x + self.block(x)).unflatten(0, (batch, -1))
+
+
+class VariableAttention(nn.Module):
+    """Variables (batch, variable, channel, lat, lon) by how alike their latent fields are, a head its channels."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q, self.k, self.v, self.projection = (NormedMap(channels) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(0, 1)
+        q, k, v = (
+            part(rows).unflatten(1, (self.heads, -1)).unflatten(0, x.shape[:2]).transpose(1, 2).flatten(3)
+            for part in (self.q, self.k, self.v)
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(rows.shape)
+        return F.silu(self.projection(mixed)).unflatten(0, x.shape[:2])
+
+
+class NormedMap(nn.Module):
+    """A linear map of channels and a norm over channels and points."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 1, bias=False)
+        self.norm = nn.GroupNorm(1, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x))
+
+
+def adapted(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without copies; the weights of all variables in one row, as one convolution in groups has them."""
+    ours: dict[str, Tensor] = {}
+    rows: dict[str, dict[int, Tensor]] = {}
+    for name, value in theirs.items():
+        if match := re.fullmatch(r"(\d+)\.(.*)", name):
+            rows.setdefault(match[2], {})[int(match[1])] = value
+        elif not name.startswith("unused."):
+            ours[name] = value
+    return ours | {name: torch.cat([row[k] for k in sorted(row)]) for name, row in rows.items()}

@@ -1,0 +1,72 @@
+"""PuYun: two known states in, patches of them through blocks of large-kernel attention, fields out; all convolutions.
+
+    x = norm(W [state(t - 1), state(t)] patch);   x <- blocks(x);   fields = W' x
+
+Blocks are those of VAN, see emulators.layers.large_kernel. Zhu et al. 2024, arXiv 2409.02123. After the paper, whose
+code is not published; not parity-tested, but for the blocks, which Met2Net has too. Left open there, and chosen here:
+width, depth and kernels (VAN's), a norm over channels after the patches, recovery by one linear map of each token, the
+clock as forcing fields, what lies beyond the rim. Its cascade is two of it, one for five days and one fine-tuned for
+what follows (`emul forecast cascade=`). Its loss is not known; FuXi's is the mean absolute error (loss=[mae]).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from emulators.layers.large_kernel import LargeKernelBlock
+from emulators.layers.padding import Edges
+from emulators.layers.patches import Frame, PatchEmbedding, unpatched
+from emulators.layers.transformer import rates
+from emulators.world import World
+
+ABOUT = {
+    "states": "2",
+    "step": "timestep",
+    "grid": "any; patches, others padded",
+    "parity": "none; its blocks",
+}
+
+
+class PuYun(nn.Module):
+    """fields (batch, input channel, lat, lon) -> (batch, output channel, lat, lon); published with history 2.
+
+    patch: rows and columns of a token. embed, depth, mlp_ratio: of the blocks. reach, dilation: of their large kernels,
+    in tokens. drop_path: of the last block, growing to it linearly. inner_edges: what convolutions on tokens see beyond
+    the rim, see emulators.layers.padding. fit, edges: see emulators.layers.patches.Frame.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        patch: int = 2,
+        embed: int = 128,
+        depth: int = 8,
+        mlp_ratio: float = 4.0,
+        reach: int = 21,
+        dilation: int = 3,
+        drop_path: float = 0.0,
+        inner_edges: str | None = None,
+        fit: str = "pad",
+        edges: str | None = None,
+    ) -> None:
+        super().__init__()
+        if depth < 1:
+            raise ValueError(f"Expected a depth of at least 1 block; got {depth}.")
+        self.patch = patch, patch
+        self.frame = Frame(world.grid, patch, patch, fit, edges)
+        self.embedding = PatchEmbedding(world.input_channels, embed, self.patch)
+        self.norm = nn.LayerNorm(embed)
+        rim = Edges(world.grid, inner_edges).coarser()
+        self.blocks = nn.Sequential(
+            *(
+                LargeKernelBlock(embed, rim, mlp_ratio=mlp_ratio, reach=reach, dilation=dilation, drop_path=rate)
+                for rate in rates(drop_path, depth)
+            )
+        )
+        self.head = nn.Linear(embed, world.output_channels * patch**2)
+
+    def forward(self, fields: Tensor, time: Tensor) -> Tensor:
+        tokens = self.norm(self.embedding(self.frame.inward(fields)))
+        x = self.blocks(tokens.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return self.frame.outward(unpatched(self.head(x), self.patch))
