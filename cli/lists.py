@@ -21,7 +21,11 @@ from emul.verbs import LISTS
 if TYPE_CHECKING:
     from emulators.world import World
 
-MEASURES = ("parameters", "GFLOP", "states", "step", "grid", "parity")
+MEASURES = ("paper", "parameters", "GFLOP", "history", "step", "grid", "parity")
+NUMBERS = ("parameters", "GFLOP")
+CITED = re.compile(
+    r"(?:([A-Z][\w'-]+(?: et al\.| & [A-Z][\w'-]+)? \d{4}),? )?(arXiv \d{4}\.\d{4,5}|doi 10\.[^\s;,)]+[^\s;,).])"
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -38,15 +42,20 @@ def main(arguments: list[str]) -> int:
         sizes, columns, right = (
             measures([row[0] for row in rows], overrides),
             [group, *MEASURES, "what it is"],
-            MEASURES[:2],
+            NUMBERS,
         )
-        rows = [[name, *sizes[name], text] for name, text in rows]
+        rows = [[name, *sizes[name], uncited(text)] for name, text in rows]
     table(columns, rows, right=right)
     return 0
 
 
 def description(path: Path) -> str:
     """The first sentence of a YAML file's opening comment, else of what its target says of itself."""
+    return _first_sentence(_comment(path)) or _docstring(_target(OmegaConf.load(path)) or "")
+
+
+def _comment(path: Path) -> str:
+    """The comment with which a YAML file opens, in one line."""
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("# @package"):
@@ -54,7 +63,12 @@ def description(path: Path) -> str:
         if not line.startswith("#") or not line.strip("# "):
             break
         lines.append(line.lstrip("# "))
-    return _first_sentence(" ".join(lines)) or _docstring(_target(OmegaConf.load(path)) or "")
+    return " ".join(lines)
+
+
+def uncited(text: str) -> str:
+    """A sentence without its citations in brackets."""
+    return re.sub(r" \([^()]*\b(?:arXiv|doi|\d{4})\b[^()]*\)", "", text)
 
 
 def _first_sentence(text: str) -> str:
@@ -84,8 +98,8 @@ def _docstring(target: str) -> str:
 def measures(names: list[str], overrides: list[str]) -> dict[str, list[str]]:
     """What a table tells of each model on the World of the overrides (default: the planet); a dash for nothing.
 
-    Trainable parameters; 10^9 floating-point operations of a forecast step on 64x128 points, a multiplication and an
-    addition counting two, transforms by Fourier none; and what its module says of itself.
+    Paper; trainable parameters; 10^9 floating-point operations of a forecast step on 64x128 points, counted as in
+    emulators/operations.py; and what its module says of itself.
     """
     from emul.check import network_on_meta, parameter_count, template_world
 
@@ -96,32 +110,46 @@ def measures(names: list[str], overrides: list[str]) -> dict[str, list[str]]:
         raise ValueError(f"The size of a model depends on the data, and these cannot be described: {error}") from error
     found = {}
     for name in names:
-        node = compose("train", [*overrides, f"model={name}"]).model
+        file: Any = OmegaConf.load(conf_folder() / "model" / f"{name}.yaml")
+        config.model = file.get("model", file)  # of those that set other groups too
+        node = config.model
         try:
             count = parameter_count(network_on_meta(node, world))
             size = f"{count:,}" if count else "-"
         except (Faults, ValueError) as error:
             size = "does not fit" if not isinstance(error, Faults) else "faulty"
         about = getattr(import_module(node["_target_"].rpartition(".")[0]), "ABOUT", {})
-        found[name] = [size, operations(node, world), *(about.get(column, "-") for column in MEASURES[2:])]
+        told = (about.get(key, "-") for key in ("states", "step", "grid", "parity"))
+        found[name] = [paper(name, str(node["_target_"])), size, operations(node, world), *told]
     return found
+
+
+def paper(name: str, target: str) -> str:
+    """What is cited for a model: by its YAML or that of the full size, else by its module; a dash for nothing."""
+    folder = conf_folder() / "model"
+    files = [folder / f"{stem}.yaml" for stem in (name, name.removesuffix("_small"))]
+    texts = [_comment(file) for file in files if file.is_file()]
+    tree = module_tree(target.rpartition(".")[0])
+    texts.append(" ".join((ast.get_docstring(tree) or "").split()) if tree else "")
+    matches = (CITED.search(text) for text in texts)
+    return next((" ".join(filter(None, match.groups())) for match in matches if match), "-")
 
 
 def operations(node: DictConfig, world: World) -> str:
     """10^9 operations of one forward pass on 64x128 points of the sphere; a dash where there are none or it fails."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
     from emul.check import network_on_meta
     from emulators.grid import equiangular_grid
+    from emulators.operations import Operations
 
     finer = replace(world, grid=equiangular_grid(64), static_fields=None)
     try:
         network = network_on_meta(node, finer).eval()
         fields = torch.empty(1, finer.input_channels, 64, 128, device="meta")
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with torch.no_grad(), Operations() as counted:
             network(fields, torch.empty(1, dtype=torch.int64, device="meta"))
     except Exception:  # a network may need numbers where there are none
         return "-"
-    count = counter.get_total_flops() / 1e9
+    count = counted.total / 1e9
     return f"{count:,.{0 if count >= 100 else 2}f}" if count else "-"

@@ -148,7 +148,7 @@ def measured(config: DictConfig, device: str) -> tuple[Needs, Any]:
 
     from emul.train import assemble, open_archive, training_batches
     from emul.trainer import lay_out
-    from emulators.operations import counter
+    from emulators.operations import Operations
 
     archive, splits = open_archive(config, None)
     module = assemble(config, archive.world)
@@ -161,7 +161,7 @@ def measured(config: DictConfig, device: str) -> tuple[Needs, Any]:
     batches = training_batches(config, module, archive, splits["train"], 0)
     window = batches.batch(0).to(torch.device(device))
     samples = window.history[0].lead[-1]
-    with counter() as counted:
+    with Operations() as counted:
         kept = kept_bytes(module, window)
     optimizer = module.optimizer(module.step)
     seconds = _seconds(module, optimizer, window, device, str(config.hardware.precision) != "32")
@@ -169,7 +169,7 @@ def measured(config: DictConfig, device: str) -> tuple[Needs, Any]:
     moments = sum(_bytes_of(v for v in state.values() if hasattr(v, "nelement")) for state in optimizer.state.values())
     averages = _bytes_of(module.averages.parameters()) if module.averages is not None else 0
     count = sum(p.numel() * (2 if p.is_complex() else 1) for p in trainable)
-    operations = counted.get_total_flops() / samples
+    operations = counted.total / samples
     needs = Needs(count, _bytes_of(weights), sizes, moments, averages, kept / samples, operations, seconds, samples)
     return needs, archive.world
 

@@ -34,6 +34,7 @@ from emul.loggers import Place
 from emul.process import settle
 from emul.ranks import local_rank, rank, started_from_outside
 from emul.runs import emulator, folder
+from emul.start import begin, constants, opened
 from emul.trainer import lay_out, made_trainer
 from emulators.hardware import Hardware
 from emulators.metrics.rmse import RMSE
@@ -102,8 +103,11 @@ def _train(config: DictConfig, target: Path) -> Path:
     refuse_other_count(hardware)
     quieten()
     settle(hardware.threads, hardware.devices, local_rank(), hardware.affinity)
-    archive, splits = open_archive(config, World.from_plain(saved["world"]) if saved else None)
+    start = None if saved else opened(config.from_checkpoint)
+    archive, splits = open_archive(config, World.from_plain(saved["world"]) if saved else None, start)
     module = assemble(config, archive.world)
+    if start is not None:
+        begin(module, start, config)
     keep_config(target, config)
     run(config, module, archive, splits, target, (found[0], saved) if found and saved else None)
     keep_result(target, {"step": module.validated, "best": module.best, "validation": module.validation})
@@ -210,8 +214,13 @@ def quieten() -> None:
         warnings.filterwarnings("ignore", text)
 
 
-def open_archive(config: DictConfig, world: World | None) -> tuple[Archive, Mapping[str, Sequence[str]]]:
-    """The data of `config`, made where missing, and its splits; world: default measured over the training split."""
+def open_archive(
+    config: DictConfig, world: World | None, start: Mapping[str, Any] | None = None
+) -> tuple[Archive, Mapping[str, Sequence[str]]]:
+    """The data of `config`, made where missing, and its splits; world: default measured over the training split.
+
+    start: what the training starts from, which may come with constants.
+    """
     source = part(config.data)
     with console.progress("preparing the data") as report:
         source.prepare(report)
@@ -222,7 +231,9 @@ def open_archive(config: DictConfig, world: World | None) -> tuple[Archive, Mapp
     made = world_of(dataset, part(config.variables), history=config.history)
     archive = Archive(dataset, made, cache_gigabytes=room)
     with console.progress("measuring means and scales") as report:
-        measured = scales(archive, source.splits["train"], stored=config.scales, report=report)
+        stored, known = config.scales, constants(config, start, made)
+        stored = stored if isinstance(stored, str) else None
+        measured = scales(archive, source.splits["train"], stored=stored, known=known, report=report)
     return archive.on(replace(archive.world, scales=measured)), source.splits
 
 

@@ -7,7 +7,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,15 +28,20 @@ def scales(
     period: Sequence[str | int],
     *,
     stored: str | Path | None = None,
+    known: Mapping[str, Mapping[str, float]] | None = None,
     report: Callable[[str, float], None] | None = None,
 ) -> dict[str, Scale]:
     """A Scale for every channel of the archive's World, over all times of the period.
 
-    stored: a file of `emul data statistics` that has them. A predicted channel that never varies raises ValueError; a
+    stored: a file of `emul data statistics` that has them. known: numbers that go before these, {"mean": {channel:
+    number}}, likewise of `std` and `tendency_std`. A predicted channel that never varies raises ValueError; a
     forcing or static channel that does not vary gets std 1.
     """
     found = _measured(archive, period, report) if stored is None else _stored(stored, archive)
-    return {**_archived(archive, *found), **_static(archive)}
+    result = {**_archived(archive, *found), **_static(archive)}
+    for kind, numbers in (known or {}).items():
+        result |= {name: replace(result[name], **{kind: numbers[name]}) for name in numbers if name in result}
+    return result
 
 
 def _measured(

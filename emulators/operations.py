@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from emulators.state import Window
 from emulators.terms import active
@@ -23,45 +24,51 @@ if TYPE_CHECKING:
     from emulators.training import Training
 
 aten = torch.ops.aten
-PRODUCTS = (aten.mm, aten.addmm, aten.bmm, aten.baddbmm)
 
 
-def counter() -> FlopCounterMode:
-    """A context that counts what is run within; `get_total_flops()` of it says how many."""
-    counted: dict[Any, Any] = {operator: _product(flop_registry[operator]) for operator in PRODUCTS}
-    counted |= {aten._fft_c2c: _complex_transform, aten._fft_r2c: _real_transform, aten._fft_c2r: _inverse_transform}
-    return FlopCounterMode(display=False, custom_mapping=counted)
+class Operations(TorchDispatchMode):
+    """A context that counts what runs within, as `total`."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
 
-def _raw(formula: Callable[..., int]) -> Callable[..., int]:
-    """A formula that is handed tensors, not shapes."""
-    formula._get_raw = True  # type: ignore[attr-defined]
-    return formula
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        formula = FORMULAS.get(func._overloadpacket)
+        if formula is not None:
+            self.total += formula(*args, **(kwargs or {}), out_val=out)
+        return out
 
 
 def _product(formula: Callable[..., int]) -> Callable[..., int]:
     """The count of a product of matrices, real or complex."""
 
-    def counted(*operands: Any, out_val: Any = None, **more: Any) -> int:
-        is_complex = any(isinstance(one, Tensor) and one.is_complex() for one in operands)
-        return (4 if is_complex else 1) * formula(*operands, out_val=out_val, **more)
+    def counted(*operands: Any, out_val: Tensor, **more: Any) -> int:
+        return (4 if out_val.is_complex() else 1) * formula(*operands, out_val=out_val, **more)
 
-    return _raw(counted)
+    return counted
 
 
-@_raw
 def _complex_transform(field: Tensor, dims: list[int], *_: Any, **__: Any) -> int:
     return round(5 * field.numel() * math.log2(max(1, math.prod(field.shape[dim] for dim in dims))))
 
 
-@_raw
 def _real_transform(field: Tensor, dims: list[int], *_: Any, **__: Any) -> int:
     return _complex_transform(field, dims) // 2
 
 
-@_raw
 def _inverse_transform(_: Tensor, dims: list[int], *__: Any, out_val: Tensor, **___: Any) -> int:
     return _complex_transform(out_val, dims) // 2
+
+
+FORMULAS: dict[Any, Callable[..., int]] = {
+    **flop_registry,
+    **{operator: _product(flop_registry[operator]) for operator in (aten.mm, aten.addmm, aten.bmm, aten.baddbmm)},
+    aten._fft_c2c: _complex_transform,
+    aten._fft_r2c: _real_transform,
+    aten._fft_c2r: _inverse_transform,
+}
 
 
 def affordable(training: Training, batch: Callable[[int], Window], processes: int = 1) -> int:
@@ -78,10 +85,10 @@ def affordable(training: Training, batch: Callable[[int], Window], processes: in
         length = objective.length(step)
         if length not in found:
             losses = active(training.losses, step, max(step + 1, plan.steps))
-            with torch.random.fork_rng(devices=[]), counter() as counted:
+            with torch.random.fork_rng(devices=[]), Operations() as operations:
                 loss, _ = objective(copy.deepcopy(training.step), batch(step * plan.accumulate), losses)
                 loss.backward()
-            found[length] = int(counted.get_total_flops()) * plan.accumulate * processes
+            found[length] = operations.total * plan.accumulate * processes
         return found[length]
 
     steps, left = 0, (plan.flops or 0.0) - cost(0)

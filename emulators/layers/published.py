@@ -8,8 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 
-from torch import Tensor
+from torch import Tensor, nn
+
+# What networks keep beside their weights and make anew: masks, indices, coordinates, counters.
+TABLES = re.compile(
+    r"(.*\.)?(attn_mask|relative_position_index|relative_coords_table|earth_position_index|num_batches_tracked|"
+    r"position_index|mask)"
+)
 
 
 def renamed(theirs: Mapping[str, Tensor], table: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
@@ -28,3 +35,30 @@ def renamed(theirs: Mapping[str, Tensor], table: Sequence[tuple[str, str]]) -> d
             f"{' and others' if len(unknown) > 5 else ''}."
         )
     return ours
+
+
+def converted(theirs: Mapping[str, Tensor], module: ModuleType) -> dict[str, Tensor]:
+    """Published weights as the state dict of the network that `module` holds; ValueError where they are others."""
+    weights = {name: value for name, value in theirs.items() if not TABLES.fullmatch(name)}
+    weights = renamed(weights, module.PUBLISHED) if hasattr(module, "PUBLISHED") else weights
+    return module.adapted(weights) if hasattr(module, "adapted") else weights
+
+
+def fill(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Put weights into a network that has these names and shapes; ValueError tells all that differ."""
+    own = network.state_dict()
+    learned = {name for name, _ in network.named_parameters()} | {name for name in own if "running_" in name}
+    faults = [f"{name}: expected {_shape(own[name])}, got nothing" for name in own if name in learned - set(weights)]
+    for name, value in weights.items():
+        if name not in own:
+            faults.append(f"{name}: expected nothing, got {_shape(value)}")
+        elif own[name].shape != value.shape:
+            faults.append(f"{name}: expected {_shape(own[name])}, got {_shape(value)}")
+    if faults:
+        more = f"; and {len(faults) - 6} more" if len(faults) > 6 else ""
+        raise ValueError("; ".join(faults[:6]) + more)
+    network.load_state_dict(dict(weights), strict=False)
+
+
+def _shape(value: Tensor) -> str:
+    return "x".join(map(str, value.shape)) or "a number"

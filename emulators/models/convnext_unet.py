@@ -128,8 +128,9 @@ def _filled(x: Tensor, goal: Tensor) -> Tensor:
     return F.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)) if rows or columns else x
 
 
-def adapted(theirs: dict[str, Tensor], levels: int = 4) -> dict[str, Tensor]:
+def adapted(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
     """Samudra's weights under our names: its blocks stand in one row, every second place is a change of resolution."""
+    levels = max(int(name.split(".")[2]) for name in theirs if name.startswith("unet.")) // 4
     blocks = [*(f"down.{k}" for k in range(levels)), "middle", *(f"up.{k}" for k in reversed(range(levels)))]
     inside = {"0": "first", "1": "norm_first", "3": "second", "4": "norm_second", "6": "mix"}
     ours = {}

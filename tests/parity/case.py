@@ -46,7 +46,6 @@ class Case:
     call: Callable[[nn.Module, Tensor], Tensor] = lambda net, fields: net(fields)
     history: int = 1
     told: dict[str, float | list[int]] = field(default_factory=dict)
-    adapt: dict[str, Any] = field(default_factory=dict)
 
     @property
     def read(self) -> int:

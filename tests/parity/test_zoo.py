@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from emulators.grid import equiangular_grid
-from emulators.layers.published import renamed
+from emulators.layers.published import converted, fill
 from emulators.variables import Variable, VariableSet
 from emulators.world import World
 
@@ -39,11 +39,7 @@ def ours(case: zoo.Case, weights: dict[str, torch.Tensor]) -> torch.nn.Module:
     module, name = case.target.split(".")
     module = importlib.import_module(f"emulators.models.{module}")
     net = getattr(module, name)(world(case), **case.options)
-    weights = renamed(weights, module.PUBLISHED) if hasattr(module, "PUBLISHED") else weights
-    weights = module.adapted(weights, **case.adapt) if hasattr(module, "adapted") else weights
-    missing, unexpected = net.load_state_dict(weights, strict=False)
-    assert not unexpected
-    assert all(name.endswith("num_batches_tracked") for name in missing)
+    fill(net, converted(weights, module))
     return net.eval()
 
 

@@ -6,13 +6,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from emulators.operations import affordable, counter
+from emulators.operations import Operations, affordable
 
 
 def counted(run) -> int:
-    with counter() as count:
+    with Operations() as operations:
         run()
-    return count.get_total_flops()
+    return operations.total
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])

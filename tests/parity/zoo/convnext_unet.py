@@ -50,5 +50,4 @@ CASE = Case(
     theirs,
     IN5_OUT3,
     (20, 36),
-    adapt={"levels": 3},
 )

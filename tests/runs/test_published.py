@@ -1,0 +1,130 @@
+"""Published weights become runs: as torch.load finds them, nested and prefixed, with or without constants."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data_pipelines import published
+from emul.build import compose
+from emul.findings import Faults
+from emul.forecast import forecast
+from emul.runs import open_run
+from emul.train import train
+from emulators.layers.published import converted
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "parity"))
+import case as zoo
+import test_zoo
+
+MODULE = "emulators.models.stormer"
+
+
+def stored_weights(name: str) -> dict[str, torch.Tensor]:
+    """What a published checkpoint of a stored case holds, with tables that networks keep beside."""
+    shapes = json.loads(str(np.load(zoo.FOLDER / f"{name}.npz")["shapes"]))
+    weights = {key: zoo.recipe(key, tuple(shape)) for key, shape in shapes.items()}
+    return {**weights, "some.attn_mask": torch.zeros(2, 2), "some.num_batches_tracked": torch.tensor(3)}
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_every_stored_case_comes_through_the_door(name, tmp_path):
+    """Saved as Lightning would, wrapped by DataParallel, optimiser beside: the network that comes out is the same."""
+    weights = stored_weights(name)
+    wrapped = {"module." + key: value for key, value in weights.items()}
+    optimiser = {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 0.1}]}
+    torch.save({"epoch": 3, "model_state": {"state_dict": wrapped}, "optimizer": optimiser}, tmp_path / "x.ckpt")
+    found = published.state_dicts(published.content(tmp_path / "x.ckpt"))
+    case = zoo.case(name)
+    expected = test_zoo.ours(case, weights).state_dict()
+    got = test_zoo.ours(case, max(found, key=len)).state_dict()
+    assert all(torch.equal(got[key], value) for key, value in expected.items())
+
+
+TINY = [
+    "data=planet_tiny", "model=stormer", "model.embed=32", "model.depth=2", "model.heads=4", "hardware.threads=1",
+    "training.batch_size=2", "training.validation_cases=2", "training.validation_lead=1", "training.validate_every=2",
+    "variables=listed", "variables.prognostic=[temperature,surface_pressure]", "forecast.lead=12h", "forecast.every=5d",
+]  # fmt: skip
+MEANS = {f"temperature_{level}": 250.0 + level / 100 for level in (70, 280, 595, 885)}
+
+
+def stormer() -> dict[str, torch.Tensor]:
+    """Stormer of five variables on 16x32 points, under its published names."""
+    weights = stored_weights("stormer")
+    name = "embedding.pos_embed"
+    return {f"net.{key}": value for key, value in (weights | {name: zoo.recipe(name, (1, 128, 32))}).items()}
+
+
+def trained(tmp_path: Path, *words: str):
+    config = compose("train", [*TINY, f"output={tmp_path}", *words])
+    return open_run(train(config))
+
+
+@pytest.mark.slow
+def test_published_weights_become_a_run_that_forecasts_and_is_tuned(tmp_path):
+    file, weights = tmp_path / "theirs.ckpt", stormer()
+    constants = {"means": MEANS, "stds": {name: torch.tensor([9.0]) for name in MEANS}}
+    torch.save({"state_dict": weights, "normalizer": constants}, file)
+    run = trained(tmp_path, f"from_checkpoint={file}", "training.steps=0", "name=theirs")
+    assert {run.world.scales[name].mean for name in MEANS} == set(MEANS.values())
+    assert {run.world.scales[name].std for name in MEANS} == {9.0}
+    assert run.world.scales["surface_pressure"].mean == pytest.approx(1e5, rel=0.1)
+    expected = converted({name.removeprefix("net."): value for name, value in weights.items()}, sys.modules[MODULE])
+    got = run.step.network.state_dict()
+    assert all(torch.equal(got[name], value) for name, value in expected.items())
+    assert (forecast(compose("forecast", [f"run={run.folder}", f"output={tmp_path}"])) / "manifest.json").is_file()
+    file.unlink()  # a run needs it no more
+    again = trained(tmp_path, f"from_checkpoint={file}", "training.steps=0", "name=theirs")
+    assert torch.equal(again.step.network.head.weight, run.step.network.head.weight)
+    tuned = trained(tmp_path, f"from_checkpoint={run.folder}", "training.steps=2", "name=tuned")
+    assert tuned.world.scales == run.world.scales
+    change = [(value - expected[name]).abs().max() for name, value in tuned.step.network.state_dict().items()]
+    assert 0 < max(change) < 0.1
+
+
+@pytest.mark.slow
+def test_weights_of_another_network_are_refused_with_what_differs(tmp_path):
+    file = tmp_path / "theirs.pt"
+    torch.save(stormer(), file)
+    words = [f"from_checkpoint={file}", "training.steps=0"]
+    with pytest.raises(Faults, match=r"gathering.query: expected 48, got 32; position.*set model, variables"):
+        trained(tmp_path, *words, "model.embed=48")
+    with pytest.raises(Faults, match=r"it has no place for embedding\."):
+        trained(tmp_path, *words, "model=vit")
+    with pytest.raises(FileNotFoundError, match="No weights at"):
+        trained(tmp_path, "from_checkpoint=nowhere.pt")
+    torch.save({"epoch": 3}, file)
+    with pytest.raises(Faults, match="no tensors"):
+        trained(tmp_path, *words)
+
+
+def test_a_file_that_holds_code_is_not_loaded(tmp_path):
+    torch.save({"state_dict": stormer(), "hparams": Path("x")}, tmp_path / "x.ckpt")
+    with pytest.raises(ValueError, match=r"tensors, numbers and strings alone.*torch.save\(x\['state_dict'\]"):
+        published.content(tmp_path / "x.ckpt")
+
+
+def test_safetensors(tmp_path):
+    save_file = pytest.importorskip("safetensors.torch").save_file
+    weights = stored_weights("stormer")
+    save_file(weights, tmp_path / "x.safetensors")
+    found = published.content(tmp_path / "x.safetensors")
+    assert all(torch.equal(found[name], value) for name, value in weights.items())
+
+
+@pytest.mark.slow
+def test_constants_in_files_of_their_own(tmp_path):
+    """By name, as ClimaX and Stormer publish them, or in order, as FourCastNet does."""
+    np.savez(tmp_path / "mean.npz", **{name: np.array([value]) for name, value in MEANS.items()}, other=np.ones(1))
+    np.save(tmp_path / "std.npy", np.arange(1.0, 6.0).reshape(1, 5, 1, 1))
+    files = f"scales={{mean: {tmp_path}/mean.npz, std: {tmp_path}/std.npy}}"
+    run = trained(tmp_path, files, "training.steps=0", "model.depth=1")
+    assert {run.world.scales[name].mean for name in MEANS} == set(MEANS.values())
+    assert [run.world.scales[name].std for name in run.world.prognostic.channels] == [1.0, 2.0, 3.0, 4.0, 5.0]
+    np.save(tmp_path / "std.npy", np.ones(4))
+    with pytest.raises(ValueError, match=r"scales.std: expected numbers by channel.*or 5 in their order.*shape \(4,\)"):
+        trained(tmp_path, files, "training.steps=0", "name=other")
