@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from data_pipelines.archive import bounds
+from data_pipelines.archive import bounds, first_member
 from data_pipelines.forecasts import ClimatologyFile, open_forecast, with_levels
 from data_pipelines.manifest import now, read_manifest
 from data_pipelines.pairs import Normals, Pairs, stacked
@@ -192,7 +192,7 @@ def _truth(config: DictConfig, data: Any, report: Callable[[str, float], None]) 
         raise ValueError("No truth is known for this forecast; give truth=<store or file with the valid times>.")
     source = part(OmegaConf.create(data))
     source.prepare(report)
-    dataset = source.dataset()
+    dataset = first_member(source.dataset())
     return dataset, source, str(dataset.attrs.get("origin") or _told(OmegaConf.create(data)))
 
 

@@ -34,9 +34,11 @@ TOLERANCE = 0.1  # of a timestep: a time of the data stands for a time asked for
 class Archive:
     """The States that a canonical dataset holds of a World.
 
-    dataset: as `data_pipelines.store.open_dataset` gives it. world: its grid and prognostic variables must be there;
-    a diagnostic or a forcing that is neither there nor computed is named in `absent`. cache_gigabytes: memory that
-    fields may take, all of them or some. persisted: forcings that beyond their last time keep the last value.
+    dataset: as `data_pipelines.store.open_dataset` gives it; where it has the dimension `member`, positions go through
+    all times of the first, then of the second, and so on, and a time alone stands for that of the first.
+    world: its grid and prognostic variables must be there; a diagnostic or a forcing that is neither there nor computed
+    is named in `absent`. cache_gigabytes: memory that fields may take, all of them or some. persisted: forcings that
+    beyond their last time keep the last value.
     """
 
     def __init__(
@@ -51,7 +53,9 @@ class Archive:
         self.origin = str(dataset.attrs.get("origin", "the data"))
         if "time" not in dataset.dims:
             raise ValueError(f"{self.origin} has no times; expected a dimension `time` or a single date.")
-        self.times = dataset["time"].values.astype("datetime64[s]")
+        self.clock = dataset["time"].values.astype("datetime64[s]")
+        self.members = dataset.sizes.get("member", 1)
+        self.times = np.tile(self.clock, self.members)
         self.persisted = tuple(persisted)
         self._same_as_computed: dict[str, bool] = {}
         self._refuse_other_grid()
@@ -273,16 +277,24 @@ class Archive:
 
     def _nearest(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Positions of the nearest times, and whether they are near enough."""
-        right = np.clip(np.searchsorted(self.times, times), 0, self.times.size - 1)
+        right = np.clip(np.searchsorted(self.clock, times), 0, self.clock.size - 1)
         left = np.maximum(right - 1, 0)
-        position = np.where(abs(self.times[left] - times) <= abs(self.times[right] - times), left, right)
-        return position, np.asarray(abs(self.times[position] - times) <= TOLERANCE * self.world.lead_time(1))
+        position = np.where(abs(self.clock[left] - times) <= abs(self.clock[right] - times), left, right)
+        return position, np.asarray(abs(self.clock[position] - times) <= TOLERANCE * self.world.lead_time(1))
 
     def _following(self) -> np.ndarray:
         """For each position that of the time one timestep later, -1 where the archive has none."""
-        position, there = self._nearest(self.world.after(self.times, 1))
-        own = np.arange(self.times.size)
-        return np.where(there & (position > own), position, -1)
+        position, there = self._nearest(self.world.after(self.clock, 1))
+        own = np.arange(self.clock.size)
+        following = np.where(there & (position > own), position, -1)
+        return np.concatenate(
+            [np.where(following < 0, -1, following + member * own.size) for member in range(self.members)]
+        )
+
+
+def first_member(dataset: xr.Dataset) -> xr.Dataset:
+    """The dataset without the dimension `member`, where it has one: from its first do forecasts begin."""
+    return dataset.isel(member=0, drop=True) if "member" in dataset.dims else dataset
 
 
 def bounds(period: Sequence[str | int]) -> tuple[np.datetime64, np.datetime64]:

@@ -62,9 +62,10 @@ def channel_statistics(
     parts: Parts | None = None,
     report: Report | None = None,
 ) -> ChannelStatistics:
-    """Statistics of the fields at `positions` of `times`, ascending; a change counts where both ends are among them.
+    """Statistics of the fields at `positions` of `times`, ascending within each member of an ensemble.
 
-    intervals: in timesteps. parts: where finished blocks are kept, so that an interrupted pass goes on.
+    A change counts where both ends are among them. intervals: in timesteps.
+    parts: where finished blocks are kept, so that an interrupted pass goes on.
     """
     area = world.grid.weights.reshape(-1)
     partners = np.stack([_partners(times, positions, world, steps) for steps in intervals])
@@ -101,7 +102,18 @@ def channel_statistics(
 
 
 def _partners(times: np.ndarray, positions: np.ndarray, world: World, steps: int) -> np.ndarray:
-    """For each position that of the time `steps` timesteps before, -1 where it is not among the positions."""
+    """For each position that of the time `steps` timesteps before, -1 where it is not among the positions.
+
+    Where times go back, another member of an ensemble begins, and none of the one before counts.
+    """
+    members = np.flatnonzero(np.diff(times[positions]) <= np.timedelta64(0, "s")) + 1
+    return np.concatenate([_partners_within(times, some, world, steps) for some in np.split(positions, members)])
+
+
+def _partners_within(times: np.ndarray, positions: np.ndarray, world: World, steps: int) -> np.ndarray:
+    """The same of one member."""
+    if not positions.size:
+        return positions
     times = times[positions].astype("datetime64[s]")
     wanted = world.after(times, -steps)
     right = np.clip(np.searchsorted(times, wanted), 0, positions.size - 1)

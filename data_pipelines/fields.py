@@ -18,6 +18,7 @@ import xarray as xr
 
 from data_pipelines import faults, forcings
 from data_pipelines.chunk_fields import ChunkField, chunk_field
+from data_pipelines.chunks import compact
 from data_pipelines.faults import DamagedData
 from data_pipelines.packed import PackedStore, Run, runs
 from data_pipelines.packed_view import behind
@@ -35,7 +36,7 @@ class Fields:
     def __init__(self, dataset: xr.Dataset, variables: VariableSet, grid: LatLonGrid) -> None:
         self.dataset, self.variables, self.grid = dataset, variables, grid
         self.origin = str(dataset.attrs.get("origin", "the data"))
-        self.times = dataset["time"].values.astype("datetime64[s]")
+        self.times = np.tile(dataset["time"].values.astype("datetime64[s]"), dataset.sizes.get("member", 1))
         self.archived = VariableSet(tuple(v for v in variables if v.name in dataset.data_vars))
         self._levels = {v.name: self._level_index(v) for v in self.archived}
         self._store: PackedStore | None = None
@@ -45,8 +46,9 @@ class Fields:
         found = behind(dataset, self.archived)
         if found is None:
             self.granule = max((_times_a_chunk(dataset[v.name]) for v in self.archived), default=1)
-            chunked = {n: chunk_field(dataset[n].variable, levels) for n, levels in self._levels.items()}
-            self._chunked = {name: one for name, one in chunked.items() if one is not None}
+            if "member" not in dataset.dims:
+                chunked = {n: chunk_field(dataset[n].variable, levels) for n, levels in self._levels.items()}
+                self._chunked = {name: one for name, one in chunked.items() if one is not None}
             return
         self._store, channels = found
         first = {v.name: variables.slice(v.name).start for v in self.archived}
@@ -131,16 +133,21 @@ class Fields:
     def _field(self, name: str, positions: np.ndarray) -> np.ndarray:
         """One variable at ascending positions, float32, time first."""
         field, levels = self.dataset[name].variable, self._levels[name]
+        if "member" in field.dims:
+            member, positions = np.divmod(positions, self.dataset.sizes["time"])
+            parts = [(field.isel(member=m), positions[member == m]) for m in np.unique(member).tolist()]
+            return np.concatenate([self._values(part, levels, there) for part, there in parts])
+        return self._values(field, levels, positions % self.dataset.sizes["time"])
+
+    @staticmethod
+    def _values(field: xr.Variable, levels: list[int] | slice | None, positions: np.ndarray) -> np.ndarray:
+        """A variable of one member at ascending positions of its times."""
         if levels is not None:
             field = field.isel(level=levels)
         if "time" not in field.dims:
             values = np.asarray(field.values, dtype=np.float32)
             return np.broadcast_to(values, (len(positions), *values.shape))
-        first, last = int(positions[0]), int(positions[-1])
-        consecutive = last - first + 1 == len(positions)
-        return np.asarray(
-            field.isel(time=slice(first, last + 1) if consecutive else positions).values, dtype=np.float32
-        )
+        return np.asarray(field.isel(time=compact(positions)).values, dtype=np.float32)
 
     def _told(self, positions: np.ndarray) -> str:
         first, last = self.times[positions[0]], self.times[positions[-1]]

@@ -14,6 +14,7 @@ from data_pipelines.shaping import shaped
 from data_pipelines.splits import guarded
 from data_pipelines.store import open_dataset
 
+MEMBER = "member"
 USUAL = 0.5  # least share of the steps between times that are the usual one
 
 
@@ -25,6 +26,8 @@ class Files:
     names: a table of names, such as cesm (`data_pipelines.dialects`).
     rename, select: see `data_pipelines.conventions.canonical`.
     units, masks, fill, derive, levels, lag, timestep: see `data_pipelines.shaping.shaped`.
+    members: dimension whose entries are members of an ensemble, such as number, ensemble or realization. Each is a
+    sample of its own: windows keep to one member, statistics are over all; forecasts begin from the first.
     gaps: what to do where times are missing: skip the windows that would bridge them, or refuse the data.
     """
 
@@ -42,6 +45,7 @@ class Files:
     levels: Sequence[float] | None = None
     lag: Sequence[str] | None = None
     timestep: str | None = None
+    members: str | None = None
     gaps: Literal["skip", "refuse"] = "skip"
 
     engine: ClassVar[str | None] = None
@@ -66,9 +70,19 @@ class Files:
 
     def dataset(self) -> xr.Dataset:
         """The files as one canonical dataset."""
+        rename = dict(self.rename or {}) | ({self.members: MEMBER} if self.members and self.members != MEMBER else {})
         opened = open_dataset(
-            self.path, engine=self.engine, names=self.names, rename=self.rename, select=self.select, **self.opening
+            self.path,
+            engine=self.engine,
+            names=self.names,
+            rename=rename,
+            select=self.select,
+            keep=(MEMBER,) if self.members else (),
+            **self.opening,
         )
+        if self.members and MEMBER not in opened.dims:
+            origin = opened.attrs.get("origin", "the data")
+            raise ValueError(f"members: no field has the dimension '{self.members}' in {origin}; leave members=null.")
         made = shaped(
             opened,
             units=self.units,

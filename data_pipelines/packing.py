@@ -87,6 +87,11 @@ def pack(
     The roles of its variables and the splits are kept in it, for whoever trains from it. ValueError where the store
     there is another's.
     """
+    if "member" in dataset.dims:
+        raise ValueError(
+            "A packed store holds one member; got data with several. Convert each by itself to a store of its own: "
+            "data.members=null and data.select={its dimension: 0}, then 1, 2, ..."
+        )
     path = Path(path).expanduser()
     wanted = (*world.prognostic, *world.diagnostic, *world.forcing)
     moving = VariableSet(tuple(v for v in wanted if v.name in dataset.data_vars))

@@ -167,7 +167,7 @@ def _prescribed(dataset: xr.Dataset, entry: Entry, computed: Sequence[str]) -> V
 
 
 def _static_fields(dataset: xr.Dataset, static: VariableSet, grid: LatLonGrid) -> np.ndarray | None:
-    """The static fields, float32, shape (channel, lat, lon); of a field with a time dimension, its first time."""
+    """The static fields, float32, shape (channel, lat, lon); of a field with times or members, the first."""
     if not static:
         return None
     fields = []
@@ -176,7 +176,7 @@ def _static_fields(dataset: xr.Dataset, static: VariableSet, grid: LatLonGrid) -
             fields.append(forcings.fixed(var.name, grid)[None])
             continue
         field = dataset[var.name]
-        field = field.isel(time=0) if "time" in field.dims else field
+        field = field.isel({dim: 0 for dim in ("time", "member") if dim in field.dims})
         if var.levels:
             field = field.sel(level=list(var.levels))
         values = np.asarray(field.values, dtype=np.float32).reshape(var.size, *grid.shape)

@@ -1,0 +1,98 @@
+"""Members of an ensemble as samples: windows keep to one, statistics are over all, forecasts begin from the first."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from data_pipelines.archive import Archive
+from data_pipelines.packing import Packing, pack
+from data_pipelines.sources.netcdf import NetCDF
+from data_pipelines.sources.weatherbench2 import WeatherBench2
+from data_pipelines.statistics import scales
+from data_pipelines.windows import Windows
+from data_pipelines.worlds import Roles, world
+from emulators.grid import gaussian_grid
+
+GRID, TIMES, MEMBERS = gaussian_grid(4), 12, 3
+ROLES = Roles([{"temperature": [850, 300]}], ["sea_surface_temperature"], static=["land_sea_mask"])
+PERIOD = ["2001-01-01", "2001-01-02"]
+
+
+def ensemble(dimension):
+    random, size = np.random.default_rng(0), {"time": TIMES, dimension: MEMBERS, "level": 2, "latitude": 4}
+    dims = ("time", dimension, "level", "latitude", "longitude")
+    start = np.datetime64("2001-01-01", "ns")
+    return xr.Dataset(
+        {
+            "temperature": (dims, random.normal(250, 9, (*size.values(), 8)).astype("f4"), {"units": "K"}),
+            "sea_surface_temperature": (
+                ("time", "latitude", "longitude"),
+                random.normal(290, 1, (TIMES, 4, 8)).astype("f4"),
+            ),
+            "land_sea_mask": ((dimension, "latitude", "longitude"), np.ones((MEMBERS, 4, 8), "f4")),
+        },
+        {
+            "time": start + np.delete(np.arange(TIMES + 1), 5) * np.timedelta64(6, "h"),  # a gap
+            dimension: np.arange(MEMBERS),
+            "level": ("level", [300, 850], {"units": "hPa"}),
+            "latitude": GRID.latitude,
+            "longitude": GRID.longitude,
+        },
+    )
+
+
+@pytest.fixture(params=["number", "realization", "ensemble"])
+def source(request, tmp_path):
+    data, splits = ensemble(request.param), {"train": PERIOD}
+    if request.param == "ensemble":
+        data.to_zarr(tmp_path / "a.zarr", encoding={"temperature": {"chunks": (1, MEMBERS, 2, 4, 8)}})
+        return WeatherBench2(str(tmp_path / "a.zarr"), splits, members="ensemble")
+    data.to_netcdf(tmp_path / "a.nc")
+    return NetCDF(str(tmp_path / "a.nc"), splits, members=request.param, units={"temperature": "K"})
+
+
+@pytest.mark.parametrize("gigabytes", [0.0, 1.0])
+def test_windows_keep_to_one_member(source, gigabytes):
+    data = source.dataset()
+    truth = data["temperature"].sel(level=[850, 300]).transpose("member", "time", ...).values
+    archive = Archive(data, world(data, ROLES), cache_gigabytes=gigabytes)
+    windows = Windows(archive, PERIOD, rollout=2)
+    assert len(windows) == MEMBERS * 3  # five times before the gap, two after it
+    assert all(np.unique(row // TIMES).size == 1 for row in windows.positions)
+    window = windows.window(np.arange(len(windows)))
+    for row, (first, _, last) in enumerate(windows.positions):
+        np.testing.assert_array_equal(window.history[0].values[row], truth[first // TIMES, first % TIMES])
+        np.testing.assert_array_equal(window.target[1].values[row], truth[last // TIMES, last % TIMES])
+        np.testing.assert_array_equal(
+            window.forcing[1].values[row, 0], data["sea_surface_temperature"].values[last % TIMES]
+        )
+
+
+def test_statistics_are_over_all_members(source):
+    data = source.dataset()
+    archive = Archive(data, world(data, ROLES))
+    inside = np.flatnonzero(data["time"].values < np.datetime64("2001-01-03"))
+    weights = data["temperature"].sel(level=850).isel(time=inside).transpose("member", "time", ...).values
+    area = archive.grid.weights / archive.grid.weights.sum()
+    mean = (weights.mean((0, 1)) * area).sum()
+    change = np.diff(weights, axis=1)[:, [n for n in range(inside.size - 1) if n != 4]]
+    found = scales(archive, PERIOD)["temperature_850"]
+    assert found.mean == pytest.approx(mean, rel=1e-6)
+    assert found.std == pytest.approx(np.sqrt((((weights - mean) ** 2).mean((0, 1)) * area).sum()), rel=1e-5)
+    spread = ((change - (change.mean((0, 1)) * area).sum()) ** 2).mean((0, 1))
+    assert found.tendency_std == pytest.approx(np.sqrt((spread * area).sum()), rel=1e-5)
+
+
+def test_a_date_stands_for_the_first_member(source):
+    data = source.dataset()
+    archive = Archive(data, world(data, ROLES))
+    expected = data["temperature"].isel(member=0, time=7).sel(level=[850, 300])
+    np.testing.assert_array_equal(archive.states(data["time"].values[7]).values, expected)
+
+
+def test_what_cannot_be(source, tmp_path):
+    data = source.dataset()
+    with pytest.raises(ValueError, match="holds one member"):
+        pack(data, world(data, ROLES), tmp_path / "b.zarr", Packing())
+    with pytest.raises(ValueError, match="'numbr'"):
+        type(source)(source.path, members="numbr").dataset()
