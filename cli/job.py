@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from data_pipelines.archive import Archive
+from data_pipelines.archive import Archive, first_member
 from data_pipelines.intervals import unbroken_until
 from data_pipelines.layouts import Layout
 from data_pipelines.writers import ZarrWriter
@@ -75,7 +75,7 @@ def prepare(config: DictConfig) -> Job:
     source = part(data)
     with progress("preparing data") as report:
         source.prepare(report)
-    archive = Archive(source.dataset(), run.world, persisted=chosen.persisted)
+    archive = Archive(first_member(source.dataset()), run.world, persisted=chosen.persisted)
     steps = lead_steps(chosen.lead, run.world)
     inits = initial_times(chosen.init) if chosen.init else default_inits(archive, source.splits, steps, chosen.every)
     refuse_missing_times(archive, inits, steps)
