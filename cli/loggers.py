@@ -142,7 +142,7 @@ def tensorboard(place: Place) -> Logger:
 
 
 def mlflow(place: Place, *, experiment: str = "emul", uri: str | None = None) -> Logger:
-    """A run in MLflow. uri: of the tracking server; null for files in the run folder, which need no network."""
+    """A run in MLflow. uri: of the tracking server; null for a database in the run folder, which needs no network."""
     refuse_absent("mlflow")
     noted = place.folder / "mlflow_run.txt"
 
@@ -152,7 +152,8 @@ def mlflow(place: Place, *, experiment: str = "emul", uri: str | None = None) ->
         logger = MLFlowLogger(
             experiment_name=experiment,
             run_name=place.name,
-            tracking_uri=uri or f"file:{(place.folder / 'mlruns').resolve()}",
+            tracking_uri=uri or f"sqlite:///{(place.folder / 'mlflow.db').resolve()}",
+            artifact_location=None if uri else (place.folder / "mlruns").resolve().as_uri(),
             run_id=noted.read_text().strip() if place.start and noted.exists() else None,
         )
         noted.write_text(str(logger.run_id))
