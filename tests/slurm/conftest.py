@@ -130,7 +130,7 @@ class Cluster:
         assert done.returncode == 0, f"{' '.join(command)}: {done.stdout} {done.stderr}"
         return done.stdout.strip()
 
-    def until(self, *command: str, seconds: float = 60.0) -> None:
+    def until(self, *command: str, seconds: float = 150.0) -> None:
         end = time.monotonic() + seconds
         while (done := subprocess.run(command, env=self.environment, capture_output=True, text=True)).returncode:
             if time.monotonic() > end:
