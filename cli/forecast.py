@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from omegaconf import DictConfig
 from rich.markup import escape
 
-from data_pipelines.archive import Archive
-from data_pipelines.checks import Checks, budgets, describe, gather, lead_text
-from data_pipelines.intervals import unbroken_until
+from data_pipelines.checks import budgets, describe, gather, lead_text
 from data_pipelines.manifest import (
+    NAME,
     now,
     open_manifest,
     read_manifest,
@@ -26,160 +21,142 @@ from data_pipelines.manifest import (
     write_checksums,
     write_manifest,
 )
-from data_pipelines.parts import Parts
+from data_pipelines.segments import Segment, Segments
 from data_pipelines.worlds import duration_text
 from data_pipelines.writers import sha256, write_netcdf
 from emul.build import run_with_hydra
 from emul.console import console, progress, warn
 from emul.job import Job, prepare
-from emulators.ledger import Ledger
-from emulators.objectives.forecast import ensemble
-from emulators.paths import path
-from emulators.rollout import generators
-from emulators.state import Origin, State
-from emulators.verification import Scorecard
+from emul.locks import sole, turn
+from emul.ranks import rank, started_from_outside
+from emul.rollouts import SOURCES, Arrays, roll_out, within
+from emul.shares import companions, own_share
 
-Report = Callable[[str, float], None]
 BUDGETS = "budgets.nc"
+ALL = (1, 1)
+AGAIN = "what is written is kept: give the same command again."
 
 
 def main(arguments: list[str]) -> int:
     """Exit code 1 where the forecast failed a check."""
-    return run_with_hydra("forecast", arguments, lambda config: exit_code(forecast(config)))
+
+    def task(config: DictConfig) -> int:
+        share = own_share(config)
+        words = sys.argv[1:] if {"--multirun", "-m"} & {*arguments} else ["forecast", *arguments]
+        with companions(config, words, AGAIN):
+            job = prepare(config)
+            make(job, share)
+        tell(job.folder, share)
+        return 0 if rank() and not started_from_outside() else exit_code(job.folder, share)
+
+    return run_with_hydra("forecast", arguments, task)
 
 
 def forecast(config: DictConfig) -> Path:
     """Make the forecast that `config` describes, or what is missing of it; the folder with data and manifest."""
-    return make(prepare(config))
+    share = own_share(config) if config.share else ALL
+    folder = make(prepare(config), share)
+    tell(folder, share)
+    return folder
 
 
-def exit_code(target: Path) -> int:
-    """0, or 1 where the forecast in `target` failed a check."""
-    return int(read_manifest(target)["verdict"] == "failed")
+def exit_code(target: Path, share: tuple[int, int] = ALL) -> int:
+    """0, or 1 where the forecast in `target` failed a check; one that other shares are still missing of did not yet."""
+    manifest = read_manifest(target)
+    return int(manifest["verdict"] == "failed" and (manifest["finished"] or share == ALL))
 
 
-def make(job: Job) -> Path:
-    """Make what is missing of a forecast, check and score it, and write the verdict; its folder."""
-    manifest = open_manifest(job.folder, job.settings, job.card)
-    if manifest["finished"]:
-        if not (job.folder / manifest["file"]).exists():
-            raise FileNotFoundError(
-                f"{job.folder} has a manifest but no {manifest['file']}; remove the folder and make the forecast again."
-            )
-        tell(job.folder, manifest, "is there already")
+def make(job: Job, share: tuple[int, int] = ALL) -> Path:
+    """Make what is missing of a share of a forecast; the last share checks and scores the whole and writes the verdict.
+
+    Its folder is returned.
+    """
+    finished = is_finished(job.folder)
+    segments = None if finished else Segments(job.folder, len(job.layout.batches), job.layout.steps)
+    manifest = begun(job, segments)
+    if segments is None or manifest["finished"]:
         return job.folder
-    started = time.monotonic()
-    parts_ = Parts(job.folder)
     try:
-        job.writer.open(job.folder, job.layout)
-        results = run_batches(job, parts_, manifest)
-        finish(job, results, manifest)
+        make_share(job, segments, manifest, share)
+        with turn(segments.folder):
+            if not is_finished(job.folder) and not segments.absent():
+                finish(job, segments, manifest)
+                segments.remove()
+                job.writer.tidy()
     except BaseException as error:
         unfinished, what = manifest["reasons"][0].split("; stopped by")[0], str(error) or type(error).__name__
         manifest["reasons"] = [f"{unfinished}; stopped by: {what}"]
-        with suppress(OSError):
+        with suppress(OSError), turn(segments.folder):
             write_manifest(job.folder, manifest)
         raise
     finally:
         job.writer.close()
-    parts_.remove()
-    job.writer.tidy()
-    tell(job.folder, manifest, f"made in {time.monotonic() - started:.0f} s")
     return job.folder
 
 
-def run_batches(
-    job: Job, parts_: Parts, manifest: dict[str, Any]
-) -> list[tuple[dict[str, np.ndarray], dict[str, str]]]:
-    """(arrays, checksums) of every batch; those that are whole on disk are taken as they are."""
-    batches, results = len(job.layout.batches), []
+def is_finished(folder: Path) -> bool:
+    """Whether the forecast in `folder` is made and judged."""
+    return (folder / NAME).exists() and bool(read_manifest(folder)["finished"])
+
+
+def begun(job: Job, segments: Segments | None) -> dict[str, Any]:
+    """The manifest of the forecast, begun or taken up again, its store laid out; segments: None where it is made."""
+    if segments is None:
+        manifest = open_manifest(job.folder, job.settings, job.card)
+        if not (job.folder / manifest["file"]).exists():
+            raise FileNotFoundError(
+                f"{job.folder} has a manifest but no {manifest['file']}; remove the folder and make the forecast again."
+            )
+        return manifest
+    with turn(segments.folder):
+        manifest = open_manifest(job.folder, job.settings, job.card)
+        if manifest["finished"]:  # by another process, a moment ago
+            segments.remove()
+        else:
+            job.writer.open(job.folder, job.layout)
+    return manifest
+
+
+def make_share(job: Job, segments: Segments, manifest: dict[str, Any], share: tuple[int, int]) -> None:
+    """Make what is missing of every batch of a share."""
+    layout, world = job.layout, job.world
+    own = range(share[0] - 1, len(layout.batches), share[1])
+    if not own:
+        warn(f"Nothing is left for share {share[0]} of {share[1]}: a smaller batch_size makes more batches.")
     with progress(f"forecast {job.folder.name}") as report:
-        for number in range(batches):
-            result = parts_.read(number)
-            if result is None:
-                result = run_batch(job, number, report)
-                parts_.write(number, *result)
-                manifest["reasons"] = [f"unfinished: {number + 1} of {batches} batches of initial times are written"]
-                write_manifest(job.folder, manifest)
-            results.append(result)
-    return results
+        for number, batch in enumerate(own):
+            first = layout.inits[layout.batches[batch]][0]
+
+            def told(lead: int, first: Any = first, number: int = number) -> None:
+                report(f"{first} +{lead_text(world, lead)}", (number + (lead + 1) / layout.steps) / len(own))
+
+            with sole(job.folder, f"{segments.folder.name}/{batch:06d}.lock", "forecasting"):
+                for _ in roll_out(job, segments, batch, told):
+                    with turn(segments.folder):
+                        manifest["reasons"] = [unfinished(job, segments)]
+                        write_manifest(job.folder, manifest)
 
 
-def run_batch(job: Job, number: int, report: Report) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Roll out one batch of initial times, writing, checking and scoring each lead as it is made."""
-    world, layout, archive = job.world, job.layout, job.archive
-    inits = layout.inits[layout.batches[number]]
-    checks, card, until = Checks(world, job.ranges), job.scorecard(), unbroken_until(archive.times, inits)
-    ledgers = {"forecast": job.ledger(job.correction_maps), "truth": job.ledger()}
-    for init in inits if archive.in_memory else ():  # in one go, not a time at a time
-        archive.load((str(init), str(world.after(init, layout.steps))))
-    history = tuple(state.to(job.device) for state in archive.history(inits))
-    forcings = (archive.forcing(world.after(inits, lead)).to(job.device) for lead in range(1, layout.steps + 1))
-    pairs, good, known, step = 0, True, history[-1], job.step
-    if layout.members:
-        history = ensemble(history, layout.members)
-        step = partial(job.step, generator=generators(job.seed, range(layout.members), inits))
-    with torch.inference_mode(), ledgers["forecast"].watch(job.step):
-        for lead, state in enumerate(path(job.path, step, history, forcings, job.intervals)):
-            if not checks.add(lead, state) and good:
-                good = False
-                warn(f"At lead {lead_text(world, lead)} the forecast left its physical range or became NaN.")
-            job.writer.write(number, lead, state.values.float().cpu().numpy())
-            truth = score(card, lead, state, archive, until)
-            pairs += 0 if truth is None else len(truth.time)
-            known = account(ledgers, lead, state, known, truth)
-            share = (number + (lead + 1) / layout.steps) / len(layout.batches)
-            report(f"{inits[0]} +{lead_text(world, lead)}", share)
-    arrays = checks.arrays() | {"pairs": np.array(pairs)}
-    for source, ledger in ledgers.items():
-        arrays |= {f"{source} budgets/{name}": value for name, value in ledger.partial().items()}
-    if card is not None:
-        arrays |= {f"scores/{name}": value for name, value in card.partial().items()}
-    return arrays, job.writer.finish(number)
+def unfinished(job: Job, segments: Segments) -> str:
+    """How far a forecast is."""
+    batches, leads = segments.written()
+    part = "" if not leads else f", and {len(leads)} up to lead {lead_text(job.world, min(leads) - 1)} or later"
+    return f"unfinished: {batches} of {segments.batches} batches of initial times are written{part}"
 
 
-def score(card: Scorecard | None, lead: int, state: State, archive: Archive, until: np.ndarray) -> State | None:
-    """Add the forecasts whose truth is at hand (to the time `until` of each) to the scorecard; that truth."""
-    there = archive.has(state.time) & (state.time <= until)
-    if card is None or not there.any():
-        return None
-    if not there.all():
-        state = replace(state, values=state.values[..., torch.from_numpy(there), :, :, :], time=state.time[there])
-    truth = archive.states(state.time, card.variables).to(state.values.device)
-    card.add(state.select(card.variables.names), truth, lead)
-    return truth
-
-
-def account(ledgers: Mapping[str, Ledger], lead: int, state: State, known: State, truth: State | None) -> State:
-    """Add a lead to the ledgers: the forecast, and the truth while all that is predicted is known of it at all times.
-
-    known: the truth one timestep earlier; returned is that of this lead.
-    """
-    ledgers["forecast"].add(lead, state)
-    origin = state.origin
-    assert origin is not None  # a Step made it
-    whole = truth is not None and truth.variables == state.variables and np.array_equal(truth.time, state.time)
-    if truth is None or not whole or not np.array_equal(known.time, origin.before.time):
-        ledgers["truth"].add_unknown(lead, len(state.time))
-        return known
-    ledgers["truth"].add(lead, replace(truth, origin=Origin(origin.start, known, origin.forcing)))
-    return truth
-
-
-def finish(job: Job, results: list[tuple[dict[str, np.ndarray], dict[str, str]]], manifest: dict[str, Any]) -> None:
+def finish(job: Job, segments: Segments, manifest: dict[str, Any]) -> None:
     """Judge the whole forecast, write scores.nc and the checksums, and only then the verdict."""
-    gathered = gather(arrays for arrays, _ in results)
-    checksums = {name: checksum for _, sums in results for name, checksum in sums.items()}
-    variables, faults = describe(gathered, job.world, job.ranges)
-    pairs, of = sum(int(arrays["pairs"]) for arrays, _ in results), job.layout.inits.size * job.layout.steps
+    whole, checksums = gathered(job, segments)
+    variables, faults = describe(whole, job.world, job.ranges)
+    pairs, of = int(whole["pairs"]), job.layout.inits.size * job.layout.steps
     judged, reasons = verdict(faults, pairs, of)
     job.writer.mark(judged)
-    card = job.scorecard()
+    card = job.scorecard(0, job.layout.steps)
     if card is not None and pairs:
-        for arrays, _ in results:
-            card.add_partial({name.removeprefix("scores/"): a for name, a in arrays.items() if "scores/" in name})
+        for segment, arrays, _ in read(segments):
+            card.add_partial(within(arrays, "scores"), segment.first)
         write_netcdf(job.folder / "scores.nc", card.scores({"forecast": job.folder.name, "verdict": judged}))
-    conservation = write_budgets(job, [arrays for arrays, _ in results])
+    conservation = write_budgets(job, segments)
     with progress("writing the file") as report:
         checksums = job.writer.export(checksums, lambda share: report("", share))
     (job.folder / "config.yaml").write_text(manifest.get("config", ""), encoding="utf-8")
@@ -195,7 +172,7 @@ def finish(job: Job, results: list[tuple[dict[str, np.ndarray], dict[str, str]]]
         "inits": {"first": str(job.layout.inits[0]), "last": str(job.layout.inits[-1]), "count": job.layout.inits.size},
         "leads": {"steps": job.layout.steps, "timestep": duration_text(job.world.timestep)},
         "variables": variables,
-        "budgets": budgets(gathered, job.world),
+        "budgets": budgets(whole, job.world),
         "conservation": conservation,
         "truth": {"pairs": pairs, "of": of},
         "checksums": write_checksums(job.folder, checksums),
@@ -203,25 +180,50 @@ def finish(job: Job, results: list[tuple[dict[str, np.ndarray], dict[str, str]]]
     write_manifest(job.folder, manifest)
 
 
-def write_budgets(job: Job, results: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any] | None:
+def read(segments: Segments) -> Iterator[tuple[Segment, Arrays, dict[str, str]]]:
+    """(segment, arrays, checksums) of all that was made, one at a time, in order."""
+    for chain in segments.chains().values():
+        for segment in chain:
+            yield segment, *segments.read(segment)
+
+
+def gathered(job: Job, segments: Segments) -> tuple[Arrays, dict[str, str]]:
+    """What the checks found in the whole forecast, how many pairs with the truth there were, and all checksums."""
+    checksums: dict[str, str] = {}
+    by_batch: dict[int, list[Arrays]] = {}
+    for segment, arrays, sums in read(segments):
+        own = {name: array for name, array in arrays.items() if "/" not in name}
+        by_batch.setdefault(segment.batch, []).append(own)
+        checksums |= sums
+    pairs = sum(arrays["pairs"] for batch in by_batch.values() for arrays in batch)
+    whole = gather(gather(batch, axis=1) for batch in by_batch.values())
+    return whole | {"pairs": pairs}, checksums
+
+
+def write_budgets(job: Job, segments: Segments) -> dict[str, Any] | None:
     """Write budgets.nc; what the manifest tells of it. None where this world has no budgets and no constraints."""
-    ledgers = {"forecast": job.ledger(job.correction_maps), "truth": job.ledger()}
-    for source, ledger in ledgers.items():
-        start = f"{source} budgets/"
-        for arrays in results:
-            ledger.add_partial({name.removeprefix(start): a for name, a in arrays.items() if name.startswith(start)})
+    steps = job.layout.steps
+    ledgers = {source: job.ledger(steps, maps=job.correction_maps and source == "forecast") for source in SOURCES}
     if ledgers["forecast"].is_empty:
         return None
+    for segment, arrays, _ in read(segments):
+        for source, ledger in ledgers.items():
+            ledger.add_partial(within(arrays, f"{source} budgets"), segment.first)
     write_netcdf(job.folder / BUDGETS, ledgers["forecast"].dataset(job.layout.inits, ledgers["truth"]))
     return ledgers["forecast"].summary()
 
 
-def tell(target: Path, manifest: Mapping[str, Any], what: str) -> None:
-    """One line: where the forecast is and what it is worth, and why."""
+def tell(target: Path, share: tuple[int, int] = ALL) -> None:
+    """One line: where the forecast is and what it is worth, and why; or that other shares are awaited."""
+    manifest = read_manifest(target)
+    if not manifest["finished"]:
+        told = manifest["reasons"][0].removeprefix("unfinished: ")
+        console().print(f"Share {share[0]}/{share[1]} of {escape(str(target))} is made; {escape(told)}", soft_wrap=True)
+        return
     style = {"verified": "good", "unverified": "warning"}.get(manifest["verdict"], "bad")
     count, leads = manifest["inits"]["count"], manifest["leads"]
     console().print(
-        f"[{style}]{manifest['verdict']}[/] [bold]{escape(str(target))}[/] {what}: "
+        f"[{style}]{manifest['verdict']}[/] [bold]{escape(str(target))}[/]: "
         f"{count} initial time{'s' * (count > 1)}, {leads['steps']} steps of {leads['timestep']}",
         soft_wrap=True,
     )

@@ -20,8 +20,11 @@ from emul.build import part, parts
 from emul.console import progress, warn
 from emul.folders import conf_folder
 from emul.process import settle
+from emul.ranks import local_rank
 from emul.runs import Run, open_run
+from emul.shares import hardware_of, process_count
 from emul.times import initial_times, lead_steps, length, thinned
+from emulators.hardware import Hardware
 from emulators.layers.conditioning import hours_of
 from emulators.ledger import Ledger
 from emulators.paths import Relay
@@ -29,16 +32,14 @@ from emulators.step import Step
 from emulators.verification import Scorecard
 from emulators.world import World
 
-Report = Callable[[str, float], None]
-BUDGETS = "budgets.nc"
-
 
 @dataclass(frozen=True)
 class Job:
     """A forecast to be made, everything opened and checked. step: a Step, or a Relay of several.
 
-    scorecard: an empty one, or None where no truth is at hand. settings: what the numbers depend on; card: what else
-    the manifest tells. ranges: bounds by variable name that go before the table of physical ranges.
+    scorecard: an empty one of the leads first .. stop - 1, or None where no truth is at hand. settings: what the
+    numbers depend on; card: what else the manifest tells. ranges: bounds by variable name that go before the table of
+    physical ranges. segment: after how many leads a rollout is saved, whole chunks.
     """
 
     folder: Path
@@ -46,7 +47,7 @@ class Job:
     archive: Archive
     layout: Layout
     writer: ZarrWriter
-    scorecard: Callable[[], Scorecard | None]
+    scorecard: Callable[[int, int], Scorecard | None]
     settings: Mapping[str, Any]
     card: Mapping[str, Any] = field(default_factory=dict)
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -55,21 +56,23 @@ class Job:
     path: str = "rollout"
     intervals: tuple[int, ...] = (1,)
     seed: int = 0
+    segment: int = 500
 
     @property
     def world(self) -> World:
         return self.layout.world
 
-    def ledger(self, maps: bool = False) -> Ledger:
-        """An empty account of the budgets and of what the constraints change."""
-        return Ledger(self.world, self.step.constraints, leads=self.layout.steps, maps=maps)
+    def ledger(self, leads: int, first: int = 0, maps: bool = False) -> Ledger:
+        """An empty account, of so many leads from number `first` on, of the budgets and of what constraints change."""
+        return Ledger(self.world, self.step.constraints, leads=leads, first=first, maps=maps)
 
 
 def prepare(config: DictConfig) -> Job:
     """Open and check everything that a forecast needs. ValueError or FileNotFoundError before any work is done."""
     chosen = _chosen(config)
-    device = _device(chosen.device)
-    settle(None)
+    hardware = hardware_of(config)
+    device = _device(chosen.device, config, hardware)
+    settle(hardware.threads, hardware.devices, local_rank(), hardware.affinity)
     run = open_run(config.run, chosen.checkpoint, device)
     data = config.data if "_target_" in config.data else run.config.data
     source = part(data)
@@ -122,6 +125,7 @@ def prepare(config: DictConfig) -> Job:
         way["path"],
         tuple(way["intervals"]),
         int(chosen.seed),
+        -(-lead_steps(chosen.segment, run.world) // layout.block) * layout.block,
     )
 
 
@@ -156,14 +160,19 @@ def _chosen(config: DictConfig) -> DictConfig:
 
 
 def _text(config: DictConfig, chosen: DictConfig) -> str:
-    """The config of the forecast with nothing left open, as YAML."""
-    plain = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    """The config of the forecast with nothing left open, as YAML; not who makes which share of it where."""
+    plain = OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("share", "hardware")])
     return OmegaConf.to_yaml(OmegaConf.merge(plain, chosen))
 
 
-def _device(name: str) -> str:
+def _device(name: str, config: DictConfig, hardware: Hardware) -> str:
+    """The device of this process: as the command line says, else as the hardware does, else as the run's config."""
+    if config.hardware and config.get("device") is None:
+        name = {"cpu": "cpu", "gpu": "cuda"}.get(hardware.accelerator, "auto")
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and torch.cuda.is_available() and process_count(hardware) > 1:
+        return f"cuda:{local_rank() % torch.cuda.device_count()}"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device={name} was asked for, but PyTorch finds no GPU; use device=auto or device=cpu.")
     return name
@@ -244,12 +253,12 @@ def _digest(weights: Mapping[str, torch.Tensor]) -> str:
     return total.hexdigest()
 
 
-def _scorecards(run: Run, archive: Archive, layout: Layout) -> Callable[[], Scorecard | None]:
-    """What makes an empty scorecard; None instead where the data hold no valid time."""
+def _scorecards(run: Run, archive: Archive, layout: Layout) -> Callable[[int, int], Scorecard | None]:
+    """What makes an empty scorecard of a run of leads; None instead where the data hold no valid time."""
     world, until = run.world, unbroken_until(archive.times, layout.inits)
     if not (archive.has(layout.valid_times) & (layout.valid_times <= until[:, None])).any():
-        return lambda: None
+        return lambda first, stop: None
     variables = world.predicted.select(name for name in world.predicted.names if name not in archive.absent)
     metrics = parts(run.config.metric)
     regions = (run.config.get("eval") or {}).get("regions") or ["global"]
-    return lambda: Scorecard(world, variables, metrics, list(regions), layout.steps)
+    return lambda first, stop: Scorecard(world, variables, metrics, list(regions), [*layout.leads[first:stop]])

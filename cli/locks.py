@@ -1,4 +1,4 @@
-"""One training at a time in a run folder: a lock that dies with the process that holds it."""
+"""One at a time in a folder: locks that die with the process that holds them."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-NAME = ".lock"
+NAME, TURN = ".lock", ".turn"
 NOT_SUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
-def sole(folder: Path) -> Iterator[None]:
-    """Hold the lock of `folder`; ValueError where another process holds it.
+def sole(folder: Path, name: str = NAME, work: str = "training") -> Iterator[None]:
+    """Hold the lock of `folder`; ValueError where another process holds it. work: what is done there, for the message.
 
     The kernel drops the lock of a process that ends in whatever way, so a file left behind holds nobody up. Where a
     file system knows no locks, the process named in the file is looked for on this machine.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / NAME, "a+", encoding="utf-8") as file:
+    with open(folder / name, "a+", encoding="utf-8") as file:
         file.seek(0)
         holder = file.read().strip()
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise refusal(folder, holder) from None
+            raise refusal(folder, holder, work) from None
         except OSError as error:
             if error.errno not in NOT_SUPPORTED:
                 raise
             if _is_alive(holder):
-                raise refusal(folder, holder) from None
+                raise refusal(folder, holder, work) from None
         file.truncate(0)
         file.write(f"{socket.gethostname()} {os.getpid()}\n")
         file.flush()
@@ -41,6 +41,19 @@ def sole(folder: Path) -> Iterator[None]:
             yield
         finally:
             file.truncate(0)
+
+
+@contextmanager
+def turn(folder: Path) -> Iterator[None]:
+    """Hold a lock of `folder` for a moment, once it is this process's turn; where locks are unknown, at once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / TURN, "a", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in NOT_SUPPORTED:
+                raise
+        yield
 
 
 def is_held(folder: Path) -> bool:
@@ -55,12 +68,12 @@ def is_held(folder: Path) -> bool:
     return False
 
 
-def refusal(folder: Path, holder: str) -> ValueError:
+def refusal(folder: Path, holder: str, work: str) -> ValueError:
     """What to say to the second of two."""
     host, _, number = holder.partition(" ")
     who = f"process {number} on {host}" if number else "another process"
     return ValueError(
-        f"{who[0].upper()}{who[1:]} is training in {folder} now. Wait for it, stop it, or choose another name=... ."
+        f"{who[0].upper()}{who[1:]} is {work} in {folder} now. Wait for it, stop it, or choose another name=... ."
     )
 
 

@@ -1,4 +1,4 @@
-"""The processes of one training: which one this is, and what becomes of the others when one is gone.
+"""The processes of one piece of work: which one this is, and what becomes of the others when one is gone.
 
 Nobody waits for a process that died: the first watches those it started, they watch the first, SLURM and torchrun watch
 theirs; whoever notices names the cause and ends within seconds, whatever collective it hangs in.
@@ -32,6 +32,14 @@ def local_rank() -> int:
         if name and os.environ.get(name, "").isdigit():
             return int(os.environ[name])
     return 0
+
+
+def started() -> int:
+    """How many processes srun or torchrun has started together with this one; 1 where neither did."""
+    for name in ("WORLD_SIZE", "SLURM_NTASKS") if started_from_outside() else ():
+        if os.environ.get(name, "").isdigit():
+            return int(os.environ[name])
+    return 1
 
 
 def within_slurm_step() -> bool:
@@ -68,7 +76,7 @@ def first_gone(children: Sequence[subprocess.Popen[bytes]]) -> str | None:
 
 
 class Watch(threading.Thread):
-    """Ends this process once one that it trains with is gone, and says why.
+    """Ends this process once one that it works with is gone, and says why.
 
     children: the processes that this one has started; none: it was started itself, and watches its parent.
     """
@@ -93,8 +101,8 @@ class Watch(threading.Thread):
             return
 
     def tell(self, gone: str) -> None:
-        """Why the training ends, on standard error."""
-        print(f"emul: the training stops because {gone}; {self.stands}", file=sys.stderr, flush=True)
+        """Why this process ends, on standard error."""
+        print(f"emul: stopped because {gone}; {self.stands}", file=sys.stderr, flush=True)
 
     def cause(self, patience: float = 2 * PERIOD) -> str | None:
         """Which of the children is gone, waited for a moment; None where all are well."""

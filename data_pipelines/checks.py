@@ -75,15 +75,15 @@ def column_means(state: State, world: World) -> tuple[np.ndarray, np.ndarray]:
     return water, air
 
 
-def gather(batches: Iterable[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The arrays of several batches as those of one."""
-    arrays = list(batches)
+def gather(parts: Iterable[Mapping[str, np.ndarray]], axis: int = 0) -> dict[str, np.ndarray]:
+    """The arrays of several parts as those of one. axis: along which they follow each other, 0 init or 1 lead."""
+    arrays = list(parts)
     lowest = ("minimum", "first_missing", "first_beyond")
     whole = {name: np.min([a[name] for a in arrays], axis=0) for name in lowest}
     whole["maximum"] = np.max([a["maximum"] for a in arrays], axis=0)
     whole |= {name: np.sum([a[name] for a in arrays], axis=0) for name in ("missing", "numbers")}
     budgets = ("dry_air", "column_water")
-    return whole | {name: np.concatenate([a[name] for a in arrays]) for name in budgets if name in arrays[0]}
+    return whole | {name: np.concatenate([a[name] for a in arrays], axis) for name in budgets if name in arrays[0]}
 
 
 def describe(

@@ -67,7 +67,7 @@ class Layout:
                 f"{self.inits.size} initial times, {self.steps} steps, chunks of {self.batch} x {self.block}."
             )
 
-    @property
+    @cached_property
     def leads(self) -> np.ndarray:
         """Nominal lead times, timedelta64[s], shape (lead,)."""
         return np.array([self.world.lead_time(n) for n in range(1, self.steps + 1)], dtype="timedelta64[s]")

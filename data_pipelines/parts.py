@@ -35,28 +35,35 @@ class Parts:
         self.root, self.folder = Path(folder), Path(folder) / "progress"
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def _path(self, batch: int) -> Path:
-        return self.folder / f"{batch:06d}.npz"
+    def _path(self, part: int | str) -> Path:
+        return self.folder / (f"{part:06d}.npz" if isinstance(part, int) else f"{part}.npz")
 
-    def write(self, batch: int, arrays: Mapping[str, np.ndarray], checksums: Mapping[str, str]) -> None:
-        """Mark a batch as finished. checksums: sha256 by path relative to the forecast's folder."""
+    def write(self, part: int | str, arrays: Mapping[str, np.ndarray], checksums: Mapping[str, str]) -> None:
+        """Mark a part, by number or name, as finished. checksums: sha256 by path relative to the forecast's folder."""
         content = io.BytesIO()
         np.savez(content, allow_pickle=False, checksums=np.array(json.dumps(dict(checksums))), **arrays)
-        write_file(self._path(batch), content.getvalue(), durable=True)
+        write_file(self._path(part), content.getvalue(), durable=True)
 
-    def read(self, batch: int) -> tuple[dict[str, np.ndarray], dict[str, str]] | None:
-        """(arrays, checksums) of a finished batch; None where it is not finished or no longer whole."""
+    def read(self, part: int | str, *, check: bool = True) -> tuple[dict[str, np.ndarray], dict[str, str]] | None:
+        """(arrays, checksums) of a finished part; None where it is not finished or no longer whole.
+
+        check: whether the files that it names are looked through.
+        """
         try:
-            with np.load(self._path(batch), allow_pickle=False) as file:
+            with np.load(self._path(part), allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             checksums = json.loads(str(arrays.pop("checksums")))
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
             return None
-        for name, expected in checksums.items():
+        for name, expected in checksums.items() if check else ():
             path = self.root / name
             if not path.is_file() or sha256(path) != expected:
                 return None
         return arrays, checksums
+
+    def forget(self, part: int | str) -> None:
+        """Take a part for unfinished from now on."""
+        self._path(part).unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove the folder, once the manifest holds what it held."""

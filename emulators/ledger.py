@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor
 
 from emulators.physics.budgets import DryAir, Energy, Water
+from emulators.quantities import BUDGETED, QUANTITIES
 from emulators.state import State
 from emulators.step import Constraint, Step
 from emulators.world import World
@@ -35,58 +35,25 @@ Kind = TypeVar("Kind", DryAir, Water, Energy)
 SECONDS = 365.25 * 86_400.0  # of a year
 
 
-@dataclass(frozen=True)
-class Quantity:
-    """One column of a ledger. adds_up: what is made in each timestep, to be summed for a drift; `a_year` its units."""
-
-    units: str
-    long_name: str
-    definition: str
-    a_year: str
-    adds_up: bool = True
-
-
-QUANTITIES = {
-    "air_drift": Quantity(
-        "1", "mass of all air, since the start", "(M(after) - M(start)) / M(start), M = <sum dp> / g", "1 year-1", False
-    ),
-    "dry_air_drift": Quantity(
-        "1",
-        "mass of dry air, since the start",
-        "(M(after) - M(start)) / M(start), M = <sum (1 - q) dp> / g, q all water that is predicted on levels; "
-        "<sum dp> / g where surface pressure is the weight of dry air",
-        "1 year-1",
-        False,
-    ),
-    "moisture_residual": Quantity(
-        "kg m-2", "water made in a timestep", "W(after) - W(before) - <E - P>, W = <sum q dp> / g", "kg m-2 year-1"
-    ),
-    "moisture_residual_relative": Quantity(
-        "1",
-        "the same, as a share of precipitation",
-        "(W(after) - W(before) - <E - P>) / <P>; missing where <P> is not above zero",
-        "1",
-    ),
-    "energy_residual": Quantity(
-        "W m-2", "energy made", "(H(after) - H(before) - <G>) / dt, G all radiation, heat and friction", "W m-2"
-    ),
-}
-BUDGETED = {"dry_air": ("air_drift", "dry_air_drift"), "energy": ("energy_residual",)}
-BUDGETED |= {"moisture": ("moisture_residual", "moisture_residual_relative")}
-
-
 class Ledger:
     """Budgets of rollouts by lead number (from 0) and initial time, and how much constraints changed.
 
     constraints: those of the Step; where one states a budget (its definition of energy, its columns), that is the one
-    taken. maps: where constraints changed what, as means over initial times and leads. The leads of a rollout are added
-    in their order; ledgers of other initial times add up by `add_partial`. `left_out`: why budgets are not there.
+    taken. maps: where constraints changed what, as means over initial times and leads. The leads of a rollout, as many
+    as `leads` from number `first` on, are added in their order; ledgers of other initial times or of some of the leads
+    add up by `add_partial`. `left_out`: why budgets are not there.
     """
 
     def __init__(
-        self, world: World, constraints: Mapping[str, Constraint] | None = None, *, leads: int, maps: bool = False
+        self,
+        world: World,
+        constraints: Mapping[str, Constraint] | None = None,
+        *,
+        leads: int,
+        first: int = 0,
+        maps: bool = False,
     ) -> None:
-        self.world, self.leads, self.maps = world, leads, maps
+        self.world, self.leads, self.first, self.maps = world, leads, first, maps
         self.constraints = dict(constraints or {})
         self.left_out: dict[str, str] = {}
         stated = [getattr(constraint, "budget", None) for constraint in self.constraints.values()]
@@ -187,17 +154,39 @@ class Ledger:
             before = self._contents(origin.before)
             self._start = before if origin.before is origin.start or not lead else self._contents(origin.start)
         self._before = (lead, state.time, after)
-        self._rows[lead].append(self._row(before, after, state, origin.forcing))
+        self._rows[lead - self.first].append(self._row(before, after, state, origin.forcing))
         if self._raw is not None and self._raw.origin is origin:
             squares = [self._by_init(self._pending[key]) for key in self.corrections]
-            self._changed[lead].append(torch.stack(squares, dim=1))
+            self._changed[lead - self.first].append(torch.stack(squares, dim=1))
             self._mapped += int(np.prod(state.lead))
             self._raw, self._pending = None, {}
         return self
 
     def add_unknown(self, lead: int, inits: int) -> Ledger:
         """Count a lead of which nothing is known as missing, for so many initial times."""
-        self._rows[lead].append(torch.full((len(self.names), inits), torch.nan, dtype=torch.float64))
+        self._rows[lead - self.first].append(torch.full((len(self.names), inits), torch.nan, dtype=torch.float64))
+        return self
+
+    def running(self) -> dict[str, np.ndarray]:
+        """The accounts that the next lead of a rollout is compared with: those of its start and of the last lead."""
+        if self._before is None:
+            return {}
+        lead, time, contents = self._before
+        arrays = {"lead": np.array(lead), "time": time.astype(np.int64)}
+        for when, known in (("before", contents), ("start", self._start)):
+            arrays |= {f"{when} {name}": total.cpu().numpy() for name, total in known.items()}
+        return arrays
+
+    def go_on(self, running: Mapping[str, np.ndarray], device: torch.device | str = "cpu") -> Ledger:
+        """Keep the accounts of a rollout, whose first leads are in another ledger, from the next lead on."""
+        if running:
+            known: dict[str, dict[str, Tensor]] = {"before": {}, "start": {}}
+            for key, array in running.items():
+                when, _, name = key.partition(" ")
+                if name:
+                    known[when][name] = torch.from_numpy(array).to(device)
+            self._before = int(running["lead"]), running["time"].astype("datetime64[s]"), known["before"]
+            self._start = known["start"]
         return self
 
     def _contents(self, state: State) -> dict[str, Tensor]:
@@ -250,11 +239,12 @@ class Ledger:
         arrays |= {f"map {name} {variable}": sums.numpy() for (name, variable), sums in self._maps.items()}
         return arrays | {"mapped": np.array(self._mapped)}
 
-    def add_partial(self, partial: Mapping[str, np.ndarray]) -> Ledger:
-        """Add what another ledger of the same world, constraints and leads holds of further initial times."""
+    def add_partial(self, partial: Mapping[str, np.ndarray], first: int = 0) -> Ledger:
+        """Add what another ledger of the same world and constraints holds, of leads from number `first` on."""
         for name, rows in (("rows", self._rows), ("changed", self._changed)):
-            for lead, row in enumerate(np.moveaxis(partial[name], -1, 0) if name in partial else ()):
-                rows[lead].append(torch.from_numpy(row.copy()))
+            if name in partial:
+                for lead, row in enumerate(torch.from_numpy(np.moveaxis(partial[name], -1, 0).copy()), start=first):
+                    rows[lead].append(row)
         for key in self.corrections:
             if "map {} {}".format(*key) in partial:
                 self._maps[key] = self._maps.get(key, 0.0) + torch.from_numpy(partial["map {} {}".format(*key)])

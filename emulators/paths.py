@@ -23,13 +23,24 @@ from emulators.rollout import rollout
 from emulators.state import State
 
 Stepper = Callable[[tuple[State, ...], State], State]
+Memory = tuple[State, ...]
 PATHS = ("rollout", "aggregated", "averaged")
 
 
 def path(
-    kind: str, step: Stepper, history: tuple[State, ...], forcings: Iterable[State], intervals: Sequence[int] = (1,)
-) -> Iterator[State]:
-    """The States at lead 1, 2, ... by `rollout`, `aggregated` or `averaged`; intervals: in timesteps."""
+    kind: str,
+    step: Stepper,
+    memory: Memory,
+    forcings: Iterable[State],
+    intervals: Sequence[int] = (1,),
+    *,
+    after: int = 0,
+) -> Iterator[tuple[State, Memory]]:
+    """The States at lead after + 1, after + 2, ... by `rollout`, `aggregated` or `averaged`, each with its memory.
+
+    memory: all that later States are made of; at the start (after=0) the history. A path that is taken up with the
+    memory of lead `after` goes on as if it had not been left. intervals: in timesteps.
+    """
     if kind not in PATHS:
         raise ValueError(f"Expected path to be one of {', '.join(PATHS)}; got '{kind}'.")
     if kind == "rollout":
@@ -38,33 +49,43 @@ def path(
                 f"A plain rollout goes timestep by timestep; got intervals {list(intervals)}. "
                 "Take path=aggregated or path=averaged."
             )
-        return rollout(step, history, forcings)
+        return remembered(rollout(step, memory, forcings), memory)
     if 1 not in intervals or min(intervals) < 1:
         raise ValueError(f"Expected intervals of whole timesteps, 1 among them; got {list(intervals)}.")
-    if len(history) > 1:
-        raise ValueError(f"Paths over several intervals start from one known state; this world has {len(history)}.")
-    return (aggregated if kind == "aggregated" else averaged)(step, history[0], forcings, intervals)
+    if len(memory) > 1 and not after:
+        raise ValueError(f"Paths over several intervals start from one known state; this world has {len(memory)}.")
+    return (aggregated if kind == "aggregated" else averaged)(step, memory, forcings, intervals, after)
 
 
-def aggregated(step: Stepper, start: State, forcings: Iterable[State], intervals: Sequence[int]) -> Iterator[State]:
+def remembered(states: Iterable[State], memory: Memory) -> Iterator[tuple[State, Memory]]:
+    """Each State with the last of them, as many as `memory` has."""
+    for state in states:
+        memory = (*memory[1:], state)
+        yield state, memory
+
+
+def aggregated(
+    step: Stepper, memory: Memory, forcings: Iterable[State], intervals: Sequence[int], after: int
+) -> Iterator[tuple[State, Memory]]:
     """Each lead by as few steps as the longest interval first gives; it keeps no more States than that is long."""
-    known = {0: start}
-    for lead, forcing in enumerate(forcings, start=1):
-        interval = _last(lead, intervals)
-        known[lead] = step((known[lead - interval],), forcing)
-        known.pop(lead - max(intervals), None)
-        yield known[lead]
+    for lead, forcing in enumerate(forcings, start=after + 1):
+        state = step((memory[-_last(lead, intervals)],), forcing)
+        memory = (*memory, state)[-max(intervals) :]
+        yield state, memory
 
 
-def averaged(step: Stepper, start: State, forcings: Iterable[State], intervals: Sequence[int]) -> Iterator[State]:
+def averaged(
+    step: Stepper, memory: Memory, forcings: Iterable[State], intervals: Sequence[int], after: int
+) -> Iterator[tuple[State, Memory]]:
     """Each lead as the mean of what every interval that divides it leads to, each going its own way."""
-    ways = dict.fromkeys(sorted(set(intervals)), start)
-    for lead, forcing in enumerate(forcings, start=1):
+    chosen = sorted(set(intervals))
+    ways = dict(zip(chosen, memory if after else memory * len(chosen), strict=True))
+    for lead, forcing in enumerate(forcings, start=after + 1):
         arriving = [k for k in ways if lead % k == 0]
         for k in arriving:
             ways[k] = step((ways[k],), forcing)
         mean = torch.stack([ways[k].values for k in arriving]).mean(0)
-        yield replace(ways[1], values=mean)
+        yield replace(ways[1], values=mean), tuple(ways.values())
 
 
 def _last(lead: int, intervals: Sequence[int]) -> int:

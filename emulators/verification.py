@@ -213,9 +213,9 @@ class Scorecard:
 
         return tuple(name for name in self.metrics if any(self._count[term].any() for term in terms(name)))
 
-    def _labels(self) -> str:
-        variables, leads = self.scored_variables.plain(), self.leads.astype(int).tolist()
-        return json.dumps([self.quantities, leads, variables, self.regions.names, self.grid.shape, self.missing])
+    def _labels(self, leads: slice = slice(None)) -> str:
+        variables, times = self.scored_variables.plain(), self.leads[leads].astype(int).tolist()
+        return json.dumps([self.quantities, times, variables, self.regions.names, self.grid.shape, self.missing])
 
     def partial(self) -> dict[str, np.ndarray]:
         """The sums so far as arrays, to be stored, sent, or added to another scorecard by `add_partial`."""
@@ -228,20 +228,22 @@ class Scorecard:
             "labels": np.array(self._labels()),
         }
 
-    def add_partial(self, partial: Mapping[str, np.ndarray]) -> Scorecard:
-        """Add the sums of another scorecard of the same leads, variables, regions and metrics."""
-        if str(partial["labels"]) != self._labels():
+    def add_partial(self, partial: Mapping[str, np.ndarray], first: int = 0) -> Scorecard:
+        """Add the sums of another scorecard of the same variables, regions and metrics; its leads begin at `first`."""
+        leads = slice(first, first + len(partial["inits"]))
+        if str(partial["labels"]) != self._labels(leads):
             raise ValueError("Only sums of the same metrics, leads, variables, regions and grid can be added up.")
         if not partial["inits"].any():
             return self
         self._keep_members(int(partial["members"]))
         for quantity in self.quantities:
-            self._count[quantity] += partial[f"count {quantity}"]
+            self._count[quantity][leads] += partial[f"count {quantity}"]
             if f"sum {quantity}" in partial:
                 more = partial[f"sum {quantity}"]
-                self._sum[quantity] = self._sum[quantity] + more if quantity in self._sum else more.copy()
-        self._inits += partial["inits"]
-        self._missing += partial["missing"]
+                total = self._sum.setdefault(quantity, np.zeros((*more.shape[:-3], *self._shape)))
+                total[..., leads, :, :] += more
+        self._inits[leads] += partial["inits"]
+        self._missing[leads] += partial["missing"]
         return self
 
     def scores(self, attributes: Mapping[str, object] | None = None) -> xr.Dataset:

@@ -255,3 +255,18 @@ def test_the_file_and_what_the_report_says_of_it(column_world, weather, tmp_path
         assert text in page
     assert page.count('<polyline class="forecast"') == page.count('<polyline class="unconstrained"') == 5
     assert "What the constraints changed" not in section(free_file, {})
+
+
+def test_leads_kept_in_several_ledgers_are_as_in_one(column_world, weather):
+    world = column_world()
+    constraints = laws(world)
+    whole, states = rolled(world, weather, constraints)
+    merged = Ledger(world, constraints, leads=LEADS)
+    running: dict = {}
+    for first in range(LEADS):
+        part = Ledger(world, constraints, leads=1, first=first).go_on(running)
+        part.add(first, states[first])
+        running = part.running()
+        merged.add_partial(part.partial(), first)
+    for name, values in whole.series().items():
+        np.testing.assert_array_equal(merged.series()[name], values)

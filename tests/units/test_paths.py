@@ -49,7 +49,7 @@ def counting(history, forcing) -> State:
 
 def test_the_longest_intervals_are_gone_first():
     start, forcings = states(11)
-    made = [float(s.values[0, 0, 0, 0]) for s in path("aggregated", counting, (start,), forcings, [1, 2, 4])]
+    made = [float(s.values[0, 0, 0, 0]) for s, _ in path("aggregated", counting, (start,), forcings, [1, 2, 4])]
     expected = [(1, 0, 0), (0, 1, 0), (1, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 1), (1, 1, 1), (0, 0, 2), (1, 0, 2)]
     for value, (ones, twos, fours) in zip(made, expected, strict=False):
         assert value == pytest.approx(10 * (ones + twos + fours) + 0.01 * (ones + 4 * twos + 16 * fours), abs=1e-4)
@@ -58,14 +58,27 @@ def test_the_longest_intervals_are_gone_first():
 
 def test_ways_of_getting_there_are_averaged():
     start, forcings = states(4)
-    made = [float(s.values[0, 0, 0, 0]) for s in path("averaged", counting, (start,), forcings, [1, 2, 4])]
+    made = [float(s.values[0, 0, 0, 0]) for s, _ in path("averaged", counting, (start,), forcings, [1, 2, 4])]
     assert made == pytest.approx([10.01, (20.02 + 10.04) / 2, 30.03, (40.04 + 20.08 + 10.16) / 3], abs=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "intervals"), [("rollout", [1]), ("aggregated", [1, 2, 4]), ("averaged", [1, 3, 4])])
+def test_a_path_is_taken_up_where_it_was_left(kind, intervals):
+    start, forcings = states(11)
+    whole = [(s.values, s.time) for s, _ in path(kind, counting, (start,), forcings, intervals)]
+    for left in range(1, 11):
+        *_, (_, memory) = path(kind, counting, (start,), forcings[:left], intervals)
+        again = list(path(kind, counting, memory, forcings[left:], intervals, after=left))
+        assert len(again) == 11 - left
+        for (state, _), (values, time) in zip(again, whole[left:], strict=True):
+            assert torch.equal(state.values, values)
+            assert (state.time == time).all()
 
 
 def test_one_interval_is_a_rollout():
     start, forcings = states(3)
     for kind in ("rollout", "aggregated", "averaged"):
-        made = [float(s.values[0, 0, 0, 0]) for s in path(kind, counting, (start,), forcings)]
+        made = [float(s.values[0, 0, 0, 0]) for s, _ in path(kind, counting, (start,), forcings)]
         assert made == pytest.approx([10.01, 20.02, 30.03], abs=1e-4)
 
 
@@ -127,7 +140,7 @@ def squares(state: State, target: State) -> torch.Tensor:
 def test_a_cascade_hands_over_by_lead():
     start, forcings = states(4)
     relay = Relay("lead", {0.0: Step(WORLD, Told(1.0)), 12.0: Step(WORLD, Told(100.0))})
-    made = [float(s.values[0, 0, 0, 0]) for s in path("rollout", relay, (start,), forcings)]
+    made = [float(s.values[0, 0, 0, 0]) for s, _ in path("rollout", relay, (start,), forcings)]
     assert made == pytest.approx([1, 2, 102, 202])
     assert relay.steps[1].network.heard == [(6.0, 18.0), (6.0, 24.0)]
     relay.observer = print
@@ -138,7 +151,7 @@ def test_a_cascade_hands_over_by_lead():
 def test_each_interval_has_a_step_of_its_own():
     start, forcings = states(5)
     relay = Relay("interval", {6.0: Step(WORLD, Told(1.0)), 24.0: Step(WORLD, Told(0.0))})
-    made = list(path("aggregated", relay, (start,), forcings, [1, 4]))
+    made = [s for s, _ in path("aggregated", relay, (start,), forcings, [1, 4])]
     assert [float(s.values[0, 0, 0, 0]) for s in made] == pytest.approx([1, 2, 3, 0, 1])
     with pytest.raises(ValueError, match="12 hours, only for 6, 24"):
         relay((start,), forcings[1])

@@ -120,6 +120,22 @@ def test_partial_sums_survive_a_file(tmp_path):
         Scorecard(WORLD, VARIABLES, METRICS, ["global"], 2).add_partial(made.partial())
 
 
+def test_sums_of_some_leads_are_added_where_they_belong():
+    prediction, target, normal = states()
+    whole, parts = (Scorecard(WORLD, VARIABLES, METRICS, ["global"], 3) for _ in range(2))
+    for lead in range(3):
+        whole.add(prediction, target, lead, normal)
+    for first, stop in ((1, 3), (0, 1)):
+        part = Scorecard(WORLD, VARIABLES, METRICS, ["global"], whole.leads[first:stop])
+        for lead in range(first, stop):
+            part.add(prediction, target, lead - first, normal)
+        parts.add_partial(part.partial(), first)
+    for metric in METRICS:
+        np.testing.assert_array_equal(parts.value(metric), whole.value(metric))
+    with pytest.raises(ValueError, match="same metrics, leads"):
+        parts.add_partial(part.partial(), 1)
+
+
 @pytest.mark.parametrize("missing", ["truth", "any", "none"])
 def test_missing_values(missing):
     prediction, target = states(count=2)

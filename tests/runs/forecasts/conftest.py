@@ -1,0 +1,119 @@
+"""What the tests of forecasts share: small data, and runs of untrained networks, tame or wild."""
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from omegaconf import OmegaConf
+
+from data_pipelines import checkpoints
+from data_pipelines.worlds import Roles, world
+from emul.build import compose
+from emul.runs import emulator
+from emulators.grid import gaussian_grid
+
+START = np.datetime64("2003-01-01", "s")
+STEP = np.timedelta64(21_600, "s")
+PROGNOSTIC = ["temperature", "2m_temperature"]
+MOIST = ["specific_humidity", "surface_pressure"]
+LAWS = {
+    "dry_air_mass": {"_target_": "emulators.constraints.dry_air_mass.DryAirMass"},
+}
+
+
+class Home:
+    """A folder with data and runs."""
+
+    def __init__(self, folder):
+        self.folder, self.data = folder, folder / "data.nc"
+
+    def run(self, name):
+        return self.folder / "train" / name
+
+    def config(self, tmp_path, *more, run="tame"):
+        return compose("forecast", [f"run={self.run(run)}", f"output={tmp_path}", "device=cpu", *more])
+
+    @staticmethod
+    def contents(folder):
+        return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+    @staticmethod
+    def fields(count=80, moist=False):
+        """A warm equator and a wave that moves east, on 8 x 16 points."""
+        grid, rng = gaussian_grid(8), np.random.default_rng(0)
+        phase = np.deg2rad(grid.longitude) - 0.1 * np.arange(count)[:, None, None]
+        wave = 290.0 - 40.0 * np.sin(np.deg2rad(grid.latitude))[:, None] ** 2 + 5.0 * np.sin(3.0 * phase)
+        wave = (wave + rng.normal(0.0, 0.1, wave.shape)).astype(np.float32)
+        flat, high = ("time", "latitude", "longitude"), ("time", "level", "latitude", "longitude")
+        arrays = {
+            "temperature": (high, np.stack([wave - 30.0, wave - 10.0], axis=1), {"units": "K"}),
+            "2m_temperature": (flat, wave, {"units": "K"}),
+        }
+        if moist:
+            humid = np.stack([1e-3 * wave / 290.0, 4e-3 * wave / 290.0], axis=1)
+            arrays["specific_humidity"] = (high, humid, {"units": "kg kg-1"})
+            arrays["surface_pressure"] = (flat, 98_000.0 + 10.0 * wave, {"units": "Pa"})
+        return xr.Dataset(
+            arrays,
+            {
+                "time": (START + STEP * np.arange(count)).astype("datetime64[ns]"),
+                "level": ("level", [500, 850], {"units": "hPa"}),
+                "latitude": ("latitude", grid.latitude, {"units": "degrees_north"}),
+                "longitude": ("longitude", grid.longitude, {"units": "degrees_east"}),
+            },
+        )
+
+    def save_run(self, folder, path, dataset, growth=1e-3, history=1, constraint=None, **model):
+        """An untrained SFNO whose tendencies are `growth` times what it would give; a run folder as training leaves."""
+        splits = {"train": ["2003-01-01", "2003-01-10"], "validation": ["2003-01-11", "2003-01-12"]}
+        config = OmegaConf.create(
+            {
+                "seed": 0,
+                "model": {"_target_": "emulators.models.sfno.SFNO", "embed": 8, "layers": 1, **model},
+                "step": {"_target_": "emulators.step.Step", "output": "residual"},
+                "constraint": constraint or {},
+                "metric": {"rmse": {"_target_": "emulators.metrics.rmse.RMSE"}},
+                "data": {
+                    "_target_": "data_pipelines.sources.netcdf.NetCDF",
+                    "path": str(path),
+                    "splits": splits | {"test": ["2003-01-13", "2003-01-20"]},
+                },
+                "forecast": {"every": "1d", "lead": "2d", "batch_size": 3},
+                "eval": {"regions": ["global", "tropics"]},
+            }
+        )
+        prognostic = [*PROGNOSTIC, *(name for name in MOIST if name in dataset)]
+        roles = Roles(prognostic=prognostic, forcing=["sin_year", "cos_day"], static=["sin_latitude"])
+        a_world = world(dataset, roles, history=history, timestep="6h", period=splits["train"])
+        step = emulator(config, a_world)
+        with torch.no_grad():
+            for parameter in step.network.head.parameters():
+                parameter.mul_(growth)
+            for name, parameter in step.network.named_parameters():
+                if "maps.noise" in name:
+                    parameter.fill_(0.1)
+        card = {
+            "format": checkpoints.FORMAT,
+            "world": a_world.plain(),
+            "config": OmegaConf.to_yaml(config),
+            "weights": step.state_dict(),
+            "step": 0,
+        }
+        checkpoints.save(folder / "checkpoints" / "last.ckpt", {"emul": card})
+        OmegaConf.save(config, folder / "config.yaml")
+        return folder
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory):
+    torch.set_num_threads(1)
+    home = Home(tmp_path_factory.mktemp("home"))
+    moist = home.folder / "moist.nc"
+    home.fields().to_netcdf(home.data)
+    home.fields(moist=True).to_netcdf(moist)
+    home.save_run(home.run("tame"), home.data, home.fields())
+    home.save_run(home.run("wild"), home.data, home.fields(), growth=100.0)
+    home.save_run(home.run("past"), home.data, home.fields(), history=2)
+    home.save_run(home.run("noisy"), home.data, home.fields(), growth=0.1, noise=2, norm="layer")
+    home.save_run(home.run("lawful"), moist, home.fields(moist=True), history=2, constraint=LAWS, noise=2, norm="layer")
+    return home
