@@ -6,10 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from rich.markup import escape
-from yaml import YAMLError
 
 from data_pipelines.climatologies import Recipe, climatology, days_without
 from data_pipelines.shaping import shaped
@@ -17,6 +14,7 @@ from data_pipelines.store import open_dataset
 from emul.console import console, header, progress, warn
 from emul.data_source import made_source
 from emul.findings import nearest
+from emul.slices import settings_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -27,7 +25,7 @@ KEYS = (*RECIPE, "years", "split", "derive", "path", "megabytes", "output")
 
 def main(arguments: list[str]) -> None:
     """The words after `emul data climatology`: the data, and what their climatology is made of."""
-    settings, rest = _settings(arguments)
+    settings, rest = settings_of(arguments, KEYS)
     dataset, name, period = _data(rest, settings)
     if settings.get("derive"):
         dataset = shaped(dataset, derive=settings["derive"])
@@ -43,18 +41,6 @@ def main(arguments: list[str]) -> None:
     with progress("averaging") as report:
         climatology(dataset, path, recipe, megabytes=float(settings.get("megabytes", 2048)), report=report)
     console().print(f"Ready for emul eval climatology={escape(str(path))}", soft_wrap=True)
-
-
-def _settings(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """What the words say of the climatology, and the rest of them."""
-    own = [word for word in arguments if word.partition("=")[0] in KEYS]
-    rest = [word for word in arguments if word not in own]
-    try:
-        read = OmegaConf.to_container(OmegaConf.from_dotlist(own))
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise ValueError(f"Cannot read {' '.join(own)}; expected such as years=[1990,2019].") from error
-    assert isinstance(read, dict)
-    return {str(key): value for key, value in read.items()}, rest
 
 
 def _data(words: list[str], settings: dict[str, Any]) -> tuple[xr.Dataset, str, tuple[str, str] | None]:

@@ -32,13 +32,12 @@ class Place:
     validated: int = -1
 
 
-class Unstoppable(Logger):
-    """Another logger, made when first needed; once it fails it is told of, and left alone from then on."""
+class Named(Logger):
+    """What all loggers here have in common: a name, and nothing to do with the config, which the run folder holds."""
 
-    def __init__(self, name: str, make: Callable[[], Logger]) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__()
-        self._name, self._make, self._failed = name, make, False
-        self._logger: Logger | None = None
+        self._name = name
 
     @property
     def name(self) -> str:
@@ -49,7 +48,16 @@ class Unstoppable(Logger):
         return ""
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the run folder holds the config."""
+        """Nothing."""
+
+
+class Unstoppable(Named):
+    """Another logger, made when first needed; once it fails it is told of, and left alone from then on."""
+
+    def __init__(self, name: str, make: Callable[[], Logger]) -> None:
+        super().__init__(name)
+        self._make, self._failed = make, False
+        self._logger: Logger | None = None
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -81,11 +89,11 @@ class Unstoppable(Logger):
             )
 
 
-class MetricsFile(Logger):
+class MetricsFile(Named):
     """metrics.csv: one row a log line, columns as they come; what a run that goes on will log again is dropped."""
 
     def __init__(self, path: Path, resumed_at: int, validated: int) -> None:
-        super().__init__()
+        super().__init__("metrics")
         self.path = path
         self.rows: list[dict[str, Any]] = []
         for row in rows_of(path):
@@ -93,17 +101,6 @@ class MetricsFile(Logger):
                 self.rows.append(row)
         self.columns = list(dict.fromkeys(name for row in self.rows for name in row))
         self.is_whole = False  # the file holds more than the rows that are kept
-
-    @property
-    def name(self) -> str:
-        return "metrics"
-
-    @property
-    def version(self) -> str:
-        return ""
-
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the run folder holds the config."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -183,23 +180,12 @@ def wandb(place: Place, *, project: str = "emul", entity: str | None = None, off
     return Unstoppable("wandb", made)
 
 
-class Curves(Logger):
+class Curves(Named):
     """curves.png: loss and validation score against the step, drawn anew after each validation."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__()
+        super().__init__("curves")
         self.folder = folder
-
-    @property
-    def name(self) -> str:
-        return "curves"
-
-    @property
-    def version(self) -> str:
-        return ""
-
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the run folder holds the config."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:

@@ -24,16 +24,20 @@ def sliced(arguments: list[str], keys: Iterable[str] = ()) -> tuple[xr.Dataset, 
     """
     from data_pipelines.slices import part_of
 
-    known = (*KEYS, *keys)
+    settings, rest = settings_of(arguments, (*KEYS, *keys))
+    chosen = {key: settings.pop(key) for key in KEYS if key in settings}
+    dataset = opened(rest)
+    recipe = {"data": rest, "origin": str(dataset.attrs.get("origin", "")), **chosen}
+    return part_of(dataset, **chosen), settings, recipe
+
+
+def settings_of(arguments: list[str], keys: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
+    """What the words say of `keys`, and the rest of them."""
+    known = tuple(keys)
     own = [word for word in arguments if word.partition("=")[0] in known]
-    rest = [word for word in arguments if word not in own]
     try:
         told = OmegaConf.to_container(OmegaConf.from_dotlist(own))
     except (YAMLError, OmegaConfBaseException) as error:
         raise ValueError(f"Cannot read {' '.join(own)}; expected such as years=[1990,2019].") from error
     assert isinstance(told, dict)
-    settings = {str(key): value for key, value in told.items()}
-    chosen = {key: settings.pop(key) for key in KEYS if key in settings}
-    dataset = opened(rest)
-    recipe = {"data": rest, "origin": str(dataset.attrs.get("origin", "")), **chosen}
-    return part_of(dataset, **chosen), settings, recipe
+    return {str(key): value for key, value in told.items()}, [word for word in arguments if word not in own]

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from data_pipelines.intervals import unbroken_until
+from data_pipelines.intervals import duration_text, unbroken_until
 from data_pipelines.units import refuse_other_units
 from data_pipelines.worlds import grid_of, nearest, spacing
 from emulators.grid import LatLonGrid
@@ -380,5 +380,16 @@ def _chosen(dataset: xr.Dataset, dim: str, wanted: np.ndarray | None) -> xr.Data
     have = dataset[dim].values
     absent = np.setdiff1d(wanted.astype(have.dtype), have)
     if absent.size:
-        raise ValueError(f"The forecast has no {dim} {absent[0]}; it has {have[0]} to {have[-1]} ({have.size} values).")
+        raise ValueError(_absent(dim, absent, have))
     return dataset.isel({dim: np.flatnonzero(np.isin(have, wanted.astype(have.dtype)))})
+
+
+def _absent(dim: str, absent: np.ndarray, have: np.ndarray) -> str:
+    """What to say of leads or initial times that a forecast has not."""
+    leads = dim == "prediction_timedelta"
+    told = duration_text if leads else lambda time: str(np.datetime_as_string(time, "m"))
+    key, words = ("leads", "leads") if leads else ("inits", "initial times")
+    return (
+        f"Expected {words} that the forecast has, {told(have[0])} to {told(have[-1])} ({have.size} of them); got "
+        f"{', '.join(told(one) for one in absent[:3])}. Take some of those with {key}=[...], or all with {key}=all."
+    )

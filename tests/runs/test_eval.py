@@ -355,7 +355,7 @@ def test_bad_input_is_told_in_a_sentence(tmp_path, forecast, truth, capsys):
     both = [f"forecast={fc}", f"truth={ok}", out]
     assert "did you mean 'temperature'" in said([*both, "fields=[temprature]"], capsys)
     assert "shares no level" in said([*both, "fields=[{temperature: [300]}]"], capsys)
-    assert "has no prediction_timedelta" in said([*both, "leads=[5d]"], capsys)
+    assert "got 5d. Take some of those with leads=[...]" in said([*both, "leads=[5d]"], capsys)
     assert "No region 'atlantis'" in said([*both, "regions=[atlantis]"], capsys)
     assert "expected some of persistence" in said([*both, "baselines=[magic]"], capsys)
     (tmp_path / "torn.nc").write_bytes(fc.read_bytes()[:2000])

@@ -38,6 +38,17 @@ def test_a_full_disk_leaves_the_old_one(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_device_that_is_full_leaves_the_old_one(tmp_path):
+    path = tmp_path / "last.ckpt"
+    checkpoints.save(path, content(1.0))
+    (tmp_path / f".last.ckpt.{os.getpid()}.partial").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="previous one is untouched"):
+        checkpoints.save(path, content(2.0), keep_previous=True)
+    assert float(checkpoints.load(path)["emul"]["weights"]["w"][0, 0]) == 1.0
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
 @pytest.mark.slow
 def test_a_kill_during_a_write_leaves_a_whole_file(tmp_path):
     path = tmp_path / "last.ckpt"
