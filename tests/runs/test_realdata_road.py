@@ -93,14 +93,37 @@ SERIES = {
         "variables.prognostic=[u_component_of_wind, v_component_of_wind]",
         f"data.splits={MONTHS}",
     ],
+    "members": [
+        "data=grib",
+        f"data.path={FOLDER}/era5_levels_members.grib",
+        "data.members=number",
+        "variables.prognostic=[geopotential, temperature]",
+        "variables.forcing=[mean_toa_incident_solar_radiation_12hr, carbon_dioxide]",
+        "data.splits={train: [2017-01-01, 2017-01-02], validation: [2017-01-02, 2017-01-02],"
+        " test: [2017-01-01, 2017-01-02]}",
+    ],
+    "anomalies": [
+        "data=netcdf",
+        f"data.path={FOLDER}/sst_ndjfm_anom.nc",
+        "data.rename={sst: anomaly}",
+        "variables.prognostic=[anomaly]",
+        "variables.static=[anomaly_mask]",
+        "data.masks=[anomaly]",
+        "data.fill={anomaly: 0}",
+        "constraint=[masked]",
+        "constraint.masked.variables={anomaly: [anomaly_mask, 0]}",
+        "data.splits={train: [1963, 1995], validation: [1996, 2003], test: [2004, 2012]}",
+    ],
 }
-INITS = {"winds": "1970-09-01"}
+INITS = {"winds": "1970-09-01", "members": "2017-01-01T12", "anomalies": "2004-01-15T12"}
 
 
 @needs_data
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SERIES)
 def test_series_are_trained_on_forecast_and_verified(name, tmp_path):
+    if name == "members":
+        pytest.importorskip("cfgrib", reason="cfgrib is not installed")
     settings = ["model=unet", "model.channels=[8]", "model.blocks=1", "training.steps=4", "training.batch_size=1"]
     settings += ["training.validation_lead=1"]
     run = train(compose("train", [*SERIES[name], *settings, f"output={tmp_path}", f"name={name}"]))
