@@ -175,7 +175,7 @@ class ClimODE(nn.Module):
 
     def transported(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """v . grad u + u div v, and grad u as it is among points: eastward, then southward."""
-        with torch.autocast(u.device.type, enabled=False):
+        with torch.autocast("cuda" if u.is_cuda else "cpu", enabled=False):
             east, south = u @ self.eastward.mT, self.southward @ u
             x, y = v.chunk(2, 1)
             moved = x * east + y * south + u * (x @ self.eastward.mT + self.divergent @ y)
@@ -199,7 +199,7 @@ class ClimODE(nn.Module):
         def total(a: Tensor, b: Tensor) -> Tensor:
             return (a * b).sum((-2, -1), keepdim=True)
 
-        with torch.autocast(u.device.type, enabled=False):
+        with torch.autocast("cuda" if u.is_cuda else "cpu", enabled=False):
             z, residual, direction = torch.zeros_like(change), change, change
             size = total(change, change)
             for _ in range(self.iterations):
