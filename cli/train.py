@@ -29,6 +29,7 @@ from emul import console
 from emul.build import part, parts, run_with_hydra, terms
 from emul.callbacks import Checkpoints, Pace, Together
 from emul.check import refuse_faults
+from emul.continuation import compare
 from emul.locks import sole
 from emul.loggers import Place
 from emul.process import settle
@@ -44,15 +45,6 @@ from emulators.terms import refuse_gaps
 from emulators.training import Plan, Training, examples
 from emulators.verification import Scorecard
 from emulators.world import World
-
-# What may change between the start of a training and its continuation: what does not touch a weight,
-FREE = {
-    "output", "resume", "forecast", "eval", "writer", "metric", "logger", "training.checkpoint_every",
-    "training.checkpoint_minutes", "training.log_every", "training.broken", "hardware.slurm", "loader.ahead",
-}  # fmt: skip
-# and where it runs, which changes the last digits; but not in what precision.
-ROUNDED = {"hardware", "training.accumulate"}
-FIXED = {"hardware.precision"}
 
 
 def main(arguments: list[str]) -> int:
@@ -135,34 +127,6 @@ def write_whole(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def compare(before: DictConfig, now: DictConfig, target: Path) -> None:
-    """ValueError, with the difference, where a continuation would not be the same training and this was not said."""
-    old, new = (dict(_leaves(OmegaConf.to_container(c, resolve=True))) for c in (before, now))
-    keys = [key for key in {**old, **new} if str(old.get(key)) != str(new.get(key))]
-    rounded = [key for key in keys if _lies_in(key, ROUNDED) and not _lies_in(key, FREE | FIXED)]
-    refused = [key for key in keys if not _lies_in(key, FREE) and key not in rounded]
-
-    def listed(some: list[str]) -> str:
-        return "; ".join(f"{key} was {old.get(key)}, is {new.get(key)}" for key in some)
-
-    if rounded and rank() == 0:
-        console.warn(f"{target} goes on elsewhere ({listed(rounded)}): the same training, but not to the last digit.")
-    if not refused:
-        return
-    if now.resume == "changed":
-        if rank() == 0:
-            console.warn(f"{target} goes on with another config, as asked: {listed(refused)}.")
-        return
-    raise ValueError(
-        f"{target} holds a training with another config ({listed(refused)}). Choose another name=..., say "
-        "resume=changed to go on with the new one, or remove the folder."
-    )
-
-
-def _lies_in(key: str, keys: set[str]) -> bool:
-    return any(f"{key}.".startswith(f"{one}.") for one in keys)
-
-
 def refuse_other_count(hardware: Hardware) -> None:
     """ValueError where srun or torchrun has started another number of processes than the config shares the batch by."""
     for name in ("WORLD_SIZE", "SLURM_NTASKS") if started_from_outside() else ():
@@ -189,12 +153,6 @@ def keep_config(target: Path, config: DictConfig) -> None:
         return
     target.mkdir(parents=True, exist_ok=True)
     write_whole(file, text)
-
-
-def _leaves(node: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    if isinstance(node, dict) and node:
-        return [leaf for key, value in node.items() for leaf in _leaves(value, f"{prefix}{key}.")]
-    return [(prefix[:-1], node)]
 
 
 def quieten() -> None:

@@ -1,9 +1,11 @@
 """What may go wrong in a training, and what it then costs: each fault is named, and nothing saved is lost."""
 
 import csv
+import errno
 import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,11 +13,13 @@ import warnings
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from data_pipelines import checkpoints
 from emul.build import compose
+from emul.continuation import compare
 from emul.curves import rows_of
-from emul.locks import is_held, sole
+from emul.locks import is_held, sole, turn
 from emul.train import train
 from emulators.losses.lp import Lp
 
@@ -162,18 +166,27 @@ def test_an_exploding_forecast_is_logged_and_the_training_goes_on(tmp_path, monk
 
 @pytest.mark.slow
 def test_loggers_that_fail_do_not_stop_a_training(tmp_path, monkeypatch):
+    import pytorch_lightning.loggers
+
     import emul.loggers
 
     def fail(*args, **kwargs):
         raise OSError("the disk of the logger is gone")
 
-    monkeypatch.setattr(emul.loggers, "TensorBoardLogger", fail)
     monkeypatch.setattr(emul.loggers, "draw", fail)
+    monkeypatch.setattr(emul.loggers, "refuse_absent", lambda package: None)
+    monkeypatch.setattr(pytorch_lightning.loggers, "MLFlowLogger", fail)
+    monkeypatch.setattr(pytorch_lightning.loggers, "WandbLogger", fail)
+    obstacle = tmp_path / "train" / "a" / "tensorboard"
+    obstacle.parent.mkdir(parents=True)
+    obstacle.write_text("a file where a folder should be")
+    names = ["tensorboard", "curves", "mlflow", "wandb"]
     with pytest.warns(UserWarning, match=r"logger\.(tensorboard|curves) failed") as warned:
-        folder = train(compose("train", overrides(tmp_path, "a", "logger=[csv,tensorboard,curves]")))
-    told = {str(one.message).split()[0] for one in warned if "failed" in str(one.message)}
-    assert told == {"logger.tensorboard", "logger.curves"}
+        folder = train(compose("train", overrides(tmp_path, "a", f"logger=[csv,{','.join(names)}]")))
+    told = [str(one.message).split()[0] for one in warned if "failed and is left out" in str(one.message)]
+    assert sorted(told) == sorted(f"logger.{name}" for name in names)  # each once
     assert last(folder)["emul"]["finished"]
+    assert len(rows_of(folder / "metrics.csv")) > 3
 
 
 @pytest.mark.slow
@@ -221,11 +234,40 @@ def test_another_config_is_shown_as_a_difference_and_taken_only_when_said(stoppe
     assert last(folder)["emul"]["finished"]
 
 
+def test_of_many_differences_the_first_are_told_without_what_their_parts_tell(tmp_path):
+    before, now = {"clip": 1.0, "constraint": {}}, {"constraint": {"a": {"x": 1}, "b": {f"y{n}": n for n in range(5)}}}
+    free = {"resume": None}
+    with pytest.raises(ValueError, match="another config") as caught:
+        compare(OmegaConf.create(before | free), OmegaConf.create(now | free), tmp_path)
+    said = str(caught.value)
+    assert "(clip was 1.0, is gone; constraint.a.x was not there, is 1; constraint.b.y0 was not there, is 0;" in said
+    assert "constraint.b.y2 was not there, is 2; and 2 more)" in said
+
+
 @pytest.mark.slow
 def test_another_number_of_threads_is_told(stopped, tmp_path, capsys):
     train(compose("train", overrides(tmp_path, "a", "hardware.threads=2")))
     torch.set_num_threads(1)
     assert "hardware.threads was 1, is 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fault", [errno.ENOLCK, errno.ENOSYS])
+def test_where_locks_are_unknown_the_named_process_is_looked_for(tmp_path, monkeypatch, fault):
+    def unknown(*args):
+        raise OSError(fault, "no locks here")
+
+    monkeypatch.setattr("emul.locks.fcntl.flock", unknown)
+    host = socket.gethostname()
+    for holder, is_stale in ((f"{host} {2**22 + 1}", True), (f"{host} 1", False), ("elsewhere 7", False), ("", True)):
+        (tmp_path / ".lock").write_text(holder)
+        if is_stale:
+            with sole(tmp_path):
+                assert (tmp_path / ".lock").read_text() == f"{host} {os.getpid()}\n"
+        else:
+            with pytest.raises(ValueError, match="is training in"), sole(tmp_path):
+                pass
+    with turn(tmp_path):
+        pass
 
 
 def test_a_line_cut_short_is_passed_over(tmp_path):
