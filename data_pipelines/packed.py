@@ -13,6 +13,7 @@ import json
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -138,21 +139,26 @@ class PackedStore:
         """
         wanted = (Run(0, self.shape[1], 0),) if channels is None else tuple(channels)
         places = np.arange(len(out))[rows].tolist()
-        jobs = list(zip(places, np.asarray(positions).tolist(), strict=True))
+        jobs = deque(zip(places, np.asarray(positions).tolist(), strict=True))
         count = max(1, min(_readers(), len(jobs) * self.chunk_bytes // PART_BYTES))
-        own, *others = (jobs[len(jobs) * n // count : len(jobs) * (n + 1) // count] for n in range(count))
-        beside = [_pool().submit(self._read_some, some, out, wanted) for some in others]
+        beside = [_pool().submit(self._read_some, jobs, out, wanted) for _ in range(count - 1)]
         try:
-            self._read_some(own, out, wanted)
+            self._read_some(jobs, out, wanted)
         finally:
-            wait(beside)  # nobody writes into `out` after this
-        for part in beside:
-            part.result()
+            jobs.clear()
+            begun = [other for other in beside if not other.cancel()]
+            wait(begun)  # nobody writes into `out` after this
+        for other in begun:
+            other.result()
 
-    def _read_some(self, jobs: Sequence[tuple[int, int]], out: np.ndarray, wanted: Sequence[Run]) -> None:
-        """Fill out[row] with the time at a position, for each pair of them."""
+    def _read_some(self, jobs: deque[tuple[int, int]], out: np.ndarray, wanted: Sequence[Run]) -> None:
+        """Fill out[row] with the time at a position, for each pair of them that no other thread has taken."""
         as_stored = self.encoding.is_plain and len(wanted) == 1 and wanted[0].count == self.shape[1]
-        for row, position in jobs:
+        while jobs:
+            try:
+                row, position = jobs.popleft()
+            except IndexError:
+                return
             if not (as_stored and self._read_again(position, out[row, wanted[0].target :][: wanted[0].count])):
                 self._read_patiently(position, out[row], wanted)
 

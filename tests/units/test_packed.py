@@ -241,8 +241,7 @@ def test_threads_read_a_batch_side_by_side(store, at_once, monkeypatch):
         one, two = Archive(dataset(), world(dataset(), roles)), Archive(view, world(view, roles), cache_gigabytes=0)
         for _ in range(2):
             np.testing.assert_array_equal(one.gather(positions), two.gather(positions))
-    for number in (1, 3):
-        (store / "fields" / "c" / str(number) / "0" / "0" / "0").unlink()
+    (store / "fields" / "c" / "1" / "0" / "0" / "0").unlink()
     with pytest.raises(DamagedData, match="2001-01-03T06:00:00"):
         PackedStore(store).read(np.array([2, 9, 29]), np.empty((3, 5, *GRID.shape), np.float32))
 
