@@ -176,7 +176,7 @@ class Prithvi(nn.Module):
 
     def _normal(self, time: Tensor) -> Tensor:
         """Normal weather at these times, normalised, (batch, output channel, lat, lon)."""
-        with torch.autocast(self.coefficients.device.type, enabled=False):
+        with torch.autocast("cuda" if self.coefficients.is_cuda else "cpu", enabled=False):
             return torch.tensordot(self._basis(time), self.coefficients, dims=1)
 
     def _basis(self, time: Tensor) -> Tensor:
