@@ -11,7 +11,7 @@ et al. 2022, arXiv 2111.09883.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 
 import numpy as np
@@ -28,7 +28,9 @@ class Windows(nn.Module):
     shape: tokens along each axis, longitude last. window: tokens of a window, cut down to `shape` where that is less.
     shifted: by half a window along every axis that has several. cyclic: whether longitudes close. spread: tokens of
     a window are not neighbours but lie evenly over the whole box, as far apart as there are windows.
-    A box that windows do not tile is padded by zeros on both sides, which take part in the attention.
+    A box that windows do not tile is padded by zeros on both sides, which take part in the attention. padded: `first`,
+    then shifted; or `last`, as published with Aurora: shifted, then padded, zeros that take part in windows that are
+    not shifted alone, and tokens that a window would part, were there no padding, do not see each other.
     blocked: (window along longitude or 1, other window, 1, token, token), minus infinity where a query may not see
     a key and 0 elsewhere, or None where all see all.
     """
@@ -36,10 +38,19 @@ class Windows(nn.Module):
     blocked: Tensor | None
 
     def __init__(
-        self, shape: Sequence[int], window: Sequence[int], *, shifted: bool, cyclic: bool, spread: bool = False
+        self,
+        shape: Sequence[int],
+        window: Sequence[int],
+        *,
+        shifted: bool,
+        cyclic: bool,
+        spread: bool = False,
+        padded: str = "first",
     ) -> None:
         super().__init__()
-        self.spread = spread
+        if padded not in ("first", "last"):
+            raise ValueError(f"Expected windows to be padded 'first' or 'last'; got '{padded}'.")
+        self.spread, self.padded = spread, padded
         if len(shape) != len(window) or min(window) < 1:
             raise ValueError(f"Expected a window of {len(shape)} sizes of at least 1; got {tuple(window)}.")
         if shifted and spread:
@@ -59,11 +70,8 @@ class Windows(nn.Module):
 
     def cut(self, x: Tensor) -> Tensor:
         """(batch, *shape, channel) -> (batch, window along longitude, other window, token, channel)."""
-        if any(sum(border) for border in self.borders):
-            x = F.pad(x, (0, 0, *(n for border in reversed(self.borders) for n in border)))
+        x = self._rolled(self._padded(x), -1) if self.padded == "first" else self._padded(self._rolled(x, -1))
         axes = range(1, 1 + len(self.shape))
-        if any(self.shift):
-            x = x.roll([-s for s in self.shift], list(axes))
         for axis, w in zip(reversed(axes), reversed(self.window), strict=True):
             x = x.unflatten(axis, (w, -1) if self.spread else (-1, w))
         rank = len(self.shape)
@@ -79,28 +87,42 @@ class Windows(nn.Module):
         x = x.permute(0, *(axis for pair in pairs for axis in (pair[::-1] if self.spread else pair)), 1 + 2 * rank)
         padded = [n * w for n, w in zip(self.counts, self.window, strict=True)]
         x = x.reshape(x.shape[0], *padded, x.shape[-1])
-        if any(self.shift):
-            x = x.roll(list(self.shift), list(range(1, 1 + rank)))
+        x = self._rolled(x, 1) if self.padded == "first" else x
         for axis, ((first, _), size) in enumerate(zip(self.borders, self.shape, strict=True), start=1):
             x = x.narrow(axis, first, size)
+        return x if self.padded == "first" else self._rolled(x, 1)
+
+    def _padded(self, x: Tensor) -> Tensor:
+        if any(sum(border) for border in self.borders):
+            x = F.pad(x, (0, 0, *(n for border in reversed(self.borders) for n in border)))
         return x
+
+    def _rolled(self, x: Tensor, sign: int) -> Tensor:
+        return x.roll([sign * s for s in self.shift], list(range(1, x.ndim - 1))) if any(self.shift) else x
 
     def _blocked(self, cyclic: bool) -> Tensor | None:
         """Which tokens came together only by the roll: those on either side of the box's end."""
-        cutting = [s if not (cyclic and axis == len(self.shape) - 1) else 0 for axis, s in enumerate(self.shift)]
-        if not any(cutting):
+        if not any(self.shift):
             return None
-        padded = [n * w for n, w in zip(self.counts, self.window, strict=True)]
-        side = np.zeros(padded, dtype=np.int64)
-        for axis, s in enumerate(cutting):
-            along = np.arange(padded[axis]) >= padded[axis] - s
-            side = 2 * side + along.reshape([-1 if k == axis else 1 for k in range(len(padded))])
-        rank = len(padded)
+        padded, rank = [n * w for n, w in zip(self.counts, self.window, strict=True)], len(self.shape)
+        box = padded if self.padded == "first" else self.shape
+        side = np.zeros(box, dtype=np.int64)
+        for axis, (s, w, size) in enumerate(zip(self.shift, self.window, box, strict=True)):
+            ends = [w] if s and self.padded == "last" and any(self.borders[axis]) else []
+            if s and not (cyclic and axis == rank - 1):
+                ends.append(s)
+            for end in ends:
+                along = np.arange(size) >= size - end
+                side = 2 * side + along.reshape([-1 if k == axis else 1 for k in range(rank)])
+        if self.padded == "last":
+            side = np.pad(side, self.borders, constant_values=-1)
         side = side.reshape([n for pair in zip(self.counts, self.window, strict=True) for n in pair])
         order = [2 * (rank - 1), *range(0, 2 * (rank - 1), 2), *range(1, 2 * rank, 2)]
         side = side.transpose(order).reshape(self.counts[-1], -1, self.tokens)
-        side = side[: self.counts[-1] if cutting[-1] else 1]
+        side = side[:1] if (side == side[:1]).all() else side
         apart = side[:, :, :, None] != side[:, :, None, :]
+        if not apart.any():
+            return None
         return torch.from_numpy(np.where(apart, -np.inf, 0.0).astype(np.float32)[:, :, None])
 
 
@@ -131,7 +153,7 @@ class WindowBlock(nn.Module):
         *,
         mlp_ratio: float = 4.0,
         order: str = "post",
-        norm: type[nn.Module] = nn.LayerNorm,
+        norm: Callable[[int], nn.Module] = nn.LayerNorm,
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()

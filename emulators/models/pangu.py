@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.layers.columns import Columns
+from emulators.layers.merging import Doubling, Halving
 from emulators.layers.patches import Frame, PatchEmbedding
 from emulators.layers.transformer import initialise_linear, rates
 from emulators.layers.window_attention import EarthAttention
@@ -151,33 +152,6 @@ class Recovery(nn.Module):
         for axis in range(2, 2 + rank):
             cells = cells.flatten(axis, axis + 1)
         return cells + self.bias.reshape(-1, *[1] * rank)
-
-
-class Halving(nn.Module):
-    """2x2 neighbours to one token of twice the channels; an odd row or column is filled up with zeros."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm, self.linear = nn.LayerNorm(4 * channels), nn.Linear(4 * channels, 2 * channels, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.pad(x, (0, 0, 0, x.shape[3] % 2, 0, x.shape[2] % 2))
-        x = x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).permute(0, 1, 2, 4, 3, 5, 6)
-        return self.linear(self.norm(x.flatten(4)))
-
-
-class Doubling(nn.Module):
-    """One token to 2x2 of half the channels, cut to `shape`."""
-
-    def __init__(self, channels: int, shape: Sequence[int]) -> None:
-        super().__init__()
-        self.shape = tuple(shape)
-        self.widen = nn.Linear(2 * channels, 4 * channels, bias=False)
-        self.norm, self.mix = nn.LayerNorm(channels), nn.Linear(channels, channels, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.widen(x).unflatten(-1, (2, 2, -1)).permute(0, 1, 2, 4, 3, 5, 6).flatten(4, 5).flatten(2, 3)
-        return self.mix(self.norm(x[:, :, : self.shape[0], : self.shape[1]]))
 
 
 def _block(

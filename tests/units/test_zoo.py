@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,7 @@ PUBLISHED = [  # file, world, changes, parameters measured on the original code
     ("wxformer_small", world(GRID32, 20, 3), WXFORMER_LITE, 7_257_028 - 832),
     ("climode", world(GRID32, 5, 2, 3), {}, 2_752_099),
     ("met2net", world(GRID32, 5, 0, 12), {}, 8_698_405 - 65_536),  # without maps that are never called
+    ("aurora", world(equiangular_grid(721, poles=True), AIR, MASKS, 2), {}, 1_256_300_176 - 24_576),
     ("pangu", world(equiangular_grid(721, poles=True), AIR, MASKS), {}, 64_220_169),
     ("pangu_small", world(GRID32, AIR, MASKS), PANGU_LITE, 2_240_841),
     ("prithvi", world(LatLonGrid(np.linspace(90, -90, 361), 0.625 * np.arange(576)), 160, 4, 2), {}, 2_366_592_640),
@@ -167,6 +169,10 @@ WRONG = [
     ("wxformer_small", {"kernels": [[1]] * 4}, "kernels of at least 2"),
     ("wxformer_small", {"distances": "none"}, "'true' or 'published'"),
     ("wxformer_small", {"groups": 5}, "groups that divide the 64 channels"),
+    ("aurora_small", {"heads": [2]}, "as many decoder_depths and heads"),
+    ("aurora_small", {"windows_padded": "never"}, "'first' or 'last'"),
+    ("aurora_small", {"light": ["rain"]}, "diagnostic variables without levels; got rain"),
+    ("aurora_small", {"frozen": True}, "nothing to train but light decoders"),
     ("fuxi_small", {"groups": 5}, "groups that divide embed"),
     ("fuxi_small", {"margin": -1}, "no negative margin"),
     ("resnet_small", {"blocks": 0}, "at least 1 block"),
@@ -244,14 +250,16 @@ def hours(*interval: float) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(("shape", "window"), [((5, 7), (2, 4)), ((3, 6, 8), (2, 3, 4)), ((4, 4), (4, 4))])
 @pytest.mark.parametrize("shifted", [True, False])
 @pytest.mark.parametrize("cyclic", [True, False])
-def test_windows_join_what_they_cut(shape, window, shifted, cyclic):
-    windows = Windows(shape, window, shifted=shifted, cyclic=cyclic)
+@pytest.mark.parametrize("padded", ["first", "last"])
+def test_windows_join_what_they_cut(shape, window, shifted, cyclic, padded):
+    windows = Windows(shape, window, shifted=shifted, cyclic=cyclic, padded=padded)
     x = torch.randn(2, *shape, 3)
     cut = windows.cut(x)
     assert cut.shape[3] == windows.tokens
     assert torch.equal(windows.joined(cut), x)
     if windows.blocked is not None:
-        assert (windows.blocked.shape[0] == 1) == (cyclic or window[-1] >= shape[-1])
+        alike = (cyclic and (padded == "first" or shape[-1] % window[-1] == 0)) or window[-1] >= shape[-1]
+        assert (windows.blocked.shape[0] == 1) == alike
         assert (windows.blocked == 0).any(-1).all()  # every query sees some key
 
 
@@ -314,6 +322,24 @@ def test_spectral_norms():
     stored = {f"layers.0.1.layers.0.0.to_qkv.weight_{kind}": torch.zeros(shape) for kind, shape in shapes.items()}
     ours, state = adapted(renamed(stored, NAMES)), net.state_dict()
     assert {name: value.shape for name, value in ours.items()} == {name: state[name].shape for name in ours}
+
+
+def test_light_decoders_leave_the_frozen_network_as_it_is():
+    """Fields of the network do not change by a decoder beside it, which alone learns, at its place in the answer."""
+    air = {"temperature": 2, "msl": 0}
+    bare = World(equiangular_grid(16), channels(0, air), np.timedelta64(6, "h"), history=2)
+    more = replace(bare, diagnostic=channels(0, {"rain": 0, "cloud": 0}))
+    torch.manual_seed(0)
+    whole = randomised(build("aurora_small", replace(bare, diagnostic=channels(0, {"cloud": 0})), embed=16))
+    net = build("aurora_small", more, embed=16, light=["rain"], light_hidden=8, frozen=True, drop_path=0.5)
+    missing, unexpected = net.load_state_dict(whole.state_dict(), strict=False)
+    assert not unexpected
+    assert all(name.startswith("light.rain.") for name in missing)
+    fields, time = torch.randn(2, bare.input_channels, 16, 32), torch.zeros(2, dtype=torch.int64)
+    out = net.train()(fields, time)
+    torch.testing.assert_close(out[:, [0, 1, 2, 4]], whole(fields, time))
+    out.square().mean().backward()
+    assert {name for name, p in net.named_parameters() if p.grad is not None} == set(missing)
 
 
 def test_every_published_network_has_a_small_one():

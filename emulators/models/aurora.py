@@ -1,0 +1,381 @@
+"""Aurora: levels gathered into a few latent ones by a Perceiver, a 3-D Swin U-Net on these, and a Perceiver back.
+
+    x = [surface; gathered(levels)] + place + area + lead + clock
+    x <- x + s(c) norm(attention(x)) + b(c),    x <- x + s'(c) norm(MLP(x)) + b'(c)      within windows, s = b = 0 first
+    y = [U-Net(x); its first stage],    surface fields = W y_0,    upper fields = W' spread(y_1 ... to the levels)
+
+Bodnar et al. 2025, doi 10.1038/s41586-025-09005-y (arXiv 2405.13063), whose network this repeats, weights and all, but
+that static and forcing fields are read once, not at both times. Low-rank updates of published weights (LoRA) are added
+into the weights. Heads of air pollution and waves, noise and roll-out adapters are not here.
+
+Light decoders read the latents y of all levels, with all else frozen if so wanted, after Lehmann et al. 2025, arXiv
+2506.19088; not parity-tested. Left open there: width and depth (here a norm and one hidden layer), which latents
+(here all of a patch).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from emulators.layers.columns import Columns
+from emulators.layers.conditioning import hours_of
+from emulators.layers.fourier import CLOCK, LEADS, LEVELS, pressures, told_places, waves_between
+from emulators.layers.merging import Doubling, Halving
+from emulators.layers.patches import Frame, PatchEmbedding, unpatched
+from emulators.layers.perceiver import Resampler
+from emulators.layers.transformer import MLP, initialise_linear, rates
+from emulators.layers.window_attention import WindowAttention
+from emulators.layers.windows import WindowBlock, Windows
+from emulators.variables import VariableSet
+from emulators.world import World
+
+ABOUT = {
+    "states": "2",
+    "step": "any, told",
+    "grid": "any; same levels for all variables",
+    "parity": "Aurora, 1e-5",
+}
+
+ORDER = ("2t", "10u", "10v", "msl", "lsm", "z", "u", "v", "t", "q", "slt")  # of published variables, each in its group
+_BLOCK = r"backbone\.(en|de)coder_layers\.(\d)\.blocks\.(\d+)\."
+_NAMES = (
+    (r"encoder\.surf_token_embeds\.(?:weights\.(\w+)|weight)", r"embed_surface.weight.\1"),
+    (r"encoder\.atmos_token_embeds\.(?:weights\.(\w+)|weight)", r"embed_levels.weight.\1"),
+    (r"encoder\.surf_token_embeds\.bias", r"embed_surface.bias"),
+    (r"encoder\.atmos_token_embeds\.bias", r"embed_levels.bias"),
+    (r"decoder\.surf_heads?\.(?:(\w+)\.)?(weight|bias)", r"surface.\2.\1"),
+    (r"decoder\.atmos_heads?\.(?:(\w+)\.)?(weight|bias)", r"upper.\2.\1"),
+    (r"encoder\.atmos_latents", r"latents"),
+    (r"encoder\.surf_level_encoding", r"surface_level"),
+    (r"encoder\.surf_mlp\.net\.0\.(\w+)", r"surface_mlp.expand.\1"),
+    (r"encoder\.surf_mlp\.net\.2\.(\w+)", r"surface_mlp.contract.\1"),
+    (r"encoder\.surf_norm\.(\w+)", r"surface_norm.\1"),
+    (r"encoder\.pos_embed\.(\w+)", r"of_place.\1"),
+    (r"encoder\.scale_embed\.(\w+)", r"of_area.\1"),
+    (r"encoder\.lead_time_embed\.(\w+)", r"of_lead.\1"),
+    (r"encoder\.absolute_time_embed\.(\w+)", r"of_clock.\1"),
+    (r"encoder\.atmos_levels_embed\.(\w+)", r"of_level.\1"),
+    (r"decoder\.atmos_levels_embed\.(\w+)", r"to_level.\1"),
+    *(
+        (rf"{theirs}\.layers\.(\d)\.{part}\.(\w+)", rf"{ours}.layers.\1.{name}.\2")
+        for theirs, ours in ((r"encoder\.level_agg", "gathering"), (r"decoder\.level_decoder", "spreading"))
+        for part, name in (
+            (r"0\.to_q", "attention.query"),
+            (r"0\.to_kv", "attention.keys_values"),
+            (r"0\.to_out", "attention.projection"),
+            (r"0\.(?:ln_q|q_ln)", "attention.norm_query"),
+            (r"0\.(?:ln_k|k_ln)", "attention.norm_key"),
+            (r"1\.net\.0", "mlp.expand"),
+            (r"1\.net\.2", "mlp.contract"),
+            (r"2", "norm_in"),
+            (r"3", "norm_out"),
+        )
+    ),
+    (r"backbone\.time_mlp\.(\d)\.(\w+)", r"lead_mlp.\1.\2"),
+    (rf"{_BLOCK}norm1\.ln_modulation\.1\.(\w+)", r"\1coder.\2.\3.norm_in.modulation.\4"),
+    (rf"{_BLOCK}norm2\.ln_modulation\.1\.(\w+)", r"\1coder.\2.\3.norm_out.modulation.\4"),
+    (rf"{_BLOCK}attn\.qkv\.(\w+)", r"\1coder.\2.\3.attention.qkv.\4"),
+    (rf"{_BLOCK}attn\.proj\.(\w+)", r"\1coder.\2.\3.attention.projection.\4"),
+    *(
+        (rf"{_BLOCK}attn\.lora_{part}\.loras\.(\d+)\.lora_([AB])", rf"\1coder.\2.\3.attention.{name}.low_rank.\4.\5")
+        for part, name in (("qkv", "qkv"), ("proj", "projection"))
+    ),
+    (rf"{_BLOCK}mlp\.fc1\.(\w+)", r"\1coder.\2.\3.mlp.expand.\4"),
+    (rf"{_BLOCK}mlp\.fc2\.(\w+)", r"\1coder.\2.\3.mlp.contract.\4"),
+    (r"backbone\.encoder_layers\.(\d)\.downsample\.reduction\.(\w+)", r"halvings.\1.linear.\2"),
+    (r"backbone\.encoder_layers\.(\d)\.downsample\.norm\.(\w+)", r"halvings.\1.norm.\2"),
+    (r"backbone\.decoder_layers\.(\d)\.upsample\.lin1\.(\w+)", r"doublings.\1.widen.\2"),
+    (r"backbone\.decoder_layers\.(\d)\.upsample\.lin2\.(\w+)", r"doublings.\1.mix.\2"),
+    (r"backbone\.decoder_layers\.(\d)\.upsample\.norm\.(\w+)", r"doublings.\1.norm.\2"),
+)
+PUBLISHED = tuple((rf"(?:net\.)?{theirs}", ours) for theirs, ours in _NAMES)  # names in Aurora's checkpoints, and ours
+
+
+class Aurora(nn.Module):
+    """fields (batch, input channel, lat, lon) -> (batch, output channel, lat, lon), `interval` hours later.
+
+    Published with history 2. patch: rows and columns of a token. embed: channels at full resolution, twice as many at
+    each that follows. encoder_depths, decoder_depths: blocks of a stage, in the order in which they are passed. heads:
+    of the encoder's stages and, in reverse, the decoder's. window: levels, rows and columns of tokens. latent_levels:
+    the surface's own one among them. level_heads, level_depth, level_mlp_ratio: of the Perceivers; the last of the one
+    back, mlp_ratio of all else. normed_gathering: keys and queries of the first Perceiver are normed. windows_padded:
+    `first` or `last`, see emulators.layers.windows. light: diagnostic variables without levels that light decoders of
+    `light_hidden` channels read from the latents. frozen: all but the light decoders stays as it is. drop_path: of the
+    last block of encoder and decoder, growing to it linearly. fit, edges: see emulators.layers.patches.Frame.
+    """
+
+    places: Tensor
+    areas: Tensor
+    levels_read: Tensor
+    levels_written: Tensor
+    order: Tensor
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        patch: int = 2,
+        embed: int = 64,
+        encoder_depths: Sequence[int] = (2, 2),
+        decoder_depths: Sequence[int] = (2, 2),
+        heads: Sequence[int] = (2, 4),
+        window: Sequence[int] = (2, 4, 8),
+        mlp_ratio: float = 4.0,
+        latent_levels: int = 4,
+        level_heads: int = 4,
+        level_depth: int = 1,
+        level_mlp_ratio: float = 2.0,
+        normed_gathering: bool = False,
+        windows_padded: str = "first",
+        light: Sequence[str] = (),
+        light_hidden: int = 256,
+        frozen: bool = False,
+        drop_path: float = 0.0,
+        fit: str = "pad",
+        edges: str | None = None,
+    ) -> None:
+        super().__init__()
+        count = len(encoder_depths)
+        _refuse_stages(encoder_depths, decoder_depths, heads, window, latent_levels)
+        if frozen and not light:
+            raise ValueError("A frozen network has nothing to train but light decoders: name variables in light.")
+        self.patch, self.hours, self.frozen = (patch, patch), hours_of(world.timestep), frozen
+        self.embed, world = embed, self._without_light(world, light)
+        self.columns = Columns(world)
+        self.frame = Frame(world.grid, patch, patch, fit, edges)
+        self._encoding(world, embed, mlp_ratio, latent_levels, level_heads, level_depth, normed_gathering)
+        shapes = [[latent_levels, *(-(-size // (patch * 2**k)) for size in self.frame.shape)] for k in range(count)]
+        widths = [embed * 2**k for k in range(count)]
+
+        def stage(k: int, drops: Sequence[float]) -> Blocks:
+            blocks = Blocks()
+            for i, drop in enumerate(drops):
+                windows = Windows(
+                    shapes[k], window, shifted=i % 2 == 1, cyclic=world.grid.is_cyclic, padded=windows_padded
+                )
+                norm, attention = partial(AdaptiveNorm, told=embed), WindowAttention(widths[k], heads[k])
+                blocks.append(
+                    WindowBlock(widths[k], attention, windows, mlp_ratio=mlp_ratio, norm=norm, drop_path=drop)
+                )
+            return blocks
+
+        last = 0.0 if frozen else drop_path
+        self.lead_mlp = nn.Sequential(nn.Linear(embed, embed), nn.SiLU(), nn.Linear(embed, embed))
+        self.encoder = nn.ModuleList(stage(k, drops) for k, drops in enumerate(_shared(last, encoder_depths)))
+        self.halvings = nn.ModuleList(Halving(width) for width in widths[:-1])
+        self.decoder = nn.ModuleList(
+            stage(count - 1 - k, drops) for k, drops in enumerate(_shared(last, decoder_depths))
+        )
+        self.doublings = nn.ModuleList(Doubling(widths[k], shapes[k][1:]) for k in reversed(range(count - 1)))
+        self._decoding(embed, latent_levels, level_heads, level_depth, level_mlp_ratio, light, light_hidden)
+        initialise_linear(self)
+        for module in self.modules():
+            if isinstance(module, AdaptiveNorm):
+                nn.init.zeros_(module.modulation.weight)
+        if frozen:
+            for name, parameter in self.named_parameters():
+                parameter.requires_grad_(name.startswith("light."))
+
+    def _without_light(self, world: World, light: Sequence[str]) -> World:
+        """The World of all else; the place of each channel in the answer is noted."""
+        known = {v.name: v for v in world.diagnostic}
+        if wrong := [name for name in light if name not in known or known[name].levels]:
+            raise ValueError(
+                f"Light decoders write diagnostic variables without levels; got {', '.join(wrong)} among "
+                f"{', '.join(known) or 'none'}."
+            )
+        rest = replace(world, diagnostic=VariableSet(tuple(v for v in world.diagnostic if v.name not in light)))
+        written = [*rest.predicted.channels, *light]
+        order = torch.tensor([written.index(channel) for channel in world.predicted.channels], device="cpu")
+        self.register_buffer("order", order, persistent=False)
+        return rest
+
+    def _encoding(
+        self, world: World, embed: int, mlp_ratio: float, latent_levels: int, heads: int, depth: int, normed: bool
+    ) -> None:
+        """The parts that turn fields into tokens."""
+        self.embed_surface = PatchEmbedding(self.columns.read_single, embed, self.patch)
+        self.embed_levels = PatchEmbedding(self.columns.read_upper, embed, self.patch)
+        self.surface_level = nn.Parameter(nn.init.trunc_normal_(torch.empty(embed), std=0.02))
+        self.surface_mlp, self.surface_norm = MLP(embed, int(mlp_ratio * embed)), nn.LayerNorm(embed)
+        self.latents = nn.Parameter(nn.init.trunc_normal_(torch.empty(latent_levels - 1, embed), std=0.02))
+        self.of_place, self.of_area, self.of_lead, self.of_clock, self.of_level = (
+            nn.Linear(embed, embed) for _ in range(5)
+        )
+        self.gathering = Resampler(embed, heads, depth, mlp_ratio, normed)
+        places, areas = told_places(world.grid, self.frame, self.patch[0], embed)
+        levels = pressures(self.columns.levels)
+        told = {"places": places, "areas": areas}
+        told |= {"levels_read": waves_between(levels, LEVELS, embed)}
+        told |= {"levels_written": waves_between(levels, LEVELS, 2 * embed)}
+        for name, value in told.items():
+            self.register_buffer(name, value, persistent=False)
+
+    def _decoding(
+        self,
+        embed: int,
+        latent_levels: int,
+        heads: int,
+        depth: int,
+        mlp_ratio: float,
+        light: Sequence[str],
+        hidden: int,
+    ) -> None:
+        """The parts that turn tokens into fields."""
+        self.to_level = nn.Linear(2 * embed, 2 * embed)
+        self.spreading = Resampler(2 * embed, heads, depth, mlp_ratio)
+        self.surface = nn.Linear(2 * embed, self.patch[0] ** 2 * self.columns.written_single)
+        self.upper = nn.Linear(2 * embed, self.patch[0] ** 2 * self.columns.written_upper)
+        self.light = nn.ModuleDict(
+            {name: LightDecoder(latent_levels * 2 * embed, hidden, self.patch) for name in light}
+        )
+
+    def forward(self, fields: Tensor, time: Tensor, *, interval: Tensor | None = None) -> Tensor:
+        """interval: hours to the time of the answer, (batch,); None for the World's timestep."""
+        hours = fields.new_full((len(fields),), self.hours) if interval is None else interval.to(fields.dtype)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            latents = self.backbone(self.encoded(self.frame.inward(fields), time, hours), hours)
+            out = self.decoded(latents)
+        if self.light:
+            out = torch.cat([out, *(decoder(latents) for decoder in self.light.values())], dim=1)
+            out = out.index_select(1, self.order)
+        return self.frame.outward(out)
+
+    def encoded(self, fields: Tensor, time: Tensor, hours: Tensor) -> Tensor:
+        """Tokens (batch, latent level, lat, lon, channel) of fitted fields; time: seconds at which the answer holds."""
+        columns, single = self.columns.apart(fields)
+        surface = self.embed_surface(single) + self.surface_level
+        surface = surface + self.surface_norm(self.surface_mlp(surface))
+        levels = self.embed_levels(columns.transpose(1, 2).flatten(0, 1)).unflatten(0, (len(fields), -1))
+        levels = levels.permute(0, 2, 3, 1, 4) + self.of_level(self.levels_read)
+        latents = self.gathering(self.latents, levels.flatten(0, 2)).unflatten(0, levels.shape[:3])
+        x = torch.cat([surface[:, None], latents.permute(0, 3, 1, 2, 4)], dim=1)
+        now = time.double() / 3600.0 - hours.double()
+        lead, clock = waves_between(hours, LEADS, self.embed), waves_between(now, CLOCK, self.embed)
+        when = self.of_lead(lead) + self.of_clock(clock)
+        return x + (self.of_place(self.places) + self.of_area(self.areas)) + when[:, None, None, None]
+
+    def backbone(self, x: Tensor, hours: Tensor) -> Tensor:
+        """Tokens -> tokens of twice the channels, through the U."""
+        told = self.lead_mlp(waves_between(hours, LEADS, self.embed))
+        seen = []
+        for k, stage in enumerate(self.encoder):
+            x = stage(x, told)
+            seen.append(x)
+            if k < len(self.halvings):
+                x = self.halvings[k](x)
+        for k, stage in enumerate(self.decoder):
+            x = stage(x, told)
+            if k < len(self.doublings):
+                x = self.doublings[k](x)
+                x = x if k == 0 else x + seen[-2 - k]  # none at the coarsest, as published
+        return torch.cat([x, seen[0]], dim=-1)
+
+    def decoded(self, latents: Tensor) -> Tensor:
+        """(batch, latent level, lat, lon, channel) -> fields."""
+        upper = latents[:, 1:].permute(0, 2, 3, 1, 4)
+        upper = self.upper(self.spreading(self.to_level(self.levels_written), upper.flatten(0, 2)))
+        upper = upper.unflatten(0, (len(latents), *latents.shape[2:4])).permute(0, 3, 1, 2, 4)
+        columns = unpatched(upper.flatten(0, 1), self.patch).unflatten(0, (len(latents), -1)).transpose(1, 2)
+        return self.columns.together(columns, unpatched(self.surface(latents[:, 0]), self.patch))
+
+
+class Blocks(nn.ModuleList):
+    """One after another, each told the same."""
+
+    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+        for block in self:
+            x = block(x, told)
+        return x
+
+
+class AdaptiveNorm(nn.Module):
+    """Layer norm of (batch, level, lat, lon, channel) scaled and shifted by what is told, (batch, channel); 0 first."""
+
+    def __init__(self, channels: int, told: int) -> None:
+        super().__init__()
+        self.modulation = nn.Linear(told, 2 * channels)
+
+    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+        shift, scale = self.modulation(F.silu(told))[:, None, None, None].chunk(2, -1)
+        return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:]), scale)
+
+
+class LightDecoder(nn.Module):
+    """Tokens (batch, latent level, lat, lon, channel) -> one field, (batch, 1, lat, lon), patch by patch."""
+
+    def __init__(self, channels: int, hidden: int, patch: Sequence[int]) -> None:
+        super().__init__()
+        self.patch = tuple(patch)
+        self.head = nn.Sequential(
+            nn.LayerNorm(channels), nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, patch[0] * patch[1])
+        )
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return unpatched(self.head(latents.permute(0, 2, 3, 1, 4).flatten(3)), self.patch)
+
+
+def _refuse_stages(
+    encoder_depths: Sequence[int],
+    decoder_depths: Sequence[int],
+    heads: Sequence[int],
+    window: Sequence[int],
+    levels: int,
+) -> None:
+    """ValueError where numbers of stages or sizes do not go together."""
+    count = len(encoder_depths)
+    if not count or {len(decoder_depths), len(heads)} != {count} or len(window) != 3 or levels < 2:
+        raise ValueError(
+            "Expected as many decoder_depths and heads as encoder_depths, a window of 3 sizes (level, lat, lon) "
+            f"and at least 2 latent_levels; got {list(encoder_depths)}, {list(decoder_depths)}, {list(heads)}, "
+            f"{list(window)} and {levels}."
+        )
+
+
+def _shared(last: float, depths: Sequence[int]) -> list[list[float]]:
+    """Rates of dropped paths, stage by stage."""
+    each = iter(rates(last, sum(depths)))
+    return [[next(each) for _ in range(depth)] for depth in depths]
+
+
+def adapted(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """One tensor for all variables; static fields, which have no head, once; low-rank updates in the weights.
+
+    Variables stand as published, ORDER, others behind them as stored; the World's must stand in the same order.
+    """
+    heads = ("surface.weight", "surface.bias", "upper.weight", "upper.bias")
+    keys = ("embed_surface.weight", "embed_levels.weight", *heads)
+    ours = {name: value for name, value in theirs.items() if not name.startswith(tuple(f"{key}." for key in keys))}
+
+    def rank(name: str) -> tuple[bool, int]:
+        return f"surface.bias.{name}" not in theirs, ORDER.index(name) if name in ORDER else len(ORDER)
+
+    for key in keys:
+        names = sorted((name[len(key) + 1 :] for name in theirs if name.startswith(f"{key}.")), key=rank)
+        parts = [theirs[f"{key}.{name}"] for name in names]
+        if key in heads:  # older files have one tensor already
+            ours[key] = parts[0] if names == [""] else torch.stack(parts, 1).flatten(0, 1)
+        else:
+            ours[key] = torch.cat(parts, 1)
+    fields = ours["surface.bias"].numel() // ours["embed_surface.weight"].shape[-1] ** 2
+    changing, fixed = ours["embed_surface.weight"].tensor_split([fields], dim=1)
+    ours["embed_surface.weight"] = torch.cat([changing.transpose(1, 2).flatten(1, 2), fixed.sum(2)], 1)
+    ours["embed_levels.weight"] = ours["embed_levels.weight"].transpose(1, 2).flatten(1, 2)
+    return _merged(ours)
+
+
+def _merged(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Low-rank updates, B A, added to the weights that they update; ValueError where each step has its own."""
+    merged = {name: value for name, value in weights.items() if ".low_rank." not in name}
+    for name in [name for name in weights if name.endswith(".B")]:
+        layer, number = name.split(".low_rank.")
+        if number != "0.B":
+            raise ValueError("Expected low-rank updates that are the same at every step; got one for each.")
+        merged[f"{layer}.weight"] = merged[f"{layer}.weight"] + weights[name] @ weights[f"{name[:-1]}A"]
+    return merged
