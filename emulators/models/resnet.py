@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.layers.padding import Convolution, Edges
+from emulators.layers.residual import SLOPE, ResidualPair
 from emulators.world import World
 
 ABOUT = {
@@ -21,7 +22,6 @@ ABOUT = {
     "parity": "ClimateLearn, 1e-5",
 }
 
-SLOPE = 0.3  # of the activation below zero
 PUBLISHED = (  # names in ClimateLearn's checkpoints, and ours
     (r"image_proj\.conv\.(\w+)", r"stem.\1"),
     (r"blocks\.(\d+)\.conv1\.conv\.(\w+)", r"blocks.\1.first.\2"),
@@ -48,7 +48,7 @@ class ResNet(nn.Module):
             raise ValueError(f"Expected at least 1 block and a dropout in [0, 1); got {blocks} and {dropout}.")
         rim = Edges(world.grid, edges)
         self.stem = Convolution(world.input_channels, channels, 7, rim)
-        self.blocks = nn.ModuleList(Block(channels, dropout, rim) for _ in range(blocks))
+        self.blocks = nn.ModuleList(ResidualPair(channels, dropout, rim) for _ in range(blocks))
         self.norm = nn.BatchNorm2d(channels)
         self.head = Convolution(channels, world.output_channels, 7, rim)
 
@@ -57,19 +57,3 @@ class ResNet(nn.Module):
         for block in self.blocks:
             x = block(x)
         return self.head(F.leaky_relu(self.norm(x), SLOPE))
-
-
-class Block(nn.Module):
-    """Twice a 3x3 convolution, the activation, a norm over the batch, and dropout; beside the identity."""
-
-    def __init__(self, channels: int, dropout: float, rim: Edges) -> None:
-        super().__init__()
-        self.first, self.second = (Convolution(channels, channels, 3, rim) for _ in range(2))
-        self.norm_first, self.norm_second = nn.BatchNorm2d(channels), nn.BatchNorm2d(channels)
-        self.dropout = dropout
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = x
-        for convolution, norm in ((self.first, self.norm_first), (self.second, self.norm_second)):
-            h = F.dropout(norm(F.leaky_relu(convolution(h), SLOPE)), self.dropout, self.training)
-        return h + x
