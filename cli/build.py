@@ -65,14 +65,6 @@ def swept(verb: str, overrides: Sequence[str]) -> list[str]:
         return [f"{key}={value}" for key, value in chosen.items()]
 
 
-def swept(verb: str, overrides: Sequence[str]) -> list[str]:
-    """What a configuration itself gives several values, hydra.sweeper.params, as words: `model=sfno,unet`."""
-    with _composer(verb) as composer:
-        composer(list(overrides))
-        chosen = HydraConfig.get().sweeper.get("params") or {}
-        return [f"{key}={value}" for key, value in chosen.items()]
-
-
 @contextmanager
 def _composer(verb: str, folder: str | Path | None = None) -> Iterator[Callable[[list[str]], DictConfig]]:
     """A function from overrides to the configuration of one verb; Hydra's global state is left as it was found."""
