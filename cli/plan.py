@@ -99,6 +99,8 @@ def plan(config: DictConfig) -> int:
         "time": f"{_duration(seconds)}, {seconds * processes / 3600:,.2f} {device.upper()}-hours, without validation",
     }
     show(f"plan of {config.name}", rows)
+    if hardware.accelerator == "gpu" and device == "cpu":
+        warn("No GPU here: memory, speed and time are those of this machine's processor. Ask where the GPUs are.")
     refuse_beyond(taken, free, needs, training, seconds, config.hardware.slurm)
     return 0
 

@@ -41,8 +41,8 @@ def own_share(config: DictConfig) -> tuple[int, int]:
             )
     elif hardware.slurm is not None or hardware.nodes > 1:
         raise ValueError(
-            "Forecasts on several nodes are started by srun or torchrun, one process each. Put `srun emul forecast ...` "
-            "in a job, or take share=1/4 to share=4/4 as jobs of an array."
+            "Forecasts on several nodes are started by srun or torchrun, one process each. Put `srun emul forecast "
+            "...` into a job, or take share=1/4 to share=4/4 as jobs of an array."
         )
     processes = process_count(hardware)
     return (share - 1) * processes + (rank() if processes > 1 else 0) + 1, shares * processes

@@ -11,10 +11,12 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from emul.console import console
@@ -116,3 +118,14 @@ def requeue() -> bool:
     if state is None or state[1] != "RUNNING":
         return False
     return subprocess.run(["scontrol", "requeue", job], capture_output=True).returncode == 0
+
+
+def requeue_on_notice() -> None:
+    """Until the training itself hears it, the notice of a time limit finds nothing to save: the job just goes back."""
+
+    def go_back(number: int, frame: FrameType | None) -> None:
+        if requeue():
+            console().print("The time ended before the training began; the job is back in the queue.")
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGUSR1, go_back)

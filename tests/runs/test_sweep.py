@@ -100,8 +100,8 @@ def test_a_search_learns_from_what_it_has_seen(tmp_path):
 @pytest.mark.slow
 def test_trials_at_equal_operations_are_forecast_with_scored_and_compared(tmp_path, capsys):
     words = ["experiment=bakeoff", "model=unet,sfno", "data=planet_tiny", "variables=planet"]
-    words += ["training.flops=2.2e10", "hardware.threads=1", "forecast.lead=1d", "forecast.every=2d", f"output={tmp_path}"]
-    words += ["sweep.verb=run", "training.validation_cases=2"]
+    words += ["training.flops=2.2e10", "hardware.threads=1", "forecast.lead=1d", "forecast.every=2d"]
+    words += [f"output={tmp_path}", "sweep.verb=run", "training.validation_cases=2"]
     assert main(words) == 0
     folder = tmp_path / "sweep" / "bakeoff"
     steps = {
