@@ -85,6 +85,19 @@ def test_a_grid_is_trained_and_what_failed_is_trained_again(tmp_path, capsys, mo
 
 
 @pytest.mark.slow
+def test_a_trial_that_lags_behind_is_stopped_and_stays_so(tmp_path):
+    words = [*SETTINGS, "training.steps=300", "training.validate_every=20", f"output={tmp_path}", "sweep.name=s"]
+    words += ["optimizer.lr=3e-3,1e-3,1e-9", "sweep.prune=true"]
+    for _ in range(2):
+        assert main(words) == 0
+        with xr.open_dataset(tmp_path / "sweep" / "s" / "results.nc") as results:
+            states = dict(zip(results["trial"].values.tolist(), results["state"].values.tolist(), strict=True))
+            steps = dict(zip(results["trial"].values.tolist(), results["step"].values.tolist(), strict=True))
+        assert states == {"lr0.003": "finished", "lr0.001": "finished", "lr1e-09": "pruned"}
+        assert steps["lr1e-09"] < 300
+
+
+@pytest.mark.slow
 def test_a_search_learns_from_what_it_has_seen(tmp_path):
     pytest.importorskip("optuna")
     words = [*SETTINGS, "optimizer.lr=interval(1e-4,1e-1)", f"output={tmp_path}", "sweep.name=s"]
