@@ -42,7 +42,10 @@ def constants(config: DictConfig, content: Mapping[str, Any] | None, world: Worl
 
 
 def begin(module: Training, content: Mapping[str, Any], config: DictConfig) -> None:
-    """Fill an untrained network, and its average, with the weights; Faults where they are of another."""
+    """Fill an untrained network, and its average, with the weights; Faults where they are of another.
+
+    A network may name `additions`, parts that these weights may lack.
+    """
     if "emul" in content:
         _fill_with_ours(module.step, content["emul"], config)
     else:
@@ -54,7 +57,7 @@ def begin(module: Training, content: Mapping[str, Any], config: DictConfig) -> N
 
 def _fill_with_ours(step: torch.nn.Module, card: Mapping[str, Any], config: DictConfig) -> None:
     try:
-        fill(step, card["weights"])
+        fill(step, card["weights"], [f"network.{part}" for part in getattr(step.network, "additions", ())])
     except ValueError as error:
         raise _refused(config, "weights of the same network", str(error)) from error
 
@@ -65,7 +68,7 @@ def _fill_with_theirs(network: torch.nn.Module, content: Mapping[str, Any], conf
     faults = []
     for theirs in published.state_dicts(content):
         try:
-            fill(network, converted(theirs, module))
+            fill(network, converted(theirs, module), getattr(network, "additions", ()))
             return
         except (ValueError, KeyError, IndexError) as error:  # names that a conversion looks for may be absent
             said = str(error) if isinstance(error, ValueError) else f"it lacks the names of {config.model._target_}"

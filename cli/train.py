@@ -198,15 +198,18 @@ def open_archive(
 def assemble(config: DictConfig, world: World) -> Training:
     """The Lightning module of `config` on `world`, untrained."""
     plan: Plan = part(config.training)
+    step = emulator(config, world)
+    learned = getattr(step.network, "learned", None)  # variables to judge by, where all others are given
+    scored = world.predicted.select(learned) if learned else world.prognostic
     return Training(
-        emulator(config, world),
+        step,
         part(config.objective, world),
         terms(config.loss, world),
         part(config.optimizer),
         part(config.schedule),
         plan,
         seed=config.seed,
-        scorecard=lambda: Scorecard(world, world.prognostic, {"rmse": RMSE()}, leads=plan.validation_lead),
+        scorecard=lambda: Scorecard(world, scored, {"rmse": RMSE()}, leads=plan.validation_lead),
         card={
             "format": checkpoints.FORMAT,
             "world": world.plain(),
@@ -348,7 +351,7 @@ def announce(config: DictConfig, module: Training, batches: Batches, start: int)
         "plan",
         {
             "grid": f"{world.grid!r}, {world.input_channels} channels in, {world.output_channels} out",
-            "parameters": f"{sum(p.numel() for p in module.step.parameters()):,}",
+            "parameters": parameters(module.step),
             "samples": f"{samples:,} windows of {world.history} + {batches.windows.rollout}",
             **batches.facts(),
             "effective batch": f"{plan.batch_size} = {share(plan, part(hardware), batches.batch_size)}",
@@ -358,6 +361,12 @@ def announce(config: DictConfig, module: Training, batches: Batches, start: int)
             "hardware": in_words(part(hardware)),
         },
     )
+
+
+def parameters(module: torch.nn.Module) -> str:
+    """How many there are and, where some are frozen, how many are trained."""
+    total, trained = (sum(p.numel() for p in module.parameters() if p.requires_grad or frozen) for frozen in (1, 0))
+    return f"{total:,}" if trained == total else f"{total:,}, of which {trained:,} are trained"
 
 
 def share(plan: Plan, hardware: Hardware, portion: int) -> str:

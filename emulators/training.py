@@ -11,6 +11,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -221,8 +222,9 @@ class Training(pl.LightningModule):
             return
         done = self.global_step + 1
         decay = min(self.plan.ema or 0.0, (1 + done) / (10 + done))
+        trained = [weight.requires_grad for weight in self.step.parameters()]
+        averages, weights = (own(list(compress(part.parameters(), trained))) for part in (self.averages, self.step))
         with torch.no_grad():
-            averages, weights = own(list(self.averages.parameters())), own(list(self.step.parameters()))
             torch._foreach_lerp_(averages, weights, 1.0 - decay)
             for average, buffer in zip(self.averages.buffers(), self.step.buffers(), strict=True):
                 average.copy_(buffer)
@@ -304,7 +306,7 @@ class Training(pl.LightningModule):
 def relative_errors(scorecard: Scorecard, world: Any) -> dict[str, float]:
     """RMSE over the standard deviation of each channel: the mean over channels by lead, and over all as `score`."""
     errors = scorecard.value("rmse")[scorecard.regions.names.index("global")]  # (lead, channel)
-    by_lead = (errors / world.scale(world.prognostic, "std")).mean(axis=1)
+    by_lead = (errors / world.scale(scorecard.variables, "std")).mean(axis=1)
     return {"score": float(by_lead.mean()), **{f"score_{n}": float(v) for n, v in enumerate(by_lead, start=1)}}
 
 

@@ -44,10 +44,14 @@ def converted(theirs: Mapping[str, Tensor], module: ModuleType) -> dict[str, Ten
     return module.adapted(weights) if hasattr(module, "adapted") else weights
 
 
-def fill(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Put weights into a network that has these names and shapes; ValueError tells all that differ."""
+def fill(network: nn.Module, weights: Mapping[str, Tensor], additions: Sequence[str] = ()) -> None:
+    """Put weights into a network that has these names and shapes; ValueError tells all that differ.
+
+    additions: parts, as names begin, that stay as they are where there are no weights for them.
+    """
     own = network.state_dict()
     learned = {name for name, _ in network.named_parameters()} | {name for name in own if "running_" in name}
+    learned -= {name for name in own if name.startswith(tuple(additions))}
     faults = [f"{name}: expected {_shape(own[name])}, got nothing" for name in own if name in learned - set(weights)]
     for name, value in weights.items():
         if name not in own:

@@ -2,6 +2,7 @@
 
     L = mean over channels and area of  w_c a_ij f((prediction - target) / s_c),    f(e) = |e|^p
     Huber  f(e) = e^2 / 2 where |e| < delta, else delta (|e| - delta / 2)
+    logarithmic  l(prediction / s_c) - l(target / s_c) in place of the difference,    l(x) = sign(x) log(1 + |x|)
 
 s_c is the channel's scale in the training period; the channel weights w_c and the cell areas a_ij have mean 1.
 Huber 1964, doi 10.1214/aoms/1177703732.
@@ -9,7 +10,7 @@ Huber 1964, doi 10.1214/aoms/1177703732.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,7 @@ class Lp(nn.Module):
     """One number a lead element of two States of the world's predicted variables.
 
     p: the exponent, at least 1. huber: delta of the Huber loss, which takes the place of p.
+    logarithmic: variables compared by their logarithms, such as rain, most of which falls in few places.
     scale, variable_weights, level_weights: as in `emulators.weights.Channels`.
     """
 
@@ -35,6 +37,7 @@ class Lp(nn.Module):
         *,
         p: float = 2.0,
         huber: float | None = None,
+        logarithmic: Sequence[str] = (),
         scale: str = "tendency_std",
         variable_weights: str | Mapping[str, float] = "uniform",
         level_weights: str | Mapping[float, float] = "uniform",
@@ -42,7 +45,10 @@ class Lp(nn.Module):
         super().__init__()
         if p < 1 or (huber is not None and huber <= 0):
             raise ValueError(f"Expected p of at least 1 and a positive huber; got p={p} and huber={huber}.")
-        self.p, self.huber = p, huber
+        if unknown := [name for name in logarithmic if name not in world.predicted]:
+            known = ", ".join(world.predicted.names)
+            raise ValueError(f"logarithmic names {', '.join(unknown)}, which is not predicted; known are {known}.")
+        self.p, self.huber, self.logarithmic = p, huber, tuple(logarithmic)
         self.channels = Channels(world, scale, variable_weights, level_weights)
         area = torch.as_tensor(world.grid.weights.reshape(-1) / world.grid.weights.size, dtype=torch.float32)
         self.register_buffer("area", area, persistent=False)
@@ -50,8 +56,17 @@ class Lp(nn.Module):
     def forward(self, prediction: State, target: State) -> Tensor:
         with torch.autocast(prediction.values.device.type, enabled=False):  # means in single precision
             error = self.channels.scaled(self.channels.difference(prediction, target))
+            if self.logarithmic:
+                error = self._compared(error, prediction, target)
             means = self._size(error).flatten(-prediction.rank) @ self.area.to(error.dtype)
             return self.channels.mean(means)
+
+    def _compared(self, error: Tensor, prediction: State, target: State) -> Tensor:
+        """The errors, those of logarithms where these are to be compared."""
+        ours, theirs = (_logarithm(self.channels.scaled(state.values)) for state in (prediction, target))
+        chosen = [variable.name in self.logarithmic for variable in prediction.variables for _ in variable.channels]
+        mask = torch.tensor(chosen, device=error.device).reshape(-1, *[1] * prediction.rank)
+        return torch.where(mask, ours - theirs, error)
 
     def _size(self, error: Tensor) -> Tensor:
         if self.huber is not None:
@@ -59,3 +74,8 @@ class Lp(nn.Module):
         if self.p == 2:
             return error.square()
         return error.abs() if self.p == 1 else error.abs().pow(self.p)
+
+
+def _logarithm(x: Tensor) -> Tensor:
+    """sign(x) log(1 + |x|)."""
+    return x.abs().log1p().copysign(x)

@@ -115,6 +115,7 @@ class Aurora(nn.Module):
     levels_read: Tensor
     levels_written: Tensor
     order: Tensor
+    additions = ("light.",)  # which weights of the network without light decoders lack
 
     def __init__(
         self,
@@ -183,7 +184,7 @@ class Aurora(nn.Module):
                 parameter.requires_grad_(name.startswith("light."))
 
     def _without_light(self, world: World, light: Sequence[str]) -> World:
-        """The World of all else; the place of each channel in the answer is noted."""
+        """The World of all else; the place of each channel in the answer is noted, and by which it is judged."""
         known = {v.name: v for v in world.diagnostic}
         if wrong := [name for name in light if name not in known or known[name].levels]:
             raise ValueError(
@@ -194,6 +195,7 @@ class Aurora(nn.Module):
         written = [*rest.predicted.channels, *light]
         order = torch.tensor([written.index(channel) for channel in world.predicted.channels], device="cpu")
         self.register_buffer("order", order, persistent=False)
+        self.learned = tuple(light) if self.frozen else ()
         return rest
 
     def _encoding(

@@ -132,3 +132,18 @@ def test_states_of_other_variables_are_refused(small_world):
     prediction, target = pair(world, torch.ones(6).double())
     with pytest.raises(ValueError, match="Expected States of temperature"):
         Lp(world)(prediction.select(["temperature"]), target)
+
+
+def test_logarithms_are_compared_where_asked(small_world):
+    world = small_world()
+    rain = world.diagnostic.names[0]
+    prediction, target = pair(world, torch.linspace(-2.0, 3.0, 6).double())
+    divisor = np.append(world.scale(world.prognostic, "std"), world.scale(world.diagnostic, "std"))[:, None, None]
+    a, b = (state.values.numpy() / divisor for state in (prediction, target))
+    errors = np.abs(a - b)
+    errors[-1] = np.abs(np.sign(a[-1]) * np.log1p(np.abs(a[-1])) - np.sign(b[-1]) * np.log1p(np.abs(b[-1])))
+    expected = (errors.mean(axis=(0, 2)) * world.grid.weights[:, 0]).mean() / world.grid.weights.mean()
+    value = Lp(world, p=1, scale="std", logarithmic=[rain])(prediction, target)
+    assert value.item() == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(ValueError, match="snow, which is not predicted"):
+        Lp(world, logarithmic=["snow"])
