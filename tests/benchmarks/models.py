@@ -37,7 +37,7 @@ def ratio(name: str, batch: int, budget: float) -> tuple[float, float, float, in
     ours = test_zoo.ours(case, {key: value for key, value in peer.state_dict().items() if key in names}).train()
     fields = torch.randn(batch, case.read, *case.grid, requires_grad=True)
     clock = torch.zeros(batch, dtype=torch.int64)
-    told = {key: torch.full((batch,), value) for key, value in case.told.items()}
+    told = {key: torch.tensor([value] * batch) for key, value in case.told.items()}
     pair = (lambda x: case.call(peer, x)), (lambda x: ours(x, clock, **told))
     times: tuple[list[float], list[float]] = ([], [])
     began = time.perf_counter()

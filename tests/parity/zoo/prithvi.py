@@ -6,7 +6,7 @@ import importlib
 
 import numpy as np
 import torch
-from case import BATCH, Case, checkout
+from case import Case, checkout
 from torch import Tensor, nn
 
 from emulators.grid import equiangular_grid
@@ -47,20 +47,20 @@ def theirs() -> nn.Module:
         positional_encoding="fourier",
         decoder_shifting=True,
     )
-    net.generate_mask = lambda sizes: (torch.tensor(HIDDEN).expand(BATCH, -1), torch.tensor(VISIBLE).expand(BATCH, -1))
+    net.generate_mask = lambda sizes: tuple(torch.tensor(units).expand(sizes[0], -1) for units in (HIDDEN, VISIBLE))
     return net
 
 
 def run(net: nn.Module, x: Tensor) -> Tensor:
     place = np.stack(np.meshgrid(np.deg2rad(GRID.latitude), np.deg2rad(GRID.longitude), indexing="ij"))
-    place = torch.from_numpy(place.astype(np.float32)).expand(BATCH, -1, -1, -1)
+    place = torch.from_numpy(place.astype(np.float32)).expand(len(x), -1, -1, -1)
     return net(
         {
             "x": x[:, :6].unflatten(1, (2, 3)),
-            "y": torch.zeros(BATCH, 3, *GRID.shape),
+            "y": torch.zeros(len(x), 3, *GRID.shape),
             "static": torch.cat([place, x[:, 6:]], 1),
-            "input_time": torch.full((BATCH,), 6.0),
-            "lead_time": torch.full((BATCH,), 12.0),
+            "input_time": torch.full((len(x),), 6.0),
+            "lead_time": torch.full((len(x),), 12.0),
         }
     )
 
