@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
+from data_pipelines.archive import first_member
 from data_pipelines.climatologies import Recipe, climatology, days_without
 from data_pipelines.shaping import shaped
 from data_pipelines.store import open_dataset
@@ -29,6 +30,9 @@ def main(arguments: list[str]) -> None:
     dataset, name, period = _data(rest, settings)
     if settings.get("derive"):
         dataset = shaped(dataset, derive=settings["derive"])
+    if "member" in dataset.dims:
+        dataset = first_member(dataset)
+        warn("Of the members the first is averaged, the truth of `emul eval`.")
     recipe = _recipe(settings, period)
     folder = Path(str(settings.get("output", "outputs"))) / "data" / name
     path = Path(settings.get("path") or folder / "climatology.zarr")

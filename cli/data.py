@@ -44,6 +44,7 @@ def make(overrides: list[str]) -> None:
 
 def picture(overrides: list[str]) -> None:
     """Draw the chosen source into <output>/data/<name>: a weather map, mean winds, a spectrum, a month that moves."""
+    from data_pipelines.archive import first_member
     from emul.portraits import portraits
 
     source, config = made_source(overrides)
@@ -57,7 +58,7 @@ def picture(overrides: list[str]) -> None:
             return None
 
     with progress("drawing") as report:
-        made = portraits(source.dataset(), str(config.name), folder, attempt, report)
+        made = portraits(first_member(source.dataset()), str(config.name), folder, attempt, report)
     if not made:
         raise ValueError(f"No picture can be made of data={config.name}: expected weather on a whole sphere.")
     console().print(f"{', '.join(path.name for path in made)} in [key]{escape(str(folder))}[/]", soft_wrap=True)

@@ -17,6 +17,11 @@ def made_source(overrides: list[str]) -> tuple[Any, DictConfig]:
 
     Faults where the source's part of the configuration has any.
     """
+    path = next((word for word in overrides if "=" not in word and word[:1] not in ("-", "~", "+")), None)
+    if path is not None:
+        raise ValueError(
+            f"Expected a data source by its keys; got {path}; write data=netcdf data.path={path} or another."
+        )
     config = compose("train", ["name=${hydra:runtime.choices.data}", *overrides])
     found = [finding for finding in faults(config) if finding.key.partition(".")[0] == "data"]
     if found:

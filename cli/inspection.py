@@ -66,10 +66,13 @@ def show(dataset: xr.Dataset) -> None:
     if when is None:
         lines["times"] = "none"
     else:
-        lines["times"] = f"{when.count}, {when.first} to {when.last}, every {when.step or '(one time: give timestep)'}"
+        span = f"{when.first} to {when.last}, every {when.step}" if when.count > 1 else f"{when.first}, no step"
+        lines["times"] = f"{when.count}, {span}"
         gaps = "; ".join(f"{a} to {b}" for a, b in when.gaps[:4])
         more = f"; and {len(when.gaps) - 4} more" if len(when.gaps) > 4 else ""
         lines["gaps"] = gaps + more if gaps else "none"
+    if "member" in dataset.dims:
+        lines["members"] = f"{dataset.sizes['member']}, each a sample of its own"
     lines["size"] = f"{size_text(size)} uncompressed, {len(dataset.data_vars)} variables"
     plan("Data", lines)
     drawn = Table(show_edge=False, pad_edge=False)

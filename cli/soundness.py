@@ -77,7 +77,8 @@ def _faults(found: list[Finding]) -> list[str]:
         if one.beyond and one.limits:
             low, high = one.limits
             said.append(
-                f"{one.name}: {one.beyond:,} values lie beyond {low:g} to {high:g} {one.units}; are its units right?"
+                f"{one.name}: expected {low:g} to {high:g} {one.units or '(units are not said)'}; got {one.beyond:,} "
+                "values beyond; mend its units (data.units), or give what is something else a name (data.rename)."
             )
         if one.times and one.first is not None:
             said.append(

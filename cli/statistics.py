@@ -32,8 +32,13 @@ def main(arguments: list[str]) -> None:
     dataset = source.dataset()
     made = world(dataset, roles(config, dataset), history=config.history)
     archive = Archive(dataset, made, cache_gigabytes=0)
-    split = chosen.get("split", "train")
-    period = source.splits.get(split) or [str(archive.times[0]), str(archive.times[-1])]
+    split = chosen.get("split")
+    if split is not None and source.splits.get(split) is None:
+        there = [name for name, period in source.splits.items() if period is not None]
+        raise ValueError(
+            f"split: expected one of {', '.join(there) or 'none, as the data have no splits'}; got '{split}'."
+        )
+    period = source.splits.get(split or "train") or [str(archive.times[0]), str(archive.times[-1])]
     steps = timesteps(chosen.get("intervals", duration_text(made.timestep)), made.timestep)
     path = Path(chosen.get("to") or Path(config.output) / "data" / str(config.name) / "statistics.nc")
     names = [duration_text(made.timestep * step) for step in steps]

@@ -32,6 +32,7 @@ STANDARD_NAMES = {
     "time": ("time",),
 }
 PRESSURE_UNITS = {"pa": 0.01, "hpa": 1.0, "mb": 1.0, "mbar": 1.0, "millibar": 1.0, "millibars": 1.0, "kpa": 10.0}
+MEMBERS = ("member", "number", "realization", "ensemble", "ensemble_member", "sample")
 LEAD_TIMES = ("prediction_timedelta", "lead_time")
 BOUNDS = {"bnds", "bound", "bounds", "bnd", "nv", "nbnd", "vertices"}
 
@@ -245,7 +246,11 @@ def _with_fields_only(dataset: xr.Dataset, keep: Sequence[str], origin: str) -> 
         if further:
             sizes = ", ".join(f"'{d}' of {field.sizes[d]} ({_some(dataset[d].values)})" for d in further)
             chosen = ", ".join(f"{d}: {dataset[d].values.reshape(-1)[0]}" for d in further)
-            left_out[str(name)] = f"it has the further dimension {sizes}; choose one, such as select={{{chosen}}}."
+            members = "; or make each a sample of its own: data.members=" + str(further[0])
+            several = members if len(further) == 1 and further[0] in MEMBERS else ""
+            left_out[str(name)] = (
+                f"it has the further dimension {sizes}; choose one, such as select={{{chosen}}}{several}."
+            )
             continue
         fields[name] = field.drop_vars([c for c in field.coords if c not in places])
     if not fields:

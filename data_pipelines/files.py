@@ -12,9 +12,8 @@ import xarray as xr
 from data_pipelines.intervals import gaps, spacing
 from data_pipelines.shaping import shaped
 from data_pipelines.splits import guarded
-from data_pipelines.store import open_dataset
+from data_pipelines.store import MEMBER, open_dataset
 
-MEMBER = "member"
 USUAL = 0.5  # least share of the steps between times that are the usual one
 
 
@@ -70,19 +69,20 @@ class Files:
 
     def dataset(self) -> xr.Dataset:
         """The files as one canonical dataset."""
-        rename = dict(self.rename or {}) | ({self.members: MEMBER} if self.members and self.members != MEMBER else {})
         opened = open_dataset(
             self.path,
             engine=self.engine,
             names=self.names,
-            rename=rename,
+            rename=self.rename,
             select=self.select,
-            keep=(MEMBER,) if self.members else (),
+            members=self.members,
             **self.opening,
         )
         if self.members and MEMBER not in opened.dims:
             origin = opened.attrs.get("origin", "the data")
-            raise ValueError(f"members: no field has the dimension '{self.members}' in {origin}; leave members=null.")
+            raise ValueError(
+                f"data.members: no field of {origin} goes along '{self.members}'; leave data.members=null."
+            )
         made = shaped(
             opened,
             units=self.units,

@@ -17,7 +17,7 @@ import torch
 import xarray as xr
 
 from data_pipelines.calendars import datetimes, timedeltas
-from data_pipelines.conventions import canonical
+from data_pipelines.conventions import MEMBERS, canonical
 from data_pipelines.pairs import level_index, on_grid, stacked
 from data_pipelines.store import open_files
 from data_pipelines.worlds import nearest
@@ -26,7 +26,6 @@ from emulators.variables import Variable, VariableSet
 
 LEADS = ("prediction_timedelta", "lead_time", "leadtime", "step", "lead", "forecast_period")
 INITS = ("init_time", "initial_time", "forecast_reference_time", "reference_time", "time")
-MEMBERS = ("member", "number", "realization", "ensemble", "ensemble_member", "sample")
 UPPER_AIR = (
     "geopotential", "geopotential_height", "temperature", "u_component_of_wind", "v_component_of_wind", "wind_speed",
     "vertical_velocity", "specific_humidity", "relative_humidity", "vorticity", "divergence",

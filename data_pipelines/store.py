@@ -16,6 +16,7 @@ from data_pipelines.calendars import refuse_disorder
 from data_pipelines.chunks import directly
 from data_pipelines.classic import expected_bytes
 from data_pipelines.conventions import COORDINATES, canonical
+from data_pipelines.naming import nearest
 from data_pipelines.units import refuse_other_units
 
 __all__ = ["canonical", "open_dataset"]
@@ -29,6 +30,7 @@ ANONYMOUS: dict[str, dict[str, Any]] = {
     "abfs": {"anon": True},
 }
 JOINED_TIMES = 32
+MEMBER = "member"
 DAMAGED = "it is damaged, incomplete or of another kind; fetch it again"
 
 
@@ -40,7 +42,7 @@ def open_dataset(
     names: str | None = None,
     rename: Mapping[str, str] | None = None,
     select: Mapping[str, Any] | None = None,
-    keep: Sequence[str] = (),
+    members: str | None = None,
     filter: Mapping[str, Any] | None = None,
     cache_gigabytes: float | None = None,
 ) -> xr.Dataset:
@@ -48,15 +50,29 @@ def open_dataset(
 
     path: a file, a Zarr store, an address (gs://, s3://, memory://, ...), a pattern with *, or a list of these.
     engine: `zarr`, `netcdf` or `grib`; default by name. storage_options: for fsspec; default anonymous. names, rename,
-    select, keep: see `canonical`. filter: GRIB keys to keep, such as {typeOfLevel: surface}.
+    select: see `canonical`. members: a dimension that stays, as `member`, after time. filter: GRIB keys to keep, such
+    as {typeOfLevel: surface}.
     cache_gigabytes: of what is fetched from a Zarr store elsewhere, so much is kept on this machine; None: nothing.
     FileNotFoundError where there is nothing, ValueError where it makes no sense.
     """
     opened = open_files(
         path, engine=engine, storage_options=storage_options, filter=filter, cache_gigabytes=cache_gigabytes
     )
+    opened = _with_members(opened, members) if members else opened
+    keep = (MEMBER,) if members else ()
     parts = [canonical(dataset, rename, names=names, select=select, keep=keep) for dataset in opened]
     return joined(parts, [dataset.attrs["origin"] for dataset in opened])
+
+
+def _with_members(opened: list[xr.Dataset], members: str) -> list[xr.Dataset]:
+    """The datasets, their dimension `members` under the one name; ValueError where none has it."""
+    dims = list(dict.fromkeys(dim for dataset in opened for dim in dataset.dims))
+    if members not in dims:
+        raise ValueError(
+            f"data.members: expected a dimension of {opened[0].attrs['origin']}; got '{members}'; "
+            f"{nearest(members, dims)}"
+        )
+    return [dataset.rename({members: MEMBER} if members in dataset.dims else {}) for dataset in opened]
 
 
 def open_files(

@@ -92,7 +92,7 @@ def test_check_finds_what_is_wrong(path, tmp_path, capsys):
     printed = capsys.readouterr()
     for told in ("gap: 2001-01-02T00:00:00 to 2001-01-02T12:00:00", "2000", "2001-01-02T00:00", "2 points"):
         assert told in printed.out
-    assert "temperature: 1 values lie beyond 110 to 360 K" in printed.err
+    assert "temperature: expected 110 to 360 K; got 1 values beyond" in printed.err
     assert "missing at 1 times that are there at others, first 2001-01-02T18" in printed.err
     missing = xr.open_dataset(tmp_path / "data" / "wrong" / "missing.nc").temperature
     assert missing.sel(latitude=67.5, longitude=0).item() == 22
@@ -136,7 +136,10 @@ def test_download_regrid_and_check_of_a_part(path, tmp_path, capsys):
     np.testing.assert_allclose(coarse, 280.0)
     assert main(["check", str(tmp_path / "coarse.zarr"), f"output={tmp_path}"]) == 0
     assert "all files as they were written" in capsys.readouterr().out
+    keys = ["data=netcdf", f"data.path={path}"]
     for words, said in (
+        (["statistics", *keys, "split=tran"], "split: expected one of none, as the data have no splits; got 'tran'"),
+        (["statistics", str(path)], "Expected a data source by its keys; got .*data=netcdf data.path="),
         (["download", str(path)], "to=era5.zarr"),
         (["regrid", str(path)], "grid=64x32_equiangular"),
         (["regrid", str(path), "grid=64x32"], "longitudes x latitudes"),

@@ -11,6 +11,7 @@ from data_pipelines.sources.weatherbench2 import WeatherBench2
 from data_pipelines.statistics import scales
 from data_pipelines.windows import Windows
 from data_pipelines.worlds import Roles, world
+from emul.data import main
 from emulators.grid import gaussian_grid
 
 GRID, TIMES, MEMBERS = gaussian_grid(4), 12, 3
@@ -94,5 +95,23 @@ def test_what_cannot_be(source, tmp_path):
     data = source.dataset()
     with pytest.raises(ValueError, match="holds one member"):
         pack(data, world(data, ROLES), tmp_path / "b.zarr", Packing())
-    with pytest.raises(ValueError, match="'numbr'"):
+    with pytest.raises(ValueError, match=r"data\.members: expected a dimension of .*; got 'numbr'"):
         type(source)(source.path, members="numbr").dataset()
+
+
+@pytest.mark.slow
+def test_words_of_the_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    ensemble("number").to_netcdf("a.nc")
+    assert main(["inspect", "a.nc"]) == 0
+    assert "or make each a sample of its own: data.members=number" in capsys.readouterr().err
+    chosen = ["data=netcdf", "data.path=a.nc", "data.members=number"]
+    assert main(["inspect", *chosen]) == 0
+    assert f"members  {MEMBERS}, each a sample of its own" in capsys.readouterr().out
+    assert main(["check", *chosen]) == 0
+    part = ["fields=[temperature]", "hours=[0]"]
+    assert main(["climatology", *chosen, *part, "path=a.zarr"]) == 0
+    assert main(["climatology", *chosen[:2], "data.select={number: 0}", *part, "path=b.zarr"]) == 0
+    normal, of_the_first = (xr.open_zarr(name)["temperature"].sel(dayofyear=[1, 2]) for name in ("a.zarr", "b.zarr"))
+    assert np.isfinite(normal).all()
+    xr.testing.assert_equal(normal, of_the_first)
