@@ -66,7 +66,10 @@ class CosineAttention(nn.Module):
         strength = self.scale.clamp(max=math.log(100.0)).exp().to(q.dtype)
         near = 16.0 * torch.sigmoid(self.bias_of_distance(self.distances))[self.pairs].permute(2, 0, 1)
         bias = near[None, None] if blocked is None else near + blocked
-        q, k = F.normalize(q, dim=-1) * strength, F.normalize(k, dim=-1)
+        q, k = (
+            x * (size / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp(min=1e-12))
+            for x, size in ((q, strength), (k, 1.0))
+        )
         return self.projection(heads_together(windowed_attention(q, k, v, bias, scale=1.0)))
 
 

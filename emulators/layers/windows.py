@@ -138,7 +138,11 @@ def windowed_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, sca
         first = 1 if bias.shape[0] > 1 else 2 if bias.shape[1] > 1 else 3
         bias = bias.expand(-1, others if first < 3 else 1, heads, -1, -1).reshape(1, -1, tokens, tokens).to(q.dtype)
     q, k, v = (x.flatten(first, 3).flatten(0, first - 1) for x in (q, k, v))
-    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
+    if bias is not None and bias.requires_grad and bias.device.type == "cpu":  # no fused kernel gives its gradient
+        logits = (q if scale == 1.0 else q * (scale or channels**-0.5)) @ k.mT
+        mixed = (logits + bias).softmax(dim=-1) @ v
+    else:
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
     return mixed.reshape(batch, along, others, heads, tokens, channels)
 
 
