@@ -1,4 +1,7 @@
-"""Real fields down the whole road: winters on a limited area, and a reanalysis state as the start of a forecast."""
+"""Real fields down the whole road: winters on a limited area, and a reanalysis state as the start of a forecast.
+
+Not ERA-Interim: a January and a July, months without a year, make no series.
+"""
 
 from pathlib import Path
 

@@ -1,10 +1,12 @@
-"""Stores elsewhere: WeatherBench 2's exact layout over http, what of it is kept on this machine; anemoi stores."""
+"""Stores elsewhere: WeatherBench 2's exact layout over http and s3, what of it is kept here; anemoi stores."""
 
 import functools
 import http.server
+import importlib
 import threading
 import warnings
 
+import fsspec
 import numpy as np
 import pytest
 import xarray as xr
@@ -15,6 +17,7 @@ from data_pipelines.remote import Kept, cache_folder
 from data_pipelines.sources.weatherbench2 import WeatherBench2
 from data_pipelines.store import open_dataset
 from data_pipelines.worlds import Roles, world
+from emul.data import main as data_verb
 from emulators.grid import equiangular_grid, gaussian_grid
 
 GRID = equiangular_grid(32)
@@ -106,6 +109,44 @@ def test_weatherbench2_over_http(tmp_path, served, zarr_format, consolidated):
     np.testing.assert_array_equal(state["geopotential"][0], truth["geopotential"].sel(level=500))
     np.testing.assert_array_equal(state["temperature"], truth["temperature"])
     np.testing.assert_array_equal(there.static_fields[2], np.isfinite(truth["sea_surface_temperature"]))
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+    """The folder `tmp_path` as the public bucket s3://weather of a server on loopback: its address."""
+    for package in ("s3fs", "boto3", "flask_cors"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    moto = pytest.importorskip("moto.server", reason="moto is not installed")
+    boto3 = importlib.import_module("boto3")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    weatherbench2(tmp_path / "era5.zarr")
+    keys = {"region_name": "us-east-1", "aws_access_key_id": "a", "aws_secret_access_key": "b"}
+    client = boto3.client("s3", endpoint_url=address, **keys)
+    client.create_bucket(Bucket="weather")
+    for file in tmp_path.rglob("*"):
+        if file.is_file():
+            name = str(file.relative_to(tmp_path))
+            client.put_object(Bucket="weather", Key=name, Body=file.read_bytes(), ACL="public-read")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    yield address
+    server.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("told", ["options", "fsspec"])
+def test_weatherbench2_over_s3(tmp_path, bucket, told, monkeypatch):
+    settings = ["data=weatherbench2", "data.path=s3://weather/era5.zarr"]
+    if told == "options":
+        settings += [f"data.storage_options={{anon: true, endpoint_url: '{bucket}'}}"]
+    else:
+        monkeypatch.setitem(fsspec.config.conf, "s3", {"endpoint_url": bucket})
+    copy = tmp_path / "copy.zarr"
+    assert data_verb(["download", *settings, "fields=[temperature]", "years=1959-01-02", f"to={copy}"]) == 0
+    whole = open_dataset(tmp_path / "era5.zarr").temperature.sel(time="1959-01-02")
+    np.testing.assert_array_equal(open_dataset(copy).temperature, whole)
 
 
 def test_an_address_without_a_store(served):
