@@ -114,6 +114,8 @@ def _examined(config: DictConfig) -> tuple[list[Finding], Facts]:
     faulty = {finding.key.partition(".")[0] for finding in found}
     if not {"training", "loss"} & faulty:
         found += _loss_findings(config, world)
+    if not {"model", "step", "objective", "hardware"} & faulty:
+        found += _training_findings(config, world)
     if not {"training", "hardware", "objective", "data"} & faulty:
         found += _portion_findings(config)
         found += _length_findings(config, world, source.splits, template["time"].values)
@@ -331,6 +333,38 @@ def _loss_findings(config: DictConfig, world: World) -> list[Finding]:
     except ValueError as error:
         return [_told("loss", "a loss at every step", error)]
     return []
+
+
+def _training_findings(config: DictConfig, world: World) -> list[Finding]:
+    """A network that the objective cannot train, as it is laid out."""
+    step = part(config.step, world, network_on_meta(config.model, world), {})
+    objective = part(config.objective, world)
+    try:
+        if hasattr(objective, "begin"):
+            objective.begin(step)
+    except ValueError as error:
+        told = ", ".join(_told_the_interval())
+        fix = f"told it are {told}; or take objective=forecast" if "not told the interval" in str(error) else ""
+        return [_told("objective", "a network that can be trained so", error, fix)]
+    if hasattr(objective, "follow") and config.hardware.strategy == "fsdp":
+        fix = "take hardware=ddp, or another objective"
+        return [Finding("hardware.strategy", "whole networks, of which the objective keeps copies", "fsdp", fix)]
+    return []
+
+
+def _told_the_interval() -> list[str]:
+    """The models whose networks are told the interval of a step."""
+    from inspect import signature
+
+    from hydra.utils import get_class
+
+    found = []
+    for file in sorted((conf_folder() / "model").glob("*.yaml")):
+        node: Any = OmegaConf.load(file)
+        network: Any = get_class(node.get("model", node)._target_)
+        if "interval" in signature(network.forward).parameters:
+            found.append(file.stem)
+    return found
 
 
 def _length_findings(config: DictConfig, world: World, splits: Mapping[str, Any], times: np.ndarray) -> list[Finding]:

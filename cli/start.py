@@ -50,8 +50,7 @@ def begin(module: Training, content: Mapping[str, Any], config: DictConfig) -> N
         _fill_with_ours(module.step, content["emul"], config)
     else:
         _fill_with_theirs(module.step.network, content, config)
-    if module.averages is not None:
-        module.averages.load_state_dict(module.step.state_dict())
+    module.begin()
     console().print(f"starting from {config.from_checkpoint}", soft_wrap=True, highlight=False)
 
 

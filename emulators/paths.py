@@ -11,7 +11,7 @@ ways there are (Stormer: Nguyen et al. 2024, arXiv 2312.03876), the third hands 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -55,6 +55,15 @@ def path(
     if len(memory) > 1 and not after:
         raise ValueError(f"Paths over several intervals start from one known state; this world has {len(memory)}.")
     return (aggregated if kind == "aggregated" else averaged)(step, memory, forcings, intervals, after)
+
+
+def refuse_untold(step: Any, intervals: Collection[int]) -> None:
+    """ValueError where steps are of several intervals, in timesteps, and the network is not told which."""
+    if len(set(intervals)) > 1 and "interval" not in step.told:
+        raise ValueError(
+            f"{type(step.network).__name__} is not told the interval (its forward has no such keyword), and steps are "
+            f"of {', '.join(map(str, sorted(set(intervals))))} timesteps."
+        )
 
 
 def remembered(states: Iterable[State], memory: Memory) -> Iterator[tuple[State, Memory]]:

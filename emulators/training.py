@@ -31,7 +31,11 @@ from emulators.verification import Scorecard
 
 
 class Objective(Protocol):
-    """How a network is trained: the loss of a window, to be descended, and its parts. longest, length: of rollouts."""
+    """How a network is trained: the loss of a window, to be descended, and its parts. longest, length: of rollouts.
+
+    It may have `begin(step)`, which is called when a training begins and raises ValueError where a network cannot be
+    trained so, and `follow(step)`, called after each optimiser step. What they change has to be a module's state.
+    """
 
     @property
     def longest(self) -> int: ...
@@ -126,6 +130,7 @@ class Training(pl.LightningModule):
         self.optimizer, self.schedule, self.plan, self.seed = optimizer, schedule, plan, seed
         self.scorecard, self.card = scorecard, card
         self.averages = copy.deepcopy(step).requires_grad_(False).eval() if plan.ema else None
+        self.begin()
         self.best = float("inf")
         self.validation: dict[str, float] = {}
         self.validated, self.finished = -1, False
@@ -133,6 +138,13 @@ class Training(pl.LightningModule):
         self.exploded: str | None = None
         self.culprit: str | None = None
         self.skipped = self.skipped_in_a_row = 0
+
+    def begin(self) -> None:
+        """Tell the average and the objective what the weights are with which a training begins."""
+        if self.averages is not None:
+            self.averages.load_state_dict(self.step.state_dict())
+        if hasattr(self.objective, "begin"):
+            self.objective.begin(self.step)
 
     def configure_model(self) -> None:
         """Shard the network and its average, where the strategy has a mesh of processes."""
@@ -218,6 +230,8 @@ class Training(pl.LightningModule):
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        if hasattr(self.objective, "follow"):
+            self.objective.follow(self.step)
         if self.averages is None:
             return
         done = self.global_step + 1

@@ -8,13 +8,14 @@ emulators.layers.large_kernel; encoders are 3x3 convolutions, every second of wh
 group norm and SiLU. Li et al. 2025, arXiv 2507.17189, whose network this repeats, weights and all, on top of SimVP (Gao
 et al. 2022, arXiv 2206.05099). It writes as many frames as it reads; here the first is the answer, `frames` gives all.
 Forcing and static fields, which it has not, are variables that are encoded alike, the same in every frame, and not
-decoded; a diagnostic variable is decoded from the mean over all of them. Its training in two stages, on copies of
-itself, is not here; those copies in its checkpoints are left out.
+decoded; a diagnostic variable is decoded from the mean over all of them. Its training in two stages is
+emulators.objectives.two_stage; the momentum copies in its checkpoints are left out.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -34,22 +35,22 @@ ABOUT = {
     "parity": "Met2Net, 1e-5",
 }
 
-LAYER = r"hid_q\.layers\.(\d+)\."
+LAYER, OURS = r"hid_q\.layers\.(\d+)\.", r"translator.layers.\1."
 PUBLISHED = (  # names in Met2Net's checkpoints, and ours
     (r"((?:enc|dec|hid)_k.*)", r"unused.\1"),  # momentum copies
     (LAYER + r"(ff\.ff1\.attn\.spatial_gating_unit\.fc.*)", r"unused.\1.\2"),
     (r"enc_q_list\.(\d+)\.enc\.(\d+)\.conv\.(conv|norm)\.(\w+)", r"\1.encoder.\2.\3.\4"),
     (r"dec_q_list\.(\d+)\.dec\.(\d+)\.conv\.(conv|norm)\.(?:0\.)?(\w+)", r"\1.decoder.\2.\3.\4"),
     (r"dec_q_list\.(\d+)\.readout\.(\w+)", r"\1.readout.\2"),
-    (r"hid_q\.conv1\.(\w+)", r"into.\1"),
-    (r"hid_q\.conv2\.(\w+)", r"out.\1"),
-    (LAYER + r"norm_1\.(\w+)", r"layers.\1.norm_attention.\2"),
-    (LAYER + r"norm_2\.(\w+)", r"layers.\1.norm_block.\2"),
-    (LAYER + r"attn_1\.([qkv])_Conv\.0\.(\w+)", r"layers.\1.attention.\2.conv.\3"),
-    (LAYER + r"attn_1\.([qkv])_Conv\.1\.(\w+)", r"layers.\1.attention.\2.norm.\3"),
-    (LAYER + r"attn_1\.v_post_f\.0\.(\w+)", r"layers.\1.attention.projection.conv.\2"),
-    (LAYER + r"attn_1\.v_post_f\.1\.(\w+)", r"layers.\1.attention.projection.norm.\2"),
-    *((LAYER + r"ff\.ff1\." + theirs, r"layers.\1.block." + ours.replace(r"\1", r"\2")) for theirs, ours in BLOCK),
+    (r"hid_q\.conv1\.(\w+)", r"translator.into.\1"),
+    (r"hid_q\.conv2\.(\w+)", r"translator.out.\1"),
+    (LAYER + r"norm_1\.(\w+)", OURS + r"norm_attention.\2"),
+    (LAYER + r"norm_2\.(\w+)", OURS + r"norm_block.\2"),
+    (LAYER + r"attn_1\.([qkv])_Conv\.0\.(\w+)", OURS + r"attention.\2.conv.\3"),
+    (LAYER + r"attn_1\.([qkv])_Conv\.1\.(\w+)", OURS + r"attention.\2.norm.\3"),
+    (LAYER + r"attn_1\.v_post_f\.0\.(\w+)", OURS + r"attention.projection.conv.\2"),
+    (LAYER + r"attn_1\.v_post_f\.1\.(\w+)", OURS + r"attention.projection.norm.\2"),
+    *((LAYER + r"ff\.ff1\." + theirs, OURS + r"block." + ours.replace(r"\1", r"\2")) for theirs, ours in BLOCK),
 )
 
 
@@ -85,7 +86,6 @@ class Met2Net(nn.Module):
                 f"and {depth}."
             )
         self.states, self.carried, self.hidden = world.history, world.prognostic.size, hidden
-        self.diagnostic = world.diagnostic.size
         self.frame = Frame(world.grid, 2**levels, 2**levels, fit, edges)
         rim = Edges(world.grid, inner_edges)
         fine, coarse = (rim if self.frame.shape == world.grid.shape else rim.coarser()), rim.coarser()
@@ -95,14 +95,13 @@ class Met2Net(nn.Module):
             self.encoder.append(
                 Layer(read, hidden if k else 1, hidden, fine if k < 2 else coarse, "down" if k % 2 else "")
             )
-        self.into = nn.Conv2d(world.history * hidden, embed, 1)
-        self.layers = nn.ModuleList(
+        layers = (
             VariableLayer(
                 heads, LargeKernelBlock(embed, coarse, mlp_ratio=mlp_ratio, reach=reach, drop_path=drop_path), embed
             )
             for _ in range(depth)
         )
-        self.out = nn.Conv2d(embed, world.history * hidden, 1)
+        self.translator = Translator(world, world.history * hidden, embed, layers)
         written = world.output_channels
         self.decoder = nn.ModuleList(
             Layer(written, hidden, hidden, coarse if k < 2 * levels - 1 else fine, "" if k % 2 else "up")
@@ -111,11 +110,15 @@ class Met2Net(nn.Module):
         self.readout = nn.Conv2d(written * hidden, written, 1, groups=written)
 
     def forward(self, fields: Tensor, time: Tensor) -> Tensor:
-        return self.frame.outward(self.decoded(self.translated(self.encoded(fields))[:, :, : self.hidden]))
+        return self.frame.outward(self.decoded(self.translator(self.encoded(fields))[:, :, : self.hidden]))
 
     def frames(self, fields: Tensor) -> Tensor:
         """As many states ahead as are known, (batch, time, output channel, lat, lon)."""
-        latent = self.translated(self.encoded(fields)).unflatten(2, (self.states, self.hidden)).transpose(1, 2)
+        return self.decoded_frames(self.translator(self.encoded(fields)))
+
+    def decoded_frames(self, latent: Tensor) -> Tensor:
+        """Fields (batch, time, output channel, lat, lon) from what the translator writes."""
+        latent = latent.unflatten(2, (self.states, self.hidden)).transpose(1, 2)
         return self.frame.outward(self.decoded(latent.flatten(0, 1))).unflatten(0, (-1, self.states))
 
     def encoded(self, fields: Tensor) -> Tensor:
@@ -128,8 +131,25 @@ class Met2Net(nn.Module):
         x = x.unflatten(1, (-1, self.hidden)).unflatten(0, (-1, self.states))
         return x.transpose(1, 2).flatten(2, 3)
 
-    def translated(self, latent: Tensor) -> Tensor:
-        """The latent fields of the frames to come, of what is predicted."""
+    def decoded(self, latent: Tensor) -> Tensor:
+        """Fields (n, output channel, lat, lon) from latent ones (n, output channel, hidden, lat, lon)."""
+        x = latent.flatten(1, 2)
+        for layer in self.decoder:
+            x = layer(x)
+        return self.readout(x)
+
+
+class Translator(nn.Module):
+    """Latent fields (batch, variable, channels, lat, lon) of the frames to come, of what is predicted alone."""
+
+    def __init__(self, world: World, channels: int, embed: int, layers: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.carried, self.diagnostic = world.prognostic.size, world.diagnostic.size
+        self.into = nn.Conv2d(channels, embed, 1)
+        self.layers = nn.ModuleList(layers)
+        self.out = nn.Conv2d(embed, channels, 1)
+
+    def forward(self, latent: Tensor) -> Tensor:
         batch = len(latent)
         x = self.into(latent.flatten(0, 1)).unflatten(0, (batch, -1))
         for layer in self.layers:
@@ -137,13 +157,6 @@ class Met2Net(nn.Module):
         means = [x.mean(1, keepdim=True)] * self.diagnostic
         x = torch.cat([x[:, : self.carried], *means], 1)
         return self.out(x.flatten(0, 1)).unflatten(0, (batch, -1))
-
-    def decoded(self, latent: Tensor) -> Tensor:
-        """Fields (n, output channel, lat, lon) from latent ones (n, output channel, hidden, lat, lon)."""
-        x = latent.flatten(1, 2)
-        for layer in self.decoder:
-            x = layer(x)
-        return self.readout(x)
 
 
 class Layer(nn.Module):

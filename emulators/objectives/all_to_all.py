@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from itertools import combinations
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from emulators.paths import refuse_untold
 from emulators.state import State, Window
 from emulators.world import World
 
@@ -43,6 +45,10 @@ class AllToAll:
     def length(self, step: int) -> int:
         """The same at every optimiser step."""
         return self.stretch
+
+    def begin(self, step: Any) -> None:
+        """ValueError where the network is not told the interval."""
+        refuse_untold(step, range(1, self.stretch + 1))
 
     def __call__(
         self, step: torch.nn.Module, window: Window, losses: Mapping[str, Callable[[State, State], Tensor]]

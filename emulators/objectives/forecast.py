@@ -61,6 +61,12 @@ class Forecast:
         """The rollout length at optimiser step `step`."""
         return [length for start, length in self.stages.items() if start <= step][-1]
 
+    def begin(self, step: Any) -> None:
+        """ValueError where the network writes no distribution and is to be trained on it."""
+        if self.emission and not hasattr(step.network, "emission"):
+            name = type(step.network).__name__
+            raise ValueError(f"{name} writes no distribution; take objective=forecast, or model=climode.")
+
     def __call__(
         self, step: torch.nn.Module, window: Window, losses: Mapping[str, Loss]
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -86,8 +92,6 @@ def ensemble(history: tuple[State, ...], members: int) -> tuple[State, ...]:
 def emissions(step: Any, history: tuple[State, ...], forcings: Iterable[State]) -> Iterator[State]:
     """States (2, batch, channel, *grid), a deviation below and above the mean, both constrained; the mean goes on."""
     network, predicted = step.network, step.world.predicted
-    if not hasattr(network, "emission"):
-        raise ValueError(f"{type(network).__name__} writes no distribution; take objective=forecast, or model=climode.")
     for forcing in forcings:
         mean, deviation = (part.float() for part in network.emission(*step.inputs(history, forcing)))
         last = history[-1].select(step.world.prognostic.names)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from emulators.paths import refuse_untold
 from emulators.state import State, Window
 from emulators.world import World
 
@@ -48,6 +49,15 @@ class MaskedForecast:
         """The same at every optimiser step."""
         return self.longest
 
+    def begin(self, step: Any) -> None:
+        """ValueError where the network takes no masks, or is not told the interval."""
+        network = step.network
+        if not hasattr(network, "units"):
+            raise ValueError(f"{type(network).__name__} has no units to hide; take model=prithvi or another objective.")
+        refuse_untold(step, self.intervals)
+        if 0 in self.intervals and step.output != "absolute":
+            raise ValueError("What is now is no change: with 0 among objective.intervals take step.output=absolute.")
+
     def __call__(
         self, step: torch.nn.Module, window: Window, losses: Mapping[str, Callable[[State, State], Tensor]]
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -66,10 +76,6 @@ class MaskedForecast:
     def visible(self, step: Any, state: State) -> dict[str, Tensor]:
         """What the network is told that it may see, case by case."""
         network = step.network
-        if not hasattr(network, "units"):
-            raise ValueError(f"{type(network).__name__} has no units to hide; take model=prithvi or another objective.")
-        if 0 in self.intervals and step.output != "absolute":
-            raise ValueError("What is now is no change: with 0 among objective.intervals take step.output=absolute.")
         kind = self.masks[int(torch.randint(len(self.masks), ()))]
         rows, count = (1, network.units) if kind == "units" else (network.units, network.tokens)
         kept = count - int(self.hidden * count)

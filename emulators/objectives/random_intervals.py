@@ -10,10 +10,12 @@ as each of Pangu-Weather's (Bi et al. 2023, doi 10.1038/s41586-023-06185-3).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from emulators.paths import refuse_untold
 from emulators.rollout import rollout
 from emulators.state import State, Window
 from emulators.world import World
@@ -42,6 +44,10 @@ class RandomIntervals:
     def length(self, step: int) -> int:
         """The same at every optimiser step."""
         return self.longest
+
+    def begin(self, step: Any) -> None:
+        """ValueError where the network is not told the interval, and there are several."""
+        refuse_untold(step, self.intervals)
 
     def __call__(
         self, step: torch.nn.Module, window: Window, losses: Mapping[str, Callable[[State, State], Tensor]]

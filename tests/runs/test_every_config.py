@@ -33,7 +33,13 @@ LACKING = {
     "zero_mean_moisture_advection": "the planet does not store what the wind brings",
     "shallow_water": "the planet has air",
 }
-KINDS = {"emission": "climode_small"}  # objectives for networks of a kind
+KINDS = {  # objectives for networks of a kind
+    "all_to_all": "poseidon_small",
+    "emission": "climode_small",
+    "masked_forecast": "prithvi_small",
+    "random_intervals": "stormer_small",
+    "two_stage": "met2net_small",
+}
 COMPANIONS = {  # experiments on other data than the planet's: a few days of these
     "quasigeostrophic_unet": ["data.days=4", "data.spinup_days=1"],
     "shallow_water_sfno": ["data.days=2", "data.truncation=21"],

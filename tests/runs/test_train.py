@@ -123,6 +123,34 @@ def test_losses_switch_at_their_step_and_an_interrupted_training_switches_alike(
     assert_same(weights(whole), weights(train(compose("train", arguments))))
 
 
+@pytest.mark.slow
+def test_an_interrupted_training_in_two_stages_goes_on_with_the_translator_at_rest(tmp_path, monkeypatch):
+    from emulators.objectives.two_stage import TwoStage
+
+    network = ["model=met2net_small", "history=2", "model.embed=16", "model.depth=1", "objective=two_stage"]
+    more = ["training.steps=6", "training.checkpoint_every=3", *network]
+    arguments = [text for text in overrides(tmp_path, "whole", *more) if text not in TINY[1:4]]
+    whole = weights(train(compose("train", arguments)))
+
+    seen, forward = [], TwoStage.forward
+
+    def broken(*given):
+        seen.append(given)
+        if len(seen) > 4:
+            raise RuntimeError("the power went out")
+        return forward(*given)
+
+    arguments = [text.replace("name=whole", "name=halted") for text in arguments]
+    with monkeypatch.context() as patch:
+        patch.setattr(TwoStage, "forward", broken)
+        with pytest.raises(RuntimeError, match="power"):
+            train(compose("train", arguments))
+    assert weights(tmp_path / "train" / "halted")["emul"]["step"] == 3
+    assert_same(whole, weights(train(compose("train", arguments))))
+    parts = ("objective.at_rest", "step.network.translator")
+    assert not torch.equal(*(whole["state_dict"][f"{part}.into.weight"] for part in parts))
+
+
 def test_losses_that_leave_a_gap_are_refused(tmp_path):
     with pytest.raises(Faults, match="No loss counts at step 6 of 12"):
         train(compose("train", overrides(tmp_path, "a", "loss.mse.end=0.5")))

@@ -174,7 +174,7 @@ def test_a_network_without_a_distribution_is_refused():
     where = world(history=1)
     step = Step(where, nn.Sequential(), output="absolute")
     with pytest.raises(ValueError, match="writes no distribution"):
-        Forecast(where, emission=True)(step, window(where), {"nll": GaussianNLL(where)})
+        Forecast(where, emission=True).begin(step)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from emulators.grid import gaussian_grid
 from emulators.models.prithvi import Prithvi
 from emulators.objectives.all_to_all import AllToAll
 from emulators.objectives.masked_forecast import MaskedForecast
+from emulators.objectives.random_intervals import RandomIntervals
 from emulators.state import State, Window
 from emulators.step import Step
 from emulators.variables import Variable, VariableSet
@@ -112,11 +113,34 @@ def test_masks_that_cannot_be():
     with pytest.raises(ValueError, match=r"objective\.hidden"):
         MaskedForecast(WORLD, hidden=1.0)
     with pytest.raises(ValueError, match="has no units to hide"):
-        MaskedForecast(WORLD)(Step(WORLD, torch.nn.Identity()), counted(5), {"mse": squares})
+        MaskedForecast(WORLD).begin(Step(WORLD, torch.nn.Identity()))
     step, objective = masked(intervals=[0])
     step.output = "residual"
     with pytest.raises(ValueError, match=r"step\.output=absolute"):
-        objective(step, counted(1), {"mse": squares})
+        objective.begin(step)
+
+
+@pytest.mark.parametrize(
+    ("several", "one"),
+    [
+        (AllToAll(WORLD, stretch=2), AllToAll(WORLD, stretch=1)),
+        (RandomIntervals(WORLD, intervals=[1, 4]), RandomIntervals(WORLD, intervals=[4])),
+    ],
+)
+def test_networks_that_are_not_told_the_interval_learn_one_alone(several, one):
+    untold = Step(WORLD, torch.nn.Identity())
+    one.begin(untold)
+    with pytest.raises(ValueError, match="Identity is not told the interval"):
+        several.begin(untold)
+    several.begin(masked()[0])
+
+
+def test_masks_need_a_network_that_is_told_the_interval():
+    step, objective = masked()
+    objective.begin(step)
+    step.told = ()
+    with pytest.raises(ValueError, match="of 0, 1, 2, 4 timesteps"):
+        objective.begin(step)
 
 
 def test_anomalies_are_of_the_fitted_climatology():
