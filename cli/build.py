@@ -19,9 +19,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from emul.declared import is_list, strangers
+from emul.declared import partless, strangers
 from emul.findings import Faults, Finding, nearest
-from emul.folders import conf_folder, groups
+from emul.folders import conf_folder
 from emul.overrides import diagnosed, key_of, plain_mapping
 from emul.signatures import tree_faults, wrapping
 
@@ -52,9 +52,9 @@ def compose(verb: str, overrides: Sequence[str] = (), folder: str | Path | None 
     """
     with _composer(verb, folder) as composer:
         try:
-            return resolved(composer(list(overrides)))
+            return resolved(composer(list(overrides)), overrides)
         except (HydraException, OmegaConfBaseException):
-            return resolved(composer(diagnosed(composer, list(overrides))))
+            return resolved(composer(diagnosed(composer, list(overrides))), overrides)
 
 
 def swept(verb: str, overrides: Sequence[str]) -> list[str]:
@@ -89,20 +89,18 @@ def _composer(verb: str, folder: str | Path | None = None) -> Iterator[Callable[
         HydraConfig.instance().cfg, GlobalHydra.instance().hydra = before, outer
 
 
-def resolved(config: DictConfig) -> DictConfig:
+def resolved(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """The same configuration with every `${...}` replaced by its value; Faults where one leads nowhere.
 
-    What an experiment says of a part that its list has no more, as under constraint=[], goes with the part.
+    What an experiment says of a part that its list has no more, as under constraint=[], goes with the part; what the
+    overrides say of it stays, and is a fault.
     """
-    for group in groups():
-        node = config.get(group)
-        if not isinstance(node, DictConfig) or "_target_" in node:
-            continue
-        children = dict(node.items_ex(resolve=False))
-        whole = [str(name) for name, one in children.items() if not isinstance(one, DictConfig) or "_target_" in one]
-        if len(whole) < len(children) and is_list(group):
-            with open_dict(config):
-                config[group] = OmegaConf.masked_copy(node, whole)
+    given = [key_of(text) for text in overrides]
+    for finding in partless(plain_mapping(config)):
+        group, _, name = finding.key.partition(".")
+        if not any(key.startswith(f"{finding.key}.") for key in given):
+            with open_dict(config[group]):
+                del config[group][name]
     try:
         OmegaConf.resolve(config)
     except OmegaConfBaseException as error:
@@ -133,8 +131,6 @@ def term(node: Mapping[str, Any], *args: Any) -> Any:
     """The loss a node names, with the weight and the steps at which it counts."""
     from emulators.terms import Term
 
-    if "_target_" not in node:
-        raise ValueError(f"Expected a loss; got {', '.join(node)} without one. Add its name to the list, loss=[...].")
     shared = [parameter.name for parameter in wrapping("loss")]
     own = {name: value for name, value in node.items() if name not in shared}
     return Term(part(OmegaConf.create(own), *args), **{name: node[name] for name in shared if name in node})
@@ -148,7 +144,7 @@ def terms(nodes: Mapping[str, Any] | None, *args: Any) -> dict[str, Any]:
 def faults(config: DictConfig) -> list[Finding]:
     """Every fault of names and types in a configuration: keys against signatures, values against annotations."""
     plain = plain_mapping(config)
-    return [*strangers(plain), *tree_faults(plain)]
+    return [*strangers(plain), *partless(plain), *tree_faults(plain)]
 
 
 def run_with_hydra(verb: str, arguments: list[str], task: Callable[[DictConfig], Any]) -> int:
@@ -217,11 +213,11 @@ def _run(verb: str, overrides: list[str], flags: list[str], task: Callable[[Dict
             if "name" in config and not any(key_of(text) == "name" for text in mine.overrides.task):
                 config.name = "_".join([str(config.name), *(short(text) for text in jobs_own)])
             sys.argv = [whole[0], verb, *mine.overrides.task, f"++name={config.get('name')}"]
-            outcome.append(task(resolved(config)))
+            outcome.append(task(resolved(config, mine.overrides.task)))
             return
         sys.argv = list(whole)
         try:
-            outcome.append(task(resolved(config)))
+            outcome.append(task(resolved(config, overrides)))
         except Exception as error:  # kept from Hydra, which would print its own account of it
             failures.append(error)
 

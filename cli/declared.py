@@ -50,7 +50,26 @@ def _strangers_in(group: str, node: Any) -> list[Finding]:
     return [_stranger(f"{group}.{key}", value, known) for key, value in node.items() if f"{group}.{key}" not in known]
 
 
-def is_list(group: str) -> bool:
+def partless(config: dict[str, Any]) -> list[Finding]:
+    """Keys of parts that are chosen by list, constraint=[...], where the list has no such part."""
+    found = []
+    for group in groups():
+        node = config.get(group)
+        if not isinstance(node, dict) or "_target_" in node:
+            continue
+        bare = [name for name, one in node.items() if isinstance(one, dict) and "_target_" not in one]
+        if bare and _is_list(group):
+            found += [_without_part(group, name, node[name]) for name in bare]
+    return found
+
+
+def _without_part(group: str, name: str, keys: dict[str, Any]) -> Finding:
+    return Finding(
+        f"{group}.{name}", "keys of a part", f"{', '.join(keys)} without one", f"add {name} to {group}=[...]"
+    )
+
+
+def _is_list(group: str) -> bool:
     """True where any number of a group's parts are chosen: each of its files has one, under its name."""
     files = [_loaded(path) for path in (conf_folder() / group).glob("*.yaml")]
     return all(isinstance(node, dict) and "_target_" in node for file in files for node in file.values())

@@ -24,12 +24,13 @@ class Search:
     def __init__(self, axes: Mapping[str, Axis], settings: Settings, folder: Path) -> None:
         try:
             import optuna
+            from optuna.storages.journal import JournalFileBackend, JournalStorage
         except ImportError as error:
             raise ValueError("sweep.search=tpe needs Optuna: pip install 'emul[search]'.") from error
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.axes = dict(axes)
         folder.mkdir(parents=True, exist_ok=True)
-        storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / "search.log")))
+        storage = JournalStorage(JournalFileBackend(str(folder / "search.log")))
         self.study = optuna.create_study(
             study_name="sweep",
             storage=storage,

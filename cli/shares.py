@@ -45,7 +45,8 @@ def own_share(config: DictConfig) -> tuple[int, int]:
             "...` into a job, or take share=1/4 to share=4/4 as jobs of an array."
         )
     processes = process_count(hardware)
-    return (share - 1) * processes + (rank() if processes > 1 else 0) + 1, shares * processes
+    own = rank() if processes > 1 else 0
+    return share + shares * own, shares * processes  # a share is the same work, however many processes have it
 
 
 @contextmanager

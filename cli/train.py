@@ -35,6 +35,7 @@ from emul.loggers import Place
 from emul.process import settle
 from emul.ranks import local_rank, rank, started_from_outside
 from emul.runs import emulator, folder
+from emul.slurm import requeue_on_notice
 from emul.start import begin, constants, opened
 from emul.trainer import lay_out, made_trainer
 from emulators.hardware import Hardware
@@ -93,6 +94,8 @@ def _train(config: DictConfig, target: Path) -> Path:
     refuse_absent_gpu(config.hardware.accelerator)
     hardware = part(config.hardware)
     refuse_other_count(hardware)
+    if rank() == 0 and hardware.slurm is not None and hardware.slurm.requeue:
+        requeue_on_notice()
     quieten()
     settle(hardware.threads, hardware.devices, local_rank(), hardware.affinity)
     start = None if saved else opened(config.from_checkpoint)
@@ -245,9 +248,10 @@ def run(
         solve(module, in_order, validation)
         keeper.keep(module)
         return
-    if found is None and hasattr(network, "fit_climatology"):
+    fit_climatology = getattr(network, "fit_climatology", None)
+    if found is None and callable(fit_climatology):
         with console.progress("fitting the climatology") as report:
-            network.fit_climatology(examples(module.step, reported(in_order, report)))
+            fit_climatology(examples(module.step, reported(in_order, report)))
         if module.averages is not None:
             module.averages.load_state_dict(module.step.state_dict())
     batches = training_batches(config, module, archive, splits["train"], saved["step"])

@@ -130,6 +130,7 @@ class Training(pl.LightningModule):
         self.optimizer, self.schedule, self.plan, self.seed = optimizer, schedule, plan, seed
         self.scorecard, self.card = scorecard, card
         self.averages = copy.deepcopy(step).requires_grad_(False).eval() if plan.ema else None
+        self.saved_names = set(step.state_dict())  # tables that are made anew with the network never change
         self.begin()
         self.best = float("inf")
         self.validation: dict[str, float] = {}
@@ -240,7 +241,8 @@ class Training(pl.LightningModule):
         averages, weights = (own(list(compress(part.parameters(), trained))) for part in (self.averages, self.step))
         with torch.no_grad():
             torch._foreach_lerp_(averages, weights, 1.0 - decay)
-            for average, buffer in zip(self.averages.buffers(), self.step.buffers(), strict=True):
+            pairs = zip(self.averages.named_buffers(), self.step.buffers(), strict=True)
+            for (_, average), buffer in (pair for pair in pairs if pair[0][0] in self.saved_names):
                 average.copy_(buffer)
 
     @property

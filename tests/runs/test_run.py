@@ -31,7 +31,7 @@ def test_the_whole_road_and_nothing_twice(tmp_path, capsys):
     assert times_of_files(tmp_path) == made
     text = capsys.readouterr().out
     assert "is trained already" in text
-    assert "is there already" in text
+    assert text.index("2 of 3: forecast") < text.index("verified") < text.index("3 of 3: eval")
     assert "holds the scores of this forecast already" in text
 
     (tmp_path / "eval" / "road" / "scores.nc").unlink()

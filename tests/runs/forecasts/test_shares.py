@@ -18,7 +18,9 @@ GIVEN = ["batch_size=1", "lead=12h"]
 
 @pytest.fixture(scope="module")
 def whole(home, tmp_path_factory):
-    return forecast(home.config(tmp_path_factory.mktemp("whole"), *GIVEN))
+    folder = forecast(home.config(tmp_path_factory.mktemp("whole"), *GIVEN))
+    assert read_manifest(folder)["verdict"] == "verified"
+    return folder
 
 
 def command(home, tmp_path, *more):
@@ -32,7 +34,7 @@ def finished(words):
 
 
 def assert_same(home, whole, folder):
-    assert read_manifest(folder)["verdict"] == "verified"
+    assert read_manifest(folder)["verdict"] == read_manifest(whole)["verdict"]
     assert verify_checksums(folder) == []
     assert not (folder / "progress").exists()
     one, other = (home.contents(path) for path in (whole, folder))
@@ -81,7 +83,7 @@ TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "RANK": "1", "LOCAL_R
         ({}, [], (1, 1)),
         ({}, ["share=2/3"], (2, 3)),
         (SRUN, [], (3, 4)),
-        (SRUN, ["share=2/3", "hardware=ddp", "hardware.nodes=2"], (7, 12)),
+        (SRUN, ["share=2/3", "hardware=ddp", "hardware.nodes=2"], (8, 12)),
         (TORCHRUN, [], (2, 2)),
         (TORCHRUN, ["hardware=ddp", "hardware.devices=3"], "Expected 3 processes"),
     ],
