@@ -214,10 +214,14 @@ def _curve(axis, row: Row, scores, others, metric, unit) -> None:
             lines[name] = float(np.nanmax(y))
     axis.set_title(f"{row.label} [{row.unit}]" if _exponent(scores, metric) and row.unit else row.label)
     axis.margins(x=0.01)
+    fit_errors(axis, metric, [top for name, top in lines.items() if name != "forecast"])
+
+
+def fit_errors(axis, metric: str, baselines: Sequence[float], room: float = 3.0) -> None:
+    """Errors from zero up; one that blows up leaves the page at `room` times the largest error of the baselines."""
     if metric in ("rmse", "mae", "mse"):
-        tops = [top for name, top in lines.items() if name != "forecast"]
         top = axis.get_ylim()[1]
-        axis.set_ylim(0, min(top, 3.0 * max(tops)) if tops else top)  # a forecast that blows up leaves the page
+        axis.set_ylim(0, min(top, room * max(baselines)) if baselines else top)
 
 
 def _exponent(scores: xr.Dataset, metric: str) -> int:

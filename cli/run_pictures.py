@@ -10,7 +10,7 @@ import numpy as np
 
 from emul.charts import ticks
 from emul.page import PALETTE
-from emul.pictures import _exponent, _figure, _heat, _save, _styled
+from emul.pictures import _exponent, _figure, _heat, _save, _styled, fit_errors
 from emul.scorecard import Row, columns, difference_to, lead_axis, leads_in, percent, sure_of
 
 if TYPE_CHECKING:
@@ -71,12 +71,15 @@ def run_curves(
         figure = _figure(3.3 * across + 0.2, 2.25 * down + 0.5 + 0.22 * -(-len(styles) // 6))
         axes = figure.subplots(down, across, squeeze=False, sharex=True)
         for axis, row in zip(axes.flat, rows, strict=False):
+            tops = []
             for name, (colour, stroke) in styles.items():
                 dataset = runs[name] if name in runs else beside[name]
                 if row.variable in dataset and metric in dataset["metric"].values:
                     y = row.series(dataset, metric, region) * row.scale(_exponent(first, metric))
                     places = leads_in(unit, dataset["lead_time"].values)
                     axis.plot(places, y, color=colour, linestyle=stroke, label=name, linewidth=1.5)
+                    tops += [float(np.nanmax(y))] if name in beside and np.isfinite(y).any() else []
+            fit_errors(axis, metric, tops, room=1.5)
             axis.set_title(f"{row.label} [{row.unit}]" if row.unit else row.label)
             axis.margins(x=0.01)
         for axis in axes.flat[len(rows) :]:

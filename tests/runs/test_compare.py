@@ -9,6 +9,7 @@ import xarray as xr
 from emul.build import compose
 from emul.eval import evaluate
 from emul.main import main
+from emul.pictures import fit_errors
 
 pytestmark = pytest.mark.slow
 INITS = np.datetime64("2001-01-01", "s") + np.arange(8) * np.timedelta64(12, "h")
@@ -145,3 +146,14 @@ def test_a_truth_that_changed_in_between_is_noticed(folder, tmp_path, capsys):
         == 2
     )
     assert "it has changed in between" in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_error_that_blows_up_leaves_the_page():
+    from matplotlib.figure import Figure
+
+    axis = Figure().subplots()
+    axis.plot([0, 1], [1.0, 1e20])
+    fit_errors(axis, "rmse", [2.0, 4.0], room=1.5)
+    assert axis.get_ylim() == (0.0, 6.0)
+    fit_errors(axis, "bias", [2.0])
+    assert axis.get_ylim() == (0.0, 6.0), "only of what cannot be negative"
