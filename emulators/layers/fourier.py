@@ -50,7 +50,7 @@ def told_places(grid: LatLonGrid, frame: Frame, patch: int, width: int) -> tuple
     float32 rounds, in which places are reckoned as published, so that they are what they were in training.
     """
     with torch.device("cpu"):
-        north = torch.from_numpy(grid.latitude).float()[:, None].expand(grid.shape)
+        north = torch.tensor(grid.latitude).float()[:, None].expand(grid.shape)
         latitude = frame.inward(north[None, None])[0, 0, :, :1].expand(frame.shape)
         spacing = (grid.longitude[-1] - grid.longitude[0]) / max(1, grid.shape[1] - 1)
         east = grid.longitude[0] + spacing * (np.arange(frame.shape[1]) - frame.borders[2])

@@ -40,6 +40,7 @@ KINDS = {  # objectives for networks of a kind
     "random_intervals": "stormer_small",
     "two_stage": "met2net_small",
 }
+OTHER_LEVELS = {"planet_sfno_conserving": ["~loss.mse.variable_weights.temperature_25"]}  # not there
 COMPANIONS = {  # experiments on other data than the planet's: a few days of these
     "quasigeostrophic_unet": ["data.days=4", "data.spinup_days=1"],
     "shallow_water_sfno": ["data.days=2", "data.truncation=21"],
@@ -72,7 +73,7 @@ def overrides(group: str, option: str) -> list[str]:
         "training.validation_lead=1",
         "training.log_every=1",
     ]
-    needs = NEEDS.get(option, []) if group in LISTED else []
+    needs = NEEDS.get(option, []) if group in LISTED else OTHER_LEVELS.get(option, [])
     return [*SMALL[: 1 if group == "hardware" else 2], *shape, chosen, *needs, *(steps if group == "hardware" else [])]
 
 

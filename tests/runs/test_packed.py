@@ -73,5 +73,6 @@ def faults_from(monkeypatch, after):
             raise OSError("its checksum is wrong")
         read(self, position, out, wanted)
 
+    monkeypatch.setattr(PackedStore, "_read_again", lambda *given: False)  # the short path
     monkeypatch.setattr(PackedStore, "_read_one", failing)
     return read
