@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -90,6 +91,7 @@ def _top_keys() -> dict[str, set[type]]:
     return dict(found)
 
 
+@cache
 def _loaded(path: Path) -> dict[str, Any]:
     """A YAML file as it stands, without its list of defaults."""
     loaded = OmegaConf.load(path)

@@ -43,7 +43,10 @@ from emulators.verification import Scorecard
 from emulators.world import World
 
 FOLDER = Path(__file__).parents[3] / "shared" / "reference" / "verification"
-pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the reference numbers are not beside this checkout")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not FOLDER.is_dir(), reason="the reference numbers are not beside this checkout"),
+]
 QUANTILES = (0.1, 0.25, 0.75, 0.9)
 AMOUNTS = (0.001, 0.003)  # m
 T2M = "2m_temperature"
