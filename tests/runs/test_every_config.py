@@ -40,7 +40,8 @@ KINDS = {  # objectives for networks of a kind
     "random_intervals": "stormer_small",
     "two_stage": "met2net_small",
 }
-OTHER_LEVELS = {"planet_sfno_conserving": ["~loss.mse.variable_weights.temperature_25"]}  # not there
+HIGH = ("temperature_25", "v_component_of_wind_25", "v_component_of_wind_95")  # levels that the coarse planet lacks
+OTHER_LEVELS = {"planet_sfno_conserving": [f"~loss.mse.variable_weights.{channel}" for channel in HIGH]}
 COMPANIONS = {  # experiments on other data than the planet's: a few days of these
     "quasigeostrophic_unet": ["data.days=4", "data.spinup_days=1"],
     "shallow_water_sfno": ["data.days=2", "data.truncation=21"],
