@@ -1,8 +1,9 @@
 """Floating-point operations, counted as they run: products of matrices, convolutions, attention, Fourier transforms.
 
 A multiplication and an addition count two, a product of complex numbers four times as many as one of real numbers, a
-Fourier transform of N complex numbers 5 N log2 N, of real ones half of it. Norms, activations and sums count nothing.
-Shapes are all that is looked at: networks on the meta device are counted as others are.
+Fourier transform of N complex numbers 5 N log2 N, of real ones half of it. Norms, activations and sums count nothing,
+nor does what attention makes anew for its gradient: every way to compute it counts the same. Shapes are all that is
+looked at: networks on the meta device are counted as others are.
 """
 
 from __future__ import annotations
@@ -50,6 +51,15 @@ def _product(formula: Callable[..., int]) -> Callable[..., int]:
     return counted
 
 
+def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
+    """Scores, and the weighted sum of the values."""
+    return 2 * query.numel() * key.shape[-2] + 2 * query[..., 0].numel() * value[0, 0].numel()
+
+
+def _attention_backward(_: Tensor, query: Tensor, key: Tensor, value: Tensor, *__: Any, **___: Any) -> int:
+    return 2 * _attention(query, key, value)
+
+
 def _complex_transform(field: Tensor, dims: list[int], *_: Any, **__: Any) -> int:
     return round(5 * field.numel() * math.log2(max(1, math.prod(field.shape[dim] for dim in dims))))
 
@@ -62,9 +72,14 @@ def _inverse_transform(_: Tensor, dims: list[int], *__: Any, out_val: Tensor, **
     return _complex_transform(out_val, dims) // 2
 
 
+ATTENTION = ("flash_attention", "efficient_attention", "cudnn_attention", "flash_attention_for_cpu")
 FORMULAS: dict[Any, Callable[..., int]] = {
     **flop_registry,
     **{operator: _product(flop_registry[operator]) for operator in (aten.mm, aten.addmm, aten.bmm, aten.baddbmm)},
+    aten.addmm_: _product(flop_registry[aten.addmm]),
+    aten.baddbmm_: _product(flop_registry[aten.baddbmm]),
+    **{getattr(aten, f"_scaled_dot_product_{kind}"): _attention for kind in ATTENTION},
+    **{getattr(aten, f"_scaled_dot_product_{kind}_backward"): _attention_backward for kind in ATTENTION},
     aten._fft_c2c: _complex_transform,
     aten._fft_r2c: _real_transform,
     aten._fft_c2r: _inverse_transform,

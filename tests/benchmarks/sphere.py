@@ -18,12 +18,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from emulators.grid import LatLonGrid, equiangular_grid, gaussian_grid
 from emulators.losses.amse import AMSE
 from emulators.losses.lp import Lp
 from emulators.models.sfno import SFNO
+from emulators.operations import Operations
 from emulators.sphere.transform import SphericalHarmonics
 from emulators.state import State
 from emulators.variables import Variable, VariableSet
@@ -239,12 +239,10 @@ def share_of_peak(step: Callable[[], None], seconds: float, precision: torch.dty
     """What share of the speed of a product of large matrices a step reaches, by the products that it makes."""
     square = torch.randn(2048, 2048, dtype=precision or torch.float32)
     peak = 2 * 2048**3 / turns(5, product=lambda: square @ square)["product"]
-    with FlopCounterMode(display=False) as counter:
+    with Operations() as operations:
         step()
-    operations = counter.get_total_flops()
-    return (
-        f", {operations / 1e9:.0f} GFLOP, {100 * operations / seconds / peak:.0f} % of peak ({peak / 1e9:.0f} GFLOP/s)"
-    )
+    total = operations.total
+    return f", {total / 1e9:.0f} GFLOP, {100 * total / seconds / peak:.0f} % of peak ({peak / 1e9:.0f} GFLOP/s)"
 
 
 def adjusted_steps(rounds: int) -> Iterator[Row]:

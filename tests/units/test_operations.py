@@ -29,6 +29,32 @@ def test_products_and_transforms(device):
     assert counted(lambda: torch.fft.rfft(field)) == 2.5 * 7 * 16 * 32 * math.log2(32)
 
 
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_counts_the_same_wherever_it_runs(device, masked):
+    query = torch.ones(2, 4, 16, 8, device=device, requires_grad=True)
+    key, value = (torch.ones(2, 4, 12, 8, device=device, requires_grad=True) for _ in range(2))
+    mask = torch.zeros(16, 12, device=device) if masked else None
+    forward = 2 * 2 * (2 * 4) * 16 * 12 * 8
+
+    def attention():
+        return torch.nn.functional.scaled_dot_product_attention(query, key, value, mask)
+
+    assert counted(attention) == forward
+    assert counted(lambda: attention().sum().backward()) == 3 * forward
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_pointwise_mlp_counts_three_times_its_forward_pass_with_its_gradients(device):
+    from emulators.layers.pointwise import PointwiseMLP
+
+    with torch.device(device):
+        network, field = PointwiseMLP(6, 12), torch.ones(10, 6, requires_grad=True)
+    forward = 2 * 2 * 10 * 6 * 12
+    assert counted(lambda: network(field)) == forward
+    assert counted(lambda: network(field).sum().backward()) == 3 * forward
+
+
 def test_a_harmonic_filter_is_counted_as_the_products_that_it_is():
     from emulators.grid import equiangular_grid
     from emulators.layers.spectral import DegreeConvolution
