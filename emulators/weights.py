@@ -87,6 +87,28 @@ class Channels(nn.Module):
         return (values * self.weights.to(values.dtype)).sum(dim=-1)
 
 
+class Points(Channels):
+    """Channels of errors at the points of a grid, which count by the area of their cells."""
+
+    area: Tensor
+
+    def __init__(
+        self,
+        world: World,
+        scale: str = "tendency_std",
+        variable_weights: str | Mapping[str, float] = "uniform",
+        level_weights: str | Mapping[float, float] = "uniform",
+    ) -> None:
+        super().__init__(world, scale, variable_weights, level_weights)
+        self.rank = len(world.grid.shape)
+        area = torch.as_tensor(world.grid.weights.reshape(-1) / world.grid.weights.size, dtype=torch.float32)
+        self.register_buffer("area", area, persistent=False)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The weighted mean over channels and area, (*lead, channel, *grid) -> (*lead)."""
+        return super().mean(values.flatten(-self.rank) @ self.area.to(values.dtype))
+
+
 def at_least_single(values: Tensor) -> Tensor:
     """Double precision stays, everything else becomes single."""
     return values if values.dtype == torch.float64 else values.float()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from emulators.ensemble_scores import Kind, mean_difference, spread_weight
 from emulators.state import State
-from emulators.weights import Channels
+from emulators.weights import Points
 from emulators.world import World
 
 
@@ -27,8 +27,6 @@ class CRPS(nn.Module):
     kind: fair, almost_fair (with its alpha) or biased. scale, variable_weights, level_weights: as in
     `emulators.weights.Channels`. A prediction that has no more axes than the truth has no members.
     """
-
-    area: Tensor
 
     def __init__(
         self,
@@ -45,16 +43,14 @@ class CRPS(nn.Module):
             raise ValueError(f"Expected alpha, the share of the fair score, between 0 and 1; got {alpha}.")
         spread_weight(kind, 2, alpha)  # refuses what is none of the kinds
         self.kind, self.alpha = kind, alpha
-        self.channels = Channels(world, scale, variable_weights, level_weights)
-        area = torch.as_tensor(world.grid.weights.reshape(-1) / world.grid.weights.size, dtype=torch.float32)
-        self.register_buffer("area", area, persistent=False)
+        self.points = Points(world, scale, variable_weights, level_weights)
 
     def forward(self, prediction: State, target: State) -> Tensor:
         with torch.autocast(prediction.values.device.type, enabled=False):  # means in single precision
-            error = self.channels.scaled(self.channels.difference(prediction, target))
+            error = self.points.scaled(self.points.difference(prediction, target))
             if len(prediction.lead) == len(target.lead):
                 score = error.abs()
             else:
                 weight = spread_weight(self.kind, len(error), self.alpha)
                 score = error.abs().mean(dim=0) - 0.5 * weight * mean_difference(error)
-            return self.channels.mean(score.flatten(-prediction.rank) @ self.area.to(error.dtype))
+            return self.points.mean(score)

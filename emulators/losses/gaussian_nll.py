@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from emulators.state import State
-from emulators.weights import Channels
+from emulators.weights import Points
 from emulators.world import World
 
 
@@ -26,8 +26,6 @@ class GaussianNLL(nn.Module):
     floor, variance: see above. scale, variable_weights, level_weights: as in `emulators.weights.Channels`. A prediction
     that has no more axes than the truth has no spread.
     """
-
-    area: Tensor
 
     def __init__(
         self,
@@ -43,13 +41,11 @@ class GaussianNLL(nn.Module):
         if floor <= 0 or variance < 0:
             raise ValueError(f"Expected a positive floor and no negative weight of variance; got {floor}, {variance}.")
         self.floor, self.variance = floor, variance
-        self.channels = Channels(world, scale, variable_weights, level_weights)
-        area = torch.as_tensor(world.grid.weights.reshape(-1) / world.grid.weights.size, dtype=torch.float32)
-        self.register_buffer("area", area, persistent=False)
+        self.points = Points(world, scale, variable_weights, level_weights)
 
     def forward(self, prediction: State, target: State) -> Tensor:
         with torch.autocast(prediction.values.device.type, enabled=False):  # means in single precision
-            error = self.channels.scaled(self.channels.difference(prediction, target))
+            error = self.points.scaled(self.points.difference(prediction, target))
             spread = torch.zeros_like(error)
             if len(prediction.lead) > len(target.lead):
                 mean = error.mean(dim=0)
@@ -57,7 +53,7 @@ class GaussianNLL(nn.Module):
                 error = mean
             d = spread + self.floor
             score = torch.log(d / self.floor) + 0.5 * (error / d).square() + self.variance * spread.square()
-            return self.channels.mean(score.flatten(-prediction.rank) @ self.area.to(error.dtype))
+            return self.points.mean(score)
 
 
 def _deviation(anomalies: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.state import State
-from emulators.weights import Channels
+from emulators.weights import Points
 from emulators.world import World
 
 
@@ -28,8 +28,6 @@ class Lp(nn.Module):
     logarithmic: variables compared by their logarithms, such as rain, most of which falls in few places.
     scale, variable_weights, level_weights: as in `emulators.weights.Channels`.
     """
-
-    area: Tensor
 
     def __init__(
         self,
@@ -49,21 +47,18 @@ class Lp(nn.Module):
             known = ", ".join(world.predicted.names)
             raise ValueError(f"logarithmic names {', '.join(unknown)}, which is not predicted; known are {known}.")
         self.p, self.huber, self.logarithmic = p, huber, tuple(logarithmic)
-        self.channels = Channels(world, scale, variable_weights, level_weights)
-        area = torch.as_tensor(world.grid.weights.reshape(-1) / world.grid.weights.size, dtype=torch.float32)
-        self.register_buffer("area", area, persistent=False)
+        self.points = Points(world, scale, variable_weights, level_weights)
 
     def forward(self, prediction: State, target: State) -> Tensor:
         with torch.autocast(prediction.values.device.type, enabled=False):  # means in single precision
-            error = self.channels.scaled(self.channels.difference(prediction, target))
+            error = self.points.scaled(self.points.difference(prediction, target))
             if self.logarithmic:
                 error = self._compared(error, prediction, target)
-            means = self._size(error).flatten(-prediction.rank) @ self.area.to(error.dtype)
-            return self.channels.mean(means)
+            return self.points.mean(self._size(error))
 
     def _compared(self, error: Tensor, prediction: State, target: State) -> Tensor:
         """The errors, those of logarithms where these are to be compared."""
-        ours, theirs = (_logarithm(self.channels.scaled(state.values)) for state in (prediction, target))
+        ours, theirs = (_logarithm(self.points.scaled(state.values)) for state in (prediction, target))
         chosen = [variable.name in self.logarithmic for variable in prediction.variables for _ in variable.channels]
         mask = torch.tensor(chosen, device=error.device).reshape(-1, *[1] * prediction.rank)
         return torch.where(mask, ours - theirs, error)

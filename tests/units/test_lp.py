@@ -21,7 +21,7 @@ def pair(world, error: torch.Tensor) -> tuple[State, State]:
 
 
 def channel_weights(loss: Lp) -> np.ndarray:
-    return loss.channels.weights.double().numpy() * len(loss.channels.weights)
+    return loss.points.weights.double().numpy() * len(loss.points.weights)
 
 
 def test_values_by_hand(small_world):
