@@ -154,7 +154,8 @@ def finish(job: Job, segments: Segments, manifest: dict[str, Any]) -> None:
     card = job.scorecard(0, job.layout.steps)
     if card is not None and pairs:
         for segment, arrays, _ in read(segments):
-            card.add_partial(within(arrays, "scores"), segment.first)
+            if scores := within(arrays, "scores"):
+                card.add_partial(scores, segment.first)
         write_netcdf(job.folder / "scores.nc", card.scores({"forecast": job.folder.name, "verdict": judged}))
     conservation = write_budgets(job, segments)
     with progress("writing the file") as report:

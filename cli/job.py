@@ -32,14 +32,16 @@ from emulators.step import Step
 from emulators.verification import Scorecard
 from emulators.world import World
 
+PRECISIONS = ("32", "bf16-mixed")
+
 
 @dataclass(frozen=True)
 class Job:
     """A forecast to be made, everything opened and checked. step: a Step, or a Relay of several.
 
-    scorecard: an empty one of the leads first .. stop - 1, or None where no truth is at hand. settings: what the
+    scorecard: an empty one of the leads first .. stop - 1 of which truth is known, or None. settings: what the
     numbers depend on; card: what else the manifest tells. ranges: bounds by variable name that go before the table of
-    physical ranges. segment: after how many leads a rollout is saved, whole chunks.
+    physical ranges. segment: after how many leads a rollout is saved, whole chunks. precision: of the networks.
     """
 
     folder: Path
@@ -57,6 +59,7 @@ class Job:
     intervals: tuple[int, ...] = (1,)
     seed: int = 0
     segment: int = 500
+    precision: str = "32"
 
     @property
     def world(self) -> World:
@@ -70,7 +73,9 @@ class Job:
 def prepare(config: DictConfig) -> Job:
     """Open and check everything that a forecast needs. ValueError or FileNotFoundError before any work is done."""
     chosen = _chosen(config)
-    hardware = hardware_of(config)
+    hardware, precision = hardware_of(config), str(chosen.precision)
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got '{precision}'.")
     device = _device(chosen.device, config, hardware)
     settle(hardware.threads, hardware.devices, local_rank(), hardware.affinity)
     run = open_run(config.run, chosen.checkpoint, device)
@@ -78,7 +83,7 @@ def prepare(config: DictConfig) -> Job:
     source = part(data)
     with progress("preparing data") as report:
         source.prepare(report)
-    archive = Archive(first_member(source.dataset()), run.world, persisted=chosen.persisted)
+    archive = Archive(first_member(source.dataset()), run.world, persisted=chosen.persisted, repeated=chosen.repeated)
     steps = lead_steps(chosen.lead, run.world)
     inits = initial_times(chosen.init) if chosen.init else default_inits(archive, source.splits, steps, chosen.every)
     refuse_missing_times(archive, inits, steps)
@@ -97,6 +102,8 @@ def prepare(config: DictConfig) -> Job:
         **layout.plain(),
         "batch_size": chosen.batch_size,
         **({"correction_maps": True} if chosen.correction_maps else {}),
+        **({"repeated": list(chosen.repeated)} if chosen.repeated else {}),
+        **({} if precision == PRECISIONS[0] else {"precision": precision}),
         **({} if way == {"path": "rollout", "intervals": [1]} else way),
         **others,
         **({"seed": int(chosen.seed)} if layout.members else {}),
@@ -126,6 +133,7 @@ def prepare(config: DictConfig) -> Job:
         tuple(way["intervals"]),
         int(chosen.seed),
         -(-lead_steps(chosen.segment, run.world) // layout.block) * layout.block,
+        precision,
     )
 
 
@@ -204,17 +212,17 @@ def refuse_missing_times(archive: Archive, inits: np.ndarray, steps: int) -> Non
     for variable in world.forcing:
         if variable.name in archive.absent:
             raise ValueError(f"Forcing '{variable.name}' is not in {archive.origin}; open data that have it.")
-        if variable.name not in archive.dataset.data_vars:
+        if variable.name not in archive.dataset.data_vars or archive.goes_on(variable):
             continue
-        last = archive.times[-1] if variable.name in archive.persisted else np.datetime64("9999-01-01", "s")
         for lead in range(1, steps + 1):
-            times = np.minimum(world.after(inits, lead), last)
+            times = archive.known(variable, world.after(inits, lead))
             there = archive.has(times)
             if not there.all():
                 raise ValueError(
                     f"Forcing '{variable.name}' ends before the forecast does: nothing at {times[~there][0]} in "
                     f"{archive.origin}. Shorten lead, start earlier, or, where the data end there, keep the last value "
-                    f"with persisted=[{variable.name}]."
+                    f"with persisted=[{variable.name}], or go through the last year again and again with "
+                    f"repeated=[{variable.name}]."
                 )
 
 
@@ -254,11 +262,16 @@ def _digest(weights: Mapping[str, torch.Tensor]) -> str:
 
 
 def _scorecards(run: Run, archive: Archive, layout: Layout) -> Callable[[int, int], Scorecard | None]:
-    """What makes an empty scorecard of a run of leads; None instead where the data hold no valid time."""
+    """What makes an empty scorecard of a run of leads, up to the last that any truth is known of; None beyond."""
     world, until = run.world, unbroken_until(archive.times, layout.inits)
-    if not (archive.has(layout.valid_times) & (layout.valid_times <= until[:, None])).any():
-        return lambda first, stop: None
+    valid = layout.valid_times
+    known = np.flatnonzero((archive.has(valid) & (valid <= until[:, None])).any(axis=0))
     variables = world.predicted.select(name for name in world.predicted.names if name not in archive.absent)
     metrics = parts(run.config.metric)
     regions = (run.config.get("eval") or {}).get("regions") or ["global"]
-    return lambda first, stop: Scorecard(world, variables, metrics, list(regions), [*layout.leads[first:stop]])
+
+    def empty(first: int, stop: int) -> Scorecard | None:
+        leads = layout.leads[first : min(stop, known[-1] + 1)] if known.size else ()
+        return Scorecard(world, variables, metrics, list(regions), [*leads]) if len(leads) else None
+
+    return empty

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import torch
@@ -57,11 +56,16 @@ class Rollout:
             for init in self.inits:
                 job.archive.load(tuple(str(world.after(init, lead)) for lead in (self.lead, stop)))
         forcings = (job.archive.forcing(world.after(self.inits, lead)).to(job.device) for lead in leads)
-        step = partial(job.step, generator=self.draws) if self.draws else job.step
-        for state, memory in path(job.path, step, self.memory, forcings, job.intervals, after=self.lead):
+        for state, memory in path(job.path, self.step, self.memory, forcings, job.intervals, after=self.lead):
             self.memory = memory
             yield state
             self.lead += 1
+
+    def step(self, memory: tuple[State, ...], forcing: State) -> State:
+        """One step in the precision of the job; States and what is made of them stay in 32 bits."""
+        told = {"generator": self.draws} if self.draws else {}
+        with torch.autocast(torch.device(self.job.device).type, torch.bfloat16, enabled=self.job.precision != "32"):
+            return self.job.step(memory, forcing, **told)
 
     def made(self, segment: Segment, report: Callable[[int], None]) -> tuple[Arrays, dict[str, str]]:
         """Make a segment; (what was gathered of it, and how to go on, where that is still to be; checksums)."""

@@ -37,8 +37,8 @@ class Archive:
     dataset: as `data_pipelines.store.open_dataset` gives it; where it has the dimension `member`, positions go through
     all times of the first, then of the second, and so on, and a time alone stands for that of the first.
     world: its grid and prognostic variables must be there; a diagnostic or a forcing that is neither there nor computed
-    is named in `absent`. cache_gigabytes: memory that fields may take, all of them or some. persisted: forcings that
-    beyond their last time keep the last value.
+    is named in `absent`. cache_gigabytes: memory that fields may take, all of them or some. persisted, repeated:
+    forcings that beyond their last time keep the last value, or go through their last year again and again.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Archive:
         *,
         cache_gigabytes: float = 4.0,
         persisted: Sequence[str] = (),
+        repeated: Sequence[str] = (),
     ) -> None:
         self.dataset, self.world, self.grid = dataset, world, world.grid
         self.origin = str(dataset.attrs.get("origin", "the data"))
@@ -56,7 +57,7 @@ class Archive:
         self.clock = dataset["time"].values.astype("datetime64[s]")
         self.members = dataset.sizes.get("member", 1)
         self.times = np.tile(self.clock, self.members)
-        self.persisted = tuple(persisted)
+        self.persisted, self.repeated = tuple(persisted), tuple(repeated)
         self._same_as_computed: dict[str, bool] = {}
         self._refuse_other_grid()
         wanted = [*world.prognostic, *world.diagnostic, *world.forcing]
@@ -154,16 +155,15 @@ class Archive:
         fields = torch.empty((flat.size, forcing.size, *self.grid.shape))
         there = self.has(flat)
         archived = [
-            v for v in forcing if v.name in self.dataset.data_vars and not (self._goes_on(v) and not there.all())
+            v for v in forcing if v.name in self.dataset.data_vars and not (self.goes_on(v) and not there.all())
         ]
-        for group, held in (
-            ([v for v in archived if v.name not in self.persisted], flat),
-            ([v for v in archived if v.name in self.persisted], np.minimum(flat, self.times[-1])),
-        ):
-            if group:
-                some = self.states(held, VariableSet(tuple(group)))
-                for var in group:
-                    fields[:, forcing.slice(var.name)] = some.values[:, some.variables.slice(var.name)]
+        alike: dict[bytes, list[Variable]] = {}
+        for var in archived:
+            alike.setdefault(self.known(var, flat).tobytes(), []).append(var)
+        for group in alike.values():
+            some = self.states(self.known(group[0], flat), VariableSet(tuple(group)))
+            for var in group:
+                fields[:, forcing.slice(var.name)] = some.values[:, some.variables.slice(var.name)]
         for var in forcing:
             if var in archived:
                 continue
@@ -172,7 +172,13 @@ class Archive:
             fields[:, forcing.slice(var.name)] = torch.from_numpy(forcings.moving([var.name], flat, self.grid))
         return State(fields if times.ndim else fields[0], forcing, times)
 
-    def _goes_on(self, variable: Variable) -> bool:
+    def known(self, variable: Variable, times: np.ndarray) -> np.ndarray:
+        """The times of the data whose fields stand for a forcing at `times`."""
+        if variable.name in self.persisted:
+            return np.minimum(times, self.clock[-1])
+        return last_year(times, self.clock[-1]) if variable.name in self.repeated else times
+
+    def goes_on(self, variable: Variable) -> bool:
         """True where the data's own values are those computed, so that these may continue them."""
         if not _is_computed(variable):
             return False
@@ -295,6 +301,15 @@ class Archive:
 def first_member(dataset: xr.Dataset) -> xr.Dataset:
     """The dataset without the dimension `member`, where it has one: from its first do forecasts begin."""
     return dataset.isel(member=0, drop=True) if "member" in dataset.dims else dataset
+
+
+def last_year(times: np.ndarray, last: np.datetime64) -> np.ndarray:
+    """`times`, and for those after `last` the same moment of the year that ends there."""
+    years = times.astype("datetime64[Y]")
+    since, final = times - years.astype("datetime64[s]"), last.astype("datetime64[Y]")
+    latest = final.astype("datetime64[s]") + since
+    before = (final - 1).astype("datetime64[s]") + since
+    return np.where(times <= last, times, np.where(latest <= last, latest, before))
 
 
 def bounds(period: Sequence[str | int]) -> tuple[np.datetime64, np.datetime64]:

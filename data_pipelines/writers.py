@@ -144,11 +144,11 @@ class ZarrWriter:
 
     def export(self, checksums: dict[str, str], progress: Callable[[float], None] | None = None) -> dict[str, str]:
         """Make the finished file out of the finished store; its checksums. The store is that file here."""
-        return checksums | {
-            f"{self.name}/{path.relative_to(self.store)}": sha256(path)
-            for path in sorted(self.store.rglob("*"))
-            if path.is_file() and f"{self.name}/{path.relative_to(self.store)}" not in checksums
-        }
+        for path in self.store.rglob("*"):
+            name = f"{self.name}/{path.relative_to(self.store)}"
+            if name not in checksums and path.is_file():
+                checksums[name] = sha256(path)
+        return checksums
 
     def mark(self, verdict: str) -> None:
         """Write the verdict into the attributes of the store, for whoever takes it away from its manifest."""

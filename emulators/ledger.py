@@ -24,6 +24,7 @@ from torch import Tensor
 
 from emulators.physics.budgets import DryAir, Energy, Water
 from emulators.quantities import BUDGETED, QUANTITIES
+from emulators.rows_by_lead import RowsByLead
 from emulators.state import State
 from emulators.step import Constraint, Step
 from emulators.world import World
@@ -70,8 +71,8 @@ class Ledger:
             for variable in getattr(constraint, "changes", world.predicted.names)
         )
         self.area = torch.as_tensor(world.grid.weights / world.grid.weights.sum(), dtype=torch.float32)
-        self._rows: list[list[Tensor]] = [[] for _ in range(leads)]  # (quantity, init) of each batch
-        self._changed: list[list[Tensor]] = [[] for _ in range(leads)]  # (2, correction, init)
+        self._rows = RowsByLead((len(self.names),), leads)
+        self._changed = RowsByLead((2, len(self.corrections)), leads)
         self._maps: dict[tuple[str, str], Tensor] = {}  # (2, level, *grid): sums of the change and of its square
         self._mapped = 0
         self._before: tuple[int, np.ndarray, dict[str, Tensor]] | None = None
@@ -154,17 +155,17 @@ class Ledger:
             before = self._contents(origin.before)
             self._start = before if origin.before is origin.start or not lead else self._contents(origin.start)
         self._before = (lead, state.time, after)
-        self._rows[lead - self.first].append(self._row(before, after, state, origin.forcing))
+        self._rows.add(lead - self.first, self._row(before, after, state, origin.forcing))
         if self._raw is not None and self._raw.origin is origin:
             squares = [self._by_init(self._pending[key]) for key in self.corrections]
-            self._changed[lead - self.first].append(torch.stack(squares, dim=1))
+            self._changed.add(lead - self.first, torch.stack(squares, dim=1))
             self._mapped += int(np.prod(state.lead))
             self._raw, self._pending = None, {}
         return self
 
     def add_unknown(self, lead: int, inits: int) -> Ledger:
         """Count a lead of which nothing is known as missing, for so many initial times."""
-        self._rows[lead - self.first].append(torch.full((len(self.names), inits), torch.nan, dtype=torch.float64))
+        self._rows.add(lead - self.first, torch.full((len(self.names), inits), torch.nan, dtype=torch.float64))
         return self
 
     def running(self) -> dict[str, np.ndarray]:
@@ -233,9 +234,9 @@ class Ledger:
 
     def partial(self) -> dict[str, np.ndarray]:
         """All so far as arrays, to be stored, sent, or added to another ledger: (quantity, init, lead) and so on."""
-        arrays = {"rows": _joined(self._rows, (len(self.names),))}
+        arrays = {"rows": self._rows.array()}
         if self.corrections:
-            arrays["changed"] = _joined(self._changed, (2, len(self.corrections)))
+            arrays["changed"] = self._changed.array()
         arrays |= {f"map {name} {variable}": sums.numpy() for (name, variable), sums in self._maps.items()}
         return arrays | {"mapped": np.array(self._mapped)}
 
@@ -243,8 +244,7 @@ class Ledger:
         """Add what another ledger of the same world and constraints holds, of leads from number `first` on."""
         for name, rows in (("rows", self._rows), ("changed", self._changed)):
             if name in partial:
-                for lead, row in enumerate(torch.from_numpy(np.moveaxis(partial[name], -1, 0).copy()), start=first):
-                    rows[lead].append(row)
+                rows.extend(first, partial[name])
         for key in self.corrections:
             if "map {} {}".format(*key) in partial:
                 self._maps[key] = self._maps.get(key, 0.0) + torch.from_numpy(partial["map {} {}".format(*key)])
@@ -253,8 +253,7 @@ class Ledger:
 
     def series(self) -> dict[str, np.ndarray]:
         """Every quantity, (init, lead); missing where a lead was not added."""
-        rows = _joined(self._rows, (len(self.names),))
-        return dict(zip(self.names, rows, strict=True))
+        return dict(zip(self.names, self._rows.array(), strict=True))
 
     def sizes(self) -> dict[str, float]:
         """Drifts at the last lead and residuals over all leads, root mean square over initial times, for a log."""
@@ -278,7 +277,7 @@ class Ledger:
 
     def shares(self) -> dict[tuple[str, str], np.ndarray]:
         """By constraint and variable: what share of the raw tendency it changed, (lead,); zero where nothing was to."""
-        changed, tendency = _joined(self._changed, (2, len(self.corrections))).mean(axis=2)
+        changed, tendency = self._changed.array().mean(axis=2)
         nothing = np.where(np.isfinite(changed), 0.0, np.nan)
         ratio = np.sqrt(np.divide(changed, tendency, out=nothing, where=changed > 0.0))
         return dict(zip(self.corrections, ratio, strict=True))
@@ -299,7 +298,7 @@ class Ledger:
             }
             if name in per_year:
                 told[name] |= {"per_year": _number(per_year[name].mean()), "per_year_units": QUANTITIES[name].a_year}
-        if any(self._changed):
+        if self._changed:
             told["share_changed"] = {f"{c}: {v}": _number(share.mean()) for (c, v), share in self.shares().items()}
         return told | {"left_out": list(self.left_out.values())}
 
@@ -327,7 +326,7 @@ class Ledger:
             "time": np.asarray(inits, dtype="datetime64[ns]"),
             "lead_time": lead_time.astype("timedelta64[ns]"),
         }
-        if any(self._changed):
+        if self._changed:
             arrays |= self._share_arrays()
             coords["correction"] = [f"{name}: {variable}" for name, variable in self.corrections]
         if self._maps:
@@ -382,14 +381,6 @@ def _slope(values: np.ndarray) -> float:
     padded = np.concatenate([[0.0], values])
     lead = np.arange(padded.size) - (padded.size - 1) / 2.0
     return float((padded - padded.mean()) @ lead / (lead @ lead)) if padded.size > 1 else np.nan
-
-
-def _joined(rows: list[list[Tensor]], shape: tuple[int, ...]) -> np.ndarray:
-    """(*shape, init, lead) from the batches of every lead; a lead without any is missing."""
-    count = max((sum(row.shape[-1] for row in lead) for lead in rows), default=0)
-    empty = torch.full((*shape, count), torch.nan, dtype=torch.float64)
-    leads = [torch.cat(lead, dim=-1).double().cpu() if lead else empty for lead in rows]
-    return torch.stack(leads, dim=-1).numpy()
 
 
 def _number(value: Any) -> float | None:

@@ -72,6 +72,21 @@ def test_forcing_beyond_the_data():
     np.testing.assert_allclose(forcing["sin_year"], moving(["sin_year"], late, GRID)[:, 0])
 
 
+def test_a_forcing_goes_through_its_last_year_again_and_again():
+    times = np.arange("1999-06-01", "2001-06-01", dtype="datetime64[D]").astype("datetime64[s]")
+    data = Archive(ds := dataset(times), world(ds, Roles(["temperature"], forcing=["sst"])), repeated=["sst"])
+    for late, same in (
+        ("2001-06-01", "2000-05-31"),  # day 151, as in any year
+        ("2030-05-31", "2001-05-31"),
+        ("2101-12-31", "2000-12-30"),  # day 365; a leap year's last day is its 366th
+        ("2000-12-31", "2000-12-31"),
+        ("2104-12-31", "2000-12-31"),
+    ):
+        there, stands = (np.array([day], dtype="datetime64[s]") for day in (late, same))
+        np.testing.assert_array_equal(data.forcing(there)["sst"], data.forcing(stands)["sst"])
+        assert data.forcing(there).time == there
+
+
 @pytest.mark.parametrize(("factor", "goes_on"), [(1.0, True), (3600.0, False)])
 def test_insolation_of_the_data_goes_on_where_it_is_the_computed_one(factor, goes_on):
     ds = dataset(START + np.arange(20) * SIX)

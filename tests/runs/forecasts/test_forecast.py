@@ -143,3 +143,17 @@ def test_members_of_an_ensemble_are_written_by_number_and_made_again_one_by_one(
         assert scores["temperature"].sel(metric=["crps", "spread_skill", "rmse"]).notnull().all()
     with pytest.raises(ValueError, match="draws no noise"):
         forecast(home.config(tmp_path, "members=3", "name=other"))
+
+
+def test_networks_run_in_bfloat16_where_that_was_asked(home, tmp_path):
+    words = ["lead=2", "init=2003-01-13"]
+    whole = forecast(home.config(tmp_path, *words, "name=whole"))
+    half = forecast(home.config(tmp_path, *words, "name=half", "precision=bf16-mixed"))
+    exact, rounded = (xr.open_zarr(path / "forecast.zarr")["2m_temperature"].load() for path in (whole, half))
+    assert rounded.dtype == np.float32
+    assert 0.0 < float(abs(rounded - exact).max()) < 0.01
+    assert read_manifest(half)["settings"]["precision"] == "bf16-mixed"
+    with pytest.raises(ValueError, match="made with other settings"):
+        forecast(home.config(tmp_path, *words, "name=whole", "precision=bf16-mixed"))
+    with pytest.raises(ValueError, match="precision must be one of 32, bf16-mixed"):
+        forecast(home.config(tmp_path, *words, "precision=16"))
