@@ -33,7 +33,7 @@ P = ParamSpec("P")
 
 
 DIRECT_UP_TO = 1500  # columns times orders
-LONG = 2**15  # numbers of a row
+PIECE = 2**13  # numbers at least that a CPU copies at once
 
 
 class Waves(NamedTuple):
@@ -263,9 +263,10 @@ def _columns(rows: Tensor, given: tuple[Tensor, ...]) -> Tensor:
 
 
 def _picked(rows: Tensor, which: Tensor) -> Tensor:
-    """Those rows of (row, lat, n). Long ones in parts: a CPU copies what is short by rows, each thread its own."""
+    """Those rows of (row, lat, n). On a CPU long ones in pieces, which its threads share and its caches hold."""
     nlat, n = rows.shape[1:]
-    if rows.device.type != "cpu" or nlat * n < LONG:
-        return rows.flatten(1).index_select(0, which).view(-1, nlat, n)
-    parts = (which[:, None] * nlat + torch.arange(nlat)).flatten()
-    return rows.flatten(0, 1).index_select(0, parts).view(-1, nlat, n)
+    most = min(nlat, nlat * n // PIECE) if rows.device.type == "cpu" else 1
+    pieces = max([p for p in range(1, most + 1) if nlat % p == 0] or [1])
+    if pieces > 1:
+        which = (which[:, None] * pieces + torch.arange(pieces)).flatten()
+    return rows.reshape(-1, nlat // pieces * n).index_select(0, which).view(-1, nlat, n)
