@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from emul.console import console, header, plan, progress, table, warn
 from emul.slices import sliced
+from emulators.physics.ranges import BOUNDS
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -84,6 +85,12 @@ def _faults(found: list[Finding]) -> list[str]:
             said.append(
                 f"{one.name}: values are missing at {one.times:,} times that are there at others, first {one.first}; "
                 f"leave out these times, or give fill={{{one.name}: ...}} and masks=[{one.name}]."
+            )
+        if one.limits is None and one.name in BOUNDS:
+            expected = BOUNDS[one.name][2]
+            said.append(
+                f"{one.name}: expected {expected}, the data say '{one.units}'; convert it, data.units={{{one.name}: "
+                f"{expected}}}, or where they say it wrong: data.units={{{one.name}: '{expected} -> {expected}'}}."
             )
         if one.missing == one.count:
             said.append(f"{one.name}: every value is missing.")

@@ -99,6 +99,14 @@ class Archive:
             return self.times.size * self.row_bytes
         return self.room * self.fields.granule * self.row_bytes
 
+    def reading_bytes(self, times: int) -> int:
+        """Bytes that reading takes meanwhile besides these, at most, where so many times are asked for at once."""
+        if self._memory is not None:
+            times = min(self._block, self.times.size)
+        elif self.room:
+            times = self.fields.granule
+        return self.row_bytes + self.fields.reading_bytes(times)
+
     @property
     def mixed(self) -> int:
         """Chunks of the source whose times are shuffled together: with their neighbours they stay in memory. 0: all."""

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import xarray as xr
+
+from data_pipelines.intervals import duration
 
 MONTHS_SINCE = re.compile(r"\s*(month|year)s?\s+since\s+(\d+)-(\d+)(?:-(\d+))?", re.IGNORECASE)
 SECONDS: dict[str, float] = {
@@ -55,6 +58,40 @@ def timedeltas(coordinate: xr.DataArray, origin: str) -> np.ndarray:
     return np.round(values.astype(np.float64) * seconds).astype(np.int64).astype("timedelta64[s]")
 
 
+def dated(dataset: xr.Dataset, dates: Mapping[str, str | Sequence[str]], origin: str) -> xr.Dataset:
+    """The dataset with a dimension that tells no dates as its times; those without it pass as they are.
+
+    dates: dimension -> `first/step`, such as 1979-01/1M, or every date of it. ValueError where the number is wrong.
+    """
+    for dim, told in dates.items():
+        if dim not in dataset.dims:
+            continue
+        if dim != "time" and "time" in dataset.dims:
+            raise ValueError(f"dates: {origin} has times already, along 'time'; leave '{dim}' out.")
+        times = _said(dim, told, dataset.sizes[dim])
+        bare = dataset.drop_vars([name for name in (dim, "time") if name in dataset.variables])
+        dataset = bare.rename({} if dim == "time" else {dim: "time"}).assign_coords(time=("time", times))
+    return dataset
+
+
+def _said(dim: str, told: str | Sequence[str], count: int) -> np.ndarray:
+    """So many dates, datetime64[s], from the first and the step, or from a list."""
+    try:
+        if not isinstance(told, str):
+            times = np.array([np.datetime64(str(one)) for one in told]).astype("datetime64[s]")
+        else:
+            first, step = (part.strip() for part in told.split("/"))
+            start, length = np.datetime64(first).astype("datetime64[s]"), duration(step)
+            month = start.astype("datetime64[M]")
+            whole = month if np.datetime_data(length)[0] == "M" else start
+            times = (whole + np.arange(count) * length).astype("datetime64[s]") + (start - whole)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"dates: expected first/step, such as 1979-01/1M, or a list of dates; got {told}.") from error
+    if times.size != count:
+        raise ValueError(f"dates: '{dim}' has {count} entries, {times.size} dates are given for them.")
+    return times
+
+
 def refuse_disorder(times: np.ndarray, origin: str) -> None:
     """ValueError unless times ascend without repetition, naming the first that does not."""
     wrong = np.flatnonzero(np.diff(times).astype(np.int64) <= 0)
@@ -80,7 +117,8 @@ def _decoded(coordinate: xr.DataArray, origin: str) -> np.ndarray:
         units = f"units '{coordinate.attrs['units']}'" if "units" in coordinate.attrs else "no units"
         raise ValueError(
             f"The times in {origin} are numbers with {units} (the first: {coordinate.values.reshape(-1)[0]}); expected "
-            "the attribute `units` to be like 'hours since 1900-01-01'."
+            f"the attribute `units` to be like 'hours since 1900-01-01', or data.dates={{{coordinate.name}: "
+            "1979-01-01/6h}, the first and the step."
         )
     return decoded
 

@@ -19,7 +19,8 @@ from xarray.core import indexing
 from data_pipelines.chunks import ChunkArray, compact
 
 LEAST_ROOM = 2**20  # bytes of a chunk as it is stored, that are read in one call
-_SCRATCH = threading.local()
+Scratch = dict[str, np.ndarray]
+_FREE: list[Scratch] = []  # memory of readers that have done; there is as much as there were readers at a time
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,26 @@ class ChunkField:
 
         given_up: set where nobody waits for it any more, so that nothing is written.
         """
+        try:
+            scratch = _FREE.pop()
+        except IndexError:
+            scratch = {}
+        try:
+            self._read(number, positions, out, rows, given_up, scratch)
+        finally:
+            _FREE.append(scratch)
+
+    def _read(
+        self,
+        number: int,
+        positions: np.ndarray,
+        out: np.ndarray,
+        rows: np.ndarray,
+        given_up: threading.Event,
+        scratch: Scratch,
+    ) -> None:
         array = self.array
-        content = _content(array, tuple(number if n == self.axis else 0 for n in range(len(array.shape))))
+        content = _content(array, tuple(number if n == self.axis else 0 for n in range(len(array.shape))), scratch)
         if given_up.is_set():
             return
         if content is None:
@@ -62,10 +81,17 @@ class ChunkField:
             array.decode(content, target)
             return
         size = int(np.prod(array.chunks))
-        chunk = _kept("decoded", size, array.dtype)[:size].reshape(array.chunks)
+        chunk = _kept(scratch, "decoded", size, array.dtype)[:size].reshape(array.chunks)
         array.decode(content, chunk)
         for row, moment in zip(rows, self.moments[positions] - number * array.chunks[self.axis], strict=True):
             np.copyto(out[row], self._field(chunk, int(moment)))
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Bytes that one reader takes besides the array that it reads into."""
+        decoded = int(np.prod(self.array.chunks)) * self.array.dtype.itemsize
+        stored = max(LEAST_ROOM, decoded)
+        return stored if self._is_as_stored and self.array.dtype == np.float32 else stored + decoded
 
     @cached_property
     def _is_as_stored(self) -> bool:
@@ -88,27 +114,26 @@ class ChunkField:
         return field
 
 
-def _kept(name: str, size: int, dtype: np.dtype) -> np.ndarray:
-    """At least `size` numbers of memory that this thread uses again: new memory costs as much as decoding into it."""
-    held = getattr(_SCRATCH, name, None)
+def _kept(scratch: Scratch, name: str, size: int, dtype: np.dtype) -> np.ndarray:
+    """At least `size` numbers of memory that is used again: new memory costs as much as decoding into it."""
+    held = scratch.get(name)
     if held is None or held.dtype != dtype or held.size < size:
-        held = np.empty(size, dtype=dtype)
-        setattr(_SCRATCH, name, held)
+        held = scratch[name] = np.empty(size, dtype=dtype)
     return held
 
 
-def _content(array: ChunkArray, number: tuple[int, ...]) -> np.ndarray | None:
+def _content(array: ChunkArray, number: tuple[int, ...], scratch: Scratch) -> np.ndarray | None:
     """The bytes of a chunk as they are stored, in memory used again; None where there is none."""
     try:
         descriptor = os.open(array.path(number), os.O_RDONLY)
     except FileNotFoundError:
         return None
     try:
-        room = _kept("stored", LEAST_ROOM, np.dtype(np.uint8))
+        room = _kept(scratch, "stored", LEAST_ROOM, np.dtype(np.uint8))
         size = os.preadv(descriptor, [room.data], 0)
         if size == room.size:  # there may be more
             size = os.fstat(descriptor).st_size
-            room = _kept("stored", size, room.dtype)
+            room = _kept(scratch, "stored", size, room.dtype)
             if os.preadv(descriptor, [room.data], 0) != size:
                 raise OSError("the file could not be read to its end")
         return room[:size]

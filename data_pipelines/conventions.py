@@ -34,6 +34,7 @@ STANDARD_NAMES = {
 PRESSURE_UNITS = {"pa": 0.01, "hpa": 1.0, "mb": 1.0, "mbar": 1.0, "millibar": 1.0, "millibars": 1.0, "kpa": 10.0}
 MEMBERS = ("member", "number", "realization", "ensemble", "ensemble_member", "sample")
 LEAD_TIMES = ("prediction_timedelta", "lead_time")
+DATELESS = ("month", "season", "day", "year", "record")
 BOUNDS = {"bnds", "bound", "bounds", "bnd", "nv", "nbnd", "vertices"}
 
 
@@ -189,7 +190,10 @@ def _with_times(dataset: xr.Dataset, origin: str) -> xr.Dataset:
             dataset = dataset.assign_coords({name: (dataset[name].dims, leads)})
     if "time" not in dataset.variables:
         if "time" in dataset.dims:
-            raise ValueError(f"The dimension 'time' in {origin} has no coordinate, so its dates are unknown.")
+            raise ValueError(
+                f"The dimension 'time' in {origin} has no coordinate, so its dates are unknown; say them: "
+                "data.dates={time: 1979-01-01/6h}, the first and the step."
+            )
         return dataset
     times = datetimes(dataset["time"], origin)
     step = dataset["step"] if "step" in dataset.variables else None
@@ -248,6 +252,8 @@ def _with_fields_only(dataset: xr.Dataset, keep: Sequence[str], origin: str) -> 
             chosen = ", ".join(f"{d}: {dataset[d].values.reshape(-1)[0]}" for d in further)
             members = "; or make each a sample of its own: data.members=" + str(further[0])
             several = members if len(further) == 1 and further[0] in MEMBERS else ""
+            if further[0] in DATELESS and "time" not in dataset.dims:
+                several += f"; or say what dates these are: data.dates={{{further[0]}: 1979-01/1M}}"
             left_out[str(name)] = (
                 f"it has the further dimension {sizes}; choose one, such as select={{{chosen}}}{several}."
             )

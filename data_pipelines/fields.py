@@ -26,6 +26,8 @@ from data_pipelines.processors import processors
 from emulators.grid import LatLonGrid
 from emulators.variables import Variable, VariableSet
 
+FLOATS = 6  # fields in double precision that a computed one takes meanwhile
+
 
 class Fields:
     """The fields of `variables` in a canonical dataset, channels in their order.
@@ -36,7 +38,8 @@ class Fields:
     def __init__(self, dataset: xr.Dataset, variables: VariableSet, grid: LatLonGrid) -> None:
         self.dataset, self.variables, self.grid = dataset, variables, grid
         self.origin = str(dataset.attrs.get("origin", "the data"))
-        self.times = np.tile(dataset["time"].values.astype("datetime64[s]"), dataset.sizes.get("member", 1))
+        self.members = dataset.sizes.get("member", 1)
+        self.times = np.tile(dataset["time"].values.astype("datetime64[s]"), self.members)
         self.archived = VariableSet(tuple(v for v in variables if v.name in dataset.data_vars))
         self._levels = {v.name: self._level_index(v) for v in self.archived}
         self._store: PackedStore | None = None
@@ -58,6 +61,21 @@ class Fields:
     def is_packed(self) -> bool:
         """True where the fields are read straight from a packed store."""
         return self._store is not None
+
+    def reading_bytes(self, times: int) -> int:
+        """Bytes that reading so many times at once takes besides the array that they are read into, at most."""
+        points = times * int(np.prod(self.grid.shape))
+        computed = FLOATS * 8 * points if len(self.archived) < len(self.variables) else 0
+        if self._store is not None:
+            return computed + self._store.reading_bytes(self._runs)
+        in_place = processors() * max((field.scratch_bytes for field in self._chunked.values()), default=0)
+        through_xarray = 0
+        for variable in self.archived:
+            if variable.name not in self._chunked:
+                field = self.dataset[variable.name]
+                levels = field.sizes.get("level", 1)  # those not wanted are read, too
+                through_xarray += points * levels * (4 + 2 * max(4, field.dtype.itemsize)) + _chunk_bytes(field)
+        return computed + in_place + through_xarray
 
     def read(self, positions: np.ndarray, out: np.ndarray, rows: np.ndarray | slice = slice(None)) -> None:
         """Fill out[rows[n]] with the fields at positions[n], which ascend; out: float32 (row, channel, lat, lon).
@@ -179,6 +197,12 @@ class Fields:
 def _pool() -> ThreadPoolExecutor:
     """The threads that read; more than there are processors, as those that wait for a network do not compute."""
     return ThreadPoolExecutor(min(16, 4 * processors()), thread_name_prefix="fields")
+
+
+def _chunk_bytes(field: xr.DataArray) -> int:
+    """Bytes of one chunk of a field as it is stored; 0 where it is in none."""
+    chunks = field.encoding.get("chunks") or field.encoding.get("chunksizes")
+    return field.dtype.itemsize * int(np.prod(chunks)) if chunks else 0
 
 
 def _times_a_chunk(field: xr.DataArray) -> int:

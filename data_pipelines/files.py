@@ -25,6 +25,7 @@ class Files:
     names: a table of names, such as cesm (`data_pipelines.dialects`).
     rename, select: see `data_pipelines.conventions.canonical`.
     units, masks, fill, derive, levels, lag, timestep: see `data_pipelines.shaping.shaped`.
+    dates: dates of a dimension that tells none, {month: 1979-01/1M}; see `data_pipelines.calendars.dated`.
     members: dimension whose entries are members of an ensemble, such as number, ensemble or realization. Each is a
     sample of its own: windows keep to one member, statistics are over all; forecasts begin from the first.
     gaps: what to do where times are missing: skip the windows that would bridge them, or refuse the data.
@@ -44,6 +45,7 @@ class Files:
     levels: Sequence[float] | None = None
     lag: Sequence[str] | None = None
     timestep: str | None = None
+    dates: Mapping[str, str | Sequence[str]] | None = None
     members: str | None = None
     gaps: Literal["skip", "refuse"] = "skip"
 
@@ -76,6 +78,7 @@ class Files:
             rename=self.rename,
             select=self.select,
             members=self.members,
+            dates=self.dates,
             **self.opening,
         )
         if self.members and MEMBER not in opened.dims:

@@ -23,6 +23,7 @@ from data_pipelines.windows import Windows
 from emulators.state import Window
 
 Damaged = Literal["stop", "skip"]
+AHEAD = 2  # batches made ready before they are asked for
 
 
 @dataclass(frozen=True)
@@ -31,17 +32,19 @@ class Reading:
 
     ahead: batches made ready, by one thread, before they are asked for; 0: none, and no thread. damaged: where data
     cannot be read after several attempts, `stop`, or `skip` to take the next window in place of the damaged one.
+    stride: of the windows every so many-th is an example.
     """
 
     gigabytes: float = 4.0
-    ahead: int = 2
+    ahead: int = AHEAD
     damaged: Damaged = "stop"
+    stride: int = 1
 
     def __post_init__(self) -> None:
-        if self.gigabytes < 0 or self.ahead < 0 or self.damaged not in ("stop", "skip"):
+        if self.gigabytes < 0 or self.ahead < 0 or self.damaged not in ("stop", "skip") or self.stride < 1:
             raise ValueError(
-                "Expected gigabytes and ahead of at least 0, and damaged stop or skip; got "
-                f"gigabytes={self.gigabytes}, ahead={self.ahead}, damaged={self.damaged}."
+                "Expected gigabytes and ahead of at least 0, damaged stop or skip, and a stride of at least 1; got "
+                f"gigabytes={self.gigabytes}, ahead={self.ahead}, damaged={self.damaged}, stride={self.stride}."
             )
 
 
@@ -117,7 +120,8 @@ class Batches:
             where = "straight from the packed store"
         return {
             "fields": f"{where}, {archive.memory_bytes / 1e9:.2f} GB" if archive.memory_bytes else where,
-            "batches": f"{self.buffer_count} of {self.batch_bytes / 1e6:.1f} MB at a time, their memory used again",
+            "batches": f"{self.buffer_count} of {self.batch_bytes / 1e6:.1f} MB at a time, their memory used again; "
+            f"{self.reading_bytes / 1e6:.1f} MB more to read one",
             "order": self.randomness,
         }
 
@@ -132,9 +136,14 @@ class Batches:
         return self.reading.ahead + 3 if self.reading.ahead else 2
 
     @property
+    def reading_bytes(self) -> int:
+        """Bytes that reading a batch takes meanwhile, at most."""
+        return self.windows.archive.reading_bytes(self.batch_size * self.windows.positions.shape[1])
+
+    @property
     def memory_bytes(self) -> int:
         """Bytes that fields and batches take at most."""
-        return self.windows.archive.memory_bytes + self.buffer_count * self.batch_bytes
+        return self.windows.archive.memory_bytes + self.buffer_count * self.batch_bytes + self.reading_bytes
 
     def pace(self) -> str:
         """How fast data were read so far, in words."""
@@ -206,6 +215,12 @@ class InOrder:
     def __len__(self) -> int:
         return self._count
 
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes that its batches take at most, and reading them; not what the archive keeps."""
+        archive, times = self.windows.archive, self.batch_size * self.windows.positions.shape[1]
+        return (AHEAD + 3) * times * archive.row_bytes + archive.reading_bytes(times)
+
     def batch(self, step: int) -> Window:
         """Batch number `step`; DamagedData where it cannot be read and this is not to be skipped."""
         own = self.own[step * self.batch_size : (step + 1) * self.batch_size]
@@ -238,7 +253,7 @@ def _refuse(batch_size: int, rank: int, ranks: int) -> None:
 
 
 def _ahead(
-    batch: Callable[[int], Window], start: int, stop: int | None, wait: Callable[[float], None], ahead: int = 2
+    batch: Callable[[int], Window], start: int, stop: int | None, wait: Callable[[float], None], ahead: int = AHEAD
 ) -> Iterator[Window]:
     """batch(start), batch(start + 1), ... made in one thread, `ahead` of the consumer; errors arrive in turn."""
     if not ahead:

@@ -1,6 +1,7 @@
 """The packed store: all channels of a time as one chunk at a known place of a file, read straight into a batch.
 
-    <store>/fields                        (time, channel, latitude, longitude), one time a chunk, many chunks a file
+    <store>/fields                        (time, channel, latitude, longitude), one time a chunk, many chunks a file;
+                                          of several members all times of the first, then of the second, ...
     <store>/time, channel, latitude, ...  coordinates; one array of (latitude, longitude) a static channel
 
 A Zarr v3 store (https://zarr-specs.readthedocs.io: sharding_indexed with the index at the start, crc32c behind every
@@ -61,7 +62,8 @@ def runs(channels: Iterable[tuple[int, int]]) -> tuple[Run, ...]:
 class PackedStore:
     """The store at `path`, open for reading; threads may share it. FileNotFoundError, ValueError where it is none.
 
-    times: datetime64[s]. variables: what the channels are. static: name -> field of each static channel.
+    times: of every chunk, datetime64[s]. members: how many follow each other. variables: what the channels are.
+    static: name -> field of each static channel.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -85,6 +87,7 @@ class PackedStore:
         self.static_variables = VariableSet.from_plain(self.attributes["static"])
         group = zarr.open_group(self.path, mode="r", use_consolidated=True)
         self.times = _numbers(group, "time")[: self.shape[0]].astype("datetime64[s]")
+        self.members = int(self.attributes.get("members", 1))
         self.latitude, self.longitude = _numbers(group, "latitude"), _numbers(group, "longitude")
         self.static = {name: _numbers(group, name) for name in self.static_variables.channels}
         scaled = "scale" in metadata
@@ -209,6 +212,12 @@ class PackedStore:
         finally:
             if self.file_count > OPEN_FILES:
                 os.close(descriptor)
+
+    def reading_bytes(self, channels: Sequence[Run]) -> int:
+        """Bytes that reading these channels takes besides the array that they are read into, at most."""
+        whole = len(channels) == 1 and channels[0].count == self.shape[1]
+        chunks = 2 if not self.encoding.is_plain else 0 if whole else 1  # as stored, and decoded
+        return _readers() * chunks * (self.chunk_bytes + 4)
 
     def _buffer(self, size: int) -> np.ndarray:
         """A reused array of `size` bytes, one a thread."""

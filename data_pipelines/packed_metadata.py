@@ -28,6 +28,7 @@ CLOCK: dict[str, Any] = {
     "calendar": "proleptic_gregorian",
     "standard_name": "time",
 }
+MEMBERS = "all times of the first member, then those of the second, and so on"
 NOT_KEPT = ("origin", "left_out", "roles")  # of the dataset as it was opened, not of the data
 
 
@@ -38,8 +39,10 @@ def attributes(
     static = VariableSet(tuple(variable for variable in world.static if variable.name in dataset.data_vars))
     sets = {name: getattr(world, name) for name in ("prognostic", "forcing", "diagnostic", "static")}
     level = dataset["level"].attrs if "level" in dataset.coords else {}
+    members = {"members": dataset.sizes["member"]} if "member" in dataset.dims else {}
     return {
         "packed_format": FORMAT,
+        **members,
         "variables": moving.plain(),
         "static": static.plain(),
         "level_attributes": {str(name): value for name, value in level.items() if isinstance(value, str)},
@@ -80,7 +83,7 @@ def lay_out(
         compressors=None,
         serializer=ShardingCodec(chunk_shape=(1, *shape), codecs=codecs, index_location="start"),  # type: ignore[arg-type]
         dimension_names=["time", "channel", "latitude", "longitude"],
-        attributes=_decoding(encoding),
+        attributes=_decoding(encoding) | ({"comment": MEMBERS} if said.get("members", 1) > 1 else {}),
     )
     root.create_array("time", shape=(0,), chunks=(TIMES,), dtype="int64", compressors=None, dimension_names=["time"],
                       attributes=CLOCK)  # fmt: skip

@@ -1,8 +1,8 @@
 """Packing: any dataset written as a packed store, file by file, in parallel, taken up again where it was stopped.
 
 A new store is made in a folder beside its place and moved there whole. Times are added to one that is there behind
-those it has; readers see them once the metadata, which is replaced last, count them. Each file is written beside its
-place and renamed; one that is there with sound checksums is kept.
+those it has, but to no store of several members; readers see them once the metadata, which is replaced last, count
+them. Each file is written beside its place and renamed; one that is there with sound checksums is kept.
 """
 
 from __future__ import annotations
@@ -87,11 +87,6 @@ def pack(
     The roles of its variables and the splits are kept in it, for whoever trains from it. ValueError where the store
     there is another's.
     """
-    if "member" in dataset.dims:
-        raise ValueError(
-            "A packed store holds one member; got data with several. Convert each by itself to a store of its own: "
-            "data.members=null and data.select={its dimension: 0}, then 1, 2, ..."
-        )
     path = Path(path).expanduser()
     wanted = (*world.prognostic, *world.diagnostic, *world.forcing)
     moving = VariableSet(tuple(v for v in wanted if v.name in dataset.data_vars))
@@ -197,10 +192,17 @@ def _adding(fields: Fields, path: Path, how: Packing, report: Report | None) -> 
         ("latitudes", *(tuple(np.round(one, 6)) for one in (grid[0], store.latitude))),
         ("longitudes", *(tuple(np.round(one, 6)) for one in (grid[1], store.longitude))),
         ("dtype", how.dtype, store.encoding.stored_as),
+        ("members", fields.members, store.members),
     ):
         if here != there:
             raise ValueError(f"{path} has other {what} than what is to be converted; choose another path, to=...")
-    first = int(np.searchsorted(fields.times, store.times[-1], side="right"))
+    if fields.members > 1 and not np.array_equal(fields.times, store.times):
+        raise ValueError(
+            f"{path} holds {store.members} members from {store.times[0]} to {store.times[-1]}, and no times are added "
+            "to several; choose another path, to=..."
+        )
+    several = fields.members > 1
+    first = fields.times.size if several else int(np.searchsorted(fields.times, store.times[-1], side="right"))
     missing = fields.times[:first][~np.isin(fields.times[:first], store.times)]
     if missing.size:
         raise ValueError(
@@ -224,7 +226,7 @@ def _refuse_other_numbers(store: PackedStore, fields: Fields, first: int) -> Non
     shape = (1, fields.variables.size, *fields.grid.shape)
     ours, theirs = np.empty(shape, np.float32), np.empty(shape, np.float32)
     fields.read(np.array([first - 1]), ours)
-    store.read(np.flatnonzero(store.times == fields.times[first - 1]), theirs)
+    store.read(np.flatnonzero(store.times == fields.times[first - 1])[-1:], theirs)
     expected = np.empty_like(ours[0])
     store.encoding.spread(store.encoding.stored(ours[0]), slice(None), expected)
     if not np.array_equal(expected, theirs[0], equal_nan=True):

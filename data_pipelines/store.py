@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import xarray as xr
 
 from data_pipelines.anemoi import is_anemoi, unfolded
-from data_pipelines.calendars import refuse_disorder
+from data_pipelines.calendars import dated, refuse_disorder
 from data_pipelines.chunks import directly
 from data_pipelines.classic import expected_bytes
 from data_pipelines.conventions import COORDINATES, canonical
@@ -43,6 +43,7 @@ def open_dataset(
     rename: Mapping[str, str] | None = None,
     select: Mapping[str, Any] | None = None,
     members: str | None = None,
+    dates: Mapping[str, str | Sequence[str]] | None = None,
     filter: Mapping[str, Any] | None = None,
     cache_gigabytes: float | None = None,
 ) -> xr.Dataset:
@@ -50,8 +51,8 @@ def open_dataset(
 
     path: a file, a Zarr store, an address (gs://, s3://, memory://, ...), a pattern with *, or a list of these.
     engine: `zarr`, `netcdf` or `grib`; default by name. storage_options: for fsspec; default anonymous. names, rename,
-    select: see `canonical`. members: a dimension that stays, as `member`, after time. filter: GRIB keys to keep, such
-    as {typeOfLevel: surface}.
+    select: see `canonical`. members: a dimension that stays, as `member`, after time. dates: see `dated`. filter: GRIB
+    keys to keep, such as {typeOfLevel: surface}.
     cache_gigabytes: of what is fetched from a Zarr store elsewhere, so much is kept on this machine; None: nothing.
     FileNotFoundError where there is nothing, ValueError where it makes no sense.
     """
@@ -59,9 +60,21 @@ def open_dataset(
         path, engine=engine, storage_options=storage_options, filter=filter, cache_gigabytes=cache_gigabytes
     )
     opened = _with_members(opened, members) if members else opened
+    opened = _with_dates(opened, dates) if dates else opened
     keep = (MEMBER,) if members else ()
-    parts = [canonical(dataset, rename, names=names, select=select, keep=keep) for dataset in opened]
+    parts = [
+        canonical(dataset, _where_it_is(rename, opened, dataset), names=names,
+                  select=_where_it_is(select, opened, dataset), keep=keep)
+        for dataset in opened
+    ]  # fmt: skip
     return joined(parts, [dataset.attrs["origin"] for dataset in opened])
+
+
+def _where_it_is(told: Mapping[str, Any] | None, opened: list[xr.Dataset], dataset: xr.Dataset) -> dict[str, Any]:
+    """What is told of variables and dimensions, without those that only other files have."""
+    others = {str(name) for other in opened for name in (*other.variables, *other.dims)}
+    own = {*dataset.variables, *dataset.dims}
+    return {n: value for n, value in (told or {}).items() if n in own or n not in others or n in COORDINATES}
 
 
 def _with_members(opened: list[xr.Dataset], members: str) -> list[xr.Dataset]:
@@ -73,6 +86,15 @@ def _with_members(opened: list[xr.Dataset], members: str) -> list[xr.Dataset]:
             f"{nearest(members, dims)}"
         )
     return [dataset.rename({members: MEMBER} if members in dataset.dims else {}) for dataset in opened]
+
+
+def _with_dates(opened: list[xr.Dataset], dates: Mapping[str, str | Sequence[str]]) -> list[xr.Dataset]:
+    """The datasets, dimensions without dates dated; ValueError where none has such a dimension."""
+    dims = list(dict.fromkeys(str(dim) for dataset in opened for dim in dataset.dims))
+    for dim in dates:
+        if dim not in dims:
+            raise ValueError(f"dates: no dimension '{dim}' in {opened[0].attrs['origin']}; {nearest(dim, dims)}")
+    return [dated(dataset, dates, dataset.attrs["origin"]) for dataset in opened]
 
 
 def open_files(

@@ -58,7 +58,7 @@ def in_units(name: str, field: xr.DataArray, told: str) -> xr.DataArray:
         why = f"'{unknown}' is not known here" if unknown else "the data do not say theirs"
         raise ValueError(
             f"units: cannot convert '{name}' from '{said or 'no units'}' to '{wanted}': "
-            f"{why}; write the units that they have, such as units={{{name}: degC -> K}}."
+            f"{why}; write the units that they have, such as units={{{name}: 'degC -> K'}}."
         )
     if source[0] != target[0]:
         raise ValueError(

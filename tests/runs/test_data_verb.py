@@ -85,7 +85,7 @@ def test_inspect_warns_of_slow_chunks(path, capsys):
 
 
 def test_check_finds_what_is_wrong(path, tmp_path, capsys):
-    ds = xr.open_dataset(path).drop_vars("q")
+    ds = xr.open_dataset(path).drop_vars("q").assign(sst=lambda ds: ds["t"][:, 0].assign_attrs(units="1"))
     ds["t"][4, 1, 2, 3], ds["t"][6, 0, 1, 1] = 2000.0, np.nan
     ds.to_netcdf(tmp_path / "wrong.nc")
     assert main(["check", str(tmp_path / "wrong.nc"), f"output={tmp_path}"]) == 2
@@ -94,6 +94,7 @@ def test_check_finds_what_is_wrong(path, tmp_path, capsys):
         assert told in printed.out
     assert "temperature: expected 110 to 360 K; got 1 values beyond" in printed.err
     assert "missing at 1 times that are there at others, first 2001-01-02T18" in printed.err
+    assert "sea_surface_temperature: expected K, the data say '1'" in printed.err
     missing = xr.open_dataset(tmp_path / "data" / "wrong" / "missing.nc").temperature
     assert missing.sel(latitude=67.5, longitude=0).item() == 22
     assert missing.sum() == 23

@@ -173,10 +173,28 @@ def test_damaged_data_stop_the_batches_or_are_replaced(chunked, tmp_path, monkey
 def test_what_will_be_read_is_told(chunked, windows):
     batches = batches_of(chunked)
     assert batches.facts()["fields"] == "read when needed"
-    assert batches.memory_bytes == 5 * 5 * 2 * 4 * GRID.shape[0] * GRID.shape[1]
+    assert batches.memory_bytes == 5 * 5 * 2 * 4 * GRID.shape[0] * GRID.shape[1] + batches.reading_bytes
     assert Batches(windows, 5).facts()["fields"].startswith("all in memory")
     with pytest.raises(ValueError, match="damaged stop or skip"):
         Reading(damaged="ignore")
+
+
+def test_overlapping_windows_share_reads(chunked):
+    archive = batches_of(chunked).windows.archive
+    windows, read, asked = Windows(archive, ["2001", "2001"], rollout=3), archive.fields.read, []
+    archive.fields.read = lambda positions, *rest: (asked.extend(positions), read(positions, *rest))
+    window = windows.window(np.array([4, 5, 6, 5]))
+    assert sorted(asked) == [4, 5, 6, 7, 8, 9]
+    for row, start in enumerate((4, 5, 6, 5)):
+        for lead, state in enumerate((window.history[0], *window.target)):
+            np.testing.assert_array_equal(state.values[row, 0], chunked["temperature"][start + lead])
+
+
+def test_a_stride_leaves_out_windows(windows):
+    every = Windows(windows.archive, ["2001", "2001"], stride=4)
+    np.testing.assert_array_equal(every.init_times, windows.archive.times[:24:4])
+    with pytest.raises(ValueError, match="stride of at least 1"):
+        Reading(stride=0)
 
 
 def test_no_thread_where_none_is_wanted(windows):

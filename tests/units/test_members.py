@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from data_pipelines.archive import Archive
+from data_pipelines.archive import Archive, first_member
 from data_pipelines.packing import Packing, pack
 from data_pipelines.sources.netcdf import NetCDF
+from data_pipelines.sources.packed import Packed
 from data_pipelines.sources.weatherbench2 import WeatherBench2
 from data_pipelines.statistics import scales
 from data_pipelines.windows import Windows
@@ -91,10 +92,28 @@ def test_a_date_stands_for_the_first_member(source):
     np.testing.assert_array_equal(archive.states(data["time"].values[7]).values, expected)
 
 
-def test_what_cannot_be(source, tmp_path):
-    data = source.dataset()
-    with pytest.raises(ValueError, match="holds one member"):
-        pack(data, world(data, ROLES), tmp_path / "b.zarr", Packing())
+def test_all_of_them_are_packed(source, tmp_path):
+    data, path = source.dataset(), tmp_path / "b.zarr"
+    pack(data, world(data, ROLES), path, Packing(per_file=5), splits={"train": PERIOD})
+    assert pack(data, world(data, ROLES), path, Packing()).added == 0
+    view = Packed(str(path)).dataset()
+    one, two = (Archive(some, world(some, ROLES), cache_gigabytes=0) for some in (data, view))
+    assert two.fields.is_packed
+    assert two.members == MEMBERS
+    positions = np.array([0, 35, 13, 13, 24])
+    for _ in range(2):
+        np.testing.assert_array_equal(one.gather(positions), two.gather(positions))
+    np.testing.assert_array_equal(Windows(one, PERIOD).positions, Windows(two, PERIOD).positions)
+    chosen = {"time": [3, 1], "member": 2, "level": 1, "latitude": slice(1, 3), "longitude": [0, 5]}
+    np.testing.assert_array_equal(view["temperature"].isel(chosen), data["temperature"].isel(chosen))
+    np.testing.assert_array_equal(first_member(view)["temperature"], data["temperature"].isel(member=0))
+    assert xr.open_zarr(path)["fields"].shape == (MEMBERS * TIMES, 3, 4, 8)
+    for other, said in ((data.isel(time=slice(9)), "no times are added"), (first_member(data), "other members")):
+        with pytest.raises(ValueError, match=said):
+            pack(other, world(other, ROLES), path, Packing())
+
+
+def test_what_cannot_be(source):
     with pytest.raises(ValueError, match=r"data\.members: expected a dimension of .*; got 'numbr'"):
         type(source)(source.path, members="numbr").dataset()
 
@@ -115,3 +134,23 @@ def test_words_of_the_command_line(tmp_path, monkeypatch, capsys):
     normal, of_the_first = (xr.open_zarr(name)["temperature"].sel(dayofyear=[1, 2]) for name in ("a.zarr", "b.zarr"))
     assert np.isfinite(normal).all()
     xr.testing.assert_equal(normal, of_the_first)
+    assert main(["statistics", *chosen, "intervals=6h,12h", "to=s.nc"]) == 0
+    told = xr.open_dataset("s.nc").sel(channel="temperature_850")
+    fields = ensemble("number")["temperature"].sel(level=850).values.astype(float)
+    mean = (fields * GRID.weights).mean()
+    assert told["mean"] == pytest.approx(mean, rel=1e-9)
+    assert told["std"] == pytest.approx(np.sqrt(((fields - mean) ** 2 * GRID.weights).mean()), rel=1e-9)
+    assert told["pairs"].values.tolist() == [MEMBERS * 10, MEMBERS * 9]  # of twelve times with a gap
+    assert main(["regrid", *chosen, "fields=[temperature]", "grid=4x2_equiangular", "to=c.zarr"]) == 0
+    assert main(["regrid", *chosen[:2], "data.select={number: 2}", "fields=[temperature]", "grid=4x2_equiangular",
+                 "to=d.zarr"]) == 0  # fmt: skip
+    coarse = WeatherBench2("c.zarr", members="member").dataset()["temperature"]
+    assert coarse.sizes["member"] == MEMBERS
+    np.testing.assert_array_equal(coarse.isel(member=2), xr.open_zarr("d.zarr")["temperature"])
+    assert main(["convert", *chosen, "to=e.zarr"]) == 0
+    packed = ["data=packed", "data.path=e.zarr"]
+    assert main(["inspect", *packed]) == 0
+    assert f"members  {MEMBERS}, each a sample of its own" in capsys.readouterr().out
+    assert main(["statistics", *packed, "intervals=6h,12h", "to=t.nc"]) == 0
+    again = xr.open_dataset("t.nc")
+    xr.testing.assert_allclose(again["std"], xr.open_dataset("s.nc")["std"].sel(channel=again.channel))

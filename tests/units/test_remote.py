@@ -3,21 +3,28 @@
 import functools
 import http.server
 import importlib
+import socket
 import threading
+import time
 import warnings
 
 import fsspec
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 import zarr
 
+from data_pipelines import checkpoints, faults
 from data_pipelines.archive import Archive
+from data_pipelines.faults import DamagedData
 from data_pipelines.remote import Kept, cache_folder
 from data_pipelines.sources.weatherbench2 import WeatherBench2
 from data_pipelines.store import open_dataset
 from data_pipelines.worlds import Roles, world
+from emul.build import compose
 from emul.data import main as data_verb
+from emul.train import train
 from emulators.grid import equiangular_grid, gaussian_grid
 
 GRID = equiangular_grid(32)
@@ -25,13 +32,22 @@ LEVELS = [50, 100, 150, 200, 250, 300, 400, 500, 600, 700, 850, 925, 1000]
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
-    """Serves files, counts what is asked for, says nothing."""
+    """Serves files, counts what is asked for, says nothing.
+
+    ill: asked for a path that ends so, it does what stands there first: 500 and the like; seconds to wait; fine.
+    """
 
     asked: list[str] = []  # noqa: RUF012
+    ill: dict[str, list] = {}  # noqa: RUF012
 
     def do_GET(self):
         self.asked.append(self.path)
-        super().do_GET()
+        for end, ills in self.ill.items():
+            ill = ills.pop(0) if self.path.endswith(end) and ills else None
+            if isinstance(ill, int):
+                return self.send_error(ill)
+            time.sleep(ill or 0.0)
+        return super().do_GET()
 
     def log_message(self, *_):
         pass
@@ -40,7 +56,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 @pytest.fixture
 def served(tmp_path):
     """The folder `tmp_path` over http on loopback: (address, paths asked for)."""
-    Quiet.asked = []
+    Quiet.asked, Quiet.ill = [], {}
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(tmp_path)))
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
@@ -112,6 +128,23 @@ def test_weatherbench2_over_http(tmp_path, served, zarr_format, consolidated):
 
 
 @pytest.fixture
+def google(tmp_path):
+    """The folder `tmp_path` as the public bucket gs://weather of a server on loopback: its address."""
+    gcsfs = pytest.importorskip("gcsfs", reason="gcsfs is not installed")
+    emulator = pytest.importorskip("gcp_storage_emulator.server", reason="gcp-storage-emulator is not installed")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = emulator.create_server("127.0.0.1", port, in_memory=True, default_bucket="weather")
+    server.start()
+    address = f"http://127.0.0.1:{port}"
+    weatherbench2(tmp_path / "era5.zarr")
+    gcsfs.GCSFileSystem(token="anon", endpoint_url=address).put(str(tmp_path / "era5.zarr"), "weather", recursive=True)
+    yield address
+    server.stop()
+
+
+@pytest.fixture
 def bucket(tmp_path, monkeypatch):
     """The folder `tmp_path` as the public bucket s3://weather of a server on loopback: its address."""
     for package in ("s3fs", "boto3", "flask_cors"):
@@ -135,18 +168,64 @@ def bucket(tmp_path, monkeypatch):
     server.stop()
 
 
+@pytest.fixture(params=["http", "s3", "s3 by the settings of fsspec", "gs"])
+def elsewhere(request, monkeypatch):
+    """The words by which a user names the store that lies elsewhere."""
+    words = ["data=weatherbench2", f"data.path={request.param[:2]}://weather/era5.zarr"]
+    if request.param == "http":
+        pytest.importorskip("aiohttp", reason="aiohttp is not installed")
+        address, _ = request.getfixturevalue("served")
+        weatherbench2(request.getfixturevalue("tmp_path") / "era5.zarr")
+        return [words[0], f"data.path={address}/era5.zarr"]
+    if request.param == "gs":
+        address = request.getfixturevalue("google")
+        return [*words, f"data.storage_options={{token: anon, endpoint_url: '{address}'}}"]
+    address = request.getfixturevalue("bucket")
+    if request.param == "s3":
+        return [*words, f"data.storage_options={{anon: true, endpoint_url: '{address}'}}"]
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"endpoint_url": address})
+    return words
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("told", ["options", "fsspec"])
-def test_weatherbench2_over_s3(tmp_path, bucket, told, monkeypatch):
-    settings = ["data=weatherbench2", "data.path=s3://weather/era5.zarr"]
-    if told == "options":
-        settings += [f"data.storage_options={{anon: true, endpoint_url: '{bucket}'}}"]
-    else:
-        monkeypatch.setitem(fsspec.config.conf, "s3", {"endpoint_url": bucket})
+def test_the_road_from_a_store_elsewhere(tmp_path, elsewhere, monkeypatch, capsys):
+    """What the README shows for ERA5 in its public bucket: look, train straight from it, fetch a part, check that."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    splits = "{train: [1959-01-01, 1959-01-02], validation: [1959-01-03, 1959-01-03], test: [1959-01-03, 1959-01-03]}"
+    words = [*elsewhere, f"data.splits={splits}"]
+    assert data_verb(["inspect", *words]) == 0
+    assert "12, 1959-01-01T00:00:00 to 1959-01-03T18:00:00, every 6h" in capsys.readouterr().out
     copy = tmp_path / "copy.zarr"
-    assert data_verb(["download", *settings, "fields=[temperature]", "years=1959-01-02", f"to={copy}"]) == 0
+    assert data_verb(["download", *words, "fields=[temperature]", "years=1959-01-02", f"to={copy}"]) == 0
     whole = open_dataset(tmp_path / "era5.zarr").temperature.sel(time="1959-01-02")
     np.testing.assert_array_equal(open_dataset(copy).temperature, whole)
+    assert data_verb(["check", str(copy), f"output={tmp_path}"]) == 0
+    small = ["model=unet", "model.channels=[8]", "model.blocks=1", "training.steps=3", "training.batch_size=2"]
+    small += ["variables=listed", "variables.prognostic=[{geopotential: [500]}, 2m_temperature]"]
+    small += ["training.validation_lead=1", "hardware.threads=1", f"output={tmp_path}", "loader.gigabytes=0"]
+    weights = {}
+    for name, source in (("straight", [*words, "data.cache_gigabytes=0.1"]), ("local", [words[0], *words[-1:]])):
+        source = source if name == "straight" else [*source, f"data.path={tmp_path / 'era5.zarr'}"]
+        run = train(compose("train", [*source, *small, f"name={name}"]))
+        weights[name] = checkpoints.load(run / "checkpoints" / "last.ckpt")["state_dict"]
+    assert all(torch.equal(value, weights["local"][name]) for name, value in weights["straight"].items())
+    assert list(cache_folder().glob("*/*"))
+
+
+@pytest.mark.parametrize("ill", [500, 0.6])
+def test_a_chunk_that_fails_or_hangs_is_tried_again_then_named(tmp_path, served, ill, monkeypatch):
+    pytest.importorskip("aiohttp", reason="aiohttp is not installed")
+    monkeypatch.setattr(faults, "WAITS", (0.0,))
+    monkeypatch.setattr(faults, "TIMEOUT", 0.3)
+    made = weatherbench2(tmp_path / "era5.zarr", times=8)
+    ds = open_dataset(f"{served[0]}/era5.zarr")
+    archive = Archive(ds, world(ds, Roles(["2m_temperature"])), cache_gigabytes=0)
+    Quiet.ill = {"/2m_temperature/1.0.0": [ill]}
+    expected = made["2m_temperature"][6].transpose("latitude", "longitude")[::-1]
+    np.testing.assert_array_equal(archive.gather(np.array([6]))[0, 0], expected)
+    Quiet.ill = {"/2m_temperature/1.0.0": 9 * [ill]}
+    with pytest.raises(DamagedData, match=r"'2m_temperature' at 1959-01-02T12:00:00 from http://.*era5\.zarr"):
+        archive.gather(np.array([6]))
 
 
 def test_an_address_without_a_store(served):

@@ -141,6 +141,24 @@ def test_ace_puts_layers_together(tmp_path):
     np.testing.assert_allclose(vertical.a, 10.0 * np.arange(12))
 
 
+@pytest.mark.parametrize(
+    ("names", "said", "long"),
+    [
+        ("e3sm", {"T": "temperature", "TREFHT": "2m_temperature", "Q": "specific_humidity"}, "skin_temperature"),
+        ("fv3", {"tmp": "temperature", "tmp2m": "2m_temperature", "spfh": "specific_humidity"}, "skin_temperature"),
+    ],
+)
+def test_names_of_other_models(tmp_path, names, said, long):
+    skin = {"e3sm": "TS", "fv3": "tmpsfc"}[names]
+    dataset(**{short: ("K", 250.0 + n) for n, short in enumerate(said)}, **{skin: ("K", 300.0)}).to_netcdf(
+        tmp_path / "a.nc"
+    )
+    found = open_dataset(tmp_path / "a.nc", names=names)
+    assert set(found.data_vars) == {*said.values(), long}
+    for n, name in enumerate(said.values()):
+        assert (found[name] == 250.0 + n).all()
+
+
 def test_cmip6_in_units_of_its_own(tmp_path):
     dataset(tos=("degC", 10.0), siconc=("%", 50.0), ts=("K", 280.0)).to_netcdf(tmp_path / "a.nc")
     found = open_dataset(tmp_path / "a.nc", names="cmip6")

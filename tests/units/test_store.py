@@ -1,5 +1,6 @@
 """Opening data: every layout becomes the one form, or one sentence says what is wrong."""
 
+import re
 import shutil
 import warnings
 
@@ -222,6 +223,41 @@ def test_months_since_a_date():
     ends = dataset(3).assign_coords(time=("time", [0, 1, 2], {"units": "months since 1960-01-31"}))
     days = np.array(["1960-01-31", "1960-02-29", "1960-03-31"], "datetime64[s]")
     np.testing.assert_array_equal(canonical(ends).time.values, days)
+
+
+def test_names_that_only_some_files_have(tmp_path):
+    ds = dataset(3)
+    ds.to_netcdf(tmp_path / "a.nc")
+    name = next(iter(ds.data_vars))
+    xr.Dataset({"lsm": ds[name].isel(time=0, drop=True)}).to_netcdf(tmp_path / "b.nc")
+    paths = [tmp_path / "a.nc", tmp_path / "b.nc"]
+    assert {"x", "land"} <= set(open_dataset(paths, rename={name: "x", "lsm": "land"}).data_vars)
+    with pytest.raises(ValueError, match="rename: no 'lms'"):
+        open_dataset(paths, rename={"lms": "land"})
+
+
+@pytest.mark.parametrize(
+    ("dim", "told", "expected"),
+    [
+        ("month", "1979-01/6M", ["1979-01-01", "1979-07-01"]),
+        ("month", "1979-01-15T12/1M", ["1979-01-15T12", "1979-02-15T12"]),
+        ("time", ["1979-01-01", "1979-01-03"], ["1979-01-01", "1979-01-03"]),
+    ],
+)
+def test_dates_of_a_dimension_that_tells_none(tmp_path, dim, told, expected):
+    ds = xr.Dataset({"t": ((dim, "lat", "lon"), np.ones((2, 4, 8)), {"units": "K"})},
+                    {"lat": [60.0, 20.0, -20.0, -60.0], "lon": 45.0 * np.arange(8)})  # fmt: skip
+    if dim == "month":
+        ds = ds.assign_coords(month=[1, 7])
+    ds.to_netcdf(tmp_path / "a.nc")
+    with pytest.raises(ValueError, match=re.escape(f"data.dates={{{dim}: 1979-01")):
+        open_dataset(tmp_path / "a.nc")
+    found = open_dataset(tmp_path / "a.nc", dates={dim: told})
+    np.testing.assert_array_equal(found["time"], np.array(expected, "datetime64[s]"))
+    for wrong, said in (({dim: "1979-01"}, "expected first/step"), ({dim: ["1979"]}, "has 2 entries, 1 dates"),
+                        ({"months": "1979-01/1M"}, "no dimension 'months'")):  # fmt: skip
+        with pytest.raises(ValueError, match=said):
+            open_dataset(tmp_path / "a.nc", dates=wrong)
 
 
 def test_dates_beyond_nanoseconds():
