@@ -23,6 +23,7 @@ from emul.console import warn
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from emulators.hardware import Hardware
     from emulators.state import Window
     from emulators.training import Training
 
@@ -70,12 +71,13 @@ def plan(config: DictConfig) -> int:
 
     refuse_faults(config)
     hardware, training = part(config.hardware), part(config.training)
-    settle(hardware.threads)
     device = _device(hardware.accelerator)
+    threads = hardware.threads or (hardware.slurm.cpus_per_task if hardware.slurm else None)
+    settle(threads, hardware.devices if device == "cpu" else 1)
     refuse_oversized(config, device)
     needs, world = measured(config, device)
     portion, processes = training.portion(hardware.processes), hardware.processes
-    free = memory(device, config.hardware.slurm)
+    free = memory(device, hardware)
     steps = training.steps
     if training.flops is not None:
         steps = int(training.flops // (needs.operations * training.batch_size))
@@ -111,8 +113,9 @@ def refuse_oversized(config: DictConfig, device: str) -> None:
 
     count = parameter_count(network_on_meta(config.model, template_world(config)))
     copies = 4 + (config.training.ema is not None)  # weights, gradients, two moments, and the average
-    sharded = part(config.hardware).processes if config.hardware.strategy == "fsdp" else 1
-    least, free = 4.0 * count * copies / sharded, memory(device, config.hardware.slurm)
+    hardware = part(config.hardware)
+    sharded = hardware.processes if hardware.strategy == "fsdp" else 1
+    least, free = 4.0 * count * copies / sharded, memory(device, hardware)
     if least > free:
         raise ValueError(
             f"{count:,} parameters with gradients, moments and average take {_bytes(least)} a process, which has "
@@ -225,21 +228,22 @@ def _device(accelerator: str) -> str:
     return "cuda" if accelerator in ("gpu", "auto") and torch.cuda.is_available() else "cpu"
 
 
-def memory(device: str, slurm: Any = None) -> float:
-    """Bytes that a process may take: of the GPU, of the job, or of this machine."""
+def memory(device: str, hardware: Hardware) -> float:
+    """Bytes that a process may take: a GPU's, or its share of the job's on a node or of this machine's."""
     import torch
 
+    slurm = hardware.slurm
     if device == "cuda":
         return float(torch.cuda.mem_get_info()[0])
     if slurm is not None and slurm.memory:
         number, unit = re.fullmatch(r"(\d+)([KMGT]?)", str(slurm.memory)).groups()  # type: ignore[union-attr]
-        return float(number) * {"K": 1e3, "": 1e6, "M": 1e6, "G": 1e9, "T": 1e12}[unit]
+        return float(number) * {"K": 1e3, "": 1e6, "M": 1e6, "G": 1e9, "T": 1e12}[unit] / hardware.devices
     limits = [float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))]
     for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         text = Path(name).read_text().strip() if Path(name).is_file() else ""
         limits += [float(text)] if text.isdigit() else []
     available = re.search(r"MemAvailable:\s+(\d+) kB", _read("/proc/meminfo"))
-    return min([*limits, *([1024.0 * float(available[1])] if available else [])])
+    return min([*limits, *([1024.0 * float(available[1])] if available else [])]) / hardware.devices
 
 
 def _read(name: str) -> str:

@@ -7,7 +7,7 @@ import os
 
 import torch
 
-from emul.ranks import cores
+from emul.ranks import cores, cores_of_task, started
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 LARGEST = 2**31 - 1
@@ -17,16 +17,21 @@ def settle(threads: int | None, processes: int = 1, number: int = 0, affinity: b
     """Use `threads` CPU threads (None: a share of the cores), and keep freed memory for the next step.
 
     processes, number: how many share this machine, and which of them this one is. affinity: keep to one's share.
+    Where SLURM was told the cores of a process, these are its share; and where it has bound the process, it stays so.
     glibc hands large freed blocks back to the kernel, and each step of a training then faults its activations in anew:
     a third of the time of a small SFNO on two cores. Where the C library has no mallopt, nothing changes.
     """
-    if affinity and processes > 1 and hasattr(os, "sched_setaffinity"):
+    told = cores_of_task()
+    is_bound = told is not None and cores() <= told
+    if affinity and processes > 1 and not is_bound and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, share_of(sorted(os.sched_getaffinity(0)), processes, number))
-    if threads is None and processes > 1:
+    if threads is None and told is not None:
+        threads = min(told, cores())
+    elif threads is None and processes > 1:
         threads = max(1, cores() // (1 if affinity else processes))
     if threads:
         torch.set_num_threads(threads)
-        if processes > 1:
+        if processes > 1 or started() > 1:
             os.environ["OMP_NUM_THREADS"] = str(threads)  # else Lightning has its own idea of a share
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 PERIOD = 1.0  # seconds between two looks
 MERCY = 5.0  # seconds that this process gets to end by itself, once another is gone
+OWN_STEPS = 0xFFFFFFF0  # from here on SLURM numbers steps that no srun has started: a batch script, a shell of salloc
 
 
 def rank() -> int:
@@ -44,12 +45,19 @@ def started() -> int:
 
 def within_slurm_step() -> bool:
     """True in a process that srun has started."""
-    return "SLURM_STEP_ID" in os.environ and "SLURM_PROCID" in os.environ
+    step = os.environ.get("SLURM_STEP_ID", "")
+    return step.isdigit() and int(step) < OWN_STEPS and "SLURM_PROCID" in os.environ
 
 
 def started_from_outside() -> bool:
     """True where srun or torchrun has started one process each already."""
     return within_slurm_step() or "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def cores_of_task() -> int | None:
+    """The cores that SLURM was asked to give each process; None where it was not, or this is no process of srun."""
+    told = os.environ.get("SLURM_CPUS_PER_TASK", "") if within_slurm_step() else ""
+    return int(told) if told.isdigit() else None
 
 
 def cores() -> int:

@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING
 
 from emul.build import compose, run_with_hydra
 from emul.console import console
+from emul.slurm import handed_over
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
 def main(arguments: list[str]) -> int:
-    return run_with_hydra("run", arguments, run)
+    """With hardware=slurm it is a job, whose script --dry-run prints."""
+    dry = "--dry-run" in arguments
+    words = [word for word in arguments if word != "--dry-run"]
+    return run_with_hydra("run", words, lambda config: 0 if handed_over("run", config, words, dry) else run(config))
 
 
 def run(config: DictConfig) -> int:

@@ -17,41 +17,68 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from emul.console import console
+from emul.ranks import started_from_outside
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from emulators.hardware import Hardware, Slurm
 
+SRUN = "srun --kill-on-bad-exit=1"
 
-def submit(config: DictConfig, words: Sequence[str], dry: bool) -> int:
-    """Submit the training that `words` describe, or print its script; exit code 0. ValueError before the queue is."""
+
+def handed_over(verb: str, config: DictConfig, words: Sequence[str], dry: bool) -> bool:
+    """Whether SLURM has `emul <verb> words` from here on: submitted, or its script printed. Else it is to be done here.
+
+    Within a job it is not submitted: srun starts it there, in place of this process. ValueError before the queue does.
+    """
+    if config.hardware.slurm is None or started_from_outside():
+        if dry:
+            raise ValueError("--dry-run prints the script of a job: choose hardware=slurm.")
+        return False
+    if {"--multirun", "-m"} & {*words}:
+        raise ValueError("Several trainings as jobs are a sweep: emul sweep hardware=slurm, with the same words.")
     from emul.build import part
     from emul.check import refuse_faults
+
+    refuse_faults(config)
+    command = [sys.executable, "-m", "emul.main", verb, *words]
+    if not any(word.startswith("name=") for word in words):
+        command.append(f"name={config.name}")
+    hardware: Hardware = part(config.hardware)
+    if job_number() is not None and not dry:
+        within_job(hardware, command)
+    submit(config, hardware, f"{SRUN} {shlex.join(command)}", dry)
+    return True
+
+
+def submit(config: DictConfig, hardware: Hardware, line: str, dry: bool) -> None:
+    """Submit a job that does what `line` says, or print its script."""
     from emul.locks import is_held
     from emul.runs import folder
 
-    refuse_faults(config)
-    hardware: Hardware = part(config.hardware)
     target = folder(config, "train")
-    text = script(hardware, str(config.name), target / "slurm" / "%j.log", [train_command(words, str(config.name))])
+    text = script(hardware, str(config.name), target / "slurm" / "%j.log", [line])
     if dry:
         print(text)
-        return 0
+        return
     if is_held(target):
         raise ValueError(f"A training is at work in {target} now; wait for it, or choose another name=... .")
     job = submitted(text, target / "slurm" / "job.sh")
     console().print(f"Submitted job {job}: `squeue -j {job}`, log {target / 'slurm' / job}.log", soft_wrap=True)
-    return 0
 
 
-def train_command(words: Sequence[str], name: str) -> str:
-    """The line that trains: data first, by one process, then all processes together."""
-    named = [*words] if any(word.startswith("name=") for word in words) else [*words, f"name={name}"]
-    return f"srun --kill-on-bad-exit=1 {shlex.join([sys.executable, '-m', 'emul.main', 'train', *named])}"
+def within_job(hardware: Hardware, command: Sequence[str]) -> NoReturn:
+    """Become the srun that starts the processes of a command in the job that this process belongs to."""
+    slurm = hardware.slurm
+    cores = slurm.cpus_per_task or hardware.threads if slurm else None
+    asked = {"nodes": hardware.nodes, "ntasks-per-node": hardware.devices, "cpus-per-task": cores}
+    options = [f"--{key}={value}" for key, value in asked.items() if value is not None]
+    sys.stdout.flush()
+    os.execvp("srun", [*SRUN.split(), *options, *command])
 
 
 def script(
@@ -62,7 +89,9 @@ def script(
     assert slurm is not None
     asked = {**asked_for(hardware, slurm), "job-name": name, "output": log.resolve(), **(options or {})}
     head = [f"#SBATCH --{key}" if value is True else f"#SBATCH --{key}={value}" for key, value in asked.items()]
-    return "\n".join(["#!/bin/bash", *head, "", *slurm.setup, f"cd {shlex.quote(os.getcwd())}", *lines, ""])
+    cores = asked.get("cpus-per-task")
+    told = [f"export SRUN_CPUS_PER_TASK={cores}"] if cores else []  # else srun asks for one, from SLURM 22.05 on
+    return "\n".join(["#!/bin/bash", *head, "", *told, *slurm.setup, f"cd {shlex.quote(os.getcwd())}", *lines, ""])
 
 
 def asked_for(hardware: Hardware, slurm: Slurm) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from emul.loggers import Place
 from emul.process import settle
 from emul.ranks import local_rank, rank, started_from_outside
 from emul.runs import emulator, folder
-from emul.slurm import requeue_on_notice
+from emul.slurm import handed_over, requeue_on_notice
 from emul.start import begin, constants, opened
 from emul.trainer import lay_out, made_trainer
 from emulators.hardware import Hardware
@@ -54,14 +54,8 @@ def main(arguments: list[str]) -> int:
     words = [word for word in arguments if word != "--dry-run"]
 
     def task(config: DictConfig) -> int:
-        asked = config.hardware.slurm is not None and not started_from_outside()
-        if dry and not asked:
-            raise ValueError("--dry-run prints the script of a job: choose hardware=slurm.")
-        if asked:
-            from emul.slurm import submit
-
-            return submit(config, words, dry)
-        train(config)
+        if not handed_over("train", config, words, dry):
+            train(config)
         return 0
 
     return run_with_hydra("train", words, task)
@@ -241,9 +235,10 @@ def run(
         minutes=plan.checkpoint_minutes,
         requeues=hardware.slurm is not None and hardware.slurm.requeue,
     )
-    damaged = part(config.loader).damaged
-    validation = validation_batches(archive, splits["validation"], plan, damaged)
-    in_order = InOrder(Windows(archive, splits["train"]), plan.batch_size, damaged=damaged)
+    reading = part(config.loader)
+    validation = validation_batches(archive, splits["validation"], plan, reading.damaged)
+    windows = Windows(archive, splits["train"], stride=reading.stride)
+    in_order = InOrder(windows, plan.batch_size, damaged=reading.damaged)
     if hasattr(network, "fit") or not any(p.requires_grad for p in network.parameters()):
         solve(module, in_order, validation)
         keeper.keep(module)
@@ -258,7 +253,7 @@ def run(
     if plan.flops is not None:
         module.plan = plan = replace(plan, steps=affordable(module, batches.batch, hardware.processes))
         refuse_gaps(module.losses, plan.steps)
-    announce(config, module, batches, saved["step"])
+    announce(config, module, batches, validation, saved["step"])
     lay_out(network, hardware)
     place = Place(target, str(config.name), saved["step"], saved.get("validated", -1))
     together = Together(keeper)
@@ -273,14 +268,14 @@ def training_batches(
     config: DictConfig, module: Training, archive: Archive, period: Sequence[str], start: int
 ) -> Batches:
     """The batches of a training from step `start` on; which process takes which is still to be said."""
-    plan, objective = module.plan, module.objective
+    plan, objective, reading = module.plan, module.objective, part(config.loader)
     return Batches(
-        Windows(archive, period, rollout=objective.longest),
+        Windows(archive, period, rollout=objective.longest, stride=reading.stride),
         plan.portion(part(config.hardware).processes),
         seed=config.seed,
         start=start * plan.accumulate,
         rollout=lambda batch: objective.length(batch // plan.accumulate),
-        reading=part(config.loader),
+        reading=reading,
     )
 
 
@@ -346,7 +341,7 @@ def loggers(config: DictConfig, place: Place) -> list[Logger]:
 
 
 @rank_zero_only
-def announce(config: DictConfig, module: Training, batches: Batches, start: int) -> None:
+def announce(config: DictConfig, module: Training, batches: Batches, validation: InOrder, start: int) -> None:
     """The plan, in numbers, before the first step."""
     plan, world, hardware = module.plan, module.step.world, config.hardware
     samples = len(batches.windows)
@@ -358,6 +353,7 @@ def announce(config: DictConfig, module: Training, batches: Batches, start: int)
             "parameters": parameters(module.step),
             "samples": f"{samples:,} windows of {world.history} + {batches.windows.rollout}",
             **batches.facts(),
+            "memory of data": f"at most {(batches.memory_bytes + validation.memory_bytes) / 1e9:.3g} GB",
             "effective batch": f"{plan.batch_size} = {share(plan, part(hardware), batches.batch_size)}",
             "learning rate": f"{config.optimizer.lr:g}, never scaled",
             "steps": f"{plan.steps:,} = {plan.steps * plan.batch_size / samples:.1f} passes over the samples",

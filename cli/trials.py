@@ -153,14 +153,13 @@ class Jobs:
         self.look()
 
     def start(self, trials: Sequence[Trial]) -> None:
-        from emul.slurm import script, submitted
+        from emul.slurm import SRUN, script, submitted
 
         for trial in trials:
             trial.log.parent.mkdir(parents=True, exist_ok=True)
             (self.folder / "words").mkdir(parents=True, exist_ok=True)
             command = [sys.executable, "-m", "emul.main", trial.verb, *trial.words]
-            line = f"srun --kill-on-bad-exit=1 {shlex.join(command)}"
-            text = f"exec >> {shlex.quote(str(trial.log.resolve()))} 2>&1\n{line}\n"
+            text = f"exec >> {shlex.quote(str(trial.log.resolve()))} 2>&1\n{SRUN} {shlex.join(command)}\n"
             (self.folder / "words" / f"{trial.number}.sh").write_text(text, encoding="utf-8")
         numbers = ",".join(str(trial.number) for trial in trials) + (f"%{self.jobs}" if self.jobs else "")
         words = shlex.quote(str((self.folder / "words").resolve()))

@@ -7,6 +7,7 @@ sharding (Zhao et al. 2023, arXiv 2304.11277) spreads parameters, gradients and 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+
+TIME, MEMORY = r"(\d+-)?\d+(:\d+){0,2}", r"\d+[KMGT]?"  # as sbatch reads them
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,10 @@ class Slurm:
 
     def __post_init__(self) -> None:
         refuse_below_one("hardware.slurm", self, "cpus_per_task", "notice")
+        for name, shape, example in (("time", TIME, "12:00:00 or 2-00:00:00"), ("memory", MEMORY, "64G")):
+            text = getattr(self, name)
+            if text is not None and not re.fullmatch(shape, str(text)):
+                raise ValueError(f"hardware.slurm.{name} is written as in {example}; got {text}.")
 
 
 @dataclass(frozen=True)

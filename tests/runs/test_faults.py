@@ -134,6 +134,18 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_the_training_goes_on(tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("minutes", ["1e-9", "null"])
+def test_checkpoints_are_kept_by_the_clock(tmp_path, minutes):
+    clock = ["training.checkpoint_every=null", f"training.checkpoint_minutes={minutes}"]
+    folder = train(compose("train", overrides(tmp_path, "a", *clock)))
+    assert last(folder)["emul"]["finished"]
+    previous = folder / "checkpoints" / "previous.ckpt"  # of the last step, before the last validation
+    assert previous.exists() == (minutes != "null")
+    if previous.exists():
+        assert checkpoints.load(previous)["emul"]["step"] == 8
+
+
+@pytest.mark.slow
 def test_what_a_killed_writer_left_is_removed(tmp_path):
     left = tmp_path / "train" / "a" / "checkpoints" / ".last.ckpt.1.partial"
     left.parent.mkdir(parents=True)
@@ -187,6 +199,30 @@ def test_loggers_that_fail_do_not_stop_a_training(tmp_path, monkeypatch):
     assert sorted(told) == sorted(f"logger.{name}" for name in names)  # each once
     assert last(folder)["emul"]["finished"]
     assert len(rows_of(folder / "metrics.csv")) > 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("package", ["mlflow", "wandb"])
+def test_a_training_that_goes_on_logs_to_the_same_run(tmp_path, monkeypatch, package):
+    pytest.importorskip(package, reason=f"needs {package}, which is optional")
+    words = overrides(tmp_path, "a", f"logger=[csv,{package}]")
+    with monkeypatch.context() as patch:
+        patch.setattr(Lp, "forward", broken_at(5))
+        with pytest.raises(ValueError, match="At step 5"):
+            train(compose("train", words))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "logger")
+        folder = train(compose("train", words))
+    if package == "wandb":
+        runs = {run.name.rpartition("-")[2] for run in (folder / "wandb").glob("offline-run-*")}
+        assert len(runs) == 1  # the name by which `wandb sync` joins them
+        return
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name("emul").experiment_id])
+    history = {one.step: one.value for one in client.get_metric_history(run.info.run_id, "score")}
+    assert history == {row["step"]: row["score"] for row in rows_of(folder / "metrics.csv") if "score" in row}
 
 
 @pytest.mark.slow

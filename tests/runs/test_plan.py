@@ -3,7 +3,8 @@
 import pytest
 
 from emul.build import compose
-from emul.plan import Needs, plan, seconds_of
+from emul.plan import Needs, memory, plan, seconds_of
+from emulators.hardware import Hardware, Slurm
 
 TINY = ["data=planet_tiny", "model=sfno", "model.embed=8", "model.layers=1", "hardware.threads=1"]
 
@@ -19,6 +20,18 @@ def test_what_does_not_fit_is_refused():
     job = ["hardware=slurm", "hardware.accelerator=cpu", "hardware.precision=32", "hardware.slurm.memory=100K"]
     with pytest.raises(ValueError, match=r"7,200 parameters .* take 144 kB a process, which has 100 kB"):
         plan(compose("train", [*TINY, *job]))
+
+
+def test_processes_share_the_memory_of_a_node_unless_each_has_a_gpu():
+    whole, shared = (Hardware(slurm=Slurm(memory="8G"), devices=n) for n in (1, 4))
+    assert (memory("cpu", whole), memory("cpu", shared)) == (8e9, 2e9)
+    assert memory("cpu", Hardware(devices=2)) < 0.75 * memory("cpu", Hardware())
+
+
+@pytest.mark.parametrize("asked", [{"time": "half a day"}, {"memory": "64GB"}])
+def test_what_slurm_would_not_read_is_refused(asked):
+    with pytest.raises(ValueError, match=r"hardware\.slurm\.(time|memory) is written as in"):
+        Slurm(**asked)
 
 
 def test_the_largest_batch_is_the_inverse_of_the_memory():

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -66,6 +67,17 @@ def test_recomputed_activations_change_nothing(tmp_path, one):
     folder = train(compose("train", [*SETTINGS, f"output={tmp_path}", "name=x", *more]))
     for name, value in one["state_dict"].items():
         assert torch.equal(last(folder)["state_dict"][name], value), name
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_a_compiled_network_learns_the_same(tmp_path):
+    words = [*SETTINGS[:1], *SETTINGS[4:], "model=unet", "model.channels=[8]", f"output={tmp_path}"]
+    plain, compiled = (
+        last(train(compose("train", [*words, f"name={name}", f"hardware.compile={name}"])))
+        for name in ("false", "true")
+    )
+    assert_close(plain, compiled)
 
 
 @pytest.mark.slow

@@ -7,10 +7,10 @@ import random
 import pytest
 import xarray as xr
 
-from emul.build import swept
+from emul.build import compose, swept
 from emul.findings import Faults
 from emul.folders import options_of
-from emul.sweep import Axis, axes_of, main, parted
+from emul.sweep import Axis, Sweep, axes_of, main, parted
 from emul.trials import Local
 
 SETTINGS = [
@@ -56,6 +56,20 @@ def test_a_fault_of_any_trial_is_found_before_the_first_starts(tmp_path):
     with pytest.raises(Faults, match=r"optimizer\.lrr"):
         main([*SETTINGS, "optimizer.lrr=1,2", f"output={tmp_path}"])
     assert not (tmp_path / "sweep").exists()
+
+
+def test_a_random_search_draws_the_same_trials_again(tmp_path):
+    settings, words = parted(["optimizer.lr=interval(1e-4,1e-1)", "seed=1,2", "sweep.search=random", "sweep.trials=3"])
+    axes, _ = axes_of(words)
+    fixed = [*SETTINGS, f"output={tmp_path}"]
+    drawn = []
+    for _ in range(2):
+        sweep = Sweep(settings, axes, fixed, tmp_path / "sweep" / "s", "s", compose("train", fixed))
+        sweep.prepare()
+        drawn.append([trial.values for trial in sweep.trials])
+    assert drawn[0] == drawn[1]
+    assert len({values["optimizer.lr"] for values in drawn[0]}) == 3
+    assert all(1e-4 <= float(values["optimizer.lr"]) <= 1e-1 for values in drawn[0])
 
 
 @pytest.mark.slow

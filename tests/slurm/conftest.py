@@ -140,7 +140,7 @@ class Cluster:
     def state(self, job: str) -> str:
         return self.call("squeue", "-h", "-t", "all", "-j", job, "-o", "%T")
 
-    def wait(self, job: str, states: tuple[str, ...] = ("COMPLETED",), seconds: float = 240.0) -> str:
+    def wait(self, job: str, states: tuple[str, ...] = ("COMPLETED",), seconds: float = 600.0) -> str:
         """Wait until the job is in one of the states; fails at once where it can no longer get there."""
         end = time.monotonic() + seconds
         while (state := self.state(job)) not in states:

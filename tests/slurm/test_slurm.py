@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import torch
@@ -27,9 +30,12 @@ JOB = [
 ]  # fmt: skip
 
 
-def emul(environment, *arguments):
-    command = [sys.executable, "-m", "emul.main", "train", *SETTINGS, *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+def words_of(*arguments, verb="train"):
+    return [sys.executable, "-m", "emul.main", verb, *SETTINGS, *arguments]
+
+
+def emul(environment, *arguments, verb="train"):
+    return subprocess.run(words_of(*arguments, verb=verb), env=environment, capture_output=True, text=True, timeout=600)
 
 
 def submitted(cluster, tmp_path, name, *more):
@@ -53,25 +59,56 @@ def log_of(folder):
     return "\n".join(path.read_text() for path in sorted((folder / "slurm").glob("*.log")))
 
 
+def last(folder):
+    return checkpoints.load(folder / "checkpoints" / "last.ckpt")
+
+
+def assert_same(folder, whole):
+    """The training in `folder` is finished, and its weights are those of another to the last bit."""
+    again = last(folder)
+    assert again["emul"]["finished"]
+    for name, value in whole["state_dict"].items():
+        assert torch.equal(again["state_dict"][name], value), name
+
+
+def processes_of(job, number):
+    """The processes on this machine that are number `number` of a job, those they started among them."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            told = (folder / "environ").read_bytes().split(b"\0")
+            if {f"SLURM_JOB_ID={job}".encode(), f"SLURM_PROCID={number}".encode(), b"SLURM_STEP_ID=0"} <= {*told}:
+                yield int(folder.name)
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """The same training without SLURM and without a disturbance."""
+def wholes(tmp_path_factory):
+    """The same training without SLURM and without a disturbance, on as many processes as the key says."""
     folder = tmp_path_factory.mktemp("whole")
-    settings = [*SETTINGS, f"output={folder}", "name=whole", "hardware.threads=1"]
-    return checkpoints.load(train(compose("train", settings)) / "checkpoints" / "last.ckpt")
+    settings = [*SETTINGS, f"output={folder}", "name=one", "hardware.threads=1"]
+    one = train(compose("train", settings))
+    two = ["hardware=ddp", "hardware.threads=1", f"output={folder}", "name=two"]
+    done = emul({**os.environ, "CI": "true"}, *two)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return {1: last(one), 2: last(folder / "train" / "two")}
 
 
-def test_the_script_is_printed(tmp_path):
-    done = emul({**os.environ, "CI": "true"}, *JOB, f"output={tmp_path}", "name=x", "hardware.nodes=2", "--dry-run")
+@pytest.mark.parametrize("verb", ["train", "run"])
+def test_the_script_is_printed(tmp_path, verb):
+    more = [f"output={tmp_path}", "name=x", "hardware.nodes=2", "--dry-run"]
+    done = emul({**os.environ, "CI": "true"}, *JOB, *more, verb=verb)
     assert done.returncode == 0, done.stderr
-    for line in ("#SBATCH --nodes=2", "#SBATCH --signal=USR1@120", "#SBATCH --requeue", "export MASTER_ADDR=127.0.0.1"):
+    for line in (
+        "#SBATCH --nodes=2", "#SBATCH --signal=USR1@120", "#SBATCH --requeue", "export SRUN_CPUS_PER_TASK=1",
+        "export MASTER_ADDR=127.0.0.1",
+    ):  # fmt: skip
         assert line in done.stdout.splitlines()
-    assert re.search(r"^srun --kill-on-bad-exit=1 .* train .* name=x\b", done.stdout, re.M)
+    assert re.search(rf"^srun --kill-on-bad-exit=1 .* {verb} .* name=x\b", done.stdout, re.M)
     assert not (tmp_path / "train").exists()
 
 
-def test_a_requeued_job_goes_on_to_the_same_weights(cluster, tmp_path, whole):
-    job, folder = submitted(cluster, tmp_path, "single")
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_a_requeued_job_goes_on_to_the_same_weights(cluster, tmp_path, wholes, nodes):
+    job, folder = submitted(cluster, tmp_path, "requeued", f"hardware.nodes={nodes}")
     wait_for_checkpoint(cluster, job, folder)
     cluster.call("scontrol", "requeue", job)
     cluster.hurry(job)
@@ -79,14 +116,11 @@ def test_a_requeued_job_goes_on_to_the_same_weights(cluster, tmp_path, whole):
     said = log_of(folder)
     assert re.search(r"Stopped at step \d+ as asked", said), said
     assert re.search(r"from step \d+", said), said
-    again = checkpoints.load(folder / "checkpoints" / "last.ckpt")
-    assert again["emul"]["finished"]
-    for name, value in whole["state_dict"].items():
-        assert torch.equal(again["state_dict"][name], value), name
+    assert_same(folder, wholes[nodes])
 
 
 @pytest.mark.parametrize(("number", "nodes"), [("USR1", 2), ("TERM", 1)])
-def test_a_job_that_is_told_to_save_requeues_itself(cluster, tmp_path, whole, number, nodes):
+def test_a_job_that_is_told_to_save_requeues_itself(cluster, tmp_path, wholes, number, nodes):
     job, folder = submitted(cluster, tmp_path, "told", f"hardware.nodes={nodes}")
     wait_for_checkpoint(cluster, job, folder)
     cluster.call("scancel", f"--signal={number}", job)
@@ -95,11 +129,66 @@ def test_a_job_that_is_told_to_save_requeues_itself(cluster, tmp_path, whole, nu
     said = log_of(folder)
     assert "The job is back in the queue" in said, said
     assert "Restarts=1" in cluster.call("scontrol", "show", "job", job, "-o")
-    again = checkpoints.load(folder / "checkpoints" / "last.ckpt")["emul"]
-    assert again["finished"]
-    assert again["validation"]["score"] == pytest.approx(whole["emul"]["validation"]["score"], rel=1e-5)
-    for name, value in whole["emul"]["weights"].items():
-        torch.testing.assert_close(again["weights"][name], value, rtol=1e-3, atol=1e-5 if nodes > 1 else 0.0)
+    assert_same(folder, wholes[nodes])
+    score = wholes[1]["emul"]["validation"]["score"]  # one process or two, the result is one
+    assert last(folder)["emul"]["validation"]["score"] == pytest.approx(score, rel=1e-5)
+
+
+def test_a_job_whose_time_ends_goes_back_to_the_queue_and_on_to_the_same_weights(cluster, tmp_path):
+    """SLURM looks at limits every half minute, and none is less than a minute: this training takes longer than both."""
+    longer = ["training.steps=4000", "training.checkpoint_every=100", "training.validate_every=2000"]
+    words = words_of("hardware.threads=1", f"output={tmp_path}", "name=whole", *longer)
+    with subprocess.Popen(words, env={**os.environ, "CI": "true"}, stdout=subprocess.DEVNULL) as undisturbed:
+        job, folder = submitted(cluster, tmp_path, "limited", *longer, "hardware.slurm.time='10:00'")
+        wait_for_checkpoint(cluster, job, folder)
+        cluster.call("scontrol", "update", f"jobid={job}", "timelimit=1")
+        cluster.wait(job, ("PENDING",), 120.0)
+        cluster.call("scontrol", "update", f"jobid={job}", "timelimit=10")
+        cluster.hurry(job)
+        assert undisturbed.wait(600) == 0
+    cluster.wait(job, seconds=600.0)
+    said = log_of(folder)
+    assert re.search(r"Stopped at step \d+ as asked.*\n.*The job is back in the queue", said), said
+    assert "DUE TO TIME LIMIT" not in said
+    assert_same(folder, last(tmp_path / "train" / "whole"))
+
+
+def test_a_killed_process_ends_the_job_with_the_cause_named_and_the_next_goes_on(cluster, tmp_path, wholes):
+    job, folder = submitted(cluster, tmp_path, "killed", "hardware.nodes=2", "hardware.slurm.requeue=false")
+    wait_for_checkpoint(cluster, job, folder)
+    victims = list(processes_of(job, 1))
+    assert victims
+    begun = time.monotonic()
+    for victim in victims:
+        with suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
+    cluster.wait(job, ("FAILED",), 60.0)
+    assert time.monotonic() - begun < 60.0
+    assert re.search(r"task 1: Killed", log_of(folder)), log_of(folder)
+    assert not last(folder)["emul"]["finished"]
+    job, folder = submitted(cluster, tmp_path, "killed", "hardware.nodes=2", "hardware.slurm.requeue=false")
+    cluster.wait(job)
+    assert_same(folder, wholes[2])
+
+
+def test_within_a_job_srun_starts_the_training(cluster, tmp_path, wholes):
+    """Who has an allocation already is not sent to the queue; the cores of a process are those that were asked for."""
+    job_words = [word for word in JOB if not word.startswith(("hardware.threads", "hardware.slurm.setup"))]
+    words = words_of(*job_words, "hardware.nodes=2", f"output={tmp_path}", "name=within")
+    script = tmp_path / "own.sh"
+    script.write_text(
+        "#!/bin/bash\nexport MASTER_ADDR=127.0.0.1\nunset OMP_NUM_THREADS\n"
+        + " ".join(f"'{word}'" for word in words)
+        + "\n"
+    )
+    asked = ["--parsable", "--nodes=2", "--ntasks-per-node=1", f"--output={tmp_path / 'own.log'}"]
+    job = cluster.call("sbatch", *asked, str(script))
+    cluster.wait(job)
+    said = (tmp_path / "own.log").read_text()
+    assert "effective batch  4 = 2 processes x 1 passes x 2 samples" in said, said
+    assert "1 threads a process" in said
+    assert "Submitted" not in said
+    assert_same(tmp_path / "train" / "within", wholes[2])
 
 
 def test_a_job_that_is_cancelled_stays_cancelled(cluster, tmp_path):
@@ -111,4 +200,4 @@ def test_a_job_that_is_cancelled_stays_cancelled(cluster, tmp_path):
         assert time.monotonic() < end
         time.sleep(0.5)
     assert cluster.state(job) == "CANCELLED"
-    assert checkpoints.load(folder / "checkpoints" / "last.ckpt")["emul"]["step"] > 0
+    assert last(folder)["emul"]["step"] > 0

@@ -1,0 +1,46 @@
+"""What a process takes of its machine: threads and cores, alone, among others, and where SLURM has seen to it."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from emul.process import share_of
+
+TOLD = "import os, torch; from emul.process import settle; settle({}); "
+TOLD += "print(torch.get_num_threads(), *sorted(os.sched_getaffinity(0)))"
+STEP = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "1", "SLURM_CPUS_PER_TASK": "1"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs the affinity of Linux")
+@pytest.mark.parametrize(
+    ("asked", "environment", "processes"),
+    [
+        ("None, 2, 1, True", {}, 2),  # its share of the cores, and as many threads
+        ("None, 2, 1", {}, 1),  # its share of threads, on all cores
+        ("3, 2, 1, True", {}, 2),
+        ("None, 4, 3, True", STEP, 1),  # its core by SLURM's word
+    ],
+)
+def test_threads_and_cores_of_a_process(asked, environment, processes):
+    kept = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    cores = sorted(os.sched_getaffinity(0))
+    bound = {cores[-1]} if environment else {*cores}
+    done = subprocess.run(
+        [sys.executable, "-c", TOLD.format(asked)],
+        env={**kept, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, bound),
+    )
+    threads, *own = map(int, done.stdout.split())
+    if environment:
+        assert (threads, own) == (1, [cores[-1]])
+    else:
+        assert own == (share_of(cores, 2, 1) if processes == 2 else cores)
+        assert threads == (
+            3 if asked[0] == "3" else len(share_of(cores, 2, 1)) if processes == 2 else max(1, len(cores) // 2)
+        )
