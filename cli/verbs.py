@@ -72,6 +72,8 @@ VERBS = (
             ("hardware=ddp hardware.devices=4", "initial dates spread over processes; also by srun or torchrun"),
             ("share=1/4", "or over the jobs of an array; the last one checks and scores the whole"),
             ("segment=500", "a rollout is saved so often, and goes on from there after a kill"),
+            ("repeated=[x]", "forcings that go through their last year again and again where the data end"),
+            ("precision=bf16-mixed", "of the network, for speed on GPUs; 32 if not given"),
             ("writer=zarr", "the format (`emul writers`)"),
         ),
         (("emul forecast run=outputs/train/planet_sfno", "the dates and lead the run's own config names"),),
