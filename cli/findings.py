@@ -49,10 +49,11 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     same = [key for key in known if key.rpartition(".")[2] == last]
     if same:
         return (get_close_matches(name, same, 1, 0.0) or same)[0]
-    best = get_close_matches(name, known, 1, 0.6)
+    elsewhere = [key for key in known if not parent or key.rpartition(".")[0] != parent]
+    best = get_close_matches(name, elsewhere, 1, 0.8 if parent else 0.6)
     if best:
         return best[0]
-    best = get_close_matches(last, by_tail, 1, 0.75)
+    best = get_close_matches(last, by_tail, 1, 0.85)
     if best:
         return by_tail[best[0]]
     inside = [key for key in beside if len(key) > 2 and (last in key or key in last)]

@@ -17,7 +17,7 @@ as they would were it red noise with the lag correlation r that both deviations 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Protocol
 
@@ -48,10 +48,14 @@ class Step(nn.Module):
     network: (fields (batch, world.input_channels, *grid), time int64 (batch,) in seconds since 1970 UTC, the valid
     time of the target) -> (batch, world.output_channels, *grid), all normalised. One whose forward has the keywords
     `interval` or `lead` is told them: hours from the last known state and from the start of the rollout, (batch,).
+    reads, writes: its channels by name in its own order, for published weights; default: prognostic ones (of a history
+    the oldest first, each named as often as it is read), forcing, static, and prognostic, diagnostic.
     """
 
     tendency_std: Tensor
     static: Tensor
+    read: Tensor
+    written: Tensor
 
     def __init__(
         self,
@@ -60,6 +64,8 @@ class Step(nn.Module):
         constraints: Mapping[str, Constraint] | None = None,
         *,
         output: Literal["residual", "absolute"] = "residual",
+        reads: Sequence[str] | None = None,
+        writes: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         if output not in ("residual", "absolute"):
@@ -82,6 +88,12 @@ class Step(nn.Module):
             normalise = Normalise(world.scale(world.static, "mean"), world.scale(world.static, "std"), rank)
             static = normalise(torch.as_tensor(np.asarray(world.static_fields, dtype=np.float32)))
         self.register_buffer("static", static, persistent=False)
+        past = world.prognostic.channels * world.history
+        read = _places("reads", reads, (*past, *world.forcing.channels, *world.static.channels))
+        written = np.argsort(_places("writes", writes, world.predicted.channels))
+        for name, places in (("read", read), ("written", written)):
+            self.register_buffer(name, torch.as_tensor(places), persistent=False)
+        self.reordered = reads is not None, writes is not None
 
     def forward(self, history: tuple[State, ...], forcing: State, **told: Any) -> State:
         """The State of `world.predicted` at forcing.time. history: oldest first, all with the same lead shape.
@@ -122,7 +134,8 @@ class Step(nn.Module):
             parts.append(self.static.expand(*lead, *self.static.shape))
         fields = torch.cat(parts, dim=history[-1].channel_axis)
         seconds = torch.as_tensor(forcing.time.astype(np.int64), device=fields.device).expand(lead)
-        return fields.reshape(-1, *fields.shape[history[-1].channel_axis :]), seconds.reshape(-1)
+        rows = fields.reshape(-1, *fields.shape[history[-1].channel_axis :])
+        return rows[:, self.read] if self.reordered[0] else rows, seconds.reshape(-1)
 
     def _conditions(self, told: Mapping[str, Any], last: State) -> dict[str, Any]:
         """What the network is told, for cases in a row; ValueError where it has no ear for it."""
@@ -151,6 +164,7 @@ class Step(nn.Module):
 
         growth: how much more they change than over a timestep.
         """
+        raw = raw[:, self.written] if self.reordered[1] else raw
         if self.output == "absolute":
             return self.predicted.inverse(raw)
         size = self.world.prognostic.size
@@ -164,10 +178,29 @@ class Step(nn.Module):
         """The inverse of `outputs`: what the network should have written to reach `state`, for closed-form training."""
         size = self.world.prognostic.size
         absolute = self.predicted(state.values)
-        if self.output == "absolute":
-            return absolute
         change = state.values[:, :size] - last.select(self.world.prognostic.names).values
-        return torch.cat([change / self.tendency_std, absolute[:, size:]], dim=1)
+        residual = torch.cat([change / self.tendency_std, absolute[:, size:]], dim=1)
+        return (absolute if self.output == "absolute" else residual)[:, torch.argsort(self.written)]
+
+
+def _places(what: str, named: Sequence[str] | None, own: Sequence[str]) -> np.ndarray:
+    """Where each of the channels `named` stands among `own`, the same channels; ValueError where they are others."""
+    if named is None:
+        return np.arange(len(own))
+    left: dict[str, list[int]] = {}
+    for place, channel in enumerate(own):
+        left.setdefault(channel, []).append(place)
+    unknown = [name for name in named if name not in left]
+    places = [left[name].pop(0) for name in named if left.get(name)]
+    absent = [name for name, rest in left.items() if rest]
+    if unknown or absent or len(places) != len(named):
+        faults = [f"{', '.join(unknown)} are none of them"] if unknown else []
+        faults += [f"{', '.join(absent)} are not named"] if absent else []
+        raise ValueError(
+            f"step.{what} should name the {len(own)} channels of the network, each as often as it is there; "
+            f"{' and '.join(faults) or f'got {len(named)} names'}."
+        )
+    return np.array(places, dtype=np.int64)
 
 
 def refuse_disorder(constraints: Mapping[str, Constraint]) -> None:

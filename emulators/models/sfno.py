@@ -25,6 +25,8 @@ from emulators.grid import LatLonGrid, gaussian_grid
 from emulators.layers.conditioning import ConditionalNorm, Conditions, Context, Generators, Noise
 from emulators.layers.norms import field_norm
 from emulators.layers.pointwise import PointwiseMLP
+from emulators.layers.sfno_weights import PUBLISHED as PUBLISHED
+from emulators.layers.sfno_weights import adapted as adapted
 from emulators.layers.spectral import DegreeConvolution
 from emulators.layers.spectral_filters import DiagonalConvolution, SpectralMLP
 from emulators.sphere.transform import SphericalHarmonics, resolved_degrees

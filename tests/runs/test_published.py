@@ -2,11 +2,13 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from data_pipelines import published
 from emul.build import compose
@@ -59,8 +61,8 @@ def stormer() -> dict[str, torch.Tensor]:
     return {f"net.{key}": value for key, value in (weights | {name: zoo.recipe(name, (1, 128, 32))}).items()}
 
 
-def trained(tmp_path: Path, *words: str):
-    config = compose("train", [*TINY, f"output={tmp_path}", *words])
+def trained(tmp_path: Path, *words: str, tiny: Sequence[str] = TINY):
+    config = compose("train", [*tiny, f"output={tmp_path}", *words])
     return open_run(train(config))
 
 
@@ -84,6 +86,47 @@ def test_published_weights_become_a_run_that_forecasts_and_is_tuned(tmp_path):
     assert tuned.world.scales == run.world.scales
     change = [(value - expected[name]).abs().max() for name, value in tuned.step.network.state_dict().items()]
     assert 0 < max(change) < 0.1
+
+
+def ace(channels: int) -> dict[str, torch.Tensor]:
+    """An SFNO of 6 channels inside and one block on 16x32 points, as a training of ACE stores it."""
+    shapes = {
+        "pos_embed": (1, 6, 16, 32), "encoder.0.weight": (6, channels, 1, 1), "encoder.0.bias": (6,),
+        "encoder.2.weight": (6, 6, 1, 1), "blocks.0.filter.filter.weight": (1, 6, 6, 16, 2),
+        "blocks.0.filter.filter.bias": (1, 6, 1, 1), "blocks.0.inner_skip.weight": (6, 6, 1, 1),
+        "blocks.0.inner_skip.bias": (6,), "blocks.0.mlp.fwd.0.weight": (12, 6, 1, 1), "blocks.0.mlp.fwd.0.bias": (12,),
+        "blocks.0.mlp.fwd.2.weight": (6, 12, 1, 1), "blocks.0.mlp.fwd.2.bias": (6,),
+        "decoder.0.weight": (6, 6 + channels, 1, 1), "decoder.0.bias": (6,), "decoder.2.weight": (channels, 6, 1, 1),
+        **{f"blocks.0.norm{n}.{part}": (6,) for n in (0, 1) for part in ("weight", "bias")},
+    }  # fmt: skip
+    return {f"module.{name}": zoo.recipe(name, shape) for name, shape in shapes.items()}
+
+
+@pytest.mark.slow
+def test_channels_of_published_weights_in_their_own_order(tmp_path):
+    """The same network whose channels come in another order, and are named, makes the same forecast."""
+    weights, fields = ace(5), []
+    order = [3, 0, 4, 2, 1]
+    turned = dict(weights)
+    for name, axis, before in (("encoder.0", 1, 0), ("decoder.0", 1, 6), ("decoder.2", 0, 0)):
+        places = torch.tensor([*range(before), *(before + place for place in order)])
+        turned[f"module.{name}.weight"] = weights[f"module.{name}.weight"].index_select(axis, places)
+    words = ["model=sfno", "model.embed=6", "model.layers=1", "model.filter_bias=true", "training.steps=0"]
+    tiny = [word for word in TINY if not word.startswith("model")]
+    own = [*MEANS, "surface_pressure"]
+    named = ",".join(own[place] for place in order)
+    for name, content, more in (
+        ("same", weights, []),
+        ("turned", turned, [f"step.reads=[{named}]", f"step.writes=[{named}]"]),
+    ):
+        torch.save({"stepper": {"module": content}}, tmp_path / f"{name}.tar")
+        run = trained(tmp_path, *words, f"from_checkpoint={tmp_path}/{name}.tar", f"name={name}", *more, tiny=tiny)
+        written = forecast(compose("forecast", [f"run={run.folder}", f"output={tmp_path}"]))
+        with xr.open_zarr(written / "forecast.zarr") as opened:
+            fields.append(opened.load())
+    xr.testing.assert_allclose(*fields, rtol=1e-5)
+    with pytest.raises(Faults, match=r"step\.writes should name the 5 channels"):
+        trained(tmp_path, *words, "step.writes=[surface_pressure]", "name=refused", tiny=tiny)
 
 
 @pytest.mark.slow

@@ -133,7 +133,8 @@ def test_choices_and_words():
     ("wrong", "right"),
     [
         ("optimiser.lr", "optimizer.lr"), ("lr", "optimizer.lr"), ("training.step", "training.steps"),
-        ("sed", "seed"), ("objective.rollouts", "objective.rollout"), ("zzzz", None),
+        ("sed", "seed"), ("objective.rollouts", "objective.rollout"), ("zzzz", None), ("training.depth", None),
+        ("model.rollouts", "objective.rollout"),
     ],
 )  # fmt: skip
 def test_nearest(wrong, right):

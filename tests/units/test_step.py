@@ -55,6 +55,54 @@ def states(world: World, variables: VariableSet, lead=(2,), time=TIME) -> State:
     return State(torch.randn(*lead, variables.size, *world.grid.shape, generator=generator) + 20, variables, time)
 
 
+class Mixing(torch.nn.Module):
+    """A linear map at every point; the time is not looked at."""
+
+    def __init__(self, weight) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, fields, time):
+        return torch.einsum("oi,bi...->bo...", self.weight, fields)
+
+
+@pytest.mark.parametrize("output", ["residual", "absolute"])
+def test_a_network_may_have_its_channels_in_its_own_order(output):
+    world = a_world(history=2)
+    temperature, pressure = ["temperature_500", "temperature_850"], "surface_pressure"
+    sun, static, rain = "toa_incident_solar_radiation", "sin_latitude", "total_precipitation_6hr"
+    reads = [sun, pressure, temperature[1], static, temperature[1], temperature[0], pressure, temperature[0]]
+    read = [6, 2, 1, 7, 4, 0, 5, 3]  # a channel that is named twice: the older state first
+    weight = torch.randn(4, 8, generator=torch.Generator().manual_seed(3))
+    ours = Step(world, Mixing(weight), output=output)
+    written = [3, 0, 2, 1]
+    writes = [rain, temperature[0], pressure, temperature[1]]
+    theirs = Step(world, Mixing(weight[written][:, read]), output=output, reads=reads, writes=writes)
+    now = states(world, world.prognostic)
+    history = replace(now, values=now.values.flip(0)), now
+    forcing = states(world, world.forcing)
+    expected = ours(history, forcing)
+    torch.testing.assert_close(theirs(history, forcing).values, expected.values)
+    fields, time = theirs.inputs(history, forcing)
+    torch.testing.assert_close(theirs.target(expected, history[-1]), theirs.network(fields, time))
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        (["sin_latitude", "humidity"], "humidity are none of them and temperature_500"),
+        (["temperature_500"] * 2, "surface_pressure"),
+    ],
+)
+def test_channels_that_are_not_those_of_the_world_are_refused(named, said):
+    world = a_world()
+    with pytest.raises(ValueError, match=f"step.reads should name the 5 channels.*{said}"):
+        Step(world, Constant(world, 0.0), reads=named)
+    every = [*world.predicted.channels, world.predicted.channels[0]]
+    with pytest.raises(ValueError, match=r"step\.writes should name the 4 channels.*; got 5 names"):
+        Step(world, Constant(world, 0.0), writes=every)
+
+
 def test_residual_output_adds_tendency_std_and_diagnostics_are_absolute():
     world = a_world()
     step = Step(world, Constant(world, 2.0))
