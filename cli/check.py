@@ -137,7 +137,10 @@ def _source(node: Any, found: list[Finding]) -> tuple[Any, xr.Dataset | None]:
     """The data source and its template; a finding is added where either cannot be had."""
     try:
         source = part(node)
-        return source, source.template()
+        template = source.template()
+        if "time" in template.dims:
+            return source, template
+        found.append(Finding("data", "fields at several times", f"{[*template.data_vars]} without any"))
     except (ValueError, OSError, KeyError) as error:
         key = "data.path" if isinstance(error, FileNotFoundError) and "path" in node else "data"
         found.append(_told(key, "data that can be opened", error))

@@ -48,6 +48,9 @@ def roles(config: DictConfig, dataset: xr.Dataset) -> Roles:
     if not OmegaConf.is_missing(config.variables, "prognostic"):
         return part(config.variables)
     moving = [str(name) for name, field in dataset.data_vars.items() if "time" in field.dims]
+    if not moving:
+        held = ", ".join(map(str, dataset.data_vars))
+        raise ValueError(f"Expected fields at several times; {dataset.attrs.get('origin', 'the data')} has {held}.")
     return Roles(prognostic=moving, static=[str(name) for name in dataset.data_vars if name not in moving])
 
 

@@ -1,9 +1,10 @@
 """Carbon dioxide of the air by year: the mean of the globe, near enough, in parts per million.
 
-1959 to 2024: annual means at Mauna Loa, 1 to 2 ppm above those of the globe (Keeling et al. 1976, doi
-10.1111/j.2153-3490.1976.tb00701.x; NOAA Global Monitoring Laboratory, public domain). Before: ice of Law Dome, to
-about 1 ppm (Etheridge et al. 1996, doi 10.1029/95JD03410). A year's mean stands for the middle of the year; between
-them values are linear in time.
+1959 to 2024: annual means at Mauna Loa, good to 0.1 ppm there; they lie as high as those of the globe around 1980 and
+2 ppm above them since 2020 (Keeling et al. 1976, doi 10.1111/j.2153-3490.1976.tb00701.x; NOAA Global Monitoring
+Laboratory, public domain). Before: smoothed values of the ice of Law Dome every ten years, good to about 1 ppm, as the
+ice itself (1.2 ppm; Etheridge et al. 1996, doi 10.1029/95JD03410). A year's mean stands for the middle of the year;
+between them values are linear in time, without a season (6 ppm at Mauna Loa, little in the south).
 """
 
 from __future__ import annotations

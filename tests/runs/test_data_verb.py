@@ -67,6 +67,17 @@ def test_faults_are_told(path):
     assert emul(["data", "inspect", str(path.with_name("b.nc"))]) == 2
 
 
+def test_fields_without_times_are_nothing_to_learn(path, capsys):
+    mask = path.with_name("mask.nc")
+    xr.open_dataset(path)["t"].isel(time=0, level=0, drop=True).rename("mask").to_netcdf(mask)
+    words = ["data=netcdf", f"data.path={mask}"]
+    splits = "data.splits={train: [2001,2001], validation: [2001,2001], test: [2001,2001]}"
+    assert emul(["check", *words, "variables.prognostic=[mask]", splits]) == 2
+    assert "data: expected fields at several times, got ['mask'] without any" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"Expected fields at several times; .*mask\.nc has mask"):
+        main(["convert", *words, f"to={path.with_name('a.zarr')}"])
+
+
 def test_make_makes_once(tmp_path, capsys):
     arguments = ["make", "data=planet_tiny", f"data.folder={tmp_path}", "data.days=5", "data.trajectories=1"]
     assert main(arguments) == 0
