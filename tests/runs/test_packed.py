@@ -1,11 +1,14 @@
 """Packed data as a user meets them: converted, trained from with the same result, damaged, continued."""
 
+import gc
+import re
 import shutil
 
 import pytest
 import torch
 
 from data_pipelines import checkpoints, faults
+from data_pipelines.buffers import Buffers
 from data_pipelines.faults import DamagedData
 from emul.build import compose
 from emul.convert import main as convert
@@ -40,6 +43,25 @@ def test_training_from_it_gives_the_same_weights(store, tmp_path, capsys):
     assert "straight from the packed store" in told
     assert "batches read at up to" in told
     assert same(packed, trained(tmp_path, "source", "data=planet_tiny"))
+
+
+def test_a_training_keeps_to_the_memory_that_it_announced(store, tmp_path, monkeypatch, capsys):
+    made = []
+
+    class Counted(Buffers):
+        def __init__(self, *given):
+            super().__init__(*given)
+            made.append(self)
+
+    monkeypatch.setattr("data_pipelines.loader.Buffers", Counted)
+    words = ["data=packed", f"data.path={store}", "loader.gigabytes=0", "loader.stride=2"]
+    trained(tmp_path, "counted", *words)
+    told = capsys.readouterr().out
+    assert re.search(r"wait \d+%", told)
+    most = float(re.search(r"memory of data +at most (\S+) GB", told)[1])
+    gc.collect()
+    held = sum(memory.nbytes for buffers in made for memory in buffers._free)
+    assert 0.3 * most < held / 1e9 <= most
 
 
 @pytest.mark.parametrize("damaged", ["stop", "skip"])
