@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emul.build import compose, run_with_hydra
+from emul.build import compose, part, run_with_hydra
 from emul.console import console
-from emul.slurm import handed_over
+from emul.slurm import handed_over, requeue_on_notice
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -28,6 +28,7 @@ def run(config: DictConfig) -> int:
 
     console().rule("1 of 3: train")
     trained = train(config)
+    requeue_on_notice(part(config.hardware).slurm)
     console().rule("2 of 3: forecast")
     forecast_config = follow_up("forecast", config, trained)
     forecast_config.writer = config.writer

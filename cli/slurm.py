@@ -20,7 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from emul.console import console
-from emul.ranks import started_from_outside
+from emul.ranks import rank, started_from_outside
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -149,12 +149,14 @@ def requeue() -> bool:
     return subprocess.run(["scontrol", "requeue", job], capture_output=True).returncode == 0
 
 
-def requeue_on_notice() -> None:
-    """Until the training itself hears it, the notice of a time limit finds nothing to save: the job just goes back."""
+def requeue_on_notice(slurm: Slurm | None) -> None:
+    """While no training hears it, the notice of a time limit finds nothing to save: the job just goes back."""
+    if slurm is None or not slurm.requeue or rank():
+        return
 
     def go_back(number: int, frame: FrameType | None) -> None:
         if requeue():
-            console().print("The time ended before the training began; the job is back in the queue.")
+            console().print("The time ends; the job is back in the queue, and what is done is kept.")
         raise SystemExit(128 + number)
 
     signal.signal(signal.SIGUSR1, go_back)

@@ -88,8 +88,7 @@ def _train(config: DictConfig, target: Path) -> Path:
     refuse_absent_gpu(config.hardware.accelerator)
     hardware = part(config.hardware)
     refuse_other_count(hardware)
-    if rank() == 0 and hardware.slurm is not None and hardware.slurm.requeue:
-        requeue_on_notice()
+    requeue_on_notice(hardware.slurm)
     quieten()
     settle(hardware.threads, hardware.devices, local_rank(), hardware.affinity)
     start = None if saved else opened(config.from_checkpoint)

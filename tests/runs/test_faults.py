@@ -134,6 +134,14 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_the_training_goes_on(tmp_path
 
 
 @pytest.mark.slow
+def test_what_follows_a_training_hears_signals_as_before(tmp_path):
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    before = [signal.getsignal(number) for number in numbers]
+    train(compose("train", overrides(tmp_path)))
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("minutes", ["1e-9", "null"])
 def test_checkpoints_are_kept_by_the_clock(tmp_path, minutes):
     clock = ["training.checkpoint_every=null", f"training.checkpoint_minutes={minutes}"]
