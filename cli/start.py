@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig
 
 from data_pipelines import checkpoints, published
-from emul.console import console
+from emul.console import console, warn
 from emul.findings import Faults, Finding
 from emulators.layers.published import converted, fill
 from emulators.training import Training
@@ -52,6 +52,21 @@ def begin(module: Training, content: Mapping[str, Any], config: DictConfig) -> N
         _fill_with_theirs(module.step.network, content, config)
     module.begin()
     console().print(f"starting from {config.from_checkpoint}", soft_wrap=True, highlight=False)
+    _warn_of_measured(config, content, module.step.world)
+
+
+def _warn_of_measured(config: DictConfig, content: Mapping[str, Any], world: World) -> None:
+    """Say which channels are normalised by what these data have, not by what the network was trained with."""
+    if isinstance(config.scales, str):
+        return
+    known = constants(config, content, world)
+    told = {*known.get("mean", ())} & {*known.get("std", ())}
+    if measured := [name for name in (world.predicted + world.forcing).channels if name not in told]:
+        more = f" and {len(measured) - 5} others" if len(measured) > 5 else ""
+        warn(
+            f"mean and standard deviation of {', '.join(measured[:5])}{more} were measured here, as neither the weights "
+            "nor `scales` tell them; a network that was trained with others forecasts badly."
+        )
 
 
 def _fill_with_ours(step: torch.nn.Module, card: Mapping[str, Any], config: DictConfig) -> None:

@@ -67,11 +67,13 @@ def trained(tmp_path: Path, *words: str, tiny: Sequence[str] = TINY):
 
 
 @pytest.mark.slow
-def test_published_weights_become_a_run_that_forecasts_and_is_tuned(tmp_path):
+def test_published_weights_become_a_run_that_forecasts_and_is_tuned(tmp_path, capsys):
     file, weights = tmp_path / "theirs.ckpt", stormer()
     constants = {"means": MEANS, "stds": {name: torch.tensor([9.0]) for name in MEANS}}
     torch.save({"state_dict": weights, "normalizer": constants}, file)
     run = trained(tmp_path, f"from_checkpoint={file}", "training.steps=0", "name=theirs")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "standard deviation of surface_pressure were measured here" in said
     assert {run.world.scales[name].mean for name in MEANS} == set(MEANS.values())
     assert {run.world.scales[name].std for name in MEANS} == {9.0}
     assert run.world.scales["surface_pressure"].mean == pytest.approx(1e5, rel=0.1)
@@ -83,6 +85,7 @@ def test_published_weights_become_a_run_that_forecasts_and_is_tuned(tmp_path):
     again = trained(tmp_path, f"from_checkpoint={file}", "training.steps=0", "name=theirs")
     assert torch.equal(again.step.network.head.weight, run.step.network.head.weight)
     tuned = trained(tmp_path, f"from_checkpoint={run.folder}", "training.steps=2", "name=tuned")
+    assert "measured here" not in capsys.readouterr().err
     assert tuned.world.scales == run.world.scales
     change = [(value - expected[name]).abs().max() for name, value in tuned.step.network.state_dict().items()]
     assert 0 < max(change) < 0.1
