@@ -64,8 +64,8 @@ def _warn_of_measured(config: DictConfig, content: Mapping[str, Any], world: Wor
     if measured := [name for name in (world.predicted + world.forcing).channels if name not in told]:
         more = f" and {len(measured) - 5} others" if len(measured) > 5 else ""
         warn(
-            f"mean and standard deviation of {', '.join(measured[:5])}{more} were measured here, as neither the weights "
-            "nor `scales` tell them; a network that was trained with others forecasts badly."
+            f"mean and standard deviation of {', '.join(measured[:5])}{more} were measured here, as neither the "
+            "weights nor `scales` tell them; a network that was trained with others forecasts badly."
         )
 
 
