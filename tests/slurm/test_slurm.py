@@ -191,6 +191,18 @@ def test_within_a_job_srun_starts_the_training(cluster, tmp_path, wholes):
     assert_same(tmp_path / "train" / "within", wholes[2])
 
 
+def test_a_job_goes_all_the_way_to_scores(cluster, tmp_path):
+    """Two processes train, and the first goes on alone."""
+    short = ["training.steps=20", "forecast.lead=1d", "forecast.every=2d", "eval.pictures=false", "hardware.nodes=2"]
+    done = emul(cluster.environment, *JOB, *short, f"output={tmp_path}", "name=all", verb="run")
+    assert done.returncode == 0, done.stderr
+    job = re.search(r"Submitted job (\d+)", done.stdout)
+    assert job, done.stdout
+    cluster.wait(job[1])
+    assert "verified" in log_of(tmp_path / "train" / "all")
+    assert (tmp_path / "eval" / "all" / "scores.nc").is_file()
+
+
 def test_a_job_that_is_cancelled_stays_cancelled(cluster, tmp_path):
     job, folder = submitted(cluster, tmp_path, "cancelled", "training.steps=100000")
     wait_for_checkpoint(cluster, job, folder)
