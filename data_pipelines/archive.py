@@ -262,8 +262,11 @@ class Archive:
     def _read(self, positions: np.ndarray, out: np.ndarray, rows: np.ndarray | None = None) -> None:
         """Read ascending positions into rows of `out`; ValueError where a value is missing."""
         rows = np.arange(positions.size) if rows is None else rows
-        self.fields.read(positions, out, rows)
-        for n in np.flatnonzero(~self._sound[positions]):
+        unknown = ~self._sound[positions]
+        if self.fields.read(positions, out, rows, bool(unknown.any())):
+            self._sound[positions] = True
+            return
+        for n in np.flatnonzero(unknown):
             if not np.isfinite(out[rows[n]]).all():
                 self._refuse_missing(out[rows[n]], positions[n])
             self._sound[positions[n]] = True

@@ -46,11 +46,18 @@ class ChunkField:
         return [(int(numbers[part[0]]), part) for part in parts]
 
     def read(
-        self, number: int, positions: np.ndarray, out: np.ndarray, rows: np.ndarray, given_up: threading.Event
-    ) -> None:
+        self,
+        number: int,
+        positions: np.ndarray,
+        out: np.ndarray,
+        rows: np.ndarray,
+        given_up: threading.Event,
+        check: bool = False,
+    ) -> bool:
         """Fill out[rows[n]], a field each, with the times at positions[n], all in chunk `number`.
 
-        given_up: set where nobody waits for it any more, so that nothing is written.
+        given_up: set where nobody waits for it any more, so that nothing is written. check: look whether all numbers
+        are finite, while they are near the processor; True where they are.
         """
         try:
             scratch = _FREE.pop()
@@ -58,6 +65,7 @@ class ChunkField:
             scratch = {}
         try:
             self._read(number, positions, out, rows, given_up, scratch)
+            return check and all(bool(np.isfinite(out[row]).all()) for row in rows)
         finally:
             _FREE.append(scratch)
 
@@ -71,7 +79,7 @@ class ChunkField:
         scratch: Scratch,
     ) -> None:
         array = self.array
-        content = _content(array, tuple(number if n == self.axis else 0 for n in range(len(array.shape))), scratch)
+        content = _content(f"{self._path[0]}{number}{self._path[1]}", scratch)
         if given_up.is_set():
             return
         if content is None:
@@ -85,6 +93,17 @@ class ChunkField:
         array.decode(content, chunk)
         for row, moment in zip(rows, self.moments[positions] - number * array.chunks[self.axis], strict=True):
             np.copyto(out[row], self._field(chunk, int(moment)))
+
+    @cached_property
+    def _path(self) -> tuple[str, str]:
+        """What stands before and behind the number of a chunk in its path."""
+        numbers = [0] * len(self.array.shape)
+        before, behind = numbers[: self.axis], numbers[self.axis + 1 :]
+        separator = self.array.separator
+        return (
+            self.array.path(()) + "".join(f"{n}{separator}" for n in before),
+            "".join(f"{separator}{n}" for n in behind),
+        )
 
     @property
     def scratch_bytes(self) -> int:
@@ -122,10 +141,10 @@ def _kept(scratch: Scratch, name: str, size: int, dtype: np.dtype) -> np.ndarray
     return held
 
 
-def _content(array: ChunkArray, number: tuple[int, ...], scratch: Scratch) -> np.ndarray | None:
+def _content(path: str, scratch: Scratch) -> np.ndarray | None:
     """The bytes of a chunk as they are stored, in memory used again; None where there is none."""
     try:
-        descriptor = os.open(array.path(number), os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return None
     try:

@@ -7,6 +7,7 @@ bytes in one compression (shards, filters, other byte orders) are left to zarr.
 from __future__ import annotations
 
 import itertools
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import xarray as xr
 from numcodecs import blosc
 from xarray.backends import BackendArray
 from xarray.core import indexing
+
+BLOSC_BYTES = struct.Struct("<I")  # of the whole chunk, in its header
 
 
 class ChunkArray(BackendArray):
@@ -84,8 +87,8 @@ class ChunkArray(BackendArray):
     def decode(self, content: Any, out: np.ndarray) -> None:
         """Decode the bytes of a chunk into a contiguous array of its size; ValueError where they are fewer or more."""
         if isinstance(self.codec, numcodecs.Blosc):
-            told = int.from_bytes(bytes(content[12:16]), "little")  # Blosc itself would read on behind the end
-            if len(content) < 16 or told != len(content):
+            told = BLOSC_BYTES.unpack_from(content, 12)[0] if len(content) >= 16 else 16
+            if told != len(content):  # Blosc itself would read on behind the end
                 raise ValueError(f"the chunk has {len(content)} bytes, its header tells of {told}")
             blosc.decompress(content, out)
             return

@@ -77,16 +77,20 @@ class Fields:
                 through_xarray += points * levels * (4 + 2 * max(4, field.dtype.itemsize)) + _chunk_bytes(field)
         return computed + in_place + through_xarray
 
-    def read(self, positions: np.ndarray, out: np.ndarray, rows: np.ndarray | slice = slice(None)) -> None:
+    def read(
+        self, positions: np.ndarray, out: np.ndarray, rows: np.ndarray | slice = slice(None), check: bool = False
+    ) -> bool:
         """Fill out[rows[n]] with the fields at positions[n], which ascend; out: float32 (row, channel, lat, lon).
 
-        DamagedData names what cannot be read.
+        DamagedData names what cannot be read. check: look for missing values where that is cheap; True where it was
+        looked everywhere and there are none.
         """
+        sound = False
         if self._store is not None:
-            self._store.read(positions, out, self._runs, rows)
+            sound = self._store.read(positions, out, self._runs, rows, check)
         jobs = {}
         if self._store is None:  # variables side by side: decoding and waiting for a network are shared among threads
-            waiting = self._not_in_place(positions, out, np.arange(len(out))[rows])
+            waiting, sound = self._not_in_place(positions, out, np.arange(len(out))[rows], check)
             jobs = {v.name: _pool().submit(self._field, v.name, positions) for v in self.archived if v.name in waiting}
         for variable in self.variables:
             part = out[:, self.variables.slice(variable.name)]
@@ -95,12 +99,17 @@ class Fields:
             elif variable.name in jobs:
                 field = self._awaited(variable.name, positions, jobs.pop(variable.name))
                 part[rows] = field if variable.levels else field[:, None]
+        return sound
 
-    def _not_in_place(self, positions: np.ndarray, out: np.ndarray, rows: np.ndarray) -> set[str]:
+    def _not_in_place(
+        self, positions: np.ndarray, out: np.ndarray, rows: np.ndarray, check: bool
+    ) -> tuple[set[str], bool]:
         """Read straight into `out` what lies in chunks of whole fields; the names of what is not there after it.
 
-        What could not be read is among these, to be tried again patiently, and named where that fails too.
+        What could not be read is among these, to be tried again patiently, and named where that fails too. And whether
+        nothing is among these, and no number is missing, as far as this was to be checked.
         """
+        unsound: list[str] = []
         waiting = set(self.archived.names) - set(self._chunked)
         given_up = threading.Event()
         tasks: deque[tuple[str, ChunkField, np.ndarray, int, np.ndarray]] = deque()
@@ -116,7 +125,8 @@ class Fields:
                 except IndexError:  # another thread was faster
                     return
                 try:
-                    field.read(number, positions[held], place, rows[held], given_up)
+                    if not field.read(number, positions[held], place, rows[held], given_up, check):
+                        unsound.append(name)
                 except Exception:
                     waiting.add(name)
 
@@ -125,7 +135,7 @@ class Fields:
             given_up.set()  # what comes after all must not be written into memory that is used again
             tasks.clear()
             waiting |= set(self._chunked)
-        return waiting
+        return waiting, check and not waiting and not unsound
 
     def _awaited(self, name: str, positions: np.ndarray, job: Future[np.ndarray]) -> np.ndarray:
         """The field that a thread is reading, tried again where that fails or takes too long."""

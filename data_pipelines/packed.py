@@ -135,35 +135,43 @@ class PackedStore:
         out: np.ndarray,
         channels: Sequence[Run] | None = None,
         rows: np.ndarray | slice = slice(None),
-    ) -> None:
+        check: bool = False,
+    ) -> bool:
         """Fill out[rows[n]] with the time at positions[n]; out: float32 (row, channel, lat, lon), planes contiguous.
 
         A chunk is verified when it is first read. DamagedData names store and time where it cannot be read.
+        check: look whether all numbers are finite, while they are near the processor; True where they are.
         """
         wanted = (Run(0, self.shape[1], 0),) if channels is None else tuple(channels)
         places = np.arange(len(out))[rows].tolist()
         jobs = deque(zip(places, np.asarray(positions).tolist(), strict=True))
         count = max(1, min(_readers(), len(jobs) * self.chunk_bytes // PART_BYTES))
-        beside = [_pool().submit(self._read_some, jobs, out, wanted) for _ in range(count - 1)]
+        beside = [_pool().submit(self._read_some, jobs, out, wanted, check) for _ in range(count - 1)]
+        sound = False
         try:
-            self._read_some(jobs, out, wanted)
+            sound = self._read_some(jobs, out, wanted, check)
         finally:
             jobs.clear()
             begun = [other for other in beside if not other.cancel()]
             wait(begun)  # nobody writes into `out` after this
-        for other in begun:
-            other.result()
+        return all([sound, *(other.result() for other in begun)])
 
-    def _read_some(self, jobs: deque[tuple[int, int]], out: np.ndarray, wanted: Sequence[Run]) -> None:
-        """Fill out[row] with the time at a position, for each pair of them that no other thread has taken."""
+    def _read_some(self, jobs: deque[tuple[int, int]], out: np.ndarray, wanted: Sequence[Run], check: bool) -> bool:
+        """Fill out[row] with the time at a position, for each pair of them that no other thread has taken.
+
+        True where it was looked whether all numbers are finite, and they are.
+        """
+        sound = check
         as_stored = self.encoding.is_plain and len(wanted) == 1 and wanted[0].count == self.shape[1]
         while jobs:
             try:
                 row, position = jobs.popleft()
             except IndexError:
-                return
+                break
             if not (as_stored and self._read_again(position, out[row, wanted[0].target :][: wanted[0].count])):
                 self._read_patiently(position, out[row], wanted)
+            sound = sound and all(np.isfinite(out[row, run.target :][: run.count]).all() for run in wanted)
+        return sound
 
     def _read_again(self, position: int, out: np.ndarray) -> bool:
         """Read all channels of a time that was verified before, in one call; False where this cannot be."""
