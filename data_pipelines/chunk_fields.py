@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -59,15 +61,9 @@ class ChunkField:
         given_up: set where nobody waits for it any more, so that nothing is written. check: look whether all numbers
         are finite, while they are near the processor; True where they are.
         """
-        try:
-            scratch = _FREE.pop()
-        except IndexError:
-            scratch = {}
-        try:
+        with _scratch() as scratch:
             self._read(number, positions, out, rows, given_up, scratch)
             return check and all(bool(np.isfinite(out[row]).all()) for row in rows)
-        finally:
-            _FREE.append(scratch)
 
     def _read(
         self,
@@ -84,9 +80,6 @@ class ChunkField:
             return
         if content is None:
             out[rows] = array.fill
-            return
-        if self._is_as_stored and out.dtype == array.dtype and (target := out[rows[0]]).flags.c_contiguous:
-            array.decode(content, target)
             return
         size = int(np.prod(array.chunks))
         chunk = _kept(scratch, "decoded", size, array.dtype)[:size].reshape(array.chunks)
@@ -110,15 +103,16 @@ class ChunkField:
         """Bytes that one reader takes besides the array that it reads into."""
         decoded = int(np.prod(self.array.chunks)) * self.array.dtype.itemsize
         stored = max(LEAST_ROOM, decoded)
-        return stored if self._is_as_stored and self.array.dtype == np.float32 else stored + decoded
+        return stored if self.is_as_stored else stored + decoded
 
     @cached_property
-    def _is_as_stored(self) -> bool:
-        """True where a chunk holds exactly what is wanted, in this order."""
+    def is_as_stored(self) -> bool:
+        """True where a chunk holds exactly what is wanted, in this order and in single precision."""
         sizes = [self.array.chunks[n] for n in self.order]
         whole = all(isinstance(one, slice) and one == slice(0, n) for one, n in zip(self.chosen, sizes, strict=True))
         in_order = self.order == tuple(sorted(self.order)) and not self.fixed
-        return whole and in_order and self.array.chunks[self.axis] == 1
+        single = self.array.dtype == np.float32
+        return single and whole and in_order and self.array.chunks[self.axis] == 1
 
     def _field(self, chunk: np.ndarray, moment: int) -> np.ndarray:
         """One time of a chunk, as the variable has it."""
@@ -131,6 +125,51 @@ class ChunkField:
             if not isinstance(one, slice):
                 field = field.take(one, axis)
         return field
+
+
+def read_as_stored(
+    fields: Sequence[tuple[str, ChunkField, slice | int]],
+    position: int,
+    out: np.ndarray,
+    given_up: threading.Event,
+    check: bool = False,
+) -> tuple[list[str], bool]:
+    """Fill out (channel, lat, lon) with one time of fields that are as stored: (name, field, its channels) each.
+
+    (names of those that could not be read, whether all numbers were seen to be finite); see `ChunkField.read`.
+    """
+    failed: list[str] = []
+    sound = check
+    with _scratch() as scratch:
+        for name, field, channels in fields:
+            before, behind = field._path
+            try:
+                content = _content(f"{before}{field.moments.item(position)}{behind}", scratch)
+                if given_up.is_set():
+                    return failed, False
+                target = out[channels]
+                if content is None:
+                    target[...] = field.array.fill
+                else:
+                    field.array.decode(content, target)
+            except Exception:  # told by whoever tries again
+                failed.append(name)
+            else:
+                sound = sound and bool(np.isfinite(target).all())
+    return failed, sound
+
+
+@contextmanager
+def _scratch() -> Iterator[Scratch]:
+    """Memory of a reader that has done, or new memory, until the end of the block."""
+    try:
+        held = _FREE.pop()
+    except IndexError:
+        held = {}
+    try:
+        yield held
+    finally:
+        _FREE.append(held)
 
 
 def _kept(scratch: Scratch, name: str, size: int, dtype: np.dtype) -> np.ndarray:

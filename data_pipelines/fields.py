@@ -11,13 +11,13 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 import xarray as xr
 
 from data_pipelines import faults, forcings
-from data_pipelines.chunk_fields import ChunkField, chunk_field
+from data_pipelines.chunk_fields import ChunkField, chunk_field, read_as_stored
 from data_pipelines.chunks import compact
 from data_pipelines.faults import DamagedData
 from data_pipelines.packed import PackedStore, Run, runs
@@ -101,6 +101,16 @@ class Fields:
                 part[rows] = field if variable.levels else field[:, None]
         return sound
 
+    @cached_property
+    def _as_stored(self) -> list[tuple[str, ChunkField, slice | int]]:
+        """The variables whose chunks hold what is wanted as it is wanted, with the channels that they fill."""
+        found: list[tuple[str, ChunkField, slice | int]] = []
+        for name, field in self._chunked.items():
+            if field.is_as_stored:
+                channels = self.variables.slice(name)
+                found.append((name, field, channels if self.variables.variable(name).levels else channels.start))
+        return found
+
     def _not_in_place(
         self, positions: np.ndarray, out: np.ndarray, rows: np.ndarray, check: bool
     ) -> tuple[set[str], bool]:
@@ -113,12 +123,24 @@ class Fields:
         waiting = set(self.archived.names) - set(self._chunked)
         given_up = threading.Event()
         tasks: deque[tuple[str, ChunkField, np.ndarray, int, np.ndarray]] = deque()
+        whole = deque(zip(positions.tolist(), rows.tolist(), strict=True)) if self._as_stored else deque()
         for name, field in self._chunked.items():
+            if field.is_as_stored:
+                continue
             channels = self.variables.slice(name)
             place = out[:, channels] if self.variables.variable(name).levels else out[:, channels.start]
             tasks.extend((name, field, place, *part) for part in field.parts(positions))
 
         def work() -> None:
+            while whole:
+                try:
+                    position, row = whole.popleft()
+                except IndexError:  # another thread was faster
+                    break
+                failed, finite = read_as_stored(self._as_stored, position, out[row], given_up, check)
+                waiting.update(failed)
+                if not finite:
+                    unsound.append(str(position))
             while tasks:
                 try:
                     name, field, place, number, held = tasks.popleft()
@@ -130,10 +152,11 @@ class Fields:
                 except Exception:
                     waiting.add(name)
 
-        jobs = [_pool().submit(work) for _ in range(min(processors(), len(tasks)))]
+        jobs = [_pool().submit(work) for _ in range(min(processors(), len(whole) + len(tasks)))]
         if concurrent.futures.wait(jobs, timeout=faults.TIMEOUT).not_done:
             given_up.set()  # what comes after all must not be written into memory that is used again
             tasks.clear()
+            whole.clear()
             waiting |= set(self._chunked)
         return waiting, check and not waiting and not unsound
 

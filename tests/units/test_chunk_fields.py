@@ -8,9 +8,8 @@ import pytest
 import xarray as xr
 from numcodecs import Blosc, Zstd
 
-from data_pipelines import faults
+from data_pipelines import faults, fields
 from data_pipelines.archive import Archive
-from data_pipelines.chunk_fields import ChunkField
 from data_pipelines.faults import DamagedData
 from data_pipelines.store import open_dataset
 from data_pipelines.worlds import Roles, world
@@ -98,14 +97,15 @@ def test_absent_and_damaged_chunks(tmp_path, monkeypatch):
 
 def test_a_read_that_hangs_writes_no_more(tmp_path, monkeypatch):
     made, awake, done = archive(stored(tmp_path, "as wanted"), "temperature"), threading.Event(), threading.Event()
-    read = ChunkField.read
+    read = fields.read_as_stored
 
-    def hanging(self, *arguments):
+    def hanging(*arguments):
         awake.wait(10.0)
-        read(self, *arguments)
+        found = read(*arguments)
         done.set()
+        return found
 
-    monkeypatch.setattr(ChunkField, "read", hanging)
+    monkeypatch.setattr(fields, "read_as_stored", hanging)
     monkeypatch.setattr(faults, "TIMEOUT", 0.05)
     out = np.zeros((1, 3, 6, 8), np.float32)
     expected = made.gather(np.array([4]), out).clone()
