@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import signal
 import time
 from pathlib import Path
@@ -20,6 +21,8 @@ from emul.console import bar, console, warn
 from emul.ranks import Watch, started_from_outside
 from emul.slurm import requeue
 from emulators.training import Training
+
+PATIENCE = 10.0  # seconds within which several signals are one request: SLURM ends a job by several senders
 
 
 class Preempted(SystemExit):
@@ -76,16 +79,16 @@ class Checkpoints(pl.Callback):
     """Keeps last.ckpt (everything needed to go on), the one before it, and best.ckpt (weights of the best score).
 
     SIGTERM, SIGUSR1 (the notice of a time limit) and Ctrl-C save after the step or the validation batch in hand and
-    raise Preempted; a second one ends the process at once. The first process decides and writes by itself, so that
-    nothing is waited for; only a sharded network has to be gathered from all. A checkpoint that cannot be written
-    leaves the old one, is told, and ends nothing but a training that was to end anyway. requeues: whether a job of
-    SLURM then goes back to the queue.
+    raise Preempted; a second Ctrl-C, or another signal after PATIENCE, ends the process at once. The first process
+    decides and writes by itself, so that nothing is waited for; only a sharded network has to be gathered from all. A
+    checkpoint that cannot be written leaves the old one, is told, and ends nothing but a training that was to end
+    anyway. requeues: whether a job of SLURM then goes back to the queue.
     """
 
     def __init__(self, folder: Path, *, every: int | None, minutes: float | None, requeues: bool = False) -> None:
         self.folder, self.every, self.minutes, self.requeues = folder, every, minutes, requeues
         self.saved_at, self.saved_step, self.signalled = time.monotonic(), 0, 0
-        self.seen_step = 0
+        self.seen_step, self.asked_at = 0, 0.0
         self.loops: dict[str, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
@@ -105,8 +108,11 @@ class Checkpoints(pl.Callback):
         trainer.training = True
 
     def ask(self, number: int, frame: Any) -> None:
-        self.signalled = number
-        signal.signal(number, signal.SIG_DFL)
+        if not self.signalled:
+            self.signalled, self.asked_at = number, time.monotonic()
+        elif number == signal.SIGINT or time.monotonic() - self.asked_at > PATIENCE:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         step = trainer.global_step

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 
 from data_pipelines import checkpoints
 from emul.build import compose
+from emul.callbacks import PATIENCE, Checkpoints
 from emul.continuation import compare
 from emul.curves import rows_of
 from emul.locks import is_held, sole, turn
@@ -131,6 +132,20 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_the_training_goes_on(tmp_path
     assert "No space left" in capsys.readouterr().err
     assert last(folder)["emul"]["finished"]
     assert not list((folder / "checkpoints").glob(".*.partial"))
+
+
+def test_several_signals_are_one_request_but_for_the_impatient(tmp_path, monkeypatch):
+    sent = []
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)
+    monkeypatch.setattr(os, "kill", lambda process, number: sent.append(number))
+    keeper = Checkpoints(tmp_path, every=None, minutes=None)
+    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGUSR1):
+        keeper.ask(number, None)
+    assert (keeper.signalled, sent) == (signal.SIGTERM, [])
+    keeper.ask(signal.SIGINT, None)
+    keeper.asked_at -= 2 * PATIENCE
+    keeper.ask(signal.SIGTERM, None)
+    assert sent == [signal.SIGINT, signal.SIGTERM]
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ import torch
 
 from data_pipelines import checkpoints
 from emul.build import compose
+from emul.plan import seconds_of
 from emul.train import train
 
 pytestmark = pytest.mark.slow
@@ -135,15 +136,16 @@ def test_a_job_that_is_told_to_save_requeues_itself(cluster, tmp_path, wholes, n
 
 
 def test_a_job_whose_time_ends_goes_back_to_the_queue_and_on_to_the_same_weights(cluster, tmp_path):
-    """SLURM looks at limits every half minute, and none is less than a minute: this training takes longer than both."""
+    """SLURM looks at limits every half minute, and tells of them in whole minutes: this training takes longer."""
     longer = ["training.steps=4000", "training.checkpoint_every=100", "training.validate_every=2000"]
     words = words_of("hardware.threads=1", f"output={tmp_path}", "name=whole", *longer)
     with subprocess.Popen(words, env={**os.environ, "CI": "true"}, stdout=subprocess.DEVNULL) as undisturbed:
-        job, folder = submitted(cluster, tmp_path, "limited", *longer, "hardware.slurm.time='10:00'")
+        job, folder = submitted(cluster, tmp_path, "limited", *longer, "hardware.slurm.time='60:00'")
         wait_for_checkpoint(cluster, job, folder)
-        cluster.call("scontrol", "update", f"jobid={job}", "timelimit=1")
+        since = seconds_of(cluster.call("squeue", "-h", "-j", job, "-o", "%M"))
+        cluster.call("scontrol", "update", f"jobid={job}", f"timelimit={int(since + 35) // 60 + 1}")
         cluster.wait(job, ("PENDING",), 120.0)
-        cluster.call("scontrol", "update", f"jobid={job}", "timelimit=10")
+        cluster.call("scontrol", "update", f"jobid={job}", "timelimit=60")
         cluster.hurry(job)
         assert undisturbed.wait(600) == 0
     cluster.wait(job, seconds=600.0)
