@@ -75,6 +75,7 @@ def taken(batches, count) -> int:
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SOURCES)
 def test_no_more_is_taken_than_was_announced(kind, tmp_path, monkeypatch):
     monkeypatch.setattr("data_pipelines.chunk_fields._FREE", [])
