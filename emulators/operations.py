@@ -35,8 +35,13 @@ class Operations(TorchDispatchMode):
         self.total = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
         formula = FORMULAS.get(func._overloadpacket)
+        if formula is None:
+            with self:  # what is made of other operators, which inference mode does not take apart by itself
+                out = func.decompose(*args, **(kwargs or {}))
+            if out is not NotImplemented:
+                return out
+        out = func(*args, **(kwargs or {}))
         if formula is not None:
             self.total += formula(*args, **(kwargs or {}), out_val=out)
         return out

@@ -187,6 +187,8 @@ def _places(what: str, named: Sequence[str] | None, own: Sequence[str]) -> np.nd
     """Where each of the channels `named` stands among `own`, the same channels; ValueError where they are others."""
     if named is None:
         return np.arange(len(own))
+    if isinstance(named, str):
+        raise ValueError(f"step.{what} should be a list of channels; got '{named}'.")
     left: dict[str, list[int]] = {}
     for place, channel in enumerate(own):
         left.setdefault(channel, []).append(place)
@@ -194,11 +196,11 @@ def _places(what: str, named: Sequence[str] | None, own: Sequence[str]) -> np.nd
     places = [left[name].pop(0) for name in named if left.get(name)]
     absent = [name for name, rest in left.items() if rest]
     if unknown or absent or len(places) != len(named):
-        faults = [f"{', '.join(unknown)} are none of them"] if unknown else []
-        faults += [f"{', '.join(absent)} are not named"] if absent else []
+        often = [name for name in left if [*named].count(name) > [*own].count(name)]
+        kinds = {"none of them are": unknown, "not named are": absent, "too often named are": often}
+        faults = [f"{kind} {', '.join(names)}" for kind, names in kinds.items() if names]
         raise ValueError(
-            f"step.{what} should name the {len(own)} channels of the network, each as often as it is there; "
-            f"{' and '.join(faults) or f'got {len(named)} names'}."
+            f"step.{what} should name the {len(own)} channels of the network, {', '.join(own)}; {'; '.join(faults)}."
         )
     return np.array(places, dtype=np.int64)
 

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.grid import LatLonGrid, gaussian_grid
-from emulators.layers.conditioning import ConditionalNorm, Conditions, Context, Generators, Noise
+from emulators.layers.conditioning import NOISES, ConditionalNorm, Conditions, Context, Generators, Noise
 from emulators.layers.norms import field_norm
 from emulators.layers.pointwise import PointwiseMLP
 from emulators.layers.sfno_weights import PUBLISHED as PUBLISHED
@@ -85,13 +85,9 @@ class SFNO(nn.Module):
         super().__init__()
         if block not in BLOCKS:
             raise ValueError(f"Expected block to be one of {', '.join(BLOCKS)}; got '{block}'.")
-        if layers < 1 or encoder_layers < 0 or spectral_layers < 1:
-            raise ValueError(
-                "Expected at least 1 layer, 0 encoder_layers and 1 spectral layer; "
-                f"got {layers}, {encoder_layers} and {spectral_layers}."
-            )
+        _refuse_sizes(embed, layers, spectral_layers, encoder_layers, int(mlp_ratio * embed))
         self.conditions = Conditions(noise, labels, scalars)
-        _refuse_conditions(self.conditions, norm, scale_factor)
+        _refuse_conditions(self.conditions, norm, scale_factor, noise_kind)
         outer, inner = _transforms(world.grid, scale_factor, modes_fraction, block, quadrature)
         into, out = world.input_channels, world.output_channels
 
@@ -312,8 +308,21 @@ def _position(kind: str, transform: SphericalHarmonics, channels: int) -> nn.Mod
     raise ValueError(f"Expected position_embedding to be 'none', 'grid', 'latitude' or 'spectral'; got '{kind}'.")
 
 
-def _refuse_conditions(conditions: Conditions, norm: str, scale_factor: int) -> None:
+def _refuse_sizes(embed: int, layers: int, spectral_layers: int, encoder_layers: int, hidden: int) -> None:
+    """ValueError where there would be nothing of something."""
+    least = {"embed": embed, "layers": layers, "spectral_layers": spectral_layers, "mlp_ratio x embed": hidden}
+    wrong = [f"{name} {value}" for name, value in least.items() if value < 1]
+    if wrong or encoder_layers < 0:
+        raise ValueError(
+            f"Expected {', '.join(least)} of at least 1, and encoder_layers of at least 0; "
+            f"got {', '.join(wrong or [f'encoder_layers {encoder_layers}'])}."
+        )
+
+
+def _refuse_conditions(conditions: Conditions, norm: str, scale_factor: int, noise_kind: str) -> None:
     """ValueError where the norms cannot be conditioned as asked."""
+    if noise_kind not in NOISES:
+        raise ValueError(f"Expected noise_kind to be one of {', '.join(NOISES)}; got '{noise_kind}'.")
     if conditions and norm == "none":
         raise ValueError("Noise, labels and scalars act through the norms; got norm='none': take norm='layer'.")
     if conditions.noise and scale_factor != 1:

@@ -55,6 +55,23 @@ def test_a_pointwise_mlp_counts_three_times_its_forward_pass_with_its_gradients(
     assert counted(lambda: network(field).sum().backward()) == 3 * forward
 
 
+def test_counts_are_the_same_in_inference_mode():
+    linear, field = torch.nn.Linear(4, 6), torch.ones(3, 5, 4)
+    image, kernel = torch.ones(2, 3, 8, 8), torch.ones(4, 3, 3, 3)
+
+    def passes():
+        linear(field)
+        torch.einsum("bij,bjk->bik", field, field.mT)
+        torch.nn.functional.conv2d(image, kernel)
+        torch.fft.rfft2(image)
+        torch.nn.functional.scaled_dot_product_attention(field[None], field[None], field[None])
+
+    with torch.no_grad():
+        expected = counted(passes)
+    with torch.inference_mode():
+        assert counted(passes) == expected > 0
+
+
 def test_a_harmonic_filter_is_counted_as_the_products_that_it_is():
     from emulators.grid import equiangular_grid
     from emulators.layers.spectral import DegreeConvolution

@@ -354,7 +354,9 @@ def test_half_precision_leaves_the_transforms_in_single(small_world, block, oper
     ("options", "message"),
     [
         ({"block": "fno"}, "ace, makani, torch_harmonics"),
-        ({"layers": 0}, "at least 1 layer"),
+        ({"layers": 0}, "got layers 0"),
+        ({"embed": -4, "mlp_ratio": 2.0}, "got embed -4, mlp_ratio x embed -8"),
+        ({"noise_kind": "pink"}, "noise_kind"),
         ({"scale_factor": 8}, "scale_factor"),
         ({"modes_fraction": 0.0}, "modes_fraction"),
         ({"position_embedding": "sine"}, "position_embedding"),
