@@ -2,7 +2,8 @@
 
     Y_lm = P_lm(sin(latitude)) exp(i m longitude),   integral over mu of P_lm^2 = 1 / (2 pi)
 
-by the three-term recurrence in l, started on the diagonal (Holmes & Featherstone 2002, doi 10.1007/s00190-002-0216-2).
+by the three-term recurrence in l, started on the diagonal and scaled so that nothing underflows (Holmes & Featherstone
+2002, doi 10.1007/s00190-002-0216-2).
 What vector harmonics need follows from neighbouring orders, without a division, so that it holds at the poles too:
 
     dP_lm / dlatitude = (sqrt((l - m)(l + m + 1)) P_l,m+1 - sqrt((l + m)(l - m + 1)) P_l,m-1) / 2
@@ -17,24 +18,33 @@ from __future__ import annotations
 
 import numpy as np
 
+UPLIFT = 1e280  # seeds near the poles are that much too small for float64, and grow to 1 with the degree
+MOST_DEGREES = 3600  # beyond, seeds are too small in spite of it
+
 
 def legendre(degrees: int, orders: int, mu: np.ndarray, first: int = 0) -> np.ndarray:
-    """P_lm(mu)."""
-    table = np.zeros((max(orders - first, 0), degrees, len(mu)))
-    diagonal, cosine = np.full(len(mu), np.sqrt(1.0 / (4.0 * np.pi))), np.sqrt(1.0 - mu * mu)
-    for m in range(min(orders, degrees)):
-        if m:
-            diagonal = np.sqrt((2 * m + 1) / (2 * m)) * cosine * diagonal
-        if m >= first:
-            table[m - first, m] = diagonal
-            if m + 1 < degrees:
-                table[m - first, m + 1] = np.sqrt(2 * m + 3) * mu * diagonal
-    for l in range(first + 2, degrees):
-        order = np.arange(first, min(orders, l - 1))[:, None]
-        a = np.sqrt((4.0 * l * l - 1.0) / (l * l - order * order))
-        b = np.sqrt(((l - 1.0) ** 2 - order * order) / (4.0 * (l - 1.0) ** 2 - 1.0))
-        done = table[: len(order)]
-        done[:, l] = a * (mu * done[:, l - 1] - b * done[:, l - 2])
+    """P_lm(mu). ValueError beyond `MOST_DEGREES`."""
+    if degrees > MOST_DEGREES:
+        raise ValueError(f"Legendre functions hold up to {MOST_DEGREES} degrees; got {degrees}. Ask for fewer.")
+    order = np.arange(first, orders)[:, None]
+    table = np.zeros((len(order), degrees, len(mu)))
+    last, before = np.zeros((2, len(order), len(mu)))  # degrees l - 1 and l - 2, times UPLIFT
+    cosine, seed = np.sqrt((1.0 - mu) * (1.0 + mu)), np.full(len(mu), UPLIFT / np.sqrt(4.0 * np.pi))
+    for l in range(degrees):
+        if l:
+            seed = np.sqrt((2 * l + 1) / (2 * l)) * cosine * seed
+        if l < first:
+            continue
+        begun = min(orders, l) - first
+        m = order[:begun]
+        a = np.sqrt((4.0 * l * l - 1.0) / (l * l - m * m))
+        b = np.sqrt(((l - 1.0) ** 2 - m * m) / (4.0 * (l - 1.0) ** 2 - 1.0))
+        before[:begun] *= -a * b
+        before[:begun] += (a * mu) * last[:begun]
+        if l < orders:
+            before[begun] = seed
+        last, before = before, last
+        np.multiply(last, 1.0 / UPLIFT, out=table[:, l])
     return table
 
 

@@ -10,7 +10,7 @@ import torch
 
 from emulators.grid import LatLonGrid, equiangular_grid, gaussian_grid, lobatto_grid
 from emulators.sphere import products
-from emulators.sphere.legendre import legendre, legendre_derivative, legendre_over_cosine
+from emulators.sphere.legendre import MOST_DEGREES, legendre, legendre_derivative, legendre_over_cosine
 from emulators.sphere.quadrature import nodes
 from emulators.sphere.transform import SphericalHarmonics, truncation
 
@@ -70,6 +70,19 @@ def test_legendre_functions_are_orthonormal_at_high_degree():
     for m in (0, 1, 57, 128):
         gram = 2 * np.pi * (table[m, m:] * weights) @ table[m, m:].T
         np.testing.assert_allclose(gram, np.eye(130 - m), atol=1e-12)
+
+
+def test_legendre_functions_hold_at_the_highest_degrees():
+    """Addition theorem: the squares of a degree's functions, of both signs of order, add up to (2 l + 1) / (4 pi)."""
+    mu, degrees = np.array([0.3, 0.8, 0.97, 0.999]), MOST_DEGREES
+    total = 0.0
+    for first in range(0, degrees, 400):
+        rows = legendre(degrees, min(first + 400, degrees), mu, first)[:, [1949, 2099, -1]]
+        total += 2 * (rows**2).sum(axis=0) - (rows[0] ** 2 if first == 0 else 0.0)
+    expected = (2 * np.array([1949, 2099, degrees - 1])[:, None] + 1) / (4 * np.pi)
+    np.testing.assert_allclose(total / expected, 1.0, atol=1e-10)
+    with pytest.raises(ValueError, match=f"up to {degrees} degrees; got {degrees + 1}"):
+        legendre(degrees + 1, 1, mu)
 
 
 def test_slopes_of_legendre_functions_by_finite_differences():
