@@ -152,11 +152,13 @@ def lobatto_grid(nlat: int, nlon: int | None = None) -> LatLonGrid:
 
 
 def lobatto_rule(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights of Gauss-Lobatto quadrature on -1..1, falling, each (n,).
+    """Nodes and weights of Gauss-Lobatto quadrature on -1..1, falling, each (n,). ValueError below 2: both ends belong.
 
     The inner nodes are the zeros of the Jacobi polynomial P(1,1) of degree n - 2, eigenvalues of a tridiagonal matrix
     (Golub & Welsch 1969, doi 10.1090/S0025-5718-69-99647-1).
     """
+    if n < 2:
+        raise ValueError(f"A Gauss-Lobatto grid has a row at each pole: expected at least 2 rows; got {n}.")
     k = np.arange(1.0, n - 2)
     beside = np.sqrt(k * (k + 2.0) / ((2.0 * k + 1.0) * (2.0 * k + 3.0)))
     inner = np.linalg.eigvalsh(np.diag(beside, 1) + np.diag(beside, -1))[::-1]

@@ -72,7 +72,7 @@ class SphericalCalculus(SphericalHarmonics):
 
     def _vector_field(self, over_cosine: Tensor, derivative: Tensor) -> Tensor:
         """Series with P / cos and with dP/dphi, added, per metre."""
-        pair = torch.stack([over_cosine, derivative], dim=1)
+        pair = torch.stack([over_cosine, derivative], dim=1).to(self.dtype)
         waves = products.series(pair, *self.weighted("vector_synthesis", "counts"))
         return products.columns(waves, self.wave_tables)
 
@@ -101,7 +101,16 @@ class SphericalCalculus(SphericalHarmonics):
         return -divergence * inverse, -vorticity * inverse
 
     def hyperdiffusion(self, coefficients: Tensor, timestep: float, time: float, order: int = 8) -> Tensor:
-        """Coefficients after `timestep` of diffusion of even `order`, which damps the last degree e-fold in `time`."""
+        """Coefficients after `timestep` of diffusion of even `order`, which damps the last degree e-fold in `time`.
+
+        The mean stays. ValueError where the order is not even and at least 2, or a time does not go forward.
+        """
+        if order < 2 or order % 2:
+            raise ValueError(f"Expected an even order of diffusion, at least 2; got {order}.")
+        if timestep < 0.0 or not time > 0.0:
+            raise ValueError(f"Expected a timestep of at least 0 and a time above 0; got {timestep} and {time}.")
+        if self.degrees == 1:
+            return coefficients
         share = (self.laplacian / self.laplacian[:, -1:]).pow(order // 2)
         return coefficients * torch.exp(-timestep / time * share)
 

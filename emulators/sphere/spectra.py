@@ -21,6 +21,7 @@ from torch import Tensor
 
 from emulators.constants import EARTH_RADIUS
 from emulators.grid import LatLonGrid
+from emulators.sphere.transform import check_last
 
 WEATHERBENCH_RADIUS = 6.3675e6  # m, the mean of 6357 km and 6378 km, for zonal spectra alone
 
@@ -47,6 +48,7 @@ def zonal_energy_spectrum(field: Tensor, grid: LatLonGrid) -> Tensor:
     """(..., lat, lon) in units -> S(k) in units2 m, (..., lat, lon // 2 + 1). Average it over time, not the field."""
     if not grid.is_cyclic:
         raise ValueError(f"A zonal spectrum needs whole circles of latitude; got {grid!r}.")
+    check_last("fields (..., lat, lon)", field, grid.shape)
     waves = torch.view_as_real(torch.fft.rfft(field, norm="forward")).square().sum(-1)
     waves[..., 1:] *= 2.0
     circles = torch.from_numpy(_circumference(grid)).to(waves)

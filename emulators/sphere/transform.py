@@ -118,6 +118,7 @@ class SphericalHarmonics(Tables):
 
     def coefficients(self, field: Tensor) -> Tensor:
         """(..., lat, lon) -> complex coefficients (..., degrees, orders)."""
+        check_last("fields (..., lat, lon)", field, self.grid.shape)
         lead = field.shape[:-2]
         rows = self.analysis(field.reshape(-1, *field.shape[-2:]).permute(2, 1, 0))
         pairs = rows.view(self.orders, 2, self.degrees, -1).permute(3, 2, 0, 1).contiguous()
@@ -125,10 +126,17 @@ class SphericalHarmonics(Tables):
 
     def field(self, coefficients: Tensor) -> Tensor:
         """Complex coefficients (..., degrees, orders) -> (..., lat, lon)."""
+        check_last("coefficients (..., degrees, orders)", coefficients, (self.degrees, self.orders))
         lead = coefficients.shape[:-2]
         pairs = torch.view_as_real(coefficients.reshape(-1, self.degrees, self.orders))
         rows = pairs.permute(2, 3, 1, 0).reshape(2 * self.orders, self.degrees, -1)
         return self.synthesis(rows).permute(2, 1, 0).reshape(*lead, *self.grid.shape)
+
+
+def check_last(what: str, given: Tensor, sizes: tuple[int, int]) -> None:
+    """ValueError where the last two dimensions of `given` are not of these sizes."""
+    if tuple(given.shape[-2:]) != sizes:
+        raise ValueError(f"Expected {what} with {sizes[0]} x {sizes[1]} at the end; got shape {tuple(given.shape)}.")
 
 
 def truncation(coefficients: Tensor, degrees: int, orders: int) -> Tensor:
@@ -150,12 +158,12 @@ def _truncation(grid: LatLonGrid, degrees: int | None, orders: int | None, quadr
             f"Spherical harmonics need equal steps of longitude; got {steps.min()} to {steps.max()} degrees."
         )
     limit, waves = resolved_degrees(grid, quadrature), (nlon + 1) // 2
-    degrees = degrees or min(limit, waves)
-    orders = orders or min(degrees, waves)
-    if degrees > limit or orders > min(degrees, waves):
+    degrees = min(limit, waves) if degrees is None else degrees
+    orders = min(degrees, waves) if orders is None else orders
+    if not 1 <= degrees <= limit or not 1 <= orders <= min(degrees, waves):
         raise ValueError(
-            f"{grid!r} resolves {limit} degrees and {waves} orders, no more orders than degrees; "
-            f"got {degrees} and {orders}."
+            f"{grid!r} resolves {limit} degrees and {waves} orders, no more orders than degrees; expected at least 1 "
+            f"of each and no more than that, got {degrees} and {orders}."
         )
     return degrees, orders
 

@@ -282,6 +282,15 @@ def test_transforms_compile_in_one_graph(grid):
     torch.testing.assert_close(torch.autograd.grad(compiled(field), field), torch.autograd.grad(loss(field), field))
 
 
+def test_other_shapes_are_refused():
+    sht = SphericalHarmonics(gaussian_grid(8), 6, 4)
+    with pytest.raises(ValueError, match=r"\(..., degrees, orders\) with 6 x 4 at the end; got shape \(3, 4, 6\)"):
+        sht.field(torch.zeros(3, 4, 6, dtype=torch.complex64))
+    for shape in ((16, 8), (8, 15), (16,)):
+        with pytest.raises(ValueError, match=r"\(..., lat, lon\) with 8 x 16 at the end; got"):
+            sht.coefficients(torch.zeros(shape))
+
+
 def test_unsuitable_grids_are_refused():
     with pytest.raises(ValueError, match="whole sphere"):
         SphericalHarmonics(LatLonGrid(np.linspace(60, 30, 5), np.linspace(0, 40, 9)))
@@ -289,5 +298,10 @@ def test_unsuitable_grids_are_refused():
         SphericalHarmonics(gaussian_grid(8), degrees=9)
     with pytest.raises(ValueError, match="no more orders than degrees"):
         SphericalHarmonics(gaussian_grid(8), degrees=4, orders=5)
+    with pytest.raises(ValueError, match="at least 2 rows; got 1"):
+        lobatto_grid(1, 8)
+    for degrees, orders in ((0, None), (-1, None), (4, 0)):
+        with pytest.raises(ValueError, match="at least 1 of each"):
+            SphericalHarmonics(gaussian_grid(8), degrees, orders)
     with pytest.raises(ValueError, match="equal steps"):
         SphericalHarmonics(LatLonGrid(gaussian_grid(8).latitude, np.delete(np.arange(0, 360, 0.5), 7)))

@@ -104,6 +104,29 @@ def test_hyperdiffusion_damps_the_last_degree_e_fold_in_its_time(calculus):
     assert after[5].item() == pytest.approx(np.exp(-0.5 * (30 / 110) ** 2))
 
 
+def test_the_mean_alone_does_not_diffuse_and_what_is_no_diffusion_is_refused(calculus):
+    mean = torch.ones(2, 1, 1, dtype=torch.float64)
+    small = SphericalCalculus(calculus.grid, degrees=1, dtype=torch.float64)
+    torch.testing.assert_close(small.hyperdiffusion(mean, 1.0, 1.0), mean)
+    for order in (0, 3, -2):
+        with pytest.raises(ValueError, match=f"at least 2; got {order}"):
+            small.hyperdiffusion(mean, 1.0, 1.0, order)
+    for timestep, time in ((1.0, 0.0), (-1.0, 1.0), (1.0, -1.0)):
+        with pytest.raises(ValueError, match="a time above 0"):
+            small.hyperdiffusion(mean, timestep, time)
+
+
+@pytest.mark.parametrize("grid", [gaussian_grid(4), gaussian_grid(46), equiangular_grid(8)])
+def test_float64_is_taken_by_float32_tables(grid):
+    single, double = (SphericalCalculus(grid, dtype=dtype) for dtype in (torch.float32, torch.float64))
+    a = coefficients(double, 2, 0)
+    for found, expected in zip(
+        (*single.winds(a, a), *single.gradient(a)), (*double.winds(a, a), *double.gradient(a)), strict=True
+    ):
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
 @pytest.mark.parametrize("grid", [gaussian_grid(4), equiangular_grid(4, 9)], ids=["gaussian", "equiangular"])
 def test_gradients_of_winds_and_curls(grid):
     calculus = SphericalCalculus(grid, dtype=torch.float64, radius=1.0)

@@ -99,6 +99,8 @@ def test_zonal_spectrum_needs_whole_circles():
     area = LatLonGrid(np.linspace(60, 30, 5), np.linspace(0, 40, 9))
     with pytest.raises(ValueError, match="whole circles"):
         zonal_energy_spectrum(torch.zeros(5, 9), area)
+    with pytest.raises(ValueError, match=r"12 x 24 at the end; got shape \(3, 12, 20\)"):
+        zonal_energy_spectrum(torch.zeros(3, 12, 20), gaussian_grid(12))
 
 
 @pytest.mark.skipif(not REFERENCE.is_dir(), reason="the reference numbers of WeatherBench 2 are not here")
