@@ -8,8 +8,7 @@ missing. Bilinear is linear in latitude and longitude between rows and columns, 
 missing where a neighbour is; nearest takes the nearest row and column. Cells are those whose areas are the weights of
 the grids: on a Gaussian grid their edges lie where the sums of the Gauss-Legendre weights put them.
 
-Spectral synthesis is exact for fields whose degrees the source grid resolves; winds go through vorticity and
-divergence, so that they are those of one flow at the poles too (Swarztrauber 1979, doi 10.1137/0716069).
+The spectral method, of winds too, is that of `emulators.sphere.regrid`.
 """
 
 from __future__ import annotations
@@ -23,13 +22,14 @@ import xarray as xr
 from torch import Tensor
 
 from emulators.grid import LatLonGrid
-from emulators.sphere.calculus import SphericalCalculus
+from emulators.sphere.regrid import Regrid
+from emulators.sphere.transform import degrees_and_orders
 
 SLIVER = 1e-12  # a share of a cell so small is rounding
 
 
 class Regridding:
-    """From `source` to `target`, in float64. degrees: of the spectral synthesis; default, as many as both resolve.
+    """From `source` to `target`, in float64. degrees: those of the data; default, as many as both grids resolve.
 
     Fields are (..., lat, lon); NaN is a missing value. Where both grids are the same, fields pass as they are.
     """
@@ -37,9 +37,8 @@ class Regridding:
     def __init__(self, source: LatLonGrid, target: LatLonGrid, degrees: int | None = None) -> None:
         self.source, self.target = source, target
         self.same = source.same_as(target)
-        limit = _resolved(target)
-        self.degrees = min(limit, _resolved(source)) if degrees is None else degrees
-        if limit < self.degrees:
+        self._degrees = degrees
+        if degrees is not None and (limit := degrees_and_orders(target)[0]) < degrees:
             raise ValueError(
                 f"{target!r} resolves {limit} degrees, the data {degrees}; choose a grid of at least {degrees} rows."
             )
@@ -113,41 +112,16 @@ class Regridding:
         return torch.from_numpy(rows[:, None] | (near > 0.5 * _step(self.source) + 1e-9)[None])
 
     @cached_property
-    def _calculi(self) -> tuple[SphericalCalculus, SphericalCalculus]:
-        source, target = (
-            SphericalCalculus(grid, self.degrees, self.degrees, torch.float64) for grid in (self.source, self.target)
-        )
-        return source, target
+    def _regrid(self) -> Regrid:
+        return Regrid(self.source, self.target, self._degrees, torch.float64)
 
     def spectral(self, field: Tensor) -> Tensor:
         """`field` as its spherical harmonics have it on the target."""
-        if self.same:
-            return field
-        source, target = self._calculi
-        return _customary(target.synthesis(source.analysis(_sphere_layout(field))), field.shape[:-2])
+        return field if self.same else self._regrid(field)
 
     def winds(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Eastward and northward wind on the target; at a pole, along the meridian of each column."""
-        if self.same:
-            return u, v
-        source, target = self._calculi
-        east, north = target.winds(*source.vorticity_divergence(_sphere_layout(u), _sphere_layout(v)))
-        return _customary(east, u.shape[:-2]), _customary(north, u.shape[:-2])
-
-
-def _sphere_layout(field: Tensor) -> Tensor:
-    """(..., lat, lon) -> float64 (lon, lat, n)."""
-    return field.double().reshape(-1, *field.shape[-2:]).permute(2, 1, 0).contiguous()
-
-
-def _customary(field: Tensor, lead: torch.Size) -> Tensor:
-    """(lon, lat, n) -> (*lead, lat, lon)."""
-    return field.permute(2, 1, 0).reshape(*lead, field.shape[1], field.shape[0]).contiguous()
-
-
-def _resolved(grid: LatLonGrid) -> int:
-    """Degrees that a grid over the sphere resolves."""
-    return min(grid.shape[0] - (grid.kind == "equiangular_with_poles"), grid.shape[1] // 2)
+        return (u, v) if self.same else self._regrid.winds(u, v)
 
 
 def _sine_edges(grid: LatLonGrid) -> np.ndarray:

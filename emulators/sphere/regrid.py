@@ -13,34 +13,36 @@ from torch import Tensor, nn
 
 from emulators.grid import LatLonGrid
 from emulators.sphere.calculus import SphericalCalculus
-from emulators.sphere.transform import SphericalHarmonics
+from emulators.sphere.transform import check_last, degrees_and_orders
 
 
 class Regrid(nn.Module):
-    """Fields (..., lat, lon) from `source` to `target`. degrees: default, as many as both grids resolve."""
+    """Fields (..., lat, lon) from `source` to `target`. degrees: default, as many as both grids resolve.
+
+    ValueError where a grid is not over the whole sphere or resolves fewer degrees, and for fields of another grid.
+    """
 
     def __init__(
         self, source: LatLonGrid, target: LatLonGrid, degrees: int | None = None, dtype: torch.dtype = torch.float32
     ) -> None:
         super().__init__()
-        there = [SphericalHarmonics(grid, degrees, dtype=dtype) for grid in (source, target)]
-        degrees = min(transform.degrees for transform in there)
-        orders = min(degrees, *(transform.orders for transform in there))
+        resolved = [degrees_and_orders(grid, degrees) for grid in (source, target)]
+        degrees, orders = (min(numbers) for numbers in zip(*resolved, strict=True))
         self.source, self.target = (SphericalCalculus(grid, degrees, orders, dtype) for grid in (source, target))
 
     def forward(self, field: Tensor) -> Tensor:
         """(..., lat, lon) -> (..., lat', lon')"""
-        return _customary(self.target.synthesis(self.source.analysis(_native(field))), field)
+        return _customary(self.target.synthesis(self.source.analysis(self._native(field))), field)
 
     def winds(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Eastward and northward wind, (..., lat, lon) each -> (..., lat', lon') each."""
-        vorticity, divergence = self.source.vorticity_divergence(_native(u), _native(v))
+        vorticity, divergence = self.source.vorticity_divergence(self._native(u), self._native(v))
         east, north = self.target.winds(vorticity, divergence)
         return _customary(east, u), _customary(north, v)
 
-
-def _native(field: Tensor) -> Tensor:
-    return field.reshape(-1, *field.shape[-2:]).permute(2, 1, 0)
+    def _native(self, field: Tensor) -> Tensor:
+        check_last("fields (..., lat, lon)", field, self.source.grid.shape)
+        return field.reshape(-1, *field.shape[-2:]).permute(2, 1, 0)
 
 
 def _customary(field: Tensor, like: Tensor) -> Tensor:

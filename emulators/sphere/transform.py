@@ -58,7 +58,7 @@ class SphericalHarmonics(Tables):
         super().__init__(dtype)
         self.grid, self.condon_shortley = grid, condon_shortley
         self.quadrature = quadrature or grid.kind in ("gaussian", "lobatto")
-        self.degrees, self.orders = _truncation(grid, degrees, orders, quadrature)
+        self.degrees, self.orders = degrees_and_orders(grid, degrees, orders, quadrature)
         self.single = self.degrees <= ONE_BLOCK_UP_TO and self.quadrature
         nlat, nlon = grid.shape
         wave = (nlon, self.orders, float(np.deg2rad(grid.longitude[0])))
@@ -128,7 +128,7 @@ class SphericalHarmonics(Tables):
         """Complex coefficients (..., degrees, orders) -> (..., lat, lon)."""
         check_last("coefficients (..., degrees, orders)", coefficients, (self.degrees, self.orders))
         lead = coefficients.shape[:-2]
-        pairs = torch.view_as_real(coefficients.reshape(-1, self.degrees, self.orders))
+        pairs = torch.view_as_real(coefficients.resolve_conj().reshape(-1, self.degrees, self.orders))
         rows = pairs.permute(2, 3, 1, 0).reshape(2 * self.orders, self.degrees, -1)
         return self.synthesis(rows).permute(2, 1, 0).reshape(*lead, *self.grid.shape)
 
@@ -145,8 +145,13 @@ def truncation(coefficients: Tensor, degrees: int, orders: int) -> Tensor:
     return torch.nn.functional.pad(coefficients, more)
 
 
-def _truncation(grid: LatLonGrid, degrees: int | None, orders: int | None, quadrature: bool) -> tuple[int, int]:
-    """Degrees and orders, the given ones or what the grid resolves."""
+def degrees_and_orders(
+    grid: LatLonGrid, degrees: int | None = None, orders: int | None = None, quadrature: bool = False
+) -> tuple[int, int]:
+    """The given ones, or as many degrees as the grid resolves at every order, and as many orders as it resolves.
+
+    ValueError where it resolves no such degrees or orders, or is not over the whole sphere.
+    """
     if not grid.is_cyclic or grid.kind == "limited_area":
         raise ValueError(
             f"Spherical harmonics need a grid over the whole sphere; got {grid!r}. Choose a model for limited areas."

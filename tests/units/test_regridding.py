@@ -7,7 +7,7 @@ import xarray as xr
 
 from data_pipelines.grids import grid_named
 from data_pipelines.regridding import METHODS, Regridding, regridded
-from emulators.grid import LatLonGrid, equiangular_grid, gaussian_grid
+from emulators.grid import LatLonGrid, equiangular_grid, gaussian_grid, lobatto_grid
 from emulators.sphere.calculus import SphericalCalculus
 from emulators.sphere.transform import SphericalHarmonics
 
@@ -19,6 +19,8 @@ TARGETS = {
     "with_poles": equiangular_grid(37, 48, poles=True),
     "coarse": equiangular_grid(12, 30),
     "gaussian": gaussian_grid(24),
+    "lobatto": lobatto_grid(12),
+    "odd": equiangular_grid(12, 21),
 }
 
 
@@ -75,6 +77,13 @@ def test_spectral_is_exact_for_band_limited_fields(target) -> None:
     )
     found = Regridding(SOURCE, target, DEGREES).spectral(field.reshape(2, 2, *SOURCE.shape))
     torch.testing.assert_close(found.reshape(4, *target.shape), expected, rtol=0.0, atol=1e-12)
+
+
+@pytest.mark.parametrize("source", [lobatto_grid(12), gaussian_grid(11, 21)], ids=["lobatto", "odd"])
+def test_spectral_keeps_all_degrees_that_both_grids_resolve(source) -> None:
+    field = SphericalHarmonics(source, dtype=torch.float64).synthesis(band_limited(2)).permute(2, 1, 0)
+    there, back = Regridding(source, SOURCE), Regridding(SOURCE, source)
+    torch.testing.assert_close(back.spectral(there.spectral(field)), field, rtol=0.0, atol=1e-12)
 
 
 def test_winds_are_those_of_the_same_vorticity_and_divergence() -> None:

@@ -47,3 +47,12 @@ def test_what_the_coarser_grid_cannot_hold_is_cut_off():
     once = back(regrid(field))
     torch.testing.assert_close(back(regrid(once)), once, rtol=0, atol=1e-12)
     assert (once - field).abs().max() > 0.1
+
+
+def test_other_fields_and_degrees_are_refused():
+    source, target = gaussian_grid(12), gaussian_grid(20)
+    with pytest.raises(ValueError, match="12 x 24 at the end; got shape"):
+        Regrid(source, target)(torch.zeros(20, 40))
+    for degrees in (0, 13):
+        with pytest.raises(ValueError, match="resolves 12 degrees"):
+            Regrid(source, target, degrees)
