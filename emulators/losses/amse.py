@@ -43,11 +43,9 @@ class AMSE(nn.Module):
 
     def forward(self, prediction: State, target: State) -> Tensor:
         terms = adjusted(self.spectra(prediction, target))
-        return self.spectra.mean(terms.sum(dim=0), prediction.lead) / (4.0 * math.pi)
+        return self.spectra.mean(terms.sum(dim=0)) / (4.0 * math.pi)
 
 
 def adjusted(spectra: ByDegree) -> Tensor:
-    """The term of each degree, (degree, row): 2 max(P_a, P_b) (1 - C) is sqrt(max / min) times the error of phase."""
-    greater = torch.maximum(spectra.prediction, spectra.truth)
-    lesser = torch.minimum(spectra.prediction, spectra.truth)
-    return spectra.amplitude + (greater / lesser).sqrt() * spectra.phase
+    """The term of each degree, (degree, *lead, channel)."""
+    return spectra.amplitude + 2.0 * torch.maximum(spectra.prediction, spectra.truth) * spectra.lost

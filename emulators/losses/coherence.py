@@ -40,6 +40,5 @@ class Coherence(nn.Module):
         self.lowest = self.spectra.checked(lowest)
 
     def forward(self, prediction: State, target: State) -> Tensor:
-        spectra = self.spectra(prediction, target)
-        lost = 0.5 * spectra.phase / (spectra.prediction * spectra.truth).sqrt()
-        return self.spectra.mean(lost[self.lowest :].mean(dim=0), prediction.lead)
+        lost = self.spectra(prediction, target).lost
+        return self.spectra.mean(lost[self.lowest :].mean(dim=0))

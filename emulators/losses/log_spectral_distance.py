@@ -46,4 +46,4 @@ class LogSpectralDistance(nn.Module):
         spectra = self.spectra(prediction, target)
         ratio = (spectra.prediction / spectra.truth).log()[self.lowest :]
         norm = torch.linalg.vector_norm(ratio, dim=0)  # its gradient at zero is zero, that of a root is not
-        return self.spectra.mean(norm / len(ratio) ** 0.5, prediction.lead)
+        return self.spectra.mean(norm / len(ratio) ** 0.5)

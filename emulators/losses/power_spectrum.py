@@ -42,4 +42,4 @@ class PowerSpectrum(nn.Module):
 
     def forward(self, prediction: State, target: State) -> Tensor:
         excess = self.spectra(prediction, target).excess[self.lowest :] / (4.0 * math.pi)
-        return self.spectra.mean(excess.square().sum(dim=0), prediction.lead)
+        return self.spectra.mean(excess.square().sum(dim=0))

@@ -3,9 +3,11 @@
     L = mean over winds of  w / (4 pi) sum_lm [ alpha |zeta_a - zeta_b|^2 + beta |D_a - D_b|^2 ]_lm  length^2 / s^2
     length^2 = a^2 / mean of l (l + 1) over harmonics
 
-with s^2 the mean of the squared scales of both components, w the mean of their weights, alpha and beta the shares of
-vorticity and divergence. Winds whose errors have the same power in every harmonic count as in the mean square error;
-rotation and convergence of small scales count more.
+with s^2 the mean of the squared scales of both components, w the sum of their weights over its mean over winds, alpha
+and beta the shares of vorticity and divergence. So weights say how much winds count beside each other, not beside
+other variables: of one common to all winds nothing is left, and of those within a pair only the sum. Winds whose
+errors have the same power in every harmonic count as in the mean square error of winds alone; rotation and convergence
+of small scales count more.
 Winds are one vector field, of which no component is differentiated alone: the poles are points like others.
 """
 
@@ -18,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from emulators.constants import EARTH_RADIUS
+from emulators.spectral_errors import counted
 from emulators.sphere.calculus import SphericalCalculus
 from emulators.sphere.spectra import power
 from emulators.state import State
@@ -32,8 +35,9 @@ class VorticityDivergence(nn.Module):
     """One number a lead element of two States of the world's predicted variables, winds among them.
 
     Winds are the pairs of variables whose names differ in u and v: `u_component_of_wind`, `10m_u_component_of_wind`.
-    vorticity, divergence: alpha and beta. degrees: total wavenumbers that count; default: all that the grid resolves.
-    scale, variable_weights, level_weights: as in `emulators.weights.Channels`.
+    vorticity, divergence: alpha and beta. degrees: total wavenumbers that count, at least 2, as neither has a mean;
+    default: all that the grid resolves. scale, variable_weights, level_weights: as in `emulators.weights.Channels`,
+    of which those of winds alone count, relative to their mean; `weight` is that of the loss beside others.
     """
 
     east: Tensor
@@ -53,13 +57,14 @@ class VorticityDivergence(nn.Module):
         level_weights: str | Mapping[float, float] = "uniform",
     ) -> None:
         super().__init__()
-        if min(vorticity, divergence) < 0 or vorticity + divergence == 0:
+        if not all(0 <= share < math.inf for share in (vorticity, divergence)) or vorticity + divergence == 0:
             raise ValueError(
-                f"vorticity and divergence are shares, not negative nor both zero; got {vorticity} and {divergence}."
+                "Expected vorticity and divergence, shares, to be finite, not negative and not both zero; "
+                f"got {vorticity} and {divergence}."
             )
         self.vorticity, self.divergence = vorticity, divergence
         self.channels = Channels(world, scale, variable_weights, level_weights)
-        self.calculus = SphericalCalculus(world.grid, degrees)
+        self.calculus = SphericalCalculus(world.grid, counted(degrees, least=2))
         east, north = winds(world.predicted)
         inverse, weight = self.channels.inverse_scale.flatten().double(), self.channels.weights.double()
         squares = 0.5 * (inverse[east] ** -2 + inverse[north] ** -2) / self.length**2

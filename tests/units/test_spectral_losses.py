@@ -18,13 +18,14 @@ from emulators.losses.lp import Lp
 from emulators.losses.power_spectrum import PowerSpectrum
 from emulators.losses.sobolev import Sobolev
 from emulators.losses.vorticity_divergence import VorticityDivergence
-from emulators.spectral_errors import Sums, by_degree
+from emulators.spectral_errors import SpectralSums, Sums, by_degree
 from emulators.sphere.transform import SphericalHarmonics
 from emulators.state import State
 from emulators.variables import Variable, VariableSet
 from emulators.world import Scale, World
 
 SPECTRAL = (AMSE, PowerSpectrum, LogSpectralDistance, Coherence, Sobolev)
+ON_WINDS = ("u_component_of_wind", "v_component_of_wind")
 
 
 def world(nlat: int = 8, grid=None, names: tuple[str, ...] = ("temperature",)) -> World:
@@ -66,7 +67,8 @@ def test_anchors(prediction, truth, mse, amse):
     planet = world()
     a, b = (sum(coefficients(planet, 4, l=1, m=m, value=v) for m, v in enumerate(w)) for w in (prediction, truth))
     rows = SphericalHarmonics(planet.grid, 4, dtype=torch.float64).analysis
-    spectra = by_degree(*Sums.apply(rows((a - b).permute(2, 1, 0)), rows(b.permute(2, 1, 0))), 1e-12)
+    sums = Sums.apply(*(rows(field.permute(2, 1, 0)) for field in (a - b, b)))
+    spectra = by_degree(SpectralSums(*sums), 1e-12)
     assert spectra.error[1].item() == pytest.approx(mse, rel=1e-9)
     assert adjusted(spectra)[1].item() == pytest.approx(amse, rel=1e-6)
     whole = AMSE(planet, scale="none", epsilon=1e-12)(*states(planet, a, b))
@@ -122,6 +124,71 @@ def test_short_forecasts_are_seen_through_the_great_mean_of_a_field():
         torch.testing.assert_close(loss(*pair).double(), loss(*exact), rtol=2e-3, atol=0)
 
 
+@pytest.mark.parametrize(("ours", "theirs"), [(1.0, 1.0), (1e-2, 1.0), (1e-4, 1.0), (0.0, 1.0), (1.0, 0.0), (1e2, 0.0)])
+def test_single_precision_holds_whichever_field_is_the_smaller(ours, theirs):
+    """What is lost are the digits that the transforms of the greater field lack for the smaller, no more."""
+    planet = world(12)
+    truth, other = (band_limited(planet, 12, seed) for seed in (1, 2))
+    fields = (ours * (0.8 * other + 0.6 * truth)).float(), (theirs * truth).float()
+    tolerance = 1e-6 * max(1.0, min(theirs / ours, 1e4) if ours else 1.0)
+    for part in (AMSE, Coherence, LogSpectralDistance, PowerSpectrum):
+        found = []
+        for dtype in (torch.float32, torch.float64):
+            values = fields[0].to(dtype).requires_grad_()
+            value = part(planet)(*states(planet, values, fields[1].to(dtype)))
+            (slope,) = torch.autograd.grad(value, values)
+            found.append((value.item(), slope.double()))
+        (single, slope), (exact, expected) = found
+        assert single == pytest.approx(exact, rel=tolerance), part
+        assert (slope - expected).norm() <= 3 * tolerance * expected.norm(), part
+
+
+@pytest.mark.parametrize("part", [Lp, *SPECTRAL, VorticityDivergence])
+def test_members_are_compared_with_the_one_truth(part):
+    planet = world(4, names=ON_WINDS)
+    members = torch.stack([band_limited(planet, 4, seed, channels=6).view(3, 2, 4, 8) for seed in (1, 2)])
+    truth = band_limited(planet, 4, 3, channels=6).view(3, 2, 4, 8)
+    loss, values = part(planet), members.clone().requires_grad_()
+    found = loss(*states(planet, values, truth))
+    one_by_one = torch.stack([loss(*states(planet, member, truth)) for member in values])
+    assert found.shape == (2, 3)
+    torch.testing.assert_close(found, one_by_one, rtol=1e-12, atol=0)
+    slopes = (torch.autograd.grad(value.square().sum(), values)[0] for value in (found, one_by_one))
+    torch.testing.assert_close(*slopes, rtol=1e-10, atol=1e-12)
+
+
+def test_gradients_reach_the_truth_of_members():
+    planet = world(4)
+    members = band_limited(planet, 4, 1, channels=2)[:, None]
+    truth = band_limited(planet, 4, 2).requires_grad_()
+    loss = AMSE(planet)
+    assert torch.autograd.gradcheck(lambda values: loss(*states(planet, members, values)), truth)
+
+
+def descent(function, dtype: torch.dtype | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """What `function` makes of two members and its gradient, with autocast to `dtype`."""
+    planet = world(4, names=ON_WINDS)
+    truth, *members = (band_limited(planet, 4, seed, channels=2).float() for seed in (1, 2, 3))
+    values = torch.stack(members).requires_grad_()
+    with torch.autocast("cpu", dtype, enabled=dtype is not None):
+        value = function(*states(planet, values, truth))
+    return value.detach(), torch.autograd.grad(value.sum(), values)[0]
+
+
+@pytest.mark.parametrize("part", [*SPECTRAL, VorticityDivergence])
+def test_autocast_changes_nothing_for_members(part):
+    loss = part(world(4, names=ON_WINDS))
+    torch.testing.assert_close(descent(loss, torch.bfloat16), descent(loss), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", [*SPECTRAL, VorticityDivergence])
+def test_losses_compile_in_one_graph(part):
+    loss = part(world(4, names=ON_WINDS))
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(descent(compiled), descent(loss), rtol=1e-5, atol=1e-7)
+
+
 def test_gradients_are_finite_where_a_field_has_no_power():
     planet = world()
     truth = coefficients(planet, 8, l=3, m=2, value=1.0).float()
@@ -134,7 +201,7 @@ def test_gradients_are_finite_where_a_field_has_no_power():
 
 @pytest.mark.parametrize("part", [*SPECTRAL, VorticityDivergence])
 def test_gradients_by_finite_differences(part):
-    planet = world(4, names=("u_component_of_wind", "v_component_of_wind"))
+    planet = world(4, names=ON_WINDS)
     prediction, truth = (band_limited(planet, 4, seed, channels=2) for seed in (1, 2))
     loss = part(planet)
     assert torch.autograd.gradcheck(lambda values: loss(*states(planet, values, truth)), prediction.requires_grad_())
@@ -213,8 +280,41 @@ def test_winds_are_found_or_asked_for():
     )
     with pytest.raises(ValueError, match="different levels"):
         VorticityDivergence(replace(uneven, scales={c: Scale(0.0, 1.0, 1.0) for c in uneven.predicted.channels}))
-    with pytest.raises(ValueError, match="shares"):
-        VorticityDivergence(world(names=WINDS), vorticity=0.0, divergence=0.0)
+
+
+def test_weights_of_winds_are_those_of_pairs_beside_each_other():
+    names = (*ON_WINDS, "temperature", "10m_u_component_of_wind", "10m_v_component_of_wind")
+    planet = world(names=names)
+    truth = band_limited(planet, 8, 1, channels=5)
+    aloft, near = truth.clone(), truth.clone()
+    aloft[:2], near[3:] = (band_limited(planet, 8, seed, channels=2) for seed in (2, 3))
+
+    def shares(**weights) -> list[float]:
+        """How much the errors aloft and near the ground count, in parts of what they do without weights."""
+        losses = [VorticityDivergence(planet, **options) for options in ({"variable_weights": weights}, {})]
+        return [
+            (losses[0](*pair) / losses[1](*pair)).item() for pair in (states(planet, f, truth) for f in (aloft, near))
+        ]
+
+    assert shares(u_component_of_wind=3.0, v_component_of_wind=3.0) == pytest.approx([1.5, 0.5])
+    assert shares(u_component_of_wind=3.0) == pytest.approx([4 / 3, 2 / 3])  # 3 + 1 to 1 + 1
+    assert shares(u_component_of_wind=2.0, v_component_of_wind=2.0) == pytest.approx(shares(u_component_of_wind=3.0))
+    assert shares(temperature=9.0) == pytest.approx([1.0, 1.0])
+    assert shares(**dict.fromkeys((*ON_WINDS, *names[3:]), 7.0)) == pytest.approx([1.0, 1.0])
+    with pytest.raises(ValueError, match="weights of all winds are zero"):
+        shares(**dict.fromkeys((*ON_WINDS, *names[3:]), 0.0))
+
+
+def test_weights_of_levels_are_those_of_their_winds():
+    variables = VariableSet(tuple(Variable(name, levels=(500.0, 850.0)) for name in ON_WINDS))
+    planet = replace(world(), prognostic=variables, scales={c: Scale(0.0, 2.0, 0.5) for c in variables.channels})
+    truth = band_limited(planet, 8, 1, channels=4)
+    for level, expected in ((0, 1.5), (1, 0.5)):
+        values = truth.clone()
+        values[level::2] = band_limited(planet, 8, 2, channels=2)
+        pair = states(planet, values, truth)
+        share = VorticityDivergence(planet, level_weights={500.0: 3.0})(*pair) / VorticityDivergence(planet)(*pair)
+        assert share.item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("part", [Lp, *SPECTRAL])
@@ -234,13 +334,35 @@ def test_channels_count_as_in_the_mean_square_error(part):
 
 def test_what_makes_no_sense_is_refused(small_world):
     planet = world()
-    with pytest.raises(ValueError, match="lowest"):
-        Coherence(planet, lowest=8)
-    with pytest.raises(ValueError, match="epsilon"):
-        AMSE(planet, epsilon=0.0)
     with pytest.raises(ValueError, match="whole sphere"):
         AMSE(small_world("limited_area"))
     other = world(names=("geopotential",))
     field = torch.zeros(1, *planet.grid.shape)
     with pytest.raises(ValueError, match="Expected States of temperature"):
         AMSE(planet)(*states(other, field, field))
+
+
+REFUSED = [  # parts, options of which the first is named, and its name
+    *((part, {"degrees": degrees}, "degrees") for part in SPECTRAL for degrees in (0, -1, 2.5)),
+    *((VorticityDivergence, {"degrees": degrees}, "degrees") for degrees in (0, -1, 1)),
+    *((part, {"epsilon": value}, "epsilon") for part in SPECTRAL[:4] for value in (0.0, -1.0, math.nan, math.inf)),
+    *((part, {"lowest": value}, "lowest") for part in SPECTRAL[1:4] for value in (-1, 0.5, 8)),
+    *((Sobolev, {"exponent": value}, "exponent") for value in (500.0, -500.0, math.nan, math.inf)),
+    *((VorticityDivergence, {"vorticity": value}, "vorticity") for value in (-1.0, math.nan, math.inf)),
+    (VorticityDivergence, {"vorticity": 0.0, "divergence": 0.0}, "vorticity"),
+]
+
+
+@pytest.mark.parametrize(("part", "options", "name"), REFUSED)
+def test_options_that_make_no_sense_are_refused(part, options, name):
+    with pytest.raises(ValueError, match=rf"Expected {name}.*; got .*{next(iter(options.values()))}"):
+        part(world(names=ON_WINDS), **options)
+
+
+def test_the_greatest_exponents_have_weights_of_every_degree():
+    planet = world(names=ON_WINDS)
+    pair = states(planet, torch.randn(2, *planet.grid.shape), torch.zeros(2, *planet.grid.shape))
+    for exponent in (-19.0, 19.0):
+        loss = Sobolev(planet, exponent=exponent)
+        assert (loss.by_degree > torch.finfo(torch.float32).tiny).all()
+        assert loss(*pair).isfinite()
