@@ -1,19 +1,24 @@
 """Constant tensors of which a process holds one copy, however many modules use them.
 
 A network of eight blocks has sixteen transforms with the same tables; so have its moving average and its loss. Tables
-are shared by what they hold, precision and device, also after `.to(device)`. Numbers keep to
-float32 or float64, whatever a module is cast to, and are made in float64; indices stay integers.
+are shared by what they hold, precision and device, also after `.to(device)`. When no module uses them any more the
+latest stay for the next, up to a limit: at a quarter of a degree they are gigabytes. Numbers keep to float32 or
+float64, whatever a module is cast to, and are made in float64; indices stay integers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from dataclasses import dataclass
+from threading import Lock
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+KEPT = 2**30  # bytes of tables that outlast their modules
 
 
 class Tables(nn.Module):
@@ -23,20 +28,22 @@ class Tables(nn.Module):
         super().__init__()
         self.dtype = _precision(dtype)
         self._recipes: dict[str, tuple[Callable[..., np.ndarray], tuple]] = {}
+        self._shared: dict[str, Shared] = {}
 
     def share(self, name: str, shape: tuple[int, ...], make: Callable[..., np.ndarray], *arguments: Any) -> None:
         """A buffer `name` of `shape` with the numbers of make(*arguments); the arguments are hashable."""
         self._recipes[name] = make, arguments
-        table = _table(shape, self.dtype, torch.get_default_device(), make, arguments)
-        self.register_buffer(name, table, persistent=False)
+        self._shared[name] = shelf(shape, self.dtype, torch.get_default_device(), make, arguments)
+        self.register_buffer(name, self._shared[name].table, persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Tables:
         """What `.to`, `.double` and their like call: tables of the new kind are the ones that others have."""
         probe = fn(torch.empty(0, dtype=self.dtype, device=next(self.buffers()).device))
         self.dtype = _precision(probe.dtype)
+        before, self._shared = self._shared, {}  # another one, for a copy of this module has the first
         for name, recipe in self._recipes.items():
-            shape = tuple(self.get_buffer(name).shape)
-            self._buffers[name] = _table(shape, self.dtype, probe.device, *recipe)
+            self._shared[name] = shelf(tuple(before[name].table.shape), self.dtype, probe.device, *recipe)
+            self._buffers[name] = self._shared[name].table
         return self
 
     def __deepcopy__(self, memo: dict) -> Tables:
@@ -51,7 +58,42 @@ def _precision(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-@lru_cache(maxsize=1024)  # a network and its losses at a quarter of a degree have some 700
+@dataclass(eq=False)
+class Shared:
+    """A table, which lasts as long as a module holds this."""
+
+    table: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        return 0 if self.table.is_meta else self.table.nbytes
+
+
+class Shelf:
+    """Tables by what they hold: those that modules hold, and of the others the latest, up to KEPT bytes."""
+
+    def __init__(self) -> None:
+        self._held: WeakValueDictionary[tuple, Shared] = WeakValueDictionary()
+        self._latest: dict[tuple, Shared] = {}
+        self._bytes = 0
+        self._lock = Lock()
+
+    def __call__(self, *recipe: Any) -> Shared:
+        """What `_table` makes of this recipe, once."""
+        found = self._held.get(recipe) or Shared(_table(*recipe))
+        with self._lock:
+            found = self._held.setdefault(recipe, found)
+            if self._latest.pop(recipe, None) is None:
+                self._bytes += found.nbytes
+            self._latest[recipe] = found
+            while self._bytes > KEPT:
+                self._bytes -= self._latest.pop(next(iter(self._latest))).nbytes
+        return found
+
+
+shelf = Shelf()
+
+
 def _table(
     shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, make: Callable[..., np.ndarray], arguments: tuple
 ) -> Tensor:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 
 import numpy as np
 import pytest
 import torch
 
 from emulators.grid import LatLonGrid, equiangular_grid, gaussian_grid, lobatto_grid
-from emulators.sphere import products
+from emulators.sphere import products, tables
 from emulators.sphere.legendre import MOST_DEGREES, legendre, legendre_derivative, legendre_over_cosine
 from emulators.sphere.quadrature import nodes
 from emulators.sphere.transform import SphericalHarmonics, truncation
@@ -210,6 +212,17 @@ def test_tables_are_shared_and_keep_their_precision():
     with torch.device("meta"):
         large = SphericalHarmonics(equiangular_grid(721, 1440, poles=True))
     assert large.synthesis_0.is_meta
+
+
+def test_tables_outlast_their_modules_up_to_a_limit(monkeypatch):
+    grid, other = gaussian_grid(6, 17), gaussian_grid(6, 19)
+    table = weakref.ref(SphericalHarmonics(grid)._shared["synthesis_0"])
+    assert SphericalHarmonics(grid)._shared["synthesis_0"] is table()
+    monkeypatch.setattr(tables, "KEPT", 0)
+    used = SphericalHarmonics(other)
+    gc.collect()
+    assert table() is None
+    assert SphericalHarmonics(other).synthesis_0 is used.synthesis_0
 
 
 def test_tables_made_in_a_forecast_serve_a_training():
