@@ -36,6 +36,8 @@ class Regrid(nn.Module):
 
     def winds(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Eastward and northward wind, (..., lat, lon) each -> (..., lat', lon') each."""
+        if u.shape != v.shape:
+            raise ValueError(f"Expected two components of one shape; got {tuple(u.shape)} and {tuple(v.shape)}.")
         vorticity, divergence = self.source.vorticity_divergence(self._native(u), self._native(v))
         east, north = self.target.winds(vorticity, divergence)
         return _customary(east, u), _customary(north, v)

@@ -53,6 +53,8 @@ def test_other_fields_and_degrees_are_refused():
     source, target = gaussian_grid(12), gaussian_grid(20)
     with pytest.raises(ValueError, match="12 x 24 at the end; got shape"):
         Regrid(source, target)(torch.zeros(20, 40))
+    with pytest.raises(ValueError, match="components of one shape"):
+        Regrid(source, target).winds(torch.zeros(3, 12, 24), torch.zeros(12, 24))
     for degrees in (0, 13):
         with pytest.raises(ValueError, match="resolves 12 degrees"):
             Regrid(source, target, degrees)
