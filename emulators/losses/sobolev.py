@@ -22,7 +22,7 @@ from emulators.spectral_errors import SpectralErrors
 from emulators.state import State
 from emulators.world import World
 
-LARGEST = 80.0  # logarithm of the ratio of any two weights
+LARGEST = 80.0  # natural logarithm of the greatest ratio of two weights
 
 
 class Sobolev(nn.Module):

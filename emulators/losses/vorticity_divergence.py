@@ -5,9 +5,9 @@
 
 with s^2 the mean of the squared scales of both components, w the sum of their weights over its mean over winds, alpha
 and beta the shares of vorticity and divergence. So weights say how much winds count beside each other, not beside
-other variables: of one common to all winds nothing is left, and of those within a pair only the sum. Winds whose
-errors have the same power in every harmonic count as in the mean square error of winds alone; rotation and convergence
-of small scales count more.
+other variables: a factor common to all winds changes nothing, and within a pair only the sum counts. Winds whose errors
+have the same power in every harmonic count as in the mean square error of winds alone; rotation and convergence of
+small scales count more.
 Winds are one vector field, of which no component is differentiated alone: the poles are points like others.
 """
 
