@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from emul import console
@@ -24,6 +27,7 @@ MOST_TOLD = 5  # differences in one message
 def compare(before: DictConfig, now: DictConfig, target: Path) -> None:
     """ValueError, with the difference, where a continuation would not be the same training and this was not said."""
     old, new = (dict(_leaves(OmegaConf.to_container(c, resolve=True))) for c in (before, now))
+    old = _defaults(now, new.keys() - old.keys()) | old  # options that came after this training began
     keys = [key for key in {**old, **new} if str(old.get(key)) != str(new.get(key))]
     keys = [key for key in keys if not any(other.startswith(f"{key}.") for other in keys)]  # its parts tell it all
     rounded = [key for key in keys if _lies_in(key, ROUNDED) and not _lies_in(key, FREE | FIXED)]
@@ -45,6 +49,17 @@ def compare(before: DictConfig, now: DictConfig, target: Path) -> None:
         f"{target} holds a training with another config ({listed(refused)}). Choose another name=..., say "
         "resume=changed to go on with the new one, or remove the folder."
     )
+
+
+def _defaults(config: DictConfig, keys: Iterable[str]) -> dict[str, Any]:
+    """Of the options among `keys` that a part has, what they are where nothing is said of them."""
+    found: dict[str, Any] = {}
+    for key in keys:
+        part, _, name = key.rpartition(".")
+        if part and (target := OmegaConf.select(config, f"{part}._target_")):
+            option = inspect.signature(get_object(target)).parameters.get(name)
+            found |= {} if option is None else {key: option.default}
+    return found
 
 
 def _lies_in(key: str, keys: set[str]) -> bool:

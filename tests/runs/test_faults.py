@@ -303,6 +303,17 @@ def test_of_many_differences_the_first_are_told_without_what_their_parts_tell(tm
     assert "constraint.b.y2 was not there, is 2; and 2 more)" in said
 
 
+def test_an_option_that_came_later_is_no_difference_where_it_has_its_default(tmp_path):
+    def config(**options):
+        return OmegaConf.create({"resume": None, "loader": {"_target_": "data_pipelines.loader.Reading", **options}})
+
+    compare(config(gigabytes=4.0), config(gigabytes=4.0, stride=1), tmp_path)
+    with pytest.raises(ValueError, match=r"loader\.stride was 1, is 4"):
+        compare(config(gigabytes=4.0), config(gigabytes=4.0, stride=4), tmp_path)
+    with pytest.raises(ValueError, match=r"loader\._target_ was not there"):
+        compare(OmegaConf.create({"resume": None}), config(), tmp_path)
+
+
 @pytest.mark.slow
 def test_another_number_of_threads_is_told(stopped, tmp_path, capsys):
     train(compose("train", overrides(tmp_path, "a", "hardware.threads=2")))
