@@ -11,6 +11,7 @@ from emul.ranks import cores, cores_of_task, started
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 LARGEST = 2**31 - 1
+CORES = "EMUL_CORES"  # of the process that starts the others: its number, and the cores it had
 
 
 def settle(threads: int | None, processes: int = 1, number: int = 0, affinity: bool = False) -> None:
@@ -24,7 +25,7 @@ def settle(threads: int | None, processes: int = 1, number: int = 0, affinity: b
     told = cores_of_task()
     is_bound = told is not None and cores() <= told
     if affinity and processes > 1 and not is_bound and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, share_of(sorted(os.sched_getaffinity(0)), processes, number))
+        os.sched_setaffinity(0, share_of(_cores_of_all(number), processes, number))
     if threads is None and told is not None:
         threads = min(told, cores())
     elif threads is None and processes > 1:
@@ -39,6 +40,20 @@ def settle(threads: int | None, processes: int = 1, number: int = 0, affinity: b
         return
     if mallopt(M_MMAP_THRESHOLD, 2**30) or mallopt(M_MMAP_THRESHOLD, 2**25):  # older versions allow no more
         mallopt(M_TRIM_THRESHOLD, LARGEST)
+
+
+def _cores_of_all(number: int) -> list[int]:
+    """The cores that the processes of this machine have together: those of the first before it kept to its share.
+
+    It starts the others, which therefore begin on its share, and is told apart by its number in what it leaves them.
+    """
+    starter, _, listed = os.environ.get(CORES, "").partition(":")
+    if starter == str(os.getppid() if number else os.getpid()):
+        return [int(core) for core in listed.split(",")]
+    own = sorted(os.sched_getaffinity(0))
+    if not number:
+        os.environ[CORES] = f"{os.getpid()}:{','.join(map(str, own))}"
+    return own
 
 
 def share_of(those: list[int], processes: int, number: int) -> list[int]:

@@ -44,3 +44,19 @@ def test_threads_and_cores_of_a_process(asked, environment, processes):
         assert threads == (
             3 if asked[0] == "3" else len(share_of(cores, 2, 1)) if processes == 2 else max(1, len(cores) // 2)
         )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(len(getattr(os, "sched_getaffinity", lambda _: ())(0)) < 2, reason="needs two cores")
+def test_a_process_that_the_first_one_starts_has_cores_of_its_own():
+    """The first keeps to its share before it starts the second, which would begin there; again changes nothing."""
+    second = TOLD.format("None, 2, 1, True")
+    first = (
+        TOLD.format("None, 2, 0, True") + "; settle(None, 2, 0, True); print(*os.sched_getaffinity(0), flush=True); "
+    )
+    first += f"import subprocess, sys; subprocess.run([sys.executable, '-c', {second!r}], check=True)"
+    done = subprocess.run([sys.executable, "-c", first], capture_output=True, text=True, check=True)
+    once, again, other = ([int(word) for word in line.split()] for line in done.stdout.splitlines())
+    cores = sorted(os.sched_getaffinity(0))
+    assert once[1:] == again == share_of(cores, 2, 0)
+    assert other[1:] == share_of(cores, 2, 1)
