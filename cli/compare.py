@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_pipelines.manifest import now
-from data_pipelines.provenance import revision
-from data_pipelines.scores import along
-from data_pipelines.writers import write_netcdf
-from emul.comparison import Comparison, compared
-from emul.console import console, header, progress, table, warn
-from emul.findings import nearest
-from emul.scorecard import columns, difference_to, headline, lead_text, number, percent, rows, sure_of
-from emulators.bootstrap import Bootstrap
+from data_pipelines.files.atomic import write_netcdf
+from data_pipelines.files.provenance import revision
+from data_pipelines.forecasts.manifest import now
+from data_pipelines.verification.score_files import along
+from emul.display.score_rows import columns, difference_to, headline, lead_text, number, percent, rows, sure_of
+from emul.evaluation.comparison import Comparison, compared
+from emul.terminal.console import console, header, progress, table, warn
+from emul.terminal.findings import nearest
+from emulators.statistics.bootstrap import Bootstrap
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
     write_netcdf(target / "compare.nc", dataset, {} if found.judged is None else {"differences": found.judged})
     _write_table(target / "compare.csv", found, region)
     show(found, metric, region)
-    from emul.compare_page import present  # pictures come after the numbers are safe
+    from emul.report.comparison_page import present  # pictures come after the numbers are safe
 
     present(target, found, metric, region)
     console().print(f"table, pictures and page are in [key]{target}[/]", soft_wrap=True)

@@ -9,11 +9,11 @@ import glob
 import re
 from pathlib import Path
 
-from emul.annotations import choices
-from emul.findings import nearest
-from emul.folders import conf_folder, groups, options_of
-from emul.signatures import signature
-from emul.verbs import DATA_WORDS, LISTS, all_names, find
+from emul.config.annotations import choices
+from emul.config.folders import conf_folder, groups, options_of
+from emul.config.signatures import signature
+from emul.terminal.findings import nearest
+from emul.terminal.verbs import DATA_WORDS, LISTS, all_names, find
 
 BASH = r"""# emul: completion for bash
 _emul() {
@@ -33,7 +33,6 @@ _emul() {
 }
 complete -F _emul emul
 """
-
 ZSH = r"""#compdef emul
 _emul() {
     local -a found
@@ -43,11 +42,9 @@ _emul() {
 }
 compdef _emul emul
 """
-
 FISH = r"""# emul: completion for fish
 complete -c emul -f -a '(emul completion candidates (commandline -opc)[2..-1] (commandline -ct) 2>/dev/null)'
 """
-
 SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 FLAGS = ("--help", "--cfg", "--multirun", "--config-dir", "--info")
 PATHS = ("run", "forecast", "truth", "output", "data.path", "data.folder")

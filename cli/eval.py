@@ -2,57 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-import torch
 from omegaconf import DictConfig
 
-from data_pipelines.scores import read_scores, side_by_side
-from data_pipelines.writers import write_netcdf
-from emul.beside import forecasts_beside
-from emul.build import run_with_hydra
-from emul.climate import keep_climate
-from emul.console import console, header, progress, warn
-from emul.inputs import Inputs, chosen_options, lead_times, opened, plain
-from emul.spectra import chosen
-from emul.sums import Part, Sums, share_of
-from emulators.bootstrap import Bootstrap
-from emulators.channels import WINDS
-from emulators.climate_verification import ClimateCard
-from emulators.init_statistics import InitStatistics, differences
-from emulators.spectral_verification import LeadSpectra
-from emulators.state import State
-from emulators.variables import VariableSet
-from emulators.verification import ErrorMaps, Scorecard
-
-if TYPE_CHECKING:
-    import xarray as xr
-
-
-@dataclass(frozen=True)
-class Cards:
-    """Scorecards of the forecast and of the baselines on the same initial times, and maps of its mean errors.
-
-    by_init: what each initial time adds, of `forecast` and of the baselines by name. climate: where it is asked for.
-    """
-
-    forecast: Scorecard
-    baselines: dict[str, Scorecard]
-    maps: ErrorMaps
-    by_init: dict[str, InitStatistics] = field(default_factory=dict)
-    climate: ClimateCard | None = None
-
-    def parts(self, spectra: LeadSpectra | None) -> dict[str, Part]:
-        """All that adds up, by name."""
-        found: dict[str, Part] = {"forecast": self.forecast, "maps": self.maps}
-        found |= {f"baseline {name}": card for name, card in self.baselines.items()}
-        found |= {f"inits {name}": kept for name, kept in self.by_init.items()}
-        found |= {} if self.climate is None else {"climate": self.climate}
-        return found if spectra is None else {**found, "spectra": spectra}
+from data_pipelines.files.atomic import write_netcdf
+from data_pipelines.verification.score_files import read_scores, side_by_side
+from emul.config.hydra_run import run_with_hydra
+from emul.evaluation.climate import keep_climate
+from emul.evaluation.inputs import Inputs, chosen_options, opened, plain
+from emul.evaluation.partial_sums import Sums
+from emul.evaluation.references import forecasts_beside
+from emul.evaluation.scoring import chosen_spectra, judged_differences, scored
+from emul.jobs.shares import share_of
+from emul.terminal.console import console, header, progress, warn
 
 
 def main(arguments: list[str]) -> int:
@@ -99,29 +64,10 @@ def evaluate(config: DictConfig) -> Path:
         keep_climate(target, cards.climate, inputs)
     judged = judged_differences(target, inputs, cards)
     sums.remove()
-    from emul.presentation import present  # pictures come after the numbers are safe
+    from emul.report.present import present  # pictures come after the numbers are safe
 
     present(target, inputs, cards, scores, baselines, judged, by_scale.get("spectra"))
     return target
-
-
-def judged_differences(target: Path, inputs: Inputs, cards: Cards) -> xr.Dataset | None:
-    """Differences to the baselines with their intervals; they and what each initial time added go to `target`."""
-    kept = {name: one.dataset(inputs.attributes) for name, one in cards.by_init.items()}
-    by_init = {name: one for name, one in kept.items() if one is not None}
-    forecast = by_init.pop("forecast", None)
-    for stale in ("by_init.nc", "differences.nc"):
-        (target / stale).unlink(missing_ok=True)
-    if forecast is None:
-        return None
-    write_netcdf(target / "by_init.nc", forecast, by_init, deflate=True)
-    options = inputs.options.significance
-    with progress("judging differences"):
-        bootstrap = Bootstrap(options.resamples, options.level, options.block)
-        found = differences(forecast, by_init, inputs.metrics, bootstrap)
-    if found is not None:
-        write_netcdf(target / "differences.nc", found)
-    return found
 
 
 def _decisive(config: DictConfig, inputs: Inputs) -> dict[str, Any]:
@@ -150,91 +96,3 @@ def _summary(inputs: Inputs) -> list[str]:
         f"{_counted(len(pairs.inits), 'initial time')}, {told['inits']}; {_counted(len(pairs.leads), 'lead')}; "
         f"{_counted(pairs.variables.size, 'channel')}",
     ]
-
-
-def chosen_spectra(inputs: Inputs) -> LeadSpectra | None:
-    """The sums of the spectra that the options ask for; where the grid has none, a note says so."""
-    pairs, wanted = inputs.pairs, inputs.options.spectra
-    fields, leads = plain(wanted.fields), lead_times(wanted.leads)
-    more = {"threshold": wanted.threshold, "chaosbench": wanted.chaosbench}
-    found, note = chosen(inputs.world, pairs.variables, pairs.leads, fields, leads, **more)
-    inputs.notes.extend([note] if note else [])
-    return found
-
-
-def scored(inputs: Inputs, spectra: LeadSpectra | None, sums: Sums, report: Callable[[str, float], None]) -> Cards:
-    """One pass over the pairs of a share: the forecast's sums, and those of the baselines on the same initial times.
-
-    It begins after the blocks that are in `sums` already, and adds to them as it goes.
-    """
-    pairs, options = inputs.pairs, inputs.options
-
-    def card(metrics: Mapping[str, Any]) -> Scorecard:
-        regions, leads = plain(options.regions), list(pairs.leads)
-        return Scorecard(inputs.world, pairs.variables, metrics, regions, leads, missing=options.missing, vectors=WINDS)
-
-    climate = ClimateCard(inputs.world, pairs.variables, plain(options.regions)) if options.climate else None
-    cards = Cards(card(inputs.metrics), {}, ErrorMaps(inputs.world, *map_choice(inputs)), climate=climate)
-    cards.baselines.update({name: card(baseline.metrics) for name, baseline in inputs.baselines.items()})
-    cards.by_init.update(_kept_by_init(inputs, {"forecast": cards.forecast, **cards.baselines}))
-
-    def add(name: str, card: Scorecard, inits: np.ndarray, *fields: Any) -> None:
-        taken = card.add(*fields)
-        if name in cards.by_init:
-            cards.by_init[name].add(inits, pair.lead, taken)
-
-    added, blocks = cards.parts(spectra), pairs.blocks(*sums.share)
-    complete = sums.restore(added)
-    done, total = sum(map(pairs.count, blocks[:complete])), sum(map(pairs.count, blocks))
-    if complete:
-        console().print(f"going on after {done} of {total} pairs that an earlier run has scored")
-    for pair in pairs.of(blocks[complete:]):
-        normal = {} if inputs.climatology is None else inputs.climatology.named(pair.target.time)
-        add("forecast", cards.forecast, pair.inits, pair.prediction, pair.target, pair.lead, normal)
-        cards.maps.add(pair.prediction, pair.target, pair.lead)
-        if climate is not None:
-            climate.add(pair.prediction, pair.target)
-        if spectra is not None:
-            spectra.add(pair.prediction, pair.target, pairs.leads[pair.lead])
-        for name, baseline in inputs.baselines.items():
-            for forecast, rows in baseline.forecasts(pair, normal):
-                there = torch.from_numpy(rows)
-                truth = State(pair.target.values[there], pairs.variables, pair.target.time[rows])
-                usual = {key: field[there] for key, field in normal.items()}
-                add(name, cards.baselines[name], pair.inits[rows], forecast, truth, pair.lead, usual)
-        done += len(pair.inits)
-        report(f"{done} of {total} pairs", done / total)
-        if pair.last:
-            complete += 1
-            sums.keep(added, complete, len(blocks))
-    return cards
-
-
-def _kept_by_init(inputs: Inputs, cards: Mapping[str, Scorecard]) -> dict[str, InitStatistics]:
-    """What is to hold the statistics of each initial time: of all regions, else of the first, else none and a note."""
-    options, inits = inputs.options.significance, inputs.pairs.inits
-    if not options.resamples:
-        return {}
-    every = len(cards["forecast"].regions.names)
-    needed = {n: sum(InitStatistics.megabytes(card, len(inits), n) for card in cards.values()) for n in (every, 1)}
-    fitting = [n for n, megabytes in needed.items() if megabytes <= options.megabytes]
-    if every not in fitting:
-        where = "in the first region alone" if fitting else "nowhere"
-        inputs.notes.append(
-            f"Differences are judged {where}: statistics of each initial time would take {needed[every]:.0f} MB, more "
-            f"than significance.megabytes={options.megabytes}."
-        )
-    return {name: InitStatistics(card, inits, fitting[0]) for name, card in cards.items()} if fitting else {}
-
-
-def map_choice(inputs: Inputs) -> tuple[VariableSet, list[int]]:
-    """The channels and leads (indices) of which maps are drawn."""
-    from emul.scorecard import map_variables
-
-    leads = inputs.pairs.leads
-    wanted = lead_times(inputs.options.maps.leads)
-    there = (
-        [] if wanted is None else [int(np.flatnonzero(leads == lead)[0]) for lead in wanted if (leads == lead).any()]
-    )
-    variables = map_variables(inputs.pairs.variables, plain(inputs.options.maps.fields))
-    return variables, sorted(set(there)) or [len(leads) // 2]

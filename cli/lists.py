@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from emul.build import compose
-from emul.console import table
-from emul.findings import Faults
-from emul.folders import conf_folder, options_of
-from emul.source import definition, module_tree
-from emul.verbs import LISTS
+from emul.config.compose import compose
+from emul.config.folders import conf_folder, options_of
+from emul.config.source_text import definition, module_tree
+from emul.terminal.console import table
+from emul.terminal.findings import Faults
+from emul.terminal.verbs import LISTS
 
 if TYPE_CHECKING:
     from emulators.world import World
@@ -101,7 +101,7 @@ def measures(names: list[str], overrides: list[str]) -> dict[str, list[str]]:
     Paper; trainable parameters; 10^9 floating-point operations of a forecast step on 64x128 points, counted as in
     emulators/operations.py; and what its module says of itself.
     """
-    from emul.check import network_on_meta, parameter_count, template_world
+    from emul.checks.networks import network_on_meta, parameter_count, template_world
 
     config = compose("train", overrides)
     try:
@@ -139,9 +139,9 @@ def operations(node: DictConfig, world: World) -> str:
     """10^9 operations of one forward pass on 64x128 points of the sphere; a dash where there are none or it fails."""
     import torch
 
-    from emul.check import network_on_meta
+    from emul.checks.networks import network_on_meta
     from emulators.grid import equiangular_grid
-    from emulators.operations import Operations
+    from emulators.training.flop_counter import Operations
 
     finer = replace(world, grid=equiangular_grid(64), static_fields=None)
     try:

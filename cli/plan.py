@@ -16,16 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emul.build import part, run_with_hydra
-from emul.console import plan as show
-from emul.console import warn
+from emul.config.build import part
+from emul.config.hydra_run import run_with_hydra
+from emul.terminal.console import plan as show
+from emul.terminal.console import warn
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from emulators.hardware import Hardware
     from emulators.state import Window
-    from emulators.training import Training
+    from emulators.training.hardware import Hardware
+    from emulators.training.lightning_module import Training
 
 STEPS = 3  # measured, after one to warm up
 SPARE = 0.9  # of the memory that is free
@@ -66,8 +67,8 @@ def main(arguments: list[str]) -> int:
 
 def plan(config: DictConfig) -> int:
     """Print what the training of `config` takes; ValueError where it does not fit into memory or time."""
-    from emul.check import refuse_faults
-    from emul.process import settle
+    from emul.checks.examination import refuse_faults
+    from emul.jobs.threads import settle
 
     refuse_faults(config)
     hardware, training = part(config.hardware), part(config.training)
@@ -109,7 +110,7 @@ def plan(config: DictConfig) -> int:
 
 def refuse_oversized(config: DictConfig, device: str) -> None:
     """ValueError where weights, gradients, moments and average alone are too much, before anything is built."""
-    from emul.check import network_on_meta, parameter_count, template_world
+    from emul.checks.networks import network_on_meta, parameter_count, template_world
 
     count = parameter_count(network_on_meta(config.model, template_world(config)))
     copies = 4 + (config.training.ema is not None)  # weights, gradients, two moments, and the average
@@ -151,9 +152,9 @@ def measured(config: DictConfig, device: str) -> tuple[Needs, Any]:
     """What a process takes, on batches of real data, and the World."""
     import torch
 
-    from emul.train import assemble, open_archive, training_batches
-    from emul.trainer import lay_out
-    from emulators.operations import Operations
+    from emul.training.assembly import assemble, open_archive, training_batches
+    from emul.training.trainer import lay_out
+    from emulators.training.flop_counter import Operations
 
     archive, splits = open_archive(config, None)
     module = assemble(config, archive.world)
@@ -199,7 +200,7 @@ def kept_bytes(module: Training, window: Window) -> float:
 
 
 def _losses(module: Training) -> Mapping[str, Any]:
-    from emulators.terms import active
+    from emulators.training.loss_terms import active
 
     return active(module.losses, 0, module.plan.steps)
 

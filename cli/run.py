@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emul.build import compose, part, run_with_hydra
-from emul.console import console
-from emul.slurm import handed_over, requeue_on_notice
+from emul.config.build import part
+from emul.config.compose import compose
+from emul.config.hydra_run import run_with_hydra
+from emul.jobs.slurm import handed_over, requeue_on_notice
+from emul.terminal.console import console
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -131,3 +131,10 @@ class World:
             scales={name: Scale(*values) for name, values in plain["scales"].items()},
             vertical=Vertical(vertical["kind"], tuple(vertical["a"]), tuple(vertical["b"]), vertical.get("dry", False)),
         )
+
+
+def hours_of(duration: np.timedelta64) -> float:
+    """Hours of a span of time; a month counts as a twelfth of a mean year."""
+    if np.datetime_data(duration)[0] == "M":
+        return float(duration.astype(int)) * 365.2425 * 24.0 / 12.0
+    return float(duration / np.timedelta64(1, "h"))

@@ -46,7 +46,7 @@ def attempt(overrides: list[str], phase: Any) -> int:
         os.dup2(sink, 1)
         os.setpgid(0, 0)
         note_phases(phase)
-        from emul.build import compose
+        from emul.config.compose import compose
         from emul.run import run
 
         code = run(compose("run", overrides))
@@ -62,8 +62,8 @@ def note_phases(phase: Any) -> None:
     """Have the parts of this process tell which of PHASES they are in."""
     import emul.eval
     import emul.forecast
-    from data_pipelines import checkpoints
-    from emulators.training import Training
+    from data_pipelines.files import checkpoints
+    from emulators.training.lightning_module import Training
 
     def noted(owner: Any, name: str, during: str, after: str | None = None) -> None:
         whole = getattr(owner, name)
@@ -116,8 +116,8 @@ def result(folder: Path, name: str) -> dict[str, Any]:
     import torch
     import xarray as xr
 
-    from data_pipelines import checkpoints
-    from emul.loggers import rows_of
+    from data_pipelines.files import checkpoints
+    from emul.training.learning_curves import rows_of
 
     run = folder / "train" / name
     last, best = (checkpoints.load(run / "checkpoints" / f"{which}.ckpt") for which in ("last", "best"))

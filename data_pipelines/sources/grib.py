@@ -8,15 +8,15 @@ from typing import Any
 
 import xarray as xr
 
-from data_pipelines.files import Files
-from data_pipelines.fluxes import ecmwf
+from data_pipelines.conventions.fluxes import ecmwf
+from data_pipelines.opening.file_source import Files
 
 
 @dataclass(frozen=True)
 class Grib(Files):
     """filter: GRIB keys to keep, such as {typeOfLevel: isobaricInhPa}, for files that hold several kinds of level.
 
-    Further keys: see `data_pipelines.files.Files`.
+    Further keys: see `data_pipelines.opening.file_source.Files`.
     """
 
     _: KW_ONLY

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from data_pipelines.splits import guarded
-from data_pipelines.store import joined
+from data_pipelines.conventions.periods import guarded
+from data_pipelines.opening.datasets import joined
 
 
 @dataclass(frozen=True)
 class Joined:
-    """sources: name -> data source. splits, guard: see `data_pipelines.files.Files`.
+    """sources: name -> data source. splits, guard: see `data_pipelines.opening.file_source.Files`.
 
     Sources of which no two have a variable in common are joined by variable, at the times that all of them hold.
     Others are joined in time, and must follow each other without overlap.

@@ -1,8 +1,8 @@
 """The Kuramoto-Sivashinsky equation as data: one row of numbers around the equator.
 
-The equation is in `data_pipelines.kuramoto_sivashinsky`. Its circle, of any length, is laid around the equator, and its
-unit of time is called a day: samples 6 hours apart are a quarter of a unit apart, as is customary (Pathak et al. 2018,
-doi 10.1103/PhysRevLett.120.024102).
+The equation is in `data_pipelines.simulators.kuramoto_sivashinsky`. Its circle, of any length, is laid around the
+equator, and its unit of time is called a day: samples 6 hours apart are a quarter of a unit apart, as is customary
+(Pathak et al. 2018, doi 10.1103/PhysRevLett.120.024102).
 """
 
 from __future__ import annotations
@@ -14,21 +14,14 @@ import numpy as np
 import torch
 import xarray as xr
 
-from data_pipelines.companions import GAP, Companion
-from data_pipelines.generation import (
-    SURFACE,
-    Description,
-    Trajectories,
-    blank,
-    refuse_less,
-    store_path,
-)
+from data_pipelines.simulators.small_models import GAP, Companion
+from data_pipelines.simulators.stores import SURFACE, Description, Trajectories, blank, refuse_less, store_path
 from emulators.grid import LatLonGrid, gaussian_grid
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from data_pipelines.kuramoto_sivashinsky import KuramotoSivashinskyEquation
+    from data_pipelines.simulators.kuramoto_sivashinsky import KuramotoSivashinskyEquation
 
 EDITION = 1  # of the equations: a new one makes new data
 INTERVAL = np.timedelta64(6, "h")
@@ -88,7 +81,7 @@ class KuramotoSivashinsky(Companion):
 
     def beginning(self, members: int) -> tuple[KuramotoSivashinskyEquation, Tensor]:
         """The model, and its unstable rest with noise."""
-        from data_pipelines.kuramoto_sivashinsky import KuramotoSivashinskyEquation
+        from data_pipelines.simulators.kuramoto_sivashinsky import KuramotoSivashinskyEquation
 
         model = KuramotoSivashinskyEquation(self.points, self.length, float(self.timestep / np.timedelta64(1, "D")))
         return model, model.disturbed(model.rest(members), 1.0, torch.Generator().manual_seed(self.seed))

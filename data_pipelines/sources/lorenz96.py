@@ -1,9 +1,9 @@
 """Lorenz's model of 1996 as data: one row of numbers around the equator, on one scale or two.
 
-The equations are in `data_pipelines.lorenz96`. Sectors lie around the equator, from 0 degrees eastward; a unit of time
-is five days, so that samples 6 hours apart are 0.05 units apart, as in Lorenz 1996. With `fast` variables, those of
-each sector are stored as levels, and what they do to the large scale as a field of its own, for those who want to learn
-it (Wilks 2005, doi 10.1256/qj.04.03).
+The equations are in `data_pipelines.simulators.lorenz96`. Sectors lie around the equator, from 0 degrees eastward; a
+unit of time is five days, so that samples 6 hours apart are 0.05 units apart, as in Lorenz 1996. With `fast` variables,
+those of each sector are stored as levels, and what they do to the large scale as a field of its own, for those who want
+to learn it (Wilks 2005, doi 10.1256/qj.04.03).
 """
 
 from __future__ import annotations
@@ -15,22 +15,14 @@ import numpy as np
 import torch
 import xarray as xr
 
-from data_pipelines.companions import GAP, Companion
-from data_pipelines.generation import (
-    COLUMN,
-    SURFACE,
-    Description,
-    Trajectories,
-    blank,
-    refuse_less,
-    store_path,
-)
+from data_pipelines.simulators.small_models import GAP, Companion
+from data_pipelines.simulators.stores import COLUMN, SURFACE, Description, Trajectories, blank, refuse_less, store_path
 from emulators.grid import LatLonGrid, gaussian_grid
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from data_pipelines.lorenz96 import Lorenz96Equations
+    from data_pipelines.simulators.lorenz96 import Lorenz96Equations
 
 EDITION = 1  # of the equations: a new one makes new data
 INTERVAL = np.timedelta64(6, "h")
@@ -113,7 +105,7 @@ class Lorenz96(Companion):
 
     def beginning(self, members: int) -> tuple[Lorenz96Equations, Tensor]:
         """The model, and its unstable rest with a little noise."""
-        from data_pipelines.lorenz96 import Lorenz96Equations
+        from data_pipelines.simulators.lorenz96 import Lorenz96Equations
 
         units = float(self.timestep / np.timedelta64(UNIT_DAYS, "D"))
         model = Lorenz96Equations(units, **self.settings)  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from data_pipelines.files import Files
+from data_pipelines.opening.file_source import Files
 
 
 @dataclass(frozen=True)

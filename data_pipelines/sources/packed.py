@@ -7,8 +7,8 @@ from functools import cached_property
 
 import xarray as xr
 
-from data_pipelines.packed import PackedStore
-from data_pipelines.packed_view import packed_dataset
+from data_pipelines.reading.packed_store import PackedStore
+from data_pipelines.reading.packed_view import packed_dataset
 
 
 class Packed:

@@ -24,16 +24,25 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import xarray as xr
 
-from data_pipelines import planet_geography
-from data_pipelines.generation import COLUMN, SURFACE, Progress, blank, make_once, opened, refuse_less, store_path
-from data_pipelines.planet_climate import Climate, Ocean, Switches
-from data_pipelines.planet_geography import Geography
+from data_pipelines.simulators.planet import geography
+from data_pipelines.simulators.planet.climate import Climate, Ocean, Switches
+from data_pipelines.simulators.planet.geography import Geography
+from data_pipelines.simulators.stores import (
+    COLUMN,
+    SURFACE,
+    Progress,
+    blank,
+    make_once,
+    opened,
+    refuse_less,
+    store_path,
+)
 from emulators.constants import GRAVITY, LATENT_HEAT_VAPORISATION
 from emulators.grid import LatLonGrid, alias_free_grid
 
 if TYPE_CHECKING:
-    from data_pipelines.predictability import Case
-    from data_pipelines.simulation import Simulation
+    from data_pipelines.simulators.planet.simulation import Simulation
+    from data_pipelines.simulators.twins import Case
 
 EDITION = 6  # of the equations: a new one makes new data
 INTERVAL = np.timedelta64(6, "h")
@@ -42,7 +51,6 @@ LEAST = {"truncation": 5, "levels": 2}
 
 # sigma between the 8 layers of Molteni 2003, doi 10.1007/s00382-002-0268-2
 HALF_LEVELS = (0.0, 0.05, 0.14, 0.26, 0.42, 0.60, 0.77, 0.90, 1.0)
-
 GROUND = ("latitude", "longitude")
 # name: (dimensions, units, CF standard name or "", long name)
 VARIABLES = {
@@ -166,11 +174,11 @@ class Planet:
     def geography(self) -> Geography:
         """Land and height of the surface on the grid."""
         if self.geography_name == "water":
-            return planet_geography.water(self.grid)
+            return geography.water(self.grid)
         if self.geography_name == "continents":
-            found = planet_geography.continents(self.grid, self.truncation)
+            found = geography.continents(self.grid, self.truncation)
         else:
-            found = planet_geography.from_file(self.geography_name, self.grid, self.truncation)
+            found = geography.from_file(self.geography_name, self.grid, self.truncation)
         return found if self.orography else Geography(found.land, np.zeros(self.grid.shape))
 
     def times(self, trajectory: int) -> np.ndarray:
@@ -202,7 +210,7 @@ class Planet:
         """Make the store where it is missing, or go on making it where a killed run left off."""
 
         def make(folder: Path) -> None:
-            from data_pipelines.planet_trajectories import generate
+            from data_pipelines.simulators.planet.trajectories import generate
 
             generate(self, folder, progress or (lambda label, share: None))
 
@@ -218,8 +226,8 @@ class Planet:
         return _declared(opened(self.path, list(VARIABLES), "The planet's"))
 
     def twins(self, cases: int, leads: int, perturbation: float, report: Progress) -> Iterator[Case]:
-        """Cases along the first trajectory, begun anew; see `data_pipelines.predictability.Twinned`."""
-        from data_pipelines.predictability import planet_twins
+        """Cases along the first trajectory, begun anew; see `data_pipelines.simulators.twins.Twinned`."""
+        from data_pipelines.simulators.planet.twins import planet_twins
 
         return planet_twins(
             self.simulation(0),
@@ -234,7 +242,7 @@ class Planet:
 
     def simulation(self, trajectory: int) -> Simulation:
         """A trajectory before its spin-up."""
-        from data_pipelines.simulation import Simulation
+        from data_pipelines.simulators.planet.simulation import Simulation
 
         return Simulation(
             self.grid,

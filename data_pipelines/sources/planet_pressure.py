@@ -3,7 +3,8 @@
 Computed once from the planet's own store (sigma levels, Gaussian grid) and kept beside it. Temperature, wind, surface
 pressure and orography go to the grid by spherical harmonics; water and fluxes by first-order conservative regridding,
 humidity as mass in each layer, so that `total_column_water_vapour` and every accumulated flux keep their area means.
-Between levels: see `data_pipelines.pressure_levels`. Budgets close in the planet's store, not on pressure levels.
+Between levels: see `data_pipelines.simulators.planet.pressure_levels`. Budgets close in the planet's store, not on
+pressure levels.
 """
 
 from __future__ import annotations
@@ -18,7 +19,15 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from data_pipelines.generation import (
+from data_pipelines.derived.regridding import Regridding, grid_named
+from data_pipelines.simulators.planet.interfaces import PlanetStore
+from data_pipelines.simulators.planet.pressure_levels import (
+    columns_on_pressure_levels,
+    ground_temperature,
+    mean_sea_level_pressure,
+    near_ground,
+)
+from data_pipelines.simulators.stores import (
     COLUMN,
     SURFACE,
     Description,
@@ -30,16 +39,7 @@ from data_pipelines.generation import (
     opened,
     store_path,
 )
-from data_pipelines.grids import grid_named
-from data_pipelines.predictability import Case
-from data_pipelines.pressure_levels import (
-    columns_on_pressure_levels,
-    ground_temperature,
-    mean_sea_level_pressure,
-    near_ground,
-)
-from data_pipelines.regridding import Regridding
-from data_pipelines.sources.planet import Planet
+from data_pipelines.simulators.twins import Case
 from emulators.grid import LatLonGrid
 from emulators.physics.columns import column_water
 from emulators.world import Vertical
@@ -147,7 +147,9 @@ class PlanetPressure:
     equiangular one, longitudes x latitudes: 64x32_equiangular, 240x121_equiangular_with_poles.
     """
 
-    def __init__(self, *, planet: Planet, levels: Sequence[float] = LEVELS, grid: str = "64x32_equiangular") -> None:
+    def __init__(
+        self, *, planet: PlanetStore, levels: Sequence[float] = LEVELS, grid: str = "64x32_equiangular"
+    ) -> None:
         pressures = [float(level) for level in levels]
         if len(pressures) < 1 or pressures[0] <= 0.0 or any(np.diff(pressures) <= 0.0):
             raise ValueError(f"levels: expected pressures in hPa above 0, each once, from the top down; got {levels}.")
@@ -217,7 +219,7 @@ class PlanetPressure:
         return PressureView(self._regridding, truth.attrs["vertical_b"], self.levels, ground.values, land.values)
 
     def twins(self, cases: int, leads: int, perturbation: float, report: Progress) -> Iterator[Case]:
-        """The planet's own cases, as this view shows them; see `data_pipelines.predictability.Twinned`."""
+        """The planet's own cases, as this view shows them; see `data_pipelines.simulators.twins.Twinned`."""
         view = self.view()
         for case in self.planet.twins(cases, leads, perturbation, report):
             yield Case(view(case.first), map(view, case.control), map(view, case.twin))

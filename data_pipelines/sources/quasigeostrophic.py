@@ -1,7 +1,8 @@
 """Quasi-geostrophic weather: three levels over two oceans and two mountain ranges, in perpetual northern winter.
 
-The model of Marshall & Molteni 1993 (`data_pipelines.quasigeostrophic`), all trajectories side by side in one tensor,
-made on first use and kept as a Zarr store in the layout of WeatherBench 2 (Rasp et al. 2024, arXiv 2308.15560).
+The model of Marshall & Molteni 1993 (`data_pipelines.simulators.quasigeostrophic`), all trajectories side by side in
+one tensor, made on first use and kept as a Zarr store in the layout of WeatherBench 2 (Rasp et al. 2024, arXiv
+2308.15560).
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ import numpy as np
 import torch
 import xarray as xr
 
-from data_pipelines.companions import GAP, Companion, periods
-from data_pipelines.generation import COLUMN, Trajectories, blank, refuse_less, store_path
+from data_pipelines.simulators.small_models import GAP, Companion, periods
+from data_pipelines.simulators.stores import COLUMN, Trajectories, blank, refuse_less, store_path
 from emulators.grid import LatLonGrid, alias_free_grid
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from data_pipelines.quasigeostrophic import QuasiGeostrophicEquations
+    from data_pipelines.simulators.quasigeostrophic import QuasiGeostrophicEquations
 
 EDITION = 1  # of the equations: a new one makes new data
 LEVELS = (200.0, 500.0, 800.0)  # hPa
@@ -104,7 +105,7 @@ class QuasiGeostrophic(Companion):
 
     def beginning(self, members: int) -> tuple[QuasiGeostrophicEquations, Tensor]:
         """The model, and the equilibrium of its forcing with a little noise."""
-        from data_pipelines.quasigeostrophic import Forcing, QuasiGeostrophicEquations
+        from data_pipelines.simulators.quasigeostrophic import Forcing, QuasiGeostrophicEquations
 
         forcing = Forcing(mountains=self.mountains, oceans=self.oceans)
         seconds = self.timestep / np.timedelta64(1, "s")

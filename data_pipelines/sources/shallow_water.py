@@ -1,8 +1,9 @@
 """Shallow water on the sphere: the cases of the literature, and an ensemble of varied ones to train on.
 
-The equations are in `data_pipelines.shallow_water`, the cases in `data_pipelines.shallow_water_cases`. The first
-trajectory is the published case; the others differ in its numbers and begin with a little noise. All run side by side
-in one tensor and are kept as a Zarr store in the layout of WeatherBench 2 (Rasp et al. 2024, arXiv 2308.15560).
+The equations are in `data_pipelines.simulators.shallow_water`, the cases in
+`data_pipelines.simulators.shallow_water_cases`. The first trajectory is the published case; the others differ in its
+numbers and begin with a little noise. All run side by side in one tensor and are kept as a Zarr store in the layout of
+WeatherBench 2 (Rasp et al. 2024, arXiv 2308.15560).
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ import numpy as np
 import torch
 import xarray as xr
 
-from data_pipelines.companions import GAP, Companion, Run, periods
-from data_pipelines.generation import SURFACE, Progress, Trajectories, blank, refuse_less, store_path
+from data_pipelines.simulators.small_models import GAP, Companion, Run, periods
+from data_pipelines.simulators.stores import SURFACE, Progress, Trajectories, blank, refuse_less, store_path
 from emulators.grid import LatLonGrid, alias_free_grid
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from data_pipelines.shallow_water import ShallowWaterEquations
+    from data_pipelines.simulators.shallow_water import ShallowWaterEquations
 
 EDITION = 1  # of the equations: a new one makes new data
 CASES = ("rotation", "mountain", "haurwitz", "jet")
@@ -108,8 +109,8 @@ class ShallowWater(Companion):
 
     def beginning(self, members: int) -> tuple[ShallowWaterEquations, Tensor]:
         """The model, and the initial states: the published one, then varied ones."""
-        from data_pipelines.shallow_water import ShallowWaterEquations
-        from data_pipelines.shallow_water_cases import CASES, VARIED
+        from data_pipelines.simulators.shallow_water import ShallowWaterEquations
+        from data_pipelines.simulators.shallow_water_cases import CASES, VARIED
 
         varied = np.random.default_rng(self.seed).uniform(-1.0, 1.0, (members, VARIED))
         varied[0] = 0.0

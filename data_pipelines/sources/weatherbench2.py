@@ -1,6 +1,6 @@
 """Any Zarr store in the layout of WeatherBench 2, ARCO-ERA5 or anemoi-datasets, on disk or in the cloud.
 
-Rasp et al. 2024 (arXiv 2308.15560); Carver & Merose 2023, ARCO-ERA5; `data_pipelines.anemoi`.
+Rasp et al. 2024 (arXiv 2308.15560); Carver & Merose 2023, ARCO-ERA5; `data_pipelines.opening.anemoi`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 
 import xarray as xr
 
-from data_pipelines.files import Files
-from data_pipelines.fluxes import ecmwf
+from data_pipelines.conventions.fluxes import ecmwf
+from data_pipelines.opening.file_source import Files
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class WeatherBench2(Files):
     """path: a folder or an address such as gs://weatherbench2/...; Zarr format 2 or 3, consolidated or not.
 
     storage_options: for fsspec; default anonymous access. cache_gigabytes: of what is fetched from elsewhere, so much
-    is kept on this machine; None: nothing. Further keys: see `data_pipelines.files.Files`.
+    is kept on this machine; None: nothing. Further keys: see `data_pipelines.opening.file_source.Files`.
     """
 
     _: KW_ONLY

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -52,13 +51,6 @@ class Context:
                     f"Expected {size} channels of {name}, by the network's options; got {found}. "
                     f"Pass {name}= to the network, or build it with {name}={found}."
                 )
-
-
-def hours_of(duration: np.timedelta64) -> float:
-    """Hours of a span of time; a month counts as a twelfth of a mean year."""
-    if np.datetime_data(duration)[0] == "M":
-        return float(duration.astype(int)) * 365.2425 * 24.0 / 12.0
-    return float(duration / np.timedelta64(1, "h"))
 
 
 class ConditionalNorm(nn.Module):

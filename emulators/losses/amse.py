@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from emulators.spectral_errors import ByDegree, SpectralErrors
+from emulators.scores.spectral_errors import ByDegree, SpectralErrors
 from emulators.state import State
 from emulators.world import World
 
@@ -25,7 +25,8 @@ class AMSE(nn.Module):
     """One number a lead element of two States of the world's predicted variables, comparable with the `mse` of both.
 
     degrees: total wavenumbers that count, from 0; default: all that the grid resolves. epsilon: a power in units of the
-    squared scale, added under the roots. scale, variable_weights, level_weights: as in `emulators.weights.Channels`.
+    squared scale, added under the roots. scale, variable_weights, level_weights: as in
+    `emulators.scores.channel_weights.Channels`.
     """
 
     def __init__(

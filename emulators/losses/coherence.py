@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from emulators.spectral_errors import SpectralErrors
+from emulators.scores.spectral_errors import SpectralErrors
 from emulators.state import State
 from emulators.world import World
 

@@ -2,7 +2,7 @@
 
     L = mean over channels and area of  w_c a_ij (E|x - y| - c/2 E|x - x'|) / s_c
 
-over M members x of one truth y, c as in `emulators.ensemble_scores`: fair scores a few members as it would infinitely
+over M members x of one truth y, c as in `emulators.scores.ensemble`: fair scores a few members as it would infinitely
 many (FGN: Alet et al. 2025, arXiv 2506.10772), but is indifferent to a member that goes astray while the others sit on
 the truth; almost fair, alpha below 1, is not (AIFS-CRPS: Lang et al. 2024, arXiv 2412.15832). Scales s_c, channel
 weights w_c and cell areas a_ij as of the other losses. Without members it is the mean absolute error.
@@ -15,9 +15,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from emulators.ensemble_scores import Kind, mean_difference, spread_weight
+from emulators.scores.channel_weights import Points
+from emulators.scores.ensemble import Kind, mean_difference, spread_weight
 from emulators.state import State
-from emulators.weights import Points
 from emulators.world import World
 
 
@@ -25,7 +25,7 @@ class CRPS(nn.Module):
     """One number a case of an ensemble (member, batch, ...) and its truth (batch, ...), States of what is predicted.
 
     kind: fair, almost_fair (with its alpha) or biased. scale, variable_weights, level_weights: as in
-    `emulators.weights.Channels`. A prediction that has no more axes than the truth has no members.
+    `emulators.scores.channel_weights.Channels`. A prediction that has no more axes than the truth has no members.
     """
 
     def __init__(

@@ -15,16 +15,16 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from emulators.scores.channel_weights import Points
 from emulators.state import State
-from emulators.weights import Points
 from emulators.world import World
 
 
 class GaussianNLL(nn.Module):
     """One number a case of an ensemble (member, batch, ...) and its truth (batch, ...), States of what is predicted.
 
-    floor, variance: see above. scale, variable_weights, level_weights: as in `emulators.weights.Channels`. A prediction
-    that has no more axes than the truth has no spread.
+    floor, variance: see above. scale, variable_weights, level_weights: as in
+    `emulators.scores.channel_weights.Channels`. A prediction that has no more axes than the truth has no spread.
     """
 
     def __init__(

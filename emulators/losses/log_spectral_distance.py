@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from emulators.spectral_errors import SpectralErrors
+from emulators.scores.spectral_errors import SpectralErrors
 from emulators.state import State
 from emulators.world import World
 

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from emulators.scores.channel_weights import Points
 from emulators.state import State
-from emulators.weights import Points
 from emulators.world import World
 
 
@@ -26,7 +26,7 @@ class Lp(nn.Module):
 
     p: the exponent, at least 1. huber: delta of the Huber loss, which takes the place of p.
     logarithmic: variables compared by their logarithms, such as rain, most of which falls in few places.
-    scale, variable_weights, level_weights: as in `emulators.weights.Channels`.
+    scale, variable_weights, level_weights: as in `emulators.scores.channel_weights.Channels`.
     """
 
     def __init__(

@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from emulators.constants import EARTH_RADIUS
-from emulators.spectral_errors import counted
+from emulators.scores.channel_weights import Channels
+from emulators.scores.spectral_errors import counted
 from emulators.sphere.calculus import SphericalCalculus
 from emulators.sphere.spectra import power
 from emulators.state import State
 from emulators.variables import VariableSet
-from emulators.weights import Channels
 from emulators.world import World
 
 EASTWARD, NORTHWARD = "u_component_of_wind", "v_component_of_wind"
@@ -36,8 +36,9 @@ class VorticityDivergence(nn.Module):
 
     Winds are the pairs of variables whose names differ in u and v: `u_component_of_wind`, `10m_u_component_of_wind`.
     vorticity, divergence: alpha and beta. degrees: total wavenumbers that count, at least 2, as neither has a mean;
-    default: all that the grid resolves. scale, variable_weights, level_weights: as in `emulators.weights.Channels`,
-    of which those of winds alone count, relative to their mean; `weight` is that of the loss beside others.
+    default: all that the grid resolves. scale, variable_weights, level_weights: as in
+    `emulators.scores.channel_weights.Channels`, of which those of winds alone count, relative to their mean; `weight`
+    is that of the loss beside others.
     """
 
     east: Tensor

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from emulators.metric import Metric, Product
-from emulators.scores import anomalies, anomaly_correlation
+from emulators.scores.deterministic import anomalies, anomaly_correlation
+from emulators.scores.interfaces import Metric, Product
 
 
 class ACC(Metric):

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from emulators.metric import Metric
-from emulators.scores import error
+from emulators.scores.deterministic import error
+from emulators.scores.interfaces import Metric
 
 
 class Bias(Metric):

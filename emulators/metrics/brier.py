@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from emulators.event_scores import Threshold, brier, debiased_brier, event
-from emulators.metric import Metric
+from emulators.scores.events import Threshold, brier, debiased_brier, event
+from emulators.scores.interfaces import Metric
 
 
 class Brier(Metric):

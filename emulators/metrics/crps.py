@@ -3,7 +3,7 @@ that is a distribution.
 
 fair: as of an ensemble of any size, what WeatherBench 2 and WeatherBench-X call the CRPS. biased: of the ensemble as it
 is, 1/M^2, what properscoring and xskillscore compute. almost_fair: alpha of the one and 1 - alpha of the other (Lang et
-al. 2024, arXiv 2412.15832). Formulas and references in `emulators.ensemble_scores`.
+al. 2024, arXiv 2412.15832). Formulas and references in `emulators.scores.ensemble`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from emulators.ensemble_scores import Kind, mean_difference, spread_weight
-from emulators.metric import Metric
+from emulators.scores.ensemble import Kind, mean_difference, spread_weight
+from emulators.scores.interfaces import Metric
 
 
 class CRPS(Metric):

@@ -11,8 +11,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from emulators.ensemble_scores import Kind, energy_from_products, spread_weight
-from emulators.metric import Metric, Product, Products
+from emulators.scores.ensemble import Kind, energy_from_products, spread_weight
+from emulators.scores.interfaces import Metric, Product, Products
 
 
 class EnergyScore(Metric):

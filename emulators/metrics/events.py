@@ -1,6 +1,6 @@
 """Scores of an event, "the field exceeds a threshold", from the table of hits, false alarms, misses and the rest.
 
-CSI, ETS, frequency bias, recall, precision, F1, HSS, SEDI: formulas in `emulators.event_scores`. The table holds means
+CSI, ETS, frequency bias, recall, precision, F1, HSS, SEDI: formulas in `emulators.scores.events`. The table holds means
 over area and initial times (WeatherBench-X). The threshold is a climatological quantile of the valid time or an amount.
 """
 
@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from emulators.event_scores import COUNTS, TABLE_SCORES, Threshold, contingency, event
-from emulators.metric import Metric
+from emulators.scores.events import COUNTS, TABLE_SCORES, Threshold, contingency, event
+from emulators.scores.interfaces import Metric
 
 
 class EventScore(Metric):

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from emulators.ensemble_scores import gaussian_crps, variance
-from emulators.metric import Metric
+from emulators.scores.ensemble import gaussian_crps, variance
+from emulators.scores.interfaces import Metric
 
 
 class GaussianCRPS(Metric):

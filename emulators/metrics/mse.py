@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from emulators.metric import Metric, Product
-from emulators.scores import error
+from emulators.scores.deterministic import error
+from emulators.scores.interfaces import Metric, Product
 
 
 class MSE(Metric):

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from emulators.ensemble_scores import rank_shares
-from emulators.metric import Metric
+from emulators.scores.ensemble import rank_shares
+from emulators.scores.interfaces import Metric
 
 
 class RankHistogram(Metric):

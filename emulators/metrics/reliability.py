@@ -13,8 +13,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from emulators.event_scores import Threshold, event
-from emulators.metric import Metric
+from emulators.scores.events import Threshold, event
+from emulators.scores.interfaces import Metric
 
 
 class Reliability(Metric):

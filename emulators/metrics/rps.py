@@ -11,8 +11,8 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from emulators.event_scores import Threshold, rps
-from emulators.metric import Metric
+from emulators.scores.events import Threshold, rps
+from emulators.scores.interfaces import Metric
 
 
 class RPS(Metric):

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from emulators.event_scores import seeps
-from emulators.metric import Metric
+from emulators.scores.events import seeps
+from emulators.scores.interfaces import Metric
 
 KEPT = (0.1, 0.85)  # p1
 

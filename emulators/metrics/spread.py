@@ -12,8 +12,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from emulators.ensemble_scores import variance
-from emulators.metric import Metric
+from emulators.scores.ensemble import variance
+from emulators.scores.interfaces import Metric
 
 
 class Spread(Metric):

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from emulators.ensemble_scores import debiased_squared_error, spread_skill, variance
-from emulators.metric import Metric
+from emulators.scores.ensemble import debiased_squared_error, spread_skill, variance
+from emulators.scores.interfaces import Metric
 
 
 class SpreadSkill(Metric):

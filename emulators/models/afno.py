@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emulators.layers.patches import Frame, PatchEmbedding, unpatched
-from emulators.layers.transformer import MLP, DropPath, initialise_linear, rates
+from emulators.layers.attention.patches import Frame, PatchEmbedding, unpatched
+from emulators.layers.attention.transformer import MLP, DropPath, initialise_linear, rates
 from emulators.world import World
 
 ABOUT = {
@@ -25,7 +25,6 @@ ABOUT = {
     "grid": "any; patches, others padded",
     "parity": "FourCastNet, 1e-5",
 }
-
 EPS = 1e-6  # of the norms
 PUBLISHED = (  # names in FourCastNet's checkpoints, and ours
     (r"patch_embed\.proj\.(\w+)", r"embedding.\1"),
@@ -47,7 +46,7 @@ class AFNO(nn.Module):
     among themselves. threshold: of the shrinkage. kept: the filter acts on so many of the
     rows / 2 + 1 lowest wavenumbers along either axis, and gives zero beyond; the published code does so too, but with
     less than 1 keeps the highest along latitude. dropout: of embedding and MLPs. drop_path: of
-    the last block, growing to it linearly. fit, edges: see emulators.layers.patches.Frame.
+    the last block, growing to it linearly. fit, edges: see emulators.layers.attention.patches.Frame.
     """
 
     def __init__(

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emulators.layers.padding import Convolution, Edges
-from emulators.layers.patches import Frame
+from emulators.layers.attention.patches import Frame
+from emulators.layers.convolution.padding import Convolution, Edges
 from emulators.world import World
 
 ABOUT = {
@@ -32,7 +32,7 @@ class AttentionUNet(nn.Module):
 
     channels: width of each level, finest first. dropout: behind every level on the way down but the coarsest. edges:
     what lies beyond the rim, `cross`, `replicate`, `zeros` or `flat` (default by the grid); published: `flat`. fit: how
-    rows and columns come to be multiples of 2^(levels - 1), see emulators.layers.patches.Frame.
+    rows and columns come to be multiples of 2^(levels - 1), see emulators.layers.attention.patches.Frame.
     """
 
     def __init__(

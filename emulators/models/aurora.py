@@ -23,17 +23,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emulators.layers.columns import Columns
-from emulators.layers.conditioning import hours_of
-from emulators.layers.fourier import CLOCK, LEADS, LEVELS, pressures, told_places, waves_between
-from emulators.layers.merging import Doubling, Halving
-from emulators.layers.patches import Frame, PatchEmbedding, unpatched
-from emulators.layers.perceiver import Resampler
-from emulators.layers.transformer import MLP, initialise_linear, rates
-from emulators.layers.window_attention import WindowAttention
-from emulators.layers.windows import WindowBlock, Windows
+from emulators.layers.attention.level_columns import Columns
+from emulators.layers.attention.patches import Doubling, Frame, Halving, PatchEmbedding, unpatched
+from emulators.layers.attention.perceiver import Resampler
+from emulators.layers.attention.transformer import MLP, initialise_linear, rates
+from emulators.layers.attention.wave_embedding import CLOCK, LEADS, LEVELS, pressures, told_places, waves_between
+from emulators.layers.attention.window_attention import WindowAttention
+from emulators.layers.attention.windows import WindowBlock, Windows
 from emulators.variables import VariableSet
-from emulators.world import World
+from emulators.world import World, hours_of
 
 ABOUT = {
     "states": "2",
@@ -41,7 +39,6 @@ ABOUT = {
     "grid": "any; same levels for all variables",
     "parity": "Aurora, 1e-5",
 }
-
 ORDER = ("2t", "10u", "10v", "msl", "lsm", "z", "u", "v", "t", "q", "slt")  # of published variables, each in its group
 _BLOCK = r"backbone\.(en|de)coder_layers\.(\d)\.blocks\.(\d+)\."
 _NAMES = (
@@ -105,9 +102,10 @@ class Aurora(nn.Module):
     of the encoder's stages and, in reverse, the decoder's. window: levels, rows and columns of tokens. latent_levels:
     the surface's own one among them. level_heads, level_depth, level_mlp_ratio: of the Perceivers; the last of the one
     back, mlp_ratio of all else. normed_gathering: keys and queries of the first Perceiver are normed. windows_padded:
-    `first` or `last`, see emulators.layers.windows. light: diagnostic variables without levels that light decoders of
-    `light_hidden` channels read from the latents. frozen: all but the light decoders stays as it is. drop_path: of the
-    last block of encoder and decoder, growing to it linearly. fit, edges: see emulators.layers.patches.Frame.
+    `first` or `last`, see emulators.layers.attention.windows. light: diagnostic variables without levels that light
+    decoders of `light_hidden` channels read from the latents. frozen: all but the light decoders stays as it is.
+    drop_path: of the last block of encoder and decoder, growing to it linearly. fit, edges: see
+    emulators.layers.attention.patches.Frame.
     """
 
     places: Tensor

@@ -12,11 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emulators.layers.conditioning import hours_of
-from emulators.layers.patches import Frame, plane_waves, unpatched
-from emulators.layers.transformer import TransformerBlock, initialise_linear, rates
-from emulators.layers.variable_tokens import VariableAggregation, VariableTokens
-from emulators.world import World
+from emulators.layers.attention.patches import Frame, plane_waves, unpatched
+from emulators.layers.attention.transformer import TransformerBlock, initialise_linear, rates
+from emulators.layers.attention.variable_tokens import VariableAggregation, VariableTokens
+from emulators.world import World, hours_of
 
 ABOUT = {
     "states": "1",
@@ -24,7 +23,6 @@ ABOUT = {
     "grid": "any; patches, others padded",
     "parity": "ClimaX, 1e-5",
 }
-
 PUBLISHED = (  # names in ClimaX's checkpoints, and ours
     (r"(?:net\.)?token_embeds\.(\d+)\.proj\.(\w+)", r"tokens.\1.\2"),
     (r"(?:net\.)?var_embed", r"tokens.identity"),
@@ -49,7 +47,7 @@ class ClimaX(nn.Module):
 
     patch: rows and columns of a token. embed, depth, heads, mlp_ratio: of the transformer; heads also of the gathering.
     decoder_depth: hidden layers of the head. dropout: of tokens, attention's result and MLPs. drop_path: of the last
-    block, growing to it linearly. fit, edges: see emulators.layers.patches.Frame.
+    block, growing to it linearly. fit, edges: see emulators.layers.attention.patches.Frame.
     """
 
     def __init__(

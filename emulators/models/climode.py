@@ -24,9 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.grid import LatLonGrid
-from emulators.layers.conditioning import Generators, hours_of
-from emulators.layers.padding import Convolution, Edges
-from emulators.world import World
+from emulators.layers.conditioning import Generators
+from emulators.layers.convolution.padding import Convolution, Edges
+from emulators.world import World, hours_of
 
 ABOUT = {
     "states": "1 to 3",
@@ -34,7 +34,6 @@ ABOUT = {
     "grid": "any of several rows",
     "parity": "ClimODE, 1e-5",
 }
-
 PUBLISHED = (  # names in ClimODE's checkpoints, and ours
     (r"vel_f\.layer_cnn\.(\d+)\.(\d+)\.conv1\.(\w+)", r"acceleration.\1.\2.first.\3"),
     (r"vel_f\.layer_cnn\.(\d+)\.(\d+)\.conv2\.(\w+)", r"acceleration.\1.\2.second.\3"),
@@ -67,7 +66,7 @@ class ClimODE(nn.Module):
     attention: channels inside its convolutions, four times those that are compared; None: half of what it sees.
     step: hours of an Euler step. ridge, iterations: of the fit of the first velocities. dropout: in the towers.
     as_published: the code's plane, attention, year and pace. edges: beyond the rim of what convolutions see, see
-    emulators.layers.padding; published: `reflect`.
+    emulators.layers.convolution.padding; published: `reflect`.
     """
 
     place: Tensor

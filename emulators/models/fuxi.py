@@ -7,7 +7,7 @@ identity. Chen et al. 2023, doi 10.1038/s41612-023-00512-1 (arXiv 2306.12873); i
 sizes are those of the independent one in CREDIT (Schreck et al. 2024, arXiv 2411.07814), whose network this repeats,
 weights and all, without its spectral norms. The paper's has 4.5 billion parameters (embed 1536, depth 48), writes
 both its frames and reads twelve numbers of the clock, which here are forcings; for its cascade of three networks see
-emulators.paths. Forcing and static fields stand beside the states, once.
+emulators.rollout. Forcing and static fields stand beside the states, once.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emulators.layers.padding import Convolution, Edges
-from emulators.layers.patches import Frame, PatchEmbedding, unpatched
-from emulators.layers.transformer import rates
-from emulators.layers.window_attention import CosineAttention
-from emulators.layers.windows import WindowBlock, Windows
+from emulators.layers.attention.patches import Frame, PatchEmbedding, unpatched
+from emulators.layers.attention.transformer import rates
+from emulators.layers.attention.window_attention import CosineAttention
+from emulators.layers.attention.windows import WindowBlock, Windows
+from emulators.layers.convolution.padding import Convolution, Edges
 from emulators.world import World
 
 ABOUT = {
@@ -29,7 +29,6 @@ ABOUT = {
     "grid": "any; twice the patch, others padded",
     "parity": "CREDIT, 1e-5",
 }
-
 PUBLISHED = (  # names in CREDIT's checkpoints, and ours
     (r"cube_embedding\.proj\.(\w+)", r"embedding.\1"),
     (r"cube_embedding\.norm\.(\w+)", r"norm.\1"),
@@ -55,7 +54,7 @@ class FuXi(nn.Module):
     of tokens. groups: of the group norms. margin: rows and columns beyond the rim that the network also works on.
     around: whether shifted windows close around the globe. inner_edges: what convolutions on tokens see beyond the
     rim, published: `flat`. drop_path: of the last block, growing to it linearly. fit, edges: see
-    emulators.layers.patches.Frame.
+    emulators.layers.attention.patches.Frame.
     """
 
     def __init__(

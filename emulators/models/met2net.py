@@ -4,11 +4,11 @@
     z <- norm(z + attention over v(z)),   z <- norm(2 z + block(z)),     frames_v = decoder_v(W' z_v)
 
 Attention compares whole latent fields, a head its share of their channels; the block is that of
-emulators.layers.large_kernel; encoders are 3x3 convolutions, every second of which halves the resolution, each with
-group norm and SiLU. Li et al. 2025, arXiv 2507.17189, whose network this repeats, weights and all, on top of SimVP (Gao
-et al. 2022, arXiv 2206.05099). It writes as many frames as it reads; here the first is the answer, `frames` gives all.
-Forcing and static fields, which it has not, are variables that are encoded alike, the same in every frame, and not
-decoded; a diagnostic variable is decoded from the mean over all of them. Its training in two stages is
+emulators.layers.attention.large_kernel; encoders are 3x3 convolutions, every second of which halves the resolution,
+each with group norm and SiLU. Li et al. 2025, arXiv 2507.17189, whose network this repeats, weights and all, on top of
+SimVP (Gao et al. 2022, arXiv 2206.05099). It writes as many frames as it reads; here the first is the answer, `frames`
+gives all. Forcing and static fields, which it has not, are variables that are encoded alike, the same in every frame,
+and not decoded; a diagnostic variable is decoded from the mean over all of them. Its training in two stages is
 emulators.objectives.two_stage; the momentum copies in its checkpoints are left out.
 """
 
@@ -21,11 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emulators.layers.large_kernel import PUBLISHED as BLOCK
-from emulators.layers.large_kernel import LargeKernelBlock
-from emulators.layers.padding import Edges
-from emulators.layers.patches import Frame
-from emulators.layers.transformer import refuse_heads
+from emulators.layers.attention.large_kernel import PUBLISHED as BLOCK
+from emulators.layers.attention.large_kernel import LargeKernelBlock
+from emulators.layers.attention.patches import Frame
+from emulators.layers.attention.transformer import refuse_heads
+from emulators.layers.convolution.padding import Edges
 from emulators.world import World
 
 ABOUT = {
@@ -34,7 +34,6 @@ ABOUT = {
     "grid": "any; halved per level, others padded",
     "parity": "Met2Net, 1e-5",
 }
-
 LAYER, OURS = r"hid_q\.layers\.(\d+)\.", r"translator.layers.\1."
 PUBLISHED = (  # names in Met2Net's checkpoints, and ours
     (r"((?:enc|dec|hid)_k.*)", r"unused.\1"),  # momentum copies
@@ -59,7 +58,7 @@ class Met2Net(nn.Module):
 
     hidden: channels of a variable's frame. levels: halvings of the resolution, two convolutions each. embed, depth,
     heads, mlp_ratio, reach: of what stands between encoders and decoders. drop_path: in its blocks. inner_edges: what
-    convolutions see beyond the rim, published: `flat`. fit, edges: see emulators.layers.patches.Frame.
+    convolutions see beyond the rim, published: `flat`. fit, edges: see emulators.layers.attention.patches.Frame.
     """
 
     def __init__(

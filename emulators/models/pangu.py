@@ -20,12 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emulators.layers.columns import Columns
-from emulators.layers.merging import Doubling, Halving
-from emulators.layers.patches import Frame, PatchEmbedding
-from emulators.layers.transformer import initialise_linear, rates
-from emulators.layers.window_attention import EarthAttention
-from emulators.layers.windows import WindowBlock, Windows
+from emulators.layers.attention.level_columns import Columns
+from emulators.layers.attention.patches import Doubling, Frame, Halving, PatchEmbedding
+from emulators.layers.attention.transformer import initialise_linear, rates
+from emulators.layers.attention.window_attention import EarthAttention
+from emulators.layers.attention.windows import WindowBlock, Windows
 from emulators.world import World
 
 ABOUT = {
@@ -34,7 +33,6 @@ ABOUT = {
     "grid": "any; same levels for all variables",
     "parity": "PhysicsNeMo, 1e-5",
 }
-
 PUBLISHED = (  # names in PhysicsNeMo's checkpoints, and ours
     (r"patchembed2d\.proj\.(\w+)", r"embed_surface.\1"),
     (r"patchembed3d\.proj\.(\w+)", r"embed_levels.\1"),
@@ -59,8 +57,8 @@ class Pangu(nn.Module):
 
     patch: levels, rows and columns of a token. embed: channels at full resolution. depths, heads: of the four stages.
     window: levels, rows and columns of tokens. order: `post` or `pre`, where the norms are. bias: `earth` or
-    `relative`, see emulators.layers.window_attention. around: whether shifted windows close around the globe.
-    drop_path: of the deepest block, growing to it linearly. fit, edges: see emulators.layers.patches.Frame.
+    `relative`, see emulators.layers.attention.window_attention. around: whether shifted windows close around the globe.
+    drop_path: of the deepest block, growing to it linearly. fit, edges: see emulators.layers.attention.patches.Frame.
     """
 
     def __init__(

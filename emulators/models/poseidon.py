@@ -18,13 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emulators.layers.conditioning import hours_of
-from emulators.layers.padding import Convolution, Edges
-from emulators.layers.patches import Frame, PatchEmbedding
-from emulators.layers.transformer import MLP, initialise_linear, rates
-from emulators.layers.window_attention import CosineAttention
-from emulators.layers.windows import WindowBlock, Windows
-from emulators.world import World
+from emulators.layers.attention.patches import Frame, PatchEmbedding
+from emulators.layers.attention.transformer import MLP, initialise_linear, rates
+from emulators.layers.attention.window_attention import CosineAttention
+from emulators.layers.attention.windows import WindowBlock, Windows
+from emulators.layers.convolution.padding import Convolution, Edges
+from emulators.world import World, hours_of
 
 ABOUT = {
     "states": "1",
@@ -32,7 +31,6 @@ ABOUT = {
     "grid": "any; patches halved per stage, others padded",
     "parity": "Poseidon, 1e-5",
 }
-
 _BLOCK, _OURS = r"(en|de)coder\.layers\.(\d+)\.blocks\.(\d+)\.", r"\1coder.\2.\3."
 PUBLISHED = (  # names in Poseidon's checkpoints, and ours
     (r"embeddings\.patch_embeddings\.projection\.(\w+)", r"embedding.\1"),
@@ -71,7 +69,7 @@ class Poseidon(nn.Module):
     heads, skips: blocks, heads of attention and ConvNeXt blocks beside, of each stage, finest first. window: rows and
     columns of tokens. horizon: hours that the network is told as 1. around: whether shifted windows close around the
     globe. inner_edges: what convolutions on tokens see beyond the rim, published: `flat`. drop_path: of the last
-    block, growing to it linearly. fit, edges: see emulators.layers.patches.Frame.
+    block, growing to it linearly. fit, edges: see emulators.layers.attention.patches.Frame.
     """
 
     def __init__(

@@ -6,7 +6,8 @@
 Within a unit all tokens see each other; between units those at the same place in them, as in MaxViT (Tu et al. 2022,
 arXiv 2204.01697). Schmude et al. 2024, arXiv 2409.13598, whose network this repeats, weights and all. Its normal
 weather and the deviation from it are read from files; here they are fitted to the training period before the first
-step, see emulators.climatology. Its training hides units, or tokens of every unit (objective=masked_forecast).
+step, see emulators.statistics.harmonic_climatology. Its training hides units, or tokens of every unit
+(objective=masked_forecast).
 """
 
 from __future__ import annotations
@@ -17,13 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from emulators.climatology import HarmonicClimatology, harmonics, resolved_harmonics
 from emulators.grid import LatLonGrid
-from emulators.layers.conditioning import hours_of
-from emulators.layers.patches import Frame, PatchEmbedding, unpatched
-from emulators.layers.transformer import TransformerBlock, initialise_linear
-from emulators.layers.windows import Windows
-from emulators.world import World
+from emulators.layers.attention.patches import Frame, PatchEmbedding, unpatched
+from emulators.layers.attention.transformer import TransformerBlock, initialise_linear
+from emulators.layers.attention.windows import Windows
+from emulators.statistics.harmonic_climatology import HarmonicClimatology, harmonics, resolved_harmonics
+from emulators.world import World, hours_of
 
 ABOUT = {
     "states": "2",
@@ -31,7 +31,6 @@ ABOUT = {
     "grid": "any; units of patches, others padded",
     "parity": "Prithvi WxC, 1e-5",
 }
-
 _LAYER, _OURS = r"(en|de)coder\.lgl_block\.transformers\.(\d+)\.", r"\1coder.blocks.\2."
 PUBLISHED = (  # names in Prithvi WxC's checkpoints, and ours
     (r"patch_embedding\.proj\.(\w+)", r"embedding.\1"),
@@ -60,7 +59,7 @@ class Prithvi(nn.Module):
     blocks. encoder, decoder: pairs of attention within and between units, after which comes one more within. shift:
     of the decoder's units by half a one after every second block, along `longitude`, along `both` as published, where
     north meets south, or `none`. climatology: whether anomalies are written. annual, diurnal: its harmonics of year
-    and day. drop_path: of every block of the encoder. fit, edges: see emulators.layers.patches.Frame.
+    and day. drop_path: of every block of the encoder. fit, edges: see emulators.layers.attention.patches.Frame.
     """
 
     place: Tensor

@@ -2,21 +2,22 @@
 
     x = norm(W [state(t - 1), state(t)] patch);   x <- blocks(x);   fields = W' x
 
-Blocks are those of VAN, see emulators.layers.large_kernel. Zhu et al. 2024, arXiv 2409.02123. After the paper, whose
-code is not published; not parity-tested, but for the blocks, which Met2Net has too. Left open there, and chosen here:
-width, depth and kernels (VAN's), a norm over channels after the patches, recovery by one linear map of each token, the
-clock as forcing fields, what lies beyond the rim. Its cascade is two of it, one for five days and one fine-tuned for
-what follows (`emul forecast cascade=`). Its loss is not known; FuXi's is the mean absolute error (loss=[mae]).
+Blocks are those of VAN, see emulators.layers.attention.large_kernel. Zhu et al. 2024, arXiv 2409.02123. After the
+paper, whose code is not published; not parity-tested, but for the blocks, which Met2Net has too. Left open there, and
+chosen here: width, depth and kernels (VAN's), a norm over channels after the patches, recovery by one linear map of
+each token, the clock as forcing fields, what lies beyond the rim. Its cascade is two of it, one for five days and one
+fine-tuned for what follows (`emul forecast cascade=`). Its loss is not known; FuXi's is the mean absolute error
+(loss=[mae]).
 """
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from emulators.layers.large_kernel import LargeKernelBlock
-from emulators.layers.padding import Edges
-from emulators.layers.patches import Frame, PatchEmbedding, unpatched
-from emulators.layers.transformer import rates
+from emulators.layers.attention.large_kernel import LargeKernelBlock
+from emulators.layers.attention.patches import Frame, PatchEmbedding, unpatched
+from emulators.layers.attention.transformer import rates
+from emulators.layers.convolution.padding import Edges
 from emulators.world import World
 
 ABOUT = {
@@ -32,7 +33,7 @@ class PuYun(nn.Module):
 
     patch: rows and columns of a token. embed, depth, mlp_ratio: of the blocks. reach, dilation: of their large kernels,
     in tokens. drop_path: of the last block, growing to it linearly. inner_edges: what convolutions on tokens see beyond
-    the rim, see emulators.layers.padding. fit, edges: see emulators.layers.patches.Frame.
+    the rim, see emulators.layers.convolution.padding. fit, edges: see emulators.layers.attention.patches.Frame.
     """
 
     def __init__(

@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emulators.layers.padding import Convolution, Edges
-from emulators.layers.residual import SLOPE, ResidualPair
+from emulators.layers.convolution.padding import Convolution, Edges
+from emulators.layers.convolution.residual import SLOPE, ResidualPair
 from emulators.world import World
 
 ABOUT = {
@@ -21,7 +21,6 @@ ABOUT = {
     "grid": "any",
     "parity": "ClimateLearn, 1e-5",
 }
-
 PUBLISHED = (  # names in ClimateLearn's checkpoints, and ours
     (r"image_proj\.conv\.(\w+)", r"stem.\1"),
     (r"blocks\.(\d+)\.conv1\.conv\.(\w+)", r"blocks.\1.first.\2"),

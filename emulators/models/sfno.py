@@ -23,12 +23,12 @@ from torch import Tensor, nn
 
 from emulators.grid import LatLonGrid, gaussian_grid
 from emulators.layers.conditioning import NOISES, ConditionalNorm, Conditions, Context, Generators, Noise
-from emulators.layers.norms import field_norm
 from emulators.layers.pointwise import PointwiseMLP
-from emulators.layers.sfno_weights import PUBLISHED as PUBLISHED
-from emulators.layers.sfno_weights import adapted as adapted
-from emulators.layers.spectral import DegreeConvolution
-from emulators.layers.spectral_filters import DiagonalConvolution, SpectralMLP
+from emulators.layers.spectral.coefficient_filters import DiagonalConvolution, SpectralMLP
+from emulators.layers.spectral.degree_convolution import DegreeConvolution
+from emulators.layers.spectral.field_norms import field_norm
+from emulators.layers.spectral.sfno_weights import PUBLISHED as PUBLISHED
+from emulators.layers.spectral.sfno_weights import adapted as adapted
 from emulators.sphere.transform import SphericalHarmonics, resolved_degrees
 from emulators.world import World
 

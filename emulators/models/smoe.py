@@ -14,9 +14,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emulators.layers.experts import SpatialExperts
-from emulators.layers.padding import Convolution, Edges
-from emulators.layers.residual import SLOPE, ResidualPair
+from emulators.layers.convolution.mixture_of_experts import SpatialExperts
+from emulators.layers.convolution.padding import Convolution, Edges
+from emulators.layers.convolution.residual import SLOPE, ResidualPair
 from emulators.world import World
 
 ABOUT = {
@@ -25,7 +25,6 @@ ABOUT = {
     "grid": "any",
     "parity": "the layer: spcl/smoe, 1e-5",
 }
-
 PUBLISHED = (  # names of a layer in the published code, and ours
     (r"((?:first|last)_experts)\.smoe\.experts\.weight", r"\1.experts.weight"),
     (r"((?:first|last)_experts)\.gate\.latent_routing", r"\1.gate"),
@@ -37,8 +36,8 @@ class SMoE(nn.Module):
     """fields (batch, input channel, lat, lon) -> (batch, output channel, lat, lon); any grid, the same ever after.
 
     channels: inside. blocks: pairs of 3x3 convolutions. experts: of either layer, more than channels. routing, right,
-    damping: see emulators.layers.experts. dropout: in the blocks. edges: what lies beyond the rim, see
-    emulators.layers.padding.
+    damping: see emulators.layers.convolution.mixture_of_experts. dropout: in the blocks. edges: what lies beyond the
+    rim, see emulators.layers.convolution.padding.
     """
 
     def __init__(

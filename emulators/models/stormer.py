@@ -15,11 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emulators.layers.conditioning import hours_of
-from emulators.layers.patches import Frame, plane_waves, unpatched
-from emulators.layers.transformer import MLP, Attention, initialise_linear
-from emulators.layers.variable_tokens import VariableAggregation, VariableTokens
-from emulators.world import World
+from emulators.layers.attention.patches import Frame, plane_waves, unpatched
+from emulators.layers.attention.transformer import MLP, Attention, initialise_linear
+from emulators.layers.attention.variable_tokens import VariableAggregation, VariableTokens
+from emulators.world import World, hours_of
 
 ABOUT = {
     "states": "1",
@@ -27,7 +26,6 @@ ABOUT = {
     "grid": "any; patches, others padded",
     "parity": "Stormer, 1e-5",
 }
-
 PUBLISHED = (  # names in Stormer's checkpoints, and ours
     (r"(?:net\.)?embedding\.token_embeds\.(\d+)\.proj\.(\w+)", r"tokens.\1.\2"),
     (r"(?:net\.)?embedding\.channel_embed", r"tokens.identity"),
@@ -53,7 +51,7 @@ class Stormer(nn.Module):
     """fields (batch, input channel, lat, lon) -> (batch, output channel, lat, lon), `interval` hours later.
 
     patch: rows and columns of a token. embed, depth, heads, mlp_ratio: of the transformer; heads also of the gathering.
-    fit, edges: see emulators.layers.patches.Frame.
+    fit, edges: see emulators.layers.attention.patches.Frame.
     """
 
     def __init__(

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from emulators.grid import LatLonGrid
-from emulators.layers.patches import Frame, PatchEmbedding, unpatched
-from emulators.layers.transformer import initialise_linear, rates
-from emulators.layers.window_attention import CosineAttention, WindowAttention
-from emulators.layers.windows import WindowBlock, Windows
+from emulators.layers.attention.patches import Frame, PatchEmbedding, unpatched
+from emulators.layers.attention.transformer import initialise_linear, rates
+from emulators.layers.attention.window_attention import CosineAttention, WindowAttention
+from emulators.layers.attention.windows import WindowBlock, Windows
 from emulators.world import World
 
 ABOUT = {
@@ -29,7 +29,6 @@ ABOUT = {
     "grid": "any; patches, others padded",
     "parity": "neural-scaling-weather, 1e-5",
 }
-
 NORMS = {"rms": nn.RMSNorm, "layer": nn.LayerNorm}
 PUBLISHED = (  # names in the published code, and ours
     (r"patch_embed\.proj\.conv\.(\w+)", r"embedding.\1"),
@@ -56,7 +55,7 @@ class Swin(nn.Module):
     patch: rows and columns of a token. window: rows and columns of tokens. embed, depth, heads, mlp_ratio: of the
     blocks. attention: `plain` with normed queries and keys, or `cosine`. order: `pre` or `post`, where the norms are.
     norm: `rms` or `layer`. drop_path: of the last block, growing to it linearly. fit, edges: see
-    emulators.layers.patches.Frame.
+    emulators.layers.attention.patches.Frame.
     """
 
     points: Tensor

@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emulators.layers.patches import Frame, PatchEmbedding, plane_waves, unpatched
-from emulators.layers.transformer import TransformerBlock, initialise_linear, rates
+from emulators.layers.attention.patches import Frame, PatchEmbedding, plane_waves, unpatched
+from emulators.layers.attention.transformer import TransformerBlock, initialise_linear, rates
 from emulators.world import World
 
 ABOUT = {
@@ -21,7 +21,6 @@ ABOUT = {
     "grid": "any; patches of 2, others padded",
     "parity": "ClimateLearn, 1e-5",
 }
-
 PUBLISHED = (  # names in ClimateLearn's checkpoints, and ours
     (r"patch_embed\.proj\.(weight|bias)", r"embedding.\1"),
     (r"pos_embed", r"position"),
@@ -40,7 +39,8 @@ class ViT(nn.Module):
 
     patch: rows and columns of a token. embed, depth, heads, mlp_ratio: of the transformer. decoder_depth: hidden layers
     of the head. dropout: of embedding, attention and MLPs. drop_path: of the last block, growing to it linearly.
-    positions: `fixed` sines and cosines, or `learned` from them. fit, edges: see emulators.layers.patches.Frame.
+    positions: `fixed` sines and cosines, or `learned` from them. fit, edges: see
+    emulators.layers.attention.patches.Frame.
     """
 
     position: Tensor

@@ -23,12 +23,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.grid import LatLonGrid
-from emulators.layers.padding import Convolution, Edges
-from emulators.layers.patches import Frame
-from emulators.layers.spectral_norm import norm_spectrally
-from emulators.layers.transformer import refuse_heads
-from emulators.layers.window_attention import relative_pairs
-from emulators.layers.windows import WindowBlock, Windows, heads_apart, heads_together, windowed_attention
+from emulators.layers.attention.patches import Frame
+from emulators.layers.attention.transformer import refuse_heads
+from emulators.layers.attention.window_attention import relative_pairs
+from emulators.layers.attention.windows import WindowBlock, Windows, heads_apart, heads_together, windowed_attention
+from emulators.layers.convolution.padding import Convolution, Edges
+from emulators.layers.convolution.spectral_norm import norm_spectrally
 from emulators.world import World
 
 ABOUT = {
@@ -37,7 +37,6 @@ ABOUT = {
     "grid": "any; windows at all four scales, others padded",
     "parity": "CREDIT, 1e-5",
 }
-
 _BLOCK = r"layers\.(\d)\.1\.layers\.(\d+)\."
 PUBLISHED = (  # names in CREDIT's checkpoints, and ours
     (r"layers\.(\d)\.0\.convs\.(\d+)\.(?:1\.)?(\w+)", r"stages.\1.scales.\2.\3"),
@@ -76,7 +75,7 @@ class WXFormer(nn.Module):
     convolutions see beyond the rim, published: `flat`; null: `flat` where columns are padded, `replicate` where only
     rows are, else by the grid. distances: `true`, or `published`, which reads most of them from the wrong place of a
     table. spectral_norm: every matrix is divided by its largest singular value. fit, edges: see
-    emulators.layers.patches.Frame.
+    emulators.layers.attention.patches.Frame.
     """
 
     def __init__(

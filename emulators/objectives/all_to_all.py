@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emulators.paths import refuse_untold
+from emulators.rollout import refuse_untold
 from emulators.state import State, Window
 from emulators.world import World
 

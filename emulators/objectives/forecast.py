@@ -11,20 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from emulators.rollout import rollout
+from emulators.rollout import ensemble, rollout
+from emulators.scores.interfaces import Loss
 from emulators.state import Origin, State, Window
 from emulators.world import World
-
-
-class Loss(Protocol):
-    """Two States in, one number a lead element out."""
-
-    def __call__(self, prediction: State, target: State) -> Tensor: ...
 
 
 class Forecast:
@@ -82,11 +77,6 @@ class Forecast:
                 parts[f"{name}_{lead}"] = value.detach()
                 total = total + value / len(window.target)
         return total, parts
-
-
-def ensemble(history: tuple[State, ...], members: int) -> tuple[State, ...]:
-    """So many members that start alike: States (batch, ...) as (member, batch, ...), without a copy."""
-    return tuple(replace(state, values=state.values.expand(members, *state.values.shape)) for state in history)
 
 
 def emissions(step: Any, history: tuple[State, ...], forcings: Iterable[State]) -> Iterator[State]:

@@ -25,12 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from emulators.constants import (
-    GAS_CONSTANT_DRY,
-    GAS_CONSTANT_VAPOUR,
-    HEAT_CAPACITY_DRY,
-    LATENT_HEAT_VAPORISATION,
-)
+from emulators.constants import GAS_CONSTANT_DRY, GAS_CONSTANT_VAPOUR, HEAT_CAPACITY_DRY, LATENT_HEAT_VAPORISATION
 from emulators.physics import fluxes
 from emulators.physics.columns import Columns, Convention
 from emulators.physics.fluxes import Flux

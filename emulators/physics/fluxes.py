@@ -18,7 +18,7 @@ import numpy as np
 from torch import Tensor
 
 from emulators.constants import LATENT_HEAT_VAPORISATION, WATER_DENSITY
-from emulators.physics.ranges import same_units
+from emulators.physics.physical_ranges import same_units
 from emulators.state import State
 from emulators.variables import Variable
 from emulators.world import World

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from emulators.constants import EARTH_RADIUS
 from emulators.grid import LatLonGrid
-from emulators.sphere import products
+from emulators.sphere import matrix_products
 from emulators.sphere.legendre import legendre_derivative, legendre_over_cosine
 from emulators.sphere.quadrature import nodes
 from emulators.sphere.transform import SphericalHarmonics, counts, functions, least_squares, phase, scale
@@ -73,8 +73,8 @@ class SphericalCalculus(SphericalHarmonics):
     def _vector_field(self, over_cosine: Tensor, derivative: Tensor) -> Tensor:
         """Series with P / cos and with dP/dphi, added, per metre."""
         pair = torch.stack([over_cosine, derivative], dim=1).to(self.dtype)
-        waves = products.series(pair, *self.weighted("vector_synthesis", "counts"))
-        return products.columns(waves, self.wave_tables)
+        waves = matrix_products.series(pair, *self.weighted("vector_synthesis", "counts"))
+        return matrix_products.columns(waves, self.wave_tables)
 
     def winds(self, vorticity: Tensor, divergence: Tensor) -> tuple[Tensor, Tensor]:
         """Coefficients of vorticity and divergence (s-1) -> u, v (m s-1), each (lon, lat, n)."""
@@ -117,9 +117,9 @@ class SphericalCalculus(SphericalHarmonics):
     def vorticity_divergence(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """u, v (m s-1), each (lon, lat, n) -> coefficients of vorticity and divergence (s-1)."""
         n = u.shape[2]
-        waves = products.waves(torch.cat([u, v], dim=2).to(self.dtype), self.wave_tables)
+        waves = matrix_products.waves(torch.cat([u, v], dim=2).to(self.dtype), self.wave_tables)
         tables = self.weighted("vector_synthesis" if self.quadrature else "vector_analysis", "scale")
-        over_cosine, derivative = products.sums(waves, *tables).unbind(1)
+        over_cosine, derivative = matrix_products.sums(waves, *tables).unbind(1)
         along = self.times_im(over_cosine.contiguous())
         return along[:, :, n:] + derivative[:, :, :n], along[:, :, :n] - derivative[:, :, n:]
 

@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 
 from emulators.grid import LatLonGrid
-from emulators.sphere import products
+from emulators.sphere import matrix_products
 from emulators.sphere.legendre import legendre
 from emulators.sphere.quadrature import nodes
-from emulators.sphere.tables import Tables
+from emulators.sphere.shared_tables import Tables
 
 ONE_BLOCK_UP_TO = 40  # degrees: below, blocks of orders cost more than they save
 
@@ -62,7 +62,7 @@ class SphericalHarmonics(Tables):
         self.single = self.degrees <= ONE_BLOCK_UP_TO and self.quadrature
         nlat, nlon = grid.shape
         wave = (nlon, self.orders, float(np.deg2rad(grid.longitude[0])))
-        for number, table in enumerate(products.wave_tables(*wave)):
+        for number, table in enumerate(matrix_products.wave_tables(*wave)):
             self.share(f"wave_{number}", table.shape, _wave_table, *wave, number)
         self.wave_names = list(self._buffers)
         self.share("counts", (self.orders, 2, 1, 1, 1), counts, self.orders)
@@ -107,14 +107,14 @@ class SphericalHarmonics(Tables):
 
     def analysis(self, field: Tensor) -> Tensor:
         """(lon, lat, n) -> coefficients (2 * orders, degrees, n)."""
-        waves = products.waves(field.to(self.dtype), self.wave_tables)
+        waves = matrix_products.waves(field.to(self.dtype), self.wave_tables)
         tables = self.weighted("synthesis" if self.quadrature else "analysis", "scale")
-        return products.sums(waves, *tables).squeeze(1)
+        return matrix_products.sums(waves, *tables).squeeze(1)
 
     def synthesis(self, coefficients: Tensor) -> Tensor:
         """Coefficients (2 * orders, degrees, n) -> (lon, lat, n)."""
-        waves = products.series(coefficients.to(self.dtype).unsqueeze(1), *self.weighted("synthesis", "counts"))
-        return products.columns(waves, self.wave_tables)
+        waves = matrix_products.series(coefficients.to(self.dtype).unsqueeze(1), *self.weighted("synthesis", "counts"))
+        return matrix_products.columns(waves, self.wave_tables)
 
     def coefficients(self, field: Tensor) -> Tensor:
         """(..., lat, lon) -> complex coefficients (..., degrees, orders)."""
@@ -213,7 +213,7 @@ def phase(start: int, end: int) -> np.ndarray:
 
 
 def _wave_table(nlon: int, orders: int, start: float, number: int) -> np.ndarray:
-    return products.wave_tables(nlon, orders, start)[number]
+    return matrix_products.wave_tables(nlon, orders, start)[number]
 
 
 def counts(orders: int) -> np.ndarray:

@@ -1,64 +1,60 @@
-"""The house plan, enforced: imports go down only.
+"""Imports go down only: folders stand in one order, and each imports only those before it.
 
-    4  cli/                    knows Hydra, OmegaConf, rich; holds no mathematics
-    3  emulators/{step, training, verification, ...}.py  |  data_pipelines/   (never import each other)
-    2  emulators/{models, constraints, losses, metrics, objectives}/*.py    one part a file, no part imports another
-    1  emulators/{sphere, physics, layers}/*, scores, weights, normalise, regions, rollout, ...    small modules
-    0  emulators/{constants, grid, variables, state, world}.py    the words: numpy and torch only
-
-data_pipelines sees floors 0 and 1. A rollout is a pure function of anything that steps, hence on floor 1: objectives
-use it as training and forecasts do. Imports under `if TYPE_CHECKING` are words for the reader and do not count.
+Imports inside functions and under `if TYPE_CHECKING` count too. Parts of a catalogue never import each other.
 """
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-HOUSE = {"emulators", "data_pipelines", "emul"}
-WORDS = {"constants", "grid", "variables", "state", "world"}
-SMALL = {"sphere", "physics", "layers", "scores", "weights", "normalise", "regions", "climatology", "rollout"}
-SMALL |= {"spectral_errors", "spectral_shape", "bootstrap", "daily_climatology", "climate_scores"}
-SMALL |= {"paths", "metric", "area_means", "channels", "ensemble_scores", "event_scores"}
-PARTS = {"models", "constraints", "losses", "metrics", "objectives"}
-TRAINING = ("emulators/training", "data_pipelines/loader.py", "cli/train.py", "cli/callbacks.py")
-TRAINING += ("cli/trainer.py", "cli/loggers.py")
-PLACES: dict[str, tuple[str, ...]] = {  # where a library may be imported
-    "xarray": (
-        "data_pipelines/",
-        "emulators/verification.py",
-        "emulators/climate_verification.py",
-        "emulators/spectral_verification.py",
-        "emulators/init_statistics.py",
-        "emulators/ledger.py",
-    ),
-    **dict.fromkeys(("zarr", "netCDF4", "dask", "fsspec", "cfgrib"), ("data_pipelines/",)),
-    "pytorch_lightning": TRAINING,
-    **dict.fromkeys(("hydra", "omegaconf", "rich", "matplotlib"), ("cli/",)),
-    **dict.fromkeys(("lightning", "scipy", "pandas"), ()),
+FLOORS = """
+emulators
+emulators/sphere emulators/physics emulators/scores emulators/statistics
+emulators/layers emulators/layers/convolution emulators/layers/attention emulators/layers/spectral
+emulators/models emulators/objectives emulators/losses emulators/constraints emulators/metrics
+emulators/steps
+emulators/verification emulators/training
+data_pipelines
+data_pipelines/files data_pipelines/conventions data_pipelines/derived data_pipelines/reading
+data_pipelines/opening data_pipelines/batches data_pipelines/packing data_pipelines/forecasts
+data_pipelines/simulators data_pipelines/simulators/planet data_pipelines/sources data_pipelines/inspection
+data_pipelines/verification
+cli/terminal cli/display cli/config cli/checks cli/jobs
+cli/training cli/forecasting cli/evaluation cli/sweeps cli/pictures cli/report cli/data
+cli
+""".split()
+CATALOGUES = {"models", "objectives", "losses", "constraints", "metrics", "sources"}
+UPPER = FLOORS[FLOORS.index("emulators/layers") : FLOORS.index("data_pipelines")]  # of these data_pipelines sees none
+PLACES = {  # folders in which a library may be imported
+    "xarray": ("data_pipelines", "emulators/verification", "cli"),
+    **dict.fromkeys(("zarr", "netCDF4", "dask", "fsspec", "cfgrib"), ("data_pipelines",)),
+    "pytorch_lightning": ("emulators/training", "cli/training"),
+    **dict.fromkeys(("hydra", "omegaconf", "rich", "matplotlib"), ("cli",)),
 }
 
 
-def sources() -> list[Path]:
-    return sorted(p for folder in ("cli", "emulators", "data_pipelines") for p in (ROOT / folder).rglob("*.py"))
-
-
 def module_name(path: Path) -> str:
+    """The dotted name of a file: cli/ installs as emul."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     parts = ("emul", *parts[1:]) if parts[0] == "cli" else parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-MODULES = {module_name(path): path for path in sources()}
+FILES = sorted(p for folder in ("cli", "emulators", "data_pipelines") for p in (ROOT / folder).rglob("*.py"))
+MODULES = {module_name(path): path for path in FILES}
 
 
-def imports(tree: ast.AST) -> Iterator[str]:
-    """Dotted names a module imports, not those under TYPE_CHECKING; `from a import b` gives a.b where that exists."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            continue
+def folder_of(module: str) -> str:
+    return MODULES[module].parent.relative_to(ROOT).as_posix()
+
+
+def imports(module: str) -> Iterator[str]:
+    """Dotted names that a module imports; `from a import b` gives a.b where that is a module of the house."""
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -66,66 +62,49 @@ def imports(tree: ast.AST) -> Iterator[str]:
             for alias in node.names:
                 full = f"{node.module}.{alias.name}"
                 yield full if full in MODULES else str(node.module)
-        yield from imports(node)
 
 
-def floor(module: str) -> int:
-    """The floor of a module of the house."""
-    top, _, rest = module.partition(".")
-    room = rest.partition(".")[0]
-    if top == "emul":
-        return 4
-    if top == "data_pipelines":
-        return 3
-    return 0 if room in WORDS else 1 if room in SMALL else 2 if room in PARTS else 3
-
-
-def faults_of(module: str, imported: str) -> str | None:
-    """Why `module` may not import `imported`, or None."""
-    top, into = module.partition(".")[0], imported.partition(".")[0]
-    if imported in ("emulators", "data_pipelines", "emul"):
-        return "packages are only docstrings"
-    if floor(imported) > floor(module):
+def fault(importer: str, imported: str) -> str | None:
+    """Why a file in one folder may not import a file in another, or None."""
+    if importer == imported:
+        return "parts do not import parts" if importer.rpartition("/")[2] in CATALOGUES else None
+    if FLOORS.index(imported) > FLOORS.index(importer):
         return "imports go down only"
-    if top == "data_pipelines" and into == "emulators" and floor(imported) > 1:
-        return "data_pipelines sees floors 0 and 1"
-    if top == "emulators" and into == "data_pipelines":
-        return "emulators and data_pipelines never import each other"
-    if floor(module) == floor(imported) == 2:
-        return "parts do not import parts"
+    if importer.startswith("data_pipelines") and imported in UPPER:
+        return "data_pipelines sees the words and pure functions of emulators"
     return None
+
+
+def test_every_folder_has_its_place() -> None:
+    assert {folder_of(module) for module in MODULES} == set(FLOORS)
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_imports_go_down(module: str) -> None:
-    path = MODULES[module]
-    for imported in imports(ast.parse(path.read_text(encoding="utf-8"))):
+    here = folder_of(module)
+    for imported in imports(module):
         library = imported.partition(".")[0]
-        if library in HOUSE:
-            why = faults_of(module, imported)
+        if imported in MODULES:
+            why = fault(here, folder_of(imported))
             assert why is None, f"{module} imports {imported}: {why}"
         elif library in PLACES:
-            place = path.relative_to(ROOT).as_posix()
-            assert place.startswith(PLACES[library] or ("nowhere",)), f"{library} does not belong in {place}"
-        if floor(module) == 0 and library not in HOUSE:
-            assert library in ("numpy", "torch") or library in __import__("sys").stdlib_module_names
+            assert here.startswith(PLACES[library]), f"{library} does not belong in {here}"
+        if here == "emulators":
+            assert imported in MODULES or library in {"numpy", "torch", *sys.stdlib_module_names}
 
 
-def test_the_table_would_see_a_climb() -> None:
-    assert faults_of("emulators.grid", "emulators.world") is None
-    assert faults_of("emulators.grid", "emulators.scores")
-    assert faults_of("emulators.models.sfno", "emulators.models.unet")
-    assert faults_of("data_pipelines.windows", "emulators.step")
-    assert faults_of("emulators.step", "data_pipelines.windows")
-    assert faults_of("emulators.step", "emul.build")
+def test_the_order_would_see_a_climb() -> None:
+    assert fault("emulators/sphere", "emulators") is None
+    assert fault("emulators", "emulators/scores")
+    assert fault("emulators/models", "emulators/models")
+    assert fault("data_pipelines/batches", "emulators/steps")
+    assert fault("emulators/steps", "data_pipelines/batches")
+    assert fault("emulators/steps", "cli/config")
 
 
 def test_no_circles() -> None:
-    """Modules can be put in an order in which each imports only earlier ones, imports inside functions included."""
-    needs = {
-        module: {name for name in imports(ast.parse(path.read_text(encoding="utf-8"))) if name in MODULES} - {module}
-        for module, path in MODULES.items()
-    }
+    """Modules can be put in an order in which each imports only earlier ones, for types too."""
+    needs = {module: {name for name in imports(module) if name in MODULES} - {module} for module in MODULES}
     while ready := {module for module, others in needs.items() if not others & needs.keys()}:
         needs = {module: others for module, others in needs.items() if module not in ready}
     needed = set().union(*needs.values()) if needs else set()
@@ -141,3 +120,10 @@ def test_emulators_open_no_file_and_print_nothing() -> None:
             calls = [n.func for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Call)]
             names = {call.id for call in calls if isinstance(call, ast.Name)}
             assert not names & {"print", "open", "input"}, module
+
+
+def test_every_folder_is_packaged() -> None:
+    import tomllib
+
+    packages = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    assert packages == {module for module, path in MODULES.items() if path.name == "__init__.py"} | {"emul.conf"}

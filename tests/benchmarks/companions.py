@@ -8,8 +8,8 @@ import time
 import numpy as np
 import torch
 
-from data_pipelines.companions import Companion, Run
-from data_pipelines.simulation import one_thread
+from data_pipelines.reading.processors import one_thread
+from data_pipelines.simulators.small_models import Companion, Run
 from data_pipelines.sources.kuramoto_sivashinsky import KuramotoSivashinsky
 from data_pipelines.sources.lorenz96 import Lorenz96
 from data_pipelines.sources.quasigeostrophic import QuasiGeostrophic

@@ -23,9 +23,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data_pipelines.archive import Archive
-from emul.build import compose, part
-from emul.runs import open_run
+from data_pipelines.batches.archive import Archive
+from emul.config.build import part
+from emul.config.compose import compose
+from emul.training.runs import open_run
 from emulators.constraints.dry_air_mass import DryAirMass
 from emulators.constraints.moisture_budget import MoistureBudget
 from emulators.constraints.positivity import Positivity
@@ -36,7 +37,7 @@ from emulators.models.sfno import SFNO
 from emulators.physics.budgets import DryAir, Energy, Water
 from emulators.rollout import rollout
 from emulators.state import State
-from emulators.step import Step
+from emulators.steps.step import Step
 from emulators.variables import Variable, VariableSet
 from emulators.world import Scale, Vertical, World
 
@@ -158,7 +159,7 @@ class Subject(NamedTuple):
 
 def untrained() -> Subject:
     """On a coarse planet with its fluxes, with a few days of forcing."""
-    from data_pipelines.worlds import world
+    from data_pipelines.batches.world import world
 
     config = compose("train", ["data=planet_tiny", "variables=planet_budgets"])
     source = part(config.data)

@@ -85,8 +85,8 @@ def make(folder: Path, times: int = TIMES) -> None:
 
 
 def packed(folder: Path) -> Path:
-    from data_pipelines.packing import Packing, pack
-    from data_pipelines.store import open_dataset
+    from data_pipelines.opening.datasets import open_dataset
+    from data_pipelines.packing.pack import Packing, pack
 
     source = open_dataset(folder / "wb2.zarr")
     pack(source, world_of(source), folder / "packed.zarr", Packing())
@@ -94,16 +94,16 @@ def packed(folder: Path) -> Path:
 
 
 def world_of(source: xr.Dataset):
-    from data_pipelines.worlds import Roles, world
+    from data_pipelines.batches.world import Roles, world
 
     return world(source, Roles([*COLUMNS, *SURFACE]))
 
 
 def batches(source: xr.Dataset, steps: int = STEPS, batch: int = BATCH, **reading):
     """Our batches of random windows, never kept in memory."""
-    from data_pipelines.archive import Archive
-    from data_pipelines.loader import Batches, Reading
-    from data_pipelines.windows import Windows
+    from data_pipelines.batches.archive import Archive
+    from data_pipelines.batches.loader import Batches, Reading
+    from data_pipelines.batches.windows import Windows
 
     archive = Archive(source, world_of(source), cache_gigabytes=0)
     windows = Windows(archive, ["1900", "2100"], rollout=steps - 1)
@@ -152,9 +152,9 @@ def peers(folder: Path) -> dict[str, Callable[[], None]]:
 
 
 def windows_section(folder: Path) -> list[tuple[str, float, float]]:
-    from data_pipelines.packed import PackedStore
-    from data_pipelines.packed_view import packed_dataset
-    from data_pipelines.store import open_dataset
+    from data_pipelines.opening.datasets import open_dataset
+    from data_pipelines.reading.packed_store import PackedStore
+    from data_pipelines.reading.packed_view import packed_dataset
 
     warm(folder)
     view = packed_dataset(PackedStore(folder / "packed.zarr"))
@@ -208,8 +208,8 @@ def warm(folder: Path) -> None:
 
 
 def cold_section(folder: Path) -> list[tuple[str, float, float]]:
-    from data_pipelines.packed import PackedStore
-    from data_pipelines.packed_view import packed_dataset
+    from data_pipelines.reading.packed_store import PackedStore
+    from data_pipelines.reading.packed_view import packed_dataset
 
     store, rates = folder / "packed.zarr", {"dd": [], "ours": []}
     files = sorted(store.glob("fields/c/*/0/0/0"))
@@ -232,8 +232,8 @@ def cold_section(folder: Path) -> list[tuple[str, float, float]]:
 
 
 def lengths_section(folder: Path) -> list[tuple[str, float, float]]:
-    from data_pipelines.packed import PackedStore
-    from data_pipelines.packed_view import packed_dataset
+    from data_pipelines.reading.packed_store import PackedStore
+    from data_pipelines.reading.packed_view import packed_dataset
 
     view, seconds = packed_dataset(PackedStore(folder / "packed.zarr")), {2: [], 8: []}
     readers = {steps: ours(view, steps, ahead=0) for steps in seconds}
@@ -249,8 +249,8 @@ def lengths_section(folder: Path) -> list[tuple[str, float, float]]:
 
 
 def memory_section(folder: Path) -> list[tuple[str, float, float]]:
-    from data_pipelines.packed import PackedStore
-    from data_pipelines.packed_view import packed_dataset
+    from data_pipelines.reading.packed_store import PackedStore
+    from data_pipelines.reading.packed_view import packed_dataset
 
     made = batches(packed_dataset(PackedStore(folder / "packed.zarr")), batch=2)
     order, held = iter(made), []
@@ -283,10 +283,10 @@ def convert_dask(folder: Path) -> None:
 
 
 def statistics_ours(folder: Path) -> None:
-    from data_pipelines.archive import Archive
-    from data_pipelines.channel_statistics import channel_statistics
-    from data_pipelines.packing import Packing
-    from data_pipelines.store import open_dataset
+    from data_pipelines.batches.archive import Archive
+    from data_pipelines.batches.channel_statistics import channel_statistics
+    from data_pipelines.opening.datasets import open_dataset
+    from data_pipelines.packing.pack import Packing
 
     source = open_dataset(folder / "wb2.zarr")
     archive = Archive(source, world_of(source), cache_gigabytes=0)
@@ -359,7 +359,7 @@ def training_section(folder: Path) -> list[tuple[str, float, float]]:
 
 
 def main(chosen: list[str]) -> int:
-    from emul.process import settle
+    from emul.jobs.threads import settle
 
     settle(None)  # freed memory is kept, as in every training; the peers in this process have it so too
     found: list[tuple[str, float, float]] = []

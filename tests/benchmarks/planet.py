@@ -15,13 +15,14 @@ import numpy as np
 import torch
 import xarray as xr
 
-from data_pipelines import baroclinic_wave
-from data_pipelines.conventions import grid_of
-from data_pipelines.predictability import limits, predictability
-from data_pipelines.primitive_equations import PrimitiveEquations
-from data_pipelines.simulation import one_thread
+from data_pipelines.conventions.canonical import grid_of
+from data_pipelines.inspection.predictability import limits, predictability
+from data_pipelines.reading.processors import one_thread
+from data_pipelines.simulators.planet import baroclinic_wave
+from data_pipelines.simulators.planet.primitive_equations import PrimitiveEquations
 from data_pipelines.sources.planet import Planet, half_levels
-from emul.build import compose, part
+from emul.config.build import part
+from emul.config.compose import compose
 from emulators.constants import GRAVITY, HEAT_CAPACITY_DRY, LATENT_HEAT_VAPORISATION, WATER_DENSITY
 from emulators.grid import gaussian_grid
 from emulators.sphere.spectra import power

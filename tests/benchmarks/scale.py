@@ -30,8 +30,8 @@ STEPS = 30  # of a turn
 
 def setting(data: str, batch_size: int = 8) -> tuple[Any, list[Any]]:
     """A training of the default SFNO and its first batches."""
-    from emul.build import compose
-    from emul.train import assemble, open_archive, training_batches
+    from emul.config.compose import compose
+    from emul.training.assembly import assemble, open_archive, training_batches
 
     more = [f"training.steps={10**6}", f"training.validate_every={10**6}", "training.log_every=10"]
     more += ["hardware.threads=1", f"training.batch_size={batch_size}"]
@@ -82,11 +82,12 @@ def ours(module: Any, windows: list[Any], steps: int) -> list[float]:
     """Seconds of each step of `emul train`'s loop, checkpoints and logs included."""
     import pytorch_lightning as pl
 
-    from emul.callbacks import Checkpoints, Pace
-    from emul.loggers import Place, metrics_file
     from emul.train import quieten
-    from emul.trainer import made_trainer
-    from emulators.hardware import Hardware
+    from emul.training.checkpointing import Checkpoints
+    from emul.training.loggers import Place, metrics_file
+    from emul.training.progress import Pace
+    from emul.training.trainer import made_trainer
+    from emulators.training.hardware import Hardware
 
     class Clock(pl.Callback):
         def __init__(self) -> None:
@@ -141,7 +142,7 @@ def overhead(data: str, rounds: int) -> bool:
 
 def trained(folder: str, name: str, *more: str) -> float:
     """Samples a second of `emul train`, the median of its log lines but the first; else seconds to its end."""
-    from emul.curves import rows_of
+    from emul.training.learning_curves import rows_of
 
     words = [*more, f"output={folder}", f"name={name}", "logger=[csv]"]
     target, begun = Path(folder, "train", name), time.time()
@@ -206,7 +207,7 @@ def main() -> int:
     chosen = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
-    from emul.process import settle
+    from emul.jobs.threads import settle
 
     settle(1)
     if chosen.child:

@@ -23,14 +23,14 @@ from emulators.grid import LatLonGrid, equiangular_grid, gaussian_grid
 from emulators.losses.amse import AMSE
 from emulators.losses.lp import Lp
 from emulators.models.sfno import SFNO
-from emulators.operations import Operations
 from emulators.sphere.transform import SphericalHarmonics
 from emulators.state import State
+from emulators.training.flop_counter import Operations
 from emulators.variables import Variable, VariableSet
 from emulators.world import Scale, World
 
 try:
-    from emul.process import settle  # both sides run as `emul` does: freed memory is kept for the next step
+    from emul.jobs.threads import settle  # both sides run as `emul` does: freed memory is kept for the next step
 except ImportError:
     print("emul: not installed; freed memory goes back to the system after each step")
     settle = torch.set_num_threads

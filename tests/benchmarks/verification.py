@@ -62,14 +62,16 @@ def ours(folder: Path) -> dict[str, float]:
     import dask.array  # noqa: F401  imports count for neither side
     import zarr  # noqa: F401
 
-    from data_pipelines.forecasts import ClimatologyFile, open_forecast
-    from data_pipelines.pairs import Normals, Pairs
-    from data_pipelines.store import open_dataset
+    from data_pipelines.opening.climatologies import ClimatologyFile
+    from data_pipelines.opening.datasets import open_dataset
+    from data_pipelines.opening.forecasts import open_forecast
+    from data_pipelines.verification.pairs import Pairs
+    from data_pipelines.verification.truth import Normals
     from emulators.metrics.acc import ACC
     from emulators.metrics.bias import Bias
     from emulators.metrics.mae import MAE
     from emulators.metrics.mse import MSE
-    from emulators.verification import Scorecard
+    from emulators.verification.scorecard import Scorecard
     from emulators.world import World
 
     begin = time.perf_counter()
@@ -144,7 +146,7 @@ def ensembles() -> dict[str, float]:
     from emulators.metrics.spread_skill import SpreadSkill
     from emulators.state import State
     from emulators.variables import Variable, VariableSet
-    from emulators.verification import Scorecard
+    from emulators.verification.scorecard import Scorecard
     from emulators.world import World
 
     variables = VariableSet((Variable("2m_temperature", "K"),))
@@ -209,9 +211,9 @@ def online() -> dict[str, float]:
     from emulators.models.sfno import SFNO
     from emulators.rollout import rollout
     from emulators.state import State
-    from emulators.step import Step
+    from emulators.steps.step import Step
     from emulators.variables import Variable, VariableSet
-    from emulators.verification import Scorecard
+    from emulators.verification.scorecard import Scorecard
     from emulators.world import Scale, World
 
     channels = VariableSet((Variable("t", "", tuple(range(73))),))

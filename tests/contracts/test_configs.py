@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from emul.build import compose, faults
-from emul.check import findings
-from emul.folders import conf_folder, groups, options_of
+from emul.checks.examination import findings
+from emul.config.compose import compose
+from emul.config.declared_keys import faults
+from emul.config.folders import conf_folder, groups, options_of
 from emul.lists import description
 
 OPTIONS = [(group, option) for group in groups() for option in options_of(group)]

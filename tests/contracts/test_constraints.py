@@ -11,7 +11,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from emulators.step import Step
+from emulators.steps.step import Step
 
 FILES = sorted((Path(__file__).parents[2] / "conf" / "constraint").glob("*.yaml"))
 GIVEN = {

@@ -12,7 +12,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from emul.signatures import wrapping
+from emul.config.signatures import wrapping
 from emulators.state import State
 
 TERM = {parameter.name for parameter in wrapping("loss")}

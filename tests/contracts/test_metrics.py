@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from emul.build import compose, parts
+from emul.config.build import parts
+from emul.config.compose import compose
 from emulators.grid import equiangular_grid
-from emulators.metric import Metric, Product, Products
+from emulators.scores.interfaces import Metric, Product, Products
 from emulators.state import State
 from emulators.variables import Variable, VariableSet
-from emulators.verification import Scorecard
+from emulators.verification.scorecard import Scorecard
 from emulators.world import World
 
 CONF = Path(__file__).parents[2] / "conf" / "metric"

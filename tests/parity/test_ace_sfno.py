@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from emulators.grid import equiangular_grid, gaussian_grid
-from emulators.layers.published import converted, fill
 from emulators.models import sfno
 from emulators.models.sfno import SFNO
+from emulators.training.published_weights import converted, fill
 from emulators.variables import Variable, VariableSet
 from emulators.world import World
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from emul.build import compose
+from emul.config.compose import compose
 from emul.eval import evaluate
 
 ROOT = Path(__file__).parents[2]

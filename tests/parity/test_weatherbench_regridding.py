@@ -7,8 +7,8 @@ import pytest
 import torch
 import xarray as xr
 
-from data_pipelines.conventions import canonical, grid_of
-from data_pipelines.regridding import Regridding, regridded
+from data_pipelines.conventions.canonical import canonical, grid_of
+from data_pipelines.derived.regridding import Regridding, regridded
 from emulators.grid import LatLonGrid
 
 FOLDER = Path(__file__).parents[3] / "shared" / "reference" / "verification"

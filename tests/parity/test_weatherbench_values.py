@@ -13,13 +13,11 @@ import pytest
 import torch
 import xarray as xr
 
-from data_pipelines.forecasts import ClimatologyFile, open_forecast
-from data_pipelines.pairs import Normals, Pairs
-from data_pipelines.store import open_dataset
-from emulators.channels import WINDS
-from emulators.ensemble_scores import crps, energy_score, rank_shares, variance
-from emulators.event_scores import seeps
-from emulators.metric import Metric, Product
+from data_pipelines.opening.climatologies import ClimatologyFile
+from data_pipelines.opening.datasets import open_dataset
+from data_pipelines.opening.forecasts import open_forecast
+from data_pipelines.verification.pairs import Pairs
+from data_pipelines.verification.truth import Normals
 from emulators.metrics.acc import ACC
 from emulators.metrics.activity import Activity
 from emulators.metrics.bias import Bias
@@ -37,9 +35,13 @@ from emulators.metrics.rps import RPS
 from emulators.metrics.seeps import SEEPS
 from emulators.metrics.spread import Spread
 from emulators.metrics.spread_skill import SpreadSkill
+from emulators.scores.ensemble import crps, energy_score, rank_shares, variance
+from emulators.scores.events import seeps
+from emulators.scores.interfaces import Metric, Product
 from emulators.state import State
 from emulators.variables import Variable, VariableSet
-from emulators.verification import Scorecard
+from emulators.verification.channel_rows import WINDS
+from emulators.verification.scorecard import Scorecard
 from emulators.world import World
 
 FOLDER = Path(__file__).parents[3] / "shared" / "reference" / "verification"

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from emulators.grid import equiangular_grid
-from emulators.layers.published import converted, fill
+from emulators.training.published_weights import converted, fill
 from emulators.variables import Variable, VariableSet
 from emulators.world import World
 

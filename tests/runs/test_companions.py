@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from data_pipelines.generation import Trajectories, store_path
+from data_pipelines.simulators.stores import Trajectories, store_path
 from data_pipelines.sources.kuramoto_sivashinsky import KuramotoSivashinsky
 from data_pipelines.sources.lorenz96 import Lorenz96
 from data_pipelines.sources.quasigeostrophic import QuasiGeostrophic
 from data_pipelines.sources.shallow_water import ShallowWater
-from emul.build import compose
+from emul.config.compose import compose
 from emul.eval import evaluate
 from emul.forecast import forecast
 from emul.train import train

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from emul.build import compose
+from emul.config.compose import compose
 from emul.eval import evaluate
 from emul.main import main
-from emul.pictures import fit_errors
+from emul.pictures.curves import fit_errors
 
 pytestmark = pytest.mark.slow
 INITS = np.datetime64("2001-01-01", "s") + np.arange(8) * np.timedelta64(12, "h")

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from emul.data import main
-from emul.findings import Faults
+from emul.data.main import main
 from emul.main import main as emul
+from emul.terminal.findings import Faults
 
 
 @pytest.fixture
@@ -113,8 +113,8 @@ def test_check_finds_what_is_wrong(path, tmp_path, capsys):
 
 
 def test_a_stopped_check_goes_on(path, tmp_path, monkeypatch):
-    from data_pipelines import soundness
-    from data_pipelines.store import open_dataset
+    from data_pipelines.inspection import soundness
+    from data_pipelines.opening.datasets import open_dataset
 
     monkeypatch.setattr(soundness, "BLOCK_BYTES", 4 * 2 * 32 * 3)
     whole, _ = soundness.findings(open_dataset(path), tmp_path / "a")

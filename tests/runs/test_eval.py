@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from emul.build import compose
+from emul.config.compose import compose
 from emul.eval import evaluate
-from emul.inputs import chosen_inits
+from emul.evaluation.inputs import chosen_inits
 from emul.main import main
 
 INITS = np.datetime64("2001-01-01", "s") + np.arange(4) * np.timedelta64(1, "D")
@@ -320,7 +320,7 @@ def test_pictures_may_fail(tmp_path, forecast, truth, monkeypatch, capsys):
     def fail(*args, **kwargs):
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr("emul.pictures.scorecard", fail)
+    monkeypatch.setattr("emul.pictures.scorecards.scorecard", fail)
     stored = write(forecast, tmp_path / "fc.nc"), write(truth, tmp_path / "truth.nc")
     target = scores(tmp_path, *stored, pictures="true")
     assert (target / "scores.nc").exists()

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from data_pipelines.forecasts import open_forecast
-from data_pipelines.pairs import Pairs
-from data_pipelines.store import open_dataset
-from emul.baselines import baselines
-from emul.build import compose
+from data_pipelines.opening.datasets import open_dataset
+from data_pipelines.opening.forecasts import open_forecast
+from data_pipelines.verification.pairs import Pairs
+from emul.config.compose import compose
+from emul.config.folders import options_of
 from emul.eval import evaluate
-from emul.folders import options_of
+from emul.evaluation.references import baselines
 from emul.main import main
 from emulators.metrics.rmse import RMSE
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from emul.build import compose
+from emul.config.compose import compose
 from emul.eval import evaluate
 
 KILLED = """
 import os, signal, sys
 from emul.main import main
-from emul.sums import Sums
+from emul.evaluation.partial_sums import Sums
 keep = Sums.keep
 def keep_and_die(self, parts, blocks, of):
     keep(self, parts, blocks, of)

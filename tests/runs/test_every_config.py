@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from data_pipelines import checkpoints
-from emul.build import compose, part
-from emul.folders import options_of
-from emul.runs import open_run
+from data_pipelines.files import checkpoints
+from emul.config.build import part
+from emul.config.compose import compose
+from emul.config.folders import options_of
 from emul.train import train
+from emul.training.runs import open_run
 
 SMALL = ["data=planet_tiny", "hardware=debug"]
 TINY = ["model=sfno", "model.embed=8", "model.layers=1"]

@@ -15,13 +15,13 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from data_pipelines import checkpoints
-from emul.build import compose
-from emul.callbacks import PATIENCE, Checkpoints
-from emul.continuation import compare
-from emul.curves import rows_of
-from emul.locks import is_held, sole, turn
+from data_pipelines.files import checkpoints
+from data_pipelines.files.locks import is_held, sole, turn
+from emul.config.compose import compose
 from emul.train import train
+from emul.training.checkpointing import PATIENCE, Checkpoints
+from emul.training.continuation import compare
+from emul.training.learning_curves import rows_of
 from emulators.losses.lp import Lp
 
 SETTINGS = [
@@ -179,7 +179,7 @@ def test_what_a_killed_writer_left_is_removed(tmp_path):
 
 @pytest.mark.slow
 def test_an_exploding_forecast_is_logged_and_the_training_goes_on(tmp_path, monkeypatch):
-    from emulators.step import Step
+    from emulators.steps.step import Step
 
     calm, calls = Step.forward, []
 
@@ -203,13 +203,13 @@ def test_an_exploding_forecast_is_logged_and_the_training_goes_on(tmp_path, monk
 def test_loggers_that_fail_do_not_stop_a_training(tmp_path, monkeypatch):
     import pytorch_lightning.loggers
 
-    import emul.loggers
+    import emul.training.loggers
 
     def fail(*args, **kwargs):
         raise OSError("the disk of the logger is gone")
 
-    monkeypatch.setattr(emul.loggers, "draw", fail)
-    monkeypatch.setattr(emul.loggers, "refuse_absent", lambda package: None)
+    monkeypatch.setattr(emul.training.loggers, "draw", fail)
+    monkeypatch.setattr(emul.training.loggers, "refuse_absent", lambda package: None)
     monkeypatch.setattr(pytorch_lightning.loggers, "MLFlowLogger", fail)
     monkeypatch.setattr(pytorch_lightning.loggers, "WandbLogger", fail)
     obstacle = tmp_path / "train" / "a" / "tensorboard"
@@ -266,7 +266,7 @@ def test_a_jump_of_the_clock_changes_nothing(tmp_path, monkeypatch):
 
 def test_two_runs_in_one_folder_are_refused(tmp_path):
     target = tmp_path / "train" / "a"
-    holder = "import sys, time; from pathlib import Path; from emul.locks import sole\n"
+    holder = "import sys, time; from pathlib import Path; from data_pipelines.files.locks import sole\n"
     holder += "with sole(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", holder, str(target)], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
@@ -305,7 +305,9 @@ def test_of_many_differences_the_first_are_told_without_what_their_parts_tell(tm
 
 def test_an_option_that_came_later_is_no_difference_where_it_has_its_default(tmp_path):
     def config(**options):
-        return OmegaConf.create({"resume": None, "loader": {"_target_": "data_pipelines.loader.Reading", **options}})
+        return OmegaConf.create(
+            {"resume": None, "loader": {"_target_": "data_pipelines.batches.loader.Reading", **options}}
+        )
 
     compare(config(gigabytes=4.0), config(gigabytes=4.0, stride=1), tmp_path)
     with pytest.raises(ValueError, match=r"loader\.stride was 1, is 4"):
@@ -326,7 +328,7 @@ def test_where_locks_are_unknown_the_named_process_is_looked_for(tmp_path, monke
     def unknown(*args):
         raise OSError(fault, "no locks here")
 
-    monkeypatch.setattr("emul.locks.fcntl.flock", unknown)
+    monkeypatch.setattr("data_pipelines.files.locks.fcntl.flock", unknown)
     host = socket.gethostname()
     for holder, is_stale in ((f"{host} {2**22 + 1}", True), (f"{host} 1", False), ("elsewhere 7", False), ("", True)):
         (tmp_path / ".lock").write_text(holder)
@@ -348,7 +350,7 @@ def test_a_line_cut_short_is_passed_over(tmp_path):
 
 
 def test_mixed_precision_of_16_bit_is_refused_on_the_processor():
-    from emulators.hardware import Hardware
+    from emulators.training.hardware import Hardware
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")

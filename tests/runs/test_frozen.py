@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from emul.build import compose
-from emul.findings import Faults
+from emul.config.compose import compose
 from emul.forecast import forecast
-from emul.runs import Run, open_run
+from emul.terminal.findings import Faults
 from emul.train import train
+from emul.training.runs import Run, open_run
 
 RAIN = "total_precipitation_6hr"
 TINY = [

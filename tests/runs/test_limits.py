@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from emul.build import compose
-from emul.data import main
+from emul.config.compose import compose
+from emul.data.main import main
 from emul.eval import evaluate
 from emul.forecast import forecast
 from emul.main import main as emul

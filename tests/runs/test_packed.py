@@ -7,11 +7,12 @@ import shutil
 import pytest
 import torch
 
-from data_pipelines import checkpoints, faults
-from data_pipelines.buffers import Buffers
-from data_pipelines.faults import DamagedData
-from emul.build import compose
-from emul.convert import main as convert
+from data_pipelines.batches.prefetch import Buffers
+from data_pipelines.files import checkpoints
+from data_pipelines.reading import damaged_data
+from data_pipelines.reading.damaged_data import DamagedData
+from emul.config.compose import compose
+from emul.data.convert import main as convert
 from emul.train import train
 
 pytestmark = pytest.mark.slow
@@ -53,7 +54,7 @@ def test_a_training_keeps_to_the_memory_that_it_announced(store, tmp_path, monke
             super().__init__(*given)
             made.append(self)
 
-    monkeypatch.setattr("data_pipelines.loader.Buffers", Counted)
+    monkeypatch.setattr("data_pipelines.batches.prefetch.Buffers", Counted)
     words = ["data=packed", f"data.path={store}", "loader.gigabytes=0", "loader.stride=2"]
     trained(tmp_path, "counted", *words)
     told = capsys.readouterr().out
@@ -66,7 +67,7 @@ def test_a_training_keeps_to_the_memory_that_it_announced(store, tmp_path, monke
 
 @pytest.mark.parametrize("damaged", ["stop", "skip"])
 def test_damage_ends_a_training_with_its_state_or_is_left_out(store, tmp_path, damaged, monkeypatch, capsys):
-    monkeypatch.setattr(faults, "WAITS", ())
+    monkeypatch.setattr(damaged_data, "WAITS", ())
     words = ["data=packed", f"data.path={tmp_path / 'a.zarr'}", "loader.gigabytes=0", f"loader.damaged={damaged}"]
     shutil.copytree(store, tmp_path / "a.zarr")
     whole = trained(tmp_path, "whole", *words)
@@ -79,13 +80,13 @@ def test_damage_ends_a_training_with_its_state_or_is_left_out(store, tmp_path, d
         trained(tmp_path, "again", *words)
     reached = checkpoints.load(tmp_path / "train" / "again" / "checkpoints" / "last.ckpt")["emul"]["step"]
     assert 0 < reached < 24
-    monkeypatch.setattr("data_pipelines.packed.PackedStore._read_one", read)  # the disk is well again
+    monkeypatch.setattr("data_pipelines.reading.packed_store.PackedStore._read_one", read)  # the disk is well again
     assert same(trained(tmp_path, "again", *words), whole)
 
 
 def faults_from(monkeypatch, after):
     """The disk goes bad after so many reads, for one time in seven; how it read before."""
-    from data_pipelines.packed import PackedStore
+    from data_pipelines.reading.packed_store import PackedStore
 
     read, done = PackedStore._read_one, []
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from emul.build import compose
+from emul.config.compose import compose
 from emul.plan import Needs, memory, plan, seconds_of
-from emulators.hardware import Hardware, Slurm
+from emulators.training.hardware import Hardware, Slurm
 
 TINY = ["data=planet_tiny", "model=sfno", "model.embed=8", "model.layers=1", "hardware.threads=1"]
 

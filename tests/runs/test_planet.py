@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from data_pipelines import planet_trajectories as trajectories
-from data_pipelines.planet_climate import Climate
-from data_pipelines.simulation import one_thread
+from data_pipelines.reading.processors import one_thread
+from data_pipelines.simulators.planet import trajectories
+from data_pipelines.simulators.planet.climate import Climate
 from data_pipelines.sources.planet import VARIABLES, Planet, default_timestep, half_levels
-from emul.build import compose, part
+from emul.config.build import part
+from emul.config.compose import compose
 from emulators.constants import GRAVITY, HEAT_CAPACITY_DRY, LATENT_HEAT_VAPORISATION, WATER_DENSITY
 from emulators.grid import LatLonGrid
 from emulators.physics.insolation import insolation

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from data_pipelines.archive import Archive
-from data_pipelines.worlds import world
-from emul.build import compose, part
+from data_pipelines.batches.archive import Archive
+from data_pipelines.batches.world import world
+from emul.config.build import part
+from emul.config.compose import compose
 from emulators.constraints.total_energy import TotalEnergy
 from emulators.physics.budgets import DryAir, Energy, Water
 from emulators.physics.hydrostatics import Hydrostatics

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from data_pipelines import baroclinic_wave
-from data_pipelines.planet_climate import Climate, Switches
-from data_pipelines.primitive_equations import PrimitiveEquations
-from data_pipelines.simulation import Simulation, one_thread
+from data_pipelines.reading.processors import one_thread
+from data_pipelines.simulators.planet import baroclinic_wave
+from data_pipelines.simulators.planet.climate import Climate, Switches
+from data_pipelines.simulators.planet.primitive_equations import PrimitiveEquations
+from data_pipelines.simulators.planet.simulation import Simulation
 from data_pipelines.sources.planet import half_levels
 from emulators.grid import gaussian_grid
 

@@ -7,7 +7,7 @@ import xarray as xr
 
 from data_pipelines.sources.planet import Planet
 from data_pipelines.sources.planet_pressure import LEVELS, PlanetPressure
-from emul.build import compose
+from emul.config.compose import compose
 from emul.eval import evaluate
 from emul.forecast import forecast
 from emul.train import train

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_pipelines import checkpoints
-from emul.build import compose
-from emul.process import share_of
+from data_pipelines.files import checkpoints
+from emul.config.compose import compose
+from emul.jobs.threads import share_of
 from emul.train import train
 
 SETTINGS = [

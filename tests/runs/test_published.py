@@ -10,13 +10,13 @@ import pytest
 import torch
 import xarray as xr
 
-from data_pipelines import published
-from emul.build import compose
-from emul.findings import Faults
+from data_pipelines.files import published_files
+from emul.config.compose import compose
 from emul.forecast import forecast
-from emul.runs import open_run
+from emul.terminal.findings import Faults
 from emul.train import train
-from emulators.layers.published import converted
+from emul.training.runs import open_run
+from emulators.training.published_weights import converted
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "parity"))
 import case as zoo
@@ -39,7 +39,7 @@ def test_every_stored_case_comes_through_the_door(name, tmp_path):
     wrapped = {"module." + key: value for key, value in weights.items()}
     optimiser = {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 0.1}]}
     torch.save({"epoch": 3, "model_state": {"state_dict": wrapped}, "optimizer": optimiser}, tmp_path / "x.ckpt")
-    found = published.state_dicts(published.content(tmp_path / "x.ckpt"))
+    found = published_files.state_dicts(published_files.content(tmp_path / "x.ckpt"))
     case = zoo.case(name)
     expected = test_zoo.ours(case, weights).state_dict()
     got = test_zoo.ours(case, max(found, key=len)).state_dict()
@@ -151,14 +151,14 @@ def test_weights_of_another_network_are_refused_with_what_differs(tmp_path):
 def test_a_file_that_holds_code_is_not_loaded(tmp_path):
     torch.save({"state_dict": stormer(), "hparams": Path("x")}, tmp_path / "x.ckpt")
     with pytest.raises(ValueError, match=r"tensors, numbers and strings alone.*torch.save\(x\['state_dict'\]"):
-        published.content(tmp_path / "x.ckpt")
+        published_files.content(tmp_path / "x.ckpt")
 
 
 def test_safetensors(tmp_path):
     save_file = pytest.importorskip("safetensors.torch").save_file
     weights = stored_weights("stormer")
     save_file(weights, tmp_path / "x.safetensors")
-    found = published.content(tmp_path / "x.safetensors")
+    found = published_files.content(tmp_path / "x.safetensors")
     assert all(torch.equal(found[name], value) for name, value in weights.items())
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from emul.build import compose, refuse_early
+from emul.config.compose import compose
+from emul.config.hydra_run import refuse_early
 from emul.main import main
-from emul.verbs import DATA_WORDS, LISTS, first_of
+from emul.terminal.verbs import DATA_WORDS, LISTS, first_of
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").is_file() else ""

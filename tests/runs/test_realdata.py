@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines.archive import Archive
-from data_pipelines.conventions import grid_of
-from data_pipelines.inspection import clock, rows
+from data_pipelines.batches.archive import Archive
+from data_pipelines.batches.scales import scales
+from data_pipelines.batches.windows import Windows
+from data_pipelines.batches.world import Roles, world
+from data_pipelines.conventions.canonical import grid_of
+from data_pipelines.inspection.contents import clock, rows
+from data_pipelines.opening.datasets import open_dataset
 from data_pipelines.sources.grib import Grib
 from data_pipelines.sources.netcdf import NetCDF
-from data_pipelines.statistics import scales
-from data_pipelines.store import open_dataset
-from data_pipelines.windows import Windows
-from data_pipelines.worlds import Roles, world
 
 FOLDER = Path(os.environ.get("EMUL_REALDATA") or Path(__file__).resolve().parents[3] / "shared" / "realdata")
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no folder of real fields at {FOLDER}")

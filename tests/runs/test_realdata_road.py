@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from data_pipelines.manifest import read_manifest
-from emul.build import compose
+from data_pipelines.forecasts.manifest import read_manifest
+from emul.config.compose import compose
 from emul.eval import evaluate
 from emul.forecast import forecast
 from emul.train import train

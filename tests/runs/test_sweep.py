@@ -7,11 +7,12 @@ import random
 import pytest
 import xarray as xr
 
-from emul.build import compose, swept
-from emul.findings import Faults
-from emul.folders import options_of
-from emul.sweep import Axis, Sweep, axes_of, main, parted
-from emul.trials import Local
+from emul.config.compose import compose, swept
+from emul.config.folders import options_of
+from emul.sweep import Sweep, main
+from emul.sweeps.axes import Axis, axes_of, parted
+from emul.sweeps.trials import Local
+from emul.terminal.findings import Faults
 
 SETTINGS = [
     "data=planet_tiny", "model=sfno", "model.embed=8", "model.layers=1", "hardware.threads=1", "training.steps=2",

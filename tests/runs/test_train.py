@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from data_pipelines import checkpoints
-from emul.build import compose
-from emul.check import template_world
-from emul.findings import Faults
-from emul.runs import open_run
-from emul.train import assemble, train
-from emulators.training import Training
+from data_pipelines.files import checkpoints
+from emul.checks.networks import template_world
+from emul.config.compose import compose
+from emul.terminal.findings import Faults
+from emul.train import train
+from emul.training.assembly import assemble
+from emul.training.runs import open_run
+from emulators.training.lightning_module import Training
 
 TINY = ["data=planet_tiny", "model=sfno", "model.embed=8", "model.layers=1", "hardware.threads=1"]
 SHORT = ["training.steps=12", "training.batch_size=4", "training.validate_every=5", "training.validation_cases=4"]
@@ -289,7 +290,7 @@ def test_another_config_in_the_same_folder_is_refused(tmp_path):
 
 
 def test_a_failing_logger_does_not_stop_a_training(tmp_path, monkeypatch):
-    from emul.loggers import MetricsFile
+    from emul.training.loggers import MetricsFile
 
     def fail(*args, **kwargs):
         raise OSError("disk of the logger is gone")

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_pipelines import checkpoints
-from emul.build import compose
+from data_pipelines.files import checkpoints
+from emul.config.compose import compose
 from emul.plan import seconds_of
 from emul.train import train
 

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from data_pipelines.manifest import read_manifest, verify_checksums
-from emul.build import compose
+from data_pipelines.forecasts.manifest import read_manifest, verify_checksums
+from emul.config.compose import compose
 from emul.forecast import forecast
 from emul.train import train
 

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from emulators.bootstrap import (
+from emulators.metrics.acc import ACC
+from emulators.metrics.bias import Bias
+from emulators.metrics.mae import MAE
+from emulators.metrics.rmse import RMSE
+from emulators.statistics.bootstrap import (
     Bootstrap,
     autocorrelation,
     block_counts,
@@ -14,10 +18,6 @@ from emulators.bootstrap import (
     student_quantile,
     variance_factor,
 )
-from emulators.metrics.acc import ACC
-from emulators.metrics.bias import Bias
-from emulators.metrics.mae import MAE
-from emulators.metrics.rmse import RMSE
 
 DEFAULT = Bootstrap()
 

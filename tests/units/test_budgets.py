@@ -12,12 +12,12 @@ import torch
 from emulators.constants import GRAVITY
 from emulators.constraints.dry_air_mass import DryAirMass
 from emulators.constraints.total_energy import TotalEnergy
-from emulators.ledger import Ledger
 from emulators.physics.budgets import CONSTANTS, DryAir, Energy, Water
 from emulators.physics.columns import Columns, dither, dry_air, rounded
 from emulators.physics.hydrostatics import Hydrostatics
 from emulators.state import Origin
 from emulators.variables import Variable, VariableSet
+from emulators.verification.budget_ledger import Ledger
 from emulators.world import World
 
 

@@ -7,10 +7,13 @@ from itertools import count
 import pytest
 from omegaconf import OmegaConf
 
-from emul.annotations import accepts, choices, in_words
-from emul.build import compose, faults, part, parts, refuse_early, run_with_hydra
-from emul.findings import Faults, nearest
-from emul.signatures import signature, tree_faults
+from emul.config.annotations import accepts, choices, in_words
+from emul.config.build import part, parts
+from emul.config.compose import compose
+from emul.config.declared_keys import faults
+from emul.config.hydra_run import refuse_early, run_with_hydra
+from emul.config.signatures import signature, tree_faults
+from emul.terminal.findings import Faults, nearest
 
 NUMBERS = count()
 SOURCE = """
@@ -189,7 +192,7 @@ def test_part_hands_over_plain_values_and_its_own_errors():
     assert part(node) == {"a": [1, {"b": 2}]}
     assert type(part(node)["a"]) is list
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
-        part(OmegaConf.create({"_target_": "emulators.training.Plan", "batch_size": 0}))
+        part(OmegaConf.create({"_target_": "emulators.training.plan.Plan", "batch_size": 0}))
     assert list(parts(OmegaConf.create({"x": node, "y": node}))) == ["x", "y"]
     assert parts(None) == {}
 

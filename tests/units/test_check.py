@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from emul.build import compose
-from emul.check import findings, network_on_meta, parameter_count, refuse_faults, template_world
-from emul.findings import Faults
+from emul.checks.examination import findings, refuse_faults
+from emul.checks.networks import network_on_meta, parameter_count, template_world
+from emul.config.compose import compose
 from emul.main import main
+from emul.terminal.findings import Faults
 
 TINY = ["data=planet_tiny", "model.embed=8", "model.layers=1"]
 
@@ -165,7 +166,7 @@ def test_flags_of_other_verbs_are_refused(capsys):
 def test_a_terminal_gets_a_table(monkeypatch, capsys):
     from rich.console import Console
 
-    from emul import console
+    from emul.terminal import console
 
     monkeypatch.setattr(
         console, "_made", lambda stderr: Console(file=sys.stdout, force_terminal=True, theme=console.THEME)

@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from data_pipelines import checkpoints
+from data_pipelines.files import checkpoints
 
 
 def content(number: float) -> dict:

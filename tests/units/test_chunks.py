@@ -6,7 +6,7 @@ import xarray as xr
 from numcodecs import Blosc, GZip, Zstd
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
-from data_pipelines.chunks import ChunkArray, directly
+from data_pipelines.reading.zarr_chunks import ChunkArray, directly
 
 COMPRESSORS = {
     2: [Blosc("lz4", 5, Blosc.SHUFFLE), Zstd(3), GZip(1), None],

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from emulators.grid import LatLonGrid, gaussian_grid
-from emulators.layers.padding import Edges
+from emulators.layers.convolution.padding import Edges
 from emulators.models.linear import Linear
 from emulators.models.unet import UNet
-from emulators.regions import region_weights
+from emulators.statistics.regions import region_weights
 from emulators.variables import Variable, VariableSet
 from emulators.world import World
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 import xarray as xr
 
-from data_pipelines.store import open_dataset
-from emulators.climate_scores import area_mean, nino_index, nrmse_global, nrmse_spatial, whole_years
-from emulators.climate_verification import ClimateCard
+from data_pipelines.opening.datasets import open_dataset
 from emulators.grid import LatLonGrid, equiangular_grid
-from emulators.regions import region_weights
+from emulators.scores.climate import area_mean, nino_index, nrmse_global, nrmse_spatial, whole_years
 from emulators.state import State
+from emulators.statistics.regions import region_weights
 from emulators.variables import Variable, VariableSet
+from emulators.verification.climate import ClimateCard
 from emulators.world import World
 
 SHARED = Path(__file__).parents[3] / "shared"

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from data_pipelines import climatologies
-from data_pipelines.climatologies import Recipe, Samples, climatology, days_without
-from data_pipelines.forecasts import ClimatologyFile
-from data_pipelines.store import open_dataset
+from data_pipelines.opening.climatologies import ClimatologyFile
+from data_pipelines.opening.datasets import open_dataset
+from data_pipelines.verification import climatology_store
+from data_pipelines.verification.climatology_store import Recipe, Samples, climatology, days_without
 from emul.main import main
-from emulators.daily_climatology import (
+from emulators.grid import LatLonGrid
+from emulators.statistics.daily_climatology import (
     calendar,
     dry_fraction,
     mean_and_std,
@@ -20,7 +21,6 @@ from emulators.daily_climatology import (
     seeps_threshold,
     window_weights,
 )
-from emulators.grid import LatLonGrid
 from emulators.variables import Variable, VariableSet
 
 FOLDER = Path(__file__).parents[3] / "shared" / "reference" / "verification"
@@ -162,7 +162,7 @@ def values_of(path):
 def test_blocks_do_not_change_the_numbers_and_a_stopped_one_goes_on(weather, tmp_path, monkeypatch):
     recipe = Recipe(window=5, variables=["temperature"], levels=(850.0, 500.0), hours=(12,))
     whole = climatology(weather, tmp_path / "whole.zarr", recipe)
-    calls, original = [], climatologies._of_hour
+    calls, original = [], climatology_store._of_hour
 
     def stops(samples, part, recipe):
         calls.append(part.name)
@@ -170,7 +170,7 @@ def test_blocks_do_not_change_the_numbers_and_a_stopped_one_goes_on(weather, tmp
             raise KeyboardInterrupt
         return original(samples, part, recipe)
 
-    monkeypatch.setattr(climatologies, "_of_hour", stops)
+    monkeypatch.setattr(climatology_store, "_of_hour", stops)
     path = tmp_path / "parts.zarr"
     with pytest.raises(KeyboardInterrupt):
         climatology(weather, path, recipe, megabytes=0.3)

@@ -12,7 +12,7 @@ from emulators.losses.gaussian_nll import GaussianNLL
 from emulators.models.climode import ClimODE
 from emulators.objectives.forecast import Forecast
 from emulators.state import State, Window
-from emulators.step import Step
+from emulators.steps.step import Step
 from emulators.variables import Variable, VariableSet
 from emulators.world import Scale, World
 

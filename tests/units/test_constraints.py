@@ -22,7 +22,7 @@ from emulators.constraints.zero_mean_moisture_advection import ZeroMeanMoistureA
 from emulators.physics.budgets import DryAir, Water
 from emulators.rollout import rollout
 from emulators.state import State
-from emulators.step import Step, refuse_disorder
+from emulators.steps.step import Step, refuse_disorder
 from emulators.variables import Variable, VariableSet
 
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from data_pipelines import copying
-from data_pipelines.copying import copied, damaged_files
-from data_pipelines.faults import DamagedData
-from data_pipelines.store import canonical, open_dataset
+from data_pipelines.conventions.canonical import canonical
+from data_pipelines.opening.datasets import open_dataset
+from data_pipelines.packing import copying
+from data_pipelines.packing.copying import copied, damaged_files
+from data_pipelines.reading.damaged_data import DamagedData
 from emulators.grid import equiangular_grid
 
 GRID = equiangular_grid(8)

@@ -13,7 +13,7 @@ from emulators.losses.crps import CRPS
 from emulators.models.sfno import SFNO
 from emulators.objectives.forecast import Forecast
 from emulators.state import State, Window
-from emulators.step import Step
+from emulators.steps.step import Step
 from emulators.variables import Variable, VariableSet
 from emulators.world import Scale, World
 

@@ -6,8 +6,8 @@ from collections import OrderedDict
 import pytest
 import torch
 
-from emulators.optimizers import AdamW, Muon, orthogonal
-from emulators.schedules import Constant, WarmupCosine, WarmupStableDecay
+from emulators.training.optimizers import AdamW, Muon, orthogonal
+from emulators.training.schedules import Constant, WarmupCosine, WarmupStableDecay
 
 
 def test_every_schedule_rises_linearly_first():

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from data_pipelines.diagnostics import DIAGNOSTICS
-from data_pipelines.forecasts import open_forecast
-from data_pipelines.lazy_fields import made_when_read
-from data_pipelines.shaping import shaped
-from data_pipelines.store import open_dataset
+from data_pipelines.derived.lazy_fields import made_when_read
+from data_pipelines.derived.shaping import shaped
+from data_pipelines.derived.variables import DIAGNOSTICS
+from data_pipelines.opening.datasets import open_dataset
+from data_pipelines.opening.forecasts import open_forecast
 from emulators.constants import EARTH_RADIUS, GRAVITY
 from emulators.grid import equiangular_grid
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from emulators.grid import gaussian_grid
-from emulators.layers.downscaling import BlockMeans
+from emulators.layers.convolution.block_means import BlockMeans
 
 BLOCK = torch.tensor([[1.0, 2.0], [3.0, 6.0]], dtype=torch.float64)
 COARSE = torch.tensor([[2.0]], dtype=torch.float64)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from emulators.ensemble_scores import (
+from emulators.scores.ensemble import (
     crps,
     debiased_squared_error,
     energy_from_products,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from emulators.event_scores import (
+from emulators.scores.events import (
     TABLE_SCORES,
     Threshold,
     below,
@@ -66,7 +66,7 @@ def test_brier_does_not_punish_the_size_when_debiased():
 
 
 def test_rps_of_many_thresholds_is_the_crps():
-    from emulators.ensemble_scores import crps
+    from emulators.scores.ensemble import crps
 
     generator = torch.Generator().manual_seed(1)
     members, target = (torch.rand(*n, generator=generator, dtype=torch.float64) for n in ((6, 20), (20,)))

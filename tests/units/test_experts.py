@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from emulators.grid import equiangular_grid
-from emulators.layers.experts import SpatialExperts, is_right, routing_labels
-from emulators.layers.padding import Edges
+from emulators.layers.convolution.mixture_of_experts import SpatialExperts, is_right, routing_labels
+from emulators.layers.convolution.padding import Edges
 
 GRID = equiangular_grid(4)
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 import xarray as xr
 
-from data_pipelines.fluxes import declared, ecmwf
+from data_pipelines.batches.world import Roles, world
+from data_pipelines.conventions.fluxes import declared, ecmwf
 from data_pipelines.sources.planet import Planet
-from data_pipelines.worlds import Roles, world
 from emulators.physics.fluxes import find, flux
 from emulators.variables import Variable, VariableSet
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_pipelines import forcings
+from data_pipelines.derived import forcings
 from emulators.grid import gaussian_grid
 
 GRID = gaussian_grid(8)

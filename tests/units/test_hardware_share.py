@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from emul.process import share_of
+from emul.jobs.threads import share_of
 
-TOLD = "import os, torch; from emul.process import settle; settle({}); "
+TOLD = "import os, torch; from emul.jobs.threads import settle; settle({}); "
 TOLD += "print(torch.get_num_threads(), *sorted(os.sched_getaffinity(0)))"
 STEP = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "1", "SLURM_CPUS_PER_TASK": "1"}
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from emul.times import initial_times, lead_steps, thinned
+from emul.config.times import initial_times, lead_steps, thinned
 from emulators.grid import gaussian_grid
 from emulators.variables import Variable, VariableSet
 from emulators.world import World

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from emulators.bootstrap import Bootstrap
 from emulators.grid import equiangular_grid
-from emulators.init_statistics import InitStatistics, differences, terms
 from emulators.metrics.acc import ACC
 from emulators.metrics.rank_histogram import RankHistogram
 from emulators.metrics.rmse import RMSE
 from emulators.state import State
+from emulators.statistics.bootstrap import Bootstrap
 from emulators.variables import Variable, VariableSet
-from emulators.verification import Scorecard
+from emulators.verification.by_init import InitStatistics, differences, terms
+from emulators.verification.scorecard import Scorecard
 from emulators.world import World
 
 VARIABLES = VariableSet((Variable("temperature", "K", (500.0, 850.0)), Variable("rain", "m")))

@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-from data_pipelines.scores import read_budgets
-from data_pipelines.writers import write_netcdf
-from emul.conservation import section
+from data_pipelines.files.atomic import write_netcdf
+from data_pipelines.verification.score_files import read_budgets
+from emul.report.budgets import section
 from emulators.constraints.global_mean import GlobalMean
 from emulators.constraints.moisture_budget import MoistureBudget
 from emulators.constraints.total_energy import TotalEnergy
-from emulators.ledger import SECONDS, Ledger, slopes
 from emulators.physics.budgets import Energy, Water
 from emulators.rollout import rollout
 from emulators.state import Origin, State
-from emulators.step import Step
+from emulators.steps.step import Step
+from emulators.verification.budget_ledger import SECONDS, Ledger, slopes
 
 LEADS = 3
 

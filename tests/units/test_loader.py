@@ -9,14 +9,14 @@ import pytest
 import torch
 import xarray as xr
 
-from data_pipelines import faults
-from data_pipelines.archive import Archive
-from data_pipelines.buffers import PAGE, Buffers
-from data_pipelines.faults import DamagedData
-from data_pipelines.loader import Batches, InOrder, Reading
-from data_pipelines.store import open_dataset
-from data_pipelines.windows import Windows
-from data_pipelines.worlds import Roles, world
+from data_pipelines.batches.archive import Archive
+from data_pipelines.batches.loader import Batches, InOrder, Reading
+from data_pipelines.batches.prefetch import PAGE, Buffers
+from data_pipelines.batches.windows import Windows
+from data_pipelines.batches.world import Roles, world
+from data_pipelines.opening.datasets import open_dataset
+from data_pipelines.reading import damaged_data
+from data_pipelines.reading.damaged_data import DamagedData
 from emulators.grid import gaussian_grid
 
 GRID = gaussian_grid(4)
@@ -154,7 +154,7 @@ def test_chunks_of_many_times_are_shuffled_a_few_at_a_time(chunked):
 
 
 def test_damaged_data_stop_the_batches_or_are_replaced(chunked, tmp_path, monkeypatch):
-    monkeypatch.setattr(faults, "WAITS", (0.0,))
+    monkeypatch.setattr(damaged_data, "WAITS", (0.0,))
     path = tmp_path / "a.zarr"
     shutil.copytree(chunked.attrs["origin"], path)
     chunk = path / "temperature" / "c" / "3" / "0" / "0"

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from data_pipelines.archive import Archive
-from data_pipelines.loader import Batches, InOrder, Reading
-from data_pipelines.packed import PackedStore
-from data_pipelines.packed_view import packed_dataset
-from data_pipelines.packing import Packing, pack
-from data_pipelines.store import open_dataset
-from data_pipelines.windows import Windows
-from data_pipelines.worlds import Roles, world
+from data_pipelines.batches.archive import Archive
+from data_pipelines.batches.loader import Batches, InOrder, Reading
+from data_pipelines.batches.windows import Windows
+from data_pipelines.batches.world import Roles, world
+from data_pipelines.opening.datasets import open_dataset
+from data_pipelines.packing.pack import Packing, pack
+from data_pipelines.reading.packed_store import PackedStore
+from data_pipelines.reading.packed_view import packed_dataset
 from emulators.grid import equiangular_grid
 
 GRID, TIMES = equiangular_grid(32), 48
@@ -78,7 +78,7 @@ def taken(batches, count) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", SOURCES)
 def test_no_more_is_taken_than_was_announced(kind, tmp_path, monkeypatch):
-    monkeypatch.setattr("data_pipelines.chunk_fields._FREE", [])
+    monkeypatch.setattr("data_pipelines.reading.chunk_fields._FREE", [])
     how, roles, gigabytes = SOURCES[kind]
     data = stored(tmp_path, how)
     archive = Archive(data, world(data, roles), cache_gigabytes=gigabytes)

@@ -10,9 +10,9 @@ import types
 import pytest
 
 from emul.completion import candidates
-from emul.folders import options_of
+from emul.config.folders import options_of
 from emul.main import main
-from emul.verbs import LISTS, all_names
+from emul.terminal.verbs import LISTS, all_names
 
 SAFE = [name for name in all_names() if name != "models"]
 
@@ -65,8 +65,8 @@ def test_models_are_listed_with_their_size(capsys):
 
 def failing(monkeypatch, error):
     """`emul data` raises `error`."""
-    module = types.ModuleType("emul.data")
-    monkeypatch.setitem(sys.modules, "emul.data", module)
+    module = types.ModuleType("emul.data.main")
+    monkeypatch.setitem(sys.modules, "emul.data.main", module)
 
     def main(arguments):
         raise error

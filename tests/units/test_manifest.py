@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from data_pipelines.checks import Checks, budgets, describe, gather
-from data_pipelines.manifest import (
+from data_pipelines.files.atomic import sha256
+from data_pipelines.files.parts import Parts
+from data_pipelines.forecasts.checks import Checks, budgets, describe, gather
+from data_pipelines.forecasts.manifest import (
     open_manifest,
     read_manifest,
     verdict,
@@ -15,8 +17,6 @@ from data_pipelines.manifest import (
     write_checksums,
     write_manifest,
 )
-from data_pipelines.parts import Parts
-from data_pipelines.writers import sha256
 from emulators.grid import gaussian_grid
 from emulators.state import State
 from emulators.variables import Variable, VariableSet

@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from data_pipelines.archive import Archive, first_member
-from data_pipelines.packing import Packing, pack
+from data_pipelines.batches.archive import Archive
+from data_pipelines.batches.scales import scales
+from data_pipelines.batches.windows import Windows
+from data_pipelines.batches.world import Roles, world
+from data_pipelines.conventions.canonical import first_member
+from data_pipelines.packing.pack import Packing, pack
 from data_pipelines.sources.netcdf import NetCDF
 from data_pipelines.sources.packed import Packed
 from data_pipelines.sources.weatherbench2 import WeatherBench2
-from data_pipelines.statistics import scales
-from data_pipelines.windows import Windows
-from data_pipelines.worlds import Roles, world
-from emul.data import main
+from emul.data.main import main
 from emulators.grid import gaussian_grid
 
 GRID, TIMES, MEMBERS = gaussian_grid(4), 12, 3

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from emulators.constants import HEAT_CAPACITY_DRY, LATENT_HEAT_VAPORISATION
-from emulators.physics.moist import condensation, filled_humidity, saturation_humidity
+from emulators.physics.moisture import condensation, filled_humidity, saturation_humidity
 
 
 def test_saturation_is_the_textbooks():

@@ -14,7 +14,7 @@ from emulators.objectives.all_to_all import AllToAll
 from emulators.objectives.masked_forecast import MaskedForecast
 from emulators.objectives.random_intervals import RandomIntervals
 from emulators.state import State, Window
-from emulators.step import Step
+from emulators.steps.step import Step
 from emulators.variables import Variable, VariableSet
 from emulators.world import Scale, World
 

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from data_pipelines import faults
-from data_pipelines.archive import Archive
-from data_pipelines.encodings import half_precision
-from data_pipelines.faults import DamagedData
-from data_pipelines.fields import Fields
-from data_pipelines.packed import PackedStore, Run, runs
-from data_pipelines.packed_view import packed_dataset
-from data_pipelines.packing import Packing, pack
-from data_pipelines.worlds import Roles, world
+from data_pipelines.batches.archive import Archive
+from data_pipelines.batches.world import Roles, world
+from data_pipelines.packing.pack import Packing, pack
+from data_pipelines.reading import damaged_data
+from data_pipelines.reading.damaged_data import DamagedData
+from data_pipelines.reading.encodings import half_precision
+from data_pipelines.reading.fields import Fields
+from data_pipelines.reading.packed_store import PackedStore, Run, runs
+from data_pipelines.reading.packed_view import packed_dataset
 from emulators.grid import gaussian_grid
 
 GRID = gaussian_grid(4)
@@ -69,7 +69,7 @@ def store(tmp_path):
 @pytest.fixture
 def at_once(monkeypatch):
     """Reads are tried again without a wait."""
-    monkeypatch.setattr(faults, "WAITS", (0.0,))
+    monkeypatch.setattr(damaged_data, "WAITS", (0.0,))
 
 
 def test_runs_of_channels():
@@ -209,7 +209,7 @@ def test_an_interrupted_addition_leaves_the_store_as_it_was(tmp_path, monkeypatc
         raise RuntimeError("power")
 
     with monkeypatch.context() as patch:
-        patch.setattr("data_pipelines.packed_metadata.finish", failing)
+        patch.setattr("data_pipelines.packing.metadata.finish", failing)
         with pytest.raises(RuntimeError, match="power"):
             made(path)
     assert PackedStore(path).times.size == xr.open_zarr(path).sizes["time"] == 11
@@ -234,8 +234,8 @@ def test_damage_is_found_and_named(store, at_once):
 
 
 def test_threads_read_a_batch_side_by_side(store, at_once, monkeypatch):
-    monkeypatch.setattr("data_pipelines.packed.PART_BYTES", 1)
-    monkeypatch.setattr("data_pipelines.packed._readers", lambda: 3)
+    monkeypatch.setattr("data_pipelines.reading.packed_store.PART_BYTES", 1)
+    monkeypatch.setattr("data_pipelines.reading.packed_store._readers", lambda: 3)
     view, positions = packed_dataset(PackedStore(store)), np.array([9, 2, 29, 9, 3])
     for roles in (ROLES, Roles([{"temperature": [850]}, "sst"], ["sin_year"])):
         one, two = Archive(dataset(), world(dataset(), roles)), Archive(view, world(view, roles), cache_gigabytes=0)

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from data_pipelines.forecasts import open_forecast, with_levels
-from data_pipelines.intervals import gaps, unbroken_until
-from data_pipelines.pairs import Latest, Normals, Pairs, on_grid, shared_variables
+from data_pipelines.conventions.durations import gaps, unbroken_until
+from data_pipelines.opening.forecasts import open_forecast, with_levels
+from data_pipelines.reading.stacking import on_grid
+from data_pipelines.verification.pairs import Pairs, shared_variables
+from data_pipelines.verification.truth import Latest, Normals
 from emulators.grid import LatLonGrid, equiangular_grid
 
 GRID = equiangular_grid(4)

@@ -8,9 +8,10 @@ import torch
 
 from emulators.grid import gaussian_grid
 from emulators.objectives.random_intervals import RandomIntervals
-from emulators.paths import Relay, path
+from emulators.rollout import path
 from emulators.state import State, Window
-from emulators.step import Step
+from emulators.steps.relay import Relay
+from emulators.steps.step import Step
 from emulators.variables import Variable, VariableSet
 from emulators.world import Scale, World
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 import xarray as xr
 
-from data_pipelines.planet_climate import Climate, Switches
-from data_pipelines.planet_geography import Geography, continents, from_file, water
-from data_pipelines.planet_physics import PlanetPhysics
-from data_pipelines.planet_surface import Surface
+from data_pipelines.simulators.planet.climate import Climate, Switches
+from data_pipelines.simulators.planet.geography import Geography, continents, from_file, water
+from data_pipelines.simulators.planet.physics import PlanetPhysics
+from data_pipelines.simulators.planet.surface import Surface
 from emulators.constants import GRAVITY, HEAT_CAPACITY_DRY, LATENT_HEAT_VAPORISATION
 from emulators.grid import equiangular_grid, gaussian_grid
 from emulators.sphere.transform import SphericalHarmonics

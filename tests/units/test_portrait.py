@@ -5,7 +5,7 @@ import pytest
 import torch
 import xarray as xr
 
-from data_pipelines.portrait import (
+from data_pipelines.inspection.portrait import (
     Smooth,
     kinetic_energy,
     lows,
@@ -15,8 +15,8 @@ from data_pipelines.portrait import (
     zonal_means,
 )
 from data_pipelines.sources.planet import half_levels
-from emul.colours import from_oklab, oklab, uniform
-from emul.portraits import Mollweide
+from emul.display.palette import from_oklab, oklab, uniform
+from emul.pictures.portraits import Mollweide
 from emulators.constants import GRAVITY
 from emulators.grid import LatLonGrid, equiangular_grid, gaussian_grid
 from emulators.sphere.calculus import SphericalCalculus

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from data_pipelines import predictability as room
-from data_pipelines.predictability import (
-    Case,
+from data_pipelines.inspection import predictability as experiment_module
+from data_pipelines.inspection.predictability import (
     curves,
     doubling_time,
     error_growth,
@@ -20,6 +19,7 @@ from data_pipelines.predictability import (
     stored_predictability,
     with_saturation,
 )
+from data_pipelines.simulators.twins import Case
 from data_pipelines.sources.planet import Planet
 from data_pipelines.sources.planet_pressure import PlanetPressure
 from emulators.grid import gaussian_grid
@@ -46,7 +46,7 @@ def test_errors_are_means_of_squares_over_cases() -> None:
     found = error_growth(cases, 2, GRID)
     assert found["temperature"].dims == ("source", "region", "lead_time", "level")
     assert list(found) == ["temperature", "surface_pressure"], "what twins share is left out"
-    for region in room.REGIONS:
+    for region in experiment_module.REGIONS:
         here = found.sel(region=region)
         upper, lower = (here.temperature.isel(level=k) for k in (0, 1))
         np.testing.assert_allclose(upper.sel(source="twin"), np.sqrt([(1 + 9) / 2, (4 + 64) / 2]))
@@ -85,7 +85,7 @@ def test_logistic_growth_is_found_again() -> None:
     field = xr.DataArray(
         np.stack([curve, curve, np.full(160, limit)]),
         dims=("source", "lead_time"),
-        coords={"source": list(room.SOURCES), "lead_time": (days * 86400e9).astype("timedelta64[ns]")},
+        coords={"source": list(experiment_module.SOURCES), "lead_time": (days * 86400e9).astype("timedelta64[ns]")},
     )
     found = limits(field)
     assert found.doubling == pytest.approx(2.5, rel=1e-6)
@@ -135,7 +135,7 @@ def test_twins_part_but_slower_than_the_weather_changes(planet) -> None:
 
 def test_a_file_of_other_settings_is_made_anew_and_an_interrupted_one_not_at_all(planet, monkeypatch) -> None:
     written = []
-    monkeypatch.setattr(room, "write_netcdf", lambda *file: written.append(file))
+    monkeypatch.setattr(experiment_module, "write_netcdf", lambda *file: written.append(file))
     other = copy.copy(planet)
     other.path = planet.path.with_name("another.zarr")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_pipelines.pressure_levels import (
+from data_pipelines.simulators.planet.pressure_levels import (
     bracket,
     buried_geopotential,
     buried_temperature,
@@ -20,7 +20,7 @@ from data_pipelines.pressure_levels import (
     roughness_length,
     virtual_temperature,
 )
-from data_pipelines.primitive_equations import SigmaLevels
+from data_pipelines.simulators.planet.primitive_equations import SigmaLevels
 from data_pipelines.sources.planet import half_levels
 from emulators.constants import GAS_CONSTANT_DRY, GRAVITY, KAPPA
 

@@ -4,18 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from data_pipelines.planet_climate import Switches
-from data_pipelines.planet_geography import continents
-from data_pipelines.primitive_equations import PrimitiveEquations, SigmaLevels
-from data_pipelines.simulation import Simulation, one_thread
+from data_pipelines.reading.processors import one_thread
+from data_pipelines.simulators.planet.climate import Switches
+from data_pipelines.simulators.planet.geography import continents
+from data_pipelines.simulators.planet.primitive_equations import PrimitiveEquations, SigmaLevels
+from data_pipelines.simulators.planet.simulation import Simulation
 from data_pipelines.sources.planet import half_levels
-from emulators.constants import (
-    EARTH_RADIUS,
-    GAS_CONSTANT_DRY,
-    GRAVITY,
-    KAPPA,
-    ROTATION_RATE,
-)
+from emulators.constants import EARTH_RADIUS, GAS_CONSTANT_DRY, GRAVITY, KAPPA, ROTATION_RATE
 from emulators.grid import gaussian_grid
 
 HALF = half_levels(5)

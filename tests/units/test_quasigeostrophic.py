@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_pipelines.quasigeostrophic import (
+from data_pipelines.simulators.quasigeostrophic import (
     DEFORMATION_RADII,
     STRETCHING,
     Forcing,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from emulators.physics.ranges import BOUNDS, BY_UNITS, bounds, same_units
+from emulators.physics.physical_ranges import BOUNDS, BY_UNITS, bounds, same_units
 
 
 def test_every_range_is_in_order_and_in_si_units():

@@ -5,8 +5,7 @@ import pytest
 import torch
 import xarray as xr
 
-from data_pipelines.grids import grid_named
-from data_pipelines.regridding import METHODS, Regridding, regridded
+from data_pipelines.derived.regridding import METHODS, Regridding, grid_named, regridded
 from emulators.grid import LatLonGrid, equiangular_grid, gaussian_grid, lobatto_grid
 from emulators.sphere.calculus import SphericalCalculus
 from emulators.sphere.transform import SphericalHarmonics

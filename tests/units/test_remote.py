@@ -16,15 +16,16 @@ import torch
 import xarray as xr
 import zarr
 
-from data_pipelines import checkpoints, faults
-from data_pipelines.archive import Archive
-from data_pipelines.faults import DamagedData
-from data_pipelines.remote import Kept, cache_folder
+from data_pipelines.batches.archive import Archive
+from data_pipelines.batches.world import Roles, world
+from data_pipelines.files import checkpoints
+from data_pipelines.opening.datasets import open_dataset
+from data_pipelines.opening.remote_cache import Kept, cache_folder
+from data_pipelines.reading import damaged_data
+from data_pipelines.reading.damaged_data import DamagedData
 from data_pipelines.sources.weatherbench2 import WeatherBench2
-from data_pipelines.store import open_dataset
-from data_pipelines.worlds import Roles, world
-from emul.build import compose
-from emul.data import main as data_verb
+from emul.config.compose import compose
+from emul.data.main import main as data_verb
 from emul.train import train
 from emulators.grid import equiangular_grid, gaussian_grid
 
@@ -224,8 +225,8 @@ def test_the_road_from_a_store_elsewhere(tmp_path, elsewhere, monkeypatch, capsy
 @pytest.mark.parametrize("ill", [500, 0.6])
 def test_a_chunk_that_fails_or_hangs_is_tried_again_then_named(tmp_path, served, ill, monkeypatch):
     pytest.importorskip("aiohttp", reason="aiohttp is not installed")
-    monkeypatch.setattr(faults, "WAITS", (0.0,))
-    monkeypatch.setattr(faults, "TIMEOUT", 0.3)
+    monkeypatch.setattr(damaged_data, "WAITS", (0.0,))
+    monkeypatch.setattr(damaged_data, "TIMEOUT", 0.3)
     made = weatherbench2(tmp_path / "era5.zarr", times=8)
     ds = open_dataset(f"{served[0]}/era5.zarr")
     archive = Archive(ds, world(ds, Roles(["2m_temperature"])), cache_gigabytes=0)

@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from emul import slurm
-from emulators.hardware import Slurm
+from emul.jobs import slurm
+from emulators.training.hardware import Slurm
 
 
 @pytest.mark.parametrize("in_a_job", [True, False])

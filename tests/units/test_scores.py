@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from emulators.scores import absolute_error, anomalies, anomaly_correlation, error, skill
+from emulators.scores.deterministic import absolute_error, anomalies, anomaly_correlation, error, skill
 
 FORECAST, TRUTH = torch.tensor([1.0, 5.0]), torch.tensor([3.0, 4.0])
 

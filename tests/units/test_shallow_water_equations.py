@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from data_pipelines.shallow_water import ShallowWaterEquations
-from data_pipelines.shallow_water_cases import CASES, VARIED, haurwitz_phase_speed
+from data_pipelines.simulators.shallow_water import ShallowWaterEquations
+from data_pipelines.simulators.shallow_water_cases import CASES, VARIED, haurwitz_phase_speed
 from emulators.constants import EARTH_RADIUS, GRAVITY, ROTATION_RATE
 from emulators.grid import gaussian_grid
 

@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from data_pipelines.archive import Archive
-from data_pipelines.shaping import shaped
+from data_pipelines.batches.archive import Archive
+from data_pipelines.batches.windows import Windows
+from data_pipelines.batches.world import Roles, world
+from data_pipelines.conventions.canonical import canonical
+from data_pipelines.conventions.periods import guarded
+from data_pipelines.conventions.units import in_units
+from data_pipelines.derived.shaping import shaped
+from data_pipelines.opening.datasets import open_dataset
 from data_pipelines.sources.joined import Joined
 from data_pipelines.sources.netcdf import NetCDF
-from data_pipelines.splits import guarded
-from data_pipelines.store import canonical, open_dataset
-from data_pipelines.units import in_units
-from data_pipelines.windows import Windows
-from data_pipelines.worlds import Roles, world
 from emulators.constants import GRAVITY
 from emulators.grid import gaussian_grid
 

@@ -18,7 +18,7 @@ from emulators.losses.lp import Lp
 from emulators.losses.power_spectrum import PowerSpectrum
 from emulators.losses.sobolev import Sobolev
 from emulators.losses.vorticity_divergence import VorticityDivergence
-from emulators.spectral_errors import SpectralSums, Sums, by_degree
+from emulators.scores.spectral_errors import SpectralSums, Sums, by_degree
 from emulators.sphere.transform import SphericalHarmonics
 from emulators.state import State
 from emulators.variables import Variable, VariableSet

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_pipelines.forecasts import open_forecast
-from data_pipelines.pairs import Pairs
-from data_pipelines.store import open_dataset
-from emulators.spectral_shape import image_power, spectral_divergence, spectral_residual
+from data_pipelines.opening.datasets import open_dataset
+from data_pipelines.opening.forecasts import open_forecast
+from data_pipelines.verification.pairs import Pairs
+from emulators.scores.spectral_shape import image_power, spectral_divergence, spectral_residual
 
 FOLDER = Path(__file__).parents[3] / "shared" / "reference" / "verification"
 

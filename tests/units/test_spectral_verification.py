@@ -8,11 +8,11 @@ import torch
 
 from emulators.constants import EARTH_RADIUS
 from emulators.grid import LatLonGrid, equiangular_grid, gaussian_grid
-from emulators.spectral_shape import image_power, spectral_divergence, spectral_residual
-from emulators.spectral_verification import LeadSpectra
+from emulators.scores.spectral_shape import image_power, spectral_divergence, spectral_residual
 from emulators.sphere.transform import SphericalHarmonics
 from emulators.state import State
 from emulators.variables import Variable, VariableSet
+from emulators.verification.spectra import LeadSpectra
 from emulators.world import World
 
 VARIABLES = VariableSet((Variable("temperature", "K", (500.0, 850.0)), Variable("2m_temperature", "K")))

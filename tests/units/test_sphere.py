@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from emulators.grid import LatLonGrid, equiangular_grid, gaussian_grid, lobatto_grid
-from emulators.sphere import products, tables
+from emulators.sphere import matrix_products, shared_tables
 from emulators.sphere.legendre import MOST_DEGREES, legendre, legendre_derivative, legendre_over_cosine
 from emulators.sphere.quadrature import nodes
 from emulators.sphere.transform import SphericalHarmonics, truncation
@@ -129,16 +129,18 @@ def test_analysis_of_a_sampled_harmonic_is_one_coefficient(grid):
 @pytest.mark.parametrize("start", [0.0, 0.7])
 @pytest.mark.parametrize("direct", [True, False])
 def test_sums_over_longitude_are_fourier_sums_and_their_transpose(nlon, orders, start, direct, monkeypatch):
-    monkeypatch.setattr(products, "DIRECT_UP_TO", 10_000 if direct else 0)
-    products.wave_tables.cache_clear()
-    tables = tuple(map(torch.from_numpy, products.wave_tables(nlon, orders, start)))
+    monkeypatch.setattr(matrix_products, "DIRECT_UP_TO", 10_000 if direct else 0)
+    matrix_products.wave_tables.cache_clear()
+    tables = tuple(map(torch.from_numpy, matrix_products.wave_tables(nlon, orders, start)))
     angle = np.outer(np.arange(orders), start + 2 * np.pi * np.arange(nlon) / nlon)
     matrix = torch.from_numpy(np.stack([np.cos(angle), -np.sin(angle)], axis=1).reshape(2 * orders, nlon))
     field = torch.randn(nlon, 2, 3, dtype=torch.float64)
-    rows = products.waves(field, tables)
+    rows = matrix_products.waves(field, tables)
     torch.testing.assert_close(rows, torch.tensordot(matrix, field, 1), rtol=0, atol=1e-12)
-    torch.testing.assert_close(products.columns(rows, tables), torch.tensordot(matrix.T, rows, 1), rtol=0, atol=1e-11)
-    products.wave_tables.cache_clear()
+    torch.testing.assert_close(
+        matrix_products.columns(rows, tables), torch.tensordot(matrix.T, rows, 1), rtol=0, atol=1e-11
+    )
+    matrix_products.wave_tables.cache_clear()
 
 
 @pytest.mark.parametrize(("kind", "exact"), [("gaussian", 17), ("lobatto", 15), ("equiangular", 8)])
@@ -218,7 +220,7 @@ def test_tables_outlast_their_modules_up_to_a_limit(monkeypatch):
     grid, other = gaussian_grid(6, 17), gaussian_grid(6, 19)
     table = weakref.ref(SphericalHarmonics(grid)._shared["synthesis_0"])
     assert SphericalHarmonics(grid)._shared["synthesis_0"] is table()
-    monkeypatch.setattr(tables, "KEPT", 0)
+    monkeypatch.setattr(shared_tables, "KEPT", 0)
     used = SphericalHarmonics(other)
     gc.collect()
     assert table() is None

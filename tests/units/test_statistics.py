@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from data_pipelines import channel_statistics as statistics
-from data_pipelines.archive import Archive
-from data_pipelines.parts import kept_parts
-from data_pipelines.statistics import scales
-from data_pipelines.worlds import Roles, world
+from data_pipelines.batches import channel_statistics
+from data_pipelines.batches.archive import Archive
+from data_pipelines.batches.scales import scales
+from data_pipelines.batches.world import Roles, world
+from data_pipelines.files.parts import kept_parts
 from emulators.grid import equiangular_grid
 
 GRID = equiangular_grid(6, poles=True)
@@ -38,7 +38,7 @@ def test_moments_are_those_of_the_whole(monkeypatch):
     average = np.average(change, weights=weights[1:])
     tendency = np.sqrt(np.average((change - average) ** 2, weights=weights[1:]))
     for block in (1, 7, 1000):
-        monkeypatch.setattr(statistics, "BLOCK", block)
+        monkeypatch.setattr(channel_statistics, "BLOCK", block)
         found = scales(data, PERIOD)["temperature"]
         np.testing.assert_allclose((found.mean, found.std, found.tendency_std), (mean, std, tendency), rtol=1e-10)
 
@@ -79,12 +79,12 @@ def test_too_few_times():
 
 
 def test_however_the_work_is_divided_the_digits_are_the_same(monkeypatch, tmp_path):
-    monkeypatch.setattr(statistics, "BLOCK", 16)
+    monkeypatch.setattr(channel_statistics, "BLOCK", 16)
     data = archive(count=90)
     positions = np.delete(np.arange(90), [31, 32])  # a gap
 
     def found(workers=1, parts=None, read=lambda some: data.gather(some).numpy()):
-        return statistics.channel_statistics(
+        return channel_statistics.channel_statistics(
             read, data.times, positions, data.world, intervals=(1, 4), workers=workers, parts=parts
         )
 
@@ -119,7 +119,7 @@ def test_however_the_work_is_divided_the_digits_are_the_same(monkeypatch, tmp_pa
 def test_scales_come_from_a_file_too(tmp_path):
     data = archive()
     positions = data.within(PERIOD)
-    found = statistics.channel_statistics(lambda p: data.gather(p).numpy(), data.times, positions, data.world)
+    found = channel_statistics.channel_statistics(lambda p: data.gather(p).numpy(), data.times, positions, data.world)
     path = tmp_path / "statistics.nc"
     found.dataset(data.variables.channels, ["6h"], {}).to_netcdf(path)
     assert scales(data, ["1990", "1991"], stored=path) == scales(data, PERIOD)

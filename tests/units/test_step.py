@@ -12,7 +12,7 @@ from emulators.models.sfno import SFNO
 from emulators.objectives.forecast import Forecast
 from emulators.rollout import generators, rollout
 from emulators.state import State, Window
-from emulators.step import Step
+from emulators.steps.step import Step
 from emulators.variables import Variable, VariableSet
 from emulators.world import Scale, World
 

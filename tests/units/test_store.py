@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from data_pipelines import faults
-from data_pipelines.archive import Archive
-from data_pipelines.conventions import grid_of
-from data_pipelines.intervals import spacing
-from data_pipelines.shaping import shaped
-from data_pipelines.store import canonical, open_dataset
-from data_pipelines.worlds import Roles, world
+from data_pipelines.batches.archive import Archive
+from data_pipelines.batches.world import Roles, world
+from data_pipelines.conventions.canonical import canonical, grid_of
+from data_pipelines.conventions.durations import spacing
+from data_pipelines.derived.shaping import shaped
+from data_pipelines.opening.datasets import open_dataset
+from data_pipelines.reading import damaged_data
 
 LATITUDE = np.array([80.0, 40.0, 0.0, -40.0, -80.0])
 LONGITUDE = np.arange(8) * 45.0
@@ -322,7 +322,7 @@ def test_truncated_file(tmp_path, file_format):
 
 
 def test_truncated_chunk(tmp_path, monkeypatch):
-    monkeypatch.setattr(faults, "WAITS", (0.0,))
+    monkeypatch.setattr(damaged_data, "WAITS", (0.0,))
     dataset(8).to_zarr(tmp_path / "a.zarr", encoding={"temperature": {"chunks": (2, 3, 5, 8)}}, zarr_format=3)
     ds = open_dataset(tmp_path / "a.zarr")
     archive = Archive(ds, world(ds, Roles(["temperature"])))

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from emul.sums import Sums, share_of
+from emul.evaluation.partial_sums import Sums
+from emul.jobs.shares import share_of
 
 
 class Counter:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from emulators.terms import Term, active, refuse_gaps
+from emulators.training.loss_terms import Term, active, refuse_gaps
 
 
 class Two(nn.Module):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_pipelines.time_schemes import ExponentialRungeKutta, runge_kutta
+from data_pipelines.simulators.time_schemes import ExponentialRungeKutta, runge_kutta
 
 
 def _order(errors):

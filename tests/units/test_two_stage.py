@@ -10,7 +10,7 @@ from emulators.grid import equiangular_grid
 from emulators.models.met2net import Met2Net
 from emulators.objectives.two_stage import TwoStage
 from emulators.state import State, Window
-from emulators.step import Step
+from emulators.steps.step import Step
 from emulators.variables import Variable, VariableSet
 from emulators.world import Scale, World
 

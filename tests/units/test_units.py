@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from data_pipelines.archive import Archive
-from data_pipelines.pairs import shared_variables
-from data_pipelines.store import open_dataset
-from data_pipelines.units import refuse_other_units
-from data_pipelines.worlds import Roles, world
+from data_pipelines.batches.archive import Archive
+from data_pipelines.batches.world import Roles, world
+from data_pipelines.conventions.units import refuse_other_units
+from data_pipelines.opening.datasets import open_dataset
+from data_pipelines.verification.pairs import shared_variables
 from emulators.grid import gaussian_grid
 
 GRID = gaussian_grid(4)

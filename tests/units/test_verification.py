@@ -4,19 +4,20 @@ import numpy as np
 import pytest
 import torch
 
-from emulators.area_means import AreaWeights
 from emulators.grid import equiangular_grid
-from emulators.metric import Product
 from emulators.metrics.acc import ACC
 from emulators.metrics.bias import Bias
 from emulators.metrics.crps import CRPS
 from emulators.metrics.mse import MSE
 from emulators.metrics.rank_histogram import RankHistogram
 from emulators.metrics.rmse import RMSE
-from emulators.regions import REGIONS, region_weights
+from emulators.scores.interfaces import Product
 from emulators.state import State
+from emulators.statistics.area_means import AreaWeights
+from emulators.statistics.regions import REGIONS, region_weights
 from emulators.variables import Variable, VariableSet
-from emulators.verification import ErrorMaps, Scorecard
+from emulators.verification.error_maps import ErrorMaps
+from emulators.verification.scorecard import Scorecard
 from emulators.world import World
 
 VARIABLES = VariableSet((Variable("geopotential", "m2 s-2", (500.0, 850.0)), Variable("2m_temperature", "K")))
@@ -249,7 +250,7 @@ def test_sums_over_circles_are_sums_over_points(regions, points):
 
 
 def test_threads_share_the_work_and_not_the_result(monkeypatch):
-    monkeypatch.setattr("emulators.area_means.BLOCK", 500)
+    monkeypatch.setattr("emulators.statistics.area_means.BLOCK", 500)
     prediction, target, normal = states(batch=40)
     found = []
     threads = torch.get_num_threads()

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from data_pipelines.archive import Archive, bounds
-from data_pipelines.forcings import INSOLATION, moving
-from data_pipelines.windows import Windows
-from data_pipelines.worlds import Roles, world
+from data_pipelines.batches.archive import Archive
+from data_pipelines.batches.windows import Windows
+from data_pipelines.batches.world import Roles, world
+from data_pipelines.conventions.periods import bounds
+from data_pipelines.derived.forcings import INSOLATION, moving
 from emulators.grid import gaussian_grid
 
 GRID = gaussian_grid(4)

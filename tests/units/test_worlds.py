@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from data_pipelines.intervals import duration, duration_text, spacing
-from data_pipelines.worlds import Roles, world
+from data_pipelines.batches.world import Roles, world
+from data_pipelines.conventions.durations import duration, duration_text, spacing
 from emulators.grid import LatLonGrid, gaussian_grid
 
 GRID = gaussian_grid(4)

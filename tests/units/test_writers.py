@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from data_pipelines import writers
-from data_pipelines.layouts import Layout
-from data_pipelines.writers import NetCDFWriter, ZarrWriter
+from data_pipelines.files import atomic
+from data_pipelines.forecasts import writers
+from data_pipelines.forecasts.layout import Layout
+from data_pipelines.forecasts.writers import NetCDFWriter, ZarrWriter
 from emulators.grid import gaussian_grid
 from emulators.variables import Variable, VariableSet
 from emulators.world import Vertical, World
@@ -148,7 +149,7 @@ def test_checksums_are_those_of_the_files(tmp_path):
     a_layout = layout()
     sums = write(ZarrWriter(), tmp_path, a_layout, fields(a_layout))
     assert len(sums) == 3 * 3 * 5
-    assert all(writers.sha256(tmp_path / name) == checksum for name, checksum in sums.items())
+    assert all(atomic.sha256(tmp_path / name) == checksum for name, checksum in sums.items())
     every = ZarrWriter()
     every.open(tmp_path, a_layout)
     every.close()
@@ -184,7 +185,7 @@ def test_a_full_disk_is_told_in_one_sentence(tmp_path, monkeypatch):
 def test_a_real_full_device_is_told_too(tmp_path):
     (tmp_path / ".x.partial").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left on device"):
-        writers.write_file(tmp_path / "x", b"some bytes")
+        atomic.write_file(tmp_path / "x", b"some bytes")
     assert not (tmp_path / "x").exists()
 
 

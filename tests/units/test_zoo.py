@@ -13,9 +13,9 @@ import torch
 from omegaconf import OmegaConf
 
 from emulators.grid import LatLonGrid, equiangular_grid
-from emulators.layers.columns import Columns
-from emulators.layers.window_attention import CosineAttention, EarthAttention, WindowAttention
-from emulators.layers.windows import Windows
+from emulators.layers.attention.level_columns import Columns
+from emulators.layers.attention.window_attention import CosineAttention, EarthAttention, WindowAttention
+from emulators.layers.attention.windows import Windows
 from emulators.variables import Variable, VariableSet
 from emulators.world import World
 
@@ -312,10 +312,10 @@ def test_who_sees_whom_in_shifted_windows(kind):
 
 def test_spectral_norms():
     """After some passes the largest singular value is 1; names of weights that were stored with norms are known."""
-    from emulators.layers.published import renamed
-    from emulators.layers.spectral_norm import norm_spectrally
+    from emulators.layers.convolution.spectral_norm import norm_spectrally
     from emulators.models.wxformer import PUBLISHED as NAMES
     from emulators.models.wxformer import adapted
+    from emulators.training.published_weights import renamed
 
     torch.manual_seed(0)
     layer = torch.nn.Conv2d(3, 8, 3)

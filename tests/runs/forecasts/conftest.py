@@ -6,10 +6,10 @@ import torch
 import xarray as xr
 from omegaconf import OmegaConf
 
-from data_pipelines import checkpoints
-from data_pipelines.worlds import Roles, world
-from emul.build import compose
-from emul.runs import emulator
+from data_pipelines.batches.world import Roles, world
+from data_pipelines.files import checkpoints
+from emul.config.compose import compose
+from emul.training.runs import emulator
 from emulators.grid import gaussian_grid
 
 START = np.datetime64("2003-01-01", "s")
@@ -70,7 +70,7 @@ class Home:
             {
                 "seed": 0,
                 "model": {"_target_": "emulators.models.sfno.SFNO", "embed": 8, "layers": 1, **model},
-                "step": {"_target_": "emulators.step.Step", "output": "residual"},
+                "step": {"_target_": "emulators.steps.step.Step", "output": "residual"},
                 "constraint": constraint or {},
                 "metric": {"rmse": {"_target_": "emulators.metrics.rmse.RMSE"}},
                 "data": {

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from data_pipelines.manifest import read_manifest, verify_checksums
-from emul.build import compose
+from data_pipelines.forecasts.manifest import read_manifest, verify_checksums
+from emul.config.compose import compose
 from emul.eval import evaluate
 from emul.forecast import exit_code, forecast
 from emul.main import main

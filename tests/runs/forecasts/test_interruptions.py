@@ -14,11 +14,11 @@ import pytest
 import torch
 import xarray as xr
 
-from data_pipelines import writers
-from data_pipelines.manifest import read_manifest, verify_checksums
+from data_pipelines.files.locks import sole
+from data_pipelines.forecasts import writers
+from data_pipelines.forecasts.manifest import read_manifest, verify_checksums
 from emul.forecast import exit_code, forecast, make
-from emul.job import prepare
-from emul.locks import sole
+from emul.forecasting.job import prepare
 
 
 def killed_after_two_batches(arguments, folder):
@@ -91,7 +91,7 @@ def test_a_full_disk_keeps_what_is_finished_and_says_unfinished(home, tmp_path, 
 
 KILLED = """
 import os, signal, sys
-from data_pipelines.writers import ZarrWriter
+from data_pipelines.forecasts.writers import ZarrWriter
 from emul.main import main
 write = ZarrWriter.write
 def write_and_die(self, batch, lead, values):

@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from data_pipelines.manifest import read_manifest, verify_checksums
+from data_pipelines.forecasts.manifest import read_manifest, verify_checksums
 from emul.forecast import forecast
+from emul.jobs.shares import own_share
 from emul.main import main
-from emul.shares import own_share
 
 GIVEN = ["batch_size=1", "lead=12h"]
 

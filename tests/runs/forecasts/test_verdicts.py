@@ -4,9 +4,9 @@ import numpy as np
 import torch
 import xarray as xr
 
-from data_pipelines.manifest import read_manifest
+from data_pipelines.forecasts.manifest import read_manifest
 from emul.forecast import exit_code, forecast, make
-from emul.job import prepare
+from emul.forecasting.job import prepare
 from emul.main import main
 
 

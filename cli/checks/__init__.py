@@ -1,0 +1,1 @@
+"""Check data and parts against each other before anything runs."""

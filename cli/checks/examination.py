@@ -1,0 +1,81 @@
+"""Examine a configuration: collect every finding about its data and parts before anything runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from emul.checks.data import _source, _split_findings, variable_findings
+from emul.checks.facts import Facts, _told
+from emul.checks.networks import _world
+from emul.checks.parts import (
+    _length_findings,
+    _loss_findings,
+    _network_findings,
+    _order_findings,
+    _part_findings,
+    _portion_findings,
+    _training_findings,
+    _world_in_words,
+)
+from emul.config.declared_keys import faults
+from emul.config.overrides import plain_mapping
+from emul.terminal.findings import Faults, Finding
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+ON_WORLD = ("objective", "loss", "constraint")  # groups whose parts are built on the World
+ALONE = ("metric", "optimizer", "schedule", "training", "loader", "hardware", "writer")
+
+
+def findings(config: DictConfig) -> list[Finding]:
+    """Every fault of a composed configuration."""
+    return _examined(config)[0]
+
+
+def refuse_faults(config: DictConfig) -> None:
+    """Raises Faults where there are findings."""
+    found = findings(config)
+    if found:
+        raise Faults(found)
+
+
+def _examined(config: DictConfig) -> tuple[list[Finding], Facts]:
+    """Findings of both phases; the second leaves out groups in which the first found something."""
+    found, facts = faults(config), Facts()
+    faulty = {finding.key.partition(".")[0].partition("[")[0] for finding in found}
+    if faulty & {"data", "history"}:
+        return found, facts
+    source, template = _source(config.data, found)
+    if template is None:
+        return found, facts
+    found += _split_findings(source.splits, template["time"].values, facts)
+    wrong = [] if "variables" in faulty else variable_findings(plain_mapping(config.variables), template)
+    found += wrong
+    if "variables" in faulty or wrong:
+        return found, facts
+    try:
+        world = _world(config, template)
+    except (ValueError, KeyError) as error:
+        return [*found, _told("variables", "variables that make a world", error)], facts
+    facts.rows["world"] = _world_in_words(world)
+    if not faulty & {"model", "step"}:
+        found += _network_findings(config, world, facts)
+    for group in (*ON_WORLD, *ALONE):
+        if group not in faulty:
+            found += _part_findings(group, config[group], world if group in ON_WORLD else None)
+    if not any(finding.key.startswith("constraint") for finding in found):
+        found += _order_findings(config, world)
+    for group, verb in (("loss", "losses"), ("metric", "metrics")):
+        if not config[group]:
+            found.append(Finding(group, "at least one part", "none", f"`emul {verb}` lists what there is"))
+    faulty = {finding.key.partition(".")[0] for finding in found}
+    if not {"training", "loss"} & faulty:
+        found += _loss_findings(config, world)
+    if not {"model", "step", "objective", "hardware"} & faulty:
+        found += _training_findings(config, world)
+    if not {"training", "hardware", "objective", "data"} & faulty:
+        found += _portion_findings(config)
+        found += _length_findings(config, world, source.splits, template["time"].values)
+    return found, facts

@@ -1,0 +1,49 @@
+"""Build networks without memory, on the meta device, to count parameters and check shapes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from emul.config.build import part
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from omegaconf import DictConfig
+    from torch import nn
+
+    from emulators.world import World
+
+
+# --- parts -------------------------------------------------------------------------------------------------------
+
+
+def _world(config: DictConfig, template: xr.Dataset) -> World:
+    """The World of a template, with scales of 0 and 1, which no shape depends on."""
+    from data_pipelines.batches.world import world
+    from emulators.world import Scale
+
+    made = world(template, part(config.variables), history=config.history)
+    sets = (made.prognostic, made.diagnostic, made.forcing, made.static)
+    return replace(made, scales={channel: Scale(0.0, 1.0, 1.0) for one in sets for channel in one.channels})
+
+
+def template_world(config: DictConfig) -> World:
+    """The World a configuration describes, from metadata alone; ValueError where it describes none."""
+    return _world(config, part(config.data).template())
+
+
+def network_on_meta(node: Any, world: World) -> nn.Module:
+    """A network without numbers: shapes and parameter counts only. ValueError where it does not fit the World."""
+    import torch
+
+    try:
+        with torch.device("meta"):
+            return part(node, world).to("meta")
+    except (RuntimeError, NotImplementedError, TypeError):  # tables made in numpy need a real device
+        return part(node, world).to("meta")
+
+
+def parameter_count(network: nn.Module) -> int:
+    """Trainable numbers of a network; a complex one counts two."""
+    return sum(p.numel() * (2 if p.is_complex() else 1) for p in network.parameters() if p.requires_grad)

@@ -1,0 +1,170 @@
+"""Findings about the parts of a configuration: network, constraints, losses, training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+
+from emul.checks.facts import Facts, _told
+from emul.checks.networks import network_on_meta, parameter_count
+from emul.config.build import part, parts, term, terms
+from emul.config.folders import conf_folder
+from emul.terminal.findings import Finding
+
+if TYPE_CHECKING:
+    import numpy as np
+    from omegaconf import DictConfig
+
+    from emulators.world import World
+
+
+# Models of few demands, offered where another does not fit; what follows the name is for worlds of few rows.
+PLAIN: tuple[tuple[str, dict[str, Any]], ...] = (("unet", {"channels": [48]}), ("linear", {"bands": 1}))
+
+
+def _world_in_words(world: World) -> str:
+    from data_pipelines.conventions.durations import duration_text
+
+    channels = f"{world.input_channels} channels in, {world.output_channels} out"
+    return f"{world.grid}, every {duration_text(world.timestep)}, {channels}"
+
+
+def _fitting(world: World) -> str:
+    """A fix in words: the plain models that fit a world which another does not."""
+    fit = []
+    for name, narrow in PLAIN:
+        for keys in ({}, narrow):
+            node = OmegaConf.load(conf_folder() / "model" / f"{name}.yaml")
+            node.update(keys)
+            try:
+                network_on_meta(node, world)
+            except Exception:  # a part may refuse in any way
+                continue
+            words = [f"'model.{key}={value}'".replace(" ", "") for key, value in keys.items()]
+            fit.append(" ".join([f"model={name}", *words]))
+            break
+    return f"what fits: {', or '.join(fit)}" if fit else ""
+
+
+def _network_findings(config: DictConfig, world: World, facts: Facts) -> list[Finding]:
+    import torch
+
+    try:
+        network = network_on_meta(config.model, world)
+    except Exception as error:  # a part may refuse in any way
+        return [_told("model", "a model that fits this world", error, _fitting(world))]
+    facts.rows["model"] = f"{config.model._target_.rpartition('.')[2]}, {parameter_count(network):,} parameters"
+    fields = torch.empty(1, world.input_channels, *world.grid.shape, device="meta")
+    try:
+        with torch.no_grad():
+            shape = tuple(network(fields, torch.empty(1, dtype=torch.int64, device="meta")).shape)
+    except ValueError as error:
+        return [_told("model", "a model that fits this world", error)]
+    except Exception:  # what cannot run without numbers is seen at the first step
+        shape = (1, world.output_channels, *world.grid.shape)
+    expected = (1, world.output_channels, *world.grid.shape)
+    if shape != expected:
+        return [Finding("model", f"an output of shape {expected}", str(shape))]
+    try:
+        part(config.step, world, network, {})
+    except (ValueError, KeyError) as error:
+        return [_told("step", "a step that fits this world", error)]
+    return []
+
+
+def _order_findings(config: DictConfig, world: World) -> list[Finding]:
+    """A constraint that would break what an earlier one has put right."""
+    from emulators.steps.step import refuse_disorder
+
+    try:
+        refuse_disorder(parts(config.constraint, world))
+    except ValueError as error:
+        return [_told("constraint", "an order in which every law holds in the end", error)]
+    return []
+
+
+def _portion_findings(config: DictConfig) -> list[Finding]:
+    """A batch that the devices and passes cannot share evenly."""
+    hardware = part(config.hardware)
+    try:
+        part(config.training).portion(hardware.devices * hardware.nodes)
+    except ValueError as error:
+        return [_told("training.batch_size", "a batch that divides evenly", error)]
+    return []
+
+
+def _loss_findings(config: DictConfig, world: World) -> list[Finding]:
+    """Steps at which no loss counts."""
+    from emulators.training.loss_terms import refuse_gaps
+
+    try:
+        refuse_gaps(terms(config.loss, world), config.training.steps)
+    except ValueError as error:
+        return [_told("loss", "a loss at every step", error)]
+    return []
+
+
+def _training_findings(config: DictConfig, world: World) -> list[Finding]:
+    """A network that the objective cannot train, as it is laid out."""
+    step = part(config.step, world, network_on_meta(config.model, world), {})
+    objective = part(config.objective, world)
+    try:
+        if hasattr(objective, "begin"):
+            objective.begin(step)
+    except ValueError as error:
+        told = ", ".join(_told_the_interval())
+        fix = f"told it are {told}; or take objective=forecast" if "not told the interval" in str(error) else ""
+        return [_told("objective", "a network that can be trained so", error, fix)]
+    if hasattr(objective, "follow") and config.hardware.strategy == "fsdp":
+        fix = "take hardware=ddp, or another objective"
+        return [Finding("hardware.strategy", "whole networks, of which the objective keeps copies", "fsdp", fix)]
+    return []
+
+
+def _told_the_interval() -> list[str]:
+    """The models whose networks are told the interval of a step."""
+    from inspect import signature
+
+    from hydra.utils import get_class
+
+    found = []
+    for file in sorted((conf_folder() / "model").glob("*.yaml")):
+        node: Any = OmegaConf.load(file)
+        network: Any = get_class(node.get("model", node)._target_)
+        if "interval" in signature(network.forward).parameters:
+            found.append(file.stem)
+    return found
+
+
+def _length_findings(config: DictConfig, world: World, splits: Mapping[str, Any], times: np.ndarray) -> list[Finding]:
+    """Splits that are shorter than one example."""
+    from data_pipelines.conventions.periods import bounds
+
+    found = []
+    lengths = {"train": part(config.objective, world).longest, "validation": config.training.validation_lead}
+    for name, rollout in lengths.items():
+        start, end = bounds(splits[name])
+        held, needed = int(((times >= start) & (times <= end)).sum()), world.history + rollout
+        if held < needed:
+            expected = f"at least {needed} times, {world.history} known and {rollout} forecast"
+            found.append(Finding(f"data.splits.{name}", expected, f"{held}", "lengthen it, or shorten the rollout"))
+    return found
+
+
+def _part_findings(group: str, node: Any, world: World | None) -> list[Finding]:
+    """Builds the part, or the named parts, of a group."""
+    if node is None:
+        return []
+    args = () if world is None else (world,)
+    nodes = {group: node} if "_target_" in node else {f"{group}.{name}": one for name, one in node.items()}
+    found, build = [], term if group == "loss" else part
+    for key, one in nodes.items():
+        try:
+            build(one, *args)
+        except ImportError as error:
+            found.append(_told(key, f"the package {error.name}", error))
+        except Exception as error:  # a part may refuse in any way
+            found.append(_told(key, "a part that can be built", error))
+    return found

@@ -1,0 +1,1 @@
+"""Compose a configuration, find its faults without importing anything, build its parts."""

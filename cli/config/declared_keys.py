@@ -1,0 +1,108 @@
+"""What the shipped configurations declare: the keys a configuration may have outside its parts, and their kinds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import cache
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from emul.config.annotations import value_in_words
+from emul.config.folders import conf_folder, groups
+from emul.config.overrides import plain_mapping
+from emul.config.signatures import tree_faults
+from emul.terminal.findings import Finding, nearest
+
+
+def faults(config: DictConfig) -> list[Finding]:
+    """Every fault of names and types in a configuration: keys against signatures, values against annotations."""
+    plain = plain_mapping(config)
+    return [*strangers(plain), *partless(plain), *tree_faults(plain)]
+
+
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def strangers(config: dict[str, Any]) -> list[Finding]:
+    """Top keys that no primary declares, keys of a group without targets that none of its files declares, and top
+    values of another kind than the declared one."""
+    declared = _top_keys()
+    known = {*groups(), *declared}
+    found = [_stranger(key, value, known) for key, value in config.items() if key not in known]
+    for key, value in config.items():
+        kinds = declared.get(key, set())
+        if value is None and NoneType in kinds:
+            continue
+        kinds = kinds - {NoneType}
+        if len(kinds) == 1 and (kind := next(iter(kinds))) in KINDS and not _is_of(kind, value):
+            found.append(Finding(key, KINDS[kind], value_in_words(value)))
+    for group in groups():
+        found += _strangers_in(group, config.get(group))
+    return found
+
+
+def _is_of(kind: type, value: Any) -> bool:
+    return type(value) is kind or (kind is float and type(value) is int)
+
+
+def _strangers_in(group: str, node: Any) -> list[Finding]:
+    """Keys of one group's mapping; parts and mappings of parts have signatures instead."""
+    if not isinstance(node, dict) or "_target_" in node:
+        return []
+    files = [_loaded(path) for path in (conf_folder() / group).glob("*.yaml")]
+    if not files or any("_target_" in str(file) for file in files):
+        return []
+    files += [file[group] for file in map(_loaded, conf_folder().glob("*.yaml")) if isinstance(file.get(group), dict)]
+    known = {f"{group}.{key}" for file in files for key in file}
+    return [_stranger(f"{group}.{key}", value, known) for key, value in node.items() if f"{group}.{key}" not in known]
+
+
+def partless(config: dict[str, Any]) -> list[Finding]:
+    """Keys of parts that are chosen by list, constraint=[...], where the list has no such part."""
+    found = []
+    for group in groups():
+        node = config.get(group)
+        if not isinstance(node, dict) or "_target_" in node:
+            continue
+        bare = [name for name, one in node.items() if isinstance(one, dict) and "_target_" not in one]
+        if bare and _is_list(group):
+            found += [_without_part(group, name, node[name]) for name in bare]
+    return found
+
+
+def _without_part(group: str, name: str, keys: dict[str, Any]) -> Finding:
+    return Finding(
+        f"{group}.{name}", "keys of a part", f"{', '.join(keys)} without one", f"add {name} to {group}=[...]"
+    )
+
+
+def _is_list(group: str) -> bool:
+    """True where any number of a group's parts are chosen: each of its files has one, under its name."""
+    files = [_loaded(path) for path in (conf_folder() / group).glob("*.yaml")]
+    return all(isinstance(node, dict) and "_target_" in node for file in files for node in file.values())
+
+
+def _stranger(key: str, value: Any, known: set[str]) -> Finding:
+    best = nearest(key, known)
+    fix = f"write {best}" if best else "leave it out"
+    return Finding(key, "a key the configuration knows", value_in_words(value), fix)
+
+
+def _top_keys() -> dict[str, set[type]]:
+    """Every top key of every primary, with the kinds of its values; an interpolation is text."""
+    found = defaultdict(set)
+    for path in conf_folder().glob("*.yaml"):
+        for key, value in _loaded(path).items():
+            found[key].add(type(value))
+    return dict(found)
+
+
+@cache
+def _loaded(path: Path) -> dict[str, Any]:
+    """A YAML file as it stands, without its list of defaults."""
+    loaded = OmegaConf.load(path)
+    plain = OmegaConf.to_container(loaded) if isinstance(loaded, DictConfig) else {}
+    return {str(key): value for key, value in dict(plain).items() if key not in ("defaults", "hydra")}  # type: ignore[arg-type]

@@ -1,0 +1,143 @@
+"""Overrides that do not compose: which of them, why, and what to write instead - all at once.
+
+A key that a part takes but its YAML leaves to the default is not a fault: it is added without the `+` Hydra asks for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, cast
+
+from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from emul.config.folders import options_of
+from emul.config.signatures import signature, tree_faults, wrapping
+from emul.terminal.findings import Faults, Finding, nearest
+
+LISTED = "`emul train --cfg job` lists the keys"
+Composer = Callable[[list[str]], DictConfig]
+
+
+def diagnosed(composer: Composer, overrides: list[str]) -> list[str]:
+    """The overrides, amended so that they compose; Faults names every one that cannot be."""
+    good = list(overrides)
+    bad: list[tuple[str, Exception]] = []
+    while True:
+        try:
+            config = composer(good)
+            break
+        except Faults:
+            raise
+        except Exception as error:
+            culprit = _culprit(error, good)
+            if culprit is None:
+                said = str(error).splitlines()[0]
+                raise Faults([*_findings(bad, None), Finding("configuration", "one that composes", said)]) from error
+            good.remove(culprit)
+            bad.append((culprit, error))
+    with suppress(OmegaConfBaseException):  # a faulty interpolation is told of by the one who resolves it next
+        OmegaConf.resolve(config)
+    plain = plain_mapping(config)
+    amended = {text: f"++{text.lstrip('+')}" for text, error in bad if _is_of_a_signature(key_of(text), plain)}
+    findings = _findings([(text, error) for text, error in bad if text not in amended], plain)
+    if findings:
+        raise Faults([*findings, *tree_faults(plain)], config)
+    return [amended.get(text, text) for text in overrides]
+
+
+def plain_mapping(config: DictConfig) -> dict[str, Any]:
+    """The configuration as plain dicts, lists, numbers and strings."""
+    return cast(dict[str, Any], OmegaConf.to_container(config))
+
+
+def key_of(override: str) -> str:
+    """The key of an override, without `+`, `~` and a package."""
+    return re.split(r"[=@]", override.lstrip("+~"), maxsplit=1)[0].strip()
+
+
+def known_keys(node: Any, key: str = "") -> Iterator[str]:
+    """Every dotted key of a configuration, and those its parts take but leave to their defaults."""
+    if not isinstance(node, dict):
+        return
+    names = [str(name) for name in node if name != "_target_"]
+    names += [name for name in _parameters(node, key) if name not in node and name != "world"]
+    for name in names:
+        dotted = f"{key}.{name}" if key else name
+        yield dotted
+        yield from known_keys(node.get(name), dotted)
+
+
+def _parameters(node: dict[str, Any], key: str) -> list[str]:
+    """The keys that the part at `key` takes."""
+    try:
+        known = signature(str(node["_target_"])) if "_target_" in node else None
+    except ValueError:
+        known = None
+    return [*known.names, *(parameter.name for parameter in wrapping(key.partition(".")[0]))] if known else []
+
+
+def _is_of_a_signature(key: str, config: dict[str, Any]) -> bool:
+    """True where the first part of `key` that the configuration lacks is a parameter of the part it belongs to."""
+    node: Any = config
+    for name in key.split("."):
+        if not isinstance(node, dict):
+            return False
+        if name not in node:
+            return name in _parameters(node, key)
+        node = node[name]
+    return False
+
+
+def _culprit(error: Exception, overrides: list[str]) -> str | None:
+    """The override an error of composition comes from; None where it comes from the files."""
+    if isinstance(error, OverrideParseException):
+        return error.override if error.override in overrides else None
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        return next((o for o in overrides if key_of(o) == group and option in o.partition("=")[2]), None)
+    for quoted in re.findall(r"'([^']+)'", str(error)):
+        for override in overrides:
+            if override == quoted or key_of(override) == key_of(quoted):
+                return override
+    return next(
+        (o for o in overrides if f"{key_of(o)} " in str(error) or "must be a string or a list" in str(error)), None
+    )
+
+
+def _findings(bad: list[tuple[str, Exception]], config: dict[str, Any] | None) -> list[Finding]:
+    known = list(known_keys(config)) if config else []
+    return [_finding(text, error, known) for text, error in bad]
+
+
+def _finding(override: str, error: Exception, known: list[str]) -> Finding:
+    """One override's fault in words."""
+    key, value = key_of(override), override.partition("=")[2]
+    if isinstance(error, MissingConfigException):
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        options = sorted(error.options or options_of(group))
+        best = nearest(option, options)
+        expected = f"one of {', '.join(options)}" if options else "a group with options"
+        return Finding(group, expected, option, f"write {group}={best}" if best else "")
+    if "Could not override" in str(error) or "Could not delete" in str(error):
+        return Finding(key, "a key that exists", key, _other_key(key, f"={value}" if value else "", known))
+    if isinstance(error, OverrideParseException):
+        fix = "quote values that hold brackets, commas or spaces" if "=" in override else LISTED
+        best = nearest(override, known) if "=" not in override else None
+        return Finding(override, "key=value", override, f"write {best}=..." if best else fix)
+    said = re.sub(r"\s+", " ", str(error).split("\n1. ")[0]).strip()
+    fix = "to try several values add --multirun" if "Ambiguous" in said else ""
+    return Finding(key, "an override that composes", said.splitlines()[0], fix)
+
+
+def _other_key(key: str, tail: str, known: list[str]) -> str:
+    """The nearest key to write, else the keys beside it, else where keys are listed."""
+    best = nearest(key, known)
+    if best:
+        return f"write {best}{tail}"
+    parent = key.rpartition(".")[0]
+    beside = [name for name in known if parent and name.rpartition(".")[0] == parent]
+    return f"there is {', '.join(beside)}" if beside else LISTED

@@ -1,0 +1,1 @@
+"""The subcommands of `emul data`, one file each."""

@@ -1,0 +1,29 @@
+"""`emul data download`: a part of a store elsewhere, copied here; stopped, the same command goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.markup import escape
+
+from emul.data.arguments import sliced
+from emul.terminal.console import console, header, progress, size_text
+
+
+def main(arguments: list[str]) -> None:
+    """The words after `emul data download`: the data, the part of them, and where to put it."""
+    from data_pipelines.packing.copying import copied
+
+    dataset, settings, recipe = sliced(arguments, ["to"])
+    if not settings.get("to"):
+        raise ValueError("Where to? Add the place of the copy, such as to=era5.zarr.")
+    path = Path(str(settings["to"]))
+    size = sum(4 * field.size for field in dataset.data_vars.values())
+    times = f"{dataset.sizes['time']:,} times, " if "time" in dataset.dims else ""
+    header(
+        f"emul data download {recipe['origin']}",
+        [f"{len(dataset.data_vars)} variables, {times}{size_text(size)} before compression, to {path}"],
+    )
+    with progress("downloading") as report:
+        copied(dataset, path, recipe, report)
+    console().print(f"Ready: emul data inspect {escape(str(path))}", soft_wrap=True)

@@ -1,0 +1,28 @@
+"""`emul data regrid`: data on another grid, as a Zarr store; stopped, the same command goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.markup import escape
+
+from emul.data.arguments import sliced
+from emul.terminal.console import console, header, progress
+
+
+def main(arguments: list[str]) -> None:
+    """The words after `emul data regrid`: the data, the grid, the method, and where to put the result."""
+    from data_pipelines.conventions.canonical import grid_of
+    from data_pipelines.derived.regridding import grid_named, regridded
+    from data_pipelines.packing.copying import copied
+
+    dataset, settings, recipe = sliced(arguments, ["grid", "method", "to"])
+    if not settings.get("grid"):
+        raise ValueError("To which grid? Add one, longitudes x latitudes, such as grid=64x32_equiangular.")
+    target, method = grid_named(str(settings["grid"])), str(settings.get("method") or "conservative")
+    made = regridded(dataset, target, method)
+    path = Path(str(settings.get("to") or f"{Path(recipe['origin'].rstrip('/')).stem}-{settings['grid']}.zarr"))
+    header(f"emul data regrid {recipe['origin']}", [f"{grid_of(dataset)!r} to {target!r}, {method}, to {path}"])
+    with progress("regridding") as report:
+        copied(made, path, {**recipe, "grid": str(settings["grid"]), "method": method}, report)
+    console().print(f"Ready: emul data inspect {escape(str(path))}", soft_wrap=True)

@@ -1,0 +1,86 @@
+"""`emul data statistics`: means, spreads, extremes and changes of every channel, which `emul train scales=` reads."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.markup import escape
+
+from emul.data.arguments import made_source, settings
+from emul.data.convert import roles
+from emul.terminal.console import console, header, progress, table
+
+KINDS: dict[str, type] = {"split": str, "intervals": str, "to": str, "workers": int}
+
+
+def main(arguments: list[str]) -> None:
+    """The words after `emul data statistics`: the period (a split), the intervals of changes, the data."""
+    from data_pipelines.batches.archive import Archive
+    from data_pipelines.batches.channel_statistics import channel_statistics
+    from data_pipelines.batches.world import world
+    from data_pipelines.conventions.durations import duration_text
+    from data_pipelines.files.atomic import write_netcdf
+    from data_pipelines.files.parts import kept_parts
+    from data_pipelines.packing.pack import Packing
+
+    chosen, overrides = settings(arguments, KINDS)
+    source, config = made_source(overrides)
+    dataset = source.dataset()
+    made = world(dataset, roles(config, dataset), history=config.history)
+    archive = Archive(dataset, made, cache_gigabytes=0)
+    split = chosen.get("split")
+    if split is not None and source.splits.get(split) is None:
+        there = [name for name, period in source.splits.items() if period is not None]
+        raise ValueError(
+            f"split: expected one of {', '.join(there) or 'none, as the data have no splits'}; got '{split}'."
+        )
+    period = source.splits.get(split or "train") or [str(archive.times[0]), str(archive.times[-1])]
+    steps = timesteps(chosen.get("intervals", duration_text(made.timestep)), made.timestep)
+    path = Path(chosen.get("to") or Path(config.output) / "data" / str(config.name) / "statistics.nc")
+    names = [duration_text(made.timestep * step) for step in steps]
+    header(f"emul data statistics {config.name}", [f"{period[0]} to {period[1]}, changes over {', '.join(names)}"])
+    positions = archive.within(period)
+    told = {"period": [str(end) for end in period], "channels": archive.variables.channels, "intervals": names}
+    folder = path.with_name(f".{path.name}.parts")
+    parts = kept_parts(folder, {**told, "times": positions.size, "origin": archive.origin})
+    with progress("measuring") as report:
+        found = channel_statistics(
+            lambda some: archive.gather(some).numpy(),
+            archive.times,
+            positions,
+            made,
+            intervals=steps,
+            workers=Packing(workers=chosen.get("workers")).threads,
+            parts=parts,
+            report=report,
+        )
+    attributes = {"period": f"{period[0]} to {period[1]}", "origin": archive.origin}
+    write_netcdf(path, found.dataset(archive.variables.channels, names, attributes))
+    shutil.rmtree(folder)
+    show(found, archive.variables.channels, names)
+    console().print(f"emul train scales={escape(str(path))}", style="key", soft_wrap=True)
+
+
+def timesteps(intervals: str, timestep: np.timedelta64) -> list[int]:
+    """`6h,24h` as numbers of timesteps, that of one timestep always first."""
+    from data_pipelines.conventions.durations import duration, duration_text
+
+    found = [1]
+    for text in intervals.strip("[]").split(","):
+        length = duration(text.strip())
+        steps = length / timestep if np.datetime_data(length)[0] == np.datetime_data(timestep)[0] else 0.5
+        if steps != int(steps) or steps < 1:
+            raise ValueError(f"intervals: expected whole timesteps of {duration_text(timestep)}; got {text.strip()}.")
+        found.append(int(steps))
+    return sorted(set(found))
+
+
+def show(found: Any, channels: tuple[str, ...], intervals: list[str]) -> None:
+    """A line a channel."""
+    columns = ["mean", "std", "least", "greatest", *(f"change {name}" for name in intervals)]
+    numbers = np.stack([found.mean, found.std, found.minimum, found.maximum, *found.change_std], axis=1)
+    rows = [[channel, *(f"{number:.5g}" for number in row)] for channel, row in zip(channels, numbers, strict=True)]
+    table(["channel", *columns], rows, columns)

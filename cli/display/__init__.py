@@ -1,0 +1,1 @@
+"""Rows, colours and ticks shared by terminal, pictures and pages."""

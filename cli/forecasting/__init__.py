@@ -1,0 +1,1 @@
+"""The side of `emul forecast` that knows configurations and folders: inputs, segments, manifest."""

@@ -1,0 +1,277 @@
+"""What `emul forecast` is to make: run, data, initial times, layout and writer, all opened and checked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from data_pipelines.batches.archive import Archive
+from data_pipelines.conventions.canonical import first_member
+from data_pipelines.conventions.durations import unbroken_until
+from data_pipelines.forecasts.layout import Layout
+from data_pipelines.forecasts.writers import ZarrWriter
+from emul.config.build import part, parts
+from emul.config.folders import conf_folder
+from emul.config.times import initial_times, lead_steps, length, thinned
+from emul.jobs.processes import local_rank
+from emul.jobs.shares import hardware_of, process_count
+from emul.jobs.threads import settle
+from emul.terminal.console import progress, warn
+from emul.training.runs import Run, open_run
+from emulators.steps.relay import Relay
+from emulators.steps.step import Step
+from emulators.training.hardware import Hardware
+from emulators.verification.budget_ledger import Ledger
+from emulators.verification.scorecard import Scorecard
+from emulators.world import World, hours_of
+
+PRECISIONS = ("32", "bf16-mixed")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A forecast to be made, everything opened and checked. step: a Step, or a Relay of several.
+
+    scorecard: an empty one of the leads first .. stop - 1 of which truth is known, or None. settings: what the
+    numbers depend on; card: what else the manifest tells. ranges: bounds by variable name that go before the table of
+    physical ranges. segment: after how many leads a rollout is saved, whole chunks. precision: of the networks.
+    """
+
+    folder: Path
+    step: Any
+    archive: Archive
+    layout: Layout
+    writer: ZarrWriter
+    scorecard: Callable[[int, int], Scorecard | None]
+    settings: Mapping[str, Any]
+    card: Mapping[str, Any] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    device: str = "cpu"
+    correction_maps: bool = False
+    path: str = "rollout"
+    intervals: tuple[int, ...] = (1,)
+    seed: int = 0
+    segment: int = 500
+    precision: str = "32"
+
+    @property
+    def world(self) -> World:
+        return self.layout.world
+
+    def ledger(self, leads: int, first: int = 0, maps: bool = False) -> Ledger:
+        """An empty account, of so many leads from number `first` on, of the budgets and of what constraints change."""
+        return Ledger(self.world, self.step.constraints, leads=leads, first=first, maps=maps)
+
+
+def prepare(config: DictConfig) -> Job:
+    """Open and check everything that a forecast needs. ValueError or FileNotFoundError before any work is done."""
+    chosen = _chosen(config)
+    hardware, precision = hardware_of(config), str(chosen.precision)
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got '{precision}'.")
+    device = _device(chosen.device, config, hardware)
+    settle(hardware.threads, hardware.devices, local_rank(), hardware.affinity)
+    run = open_run(config.run, chosen.checkpoint, device)
+    data = config.data if "_target_" in config.data else run.config.data
+    source = part(data)
+    with progress("preparing data") as report:
+        source.prepare(report)
+    archive = Archive(first_member(source.dataset()), run.world, persisted=chosen.persisted, repeated=chosen.repeated)
+    steps = lead_steps(chosen.lead, run.world)
+    inits = initial_times(chosen.init) if chosen.init else default_inits(archive, source.splits, steps, chosen.every)
+    refuse_missing_times(archive, inits, steps)
+    writer: ZarrWriter = part(config.writer)
+    layout = _layout(run, inits, steps, chosen.batch_size, writer, _members(run, chosen))
+    ranges = {str(name): tuple(limits) for name, limits in chosen.ranges.items()}
+    step, others = _steps(run, chosen, device)
+    way: dict[str, Any] = {"path": str(chosen.path), "intervals": [int(k) for k in chosen.intervals]}
+    settings = {
+        "weights": _digest(run.card["weights"]),
+        "run_config": hashlib.sha256(run.card["config"].encode()).hexdigest(),
+        "data": OmegaConf.to_container(data, resolve=True),
+        "persisted": list(chosen.persisted),
+        "ranges": ranges,
+        **writer.plain(),
+        **layout.plain(),
+        "batch_size": chosen.batch_size,
+        **({"correction_maps": True} if chosen.correction_maps else {}),
+        **({"repeated": list(chosen.repeated)} if chosen.repeated else {}),
+        **({} if precision == PRECISIONS[0] else {"precision": precision}),
+        **({} if way == {"path": "rollout", "intervals": [1]} else way),
+        **others,
+        **({"seed": int(chosen.seed)} if layout.members else {}),
+    }
+    card = {
+        "run": str(run.folder),
+        "checkpoint": {"name": chosen.checkpoint, "step": run.card.get("step"), "revision": run.card.get("revision")},
+        "config": _text(config, chosen),
+        "run_config": run.card["config"],
+    }
+    target = Path(config.output) / "forecast" / (config.name or run.folder.name)
+    scorecard = _scorecards(run, archive, layout)
+    maps = chosen.correction_maps
+    return Job(
+        target,
+        step,
+        archive,
+        layout,
+        writer,
+        scorecard,
+        settings,
+        card,
+        ranges,
+        device,
+        maps,
+        way["path"],
+        tuple(way["intervals"]),
+        int(chosen.seed),
+        -(-lead_steps(chosen.segment, run.world) // layout.block) * layout.block,
+        precision,
+    )
+
+
+def _steps(run: Run, chosen: DictConfig, device: str) -> tuple[Step | Relay, dict[str, Any]]:
+    """The step of the run, or several runs' by lead or by interval; digests of the others' weights."""
+    told = {"lead": dict(chosen.cascade), "interval": dict(chosen.networks)}
+    by = [name for name, runs in told.items() if runs]
+    if not by:
+        return run.step, {}
+    if len(by) > 1:
+        raise ValueError("Give other runs by lead, cascade={5d: run}, or by interval, networks={24h: run}, not both.")
+    first = 0.0 if by == ["lead"] else hours_of(run.world.timestep)
+    steps, digests = {first: run.step}, {}
+    for text, folder in told[by[0]].items():
+        other = open_run(folder, chosen.checkpoint, device)
+        if other.world.predicted != run.world.predicted or not other.world.grid.same_as(run.world.grid):
+            raise ValueError(f"{folder} predicts other variables, or on another grid, than {run.folder}.")
+        steps[hours_of(length(str(text)))] = other.step
+        digests[f"weights from {text}"] = _digest(other.card["weights"])
+    return Relay(by[0], steps), digests
+
+
+def _chosen(config: DictConfig) -> DictConfig:
+    """What the command line says of the forecast, over the run's own config, over the defaults."""
+    defaults = OmegaConf.load(conf_folder() / "forecast" / "default.yaml")
+    saved = Path(config.run) / "config.yaml"
+    own = OmegaConf.select(OmegaConf.load(saved), "forecast") if saved.is_file() else None
+    said = {str(key): config[key] for key in defaults if config.get(key) is not None}
+    merged = OmegaConf.merge(defaults, own or {}, said)
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def _text(config: DictConfig, chosen: DictConfig) -> str:
+    """The config of the forecast with nothing left open, as YAML; not who makes which share of it where."""
+    plain = OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("share", "hardware")])
+    return OmegaConf.to_yaml(OmegaConf.merge(plain, chosen))
+
+
+def _device(name: str, config: DictConfig, hardware: Hardware) -> str:
+    """The device of this process: as the command line says, else as the hardware does, else as the run's config."""
+    if config.hardware and config.get("device") is None:
+        name = {"cpu": "cpu", "gpu": "cuda"}.get(hardware.accelerator, "auto")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and torch.cuda.is_available() and process_count(hardware) > 1:
+        return f"cuda:{local_rank() % torch.cuda.device_count()}"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device={name} was asked for, but PyTorch finds no GPU; use device=auto or device=cpu.")
+    return name
+
+
+def default_inits(archive: Archive, splits: Mapping[str, Sequence[str]], steps: int, every: str) -> np.ndarray:
+    """Initial times from the test split, `every` so often, whose truth lies within it to the last lead."""
+    if not splits.get("test"):
+        raise ValueError(
+            "These data have no test split to take initial times from; give init=2003-01-01, for instance."
+        )
+    period = splits["test"]
+    world, times = archive.world, archive.times[archive.within(period)]
+    known = [archive.has(world.after(times, -back)) for back in range(world.history)]
+    times = times[np.logical_and.reduce(known)]
+    if not times.size:
+        raise ValueError(f"The test split {period[0]} to {period[1]} holds no time to start from; give init=... .")
+    whole = times[world.after(times, steps) <= np.minimum(times[-1], unbroken_until(archive.times, times))]
+    if not whole.size:
+        warn(f"The lead is longer than the test split {period[0]} to {period[1]}; one forecast, from its first time.")
+    return thinned(whole, every) if whole.size else times[:1]
+
+
+def refuse_missing_times(archive: Archive, inits: np.ndarray, steps: int) -> None:
+    """ValueError where the data lack a known state, or a forcing that only they can give, for these forecasts."""
+    world = archive.world
+    for back in range(world.history):
+        archive.index(world.after(inits, -back))
+    for variable in world.forcing:
+        if variable.name in archive.absent:
+            raise ValueError(f"Forcing '{variable.name}' is not in {archive.origin}; open data that have it.")
+        if variable.name not in archive.dataset.data_vars or archive.goes_on(variable):
+            continue
+        for lead in range(1, steps + 1):
+            times = archive.known(variable, world.after(inits, lead))
+            there = archive.has(times)
+            if not there.all():
+                raise ValueError(
+                    f"Forcing '{variable.name}' ends before the forecast does: nothing at {times[~there][0]} in "
+                    f"{archive.origin}. Shorten lead, start earlier, or, where the data end there, keep the last value "
+                    f"with persisted=[{variable.name}], or go through the last year again and again with "
+                    f"repeated=[{variable.name}]."
+                )
+
+
+def _members(run: Run, chosen: DictConfig) -> int:
+    """How many members are asked for; ValueError where the network has nothing to tell them apart by."""
+    members = int(chosen.members or 0)
+    if members < 0:
+        raise ValueError(f"members must be at least 1, or null for none; got {members}.")
+    if members and not getattr(getattr(run.step.network, "conditions", None), "noise", 0):
+        raise ValueError(
+            f"{type(run.step.network).__name__} draws no noise: its {members} members would be the same. "
+            "Leave members out, or train a network with noise, such as model=sfno_ace2_noise."
+        )
+    if members and (chosen.path != "rollout" or chosen.cascade or chosen.networks):
+        raise ValueError("Members are made by plain rollouts of one network; leave out path, cascade and networks.")
+    return members
+
+
+def _layout(run: Run, inits: np.ndarray, steps: int, batch_size: int, writer: ZarrWriter, members: int = 0) -> Layout:
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1; got {batch_size}.")
+    world, batches = run.world, -(-inits.size // batch_size)
+    batch = -(-inits.size // batches)  # as even as can be: chunks are as long as the longest batch
+    fields = max(variable.size for variable in world.predicted) * batch * max(1, members)
+    largest = fields * int(np.prod(world.grid.shape))
+    attributes = {"title": f"Forecasts of {run.folder.name}", "source": f"emul, {run.folder.name}"}
+    return Layout(world, inits, steps, batch, min(steps, writer.leads_per_chunk(largest)), attributes, members)
+
+
+def _digest(weights: Mapping[str, torch.Tensor]) -> str:
+    """The sha256 of all weights in order of their names."""
+    total = hashlib.sha256()
+    for name in sorted(weights):
+        total.update(name.encode())
+        total.update(weights[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def _scorecards(run: Run, archive: Archive, layout: Layout) -> Callable[[int, int], Scorecard | None]:
+    """What makes an empty scorecard of a run of leads, up to the last that any truth is known of; None beyond."""
+    world, until = run.world, unbroken_until(archive.times, layout.inits)
+    valid = layout.valid_times
+    known = np.flatnonzero((archive.has(valid) & (valid <= until[:, None])).any(axis=0))
+    variables = world.predicted.select(name for name in world.predicted.names if name not in archive.absent)
+    metrics = parts(run.config.metric)
+    regions = (run.config.get("eval") or {}).get("regions") or ["global"]
+
+    def empty(first: int, stop: int) -> Scorecard | None:
+        leads = layout.leads[first : min(stop, known[-1] + 1)] if known.size else ()
+        return Scorecard(world, variables, metrics, list(regions), [*leads]) if len(leads) else None
+
+    return empty

@@ -1,0 +1,1 @@
+"""Processes, threads, shares of work and SLURM jobs."""

@@ -1,0 +1,163 @@
+"""SLURM: the script of a job that trains, saves when told to, goes back to the queue and on from there.
+
+The script is the command itself: `srun emul train ...`, one process a device. Before the time limit SLURM sends
+SIGUSR1; preemption and `scontrol requeue` send SIGTERM. The training then saves by itself, without waiting for anybody,
+and the job is put back into the queue, unless whoever ended it has seen to that.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from emul.jobs.processes import rank, started_from_outside
+from emul.terminal.console import console
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from emulators.training.hardware import Hardware, Slurm
+
+
+SRUN = "srun --kill-on-bad-exit=1"
+
+
+def handed_over(verb: str, config: DictConfig, words: Sequence[str], dry: bool) -> bool:
+    """Whether SLURM has `emul <verb> words` from here on: submitted, or its script printed. Else it is to be done here.
+
+    Within a job it is not submitted: srun starts it there, in place of this process. ValueError before the queue does.
+    """
+    if config.hardware.slurm is None or started_from_outside():
+        if dry:
+            raise ValueError("--dry-run prints the script of a job: choose hardware=slurm.")
+        return False
+    if {"--multirun", "-m"} & {*words}:
+        raise ValueError("Several trainings as jobs are a sweep: emul sweep hardware=slurm, with the same words.")
+    from emul.checks.examination import refuse_faults
+    from emul.config.build import part
+
+    refuse_faults(config)
+    command = [sys.executable, "-m", "emul.main", verb, *words]
+    if not any(word.startswith("name=") for word in words):
+        command.append(f"name={config.name}")
+    hardware: Hardware = part(config.hardware)
+    if job_number() is not None and not dry:
+        within_job(hardware, command)
+    submit(config, hardware, f"{SRUN} {shlex.join(command)}", dry)
+    return True
+
+
+def submit(config: DictConfig, hardware: Hardware, line: str, dry: bool) -> None:
+    """Submit a job that does what `line` says, or print its script."""
+    from data_pipelines.files.locks import is_held
+    from emul.config.folders import folder
+
+    target = folder(config, "train")
+    text = script(hardware, str(config.name), target / "slurm" / "%j.log", [line])
+    if dry:
+        print(text)
+        return
+    if is_held(target):
+        raise ValueError(f"A training is at work in {target} now; wait for it, or choose another name=... .")
+    job = submitted(text, target / "slurm" / "job.sh")
+    console().print(f"Submitted job {job}: `squeue -j {job}`, log {target / 'slurm' / job}.log", soft_wrap=True)
+
+
+def within_job(hardware: Hardware, command: Sequence[str]) -> NoReturn:
+    """Become the srun that starts the processes of a command in the job that this process belongs to."""
+    slurm = hardware.slurm
+    cores = slurm.cpus_per_task or hardware.threads if slurm else None
+    asked = {"nodes": hardware.nodes, "ntasks-per-node": hardware.devices, "cpus-per-task": cores}
+    options = [f"--{key}={value}" for key, value in asked.items() if value is not None]
+    sys.stdout.flush()
+    os.execvp("srun", [*SRUN.split(), *options, *command])
+
+
+def script(
+    hardware: Hardware, name: str, log: Path, lines: Sequence[str], options: Mapping[str, Any] | None = None
+) -> str:
+    """The whole script of a job. lines: what it does; options: of sbatch, over those of the hardware."""
+    slurm = hardware.slurm
+    assert slurm is not None
+    asked = {**asked_for(hardware, slurm), "job-name": name, "output": log.resolve(), **(options or {})}
+    head = [f"#SBATCH --{key}" if value is True else f"#SBATCH --{key}={value}" for key, value in asked.items()]
+    cores = asked.get("cpus-per-task")
+    told = [f"export SRUN_CPUS_PER_TASK={cores}"] if cores else []  # else srun asks for one, from SLURM 22.05 on
+    return "\n".join(["#!/bin/bash", *head, "", *told, *slurm.setup, f"cd {shlex.quote(os.getcwd())}", *lines, ""])
+
+
+def asked_for(hardware: Hardware, slurm: Slurm) -> dict[str, Any]:
+    """The options of sbatch by name."""
+    gpus = slurm.gpus if slurm.gpus is not None else hardware.devices if hardware.accelerator == "gpu" else None
+    kind = f"{slurm.gpu_type}:" if slurm.gpu_type else ""
+    asked = {
+        "partition": slurm.partition,
+        "account": slurm.account,
+        "qos": slurm.qos,
+        "time": slurm.time,
+        "nodes": hardware.nodes,
+        "ntasks-per-node": hardware.devices,
+        "cpus-per-task": slurm.cpus_per_task or hardware.threads,
+        "gres": f"gpu:{kind}{gpus}" if gpus else None,
+        "mem": slurm.memory,
+        "signal": f"USR1@{slurm.notice}",
+        "requeue" if slurm.requeue else "no-requeue": True,
+        "open-mode": "append",
+        **(slurm.options or {}),
+    }
+    return {key: value for key, value in asked.items() if value is not None}
+
+
+def submitted(text: str, path: Path) -> str:
+    """Write a script and hand it to sbatch; the number of the job. ValueError in the words of sbatch."""
+    if shutil.which("sbatch") is None:
+        raise ValueError("hardware=slurm needs sbatch, which is not here; --dry-run prints the script.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    done = subprocess.run(["sbatch", "--parsable", str(path)], capture_output=True, text=True)
+    if done.returncode:
+        raise ValueError(f"sbatch refused the job: {' '.join(done.stderr.split())} The script is {path}.")
+    return done.stdout.strip().partition(";")[0]
+
+
+def job_number(environment: Mapping[str, str] = os.environ) -> str | None:
+    """The job that this process belongs to, as scontrol names it; None outside of SLURM."""
+    array, task = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else environment.get("SLURM_JOB_ID")
+
+
+def requeue() -> bool:
+    """Put this job back into the queue, where it is running on and nobody else has seen to it; whether that was done.
+
+    A job that is being cancelled, preempted or requeued is no longer `RUNNING`, and is left to who ended it.
+    """
+    job = job_number()
+    if job is None or shutil.which("scontrol") is None:
+        return False
+    shown = subprocess.run(["scontrol", "show", "job", job, "-o"], capture_output=True, text=True)
+    state = re.search(r"\bJobState=(\w+)", shown.stdout)
+    if state is None or state[1] != "RUNNING":
+        return False
+    return subprocess.run(["scontrol", "requeue", job], capture_output=True).returncode == 0
+
+
+def requeue_on_notice(slurm: Slurm | None) -> None:
+    """While no training hears it, the notice of a time limit finds nothing to save: the job just goes back."""
+    if slurm is None or not slurm.requeue or rank():
+        return
+
+    def go_back(number: int, frame: FrameType | None) -> None:
+        if requeue():
+            console().print("The time ends; the job is back in the queue, and what is done is kept.")
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGUSR1, go_back)

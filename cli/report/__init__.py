@@ -1,0 +1,1 @@
+"""HTML pages of evaluations, comparisons and single cases."""

@@ -1,0 +1,1 @@
+"""Sweeps: their axes, searches and trials."""

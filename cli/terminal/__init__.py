@@ -1,0 +1,1 @@
+"""What the terminal shows: help, tables, progress bars, findings."""

@@ -1,0 +1,1 @@
+"""The side of `emul train` that knows configurations and folders: resume, checkpoints, logs."""

@@ -1,0 +1,74 @@
+"""Whether a training may go on with another configuration, and how the two differ, in words."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from emul.jobs.processes import rank
+from emul.terminal import console
+
+# What may change between the start of a training and its continuation: what does not touch a weight,
+FREE = {
+    "output", "resume", "forecast", "eval", "writer", "metric", "logger", "training.checkpoint_every",
+    "training.checkpoint_minutes", "training.log_every", "training.broken", "hardware.slurm", "loader.ahead",
+}  # fmt: skip
+
+
+# and where it runs, which changes the last digits; but not in what precision.
+ROUNDED = {"hardware", "training.accumulate"}
+FIXED = {"hardware.precision"}
+MOST_TOLD = 5  # differences in one message
+
+
+def compare(before: DictConfig, now: DictConfig, target: Path) -> None:
+    """ValueError, with the difference, where a continuation would not be the same training and this was not said."""
+    old, new = (dict(_leaves(OmegaConf.to_container(c, resolve=True))) for c in (before, now))
+    old = _defaults(now, new.keys() - old.keys()) | old  # options that came after this training began
+    keys = [key for key in {**old, **new} if str(old.get(key)) != str(new.get(key))]
+    keys = [key for key in keys if not any(other.startswith(f"{key}.") for other in keys)]  # its parts tell it all
+    rounded = [key for key in keys if _lies_in(key, ROUNDED) and not _lies_in(key, FREE | FIXED)]
+    refused = [key for key in keys if not _lies_in(key, FREE) and key not in rounded]
+
+    def listed(some: list[str]) -> str:
+        told = [f"{key} was {old.get(key, 'not there')}, is {new.get(key, 'gone')}" for key in some[:MOST_TOLD]]
+        return "; ".join([*told, *([f"and {len(some) - MOST_TOLD} more"] if len(some) > MOST_TOLD else [])])
+
+    if rounded and rank() == 0:
+        console.warn(f"{target} goes on elsewhere ({listed(rounded)}): the same training, but not to the last digit.")
+    if not refused:
+        return
+    if now.resume == "changed":
+        if rank() == 0:
+            console.warn(f"{target} goes on with another config, as asked: {listed(refused)}.")
+        return
+    raise ValueError(
+        f"{target} holds a training with another config ({listed(refused)}). Choose another name=..., say "
+        "resume=changed to go on with the new one, or remove the folder."
+    )
+
+
+def _defaults(config: DictConfig, keys: Iterable[str]) -> dict[str, Any]:
+    """Of the options among `keys` that a part has, what they are where nothing is said of them."""
+    found: dict[str, Any] = {}
+    for key in keys:
+        part, _, name = key.rpartition(".")
+        if part and (target := OmegaConf.select(config, f"{part}._target_")):
+            option = inspect.signature(get_object(target)).parameters.get(name)
+            found |= {} if option is None else {key: option.default}
+    return found
+
+
+def _lies_in(key: str, keys: set[str]) -> bool:
+    return any(f"{key}.".startswith(f"{one}.") for one in keys)
+
+
+def _leaves(node: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    if isinstance(node, dict) and node:
+        return [leaf for key, value in node.items() for leaf in _leaves(value, f"{prefix}{key}.")]
+    return [(prefix[:-1], node)]

@@ -1,0 +1,95 @@
+"""What a training starts from in place of chance: published weights, or those of another run, and their constants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from data_pipelines.files import checkpoints, published_files
+from emul.terminal.console import console, warn
+from emul.terminal.findings import Faults, Finding
+from emulators.training.lightning_module import Training
+from emulators.training.published_weights import converted, fill
+from emulators.world import World
+
+
+def opened(path: str | None) -> dict[str, Any] | None:
+    """What `from_checkpoint` names: the content of a published file, or of a checkpoint of ours, also by its run."""
+    if path is None:
+        return None
+    file = Path(path)
+    if file.is_dir():
+        file = next((f for name in ("best", "last") if (f := file / "checkpoints" / f"{name}.ckpt").is_file()), file)
+        return checkpoints.load(file)
+    return published_files.content(file)
+
+
+def constants(config: DictConfig, content: Mapping[str, Any] | None, world: World) -> published_files.Constants:
+    """Scales that need not be measured: those of files that `scales` names, else those that the weights come with."""
+    if isinstance(config.scales, DictConfig):
+        return published_files.constants_of_files({str(kind): str(path) for kind, path in config.scales.items()}, world)
+    if content is None or config.scales is not None:
+        return {}
+    if "emul" not in content:
+        return published_files.constants(content, world)
+    scales = content["emul"]["world"]["scales"]
+    return {kind: {name: values[i] for name, values in scales.items()} for i, kind in enumerate(published_files.KINDS)}
+
+
+def begin(module: Training, content: Mapping[str, Any], config: DictConfig) -> None:
+    """Fill an untrained network, and its average, with the weights; Faults where they are of another.
+
+    A network may name `additions`, parts that these weights may lack.
+    """
+    if "emul" in content:
+        _fill_with_ours(module.step, content["emul"], config)
+    else:
+        _fill_with_theirs(module.step.network, content, config)
+    module.begin()
+    console().print(f"starting from {config.from_checkpoint}", soft_wrap=True, highlight=False)
+    _warn_of_measured(config, content, module.step.world)
+
+
+def _warn_of_measured(config: DictConfig, content: Mapping[str, Any], world: World) -> None:
+    """Say which channels are normalised by what these data have, not by what the network was trained with."""
+    if isinstance(config.scales, str):
+        return
+    known = constants(config, content, world)
+    told = {*known.get("mean", ())} & {*known.get("std", ())}
+    if measured := [name for name in (world.predicted + world.forcing).channels if name not in told]:
+        more = f" and {len(measured) - 5} others" if len(measured) > 5 else ""
+        warn(
+            f"mean and standard deviation of {', '.join(measured[:5])}{more} were measured here, as neither the "
+            "weights nor `scales` tell them; a network that was trained with others forecasts badly."
+        )
+
+
+def _fill_with_ours(step: torch.nn.Module, card: Mapping[str, Any], config: DictConfig) -> None:
+    try:
+        fill(step, card["weights"], [f"network.{part}" for part in getattr(step.network, "additions", ())])
+    except ValueError as error:
+        raise _refused(config, "weights of the same network", str(error)) from error
+
+
+def _fill_with_theirs(network: torch.nn.Module, content: Mapping[str, Any], config: DictConfig) -> None:
+    """The first of the file's state dicts that fits; the fault told is that of the largest."""
+    module = import_module(str(config.model._target_).rpartition(".")[0])
+    faults = []
+    for theirs in published_files.state_dicts(content):
+        try:
+            fill(network, converted(theirs, module), getattr(network, "additions", ()))
+            return
+        except (ValueError, KeyError, IndexError) as error:  # names that a conversion looks for may be absent
+            said = str(error) if isinstance(error, ValueError) else f"it lacks the names of {config.model._target_}"
+            faults.append((len(theirs), said))
+    raise _refused(config, "weights of the network that `model` describes", max(faults)[1] if faults else "no tensors")
+
+
+def _refused(config: DictConfig, expected: str, got: str) -> Faults:
+    fix = "set model, variables (in the order of the published channels) and grid as they were where it was trained"
+    return Faults([Finding("from_checkpoint", expected, got.rstrip("."), fix)])

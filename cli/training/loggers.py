@@ -1,0 +1,205 @@
+"""Where a training's numbers go: files, TensorBoard, MLflow, Weights & Biases, a picture; chosen by list.
+
+Each is made with the run folder, the step that the training goes on from and that of the last validation it knows, so
+that what an interrupted run logged later is dropped. None of them can stop a training.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import importlib.util
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.utilities import rank_zero_only
+
+from emul.training.learning_curves import draw, rows_of
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a logger is made for. start: the step the training goes on from; validated: that of its last validation."""
+
+    folder: Path
+    name: str
+    start: int = 0
+    validated: int = -1
+
+
+class Named(Logger):
+    """What all loggers here have in common: a name, and nothing to do with the config, which the run folder holds."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing."""
+
+
+class Unstoppable(Named):
+    """Another logger, made when first needed; once it fails it is told of, and left alone from then on."""
+
+    def __init__(self, name: str, make: Callable[[], Logger]) -> None:
+        super().__init__(name)
+        self._make, self._failed = make, False
+        self._logger: Logger | None = None
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self._attempt(lambda logger: logger.log_metrics(metrics, step))
+
+    @rank_zero_only
+    def save(self) -> None:
+        if self._logger is not None:
+            self._attempt(lambda logger: logger.save())
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        if self._logger is not None:
+            self._attempt(lambda logger: logger.finalize(status))
+
+    def _attempt(self, work: Callable[[Logger], Any]) -> None:
+        if self._failed:
+            return
+        try:
+            if self._logger is None:
+                self._logger = self._make()
+            work(self._logger)
+        except Exception as error:  # a logger may fail in any way
+            self._failed = True
+            warnings.warn(
+                f"logger.{self._name} failed and is left out from now on ({type(error).__name__}: {error}); the "
+                "training goes on.",
+                stacklevel=4,
+            )
+
+
+class MetricsFile(Named):
+    """metrics.csv: one row a log line, columns as they come; what a run that goes on will log again is dropped."""
+
+    def __init__(self, path: Path, resumed_at: int, validated: int) -> None:
+        super().__init__("metrics")
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+        for row in rows_of(path):
+            if row["step"] <= resumed_at and ("score" not in row or row["step"] <= validated):
+                self.rows.append(row)
+        self.columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        self.is_whole = False  # the file holds more than the rows that are kept
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        row = {"step": step, **{name: float(value) for name, value in metrics.items()}}
+        new = [name for name in row if name not in self.columns]
+        self.rows.append(row)
+        self.columns += new
+        if new or not self.is_whole or not self.path.exists():
+            self.save()
+            return
+        with open(self.path, "a", newline="") as file:
+            csv.DictWriter(file, self.columns).writerow(row)
+
+    @rank_zero_only
+    def save(self) -> None:
+        partial = self.path.with_suffix(".partial")
+        with open(partial, "w", newline="") as file:
+            writer = csv.DictWriter(file, self.columns)
+            writer.writeheader()
+            writer.writerows(self.rows)
+        partial.replace(self.path)
+        self.is_whole = True
+
+
+def metrics_file(place: Place) -> Logger:
+    """metrics.csv."""
+    return MetricsFile(place.folder / "metrics.csv", place.start, place.validated)
+
+
+def tensorboard(place: Place) -> Logger:
+    """Event files in the run folder's `tensorboard`."""
+    return Unstoppable(
+        "tensorboard",
+        lambda: TensorBoardLogger(place.folder, name="", version="tensorboard", purge_step=place.start + 1),
+    )
+
+
+def mlflow(place: Place, *, experiment: str = "emul", uri: str | None = None) -> Logger:
+    """A run in MLflow. uri: of the tracking server; null for a database in the run folder, which needs no network."""
+    refuse_absent("mlflow")
+    noted = place.folder / "mlflow_run.txt"
+
+    def made() -> Logger:
+        from pytorch_lightning.loggers import MLFlowLogger
+
+        logger = MLFlowLogger(
+            experiment_name=experiment,
+            run_name=place.name,
+            tracking_uri=uri or f"sqlite:///{(place.folder / 'mlflow.db').resolve()}",
+            artifact_location=None if uri else (place.folder / "mlruns").resolve().as_uri(),
+            run_id=noted.read_text().strip() if place.start and noted.exists() else None,
+        )
+        noted.write_text(str(logger.run_id))
+        return logger
+
+    return Unstoppable("mlflow", made)
+
+
+def wandb(place: Place, *, project: str = "emul", entity: str | None = None, offline: bool = True) -> Logger:
+    """A run in Weights & Biases. offline: kept in the run folder's `wandb`, to be sent by `wandb sync`."""
+    refuse_absent("wandb")
+    identity = hashlib.sha256(str(place.folder.resolve()).encode()).hexdigest()[:12]
+
+    def made() -> Logger:
+        from pytorch_lightning.loggers import WandbLogger
+
+        return WandbLogger(
+            name=place.name,
+            save_dir=place.folder,
+            project=project,
+            entity=entity,
+            offline=offline,
+            id=identity,
+            resume=None if offline else "allow",
+        )
+
+    return Unstoppable("wandb", made)
+
+
+class Curves(Named):
+    """curves.png: loss and validation score against the step, drawn anew after each validation."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__("curves")
+        self.folder = folder
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        if "score" not in metrics:
+            return
+        draw(rows_of(self.folder / "metrics.csv"), self.folder / "curves.png")
+
+
+def curves(place: Place) -> Logger:
+    """curves.png, from metrics.csv."""
+    return Unstoppable("curves", lambda: Curves(place.folder))
+
+
+def refuse_absent(package: str) -> None:
+    """ValueError where a logger was chosen whose package is not installed."""
+    if importlib.util.find_spec(package) is None:
+        raise ValueError(f"logger={package} needs the package {package}: pip install 'emul[{package}]'.")

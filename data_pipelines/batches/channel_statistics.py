@@ -1,0 +1,215 @@
+"""Mean, spread and extremes of every channel, and the spread of its changes over some intervals, in one pass.
+
+    mean = <x>,    std = sqrt(<(x - mean)^2>),    change_std(k) = sqrt(<(d - <d>)^2>),    d = x(t) - x(t - k timesteps)
+
+<.>: mean over times and, with cell-area weights, over the grid. Blocks of times are summed in float64 by themselves and
+merged in order by the pairwise formula of Chan, Golub & LeVeque (1983, doi:10.1080/00031305.1983.10483115): how the
+work is divided, or where it is taken up again, changes no digit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from data_pipelines.batches.archive import TOLERANCE
+from emulators.world import World
+
+if TYPE_CHECKING:
+    from data_pipelines.files.parts import Parts
+
+
+BLOCK = 64  # times that are summed together
+PIECE_BYTES = 32e6  # of fields read at once
+Read = Callable[[np.ndarray], np.ndarray]  # ascending positions -> float32 (position, channel, lat, lon)
+Report = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelStatistics:
+    """mean, std, minimum, maximum: float64 (channel,). change_std: (interval, channel); times, pairs: how many."""
+
+    mean: np.ndarray
+    std: np.ndarray
+    minimum: np.ndarray
+    maximum: np.ndarray
+    change_std: np.ndarray
+    times: int
+    pairs: np.ndarray
+
+    def dataset(self, channels: Sequence[str], intervals: Sequence[str], attributes: Mapping[str, str]) -> xr.Dataset:
+        """The same, for a file. intervals: their names."""
+        names = ("mean", "std", "minimum", "maximum")
+        fields: dict[str, Any] = {name: ("channel", getattr(self, name)) for name in names}
+        fields |= {"change_std": (("interval", "channel"), self.change_std), "pairs": ("interval", self.pairs)}
+        coordinates = {"channel": list(channels), "interval": list(intervals)}
+        return xr.Dataset(fields, coordinates, {**attributes, "times": self.times})
+
+
+def channel_statistics(
+    read: Read,
+    times: np.ndarray,
+    positions: np.ndarray,
+    world: World,
+    *,
+    intervals: Sequence[int] = (1,),
+    workers: int = 1,
+    parts: Parts | None = None,
+    report: Report | None = None,
+) -> ChannelStatistics:
+    """Statistics of the fields at `positions` of `times`, ascending within each member of an ensemble.
+
+    A change counts where both ends are among them. intervals: in timesteps.
+    parts: where finished blocks are kept, so that an interrupted pass goes on.
+    """
+    area = world.grid.weights.reshape(-1)
+    partners = np.stack([_partners(times, positions, world, steps) for steps in intervals])
+    starts = range(0, positions.size, BLOCK)
+
+    def block(number: int) -> dict[str, np.ndarray]:
+        found = parts.read(number) if parts is not None else None
+        if found is not None:
+            return found[0]
+        own = slice(number * BLOCK, (number + 1) * BLOCK)
+        sums = _sums(read, positions[own], partners[:, own], area)
+        if parts is not None:
+            parts.write(number, sums, {})
+        return sums
+
+    total: dict[str, np.ndarray] | None = None
+    with ThreadPoolExecutor(workers, thread_name_prefix="statistics") as pool:
+        jobs = pool.map(block, range(len(starts))) if workers > 1 else map(block, range(len(starts)))
+        for number, sums in enumerate(jobs, start=1):
+            total = sums if total is None else _merged(total, sums)
+            if report:
+                report("measuring", number / len(starts))
+    if total is None:
+        raise ValueError("Statistics need at least one time; there is none in the period.")
+    return ChannelStatistics(
+        total["mean"],
+        np.sqrt(total["squares"] / total["weight"]),
+        total["minimum"],
+        total["maximum"],
+        np.sqrt(total["change_squares"] / np.maximum(total["change_weight"], 1)[:, None]),
+        int(total["weight"]),
+        total["change_weight"].astype(np.int64),
+    )
+
+
+def _partners(times: np.ndarray, positions: np.ndarray, world: World, steps: int) -> np.ndarray:
+    """For each position that of the time `steps` timesteps before, -1 where it is not among the positions.
+
+    Where times go back, another member of an ensemble begins, and none of the one before counts.
+    """
+    members = np.flatnonzero(np.diff(times[positions]) <= np.timedelta64(0, "s")) + 1
+    return np.concatenate([_partners_within(times, some, world, steps) for some in np.split(positions, members)])
+
+
+def _partners_within(times: np.ndarray, positions: np.ndarray, world: World, steps: int) -> np.ndarray:
+    """The same of one member."""
+    if not positions.size:
+        return positions
+    times = times[positions].astype("datetime64[s]")
+    wanted = world.after(times, -steps)
+    right = np.clip(np.searchsorted(times, wanted), 0, positions.size - 1)
+    left = np.maximum(right - 1, 0)
+    place = np.where(abs(times[left] - wanted) <= abs(times[right] - wanted), left, right)
+    near = abs(times[place] - wanted) <= TOLERANCE * world.lead_time(1)
+    return np.where(near & (place < np.arange(positions.size)), positions[place], -1)
+
+
+def _sums(read: Read, positions: np.ndarray, partners: np.ndarray, area: np.ndarray) -> dict[str, np.ndarray]:
+    """Weight, mean and sum of squared deviations of a block, and of its changes; sums over the area have weight 1."""
+    root = np.sqrt(area / area.size)
+    last_use = {int(p): int(at) for row in partners for p, at in zip(row, positions, strict=True) if p >= 0}
+    needed = np.unique(np.concatenate([positions, np.array(list(last_use), dtype=positions.dtype)]))
+    row = {int(position): n for n, position in enumerate(positions)}
+    held: dict[int, np.ndarray] = {}
+    sums: _Sums | None = None
+    for position, fields in _one_by_one(read, needed, area.size):
+        sums = sums or _Sums(fields, root, len(partners))
+        if position in row:
+            sums.add(fields, [held.get(int(p)) for p in partners[:, row[position]]])
+        if position in last_use:
+            held[position] = fields.copy()
+        held = {p: f for p, f in held.items() if last_use[p] > position}
+    assert sums is not None
+    return sums.arrays()
+
+
+def _one_by_one(read: Read, positions: np.ndarray, points: int) -> Iterator[tuple[int, np.ndarray]]:
+    """(position, float32 fields (channel, point)), read a piece at a time."""
+    piece = 1
+    start = 0
+    while start < positions.size:
+        fields = read(positions[start : start + piece])
+        fields = fields.reshape(*fields.shape[:2], points)
+        yield from zip(positions[start : start + piece].tolist(), fields, strict=True)
+        start += piece
+        piece = max(1, min(BLOCK, int(PIECE_BYTES // fields[0].nbytes)))
+
+
+class _Sums:
+    """Sums of one block, of deviations from its first field's means, so that no digits are lost to large means."""
+
+    def __init__(self, first: np.ndarray, root: np.ndarray, intervals: int) -> None:
+        channels = len(first)
+        self.root, self.memory = root, np.empty(first.shape)
+        self.shift = first @ root**2
+        self.count, self.first, self.second = 0, np.zeros(channels), np.zeros(channels)
+        self.minimum, self.maximum = np.full(channels, np.inf), np.full(channels, -np.inf)
+        self.counts = np.zeros(intervals)
+        self.firsts, self.seconds = np.zeros((intervals, channels)), np.zeros((intervals, channels))
+
+    def add(self, fields: np.ndarray, before: Sequence[np.ndarray | None]) -> None:
+        """One time, and what the fields were an interval before, for each of them, None where that is unknown."""
+        np.subtract(fields, self.shift[:, None], out=self.memory)
+        self.count += 1
+        self._summed(self.first, self.second)
+        self.minimum, self.maximum = np.minimum(self.minimum, fields.min(1)), np.maximum(self.maximum, fields.max(1))
+        for n, old in enumerate(before):
+            if old is not None:
+                np.subtract(fields, old, out=self.memory, dtype=np.float64)
+                self.counts[n] += 1
+                self._summed(self.firsts[n], self.seconds[n])
+
+    def _summed(self, first: np.ndarray, second: np.ndarray) -> None:
+        self.memory *= self.root
+        first += self.memory @ self.root
+        second += np.einsum("cp,cp->c", self.memory, self.memory)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        counts = np.maximum(self.counts, 1)[:, None]
+        return {
+            "weight": np.array(float(self.count)),
+            "mean": self.shift + self.first / self.count,
+            "squares": np.maximum(self.second - self.first**2 / self.count, 0.0),
+            "minimum": self.minimum,
+            "maximum": self.maximum,
+            "change_weight": self.counts,
+            "change_mean": self.firsts / counts,
+            "change_squares": np.maximum(self.seconds - self.firsts**2 / counts, 0.0),
+        }
+
+
+def _merged(one: Mapping[str, np.ndarray], two: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Two blocks as one."""
+    merged = {
+        "minimum": np.minimum(one["minimum"], two["minimum"]),
+        "maximum": np.maximum(one["maximum"], two["maximum"]),
+    }
+    for prefix in ("", "change_"):
+        w1, w2 = one[f"{prefix}weight"], two[f"{prefix}weight"]
+        total = w1 + w2
+        share = (w2 / np.maximum(total, 1))[..., None]
+        shift = two[f"{prefix}mean"] - one[f"{prefix}mean"]
+        merged[f"{prefix}weight"] = total
+        merged[f"{prefix}mean"] = one[f"{prefix}mean"] + shift * share
+        squares = one[f"{prefix}squares"] + two[f"{prefix}squares"]
+        merged[f"{prefix}squares"] = squares + shift**2 * w1[..., None] * share
+    return merged

@@ -1,0 +1,1 @@
+"""Convert any dataset to one form: names, units, calendars, dimensions."""

@@ -1,0 +1,164 @@
+"""Times as files write them, turned into datetime64: CF units, calendars other than the real one, months since a date.
+
+Dates are kept as they are written. A calendar without leap days leaves 29 February as a gap. Months and years of a
+calendar of 360 days keep their dates; its days are laid evenly over the real year, which leaves five or six of that
+as gaps, so that seasons stay where they are and steps within a stretch keep their length.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import xarray as xr
+
+from data_pipelines.conventions.durations import duration
+
+MONTHS_SINCE = re.compile(r"\s*(month|year)s?\s+since\s+(\d+)-(\d+)(?:-(\d+))?", re.IGNORECASE)
+SECONDS: dict[str, float] = {
+    "second": 1,
+    "sec": 1,
+    "s": 1,
+    "minute": 60,
+    "min": 60,
+    "hour": 3600,
+    "hr": 3600,
+    "h": 3600,
+    "day": 86400,
+}
+
+
+SECONDS |= {"d": 86400, "nanosecond": 1e-9, "ns": 1e-9, "microsecond": 1e-6, "us": 1e-6, "millisecond": 1e-3}
+
+
+def datetimes(coordinate: xr.DataArray, origin: str) -> np.ndarray:
+    """The values of a time coordinate as datetime64[s], of the same shape; ValueError where they make no dates."""
+    values, units = coordinate.values, str(coordinate.attrs.get("units", ""))
+    if not np.issubdtype(values.dtype, np.datetime64):
+        values = _months_since(values, units) if MONTHS_SINCE.match(units) else _decoded(coordinate, origin)
+    if values.dtype == object:
+        values = _from_cftime(values, origin)
+    if np.isnat(values).any():
+        raise ValueError(f"{int(np.isnat(values).sum())} of the times in {origin} are missing.")
+    return values.astype("datetime64[s]")
+
+
+def timedeltas(coordinate: xr.DataArray, origin: str) -> np.ndarray:
+    """The values of a coordinate of lead times as timedelta64[s]; numbers need a `units` attribute such as hours."""
+    values = coordinate.values
+    if np.issubdtype(values.dtype, np.timedelta64):
+        return values.astype("timedelta64[s]")
+    units = str(coordinate.attrs.get("units", "")).strip().lower()
+    seconds = SECONDS.get(units, SECONDS.get(units.rstrip("s")))
+    if seconds is None or not np.issubdtype(values.dtype, np.number):
+        raise ValueError(
+            f"'{coordinate.name}' in {origin} should hold lengths of time; expected units such as 'hours', "
+            f"got '{units or 'none'}'."
+        )
+    return np.round(values.astype(np.float64) * seconds).astype(np.int64).astype("timedelta64[s]")
+
+
+def dated(dataset: xr.Dataset, dates: Mapping[str, str | Sequence[str]], origin: str) -> xr.Dataset:
+    """The dataset with a dimension that tells no dates as its times; those without it pass as they are.
+
+    dates: dimension -> `first/step`, such as 1979-01/1M, or every date of it. ValueError where the number is wrong.
+    """
+    for dim, told in dates.items():
+        if dim not in dataset.dims:
+            continue
+        if dim != "time" and "time" in dataset.dims:
+            raise ValueError(f"dates: {origin} has times already, along 'time'; leave '{dim}' out.")
+        times = _said(dim, told, dataset.sizes[dim])
+        bare = dataset.drop_vars([name for name in (dim, "time") if name in dataset.variables])
+        dataset = bare.rename({} if dim == "time" else {dim: "time"}).assign_coords(time=("time", times))
+    return dataset
+
+
+def _said(dim: str, told: str | Sequence[str], count: int) -> np.ndarray:
+    """So many dates, datetime64[s], from the first and the step, or from a list."""
+    try:
+        if not isinstance(told, str):
+            times = np.array([np.datetime64(str(one)) for one in told]).astype("datetime64[s]")
+        else:
+            first, step = (part.strip() for part in told.split("/"))
+            start, length = np.datetime64(first).astype("datetime64[s]"), duration(step)
+            month = start.astype("datetime64[M]")
+            whole = month if np.datetime_data(length)[0] == "M" else start
+            times = (whole + np.arange(count) * length).astype("datetime64[s]") + (start - whole)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"dates: expected first/step, such as 1979-01/1M, or a list of dates; got {told}.") from error
+    if times.size != count:
+        raise ValueError(f"dates: '{dim}' has {count} entries, {times.size} dates are given for them.")
+    return times
+
+
+def refuse_disorder(times: np.ndarray, origin: str) -> None:
+    """ValueError unless times ascend without repetition, naming the first that does not."""
+    wrong = np.flatnonzero(np.diff(times).astype(np.int64) <= 0)
+    if wrong.size:
+        before, after = times[wrong[0]], times[wrong[0] + 1]
+        fault = "are repeated" if before == after else "are out of order"
+        raise ValueError(f"Times in {origin} {fault}: {after} follows {before}; sort them and keep each once.")
+
+
+def _decoded(coordinate: xr.DataArray, origin: str) -> np.ndarray:
+    attributes = {key: coordinate.attrs[key] for key in ("units", "calendar") if key in coordinate.attrs}
+    bare = xr.Dataset({"x": (coordinate.dims, coordinate.values, attributes)})
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            decoded = xr.decode_cf(bare, decode_times=xr.coders.CFDatetimeCoder(time_unit="s"))["x"].values
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(
+            f"Cannot make dates of the times in {origin}, units '{coordinate.attrs.get('units', 'none')}', calendar "
+            f"'{coordinate.attrs.get('calendar', 'none')}'; expected units such as 'hours since 1900-01-01'."
+        ) from error
+    if not np.issubdtype(decoded.dtype, np.datetime64) and decoded.dtype != object:
+        units = f"units '{coordinate.attrs['units']}'" if "units" in coordinate.attrs else "no units"
+        raise ValueError(
+            f"The times in {origin} are numbers with {units} (the first: {coordinate.values.reshape(-1)[0]}); expected "
+            f"the attribute `units` to be like 'hours since 1900-01-01', or data.dates={{{coordinate.name}: "
+            "1979-01-01/6h}, the first and the step."
+        )
+    return decoded
+
+
+def _months_since(values: np.ndarray, units: str) -> np.ndarray:
+    """Months or years since a date; a fraction of a month counts as that fraction of 30 days, at most to its last."""
+    match = MONTHS_SINCE.match(units)
+    assert match
+    months = np.asarray(values, dtype=np.float64) * (12 if match[1].lower() == "year" else 1)
+    first = np.datetime64(f"{int(match[2]):04d}-{int(match[3]):02d}", "M")
+    whole = np.floor(months + 1e-6)
+    start = (first + whole.astype(np.int64)).astype("datetime64[s]")
+    length = ((first + whole.astype(np.int64) + 1).astype("datetime64[D]") - start) / np.timedelta64(1, "D")
+    days = np.minimum(int(match[4] or 1) - 1 + 30.0 * np.clip(months - whole, 0.0, None), length - 1.0)
+    return start + np.round(days * 86400.0).astype(np.int64).astype("timedelta64[s]")
+
+
+def _from_cftime(values: np.ndarray, origin: str) -> np.ndarray:
+    """Dates of another calendar as the same dates of the real one; days of 360 a year as the days they are nearest."""
+    flat = values.reshape(-1)
+    calendar = getattr(flat[0], "calendar", "unknown")
+    try:
+        dates = np.array([date.isoformat()[:19] for date in flat], dtype="datetime64[s]")
+    except ValueError as error:
+        if calendar == "360_day":
+            return _over_the_year(flat).reshape(values.shape)
+        raise ValueError(
+            f"Times in {origin} are in the calendar '{calendar}' and include dates that do not exist ({error}); "
+            "convert them to the standard calendar first."
+        ) from error
+    if calendar == "360_day" and dates.size > 1:
+        steps, months = np.diff(dates).astype(np.int64), np.diff(dates.astype("datetime64[M]")).astype(np.int64)
+        if np.ptp(months) or not months[0] or steps.min() < 27 * 86400:
+            dates = _over_the_year(flat)
+    return dates.reshape(values.shape)
+
+
+def _over_the_year(dates: np.ndarray) -> np.ndarray:
+    """Days of a year of 360 at their share of the real year; the time of the day stays."""
+    days = xr.DataArray(np.arange(dates.size), dims="time", coords={"time": dates})
+    return days.convert_calendar("standard", align_on="year", use_cftime=False)["time"].values.astype("datetime64[s]")

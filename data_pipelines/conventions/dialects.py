@@ -1,0 +1,120 @@
+"""Dialects: what archives call the variables of WeatherBench 2, read from `names.yaml` beside this file.
+
+A dialect renames variables, puts layers that are stored apart (`air_temperature_0`, ...) on one dimension, converts
+units, and finds the half levels of hybrid coordinates, p = a + b ps (Simmons & Burridge 1981, doi
+10.1175/1520-0493(1981)109<0758:AEAAMC>2.0.CO;2).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+import yaml
+
+from data_pipelines.conventions.suggestions import nearest
+
+TABLE = Path(__file__).with_name("names.yaml")
+
+
+# (coefficients a at half levels, their factor or its name, b at half levels) as archives store them.
+HALF_LEVELS = (("hyai", "P0", "hybi"), ("ap_bnds", 1.0, "b_bnds"), ("a_bnds", "p0", "b_bnds"), ("ak", 1.0, "bk"))
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """names, layers: name in the data -> WeatherBench 2 name. units: WeatherBench 2 name -> units of the result."""
+
+    names: Mapping[str, str] = field(default_factory=dict)
+    layers: Mapping[str, str] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)
+
+
+@cache
+def dialects() -> dict[str, Dialect]:
+    """Every dialect of the table by name, `common` among them."""
+    table = yaml.safe_load(TABLE.read_text(encoding="utf-8"))
+    return {
+        name: Dialect(
+            {short: long for long, shorts in parts.get("names", {}).items() for short in shorts},
+            {short: long for long, shorts in parts.get("layers", {}).items() for short in shorts},
+            {long: str(units) for long, units in parts.get("units", {}).items()},
+        )
+        for name, parts in table.items()
+    }
+
+
+def dialect(name: str | None) -> Dialect:
+    """The dialect called `name`; None: one that changes nothing."""
+    if name is None:
+        return Dialect()
+    known = {key: value for key, value in dialects().items() if key != "common"}
+    if name not in known:
+        raise ValueError(f"names: no table of names '{name}'; {nearest(name, known)}")
+    return known[name]
+
+
+def spoken(dataset: xr.Dataset, name: str | None) -> xr.Dataset:
+    """The dataset with the variables of the dialect under their WeatherBench 2 names, layers put together."""
+    chosen = dialect(name)
+    for short, long in chosen.layers.items():
+        dataset = stacked(dataset, short, long)
+    new: dict[str, str] = {}
+    for short, long in chosen.names.items():
+        if short in dataset.variables and long not in dataset.variables and long not in new.values():
+            new[short] = long
+    return dataset.rename(new)
+
+
+def stacked(dataset: xr.Dataset, short: str, long: str, units: str = "") -> xr.Dataset:
+    """The variables `<short>_<number>` as one variable `long` on a dimension `level` that holds the numbers."""
+    found = {
+        float(m[1]): str(n) for n in dataset.data_vars if (m := re.fullmatch(rf"{re.escape(short)}_(\d+)", str(n)))
+    }
+    if not found or long in dataset.variables:
+        return dataset
+    levels = sorted(found)
+    parts = [dataset[found[level]] for level in levels]
+    lazy = [part if part.chunks else part.chunk({"time": 1} if "time" in part.dims else {}) for part in parts]
+    joined = xr.concat(lazy, xr.Variable("level", levels, {"units": units} if units else {}), combine_attrs="override")
+    return dataset.drop_vars(found.values()).assign({long: joined.assign_attrs(parts[0].attrs)})
+
+
+def hybrid_levels(dataset: xr.Dataset) -> tuple[np.ndarray, np.ndarray] | None:
+    """Half-level coefficients a in Pa and b, from the top down, (level + 1,) each; None where the data have none."""
+    dataset = _half_level_rows(dataset)
+    for first, factor, second in HALF_LEVELS:
+        if first not in dataset.variables or second not in dataset.variables:
+            continue
+        if isinstance(factor, str):
+            factor = float(dataset[factor].values) if factor in dataset.variables else 1e5
+        a, b = (_edges(np.asarray(dataset[n].values, dtype=np.float64)) for n in (first, second))
+        if a is None or b is None or a.size != b.size:
+            continue
+        a = a * factor
+        return (a, b) if b[0] <= b[-1] else (a[::-1], b[::-1])
+    return None
+
+
+def _half_level_rows(dataset: xr.Dataset) -> xr.Dataset:
+    """Scalars ak_0, ak_1, ... as one row `ak`; the same for bk."""
+    for name in ("ak", "bk"):
+        scalars = {int(m[1]): n for n in dataset.variables if (m := re.fullmatch(rf"{name}_(\d+)", str(n)))}
+        if scalars and name not in dataset.variables:
+            values = [float(np.asarray(dataset[scalars[i]].values).reshape(-1)[0]) for i in sorted(scalars)]
+            dataset = dataset.assign({name: ("half_level", values)})
+    return dataset
+
+
+def _edges(values: np.ndarray) -> np.ndarray | None:
+    """Half levels as a row, from a row or from the two bounds of every layer."""
+    if values.ndim == 1:
+        return values
+    if values.ndim == 2 and values.shape[1] == 2:
+        return np.append(values[:, 0], values[-1, 1])
+    return None

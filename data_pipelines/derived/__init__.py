@@ -1,0 +1,1 @@
+"""Fields computed from other fields: diagnostics, forcings, regridding, selections."""

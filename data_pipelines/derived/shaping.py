@@ -1,0 +1,133 @@
+"""What a data source declares of its variables: units, masks, fillings, derived ones, levels, lags, the timestep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import xarray as xr
+
+from data_pipelines.conventions.durations import duration, duration_text, spacing
+from data_pipelines.conventions.suggestions import nearest
+from data_pipelines.conventions.units import in_units
+from data_pipelines.derived.lazy_fields import made_when_read
+from data_pipelines.derived.variables import BEFORE, DERIVED, DIAGNOSTICS
+
+RULES = DERIVED | DIAGNOSTICS
+
+
+def shaped(
+    dataset: xr.Dataset,
+    *,
+    units: Mapping[str, str] | None = None,
+    masks: Sequence[str] | None = None,
+    fill: Mapping[str, float] | None = None,
+    derive: Sequence[str] | None = None,
+    levels: Sequence[float] | None = None,
+    lag: Sequence[str] | None = None,
+    timestep: str | None = None,
+) -> xr.Dataset:
+    """A canonical dataset with what is declared of it, in this order; nothing is read before it is asked for.
+
+    units: variable -> units of the result, `K`, or `degC -> K` where the data do not say theirs.
+    masks: variables `x` for which a variable `x_mask` is added, 1 where x is there and 0 where it is missing.
+    fill: variable -> value in place of missing ones.
+    derive: variables to compute from others, before levels are chosen (`data_pipelines.derived.variables`,
+    `.diagnostics`). levels: those of the result, from the top down; one that the data lack is interpolated linearly in
+    log(level) between its neighbours. lag: variables that stand, at every time, with their values of one timestep
+    before: a forcing that is known at the start of a step only. timestep: such as 6h or 1M, kept as an attribute.
+    """
+    for name, told in (units or {}).items():
+        dataset = dataset.assign({name: in_units(name, _lazy(_named(dataset, name, "units")), told)})
+    present = {f"{name}_mask": _mask(_named(dataset, name, "masks")) for name in masks or ()}
+    for name, value in (fill or {}).items():
+        dataset = dataset.assign({name: _lazy(_named(dataset, name, "fill")).fillna(value)})
+    dataset = dataset.assign(present)
+    for name in derive or ():
+        if name not in RULES:
+            raise ValueError(f"derive: no rule for '{name}'; {nearest(name, RULES)}")
+        dim = "prediction_timedelta" if "prediction_timedelta" in dataset.dims else "time"
+        dataset = dataset.assign({name: made_when_read(dataset, RULES[name], dim, BEFORE.get(name, 0))})
+    if levels is not None:
+        dataset = _at_levels(dataset, np.unique([float(level) for level in levels]))
+    if timestep is not None:
+        dataset = dataset.assign_attrs(timestep=duration_text(duration(timestep)))
+    late = {name: _named(dataset, name, "lag").variable for name in lag or ()}
+    if late:
+        before = _before(dataset)
+        dataset = dataset.assign({name: field.isel(time=before) for name, field in late.items()})
+    return dataset
+
+
+def _named(dataset: xr.Dataset, name: str, key: str) -> xr.DataArray:
+    if name not in dataset.data_vars:
+        raise ValueError(f"{key}: no variable '{name}' in the data; {nearest(name, dataset.data_vars)}")
+    field = dataset[name]
+    if key == "lag" and "time" not in field.dims:
+        raise ValueError(f"lag: '{name}' has no times, so that it is the same at every step; leave it out of the list.")
+    return field
+
+
+def _mask(field: xr.DataArray) -> xr.DataArray:
+    """1 where the field is there, 0 where it is missing."""
+    return _lazy(field).notnull().astype("float32").assign_attrs(units="1", long_name=f"where {field.name} is there")
+
+
+def _before(dataset: xr.Dataset) -> np.ndarray:
+    """For each position of the time axis, that of one timestep before; its own where the data have none."""
+    times = dataset["time"].values.astype("datetime64[s]")
+    told = dataset.attrs.get("timestep")
+    step = duration(told) if told else spacing(times)
+    own = np.arange(times.size)
+    if step is None:
+        return own
+    if np.datetime_data(step)[0] == "M":
+        month = times.astype("datetime64[M]")
+        earlier = (month - step).astype("datetime64[s]") + (times - month.astype("datetime64[s]"))
+    else:
+        earlier = times - step
+    position = np.clip(np.searchsorted(times, earlier + (times[-1] - times[-2]) // 10) - 1, 0, None)
+    near = abs(times[position] - earlier) <= abs(times - earlier) // 10
+    return np.where(near, position, own)
+
+
+def _lazy(field: xr.DataArray) -> xr.DataArray:
+    """The field in chunks of one time, so that arithmetic waits until values are asked for."""
+    return field.chunk({"time": 1} if "time" in field.dims else {})
+
+
+def _at_levels(dataset: xr.Dataset, wanted: np.ndarray) -> xr.Dataset:
+    if "level" not in dataset.dims:
+        raise ValueError("levels: the data have no dimension of levels to choose from.")
+    there = dataset["level"].values.astype(np.float64)
+    same = [int(np.abs(there - level).argmin()) for level in wanted]
+    if np.allclose(there[same], wanted, rtol=1e-6):
+        if len(same) != there.size:
+            dataset = _without_half_levels(dataset)
+        return dataset.isel(level=same).assign_coords(level=("level", wanted, dataset["level"].attrs))
+    dataset = _without_half_levels(dataset)
+    beyond = wanted[(wanted < there[0]) | (wanted > there[-1])]
+    if beyond.size:
+        raise ValueError(f"levels: {beyond[0]:g} lies beyond those of the data, {there[0]:g} to {there[-1]:g}.")
+    upper = np.clip(np.searchsorted(there, wanted), 1, there.size - 1)
+    log = np.log(np.maximum(there, 1e-6))
+    share = (np.log(wanted) - log[upper - 1]) / (log[upper] - log[upper - 1])
+    weight = xr.DataArray(share, dims="level", coords={"level": wanted})
+    columns = [name for name in dataset.data_vars if "level" in dataset[name].dims]
+
+    def between(field: xr.DataArray) -> xr.DataArray:
+        field = _lazy(field)
+        above, below = (field.isel(level=i).assign_coords(level=wanted) for i in (upper - 1, upper))
+        return (above * (1.0 - weight) + below * weight).transpose(*field.dims).assign_attrs(field.attrs)
+
+    fields = {name: between(dataset[name]) for name in columns}
+    return dataset.drop_dims("level").assign(fields).assign_coords(level=("level", wanted, dataset["level"].attrs))
+
+
+def _without_half_levels(dataset: xr.Dataset) -> xr.Dataset:
+    """Without the half levels of other layers than those that are left."""
+    if dataset.attrs.get("vertical_kind") != "hybrid":
+        return dataset
+    dataset = dataset.copy()
+    dataset.attrs = {n: v for n, v in dataset.attrs.items() if n not in ("vertical_a", "vertical_b")}
+    return dataset

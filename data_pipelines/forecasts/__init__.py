@@ -1,0 +1,1 @@
+"""A forecast on disk: layout, segments, checks, manifest, writers."""

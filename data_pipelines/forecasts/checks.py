@@ -1,0 +1,145 @@
+"""Checks of a forecast as it runs: physical ranges, numbers that are none, budgets of dry air and water."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from data_pipelines.conventions.durations import duration_text
+from emulators.physics import columns
+from emulators.physics.physical_ranges import bounds
+from emulators.state import State
+from emulators.world import World
+
+NEVER = np.iinfo(np.int64).max
+
+
+class Checks:
+    """Extremes, bad numbers and budgets of one batch of forecasts, gathered one lead at a time.
+
+    more: bounds by variable name that go before the table of physical ranges.
+    """
+
+    def __init__(self, world: World, more: Mapping[str, tuple[float, float]] | None = None) -> None:
+        self.world, self.budgeted = world, columns.closes(world.predicted, world.vertical)
+        limits = [bounds(v.name, v.units, more) or (-np.inf, np.inf) for v in world.predicted for _ in v.channels]
+        self.low, self.high = np.array(limits, dtype=np.float64).T
+        size = world.predicted.size
+        self.minimum, self.maximum = np.full(size, np.inf), np.full(size, -np.inf)
+        self.missing, self.first_missing = np.zeros(size, np.int64), np.full(size, NEVER)
+        self.first_beyond = np.full(size, NEVER)
+        self.numbers = 0
+        self.dry_air: list[np.ndarray] = []
+        self.column_water: list[np.ndarray] = []
+
+    def add(self, lead: int, state: State) -> bool:
+        """Take in the forecasts at lead number `lead`, (*lead, channel, lat, lon); True where nothing is wrong."""
+        values, axes = state.values.flatten(0, -4), (0, 2, 3)
+        extremes = torch.stack([values.amin(axes), values.amax(axes)]).double().cpu().numpy()
+        missing = np.zeros(extremes.shape[1], np.int64)
+        if not np.isfinite(extremes).all():
+            finite = values.isfinite()
+            missing = (~finite).sum(axes).cpu().numpy()
+            low, high = values.where(finite, torch.inf).amin(axes), values.where(finite, -torch.inf).amax(axes)
+            extremes = torch.stack([low, high]).double().cpu().numpy()
+        beyond = (extremes[0] < self.low) | (extremes[1] > self.high)
+        beyond &= np.isfinite(extremes).all(0)
+        self.minimum, self.maximum = np.minimum(self.minimum, extremes[0]), np.maximum(self.maximum, extremes[1])
+        self.missing += missing
+        self.first_missing = np.where(missing > 0, np.minimum(self.first_missing, lead), self.first_missing)
+        self.first_beyond = np.where(beyond, np.minimum(self.first_beyond, lead), self.first_beyond)
+        self.numbers += values.shape[0] * values.shape[2] * values.shape[3]
+        if self.budgeted:
+            water, air = column_means(state, self.world)
+            self.column_water.append(water)
+            self.dry_air.append(air)
+        return not (missing.any() or beyond.any())
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All that was gathered, for the part file; budgets have shape (init, lead), the rest (channel,)."""
+        names = ("minimum", "maximum", "missing", "first_missing", "first_beyond")
+        arrays = {name: getattr(self, name) for name in names} | {"numbers": np.array(self.numbers)}
+        if self.budgeted:
+            arrays |= {name: np.stack(getattr(self, name), axis=1) for name in ("dry_air", "column_water")}
+        return arrays
+
+
+def column_means(state: State, world: World) -> tuple[np.ndarray, np.ndarray]:
+    """Global means of column water and dry air in kg m-2, float64, of every member and initial time (n,)."""
+    fields = state["specific_humidity"], state["surface_pressure"], world.vertical
+    means = (columns.area_mean(of(*fields), world.grid.weights) for of in (columns.column_water, columns.dry_air))
+    water, air = (mean.cpu().numpy().reshape(-1) for mean in means)
+    return water, air
+
+
+def gather(parts: Iterable[Mapping[str, np.ndarray]], axis: int = 0) -> dict[str, np.ndarray]:
+    """The arrays of several parts as those of one. axis: along which they follow each other, 0 init or 1 lead."""
+    arrays = list(parts)
+    lowest = ("minimum", "first_missing", "first_beyond")
+    whole = {name: np.min([a[name] for a in arrays], axis=0) for name in lowest}
+    whole["maximum"] = np.max([a["maximum"] for a in arrays], axis=0)
+    whole |= {name: np.sum([a[name] for a in arrays], axis=0) for name in ("missing", "numbers")}
+    budgets = ("dry_air", "column_water")
+    return whole | {name: np.concatenate([a[name] for a in arrays], axis) for name in budgets if name in arrays[0]}
+
+
+def describe(
+    gathered: Mapping[str, np.ndarray], world: World, more: Mapping[str, tuple[float, float]] | None = None
+) -> tuple[dict[str, Any], list[str]]:
+    """(what the manifest says of each variable, what is wrong in one sentence each)."""
+    variables, faults = {}, []
+    for variable in world.predicted:
+        part = world.predicted.slice(variable.name)
+        minimum, maximum = gathered["minimum"][part], gathered["maximum"][part]
+        missing = float(gathered["missing"][part].sum() / (gathered["numbers"] * variable.size))
+        limits = bounds(variable.name, variable.units, more)
+        variables[variable.name] = {
+            "units": variable.units,
+            "minimum": _number(minimum.min()),
+            "maximum": _number(maximum.max()),
+            "bounds": None if limits is None else list(limits),
+            "nan_share": missing,
+        }
+        if missing:
+            lead = lead_text(world, int(gathered["first_missing"][part].min()))
+            faults.append(f"{variable.name}: {missing:.2%} of the numbers are NaN or infinite, first at lead {lead}")
+        first = int(gathered["first_beyond"][part].min())
+        if limits and first != NEVER:
+            extreme = minimum.min() if minimum.min() < limits[0] else maximum.max()
+            faults.append(
+                f"{variable.name}: reaches {extreme:.5g} {variable.units}, beyond the physical range "
+                f"{limits[0]:g} .. {limits[1]:g}, first at lead {lead_text(world, first)}"
+            )
+    return variables, faults
+
+
+def budgets(gathered: Mapping[str, np.ndarray], world: World) -> dict[str, Any] | None:
+    """Global means of dry air and column water and their drift over the forecast; None where they are unknown."""
+    if "dry_air" not in gathered:
+        return None
+    days = float(world.lead_time(gathered["dry_air"].shape[1] - 1) / np.timedelta64(86400, "s"))
+    report: dict[str, Any] = {"units": "kg m-2", "days": days}
+    for name in ("dry_air", "column_water"):
+        series = gathered[name]
+        drift = series[:, -1] - series[:, 0]
+        report[name] = {
+            "first": _number(series[:, 0].mean()),
+            "last": _number(series[:, -1].mean()),
+            "mean_drift": _number(drift.mean()),
+            "largest_drift": _number(np.abs(drift).max()),
+            "largest_relative_drift": _number((np.abs(drift) / np.abs(series[:, 0])).max()),
+        }
+    return report
+
+
+def lead_text(world: World, lead: int) -> str:
+    """Lead number `lead` (from 0) in words: `36h`, `10d`, `3y`."""
+    return duration_text(world.timestep * (lead + 1))
+
+
+def _number(value: Any) -> float | None:
+    """A finite float, or None: JSON knows no NaN."""
+    return float(value) if np.isfinite(value) else None

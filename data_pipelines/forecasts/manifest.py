@@ -1,0 +1,132 @@
+"""manifest.json: what a forecast is made of and whether it can be trusted.
+
+verdict `verified`: every check passed and the forecast was scored against the truth at each valid time.
+verdict `unverified`: every check passed, the truth was not at hand (or not for all valid times).
+verdict `failed`: unfinished, or a check failed; `reasons` say which. The manifest says so from the first moment on, so
+that what a kill or a full disk leaves behind is never taken for whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.files.atomic import sha256, write_file
+from data_pipelines.files.provenance import revision, versions
+
+NAME = "manifest.json"
+CHECKSUMS = "checksums.sha256"
+FORMAT = 1
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """The manifest of a forecast folder; FileNotFoundError or ValueError where there is none to trust."""
+    path = Path(folder) / NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"No {NAME} in {folder}; expected a folder that `emul forecast` wrote.")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read ({error}); remove the folder and make the forecast again.") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or "verdict" not in manifest:
+        raise ValueError(f"Expected a manifest of format {FORMAT} in {path}; got something else.")
+    return manifest
+
+
+def open_manifest(folder: Path, settings: Mapping[str, Any], card: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest of a forecast to be made or taken up again, already on disk, verdict `failed` until it is done.
+
+    settings: what the numbers depend on; ValueError where those of an earlier attempt differ. card: what is to be
+    known of the forecast besides (config, run, inits).
+    """
+    settings = json.loads(json.dumps(settings))
+    if (folder / NAME).exists():
+        manifest = read_manifest(folder)
+        refuse_other_settings(manifest["settings"], settings, folder)
+        return manifest
+    if any((folder / name).exists() for name in ("forecast.zarr", "forecast.nc")):
+        raise ValueError(f"{folder} holds a forecast without {NAME}; remove it or choose another name.")
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = {
+        "format": FORMAT,
+        "verdict": "failed",
+        "reasons": ["unfinished: no batch of initial times is written yet"],
+        "finished": False,
+        "created": now(),
+        **card,
+        "revision": revision(),
+        "versions": versions(),
+        "settings": settings,
+    }
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def refuse_other_settings(before: Mapping[str, Any], after: Mapping[str, Any], folder: Path) -> None:
+    """ValueError that names what differs between the forecast begun in `folder` and the one asked for."""
+    differing = sorted(key for key in {*before, *after} if before.get(key) != after.get(key))
+    if differing:
+        told = "; ".join(f"{key}: {_short(before.get(key))} there, {_short(after.get(key))} asked" for key in differing)
+        raise ValueError(
+            f"{folder} holds a forecast made with other settings ({told}); choose another name, or remove the folder."
+        )
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Replace the manifest of `folder`, whole or not at all."""
+    write_file(folder / NAME, json.dumps(manifest, indent=1, allow_nan=False).encode(), durable=True)
+
+
+def write_checksums(folder: Path, checksums: Mapping[str, str]) -> dict[str, Any]:
+    """Write checksums.sha256 (as `sha256sum --check` reads it); its entry in the manifest."""
+    content = "".join(f"{checksum}  {name}\n" for name, checksum in sorted(checksums.items())).encode()
+    write_file(folder / CHECKSUMS, content)
+    return {"file": CHECKSUMS, "files": len(checksums), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def verify_checksums(folder: str | Path) -> list[str]:
+    """What is wrong with the files of a finished forecast, one sentence each; empty where all is as it was written."""
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    if "checksums" not in manifest:
+        return [f"{folder} is not finished: {'; '.join(manifest['reasons'])}"]
+    listed = folder / manifest["checksums"]["file"]
+    if not listed.is_file() or sha256(listed) != manifest["checksums"]["sha256"]:
+        return [f"{listed} is missing or was changed after the forecast was made"]
+    faults, names = [], set()
+    for line in listed.read_text(encoding="utf-8").splitlines():
+        expected, name = line.split("  ", 1)
+        names.add(name)
+        path = folder / name
+        if not path.is_file():
+            faults.append(f"{name} is missing")
+        elif sha256(path) != expected:
+            faults.append(f"{name} was changed or truncated after the forecast was made")
+    store = folder / "forecast.zarr"
+    for path in store.rglob("*") if store.is_dir() else ():
+        if path.is_file() and str(path.relative_to(folder)) not in names:
+            faults.append(f"{path.relative_to(folder)} was added after the forecast was made")
+    return faults
+
+
+def verdict(faults: Sequence[str], pairs: int, of: int) -> tuple[str, list[str]]:
+    """(verdict, reasons) from the faults found and the number of (initial time, lead) pairs that could be scored."""
+    if faults:
+        return "failed", list(faults)
+    if pairs == of:
+        return "verified", []
+    return "unverified", [f"truth was at hand for {pairs} of {of} pairs of initial time and lead"]
+
+
+def now() -> str:
+    """The time in UTC to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _short(value: Any, limit: int = 80) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= limit else f"{text[: limit // 2]} ... {text[-limit // 2 :]}"

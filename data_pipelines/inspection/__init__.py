@@ -1,0 +1,1 @@
+"""Report what data hold: contents, soundness, portraits, predictability."""

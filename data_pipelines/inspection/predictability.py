@@ -1,0 +1,216 @@
+"""How far ahead a simulated world can be known: twins that start almost alike, how they part, and where that ends.
+
+    E(lead) = sqrt(mean over cases and area of (twin - control)^2),    E(infinity) = sqrt(2) s
+
+beside the error of persistence over the same cases: the identical-twin experiment of Lorenz 1982
+(doi 10.1111/j.2153-3490.1982.tb01839.x), for a model that is perfect. s is the standard deviation of the stored data
+about their own climatology: E(infinity) is by what two states of the same season differ. Between, errors grow as
+
+    dE/dt = a E (1 - E / E(infinity)),    doubling time = ln 2 / a  while they are small,
+
+fitted as a straight line through ln(E / (E(infinity) - E)) (Lorenz 1982; Dalcher & Kalnay 1987,
+doi 10.3402/tellusa.v39i5.11774).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+import xarray as xr
+
+from data_pipelines.conventions.canonical import grid_of
+from data_pipelines.files.atomic import write_netcdf
+from data_pipelines.forecasts.layout import LEVELS
+from data_pipelines.reading.processors import one_thread
+from data_pipelines.simulators.twins import Case, Twinned
+from emulators.grid import LatLonGrid
+from emulators.statistics.harmonic_climatology import HarmonicClimatology
+from emulators.statistics.regions import region_weights
+
+if TYPE_CHECKING:
+    from data_pipelines.simulators.stores import Progress
+
+
+EDITION = 1  # of the experiment
+REGIONS = ("global", "tropics", "northern-hemisphere", "southern-hemisphere")
+SOURCES = ("twin", "persistence", "saturation")
+FIELDS = 1000  # of the stored data, that the climatology is fitted to
+INTERVAL = np.timedelta64(6, "h")  # between samples
+GROWING = 0.9  # of the saturation: up to there errors grow as the fit supposes
+SATURATED = 0.95
+
+
+def predictability_path(source: Any) -> Path | None:
+    """The file beside the store of a source that keeps its predictability; None for a source without twins."""
+    return source.path.with_suffix(".predictability.nc") if hasattr(source, "twins") else None
+
+
+def stored_predictability(source: Any) -> xr.Dataset | None:
+    """What `predictability` found for a source before; None where it has not been asked."""
+    path = predictability_path(source)
+    if path is None or not path.is_file():
+        return None
+    with xr.open_dataset(path, decode_timedelta=True) as stored:
+        return stored.load()
+
+
+def predictability(
+    source: Twinned, *, cases: int, days: int, perturbation: float, report: Progress | None = None
+) -> xr.Dataset:
+    """RMSE of twins and of persistence by lead, and the saturation, of every variable of a source whose data are made.
+
+    perturbation: of the twin's temperature, K (or of what the source disturbs). Dimensions (source, region, lead_time[,
+    level]); attributes tell the settings. Written to `predictability_path`, and read from there another time.
+    """
+    if cases < 1 or days < 1 or not perturbation > 0.0:
+        raise ValueError(
+            "Twins need at least one case and one day, and a perturbation above 0; got "
+            f"cases={cases}, days={days}, perturbation={perturbation}."
+        )
+    settings = {"cases": cases, "days": days, "perturbation": perturbation, "edition": EDITION}
+    stored, path = stored_predictability(source), predictability_path(source)
+    if stored is not None and all(stored.attrs.get(name) == value for name, value in settings.items()):
+        return stored
+    leads, dataset = int(days * np.timedelta64(1, "D") / INTERVAL), source.dataset()
+    report = report or (lambda label, share: None)
+    with one_thread():
+        growth = error_growth(source.twins(cases, leads, perturbation, report), leads, grid_of(dataset))
+        known = saturation(dataset, [str(name) for name in growth.data_vars])
+    found = with_saturation(growth, known)
+    if "level" in dataset.coords:
+        told = LEVELS[str(dataset.attrs.get("vertical_kind", "none"))]
+        found = found.assign_coords(level=("level", dataset["level"].values, told))
+    for name, field in found.data_vars.items():
+        field.attrs["units"] = str(dataset[name].attrs.get("units", ""))
+    found.attrs = {"title": "Identical twins and climatological saturation", "truth": source.path.name, **settings}
+    if path is not None:
+        write_netcdf(path, found)
+    return found
+
+
+def experiment(settings: Mapping[str, Any]) -> str:
+    """The settings of `predictability` in words, from themselves or from the attributes of what it found."""
+    cases, days = (
+        f"{settings[name]} {word}{'' if settings[name] == 1 else 's'}"
+        for name, word in (("cases", "case"), ("days", "day"))
+    )
+    return f"{cases} of {days}, disturbed by {settings['perturbation']:g}"
+
+
+def error_growth(cases: Iterable[Case], leads: int, grid: LatLonGrid) -> xr.Dataset:
+    """RMSE of twins and persistence: (source, region, lead_time[, level]). What twins share (forcing) is left out."""
+    weights = region_weights(grid, REGIONS)
+    squares: dict[str, np.ndarray] = {}
+    count = 0
+    for first, control, twin in cases:
+        count += 1
+        for lead, (truth, other) in enumerate(zip(control, twin, strict=True)):
+            for name, field in truth.items():
+                errors = np.stack([other[name], first[name]]) - field.astype(np.float64)
+                means = (errors**2).reshape(*errors.shape[:-2], -1) @ weights.matrix
+                sums = squares.setdefault(name, np.zeros((leads, *means.shape)))
+                sums[lead] += means
+    variables = {}
+    for name, sums in squares.items():
+        table = np.moveaxis(np.sqrt(sums / count), (1, -1), (0, 1))  # (source, region, lead[, level])
+        if table[0].any():
+            variables[name] = (("source", "region", "lead_time", "level")[: table.ndim], table)
+    lead_times = (np.arange(1, leads + 1) * INTERVAL).astype("timedelta64[ns]")
+    return xr.Dataset(variables, {"source": list(SOURCES[:2]), "region": list(weights.names), "lead_time": lead_times})
+
+
+def saturation(dataset: xr.Dataset, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """sqrt(2) times the standard deviation about the climatology: (region,) or (region, level) by name.
+
+    The climatology is the mean and, of records of a year and more, two harmonics of the year and one of the day.
+    """
+    names, grid = list(names), grid_of(dataset)
+    matrix = region_weights(grid, REGIONS).matrix
+    step = -(-dataset.sizes["time"] // FIELDS) | 1  # odd, so that every hour of the day comes round
+    times = dataset["time"].values[::step].astype("datetime64[s]")
+    is_long = times[-1] - times[0] > np.timedelta64(330, "D")
+    found = {}
+    for name in names:
+        fields = torch.from_numpy(dataset[name][::step].values)
+        climatology = HarmonicClimatology(annual=2 if is_long else 0, diurnal=1 if is_long else 0)
+        climatology.accumulate(times, fields)
+        normal = climatology.solve()
+        squares = sum(
+            (part.double() - normal.evaluate(when).double()).square().sum(0)
+            for part, when in zip(fields.split(100), np.split(times, range(100, len(times), 100)), strict=True)
+        )
+        variance = np.asarray(squares).reshape(*fields.shape[1:-2], -1) @ matrix / len(times)
+        found[name] = np.sqrt(2.0 * np.moveaxis(variance, -1, 0))
+    return found
+
+
+def with_saturation(growth: xr.Dataset, known: Mapping[str, np.ndarray]) -> xr.Dataset:
+    """The curves of `error_growth` and, as a third source, a level line at the saturation."""
+    lines = {}
+    for name, field in growth.data_vars.items():
+        level = np.expand_dims(known[str(name)], 1)  # (region, 1[, level])
+        line = np.broadcast_to(level, field.shape[1:])[None]
+        lines[name] = (field.dims, np.concatenate([field.values, line]))
+    return xr.Dataset(lines, {**growth.drop_vars("source").coords, "source": list(SOURCES)})
+
+
+def doubling_time(curve: np.ndarray, limit: float, days: np.ndarray) -> float:
+    """Days in which small errors double; NaN where they do not grow in a way that the fit can tell.
+
+    curve: RMSE by lead; limit: their saturation; days: lead times.
+    """
+    start = int(np.argmin(curve))  # disturbances that are no weather die out first
+    growing = (np.arange(curve.size) >= start) & (curve > 0.0) & (curve < GROWING * limit)
+    if growing.sum() < 3:
+        return float("nan")
+    logit = np.log(curve[growing] / (limit - curve[growing]))
+    rate = float(np.polyfit(days[growing], logit, 1)[0])
+    return float(np.log(2.0) / rate) if rate > 0.0 else float("nan")
+
+
+def reached(curve: np.ndarray, value: float, days: np.ndarray) -> float:
+    """Days until the errors first reach `value`, linear between leads; infinite where they do not."""
+    above = np.flatnonzero(curve >= value)
+    if not above.size:
+        return float("inf")
+    last = int(above[0])
+    if last == 0:
+        return float(days[0])
+    share = (value - curve[last - 1]) / (curve[last] - curve[last - 1])
+    return float(days[last - 1] + share * (days[last] - days[last - 1]))
+
+
+class Limits(NamedTuple):
+    """What the curve of a field tells. doubling, useful, last in days; saturation in the field's units.
+
+    useful: when the twin is no better than the climatology; last: when it reaches 95 % of the saturation.
+    """
+
+    doubling: float
+    useful: float
+    last: float
+    saturation: float
+
+
+def limits(field: xr.DataArray) -> Limits:
+    """Of one variable, region and level of what `predictability` found: dimensions (source, lead_time)."""
+    days = field["lead_time"].values / np.timedelta64(1, "D")
+    curve, limit = field.sel(source="twin").values, float(field.sel(source="saturation").values[0])
+    useful, last = (reached(curve, share * limit, days) for share in (np.sqrt(0.5), SATURATED))
+    return Limits(doubling_time(curve, limit, days), useful, last, limit)
+
+
+def curves(found: xr.Dataset, longest: np.timedelta64) -> dict[str, xr.Dataset]:
+    """Twin and saturation up to the lead `longest`, as scores: (metric, region, lead_time[, level])."""
+    short = found.sel(lead_time=slice(None, longest))
+    if not short.sizes["lead_time"]:
+        short = found.isel(lead_time=slice(1))
+    names = {"predictability": "twin", "saturation": "saturation"}
+    return {
+        name: short.sel(source=source, drop=True).expand_dims(metric=["rmse"]).assign_attrs(found.attrs)
+        for name, source in names.items()
+    }

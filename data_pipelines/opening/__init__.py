@@ -1,0 +1,1 @@
+"""Open files and stores of any kind as one xarray Dataset."""

@@ -1,0 +1,273 @@
+"""Open anything as one canonical dataset: Zarr v2 or v3, local or in the cloud, NetCDF, GRIB; one file or many."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import xarray as xr
+
+from data_pipelines.conventions.calendars import dated, refuse_disorder
+from data_pipelines.conventions.canonical import COORDINATES, canonical
+from data_pipelines.conventions.suggestions import nearest
+from data_pipelines.conventions.units import refuse_other_units
+from data_pipelines.opening.anemoi import is_anemoi, unfolded
+from data_pipelines.opening.classic_netcdf import expected_bytes
+from data_pipelines.reading.zarr_chunks import directly
+
+__all__ = ["canonical", "open_dataset"]
+GRIB_SUFFIXES = (".grib", ".grib1", ".grib2", ".grb", ".grb1", ".grb2")
+ANONYMOUS: dict[str, dict[str, Any]] = {
+    "gs": {"token": "anon"},
+    "gcs": {"token": "anon"},
+    "s3": {"anon": True},
+    "az": {"anon": True},
+    "abfs": {"anon": True},
+}
+JOINED_TIMES = 32
+MEMBER = "member"
+DAMAGED = "it is damaged, incomplete or of another kind; fetch it again"
+
+
+def open_dataset(
+    path: str | Path | Sequence[str | Path],
+    *,
+    engine: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    names: str | None = None,
+    rename: Mapping[str, str] | None = None,
+    select: Mapping[str, Any] | None = None,
+    members: str | None = None,
+    dates: Mapping[str, str | Sequence[str]] | None = None,
+    filter: Mapping[str, Any] | None = None,
+    cache_gigabytes: float | None = None,
+) -> xr.Dataset:
+    """The canonical dataset at `path`, metadata only until values are asked for.
+
+    path: a file, a Zarr store, an address (gs://, s3://, memory://, ...), a pattern with *, or a list of these.
+    engine: `zarr`, `netcdf` or `grib`; default by name. storage_options: for fsspec; default anonymous. names, rename,
+    select: see `canonical`. members: a dimension that stays, as `member`, after time. dates: see `dated`. filter: GRIB
+    keys to keep, such as {typeOfLevel: surface}.
+    cache_gigabytes: of what is fetched from a Zarr store elsewhere, so much is kept on this machine; None: nothing.
+    FileNotFoundError where there is nothing, ValueError where it makes no sense.
+    """
+    opened = open_files(
+        path, engine=engine, storage_options=storage_options, filter=filter, cache_gigabytes=cache_gigabytes
+    )
+    opened = _with_members(opened, members) if members else opened
+    opened = _with_dates(opened, dates) if dates else opened
+    keep = (MEMBER,) if members else ()
+    parts = [
+        canonical(dataset, _where_it_is(rename, opened, dataset), names=names,
+                  select=_where_it_is(select, opened, dataset), keep=keep)
+        for dataset in opened
+    ]  # fmt: skip
+    return joined(parts, [dataset.attrs["origin"] for dataset in opened])
+
+
+def _where_it_is(told: Mapping[str, Any] | None, opened: list[xr.Dataset], dataset: xr.Dataset) -> dict[str, Any]:
+    """What is told of variables and dimensions, without those that only other files have."""
+    others = {str(name) for other in opened for name in (*other.variables, *other.dims)}
+    own = {*dataset.variables, *dataset.dims}
+    return {n: value for n, value in (told or {}).items() if n in own or n not in others or n in COORDINATES}
+
+
+def _with_members(opened: list[xr.Dataset], members: str) -> list[xr.Dataset]:
+    """The datasets, their dimension `members` under the one name; ValueError where none has it."""
+    dims = list(dict.fromkeys(dim for dataset in opened for dim in dataset.dims))
+    if members not in dims:
+        raise ValueError(
+            f"data.members: expected a dimension of {opened[0].attrs['origin']}; got '{members}'; "
+            f"{nearest(members, dims)}"
+        )
+    return [dataset.rename({members: MEMBER} if members in dataset.dims else {}) for dataset in opened]
+
+
+def _with_dates(opened: list[xr.Dataset], dates: Mapping[str, str | Sequence[str]]) -> list[xr.Dataset]:
+    """The datasets, dimensions without dates dated; ValueError where none has such a dimension."""
+    dims = list(dict.fromkeys(str(dim) for dataset in opened for dim in dataset.dims))
+    for dim in dates:
+        if dim not in dims:
+            raise ValueError(f"dates: no dimension '{dim}' in {opened[0].attrs['origin']}; {nearest(dim, dims)}")
+    return [dated(dataset, dates, dataset.attrs["origin"]) for dataset in opened]
+
+
+def open_files(
+    path: str | Path | Sequence[str | Path],
+    *,
+    engine: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    filter: Mapping[str, Any] | None = None,
+    cache_gigabytes: float | None = None,
+) -> list[xr.Dataset]:
+    """The datasets at `path` as they are, times undecoded, each with its file in the attribute `origin`."""
+    names = _names(path)
+    found: list[xr.Dataset] = []
+    for name in names:
+        kind = engine or _kind(name)
+        if kind not in _OPENERS:
+            raise ValueError(f"engine is one of {', '.join(_OPENERS)}; got '{kind}'.")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            opened = _OPENERS[kind](name, Ways(storage_options, filter, cache_gigabytes))
+        found.extend(dataset.assign_attrs(origin=name) for dataset in opened)
+    if len(found) > 1:  # joining must not read: arrays in chunks of some times wait until asked
+        found = [ds.chunk({d: JOINED_TIMES for d in ds.dims if d in COORDINATES["time"]}) for ds in found]
+    return found
+
+
+def _names(path: str | Path | Sequence[str | Path]) -> list[str]:
+    """The files and stores that `path` stands for."""
+    if not isinstance(path, str | Path):
+        if not path:
+            raise FileNotFoundError("Expected at least one path to data; got an empty list.")
+        return [name for one in path for name in _names(one)]
+    text = str(path)
+    if "://" in text or "::" in text:
+        return [text]
+    text = str(Path(text).expanduser())
+    if Path(text).exists():
+        return [text]
+    if glob.has_magic(text):
+        found = sorted(glob.glob(text, recursive=True))
+        if not found:
+            raise FileNotFoundError(f"No file matches {text}.")
+        return found
+    folder = Path(text).parent
+    beside = [p.name for p in sorted(folder.iterdir())] if folder.is_dir() else []
+    close = difflib.get_close_matches(Path(text).name, beside, n=1)
+    hint = f"; did you mean '{close[0]}'?" if close else "" if folder.is_dir() else f"; nor is there a folder {folder}."
+    raise FileNotFoundError(f"No data at {text}{hint or '.'}")
+
+
+def _kind(name: str) -> str:
+    if "://" in name or "::" in name or Path(name).is_dir() or name.rstrip("/").endswith(".zarr"):
+        return "zarr"
+    return "grib" if name.lower().endswith(GRIB_SUFFIXES) else "netcdf"
+
+
+class Ways(NamedTuple):
+    """How files are to be read, each word for those that know it."""
+
+    storage_options: Mapping[str, Any] | None
+    filter: Mapping[str, Any] | None
+    cache_gigabytes: float | None
+
+
+def _open_zarr(name: str, ways: Ways) -> list[xr.Dataset]:
+    options, elsewhere = ways.storage_options, "://" in name or "::" in name
+    if not elsewhere and not _has_zarr(Path(name)):
+        raise FileNotFoundError(f"{name} holds no Zarr store (no zarr.json, .zgroup or .zmetadata in it).")
+    if options is None:
+        options = ANONYMOUS.get(name.split("://")[0]) if "::" not in name else None
+    settings: dict[str, Any] = {"storage_options": dict(options) if options else None}
+    try:
+        store: Any = name
+        if elsewhere and ways.cache_gigabytes:
+            store, settings = _kept(name, settings, ways.cache_gigabytes), {}
+        opened = xr.open_zarr(store, chunks=None, decode_cf=False, **settings)
+        opened = opened if elsewhere else directly(opened, Path(name))
+        folded = is_anemoi(opened)  # its zeros are values, though Zarr fills with them
+        opened = xr.decode_cf(opened, decode_times=False, mask_and_scale=not folded)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"No Zarr store at {name} ({_brief(error)}).") from error
+    except ImportError as error:
+        raise ValueError(
+            f"Reading {name} needs another package ({_brief(error)}): pip install 'emul[cloud]'."
+        ) from error
+    except Exception as error:
+        raise ValueError(f"Cannot open {name} as a Zarr store ({_brief(error)}); {DAMAGED}.") from error
+    if elsewhere and not opened.variables:
+        raise FileNotFoundError(f"No Zarr store at {name} (nothing is listed there).")
+    return [unfolded(opened) if folded else opened]
+
+
+def _kept(name: str, settings: dict[str, Any], gigabytes: float) -> Any:
+    """The store at an address, of which so much is kept on this machine."""
+    from zarr.storage import FsspecStore
+
+    from data_pipelines.opening.remote_cache import Kept, cache_folder
+
+    store = FsspecStore.from_url(name, read_only=True, **settings)
+    return Kept(store, name, cache_folder(), gigabytes * 1e9)
+
+
+def _has_zarr(path: Path) -> bool:
+    return any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata"))
+
+
+def _open_netcdf(name: str, _: Ways) -> list[xr.Dataset]:
+    try:
+        expected, size = expected_bytes(name), Path(name).stat().st_size
+        opened = xr.open_dataset(name, engine="netcdf4", chunks=None, decode_times=False)
+    except Exception as error:
+        raise ValueError(f"Cannot open {name} as NetCDF ({_brief(error)}); {DAMAGED}.") from error
+    if expected is not None and size < expected:
+        raise ValueError(
+            f"{name} has {size} of the {expected} bytes that its header announces: incomplete; fetch it again."
+        )
+    return [opened]
+
+
+def _open_grib(name: str, ways: Ways) -> list[xr.Dataset]:
+    try:
+        import cfgrib
+    except (ImportError, RuntimeError) as error:
+        raise ValueError(f"Reading {name} needs cfgrib and eccodes: pip install 'emul[grib]'.") from error
+    arguments = {"indexpath": "", "filter_by_keys": dict(ways.filter or {}), "errors": "raise"}
+    try:
+        parts = cfgrib.open_datasets(name, backend_kwargs=arguments, decode_times=False, chunks=None)
+    except Exception as error:
+        raise ValueError(f"Cannot open {name} as GRIB ({_brief(error)}); {DAMAGED}.") from error
+    if not any(part.data_vars for part in parts):
+        raise ValueError(f"{name} holds no GRIB message{' that fits the filter' if ways.filter else ''}.")
+    return [part for part in parts if part.data_vars]
+
+
+_OPENERS = {"zarr": _open_zarr, "netcdf": _open_netcdf, "grib": _open_grib}
+
+
+def _brief(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+
+
+def joined(parts: list[xr.Dataset], names: list[str]) -> xr.Dataset:
+    """Files that continue each other in time, or bring further variables, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    origin = names[0] if len(set(names)) == 1 else f"{names[0]} and {len(names) - 1} more"
+    left_out = "\n".join(dict.fromkeys(p.attrs["left_out"] for p in parts if p.attrs["left_out"]))
+    grids = {
+        (p["latitude"].values.tobytes(), p["longitude"].values.tobytes()): n for p, n in zip(parts, names, strict=True)
+    }
+    if len(grids) > 1:
+        first, second, *_ = grids.values()
+        raise ValueError(f"{first} and {second} lie on different grids; open them apart or regrid one.")
+    units: dict[Any, str] = {}
+    for part, file in zip(parts, names, strict=True):
+        for name, field in part.data_vars.items():
+            refuse_other_units(str(name), units.setdefault(name, field.attrs["units"]), field.attrs["units"], file)
+    try:
+        joined = xr.combine_by_coords(
+            parts,
+            data_vars="minimal",
+            coords="minimal",
+            compat="override",
+            join="exact",
+            combine_attrs="drop_conflicts",
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"Cannot join {origin} ({_brief(error)}): expected files that continue each other in time without overlap, "
+            "or bring other variables at the same times and levels."
+        ) from error
+    assert isinstance(joined, xr.Dataset)
+    for name in joined.data_vars:
+        joined[name].attrs["units"] = units[name]  # lost where files spell them differently
+    if "time" in joined.dims:
+        refuse_disorder(joined["time"].values, origin)
+    return joined.assign_attrs(origin=origin, left_out=left_out)

@@ -1,0 +1,124 @@
+"""Files and stores of one's own as a data source: what all of them can declare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import xarray as xr
+
+from data_pipelines.conventions.durations import gaps, spacing
+from data_pipelines.conventions.periods import guarded
+from data_pipelines.derived.shaping import shaped
+from data_pipelines.opening.datasets import MEMBER, open_dataset
+
+USUAL = 0.5  # least share of the steps between times that are the usual one
+
+
+@dataclass(frozen=True)
+class Files:
+    """path: a file, a store, an address, a pattern such as `era5_*.nc`, or a list of these.
+
+    splits: name -> [start, end], both inclusive. guard: least length of time between splits, such as 10d.
+    names: a table of names, such as cesm (`data_pipelines.conventions.dialects`).
+    rename, select: see `data_pipelines.conventions.canonical.canonical`.
+    units, masks, fill, derive, levels, lag, timestep: see `data_pipelines.derived.shaping.shaped`.
+    dates: dates of a dimension that tells none, {month: 1979-01/1M}; see `data_pipelines.conventions.calendars.dated`.
+    members: dimension whose entries are members of an ensemble, such as number, ensemble or realization. Each is a
+    sample of its own: windows keep to one member, statistics are over all; forecasts begin from the first.
+    gaps: what to do where times are missing: skip the windows that would bridge them, or refuse the data.
+    """
+
+    path: str | Sequence[str]
+    splits: Mapping[str, Sequence[str | int] | None] = field(default_factory=dict)
+    _: KW_ONLY
+    guard: str | None = None
+    names: str | None = None
+    rename: Mapping[str, str] | None = None
+    select: Mapping[str, Any] | None = None
+    units: Mapping[str, str] | None = None
+    masks: Sequence[str] | None = None
+    fill: Mapping[str, float] | None = None
+    derive: Sequence[str] | None = None
+    levels: Sequence[float] | None = None
+    lag: Sequence[str] | None = None
+    timestep: str | None = None
+    dates: Mapping[str, str | Sequence[str]] | None = None
+    members: str | None = None
+    gaps: Literal["skip", "refuse"] = "skip"
+
+    engine: ClassVar[str | None] = None
+
+    def __post_init__(self) -> None:
+        if self.gaps not in ("skip", "refuse"):
+            raise ValueError(f"gaps is skip or refuse; got '{self.gaps}'.")
+        object.__setattr__(self, "splits", guarded(self.splits, self.guard))
+
+    @property
+    def opening(self) -> dict[str, Any]:
+        """How the files are opened: further arguments of `data_pipelines.opening.datasets.open_dataset`."""
+        return {}
+
+    def prepare(self, progress: Callable[[str, float], None] | None = None) -> None:
+        """Nothing is made; raises FileNotFoundError or ValueError now where the files cannot be used."""
+        self.dataset()
+
+    def template(self) -> xr.Dataset:
+        """The dataset; its fields are not read until asked for."""
+        return self.dataset()
+
+    def dataset(self) -> xr.Dataset:
+        """The files as one canonical dataset."""
+        opened = open_dataset(
+            self.path,
+            engine=self.engine,
+            names=self.names,
+            rename=self.rename,
+            select=self.select,
+            members=self.members,
+            dates=self.dates,
+            **self.opening,
+        )
+        if self.members and MEMBER not in opened.dims:
+            origin = opened.attrs.get("origin", "the data")
+            raise ValueError(
+                f"data.members: no field of {origin} goes along '{self.members}'; leave data.members=null."
+            )
+        made = shaped(
+            opened,
+            units=self.units,
+            masks=self.masks,
+            fill=self.fill,
+            derive=self.derive,
+            levels=self.levels,
+            lag=self.lag,
+            timestep=self.timestep,
+        )
+        if "time" in made.dims:
+            refuse_uneven(made, self.gaps)
+        return made
+
+
+def refuse_uneven(dataset: xr.Dataset, rule: str) -> None:
+    """ValueError where the times follow no step, or have gaps that are to be refused."""
+    times, origin = dataset["time"].values.astype("datetime64[s]"), dataset.attrs.get("origin", "the data")
+    usual = spacing(times)
+    if usual is None:
+        return
+    if "timestep" not in dataset.attrs and np.datetime_data(usual)[0] != "M":
+        share = float((np.diff(times) == usual).mean())
+        if share < USUAL:
+            steps = np.diff(times).astype(np.int64) / 3600
+            raise ValueError(
+                f"Times in {origin} are uneven: steps of {steps.min():g} to {steps.max():g} h, the usual one only "
+                f"{share:.0%} of them. Say the step of the emulator, such as timestep=1d; windows are then made where "
+                "times lie that far apart."
+            )
+    broken = gaps(times)
+    if rule == "refuse" and broken.size:
+        raise ValueError(
+            f"Times in {origin} have {broken.size} gap(s), the first from {times[broken[0]]} to "
+            f"{times[broken[0] + 1]}; gaps=refuse allows none. Complete the data, or skip the windows: gaps=skip."
+        )

@@ -1,0 +1,1 @@
+"""Write packed stores, made for fast reading."""

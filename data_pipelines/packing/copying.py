@@ -1,0 +1,206 @@
+"""Copies of datasets as Zarr stores, block of times by block of times: resumable, whole or not there, with checksums.
+
+A copy grows in `.<name>.partial` beside its place. Every block is written, then noted; a copy that was stopped goes on
+at the first block that is not noted. At the end the sha256 of every file is written to `checksums.json` in the store,
+and the folder takes its name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dask.array
+import numpy as np
+import xarray as xr
+import zarr
+
+from data_pipelines.files.atomic import sha256, write_file
+from data_pipelines.reading.damaged_data import WAITS, DamagedData
+
+CHECKSUMS, PROGRESS = "checksums.json", "progress.json"
+CHUNK_BYTES, BLOCK_BYTES = 16e6, 128e6
+Report = Callable[[str, float], None]
+
+
+def copied(dataset: xr.Dataset, path: Path, recipe: dict[str, Any], report: Report | None = None) -> Path:
+    """The canonical dataset written to the Zarr store `path`, or what is there already where that is the same copy.
+
+    recipe: what the copy is of, plain words and numbers; another recipe at the same place raises ValueError.
+    """
+    path = Path(path)
+    mark = _fingerprint(dataset, recipe)
+    if path.exists():
+        _refuse_another(path, mark)
+        return path
+    partial = path.with_name(f".{path.name}.partial")
+    _refuse_full_disk(path, dataset)
+    done = _taken_up(partial, mark)
+    if done is None:
+        _lay_out(dataset, partial, mark, recipe)
+        done = 0
+    blocks = list(_blocks(dataset))
+    start = time.monotonic()
+    for number, block in enumerate(blocks):
+        if number < done:
+            continue
+        _write(dataset, partial, block)
+        _note(partial, mark, number + 1)
+        if report:
+            megabytes = _bytes(dataset) / len(blocks) * (number + 1 - done) / 1e6
+            report(f"{megabytes / max(time.monotonic() - start, 1e-3):.1f} MB/s", (number + 1) / len(blocks))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # consolidated metadata of Zarr 3 is young
+        zarr.consolidate_metadata(partial)
+    (partial / PROGRESS).unlink()
+    files = sorted(p for p in partial.rglob("*") if p.is_file() and p.name != CHECKSUMS)
+    sums = {p.relative_to(partial).as_posix(): sha256(p) for p in files}
+    write_file(partial / CHECKSUMS, json.dumps({"recipe": mark, "sha256": sums}, indent=1).encode(), durable=True)
+    os.replace(partial, path)
+    return path
+
+
+def damaged_files(path: Path) -> list[str] | None:
+    """Files of a copy that are not as they were written, or are gone; None for a store without checksums."""
+    path = Path(path)
+    try:
+        sums = json.loads((path / CHECKSUMS).read_bytes())["sha256"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return [name for name, expected in sums.items() if not (path / name).is_file() or sha256(path / name) != expected]
+
+
+def _fingerprint(dataset: xr.Dataset, recipe: dict[str, Any]) -> str:
+    """What must be the same for a copy to go on: the recipe, the coordinates, the variables."""
+    told = hashlib.sha256(json.dumps(recipe, sort_keys=True, default=str).encode())
+    for name in sorted(map(str, dataset.dims)):
+        if name in dataset.coords:
+            told.update(name.encode() + np.ascontiguousarray(dataset[name].values).tobytes())
+    told.update(",".join(sorted(map(str, dataset.data_vars))).encode())
+    return told.hexdigest()
+
+
+def _refuse_another(path: Path, mark: str) -> None:
+    try:
+        found = json.loads((path / CHECKSUMS).read_bytes())["recipe"]
+    except (OSError, ValueError, KeyError):
+        found = None
+    if found != mark:
+        raise ValueError(f"{path} is there already and holds something else; choose another place, or remove it.")
+
+
+def _refuse_full_disk(path: Path, dataset: xr.Dataset) -> None:
+    folder = next(parent for parent in path.resolve().parents if parent.exists())
+    free, needed = shutil.disk_usage(folder).free, 0.5 * _bytes(dataset)
+    if free < needed:
+        raise ValueError(
+            f"{folder} has room for {free / 1e9:.3g} GB; the data are {2 * needed / 1e9:.3g} GB before compression. "
+            "Choose fewer times, variables or levels, or another place."
+        )
+
+
+def _bytes(dataset: xr.Dataset) -> int:
+    return sum(4 * field.size for field in dataset.data_vars.values())
+
+
+def _taken_up(partial: Path, mark: str) -> int | None:
+    """Blocks that are finished of the same copy; None where there is none to go on with."""
+    try:
+        noted = json.loads((partial / PROGRESS).read_bytes())
+    except (OSError, ValueError):
+        shutil.rmtree(partial, ignore_errors=True)
+        return None
+    if noted["recipe"] != mark:
+        raise ValueError(f"{partial} is an unfinished copy of something else; finish it, or remove it.")
+    return int(noted["blocks"])
+
+
+def _note(partial: Path, mark: str, blocks: int) -> None:
+    write_file(partial / PROGRESS, json.dumps({"recipe": mark, "blocks": blocks}).encode(), durable=True)
+
+
+def _times_a_chunk(dataset: xr.Dataset) -> int:
+    """Times in a chunk: so many that the largest variable stays below the size of a chunk, at least one."""
+    largest = max((4 * f.size / f.sizes["time"] for f in dataset.data_vars.values() if "time" in f.dims), default=1.0)
+    return max(1, min(int(CHUNK_BYTES // largest), 8))
+
+
+def _blocks(dataset: xr.Dataset) -> Iterator[slice]:
+    """Stretches of whole chunks of times; each is read and written at once."""
+    if "time" not in dataset.dims:
+        return
+    chunk, count = _times_a_chunk(dataset), dataset.sizes["time"]
+    row = sum(4 * f.size / f.sizes["time"] for f in dataset.data_vars.values() if "time" in f.dims)
+    step = chunk * max(1, int(BLOCK_BYTES // (row * chunk)))
+    stored = max((_stored_times(field) for field in dataset.data_vars.values()), default=1)
+    if stored > step:  # a block that ends within a chunk of the source would fetch it twice
+        step = -(-stored // chunk) * chunk
+    yield from (slice(start, min(start + step, count)) for start in range(0, count, step))
+
+
+def _stored_times(field: xr.DataArray) -> int:
+    """Times in a chunk of the source."""
+    return int(field.encoding.get("preferred_chunks", {}).get("time", 1))
+
+
+def _lay_out(dataset: xr.Dataset, partial: Path, mark: str, recipe: dict[str, Any]) -> None:
+    """Metadata, coordinates and fields without time of the whole copy."""
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    chunk = _times_a_chunk(dataset)
+    fields, encoding = {}, {}
+    for name, field in dataset.data_vars.items():
+        shape = tuple(min(chunk, n) if d == "time" else n for d, n in field.sizes.items())
+        if "time" in field.dims:
+            values: Any = dask.array.zeros(field.shape, dtype="float32", chunks=shape)
+        else:
+            values = np.asarray(_read(field, str(name), dataset), dtype="float32")
+        fields[name] = xr.Variable(field.dims, values, field.attrs)
+        encoding[name] = {"chunks": shape, "_FillValue": np.float32(np.nan)}
+    plain = {k: v for k, v in dataset.attrs.items() if k not in ("origin", "left_out") and v is not None}
+    bare = xr.Dataset(
+        fields, {n: c.variable for n, c in dataset.coords.items()}, {**plain, "source": json.dumps(recipe)}
+    )
+    for name in bare.coords:
+        bare[name].encoding = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        bare.to_zarr(partial, compute=False, zarr_format=3, consolidated=False, encoding=encoding)
+    _note(partial, mark, 0)
+
+
+def _write(dataset: xr.Dataset, partial: Path, block: slice) -> None:
+    """One block of every variable with times."""
+    moving = [name for name, field in dataset.data_vars.items() if "time" in field.dims]
+    read = {}
+    for name in moving:
+        field = dataset[name].isel(time=block)
+        read[name] = (field.dims, np.asarray(_read(field, str(name), dataset), dtype="float32"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        xr.Dataset(read).to_zarr(partial, region={"time": block}, consolidated=False)
+
+
+def _read(field: xr.DataArray, name: str, dataset: xr.Dataset) -> np.ndarray:
+    """The values of a field; a read that fails is tried again, then named."""
+    for wait in (*WAITS, None):
+        try:
+            return field.values
+        except (ValueError, RuntimeError, OSError, KeyError) as error:
+            if wait is None or not _may_pass(str(dataset.attrs.get("origin", ""))):
+                when = str(field["time"].values[0].astype("datetime64[s]")) if "time" in field.dims else "any time"
+                raise DamagedData(str(dataset.attrs.get("origin", "the data")), name, when, error) from error
+            time.sleep(wait)
+    raise AssertionError("unreachable")
+
+
+def _may_pass(origin: str) -> bool:
+    """True for stores elsewhere, whose faults may be of the connection."""
+    return "://" in origin and not origin.startswith(("file://", "memory://"))

@@ -1,0 +1,144 @@
+"""The metadata of a packed store: what it says of itself, laid out before the first chunk and replaced after the last.
+
+Readers go by the consolidated metadata at the root, which is replaced last, in one piece: a store has as many times as
+it says, however a conversion that adds to it may end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from data_pipelines.files.provenance import revision
+from data_pipelines.reading.encodings import STORED, Encoding
+from data_pipelines.reading.packed_store import FORMAT
+from emulators.variables import Variable, VariableSet
+from emulators.world import World
+
+TIMES = 65536  # a chunk of the coordinate, so that it may grow in place
+CLOCK: dict[str, Any] = {
+    "units": "seconds since 1970-01-01",
+    "calendar": "proleptic_gregorian",
+    "standard_name": "time",
+}
+MEMBERS = "all times of the first member, then those of the second, and so on"
+NOT_KEPT = ("origin", "left_out", "roles")  # of the dataset as it was opened, not of the data
+
+
+def attributes(
+    dataset: xr.Dataset, world: World, moving: VariableSet, splits: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What a store says of the dataset it was made from, and of what its variables are to `world`."""
+    static = VariableSet(tuple(variable for variable in world.static if variable.name in dataset.data_vars))
+    sets = {name: getattr(world, name) for name in ("prognostic", "forcing", "diagnostic", "static")}
+    level = dataset["level"].attrs if "level" in dataset.coords else {}
+    members = {"members": dataset.sizes["member"]} if "member" in dataset.dims else {}
+    return {
+        "packed_format": FORMAT,
+        **members,
+        "variables": moving.plain(),
+        "static": static.plain(),
+        "level_attributes": {str(name): value for name, value in level.items() if isinstance(value, str)},
+        "dataset": {str(name): _plain(said) for name, said in dataset.attrs.items() if name not in NOT_KEPT},
+        "converted_from": str(dataset.attrs.get("origin", "a data source")),
+        "roles": {role: [_entry(variable) for variable in variables] for role, variables in sets.items()},
+        "splits": {name: [str(end) for end in period] for name, period in (splits or {}).items() if period},
+    }
+
+
+def _entry(variable: Variable) -> str | dict[str, list[float]]:
+    return {variable.name: list(variable.levels)} if variable.levels else variable.name
+
+
+def _plain(value: Any) -> Any:
+    value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    return value if isinstance(value, str | int | float | list | bool) else str(value)
+
+
+def lay_out(
+    folder: Path, world: World, moving: VariableSet, encoding: Encoding, per_file: int, said: Mapping[str, Any]
+) -> None:
+    """An empty store in `folder`: no times yet, everything else."""
+    import zarr
+    from zarr.codecs import Crc32cCodec, ShardingCodec
+
+    more = {"stored_as": encoding.stored_as, "compression": encoding.compression, "revision": revision()}
+    root = zarr.create_group(folder, zarr_format=3, attributes={"Conventions": "CF-1.11", **said, **more})
+    shape = (moving.size, *world.grid.shape)
+    codecs = [*encoding.zarr_codecs(), Crc32cCodec()]
+    root.create_array(
+        "fields",
+        shape=(0, *shape),
+        chunks=(per_file, *shape),
+        dtype=STORED[encoding.stored_as],
+        fill_value=0 if encoding.stored_as == "bfloat16" else float("nan"),
+        filters=None,
+        compressors=None,
+        serializer=ShardingCodec(chunk_shape=(1, *shape), codecs=codecs, index_location="start"),  # type: ignore[arg-type]
+        dimension_names=["time", "channel", "latitude", "longitude"],
+        attributes=_decoding(encoding) | ({"comment": MEMBERS} if said.get("members", 1) > 1 else {}),
+    )
+    root.create_array("time", shape=(0,), chunks=(TIMES,), dtype="int64", compressors=None, dimension_names=["time"],
+                      attributes=CLOCK)  # fmt: skip
+    for name, values, units in (
+        ("latitude", world.grid.latitude, "degrees_north"),
+        ("longitude", world.grid.longitude, "degrees_east"),
+    ):
+        _array(root, name, values, [name], {"standard_name": name, "units": units})
+    names = np.array(moving.channels, dtype=np.dtypes.StringDType())
+    _array(root, "channel", names, ["channel"], {"long_name": "variable and level"})
+    for name, numbers in (("offset", encoding.offset), ("scale", encoding.scale)):
+        if numbers is not None:
+            _array(root, name, numbers, ["channel"], {})
+    static = VariableSet.from_plain(said["static"])
+    for variable in static:
+        part = world.static_fields[world.static.slice(variable.name)]  # type: ignore[index]
+        for channel, field in zip(variable.channels, part, strict=True):
+            _array(root, channel, field, ["latitude", "longitude"], {"units": variable.units})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+        zarr.consolidate_metadata(folder)
+
+
+def _decoding(encoding: Encoding) -> dict[str, Any]:
+    if encoding.scale is None:
+        return {"long_name": "all channels, in SI units"}
+    kind = "the bits of bfloat16" if encoding.stored_as == "bfloat16" else encoding.stored_as
+    return {"long_name": f"all channels as {kind}; in SI units: offset + scale * number"}
+
+
+def _array(root: Any, name: str, values: np.ndarray, dims: list[str], attrs: dict[str, Any]) -> None:
+    root.create_array(name, data=values, chunks=values.shape, compressors=None, dimension_names=dims, attributes=attrs)
+
+
+def finish(folder: Path, times: np.ndarray) -> None:
+    """Count `times`, all that the store now holds, datetime64[s]."""
+    seconds = times.astype("datetime64[s]").astype("<i8")
+    for number, start in enumerate(range(0, seconds.size, TIMES)):
+        chunk = np.zeros(TIMES, dtype="<i8")
+        chunk[: seconds[start : start + TIMES].size] = seconds[start : start + TIMES]
+        replace_file(folder / "time" / "c" / str(number), chunk.tobytes())
+    root = json.loads((folder / "zarr.json").read_bytes())
+    for name in ("time", "fields"):
+        own = json.loads((folder / name / "zarr.json").read_bytes())
+        own["shape"][0] = root["consolidated_metadata"]["metadata"][name]["shape"][0] = seconds.size
+        replace_file(folder / name / "zarr.json", json.dumps(own, indent=2).encode())
+    replace_file(folder / "zarr.json", json.dumps(root, indent=2).encode())
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write beside `path`, to the disk, then rename: it holds all of `content` or what it held before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with open(partial, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)

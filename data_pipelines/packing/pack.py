@@ -1,0 +1,333 @@
+"""Packing: any dataset written as a packed store, file by file, in parallel, taken up again where it was stopped.
+
+A new store is made in a folder beside its place and moved there whole. Times are added to one that is there behind
+those it has, but to no store of several members; readers see them once the metadata, which is replaced last, count
+them. Each file is written beside its place and renamed; one that is there with sound checksums is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import xarray as xr
+
+from data_pipelines.files.locks import lock
+from data_pipelines.packing import compression, metadata
+from data_pipelines.reading.encodings import Encoding, half_precision
+from data_pipelines.reading.fields import Fields
+from data_pipelines.reading.packed_store import ABSENT, PackedStore, checksum, faults_of_file
+from data_pipelines.reading.processors import processors
+from emulators.variables import VariableSet
+from emulators.world import World
+
+Report = Callable[[str, float], None]
+FILE_BYTES = 128e6  # of a file, where not told
+SAMPLES = 32  # times from which scales and errors of half precision are found
+PAGE = 4096  # chunks begin at multiples of it
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How to pack. dtype: float32, float16, bfloat16. compression: none, lz4, zstd, or auto for what is read fastest.
+
+    per_file: times a file, default as many as make 128 MB. workers: threads, default one a processor, at most 4.
+    megabytes: memory that fields may take meanwhile.
+    """
+
+    dtype: str = "float32"
+    compression: str = "none"
+    per_file: int | None = None
+    workers: int | None = None
+    megabytes: float = 512.0
+
+    def __post_init__(self) -> None:
+        Encoding(self.dtype, "none" if self.compression == "auto" else self.compression)
+        for name in ("per_file", "workers"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
+
+    @property
+    def threads(self) -> int:
+        return self.workers or min(4, processors())
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was done. added: times; of: times in the store. measured: candidates for its compression, if they were.
+
+    errors: of half precision, largest |stored - given| of each channel over its standard deviation, in a sample.
+    """
+
+    path: Path
+    added: int
+    of: int
+    measured: Sequence[compression.Candidate] = ()
+    errors: Mapping[str, float] | None = None
+
+
+def pack(
+    dataset: xr.Dataset,
+    world: World,
+    path: str | Path,
+    how: Packing,
+    *,
+    splits: Mapping[str, Any] | None = None,
+    report: Report | None = None,
+) -> Outcome:
+    """Write what `world` needs of `dataset` to a new packed store, or add the times that the store there lacks.
+
+    The roles of its variables and the splits are kept in it, for whoever trains from it. ValueError where the store
+    there is another's.
+    """
+    path = Path(path).expanduser()
+    wanted = (*world.prognostic, *world.diagnostic, *world.forcing)
+    moving = VariableSet(tuple(v for v in wanted if v.name in dataset.data_vars))
+    fields = Fields(dataset, moving, world.grid)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with lock(path.with_name(f".{path.name}.lock")):
+        if path.exists():
+            return _adding(fields, path, how, report)
+        said = metadata.attributes(dataset, world, moving, splits)
+        return _anew(fields, world, path, how, said, report)
+
+
+def _anew(
+    fields: Fields, world: World, path: Path, how: Packing, said: Mapping[str, Any], report: Report | None
+) -> Outcome:
+    """A new store, made in a folder beside its place, begun or taken up again."""
+    folder = path.with_name(f".{path.name}.partial")
+    plan = folder / "packing.json"
+    asked = {**said, "dtype": how.dtype, "compression": how.compression, "grid": repr(world.grid)}
+    asked = json.loads(json.dumps(asked | {"first": str(fields.times[0])}))
+    if plan.exists():
+        chosen = json.loads(plan.read_bytes())
+        if chosen["asked"] != asked or (how.per_file or chosen["per_file"]) != chosen["per_file"]:
+            raise ValueError(f"{folder} holds a conversion begun otherwise; remove it, or choose another path.")
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        chosen = {"asked": asked, **_choices(fields, how, folder)}
+    scales = (None if chosen[name] is None else np.array(chosen[name], "<f4") for name in ("offset", "scale"))
+    encoding = Encoding(how.dtype, chosen["compression"], *scales)
+    if not plan.exists():
+        metadata.lay_out(folder, world, fields.variables, encoding, chosen["per_file"], said)
+        metadata.replace_file(plan, json.dumps(chosen).encode())
+    _refuse_no_room(fields, encoding, fields.times.size, folder)
+    _Files(fields, folder, encoding, chosen["per_file"], how, 0, 0).write(report)
+    metadata.finish(folder, fields.times)
+    plan.unlink()
+    os.replace(folder, path)
+    measured = [compression.Candidate(*one) for one in chosen["measured"]]
+    return Outcome(path, fields.times.size, fields.times.size, measured, chosen["errors"])
+
+
+def _choices(fields: Fields, how: Packing, folder: Path) -> dict[str, Any]:
+    """What is found out before the first file: times a file, compression, scales of half precision and their errors."""
+    chunk = fields.variables.size * int(np.prod(fields.grid.shape)) * Encoding(how.dtype).itemsize
+    chosen: dict[str, Any] = {"offset": None, "scale": None, "errors": None, "measured": [], "compression": "none"}
+    chosen["per_file"] = how.per_file or max(1, int(FILE_BYTES // chunk))
+    if how.per_file is None and chosen["per_file"] > fields.granule:
+        chosen["per_file"] = chosen["per_file"] // fields.granule * fields.granule
+    sample = np.unique(np.linspace(0, fields.times.size - 1, SAMPLES).round().astype(int))
+    encoding = Encoding(how.dtype)
+    if how.dtype != "float32":
+        encoding = _scaled(fields, how, sample)
+        errors = _errors(fields, encoding, sample)
+        chosen["errors"] = dict(zip(fields.variables.channels, errors.tolist(), strict=True))
+        assert encoding.offset is not None
+        assert encoding.scale is not None
+        chosen |= {"offset": encoding.offset.tolist(), "scale": encoding.scale.tolist()}
+    if how.compression == "auto":
+        some = (encoding.stored(one) for one in _one_by_one(fields, sample[:: SAMPLES // 4]))
+        chosen["measured"] = compression.candidates(list(some), how.dtype, folder)
+        chosen["compression"] = min(chosen["measured"], key=lambda one: one.seconds).name
+        return chosen
+    return chosen | {"compression": how.compression}
+
+
+def _one_by_one(fields: Fields, positions: np.ndarray) -> Iterator[np.ndarray]:
+    """The fields at each position, float32 (channel, lat, lon)."""
+    out = np.empty((1, fields.variables.size, *fields.grid.shape), dtype=np.float32)
+    for position in positions:
+        fields.read(np.array([position]), out)
+        yield out[0]
+
+
+def _scaled(fields: Fields, how: Packing, sample: np.ndarray) -> Encoding:
+    """Half precision with the means and standard deviations of a sample; missing values do not count."""
+    sums = np.zeros((3, fields.variables.size))
+    for one in _one_by_one(fields, sample):
+        good = np.isfinite(one)
+        numbers = np.where(good, one, 0).astype(np.float64)
+        sums += [good.sum((1, 2)), numbers.sum((1, 2)), (numbers**2).sum((1, 2))]
+    count = np.maximum(sums[0], 1)
+    mean = sums[1] / count
+    return half_precision(how.dtype, "none", mean, np.sqrt(np.maximum(sums[2] / count - mean**2, 0)))
+
+
+def _errors(fields: Fields, encoding: Encoding, sample: np.ndarray) -> np.ndarray:
+    """Largest error of each channel over its standard deviation, in a sample."""
+    assert encoding.scale is not None
+    worst, back = np.zeros(fields.variables.size), np.empty((fields.variables.size, *fields.grid.shape), np.float32)
+    for one in _one_by_one(fields, sample):
+        encoding.spread(encoding.stored(one), slice(None), back)
+        worst = np.fmax(worst, np.nan_to_num(np.abs(back - one)).max((1, 2)) / encoding.scale)
+    return worst
+
+
+def _adding(fields: Fields, path: Path, how: Packing, report: Report | None) -> Outcome:
+    """The store that is there, with the times of `fields` behind its last added."""
+    store = PackedStore(path)
+    grid = (fields.grid.latitude, fields.grid.longitude)
+    for what, here, there in (
+        ("variables", fields.variables.channels, store.variables.channels),
+        ("latitudes", *(tuple(np.round(one, 6)) for one in (grid[0], store.latitude))),
+        ("longitudes", *(tuple(np.round(one, 6)) for one in (grid[1], store.longitude))),
+        ("dtype", how.dtype, store.encoding.stored_as),
+        ("members", fields.members, store.members),
+    ):
+        if here != there:
+            raise ValueError(f"{path} has other {what} than what is to be converted; choose another path, to=...")
+    if fields.members > 1 and not np.array_equal(fields.times, store.times):
+        raise ValueError(
+            f"{path} holds {store.members} members from {store.times[0]} to {store.times[-1]}, and no times are added "
+            "to several; choose another path, to=..."
+        )
+    several = fields.members > 1
+    first = fields.times.size if several else int(np.searchsorted(fields.times, store.times[-1], side="right"))
+    missing = fields.times[:first][~np.isin(fields.times[:first], store.times)]
+    if missing.size:
+        raise ValueError(
+            f"{path} lacks {missing.size} times before its last, such as {missing[0]}; times are added behind the last "
+            f"one only ({store.times[-1]}). Choose another path, to=..."
+        )
+    _refuse_other_numbers(store, fields, first)
+    new = fields.times[first:]
+    if new.size:
+        _refuse_no_room(fields, store.encoding, new.size, path)
+        kept = store.times.size
+        _Files(fields, path, store.encoding, store.per_file, how, kept, first).write(report)
+        metadata.finish(path, np.concatenate([store.times, new]))
+    return Outcome(path, new.size, store.times.size + new.size)
+
+
+def _refuse_other_numbers(store: PackedStore, fields: Fields, first: int) -> None:
+    """ValueError where the data tell otherwise of the latest time that both have."""
+    if not first:
+        return
+    shape = (1, fields.variables.size, *fields.grid.shape)
+    ours, theirs = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    fields.read(np.array([first - 1]), ours)
+    store.read(np.flatnonzero(store.times == fields.times[first - 1])[-1:], theirs)
+    expected = np.empty_like(ours[0])
+    store.encoding.spread(store.encoding.stored(ours[0]), slice(None), expected)
+    if not np.array_equal(expected, theirs[0], equal_nan=True):
+        raise ValueError(
+            f"{store.path} has other numbers at {fields.times[first - 1]} than {fields.origin}: the data were changed. "
+            "Choose another path, to=..."
+        )
+
+
+def _refuse_no_room(fields: Fields, encoding: Encoding, times: int, folder: Path) -> None:
+    """OSError where the disk has not the room that uncompressed fields need."""
+    need = times * fields.variables.size * int(np.prod(fields.grid.shape)) * encoding.itemsize
+    free = shutil.disk_usage(folder).free + sum(file.stat().st_size for file in folder.glob("fields/c/*/0/0/0"))
+    if encoding.compression == "none" and need > free:
+        raise OSError(f"{folder} needs {need / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free; make room.")
+
+
+@dataclass
+class _Files:
+    """The files of a store to write. kept: times that it has already; first: position in `fields` of the next."""
+
+    fields: Fields
+    folder: Path
+    encoding: Encoding
+    per_file: int
+    how: Packing
+    kept: int
+    first: int
+
+    @property
+    def total(self) -> int:
+        return self.kept + self.fields.times.size - self.first
+
+    def write(self, report: Report | None) -> None:
+        """Each file that is not there yet, a few at a time."""
+        numbers, done = range(self.kept // self.per_file, -(-self.total // self.per_file)), 0
+        with ThreadPoolExecutor(self.how.threads, thread_name_prefix="packing") as pool:
+            jobs = {pool.submit(self.write_file, number) for number in numbers}
+            try:
+                while jobs:
+                    finished, jobs = wait(jobs, return_when=FIRST_COMPLETED)
+                    done += sum(job.result() for job in finished)
+                    if report:
+                        report(f"{done} of {self.total - self.kept} times", done / (self.total - self.kept))
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+
+    def write_file(self, number: int) -> int:
+        """One file, unless it is there and whole; the new times in it."""
+        start, stop = number * self.per_file, min((number + 1) * self.per_file, self.total)
+        old = max(0, self.kept - start)
+        path = self.folder / "fields" / "c" / str(number) / "0" / "0" / "0"
+        if path.exists() and not faults_of_file(path, self.per_file, range(stop - start)):
+            return stop - start - old
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(".partial")
+        index = np.full((self.per_file, 2), ABSENT, dtype="<u8")
+        with open(partial, "wb") as file:
+            file.seek(-(-(index.nbytes + 4) // PAGE) * PAGE)
+            for row, content in self.chunks(path, start, old, stop):
+                file.seek(-(-file.tell() // PAGE) * PAGE)
+                index[row] = file.tell(), len(content) + 4
+                _write_checked(file, content)
+            file.truncate(file.tell())
+            file.seek(0)
+            _write_checked(file, index.tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        return stop - start - old
+
+    def chunks(self, path: Path, start: int, old: int, stop: int) -> Iterator[tuple[int, Any]]:
+        """(place in the file, bytes) of each time: those of the file that is there, then new ones."""
+        if old:
+            yield from _contents(path, self.per_file, old)
+        shape = (self.fields.variables.size, *self.fields.grid.shape)
+        fields = np.empty((min(self.block, stop - start - old), *shape), np.float32)
+        for at in range(start + old, stop, self.block):
+            positions = np.arange(at, min(at + self.block, stop)) - self.kept + self.first
+            self.fields.read(positions, fields, np.arange(positions.size))
+            for row in range(positions.size):
+                yield at - start + row, self.encoding.bytes_of(self.encoding.stored(fields[row]))
+
+    @property
+    def block(self) -> int:
+        """Times read at once by each worker: within the memory allowed, whole chunks of the source where they fit."""
+        row = 4 * self.fields.variables.size * int(np.prod(self.fields.grid.shape))
+        most, granule = max(1, int(self.how.megabytes * 1e6 / (4 * self.how.threads * row))), self.fields.granule
+        return most // granule * granule if most > granule else most
+
+
+def _contents(path: Path, per_file: int, count: int) -> Iterator[tuple[int, bytes]]:
+    """(place, bytes without checksum) of the first chunks of a file."""
+    with open(path, "rb") as file:
+        index = np.frombuffer(file.read(16 * per_file), dtype="<u8").reshape(-1, 2)
+        for row in range(count):
+            file.seek(int(index[row, 0]))
+            yield row, file.read(int(index[row, 1]))[:-4]
+
+
+def _write_checked(file: BinaryIO, content: Any) -> None:
+    file.write(content)
+    file.write(checksum(content))

@@ -1,0 +1,1 @@
+"""Read fields from disk into memory: chunks, decoding, packed stores."""

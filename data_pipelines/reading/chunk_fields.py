@@ -1,0 +1,247 @@
+"""Fields of a Zarr store on a disk, each chunk decoded straight into the batch, whatever the order of its dimensions.
+
+Where a variable is an array of chunks that hold whole fields, only turned, mirrored or cut by xarray's lazy indexing,
+what that does is found out once; reading then needs no array between the file and the batch.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from xarray.core import indexing
+
+from data_pipelines.reading.zarr_chunks import ChunkArray, compact
+
+LEAST_ROOM = 2**20  # bytes of a chunk as it is stored, that are read in one call
+Scratch = dict[str, np.ndarray]
+_FREE: list[Scratch] = []  # memory of readers that have done; there is as much as there were readers at a time
+
+
+@dataclass(frozen=True)
+class ChunkField:
+    """A variable (time, ...) that lies in chunks of whole fields.
+
+    moments: place on the time axis of the array, for each time. axis: that axis. fixed: position on each axis that the
+    variable lacks. order: the array's other axes, in the order of the variable's. chosen: of each the positions.
+    """
+
+    array: ChunkArray
+    moments: np.ndarray
+    axis: int
+    fixed: dict[int, int]
+    order: tuple[int, ...]
+    chosen: tuple[slice | np.ndarray, ...]
+
+    def parts(self, positions: np.ndarray) -> list[tuple[int, np.ndarray]]:
+        """Each chunk that holds some of the times at `positions`, with which of them."""
+        numbers = self.moments[positions] // self.array.chunks[self.axis]
+        order = np.argsort(numbers, kind="stable")
+        parts = np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1)
+        return [(int(numbers[part[0]]), part) for part in parts]
+
+    def read(
+        self,
+        number: int,
+        positions: np.ndarray,
+        out: np.ndarray,
+        rows: np.ndarray,
+        given_up: threading.Event,
+        check: bool = False,
+    ) -> bool:
+        """Fill out[rows[n]], a field each, with the times at positions[n], all in chunk `number`.
+
+        given_up: set where nobody waits for it any more, so that nothing is written. check: look whether all numbers
+        are finite, while they are near the processor; True where they are.
+        """
+        with _scratch() as scratch:
+            self._read(number, positions, out, rows, given_up, scratch)
+            return check and all(bool(np.isfinite(out[row]).all()) for row in rows)
+
+    def _read(
+        self,
+        number: int,
+        positions: np.ndarray,
+        out: np.ndarray,
+        rows: np.ndarray,
+        given_up: threading.Event,
+        scratch: Scratch,
+    ) -> None:
+        array = self.array
+        content = _content(f"{self._path[0]}{number}{self._path[1]}", scratch)
+        if given_up.is_set():
+            return
+        if content is None:
+            out[rows] = array.fill
+            return
+        size = int(np.prod(array.chunks))
+        chunk = _kept(scratch, "decoded", size, array.dtype)[:size].reshape(array.chunks)
+        array.decode(content, chunk)
+        for row, moment in zip(rows, self.moments[positions] - number * array.chunks[self.axis], strict=True):
+            np.copyto(out[row], self._field(chunk, int(moment)))
+
+    @cached_property
+    def _path(self) -> tuple[str, str]:
+        """What stands before and behind the number of a chunk in its path."""
+        numbers = [0] * len(self.array.shape)
+        before, behind = numbers[: self.axis], numbers[self.axis + 1 :]
+        separator = self.array.separator
+        return (
+            self.array.path(()) + "".join(f"{n}{separator}" for n in before),
+            "".join(f"{separator}{n}" for n in behind),
+        )
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Bytes that one reader takes besides the array that it reads into."""
+        decoded = int(np.prod(self.array.chunks)) * self.array.dtype.itemsize
+        stored = max(LEAST_ROOM, decoded)
+        return stored if self.is_as_stored else stored + decoded
+
+    @cached_property
+    def is_as_stored(self) -> bool:
+        """True where a chunk holds exactly what is wanted, in this order and in single precision."""
+        sizes = [self.array.chunks[n] for n in self.order]
+        whole = all(isinstance(one, slice) and one == slice(0, n) for one, n in zip(self.chosen, sizes, strict=True))
+        in_order = self.order == tuple(sorted(self.order)) and not self.fixed
+        single = self.array.dtype == np.float32
+        return single and whole and in_order and self.array.chunks[self.axis] == 1
+
+    def _field(self, chunk: np.ndarray, moment: int) -> np.ndarray:
+        """One time of a chunk, as the variable has it."""
+        single = self.fixed | {self.axis: moment}
+        field = chunk[tuple(single.get(n, slice(None)) for n in range(chunk.ndim))]
+        remaining = sorted(self.order)
+        field = field.transpose([remaining.index(n) for n in self.order])
+        field = field[tuple(one if isinstance(one, slice) else slice(None) for one in self.chosen)]
+        for axis, one in enumerate(self.chosen):
+            if not isinstance(one, slice):
+                field = field.take(one, axis)
+        return field
+
+
+def read_as_stored(
+    fields: Sequence[tuple[str, ChunkField, slice | int]],
+    position: int,
+    out: np.ndarray,
+    given_up: threading.Event,
+    check: bool = False,
+) -> tuple[list[str], bool]:
+    """Fill out (channel, lat, lon) with one time of fields that are as stored: (name, field, its channels) each.
+
+    (names of those that could not be read, whether all numbers were seen to be finite); see `ChunkField.read`.
+    """
+    failed: list[str] = []
+    sound = check
+    with _scratch() as scratch:
+        for name, field, channels in fields:
+            before, behind = field._path
+            try:
+                content = _content(f"{before}{field.moments.item(position)}{behind}", scratch)
+                if given_up.is_set():
+                    return failed, False
+                target = out[channels]
+                if content is None:
+                    target[...] = field.array.fill
+                else:
+                    field.array.decode(content, target)
+            except Exception:  # told by whoever tries again
+                failed.append(name)
+            else:
+                sound = sound and bool(np.isfinite(target).all())
+    return failed, sound
+
+
+@contextmanager
+def _scratch() -> Iterator[Scratch]:
+    """Memory of a reader that has done, or new memory, until the end of the block."""
+    try:
+        held = _FREE.pop()
+    except IndexError:
+        held = {}
+    try:
+        yield held
+    finally:
+        _FREE.append(held)
+
+
+def _kept(scratch: Scratch, name: str, size: int, dtype: np.dtype) -> np.ndarray:
+    """At least `size` numbers of memory that is used again: new memory costs as much as decoding into it."""
+    held = scratch.get(name)
+    if held is None or held.dtype != dtype or held.size < size:
+        held = scratch[name] = np.empty(size, dtype=dtype)
+    return held
+
+
+def _content(path: str, scratch: Scratch) -> np.ndarray | None:
+    """The bytes of a chunk as they are stored, in memory used again; None where there is none."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        room = _kept(scratch, "stored", LEAST_ROOM, np.dtype(np.uint8))
+        size = os.preadv(descriptor, [room.data], 0)
+        if size == room.size:  # there may be more
+            size = os.fstat(descriptor).st_size
+            room = _kept(scratch, "stored", size, room.dtype)
+            if os.preadv(descriptor, [room.data], 0) != size:
+                raise OSError("the file could not be read to its end")
+        return room[:size]
+    finally:
+        os.close(descriptor)
+
+
+def chunk_field(variable: xr.Variable, levels: list[int] | slice | None) -> ChunkField | None:
+    """How to read a variable (time[, level], latitude, longitude) by chunks; None where it is not so simple.
+
+    levels: those wanted, positions on its second dimension.
+    """
+    lazily: Any = variable._data
+    array = getattr(lazily, "array", None)
+    if not isinstance(array, ChunkArray) or variable.dims[:1] != ("time",):
+        return None
+    found = _axes(lazily.key, array.shape, variable.shape)
+    if found is None:
+        return None
+    axis = next((n for n, (to, _) in enumerate(found) if to == 0), None)
+    whole = all(
+        chunk >= size for n, (chunk, size) in enumerate(zip(array.chunks, array.shape, strict=True)) if n != axis
+    )
+    if axis is None or not whole:
+        return None
+    order = sorted((n for n, (to, _) in enumerate(found) if to), key=lambda n: found[n][0] or 0)
+    chosen = [found[n][1] for n in order]
+    if levels is not None:
+        chosen[0] = chosen[0][levels]
+    fixed = {n: int(index[0]) for n, (to, index) in enumerate(found) if to is None}
+    return ChunkField(array, found[axis][1], axis, fixed, tuple(order), tuple(compact(one) for one in chosen))
+
+
+def _axes(key: Any, shape: tuple[int, ...], wanted: tuple[int, ...]) -> list[tuple[int | None, np.ndarray]] | None:
+    """For each axis of an array, the axis of what a key makes of it (None: it vanishes), and the positions on it.
+
+    None where the key takes points, not rows and columns.
+    """
+    parts = key.tuple
+    if not isinstance(key, indexing.VectorizedIndexer):
+        axes = iter(range(len(wanted)))
+        return [
+            (None, np.array([k])) if isinstance(k, int | np.integer) else (next(axes), np.arange(size)[k])
+            for k, size in zip(parts, shape, strict=True)
+        ]
+    if not all(isinstance(k, np.ndarray) for k in parts):
+        return None
+    long = [[n for n, size in enumerate(k.shape) if size > 1] for k in parts]
+    used = [n for one in long for n in one]
+    if any(len(one) > 1 for one in long) or len(set(used)) < len(used):
+        return None
+    left = iter([n for n in range(len(wanted)) if n not in used])  # of one position each, whichever axis they come from
+    return [(one[0] if one else next(left, None), k.reshape(-1)) for one, k in zip(long, parts, strict=True)]

@@ -1,0 +1,248 @@
+"""Fields: the channels of some variables at positions of a dataset's time axis, read straight into an array.
+
+Where the variables are those of a packed store, whole chunks of it are; else each variable is read through xarray.
+Variables that the dataset lacks are computed, where they follow from time and grid (`data_pipelines.forcings`).
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache, cached_property
+
+import numpy as np
+import xarray as xr
+
+from data_pipelines.derived import forcings
+from data_pipelines.reading import damaged_data
+from data_pipelines.reading.chunk_fields import ChunkField, chunk_field, read_as_stored
+from data_pipelines.reading.damaged_data import DamagedData
+from data_pipelines.reading.packed_store import PackedStore, Run, runs
+from data_pipelines.reading.packed_view import behind
+from data_pipelines.reading.processors import processors
+from data_pipelines.reading.zarr_chunks import compact
+from emulators.grid import LatLonGrid
+from emulators.variables import Variable, VariableSet
+
+FLOATS = 6  # fields in double precision that a computed one takes meanwhile
+
+
+class Fields:
+    """The fields of `variables` in a canonical dataset, channels in their order.
+
+    granule: times that share a chunk of the source, so that one costs as much as all of them.
+    """
+
+    def __init__(self, dataset: xr.Dataset, variables: VariableSet, grid: LatLonGrid) -> None:
+        self.dataset, self.variables, self.grid = dataset, variables, grid
+        self.origin = str(dataset.attrs.get("origin", "the data"))
+        self.members = dataset.sizes.get("member", 1)
+        self.times = np.tile(dataset["time"].values.astype("datetime64[s]"), self.members)
+        self.archived = VariableSet(tuple(v for v in variables if v.name in dataset.data_vars))
+        self._levels = {v.name: self._level_index(v) for v in self.archived}
+        self._store: PackedStore | None = None
+        self._runs: tuple[Run, ...] = ()
+        self._chunked: dict[str, ChunkField] = {}
+        self.granule = 1
+        found = behind(dataset, self.archived)
+        if found is None:
+            self.granule = max((_times_a_chunk(dataset[v.name]) for v in self.archived), default=1)
+            if "member" not in dataset.dims:
+                chunked = {n: chunk_field(dataset[n].variable, levels) for n, levels in self._levels.items()}
+                self._chunked = {name: one for name, one in chunked.items() if one is not None}
+            return
+        self._store, channels = found
+        first = {v.name: variables.slice(v.name).start for v in self.archived}
+        self._runs = runs((c, first[name] + n) for name, some in channels.items() for n, c in enumerate(some))
+
+    @property
+    def is_packed(self) -> bool:
+        """True where the fields are read straight from a packed store."""
+        return self._store is not None
+
+    def reading_bytes(self, times: int) -> int:
+        """Bytes that reading so many times at once takes besides the array that they are read into, at most."""
+        points = times * int(np.prod(self.grid.shape))
+        computed = FLOATS * 8 * points if len(self.archived) < len(self.variables) else 0
+        if self._store is not None:
+            return computed + self._store.reading_bytes(self._runs)
+        in_place = processors() * max((field.scratch_bytes for field in self._chunked.values()), default=0)
+        through_xarray = 0
+        for variable in self.archived:
+            if variable.name not in self._chunked:
+                field = self.dataset[variable.name]
+                levels = field.sizes.get("level", 1)  # those not wanted are read, too
+                through_xarray += points * levels * (4 + 2 * max(4, field.dtype.itemsize)) + _chunk_bytes(field)
+        return computed + in_place + through_xarray
+
+    def read(
+        self, positions: np.ndarray, out: np.ndarray, rows: np.ndarray | slice = slice(None), check: bool = False
+    ) -> bool:
+        """Fill out[rows[n]] with the fields at positions[n], which ascend; out: float32 (row, channel, lat, lon).
+
+        DamagedData names what cannot be read. check: look for missing values where that is cheap; True where it was
+        looked everywhere and there are none.
+        """
+        sound = False
+        if self._store is not None:
+            sound = self._store.read(positions, out, self._runs, rows, check)
+        jobs = {}
+        if self._store is None:  # variables side by side: decoding and waiting for a network are shared among threads
+            waiting, sound = self._not_in_place(positions, out, np.arange(len(out))[rows], check)
+            jobs = {v.name: _pool().submit(self._field, v.name, positions) for v in self.archived if v.name in waiting}
+        for variable in self.variables:
+            part = out[:, self.variables.slice(variable.name)]
+            if variable.name not in self.archived:
+                part[rows] = forcings.moving([variable.name], self.times[positions], self.grid)
+            elif variable.name in jobs:
+                field = self._awaited(variable.name, positions, jobs.pop(variable.name))
+                part[rows] = field if variable.levels else field[:, None]
+        return sound
+
+    @cached_property
+    def _as_stored(self) -> list[tuple[str, ChunkField, slice | int]]:
+        """The variables whose chunks hold what is wanted as it is wanted, with the channels that they fill."""
+        found: list[tuple[str, ChunkField, slice | int]] = []
+        for name, field in self._chunked.items():
+            if field.is_as_stored:
+                channels = self.variables.slice(name)
+                found.append((name, field, channels if self.variables.variable(name).levels else channels.start))
+        return found
+
+    def _not_in_place(
+        self, positions: np.ndarray, out: np.ndarray, rows: np.ndarray, check: bool
+    ) -> tuple[set[str], bool]:
+        """Read straight into `out` what lies in chunks of whole fields; the names of what is not there after it.
+
+        What could not be read is among these, to be tried again patiently, and named where that fails too. And whether
+        nothing is among these, and no number is missing, as far as this was to be checked.
+        """
+        unsound: list[str] = []
+        waiting = set(self.archived.names) - set(self._chunked)
+        given_up = threading.Event()
+        tasks: deque[tuple[str, ChunkField, np.ndarray, int, np.ndarray]] = deque()
+        whole = deque(zip(positions.tolist(), rows.tolist(), strict=True)) if self._as_stored else deque()
+        for name, field in self._chunked.items():
+            if field.is_as_stored:
+                continue
+            channels = self.variables.slice(name)
+            place = out[:, channels] if self.variables.variable(name).levels else out[:, channels.start]
+            tasks.extend((name, field, place, *part) for part in field.parts(positions))
+
+        def work() -> None:
+            while whole:
+                try:
+                    position, row = whole.popleft()
+                except IndexError:  # another thread was faster
+                    break
+                failed, finite = read_as_stored(self._as_stored, position, out[row], given_up, check)
+                waiting.update(failed)
+                if not finite:
+                    unsound.append(str(position))
+            while tasks:
+                try:
+                    name, field, place, number, held = tasks.popleft()
+                except IndexError:  # another thread was faster
+                    return
+                try:
+                    if not field.read(number, positions[held], place, rows[held], given_up, check):
+                        unsound.append(name)
+                except Exception:
+                    waiting.add(name)
+
+        jobs = [_pool().submit(work) for _ in range(min(processors(), len(whole) + len(tasks)))]
+        if concurrent.futures.wait(jobs, timeout=damaged_data.TIMEOUT).not_done:
+            given_up.set()  # what comes after all must not be written into memory that is used again
+            tasks.clear()
+            whole.clear()
+            waiting |= set(self._chunked)
+        return waiting, check and not waiting and not unsound
+
+    def _awaited(self, name: str, positions: np.ndarray, job: Future[np.ndarray]) -> np.ndarray:
+        """The field that a thread is reading, tried again where that fails or takes too long."""
+        for wait in (*damaged_data.WAITS, None):
+            try:
+                return job.result(timeout=damaged_data.TIMEOUT)
+            except Exception as error:
+                if wait is None and len(positions) > 1 and not isinstance(error, TimeoutError):
+                    return np.concatenate([self._alone(name, position) for position in positions])
+                if wait is None:
+                    raise DamagedData(self.origin, name, self._told(positions), error) from error
+                time.sleep(wait)
+                job = _pool().submit(self._field, name, positions)
+        raise AssertionError("unreachable")
+
+    def _alone(self, name: str, position: int) -> np.ndarray:
+        """One variable at one position; DamagedData says which it was."""
+        try:
+            return self._field(name, np.array([position]))
+        except Exception as error:
+            raise DamagedData(self.origin, name, self.times[position], error) from error
+
+    def _field(self, name: str, positions: np.ndarray) -> np.ndarray:
+        """One variable at ascending positions, float32, time first."""
+        field, levels = self.dataset[name].variable, self._levels[name]
+        if "member" in field.dims:
+            member, positions = np.divmod(positions, self.dataset.sizes["time"])
+            parts = [(field.isel(member=m), positions[member == m]) for m in np.unique(member).tolist()]
+            return np.concatenate([self._values(part, levels, there) for part, there in parts])
+        return self._values(field, levels, positions % self.dataset.sizes["time"])
+
+    @staticmethod
+    def _values(field: xr.Variable, levels: list[int] | slice | None, positions: np.ndarray) -> np.ndarray:
+        """A variable of one member at ascending positions of its times."""
+        if levels is not None:
+            field = field.isel(level=levels)
+        if "time" not in field.dims:
+            values = np.asarray(field.values, dtype=np.float32)
+            return np.broadcast_to(values, (len(positions), *values.shape))
+        return np.asarray(field.isel(time=compact(positions)).values, dtype=np.float32)
+
+    def _told(self, positions: np.ndarray) -> str:
+        first, last = self.times[positions[0]], self.times[positions[-1]]
+        return str(first) if first == last else f"{first} to {last}"
+
+    def _level_index(self, variable: Variable) -> list[int] | slice | None:
+        """Where the variable's levels lie in the dataset; None where the variable has none."""
+        has_levels = "level" in self.dataset[variable.name].dims
+        if has_levels != bool(variable.levels):
+            raise ValueError(
+                f"Expected '{variable.name}' {'with levels' if variable.levels else 'without levels'}; "
+                f"{self.origin} has it {'with' if has_levels else 'without'} them."
+            )
+        if not has_levels:
+            return None
+        there = np.asarray(self.dataset["level"].values, dtype=float)
+        index = [int(np.abs(there - level).argmin()) for level in variable.levels]
+        for level, i in zip(variable.levels, index, strict=True):
+            if not np.isclose(there[i], level, rtol=1e-5):
+                raise ValueError(
+                    f"Variable '{variable.name}' has no level {level:g} in {self.origin}; the nearest is {there[i]:g} "
+                    "(give the data source `levels` to interpolate)."
+                )
+        consecutive = index == list(range(index[0], index[0] + len(index)))
+        return slice(index[0], index[-1] + 1) if consecutive else index
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """The threads that read; more than there are processors, as those that wait for a network do not compute."""
+    return ThreadPoolExecutor(min(16, 4 * processors()), thread_name_prefix="fields")
+
+
+def _chunk_bytes(field: xr.DataArray) -> int:
+    """Bytes of one chunk of a field as it is stored; 0 where it is in none."""
+    chunks = field.encoding.get("chunks") or field.encoding.get("chunksizes")
+    return field.dtype.itemsize * int(np.prod(chunks)) if chunks else 0
+
+
+def _times_a_chunk(field: xr.DataArray) -> int:
+    """Times in one chunk of a field as it is stored."""
+    if "time" not in field.dims:
+        return 1
+    preferred = field.encoding.get("preferred_chunks") or {}
+    chunks = field.encoding.get("chunks") or field.encoding.get("chunksizes") or (1,)
+    return int(preferred.get("time", chunks[0]))

@@ -1,0 +1,340 @@
+"""The packed store: all channels of a time as one chunk at a known place of a file, read straight into a batch.
+
+    <store>/fields                        (time, channel, latitude, longitude), one time a chunk, many chunks a file;
+                                          of several members all times of the first, then of the second, ...
+    <store>/time, channel, latitude, ...  coordinates; one array of (latitude, longitude) a static channel
+
+A Zarr v3 store (https://zarr-specs.readthedocs.io: sharding_indexed with the index at the start, crc32c behind every
+chunk) that xarray and zarr read too. Half precision holds (x - offset) / scale, one offset and one scale a channel.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+
+from data_pipelines.reading import damaged_data
+from data_pipelines.reading.damaged_data import DamagedData
+from data_pipelines.reading.encodings import Encoding
+from data_pipelines.reading.processors import processors
+from emulators.variables import VariableSet
+
+FORMAT = 1
+OPEN_FILES = 256  # a store of more files opens one for every read
+ABSENT = np.uint64(2**64 - 1)
+MOST_READERS = 4  # threads that read one batch side by side
+PART_BYTES = 4_000_000  # what is worth a thread of its own
+
+
+@dataclass(frozen=True)
+class Run:
+    """Channels that follow each other: `count` from `source` on in the store, from `target` on in what is read."""
+
+    source: int
+    count: int
+    target: int
+
+
+def runs(channels: Iterable[tuple[int, int]]) -> tuple[Run, ...]:
+    """The runs that take channel `source` to channel `target` for each pair of them, in the order of the store."""
+    found: list[Run] = []
+    for source, target in sorted(channels):
+        last = found[-1] if found else None
+        if last and (source, target) == (last.source + last.count, last.target + last.count):
+            found[-1] = Run(last.source, last.count + 1, last.target)
+        else:
+            found.append(Run(source, 1, target))
+    return tuple(found)
+
+
+class PackedStore:
+    """The store at `path`, open for reading; threads may share it. FileNotFoundError, ValueError where it is none.
+
+    times: of every chunk, datetime64[s]. members: how many follow each other. variables: what the channels are.
+    static: name -> field of each static channel.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        import zarr
+
+        self.path = Path(path).expanduser()
+        try:
+            root = json.loads((self.path / "zarr.json").read_bytes())
+            self.attributes: dict[str, Any] = root["attributes"]
+            metadata = root["consolidated_metadata"]["metadata"]
+            packed, described = int(self.attributes["packed_format"]), metadata["fields"]
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"No packed store at {self.path}; `emul data convert` makes one.") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{self.path} is no packed store; `emul data convert` makes one of any data.") from error
+        if packed != FORMAT:
+            raise ValueError(f"{self.path} has packed format {packed}, expected {FORMAT}; convert the data again.")
+        self.shape: tuple[int, ...] = tuple(described["shape"])
+        self.per_file = int(described["chunk_grid"]["configuration"]["chunk_shape"][0])
+        self.variables = VariableSet.from_plain(self.attributes["variables"])
+        self.static_variables = VariableSet.from_plain(self.attributes["static"])
+        group = zarr.open_group(self.path, mode="r", use_consolidated=True)
+        self.times = _numbers(group, "time")[: self.shape[0]].astype("datetime64[s]")
+        self.members = int(self.attributes.get("members", 1))
+        self.latitude, self.longitude = _numbers(group, "latitude"), _numbers(group, "longitude")
+        self.static = {name: _numbers(group, name) for name in self.static_variables.channels}
+        scaled = "scale" in metadata
+        self.encoding = Encoding(
+            self.attributes["stored_as"],
+            self.attributes["compression"],
+            _numbers(group, "offset") if scaled else None,
+            _numbers(group, "scale") if scaled else None,
+        )
+        self._verified = np.zeros(self.shape[0], dtype=bool)
+        self._files: dict[int, tuple[int, np.ndarray]] = {}
+        self._given_up: list[int] = []  # descriptors that another thread may be reading yet
+        self._lock = threading.Lock()
+        self._scratch = threading.local()
+
+    def __del__(self) -> None:
+        kept = [descriptor for descriptor, _ in getattr(self, "_files", {}).values()]
+        for descriptor in (*kept, *getattr(self, "_given_up", ())):
+            os.close(descriptor)
+
+    def __reduce__(self) -> tuple[type, tuple[Path]]:
+        return PackedStore, (self.path,)
+
+    @cached_property
+    def chunk_bytes(self) -> int:
+        """Bytes of one time before compression, without its checksum."""
+        return int(np.prod(self.shape[1:])) * self.encoding.itemsize
+
+    @property
+    def file_count(self) -> int:
+        return -(-self.shape[0] // self.per_file)
+
+    def file(self, number: int) -> Path:
+        """The file that holds the times from number * per_file on."""
+        return self.path / "fields" / "c" / str(number) / "0" / "0" / "0"
+
+    def channel(self, name: str, level: float | None) -> int:
+        """Where a channel lies; KeyError where the store lacks it."""
+        variable = self.variables.variable(name)
+        return self.variables.slice(name).start + (variable.levels.index(level) if level is not None else 0)
+
+    def read(
+        self,
+        positions: np.ndarray,
+        out: np.ndarray,
+        channels: Sequence[Run] | None = None,
+        rows: np.ndarray | slice = slice(None),
+        check: bool = False,
+    ) -> bool:
+        """Fill out[rows[n]] with the time at positions[n]; out: float32 (row, channel, lat, lon), planes contiguous.
+
+        A chunk is verified when it is first read. DamagedData names store and time where it cannot be read.
+        check: look whether all numbers are finite, while they are near the processor; True where they are.
+        """
+        wanted = (Run(0, self.shape[1], 0),) if channels is None else tuple(channels)
+        places = np.arange(len(out))[rows].tolist()
+        jobs = deque(zip(places, np.asarray(positions).tolist(), strict=True))
+        count = max(1, min(_readers(), len(jobs) * self.chunk_bytes // PART_BYTES))
+        beside = [_pool().submit(self._read_some, jobs, out, wanted, check) for _ in range(count - 1)]
+        sound = False
+        try:
+            sound = self._read_some(jobs, out, wanted, check)
+        finally:
+            jobs.clear()
+            begun = [other for other in beside if not other.cancel()]
+            wait(begun)  # nobody writes into `out` after this
+        return all([sound, *(other.result() for other in begun)])
+
+    def _read_some(self, jobs: deque[tuple[int, int]], out: np.ndarray, wanted: Sequence[Run], check: bool) -> bool:
+        """Fill out[row] with the time at a position, for each pair of them that no other thread has taken.
+
+        True where it was looked whether all numbers are finite, and they are.
+        """
+        sound = check
+        as_stored = self.encoding.is_plain and len(wanted) == 1 and wanted[0].count == self.shape[1]
+        while jobs:
+            try:
+                row, position = jobs.popleft()
+            except IndexError:
+                break
+            if not (as_stored and self._read_again(position, out[row, wanted[0].target :][: wanted[0].count])):
+                self._read_patiently(position, out[row], wanted)
+            sound = sound and all(np.isfinite(out[row, run.target :][: run.count]).all() for run in wanted)
+        return sound
+
+    def _read_again(self, position: int, out: np.ndarray) -> bool:
+        """Read all channels of a time that was verified before, in one call; False where this cannot be."""
+        held = self._files.get(position // self.per_file)
+        if held is None or not self._verified[position]:
+            return False
+        descriptor, index = held
+        try:
+            return os.preadv(descriptor, [out.data], index.item(position % self.per_file, 0)) == self.chunk_bytes
+        except OSError:
+            return False
+
+    def _read_patiently(self, position: int, out: np.ndarray, wanted: Sequence[Run]) -> None:
+        for pause in (*damaged_data.WAITS, None):
+            try:
+                return self._read_one(position, out, wanted)
+            except (OSError, ValueError, RuntimeError) as error:
+                if pause is None:
+                    raise DamagedData(str(self.path), "fields", self.times[position], error) from error
+                self._forget(position // self.per_file)
+                time.sleep(pause)
+
+    def _read_one(self, position: int, out: np.ndarray, wanted: Sequence[Run]) -> None:
+        descriptor, index = self._open(position // self.per_file)
+        try:
+            offset, size = _place(index[position % self.per_file])
+            first, whole = not self._verified[position], len(wanted) == 1 and wanted[0].count == self.shape[1]
+            if self.encoding.is_plain and whole and first:
+                chunk, tail = out[wanted[0].target :][: wanted[0].count], bytearray(4)
+                _preadv(descriptor, [chunk, tail], offset)
+                _refuse_damage(chunk, tail)
+            elif self.encoding.is_plain and not first:
+                for run in wanted:
+                    part = out[run.target : run.target + run.count]
+                    _preadv(descriptor, [part], offset + run.source * (self.chunk_bytes // self.shape[1]))
+            else:
+                content = self._buffer(size)
+                _preadv(descriptor, [content], offset)
+                if first:
+                    _refuse_damage(content[:-4], bytes(content[-4:]))
+                chunk = self.encoding.decoded(content[:-4], self.shape[1:])
+                for run in wanted:
+                    source = slice(run.source, run.source + run.count)
+                    self.encoding.spread(chunk[source], source, out[run.target : run.target + run.count])
+            self._verified[position] = True
+        finally:
+            if self.file_count > OPEN_FILES:
+                os.close(descriptor)
+
+    def reading_bytes(self, channels: Sequence[Run]) -> int:
+        """Bytes that reading these channels takes besides the array that they are read into, at most."""
+        whole = len(channels) == 1 and channels[0].count == self.shape[1]
+        chunks = 2 if not self.encoding.is_plain else 0 if whole else 1  # as stored, and decoded
+        return _readers() * chunks * (self.chunk_bytes + 4)
+
+    def _buffer(self, size: int) -> np.ndarray:
+        """A reused array of `size` bytes, one a thread."""
+        if getattr(self._scratch, "array", np.empty(0)).size < size:
+            self._scratch.array = np.empty(size, dtype=np.uint8)
+        return self._scratch.array[:size]
+
+    def _open(self, number: int) -> tuple[int, np.ndarray]:
+        """(descriptor, index: offset and bytes of each chunk) of a file."""
+        with self._lock:
+            if number in self._files:
+                return self._files[number]
+            descriptor = os.open(self.file(number), os.O_RDONLY)
+            try:
+                content = bytearray(16 * self.per_file + 4)
+                _preadv(descriptor, [content], 0)
+                _refuse_damage(content[:-4], bytes(content[-4:]))
+            except BaseException:
+                os.close(descriptor)
+                raise
+            index = np.frombuffer(content[:-4], dtype="<u8").reshape(-1, 2)
+            if self.file_count <= OPEN_FILES:
+                self._files[number] = descriptor, index
+            return descriptor, index
+
+    def _forget(self, number: int) -> None:
+        """Have a file opened anew."""
+        with self._lock:
+            if number in self._files:
+                self._given_up.append(self._files.pop(number)[0])
+
+    def faults(self) -> list[str]:
+        """What is damaged, one sentence a time; empty where every chunk has its checksum."""
+        found = []
+        for number in range(self.file_count):
+            first = number * self.per_file
+            held = range(min(self.per_file, self.shape[0] - first))
+            found += [
+                f"{self.times[first + n]}: {why}" for n, why in faults_of_file(self.file(number), self.per_file, held)
+            ]
+        return found
+
+
+def _readers() -> int:
+    """Threads that read side by side, the caller's among them: one a processor, a few at most."""
+    return min(MOST_READERS, processors())
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max(1, _readers() - 1), thread_name_prefix="packed")
+
+
+def faults_of_file(path: Path, per_file: int, held: Iterable[int]) -> list[tuple[int, str]]:
+    """(place, what is wrong) of the chunks of a file that are not whole."""
+    found = []
+    try:
+        with open(path, "rb") as file:
+            content = file.read(16 * per_file + 4)
+            _refuse_damage(content[:-4], content[-4:])
+            index = np.frombuffer(content[:-4], dtype="<u8").reshape(-1, 2)
+            for place in held:
+                try:
+                    offset, size = _place(index[place])
+                    file.seek(offset)
+                    content = file.read(size)
+                    _refuse_damage(content[:-4], content[-4:])
+                except OSError as error:
+                    found.append((place, str(error)))
+    except OSError as error:
+        return [(place, str(error)) for place in held]
+    return found
+
+
+def _numbers(group: Any, name: str) -> np.ndarray:
+    return np.asarray(group[name][...])
+
+
+def _place(entry: np.ndarray) -> tuple[int, int]:
+    """Offset and bytes of a chunk, from the index of its file."""
+    if entry[0] == ABSENT:
+        raise OSError("this time was never written")
+    return int(entry[0]), int(entry[1])
+
+
+def _preadv(descriptor: int, parts: list[Any], offset: int) -> None:
+    """Fill `parts` one after the other from `offset` on; OSError where the file ends before."""
+    wanted = sum(memoryview(part).nbytes for part in parts)
+    got = os.preadv(descriptor, parts, offset)
+    if got == wanted:
+        return
+    if not got:
+        raise OSError(f"the file ends {wanted} bytes early")
+    views = [memoryview(part).cast("B") for part in parts]  # a read may stop half-way, as after 2 GB
+    while got and views:
+        if got >= len(views[0]):
+            got, offset = got - len(views[0]), offset + len(views[0])
+            views.pop(0)
+            continue
+        views[0], offset, got = views[0][got:], offset + got, 0
+    _preadv(descriptor, views, offset)
+
+
+def checksum(content: Any) -> bytes:
+    """The crc32c of bytes or of a contiguous array, as it stands behind a chunk."""
+    return google_crc32c.value(np.frombuffer(content, dtype=np.uint8)).to_bytes(4, "little")
+
+
+def _refuse_damage(content: Any, stored: bytes | bytearray) -> None:
+    """OSError where `content` has not the checksum stored behind it."""
+    if checksum(content) != bytes(stored):
+        raise OSError("its checksum is wrong")

@@ -1,0 +1,116 @@
+"""A packed store as a canonical dataset: its channels under the names and levels of their variables, read lazily."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from data_pipelines.reading.packed_store import PackedStore, runs
+from emulators.variables import Variable, VariableSet
+
+CLOCK = {"standard_name": "time"}
+
+
+class PackedField(BackendArray):
+    """One variable of a packed store, (time[, member][, level], lat, lon); a level it lacks reads as NaN.
+
+    channels: where each level lies in the store, -1 for none.
+    """
+
+    def __init__(self, store: PackedStore, channels: tuple[int, ...], has_levels: bool) -> None:
+        self.store, self.channels, self.has_levels = store, channels, has_levels
+        rows, _, *points = store.shape
+        self.times = rows // store.members
+        members = (store.members,) if store.members > 1 else ()
+        self.shape = (self.times, *members, *((len(channels),) if has_levels else ()), *points)
+        self.dtype = np.dtype("float32")
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._chosen)
+
+    def _chosen(self, key: tuple[int | slice | np.ndarray, ...]) -> np.ndarray:
+        key = key if self.store.members > 1 else (key[0], 0, *key[1:])
+        key = key if self.has_levels else (*key[:2], 0, *key[2:])
+        sizes, points = (self.times, self.store.members, len(self.channels)), self.store.shape[2:]
+        times, members, levels = (np.atleast_1d(np.arange(size)[k]) for size, k in zip(sizes, key[:3], strict=True))
+        out = np.full((times.size * members.size, levels.size, *points), np.nan, dtype=np.float32)
+        there = [(self.channels[level], n) for n, level in enumerate(levels) if self.channels[level] >= 0]
+        self.store.read((times[:, None] + members * self.times).reshape(-1), out, runs(there))
+        rows, columns = (np.arange(size)[k] for size, k in zip(points, key[3:], strict=True))
+        out = out[:, :, rows][..., columns] if not _whole(key[3:]) else out
+        single = tuple(0 if isinstance(k, int | np.integer) else slice(None) for k in key[:3])
+        return out.reshape(times.size, members.size, *out.shape[1:])[single]
+
+
+def _whole(key: tuple[int | slice | np.ndarray, ...]) -> bool:
+    return all(isinstance(k, slice) and k == slice(None) for k in key)
+
+
+def packed_dataset(store: PackedStore) -> xr.Dataset:
+    """The canonical dataset of a packed store; where variables differ in their levels, `levels` of each says which."""
+    levels = sorted({level for variable in store.variables for level in variable.levels})
+    coordinates = {
+        "time": ("time", store.times[: len(store.times) // store.members].astype("datetime64[ns]"), CLOCK),
+        "latitude": ("latitude", store.latitude, {"units": "degrees_north", "standard_name": "latitude"}),
+        "longitude": ("longitude", store.longitude, {"units": "degrees_east", "standard_name": "longitude"}),
+    }
+    if levels:
+        coordinates["level"] = ("level", np.array(levels), store.attributes["level_attributes"])
+    fields, members = {}, ("member",) if store.members > 1 else ()
+    for variable in store.variables:
+        has_levels = bool(variable.levels)
+        dims = ("time", *members, *(("level",) if has_levels else ()), "latitude", "longitude")
+        lazily = indexing.LazilyIndexedArray(PackedField(store, _channels(store, variable, levels), has_levels))
+        field = xr.Variable(dims, lazily, _attributes(variable))
+        if has_levels and len(variable.levels) < len(levels):
+            field.attrs["levels"] = list(variable.levels)
+        field.encoding["preferred_chunks"] = {"time": 1}
+        field.encoding["chunks"] = tuple(1 if dim in ("time", "member") else field.sizes[dim] for dim in dims)
+        fields[variable.name] = field
+    for variable in store.static_variables:
+        parts = np.stack([store.static[channel] for channel in variable.channels])
+        dims = ("level", "latitude", "longitude") if variable.levels else ("latitude", "longitude")
+        fields[variable.name] = xr.Variable(dims, parts if variable.levels else parts[0], _attributes(variable))
+    attributes = {**store.attributes["dataset"], "origin": str(store.path), "left_out": ""}
+    return xr.Dataset(fields, coordinates, {**attributes, "roles": json.dumps(store.attributes["roles"])})
+
+
+def _attributes(variable: Variable) -> dict[str, object]:
+    found: dict[str, object] = {"units": variable.units}
+    if variable.positive:
+        found["positive"] = variable.positive
+    if variable.cell:
+        kind, _, hours = variable.cell.partition(" ")
+        found["cell_methods"] = f"time: {kind}" + (f" (interval: {hours.removesuffix('h')} hours)" if hours else "")
+    return found
+
+
+def _channels(store: PackedStore, variable: Variable, levels: list[float]) -> tuple[int, ...]:
+    if not variable.levels:
+        return (store.channel(variable.name, None),)
+    return tuple(store.channel(variable.name, v) if v in variable.levels else -1 for v in levels)
+
+
+def behind(dataset: xr.Dataset, variables: VariableSet) -> tuple[PackedStore, Mapping[str, list[int]]] | None:
+    """The packed store that all `variables` of a dataset are, untouched, and their channels there; None where not all.
+
+    An array that was sliced, filled or computed from another is no longer what the store holds.
+    """
+    store, channels = None, {}
+    for variable in variables:
+        lazily: Any = dataset[variable.name].variable._data
+        held = getattr(lazily, "array", None)
+        if not isinstance(held, PackedField) or not _whole(lazily.key.tuple) or store not in (None, held.store):
+            return None
+        store = held.store
+        try:
+            channels[variable.name] = [store.channel(variable.name, level) for level in variable.levels or (None,)]
+        except ValueError:  # a level that the store lacks
+            return None
+    return (store, channels) if store is not None else None

@@ -1,0 +1,1 @@
+"""Small simulated worlds and the stores made of them."""

@@ -1,0 +1,1 @@
+"""The planet: moist primitive equations, physics, surface, geography."""

@@ -1,0 +1,76 @@
+"""The numbers of the planet's climate, and which parts of its physics act."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+DAY = 86400.0
+Ocean = Literal["prescribed", "slab"]
+
+
+@dataclass(frozen=True)
+class Switches:
+    """Which parts of the physics act.
+
+    moist: water is carried, evaporates, rains; without it the air is dry and meets no surface (Held & Suarez 1994).
+    virtual_temperature: moist air is light. season, diurnal: the sun's declination, and its hours. energy_fixer: what
+    numerics lose is handed back. ocean: its surface temperature is prescribed, or that of a layer of water that stores
+    heat. warming: K added to the temperatures that ocean, land and air are drawn to.
+    """
+
+    moist: bool = True
+    virtual_temperature: bool = True
+    season: bool = True
+    diurnal: bool = True
+    energy_fixer: bool = True
+    ocean: Ocean = "prescribed"
+    warming: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.ocean not in ("prescribed", "slab"):
+            raise ValueError(f"ocean is prescribed or slab; got '{self.ocean}'.")
+        if self.ocean == "slab" and not self.moist:
+            raise ValueError("A slab ocean needs moist air to meet; set moist=true or ocean=prescribed.")
+
+
+@dataclass(frozen=True)
+class Climate:
+    """The numbers of the planet's climate; SI units, angles in degrees."""
+
+    # radiative equilibrium of the air and friction (Held & Suarez 1994; Thatcher & Jablonowski 2016)
+    warmest_equilibrium: float = 287.0  # K
+    equilibrium_contrast: float = 50.0  # K, equator to pole
+    stability: float = 10.0  # K, of potential temperature
+    coldest_equilibrium: float = 200.0  # K
+    radiative_time: float = 40.0 * DAY
+    radiative_time_ground: float = 4.0 * DAY
+    friction_time: float = 1.0 * DAY
+    boundary_layer: float = 0.7  # sigma below which friction and fast relaxation act
+    equilibrium_swing: float = 0.5  # of the sun's declination
+    equilibrium_lag: float = 30.0 * DAY
+    absorption: float = 0.2  # share of the sun's light, above its mean of the day, that the air takes up
+    # surface fluxes and the boundary layer
+    heat_transfer: float = 0.0010  # dimensionless C of the bulk formula
+    gustiness: float = 1.0  # m s-1
+    diffusivity: float = 10.0  # m2 s-1, below sigma 0.85
+    # ocean
+    warmest_water: float = 299.0  # K
+    coldest_water: float = 271.0  # K
+    water_width: float = 30.0  # degrees of latitude
+    water_swing: float = 0.35  # of the sun's declination
+    water_lag: float = 60.0 * DAY
+    warm_pool: float = 3.0  # K, of the water off the continents' eastern coast at the equator
+    warm_currents: float = 4.0  # K, of the water off their eastern coasts at 40 degrees
+    slab_capacity: float = 2.0e8  # J m-2 K-1, about 50 m of water
+    slab_restoring: float = 25.0  # W m-2 K-1, of the slab towards the prescribed temperature
+    # land
+    warmest_land: float = 306.0  # K, that the ground is drawn to at sea level, annual mean
+    land_contrast: float = 48.0  # K, equator to pole
+    land_season: float = 22.0  # K, pole in summer less its annual mean
+    land_lag: float = 25.0 * DAY
+    land_lapse: float = 0.0065  # K m-1
+    land_capacity: float = 6.0e5  # J m-2 K-1
+    land_restoring: float = 12.0  # W m-2 K-1
+    land_absorption: float = 0.35  # share of the sun's light, above its mean of the day, that the ground takes up
+    land_wetness: float = 0.4  # evaporation as a share of that from water

@@ -1,0 +1,239 @@
+"""What heats, moistens and slows the air of the planet: simple physics above water and land.
+
+In order, each step on the result of the one before:
+  1. large-scale condensation, which rains out at once;
+  2. surface fluxes of heat and water, implicit in the air (`planet_surface`);
+  3. boundary-layer mixing of static energy and humidity with a fixed diffusivity, implicit in the column;
+  4. Newtonian relaxation towards a radiative equilibrium that follows the sun, and Rayleigh friction near the ground;
+  5. absorption of the sun's light that comes and goes with the day.
+
+Equilibrium, rates and friction: Held & Suarez 1994 (doi 10.1175/1520-0477(1994)075<1825:APFTIO>2.0.CO;2) as changed for
+moist air by Thatcher & Jablonowski 2016 (doi 10.5194/gmd-9-1263-2016), who also give 1 to 3. The seasons are ours: the
+thermal equator follows the sun's declination of some weeks before. Dry air takes steps 4 and 5 alone.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_pipelines.simulators.planet.climate import Climate, Switches
+from data_pipelines.simulators.planet.geography import Geography, water
+from data_pipelines.simulators.planet.surface import Ground, Surface
+from emulators.constants import (
+    GAS_CONSTANT_DRY,
+    GRAVITY,
+    HEAT_CAPACITY_DRY,
+    KAPPA,
+    LATENT_HEAT_VAPORISATION,
+    REFERENCE_PRESSURE,
+)
+from emulators.grid import LatLonGrid
+from emulators.physics.insolation import EARTH, Orbit, daily_mean_insolation, insolation, sun
+from emulators.physics.moisture import condensation, filled_humidity
+
+EQUINOX = Orbit(eccentricity=0.0, obliquity=0.0)  # a planet without seasons
+
+
+class Fluxes(NamedTuple):
+    """What the physics did to each column over one timestep; (lon, lat).
+
+    precipitation, evaporation: kg m-2. sensible_heat, net_radiation, friction: J m-2, positive where the air gains.
+    surface_supply: J m-2, heat brought to the surface by radiation and by the currents beneath.
+    """
+
+    precipitation: Tensor
+    evaporation: Tensor
+    sensible_heat: Tensor
+    net_radiation: Tensor
+    friction: Tensor
+    surface_supply: Tensor
+
+
+class Season(NamedTuple):
+    """What sun and season prescribe at one time.
+
+    light: sun's light less its mean of the day, W m-2, (lon, lat). drawn: the temperatures to which they draw land and
+    water. column, slope: of the air's equilibrium in K, before the factor (p / p0)^kappa, for a surface pressure p0 and
+    by which it falls with ln(ps / p0); (lat, level) and (lat, 1).
+    """
+
+    light: Tensor
+    drawn: Ground
+    column: Tensor
+    slope: Tensor
+
+
+class PlanetPhysics:
+    """Column physics on `grid`, fields (lon, lat, level); `half` is sigma at half levels, timestep in seconds.
+
+    geopotential: matrix from virtual temperature to geopotential above the surface (`SigmaLevels`).
+    """
+
+    def __init__(
+        self,
+        grid: LatLonGrid,
+        half: np.ndarray,
+        timestep: float,
+        geopotential: np.ndarray,
+        geography: Geography | None = None,
+        climate: Climate | None = None,
+        switches: Switches | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.climate, self.switches = climate or Climate(), switches or Switches()
+        self.grid, self.timestep, self.dtype, self.device = grid, timestep, dtype, torch.device(device)
+        self.orbit = EARTH if self.switches.season else EQUINOX
+        full = 0.5 * (half[1:] + half[:-1])
+        self.latitude = np.deg2rad(grid.latitude)
+        self.surface = Surface(
+            grid, geography or water(grid), timestep, (half[-2], half[-1]), self.climate, self.switches, dtype, device
+        )
+        self.levels = full
+        self.sigma, self.thickness = self._constant(full), self._constant(np.diff(half))
+        self.exner = self._constant(full**KAPPA)
+        self.mixing_heat, self.mixing_water = (
+            self._constant(table.T) for table in self._mixing_tables(half, geopotential)
+        )
+        height = np.maximum((full - self.climate.boundary_layer) / (1.0 - self.climate.boundary_layer), 0.0)
+        self.slowing = self._constant(1.0 / (1.0 + timestep * height / self.climate.friction_time))
+        slow, fast = 1.0 / self.climate.radiative_time, 1.0 / self.climate.radiative_time_ground
+        rate = slow + (fast - slow) * np.cos(self.latitude)[:, None] ** 4 * height
+        self.relaxation = self._constant(timestep * rate / (1.0 + timestep * rate))[None]
+
+    def _constant(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device, self.dtype)
+
+    def _mixing_tables(self, half: np.ndarray, geopotential: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Implicit diffusion of static energy cp T + Phi (as a matrix on T) and of humidity; both keep column sums."""
+        full, thickness = 0.5 * (half[1:] + half[:-1]), np.diff(half)
+        scale = GAS_CONSTANT_DRY * 270.0 / GRAVITY  # m
+        inner = half[1:-1]
+        profile = np.exp(-((np.maximum(0.85 - inner, 0.0) / 0.1) ** 2))
+        exchange = self.climate.diffusivity * profile / scale**2 * inner**2 / np.diff(full)
+        flux = np.zeros((len(full) + 1, len(full)))  # upward through half levels, of a field on full levels
+        for k, strength in enumerate(exchange):
+            flux[k + 1, k], flux[k + 1, k + 1] = -strength, strength
+        diffusion = np.diff(flux, axis=0) / thickness[:, None]
+        identity = np.eye(len(full))
+        energy = identity + geopotential / HEAT_CAPACITY_DRY
+        return (
+            np.linalg.inv(identity - self.timestep * diffusion @ energy),
+            np.linalg.inv(identity - self.timestep * diffusion),
+        )
+
+    def _declination(self, time: np.datetime64, lag: float) -> float:
+        """The sun's declination `lag` seconds before `time`, radians."""
+        return float(sun(time - np.timedelta64(int(lag), "s"), self.orbit).declination)
+
+    def season(self, time: np.datetime64) -> Season:
+        """What sun and season prescribe at `time`."""
+        climate, surface = self.climate, self.surface
+        light, mean = self.sunlight(time)
+        sine2 = (
+            np.sin(self.latitude - climate.equilibrium_swing * self._declination(time, climate.equilibrium_lag)) ** 2
+        )
+        slope = climate.stability * (1.0 - sine2)[:, None]
+        warm = (climate.warmest_equilibrium - climate.equilibrium_contrast * sine2)[:, None]
+        return Season(
+            light=self._constant((light - mean[:, None]).T),
+            drawn=surface.initial(
+                water=surface.water_temperature(self._declination(time, climate.water_lag)),
+                land=surface.land_temperature(self._declination(time, climate.land_lag)),
+            ),
+            column=self._constant(warm - slope * np.log(self.levels)),
+            slope=self._constant(slope),
+        )
+
+    def equilibrium(self, season: Season, surface_pressure: Tensor) -> Tensor:
+        """Radiative-equilibrium temperature in K, (lon, lat, level), where the ground is at `surface_pressure`.
+
+        (T0 - dT sin^2 - dtheta ln(p / p0) cos^2) (p / p0)^kappa, but no less than the coldest; p = sigma ps.
+        """
+        ratio = surface_pressure / REFERENCE_PRESSURE
+        column = (season.column - season.slope * torch.log(ratio)) * ratio**KAPPA * self.exner
+        return column.clamp(min=self.climate.coldest_equilibrium) + self.switches.warming
+
+    def sunlight(self, time: np.datetime64) -> tuple[np.ndarray, np.ndarray]:
+        """Insolation (lat, lon), instantaneous or without days the mean of the day, and that mean (lat,), W m-2."""
+        grid = self.grid
+        mean = daily_mean_insolation(time, grid.latitude, orbit=self.orbit)
+        if not self.switches.diurnal:
+            return np.broadcast_to(mean[:, None], grid.shape), mean
+        return insolation(time, grid.latitude, grid.longitude, orbit=self.orbit), mean
+
+    def __call__(
+        self,
+        season: Season,
+        ground: Ground,
+        u: Tensor,
+        v: Tensor,
+        temperature: Tensor,
+        humidity: Tensor,
+        surface_pressure: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Ground, Fluxes]:
+        """New u, v, temperature, humidity and ground after one timestep that ends in `season`, and what it took."""
+        mass = surface_pressure[..., 0] / GRAVITY
+        nothing = torch.zeros_like(mass)
+        wet = [nothing, nothing, nothing, nothing]
+        if self.switches.moist:
+            temperature, humidity, ground, wet = self._water_and_surface(
+                season, ground, u, v, temperature, humidity, surface_pressure
+            )
+        relaxed = temperature + self.relaxation * (self.equilibrium(season, surface_pressure) - temperature)
+        if self.switches.diurnal:
+            absorbed = self.timestep * self.climate.absorption * GRAVITY / HEAT_CAPACITY_DRY * season.light
+            relaxed = relaxed + absorbed[..., None] / surface_pressure
+        slow_u, slow_v = u * self.slowing, v * self.slowing
+        lost = 0.5 * (slow_u * slow_u - u * u + slow_v * slow_v - v * v)
+        rain, evaporation, sensible_heat, supply = wet
+        fluxes = Fluxes(
+            precipitation=rain,
+            evaporation=evaporation,
+            sensible_heat=sensible_heat,
+            net_radiation=HEAT_CAPACITY_DRY * ((relaxed - temperature) @ self.thickness) * mass,
+            friction=(lost @ self.thickness) * mass,
+            surface_supply=supply,
+        )
+        return slow_u, slow_v, relaxed, humidity, ground, fluxes
+
+    def _water_and_surface(
+        self,
+        season: Season,
+        ground: Ground,
+        u: Tensor,
+        v: Tensor,
+        temperature: Tensor,
+        humidity: Tensor,
+        surface_pressure: Tensor,
+    ) -> tuple[Tensor, Tensor, Ground, list[Tensor]]:
+        """Steps 1 to 3: temperature, humidity and ground after them; rain, evaporation, sensible heat and supply."""
+        mass = surface_pressure[..., 0] / GRAVITY
+        humidity = filled_humidity(humidity, self.thickness)
+        rain = condensation(temperature, humidity, surface_pressure * self.sigma)
+        humidity = humidity - rain
+        temperature = temperature + LATENT_HEAT_VAPORISATION / HEAT_CAPACITY_DRY * rain
+        wind = torch.sqrt(u[..., -1] ** 2 + v[..., -1] ** 2 + self.climate.gustiness**2)
+        ground, given = self.surface(
+            ground,
+            season.drawn,
+            season.light,
+            wind,
+            temperature[..., -1],
+            humidity[..., -1],
+            surface_pressure[..., 0],
+        )
+        temperature[..., -1] += given.warmed
+        humidity[..., -1] += given.moistened
+        lowest = self.thickness[-1] * mass
+        wet = [
+            (rain @ self.thickness) * mass,
+            given.moistened * lowest,
+            HEAT_CAPACITY_DRY * given.warmed * lowest,
+            given.supply,
+        ]
+        return temperature @ self.mixing_heat, humidity @ self.mixing_water, ground, wet

@@ -1,0 +1,216 @@
+"""The planet in motion: dynamics, physics and a balanced ledger, one timestep after another.
+
+Each timestep the global energy cp T + K + ps Phi_s must change by what the physics took and gave; what truncation,
+diffusion and round-off add or lose is handed back as one uniform warming, and recorded as the energy fixer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_pipelines.simulators.planet.climate import Climate, Switches
+from data_pipelines.simulators.planet.geography import Geography, water
+from data_pipelines.simulators.planet.physics import Fluxes, PlanetPhysics, Season
+from data_pipelines.simulators.planet.primitive_equations import Fields, PrimitiveEquations
+from data_pipelines.simulators.planet.surface import Ground
+from emulators.constants import (
+    GAS_CONSTANT_DRY,
+    GRAVITY,
+    HEAT_CAPACITY_DRY,
+    LATENT_HEAT_VAPORISATION,
+    REFERENCE_PRESSURE,
+    WATER_DENSITY,
+)
+from emulators.grid import LatLonGrid
+from emulators.physics.moisture import filled_humidity, saturation_humidity
+
+
+class Simulation:
+    """One planet from `start` on; `seed` draws the disturbance from which its weather grows. timestep in seconds.
+
+    geography: on `grid`; None for a flat planet of water. compile: by `torch.compile`, once a process; a timestep then
+    takes half as long, and rounds differently.
+    """
+
+    def __init__(
+        self,
+        grid: LatLonGrid,
+        truncation: int,
+        half: np.ndarray,
+        timestep: int,
+        start: np.datetime64,
+        seed: int = 0,
+        geography: Geography | None = None,
+        climate: Climate | None = None,
+        switches: Switches | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+        compile: bool = False,
+    ) -> None:
+        geography, self.switches = geography or water(grid), switches or Switches()
+        self.dynamics = PrimitiveEquations(
+            grid,
+            truncation,
+            half,
+            float(timestep),
+            surface_geopotential=geography.geopotential,
+            moist=self.switches.moist,
+            virtual_temperature=self.switches.virtual_temperature,
+            dtype=dtype,
+            device=device,
+        )
+        self.physics = PlanetPhysics(
+            grid,
+            half,
+            float(timestep),
+            self.dynamics.levels.geopotential,
+            geography,
+            climate,
+            self.switches,
+            dtype,
+            device,
+        )
+        self.timestep, self.time = np.timedelta64(timestep, "s"), start.astype("datetime64[s]")
+        self.ground = self.physics.season(self.time).drawn
+        self._advance = torch.compile(self._advanced, dynamic=False) if compile else self._advanced
+        self.settle(self._disturbed_rest(seed))
+
+    def settle(self, coefficients: Tensor) -> None:
+        """Take `coefficients` as the present state."""
+        self.coefficients = coefficients
+        self.fields = self.dynamics.fields(coefficients)
+        self.energy = self.dynamics.energy(self.fields)
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that the next timestep needs, as tensors and numbers; `restore` takes it up again, bit for bit."""
+        return {
+            "time": int(self.time.astype(np.int64)),
+            "coefficients": self.coefficients,
+            "fields": [*self.fields[:-1], *self.fields.pressure_gradient],
+            "ground": list(self.ground),
+            "energy": self.energy,
+        }
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Take up the state of a snapshot, made by a simulation with the same settings."""
+        u, v, temperature, humidity, pressure, vorticity, divergence, *gradient = snapshot["fields"]
+        self.time = np.datetime64(snapshot["time"], "s")
+        self.coefficients = snapshot["coefficients"]
+        self.fields = Fields(u, v, temperature, humidity, pressure, vorticity, divergence, (gradient[0], gradient[1]))
+        self.ground, self.energy = Ground(*snapshot["ground"]), snapshot["energy"]
+
+    def _disturbed_rest(self, seed: int) -> Tensor:
+        """Air at rest near radiative equilibrium, three fifths saturated, with noise of 1 K in the lower half."""
+        dynamics, physics = self.dynamics, self.physics
+        nlat, nlon = dynamics.sphere.grid.shape
+        pressure = REFERENCE_PRESSURE * torch.exp(-dynamics.surface_geopotential[..., :1] / (GAS_CONSTANT_DRY * 270.0))
+        noise = torch.randn(nlon, nlat, 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        temperature = physics.equilibrium(physics.season(self.time), pressure)
+        temperature = temperature + noise.to(dynamics.device, dynamics.dtype) * physics.sigma
+        humidity = 0.6 * saturation_humidity(temperature, pressure * physics.sigma) * (physics.sigma > 0.2)
+        calm = torch.zeros_like(temperature)
+        return dynamics.coefficients(
+            calm, calm, temperature, humidity if dynamics.moist else humidity[..., :0], pressure
+        )
+
+    def step(self) -> tuple[Fluxes, Tensor]:
+        """Advance by one timestep; what the physics did, and the energy fixer (J m-2, one number)."""
+        self.time = self.time + self.timestep
+        season = self.physics.season(self.time)
+        self.coefficients, self.fields, self.energy, self.ground, fluxes, fixer = self._advance(
+            self.coefficients, self.fields, self.energy, self.ground, season
+        )
+        return fluxes, fixer
+
+    def _advanced(
+        self, coefficients: Tensor, fields: Fields, energy: Tensor, ground: Ground, season: Season
+    ) -> tuple[Tensor, Fields, Tensor, Ground, Fluxes, Tensor]:
+        """The state after one timestep, what the physics did and the energy fixer: tensors to tensors."""
+        dynamics = self.dynamics
+        coefficients = dynamics.step(coefficients, fields)
+        before = dynamics.fields(coefficients)
+        u, v, temperature, humidity, ground, fluxes = self.physics(season, ground, *before[:5])
+        coefficients = dynamics.increased(
+            coefficients,
+            u - before.u,
+            v - before.v,
+            temperature - before.temperature,
+            (humidity - before.humidity) * before.surface_pressure,
+        )
+        fields = dynamics.fields(coefficients)
+        gained = (
+            fluxes.sensible_heat
+            + fluxes.net_radiation
+            + fluxes.friction
+            + LATENT_HEAT_VAPORISATION * fluxes.precipitation
+        )
+        now = dynamics.energy(fields)
+        if not self.switches.energy_fixer:
+            return coefficients, fields, now, ground, fluxes, torch.zeros_like(now)
+        due = energy + dynamics.mean(gained[..., None])[0]
+        fixer = due - now
+        mass = dynamics.mean(fields.surface_pressure)[0] / GRAVITY
+        coefficients, fields = dynamics.warmed(coefficients, fields, fixer / (HEAT_CAPACITY_DRY * mass))
+        return coefficients, fields, due, ground, fluxes, fixer
+
+    def samples(self, count: int, steps: int) -> Iterator[dict[str, np.ndarray]]:
+        """`count` samples, `steps` timesteps apart, the first after `steps`; fields ([level,] lat, lon), float32."""
+        for _ in range(count):
+            fluxes, fixer = self.step()
+            for _ in range(steps - 1):
+                more, extra = self.step()
+                fluxes, fixer = Fluxes(*(a + b for a, b in zip(fluxes, more, strict=True))), fixer + extra
+            yield self.sample(fluxes, fixer)
+
+    def atmosphere(self) -> dict[str, np.ndarray]:
+        """The present state of the air by WeatherBench 2 names."""
+        fields, dynamics = self.fields, self.dynamics
+        humidity = self._stored_humidity()
+        virtual = dynamics.virtual_temperature(fields.temperature, humidity)
+        return {
+            "temperature": _array(fields.temperature),
+            "u_component_of_wind": _array(fields.u),
+            "v_component_of_wind": _array(fields.v),
+            "specific_humidity": _array(humidity),
+            "geopotential": _array(virtual @ dynamics.geopotential + dynamics.surface_geopotential),
+            "surface_pressure": _array(fields.surface_pressure[..., 0]),
+        }
+
+    def _stored_humidity(self) -> Tensor:
+        """Humidity nowhere negative: filled within columns, and what a column cannot pay is paid by all the others."""
+        dynamics, ps = self.dynamics, self.fields.surface_pressure.double()
+        if not dynamics.moist:
+            return torch.zeros_like(self.fields.temperature)
+        humidity = filled_humidity(self.fields.humidity, self.physics.thickness)
+        if float(humidity.min()) >= 0.0:
+            return humidity
+        owned, positive = humidity.double(), humidity.double().clamp(min=0.0)
+        layers = dynamics.layers[:, None]
+        share = dynamics.mean((owned * ps) @ layers) / dynamics.mean((positive * ps) @ layers)
+        return (positive * share).to(humidity.dtype)
+
+    def sample(self, fluxes: Fluxes, fixer: Tensor) -> dict[str, np.ndarray]:
+        """The present state, its forcing, and the fluxes accumulated since the last sample."""
+        grid = self.dynamics.sphere.grid
+        return self.atmosphere() | {
+            "sea_surface_temperature": _array(self.ground.water),
+            "skin_temperature": _array(self.physics.surface.skin_temperature(self.ground)),
+            "toa_incident_solar_radiation": self.physics.sunlight(self.time)[0].astype(np.float32),
+            "total_precipitation_6hr": _array(fluxes.precipitation / WATER_DENSITY),
+            "evaporation_6hr": _array(fluxes.evaporation / WATER_DENSITY),
+            "sensible_heat_flux_6hr": _array(fluxes.sensible_heat),
+            "net_radiation_6hr": _array(fluxes.net_radiation),
+            "friction_6hr": _array(fluxes.friction),
+            "surface_heat_supply_6hr": _array(fluxes.surface_supply),
+            "energy_fixer_6hr": np.full(grid.shape, float(fixer), dtype=np.float32),
+        }
+
+
+def _array(field: Tensor) -> np.ndarray:
+    """(lon, lat[, level]) -> ([level,] lat, lon), float32."""
+    return field.permute(*range(field.ndim)[::-1]).float().contiguous().cpu().numpy()

@@ -1,0 +1,174 @@
+"""The planet's trajectories: a process a core, written chunk by chunk, taken up again where they were stopped.
+
+After each chunk the whole state of its trajectory is kept beside the store, whole or not at all. A generation that was
+killed therefore goes on behind the last chunk it wrote, and ends with the numbers of one that was not.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable
+from itertools import islice
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from data_pipelines.reading.processors import one_thread
+from data_pipelines.simulators.planet.interfaces import PlanetStore
+from data_pipelines.simulators.planet.simulation import Simulation
+from data_pipelines.simulators.stores import CHUNK, Progress, arrays, lay_out
+
+SMALL = 3000  # timesteps that are not worth a process of their own
+RESTART = "restart"  # the folder of states; that it is there says that the store is laid out
+
+
+def generate(planet: PlanetStore, folder: Path, progress: Progress) -> None:
+    """Fill `folder` with the store of `planet`, or go on filling it."""
+    template = planet.template()
+    moving = [str(name) for name, variable in template.data_vars.items() if "time" in variable.dims]
+    if not (folder / RESTART).exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        lay_out(folder, template, _chunk(planet))
+        for name, field in planet.static().items():
+            arrays(folder, [name])[name][...] = field
+        (folder / RESTART).mkdir()
+    _simulate(planet, folder, moving, progress)
+    shutil.rmtree(folder / RESTART)
+
+
+def _chunk(planet: PlanetStore) -> int:
+    return math.gcd(4 * planet.days, CHUNK)
+
+
+def _simulate(planet: PlanetStore, folder: Path, moving: list[str], progress: Progress) -> None:
+    """Run all trajectories, side by side where there are cores and it is worth a process each."""
+    label = f"planet T{planet.truncation}L{planet.levels}"
+    total = planet.trajectories * (planet.spinup_days + planet.days)
+    processes = min(planet.trajectories, _cores()) if planet.device == "cpu" else 1
+    done = 0.0
+
+    def report(days: float) -> None:
+        nonlocal done
+        done += days
+        progress(label, done / total)
+
+    if processes == 1 or total * 1440 // planet.timestep_minutes < SMALL:
+        for trajectory in range(planet.trajectories):
+            _run(planet, trajectory, folder, moving, report)
+        return
+    _side_by_side(planet, folder, moving, report, processes)
+
+
+def _side_by_side(
+    planet: PlanetStore, folder: Path, moving: list[str], report: Callable[[float], None], processes: int
+) -> None:
+    """A process for each trajectory, as many at a time as `processes`."""
+    context = multiprocessing.get_context("spawn")
+    waiting = list(range(planet.trajectories))
+    running: dict[Any, Any] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < processes:
+                reader, writer = context.Pipe(duplex=False)
+                task = (planet, waiting.pop(0), folder, moving, writer)
+                worker = context.Process(target=_worker, args=task, daemon=True)
+                worker.start()
+                writer.close()
+                running[reader] = worker
+            ready: list[Any] = connection.wait(list(running))
+            for end in ready:
+                try:
+                    message = end.recv()
+                except EOFError:
+                    worker = running.pop(end)
+                    worker.join()
+                    if worker.exitcode:
+                        raise RuntimeError(
+                            f"A process of the planet died with exit code {worker.exitcode}; "
+                            "give the same command again, and it goes on from the last chunk."
+                        ) from None
+                    continue
+                if isinstance(message, Exception):
+                    raise message
+                report(message)
+    finally:
+        for worker in running.values():
+            worker.terminate()
+            worker.join()
+
+
+def _worker(
+    planet: PlanetStore, trajectory: int, folder: Path, moving: list[str], writer: connection.Connection
+) -> None:
+    """One trajectory in a process of its own, which ends when nobody listens any more."""
+    try:
+        _run(planet, trajectory, folder, moving, writer.send)
+    except BrokenPipeError:
+        return
+    except Exception as fault:
+        writer.send(fault)
+
+
+def _run(
+    planet: PlanetStore, trajectory: int, folder: Path, moving: list[str], report: Callable[[float], None]
+) -> None:
+    """Simulate one trajectory on one thread and write it into the store under `folder`, a chunk at a time."""
+    stored = arrays(folder, moving)
+    count, size, steps = 4 * planet.days, _chunk(planet), 360 // planet.timestep_minutes
+    restart = folder / RESTART / f"{trajectory}.pt"
+    with one_thread():
+        simulation = planet.simulation(trajectory)
+        done = _taken_up(simulation, restart)
+        if done is None:
+            for index, _ in enumerate(simulation.samples(4 * planet.spinup_days - 1, steps), start=1):
+                if index % 4 == 0:
+                    report(1.0)
+            report(1.0)
+            done = 0
+        else:
+            report(planet.spinup_days + done / 4)
+        samples = simulation.samples(count - done, steps)
+        for start in range(done, count, size):
+            chunk = list(islice(samples, size))
+            _refuse_unbounded(chunk, planet)
+            first = trajectory * count + start
+            for name, array in stored.items():
+                array[first : first + size] = np.stack([sample[name] for sample in chunk])
+            _keep(simulation, start + size, restart)
+            report(size / 4)
+
+
+def _taken_up(simulation: Simulation, restart: Path) -> int | None:
+    """Samples written before, the simulation being set to the state behind them; None where there is no such state."""
+    if not restart.exists():
+        return None
+    kept = torch.load(restart, map_location=simulation.dynamics.device, weights_only=True)
+    simulation.restore(kept["simulation"])
+    return int(kept["samples"])
+
+
+def _keep(simulation: Simulation, samples: int, restart: Path) -> None:
+    """Keep the state behind so many written samples, in place of the one before."""
+    content, partial = io.BytesIO(), restart.with_suffix(".partial")
+    torch.save({"samples": samples, "simulation": simulation.snapshot()}, content)
+    partial.write_bytes(content.getvalue())
+    os.replace(partial, restart)
+
+
+def _refuse_unbounded(chunk: list[dict[str, np.ndarray]], planet: PlanetStore) -> None:
+    if not all(np.isfinite(sample["temperature"]).all() for sample in chunk):
+        raise ValueError(
+            f"The planet's weather grew without bound at a timestep of {planet.timestep_minutes} minutes; "
+            "choose a shorter timestep_minutes."
+        )
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

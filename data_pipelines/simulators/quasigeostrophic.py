@@ -1,0 +1,203 @@
+"""Quasi-geostrophic weather on the sphere, three levels at 200, 500 and 800 hPa (Marshall & Molteni 1993).
+
+    dq_i/dt = -J(psi_i, q_i) - relaxation_i - friction_i - hyperdiffusion_i
+    q_1 = lap psi_1 - (psi_1 - psi_2) / R1^2 + f
+    q_2 = lap psi_2 + (psi_1 - psi_2) / R1^2 - (psi_2 - psi_3) / R2^2 + f
+    q_3 = lap psi_3                          + (psi_2 - psi_3) / R2^2 + f (1 + h / H0)
+
+The levels differ by the thickness streamfunctions psi_1 - psi_2 and psi_2 - psi_3, which relax in 25 days towards those
+of a prescribed equilibrium; the wind of the lowest level is slowed in 3 days (faster over mountains), and the smallest
+scale is damped in 2 days by lap^4. Marshall & Molteni 1993, doi 10.1175/1520-0469(1993)050<1792:TADUOP>2.0.CO;2. They
+diagnose the forcing from analyses; here it is constructed: a winter hemisphere with strong temperature contrasts over
+two oceans, and a weaker, zonally symmetric summer hemisphere. The geopotential follows from linear balance, lap phi =
+div(f grad psi).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_pipelines.simulators.time_schemes import ExponentialRungeKutta
+from emulators.constants import EARTH_RADIUS, GRAVITY, ROTATION_RATE
+from emulators.grid import LatLonGrid
+from emulators.sphere.calculus import SphericalCalculus
+
+STANDARD_HEIGHTS = (11_784.0, 5_574.0, 1_949.0)  # m, of 200, 500 and 800 hPa in the ICAO standard atmosphere
+DEFORMATION_RADII = (7.0e5, 4.5e5)  # m, between levels 1 and 2, 2 and 3
+UPPER, LOWER = (1.0 / radius**2 for radius in DEFORMATION_RADII)
+STRETCHING = np.array([[-UPPER, UPPER, 0.0], [UPPER, -UPPER - LOWER, LOWER], [0.0, LOWER, -LOWER]])
+SCALE_HEIGHT = 9.0e3  # m
+JET_LATITUDE, JET_WIDTH = 33.0, 16.0  # degrees, of the equilibrium's contrast
+LAND_LONGITUDE = 95.0  # degrees east, the middle of one of the two continents
+DAY = 86400.0
+
+
+@dataclass(frozen=True)
+class Forcing:
+    """What drives and damps the weather; times in days.
+
+    contrasts: m s-1, westerly shear of the equilibrium's jet between levels 1 and 2, 2 and 3, in the winter hemisphere.
+    summer: share of it in the other hemisphere. oceans: how much warmer seas are than land in winter, 0: alike.
+    mountains: m, height of the higher of two ranges; 0: flat.
+    """
+
+    contrasts: tuple[float, float] = (30.0, 25.0)
+    summer: float = 0.6
+    oceans: float = 0.4
+    mountains: float = 3000.0
+    relaxation_days: float = 25.0
+    friction_days: float = 3.0
+    diffusion_days: float = 2.0
+
+
+class QuasiGeostrophicEquations:
+    """The state is q without f and mountains: its coefficients (2 * orders, degrees, 3, members), s-1.
+
+    forcing: None for a flat planet without forcing, friction and diffusion. step in seconds.
+    """
+
+    def __init__(
+        self,
+        grid: LatLonGrid,
+        truncation: int,
+        step: float,
+        forcing: Forcing | None = None,
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
+        self.grid, self.forcing, self.dtype = grid, forcing, dtype
+        self.sphere = SphericalCalculus(grid, truncation + 1, truncation + 1, dtype)
+        laplacian = self.sphere.laplacian.double().flatten().numpy()
+        operator = laplacian[:, None, None] * np.eye(3) + STRETCHING
+        inverse = np.zeros_like(operator)
+        inverse[1:] = np.linalg.inv(operator[1:])
+        self._to_vorticity, self._to_streamfunction = self._tensor(operator), self._tensor(inverse)
+        coriolis = 2.0 * ROTATION_RATE * np.sin(np.deg2rad(grid.latitude))[:, None]
+        self._coriolis = self._tensor(coriolis.T[..., None])
+        self.mountains = heights = mountains(grid, forcing.mountains if forcing else 0.0)
+        background = np.stack([coriolis + 0.0 * heights] * 2 + [coriolis * (1.0 + heights / SCALE_HEIGHT)])
+        self.background = self.sphere.analysis(self._tensor(background.T)).unsqueeze(-1)
+        damping = np.zeros_like(laplacian)
+        if forcing:
+            damping = -((laplacian / laplacian[-1]) ** 4) / (forcing.diffusion_days * DAY)
+            friction = (1.0 + 0.5 * (1.0 - np.exp(-heights / 1000.0))) / (forcing.friction_days * DAY)
+            self._friction = self._tensor(friction.T[..., None])
+            equilibrium = self._tensor(equilibrium_streamfunction(grid, forcing).T)
+            self._equilibrium = self.sphere.analysis(equilibrium).unsqueeze(-1)
+            self._relaxation = self._tensor(STRETCHING / (forcing.relaxation_days * DAY))
+        self._scheme = ExponentialRungeKutta(damping[None, :, None, None], step, dtype)
+
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self.dtype)
+
+    def streamfunction(self, vorticity: Tensor) -> Tensor:
+        """Coefficients of psi (m2 s-1) from those of the state (s-1)."""
+        return torch.matmul(self._to_streamfunction, vorticity)
+
+    def vorticity(self, streamfunction: Tensor) -> Tensor:
+        """The inverse of `streamfunction`."""
+        return torch.matmul(self._to_vorticity, streamfunction)
+
+    def field(self, coefficients: Tensor) -> Tensor:
+        """(2 * orders, degrees, 3, members) -> (lon, lat, 3, members)."""
+        return self.sphere.synthesis(coefficients.flatten(2)).view(*self.grid.shape[::-1], *coefficients.shape[2:])
+
+    def winds(self, streamfunction: Tensor) -> tuple[Tensor, Tensor]:
+        """u, v (m s-1), each (lon, lat, 3, members)."""
+        shape = (*self.grid.shape[::-1], *streamfunction.shape[2:])
+        east, north = self.sphere.gradient(streamfunction.flatten(2))
+        return -north.view(shape), east.view(shape)
+
+    def tendency(self, vorticity: Tensor) -> Tensor:
+        """Advection, friction and relaxation, all but the hyperdiffusion, s-2."""
+        psi = self.streamfunction(vorticity)
+        u, v = self.winds(psi)
+        q = self.field(vorticity + self.background)
+        east, north = v * q, -u * q  # whose curl is -J(psi, q)
+        if self.forcing:
+            east[:, :, 2] -= self._friction * u[:, :, 2]
+            north[:, :, 2] -= self._friction * v[:, :, 2]
+        turned, _ = self.sphere.vorticity_divergence(east.flatten(2), north.flatten(2))
+        change = turned.view_as(vorticity)
+        if self.forcing:
+            change = change - torch.matmul(self._relaxation, psi - self._equilibrium)
+        return change
+
+    def step(self, vorticity: Tensor) -> Tensor:
+        """The state one step later."""
+        return self._scheme(self.tendency, vorticity)
+
+    def equilibrium(self, members: int) -> Tensor:
+        """The equilibrium of the forcing: steady but for friction and advection, and unstable."""
+        return self.vorticity(self._equilibrium).repeat(1, 1, 1, members)
+
+    def geopotential(self, streamfunction: Tensor) -> Tensor:
+        """Geopotential (m2 s-2) by linear balance about the standard atmosphere, (lon, lat, 3, members)."""
+        sphere = self.sphere
+        east, north = (self._coriolis * slope for slope in sphere.gradient(streamfunction.flatten(2)))
+        _, divergence = sphere.vorticity_divergence(east, north)
+        balanced = self.field((divergence * sphere.inverse_laplacian).view_as(streamfunction))
+        return balanced + GRAVITY * self._tensor(np.array(STANDARD_HEIGHTS))[:, None]
+
+    def disturbed(self, vorticity: Tensor, size: float, generator: torch.Generator) -> Tensor:
+        """The state with a random wind of rms `size` (m s-1), spread over all degrees alike."""
+        degree = torch.arange(self.sphere.degrees, dtype=self.dtype)[None, :, None, None]
+        noise = torch.randn(*self.grid.shape[::-1], vorticity[0, 0].numel(), generator=generator, dtype=torch.float64)
+        psi = self.sphere.analysis(noise.to(self.dtype)).view_as(vorticity) / (degree * (degree + 1.0)).sqrt().clamp(
+            min=1.0
+        )
+        psi[:, 0] = 0.0
+        speed = (-self._mean(psi.square() * self.sphere.laplacian[..., None]).mean()).sqrt()
+        return vorticity + self.vorticity(psi * (size / speed))
+
+    def static(self) -> dict[str, np.ndarray]:
+        """The mountains."""
+        return {"geopotential_at_surface": GRAVITY * self.mountains}
+
+    def sample(self, vorticity: Tensor) -> dict[str, np.ndarray]:
+        """The state by WeatherBench 2 names, float32, (member, level, lat, lon)."""
+        psi = self.streamfunction(vorticity)
+        u, v = self.winds(psi)
+        fields = {
+            "streamfunction": self.field(psi),
+            "u_component_of_wind": u,
+            "v_component_of_wind": v,
+            "geopotential": self.geopotential(psi),
+        }
+        return {name: field.permute(3, 2, 1, 0).float().contiguous().numpy() for name, field in fields.items()}
+
+    def energy(self, vorticity: Tensor) -> Tensor:
+        """Kinetic and available potential energy of the levels together, -<psi q> / 2, m2 s-2, (members,)."""
+        return -0.5 * self._mean(self.streamfunction(vorticity) * vorticity).sum(0)
+
+    def enstrophy(self, vorticity: Tensor) -> Tensor:
+        """Potential enstrophy <q^2> / 2 of each level, f and mountains included, s-2, (3, members)."""
+        return 0.5 * self._mean((vorticity + self.background).square())
+
+    def _mean(self, products: Tensor) -> Tensor:
+        """Area mean of a product of two fields, from the products of their coefficients."""
+        return (products[:2].sum((0, 1)) + 2.0 * products[2:].sum((0, 1))) / (4.0 * np.pi)
+
+
+def mountains(grid: LatLonGrid, height: float) -> np.ndarray:
+    """Two ranges of the winter hemisphere, m, (lat, lon): a broad high one at 90 E, a slender one at 250 E."""
+    latitude, longitude = grid.latitude[:, None], grid.longitude[None]
+    high = np.exp(-(((latitude - 38.0) / 12.0) ** 2) - ((longitude - 90.0) / 20.0) ** 2)
+    slender = np.exp(-(((latitude - 48.0) / 14.0) ** 2) - ((longitude - 250.0) / 10.0) ** 2)
+    return height * (high + 0.7 * slender)
+
+
+def equilibrium_streamfunction(grid: LatLonGrid, forcing: Forcing) -> np.ndarray:
+    """psi of the equilibrium, m2 s-1, (3, lat, lon); the lowest level at rest, as temperature alone is relaxed."""
+    fine = np.linspace(-90.0, 90.0, 1801)
+    jet = np.exp(-(((np.abs(fine) - JET_LATITUDE) / JET_WIDTH) ** 2)) * np.where(fine > 0.0, 1.0, forcing.summer)
+    zonal = np.interp(grid.latitude, fine, -EARTH_RADIUS * np.deg2rad(fine[1] - fine[0]) * np.cumsum(jet))
+    cold = np.exp(-(((grid.latitude - JET_LATITUDE - JET_WIDTH) / JET_WIDTH) ** 2))
+    lands = np.cos(2.0 * np.deg2rad(grid.longitude - LAND_LONGITUDE))
+    unit = zonal[:, None] - forcing.oceans * EARTH_RADIUS * np.deg2rad(JET_WIDTH) * np.outer(cold, lands)
+    unit = unit - (unit * grid.weights).mean()
+    upper, lower = forcing.contrasts
+    return np.stack([(upper + lower) * unit, lower * unit, 0.0 * unit])

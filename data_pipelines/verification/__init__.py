@@ -1,0 +1,1 @@
+"""Pairs of forecast and truth, baselines, climatologies and score files."""

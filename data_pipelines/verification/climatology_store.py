@@ -1,0 +1,362 @@
+"""Climatologies by hour and day of the year, made from any dataset into a Zarr store that `emul eval` reads.
+
+The samples of all years of a variable are gathered in memory, in blocks of levels and rows that fit, and turned into
+the statistics of `emulators.daily_climatology` hour by hour. What is finished is marked: the same call goes on where
+another stopped, and the store takes its name only when it is whole. Names are those of WeatherBench 2 (Rasp et al.
+2024, arXiv 2308.15560): `<variable>`, `_std`, `_quantile`, `_seeps_threshold`, `_seeps_dry_fraction`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from data_pipelines.conventions.durations import spacing
+from data_pipelines.conventions.periods import bounds
+from data_pipelines.conventions.suggestions import nearest
+from data_pipelines.files.provenance import revision
+from data_pipelines.reading.stacking import level_index
+from emulators.statistics.daily_climatology import (
+    DAYS,
+    WIDTH,
+    calendar,
+    dry_fraction,
+    fill_last_day,
+    mean_and_std,
+    quantiles,
+    seeps_threshold,
+    window_weights,
+)
+
+Report = Callable[[str, float], None]
+DRY = {"total_precipitation_6hr": 1e-4, "total_precipitation_24hr": 2.5e-4}  # m: less is dry (WeatherBench 2)
+CHUNK = 2**18  # numbers of a chunk on disk
+READ = 2**26  # bytes read at a time
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a climatology is made of.
+
+    period: [start, end], both inclusive, such as ["1990", "2019"]; null: all. hours: of the day; null: all that the
+    data have. window: width in days. quantiles: between 0 and 1. variables: names, or {name: [levels]}; null: all that
+    vary in time. levels: null: all. dry: by variable the amount in m below which precipitation is dry; these get the
+    fields of SEEPS.
+    """
+
+    period: tuple[str, str] | None = None
+    hours: tuple[int, ...] | None = None
+    window: int = WIDTH
+    quantiles: tuple[float, ...] = ()
+    variables: Sequence | None = None
+    levels: tuple[float, ...] | None = None
+    dry: Mapping[str, float] = field(default_factory=lambda: dict(DRY))
+
+    def __post_init__(self) -> None:
+        window_weights(self.window)
+        wrong = [q for q in self.quantiles if not 0.0 < q < 1.0]
+        if wrong:
+            raise ValueError(f"quantiles lie between 0 and 1; got {', '.join(map(str, wrong))}.")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A variable as it is stored: its levels (empty: none) and rows are split into blocks of so many."""
+
+    name: str
+    levels: tuple[float, ...]
+    at: tuple[int, ...]  # where the levels stand in the data
+    levels_at_a_time: int
+    rows_at_a_time: int
+
+    def blocks(self, rows: int) -> Iterator[tuple[slice, slice]]:
+        """Levels and rows of each block."""
+        for level in range(0, max(1, len(self.levels)), self.levels_at_a_time):
+            for row in range(0, rows, self.rows_at_a_time):
+                yield slice(level, level + self.levels_at_a_time), slice(row, min(row + self.rows_at_a_time, rows))
+
+
+class Samples:
+    """The times of a dataset by hour, year and day of the year."""
+
+    def __init__(self, dataset: xr.Dataset, recipe: Recipe) -> None:
+        times = dataset["time"].values.astype("datetime64[s]")
+        step = spacing(times)
+        if step is None or np.datetime_data(step)[0] == "M" or step > np.timedelta64(1, "D"):
+            raise ValueError(
+                "A climatology by day of the year needs daily data or finer; these have "
+                f"{times.size} times{'' if step is None else f', a step of {step}'}."
+            )
+        year, self.day, second = calendar(times)
+        self.hours = tuple(sorted(set((second // 3600).tolist()))) if recipe.hours is None else recipe.hours
+        first, last = (times[0], times[-1]) if recipe.period is None else bounds(recipe.period)
+        self.index = np.flatnonzero((times >= first) & (times <= last) & np.isin(second, 3600 * np.array(self.hours)))
+        if not self.index.size:
+            raise ValueError(
+                f"The data have no time from {first} to {last} at {', '.join(map(str, self.hours))} h of the day; they "
+                f"run from {times[0]} to {times[-1]}."
+            )
+        self.first, self.last = year[self.index].min(), year[self.index].max()
+        self.day, self.year = self.day[self.index], year[self.index] - self.first
+        self.hour = np.searchsorted(self.hours, second[self.index] // 3600)
+        self.shape = (len(self.hours), self.last - self.first + 1, DAYS)
+        self.times = times[self.index]
+
+    def of(self, field: xr.DataArray, report: Callable[[float], None]) -> np.ndarray:
+        """float32 (hour, year, day, point) of a field (time, ...); NaN where there is none."""
+        rest = [str(dim) for dim in field.dims if dim != "time"]
+        points = int(np.prod([field.sizes[dim] for dim in rest]))
+        found = np.full((*self.shape, points), np.nan, dtype=np.float32)
+        step = max(1, READ // (4 * points))
+        for start in range(0, self.index.size, step):
+            some = slice(start, start + step)
+            at = self.index[some]
+            run = slice(at[0], at[-1] + 1) if at.size == at[-1] - at[0] + 1 else at
+            values = field.isel(time=run).transpose("time", *rest).values
+            found[self.hour[some], self.year[some], self.day[some]] = values.reshape(at.size, points)
+            report(min(1.0, (start + step) / self.index.size))
+        fill_last_day(found)
+        return found
+
+
+def days_without(dataset: xr.Dataset, recipe: Recipe) -> int:
+    """Days of the year within whose window the data have no time; there the climatology is missing."""
+    days = set(Samples(dataset, recipe).day.tolist())
+    if DAYS - 2 in days:
+        days.add(DAYS - 1)
+    inner = recipe.window // 2 - 1  # days at the ends of a window have no weight
+    covered = {(day + beside) % DAYS for day in days for beside in range(-inner, inner + 1)}
+    return DAYS - len(covered)
+
+
+def climatology(
+    dataset: xr.Dataset, path: Path, recipe: Recipe, *, megabytes: float = 2048, report: Report | None = None
+) -> Path:
+    """Make the climatology of a canonical dataset at `path`, or go on making it; a whole one of this recipe is kept.
+
+    megabytes: of samples and what is made of them, held at a time. ValueError where the data do not fit the recipe, or
+    `path` holds something else.
+    """
+    samples = Samples(dataset, recipe)
+    rows, columns = dataset.sizes["latitude"], dataset.sizes["longitude"]
+    sizes = len(samples.hours), samples.shape[1], len(recipe.quantiles)
+    bytes_of_row = columns * DAYS * (4 * sizes[0] * sizes[1] + 8 * (12 + sizes[2]))
+    parts = [
+        Part(name, levels, at, *_fitting(len(levels), rows, bytes_of_row, int(megabytes * 2**20)))
+        for name, (levels, at) in _chosen(dataset, recipe).items()
+    ]
+    attributes = _attributes(dataset, samples, recipe)
+    if path.exists():
+        _refuse_other(path, attributes)
+        return path
+    partial = path.with_name(f".{path.name}.partial")
+    if not _is_of(partial, attributes, parts):
+        _lay_out(partial, dataset, samples, recipe, parts, attributes)
+    total = sum(len(list(part.blocks(rows))) for part in parts) * len(samples.hours)
+    done = 0
+    for part in parts:
+        for levels, some in part.blocks(rows):
+            done += len(samples.hours)
+            told = (report, f"{part.name}, rows {some.start + 1} to {some.stop} of {rows}", done, total)
+            _fill(partial, dataset, samples, recipe, part, levels, some, told)
+    shutil.rmtree(partial / "finished")
+    os.replace(partial, path)
+    return path
+
+
+def _chosen(dataset: xr.Dataset, recipe: Recipe) -> dict[str, tuple[tuple[float, ...], tuple[int, ...]]]:
+    """By variable: its levels, and where they stand in the data."""
+    there = [str(n) for n in dataset.data_vars if {"time", "latitude", "longitude"} <= set(dataset[n].dims)]
+    asked: dict[str, Sequence[float] | None] = {}
+    for entry in there if recipe.variables is None else recipe.variables:
+        asked |= {entry: recipe.levels} if isinstance(entry, str) else {str(k): v for k, v in entry.items()}
+    chosen: dict[str, tuple[tuple[float, ...], tuple[int, ...]]] = {}
+    for name, levels in asked.items():
+        if name not in there:
+            raise ValueError(f"fields: the data have no '{name}' that varies in time; {nearest(name, there)}")
+        units = str(dataset[name].attrs.get("units", ""))
+        if name in recipe.dry and units not in ("m", ""):
+            raise ValueError(f"What is dry is told in m, '{name}' is in {units}; leave it out with dry={{}}.")
+        if "level" not in dataset[name].dims:
+            chosen[name] = ((), ())
+            continue
+        have = dataset["level"].values.astype(float)
+        at = list(range(have.size)) if levels is None else level_index(have, levels)
+        chosen[name] = (tuple(have[at].tolist()), tuple(at))
+    if not chosen:
+        raise ValueError("No variable of the data varies in time, latitude and longitude; there is nothing to average.")
+    return chosen
+
+
+def _fitting(levels: int, rows: int, bytes_of_row: int, budget: int) -> tuple[int, int]:
+    """How many levels, and rows of them, are held at a time."""
+    whole = budget // (bytes_of_row * rows)
+    return (min(whole, max(1, levels)), rows) if whole else (1, max(1, budget // bytes_of_row))
+
+
+def _attributes(dataset: xr.Dataset, samples: Samples, recipe: Recipe) -> dict[str, Any]:
+    plain = asdict(recipe)
+    return {
+        "title": "climatology by hour and day of the year",
+        "years": [int(samples.first), int(samples.last)],
+        "times": f"{samples.times.size} from {samples.times[0]} to {samples.times[-1]}",
+        "origin_of_data": str(dataset.attrs.get("origin", "")),
+        "recipe": json.dumps(plain, sort_keys=True),
+    }
+
+
+def _refuse_other(path: Path, attributes: Mapping[str, Any]) -> None:
+    import zarr
+
+    try:
+        known = dict(zarr.open_group(path, mode="r").attrs)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is there and is no climatology; give another path=.") from error
+    other = [name for name, value in attributes.items() if known.get(name) != value]
+    if other:
+        raise ValueError(
+            f"{path} is there and was made otherwise ({', '.join(f'{n}: {known.get(n)}' for n in other)}); remove it "
+            "or give another path=."
+        )
+
+
+def _is_of(partial: Path, attributes: Mapping[str, Any], parts: Sequence[Part]) -> bool:
+    """Whether `partial` was laid out whole, for the same recipe and the same blocks."""
+    try:
+        known = json.loads((partial / "finished" / "layout.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return known == _plain_layout(attributes, parts)
+
+
+def _plain_layout(attributes: Mapping[str, Any], parts: Sequence[Part]) -> Any:
+    return json.loads(json.dumps([attributes, [asdict(part) for part in parts]]))
+
+
+def _statistics(part: Part, recipe: Recipe, units: str) -> dict[str, tuple[str, str]]:
+    """Suffixes of what is stored of a variable, with units and a long name."""
+    found = {"": (units, "mean"), "_std": (units, "standard deviation")}
+    if recipe.quantiles:
+        found["_quantile"] = (units, "quantile")
+    if part.name in recipe.dry:
+        found["_seeps_threshold"] = (units, f"two of three cases of at least {recipe.dry[part.name]:g} m stay below it")
+        found["_seeps_dry_fraction"] = ("1", f"share of cases below {recipe.dry[part.name]:g} m")
+    return found
+
+
+def _lay_out(
+    partial: Path,
+    dataset: xr.Dataset,
+    samples: Samples,
+    recipe: Recipe,
+    parts: Sequence[Part],
+    attributes: Mapping[str, Any],
+) -> None:
+    """The store without numbers: arrays whose chunks are each written by one block."""
+    import zarr
+
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    levels = sorted({level for part in parts for level in part.levels})
+    whole = all(level.is_integer() for level in levels)
+    coordinates: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
+        "hour": (np.array(samples.hours, dtype=np.int64), {}),
+        "dayofyear": (np.arange(1, DAYS + 1), {}),
+        "latitude": (dataset["latitude"].values.astype(np.float64), {"units": "degrees_north"}),
+        "longitude": (dataset["longitude"].values.astype(np.float64), {"units": "degrees_east"}),
+    }
+    if levels:
+        attrs = {k: v for k, v in dataset["level"].attrs.items() if isinstance(v, str)}
+        coordinates["level"] = (np.array(levels, dtype=np.int64 if whole else np.float64), attrs)
+    if recipe.quantiles:
+        coordinates["quantile"] = (np.array(recipe.quantiles, dtype=np.float64), {})
+    root: Any = zarr.create_group(partial, zarr_format=3, attributes={**attributes, "revision": revision()})
+    for name, (values, attrs) in coordinates.items():
+        root.create_array(name, data=values, chunks=values.shape, dimension_names=(name,), attributes=attrs)
+    for part in parts:
+        units = str(dataset[part.name].attrs.get("units", ""))
+        for suffix, (unit, told) in _statistics(part, recipe, units).items():
+            dims = ("hour", *(["quantile"] if suffix == "_quantile" else []), "dayofyear")
+            dims = (*dims, *(["level"] if part.levels else []), "latitude", "longitude")
+            days = max(1, min(DAYS, CHUNK // (part.rows_at_a_time * dataset.sizes["longitude"])))
+            chunks = {"dayofyear": days, "latitude": part.rows_at_a_time, "longitude": dataset.sizes["longitude"]}
+            root.create_array(
+                part.name + suffix,
+                shape=tuple(len(coordinates[dim][0]) for dim in dims),
+                chunks=tuple(chunks.get(dim, 1) for dim in dims),
+                dtype="<f4",
+                fill_value=np.nan,
+                dimension_names=dims,
+                attributes={"units": unit, "long_name": f"{part.name}: {told}"},
+            )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+        zarr.consolidate_metadata(partial)
+    (partial / "finished").mkdir()
+    (partial / "finished" / "layout.json").write_text(json.dumps(_plain_layout(attributes, parts)))
+
+
+def _fill(
+    partial: Path,
+    dataset: xr.Dataset,
+    samples: Samples,
+    recipe: Recipe,
+    part: Part,
+    levels: slice,
+    rows: slice,
+    told: tuple[Report | None, str, int, int],
+) -> None:
+    """Gather the samples of one block and write what follows from them, hour by hour; finished hours are kept."""
+    import zarr
+
+    marks = [
+        partial / "finished" / f"{part.name}.{levels.start}.{rows.start}.{place}" for place in range(len(samples.hours))
+    ]
+    if all(mark.exists() for mark in marks):
+        return
+    report, text, done, total = told
+
+    def tell(share: float) -> None:  # reading counts as much as an hour of the statistics
+        if report:
+            report(text, (done - len(marks) * (1.0 - share)) / total)
+
+    taken = dataset[part.name].isel(latitude=rows)
+    if part.levels:
+        taken = taken.isel(level=list(part.at[levels])).transpose("time", "level", "latitude", "longitude")
+    shape = taken.shape[1:]
+    root: Any = zarr.open_group(partial, mode="r+")
+    stored = root["level"][:].tolist() if part.levels else []
+    gathered = samples.of(taken, lambda share: tell(share / (len(marks) + 1)))
+    for place, mark in enumerate(marks):
+        if mark.exists():
+            continue
+        for suffix, values in _of_hour(gathered[place], part, recipe).items():
+            array, maps = root[part.name + suffix], values.reshape(*values.shape[:-1], *shape).astype(np.float32)
+            if not part.levels:
+                array[place, ..., rows, :] = maps
+            for number, level in enumerate(part.levels[levels]):
+                array[place, ..., stored.index(level), rows, :] = maps[..., number, :, :]
+        mark.touch()
+        tell((place + 2) / (len(marks) + 1))
+
+
+def _of_hour(samples: np.ndarray, part: Part, recipe: Recipe) -> dict[str, np.ndarray]:
+    """By suffix the statistics of one hour, ([quantile,] day, point)."""
+    weights = window_weights(recipe.window)
+    found = dict(zip(("", "_std"), mean_and_std(samples, weights), strict=True))
+    if recipe.quantiles:
+        found["_quantile"] = quantiles(samples, weights, recipe.quantiles)
+    if part.name in recipe.dry:
+        dry = recipe.dry[part.name]
+        found["_seeps_threshold"] = seeps_threshold(samples, weights, dry)
+        found["_seeps_dry_fraction"] = dry_fraction(samples, recipe.window, dry)
+    return found

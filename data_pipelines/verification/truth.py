@@ -1,0 +1,96 @@
+"""Read truth and climatology at valid times, through a cache of fields."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import xarray as xr
+
+from data_pipelines.conventions.durations import spacing
+from data_pipelines.reading.stacking import stacked
+from emulators.state import State
+from emulators.variables import VariableSet
+
+
+class Latest:
+    """Fields by key, made by `make(keys) -> (key, ...)` when asked for; the `room` latest of them stay in memory."""
+
+    def __init__(self, make: Callable[[np.ndarray], np.ndarray], room: int) -> None:
+        self.make, self.room = make, max(1, room)
+        self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
+
+    def prefetch(self, keys: np.ndarray) -> None:
+        """Make at once what of `keys` is not in memory."""
+        absent = np.array(sorted({int(key) for key in keys} - set(self._kept)), dtype=np.int64)
+        if absent.size:
+            self._kept.update(zip(absent.tolist(), self.make(absent), strict=True))
+
+    def __call__(self, keys: np.ndarray) -> torch.Tensor:
+        """The fields of `keys`, shape (key, ...), not to be written to."""
+        self.prefetch(keys)
+        fields = []
+        for key in keys.tolist():
+            self._kept.move_to_end(key)
+            fields.append(self._kept[key])
+        while len(self._kept) > self.room:
+            self._kept.popitem(last=False)
+        return torch.from_numpy(fields[0][None] if len(fields) == 1 else np.stack(fields))
+
+
+class Reader:
+    """States of a canonical dataset by time, the latest `megabytes` of them kept in memory."""
+
+    def __init__(self, dataset: xr.Dataset, variables: VariableSet, megabytes: float = 1024) -> None:
+        self.dataset, self.variables = dataset, variables
+        self.times = dataset["time"].values.astype("datetime64[s]")
+        step = spacing(self.times)
+        months = step is not None and np.datetime_data(step)[0] == "M"
+        self.tolerance = np.diff(self.times).min() / 10 if months else np.timedelta64(0, "s")
+        field = 4 * variables.size * dataset.sizes["latitude"] * dataset.sizes["longitude"]
+        self.fields = Latest(self._fields, int(megabytes * 2**20 / field))
+
+    def _fields(self, index: np.ndarray) -> np.ndarray:
+        run = index.size == index[-1] - index[0] + 1  # consecutive times are read faster as a slice
+        return stacked(
+            self.dataset.isel(time=slice(index[0], index[-1] + 1) if run else index), self.variables, ("time",)
+        )
+
+    def find(self, times: np.ndarray) -> np.ndarray:
+        """The index of each time, -1 where it does not exist; in monthly and yearly series, whose steps are uneven, of
+        the nearest time where it lies within a tenth of a step."""
+        times = np.asarray(times, dtype="datetime64[s]")
+        if not self.times.size:
+            return np.full(times.shape, -1)
+        right = np.searchsorted(self.times, times).clip(0, self.times.size - 1)
+        left = np.maximum(right - 1, 0)
+        index = np.where(abs(self.times[left] - times) < abs(self.times[right] - times), left, right)
+        return np.where(abs(self.times[index] - times) <= self.tolerance, index, -1)
+
+    def read(self, index: np.ndarray) -> State:
+        """The State at the times of `index`, shape (time, channel, lat, lon)."""
+        return State(self.fields(index), self.variables, self.times[index])
+
+
+class Normals:
+    """A climatology, times -> (time, channel, lat, lon), whose `room` latest fields stay in memory.
+
+    further: names of what `climatology(times, name)` gives beside the mean, such as `quantile_0.9`.
+    """
+
+    def __init__(self, climatology: Callable[..., torch.Tensor], room: int, further: Sequence[str] = ()) -> None:
+        def latest(*name: str) -> Latest:
+            return Latest(lambda s: climatology(s.astype("datetime64[s]"), *name).numpy(), room // (1 + len(further)))
+
+        self._fields = {"mean": latest(), **{name: latest(name) for name in further}}
+
+    def __call__(self, times: np.ndarray) -> torch.Tensor:
+        """The mean at `times`."""
+        return self._fields["mean"](np.asarray(times, dtype="datetime64[s]").astype(np.int64))
+
+    def named(self, times: np.ndarray) -> dict[str, torch.Tensor]:
+        """The mean and what there is further at `times`, by name."""
+        seconds = np.asarray(times, dtype="datetime64[s]").astype(np.int64)
+        return {name: fields(seconds) for name, fields in self._fields.items()}

@@ -1,0 +1,1 @@
+"""Transformer and attention layers, patches and embeddings."""

@@ -1,0 +1,138 @@
+"""Patches: a field cut into equal rectangles, one token each, and put together again.
+
+    token(i, j) = W x[i p : (i + 1) p, j q : (j + 1) q] + b,     x[i p + r, j q + s, c] = token(i, j)[r, s, c]
+
+Dosovitskiy et al. 2021, arXiv 2010.11929. A grid that patches do not tile is padded or cropped first, see Frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from emulators.grid import LatLonGrid
+from emulators.layers.convolution.padding import Edges
+
+FITS = ("pad", "crop", "exact")
+
+
+class Frame:
+    """How a grid is brought to multiples of `rows` and `columns`, and its fields back to the grid.
+
+    kind: `pad` goes on beyond the rim as `edges` say; `crop` leaves out rows in the south, which the answer repeats
+    from the last row there is, and pads columns; `exact` refuses a grid that does not fit. margin: rows and columns
+    padded on all four sides in any case. shape: of the fitted fields.
+    """
+
+    def __init__(
+        self,
+        grid: LatLonGrid,
+        rows: int,
+        columns: int,
+        kind: str = "pad",
+        edges: str | None = None,
+        *,
+        margin: int = 0,
+    ) -> None:
+        if kind not in FITS or min(rows, columns, margin + 1) < 1:
+            raise ValueError(
+                f"Expected fit to be one of {', '.join(FITS)}, patches of at least 1 and no negative margin; "
+                f"got '{kind}', {rows}x{columns} and {margin}."
+            )
+        nlat, nlon = (size + 2 * margin for size in grid.shape)
+        nearest = max(rows, round(nlat / rows) * rows), max(columns, round(nlon / columns) * columns)
+        if kind == "exact" and nearest != (nlat, nlon):
+            raise ValueError(
+                f"Expected a grid with a multiple of {rows} rows and of {columns} columns; got {grid!r}. "
+                f"Regrid to {nearest[0] - 2 * margin}x{nearest[1] - 2 * margin}, or take fit=pad."
+            )
+        self.grid_shape = grid.shape
+        self.cropped = nlat % rows if kind == "crop" and nlat > rows else 0
+        more, wider = (0 if self.cropped else -nlat % rows), -nlon % columns
+        self.borders = tuple(margin + n for n in (more // 2, more - more // 2, wider // 2, wider - wider // 2))
+        self.shape = nlat - self.cropped + more, nlon + wider
+        self.rim = Edges(grid, edges)
+
+    def inward(self, x: Tensor) -> Tensor:
+        """(batch, channel, lat, lon) on the grid -> (batch, channel, *shape)."""
+        if self.cropped:
+            x = x[..., : -self.cropped, :]
+        return self.rim.pad(x, *self.borders) if any(self.borders) else x
+
+    def outward(self, x: Tensor) -> Tensor:
+        """(batch, channel, *shape) -> (batch, channel, lat, lon) on the grid."""
+        north, _, west, _ = self.borders
+        nlat, nlon = self.grid_shape
+        x = x[..., north : north + nlat, west : west + nlon]
+        return F.pad(x, (0, 0, 0, self.cropped), mode="replicate") if self.cropped else x
+
+
+class PatchEmbedding(nn.Module):
+    """(batch, channel, lat, lon) -> tokens (batch, lat / p, lon / q, width), a linear map of every patch."""
+
+    def __init__(self, channels: int, width: int, patch: Sequence[int], bias: bool = True) -> None:
+        super().__init__()
+        rows, columns = patch
+        self.weight = nn.Parameter(0.02 * torch.randn(width, channels, rows, columns))
+        self.bias = nn.Parameter(torch.zeros(width)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, columns = self.weight.shape[2:]
+        cells = x.unflatten(-1, (-1, columns)).unflatten(-3, (-1, rows))  # batch, channel, lat, p, lon, q
+        return F.linear(cells.permute(0, 2, 4, 1, 3, 5).flatten(3), self.weight.flatten(1), self.bias)
+
+
+def unpatched(tokens: Tensor, patch: Sequence[int]) -> Tensor:
+    """(batch, lat, lon, p * q * channel), channels innermost -> (batch, channel, lat * p, lon * q)."""
+    cells = tokens.unflatten(-1, (*patch, -1))  # batch, lat, lon, p, q, channel
+    return cells.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
+
+
+def waves(positions: np.ndarray, width: int) -> np.ndarray:
+    """Sines, then cosines of each position with wavelengths from 2 pi to 20,000 pi, (position, width)."""
+    if width % 2:
+        raise ValueError(f"Positions are given by pairs of sine and cosine; expected an even width, got {width}.")
+    phase = np.outer(positions, 10_000.0 ** (-np.arange(width // 2) / (width / 2.0)))
+    return np.concatenate([np.sin(phase), np.cos(phase)], axis=1)
+
+
+def plane_waves(shape: Sequence[int], width: int) -> Tensor:
+    """Waves along longitude in the first half of the channels, along latitude in the second, (lat, lon, width)."""
+    if width % 4:
+        raise ValueError(f"Positions on a plane need a width that 4 divides; got {width}.")
+    rows, columns = (waves(np.arange(size), width // 2) for size in shape)
+    both = np.concatenate(
+        [np.broadcast_to(columns[None], (*shape, width // 2)), np.broadcast_to(rows[:, None], (*shape, width // 2))], -1
+    )
+    return torch.tensor(both, dtype=torch.float32)
+
+
+class Halving(nn.Module):
+    """2x2 neighbours to one token of twice the channels; an odd row or column is filled up with zeros."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm, self.linear = nn.LayerNorm(4 * channels), nn.Linear(4 * channels, 2 * channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.pad(x, (0, 0, 0, x.shape[3] % 2, 0, x.shape[2] % 2))
+        x = x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).permute(0, 1, 2, 4, 3, 5, 6)
+        return self.linear(self.norm(x.flatten(4)))
+
+
+class Doubling(nn.Module):
+    """One token to 2x2 of half the channels, cut to `shape`."""
+
+    def __init__(self, channels: int, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        self.widen = nn.Linear(2 * channels, 4 * channels, bias=False)
+        self.norm, self.mix = nn.LayerNorm(channels), nn.Linear(channels, channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.widen(x).unflatten(-1, (2, 2, -1)).permute(0, 1, 2, 4, 3, 5, 6).flatten(4, 5).flatten(2, 3)
+        return self.mix(self.norm(x[:, :, : self.shape[0], : self.shape[1]]))

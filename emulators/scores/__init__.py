@@ -1,0 +1,1 @@
+"""Score formulas as pure functions, used by losses and metrics alike."""

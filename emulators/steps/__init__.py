@@ -1,0 +1,1 @@
+"""From one State to the next: normalise, network, add, constrain."""

@@ -1,0 +1,243 @@
+"""Step: from the State now (and its history and forcing) to the State one timestep later.
+
+    x      = [ (history - mean) / std,  (forcing - mean) / std,  static ]
+    next   = last + tendency_std * network(x)      output="residual"
+    next   = mean + std * network(x)               output="absolute", and diagnostic variables always
+
+then every constraint in order. The difference mean is not subtracted, as in GraphCast (Lam et al. 2023,
+doi 10.1126/science.adi2336).
+
+A network that is told the interval may step over other than one timestep: n of them change the state by
+
+    tendency_std sqrt((1 - r^n) / (1 - r)),     r = 1 - (tendency_std / std)^2 / 2
+
+as they would were it red noise with the lag correlation r that both deviations give.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from emulators.state import Origin, State
+from emulators.world import World, hours_of
+
+
+class Constraint(Protocol):
+    """A law: takes the State before and after a step (and the forcing) and returns an `after` that obeys it.
+
+    `before.start` is the State at the start of the rollout. A constraint may say what it `changes` and what its law
+    `rests_on`, as names of variables, and the class names of other laws that it `keeps` all the same; by these the
+    order of constraints is judged. One with tables is a Module, and goes where the Step goes.
+    """
+
+    def __call__(self, before: State, after: State, forcing: State) -> State: ...
+
+
+class Step(nn.Module):
+    """One timestep of an emulator; the thing that is trained and that a checkpoint holds.
+
+    network: (fields (batch, world.input_channels, *grid), time int64 (batch,) in seconds since 1970 UTC, the valid
+    time of the target) -> (batch, world.output_channels, *grid), all normalised. One whose forward has the keywords
+    `interval` or `lead` is told them: hours from the last known state and from the start of the rollout, (batch,).
+    reads, writes: its channels by name in its own order, for published weights; default: prognostic ones (of a history
+    the oldest first, each named as often as it is read), forcing, static, and prognostic, diagnostic.
+    """
+
+    tendency_std: Tensor
+    static: Tensor
+    read: Tensor
+    written: Tensor
+
+    def __init__(
+        self,
+        world: World,
+        network: nn.Module,
+        constraints: Mapping[str, Constraint] | None = None,
+        *,
+        output: Literal["residual", "absolute"] = "residual",
+        reads: Sequence[str] | None = None,
+        writes: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__()
+        if output not in ("residual", "absolute"):
+            raise ValueError(f"step.output must be 'residual' or 'absolute'; got '{output}'.")
+        self.world, self.network, self.output = world, network, output
+        self.told = tuple(sorted({"interval", "lead"} & set(inspect.signature(network.forward).parameters)))
+        self.constraints = dict(constraints or {})
+        self.observer: Callable[[str, State, State], None] | None = None  # told what each constraint makes of what
+        refuse_disorder(self.constraints)
+        self.constraint_modules = nn.ModuleList(c for c in self.constraints.values() if isinstance(c, nn.Module))
+        rank = len(world.grid.shape)
+        self.prognostic, self.forcing, self.predicted = (
+            Normalise(world.scale(variables, "mean"), world.scale(variables, "std"), rank)
+            for variables in (world.prognostic, world.forcing, world.predicted)
+        )
+        tendency = torch.from_numpy(world.scale(world.prognostic, "tendency_std")).reshape(-1, *[1] * rank)
+        self.register_buffer("tendency_std", tendency, persistent=False)
+        static = torch.zeros(0, *world.grid.shape)
+        if world.static.size and world.static_fields is not None:
+            normalise = Normalise(world.scale(world.static, "mean"), world.scale(world.static, "std"), rank)
+            static = normalise(torch.as_tensor(np.asarray(world.static_fields, dtype=np.float32)))
+        self.register_buffer("static", static, persistent=False)
+        past = world.prognostic.channels * world.history
+        read = _places("reads", reads, (*past, *world.forcing.channels, *world.static.channels))
+        written = np.argsort(_places("writes", writes, world.predicted.channels))
+        for name, places in (("read", read), ("written", written)):
+            self.register_buffer(name, torch.as_tensor(places), persistent=False)
+        self.reordered = reads is not None, writes is not None
+
+    def forward(self, history: tuple[State, ...], forcing: State, **told: Any) -> State:
+        """The State of `world.predicted` at forcing.time. history: oldest first, all with the same lead shape.
+
+        told: what the network is told beside, where its forward has such keywords: `generator`, to draw noise from (one
+        of all cases, or one a case, members first); `labels` and `scalars`, (*lead, channel).
+        """
+        last = history[-1].select(self.world.prognostic.names)
+        fields, time = self.inputs(history, forcing)
+        since = {"interval": last.time, "lead": last.start.time}
+        hours = {name: self._hours(forcing.time - since[name], fields, last.lead) for name in self.told}
+        raw = self.network(fields, time, **hours, **self._conditions(told, last)).float()
+        growth = self._growth(hours["interval"]) if "interval" in hours and self.output == "residual" else None
+        values = self.outputs(raw, last.values.reshape(-1, *last.values.shape[last.channel_axis :]), growth)
+        values = values.reshape(*last.lead, *values.shape[1:])
+        return self.constrained(last, State(values, self.world.predicted, forcing.time, last.rank), forcing)
+
+    def constrained(self, before: State, after: State, forcing: State) -> State:
+        """`after` as the constraints leave it, one after another; it remembers where it comes from."""
+        past = before if before.origin is None else replace(before, origin=None)
+        state = replace(after, origin=Origin(before.start, past, forcing))
+        for name, constraint in self.constraints.items():
+            given, state = state, constraint(before, state, forcing)
+            if self.observer is not None:
+                self.observer(name, given, state)
+        return state
+
+    def inputs(self, history: tuple[State, ...], forcing: State) -> tuple[Tensor, Tensor]:
+        """What the network reads: normalised fields (batch, channel, *grid) and the target's time (batch,)."""
+        names = self.world.prognostic.names
+        past = [self.prognostic(state.select(names).values) for state in history]
+        lead = history[-1].lead
+        parts = [*past]
+        if self.world.forcing.size:
+            prescribed = self.forcing(forcing.select(self.world.forcing.names).values)
+            parts.append(prescribed.expand(*lead, *prescribed.shape[forcing.channel_axis :]))
+        if self.static.shape[0]:
+            parts.append(self.static.expand(*lead, *self.static.shape))
+        fields = torch.cat(parts, dim=history[-1].channel_axis)
+        seconds = torch.as_tensor(forcing.time.astype(np.int64), device=fields.device).expand(lead)
+        rows = fields.reshape(-1, *fields.shape[history[-1].channel_axis :])
+        return rows[:, self.read] if self.reordered[0] else rows, seconds.reshape(-1)
+
+    def _conditions(self, told: Mapping[str, Any], last: State) -> dict[str, Any]:
+        """What the network is told, for cases in a row; ValueError where it has no ear for it."""
+        deaf = sorted(set(told) - set(inspect.signature(self.network.forward).parameters))
+        if deaf:
+            raise ValueError(f"{type(self.network).__name__} takes no {deaf[0]}; choose a network that does.")
+        rows = {
+            name: value.expand(*last.lead, -1).flatten(0, -2) for name, value in told.items() if name != "generator"
+        }
+        return {**told, **rows}
+
+    @staticmethod
+    def _hours(span: np.ndarray, fields: Tensor, lead: tuple[int, ...]) -> Tensor:
+        """A span of time for every case, in hours."""
+        hours = torch.as_tensor(span / np.timedelta64(1, "h"), dtype=torch.float32, device=fields.device)
+        return hours.expand(lead).reshape(-1)
+
+    def _growth(self, hours: Tensor) -> Tensor:
+        """How much more the state changes over so many hours than over a timestep, (batch, channel, 1, 1)."""
+        steps = (hours / hours_of(self.world.timestep)).reshape(-1, *[1] * self.tendency_std.ndim)
+        decay = (0.5 * (self.tendency_std / self.prognostic.std).square()).clamp(max=0.999)
+        return (torch.expm1(steps * torch.log1p(-decay)) / -decay).sqrt()
+
+    def outputs(self, raw: Tensor, last: Tensor, growth: Tensor | None = None) -> Tensor:
+        """Physical values (batch, predicted channel, *grid) from the network's output and the last prognostic ones.
+
+        growth: how much more they change than over a timestep.
+        """
+        raw = raw[:, self.written] if self.reordered[1] else raw
+        if self.output == "absolute":
+            return self.predicted.inverse(raw)
+        size = self.world.prognostic.size
+        change = self.tendency_std if growth is None else self.tendency_std * growth
+        values = last + change * raw[:, :size]
+        if size == raw.shape[1]:
+            return values
+        return torch.cat([values, self.predicted.inverse(raw)[:, size:]], dim=1)
+
+    def target(self, state: State, last: State) -> Tensor:
+        """The inverse of `outputs`: what the network should have written to reach `state`, for closed-form training."""
+        size = self.world.prognostic.size
+        absolute = self.predicted(state.values)
+        change = state.values[:, :size] - last.select(self.world.prognostic.names).values
+        residual = torch.cat([change / self.tendency_std, absolute[:, size:]], dim=1)
+        return (absolute if self.output == "absolute" else residual)[:, torch.argsort(self.written)]
+
+
+def _places(what: str, named: Sequence[str] | None, own: Sequence[str]) -> np.ndarray:
+    """Where each of the channels `named` stands among `own`, the same channels; ValueError where they are others."""
+    if named is None:
+        return np.arange(len(own))
+    if isinstance(named, str):
+        raise ValueError(f"step.{what} should be a list of channels; got '{named}'.")
+    left: dict[str, list[int]] = {}
+    for place, channel in enumerate(own):
+        left.setdefault(channel, []).append(place)
+    unknown = [name for name in named if name not in left]
+    places = [left[name].pop(0) for name in named if left.get(name)]
+    absent = [name for name, rest in left.items() if rest]
+    if unknown or absent or len(places) != len(named):
+        often = [name for name in left if [*named].count(name) > [*own].count(name)]
+        kinds = {"none of them are": unknown, "not named are": absent, "too often named are": often}
+        faults = [f"{kind} {', '.join(names)}" for kind, names in kinds.items() if names]
+        raise ValueError(
+            f"step.{what} should name the {len(own)} channels of the network, {', '.join(own)}; {'; '.join(faults)}."
+        )
+    return np.array(places, dtype=np.int64)
+
+
+def refuse_disorder(constraints: Mapping[str, Constraint]) -> None:
+    """ValueError where a constraint changes what the law of an earlier one rests on, and does not keep that law."""
+    names = list(constraints)
+    for later, name in enumerate(names):
+        changes = set(getattr(constraints[name], "changes", ()))
+        for earlier in names[:later]:
+            law = constraints[earlier]
+            touched = sorted(changes & set(getattr(law, "rests_on", ())))
+            if touched and type(law).__name__ not in getattr(constraints[name], "keeps", ()):
+                raise ValueError(
+                    f"constraint.{name} changes {', '.join(touched)}, on which the law of constraint.{earlier} rests, "
+                    f"and would break it again; list {name} before {earlier}."
+                )
+
+
+class Normalise(nn.Module):
+    """(x - mean) / std over the channel axis of (*lead, channel, *grid) tensors.
+
+    mean, std: shape (channel,). rank: number of grid dimensions. The numbers live in the World, not in the state dict.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: np.ndarray, std: np.ndarray, rank: int = 2) -> None:
+        super().__init__()
+        if not (np.asarray(std) > 0).all():
+            raise ValueError("Standard deviations must be positive; leave constant channels out or scale them by 1.")
+        for name, values in (("mean", mean), ("std", std)):
+            tensor = torch.as_tensor(np.asarray(values, dtype=np.float32)).reshape(-1, *[1] * rank)
+            self.register_buffer(name, tensor, persistent=False)
+
+    def forward(self, values: Tensor) -> Tensor:
+        return (values - self.mean) / self.std
+
+    def inverse(self, values: Tensor) -> Tensor:
+        """Back to physical units."""
+        return values * self.std + self.mean

@@ -1,0 +1,282 @@
+"""Training: an objective descended by an optimiser, validated by the same rollout and scores that `emul eval` uses.
+
+Everything random in a step is drawn from a generator seeded by (seed, batch index), and the order of samples is a
+function of (seed, step) alone. The state of a training therefore is its weights, optimiser, averages and step number:
+a run continued from a checkpoint repeats the uninterrupted one bit for bit.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import compress
+from typing import Any, Protocol
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from emulators.rollout import rollout
+from emulators.scores.interfaces import Loss
+from emulators.state import State, Window
+from emulators.steps.step import Step
+from emulators.training.hardware import own, shard, whole
+from emulators.training.loss_terms import Term, active, refuse_gaps
+from emulators.training.non_finite import BrokenStep, batch_times, broken_channels, origin
+from emulators.training.plan import Plan
+from emulators.verification.budget_ledger import Ledger
+from emulators.verification.scorecard import Scorecard
+
+
+class Objective(Protocol):
+    """How a network is trained: the loss of a window, to be descended, and its parts. longest, length: of rollouts.
+
+    It may have `begin(step)`, which is called when a training begins and raises ValueError where a network cannot be
+    trained so, and `follow(step)`, called after each optimiser step. What they change has to be a module's state.
+    """
+
+    @property
+    def longest(self) -> int: ...
+
+    def length(self, step: int) -> int: ...
+
+    def __call__(
+        self, step: torch.nn.Module, window: Window, losses: Mapping[str, Loss]
+    ) -> tuple[Tensor, dict[str, Tensor]]: ...
+
+
+MOST_SKIPPED = 10  # steps in a row
+
+
+class Training(pl.LightningModule):
+    """Joins Step, objective, losses, optimiser and schedule for Lightning's Trainer.
+
+    scorecard: makes an empty Scorecard for a validation. card: plain facts for every checkpoint. finished: set by who
+    drives the training, once the last step is made and validated. validated: the step of the last validation.
+    exploded: where the last validation's forecast ceased to be finite, or None. skipped: steps left out so far.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        objective: Objective,
+        losses: Mapping[str, Term],
+        optimizer: Callable[[torch.nn.Module], torch.optim.Optimizer],
+        schedule: Callable[[int, int], float],
+        plan: Plan,
+        *,
+        seed: int,
+        scorecard: Callable[[], Scorecard],
+        card: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        refuse_gaps(losses, plan.steps)
+        self.step, self.objective, self.losses = step, objective, losses
+        self.loss_modules = torch.nn.ModuleList(losses.values())
+        self.optimizer, self.schedule, self.plan, self.seed = optimizer, schedule, plan, seed
+        self.scorecard, self.card = scorecard, card
+        self.averages = copy.deepcopy(step).requires_grad_(False).eval() if plan.ema else None
+        self.saved_names = set(step.state_dict())  # tables that are made anew with the network never change
+        self.begin()
+        self.best = float("inf")
+        self.validation: dict[str, float] = {}
+        self.validated, self.finished = -1, False
+        self.is_sharded = False
+        self.exploded: str | None = None
+        self.culprit: str | None = None
+        self.skipped = self.skipped_in_a_row = 0
+
+    def begin(self) -> None:
+        """Tell the average and the objective what the weights are with which a training begins."""
+        if self.averages is not None:
+            self.averages.load_state_dict(self.step.state_dict())
+        if hasattr(self.objective, "begin"):
+            self.objective.begin(self.step)
+
+    def configure_model(self) -> None:
+        """Shard the network and its average, where the strategy has a mesh of processes."""
+        if self._device_mesh is None or self.is_sharded:
+            return
+        self.is_sharded = True
+        for step in (self.step, self.averages):
+            if step is not None:
+                shard(step.network, self._device_mesh["data_parallel"])
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer(self.step)
+        if self.trainer.precision == "16-mixed":  # a fused optimiser would be handed scaled gradients to clip
+            for group in optimizer.param_groups:
+                group["fused"] = False
+            optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: self.schedule(n, self.plan.steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def transfer_batch_to_device(self, batch: Window, device: torch.device, dataloader_idx: int) -> Window:
+        return batch.to(device, non_blocking=True)
+
+    def on_train_batch_start(self, batch: Window, batch_idx: int) -> None:
+        torch.manual_seed(np.random.SeedSequence((self.seed, self.global_rank, batch_idx)).generate_state(1)[0])
+
+    def training_step(self, batch: Window, batch_idx: int) -> Tensor:
+        losses = active(self.losses, self.global_step, self.plan.steps)
+        loss, parts = self.objective(self.step, batch, losses)
+        self.parts = {"loss": loss.detach(), **parts}
+        if self.looks_at_every_step and not loss.isfinite():
+            self.culprit = f"batch of {batch_times(batch)}; {origin(self.step, self.objective, batch, losses)}"
+        return loss
+
+    @property
+    def looks_at_every_step(self) -> bool:
+        """Whether each step is looked at: where that costs nothing, or has to be."""
+        return self.device.type == "cpu" or self.plan.broken == "skip"
+
+    def refuse_broken_loss(self) -> None:
+        """BrokenStep where the loss or a weight is no longer a finite number."""
+        if not self.parts["loss"].isfinite():
+            raise BrokenStep(self.account_of(self.global_step, f"the loss is {float(self.parts['loss'])}"))
+        if not all(bool(p.isfinite().all()) for p in own(list(self.step.parameters()))):
+            raise BrokenStep(self.account_of(self.global_step, "weights are not finite"))
+
+    def account_of(self, step: int, what: str) -> str:
+        """What broke, in words."""
+        return (
+            f"At step {step} {what} ({self.culprit or 'where, is not known'}); the last checkpoint stands. Train anew "
+            "with a smaller optimizer.lr or training.clip, look for broken values in the data, or take "
+            "training.broken=skip."
+        )
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """By norm; done here because Lightning refuses to clip for a fused optimiser in any mixed precision.
+
+        The norm is the same on all processes, so all of them stop at, or skip, the same step.
+        """
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if not gradient_clip_val and not self.looks_at_every_step:
+            return
+        norm = torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val or float("inf"))
+        if self.looks_at_every_step and self.trainer.precision != "16-mixed":  # there the scaler skips by itself
+            self.weigh(norm.full_tensor() if hasattr(norm, "full_tensor") else norm, parameters)
+
+    def weigh(self, norm: Tensor, parameters: list[Tensor]) -> None:
+        """Let a finite gradient pass; stop at, or take away, another."""
+        if norm.isfinite():
+            self.skipped_in_a_row = 0
+            return
+        step = self.global_step + 1
+        self.culprit = self.culprit or "the loss is finite: the backward pass, or another process"
+        account = self.account_of(step, f"the gradient's norm is {float(norm)}")
+        self.culprit = None
+        if self.plan.broken == "stop" or self.skipped_in_a_row == MOST_SKIPPED:
+            raise BrokenStep(account)
+        self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
+        for parameter in parameters:
+            parameter.grad = None  # what has no gradient is left as it is, moments included
+        warnings.warn(f"Step {step} is skipped. {account.partition('; the last')[0]}.", stacklevel=2)
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        if hasattr(self.objective, "follow"):
+            self.objective.follow(self.step)
+        if self.averages is None:
+            return
+        done = self.global_step + 1
+        decay = min(self.plan.ema or 0.0, (1 + done) / (10 + done))
+        trained = [weight.requires_grad for weight in self.step.parameters()]
+        averages, weights = (own(list(compress(part.parameters(), trained))) for part in (self.averages, self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(averages, weights, 1.0 - decay)
+            pairs = zip(self.averages.named_buffers(), self.step.buffers(), strict=True)
+            for (_, average), buffer in (pair for pair in pairs if pair[0][0] in self.saved_names):
+                average.copy_(buffer)
+
+    @property
+    def forecaster(self) -> Step:
+        """The Step that forecasts: the averaged weights where there are averages."""
+        return self.averages if self.averages is not None else self.step
+
+    def on_validation_epoch_start(self) -> None:
+        self.card_in_use, self.exploded = self.scorecard(), None
+        self.ledger_in_use = self.attempt(
+            lambda: Ledger(self.step.world, self.forecaster.constraints, leads=self.plan.validation_lead)
+        )
+
+    def validation_step(self, batch: Window, batch_idx: int) -> None:
+        states = rollout(self.forecaster, batch.history, batch.forcing)
+        for lead, (state, target) in enumerate(zip(states, batch.target, strict=True)):
+            if self.exploded is None and (broken := broken_channels(state)):
+                self.exploded = f"{broken[0]} is not finite at lead {lead + 1}"
+            self.card_in_use.add(state, target, lead)
+            self.account(lead, state)
+
+    def account(self, lead: int, state: State) -> None:
+        """Add a lead to the ledger of budgets, while there is one."""
+        ledger = self.ledger_in_use
+        if ledger is not None:
+            self.ledger_in_use = self.attempt(lambda: ledger.add(lead, state))
+
+    @staticmethod
+    def attempt(work: Callable[[], Ledger]) -> Ledger | None:
+        """What `work` returns; None and a warning where it fails, as no diagnostic may stop a training."""
+        try:
+            return work()
+        except Exception as error:  # whatever it is
+            warnings.warn(f"Budgets are not logged: {type(error).__name__}: {error}", stacklevel=2)
+            return None
+
+    def on_validation_epoch_end(self) -> None:
+        self.validation, self.validated = relative_errors(self.card_in_use, self.step.world), self.global_step
+        if self.exploded is not None:
+            self.validation = {name: value if np.isfinite(value) else np.inf for name, value in self.validation.items()}
+            warnings.warn(
+                f"The forecast of the validation at step {self.global_step} explodes: {self.exploded}. Its score is "
+                "infinite; the training goes on.",
+                stacklevel=2,
+            )
+        self.record({**self.validation, **(self.ledger_in_use.sizes() if self.ledger_in_use else {})})
+
+    def record(self, metrics: Mapping[str, float]) -> None:
+        """Hand numbers to the loggers; one that fails is reported and never stops the training."""
+        for logger in self.loggers:
+            try:
+                logger.log_metrics(dict(metrics), self.global_step)
+            except Exception as error:  # a logger may fail in any way
+                warnings.warn(f"{type(logger).__name__} could not log step {self.global_step}: {error}", stacklevel=2)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["emul"] = self.portable()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.best = checkpoint["emul"]["best"]
+        self.validation = checkpoint["emul"]["validation"]
+        self.validated = checkpoint["emul"].get("validated", -1)
+
+    def portable(self) -> dict[str, Any]:
+        """All that forecasting needs: the card, the weights, where the training stands."""
+        return {
+            **self.card,
+            "weights": whole(self.forecaster.state_dict()),
+            "step": self.global_step,
+            "finished": self.finished,
+            "validation": dict(self.validation),
+            "validated": self.validated,
+            "best": self.best,
+        }
+
+
+def relative_errors(scorecard: Scorecard, world: Any) -> dict[str, float]:
+    """RMSE over the standard deviation of each channel: the mean over channels by lead, and over all as `score`."""
+    errors = scorecard.value("rmse")[scorecard.regions.names.index("global")]  # (lead, channel)
+    by_lead = (errors / world.scale(scorecard.variables, "std")).mean(axis=1)
+    return {"score": float(by_lead.mean()), **{f"score_{n}": float(v) for n, v in enumerate(by_lead, start=1)}}
+
+
+def examples(step: Step, windows: Iterable[Window]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """What the network reads, the time of the answer, and the answer it should give, of windows of one timestep."""
+    for window in windows:
+        fields, time = step.inputs(window.history, window.forcing[0])
+        target: State = window.target[0]
+        yield fields, time, step.target(target, window.history[-1])

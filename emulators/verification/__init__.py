@@ -1,0 +1,1 @@
+"""Accumulators over pairs of forecast and truth."""

@@ -1,0 +1,388 @@
+"""Ledger: what a rollout makes out of nothing, lead by lead, and how much its constraints had to mend.
+
+With M(s) the global mean of what the columns of a State hold, G what they gained in a timestep dt, and P what rained,
+
+    drift      (M(after) - M(start)) / M(start)                           of dry air, and of all air
+    residual   M(after) - M(before) - <G>                                 of water, kg m-2; of energy over dt, W m-2
+    relative   residual / <P>                                             of water
+    share      rms(constrained - given) / rms(tendency)                   of each constraint and variable
+
+with the tendency x_raw - x_before of what is prognostic, and x_raw itself of what is diagnostic. Per year, the slope of
+a least-squares line through the drift, or through the sum of residuals so far, from zero at lead 0. Budgets are those
+of Sha et al. 2025 (arXiv 2503.00332) and Watt-Meyer et al. 2024 (arXiv 2411.11268), see `emulators.physics.budgets`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emulators.physics.budgets import DryAir, Energy, Water
+from emulators.state import State
+from emulators.steps.step import Constraint, Step
+from emulators.verification.budget_series import BUDGETED, QUANTITIES, RowsByLead
+from emulators.world import World
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+Kind = TypeVar("Kind", DryAir, Water, Energy)
+SECONDS = 365.25 * 86_400.0  # of a year
+
+
+class Ledger:
+    """Budgets of rollouts by lead number (from 0) and initial time, and how much constraints changed.
+
+    constraints: those of the Step; where one states a budget (its definition of energy, its columns), that is the one
+    taken. maps: where constraints changed what, as means over initial times and leads. The leads of a rollout, as many
+    as `leads` from number `first` on, are added in their order; ledgers of other initial times or of some of the leads
+    add up by `add_partial`. `left_out`: why budgets are not there.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        constraints: Mapping[str, Constraint] | None = None,
+        *,
+        leads: int,
+        first: int = 0,
+        maps: bool = False,
+    ) -> None:
+        self.world, self.leads, self.first, self.maps = world, leads, first, maps
+        self.constraints = dict(constraints or {})
+        self.left_out: dict[str, str] = {}
+        stated = [getattr(constraint, "budget", None) for constraint in self.constraints.values()]
+        self.dry_air = self._budget("dry_air", DryAir, stated)
+        self.moisture = self._budget("moisture", Water, stated)
+        self.energy = self._budget("energy", Energy, stated)
+        there = {name for kind, names in BUDGETED.items() if kind not in self.left_out for name in names}
+        if self.dry_air is not None and (self.dry_air.columns.is_fixed or world.vertical.dry):
+            there.discard("air_drift")
+        self.names = tuple(name for name in QUANTITIES if name in there)
+        self.corrections = tuple(
+            (name, variable)
+            for name, constraint in self.constraints.items()
+            for variable in getattr(constraint, "changes", world.predicted.names)
+        )
+        self.area = torch.as_tensor(world.grid.weights / world.grid.weights.sum(), dtype=torch.float32)
+        self._rows = RowsByLead((len(self.names),), leads)
+        self._changed = RowsByLead((2, len(self.corrections)), leads)
+        self._maps: dict[tuple[str, str], Tensor] = {}  # (2, level, *grid): sums of the change and of its square
+        self._mapped = 0
+        self._before: tuple[int, np.ndarray, dict[str, Tensor]] | None = None
+        self._start: dict[str, Tensor] = {}
+        self._raw: State | None = None
+        self._pending: dict[tuple[str, str], Tensor] = {}
+
+    def _budget(self, name: str, kind: type[Kind], stated: list[Any]) -> Kind | None:
+        own = [budget for budget in stated if isinstance(budget, kind)]
+        if own:
+            return own[0]
+        try:
+            return kind(self.world, part=f"the budget of {name.replace('_', ' ')}")
+        except ValueError as error:
+            self.left_out[name] = str(error)
+            return None
+
+    @property
+    def is_empty(self) -> bool:
+        """True where the world offers nothing to be kept account of."""
+        return not self.names and not self.corrections
+
+    @contextmanager
+    def watch(self, step: Step) -> Iterator[Ledger]:
+        """Within this context the constraints of `step` are kept account of too."""
+        step.observer = self.changed
+        try:
+            yield self
+        finally:
+            step.observer = None
+
+    def changed(self, name: str, given: State, constrained: State) -> None:
+        """Take in what constraint `name` made of the State it was given; a Step calls this in a timestep."""
+        if self._raw is None or self._raw.origin is not given.origin:
+            self._raw, self._pending = given, {}
+        for variable in (variable for constraint, variable in self.corrections if constraint == name):
+            change = self._fields(constrained, variable) - self._fields(given, variable)
+            self._pending[name, variable] = torch.stack([self._mean_square(change), self._tendency(variable)])
+            if self.maps:
+                change = change.double().flatten(0, -2 - given.rank)
+                sums = torch.stack([change.sum(0), change.square().sum(0)]).cpu()
+                self._maps[name, variable] = self._maps.get((name, variable), 0.0) + sums
+
+    def _tendency(self, variable: str) -> Tensor:
+        """Mean square of the raw tendency of a variable, or of itself where it is diagnostic; (*lead,)."""
+        raw = self._raw
+        assert raw is not None
+        assert raw.origin is not None
+        for (_, known), squares in self._pending.items():
+            if known == variable:
+                return squares[1]
+        field = self._fields(raw, variable)
+        before = raw.origin.before
+        return self._mean_square(field - self._fields(before, variable) if variable in before.variables else field)
+
+    def _fields(self, state: State, variable: str) -> Tensor:
+        """(*lead, level, *grid)."""
+        return (
+            state[variable]
+            if state.variables.variable(variable).levels
+            else state[variable].unsqueeze(state.channel_axis)
+        )
+
+    def _mean_square(self, field: Tensor) -> Tensor:
+        """Over levels and the globe; (*lead,)."""
+        axes = tuple(range(-1 - self.area.ndim, 0))
+        self.area = self.area.to(field.device)
+        return (field.square() * self.area).sum(axes).double() / field.shape[axes[0]]
+
+    def add(self, lead: int, state: State) -> Ledger:
+        """Take in the States of one lead number, made by a Step (or with an `origin` that says what went before)."""
+        origin = state.origin
+        if origin is None:
+            raise ValueError("A ledger compares a State with those before it; expected one with an origin, got data.")
+        after = self._contents(state)
+        known = self._before
+        if lead and known and known[0] == lead - 1 and np.array_equal(known[1], origin.before.time):
+            before = known[2]
+        else:
+            before = self._contents(origin.before)
+            self._start = before if origin.before is origin.start or not lead else self._contents(origin.start)
+        self._before = (lead, state.time, after)
+        self._rows.add(lead - self.first, self._row(before, after, state, origin.forcing))
+        if self._raw is not None and self._raw.origin is origin:
+            squares = [self._by_init(self._pending[key]) for key in self.corrections]
+            self._changed.add(lead - self.first, torch.stack(squares, dim=1))
+            self._mapped += int(np.prod(state.lead))
+            self._raw, self._pending = None, {}
+        return self
+
+    def add_unknown(self, lead: int, inits: int) -> Ledger:
+        """Count a lead of which nothing is known as missing, for so many initial times."""
+        self._rows.add(lead - self.first, torch.full((len(self.names), inits), torch.nan, dtype=torch.float64))
+        return self
+
+    def running(self) -> dict[str, np.ndarray]:
+        """The accounts that the next lead of a rollout is compared with: those of its start and of the last lead."""
+        if self._before is None:
+            return {}
+        lead, time, contents = self._before
+        arrays = {"lead": np.array(lead), "time": time.astype(np.int64)}
+        for when, known in (("before", contents), ("start", self._start)):
+            arrays |= {f"{when} {name}": total.cpu().numpy() for name, total in known.items()}
+        return arrays
+
+    def go_on(self, running: Mapping[str, np.ndarray], device: torch.device | str = "cpu") -> Ledger:
+        """Keep the accounts of a rollout, whose first leads are in another ledger, from the next lead on."""
+        if running:
+            known: dict[str, dict[str, Tensor]] = {"before": {}, "start": {}}
+            for key, array in running.items():
+                when, _, name = key.partition(" ")
+                if name:
+                    known[when][name] = torch.from_numpy(array).to(device)
+            self._before = int(running["lead"]), running["time"].astype("datetime64[s]"), known["before"]
+            self._start = known["start"]
+        return self
+
+    def _contents(self, state: State) -> dict[str, Tensor]:
+        """Global means of all air, dry air, water and energy, (*lead, 1, 1)."""
+        contents = {}
+        if self.dry_air is not None:
+            budget = self.dry_air.to(state.values.device)
+            contents["dry_air"] = budget.total(state)
+            if "air_drift" in self.names:
+                contents["air"] = budget.mean(budget.columns.weight(state))
+        for name, other in (("moisture", self.moisture), ("energy", self.energy)):
+            if other is not None:
+                contents[name] = other.to(state.values.device).total(state)
+        return contents
+
+    def _row(self, before: dict[str, Tensor], after: dict[str, Tensor], state: State, forcing: State) -> Tensor:
+        """(quantity, init) in the order of `names`."""
+        row = {}
+        for name in ("air", "dry_air"):
+            if name in after:
+                row[f"{name}_drift"] = (after[name] - self._start[name]) / self._start[name]
+        if self.moisture is not None:
+            fallen = self.moisture.mean(self.moisture.precipitated(state, forcing))
+            risen = self.moisture.mean(self.moisture.evaporated(state, forcing))
+            made = after["moisture"] - before["moisture"] - (risen - fallen)
+            row["moisture_residual"] = made
+            row["moisture_residual_relative"] = made / torch.where(fallen > 0.0, fallen, torch.nan)
+        if self.energy is not None:
+            made = after["energy"] - before["energy"] - self.energy.mean(self.energy.gain(state, forcing))
+            row["energy_residual"] = made / self.seconds
+        if not row:
+            return torch.zeros(0, state.lead[-1] if state.lead else 1)
+        return self._by_init(torch.stack([row[name].reshape(state.lead) for name in self.names]))
+
+    @staticmethod
+    def _by_init(rows: Tensor) -> Tensor:
+        """(quantity, *lead) -> (quantity, init): members are averaged."""
+        return rows.reshape(rows.shape[0], -1, rows.shape[-1] if rows.ndim > 1 else 1).mean(1)
+
+    @property
+    def seconds(self) -> float:
+        """Of a timestep."""
+        return float(self.world.lead_time(1) / np.timedelta64(1, "s"))
+
+    def partial(self) -> dict[str, np.ndarray]:
+        """All so far as arrays, to be stored, sent, or added to another ledger: (quantity, init, lead) and so on."""
+        arrays = {"rows": self._rows.array()}
+        if self.corrections:
+            arrays["changed"] = self._changed.array()
+        arrays |= {f"map {name} {variable}": sums.numpy() for (name, variable), sums in self._maps.items()}
+        return arrays | {"mapped": np.array(self._mapped)}
+
+    def add_partial(self, partial: Mapping[str, np.ndarray], first: int = 0) -> Ledger:
+        """Add what another ledger of the same world and constraints holds, of leads from number `first` on."""
+        for name, rows in (("rows", self._rows), ("changed", self._changed)):
+            if name in partial:
+                rows.extend(first, partial[name])
+        for key in self.corrections:
+            if "map {} {}".format(*key) in partial:
+                self._maps[key] = self._maps.get(key, 0.0) + torch.from_numpy(partial["map {} {}".format(*key)])
+        self._mapped += int(partial["mapped"])
+        return self
+
+    def series(self) -> dict[str, np.ndarray]:
+        """Every quantity, (init, lead); missing where a lead was not added."""
+        return dict(zip(self.names, self._rows.array(), strict=True))
+
+    def sizes(self) -> dict[str, float]:
+        """Drifts at the last lead and residuals over all leads, root mean square over initial times, for a log."""
+        sizes = {}
+        for name, values in self.series().items():
+            if name != "moisture_residual_relative":
+                chosen = values if QUANTITIES[name].adds_up else values[:, -1]
+                sizes[name] = float(np.sqrt(np.square(chosen).mean()))
+        return sizes
+
+    def drift_per_year(self) -> dict[str, np.ndarray]:
+        """Every quantity as a trend, (init,) in its units `a_year`: of what was made in all, where it adds up."""
+        per_year, steps = {}, SECONDS / self.seconds
+        for name, values in self.series().items():
+            if name == "moisture_residual_relative":
+                continue
+            made = np.cumsum(values, axis=1) if QUANTITIES[name].adds_up else values
+            slope = slopes(made)
+            per_year[name] = slope if name == "energy_residual" else slope * steps
+        return per_year
+
+    def shares(self) -> dict[tuple[str, str], np.ndarray]:
+        """By constraint and variable: what share of the raw tendency it changed, (lead,); zero where nothing was to."""
+        changed, tendency = self._changed.array().mean(axis=2)
+        nothing = np.where(np.isfinite(changed), 0.0, np.nan)
+        ratio = np.sqrt(np.divide(changed, tendency, out=nothing, where=changed > 0.0))
+        return dict(zip(self.corrections, ratio, strict=True))
+
+    def mean_changes(self) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
+        """By constraint and variable: mean and rms of what it changed in a timestep, each (level, *grid)."""
+        count = max(self._mapped, 1)
+        return {key: ((sums[0] / count).numpy(), (sums[1] / count).sqrt().numpy()) for key, sums in self._maps.items()}
+
+    def summary(self) -> dict[str, Any]:
+        """For a manifest: largest and last values, drift per year, shares; numbers that JSON knows."""
+        per_year, told = self.drift_per_year(), {}
+        for name, values in self.series().items():
+            told[name] = {
+                "units": QUANTITIES[name].units,
+                "largest": _number(np.abs(values).max()),
+                "last": _number(values[:, -1].mean()),
+            }
+            if name in per_year:
+                told[name] |= {"per_year": _number(per_year[name].mean()), "per_year_units": QUANTITIES[name].a_year}
+        if self._changed:
+            told["share_changed"] = {f"{c}: {v}": _number(share.mean()) for (c, v), share in self.shares().items()}
+        return told | {"left_out": list(self.left_out.values())}
+
+    def dataset(self, inits: np.ndarray, truth: Ledger | None = None) -> xr.Dataset:
+        """Quantities (source, time, lead_time), `<quantity>_per_year` (source, time), `share_changed` and its maps.
+
+        inits: the initial times in the order in which they were added. truth: the ledger of what came to pass.
+        """
+        import xarray as xr
+
+        sources = {"forecast": self} | ({} if truth is None else {"truth": truth})
+        series, per_year = ([getattr(s, of)() for s in sources.values()] for of in ("series", "drift_per_year"))
+        arrays: dict[str, Any] = {}
+        for name in self.names:
+            of = QUANTITIES[name]
+            told = {"units": of.units, "long_name": of.long_name, "definition": of.definition}
+            arrays[name] = (("source", "time", "lead_time"), np.stack([known[name] for known in series]), told)
+            if name in per_year[0]:
+                told = {"units": of.a_year, "long_name": f"{of.long_name}: least-squares trend over all leads"}
+                values = np.stack([known[name] for known in per_year])
+                arrays[f"{name}_per_year"] = (("source", "time"), values, told)
+        lead_time = self.world.lead_time(1) * np.arange(1, self.leads + 1)
+        coords: dict[str, Any] = {
+            "source": list(sources),
+            "time": np.asarray(inits, dtype="datetime64[ns]"),
+            "lead_time": lead_time.astype("timedelta64[ns]"),
+        }
+        if self._changed:
+            arrays |= self._share_arrays()
+            coords["correction"] = [f"{name}: {variable}" for name, variable in self.corrections]
+        if self._maps:
+            coords |= {"statistic": ["mean", "rms"], **self._map_coordinates()}
+        dataset = xr.Dataset(arrays, coords, self._conventions())
+        seconds = lead_time.astype("timedelta64[s]").astype(int)
+        dataset["lead_time"].encoding = {"units": "hours" if not (seconds % 3600).any() else "seconds"}
+        return dataset
+
+    def _share_arrays(self) -> dict[str, Any]:
+        told = {"units": "1", "long_name": "rms of what a constraint changed over rms of the raw tendency"}
+        arrays: dict[str, Any] = {
+            "share_changed": (("correction", "lead_time"), np.stack([*self.shares().values()]), told)
+        }
+        grid = ("latitude", "longitude") if len(self.world.grid.shape) == 2 else ("cell",)
+        for (name, variable), pair in self.mean_changes().items():
+            found, maps = self.world.predicted.variable(variable), np.stack(pair).astype(np.float32)
+            told = {"units": found.units, "long_name": f"what {name} changes in a timestep, mean and rms"}
+            told |= {"constraint": name, "variable": variable}
+            dims = ("statistic", *((f"level_of_{variable}",) if found.levels else ()), *grid)
+            arrays[f"map_{name}_{variable}"] = (dims, maps if found.levels else maps[:, 0], told)
+        return arrays
+
+    def _map_coordinates(self) -> dict[str, Any]:
+        found = [self.world.predicted.variable(variable) for _, variable in self._maps]
+        levels = {f"level_of_{variable.name}": list(variable.levels) for variable in found if variable.levels}
+        if len(self.world.grid.shape) != 2:
+            return levels
+        return levels | {"latitude": self.world.grid.latitude, "longitude": self.world.grid.longitude}
+
+    def _conventions(self) -> dict[str, str]:
+        told = {"title": "budgets of forecasts", "left_out": "; ".join(self.left_out.values())}
+        if self.dry_air is not None:
+            told["columns"] = "fixed" if self.dry_air.columns.is_fixed else "to the surface pressure"
+        if self.energy is not None:
+            told["energy"] = f"{self.energy.definition}; fluxes: {', '.join(flux.name for flux in self.energy.heat)}"
+        if self.moisture is not None:
+            told["water"] = f"{', '.join(self.moisture.species)}; fluxes: {self.moisture.precipitation.name}, "
+            told["water"] += self.moisture.evaporation.name
+        return told
+
+
+def slopes(values: np.ndarray) -> np.ndarray:
+    """Slope a lead of the least-squares line through (0, 0) and values (init, lead) at leads 1, 2, ...; (init,).
+
+    Where values are missing from some lead on, the line goes through those before; no number where there are none.
+    """
+    return np.array([_slope(row[: np.argmin([*np.isfinite(row), False])]) for row in values])
+
+
+def _slope(values: np.ndarray) -> float:
+    padded = np.concatenate([[0.0], values])
+    lead = np.arange(padded.size) - (padded.size - 1) / 2.0
+    return float((padded - padded.mean()) @ lead / (lead @ lead)) if padded.size > 1 else np.nan
+
+
+def _number(value: Any) -> float | None:
+    """A finite float, or None: JSON knows no NaN."""
+    return float(value) if np.isfinite(value) else None

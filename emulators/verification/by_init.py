@@ -1,0 +1,181 @@
+"""What each initial time adds to the scores: area means of their statistics, kept beside the sums of a Scorecard.
+
+From them scores of any part of the initial times follow exactly, and the significance of differences
+(`emulators.bootstrap`). A number a statistic, initial time, lead, channel and region is held, in float32; statistics
+with axes of their own (ranks, pairs of members) are not kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from emulators.scores.interfaces import Metric
+from emulators.statistics.bootstrap import Bootstrap, paired_difference
+from emulators.verification.scorecard import Scorecard, statistic_names
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+Taken = Mapping[str, tuple[np.ndarray, np.ndarray]]
+
+
+class InitStatistics:
+    """Area means by initial time; inits: the initial times to come, in order; regions: how many of the card's first."""
+
+    def __init__(self, card: Scorecard, inits: np.ndarray, regions: int | None = None) -> None:
+        self.card, self.inits = card, np.asarray(inits, dtype="datetime64[s]")
+        self.regions = card.regions.names[:regions]
+        self._kept: dict[str, np.ndarray] = {}
+
+    @staticmethod
+    def megabytes(card: Scorecard, inits: int, regions: int) -> float:
+        """What is held at most."""
+        return 4 * len(card.quantities) * inits * len(card.leads) * card.scored_variables.size * regions / 2**20
+
+    def add(self, inits: np.ndarray, lead: int, taken: Taken) -> None:
+        """What `Scorecard.add` took of a batch of initial times at one lead; NaN in it becomes infinite, since NaN
+        stands for what does not count."""
+        rows = np.searchsorted(self.inits, np.asarray(inits, dtype="datetime64[s]"))
+        for quantity, (mean, counted) in taken.items():
+            if mean.ndim > 3:
+                continue
+            if quantity not in self._kept:
+                shape = (len(self.inits), len(self.card.leads), mean.shape[-2], len(self.regions))
+                self._kept[quantity] = np.full(shape, np.nan, dtype=np.float32)
+            kept = np.where(np.isnan(mean), np.inf, mean)[..., : len(self.regions)]
+            self._kept[quantity][rows, lead] = np.where(counted[..., : len(self.regions)], kept, np.nan)
+
+    def partial(self) -> dict[str, np.ndarray]:
+        """What is kept so far as arrays, to be stored, sent, or added to others by `add_partial`."""
+        return {quantity: kept.copy() for quantity, kept in self._kept.items()}
+
+    def add_partial(self, partial: Mapping[str, np.ndarray]) -> InitStatistics:
+        """Add what was kept of others of the same initial times to come."""
+        for quantity, more in partial.items():
+            kept = self._kept.get(quantity, np.full_like(more, np.nan))
+            self._kept[quantity] = np.where(np.isnan(kept), more, kept)
+        return self
+
+    def dataset(self, attributes: Mapping[str, object] | None = None) -> xr.Dataset | None:
+        """One data variable a scored variable; dims statistic, time (initial), region, lead_time and, with levels,
+        level; None where nothing was kept."""
+        import xarray as xr
+
+        if not self._kept:
+            return None
+        values = np.stack(list(self._kept.values())).transpose(
+            0, 1, 4, 2, 3
+        )  # (statistic, init, region, lead, channel)
+        arrays = {}
+        for variable in self.card.scored_variables:
+            dims, block = self.card.block(variable, values)
+            arrays[variable.name] = (("statistic", "time", *dims), block.astype(np.float32), {"units": variable.units})
+        coords = self.card.coordinates()
+        coords = {name: coords[name] for name in ("lead_time", "level") if name in coords}
+        coords |= {"statistic": list(self._kept), "region": list(self.regions)}
+        coords["time"] = self.inits.astype("datetime64[ns]")
+        told = {"long_name": "area means of each initial time; NaN where it does not count, infinite where it is NaN"}
+        return xr.Dataset(arrays, coords, {**told, **(attributes or {})})
+
+
+def statistics_of(name: str, metric: Metric) -> tuple[str, ...]:
+    """Under which names `InitStatistics` keeps what a metric needs."""
+    return (f"{name} by init",) if metric.by_init else statistic_names(metric)
+
+
+def terms(dataset: xr.Dataset, name: str, metric: Metric, variable: str, **where: Any) -> dict[str, np.ndarray] | None:
+    """By statistic of `metric` what a dataset of InitStatistics holds of a variable, shape (init, *series); None where
+    one is not kept."""
+    needed = statistics_of(name, metric)
+    if variable not in dataset or not set(needed) <= set(dataset["statistic"].values.tolist()):
+        return None
+    chosen = dataset[variable].sel(**where)
+    return {term: chosen.sel(statistic=term).values for term in needed}
+
+
+def scores_of(by_init: xr.Dataset, metrics: Mapping[str, Metric]) -> xr.Dataset:
+    """The scores of the initial times in a dataset of InitStatistics, those that do not count in them left out.
+
+    One data variable a scored variable; dims metric, region, lead_time and, with levels, level; metrics whose
+    statistics were not kept are not among them.
+    """
+    import xarray as xr
+
+    kept = set(by_init["statistic"].values.tolist())
+    some = {name: metric for name, metric in metrics.items() if set(statistics_of(name, metric)) <= kept}
+    arrays = {}
+    for variable, field in by_init.data_vars.items():
+        values = np.stack([_score(by_init, name, metric, str(variable)) for name, metric in some.items()])
+        arrays[str(variable)] = (("metric", *field.dims[2:]), values, field.attrs)
+    coords = {str(dim): by_init[dim] for dim in ("region", "lead_time", "level") if dim in by_init.coords}
+    return xr.Dataset(arrays, {"metric": list(some), **coords})
+
+
+def _score(by_init: xr.Dataset, name: str, metric: Metric, variable: str) -> np.ndarray:
+    """A score from means over the initial times that count, NaN where there are none."""
+    found = terms(by_init, name, metric, variable) or {}
+    counted = np.logical_and.reduce([~np.isnan(values) for values in found.values()])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = {
+            term: np.where(counted, values, 0.0).sum(axis=0, dtype=np.float64) / counted.sum(axis=0)
+            for term, values in found.items()
+        }
+        tensors = {term: torch.from_numpy(np.where(np.isinf(mean), np.nan, mean)) for term, mean in means.items()}
+        return next(iter(tensors.values())).numpy() if metric.by_init else metric.value(tensors).numpy()
+
+
+def differences(
+    first: xr.Dataset, others: Mapping[str, xr.Dataset], metrics: Mapping[str, Metric], bootstrap: Bootstrap
+) -> xr.Dataset | None:
+    """Losses of a forecast less those of others on the initial times that both have, from datasets of InitStatistics.
+
+    One data variable a scored variable; dims source, estimate (difference, low, high, block_length, inits), metric,
+    region, lead_time and, with levels, level. NaN where a side lacks the metric; None where there are no others.
+    """
+    import xarray as xr
+
+    found = {name: _differences(first, other, metrics, bootstrap) for name, other in others.items()}
+    if not found:
+        return None
+    joined = xr.concat(list(found.values()), dim=xr.DataArray(list(found), dims="source", name="source"), join="outer")
+    lengths = np.concatenate([joined[name].sel(estimate="block_length").values.ravel() for name in joined.data_vars])
+    lengths = lengths[lengths > 0]
+    joined.attrs = {
+        "significance": str(bootstrap),
+        "level": f"{100 * bootstrap.level:g}",
+        "difference": "loss of the forecast less that of the source, loss = |score - perfect|; negative is better",
+        "block_length": f"{lengths.min():g} to {lengths.max():g} initial times, median {np.median(lengths):g}"
+        if lengths.size
+        else "none: too few initial times",
+    }
+    return joined
+
+
+def _differences(
+    first: xr.Dataset, other: xr.Dataset, metrics: Mapping[str, Metric], bootstrap: Bootstrap
+) -> xr.Dataset:
+    """Against one other, without the dimension `source`."""
+    import xarray as xr
+
+    shared = [xr.align(first[name], other[name], join="inner") for name in first.data_vars if name in other]
+    estimates = ["difference", "low", "high", "block_length", "inits"]
+    arrays = {}
+    for mine, theirs in shared:
+        parts = []
+        for name, metric in metrics.items():
+            sides = [
+                terms(side.to_dataset(name=str(mine.name)), name, metric, str(mine.name)) for side in (mine, theirs)
+            ]
+            if sides[0] is None or sides[1] is None:
+                parts.append(np.full((len(estimates), *mine.shape[2:]), np.nan))
+                continue
+            judged = paired_difference(metric, sides[0], sides[1], bootstrap)
+            parts.append(np.stack([judged.value, judged.low, judged.high, judged.block, judged.inits]))
+        arrays[str(mine.name)] = (("estimate", "metric", *mine.dims[2:]), np.stack(parts, axis=1))
+    coords = {name: mine[name] for mine, _ in shared for name in mine.dims[2:]}
+    return xr.Dataset(arrays, {"estimate": estimates, "metric": list(metrics), **coords})

@@ -1,0 +1,312 @@
+"""The climate of forecasts against that of the truth at the same times: sums over pairs, and what follows from them.
+
+    x(t) = sum_k c_k A_k(t) + b t + rest      A: the mean and two harmonics of the year, by least squares at each point
+
+gives the trend b free of the season; mean, variance and series of monthly area means are summed beside it. Sums of any
+batches, processes or runs add up to the whole; of scores whose years are too few it is said why they are left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from emulators.scores.climate import (
+    ALPHA,
+    NINO_REGION,
+    area_mean,
+    area_rmse,
+    nino_index,
+    nrmse_global,
+    nrmse_spatial,
+    whole_years,
+)
+from emulators.state import State
+from emulators.statistics.harmonic_climatology import harmonics
+from emulators.statistics.regions import Region, land_fraction, region_weights
+from emulators.variables import Variable, VariableSet
+from emulators.verification.channel_rows import channel_rows
+from emulators.world import World
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+ANNUAL = 2  # harmonics
+DECADE = 315_569_252.0  # s
+ORIGIN = 946_684_800  # 2000-01-01: trends are taken about it, for the sake of rounding
+SEA = ("sea_surface_temperature", "skin_temperature", "2m_temperature")  # the first of these has the Nino index
+YEARS = {"annual": 1, "nrmse": 1, "interannual": 5, "nino": 5, "trend": 10}  # whole years needed
+SOURCES = ("forecast", "truth")
+
+
+class ClimateCard:
+    """Mean state, variability, annual means and trends of forecasts and of their truth.
+
+    A point at which either is ever missing is left out. Of an ensemble the means are those of its members, the
+    variability that of each member. Eight float64 fields a channel are held of forecast and truth each.
+    """
+
+    def __init__(
+        self, world: World, variables: VariableSet, regions: Sequence[str | Region | Mapping] = ("global",)
+    ) -> None:
+        self.grid, self.variables = world.grid, variables
+        land = land_fraction(world)
+        self.regions = region_weights(world.grid, regions, land)
+        self._nino = region_weights(world.grid, [*regions, NINO_REGION], land)
+        shape = (variables.size, int(np.prod(world.grid.shape)))
+        size = 2 + 2 * ANNUAL
+        self._gram = np.zeros((size, size))
+        self._moment, self._square = np.zeros((2, size, *shape)), np.zeros((2, *shape))
+        self._missing = np.zeros(shape, dtype=bool)
+        self._months: dict[int, np.ndarray] = {}  # month since 1970 -> sums (truth and members, channel, region)
+        self._counts: dict[int, int] = {}
+        self._times: set[int] = set()
+
+    def add(self, prediction: State, target: State) -> None:
+        """Add forecasts of any leads and their truth, matched by valid time; an ensemble has its members in front."""
+        given = {"prediction": prediction, "target": target}
+        forecast, truth = (
+            channel_rows(fields, self.variables, self.grid, role).double().cpu().numpy()
+            for role, fields in given.items()
+        )
+        members = forecast if forecast.ndim == 4 else forecast[None]  # (member, time, channel, point)
+        seconds = np.atleast_1d(target.time).astype(np.int64)
+        gone = np.isnan(truth) | np.isnan(members).any(axis=0)
+        if gone.any():
+            self._missing |= gone.any(axis=0)
+            truth, members = np.where(gone, 0.0, truth), np.where(gone, 0.0, members)
+        basis = _basis(seconds)
+        self._gram += basis.T @ basis
+        for row, fields in enumerate((members, truth[None])):
+            self._moment[row] += np.tensordot(basis.T, fields.mean(axis=0), axes=1)
+            self._square[row] += np.square(fields).mean(axis=0).sum(axis=0)
+        self._times.update(seconds.tolist())
+        matrix = self._nino.matrix
+        known = (~gone) @ matrix
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means = np.concatenate([truth[None], members]) @ matrix / known  # (1 + member, time, channel, region)
+        for place, month in enumerate(target.time.reshape(-1).astype("datetime64[M]").astype(int).tolist()):
+            self._months[month] = self._months.get(month, 0.0) + means[:, place]
+            self._counts[month] = self._counts.get(month, 0) + 1
+
+    def partial(self) -> dict[str, np.ndarray]:
+        """The sums so far as arrays, to be stored, sent, or added to others by `add_partial`."""
+        months = sorted(self._months)
+        return {
+            "gram": self._gram.copy(),
+            "moment": self._moment.copy(),
+            "square": self._square.copy(),
+            "missing": self._missing.copy(),
+            "months": np.array(months, dtype=np.int64),
+            "means": np.stack([self._months[month] for month in months]) if months else np.zeros(0),
+            "counts": np.array([self._counts[month] for month in months], dtype=np.int64),
+            "times": np.array(sorted(self._times), dtype=np.int64),
+            "labels": np.array(self._labels()),
+        }
+
+    def add_partial(self, partial: Mapping[str, np.ndarray]) -> ClimateCard:
+        """Add the sums of others of the same variables, regions and grid."""
+        if str(partial["labels"]) != self._labels():
+            raise ValueError("Only sums of the same variables, regions and grid can be added up.")
+        self._gram += partial["gram"]
+        self._moment += partial["moment"]
+        self._square += partial["square"]
+        self._missing |= partial["missing"]
+        for month, means, count in zip(partial["months"].tolist(), partial["means"], partial["counts"], strict=True):
+            self._months[month] = self._months.get(month, 0.0) + means
+            self._counts[month] = self._counts.get(month, 0) + int(count)
+        self._times.update(partial["times"].tolist())
+        return self
+
+    def _labels(self) -> str:
+        return json.dumps([self.variables.plain(), list(self._nino.names), self.grid.plain()])
+
+    @property
+    def years(self) -> np.ndarray:
+        """The whole years that the pairs cover."""
+        return whole_years(np.array(sorted(self._times), dtype="datetime64[s]"))
+
+    def left_out(self) -> dict[str, str]:
+        """Scores for which there are too few years, or no sea, and why."""
+        have = len(self.years)
+        found = {name: f"{have} of the {need} whole years needed" for name, need in YEARS.items() if have < need}
+        if self._sea() is None:
+            found["nino"] = f"none of {', '.join(SEA)} among the variables"
+        elif NINO_REGION not in self._nino.names:
+            found["nino"] = f"no point of {NINO_REGION} on the grid"
+        return found
+
+    def maps(self) -> dict[str, np.ndarray]:
+        """`mean`, `std` and `trend` (a decade), of forecast and truth: (source, channel, point); NaN where missing."""
+        count = self._gram[0, 0]
+        if not count:
+            raise ValueError("No pair of forecast and truth was added; there is no climate to score.")
+        mean = self._moment[:, 0] / count
+        found = {"mean": mean, "std": np.sqrt(np.maximum(self._square / count - np.square(mean), 0.0))}
+        found["trend"] = np.tensordot(_trend_row(self._gram), self._moment, axes=(0, 1))
+        for values in found.values():
+            values[:, self._missing] = np.nan
+        return found
+
+    def annual_means(self) -> np.ndarray:
+        """Area means of whole years, (year, truth and members, channel, region)."""
+        rows = []
+        for year in self.years.tolist():
+            months = [month for month in self._months if month // 12 + 1970 == year]
+            total = sum(self._months[month] for month in months)
+            rows.append(total / sum(self._counts[month] for month in months))
+        return np.stack(rows)[..., : len(self.regions.names)]
+
+    def scores(self) -> dict[str, np.ndarray]:
+        """By name the scores that can be taken, (channel, region)."""
+        maps, absent, weights = self.maps(), self.left_out(), self.regions.matrix
+        (mean, true_mean), (std, true_std), (trend, true_trend) = maps["mean"], maps["std"], maps["trend"]
+        variances = (area_mean(np.square(field), weights) for field in (std, true_std))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = {
+                "mean_forecast": area_mean(mean, weights),
+                "mean_truth": area_mean(true_mean, weights),
+                "bias": area_mean(mean - true_mean, weights),
+                "bias_rmse": area_rmse(mean - true_mean, weights),
+                "std_rmse": area_rmse(std - true_std, weights),
+                "std_ratio": np.sqrt(np.divide(*variances)),
+            }
+            if "annual" not in absent:
+                found |= self._annual_scores(nrmse_spatial(mean, true_mean, weights), "interannual" not in absent)
+        if "trend" not in absent:
+            found["trend_forecast"] = area_mean(trend, weights)
+            found["trend_truth"] = area_mean(true_trend, weights)
+            found["trend_rmse"] = area_rmse(trend - true_trend, weights)
+        return found
+
+    def _annual_scores(self, spatial: np.ndarray, variability: bool) -> dict[str, np.ndarray]:
+        annual = self.annual_means()
+        truth, members = annual[:, 0], annual[:, 1:]
+        forecast = members.mean(axis=1)
+        found = {
+            "annual_rmse": np.sqrt(np.square(forecast - truth).mean(axis=0)),
+            "nrmse_spatial": spatial,
+            "nrmse_global": nrmse_global(forecast, truth),
+        }
+        found["nrmse"] = found["nrmse_spatial"] + ALPHA * found["nrmse_global"]
+        if variability:
+            found["interannual_std_forecast"] = np.sqrt(members.var(axis=0, ddof=1).mean(axis=0))
+            found["interannual_std_truth"] = truth.std(axis=0, ddof=1)
+        return found
+
+    def _sea(self) -> Variable | None:
+        names = [name for name in SEA if name in self.variables]
+        return self.variables.variable(names[0]) if names else None
+
+    def nino(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """The Nino 3.4 index and its months (datetime64[M]): (month, truth and members); None where it is left out."""
+        sea = self._sea()
+        if sea is None or "nino" in self.left_out():
+            return None
+        months = np.array(sorted(self._months))
+        channel, region = self.variables.slice(sea.name).start, self._nino.names.index(NINO_REGION)
+        means = np.stack([self._months[month][:, channel, region] / self._counts[month] for month in months.tolist()])
+        return nino_index(means, months), months.astype("datetime64[M]")
+
+    def dataset(self, attributes: Mapping[str, object] | None = None) -> xr.Dataset:
+        """By variable v: `v` (metric, region[, level]), `v_mean`, `v_std`, `v_trend`, `v_zonal_mean`, `v_annual_mean`
+        (source, ...), and `nino34` (source, month)."""
+        import xarray as xr
+
+        scores, absent = self.scores(), self.left_out()
+        values = np.stack(list(scores.values()))  # (metric, channel, region)
+        arrays: dict[str, Any] = {}
+        coords: dict[str, Any] = {
+            "metric": list(scores),
+            "region": list(self.regions.names),
+            "source": list(SOURCES),
+            "latitude": ("latitude", self.grid.latitude, {"units": "degrees_north"}),
+            "longitude": ("longitude", self.grid.longitude, {"units": "degrees_east"}),
+        }
+        place = ("latitude", "longitude")
+        fields = {name: field.reshape(*field.shape[:2], *self.grid.shape) for name, field in self.maps().items()}
+        if "trend" in absent:
+            del fields["trend"]
+        annual = None
+        if "annual" not in absent:
+            means = self.annual_means()
+            annual = np.stack([means[:, 1:].mean(axis=1), means[:, 0]])  # (source, year, channel, region)
+            coords["year"] = self.years
+        for variable in self.variables:
+            name, units = variable.name, {"units": variable.units}
+            arrays[name] = self._block(variable, values, 1, ("metric",), ("region",), units)
+            for kind, field in fields.items():
+                told = {"units": f"{variable.units} decade-1".strip() if kind == "trend" else variable.units}
+                arrays[f"{name}_{kind}"] = self._block(variable, field, 1, ("source",), place, told)
+            zonal = fields["mean"].mean(axis=-1)
+            arrays[f"{name}_zonal_mean"] = self._block(variable, zonal, 1, ("source",), place[:1], units)
+            if annual is not None:
+                dims = ("source", "year")
+                arrays[f"{name}_annual_mean"] = self._block(variable, annual, 2, dims, ("region",), units)
+        index = self.nino()
+        if index is not None:
+            both = np.stack([index[0][:, 1:].mean(axis=1), index[0][:, 0]])
+            spread = [np.sqrt(np.nanvar(index[0][:, 1:], axis=0).mean()), np.nanstd(index[0][:, 0])]
+            arrays["nino34"] = (("source", "month"), both, {"units": "K"})
+            arrays["nino34_std"] = (("source",), np.array(spread), {"units": "K"})
+            coords["month"] = index[1].astype("datetime64[ns]")
+        levels = self._levels()
+        if levels:
+            whole = all(float(level).is_integer() for level in levels)
+            coords["level"] = np.array(levels, dtype=np.int64 if whole else np.float64)
+        times = np.array(sorted(self._times), dtype="datetime64[s]")
+        facts: dict[str, object] = {
+            "times": f"{times.size} valid times from {times[0]} to {times[-1]}",
+            "whole_years": len(self.years),
+            "left_out": "; ".join(f"{name}: {why}" for name, why in absent.items()),
+            "definitions": "std about the time mean; trend a decade, beside two harmonics of the year; annual, "
+            "interannual and nrmse of whole years; nrmse = nrmse_spatial + 5 nrmse_global (ClimateBench)",
+        }
+        return xr.Dataset(arrays, coords, {**facts, **(attributes or {})})
+
+    def _levels(self) -> list[float]:
+        return sorted({float(level) for variable in self.variables for level in variable.levels})
+
+    def _block(
+        self,
+        variable: Variable,
+        values: np.ndarray,
+        axis: int,
+        before: tuple[str, ...],
+        after: tuple[str, ...],
+        attributes: Mapping[str, str],
+    ) -> tuple[tuple[str, ...], np.ndarray, Mapping[str, str]]:
+        """Dims, values and attributes of one variable out of (*before, channel, *after); axis: that of the channel."""
+        part = np.moveaxis(values, axis, 0)[self.variables.slice(variable.name)]
+        if not variable.levels:
+            return (*before, *after), part[0], attributes
+        levels = self._levels()
+        block = np.full((len(levels), *part.shape[1:]), np.nan)
+        block[[levels.index(float(level)) for level in variable.levels]] = part
+        return (*before, "level", *after), np.moveaxis(block, 0, axis), attributes
+
+
+def _trend_row(gram: np.ndarray) -> np.ndarray:
+    """What the moments are multiplied with to give the trend, (function,).
+
+    All functions are taken about their means, and harmonics that hardly vary from time to time are left out: yearly
+    data do not determine a season.
+    """
+    count, centred = gram[0, 0], np.eye(len(gram))
+    centred[0, 1:] = -gram[0, 1:] / count
+    about = centred.T @ gram @ centred
+    size = np.full(len(gram), np.sqrt(0.5 * count))
+    size[0], size[-1] = np.sqrt(count), np.sqrt(max(about[-1, -1], 1e-12 * count))
+    inverse = np.linalg.pinv(about / np.outer(size, size), rcond=1e-3, hermitian=True) / np.outer(size, size)
+    return inverse[-1] @ centred.T
+
+
+def _basis(seconds: np.ndarray) -> np.ndarray:
+    """Mean, harmonics of the year and time in decades, (time, function)."""
+    season = harmonics(torch.from_numpy(seconds), ANNUAL, 0).numpy()
+    return np.concatenate([season, ((seconds - ORIGIN) / DECADE)[:, None]], axis=1)

@@ -1,0 +1,356 @@
+"""Verification: sums over pairs of States by lead time, and the scores that follow from them.
+
+For statistic s, initial time i, lead l, channel v and region R, with w the area of the cells,
+
+    S_lvR = sum_i <s>_ilvR,   <s> = sum_{x in R} w_x s_x / sum_{x in R} w_x,   score = value(S / number of inits)
+
+so that sums of any batches, processes or runs add up to the whole (the aggregation states of WeatherBench-X,
+https://github.com/google-research/weatherbenchX); means over area first, then over initial times, the root last.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emulators.scores.interfaces import Metric
+from emulators.state import State
+from emulators.statistics.area_means import AreaWeights, Fields, Means, Missing, area_means
+from emulators.statistics.regions import Region, land_fraction, region_weights
+from emulators.variables import Variable, VariableSet
+from emulators.verification.channel_rows import channel_rows, vector_channels
+from emulators.world import World
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+class Scorecard:
+    """Scores by metric, region, lead and channel, from pairs of States.
+
+    leads: lead times, timedelta64, or how many timesteps of the world; `add` counts them from 0.
+    regions: names, boxes or `Region`s; those over land need `land_sea_mask` among the world's static variables.
+    missing: NaN points are left out where the truth has none (`truth`: a NaN in the forecast alone makes the score
+    NaN), where any field has none (`any`), or never (`none`). Sums are float64 on the CPU.
+    vectors: {name: components} scored as wholes beside the variables, such as `WINDS`; those of which a component is
+    not among the variables are passed over.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        variables: VariableSet,
+        metrics: Mapping[str, Metric],
+        regions: Sequence[str | Region | Mapping] = ("global",),
+        leads: int | Sequence[np.timedelta64] = 1,
+        *,
+        missing: Missing = "truth",
+        vectors: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        if isinstance(leads, int):
+            leads = [world.lead_time(steps) for steps in range(1, leads + 1)]
+        if not variables.size or not len(leads) or not metrics:
+            raise ValueError(
+                "A scorecard needs variables, lead times and metrics; got "
+                f"{variables.size}, {len(leads)} and {len(metrics)} of them."
+            )
+        if missing not in ("truth", "any", "none"):
+            raise ValueError(f"`missing` is truth, any or none; got '{missing}'.")
+        self.grid, self.variables, self.metrics, self.missing = world.grid, variables, dict(metrics), missing
+        self.leads = np.asarray(leads, dtype="timedelta64[s]")
+        self.regions = region_weights(world.grid, regions, land_fraction(world))
+        self._weights = AreaWeights(self.regions.matrix, world.grid.shape[-1])
+        whole, self._components = vector_channels(variables, vectors or {})
+        self.scored_variables = variables + whole
+        self._statistics = {name: statistic_names(metric) for name, metric in self.metrics.items()}
+        pooled = {s: None for name, m in self.metrics.items() if not m.by_init for s in self._statistics[name]}
+        by_init = [name for name, m in self.metrics.items() if m.by_init]
+        self.quantities = (*pooled, *(f"{name} by init" for name in by_init))
+        self._shape = (len(self.leads), self.scored_variables.size, len(self.regions.names))
+        self._sum: dict[str, np.ndarray] = {}
+        self._count = {quantity: np.zeros(self._shape, dtype=np.int64) for quantity in self.quantities}
+        self._inits = np.zeros(len(self.leads), dtype=np.int64)
+        self._missing = np.zeros((len(self.leads), variables.size), dtype=np.int64)
+        self._members = 0
+
+    def add(
+        self,
+        prediction: State,
+        target: State,
+        lead: int,
+        climatology: State | Tensor | Mapping[str, State | Tensor] | None = None,
+    ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Add a batch of forecasts of one lead (index into `leads`) and their truth, matched by valid time.
+
+        What was added of each initial time, by quantity: area means ([...,] batch, channel, region), and where they
+        count (batch, channel, region).
+
+        prediction: of an ensemble (member, batch, channel, lat, lon); metrics of single forecasts then score its mean.
+        climatology: of the valid times, for metrics that need one: the mean, or fields by name (`mean`, `std`,
+        `quantile_0.9`, ...); a Tensor has the channels of `variables`.
+        """
+        if not 0 <= lead < len(self.leads):
+            raise ValueError(f"Lead index {lead} is outside 0..{len(self.leads) - 1}, the leads of this scorecard.")
+        fields, members = self._fields(prediction, target, climatology)
+        shape = (-1, self.variables.size, len(self.regions.names))  # (batch, channel, region)
+        means = self._area_means(fields, members)
+        found = {name: self._with_vectors(name, mean, means.counted[name], shape) for name, mean in means.mean.items()}
+        self._keep_members(members)
+        taken: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        for quantity in self.quantities:
+            name = quantity.removesuffix(" by init")
+            if quantity in found:
+                mean, counted = found[quantity]
+            elif name != quantity and set(self._statistics[name]) <= set(found):
+                mean, counted = self._by_init(name, found)
+            else:
+                continue
+            taken[quantity] = (mean, counted)
+            extra = mean.shape[:-3]
+            total = self._sum.setdefault(quantity, np.zeros((*extra, *self._shape)))
+            total[..., lead, :, :] += np.where(counted, mean, 0.0).sum(axis=-3)
+            self._count[quantity][lead] += counted.sum(axis=0)
+        self._inits[lead] += fields.target.shape[0] // self.variables.size
+        self._missing[lead] += means.missing.numpy().reshape(-1, self.variables.size).sum(axis=0)
+        return taken
+
+    def _fields(self, prediction: State, target: State, climatology: Any) -> tuple[Fields, int]:
+        """All fields as rows of points, a row a channel of an initial time; the number of members, 0 without any."""
+        if not isinstance(climatology, Mapping):
+            climatology = {} if climatology is None else {"mean": climatology}
+        given = {"prediction": prediction, "target": target}
+        given |= {
+            f"climatology ({name})" if name != "mean" else "climatology": climatology[name] for name in climatology
+        }
+        fields = [channel_rows(f, self.variables, self.grid, role) for role, f in given.items()]
+        if len({tuple(field.shape[-3:]) for field in fields}) > 1:
+            raise ValueError(
+                "Prediction, target and climatology must have the same batch; got "
+                f"{', '.join(str(tuple(field.shape[-3:-2])) for field in fields)}."
+            )
+        if fields[0].device.type == "mps":  # has no float64
+            fields = [field.cpu() for field in fields]
+        rows = [field.flatten(-3, -2) for field in fields]
+        return Fields(rows[0], rows[1], dict(zip(climatology, rows[2:], strict=True))), (
+            rows[0].shape[0] if rows[0].ndim == 3 else 0
+        )
+
+    def _area_means(self, fields: Fields, members: int) -> Means:
+        """The means of all statistics that can be taken of `fields`, those of one name once."""
+        chosen: list[Metric] = []
+        names: set[str] = set()
+        for name, metric in self.metrics.items():
+            fit = set(metric.needs) <= set(fields.climatology) and max(members, 1) >= metric.members
+            if fit and not names.issuperset(self._statistics[name]):
+                names.update(self._statistics[name])
+                chosen.append(metric)
+
+        def statistics(prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]) -> dict[str, Any]:
+            single = prediction.mean(dim=0) if members else prediction
+            every = prediction if members else prediction.unsqueeze(0)
+            found: dict[str, Any] = {}
+            for metric in chosen:
+                found |= metric.statistics(every if metric.members else single, target, climatology)
+            return found
+
+        return area_means(statistics, fields, self._weights.on(fields.target.device), self.missing)
+
+    def _with_vectors(
+        self, statistic: str, mean: Tensor, counted: Tensor, shape: tuple[int, ...]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Means and what counts as (..., batch, channel, region), vectors after the channels of the variables."""
+        values, there = mean.cpu().numpy().reshape(*mean.shape[:-2], *shape), counted.numpy().reshape(shape)
+        if not self._components.size:
+            return values, there
+        adds = any(m.vector and statistic in self._statistics[name] for name, m in self.metrics.items())
+        parts = values[..., self._components, :]  # (..., vector, component, region)
+        whole = parts.sum(axis=-2) if adds else np.full_like(parts[..., 0, :], np.nan)
+        both = there[:, self._components].all(axis=-2) & adds
+        return np.concatenate([values, whole], axis=-2), np.concatenate([there, both], axis=-2)
+
+    def _by_init(self, name: str, found: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+        """Value of a by-init metric for each initial time and channel, and where it counts."""
+        metric, terms = self.metrics[name], self._statistics[name]
+        value = metric.value({term: torch.from_numpy(found[term][0]) for term in terms}).numpy()
+        counted = np.logical_and.reduce([found[term][1] for term in terms])
+        return value, counted & ~np.isnan(value) if self.missing == "any" else counted
+
+    def _keep_members(self, members: int) -> None:
+        if self._inits.any() and members != self._members:
+            raise ValueError(f"One scorecard takes ensembles of one size; it has {self._members}, got {members}.")
+        self._members = members
+
+    def value(self, metric: str) -> np.ndarray:
+        """The score so far, float64, ([dims of the metric,] region, lead, channel); NaN where nothing was added."""
+        part = self.metrics[metric]
+        terms = [f"{metric} by init"] if part.by_init else self._statistics[metric]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means = {
+                term: torch.from_numpy(self._sum.get(term, np.zeros(self._shape)) / self._count[term]) for term in terms
+            }
+        found = means[terms[0]] if part.by_init else part.value(means)
+        score = np.moveaxis(found.numpy(), -1, -3)
+        if not part.vector:
+            score[..., self.variables.size :] = np.nan
+        return score
+
+    @property
+    def inits(self) -> np.ndarray:
+        """Number of initial times added for each lead."""
+        return self._inits.copy()
+
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """The metrics that have been fed: those whose climatological fields and members were given."""
+
+        def terms(name: str) -> Sequence[str]:
+            return [f"{name} by init"] if self.metrics[name].by_init else self._statistics[name]
+
+        return tuple(name for name in self.metrics if any(self._count[term].any() for term in terms(name)))
+
+    def _labels(self, leads: slice = slice(None)) -> str:
+        variables, times = self.scored_variables.plain(), self.leads[leads].astype(int).tolist()
+        return json.dumps([self.quantities, times, variables, self.regions.names, self.grid.shape, self.missing])
+
+    def partial(self) -> dict[str, np.ndarray]:
+        """The sums so far as arrays, to be stored, sent, or added to another scorecard by `add_partial`."""
+        return {
+            **{f"sum {quantity}": total.copy() for quantity, total in self._sum.items()},
+            **{f"count {quantity}": count.copy() for quantity, count in self._count.items()},
+            "inits": self._inits.copy(),
+            "missing": self._missing.copy(),
+            "members": np.array(self._members),
+            "labels": np.array(self._labels()),
+        }
+
+    def add_partial(self, partial: Mapping[str, np.ndarray], first: int = 0) -> Scorecard:
+        """Add the sums of another scorecard of the same variables, regions and metrics; its leads begin at `first`."""
+        leads = slice(first, first + len(partial["inits"]))
+        if str(partial["labels"]) != self._labels(leads):
+            raise ValueError("Only sums of the same metrics, leads, variables, regions and grid can be added up.")
+        if not partial["inits"].any():
+            return self
+        self._keep_members(int(partial["members"]))
+        for quantity in self.quantities:
+            self._count[quantity][leads] += partial[f"count {quantity}"]
+            if f"sum {quantity}" in partial:
+                more = partial[f"sum {quantity}"]
+                total = self._sum.setdefault(quantity, np.zeros((*more.shape[:-3], *self._shape)))
+                total[..., leads, :, :] += more
+        self._inits[leads] += partial["inits"]
+        self._missing[leads] += partial["missing"]
+        return self
+
+    def scores(self, attributes: Mapping[str, object] | None = None) -> xr.Dataset:
+        """One data variable a scored variable; dims metric, region, lead_time (timedelta64) and, with levels, level.
+
+        attributes: what only the caller knows (truth, forecast, ...), added to the attributes of the Dataset.
+        """
+        import xarray as xr
+
+        if not self._inits.any():
+            raise ValueError("No pair of forecast and truth was added; there is nothing to score.")
+        if not self.scored:
+            raise ValueError(f"No metric could be taken: {'; '.join(self._why_not(name) for name in self.metrics)}.")
+        names = [name for name in self.scored if not self.metrics[name].dims]
+        empty = np.zeros((0, len(self.regions.names), len(self.leads), self.scored_variables.size))
+        values = np.stack([self.value(name) for name in names]) if names else empty  # (metric, region, lead, channel)
+        arrays = {}
+        for variable in self.scored_variables:
+            dims, block = self.block(variable, values)
+            attrs: dict[str, object] = {"units": variable.units}
+            if variable.name in self.variables:
+                cells = self._inits.sum() * variable.size * np.prod(self.grid.shape)
+                attrs["nan_share"] = float(self._missing[:, self.variables.slice(variable.name)].sum() / cells)
+            arrays[variable.name] = (("metric", *dims), block, attrs)
+        coords = {"metric": names, **self.coordinates()}
+        dataset = xr.Dataset(arrays, coords, {**self._attributes(names), **(attributes or {})})
+        dataset["lead_time"].encoding = {"units": "hours" if not (self.leads.astype(int) % 3600).any() else "seconds"}
+        return dataset
+
+    def histograms(self, attributes: Mapping[str, object] | None = None) -> xr.Dataset | None:
+        """Scores of more than a number: `<variable>_<metric>`, the metric's dims in front; None if there are none."""
+        import xarray as xr
+
+        names = [name for name in self.scored if self.metrics[name].dims]
+        if not names:
+            return None
+        arrays: dict[str, Any] = {}
+        coords = self.coordinates()
+        for name in names:
+            values, own = self.value(name), self.metrics[name].dims
+            sizes = dict(zip(own, values.shape, strict=False))
+            coords |= {dim: np.arange(n) / ((n - 1) if dim == "probability" else 1) for dim, n in sizes.items()}
+            for variable in self.variables:
+                dims, block = self.block(variable, values)
+                arrays[f"{variable.name}_{name}"] = ((*own, *dims), block, {})
+        dataset = xr.Dataset(arrays, coords, {**self._attributes(names), **(attributes or {})})
+        dataset["lead_time"].encoding = {"units": "hours" if not (self.leads.astype(int) % 3600).any() else "seconds"}
+        return dataset
+
+    def _levels(self) -> list[float]:
+        return sorted({level for variable in self.variables for level in variable.levels})
+
+    def coordinates(self) -> dict[str, Any]:
+        """Regions, leads with their number of initial times, and levels."""
+        levels = self._levels()
+        whole = all(float(level).is_integer() for level in levels)
+        coords: dict[str, Any] = {
+            "region": list(self.regions.names),
+            "lead_time": self.leads.astype("timedelta64[ns]"),
+            "inits": ("lead_time", self._inits, {"long_name": "number of initial times scored"}),
+        }
+        return coords | ({"level": np.array(levels, dtype=np.int64 if whole else np.float64)} if levels else {})
+
+    def block(self, variable: Variable, values: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
+        """The channels of one variable out of (..., region, lead, channel), and its dims from the region on."""
+        part, levels = values[..., self.scored_variables.slice(variable.name)], self._levels()
+        if not variable.levels:
+            return ("region", "lead_time"), part[..., 0]
+        block = np.full((*part.shape[:-1], len(levels)), np.nan)
+        block[..., [levels.index(level) for level in variable.levels]] = part
+        return ("region", "lead_time", "level"), block
+
+    def _attributes(self, names: Sequence[str]) -> dict[str, object]:
+        """What a reader needs to compare these scores with others."""
+        rows, columns = self.grid.shape
+        spacing = abs(float(np.mean(np.diff(self.grid.latitude)))) if rows > 1 else 0.0
+        kept = {"truth": "where the truth is NaN", "any": "where a field is NaN", "none": "never"}
+        attributes: dict[str, object] = {
+            "weights": "cell area of the full grid, then sub-selected to the region",
+            "averaging": "mean over area, then over initial times, roots and ratios last unless named by_init",
+            "grid": f"{self.grid.kind} {columns}x{rows} (longitude x latitude), {spacing:.3g} degrees of latitude",
+            "number_of_inits": int(self._inits.max()),
+            "points_left_out": kept[self.missing],
+            "nan_share": float(self._missing.sum() / (self._inits.sum() * self.variables.size * rows * columns)),
+            "definitions": "; ".join(f"{name} = {self.metrics[name].definition}" for name in names),
+            "perfect": json.dumps({name: self.metrics[name].perfect for name in names}),
+            "exponent": json.dumps({name: self.metrics[name].exponent for name in names}),
+        }
+        if self._members:
+            attributes["members"] = self._members
+            attributes["single_forecast"] = "the ensemble mean, in metrics of single forecasts"
+        absent = [self._why_not(name) for name in self.metrics if name not in self.scored]
+        if absent:
+            attributes["metrics_left_out"] = "; ".join(absent)
+        if self.regions.skipped:
+            attributes["regions_left_out"] = "; ".join(f"{name}: {why}" for name, why in self.regions.skipped.items())
+        return attributes
+
+    def _why_not(self, name: str) -> str:
+        metric = self.metrics[name]
+        if metric.members > max(self._members, 1):
+            return f"{name}: the forecast has {max(self._members, 1)} of the {metric.members} members needed"
+        return f"{name}: no climatology with {', '.join(metric.needs)} at hand"
+
+
+def statistic_names(metric: Metric) -> tuple[str, ...]:
+    """The names of the statistics of a metric, from a run on one point."""
+    one = torch.zeros(1, 1, dtype=torch.float64)
+    prediction = one.expand(metric.members, 1, 1) if metric.members else one
+    return tuple(metric.statistics(prediction, one, dict.fromkeys(metric.needs, one)))

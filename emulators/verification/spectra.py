@@ -1,0 +1,208 @@
+"""Spectra of forecasts and of their truth: sums over initial times by lead, channel and total wavenumber.
+
+    P(l) = mean over inits of sum_m |a_lm|^2 / (4 pi),   C(l) = mean of Re sum_m a conj(b) / sqrt(mean P_a mean P_b)
+
+P(l) is the part of the area mean of the square that belongs to l; its wavelength is 2 pi a / l. Forecasts that blur
+lose power at the small scales first: the effective resolution is the last wavenumber up to which a forecast has kept a
+share of the truth's power at all scales; spectral divergence and residual (`emulators.spectral_shape`) tell how the
+shape of the spectrum departs from the truth's at the smallest. Sums of any batches or processes add up to the whole.
+Subich et al. 2025, arXiv 2501.19374; effective resolution after Skamarock 2004, doi 10.1175/MWR2830.1.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emulators.constants import EARTH_RADIUS
+from emulators.scores.spectral_shape import image_power, spectral_divergence, spectral_residual
+from emulators.sphere.spectra import cross_power, effective_resolution, power
+from emulators.sphere.transform import SphericalHarmonics
+from emulators.state import State
+from emulators.variables import Variable, VariableSet
+from emulators.world import World
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+BLOCK = 2**22  # numbers transformed at a time: 32 MiB a field
+
+
+class LeadSpectra:
+    """Spectra by lead, channel and total wavenumber, from pairs of States; three float64 rows a lead and channel.
+
+    leads: those that are kept, timedelta64. threshold: share of the truth's power that counts as resolved. chaosbench:
+    divergence and residual also as ChaosBench takes them, for which two float64 fields a lead and channel are held. A
+    field with a missing value has no spectrum; such pairs are left out. Transforms are float64, on the CPU; their
+    tables, for both ways, take 8 to 10 lat^3 bytes: 3 GB at a quarter of a degree. ValueError on grids without
+    spherical harmonics: limited areas, and fewer than 4 rows.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        variables: VariableSet,
+        leads: Sequence[np.timedelta64],
+        *,
+        threshold: float = 0.5,
+        chaosbench: bool = False,
+    ) -> None:
+        if world.grid.shape[0] < 4:
+            raise ValueError(f"A spectrum by total wavenumber needs at least 4 rows of latitude; got {world.grid!r}.")
+        if not 0 < threshold <= 1:
+            raise ValueError(f"The threshold is a share of the truth's power, above 0 and at most 1; got {threshold}.")
+        self.harmonics = SphericalHarmonics(world.grid, dtype=torch.float64)
+        self.variables, self.threshold = variables, threshold
+        self.leads = np.asarray(leads, dtype="timedelta64[s]")
+        shape = (len(self.leads), variables.size)
+        self._sum = np.zeros((3, *shape, self.harmonics.degrees))  # forecast, truth, what they share
+        self._count, self._left_out = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        self._fields = np.zeros((2, *shape, *world.grid.shape)) if chaosbench else None  # sums of forecast and truth
+
+    def add(self, prediction: State, target: State, lead: np.timedelta64) -> None:
+        """Add a batch of forecasts of one lead and their truth; a lead that is not kept is passed over.
+
+        prediction: ([member,] batch, channel, lat, lon). Of an ensemble the spectra of the members are averaged.
+        """
+        found = np.flatnonzero(self.leads == lead)
+        if not found.size:
+            return
+        forecast, truth = (_channels(state, self.variables) for state in (prediction, target))
+        members = forecast if forecast.ndim == 5 else forecast[None]
+        missing = truth.flatten(2).isnan().any(2) | members.flatten(3).isnan().any(3).any(0)  # (batch, channel)
+        for member in members:
+            for place, (one, other) in enumerate(zip(member, truth, strict=True)):
+                sums = torch.where(missing[place, :, None], 0.0, self._spectra(one, other))
+                self._sum[:, found[0]] += sums.numpy() / len(members)
+        if self._fields is not None:
+            for side, fields in enumerate((members.double().mean(0), truth.double())):
+                self._fields[side, found[0]] += fields.where(~missing[:, :, None, None], 0.0).sum(0).numpy()
+        self._count[found[0]] += (~missing).sum(0).numpy()
+        self._left_out[found[0]] += missing.sum(0).numpy()
+
+    def _spectra(self, forecast: Tensor, truth: Tensor) -> Tensor:
+        """(channel, lat, lon) each -> power of the forecast, of the truth, what they share: (3, channel, degree)."""
+        step = max(1, BLOCK // forecast[0].numel())
+        parts = []
+        for start in range(0, len(forecast), step):
+            fields = (field[start : start + step].double().permute(2, 1, 0) for field in (forecast, truth))
+            a, b = (self.harmonics.analysis(field) for field in fields)
+            parts.append(torch.stack([power(a), power(b), cross_power(a, b)]).transpose(1, 2))
+        return torch.cat(parts, dim=1) / (4.0 * torch.pi)
+
+    def partial(self) -> dict[str, np.ndarray]:
+        """The sums so far as arrays, to be stored, sent, or added to others by `add_partial`."""
+        arrays = {"sum": self._sum.copy(), "count": self._count.copy(), "left_out": self._left_out.copy()}
+        if self._fields is not None:
+            arrays["fields"] = self._fields.copy()
+        return {**arrays, "labels": np.array(self._labels())}
+
+    def add_partial(self, partial: Mapping[str, np.ndarray]) -> LeadSpectra:
+        """Add the sums of other spectra of the same leads, variables and grid."""
+        if str(partial["labels"]) != self._labels():
+            raise ValueError("Only sums of the same leads, variables and grid can be added up.")
+        if self._fields is not None:
+            self._fields += partial["fields"]
+        self._sum += partial["sum"]
+        self._count += partial["count"]
+        self._left_out += partial["left_out"]
+        return self
+
+    def _labels(self) -> str:
+        kept = "fields" if self._fields is not None else ""
+        return json.dumps([self.leads.astype(int).tolist(), self.variables.plain(), self.harmonics.grid.plain(), kept])
+
+    def means(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Power of the forecast and of the truth, and coherence, (lead, channel, degree); NaN where nothing was."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            forecast, truth, shared = self._sum / self._count[..., None]
+            return forecast, truth, shared / np.sqrt(forecast * truth)
+
+    def effective_resolution(self) -> tuple[np.ndarray, str]:
+        """Wavelength in m, (lead, channel), infinite where nothing is resolved and NaN where nothing was; and how
+        it was taken, in words."""
+        forecast, truth = (torch.from_numpy(np.moveaxis(part, -1, 0)) for part in self.means()[:2])
+        found = effective_resolution(forecast, truth, self.threshold)
+        return np.where(self._count > 0, found.wavelength.numpy(), np.nan), found.convention
+
+    def shape_errors(self) -> dict[str, np.ndarray]:
+        """Spectral divergence and residual, (lead, channel), NaN where nothing was; of mean power by total wavenumber
+        and, where its fields are kept, in ChaosBench's form."""
+        powers = {"": [torch.from_numpy(np.moveaxis(part, -1, 0)) for part in self.means()[:2]]}
+        if self._fields is not None:
+            with np.errstate(invalid="ignore", divide="ignore"):
+                means = self._fields / self._count[..., None, None]
+            powers["_chaosbench"] = [image_power(torch.from_numpy(fields)) for fields in means]
+        return {
+            f"{name}{form}": distance(forecast, truth).numpy()
+            for form, (forecast, truth) in powers.items()
+            for name, distance in (("divergence", spectral_divergence), ("residual", spectral_residual))
+        }
+
+    def dataset(self, attributes: Mapping[str, object] | None = None) -> xr.Dataset:
+        """By variable v: `v` (source, lead_time, [level,] total_wavenumber) in units squared, and `v_coherence`,
+        `v_effective_resolution`, `v_spectral_divergence` and `v_spectral_residual` without the source."""
+        import xarray as xr
+
+        forecast, truth, coherence = self.means()
+        resolution, convention = self.effective_resolution()
+        shape_errors = self.shape_errors()
+        arrays = {}
+        for variable in self.variables:
+            name, unit = variable.name, f"({variable.units})2" if variable.units else ""
+            told = {
+                "units": unit,
+                "long_name": "part of the area mean of the square that belongs to a total wavenumber",
+            }
+            arrays[name] = (*self._block(variable, np.stack([forecast, truth]), ("source",), 1), told)
+            arrays[f"{name}_coherence"] = (*self._block(variable, coherence), {"units": "1"})
+            arrays[f"{name}_effective_resolution"] = (*self._block(variable, resolution), {"units": "m"})
+            for kind, errors in shape_errors.items():
+                arrays[f"{name}_spectral_{kind}"] = (*self._block(variable, errors), {"units": "1"})
+        degrees = np.arange(self.harmonics.degrees)
+        with np.errstate(divide="ignore"):
+            wavelength = 2 * np.pi * EARTH_RADIUS / degrees
+        coords = {
+            "source": ["forecast", "truth"],
+            "lead_time": self.leads.astype("timedelta64[ns]"),
+            "total_wavenumber": degrees,
+            "wavelength": ("total_wavenumber", wavelength, {"units": "m", "long_name": "2 pi a / l"}),
+        }
+        if levels := self._levels():
+            coords["level"] = np.array(levels, dtype=np.int64 if all(n.is_integer() for n in levels) else np.float64)
+        facts: dict[str, object] = {"effective_resolution": convention, "left_out": int(self._left_out.sum())}
+        dataset = xr.Dataset(arrays, coords, {**facts, **(attributes or {})})
+        dataset["lead_time"].encoding = {"units": "hours" if not (self.leads.astype(int) % 3600).any() else "seconds"}
+        return dataset
+
+    def _levels(self) -> list[float]:
+        return sorted({float(level) for variable in self.variables for level in variable.levels})
+
+    def _block(
+        self, variable: Variable, values: np.ndarray, before: tuple[str, ...] = (), axis: int = 0
+    ) -> tuple[tuple[str, ...], np.ndarray]:
+        """Dims and values of one variable out of (*before, lead, channel[, degree]); axis: that of the lead."""
+        after = ("total_wavenumber",) if values.ndim == axis + 3 else ()
+        part = np.moveaxis(values, axis + 1, 0)[self.variables.slice(variable.name)]
+        if not variable.levels:
+            return (*before, "lead_time", *after), part[0]
+        levels = self._levels()
+        block = np.full((len(levels), *part.shape[1:]), np.nan)
+        block[[levels.index(float(level)) for level in variable.levels]] = part
+        return (*before, "lead_time", "level", *after), np.moveaxis(block, 0, axis + 1)
+
+
+def _channels(state: State, variables: VariableSet) -> Tensor:
+    """The channels of `variables`, (..., channel, lat, lon)."""
+    have = {channel: index for index, channel in enumerate(state.variables.channels)}
+    absent = [channel for channel in variables.channels if channel not in have]
+    if absent:
+        raise ValueError(f"Expected {', '.join(absent[:5])} for spectra; there is {', '.join(list(have)[:10])}.")
+    index = torch.tensor([have[channel] for channel in variables.channels])
+    return state.values.detach().cpu().index_select(state.channel_axis, index)
