@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from places import ROOT
+
 FLOORS = """
 emulators
 emulators/sphere emulators/physics emulators/scores emulators/statistics

@@ -17,8 +17,9 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "parity"))
-import case as zoo
 import test_zoo
+
+import case as zoo
 
 BAR = 1.0
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import inspect
 from dataclasses import replace
 from importlib import import_module
-from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
 from emulators.steps.step import Step
+from places import CONF
 
-FILES = sorted((Path(__file__).parents[2] / "conf" / "constraint").glob("*.yaml"))
+FILES = sorted((CONF / "constraint").glob("*.yaml"))
 GIVEN = {
     "shallow_water": {"depth": "depth"},
     "prescribed": {"variables": {"skin_temperature": "sea_surface_temperature"}, "mask": "land_sea_mask"},

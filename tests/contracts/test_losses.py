@@ -14,9 +14,10 @@ from omegaconf import OmegaConf
 
 from emul.config.signatures import wrapping
 from emulators.state import State
+from places import CONF
 
 TERM = {parameter.name for parameter in wrapping("loss")}
-FILES = sorted((Path(__file__).parents[2] / "conf" / "loss").glob("*.yaml"))
+FILES = sorted((CONF / "loss").glob("*.yaml"))
 
 
 def part(file: Path, world):

@@ -1,7 +1,5 @@
 """What every metric of conf/metric must do: add up exactly, be perfect at the truth, not depend on order."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -14,8 +12,9 @@ from emulators.state import State
 from emulators.variables import Variable, VariableSet
 from emulators.verification.scorecard import Scorecard
 from emulators.world import World
+from places import CONF
 
-CONF = Path(__file__).parents[2] / "conf" / "metric"
+CONF = CONF / "metric"
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
 VARIABLES = VariableSet((Variable("total_precipitation_6hr", "m", (500.0, 850.0)),))
 WORLD = World(equiangular_grid(8), VARIABLES, np.timedelta64(6, "h"))

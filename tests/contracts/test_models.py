@@ -10,7 +10,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-FILES = sorted((Path(__file__).parents[2] / "conf" / "model").glob("*.yaml"))
+from places import CONF
+
+FILES = sorted((CONF / "model").glob("*.yaml"))
 LARGE = 8_000_000  # parameters; larger networks are built on the meta device only
 GRIDS = ("gaussian", "equiangular", "equiangular_with_poles", "limited_area")
 

@@ -24,9 +24,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from places import DATA
+
 sys.path.insert(0, str(Path(__file__).parent))
 ZOO = Path(__file__).parent / "zoo"
-FOLDER = Path(__file__).parents[1] / "data" / "zoo"
+FOLDER = DATA / "zoo"
 BATCH = 2
 IN5_OUT3 = {"prognostic": 3, "forcing": 2}
 

@@ -1,14 +1,13 @@
 """Light of six hours as the climate model CM4 prescribes it to ACE (Watt-Meyer et al. 2023, arXiv 2310.02074)."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
 from emulators.physics.insolation import Orbit, mean_insolation
+from places import SHARED
 
-PATH = Path(__file__).parents[3] / "shared" / "reference" / "ace" / "solar-constant-as-value.pt"
+PATH = SHARED / "reference" / "ace" / "solar-constant-as-value.pt"
 ECCENTRICITY, OBLIQUITY, PERIHELION, YEAR = 0.0167, 23.439, 102.932, 365.25
 EQUINOX = np.datetime64("1999-09-23T11:37:00")  # one year after that of 1998, from which the model counts
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -14,8 +12,9 @@ from emulators.models.sfno import SFNO
 from emulators.training.published_weights import converted, fill
 from emulators.variables import Variable, VariableSet
 from emulators.world import World
+from places import SHARED
 
-ACE = Path(__file__).parents[3] / "shared" / "reference" / "ace"
+ACE = SHARED / "reference" / "ace"
 
 
 def world(grid, into: int, out: int) -> World:

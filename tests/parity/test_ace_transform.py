@@ -1,14 +1,13 @@
 """The transform equals the one inside ACE on its stored regression tensors, in float32."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
 from emulators.grid import lobatto_grid
 from emulators.sphere.transform import SphericalHarmonics
+from places import SHARED
 
-REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "ace"
+REFERENCE = SHARED / "reference" / "ace"
 DEGREES, ORDERS = 8, 10  # theirs; orders without a degree hold zeros
 
 pytestmark = pytest.mark.skipif(not REFERENCE.is_dir(), reason="ACE's tensors are not here")

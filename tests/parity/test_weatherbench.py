@@ -1,7 +1,6 @@
 """Scores equal those of WeatherBench 2 and WeatherBench-X on the same files, to the last digits of float64."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +8,8 @@ import xarray as xr
 
 from emul.config.compose import compose
 from emul.eval import evaluate
+from places import ROOT
 
-ROOT = Path(__file__).parents[2]
 SMALL = ROOT / "tests" / "data" / "weatherbench"
 LARGE = ROOT.parent / "shared" / "reference" / "verification"
 METRICS = "rmse,mse,mae,bias,acc,rmse_by_init,acc_by_init"

@@ -1,7 +1,5 @@
 """Regridding as WeatherBench 2 does it (weatherbench2 0.2.1), missing values included."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -10,8 +8,9 @@ import xarray as xr
 from data_pipelines.conventions.canonical import canonical, grid_of
 from data_pipelines.derived.regridding import Regridding, regridded
 from emulators.grid import LatLonGrid
+from places import SHARED
 
-FOLDER = Path(__file__).parents[3] / "shared" / "reference" / "verification"
+FOLDER = SHARED / "reference" / "verification"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the reference numbers are not beside this checkout")
 
 

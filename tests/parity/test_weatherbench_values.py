@@ -6,7 +6,6 @@ files: inputs read as float32, cast to float64, then scored.
 
 import json
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,8 +42,9 @@ from emulators.variables import Variable, VariableSet
 from emulators.verification.channel_rows import WINDS
 from emulators.verification.scorecard import Scorecard
 from emulators.world import World
+from places import SHARED
 
-FOLDER = Path(__file__).parents[3] / "shared" / "reference" / "verification"
+FOLDER = SHARED / "reference" / "verification"
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not FOLDER.is_dir(), reason="the reference numbers are not beside this checkout"),

@@ -9,20 +9,16 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import case as zoo
 from emulators.grid import equiangular_grid
 from emulators.training.published_weights import converted, fill
 from emulators.variables import Variable, VariableSet
 from emulators.world import World
-
-sys.path.insert(0, str(Path(__file__).parent))
-import case as zoo
 
 
 def world(case: zoo.Case) -> World:

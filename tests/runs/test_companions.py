@@ -3,7 +3,6 @@
 import csv
 import math
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from emul.config.compose import compose
 from emul.eval import evaluate
 from emul.forecast import forecast
 from emul.train import train
+from places import CONF
 
 SPLITS = {"train": ["2001-01-01", "2001-01-02"], "validation": ["2001-01-03"] * 2, "test": ["2001-01-04"] * 2}
 SMALL = {
@@ -42,7 +42,7 @@ SMALL = {
         {"seed": 1, "length": 20.0, "points": 48, "days": 5},
     ),
 }
-CONFIGS = Path(__file__).parents[2] / "conf" / "data"
+CONFIGS = CONF / "data"
 
 
 def _source(name, folder, **changes):

@@ -4,11 +4,12 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-DRILL = Path(__file__).resolve().parents[1] / "kill_drill.py"
+from places import ROOT
+
+DRILL = ROOT / "tests" / "kill_drill.py"
 
 
 @pytest.mark.slow

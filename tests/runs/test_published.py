@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import test_zoo
 import torch
 import xarray as xr
 
+import case as zoo
 from data_pipelines.files import published_files
 from emul.config.compose import compose
 from emul.forecast import forecast
@@ -17,10 +19,6 @@ from emul.terminal.findings import Faults
 from emul.train import train
 from emul.training.runs import open_run
 from emulators.training.published_weights import converted
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "parity"))
-import case as zoo
-import test_zoo
 
 MODULE = "emulators.models.stormer"
 

@@ -2,7 +2,6 @@
 
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 
@@ -10,8 +9,8 @@ from emul.config.compose import compose
 from emul.config.hydra_run import refuse_early
 from emul.main import main
 from emul.terminal.verbs import DATA_WORDS, LISTS, first_of
+from places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").is_file() else ""
 
 

@@ -15,8 +15,9 @@ from data_pipelines.inspection.contents import clock, rows
 from data_pipelines.opening.datasets import open_dataset
 from data_pipelines.sources.grib import Grib
 from data_pipelines.sources.netcdf import NetCDF
+from places import SHARED
 
-FOLDER = Path(os.environ.get("EMUL_REALDATA") or Path(__file__).resolve().parents[3] / "shared" / "realdata")
+FOLDER = Path(os.environ.get("EMUL_REALDATA") or SHARED / "realdata")
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no folder of real fields at {FOLDER}")
 ERA5 = FOLDER / "era5_tl31_19590102T00.nc"
 PLANET_LEVELS = [62.5, 187.5, 312.5, 437.5, 562.5, 687.5, 812.5, 937.5]

@@ -4,8 +4,6 @@ ERA-Interim is a January and a July without a year: dates are given to them, and
 as all splits. A mask of basins and coefficients of levels hold nothing that moves.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import xarray as xr
@@ -15,8 +13,9 @@ from emul.config.compose import compose
 from emul.eval import evaluate
 from emul.forecast import forecast
 from emul.train import train
+from places import SHARED
 
-FOLDER = Path(__file__).parents[3] / "shared" / "realdata"
+FOLDER = SHARED / "realdata"
 WINTERS = FOLDER / "hgt_djf.nc"
 ERA5 = FOLDER / "era5_tl31_19590102T00.nc"
 needs_data = pytest.mark.skipif(

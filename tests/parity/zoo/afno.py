@@ -6,8 +6,9 @@ import importlib
 import types
 
 import numpy as np
-from case import IN5_OUT3, Case, checkout, stub
 from torch import nn
+
+from case import IN5_OUT3, Case, checkout, stub
 
 
 def theirs() -> nn.Module:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import sys
 
-from case import IN5_OUT3, Case, checkout
 from torch import nn
+
+from case import IN5_OUT3, Case, checkout
 
 
 def theirs() -> nn.Module:

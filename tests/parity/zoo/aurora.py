@@ -6,9 +6,9 @@ import importlib
 from datetime import UTC, datetime
 
 import torch
-from case import Case, checkout, stub
 from torch import Tensor, nn
 
+from case import Case, checkout, stub
 from emulators.grid import equiangular_grid
 
 SURFACE, STATIC, UPPER = ("2t", "msl"), ("lsm", "z", "slt"), ("t", "q")

@@ -6,8 +6,9 @@ import importlib
 
 import numpy as np
 import torch
-from case import Case, checkout, package, stub
 from torch import Tensor, nn
+
+from case import Case, checkout, package, stub
 
 
 def old_timm() -> None:

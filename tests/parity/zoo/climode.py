@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from case import Case, checkout, stub
 from torch import Tensor, nn
+
+from case import Case, checkout, stub
 
 GRID = (15, 30)
 ITERATIONS, RIDGE = 12, 0.3

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 
-from case import Case, checkout, package, stub
 from torch import Tensor, nn
+
+from case import Case, checkout, package, stub
 
 
 def theirs() -> nn.Module:

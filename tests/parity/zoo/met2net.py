@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import sys
 
-from case import Case, checkout, package, stub
 from torch import Tensor, nn
+
+from case import Case, checkout, package, stub
 
 
 def theirs() -> nn.Module:

@@ -7,8 +7,9 @@ import sys
 from typing import Any
 
 import torch
-from case import Case, checkout, package, stub
 from torch import Tensor, nn
+
+from case import Case, checkout, package, stub
 
 
 def theirs() -> nn.Module:

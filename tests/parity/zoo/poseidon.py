@@ -8,8 +8,9 @@ from __future__ import annotations
 import importlib
 
 import torch
-from case import Case, checkout
 from torch import Tensor, nn
+
+from case import Case, checkout
 
 SIZES = {"depths": [2, 2, 2], "embed_dim": 16, "num_heads": [2, 4, 4], "window_size": 4, "patch_size": 2}
 

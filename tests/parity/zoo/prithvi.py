@@ -6,9 +6,9 @@ import importlib
 
 import numpy as np
 import torch
-from case import Case, checkout
 from torch import Tensor, nn
 
+from case import Case, checkout
 from emulators.grid import equiangular_grid
 
 GRID = equiangular_grid(12, 32)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from case import IN5_OUT3, Case
 from torch import nn
+
+from case import IN5_OUT3, Case
 from zoo.vit import climate_learn
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 
-from case import IN5_OUT3, Case, checkout, package
 from torch import Tensor, nn
+
+from case import IN5_OUT3, Case, checkout, package
 
 
 class Network(nn.Module):

@@ -8,8 +8,9 @@ import types
 
 import numpy as np
 import torch
-from case import IN5_OUT3, Case, checkout, stub
 from torch import nn
+
+from case import IN5_OUT3, Case, checkout, stub
 
 
 def theirs() -> nn.Module:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from case import IN5_OUT3, Case, checkout, package, stub
 from torch import nn
+
+from case import IN5_OUT3, Case, checkout, package, stub
 
 
 def climate_learn(network: str) -> Any:

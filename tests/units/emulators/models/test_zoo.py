@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +17,9 @@ from emulators.layers.attention.window_attention import CosineAttention, EarthAt
 from emulators.layers.attention.windows import Windows
 from emulators.variables import Variable, VariableSet
 from emulators.world import World
+from places import CONF
 
-CONF = Path(__file__).parents[2] / "conf" / "model"
+CONF = CONF / "model"
 
 
 def channels(count: int, levels: dict[str, int] | None = None) -> VariableSet:

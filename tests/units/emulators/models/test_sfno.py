@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from emulators.models.sfno import SFNO
 from emulators.sphere.transform import SphericalHarmonics
 from emulators.variables import Variable, VariableSet
 from emulators.world import World
+from places import CONF
 
 
 def size(net) -> int:
@@ -65,7 +65,7 @@ def test_published_sizes(file, shape, into, out, changes, parameters):
         forcing=channels("forcing", into - same) if into > same else VariableSet(),
         diagnostic=channels("flux", out - same) if out > same else VariableSet(),
     )
-    options = OmegaConf.load(Path(__file__).parents[2] / "conf" / "model" / f"{file}.yaml")
+    options = OmegaConf.load(CONF / "model" / f"{file}.yaml")
     options.pop("_target_")
     with torch.device("meta"):
         net = SFNO(world, **{**options, **changes})

@@ -1,7 +1,6 @@
 """The climate of forecasts: bias, variability, trend and Nino index that were put in are found again; ClimateBench."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +15,8 @@ from emulators.statistics.regions import region_weights
 from emulators.variables import Variable, VariableSet
 from emulators.verification.climate import ClimateCard
 from emulators.world import World
+from places import SHARED
 
-SHARED = Path(__file__).parents[3] / "shared"
 GRID = equiangular_grid(18, 24)
 VARIABLES = VariableSet((Variable("temperature", "K", (500.0, 850.0)), Variable("sea_surface_temperature", "K")))
 WORLD = World(GRID, VARIABLES, np.timedelta64(5, "D"))

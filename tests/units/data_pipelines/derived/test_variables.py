@@ -1,7 +1,5 @@
 """Diagnostics: winds in solid-body rotation, moisture by hand, WeatherBench 2's forms against its own numbers."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import xarray as xr
@@ -13,8 +11,9 @@ from data_pipelines.opening.datasets import open_dataset
 from data_pipelines.opening.forecasts import open_forecast
 from emulators.constants import EARTH_RADIUS, GRAVITY
 from emulators.grid import equiangular_grid
+from places import SHARED
 
-FOLDER = Path(__file__).parents[3] / "shared" / "reference" / "verification"
+FOLDER = SHARED / "reference" / "verification"
 
 
 def winds(grid, u, v):

@@ -1,7 +1,6 @@
 """Divergence and residual of spectra, and the numbers of ChaosBench."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +9,9 @@ from data_pipelines.opening.datasets import open_dataset
 from data_pipelines.opening.forecasts import open_forecast
 from data_pipelines.verification.pairs import Pairs
 from emulators.scores.spectral_shape import image_power, spectral_divergence, spectral_residual
+from places import SHARED
 
-FOLDER = Path(__file__).parents[3] / "shared" / "reference" / "verification"
+FOLDER = SHARED / "reference" / "verification"
 
 
 def test_by_hand():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -20,8 +18,9 @@ from emulators.sphere.spectra import (
     zonal_wavelength,
 )
 from emulators.sphere.transform import SphericalHarmonics
+from places import SHARED
 
-REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "verification"
+REFERENCE = SHARED / "reference" / "verification"
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Climatologies by day of the year: WeatherBench 2's own numbers, closed forms, stores that are whole or not there."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,8 +21,9 @@ from emulators.statistics.daily_climatology import (
     window_weights,
 )
 from emulators.variables import Variable, VariableSet
+from places import SHARED
 
-FOLDER = Path(__file__).parents[3] / "shared" / "reference" / "verification"
+FOLDER = SHARED / "reference" / "verification"
 T2M, RAIN = "2m_temperature", "total_precipitation_6hr"
 reference = pytest.mark.skipif(not FOLDER.is_dir(), reason="the reference numbers are not beside this checkout")
 
