@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from emul.checks.examination import _examined, findings
 from emul.config.hydra_run import run_with_hydra
-from emul.terminal.findings import Faults
+from emul.terminal.findings import ConfigErrors
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
 
     try:
         return run_with_hydra("check", arguments, check)
-    except Faults as error:
+    except ConfigErrors as error:
         found = list(error.findings)
         if error.rest is not None:
             found += [finding for finding in findings(error.rest) if finding not in found]
@@ -35,12 +35,12 @@ def main(arguments: list[str]) -> int:
 
 
 def check(config: DictConfig) -> int:
-    """Prints what a sound configuration would do; Faults where it is not sound."""
+    """Prints what a sound configuration would do; ConfigErrors where it is not sound."""
     from emul.terminal.console import plan, warn
 
     found, facts = _examined(config)
     if found:
-        raise Faults(found)
+        raise ConfigErrors(found)
     for sentence in facts.warnings:
         warn(sentence)
     plan(f"{config.name}: no faults", facts.rows)

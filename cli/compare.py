@@ -18,7 +18,7 @@ from data_pipelines.verification.score_files import along
 from emul.display.score_rows import columns, difference_to, headline, lead_text, number, percent, rows, sure_of
 from emul.evaluation.comparison import Comparison, compared
 from emul.terminal.console import console, header, progress, table, warn
-from emul.terminal.findings import nearest
+from emul.terminal.findings import nearest_name
 from emulators.statistics.bootstrap import Bootstrap
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _settings(words: list[str]) -> dict[str, Any]:
     for word in words:
         key, _, value = word.partition("=")
         if key not in SETTINGS:
-            best = nearest(key, SETTINGS)
+            best = nearest_name(key, SETTINGS)
             raise ValueError(
                 f"`emul eval compare` takes no {key}; {f'did you mean {best}?' if best else 'see --help.'}"
             )

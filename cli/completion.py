@@ -12,7 +12,7 @@ from pathlib import Path
 from emul.config.annotations import choices
 from emul.config.folders import conf_folder, groups, options_of
 from emul.config.signatures import signature
-from emul.terminal.findings import nearest
+from emul.terminal.findings import nearest_name
 from emul.terminal.verbs import DATA_WORDS, LISTS, all_names, find
 
 BASH = r"""# emul: completion for bash
@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> int:
         return 0
     shell = arguments[0] if arguments else "nothing"
     if shell not in SCRIPTS or len(arguments) > 1:
-        best = nearest(shell, SCRIPTS)
+        best = nearest_name(shell, SCRIPTS)
         raise ValueError(f"Expected one of {', '.join(SCRIPTS)}, got {shell}; write emul completion {best or 'bash'}.")
     print(SCRIPTS[shell], end="")
     return 0

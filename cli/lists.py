@@ -15,7 +15,7 @@ from emul.config.compose import compose
 from emul.config.folders import conf_folder, options_of
 from emul.config.source_text import definition, module_tree
 from emul.terminal.console import table
-from emul.terminal.findings import Faults
+from emul.terminal.findings import ConfigErrors
 from emul.terminal.verbs import LISTS
 
 if TYPE_CHECKING:
@@ -116,8 +116,8 @@ def measures(names: list[str], overrides: list[str]) -> dict[str, list[str]]:
         try:
             count = parameter_count(network_on_meta(node, world))
             size = f"{count:,}" if count else "-"
-        except (Faults, ValueError) as error:
-            size = "does not fit" if not isinstance(error, Faults) else "faulty"
+        except (ConfigErrors, ValueError) as error:
+            size = "does not fit" if not isinstance(error, ConfigErrors) else "faulty"
         about = getattr(import_module(node["_target_"].rpartition(".")[0]), "ABOUT", {})
         told = (about.get(key, "-") for key in ("states", "step", "grid", "parity"))
         found[name] = [paper(name, str(node["_target_"])), size, operations(node, world), *told]

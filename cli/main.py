@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 
-from emul.terminal.findings import nearest
+from emul.terminal.findings import nearest_name
 from emul.terminal.verbs import Verb, all_names, explanation, first_of, overview
 
 HELP = ("-h", "--help", "help")
@@ -67,7 +67,7 @@ def _verb(words: list[str]) -> tuple[Verb, list[str]]:
     verb, rest = first_of(words)
     if verb is None:
         name = words[0]
-        best = nearest(name, all_names())
+        best = nearest_name(name, all_names())
         hint = f"did you mean `emul {best}`?" if best else "`emul --help` lists the verbs."
         raise ValueError(f"There is no verb '{name}'; {hint}")
     return verb, rest

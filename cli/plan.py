@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emul.config.build import part
+from emul.config.build import build
 from emul.config.hydra_run import run_with_hydra
 from emul.terminal.console import plan as show
 from emul.terminal.console import warn
@@ -71,7 +71,7 @@ def plan(config: DictConfig) -> int:
     from emul.jobs.threads import settle
 
     refuse_faults(config)
-    hardware, training = part(config.hardware), part(config.training)
+    hardware, training = build(config.hardware), build(config.training)
     device = _device(hardware.accelerator)
     threads = hardware.threads or (hardware.slurm.cpus_per_task if hardware.slurm else None)
     settle(threads, hardware.devices if device == "cpu" else 1)
@@ -114,7 +114,7 @@ def refuse_oversized(config: DictConfig, device: str) -> None:
 
     count = parameter_count(network_on_meta(config.model, template_world(config)))
     copies = 4 + (config.training.ema is not None)  # weights, gradients, two moments, and the average
-    hardware = part(config.hardware)
+    hardware = build(config.hardware)
     sharded = hardware.processes if hardware.strategy == "fsdp" else 1
     least, free = 4.0 * count * copies / sharded, memory(device, hardware)
     if least > free:
@@ -158,7 +158,7 @@ def measured(config: DictConfig, device: str) -> tuple[Needs, Any]:
 
     archive, splits = open_archive(config, None)
     module = assemble(config, archive.world)
-    lay_out(module.step.network, part(config.hardware))
+    lay_out(module.step.network, build(config.hardware))
     module.to(device)
     weights = list(module.step.parameters())
     trainable = [weight for weight in weights if weight.requires_grad]
@@ -254,7 +254,7 @@ def _read(name: str) -> str:
 def seconds_of(text: str) -> float:
     """A time limit as SLURM writes it, D-HH:MM:SS, HH:MM:SS, MM:SS or minutes, in seconds."""
     days, _, rest = text.rpartition("-")
-    parts = [int(part) for part in rest.split(":")]
+    parts = [int(build) for build in rest.split(":")]
     if days:
         parts = [*parts, 0, 0][:3]
     elif len(parts) == 1:

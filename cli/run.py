@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emul.config.build import part
+from emul.config.build import build
 from emul.config.compose import compose
 from emul.config.hydra_run import run_with_hydra
 from emul.jobs.slurm import handed_over, requeue_on_notice
@@ -30,7 +30,7 @@ def run(config: DictConfig) -> int:
 
     console().rule("1 of 3: train")
     trained = train(config)
-    requeue_on_notice(part(config.hardware).slurm)
+    requeue_on_notice(build(config.hardware).slurm)
     console().rule("2 of 3: forecast")
     forecast_config = follow_up("forecast", config, trained)
     forecast_config.writer = config.writer

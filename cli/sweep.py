@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from emul.config.build import part
+from emul.config.build import build
 from emul.config.compose import compose, swept
 from emul.config.declared_keys import faults
 from emul.config.folders import groups
@@ -27,7 +27,7 @@ from emul.config.overrides import key_of
 from emul.sweeps.axes import Axis, Settings, axes_of, grid, parted
 from emul.sweeps.trials import Jobs, Local, Runner, Trial, row
 from emul.terminal.console import console, header, table, warn
-from emul.terminal.findings import Faults
+from emul.terminal.findings import ConfigErrors
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -73,7 +73,7 @@ class Sweep:
         config: DictConfig,
     ) -> None:
         self.settings, self.axes, self.fixed, self.folder, self.name = settings, dict(axes), list(fixed), folder, name
-        hardware = part(config.hardware)
+        hardware = build(config.hardware)
         self.on_slurm = hardware.slurm is not None
         self.jobs = settings.jobs if settings.jobs or self.on_slurm else 1
         self.runner: Runner = (
@@ -117,14 +117,14 @@ class Sweep:
                 self.add(values)
 
     def add(self, values: dict[str, str]) -> Trial:
-        """A new trial; Faults where its configuration has any."""
+        """A new trial; ConfigErrors where its configuration has any."""
         chosen = groups()
         name = "_".join(value if key in chosen else short(f"{key}={value}") for key, value in values.items())
         words = [*self.fixed, *(f"{key}={value}" for key, value in values.items())]
         words += [f"output={self.folder}", f"name={name}"]
         found = faults(compose("train", words))
         if found:
-            raise Faults(found)
+            raise ConfigErrors(found)
         trial = Trial(name, values, words, self.folder, len(self.trials), self.settings.verb)
         self.trials.append(trial)
         return trial

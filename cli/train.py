@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from data_pipelines.files import checkpoints
 from data_pipelines.files.locks import sole
 from emul.checks.examination import refuse_faults
-from emul.config.build import part
+from emul.config.build import build
 from emul.config.folders import folder
 from emul.config.hydra_run import run_with_hydra
 from emul.jobs.processes import local_rank, rank, started_from_outside
@@ -69,7 +69,7 @@ def _train(config: DictConfig, target: Path) -> Path:
             return target
     refuse_faults(config)
     refuse_absent_gpu(config.hardware.accelerator)
-    hardware = part(config.hardware)
+    hardware = build(config.hardware)
     refuse_other_count(hardware)
     requeue_on_notice(hardware.slurm)
     quieten()

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from emul.checks.facts import Facts, _told
-from emul.config.build import part
-from emul.terminal.findings import Finding, nearest
+from emul.config.build import build
+from emul.terminal.findings import Finding, nearest_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def _source(node: Any, found: list[Finding]) -> tuple[Any, xr.Dataset | None]:
     """The data source and its template; a finding is added where either cannot be had."""
     try:
-        source = part(node)
+        source = build(node)
         template = source.template()
         if "time" in template.dims:
             return source, template
@@ -89,7 +89,7 @@ def _entry_finding(key: str, entry: Any, template: xr.Dataset, computed: Iterabl
     name, levels = (entry, None) if isinstance(entry, str) else next(iter(dict(entry).items()))
     known = [*map(str, template.data_vars), *computed]
     if name not in known:
-        best = nearest(str(name), known)
+        best = nearest_name(str(name), known)
         fix = f"write {best}" if best else f"there is {', '.join(known[:20])}"
         return Finding(key, "a variable of the data" + (" or a computed one" if computed else ""), str(name), fix)
     if not levels:

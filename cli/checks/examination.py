@@ -19,7 +19,7 @@ from emul.checks.parts import (
 )
 from emul.config.declared_keys import faults
 from emul.config.overrides import plain_mapping
-from emul.terminal.findings import Faults, Finding
+from emul.terminal.findings import ConfigErrors, Finding
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -35,10 +35,10 @@ def findings(config: DictConfig) -> list[Finding]:
 
 
 def refuse_faults(config: DictConfig) -> None:
-    """Raises Faults where there are findings."""
+    """Raises ConfigErrors where there are findings."""
     found = findings(config)
     if found:
-        raise Faults(found)
+        raise ConfigErrors(found)
 
 
 def _examined(config: DictConfig) -> tuple[list[Finding], Facts]:

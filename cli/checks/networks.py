@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from emul.config.build import part
+from emul.config.build import build
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -23,14 +23,14 @@ def _world(config: DictConfig, template: xr.Dataset) -> World:
     from data_pipelines.batches.world import world
     from emulators.world import Scale
 
-    made = world(template, part(config.variables), history=config.history)
+    made = world(template, build(config.variables), history=config.history)
     sets = (made.prognostic, made.diagnostic, made.forcing, made.static)
     return replace(made, scales={channel: Scale(0.0, 1.0, 1.0) for one in sets for channel in one.channels})
 
 
 def template_world(config: DictConfig) -> World:
     """The World a configuration describes, from metadata alone; ValueError where it describes none."""
-    return _world(config, part(config.data).template())
+    return _world(config, build(config.data).template())
 
 
 def network_on_meta(node: Any, world: World) -> nn.Module:
@@ -39,9 +39,9 @@ def network_on_meta(node: Any, world: World) -> nn.Module:
 
     try:
         with torch.device("meta"):
-            return part(node, world).to("meta")
+            return build(node, world).to("meta")
     except (RuntimeError, NotImplementedError, TypeError):  # tables made in numpy need a real device
-        return part(node, world).to("meta")
+        return build(node, world).to("meta")
 
 
 def parameter_count(network: nn.Module) -> int:

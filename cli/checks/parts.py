@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from emul.checks.facts import Facts, _told
 from emul.checks.networks import network_on_meta, parameter_count
-from emul.config.build import part, parts, term, terms
+from emul.config.build import build, build_all, build_loss_term, build_loss_terms
 from emul.config.folders import conf_folder
 from emul.terminal.findings import Finding
 
@@ -68,7 +68,7 @@ def _network_findings(config: DictConfig, world: World, facts: Facts) -> list[Fi
     if shape != expected:
         return [Finding("model", f"an output of shape {expected}", str(shape))]
     try:
-        part(config.step, world, network, {})
+        build(config.step, world, network, {})
     except (ValueError, KeyError) as error:
         return [_told("step", "a step that fits this world", error)]
     return []
@@ -79,7 +79,7 @@ def _order_findings(config: DictConfig, world: World) -> list[Finding]:
     from emulators.steps.step import refuse_disorder
 
     try:
-        refuse_disorder(parts(config.constraint, world))
+        refuse_disorder(build_all(config.constraint, world))
     except ValueError as error:
         return [_told("constraint", "an order in which every law holds in the end", error)]
     return []
@@ -87,9 +87,9 @@ def _order_findings(config: DictConfig, world: World) -> list[Finding]:
 
 def _portion_findings(config: DictConfig) -> list[Finding]:
     """A batch that the devices and passes cannot share evenly."""
-    hardware = part(config.hardware)
+    hardware = build(config.hardware)
     try:
-        part(config.training).portion(hardware.devices * hardware.nodes)
+        build(config.training).portion(hardware.devices * hardware.nodes)
     except ValueError as error:
         return [_told("training.batch_size", "a batch that divides evenly", error)]
     return []
@@ -100,7 +100,7 @@ def _loss_findings(config: DictConfig, world: World) -> list[Finding]:
     from emulators.training.loss_terms import refuse_gaps
 
     try:
-        refuse_gaps(terms(config.loss, world), config.training.steps)
+        refuse_gaps(build_loss_terms(config.loss, world), config.training.steps)
     except ValueError as error:
         return [_told("loss", "a loss at every step", error)]
     return []
@@ -108,8 +108,8 @@ def _loss_findings(config: DictConfig, world: World) -> list[Finding]:
 
 def _training_findings(config: DictConfig, world: World) -> list[Finding]:
     """A network that the objective cannot train, as it is laid out."""
-    step = part(config.step, world, network_on_meta(config.model, world), {})
-    objective = part(config.objective, world)
+    step = build(config.step, world, network_on_meta(config.model, world), {})
+    objective = build(config.objective, world)
     try:
         if hasattr(objective, "begin"):
             objective.begin(step)
@@ -143,7 +143,7 @@ def _length_findings(config: DictConfig, world: World, splits: Mapping[str, Any]
     from data_pipelines.conventions.periods import bounds
 
     found = []
-    lengths = {"train": part(config.objective, world).longest, "validation": config.training.validation_lead}
+    lengths = {"train": build(config.objective, world).longest, "validation": config.training.validation_lead}
     for name, rollout in lengths.items():
         start, end = bounds(splits[name])
         held, needed = int(((times >= start) & (times <= end)).sum()), world.history + rollout
@@ -159,10 +159,10 @@ def _part_findings(group: str, node: Any, world: World | None) -> list[Finding]:
         return []
     args = () if world is None else (world,)
     nodes = {group: node} if "_target_" in node else {f"{group}.{name}": one for name, one in node.items()}
-    found, build = [], term if group == "loss" else part
+    found, builder = [], build_loss_term if group == "loss" else build
     for key, one in nodes.items():
         try:
-            build(one, *args)
+            builder(one, *args)
         except ImportError as error:
             found.append(_told(key, f"the package {error.name}", error))
         except Exception as error:  # a part may refuse in any way

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from emul.config.signatures import wrapping
 
 
-def part(node: Any, *args: Any, **kwargs: Any) -> Any:
+def build(node: Any, *args: Any, **kwargs: Any) -> Any:
     """The object a node names, built with `args` first and the node's keys after; errors are the part's own."""
     from hydra.utils import instantiate
 
@@ -27,20 +27,20 @@ def part(node: Any, *args: Any, **kwargs: Any) -> Any:
         raise ValueError(str(error).replace("\nfull_key:", " At key")) from error
 
 
-def parts(nodes: Mapping[str, Any] | None, *args: Any) -> dict[str, Any]:
+def build_all(nodes: Mapping[str, Any] | None, *args: Any) -> dict[str, Any]:
     """The objects of a mapping of nodes, by name, in order."""
-    return {str(name): part(node, *args) for name, node in (nodes or {}).items()}
+    return {str(name): build(node, *args) for name, node in (nodes or {}).items()}
 
 
-def term(node: Mapping[str, Any], *args: Any) -> Any:
+def build_loss_term(node: Mapping[str, Any], *args: Any) -> Any:
     """The loss a node names, with the weight and the steps at which it counts."""
     from emulators.training.loss_terms import Term
 
     shared = [parameter.name for parameter in wrapping("loss")]
     own = {name: value for name, value in node.items() if name not in shared}
-    return Term(part(OmegaConf.create(own), *args), **{name: node[name] for name in shared if name in node})
+    return Term(build(OmegaConf.create(own), *args), **{name: node[name] for name in shared if name in node})
 
 
-def terms(nodes: Mapping[str, Any] | None, *args: Any) -> dict[str, Any]:
+def build_loss_terms(nodes: Mapping[str, Any] | None, *args: Any) -> dict[str, Any]:
     """The losses of a mapping of nodes, by name, in order."""
-    return {str(name): term(node, *args) for name, node in (nodes or {}).items()}
+    return {str(name): build_loss_term(node, *args) for name, node in (nodes or {}).items()}

@@ -14,13 +14,13 @@ from omegaconf.errors import OmegaConfBaseException
 from emul.config.declared_keys import partless
 from emul.config.folders import conf_folder
 from emul.config.overrides import diagnosed, key_of, plain_mapping
-from emul.terminal.findings import Faults, Finding
+from emul.terminal.findings import ConfigErrors, Finding
 
 PRIMARY = {"run": "train", "check": "train", "plan": "train"}  # verbs that read the configuration of another
 
 
 def compose(verb: str, overrides: Sequence[str] = (), folder: str | Path | None = None) -> DictConfig:
-    """The resolved configuration of a verb, for use inside a process; Faults names all that cannot be composed.
+    """The resolved configuration of a verb, for use inside a process; ConfigErrors names all that cannot be composed.
 
     folder: a further folder of options, laid beside ours.
     """
@@ -64,7 +64,7 @@ def _composer(verb: str, folder: str | Path | None = None) -> Iterator[Callable[
 
 
 def resolved(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """The same configuration with every `${...}` replaced by its value; Faults where one leads nowhere.
+    """The same configuration with every `${...}` replaced by its value; ConfigErrors where one leads nowhere.
 
     What an experiment says of a part that its list has no more, as under constraint=[], goes with the part; what the
     overrides say of it stays, and is a fault.
@@ -79,5 +79,5 @@ def resolved(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
         OmegaConf.resolve(config)
     except OmegaConfBaseException as error:
         key, said = str(error.full_key or "a key"), str(error).splitlines()[0]
-        raise Faults([Finding(key, "an interpolation that leads somewhere", said)]) from error
+        raise ConfigErrors([Finding(key, "an interpolation that leads somewhere", said)]) from error
     return config

@@ -14,7 +14,7 @@ from emul.config.annotations import value_in_words
 from emul.config.folders import conf_folder, groups
 from emul.config.overrides import plain_mapping
 from emul.config.signatures import tree_faults
-from emul.terminal.findings import Finding, nearest
+from emul.terminal.findings import Finding, nearest_name
 
 
 def faults(config: DictConfig) -> list[Finding]:
@@ -86,7 +86,7 @@ def _is_list(group: str) -> bool:
 
 
 def _stranger(key: str, value: Any, known: set[str]) -> Finding:
-    best = nearest(key, known)
+    best = nearest_name(key, known)
     fix = f"write {best}" if best else "leave it out"
     return Finding(key, "a key the configuration knows", value_in_words(value), fix)
 

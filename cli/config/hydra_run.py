@@ -18,7 +18,7 @@ from emul.config.compose import PRIMARY, _composer, compose, resolved
 from emul.config.declared_keys import faults
 from emul.config.folders import conf_folder
 from emul.config.overrides import diagnosed, key_of
-from emul.terminal.findings import Faults, nearest
+from emul.terminal.findings import ConfigErrors, nearest_name
 
 BARE_LIST = re.compile(r"^((?:\w+\.)*init)=([^\[{('\"]*,.*)$")  # initial times in a row are a list, not a sweep
 
@@ -75,7 +75,7 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
             overrides.append(BARE_LIST.sub(r"\1=[\2]", word))
             continue
         if name not in FLAGS:
-            best = nearest(name.lstrip("-"), [flag.lstrip("-") for flag in FLAGS if flag.startswith("--")])
+            best = nearest_name(name.lstrip("-"), [flag.lstrip("-") for flag in FLAGS if flag.startswith("--")])
             hint = f"--{best} or " if best else ""
             raise ValueError(f"No flag {name} here: keys are set as key=value; write {hint}{name.lstrip('-')}=... .")
         flags.append(word)
@@ -140,7 +140,7 @@ def short(override: str) -> str:
 
 
 def refuse_early(verb: str, arguments: list[str]) -> None:
-    """Raises Faults for every fault of names and types on a command line, before anything slow is imported."""
+    """Raises ConfigErrors for every fault of names and types on a command line, before anything slow is imported."""
     overrides, flags = _split([word for word in arguments if word != "--dry-run"])  # which is the verb's own
     if {"--config-name", "-cn", "--config-path", "-cp"} & {flag.partition("=")[0] for flag in flags}:
         return  # composed from files that are not ours
@@ -149,7 +149,7 @@ def refuse_early(verb: str, arguments: list[str]) -> None:
     ours = [text for text in overrides if not key_of(text).startswith("hydra")]
     found = faults(compose(verb, ours, _folder_beside(flags)))
     if found:
-        raise Faults(found)
+        raise ConfigErrors(found)
 
 
 def _folder_beside(flags: list[str]) -> str | None:

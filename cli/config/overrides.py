@@ -16,27 +16,29 @@ from omegaconf.errors import OmegaConfBaseException
 
 from emul.config.folders import options_of
 from emul.config.signatures import signature, tree_faults, wrapping
-from emul.terminal.findings import Faults, Finding, nearest
+from emul.terminal.findings import ConfigErrors, Finding, nearest_name
 
 LISTED = "`emul train --cfg job` lists the keys"
 Composer = Callable[[list[str]], DictConfig]
 
 
 def diagnosed(composer: Composer, overrides: list[str]) -> list[str]:
-    """The overrides, amended so that they compose; Faults names every one that cannot be."""
+    """The overrides, amended so that they compose; ConfigErrors names every one that cannot be."""
     good = list(overrides)
     bad: list[tuple[str, Exception]] = []
     while True:
         try:
             config = composer(good)
             break
-        except Faults:
+        except ConfigErrors:
             raise
         except Exception as error:
             culprit = _culprit(error, good)
             if culprit is None:
                 said = str(error).splitlines()[0]
-                raise Faults([*_findings(bad, None), Finding("configuration", "one that composes", said)]) from error
+                raise ConfigErrors(
+                    [*_findings(bad, None), Finding("configuration", "one that composes", said)]
+                ) from error
             good.remove(culprit)
             bad.append((culprit, error))
     with suppress(OmegaConfBaseException):  # a faulty interpolation is told of by the one who resolves it next
@@ -45,7 +47,7 @@ def diagnosed(composer: Composer, overrides: list[str]) -> list[str]:
     amended = {text: f"++{text.lstrip('+')}" for text, error in bad if _is_of_a_signature(key_of(text), plain)}
     findings = _findings([(text, error) for text, error in bad if text not in amended], plain)
     if findings:
-        raise Faults([*findings, *tree_faults(plain)], config)
+        raise ConfigErrors([*findings, *tree_faults(plain)], config)
     return [amended.get(text, text) for text in overrides]
 
 
@@ -119,14 +121,14 @@ def _finding(override: str, error: Exception, known: list[str]) -> Finding:
     if isinstance(error, MissingConfigException):
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         options = sorted(error.options or options_of(group))
-        best = nearest(option, options)
+        best = nearest_name(option, options)
         expected = f"one of {', '.join(options)}" if options else "a group with options"
         return Finding(group, expected, option, f"write {group}={best}" if best else "")
     if "Could not override" in str(error) or "Could not delete" in str(error):
         return Finding(key, "a key that exists", key, _other_key(key, f"={value}" if value else "", known))
     if isinstance(error, OverrideParseException):
         fix = "quote values that hold brackets, commas or spaces" if "=" in override else LISTED
-        best = nearest(override, known) if "=" not in override else None
+        best = nearest_name(override, known) if "=" not in override else None
         return Finding(override, "key=value", override, f"write {best}=..." if best else fix)
     said = re.sub(r"\s+", " ", str(error).split("\n1. ")[0]).strip()
     fix = "to try several values add --multirun" if "Ambiguous" in said else ""
@@ -135,7 +137,7 @@ def _finding(override: str, error: Exception, known: list[str]) -> Finding:
 
 def _other_key(key: str, tail: str, known: list[str]) -> str:
     """The nearest key to write, else the keys beside it, else where keys are listed."""
-    best = nearest(key, known)
+    best = nearest_name(key, known)
     if best:
         return f"write {best}{tail}"
     parent = key.rpartition(".")[0]

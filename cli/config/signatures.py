@@ -13,7 +13,7 @@ from typing import Any
 
 from emul.config.annotations import accepts, in_words, value_in_words
 from emul.config.source_text import definition, is_installed, module_file, module_tree
-from emul.terminal.findings import Finding, nearest, offer
+from emul.terminal.findings import Finding, nearest_name, offer
 
 HYDRA_KEYS = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
 
@@ -174,7 +174,7 @@ def _holds_part(value: Any) -> bool:
 
 def _hint(expected: str, value: Any) -> str:
     if isinstance(value, str):
-        best = nearest(value, [word for word in expected.split(" or ") if " " not in word])
+        best = nearest_name(value, [word for word in expected.split(" or ") if " " not in word])
         if best and best not in ("null", "true", "false", "text"):
             return f"write {best}"
     if expected.startswith("text") and isinstance(value, int | float):

@@ -10,11 +10,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from emul.config.build import part
+from emul.config.build import build
 from emul.config.compose import compose
 from emul.config.declared_keys import faults
 from emul.terminal.console import progress
-from emul.terminal.findings import Faults, nearest
+from emul.terminal.findings import ConfigErrors, nearest_name
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def made_source(overrides: list[str]) -> tuple[Any, DictConfig]:
     """The data source that the overrides choose, its data made; and the configuration, named after the source.
 
-    Faults where the source's part of the configuration has any.
+    ConfigErrors where the source's part of the configuration has any.
     """
     path = next((word for word in overrides if "=" not in word and word[:1] not in ("-", "~", "+")), None)
     if path is not None:
@@ -34,8 +34,8 @@ def made_source(overrides: list[str]) -> tuple[Any, DictConfig]:
     config = compose("train", ["name=${hydra:runtime.choices.data}", *overrides])
     found = [finding for finding in faults(config) if finding.key.partition(".")[0] == "data"]
     if found:
-        raise Faults(found)
-    source = part(config.data)
+        raise ConfigErrors(found)
+    source = build(config.data)
     with progress("making data") as report:
         source.prepare(report)
     return source, config
@@ -113,7 +113,7 @@ def settings(arguments: list[str], kinds: Mapping[str, type]) -> tuple[dict[str,
     for word in arguments:
         key, _, text = word.partition("=")
         if key not in kinds:
-            best = nearest(key, list(kinds)) if "." not in key and "@" not in key else None
+            best = nearest_name(key, list(kinds)) if "." not in key and "@" not in key else None
             if best and abs(len(best) - len(key)) < 3 and key not in ("data", "name", "output", "variables"):
                 raise ValueError(f"No setting '{key}' here; did you mean {best}=?")
             rest.append(word)

@@ -14,7 +14,7 @@ from data_pipelines.opening.datasets import open_dataset
 from data_pipelines.verification.climatology_store import Recipe, climatology, days_without
 from emul.data.arguments import made_source, settings_of
 from emul.terminal.console import console, header, progress, warn
-from emul.terminal.findings import nearest
+from emul.terminal.findings import nearest_name
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -57,7 +57,7 @@ def _data(words: list[str], settings: dict[str, Any]) -> tuple[xr.Dataset, str, 
     paths = [word for word in words if "=" not in word.partition("://")[0] or Path(word).exists()]
     if paths and len(paths) < len(words):
         other = next(word for word in words if word not in paths)
-        best = nearest(other.partition("=")[0], KEYS)
+        best = nearest_name(other.partition("=")[0], KEYS)
         raise ValueError(f"'{other}' is no setting of a climatology{f'; write {best}=' if best else ''}.")
     split: str | None = settings.get("split")
     splits: Mapping[str, Any] = {}

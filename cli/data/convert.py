@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
-from emul.config.build import part
+from emul.config.build import build
 from emul.data.arguments import made_source, settings
 from emul.terminal.console import console, header, plan, progress, table
 
@@ -46,7 +46,7 @@ def roles(config: DictConfig, dataset: xr.Dataset) -> Roles:
     from data_pipelines.batches.world import Roles
 
     if not OmegaConf.is_missing(config.variables, "prognostic"):
-        return part(config.variables)
+        return build(config.variables)
     moving = [str(name) for name, field in dataset.data_vars.items() if "time" in field.dims]
     if not moving:
         held = ", ".join(map(str, dataset.data_vars))

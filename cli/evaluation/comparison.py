@@ -13,7 +13,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from data_pipelines.verification.score_files import along, read_by_init, read_scores, read_spectra, same_errors
-from emul.config.build import parts
+from emul.config.build import build_all
 from emulators.statistics.bootstrap import Bootstrap
 from emulators.verification.by_init import differences, scores_of
 
@@ -143,7 +143,7 @@ def _metrics(entries: Sequence[Entry]) -> tuple[dict[str, Any], list[str]]:
     found = [json.loads(entry.scores.attrs.get("metrics", "{}")) for entry in entries]
     names = [str(name) for name in entries[0].scores["metric"].values]
     shared = [n for n in names if all(n in one and one[n] == found[0].get(n) for one in found)]
-    built = parts(OmegaConf.create({name: found[0][name] for name in shared}))
+    built = build_all(OmegaConf.create({name: found[0][name] for name in shared}))
     climatologies = {str(entry.scores.attrs.get("climatology")) for entry in entries}
     notes = []
     if len(climatologies) > 1:

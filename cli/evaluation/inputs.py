@@ -24,7 +24,7 @@ from data_pipelines.reading.stacking import stacked
 from data_pipelines.verification.pairs import Pairs
 from data_pipelines.verification.score_files import read_budgets
 from data_pipelines.verification.truth import Normals
-from emul.config.build import part, parts
+from emul.config.build import build, build_all
 from emul.config.folders import conf_folder
 from emul.config.times import initial_times
 from emul.evaluation.presets import derived, said, shared_fields, shared_leads
@@ -101,7 +101,7 @@ def opened(config: DictConfig, options: DictConfig, report: Callable[[str, float
         megabytes=options.megabytes,
     )
     nodes = metric_nodes(config, run, pairs)
-    metrics = parts(nodes)
+    metrics = build_all(nodes)
     world = _world(pairs, truth)
     climatology, kind = None, "none"
     if "climatology" in options.baselines or any(metric.needs for metric in metrics.values()):
@@ -194,7 +194,7 @@ def _truth(config: DictConfig, data: Any, report: Callable[[str, float], None]) 
         return with_levels(open_dataset(config.truth)), None, str(config.truth)
     if data is None:
         raise ValueError("No truth is known for this forecast; give truth=<store or file with the valid times>.")
-    source = part(OmegaConf.create(data))
+    source = build(OmegaConf.create(data))
     source.prepare(report)
     dataset = first_member(source.dataset())
     return dataset, source, str(dataset.attrs.get("origin") or _told(OmegaConf.create(data)))

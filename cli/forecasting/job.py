@@ -17,7 +17,7 @@ from data_pipelines.conventions.canonical import first_member
 from data_pipelines.conventions.durations import unbroken_until
 from data_pipelines.forecasts.layout import Layout
 from data_pipelines.forecasts.writers import ZarrWriter
-from emul.config.build import part, parts
+from emul.config.build import build, build_all
 from emul.config.folders import conf_folder
 from emul.config.times import initial_times, lead_steps, length, thinned
 from emul.jobs.processes import local_rank
@@ -80,14 +80,14 @@ def prepare(config: DictConfig) -> Job:
     settle(hardware.threads, hardware.devices, local_rank(), hardware.affinity)
     run = open_run(config.run, chosen.checkpoint, device)
     data = config.data if "_target_" in config.data else run.config.data
-    source = part(data)
+    source = build(data)
     with progress("preparing data") as report:
         source.prepare(report)
     archive = Archive(first_member(source.dataset()), run.world, persisted=chosen.persisted, repeated=chosen.repeated)
     steps = lead_steps(chosen.lead, run.world)
     inits = initial_times(chosen.init) if chosen.init else default_inits(archive, source.splits, steps, chosen.every)
     refuse_missing_times(archive, inits, steps)
-    writer: ZarrWriter = part(config.writer)
+    writer: ZarrWriter = build(config.writer)
     layout = _layout(run, inits, steps, chosen.batch_size, writer, _members(run, chosen))
     ranges = {str(name): tuple(limits) for name, limits in chosen.ranges.items()}
     step, others = _steps(run, chosen, device)
@@ -267,7 +267,7 @@ def _scorecards(run: Run, archive: Archive, layout: Layout) -> Callable[[int, in
     valid = layout.valid_times
     known = np.flatnonzero((archive.has(valid) & (valid <= until[:, None])).any(axis=0))
     variables = world.predicted.select(name for name in world.predicted.names if name not in archive.absent)
-    metrics = parts(run.config.metric)
+    metrics = build_all(run.config.metric)
     regions = (run.config.get("eval") or {}).get("regions") or ["global"]
 
     def empty(first: int, stop: int) -> Scorecard | None:

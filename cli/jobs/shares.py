@@ -15,14 +15,14 @@ from contextlib import contextmanager
 
 from omegaconf import DictConfig
 
-from emul.config.build import part
+from emul.config.build import build
 from emul.jobs.processes import Watch, ending_in_words, rank, started, started_from_outside
 from emulators.training.hardware import Hardware
 
 
 def hardware_of(config: DictConfig) -> Hardware:
     """What the configuration says of the hardware; one process where it says nothing."""
-    return part(config.hardware) if "_target_" in config.hardware else Hardware()
+    return build(config.hardware) if "_target_" in config.hardware else Hardware()
 
 
 def process_count(hardware: Hardware) -> int:

@@ -43,13 +43,13 @@ def handed_over(verb: str, config: DictConfig, words: Sequence[str], dry: bool) 
     if {"--multirun", "-m"} & {*words}:
         raise ValueError("Several trainings as jobs are a sweep: emul sweep hardware=slurm, with the same words.")
     from emul.checks.examination import refuse_faults
-    from emul.config.build import part
+    from emul.config.build import build
 
     refuse_faults(config)
     command = [sys.executable, "-m", "emul.main", verb, *words]
     if not any(word.startswith("name=") for word in words):
         command.append(f"name={config.name}")
-    hardware: Hardware = part(config.hardware)
+    hardware: Hardware = build(config.hardware)
     if job_number() is not None and not dry:
         within_job(hardware, command)
     submit(config, hardware, f"{SRUN} {shlex.join(command)}", dry)

@@ -11,7 +11,7 @@ from typing import Any
 
 from emul.config.folders import options_of
 from emul.config.overrides import key_of
-from emul.terminal.findings import Faults, Finding, nearest
+from emul.terminal.findings import ConfigErrors, Finding, nearest_name
 
 
 @dataclass(frozen=True)
@@ -48,19 +48,19 @@ def parted(arguments: Sequence[str]) -> tuple[Settings, list[str]]:
             continue
         key = key_of(word).removeprefix("sweep.")
         if key not in known:
-            raise Faults(
-                [Finding(f"sweep.{key}", f"one of {', '.join(known)}", key, f"write sweep.{nearest(key, known)}")]
+            raise ConfigErrors(
+                [Finding(f"sweep.{key}", f"one of {', '.join(known)}", key, f"write sweep.{nearest_name(key, known)}")]
             )
         value = OverridesParser.create().parse_override(word).value()
         kind = known[key].partition(" ")[0]
         if not (value is None and "None" in known[key]) and type(value).__name__ != kind:
-            raise Faults([Finding(f"sweep.{key}", known[key], repr(value))])
+            raise ConfigErrors([Finding(f"sweep.{key}", known[key], repr(value))])
         given[key] = value
     settings = Settings(**given)
     if settings.search not in ("grid", "random", "tpe"):
-        raise Faults([Finding("sweep.search", "grid, random or tpe", settings.search)])
+        raise ConfigErrors([Finding("sweep.search", "grid, random or tpe", settings.search)])
     if settings.verb not in ("train", "run"):
-        raise Faults([Finding("sweep.verb", "train or run", settings.verb)])
+        raise ConfigErrors([Finding("sweep.verb", "train or run", settings.verb)])
     return settings, words
 
 

@@ -27,7 +27,7 @@ class Finding:
         return f"{self.key}: {told}" + ("" if told.endswith(("?", "!", ".")) else ".")
 
 
-class Faults(ValueError):
+class ConfigErrors(ValueError):
     """All the findings of one configuration. rest: the configuration without what could not be composed, if any."""
 
     def __init__(self, findings: Iterable[Finding], rest: Any = None) -> None:
@@ -37,7 +37,7 @@ class Faults(ValueError):
         super().__init__("\n  ".join([title, *map(str, self.findings)]))
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
     """The known name most like `name`, or None. Of dotted keys: one beside it, then one that ends in the same word."""
     known = list(known)
     parent, _, last = name.rpartition(".")
@@ -63,7 +63,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 def offer(name: str, known: Iterable[str], verb: str = "write") -> str:
     """A fix in words: the nearest name, or the list of what there is."""
     known = list(known)
-    best = nearest(name, known)
+    best = nearest_name(name, known)
     if best:
         return f"{verb} {best}"
     return f"there is {', '.join(sorted(known)[:12])}" if known else ""

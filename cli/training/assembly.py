@@ -16,7 +16,7 @@ from data_pipelines.batches.windows import Windows
 from data_pipelines.batches.world import world as world_of
 from data_pipelines.files import checkpoints
 from data_pipelines.files.provenance import revision, versions
-from emul.config.build import part, parts, terms
+from emul.config.build import build, build_all, build_loss_terms
 from emul.jobs.processes import rank
 from emul.terminal import console
 from emul.training.initial_weights import constants
@@ -36,14 +36,14 @@ def open_archive(
 
     start: what the training starts from, which may come with constants.
     """
-    source = part(config.data)
+    source = build(config.data)
     with console.progress("preparing the data") as report:
         source.prepare(report)
     dataset = source.dataset()
     room = config.loader.gigabytes
     if world is not None:
         return Archive(dataset, world, cache_gigabytes=room), source.splits
-    made = world_of(dataset, part(config.variables), history=config.history)
+    made = world_of(dataset, build(config.variables), history=config.history)
     archive = Archive(dataset, made, cache_gigabytes=room)
     with console.progress("measuring means and scales") as report:
         stored, known = config.scales, constants(config, start, made)
@@ -54,16 +54,16 @@ def open_archive(
 
 def assemble(config: DictConfig, world: World) -> Training:
     """The Lightning module of `config` on `world`, untrained."""
-    plan: Plan = part(config.training)
+    plan: Plan = build(config.training)
     step = emulator(config, world)
     learned = getattr(step.network, "learned", None)  # variables to judge by, where all others are given
     scored = world.predicted.select(learned) if learned else world.prognostic
     return Training(
         step,
-        part(config.objective, world),
-        terms(config.loss, world),
-        part(config.optimizer),
-        part(config.schedule),
+        build(config.objective, world),
+        build_loss_terms(config.loss, world),
+        build(config.optimizer),
+        build(config.schedule),
         plan,
         seed=config.seed,
         scorecard=lambda: Scorecard(world, scored, {"rmse": RMSE()}, leads=plan.validation_lead),
@@ -81,10 +81,10 @@ def training_batches(
     config: DictConfig, module: Training, archive: Archive, period: Sequence[str], start: int
 ) -> Batches:
     """The batches of a training from step `start` on; which process takes which is still to be said."""
-    plan, objective, reading = module.plan, module.objective, part(config.loader)
+    plan, objective, reading = module.plan, module.objective, build(config.loader)
     return Batches(
         Windows(archive, period, rollout=objective.longest, stride=reading.stride),
-        plan.portion(part(config.hardware).processes),
+        plan.portion(build(config.hardware).processes),
         seed=config.seed,
         start=start * plan.accumulate,
         rollout=lambda batch: objective.length(batch // plan.accumulate),
@@ -102,4 +102,4 @@ def validation_batches(archive: Archive, period: Sequence[str], plan: Plan, dama
 
 def loggers(config: DictConfig, place: Place) -> list[Logger]:
     """The loggers of `config`; none but in the first process."""
-    return list(parts(config.logger, place).values()) if rank() == 0 else []
+    return list(build_all(config.logger, place).values()) if rank() == 0 else []

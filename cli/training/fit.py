@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from data_pipelines.batches.archive import Archive
 from data_pipelines.batches.loader import Batches, InOrder
 from data_pipelines.batches.windows import Windows
-from emul.config.build import part
+from emul.config.build import build
 from emul.terminal import console
 from emul.training.assembly import loggers, training_batches, validation_batches
 from emul.training.checkpointing import Checkpoints
@@ -38,7 +38,7 @@ def run(
     found: tuple[Path, dict[str, Any]] | None,
 ) -> None:
     """Descend to the plan's last step, or solve at once; checkpoints and logs land in `target`."""
-    plan, hardware = module.plan, part(config.hardware)
+    plan, hardware = module.plan, build(config.hardware)
     path, saved = found or (None, {"step": 0, "validated": -1})
     network = module.step.network
     keeper = Checkpoints(
@@ -47,7 +47,7 @@ def run(
         minutes=plan.checkpoint_minutes,
         requeues=hardware.slurm is not None and hardware.slurm.requeue,
     )
-    reading = part(config.loader)
+    reading = build(config.loader)
     validation = validation_batches(archive, splits["validation"], plan, reading.damaged)
     windows = Windows(archive, splits["train"], stride=reading.stride)
     in_order = InOrder(windows, plan.batch_size, damaged=reading.damaged)

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from data_pipelines.files import checkpoints, published_files
 from emul.terminal.console import console, warn
-from emul.terminal.findings import Faults, Finding
+from emul.terminal.findings import ConfigErrors, Finding
 from emulators.training.lightning_module import Training
 from emulators.training.published_weights import converted, fill
 from emulators.world import World
@@ -42,7 +42,7 @@ def constants(config: DictConfig, content: Mapping[str, Any] | None, world: Worl
 
 
 def begin(module: Training, content: Mapping[str, Any], config: DictConfig) -> None:
-    """Fill an untrained network, and its average, with the weights; Faults where they are of another.
+    """Fill an untrained network, and its average, with the weights; ConfigErrors where they are of another.
 
     A network may name `additions`, parts that these weights may lack.
     """
@@ -90,6 +90,6 @@ def _fill_with_theirs(network: torch.nn.Module, content: Mapping[str, Any], conf
     raise _refused(config, "weights of the network that `model` describes", max(faults)[1] if faults else "no tensors")
 
 
-def _refused(config: DictConfig, expected: str, got: str) -> Faults:
+def _refused(config: DictConfig, expected: str, got: str) -> ConfigErrors:
     fix = "set model, variables (in the order of the published channels) and grid as they were where it was trained"
-    return Faults([Finding("from_checkpoint", expected, got.rstrip("."), fix)])
+    return ConfigErrors([Finding("from_checkpoint", expected, got.rstrip("."), fix)])

@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from data_pipelines.files import checkpoints
-from emul.config.build import part, parts
+from emul.config.build import build, build_all
 from emul.jobs.processes import rank
 from emulators.steps.step import Step
 from emulators.world import World
@@ -53,7 +53,7 @@ def open_run(path: str | Path, checkpoint: str = "best", device: str = "cpu") ->
 def emulator(config: DictConfig, world: World) -> Step:
     """The untrained Step that `config` describes, on `world`."""
     torch.manual_seed(config.seed)
-    return part(config.step, world, part(config.model, world), parts(config.constraint, world))
+    return build(config.step, world, build(config.model, world), build_all(config.constraint, world))
 
 
 def keep_result(target: Path, card: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.utilities import rank_zero_only
 
 from data_pipelines.batches.loader import Batches, InOrder
-from emul.config.build import part
+from emul.config.build import build
 from emul.terminal import console
 from emulators.training.hardware import Hardware
 from emulators.training.lightning_module import Training
@@ -28,11 +28,11 @@ def announce(config: DictConfig, module: Training, batches: Batches, validation:
             "samples": f"{samples:,} windows of {world.history} + {batches.windows.rollout}",
             **batches.facts(),
             "memory of data": f"at most {(batches.memory_bytes + validation.memory_bytes) / 1e9:.3g} GB",
-            "effective batch": f"{plan.batch_size} = {share(plan, part(hardware), batches.batch_size)}",
+            "effective batch": f"{plan.batch_size} = {share(plan, build(hardware), batches.batch_size)}",
             "learning rate": f"{config.optimizer.lr:g}, never scaled",
             "steps": f"{plan.steps:,} = {plan.steps * plan.batch_size / samples:.1f} passes over the samples",
             "weight average": plan.ema or "none",
-            "hardware": in_words(part(hardware)),
+            "hardware": in_words(build(hardware)),
         },
     )
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from data_pipelines.conventions.canonical import grid_of
 from data_pipelines.conventions.periods import bounds
-from data_pipelines.conventions.suggestions import nearest
+from data_pipelines.conventions.suggestions import suggestion
 from data_pipelines.conventions.units import refuse_other_units
 from data_pipelines.derived import forcings
 from data_pipelines.reading.fields import Fields
@@ -67,7 +67,7 @@ class Archive:
         self.variables = VariableSet(tuple(found))  # the channels of a gather, in this order
         for name in world.prognostic.names:
             if name in self.absent:
-                raise ValueError(f"No variable '{name}' in {self.origin}; {nearest(name, dataset.data_vars)}")
+                raise ValueError(f"No variable '{name}' in {self.origin}; {suggestion(name, dataset.data_vars)}")
         there = [v for v in self.variables if v.name in dataset.data_vars]
         self.fields = Fields(dataset, self.variables, self.grid)
         for variable in there:

@@ -14,7 +14,7 @@ from data_pipelines.batches.scales import scales as measured
 from data_pipelines.conventions.canonical import grid_of
 from data_pipelines.conventions.durations import duration, spacing
 from data_pipelines.conventions.fluxes import declared
-from data_pipelines.conventions.suggestions import nearest
+from data_pipelines.conventions.suggestions import suggestion
 from data_pipelines.derived import forcings
 from emulators.grid import LatLonGrid
 from emulators.variables import Variable, VariableSet
@@ -133,7 +133,7 @@ def _archived(dataset: xr.Dataset, entry: Entry) -> Variable:
         left_out = dict(line.split(": ", 1) for line in dataset.attrs.get("left_out", "").splitlines() if ": " in line)
         if name in left_out:
             raise ValueError(f"Variable '{name}' is in the data but cannot be used: {left_out[name]}")
-        raise ValueError(f"No variable '{name}' in the data; {nearest(name, dataset.data_vars)}")
+        raise ValueError(f"No variable '{name}' in the data; {suggestion(name, dataset.data_vars)}")
     units = str(dataset[name].attrs.get("units", "")).replace("**", "")
     if "level" not in dataset[name].dims:
         if levels:

@@ -12,7 +12,7 @@ import xarray as xr
 
 from data_pipelines.conventions.calendars import datetimes, refuse_disorder, timedeltas
 from data_pipelines.conventions.dialects import dialect, dialects, hybrid_levels, spoken
-from data_pipelines.conventions.suggestions import nearest
+from data_pipelines.conventions.suggestions import suggestion
 from data_pipelines.conventions.units import in_units
 from emulators.grid import LatLonGrid
 
@@ -68,7 +68,7 @@ def canonical(
     dataset, unknown = _selected(dataset, later)
     if unknown:
         name = next(iter(unknown))
-        raise ValueError(f"select: no dimension '{name}' in {origin}; {nearest(name, dataset.dims)}")
+        raise ValueError(f"select: no dimension '{name}' in {origin}; {suggestion(name, dataset.dims)}")
     dataset = _with_times(dataset, origin)
     dataset = _with_levels(dataset, origin)
     dataset = _with_fields_only(dataset, keep, origin)
@@ -94,7 +94,7 @@ def _renamed(dataset: xr.Dataset, rename: Mapping[str, str], origin: str) -> xr.
     there = [*dataset.variables, *dataset.dims]
     for name in rename:
         if name not in there:
-            raise ValueError(f"rename: no '{name}' in {origin}; {nearest(name, there)}")
+            raise ValueError(f"rename: no '{name}' in {origin}; {suggestion(name, there)}")
     for name in rename.values():
         if name in there and name not in rename:
             raise ValueError(f"rename: '{name}' exists already in {origin}; give that one another name too.")

@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 import yaml
 
-from data_pipelines.conventions.suggestions import nearest
+from data_pipelines.conventions.suggestions import suggestion
 
 TABLE = Path(__file__).with_name("names.yaml")
 
@@ -55,7 +55,7 @@ def dialect(name: str | None) -> Dialect:
         return Dialect()
     known = {key: value for key, value in dialects().items() if key != "common"}
     if name not in known:
-        raise ValueError(f"names: no table of names '{name}'; {nearest(name, known)}")
+        raise ValueError(f"names: no table of names '{name}'; {suggestion(name, known)}")
     return known[name]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 
-def nearest(name: str, names: Iterable[Any]) -> str:
+def suggestion(name: str, names: Iterable[Any]) -> str:
     """A clause that names the likeliest spelling of `name`, or what there is."""
     names = [str(n) for n in names]
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)

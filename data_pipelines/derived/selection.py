@@ -10,7 +10,7 @@ import xarray as xr
 
 from data_pipelines.conventions.durations import duration, duration_text
 from data_pipelines.conventions.periods import bounds
-from data_pipelines.conventions.suggestions import nearest
+from data_pipelines.conventions.suggestions import suggestion
 from data_pipelines.derived.shaping import shaped
 
 
@@ -31,7 +31,7 @@ def part_of(
         names = [fields] if isinstance(fields, str) else [str(name) for name in fields]
         for name in names:
             if name not in dataset.data_vars:
-                raise ValueError(f"fields: no variable '{name}' in the data; {nearest(name, dataset.data_vars)}")
+                raise ValueError(f"fields: no variable '{name}' in the data; {suggestion(name, dataset.data_vars)}")
         dataset = dataset[names]
         dataset = dataset.drop_vars([d for d in dataset.coords if not any(d in f.dims for f in dataset.values())])
     if levels is not None:

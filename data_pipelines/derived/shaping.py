@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from data_pipelines.conventions.durations import duration, duration_text, spacing
-from data_pipelines.conventions.suggestions import nearest
+from data_pipelines.conventions.suggestions import suggestion
 from data_pipelines.conventions.units import in_units
 from data_pipelines.derived.lazy_fields import made_when_read
 from data_pipelines.derived.variables import BEFORE, DERIVED, DIAGNOSTICS
@@ -45,7 +45,7 @@ def shaped(
     dataset = dataset.assign(present)
     for name in derive or ():
         if name not in RULES:
-            raise ValueError(f"derive: no rule for '{name}'; {nearest(name, RULES)}")
+            raise ValueError(f"derive: no rule for '{name}'; {suggestion(name, RULES)}")
         dim = "prediction_timedelta" if "prediction_timedelta" in dataset.dims else "time"
         dataset = dataset.assign({name: made_when_read(dataset, RULES[name], dim, BEFORE.get(name, 0))})
     if levels is not None:
@@ -61,7 +61,7 @@ def shaped(
 
 def _named(dataset: xr.Dataset, name: str, key: str) -> xr.DataArray:
     if name not in dataset.data_vars:
-        raise ValueError(f"{key}: no variable '{name}' in the data; {nearest(name, dataset.data_vars)}")
+        raise ValueError(f"{key}: no variable '{name}' in the data; {suggestion(name, dataset.data_vars)}")
     field = dataset[name]
     if key == "lag" and "time" not in field.dims:
         raise ValueError(f"lag: '{name}' has no times, so that it is the same at every step; leave it out of the list.")

@@ -13,7 +13,7 @@ import xarray as xr
 
 from data_pipelines.conventions.calendars import dated, refuse_disorder
 from data_pipelines.conventions.canonical import COORDINATES, canonical
-from data_pipelines.conventions.suggestions import nearest
+from data_pipelines.conventions.suggestions import suggestion
 from data_pipelines.conventions.units import refuse_other_units
 from data_pipelines.opening.anemoi import is_anemoi, unfolded
 from data_pipelines.opening.classic_netcdf import expected_bytes
@@ -82,7 +82,7 @@ def _with_members(opened: list[xr.Dataset], members: str) -> list[xr.Dataset]:
     if members not in dims:
         raise ValueError(
             f"data.members: expected a dimension of {opened[0].attrs['origin']}; got '{members}'; "
-            f"{nearest(members, dims)}"
+            f"{suggestion(members, dims)}"
         )
     return [dataset.rename({members: MEMBER} if members in dataset.dims else {}) for dataset in opened]
 
@@ -92,7 +92,7 @@ def _with_dates(opened: list[xr.Dataset], dates: Mapping[str, str | Sequence[str
     dims = list(dict.fromkeys(str(dim) for dataset in opened for dim in dataset.dims))
     for dim in dates:
         if dim not in dims:
-            raise ValueError(f"dates: no dimension '{dim}' in {opened[0].attrs['origin']}; {nearest(dim, dims)}")
+            raise ValueError(f"dates: no dimension '{dim}' in {opened[0].attrs['origin']}; {suggestion(dim, dims)}")
     return [dated(dataset, dates, dataset.attrs["origin"]) for dataset in opened]
 
 

@@ -19,7 +19,7 @@ import xarray as xr
 
 from data_pipelines.conventions.canonical import grid_of
 from data_pipelines.conventions.durations import duration_text, unbroken_until
-from data_pipelines.conventions.suggestions import nearest
+from data_pipelines.conventions.suggestions import suggestion
 from data_pipelines.conventions.units import refuse_other_units
 from data_pipelines.reading.stacking import _near, levels_of, on_grid, stacked
 from data_pipelines.verification.truth import Reader
@@ -210,7 +210,7 @@ def shared_variables(
     for name, some in asked.items():
         if name not in both:
             where = "forecast" if name not in forecast else "truth"
-            raise ValueError(f"Variable '{name}' is not in the {where}; {nearest(name, both)}")
+            raise ValueError(f"Variable '{name}' is not in the {where}; {suggestion(name, both)}")
         have = levels_of(forecast[name])
         if bool(have) != ("level" in truth[name].dims):
             raise ValueError(f"'{name}' has levels in one of forecast and truth and none in the other.")

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from data_pipelines.batches.archive import Archive
-from emul.config.build import part
+from emul.config.build import build
 from emul.config.compose import compose
 from emul.training.runs import open_run
 from emulators.constraints.dry_air_mass import DryAirMass
@@ -162,9 +162,9 @@ def untrained() -> Subject:
     from data_pipelines.batches.world import world
 
     config = compose("train", ["data=planet_tiny", "variables=planet_budgets"])
-    source = part(config.data)
+    source = build(config.data)
     source.prepare()
-    made = world(source.dataset(), part(config.variables), period=source.splits["train"])
+    made = world(source.dataset(), build(config.variables), period=source.splits["train"])
     archive = Archive(source.dataset(), made)
     times = archive.times[:40].astype("datetime64[s]")
     forcings = [archive.forcing(times[n : n + 1]) for n in range(1, 40)]
@@ -176,7 +176,7 @@ def untrained() -> Subject:
 def trained(folder: str) -> Subject:
     """A run, from the start of its data, with a year of forcing."""
     run = open_run(folder)
-    archive = Archive(part(run.config.data).dataset(), run.world)
+    archive = Archive(build(run.config.data).dataset(), run.world)
     times = archive.times[: YEAR + 1].astype("datetime64[s]")
     forcings = [archive.forcing(times[n : n + 1]) for n in range(1, YEAR + 1)]
     return Subject(run.step, archive.history(times[:1])[-1], forcings)

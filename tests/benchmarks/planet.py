@@ -21,7 +21,7 @@ from data_pipelines.reading.processors import one_thread
 from data_pipelines.simulators.planet import baroclinic_wave
 from data_pipelines.simulators.planet.primitive_equations import PrimitiveEquations
 from data_pipelines.sources.planet import Planet, half_levels
-from emul.config.build import part
+from emul.config.build import build
 from emul.config.compose import compose
 from emulators.constants import GRAVITY, HEAT_CAPACITY_DRY, LATENT_HEAT_VAPORISATION, WATER_DENSITY
 from emulators.grid import gaussian_grid
@@ -56,7 +56,7 @@ class Row(NamedTuple):
 def made(option: str, folder: str, overrides: list[str]) -> tuple[Planet, float]:
     """A planet made in `folder` (or found there), and simulated days a minute that it took."""
     texts = [f"data={option}", f"data.folder={folder}", *(f"data.{text}" for text in overrides)]
-    planet = part(compose("train", texts).data)
+    planet = build(compose("train", texts).data)
     start = time.perf_counter()
     planet.prepare()
     minutes = (time.perf_counter() - start) / 60.0
@@ -69,15 +69,15 @@ def budgets(dataset: xr.Dataset, samples: int) -> Iterator[Row]:
     weights, ground = grid.weights / grid.weights.size, dataset.geopotential_at_surface.values.astype(np.float64)
     rows = []
     for start in range(0, samples, 40):  # a chunk at a time, in float64
-        part = dataset.isel(time=slice(start, min(start + 40, samples))).astype(np.float64)
-        mass = part.surface_pressure.values / GRAVITY
-        kinetic = 0.5 * (part.u_component_of_wind.values**2 + part.v_component_of_wind.values**2)
+        build = dataset.isel(time=slice(start, min(start + 40, samples))).astype(np.float64)
+        mass = build.surface_pressure.values / GRAVITY
+        kinetic = 0.5 * (build.u_component_of_wind.values**2 + build.v_component_of_wind.values**2)
         rain, evaporation = (
-            WATER_DENSITY * part[f"{name}_6hr"].values for name in ("total_precipitation", "evaporation")
+            WATER_DENSITY * build[f"{name}_6hr"].values for name in ("total_precipitation", "evaporation")
         )
-        water = (part.specific_humidity.values * thickness).sum(axis=1) * mass
-        heat = ((HEAT_CAPACITY_DRY * part.temperature.values + kinetic) * thickness).sum(axis=1) * mass + ground * mass
-        gain = sum(part[name].values for name in FLUXES) + LATENT_HEAT_VAPORISATION * rain
+        water = (build.specific_humidity.values * thickness).sum(axis=1) * mass
+        heat = ((HEAT_CAPACITY_DRY * build.temperature.values + kinetic) * thickness).sum(axis=1) * mass + ground * mass
+        gain = sum(build[name].values for name in FLUXES) + LATENT_HEAT_VAPORISATION * rain
         rows.append([(field * weights).sum(axis=(1, 2)) for field in (mass, water, heat, rain, evaporation, gain)])
     mass, water, heat, rain, evaporation, gain = (np.concatenate(parts) for parts in zip(*rows, strict=True))
     yield Row("dry mass, largest departure", np.abs(mass / mass.mean() - 1.0).max(), "relative", high=1e-7)

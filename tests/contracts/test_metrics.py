@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from emul.config.build import parts
+from emul.config.build import build_all
 from emul.config.compose import compose
 from emulators.grid import equiangular_grid
 from emulators.scores.interfaces import Metric, Product, Products
@@ -24,7 +24,7 @@ SHAPE = (6, 2, *WORLD.grid.shape)
 
 @pytest.fixture(scope="module")
 def metrics():
-    return parts(compose("eval", [f"metric=[{','.join(NAMES)}]"]).metric)
+    return build_all(compose("eval", [f"metric=[{','.join(NAMES)}]"]).metric)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import xarray as xr
 
 from emul.data.main import main
 from emul.main import main as emul
-from emul.terminal.findings import Faults
+from emul.terminal.findings import ConfigErrors
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_inspect_selects(path, capsys):
 
 
 def test_faults_are_told(path):
-    with pytest.raises(Faults, match=r"data\.path"):
+    with pytest.raises(ConfigErrors, match=r"data\.path"):
         main(["inspect", "data=netcdf"])
     with pytest.raises(ValueError, match="Expected `emul data make"):
         main(["look"])

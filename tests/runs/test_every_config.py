@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from data_pipelines.files import checkpoints
-from emul.config.build import part
+from emul.config.build import build
 from emul.config.compose import compose
 from emul.config.folders import options_of
 from emul.train import train
@@ -56,7 +56,7 @@ OPTIONS = [(group, option) for group in GROUPS for option in options_of(group) i
 def companion(option: str, folder) -> list[str]:
     """An experiment on two short trajectories of its own data, one to train on and one to validate with."""
     few = [f"experiment={option}", *COMPANIONS[option], "data.trajectories=2", f"data.folder={folder}"]
-    series = part(compose("train", few).data).trajectories
+    series = build(compose("train", few).data).trajectories
     first, second = ([str(times[0]), str(times[-1])] for times in np.split(series.times, 2))
     return [*few, f"data.splits={{train: {first}, validation: {second}, test: {second}}}", "hardware=debug"]
 

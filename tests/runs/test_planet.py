@@ -17,7 +17,7 @@ from data_pipelines.reading.processors import one_thread
 from data_pipelines.simulators.planet import trajectories
 from data_pipelines.simulators.planet.climate import Climate
 from data_pipelines.sources.planet import VARIABLES, Planet, default_timestep, half_levels
-from emul.config.build import part
+from emul.config.build import build
 from emul.config.compose import compose
 from emulators.constants import GRAVITY, HEAT_CAPACITY_DRY, LATENT_HEAT_VAPORISATION, WATER_DENSITY
 from emulators.grid import LatLonGrid
@@ -175,7 +175,7 @@ def test_what_an_emulator_is_to_predict_varies(name, tmp_path):
     small = {key: value for key, value in TINY.items() if key != "splits"} | {"days": 1, "trajectories": 1}
     chosen = [f"data.{key}={value}" for key, value in small.items()]
     config = compose("train", [f"data={name}", *chosen, f"data.folder={tmp_path}"])
-    source = part(config.data)
+    source = build(config.data)
     source.prepare()
     dataset = source.dataset()
     for role in ("prognostic", "diagnostic", "static", "forcing"):
@@ -357,7 +357,7 @@ def test_fault_in_a_process_of_its_own_is_told_and_leaves_nothing(tmp_path, monk
 
 @pytest.mark.parametrize("name", ["planet", "planet_aqua", "planet_dry", "planet_tiny"])
 def test_shipped_splits_lie_apart_on_dates_that_exist(name):
-    planet = part(compose("train", [f"data={name}"]).data)
+    planet = build(compose("train", [f"data={name}"]).data)
     times = planet.template().time.values
     periods = [np.array(planet.splits[split], dtype="datetime64[s]") for split in ("train", "validation", "test")]
     for start, end in periods:

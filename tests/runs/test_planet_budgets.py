@@ -7,7 +7,7 @@ import torch
 
 from data_pipelines.batches.archive import Archive
 from data_pipelines.batches.world import world
-from emul.config.build import part
+from emul.config.build import build
 from emul.config.compose import compose
 from emulators.constraints.total_energy import TotalEnergy
 from emulators.physics.budgets import DryAir, Energy, Water
@@ -24,15 +24,15 @@ def planet():
     """The World, and nineteen timesteps: States before and after, and the forcing."""
     chosen = ["data=planet_tiny", "variables=planet_budgets", f"variables.diagnostic=[{','.join(DIAGNOSTIC)}]"]
     config = compose("train", chosen)
-    source = part(config.data)
+    source = build(config.data)
     source.prepare()
-    made = world(source.dataset(), part(config.variables))
+    made = world(source.dataset(), build(config.variables))
     archive = Archive(source.dataset(), made, cache_gigabytes=0.0)
     times = archive.times[:20].astype("datetime64[s]")
     states, forcing = archive.states(times, made.predicted), archive.forcing(times[1:])
 
     def stretch(part: slice):
-        return replace(states, values=states.values[part], time=states.time[part])
+        return replace(states, values=states.values[build], time=states.time[build])
 
     return made, stretch(slice(0, -1)), stretch(slice(1, None)), forcing
 

@@ -15,7 +15,7 @@ import case as zoo
 from data_pipelines.files import published_files
 from emul.config.compose import compose
 from emul.forecast import forecast
-from emul.terminal.findings import Faults
+from emul.terminal.findings import ConfigErrors
 from emul.train import train
 from emul.training.runs import open_run
 from emulators.training.published_weights import converted
@@ -126,7 +126,7 @@ def test_channels_of_published_weights_in_their_own_order(tmp_path):
         with xr.open_zarr(written / "forecast.zarr") as opened:
             fields.append(opened.load())
     xr.testing.assert_allclose(*fields, rtol=1e-5)
-    with pytest.raises(Faults, match=r"step\.writes should name the 5 channels"):
+    with pytest.raises(ConfigErrors, match=r"step\.writes should name the 5 channels"):
         trained(tmp_path, *words, "step.writes=[surface_pressure]", "name=refused", tiny=tiny)
 
 
@@ -135,14 +135,14 @@ def test_weights_of_another_network_are_refused_with_what_differs(tmp_path):
     file = tmp_path / "theirs.pt"
     torch.save(stormer(), file)
     words = [f"from_checkpoint={file}", "training.steps=0"]
-    with pytest.raises(Faults, match=r"gathering.query: expected 48, got 32; position.*set model, variables"):
+    with pytest.raises(ConfigErrors, match=r"gathering.query: expected 48, got 32; position.*set model, variables"):
         trained(tmp_path, *words, "model.embed=48")
-    with pytest.raises(Faults, match=r"it has no place for embedding\."):
+    with pytest.raises(ConfigErrors, match=r"it has no place for embedding\."):
         trained(tmp_path, *words, "model=vit")
     with pytest.raises(FileNotFoundError, match="No weights at"):
         trained(tmp_path, "from_checkpoint=nowhere.pt")
     torch.save({"epoch": 3}, file)
-    with pytest.raises(Faults, match="no tensors"):
+    with pytest.raises(ConfigErrors, match="no tensors"):
         trained(tmp_path, *words)
 
 

@@ -12,7 +12,7 @@ from emul.config.folders import options_of
 from emul.sweep import Sweep, main
 from emul.sweeps.axes import Axis, axes_of, parted
 from emul.sweeps.trials import Local
-from emul.terminal.findings import Faults
+from emul.terminal.findings import ConfigErrors
 
 SETTINGS = [
     "data=planet_tiny", "model=sfno", "model.embed=8", "model.layers=1", "hardware.threads=1", "training.steps=2",
@@ -43,18 +43,18 @@ def test_an_experiment_may_say_what_varies():
 
 def test_settings_of_a_sweep_are_checked():
     assert parted(["sweep.jobs=2", "seed=1,2"])[0].jobs == 2
-    with pytest.raises(Faults, match=r"write sweep\.jobs"):
+    with pytest.raises(ConfigErrors, match=r"write sweep\.jobs"):
         parted(["sweep.job=2"])
-    with pytest.raises(Faults, match=r"sweep\.trials"):
+    with pytest.raises(ConfigErrors, match=r"sweep\.trials"):
         parted(["sweep.trials=many"])
-    with pytest.raises(Faults, match="grid, random or tpe"):
+    with pytest.raises(ConfigErrors, match="grid, random or tpe"):
         parted(["sweep.search=guess"])
-    with pytest.raises(Faults, match="train or run"):
+    with pytest.raises(ConfigErrors, match="train or run"):
         parted(["sweep.verb=eval"])
 
 
 def test_a_fault_of_any_trial_is_found_before_the_first_starts(tmp_path):
-    with pytest.raises(Faults, match=r"optimizer\.lrr"):
+    with pytest.raises(ConfigErrors, match=r"optimizer\.lrr"):
         main([*SETTINGS, "optimizer.lrr=1,2", f"output={tmp_path}"])
     assert not (tmp_path / "sweep").exists()
 

@@ -14,7 +14,7 @@ import torch
 from data_pipelines.files import checkpoints
 from emul.checks.networks import template_world
 from emul.config.compose import compose
-from emul.terminal.findings import Faults
+from emul.terminal.findings import ConfigErrors
 from emul.train import train
 from emul.training.assembly import assemble
 from emul.training.runs import open_run
@@ -153,7 +153,7 @@ def test_an_interrupted_training_in_two_stages_goes_on_with_the_translator_at_re
 
 
 def test_losses_that_leave_a_gap_are_refused(tmp_path):
-    with pytest.raises(Faults, match="No loss counts at step 6 of 12"):
+    with pytest.raises(ConfigErrors, match="No loss counts at step 6 of 12"):
         train(compose("train", overrides(tmp_path, "a", "loss.mse.end=0.5")))
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.conventions.suggestions import nearest
+from data_pipelines.conventions.suggestions import suggestion
 from emulators.constants import GRAVITY
 from emulators.grid import LatLonGrid
 
@@ -95,7 +95,7 @@ def from_file(path: str | Path, grid: LatLonGrid, truncation: int) -> Geography:
     for name in (["land_sea_mask"] if "land_sea_mask" not in dataset else []) + (
         [] if any(name in dataset for name in scales) else ["geopotential_at_surface"]
     ):
-        raise ValueError(f"geography: no '{name}' in {path}; {nearest(name, dataset.data_vars)}")
+        raise ValueError(f"geography: no '{name}' in {path}; {suggestion(name, dataset.data_vars)}")
     name = next(name for name in scales if name in dataset)
     source = grid_of(dataset)
     fields = [dataset[field].squeeze(drop=True) for field in ("land_sea_mask", name)]

@@ -10,7 +10,7 @@ from emul.checks.examination import findings, refuse_faults
 from emul.checks.networks import network_on_meta, parameter_count, template_world
 from emul.config.compose import compose
 from emul.main import main
-from emul.terminal.findings import Faults
+from emul.terminal.findings import ConfigErrors
 
 TINY = ["data=planet_tiny", "model.embed=8", "model.layers=1"]
 
@@ -83,7 +83,7 @@ def test_losses_at_every_step():
     assert "step 500 of 1000" in found("loss.mse.end=0.5")["loss"].got
     assert "weight of a loss" in found("loss.mse.weight=-1")["loss.mse"].got
     assert found("loss.mse.start=0.1", "loss=[mse,amse]", "loss.amse.end=100", "loss.amse.weight=0.1") == {}
-    with pytest.raises(Faults, match=r"write loss\.mse\.start=1"):
+    with pytest.raises(ConfigErrors, match=r"write loss\.mse\.start=1"):
         found("loss.mse.strat=1")
     assert "without one" in found("+loss.amse.weight=0.1")["loss.amse"].got
 
@@ -141,7 +141,7 @@ def test_a_missing_file_and_a_file(tmp_path):
 
 
 def test_refusal_holds_every_finding():
-    with pytest.raises(Faults) as error:
+    with pytest.raises(ConfigErrors) as error:
         refuse_faults(compose("train", [*TINY, "step.output=x", "training.batch_size=0"]))
     assert {finding.key for finding in error.value.findings} == {"step.output", "training"}
 

@@ -8,12 +8,12 @@ import pytest
 from omegaconf import OmegaConf
 
 from emul.config.annotations import accepts, choices, in_words
-from emul.config.build import part, parts
+from emul.config.build import build, build_all
 from emul.config.compose import compose
 from emul.config.declared_keys import faults
 from emul.config.hydra_run import refuse_early, run_with_hydra
 from emul.config.signatures import signature, tree_faults
-from emul.terminal.findings import Faults, nearest
+from emul.terminal.findings import ConfigErrors, nearest_name
 
 NUMBERS = count()
 SOURCE = """
@@ -141,11 +141,11 @@ def test_choices_and_words():
     ],
 )  # fmt: skip
 def test_nearest(wrong, right):
-    assert nearest(wrong, ["optimizer.lr", "training.steps", "step", "seed", "objective.rollout"]) == right
+    assert nearest_name(wrong, ["optimizer.lr", "training.steps", "step", "seed", "objective.rollout"]) == right
 
 
 def test_every_override_that_does_not_compose_is_told_at_once():
-    with pytest.raises(Faults) as error:
+    with pytest.raises(ConfigErrors) as error:
         compose("train", ["optimiser.lr=1", "model=sfnn", "loss=[mse,l7]", "bogus", "training.batchsize=2", "seed=1"])
     fixes = {finding.key: finding.fix for finding in error.value.findings}
     assert fixes["optimiser.lr"] == "write optimizer.lr=1"
@@ -177,7 +177,7 @@ def test_a_part_left_out_of_a_list_takes_its_keys_with_it():
 
 
 def test_an_interpolation_that_leads_nowhere():
-    with pytest.raises(Faults, match="nowhere_at_all"):
+    with pytest.raises(ConfigErrors, match="nowhere_at_all"):
         compose("train", ["name=${nowhere_at_all}"])
 
 
@@ -189,12 +189,12 @@ def test_compose_resolves_and_nests():
 
 def test_part_hands_over_plain_values_and_its_own_errors():
     node = OmegaConf.create({"_target_": "collections.OrderedDict", "a": [1, {"b": 2}]})
-    assert part(node) == {"a": [1, {"b": 2}]}
-    assert type(part(node)["a"]) is list
+    assert build(node) == {"a": [1, {"b": 2}]}
+    assert type(build(node)["a"]) is list
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
-        part(OmegaConf.create({"_target_": "emulators.training.plan.Plan", "batch_size": 0}))
-    assert list(parts(OmegaConf.create({"x": node, "y": node}))) == ["x", "y"]
-    assert parts(None) == {}
+        build(OmegaConf.create({"_target_": "emulators.training.plan.Plan", "batch_size": 0}))
+    assert list(build_all(OmegaConf.create({"x": node, "y": node}))) == ["x", "y"]
+    assert build_all(None) == {}
 
 
 def test_run_with_hydra_restores_the_command_line_and_makes_no_folder(tmp_path, monkeypatch, capsys):
@@ -251,7 +251,7 @@ def test_options_from_a_folder_of_ones_own(tmp_path):
     run_with_hydra("train", ["--config-dir", str(tmp_path), "model=mine"], lambda config: seen.append(config.model))
     assert seen == [{"_target_": "emulators.models.persistence.Persistence"}]
     refuse_early("train", [f"--config-dir={tmp_path}", "model=mine"])
-    with pytest.raises(Faults, match=r"model=mine"):
+    with pytest.raises(ConfigErrors, match=r"model=mine"):
         refuse_early("train", ["--config-dir", str(tmp_path), "model=mind"])
 
 
