@@ -15,7 +15,14 @@ from data_pipelines.files.atomic import write_netcdf
 from data_pipelines.files.provenance import revision
 from data_pipelines.forecasts.manifest import now
 from data_pipelines.verification.score_files import along
-from emul.display.score_rows import columns, difference_to, headline, lead_text, number, percent, rows, sure_of
+from data_pipelines.verification.score_rows import (
+    headline_leads,
+    headline_rows,
+    relative_difference,
+    score_rows,
+    significance,
+)
+from emul.display.text import lead_text, number, percent
 from emul.evaluation.comparison import Comparison, compared
 from emul.terminal.console import console, header, progress, table, warn
 from emul.terminal.findings import nearest_name
@@ -131,11 +138,11 @@ def _lines(found: Comparison, name: str, region: str) -> Iterator[list[object]]:
     scores = found.runs[name].scores
     against = found.reference.expand_dims(source=[found.baseline])
     hours = scores["lead_time"].values.astype("timedelta64[s]").astype(float) / 3600
-    for row in rows(scores):
+    for row in score_rows(scores):
         for metric in map(str, scores["metric"].values):
             values = row.series(scores, metric, region)
-            difference = difference_to(row, scores, against, found.baseline, metric, region)
-            sure = sure_of(row, found.judged, name, metric, region)
+            difference = relative_difference(row, scores, against, found.baseline, metric, region)
+            sure = significance(row, found.judged, name, metric, region)
             for i, hour in enumerate(hours):
                 share = np.nan if difference is None or name == found.baseline else difference[i]
                 told = [f"{values[i]:.8g}", found.baseline, f"{100 * share:.4g}"]
@@ -147,8 +154,8 @@ def _lines(found: Comparison, name: str, region: str) -> Iterator[list[object]]:
 def show(found: Comparison, metric: str, region: str) -> None:
     """In the terminal: a line a run, a column a headline variable, at the middle of the usual leads."""
     scores = found.reference
-    first = headline(rows(scores), most=8)
-    leads = columns(scores["lead_time"].values)
+    first = headline_rows(score_rows(scores), most=8)
+    leads = headline_leads(scores["lead_time"].values)
     lead = leads[len(leads) // 2]
     exponent = json.loads(scores.attrs["exponent"])[metric]
     head = [f"{metric}, {lead_text(scores['lead_time'].values[lead])}, {region}", *(row.label for row in first)]
@@ -158,8 +165,8 @@ def show(found: Comparison, metric: str, region: str) -> None:
         cells = [name + (" (baseline)" if name == found.baseline else "")]
         for row in first:
             value = number(row.series(entry.scores, metric, region)[lead] * row.scale(exponent))
-            difference = difference_to(row, entry.scores, against, found.baseline, metric, region)
-            sure = sure_of(row, found.judged, name, metric, region)
+            difference = relative_difference(row, entry.scores, against, found.baseline, metric, region)
+            sure = significance(row, found.judged, name, metric, region)
             mark = "~" if sure and sure[lead] is False else ""
             shown = "" if difference is None or name == found.baseline else f" {mark}{percent(difference[lead])}"
             cells.append(value + shown)

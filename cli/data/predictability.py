@@ -53,13 +53,14 @@ def _settings(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
 def show_limits(found: xr.Dataset, days: int) -> None:
     """A line a headline variable: how fast twins part, and when they know no more of each other."""
     from data_pipelines.inspection.predictability import limits
-    from emul.display.score_rows import DASH, headline, number, rows
+    from data_pipelines.verification.score_rows import headline_rows, score_rows
+    from emul.display.text import DASH, number
 
     def told(length: float) -> str:
         return f"> {days} d" if length == float("inf") else DASH if length != length else f"{length:.1f} d"
 
     lines = []
-    for row in headline(rows(found), most=12):
+    for row in headline_rows(score_rows(found), most=12):
         field = found[row.variable].sel(region="global")
         found_here = limits(field if row.level is None else field.sel(level=row.level))
         lengths = [told(length) for length in found_here[:3]]

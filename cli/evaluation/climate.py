@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data_pipelines.files.atomic import write_netcdf
-from emul.display.score_rows import DASH, Row, headline, number, rows
+from data_pipelines.verification.score_rows import Row, headline_rows, score_rows
+from emul.display.text import DASH, number
 from emul.terminal.console import table, warn
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def keep_climate(target: Path, card: ClimateCard, inputs: Inputs) -> None:
     for name, why in card.left_out().items():
         inputs.notes.append(f"{NAMES[name]} left out of the climate: {why}.")
         warn(inputs.notes[-1])
-    show(dataset, headline(rows(dataset[list(inputs.pairs.variables.names)])))
+    show(dataset, headline_rows(score_rows(dataset[list(inputs.pairs.variables.names)])))
 
 
 def show(dataset: xr.Dataset, first: Sequence[Row]) -> None:

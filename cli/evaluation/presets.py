@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from data_pipelines.derived.shaping import shaped
 from data_pipelines.reading.stacking import levels_of
-from emul.display.score_rows import lead_text
+from emul.display.text import lead_text
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -147,7 +147,7 @@ def _kept_by_init(inputs: Inputs, cards: Mapping[str, Scorecard]) -> dict[str, I
 
 def map_choice(inputs: Inputs) -> tuple[VariableSet, list[int]]:
     """The channels and leads (indices) of which maps are drawn."""
-    from emul.display.score_rows import map_variables
+    from data_pipelines.verification.score_rows import map_variables
 
     leads = inputs.pairs.leads
     wanted = lead_times(inputs.options.maps.leads)

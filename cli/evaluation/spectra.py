@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from emul.display.score_rows import columns, map_variables
+from data_pipelines.verification.score_rows import headline_leads, map_variables
 from emulators.variables import VariableSet
 from emulators.verification.spectra import LeadSpectra
 from emulators.world import World
@@ -27,7 +27,7 @@ def chosen(
 
     fields, wanted: default: the first ten channels and six leads of the score card.
     """
-    kept = leads[columns(leads, most=MOST_LEADS)] if wanted is None else np.intersect1d(leads, wanted)
+    kept = leads[headline_leads(leads, most=MOST_LEADS)] if wanted is None else np.intersect1d(leads, wanted)
     if not kept.size or (fields is not None and not len(fields)):
         return None, ""
     try:

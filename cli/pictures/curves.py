@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from data_pipelines.verification.score_rows import Row, lead_axis, leads_in_unit
 from emul.display.palette import COLOURS, PALETTE
-from emul.display.score_rows import Row, lead_axis, leads_in
 from emul.display.ticks import ticks
 from emul.pictures.figures import _exponent, _figure, _save, _styled
 
@@ -59,7 +59,7 @@ def _curve(axis, row: Row, scores, others, metric, unit) -> None:
         except KeyError:  # a curve from elsewhere may lack the level or the region
             continue
         if np.isfinite(y).any():
-            x = leads_in(unit, dataset["lead_time"].values)
+            x = leads_in_unit(unit, dataset["lead_time"].values)
             marker = "o" if len(x) < 3 else None
             axis.plot(x, y, linestyle=DASHES[name], color=COLOURS[name], label=name, marker=marker, ms=4)
             lines[name] = float(np.nanmax(y))
@@ -103,7 +103,7 @@ def run_curves(
                 dataset = runs[name] if name in runs else beside[name]
                 if row.variable in dataset and metric in dataset["metric"].values:
                     y = row.series(dataset, metric, region) * row.scale(_exponent(first, metric))
-                    places = leads_in(unit, dataset["lead_time"].values)
+                    places = leads_in_unit(unit, dataset["lead_time"].values)
                     axis.plot(places, y, color=colour, linestyle=stroke, label=name, linewidth=1.5)
                     tops += [float(np.nanmax(y))] if name in beside and np.isfinite(y).any() else []
             fit_errors(axis, metric, tops, room=1.5)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from data_pipelines.verification.score_rows import Row, lead_axis
 from emul.display.palette import COLOURS
-from emul.display.score_rows import Row, lead_axis, lead_text
+from emul.display.text import lead_text
 from emul.display.ticks import ticks
 from emul.pictures.curves import DASHES, _curve
 from emul.pictures.figures import QUIET, _figure, _limits, _save, _signed, _styled

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from data_pipelines.verification.score_rows import Row, headline_leads, relative_difference, significance
 from emul.display.palette import BETTER, WORSE
-from emul.display.score_rows import STEPS, Row, columns, difference_to, lead_text, number, percent, step, sure_of
+from emul.display.text import STEPS, colour_step, lead_text, number, percent
 from emul.pictures.figures import INK, _figure, _save, _styled
 
 if TYPE_CHECKING:
@@ -29,9 +30,9 @@ def scorecard(
     they are not significant."""
     region = str(scores["region"].values[0])
     sources = [] if baselines is None else [str(s) for s in baselines["source"].values]
-    leads = columns(scores["lead_time"].values, most=10)
-    panels = {s: [difference_to(row, scores, baselines, s, metric, region) for row in rows] for s in sources}
-    sure = {s: [sure_of(row, judged, s, metric, region) for row in rows] for s in sources}
+    leads = headline_leads(scores["lead_time"].values, most=10)
+    panels = {s: [relative_difference(row, scores, baselines, s, metric, region) for row in rows] for s in sources}
+    sure = {s: [significance(row, judged, s, metric, region) for row in rows] for s in sources}
     with _styled():
         width = 2.4 + max(1, len(panels)) * (0.62 * len(leads) + 0.4)
         figure = _figure(max(width, 5.5), 1.5 + 0.3 * len(rows))
@@ -78,7 +79,7 @@ def _heat(axis, values, texts, rows, leads, scores, title, unsure=None):
     axis.set_ylim(len(rows), 0)
     for i, line in enumerate(texts):
         for j, text in enumerate(line):
-            strong = np.isfinite(values[i, j]) and abs(step(values[i, j])) > 4 and not unsure[i, j]
+            strong = np.isfinite(values[i, j]) and abs(colour_step(values[i, j])) > 4 and not unsure[i, j]
             axis.text(
                 j + 0.5,
                 i + 0.5,
@@ -122,7 +123,7 @@ def run_scorecards(
 ) -> Path:
     """A score card a run, differences in percent to the one source of `against`; hatched: not significant."""
     source = str(against["source"].values[0])
-    leads = columns(against["lead_time"].values, most=8)
+    leads = headline_leads(against["lead_time"].values, most=8)
     across = min(ACROSS, len(runs))
     down = -(-len(runs) // across)
     with _styled():
@@ -130,8 +131,8 @@ def run_scorecards(
         figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
         axes = figure.subplots(down, across, squeeze=False, sharey=True)
         for axis, (name, scores) in zip(axes.flat, runs.items(), strict=False):
-            found = [difference_to(row, scores, against, source, metric, region) for row in rows]
-            sure = [sure_of(row, judged, name, metric, region) for row in rows]
+            found = [relative_difference(row, scores, against, source, metric, region) for row in rows]
+            sure = [significance(row, judged, name, metric, region) for row in rows]
             values = np.array([np.full(len(leads), np.nan) if one is None else one[leads] for one in found])
             unsure = np.array([[bool(line) and line[i] is False for i in leads] for line in sure])
             texts = [[percent(value)[:-2] for value in line] for line in values]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emul.display.score_rows import MINUS, columns, lead_axis, lead_text, leads_in, percent
+from data_pipelines.verification.score_rows import headline_leads, lead_axis, leads_in_unit
+from emul.display.text import MINUS, lead_text, percent
 from emul.report.charts import line_chart
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def _figure(name: str, sources: Mapping[str, xr.Dataset]) -> str:
         if _finite(known, name):
             values = factor * known[name].values
             y = np.log10(np.maximum(_rms(values), 1e-30)) if logarithmic else _mean(values)
-            lines[source] = (leads_in(axis, known["lead_time"].values), y)
+            lines[source] = (leads_in_unit(axis, known["lead_time"].values), y)
     chart = line_chart(lines, f"{what} by lead time", axis, None if logarithmic else 0.0, powers=logarithmic)
     return f"<figure><figcaption>{what} <small>[{unit}]</small></figcaption>{chart}</figure>" if chart else ""
 
@@ -147,7 +148,7 @@ def _shares(budgets: xr.Dataset) -> str:
     """What share of the raw tendency each constraint changed, by lead."""
     if "share_changed" not in budgets:
         return ""
-    leads = columns(budgets["lead_time"].values)
+    leads = headline_leads(budgets["lead_time"].values)
     lines = []
     for name in budgets["correction"].values:
         shares = budgets["share_changed"].sel(correction=name).values[leads]

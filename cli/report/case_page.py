@@ -8,11 +8,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emul.display.score_rows import Row, lead_axis, lead_text, leads_in, number
+from data_pipelines.inspection.map_sampling import Sampling, coast_pixels, sampling
+from data_pipelines.verification.score_rows import Row, lead_axis, leads_in_unit
+from emul.display.text import lead_text, number
 from emul.pictures.figures import _limits, _signed
 from emul.report.charts import line_chart
 from emul.report.error_growth import row_of
@@ -23,9 +25,12 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-WIDTH = 440  # pixels of a map
 QUALITY = 78  # of WebP
+
+
 FORECAST, TRUTH, DIFFERENCE = "forecast", "truth", "forecast \N{MINUS SIGN} truth"
+
+
 STYLES = """.controls{position:sticky;top:0;z-index:2;display:flex;flex-wrap:wrap;gap:8px 14px;align-items:center;
 background:var(--paper);padding:10px 0;border-bottom:1px solid var(--line)}
 .controls button{font:inherit;font-weight:600;border:0;border-radius:8px;padding:6px 16px;min-width:6.4em;
@@ -38,6 +43,8 @@ background:var(--accent);color:var(--paper);cursor:pointer}.controls input{flex:
 .bar i{flex:1;height:9px;border-radius:5px;max-width:320px}.bars{display:grid;grid-template-columns:2fr 1fr;gap:10px}
 .growth{max-width:420px}svg polyline.all{stroke:var(--quiet);stroke-dasharray:3 3}svg .band.all{fill:var(--quiet)}
 .legend .all{border-color:var(--quiet)}"""
+
+
 SCRIPT = """const play=document.getElementById("play"),slide=document.getElementById("lead"),
 told=document.getElementById("told");let timer=null;
 function show(n){slide.value=n;told.textContent=LEADS[n];
@@ -49,69 +56,6 @@ addEventListener("keydown",e=>{if(e.target!==document.body)return;
 if(e.key===" "){e.preventDefault();play.click()}
 const s={ArrowRight:1,ArrowLeft:-1}[e.key];if(s){stop();show((+slide.value+s+LEADS.length)%LEADS.length)}});
 addEventListener("beforeprint",stop);show(+slide.value);"""
-
-
-class Sampling(NamedTuple):
-    """How a map is drawn from a grid: the four points around each pixel with their weights; where there is map."""
-
-    points: np.ndarray
-    weight: np.ndarray
-    inside: np.ndarray
-
-    def of(self, field: np.ndarray) -> np.ndarray:
-        """Values at the pixels, shape (y, x)."""
-        return (field.ravel()[self.points] * self.weight).sum(axis=0)
-
-
-def sampling(grid: LatLonGrid, width: int = WIDTH) -> Sampling:
-    """An equal-area map (Mollweide, the 180th meridian in its middle) of the sphere, or plain degrees of a part of it;
-    bilinear between the points of the grid."""
-    if grid.is_cyclic and np.ptp(grid.latitude) > 90:
-        y, x = np.mgrid[1 : -1 : width // 2 * 1j, -1 : 1 : width * 1j]
-        inside = x**2 + y**2 <= 1.0
-        theta = np.arcsin(y)
-        latitude = np.degrees(np.arcsin(np.clip((2 * theta + np.sin(2 * theta)) / np.pi, -1, 1)))
-        longitude = 180.0 + 180.0 * np.clip(x / np.maximum(np.cos(theta), 1e-9), -1, 1)
-    else:
-        east = grid.longitude[0] + np.concatenate([[0.0], np.cumsum(np.mod(np.diff(grid.longitude), 360.0))])
-        shape = np.ptp(grid.latitude) / np.ptp(east) / max(np.cos(np.deg2rad(grid.latitude.mean())), 0.1)
-        latitude, longitude = np.meshgrid(
-            np.linspace(grid.latitude[0], grid.latitude[-1], max(8, min(int(width * shape), 2 * width))),
-            np.linspace(east[0], east[-1], width),
-            indexing="ij",
-        )
-        inside = np.ones(latitude.shape, dtype=bool)
-    return _around(grid, latitude, longitude, inside)
-
-
-def _around(grid: LatLonGrid, latitude: np.ndarray, longitude: np.ndarray, inside: np.ndarray) -> Sampling:
-    """The four points around each place."""
-    rows = np.interp(-latitude, -grid.latitude, np.arange(grid.shape[0]))
-    steps = np.mod(longitude - grid.longitude[0], 360.0)
-    east = np.concatenate([[0.0], np.cumsum(np.mod(np.diff(grid.longitude), 360.0))])
-    if grid.is_cyclic:
-        columns = np.interp(steps, np.append(east, 360.0), np.arange(grid.shape[1] + 1))
-    else:
-        columns = np.interp(steps, east, np.arange(grid.shape[1]))
-    top, left = np.floor(rows).astype(int), np.floor(columns).astype(int)
-    down, right = rows - top, columns - left
-    last = grid.shape[0] - 1
-    index, weight = [], []
-    for i, a in ((top, 1 - down), (np.minimum(top + 1, last), down)):
-        for j, b in ((left % grid.shape[1], 1 - right), ((left + 1) % grid.shape[1], right)):
-            index.append(i * grid.shape[1] + j)
-            weight.append(a * b)
-    return Sampling(np.stack(index), np.stack(weight), inside)
-
-
-def _coast(land: np.ndarray | None, where: Sampling) -> np.ndarray:
-    """True at the pixels of coasts, where the land fraction passes one half."""
-    edge = np.zeros(where.inside.shape, dtype=bool)
-    if land is not None:
-        ground = where.of(land) > 0.5
-        edge[:, 1:] |= ground[:, 1:] != ground[:, :-1]
-        edge[1:] |= ground[1:] != ground[:-1]
-    return edge & where.inside
 
 
 def picture(values: np.ndarray, limits: tuple[float, float], colours: str, where: Sampling, coast: np.ndarray) -> str:
@@ -154,7 +98,7 @@ def write_case(
     by_init: of `InitStatistics`, for the errors of this case among all.
     """
     where = sampling(grid)
-    edge = _coast(coast, where)
+    edge = coast_pixels(coast, where)
     frames: dict[str, list[str]] = {}
     middle = len(chosen) // 2
     parts = []
@@ -221,7 +165,7 @@ def _errors(by_init: xr.Dataset, row: Row, init: np.datetime64) -> str:
         return ""
     errors = np.sqrt(squares) * row.factor
     unit = lead_axis(by_init["lead_time"].values)[1]
-    x = leads_in(unit, by_init["lead_time"].values)
+    x = leads_in_unit(unit, by_init["lead_time"].values)
     low, median, high = np.nanpercentile(errors, (10, 50, 90), axis=0)
     lines: dict[str, Any] = {"all": (x, median), "forecast": (x, errors[at[0]])}
     chart = line_chart(lines, f"RMSE of {row.label}", unit, bands={"all": (low, high)}, titles={"all": "all cases"})

@@ -8,7 +8,7 @@ from html import escape
 
 import numpy as np
 
-from emul.display.score_rows import number
+from emul.display.text import number
 from emul.display.ticks import powers_of_ten, ticks
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 320, 180, 46, 10, 10, 26

@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emul.display.score_rows import (
+from data_pipelines.verification.score_rows import (
     Row,
-    columns,
-    difference_to,
-    headline,
+    headline_leads,
+    headline_rows,
     lead_axis,
-    lead_text,
-    number,
-    percent,
-    rows,
-    sure_of,
+    relative_difference,
+    score_rows,
+    significance,
 )
+from emul.display.text import lead_text, number, percent
 from emul.evaluation.comparison import Comparison
 from emul.pictures.curves import run_curves
 from emul.pictures.scorecards import run_scorecards
@@ -48,8 +46,8 @@ STYLES = """.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(mi
 
 def present(target: Path, found: Comparison, metric: str, region: str) -> None:
     """scorecards.png, curves.png and compare.html in `target`; whatever fails is reported and left out."""
-    every = rows(found.reference)
-    first = headline(every)
+    every = score_rows(found.reference)
+    first = headline_rows(every)
     datasets = {name: entry.scores for name, entry in found.runs.items()}
     title = f"{TITLES.get(metric, metric)} against {found.baseline}, {region}"
     attempt("scorecards.png", _cards_picture, target / "scorecards.png", found, metric, region, first, title)
@@ -99,7 +97,7 @@ def _write(path: Path, found: Comparison, metric: str, region: str, every: list[
 def _tables(found: Comparison, metric: str, region: str, first: Sequence[Row]) -> str:
     """A table a lead: a line a run, the best on top; a column a headline variable."""
     times = found.reference["lead_time"].values
-    leads = columns(times, most=TABLES)
+    leads = headline_leads(times, most=TABLES)
     middle = leads[len(leads) // 2]
     shown = []
     for lead in leads:
@@ -133,7 +131,7 @@ def _table(found: Comparison, metric: str, region: str, first: Sequence[Row], le
     changes = np.full(values.shape, np.nan)
     for i, name in enumerate(names):
         for j, row in enumerate(first):
-            change = difference_to(row, found.runs[name].scores, against, found.baseline, metric, region)
+            change = relative_difference(row, found.runs[name].scores, against, found.baseline, metric, region)
             changes[i, j] = np.nan if change is None else change[lead]
     mean = np.array([np.nanmean(line) if np.isfinite(line).any() else np.inf for line in changes])
     lines = []
@@ -142,7 +140,7 @@ def _table(found: Comparison, metric: str, region: str, first: Sequence[Row], le
         for j, row in enumerate(first):
             shown = number(values[i, j] * row.scale(exponent))
             marked = f"<span class=best>{shown}</span>" if best[j] == i else shown
-            sure = sure_of(row, found.judged, names[i], metric, region)
+            sure = significance(row, found.judged, names[i], metric, region)
             part = "" if names[i] == found.baseline else part_of_cell(changes[i, j], sure[lead] if sure else None)
             cells.append(marked + part)
         mine = "<small>the baseline</small>" if names[i] == found.baseline else ""
@@ -155,7 +153,7 @@ def _table(found: Comparison, metric: str, region: str, first: Sequence[Row], le
 def _cards(found: Comparison, metric: str, region: str, every: Sequence[Row]) -> str:
     """A score card a run: a line a variable and level, a column a lead."""
     times = found.reference["lead_time"].values
-    leads = columns(times, most=7)
+    leads = headline_leads(times, most=7)
     against = found.reference.expand_dims(source=[found.baseline])
     cards = []
     for name, entry in found.runs.items():
@@ -163,10 +161,10 @@ def _cards(found: Comparison, metric: str, region: str, every: Sequence[Row]) ->
             continue
         lines = []
         for row in every:
-            change = difference_to(row, entry.scores, against, found.baseline, metric, region)
+            change = relative_difference(row, entry.scores, against, found.baseline, metric, region)
             if change is None or not np.isfinite(change[leads]).any():
                 continue
-            sure = sure_of(row, found.judged, name, metric, region)
+            sure = significance(row, found.judged, name, metric, region)
             cells = [
                 f'<td class="{shade(change[i], sure[i] if sure else None)}">{escape(percent(change[i])[:-2])}</td>'
                 for i in leads

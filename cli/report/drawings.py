@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data_pipelines.reading.stacking import level_index
-from emul.display.score_rows import SIGMA, Row, label, lead_text, map_variables, shown_unit
+from data_pipelines.verification.score_rows import SIGMA, Row, display_unit, map_variables, row_label
+from emul.display.text import lead_text
 from emul.evaluation.inputs import chosen_inits, plain
 from emul.pictures import maps
 from emul.report.case_page import frames_of, write_case
@@ -109,8 +110,8 @@ def draw_corrections(folder: Path, inputs: Inputs, scores: xr.Dataset) -> list[t
         dim = f"level_of_{variable}"
         level = float(field[dim].values[-1]) if dim in field.dims else None
         field = field.isel({dim: -1}) if level is not None else field
-        factor, unit = shown_unit(variable, str(field.attrs["units"]))
-        row = Row(variable, level, label(variable, level, scores), factor, unit)
+        factor, unit = display_unit(variable, str(field.attrs["units"]))
+        row = Row(variable, level, row_label(variable, level, scores), factor, unit)
         drawings = {kind: field.sel(statistic=kind).values for kind in ("rms", "mean")}
         if np.ptp(drawings["rms"]) <= 1e-3 * drawings["rms"].max():
             continue
@@ -163,8 +164,8 @@ def draw_case(path: Path, inputs: Inputs, cards: Cards, scores: xr.Dataset) -> P
 
 
 def _row(variable: Variable, level: float | None, scores: xr.Dataset) -> Row:
-    factor, unit = shown_unit(variable.name, variable.units)
-    return Row(variable.name, level, label(variable.name, level, scores), factor, unit)
+    factor, unit = display_unit(variable.name, variable.units)
+    return Row(variable.name, level, row_label(variable.name, level, scores), factor, unit)
 
 
 def fields_at(pairs: Pairs, variable: str, level: float | None, init: int, lead: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emul.display.score_rows import Row, columns, lead_text
+from data_pipelines.verification.score_rows import Row, headline_leads
+from emul.display.text import lead_text
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -29,7 +30,7 @@ RELIABILITY = (
 def section(histograms: xr.Dataset, first: Sequence[Row]) -> str:
     """The part of the report; histograms: of `Scorecard.histograms`."""
     region = str(histograms["region"].values[0])
-    leads = columns(histograms["lead_time"].values, most=LEADS)
+    leads = headline_leads(histograms["lead_time"].values, most=LEADS)
     shades = np.linspace(0.4, 1.0, len(leads)) if len(leads) > 1 else np.ones(1)
     times = [lead_text(histograms["lead_time"].values[i]) for i in leads]
     ranks = _charts(histograms, first, "rank_histogram", region, leads, lambda values, _: _bars(values, shades, times))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emul.display.score_rows import DASH, Row, lead_axis, leads_in, number
+from data_pipelines.verification.score_rows import Row, lead_axis, leads_in_unit
+from emul.display.text import DASH, number
 from emul.report.charts import line_chart
 from emul.report.page import table
 
@@ -29,7 +30,7 @@ def section(by_init: xr.Dataset, others: Mapping[str, xr.Dataset], first: Sequen
         return ""
     region = str(by_init["region"].values[0])
     unit = lead_axis(by_init["lead_time"].values)[1]
-    x = leads_in(unit, by_init["lead_time"].values)
+    x = leads_in_unit(unit, by_init["lead_time"].values)
     charts, lines = [], []
     for row in first:
         squares = row_of(by_init, row, region)
@@ -67,7 +68,7 @@ def _known(dataset: xr.Dataset, row: Row, region: str, unit: str) -> tuple[np.nd
         values = row.series(dataset, "rmse", region) * row.factor
     except KeyError:  # a curve from elsewhere may lack the level
         return None
-    return (leads_in(unit, dataset["lead_time"].values), values) if np.isfinite(values).any() else None
+    return (leads_in_unit(unit, dataset["lead_time"].values), values) if np.isfinite(values).any() else None
 
 
 def _figure(

@@ -8,7 +8,7 @@ from html import escape
 import numpy as np
 
 from emul.display.palette import BETTER, BETTER_DARK, DASHES, LINES, PALETTE, WORSE, WORSE_DARK
-from emul.display.score_rows import DASH, STEPS, percent, step
+from emul.display.text import DASH, STEPS, colour_step, percent
 
 CSS = """
 :root{color-scheme:light dark;--paper:#fff;--card:#f6f8fa;--ink:#1b2530;--quiet:#5b6876;--line:#dfe5ec;
@@ -154,7 +154,7 @@ def shade(difference: float, sure: bool | None) -> str:
     """The class of a cell: its step of colour, hatched where the difference is not significant; None: not judged."""
     if not np.isfinite(difference):
         return ""
-    number = step(difference)
+    number = colour_step(difference)
     colour = "" if number == 0 else f"{'b' if number < 0 else 'w'}{abs(number)}"
     return f"{colour} ns".strip() if sure is False else colour
 

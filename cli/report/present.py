@@ -11,7 +11,8 @@ from rich.markup import escape
 
 from data_pipelines.inspection.predictability import experiment
 from data_pipelines.verification.score_files import write_table
-from emul.display.score_rows import Row, headline, lead_text, rows
+from data_pipelines.verification.score_rows import Row, headline_rows, score_rows
+from emul.display.text import lead_text
 from emul.pictures import curves, scorecards
 from emul.report import ensembles, error_growth
 from emul.report.drawings import climate_maps, draw_case, draw_corrections, draw_hero, draw_maps
@@ -36,8 +37,8 @@ def present(
     spectra: xr.Dataset | None,
 ) -> None:
     """Card, pictures and report of what is in `target`; whatever fails is reported and left out."""
-    every = rows(scores)
-    first = headline(every)
+    every = score_rows(scores)
+    first = headline_rows(every)
     region = str(scores["region"].values[0])
     attempt("the score card", show, scores, baselines, judged, first, region)
     attempt("scores.csv", write_table, target / "scores.csv", scores, baselines)

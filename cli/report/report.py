@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from data_pipelines.verification.score_rows import (
+    Row,
+    headline_leads,
+    lead_axis,
+    leads_in_unit,
+    relative_difference,
+    significance,
+)
 from emul.display.palette import LINES
-from emul.display.score_rows import Row, columns, difference_to, lead_axis, lead_text, leads_in, number, sure_of
+from emul.display.text import lead_text, number
 from emul.report.budgets import section as budget_section
 from emul.report.budgets import styles as budget_styles
 from emul.report.charts import line_chart
@@ -95,7 +103,7 @@ def _headline(
     """RMSE at the usual leads with the difference to each baseline."""
     if "rmse" not in scores["metric"].values:
         return ""
-    leads = columns(scores["lead_time"].values)
+    leads = headline_leads(scores["lead_time"].values)
     sources = [] if baselines is None else [str(s) for s in baselines["source"].values]
     lines = [(_named(row), _cells(row, scores, baselines, judged, sources, leads, region)) for row in first]
     head = ["RMSE", *(lead_text(scores["lead_time"].values[i]) for i in leads)]
@@ -137,8 +145,8 @@ def _cells(
 ) -> list[str]:
     """RMSE at each of the leads, and a coloured line a baseline."""
     values = row.series(scores, "rmse", region) * row.scale(1)
-    found = {s: difference_to(row, scores, baselines, s, region=region) for s in sources}
-    sure = {s: sure_of(row, judged, s, region=region) for s in sources}
+    found = {s: relative_difference(row, scores, baselines, s, region=region) for s in sources}
+    sure = {s: significance(row, judged, s, region=region) for s in sources}
     letters = _letters(sources) if sources else {}
 
     def parts(lead: int) -> str:
@@ -192,7 +200,7 @@ def _figure(
     exponent = json.loads(scores.attrs["exponent"])[metric]
     unit = lead_axis(scores["lead_time"].values)[1]
     lines = lines_of({"forecast": scores, **others}, row, metric, exponent, region, unit)
-    feet = {name: np.array([one is True for one in sure_of(row, judged, name, metric, region)]) for name in others}
+    feet = {name: np.array([one is True for one in significance(row, judged, name, metric, region)]) for name in others}
     mark = 0.0 if metric == "bias" else None
     chart = line_chart(
         lines,
@@ -217,7 +225,7 @@ def lines_of(
     lines = {}
     for name, dataset in datasets.items():
         if row.variable in dataset and metric in dataset["metric"].values and region in dataset["region"].values:
-            x = leads_in(unit, dataset["lead_time"].values)
+            x = leads_in_unit(unit, dataset["lead_time"].values)
             try:
                 lines[name] = (x, row.series(dataset, metric, region) * row.scale(exponent))
             except KeyError:  # a curve from elsewhere may lack the level
@@ -230,7 +238,7 @@ def _regions(scores: xr.Dataset, baselines: xr.Dataset | None, judged: xr.Datase
     names = scores["region"].values.tolist()
     if len(names) < 2 or "rmse" not in scores["metric"].values:
         return ""
-    leads = columns(scores["lead_time"].values)
+    leads = headline_leads(scores["lead_time"].values)
     lead = leads[len(leads) // 2]
     sources = [] if baselines is None else [str(baselines["source"].values[0])]
     lines = [

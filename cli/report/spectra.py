@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emul.display.score_rows import Row, lead_text, number
+from data_pipelines.verification.score_rows import Row
+from emul.display.text import lead_text, number
 from emulators.constants import EARTH_RADIUS
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from emul.display.score_rows import Row, columns, difference_to, lead_text, number, percent, sure_of
+from data_pipelines.verification.score_rows import Row, headline_leads, relative_difference, significance
+from emul.display.text import lead_text, number, percent
 from emul.terminal.console import console
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def show(
     """The score card in the terminal: RMSE, below it the difference to baselines in percent, green where better."""
     if "rmse" not in scores["metric"].values:
         return
-    leads = columns(scores["lead_time"].values)
+    leads = headline_leads(scores["lead_time"].values)
     sources = [] if baselines is None else [str(s) for s in baselines["source"].values]
     table = Table(show_edge=False, pad_edge=False, header_style="bold")
     table.add_column(f"RMSE, {region}", no_wrap=True)
@@ -31,9 +32,9 @@ def show(
     for row in first:
         values = row.series(scores, "rmse", region) * row.scale(1)
         found = [
-            (d, sure_of(row, judged, source, region=region))
+            (d, significance(row, judged, source, region=region))
             for source in sources
-            if (d := difference_to(row, scores, baselines, source, region=region)) is not None
+            if (d := relative_difference(row, scores, baselines, source, region=region)) is not None
         ]
         parts = [" ".join(_coloured(d[i], sure[i] if sure else None) for d, sure in found) for i in leads]
         cells = ["\n".join(filter(None, [number(values[i]), part])) for i, part in zip(leads, parts, strict=True)]

@@ -1,4 +1,4 @@
-"""The score card as people read it: rows and leads to show, labels and units, differences to others in percent."""
+"""Choose rows, lead times, units and differences of a score card, as functions of Datasets of scores."""
 
 from __future__ import annotations
 
@@ -16,8 +16,13 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
+SIGMA = "\u03c3"
 DAY, MONTH = 86400, 2_629_800  # seconds
+
+
 LENGTHS = {"hours": 3600, "days": DAY, "years": 12 * MONTH}
+
+
 HEADLINE = (  # (variable, level in hPa), the field's usual order
     ("geopotential", 500),
     ("temperature", 850),
@@ -31,6 +36,8 @@ HEADLINE = (  # (variable, level in hPa), the field's usual order
     ("10m_v_component_of_wind", None),
     ("surface_pressure", None),
 )
+
+
 UNITS = {  # as written in files: (factor, as people read it)
     "1": (1.0, ""),
     "pa": (0.01, "hPa"),
@@ -47,8 +54,6 @@ UNITS = {  # as written in files: (factor, as people read it)
     "kg m**-2 s**-1": (DAY, "mm/day"),
     "kg m-2 s-1": (DAY, "mm/day"),
 }
-STEPS = (1, 2, 5, 10, 20, 50)  # percent, as on the score cards of WeatherBench 2
-MINUS, DASH, SIGMA = "\u2212", "\u2013", "\u03c3"
 
 
 @dataclass(frozen=True)
@@ -71,26 +76,26 @@ class Row:
         return self.factor**exponent
 
 
-def rows(scores: xr.Dataset) -> list[Row]:
+def score_rows(scores: xr.Dataset) -> list[Row]:
     """Every variable and level of a Dataset of scores that was scored."""
     found = []
     for name, array in scores.data_vars.items():
-        factor, unit = shown_unit(str(name), str(array.attrs.get("units", "")))
+        factor, unit = display_unit(str(name), str(array.attrs.get("units", "")))
         for level in array["level"].values.tolist() if "level" in array.dims else [None]:
-            row = Row(str(name), level, label(str(name), level, scores), factor, unit)
+            row = Row(str(name), level, row_label(str(name), level, scores), factor, unit)
             if level is None or np.isfinite(array.sel(level=level).values).any() or len(array.level) == 1:
                 found.append(row)
     return found
 
 
-def shown_unit(name: str, unit: str) -> tuple[float, str]:
+def display_unit(name: str, unit: str) -> tuple[float, str]:
     """(factor, unit) in which a variable is shown."""
     if ("precipitation" in name or "evaporation" in name) and unit == "m":
         return 1e3, "mm"
     return UNITS.get(unit.lower(), (1.0, unit))
 
 
-def label(name: str, level: float | None, dataset: xr.Dataset) -> str:
+def row_label(name: str, level: float | None, dataset: xr.Dataset) -> str:
     """`temperature 850 hPa`, `temperature σ 0.85`, `2m temperature`."""
     plain = name.replace("_", " ").replace("u component of wind", "wind u").replace("v component of wind", "wind v")
     if level is None:
@@ -109,7 +114,7 @@ def _pressure(level: float | None) -> float:
     return level * 1000.0 if level <= 1.5 else level
 
 
-def headline(every: Sequence[Row], most: int = 10) -> list[Row]:
+def headline_rows(every: Sequence[Row], most: int = 10) -> list[Row]:
     """The rows to show first: the field's headline variables at the levels nearest to the usual ones, then others."""
     chosen: list[Row] = []
     for name, pressure in HEADLINE:
@@ -129,7 +134,7 @@ def map_variables(variables: VariableSet, wanted: Sequence | None, most: int = 3
     """The channels of which maps are drawn: those wanted, else the first of the headline."""
     if wanted is None:
         every = [Row(v.name, level, "", 1.0, "") for v in variables for level in (v.levels or (None,))]
-        pairs = [(row.variable, row.level) for row in headline(every, most)]
+        pairs = [(row.variable, row.level) for row in headline_rows(every, most)]
     else:
         pairs = []
         for entry in wanted:
@@ -144,7 +149,7 @@ def map_variables(variables: VariableSet, wanted: Sequence | None, most: int = 3
     )
 
 
-def columns(leads: np.ndarray, most: int = 6) -> list[int]:
+def headline_leads(leads: np.ndarray, most: int = 6) -> list[int]:
     """Indices of the leads to show: days 1 3 5 7 10 15 where they exist, else spread evenly with both ends."""
     seconds = leads.astype("timedelta64[s]").astype(np.int64)
     usual = [
@@ -157,30 +162,19 @@ def columns(leads: np.ndarray, most: int = 6) -> list[int]:
     return sorted(set(np.linspace(0, len(seconds) - 1, most).round().astype(int).tolist()))
 
 
-def lead_text(lead: np.timedelta64) -> str:
-    """`6 h`, `3 d`, `2 months`, `1 y`."""
-    seconds = int(lead.astype("timedelta64[s]").astype(np.int64))
-    if seconds >= MONTH and seconds % MONTH == 0:
-        months = seconds // MONTH
-        return f"{months // 12} y" if months % 12 == 0 else f"{months} month{'s' if months > 1 else ''}"
-    if seconds % DAY == 0:
-        return f"{seconds // DAY} d"
-    return f"{seconds / 3600:g} h"
-
-
 def lead_axis(leads: np.ndarray) -> tuple[np.ndarray, str]:
     """Lead times as numbers, and their unit: hours, days or years."""
     longest = leads.astype("timedelta64[s]").astype(np.int64).max()
     unit = "hours" if longest <= 2 * DAY else "days" if longest <= 100 * DAY else "years"
-    return leads_in(unit, leads), unit
+    return leads_in_unit(unit, leads), unit
 
 
-def leads_in(unit: str, leads: np.ndarray) -> np.ndarray:
+def leads_in_unit(unit: str, leads: np.ndarray) -> np.ndarray:
     """Lead times in hours, days or years."""
     return leads.astype("timedelta64[s]").astype(np.float64) / LENGTHS[unit]
 
 
-def difference_to(
+def relative_difference(
     row: Row,
     scores: xr.Dataset,
     others: xr.Dataset | None,
@@ -201,7 +195,7 @@ def difference_to(
         return -skill(row.series(scores, metric, region), row.series(others, metric, region, source=source), perfect)
 
 
-def sure_of(
+def significance(
     row: Row, judged: xr.Dataset | None, source: str, metric: str = "rmse", region: str = "global"
 ) -> list[bool | None]:
     """By lead whether the difference to a source is significant; None where it was not judged. Empty: not at all."""
@@ -211,28 +205,3 @@ def sure_of(
         return []
     low, high = (row.series(judged, metric, region, source=source, estimate=end) for end in ("low", "high"))
     return [bool(a > 0 or b < 0) if np.isfinite(a) and np.isfinite(b) else None for a, b in zip(low, high, strict=True)]
-
-
-def step(difference: float) -> int:
-    """How many of the bounds 1, 2, 5, 10, 20 and 50 percent a difference reaches, with its sign."""
-    reached = sum(abs(difference) * 100 >= bound for bound in STEPS)
-    return reached if difference > 0 else -reached
-
-
-def number(value: float) -> str:
-    """Three significant digits, as people write them."""
-    if not np.isfinite(value):
-        return DASH
-    size = abs(value)
-    if size != 0.0 and (size >= 1e5 or size < 1e-3):
-        return f"{value:.2e}"
-    return f"{value:.0f}" if size >= 100 else f"{value:#.3g}"
-
-
-def percent(value: float) -> str:
-    """A share as `+45 %` or `−1.2 %`: whole from 10 % on, one decimal below."""
-    if not np.isfinite(value):
-        return DASH
-    size = min(100 * abs(value), 999)
-    text = f"{size:.0f}" if size >= 9.95 else f"{size:.1f}"
-    return f"{'±' if float(text) == 0 else '+' if value > 0 else MINUS}{text} %"

@@ -1,0 +1,48 @@
+"""Format numbers, percentages and lead times as people read them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from data_pipelines.verification.score_rows import DAY, MONTH
+
+STEPS = (1, 2, 5, 10, 20, 50)  # percent, as on the score cards of WeatherBench 2
+
+
+MINUS, DASH = "\u2212", "\u2013"
+
+
+def lead_text(lead: np.timedelta64) -> str:
+    """`6 h`, `3 d`, `2 months`, `1 y`."""
+    seconds = int(lead.astype("timedelta64[s]").astype(np.int64))
+    if seconds >= MONTH and seconds % MONTH == 0:
+        months = seconds // MONTH
+        return f"{months // 12} y" if months % 12 == 0 else f"{months} month{'s' if months > 1 else ''}"
+    if seconds % DAY == 0:
+        return f"{seconds // DAY} d"
+    return f"{seconds / 3600:g} h"
+
+
+def colour_step(difference: float) -> int:
+    """How many of the bounds 1, 2, 5, 10, 20 and 50 percent a difference reaches, with its sign."""
+    reached = sum(abs(difference) * 100 >= bound for bound in STEPS)
+    return reached if difference > 0 else -reached
+
+
+def number(value: float) -> str:
+    """Three significant digits, as people write them."""
+    if not np.isfinite(value):
+        return DASH
+    size = abs(value)
+    if size != 0.0 and (size >= 1e5 or size < 1e-3):
+        return f"{value:.2e}"
+    return f"{value:.0f}" if size >= 100 else f"{value:#.3g}"
+
+
+def percent(value: float) -> str:
+    """A share as `+45 %` or `−1.2 %`: whole from 10 % on, one decimal below."""
+    if not np.isfinite(value):
+        return DASH
+    size = min(100 * abs(value), 999)
+    text = f"{size:.0f}" if size >= 9.95 else f"{size:.1f}"
+    return f"{'±' if float(text) == 0 else '+' if value > 0 else MINUS}{text} %"
