@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_pipelines.files.atomic import write_netcdf
+from data_pipelines.files.atomic import atomic_file, write_netcdf
 from data_pipelines.files.provenance import revision
 from data_pipelines.forecasts.manifest import now
 from data_pipelines.verification.score_files import along
@@ -125,13 +124,11 @@ def _dataset(found: Comparison) -> xr.Dataset:
 def _write_table(path: Path, found: Comparison, region: str) -> None:
     """A line a run, variable, level, metric and lead, in one region, with the difference to the baseline."""
     head = ["run", "variable", "level", "metric", "region", "lead_hours", "value", "baseline", "difference_percent"]
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "w", newline="", encoding="utf-8") as file:
+    with atomic_file(path) as unfinished, open(unfinished, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([*head, "significant"])
         for name in found.runs:
             writer.writerows(_lines(found, name, region))
-    os.replace(partial, path)
 
 
 def _lines(found: Comparison, name: str, region: str) -> Iterator[list[object]]:

@@ -13,6 +13,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from data_pipelines.files import checkpoints
+from data_pipelines.files.atomic import remove_unfinished
 from data_pipelines.files.locks import sole
 from emul.checks.examination import refuse_faults
 from emul.config.build import build
@@ -53,7 +54,7 @@ def train(config: DictConfig) -> Path:
 
 def _train(config: DictConfig, target: Path) -> Path:
     if rank() == 0:
-        checkpoints.tidy(target / "checkpoints")
+        remove_unfinished(target / "checkpoints")
     found = checkpoints.newest(target / "checkpoints")
     saved: dict[str, Any] | None = found[1]["emul"] if found else None
     if found and saved and found[2]:

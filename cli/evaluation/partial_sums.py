@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 import zipfile
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+
+from data_pipelines.files.atomic import atomic_file
 
 
 class Part(Protocol):
@@ -59,13 +60,11 @@ class Sums:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         target = self.path(self.share[0])
-        unfinished = target.with_name(f".{target.name}.partial")
         content: dict[str, Any] = {"what": self.what, "blocks": blocks, "of": of}
         for name, part in parts.items():
             content |= {f"{name}/{key}": array for key, array in part.partial().items()}
-        with open(unfinished, "wb") as file:
+        with atomic_file(target) as unfinished, open(unfinished, "wb") as file:
             np.savez(file, **content)
-        os.replace(unfinished, target)
         self._saved = time.monotonic()
 
     def add_others(self, parts: Mapping[str, Part]) -> list[int]:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.files.atomic import atomic_file
+
 
 def draw(rows: Sequence[Mapping[str, Any]], keys: Sequence[str], metric: str, path: Path) -> None:
     """rows: best first. Numbers are to scale, logarithmic where they span a hundredfold; words in order."""
@@ -33,9 +35,8 @@ def draw(rows: Sequence[Mapping[str, Any]], keys: Sequence[str], metric: str, pa
     panel.set_yticks([])
     panel.set(xlim=(-0.1, len(columns) - 0.55), title=f"best: {rows[0]['trial']}, {metric} {rows[0][metric]:.4f}")
     panel.spines[:].set_visible(False)
-    partial = path.with_suffix(".partial.png")
-    FigureCanvasAgg(figure).print_png(partial)
-    partial.replace(path)
+    with atomic_file(path) as unfinished:
+        FigureCanvasAgg(figure).print_png(unfinished)
 
 
 def _axis(values: Sequence[Any]) -> tuple[list[float], list[tuple[float, str]]]:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.files.atomic import atomic_file
+
 INK = "#22577a"
 
 
@@ -39,6 +41,5 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             axis.set_yscale("log")
         axis.set(xlabel="step", title=name)
         axis.spines[["top", "right"]].set_visible(False)
-    partial = path.with_suffix(".partial.png")
-    FigureCanvasAgg(figure).print_png(partial)
-    partial.replace(path)
+    with atomic_file(path) as unfinished:
+        FigureCanvasAgg(figure).print_png(unfinished)

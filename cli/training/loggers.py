@@ -19,6 +19,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
+from data_pipelines.files.atomic import atomic_file
 from emul.training.learning_curves import draw, rows_of
 
 
@@ -116,12 +117,10 @@ class MetricsFile(Named):
 
     @rank_zero_only
     def save(self) -> None:
-        partial = self.path.with_suffix(".partial")
-        with open(partial, "w", newline="") as file:
+        with atomic_file(self.path) as unfinished, open(unfinished, "w", newline="") as file:
             writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
             writer.writerows(self.rows)
-        partial.replace(self.path)
         self.is_whole = True
 
 

@@ -12,6 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from data_pipelines.files import checkpoints
+from data_pipelines.files.atomic import atomic_file
 from emul.config.build import build, build_all
 from emul.jobs.processes import rank
 from emulators.steps.step import Step
@@ -64,12 +65,11 @@ def keep_result(target: Path, card: Mapping[str, Any]) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file at one stroke, where it does not hold this text already."""
+    """Write a text file atomically, unless it holds this text already."""
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    with atomic_file(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
 
 
 def keep_config(target: Path, config: DictConfig) -> None:

@@ -3,51 +3,39 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from data_pipelines.files.atomic import atomic_file
 
 FORMAT = 1
 PREVIOUS = "previous.ckpt"
 
 
 def save(path: str | Path, content: dict[str, Any], *, keep_previous: bool = False) -> None:
-    """Write to a neighbouring file, flush it to the disk, then rename: a kill or a full disk leaves the old one.
+    """Write a checkpoint atomically and flush it to the disk: a kill or a full disk leaves the old one.
 
-    keep_previous: the one it replaces stays, as `previous.ckpt`.
+    keep_previous: the one that it replaces stays, as `previous.ckpt`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with open(partial, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if keep_previous and path.exists():
-            _link(path, path.with_name(PREVIOUS))
-        os.replace(partial, path)
+        with atomic_file(path, durable=True) as unfinished:
+            with open(unfinished, "wb") as file:
+                torch.save(content, file)
+            if keep_previous and path.exists():
+                _link(path, path.with_name(PREVIOUS))
     except (OSError, RuntimeError) as error:
         raise OSError(f"Could not write checkpoint {path} ({error}); the previous one is untouched.") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _link(path: Path, other: Path) -> None:
-    """Make `other` a second name of the file at `path`, at one stroke; where links are unknown, go without."""
-    partial = other.with_name(f".{other.name}.{os.getpid()}.partial")
-    try:
-        os.link(path, partial)
-        os.replace(partial, other)
-    except OSError:
-        partial.unlink(missing_ok=True)
-
-
-def tidy(folder: Path) -> None:
-    """Remove what killed writers have left in `folder`; only for the one process that writes there."""
-    for partial in folder.glob(".*.partial"):
-        partial.unlink(missing_ok=True)
+    """Make `other` a second name of the file at `path`, atomically; do nothing on file systems without hard links."""
+    with suppress(OSError), atomic_file(other) as unfinished:
+        os.link(path, unfinished)
 
 
 def newest(folder: Path) -> tuple[Path, dict[str, Any], str | None] | None:

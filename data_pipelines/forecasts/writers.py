@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.files.atomic import sha256, write_file
+from data_pipelines.files.atomic import atomic_file, atomic_folder, remove_unfinished, sha256, write_file
 from data_pipelines.forecasts.layout import Layout
 
 
@@ -124,6 +123,7 @@ class ZarrWriter:
 
     def export(self, checksums: dict[str, str], progress: Callable[[float], None] | None = None) -> dict[str, str]:
         """Make the finished file out of the finished store; its checksums. The store is that file here."""
+        remove_unfinished(self.store)
         for path in self.store.rglob("*"):
             name = f"{self.name}/{path.relative_to(self.store)}"
             if name not in checksums and path.is_file():
@@ -161,12 +161,10 @@ class NetCDFWriter(ZarrWriter):
     def export(self, checksums: dict[str, str], progress: Callable[[float], None] | None = None) -> dict[str, str]:
         """Copy the finished store into forecast.nc, a batch of initial times and a block of leads at a time."""
         path = self.folder / self.name
-        partial = path.with_name(f".{path.name}.partial")
         try:
-            _copy_to_netcdf(self.store, partial, self.layout, self.level, progress or (lambda share: None))
-            os.replace(partial, path)
+            with atomic_file(path) as unfinished:
+                _copy_to_netcdf(self.store, unfinished, self.layout, self.level, progress or (lambda share: None))
         except (OSError, RuntimeError) as error:
-            partial.unlink(missing_ok=True)
             raise OSError(
                 f"Could not write {path} ({error}). The forecast itself is whole in {self.store}; make room and give "
                 "the same command again."
@@ -191,37 +189,34 @@ def _create(store: Path, layout: Layout, compression: int) -> None:
     import zarr
     from zarr.codecs import ZstdCodec
 
-    partial = store.with_name(f".{store.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        root = zarr.create_group(
-            store=partial, zarr_format=3, attributes={**layout.attrs_of_file(), "verdict": "unfinished"}
-        )
-        for name, (dims, values, attrs) in layout.coordinates().items():
-            root.create_array(
-                name,
-                data=np.ascontiguousarray(values),
-                chunks=values.shape,
-                compressors=None,
-                dimension_names=dims,
-                attributes=attrs,
+        with atomic_folder(store) as partial:
+            root = zarr.create_group(
+                store=partial, zarr_format=3, attributes={**layout.attrs_of_file(), "verdict": "unfinished"}
             )
-        for variable in layout.world.predicted:
-            root.create_array(
-                variable.name,
-                shape=layout.shape(variable),
-                chunks=layout.chunks(variable),
-                dtype="<f4",
-                compressors=ZstdCodec(level=compression) if compression else None,
-                fill_value=np.nan,
-                chunk_key_encoding={"name": "default", "separator": "."},
-                dimension_names=layout.dims(variable),
-                attributes=layout.attrs(variable),
-            )
-        _consolidate(partial)
-        os.replace(partial, store)
+            for name, (dims, values, attrs) in layout.coordinates().items():
+                root.create_array(
+                    name,
+                    data=np.ascontiguousarray(values),
+                    chunks=values.shape,
+                    compressors=None,
+                    dimension_names=dims,
+                    attributes=attrs,
+                )
+            for variable in layout.world.predicted:
+                root.create_array(
+                    variable.name,
+                    shape=layout.shape(variable),
+                    chunks=layout.chunks(variable),
+                    dtype="<f4",
+                    compressors=ZstdCodec(level=compression) if compression else None,
+                    fill_value=np.nan,
+                    chunk_key_encoding={"name": "default", "separator": "."},
+                    dimension_names=layout.dims(variable),
+                    attributes=layout.attrs(variable),
+                )
+            _consolidate(partial)
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
         raise OSError(f"Could not lay out {store} ({error.strerror or error}); make room or choose another.") from error
 
 

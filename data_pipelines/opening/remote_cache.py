@@ -17,6 +17,8 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import WrapperStore
 
+from data_pipelines.files.atomic import atomic_file
+
 METADATA = ("zarr.json", ".zmetadata", ".zarray", ".zattrs", ".zgroup")
 ROOM = 0.9  # what is left of the cache after removal, as a share of its size
 
@@ -69,13 +71,11 @@ class Kept(WrapperStore[Store]):
         """Write a chunk whole; a full disk costs the chunk its place here, nothing else."""
         if len(content) > ROOM * self.limit:
             return
-        partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(content)
-            os.replace(partial, path)
+            with atomic_file(path) as unfinished:
+                unfinished.write_bytes(content)
         except OSError:
-            partial.unlink(missing_ok=True)
             return
         with self._lock:
             if self._size is not None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 import warnings
@@ -22,7 +21,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from data_pipelines.files.atomic import sha256, write_file
+from data_pipelines.files.atomic import atomic_folder, remove_unfinished, sha256, write_file
 from data_pipelines.reading.damaged_data import WAITS, DamagedData
 
 CHECKSUMS, PROGRESS = "checksums.json", "progress.json"
@@ -40,12 +39,19 @@ def copied(dataset: xr.Dataset, path: Path, recipe: dict[str, Any], report: Repo
     if path.exists():
         _refuse_another(path, mark)
         return path
-    partial = path.with_name(f".{path.name}.partial")
     _refuse_full_disk(path, dataset)
-    done = _taken_up(partial, mark)
-    if done is None:
-        _lay_out(dataset, partial, mark, recipe)
-        done = 0
+    with atomic_folder(path, resumable=True) as unfinished:
+        done = _taken_up(unfinished, mark)
+        if done is None:
+            _lay_out(dataset, unfinished, mark, recipe)
+            done = 0
+        _write_blocks(dataset, unfinished, mark, done, report)
+        _add_checksums(unfinished, mark)
+    return path
+
+
+def _write_blocks(dataset: xr.Dataset, partial: Path, mark: str, done: int, report: Report | None) -> None:
+    """Write the blocks that follow the first `done`, noting each."""
     blocks = list(_blocks(dataset))
     start = time.monotonic()
     for number, block in enumerate(blocks):
@@ -56,15 +62,18 @@ def copied(dataset: xr.Dataset, path: Path, recipe: dict[str, Any], report: Repo
         if report:
             megabytes = _bytes(dataset) / len(blocks) * (number + 1 - done) / 1e6
             report(f"{megabytes / max(time.monotonic() - start, 1e-3):.1f} MB/s", (number + 1) / len(blocks))
+
+
+def _add_checksums(partial: Path, mark: str) -> None:
+    """Consolidate the metadata of a copy whose blocks are all written, and write the checksums of its files."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # consolidated metadata of Zarr 3 is young
         zarr.consolidate_metadata(partial)
     (partial / PROGRESS).unlink()
+    remove_unfinished(partial)
     files = sorted(p for p in partial.rglob("*") if p.is_file() and p.name != CHECKSUMS)
     sums = {p.relative_to(partial).as_posix(): sha256(p) for p in files}
     write_file(partial / CHECKSUMS, json.dumps({"recipe": mark, "sha256": sums}, indent=1).encode(), durable=True)
-    os.replace(partial, path)
-    return path
 
 
 def damaged_files(path: Path) -> list[str] | None:

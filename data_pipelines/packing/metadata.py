@@ -7,7 +7,6 @@ it says, however a conversion that adds to it may end.
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from data_pipelines.files.atomic import write_file
 from data_pipelines.files.provenance import revision
 from data_pipelines.reading.encodings import STORED, Encoding
 from data_pipelines.reading.packed_store import FORMAT
@@ -121,24 +121,15 @@ def _array(root: Any, name: str, values: np.ndarray, dims: list[str], attrs: dic
 def finish(folder: Path, times: np.ndarray) -> None:
     """Count `times`, all that the store now holds, datetime64[s]."""
     seconds = times.astype("datetime64[s]").astype("<i8")
+    chunks = folder / "time" / "c"
     for number, start in enumerate(range(0, seconds.size, TIMES)):
         chunk = np.zeros(TIMES, dtype="<i8")
         chunk[: seconds[start : start + TIMES].size] = seconds[start : start + TIMES]
-        replace_file(folder / "time" / "c" / str(number), chunk.tobytes())
+        chunks.mkdir(parents=True, exist_ok=True)
+        write_file(chunks / str(number), chunk.tobytes(), durable=True)
     root = json.loads((folder / "zarr.json").read_bytes())
     for name in ("time", "fields"):
         own = json.loads((folder / name / "zarr.json").read_bytes())
         own["shape"][0] = root["consolidated_metadata"]["metadata"][name]["shape"][0] = seconds.size
-        replace_file(folder / name / "zarr.json", json.dumps(own, indent=2).encode())
-    replace_file(folder / "zarr.json", json.dumps(root, indent=2).encode())
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write beside `path`, to the disk, then rename: it holds all of `content` or what it held before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+        write_file(folder / name / "zarr.json", json.dumps(own, indent=2).encode(), durable=True)
+    write_file(folder / "zarr.json", json.dumps(root, indent=2).encode(), durable=True)

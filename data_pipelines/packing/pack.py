@@ -8,7 +8,6 @@ them. Each file is written beside its place and renamed; one that is there with 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
@@ -19,6 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import xarray as xr
 
+from data_pipelines.files.atomic import atomic_file, atomic_folder, remove_unfinished, write_file
 from data_pipelines.files.locks import lock
 from data_pipelines.packing import compression, metadata
 from data_pipelines.reading.encodings import Encoding, half_precision
@@ -103,7 +103,16 @@ def _anew(
     fields: Fields, world: World, path: Path, how: Packing, said: Mapping[str, Any], report: Report | None
 ) -> Outcome:
     """A new store, made in a folder beside its place, begun or taken up again."""
-    folder = path.with_name(f".{path.name}.partial")
+    with atomic_folder(path, resumable=True) as folder:
+        chosen = _made(fields, world, folder, how, said, report)
+    measured = [compression.Candidate(*one) for one in chosen["measured"]]
+    return Outcome(path, fields.times.size, fields.times.size, measured, chosen["errors"])
+
+
+def _made(
+    fields: Fields, world: World, folder: Path, how: Packing, said: Mapping[str, Any], report: Report | None
+) -> dict[str, Any]:
+    """Make the store in `folder`, or complete it; the choices that were made for it."""
     plan = folder / "packing.json"
     asked = {**said, "dtype": how.dtype, "compression": how.compression, "grid": repr(world.grid)}
     asked = json.loads(json.dumps(asked | {"first": str(fields.times[0])}))
@@ -119,14 +128,13 @@ def _anew(
     encoding = Encoding(how.dtype, chosen["compression"], *scales)
     if not plan.exists():
         metadata.lay_out(folder, world, fields.variables, encoding, chosen["per_file"], said)
-        metadata.replace_file(plan, json.dumps(chosen).encode())
+        write_file(plan, json.dumps(chosen).encode(), durable=True)
     _refuse_no_room(fields, encoding, fields.times.size, folder)
     _Files(fields, folder, encoding, chosen["per_file"], how, 0, 0).write(report)
+    remove_unfinished(folder)
     metadata.finish(folder, fields.times)
     plan.unlink()
-    os.replace(folder, path)
-    measured = [compression.Candidate(*one) for one in chosen["measured"]]
-    return Outcome(path, fields.times.size, fields.times.size, measured, chosen["errors"])
+    return chosen
 
 
 def _choices(fields: Fields, how: Packing, folder: Path) -> dict[str, Any]:
@@ -283,9 +291,8 @@ class _Files:
         if path.exists() and not faults_of_file(path, self.per_file, range(stop - start)):
             return stop - start - old
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(".partial")
         index = np.full((self.per_file, 2), ABSENT, dtype="<u8")
-        with open(partial, "wb") as file:
+        with atomic_file(path, durable=True) as unfinished, open(unfinished, "wb") as file:
             file.seek(-(-(index.nbytes + 4) // PAGE) * PAGE)
             for row, content in self.chunks(path, start, old, stop):
                 file.seek(-(-file.tell() // PAGE) * PAGE)
@@ -294,9 +301,6 @@ class _Files:
             file.truncate(file.tell())
             file.seek(0)
             _write_checked(file, index.tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
         return stop - start - old
 
     def chunks(self, path: Path, start: int, old: int, stop: int) -> Iterator[tuple[int, Any]]:

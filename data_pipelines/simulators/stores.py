@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from data_pipelines.files.atomic import atomic_folder
 from data_pipelines.files.locks import lock
 from emulators.grid import LatLonGrid
 
@@ -116,16 +117,12 @@ def make_once(path: Path, make: Callable[[Path], None], *, resumable: bool = Fal
     with lock(path.with_suffix(".lock")):
         if path.exists():  # another process made it while this one waited
             return
-        partial = path.with_suffix(".partial")
-        if not resumable:
-            shutil.rmtree(partial, ignore_errors=True)
-        try:
-            make(partial)
-            os.replace(partial, path)
-        except BaseException as error:
-            if not resumable or isinstance(error, ValueError):
-                shutil.rmtree(partial, ignore_errors=True)
-            raise
+        with atomic_folder(path, resumable=resumable) as unfinished:
+            try:
+                make(unfinished)
+            except ValueError:
+                shutil.rmtree(unfinished, ignore_errors=True)
+                raise
 
 
 def blank(

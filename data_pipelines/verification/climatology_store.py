@@ -9,7 +9,6 @@ another stopped, and the store takes its name only when it is whole. Names are t
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ import xarray as xr
 from data_pipelines.conventions.durations import spacing
 from data_pipelines.conventions.periods import bounds
 from data_pipelines.conventions.suggestions import suggestion
+from data_pipelines.files.atomic import atomic_folder
 from data_pipelines.files.provenance import revision
 from data_pipelines.reading.stacking import level_index
 from emulators.statistics.daily_climatology import (
@@ -158,18 +158,17 @@ def climatology(
     if path.exists():
         _refuse_other(path, attributes)
         return path
-    partial = path.with_name(f".{path.name}.partial")
-    if not _is_of(partial, attributes, parts):
-        _lay_out(partial, dataset, samples, recipe, parts, attributes)
     total = sum(len(list(part.blocks(rows))) for part in parts) * len(samples.hours)
     done = 0
-    for part in parts:
-        for levels, some in part.blocks(rows):
-            done += len(samples.hours)
-            told = (report, f"{part.name}, rows {some.start + 1} to {some.stop} of {rows}", done, total)
-            _fill(partial, dataset, samples, recipe, part, levels, some, told)
-    shutil.rmtree(partial / "finished")
-    os.replace(partial, path)
+    with atomic_folder(path, resumable=True) as partial:
+        if not _is_of(partial, attributes, parts):
+            _lay_out(partial, dataset, samples, recipe, parts, attributes)
+        for part in parts:
+            for levels, some in part.blocks(rows):
+                done += len(samples.hours)
+                told = (report, f"{part.name}, rows {some.start + 1} to {some.stop} of {rows}", done, total)
+                _fill(partial, dataset, samples, recipe, part, levels, some, told)
+        shutil.rmtree(partial / "finished")
     return path
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
+
+from data_pipelines.files.atomic import atomic_file
 
 OF_ONE_FORECAST = ("forecast", "verdict", "number_of_inits", "nan_share", "metrics_left_out")
 
@@ -62,14 +63,12 @@ def write_table(path: Path, scores: xr.Dataset, others: xr.Dataset | None) -> Pa
     sources = {"forecast": scores}
     if others is not None:
         sources |= {str(name): others.sel(source=name) for name in others["source"].values}
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "w", newline="", encoding="utf-8") as file:
+    with atomic_file(path) as unfinished, open(unfinished, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["source", "variable", "level", "metric", "region", "lead_hours", "inits", "value", "units"])
         for source, dataset in sources.items():
             for name in dataset.data_vars:
                 table.writerows([source, *line] for line in _lines(dataset, str(name)))
-    os.replace(partial, path)
     return path
 
 

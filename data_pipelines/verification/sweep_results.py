@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from data_pipelines.files.atomic import atomic_file
+
 
 def trials_dataset(rows: Sequence[Mapping[str, Any]], keys: Sequence[str], attributes: Mapping[str, str]) -> xr.Dataset:
     """dim trial; keys that vary, and the state, are coordinates; the rest are variables."""
@@ -32,11 +34,9 @@ def _column(values: Sequence[Any]) -> np.ndarray:
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A CSV file with one line a row, written at one stroke."""
+    """Write a CSV file with one line a row, atomically."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    partial = path.with_suffix(".partial")
-    with open(partial, "w", newline="", encoding="utf-8") as file:
+    with atomic_file(path) as unfinished, open(unfinished, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(rows)
-    partial.replace(path)

@@ -128,7 +128,7 @@ def test_interrupted_view_leaves_nothing_that_looks_whole(planet, truth):
         source.prepare(interrupt)
     with pytest.raises(FileNotFoundError, match="not made yet"):
         source.dataset()
-    assert not list(source.path.parent.glob(f"{source.path.stem}.partial*"))
+    assert not list(source.path.parent.glob(f".{source.path.name}.partial*"))
 
 
 def test_progress_runs_once_from_nothing_to_all(tmp_path):

@@ -6,7 +6,6 @@ killed therefore goes on behind the last chunk it wrote, and ends with the numbe
 
 from __future__ import annotations
 
-import io
 import math
 import multiprocessing
 import os
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from data_pipelines.files.atomic import atomic_file
 from data_pipelines.reading.processors import one_thread
 from data_pipelines.simulators.planet.interfaces import PlanetStore
 from data_pipelines.simulators.planet.simulation import Simulation
@@ -156,10 +156,8 @@ def _taken_up(simulation: Simulation, restart: Path) -> int | None:
 
 def _keep(simulation: Simulation, samples: int, restart: Path) -> None:
     """Keep the state behind so many written samples, in place of the one before."""
-    content, partial = io.BytesIO(), restart.with_suffix(".partial")
-    torch.save({"samples": samples, "simulation": simulation.snapshot()}, content)
-    partial.write_bytes(content.getvalue())
-    os.replace(partial, restart)
+    with atomic_file(restart) as unfinished:
+        torch.save({"samples": samples, "simulation": simulation.snapshot()}, unfinished)
 
 
 def _refuse_unbounded(chunk: list[dict[str, np.ndarray]], planet: PlanetStore) -> None:

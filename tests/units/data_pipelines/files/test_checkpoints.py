@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from data_pipelines.files import checkpoints
+from data_pipelines.files import atomic, checkpoints
 
 
 def content(number: float) -> dict:
@@ -39,10 +39,11 @@ def test_a_full_disk_leaves_the_old_one(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_device_that_is_full_leaves_the_old_one(tmp_path):
+def test_a_device_that_is_full_leaves_the_old_one(tmp_path, monkeypatch):
     path = tmp_path / "last.ckpt"
     checkpoints.save(path, content(1.0))
-    (tmp_path / f".last.ckpt.{os.getpid()}.partial").symlink_to("/dev/full")
+    (tmp_path / "full").symlink_to("/dev/full")
+    monkeypatch.setattr(atomic, "_temporary", lambda path: tmp_path / "full")
     with pytest.raises(OSError, match="previous one is untouched"):
         checkpoints.save(path, content(2.0), keep_previous=True)
     assert float(checkpoints.load(path)["emul"]["weights"]["w"][0, 0]) == 1.0
@@ -53,7 +54,7 @@ def test_a_device_that_is_full_leaves_the_old_one(tmp_path):
 def test_a_kill_during_a_write_leaves_a_whole_file(tmp_path):
     path = tmp_path / "last.ckpt"
     code = (
-        "import sys, itertools, torch; from data_pipelines import checkpoints\n"
+        "import sys, itertools, torch; from data_pipelines.files import checkpoints\n"
         "for n in itertools.count():\n"
         "    checkpoints.save(sys.argv[1], {'emul': {'format': 1, 'n': n, 'w': torch.full((2**22,), float(n))}})"
     )

@@ -11,7 +11,6 @@ import pytest
 import xarray as xr
 
 from data_pipelines.files import atomic
-from data_pipelines.forecasts import writers
 from data_pipelines.forecasts.layout import Layout
 from data_pipelines.forecasts.writers import NetCDFWriter, ZarrWriter
 from emulators.grid import gaussian_grid
@@ -173,8 +172,8 @@ def test_a_full_disk_is_told_in_one_sentence(tmp_path, monkeypatch):
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(writers.os, "replace", full)
-    with pytest.raises(OSError, match=r"No space left on device.*unfinished.*make room"):
+    monkeypatch.setattr(atomic.os, "replace", full)
+    with pytest.raises(OSError, match=r"No space left on device.*make room"):
         write(writer, tmp_path, a_layout, fields(a_layout))
     writer.close()
     assert not list(tmp_path.rglob("*.partial"))
@@ -182,8 +181,9 @@ def test_a_full_disk_is_told_in_one_sentence(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_real_full_device_is_told_too(tmp_path):
-    (tmp_path / ".x.partial").symlink_to("/dev/full")
+def test_a_real_full_device_is_told_too(tmp_path, monkeypatch):
+    (tmp_path / "full").symlink_to("/dev/full")
+    monkeypatch.setattr(atomic, "_temporary", lambda path: tmp_path / "full")
     with pytest.raises(OSError, match="No space left on device"):
         atomic.write_file(tmp_path / "x", b"some bytes")
     assert not (tmp_path / "x").exists()
@@ -193,7 +193,7 @@ def test_a_layout_that_cannot_be_made_leaves_nothing(tmp_path, monkeypatch):
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(writers.os, "replace", full)
+    monkeypatch.setattr(atomic.os, "replace", full)
     writer = ZarrWriter()
     with pytest.raises(OSError, match="No space left on device"):
         writer.open(tmp_path, layout())

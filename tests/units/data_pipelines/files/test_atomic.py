@@ -1,0 +1,65 @@
+"""Files and folders that are there whole or not at all."""
+
+import threading
+from contextlib import suppress
+
+import pytest
+
+from data_pipelines.files.atomic import atomic_file, atomic_folder, remove_unfinished, unfinished_folder
+
+
+def test_a_file_that_fails_leaves_the_old_one_and_nothing_else(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with suppress(ZeroDivisionError), atomic_file(path) as unfinished:
+        unfinished.write_text("new")
+        assert path.read_text() == "old"
+        raise ZeroDivisionError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_writers_of_one_file_do_not_disturb_each_other(tmp_path, durable):
+    path, ready = tmp_path / "a.txt", threading.Barrier(4)
+
+    def write(number):
+        with atomic_file(path, durable=durable) as unfinished:
+            unfinished.write_text(10000 * str(number))
+            ready.wait(10.0)
+            assert unfinished.read_text() == 10000 * str(number)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(path.read_text())) == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("resumable", [False, True])
+def test_a_folder_is_renamed_when_it_is_complete(tmp_path, resumable):
+    path = tmp_path / "deep" / "a.zarr"
+    unfinished_folder(path).mkdir(parents=True)
+    (unfinished_folder(path) / "left").touch()
+    with suppress(ZeroDivisionError), atomic_folder(path, resumable=resumable) as folder:
+        assert (folder / "left").exists() == resumable
+        raise ZeroDivisionError
+    assert not path.exists()
+    assert unfinished_folder(path).exists() == resumable
+    with atomic_folder(path, resumable=resumable) as folder:
+        folder.mkdir(exist_ok=True)
+        (folder / "b").touch()
+    assert {file.name for file in path.iterdir()} == ({"left", "b"} if resumable else {"b"})
+    assert not unfinished_folder(path).exists()
+
+
+def test_what_killed_writers_left_is_removed(tmp_path):
+    (tmp_path / "a").mkdir()
+    with atomic_file(tmp_path / "a" / "b.txt") as unfinished:
+        unfinished.touch()
+        left = unfinished.with_name(unfinished.name.replace("b.txt", "c.txt"))
+        left.touch()
+    remove_unfinished(tmp_path)
+    assert [file.name for file in (tmp_path / "a").iterdir()] == ["b.txt"]
