@@ -14,3 +14,4 @@ LATENT_HEAT_VAPORISATION = 2.5e6  # J kg-1
 REFERENCE_PRESSURE = 1.0e5  # Pa
 SOLAR_CONSTANT = 1361.0  # W m-2
 WATER_DENSITY = 1000.0  # kg m-3
+MONTH = 2_629_800  # s, 365.25 / 12 days: the nominal length of a calendar month

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from emulators.constants import MONTH
 from emulators.grid import LatLonGrid
 from emulators.variables import VariableSet
 
@@ -94,7 +95,7 @@ class World:
         """The nominal length of `steps` timesteps, timedelta64[s]; a month counts 365.25 / 12 days."""
         unit, _ = np.datetime_data(self.timestep)
         seconds = (
-            2_629_800 * self.timestep.astype(int) if unit == "M" else self.timestep.astype("timedelta64[s]").astype(int)
+            MONTH * self.timestep.astype(int) if unit == "M" else self.timestep.astype("timedelta64[s]").astype(int)
         )
         return np.timedelta64(int(steps * seconds), "s")
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_pipelines.conventions.durations import duration, duration_text
+from data_pipelines.conventions.durations import duration, duration_text, nominal_seconds
 from emulators.world import World
 
 
@@ -75,8 +75,7 @@ def lead_steps(lead: str | int, world: World) -> int:
         if np.datetime_data(wanted)[0] == np.datetime_data(timestep)[0] == "M":
             steps = wanted / timestep
         else:
-            seconds = wanted.astype(int) * (2_629_800 if np.datetime_data(wanted)[0] == "M" else 1)
-            steps = float(seconds) / float(world.lead_time(1).astype(int))
+            steps = nominal_seconds(wanted) / float(world.lead_time(1).astype(int))
     if steps < 1 or steps != int(steps):
         raise ValueError(
             f"The lead must be a whole number of timesteps of {duration_text(world.timestep)}, at least one; "

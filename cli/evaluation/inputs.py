@@ -12,7 +12,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from data_pipelines.conventions.canonical import first_member
-from data_pipelines.conventions.durations import duration, spacing
+from data_pipelines.conventions.durations import duration, nominal_seconds, spacing
 from data_pipelines.conventions.periods import bounds
 from data_pipelines.files.provenance import revision, versions
 from data_pipelines.forecasts.manifest import now, read_manifest
@@ -216,8 +216,7 @@ def lead_times(wanted: Any) -> np.ndarray | None:
     if wanted is None:
         return None
     lengths = [duration(str(text)) for text in ([wanted] if isinstance(wanted, str) else wanted)]
-    seconds = [int(n.astype(int)) * (2_629_800 if np.datetime_data(n)[0] == "M" else 1) for n in lengths]
-    return np.array(seconds, dtype="timedelta64[s]")
+    return np.array([nominal_seconds(length) for length in lengths], dtype="timedelta64[s]")
 
 
 def chosen_inits(spec: Any, have: np.ndarray) -> np.ndarray | None:

@@ -60,11 +60,6 @@ def cores_of_task() -> int | None:
     return int(told) if told.isdigit() else None
 
 
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def ending_in_words(code: int) -> str:
     """How a process ended, from the return code of subprocess: `was killed by SIGKILL`, `ended with code 2`."""
     if code >= 0:

@@ -7,7 +7,8 @@ import os
 
 import torch
 
-from emul.jobs.processes import cores, cores_of_task, started
+from data_pipelines.reading.threads import processors
+from emul.jobs.processes import cores_of_task, started
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 LARGEST = 2**31 - 1
@@ -23,13 +24,13 @@ def settle(threads: int | None, processes: int = 1, number: int = 0, affinity: b
     a third of the time of a small SFNO on two cores. Where the C library has no mallopt, nothing changes.
     """
     told = cores_of_task()
-    is_bound = told is not None and cores() <= told
+    is_bound = told is not None and processors() <= told
     if affinity and processes > 1 and not is_bound and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, share_of(_cores_of_all(number), processes, number))
     if threads is None and told is not None:
-        threads = min(told, cores())
+        threads = min(told, processors())
     elif threads is None and processes > 1:
-        threads = max(1, cores() // (1 if affinity else processes))
+        threads = max(1, processors() // (1 if affinity else processes))
     if threads:
         torch.set_num_threads(threads)
         if processes > 1 or started() > 1:

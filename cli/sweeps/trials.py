@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from data_pipelines.files.locks import is_held
-from emul.jobs.processes import cores
+from data_pipelines.reading.threads import processors
 from emul.training.learning_curves import rows_of
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Local:
 
     def __init__(self, hardware: Hardware, jobs: int) -> None:
         self.hardware, self.free = hardware, list(range(jobs))
-        self.threads = max(1, cores() // jobs)
+        self.threads = max(1, processors() // jobs)
         self.processes: dict[str, tuple[subprocess.Popen[bytes], int]] = {}
 
     def start(self, trials: Sequence[Trial]) -> None:

@@ -18,6 +18,7 @@ import xarray as xr
 from torch import Tensor
 
 from data_pipelines.conventions.canonical import grid_of
+from data_pipelines.conventions.durations import nearest_positions
 from data_pipelines.conventions.periods import bounds
 from data_pipelines.conventions.suggestions import suggestion
 from data_pipelines.conventions.units import refuse_other_units
@@ -125,7 +126,8 @@ class Archive:
     def index(self, times: np.ndarray) -> np.ndarray:
         """Positions of the nearest times, shape of the argument; ValueError names the first that is absent."""
         times = np.asarray(times, dtype="datetime64[s]")
-        position, there = self._nearest(times)
+        position = self._nearest(times)
+        there = position >= 0
         if not there.all():
             first = times[~there][0] if times.ndim else times
             raise ValueError(
@@ -136,7 +138,7 @@ class Archive:
 
     def has(self, times: np.ndarray) -> np.ndarray:
         """True for each time that the archive holds, bool, shape of the argument."""
-        return self._nearest(np.asarray(times, dtype="datetime64[s]"))[1]
+        return self._nearest(times) >= 0
 
     def states(self, times: np.ndarray, variables: VariableSet | None = None) -> State:
         """Fields at `times`: lead () for one time, (batch,) for several. variables: default, all predicted."""
@@ -293,18 +295,15 @@ class Archive:
             f"(latitude {lat}, longitude {lon}). Regrid it first."
         )
 
-    def _nearest(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Positions of the nearest times, and whether they are near enough."""
-        right = np.clip(np.searchsorted(self.clock, times), 0, self.clock.size - 1)
-        left = np.maximum(right - 1, 0)
-        position = np.where(abs(self.clock[left] - times) <= abs(self.clock[right] - times), left, right)
-        return position, np.asarray(abs(self.clock[position] - times) <= TOLERANCE * self.world.lead_time(1))
+    def _nearest(self, times: np.ndarray) -> np.ndarray:
+        """Positions of the nearest times, -1 where none is within a tenth of a timestep."""
+        return nearest_positions(self.clock, times, TOLERANCE * self.world.lead_time(1))
 
     def _following(self) -> np.ndarray:
         """For each position that of the time one timestep later, -1 where the archive has none."""
-        position, there = self._nearest(self.world.after(self.clock, 1))
+        position = self._nearest(self.world.after(self.clock, 1))
         own = np.arange(self.clock.size)
-        following = np.where(there & (position > own), position, -1)
+        following = np.where(position > own, position, -1)
         return np.concatenate(
             [np.where(following < 0, -1, following + member * own.size) for member in range(self.members)]
         )

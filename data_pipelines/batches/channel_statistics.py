@@ -18,6 +18,7 @@ import numpy as np
 import xarray as xr
 
 from data_pipelines.batches.archive import TOLERANCE
+from data_pipelines.conventions.durations import nearest_positions
 from emulators.world import World
 
 if TYPE_CHECKING:
@@ -115,12 +116,8 @@ def _partners_within(times: np.ndarray, positions: np.ndarray, world: World, ste
     if not positions.size:
         return positions
     times = times[positions].astype("datetime64[s]")
-    wanted = world.after(times, -steps)
-    right = np.clip(np.searchsorted(times, wanted), 0, positions.size - 1)
-    left = np.maximum(right - 1, 0)
-    place = np.where(abs(times[left] - wanted) <= abs(times[right] - wanted), left, right)
-    near = abs(times[place] - wanted) <= TOLERANCE * world.lead_time(1)
-    return np.where(near & (place < np.arange(positions.size)), positions[place], -1)
+    place = nearest_positions(times, world.after(times, -steps), TOLERANCE * world.lead_time(1))
+    return np.where((place >= 0) & (place < np.arange(positions.size)), positions[place], -1)
 
 
 def _sums(read: Read, positions: np.ndarray, partners: np.ndarray, area: np.ndarray) -> dict[str, np.ndarray]:

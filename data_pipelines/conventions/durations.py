@@ -6,6 +6,8 @@ import re
 
 import numpy as np
 
+from emulators.constants import MONTH
+
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 _MONTHS = {"M": 1, "y": 12}
 EVER = np.datetime64("9999-12-31", "s")
@@ -22,6 +24,12 @@ def duration(text: str | np.timedelta64) -> np.timedelta64:
     if number > 0 and unit in _SECONDS:
         return np.timedelta64(number * _SECONDS[unit], "s")
     raise ValueError(f"Expected a length of time such as 30min, 6h, 5d, 1M (month) or 1y; got '{text}'.")
+
+
+def nominal_seconds(length: np.timedelta64) -> int:
+    """The length in seconds; a month counts 365.25 / 12 days."""
+    months = np.datetime_data(length)[0] == "M"
+    return int(length.astype(int)) * MONTH if months else int(length.astype("timedelta64[s]").astype(int))
 
 
 def duration_text(length: np.timedelta64) -> str:
@@ -52,6 +60,20 @@ def spacing(times: np.ndarray) -> np.timedelta64 | None:
         if values.min() > 0 and np.ptp(day) <= 3.0:  # within a day of the month that does not drift
             return np.timedelta64(int(values[counts.argmax()]), "M")
     return np.timedelta64(usual, "s")
+
+
+def nearest_positions(times: np.ndarray, wanted: np.ndarray, tolerance: np.timedelta64 | np.ndarray) -> np.ndarray:
+    """Find the nearest of ascending `times` to each of `wanted`: its position, -1 where none is within `tolerance`.
+
+    Of two that are equally near it is the earlier. Shape of `wanted`; tolerance: a length, or one for each of them.
+    """
+    wanted = np.asarray(wanted, dtype="datetime64[s]")
+    if not times.size:
+        return np.full(wanted.shape, -1)
+    right = np.searchsorted(times, wanted).clip(0, times.size - 1)
+    left = np.maximum(right - 1, 0)
+    nearest = np.where(abs(times[left] - wanted) <= abs(times[right] - wanted), left, right)
+    return np.where(abs(times[nearest] - wanted) <= tolerance, nearest, -1)
 
 
 def gaps(times: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from data_pipelines.conventions.durations import duration, duration_text, spacing
+from data_pipelines.conventions.durations import duration, duration_text, nearest_positions, spacing
 from data_pipelines.conventions.suggestions import suggestion
 from data_pipelines.conventions.units import in_units
 from data_pipelines.derived.lazy_fields import made_when_read
@@ -86,9 +86,8 @@ def _before(dataset: xr.Dataset) -> np.ndarray:
         earlier = (month - step).astype("datetime64[s]") + (times - month.astype("datetime64[s]"))
     else:
         earlier = times - step
-    position = np.clip(np.searchsorted(times, earlier + (times[-1] - times[-2]) // 10) - 1, 0, None)
-    near = abs(times[position] - earlier) <= abs(times - earlier) // 10
-    return np.where(near, position, own)
+    position = nearest_positions(times, earlier, abs(times - earlier) // 10)
+    return np.where(position >= 0, position, own)
 
 
 def _lazy(field: xr.DataArray) -> xr.DataArray:

@@ -29,12 +29,10 @@ def atomic_file(path: Path, *, durable: bool = False) -> Iterator[Path]:
     try:
         yield unfinished
         if durable:
-            with open(unfinished, "rb") as file:
-                os.fsync(file.fileno())
+            flush_to_disk(unfinished)
         os.replace(unfinished, path)
-    except BaseException:
+    finally:  # also after renaming: where both names are links to the same file, that does nothing
         unfinished.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager
@@ -60,6 +58,12 @@ def atomic_folder(path: Path, *, resumable: bool = False) -> Iterator[Path]:
 def unfinished_folder(path: Path) -> Path:
     """The folder in which `atomic_folder` has `path` made."""
     return path.with_name(f".{path.name}.partial")
+
+
+def flush_to_disk(path: Path) -> None:
+    """Wait until the content of a file is on the disk."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def _temporary(path: Path) -> Path:

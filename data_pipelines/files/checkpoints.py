@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from data_pipelines.files.atomic import atomic_file
+from data_pipelines.files.atomic import atomic_file, flush_to_disk
 
 FORMAT = 1
 PREVIOUS = "previous.ckpt"
@@ -23,9 +23,10 @@ def save(path: str | Path, content: dict[str, Any], *, keep_previous: bool = Fal
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with atomic_file(path, durable=True) as unfinished:
+        with atomic_file(path) as unfinished:
             with open(unfinished, "wb") as file:
                 torch.save(content, file)
+            flush_to_disk(unfinished)  # before the old one loses its name
             if keep_previous and path.exists():
                 _link(path, path.with_name(PREVIOUS))
     except (OSError, RuntimeError) as error:

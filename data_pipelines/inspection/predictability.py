@@ -25,7 +25,7 @@ import xarray as xr
 from data_pipelines.conventions.canonical import grid_of
 from data_pipelines.files.atomic import write_netcdf
 from data_pipelines.forecasts.layout import LEVELS
-from data_pipelines.reading.processors import one_thread
+from data_pipelines.reading.threads import one_thread
 from data_pipelines.simulators.twins import Case, Twinned
 from emulators.grid import LatLonGrid
 from emulators.statistics.harmonic_climatology import HarmonicClimatology

@@ -24,7 +24,7 @@ from data_pipelines.packing import compression, metadata
 from data_pipelines.reading.encodings import Encoding, half_precision
 from data_pipelines.reading.fields import Fields
 from data_pipelines.reading.packed_store import ABSENT, PackedStore, checksum, faults_of_file
-from data_pipelines.reading.processors import processors
+from data_pipelines.reading.threads import processors
 from emulators.variables import VariableSet
 from emulators.world import World
 

@@ -10,8 +10,8 @@ import concurrent.futures
 import threading
 import time
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache, cached_property
+from concurrent.futures import Future
+from functools import cached_property
 
 import numpy as np
 import xarray as xr
@@ -22,7 +22,7 @@ from data_pipelines.reading.chunk_fields import ChunkField, chunk_field, read_as
 from data_pipelines.reading.damaged_data import DamagedData
 from data_pipelines.reading.packed_store import PackedStore, Run, runs
 from data_pipelines.reading.packed_view import behind
-from data_pipelines.reading.processors import processors
+from data_pipelines.reading.threads import processors, reading_threads
 from data_pipelines.reading.zarr_chunks import compact
 from emulators.grid import LatLonGrid
 from emulators.variables import Variable, VariableSet
@@ -92,7 +92,8 @@ class Fields:
         jobs = {}
         if self._store is None:  # variables side by side: decoding and waiting for a network are shared among threads
             waiting, sound = self._not_in_place(positions, out, np.arange(len(out))[rows], check)
-            jobs = {v.name: _pool().submit(self._field, v.name, positions) for v in self.archived if v.name in waiting}
+            pool = reading_threads()
+            jobs = {v.name: pool.submit(self._field, v.name, positions) for v in self.archived if v.name in waiting}
         for variable in self.variables:
             part = out[:, self.variables.slice(variable.name)]
             if variable.name not in self.archived:
@@ -153,7 +154,7 @@ class Fields:
                 except Exception:
                     waiting.add(name)
 
-        jobs = [_pool().submit(work) for _ in range(min(processors(), len(whole) + len(tasks)))]
+        jobs = [reading_threads().submit(work) for _ in range(min(processors(), len(whole) + len(tasks)))]
         if concurrent.futures.wait(jobs, timeout=damaged_data.TIMEOUT).not_done:
             given_up.set()  # what comes after all must not be written into memory that is used again
             tasks.clear()
@@ -172,7 +173,7 @@ class Fields:
                 if wait is None:
                     raise DamagedData(self.origin, name, self._told(positions), error) from error
                 time.sleep(wait)
-                job = _pool().submit(self._field, name, positions)
+                job = reading_threads().submit(self._field, name, positions)
         raise AssertionError("unreachable")
 
     def _alone(self, name: str, position: int) -> np.ndarray:
@@ -225,12 +226,6 @@ class Fields:
                 )
         consecutive = index == list(range(index[0], index[0] + len(index)))
         return slice(index[0], index[-1] + 1) if consecutive else index
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    """The threads that read; more than there are processors, as those that wait for a network do not compute."""
-    return ThreadPoolExecutor(min(16, 4 * processors()), thread_name_prefix="fields")
 
 
 def _chunk_bytes(field: xr.DataArray) -> int:

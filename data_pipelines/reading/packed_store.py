@@ -16,9 +16,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ import numpy as np
 from data_pipelines.reading import damaged_data
 from data_pipelines.reading.damaged_data import DamagedData
 from data_pipelines.reading.encodings import Encoding
-from data_pipelines.reading.processors import processors
+from data_pipelines.reading.threads import processors, reading_threads
 from emulators.variables import VariableSet
 
 FORMAT = 1
@@ -146,7 +146,7 @@ class PackedStore:
         places = np.arange(len(out))[rows].tolist()
         jobs = deque(zip(places, np.asarray(positions).tolist(), strict=True))
         count = max(1, min(_readers(), len(jobs) * self.chunk_bytes // PART_BYTES))
-        beside = [_pool().submit(self._read_some, jobs, out, wanted, check) for _ in range(count - 1)]
+        beside = [reading_threads().submit(self._read_some, jobs, out, wanted, check) for _ in range(count - 1)]
         sound = False
         try:
             sound = self._read_some(jobs, out, wanted, check)
@@ -272,11 +272,6 @@ class PackedStore:
 def _readers() -> int:
     """Threads that read side by side, the caller's among them: one a processor, a few at most."""
     return min(MOST_READERS, processors())
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max(1, _readers() - 1), thread_name_prefix="packed")
 
 
 def faults_of_file(path: Path, per_file: int, held: Iterable[int]) -> list[tuple[int, str]]:

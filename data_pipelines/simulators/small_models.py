@@ -16,7 +16,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from data_pipelines.reading.processors import one_thread
+from data_pipelines.reading.threads import one_thread
 from data_pipelines.simulators.stores import Progress, Trajectories, make_once, opened
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from emulators.constants import MONTH
 from emulators.scores.deterministic import skill
 from emulators.variables import Variable, VariableSet
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 SIGMA = "\u03c3"
-DAY, MONTH = 86400, 2_629_800  # seconds
+DAY = 86400  # seconds
 
 
 LENGTHS = {"hours": 3600, "days": DAY, "years": 12 * MONTH}

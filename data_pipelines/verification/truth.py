@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from data_pipelines.conventions.durations import spacing
+from data_pipelines.conventions.durations import nearest_positions, spacing
 from data_pipelines.reading.stacking import stacked
 from emulators.state import State
 from emulators.variables import VariableSet
@@ -61,13 +61,7 @@ class Reader:
     def find(self, times: np.ndarray) -> np.ndarray:
         """The index of each time, -1 where it does not exist; in monthly and yearly series, whose steps are uneven, of
         the nearest time where it lies within a tenth of a step."""
-        times = np.asarray(times, dtype="datetime64[s]")
-        if not self.times.size:
-            return np.full(times.shape, -1)
-        right = np.searchsorted(self.times, times).clip(0, self.times.size - 1)
-        left = np.maximum(right - 1, 0)
-        index = np.where(abs(self.times[left] - times) < abs(self.times[right] - times), left, right)
-        return np.where(abs(self.times[index] - times) <= self.tolerance, index, -1)
+        return nearest_positions(self.times, times, self.tolerance)
 
     def read(self, index: np.ndarray) -> State:
         """The State at the times of `index`, shape (time, channel, lat, lon)."""

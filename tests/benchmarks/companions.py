@@ -8,7 +8,7 @@ import time
 import numpy as np
 import torch
 
-from data_pipelines.reading.processors import one_thread
+from data_pipelines.reading.threads import one_thread
 from data_pipelines.simulators.small_models import Companion, Run
 from data_pipelines.sources.kuramoto_sivashinsky import KuramotoSivashinsky
 from data_pipelines.sources.lorenz96 import Lorenz96

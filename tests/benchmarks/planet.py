@@ -17,7 +17,7 @@ import xarray as xr
 
 from data_pipelines.conventions.canonical import grid_of
 from data_pipelines.inspection.predictability import limits, predictability
-from data_pipelines.reading.processors import one_thread
+from data_pipelines.reading.threads import one_thread
 from data_pipelines.simulators.planet import baroclinic_wave
 from data_pipelines.simulators.planet.primitive_equations import PrimitiveEquations
 from data_pipelines.sources.planet import Planet, half_levels

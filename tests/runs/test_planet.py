@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_pipelines.reading.processors import one_thread
+from data_pipelines.reading.threads import one_thread
 from data_pipelines.simulators.planet import trajectories
 from data_pipelines.simulators.planet.climate import Climate
 from data_pipelines.sources.planet import VARIABLES, Planet, default_timestep, half_levels

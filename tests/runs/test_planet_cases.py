@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_pipelines.reading.processors import one_thread
+from data_pipelines.reading.threads import one_thread
 from data_pipelines.simulators.planet import baroclinic_wave
 from data_pipelines.simulators.planet.climate import Climate, Switches
 from data_pipelines.simulators.planet.primitive_equations import PrimitiveEquations

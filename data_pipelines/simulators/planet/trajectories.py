@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import os
 import shutil
 from collections.abc import Callable
 from itertools import islice
@@ -20,7 +19,7 @@ import numpy as np
 import torch
 
 from data_pipelines.files.atomic import atomic_file
-from data_pipelines.reading.processors import one_thread
+from data_pipelines.reading.threads import one_thread, processors
 from data_pipelines.simulators.planet.interfaces import PlanetStore
 from data_pipelines.simulators.planet.simulation import Simulation
 from data_pipelines.simulators.stores import CHUNK, Progress, arrays, lay_out
@@ -51,7 +50,7 @@ def _simulate(planet: PlanetStore, folder: Path, moving: list[str], progress: Pr
     """Run all trajectories, side by side where there are cores and it is worth a process each."""
     label = f"planet T{planet.truncation}L{planet.levels}"
     total = planet.trajectories * (planet.spinup_days + planet.days)
-    processes = min(planet.trajectories, _cores()) if planet.device == "cpu" else 1
+    processes = min(planet.trajectories, processors()) if planet.device == "cpu" else 1
     done = 0.0
 
     def report(days: float) -> None:
@@ -166,7 +165,3 @@ def _refuse_unbounded(chunk: list[dict[str, np.ndarray]], planet: PlanetStore) -
             f"The planet's weather grew without bound at a timestep of {planet.timestep_minutes} minutes; "
             "choose a shorter timestep_minutes."
         )
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

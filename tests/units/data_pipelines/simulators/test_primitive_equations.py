@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_pipelines.reading.processors import one_thread
+from data_pipelines.reading.threads import one_thread
 from data_pipelines.simulators.planet.climate import Switches
 from data_pipelines.simulators.planet.geography import continents
 from data_pipelines.simulators.planet.primitive_equations import PrimitiveEquations, SigmaLevels
