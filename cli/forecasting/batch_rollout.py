@@ -70,13 +70,13 @@ class Rollout:
         job, world, count = self.job, self.job.world, segment.stop - segment.first
         checks, card = Checks(world, job.ranges), job.scorecard(segment.first, segment.stop)
         ledgers = {
-            source: job.ledger(count, segment.first, maps=job.correction_maps and source == "forecast").go_on(
+            source: job.ledger(count, segment.first, maps=job.correction_maps and source == "forecast").restore(
                 self.running[source], job.device
             )
             for source in SOURCES
         }
         pairs = 0
-        with torch.inference_mode(), ledgers["forecast"].watch(job.step):
+        with torch.inference_mode(), ledgers["forecast"].record_corrections(job.step):
             for state in self.states(segment.stop):
                 if not checks.add(self.lead, state) and self.is_sound:
                     self.is_sound = False
@@ -114,7 +114,7 @@ class Rollout:
         assert origin is not None  # a Step made it
         whole = truth is not None and truth.variables == state.variables and np.array_equal(truth.time, state.time)
         if truth is None or not whole or not np.array_equal(self.known.time, origin.before.time):
-            ledgers["truth"].add_unknown(self.lead, len(state.time))
+            ledgers["truth"].add_missing(self.lead, len(state.time))
             return
         ledgers["truth"].add(self.lead, replace(truth, origin=Origin(origin.start, self.known, origin.forcing)))
         self.known = truth
@@ -127,7 +127,7 @@ class Rollout:
         if self.draws:
             arrays["draws"] = np.stack([generator.get_state().numpy() for generator in self.draws])
         for source, ledger in ledgers.items():
-            arrays |= under(f"{source} running", ledger.running())
+            arrays |= under(f"{source} running", ledger.carried_state())
         return arrays
 
     def go_on(self, segment: Segment, arrays: Mapping[str, np.ndarray]) -> None:

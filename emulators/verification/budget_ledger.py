@@ -96,15 +96,15 @@ class Ledger:
         return not self.names and not self.corrections
 
     @contextmanager
-    def watch(self, step: Step) -> Iterator[Ledger]:
+    def record_corrections(self, step: Step) -> Iterator[Ledger]:
         """Within this context the constraints of `step` are kept account of too."""
-        step.observer = self.changed
+        step.observer = self.record_correction
         try:
             yield self
         finally:
             step.observer = None
 
-    def changed(self, name: str, given: State, constrained: State) -> None:
+    def record_correction(self, name: str, given: State, constrained: State) -> None:
         """Take in what constraint `name` made of the State it was given; a Step calls this in a timestep."""
         if self._raw is None or self._raw.origin is not given.origin:
             self._raw, self._pending = given, {}
@@ -163,12 +163,12 @@ class Ledger:
             self._raw, self._pending = None, {}
         return self
 
-    def add_unknown(self, lead: int, inits: int) -> Ledger:
+    def add_missing(self, lead: int, inits: int) -> Ledger:
         """Count a lead of which nothing is known as missing, for so many initial times."""
         self._rows.add(lead - self.first, torch.full((len(self.names), inits), torch.nan, dtype=torch.float64))
         return self
 
-    def running(self) -> dict[str, np.ndarray]:
+    def carried_state(self) -> dict[str, np.ndarray]:
         """The accounts that the next lead of a rollout is compared with: those of its start and of the last lead."""
         if self._before is None:
             return {}
@@ -178,15 +178,15 @@ class Ledger:
             arrays |= {f"{when} {name}": total.cpu().numpy() for name, total in known.items()}
         return arrays
 
-    def go_on(self, running: Mapping[str, np.ndarray], device: torch.device | str = "cpu") -> Ledger:
+    def restore(self, carried: Mapping[str, np.ndarray], device: torch.device | str = "cpu") -> Ledger:
         """Keep the accounts of a rollout, whose first leads are in another ledger, from the next lead on."""
-        if running:
+        if carried:
             known: dict[str, dict[str, Tensor]] = {"before": {}, "start": {}}
-            for key, array in running.items():
+            for key, array in carried.items():
                 when, _, name = key.partition(" ")
                 if name:
                     known[when][name] = torch.from_numpy(array).to(device)
-            self._before = int(running["lead"]), running["time"].astype("datetime64[s]"), known["before"]
+            self._before = int(carried["lead"]), carried["time"].astype("datetime64[s]"), known["before"]
             self._start = known["start"]
         return self
 

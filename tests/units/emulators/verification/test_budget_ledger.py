@@ -48,7 +48,7 @@ def rolled(world, weather, constraints, ledger=None, rows=slice(None), count=4, 
     ]
     ledger = Ledger(world, step.constraints, leads=LEADS, maps=True) if ledger is None else ledger
     states = []
-    with ledger.watch(step):
+    with ledger.record_corrections(step):
         for lead, state in enumerate(rollout(step, (start,), forcings)):
             ledger.add(lead, state)
             states.append(state)
@@ -118,7 +118,7 @@ def test_what_is_unknown_of_some_initial_times_is_missing_there(column_world, we
     whole, known = rolled(world, weather, {})[0], rolled(world, weather, {}, rows=slice(2, 4))[0]
     unknown, merged = Ledger(world, {}, leads=LEADS), Ledger(world, {}, leads=LEADS)
     for lead in range(LEADS):
-        unknown.add_unknown(lead, 2)
+        unknown.add_missing(lead, 2)
     for part in (unknown, known):
         merged.add_partial(part.partial())
     for name, values in merged.series().items():
@@ -264,9 +264,9 @@ def test_leads_kept_in_several_ledgers_are_as_in_one(column_world, weather):
     merged = Ledger(world, constraints, leads=LEADS)
     running: dict = {}
     for first in range(LEADS):
-        part = Ledger(world, constraints, leads=1, first=first).go_on(running)
+        part = Ledger(world, constraints, leads=1, first=first).restore(running)
         part.add(first, states[first])
-        running = part.running()
+        running = part.carried_state()
         merged.add_partial(part.partial(), first)
     for name, values in whole.series().items():
         np.testing.assert_array_equal(merged.series()[name], values)
