@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 from rich.markup import escape
 
-from data_pipelines.files.locks import sole, turn
-from data_pipelines.forecasts.checks import lead_text
-from data_pipelines.forecasts.manifest import open_manifest, read_manifest, write_manifest
-from data_pipelines.forecasts.segments import Segments
+from data_pipelines.forecasts.manifest import read_manifest
+from data_pipelines.forecasts.production import make_forecast
+from data_pipelines.forecasts.rollouts import ForecastJob
 from emul.config.hydra_run import run_with_hydra
-from emul.forecasting.batch_rollout import roll_out
-from emul.forecasting.finishing import finish, is_finished, unfinished
-from emul.forecasting.job import Job, prepare
+from emul.forecasting.job import prepare
 from emul.jobs.processes import rank, started_from_outside
 from emul.jobs.shares import companions, own_share
 from emul.terminal.console import console, progress, warn
@@ -55,70 +50,10 @@ def exit_code(target: Path, share: tuple[int, int] = ALL) -> int:
     return int(manifest["verdict"] == "failed" and (manifest["finished"] or share == ALL))
 
 
-def make(job: Job, share: tuple[int, int] = ALL) -> Path:
-    """Make what is missing of a share of a forecast; the last share checks and scores the whole and writes the verdict.
-
-    Its folder is returned.
-    """
-    finished = is_finished(job.folder)
-    segments = None if finished else Segments(job.folder, len(job.layout.batches), job.layout.steps)
-    manifest = begun(job, segments)
-    if segments is None or manifest["finished"]:
-        return job.folder
-    try:
-        make_share(job, segments, manifest, share)
-        with turn(segments.folder):
-            if not is_finished(job.folder) and not segments.absent():
-                finish(job, segments, manifest)
-                segments.remove()
-                job.writer.tidy()
-    except BaseException as error:
-        unfinished, what = manifest["reasons"][0].split("; stopped by")[0], str(error) or type(error).__name__
-        manifest["reasons"] = [f"{unfinished}; stopped by: {what}"]
-        with suppress(OSError), turn(segments.folder):
-            write_manifest(job.folder, manifest)
-        raise
-    finally:
-        job.writer.close()
-    return job.folder
-
-
-def begun(job: Job, segments: Segments | None) -> dict[str, Any]:
-    """The manifest of the forecast, begun or taken up again, its store laid out; segments: None where it is made."""
-    if segments is None:
-        manifest = open_manifest(job.folder, job.settings, job.card)
-        if not (job.folder / manifest["file"]).exists():
-            raise FileNotFoundError(
-                f"{job.folder} has a manifest but no {manifest['file']}; remove the folder and make the forecast again."
-            )
-        return manifest
-    with turn(segments.folder):
-        manifest = open_manifest(job.folder, job.settings, job.card)
-        if manifest["finished"]:  # by another process, a moment ago
-            segments.remove()
-        else:
-            job.writer.open(job.folder, job.layout)
-    return manifest
-
-
-def make_share(job: Job, segments: Segments, manifest: dict[str, Any], share: tuple[int, int]) -> None:
-    """Make what is missing of every batch of a share."""
-    layout, world = job.layout, job.world
-    own = range(share[0] - 1, len(layout.batches), share[1])
-    if not own:
-        warn(f"Nothing is left for share {share[0]} of {share[1]}: a smaller batch_size makes more batches.")
+def make(job: ForecastJob, share: tuple[int, int] = ALL) -> Path:
+    """Make what is missing of a share of a forecast, with a line of progress; its folder."""
     with progress(f"forecast {job.folder.name}") as report:
-        for number, batch in enumerate(own):
-            first = layout.inits[layout.batches[batch]][0]
-
-            def told(lead: int, first: Any = first, number: int = number) -> None:
-                report(f"{first} +{lead_text(world, lead)}", (number + (lead + 1) / layout.steps) / len(own))
-
-            with sole(job.folder, f"{segments.folder.name}/{batch:06d}.lock", "forecasting"):
-                for _ in roll_out(job, segments, batch, told):
-                    with turn(segments.folder):
-                        manifest["reasons"] = [unfinished(job, segments)]
-                        write_manifest(job.folder, manifest)
+        return make_forecast(job, share, report, warn)
 
 
 def tell(target: Path, share: tuple[int, int] = ALL) -> None:

@@ -1,87 +1,179 @@
-"""Ways through time other than one step after another: over several intervals, and through several networks.
+"""Rollouts: States lead by lead, by one step after another, over several intervals, and with members.
 
+    rollout      x(n) = step(x(n - 1), ...)
     aggregated   x(n) = step(x(n - k)),   k the last of the intervals that n is made of, longest first
     averaged     x(n) = mean over k that divide n of x_k(n),   x_k(n) = step(x_k(n - k))
-    cascade      x(n) = step_s(x(n - 1)),  s the stage in whose leads n lies
 
-The first keeps steps few (Pangu-Weather: Bi et al. 2023, doi 10.1038/s41586-023-06185-3), the second averages over the
-ways there are (Stormer: Nguyen et al. 2024, arXiv 2312.03876), the third hands over to networks trained for later leads
-(FuXi: Chen et al. 2023, doi 10.1038/s41612-023-00512-1). A step sees interval and lead from the times it is given.
+The second keeps steps few (Pangu-Weather: Bi et al. 2023, doi 10.1038/s41586-023-06185-3), the third averages over all
+combinations of intervals (Stormer: Nguyen et al. 2024, arXiv 2312.03876). A step sees interval and lead from the times
+of the States that it is given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from emulators.state import State
+from emulators.state import Origin, State
+from emulators.world import World
+
+Memory = tuple[State, ...]
+Stepper = Callable[..., State]  # (memory, forcing, **conditioning) -> State
+SCHEMES = ("rollout", "aggregated", "averaged")
+PRECISIONS = ("32", "bf16-mixed")
 
 
-def rollout(
-    step: Callable[..., State], history: tuple[State, ...], forcings: Iterable[State], **told: Any
-) -> Iterator[State]:
-    """The States at lead 1, 2, ... as they are made, one for each forcing; memory does not grow with the lead.
+def rollout(step: Stepper, history: Memory, forcings: Iterable[State], **conditioning: Any) -> Iterator[State]:
+    """Yield the States at lead 1, 2, ..., one for each forcing; memory use does not grow with the lead.
 
-    told: what the step is told at each: `generator`, `labels`, `scalars`, as `Step.forward` says.
+    conditioning: passed to every step: `generator`, `labels`, `scalars`, as in `Step.forward`.
     """
     for forcing in forcings:
-        state = step(history, forcing, **told)
+        state = step(history, forcing, **conditioning)
         history = (*history[1:], state)
         yield state
 
 
-def generators(seed: int, members: Sequence[int], inits: np.ndarray) -> list[torch.Generator]:
-    """One generator a case, members first, each seeded by (seed, member, initial time).
+class Rollout:
+    """Roll a batch of initial States forward, and hold all that the next lead depends on.
 
-    A member of a forecast is what it is, whichever other members and initial times are made beside it.
+    step: a Step, or another callable (memory, forcing, **conditioning) -> State. history: the known States, oldest
+    first, (batch, channel, *grid). members: size of the ensemble, 0 for a single forecast; each member draws from a
+    generator seeded by `seed`, its number and its initial time. scheme, intervals: as in `rollout_over_intervals`.
+    precision: of the step, "32" or "bf16-mixed"; the States stay float32. lead: number of leads completed.
+    """
+
+    def __init__(
+        self,
+        step: Stepper,
+        world: World,
+        history: Memory,
+        *,
+        members: int = 0,
+        seed: int = 0,
+        scheme: str = "rollout",
+        intervals: Sequence[int] = (1,),
+        precision: str = "32",
+    ) -> None:
+        self.step, self.world, self.scheme, self.intervals = step, world, scheme, tuple(intervals)
+        refuse_scheme(scheme, intervals, len(history))
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got '{precision}'.")
+        self.is_mixed = precision != PRECISIONS[0]
+        self.memory = ensemble(history, members) if members else history
+        self.start, self.lead = self.memory[-1], 0
+        self.generators = generators(seed, range(members), self.start.time)
+
+    def states(self, forcings: Iterable[State]) -> Iterator[State]:
+        """Yield the States at the leads after `lead`, one for each forcing, without gradients."""
+        conditioning = {"generator": self.generators} if self.generators else {}
+        device = self.start.values.device.type
+        plain = self.scheme == "rollout"
+        advanced: Iterator[Any] = (
+            rollout(self.step, self.memory, forcings, **conditioning)
+            if plain
+            else rollout_over_intervals(
+                self.scheme, self.step, self.memory, forcings, self.intervals, after=self.lead, **conditioning
+            )
+        )
+        while True:
+            # Around each step, not around the loop: whoever takes the States keeps a precision of their own.
+            with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=self.is_mixed):
+                found = next(advanced, None)
+            if found is None:
+                return
+            state, self.memory = (found, (*self.memory[1:], found)) if plain else found
+            self.lead += 1
+            yield state
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The memory and the generators as arrays, for `restore`; the initial States are not among them."""
+        arrays = {"lead": np.array(self.lead)}
+        for number, state in enumerate(self.memory):
+            arrays |= state_arrays(state, f"memory {number}")
+        if self.generators:
+            arrays["generators"] = np.stack([generator.get_state().numpy() for generator in self.generators])
+        return arrays
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Continue from the `arrays` of a rollout of the same initial States."""
+        count = sum(name.startswith("memory ") and name.endswith(" time") for name in arrays)
+        self.lead = int(arrays["lead"])
+        self.memory = tuple(
+            state_from_arrays(arrays, f"memory {number}", self.world, self.start) for number in range(count)
+        )
+        for generator, saved in zip(self.generators, arrays.get("generators", ()), strict=True):
+            generator.set_state(torch.from_numpy(saved.copy()))
+
+
+def state_arrays(state: State, name: str) -> dict[str, np.ndarray]:
+    """The values and times of a State as arrays, for `state_from_arrays`."""
+    values, has_origin = np.ascontiguousarray(state.values.cpu().numpy()), np.array(state.origin is not None)
+    return {f"{name} values": values, f"{name} time": state.time, f"{name} has origin": has_origin}
+
+
+def state_from_arrays(arrays: Mapping[str, np.ndarray], name: str, world: World, start: State) -> State:
+    """The State saved by `state_arrays`, of the predicted or prognostic variables of `world`, on the device of `start`.
+
+    start: the State at the start of its rollout; the rest of its origin is not restored.
+    """
+    values = torch.from_numpy(arrays[f"{name} values"]).to(start.values.device)
+    variables = world.predicted if values.shape[start.channel_axis] == world.predicted.size else world.prognostic
+    origin = Origin(start, start, start) if arrays[f"{name} has origin"] else None
+    return State(values, variables, arrays[f"{name} time"], start.rank, origin)
+
+
+def generators(seed: int, members: Sequence[int], inits: np.ndarray) -> list[torch.Generator]:
+    """One generator for each case, members first, each seeded by (seed, member, initial time).
+
+    So a member's forecast does not depend on which other members and initial times are made with it.
     """
     times = np.asarray(inits, dtype="datetime64[s]").astype(np.int64) & (2**63 - 1)  # entropy is not negative
     seeds = [np.random.SeedSequence((seed, m, int(t))).generate_state(1, np.uint64)[0] for m in members for t in times]
     return [torch.Generator().manual_seed(int(entropy) >> 1) for entropy in seeds]
 
 
-def ensemble(history: tuple[State, ...], members: int) -> tuple[State, ...]:
-    """So many members that start alike: States (batch, ...) as (member, batch, ...), without a copy."""
+def ensemble(history: Memory, members: int) -> Memory:
+    """Members that start alike: States (batch, ...) as (member, batch, ...), without a copy."""
     return tuple(replace(state, values=state.values.expand(members, *state.values.shape)) for state in history)
 
 
-Stepper = Callable[[tuple[State, ...], State], State]
-Memory = tuple[State, ...]
-PATHS = ("rollout", "aggregated", "averaged")
+def refuse_scheme(scheme: str, intervals: Sequence[int], known: int = 1) -> None:
+    """Raise ValueError for an unknown scheme, or intervals or a number of known States that it does not take."""
+    if scheme not in SCHEMES:
+        raise ValueError(f"Expected path to be one of {', '.join(SCHEMES)}; got '{scheme}'.")
+    if scheme == "rollout" and set(intervals) != {1}:
+        raise ValueError(
+            f"A plain rollout goes timestep by timestep; got intervals {list(intervals)}. "
+            "Take path=aggregated or path=averaged."
+        )
+    if 1 not in intervals or min(intervals) < 1:
+        raise ValueError(f"Expected intervals of whole timesteps, 1 among them; got {list(intervals)}.")
+    if scheme != "rollout" and known > 1:
+        raise ValueError(f"Paths over several intervals start from one known state; this world has {known}.")
 
 
-def path(
-    kind: str,
+def rollout_over_intervals(
+    scheme: str,
     step: Stepper,
     memory: Memory,
     forcings: Iterable[State],
     intervals: Sequence[int] = (1,),
     *,
     after: int = 0,
+    **conditioning: Any,
 ) -> Iterator[tuple[State, Memory]]:
-    """The States at lead after + 1, after + 2, ... by `rollout`, `aggregated` or `averaged`, each with its memory.
+    """Yield the States at lead after + 1, after + 2, ... by steps of several intervals, each with its memory.
 
-    memory: all that later States are made of; at the start (after=0) the history. A path that is taken up with the
-    memory of lead `after` goes on as if it had not been left. intervals: in timesteps.
+    scheme: `aggregated` or `averaged`. memory: all that later States are made of; at the start (after=0) the one known
+    State. Resumed with the memory of lead `after`, it continues exactly. intervals: in timesteps.
     """
-    if kind not in PATHS:
-        raise ValueError(f"Expected path to be one of {', '.join(PATHS)}; got '{kind}'.")
-    if kind == "rollout":
-        if set(intervals) != {1}:
-            raise ValueError(
-                f"A plain rollout goes timestep by timestep; got intervals {list(intervals)}. "
-                "Take path=aggregated or path=averaged."
-            )
-        return remembered(rollout(step, memory, forcings), memory)
-    if 1 not in intervals or min(intervals) < 1:
-        raise ValueError(f"Expected intervals of whole timesteps, 1 among them; got {list(intervals)}.")
-    if len(memory) > 1 and not after:
-        raise ValueError(f"Paths over several intervals start from one known state; this world has {len(memory)}.")
-    return (aggregated if kind == "aggregated" else averaged)(step, memory, forcings, intervals, after)
+    function = _aggregated if scheme == "aggregated" else _averaged
+    return function(step, memory, forcings, intervals, after, conditioning)
 
 
 def refuse_untold(step: Any, intervals: Collection[int]) -> None:
@@ -93,35 +185,38 @@ def refuse_untold(step: Any, intervals: Collection[int]) -> None:
         )
 
 
-def remembered(states: Iterable[State], memory: Memory) -> Iterator[tuple[State, Memory]]:
-    """Each State with the last of them, as many as `memory` has."""
-    for state in states:
-        memory = (*memory[1:], state)
-        yield state, memory
-
-
-def aggregated(
-    step: Stepper, memory: Memory, forcings: Iterable[State], intervals: Sequence[int], after: int
+def _aggregated(
+    step: Stepper,
+    memory: Memory,
+    forcings: Iterable[State],
+    intervals: Sequence[int],
+    after: int,
+    conditioning: Mapping[str, Any],
 ) -> Iterator[tuple[State, Memory]]:
-    """Each lead by as few steps as the longest interval first gives; it keeps no more States than that is long."""
+    """Reach each lead with the fewest steps, longest interval first; keep as many States as that interval is long."""
     for lead, forcing in enumerate(forcings, start=after + 1):
-        state = step((memory[-_last(lead, intervals)],), forcing)
+        state = step((memory[-_last(lead, intervals)],), forcing, **conditioning)
         memory = (*memory, state)[-max(intervals) :]
         yield state, memory
 
 
-def averaged(
-    step: Stepper, memory: Memory, forcings: Iterable[State], intervals: Sequence[int], after: int
+def _averaged(
+    step: Stepper,
+    memory: Memory,
+    forcings: Iterable[State],
+    intervals: Sequence[int],
+    after: int,
+    conditioning: Mapping[str, Any],
 ) -> Iterator[tuple[State, Memory]]:
-    """Each lead as the mean of what every interval that divides it leads to, each going its own way."""
-    chosen = sorted(set(intervals))
-    ways = dict(zip(chosen, memory if after else memory * len(chosen), strict=True))
+    """Average at each lead the States of all intervals that divide it; each interval is rolled out by itself."""
+    ordered = sorted(set(intervals))
+    latest = dict(zip(ordered, memory if after else memory * len(ordered), strict=True))
     for lead, forcing in enumerate(forcings, start=after + 1):
-        arriving = [k for k in ways if lead % k == 0]
+        arriving = [k for k in latest if lead % k == 0]
         for k in arriving:
-            ways[k] = step((ways[k],), forcing)
-        mean = torch.stack([ways[k].values for k in arriving]).mean(0)
-        yield replace(ways[1], values=mean), tuple(ways.values())
+            latest[k] = step((latest[k],), forcing, **conditioning)
+        mean = torch.stack([latest[k].values for k in arriving]).mean(0)
+        yield replace(latest[1], values=mean), tuple(latest.values())
 
 
 def _last(lead: int, intervals: Sequence[int]) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from data_pipelines.batches.archive import Archive
 from data_pipelines.conventions.canonical import first_member
 from data_pipelines.conventions.durations import unbroken_until
 from data_pipelines.forecasts.layout import Layout
+from data_pipelines.forecasts.rollouts import ForecastJob
 from data_pipelines.forecasts.writers import ZarrWriter
 from emul.config.build import build, build_all
 from emul.config.folders import conf_folder
@@ -25,6 +25,7 @@ from emul.jobs.shares import hardware_of, process_count
 from emul.jobs.threads import settle
 from emul.terminal.console import progress, warn
 from emul.training.runs import Run, open_run
+from emulators.rollout import PRECISIONS
 from emulators.steps.relay import Relay
 from emulators.steps.step import Step
 from emulators.training.hardware import Hardware
@@ -32,45 +33,8 @@ from emulators.verification.budget_ledger import Ledger
 from emulators.verification.scorecard import Scorecard
 from emulators.world import World, hours_of
 
-PRECISIONS = ("32", "bf16-mixed")
 
-
-@dataclass(frozen=True)
-class Job:
-    """A forecast to be made, everything opened and checked. step: a Step, or a Relay of several.
-
-    scorecard: an empty one of the leads first .. stop - 1 of which truth is known, or None. settings: what the
-    numbers depend on; card: what else the manifest tells. ranges: bounds by variable name that go before the table of
-    physical ranges. segment: after how many leads a rollout is saved, whole chunks. precision: of the networks.
-    """
-
-    folder: Path
-    step: Any
-    archive: Archive
-    layout: Layout
-    writer: ZarrWriter
-    scorecard: Callable[[int, int], Scorecard | None]
-    settings: Mapping[str, Any]
-    card: Mapping[str, Any] = field(default_factory=dict)
-    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    device: str = "cpu"
-    correction_maps: bool = False
-    path: str = "rollout"
-    intervals: tuple[int, ...] = (1,)
-    seed: int = 0
-    segment: int = 500
-    precision: str = "32"
-
-    @property
-    def world(self) -> World:
-        return self.layout.world
-
-    def ledger(self, leads: int, first: int = 0, maps: bool = False) -> Ledger:
-        """An empty account, of so many leads from number `first` on, of the budgets and of what constraints change."""
-        return Ledger(self.world, self.step.constraints, leads=leads, first=first, maps=maps)
-
-
-def prepare(config: DictConfig) -> Job:
+def prepare(config: DictConfig) -> ForecastJob:
     """Open and check everything that a forecast needs. ValueError or FileNotFoundError before any work is done."""
     chosen = _chosen(config)
     hardware, precision = hardware_of(config), str(chosen.precision)
@@ -115,26 +79,30 @@ def prepare(config: DictConfig) -> Job:
         "run_config": run.card["config"],
     }
     target = Path(config.output) / "forecast" / (config.name or run.folder.name)
-    scorecard = _scorecards(run, archive, layout)
-    maps = chosen.correction_maps
-    return Job(
-        target,
-        step,
-        archive,
-        layout,
-        writer,
-        scorecard,
-        settings,
-        card,
-        ranges,
-        device,
-        maps,
-        way["path"],
-        tuple(way["intervals"]),
-        int(chosen.seed),
-        -(-lead_steps(chosen.segment, run.world) // layout.block) * layout.block,
-        precision,
+    return ForecastJob(
+        folder=target,
+        step=step,
+        archive=archive,
+        layout=layout,
+        writer=writer,
+        scorecard=_scorecards(run, archive, layout),
+        ledger=_ledgers(run.world, step),
+        settings=settings,
+        card=card,
+        ranges=ranges,
+        device=device,
+        correction_maps=chosen.correction_maps,
+        scheme=way["path"],
+        intervals=tuple(way["intervals"]),
+        seed=int(chosen.seed),
+        segment=-(-lead_steps(chosen.segment, run.world) // layout.block) * layout.block,
+        precision=precision,
     )
+
+
+def _ledgers(world: World, step: Step | Relay) -> Callable[..., Ledger]:
+    """Makes empty budgets of so many leads from number `first` on, and of what the constraints of `step` change."""
+    return lambda leads, first=0, maps=False: Ledger(world, step.constraints, leads=leads, first=first, maps=maps)
 
 
 def _steps(run: Run, chosen: DictConfig, device: str) -> tuple[Step | Relay, dict[str, Any]]:

@@ -1,4 +1,6 @@
-"""Metric: what a score must say of itself. Statistics of single points, and the score from their means.
+"""Interfaces of scores: metrics, losses, and the accumulators that are fed with States.
+
+A metric has statistics of single points, and a score from their means,
 
     score = value(<s_1>, <s_2>, ...),   < > the mean over area and initial times
 
@@ -9,11 +11,15 @@ https://github.com/google-research/weatherbenchX). A metric subclasses this for 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from emulators.state import State
+from emulators.variables import VariableSet
 
 
 class Product(NamedTuple):
@@ -75,3 +81,78 @@ class Loss(Protocol):
     """Two States in, one number a lead element out."""
 
     def __call__(self, prediction: State, target: State) -> Tensor: ...
+
+
+class Accumulator(Protocol):
+    """Sums that grow as batches are added, and add up across batches, processes and runs.
+
+    What is added, and what follows from the sums (`scores`, `dataset`, ...), differs from one to the other.
+    """
+
+    def partial(self) -> Mapping[str, np.ndarray]:
+        """The sums so far as arrays without objects, to be stored, sent, or added to another by `add_partial`."""
+        ...
+
+    def add_partial(self, partial: Mapping[str, np.ndarray], /) -> Any:
+        """Add the sums of another accumulator of the same kind."""
+        ...
+
+
+class LeadScores(Accumulator, Protocol):
+    """Scores of forecasts by lead, such as a Scorecard. variables: those that are scored."""
+
+    variables: VariableSet
+
+    def add(self, prediction: State, target: State, lead: int, /) -> Any:
+        """Add forecasts of lead number `lead` (from 0) and their truth."""
+        ...
+
+    def add_partial(self, partial: Mapping[str, np.ndarray], first: int = 0) -> Any:
+        """Add the sums of other forecasts, or of some leads, the first of which is number `first`."""
+        ...
+
+    def scores(self, attributes: Mapping[str, object], /) -> Any:
+        """The scores as an xarray.Dataset."""
+        ...
+
+
+class LeadBudgets(Accumulator, Protocol):
+    """Budgets of a rollout by lead and initial time, and what its constraints change, such as a Ledger.
+
+    is_empty: True where there is nothing to record.
+    """
+
+    @property
+    def is_empty(self) -> bool: ...
+
+    def add(self, lead: int, state: State, /) -> Any:
+        """Add the States of lead number `lead` (from 0); their `origin` holds the States before."""
+        ...
+
+    def add_missing(self, lead: int, inits: int, /) -> Any:
+        """Count a lead as missing for a number of initial times."""
+        ...
+
+    def record_corrections(self, step: Any, /) -> AbstractContextManager:
+        """A context in which the corrections of the constraints of `step` are recorded."""
+        ...
+
+    def carried_state(self) -> dict[str, np.ndarray]:
+        """The contents at the start and at the last lead, for `restore`."""
+        ...
+
+    def restore(self, carried: Mapping[str, np.ndarray], device: torch.device | str = "cpu") -> Any:
+        """Continue from the `carried_state` of another that holds the leads before."""
+        ...
+
+    def add_partial(self, partial: Mapping[str, np.ndarray], first: int = 0) -> Any:
+        """Add other initial times, or some leads, the first of which is number `first`."""
+        ...
+
+    def dataset(self, inits: np.ndarray, truth: Any = None) -> Any:
+        """Forecast and truth as an xarray.Dataset."""
+        ...
+
+    def summary(self) -> dict[str, Any]:
+        """Numbers for the manifest of a forecast."""
+        ...

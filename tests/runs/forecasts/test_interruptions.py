@@ -172,7 +172,7 @@ def test_segments_change_nothing_and_one_that_lost_a_file_is_made_again(home, tm
     whole = forecast(home.config(tmp_path, *given, "name=whole"))
     job = prepare(home.config(tmp_path, *given, "segment=6", "name=parts"))
     with monkeypatch.context() as patch:
-        patch.setattr("emul.forecast.finish", lambda *args: 1 / 0)
+        patch.setattr("data_pipelines.forecasts.production.finish", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             make(job)
     assert len(list((job.folder / "progress").glob("*.npz"))) == 4

@@ -8,7 +8,7 @@ import torch
 
 from emulators.grid import gaussian_grid
 from emulators.objectives.random_intervals import RandomIntervals
-from emulators.rollout import path
+from emulators.rollout import Rollout
 from emulators.state import State, Window
 from emulators.steps.relay import Relay
 from emulators.steps.step import Step
@@ -48,9 +48,13 @@ def counting(history, forcing) -> State:
     return State(before.values + 10 + 0.01 * steps**2, before.variables, forcing.time)
 
 
+def rolled_out(kind, step, start, forcings, intervals=(1,)) -> list[State]:
+    return list(Rollout(step, WORLD, (start,), scheme=kind, intervals=intervals).states(forcings))
+
+
 def test_the_longest_intervals_are_gone_first():
     start, forcings = states(11)
-    made = [float(s.values[0, 0, 0, 0]) for s, _ in path("aggregated", counting, (start,), forcings, [1, 2, 4])]
+    made = [float(s.values[0, 0, 0, 0]) for s in rolled_out("aggregated", counting, start, forcings, [1, 2, 4])]
     expected = [(1, 0, 0), (0, 1, 0), (1, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 1), (1, 1, 1), (0, 0, 2), (1, 0, 2)]
     for value, (ones, twos, fours) in zip(made, expected, strict=False):
         assert value == pytest.approx(10 * (ones + twos + fours) + 0.01 * (ones + 4 * twos + 16 * fours), abs=1e-4)
@@ -59,19 +63,21 @@ def test_the_longest_intervals_are_gone_first():
 
 def test_ways_of_getting_there_are_averaged():
     start, forcings = states(4)
-    made = [float(s.values[0, 0, 0, 0]) for s, _ in path("averaged", counting, (start,), forcings, [1, 2, 4])]
+    made = [float(s.values[0, 0, 0, 0]) for s in rolled_out("averaged", counting, start, forcings, [1, 2, 4])]
     assert made == pytest.approx([10.01, (20.02 + 10.04) / 2, 30.03, (40.04 + 20.08 + 10.16) / 3], abs=1e-4)
 
 
 @pytest.mark.parametrize(("kind", "intervals"), [("rollout", [1]), ("aggregated", [1, 2, 4]), ("averaged", [1, 3, 4])])
 def test_a_path_is_taken_up_where_it_was_left(kind, intervals):
     start, forcings = states(11)
-    whole = [(s.values, s.time) for s, _ in path(kind, counting, (start,), forcings, intervals)]
+    whole = [(s.values, s.time) for s in rolled_out(kind, counting, start, forcings, intervals)]
     for left in range(1, 11):
-        *_, (_, memory) = path(kind, counting, (start,), forcings[:left], intervals)
-        again = list(path(kind, counting, memory, forcings[left:], intervals, after=left))
+        first, second = (Rollout(counting, WORLD, (start,), scheme=kind, intervals=intervals) for _ in range(2))
+        list(first.states(forcings[:left]))
+        second.restore(first.arrays())
+        again = list(second.states(forcings[left:]))
         assert len(again) == 11 - left
-        for (state, _), (values, time) in zip(again, whole[left:], strict=True):
+        for state, (values, time) in zip(again, whole[left:], strict=True):
             assert torch.equal(state.values, values)
             assert (state.time == time).all()
 
@@ -79,7 +85,7 @@ def test_a_path_is_taken_up_where_it_was_left(kind, intervals):
 def test_one_interval_is_a_rollout():
     start, forcings = states(3)
     for kind in ("rollout", "aggregated", "averaged"):
-        made = [float(s.values[0, 0, 0, 0]) for s, _ in path(kind, counting, (start,), forcings)]
+        made = [float(s.values[0, 0, 0, 0]) for s in rolled_out(kind, counting, start, forcings)]
         assert made == pytest.approx([10.01, 20.02, 30.03], abs=1e-4)
 
 
@@ -93,9 +99,9 @@ def test_one_interval_is_a_rollout():
     ],
 )
 def test_wrong_paths_are_refused(kind, intervals, known, message):
-    start, forcings = states(1)
+    start, _ = states(1)
     with pytest.raises(ValueError, match=message):
-        list(path(kind, counting, (start,) * known, forcings, intervals))
+        Rollout(counting, WORLD, (start,) * known, scheme=kind, intervals=intervals)
 
 
 def test_a_network_is_told_interval_and_lead_and_its_change_grows_with_the_interval():
@@ -141,7 +147,7 @@ def squares(state: State, target: State) -> torch.Tensor:
 def test_a_cascade_hands_over_by_lead():
     start, forcings = states(4)
     relay = Relay("lead", {0.0: Step(WORLD, Told(1.0)), 12.0: Step(WORLD, Told(100.0))})
-    made = [float(s.values[0, 0, 0, 0]) for s, _ in path("rollout", relay, (start,), forcings)]
+    made = [float(s.values[0, 0, 0, 0]) for s in rolled_out("rollout", relay, start, forcings)]
     assert made == pytest.approx([1, 2, 102, 202])
     assert relay.steps[1].network.heard == [(6.0, 18.0), (6.0, 24.0)]
     relay.observer = print
@@ -152,7 +158,7 @@ def test_a_cascade_hands_over_by_lead():
 def test_each_interval_has_a_step_of_its_own():
     start, forcings = states(5)
     relay = Relay("interval", {6.0: Step(WORLD, Told(1.0)), 24.0: Step(WORLD, Told(0.0))})
-    made = [s for s, _ in path("aggregated", relay, (start,), forcings, [1, 4])]
+    made = list(rolled_out("aggregated", relay, start, forcings, [1, 4]))
     assert [float(s.values[0, 0, 0, 0]) for s in made] == pytest.approx([1, 2, 3, 0, 1])
     with pytest.raises(ValueError, match="12 hours, only for 6, 24"):
         relay((start,), forcings[1])

@@ -1,0 +1,189 @@
+"""Make a forecast on disk, or what is missing of it: its batches, then scores, budgets, checksums and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.conventions.durations import duration_text
+from data_pipelines.files.atomic import sha256, write_netcdf
+from data_pipelines.files.locks import sole, turn
+from data_pipelines.forecasts.checks import budgets, describe, gather, lead_text
+from data_pipelines.forecasts.manifest import (
+    NAME,
+    now,
+    open_manifest,
+    read_manifest,
+    verdict,
+    write_checksums,
+    write_manifest,
+)
+from data_pipelines.forecasts.rollouts import SOURCES, Arrays, BatchForecast, ForecastJob, within
+from data_pipelines.forecasts.segments import Segment, Segments
+
+BUDGETS = "budgets.nc"
+Report = Callable[[str, float], None]
+
+
+def make_forecast(job: ForecastJob, share: tuple[int, int], report: Report, warn: Callable[[str], None]) -> Path:
+    """Make what is missing of share (number, shares) of a forecast; whoever makes the last share finishes the whole.
+
+    Returns the folder. report(text, fraction): called as it goes. warn(sentence): called where something is wrong.
+    """
+    if is_finished(job.folder):
+        refuse_lost_file(job)
+        return job.folder
+    layout, segments = job.layout, Segments(job.folder, len(job.layout.batches), job.layout.steps)
+    manifest = begin(job, segments)
+    if manifest["finished"]:
+        return job.folder
+    own = range(share[0] - 1, len(layout.batches), share[1])
+    if not own:
+        warn(f"Nothing is left for share {share[0]} of {share[1]}: a smaller batch_size makes more batches.")
+    with _failure_recorded(job, segments, manifest):
+        for number, batch in enumerate(own):
+            first = layout.inits[layout.batches[batch]][0]
+
+            def told(lead: int, first: Any = first, number: int = number) -> None:
+                report(f"{first} +{lead_text(job.world, lead)}", (number + (lead + 1) / layout.steps) / len(own))
+
+            with sole(job.folder, f"{segments.folder.name}/{batch:06d}.lock", "forecasting"):
+                chain = segments.sound(batch)
+                if chain and chain[-1].stop == layout.steps:
+                    continue
+                forecast = BatchForecast(job, batch, warn)
+                if chain:
+                    forecast.restore(segments.read(chain[-1])[0])
+                for segment in segments.ahead(batch, forecast.rollout.lead, job.segment):
+                    arrays, checksums = forecast.make(segment, told)
+                    segments.write(segment, arrays, checksums)
+                    if segment.stop < layout.steps:
+                        forecast.restore(arrays)
+                    with turn(segments.folder):
+                        manifest["reasons"] = [unfinished(job, segments)]
+                        write_manifest(job.folder, manifest)
+        with turn(segments.folder):
+            if not is_finished(job.folder) and not segments.absent():
+                finish(job, segments, manifest, report)
+                segments.remove()
+                job.writer.tidy()
+    return job.folder
+
+
+@contextmanager
+def _failure_recorded(job: ForecastJob, segments: Segments, manifest: dict[str, Any]) -> Iterator[None]:
+    """Write what stops the work within this context into the manifest, and close the writer at its end."""
+    try:
+        yield
+    except BaseException as error:
+        reason, cause = manifest["reasons"][0].split("; stopped by")[0], str(error) or type(error).__name__
+        manifest["reasons"] = [f"{reason}; stopped by: {cause}"]
+        with suppress(OSError), turn(segments.folder):
+            write_manifest(job.folder, manifest)
+        raise
+    finally:
+        job.writer.close()
+
+
+def refuse_lost_file(job: ForecastJob) -> None:
+    """Raise FileNotFoundError where a finished forecast has lost its file, ValueError where its settings differ."""
+    manifest = open_manifest(job.folder, job.settings, job.card)
+    if not (job.folder / manifest["file"]).exists():
+        raise FileNotFoundError(
+            f"{job.folder} has a manifest but no {manifest['file']}; remove the folder and make the forecast again."
+        )
+
+
+def begin(job: ForecastJob, segments: Segments) -> dict[str, Any]:
+    """The manifest of a forecast that is begun or resumed, its store laid out."""
+    with turn(segments.folder):
+        manifest = open_manifest(job.folder, job.settings, job.card)
+        if manifest["finished"]:  # by another process, a moment ago
+            segments.remove()
+        else:
+            job.writer.open(job.folder, job.layout)
+    return manifest
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the forecast in `folder` is made and judged."""
+    return (folder / NAME).exists() and bool(read_manifest(folder)["finished"])
+
+
+def unfinished(job: ForecastJob, segments: Segments) -> str:
+    """A sentence on how much of a forecast is on disk."""
+    batches, leads = segments.written()
+    part = "" if not leads else f", and {len(leads)} up to lead {lead_text(job.world, min(leads) - 1)} or later"
+    return f"unfinished: {batches} of {segments.batches} batches of initial times are written{part}"
+
+
+def finish(job: ForecastJob, segments: Segments, manifest: dict[str, Any], report: Report) -> None:
+    """Judge the whole forecast, write scores.nc, budgets.nc and the checksums, and only then the verdict."""
+    whole, checksums = gathered(segments)
+    variables, faults = describe(whole, job.world, job.ranges)
+    pairs, of = int(whole["pairs"]), job.layout.inits.size * job.layout.steps
+    judged, reasons = verdict(faults, pairs, of)
+    job.writer.mark(judged)
+    card = job.scorecard(0, job.layout.steps)
+    if card is not None and pairs:
+        for segment, arrays, _ in read(segments):
+            if scores := within(arrays, "scores"):
+                card.add_partial(scores, segment.first)
+        write_netcdf(job.folder / "scores.nc", card.scores({"forecast": job.folder.name, "verdict": judged}))
+    conservation = write_budgets(job, segments)
+    checksums = job.writer.export(checksums, lambda share: report("writing the file", share))
+    (job.folder / "config.yaml").write_text(manifest.get("config", ""), encoding="utf-8")
+    for name in ("scores.nc", BUDGETS, "config.yaml"):
+        if (job.folder / name).exists():
+            checksums[name] = sha256(job.folder / name)
+    manifest |= {
+        "verdict": judged,
+        "reasons": reasons,
+        "finished": True,
+        "completed": now(),
+        "file": job.writer.name,
+        "inits": {"first": str(job.layout.inits[0]), "last": str(job.layout.inits[-1]), "count": job.layout.inits.size},
+        "leads": {"steps": job.layout.steps, "timestep": duration_text(job.world.timestep)},
+        "variables": variables,
+        "budgets": budgets(whole, job.world),
+        "conservation": conservation,
+        "truth": {"pairs": pairs, "of": of},
+        "checksums": write_checksums(job.folder, checksums),
+    }
+    write_manifest(job.folder, manifest)
+
+
+def read(segments: Segments) -> Iterator[tuple[Segment, Arrays, dict[str, str]]]:
+    """Yield (segment, arrays, checksums) of all that was made, in order."""
+    for chain in segments.chains().values():
+        for segment in chain:
+            yield segment, *segments.read(segment)
+
+
+def gathered(segments: Segments) -> tuple[Arrays, dict[str, str]]:
+    """The checks of the whole forecast and the number of pairs with the truth; and all checksums."""
+    checksums: dict[str, str] = {}
+    by_batch: dict[int, list[Arrays]] = {}
+    for segment, arrays, sums in read(segments):
+        own = {name: array for name, array in arrays.items() if "/" not in name}
+        by_batch.setdefault(segment.batch, []).append(own)
+        checksums |= sums
+    pairs = np.sum([arrays["pairs"] for batch in by_batch.values() for arrays in batch])
+    whole = gather(gather(batch, axis=1) for batch in by_batch.values())
+    return whole | {"pairs": np.array(pairs)}, checksums
+
+
+def write_budgets(job: ForecastJob, segments: Segments) -> dict[str, Any] | None:
+    """Write budgets.nc and return its summary; None where this world has no budgets and no constraints."""
+    ledgers = job.ledgers(job.layout.steps)
+    if ledgers["forecast"].is_empty:
+        return None
+    for segment, arrays, _ in read(segments):
+        for source in SOURCES:
+            ledgers[source].add_partial(within(arrays, f"{source} budgets"), segment.first)
+    write_netcdf(job.folder / BUDGETS, ledgers["forecast"].dataset(job.layout.inits, ledgers["truth"]))
+    return ledgers["forecast"].summary()
