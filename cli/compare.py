@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from data_pipelines.conventions.suggestions import nearest_name
 from data_pipelines.files.atomic import atomic_file, write_netcdf
 from data_pipelines.files.provenance import revision
 from data_pipelines.forecasts.manifest import now
@@ -24,7 +25,6 @@ from data_pipelines.verification.score_rows import (
 from emul.display.text import lead_text, number, percent
 from emul.evaluation.comparison import Comparison, compared
 from emul.terminal.console import console, header, progress, table, warn
-from emul.terminal.findings import nearest_name
 from emulators.statistics.bootstrap import Bootstrap
 
 if TYPE_CHECKING:

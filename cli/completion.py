@@ -9,10 +9,10 @@ import glob
 import re
 from pathlib import Path
 
+from data_pipelines.conventions.suggestions import nearest_name
 from emul.config.annotations import choices
 from emul.config.folders import conf_folder, groups, options_of
 from emul.config.signatures import signature
-from emul.terminal.findings import nearest_name
 from emul.terminal.verbs import DATA_WORDS, LISTS, all_names, find
 
 BASH = r"""# emul: completion for bash

@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 
-from emul.terminal.findings import nearest_name
+from data_pipelines.conventions.suggestions import nearest_name
 from emul.terminal.verbs import Verb, all_names, explanation, first_of, overview
 
 HELP = ("-h", "--help", "help")

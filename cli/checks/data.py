@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from data_pipelines.conventions.suggestions import nearest_name
 from emul.checks.facts import Facts, _told
 from emul.config.build import build
-from emul.terminal.findings import Finding, nearest_name
+from emul.terminal.findings import Finding
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,11 +10,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from data_pipelines.conventions.suggestions import nearest_name
 from emul.config.annotations import value_in_words
 from emul.config.folders import conf_folder, groups
 from emul.config.overrides import plain_mapping
 from emul.config.signatures import tree_faults
-from emul.terminal.findings import Finding, nearest_name
+from emul.terminal.findings import Finding
 
 
 def faults(config: DictConfig) -> list[Finding]:

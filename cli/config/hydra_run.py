@@ -14,11 +14,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from data_pipelines.conventions.suggestions import nearest_name
 from emul.config.compose import PRIMARY, _composer, compose, resolved
 from emul.config.declared_keys import faults
 from emul.config.folders import conf_folder
 from emul.config.overrides import diagnosed, key_of
-from emul.terminal.findings import ConfigErrors, nearest_name
+from emul.terminal.findings import ConfigErrors
 
 BARE_LIST = re.compile(r"^((?:\w+\.)*init)=([^\[{('\"]*,.*)$")  # initial times in a row are a list, not a sweep
 

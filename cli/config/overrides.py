@@ -14,9 +14,10 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from data_pipelines.conventions.suggestions import nearest_name
 from emul.config.folders import options_of
 from emul.config.signatures import signature, tree_faults, wrapping
-from emul.terminal.findings import ConfigErrors, Finding, nearest_name
+from emul.terminal.findings import ConfigErrors, Finding
 
 LISTED = "`emul train --cfg job` lists the keys"
 Composer = Callable[[list[str]], DictConfig]

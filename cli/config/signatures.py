@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from data_pipelines.conventions.suggestions import nearest_name
 from emul.config.annotations import accepts, in_words, value_in_words
 from emul.config.source_text import definition, is_installed, module_file, module_tree
-from emul.terminal.findings import Finding, nearest_name, offer
+from emul.terminal.findings import Finding, offer
 
 HYDRA_KEYS = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
 

@@ -10,11 +10,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from data_pipelines.conventions.suggestions import nearest_name
 from emul.config.build import build
 from emul.config.compose import compose
 from emul.config.declared_keys import faults
 from emul.terminal.console import progress
-from emul.terminal.findings import ConfigErrors, nearest_name
+from emul.terminal.findings import ConfigErrors
 
 if TYPE_CHECKING:
     import xarray as xr

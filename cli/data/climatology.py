@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from data_pipelines.conventions.canonical import first_member
+from data_pipelines.conventions.suggestions import nearest_name
 from data_pipelines.derived.shaping import shaped
 from data_pipelines.opening.datasets import open_dataset
 from data_pipelines.verification.climatology_store import Recipe, climatology, days_without
 from emul.data.arguments import made_source, settings_of
 from emul.terminal.console import console, header, progress, warn
-from emul.terminal.findings import nearest_name
 
 if TYPE_CHECKING:
     import xarray as xr

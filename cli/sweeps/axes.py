@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from data_pipelines.conventions.suggestions import nearest_name
 from emul.config.folders import options_of
 from emul.config.overrides import key_of
-from emul.terminal.findings import ConfigErrors, Finding, nearest_name
+from emul.terminal.findings import ConfigErrors, Finding
 
 
 @dataclass(frozen=True)

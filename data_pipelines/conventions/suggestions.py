@@ -1,16 +1,42 @@
-"""Names that are not there: the likeliest one that is."""
+"""Suggest the nearest existing name for one that was misspelled."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any
 
 
 def suggestion(name: str, names: Iterable[Any]) -> str:
-    """A clause that names the likeliest spelling of `name`, or what there is."""
-    names = [str(n) for n in names]
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if close:
-        return f"did you mean '{close[0]}'?"
-    return f"there {'are' if len(names) > 1 else 'is'} {', '.join(names[:40]) or 'none'}."
+    """End an error message: `did you mean '...'?`, or the names that exist."""
+    known = [str(n) for n in names]
+    best = nearest_name(name, known)
+    if best:
+        return f"did you mean '{best}'?"
+    return f"there {'are' if len(known) > 1 else 'is'} {', '.join(known[:40]) or 'none'}."
+
+
+def nearest_name(name: str, names: Iterable[str]) -> str | None:
+    """Return the most similar of `names`, or None.
+
+    Dotted keys are compared by their last word with the keys of the same parent first, then with all others.
+    """
+    known = list(names)
+    parent, _, last = name.rpartition(".")
+    by_tail = {key.rpartition(".")[2]: key for key in known}
+    beside = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == parent}
+    best = get_close_matches(last, beside, 1, 0.67)
+    if best:
+        return beside[best[0]]
+    same = [key for key in known if key.rpartition(".")[2] == last]
+    if same:
+        return (get_close_matches(name, same, 1, 0.0) or same)[0]
+    elsewhere = [key for key in known if not parent or key.rpartition(".")[0] != parent]
+    best = get_close_matches(name, elsewhere, 1, 0.8 if parent else 0.6)
+    if best:
+        return best[0]
+    best = get_close_matches(last, by_tail, 1, 0.85)
+    if best:
+        return by_tail[best[0]]
+    inside = [key for key in beside if len(key) > 2 and (last in key or key in last)]
+    return beside[inside[0]] if inside else None

@@ -7,13 +7,14 @@ from itertools import count
 import pytest
 from omegaconf import OmegaConf
 
+from data_pipelines.conventions.suggestions import nearest_name
 from emul.config.annotations import accepts, choices, in_words
 from emul.config.build import build, build_all
 from emul.config.compose import compose
 from emul.config.declared_keys import faults
 from emul.config.hydra_run import refuse_early, run_with_hydra
 from emul.config.signatures import signature, tree_faults
-from emul.terminal.findings import ConfigErrors, nearest_name
+from emul.terminal.findings import ConfigErrors
 
 NUMBERS = count()
 SOURCE = """
