@@ -12,7 +12,7 @@ from emulators.physics.physical_ranges import BOUNDS
 if TYPE_CHECKING:
     import xarray as xr
 
-    from data_pipelines.inspection.soundness import Finding
+    from data_pipelines.inspection.soundness import VariableReport
 
 
 GAPS = 10  # listed one by one
@@ -20,7 +20,7 @@ GAPS = 10  # listed one by one
 
 def main(arguments: list[str]) -> int:
     """The words after `emul data check`: the data, and the part of them; 2 where something is wrong."""
-    from data_pipelines.inspection.soundness import findings
+    from data_pipelines.inspection.soundness import check_values
     from data_pipelines.packing.copying import damaged_files
 
     dataset, settings, recipe = sliced(arguments, ["output"])
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
     folder = Path(str(settings.get("output") or "outputs")) / "data" / (Path(origin.rstrip("/")).stem or "data")
     damaged = None if "://" in origin else damaged_files(Path(origin))
     with progress("reading") as report:
-        found, maps = findings(dataset, folder, report)
+        found, maps = check_values(dataset, folder, report)
     plan("Data", {"times": times_in_words(dataset), "checksums": checksums_in_words(damaged)})
     rows = [_row(one) for one in found]
     table(
@@ -47,9 +47,9 @@ def main(arguments: list[str]) -> int:
 
 def times_in_words(dataset: xr.Dataset) -> str:
     """How many, from when to when, and every gap in them."""
-    from data_pipelines.inspection.contents import clock
+    from data_pipelines.inspection.contents import time_axis
 
-    when = clock(dataset)
+    when = time_axis(dataset)
     if when is None:
         return "none"
     told = f"{when.count}, {when.first} to {when.last}, every {when.step}, in order"
@@ -65,14 +65,14 @@ def checksums_in_words(damaged: list[str] | None) -> str:
     return f"{len(damaged)} files differ" if damaged else "all files as they were written"
 
 
-def _row(one: Finding) -> list[str]:
+def _row(one: VariableReport) -> list[str]:
     share = f"{one.missing / one.count:.2%}" if one.missing else "0"
     low, high = ("" if t is None else str(t)[:16] for t in (one.least_at, one.greatest_at))
     always = f"{one.always} points" if one.always else ""
     return [one.name, one.units, f"{one.least:.5g}", low, f"{one.greatest:.5g}", high, share, always]
 
 
-def _faults(found: list[Finding]) -> list[str]:
+def _faults(found: list[VariableReport]) -> list[str]:
     """A sentence for each variable with values that cannot be, or that are missing at some times only."""
     said = []
     for one in found:

@@ -22,12 +22,18 @@ def main(arguments: list[str]) -> None:
 def show(dataset: xr.Dataset) -> None:
     """Print the grid, the times and their gaps, the levels, and one line a variable; read a few times of each."""
     from data_pipelines.conventions.canonical import grid_of
-    from data_pipelines.inspection.contents import chunk_advice, clock, grid_words, level_words, rows
+    from data_pipelines.inspection.contents import (
+        chunk_advice,
+        grid_description,
+        level_description,
+        time_axis,
+        variable_summaries,
+    )
 
-    when = clock(dataset)
+    when = time_axis(dataset)
     size = sum(field.size * field.dtype.itemsize for field in dataset.data_vars.values())
-    lines = {"origin": dataset.attrs.get("origin", "a data source"), "grid": grid_words(grid_of(dataset))}
-    lines["levels"] = level_words(dataset)
+    lines = {"origin": dataset.attrs.get("origin", "a data source"), "grid": grid_description(grid_of(dataset))}
+    lines["levels"] = level_description(dataset)
     if when is None:
         lines["times"] = "none"
     else:
@@ -45,7 +51,7 @@ def show(dataset: xr.Dataset) -> None:
         drawn.add_column(name, style="key" if name == "variable" else "", overflow="fold")
     for name in ("size", "least", "greatest", "NaN"):
         drawn.add_column(name, justify="right")
-    told = list(rows(dataset))
+    told = list(variable_summaries(dataset))
     for row in told:
         shape = " x ".join(map(str, row.shape)) + (" static" if row.is_static else "")
         missing = f"{row.missing:.1%}" if row.missing else "0"

@@ -18,7 +18,7 @@ TWINS: dict[str, Any] = {"cases": 8, "days": 30, "perturbation": 0.1}  # K on th
 
 def main(arguments: list[str]) -> None:
     """Run twins of the chosen source, keep their error growth beside its store, and print how far it can be known."""
-    from data_pipelines.inspection.predictability import experiment, predictability_path
+    from data_pipelines.inspection.predictability import experiment_summary, predictability_path
     from data_pipelines.inspection.predictability import predictability as found_by_twins
 
     settings, overrides = _settings(arguments)
@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> None:
     path = predictability_path(source)
     if path is None:
         raise ValueError(f"data={config.name} is not simulated here, so it has no twins; choose data=planet.")
-    header(f"emul data predictability {config.name}", [experiment(settings)])
+    header(f"emul data predictability {config.name}", [experiment_summary(settings)])
     with progress("simulating twins") as report:
         found = found_by_twins(source, **settings, report=report)
     show_limits(found, settings["days"])
@@ -52,7 +52,7 @@ def _settings(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
 
 def show_limits(found: xr.Dataset, days: int) -> None:
     """A line a headline variable: how fast twins part, and when they know no more of each other."""
-    from data_pipelines.inspection.predictability import limits
+    from data_pipelines.inspection.predictability import predictability_limits
     from data_pipelines.verification.score_rows import headline_rows, score_rows
     from emul.display.text import DASH, number
 
@@ -62,7 +62,7 @@ def show_limits(found: xr.Dataset, days: int) -> None:
     lines = []
     for row in headline_rows(score_rows(found), most=12):
         field = found[row.variable].sel(region="global")
-        found_here = limits(field if row.level is None else field.sel(level=row.level))
+        found_here = predictability_limits(field if row.level is None else field.sel(level=row.level))
         lengths = [told(length) for length in found_here[:3]]
         lines.append([row.label, *lengths, f"{number(found_here.saturation * row.factor)} {row.unit}".rstrip()])
     right = ["doubling", "as climatology", "95 % saturated", "saturation"]

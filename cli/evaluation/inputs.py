@@ -16,7 +16,7 @@ from data_pipelines.conventions.durations import duration, nominal_seconds, spac
 from data_pipelines.conventions.periods import bounds
 from data_pipelines.files.provenance import revision, versions
 from data_pipelines.forecasts.manifest import now, read_manifest
-from data_pipelines.inspection.predictability import curves, stored_predictability
+from data_pipelines.inspection.predictability import reference_curves, stored_predictability
 from data_pipelines.opening.climatologies import ClimatologyFile
 from data_pipelines.opening.datasets import open_dataset
 from data_pipelines.opening.forecasts import open_forecast, with_levels
@@ -120,7 +120,7 @@ def opened(config: DictConfig, options: DictConfig, report: Callable[[str, float
         attributes["sampled_years"] = f"{years[0]} to {years[1]}"
     notes = [*_notes(forecast, manifest, pairs, metrics, climatology), *fitted, *told]
     name = config.name or (Path(config.run).name if config.run is not None else _stem(path))
-    beside = {} if limits is None else curves(limits, pairs.leads[-1])
+    beside = {} if limits is None else reference_curves(limits, pairs.leads[-1])
     budgets = None if "://" in str(path) else read_budgets(Path(path).parent)
     return Inputs(
         name, options, forecast, pairs, world, metrics, climatology, compared, attributes, notes, beside, budgets

@@ -12,10 +12,10 @@ from data_pipelines.conventions.canonical import grid_of
 from data_pipelines.inspection.portrait import (
     PER_DAY,
     RAIN,
-    Smooth,
+    SphericalInterpolation,
     kinetic_energy,
-    lows,
-    refuse_without,
+    low_pressure_centres,
+    require_variables,
     sea_level_pressure,
     water_vapour,
     zonal_means,
@@ -61,7 +61,7 @@ def _winter(dataset: xr.Dataset) -> xr.Dataset:
 class Mollweide:
     """An equal-area map of the whole planet on `axis`, the 180th meridian in its middle; fields come from `smooth`."""
 
-    def __init__(self, axis: Any, smooth: Smooth) -> None:
+    def __init__(self, axis: Any, smooth: SphericalInterpolation) -> None:
         from matplotlib.patches import Ellipse
 
         self.axis, self.smooth = axis, smooth
@@ -124,11 +124,11 @@ class Mollweide:
 
 def storms(path: Path, dataset: xr.Dataset, title: str) -> Path:
     """The hour of a winter month with the deepest low: precipitation, isobars at mean sea level, coasts."""
-    refuse_without(dataset, RAIN)
+    require_variables(dataset, RAIN)
     part, grid = _winter(dataset), grid_of(dataset)
     pressure, stormy = sea_level_pressure(part), (grid.latitude > 25.0) & (grid.latitude < 75.0)
     hour = int(pressure[:, stormy].min(axis=(1, 2)).argmin())
-    smooth = Smooth(grid, 180)
+    smooth = SphericalInterpolation(grid, 180)
     rain = smooth(part[RAIN].values[hour] * PER_DAY, least=0.0, soft=True)
     pressure = smooth(pressure[hour])
     with _styled():
@@ -140,7 +140,7 @@ def storms(path: Path, dataset: xr.Dataset, title: str) -> Path:
         colours = uniform(RAINY)(np.linspace(0.0, 1.0, len(levels)))
         bands = world.contour(rain, filled=True, levels=levels, colors=colours, extend="max", alpha=0.92)
         world.contour(pressure / 100.0, levels=ISOBARS, colors=INK, linewidths=0.55, alpha=0.8, zorder=4)
-        for row, column in lows(pressure, smooth.grid, deepest=99000.0, apart=12.0, most=8):
+        for row, column in low_pressure_centres(pressure, smooth.grid, deepest=99000.0, apart=12.0, most=8):
             _centre(world, row, column, pressure[row, column] / 100.0)
         when = np.datetime_as_string(part["time"].values[hour], "h").replace("T", " ")
         world.axis.set_title(f"{title}: storms on {when} UTC", loc="center", fontsize=11)
@@ -261,7 +261,7 @@ def _frames(dataset: xr.Dataset, title: str) -> Iterator[Any]:
     """One image a time."""
     from PIL import Image
 
-    part, smooth, pixels = _winter(dataset), Smooth(grid_of(dataset), 360), 600
+    part, smooth, pixels = _winter(dataset), SphericalInterpolation(grid_of(dataset), 360), 600
     vapour = water_vapour(part)
     top = 10.0 * np.ceil(np.percentile(vapour, 99.5) / 10.0)
     with _styled():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.markup import escape
 
-from data_pipelines.inspection.predictability import experiment
+from data_pipelines.inspection.predictability import experiment_summary
 from data_pipelines.verification.score_files import write_table
 from data_pipelines.verification.score_rows import Row, headline_rows, score_rows
 from emul.display.text import lead_text
@@ -142,8 +142,8 @@ def _provenance(inputs: Inputs, scores: xr.Dataset) -> dict[str, str]:
     if "saturation" in inputs.limits:
         known = inputs.limits["predictability"].attrs
         listed["predictability"] = (
-            f"RMSE of identical twins, {experiment(known)}: the limit that a perfect forecast can reach. Saturation: "
-            f"\N{SQUARE ROOT}2 x the standard deviation of the stored data about their climatology. Truth: "
+            f"RMSE of identical twins, {experiment_summary(known)}: the limit that a perfect forecast can reach. "
+            f"Saturation: \N{SQUARE ROOT}2 x the standard deviation of the stored data about their climatology. Truth: "
             f"{known['truth']}"
         )
     listed["missing values"] = f"{100 * scores.attrs['nan_share']:.3g} % of all points"

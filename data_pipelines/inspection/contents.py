@@ -17,7 +17,7 @@ WASTEFUL, SCATTERED = 4, 32  # times in a chunk, chunks of a time, from which on
 
 
 @dataclass(frozen=True)
-class Clock:
+class TimeAxis:
     """The times of a dataset. step: usual spacing, or None; gaps: (last time before, first time after)."""
 
     first: np.datetime64
@@ -28,7 +28,7 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class Row:
+class VariableSummary:
     """One variable. chunks: as stored, or None. missing: share of points, in the times that were read."""
 
     name: str
@@ -42,7 +42,7 @@ class Row:
     missing: float
 
 
-def clock(dataset: xr.Dataset) -> Clock | None:
+def time_axis(dataset: xr.Dataset) -> TimeAxis | None:
     """The times of a canonical dataset, None where it has none."""
     if "time" not in dataset.dims:
         return None
@@ -50,17 +50,17 @@ def clock(dataset: xr.Dataset) -> Clock | None:
     told = dataset.attrs.get("timestep")
     step = duration(told) if told else spacing(times)
     wide = tuple((times[i], times[i + 1]) for i in gaps(times))
-    return Clock(times[0], times[-1], times.size, duration_text(step) if step is not None else None, wide)
+    return TimeAxis(times[0], times[-1], times.size, duration_text(step) if step is not None else None, wide)
 
 
-def grid_words(grid: LatLonGrid) -> str:
+def grid_description(grid: LatLonGrid) -> str:
     """The grid in one line."""
     rows = f"{grid.latitude[0]:g} to {grid.latitude[-1]:g} N"
     columns = f"{grid.longitude[0]:g} to {grid.longitude[-1]:g} E"
     return f"{grid.kind.replace('_', ' ')}, {grid.shape[0]} x {grid.shape[1]} (latitude {rows}, longitude {columns})"
 
 
-def level_words(dataset: xr.Dataset) -> str:
+def level_description(dataset: xr.Dataset) -> str:
     """The levels in one line."""
     if "level" not in dataset.dims:
         return "none"
@@ -69,7 +69,7 @@ def level_words(dataset: xr.Dataset) -> str:
     return f"{dataset.sizes['level']} ({vertical(dataset).kind}): {values}{f' {units}' if units else ''}"
 
 
-def rows(dataset: xr.Dataset, samples: int = SAMPLES) -> Iterator[Row]:
+def variable_summaries(dataset: xr.Dataset, samples: int = SAMPLES) -> Iterator[VariableSummary]:
     """One Row a variable; ranges from `samples` times spread over the whole. ValueError where a chunk is damaged."""
     for key, field in dataset.data_vars.items():
         name = str(key)
@@ -87,7 +87,7 @@ def rows(dataset: xr.Dataset, samples: int = SAMPLES) -> Iterator[Row]:
         good = np.isfinite(values)
         least, greatest = (float(f(values[good])) if good.any() else float("nan") for f in (np.min, np.max))
         chunks = field.encoding.get("chunks") or field.encoding.get("chunksizes")
-        yield Row(
+        yield VariableSummary(
             name,
             str(field.attrs.get("units", "")).replace("**", ""),
             field.shape,
@@ -100,7 +100,7 @@ def rows(dataset: xr.Dataset, samples: int = SAMPLES) -> Iterator[Row]:
         )
 
 
-def chunk_advice(dataset: xr.Dataset, told: list[Row]) -> list[str]:
+def chunk_advice(dataset: xr.Dataset, told: list[VariableSummary]) -> list[str]:
     """A sentence for each way in which the chunks will make a training slow, and what to do."""
     wasteful: dict[int, list[str]] = {}
     scattered: dict[int, list[str]] = {}
@@ -116,14 +116,14 @@ def chunk_advice(dataset: xr.Dataset, told: list[Row]) -> list[str]:
             scattered.setdefault(pieces, []).append(row.name)
     remedy = "pack them once for training: emul data convert"
     sentences = [
-        f"{_listed(names)}: a chunk holds {times} times, so that one random time costs the reading of {times}; "
+        f"{_short_list(names)}: a chunk holds {times} times, so that one random time costs the reading of {times}; "
         f"{remedy}."
         for times, names in wasteful.items()
     ]
     return sentences + [
-        f"{_listed(names)}: one time lies in {pieces} chunks; {remedy}." for pieces, names in scattered.items()
+        f"{_short_list(names)}: one time lies in {pieces} chunks; {remedy}." for pieces, names in scattered.items()
     ]
 
 
-def _listed(names: list[str]) -> str:
+def _short_list(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -30,7 +30,7 @@ RAIN = "total_precipitation_6hr"
 PER_DAY = 4.0 * 1000.0  # m in 6 hours -> mm a day
 
 
-def refuse_without(dataset: xr.Dataset, *names: str) -> None:
+def require_variables(dataset: xr.Dataset, *names: str) -> None:
     """ValueError where a variable is not in the data."""
     missing = [name for name in names if name not in dataset]
     if missing:
@@ -41,7 +41,7 @@ def sea_level_pressure(dataset: xr.Dataset) -> np.ndarray:
     """Pressure at mean sea level in Pa, float64 (*time, lat, lon), from the data or from sigma levels."""
     if "mean_sea_level_pressure" in dataset:
         return dataset["mean_sea_level_pressure"].values.astype(np.float64)
-    refuse_without(dataset, "surface_pressure", "temperature")
+    require_variables(dataset, "surface_pressure", "temperature")
     half = np.array(vertical(dataset).b)
     if vertical(dataset).kind != "sigma":
         raise ValueError("the data hold no mean_sea_level_pressure, and lie on levels other than sigma")
@@ -57,12 +57,12 @@ def water_vapour(dataset: xr.Dataset) -> np.ndarray:
     """Water vapour of the column in kg m-2, float64 (*time, lat, lon), from the data or from their layers."""
     if "total_column_water_vapour" in dataset:
         return dataset["total_column_water_vapour"].values.astype(np.float64)
-    refuse_without(dataset, "specific_humidity", "surface_pressure")
+    require_variables(dataset, "specific_humidity", "surface_pressure")
     humidity, pressure = (torch.from_numpy(dataset[n].values) for n in ("specific_humidity", "surface_pressure"))
     return column_water(humidity, pressure, vertical(dataset)).numpy()
 
 
-class Smooth:
+class SphericalInterpolation:
     """Fields of `grid` on a fine one of `rows` rows, as their spherical harmonics have them.
 
     Columns lie half a cell off the zero meridian, so that cells end where maps do.
@@ -84,7 +84,9 @@ class Smooth:
         return found if least is None else found.clip(min=least)
 
 
-def lows(pressure: np.ndarray, grid: LatLonGrid, *, deepest: float, apart: float, most: int) -> list[tuple[int, int]]:
+def low_pressure_centres(
+    pressure: np.ndarray, grid: LatLonGrid, *, deepest: float, apart: float, most: int
+) -> list[tuple[int, int]]:
     """Row and column of the centres of lows between 25 and 75 degrees, deepest first.
 
     deepest: Pa, below which a low counts. apart: degrees, between two that count.
@@ -126,7 +128,7 @@ class ZonalMean:
 
 def zonal_means(dataset: xr.Dataset) -> list[ZonalMean]:
     """Of December to February and of June to August where the data hold both, else of all times."""
-    refuse_without(dataset, "u_component_of_wind", "temperature")
+    require_variables(dataset, "u_component_of_wind", "temperature")
     month = dataset["time"].dt.month.values
     seasons = {"December\N{EN DASH}February": (12, 1, 2), "June\N{EN DASH}August": (6, 7, 8)}
     chosen = {name: np.flatnonzero(np.isin(month, months)) for name, months in seasons.items()}
@@ -142,7 +144,7 @@ def zonal_means(dataset: xr.Dataset) -> list[ZonalMean]:
 
 def kinetic_energy(dataset: xr.Dataset, level: float | None) -> np.ndarray:
     """Kinetic energy of the wind on one level by degree, mean over time, m2 s-2, shape (degrees,); None: no levels."""
-    refuse_without(dataset, "u_component_of_wind", "v_component_of_wind")
+    require_variables(dataset, "u_component_of_wind", "v_component_of_wind")
     grid = grid_of(dataset)
     calculus = SphericalCalculus(grid, dtype=torch.float64)
     part = dataset if level is None else dataset.sel(level=level)

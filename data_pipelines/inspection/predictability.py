@@ -26,7 +26,7 @@ from data_pipelines.conventions.canonical import grid_of
 from data_pipelines.files.atomic import write_netcdf
 from data_pipelines.forecasts.layout import LEVELS
 from data_pipelines.reading.threads import one_thread
-from data_pipelines.simulators.twins import Case, Twinned
+from data_pipelines.simulators.twins import Case, TwinSource
 from emulators.grid import LatLonGrid
 from emulators.statistics.harmonic_climatology import HarmonicClimatology
 from emulators.statistics.regions import region_weights
@@ -59,7 +59,7 @@ def stored_predictability(source: Any) -> xr.Dataset | None:
 
 
 def predictability(
-    source: Twinned, *, cases: int, days: int, perturbation: float, report: Progress | None = None
+    source: TwinSource, *, cases: int, days: int, perturbation: float, report: Progress | None = None
 ) -> xr.Dataset:
     """RMSE of twins and of persistence by lead, and the saturation, of every variable of a source whose data are made.
 
@@ -92,7 +92,7 @@ def predictability(
     return found
 
 
-def experiment(settings: Mapping[str, Any]) -> str:
+def experiment_summary(settings: Mapping[str, Any]) -> str:
     """The settings of `predictability` in words, from themselves or from the attributes of what it found."""
     cases, days = (
         f"{settings[name]} {word}{'' if settings[name] == 1 else 's'}"
@@ -172,7 +172,7 @@ def doubling_time(curve: np.ndarray, limit: float, days: np.ndarray) -> float:
     return float(np.log(2.0) / rate) if rate > 0.0 else float("nan")
 
 
-def reached(curve: np.ndarray, value: float, days: np.ndarray) -> float:
+def crossing_time(curve: np.ndarray, value: float, days: np.ndarray) -> float:
     """Days until the errors first reach `value`, linear between leads; infinite where they do not."""
     above = np.flatnonzero(curve >= value)
     if not above.size:
@@ -184,7 +184,7 @@ def reached(curve: np.ndarray, value: float, days: np.ndarray) -> float:
     return float(days[last - 1] + share * (days[last] - days[last - 1]))
 
 
-class Limits(NamedTuple):
+class PredictabilityLimits(NamedTuple):
     """What the curve of a field tells. doubling, useful, last in days; saturation in the field's units.
 
     useful: when the twin is no better than the climatology; last: when it reaches 95 % of the saturation.
@@ -196,15 +196,15 @@ class Limits(NamedTuple):
     saturation: float
 
 
-def limits(field: xr.DataArray) -> Limits:
+def predictability_limits(field: xr.DataArray) -> PredictabilityLimits:
     """Of one variable, region and level of what `predictability` found: dimensions (source, lead_time)."""
     days = field["lead_time"].values / np.timedelta64(1, "D")
     curve, limit = field.sel(source="twin").values, float(field.sel(source="saturation").values[0])
-    useful, last = (reached(curve, share * limit, days) for share in (np.sqrt(0.5), SATURATED))
-    return Limits(doubling_time(curve, limit, days), useful, last, limit)
+    useful, last = (crossing_time(curve, share * limit, days) for share in (np.sqrt(0.5), SATURATED))
+    return PredictabilityLimits(doubling_time(curve, limit, days), useful, last, limit)
 
 
-def curves(found: xr.Dataset, longest: np.timedelta64) -> dict[str, xr.Dataset]:
+def reference_curves(found: xr.Dataset, longest: np.timedelta64) -> dict[str, xr.Dataset]:
     """Twin and saturation up to the lead `longest`, as scores: (metric, region, lead_time[, level])."""
     short = found.sel(lead_time=slice(None, longest))
     if not short.sizes["lead_time"]:

@@ -21,7 +21,7 @@ BLOCK_BYTES = 64e6
 
 
 @dataclass(frozen=True)
-class Finding:
+class VariableReport:
     """What all values of one variable tell.
 
     least, greatest: with the times at which they stand, None for fields without time. limits: of the physical range,
@@ -44,9 +44,9 @@ class Finding:
     first: np.datetime64 | None
 
 
-def findings(
+def check_values(
     dataset: xr.Dataset, folder: Path, report: Callable[[str, float], None] | None = None
-) -> tuple[list[Finding], xr.Dataset]:
+) -> tuple[list[VariableReport], xr.Dataset]:
     """(a Finding a variable, how often each point is missing: variables on latitude and longitude, counts).
 
     folder: where a check that is stopped keeps what it knows. DamagedData where values cannot be read.
@@ -60,7 +60,7 @@ def findings(
         for block in blocks[name]:
             read = parts.read(done)
             if read is None:
-                arrays = _examined(dataset, name, block)
+                arrays = _block_statistics(dataset, name, block)
                 parts.write(done, arrays, {})
             else:
                 arrays = read[0]
@@ -68,7 +68,7 @@ def findings(
             done += 1
             if report:
                 report(name, done / total)
-        found.append(_finding(dataset[name], told))
+        found.append(_variable_report(dataset[name], told))
         maps[name] = (("latitude", "longitude"), np.sum([one["missing_map"] for one in told], axis=0))
     parts.remove()
     parts.root.rmdir()
@@ -99,7 +99,7 @@ def _blocks(field: xr.DataArray) -> Iterator[slice]:
     yield from (slice(start, min(start + step, count)) for start in range(0, count, step))
 
 
-def _examined(dataset: xr.Dataset, name: str, block: slice) -> dict[str, np.ndarray]:
+def _block_statistics(dataset: xr.Dataset, name: str, block: slice) -> dict[str, np.ndarray]:
     """What one block tells: extremes by time, values beyond the range, missing values by time and by point."""
     field = dataset[name].isel(time=block) if "time" in dataset[name].dims else dataset[name].expand_dims("time")
     try:
@@ -124,7 +124,7 @@ def _examined(dataset: xr.Dataset, name: str, block: slice) -> dict[str, np.ndar
     }
 
 
-def _finding(field: xr.DataArray, told: list[dict[str, np.ndarray]]) -> Finding:
+def _variable_report(field: xr.DataArray, told: list[dict[str, np.ndarray]]) -> VariableReport:
     least, greatest, missing = (np.concatenate([one[key] for one in told]) for key in ("least", "greatest", "missing"))
     always = int(np.all([one["always"] for one in told], axis=0).sum())
     times = field["time"].values.astype("datetime64[s]") if "time" in field.dims else None
@@ -135,7 +135,7 @@ def _finding(field: xr.DataArray, told: list[dict[str, np.ndarray]]) -> Finding:
         return None if times is None else times[position]
 
     known = np.isfinite(least).any()
-    return Finding(
+    return VariableReport(
         name=str(field.name),
         units=units,
         least=float(least.min()) if known else float("nan"),

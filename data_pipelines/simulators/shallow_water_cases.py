@@ -25,7 +25,7 @@ DAY = 86400.0
 VARIED = 5  # numbers that vary a case
 
 
-class Beginning(NamedTuple):
+class InitialFields(NamedTuple):
     """Winds (m s-1), depth of the fluid and height of the ground (m), each (lat, lon)."""
 
     u: np.ndarray
@@ -34,14 +34,14 @@ class Beginning(NamedTuple):
     bottom: np.ndarray
 
 
-def rotation(grid: LatLonGrid, varied: np.ndarray) -> Beginning:
+def rotation(grid: LatLonGrid, varied: np.ndarray) -> InitialFields:
     """Case 2: a steady state. Varied: speed by a tenth."""
     latitude, _ = _radians(grid)
     speed = 2.0 * np.pi * EARTH_RADIUS / (12.0 * DAY) * (1.0 + 0.1 * varied[0])
     return _zonal(grid, speed * np.cos(latitude), _rotating_depth(grid, speed, 2.94e4 / GRAVITY))
 
 
-def mountain(grid: LatLonGrid, varied: np.ndarray) -> Beginning:
+def mountain(grid: LatLonGrid, varied: np.ndarray) -> InitialFields:
     """Case 5: 20 m/s over a cone of 2000 m at 30 N, 270 E. Varied: speed by a fifth, depth by 100 m."""
     latitude, longitude = _radians(grid)
     speed = 20.0 * (1.0 + 0.2 * varied[0])
@@ -51,7 +51,7 @@ def mountain(grid: LatLonGrid, varied: np.ndarray) -> Beginning:
     return _zonal(grid, speed * np.cos(latitude), depth)._replace(bottom=bottom)
 
 
-def haurwitz(grid: LatLonGrid, varied: np.ndarray) -> Beginning:
+def haurwitz(grid: LatLonGrid, varied: np.ndarray) -> InitialFields:
     """Case 6: wave number 4. Varied: rotation and wave by a tenth each, longitude."""
     latitude, longitude = _radians(grid)
     order = 4
@@ -68,10 +68,10 @@ def haurwitz(grid: LatLonGrid, varied: np.ndarray) -> Beginning:
     once = once * ((r * r + 2.0 * r + 2.0) - (r + 1.0) ** 2 * c**2)
     twice = 0.25 * wave**2 * c ** (2 * order) * ((r + 1.0) * c**2 - (r + 2.0))
     height = 8000.0 + EARTH_RADIUS**2 / GRAVITY * (mean + once * np.cos(angle) + twice * np.cos(2.0 * angle))
-    return Beginning(u, v, height, np.zeros(grid.shape))
+    return InitialFields(u, v, height, np.zeros(grid.shape))
 
 
-def jet(grid: LatLonGrid, varied: np.ndarray) -> Beginning:
+def jet(grid: LatLonGrid, varied: np.ndarray) -> InitialFields:
     """An 80 m/s jet at 45 N in balance, 10 km mean depth, and a bump of 120 m.
 
     Varied: speed by a tenth, latitude by 5 degrees, height of the bump by half, its longitude, and its width by a
@@ -97,7 +97,7 @@ def jet(grid: LatLonGrid, varied: np.ndarray) -> Beginning:
     return _zonal(grid, u, depth[:, None] + bump)
 
 
-CASES: dict[str, Callable[[LatLonGrid, np.ndarray], Beginning]] = {
+CASES: dict[str, Callable[[LatLonGrid, np.ndarray], InitialFields]] = {
     "rotation": rotation,
     "mountain": mountain,
     "haurwitz": haurwitz,
@@ -114,9 +114,9 @@ def _radians(grid: LatLonGrid) -> tuple[np.ndarray, np.ndarray]:
     return np.deg2rad(grid.latitude)[:, None], np.deg2rad(grid.longitude)[None]
 
 
-def _zonal(grid: LatLonGrid, u: np.ndarray, depth: np.ndarray) -> Beginning:
+def _zonal(grid: LatLonGrid, u: np.ndarray, depth: np.ndarray) -> InitialFields:
     u, depth = (np.broadcast_to(field, grid.shape).copy() for field in (u, depth))
-    return Beginning(u, np.zeros(grid.shape), depth, np.zeros(grid.shape))
+    return InitialFields(u, np.zeros(grid.shape), depth, np.zeros(grid.shape))
 
 
 def _rotating_depth(grid: LatLonGrid, speed: float, mean: float) -> np.ndarray:

@@ -17,7 +17,7 @@ import xarray as xr
 from torch import Tensor
 
 from data_pipelines.reading.threads import one_thread
-from data_pipelines.simulators.stores import Progress, Trajectories, make_once, opened
+from data_pipelines.simulators.stores import Progress, Trajectories, make_once, open_store
 
 if TYPE_CHECKING:
     from data_pipelines.simulators.twins import Case
@@ -48,7 +48,7 @@ class Model(Protocol):
         ...
 
 
-class Run:
+class Integration:
     """A model under way."""
 
     def __init__(self, model: Model, state: Tensor) -> None:
@@ -64,7 +64,7 @@ class Run:
         return self.model.sample(self.state)
 
 
-class Companion(ABC):
+class SimulatedSource(ABC):
     """A source whose data one model makes, and which is made on first use.
 
     label: what it is called. seed: of its noise. path: of its store. timestep: of the model; spinup: before the first
@@ -92,7 +92,7 @@ class Companion(ABC):
         count, every = self.trajectories.samples, self.trajectories.interval
         steps, before = int(every / self.timestep), int(self.spinup / every)
 
-        def samples(run: Run) -> Iterator[Sample]:
+        def samples(run: Integration) -> Iterator[Sample]:
             for done in range(-before, count):
                 if done >= 0:
                     yield run.sample()
@@ -101,18 +101,18 @@ class Companion(ABC):
 
         def fill(folder: Path) -> None:
             with one_thread():
-                run = Run(*self.beginning(self.trajectories.number))
+                run = Integration(*self.beginning(self.trajectories.number))
                 self.trajectories.write(folder, self.template(), samples(run), run.model.static())
 
         make_once(self.path, fill)
 
     def dataset(self) -> xr.Dataset:
         """The dataset, lazily."""
-        return opened(self.path, [str(name) for name in self.template().data_vars], self.label)
+        return open_store(self.path, [str(name) for name in self.template().data_vars], self.label)
 
-    def controls(self, cases: int, report: Progress) -> list[Run]:
+    def controls(self, cases: int, report: Progress) -> list[Integration]:
         """What twins are compared with: cases one after the other along one run after its spin-up."""
-        control = Run(*self.beginning(1))
+        control = Integration(*self.beginning(1))
         report("spin-up", 0.0)
         control.advance(int(self.spinup / self.timestep))
         return [control] * cases
@@ -125,18 +125,18 @@ class Companion(ABC):
         steps, total = int(TWINS_INTERVAL / self.timestep), len(controls) * leads
         generator = torch.Generator().manual_seed(self.seed)
 
-        def samples(run: Run, done: int) -> Iterator[Mapping[str, np.ndarray]]:
+        def samples(run: Integration, done: int) -> Iterator[Mapping[str, np.ndarray]]:
             for lead in range(1, leads + 1):
                 run.advance(steps)
-                yield _only(run.sample())
+                yield _single_member(run.sample())
                 report("twins", (done + lead) / total)
 
         for case, control in enumerate(controls):
-            twin = Run(control.model, control.model.disturbed(control.state, perturbation, generator))
-            yield Case(_only(control.sample()), samples(control, case * leads), samples(twin, case * leads))
+            twin = Integration(control.model, control.model.disturbed(control.state, perturbation, generator))
+            yield Case(_single_member(control.sample()), samples(control, case * leads), samples(twin, case * leads))
 
 
-def periods(name: str, timestep_minutes: int, interval_hours: int) -> tuple[np.timedelta64, np.timedelta64]:
+def checked_intervals(name: str, timestep_minutes: int, interval_hours: int) -> tuple[np.timedelta64, np.timedelta64]:
     """Timestep and interval between samples; ValueError unless the one divides the other and 6 hours."""
     if timestep_minutes < 1 or 360 % timestep_minutes:
         raise ValueError(f"{name}: timestep_minutes must divide 6 hours; got {timestep_minutes}. Try 120, 60 or 15.")
@@ -148,6 +148,6 @@ def periods(name: str, timestep_minutes: int, interval_hours: int) -> tuple[np.t
     return np.timedelta64(timestep_minutes, "m"), np.timedelta64(interval_hours, "h")
 
 
-def _only(sample: Sample) -> Sample:
+def _single_member(sample: Sample) -> Sample:
     """The fields of the one member there is."""
     return {name: field[0] for name, field in sample.items()}

@@ -31,7 +31,7 @@ Progress = Callable[[str, float], None]
 
 
 # dimensions, units, CF standard name or "", long name
-Description = tuple[tuple[str, ...], str, str, str]
+VariableDescription = tuple[tuple[str, ...], str, str, str]
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ class Trajectories:
         bytes_a_time = max(array[:1].nbytes for array in template.data_vars.values() if "time" in array.dims)
         most = max(CHUNK, CHUNK_BYTES // bytes_a_time)
         chunk = max(size for size in range(1, most + 1) if self.samples % size == 0)
-        lay_out(folder, template, chunk)
-        stored = arrays(folder, [str(name) for name in template.data_vars])
+        create_store(folder, template, chunk)
+        stored = open_arrays(folder, [str(name) for name in template.data_vars])
         for name, field in (static or {}).items():
             stored.pop(name)[...] = field
         held: list[Mapping[str, np.ndarray]] = []
@@ -92,7 +92,7 @@ class Trajectories:
             held.clear()
 
 
-def refuse_less(what: str, least: Mapping[str, tuple[float, float]]) -> None:
+def require_at_least(what: str, least: Mapping[str, tuple[float, float]]) -> None:
     """ValueError where a setting, given as {name: (value, least)}, is too small."""
     for name, (value, least_value) in least.items():
         if value < least_value:
@@ -125,8 +125,8 @@ def make_once(path: Path, make: Callable[[Path], None], *, resumable: bool = Fal
                 raise
 
 
-def blank(
-    variables: Mapping[str, Description],
+def empty_dataset(
+    variables: Mapping[str, VariableDescription],
     grid: LatLonGrid,
     times: np.ndarray,
     levels: tuple[Sequence[float], Mapping[str, str]] | None = None,
@@ -154,7 +154,7 @@ def blank(
     return xr.Dataset(fields, coordinates, {"Conventions": "CF-1.8", **(attributes or {})})
 
 
-def lay_out(folder: Path, template: xr.Dataset, chunk: int) -> None:
+def create_store(folder: Path, template: xr.Dataset, chunk: int) -> None:
     """An empty store: coordinates, attributes, and arrays whose chunks, of `chunk` times, are yet to come."""
     import zarr
 
@@ -175,7 +175,7 @@ def lay_out(folder: Path, template: xr.Dataset, chunk: int) -> None:
         )
 
 
-def arrays(folder: Path, names: Sequence[str]) -> dict[str, Any]:
+def open_arrays(folder: Path, names: Sequence[str]) -> dict[str, Any]:
     """The named arrays of the store in `folder`, to be written."""
     import zarr
 
@@ -183,7 +183,7 @@ def arrays(folder: Path, names: Sequence[str]) -> dict[str, Any]:
     return {name: group[name] for name in names}
 
 
-def opened(path: Path, names: Sequence[str], what: str) -> xr.Dataset:
+def open_store(path: Path, names: Sequence[str], what: str) -> xr.Dataset:
     """The store at `path`, lazily; FileNotFoundError before it is made."""
     if not path.exists():
         raise FileNotFoundError(f"{what} data are not made yet: no {path}. Call prepare() first.")

@@ -24,7 +24,7 @@ class Case(NamedTuple):
     twin: Iterator[Sample]
 
 
-class Twinned(Protocol):
+class TwinSource(Protocol):
     """A source of data that can simulate its world twice."""
 
     path: Path

@@ -14,8 +14,15 @@ import numpy as np
 import torch
 import xarray as xr
 
-from data_pipelines.simulators.small_models import GAP, Companion
-from data_pipelines.simulators.stores import SURFACE, Description, Trajectories, blank, refuse_less, store_path
+from data_pipelines.simulators.small_models import GAP, SimulatedSource
+from data_pipelines.simulators.stores import (
+    SURFACE,
+    Trajectories,
+    VariableDescription,
+    empty_dataset,
+    require_at_least,
+    store_path,
+)
 from emulators.grid import LatLonGrid, gaussian_grid
 
 if TYPE_CHECKING:
@@ -26,10 +33,10 @@ if TYPE_CHECKING:
 EDITION = 1  # of the equations: a new one makes new data
 INTERVAL = np.timedelta64(6, "h")
 TIMESTEP = np.timedelta64(180, "m")  # 0.125 units of time
-VARIABLES: dict[str, Description] = {"velocity": (SURFACE, "1", "", "u of the Kuramoto-Sivashinsky equation")}
+VARIABLES: dict[str, VariableDescription] = {"velocity": (SURFACE, "1", "", "u of the Kuramoto-Sivashinsky equation")}
 
 
-class KuramotoSivashinsky(Companion):
+class KuramotoSivashinsky(SimulatedSource):
     """Trajectories of `days` days each, made on first use and cached in `folder` (default: the user's cache).
 
     splits: first and last time of train, validation and test. seed: of the initial disturbances. length: of the circle,
@@ -50,7 +57,7 @@ class KuramotoSivashinsky(Companion):
         points: int = 64,
         start: str = "2001-01-01",
     ) -> None:
-        refuse_less(
+        require_at_least(
             "Kuramoto-Sivashinsky",
             {
                 "days": (days, 1),
@@ -77,7 +84,7 @@ class KuramotoSivashinsky(Companion):
     def template(self) -> xr.Dataset:
         """Coordinates, attributes and shapes of the dataset, without its numbers."""
         attributes = {"title": f"emul Kuramoto-Sivashinsky, length {self.length:g}", "edition": EDITION}
-        return blank(VARIABLES, self.grid, self.trajectories.times, attributes=attributes)
+        return empty_dataset(VARIABLES, self.grid, self.trajectories.times, attributes=attributes)
 
     def beginning(self, members: int) -> tuple[KuramotoSivashinskyEquation, Tensor]:
         """The model, and its unstable rest with noise."""

@@ -15,8 +15,16 @@ import numpy as np
 import torch
 import xarray as xr
 
-from data_pipelines.simulators.small_models import GAP, Companion
-from data_pipelines.simulators.stores import COLUMN, SURFACE, Description, Trajectories, blank, refuse_less, store_path
+from data_pipelines.simulators.small_models import GAP, SimulatedSource
+from data_pipelines.simulators.stores import (
+    COLUMN,
+    SURFACE,
+    Trajectories,
+    VariableDescription,
+    empty_dataset,
+    require_at_least,
+    store_path,
+)
 from emulators.grid import LatLonGrid, gaussian_grid
 
 if TYPE_CHECKING:
@@ -28,14 +36,14 @@ EDITION = 1  # of the equations: a new one makes new data
 INTERVAL = np.timedelta64(6, "h")
 UNIT_DAYS = 5  # of time
 TIMESTEPS = {False: 72, True: 18}  # minutes, on one scale and on two
-SLOW: dict[str, Description] = {"slow_variable": (SURFACE, "1", "", "X, the large scale")}
-FAST: dict[str, Description] = {
+SLOW: dict[str, VariableDescription] = {"slow_variable": (SURFACE, "1", "", "X, the large scale")}
+FAST: dict[str, VariableDescription] = {
     "fast_variable": (COLUMN, "1", "", "Y, the small scale"),
     "subgrid_tendency": (SURFACE, "1", "", "Tendency of X by the small scale, per unit of time"),
 }
 
 
-class Lorenz96(Companion):
+class Lorenz96(SimulatedSource):
     """Trajectories of `days` days each, made on first use and cached in `folder` (default: the user's cache).
 
     splits: first and last time of train, validation and test. seed: of the initial disturbances. sectors and forcing: K
@@ -60,7 +68,7 @@ class Lorenz96(Companion):
         amplitude_ratio: float = 10.0,
         start: str = "2001-01-01",
     ) -> None:
-        refuse_less(
+        require_at_least(
             "Lorenz 1996",
             {
                 "days": (days, 1),
@@ -95,7 +103,7 @@ class Lorenz96(Companion):
     def template(self) -> xr.Dataset:
         """Coordinates, attributes and shapes of the dataset, without its numbers."""
         within = {"long_name": "number of the small-scale variable within its sector"}
-        return blank(
+        return empty_dataset(
             self.variables,
             self.grid,
             self.trajectories.times,

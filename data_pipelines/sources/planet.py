@@ -31,10 +31,10 @@ from data_pipelines.simulators.stores import (
     COLUMN,
     SURFACE,
     Progress,
-    blank,
+    empty_dataset,
     make_once,
-    opened,
-    refuse_less,
+    open_store,
+    require_at_least,
     store_path,
 )
 from emulators.constants import GRAVITY, LATENT_HEAT_VAPORISATION
@@ -145,21 +145,21 @@ class Planet:
             "levels": levels,
             "timestep_minutes": timestep_minutes or default_timestep(truncation),
         }
-        refuse_less("The planet", {name: (value, LEAST.get(name, 1)) for name, value in numbers.items()})
+        require_at_least("The planet", {name: (value, LEAST.get(name, 1)) for name, value in numbers.items()})
         if 360 % numbers["timestep_minutes"]:
             raise ValueError(
                 f"timestep_minutes must divide 6 hours; got {timestep_minutes}. Take {default_timestep(truncation)}, "
                 f"stable at truncation {truncation}, or fewer."
             )
         if compile:
-            _refuse_no_compiler()
+            _require_compiler()
         self.splits = {name: list(period) for name, period in splits.items()}
         self.days, self.trajectories, self.spinup_days = days, trajectories, spinup_days
         self.truncation, self.levels, self.timestep_minutes = truncation, levels, numbers["timestep_minutes"]
         self.seed, self.start = seed, np.datetime64(start, "s")
         self.geography_name, self.orography = str(Path(geography).expanduser()), orography
         self.switches = Switches(moist, virtual_temperature, season, diurnal, energy_fixer, ocean, warming)
-        self.climate, self.device, self.compile = climate or Climate(), chosen_device(device), compile
+        self.climate, self.device, self.compile = climate or Climate(), resolved_device(device), compile
         settings = {**numbers, "seed": seed, "start": str(self.start), "edition": EDITION, "orography": orography}
         settings |= {"compile": True} if compile else {}  # it rounds in another way, which makes another weather
         settings |= {"geography": _fingerprint(self.geography_name), **asdict(self.switches), **asdict(self.climate)}
@@ -204,15 +204,15 @@ class Planet:
             "land_heat_capacity": self.climate.land_capacity,
             "water_heat_capacity": self.climate.slab_capacity if self.switches.ocean == "slab" else 0.0,
         }
-        return _declared(blank(VARIABLES, self.grid, times, (full, level), attributes))
+        return _with_flux_attributes(empty_dataset(VARIABLES, self.grid, times, (full, level), attributes))
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Make the store where it is missing, or go on making it where a killed run left off."""
 
         def make(folder: Path) -> None:
-            from data_pipelines.simulators.planet.trajectories import generate
+            from data_pipelines.simulators.planet.trajectories import fill_store
 
-            generate(self, folder, progress or (lambda label, share: None))
+            fill_store(self, folder, progress or (lambda label, share: None))
 
         make_once(self.path, make, resumable=True)
 
@@ -223,10 +223,10 @@ class Planet:
 
     def dataset(self) -> xr.Dataset:
         """The dataset, lazily."""
-        return _declared(opened(self.path, list(VARIABLES), "The planet's"))
+        return _with_flux_attributes(open_store(self.path, list(VARIABLES), "The planet's"))
 
     def twins(self, cases: int, leads: int, perturbation: float, report: Progress) -> Iterator[Case]:
-        """Cases along the first trajectory, begun anew; see `data_pipelines.simulators.twins.Twinned`."""
+        """Cases along the first trajectory, begun anew; see `data_pipelines.simulators.twins.TwinSource`."""
         from data_pipelines.simulators.planet.twins import planet_twins
 
         return planet_twins(
@@ -274,7 +274,7 @@ def default_timestep(truncation: int) -> int:
     return next(minutes for limit, minutes in TIMESTEPS if truncation <= limit)
 
 
-def _refuse_no_compiler() -> None:
+def _require_compiler() -> None:
     compilers = [os.environ.get("CXX", ""), "g++", "clang++"]
     if not any(shutil.which(name) for name in compilers if name):
         raise ValueError(
@@ -283,7 +283,7 @@ def _refuse_no_compiler() -> None:
         )
 
 
-def chosen_device(device: Device) -> str:
+def resolved_device(device: Device) -> str:
     """`cpu` or `cuda`; ValueError where a GPU is asked for and there is none."""
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device is auto, cpu or cuda; got '{device}'.")
@@ -308,7 +308,7 @@ def _fingerprint(geography: str) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
-def _declared(dataset: xr.Dataset) -> xr.Dataset:
+def _with_flux_attributes(dataset: xr.Dataset) -> xr.Dataset:
     """The dataset, its fluxes saying which way they are positive and that they are sums."""
     for name, way in FLUXES.items():
         dataset[name].attrs |= {"positive": way, "cell_methods": "time: sum (interval: 6 hours)"}

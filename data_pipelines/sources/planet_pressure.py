@@ -20,7 +20,7 @@ import xarray as xr
 from torch import Tensor
 
 from data_pipelines.derived.regridding import Regridding, grid_named
-from data_pipelines.simulators.planet.interfaces import PlanetStore
+from data_pipelines.simulators.planet.interfaces import PlanetSource
 from data_pipelines.simulators.planet.pressure_levels import (
     columns_on_pressure_levels,
     ground_temperature,
@@ -30,13 +30,13 @@ from data_pipelines.simulators.planet.pressure_levels import (
 from data_pipelines.simulators.stores import (
     COLUMN,
     SURFACE,
-    Description,
     Progress,
-    arrays,
-    blank,
-    lay_out,
+    VariableDescription,
+    create_store,
+    empty_dataset,
     make_once,
-    opened,
+    open_arrays,
+    open_store,
     store_path,
 )
 from data_pipelines.simulators.twins import Case
@@ -50,7 +50,7 @@ CHUNK = 20  # times
 TRUTH_SHARE = 0.8  # of the work, where the planet itself is made too
 COLUMNS = ("temperature", "u_component_of_wind", "v_component_of_wind", "specific_humidity")
 # name: (dimensions, units, CF standard name, long name) of what the planet's own store does not have
-DERIVED: dict[str, Description] = {
+DERIVED: dict[str, VariableDescription] = {
     "mean_sea_level_pressure": (SURFACE, "Pa", "air_pressure_at_mean_sea_level", "Mean sea level pressure"),
     "2m_temperature": (SURFACE, "K", "air_temperature", "2 metre temperature"),
     "10m_u_component_of_wind": (SURFACE, "m s**-1", "eastward_wind", "10 metre U wind component"),
@@ -62,13 +62,13 @@ DERIVED: dict[str, Description] = {
         "Total column vertically-integrated water vapour",
     ),
 }
-STATIC: dict[str, Description] = {
+STATIC: dict[str, VariableDescription] = {
     "geopotential_at_surface": (SURFACE[1:], "m**2 s**-2", "surface_geopotential", "Geopotential at the surface"),
     "land_sea_mask": (SURFACE[1:], "1", "land_area_fraction", "Land fraction"),
 }
 
 
-def grid_or(name: str, truth: LatLonGrid) -> LatLonGrid:
+def target_grid(name: str, truth: LatLonGrid) -> LatLonGrid:
     """The grid of a WeatherBench 2 name such as 64x32_equiangular (longitudes x latitudes), or `gaussian`: `truth`."""
     try:
         return truth if name == "gaussian" else grid_named(name)
@@ -148,23 +148,23 @@ class PlanetPressure:
     """
 
     def __init__(
-        self, *, planet: PlanetStore, levels: Sequence[float] = LEVELS, grid: str = "64x32_equiangular"
+        self, *, planet: PlanetSource, levels: Sequence[float] = LEVELS, grid: str = "64x32_equiangular"
     ) -> None:
         pressures = [float(level) for level in levels]
         if len(pressures) < 1 or pressures[0] <= 0.0 or any(np.diff(pressures) <= 0.0):
             raise ValueError(f"levels: expected pressures in hPa above 0, each once, from the top down; got {levels}.")
         self.planet, self.splits = planet, planet.splits
         self.levels = [int(level) if level == int(level) else level for level in pressures]
-        self.grid = grid_or(grid, planet.grid)
+        self.grid = target_grid(grid, planet.grid)
         self._regridding = Regridding(planet.grid, self.grid, planet.truncation + 1)
         settings = {"planet": planet.path.stem, "levels": pressures, "grid": repr(self.grid), "edition": EDITION}
         self.path: Path = store_path(str(planet.path.parent), "planet_pressure", settings)
 
     @cached_property
-    def _described(self) -> dict[str, Description]:
+    def _described(self) -> dict[str, VariableDescription]:
         """Every variable of the view: those of the planet, what is derived, and what is constant in time."""
         truth = self.planet.template()
-        own: dict[str, Description] = {}
+        own: dict[str, VariableDescription] = {}
         for name, field in truth.data_vars.items():
             if "time" not in field.dims or ("level" in field.dims and name not in (*COLUMNS, "geopotential")):
                 continue
@@ -189,7 +189,7 @@ class PlanetPressure:
             "truth": self.planet.path.name,
             "edition": EDITION,
         }
-        found = blank(self._described, self.grid, truth["time"].values, (self.levels, level), attributes)
+        found = empty_dataset(self._described, self.grid, truth["time"].values, (self.levels, level), attributes)
         for name, field in truth.data_vars.items():  # which way a flux is positive, and that it is a sum
             if name in found and name not in STATIC:
                 found[name].attrs |= field.attrs
@@ -202,14 +202,14 @@ class PlanetPressure:
         self.planet.prepare(lambda label, share: report(label, first * share))
 
         def make(folder: Path) -> None:
-            lay_out(folder, self.template(), CHUNK)
+            create_store(folder, self.template(), CHUNK)
             self._fill(folder, lambda share: report("pressure levels", first + (1.0 - first) * share))
 
         make_once(self.path, make)
 
     def dataset(self) -> xr.Dataset:
         """The dataset, lazily."""
-        return opened(self.path, list(self._described), "The planet's pressure-level")
+        return open_store(self.path, list(self._described), "The planet's pressure-level")
 
     def view(self) -> PressureView:
         """What turns samples of the planet into those of this dataset; the planet must be made."""
@@ -219,13 +219,13 @@ class PlanetPressure:
         return PressureView(self._regridding, truth.attrs["vertical_b"], self.levels, ground.values, land.values)
 
     def twins(self, cases: int, leads: int, perturbation: float, report: Progress) -> Iterator[Case]:
-        """The planet's own cases, as this view shows them; see `data_pipelines.simulators.twins.Twinned`."""
+        """The planet's own cases, as this view shows them; see `data_pipelines.simulators.twins.TwinSource`."""
         view = self.view()
         for case in self.planet.twins(cases, leads, perturbation, report):
             yield Case(view(case.first), map(view, case.control), map(view, case.twin))
 
     def _fill(self, folder: Path, report: Any) -> None:
-        truth, view, stored = self.planet.dataset(), self.view(), arrays(folder, list(self._described))
+        truth, view, stored = self.planet.dataset(), self.view(), open_arrays(folder, list(self._described))
         for name, field in view.static.items():
             stored[name][...] = field
         names = [

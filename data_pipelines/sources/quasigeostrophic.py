@@ -14,8 +14,8 @@ import numpy as np
 import torch
 import xarray as xr
 
-from data_pipelines.simulators.small_models import GAP, Companion, periods
-from data_pipelines.simulators.stores import COLUMN, Trajectories, blank, refuse_less, store_path
+from data_pipelines.simulators.small_models import GAP, SimulatedSource, checked_intervals
+from data_pipelines.simulators.stores import COLUMN, Trajectories, empty_dataset, require_at_least, store_path
 from emulators.grid import LatLonGrid, alias_free_grid
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ VARIABLES = {
 }
 
 
-class QuasiGeostrophic(Companion):
+class QuasiGeostrophic(SimulatedSource):
     """Trajectories of `days` days each, made on first use and cached in `folder` (default: the user's cache).
 
     splits: first and last time of train, validation and test. seed: of the initial disturbances. spinup_days: simulated
@@ -58,7 +58,7 @@ class QuasiGeostrophic(Companion):
         oceans: float = 0.4,
         start: str = "2001-01-01",
     ) -> None:
-        refuse_less(
+        require_at_least(
             "The quasi-geostrophic model",
             {
                 "days": (days, 1),
@@ -68,7 +68,7 @@ class QuasiGeostrophic(Companion):
                 "mountains": (mountains, 0),
             },
         )
-        self.timestep, interval = periods("The quasi-geostrophic model", timestep_minutes, interval_hours)
+        self.timestep, interval = checked_intervals("The quasi-geostrophic model", timestep_minutes, interval_hours)
         self.splits = {name: list(period) for name, period in splits.items()}
         self.label, self.seed, self.truncation = f"quasi-geostrophic T{truncation}", seed, truncation
         self.spinup: np.timedelta64 = np.timedelta64(spinup_days, "D")
@@ -95,7 +95,7 @@ class QuasiGeostrophic(Companion):
         """Coordinates, attributes and shapes of the dataset, without its numbers."""
         level = {"standard_name": "air_pressure", "units": "hPa", "positive": "down", "axis": "Z"}
         title = f"emul quasi-geostrophic planet T{self.truncation}L{len(LEVELS)}"
-        return blank(
+        return empty_dataset(
             VARIABLES,
             self.grid,
             self.trajectories.times,

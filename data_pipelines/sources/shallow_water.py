@@ -15,8 +15,15 @@ import numpy as np
 import torch
 import xarray as xr
 
-from data_pipelines.simulators.small_models import GAP, Companion, Run, periods
-from data_pipelines.simulators.stores import SURFACE, Progress, Trajectories, blank, refuse_less, store_path
+from data_pipelines.simulators.small_models import GAP, Integration, SimulatedSource, checked_intervals
+from data_pipelines.simulators.stores import (
+    SURFACE,
+    Progress,
+    Trajectories,
+    empty_dataset,
+    require_at_least,
+    store_path,
+)
 from emulators.grid import LatLonGrid, alias_free_grid
 
 if TYPE_CHECKING:
@@ -36,7 +43,7 @@ VARIABLES = {
 }
 
 
-class ShallowWater(Companion):
+class ShallowWater(SimulatedSource):
     """Trajectories of `days` days each, made on first use and cached in `folder` (default: the user's cache).
 
     splits: first and last time of train, validation and test. case: rotation, mountain, haurwitz or jet (Williamson et
@@ -63,7 +70,7 @@ class ShallowWater(Companion):
     ) -> None:
         if case not in CASES:
             raise ValueError(f"A case of shallow water is one of {', '.join(CASES)}; got '{case}'.")
-        refuse_less(
+        require_at_least(
             "Shallow water",
             {
                 "days": (days, 1),
@@ -74,7 +81,7 @@ class ShallowWater(Companion):
         )
         if damping_hours is not None and not damping_hours > 0.0:
             raise ValueError(f"damping_hours must be above 0, or null for no damping; got {damping_hours:g}.")
-        self.timestep, interval = periods("Shallow water", timestep_minutes, interval_hours)
+        self.timestep, interval = checked_intervals("Shallow water", timestep_minutes, interval_hours)
         self.splits = {name: list(period) for name, period in splits.items()}
         self.label, self.case, self.seed = f"shallow water T{truncation}, {case}", case, seed
         self.noise, self.truncation, self.damping_hours = noise, truncation, damping_hours
@@ -100,12 +107,14 @@ class ShallowWater(Companion):
     def template(self) -> xr.Dataset:
         """Coordinates, attributes and shapes of the dataset, without its numbers."""
         title = f"emul shallow water T{self.truncation}, {self.case}"
-        return blank(VARIABLES, self.grid, self.trajectories.times, attributes={"title": title, "edition": EDITION})
+        return empty_dataset(
+            VARIABLES, self.grid, self.trajectories.times, attributes={"title": title, "edition": EDITION}
+        )
 
-    def controls(self, cases: int, report: Progress) -> list[Run]:
+    def controls(self, cases: int, report: Progress) -> list[Integration]:
         """Runs from initial states like those of the trajectories: a jet that has broken up teaches little more."""
         model, states = self.beginning(cases)
-        return [Run(model, state.contiguous()) for state in states.split(1, dim=-1)]
+        return [Integration(model, state.contiguous()) for state in states.split(1, dim=-1)]
 
     def beginning(self, members: int) -> tuple[ShallowWaterEquations, Tensor]:
         """The model, and the initial states: the published one, then varied ones."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from data_pipelines.reading.threads import one_thread
-from data_pipelines.simulators.small_models import Companion, Run
+from data_pipelines.simulators.small_models import Integration, SimulatedSource
 from data_pipelines.sources.kuramoto_sivashinsky import KuramotoSivashinsky
 from data_pipelines.sources.lorenz96 import Lorenz96
 from data_pipelines.sources.quasigeostrophic import QuasiGeostrophic
@@ -19,10 +19,10 @@ BAR = 2000.0  # days a minute
 ROUNDS, SECONDS = 7, 1.5  # each
 
 
-def days_a_minute(source: Companion) -> float:
+def days_a_minute(source: SimulatedSource) -> float:
     """Simulated days of all trajectories in a minute, median of several rounds."""
     members = source.trajectories.number
-    run, rates = Run(*source.beginning(members)), []
+    run, rates = Integration(*source.beginning(members)), []
     for _ in range(ROUNDS):
         steps, start = 0, time.perf_counter()
         while time.perf_counter() - start < SECONDS:
@@ -37,7 +37,7 @@ def days_a_minute(source: Companion) -> float:
 
 def main() -> int:
     """A line a companion, and the figure that has a bar."""
-    companions: list[Companion] = [
+    companions: list[SimulatedSource] = [
         KuramotoSivashinsky(splits={}),
         Lorenz96(splits={}),
         Lorenz96(splits={}, fast=10),

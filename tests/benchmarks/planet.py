@@ -16,7 +16,7 @@ import torch
 import xarray as xr
 
 from data_pipelines.conventions.canonical import grid_of
-from data_pipelines.inspection.predictability import limits, predictability
+from data_pipelines.inspection.predictability import predictability, predictability_limits
 from data_pipelines.reading.threads import one_thread
 from data_pipelines.simulators.planet import baroclinic_wave
 from data_pipelines.simulators.planet.primitive_equations import PrimitiveEquations
@@ -158,7 +158,7 @@ def climate(planet: Planet) -> Iterator[Row]:
 def doubling(planet: Planet, cases: int) -> Row:
     found = predictability(planet, cases=cases, days=20, perturbation=0.05)
     field = found.temperature.sel(region="global").isel(level=planet.levels // 2)
-    return Row("doubling time of small errors", limits(field).doubling, "days", 1.5, 3.5)
+    return Row("doubling time of small errors", predictability_limits(field).doubling, "days", 1.5, 3.5)
 
 
 def held_suarez(planet: Planet) -> Iterator[Row]:

@@ -117,8 +117,8 @@ def test_a_stopped_check_goes_on(path, tmp_path, monkeypatch):
     from data_pipelines.opening.datasets import open_dataset
 
     monkeypatch.setattr(soundness, "BLOCK_BYTES", 4 * 2 * 32 * 3)
-    whole, _ = soundness.findings(open_dataset(path), tmp_path / "a")
-    examined, seen = soundness._examined, []
+    whole, _ = soundness.check_values(open_dataset(path), tmp_path / "a")
+    examined, seen = soundness._block_statistics, []
 
     def stopped(*words):
         if len(seen) == 2:
@@ -126,11 +126,11 @@ def test_a_stopped_check_goes_on(path, tmp_path, monkeypatch):
         seen.append(words)
         return examined(*words)
 
-    monkeypatch.setattr(soundness, "_examined", stopped)
+    monkeypatch.setattr(soundness, "_block_statistics", stopped)
     with pytest.raises(KeyboardInterrupt):
-        soundness.findings(open_dataset(path), tmp_path / "b")
+        soundness.check_values(open_dataset(path), tmp_path / "b")
     seen[:] = [None] * 10  # from here on it does not stop
-    assert soundness.findings(open_dataset(path), tmp_path / "b")[0] == whole
+    assert soundness.check_values(open_dataset(path), tmp_path / "b")[0] == whole
     assert len(seen) == 10 + 2
     assert not list((tmp_path / "b").iterdir())
 

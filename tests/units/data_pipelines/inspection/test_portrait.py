@@ -6,10 +6,10 @@ import torch
 import xarray as xr
 
 from data_pipelines.inspection.portrait import (
-    Smooth,
+    SphericalInterpolation,
     kinetic_energy,
-    lows,
-    refuse_without,
+    low_pressure_centres,
+    require_variables,
     sea_level_pressure,
     water_vapour,
     zonal_means,
@@ -83,7 +83,7 @@ def test_pressure_at_sea_level_and_water_of_sigma_levels() -> None:
     with pytest.raises(ValueError, match="no specific_humidity"):
         water_vapour(dataset.drop_vars("specific_humidity"))
     with pytest.raises(ValueError, match="no rain and no snow"):
-        refuse_without(dataset, "rain", "temperature", "snow")
+        require_variables(dataset, "rain", "temperature", "snow")
 
 
 def test_lows_are_centres_apart_from_each_other() -> None:
@@ -102,12 +102,12 @@ def test_lows_are_centres_apart_from_each_other() -> None:
         (53.0, 14.0, 5e3),
     ]
     pressure = 1e5 + sum(dip(*place, width=5.0) for place in places)
-    found = lows(pressure, grid, deepest=99000.0, apart=12.0, most=5)
+    found = low_pressure_centres(pressure, grid, deepest=99000.0, apart=12.0, most=5)
     centres = [(grid.latitude[row], grid.longitude[column]) for row, column in found]
     assert len(centres) == 2, "neither the tropical one, nor the shallow one, nor one beside a deeper one"
     np.testing.assert_allclose(centres, [(50.0, 2.0), (-55.0, 200.0)], atol=2.1)
-    assert len(lows(pressure, grid, deepest=99000.0, apart=2.0, most=5)) == 3
-    assert len(lows(pressure, grid, deepest=99000.0, apart=2.0, most=1)) == 1
+    assert len(low_pressure_centres(pressure, grid, deepest=99000.0, apart=2.0, most=5)) == 3
+    assert len(low_pressure_centres(pressure, grid, deepest=99000.0, apart=2.0, most=1)) == 1
 
 
 def test_zonal_means_are_of_two_seasons_where_there_are_two() -> None:
@@ -122,7 +122,7 @@ def test_zonal_means_are_of_two_seasons_where_there_are_two() -> None:
 
 
 def test_fine_grid_keeps_the_field_and_its_bounds() -> None:
-    smooth = Smooth(GRID, 40)
+    smooth = SphericalInterpolation(GRID, 40)
     wave = np.cos(np.deg2rad(GRID.latitude))[:, None] ** 2 * np.cos(2 * np.deg2rad(GRID.longitude))
     expected = np.cos(np.deg2rad(smooth.grid.latitude))[:, None] ** 2 * np.cos(2 * np.deg2rad(smooth.grid.longitude))
     np.testing.assert_allclose(smooth(wave), expected, atol=1e-12)
@@ -142,7 +142,7 @@ class Axis:
 
 def test_the_map_is_mollweides() -> None:
     """Places where the projection puts them, a raster that finds them again, and equal areas."""
-    world = Mollweide(Axis(), Smooth(GRID, 90))
+    world = Mollweide(Axis(), SphericalInterpolation(GRID, 90))
     x, y = world.points()
     theta = np.arcsin(y[:, 0])
     latitude = np.arcsin((2.0 * theta + np.sin(2.0 * theta)) / np.pi)

@@ -8,13 +8,13 @@ import xarray as xr
 
 from data_pipelines.inspection import predictability as experiment_module
 from data_pipelines.inspection.predictability import (
-    curves,
+    crossing_time,
     doubling_time,
     error_growth,
-    limits,
     predictability,
+    predictability_limits,
     predictability_path,
-    reached,
+    reference_curves,
     saturation,
     stored_predictability,
     with_saturation,
@@ -77,9 +77,9 @@ def test_logistic_growth_is_found_again() -> None:
     rate, limit = np.log(2.0) / 2.5, 6.0
     curve = limit / (1.0 + np.exp(-rate * (days - 12.0)))
     assert doubling_time(curve, limit, days) == pytest.approx(2.5, rel=1e-6)
-    assert reached(curve, 3.0, days) == pytest.approx(12.0, abs=1e-6)
-    assert reached(curve, 7.0, days) == np.inf
-    assert reached(curve + 5.0, 1.0, days) == days[0]
+    assert crossing_time(curve, 3.0, days) == pytest.approx(12.0, abs=1e-6)
+    assert crossing_time(curve, 7.0, days) == np.inf
+    assert crossing_time(curve + 5.0, 1.0, days) == days[0]
     assert np.isnan(doubling_time(np.full(20, 7.0), limit, days[:20])), "saturated from the start"
     assert np.isnan(doubling_time(np.linspace(2.0, 1.0, 20), limit, days[:20])), "errors that die out"
     field = xr.DataArray(
@@ -87,7 +87,7 @@ def test_logistic_growth_is_found_again() -> None:
         dims=("source", "lead_time"),
         coords={"source": list(experiment_module.SOURCES), "lead_time": (days * 86400e9).astype("timedelta64[ns]")},
     )
-    found = limits(field)
+    found = predictability_limits(field)
     assert found.doubling == pytest.approx(2.5, rel=1e-6)
     assert found.useful == pytest.approx(12.0 + np.log(1 / (np.sqrt(2.0) - 1.0)) / rate, abs=0.02)
     assert found.last == pytest.approx(12.0 + np.log(19.0) / rate, abs=0.02)
@@ -97,14 +97,16 @@ def test_logistic_growth_is_found_again() -> None:
 def test_curves_are_scores_up_to_a_lead() -> None:
     growth = error_growth([Case(offsets(0)[0], iter(offsets(1, 2, 3)), iter(offsets(2, 4, 6)))], 3, GRID)
     known = {"temperature": np.full((4, 2), 9.0), "surface_pressure": np.full(4, 900.0)}
-    found = curves(with_saturation(growth, known).assign_attrs(cases=1), np.timedelta64(12, "h"))
+    found = reference_curves(with_saturation(growth, known).assign_attrs(cases=1), np.timedelta64(12, "h"))
     assert list(found) == ["predictability", "saturation"]
     for dataset in found.values():
         assert dataset.sizes == {"metric": 1, "region": 4, "lead_time": 2, "level": 2}
         assert dataset.attrs == {"cases": 1}
     np.testing.assert_allclose(found["predictability"].surface_pressure[0, 0], [100.0, 200.0])
     np.testing.assert_allclose(found["saturation"].surface_pressure, 900.0)
-    assert curves(with_saturation(growth, known), np.timedelta64(1, "h"))["saturation"].sizes["lead_time"] == 1
+    assert (
+        reference_curves(with_saturation(growth, known), np.timedelta64(1, "h"))["saturation"].sizes["lead_time"] == 1
+    )
 
 
 @pytest.fixture(scope="module")

@@ -8,16 +8,16 @@ import torch
 
 from data_pipelines.simulators.planet.pressure_levels import (
     bracket,
-    buried_geopotential,
-    buried_temperature,
     columns_on_pressure_levels,
     geopotential,
+    geopotential_below_ground,
     ground_temperature,
     half_level_geopotential,
     log_sigma,
     mean_sea_level_pressure,
     near_ground,
     roughness_length,
+    temperature_below_ground,
     virtual_temperature,
 )
 from data_pipelines.simulators.planet.primitive_equations import SigmaLevels
@@ -147,7 +147,7 @@ def test_below_the_ground_every_case_of_the_formulas() -> None:
     )
     star, ground = torch.from_numpy(stars), torch.from_numpy(heights * GRAVITY)
     log = torch.tensor([0.02, 0.3], dtype=torch.float64).view(-1, 1, 1).expand(2, *stars.shape)
-    warmth, height = buried_temperature(log, star, ground), buried_geopotential(log, star, ground)
+    warmth, height = temperature_below_ground(log, star, ground), geopotential_below_ground(log, star, ground)
     pressure = mean_sea_level_pressure(torch.ones_like(star), star, ground)
     for index in np.ndindex(stars.shape):
         for row, ratio in enumerate((0.02, 0.3)):
