@@ -12,7 +12,7 @@ from emulators.physics.physical_ranges import BOUNDS
 if TYPE_CHECKING:
     import xarray as xr
 
-    from data_pipelines.inspection.soundness import VariableReport
+    from data_pipelines.inspection.quality import VariableReport
 
 
 GAPS = 10  # listed one by one
@@ -20,7 +20,7 @@ GAPS = 10  # listed one by one
 
 def main(arguments: list[str]) -> int:
     """The words after `emul data check`: the data, and the part of them; 2 where something is wrong."""
-    from data_pipelines.inspection.soundness import check_values
+    from data_pipelines.inspection.quality import check_values
     from data_pipelines.packing.copying import damaged_files
 
     dataset, settings, recipe = sliced(arguments, ["output"])

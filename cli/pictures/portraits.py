@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data_pipelines.conventions.canonical import grid_of
-from data_pipelines.inspection.portrait import (
+from data_pipelines.inspection.picture_fields import (
     PER_DAY,
     RAIN,
     SphericalInterpolation,

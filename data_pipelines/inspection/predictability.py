@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,15 +25,11 @@ import xarray as xr
 from data_pipelines.conventions.canonical import grid_of
 from data_pipelines.files.atomic import write_netcdf
 from data_pipelines.forecasts.layout import LEVELS
+from data_pipelines.interfaces import Case, Progress, TwinSource
 from data_pipelines.reading.threads import one_thread
-from data_pipelines.simulators.twins import Case, TwinSource
 from emulators.grid import LatLonGrid
 from emulators.statistics.harmonic_climatology import HarmonicClimatology
 from emulators.statistics.regions import region_weights
-
-if TYPE_CHECKING:
-    from data_pipelines.simulators.stores import Progress
-
 
 EDITION = 1  # of the experiment
 REGIONS = ("global", "tropics", "northern-hemisphere", "southern-hemisphere")

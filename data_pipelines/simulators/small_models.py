@@ -9,19 +9,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
 
+from data_pipelines.interfaces import Case, Progress
 from data_pipelines.reading.threads import one_thread
-from data_pipelines.simulators.stores import Progress, Trajectories, make_once, open_store
-
-if TYPE_CHECKING:
-    from data_pipelines.simulators.twins import Case
-
+from data_pipelines.simulators.stores import Trajectories, make_once, open_store
 
 GAP = np.timedelta64(10, "D")  # between trajectories
 TWINS_INTERVAL = np.timedelta64(6, "h")
@@ -119,8 +116,6 @@ class SimulatedSource(ABC):
 
     def twins(self, cases: int, leads: int, perturbation: float, report: Progress) -> Iterator[Case]:
         """A case for each control, from where that is by then, and a twin that differs by noise; see `Twinned`."""
-        from data_pipelines.simulators.twins import Case
-
         controls = self.controls(cases, report)
         steps, total = int(TWINS_INTERVAL / self.timestep), len(controls) * leads
         generator = torch.Generator().manual_seed(self.seed)

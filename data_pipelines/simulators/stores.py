@@ -27,7 +27,6 @@ COLUMN = ("time", "level", "latitude", "longitude")
 SURFACE = ("time", "latitude", "longitude")
 CHUNK, CHUNK_BYTES = 20, 2**20  # at most so many samples, or as many as are no larger together
 TIME_ENCODING = {"units": "hours since 1970-01-01", "dtype": "int64"}
-Progress = Callable[[str, float], None]
 
 
 # dimensions, units, CF standard name or "", long name

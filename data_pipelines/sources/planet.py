@@ -30,7 +30,6 @@ from data_pipelines.simulators.planet.geography import Geography
 from data_pipelines.simulators.stores import (
     COLUMN,
     SURFACE,
-    Progress,
     empty_dataset,
     make_once,
     open_store,
@@ -41,8 +40,8 @@ from emulators.constants import GRAVITY, LATENT_HEAT_VAPORISATION
 from emulators.grid import LatLonGrid, alias_free_grid
 
 if TYPE_CHECKING:
+    from data_pipelines.interfaces import Case, Progress
     from data_pipelines.simulators.planet.simulation import Simulation
-    from data_pipelines.simulators.twins import Case
 
 EDITION = 6  # of the equations: a new one makes new data
 INTERVAL = np.timedelta64(6, "h")
@@ -226,8 +225,8 @@ class Planet:
         return _with_flux_attributes(open_store(self.path, list(VARIABLES), "The planet's"))
 
     def twins(self, cases: int, leads: int, perturbation: float, report: Progress) -> Iterator[Case]:
-        """Cases along the first trajectory, begun anew; see `data_pipelines.simulators.twins.TwinSource`."""
-        from data_pipelines.simulators.planet.twins import planet_twins
+        """Cases along the first trajectory, begun anew; see `data_pipelines.interfaces.TwinSource`."""
+        from data_pipelines.simulators.planet.simulation import planet_twins
 
         return planet_twins(
             self.simulation(0),

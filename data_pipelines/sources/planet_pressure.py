@@ -20,6 +20,7 @@ import xarray as xr
 from torch import Tensor
 
 from data_pipelines.derived.regridding import Regridding, grid_named
+from data_pipelines.interfaces import Case, Progress
 from data_pipelines.simulators.planet.interfaces import PlanetSource
 from data_pipelines.simulators.planet.pressure_levels import (
     columns_on_pressure_levels,
@@ -30,7 +31,6 @@ from data_pipelines.simulators.planet.pressure_levels import (
 from data_pipelines.simulators.stores import (
     COLUMN,
     SURFACE,
-    Progress,
     VariableDescription,
     create_store,
     empty_dataset,
@@ -39,7 +39,6 @@ from data_pipelines.simulators.stores import (
     open_store,
     store_path,
 )
-from data_pipelines.simulators.twins import Case
 from emulators.grid import LatLonGrid
 from emulators.physics.columns import column_water
 from emulators.world import Vertical
@@ -219,7 +218,7 @@ class PlanetPressure:
         return PressureView(self._regridding, truth.attrs["vertical_b"], self.levels, ground.values, land.values)
 
     def twins(self, cases: int, leads: int, perturbation: float, report: Progress) -> Iterator[Case]:
-        """The planet's own cases, as this view shows them; see `data_pipelines.simulators.twins.TwinSource`."""
+        """The planet's own cases, as this view shows them; see `data_pipelines.interfaces.TwinSource`."""
         view = self.view()
         for case in self.planet.twins(cases, leads, perturbation, report):
             yield Case(view(case.first), map(view, case.control), map(view, case.twin))

@@ -1,9 +1,8 @@
-"""Shallow water on the sphere: the cases of the literature, and an ensemble of varied ones to train on.
+"""Shallow water on the sphere as a dataset: the standard cases, and an ensemble of variations to train on.
 
-The equations are in `data_pipelines.simulators.shallow_water`, the cases in
-`data_pipelines.simulators.shallow_water_cases`. The first trajectory is the published case; the others differ in its
-numbers and begin with a little noise. All run side by side in one tensor and are kept as a Zarr store in the layout of
-WeatherBench 2 (Rasp et al. 2024, arXiv 2308.15560).
+Equations and cases are in `data_pipelines.simulators.shallow_water`. The first trajectory is the published case; the
+others vary its parameters and start with a little noise. All trajectories run side by side in one tensor and are stored
+as Zarr in the layout of WeatherBench 2 (Rasp et al. 2024, arXiv 2308.15560).
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ import numpy as np
 import torch
 import xarray as xr
 
+from data_pipelines.interfaces import Progress
 from data_pipelines.simulators.small_models import GAP, Integration, SimulatedSource, checked_intervals
 from data_pipelines.simulators.stores import (
     SURFACE,
-    Progress,
     Trajectories,
     empty_dataset,
     require_at_least,
@@ -118,8 +117,7 @@ class ShallowWater(SimulatedSource):
 
     def beginning(self, members: int) -> tuple[ShallowWaterEquations, Tensor]:
         """The model, and the initial states: the published one, then varied ones."""
-        from data_pipelines.simulators.shallow_water import ShallowWaterEquations
-        from data_pipelines.simulators.shallow_water_cases import CASES, VARIED
+        from data_pipelines.simulators.shallow_water import CASES, VARIED, ShallowWaterEquations
 
         varied = np.random.default_rng(self.seed).uniform(-1.0, 1.0, (members, VARIED))
         varied[0] = 0.0

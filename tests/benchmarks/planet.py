@@ -6,9 +6,11 @@ each trajectory. The figure is simulated days a minute of the moist planet.
 """
 
 import argparse
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +20,6 @@ import xarray as xr
 from data_pipelines.conventions.canonical import grid_of
 from data_pipelines.inspection.predictability import predictability, predictability_limits
 from data_pipelines.reading.threads import one_thread
-from data_pipelines.simulators.planet import baroclinic_wave
 from data_pipelines.simulators.planet.primitive_equations import PrimitiveEquations
 from data_pipelines.sources.planet import Planet, half_levels
 from emul.config.build import build
@@ -27,6 +28,9 @@ from emulators.constants import GRAVITY, HEAT_CAPACITY_DRY, LATENT_HEAT_VAPORISA
 from emulators.grid import gaussian_grid
 from emulators.sphere.spectra import power
 from emulators.sphere.transform import SphericalHarmonics
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import baroclinic_wave
 
 BAR = 700.0  # simulated days a minute
 YEAR = 4 * 360  # samples

@@ -1,10 +1,10 @@
 """Standard cases of dynamical cores: the baroclinic wave, and the climate of dry air."""
 
+import baroclinic_wave
 import numpy as np
 import pytest
 
 from data_pipelines.reading.threads import one_thread
-from data_pipelines.simulators.planet import baroclinic_wave
 from data_pipelines.simulators.planet.climate import Climate, Switches
 from data_pipelines.simulators.planet.primitive_equations import PrimitiveEquations
 from data_pipelines.simulators.planet.simulation import Simulation

@@ -9,9 +9,8 @@ from typing import Protocol
 import numpy as np
 import xarray as xr
 
+from data_pipelines.interfaces import Case, Progress
 from data_pipelines.simulators.planet.simulation import Simulation
-from data_pipelines.simulators.stores import Progress
-from data_pipelines.simulators.twins import Case
 from emulators.grid import LatLonGrid
 
 

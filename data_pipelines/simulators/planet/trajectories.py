@@ -19,10 +19,11 @@ import numpy as np
 import torch
 
 from data_pipelines.files.atomic import atomic_file
+from data_pipelines.interfaces import Progress
 from data_pipelines.reading.threads import one_thread, processors
 from data_pipelines.simulators.planet.interfaces import PlanetSource
 from data_pipelines.simulators.planet.simulation import Simulation
-from data_pipelines.simulators.stores import CHUNK, Progress, create_store, open_arrays
+from data_pipelines.simulators.stores import CHUNK, create_store, open_arrays
 
 SMALL = 3000  # timesteps that are not worth a process of their own
 RESTART = "restart"  # the folder of states; that it is there says that the store is laid out

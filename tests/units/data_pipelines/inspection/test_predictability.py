@@ -19,7 +19,7 @@ from data_pipelines.inspection.predictability import (
     stored_predictability,
     with_saturation,
 )
-from data_pipelines.simulators.twins import Case
+from data_pipelines.interfaces import Case
 from data_pipelines.sources.planet import Planet
 from data_pipelines.sources.planet_pressure import PlanetPressure
 from emulators.grid import gaussian_grid

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_pipelines.simulators.shallow_water import ShallowWaterEquations
-from data_pipelines.simulators.shallow_water_cases import CASES, VARIED, haurwitz_phase_speed
+from data_pipelines.simulators.shallow_water import CASES, VARIED, ShallowWaterEquations, haurwitz_phase_speed
 from emulators.constants import EARTH_RADIUS, GRAVITY, ROTATION_RATE
 from emulators.grid import gaussian_grid
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 import xarray as xr
 
-from data_pipelines.inspection.portrait import (
+from data_pipelines.inspection.picture_fields import (
     SphericalInterpolation,
     kinetic_energy,
     low_pressure_centres,

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import xarray as xr
 
-if TYPE_CHECKING:
-    from data_pipelines.simulators.stores import Progress
-
-
+Progress = Callable[[str, float], None]
 Sample = Mapping[str, np.ndarray]
 
 

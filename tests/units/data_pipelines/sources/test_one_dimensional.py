@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from data_pipelines.simulators.kuramoto_sivashinsky import KuramotoSivashinskyEquation
-from data_pipelines.simulators.lorenz96 import Lorenz96Equations
+from data_pipelines.sources.kuramoto_sivashinsky import KuramotoSivashinskyEquation
+from data_pipelines.sources.lorenz96 import Lorenz96Equations
 
 
 def leading_exponent(model, state, step, blocks, generator, size=1e-6, block=5):
