@@ -4,8 +4,8 @@
 
 It is solved with Fourier series: the linear terms are exact (ETDRK4, Kassam & Trefethen 2005,
 doi 10.1137/S1064827502410633) and products are free of aliases (two-thirds rule). Kuramoto & Tsuzuki 1976,
-doi 10.1143/PTP.55.356; Sivashinsky 1977, doi 10.1016/0094-5765(77)90096-0. The leading Lyapunov exponent at length 22 is
-0.043 (Cvitanovic, Davidchack & Siminos 2010, doi 10.1137/070705623; Edson et al. 2019,
+doi 10.1143/PTP.55.356; Sivashinsky 1977, doi 10.1016/0094-5765(77)90096-0. The leading Lyapunov exponent at length 22
+is 0.043 (Cvitanovic, Davidchack & Siminos 2010, doi 10.1137/070705623; Edson et al. 2019,
 doi 10.1017/S1446181119000105).
 
 The circle, of any length, lies along the equator. A unit of time is one day, so samples 6 hours apart are 0.25 units

@@ -113,12 +113,12 @@ def test_check_finds_what_is_wrong(path, tmp_path, capsys):
 
 
 def test_a_stopped_check_goes_on(path, tmp_path, monkeypatch):
-    from data_pipelines.inspection import soundness
+    from data_pipelines.inspection import quality
     from data_pipelines.opening.datasets import open_dataset
 
-    monkeypatch.setattr(soundness, "BLOCK_BYTES", 4 * 2 * 32 * 3)
-    whole, _ = soundness.check_values(open_dataset(path), tmp_path / "a")
-    examined, seen = soundness._block_statistics, []
+    monkeypatch.setattr(quality, "BLOCK_BYTES", 4 * 2 * 32 * 3)
+    whole, _ = quality.check_values(open_dataset(path), tmp_path / "a")
+    examined, seen = quality._block_statistics, []
 
     def stopped(*words):
         if len(seen) == 2:
@@ -126,11 +126,11 @@ def test_a_stopped_check_goes_on(path, tmp_path, monkeypatch):
         seen.append(words)
         return examined(*words)
 
-    monkeypatch.setattr(soundness, "_block_statistics", stopped)
+    monkeypatch.setattr(quality, "_block_statistics", stopped)
     with pytest.raises(KeyboardInterrupt):
-        soundness.check_values(open_dataset(path), tmp_path / "b")
+        quality.check_values(open_dataset(path), tmp_path / "b")
     seen[:] = [None] * 10  # from here on it does not stop
-    assert soundness.check_values(open_dataset(path), tmp_path / "b")[0] == whole
+    assert quality.check_values(open_dataset(path), tmp_path / "b")[0] == whole
     assert len(seen) == 10 + 2
     assert not list((tmp_path / "b").iterdir())
 
