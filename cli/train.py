@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from data_pipelines.files import checkpoints
 from data_pipelines.files.atomic import remove_unfinished
-from data_pipelines.files.locks import sole
+from data_pipelines.files.locks import lock_or_refuse
 from emul.checks.examination import refuse_faults
 from emul.config.build import build
 from emul.config.folders import folder
@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
 def train(config: DictConfig) -> Path:
     """Train what `config` describes, from where it stands; the run folder. Bad input is refused before any work."""
     target = folder(config, "train")
-    with sole(target) if rank() == 0 else nullcontext():
+    with lock_or_refuse(target) if rank() == 0 else nullcontext():
         return _train(config, target)
 
 

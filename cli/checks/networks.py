@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 def _world(config: DictConfig, template: xr.Dataset) -> World:
     """The World of a template, with scales of 0 and 1, which no shape depends on."""
-    from data_pipelines.batches.world import world
+    from data_pipelines.batches.world import world_from_dataset
     from emulators.world import Scale
 
-    made = world(template, build(config.variables), history=config.history)
+    made = world_from_dataset(template, build(config.variables), history=config.history)
     sets = (made.prognostic, made.diagnostic, made.forcing, made.static)
     return replace(made, scales={channel: Scale(0.0, 1.0, 1.0) for one in sets for channel in one.channels})
 

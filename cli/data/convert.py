@@ -15,8 +15,8 @@ from emul.terminal.console import console, header, plan, progress, table
 if TYPE_CHECKING:
     import xarray as xr
 
-    from data_pipelines.batches.world import Roles
-    from data_pipelines.packing.pack import Outcome
+    from data_pipelines.batches.world import VariableRoles
+    from data_pipelines.packing.pack import PackingResult
 
 
 KINDS: dict[str, type] = {
@@ -26,24 +26,26 @@ KINDS: dict[str, type] = {
 
 def main(arguments: list[str]) -> None:
     """The words after `emul data convert`: how to pack, the data, its variables (all, where none are named)."""
-    from data_pipelines.batches.world import world
-    from data_pipelines.packing.pack import Packing, pack
+    from data_pipelines.batches.world import world_from_dataset
+    from data_pipelines.packing.pack import PackingSettings, pack
 
     chosen, overrides = settings(arguments, KINDS)
     to = chosen.pop("to", None)
-    how = Packing(**chosen)
+    how = PackingSettings(**chosen)
     source, config = made_source(overrides)
     dataset = source.dataset()
     path = Path(to or Path(config.output) / "data" / f"{config.name}.zarr")
     header(f"emul data convert {config.name}", [f"to {path}"])
     with progress("converting") as report:
-        done = pack(dataset, world(dataset, roles(config, dataset)), path, how, splits=source.splits, report=report)
+        done = pack(
+            dataset, world_from_dataset(dataset, roles(config, dataset)), path, how, splits=source.splits, report=report
+        )
     tell(done)
 
 
-def roles(config: DictConfig, dataset: xr.Dataset) -> Roles:
+def roles(config: DictConfig, dataset: xr.Dataset) -> VariableRoles:
     """The roles of the configuration; where it leaves them open, all that varies in time, and all that does not."""
-    from data_pipelines.batches.world import Roles
+    from data_pipelines.batches.world import VariableRoles
 
     if not OmegaConf.is_missing(config.variables, "prognostic"):
         return build(config.variables)
@@ -51,10 +53,10 @@ def roles(config: DictConfig, dataset: xr.Dataset) -> Roles:
     if not moving:
         held = ", ".join(map(str, dataset.data_vars))
         raise ValueError(f"Expected fields at several times; {dataset.attrs.get('origin', 'the data')} has {held}.")
-    return Roles(prognostic=moving, static=[str(name) for name in dataset.data_vars if name not in moving])
+    return VariableRoles(prognostic=moving, static=[str(name) for name in dataset.data_vars if name not in moving])
 
 
-def tell(done: Outcome) -> None:
+def tell(done: PackingResult) -> None:
     """What was written, at which precision, and how to train from it."""
     if done.measured:
         tried = [[one.name, f"{one.share:.0%}", f"{one.seconds:.2f} s"] for one in done.measured]

@@ -12,7 +12,7 @@ from emul.terminal.console import console, header, progress, size_text
 
 def main(arguments: list[str]) -> None:
     """The words after `emul data download`: the data, the part of them, and where to put it."""
-    from data_pipelines.packing.copying import copied
+    from data_pipelines.packing.copying import copy_to_zarr
 
     dataset, settings, recipe = sliced(arguments, ["to"])
     if not settings.get("to"):
@@ -25,5 +25,5 @@ def main(arguments: list[str]) -> None:
         [f"{len(dataset.data_vars)} variables, {times}{size_text(size)} before compression, to {path}"],
     )
     with progress("downloading") as report:
-        copied(dataset, path, recipe, report)
+        copy_to_zarr(dataset, path, recipe, report)
     console().print(f"Ready: emul data inspect {escape(str(path))}", soft_wrap=True)

@@ -14,7 +14,7 @@ def main(arguments: list[str]) -> None:
     """The words after `emul data regrid`: the data, the grid, the method, and where to put the result."""
     from data_pipelines.conventions.canonical import grid_of
     from data_pipelines.derived.regridding import grid_named, regridded
-    from data_pipelines.packing.copying import copied
+    from data_pipelines.packing.copying import copy_to_zarr
 
     dataset, settings, recipe = sliced(arguments, ["grid", "method", "to"])
     if not settings.get("grid"):
@@ -24,5 +24,5 @@ def main(arguments: list[str]) -> None:
     path = Path(str(settings.get("to") or f"{Path(recipe['origin'].rstrip('/')).stem}-{settings['grid']}.zarr"))
     header(f"emul data regrid {recipe['origin']}", [f"{grid_of(dataset)!r} to {target!r}, {method}, to {path}"])
     with progress("regridding") as report:
-        copied(made, path, {**recipe, "grid": str(settings["grid"]), "method": method}, report)
+        copy_to_zarr(made, path, {**recipe, "grid": str(settings["grid"]), "method": method}, report)
     console().print(f"Ready: emul data inspect {escape(str(path))}", soft_wrap=True)

@@ -20,16 +20,16 @@ def main(arguments: list[str]) -> None:
     """The words after `emul data statistics`: the period (a split), the intervals of changes, the data."""
     from data_pipelines.batches.archive import Archive
     from data_pipelines.batches.channel_statistics import channel_statistics
-    from data_pipelines.batches.world import world
+    from data_pipelines.batches.world import world_from_dataset
     from data_pipelines.conventions.durations import duration_text
     from data_pipelines.files.atomic import write_netcdf
-    from data_pipelines.files.parts import kept_parts
-    from data_pipelines.packing.pack import Packing
+    from data_pipelines.files.parts import open_batch_records
+    from data_pipelines.packing.pack import PackingSettings
 
     chosen, overrides = settings(arguments, KINDS)
     source, config = made_source(overrides)
     dataset = source.dataset()
-    made = world(dataset, roles(config, dataset), history=config.history)
+    made = world_from_dataset(dataset, roles(config, dataset), history=config.history)
     archive = Archive(dataset, made, cache_gigabytes=0)
     split = chosen.get("split")
     if split is not None and source.splits.get(split) is None:
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> None:
     positions = archive.within(period)
     told = {"period": [str(end) for end in period], "channels": archive.variables.channels, "intervals": names}
     folder = path.with_name(f".{path.name}.parts")
-    parts = kept_parts(folder, {**told, "times": positions.size, "origin": archive.origin})
+    parts = open_batch_records(folder, {**told, "times": positions.size, "origin": archive.origin})
     with progress("measuring") as report:
         found = channel_statistics(
             lambda some: archive.gather(some).numpy(),
@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> None:
             positions,
             made,
             intervals=steps,
-            workers=Packing(workers=chosen.get("workers")).threads,
+            workers=PackingSettings(workers=chosen.get("workers")).threads,
             parts=parts,
             report=report,
         )

@@ -20,7 +20,7 @@ from data_pipelines.inspection.predictability import reference_curves, stored_pr
 from data_pipelines.opening.climatologies import ClimatologyFile
 from data_pipelines.opening.datasets import open_dataset
 from data_pipelines.opening.forecasts import open_forecast, with_levels
-from data_pipelines.reading.stacking import stacked
+from data_pipelines.reading.stacking import channel_array
 from data_pipelines.verification.pairs import Pairs
 from data_pipelines.verification.score_files import read_budgets
 from data_pipelines.verification.truth import Normals
@@ -272,7 +272,7 @@ def _climatology(
     block = max(1, min(64, pairs.room))
     for start in range(0, index.size, block):
         chosen = index[start : start + block]
-        fields = stacked(reader.dataset.isel(time=chosen), pairs.variables, ("time",))
+        fields = channel_array(reader.dataset.isel(time=chosen), pairs.variables, ("time",))
         absent = np.isnan(fields).all(axis=(-2, -1))
         known = ~absent[:, ~absent.all(axis=0)].any(axis=1)  # sums are not known where the data begin
         fitted.accumulate(reader.times[chosen][known], fields[known])

@@ -58,7 +58,7 @@ def handed_over(verb: str, config: DictConfig, words: Sequence[str], dry: bool) 
 
 def submit(config: DictConfig, hardware: Hardware, line: str, dry: bool) -> None:
     """Submit a job that does what `line` says, or print its script."""
-    from data_pipelines.files.locks import is_held
+    from data_pipelines.files.locks import is_locked
     from emul.config.folders import folder
 
     target = folder(config, "train")
@@ -66,7 +66,7 @@ def submit(config: DictConfig, hardware: Hardware, line: str, dry: bool) -> None
     if dry:
         print(text)
         return
-    if is_held(target):
+    if is_locked(target):
         raise ValueError(f"A training is at work in {target} now; wait for it, or choose another name=... .")
     job = submitted(text, target / "slurm" / "job.sh")
     console().print(f"Submitted job {job}: `squeue -j {job}`, log {target / 'slurm' / job}.log", soft_wrap=True)

@@ -15,7 +15,7 @@ from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from data_pipelines.files.locks import is_held
+from data_pipelines.files.locks import is_locked
 from data_pipelines.reading.threads import processors
 from emul.training.learning_curves import rows_of
 
@@ -130,7 +130,7 @@ class Local:
 
     def state(self, trial: Trial) -> str | None:
         if trial.name not in self.processes:
-            return "running" if is_held(trial.run) else None
+            return "running" if is_locked(trial.run) else None
         process, slot = self.processes[trial.name]
         if process.poll() is None:
             return "running"

@@ -10,10 +10,10 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers.logger import Logger
 
 from data_pipelines.batches.archive import Archive
-from data_pipelines.batches.loader import Batches, Damaged, InOrder
+from data_pipelines.batches.loader import Damaged, SequentialBatches, ShuffledBatches
 from data_pipelines.batches.scales import scales
 from data_pipelines.batches.windows import Windows
-from data_pipelines.batches.world import world as world_of
+from data_pipelines.batches.world import world_from_dataset
 from data_pipelines.files import checkpoints
 from data_pipelines.files.provenance import revision, versions
 from emul.config.build import build, build_all, build_loss_terms
@@ -43,7 +43,7 @@ def open_archive(
     room = config.loader.gigabytes
     if world is not None:
         return Archive(dataset, world, cache_gigabytes=room), source.splits
-    made = world_of(dataset, build(config.variables), history=config.history)
+    made = world_from_dataset(dataset, build(config.variables), history=config.history)
     archive = Archive(dataset, made, cache_gigabytes=room)
     with console.progress("measuring means and scales") as report:
         stored, known = config.scales, constants(config, start, made)
@@ -79,10 +79,10 @@ def assemble(config: DictConfig, world: World) -> Training:
 
 def training_batches(
     config: DictConfig, module: Training, archive: Archive, period: Sequence[str], start: int
-) -> Batches:
+) -> ShuffledBatches:
     """The batches of a training from step `start` on; which process takes which is still to be said."""
     plan, objective, reading = module.plan, module.objective, build(config.loader)
-    return Batches(
+    return ShuffledBatches(
         Windows(archive, period, rollout=objective.longest, stride=reading.stride),
         plan.portion(build(config.hardware).processes),
         seed=config.seed,
@@ -92,12 +92,14 @@ def training_batches(
     )
 
 
-def validation_batches(archive: Archive, period: Sequence[str], plan: Plan, damaged: Damaged = "stop") -> InOrder:
+def validation_batches(
+    archive: Archive, period: Sequence[str], plan: Plan, damaged: Damaged = "stop"
+) -> SequentialBatches:
     """Windows of the validation split at evenly spread initial dates, each of plan.validation_lead timesteps."""
     windows = Windows(archive, period, rollout=plan.validation_lead)
     stride = max(1, len(windows) // plan.validation_cases)
     spread = Windows(archive, period, rollout=plan.validation_lead, stride=stride)
-    return InOrder(spread, min(plan.batch_size, plan.validation_cases), damaged=damaged)
+    return SequentialBatches(spread, min(plan.batch_size, plan.validation_cases), damaged=damaged)
 
 
 def loggers(config: DictConfig, place: Place) -> list[Logger]:

@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig
 
 from data_pipelines.batches.archive import Archive
-from data_pipelines.batches.loader import Batches, InOrder
+from data_pipelines.batches.loader import SequentialBatches, ShuffledBatches
 from data_pipelines.batches.windows import Windows
 from emul.config.build import build
 from emul.terminal import console
@@ -50,7 +50,7 @@ def run(
     reading = build(config.loader)
     validation = validation_batches(archive, splits["validation"], plan, reading.damaged)
     windows = Windows(archive, splits["train"], stride=reading.stride)
-    in_order = InOrder(windows, plan.batch_size, damaged=reading.damaged)
+    in_order = SequentialBatches(windows, plan.batch_size, damaged=reading.damaged)
     if hasattr(network, "fit") or not any(p.requires_grad for p in network.parameters()):
         solve(module, in_order, validation)
         keeper.keep(module)
@@ -79,8 +79,8 @@ def run(
 def descend(
     trainer: pl.Trainer,
     module: Training,
-    batches: Batches,
-    validation: InOrder,
+    batches: ShuffledBatches,
+    validation: SequentialBatches,
     path: Path | None,
     together: Together,
 ) -> None:
@@ -97,14 +97,14 @@ def descend(
         together.over()
 
 
-def reported(windows: InOrder, report: Callable[[str, float], None]) -> Iterator[Window]:
+def reported(windows: SequentialBatches, report: Callable[[str, float], None]) -> Iterator[Window]:
     """The batches, counted as they go by."""
     for number, window in enumerate(windows, start=1):
         yield window
         report(f"{number} of {len(windows)} batches", number / len(windows))
 
 
-def solve(module: Training, windows: InOrder, validation: InOrder) -> None:
+def solve(module: Training, windows: SequentialBatches, validation: SequentialBatches) -> None:
     """Closed-form networks: one pass over the training split, then one validation."""
     network: Any = module.step.network
     if hasattr(network, "fit"):
@@ -115,7 +115,7 @@ def solve(module: Training, windows: InOrder, validation: InOrder) -> None:
     validate(module, validation)
 
 
-def validate(module: Training, batches: InOrder) -> None:
+def validate(module: Training, batches: SequentialBatches) -> None:
     """One validation outside of Lightning's loop."""
     module.on_validation_epoch_start()
     with torch.inference_mode():

@@ -9,14 +9,14 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_only
 from rich.progress import MofNCompleteColumn, TextColumn
 
-from data_pipelines.batches.loader import Batches
+from data_pipelines.batches.loader import ShuffledBatches
 from emul.terminal.console import bar, console
 
 
 class Pace(pl.Callback):
     """The progress line and the log: loss, learning rate, samples per second, share of time waited for data."""
 
-    def __init__(self, batches: Batches, samples: int) -> None:
+    def __init__(self, batches: ShuffledBatches, samples: int) -> None:
         self.batches, self.samples = batches, samples
         self.progress = bar(MofNCompleteColumn(), TextColumn("{task.fields[numbers]}", style="quiet"))
 

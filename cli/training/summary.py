@@ -6,7 +6,7 @@ import torch
 from omegaconf import DictConfig
 from pytorch_lightning.utilities import rank_zero_only
 
-from data_pipelines.batches.loader import Batches, InOrder
+from data_pipelines.batches.loader import SequentialBatches, ShuffledBatches
 from emul.config.build import build
 from emul.terminal import console
 from emulators.training.hardware import Hardware
@@ -15,7 +15,9 @@ from emulators.training.plan import Plan
 
 
 @rank_zero_only
-def announce(config: DictConfig, module: Training, batches: Batches, validation: InOrder, start: int) -> None:
+def announce(
+    config: DictConfig, module: Training, batches: ShuffledBatches, validation: SequentialBatches, start: int
+) -> None:
     """The plan, in numbers, before the first step."""
     plan, world, hardware = module.plan, module.step.world, config.hardware
     samples = len(batches.windows)

@@ -22,7 +22,7 @@ from data_pipelines.conventions.durations import nearest_positions
 from emulators.world import World
 
 if TYPE_CHECKING:
-    from data_pipelines.files.parts import Parts
+    from data_pipelines.files.parts import BatchRecords
 
 
 BLOCK = 64  # times that are summed together
@@ -60,7 +60,7 @@ def channel_statistics(
     *,
     intervals: Sequence[int] = (1,),
     workers: int = 1,
-    parts: Parts | None = None,
+    parts: BatchRecords | None = None,
     report: Report | None = None,
 ) -> ChannelStatistics:
     """Statistics of the fields at `positions` of `times`, ascending within each member of an ensemble.

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from data_pipelines.batches.prefetch import AHEAD, Buffers, _ahead
+from data_pipelines.batches.prefetch import AHEAD, BatchBuffers, prefetched
 from data_pipelines.batches.windows import Windows
 from data_pipelines.reading.damaged_data import DamagedData
 from emulators.state import Window
@@ -24,7 +24,7 @@ Damaged = Literal["stop", "skip"]
 
 
 @dataclass(frozen=True)
-class Reading:
+class LoaderSettings:
     """How data are read. gigabytes: memory that fields may take; all are kept where they fit.
 
     ahead: batches made ready, by one thread, before they are asked for; 0: none, and no thread. damaged: where data
@@ -45,7 +45,7 @@ class Reading:
             )
 
 
-class Batches:
+class ShuffledBatches:
     """An endless iterable of batched Windows; iteration begins at step `start`.
 
     rollout: targets a window, a number or a function of the step (default: that of `windows`, which is the most).
@@ -64,16 +64,16 @@ class Batches:
         ranks: int = 1,
         shuffle: bool = True,
         rollout: int | Callable[[int], int] | None = None,
-        reading: Reading | None = None,
+        reading: LoaderSettings | None = None,
     ) -> None:
         _refuse(batch_size, rank, ranks)
         self.windows, self.batch_size, self.seed, self.start = windows, batch_size, seed, start
         self.rank, self.ranks, self.shuffle, self.rollout = rank, ranks, shuffle, rollout
-        self.reading, self.pinned = reading or Reading(), False
+        self.reading, self.pinned = reading or LoaderSettings(), False
         self.waited, self.busy, self.made, self.skipped = 0.0, 0.0, 0, 0
         self.damaged: set[int] = set()
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
-        self._buffers = Buffers()
+        self._buffers = BatchBuffers()
 
     def indices(self, step: int) -> np.ndarray:
         """The windows of this rank's batch at `step`."""
@@ -178,14 +178,14 @@ class Batches:
         return index
 
     def __iter__(self) -> Iterator[Window]:
-        self._buffers = Buffers(self.pinned)
-        return _ahead(self.batch, self.start, None, self._wait, self.reading.ahead)
+        self._buffers = BatchBuffers(self.pinned)
+        return prefetched(self.batch, self.start, None, self._wait, self.reading.ahead)
 
     def _wait(self, seconds: float) -> None:
         self.waited += seconds
 
 
-class InOrder:
+class SequentialBatches:
     """Each window of this rank once, in order, in batches; the last batch may be smaller. limit: batches at most.
 
     damaged: `skip` leaves out windows that cannot be read, as long as others of their batch can.
@@ -205,7 +205,7 @@ class InOrder:
         self.damaged = damaged
         self.windows, self.batch_size = windows, batch_size
         self.own = np.arange(rank, len(windows), ranks)
-        self.waited, self._buffers = 0.0, Buffers()
+        self.waited, self._buffers = 0.0, BatchBuffers()
         whole = -(-self.own.size // batch_size)
         self._count = whole if limit is None else min(limit, whole)
 
@@ -230,7 +230,7 @@ class InOrder:
             return self.windows.window(np.array(sound), memory=self._buffers.tensor)
 
     def __iter__(self) -> Iterator[Window]:
-        return _ahead(self.batch, 0, self._count, self._wait)
+        return prefetched(self.batch, 0, self._count, self._wait)
 
     def _wait(self, seconds: float) -> None:
         self.waited += seconds

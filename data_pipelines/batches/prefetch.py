@@ -23,7 +23,7 @@ from emulators.state import Window
 PAGE = 4096
 
 
-class Buffers:
+class BatchBuffers:
     """Gives float32 tensors of uninitialised memory. pinned: for copies to a CUDA device."""
 
     def __init__(self, pinned: bool = False) -> None:
@@ -53,7 +53,7 @@ class Buffers:
 AHEAD = 2  # batches made ready before they are asked for
 
 
-def _ahead(
+def prefetched(
     batch: Callable[[int], Window], start: int, stop: int | None, wait: Callable[[float], None], ahead: int = AHEAD
 ) -> Iterator[Window]:
     """batch(start), batch(start + 1), ... made in one thread, `ahead` of the consumer; errors arrive in turn."""

@@ -13,7 +13,7 @@ from data_pipelines.batches.archive import Archive
 from data_pipelines.batches.scales import scales as measured
 from data_pipelines.conventions.canonical import grid_of
 from data_pipelines.conventions.durations import duration, spacing
-from data_pipelines.conventions.fluxes import declared
+from data_pipelines.conventions.fluxes import flux_conventions
 from data_pipelines.conventions.suggestions import suggestion
 from data_pipelines.derived import forcings
 from emulators.grid import LatLonGrid
@@ -25,7 +25,7 @@ Report = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
-class Roles:
+class VariableRoles:
     """Which variables play which part; an entry is a name (all its levels) or {name: [levels]}.
 
     prognostic: predicted and fed back. forcing: prescribed at the time of the target. diagnostic: predicted only.
@@ -39,9 +39,9 @@ class Roles:
     static: Sequence[Entry] = ()
 
 
-def world(
+def world_from_dataset(
     dataset: xr.Dataset,
-    roles: Roles,
+    roles: VariableRoles,
     *,
     history: int = 1,
     timestep: str | np.timedelta64 | None = None,
@@ -73,7 +73,7 @@ def world(
         static_fields=_static_fields(dataset, sets["static"], grid),
         history=history,
         scales=dict(scales or {}),
-        vertical=vertical(dataset),
+        vertical=vertical_coordinate(dataset),
         **sets,
     )
     if period is None:
@@ -81,12 +81,12 @@ def world(
     return replace(made, scales=measured(Archive(dataset, made, cache_gigabytes=0.0), period, report=report))
 
 
-def stored_roles(dataset: xr.Dataset) -> Roles:
+def stored_roles(dataset: xr.Dataset) -> VariableRoles:
     """The roles with which a packed store was made; ValueError where the dataset is none, or was made without."""
     roles = json.loads(dataset.attrs.get("roles", "{}"))
     if not roles:
         raise ValueError("The data do not say which variables play which part; list some under variables.prognostic.")
-    return Roles(**roles)
+    return VariableRoles(**roles)
 
 
 def _timestep(dataset: xr.Dataset, timestep: str | np.timedelta64 | None) -> np.timedelta64:
@@ -100,7 +100,7 @@ def _timestep(dataset: xr.Dataset, timestep: str | np.timedelta64 | None) -> np.
     return found
 
 
-def vertical(dataset: xr.Dataset) -> Vertical:
+def vertical_coordinate(dataset: xr.Dataset) -> Vertical:
     """The vertical coordinate, from the attributes vertical_{kind,a,b,dry} or the presence of levels."""
     kind = dataset.attrs.get("vertical_kind") or ("pressure" if "level" in dataset.dims else "none")
     a, b = (tuple(float(x) for x in np.atleast_1d(dataset.attrs.get(f"vertical_{n}", ()))) for n in "ab")
@@ -138,7 +138,7 @@ def _archived(dataset: xr.Dataset, entry: Entry) -> Variable:
     if "level" not in dataset[name].dims:
         if levels:
             raise ValueError(f"Variable '{name}' has no levels in the data; list it by its name alone.")
-        return Variable(name, units, (), *declared(dataset, name))
+        return Variable(name, units, (), *flux_conventions(dataset, name))
     own = dataset[name].attrs.get("levels", dataset["level"].values)  # variables of one store may differ in these
     there = tuple(float(level) for level in own)
     for level in levels or ():

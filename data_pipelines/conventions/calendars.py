@@ -60,7 +60,7 @@ def timedeltas(coordinate: xr.DataArray, origin: str) -> np.ndarray:
     return np.round(values.astype(np.float64) * seconds).astype(np.int64).astype("timedelta64[s]")
 
 
-def dated(dataset: xr.Dataset, dates: Mapping[str, str | Sequence[str]], origin: str) -> xr.Dataset:
+def with_dates(dataset: xr.Dataset, dates: Mapping[str, str | Sequence[str]], origin: str) -> xr.Dataset:
     """The dataset with a dimension that tells no dates as its times; those without it pass as they are.
 
     dates: dimension -> `first/step`, such as 1979-01/1M, or every date of it. ValueError where the number is wrong.

@@ -18,12 +18,12 @@ from emulators.physics.fluxes import BOUNDARY
 CELL = re.compile(r"time:\s*(sum|mean|point)(?:\s*\(interval:\s*(\d+)\s*h)?")
 
 
-def ecmwf(dataset: xr.Dataset) -> xr.Dataset:
+def with_ecmwf_fluxes(dataset: xr.Dataset) -> xr.Dataset:
     """The dataset, said to follow the conventions of the European centre."""
     return dataset.assign_attrs(flux_convention="ecmwf")
 
 
-def declared(dataset: xr.Dataset, name: str) -> tuple[str, str]:
+def flux_conventions(dataset: xr.Dataset, name: str) -> tuple[str, str]:
     """(positive, cell) of a variable as `emulators.variables.Variable` holds them, empty where nothing is said."""
     attributes = dataset[name].attrs
     positive, cell = str(attributes.get("positive", "")), ""

@@ -17,7 +17,7 @@ Rule = Callable[[xr.Dataset], xr.DataArray]
 LEADING = ("member", "time", "prediction_timedelta")
 
 
-def made_when_read(dataset: xr.Dataset, rule: Rule, dim: str = "", before: int = 0) -> xr.DataArray:
+def computed_when_read(dataset: xr.Dataset, rule: Rule, dim: str = "", before: int = 0) -> xr.DataArray:
     """The field that `rule` makes of the dataset; reading a part of its members, times and leads reads only these.
 
     dim, before: the rule also reads so many positions before each along `dim`, as sums do, and gives NaN where they do

@@ -10,7 +10,7 @@ import xarray as xr
 from data_pipelines.conventions.durations import duration, duration_text, nearest_positions, spacing
 from data_pipelines.conventions.suggestions import suggestion
 from data_pipelines.conventions.units import in_units
-from data_pipelines.derived.lazy_fields import made_when_read
+from data_pipelines.derived.lazy_fields import computed_when_read
 from data_pipelines.derived.variables import BEFORE, DERIVED, DIAGNOSTICS
 
 RULES = DERIVED | DIAGNOSTICS
@@ -47,7 +47,7 @@ def shaped(
         if name not in RULES:
             raise ValueError(f"derive: no rule for '{name}'; {suggestion(name, RULES)}")
         dim = "prediction_timedelta" if "prediction_timedelta" in dataset.dims else "time"
-        dataset = dataset.assign({name: made_when_read(dataset, RULES[name], dim, BEFORE.get(name, 0))})
+        dataset = dataset.assign({name: computed_when_read(dataset, RULES[name], dim, BEFORE.get(name, 0))})
     if levels is not None:
         dataset = _at_levels(dataset, np.unique([float(level) for level in levels]))
     if timestep is not None:

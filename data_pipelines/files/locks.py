@@ -15,7 +15,7 @@ NOT_SUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
-def sole(folder: Path, name: str = NAME, work: str = "training") -> Iterator[None]:
+def lock_or_refuse(folder: Path, name: str = NAME, work: str = "training") -> Iterator[None]:
     """Hold the lock of `folder`; ValueError where another process holds it. work: what is done there, for the message.
 
     The kernel drops the lock of a process that ends in whatever way, so a file left behind holds nobody up. Where a
@@ -56,7 +56,7 @@ def turn(folder: Path) -> Iterator[None]:
         yield
 
 
-def is_held(folder: Path) -> bool:
+def is_locked(folder: Path) -> bool:
     """Whether a training is at work in `folder` now."""
     try:
         with open(folder / NAME, encoding="utf-8") as file:
@@ -94,7 +94,7 @@ def _is_alive(holder: str) -> bool:
 
 
 @contextmanager
-def lock(path: Path) -> Iterator[None]:
+def wait_for_lock(path: Path) -> Iterator[None]:
     """Hold `path` as a lock; a killed holder releases it."""
     with open(path, "w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)

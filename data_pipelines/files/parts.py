@@ -18,17 +18,17 @@ import numpy as np
 from data_pipelines.files.atomic import sha256, write_file
 
 
-def kept_parts(folder: Path, settings: Mapping[str, object]) -> Parts:
+def open_batch_records(folder: Path, settings: Mapping[str, object]) -> BatchRecords:
     """The parts in `folder` of a piece of work with these settings; those of work with other settings are removed."""
     told, text = Path(folder) / "settings.json", json.dumps(settings, sort_keys=True, default=str)
     if not told.is_file() or told.read_text(encoding="utf-8") != text:
         shutil.rmtree(folder, ignore_errors=True)
         Path(folder).mkdir(parents=True)
         write_file(told, text.encode())
-    return Parts(folder)
+    return BatchRecords(folder)
 
 
-class Parts:
+class BatchRecords:
     """The folder `progress` beside a forecast that is being made."""
 
     def __init__(self, folder: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from data_pipelines.conventions.durations import duration_text
 from data_pipelines.files.atomic import sha256, write_netcdf
-from data_pipelines.files.locks import sole, turn
+from data_pipelines.files.locks import lock_or_refuse, turn
 from data_pipelines.forecasts.checks import budgets, describe, gather, lead_text
 from data_pipelines.forecasts.manifest import (
     NAME,
@@ -51,7 +51,7 @@ def make_forecast(job: ForecastJob, share: tuple[int, int], report: Report, warn
             def told(lead: int, first: Any = first, number: int = number) -> None:
                 report(f"{first} +{lead_text(job.world, lead)}", (number + (lead + 1) / layout.steps) / len(own))
 
-            with sole(job.folder, f"{segments.folder.name}/{batch:06d}.lock", "forecasting"):
+            with lock_or_refuse(job.folder, f"{segments.folder.name}/{batch:06d}.lock", "forecasting"):
                 chain = segments.sound(batch)
                 if chain and chain[-1].stop == layout.steps:
                     continue

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.files.parts import Parts
+from data_pipelines.files.parts import BatchRecords
 
 
 @dataclass(frozen=True, order=True)
@@ -34,7 +34,7 @@ class Segments:
     """All segments of a forecast of so many batches and steps, in a folder that several processes may share."""
 
     def __init__(self, folder: Path, batches: int, steps: int) -> None:
-        self.parts, self.batches, self.steps = Parts(folder), batches, steps
+        self.parts, self.batches, self.steps = BatchRecords(folder), batches, steps
         self.folder, self.remove = self.parts.folder, self.parts.remove
         self._sound: set[Segment] = set()  # made or looked through by this process
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from data_pipelines.batches.world import vertical
+from data_pipelines.batches.world import vertical_coordinate
 from data_pipelines.conventions.durations import duration, duration_text, gaps, spacing
 from emulators.grid import LatLonGrid
 
@@ -66,7 +66,7 @@ def level_description(dataset: xr.Dataset) -> str:
         return "none"
     values = ", ".join(f"{value:g}" for value in dataset["level"].values)
     units = dataset["level"].attrs.get("units", "")
-    return f"{dataset.sizes['level']} ({vertical(dataset).kind}): {values}{f' {units}' if units else ''}"
+    return f"{dataset.sizes['level']} ({vertical_coordinate(dataset).kind}): {values}{f' {units}' if units else ''}"
 
 
 def variable_summaries(dataset: xr.Dataset, samples: int = SAMPLES) -> Iterator[VariableSummary]:

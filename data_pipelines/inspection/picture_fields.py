@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from data_pipelines.batches.world import vertical
+from data_pipelines.batches.world import vertical_coordinate
 from data_pipelines.conventions.canonical import grid_of
 from data_pipelines.simulators.planet.pressure_levels import ground_temperature, mean_sea_level_pressure
 from emulators.constants import EARTH_RADIUS
@@ -42,8 +42,8 @@ def sea_level_pressure(dataset: xr.Dataset) -> np.ndarray:
     if "mean_sea_level_pressure" in dataset:
         return dataset["mean_sea_level_pressure"].values.astype(np.float64)
     require_variables(dataset, "surface_pressure", "temperature")
-    half = np.array(vertical(dataset).b)
-    if vertical(dataset).kind != "sigma":
+    half = np.array(vertical_coordinate(dataset).b)
+    if vertical_coordinate(dataset).kind != "sigma":
         raise ValueError("the data hold no mean_sea_level_pressure, and lie on levels other than sigma")
     pressure = torch.from_numpy(dataset["surface_pressure"].values).double()
     ground = torch.zeros(pressure.shape[-2:], dtype=torch.float64)
@@ -59,7 +59,7 @@ def water_vapour(dataset: xr.Dataset) -> np.ndarray:
         return dataset["total_column_water_vapour"].values.astype(np.float64)
     require_variables(dataset, "specific_humidity", "surface_pressure")
     humidity, pressure = (torch.from_numpy(dataset[n].values) for n in ("specific_humidity", "surface_pressure"))
-    return column_water(humidity, pressure, vertical(dataset)).numpy()
+    return column_water(humidity, pressure, vertical_coordinate(dataset)).numpy()
 
 
 class SphericalInterpolation:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from data_pipelines.files.parts import Parts
+from data_pipelines.files.parts import BatchRecords
 from data_pipelines.reading.damaged_data import DamagedData
 from emulators.physics.physical_ranges import bounds
 
@@ -51,7 +51,7 @@ def check_values(
 
     folder: where a check that is stopped keeps what it knows. DamagedData where values cannot be read.
     """
-    parts = Parts(folder / _fingerprint(dataset))
+    parts = BatchRecords(folder / _fingerprint(dataset))
     names = [str(name) for name in dataset.data_vars]
     blocks = {name: list(_blocks(dataset[name])) for name in names}
     total, done, found, maps = sum(map(len, blocks.values())), 0, [], {}

@@ -41,7 +41,7 @@ def is_anemoi(dataset: xr.Dataset) -> bool:
     return "variables" in dataset.attrs and "data" in dataset.variables and dataset["data"].ndim == len(DIMENSIONS)
 
 
-def unfolded(dataset: xr.Dataset) -> xr.Dataset:
+def fields_by_name(dataset: xr.Dataset) -> xr.Dataset:
     """Its fields by name on rows and columns, with the dimension `ensemble` where it has several members.
 
     ValueError where its cells are no rows and columns.

@@ -13,7 +13,7 @@ from data_pipelines.conventions.canonical import canonical
 from data_pipelines.conventions.suggestions import suggestion
 from data_pipelines.opening.datasets import open_files
 from data_pipelines.opening.forecasts import with_levels
-from data_pipelines.reading.stacking import level_index, on_grid, stacked
+from data_pipelines.reading.stacking import channel_array, level_index, on_grid
 from emulators.grid import LatLonGrid
 from emulators.variables import Variable, VariableSet
 
@@ -70,8 +70,8 @@ class ClimatologyFile:
         chosen = self._named[name]
         chosen = chosen.isel({d: i for d, i in (("hour", hours), ("dayofyear", days)) if d in chosen.dims})
         if name == "seeps_dry_share":
-            return torch.from_numpy(stacked(chosen, self.variables, ())).expand(len(times), -1, -1, -1)
-        return torch.from_numpy(stacked(chosen, self.variables, ("hour", "dayofyear"))[row, column])
+            return torch.from_numpy(channel_array(chosen, self.variables, ())).expand(len(times), -1, -1, -1)
+        return torch.from_numpy(channel_array(chosen, self.variables, ("hour", "dayofyear"))[row, column])
 
     def has(self, name: str) -> bool:
         """Whether any variable has the fields called `name`."""

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 import xarray as xr
 
-from data_pipelines.conventions.calendars import dated, refuse_disorder
+from data_pipelines.conventions.calendars import refuse_disorder, with_dates
 from data_pipelines.conventions.canonical import COORDINATES, canonical
 from data_pipelines.conventions.suggestions import suggestion
 from data_pipelines.conventions.units import refuse_other_units
-from data_pipelines.opening.anemoi import is_anemoi, unfolded
+from data_pipelines.opening.anemoi import fields_by_name, is_anemoi
 from data_pipelines.opening.classic_netcdf import expected_bytes
-from data_pipelines.reading.zarr_chunks import directly
+from data_pipelines.reading.zarr_chunks import with_direct_reads
 
 __all__ = ["canonical", "open_dataset"]
 GRIB_SUFFIXES = (".grib", ".grib1", ".grib2", ".grb", ".grb1", ".grb2")
@@ -93,7 +93,7 @@ def _with_dates(opened: list[xr.Dataset], dates: Mapping[str, str | Sequence[str
     for dim in dates:
         if dim not in dims:
             raise ValueError(f"dates: no dimension '{dim}' in {opened[0].attrs['origin']}; {suggestion(dim, dims)}")
-    return [dated(dataset, dates, dataset.attrs["origin"]) for dataset in opened]
+    return [with_dates(dataset, dates, dataset.attrs["origin"]) for dataset in opened]
 
 
 def open_files(
@@ -113,7 +113,7 @@ def open_files(
             raise ValueError(f"engine is one of {', '.join(_OPENERS)}; got '{kind}'.")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            opened = _OPENERS[kind](name, Ways(storage_options, filter, cache_gigabytes))
+            opened = _OPENERS[kind](name, OpeningOptions(storage_options, filter, cache_gigabytes))
         found.extend(dataset.assign_attrs(origin=name) for dataset in opened)
     if len(found) > 1:  # joining must not read: arrays in chunks of some times wait until asked
         found = [ds.chunk({d: JOINED_TIMES for d in ds.dims if d in COORDINATES["time"]}) for ds in found]
@@ -150,7 +150,7 @@ def _kind(name: str) -> str:
     return "grib" if name.lower().endswith(GRIB_SUFFIXES) else "netcdf"
 
 
-class Ways(NamedTuple):
+class OpeningOptions(NamedTuple):
     """How files are to be read, each word for those that know it."""
 
     storage_options: Mapping[str, Any] | None
@@ -158,7 +158,7 @@ class Ways(NamedTuple):
     cache_gigabytes: float | None
 
 
-def _open_zarr(name: str, ways: Ways) -> list[xr.Dataset]:
+def _open_zarr(name: str, ways: OpeningOptions) -> list[xr.Dataset]:
     options, elsewhere = ways.storage_options, "://" in name or "::" in name
     if not elsewhere and not _has_zarr(Path(name)):
         raise FileNotFoundError(f"{name} holds no Zarr store (no zarr.json, .zgroup or .zmetadata in it).")
@@ -170,7 +170,7 @@ def _open_zarr(name: str, ways: Ways) -> list[xr.Dataset]:
         if elsewhere and ways.cache_gigabytes:
             store, settings = _kept(name, settings, ways.cache_gigabytes), {}
         opened = xr.open_zarr(store, chunks=None, decode_cf=False, **settings)
-        opened = opened if elsewhere else directly(opened, Path(name))
+        opened = opened if elsewhere else with_direct_reads(opened, Path(name))
         folded = is_anemoi(opened)  # its zeros are values, though Zarr fills with them
         opened = xr.decode_cf(opened, decode_times=False, mask_and_scale=not folded)
     except FileNotFoundError as error:
@@ -183,24 +183,24 @@ def _open_zarr(name: str, ways: Ways) -> list[xr.Dataset]:
         raise ValueError(f"Cannot open {name} as a Zarr store ({_brief(error)}); {DAMAGED}.") from error
     if elsewhere and not opened.variables:
         raise FileNotFoundError(f"No Zarr store at {name} (nothing is listed there).")
-    return [unfolded(opened) if folded else opened]
+    return [fields_by_name(opened) if folded else opened]
 
 
 def _kept(name: str, settings: dict[str, Any], gigabytes: float) -> Any:
     """The store at an address, of which so much is kept on this machine."""
     from zarr.storage import FsspecStore
 
-    from data_pipelines.opening.remote_cache import Kept, cache_folder
+    from data_pipelines.opening.remote_cache import CachedStore, cache_folder
 
     store = FsspecStore.from_url(name, read_only=True, **settings)
-    return Kept(store, name, cache_folder(), gigabytes * 1e9)
+    return CachedStore(store, name, cache_folder(), gigabytes * 1e9)
 
 
 def _has_zarr(path: Path) -> bool:
     return any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata"))
 
 
-def _open_netcdf(name: str, _: Ways) -> list[xr.Dataset]:
+def _open_netcdf(name: str, _: OpeningOptions) -> list[xr.Dataset]:
     try:
         expected, size = expected_bytes(name), Path(name).stat().st_size
         opened = xr.open_dataset(name, engine="netcdf4", chunks=None, decode_times=False)
@@ -213,7 +213,7 @@ def _open_netcdf(name: str, _: Ways) -> list[xr.Dataset]:
     return [opened]
 
 
-def _open_grib(name: str, ways: Ways) -> list[xr.Dataset]:
+def _open_grib(name: str, ways: OpeningOptions) -> list[xr.Dataset]:
     try:
         import cfgrib
     except (ImportError, RuntimeError) as error:

@@ -18,14 +18,14 @@ USUAL = 0.5  # least share of the steps between times that are the usual one
 
 
 @dataclass(frozen=True)
-class Files:
+class FileSource:
     """path: a file, a store, an address, a pattern such as `era5_*.nc`, or a list of these.
 
     splits: name -> [start, end], both inclusive. guard: least length of time between splits, such as 10d.
     names: a table of names, such as cesm (`data_pipelines.conventions.dialects`).
     rename, select: see `data_pipelines.conventions.canonical.canonical`.
     units, masks, fill, derive, levels, lag, timestep: see `data_pipelines.derived.shaping.shaped`.
-    dates: dates of a dimension that tells none, {month: 1979-01/1M}; see `data_pipelines.conventions.calendars.dated`.
+    dates: of a dimension without labels, {month: 1979-01/1M}; see `data_pipelines.conventions.calendars.with_dates`.
     members: dimension whose entries are members of an ensemble, such as number, ensemble or realization. Each is a
     sample of its own: windows keep to one member, statistics are over all; forecasts begin from the first.
     gaps: what to do where times are missing: skip the windows that would bridge them, or refuse the data.

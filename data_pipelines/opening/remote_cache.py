@@ -29,7 +29,7 @@ def cache_folder() -> Path:
     return Path(base) / "emul" / "remote"
 
 
-class Kept(WrapperStore[Store]):
+class CachedStore(WrapperStore[Store]):
     """The store at `address`, whole chunks of it kept in `folder`. limit: bytes of all that is kept there."""
 
     def __init__(self, store: Store, address: str, folder: Path, limit: float) -> None:
@@ -38,11 +38,11 @@ class Kept(WrapperStore[Store]):
         self._lock = threading.Lock()
         self._size: float | None = None
 
-    def _with_store(self, store: Store) -> Kept:
-        return Kept(store, self.address, self.folder, self.limit)
+    def _with_store(self, store: Store) -> CachedStore:
+        return CachedStore(store, self.address, self.folder, self.limit)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Kept) and self._store == other._store and self.folder == other.folder
+        return isinstance(other, CachedStore) and self._store == other._store and self.folder == other.folder
 
     def __getstate__(self) -> dict[str, Any]:
         return {"store": self._store, "address": self.address, "folder": self.folder, "limit": self.limit}

@@ -29,7 +29,7 @@ CHUNK_BYTES, BLOCK_BYTES = 16e6, 128e6
 Report = Callable[[str, float], None]
 
 
-def copied(dataset: xr.Dataset, path: Path, recipe: dict[str, Any], report: Report | None = None) -> Path:
+def copy_to_zarr(dataset: xr.Dataset, path: Path, recipe: dict[str, Any], report: Report | None = None) -> Path:
     """The canonical dataset written to the Zarr store `path`, or what is there already where that is the same copy.
 
     recipe: what the copy is of, plain words and numbers; another recipe at the same place raises ValueError.

@@ -19,7 +19,7 @@ import numpy as np
 import xarray as xr
 
 from data_pipelines.files.atomic import atomic_file, atomic_folder, remove_unfinished, write_file
-from data_pipelines.files.locks import lock
+from data_pipelines.files.locks import wait_for_lock
 from data_pipelines.packing import compression, metadata
 from data_pipelines.reading.encodings import Encoding, half_precision
 from data_pipelines.reading.fields import Fields
@@ -35,7 +35,7 @@ PAGE = 4096  # chunks begin at multiples of it
 
 
 @dataclass(frozen=True)
-class Packing:
+class PackingSettings:
     """How to pack. dtype: float32, float16, bfloat16. compression: none, lz4, zstd, or auto for what is read fastest.
 
     per_file: times a file, default as many as make 128 MB. workers: threads, default one a processor, at most 4.
@@ -60,7 +60,7 @@ class Packing:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PackingResult:
     """What was done. added: times; of: times in the store. measured: candidates for its compression, if they were.
 
     errors: of half precision, largest |stored - given| of each channel over its standard deviation, in a sample.
@@ -77,11 +77,11 @@ def pack(
     dataset: xr.Dataset,
     world: World,
     path: str | Path,
-    how: Packing,
+    how: PackingSettings,
     *,
     splits: Mapping[str, Any] | None = None,
     report: Report | None = None,
-) -> Outcome:
+) -> PackingResult:
     """Write what `world` needs of `dataset` to a new packed store, or add the times that the store there lacks.
 
     The roles of its variables and the splits are kept in it, for whoever trains from it. ValueError where the store
@@ -92,7 +92,7 @@ def pack(
     moving = VariableSet(tuple(v for v in wanted if v.name in dataset.data_vars))
     fields = Fields(dataset, moving, world.grid)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with lock(path.with_name(f".{path.name}.lock")):
+    with wait_for_lock(path.with_name(f".{path.name}.lock")):
         if path.exists():
             return _adding(fields, path, how, report)
         said = metadata.attributes(dataset, world, moving, splits)
@@ -100,17 +100,17 @@ def pack(
 
 
 def _anew(
-    fields: Fields, world: World, path: Path, how: Packing, said: Mapping[str, Any], report: Report | None
-) -> Outcome:
+    fields: Fields, world: World, path: Path, how: PackingSettings, said: Mapping[str, Any], report: Report | None
+) -> PackingResult:
     """A new store, made in a folder beside its place, begun or taken up again."""
     with atomic_folder(path, resumable=True) as folder:
         chosen = _made(fields, world, folder, how, said, report)
     measured = [compression.Candidate(*one) for one in chosen["measured"]]
-    return Outcome(path, fields.times.size, fields.times.size, measured, chosen["errors"])
+    return PackingResult(path, fields.times.size, fields.times.size, measured, chosen["errors"])
 
 
 def _made(
-    fields: Fields, world: World, folder: Path, how: Packing, said: Mapping[str, Any], report: Report | None
+    fields: Fields, world: World, folder: Path, how: PackingSettings, said: Mapping[str, Any], report: Report | None
 ) -> dict[str, Any]:
     """Make the store in `folder`, or complete it; the choices that were made for it."""
     plan = folder / "packing.json"
@@ -137,7 +137,7 @@ def _made(
     return chosen
 
 
-def _choices(fields: Fields, how: Packing, folder: Path) -> dict[str, Any]:
+def _choices(fields: Fields, how: PackingSettings, folder: Path) -> dict[str, Any]:
     """What is found out before the first file: times a file, compression, scales of half precision and their errors."""
     chunk = fields.variables.size * int(np.prod(fields.grid.shape)) * Encoding(how.dtype).itemsize
     chosen: dict[str, Any] = {"offset": None, "scale": None, "errors": None, "measured": [], "compression": "none"}
@@ -169,7 +169,7 @@ def _one_by_one(fields: Fields, positions: np.ndarray) -> Iterator[np.ndarray]:
         yield out[0]
 
 
-def _scaled(fields: Fields, how: Packing, sample: np.ndarray) -> Encoding:
+def _scaled(fields: Fields, how: PackingSettings, sample: np.ndarray) -> Encoding:
     """Half precision with the means and standard deviations of a sample; missing values do not count."""
     sums = np.zeros((3, fields.variables.size))
     for one in _one_by_one(fields, sample):
@@ -191,7 +191,7 @@ def _errors(fields: Fields, encoding: Encoding, sample: np.ndarray) -> np.ndarra
     return worst
 
 
-def _adding(fields: Fields, path: Path, how: Packing, report: Report | None) -> Outcome:
+def _adding(fields: Fields, path: Path, how: PackingSettings, report: Report | None) -> PackingResult:
     """The store that is there, with the times of `fields` behind its last added."""
     store = PackedStore(path)
     grid = (fields.grid.latitude, fields.grid.longitude)
@@ -224,7 +224,7 @@ def _adding(fields: Fields, path: Path, how: Packing, report: Report | None) -> 
         kept = store.times.size
         _Files(fields, path, store.encoding, store.per_file, how, kept, first).write(report)
         metadata.finish(path, np.concatenate([store.times, new]))
-    return Outcome(path, new.size, store.times.size + new.size)
+    return PackingResult(path, new.size, store.times.size + new.size)
 
 
 def _refuse_other_numbers(store: PackedStore, fields: Fields, first: int) -> None:
@@ -260,7 +260,7 @@ class _Files:
     folder: Path
     encoding: Encoding
     per_file: int
-    how: Packing
+    how: PackingSettings
     kept: int
     first: int
 

@@ -18,7 +18,7 @@ import numpy as np
 import xarray as xr
 from xarray.core import indexing
 
-from data_pipelines.reading.zarr_chunks import ChunkArray, compact
+from data_pipelines.reading.zarr_chunks import ChunkArray, as_slice
 
 LEAST_ROOM = 2**20  # bytes of a chunk as it is stored, that are read in one call
 Scratch = dict[str, np.ndarray]
@@ -222,7 +222,7 @@ def chunk_field(variable: xr.Variable, levels: list[int] | slice | None) -> Chun
     if levels is not None:
         chosen[0] = chosen[0][levels]
     fixed = {n: int(index[0]) for n, (to, index) in enumerate(found) if to is None}
-    return ChunkField(array, found[axis][1], axis, fixed, tuple(order), tuple(compact(one) for one in chosen))
+    return ChunkField(array, found[axis][1], axis, fixed, tuple(order), tuple(as_slice(one) for one in chosen))
 
 
 def _axes(key: Any, shape: tuple[int, ...], wanted: tuple[int, ...]) -> list[tuple[int | None, np.ndarray]] | None:

@@ -20,10 +20,10 @@ from data_pipelines.derived import forcings
 from data_pipelines.reading import damaged_data
 from data_pipelines.reading.chunk_fields import ChunkField, chunk_field, read_as_stored
 from data_pipelines.reading.damaged_data import DamagedData
-from data_pipelines.reading.packed_store import PackedStore, Run, runs
-from data_pipelines.reading.packed_view import behind
+from data_pipelines.reading.packed_store import ChannelRun, PackedStore, channel_runs
+from data_pipelines.reading.packed_view import packed_store_of
 from data_pipelines.reading.threads import processors, reading_threads
-from data_pipelines.reading.zarr_chunks import compact
+from data_pipelines.reading.zarr_chunks import as_slice
 from emulators.grid import LatLonGrid
 from emulators.variables import Variable, VariableSet
 
@@ -44,10 +44,10 @@ class Fields:
         self.archived = VariableSet(tuple(v for v in variables if v.name in dataset.data_vars))
         self._levels = {v.name: self._level_index(v) for v in self.archived}
         self._store: PackedStore | None = None
-        self._runs: tuple[Run, ...] = ()
+        self._runs: tuple[ChannelRun, ...] = ()
         self._chunked: dict[str, ChunkField] = {}
         self.granule = 1
-        found = behind(dataset, self.archived)
+        found = packed_store_of(dataset, self.archived)
         if found is None:
             self.granule = max((_times_a_chunk(dataset[v.name]) for v in self.archived), default=1)
             if "member" not in dataset.dims:
@@ -56,7 +56,7 @@ class Fields:
             return
         self._store, channels = found
         first = {v.name: variables.slice(v.name).start for v in self.archived}
-        self._runs = runs((c, first[name] + n) for name, some in channels.items() for n, c in enumerate(some))
+        self._runs = channel_runs((c, first[name] + n) for name, some in channels.items() for n, c in enumerate(some))
 
     @property
     def is_packed(self) -> bool:
@@ -200,7 +200,7 @@ class Fields:
         if "time" not in field.dims:
             values = np.asarray(field.values, dtype=np.float32)
             return np.broadcast_to(values, (len(positions), *values.shape))
-        return np.asarray(field.isel(time=compact(positions)).values, dtype=np.float32)
+        return np.asarray(field.isel(time=as_slice(positions)).values, dtype=np.float32)
 
     def _told(self, positions: np.ndarray) -> str:
         first, last = self.times[positions[0]], self.times[positions[-1]]

@@ -39,7 +39,7 @@ PART_BYTES = 4_000_000  # what is worth a thread of its own
 
 
 @dataclass(frozen=True)
-class Run:
+class ChannelRun:
     """Channels that follow each other: `count` from `source` on in the store, from `target` on in what is read."""
 
     source: int
@@ -47,15 +47,15 @@ class Run:
     target: int
 
 
-def runs(channels: Iterable[tuple[int, int]]) -> tuple[Run, ...]:
+def channel_runs(channels: Iterable[tuple[int, int]]) -> tuple[ChannelRun, ...]:
     """The runs that take channel `source` to channel `target` for each pair of them, in the order of the store."""
-    found: list[Run] = []
+    found: list[ChannelRun] = []
     for source, target in sorted(channels):
         last = found[-1] if found else None
         if last and (source, target) == (last.source + last.count, last.target + last.count):
-            found[-1] = Run(last.source, last.count + 1, last.target)
+            found[-1] = ChannelRun(last.source, last.count + 1, last.target)
         else:
-            found.append(Run(source, 1, target))
+            found.append(ChannelRun(source, 1, target))
     return tuple(found)
 
 
@@ -133,7 +133,7 @@ class PackedStore:
         self,
         positions: np.ndarray,
         out: np.ndarray,
-        channels: Sequence[Run] | None = None,
+        channels: Sequence[ChannelRun] | None = None,
         rows: np.ndarray | slice = slice(None),
         check: bool = False,
     ) -> bool:
@@ -142,7 +142,7 @@ class PackedStore:
         A chunk is verified when it is first read. DamagedData names store and time where it cannot be read.
         check: look whether all numbers are finite, while they are near the processor; True where they are.
         """
-        wanted = (Run(0, self.shape[1], 0),) if channels is None else tuple(channels)
+        wanted = (ChannelRun(0, self.shape[1], 0),) if channels is None else tuple(channels)
         places = np.arange(len(out))[rows].tolist()
         jobs = deque(zip(places, np.asarray(positions).tolist(), strict=True))
         count = max(1, min(_readers(), len(jobs) * self.chunk_bytes // PART_BYTES))
@@ -156,7 +156,9 @@ class PackedStore:
             wait(begun)  # nobody writes into `out` after this
         return all([sound, *(other.result() for other in begun)])
 
-    def _read_some(self, jobs: deque[tuple[int, int]], out: np.ndarray, wanted: Sequence[Run], check: bool) -> bool:
+    def _read_some(
+        self, jobs: deque[tuple[int, int]], out: np.ndarray, wanted: Sequence[ChannelRun], check: bool
+    ) -> bool:
         """Fill out[row] with the time at a position, for each pair of them that no other thread has taken.
 
         True where it was looked whether all numbers are finite, and they are.
@@ -184,7 +186,7 @@ class PackedStore:
         except OSError:
             return False
 
-    def _read_patiently(self, position: int, out: np.ndarray, wanted: Sequence[Run]) -> None:
+    def _read_patiently(self, position: int, out: np.ndarray, wanted: Sequence[ChannelRun]) -> None:
         for pause in (*damaged_data.WAITS, None):
             try:
                 return self._read_one(position, out, wanted)
@@ -194,7 +196,7 @@ class PackedStore:
                 self._forget(position // self.per_file)
                 time.sleep(pause)
 
-    def _read_one(self, position: int, out: np.ndarray, wanted: Sequence[Run]) -> None:
+    def _read_one(self, position: int, out: np.ndarray, wanted: Sequence[ChannelRun]) -> None:
         descriptor, index = self._open(position // self.per_file)
         try:
             offset, size = _place(index[position % self.per_file])
@@ -221,7 +223,7 @@ class PackedStore:
             if self.file_count > OPEN_FILES:
                 os.close(descriptor)
 
-    def reading_bytes(self, channels: Sequence[Run]) -> int:
+    def reading_bytes(self, channels: Sequence[ChannelRun]) -> int:
         """Bytes that reading these channels takes besides the array that they are read into, at most."""
         whole = len(channels) == 1 and channels[0].count == self.shape[1]
         chunks = 2 if not self.encoding.is_plain else 0 if whole else 1  # as stored, and decoded

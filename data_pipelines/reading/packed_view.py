@@ -11,7 +11,7 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from data_pipelines.reading.packed_store import PackedStore, runs
+from data_pipelines.reading.packed_store import PackedStore, channel_runs
 from emulators.variables import Variable, VariableSet
 
 CLOCK = {"standard_name": "time"}
@@ -41,7 +41,7 @@ class PackedField(BackendArray):
         times, members, levels = (np.atleast_1d(np.arange(size)[k]) for size, k in zip(sizes, key[:3], strict=True))
         out = np.full((times.size * members.size, levels.size, *points), np.nan, dtype=np.float32)
         there = [(self.channels[level], n) for n, level in enumerate(levels) if self.channels[level] >= 0]
-        self.store.read((times[:, None] + members * self.times).reshape(-1), out, runs(there))
+        self.store.read((times[:, None] + members * self.times).reshape(-1), out, channel_runs(there))
         rows, columns = (np.arange(size)[k] for size, k in zip(points, key[3:], strict=True))
         out = out[:, :, rows][..., columns] if not _whole(key[3:]) else out
         single = tuple(0 if isinstance(k, int | np.integer) else slice(None) for k in key[:3])
@@ -97,7 +97,7 @@ def _channels(store: PackedStore, variable: Variable, levels: list[float]) -> tu
     return tuple(store.channel(variable.name, v) if v in variable.levels else -1 for v in levels)
 
 
-def behind(dataset: xr.Dataset, variables: VariableSet) -> tuple[PackedStore, Mapping[str, list[int]]] | None:
+def packed_store_of(dataset: xr.Dataset, variables: VariableSet) -> tuple[PackedStore, Mapping[str, list[int]]] | None:
     """The packed store that all `variables` of a dataset are, untouched, and their channels there; None where not all.
 
     An array that was sliced, filled or computed from another is no longer what the store holds.

@@ -12,7 +12,7 @@ from emulators.grid import LatLonGrid
 from emulators.variables import VariableSet
 
 
-def stacked(dataset: xr.Dataset, variables: VariableSet, lead: tuple[str, ...]) -> np.ndarray:
+def channel_array(dataset: xr.Dataset, variables: VariableSet, lead: tuple[str, ...]) -> np.ndarray:
     """The channels of `variables` as one array, float32 or what is wider, shape (*lead, channel, lat, lon)."""
     shape = tuple(dataset.sizes[dim] for dim in (*lead, "latitude", "longitude"))
     kind = np.result_type(np.float32, *(dataset[name].dtype for name in variables.names))

@@ -60,7 +60,7 @@ class ChunkArray(BackendArray):
         found = []
         for one in np.unique(number).tolist():
             places = np.flatnonzero(number == one)
-            found.append((one, compact(index[places] - one * size), compact(places)))
+            found.append((one, as_slice(index[places] - one * size), as_slice(places)))
         return found
 
     def _read(self, out: np.ndarray, number: tuple[int, ...], inside: tuple[Any, ...], place: tuple[Any, ...]) -> None:
@@ -98,7 +98,7 @@ class ChunkArray(BackendArray):
         out[...] = np.frombuffer(content, dtype=self.dtype).reshape(out.shape)
 
 
-def compact(index: np.ndarray) -> np.ndarray | slice:
+def as_slice(index: np.ndarray) -> np.ndarray | slice:
     """Neighbours, ascending or descending, as a slice, which costs no copy."""
     first, last = int(index[0]), int(index[-1])
     if (np.diff(index) == 1).all():
@@ -123,7 +123,7 @@ def _put(out: np.ndarray, place: tuple[Any, ...], values: Any) -> None:
     out[np.ix_(*along)] = values
 
 
-def directly(dataset: xr.Dataset, folder: Path) -> xr.Dataset:
+def with_direct_reads(dataset: xr.Dataset, folder: Path) -> xr.Dataset:
     """The dataset of the store in `folder`, as `xr.open_zarr` gives it with decode_cf=False, its fields read so."""
     import zarr
 

@@ -20,7 +20,7 @@ import numpy as np
 import xarray as xr
 
 from data_pipelines.files.atomic import atomic_folder
-from data_pipelines.files.locks import lock
+from data_pipelines.files.locks import wait_for_lock
 from emulators.grid import LatLonGrid
 
 COLUMN = ("time", "level", "latitude", "longitude")
@@ -113,7 +113,7 @@ def make_once(path: Path, make: Callable[[Path], None], *, resumable: bool = Fal
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with lock(path.with_suffix(".lock")):
+    with wait_for_lock(path.with_suffix(".lock")):
         if path.exists():  # another process made it while this one waited
             return
         with atomic_folder(path, resumable=resumable) as unfinished:

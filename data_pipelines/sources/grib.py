@@ -8,15 +8,15 @@ from typing import Any
 
 import xarray as xr
 
-from data_pipelines.conventions.fluxes import ecmwf
-from data_pipelines.opening.file_source import Files
+from data_pipelines.conventions.fluxes import with_ecmwf_fluxes
+from data_pipelines.opening.file_source import FileSource
 
 
 @dataclass(frozen=True)
-class Grib(Files):
+class Grib(FileSource):
     """filter: GRIB keys to keep, such as {typeOfLevel: isobaricInhPa}, for files that hold several kinds of level.
 
-    Further keys: see `data_pipelines.opening.file_source.Files`.
+    Further keys: see `data_pipelines.opening.file_source.FileSource`.
     """
 
     _: KW_ONLY
@@ -30,4 +30,4 @@ class Grib(Files):
 
     def dataset(self) -> xr.Dataset:
         """The files as one canonical dataset."""
-        return ecmwf(super().dataset())
+        return with_ecmwf_fluxes(super().dataset())

@@ -16,7 +16,7 @@ from data_pipelines.opening.datasets import joined
 
 @dataclass(frozen=True)
 class Joined:
-    """sources: name -> data source. splits, guard: see `data_pipelines.opening.file_source.Files`.
+    """sources: name -> data source. splits, guard: see `data_pipelines.opening.file_source.FileSource`.
 
     Sources of which no two have a variable in common are joined by variable, at the times that all of them hold.
     Others are joined in time, and must follow each other without overlap.

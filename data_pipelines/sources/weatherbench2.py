@@ -11,16 +11,16 @@ from typing import Any
 
 import xarray as xr
 
-from data_pipelines.conventions.fluxes import ecmwf
-from data_pipelines.opening.file_source import Files
+from data_pipelines.conventions.fluxes import with_ecmwf_fluxes
+from data_pipelines.opening.file_source import FileSource
 
 
 @dataclass(frozen=True)
-class WeatherBench2(Files):
+class WeatherBench2(FileSource):
     """path: a folder or an address such as gs://weatherbench2/...; Zarr format 2 or 3, consolidated or not.
 
     storage_options: for fsspec; default anonymous access. cache_gigabytes: of what is fetched from elsewhere, so much
-    is kept on this machine; None: nothing. Further keys: see `data_pipelines.opening.file_source.Files`.
+    is kept on this machine; None: nothing. Further keys: see `data_pipelines.opening.file_source.FileSource`.
     """
 
     _: KW_ONLY
@@ -35,4 +35,4 @@ class WeatherBench2(Files):
 
     def dataset(self) -> xr.Dataset:
         """The store as a canonical dataset."""
-        return ecmwf(super().dataset())
+        return with_ecmwf_fluxes(super().dataset())

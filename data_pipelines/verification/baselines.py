@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 
 from data_pipelines.conventions.units import refuse_other_units
-from data_pipelines.reading.stacking import levels_of, on_grid, stacked
+from data_pipelines.reading.stacking import channel_array, levels_of, on_grid
 from data_pipelines.verification.pairs import Pair, Pairs
 from data_pipelines.verification.truth import Reader
 from emulators.state import State
@@ -91,7 +91,7 @@ class OtherForecast:
             return
         block = self.dataset.isel(time=self._inits[rows[known]], prediction_timedelta=int(self._leads[pair.lead]))
         lead = ("member", "time") if "member" in block.dims else ("time",)
-        found = torch.from_numpy(stacked(block, self.variables, lead))
+        found = torch.from_numpy(channel_array(block, self.variables, lead))
         values = found
         if self.absent:
             shape = (*found.shape[:-3], self.pairs.variables.size, *found.shape[-2:])

@@ -21,7 +21,7 @@ from data_pipelines.conventions.canonical import grid_of
 from data_pipelines.conventions.durations import duration_text, unbroken_until
 from data_pipelines.conventions.suggestions import suggestion
 from data_pipelines.conventions.units import refuse_other_units
-from data_pipelines.reading.stacking import _near, levels_of, on_grid, stacked
+from data_pipelines.reading.stacking import _near, channel_array, levels_of, on_grid
 from data_pipelines.verification.truth import Reader
 from emulators.state import State
 from emulators.variables import Variable, VariableSet
@@ -151,7 +151,7 @@ class Pairs:
         """A block of the forecast, (lead, [member,] init, channel, lat, lon)."""
         part = self.forecast.isel(time=block.inits, prediction_timedelta=block.leads)
         member = ("member",) if self.members else ()
-        return torch.from_numpy(stacked(part, self.variables, ("prediction_timedelta", *member, "time")))
+        return torch.from_numpy(channel_array(part, self.variables, ("prediction_timedelta", *member, "time")))
 
     def _pairs(self, block: Block, read: Future[torch.Tensor]) -> Iterator[Pair]:
         """The pairs of a block; the truth they share is read in one go where it fits."""

@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 
 from data_pipelines.conventions.durations import nearest_positions, spacing
-from data_pipelines.reading.stacking import stacked
+from data_pipelines.reading.stacking import channel_array
 from emulators.state import State
 from emulators.variables import VariableSet
 
@@ -54,7 +54,7 @@ class Reader:
 
     def _fields(self, index: np.ndarray) -> np.ndarray:
         run = index.size == index[-1] - index[0] + 1  # consecutive times are read faster as a slice
-        return stacked(
+        return channel_array(
             self.dataset.isel(time=slice(index[0], index[-1] + 1) if run else index), self.variables, ("time",)
         )
 

@@ -159,12 +159,12 @@ class Subject(NamedTuple):
 
 def untrained() -> Subject:
     """On a coarse planet with its fluxes, with a few days of forcing."""
-    from data_pipelines.batches.world import world
+    from data_pipelines.batches.world import world_from_dataset
 
     config = compose("train", ["data=planet_tiny", "variables=planet_budgets"])
     source = build(config.data)
     source.prepare()
-    made = world(source.dataset(), build(config.variables), period=source.splits["train"])
+    made = world_from_dataset(source.dataset(), build(config.variables), period=source.splits["train"])
     archive = Archive(source.dataset(), made)
     times = archive.times[:40].astype("datetime64[s]")
     forcings = [archive.forcing(times[n : n + 1]) for n in range(1, 40)]

@@ -86,28 +86,28 @@ def make(folder: Path, times: int = TIMES) -> None:
 
 def packed(folder: Path) -> Path:
     from data_pipelines.opening.datasets import open_dataset
-    from data_pipelines.packing.pack import Packing, pack
+    from data_pipelines.packing.pack import PackingSettings, pack
 
     source = open_dataset(folder / "wb2.zarr")
-    pack(source, world_of(source), folder / "packed.zarr", Packing())
+    pack(source, world_of(source), folder / "packed.zarr", PackingSettings())
     return folder / "packed.zarr"
 
 
 def world_of(source: xr.Dataset):
-    from data_pipelines.batches.world import Roles, world
+    from data_pipelines.batches.world import VariableRoles, world_from_dataset
 
-    return world(source, Roles([*COLUMNS, *SURFACE]))
+    return world_from_dataset(source, VariableRoles([*COLUMNS, *SURFACE]))
 
 
 def batches(source: xr.Dataset, steps: int = STEPS, batch: int = BATCH, **reading):
     """Our batches of random windows, never kept in memory."""
     from data_pipelines.batches.archive import Archive
-    from data_pipelines.batches.loader import Batches, Reading
+    from data_pipelines.batches.loader import LoaderSettings, ShuffledBatches
     from data_pipelines.batches.windows import Windows
 
     archive = Archive(source, world_of(source), cache_gigabytes=0)
     windows = Windows(archive, ["1900", "2100"], rollout=steps - 1)
-    return Batches(windows, batch, reading=Reading(gigabytes=0, **reading))
+    return ShuffledBatches(windows, batch, reading=LoaderSettings(gigabytes=0, **reading))
 
 
 def ours(source: xr.Dataset, steps: int = STEPS, batch: int = BATCH, **reading) -> Callable[[], None]:
@@ -286,11 +286,11 @@ def statistics_ours(folder: Path) -> None:
     from data_pipelines.batches.archive import Archive
     from data_pipelines.batches.channel_statistics import channel_statistics
     from data_pipelines.opening.datasets import open_dataset
-    from data_pipelines.packing.pack import Packing
+    from data_pipelines.packing.pack import PackingSettings
 
     source = open_dataset(folder / "wb2.zarr")
     archive = Archive(source, world_of(source), cache_gigabytes=0)
-    positions, workers = np.arange(archive.times.size), Packing().threads
+    positions, workers = np.arange(archive.times.size), PackingSettings().threads
     channel_statistics(lambda p: archive.gather(p).numpy(), archive.times, positions, archive.world, workers=workers)
 
 

@@ -16,7 +16,7 @@ import torch
 from omegaconf import OmegaConf
 
 from data_pipelines.files import checkpoints
-from data_pipelines.files.locks import is_held, sole, turn
+from data_pipelines.files.locks import is_locked, lock_or_refuse, turn
 from emul.config.compose import compose
 from emul.train import train
 from emul.training.checkpointing import PATIENCE, Checkpoints
@@ -266,19 +266,19 @@ def test_a_jump_of_the_clock_changes_nothing(tmp_path, monkeypatch):
 
 def test_two_runs_in_one_folder_are_refused(tmp_path):
     target = tmp_path / "train" / "a"
-    holder = "import sys, time; from pathlib import Path; from data_pipelines.files.locks import sole\n"
-    holder += "with sole(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    holder = "import sys, time; from pathlib import Path; from data_pipelines.files.locks import lock_or_refuse\n"
+    holder += "with lock_or_refuse(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", holder, str(target)], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
     try:
-        assert is_held(target)
+        assert is_locked(target)
         with pytest.raises(ValueError, match=f"Process {process.pid} on .* is training in"):
             train(compose("train", overrides(tmp_path)))
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    assert not is_held(target)  # what a killed process leaves holds nobody up
-    with sole(target):
+    assert not is_locked(target)  # what a killed process leaves holds nobody up
+    with lock_or_refuse(target):
         pass
 
 
@@ -306,7 +306,7 @@ def test_of_many_differences_the_first_are_told_without_what_their_parts_tell(tm
 def test_an_option_that_came_later_is_no_difference_where_it_has_its_default(tmp_path):
     def config(**options):
         return OmegaConf.create(
-            {"resume": None, "loader": {"_target_": "data_pipelines.batches.loader.Reading", **options}}
+            {"resume": None, "loader": {"_target_": "data_pipelines.batches.loader.LoaderSettings", **options}}
         )
 
     compare(config(gigabytes=4.0), config(gigabytes=4.0, stride=1), tmp_path)
@@ -333,10 +333,10 @@ def test_where_locks_are_unknown_the_named_process_is_looked_for(tmp_path, monke
     for holder, is_stale in ((f"{host} {2**22 + 1}", True), (f"{host} 1", False), ("elsewhere 7", False), ("", True)):
         (tmp_path / ".lock").write_text(holder)
         if is_stale:
-            with sole(tmp_path):
+            with lock_or_refuse(tmp_path):
                 assert (tmp_path / ".lock").read_text() == f"{host} {os.getpid()}\n"
         else:
-            with pytest.raises(ValueError, match="is training in"), sole(tmp_path):
+            with pytest.raises(ValueError, match="is training in"), lock_or_refuse(tmp_path):
                 pass
     with turn(tmp_path):
         pass

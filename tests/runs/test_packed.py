@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-from data_pipelines.batches.prefetch import Buffers
+from data_pipelines.batches.prefetch import BatchBuffers
 from data_pipelines.files import checkpoints
 from data_pipelines.reading import damaged_data
 from data_pipelines.reading.damaged_data import DamagedData
@@ -49,12 +49,12 @@ def test_training_from_it_gives_the_same_weights(store, tmp_path, capsys):
 def test_a_training_keeps_to_the_memory_that_it_announced(store, tmp_path, monkeypatch, capsys):
     made = []
 
-    class Counted(Buffers):
+    class Counted(BatchBuffers):
         def __init__(self, *given):
             super().__init__(*given)
             made.append(self)
 
-    monkeypatch.setattr("data_pipelines.batches.prefetch.Buffers", Counted)
+    monkeypatch.setattr("data_pipelines.batches.prefetch.BatchBuffers", Counted)
     words = ["data=packed", f"data.path={store}", "loader.gigabytes=0", "loader.stride=2"]
     trained(tmp_path, "counted", *words)
     told = capsys.readouterr().out

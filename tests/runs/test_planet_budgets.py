@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from data_pipelines.batches.archive import Archive
-from data_pipelines.batches.world import world
+from data_pipelines.batches.world import world_from_dataset
 from emul.config.build import build
 from emul.config.compose import compose
 from emulators.constraints.total_energy import TotalEnergy
@@ -26,7 +26,7 @@ def planet():
     config = compose("train", chosen)
     source = build(config.data)
     source.prepare()
-    made = world(source.dataset(), build(config.variables))
+    made = world_from_dataset(source.dataset(), build(config.variables))
     archive = Archive(source.dataset(), made, cache_gigabytes=0.0)
     times = archive.times[:20].astype("datetime64[s]")
     states, forcing = archive.states(times, made.predicted), archive.forcing(times[1:])

@@ -9,7 +9,7 @@ import pytest
 from data_pipelines.batches.archive import Archive
 from data_pipelines.batches.scales import scales
 from data_pipelines.batches.windows import Windows
-from data_pipelines.batches.world import Roles, world
+from data_pipelines.batches.world import VariableRoles, world_from_dataset
 from data_pipelines.conventions.canonical import grid_of
 from data_pipelines.inspection.contents import time_axis, variable_summaries
 from data_pipelines.opening.datasets import open_dataset
@@ -79,7 +79,9 @@ def test_winters_on_a_limited_area():
     source = NetCDF(str(FOLDER / "hgt_djf.nc"), splits)
     source.prepare()
     ds = source.dataset()
-    made = world(ds, Roles(["geopotential_height"], forcing=["sin_year"], static=["sin_latitude"]), history=2)
+    made = world_from_dataset(
+        ds, VariableRoles(["geopotential_height"], forcing=["sin_year"], static=["sin_latitude"]), history=2
+    )
     assert made.timestep == np.timedelta64(12, "M")
     archive = Archive(ds, made)
     found = scales(archive, splits["train"])["geopotential_height_500"]
@@ -97,22 +99,22 @@ def test_winters_on_a_limited_area():
 
 def test_missing_sea_points_are_named_and_may_be_filled():
     path, splits = str(FOLDER / "sst_ndjfm_anom.nc"), {"train": ["1963", "2012"]}
-    roles = Roles(["sea_surface_temperature"])
+    roles = VariableRoles(["sea_surface_temperature"])
     ds = NetCDF(path, splits).dataset()
     with pytest.raises(ValueError, match=r"'sea_surface_temperature' is missing .*1963-01-15T12.*fill="):
-        Archive(ds, world(ds, roles)).load(splits["train"])
+        Archive(ds, world_from_dataset(ds, roles)).load(splits["train"])
     filled = NetCDF(path, splits, fill={"sea_surface_temperature": 0.0}).dataset()
-    Archive(filled, world(filled, roles)).load(splits["train"])
+    Archive(filled, world_from_dataset(filled, roles)).load(splits["train"])
 
 
 def test_one_reanalysis_state_on_the_levels_of_the_planet():
     source = NetCDF(str(ERA5), levels=PLANET_LEVELS, derive=["surface_pressure"], timestep="6h")
     ds = source.dataset()
-    roles = Roles(
+    roles = VariableRoles(
         ["temperature", "u_component_of_wind", "specific_humidity", "surface_pressure"],
         forcing=["toa_incident_solar_radiation", "sea_surface_temperature"],
     )
-    archive = Archive(ds, world(ds, roles), persisted=["sea_surface_temperature"])
+    archive = Archive(ds, world_from_dataset(ds, roles), persisted=["sea_surface_temperature"])
     init = np.array(["1959-01-02T00"], "datetime64[s]")
     (state,) = archive.history(init)
     assert state.values.shape == (1, 3 * 8 + 1, 32, 64)
@@ -132,7 +134,7 @@ def test_an_ensemble_in_grib():
     source = Grib(str(FOLDER / "era5_levels_members.grib"), {"train": ["2017", "2017"]}, select={"number": 3})
     ds = source.dataset()
     assert not list(FOLDER.glob("*.idx"))
-    made = world(ds, Roles([{"geopotential": [500]}, {"temperature": [850]}]))
+    made = world_from_dataset(ds, VariableRoles([{"geopotential": [500]}, {"temperature": [850]}]))
     assert made.timestep == np.timedelta64(12, "h")
     states = Archive(ds, made).states(ds.time.values)
     assert states.values.shape == (4, 2, 61, 120)

@@ -6,7 +6,7 @@ import torch
 import xarray as xr
 from omegaconf import OmegaConf
 
-from data_pipelines.batches.world import Roles, world
+from data_pipelines.batches.world import VariableRoles, world_from_dataset
 from data_pipelines.files import checkpoints
 from emul.config.compose import compose
 from emul.training.runs import emulator
@@ -83,8 +83,8 @@ class Home:
             }
         )
         prognostic = [*PROGNOSTIC, *(name for name in MOIST if name in dataset)]
-        roles = Roles(prognostic=prognostic, forcing=["sin_year", "cos_day"], static=["sin_latitude"])
-        a_world = world(dataset, roles, history=history, timestep="6h", period=splits["train"])
+        roles = VariableRoles(prognostic=prognostic, forcing=["sin_year", "cos_day"], static=["sin_latitude"])
+        a_world = world_from_dataset(dataset, roles, history=history, timestep="6h", period=splits["train"])
         step = emulator(config, a_world)
         with torch.no_grad():
             for parameter in step.network.head.parameters():

@@ -14,7 +14,7 @@ import pytest
 import torch
 import xarray as xr
 
-from data_pipelines.files.locks import sole
+from data_pipelines.files.locks import lock_or_refuse
 from data_pipelines.forecasts import writers
 from data_pipelines.forecasts.manifest import read_manifest, verify_checksums
 from emul.forecast import exit_code, forecast, make
@@ -187,7 +187,10 @@ def test_two_at_work_on_one_forecast_are_refused(home, tmp_path):
     config = home.config(tmp_path)
     folder = tmp_path / "forecast" / "tame"
     (folder / "progress").mkdir(parents=True)
-    with sole(folder, "progress/000000.lock"), pytest.raises(ValueError, match=r"Process \d+ on .* is forecasting in"):
+    with (
+        lock_or_refuse(folder, "progress/000000.lock"),
+        pytest.raises(ValueError, match=r"Process \d+ on .* is forecasting in"),
+    ):
         forecast(config)
     assert read_manifest(forecast(config))["verdict"] == "verified"
 

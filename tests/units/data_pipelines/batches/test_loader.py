@@ -10,10 +10,10 @@ import torch
 import xarray as xr
 
 from data_pipelines.batches.archive import Archive
-from data_pipelines.batches.loader import Batches, InOrder, Reading
-from data_pipelines.batches.prefetch import PAGE, Buffers
+from data_pipelines.batches.loader import LoaderSettings, SequentialBatches, ShuffledBatches
+from data_pipelines.batches.prefetch import PAGE, BatchBuffers
 from data_pipelines.batches.windows import Windows
-from data_pipelines.batches.world import Roles, world
+from data_pipelines.batches.world import VariableRoles, world_from_dataset
 from data_pipelines.opening.datasets import open_dataset
 from data_pipelines.reading import damaged_data
 from data_pipelines.reading.damaged_data import DamagedData
@@ -30,7 +30,7 @@ def windows() -> Windows:
         {"temperature": (("time", "latitude", "longitude"), fields)},
         {"time": times, "latitude": GRID.latitude, "longitude": GRID.longitude},
     )
-    return Windows(Archive(ds, world(ds, Roles(["temperature"]))), ["2001", "2001"], rollout=3)
+    return Windows(Archive(ds, world_from_dataset(ds, VariableRoles(["temperature"]))), ["2001", "2001"], rollout=3)
 
 
 def take(batches, count):
@@ -41,54 +41,54 @@ def take(batches, count):
 
 
 def test_every_epoch_holds_each_window_once(windows):
-    batches = Batches(windows, 5, seed=3)
+    batches = ShuffledBatches(windows, 5, seed=3)
     row = np.concatenate([batches.indices(step) for step in range(len(windows))])  # five epochs
     epochs = row.reshape(5, len(windows))
     assert (np.sort(epochs, axis=1) == np.arange(len(windows))).all()
     assert len({tuple(epoch) for epoch in epochs}) == 5
-    assert (row != np.concatenate([Batches(windows, 5, seed=4).indices(s) for s in range(len(windows))])).any()
+    assert (row != np.concatenate([ShuffledBatches(windows, 5, seed=4).indices(s) for s in range(len(windows))])).any()
 
 
 def test_resuming_goes_on_exactly(windows):
-    whole = take(Batches(windows, 4, seed=1), 12)
-    later = take(Batches(windows, 4, seed=1, start=7), 5)
+    whole = take(ShuffledBatches(windows, 4, seed=1), 12)
+    later = take(ShuffledBatches(windows, 4, seed=1, start=7), 5)
     for one, two in zip(whole[7:], later, strict=True):
         assert torch.equal(one.target[0].values, two.target[0].values)
         assert (one.target[0].time == two.target[0].time).all()
 
 
 def test_ranks_share_a_batch(windows):
-    alone = Batches(windows, 6, seed=1)
-    shared = [Batches(windows, 3, seed=1, rank=rank, ranks=2) for rank in range(2)]
+    alone = ShuffledBatches(windows, 6, seed=1)
+    shared = [ShuffledBatches(windows, 3, seed=1, rank=rank, ranks=2) for rank in range(2)]
     for step in (0, 3, 40):
         both = np.concatenate([part.indices(step) for part in shared])
         assert (both == alone.indices(step)).all()
-    orders = [np.concatenate(list(InOrder(windows, 4, rank=r, ranks=2).own[None])) for r in range(2)]
+    orders = [np.concatenate(list(SequentialBatches(windows, 4, rank=r, ranks=2).own[None])) for r in range(2)]
     assert sorted(np.concatenate(orders)) == list(range(len(windows)))
 
 
 def test_rollout_may_follow_the_step(windows):
-    made = take(Batches(windows, 2, rollout=lambda step: 1 + step // 2), 5)
+    made = take(ShuffledBatches(windows, 2, rollout=lambda step: 1 + step // 2), 5)
     assert [len(window.target) for window in made] == [1, 1, 2, 2, 3]
-    assert [len(window.target) for window in take(Batches(windows, 2, rollout=2), 1)] == [2]
+    assert [len(window.target) for window in take(ShuffledBatches(windows, 2, rollout=2), 1)] == [2]
     with pytest.raises(ValueError, match="1 to 3 targets"):
-        take(Batches(windows, 2, rollout=4), 1)
+        take(ShuffledBatches(windows, 2, rollout=4), 1)
 
 
 def test_unshuffled_and_in_order(windows):
-    assert Batches(windows, 4, shuffle=False).indices(1).tolist() == [4, 5, 6, 7]
-    batches = InOrder(windows, 5)
+    assert ShuffledBatches(windows, 4, shuffle=False).indices(1).tolist() == [4, 5, 6, 7]
+    batches = SequentialBatches(windows, 5)
     times = np.concatenate([window.history[-1].time for window in batches])
     assert (times == windows.init_times).all()
     assert len(batches) == 5
-    assert len(list(InOrder(windows, 5, limit=2))) == len(InOrder(windows, 5, limit=2)) == 2
+    assert len(list(SequentialBatches(windows, 5, limit=2))) == len(SequentialBatches(windows, 5, limit=2)) == 2
 
 
 def test_threads_end_with_the_iterator(windows):
     before = threading.active_count()
-    batches = Batches(windows, 2)
+    batches = ShuffledBatches(windows, 2)
     take(batches, 3)
-    list(InOrder(windows, 5))
+    list(SequentialBatches(windows, 5))
     assert threading.active_count() == before
     assert batches.waited > 0
 
@@ -108,12 +108,12 @@ def chunked(tmp_path_factory) -> xr.Dataset:
 
 
 def batches_of(ds, gigabytes=0.0, **reading):
-    archive = Archive(ds, world(ds, Roles(["temperature"])), cache_gigabytes=gigabytes)
-    return Batches(Windows(archive, ["2001", "2001"]), 5, seed=1, reading=Reading(**reading))
+    archive = Archive(ds, world_from_dataset(ds, VariableRoles(["temperature"])), cache_gigabytes=gigabytes)
+    return ShuffledBatches(Windows(archive, ["2001", "2001"]), 5, seed=1, reading=LoaderSettings(**reading))
 
 
 def test_memory_is_used_again_once_nobody_holds_it(windows):
-    iterator = iter(Batches(windows, 4, reading=Reading(ahead=0)))
+    iterator = iter(ShuffledBatches(windows, 4, reading=LoaderSettings(ahead=0)))
     first = next(iterator)
     place, kept = first.history[0].values.data_ptr(), first.target[0].values[1:2]
     before = kept.clone()
@@ -130,7 +130,7 @@ def test_memory_is_used_again_once_nobody_holds_it(windows):
 
 @pytest.mark.parametrize("size", [1, 1023, 1_000_001])
 def test_memory_begins_with_a_page(size):
-    assert Buffers().tensor((size,)).data_ptr() % PAGE == 0
+    assert BatchBuffers().tensor((size,)).data_ptr() % PAGE == 0
 
 
 def test_chunks_of_many_times_are_shuffled_a_few_at_a_time(chunked):
@@ -174,9 +174,9 @@ def test_what_will_be_read_is_told(chunked, windows):
     batches = batches_of(chunked)
     assert batches.facts()["fields"] == "read when needed"
     assert batches.memory_bytes == 5 * 5 * 2 * 4 * GRID.shape[0] * GRID.shape[1] + batches.reading_bytes
-    assert Batches(windows, 5).facts()["fields"].startswith("all in memory")
+    assert ShuffledBatches(windows, 5).facts()["fields"].startswith("all in memory")
     with pytest.raises(ValueError, match="damaged stop or skip"):
-        Reading(damaged="ignore")
+        LoaderSettings(damaged="ignore")
 
 
 def test_overlapping_windows_share_reads(chunked):
@@ -194,13 +194,13 @@ def test_a_stride_leaves_out_windows(windows):
     every = Windows(windows.archive, ["2001", "2001"], stride=4)
     np.testing.assert_array_equal(every.init_times, windows.archive.times[:24:4])
     with pytest.raises(ValueError, match="stride of at least 1"):
-        Reading(stride=0)
+        LoaderSettings(stride=0)
 
 
 def test_no_thread_where_none_is_wanted(windows):
-    batches, before = Batches(windows, 2, reading=Reading(ahead=0)), threading.active_count()
+    batches, before = ShuffledBatches(windows, 2, reading=LoaderSettings(ahead=0)), threading.active_count()
     iterator = iter(batches)
-    assert torch.equal(next(iterator).target[0].values, Batches(windows, 2).batch(0).target[0].values)
+    assert torch.equal(next(iterator).target[0].values, ShuffledBatches(windows, 2).batch(0).target[0].values)
     assert threading.active_count() == before
     assert batches.waited > 0
 
@@ -208,4 +208,4 @@ def test_no_thread_where_none_is_wanted(windows):
 def test_nonsense_is_refused(windows):
     for arguments in ({"batch_size": 0}, {"batch_size": 1, "rank": 2, "ranks": 2}):
         with pytest.raises(ValueError, match="Expected batch_size"):
-            Batches(windows, **arguments)
+            ShuffledBatches(windows, **arguments)

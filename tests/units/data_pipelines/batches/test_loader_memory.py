@@ -9,25 +9,25 @@ import pytest
 import xarray as xr
 
 from data_pipelines.batches.archive import Archive
-from data_pipelines.batches.loader import Batches, InOrder, Reading
+from data_pipelines.batches.loader import LoaderSettings, SequentialBatches, ShuffledBatches
 from data_pipelines.batches.windows import Windows
-from data_pipelines.batches.world import Roles, world
+from data_pipelines.batches.world import VariableRoles, world_from_dataset
 from data_pipelines.opening.datasets import open_dataset
-from data_pipelines.packing.pack import Packing, pack
+from data_pipelines.packing.pack import PackingSettings, pack
 from data_pipelines.reading.packed_store import PackedStore
 from data_pipelines.reading.packed_view import packed_dataset
 from emulators.grid import equiangular_grid
 
 GRID, TIMES = equiangular_grid(32), 48
-ROLES = Roles(["temperature", "wind"])
+ROLES = VariableRoles(["temperature", "wind"])
 SOURCES = {
     "packed": ({"per_file": 8}, ROLES, 0.0),
     "packed, compressed": ({"compression": "zstd", "dtype": "float16"}, ROLES, 0.0),
-    "packed, some channels": ({}, Roles([{"temperature": [500, 925]}]), 0.0),
+    "packed, some channels": ({}, VariableRoles([{"temperature": [500, 925]}]), 0.0),
     "one time a chunk": (1, ROLES, 0.0),
     "many times a chunk": (12, ROLES, 0.0),
     "many times a chunk, some kept": (6, ROLES, 0.005),
-    "computed": (1, Roles(["wind"], ["mean_toa_incident_solar_radiation_6hr"]), 0.0),
+    "computed": (1, VariableRoles(["wind"], ["mean_toa_incident_solar_radiation_6hr"]), 0.0),
     "netcdf": (None, ROLES, 0.0),
     "all in memory": (None, ROLES, 1.0),
 }
@@ -48,7 +48,7 @@ def stored(path, how) -> xr.Dataset:
     }
     data = xr.Dataset(fields, coords)
     if isinstance(how, dict):
-        pack(data, world(data, ROLES), path / "a.zarr", Packing(**how))
+        pack(data, world_from_dataset(data, ROLES), path / "a.zarr", PackingSettings(**how))
         return packed_dataset(PackedStore(path / "a.zarr"))
     if how is None:
         data.to_netcdf(path / "a.nc")
@@ -81,12 +81,12 @@ def test_no_more_is_taken_than_was_announced(kind, tmp_path, monkeypatch):
     monkeypatch.setattr("data_pipelines.reading.chunk_fields._FREE", [])
     how, roles, gigabytes = SOURCES[kind]
     data = stored(tmp_path, how)
-    archive = Archive(data, world(data, roles), cache_gigabytes=gigabytes)
+    archive = Archive(data, world_from_dataset(data, roles), cache_gigabytes=gigabytes)
     windows = Windows(archive, ["2001", "2001"], rollout=3)
-    training = Batches(windows, 4, seed=1, reading=Reading(gigabytes=gigabytes))
+    training = ShuffledBatches(windows, 4, seed=1, reading=LoaderSettings(gigabytes=gigabytes))
     most = taken(training, 12)
     fields = archive.memory_bytes if archive.in_memory else 0  # PyTorch's, which are not traced
     assert most <= training.memory_bytes - fields + 500_000
     assert most > 0.2 * (training.memory_bytes - fields)
-    validation = InOrder(windows, 4)
+    validation = SequentialBatches(windows, 4)
     assert taken(validation, len(validation)) <= validation.memory_bytes + archive.memory_bytes + 500_000

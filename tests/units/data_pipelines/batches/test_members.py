@@ -7,9 +7,9 @@ import xarray as xr
 from data_pipelines.batches.archive import Archive
 from data_pipelines.batches.scales import scales
 from data_pipelines.batches.windows import Windows
-from data_pipelines.batches.world import Roles, world
+from data_pipelines.batches.world import VariableRoles, world_from_dataset
 from data_pipelines.conventions.canonical import first_member
-from data_pipelines.packing.pack import Packing, pack
+from data_pipelines.packing.pack import PackingSettings, pack
 from data_pipelines.sources.netcdf import NetCDF
 from data_pipelines.sources.packed import Packed
 from data_pipelines.sources.weatherbench2 import WeatherBench2
@@ -17,7 +17,7 @@ from emul.data.main import main
 from emulators.grid import gaussian_grid
 
 GRID, TIMES, MEMBERS = gaussian_grid(4), 12, 3
-ROLES = Roles([{"temperature": [850, 300]}], ["sea_surface_temperature"], static=["land_sea_mask"])
+ROLES = VariableRoles([{"temperature": [850, 300]}], ["sea_surface_temperature"], static=["land_sea_mask"])
 PERIOD = ["2001-01-01", "2001-01-02"]
 
 
@@ -58,7 +58,7 @@ def source(request, tmp_path):
 def test_windows_keep_to_one_member(source, gigabytes):
     data = source.dataset()
     truth = data["temperature"].sel(level=[850, 300]).transpose("member", "time", ...).values
-    archive = Archive(data, world(data, ROLES), cache_gigabytes=gigabytes)
+    archive = Archive(data, world_from_dataset(data, ROLES), cache_gigabytes=gigabytes)
     windows = Windows(archive, PERIOD, rollout=2)
     assert len(windows) == MEMBERS * 3  # five times before the gap, two after it
     assert all(np.unique(row // TIMES).size == 1 for row in windows.positions)
@@ -73,7 +73,7 @@ def test_windows_keep_to_one_member(source, gigabytes):
 
 def test_statistics_are_over_all_members(source):
     data = source.dataset()
-    archive = Archive(data, world(data, ROLES))
+    archive = Archive(data, world_from_dataset(data, ROLES))
     inside = np.flatnonzero(data["time"].values < np.datetime64("2001-01-03"))
     weights = data["temperature"].sel(level=850).isel(time=inside).transpose("member", "time", ...).values
     area = archive.grid.weights / archive.grid.weights.sum()
@@ -88,17 +88,17 @@ def test_statistics_are_over_all_members(source):
 
 def test_a_date_stands_for_the_first_member(source):
     data = source.dataset()
-    archive = Archive(data, world(data, ROLES))
+    archive = Archive(data, world_from_dataset(data, ROLES))
     expected = data["temperature"].isel(member=0, time=7).sel(level=[850, 300])
     np.testing.assert_array_equal(archive.states(data["time"].values[7]).values, expected)
 
 
 def test_all_of_them_are_packed(source, tmp_path):
     data, path = source.dataset(), tmp_path / "b.zarr"
-    pack(data, world(data, ROLES), path, Packing(per_file=5), splits={"train": PERIOD})
-    assert pack(data, world(data, ROLES), path, Packing()).added == 0
+    pack(data, world_from_dataset(data, ROLES), path, PackingSettings(per_file=5), splits={"train": PERIOD})
+    assert pack(data, world_from_dataset(data, ROLES), path, PackingSettings()).added == 0
     view = Packed(str(path)).dataset()
-    one, two = (Archive(some, world(some, ROLES), cache_gigabytes=0) for some in (data, view))
+    one, two = (Archive(some, world_from_dataset(some, ROLES), cache_gigabytes=0) for some in (data, view))
     assert two.fields.is_packed
     assert two.members == MEMBERS
     positions = np.array([0, 35, 13, 13, 24])
@@ -111,7 +111,7 @@ def test_all_of_them_are_packed(source, tmp_path):
     assert xr.open_zarr(path)["fields"].shape == (MEMBERS * TIMES, 3, 4, 8)
     for other, said in ((data.isel(time=slice(9)), "no times are added"), (first_member(data), "other members")):
         with pytest.raises(ValueError, match=said):
-            pack(other, world(other, ROLES), path, Packing())
+            pack(other, world_from_dataset(other, ROLES), path, PackingSettings())
 
 
 def test_what_cannot_be(source):

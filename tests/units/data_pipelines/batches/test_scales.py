@@ -7,8 +7,8 @@ import xarray as xr
 from data_pipelines.batches import channel_statistics
 from data_pipelines.batches.archive import Archive
 from data_pipelines.batches.scales import scales
-from data_pipelines.batches.world import Roles, world
-from data_pipelines.files.parts import kept_parts
+from data_pipelines.batches.world import VariableRoles, world_from_dataset
+from data_pipelines.files.parts import open_batch_records
 from emulators.grid import equiangular_grid
 
 GRID = equiangular_grid(6, poles=True)
@@ -25,7 +25,12 @@ def archive(count=100, **fields) -> Archive:
         | {"flat": (("latitude", "longitude"), np.full(GRID.shape, 3.7))},
         {"time": times, "latitude": GRID.latitude, "longitude": GRID.longitude},
     )
-    return Archive(ds, world(ds, Roles(["temperature"], forcing=[*list(fields)[1:], "sin_year"], static=["flat"])))
+    return Archive(
+        ds,
+        world_from_dataset(
+            ds, VariableRoles(["temperature"], forcing=[*list(fields)[1:], "sin_year"], static=["flat"])
+        ),
+    )
 
 
 def test_moments_are_those_of_the_whole(monkeypatch):
@@ -95,17 +100,17 @@ def test_however_the_work_is_divided_the_digits_are_the_same(monkeypatch, tmp_pa
 
     whole = found()
     with pytest.raises(KeyboardInterrupt):
-        found(parts=kept_parts(tmp_path / "a", {"n": 1}), read=dying)
+        found(parts=open_batch_records(tmp_path / "a", {"n": 1}), read=dying)
     reads = []
     again = found(
-        parts=kept_parts(tmp_path / "a", {"n": 1}),
+        parts=open_batch_records(tmp_path / "a", {"n": 1}),
         read=lambda some: (reads.append(some.min()), data.gather(some).numpy())[1],
     )
     assert min(reads) > 16
     for other in (found(workers=3), again):
         for name in ("mean", "std", "minimum", "maximum", "change_std", "pairs"):
             np.testing.assert_array_equal(getattr(other, name), getattr(whole, name))
-    assert kept_parts(tmp_path / "a", {"n": 2}).read(0) is None
+    assert open_batch_records(tmp_path / "a", {"n": 2}).read(0) is None
     fields = data.gather(np.arange(90)).numpy().astype(np.float64)[:, 0]
     assert (whole.times, whole.pairs.tolist()) == (88, [86, 82])
     assert (whole.minimum[0], whole.maximum[0]) == (fields[positions].min(), fields[positions].max())

@@ -6,7 +6,7 @@ import xarray as xr
 
 from data_pipelines.batches.archive import Archive
 from data_pipelines.batches.windows import Windows
-from data_pipelines.batches.world import Roles, world
+from data_pipelines.batches.world import VariableRoles, world_from_dataset
 from data_pipelines.conventions.periods import bounds
 from data_pipelines.derived.forcings import INSOLATION, moving
 from emulators.grid import gaussian_grid
@@ -14,7 +14,7 @@ from emulators.grid import gaussian_grid
 GRID = gaussian_grid(4)
 START = np.datetime64("2001-01-01", "s")
 SIX = np.timedelta64(6, "h")
-ROLES = Roles(
+ROLES = VariableRoles(
     prognostic=[{"temperature": [850, 500]}], diagnostic=["rain"], forcing=["sst", "sin_year"], static=["sin_latitude"]
 )
 
@@ -34,7 +34,7 @@ def dataset(times) -> xr.Dataset:
 
 def archive(count=20, drop=(), history=2, roles=ROLES, **options) -> Archive:
     ds = dataset(np.delete(START + np.arange(count) * SIX, list(drop)))
-    return Archive(ds, world(ds, roles, history=history), **options)
+    return Archive(ds, world_from_dataset(ds, roles, history=history), **options)
 
 
 @pytest.mark.parametrize("cache", [4.0, 0.0])
@@ -75,7 +75,9 @@ def test_forcing_beyond_the_data():
 
 def test_a_forcing_goes_through_its_last_year_again_and_again():
     times = np.arange("1999-06-01", "2001-06-01", dtype="datetime64[D]").astype("datetime64[s]")
-    data = Archive(ds := dataset(times), world(ds, Roles(["temperature"], forcing=["sst"])), repeated=["sst"])
+    data = Archive(
+        ds := dataset(times), world_from_dataset(ds, VariableRoles(["temperature"], forcing=["sst"])), repeated=["sst"]
+    )
     for late, same in (
         ("2001-06-01", "2000-05-31"),  # day 151, as in any year
         ("2030-05-31", "2001-05-31"),
@@ -93,7 +95,7 @@ def test_insolation_of_the_data_goes_on_where_it_is_the_computed_one(factor, goe
     ds = dataset(START + np.arange(20) * SIX)
     field = moving([INSOLATION], ds.time.values, GRID)[:, 0]
     ds[INSOLATION] = (("time", "latitude", "longitude"), factor * field, {"units": "W m**-2"})
-    data = Archive(ds, world(ds, Roles(["temperature"], forcing=[INSOLATION])))
+    data = Archive(ds, world_from_dataset(ds, VariableRoles(["temperature"], forcing=[INSOLATION])))
     late = START + np.array([18, 30]) * SIX
     if goes_on:
         np.testing.assert_allclose(data.forcing(late)[INSOLATION], moving([INSOLATION], late, GRID)[:, 0])
@@ -138,7 +140,7 @@ def test_no_window_bridges_a_gap_or_leaves_the_period():
 
 def test_a_timestep_of_several_intervals():
     ds = dataset(START + np.arange(20) * SIX)
-    data = Archive(ds, world(ds, Roles(["temperature"]), timestep="12h"))
+    data = Archive(ds, world_from_dataset(ds, VariableRoles(["temperature"]), timestep="12h"))
     window = Windows(data, ["2001", "2001"]).window(np.array([3]))
     assert window.target[0].time - window.history[0].time == np.timedelta64(12, "h")
 
@@ -146,11 +148,11 @@ def test_a_timestep_of_several_intervals():
 def test_months_and_winters():
     months = np.arange("2001-01", "2004-01", dtype="datetime64[M]").astype("datetime64[s]")
     ds = dataset(months)
-    data = Archive(ds, world(ds, Roles(["temperature"])))
+    data = Archive(ds, world_from_dataset(ds, VariableRoles(["temperature"])))
     assert (data.following == [*range(1, 36), -1]).all()
     winters = np.array(["1948-01-15T12", "1949-01-15T00", "1950-01-15T00", "1952-01-15T12"], "datetime64[s]")
     ds = dataset(winters)
-    data = Archive(ds, world(ds, Roles(["temperature"])))
+    data = Archive(ds, world_from_dataset(ds, VariableRoles(["temperature"])))
     assert data.following.tolist() == [1, 2, -1, -1]
     assert data.index(data.world.after(winters[0], 2)) == 2
 
@@ -173,7 +175,7 @@ def test_periods():
 def test_missing_values_are_named():
     ds = dataset(START + np.arange(20) * SIX)
     ds["temperature"][7, 1, 2, 3] = np.nan
-    data = Archive(ds, world(ds, Roles(["temperature"])))
+    data = Archive(ds, world_from_dataset(ds, VariableRoles(["temperature"])))
     data.states(START)
     with pytest.raises(ValueError, match=r"'temperature_850' is missing .* 1 of 32 points at 2001-01-02T18:00:00"):
         data.load(["2001", "2001"])
@@ -202,5 +204,5 @@ def test_what_the_world_needs_must_be_there():
 def test_a_field_without_time_serves_as_forcing():
     ds = dataset(START + np.arange(20) * SIX)
     ds["sst"] = ds["sst"].isel(time=3, drop=True)
-    data = Archive(ds, world(ds, Roles(["temperature"], forcing=["sst"])))
+    data = Archive(ds, world_from_dataset(ds, VariableRoles(["temperature"], forcing=["sst"])))
     np.testing.assert_allclose(Windows(data, ["2001", "2001"]).window(np.array([9])).forcing[0]["sst"], 2018)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from data_pipelines.batches.world import Roles, world
+from data_pipelines.batches.world import VariableRoles, world_from_dataset
 from data_pipelines.conventions.durations import duration, duration_text, spacing
 from emulators.grid import LatLonGrid, gaussian_grid
 
@@ -30,9 +30,9 @@ def dataset(count=3, **attributes) -> xr.Dataset:
 
 
 def test_world_has_what_the_roles_name():
-    made = world(
+    made = world_from_dataset(
         dataset(),
-        Roles(
+        VariableRoles(
             prognostic=[{"temperature": [850]}, "surface_pressure"],
             forcing=["sin_year"],
             static=["orography", "coast", "sin_latitude"],
@@ -50,47 +50,53 @@ def test_world_has_what_the_roles_name():
 
 
 def test_all_levels_where_none_are_named():
-    assert world(dataset(), Roles(["temperature"])).prognostic.channels == ("temperature_500", "temperature_850")
+    assert world_from_dataset(dataset(), VariableRoles(["temperature"])).prognostic.channels == (
+        "temperature_500",
+        "temperature_850",
+    )
 
 
 def test_vertical_from_attributes():
-    made = world(
-        dataset(vertical_kind="sigma", vertical_a=[0.0, 0.0, 0.0], vertical_b=[0.0, 0.5, 1.0]), Roles(["temperature"])
+    made = world_from_dataset(
+        dataset(vertical_kind="sigma", vertical_a=[0.0, 0.0, 0.0], vertical_b=[0.0, 0.5, 1.0]),
+        VariableRoles(["temperature"]),
     )
     assert (made.vertical.kind, made.vertical.b) == ("sigma", (0.0, 0.5, 1.0))
-    assert world(dataset().drop_dims("level"), Roles(["surface_pressure"])).vertical.kind == "none"
+    assert world_from_dataset(dataset().drop_dims("level"), VariableRoles(["surface_pressure"])).vertical.kind == "none"
 
 
 @pytest.mark.parametrize(
     ("roles", "said"),
     [
-        (Roles(["temprature"]), "did you mean 'temperature'"),
-        (Roles([{"temperature": [700]}]), r"no level 700; the nearest is 850"),
-        (Roles([{"surface_pressure": [850]}]), "has no levels"),
-        (Roles(["temperature"], forcing=["sin_yaer"]), r"Computed without data are .*sin_year"),
-        (Roles(["temperature"], forcing=["temperature"]), "as prognostic and as forcing"),
-        (Roles([]), "at least one prognostic"),
-        (Roles([["temperature", 850]]), r"a name or one pair \{name: \[levels\]\}"),
+        (VariableRoles(["temprature"]), "did you mean 'temperature'"),
+        (VariableRoles([{"temperature": [700]}]), r"no level 700; the nearest is 850"),
+        (VariableRoles([{"surface_pressure": [850]}]), "has no levels"),
+        (VariableRoles(["temperature"], forcing=["sin_yaer"]), r"Computed without data are .*sin_year"),
+        (VariableRoles(["temperature"], forcing=["temperature"]), "as prognostic and as forcing"),
+        (VariableRoles([]), "at least one prognostic"),
+        (VariableRoles([["temperature", 850]]), r"a name or one pair \{name: \[levels\]\}"),
     ],
 )
 def test_roles_that_do_not_fit(roles, said):
     with pytest.raises(ValueError, match=said):
-        world(dataset(), roles)
+        world_from_dataset(dataset(), roles)
 
 
 def test_history_and_timestep_are_refused():
     with pytest.raises(ValueError, match="at least 1"):
-        world(dataset(), Roles(["temperature"]), history=0)
+        world_from_dataset(dataset(), VariableRoles(["temperature"]), history=0)
     with pytest.raises(ValueError, match="timestep is unknown"):
-        world(dataset(1), Roles(["temperature"]))
-    assert world(dataset(1), Roles(["temperature"]), timestep="6h").timestep == np.timedelta64(6, "h")
+        world_from_dataset(dataset(1), VariableRoles(["temperature"]))
+    assert world_from_dataset(dataset(1), VariableRoles(["temperature"]), timestep="6h").timestep == np.timedelta64(
+        6, "h"
+    )
 
 
 def test_missing_static_points_are_refused():
     ds = dataset()
     ds["orography"] = ds["orography"].where(ds.latitude > 0)
     with pytest.raises(ValueError, match=r"'orography' is missing at 16 points.*fill=\{orography: 0\}"):
-        world(ds, Roles(["temperature"], static=["orography"]))
+        world_from_dataset(ds, VariableRoles(["temperature"], static=["orography"]))
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("6h", 21600), ("30min", 1800), ("5d", 432000), ("2w", 1209600)])

@@ -7,8 +7,8 @@ import pytest
 import torch
 import xarray as xr
 
-from data_pipelines.batches.world import Roles, world
-from data_pipelines.conventions.fluxes import declared, ecmwf
+from data_pipelines.batches.world import VariableRoles, world_from_dataset
+from data_pipelines.conventions.fluxes import flux_conventions, with_ecmwf_fluxes
 from data_pipelines.sources.planet import Planet
 from emulators.physics.fluxes import find, flux
 from emulators.variables import Variable, VariableSet
@@ -80,8 +80,8 @@ def test_water_and_heat_are_one_flux(column_world):
 
 
 def test_the_planet_declares_its_fluxes():
-    roles = Roles(prognostic=["temperature"], diagnostic=["evaporation_6hr", "total_precipitation_6hr"])
-    made = world(Planet(splits=SPLITS, days=2, truncation=10, levels=4).template(), roles)
+    roles = VariableRoles(prognostic=["temperature"], diagnostic=["evaporation_6hr", "total_precipitation_6hr"])
+    made = world_from_dataset(Planet(splits=SPLITS, days=2, truncation=10, levels=4).template(), roles)
     evaporation, rain = made.diagnostic
     assert (evaporation.positive, evaporation.cell) == ("up", "sum 6h")
     assert (rain.positive, rain.cell) == ("down", "sum 6h")
@@ -93,12 +93,12 @@ def test_the_planet_declares_its_fluxes():
 def test_the_european_convention():
     names = ("total_precipitation_6hr", "evaporation", "mean_surface_sensible_heat_flux", "2m_temperature")
     data = xr.Dataset({name: ("time", np.zeros(2)) for name in names})
-    assert declared(data, "evaporation") == ("", "")
-    assert [declared(ecmwf(data), name) for name in names] == [
+    assert flux_conventions(data, "evaporation") == ("", "")
+    assert [flux_conventions(with_ecmwf_fluxes(data), name) for name in names] == [
         ("down", "sum 6h"), ("down", "sum 1h"), ("down", "mean 1h"), ("", ""),
     ]  # fmt: skip
     data["evaporation"].attrs = {"positive": "up", "cell_methods": "time: sum (interval: 6 hours)"}
-    assert declared(ecmwf(data), "evaporation") == ("up", "sum 6h")
+    assert flux_conventions(with_ecmwf_fluxes(data), "evaporation") == ("up", "sum 6h")
 
 
 def test_values_from_what_is_predicted_or_prescribed(column_world, weather):

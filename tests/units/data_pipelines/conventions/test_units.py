@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from data_pipelines.batches.archive import Archive
-from data_pipelines.batches.world import Roles, world
+from data_pipelines.batches.world import VariableRoles, world_from_dataset
 from data_pipelines.conventions.units import refuse_other_units
 from data_pipelines.opening.datasets import open_dataset
 from data_pipelines.verification.pairs import shared_variables
@@ -34,7 +34,7 @@ def test_other_units_are_refused(one, other):
 
 
 def test_a_run_a_truth_and_a_second_file_in_other_units(tmp_path):
-    a_world = world(dataset("Pa"), Roles(["p"]))
+    a_world = world_from_dataset(dataset("Pa"), VariableRoles(["p"]))
     Archive(dataset("Pa"), a_world)
     said = r"'p' is in 'hPa' in .*; expected it in 'Pa'"
     with pytest.raises(ValueError, match=said):

@@ -6,7 +6,7 @@ import xarray as xr
 
 from data_pipelines.batches.archive import Archive
 from data_pipelines.batches.windows import Windows
-from data_pipelines.batches.world import Roles, world
+from data_pipelines.batches.world import VariableRoles, world_from_dataset
 from data_pipelines.conventions.canonical import canonical
 from data_pipelines.conventions.periods import guarded
 from data_pipelines.conventions.units import in_units
@@ -72,8 +72,8 @@ def test_masks_tell_where_values_were():
     mask = ds["sea_surface_temperature_mask"]
     np.testing.assert_array_equal(mask, np.isfinite(field))
     np.testing.assert_array_equal(ds["sea_surface_temperature"].where(mask == 0, 0.0).max(), 270.0)
-    roles = Roles(["sea_surface_temperature"], forcing=["sea_surface_temperature_mask"])
-    assert Archive(ds, world(ds, roles)).gather(np.array([5]))[0, 1, 2, 2] == 0.0
+    roles = VariableRoles(["sea_surface_temperature"], forcing=["sea_surface_temperature_mask"])
+    assert Archive(ds, world_from_dataset(ds, roles)).gather(np.array([5]))[0, 1, 2, 2] == 0.0
     with pytest.raises(ValueError, match="masks: no variable 'sst'"):
         shaped(canonical(dataset(sst=("K", field))), masks=["sst"])
 
@@ -83,7 +83,7 @@ def test_a_lag_is_of_one_timestep(timestep, steps):
     times = np.delete(TIMES, 6)
     ds = canonical(dataset(times, sst=("K", np.delete(clock(), 6, axis=0)), t2m=("K", np.delete(clock(), 6, axis=0))))
     ds = shaped(ds, lag=["sea_surface_temperature"], timestep=timestep)
-    made = world(ds, Roles(["2m_temperature"], forcing=["sea_surface_temperature"]))
+    made = world_from_dataset(ds, VariableRoles(["2m_temperature"], forcing=["sea_surface_temperature"]))
     windows = Windows(Archive(ds, made), ["2001", "2001"])
     window = windows.window(np.arange(len(windows)))
     np.testing.assert_array_equal(window.forcing[0].values, window.history[0].values)
@@ -119,12 +119,12 @@ def test_cesm(tmp_path):
     expected = {"temperature", "u_component_of_wind", "geopotential_height", "geopotential", "surface_pressure",
                 "geopotential_at_surface", "precipitation_rate"}  # fmt: skip
     assert set(found.data_vars) == expected
-    made = world(found, Roles(["temperature"]))
+    made = world_from_dataset(found, VariableRoles(["temperature"]))
     assert made.vertical.kind == "hybrid"
     np.testing.assert_allclose(made.vertical.a, 2e4 * (1 - half), atol=1e-9)
     np.testing.assert_allclose(made.vertical.b, half)
     fewer = NetCDF(str(tmp_path / "a.nc"), names="cesm", levels=[500]).dataset()
-    assert world(fewer, Roles(["temperature"])).vertical.a == ()
+    assert world_from_dataset(fewer, VariableRoles(["temperature"])).vertical.a == ()
     with pytest.raises(ValueError, match="did you mean 'cesm'"):
         NetCDF(str(tmp_path / "a.nc"), names="cesm2").dataset()
 
@@ -138,7 +138,7 @@ def test_ace_puts_layers_together(tmp_path):
     found = open_dataset(tmp_path / "a.nc", names="ace")
     np.testing.assert_array_equal(found["temperature"][0, :, 0, 0], 200.0 + np.arange(11))
     assert {"surface_pressure", "skin_temperature"} < set(found.data_vars)
-    vertical = world(found, Roles(["temperature", "surface_pressure"])).vertical
+    vertical = world_from_dataset(found, VariableRoles(["temperature", "surface_pressure"])).vertical
     np.testing.assert_allclose(vertical.a, 10.0 * np.arange(12))
 
 
@@ -192,7 +192,7 @@ def test_rules_for_gaps_and_uneven_times(tmp_path):
     with pytest.raises(ValueError, match=r"uneven: steps of 6 to 24 h, the usual one only 40%"):
         NetCDF(path).dataset()
     ds = NetCDF(path, timestep="6h").dataset()
-    windows = Windows(Archive(ds, world(ds, Roles(["2m_temperature"]))), ["2001", "2001"])
+    windows = Windows(Archive(ds, world_from_dataset(ds, VariableRoles(["2m_temperature"]))), ["2001", "2001"])
     np.testing.assert_array_equal(windows.init_times, uneven[[0, 2]].astype("datetime64[s]"))
 
 

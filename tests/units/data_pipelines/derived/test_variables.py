@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from data_pipelines.derived.lazy_fields import made_when_read
+from data_pipelines.derived.lazy_fields import computed_when_read
 from data_pipelines.derived.shaping import shaped
 from data_pipelines.derived.variables import DIAGNOSTICS
 from data_pipelines.opening.datasets import open_dataset
@@ -149,6 +149,6 @@ def test_only_what_is_asked_for_is_read(tmp_path):
         assert part.sizes["time"] <= 2, "more was read than asked for"
         return DIAGNOSTICS["wind_speed"](part)
 
-    made = made_when_read(stored(tmp_path), refuse)
+    made = computed_when_read(stored(tmp_path), refuse)
     assert made.isel(time=[3, 7]).values.shape == (2, 2, 4, 8)
     assert made.shape == (12, 2, 4, 8)

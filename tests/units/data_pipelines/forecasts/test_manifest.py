@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from data_pipelines.files.atomic import sha256
-from data_pipelines.files.parts import Parts
+from data_pipelines.files.parts import BatchRecords
 from data_pipelines.forecasts.checks import Checks, budgets, describe, gather
 from data_pipelines.forecasts.manifest import (
     open_manifest,
@@ -180,7 +180,7 @@ def test_budgets_tell_drift_in_dry_air_and_water():
 
 def test_a_part_counts_only_while_it_and_its_files_are_whole(tmp_path):
     (tmp_path / "chunk").write_bytes(b"content")
-    parts = Parts(tmp_path)
+    parts = BatchRecords(tmp_path)
     assert parts.read(0) is None
     parts.write(0, {"sum": np.arange(3.0)}, {"chunk": sha256(tmp_path / "chunk")})
     arrays, checksums = parts.read(0)

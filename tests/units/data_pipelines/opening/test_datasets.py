@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 from data_pipelines.batches.archive import Archive
-from data_pipelines.batches.world import Roles, world
+from data_pipelines.batches.world import VariableRoles, world_from_dataset
 from data_pipelines.conventions.canonical import canonical, grid_of
 from data_pipelines.conventions.durations import spacing
 from data_pipelines.derived.shaping import shaped
@@ -141,7 +141,7 @@ def test_levels_in_single_precision_are_those_they_are_written_as():
     ds = dataset().assign_coords(level=np.array([0.1, 0.3, 850.0], "float32"))
     ds = canonical(ds)
     np.testing.assert_array_equal(ds.level, [0.1, 0.3, 850.0])
-    assert world(ds, Roles([{"temperature": [0.1]}])).prognostic.channels
+    assert world_from_dataset(ds, VariableRoles([{"temperature": [0.1]}])).prognostic.channels
 
 
 def test_further_dimension_names_the_option(tmp_path):
@@ -161,7 +161,7 @@ def test_a_variable_left_out_is_explained_when_asked_for():
     ds["u"] = ds["temperature"].expand_dims(member=[0, 1])
     ds = canonical(ds)
     with pytest.raises(ValueError, match=r"'u' is in the data but cannot be used.*select=\{member: 0\}"):
-        world(ds, Roles(["u"]))
+        world_from_dataset(ds, VariableRoles(["u"]))
 
 
 def test_lead_times_are_decoded():
@@ -199,7 +199,7 @@ def test_calendar_without_leap_days(tmp_path):
     days = ["2004-02-27", "2004-02-28", "2004-03-01", "2004-03-02"]
     np.testing.assert_array_equal(ds.time.values, np.array(days, "datetime64[s]"))
     assert spacing(ds.time.values) == np.timedelta64(1, "D")
-    archive = Archive(ds, world(ds, Roles(["temperature"])))
+    archive = Archive(ds, world_from_dataset(ds, VariableRoles(["temperature"])))
     assert archive.following.tolist() == [1, -1, 3, -1]
 
 
@@ -318,14 +318,14 @@ def test_truncated_file(tmp_path, file_format):
     ds.to_netcdf(path, format=file_format)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(ValueError, match=r"damaged|incomplete"):
-        Archive(ds := open_dataset(path), world(ds, Roles(["temperature"]))).load(["2001", "2001"])
+        Archive(ds := open_dataset(path), world_from_dataset(ds, VariableRoles(["temperature"]))).load(["2001", "2001"])
 
 
 def test_truncated_chunk(tmp_path, monkeypatch):
     monkeypatch.setattr(damaged_data, "WAITS", (0.0,))
     dataset(8).to_zarr(tmp_path / "a.zarr", encoding={"temperature": {"chunks": (2, 3, 5, 8)}}, zarr_format=3)
     ds = open_dataset(tmp_path / "a.zarr")
-    archive = Archive(ds, world(ds, Roles(["temperature"])))
+    archive = Archive(ds, world_from_dataset(ds, VariableRoles(["temperature"])))
     chunk = tmp_path / "a.zarr" / "temperature" / "c" / "2" / "0" / "0" / "0"
     chunk.write_bytes(chunk.read_bytes()[:20])
     with pytest.raises(ValueError, match=r"Cannot read 'temperature' at 2001-01-02T00:00:00.*damaged or incomplete"):
@@ -351,7 +351,7 @@ def test_fill_and_timestep():
     ds = ds.assign(temperature=ds.temperature.where(ds.latitude > 0))
     filled = shaped(ds, fill={"temperature": -1.0}, timestep="12h")
     assert float(filled.temperature.min()) == -1.0
-    assert world(filled, Roles(["temperature"])).timestep == np.timedelta64(12, "h")
+    assert world_from_dataset(filled, VariableRoles(["temperature"])).timestep == np.timedelta64(12, "h")
     with pytest.raises(ValueError, match="did you mean 'temperature'"):
         shaped(ds, fill={"temperatur": 0.0})
 

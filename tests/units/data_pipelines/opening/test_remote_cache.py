@@ -17,10 +17,10 @@ import xarray as xr
 import zarr
 
 from data_pipelines.batches.archive import Archive
-from data_pipelines.batches.world import Roles, world
+from data_pipelines.batches.world import VariableRoles, world_from_dataset
 from data_pipelines.files import checkpoints
 from data_pipelines.opening.datasets import open_dataset
-from data_pipelines.opening.remote_cache import Kept, cache_folder
+from data_pipelines.opening.remote_cache import CachedStore, cache_folder
 from data_pipelines.reading import damaged_data
 from data_pipelines.reading.damaged_data import DamagedData
 from data_pipelines.sources.weatherbench2 import WeatherBench2
@@ -114,12 +114,12 @@ def test_weatherbench2_over_http(tmp_path, served, zarr_format, consolidated):
                            fill={"sea_surface_temperature": 270.0})  # fmt: skip
     source.prepare()
     ds = source.dataset()
-    roles = Roles(
+    roles = VariableRoles(
         [{"geopotential": [500]}, "temperature", "2m_temperature"],
         forcing=["toa_incident_solar_radiation", "sea_surface_temperature"],
         static=["land_sea_mask", "geopotential_at_surface", "sea_surface_temperature_mask"],
     )
-    there = world(ds, roles)
+    there = world_from_dataset(ds, roles)
     assert there.grid.same_as(GRID)
     assert there.timestep == np.timedelta64(6, "h")
     state = Archive(ds, there).states(np.datetime64("1959-01-03T06"))
@@ -229,7 +229,7 @@ def test_a_chunk_that_fails_or_hangs_is_tried_again_then_named(tmp_path, served,
     monkeypatch.setattr(damaged_data, "TIMEOUT", 0.3)
     made = weatherbench2(tmp_path / "era5.zarr", times=8)
     ds = open_dataset(f"{served[0]}/era5.zarr")
-    archive = Archive(ds, world(ds, Roles(["2m_temperature"])), cache_gigabytes=0)
+    archive = Archive(ds, world_from_dataset(ds, VariableRoles(["2m_temperature"])), cache_gigabytes=0)
     Quiet.ill = {"/2m_temperature/1.0.0": [ill]}
     expected = made["2m_temperature"][6].transpose("latitude", "longitude")[::-1]
     np.testing.assert_array_equal(archive.gather(np.array([6]))[0, 0], expected)
@@ -264,7 +264,7 @@ def test_what_was_fetched_is_kept_up_to_a_size(tmp_path, served, monkeypatch):
     assert len(kept) >= 3
     kept[0].with_name(".half.1-1").write_bytes(b"x")  # of a process that was killed
     limit = 0.5 * sizes
-    store = Kept(zarr.storage.MemoryStore({}), "a", cache_folder(), limit)
+    store = CachedStore(zarr.storage.MemoryStore({}), "a", cache_folder(), limit)
     store._keep(cache_folder() / "aa" / "new", b"0" * 10)
     assert sum(path.stat().st_size for path in cache_folder().glob("*/*")) <= limit
     assert (cache_folder() / "aa" / "new").exists()  # the youngest stays
@@ -301,7 +301,9 @@ def test_anemoi(tmp_path, shape, zarr_format):
     values = anemoi(tmp_path / "a.zarr", shape, zarr_format=zarr_format)
     source = WeatherBench2(str(tmp_path / "a.zarr"), {"train": ["2020", "2020"]})
     ds = source.dataset()
-    made = world(ds, Roles([{"temperature": [500, 850]}, "geopotential", "2m_temperature"], static=["land_sea_mask"]))
+    made = world_from_dataset(
+        ds, VariableRoles([{"temperature": [500, 850]}, "geopotential", "2m_temperature"], static=["land_sea_mask"])
+    )
     archive = Archive(ds, made)
     assert made.grid.kind == "gaussian"
     assert archive.times.size == 5

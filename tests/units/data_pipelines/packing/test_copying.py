@@ -9,7 +9,7 @@ import xarray as xr
 from data_pipelines.conventions.canonical import canonical
 from data_pipelines.opening.datasets import open_dataset
 from data_pipelines.packing import copying
-from data_pipelines.packing.copying import copied, damaged_files
+from data_pipelines.packing.copying import copy_to_zarr, damaged_files
 from data_pipelines.reading.damaged_data import DamagedData
 from emulators.grid import equiangular_grid
 
@@ -46,7 +46,7 @@ def _small_blocks(monkeypatch):
 
 def test_a_copy_is_the_data(tmp_path):
     said = []
-    path = copied(dataset(), tmp_path / "a" / "b.zarr", {"of": "x"}, lambda *words: said.append(words))
+    path = copy_to_zarr(dataset(), tmp_path / "a" / "b.zarr", {"of": "x"}, lambda *words: said.append(words))
     found = open_dataset(path)
     xr.testing.assert_equal(found, dataset())
     assert found["temperature"].encoding["chunks"] == (2, 2, 8, 16)
@@ -55,10 +55,10 @@ def test_a_copy_is_the_data(tmp_path):
     assert damaged_files(path) == []
     assert [p.name for p in path.parent.iterdir()] == ["b.zarr"]
     before = (path / "checksums.json").stat().st_mtime_ns
-    copied(dataset(), path, {"of": "x"})
+    copy_to_zarr(dataset(), path, {"of": "x"})
     assert (path / "checksums.json").stat().st_mtime_ns == before
     with pytest.raises(ValueError, match="holds something else"):
-        copied(dataset(), path, {"of": "y"})
+        copy_to_zarr(dataset(), path, {"of": "y"})
     chunk = next(p for p in sorted(path.rglob("c/*/*/*/*")) if p.is_file())
     chunk.write_bytes(chunk.read_bytes()[:-1] + b"?")
     assert damaged_files(path) == [chunk.relative_to(path).as_posix()]
@@ -77,13 +77,13 @@ def test_a_stopped_copy_goes_on(tmp_path, monkeypatch):
 
     monkeypatch.setattr(copying, "_write", stopped)
     with pytest.raises(KeyboardInterrupt):
-        copied(dataset(), path, {"of": "x"})
+        copy_to_zarr(dataset(), path, {"of": "x"})
     assert not path.exists()
     assert json.loads((tmp_path / ".b.zarr.partial" / "progress.json").read_bytes())["blocks"] == 2
     with pytest.raises(ValueError, match="unfinished copy of something else"):
-        copied(dataset(), path, {"of": "y"})
+        copy_to_zarr(dataset(), path, {"of": "y"})
     written.clear()
-    copied(dataset(), path, {"of": "x"})
+    copy_to_zarr(dataset(), path, {"of": "x"})
     assert written == [8]
     xr.testing.assert_equal(open_dataset(path), dataset())
 
@@ -92,7 +92,7 @@ def test_chunks_of_the_source_are_read_once(tmp_path, monkeypatch):
     data, blocks = dataset(), []
     data["temperature"].encoding["preferred_chunks"] = {"time": 7}
     monkeypatch.setattr(copying, "_write", lambda _, __, block: blocks.append(block))
-    copied(data, tmp_path / "b.zarr", {})
+    copy_to_zarr(data, tmp_path / "b.zarr", {})
     assert blocks == [slice(0, 8), slice(8, 10)]
 
 
@@ -107,7 +107,7 @@ def test_what_cannot_be_read_is_named(tmp_path):
     field = data["2m_temperature"].chunk({"time": 1})
     data["2m_temperature"] = xr.apply_ufunc(broken, field, dask="parallelized", output_dtypes=[np.float32])
     with pytest.raises(DamagedData, match=r"'2m_temperature' at 2001-01-01T00:00:00 from gs://.*connection reset"):
-        copied(data, tmp_path / "b.zarr", {})
+        copy_to_zarr(data, tmp_path / "b.zarr", {})
     assert len(tries) >= 2
     assert not (tmp_path / "b.zarr").exists()
 
@@ -115,4 +115,4 @@ def test_what_cannot_be_read_is_named(tmp_path):
 def test_room_on_the_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(copying.shutil, "disk_usage", lambda _: copying.shutil._ntuple_diskusage(1, 1, 100))
     with pytest.raises(ValueError, match="has room for 1e-07 GB"):
-        copied(dataset(), tmp_path / "b.zarr", {})
+        copy_to_zarr(dataset(), tmp_path / "b.zarr", {})

@@ -9,7 +9,7 @@ import xarray as xr
 from numcodecs import Blosc, Zstd
 
 from data_pipelines.batches.archive import Archive
-from data_pipelines.batches.world import Roles, world
+from data_pipelines.batches.world import VariableRoles, world_from_dataset
 from data_pipelines.opening.datasets import open_dataset
 from data_pipelines.reading import chunk_fields, damaged_data, fields
 from data_pipelines.reading.damaged_data import DamagedData
@@ -50,7 +50,7 @@ def stored(path, layout, west=0.0):
 
 
 def archive(data, *variables):
-    return Archive(data, world(data, Roles(list(variables))), cache_gigabytes=0)
+    return Archive(data, world_from_dataset(data, VariableRoles(list(variables))), cache_gigabytes=0)
 
 
 @pytest.mark.parametrize("west", [0.0, -180.0])

@@ -9,18 +9,18 @@ import pytest
 import xarray as xr
 
 from data_pipelines.batches.archive import Archive
-from data_pipelines.batches.world import Roles, world
-from data_pipelines.packing.pack import Packing, pack
+from data_pipelines.batches.world import VariableRoles, world_from_dataset
+from data_pipelines.packing.pack import PackingSettings, pack
 from data_pipelines.reading import damaged_data
 from data_pipelines.reading.damaged_data import DamagedData
 from data_pipelines.reading.encodings import half_precision
 from data_pipelines.reading.fields import Fields
-from data_pipelines.reading.packed_store import PackedStore, Run, runs
+from data_pipelines.reading.packed_store import ChannelRun, PackedStore, channel_runs
 from data_pipelines.reading.packed_view import packed_dataset
 from emulators.grid import gaussian_grid
 
 GRID = gaussian_grid(4)
-ROLES = Roles(
+ROLES = VariableRoles(
     [{"temperature": [850, 500]}, {"wind": [200]}], ["sst", "sin_year"], ["rain"], ["land_sea_mask", "sin_latitude"]
 )
 
@@ -57,7 +57,7 @@ def dataset(times=30) -> xr.Dataset:
 
 def made(path, how=None, times=30, **options):
     data = dataset(times)
-    return pack(data, world(data, ROLES), path, how or Packing(per_file=8, workers=2), **options)
+    return pack(data, world_from_dataset(data, ROLES), path, how or PackingSettings(per_file=8, workers=2), **options)
 
 
 @pytest.fixture
@@ -73,16 +73,24 @@ def at_once(monkeypatch):
 
 
 def test_runs_of_channels():
-    assert runs([(3, 0), (4, 1), (0, 2), (6, 3)]) == (Run(0, 1, 2), Run(3, 2, 0), Run(6, 1, 3))
+    assert channel_runs([(3, 0), (4, 1), (0, 2), (6, 3)]) == (
+        ChannelRun(0, 1, 2),
+        ChannelRun(3, 2, 0),
+        ChannelRun(6, 1, 3),
+    )
 
 
 @pytest.mark.parametrize(
-    "how", [Packing(per_file=8), Packing(compression="zstd"), Packing(compression="lz4", per_file=1)]
+    "how",
+    [PackingSettings(per_file=8), PackingSettings(compression="zstd"), PackingSettings(compression="lz4", per_file=1)],
 )
 def test_the_same_numbers(tmp_path, how):
     made(tmp_path / "a.zarr", how)
     data, view = dataset(), packed_dataset(PackedStore(tmp_path / "a.zarr"))
-    one, two = Archive(data, world(data, ROLES)), Archive(view, world(view, Roles(None)), cache_gigabytes=0)
+    one, two = (
+        Archive(data, world_from_dataset(data, ROLES)),
+        Archive(view, world_from_dataset(view, VariableRoles(None)), cache_gigabytes=0),
+    )
     assert two.fields.is_packed
     assert (one.world.plain()["prognostic"], one.variables) == (two.world.plain()["prognostic"], two.variables)
     np.testing.assert_array_equal(one.world.static_fields, two.world.static_fields)
@@ -93,8 +101,11 @@ def test_the_same_numbers(tmp_path, how):
 
 def test_other_orders_and_fewer_channels(store):
     view = packed_dataset(PackedStore(store))
-    roles = Roles(["rain", {"temperature": [500, 850]}], forcing=["sin_year"])
-    one, two = Archive(dataset(), world(dataset(), roles)), Archive(view, world(view, roles), cache_gigabytes=0)
+    roles = VariableRoles(["rain", {"temperature": [500, 850]}], forcing=["sin_year"])
+    one, two = (
+        Archive(dataset(), world_from_dataset(dataset(), roles)),
+        Archive(view, world_from_dataset(view, roles), cache_gigabytes=0),
+    )
     assert two.fields.is_packed
     for _ in range(2):  # first with checksums, whole chunks; then the channels alone
         np.testing.assert_array_equal(one.gather(np.array([9, 2])), two.gather(np.array([9, 2])))
@@ -119,13 +130,15 @@ def test_the_view_is_lazy_and_like_the_source(store):
     assert np.isnan(view["wind"].sel(level=850).isel(time=0)).all()  # not in the store
     assert view["wind"].attrs["levels"] == [200.0]
     changed = view.assign(sst=view["sst"] + 1.0)
-    assert not Fields(changed, world(view, Roles(["sst"])).prognostic, GRID).is_packed
-    assert not Fields(view.isel(time=slice(3, 9)), world(view, Roles(["sst"])).prognostic, GRID).is_packed
+    assert not Fields(changed, world_from_dataset(view, VariableRoles(["sst"])).prognostic, GRID).is_packed
+    assert not Fields(
+        view.isel(time=slice(3, 9)), world_from_dataset(view, VariableRoles(["sst"])).prognostic, GRID
+    ).is_packed
 
 
 @pytest.mark.parametrize(("dtype", "bits"), [("float16", 11), ("bfloat16", 8)])
 def test_half_precision_states_its_error(tmp_path, dtype, bits):
-    done = made(tmp_path / "a.zarr", Packing(dtype=dtype))
+    done = made(tmp_path / "a.zarr", PackingSettings(dtype=dtype))
     view, data = packed_dataset(PackedStore(tmp_path / "a.zarr")), dataset()
     for name, channel in (("sst", "sst"), ("rain", "rain")):
         error = np.abs(view[name] - data[name]).max() / data[name].std()
@@ -144,7 +157,7 @@ def test_what_does_not_fit_is_refused():
 
 
 def test_compression_is_measured(tmp_path):
-    done = made(tmp_path / "a.zarr", Packing(compression="auto"))
+    done = made(tmp_path / "a.zarr", PackingSettings(compression="auto"))
     assert [one.name for one in done.measured] == ["none", "lz4", "zstd"]
     best = min(done.measured, key=lambda one: one.seconds).name
     assert PackedStore(tmp_path / "a.zarr").encoding.compression == best
@@ -161,17 +174,17 @@ def test_times_are_added_behind(tmp_path):
 
 def test_other_data_are_not_added(store):
     data = dataset()
-    roles = Roles(["sst"])
+    roles = VariableRoles(["sst"])
     with pytest.raises(ValueError, match="other variables"):
-        pack(data, world(data, roles), store, Packing())
+        pack(data, world_from_dataset(data, roles), store, PackingSettings())
     with pytest.raises(ValueError, match="other dtype"):
-        made(store, Packing(dtype="float16"))
+        made(store, PackingSettings(dtype="float16"))
     data["sst"][29] += 1
     with pytest.raises(ValueError, match="the data were changed"):
-        pack(data, world(data, ROLES), store, Packing())
+        pack(data, world_from_dataset(data, ROLES), store, PackingSettings())
     earlier = dataset().assign_coords(time=dataset().time - np.timedelta64(3, "h"))
     with pytest.raises(ValueError, match="times are added behind the last"):
-        pack(earlier, world(earlier, ROLES), store, Packing())
+        pack(earlier, world_from_dataset(earlier, ROLES), store, PackingSettings())
 
 
 def test_a_killed_conversion_goes_on_where_it_was(tmp_path, monkeypatch):
@@ -186,15 +199,15 @@ def test_a_killed_conversion_goes_on_where_it_was(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Fields, "read", dying)
         with pytest.raises(KeyboardInterrupt):
-            made(path, Packing(per_file=4, workers=1))
+            made(path, PackingSettings(per_file=4, workers=1))
     assert not path.exists()
     whole = sorted((tmp_path / ".a.zarr.partial").glob("fields/c/*/0/0/0"))
     assert len(whole) >= 2
     whole[0].write_bytes(whole[0].read_bytes()[:-7])  # what a crash of the machine may leave
     before = whole[1].stat().st_mtime_ns
     with pytest.raises(ValueError, match="begun otherwise"):
-        made(path, Packing(dtype="bfloat16"))
-    made(path, Packing(per_file=4, workers=1))
+        made(path, PackingSettings(dtype="bfloat16"))
+    made(path, PackingSettings(per_file=4, workers=1))
     assert (path / whole[1].relative_to(tmp_path / ".a.zarr.partial")).stat().st_mtime_ns == before
     assert PackedStore(path).faults() == []
     np.testing.assert_array_equal(packed_dataset(PackedStore(path))["sst"], dataset()["sst"])
@@ -224,7 +237,9 @@ def test_damage_is_found_and_named(store, at_once):
     file.write_bytes(content)
     opened = PackedStore(store)
     assert opened.faults() == ["2001-01-03T00:00:00: its checksum is wrong"]
-    data = Archive(packed_dataset(opened), world(packed_dataset(opened), Roles(None)), cache_gigabytes=0)
+    data = Archive(
+        packed_dataset(opened), world_from_dataset(packed_dataset(opened), VariableRoles(None)), cache_gigabytes=0
+    )
     data.gather(np.array([7, 9]))
     with pytest.raises(DamagedData, match=r"'fields' at 2001-01-03T00:00:00 from .*a\.zarr.*checksum"):
         data.gather(np.array([7, 8]))
@@ -237,8 +252,11 @@ def test_threads_read_a_batch_side_by_side(store, at_once, monkeypatch):
     monkeypatch.setattr("data_pipelines.reading.packed_store.PART_BYTES", 1)
     monkeypatch.setattr("data_pipelines.reading.packed_store._readers", lambda: 3)
     view, positions = packed_dataset(PackedStore(store)), np.array([9, 2, 29, 9, 3])
-    for roles in (ROLES, Roles([{"temperature": [850]}, "sst"], ["sin_year"])):
-        one, two = Archive(dataset(), world(dataset(), roles)), Archive(view, world(view, roles), cache_gigabytes=0)
+    for roles in (ROLES, VariableRoles([{"temperature": [850]}, "sst"], ["sin_year"])):
+        one, two = (
+            Archive(dataset(), world_from_dataset(dataset(), roles)),
+            Archive(view, world_from_dataset(view, roles), cache_gigabytes=0),
+        )
         for _ in range(2):
             np.testing.assert_array_equal(one.gather(positions), two.gather(positions))
     (store / "fields" / "c" / "1" / "0" / "0" / "0").unlink()
@@ -258,7 +276,7 @@ def test_stores_that_are_none(tmp_path, store):
     with pytest.raises(ValueError, match="packed format 99"):
         PackedStore(store)
     with pytest.raises(ValueError, match="dtype=int8"):
-        Packing(dtype="int8")
+        PackingSettings(dtype="int8")
 
 
 def test_a_full_disk_is_told_before(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import xarray as xr
 from numcodecs import Blosc, GZip, Zstd
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
-from data_pipelines.reading.zarr_chunks import ChunkArray, directly
+from data_pipelines.reading.zarr_chunks import ChunkArray, with_direct_reads
 
 COMPRESSORS = {
     2: [Blosc("lz4", 5, Blosc.SHUFFLE), Zstd(3), GZip(1), None],
@@ -34,7 +34,7 @@ def test_as_zarr_reads_them(tmp_path, version, compressor):
     data.to_zarr(tmp_path, zarr_format=version, encoding=encoding, consolidated=False)
     for path in [*tmp_path.glob("t/1.*"), *tmp_path.glob("t/c/1/*")][:1]:
         path.unlink() if path.is_file() else [p.unlink() for p in path.rglob("*") if p.is_file()]
-    opened = directly(xr.open_zarr(tmp_path, chunks=None, decode_cf=False, consolidated=False), tmp_path)
+    opened = with_direct_reads(xr.open_zarr(tmp_path, chunks=None, decode_cf=False, consolidated=False), tmp_path)
     assert all(isinstance(opened[name].variable._data.array, ChunkArray) for name in ("t", "n"))
     ours = xr.decode_cf(opened, decode_times=False)
     theirs = xr.open_zarr(tmp_path, chunks=None, decode_times=False, consolidated=False)
@@ -53,4 +53,4 @@ def test_what_is_more_than_bytes_is_left_to_zarr(tmp_path):
     field = xr.Dataset({"t": (("time", "lat"), np.zeros((8, 4), ">f4"))})
     field.to_zarr(tmp_path, zarr_format=3, encoding={"t": {"chunks": (1, 4), "shards": (4, 4)}}, consolidated=False)
     opened = xr.open_zarr(tmp_path, chunks=None, decode_cf=False, consolidated=False)
-    assert not isinstance(getattr(directly(opened, tmp_path)["t"].variable._data, "array", None), ChunkArray)
+    assert not isinstance(getattr(with_direct_reads(opened, tmp_path)["t"].variable._data, "array", None), ChunkArray)
