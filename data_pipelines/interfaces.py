@@ -1,35 +1,75 @@
-"""Pairs of simulations that start almost alike, to measure error growth."""
+"""Interfaces of data sources: what a dataset of `conf/data` offers, and what some of them can do besides.
+
+A source is any class with the members of `Source`; it need not inherit from it. The file of a new source goes into
+`data_pipelines/sources` or into a folder of the user's own, with a YAML in `conf/data` that names it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import xarray as xr
 
-Progress = Callable[[str, float], None]
-Sample = Mapping[str, np.ndarray]
+Progress = Callable[[str, float], None]  # called with a label and the completed share of the work, 0 to 1
+Sample = Mapping[str, np.ndarray]  # the fields at one time by name, ([level,] lat, lon)
 
 
-class Case(NamedTuple):
-    """One start: the sample at lead 0, and those of control and twin from the first lead on, run as they are read."""
+class Source(Protocol):
+    """Provide a dataset for training, forecasting and verification."""
+
+    @property
+    def path(self) -> str | Path | Sequence[str]:
+        """Return where the data are: a file, a store, a pattern, an address, or a list of these."""
+        ...
+
+    @property
+    def splits(self) -> Mapping[str, Sequence[str | int] | None]:
+        """Return first and last time of each split, both included: {"train": ["1979", "2015"], ...}; None if unset."""
+        ...
+
+    def prepare(self, progress: Progress | None = None) -> None:
+        """Make the data if they are missing, and check that they can be opened.
+
+        Several processes may call this at the same time. Raises FileNotFoundError or ValueError if the data cannot be
+        used.
+        """
+        ...
+
+    def template(self) -> xr.Dataset:
+        """Return a dataset with the coordinates, attributes and shapes of `dataset`, without making or reading data."""
+        ...
+
+    def dataset(self) -> xr.Dataset:
+        """Open the data lazily as one canonical dataset: WeatherBench 2 names, SI units, latitude north to south."""
+        ...
+
+
+class TwinCase(NamedTuple):
+    """Hold one case of an identical-twin experiment.
+
+    first: the sample at lead 0. control, twin: the samples from the first lead on, simulated as they are read.
+    """
 
     first: Sample
     control: Iterator[Sample]
     twin: Iterator[Sample]
 
 
-class TwinSource(Protocol):
-    """A source of data that can simulate its world twice."""
+@runtime_checkable
+class TwinSource(Source, Protocol):
+    """Provide simulated data, and simulate again from nearly equal states; `isinstance(source, TwinSource)` tells."""
 
-    path: Path
-
-    def dataset(self) -> xr.Dataset:
-        """The stored data, lazily."""
+    @property
+    def path(self) -> Path:
+        """Return the path of the store."""
         ...
 
-    def twins(self, cases: int, leads: int, perturbation: float, report: Progress) -> Iterator[Case]:
-        """Cases of `leads` samples, 6 hours apart; fields ([level,] lat, lon) by the names of the dataset."""
+    def twins(self, cases: int, leads: int, perturbation: float, report: Progress) -> Iterator[TwinCase]:
+        """Yield `cases` pairs of simulations of `leads` samples, 6 hours apart.
+
+        perturbation: rms of the noise that is added to the twin, in the units of the variable that it disturbs.
+        """
         ...

@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     import numpy as np
     import xarray as xr
 
+    from data_pipelines.interfaces import Source
+
 
 # --- data --------------------------------------------------------------------------------------------------------
 
 
-def _source(node: Any, found: list[Finding]) -> tuple[Any, xr.Dataset | None]:
+def _source(node: Any, found: list[Finding]) -> tuple[Source | None, xr.Dataset | None]:
     """The data source and its template; a finding is added where either cannot be had."""
     try:
         source = build(node)

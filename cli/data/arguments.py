@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     import xarray as xr
     from omegaconf import DictConfig
 
+    from data_pipelines.interfaces import Source
 
-def made_source(overrides: list[str]) -> tuple[Any, DictConfig]:
+
+def made_source(overrides: list[str]) -> tuple[Source, DictConfig]:
     """The data source that the overrides choose, its data made; and the configuration, named after the source.
 
     ConfigErrors where the source's part of the configuration has any.
@@ -36,7 +38,7 @@ def made_source(overrides: list[str]) -> tuple[Any, DictConfig]:
     found = [finding for finding in faults(config) if finding.key.partition(".")[0] == "data"]
     if found:
         raise ConfigErrors(found)
-    source = build(config.data)
+    source: Source = build(config.data)
     with progress("making data") as report:
         source.prepare(report)
     return source, config

@@ -20,17 +20,20 @@ def main(arguments: list[str]) -> None:
     """Run twins of the chosen source, keep their error growth beside its store, and print how far it can be known."""
     from data_pipelines.inspection.predictability import experiment_summary, predictability_path
     from data_pipelines.inspection.predictability import predictability as found_by_twins
+    from data_pipelines.interfaces import TwinSource
 
     settings, overrides = _settings(arguments)
     source, config = made_source(overrides)
-    path = predictability_path(source)
-    if path is None:
+    if not isinstance(source, TwinSource):
         raise ValueError(f"data={config.name} is not simulated here, so it has no twins; choose data=planet.")
     header(f"emul data predictability {config.name}", [experiment_summary(settings)])
     with progress("simulating twins") as report:
         found = found_by_twins(source, **settings, report=report)
     show_limits(found, settings["days"])
-    console().print(f"`emul eval` draws it under the scores of this data source: {escape(str(path))}", soft_wrap=True)
+    console().print(
+        f"`emul eval` draws it under the scores of this data source: {escape(str(predictability_path(source)))}",
+        soft_wrap=True,
+    )
 
 
 def _settings(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:

@@ -36,6 +36,8 @@ from emulators.world import World
 if TYPE_CHECKING:
     import xarray as xr
 
+    from data_pipelines.interfaces import Source
+
 
 METRICS = ("rmse", "mse", "mae", "bias", "acc", "acc_by_init")
 OF_MEMBERS = ("crps", "spread", "spread_skill")
@@ -90,7 +92,7 @@ def opened(config: DictConfig, options: DictConfig, report: Callable[[str, float
     forecast = open_forecast(path)
     data = manifest.get("settings", {}).get("data") or (OmegaConf.select(run, "data") if run is not None else None)
     truth, source, origin = _truth(config, data, report)
-    splits = {} if source is None else source.splits
+    splits: Mapping[str, Any] = {} if source is None else source.splits
     forecast, truth, chosen, fitted = _fitted(config, options, forecast, truth)
     pairs = Pairs(
         forecast,
@@ -188,13 +190,15 @@ def _manifest(path: Path | str) -> dict[str, Any]:
         return {}
 
 
-def _truth(config: DictConfig, data: Any, report: Callable[[str, float], None]) -> tuple[xr.Dataset, Any, str]:
+def _truth(
+    config: DictConfig, data: Any, report: Callable[[str, float], None]
+) -> tuple[xr.Dataset, Source | None, str]:
     """The canonical dataset of the truth, its source (None: a file), and what it is called."""
     if config.truth is not None:
         return with_levels(open_dataset(config.truth)), None, str(config.truth)
     if data is None:
         raise ValueError("No truth is known for this forecast; give truth=<store or file with the valid times>.")
-    source = build(OmegaConf.create(data))
+    source: Source = build(OmegaConf.create(data))
     source.prepare(report)
     dataset = first_member(source.dataset())
     return dataset, source, str(dataset.attrs.get("origin") or _told(OmegaConf.create(data)))

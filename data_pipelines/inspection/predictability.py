@@ -25,7 +25,7 @@ import xarray as xr
 from data_pipelines.conventions.canonical import grid_of
 from data_pipelines.files.atomic import write_netcdf
 from data_pipelines.forecasts.layout import LEVELS
-from data_pipelines.interfaces import Case, Progress, TwinSource
+from data_pipelines.interfaces import Progress, Source, TwinCase, TwinSource
 from data_pipelines.reading.threads import one_thread
 from emulators.grid import LatLonGrid
 from emulators.statistics.harmonic_climatology import HarmonicClimatology
@@ -40,15 +40,14 @@ GROWING = 0.9  # of the saturation: up to there errors grow as the fit supposes
 SATURATED = 0.95
 
 
-def predictability_path(source: Any) -> Path | None:
-    """The file beside the store of a source that keeps its predictability; None for a source without twins."""
-    return source.path.with_suffix(".predictability.nc") if hasattr(source, "twins") else None
+def predictability_path(source: TwinSource) -> Path:
+    """Return the path of the file beside the store of `source` that holds its predictability."""
+    return source.path.with_suffix(".predictability.nc")
 
 
-def stored_predictability(source: Any) -> xr.Dataset | None:
-    """What `predictability` found for a source before; None where it has not been asked."""
-    path = predictability_path(source)
-    if path is None or not path.is_file():
+def stored_predictability(source: Source | None) -> xr.Dataset | None:
+    """Return the result of an earlier call of `predictability`; None if there is none, or if `source` has no twins."""
+    if not isinstance(source, TwinSource) or not (path := predictability_path(source)).is_file():
         return None
     with xr.open_dataset(path, decode_timedelta=True) as stored:
         return stored.load()
@@ -83,8 +82,7 @@ def predictability(
     for name, field in found.data_vars.items():
         field.attrs["units"] = str(dataset[name].attrs.get("units", ""))
     found.attrs = {"title": "Identical twins and climatological saturation", "truth": source.path.name, **settings}
-    if path is not None:
-        write_netcdf(path, found)
+    write_netcdf(path, found)
     return found
 
 
@@ -97,7 +95,7 @@ def experiment_summary(settings: Mapping[str, Any]) -> str:
     return f"{cases} of {days}, disturbed by {settings['perturbation']:g}"
 
 
-def error_growth(cases: Iterable[Case], leads: int, grid: LatLonGrid) -> xr.Dataset:
+def error_growth(cases: Iterable[TwinCase], leads: int, grid: LatLonGrid) -> xr.Dataset:
     """RMSE of twins and persistence: (source, region, lead_time[, level]). What twins share (forcing) is left out."""
     weights = region_weights(grid, REGIONS)
     squares: dict[str, np.ndarray] = {}

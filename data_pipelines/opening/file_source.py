@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -12,6 +12,7 @@ import xarray as xr
 from data_pipelines.conventions.durations import gaps, spacing
 from data_pipelines.conventions.periods import guarded
 from data_pipelines.derived.shaping import shaped
+from data_pipelines.interfaces import Progress
 from data_pipelines.opening.datasets import MEMBER, open_dataset
 
 USUAL = 0.5  # least share of the steps between times that are the usual one
@@ -61,7 +62,7 @@ class FileSource:
         """How the files are opened: further arguments of `data_pipelines.opening.datasets.open_dataset`."""
         return {}
 
-    def prepare(self, progress: Callable[[str, float], None] | None = None) -> None:
+    def prepare(self, progress: Progress | None = None) -> None:
         """Nothing is made; raises FileNotFoundError or ValueError now where the files cannot be used."""
         self.dataset()
 

@@ -235,11 +235,6 @@ CASES: dict[str, Callable[[LatLonGrid, np.ndarray], InitialFields]] = {
 }
 
 
-def haurwitz_phase_speed(order: int = 4, turning: float = 7.848e-6) -> float:
-    """Eastward angular speed of the wave without divergence, s-1 (Haurwitz 1940)."""
-    return (order * (3 + order) * turning - 2.0 * ROTATION_RATE) / ((1 + order) * (2 + order))
-
-
 def _radians(grid: LatLonGrid) -> tuple[np.ndarray, np.ndarray]:
     return np.deg2rad(grid.latitude)[:, None], np.deg2rad(grid.longitude)[None]
 

@@ -1,7 +1,7 @@
-"""The planet's fast companions as data: all trajectories of a small model side by side in one tensor, and its twins.
+"""Sources simulated by a small model: all trajectories side by side in one tensor, and identical twins.
 
-A source tells what its store looks like and where its model begins; what is here makes the store, and the identical
-twins of which `data_pipelines.predictability` measures how they part.
+A source defines the template of its store and the initial state of its model. `SimulatedSource` makes the store from
+them, and runs the twins for `data_pipelines.inspection.predictability`.
 """
 
 from __future__ import annotations
@@ -16,123 +16,127 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from data_pipelines.interfaces import Case, Progress
+from data_pipelines.interfaces import Progress, Sample, TwinCase
 from data_pipelines.reading.threads import one_thread
 from data_pipelines.simulators.stores import Trajectories, make_once, open_store
 
 GAP = np.timedelta64(10, "D")  # between trajectories
 TWINS_INTERVAL = np.timedelta64(6, "h")
-Sample = dict[str, np.ndarray]
 
 
 class Model(Protocol):
-    """Equations of motion for several members at once."""
+    """Equations of motion, integrated for several members at once. The shape of a state is the model's own."""
 
     def step(self, state: Tensor) -> Tensor:
-        """The state one timestep later."""
+        """Return the state one timestep later."""
         ...
 
     def sample(self, state: Tensor) -> Sample:
-        """The fields that change, by name, float32, (member, [level,] lat, lon)."""
+        """Return the fields that change by name, float32, (member, [level,] lat, lon)."""
         ...
 
     def static(self) -> Sample:
-        """The fields that do not, (lat, lon)."""
+        """Return the fields that do not change by name, (lat, lon)."""
         ...
 
     def disturbed(self, state: Tensor, size: float, generator: torch.Generator) -> Tensor:
-        """The state with noise of rms `size`, in the units of its wind or of its one variable."""
+        """Return the state with noise of rms `size`, in the units of the model's wind or of its only variable."""
         ...
 
 
 class Integration:
-    """A model under way."""
+    """Hold a model and its present state, and advance it."""
 
     def __init__(self, model: Model, state: Tensor) -> None:
         self.model, self.state = model, state
 
     def advance(self, steps: int) -> None:
-        """Go on by `steps` timesteps."""
+        """Advance by `steps` timesteps."""
         for _ in range(steps):
             self.state = self.model.step(self.state)
 
     def sample(self) -> Sample:
-        """The present fields."""
+        """Return the present fields; see `Model.sample`."""
         return self.model.sample(self.state)
 
 
 class SimulatedSource(ABC):
-    """A source whose data one model makes, and which is made on first use.
+    """Base of sources whose store is simulated by one model on first use.
 
-    label: what it is called. seed: of its noise. path: of its store. timestep: of the model; spinup: before the first
-    stored sample.
+    label: name for progress and messages. seed: of the noise. path: of the store. splits: first and last time by name.
+    timestep: of the model. spinup: time simulated before the first stored sample.
     """
 
     label: str
     seed: int
     path: Path
+    splits: Mapping[str, list[str | int]]
     trajectories: Trajectories
     timestep: np.timedelta64
     spinup: np.timedelta64
 
     @abstractmethod
     def template(self) -> xr.Dataset:
-        """Coordinates, attributes and shapes of the dataset, without its numbers."""
+        """Return the coordinates, attributes and shapes of the dataset, without its values."""
 
     @abstractmethod
-    def beginning(self, members: int) -> tuple[Model, Tensor]:
-        """The model, and the states of so many members before the spin-up."""
+    def initial_state(self, members: int) -> tuple[Model, Tensor]:
+        """Return the model, and the states of `members` trajectories before their spin-up."""
 
     def prepare(self, progress: Progress | None = None) -> None:
-        """Make the store where it is missing. A killed run leaves nothing behind that could pass for a store."""
+        """Make the store if it is missing. An interrupted run leaves no store behind."""
         report = progress or (lambda label, share: None)
-        count, every = self.trajectories.samples, self.trajectories.interval
-        steps, before = int(every / self.timestep), int(self.spinup / every)
+        count, interval = self.trajectories.samples, self.trajectories.interval
+        steps, spinup = int(interval / self.timestep), int(self.spinup / interval)
 
         def samples(run: Integration) -> Iterator[Sample]:
-            for done in range(-before, count):
-                if done >= 0:
+            for index in range(-spinup, count):
+                if index >= 0:
                     yield run.sample()
                 run.advance(steps)
-                report(self.label, (before + done + 1) / (before + count))
+                report(self.label, (spinup + index + 1) / (spinup + count))
 
         def fill(folder: Path) -> None:
             with one_thread():
-                run = Integration(*self.beginning(self.trajectories.number))
+                run = Integration(*self.initial_state(self.trajectories.number))
                 self.trajectories.write(folder, self.template(), samples(run), run.model.static())
 
         make_once(self.path, fill)
 
     def dataset(self) -> xr.Dataset:
-        """The dataset, lazily."""
+        """Open the dataset lazily; FileNotFoundError if the store is not made yet."""
         return open_store(self.path, [str(name) for name in self.template().data_vars], self.label)
 
     def controls(self, cases: int, report: Progress) -> list[Integration]:
-        """What twins are compared with: cases one after the other along one run after its spin-up."""
-        control = Integration(*self.beginning(1))
+        """Return the control of each twin case; here the cases follow each other along one trajectory."""
+        control = Integration(*self.initial_state(1))
         report("spin-up", 0.0)
         control.advance(int(self.spinup / self.timestep))
         return [control] * cases
 
-    def twins(self, cases: int, leads: int, perturbation: float, report: Progress) -> Iterator[Case]:
-        """A case for each control, from where that is by then, and a twin that differs by noise; see `Twinned`."""
+    def twins(self, cases: int, leads: int, perturbation: float, report: Progress) -> Iterator[TwinCase]:
+        """Yield twin cases, each from the present state of its control; see `data_pipelines.interfaces.TwinSource`."""
         controls = self.controls(cases, report)
         steps, total = int(TWINS_INTERVAL / self.timestep), len(controls) * leads
         generator = torch.Generator().manual_seed(self.seed)
 
-        def samples(run: Integration, done: int) -> Iterator[Mapping[str, np.ndarray]]:
+        def samples(run: Integration, done: int) -> Iterator[Sample]:
             for lead in range(1, leads + 1):
                 run.advance(steps)
-                yield _single_member(run.sample())
+                yield _first_member(run.sample())
                 report("twins", (done + lead) / total)
 
         for case, control in enumerate(controls):
             twin = Integration(control.model, control.model.disturbed(control.state, perturbation, generator))
-            yield Case(_single_member(control.sample()), samples(control, case * leads), samples(twin, case * leads))
+            first, done = _first_member(control.sample()), case * leads
+            yield TwinCase(first, samples(control, done), samples(twin, done))
 
 
 def checked_intervals(name: str, timestep_minutes: int, interval_hours: int) -> tuple[np.timedelta64, np.timedelta64]:
-    """Timestep and interval between samples; ValueError unless the one divides the other and 6 hours."""
+    """Return the timestep and the interval between samples.
+
+    Raises ValueError unless the timestep divides the interval and 6 hours, and the interval divides a day.
+    """
     if timestep_minutes < 1 or 360 % timestep_minutes:
         raise ValueError(f"{name}: timestep_minutes must divide 6 hours; got {timestep_minutes}. Try 120, 60 or 15.")
     if interval_hours < 1 or 24 % interval_hours or 60 * interval_hours % timestep_minutes:
@@ -143,6 +147,6 @@ def checked_intervals(name: str, timestep_minutes: int, interval_hours: int) -> 
     return np.timedelta64(timestep_minutes, "m"), np.timedelta64(interval_hours, "h")
 
 
-def _single_member(sample: Sample) -> Sample:
-    """The fields of the one member there is."""
+def _first_member(sample: Sample) -> Sample:
+    """Return the fields of the first member."""
     return {name: field[0] for name, field in sample.items()}

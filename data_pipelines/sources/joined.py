@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
 from data_pipelines.conventions.periods import guarded
+from data_pipelines.interfaces import Progress, Source
 from data_pipelines.opening.datasets import joined
 
 
@@ -22,7 +23,7 @@ class Joined:
     Others are joined in time, and must follow each other without overlap.
     """
 
-    sources: Mapping[str, Any]
+    sources: Mapping[str, Source]
     splits: Mapping[str, Sequence[str | int] | None] = field(default_factory=dict)
     guard: str | None = None
 
@@ -31,7 +32,13 @@ class Joined:
             raise ValueError(f"A joined source needs at least two sources; got {len(self.sources)}.")
         object.__setattr__(self, "splits", guarded(self.splits, self.guard))
 
-    def prepare(self, progress: Callable[[str, float], None] | None = None) -> None:
+    @property
+    def path(self) -> list[str]:
+        """Return the paths of all sources."""
+        paths = (source.path for source in self.sources.values())
+        return [str(item) for path in paths for item in ([path] if isinstance(path, str | Path) else path)]
+
+    def prepare(self, progress: Progress | None = None) -> None:
         """Make or check each source in turn."""
         for source in self.sources.values():
             source.prepare(progress)

@@ -130,7 +130,7 @@ class KuramotoSivashinsky(SimulatedSource):
         attributes = {"title": f"emul Kuramoto-Sivashinsky, length {self.length:g}", "edition": EDITION}
         return empty_dataset(VARIABLES, self.grid, self.trajectories.times, attributes=attributes)
 
-    def beginning(self, members: int) -> tuple[KuramotoSivashinskyEquation, Tensor]:
+    def initial_state(self, members: int) -> tuple[KuramotoSivashinskyEquation, Tensor]:
         """The model, and its unstable rest with noise."""
         model = KuramotoSivashinskyEquation(self.points, self.length, float(self.timestep / np.timedelta64(1, "D")))
         return model, model.disturbed(model.rest(members), 1.0, torch.Generator().manual_seed(self.seed))

@@ -181,7 +181,7 @@ class Lorenz96(SimulatedSource):
             {"title": "emul Lorenz 1996", "edition": EDITION, "vertical_kind": "none"},
         )
 
-    def beginning(self, members: int) -> tuple[Lorenz96Equations, Tensor]:
+    def initial_state(self, members: int) -> tuple[Lorenz96Equations, Tensor]:
         """The model, and its unstable rest with a little noise."""
         units = float(self.timestep / np.timedelta64(UNIT_DAYS, "D"))
         model = Lorenz96Equations(units, **self.settings)  # type: ignore[arg-type]

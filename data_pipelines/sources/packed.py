@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import xarray as xr
 
+from data_pipelines.interfaces import Progress
 from data_pipelines.reading.packed_store import PackedStore
 from data_pipelines.reading.packed_view import packed_dataset
 
@@ -26,7 +27,7 @@ class Packed:
         """Name -> [start, end]."""
         return {**self.store.attributes["splits"], **{name: period for name, period in self._given.items() if period}}
 
-    def prepare(self, progress: Callable[[str, float], None] | None = None) -> None:
+    def prepare(self, progress: Progress | None = None) -> None:
         """Nothing is made; raises FileNotFoundError or ValueError now where there is no packed store."""
         self.dataset()
 

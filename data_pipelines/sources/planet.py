@@ -40,7 +40,7 @@ from emulators.constants import GRAVITY, LATENT_HEAT_VAPORISATION
 from emulators.grid import LatLonGrid, alias_free_grid
 
 if TYPE_CHECKING:
-    from data_pipelines.interfaces import Case, Progress
+    from data_pipelines.interfaces import Progress, TwinCase
     from data_pipelines.simulators.planet.simulation import Simulation
 
 EDITION = 6  # of the equations: a new one makes new data
@@ -224,7 +224,7 @@ class Planet:
         """The dataset, lazily."""
         return _with_flux_attributes(open_store(self.path, list(VARIABLES), "The planet's"))
 
-    def twins(self, cases: int, leads: int, perturbation: float, report: Progress) -> Iterator[Case]:
+    def twins(self, cases: int, leads: int, perturbation: float, report: Progress) -> Iterator[TwinCase]:
         """Cases along the first trajectory, begun anew; see `data_pipelines.interfaces.TwinSource`."""
         from data_pipelines.simulators.planet.simulation import planet_twins
 

@@ -20,7 +20,7 @@ import xarray as xr
 from torch import Tensor
 
 from data_pipelines.derived.regridding import Regridding, grid_named
-from data_pipelines.interfaces import Case, Progress
+from data_pipelines.interfaces import Progress, TwinCase
 from data_pipelines.simulators.planet.interfaces import PlanetSource
 from data_pipelines.simulators.planet.pressure_levels import (
     columns_on_pressure_levels,
@@ -217,11 +217,11 @@ class PlanetPressure:
         ground, land = (truth.get(name, none) for name in STATIC)
         return PressureView(self._regridding, truth.attrs["vertical_b"], self.levels, ground.values, land.values)
 
-    def twins(self, cases: int, leads: int, perturbation: float, report: Progress) -> Iterator[Case]:
+    def twins(self, cases: int, leads: int, perturbation: float, report: Progress) -> Iterator[TwinCase]:
         """The planet's own cases, as this view shows them; see `data_pipelines.interfaces.TwinSource`."""
         view = self.view()
         for case in self.planet.twins(cases, leads, perturbation, report):
-            yield Case(view(case.first), map(view, case.control), map(view, case.twin))
+            yield TwinCase(view(case.first), map(view, case.control), map(view, case.twin))
 
     def _fill(self, folder: Path, report: Any) -> None:
         truth, view, stored = self.planet.dataset(), self.view(), open_arrays(folder, list(self._described))

@@ -103,7 +103,7 @@ class QuasiGeostrophic(SimulatedSource):
             {"title": title, "edition": EDITION},
         )
 
-    def beginning(self, members: int) -> tuple[QuasiGeostrophicEquations, Tensor]:
+    def initial_state(self, members: int) -> tuple[QuasiGeostrophicEquations, Tensor]:
         """The model, and the equilibrium of its forcing with a little noise."""
         from data_pipelines.simulators.quasigeostrophic import Forcing, QuasiGeostrophicEquations
 

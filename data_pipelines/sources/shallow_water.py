@@ -112,26 +112,26 @@ class ShallowWater(SimulatedSource):
 
     def controls(self, cases: int, report: Progress) -> list[Integration]:
         """Runs from initial states like those of the trajectories: a jet that has broken up teaches little more."""
-        model, states = self.beginning(cases)
+        model, states = self.initial_state(cases)
         return [Integration(model, state.contiguous()) for state in states.split(1, dim=-1)]
 
-    def beginning(self, members: int) -> tuple[ShallowWaterEquations, Tensor]:
+    def initial_state(self, members: int) -> tuple[ShallowWaterEquations, Tensor]:
         """The model, and the initial states: the published one, then varied ones."""
         from data_pipelines.simulators.shallow_water import CASES, VARIED, ShallowWaterEquations
 
         varied = np.random.default_rng(self.seed).uniform(-1.0, 1.0, (members, VARIED))
         varied[0] = 0.0
-        beginnings = [CASES[self.case](self.grid, numbers) for numbers in varied]
+        starts = [CASES[self.case](self.grid, numbers) for numbers in varied]
+        u, v, depth, bottom = (np.stack(fields) for fields in zip(*starts, strict=True))
         model = ShallowWaterEquations(
             self.grid,
             self.truncation,
             float(self.timestep / np.timedelta64(1, "s")),
-            bottom=beginnings[0].bottom,
+            bottom=bottom[0],
             damping_hours=self.damping_hours,
             dtype=torch.float32,  # as it is stored
         )
-        fields = (np.stack([getattr(one, name) for one in beginnings]) for name in ("u", "v", "depth"))
-        state = model.coefficients(*fields)
+        state = model.coefficients(u, v, depth)
         noisy = model.disturbed(state, self.noise, torch.Generator().manual_seed(self.seed))
         noisy[..., 0] = state[..., 0]
         return model, noisy

@@ -46,6 +46,18 @@ def test_configurations_need_no_torch(arguments: list[str]) -> None:
     assert not loaded_by(*arguments) & heavy
 
 
+SOURCES = sorted(path.stem for path in (ROOT / "data_pipelines" / "sources").glob("*.py") if path.stem != "__init__")
+
+
+@pytest.mark.parametrize("source", [name for name in SOURCES if not name.startswith("planet")])
+def test_only_planet_sources_load_the_planet(source: str) -> None:
+    """A training on another dataset pays nothing for the planet's equations and physics."""
+    code = f"import sys, data_pipelines.sources.{source}, emul.train; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert "data_pipelines.batches.windows" in done.stdout
+    assert "data_pipelines.simulators.planet" not in done.stdout
+
+
 @pytest.mark.parametrize("package", ["cli", "emulators", "data_pipelines"])
 def test_packages_are_only_docstrings(package: str) -> None:
     for path in (ROOT / package).rglob("__init__.py"):

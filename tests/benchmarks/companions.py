@@ -22,7 +22,7 @@ ROUNDS, SECONDS = 7, 1.5  # each
 def days_a_minute(source: SimulatedSource) -> float:
     """Simulated days of all trajectories in a minute, median of several rounds."""
     members = source.trajectories.number
-    run, rates = Integration(*source.beginning(members)), []
+    run, rates = Integration(*source.initial_state(members)), []
     for _ in range(ROUNDS):
         steps, start = 0, time.perf_counter()
         while time.perf_counter() - start < SECONDS:

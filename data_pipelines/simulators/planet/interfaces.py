@@ -1,27 +1,23 @@
-"""The interface of a planet's store, which its trajectories and views on it use."""
+"""Interface of a planet source, for the code that fills its store and for views of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import xarray as xr
 
-from data_pipelines.interfaces import Case, Progress
+from data_pipelines.interfaces import TwinSource
 from data_pipelines.simulators.planet.simulation import Simulation
 from emulators.grid import LatLonGrid
 
 
-class PlanetSource(Protocol):
-    """A store of planet trajectories: its settings, its dataset, and the simulations that fill it.
+class PlanetSource(TwinSource, Protocol):
+    """Provide trajectories of the planet, the settings they are made with, and the simulations that make them.
 
-    days: length of a trajectory. timestep_minutes: of the simulation. device: `cpu` or `cuda`.
+    days, spinup_days: length of each trajectory and of the simulation before it. truncation, levels: resolution.
+    timestep_minutes: of the simulation. device: `cpu` or `cuda`.
     """
 
-    path: Path
-    splits: dict[str, list[str | int]]
     days: int
     trajectories: int
     spinup_days: int
@@ -32,22 +28,13 @@ class PlanetSource(Protocol):
 
     @property
     def grid(self) -> LatLonGrid:
-        """The grid of the store."""
-
-    def template(self) -> xr.Dataset:
-        """Coordinates, attributes and shapes of the dataset, without its values."""
-
-    def prepare(self, progress: Progress | None = None) -> None:
-        """Make the store where it is missing."""
+        """Return the Gaussian grid of the store."""
+        ...
 
     def static(self) -> dict[str, np.ndarray]:
-        """The fields without time, float32, by name."""
-
-    def dataset(self) -> xr.Dataset:
-        """The dataset, lazily."""
+        """Return the fields without time by name, float32, (lat, lon)."""
+        ...
 
     def simulation(self, trajectory: int) -> Simulation:
-        """The simulation of a trajectory, before its spin-up."""
-
-    def twins(self, cases: int, leads: int, perturbation: float, report: Progress) -> Iterator[Case]:
-        """Pairs of simulations that start almost alike."""
+        """Return the simulation of a trajectory, before its spin-up."""
+        ...

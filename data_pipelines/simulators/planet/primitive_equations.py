@@ -321,10 +321,3 @@ class PrimitiveEquations:
         )
         column = (column @ self.layers)[..., None] + self.surface_geopotential[..., :1].double()
         return self.mean(column * fields.surface_pressure.double())[0] / GRAVITY
-
-    def water_mass(self, coefficients: Tensor) -> float:
-        """Global mean of the water vapour in the column, kg m-2."""
-        if not self.moist:
-            return 0.0
-        means = coefficients[0, 0, self.water].double() / self.unit
-        return float(means @ self.layers) / GRAVITY

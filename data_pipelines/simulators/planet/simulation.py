@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_pipelines.interfaces import Case, Progress, Sample
+from data_pipelines.interfaces import Progress, Sample, TwinCase
 from data_pipelines.simulators.planet.climate import Climate, Switches
 from data_pipelines.simulators.planet.geography import Geography, water
 from data_pipelines.simulators.planet.physics import Fluxes, PlanetPhysics, Season
@@ -228,7 +228,7 @@ def planet_twins(
     perturbation: float,
     seed: int,
     report: Progress,
-) -> Iterator[Case]:
+) -> Iterator[TwinCase]:
     """Cases one after the other along one control, each with a twin whose temperature differs by white noise.
 
     steps: timesteps between samples. spinup: samples before the first case. perturbation: K, as far as the truncation
@@ -250,7 +250,7 @@ def planet_twins(
 
     for case in range(cases):
         twin = _disturbed(simulation, perturbation, generator)
-        yield Case(first, control(case), twin.samples(leads, steps))
+        yield TwinCase(first, control(case), twin.samples(leads, steps))
 
 
 def _disturbed(simulation: Simulation, perturbation: float, generator: torch.Generator) -> Simulation:

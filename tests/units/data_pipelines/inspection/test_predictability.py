@@ -19,7 +19,8 @@ from data_pipelines.inspection.predictability import (
     stored_predictability,
     with_saturation,
 )
-from data_pipelines.interfaces import Case
+from data_pipelines.interfaces import TwinCase
+from data_pipelines.sources.netcdf import NetCDF
 from data_pipelines.sources.planet import Planet
 from data_pipelines.sources.planet_pressure import PlanetPressure
 from emulators.grid import gaussian_grid
@@ -40,8 +41,8 @@ def offsets(*numbers: float) -> list[dict[str, np.ndarray]]:
 
 def test_errors_are_means_of_squares_over_cases() -> None:
     cases = [
-        Case(offsets(1)[0], iter(offsets(2, 4)), iter(offsets(3, 6))),
-        Case(offsets(4)[0], iter(offsets(2, 0)), iter(offsets(5, 8))),
+        TwinCase(offsets(1)[0], iter(offsets(2, 4)), iter(offsets(3, 6))),
+        TwinCase(offsets(4)[0], iter(offsets(2, 0)), iter(offsets(5, 8))),
     ]
     found = error_growth(cases, 2, GRID)
     assert found["temperature"].dims == ("source", "region", "lead_time", "level")
@@ -95,7 +96,7 @@ def test_logistic_growth_is_found_again() -> None:
 
 
 def test_curves_are_scores_up_to_a_lead() -> None:
-    growth = error_growth([Case(offsets(0)[0], iter(offsets(1, 2, 3)), iter(offsets(2, 4, 6)))], 3, GRID)
+    growth = error_growth([TwinCase(offsets(0)[0], iter(offsets(1, 2, 3)), iter(offsets(2, 4, 6)))], 3, GRID)
     known = {"temperature": np.full((4, 2), 9.0), "surface_pressure": np.full(4, 900.0)}
     found = reference_curves(with_saturation(growth, known).assign_attrs(cases=1), np.timedelta64(12, "h"))
     assert list(found) == ["predictability", "saturation"]
@@ -168,7 +169,7 @@ def test_the_view_shows_the_same_twins(planet) -> None:
     found = predictability(view, cases=1, days=1, perturbation=0.1)
     assert found.level.values.tolist() == [500, 850]
     assert "mean_sea_level_pressure" in found
-    assert stored_predictability(object()) is None
+    assert stored_predictability(NetCDF("absent.nc")) is None
 
 
 def test_settings_that_make_no_twins_are_refused(planet) -> None:

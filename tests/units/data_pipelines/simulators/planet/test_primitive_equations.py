@@ -50,6 +50,12 @@ def weather(equations):
     return equations.coefficients(u, 0.2 * u, temperature, humidity, pressure)
 
 
+def water_mass(equations, coefficients):
+    """Global mean of the water vapour in the column, kg m-2."""
+    means = coefficients[0, 0, equations.water].double() / equations.unit
+    return float(means @ equations.layers[: means.numel()]) / GRAVITY
+
+
 def test_air_at_rest_stays_at_rest():
     equations = model()
     _, _, one = places(equations)
@@ -97,11 +103,11 @@ def test_hyperdiffusion_leaves_a_lapse_rate_along_slopes_alone():
 def test_dynamics_keep_dry_mass_exactly_and_water_to_roundoff(options):
     equations = model(**options)
     state = weather(equations)
-    pressure, water = state[0, 0, equations.pressure].clone(), equations.water_mass(state)
+    pressure, water = state[0, 0, equations.pressure].clone(), water_mass(equations, state)
     for _ in range(48):
         state = equations.step(state)
     assert torch.equal(state[0, 0, equations.pressure], pressure)
-    assert equations.water_mass(state) == pytest.approx(water, rel=1e-14)
+    assert water_mass(equations, state) == pytest.approx(water, rel=1e-14)
 
 
 @pytest.mark.parametrize("options", [{}, {"surface_geopotential": hill(gaussian_grid(16))}], ids=["flat", "mountain"])
@@ -128,7 +134,7 @@ def test_dry_air_moves_as_moist_air_without_water_does():
         state, rest = moist.step(state), dry.step(rest)
     torch.testing.assert_close(rest[..., dry.vorticity], state[..., moist.vorticity], rtol=1e-12, atol=1e-18)
     torch.testing.assert_close(rest[..., dry.waves], state[..., moist.waves], rtol=1e-11, atol=1e-11)
-    assert dry.water_mass(rest) == 0.0
+    assert water_mass(dry, rest) == 0.0
     assert dry.fields(rest).humidity.shape[-1] == 0
 
 
@@ -230,11 +236,11 @@ def test_every_joule_and_kilogram_of_a_timestep_is_in_the_ledger(ocean):
         simulation.step()
     dynamics = simulation.dynamics
     pressure = simulation.coefficients[0, 0, dynamics.pressure].clone()
-    water, energy = dynamics.water_mass(simulation.coefficients), float(simulation.energy)
+    water, energy = water_mass(dynamics, simulation.coefficients), float(simulation.energy)
     fluxes, fixer = zip(*(simulation.step() for _ in range(6)), strict=True)
     sums = {name: sum(float(dynamics.mean(getattr(f, name)[..., None])) for f in fluxes) for name in fluxes[0]._fields}
     assert torch.equal(simulation.coefficients[0, 0, dynamics.pressure], pressure)
-    gained = dynamics.water_mass(simulation.coefficients) - water
+    gained = water_mass(dynamics, simulation.coefficients) - water
     assert sums["precipitation"] > 0.2
     assert gained == pytest.approx(sums["evaporation"] - sums["precipitation"], abs=1e-14 * sums["precipitation"])
     after = float(dynamics.energy(dynamics.fields(simulation.coefficients)))
