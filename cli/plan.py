@@ -153,7 +153,7 @@ def measured(config: DictConfig, device: str) -> tuple[Needs, Any]:
     import torch
 
     from emul.training.assembly import assemble, open_archive, training_batches
-    from emul.training.trainer import lay_out
+    from emulators.training.fitting import lay_out
     from emulators.training.flop_counter import Operations
 
     archive, splits = open_archive(config, None)
@@ -254,7 +254,7 @@ def _read(name: str) -> str:
 def seconds_of(text: str) -> float:
     """A time limit as SLURM writes it, D-HH:MM:SS, HH:MM:SS, MM:SS or minutes, in seconds."""
     days, _, rest = text.rpartition("-")
-    parts = [int(build) for build in rest.split(":")]
+    parts = [int(number) for number in rest.split(":")]
     if days:
         parts = [*parts, 0, 0][:3]
     elif len(parts) == 1:

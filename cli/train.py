@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from data_pipelines.files import checkpoints
-from data_pipelines.files.atomic import remove_unfinished
+from data_pipelines.batches.loader import SequentialBatches, ShuffledBatches
 from data_pipelines.files.locks import lock_or_refuse
 from emul.checks.examination import refuse_faults
 from emul.config.build import build
@@ -23,13 +23,16 @@ from emul.jobs.processes import local_rank, rank, started_from_outside
 from emul.jobs.slurm import handed_over, requeue_on_notice
 from emul.jobs.threads import settle
 from emul.terminal import console
-from emul.training.assembly import assemble, open_archive
-from emul.training.continuation import compare
-from emul.training.fit import run
-from emul.training.initial_weights import begin, opened
+from emul.training.assembly import Inputs, announce, loggers, prepare, training_batches
+from emul.training.callbacks import InterruptibleCheckpoints, ProcessWatch, ProgressLogger, environment
+from emul.training.continuation import Resumed, find_checkpoint
 from emul.training.runs import keep_config, keep_result
+from emulators.state import Window
+from emulators.training.fitting import fit, fit_climatology, is_solved, solve
+from emulators.training.flop_counter import affordable
 from emulators.training.hardware import Hardware
-from emulators.world import World
+from emulators.training.lightning_module import Training
+from emulators.training.loss_terms import refuse_gaps
 
 
 def main(arguments: list[str]) -> int:
@@ -46,49 +49,89 @@ def main(arguments: list[str]) -> int:
 
 
 def train(config: DictConfig) -> Path:
-    """Train what `config` describes, from where it stands; the run folder. Bad input is refused before any work."""
+    """Train what `config` describes, or resume it; the run folder. Bad input is refused before any work."""
     target = folder(config, "train")
     with lock_or_refuse(target) if rank() == 0 else nullcontext():
-        return _train(config, target)
-
-
-def _train(config: DictConfig, target: Path) -> Path:
-    if rank() == 0:
-        remove_unfinished(target / "checkpoints")
-    found = checkpoints.newest(target / "checkpoints")
-    saved: dict[str, Any] | None = found[1]["emul"] if found else None
-    if found and saved and found[2]:
-        console.warn(f"{found[2]} Going on from {found[0].name}, step {saved['step']}.")
-    if saved:
-        compare(OmegaConf.create(saved["config"]), config, target)
-        if saved["finished"]:
+        resumed = find_checkpoint(config, target)
+        if resumed is not None and resumed.state["finished"]:
             keep_config(target, config)
-            keep_result(target, saved)
-            console.console().print(
-                f"{target} is trained already, {saved['step']} steps; take another name to train anew."
-            )
+            keep_result(target, resumed.state)
+            steps = resumed.state["step"]
+            console.console().print(f"{target} is trained already, {steps} steps; take another name to train anew.")
             return target
+        hardware = prepare_process(config)
+        inputs = prepare(config, target, resumed)
+        training, saving = inputs.training, target / "checkpoints"
+        checkpoints = InterruptibleCheckpoints(saving, training.plan, requeues=_requeues(hardware))
+        if is_solved(training.step.network):
+            solve(training, inputs.in_order, validation=inputs.validation, checkpoints=checkpoints)
+        else:
+            batches = first_batches(config, inputs, hardware, resumed)
+            watch = ProcessWatch(checkpoints, saving)
+            try:
+                fit(
+                    training,
+                    batches,
+                    validation=inputs.validation,
+                    hardware=hardware,
+                    callbacks=[watch, checkpoints, ProgressLogger(batches, training.plan.batch_size)],
+                    loggers=loggers(config, target, resumed),
+                    folder=target,
+                    resume=resumed.path if resumed else None,
+                    plugins=environment(),
+                )
+            except RuntimeError as error:
+                raise watch.explain(error) from error
+            finally:
+                watch.stop()
+        finish(target, training)
+    return target
+
+
+def prepare_process(config: DictConfig) -> Hardware:
+    """Refuse a configuration that cannot be trained here; set threads, signals and warnings of this process."""
     refuse_faults(config)
     refuse_absent_gpu(config.hardware.accelerator)
-    hardware = build(config.hardware)
+    hardware: Hardware = build(config.hardware)
     refuse_other_count(hardware)
     requeue_on_notice(hardware.slurm)
     quieten()
     settle(hardware.threads, hardware.devices, local_rank(), hardware.affinity)
-    start = None if saved else opened(config.from_checkpoint)
-    archive, splits = open_archive(config, World.from_plain(saved["world"]) if saved else None, start)
-    module = assemble(config, archive.world)
-    if start is not None:
-        begin(module, start, config)
-    keep_config(target, config)
-    run(config, module, archive, splits, target, (found[0], saved) if found and saved else None)
-    keep_result(target, {"step": module.validated, "best": module.best, "validation": module.validation})
-    if rank() == 0:
-        score = f"score {module.validation['score']:.4f}, the best {module.best:.4f}"
-        console.console().print(f"Trained: {target}, {score}", soft_wrap=True)
-    if rank():  # of several processes that trained together the first goes on alone
+    return hardware
+
+
+def first_batches(config: DictConfig, inputs: Inputs, hardware: Hardware, resumed: Resumed | None) -> ShuffledBatches:
+    """The batches of a training by gradient steps, its length settled and the plan printed."""
+    training, step = inputs.training, resumed.state["step"] if resumed else 0
+    if resumed is None:
+        with console.progress("fitting the climatology") as report:
+            fit_climatology(training, reported(inputs.in_order, report))
+    batches = training_batches(config, training, inputs.archive, inputs.splits["train"], step)
+    if training.plan.flops is not None:
+        training.plan = replace(training.plan, steps=affordable(training, batches.batch, hardware.processes))
+        refuse_gaps(training.losses, training.plan.steps)
+    announce(config, training, batches, inputs.validation, step)
+    return batches
+
+
+def reported(windows: SequentialBatches, report: Callable[[str, float], None]) -> Iterator[Window]:
+    """The batches; `report` is told how many have passed."""
+    for number, window in enumerate(windows, start=1):
+        yield window
+        report(f"{number} of {len(windows)} batches", number / len(windows))
+
+
+def finish(target: Path, training: Training) -> None:
+    """Write the result, print the score, and let the first of several processes go on alone."""
+    keep_result(target, {"step": training.validated, "best": training.best, "validation": training.validation})
+    if rank():
         raise SystemExit(0)
-    return target
+    score = f"score {training.validation['score']:.4f}, the best {training.best:.4f}"
+    console.console().print(f"Trained: {target}, {score}", soft_wrap=True)
+
+
+def _requeues(hardware: Hardware) -> bool:
+    return hardware.slurm is not None and hardware.slurm.requeue
 
 
 def refuse_other_count(hardware: Hardware) -> None:

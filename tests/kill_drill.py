@@ -117,7 +117,7 @@ def result(folder: Path, name: str) -> dict[str, Any]:
     import xarray as xr
 
     from data_pipelines.files import checkpoints
-    from emul.training.learning_curves import rows_of
+    from data_pipelines.files.metrics_table import read_rows
 
     run = folder / "train" / name
     last, best = (checkpoints.load(run / "checkpoints" / f"{which}.ckpt") for which in ("last", "best"))
@@ -130,7 +130,7 @@ def result(folder: Path, name: str) -> dict[str, Any]:
         **{f"best {key}": value for key, value in best["emul"]["weights"].items()},
         **{f"moment {n} {key}": torch.as_tensor(v) for n, state in moments.items() for key, v in state.items()},
         **{f"card {key}": value for key, value in card.items()},
-        "validations": [(row["step"], row["score"]) for row in rows_of(run / "metrics.csv") if "score" in row],
+        "validations": [(row["step"], row["score"]) for row in read_rows(run / "metrics.csv") if "score" in row],
         **values,
     }
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from data_pipelines.files.locks import is_locked
+from data_pipelines.files.metrics_table import read_rows
 from data_pipelines.reading.threads import processors
-from emul.training.learning_curves import rows_of
 
 if TYPE_CHECKING:
     from emulators.training.hardware import Hardware
@@ -73,7 +73,7 @@ class Trial:
 
     def progress(self, metric: str) -> tuple[int, float, list[tuple[int, float]]]:
         """Steps made, best value of the metric so far, and its values by step."""
-        rows = rows_of(self.run / "metrics.csv")
+        rows = read_rows(self.run / "metrics.csv")
         self.marks = [(row["step"], row[metric]) for row in rows if metric in row]
         best = min((value for _, value in self.marks if not math.isnan(value)), default=math.nan)
         return (rows[-1]["step"] if rows else 0), best, self.marks

@@ -1,13 +1,16 @@
-"""Assemble a training from a configuration: data, module, batches, loggers."""
+"""Assemble a training from a configuration: data, module, batches, loggers; and print what is about to be trained."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.utilities import rank_zero_only
 
 from data_pipelines.batches.archive import Archive
 from data_pipelines.batches.loader import Damaged, SequentialBatches, ShuffledBatches
@@ -19,14 +22,40 @@ from data_pipelines.files.provenance import revision, versions
 from emul.config.build import build, build_all, build_loss_terms
 from emul.jobs.processes import rank
 from emul.terminal import console
-from emul.training.initial_weights import constants
+from emul.training.continuation import Resumed
+from emul.training.initial_weights import begin, constants, opened
 from emul.training.loggers import Place
-from emul.training.runs import emulator
-from emulators.metrics.rmse import RMSE
+from emul.training.runs import emulator, keep_config
+from emulators.training.hardware import Hardware
 from emulators.training.lightning_module import Training
 from emulators.training.plan import Plan
-from emulators.verification.scorecard import Scorecard
 from emulators.world import World
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A training, its data, and the batches that are read once through: for validation, and of the training split."""
+
+    training: Training
+    archive: Archive
+    splits: Mapping[str, Sequence[str]]
+    validation: SequentialBatches
+    in_order: SequentialBatches
+
+
+def prepare(config: DictConfig, target: Path, resumed: Resumed | None) -> Inputs:
+    """Open the data of `config` and assemble its training, with the weights that `from_checkpoint` names."""
+    start = None if resumed else opened(config.from_checkpoint)
+    world = World.from_plain(resumed.state["world"]) if resumed else None
+    archive, splits = open_archive(config, world, start)
+    training, reading = assemble(config, archive.world), build(config.loader)
+    if start is not None:
+        begin(training, start, config)
+    keep_config(target, config)
+    validation = validation_batches(archive, splits["validation"], training.plan, reading.damaged)
+    windows = Windows(archive, splits["train"], stride=reading.stride)
+    in_order = SequentialBatches(windows, training.plan.batch_size, damaged=reading.damaged)
+    return Inputs(training, archive, splits, validation, in_order)
 
 
 def open_archive(
@@ -54,19 +83,14 @@ def open_archive(
 
 def assemble(config: DictConfig, world: World) -> Training:
     """The Lightning module of `config` on `world`, untrained."""
-    plan: Plan = build(config.training)
-    step = emulator(config, world)
-    learned = getattr(step.network, "learned", None)  # variables to judge by, where all others are given
-    scored = world.predicted.select(learned) if learned else world.prognostic
     return Training(
-        step,
+        emulator(config, world),
         build(config.objective, world),
         build_loss_terms(config.loss, world),
         build(config.optimizer),
         build(config.schedule),
-        plan,
+        build(config.training),
         seed=config.seed,
-        scorecard=lambda: Scorecard(world, scored, {"rmse": RMSE()}, leads=plan.validation_lead),
         card={
             "format": checkpoints.FORMAT,
             "world": world.plain(),
@@ -102,6 +126,58 @@ def validation_batches(
     return SequentialBatches(spread, min(plan.batch_size, plan.validation_cases), damaged=damaged)
 
 
-def loggers(config: DictConfig, place: Place) -> list[Logger]:
-    """The loggers of `config`; none but in the first process."""
+def loggers(config: DictConfig, target: Path, resumed: Resumed | None) -> list[Logger]:
+    """The loggers of `config`, in the first process only."""
+    step, validated = (resumed.state["step"], resumed.state["validated"]) if resumed else (0, -1)
+    place = Place(target, str(config.name), step, validated)
     return list(build_all(config.logger, place).values()) if rank() == 0 else []
+
+
+@rank_zero_only
+def announce(
+    config: DictConfig, module: Training, batches: ShuffledBatches, validation: SequentialBatches, start: int
+) -> None:
+    """The plan, in numbers, before the first step."""
+    plan, world, hardware = module.plan, module.step.world, config.hardware
+    samples = len(batches.windows)
+    console.header(f"emul train {config.name}", [f"{'from step ' + str(start) if start else 'from scratch'}"])
+    console.plan(
+        "plan",
+        {
+            "grid": f"{world.grid!r}, {world.input_channels} channels in, {world.output_channels} out",
+            "parameters": parameters(module.step),
+            "samples": f"{samples:,} windows of {world.history} + {batches.windows.rollout}",
+            **batches.facts(),
+            "memory of data": f"at most {(batches.memory_bytes + validation.memory_bytes) / 1e9:.3g} GB",
+            "effective batch": f"{plan.batch_size} = {share(plan, build(hardware), batches.batch_size)}",
+            "learning rate": f"{config.optimizer.lr:g}, never scaled",
+            "steps": f"{plan.steps:,} = {plan.steps * plan.batch_size / samples:.1f} passes over the samples",
+            "weight average": plan.ema or "none",
+            "hardware": in_words(build(hardware)),
+        },
+    )
+
+
+def parameters(module: torch.nn.Module) -> str:
+    """How many there are and, where some are frozen, how many are trained."""
+    total, trained = (sum(p.numel() for p in module.parameters() if p.requires_grad or frozen) for frozen in (1, 0))
+    return f"{total:,}" if trained == total else f"{total:,}, of which {trained:,} are trained"
+
+
+def share(plan: Plan, hardware: Hardware, portion: int) -> str:
+    """How a batch is divided: `2 processes x 2 passes x 2 samples`."""
+    return f"{hardware.processes} processes x {plan.accumulate} passes x {portion} samples"
+
+
+def in_words(hardware: Hardware) -> str:
+    """Where a training runs, in one line."""
+    extras = {"compiled": hardware.compile, "activations recomputed": hardware.activation_checkpointing}
+    return ", ".join(
+        [
+            f"{hardware.accelerator} x {hardware.devices} x {hardware.nodes} nodes",
+            f"strategy {hardware.strategy}",
+            f"{torch.get_num_threads()} threads a process",
+            f"precision {hardware.precision}",
+            *(word for word, holds in extras.items() if holds),
+        ]
+    )

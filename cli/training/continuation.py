@@ -1,15 +1,18 @@
-"""Whether a training may go on with another configuration, and how the two differ, in words."""
+"""Find the checkpoint that a training resumes from, and refuse one of another configuration."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from data_pipelines.files import checkpoints
+from data_pipelines.files.atomic import remove_unfinished
 from emul.jobs.processes import rank
 from emul.terminal import console
 
@@ -24,6 +27,29 @@ FREE = {
 ROUNDED = {"hardware", "training.accumulate"}
 FIXED = {"hardware.precision"}
 MOST_TOLD = 5  # differences in one message
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A checkpoint to resume from: its path and its state, without the optimiser's."""
+
+    path: Path
+    state: dict[str, Any]
+
+
+def find_checkpoint(config: DictConfig, target: Path) -> Resumed | None:
+    """The newest checkpoint in the run folder `target`, of the training that `config` describes; None to begin anew."""
+    if rank() == 0:
+        remove_unfinished(target / "checkpoints")
+    newest = checkpoints.newest(target / "checkpoints")
+    if newest is None:
+        return None
+    path, content, fault = newest
+    state = content["emul"]
+    if fault:
+        console.warn(f"{fault} Going on from {path.name}, step {state['step']}.")
+    compare(OmegaConf.create(state["config"]), config, target)
+    return Resumed(path, state)
 
 
 def compare(before: DictConfig, now: DictConfig, target: Path) -> None:

@@ -6,11 +6,10 @@ that what an interrupted run logged later is dropped. None of them can stop a tr
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import importlib.util
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,9 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from data_pipelines.files.atomic import atomic_file
-from emul.training.learning_curves import draw, rows_of
+from data_pipelines.files.metrics_table import MetricsTable, read_rows
+
+INK = "#22577a"
 
 
 @dataclass(frozen=True)
@@ -91,42 +92,24 @@ class Unstoppable(Named):
 
 
 class MetricsFile(Named):
-    """metrics.csv: one row a log line, columns as they come; what a run that goes on will log again is dropped."""
+    """Log to metrics.csv."""
 
-    def __init__(self, path: Path, resumed_at: int, validated: int) -> None:
+    def __init__(self, table: MetricsTable) -> None:
         super().__init__("metrics")
-        self.path = path
-        self.rows: list[dict[str, Any]] = []
-        for row in rows_of(path):
-            if row["step"] <= resumed_at and ("score" not in row or row["step"] <= validated):
-                self.rows.append(row)
-        self.columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        self.is_whole = False  # the file holds more than the rows that are kept
+        self.table = table
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        row = {"step": step, **{name: float(value) for name, value in metrics.items()}}
-        new = [name for name in row if name not in self.columns]
-        self.rows.append(row)
-        self.columns += new
-        if new or not self.is_whole or not self.path.exists():
-            self.save()
-            return
-        with open(self.path, "a", newline="") as file:
-            csv.DictWriter(file, self.columns).writerow(row)
+        self.table.append(metrics, step)
 
     @rank_zero_only
     def save(self) -> None:
-        with atomic_file(self.path) as unfinished, open(unfinished, "w", newline="") as file:
-            writer = csv.DictWriter(file, self.columns)
-            writer.writeheader()
-            writer.writerows(self.rows)
-        self.is_whole = True
+        self.table.save()
 
 
 def metrics_file(place: Place) -> Logger:
     """metrics.csv."""
-    return MetricsFile(place.folder / "metrics.csv", place.start, place.validated)
+    return MetricsFile(MetricsTable(place.folder / "metrics.csv", place.start, place.validated))
 
 
 def tensorboard(place: Place) -> Logger:
@@ -179,6 +162,24 @@ def wandb(place: Place, *, project: str = "emul", entity: str | None = None, off
     return Unstoppable("wandb", made)
 
 
+def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Two panels, the loss on a logarithmic axis; written beside and moved into place."""
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    for axis, name in zip(figure.subplots(1, 2), ("loss", "score"), strict=True):
+        points = np.array([(row["step"], row[name]) for row in rows if np.isfinite(row.get(name, np.nan))])
+        if points.size:
+            axis.plot(*points.T, color=INK, marker="o" if name == "score" else None, markersize=3, linewidth=1)
+            axis.set_yscale("log")
+        axis.set(xlabel="step", title=name)
+        axis.spines[["top", "right"]].set_visible(False)
+    with atomic_file(path) as unfinished:
+        FigureCanvasAgg(figure).print_png(unfinished)
+
+
 class Curves(Named):
     """curves.png: loss and validation score against the step, drawn anew after each validation."""
 
@@ -190,7 +191,7 @@ class Curves(Named):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         if "score" not in metrics:
             return
-        draw(rows_of(self.folder / "metrics.csv"), self.folder / "curves.png")
+        draw(read_rows(self.folder / "metrics.csv"), self.folder / "curves.png")
 
 
 def curves(place: Place) -> Logger:

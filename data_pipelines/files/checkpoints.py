@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +75,22 @@ def load(path: str | Path) -> dict[str, Any]:
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise ValueError(f"Expected a checkpoint of emul in format {FORMAT}; {path} is something else.")
     return content
+
+
+@dataclass(frozen=True)
+class CheckpointFolder:
+    """Write and read the checkpoints of one training: last.ckpt, the one before it, and best.ckpt."""
+
+    path: Path
+
+    def save_last(self, content: dict[str, Any]) -> None:
+        """Replace last.ckpt and keep it as `previous.ckpt`."""
+        save(self.path / "last.ckpt", content, keep_previous=True)
+
+    def save_best(self, content: dict[str, Any]) -> None:
+        """Replace best.ckpt."""
+        save(self.path / "best.ckpt", content)
+
+    def load(self, path: str | Path) -> dict[str, Any]:
+        """The content of a checkpoint."""
+        return load(path)

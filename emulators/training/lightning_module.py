@@ -18,6 +18,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from emulators.metrics.rmse import RMSE
 from emulators.rollout import rollout
 from emulators.scores.interfaces import Loss
 from emulators.state import State, Window
@@ -51,11 +52,12 @@ MOST_SKIPPED = 10  # steps in a row
 
 
 class Training(pl.LightningModule):
-    """Joins Step, objective, losses, optimiser and schedule for Lightning's Trainer.
+    """Join Step, objective, losses, optimiser and schedule for Lightning's Trainer.
 
-    scorecard: makes an empty Scorecard for a validation. card: plain facts for every checkpoint. finished: set by who
-    drives the training, once the last step is made and validated. validated: the step of the last validation.
-    exploded: where the last validation's forecast ceased to be finite, or None. skipped: steps left out so far.
+    optimizer: from a module to its optimiser. schedule: factor of the learning rate at (step, steps). scorecard: makes
+    an empty Scorecard for a validation, default: RMSE by lead. card: numbers, strings and tensors for every checkpoint.
+    finished: set once the last step is made and validated. validated: the step of the last validation. exploded: where
+    the last validation's forecast ceased to be finite, or None. skipped: steps left out so far.
     """
 
     def __init__(
@@ -67,16 +69,16 @@ class Training(pl.LightningModule):
         schedule: Callable[[int, int], float],
         plan: Plan,
         *,
-        seed: int,
-        scorecard: Callable[[], Scorecard],
-        card: dict[str, Any],
+        seed: int = 0,
+        scorecard: Callable[[], Scorecard] | None = None,
+        card: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         refuse_gaps(losses, plan.steps)
         self.step, self.objective, self.losses = step, objective, losses
         self.loss_modules = torch.nn.ModuleList(losses.values())
         self.optimizer, self.schedule, self.plan, self.seed = optimizer, schedule, plan, seed
-        self.scorecard, self.card = scorecard, card
+        self.scorecard, self.card = scorecard or self.rmse_by_lead, dict(card or {})
         self.averages = copy.deepcopy(step).requires_grad_(False).eval() if plan.ema else None
         self.saved_names = set(step.state_dict())  # tables that are made anew with the network never change
         self.begin()
@@ -90,19 +92,34 @@ class Training(pl.LightningModule):
 
     def begin(self) -> None:
         """Tell the average and the objective what the weights are with which a training begins."""
-        if self.averages is not None:
-            self.averages.load_state_dict(self.step.state_dict())
+        self.reset_average()
         if hasattr(self.objective, "begin"):
             self.objective.begin(self.step)
 
+    def reset_average(self) -> None:
+        """Set the averaged weights to the trained ones."""
+        if self.averages is not None:
+            self.averages.load_state_dict(self.step.state_dict())
+
+    def rmse_by_lead(self) -> Scorecard:
+        """An empty Scorecard of the RMSE at each lead of a validation.
+
+        It is of the prognostic variables, or of those that alone are learnt.
+        """
+        world = self.step.world
+        learned = getattr(self.step.network, "learned", None)
+        scored = world.predicted.select(learned) if learned else world.prognostic
+        return Scorecard(world, scored, {"rmse": RMSE()}, leads=self.plan.validation_lead)
+
     def configure_model(self) -> None:
         """Shard the network and its average, where the strategy has a mesh of processes."""
-        if self._device_mesh is None or self.is_sharded:
+        mesh = self.device_mesh
+        if mesh is None or self.is_sharded:
             return
         self.is_sharded = True
         for step in (self.step, self.averages):
             if step is not None:
-                shard(step.network, self._device_mesh["data_parallel"])
+                shard(step.network, mesh["data_parallel"])
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.step)
@@ -177,13 +194,12 @@ class Training(pl.LightningModule):
             parameter.grad = None  # what has no gradient is left as it is, moments included
         warnings.warn(f"Step {step} is skipped. {account.partition('; the last')[0]}.", stacklevel=2)
 
-    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+    def after_step(self, done: int) -> None:
+        """Update the objective and the weight average after optimiser step number `done`, counted from 1."""
         if hasattr(self.objective, "follow"):
             self.objective.follow(self.step)
         if self.averages is None:
             return
-        done = self.global_step + 1
         decay = min(self.plan.ema or 0.0, (1 + done) / (10 + done))
         trained = [weight.requires_grad for weight in self.step.parameters()]
         averages, weights = (own(list(compress(part.parameters(), trained))) for part in (self.averages, self.step))
@@ -272,6 +288,21 @@ def relative_errors(scorecard: Scorecard, world: Any) -> dict[str, float]:
     errors = scorecard.value("rmse")[scorecard.regions.names.index("global")]  # (lead, channel)
     by_lead = (errors / world.scale(scorecard.variables, "std")).mean(axis=1)
     return {"score": float(by_lead.mean()), **{f"score_{n}": float(v) for n, v in enumerate(by_lead, start=1)}}
+
+
+def validate(training: Training, windows: Iterable[Window], after_batch: Callable[[], None] | None = None) -> None:
+    """Validate outside of the loops of Lightning's Trainer; modules are in evaluation mode meanwhile."""
+    modes = [(module, module.training) for module in training.modules()]
+    training.eval()
+    training.on_validation_epoch_start()
+    with torch.inference_mode():
+        for number, window in enumerate(windows):
+            training.validation_step(window.to(training.device), number)
+            if after_batch is not None:
+                after_batch()
+    training.on_validation_epoch_end()
+    for module, mode in modes:
+        module.training = mode
 
 
 def examples(step: Step, windows: Iterable[Window]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

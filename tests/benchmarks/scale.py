@@ -82,11 +82,12 @@ def ours(module: Any, windows: list[Any], steps: int) -> list[float]:
     """Seconds of each step of `emul train`'s loop, checkpoints and logs included."""
     import pytorch_lightning as pl
 
+    from data_pipelines.files.checkpoints import CheckpointFolder
     from emul.train import quieten
-    from emul.training.checkpointing import Checkpoints
+    from emul.training.callbacks import ProgressLogger
     from emul.training.loggers import Place, metrics_file
-    from emul.training.progress import Pace
-    from emul.training.trainer import made_trainer
+    from emulators.training.checkpointing import Checkpoints
+    from emulators.training.fitting import make_trainer
     from emulators.training.hardware import Hardware
 
     class Clock(pl.Callback):
@@ -101,9 +102,9 @@ def ours(module: Any, windows: list[Any], steps: int) -> list[float]:
     clock = Clock()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        callbacks = [clock, Checkpoints(folder, every=None, minutes=5.0), Pace(Endless(windows), 8)]  # type: ignore[arg-type]
+        callbacks = [clock, Checkpoints(CheckpointFolder(folder), minutes=5.0), ProgressLogger(Endless(windows), 8)]  # type: ignore[arg-type]
         loggers = [metrics_file(Place(folder, "x"))]
-        trainer = made_trainer(Hardware(threads=1), module.plan, folder, loggers, callbacks)
+        trainer = make_trainer(Hardware(threads=1), module.plan, callbacks, loggers=loggers, folder=folder)
         trainer.fit(module, Endless(windows))
     return list(np.diff(clock.marks))
 
@@ -142,12 +143,12 @@ def overhead(data: str, rounds: int) -> bool:
 
 def trained(folder: str, name: str, *more: str) -> float:
     """Samples a second of `emul train`, the median of its log lines but the first; else seconds to its end."""
-    from emul.training.learning_curves import rows_of
+    from data_pipelines.files.metrics_table import read_rows
 
     words = [*more, f"output={folder}", f"name={name}", "logger=[csv]"]
     target, begun = Path(folder, "train", name), time.time()
     subprocess.run([sys.executable, "-m", "emul.main", "train", *words], check=True, capture_output=True)
-    rates = [row["samples_per_second"] for row in rows_of(target / "metrics.csv") if "lr" in row]
+    rates = [row["samples_per_second"] for row in read_rows(target / "metrics.csv") if "lr" in row]
     saved = (target / "checkpoints" / "last.ckpt").stat().st_mtime
     return statistics.median(rates[1:]) if len(rates) > 1 else saved - begun
 

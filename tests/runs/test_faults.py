@@ -17,12 +17,13 @@ from omegaconf import OmegaConf
 
 from data_pipelines.files import checkpoints
 from data_pipelines.files.locks import is_locked, lock_or_refuse, turn
+from data_pipelines.files.metrics_table import read_rows
 from emul.config.compose import compose
 from emul.train import train
-from emul.training.checkpointing import PATIENCE, Checkpoints
+from emul.training.callbacks import PATIENCE, InterruptibleCheckpoints
 from emul.training.continuation import compare
-from emul.training.learning_curves import rows_of
 from emulators.losses.lp import Lp
+from emulators.training.plan import Plan
 
 SETTINGS = [
     "data=planet_tiny", "model=sfno", "model.embed=8", "model.layers=1", "hardware.threads=1", "training.steps=8",
@@ -138,7 +139,7 @@ def test_several_signals_are_one_request_but_for_the_impatient(tmp_path, monkeyp
     sent = []
     monkeypatch.setattr(signal, "signal", lambda number, handler: None)
     monkeypatch.setattr(os, "kill", lambda process, number: sent.append(number))
-    keeper = Checkpoints(tmp_path, every=None, minutes=None)
+    keeper = InterruptibleCheckpoints(tmp_path, Plan())
     for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGUSR1):
         keeper.ask(number, None)
     assert (keeper.signalled, sent) == (signal.SIGTERM, [])
@@ -193,7 +194,7 @@ def test_an_exploding_forecast_is_logged_and_the_training_goes_on(tmp_path, monk
     monkeypatch.setattr(Step, "forward", forward)
     with pytest.warns(UserWarning, match=r"step 4 explodes: temperature_\d+ is not finite at lead 1"):
         folder = train(compose("train", overrides(tmp_path)))
-    scores = [row["score"] for row in rows_of(folder / "metrics.csv") if "score" in row]
+    scores = [row["score"] for row in read_rows(folder / "metrics.csv") if "score" in row]
     assert math.isinf(scores[0])
     assert math.isfinite(scores[1])
     assert last(folder)["emul"]["best"] == scores[1]
@@ -221,7 +222,7 @@ def test_loggers_that_fail_do_not_stop_a_training(tmp_path, monkeypatch):
     told = [str(one.message).split()[0] for one in warned if "failed and is left out" in str(one.message)]
     assert sorted(told) == sorted(f"logger.{name}" for name in names)  # each once
     assert last(folder)["emul"]["finished"]
-    assert len(rows_of(folder / "metrics.csv")) > 3
+    assert len(read_rows(folder / "metrics.csv")) > 3
 
 
 @pytest.mark.slow
@@ -245,7 +246,7 @@ def test_a_training_that_goes_on_logs_to_the_same_run(tmp_path, monkeypatch, pac
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     (run,) = client.search_runs([client.get_experiment_by_name("emul").experiment_id])
     history = {one.step: one.value for one in client.get_metric_history(run.info.run_id, "score")}
-    assert history == {row["step"]: row["score"] for row in rows_of(folder / "metrics.csv") if "score" in row}
+    assert history == {row["step"]: row["score"] for row in read_rows(folder / "metrics.csv") if "score" in row}
 
 
 @pytest.mark.slow
@@ -346,7 +347,7 @@ def test_a_line_cut_short_is_passed_over(tmp_path):
     path = tmp_path / "metrics.csv"
     with open(path, "w", newline="") as file:
         csv.writer(file).writerows([["step", "loss"], ["1", "0.5"], ["2", "0."], ["x", ""]])
-    assert rows_of(path) == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.0}]
+    assert read_rows(path) == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.0}]
 
 
 def test_mixed_precision_of_16_bit_is_refused_on_the_processor():

@@ -1,0 +1,170 @@
+"""Lightning callbacks of `emul train`: stop on signals, watch other processes, report progress to terminal and logs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.plugins.environments import SLURMEnvironment
+from pytorch_lightning.utilities import rank_zero_only
+from rich.progress import MofNCompleteColumn, TextColumn
+
+from data_pipelines.batches.loader import ShuffledBatches
+from data_pipelines.files.checkpoints import CheckpointFolder
+from data_pipelines.reading.damaged_data import DamagedData
+from emul.jobs.processes import Watch, started_from_outside, within_slurm_step
+from emul.jobs.slurm import requeue
+from emul.terminal.console import bar, console, warn
+from emulators.training.checkpointing import Checkpoints
+from emulators.training.plan import Plan
+
+PATIENCE = 10.0  # seconds within which several signals are one request: SLURM ends a job by several senders
+
+
+class Preempted(SystemExit):
+    """A training was asked to stop and has saved its state; the process ends with the code of the signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+
+
+class InterruptibleCheckpoints(Checkpoints):
+    """Save a training, and end it when the process receives SIGTERM, SIGUSR1 (the notice of a time limit) or Ctrl-C.
+
+    A second Ctrl-C, or another signal after PATIENCE seconds, ends the process at once. requeues: whether a job of
+    SLURM then goes back to the queue.
+    """
+
+    def __init__(self, folder: Path, plan: Plan, *, requeues: bool = False) -> None:
+        super().__init__(
+            CheckpointFolder(folder),
+            every=plan.checkpoint_every,
+            minutes=plan.checkpoint_minutes,
+            rescue=(DamagedData,),
+        )
+        self.requeues, self.signalled, self.asked_at = requeues, 0, 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            signal.signal(number, self.ask)
+        super().on_train_start(trainer, module)
+
+    def ask(self, number: int, frame: Any) -> None:
+        """Handle a signal: ask the training to stop, or end the process where it was asked before."""
+        if not self.signalled:
+            self.signalled, self.asked_at, self.is_asked_to_stop = number, time.monotonic(), True
+        elif number == signal.SIGINT or time.monotonic() - self.asked_at > PATIENCE:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    def leave(self, trainer: pl.Trainer) -> None:
+        number = self.signalled or signal.SIGTERM
+        for child in started_processes(trainer):
+            child.send_signal(number)
+        if trainer.is_global_zero:
+            console().print(f"Stopped at step {trainer.global_step} as asked; the same command goes on from there.")
+            if self.requeues and number != signal.SIGINT and requeue():
+                console().print("The job is back in the queue.")
+        raise Preempted(number)
+
+    def report(self, sentence: str) -> None:
+        warn(sentence)
+
+
+class ProcessWatch(pl.Callback):
+    """Watch the other processes of a training, end it when one of them dies, and say why."""
+
+    def __init__(self, checkpoints: InterruptibleCheckpoints, folder: Path) -> None:
+        self.checkpoints = checkpoints
+        self.advice = f"the last checkpoint is in {folder}: run the command again."
+        self.watch: Watch | None = None
+
+    def setup(self, trainer: pl.Trainer, module: Any, stage: str) -> None:
+        if trainer.world_size == 1 or started_from_outside() or self.watch is not None:
+            return
+        self.watch = Watch(started_processes(trainer), self.advice)
+        self.watch.start()
+
+    def explain(self, error: RuntimeError) -> BaseException:
+        """The error that ends this process: as asked, where the first was told to stop; else with the cause named."""
+        if self.checkpoints.signalled:
+            return Preempted(self.checkpoints.signalled)
+        if "onnection" not in str(error) and "NCCL" not in str(error) and "gloo" not in str(error):
+            return error
+        gone = (self.watch.cause() if self.watch else None) or "the connection to another process is lost"
+        return ConnectionError(f"The training stops because {gone}; {self.advice}")
+
+    def stop(self) -> None:
+        """Stop watching."""
+        if self.watch is not None:
+            self.watch.over.set()
+
+
+def started_processes(trainer: pl.Trainer) -> Any:
+    """The processes that Lightning has started from this one."""
+    return getattr(trainer.strategy.launcher, "procs", ())
+
+
+def environment() -> list[Any]:
+    """Lightning's plugin within a step of SLURM: processes are srun's, and requeueing is InterruptibleCheckpoints'."""
+    return [SLURMEnvironment(auto_requeue=False)] if within_slurm_step() else []
+
+
+class ProgressLogger(pl.Callback):
+    """Report loss, learning rate, samples a second and the share of time waited for data, to terminal and loggers."""
+
+    def __init__(self, batches: ShuffledBatches, samples: int) -> None:
+        self.batches, self.samples = batches, samples
+        self.progress = bar(MofNCompleteColumn(), TextColumn("{task.fields[numbers]}", style="quiet"))
+
+    @rank_zero_only
+    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
+        self.task = self.progress.add_task(
+            "training", total=module.plan.steps, completed=trainer.global_step, numbers=""
+        )
+        self.progress.start()
+        self._mark(trainer.global_step)
+        self.printed = time.monotonic()
+
+    def _mark(self, step: int) -> None:
+        self.at, self.step, self.waited = time.monotonic(), step, self.batches.waited
+
+    @rank_zero_only
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        step = trainer.global_step
+        if step % module.plan.log_every or step == self.step:
+            return
+        seconds = max(time.monotonic() - self.at, 1e-9)
+        numbers = {
+            **{name: float(value) for name, value in module.parts.items()},
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "samples_per_second": (step - self.step) * self.samples / seconds,
+            "loader_wait": (self.batches.waited - self.waited) / seconds,
+        }
+        module.record(numbers)
+        line = (
+            f"loss {numbers['loss']:.4f}  lr {numbers['lr']:.1e}  {numbers['samples_per_second']:.0f} samples/s  "
+            f"wait {numbers['loader_wait']:.0%}"
+            + (f"  skipped {self.batches.skipped}" if self.batches.skipped else "")
+            + (f"  score {module.validation['score']:.3f}" if module.validation else "")
+        )
+        self.progress.update(self.task, completed=step, numbers=line)
+        if not console().is_terminal and (time.monotonic() - self.printed > 15 or step >= module.plan.steps):
+            self.printed = time.monotonic()
+            console().print(f"step {step} of {module.plan.steps}  {line}", highlight=False)
+        self._mark(step)
+
+    def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
+        self._mark(trainer.global_step)
+
+    def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
+        self.progress.stop()
+        if trainer.is_global_zero:
+            console().print(self.batches.pace(), style="quiet", highlight=False)
+
+    def on_exception(self, trainer: pl.Trainer, module: Any, exception: BaseException) -> None:
+        self.progress.stop()
