@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from omegaconf import OmegaConf
 
 from data_pipelines.conventions.suggestions import nearest_name
 from data_pipelines.files.atomic import atomic_file, write_netcdf
 from data_pipelines.files.provenance import revision
 from data_pipelines.forecasts.manifest import now
-from data_pipelines.verification.score_files import along
+from data_pipelines.verification.score_files import evaluation_folders, read_evaluation
 from data_pipelines.verification.score_rows import (
     headline_leads,
     headline_rows,
@@ -22,10 +23,11 @@ from data_pipelines.verification.score_rows import (
     score_rows,
     significance,
 )
+from emul.config.build import build_all
 from emul.display.text import lead_text, number, percent
-from emul.evaluation.comparison import Comparison, compared
 from emul.terminal.console import console, header, progress, table, warn
 from emulators.statistics.bootstrap import Bootstrap
+from emulators.verification.comparison import Comparison, StoredEvaluation, along, compare
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -49,8 +51,12 @@ def main(arguments: list[str]) -> int:
     settings = _settings([word for word in arguments if "=" in word])
     bootstrap = Bootstrap(settings["resamples"], settings["level"], settings["block"])
     output = Path(settings["output"])
+    if len(words) < 2:
+        raise ValueError("Nothing to compare: give two or more evaluations, `emul eval compare a b`.")
     with progress("comparing"):
-        found = compared(words, output, settings["baseline"], settings["region"], bootstrap)
+        folders = evaluation_folders(words, output)
+        evaluations = [StoredEvaluation(name, path, **read_evaluation(path)) for name, path in folders.items()]
+        found = compare(evaluations, _built, bootstrap, settings["baseline"], settings["region"])
     header(
         f"emul eval compare {' '.join(found.runs)}", [f"{found.inits} initial times in all, against {found.baseline}"]
     )
@@ -68,6 +74,11 @@ def main(arguments: list[str]) -> int:
     present(target, found, metric, region)
     console().print(f"table, pictures and page are in [key]{target}[/]", soft_wrap=True)
     return 0
+
+
+def _built(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics from their stored configurations."""
+    return build_all(OmegaConf.create(dict(metrics)))
 
 
 def _settings(words: list[str]) -> dict[str, Any]:

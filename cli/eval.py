@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
 from data_pipelines.files.atomic import write_netcdf
-from data_pipelines.verification.score_files import read_scores, side_by_side
+from data_pipelines.verification.score_files import read_scores
+from data_pipelines.verification.scoring import PartialSums, score_pairs
 from emul.config.hydra_run import run_with_hydra
 from emul.evaluation.climate import keep_climate
-from emul.evaluation.inputs import Inputs, chosen_options, opened, plain
-from emul.evaluation.partial_sums import Sums
-from emul.evaluation.references import forecasts_beside
-from emul.evaluation.scoring import chosen_spectra, judged_differences, scored
+from emul.evaluation.inputs import Inputs, chosen_options, evaluation_of, forecasts_beside, open_inputs, plain
 from emul.jobs.shares import share_of
 from emul.terminal.console import console, header, progress, warn
+from emulators.statistics.bootstrap import Bootstrap
+from emulators.verification.evaluation import Evaluation
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 def main(arguments: list[str]) -> int:
-    return run_with_hydra("eval", arguments, lambda config: evaluate(config) and 0)
+    return run_with_hydra("eval", arguments, evaluate)
 
 
 def evaluate(config: DictConfig) -> Path:
@@ -30,48 +33,80 @@ def evaluate(config: DictConfig) -> Path:
     beside = forecasts_beside(options.beside)
     twin = {"predictability": read_scores(config.predictability)} if config.predictability else {}
     with progress("opening") as report:
-        inputs = opened(config, options, report)
+        inputs = open_inputs(config, options, report)
     inputs = replace(inputs, limits=twin or inputs.limits, beside=beside)
-    spectra = chosen_spectra(inputs)
+    evaluation = evaluation_of(inputs)
     header(f"emul eval {inputs.name}", _summary(inputs))
     for note in inputs.notes:
         warn(note)
+    inputs.notes.extend(evaluation.notes)
     target = Path(config.output) / "eval" / inputs.name
-    sums = Sums(target, _decisive(config, inputs), share_of(config.share), config.save_every)
+    sums = PartialSums(target, _decisive(config, inputs), share_of(config.share), config.save_every)
     with progress("scoring") as report:
-        cards = scored(inputs, spectra, sums, report)
-    absent = sums.add_others(cards.parts(spectra))
+        score_pairs(
+            inputs.pairs, evaluation, climatology=inputs.climatology, sums=sums, report=report, resumed=_resumed
+        )
+    absent = sums.add_others(evaluation.accumulators())
     if absent:
         awaited = ", ".join(f"{share}/{sums.share[1]}" for share in absent)
         console().print(f"{sums.path(sums.share[0])} is complete; the scores wait for share={awaited}", soft_wrap=True)
         return target
-    for name in [name for name, made in cards.baselines.items() if not made.scored]:
-        del cards.baselines[name]
-        cards.by_init.pop(name, None)
-    scores = cards.forecast.scores(inputs.attributes)
-    if "level" in scores.coords:
-        scores["level"].attrs.update(inputs.forecast["level"].attrs)
-    baselines = side_by_side({name: card.scores(inputs.attributes) for name, card in cards.baselines.items()}, scores)
+    evaluation.drop_unscored()
     target.mkdir(parents=True, exist_ok=True)
-    by_scale = {} if spectra is None else {"spectra": spectra.dataset({"grid": scores.attrs["grid"]})}
-    write_netcdf(target / "scores.nc", scores, by_scale)
-    if baselines is not None:
-        write_netcdf(target / "baselines.nc", baselines)
-    histograms = cards.forecast.histograms(inputs.attributes)
-    if histograms is not None:
-        write_netcdf(target / "histograms.nc", histograms)
-    if cards.climate is not None:
-        keep_climate(target, cards.climate, inputs)
-    judged = judged_differences(target, inputs, cards)
+    scores, baselines, spectra = _write(target, inputs, evaluation)
+    judged = _write_differences(target, inputs, evaluation)
     sums.remove()
     from emul.report.present import present  # pictures come after the numbers are safe
 
-    present(target, inputs, cards, scores, baselines, judged, by_scale.get("spectra"))
+    present(target, inputs, evaluation, scores, baselines, judged, spectra)
     return target
 
 
+def _resumed(done: int, total: int) -> None:
+    console().print(f"going on after {done} of {total} pairs that an earlier run has scored")
+
+
+def _write(
+    target: Path, inputs: Inputs, evaluation: Evaluation
+) -> tuple[xr.Dataset, xr.Dataset | None, xr.Dataset | None]:
+    """Write scores.nc, baselines.nc, histograms.nc and climate.nc; the scores, those of baselines, and the spectra."""
+    scores = evaluation.scores(inputs.attributes)
+    if "level" in scores.coords:
+        scores["level"].attrs.update(inputs.forecast["level"].attrs)
+    baselines = evaluation.baseline_scores(inputs.attributes)
+    if baselines is not None and "level" in baselines.coords:
+        baselines["level"].attrs.update(inputs.forecast["level"].attrs)
+    spectra = evaluation.spectra.dataset({"grid": scores.attrs["grid"]}) if evaluation.spectra is not None else None
+    write_netcdf(target / "scores.nc", scores, {} if spectra is None else {"spectra": spectra})
+    if baselines is not None:
+        write_netcdf(target / "baselines.nc", baselines)
+    histograms = evaluation.forecast.histograms(inputs.attributes)
+    if histograms is not None:
+        write_netcdf(target / "histograms.nc", histograms)
+    if evaluation.climate is not None:
+        keep_climate(target, evaluation.climate, inputs)
+    return scores, baselines, spectra
+
+
+def _write_differences(target: Path, inputs: Inputs, evaluation: Evaluation) -> xr.Dataset | None:
+    """Write by_init.nc and differences.nc; the differences to the baselines with their intervals, None without any."""
+    by_init = evaluation.statistics_by_init(inputs.attributes)
+    for stale in ("by_init.nc", "differences.nc"):
+        (target / stale).unlink(missing_ok=True)
+    if not by_init:
+        return None
+    others = {name: dataset for name, dataset in by_init.items() if name != "forecast"}
+    write_netcdf(target / "by_init.nc", by_init["forecast"], others, deflate=True)
+    options = inputs.options.significance
+    with progress("judging differences"):
+        found = evaluation.differences(by_init, Bootstrap(options.resamples, options.level, options.block))
+    if found is not None:
+        write_netcdf(target / "differences.nc", found)
+    return found
+
+
 def _decisive(config: DictConfig, inputs: Inputs) -> dict[str, Any]:
-    """All that the sums depend on, for sums of an earlier run to be known as those of the same evaluation."""
+    """All that the sums depend on, so that sums of another evaluation are not taken for those of this one."""
     pairs, files = inputs.pairs, [Path(str(path)) for path in (inputs.attributes["forecast"], config.truth) if path]
     return {
         **{name: told for name, told in inputs.attributes.items() if name != "created"},

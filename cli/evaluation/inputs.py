@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from data_pipelines.conventions.canonical import first_member
-from data_pipelines.conventions.durations import duration, nominal_seconds, spacing
+from data_pipelines.conventions.durations import duration, nominal_seconds
 from data_pipelines.conventions.periods import bounds
 from data_pipelines.files.provenance import revision, versions
 from data_pipelines.forecasts.manifest import now, read_manifest
@@ -20,17 +21,26 @@ from data_pipelines.inspection.predictability import reference_curves, stored_pr
 from data_pipelines.opening.climatologies import ClimatologyFile
 from data_pipelines.opening.datasets import open_dataset
 from data_pipelines.opening.forecasts import open_forecast, with_levels
-from data_pipelines.reading.stacking import channel_array
+from data_pipelines.verification.baselines import (
+    FORECAST_FILES,
+    RESERVED,
+    SAMPLED,
+    named_references,
+    reference_forecasts,
+    sampled_years,
+)
+from data_pipelines.verification.matching import shared_fields, shared_leads, with_derived
 from data_pipelines.verification.pairs import Pairs
-from data_pipelines.verification.score_files import read_budgets
-from data_pipelines.verification.truth import Normals
+from data_pipelines.verification.score_files import StoredForecast, read_budgets, read_forecasts
+from data_pipelines.verification.score_rows import headline_leads, map_variables
+from data_pipelines.verification.truth import CachedClimatology, fit_climatology
 from emul.config.build import build, build_all
 from emul.config.folders import conf_folder
 from emul.config.times import initial_times
-from emul.evaluation.presets import derived, said, shared_fields, shared_leads
-from emul.evaluation.references import FILES, SAMPLED, Baseline, Beside, baselines, named, sampled_years
-from emulators.statistics.harmonic_climatology import HarmonicClimatology
-from emulators.variables import Variable, VariableSet
+from emulators.scores.interfaces import Reference
+from emulators.variables import VariableSet
+from emulators.verification.evaluation import Evaluation
+from emulators.verification.spectra import LeadSpectra
 from emulators.world import World
 
 if TYPE_CHECKING:
@@ -42,16 +52,18 @@ if TYPE_CHECKING:
 METRICS = ("rmse", "mse", "mae", "bias", "acc", "acc_by_init")
 OF_MEMBERS = ("crps", "spread", "spread_skill")
 OF_PRECIPITATION = {"total_precipitation_6hr": "seeps_6hr", "total_precipitation_24hr": "seeps_24hr"}
-SAMPLES = 4000  # fields a climatology is fitted to
+ALL = "all"  # undoes a preset's choice
+CHOICES = ("fields", "levels", "leads", "inits")
+MOST_FIELDS, MOST_LEADS = 10, 6  # of which spectra are computed by default
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is scored: opened, matched and checked.
+    """Hold what is scored: opened, matched and checked.
 
-    climatology: times -> fields of the channels of `pairs.variables`, or None. baselines: by name. attributes: for
-    scores.nc. notes: what a reader must know. limits: scores of twins and their saturation to draw beside, by name.
-    budgets: of the forecast. beside: other forecasts to draw beside, by name.
+    climatology: fields of the channels of `pairs.variables` at valid times, or None. baselines: reference forecasts by
+    name. attributes: for scores.nc. notes: warnings for the reader. limits: scores of twins and their saturation to
+    draw beside, by name. budgets: of the forecast. beside: other forecasts to draw beside, by name.
     """
 
     name: str
@@ -60,13 +72,13 @@ class Inputs:
     pairs: Pairs
     world: World
     metrics: Mapping[str, Any]
-    climatology: Normals | None
-    baselines: Mapping[str, Baseline]
+    climatology: CachedClimatology | None
+    baselines: Mapping[str, Reference]
     attributes: dict[str, str]
     notes: list[str] = field(default_factory=list)
     limits: Mapping[str, xr.Dataset] = field(default_factory=dict)
     budgets: xr.Dataset | None = None
-    beside: Mapping[str, Beside] = field(default_factory=dict)
+    beside: Mapping[str, StoredForecast] = field(default_factory=dict)
 
 
 def chosen_options(config: DictConfig) -> DictConfig:
@@ -77,14 +89,26 @@ def chosen_options(config: DictConfig) -> DictConfig:
         raise FileNotFoundError(f"No run at {config.run} (expected {saved}); give run=outputs/train/<name>.")
     own = OmegaConf.select(OmegaConf.load(saved), "eval") if config.run is not None else None
     merged = OmegaConf.merge(
-        defaults, own or {}, config.get("eval") or {}, said(config, [str(key) for key in defaults])
+        defaults, own or {}, config.get("eval") or {}, cli_choices(config, [str(key) for key in defaults])
     )
     assert isinstance(merged, DictConfig)
-    named(plain(merged.baselines))
+    named_references(plain(merged.baselines))
     return merged
 
 
-def opened(config: DictConfig, options: DictConfig, report: Callable[[str, float], None]) -> Inputs:
+def cli_choices(config: DictConfig, keys: Sequence[str]) -> dict[str, Any]:
+    """The values of these keys that the command line sets; None where it says `all`."""
+    found = {key: _without_none(config[key]) for key in keys if config.get(key) is not None}
+    return {key: None if key in CHOICES and value == ALL else value for key, value in found.items()}
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, DictConfig):
+        return {key: _without_none(value[key]) for key in value if value[key] is not None}
+    return value
+
+
+def open_inputs(config: DictConfig, options: DictConfig, report: Callable[[str, float], None]) -> Inputs:
     """Open forecast, truth and climatology, and match them. Bad input is refused before anything is scored."""
     path = forecast_path(config)
     manifest = _manifest(path)
@@ -104,29 +128,107 @@ def opened(config: DictConfig, options: DictConfig, report: Callable[[str, float
     )
     nodes = metric_nodes(config, run, pairs)
     metrics = build_all(nodes)
-    world = _world(pairs, truth)
     climatology, kind = None, "none"
     if "climatology" in options.baselines or any(metric.needs for metric in metrics.values()):
-        climatology, kind = _climatology(config, pairs, truth, splits, world, metrics)
+        climatology, kind = _climatology(config, pairs, splits, metrics)
     years = sampled_years(plain(options.sampled_years), splits)
     asked = plain(options.baselines)
     strict = config.get("sampled_years") is not None or config.get("baselines") is not None
-    compared, told = baselines(asked, pairs, metrics, climatology, years, options.megabytes, strict)
+    references, told = reference_forecasts(asked, pairs, metrics, climatology, years, options.megabytes, strict)
     limits = stored_predictability(source)
     attributes = _attributes(path, origin, kind, manifest, pairs) | {
         "metrics": json.dumps(plain(nodes)),
         "region_bounds": json.dumps(plain(options.regions)),
         "derived": ", ".join(plain(options.derive) or ()) or "none",
     }
-    if SAMPLED in compared and years is not None:
+    if SAMPLED in references and years is not None:
         attributes["sampled_years"] = f"{years[0]} to {years[1]}"
     notes = [*_notes(forecast, manifest, pairs, metrics, climatology), *fitted, *told]
     name = config.name or (Path(config.run).name if config.run is not None else _stem(path))
     beside = {} if limits is None else reference_curves(limits, pairs.leads[-1])
     budgets = None if "://" in str(path) else read_budgets(Path(path).parent)
     return Inputs(
-        name, options, forecast, pairs, world, metrics, climatology, compared, attributes, notes, beside, budgets
+        name=name,
+        options=options,
+        forecast=forecast,
+        pairs=pairs,
+        world=pairs.world(),
+        metrics=metrics,
+        climatology=climatology,
+        baselines=references,
+        attributes=attributes,
+        notes=notes,
+        limits=beside,
+        budgets=budgets,
     )
+
+
+def _climatology(
+    config: DictConfig, pairs: Pairs, splits: Mapping[str, Sequence[str]], metrics: Mapping[str, Any]
+) -> tuple[CachedClimatology | None, str]:
+    """The climatology at valid times, from a file or fitted to the training period, and a phrase that describes it."""
+    if config.climatology is not None:
+        file = ClimatologyFile(config.climatology, pairs.variables, pairs.grid)
+        needed = dict.fromkeys(need for metric in metrics.values() for need in metric.needs if need != "mean")
+        without = f", without {', '.join(file.lacking)}" if file.lacking else ""
+        further = [need for need in needed if file.has(need)]
+        return CachedClimatology(file, pairs.room, further), f"{config.climatology}{without}"
+    if "train" not in splits:
+        return None, "none"
+    return fit_climatology(pairs.truth, splits["train"], pairs.room)
+
+
+def evaluation_of(inputs: Inputs) -> Evaluation:
+    """Empty sums of all that the options ask for; what cannot be had is added to the notes."""
+    options, pairs = inputs.options, inputs.pairs
+    return Evaluation(
+        inputs.world,
+        pairs.variables,
+        inputs.metrics,
+        pairs.leads,
+        references=inputs.baselines,
+        regions=plain(options.regions),
+        missing=options.missing,
+        climate=bool(options.climate),
+        maps=_maps(inputs),
+        spectra=_spectra(inputs),
+        inits=pairs.inits if options.significance.resamples else None,
+        megabytes=options.significance.megabytes,
+    )
+
+
+def _maps(inputs: Inputs) -> tuple[VariableSet, list[int]]:
+    """The channels and leads (indices) of which maps are drawn."""
+    leads, wanted = inputs.pairs.leads, lead_times(inputs.options.maps.leads)
+    found = [] if wanted is None else [int(np.flatnonzero(leads == n)[0]) for n in wanted if (leads == n).any()]
+    variables = map_variables(inputs.pairs.variables, plain(inputs.options.maps.fields))
+    return variables, sorted(set(found)) or [len(leads) // 2]
+
+
+def _spectra(inputs: Inputs) -> LeadSpectra | None:
+    """Empty sums of the spectra that the options ask for; default: the first fields and leads of the score card."""
+    options, pairs = inputs.options.spectra, inputs.pairs
+    fields, wanted = plain(options.fields), lead_times(options.leads)
+    leads = (
+        pairs.leads[headline_leads(pairs.leads, MOST_LEADS)] if wanted is None else np.intersect1d(pairs.leads, wanted)
+    )
+    if not leads.size or (fields is not None and not len(fields)):
+        return None
+    variables = map_variables(pairs.variables, fields, MOST_FIELDS)
+    more = {"threshold": options.threshold, "chaosbench": options.chaosbench}
+    try:
+        return LeadSpectra(inputs.world, variables, list(leads), **more)
+    except ValueError as error:
+        inputs.notes.append(f"Spectra left out: {error}")
+        return None
+
+
+def forecasts_beside(chosen: Mapping[Any, Any]) -> dict[str, StoredForecast]:
+    """Other forecasts to draw beside, by name; ValueError for a name that the report uses itself."""
+    for name in map(str, chosen):
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name) or name in RESERVED:
+            raise ValueError(f"beside: a name is of letters and digits, none of {', '.join(RESERVED)}; got '{name}'.")
+    return read_forecasts({str(name): Path(folder) for name, folder in chosen.items()})
 
 
 def _fitted(
@@ -136,7 +238,7 @@ def _fitted(
     data lack, in notes. What the command line itself says must be there."""
     notes = []
     for name, dataset in (("forecast", forecast), ("truth", truth)):
-        dataset, absent = derived(dataset, plain(options.derive) or (), config.get("derive") is not None)
+        dataset, absent = with_derived(dataset, plain(options.derive) or (), config.get("derive") is not None)
         forecast, truth = (dataset, truth) if name == "forecast" else (forecast, dataset)
         notes += [f"{field} cannot be derived for the {name}: {why}" for field, why in absent.items()]
     fields, levels, leads = plain(options.fields), plain(options.levels), lead_times(options.leads)
@@ -168,7 +270,7 @@ def forecast_path(config: DictConfig) -> Path | str:
     if given is not None and "://" in str(given):
         return str(given)
     path = Path(given or Path(config.output) / "forecast" / Path(config.run).name)
-    inside = [path / name for name in FILES if (path / name).exists()]
+    inside = [path / name for name in FORECAST_FILES if (path / name).exists()]
     if inside:
         return inside[0]
     if not path.exists():
@@ -179,7 +281,7 @@ def forecast_path(config: DictConfig) -> Path | str:
 
 def _stem(path: Path | str) -> str:
     path = Path(path)
-    return path.parent.name if path.name in FILES and path.parent.name else path.stem
+    return path.parent.name if path.name in FORECAST_FILES and path.parent.name else path.stem
 
 
 def _manifest(path: Path | str) -> dict[str, Any]:
@@ -239,80 +341,17 @@ def chosen_inits(spec: Any, have: np.ndarray) -> np.ndarray | None:
     return found
 
 
-def _world(pairs: Pairs, truth: xr.Dataset) -> World:
-    """The World on which scores are taken: the forecast's grid, and the land where the truth knows it."""
-    static, fields = VariableSet(), None
-    if "land_sea_mask" in truth:
-        land = pairs.truth.dataset["land_sea_mask"]
-        land = land.isel(time=0) if "time" in land.dims else land
-        static, fields = VariableSet((Variable("land_sea_mask"),)), land.values[None].astype(np.float64)
-    return World(pairs.grid, pairs.variables, pairs.leads[0], static=static, static_fields=fields)
-
-
-def _climatology(
-    config: DictConfig,
-    pairs: Pairs,
-    truth: xr.Dataset,
-    splits: Mapping[str, Sequence[str]],
-    world: World,
-    metrics: Mapping[str, Any],
-) -> tuple[Normals | None, str]:
-    """Normal fields by valid time, from a file or fitted to the training period, and how they came about."""
-    if config.climatology is not None:
-        file = ClimatologyFile(config.climatology, pairs.variables, world.grid)
-        needed = dict.fromkeys(need for metric in metrics.values() for need in metric.needs if need != "mean")
-        without = f", without {', '.join(file.lacking)}" if file.lacking else ""
-        return Normals(file, pairs.room, [need for need in needed if file.has(need)]), f"{config.climatology}{without}"
-    if "train" not in splits:
-        return None, "none"
-    first, last = bounds(splits["train"])
-    reader = pairs.truth
-    index = np.flatnonzero((reader.times >= first) & (reader.times <= last))
-    step = -(-index.size // SAMPLES) | 1  # odd, so that every hour of the day comes round
-    index = index[::step]
-    year = index.size and reader.times[index[-1]] - reader.times[index[0]] > np.timedelta64(330, "D")
-    timestep = spacing(reader.times) or np.timedelta64(1, "D")
-    fitted = HarmonicClimatology.for_timestep(timestep, annual=2 if year else 0)  # no cycle from a part of it
-    block = max(1, min(64, pairs.room))
-    for start in range(0, index.size, block):
-        chosen = index[start : start + block]
-        fields = channel_array(reader.dataset.isel(time=chosen), pairs.variables, ("time",))
-        absent = np.isnan(fields).all(axis=(-2, -1))
-        known = ~absent[:, ~absent.all(axis=0)].any(axis=1)  # sums are not known where the data begin
-        fitted.accumulate(reader.times[chosen][known], fields[known])
-    kind = (
-        f"{fitted.annual} harmonics of the year and {fitted.diurnal} of the day, fitted to {index.size} fields of the "
-        f"training period {splits['train'][0]} to {splits['train'][1]}"
-    )
-    return Normals(fitted.solve().evaluate, pairs.room), kind
-
-
 def _attributes(path: Any, truth: str, climatology: str, manifest: Mapping[str, Any], pairs: Pairs) -> dict[str, str]:
-    inits, scored = pairs.inits, (pairs.index >= 0).any(axis=1)
     return {
         "forecast": str(path),
         "truth": truth,
         "climatology": climatology,
         "verdict": str(manifest.get("verdict", "none recorded")),
-        "inits": f"{inits[0]} to {inits[-1]}",
-        "inits_used": _times(inits[scored]),
-        "inits_skipped": _times(inits[~scored]) or "none",
-        "valid_times_missing": _times(pairs.absent) or "none",
-        "pairs": f"{pairs.total} of {pairs.total + pairs.missing} (initial time x lead) scored",
+        **pairs.attributes(),
         "created": now(),
         "revision": revision(),
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
     }
-
-
-def _times(times: np.ndarray) -> str:
-    """`2020-01-01T00 to 2020-12-30T00 every 12 hours (730)` where the steps are even, else every time."""
-    steps = np.unique(np.diff(times))
-    if len(times) > 2 and len(steps) == 1:
-        step = steps[0].astype("timedelta64[h]") if not steps[0].astype(int) % 3600 else steps[0]
-        first, last = np.datetime_as_string(times[[0, -1]], "h")
-        return f"{first} to {last} every {step} ({len(times)})"
-    return " ".join(np.datetime_as_string(times, "h").tolist())
 
 
 def _notes(
@@ -331,13 +370,7 @@ def _notes(
     if forecast.attrs.get("assumed"):
         notes.append(str(forecast.attrs["assumed"]))
     if pairs.missing:
-        absent = np.datetime_as_string(pairs.absent, "h").tolist()
-        more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
-        notes.append(
-            f"{pairs.missing} of {pairs.missing + pairs.total} pairs of initial time and lead have no truth"
-            f"{'' if pairs.across_gaps else ' before a gap'} and were left out, those valid at {', '.join(absent[:5])}"
-            f"{more} (the truth runs from {pairs.truth.times[0]} to {pairs.truth.times[-1]})."
-        )
+        notes.append(pairs.missing_note())
     wanting = [name for name, metric in metrics.items() if metric.needs]
     if climatology is None and wanting:
         notes.append(

@@ -20,7 +20,6 @@ from data_pipelines.verification.score_rows import (
     significance,
 )
 from emul.display.text import lead_text, number, percent
-from emul.evaluation.comparison import Comparison
 from emul.pictures.curves import run_curves
 from emul.pictures.scorecards import run_scorecards
 from emul.report.charts import line_chart
@@ -29,6 +28,7 @@ from emul.report.report import TITLES, caption, lines_of
 from emul.report.spectra import CSS as SPECTRA_CSS
 from emul.report.spectra import has_row, of_row, spectral_chart
 from emul.terminal.console import attempt
+from emulators.verification.comparison import Comparison
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -190,10 +190,8 @@ def _curves(found: Comparison, metric: str, region: str, first: Sequence[Row]) -
     exponent = json.loads(found.reference.attrs["exponent"])[metric]
     figures = []
     for row in first:
-        datasets = {classes[name]: found.runs[name].scores for name in names}
-        lines = lines_of(
-            {**datasets, **{name: found.beside[name] for name in beside}}, row, metric, exponent, region, unit
-        )
+        datasets: dict[str, xr.Dataset] = {classes[name]: found.runs[name].scores for name in names}
+        lines = lines_of(datasets | {name: found.beside[name] for name in beside}, row, metric, exponent, region, unit)
         titles = {classes[name]: name for name in names}
         mark = 0.0 if metric == "bias" else None
         chart = line_chart(lines, f"{metric} of {row.label} by lead time", unit, mark, titles=titles)

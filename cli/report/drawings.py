@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from data_pipelines.verification.pairs import Pairs
     from emul.evaluation.inputs import Inputs
-    from emul.evaluation.scoring import Cards
     from emulators.variables import Variable
     from emulators.verification.climate import ClimateCard
+    from emulators.verification.evaluation import Evaluation
 
 
 def climate_maps(folder: Path, card: ClimateCard, inputs: Inputs, first: Sequence[Row]) -> list[tuple[str, Path]]:
@@ -48,11 +48,11 @@ def climate_maps(folder: Path, card: ClimateCard, inputs: Inputs, first: Sequenc
     return drawn
 
 
-def draw_maps(folder: Path, inputs: Inputs, cards: Cards, scores: xr.Dataset) -> list[tuple[str, Path]]:
+def draw_maps(folder: Path, inputs: Inputs, evaluation: Evaluation, scores: xr.Dataset) -> list[tuple[str, Path]]:
     """Maps of the first forecast and of its mean errors; captions and files."""
     for stale in folder.glob("*.png"):
         stale.unlink()
-    chosen, drawn = cards.maps, []
+    chosen, drawn = evaluation.maps, []
     for place, lead in enumerate(chosen.leads):
         there = np.flatnonzero(inputs.pairs.index[:, lead] >= 0)
         if not there.size:
@@ -126,10 +126,15 @@ def draw_corrections(folder: Path, inputs: Inputs, scores: xr.Dataset) -> list[t
 
 
 def draw_hero(
-    path: Path, inputs: Inputs, cards: Cards, scores: xr.Dataset, others: Mapping[str, xr.Dataset], first: Sequence[Row]
+    path: Path,
+    inputs: Inputs,
+    evaluation: Evaluation,
+    scores: xr.Dataset,
+    others: Mapping[str, xr.Dataset],
+    first: Sequence[Row],
 ) -> Path | None:
     """The picture for a README: the first field of which maps are drawn, at the longest of their leads."""
-    chosen, pairs = cards.maps, inputs.pairs
+    chosen, pairs = evaluation.maps, inputs.pairs
     leads = [lead for lead in chosen.leads if (pairs.index[:, lead] >= 0).any()]
     if not chosen.variables.size or not leads:
         return None
@@ -140,7 +145,7 @@ def draw_hero(
     return maps.hero(path, pairs.grid, *fields, row, pairs.leads[lead], scores, others, first, _coast(inputs))
 
 
-def draw_case(path: Path, inputs: Inputs, cards: Cards, scores: xr.Dataset) -> Path | None:
+def draw_case(path: Path, inputs: Inputs, evaluation: Evaluation, scores: xr.Dataset) -> Path | None:
     """The page of one case: the initial time that the options name, else the first whose truth is there throughout."""
     pairs, options = inputs.pairs, inputs.options.case
     variables = map_variables(pairs.variables, plain(options.fields))
@@ -157,7 +162,7 @@ def draw_case(path: Path, inputs: Inputs, cards: Cards, scores: xr.Dataset) -> P
     lines = [_row(variable, level, scores) for variable in variables for level in (variable.levels or (None,))]
     frames = frames_of(there[init], options.frames)
     fields = [(row, at(row)) for row in lines]
-    kept = cards.by_init["forecast"].dataset() if "forecast" in cards.by_init else None
+    kept = evaluation.by_init["forecast"].dataset() if "forecast" in evaluation.by_init else None
     return write_case(
         path, inputs.name, pairs.inits[init], pairs.grid, pairs.leads, fields, frames, _coast(inputs), kept
     )

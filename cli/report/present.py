@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from emul.evaluation.inputs import Inputs
-    from emul.evaluation.scoring import Cards
+    from emulators.verification.evaluation import Evaluation
 
 
 def present(
     target: Path,
     inputs: Inputs,
-    cards: Cards,
+    evaluation: Evaluation,
     scores: xr.Dataset,
     baselines: xr.Dataset | None,
     judged: xr.Dataset | None,
@@ -43,7 +43,7 @@ def present(
     attempt("the score card", show, scores, baselines, judged, first, region)
     attempt("scores.csv", write_table, target / "scores.csv", scores, baselines)
     if inputs.options.pictures:
-        attempt("the pictures", draw, target, inputs, cards, scores, baselines, judged, spectra, every, first)
+        attempt("the pictures", draw, target, inputs, evaluation, scores, baselines, judged, spectra, every, first)
     what = "scores, pictures and report" if inputs.options.pictures else "scores"
     console().print(f"{what} are in [key]{escape(str(target))}[/]", soft_wrap=True)
 
@@ -51,7 +51,7 @@ def present(
 def draw(
     target: Path,
     inputs: Inputs,
-    cards: Cards,
+    evaluation: Evaluation,
     scores: xr.Dataset,
     baselines: xr.Dataset | None,
     judged: xr.Dataset | None,
@@ -70,12 +70,12 @@ def draw(
     )
     title = f"{inputs.name}: RMSE by lead time, {region}"
     attempt("curves.png", curves.curves, target / "curves.png", scores, others, first[:9], title)
-    attempt("hero.png", draw_hero, target / "hero.png", inputs, cards, scores, others, first)
-    maps = attempt("the maps", draw_maps, target / "maps", inputs, cards, scores) or []
-    case = attempt("case.html", draw_case, target / "case.html", inputs, cards, scores)
+    attempt("hero.png", draw_hero, target / "hero.png", inputs, evaluation, scores, others, first)
+    maps = attempt("the maps", draw_maps, target / "maps", inputs, evaluation, scores) or []
+    case = attempt("case.html", draw_case, target / "case.html", inputs, evaluation, scores)
     maps += attempt("the maps of corrections", draw_corrections, target / "maps", inputs, scores) or []
-    if cards.climate is not None:
-        maps += attempt("the climate's maps", climate_maps, target / "climate", cards.climate, inputs, first) or []
+    if evaluation.climate is not None:
+        maps += attempt("the climate's maps", climate_maps, target / "climate", evaluation.climate, inputs, first) or []
     attempt(
         "report.html",
         write_report,
@@ -92,17 +92,19 @@ def draw(
         budgets=inputs.budgets,
         beside={name: known.budgets for name, known in inputs.beside.items() if known.budgets is not None},
         case=case,
-        further=_further(inputs, cards, others, first),
+        further=_further(inputs, evaluation, others, first),
         facts=_facts(inputs, scores),
         provenance=_provenance(inputs, scores),
         notes=[*inputs.notes, *_broken(scores)],
     )
 
 
-def _further(inputs: Inputs, cards: Cards, others: Mapping[str, xr.Dataset], first: Sequence[Row]) -> list[str]:
+def _further(
+    inputs: Inputs, evaluation: Evaluation, others: Mapping[str, xr.Dataset], first: Sequence[Row]
+) -> list[str]:
     """Sections of the report beside the score card: error growth; ranks and reliability of ensembles."""
-    kept = cards.by_init["forecast"].dataset() if "forecast" in cards.by_init else None
-    histograms = cards.forecast.histograms(inputs.attributes)
+    kept = evaluation.by_init["forecast"].dataset() if "forecast" in evaluation.by_init else None
+    histograms = evaluation.forecast.histograms(inputs.attributes)
     made = [
         attempt("the growth of errors", error_growth.section, kept, others, first) if kept is not None else "",
         attempt("the histograms", ensembles.section, histograms, first) if histograms is not None else "",

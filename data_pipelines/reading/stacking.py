@@ -47,7 +47,7 @@ def levels_of(array: xr.DataArray) -> tuple[float, ...]:
     return tuple(float(level) for level in np.atleast_1d(array["level"].values if named is None else named))
 
 
-def _near(levels: Sequence[float] | np.ndarray) -> Callable[[float], bool]:
+def is_near_any(levels: Sequence[float] | np.ndarray) -> Callable[[float], bool]:
     """Whether a level is among `levels`, to 1e-4 of its value."""
     values = np.asarray(list(levels), dtype=float)
     return lambda level: bool(np.isclose(values, level, rtol=1e-4, atol=0.0).any())

@@ -7,19 +7,30 @@ year after stands in (WeatherBench-X).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
+from torch import Tensor
 
+from data_pipelines.conventions.periods import bounds
 from data_pipelines.conventions.units import refuse_other_units
+from data_pipelines.opening.forecasts import open_forecast
 from data_pipelines.reading.stacking import channel_array, levels_of, on_grid
-from data_pipelines.verification.pairs import Pair, Pairs
-from data_pipelines.verification.truth import Reader
+from data_pipelines.verification.pairs import Pairs
+from data_pipelines.verification.truth import CachedClimatology, Reader
+from emulators.scores.interfaces import Pair, Reference
 from emulators.state import State
 from emulators.variables import Variable, VariableSet
 
+FORECAST_FILES = ("forecast.zarr", "forecast.nc")  # in the folder of a forecast
+SAMPLED = "probabilistic_climatology"
+NAMES = ("persistence", "climatology", SAMPLED)
+RESERVED = ("forecast", "truth", "persistence", "climatology", "predictability", "saturation")  # lines of the report
 Known = tuple[State, np.ndarray]  # a forecast, and which of a pair's initial times it is of (rows)
 
 
@@ -123,3 +134,105 @@ def _shared(dataset: xr.Dataset, wanted: VariableSet, origin: str) -> VariableSe
     if not found:
         raise ValueError(f"{origin} has none of the variables that are scored: {', '.join(wanted.channels[:10])}.")
     return VariableSet(tuple(found))
+
+
+def named_references(entries: Sequence[Any]) -> dict[str, str | None]:
+    """Map each reference forecast to its store, None for built-in ones; ValueError for an unknown entry."""
+    found: dict[str, str | None] = {}
+    for entry in entries:
+        for name, path in ({entry: None} if isinstance(entry, str) else dict(entry)).items():
+            known = name in NAMES if path is None else re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", str(name))
+            if not known or (path is not None and name in (*RESERVED, SAMPLED)):
+                raise ValueError(
+                    f"baselines: expected some of {', '.join(NAMES)}, or other forecasts by a name of their own, such "
+                    f"as {{hres: hres.zarr}}; got {name}{'' if path is None else f': {path}'}."
+                )
+            found[str(name)] = None if path is None else str(path)
+    return found
+
+
+def reference_forecasts(
+    entries: Sequence[Any],
+    pairs: Pairs,
+    metrics: Mapping[str, Any],
+    climatology: CachedClimatology | None,
+    years: tuple[int, int] | None,
+    megabytes: float,
+    strict: bool = True,
+) -> tuple[dict[str, Reference], list[str]]:
+    """The reference forecasts of `pairs` by name, and notes on what they lack.
+
+    entries: built-in names, or {name: store} of other forecasts. years: first and last that a probabilistic
+    climatology samples. megabytes: of its fields kept in memory. strict: raise ValueError where the truth lacks these
+    years, in place of a note.
+    """
+    found: dict[str, Reference] = {}
+    notes: list[str] = []
+    single = {name: metric for name, metric in metrics.items() if metric.members < 2}
+    absolute = {name: metric for name, metric in single.items() if not metric.needs}
+    for name, path in named_references(entries).items():
+        if path is not None:
+            other = OtherForecast(open_forecast(_store(path)), pairs, f"The baseline {name} ({path})")
+            found[name] = Reference(metrics, _of_pair(other))
+            notes += _lacking(name, other, pairs)
+        elif name == "persistence" and single:
+            found[name] = Reference(single, _persistence)
+            if (pairs.starts < 0).any():
+                missing = int((pairs.starts < 0).sum())
+                notes.append(f"Persistence lacks the truth at {missing} of {len(pairs.inits)} initial times.")
+        elif name == "climatology" and absolute and climatology is not None:
+            found[name] = Reference(absolute, _climatology)
+        elif name == SAMPLED and years is None:
+            notes.append(f"{SAMPLED} left out: no training period is known; give sampled_years=[1990,2019].")
+        elif name == SAMPLED and years is not None:
+            try:
+                sampled = SampledYears(pairs, years, megabytes)
+            except ValueError as error:
+                if strict:
+                    raise
+                notes.append(f"{SAMPLED} left out: {error}")
+                continue
+            found[name] = Reference(metrics, _of_pair(sampled))
+            if sampled.left_out:
+                some = ", ".join(map(str, sampled.left_out[:4])) + (", ..." if len(sampled.left_out) > 4 else "")
+                notes.append(
+                    f"{SAMPLED} has {len(sampled.years)} members; {some} are the forecast's own or lack a field."
+                )
+    return found, notes
+
+
+def sampled_years(asked: Any, splits: Mapping[str, Any]) -> tuple[int, int] | None:
+    """First and last year asked for, else those of the training period."""
+    if asked is None and splits.get("train") is None:
+        return None
+    period = bounds([str(year) for year in (splits["train"] if asked is None else asked)])
+    first, last = (int(time.astype("datetime64[Y]").astype(int)) + 1970 for time in period)
+    return first, last
+
+
+def _of_pair(source: SampledYears | OtherForecast) -> Callable[[Pair, Mapping[str, Tensor]], Iterator[Known]]:
+    return lambda pair, normal: source(pair)
+
+
+def _persistence(pair: Pair, normal: Mapping[str, Tensor]) -> Iterator[Known]:
+    if pair.start is not None:
+        yield pair.start, np.flatnonzero(pair.known)
+
+
+def _climatology(pair: Pair, normal: Mapping[str, Tensor]) -> Iterator[Known]:
+    yield State(normal["mean"], pair.target.variables, pair.target.time), np.arange(len(pair.inits))
+
+
+def _store(path: str) -> Path | str:
+    """The store in the folder of a forecast, or what is named itself."""
+    inside = [Path(path) / name for name in FORECAST_FILES if "://" not in path and (Path(path) / name).exists()]
+    return inside[0] if inside else path
+
+
+def _lacking(name: str, other: OtherForecast, pairs: Pairs) -> list[str]:
+    found = []
+    if other.lacking:
+        found.append(f"{name} lacks {other.lacking} of the {pairs.total} pairs of initial time and lead.")
+    if other.absent:
+        found.append(f"{name} lacks {', '.join(other.absent[:8])}{' and more' if len(other.absent) > 8 else ''}.")
+    return found

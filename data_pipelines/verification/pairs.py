@@ -8,46 +8,23 @@ counted and left out; so is, unless told otherwise, one whose truth lies beyond 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
 import xarray as xr
 
 from data_pipelines.conventions.canonical import grid_of
-from data_pipelines.conventions.durations import duration_text, unbroken_until
-from data_pipelines.conventions.suggestions import suggestion
-from data_pipelines.conventions.units import refuse_other_units
-from data_pipelines.reading.stacking import _near, channel_array, levels_of, on_grid
+from data_pipelines.conventions.durations import unbroken_until
+from data_pipelines.reading.stacking import channel_array, on_grid
+from data_pipelines.verification.matching import shared_variables, with_labels
 from data_pipelines.verification.truth import Reader
+from emulators.scores.interfaces import Pair
 from emulators.state import State
 from emulators.variables import Variable, VariableSet
-
-
-@dataclass(frozen=True, eq=False)
-class Pair:
-    """Forecasts of one lead and their truth, both State of shape (init, channel, lat, lon); of an ensemble the
-    prediction is (member, init, channel, lat, lon).
-
-    lead: index into `Pairs.leads`. inits: their initial times. known: of which of them the truth at the initial time is
-    known, shape (init,). last: whether it is the last of its block.
-    """
-
-    lead: int
-    inits: np.ndarray
-    prediction: State
-    target: State
-    known: np.ndarray
-    last: bool
-    read_start: Callable[[], State]
-
-    @cached_property
-    def start(self) -> State | None:
-        """Truth at the initial times that are `known`, None where none is; read when first asked for."""
-        return self.read_start() if self.known.any() else None
+from emulators.world import World
 
 
 @dataclass(frozen=True)
@@ -80,7 +57,7 @@ class Pairs:
     ) -> None:
         self.grid, self.across_gaps = grid_of(forecast), across_gaps
         self.variables = shared_variables(forecast, truth, variables, levels)
-        self.forecast = _chosen(_chosen(forecast, "prediction_timedelta", leads), "time", inits)
+        self.forecast = with_labels(with_labels(forecast, "prediction_timedelta", leads), "time", inits)
         self.truth = Reader(on_grid(truth, self.grid), self.variables, 2 * megabytes)
         self.inits = self.forecast["time"].values.astype("datetime64[s]")
         self.leads = self.forecast["prediction_timedelta"].values.astype("timedelta64[s]")
@@ -113,6 +90,38 @@ class Pairs:
     def total(self) -> int:
         """How many pairs (init and lead) can be scored."""
         return int((self.index >= 0).sum())
+
+    def world(self) -> World:
+        """The World on which scores are computed: the forecast's grid, and the land where the truth has it."""
+        static, fields = VariableSet(), None
+        if "land_sea_mask" in self.truth.dataset:
+            land = self.truth.dataset["land_sea_mask"]
+            land = land.isel(time=0) if "time" in land.dims else land
+            static, fields = VariableSet((Variable("land_sea_mask"),)), land.values[None].astype(np.float64)
+        return World(self.grid, self.variables, self.leads[0], static=static, static_fields=fields)
+
+    def attributes(self) -> dict[str, str]:
+        """Which initial times and valid times are scored, for the attributes of scores."""
+        inits, scored = self.inits, (self.index >= 0).any(axis=1)
+        return {
+            "inits": f"{inits[0]} to {inits[-1]}",
+            "inits_used": _times_text(inits[scored]),
+            "inits_skipped": _times_text(inits[~scored]) or "none",
+            "valid_times_missing": _times_text(self.absent) or "none",
+            "pairs": f"{self.total} of {self.total + self.missing} (initial time x lead) scored",
+        }
+
+    def missing_note(self) -> str:
+        """A sentence on the pairs that lack their truth; empty where none does."""
+        if not self.missing:
+            return ""
+        absent = np.datetime_as_string(self.absent, "h").tolist()
+        more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
+        return (
+            f"{self.missing} of {self.missing + self.total} pairs of initial time and lead have no truth"
+            f"{'' if self.across_gaps else ' before a gap'} and were left out, those valid at {', '.join(absent[:5])}"
+            f"{more} (the truth runs from {self.truth.times[0]} to {self.truth.times[-1]})."
+        )
 
     def __iter__(self) -> Iterator[Pair]:
         return self.of(self.blocks())
@@ -190,63 +199,11 @@ def _rows(values: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
     return values if rows.size == values.shape[-4] else values[..., torch.from_numpy(rows), :, :, :]
 
 
-def shared_variables(
-    forecast: xr.Dataset, truth: xr.Dataset, wanted: Sequence | None = None, levels: Sequence[float] | None = None
-) -> VariableSet:
-    """What can be scored: variables, and levels of them, that both datasets hold and that are wanted."""
-    both = [
-        str(n) for n in forecast.data_vars if n in truth and {"time", "latitude", "longitude"} <= set(truth[n].dims)
-    ]
-    if not both:
-        raise ValueError(
-            "Forecast and truth share no variable: the forecast has "
-            f"{', '.join(map(str, forecast.data_vars)) or 'none'}, "
-            f"the truth {', '.join(map(str, truth.data_vars)) or 'none'}."
-        )
-    asked: dict[str, Sequence[float] | None] = {}
-    for entry in wanted if wanted is not None else both:
-        asked.update({entry: levels} if isinstance(entry, str) else {str(k): v for k, v in entry.items()})
-    chosen = []
-    for name, some in asked.items():
-        if name not in both:
-            where = "forecast" if name not in forecast else "truth"
-            raise ValueError(f"Variable '{name}' is not in the {where}; {suggestion(name, both)}")
-        have = levels_of(forecast[name])
-        if bool(have) != ("level" in truth[name].dims):
-            raise ValueError(f"'{name}' has levels in one of forecast and truth and none in the other.")
-        near = _near(levels_of(truth[name]))
-        shared = tuple(level for level in have if near(level))
-        kept = shared if some is None else tuple(level for level in shared if _near(some)(level))
-        if have and not kept:
-            if wanted is None and shared:
-                continue
-            raise ValueError(
-                f"'{name}' shares no level: forecast {list(have)}, truth {list(levels_of(truth[name]))}, "
-                f"asked for {'all' if some is None else list(some)}."
-            )
-        units, own = (str(dataset[name].attrs.get("units", "")) for dataset in (forecast, truth))
-        refuse_other_units(name, units, own, "the truth")
-        chosen.append(Variable(name, own or units, kept))
-    return VariableSet(tuple(chosen))
-
-
-def _chosen(dataset: xr.Dataset, dim: str, wanted: np.ndarray | None) -> xr.Dataset:
-    """The wanted values along `dim`; ValueError where one is not there."""
-    if wanted is None:
-        return dataset
-    have = dataset[dim].values
-    absent = np.setdiff1d(wanted.astype(have.dtype), have)
-    if absent.size:
-        raise ValueError(_absent(dim, absent, have))
-    return dataset.isel({dim: np.flatnonzero(np.isin(have, wanted.astype(have.dtype)))})
-
-
-def _absent(dim: str, absent: np.ndarray, have: np.ndarray) -> str:
-    """What to say of leads or initial times that a forecast has not."""
-    leads = dim == "prediction_timedelta"
-    told = duration_text if leads else lambda time: str(np.datetime_as_string(time, "m"))
-    key, words = ("leads", "leads") if leads else ("inits", "initial times")
-    return (
-        f"Expected {words} that the forecast has, {told(have[0])} to {told(have[-1])} ({have.size} of them); got "
-        f"{', '.join(told(one) for one in absent[:3])}. Take some of those with {key}=[...], or all with {key}=all."
-    )
+def _times_text(times: np.ndarray) -> str:
+    """`2020-01-01T00 to 2020-12-30T00 every 12 hours (730)` where the steps are even, else every time."""
+    steps = np.unique(np.diff(times))
+    if len(times) > 2 and len(steps) == 1:
+        step = steps[0].astype("timedelta64[h]") if not steps[0].astype(int) % 3600 else steps[0]
+        first, last = np.datetime_as_string(times[[0, -1]], "h")
+        return f"{first} to {last} every {step} ({len(times)})"
+    return " ".join(np.datetime_as_string(times, "h").tolist())

@@ -4,36 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from data_pipelines.files.atomic import atomic_file
-
-OF_ONE_FORECAST = ("forecast", "verdict", "number_of_inits", "nan_share", "metrics_left_out")
-
-
-def side_by_side(parts: Mapping[str, xr.Dataset], like: xr.Dataset) -> xr.Dataset | None:
-    """Scores of several sources in one Dataset, dimension `source` first, metrics as in `like`, then those of ensembles
-    that `like` has not; None for no source."""
-    if not parts:
-        return None
-    every = [like, *parts.values()]
-    metrics = list(dict.fromkeys(str(metric) for dataset in every for metric in dataset["metric"].values))
-    aligned = [dataset.drop_vars("inits").reindex(metric=metrics) for dataset in parts.values()]
-    source = xr.DataArray(list(parts), dims="source", name="source")
-    joined = xr.concat(aligned, dim=source, combine_attrs="override")
-    counts = np.stack([dataset["inits"].values for dataset in parts.values()])
-    joined = joined.assign_coords(inits=(("source", "lead_time"), counts))
-    joined.attrs = {name: value for name, value in like.attrs.items() if name not in OF_ONE_FORECAST}
-    for name in ("perfect", "exponent"):
-        known = [json.loads(dataset.attrs[name]) for dataset in reversed(every) if name in dataset.attrs]
-        joined.attrs[name] = json.dumps({metric: value for one in known for metric, value in one.items()})
-    if "level" in joined.coords:
-        joined["level"].attrs.update(like["level"].attrs)
-    return joined
 
 
 def read_scores(path: str | Path) -> xr.Dataset:
@@ -115,19 +94,58 @@ def read_spectra(path: str | Path) -> xr.Dataset | None:
         return None
 
 
-def along(parts: Mapping[str, xr.Dataset], dim: str) -> xr.Dataset:
-    """Datasets of the same shape along a new first dimension `dim`, labelled by name; no attributes."""
-    return xr.concat(
-        list(parts.values()), dim=xr.DataArray(list(parts), dims=dim, name=dim), combine_attrs="drop", join="outer"
+def evaluation_folders(names: Sequence[str], output: Path) -> dict[str, Path]:
+    """The folders of evaluations by a short name, from their paths, their names, or the runs that they scored."""
+    folders = [_evaluation_folder(name, output) for name in names]
+    short = [folder.resolve().name for folder in folders]
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise ValueError(f"An evaluation is named twice: {', '.join(map(str, folders))}.")
+    if len(set(short)) < len(short):  # folders of the same name in different places
+        short = ["/".join(folder.resolve().parts[-3:]) for folder in folders]
+    return dict(zip(short, folders, strict=True))
+
+
+def _evaluation_folder(name: str, output: Path) -> Path:
+    for candidate in (Path(name), output / "eval" / Path(name).name):
+        if (candidate / "scores.nc").is_file() and "forecast" not in candidate.parts[-2:-1]:
+            return candidate
+    raise FileNotFoundError(
+        f"No evaluation called '{name}': expected a folder with scores.nc, or {output / 'eval' / Path(name).name}; "
+        "make it with `emul eval`."
     )
 
 
-def same_errors(first: xr.Dataset, second: xr.Dataset, tolerance: float) -> bool | None:
-    """Whether the squared errors in two by_init.nc agree wherever both have them; None where they share none."""
-    if not all("squared_error" in one["statistic"].values for one in (first, second)):
-        return None
-    a, b = xr.align(first.sel(statistic="squared_error"), second.sel(statistic="squared_error"), join="inner")
-    shared = [name for name in a.data_vars if name in b]
-    if not shared or not all(a.sizes.values()):
-        return None
-    return all(np.allclose(a[name], b[name], rtol=tolerance, equal_nan=True) for name in shared)
+def read_evaluation(folder: Path) -> dict[str, Any]:
+    """What an evaluation stored: `scores`, `by_init`, `spectra`, and (scores, by_init) of its `baselines` by name."""
+    by_init = read_by_init(folder / "by_init.nc")
+    baselines: dict[str, tuple[xr.Dataset, xr.Dataset | None]] = {}
+    if (folder / "baselines.nc").is_file():
+        stored = read_scores(folder / "baselines.nc")
+        baselines = {str(s): (stored.sel(source=s, drop=True), by_init.get(str(s))) for s in stored["source"].values}
+    return {
+        "scores": read_scores(folder / "scores.nc"),
+        "by_init": by_init.get("forecast"),
+        "spectra": read_spectra(folder / "scores.nc"),
+        "baselines": baselines,
+    }
+
+
+@dataclass(frozen=True)
+class StoredForecast:
+    """Another forecast to draw beside: its scores and its budgets, as `emul forecast` wrote them."""
+
+    scores: xr.Dataset | None
+    budgets: xr.Dataset | None
+
+
+def read_forecasts(folders: Mapping[str, Path]) -> dict[str, StoredForecast]:
+    """Scores and budgets of forecasts by name; FileNotFoundError where a folder has neither."""
+    found = {}
+    for name, folder in folders.items():
+        scores = read_scores(folder / "scores.nc") if (folder / "scores.nc").is_file() else None
+        found[name] = StoredForecast(scores, read_budgets(folder))
+        if scores is None and found[name].budgets is None:
+            raise FileNotFoundError(
+                f"beside.{name}: no scores.nc and no budgets.nc in {folder}; give a folder of `emul forecast`."
+            )
+    return found

@@ -10,12 +10,16 @@ import torch
 import xarray as xr
 
 from data_pipelines.conventions.durations import nearest_positions, spacing
+from data_pipelines.conventions.periods import bounds
 from data_pipelines.reading.stacking import channel_array
 from emulators.state import State
+from emulators.statistics.harmonic_climatology import HarmonicClimatology
 from emulators.variables import VariableSet
 
+SAMPLES = 4000  # fields that a climatology is fitted to
 
-class Latest:
+
+class FieldCache:
     """Fields by key, made by `make(keys) -> (key, ...)` when asked for; the `room` latest of them stay in memory."""
 
     def __init__(self, make: Callable[[np.ndarray], np.ndarray], room: int) -> None:
@@ -50,7 +54,7 @@ class Reader:
         months = step is not None and np.datetime_data(step)[0] == "M"
         self.tolerance = np.diff(self.times).min() / 10 if months else np.timedelta64(0, "s")
         field = 4 * variables.size * dataset.sizes["latitude"] * dataset.sizes["longitude"]
-        self.fields = Latest(self._fields, int(megabytes * 2**20 / field))
+        self.fields = FieldCache(self._fields, int(megabytes * 2**20 / field))
 
     def _fields(self, index: np.ndarray) -> np.ndarray:
         run = index.size == index[-1] - index[0] + 1  # consecutive times are read faster as a slice
@@ -68,15 +72,17 @@ class Reader:
         return State(self.fields(index), self.variables, self.times[index])
 
 
-class Normals:
+class CachedClimatology:
     """A climatology, times -> (time, channel, lat, lon), whose `room` latest fields stay in memory.
 
     further: names of what `climatology(times, name)` gives beside the mean, such as `quantile_0.9`.
     """
 
     def __init__(self, climatology: Callable[..., torch.Tensor], room: int, further: Sequence[str] = ()) -> None:
-        def latest(*name: str) -> Latest:
-            return Latest(lambda s: climatology(s.astype("datetime64[s]"), *name).numpy(), room // (1 + len(further)))
+        def latest(*name: str) -> FieldCache:
+            return FieldCache(
+                lambda s: climatology(s.astype("datetime64[s]"), *name).numpy(), room // (1 + len(further))
+            )
 
         self._fields = {"mean": latest(), **{name: latest(name) for name in further}}
 
@@ -88,3 +94,29 @@ class Normals:
         """The mean and what there is further at `times`, by name."""
         seconds = np.asarray(times, dtype="datetime64[s]").astype(np.int64)
         return {name: fields(seconds) for name, fields in self._fields.items()}
+
+
+def fit_climatology(truth: Reader, period: Sequence[str | int], room: int) -> tuple[CachedClimatology, str]:
+    """Fit harmonics of the year and the day to the truth in a period; the climatology, and a phrase that describes it.
+
+    room: number of fields that are read, and later kept in memory, at a time. At most `SAMPLES` fields are read.
+    """
+    first, last = bounds(period)
+    index = np.flatnonzero((truth.times >= first) & (truth.times <= last))
+    step = -(-index.size // SAMPLES) | 1  # odd, so that every hour of the day comes round
+    index = index[::step]
+    has_year = index.size and truth.times[index[-1]] - truth.times[index[0]] > np.timedelta64(330, "D")
+    timestep = spacing(truth.times) or np.timedelta64(1, "D")
+    fitted = HarmonicClimatology.for_timestep(timestep, annual=2 if has_year else 0)  # no cycle from a part of it
+    block = max(1, min(64, room))
+    for start in range(0, index.size, block):
+        some = index[start : start + block]
+        fields = channel_array(truth.dataset.isel(time=some), truth.variables, ("time",))
+        absent = np.isnan(fields).all(axis=(-2, -1))
+        known = ~absent[:, ~absent.all(axis=0)].any(axis=1)  # sums are not known where the data begin
+        fitted.accumulate(truth.times[some][known], fields[known])
+    kind = (
+        f"{fitted.annual} harmonics of the year and {fitted.diurnal} of the day, fitted to {index.size} fields of the "
+        f"training period {period[0]} to {period[1]}"
+    )
+    return CachedClimatology(fitted.solve().evaluate, room), kind

@@ -10,8 +10,10 @@ https://github.com/google-research/weatherbenchX). A metric subclasses this for 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -155,4 +157,51 @@ class LeadBudgets(Accumulator, Protocol):
 
     def summary(self) -> dict[str, Any]:
         """Numbers for the manifest of a forecast."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Forecasts of one lead and their truth, both a State of shape (init, channel, lat, lon).
+
+    The prediction of an ensemble is (member, init, channel, lat, lon). lead: its number. inits: their initial times.
+    known: of which of them the truth at the initial time is known, shape (init,). last: True for the last pair that is
+    read in one go. read_start: reads the truth at the initial times that are known.
+    """
+
+    lead: int
+    inits: np.ndarray
+    prediction: State
+    target: State
+    known: np.ndarray
+    last: bool
+    read_start: Callable[[], State]
+
+    @cached_property
+    def start(self) -> State | None:
+        """Truth at the initial times that are `known`, None where none is; read when first asked for."""
+        return self.read_start() if self.known.any() else None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A reference forecast, such as persistence.
+
+    metrics: those computed for it. forecasts(pair, climatology): yields States, each with the rows of the pair that it
+    belongs to; climatology holds fields of the valid times by name.
+    """
+
+    metrics: Mapping[str, Metric]
+    forecasts: Callable[[Pair, Mapping[str, Tensor]], Iterator[tuple[State, np.ndarray]]]
+
+
+class PairAccumulators(Protocol):
+    """Accumulators that are fed with the same pairs, such as an Evaluation."""
+
+    def add(self, pair: Pair, climatology: Mapping[str, Tensor], /) -> Any:
+        """Add forecasts of one lead and their truth. climatology: fields of the valid times by name."""
+        ...
+
+    def accumulators(self) -> dict[str, Accumulator]:
+        """All accumulators by name."""
         ...

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,12 +62,17 @@ class Scorecard:
             )
         if missing not in ("truth", "any", "none"):
             raise ValueError(f"`missing` is truth, any or none; got '{missing}'.")
-        self.grid, self.variables, self.metrics, self.missing = world.grid, variables, dict(metrics), missing
+        self.grid, self.variables, self.missing = world.grid, variables, missing
         self.leads = np.asarray(leads, dtype="timedelta64[s]")
         self.regions = region_weights(world.grid, regions, land_fraction(world))
         self._weights = AreaWeights(self.regions.matrix, world.grid.shape[-1])
         whole, self._components = vector_channels(variables, vectors or {})
         self.scored_variables = variables + whole
+        self._empty(metrics)
+
+    def _empty(self, metrics: Mapping[str, Metric]) -> None:
+        """Begin with empty sums of these metrics."""
+        self.metrics = dict(metrics)
         self._statistics = {name: statistic_names(metric) for name, metric in self.metrics.items()}
         pooled = {s: None for name, m in self.metrics.items() if not m.by_init for s in self._statistics[name]}
         by_init = [name for name, m in self.metrics.items() if m.by_init]
@@ -75,8 +81,14 @@ class Scorecard:
         self._sum: dict[str, np.ndarray] = {}
         self._count = {quantity: np.zeros(self._shape, dtype=np.int64) for quantity in self.quantities}
         self._inits = np.zeros(len(self.leads), dtype=np.int64)
-        self._missing = np.zeros((len(self.leads), variables.size), dtype=np.int64)
+        self._missing = np.zeros((len(self.leads), self.variables.size), dtype=np.int64)
         self._members = 0
+
+    def with_metrics(self, metrics: Mapping[str, Metric]) -> Scorecard:
+        """An empty scorecard of other metrics, which shares the weights of the regions."""
+        other = copy(self)
+        other._empty(metrics)
+        return other
 
     def add(
         self,

@@ -66,7 +66,7 @@ def ours(folder: Path) -> dict[str, float]:
     from data_pipelines.opening.datasets import open_dataset
     from data_pipelines.opening.forecasts import open_forecast
     from data_pipelines.verification.pairs import Pairs
-    from data_pipelines.verification.truth import Normals
+    from data_pipelines.verification.truth import CachedClimatology
     from emulators.metrics.acc import ACC
     from emulators.metrics.bias import Bias
     from emulators.metrics.mae import MAE
@@ -77,7 +77,7 @@ def ours(folder: Path) -> dict[str, float]:
     begin = time.perf_counter()
     pairs = Pairs(open_forecast(folder / "forecast.zarr"), open_dataset(folder / "truth.zarr"), megabytes=64)
     climatology = ClimatologyFile(folder / "climatology.zarr", pairs.variables, pairs.grid)
-    normals = Normals(climatology, 24)
+    normals = CachedClimatology(climatology, 24)
     metrics = {"mse": MSE(), "bias": Bias(), "mae": MAE(), "acc": ACC()}
     world = World(pairs.grid, pairs.variables, pairs.leads[0])
     card = Scorecard(world, pairs.variables, metrics, list(REGIONS), list(pairs.leads))

@@ -16,7 +16,7 @@ from data_pipelines.opening.climatologies import ClimatologyFile
 from data_pipelines.opening.datasets import open_dataset
 from data_pipelines.opening.forecasts import open_forecast
 from data_pipelines.verification.pairs import Pairs
-from data_pipelines.verification.truth import Normals
+from data_pipelines.verification.truth import CachedClimatology
 from emulators.metrics.acc import ACC
 from emulators.metrics.activity import Activity
 from emulators.metrics.bias import Bias
@@ -158,7 +158,7 @@ def pairs(case="64x32", forecast="forecast"):
     found = Pairs(open_forecast(FOLDER / f"{forecast}_{case}.nc"), open_dataset(FOLDER / f"obs_{case}.nc"))
     climatology = ClimatologyFile(FOLDER / f"climatology_{case}.nc", found.variables, found.grid)
     further = [f"quantile_{q:g}" for q in QUANTILES] + ["std", "seeps_threshold", "seeps_dry_share"]
-    normals = Normals(climatology, 1000, [name for name in further if climatology.has(name)])
+    normals = CachedClimatology(climatology, 1000, [name for name in further if climatology.has(name)])
     return found, normals
 
 

@@ -6,11 +6,11 @@ import xarray as xr
 
 from data_pipelines.opening.datasets import open_dataset
 from data_pipelines.opening.forecasts import open_forecast
+from data_pipelines.verification.baselines import reference_forecasts
 from data_pipelines.verification.pairs import Pairs
 from emul.config.compose import compose
 from emul.config.folders import options_of
 from emul.eval import evaluate
-from emul.evaluation.references import baselines
 from emul.main import main
 from emulators.metrics.rmse import RMSE
 
@@ -148,11 +148,11 @@ def test_sampled_years_are_members(tmp_path, stores, truth, capsys):
 def test_years_of_a_preset_that_the_truth_lacks_are_told(stores):
     pairs = Pairs(open_forecast(stores["forecast"]), open_dataset(stores["truth"]))
     asked = ["probabilistic_climatology"], pairs, {"rmse": RMSE()}, None, (1990, 2001), 64.0
-    found, notes = baselines(*asked, strict=False)
+    found, notes = reference_forecasts(*asked, strict=False)
     assert not found
     assert notes[0].startswith("probabilistic_climatology left out: A probabilistic climatology needs at least 2 years")
     with pytest.raises(ValueError, match="at least 2 years"):
-        baselines(*asked)
+        reference_forecasts(*asked)
 
 
 def test_another_store_is_a_baseline_on_the_same_pairs(tmp_path, stores, capsys):

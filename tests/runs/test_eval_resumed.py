@@ -15,13 +15,13 @@ from emul.eval import evaluate
 KILLED = """
 import os, signal, sys
 from emul.main import main
-from emul.evaluation.partial_sums import Sums
-keep = Sums.keep
-def keep_and_die(self, parts, blocks, of):
-    keep(self, parts, blocks, of)
+from data_pipelines.verification.scoring import PartialSums
+save = PartialSums.save
+def save_and_die(self, accumulators, blocks, of):
+    save(self, accumulators, blocks, of)
     if blocks == 3:
         os.kill(os.getpid(), signal.SIGKILL)
-Sums.keep = keep_and_die
+PartialSums.save = save_and_die
 main(sys.argv[1:])
 """
 OPTIONS = {

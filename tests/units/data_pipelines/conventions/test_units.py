@@ -8,7 +8,7 @@ from data_pipelines.batches.archive import Archive
 from data_pipelines.batches.world import VariableRoles, world_from_dataset
 from data_pipelines.conventions.units import refuse_other_units
 from data_pipelines.opening.datasets import open_dataset
-from data_pipelines.verification.pairs import shared_variables
+from data_pipelines.verification.matching import shared_variables
 from emulators.grid import gaussian_grid
 
 GRID = gaussian_grid(4)

@@ -7,8 +7,9 @@ import xarray as xr
 from data_pipelines.conventions.durations import gaps, unbroken_until
 from data_pipelines.opening.forecasts import open_forecast, with_levels
 from data_pipelines.reading.stacking import on_grid
-from data_pipelines.verification.pairs import Pairs, shared_variables
-from data_pipelines.verification.truth import Latest, Normals
+from data_pipelines.verification.matching import shared_variables
+from data_pipelines.verification.pairs import Pairs
+from data_pipelines.verification.truth import CachedClimatology, FieldCache
 from emulators.grid import LatLonGrid, equiangular_grid
 
 GRID = equiangular_grid(4)
@@ -155,7 +156,7 @@ def test_the_latest_fields_stay():
         asked.extend(keys.tolist())
         return keys[:, None].astype(float)
 
-    latest = Latest(make, room=2)
+    latest = FieldCache(make, room=2)
     assert latest(np.array([1, 2, 1])).ravel().tolist() == [1, 2, 1]
     latest(np.array([2, 3]))
     latest(np.array([2]))
@@ -168,7 +169,7 @@ def test_normal_fields_are_made_once_for_a_time():
     import torch
 
     calls = []
-    normals = Normals(lambda times: calls.append(len(times)) or torch.zeros(len(times), 1), room=10)
+    normals = CachedClimatology(lambda times: calls.append(len(times)) or torch.zeros(len(times), 1), room=10)
     times = np.array(["2001-01-01", "2001-01-02"], "datetime64[s]")
     assert normals(times).shape == normals(times[::-1]).shape == (2, 1)
     assert calls == [2]

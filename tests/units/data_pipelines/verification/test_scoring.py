@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from emul.evaluation.partial_sums import Sums
+from data_pipelines.verification.scoring import PartialSums
 from emul.jobs.shares import share_of
 
 
@@ -26,43 +26,43 @@ def parts(value=0.0):
 
 
 def test_an_evaluation_goes_on_where_it_was_killed(tmp_path):
-    sums = Sums(tmp_path, {"inits": [1, 2]}, (1, 1), every=0)
+    sums = PartialSums(tmp_path, {"inits": [1, 2]}, (1, 1), every=0)
     assert sums.restore(parts()) == 0
-    sums.keep(parts(2.0), 3, of=5)
+    sums.save(parts(2.0), 3, of=5)
     after = parts()
-    assert Sums(tmp_path, {"inits": [1, 2]}, (1, 1), every=0).restore(after) == 3
+    assert PartialSums(tmp_path, {"inits": [1, 2]}, (1, 1), every=0).restore(after) == 3
     assert [part.total.tolist() for part in after.values()] == [[2.0, 2.0], [20.0, 20.0]]
 
 
 def test_sums_of_something_else_are_not_taken(tmp_path):
-    Sums(tmp_path, {"leads": 10}, (1, 1), every=0).keep(parts(2.0), 3, of=5)
-    assert Sums(tmp_path, {"leads": 9}, (1, 1), every=0).restore(parts()) == 0
-    sums = Sums(tmp_path, {"leads": 10}, (1, 1), every=0)
+    PartialSums(tmp_path, {"leads": 10}, (1, 1), every=0).save(parts(2.0), 3, of=5)
+    assert PartialSums(tmp_path, {"leads": 9}, (1, 1), every=0).restore(parts()) == 0
+    sums = PartialSums(tmp_path, {"leads": 10}, (1, 1), every=0)
     path = sums.path(1)
     path.write_bytes(path.read_bytes()[:50])
     assert sums.restore(parts()) == 0
 
 
 def test_not_every_block_is_saved(tmp_path):
-    sums = Sums(tmp_path, {}, (1, 1), every=1e9)
-    sums.keep(parts(1.0), 1, of=2)
+    sums = PartialSums(tmp_path, {}, (1, 1), every=1e9)
+    sums.save(parts(1.0), 1, of=2)
     assert not sums.folder.exists()
-    sums.keep(parts(1.0), 2, of=2)
+    sums.save(parts(1.0), 2, of=2)
     assert sums.path(1).is_file()
     sums.remove()
     assert not sums.folder.exists()
 
 
 def test_shares_add_up_once_all_are_complete(tmp_path):
-    first, second = (Sums(tmp_path, {}, (share, 3), every=0) for share in (1, 2))
-    first.keep(parts(1.0), 4, of=4)
-    second.keep(parts(2.0), 1, of=2)
-    last = Sums(tmp_path, {}, (3, 3), every=0)
+    first, second = (PartialSums(tmp_path, {}, (share, 3), every=0) for share in (1, 2))
+    first.save(parts(1.0), 4, of=4)
+    second.save(parts(2.0), 1, of=2)
+    last = PartialSums(tmp_path, {}, (3, 3), every=0)
     mine = parts(4.0)
-    last.keep(mine, 2, of=2)
+    last.save(mine, 2, of=2)
     assert last.add_others(mine) == [2]
     assert mine["forecast"].total[0] == 4.0
-    second.keep(parts(3.0), 2, of=2)
+    second.save(parts(3.0), 2, of=2)
     assert last.add_others(mine) == []
     assert [part.total[0] for part in mine.values()] == [8.0, 80.0]
 

@@ -1,19 +1,17 @@
-"""What `emul eval compare` compares: evaluations of the same truth and grid, brought to what they share."""
+"""Compare evaluations of the same truth on what they share: initial times, variables, levels, leads and regions."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from omegaconf import OmegaConf
 
-from data_pipelines.verification.score_files import along, read_by_init, read_scores, read_spectra, same_errors
-from emul.config.build import build_all
+from emulators.scores.interfaces import Metric
 from emulators.statistics.bootstrap import Bootstrap
 from emulators.verification.by_init import differences, scores_of
 
@@ -21,13 +19,17 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
+OF_ONE_FORECAST = ("forecast", "verdict", "number_of_inits", "nan_share", "metrics_left_out")  # attributes
 SAME = ("grid", "weights", "averaging", "points_left_out")  # attributes in which evaluations must agree
 CLOSE = 1e-5  # of the squared error of persistence: by how much it may differ where the truth is the same
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One evaluation. by_init: what each initial time added; baselines: (scores, by_init) of its baselines by name."""
+class StoredEvaluation:
+    """The scores of one evaluation, as they are stored.
+
+    by_init: statistics of each initial time, None where they were not kept. baselines: (scores, by_init) by name.
+    """
 
     name: str
     folder: Path
@@ -39,14 +41,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Evaluations on what they share.
+    """Hold evaluations cut to what they share.
 
-    runs: by name, in the order given. beside: scores of the baselines of the first. baseline: what differences are
-    taken to. judged: differences of each run to it, dimension `source` the run; None where they cannot be judged.
-    inits: how many. notes: what was left out, and why.
+    runs: by name, in their order. beside: scores of the baselines of the first. baseline: the run or baseline that
+    differences are taken to. judged: differences of each run to it, dimension `source` the run; None where they cannot
+    be judged. inits: the number of shared initial times. notes: what was left out, and why.
     """
 
-    runs: dict[str, Entry]
+    runs: dict[str, StoredEvaluation]
     beside: dict[str, xr.Dataset]
     baseline: str
     judged: xr.Dataset | None
@@ -59,18 +61,24 @@ class Comparison:
         return self.runs[self.baseline].scores if self.baseline in self.runs else self.beside[self.baseline]
 
 
-def compared(
-    words: Sequence[str], output: Path, baseline: str | None, region: str | None, bootstrap: Bootstrap
+def compare(
+    evaluations: Sequence[StoredEvaluation],
+    build_metrics: Callable[[Mapping[str, Any]], Mapping[str, Metric]],
+    bootstrap: Bootstrap,
+    baseline: str | None = None,
+    region: str | None = None,
 ) -> Comparison:
-    """Open and match evaluations; ValueError or FileNotFoundError says what cannot be compared."""
-    if len(words) < 2:
-        raise ValueError("Nothing to compare: give two or more evaluations, `emul eval compare a b`.")
-    entries = _named([_folder(word, output) for word in words])
+    """Compare two or more evaluations; raise ValueError with the reason where they cannot be compared.
+
+    build_metrics: builds metrics from their configurations by name, as the scores hold them. baseline: a run or a
+    baseline of the first; default, the first. region: in which differences are judged; default, the first.
+    """
+    entries = {evaluation.name: evaluation for evaluation in evaluations}
     first, *others = entries.values()
     notes: list[str] = []
     for other in others:
         _refuse_other(first, other)
-    metrics, told = _metrics(list(entries.values()))
+    metrics, told = _metrics(list(entries.values()), build_metrics)
     entries, beside, inits, more = _on_shared_inits(entries, metrics)
     entries, beside, less = _on_shared_labels(entries, beside, metrics)
     baseline = baseline or first.name
@@ -86,36 +94,7 @@ def compared(
     return replace(comparison, judged=judged)
 
 
-def _folder(word: str, output: Path) -> Path:
-    """The folder of an evaluation by its path, its name, or the run that it scored."""
-    for candidate in (Path(word), output / "eval" / Path(word).name):
-        if (candidate / "scores.nc").is_file() and "forecast" not in candidate.parts[-2:-1]:
-            return candidate
-    raise FileNotFoundError(
-        f"No evaluation called '{word}': expected a folder with scores.nc, or {output / 'eval' / Path(word).name}; "
-        "make it with `emul eval`."
-    )
-
-
-def _named(folders: Sequence[Path]) -> dict[str, Entry]:
-    names = [folder.resolve().name for folder in folders]
-    if len({folder.resolve() for folder in folders}) < len(folders):
-        raise ValueError(f"An evaluation is named twice: {', '.join(map(str, folders))}.")
-    if len(set(names)) < len(names):  # folders of the same name in different places
-        names = ["/".join(folder.resolve().parts[-3:]) for folder in folders]
-    return {name: _opened(name, folder) for name, folder in zip(names, folders, strict=True)}
-
-
-def _opened(name: str, folder: Path) -> Entry:
-    scores, by_init = read_scores(folder / "scores.nc"), read_by_init(folder / "by_init.nc")
-    baselines: dict[str, tuple[xr.Dataset, xr.Dataset | None]] = {}
-    if (folder / "baselines.nc").is_file():
-        stored = read_scores(folder / "baselines.nc")
-        baselines = {str(s): (stored.sel(source=s, drop=True), by_init.get(str(s))) for s in stored["source"].values}
-    return Entry(name, folder, scores, by_init.get("forecast"), read_spectra(folder / "scores.nc"), baselines)
-
-
-def _refuse_other(first: Entry, other: Entry) -> None:
+def _refuse_other(first: StoredEvaluation, other: StoredEvaluation) -> None:
     """ValueError where two evaluations measure different things."""
     for key in SAME:
         a, b = (str(entry.scores.attrs.get(key, "unknown")) for entry in (first, other))
@@ -131,19 +110,21 @@ def _refuse_other(first: Entry, other: Entry) -> None:
         raise ValueError(f"{first.name} and {other.name} cannot be compared: their truths differ ({why}).")
 
 
-def _same_persistence(first: Entry, other: Entry) -> bool | None:
+def _same_persistence(first: StoredEvaluation, other: StoredEvaluation) -> bool | None:
     """Whether persistence, which is made of the truth alone, has the same errors at the initial times that both have;
     None where that is unknown."""
     mine, theirs = (entry.baselines.get("persistence", (None, None))[1] for entry in (first, other))
     return None if mine is None or theirs is None else same_errors(mine, theirs, CLOSE)
 
 
-def _metrics(entries: Sequence[Entry]) -> tuple[dict[str, Any], list[str]]:
+def _metrics(
+    entries: Sequence[StoredEvaluation], build_metrics: Callable[[Mapping[str, Any]], Mapping[str, Metric]]
+) -> tuple[dict[str, Metric], list[str]]:
     """The metrics that all have with the same definition (and climatology, where they need one), built; and notes."""
     found = [json.loads(entry.scores.attrs.get("metrics", "{}")) for entry in entries]
     names = [str(name) for name in entries[0].scores["metric"].values]
     shared = [n for n in names if all(n in one and one[n] == found[0].get(n) for one in found)]
-    built = build_all(OmegaConf.create({name: found[0][name] for name in shared}))
+    built = dict(build_metrics({name: found[0][name] for name in shared}))
     climatologies = {str(entry.scores.attrs.get("climatology")) for entry in entries}
     notes = []
     if len(climatologies) > 1:
@@ -159,8 +140,8 @@ def _metrics(entries: Sequence[Entry]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _on_shared_inits(
-    entries: dict[str, Entry], metrics: Mapping[str, Any]
-) -> tuple[dict[str, Entry], dict[str, tuple[xr.Dataset, xr.Dataset | None]], int, list[str]]:
+    entries: dict[str, StoredEvaluation], metrics: Mapping[str, Any]
+) -> tuple[dict[str, StoredEvaluation], dict[str, tuple[xr.Dataset, xr.Dataset | None]], int, list[str]]:
     """Entries and the baselines of the first on the initial times that all have."""
     first = next(iter(entries.values()))
     spoken = {str(entry.scores.attrs.get("inits_used")) for entry in entries.values()}
@@ -199,8 +180,10 @@ def _on_shared_inits(
 
 
 def _on_shared_labels(
-    entries: dict[str, Entry], beside: dict[str, tuple[xr.Dataset, xr.Dataset | None]], metrics: Mapping[str, Any]
-) -> tuple[dict[str, Entry], dict[str, tuple[xr.Dataset, xr.Dataset | None]], list[str]]:
+    entries: dict[str, StoredEvaluation],
+    beside: dict[str, tuple[xr.Dataset, xr.Dataset | None]],
+    metrics: Mapping[str, Any],
+) -> tuple[dict[str, StoredEvaluation], dict[str, tuple[xr.Dataset, xr.Dataset | None]], list[str]]:
     """Entries cut to the variables, levels, leads and regions that all have, and what was left out."""
     every = [entry.scores for entry in entries.values()]
     variables = [name for name in every[0].data_vars if all(name in scores for scores in every)]
@@ -235,7 +218,7 @@ def _on_shared_labels(
 
 
 def _judged(
-    entries: Mapping[str, Entry],
+    entries: Mapping[str, StoredEvaluation],
     baseline: str,
     reference: xr.Dataset | None,
     metrics: Mapping[str, Any],
@@ -264,3 +247,48 @@ def _judged(
     spread = f"{lengths.min():g} to {lengths.max():g} initial times" if lengths.size else "none: too few initial times"
     joined.attrs = {**next(iter(found.values())).attrs, "block_length": spread, "baseline": baseline}
     return joined, []
+
+
+def side_by_side(parts: Mapping[str, xr.Dataset], like: xr.Dataset) -> xr.Dataset | None:
+    """Scores of several sources in one Dataset, dimension `source` first, metrics as in `like`, then those of ensembles
+    that `like` has not; None for no source."""
+    import xarray as xr
+
+    if not parts:
+        return None
+    every = [like, *parts.values()]
+    metrics = list(dict.fromkeys(str(metric) for dataset in every for metric in dataset["metric"].values))
+    aligned = [dataset.drop_vars("inits").reindex(metric=metrics) for dataset in parts.values()]
+    source = xr.DataArray(list(parts), dims="source", name="source")
+    joined = xr.concat(aligned, dim=source, combine_attrs="override")
+    counts = np.stack([dataset["inits"].values for dataset in parts.values()])
+    joined = joined.assign_coords(inits=(("source", "lead_time"), counts))
+    joined.attrs = {name: value for name, value in like.attrs.items() if name not in OF_ONE_FORECAST}
+    for name in ("perfect", "exponent"):
+        known = [json.loads(dataset.attrs[name]) for dataset in reversed(every) if name in dataset.attrs]
+        joined.attrs[name] = json.dumps({metric: value for one in known for metric, value in one.items()})
+    if "level" in joined.coords:
+        joined["level"].attrs.update(like["level"].attrs)
+    return joined
+
+
+def along(parts: Mapping[str, xr.Dataset], dim: str) -> xr.Dataset:
+    """Datasets of the same shape along a new first dimension `dim`, labelled by name; no attributes."""
+    import xarray as xr
+
+    return xr.concat(
+        list(parts.values()), dim=xr.DataArray(list(parts), dims=dim, name=dim), combine_attrs="drop", join="outer"
+    )
+
+
+def same_errors(first: xr.Dataset, second: xr.Dataset, tolerance: float) -> bool | None:
+    """Whether the squared errors in two by_init.nc agree wherever both have them; None where they share none."""
+    import xarray as xr
+
+    if not all("squared_error" in one["statistic"].values for one in (first, second)):
+        return None
+    a, b = xr.align(first.sel(statistic="squared_error"), second.sel(statistic="squared_error"), join="inner")
+    shared = [name for name in a.data_vars if name in b]
+    if not shared or not all(a.sizes.values()):
+        return None
+    return all(np.allclose(a[name], b[name], rtol=tolerance, equal_nan=True) for name in shared)
