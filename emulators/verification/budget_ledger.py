@@ -25,7 +25,7 @@ from torch import Tensor
 from emulators.physics.budgets import DryAir, Energy, Water
 from emulators.state import State
 from emulators.steps.step import Constraint, Step
-from emulators.verification.budget_series import BUDGETED, QUANTITIES, RowsByLead
+from emulators.verification.budget_results import BUDGETED, QUANTITIES, RowsByLead
 from emulators.world import World
 
 if TYPE_CHECKING:

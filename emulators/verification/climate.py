@@ -29,7 +29,7 @@ from emulators.state import State
 from emulators.statistics.harmonic_climatology import harmonics
 from emulators.statistics.regions import Region, land_fraction, region_weights
 from emulators.variables import Variable, VariableSet
-from emulators.verification.channel_rows import channel_rows
+from emulators.verification.channels import channel_rows
 from emulators.world import World
 
 if TYPE_CHECKING:

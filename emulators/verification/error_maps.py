@@ -8,7 +8,7 @@ import numpy as np
 
 from emulators.state import State
 from emulators.variables import VariableSet
-from emulators.verification.channel_rows import channel_rows
+from emulators.verification.channels import channel_rows
 from emulators.world import World
 
 

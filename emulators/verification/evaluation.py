@@ -22,7 +22,7 @@ from emulators.statistics.bootstrap import Bootstrap
 from emulators.statistics.regions import Region
 from emulators.variables import VariableSet
 from emulators.verification.by_init import InitStatistics, differences
-from emulators.verification.channel_rows import WINDS
+from emulators.verification.channels import WINDS
 from emulators.verification.climate import ClimateCard
 from emulators.verification.comparison import side_by_side
 from emulators.verification.error_maps import ErrorMaps

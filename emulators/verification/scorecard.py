@@ -24,7 +24,7 @@ from emulators.state import State
 from emulators.statistics.area_means import AreaWeights, Fields, Means, Missing, area_means
 from emulators.statistics.regions import Region, land_fraction, region_weights
 from emulators.variables import Variable, VariableSet
-from emulators.verification.channel_rows import channel_rows, vector_channels
+from emulators.verification.channels import channel_rows, vector_channels
 from emulators.world import World
 
 if TYPE_CHECKING:

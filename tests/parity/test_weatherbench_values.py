@@ -39,7 +39,7 @@ from emulators.scores.events import seeps
 from emulators.scores.interfaces import Metric, Product
 from emulators.state import State
 from emulators.variables import Variable, VariableSet
-from emulators.verification.channel_rows import WINDS
+from emulators.verification.channels import WINDS
 from emulators.verification.scorecard import Scorecard
 from emulators.world import World
 from places import SHARED
