@@ -126,11 +126,18 @@ def area_means(statistics: Statistics, fields: Fields, weights: AreaWeights, mis
     block = max(1, (BLOCK if cpu else 2**24) // members)
     width = min(points, max(1, block // weights.circle) * weights.circle) if cpu else points
     height = max(1, block // width)
-    parts = _mapped(
-        lambda start: _means_of_rows(statistics, fields, slice(start, start + height), weights, width),
-        range(0, rows, height),
-        torch.get_num_threads() if cpu else 1,
-    )
+    starts = range(0, rows, height)
+    threads = torch.get_num_threads() if cpu else 1
+    if threads < 2 or len(starts) < 2:
+        parts = []
+        for start in starts:
+            parts.append(_means_of_rows(statistics, fields, slice(start, start + height), weights, width))
+    else:
+        parts = _in_threads(
+            lambda start: _means_of_rows(statistics, fields, slice(start, start + height), weights, width),
+            starts,
+            threads,
+        )
     means = {name: torch.cat([part[name] for part in parts], dim=-2) for name in parts[0]}
     counted = {name: torch.ones(mean.shape[-2:], dtype=torch.bool) for name, mean in means.items()}
     gone = torch.zeros(rows, dtype=torch.int64)
@@ -148,10 +155,8 @@ def area_means(statistics: Statistics, fields: Fields, weights: AreaWeights, mis
     return Means(means, counted, gone)
 
 
-def _mapped(function: Callable[[int], dict[str, Tensor]], starts: range, threads: int) -> list[dict[str, Tensor]]:
+def _in_threads(function: Callable[[int], dict[str, Tensor]], starts: range, threads: int) -> list[dict[str, Tensor]]:
     """`function` of each start. Blocks are too small to be shared among threads, so each thread takes its own."""
-    if threads < 2 or len(starts) < 2:
-        return [function(start) for start in starts]
     try:
         return list(_pool(threads, os.getpid()).map(function, starts))
     finally:

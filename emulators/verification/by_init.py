@@ -73,9 +73,9 @@ class InitStatistics:
         )  # (statistic, init, region, lead, channel)
         arrays = {}
         for variable in self.card.scored_variables:
-            dims, block = self.card.block(variable, values)
+            dims, block = self.card.layout.block(variable, values)
             arrays[variable.name] = (("statistic", "time", *dims), block.astype(np.float32), {"units": variable.units})
-        coords = self.card.coordinates()
+        coords = self.card.layout.coordinates(self.card.inits)
         coords = {name: coords[name] for name in ("lead_time", "level") if name in coords}
         coords |= {"statistic": list(self._kept), "region": list(self.regions)}
         coords["time"] = self.inits.astype("datetime64[ns]")

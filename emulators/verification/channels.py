@@ -1,4 +1,4 @@
-"""Channels of States as rows of points, and the channels that the components of a vector stand on.
+"""Channels of States as rows of points, of vectors, and as variables with levels in a Dataset.
 
 The error of a vector is the root of the sum of its components' squares, |(f_u, f_v) - (o_u, o_v)|; so are the wind
 vectors of WeatherBench 2 (Rasp et al. 2024, arXiv 2308.15560), which go by the names in WINDS.
@@ -7,6 +7,7 @@ vectors of WeatherBench 2 (Rasp et al. 2024, arXiv 2308.15560), which go by the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from torch import Tensor
 from emulators.grid import LatLonGrid
 from emulators.state import State
 from emulators.variables import Variable, VariableSet
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 WINDS = {
     "wind_vector": ("u_component_of_wind", "v_component_of_wind"),
@@ -62,3 +66,36 @@ def vector_channels(variables: VariableSet, vectors: Mapping[str, Sequence[str]]
             at = [variables.slice(p.name).start + (p.levels.index(level) if level is not None else 0) for p in parts]
             rows.append(at)
     return VariableSet(tuple(found)), np.array(rows, dtype=np.int64)
+
+
+def level_coordinate(variables: VariableSet) -> dict[str, Any]:
+    """The coordinate `level`: the levels of all variables in order; empty where none has levels."""
+    levels = all_levels(variables)
+    whole = all(level.is_integer() for level in levels)
+    return {"level": np.array(levels, dtype=np.int64 if whole else np.float64)} if levels else {}
+
+
+def all_levels(variables: VariableSet) -> list[float]:
+    """The levels of all variables, each once, in order."""
+    return sorted({float(level) for variable in variables for level in variable.levels})
+
+
+def level_block(values: np.ndarray, axis: int, variable: Variable, variables: VariableSet) -> np.ndarray:
+    """One variable out of values with the channels of `variables` on `axis`, as data of a Dataset.
+
+    The axis becomes that of all levels, NaN at those that the variable lacks; a variable without levels loses it.
+    """
+    part = np.moveaxis(values, axis, 0)[variables.slice(variable.name)]
+    if not variable.levels:
+        return part[0]
+    levels = all_levels(variables)
+    block = np.full((len(levels), *part.shape[1:]), np.nan)
+    block[[levels.index(float(level)) for level in variable.levels]] = part
+    return np.moveaxis(block, 0, axis)
+
+
+def encode_leads(dataset: xr.Dataset) -> xr.Dataset:
+    """The same dataset, whose lead times are stored as hours where they are whole hours, else as seconds."""
+    seconds = dataset["lead_time"].values.astype("timedelta64[s]").astype(int)
+    dataset["lead_time"].encoding = {"units": "hours" if not (seconds % 3600).any() else "seconds"}
+    return dataset

@@ -29,7 +29,7 @@ from emulators.state import State
 from emulators.statistics.harmonic_climatology import harmonics
 from emulators.statistics.regions import Region, land_fraction, region_weights
 from emulators.variables import Variable, VariableSet
-from emulators.verification.channels import channel_rows
+from emulators.verification.channels import channel_rows, level_block, level_coordinate
 from emulators.world import World
 
 if TYPE_CHECKING:
@@ -255,10 +255,7 @@ class ClimateCard:
             arrays["nino34"] = (("source", "month"), both, {"units": "K"})
             arrays["nino34_std"] = (("source",), np.array(spread), {"units": "K"})
             coords["month"] = index[1].astype("datetime64[ns]")
-        levels = self._levels()
-        if levels:
-            whole = all(float(level).is_integer() for level in levels)
-            coords["level"] = np.array(levels, dtype=np.int64 if whole else np.float64)
+        coords |= level_coordinate(self.variables)
         times = np.array(sorted(self._times), dtype="datetime64[s]")
         facts: dict[str, object] = {
             "times": f"{times.size} valid times from {times[0]} to {times[-1]}",
@@ -268,9 +265,6 @@ class ClimateCard:
             "interannual and nrmse of whole years; nrmse = nrmse_spatial + 5 nrmse_global (ClimateBench)",
         }
         return xr.Dataset(arrays, coords, {**facts, **(attributes or {})})
-
-    def _levels(self) -> list[float]:
-        return sorted({float(level) for variable in self.variables for level in variable.levels})
 
     def _block(
         self,
@@ -282,13 +276,8 @@ class ClimateCard:
         attributes: Mapping[str, str],
     ) -> tuple[tuple[str, ...], np.ndarray, Mapping[str, str]]:
         """Dims, values and attributes of one variable out of (*before, channel, *after); axis: that of the channel."""
-        part = np.moveaxis(values, axis, 0)[self.variables.slice(variable.name)]
-        if not variable.levels:
-            return (*before, *after), part[0], attributes
-        levels = self._levels()
-        block = np.full((len(levels), *part.shape[1:]), np.nan)
-        block[[levels.index(float(level)) for level in variable.levels]] = part
-        return (*before, "level", *after), np.moveaxis(block, 0, axis), attributes
+        level = ("level",) if variable.levels else ()
+        return (*before, *level, *after), level_block(values, axis, variable, self.variables), attributes
 
 
 def _trend_row(gram: np.ndarray) -> np.ndarray:

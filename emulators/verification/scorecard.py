@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from copy import copy
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,10 +22,10 @@ from torch import Tensor
 
 from emulators.scores.interfaces import Metric
 from emulators.state import State
-from emulators.statistics.area_means import AreaWeights, Fields, Means, Missing, area_means
+from emulators.statistics.area_means import AreaWeights, Fields, Missing, Statistics, area_means
 from emulators.statistics.regions import Region, land_fraction, region_weights
 from emulators.variables import Variable, VariableSet
-from emulators.verification.channels import channel_rows, vector_channels
+from emulators.verification.channels import channel_rows, encode_leads, level_block, level_coordinate, vector_channels
 from emulators.world import World
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ class Scorecard:
         self._weights = AreaWeights(self.regions.matrix, world.grid.shape[-1])
         whole, self._components = vector_channels(variables, vectors or {})
         self.scored_variables = variables + whole
+        points = int(np.prod(world.grid.shape))
+        self.layout = ScoreLayout(self.scored_variables, self.leads, self.regions.names, points, variables.size)
         self._empty(metrics)
 
     def _empty(self, metrics: Mapping[str, Metric]) -> None:
@@ -110,7 +113,8 @@ class Scorecard:
             raise ValueError(f"Lead index {lead} is outside 0..{len(self.leads) - 1}, the leads of this scorecard.")
         fields, members = self._fields(prediction, target, climatology)
         shape = (-1, self.variables.size, len(self.regions.names))  # (batch, channel, region)
-        means = self._area_means(fields, members)
+        statistics, weights = self._statistics_of(fields, members), self._weights.on(fields.target.device)
+        means = area_means(statistics, fields, weights, self.missing)
         found = {name: self._with_vectors(name, mean, means.counted[name], shape) for name, mean in means.mean.items()}
         self._keep_members(members)
         taken: dict[str, tuple[np.ndarray, np.ndarray]] = {}
@@ -152,8 +156,8 @@ class Scorecard:
             rows[0].shape[0] if rows[0].ndim == 3 else 0
         )
 
-    def _area_means(self, fields: Fields, members: int) -> Means:
-        """The means of all statistics that can be taken of `fields`, those of one name once."""
+    def _statistics_of(self, fields: Fields, members: int) -> Statistics:
+        """A function that computes all statistics that can be taken of `fields`, those of one name once."""
         chosen: list[Metric] = []
         names: set[str] = set()
         for name, metric in self.metrics.items():
@@ -170,7 +174,7 @@ class Scorecard:
                 found |= metric.statistics(every if metric.members else single, target, climatology)
             return found
 
-        return area_means(statistics, fields, self._weights.on(fields.target.device), self.missing)
+        return statistics
 
     def _with_vectors(
         self, statistic: str, mean: Tensor, counted: Tensor, shape: tuple[int, ...]
@@ -263,8 +267,6 @@ class Scorecard:
 
         attributes: what only the caller knows (truth, forecast, ...), added to the attributes of the Dataset.
         """
-        import xarray as xr
-
         if not self._inits.any():
             raise ValueError("No pair of forecast and truth was added; there is nothing to score.")
         if not self.scored:
@@ -272,63 +274,15 @@ class Scorecard:
         names = [name for name in self.scored if not self.metrics[name].dims]
         empty = np.zeros((0, len(self.regions.names), len(self.leads), self.scored_variables.size))
         values = np.stack([self.value(name) for name in names]) if names else empty  # (metric, region, lead, channel)
-        arrays = {}
-        for variable in self.scored_variables:
-            dims, block = self.block(variable, values)
-            attrs: dict[str, object] = {"units": variable.units}
-            if variable.name in self.variables:
-                cells = self._inits.sum() * variable.size * np.prod(self.grid.shape)
-                attrs["nan_share"] = float(self._missing[:, self.variables.slice(variable.name)].sum() / cells)
-            arrays[variable.name] = (("metric", *dims), block, attrs)
-        coords = {"metric": names, **self.coordinates()}
-        dataset = xr.Dataset(arrays, coords, {**self._attributes(names), **(attributes or {})})
-        dataset["lead_time"].encoding = {"units": "hours" if not (self.leads.astype(int) % 3600).any() else "seconds"}
-        return dataset
+        return self.layout.scores(values, names, self._inits, self._missing, self._attributes(names, attributes))
 
     def histograms(self, attributes: Mapping[str, object] | None = None) -> xr.Dataset | None:
         """Scores of more than a number: `<variable>_<metric>`, the metric's dims in front; None if there are none."""
-        import xarray as xr
-
         names = [name for name in self.scored if self.metrics[name].dims]
-        if not names:
-            return None
-        arrays: dict[str, Any] = {}
-        coords = self.coordinates()
-        for name in names:
-            values, own = self.value(name), self.metrics[name].dims
-            sizes = dict(zip(own, values.shape, strict=False))
-            coords |= {dim: np.arange(n) / ((n - 1) if dim == "probability" else 1) for dim, n in sizes.items()}
-            for variable in self.variables:
-                dims, block = self.block(variable, values)
-                arrays[f"{variable.name}_{name}"] = ((*own, *dims), block, {})
-        dataset = xr.Dataset(arrays, coords, {**self._attributes(names), **(attributes or {})})
-        dataset["lead_time"].encoding = {"units": "hours" if not (self.leads.astype(int) % 3600).any() else "seconds"}
-        return dataset
+        values = {name: (self.metrics[name].dims, self.value(name)) for name in names}
+        return self.layout.histograms(values, self._inits, self._attributes(names, attributes)) if names else None
 
-    def _levels(self) -> list[float]:
-        return sorted({level for variable in self.variables for level in variable.levels})
-
-    def coordinates(self) -> dict[str, Any]:
-        """Regions, leads with their number of initial times, and levels."""
-        levels = self._levels()
-        whole = all(float(level).is_integer() for level in levels)
-        coords: dict[str, Any] = {
-            "region": list(self.regions.names),
-            "lead_time": self.leads.astype("timedelta64[ns]"),
-            "inits": ("lead_time", self._inits, {"long_name": "number of initial times scored"}),
-        }
-        return coords | ({"level": np.array(levels, dtype=np.int64 if whole else np.float64)} if levels else {})
-
-    def block(self, variable: Variable, values: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
-        """The channels of one variable out of (..., region, lead, channel), and its dims from the region on."""
-        part, levels = values[..., self.scored_variables.slice(variable.name)], self._levels()
-        if not variable.levels:
-            return ("region", "lead_time"), part[..., 0]
-        block = np.full((*part.shape[:-1], len(levels)), np.nan)
-        block[..., [levels.index(level) for level in variable.levels]] = part
-        return ("region", "lead_time", "level"), block
-
-    def _attributes(self, names: Sequence[str]) -> dict[str, object]:
+    def _attributes(self, names: Sequence[str], further: Mapping[str, object] | None) -> dict[str, object]:
         """What a reader needs to compare these scores with others."""
         rows, columns = self.grid.shape
         spacing = abs(float(np.mean(np.diff(self.grid.latitude)))) if rows > 1 else 0.0
@@ -352,13 +306,72 @@ class Scorecard:
             attributes["metrics_left_out"] = "; ".join(absent)
         if self.regions.skipped:
             attributes["regions_left_out"] = "; ".join(f"{name}: {why}" for name, why in self.regions.skipped.items())
-        return attributes
+        return attributes | dict(further or {})
 
     def _why_not(self, name: str) -> str:
         metric = self.metrics[name]
         if metric.members > max(self._members, 1):
             return f"{name}: the forecast has {max(self._members, 1)} of the {metric.members} members needed"
         return f"{name}: no climatology with {', '.join(metric.needs)} at hand"
+
+
+@dataclass(frozen=True)
+class ScoreLayout:
+    """Lay out scores as Datasets. variables: all that are scored; plain: how many channels are no vectors."""
+
+    variables: VariableSet
+    leads: np.ndarray
+    regions: tuple[str, ...]
+    points: int
+    plain: int
+
+    def scores(
+        self, values: np.ndarray, names: Sequence[str], inits: np.ndarray, missing: np.ndarray, attributes: dict
+    ) -> xr.Dataset:
+        """Scores out of values (metric, region, lead, channel); missing: points without a value, (lead, channel)."""
+        import xarray as xr
+
+        arrays = {}
+        for variable in self.variables:
+            dims, block = self.block(variable, values)
+            attrs: dict[str, object] = {"units": variable.units}
+            channels = self.variables.slice(variable.name)
+            if channels.start < self.plain:
+                cells = inits.sum() * variable.size * self.points
+                attrs["nan_share"] = float(missing[:, channels].sum() / cells)
+            arrays[variable.name] = (("metric", *dims), block, attrs)
+        return encode_leads(xr.Dataset(arrays, {"metric": [*names], **self.coordinates(inits)}, attributes))
+
+    def histograms(
+        self, values: Mapping[str, tuple[tuple[str, ...], np.ndarray]], inits: np.ndarray, attributes: dict
+    ) -> xr.Dataset:
+        """Scores with axes of their own; values: by metric (names of these axes, (*axes, region, lead, channel))."""
+        import xarray as xr
+
+        arrays: dict[str, Any] = {}
+        coords = self.coordinates(inits)
+        for name, (own, array) in values.items():
+            sizes = dict(zip(own, array.shape, strict=False))
+            coords |= {dim: np.arange(n) / ((n - 1) if dim == "probability" else 1) for dim, n in sizes.items()}
+            for variable in self.variables:
+                if self.variables.slice(variable.name).start < self.plain:
+                    dims, block = self.block(variable, array)
+                    arrays[f"{variable.name}_{name}"] = ((*own, *dims), block, {})
+        return encode_leads(xr.Dataset(arrays, coords, attributes))
+
+    def coordinates(self, inits: np.ndarray) -> dict[str, Any]:
+        """Regions, leads with their number of initial times, and levels."""
+        return {
+            "region": list(self.regions),
+            "lead_time": self.leads.astype("timedelta64[ns]"),
+            "inits": ("lead_time", inits, {"long_name": "number of initial times scored"}),
+            **level_coordinate(self.variables),
+        }
+
+    def block(self, variable: Variable, values: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
+        """The channels of one variable out of (..., region, lead, channel), and its dims from the region on."""
+        dims = ("region", "lead_time", "level") if variable.levels else ("region", "lead_time")
+        return dims, level_block(values, -1, variable, self.variables)
 
 
 def statistic_names(metric: Metric) -> tuple[str, ...]:

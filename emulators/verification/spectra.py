@@ -25,6 +25,7 @@ from emulators.sphere.spectra import cross_power, effective_resolution, power
 from emulators.sphere.transform import SphericalHarmonics
 from emulators.state import State
 from emulators.variables import Variable, VariableSet
+from emulators.verification.channels import encode_leads, level_block, level_coordinate
 from emulators.world import World
 
 if TYPE_CHECKING:
@@ -174,28 +175,17 @@ class LeadSpectra:
             "total_wavenumber": degrees,
             "wavelength": ("total_wavenumber", wavelength, {"units": "m", "long_name": "2 pi a / l"}),
         }
-        if levels := self._levels():
-            coords["level"] = np.array(levels, dtype=np.int64 if all(n.is_integer() for n in levels) else np.float64)
         facts: dict[str, object] = {"effective_resolution": convention, "left_out": int(self._left_out.sum())}
-        dataset = xr.Dataset(arrays, coords, {**facts, **(attributes or {})})
-        dataset["lead_time"].encoding = {"units": "hours" if not (self.leads.astype(int) % 3600).any() else "seconds"}
-        return dataset
-
-    def _levels(self) -> list[float]:
-        return sorted({float(level) for variable in self.variables for level in variable.levels})
+        coords |= level_coordinate(self.variables)
+        return encode_leads(xr.Dataset(arrays, coords, {**facts, **(attributes or {})}))
 
     def _block(
         self, variable: Variable, values: np.ndarray, before: tuple[str, ...] = (), axis: int = 0
     ) -> tuple[tuple[str, ...], np.ndarray]:
         """Dims and values of one variable out of (*before, lead, channel[, degree]); axis: that of the lead."""
         after = ("total_wavenumber",) if values.ndim == axis + 3 else ()
-        part = np.moveaxis(values, axis + 1, 0)[self.variables.slice(variable.name)]
-        if not variable.levels:
-            return (*before, "lead_time", *after), part[0]
-        levels = self._levels()
-        block = np.full((len(levels), *part.shape[1:]), np.nan)
-        block[[levels.index(float(level)) for level in variable.levels]] = part
-        return (*before, "lead_time", "level", *after), np.moveaxis(block, 0, axis + 1)
+        level = ("level",) if variable.levels else ()
+        return (*before, "lead_time", *level, *after), level_block(values, axis + 1, variable, self.variables)
 
 
 def _channels(state: State, variables: VariableSet) -> Tensor:
