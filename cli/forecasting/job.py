@@ -180,10 +180,10 @@ def refuse_missing_times(archive: Archive, inits: np.ndarray, steps: int) -> Non
     for variable in world.forcing:
         if variable.name in archive.absent:
             raise ValueError(f"Forcing '{variable.name}' is not in {archive.origin}; open data that have it.")
-        if variable.name not in archive.dataset.data_vars or archive.goes_on(variable):
+        if variable.name not in archive.dataset.data_vars or archive.matches_computed(variable):
             continue
         for lead in range(1, steps + 1):
-            times = archive.known(variable, world.after(inits, lead))
+            times = archive.source_times(variable, world.after(inits, lead))
             there = archive.has(times)
             if not there.all():
                 raise ValueError(

@@ -78,7 +78,7 @@ def open_archive(
         stored, known = config.scales, constants(config, start, made)
         stored = stored if isinstance(stored, str) else None
         measured = scales(archive, source.splits["train"], stored=stored, known=known, report=report)
-    return archive.on(replace(archive.world, scales=measured)), source.splits
+    return archive.with_world(replace(archive.world, scales=measured)), source.splits
 
 
 def assemble(config: DictConfig, world: World) -> Training:

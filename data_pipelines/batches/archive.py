@@ -1,7 +1,8 @@
-"""Archive: a dataset seen through a World, giving States at any of its times.
+"""Archive: read the fields of a dataset as States of a World, at any of the dataset's times.
 
-Fields are read as float32 and checked for missing values once. They are kept in memory where all of them fit; else
-those of a packed store are read when asked for, and of a source with many times a chunk the latest chunks are kept.
+Fields are read as float32 and checked for missing values once. If all of them fit into memory they are kept there;
+otherwise those of a packed store are read when needed, and of a source with many times in a chunk the chunks read last
+are kept.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from data_pipelines.conventions.attributes import origin_of
 from data_pipelines.conventions.canonical import grid_of
 from data_pipelines.conventions.durations import nearest_positions
 from data_pipelines.conventions.periods import bounds
@@ -28,19 +30,20 @@ from emulators.state import State
 from emulators.variables import Variable, VariableSet
 from emulators.world import World
 
-BLOCK_BYTES = 64e6
-LEAST_BLOCKS, MOST_BLOCKS = 4, 64  # chunks kept in memory of a source with many times in each
-TOLERANCE = 0.1  # of a timestep: a time of the data stands for a time asked for where they are closer than this
+BLOCK_BYTES = 64e6  # fields read in one call while memory is filled
+FEWEST_CHUNKS, MOST_CHUNKS = 4, 64  # kept in memory of a source with many times in each
+TOLERANCE = 0.1  # of a timestep, within which a time of the data is taken for the time that was asked for
 
 
 class Archive:
-    """The States that a canonical dataset holds of a World.
+    """Read States of a World from a canonical dataset.
 
-    dataset: as `data_pipelines.opening.datasets.open_dataset` gives it; where it has the dimension `member`, positions
-    go through all times of the first, then of the second, and so on, and a time alone stands for that of the first.
-    world: its grid and prognostic variables must be there; a diagnostic or a forcing that is neither there nor computed
-    is named in `absent`. cache_gigabytes: memory that fields may take, all of them or some. persisted, repeated:
-    forcings that beyond their last time keep the last value, or go through their last year again and again.
+    dataset: as `data_pipelines.opening.datasets.open_dataset` returns it. If it has the dimension `member`, positions
+    go through all times of the first member, then of the second, and so on; a time alone means that of the first.
+    world: the dataset must hold its prognostic variables, on its grid. Diagnostic variables and forcings that it does
+    not hold and that cannot be computed are listed in `absent`.
+    cache_gigabytes: upper bound on the memory for fields that are kept.
+    persisted, repeated: forcings that after the last time of the data keep their last value, or repeat the last year.
     """
 
     def __init__(
@@ -53,69 +56,69 @@ class Archive:
         repeated: Sequence[str] = (),
     ) -> None:
         self.dataset, self.world, self.grid = dataset, world, world.grid
-        self.origin = str(dataset.attrs.get("origin", "the data"))
+        self.origin = origin_of(dataset)
         if "time" not in dataset.dims:
             raise ValueError(f"{self.origin} has no times; expected a dimension `time` or a single date.")
         self.clock = dataset["time"].values.astype("datetime64[s]")
         self.members = dataset.sizes.get("member", 1)
         self.times = np.tile(self.clock, self.members)
         self.persisted, self.repeated = tuple(persisted), tuple(repeated)
-        self._same_as_computed: dict[str, bool] = {}
+        self._matches_computed: dict[str, bool] = {}
         self._refuse_other_grid()
         wanted = [*world.prognostic, *world.diagnostic, *world.forcing]
-        found = [v for v in wanted if v.name in dataset.data_vars or _is_computed(v)]
-        self.absent = tuple(v.name for v in wanted if v not in found)
-        self.variables = VariableSet(tuple(found))  # the channels of a gather, in this order
+        present = [v for v in wanted if v.name in dataset.data_vars or _is_computed(v)]
+        self.absent = tuple(v.name for v in wanted if v not in present)
+        self.variables = VariableSet(tuple(present))  # the channels of `gather`, in this order
         for name in world.prognostic.names:
             if name in self.absent:
                 raise ValueError(f"No variable '{name}' in {self.origin}; {suggestion(name, dataset.data_vars)}")
-        there = [v for v in self.variables if v.name in dataset.data_vars]
         self.fields = Fields(dataset, self.variables, self.grid)
-        for variable in there:
-            own = str(dataset[variable.name].attrs.get("units", ""))
-            refuse_other_units(variable.name, variable.units, own, self.origin)
+        for variable in self.variables:
+            if variable.name in dataset.data_vars:
+                units = str(dataset[variable.name].attrs.get("units", ""))
+                refuse_other_units(variable.name, variable.units, units, self.origin)
         self.following = self._following()
         self.row_bytes = 4 * self.variables.size * int(np.prod(self.grid.shape))
         self._block = max(1, int(BLOCK_BYTES // max(self.row_bytes, 1)))
         self._lock = threading.Lock()
-        self._held = np.zeros(self.times.size, dtype=bool)
-        self._sound = np.zeros(self.times.size, dtype=bool)  # without missing values, as far as they were read
+        self._in_memory = np.zeros(self.times.size, dtype=bool)
+        self._checked = np.zeros(self.times.size, dtype=bool)  # read before, and without missing values
         self._memory: Tensor | None = None
-        self._blocks: OrderedDict[int, np.ndarray] = OrderedDict()
-        self.room = 0  # blocks of the source's chunks that are kept
+        self._chunks: OrderedDict[int, np.ndarray] = OrderedDict()
+        self.cached_chunks = 0  # chunks of the source that are kept in memory, at most
         if self.times.size * self.row_bytes <= cache_gigabytes * 1e9:
             self._memory = torch.empty((self.times.size, self.variables.size, *self.grid.shape))
         elif self.fields.granule > 1:
-            room = min(MOST_BLOCKS, int(cache_gigabytes * 1e9 // (self.fields.granule * self.row_bytes)))
-            self.room = room if room >= LEAST_BLOCKS else 0
+            count = min(MOST_CHUNKS, int(cache_gigabytes * 1e9 // (self.fields.granule * self.row_bytes)))
+            self.cached_chunks = count if count >= FEWEST_CHUNKS else 0
 
     @property
     def in_memory(self) -> bool:
-        """True where fields are kept in memory once read."""
+        """True if all fields are kept in memory once they are read."""
         return self._memory is not None
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes that fields take at most, batches aside."""
+        """Upper bound on the bytes of the fields that are kept."""
         if self._memory is not None:
             return self.times.size * self.row_bytes
-        return self.room * self.fields.granule * self.row_bytes
+        return self.cached_chunks * self.fields.granule * self.row_bytes
 
     def reading_bytes(self, times: int) -> int:
-        """Bytes that reading takes meanwhile besides these, at most, where so many times are asked for at once."""
+        """Upper bound on the extra bytes needed to read `times` fields at once."""
         if self._memory is not None:
             times = min(self._block, self.times.size)
-        elif self.room:
+        elif self.cached_chunks:
             times = self.fields.granule
         return self.row_bytes + self.fields.reading_bytes(times)
 
     @property
-    def mixed(self) -> int:
-        """Chunks of the source whose times are shuffled together: with their neighbours they stay in memory. 0: all."""
-        return self.room // 2
+    def shuffle_chunks(self) -> int:
+        """Number of source chunks shuffled together, so that they fit in the cache; 0 shuffles the whole period."""
+        return self.cached_chunks // 2
 
-    def on(self, world: World) -> Archive:
-        """The same archive, memory shared, on a World that differs in its scales alone."""
+    def with_world(self, world: World) -> Archive:
+        """Return the archive with a World that differs only in its scales; the memory is shared."""
         same = [getattr(world, n) == getattr(self.world, n) for n in ("prognostic", "diagnostic", "forcing")]
         if not all(same) or not world.grid.same_as(self.grid):
             raise ValueError("Expected a World of the same grid and variables; open a new Archive for another.")
@@ -124,24 +127,35 @@ class Archive:
         return other
 
     def index(self, times: np.ndarray) -> np.ndarray:
-        """Positions of the nearest times, shape of the argument; ValueError names the first that is absent."""
+        """Return the positions of the nearest times, in the shape of `times`; ValueError names the first absent one."""
         times = np.asarray(times, dtype="datetime64[s]")
-        position = self._nearest(times)
-        there = position >= 0
-        if not there.all():
-            first = times[~there][0] if times.ndim else times
+        positions = self._nearest(times)
+        absent = positions < 0
+        if absent.any():
+            first = times[absent][0] if times.ndim else times
             raise ValueError(
                 f"No fields at {first} in {self.origin}, which holds {self.times.size} times from {self.times[0]} to "
-                f"{self.times[-1]}; {(~there).sum()} of {there.size} times asked for are absent."
+                f"{self.times[-1]}; {absent.sum()} of {absent.size} times asked for are absent."
             )
-        return position
+        return positions
 
     def has(self, times: np.ndarray) -> np.ndarray:
-        """True for each time that the archive holds, bool, shape of the argument."""
+        """Return whether the archive holds each time, bool, in the shape of `times`."""
         return self._nearest(times) >= 0
 
+    def channels(self, variables: VariableSet) -> slice:
+        """Return the channels of `gather` that hold `variables`, which must follow each other there."""
+        slices = [self.variables.slice(name) for name in variables.names]
+        if any(one.stop != two.start for one, two in pairwise(slices)):
+            held, got = (", ".join(some.names) for some in (self.variables, variables))
+            raise ValueError(f"Expected variables that follow each other in {held}; got {got}.")
+        return slice(slices[0].start, slices[-1].stop) if slices else slice(0, 0)
+
     def states(self, times: np.ndarray, variables: VariableSet | None = None) -> State:
-        """Fields at `times`: lead () for one time, (batch,) for several. variables: default, all predicted."""
+        """Read the State at `times`, with lead () for one time and (batch,) for several.
+
+        variables: default, all that the World predicts.
+        """
         variables = self.world.predicted if variables is None else variables
         absent = [name for name in variables.names if name not in self.variables]
         if absent:
@@ -152,7 +166,7 @@ class Archive:
         return replace(state, variables=variables)
 
     def history(self, init_times: np.ndarray) -> tuple[State, ...]:
-        """The known States a forecast from each of `init_times` begins with, oldest first."""
+        """Read the States that a forecast from each of `init_times` starts with, oldest first."""
         init_times = np.asarray(init_times, dtype="datetime64[s]")
         return tuple(
             self.states(self.world.after(init_times, -back), self.world.prognostic)
@@ -160,48 +174,52 @@ class Archive:
         )
 
     def forcing(self, times: np.ndarray) -> State:
-        """What is prescribed at `times`: from the data where they go, computed where it follows from the time."""
+        """Read the World's forcings at `times`; those that follow from the time are computed where the data end."""
         forcing, times = self.world.forcing, np.asarray(times, dtype="datetime64[s]")
         flat = np.atleast_1d(times)
         fields = torch.empty((flat.size, forcing.size, *self.grid.shape))
-        there = self.has(flat)
+        all_held = self.has(flat).all()
         archived = [
-            v for v in forcing if v.name in self.dataset.data_vars and not (self.goes_on(v) and not there.all())
+            v for v in forcing if v.name in self.dataset.data_vars and (all_held or not self.matches_computed(v))
         ]
-        alike: dict[bytes, list[Variable]] = {}
-        for var in archived:
-            alike.setdefault(self.known(var, flat).tobytes(), []).append(var)
-        for group in alike.values():
-            some = self.states(self.known(group[0], flat), VariableSet(tuple(group)))
-            for var in group:
-                fields[:, forcing.slice(var.name)] = some.values[:, some.variables.slice(var.name)]
-        for var in forcing:
-            if var in archived:
+        by_times: dict[bytes, list[Variable]] = {}  # variables that are read at the same times
+        for variable in archived:
+            by_times.setdefault(self.source_times(variable, flat).tobytes(), []).append(variable)
+        for group in by_times.values():
+            read = self.states(self.source_times(group[0], flat), VariableSet(tuple(group)))
+            for variable in group:
+                fields[:, forcing.slice(variable.name)] = read.values[:, read.variables.slice(variable.name)]
+        for variable in forcing:
+            if variable in archived:
                 continue
-            if not _is_computed(var):
-                raise ValueError(f"Forcing '{var.name}' ({var.units}) is not in {self.origin}; open data that have it.")
-            fields[:, forcing.slice(var.name)] = torch.from_numpy(forcings.moving([var.name], flat, self.grid))
+            if not _is_computed(variable):
+                raise ValueError(
+                    f"Forcing '{variable.name}' ({variable.units}) is not in {self.origin}; open data that have it."
+                )
+            computed = forcings.moving([variable.name], flat, self.grid)
+            fields[:, forcing.slice(variable.name)] = torch.from_numpy(computed)
         return State(fields if times.ndim else fields[0], forcing, times)
 
-    def known(self, variable: Variable, times: np.ndarray) -> np.ndarray:
-        """The times of the data whose fields stand for a forcing at `times`."""
+    def source_times(self, variable: Variable, times: np.ndarray) -> np.ndarray:
+        """Return the times of the data whose fields are used for a forcing at `times`."""
         if variable.name in self.persisted:
             return np.minimum(times, self.clock[-1])
         return last_year(times, self.clock[-1]) if variable.name in self.repeated else times
 
-    def goes_on(self, variable: Variable) -> bool:
-        """True where the data's own values are those computed, so that these may continue them."""
+    def matches_computed(self, variable: Variable) -> bool:
+        """Return whether a forcing in the data equals the computed one, so that this can be used where the data end."""
         if not _is_computed(variable):
             return False
-        if variable.name not in self._same_as_computed:
+        if variable.name not in self._matches_computed:
             time = self.times[:1]
-            own = self.states(time, VariableSet((variable,))).values.numpy()
+            stored = self.states(time, VariableSet((variable,))).values.numpy()
             computed = forcings.moving([variable.name], time, self.grid)
-            self._same_as_computed[variable.name] = bool(np.allclose(own, computed, atol=2e-3 * np.abs(computed).max()))
-        return self._same_as_computed[variable.name]
+            matches = np.allclose(stored, computed, atol=2e-3 * np.abs(computed).max())
+            self._matches_computed[variable.name] = bool(matches)
+        return self._matches_computed[variable.name]
 
     def load(self, period: Sequence[str | int], report: Callable[[str, float], None] | None = None) -> None:
-        """Read all of a period into memory, if there is room; report(message, fraction) is called as it goes."""
+        """Read all fields of a period into memory if they fit; report(message, fraction) is called as it goes."""
         positions = self.within(period)
         if self._memory is None or not positions.size:
             return
@@ -211,68 +229,68 @@ class Archive:
                 report("reading fields", min(1.0, (start + self._block) / positions.size))
 
     def within(self, period: Sequence[str | int]) -> np.ndarray:
-        """Positions of the times from the start to the end of `period`, both inclusive ("2003": all of the year)."""
+        """Return the positions of the times from start to end of `period`, both inclusive ("2003": the whole year)."""
         first, last = bounds(period)
         return np.flatnonzero((self.times >= first) & (self.times <= last))
 
     def gather(self, positions: np.ndarray, out: np.ndarray | None = None) -> Tensor:
-        """Fields at `positions` of the time axis, (position, channel, lat, lon) of `variables`; each time is read once.
+        """Read the fields at `positions` of the time axis, (position, channel, lat, lon); each time is read once.
 
-        out: float32 array of this shape to read into, default a new one.
+        Channels are those of `variables`. out: float32 array of this shape to read into; default a new one.
         """
         positions = np.asarray(positions)
         if out is None:
             out = np.empty((positions.size, self.variables.size, *self.grid.shape), dtype=np.float32)
         unique, first, inverse = np.unique(positions, return_index=True, return_inverse=True)
         if self._memory is not None:
-            if not self._held[unique].all():
+            if not self._in_memory[unique].all():
                 self._fill(unique)
             # By numpy, in one thread: a second pool of OpenMP threads would spin beside the one that trains.
             np.take(self._memory.numpy(), positions, axis=0, out=out, mode="clip")
             return torch.from_numpy(out)
-        if self.room:
-            self._from_blocks(positions, out)
+        if self.cached_chunks:
+            self._read_through_cache(positions, out)
             return torch.from_numpy(out)
         self._read(unique, out, first)
         for row in np.flatnonzero(first[inverse] != np.arange(positions.size)):
             out[row] = out[first[inverse[row]]]
         return torch.from_numpy(out)
 
-    def _from_blocks(self, positions: np.ndarray, out: np.ndarray) -> None:
-        """The same out of blocks of the source's chunks, of which the latest `room` are kept."""
+    def _read_through_cache(self, positions: np.ndarray, out: np.ndarray) -> None:
+        """Read through an LRU cache of source chunks."""
         granule = self.fields.granule
         with self._lock:
             for number in np.unique(positions // granule).tolist():
-                block = self._blocks.pop(number, None)
-                if block is None:
-                    while len(self._blocks) >= self.room:
-                        self._blocks.popitem(last=False)
-                    members = np.arange(number * granule, min((number + 1) * granule, self.times.size))
-                    block = np.empty((members.size, *out.shape[1:]), dtype=np.float32)
-                    self._read(members, block)
-                self._blocks[number] = block
-                rows = np.flatnonzero(positions // granule == number)
-                for row in rows:
-                    out[row] = block[positions[row] - number * granule]
+                chunk = self._chunks.pop(number, None)
+                if chunk is None:
+                    while len(self._chunks) >= self.cached_chunks:
+                        self._chunks.popitem(last=False)
+                    within = np.arange(number * granule, min((number + 1) * granule, self.times.size))
+                    chunk = np.empty((within.size, *out.shape[1:]), dtype=np.float32)
+                    self._read(within, chunk)
+                self._chunks[number] = chunk
+                for row in np.flatnonzero(positions // granule == number):
+                    out[row] = chunk[positions[row] - number * granule]
 
     def _fill(self, positions: np.ndarray) -> None:
+        """Read those of sorted positions into memory that are not there yet."""
         assert self._memory is not None
         with self._lock:
-            for start, stop in _runs(positions[~self._held[positions]], self._block):
+            for start, stop in _runs(positions[~self._in_memory[positions]], self._block):
                 self._read(np.arange(start, stop), self._memory[start:stop].numpy())
-                self._held[start:stop] = True
+                self._in_memory[start:stop] = True
 
     def _read(self, positions: np.ndarray, out: np.ndarray, rows: np.ndarray | None = None) -> None:
-        """Read ascending positions into rows of `out`; ValueError where a value is missing."""
+        """Read ascending positions into rows of `out`; ValueError if a value is missing."""
         rows = np.arange(positions.size) if rows is None else rows
-        unknown = ~self._sound[positions]
-        if self.fields.read(positions, out, rows, bool(unknown.any())):
-            self._sound[positions] = True
+        unchecked = ~self._checked[positions]
+        if self.fields.read(positions, out, rows, bool(unchecked.any())):
+            self._checked[positions] = True
             return
-        for n in np.flatnonzero(unknown):
+        for n in np.flatnonzero(unchecked):
             if not np.isfinite(out[rows[n]]).all():
                 self._refuse_missing(out[rows[n]], positions[n])
-            self._sound[positions[n]] = True
+            self._checked[positions[n]] = True
 
     def _refuse_missing(self, fields: np.ndarray, position: int) -> None:
         bad = ~np.isfinite(fields)
@@ -285,22 +303,22 @@ class Archive:
         )
 
     def _refuse_other_grid(self) -> None:
-        found = grid_of(self.dataset)
-        if found.same_as(self.grid):
+        grid = grid_of(self.dataset)
+        if grid.same_as(self.grid):
             return
-        lat, lon = (f"{a[0]:g}..{a[-1]:g}" for a in (found.latitude, found.longitude))
+        lat, lon = (f"{a[0]:g}..{a[-1]:g}" for a in (grid.latitude, grid.longitude))
         own_lat, own_lon = (f"{a[0]:g}..{a[-1]:g}" for a in (self.grid.latitude, self.grid.longitude))
         raise ValueError(
-            f"Expected the grid {self.grid!r} (latitude {own_lat}, longitude {own_lon}); {self.origin} is on {found!r} "
+            f"Expected the grid {self.grid!r} (latitude {own_lat}, longitude {own_lon}); {self.origin} is on {grid!r} "
             f"(latitude {lat}, longitude {lon}). Regrid it first."
         )
 
     def _nearest(self, times: np.ndarray) -> np.ndarray:
-        """Positions of the nearest times, -1 where none is within a tenth of a timestep."""
+        """Return the positions of the nearest times, -1 where none is within a tenth of a timestep."""
         return nearest_positions(self.clock, times, TOLERANCE * self.world.lead_time(1))
 
     def _following(self) -> np.ndarray:
-        """For each position that of the time one timestep later, -1 where the archive has none."""
+        """Return for each position that of the time one timestep later, -1 if the archive does not hold it."""
         position = self._nearest(self.world.after(self.clock, 1))
         own = np.arange(self.clock.size)
         following = np.where(position > own, position, -1)
@@ -310,7 +328,7 @@ class Archive:
 
 
 def last_year(times: np.ndarray, last: np.datetime64) -> np.ndarray:
-    """`times`, and for those after `last` the same moment of the year that ends there."""
+    """Replace times after `last` by the same moment of the year that ends there."""
     years = times.astype("datetime64[Y]")
     since, final = times - years.astype("datetime64[s]"), last.astype("datetime64[Y]")
     latest = final.astype("datetime64[s]") + since
@@ -323,7 +341,7 @@ def _is_computed(variable: Variable) -> bool:
 
 
 def _runs(positions: np.ndarray, longest: int) -> list[tuple[int, int]]:
-    """Sorted positions as half-open runs of neighbours, none longer than `longest`."""
+    """Split sorted positions into half-open runs of neighbours, none longer than `longest`."""
     if not positions.size:
         return []
     breaks = np.flatnonzero(np.diff(positions) > 1) + 1

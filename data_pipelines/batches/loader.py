@@ -1,9 +1,9 @@
-"""Batches of windows: in an endless order that is a pure function of the seed, or once through.
+"""Batches of windows: endless and shuffled, in an order that depends on the seed alone, or once in order.
 
-Batch n of rank r holds the samples (n * ranks + r) * batch_size + (0 ... batch_size - 1) of an endless row of epochs,
-the k-th in an order drawn by a generator seeded with (seed, k); so a training resumed at step n goes on exactly. An
-epoch is a permutation of all windows, or, where the source keeps many times in a chunk and not all fit in memory, of
-the windows of a few chunks at a time, chunks in random order: each is then read about once an epoch.
+Batch n of rank r holds the samples (n * ranks + r) * batch_size + (0 ... batch_size - 1) of an endless sequence of
+epochs. The k-th epoch is drawn by a generator seeded with (seed, k), so that a training resumed at step n continues
+exactly. An epoch is a permutation of all windows; if the source has many times in a chunk and not all fit in memory, it
+permutes the windows of a few chunks at a time, chunks in random order, so that each chunk is read about once an epoch.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ Damaged = Literal["stop", "skip"]
 
 @dataclass(frozen=True)
 class LoaderSettings:
-    """How data are read. gigabytes: memory that fields may take; all are kept where they fit.
+    """Say how batches are read.
 
-    ahead: batches made ready, by one thread, before they are asked for; 0: none, and no thread. damaged: where data
-    cannot be read after several attempts, `stop`, or `skip` to take the next window in place of the damaged one.
-    stride: of the windows every so many-th is an example.
+    gigabytes: memory for fields; all are kept if they fit.
+    ahead: batches that a thread reads before they are needed; 0 reads without a thread.
+    damaged: if data cannot be read after several attempts, `stop`, or `skip` to use the next window instead.
+    stride: use every stride-th window.
     """
 
     gigabytes: float = 4.0
@@ -46,11 +47,12 @@ class LoaderSettings:
 
 
 class ShuffledBatches:
-    """An endless iterable of batched Windows; iteration begins at step `start`.
+    """Iterate endlessly over shuffled batches of windows, from batch number `start` on.
 
-    rollout: targets a window, a number or a function of the step (default: that of `windows`, which is the most).
-    pinned: memory from which a CUDA device copies by itself. waited: seconds that consumers have waited for data so
-    far; busy: that reading took; made: batches; skipped: windows replaced because they cannot be read.
+    rollout: number of targets in a window, or a function of the batch number; default, and at most, that of `windows`.
+    rank, ranks: this process and the number of processes that share the batches; see `divide`.
+    Counters: `waited`, seconds that the consumer waited for data; `busy`, seconds spent reading; `made`, batches read;
+    `skipped`, windows replaced because they are damaged.
     """
 
     def __init__(
@@ -62,21 +64,30 @@ class ShuffledBatches:
         start: int = 0,
         rank: int = 0,
         ranks: int = 1,
-        shuffle: bool = True,
         rollout: int | Callable[[int], int] | None = None,
         reading: LoaderSettings | None = None,
     ) -> None:
-        _refuse(batch_size, rank, ranks)
         self.windows, self.batch_size, self.seed, self.start = windows, batch_size, seed, start
-        self.rank, self.ranks, self.shuffle, self.rollout = rank, ranks, shuffle, rollout
-        self.reading, self.pinned = reading or LoaderSettings(), False
+        self.rollout, self.reading = rollout, reading or LoaderSettings()
+        self.divide(rank, ranks)
         self.waited, self.busy, self.made, self.skipped = 0.0, 0.0, 0, 0
         self.damaged: set[int] = set()
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
         self._buffers = BatchBuffers()
 
+    def divide(self, rank: int, ranks: int, *, pinned: bool = False) -> None:
+        """Take the batches of process number `rank` of `ranks`, once these are known.
+
+        pinned: read into memory from which a CUDA device copies by itself.
+        """
+        if self.batch_size < 1 or not 0 <= rank < ranks:
+            raise ValueError(
+                f"Expected batch_size >= 1 and 0 <= rank < ranks; got {self.batch_size}, rank {rank} of {ranks}."
+            )
+        self.rank, self.ranks, self.pinned = rank, ranks, pinned
+
     def indices(self, step: int) -> np.ndarray:
-        """The windows of this rank's batch at `step`."""
+        """Return the numbers of the windows in this rank's batch at `step`."""
         first = (step * self.ranks + self.rank) * self.batch_size
         samples = np.arange(first, first + self.batch_size)
         epochs, places = np.divmod(samples, len(self.windows))
@@ -84,35 +95,33 @@ class ShuffledBatches:
 
     def _epoch(self, epoch: int) -> np.ndarray:
         if self._order[0] != epoch:
-            self._order = (epoch, self._drawn(epoch) if self.shuffle else np.arange(len(self.windows)))
+            self._order = (epoch, self._drawn(epoch))
         return self._order[1]
 
     def _drawn(self, epoch: int) -> np.ndarray:
         random, archive = np.random.default_rng([self.seed, epoch]), self.windows.archive
-        if archive.mixed < 2:
+        if archive.shuffle_chunks < 2:
             return random.permutation(len(self.windows))
         block = self.windows.positions[:, 0] // archive.fields.granule
-        there, block = np.unique(block, return_inverse=True)
-        turn = random.permutation(there.size)[block] // archive.mixed
-        return np.lexsort((random.random(block.size), turn))
+        blocks, block = np.unique(block, return_inverse=True)
+        group = random.permutation(blocks.size)[block] // archive.shuffle_chunks
+        return np.lexsort((random.random(block.size), group))
 
     @property
     def randomness(self) -> str:
-        """How random the order is, in words."""
+        """A phrase that says how random the order is."""
         archive, count = self.windows.archive, len(self.windows)
-        if not self.shuffle:
-            return "as they come"
-        if archive.mixed < 2:
+        if archive.shuffle_chunks < 2:
             return f"each pass a random order of all {count:,} windows"
-        chunks = f"{archive.mixed} chunks of {archive.fields.granule} times"
+        chunks = f"{archive.shuffle_chunks} chunks of {archive.fields.granule} times"
         return f"random among the windows of {chunks}, themselves in random order"
 
     def facts(self) -> dict[str, str]:
-        """What will be read from where, in what order, and the memory it takes at most."""
+        """Describe where fields are read from, in what order, and the memory that this needs at most."""
         archive = self.windows.archive
         where = "all in memory" if archive.in_memory else "read when needed"
-        if archive.mixed:
-            where = f"the latest {archive.room} chunks of {archive.fields.granule} times in memory"
+        if archive.shuffle_chunks:
+            where = f"the latest {archive.cached_chunks} chunks of {archive.fields.granule} times in memory"
         if archive.fields.is_packed and not archive.in_memory:
             where = "straight from the packed store"
         return {
@@ -129,27 +138,27 @@ class ShuffledBatches:
 
     @property
     def buffer_count(self) -> int:
-        """Batches in memory at a time: ready ones, one being read, one in use, and the next in the trainer's hand."""
+        """Number of batches in memory at a time: those ready, one being read, one in use, one held by the trainer."""
         return self.reading.ahead + 3 if self.reading.ahead else 2
 
     @property
     def reading_bytes(self) -> int:
-        """Bytes that reading a batch takes meanwhile, at most."""
+        """Upper bound on the extra bytes needed to read a batch."""
         return self.windows.archive.reading_bytes(self.batch_size * self.windows.positions.shape[1])
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes that fields and batches take at most."""
+        """Upper bound on the bytes of fields and batches."""
         return self.windows.archive.memory_bytes + self.buffer_count * self.batch_bytes + self.reading_bytes
 
     def pace(self) -> str:
-        """How fast data were read so far, in words."""
+        """Return a phrase that says how fast data were read so far."""
         rate = self.made * self.batch_bytes / max(self.busy, 1e-9) / 1e9
         skipped = f", {self.skipped} damaged windows replaced" if self.skipped else ""
         return f"{self.made:,} batches read at up to {rate:.2g} GB/s, {self.waited:.1f} s waited for them{skipped}"
 
     def batch(self, step: int) -> Window:
-        """This rank's batch at `step`; DamagedData where it cannot be read and this is not to be skipped."""
+        """Read this rank's batch at `step`; DamagedData if that fails and damaged windows are not skipped."""
         rollout = self.rollout(step) if callable(self.rollout) else self.rollout
         begun = time.perf_counter()
         made = self._sound(self.indices(step), rollout)
@@ -157,7 +166,7 @@ class ShuffledBatches:
         return made
 
     def _sound(self, indices: np.ndarray, rollout: int | None) -> Window:
-        """These windows, or, where they are damaged and may be skipped, the next ones that are not."""
+        """Read these windows, or, if they are damaged and may be skipped, the next ones that are not."""
         while True:
             chosen = np.array([self._next_sound(int(index)) for index in indices])
             try:
@@ -165,7 +174,7 @@ class ShuffledBatches:
             except DamagedData:
                 if self.reading.damaged == "stop":
                     raise
-                self.damaged |= {int(index) for index in chosen if not _can_be_read(self.windows, index, rollout)}
+                self.damaged |= {int(index) for index in chosen if not _is_readable(self.windows, index, rollout)}
                 if len(self.damaged) == len(self.windows):
                     raise
                 continue
@@ -179,71 +188,54 @@ class ShuffledBatches:
 
     def __iter__(self) -> Iterator[Window]:
         self._buffers = BatchBuffers(self.pinned)
-        return prefetched(self.batch, self.start, None, self._wait, self.reading.ahead)
+        return prefetched(self.batch, self.start, None, self._add_wait, self.reading.ahead)
 
-    def _wait(self, seconds: float) -> None:
+    def _add_wait(self, seconds: float) -> None:
         self.waited += seconds
 
 
 class SequentialBatches:
-    """Each window of this rank once, in order, in batches; the last batch may be smaller. limit: batches at most.
+    """Iterate once over batches of all windows, in order; the last batch may be smaller.
 
-    damaged: `skip` leaves out windows that cannot be read, as long as others of their batch can.
+    damaged: `skip` leaves out windows that cannot be read, unless a batch has no other.
     """
 
-    def __init__(
-        self,
-        windows: Windows,
-        batch_size: int,
-        *,
-        rank: int = 0,
-        ranks: int = 1,
-        limit: int | None = None,
-        damaged: Damaged = "stop",
-    ) -> None:
-        _refuse(batch_size, rank, ranks)
-        self.damaged = damaged
-        self.windows, self.batch_size = windows, batch_size
-        self.own = np.arange(rank, len(windows), ranks)
+    def __init__(self, windows: Windows, batch_size: int, *, damaged: Damaged = "stop") -> None:
+        if batch_size < 1:
+            raise ValueError(f"Expected batch_size >= 1; got {batch_size}.")
+        self.windows, self.batch_size, self.damaged = windows, batch_size, damaged
         self.waited, self._buffers = 0.0, BatchBuffers()
-        whole = -(-self.own.size // batch_size)
-        self._count = whole if limit is None else min(limit, whole)
 
     def __len__(self) -> int:
-        return self._count
+        return -(-len(self.windows) // self.batch_size)
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes that its batches take at most, and reading them; not what the archive keeps."""
+        """Upper bound on the bytes of batches and of reading them, without the fields that the archive keeps."""
         archive, times = self.windows.archive, self.batch_size * self.windows.positions.shape[1]
         return (AHEAD + 3) * times * archive.row_bytes + archive.reading_bytes(times)
 
     def batch(self, step: int) -> Window:
-        """Batch number `step`; DamagedData where it cannot be read and this is not to be skipped."""
-        own = self.own[step * self.batch_size : (step + 1) * self.batch_size]
+        """Read batch number `step`; DamagedData if that fails and damaged windows are not skipped."""
+        indices = np.arange(len(self.windows))[step * self.batch_size : (step + 1) * self.batch_size]
         try:
-            return self.windows.window(own, memory=self._buffers.tensor)
+            return self.windows.window(indices, memory=self._buffers.tensor)
         except DamagedData:
-            sound = [index for index in own if _can_be_read(self.windows, index)] if self.damaged == "skip" else []
-            if not sound:
+            readable = [n for n in indices if _is_readable(self.windows, n)] if self.damaged == "skip" else []
+            if not readable:
                 raise
-            return self.windows.window(np.array(sound), memory=self._buffers.tensor)
+            return self.windows.window(np.array(readable), memory=self._buffers.tensor)
 
     def __iter__(self) -> Iterator[Window]:
-        return prefetched(self.batch, 0, self._count, self._wait)
+        return prefetched(self.batch, 0, len(self), self._add_wait)
 
-    def _wait(self, seconds: float) -> None:
+    def _add_wait(self, seconds: float) -> None:
         self.waited += seconds
 
 
-def _can_be_read(windows: Windows, index: int, rollout: int | None = None) -> bool:
+def _is_readable(windows: Windows, index: int, rollout: int | None = None) -> bool:
     try:
         windows.window(np.array([index]), rollout)
     except DamagedData:
         return False
     return True
-
-
-def _refuse(batch_size: int, rank: int, ranks: int) -> None:
-    if batch_size < 1 or not 0 <= rank < ranks:
-        raise ValueError(f"Expected batch_size >= 1 and 0 <= rank < ranks; got {batch_size}, rank {rank} of {ranks}.")

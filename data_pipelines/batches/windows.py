@@ -1,4 +1,4 @@
-"""Windows: all stretches of consecutive States in a period, one timestep apart, that may serve as examples."""
+"""Windows: sequences of consecutive States, one timestep apart, that serve as training examples."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 from data_pipelines.batches.archive import Archive
 from data_pipelines.conventions.durations import duration_text
 from emulators.state import State, Window
+from emulators.variables import VariableSet
 from emulators.world import World
 
 
 class Windows:
-    """The windows of `period` = [start, end], both inclusive, that lie wholly within it and bridge no gap in time.
+    """Hold the windows of `period` = [start, end], both inclusive, that lie wholly within it and span no gap in time.
 
-    rollout: targets a window. stride: keep every stride-th start. `init_times`: the time of the newest known State of
-    each window. ValueError where there is none.
+    rollout: number of targets in a window. stride: keep every stride-th window. ValueError if there is none.
     """
 
     def __init__(self, archive: Archive, period: Sequence[str | int], *, rollout: int = 1, stride: int = 1) -> None:
@@ -45,7 +45,7 @@ class Windows:
 
     @property
     def init_times(self) -> np.ndarray:
-        """Time of the newest known State of each window, datetime64[s]."""
+        """The time of the newest known State of each window, datetime64[s]."""
         return self.archive.times[self.positions[:, self.world.history - 1]]
 
     def window(
@@ -54,9 +54,10 @@ class Windows:
         rollout: int | None = None,
         memory: Callable[[tuple[int, ...]], Tensor] = torch.empty,
     ) -> Window:
-        """The windows numbered `indices` as one batch. rollout: default, and at most, that of these Windows.
+        """Read the windows numbered `indices` as one batch.
 
-        memory: gives the tensor of a shape that the fields are read into.
+        rollout: number of targets, at most (and by default) that of these Windows. memory: called with a shape, returns
+        the tensor to read the fields into.
         """
         world, known = self.world, self.world.history
         rollout = self.rollout if rollout is None else rollout
@@ -66,19 +67,20 @@ class Windows:
         fields = memory((*positions.shape, self.archive.variables.size, *world.grid.shape))
         self.archive.gather(positions.reshape(-1), fields.flatten(0, 1).numpy())
         times = self.archive.times[positions]
-        seen, predicted = world.prognostic.size, world.predicted.size
+
+        def states(variables: VariableSet, numbers: range) -> tuple[State, ...]:
+            channels = self.archive.channels(variables)
+            return tuple(State(fields[n][:, channels], variables, times[n]) for n in numbers)
+
+        targets = range(known, known + rollout)
         return Window(
-            history=tuple(State(fields[n][:, :seen], world.prognostic, times[n]) for n in range(known)),
-            target=tuple(
-                State(fields[n][:, :predicted], world.predicted, times[n]) for n in range(known, known + rollout)
-            ),
-            forcing=tuple(
-                State(fields[n][:, predicted:], world.forcing, times[n]) for n in range(known, known + rollout)
-            ),
+            history=states(world.prognostic, range(known)),
+            target=states(world.predicted, targets),
+            forcing=states(world.forcing, targets),
         )
 
     def _chains(self) -> np.ndarray:
-        """Positions of the States of every window, oldest first, shape (window, history + rollout)."""
+        """Find the positions of the States of every window, oldest first, shape (window, history + rollout)."""
         inside = np.zeros(self.archive.times.size + 1, dtype=bool)  # the last entry stands for a missing time, -1
         inside[self.archive.within(self.period)] = True
         following = np.append(self.archive.following, -1)

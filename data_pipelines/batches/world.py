@@ -1,36 +1,33 @@
-"""From a dataset and the roles of its variables to the World that every part is built on."""
+"""Build the World, on which every part is built, from a dataset and the roles of its variables."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 
-from data_pipelines.batches.archive import Archive
-from data_pipelines.batches.scales import scales as measured
+from data_pipelines.conventions.attributes import left_out_reasons, timestep_of, vertical_coordinate
 from data_pipelines.conventions.canonical import grid_of
-from data_pipelines.conventions.durations import duration, spacing
 from data_pipelines.conventions.fluxes import flux_conventions
 from data_pipelines.conventions.suggestions import suggestion
 from data_pipelines.derived import forcings
 from emulators.grid import LatLonGrid
 from emulators.variables import Variable, VariableSet
-from emulators.world import Scale, Vertical, World
+from emulators.world import World
 
 Entry = str | Mapping[str, Sequence[float]]
-Report = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
 class VariableRoles:
-    """Which variables play which part; an entry is a name (all its levels) or {name: [levels]}.
+    """Say which variables have which role; an entry is a name (all its levels) or {name: [levels]}.
 
-    prognostic: predicted and fed back. forcing: prescribed at the time of the target. diagnostic: predicted only.
-    static: constant in time. prognostic null: all parts as in the packed store. Forcings and statics that the data lack
-    are computed where they follow from time and place (`data_pipelines.derived.forcings`).
+    prognostic: predicted and fed back; None takes all roles from the packed store. forcing: prescribed at the time of
+    the target. diagnostic: predicted only. static: constant in time. Forcings and static fields that the data do not
+    hold are computed if they follow from time and place (`data_pipelines.derived.forcings`).
     """
 
     prognostic: Sequence[Entry] | None
@@ -39,20 +36,10 @@ class VariableRoles:
     static: Sequence[Entry] = ()
 
 
-def world_from_dataset(
-    dataset: xr.Dataset,
-    roles: VariableRoles,
-    *,
-    history: int = 1,
-    timestep: str | np.timedelta64 | None = None,
-    scales: Mapping[str, Scale] | None = None,
-    period: Sequence[str | int] | None = None,
-    report: Report | None = None,
-) -> World:
-    """The World of a canonical dataset.
+def world_from_dataset(dataset: xr.Dataset, roles: VariableRoles, *, history: int = 1) -> World:
+    """Build the World of a canonical dataset, without scales. ValueError names what does not fit.
 
-    timestep: default that of the dataset. scales: statistics by channel; or period: [start, end] of the training
-    split over which they are measured now; with neither, the World has none. ValueError names what does not fit.
+    history: number of known states that a step sees.
     """
     if history < 1:
         raise ValueError(f"history counts the known states a step sees, at least 1; got {history}.")
@@ -67,44 +54,31 @@ def world_from_dataset(
         raise ValueError("A world needs at least one prognostic variable; list some under variables.prognostic.")
     _refuse_two_roles(sets)
     grid = grid_of(dataset)
-    made = World(
+    return World(
         grid=grid,
-        timestep=_timestep(dataset, timestep),
+        timestep=_timestep(dataset),
         static_fields=_static_fields(dataset, sets["static"], grid),
         history=history,
-        scales=dict(scales or {}),
+        scales={},
         vertical=vertical_coordinate(dataset),
         **sets,
     )
-    if period is None:
-        return made
-    return replace(made, scales=measured(Archive(dataset, made, cache_gigabytes=0.0), period, report=report))
 
 
 def stored_roles(dataset: xr.Dataset) -> VariableRoles:
-    """The roles with which a packed store was made; ValueError where the dataset is none, or was made without."""
+    """Return the roles with which a packed store was made; ValueError if the dataset does not come from one."""
     roles = json.loads(dataset.attrs.get("roles", "{}"))
     if not roles:
         raise ValueError("The data do not say which variables play which part; list some under variables.prognostic.")
     return VariableRoles(**roles)
 
 
-def _timestep(dataset: xr.Dataset, timestep: str | np.timedelta64 | None) -> np.timedelta64:
-    chosen = timestep or dataset.attrs.get("timestep")
-    if chosen is not None:
-        return duration(chosen)
-    found = spacing(dataset["time"].values) if "time" in dataset.dims else None
-    if found is None:
+def _timestep(dataset: xr.Dataset) -> np.timedelta64:
+    timestep = timestep_of(dataset)
+    if timestep is None:
         count = dataset.sizes.get("time", 0)
         raise ValueError(f"The data hold {count} time(s), so the timestep is unknown; give one, such as timestep=6h.")
-    return found
-
-
-def vertical_coordinate(dataset: xr.Dataset) -> Vertical:
-    """The vertical coordinate, from the attributes vertical_{kind,a,b,dry} or the presence of levels."""
-    kind = dataset.attrs.get("vertical_kind") or ("pressure" if "level" in dataset.dims else "none")
-    a, b = (tuple(float(x) for x in np.atleast_1d(dataset.attrs.get(f"vertical_{n}", ()))) for n in "ab")
-    return Vertical(kind, a, b, bool(dataset.attrs.get("vertical_dry", False)))
+    return timestep
 
 
 def _refuse_two_roles(sets: Mapping[str, VariableSet]) -> None:
@@ -112,12 +86,12 @@ def _refuse_two_roles(sets: Mapping[str, VariableSet]) -> None:
     for role, variables in sets.items():
         for name in variables.names:
             if name in roles:
-                raise ValueError(f"'{name}' is listed as {roles[name]} and as {role}; a variable plays one part.")
+                raise ValueError(f"'{name}' is listed as {roles[name]} and as {role}; a variable has one role.")
             roles[name] = role
 
 
 def _entry(entry: Entry) -> tuple[str, tuple[float, ...] | None]:
-    """Name and levels of a role's entry; None: all levels."""
+    """Return name and levels of an entry; None: all levels."""
     if isinstance(entry, str):
         return entry, None
     if not isinstance(entry, Mapping) or len(entry) != 1:
@@ -127,12 +101,12 @@ def _entry(entry: Entry) -> tuple[str, tuple[float, ...] | None]:
 
 
 def _archived(dataset: xr.Dataset, entry: Entry) -> Variable:
-    """The Variable of a role's entry, taken from the dataset."""
+    """Return the Variable that an entry names, as the dataset holds it."""
     name, levels = _entry(entry)
     if name not in dataset.data_vars:
-        left_out = dict(line.split(": ", 1) for line in dataset.attrs.get("left_out", "").splitlines() if ": " in line)
-        if name in left_out:
-            raise ValueError(f"Variable '{name}' is in the data but cannot be used: {left_out[name]}")
+        reasons = left_out_reasons(dataset)
+        if name in reasons:
+            raise ValueError(f"Variable '{name}' is in the data but cannot be used: {reasons[name]}")
         raise ValueError(f"No variable '{name}' in the data; {suggestion(name, dataset.data_vars)}")
     units = str(dataset[name].attrs.get("units", "")).replace("**", "")
     if "level" not in dataset[name].dims:
@@ -152,7 +126,7 @@ def _archived(dataset: xr.Dataset, entry: Entry) -> Variable:
 
 
 def _prescribed(dataset: xr.Dataset, entry: Entry, computed: Sequence[str]) -> Variable:
-    """A forcing or static Variable: from the dataset where it is there, else computed where it can be."""
+    """Return a forcing or static Variable: that of the dataset, else one of those that can be computed."""
     name, _ = _entry(entry)
     if name not in dataset.data_vars and name in computed:
         return forcings.variable(name)
@@ -165,7 +139,7 @@ def _prescribed(dataset: xr.Dataset, entry: Entry, computed: Sequence[str]) -> V
 
 
 def _static_fields(dataset: xr.Dataset, static: VariableSet, grid: LatLonGrid) -> np.ndarray | None:
-    """The static fields, float32, shape (channel, lat, lon); of a field with times or members, the first."""
+    """Read the static fields, float32 (channel, lat, lon); of a field with times or members, the first."""
     if not static:
         return None
     fields = []

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from data_pipelines.conventions.attributes import origin_of
 from data_pipelines.conventions.calendars import datetimes, refuse_disorder, timedeltas
 from data_pipelines.conventions.dialects import dialect, dialects, hybrid_levels, spoken
 from data_pipelines.conventions.suggestions import suggestion
@@ -59,7 +60,7 @@ def canonical(
     select: dimension -> label (position where it has no labels) to keep of a dimension there is no place for.
     keep: further dimensions that stay, after time. Variables without a place are listed in the attribute `left_out`.
     """
-    origin = str(dataset.attrs.get("origin", "the data"))
+    origin = origin_of(dataset)
     dataset = _renamed(dataset, rename or {}, origin)
     half_levels = hybrid_levels(dataset)
     dataset = spoken(dataset, names)

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from data_pipelines.conventions.durations import duration, duration_text, nearest_positions, spacing
+from data_pipelines.conventions.attributes import timestep_of
+from data_pipelines.conventions.durations import duration, duration_text, nearest_positions
 from data_pipelines.conventions.suggestions import suggestion
 from data_pipelines.conventions.units import in_units
 from data_pipelines.derived.lazy_fields import computed_when_read
@@ -76,8 +77,7 @@ def _mask(field: xr.DataArray) -> xr.DataArray:
 def _before(dataset: xr.Dataset) -> np.ndarray:
     """For each position of the time axis, that of one timestep before; its own where the data have none."""
     times = dataset["time"].values.astype("datetime64[s]")
-    told = dataset.attrs.get("timestep")
-    step = duration(told) if told else spacing(times)
+    step = timestep_of(dataset)
     own = np.arange(times.size)
     if step is None:
         return own

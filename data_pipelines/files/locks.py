@@ -1,4 +1,7 @@
-"""One at a time in a folder: locks that die with the process that holds them."""
+"""Locks of files and folders, which the kernel drops when the process that holds them ends, however it ends.
+
+`filelock` is not used: it does not say which process holds a lock, nor does it work on file systems without locks.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,10 @@ NOT_SUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 @contextmanager
 def lock_or_refuse(folder: Path, name: str = NAME, work: str = "training") -> Iterator[None]:
-    """Hold the lock of `folder`; ValueError where another process holds it. work: what is done there, for the message.
+    """Hold the lock of `folder`; ValueError names the process that holds it already.
 
-    The kernel drops the lock of a process that ends in whatever way, so a file left behind holds nobody up. Where a
-    file system knows no locks, the process named in the file is looked for on this machine.
+    work: what is done in the folder, for the message. On a file system without locks, the process that the lock's file
+    names counts as the holder as long as it runs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / name, "a+", encoding="utf-8") as file:
@@ -28,12 +31,12 @@ def lock_or_refuse(folder: Path, name: str = NAME, work: str = "training") -> It
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise refusal(folder, holder, work) from None
+            raise _refusal(folder, holder, work) from None
         except OSError as error:
             if error.errno not in NOT_SUPPORTED:
                 raise
             if _is_alive(holder):
-                raise refusal(folder, holder, work) from None
+                raise _refusal(folder, holder, work) from None
         file.truncate(0)
         file.write(f"{socket.gethostname()} {os.getpid()}\n")
         file.flush()
@@ -44,20 +47,30 @@ def lock_or_refuse(folder: Path, name: str = NAME, work: str = "training") -> It
 
 
 @contextmanager
-def turn(folder: Path) -> Iterator[None]:
-    """Hold a lock of `folder` for a moment, once it is this process's turn; where locks are unknown, at once."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / TURN, "a", encoding="utf-8") as file:
+def wait_for_lock(path: Path, *, required: bool = True) -> Iterator[None]:
+    """Wait until the lock `path` is free, and hold it. required: OSError on a file system without locks."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
-            if error.errno not in NOT_SUPPORTED:
+            if required or error.errno not in NOT_SUPPORTED:
                 raise
         yield
 
 
+@contextmanager
+def wait_for_turn(folder: Path) -> Iterator[None]:
+    """Wait until no other process holds the turn in `folder`, and hold it for a moment.
+
+    On a file system without locks, do not wait.
+    """
+    with wait_for_lock(folder / TURN, required=False):
+        yield
+
+
 def is_locked(folder: Path) -> bool:
-    """Whether a training is at work in `folder` now."""
+    """Return whether a training runs in `folder` now."""
     try:
         with open(folder / NAME, encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -68,8 +81,8 @@ def is_locked(folder: Path) -> bool:
     return False
 
 
-def refusal(folder: Path, holder: str, work: str) -> ValueError:
-    """What to say to the second of two."""
+def _refusal(folder: Path, holder: str, work: str) -> ValueError:
+    """Return the error for the second process. holder: the content of the lock's file."""
     host, _, number = holder.partition(" ")
     who = f"process {number} on {host}" if number else "another process"
     return ValueError(
@@ -78,7 +91,7 @@ def refusal(folder: Path, holder: str, work: str) -> ValueError:
 
 
 def _is_alive(holder: str) -> bool:
-    """Whether the process named in a lock's file runs on this machine; one on another machine is taken to."""
+    """Return whether the process named in a lock's file runs; one on another machine is assumed to."""
     host, _, number = holder.partition(" ")
     if not number.isdigit():
         return False
@@ -91,11 +104,3 @@ def _is_alive(holder: str) -> bool:
     except PermissionError:
         return True
     return int(number) != os.getpid()
-
-
-@contextmanager
-def wait_for_lock(path: Path) -> Iterator[None]:
-    """Hold `path` as a lock; a killed holder releases it."""
-    with open(path, "w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

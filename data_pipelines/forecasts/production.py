@@ -11,7 +11,7 @@ import numpy as np
 
 from data_pipelines.conventions.durations import duration_text
 from data_pipelines.files.atomic import sha256, write_netcdf
-from data_pipelines.files.locks import lock_or_refuse, turn
+from data_pipelines.files.locks import lock_or_refuse, wait_for_turn
 from data_pipelines.forecasts.checks import budgets, describe, gather, lead_text
 from data_pipelines.forecasts.manifest import (
     NAME,
@@ -63,10 +63,10 @@ def make_forecast(job: ForecastJob, share: tuple[int, int], report: Report, warn
                     segments.write(segment, arrays, checksums)
                     if segment.stop < layout.steps:
                         forecast.restore(arrays)
-                    with turn(segments.folder):
+                    with wait_for_turn(segments.folder):
                         manifest["reasons"] = [unfinished(job, segments)]
                         write_manifest(job.folder, manifest)
-        with turn(segments.folder):
+        with wait_for_turn(segments.folder):
             if not is_finished(job.folder) and not segments.absent():
                 finish(job, segments, manifest, report)
                 segments.remove()
@@ -82,7 +82,7 @@ def _failure_recorded(job: ForecastJob, segments: Segments, manifest: dict[str, 
     except BaseException as error:
         reason, cause = manifest["reasons"][0].split("; stopped by")[0], str(error) or type(error).__name__
         manifest["reasons"] = [f"{reason}; stopped by: {cause}"]
-        with suppress(OSError), turn(segments.folder):
+        with suppress(OSError), wait_for_turn(segments.folder):
             write_manifest(job.folder, manifest)
         raise
     finally:
@@ -100,7 +100,7 @@ def refuse_lost_file(job: ForecastJob) -> None:
 
 def begin(job: ForecastJob, segments: Segments) -> dict[str, Any]:
     """The manifest of a forecast that is begun or resumed, its store laid out."""
-    with turn(segments.folder):
+    with wait_for_turn(segments.folder):
         manifest = open_manifest(job.folder, job.settings, job.card)
         if manifest["finished"]:  # by another process, a moment ago
             segments.remove()

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from data_pipelines.batches.world import vertical_coordinate
-from data_pipelines.conventions.durations import duration, duration_text, gaps, spacing
+from data_pipelines.conventions.attributes import timestep_of, vertical_coordinate
+from data_pipelines.conventions.durations import duration_text, gaps
 from emulators.grid import LatLonGrid
 
 SAMPLES = 8  # times read for the range and the share of missing values
@@ -47,8 +47,7 @@ def time_axis(dataset: xr.Dataset) -> TimeAxis | None:
     if "time" not in dataset.dims:
         return None
     times = dataset["time"].values.astype("datetime64[s]")
-    told = dataset.attrs.get("timestep")
-    step = duration(told) if told else spacing(times)
+    step = timestep_of(dataset)
     wide = tuple((times[i], times[i + 1]) for i in gaps(times))
     return TimeAxis(times[0], times[-1], times.size, duration_text(step) if step is not None else None, wide)
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from data_pipelines.batches.world import vertical_coordinate
+from data_pipelines.conventions.attributes import vertical_coordinate
 from data_pipelines.conventions.canonical import grid_of
 from data_pipelines.simulators.planet.pressure_levels import ground_temperature, mean_sea_level_pressure
 from emulators.constants import EARTH_RADIUS

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from data_pipelines.conventions.attributes import origin_of
 from data_pipelines.files.parts import BatchRecords
 from data_pipelines.reading.damaged_data import DamagedData
 from emulators.physics.physical_ranges import bounds
@@ -78,7 +79,7 @@ def check_values(
 
 def _fingerprint(dataset: xr.Dataset) -> str:
     """A name for the check of these data; files that were changed since are others."""
-    origin = Path(str(dataset.attrs.get("origin", "")))
+    origin = Path(origin_of(dataset, ""))
     told = hashlib.sha256(str(origin).encode())
     told.update(str(origin.stat().st_mtime_ns if origin.exists() else "").encode())
     for name in ("time", "level", "latitude", "longitude"):
@@ -106,7 +107,7 @@ def _block_statistics(dataset: xr.Dataset, name: str, block: slice) -> dict[str,
         values = np.asarray(field.values, dtype=np.float32)
     except Exception as error:
         when = str(field["time"].values[0].astype("datetime64[s]")) if "time" in field.coords else "any time"
-        raise DamagedData(str(dataset.attrs.get("origin", "the data")), name, when, error) from error
+        raise DamagedData(origin_of(dataset), name, when, error) from error
     values = values.reshape(values.shape[0], -1, *values.shape[-2:])
     good = np.isfinite(values)
     axes = (1, 2, 3)

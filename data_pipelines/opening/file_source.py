@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import xarray as xr
 
+from data_pipelines.conventions.attributes import origin_of
 from data_pipelines.conventions.durations import gaps, spacing
 from data_pipelines.conventions.periods import guarded
 from data_pipelines.derived.shaping import shaped
@@ -83,7 +84,7 @@ class FileSource:
             **self.opening,
         )
         if self.members and MEMBER not in opened.dims:
-            origin = opened.attrs.get("origin", "the data")
+            origin = origin_of(opened)
             raise ValueError(
                 f"data.members: no field of {origin} goes along '{self.members}'; leave data.members=null."
             )
@@ -104,7 +105,7 @@ class FileSource:
 
 def refuse_uneven(dataset: xr.Dataset, rule: str) -> None:
     """ValueError where the times follow no step, or have gaps that are to be refused."""
-    times, origin = dataset["time"].values.astype("datetime64[s]"), dataset.attrs.get("origin", "the data")
+    times, origin = dataset["time"].values.astype("datetime64[s]"), origin_of(dataset)
     usual = spacing(times)
     if usual is None:
         return

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from data_pipelines.conventions.attributes import origin_of
 from data_pipelines.conventions.calendars import datetimes, timedeltas
 from data_pipelines.conventions.canonical import MEMBERS, canonical
 from data_pipelines.opening.datasets import open_files
@@ -54,7 +55,7 @@ def open_forecast(
 
 
 def _forecast(dataset: xr.Dataset, select: Mapping[str, Any] | None) -> xr.Dataset:
-    origin = str(dataset.attrs.get("origin", "the forecast"))
+    origin = origin_of(dataset, "the forecast")
     lead, init = _named(dataset, LEADS, "lead time", origin), _named(dataset, INITS, "initial time", origin)
     if init != "time" and "time" in dataset.variables:
         dataset = dataset.drop_vars("time")

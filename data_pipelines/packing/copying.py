@@ -21,6 +21,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from data_pipelines.conventions.attributes import origin_of
 from data_pipelines.files.atomic import atomic_folder, remove_unfinished, sha256, write_file
 from data_pipelines.reading.damaged_data import WAITS, DamagedData
 
@@ -203,9 +204,9 @@ def _read(field: xr.DataArray, name: str, dataset: xr.Dataset) -> np.ndarray:
         try:
             return field.values
         except (ValueError, RuntimeError, OSError, KeyError) as error:
-            if wait is None or not _may_pass(str(dataset.attrs.get("origin", ""))):
+            if wait is None or not _may_pass(origin_of(dataset, "")):
                 when = str(field["time"].values[0].astype("datetime64[s]")) if "time" in field.dims else "any time"
-                raise DamagedData(str(dataset.attrs.get("origin", "the data")), name, when, error) from error
+                raise DamagedData(origin_of(dataset), name, when, error) from error
             time.sleep(wait)
     raise AssertionError("unreachable")
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from data_pipelines.conventions.attributes import origin_of
 from data_pipelines.files.atomic import write_file
 from data_pipelines.files.provenance import revision
 from data_pipelines.reading.encodings import STORED, Encoding
@@ -47,7 +48,7 @@ def attributes(
         "static": static.plain(),
         "level_attributes": {str(name): value for name, value in level.items() if isinstance(value, str)},
         "dataset": {str(name): _plain(said) for name, said in dataset.attrs.items() if name not in NOT_KEPT},
-        "converted_from": str(dataset.attrs.get("origin", "a data source")),
+        "converted_from": origin_of(dataset, "a data source"),
         "roles": {role: [_entry(variable) for variable in variables] for role, variables in sets.items()},
         "splits": {name: [str(end) for end in period] for name, period in (splits or {}).items() if period},
     }

@@ -16,6 +16,7 @@ from functools import cached_property
 import numpy as np
 import xarray as xr
 
+from data_pipelines.conventions.attributes import origin_of
 from data_pipelines.derived import forcings
 from data_pipelines.reading import damaged_data
 from data_pipelines.reading.chunk_fields import ChunkField, chunk_field, read_as_stored
@@ -38,7 +39,7 @@ class Fields:
 
     def __init__(self, dataset: xr.Dataset, variables: VariableSet, grid: LatLonGrid) -> None:
         self.dataset, self.variables, self.grid = dataset, variables, grid
-        self.origin = str(dataset.attrs.get("origin", "the data"))
+        self.origin = origin_of(dataset)
         self.members = dataset.sizes.get("member", 1)
         self.times = np.tile(dataset["time"].values.astype("datetime64[s]"), self.members)
         self.archived = VariableSet(tuple(v for v in variables if v.name in dataset.data_vars))

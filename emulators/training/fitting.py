@@ -20,14 +20,10 @@ from emulators.training.plan import Plan
 
 @runtime_checkable
 class SharedBatches(Protocol):
-    """An iterable of batches that is told which of several processes reads it.
+    """An iterable of batches that several processes share."""
 
-    rank, ranks: this process and their number. pinned: whether to read into page-locked memory, for copies to a GPU.
-    """
-
-    rank: int
-    ranks: int
-    pinned: bool
+    def divide(self, rank: int, ranks: int, *, pinned: bool = False) -> None:
+        """Take the batches of process `rank` of `ranks`; pinned: in page-locked memory, for copies to a GPU."""
 
 
 def fit(
@@ -57,8 +53,8 @@ def fit(
     lay_out(training.step.network, hardware)
     trainer = make_trainer(hardware, training.plan, callbacks, loggers=loggers, folder=folder, plugins=plugins)
     if isinstance(batches, SharedBatches):
-        batches.rank, batches.ranks = trainer.global_rank, trainer.world_size
-        batches.pinned = trainer.strategy.root_device.type == "cuda"
+        on_gpu = trainer.strategy.root_device.type == "cuda"
+        batches.divide(trainer.global_rank, trainer.world_size, pinned=on_gpu)
     trainer.fit(training, batches, validation, ckpt_path=resume)
     if training.validated != training.plan.steps:
         trainer.validate(training, validation, verbose=False)

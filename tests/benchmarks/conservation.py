@@ -16,6 +16,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -159,13 +160,16 @@ class Subject(NamedTuple):
 
 def untrained() -> Subject:
     """On a coarse planet with its fluxes, with a few days of forcing."""
+    from data_pipelines.batches.scales import scales
     from data_pipelines.batches.world import world_from_dataset
 
     config = compose("train", ["data=planet_tiny", "variables=planet_budgets"])
     source = build(config.data)
     source.prepare()
-    made = world_from_dataset(source.dataset(), build(config.variables), period=source.splits["train"])
+    made = world_from_dataset(source.dataset(), build(config.variables))
     archive = Archive(source.dataset(), made)
+    made = replace(made, scales=scales(archive, source.splits["train"]))
+    archive = archive.with_world(made)
     times = archive.times[:40].astype("datetime64[s]")
     forcings = [archive.forcing(times[n : n + 1]) for n in range(1, 40)]
     torch.manual_seed(0)

@@ -16,7 +16,7 @@ import torch
 from omegaconf import OmegaConf
 
 from data_pipelines.files import checkpoints
-from data_pipelines.files.locks import is_locked, lock_or_refuse, turn
+from data_pipelines.files.locks import is_locked, lock_or_refuse, wait_for_turn
 from data_pipelines.files.metrics_table import read_rows
 from emul.config.compose import compose
 from emul.train import train
@@ -339,7 +339,7 @@ def test_where_locks_are_unknown_the_named_process_is_looked_for(tmp_path, monke
         else:
             with pytest.raises(ValueError, match="is training in"), lock_or_refuse(tmp_path):
                 pass
-    with turn(tmp_path):
+    with wait_for_turn(tmp_path):
         pass
 
 

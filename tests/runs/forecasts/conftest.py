@@ -1,11 +1,15 @@
 """What the tests of forecasts share: small data, and runs of untrained networks, tame or wild."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 from omegaconf import OmegaConf
 
+from data_pipelines.batches.archive import Archive
+from data_pipelines.batches.scales import scales
 from data_pipelines.batches.world import VariableRoles, world_from_dataset
 from data_pipelines.files import checkpoints
 from emul.config.compose import compose
@@ -84,7 +88,9 @@ class Home:
         )
         prognostic = [*PROGNOSTIC, *(name for name in MOIST if name in dataset)]
         roles = VariableRoles(prognostic=prognostic, forcing=["sin_year", "cos_day"], static=["sin_latitude"])
-        a_world = world_from_dataset(dataset, roles, history=history, timestep="6h", period=splits["train"])
+        a_world = world_from_dataset(dataset.assign_attrs(timestep="6h"), roles, history=history)
+        measured = scales(Archive(dataset, a_world, cache_gigabytes=0.0), splits["train"])
+        a_world = replace(a_world, scales=measured)
         step = emulator(config, a_world)
         with torch.no_grad():
             for parameter in step.network.head.parameters():

@@ -139,8 +139,8 @@ def test_no_window_bridges_a_gap_or_leaves_the_period():
 
 
 def test_a_timestep_of_several_intervals():
-    ds = dataset(START + np.arange(20) * SIX)
-    data = Archive(ds, world_from_dataset(ds, VariableRoles(["temperature"]), timestep="12h"))
+    ds = dataset(START + np.arange(20) * SIX).assign_attrs(timestep="12h")
+    data = Archive(ds, world_from_dataset(ds, VariableRoles(["temperature"])))
     window = Windows(data, ["2001", "2001"]).window(np.array([3]))
     assert window.target[0].time - window.history[0].time == np.timedelta64(12, "h")
 

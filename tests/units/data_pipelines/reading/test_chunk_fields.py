@@ -64,7 +64,7 @@ def test_the_numbers_of_the_source(tmp_path, layout, west):
         expected = data["temperature"].sel(level=[850, 300]).isel(time=POSITIONS).values
         np.testing.assert_array_equal(found[:, :2], expected)
         np.testing.assert_array_equal(found[:, 2], data["2m_temperature"].isel(time=POSITIONS).values)
-    np.testing.assert_array_equal(np.flatnonzero(made._sound), np.unique(POSITIONS))
+    np.testing.assert_array_equal(np.flatnonzero(made._checked), np.unique(POSITIONS))
 
 
 def test_cut_data_and_other_chunks(tmp_path):
