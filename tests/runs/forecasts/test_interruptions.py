@@ -76,8 +76,8 @@ def test_a_full_disk_keeps_what_is_finished_and_says_unfinished(home, tmp_path, 
         replaced(source, target)
 
     job = replace(job, writer=writers.ZarrWriter(chunk_megabytes=1e-6), layout=replace(job.layout, block=1))
-    monkeypatch.setattr(writers.os, "replace", filling)
-    with pytest.raises(OSError, match=r"No space left on device.*unfinished"):
+    monkeypatch.setattr(os, "replace", filling)
+    with pytest.raises(OSError, match=r"No space left on device.*make room"):
         make(job)
     manifest = read_manifest(job.folder)
     assert (manifest["verdict"], manifest["finished"]) == ("failed", False)
