@@ -22,7 +22,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from emulators.grid import LatLonGrid, equiangular_grid, gaussian_grid
+from emulators.grid import LatLonGrid, equiangular_grid, gaussian_grid, lobatto_grid
 from emulators.sphere.spectral_regridding import Regrid
 from emulators.sphere.transform import degrees_and_orders
 
@@ -233,18 +233,18 @@ def _applied(
     return [one.assign_attrs(field.attrs) for one, field in zip(several, fields, strict=True)]
 
 
-NAME = re.compile(r"(\d+)x(\d+)_(equiangular|gaussian)(_with_poles)?(_conservative)?")
+NAME = re.compile(r"(\d+)x(\d+)_(equiangular|gaussian|lobatto)(_with_poles)?(_conservative)?")
 
 
 def grid_named(name: str) -> LatLonGrid:
-    """The grid of a name such as 64x32_equiangular, 240x121_equiangular_with_poles or 64x32_gaussian."""
+    """Return the grid of a name: 64x32_equiangular, 240x121_equiangular_with_poles, 64x32_gaussian or 64x33_lobatto."""
     match = NAME.fullmatch(name)
-    if match is None or (match[3] == "gaussian" and match[4]):
+    if match is None or (match[3] != "equiangular" and match[4]):
         raise ValueError(
-            "grid: expected longitudes x latitudes and a kind, 64x32_equiangular, 240x121_equiangular_with_poles or "
-            f"64x32_gaussian; got '{name}'."
+            "grid: expected longitudes x latitudes and a kind, 64x32_equiangular, 240x121_equiangular_with_poles, "
+            f"64x32_gaussian or 64x33_lobatto; got '{name}'."
         )
     columns, rows = int(match[1]), int(match[2])
-    if match[3] == "gaussian":
-        return gaussian_grid(rows, columns)
-    return equiangular_grid(rows, columns, poles=bool(match[4]))
+    if match[3] == "equiangular":
+        return equiangular_grid(rows, columns, poles=bool(match[4]))
+    return (gaussian_grid if match[3] == "gaussian" else lobatto_grid)(rows, columns)

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from emulators.sphere.random_fields import deviation
 from emulators.sphere.transform import SphericalHarmonics
 
 NOISES = ("white", "isotropic")
@@ -89,8 +89,8 @@ class Noise(nn.Module):
         if kind not in NOISES:
             raise ValueError(f"Expected noise_kind to be one of {', '.join(NOISES)}; got '{kind}'.")
         self.transform, self.channels = transform, channels
-        table = deviation("coefficient", transform.degrees, transform.orders) if kind == "isotropic" else None
-        scales = None if table is None else torch.as_tensor(table, dtype=torch.float32).unsqueeze(-1)
+        table = isotropic_deviation(transform.degrees, transform.orders) if kind == "isotropic" else None
+        scales = None if table is None else torch.as_tensor(table, dtype=torch.float32)[..., None, None]
         self.register_buffer("deviation", scales, persistent=False)
 
     def forward(self, batch: int, device: torch.device, generator: Generators = None) -> Tensor:
@@ -111,3 +111,16 @@ class Noise(nn.Module):
             for g in each
         ]
         return torch.stack(cases, 2)
+
+
+def isotropic_deviation(degrees: int, orders: int) -> np.ndarray:
+    """Return the standard deviation of each number of the coefficients of isotropic noise, (2 * orders, degrees).
+
+    E |a_lm|^2 = 4 pi / N, N being the number of coefficients, of both signs of m: unit variance at every point.
+    Coefficients of m > 0 have independent real and imaginary parts of half that variance; those of m = 0 are real.
+    """
+    l, m = np.arange(degrees)[None, :], np.repeat(np.arange(orders), 2)[:, None]
+    count = (2 * np.minimum(l, orders - 1) + 1).sum()
+    table = np.sqrt(4.0 * np.pi / count * np.where(m == 0, 1.0, 0.5)) * (l >= m)
+    table[1] = 0.0
+    return table

@@ -100,20 +100,6 @@ class SphericalCalculus(SphericalHarmonics):
         inverse = self.curl * self.inverse_laplacian  # curl^2 = -laplacian
         return -divergence * inverse, -vorticity * inverse
 
-    def hyperdiffusion(self, coefficients: Tensor, timestep: float, time: float, order: int = 8) -> Tensor:
-        """Coefficients after `timestep` of diffusion of even `order`, which damps the last degree e-fold in `time`.
-
-        The mean stays. ValueError where the order is not even and at least 2, or a time does not go forward.
-        """
-        if order < 2 or order % 2:
-            raise ValueError(f"Expected an even order of diffusion, at least 2; got {order}.")
-        if timestep < 0.0 or not time > 0.0:
-            raise ValueError(f"Expected a timestep of at least 0 and a time above 0; got {timestep} and {time}.")
-        if self.degrees == 1:
-            return coefficients
-        share = (self.laplacian / self.laplacian[:, -1:]).pow(order // 2)
-        return coefficients * torch.exp(-timestep / time * share)
-
     def vorticity_divergence(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """u, v (m s-1), each (lon, lat, n) -> coefficients of vorticity and divergence (s-1)."""
         n = u.shape[2]

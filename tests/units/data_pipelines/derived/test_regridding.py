@@ -178,6 +178,7 @@ def test_a_limited_area_is_missing_beyond_its_edge(method) -> None:
     ("64x32_equiangular_conservative", (32, 64), "equiangular"),
     ("240x121_equiangular_with_poles", (121, 240), "equiangular_with_poles"),
     ("128x64_gaussian", (64, 128), "gaussian"),
+    ("64x33_lobatto", (33, 64), "lobatto"),
 ])  # fmt: skip
 def test_names_of_grids(name, shape, kind) -> None:
     assert (grid_named(name).shape, grid_named(name).kind) == (shape, kind)

@@ -97,25 +97,6 @@ def test_rossby_haurwitz_wave_of_degree_5_turns_without_a_change_of_shape(calcul
     torch.testing.assert_close(tendency, expected, rtol=0, atol=1e-22)
 
 
-def test_hyperdiffusion_damps_the_last_degree_e_fold_in_its_time(calculus):
-    a = torch.ones(2 * calculus.orders, calculus.degrees, 1, dtype=torch.float64)
-    after = calculus.hyperdiffusion(a, timestep=3600.0, time=7200.0, order=4)[0, :, 0]
-    torch.testing.assert_close(after[[0, -1]], torch.tensor([1.0, np.exp(-0.5)], dtype=torch.float64))
-    assert after[5].item() == pytest.approx(np.exp(-0.5 * (30 / 110) ** 2))
-
-
-def test_the_mean_alone_does_not_diffuse_and_what_is_no_diffusion_is_refused(calculus):
-    mean = torch.ones(2, 1, 1, dtype=torch.float64)
-    small = SphericalCalculus(calculus.grid, degrees=1, dtype=torch.float64)
-    torch.testing.assert_close(small.hyperdiffusion(mean, 1.0, 1.0), mean)
-    for order in (0, 3, -2):
-        with pytest.raises(ValueError, match=f"at least 2; got {order}"):
-            small.hyperdiffusion(mean, 1.0, 1.0, order)
-    for timestep, time in ((1.0, 0.0), (-1.0, 1.0), (1.0, -1.0)):
-        with pytest.raises(ValueError, match="a time above 0"):
-            small.hyperdiffusion(mean, timestep, time)
-
-
 @pytest.mark.parametrize("grid", [gaussian_grid(4), gaussian_grid(46), equiangular_grid(8)])
 def test_float64_is_taken_by_float32_tables(grid):
     single, double = (SphericalCalculus(grid, dtype=dtype) for dtype in (torch.float32, torch.float64))
