@@ -96,11 +96,11 @@ class SFNO(nn.Module):
             return ConditionalNorm(bare, channels, self.conditions) if self.conditions else bare
 
         def made_filter(source: SphericalHarmonics, goal: SphericalHarmonics) -> SpectralFilter:
-            product = _product(operator, source, embed, int(mlp_ratio * embed), spectral_layers)
+            product = coefficient_product(operator, source, embed, int(mlp_ratio * embed), spectral_layers)
             return SpectralFilter(source, goal, product, embed, filter_bias)
 
         self.encoder = _encoder(into, embed, encoder_layers)
-        self.position = _position(position_embedding, outer, embed)
+        self.position = field_position(position_embedding, outer, embed)
         ends = [outer] + [inner] * (layers - 1) + [outer]
         self.blocks = nn.ModuleList(
             BLOCKS[block](made_filter(ends[i], ends[i + 1]), made_norm, embed, int(mlp_ratio * embed))
@@ -285,7 +285,7 @@ def _encoder(into: int, channels: int, hidden: int) -> nn.Sequential:
     return nn.Sequential(*parts, nn.Linear(widths[-1], channels, bias=False))
 
 
-def _product(kind: str, transform: SphericalHarmonics, channels: int, hidden: int, layers: int) -> nn.Module:
+def coefficient_product(kind: str, transform: SphericalHarmonics, channels: int, hidden: int, layers: int) -> nn.Module:
     if kind == "degree":
         return DegreeConvolution(transform.degrees, channels)
     if kind == "diagonal":
@@ -295,7 +295,7 @@ def _product(kind: str, transform: SphericalHarmonics, channels: int, hidden: in
     raise ValueError(f"Expected operator to be 'degree', 'diagonal' or 'mlp'; got '{kind}'.")
 
 
-def _position(kind: str, transform: SphericalHarmonics, channels: int) -> nn.Module:
+def field_position(kind: str, transform: SphericalHarmonics, channels: int) -> nn.Module:
     nlat, nlon = transform.grid.shape
     if kind == "none":
         return nn.Identity()
