@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.layers.attention.patches import Frame
-from emulators.layers.convolution.padding import Convolution, Edges
+from emulators.layers.convolution import Convolution, Edges
 from emulators.world import World
 
 ABOUT = {

@@ -23,9 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from emulators.layers.attention.learned_queries import Resampler
 from emulators.layers.attention.level_columns import Columns
 from emulators.layers.attention.patches import Doubling, Frame, Halving, PatchEmbedding, unpatched
-from emulators.layers.attention.perceiver import Resampler
 from emulators.layers.attention.transformer import MLP, initialise_linear, rates
 from emulators.layers.attention.wave_embedding import CLOCK, LEADS, LEVELS, pressures, told_places, waves_between
 from emulators.layers.attention.window_attention import WindowAttention

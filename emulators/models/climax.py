@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emulators.layers.attention.patches import Frame, plane_waves, unpatched
+from emulators.layers.attention.learned_queries import VariableAggregation, VariableTokens
+from emulators.layers.attention.patches import Frame, unpatched
 from emulators.layers.attention.transformer import TransformerBlock, initialise_linear, rates
-from emulators.layers.attention.variable_tokens import VariableAggregation, VariableTokens
+from emulators.layers.attention.wave_embedding import plane_waves
 from emulators.world import World, hours_of
 
 ABOUT = {

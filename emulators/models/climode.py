@@ -24,8 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.grid import LatLonGrid
-from emulators.layers.conditioning import Generators
-from emulators.layers.convolution.padding import Convolution, Edges
+from emulators.layers.convolution import Convolution, Edges
+from emulators.layers.field_norms import Generators
 from emulators.world import World, hours_of
 
 ABOUT = {
@@ -66,7 +66,7 @@ class ClimODE(nn.Module):
     attention: channels inside its convolutions, four times those that are compared; None: half of what it sees.
     step: hours of an Euler step. ridge, iterations: of the fit of the first velocities. dropout: in the towers.
     as_published: the code's plane, attention, year and pace. edges: beyond the rim of what convolutions see, see
-    emulators.layers.convolution.padding; published: `reflect`.
+    emulators.layers.convolution; published: `reflect`.
     """
 
     place: Tensor

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.layers.attention.patches import Frame
-from emulators.layers.convolution.padding import Convolution, Edges
+from emulators.layers.convolution import Convolution, Edges
 from emulators.world import World
 
 ABOUT = {
@@ -35,7 +35,7 @@ class ConvNextUNet(nn.Module):
     channels: width of each level, finest first, and dilation: of its convolutions; the coarsest level's are used once
     more below it, at half its resolution. widening: channels inside a block by those that enter it. norm: `batch`,
     `instance` or `none`. periodic: whether interpolation sees across the end of the longitudes. edges: beyond the
-    rim, see emulators.layers.convolution.padding; published: `zeros`. fit: how rows and columns come to be multiples of
+    rim, see emulators.layers.convolution; published: `zeros`. fit: how rows and columns come to be multiples of
     2^levels, see emulators.layers.attention.patches.Frame, or `uneven`: the last of an odd number is dropped on the way
     down and filled by zeros on the way up, as published.
     """

@@ -20,7 +20,7 @@ from emulators.layers.attention.patches import Frame, PatchEmbedding, unpatched
 from emulators.layers.attention.transformer import rates
 from emulators.layers.attention.window_attention import CosineAttention
 from emulators.layers.attention.windows import WindowBlock, Windows
-from emulators.layers.convolution.padding import Convolution, Edges
+from emulators.layers.convolution import Convolution, Edges
 from emulators.world import World
 
 ABOUT = {

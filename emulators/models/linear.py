@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emulators.layers.convolution.padding import Edges
+from emulators.layers.convolution import Edges
 from emulators.world import World
 
 

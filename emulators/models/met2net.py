@@ -25,7 +25,7 @@ from emulators.layers.attention.large_kernel import PUBLISHED as BLOCK
 from emulators.layers.attention.large_kernel import LargeKernelBlock
 from emulators.layers.attention.patches import Frame
 from emulators.layers.attention.transformer import refuse_heads
-from emulators.layers.convolution.padding import Edges
+from emulators.layers.convolution import Edges
 from emulators.world import World
 
 ABOUT = {

@@ -22,7 +22,7 @@ from emulators.layers.attention.patches import Frame, PatchEmbedding
 from emulators.layers.attention.transformer import MLP, initialise_linear, rates
 from emulators.layers.attention.window_attention import CosineAttention
 from emulators.layers.attention.windows import WindowBlock, Windows
-from emulators.layers.convolution.padding import Convolution, Edges
+from emulators.layers.convolution import Convolution, Edges
 from emulators.world import World, hours_of
 
 ABOUT = {

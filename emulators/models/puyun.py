@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from emulators.layers.attention.large_kernel import LargeKernelBlock
 from emulators.layers.attention.patches import Frame, PatchEmbedding, unpatched
 from emulators.layers.attention.transformer import rates
-from emulators.layers.convolution.padding import Edges
+from emulators.layers.convolution import Edges
 from emulators.world import World
 
 ABOUT = {
@@ -33,7 +33,7 @@ class PuYun(nn.Module):
 
     patch: rows and columns of a token. embed, depth, mlp_ratio: of the blocks. reach, dilation: of their large kernels,
     in tokens. drop_path: of the last block, growing to it linearly. inner_edges: what convolutions on tokens see beyond
-    the rim, see emulators.layers.convolution.padding. fit, edges: see emulators.layers.attention.patches.Frame.
+    the rim, see emulators.layers.convolution. fit, edges: see emulators.layers.attention.patches.Frame.
     """
 
     def __init__(

@@ -11,8 +11,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emulators.layers.convolution.padding import Convolution, Edges
-from emulators.layers.convolution.residual import SLOPE, ResidualPair
+from emulators.layers.convolution import SLOPE, Convolution, Edges, ResidualPair
 from emulators.world import World
 
 ABOUT = {

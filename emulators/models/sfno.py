@@ -11,24 +11,26 @@ raw input to the decoder; the others add a linear map of the raw input to the de
 
 Conditioned on noise, labels or numbers, every norm is scaled and shifted by them, and the network is the stochastic one
 of ACE: each draw of the noise is a member of an ensemble.
+
+Published weights are those of ACE, of Makani and of the examples of torch-harmonics. Linear maps at every point are 1x1
+convolutions there. The matrices of a degree are (in, out, degree, part) in ACE and Makani, complex (out, in, degree) in
+torch-harmonics. ACE's decoder reads [inside, raw input] by one map, which is two here; scale and shift of its
+conditioned norms are two maps there and one here, and include the 1 of 1 + scale.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.grid import LatLonGrid, gaussian_grid
-from emulators.layers.conditioning import NOISES, ConditionalNorm, Conditions, Context, Generators, Noise
+from emulators.layers.field_norms import NOISES, ConditionalNorm, Conditions, Context, Generators, Noise, field_norm
 from emulators.layers.pointwise import PointwiseMLP
-from emulators.layers.spectral.coefficient_filters import DiagonalConvolution, SpectralMLP
-from emulators.layers.spectral.degree_convolution import DegreeConvolution
-from emulators.layers.spectral.field_norms import field_norm
-from emulators.layers.spectral.sfno_weights import PUBLISHED as PUBLISHED
-from emulators.layers.spectral.sfno_weights import adapted as adapted
+from emulators.layers.spectral_layers import coefficient_product, field_position
 from emulators.sphere.transform import SphericalHarmonics, resolved_degrees
 from emulators.world import World
 
@@ -242,29 +244,6 @@ class PlainBlock(nn.Module):
 BLOCKS = {"ace": AceBlock, "makani": MakaniBlock, "torch_harmonics": PlainBlock}
 
 
-class GridPosition(nn.Module):
-    """Adds a learned number a point and channel, or a row and channel where nlon is 1."""
-
-    def __init__(self, nlat: int, nlon: int, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(0.02 * torch.randn(nlon, nlat, 1, channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.weight
-
-
-class SpectralPosition(nn.Module):
-    """Adds a learned band-limited field a channel, given by its harmonic coefficients."""
-
-    def __init__(self, transform: SphericalHarmonics, channels: int) -> None:
-        super().__init__()
-        self.transform = transform
-        self.weight = nn.Parameter(0.02 * torch.randn(2 * transform.orders, transform.degrees, channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.transform.synthesis(self.weight).unsqueeze(2)
-
-
 def _normed(norm: nn.Module, x: Tensor, context: Context | None) -> Tensor:
     return norm(x) if context is None else norm(x, context)
 
@@ -283,29 +262,6 @@ def _encoder(into: int, channels: int, hidden: int) -> nn.Sequential:
     widths = [into] + [channels] * hidden
     parts = [part for width in widths[:-1] for part in (nn.Linear(width, channels), nn.GELU())]
     return nn.Sequential(*parts, nn.Linear(widths[-1], channels, bias=False))
-
-
-def coefficient_product(kind: str, transform: SphericalHarmonics, channels: int, hidden: int, layers: int) -> nn.Module:
-    if kind == "degree":
-        return DegreeConvolution(transform.degrees, channels)
-    if kind == "diagonal":
-        return DiagonalConvolution(transform.degrees, transform.orders, channels)
-    if kind == "mlp":
-        return SpectralMLP(channels, hidden, layers)
-    raise ValueError(f"Expected operator to be 'degree', 'diagonal' or 'mlp'; got '{kind}'.")
-
-
-def field_position(kind: str, transform: SphericalHarmonics, channels: int) -> nn.Module:
-    nlat, nlon = transform.grid.shape
-    if kind == "none":
-        return nn.Identity()
-    if kind == "grid":
-        return GridPosition(nlat, nlon, channels)
-    if kind == "latitude":
-        return GridPosition(nlat, 1, channels)
-    if kind == "spectral":
-        return SpectralPosition(transform, channels)
-    raise ValueError(f"Expected position_embedding to be 'none', 'grid', 'latitude' or 'spectral'; got '{kind}'.")
 
 
 def _refuse_sizes(embed: int, layers: int, spectral_layers: int, encoder_layers: int, hidden: int) -> None:
@@ -350,3 +306,77 @@ def _transforms(
     if scale_factor == 1 and grid.kind == "gaussian":
         return outer, outer
     return outer, SphericalHarmonics(gaussian_grid(nlat, nlon), degrees, orders)
+
+
+PUBLISHED = (  # their names, and ours
+    (r"pos_embed", "position.weight"),
+    (r"(encoder|decoder)\.(?:fwd\.)?(\d+)\.(.*)", r"\1.\2.\3"),
+    (r"residual_transform\.(.*)", r"skip.\1"),
+    (r"norm_big_skip\.(.*)", r"skip_norm.\1"),
+    (r"(blocks\.\d+\.)norm0\.(.*)", r"\1norm_in.\2"),
+    (r"(blocks\.\d+\.)norm1\.(.*)", r"\1norm_out.\2"),
+    (r"(blocks\.\d+\.)(?:inner|outer)_skip\.(.*)", r"\1skip.\2"),
+    (r"(blocks\.\d+\.)(?:filter\.filter|global_conv)\.weight", r"\1filter.convolution.weight"),
+    (r"(blocks\.\d+\.)filter\.filter\.bias", r"\1filter.bias"),
+    (r"(blocks\.\d+\.)mlp\.fwd\.0\.(.*)", r"\1mlp.0.\2"),
+    (r"(blocks\.\d+\.)mlp\.fwd\.[23]\.(.*)", r"\1mlp.2.\2"),
+)
+
+
+CONDITIONS = {"scalars": "", "labels": "_labels", "noise": "_2d"}
+
+
+def adapted(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of an SFNO out of weights that have our names already."""
+    ours = {name: _shaped(name, value) for name, value in theirs.items() if ".W_" not in name}
+    for norm in {name.partition(".W_")[0] for name in theirs if ".W_" in name}:
+        ours |= _conditioned(norm, theirs)
+    return _decoder(ours)
+
+
+def _shaped(name: str, value: Tensor) -> Tensor:
+    if name == "position.weight":
+        return value.permute(3, 2, 0, 1)
+    if name.endswith("convolution.weight"):
+        if value.is_complex():
+            return torch.view_as_real(value).permute(2, 1, 3, 0)
+        return value.reshape(value.shape[-4:]).permute(2, 0, 3, 1)  # without the axis of groups
+    return value.flatten() if name.endswith("filter.bias") else _point(value)
+
+
+def _point(value: Tensor) -> Tensor:
+    """A 1x1 convolution as a matrix."""
+    return value.flatten(1) if value.ndim == 4 else value
+
+
+def _conditioned(norm: str, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The maps of a norm from numbers, labels and noise, each to scale and shift."""
+    maps = {}
+    for kind, suffix in CONDITIONS.items():
+        for part in ("weight", "bias"):
+            names = [f"{norm}.W_{which}{suffix}.{part}" for which in ("scale", "bias")]
+            if names[0] in theirs:
+                maps[f"{norm}.maps.{kind}.{part}"] = torch.cat([_point(theirs[name]) for name in names])
+    bias = f"{norm}.maps.scalars.bias"
+    if bias in maps:
+        scale, shift = maps[bias].chunk(2)
+        maps[bias] = torch.cat([scale - 1.0, shift])
+    return maps
+
+
+def _decoder(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The layers of the decoder by their place: first, hidden, last; and the first one's share of the raw input."""
+    numbers = sorted({int(match[1]) for name in weights if (match := re.match(r"decoder\.(\d+)\.", name))})
+    last = numbers[-1] if numbers else None
+    ours = {}
+    for name, value in weights.items():
+        match = re.fullmatch(r"decoder\.(\d+)\.(.*)", name)
+        if match and int(match[1]) == last:
+            name = f"head.{match[2]}"
+        elif match:
+            name = f"decoder.{match[2]}" if match[1] == "0" else f"hidden.{int(match[1]) - 2}.{match[2]}"
+        ours[name] = value
+    first = ours.get("decoder.weight")
+    if first is not None and first.shape[1] > first.shape[0]:
+        ours["decoder.weight"], ours["skip.weight"] = first.split([len(first), first.shape[1] - len(first)], dim=1)
+    return ours

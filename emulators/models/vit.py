@@ -11,8 +11,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emulators.layers.attention.patches import Frame, PatchEmbedding, plane_waves, unpatched
+from emulators.layers.attention.patches import Frame, PatchEmbedding, unpatched
 from emulators.layers.attention.transformer import TransformerBlock, initialise_linear, rates
+from emulators.layers.attention.wave_embedding import plane_waves
 from emulators.world import World
 
 ABOUT = {

@@ -8,6 +8,12 @@ small network gives the bias of a pair from its distance. Cross-scale embedding,
 2021, arXiv 2108.00154; padding over the poles, U-shape, weather: CREDIT, Schreck et al. 2024, arXiv 2411.07814, whose
 network this repeats, weights and all, spectral norms included. Doubling is by sub-pixels that start equal to one
 another (Aitken et al. 2017, arXiv 1707.02937), as CREDIT has it now; checkpoints from before do not fit.
+
+A spectral norm divides a weight V by its largest singular value, with one iteration for each pass in training:
+
+    W = V / s,     s = u . V v,     v <- V^T u / |V^T u|,   u <- V v / |V v|
+
+(Miyato et al. 2018, arXiv 1802.05957; PyTorch's own takes minutes for large networks on the meta device).
 """
 
 from __future__ import annotations
@@ -21,14 +27,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from emulators.grid import LatLonGrid
 from emulators.layers.attention.patches import Frame
 from emulators.layers.attention.transformer import refuse_heads
 from emulators.layers.attention.window_attention import relative_pairs
 from emulators.layers.attention.windows import WindowBlock, Windows, heads_apart, heads_together, windowed_attention
-from emulators.layers.convolution.padding import Convolution, Edges
-from emulators.layers.convolution.spectral_norm import norm_spectrally
+from emulators.layers.convolution import Convolution, Edges
 from emulators.world import World
 
 ABOUT = {
@@ -37,7 +43,11 @@ ABOUT = {
     "grid": "any; windows at all four scales, others padded",
     "parity": "CREDIT, 1e-5",
 }
+
+
 _BLOCK = r"layers\.(\d)\.1\.layers\.(\d+)\."
+
+
 PUBLISHED = (  # names in CREDIT's checkpoints, and ours
     (r"layers\.(\d)\.0\.convs\.(\d+)\.(?:1\.)?(\w+)", r"stages.\1.scales.\2.\3"),
     *(
@@ -258,3 +268,40 @@ def adapted(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
         if not stem.startswith("unused"):
             ours[f"{stem}.{last.get(kind, kind)}"] = value
     return ours
+
+
+FIRST = 15  # iterations at the start, as PyTorch has them
+
+
+class SpectralNorm(nn.Module):
+    """The map from V to W; rows of a convolution are its output channels."""
+
+    u: Tensor
+    v: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        for name, size in zip("uv", weight.flatten(1).shape, strict=True):
+            self.register_buffer(name, torch.randn(size))
+        if not weight.is_meta:
+            for _ in range(FIRST):
+                self.iterate(weight.flatten(1))
+
+    @torch.no_grad()
+    def iterate(self, matrix: Tensor) -> None:
+        self.v.copy_(F.normalize(matrix.T @ self.u, dim=0))
+        self.u.copy_(F.normalize(matrix @ self.v, dim=0))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        with torch.autocast("cuda" if weight.is_cuda else "cpu", enabled=False):
+            matrix = weight.flatten(1)
+            if self.training:
+                self.iterate(matrix)
+            # Copies, as later passes change the vectors before this one's gradient is taken.
+            return weight / torch.dot(self.u.clone(), matrix @ self.v.clone())
+
+
+def norm_spectrally(network: nn.Module) -> None:
+    """Give all linear maps and convolutions of a network this norm."""
+    for module in [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]:
+        parametrize.register_parametrization(module, "weight", SpectralNorm(module.weight), unsafe=True)

@@ -20,8 +20,7 @@ from torch import Tensor
 from emulators.constants import EARTH_RADIUS
 from emulators.grid import LatLonGrid
 from emulators.sphere import matrix_products
-from emulators.sphere.legendre import legendre_derivative, legendre_over_cosine
-from emulators.sphere.quadrature import nodes
+from emulators.sphere.legendre import legendre_derivative, legendre_over_cosine, nodes
 from emulators.sphere.transform import SphericalHarmonics, counts, functions, least_squares, phase, scale
 
 

@@ -1,4 +1,13 @@
-"""Associated Legendre functions, normalised so that the spherical harmonics are orthonormal, and their derivatives.
+"""Rows of a grid with their weights, and associated Legendre functions on them with their derivatives.
+
+    integral from -1 to 1 of f(mu) dmu  =  sum_k w_k f(mu_k),   sum_k w_k = 2
+
+    gaussian                 exact for polynomials of degree <= 2 nlat - 1 (Gauss-Legendre)
+    lobatto                  2 nlat - 3, both poles among the rows (Gauss-Lobatto)
+    equiangular              nlat - 1 (Fejer's first rule)
+    equiangular_with_poles   nlat - 1 (Clenshaw & Curtis 1960, doi 10.1007/BF01386223)
+
+Legendre functions are normalised so that the spherical harmonics are orthonormal,
 
     Y_lm = P_lm(sin(latitude)) exp(i m longitude),   integral over mu of P_lm^2 = 1 / (2 pi)
 
@@ -18,7 +27,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from emulators.grid import lobatto_rule
+
 UPLIFT = 1e280  # seeds near the poles are that much too small for float64, and grow to 1 with the degree
+
+
 MOST_DEGREES = 3600  # beyond, seeds are too small in spite of it
 
 
@@ -84,3 +97,30 @@ def _indices(first: int, orders: int, degrees: int) -> tuple[np.ndarray, np.ndar
 
 def _root(squares: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(squares, 0))
+
+
+def nodes(kind: str, nlat: int) -> tuple[np.ndarray, np.ndarray]:
+    """mu = sin(latitude) and w, both (lat,), from north to south, of a grid's kind.
+
+    To be used in place of a grid's own latitudes, which files often hold rounded to a few digits.
+    """
+    if kind == "gaussian":
+        mu, weights = np.polynomial.legendre.leggauss(nlat)
+        return mu[::-1].copy(), weights[::-1].copy()
+    if kind == "lobatto":
+        return lobatto_rule(nlat)
+    shift = 0.0 if kind == "equiangular_with_poles" else 0.5
+    colatitude = (np.arange(nlat) + shift) * np.pi / (nlat - 1 + 2 * shift)
+    return np.cos(colatitude), _cosine_weights(colatitude, ends=shift == 0.0)
+
+
+def _cosine_weights(colatitude: np.ndarray, ends: bool) -> np.ndarray:
+    """Weights that integrate every cosine series in colatitude that the rows hold, term by term."""
+    n = len(colatitude)
+    degree = np.arange(0, n, 2)
+    integrals = 2.0 / (1.0 - degree**2.0)  # of cos(k theta) sin(theta)
+    series = np.cos(np.outer(colatitude, degree)) * np.where(degree == 0, 1.0, 2.0) / (n - ends)
+    if ends:  # end rows, and the last cosine, count half
+        series[[0, -1]] *= 0.5
+        series[:, degree == n - 1] *= 0.5
+    return series @ integrals

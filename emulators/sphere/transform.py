@@ -25,8 +25,7 @@ from torch import Tensor
 
 from emulators.grid import LatLonGrid
 from emulators.sphere import matrix_products
-from emulators.sphere.legendre import legendre
-from emulators.sphere.quadrature import nodes
+from emulators.sphere.legendre import legendre, nodes
 from emulators.sphere.shared_tables import Tables
 
 ONE_BLOCK_UP_TO = 40  # degrees: below, blocks of orders cost more than they save

@@ -15,7 +15,7 @@ from places import ROOT
 FLOORS = """
 emulators
 emulators/sphere emulators/physics emulators/scores emulators/statistics
-emulators/layers emulators/layers/convolution emulators/layers/attention emulators/layers/spectral
+emulators/layers emulators/layers/attention
 emulators/models emulators/objectives emulators/losses emulators/constraints emulators/metrics
 emulators/steps
 emulators/verification emulators/training

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.layers.attention.transformer import DropPath
-from emulators.layers.convolution.padding import Convolution, Edges
+from emulators.layers.convolution import Convolution, Edges
 
 SCALE = 1e-2  # of both branches at the start
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.grid import LatLonGrid
-from emulators.layers.convolution.padding import Edges
+from emulators.layers.convolution import Edges
 
 FITS = ("pad", "crop", "exact")
 
@@ -90,25 +89,6 @@ def unpatched(tokens: Tensor, patch: Sequence[int]) -> Tensor:
     """(batch, lat, lon, p * q * channel), channels innermost -> (batch, channel, lat * p, lon * q)."""
     cells = tokens.unflatten(-1, (*patch, -1))  # batch, lat, lon, p, q, channel
     return cells.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
-
-
-def waves(positions: np.ndarray, width: int) -> np.ndarray:
-    """Sines, then cosines of each position with wavelengths from 2 pi to 20,000 pi, (position, width)."""
-    if width % 2:
-        raise ValueError(f"Positions are given by pairs of sine and cosine; expected an even width, got {width}.")
-    phase = np.outer(positions, 10_000.0 ** (-np.arange(width // 2) / (width / 2.0)))
-    return np.concatenate([np.sin(phase), np.cos(phase)], axis=1)
-
-
-def plane_waves(shape: Sequence[int], width: int) -> Tensor:
-    """Waves along longitude in the first half of the channels, along latitude in the second, (lat, lon, width)."""
-    if width % 4:
-        raise ValueError(f"Positions on a plane need a width that 4 divides; got {width}.")
-    rows, columns = (waves(np.arange(size), width // 2) for size in shape)
-    both = np.concatenate(
-        [np.broadcast_to(columns[None], (*shape, width // 2)), np.broadcast_to(rows[:, None], (*shape, width // 2))], -1
-    )
-    return torch.tensor(both, dtype=torch.float32)
 
 
 class Halving(nn.Module):

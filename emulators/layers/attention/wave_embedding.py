@@ -1,17 +1,20 @@
-"""Numbers as waves: sines, then cosines, of wavelengths between two bounds, evenly spread in their logarithm.
+"""Embeddings of numbers and positions as waves: sines, then cosines, of several wavelengths.
 
     [sin(2 pi x / l_k), cos(2 pi x / l_k)],     l_k = lower (upper / lower)^(k / (K - 1))
 
-And what a patch is told of where it lies: latitude and longitude of its middle and the root of its area,
+with wavelengths between two bounds, evenly spread in their logarithm. Patches are described by the latitude and
+longitude of their middle and the root of their area,
 
     6371 km sqrt(pi (sin north - sin south) (east - west)),
 
-from point to point, with the pi that Aurora has in it: Bodnar et al. 2025, doi 10.1038/s41586-025-09005-y.
+from point to point, with the pi that Aurora has in it: Bodnar et al. 2025, doi 10.1038/s41586-025-09005-y. Positions on
+a plane of tokens: Dosovitskiy et al. 2021, arXiv 2010.11929.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -22,16 +25,30 @@ from emulators.grid import LatLonGrid
 from emulators.layers.attention.patches import Frame
 
 RADIUS = 6371.0  # km
+
+
 ELLIPSOID = 6378.137  # km, of the areas between which wavelengths lie
+
+
 FINEST = 0.01  # degrees
+
+
 POSITIONS = FINEST, 720.0  # bounds of wavelengths: degrees, km2 (though lengths are told), hPa, hours
+
+
 _SIDE, _INWARD = math.radians(FINEST), math.sin(math.radians(90.0 - FINEST))
 
 
 # R^2 d (1 - sin(90 - d)), summed as published: millions of the shortest waves make all its digits felt.
 AREAS = (_SIDE - _SIDE * _INWARD - _SIDE * _INWARD + _SIDE) * ELLIPSOID * ELLIPSOID / 2, 4.0 * math.pi * ELLIPSOID**2
+
+
 LEVELS = 0.01, 1e5
+
+
 LEADS = 1.0 / 60.0, 504.0
+
+
 CLOCK = 1.0, 24.0 * 365.25
 
 
@@ -69,3 +86,22 @@ def pressures(levels: tuple[float, ...]) -> Tensor:
     """Levels in hPa; those that are shares of the surface pressure, up to 1, times 1000."""
     values = np.array(levels)
     return torch.from_numpy(values * (1000.0 if values.max() <= 1.0 else 1.0))
+
+
+def waves(positions: np.ndarray, width: int) -> np.ndarray:
+    """Sines, then cosines of each position with wavelengths from 2 pi to 20,000 pi, (position, width)."""
+    if width % 2:
+        raise ValueError(f"Positions are given by pairs of sine and cosine; expected an even width, got {width}.")
+    phase = np.outer(positions, 10_000.0 ** (-np.arange(width // 2) / (width / 2.0)))
+    return np.concatenate([np.sin(phase), np.cos(phase)], axis=1)
+
+
+def plane_waves(shape: Sequence[int], width: int) -> Tensor:
+    """Waves along longitude in the first half of the channels, along latitude in the second, (lat, lon, width)."""
+    if width % 4:
+        raise ValueError(f"Positions on a plane need a width that 4 divides; got {width}.")
+    rows, columns = (waves(np.arange(size), width // 2) for size in shape)
+    both = np.concatenate(
+        [np.broadcast_to(columns[None], (*shape, width // 2)), np.broadcast_to(rows[:, None], (*shape, width // 2))], -1
+    )
+    return torch.tensor(both, dtype=torch.float32)

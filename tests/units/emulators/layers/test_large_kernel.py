@@ -8,7 +8,7 @@ import torch
 
 from emulators.grid import equiangular_grid
 from emulators.layers.attention.large_kernel import LargeKernelAttention, LargeKernelBlock
-from emulators.layers.convolution.padding import Edges
+from emulators.layers.convolution import Edges
 from emulators.models.met2net import Met2Net
 from emulators.models.puyun import PuYun
 from emulators.variables import Variable, VariableSet

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from emulators.grid import LatLonGrid, equiangular_grid, gaussian_grid
-from emulators.layers.convolution.padding import Convolution, Edges
-from emulators.layers.spectral.degree_convolution import DegreeConvolution
-from emulators.layers.spectral.field_norms import field_norm
+from emulators.layers.convolution import Convolution, Edges
+from emulators.layers.field_norms import field_norm
+from emulators.layers.spectral_layers import DegreeConvolution
 from emulators.sphere.legendre import legendre
 from emulators.sphere.transform import SphericalHarmonics
 

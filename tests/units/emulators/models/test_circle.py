@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from emulators.grid import LatLonGrid, gaussian_grid
-from emulators.layers.convolution.padding import Edges
+from emulators.layers.convolution import Edges
 from emulators.models.linear import Linear
 from emulators.models.unet import UNet
 from emulators.statistics.regions import region_weights

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from emulators.grid import equiangular_grid, gaussian_grid, lobatto_grid
 from emulators.layers import pointwise
-from emulators.layers.conditioning import Noise
+from emulators.layers.field_norms import Noise
 from emulators.models.sfno import SFNO
 from emulators.sphere.transform import SphericalHarmonics
 from emulators.variables import Variable, VariableSet

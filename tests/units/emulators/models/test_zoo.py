@@ -312,9 +312,8 @@ def test_who_sees_whom_in_shifted_windows(kind):
 
 def test_spectral_norms():
     """After some passes the largest singular value is 1; names of weights that were stored with norms are known."""
-    from emulators.layers.convolution.spectral_norm import norm_spectrally
     from emulators.models.wxformer import PUBLISHED as NAMES
-    from emulators.models.wxformer import adapted
+    from emulators.models.wxformer import adapted, norm_spectrally
     from emulators.training.published_weights import renamed
 
     torch.manual_seed(0)

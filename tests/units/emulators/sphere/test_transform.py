@@ -12,8 +12,7 @@ import torch
 
 from emulators.grid import LatLonGrid, equiangular_grid, gaussian_grid, lobatto_grid
 from emulators.sphere import matrix_products, shared_tables
-from emulators.sphere.legendre import MOST_DEGREES, legendre, legendre_derivative, legendre_over_cosine
-from emulators.sphere.quadrature import nodes
+from emulators.sphere.legendre import MOST_DEGREES, legendre, legendre_derivative, legendre_over_cosine, nodes
 from emulators.sphere.transform import SphericalHarmonics, truncation
 
 GRIDS = {

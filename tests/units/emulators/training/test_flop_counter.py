@@ -74,7 +74,7 @@ def test_counts_are_the_same_in_inference_mode():
 
 def test_a_harmonic_filter_is_counted_as_the_products_that_it_is():
     from emulators.grid import equiangular_grid
-    from emulators.layers.spectral.degree_convolution import DegreeConvolution
+    from emulators.layers.spectral_layers import DegreeConvolution
     from emulators.sphere.transform import SphericalHarmonics
 
     with torch.device("meta"):

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from emulators.grid import equiangular_grid
-from emulators.layers.convolution.mixture_of_experts import SpatialExperts, is_right, routing_labels
-from emulators.layers.convolution.padding import Edges
+from emulators.layers.convolution import Edges
+from emulators.models.smoe import SpatialExperts, is_right, routing_labels
 
 GRID = equiangular_grid(4)
 

@@ -1,7 +1,11 @@
-"""Borders for convolutions on latitude-longitude fields: around the globe, over the poles, or past the edge of an area.
+"""Convolutions on latitude-longitude fields, whose borders go around the globe, over the poles or past an area's edge.
 
 A step over the pole comes down on the opposite meridian: the rows beyond the first are the first rows in reverse order,
-shifted by half the longitudes; on a grid with a row at the pole itself that row is not repeated.
+shifted by half the longitudes; on a grid with a row at the pole itself that row is not repeated. A residual pair is
+
+    x <- x + drop(norm(act(conv(drop(norm(act(conv(x)))))))),     act(x) = x for x > 0, 0.3 x elsewhere
+
+(He et al. 2016, arXiv 1512.03385; as in ClimateLearn, Nguyen et al. 2023, arXiv 2307.01909).
 """
 
 from __future__ import annotations
@@ -98,3 +102,22 @@ class Convolution(nn.Conv2d):
         if self.border:
             x = self.edges.pad(x, self.border, self.border, self.border, self.border)
         return super().forward(x)
+
+
+SLOPE = 0.3  # of the activation below zero
+
+
+class ResidualPair(nn.Module):
+    """Twice a 3x3 convolution, the activation, a norm over the batch, and dropout; beside the identity."""
+
+    def __init__(self, channels: int, dropout: float, rim: Edges) -> None:
+        super().__init__()
+        self.first, self.second = (Convolution(channels, channels, 3, rim) for _ in range(2))
+        self.norm_first, self.norm_second = nn.BatchNorm2d(channels), nn.BatchNorm2d(channels)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x
+        for convolution, norm in ((self.first, self.norm_first), (self.second, self.norm_second)):
+            h = F.dropout(norm(F.leaky_relu(convolution(h), SLOPE)), self.dropout, self.training)
+        return h + x

@@ -1,1 +1,0 @@
-"""Convolutional layers and padding on the sphere."""

@@ -1,0 +1,209 @@
+"""Layers on harmonic coefficients: convolution by degree, a matrix or an MLP for each coefficient, learned positions.
+
+    degree     b_lm = a_lm W_l       one matrix for all orders of a degree
+    diagonal   b_lm = a_lm W_lm      one matrix for each coefficient; commutes with rotations about the axis only
+    mlp        b_lm = V phi(... phi(a_lm U_1) ...),    phi(z) = z / |z| ReLU(|z| + bias)
+
+a and b are complex rows over channels, l >= m; U, V and W are complex matrices of channels. By the convolution theorem
+`degree` is a convolution with filters that are zonal as far as W is real, and that part commutes with every rotation;
+the imaginary part of W, i sign(m), commutes with rotations about the planet's axis (Driscoll & Healy 1994, doi
+10.1006/aama.1994.1008). phi keeps the phase (Arjovsky et al. 2016, arXiv 1511.06464), so that the MLP commutes with
+rotations about the axis too. After the operators `dhconv`, `diagonal` and `non-linear` of Bonev et al. 2023, arXiv
+2306.03838.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from emulators.layers.pointwise import precision
+from emulators.sphere.transform import SphericalHarmonics
+
+
+def real_matrix(weight: Tensor) -> Tensor:
+    """Complex matrices (..., in, out, 2) as real ones for rows [Re a, Im a]: (..., 2 in, 2 out)."""
+    real, imaginary = weight.unbind(-1)
+    return torch.cat([torch.cat([real, imaginary], -1), torch.cat([-imaginary, real], -1)], -2)
+
+
+class DiagonalConvolution(nn.Module):
+    """Coefficients (2 * orders, degrees, batch, channel) to the same shape; what stands at l < m becomes 0."""
+
+    order: Tensor
+    degree: Tensor
+
+    def __init__(self, degrees: int, orders: int, channels: int) -> None:
+        super().__init__()
+        pairs = [(m, l) for m in range(orders) for l in range(m, degrees)]
+        order, degree = torch.tensor(pairs).T
+        self.register_buffer("order", order, persistent=False)
+        self.register_buffer("degree", degree, persistent=False)
+        part = torch.randn(len(pairs), channels, channels, 2) * math.sqrt(0.5 / channels)
+        self.weight = nn.Parameter(part)  # (coefficient, in, out, real and imaginary part), by order, then degree
+        self.weight.matrix_axes = (1, 2)  # type: ignore[attr-defined]  # for optimisers of matrices
+
+    def forward(self, coefficients: Tensor) -> Tensor:
+        pairs = coefficients.unflatten(0, (-1, 2)).transpose(1, 2)  # (order, degree, part, batch, channel)
+        rows = pairs[self.order, self.degree].transpose(1, 2)
+        mixed = torch.bmm(rows.flatten(2), real_matrix(self.weight)).unflatten(2, (2, -1)).transpose(1, 2)
+        out = torch.zeros_like(pairs, dtype=mixed.dtype).index_put((self.order, self.degree), mixed)
+        return out.transpose(1, 2).flatten(0, 1)
+
+
+class SpectralMLP(nn.Module):
+    """Coefficients (2 * orders, degrees, batch, channel) to the same shape, each by itself."""
+
+    def __init__(self, channels: int, hidden: int, layers: int) -> None:
+        super().__init__()
+        widths = [channels, *[hidden] * layers, channels]
+        self.weights = nn.ParameterList(
+            torch.randn(into, out, 2) * math.sqrt(0.5 / into) for into, out in pairwise(widths)
+        )
+        self.biases = nn.ParameterList(torch.zeros(hidden) for _ in range(layers))
+
+    def forward(self, coefficients: Tensor) -> Tensor:
+        rows = coefficients.unflatten(0, (-1, 2)).movedim(1, -2).flatten(-2)
+        for number, weight in enumerate(self.weights):
+            rows = rows @ real_matrix(weight)
+            if number < len(self.biases):
+                rows = _modulus_relu(rows, self.biases[number])
+        return rows.unflatten(-1, (2, -1)).movedim(-2, 1).flatten(0, 1)
+
+
+def _modulus_relu(rows: Tensor, bias: Tensor, eps: float = 1e-12) -> Tensor:
+    """z / |z| ReLU(|z| + bias) on rows [Re z, Im z]; 0 at z = 0."""
+    parts = rows.unflatten(-1, (2, -1))
+    size = torch.sqrt(parts.square().sum(-2, keepdim=True) + eps)
+    return (parts * (torch.relu(size + bias) / size)).flatten(-2)
+
+
+BLOCKS = 16  # of degrees, each with the orders it has: all but 6 % of the products with l < m are saved
+
+
+class DegreeConvolution(nn.Module):
+    """Coefficients (2 * orders, degrees, batch, channel), as `SphericalHarmonics` lays them out, to the same shape.
+
+    There are no coefficients with l < m: what stands in their place is of no meaning before and after.
+    """
+
+    def __init__(self, degrees: int, channels: int) -> None:
+        super().__init__()
+        part = torch.randn(degrees, channels, 2, channels).mul_(math.sqrt(0.5 / channels))
+        self.weight = nn.Parameter(part)  # (degree, in, real and imaginary part, out)
+        self.weight.matrix_axes = (1, 3)  # type: ignore[attr-defined]  # for optimisers of matrices
+
+    def forward(self, coefficients: Tensor) -> Tensor:
+        return _ProductByDegree.apply(coefficients, self.weight)
+
+
+class _ProductByDegree(torch.autograd.Function):
+    """The product and its transposes in real numbers; [z] is Re z beside Im z, as W is stored:
+
+        [b] = Re a [W] + i (Im a [W]),   Re da = [g] [W]^T,   Im da = [-i g] [W]^T,   [dW] = Re a^T [g] + Im a^T [-i g]
+
+    Nothing of the weights' size, the largest of a network, is ever rearranged. Written out because the blocks land in
+    one tensor, which recorded operations would copy once for each.
+    """
+
+    @staticmethod
+    def forward(ctx, coefficients: Tensor, weight: Tensor) -> Tensor:
+        dtype = precision(coefficients)
+        matrices = weight.to(dtype).flatten(2)
+        mixed = torch.empty_like(coefficients)
+        blocks = []
+        for part in _blocks(coefficients):
+            block = _block(coefficients, *part)
+            rows = block.new_empty(block.shape, dtype=dtype).copy_(block)
+            product = torch.bmm(rows.flatten(1, 3), matrices[part[1] : part[2]])
+            real, imaginary = product.view(*rows.shape[:-1], 2, -1).unbind(2)
+            real[..., 0, :].sub_(imaginary[..., 1, :])
+            real[..., 1, :].add_(imaginary[..., 0, :])
+            mixed[2 * part[0] :, part[1] : part[2]] = 0
+            _block(mixed, *part).copy_(real.movedim(-2, 2))
+            blocks.append(rows)
+        ctx.save_for_backward(matrices, *blocks)
+        return mixed
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        matrices, *blocks = ctx.saved_tensors
+        coefficients = torch.empty_like(gradient)
+        weights = torch.empty_like(matrices, dtype=gradient.dtype)
+        for part, rows in zip(_blocks(gradient), blocks, strict=True):
+            degrees = slice(part[1], part[2])
+            coefficients[2 * part[0] :, degrees] = 0
+            turned = rows.new_empty(*rows.shape[:-1], 2, rows.shape[-1])  # (degree, order, [g] or [-i g], batch, ...)
+            plain, by_i = turned.unbind(2)
+            plain.copy_(_block(gradient, *part).transpose(2, 3))
+            by_i[..., 0, :], by_i[..., 1, :] = plain[..., 1, :], -plain[..., 0, :]
+            incoming = turned.view(*rows.shape[:1], -1, matrices.shape[2])
+            _block(coefficients, *part).copy_(torch.bmm(incoming, matrices[degrees].mT).view_as(rows))
+            if weights.dtype == rows.dtype:
+                torch.bmm(rows.flatten(1, 3).mT, incoming, out=weights[degrees])
+            else:
+                weights[degrees] = torch.bmm(rows.flatten(1, 3).mT, incoming)
+        return coefficients, weights.unflatten(2, (2, -1))
+
+
+def _blocks(coefficients: Tensor) -> list[tuple[int, int, int]]:
+    """(orders, first degree, last degree + 1) of each block: the orders below the block's last degree."""
+    rows, degrees = coefficients.shape[:2]
+    cuts = sorted({round(k * degrees / BLOCKS) for k in range(BLOCKS + 1)})
+    return [(min(end, rows // 2), start, end) for start, end in pairwise(cuts)]
+
+
+def _block(coefficients: Tensor, orders: int, start: int, end: int) -> Tensor:
+    """A block as a view (degree, order, part, batch, channel)."""
+    return coefficients[: 2 * orders, start:end].unflatten(0, (orders, 2)).movedim(2, 0)
+
+
+class GridPosition(nn.Module):
+    """Adds a learned number a point and channel, or a row and channel where nlon is 1."""
+
+    def __init__(self, nlat: int, nlon: int, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(0.02 * torch.randn(nlon, nlat, 1, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.weight
+
+
+class SpectralPosition(nn.Module):
+    """Adds a learned band-limited field a channel, given by its harmonic coefficients."""
+
+    def __init__(self, transform: SphericalHarmonics, channels: int) -> None:
+        super().__init__()
+        self.transform = transform
+        self.weight = nn.Parameter(0.02 * torch.randn(2 * transform.orders, transform.degrees, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.transform.synthesis(self.weight).unsqueeze(2)
+
+
+def coefficient_product(kind: str, transform: SphericalHarmonics, channels: int, hidden: int, layers: int) -> nn.Module:
+    if kind == "degree":
+        return DegreeConvolution(transform.degrees, channels)
+    if kind == "diagonal":
+        return DiagonalConvolution(transform.degrees, transform.orders, channels)
+    if kind == "mlp":
+        return SpectralMLP(channels, hidden, layers)
+    raise ValueError(f"Expected operator to be 'degree', 'diagonal' or 'mlp'; got '{kind}'.")
+
+
+def field_position(kind: str, transform: SphericalHarmonics, channels: int) -> nn.Module:
+    nlat, nlon = transform.grid.shape
+    if kind == "none":
+        return nn.Identity()
+    if kind == "grid":
+        return GridPosition(nlat, nlon, channels)
+    if kind == "latitude":
+        return GridPosition(nlat, 1, channels)
+    if kind == "spectral":
+        return SpectralPosition(transform, channels)
+    raise ValueError(f"Expected position_embedding to be 'none', 'grid', 'latitude' or 'spectral'; got '{kind}'.")
