@@ -102,6 +102,7 @@ def measures(names: list[str], overrides: list[str]) -> dict[str, list[str]]:
     emulators/operations.py; and what its module says of itself.
     """
     from emul.checks.networks import network_on_meta, parameter_count, template_world
+    from emulators.interfaces import NetworkModule, optional
 
     config = compose("train", overrides)
     try:
@@ -118,7 +119,7 @@ def measures(names: list[str], overrides: list[str]) -> dict[str, list[str]]:
             size = f"{count:,}" if count else "-"
         except (ConfigErrors, ValueError) as error:
             size = "does not fit" if not isinstance(error, ConfigErrors) else "faulty"
-        about = getattr(import_module(node["_target_"].rpartition(".")[0]), "ABOUT", {})
+        about = optional(import_module(node["_target_"].rpartition(".")[0]), NetworkModule, "ABOUT")
         told = (about.get(key, "-") for key in ("states", "step", "grid", "parity"))
         found[name] = [paper(name, str(node["_target_"])), size, operations(node, world), *told]
     return found

@@ -1,18 +1,14 @@
 """`emul plan`: what a training will take, measured on a few of its steps, before any queue is waited in.
 
 Parameters and memory of weights, gradients, moments and averages are counted; activations are what the backward pass of
-one sample keeps; floating-point operations are counted as in emulators/operations.py, those of a training step with
-its backward pass; samples a second are measured here, on one process.
+one sample keeps; floating-point operations are counted as in emulators/training/flop_counter.py, those of a training
+step with its backward pass; samples a second are measured here, on one process.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import statistics
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,40 +20,11 @@ from emul.terminal.console import warn
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from emulators.state import Window
     from emulators.training.hardware import Hardware
-    from emulators.training.lightning_module import Training
+    from emulators.training.requirements import Requirements
+    from emulators.world import World
 
-STEPS = 3  # measured, after one to warm up
 SPARE = 0.9  # of the memory that is free
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What one process of a training takes. Bytes; activations a sample; seconds a step of one process."""
-
-    parameters: int
-    weights: int
-    gradients: int
-    moments: int
-    averages: int
-    activations: float
-    operations: float
-    seconds: float
-    samples: int
-
-    @property
-    def fixed(self) -> int:
-        """Bytes that do not depend on the batch."""
-        return self.weights + self.gradients + self.moments + self.averages
-
-    def bytes_at(self, samples: float) -> float:
-        """Bytes of a process that passes so many samples at a time."""
-        return self.fixed + self.activations * samples
-
-    def largest(self, memory: float) -> int:
-        """Samples a pass that fit into so much memory."""
-        return max(0, int((memory - self.fixed) / max(self.activations, 1.0)))
 
 
 def main(arguments: list[str]) -> int:
@@ -124,7 +91,7 @@ def refuse_oversized(config: DictConfig, device: str) -> None:
         )
 
 
-def refuse_beyond(taken: float, free: float, needs: Needs, training: Any, seconds: float, slurm: Any) -> None:
+def refuse_beyond(taken: float, free: float, needs: Requirements, training: Any, seconds: float, slurm: Any) -> None:
     """ValueError where the memory is too small; a word where the job will have to be requeued."""
     if taken > free:
         most = needs.largest(SPARE * free)
@@ -148,79 +115,21 @@ def refuse_beyond(taken: float, free: float, needs: Needs, training: Any, second
         )
 
 
-def measured(config: DictConfig, device: str) -> tuple[Needs, Any]:
-    """What a process takes, on batches of real data, and the World."""
+def measured(config: DictConfig, device: str) -> tuple[Requirements, World]:
+    """What a process takes, on a batch of real data, and the World."""
     import torch
 
     from emul.training.assembly import assemble, open_archive, training_batches
     from emulators.training.fitting import lay_out
-    from emulators.training.flop_counter import Operations
+    from emulators.training.requirements import measure
 
     archive, splits = open_archive(config, None)
-    module = assemble(config, archive.world)
-    lay_out(module.step.network, build(config.hardware))
-    module.to(device)
-    weights = list(module.step.parameters())
-    trainable = [weight for weight in weights if weight.requires_grad]
-    if not trainable or hasattr(module.step.network, "fit"):
-        raise ValueError("This network is solved at once, not descended: there is nothing to plan.")
-    batches = training_batches(config, module, archive, splits["train"], 0)
+    training = assemble(config, archive.world)
+    lay_out(training.step.network, build(config.hardware))
+    training.to(device)
+    batches = training_batches(config, training, archive, splits["train"], 0)
     window = batches.batch(0).to(torch.device(device))
-    samples = window.history[0].lead[-1]
-    with Operations() as counted:
-        kept = kept_bytes(module, window)
-    optimizer = module.optimizer(module.step)
-    seconds = _seconds(module, optimizer, window, device, str(config.hardware.precision) != "32")
-    sizes = _bytes_of(trainable)
-    moments = sum(_bytes_of(v for v in state.values() if hasattr(v, "nelement")) for state in optimizer.state.values())
-    averages = _bytes_of(module.averages.parameters()) if module.averages is not None else 0
-    count = sum(p.numel() * (2 if p.is_complex() else 1) for p in trainable)
-    operations = counted.total / samples
-    needs = Needs(count, _bytes_of(weights), sizes, moments, averages, kept / samples, operations, seconds, samples)
-    return needs, archive.world
-
-
-def kept_bytes(module: Training, window: Window) -> float:
-    """Bytes that a forward pass keeps for the backward pass, weights and buffers aside; the backward pass is made."""
-    import torch
-
-    own = {t.untyped_storage().data_ptr() for t in (*module.parameters(), *module.buffers())}
-    kept: dict[int, int] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss, _ = module.objective(module.step, window, _losses(module))
-    loss.backward()
-    return float(sum(kept.values()))
-
-
-def _losses(module: Training) -> Mapping[str, Any]:
-    from emulators.training.loss_terms import active
-
-    return active(module.losses, 0, module.plan.steps)
-
-
-def _seconds(module: Training, optimizer: Any, window: Window, device: str, mixed: bool) -> float:
-    """The median time of a step of one process."""
-    import torch
-
-    times = []
-    for _ in range(1 + STEPS):
-        begun = time.perf_counter()
-        optimizer.zero_grad()
-        with torch.autocast(device, torch.bfloat16, enabled=mixed):
-            loss, _ = module.objective(module.step, window, _losses(module))
-        loss.backward()
-        optimizer.step()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - begun)
-    return statistics.median(times[1:])
+    return measure(training, window, mixed=str(config.hardware.precision) != "32"), archive.world
 
 
 def _device(accelerator: str) -> str:
@@ -263,10 +172,6 @@ def seconds_of(text: str) -> float:
         parts = [0, *parts]
     hours, minutes, seconds = parts
     return int(days or 0) * 86400.0 + hours * 3600.0 + minutes * 60.0 + seconds
-
-
-def _bytes_of(tensors: Any) -> int:
-    return sum(tensor.nelement() * tensor.element_size() for tensor in tensors)
 
 
 def _bytes(number: float) -> str:

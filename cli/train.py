@@ -27,8 +27,9 @@ from emul.training.assembly import Inputs, announce, loggers, prepare, training_
 from emul.training.callbacks import InterruptibleCheckpoints, ProcessWatch, ProgressLogger, environment
 from emul.training.continuation import Resumed, find_checkpoint
 from emul.training.runs import keep_config, keep_result
+from emulators.interfaces import is_fitted_at_once
 from emulators.state import Window
-from emulators.training.fitting import fit, fit_climatology, is_solved, solve
+from emulators.training.fitting import fit, fit_climatology, solve
 from emulators.training.flop_counter import affordable
 from emulators.training.hardware import Hardware
 from emulators.training.lightning_module import Training
@@ -63,7 +64,7 @@ def train(config: DictConfig) -> Path:
         inputs = prepare(config, target, resumed)
         training, saving = inputs.training, target / "checkpoints"
         checkpoints = InterruptibleCheckpoints(saving, training.plan, requeues=_requeues(hardware))
-        if is_solved(training.step.network):
+        if is_fitted_at_once(training.step.network):
             solve(training, inputs.in_order, validation=inputs.validation, checkpoints=checkpoints)
         else:
             batches = first_batches(config, inputs, hardware, resumed)

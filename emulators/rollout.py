@@ -176,11 +176,11 @@ def rollout_over_intervals(
     return function(step, memory, forcings, intervals, after, conditioning)
 
 
-def refuse_untold(step: Any, intervals: Collection[int]) -> None:
-    """ValueError where steps are of several intervals, in timesteps, and the network is not told which."""
-    if len(set(intervals)) > 1 and "interval" not in step.told:
+def refuse_without_interval(step: Any, intervals: Collection[int]) -> None:
+    """ValueError where steps are of several intervals, in timesteps, and the network is not conditioned on them."""
+    if len(set(intervals)) > 1 and "interval" not in step.conditioning:
         raise ValueError(
-            f"{type(step.network).__name__} is not told the interval (its forward has no such keyword), and steps are "
+            f"{type(step.network).__name__} is not told the interval (its `conditioning` lacks it), and steps are "
             f"of {', '.join(map(str, sorted(set(intervals))))} timesteps."
         )
 

@@ -111,13 +111,12 @@ def _training_findings(config: DictConfig, world: World) -> list[Finding]:
     step = build(config.step, world, network_on_meta(config.model, world), {})
     objective = build(config.objective, world)
     try:
-        if hasattr(objective, "begin"):
-            objective.begin(step)
+        objective.begin(step)
     except ValueError as error:
         told = ", ".join(_told_the_interval())
         fix = f"told it are {told}; or take objective=forecast" if "not told the interval" in str(error) else ""
         return [_told("objective", "a network that can be trained so", error, fix)]
-    if hasattr(objective, "follow") and config.hardware.strategy == "fsdp":
+    if objective.keeps_copies and config.hardware.strategy == "fsdp":
         fix = "take hardware=ddp, or another objective"
         return [Finding("hardware.strategy", "whole networks, of which the objective keeps copies", "fsdp", fix)]
     return []
@@ -125,15 +124,15 @@ def _training_findings(config: DictConfig, world: World) -> list[Finding]:
 
 def _told_the_interval() -> list[str]:
     """The models whose networks are told the interval of a step."""
-    from inspect import signature
-
     from hydra.utils import get_class
+
+    from emulators.interfaces import Network, optional
 
     found = []
     for file in sorted((conf_folder() / "model").glob("*.yaml")):
         node: Any = OmegaConf.load(file)
         network: Any = get_class(node.get("model", node)._target_)
-        if "interval" in signature(network.forward).parameters:
+        if "interval" in optional(network, Network, "conditioning"):
             found.append(file.stem)
     return found
 

@@ -25,6 +25,7 @@ from emul.jobs.shares import hardware_of, process_count
 from emul.jobs.threads import settle
 from emul.terminal.console import progress, warn
 from emul.training.runs import Run, open_run
+from emulators.interfaces import Network, optional
 from emulators.rollout import PRECISIONS
 from emulators.steps.relay import Relay
 from emulators.steps.step import Step
@@ -199,7 +200,7 @@ def _members(run: Run, chosen: DictConfig) -> int:
     members = int(chosen.members or 0)
     if members < 0:
         raise ValueError(f"members must be at least 1, or null for none; got {members}.")
-    if members and not getattr(getattr(run.step.network, "conditions", None), "noise", 0):
+    if members and not optional(run.step.network, Network, "noise_channels"):
         raise ValueError(
             f"{type(run.step.network).__name__} draws no noise: its {members} members would be the same. "
             "Leave members out, or train a network with noise, such as model=sfno_ace2_noise."

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from data_pipelines.files import checkpoints, published_files
 from emul.terminal.console import console, warn
 from emul.terminal.findings import ConfigErrors, Finding
+from emulators.interfaces import Network, optional
 from emulators.training.lightning_module import Training
 from emulators.training.published_weights import converted, fill
 from emulators.world import World
@@ -71,7 +72,7 @@ def _warn_of_measured(config: DictConfig, content: Mapping[str, Any], world: Wor
 
 def _fill_with_ours(step: torch.nn.Module, card: Mapping[str, Any], config: DictConfig) -> None:
     try:
-        fill(step, card["weights"], [f"network.{part}" for part in getattr(step.network, "additions", ())])
+        fill(step, card["weights"], [f"network.{part}" for part in optional(step.network, Network, "additions")])
     except ValueError as error:
         raise _refused(config, "weights of the same network", str(error)) from error
 
@@ -82,7 +83,7 @@ def _fill_with_theirs(network: torch.nn.Module, content: Mapping[str, Any], conf
     faults = []
     for theirs in published_files.state_dicts(content):
         try:
-            fill(network, converted(theirs, module), getattr(network, "additions", ()))
+            fill(network, converted(theirs, module), optional(network, Network, "additions"))
             return
         except (ValueError, KeyError, IndexError) as error:  # names that a conversion looks for may be absent
             said = str(error) if isinstance(error, ValueError) else f"it lacks the names of {config.model._target_}"

@@ -108,6 +108,7 @@ class Aurora(nn.Module):
     emulators.layers.attention.patches.Frame.
     """
 
+    conditioning = ("interval",)
     places: Tensor
     areas: Tensor
     levels_read: Tensor

@@ -51,6 +51,8 @@ class ClimaX(nn.Module):
     block, growing to it linearly. fit, edges: see emulators.layers.attention.patches.Frame.
     """
 
+    conditioning = ("interval",)
+
     def __init__(
         self,
         world: World,

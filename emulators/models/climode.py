@@ -69,6 +69,7 @@ class ClimODE(nn.Module):
     emulators.layers.convolution; published: `reflect`.
     """
 
+    conditioning = ("generator",)
     place: Tensor
     eastward: Tensor
     southward: Tensor

@@ -72,6 +72,8 @@ class Poseidon(nn.Module):
     block, growing to it linearly. fit, edges: see emulators.layers.attention.patches.Frame.
     """
 
+    conditioning = ("interval",)
+
     def __init__(
         self,
         world: World,

@@ -62,6 +62,7 @@ class Prithvi(nn.Module):
     and day. drop_path: of every block of the encoder. fit, edges: see emulators.layers.attention.patches.Frame.
     """
 
+    conditioning = ("interval", "units", "tokens")
     place: Tensor
     coefficients: Tensor
     deviation: Tensor

@@ -59,6 +59,8 @@ class SFNO(nn.Module):
     Inside, activations are (lon, lat, batch, channel), so that every product is one GEMM without a copy.
     """
 
+    conditioning = ("generator", "noise", "labels", "scalars")
+
     def __init__(
         self,
         world: World,
@@ -88,7 +90,7 @@ class SFNO(nn.Module):
         if block not in BLOCKS:
             raise ValueError(f"Expected block to be one of {', '.join(BLOCKS)}; got '{block}'.")
         _refuse_sizes(embed, layers, spectral_layers, encoder_layers, int(mlp_ratio * embed))
-        self.conditions = Conditions(noise, labels, scalars)
+        self.conditions, self.noise_channels = Conditions(noise, labels, scalars), noise
         _refuse_conditions(self.conditions, norm, scale_factor, noise_kind)
         outer, inner = _transforms(world.grid, scale_factor, modes_fraction, block, quadrature)
         into, out = world.input_channels, world.output_channels

@@ -55,6 +55,8 @@ class Stormer(nn.Module):
     fit, edges: see emulators.layers.attention.patches.Frame.
     """
 
+    conditioning = ("interval",)
+
     def __init__(
         self,
         world: World,

@@ -9,19 +9,20 @@ training seeds by batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from emulators.rollout import refuse_untold
-from emulators.state import State, Window
+from emulators.interfaces import Loss, Objective
+from emulators.rollout import refuse_without_interval
+from emulators.state import Window
 from emulators.world import World
 
 
-class AllToAll:
+class AllToAll(Objective):
     """stretch: timesteps of a window, n above. pairs: drawn from it for a batch, null for all."""
 
     def __init__(self, world: World, *, stretch: int = 4, pairs: int | None = None) -> None:
@@ -48,10 +49,10 @@ class AllToAll:
 
     def begin(self, step: Any) -> None:
         """ValueError where the network is not told the interval."""
-        refuse_untold(step, range(1, self.stretch + 1))
+        refuse_without_interval(step, range(1, self.stretch + 1))
 
     def __call__(
-        self, step: torch.nn.Module, window: Window, losses: Mapping[str, Callable[[State, State], Tensor]]
+        self, step: torch.nn.Module, window: Window, losses: Mapping[str, Loss]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to descend, and its detached parts by loss and interval in timesteps."""
         known = [window.history[-1], *window.target]

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from emulators.interfaces import Loss, Network, Objective, optional
 from emulators.rollout import ensemble, rollout
-from emulators.scores.interfaces import Loss
 from emulators.state import Origin, State, Window
 from emulators.world import World
 
 
-class Forecast:
+class Forecast(Objective):
     """Train on forecasts of `rollout` timesteps.
 
     rollout: a length, or a curriculum {optimiser step from which it holds: length} such as {0: 1, 5000: 2, 8000: 4}.
@@ -58,7 +58,7 @@ class Forecast:
 
     def begin(self, step: Any) -> None:
         """ValueError where the network writes no distribution and is to be trained on it."""
-        if self.emission and not hasattr(step.network, "emission"):
+        if self.emission and optional(step.network, Network, "emission") is None:
             name = type(step.network).__name__
             raise ValueError(f"{name} writes no distribution; take objective=forecast, or model=climode.")
 

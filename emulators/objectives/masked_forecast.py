@@ -9,20 +9,21 @@ arXiv 2111.06377, hide pictures. Drawn from torch's own generator, which a train
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from emulators.rollout import refuse_untold
+from emulators.interfaces import Loss, Network, Objective, optional
+from emulators.rollout import refuse_without_interval
 from emulators.state import State, Window
 from emulators.world import World
 
 MASKS = ("units", "tokens")
 
 
-class MaskedForecast:
+class MaskedForecast(Objective):
     """intervals: in timesteps of the World, 0 for reconstruction. hidden: share. masks: `units`, `tokens` or both."""
 
     def __init__(
@@ -52,14 +53,14 @@ class MaskedForecast:
     def begin(self, step: Any) -> None:
         """ValueError where the network takes no masks, or is not told the interval."""
         network = step.network
-        if not hasattr(network, "units"):
+        if not optional(network, Network, "units"):
             raise ValueError(f"{type(network).__name__} has no units to hide; take model=prithvi or another objective.")
-        refuse_untold(step, self.intervals)
+        refuse_without_interval(step, self.intervals)
         if 0 in self.intervals and step.output != "absolute":
             raise ValueError("What is now is no change: with 0 among objective.intervals take step.output=absolute.")
 
     def __call__(
-        self, step: torch.nn.Module, window: Window, losses: Mapping[str, Callable[[State, State], Tensor]]
+        self, step: torch.nn.Module, window: Window, losses: Mapping[str, Loss]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to descend, and its detached parts by loss and interval in timesteps."""
         interval = self.intervals[int(torch.randint(len(self.intervals), ()))]

@@ -9,18 +9,19 @@ as each of Pangu-Weather's (Bi et al. 2023, doi 10.1038/s41586-023-06185-3).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from emulators.rollout import refuse_untold, rollout
-from emulators.state import State, Window
+from emulators.interfaces import Loss, Objective
+from emulators.rollout import refuse_without_interval, rollout
+from emulators.state import Window
 from emulators.world import World
 
 
-class RandomIntervals:
+class RandomIntervals(Objective):
     """intervals: in timesteps of the World. rollout: steps of the drawn interval that follow one another."""
 
     def __init__(self, world: World, *, intervals: Sequence[int] = (1, 2, 4), rollout: int = 1) -> None:
@@ -46,10 +47,10 @@ class RandomIntervals:
 
     def begin(self, step: Any) -> None:
         """ValueError where the network is not told the interval, and there are several."""
-        refuse_untold(step, self.intervals)
+        refuse_without_interval(step, self.intervals)
 
     def __call__(
-        self, step: torch.nn.Module, window: Window, losses: Mapping[str, Callable[[State, State], Tensor]]
+        self, step: torch.nn.Module, window: Window, losses: Mapping[str, Loss]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to descend, and its detached parts by loss and lead in timesteps."""
         interval = self.intervals[int(torch.randint(len(self.intervals), ()))]

@@ -14,21 +14,35 @@ Forecasts take T.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from emulators.interfaces import Loss, Objective
 from emulators.state import State, Window
 from emulators.world import World
 
-PARTS = ("encoded", "translator", "decoded_frames")
+
+@runtime_checkable
+class Translating(Protocol):
+    """A network with a Module `translator` between encoders and decoders."""
+
+    def encoded(self, fields: Tensor) -> Tensor:
+        """Latents (batch, time, ...) of the fields that the network reads."""
+        ...
+
+    def decoded_frames(self, latents: Tensor) -> Tensor:
+        """The output at all times, (batch, time, channel, *grid)."""
+        ...
 
 
-class TwoStage(nn.Module):
+class TwoStage(nn.Module, Objective):
     """momentum: of the translator that the first stage uses. latent: weight of the second."""
+
+    keeps_copies = True
 
     def __init__(self, world: World, *, momentum: float = 0.9, latent: float = 1.0) -> None:
         super().__init__()
@@ -37,8 +51,13 @@ class TwoStage(nn.Module):
                 "objective.momentum must be a share in [0, 1) and objective.latent a positive weight; "
                 f"got {momentum} and {latent}."
             )
-        self.longest, self.momentum, self.latent = world.history, momentum, latent
+        self.history, self.momentum, self.latent = world.history, momentum, latent
         self.at_rest: nn.Module = nn.Identity()
+
+    @property
+    def longest(self) -> int:
+        """Timesteps that a window must hold: as many as the history."""
+        return self.history
 
     def length(self, step: int) -> int:
         """The same at every optimiser step."""
@@ -47,14 +66,14 @@ class TwoStage(nn.Module):
     def begin(self, step: Any) -> None:
         """The first stage's translator is the network's as it is now; ValueError where that has none."""
         network = step.network
-        if not all(hasattr(network, name) for name in PARTS):
+        if not isinstance(network, Translating):
             raise ValueError(
                 f"{type(network).__name__} has no translator between encoders and decoders; take model=met2net or "
                 "another objective."
             )
         if step.output != "absolute":
             raise ValueError("What the decoders write are states, not changes; take step.output=absolute.")
-        self.at_rest = copy.deepcopy(network.translator).requires_grad_(False)
+        self.at_rest = copy.deepcopy(step.network.translator).requires_grad_(False)
 
     @torch.no_grad()
     def follow(self, step: Any) -> None:
@@ -62,9 +81,7 @@ class TwoStage(nn.Module):
         at_rest, moved = (list(part.parameters()) for part in (self.at_rest, step.network.translator))
         torch._foreach_lerp_(at_rest, moved, 1.0 - self.momentum)
 
-    def forward(
-        self, step: Any, window: Window, losses: Mapping[str, Callable[[State, State], Tensor]]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, step: Any, window: Window, losses: Mapping[str, Loss]) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to descend, and its detached parts: by loss and lead, and `latent`."""
         network = step.network
         known = network.encoded(step.inputs(window.history, window.forcing[0])[0])

@@ -79,12 +79,6 @@ class Metric(Protocol):
         ...
 
 
-class Loss(Protocol):
-    """Two States in, one number a lead element out."""
-
-    def __call__(self, prediction: State, target: State) -> Tensor: ...
-
-
 class Accumulator(Protocol):
     """Sums that grow as batches are added, and add up across batches, processes and runs.
 

@@ -16,36 +16,24 @@ as they would were it red noise with the lag correlation r that both deviations 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from emulators.interfaces import Constraint, Network, optional
 from emulators.state import Origin, State
 from emulators.world import World, hours_of
-
-
-class Constraint(Protocol):
-    """A law: takes the State before and after a step (and the forcing) and returns an `after` that obeys it.
-
-    `before.start` is the State at the start of the rollout. A constraint may say what it `changes` and what its law
-    `rests_on`, as names of variables, and the class names of other laws that it `keeps` all the same; by these the
-    order of constraints is judged. One with tables is a Module, and goes where the Step goes.
-    """
-
-    def __call__(self, before: State, after: State, forcing: State) -> State: ...
 
 
 class Step(nn.Module):
     """One timestep of an emulator; the thing that is trained and that a checkpoint holds.
 
     network: (fields (batch, world.input_channels, *grid), time int64 (batch,) in seconds since 1970 UTC, the valid
-    time of the target) -> (batch, world.output_channels, *grid), all normalised. One whose forward has the keywords
-    `interval` or `lead` is told them: hours from the last known state and from the start of the rollout, (batch,).
+    time of the target) -> (batch, world.output_channels, *grid), all normalised; see `emulators.interfaces.Network`.
     reads, writes: its channels by name in its own order, for published weights; default: prognostic ones (of a history
     the oldest first, each named as often as it is read), forcing, static, and prognostic, diagnostic.
     """
@@ -69,7 +57,7 @@ class Step(nn.Module):
         if output not in ("residual", "absolute"):
             raise ValueError(f"step.output must be 'residual' or 'absolute'; got '{output}'.")
         self.world, self.network, self.output = world, network, output
-        self.told = tuple(sorted({"interval", "lead"} & set(inspect.signature(network.forward).parameters)))
+        self.conditioning = frozenset(optional(network, Network, "conditioning"))
         self.constraints = dict(constraints or {})
         self.observer: Callable[[str, State, State], None] | None = None  # told what each constraint makes of what
         refuse_disorder(self.constraints)
@@ -93,17 +81,21 @@ class Step(nn.Module):
             self.register_buffer(name, torch.as_tensor(places), persistent=False)
         self.reordered = reads is not None, writes is not None
 
-    def forward(self, history: tuple[State, ...], forcing: State, **told: Any) -> State:
+    def forward(self, history: tuple[State, ...], forcing: State, **conditioning: Any) -> State:
         """The State of `world.predicted` at forcing.time. history: oldest first, all with the same lead shape.
 
-        told: what the network is told beside, where its forward has such keywords: `generator`, to draw noise from (one
-        of all cases, or one a case, members first); `labels` and `scalars`, (*lead, channel).
+        conditioning: further inputs of the network, of those that it declares: `generator`, to draw noise from (one of
+        all cases, or one a case, members first); `labels` and `scalars`, (*lead, channel).
         """
         last = history[-1].select(self.world.prognostic.names)
         fields, time = self.inputs(history, forcing)
         since = {"interval": last.time, "lead": last.start.time}
-        hours = {name: self._hours(forcing.time - since[name], fields, last.lead) for name in self.told}
-        raw = self.network(fields, time, **hours, **self._conditions(told, last)).float()
+        hours = {
+            name: self._hours(forcing.time - start, fields, last.lead)
+            for name, start in since.items()
+            if name in self.conditioning
+        }
+        raw = self.network(fields, time, **hours, **self._flattened(conditioning, last)).float()
         growth = self._growth(hours["interval"]) if "interval" in hours and self.output == "residual" else None
         values = self.outputs(raw, last.values.reshape(-1, *last.values.shape[last.channel_axis :]), growth)
         values = values.reshape(*last.lead, *values.shape[1:])
@@ -135,15 +127,13 @@ class Step(nn.Module):
         rows = fields.reshape(-1, *fields.shape[history[-1].channel_axis :])
         return rows[:, self.read] if self.reordered[0] else rows, seconds.reshape(-1)
 
-    def _conditions(self, told: Mapping[str, Any], last: State) -> dict[str, Any]:
-        """What the network is told, for cases in a row; ValueError where it has no ear for it."""
-        deaf = sorted(set(told) - set(inspect.signature(self.network.forward).parameters))
-        if deaf:
-            raise ValueError(f"{type(self.network).__name__} takes no {deaf[0]}; choose a network that does.")
-        rows = {
-            name: value.expand(*last.lead, -1).flatten(0, -2) for name, value in told.items() if name != "generator"
-        }
-        return {**told, **rows}
+    def _flattened(self, conditioning: Mapping[str, Any], last: State) -> dict[str, Any]:
+        """Conditioning inputs, flattened over the leading dimensions; ValueError for one that is not declared."""
+        refused = sorted(set(conditioning) - self.conditioning)
+        if refused:
+            raise ValueError(f"{type(self.network).__name__} takes no {refused[0]}; choose a network that does.")
+        rows = {n: v.expand(*last.lead, -1).flatten(0, -2) for n, v in conditioning.items() if n != "generator"}
+        return {**conditioning, **rows}
 
     @staticmethod
     def _hours(span: np.ndarray, fields: Tensor, lead: tuple[int, ...]) -> Tensor:
@@ -207,11 +197,11 @@ def refuse_disorder(constraints: Mapping[str, Constraint]) -> None:
     """ValueError where a constraint changes what the law of an earlier one rests on, and does not keep that law."""
     names = list(constraints)
     for later, name in enumerate(names):
-        changes = set(getattr(constraints[name], "changes", ()))
+        changes = set(optional(constraints[name], Constraint, "changes") or ())
         for earlier in names[:later]:
             law = constraints[earlier]
-            touched = sorted(changes & set(getattr(law, "rests_on", ())))
-            if touched and type(law).__name__ not in getattr(constraints[name], "keeps", ()):
+            touched = sorted(changes & set(optional(law, Constraint, "rests_on")))
+            if touched and type(law).__name__ not in optional(constraints[name], Constraint, "keeps"):
                 raise ValueError(
                     f"constraint.{name} changes {', '.join(touched)}, on which the law of constraint.{earlier} rests, "
                     f"and would break it again; list {name} before {earlier}."

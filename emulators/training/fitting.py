@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
 
+from emulators.interfaces import Network, optional
 from emulators.state import Window
 from emulators.training.checkpointing import Checkpoints, StoreIO
 from emulators.training.hardware import Hardware, recompute
@@ -71,9 +72,9 @@ def solve(
     checkpoints: Checkpoints | None = None,
 ) -> Training:
     """Fit a network in closed form, by one pass over windows of one timestep, and validate it."""
-    network: Any = training.step.network
-    if hasattr(network, "fit"):
-        network.fit(examples(training.step, windows))
+    solve_network = optional(training.step.network, Network, "fit")
+    if solve_network is not None:
+        solve_network(examples(training.step, windows))
     training.finished = True
     training.reset_average()
     validate(training, validation)
@@ -82,14 +83,9 @@ def solve(
     return training
 
 
-def is_solved(network: torch.nn.Module) -> bool:
-    """Whether a network is fitted in closed form, or has nothing to learn."""
-    return hasattr(network, "fit") or not any(p.requires_grad for p in network.parameters())
-
-
 def fit_climatology(training: Training, windows: Iterable[Window]) -> None:
     """Give the network the climatology of the training data, where it has one, before the first step."""
-    fit_network: Callable[..., None] | None = getattr(training.step.network, "fit_climatology", None)
+    fit_network = optional(training.step.network, Network, "fit_climatology")
     if fit_network is not None:
         fit_network(examples(training.step, windows))
         training.reset_average()

@@ -44,9 +44,9 @@ class Slurm:
     options: dict[str, str | int] | None = None
 
     def __post_init__(self) -> None:
-        refuse_below_one("hardware.slurm", self, "cpus_per_task", "notice")
-        for name, shape, example in (("time", TIME, "12:00:00 or 2-00:00:00"), ("memory", MEMORY, "64G")):
-            text = getattr(self, name)
+        refuse_below_one("hardware.slurm", cpus_per_task=self.cpus_per_task, notice=self.notice)
+        times, memories = (self.time, TIME, "12:00:00 or 2-00:00:00"), (self.memory, MEMORY, "64G")
+        for name, (text, shape, example) in {"time": times, "memory": memories}.items():
             if text is not None and not re.fullmatch(shape, str(text)):
                 raise ValueError(f"hardware.slurm.{name} is written as in {example}; got {text}.")
 
@@ -73,7 +73,7 @@ class Hardware:
     slurm: Slurm | None = None
 
     def __post_init__(self) -> None:
-        refuse_below_one("hardware", self, "devices", "nodes", "threads")
+        refuse_below_one("hardware", devices=self.devices, nodes=self.nodes, threads=self.threads)
         if self.precision == "16-mixed" and self.accelerator == "cpu":
             raise ValueError("hardware.precision=16-mixed needs a GPU; on the processor take bf16-mixed.")
         if self.strategy == "fsdp" and self.compile and self.accelerator == "cpu":
@@ -85,11 +85,11 @@ class Hardware:
         return self.devices * self.nodes
 
 
-def refuse_below_one(group: str, plan: Any, *names: str) -> None:
-    """ValueError where one of the named counts is below 1; null is let pass."""
-    for name in names:
-        if getattr(plan, name) is not None and getattr(plan, name) < 1:
-            raise ValueError(f"{group}.{name} must be at least 1; got {getattr(plan, name)}.")
+def refuse_below_one(group: str, **counts: int | None) -> None:
+    """Raise ValueError where one of the counts, by name, is below 1; None is allowed."""
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise ValueError(f"{group}.{name} must be at least 1; got {count}.")
 
 
 def stages(network: nn.Module) -> Iterator[nn.Module]:
@@ -120,9 +120,13 @@ def shard(network: nn.Module, mesh: Any) -> None:
 
 def own(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
     """What this process holds of tensors that may be sharded."""
-    return [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in tensors]
+    from torch.distributed.tensor import DTensor
+
+    return [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
 
 
-def whole(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A state dict with every sharded tensor gathered; all processes have to ask for it together."""
-    return {n: value.full_tensor() if hasattr(value, "full_tensor") else value for n, value in state.items()}
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor that may be sharded, gathered; all processes have to ask for it together."""
+    from torch.distributed.tensor import DTensor
+
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

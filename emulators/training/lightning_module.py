@@ -11,16 +11,16 @@ import copy
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import compress
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from emulators.interfaces import Network, Objective, optional
 from emulators.metrics.rmse import RMSE
 from emulators.rollout import rollout
-from emulators.scores.interfaces import Loss
 from emulators.state import State, Window
 from emulators.steps.step import Step
 from emulators.training.hardware import own, shard, whole
@@ -29,24 +29,6 @@ from emulators.training.non_finite import BrokenStep, batch_times, broken_channe
 from emulators.training.plan import Plan
 from emulators.verification.budget_ledger import Ledger
 from emulators.verification.scorecard import Scorecard
-
-
-class Objective(Protocol):
-    """How a network is trained: the loss of a window, to be descended, and its parts. longest, length: of rollouts.
-
-    It may have `begin(step)`, which is called when a training begins and raises ValueError where a network cannot be
-    trained so, and `follow(step)`, called after each optimiser step. What they change has to be a module's state.
-    """
-
-    @property
-    def longest(self) -> int: ...
-
-    def length(self, step: int) -> int: ...
-
-    def __call__(
-        self, step: torch.nn.Module, window: Window, losses: Mapping[str, Loss]
-    ) -> tuple[Tensor, dict[str, Tensor]]: ...
-
 
 MOST_SKIPPED = 10  # steps in a row
 
@@ -93,8 +75,7 @@ class Training(pl.LightningModule):
     def begin(self) -> None:
         """Tell the average and the objective what the weights are with which a training begins."""
         self.reset_average()
-        if hasattr(self.objective, "begin"):
-            self.objective.begin(self.step)
+        self.objective.begin(self.step)
 
     def reset_average(self) -> None:
         """Set the averaged weights to the trained ones."""
@@ -107,7 +88,7 @@ class Training(pl.LightningModule):
         It is of the prognostic variables, or of those that alone are learnt.
         """
         world = self.step.world
-        learned = getattr(self.step.network, "learned", None)
+        learned = optional(self.step.network, Network, "learned")
         scored = world.predicted.select(learned) if learned else world.prognostic
         return Scorecard(world, scored, {"rmse": RMSE()}, leads=self.plan.validation_lead)
 
@@ -176,7 +157,7 @@ class Training(pl.LightningModule):
             return
         norm = torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val or float("inf"))
         if self.looks_at_every_step and self.trainer.precision != "16-mixed":  # there the scaler skips by itself
-            self.weigh(norm.full_tensor() if hasattr(norm, "full_tensor") else norm, parameters)
+            self.weigh(whole(norm), parameters)
 
     def weigh(self, norm: Tensor, parameters: list[Tensor]) -> None:
         """Let a finite gradient pass; stop at, or take away, another."""
@@ -196,8 +177,7 @@ class Training(pl.LightningModule):
 
     def after_step(self, done: int) -> None:
         """Update the objective and the weight average after optimiser step number `done`, counted from 1."""
-        if hasattr(self.objective, "follow"):
-            self.objective.follow(self.step)
+        self.objective.follow(self.step)
         if self.averages is None:
             return
         decay = min(self.plan.ema or 0.0, (1 + done) / (10 + done))
@@ -274,7 +254,7 @@ class Training(pl.LightningModule):
         """All that forecasting needs: the card, the weights, where the training stands."""
         return {
             **self.card,
-            "weights": whole(self.forecaster.state_dict()),
+            "weights": {name: whole(value) for name, value in self.forecaster.state_dict().items()},
             "step": self.global_step,
             "finished": self.finished,
             "validation": dict(self.validation),

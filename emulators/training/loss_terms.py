@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from emulators.scores.interfaces import Loss
+from emulators.interfaces import Loss
 from emulators.state import State
 
 

@@ -30,8 +30,8 @@ def batch_times(window: Window) -> str:
 
 def origin(step: nn.Module, objective: Any, window: Window, losses: Mapping[str, Any]) -> str:
     """Where the first broken number of a batch with a broken loss arises: data, weights, a module, or the loss."""
-    for kind in ("history", "forcing", "target"):
-        for state in getattr(window, kind):
+    for kind, states in {"history": window.history, "forcing": window.forcing, "target": window.target}.items():
+        for state in states:
             broken = broken_channels(state)
             if broken:
                 return f"the data: {', '.join(broken[:3])} of the {kind}"

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from emulators.interfaces import MatrixParameter, optional
+
 QUINTIC = (3.4445, -4.7750, 2.0315)  # a x + b x^3 + c x^5, iterated, sends every singular value near 1 (Jordan et al.)
 
 
@@ -101,7 +103,7 @@ class _Muon(torch.optim.Optimizer):
                 state["momentum"] = torch.zeros_like(parameter)
             state["momentum"].lerp_(parameter.grad, 1.0 - group["momentum"])
             ahead = parameter.grad.lerp(state["momentum"], group["momentum"])
-            stack = _as_matrices(ahead, getattr(parameter, "matrix_axes", None))
+            stack = _as_matrices(ahead, optional(parameter, MatrixParameter, "matrix_axes"))
             alike[stack.shape[-2:]].append((parameter, stack))
         for (rows, columns), members in alike.items():
             sizes = [stack.shape[:-2].numel() for _, stack in members]
@@ -144,7 +146,7 @@ def _as_matrices(tensor: Tensor, axes: tuple[int, int] | None) -> Tensor:
 
 
 def _from_matrices(matrices: Tensor, parameter: Tensor) -> Tensor:
-    axes = getattr(parameter, "matrix_axes", None)
+    axes = optional(parameter, MatrixParameter, "matrix_axes")
     return matrices.view_as(parameter) if axes is None else matrices.movedim((-2, -1), axes)
 
 

@@ -38,8 +38,16 @@ class Plan:
     broken: Literal["stop", "skip"] = "stop"
 
     def __post_init__(self) -> None:
-        refuse_below_one("training", self, "batch_size", "accumulate", "validate_every", "validation_lead")
-        refuse_below_one("training", self, "validation_cases", "log_every", "checkpoint_every")
+        refuse_below_one(
+            "training",
+            batch_size=self.batch_size,
+            accumulate=self.accumulate,
+            validate_every=self.validate_every,
+            validation_lead=self.validation_lead,
+            validation_cases=self.validation_cases,
+            log_every=self.log_every,
+            checkpoint_every=self.checkpoint_every,
+        )
         if self.steps < 0:
             raise ValueError(f"training.steps must not be negative; got {self.steps}.")
         if self.flops is not None and not self.flops > 0:

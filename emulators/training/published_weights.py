@@ -12,6 +12,8 @@ from types import ModuleType
 
 from torch import Tensor, nn
 
+from emulators.interfaces import NetworkModule, optional
+
 # What networks keep beside their weights and make anew: masks, indices, coordinates, counters.
 TABLES = re.compile(
     r"(.*\.)?(attn_mask|relative_position_index|relative_coords_table|earth_position_index|num_batches_tracked|"
@@ -40,8 +42,9 @@ def renamed(theirs: Mapping[str, Tensor], table: Sequence[tuple[str, str]]) -> d
 def converted(theirs: Mapping[str, Tensor], module: ModuleType) -> dict[str, Tensor]:
     """Published weights as the state dict of the network that `module` holds; ValueError where they are others."""
     weights = {name: value for name, value in theirs.items() if not TABLES.fullmatch(name)}
-    weights = renamed(weights, module.PUBLISHED) if hasattr(module, "PUBLISHED") else weights
-    return module.adapted(weights) if hasattr(module, "adapted") else weights
+    table, adapt = (optional(module, NetworkModule, name) for name in ("PUBLISHED", "adapted"))
+    weights = renamed(weights, table) if table else weights
+    return adapt(weights) if adapt is not None else weights
 
 
 def fill(network: nn.Module, weights: Mapping[str, Tensor], additions: Sequence[str] = ()) -> None:

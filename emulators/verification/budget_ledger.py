@@ -22,9 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from emulators.interfaces import Constraint, optional
 from emulators.physics.budgets import DryAir, Energy, Water
 from emulators.state import State
-from emulators.steps.step import Constraint, Step
+from emulators.steps.step import Step
 from emulators.verification.budget_results import BUDGETED, QUANTITIES, RowsByLead
 from emulators.world import World
 
@@ -57,7 +58,7 @@ class Ledger:
         self.world, self.leads, self.first, self.maps = world, leads, first, maps
         self.constraints = dict(constraints or {})
         self.left_out: dict[str, str] = {}
-        stated = [getattr(constraint, "budget", None) for constraint in self.constraints.values()]
+        stated = [optional(constraint, Constraint, "budget") for constraint in self.constraints.values()]
         self.dry_air = self._budget("dry_air", DryAir, stated)
         self.moisture = self._budget("moisture", Water, stated)
         self.energy = self._budget("energy", Energy, stated)
@@ -68,7 +69,7 @@ class Ledger:
         self.corrections = tuple(
             (name, variable)
             for name, constraint in self.constraints.items()
-            for variable in getattr(constraint, "changes", world.predicted.names)
+            for variable in optional(constraint, Constraint, "changes") or world.predicted.names
         )
         self.area = torch.as_tensor(world.grid.weights / world.grid.weights.sum(), dtype=torch.float32)
         self._rows = RowsByLead((len(self.names),), leads)

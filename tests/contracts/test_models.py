@@ -10,6 +10,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from emulators.interfaces import Network, optional
 from places import CONF
 
 FILES = sorted((CONF / "model").glob("*.yaml"))
@@ -68,6 +69,15 @@ def example(small_world):
         return fields, time, target
 
     return made
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_declares_what_conditions_it(file):
+    node = OmegaConf.load(file)
+    module, name = node.get("model", node)["_target_"].rsplit(".", 1)
+    target = getattr(import_module(module), name)
+    keywords = [*inspect.signature(target.forward).parameters][3:]  # after self, fields and time
+    assert sorted(keywords) == sorted(optional(target, Network, "conditioning"))
 
 
 @pytest.mark.parametrize("grid", GRIDS)

@@ -3,8 +3,9 @@
 import pytest
 
 from emul.config.compose import compose
-from emul.plan import Needs, memory, plan, seconds_of
+from emul.plan import memory, plan, seconds_of
 from emulators.training.hardware import Hardware, Slurm
+from emulators.training.requirements import Requirements
 
 TINY = ["data=planet_tiny", "model=sfno", "model.embed=8", "model.layers=1", "hardware.threads=1"]
 
@@ -35,8 +36,9 @@ def test_what_slurm_would_not_read_is_refused(asked):
 
 
 def test_the_largest_batch_is_the_inverse_of_the_memory():
-    needs = Needs(10, 40, 40, 80, 40, activations=1000.0, operations=1.0, seconds=1.0, samples=2)
-    assert needs.bytes_at(needs.largest(10_300)) <= 10_300 < needs.bytes_at(needs.largest(10_300) + 1)
+    needs = Requirements(10, 40, 40, 80, 40, activations=1000.0, operations=1.0, seconds=1.0, samples=2)
+    most = needs.largest(10_300)
+    assert needs.fixed + 1000.0 * most <= 10_300 < needs.fixed + 1000.0 * (most + 1)
     assert needs.largest(100) == 0
 
 

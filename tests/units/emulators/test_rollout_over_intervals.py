@@ -30,6 +30,8 @@ class Told(torch.nn.Module):
         self.value = torch.nn.Parameter(torch.tensor(value))
         self.heard: list[tuple[float, float]] = []
 
+    conditioning = ("interval", "lead")
+
     def forward(self, fields, time, *, interval=None, lead=None):
         self.heard.append((float(interval[0]), float(lead[0])))
         return self.value.expand(fields.shape)

@@ -138,7 +138,7 @@ def test_networks_that_are_not_told_the_interval_learn_one_alone(several, one):
 def test_masks_need_a_network_that_is_told_the_interval():
     step, objective = masked()
     objective.begin(step)
-    step.told = ()
+    step.conditioning = frozenset()
     with pytest.raises(ValueError, match="of 0, 1, 2, 4 timesteps"):
         objective.begin(step)
 

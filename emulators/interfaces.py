@@ -1,0 +1,130 @@
+"""What networks, objectives, losses and constraints offer: what they must, and what they may, with its default.
+
+A part may subclass its Protocol for the defaults. Networks and constraints need not: their optional members are read
+with `optional`, so that any Module is a network and any function of States a constraint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from emulators.state import State, Window
+
+Examples = Iterable[tuple[Tensor, Tensor, Tensor]]  # inputs, seconds since 1970, target, as a Network reads and writes
+
+
+def optional(part: Any, interface: type, name: str) -> Any:
+    """Read an optional member of a part: its own, or the default that its interface declares."""
+    return getattr(part, name, getattr(interface, name))
+
+
+class Network(Protocol):
+    """Map normalised fields to normalised fields; a torch Module, built as `Network(world, *, ...)`.
+
+    conditioning: keywords that `forward` takes besides fields and time, and is given: `interval` and `lead`, hours from
+        the last known state and from the start of the rollout, (batch,); `generator`, one or one a case, to draw noise
+        from; `labels` and `scalars`, (batch, channel); `units` and `tokens`, places that a masked training shows.
+    noise_channels: channels of noise that it draws; without any, the members of an ensemble are all the same.
+    units: number of places that a masked training may hide; 0 where the network cannot leave any out.
+    learned: names of the only variables that it learns, where all others are fixed; a validation scores these.
+    additions: prefixes of parameter names that published weights may lack.
+    fit: solve for the weights in closed form, in one pass over examples; in place of gradient steps.
+    fit_climatology: read a climatology from examples, before the first gradient step.
+    emission: (fields, time) -> mean and standard deviation of a normal distribution, each like the output.
+    """
+
+    conditioning: Sequence[str] = ()
+    noise_channels: int = 0
+    units: int = 0
+    learned: Sequence[str] = ()
+    additions: Sequence[str] = ()
+    fit: Callable[[Examples], None] | None = None
+    fit_climatology: Callable[[Examples], None] | None = None
+    emission: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
+
+    def forward(self, fields: Tensor, time: Tensor) -> Tensor:
+        """Forecast one step.
+
+        fields: (batch, world.input_channels, *grid). time: seconds since 1970 UTC of the forecast state, int64
+        (batch,). Returns (batch, world.output_channels, *grid).
+        """
+        ...
+
+
+class NetworkModule(Protocol):
+    """Describe the network that a Python module defines, for weights published elsewhere and for `emul models`.
+
+    PUBLISHED: pairs (regular expression of a published parameter's name, name here).
+    adapted: change what differs in more than its name in a state dict of names here.
+    ABOUT: `states`, `step`, `grid` and `parity` of the published network, in words.
+    """
+
+    PUBLISHED: Sequence[tuple[str, str]] = ()
+    adapted: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
+    ABOUT: Mapping[str, str] = {}
+
+
+class Loss(Protocol):
+    """Compare two States: one number for each lead element (batch, or member and batch)."""
+
+    def __call__(self, prediction: State, target: State) -> Tensor: ...
+
+
+class Objective(Protocol):
+    """Define how a network is trained: the loss of a window, to be minimised. Subclass it for the defaults.
+
+    longest: timesteps of the longest rollout, which every window must hold. keeps_copies: whether it keeps copies of
+    weights, which a sharded network does not allow. What `begin` and `follow` change must be state of a Module.
+    """
+
+    keeps_copies: bool = False
+
+    @property
+    def longest(self) -> int: ...
+
+    def length(self, step: int) -> int:
+        """Timesteps of the rollout at optimiser step `step`."""
+        ...
+
+    def __call__(self, step: nn.Module, window: Window, losses: Mapping[str, Loss]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss to minimise, and its parts by name, detached."""
+        ...
+
+    def begin(self, step: Any) -> None:
+        """Prepare a training; ValueError where the Step's network cannot be trained so."""
+
+    def follow(self, step: Any) -> None:
+        """Do what follows each optimiser step."""
+
+
+class Constraint(Protocol):
+    """Return the State after a step, changed so that it obeys a law. Idempotent; one with tables is a Module.
+
+    changes: names of the variables that it changes; None where it does not say. rests_on: names of the variables whose
+    change would break its law. keeps: class names of laws that it leaves intact all the same. budget: the budget that
+    its law closes, for `emulators.verification.budget_ledger`. The order of constraints is checked by these.
+    """
+
+    changes: Sequence[str] | None = None
+    rests_on: Sequence[str] = ()
+    keeps: Sequence[str] = ()
+    budget: Any = None
+
+    def __call__(self, before: State, after: State, forcing: State) -> State:
+        """`before.start` is the State at the start of the rollout."""
+        ...
+
+
+class MatrixParameter(Protocol):
+    """A parameter that is a stack of matrices. matrix_axes: its axes of rows and columns; None: (out, all others)."""
+
+    matrix_axes: tuple[int, int] | None = None
+
+
+def is_fitted_at_once(network: nn.Module) -> bool:
+    """Whether a network is fitted in closed form, or has nothing to learn."""
+    solved = optional(network, Network, "fit") is not None
+    return solved or not any(p.requires_grad for p in network.parameters())
