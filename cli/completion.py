@@ -136,15 +136,17 @@ def keys_with_targets(primary: str, words: list[str]) -> dict[str, str | None]:
     """Every dotted key of a primary and of the options chosen in `words`, each with the target it is handed to."""
     path = conf_folder() / f"{primary}.yaml"
     found = scanned(path)
-    chosen = dict(re.findall(r"^\s*- (?:override )?/?(\w+): \[?(\w+)", path.read_text(encoding="utf-8"), re.M))
+    defaults = re.findall(r"^\s*- (?:override )?/?(\w+)(?:@(\w+))?: \[?(\w+)", path.read_text(encoding="utf-8"), re.M)
+    chosen = {(group, package or group): option for group, package, option in defaults}
     for word in words[1:-1]:
         group, _, option = word.partition("=")
         if group in groups():
-            chosen[group] = option.strip("[]").split(",")[0]
-    for group, option in chosen.items():
+            chosen[group, group] = option.strip("[]").split(",")[0]
+    for (group, package), option in chosen.items():
         file = conf_folder() / group / f"{option}.yaml"
-        if file.is_file() and "@package _global_" not in file.read_text(encoding="utf-8"):
-            found |= {f"{group}.{key}": target for key, target in scanned(file).items()}
+        is_global = package == group and file.is_file() and "@package _global_" in file.read_text(encoding="utf-8")
+        if file.is_file() and not is_global:
+            found |= {key if package == "_global_" else f"{package}.{key}": t for key, t in scanned(file).items()}
     return found
 
 

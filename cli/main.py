@@ -14,7 +14,6 @@ from data_pipelines.conventions.suggestions import nearest_name
 from emul.terminal.verbs import Verb, all_names, explanation, first_of, overview
 
 HELP = ("-h", "--help", "help")
-SHOWING = ("--cfg", "-c", "--info", "-i", "--hydra-help")  # these flags of Hydra show and run nothing
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -53,7 +52,7 @@ def _dispatch(arguments: list[str]) -> int:
         print(_version())
         return 0
     if verb.composes:
-        from emul.config.hydra_run import refuse_early, run_with_hydra
+        from emul.config.hydra_run import SHOWING, refuse_early, run_with_hydra
 
         if any(word.partition("=")[0] in SHOWING for word in rest):
             return run_with_hydra(verb.name, rest, lambda config: None)

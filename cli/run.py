@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from emul.config.build import build
 from emul.config.compose import compose
 from emul.config.hydra_run import run_with_hydra
+from emul.config.overrides import assignment
 from emul.jobs.slurm import handed_over, requeue_on_notice
 from emul.terminal.console import console
 
@@ -47,10 +48,9 @@ def run(config: DictConfig) -> int:
 
 
 def follow_up(verb: str, config: DictConfig, trained: Path) -> DictConfig:
-    """The configuration of the verb that comes after a training: its run, name and output, all else as the run says."""
-    following = compose(verb)
-    following.run, following.name, following.output = str(trained), config.name, config.output
-    return following
+    """Compose the configuration of the verb that follows a training, from the values that the run has saved."""
+    chosen = {"run": trained, "name": config.name, "output": config.output}
+    return compose(verb, [assignment(key, value) for key, value in chosen.items()])
 
 
 def is_newer(result: Path, source: Path) -> bool:

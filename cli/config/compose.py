@@ -1,55 +1,53 @@
-"""Compose the configuration of a verb with Hydra, for use inside a process."""
+"""Compose the configuration of a verb with Hydra: defaults, then the saved values of a run, options, command line."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from emul.config.declared_keys import partless
-from emul.config.folders import conf_folder
+from emul.config.folders import conf_folder, groups
 from emul.config.overrides import diagnosed, key_of, plain_mapping
 from emul.terminal.findings import ConfigErrors, Finding
 
 PRIMARY = {"run": "train", "check": "train", "plan": "train"}  # verbs that read the configuration of another
+SAVED = "saved"  # group of the layer that holds a run's values: `optional saved: run` in a list of defaults
+Composer = Callable[[list[str]], DictConfig]
 
 
 def compose(verb: str, overrides: Sequence[str] = (), folder: str | Path | None = None) -> DictConfig:
-    """The resolved configuration of a verb, for use inside a process; ConfigErrors names all that cannot be composed.
+    """Return the resolved configuration of a verb. Raises ConfigErrors that name every fault of the overrides.
 
-    folder: a further folder of options, laid beside ours.
+    With `run=<folder>` the values of that run's config.yaml replace the defaults of `forecast` and `eval`. folder: a
+    further folder of options.
     """
-    with _composer(verb, folder) as composer:
+    words = list(overrides)
+    with composer(verb, words, folder) as composed:
         try:
-            return resolved(composer(list(overrides)), overrides)
+            return resolved(composed(words), words)
         except (HydraException, OmegaConfBaseException):
-            return resolved(composer(diagnosed(composer, list(overrides))), overrides)
-
-
-def swept(verb: str, overrides: Sequence[str]) -> list[str]:
-    """What a configuration itself gives several values, hydra.sweeper.params, as words: `model=sfno,unet`."""
-    with _composer(verb) as composer:
-        composer(list(overrides))
-        chosen = HydraConfig.get().sweeper.get("params") or {}
-        return [f"{key}={value}" for key, value in chosen.items()]
+            return resolved(composed(diagnosed(composed, words)), words)
 
 
 @contextmanager
-def _composer(verb: str, folder: str | Path | None = None) -> Iterator[Callable[[list[str]], DictConfig]]:
-    """A function from overrides to the configuration of one verb; Hydra's global state is left as it was found."""
+def composer(verb: str, overrides: Sequence[str] = (), folder: str | Path | None = None) -> Iterator[Composer]:
+    """Yield a function from overrides to the unresolved configuration of a verb, and restore Hydra's global state."""
     import hydra
     from hydra.core.global_hydra import GlobalHydra
 
     before, outer = HydraConfig.instance().cfg, GlobalHydra.instance().hydra
     beside = [] if folder is None else [f"hydra.searchpath=[file://{Path(folder).resolve()}]"]
 
-    def composed(overrides: list[str]) -> DictConfig:
-        config = hydra.compose(PRIMARY.get(verb, verb), [*beside, *overrides], return_hydra_config=True)
+    def composed(words: list[str]) -> DictConfig:
+        config = hydra.compose(PRIMARY.get(verb, verb), [*beside, *words], return_hydra_config=True)
         HydraConfig.instance().set_config(config)  # for ${hydra:...}
         plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         OmegaConf.set_struct(plain, True)
@@ -57,17 +55,61 @@ def _composer(verb: str, folder: str | Path | None = None) -> Iterator[Callable[
 
     GlobalHydra.instance().clear()
     try:
-        with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        with (
+            hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"),
+            saved_values(verb, overrides, composed),
+        ):
             yield composed
     finally:
         HydraConfig.instance().cfg, GlobalHydra.instance().hydra = before, outer
 
 
-def resolved(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """The same configuration with every `${...}` replaced by its value; ConfigErrors where one leads nowhere.
+@contextmanager
+def saved_values(verb: str, overrides: Sequence[str], composed: Composer) -> Iterator[None]:
+    """Offer Hydra the values of the run that `run=` names as the layer `saved/run`."""
+    chosen = [text for text in overrides if key_of(text) in {"run", *groups()}]
+    try:
+        config = composed(chosen) if any(key_of(text) == "run" for text in chosen) else None
+    except (HydraException, OmegaConfBaseException):  # reported when the whole is composed
+        config = None
+    layer = None if config is None else _layer(verb, config)
+    if layer is None:
+        yield
+        return
+    store = ConfigStore.instance()
+    store.store(group=SAVED, name="run", node=layer, package="_global_")
+    try:
+        yield
+    finally:
+        del store.repo[SAVED]
 
-    What an experiment says of a part that its list has no more, as under constraint=[], goes with the part; what the
-    overrides say of it stays, and is a fault.
+
+def _layer(verb: str, config: DictConfig) -> dict[str, Any] | None:
+    """Values of a run's config.yaml for the verb, without groups that `config`, composed without it, has chosen."""
+    file = Path(str(config.run)) / "config.yaml"
+    if OmegaConf.is_missing(config, "run") or config.run is None or not file.is_file():
+        return None
+    saved = plain_mapping(OmegaConf.load(file))  # type: ignore[arg-type]
+    layer = {"name": file.parent.name, **(saved.get(verb) or {})}
+    layer |= {group: saved[group] for group in ("data", "metric") if config.get(group) == {} and saved.get(group)}
+    if config.get("hardware"):  # chosen on the command line: it says which device
+        layer.pop("device", None)
+    return layer
+
+
+def swept(verb: str, overrides: Sequence[str]) -> list[str]:
+    """Return the sweep that a configuration itself declares as hydra.sweeper.params, as overrides."""
+    with composer(verb) as composed:
+        composed(list(overrides))
+        declared = HydraConfig.get().sweeper.get("params") or {}
+        return [f"{key}={value}" for key, value in declared.items()]
+
+
+def resolved(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """Replace every `${...}` by its value in place. Raises ConfigErrors where one cannot be resolved.
+
+    Settings of a part that is no longer chosen (constraint=[]) are dropped, unless the overrides themselves give them:
+    that is an error.
     """
     given = [key_of(text) for text in overrides]
     for finding in partless(plain_mapping(config)):

@@ -92,12 +92,17 @@ def _stranger(key: str, value: Any, known: set[str]) -> Finding:
     return Finding(key, "a key the configuration knows", value_in_words(value), fix)
 
 
+@cache
 def _top_keys() -> dict[str, set[type]]:
-    """Every top key of every primary, with the kinds of its values; an interpolation is text."""
-    found = defaultdict(set)
+    """Every top key of every primary with the types of its values: text for `${...}`, none for those of a group."""
+    found: dict[str, set[type]] = defaultdict(set)
     for path in conf_folder().glob("*.yaml"):
         for key, value in _loaded(path).items():
-            found[key].add(type(value))
+            found[key] |= set() if str(value).startswith("${hydra:overrides") else {type(value)}
+        for entry in OmegaConf.load(path)["defaults"]:  # such as `forecast@_global_: default`
+            group, _, package = next(iter(entry)).partition("@") if isinstance(entry, DictConfig) else ("", "", "")
+            if package == "_global_":
+                found |= {key: found[key] for key in _loaded(conf_folder() / group / "default.yaml")}
     return dict(found)
 
 

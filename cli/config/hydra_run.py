@@ -1,71 +1,68 @@
-"""Run a verb on the configuration that its command line describes, once or for each job of a sweep."""
+"""Run a verb on the configuration that its command line describes, once or, with --multirun, for each combination."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
-from hydra.types import RunMode
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf
 
 from data_pipelines.conventions.suggestions import nearest_name
-from emul.config.compose import PRIMARY, _composer, compose, resolved
+from emul.config.compose import PRIMARY, compose, composer, swept
 from emul.config.declared_keys import faults
-from emul.config.folders import conf_folder
-from emul.config.overrides import diagnosed, key_of
+from emul.config.folders import conf_folder, options_of
+from emul.config.overrides import key_of
 from emul.terminal.findings import ConfigErrors
 
 BARE_LIST = re.compile(r"^((?:\w+\.)*init)=([^\[{('\"]*,.*)$")  # initial times in a row are a list, not a sweep
 
-
-# What Hydra would do by itself and a run does not want: log files, copies of the configuration, dated folders.
-QUIET = {
-    "hydra/job_logging": "none",
-    "hydra/hydra_logging": "none",
-    "hydra.output_subdir": "null",
-    "hydra.run.dir": ".",
-    "hydra.sweep.dir": "${oc.select:output,outputs}/sweep",
-    "hydra.sweep.subdir": ".",
-}
-
-
-# Hydra's flags, and what may follow each: nothing, one of these words, or anything (True).
+# Flags, and what may follow each: nothing, one of these words, or anything (True).
 FLAGS: dict[str, bool | tuple[str, ...]] = {
-    **dict.fromkeys(("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-name", "-cn"), True),
-    **dict.fromkeys(("--config-path", "-cp", "--experimental-rerun"), True),
+    **dict.fromkeys(("--cfg", "-c", "--package", "-p", "--config-dir", "-cd"), True),
     **dict.fromkeys(("--info", "-i"), ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")),
-    **dict.fromkeys(("--resolve", "--run", "-r", "--multirun", "-m", "--hydra-help", "--help", "-h"), False),
+    **dict.fromkeys(("--resolve", "--multirun", "-m", "--hydra-help"), False),
 }
+SHOWING = {"--cfg", "-c", "--info", "-i", "--hydra-help"}  # these flags print something and run nothing
 
 
 def run_with_hydra(verb: str, arguments: list[str], task: Callable[[DictConfig], Any]) -> int:
-    """Composes a verb's configuration from the command line and runs `task` on it, once or, with --multirun, often.
+    """Compose a verb's configuration and run `task` on it, once or, with --multirun, for each combination of values.
 
-    Returns the exit code: the task's own where it returns a number, else 0. sys.argv is whole again inside the task,
-    for launchers that start the same command anew in other processes.
+    Returns the exit code: the largest number that the task returned, else 0. With --multirun, sys.argv is the command
+    of each job while it runs, for launchers that start the same command again in other processes.
     """
     overrides, flags = _split(arguments)
+    names = {flag.partition("=")[0] for flag in flags}
+    folder = _value_of(flags, "--config-dir", "-cd")
+    if names & SHOWING:
+        _show(verb, overrides, flags, folder)
+        return 0
+    if not names & {"--multirun", "-m"}:
+        return _exit_code(task(compose(verb, overrides, folder)))
+    whole, codes = list(sys.argv), [0]
     try:
-        return _run(verb, overrides, flags, task)
-    except (HydraException, OmegaConfBaseException) as error:
-        swept = {"--multirun", "-m"} & set(flags)
-        single = [_first_of_sweep(text) for text in overrides] if swept else overrides
-        with _composer(verb, _folder_beside(flags)) as composer:
-            amended = diagnosed(composer, single)
-        if amended == single:
-            raise ValueError(str(error).splitlines()[0]) from error
-    pairs = zip(overrides, single, amended, strict=True)
-    return _run(verb, [text if a == s else f"++{text.lstrip('+')}" for text, s, a in pairs], flags, task)
+        for words in combinations(verb, overrides):
+            config = compose(verb, words, folder)
+            if "name" in config and not any(key_of(text) == "name" for text in words):
+                varied = [short(text) for text in words if text not in overrides]
+                config.name = "_".join([*([str(config.name)] if config.name else []), *varied])
+            sys.argv = [whole[0], verb, *words, f"++name={config.get('name')}"]
+            codes.append(_exit_code(task(config)))
+    finally:
+        sys.argv = whole
+    return max(codes)
 
 
-def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Overrides on one side, Hydra's flags with their values on the other; ValueError for a flag Hydra lacks."""
+def _exit_code(returned: Any) -> int:
+    return returned if isinstance(returned, int) else 0
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separate overrides from flags with their values. Raises ValueError for an unknown flag."""
     overrides: list[str] = []
     flags: list[str] = []
     queue = list(arguments)
@@ -86,52 +83,38 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
     return overrides, flags
 
 
-def _first_of_sweep(override: str) -> str:
-    """The first of the values a sweep override stands for; other overrides as they are."""
+def _value_of(flags: Sequence[str], *names: str) -> str | None:
+    """The value of a flag, written `--flag value` or `--flag=value`."""
+    for flag, following in zip(flags, [*flags[1:], ""], strict=False):
+        name, _, value = flag.partition("=")
+        if name in names:
+            return value or following
+    return None
+
+
+def values_of(override: str) -> list[str]:
+    """The values that an override such as `model=sfno,unet` or `seed=range(4)` stands for, each as an override."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Glob, IntervalSweep
 
     parsed = OverridesParser.create().parse_override(override)
     if not parsed.is_sweep_override():
-        return override
-    return f"{override.partition('=')[0]}={next(iter(parsed.sweep_string_iterator()))}"
+        return [override]
+    key, values = override.partition("=")[0], parsed.value()
+    if isinstance(values, IntervalSweep):
+        raise ValueError(f"{override} is an interval, from which `emul sweep` draws; give values here.")
+    if isinstance(values, Glob):
+        return [f"{key}={name}" for name in values.filter(options_of(key_of(override)))]
+    return [f"{key}={value}" for value in parsed.sweep_string_iterator()]
 
 
-def _run(verb: str, overrides: list[str], flags: list[str], task: Callable[[DictConfig], Any]) -> int:
-    """Hands Hydra the tail of the command line; errors of the task come out as they were raised."""
-    import hydra
-
-    whole, outcome = list(sys.argv), []
-    failures: list[BaseException] = []
-
-    def job(config: DictConfig) -> None:
-        mine = HydraConfig.get()
-        if mine.mode == RunMode.MULTIRUN:
-            jobs_own = [text for text in mine.overrides.task if text not in overrides]
-            if "name" in config and not any(key_of(text) == "name" for text in mine.overrides.task):
-                config.name = "_".join([str(config.name), *(short(text) for text in jobs_own)])
-            sys.argv = [whole[0], verb, *mine.overrides.task, f"++name={config.get('name')}"]
-            outcome.append(task(resolved(config, mine.overrides.task)))
-            return
-        sys.argv = list(whole)
-        try:
-            outcome.append(task(resolved(config, overrides)))
-        except Exception as error:  # kept from Hydra, which would print its own account of it
-            failures.append(error)
-
+def combinations(verb: str, overrides: Sequence[str]) -> Iterator[list[str]]:
+    """Every combination of values of the overrides and of the sweep that the configuration itself declares."""
     given = {key_of(text) for text in overrides}
-    quiet = [f"{key}={value}" for key, value in QUIET.items() if key not in given]
-    before = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors are raised, not printed
-    sys.argv = [whole[0], *overrides, *quiet, *flags]
-    try:
-        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=PRIMARY.get(verb, verb))(job)()
-    finally:
-        sys.argv = whole
-        if before is None:
-            del os.environ["HYDRA_FULL_ERROR"]
-    if failures:
-        raise failures[0]
-    return max((code for code in outcome if isinstance(code, int)), default=0)
+    first = [values_of(text)[0] for text in overrides]
+    declared = [text for text in swept(verb, first) if key_of(text) not in given]
+    for words in itertools.product(*map(values_of, [*overrides, *declared])):
+        yield list(words)
 
 
 def short(override: str) -> str:
@@ -141,22 +124,33 @@ def short(override: str) -> str:
 
 
 def refuse_early(verb: str, arguments: list[str]) -> None:
-    """Raises ConfigErrors for every fault of names and types on a command line, before anything slow is imported."""
+    """Raise ConfigErrors for every fault of names and types on a command line, before anything slow is imported."""
     overrides, flags = _split([word for word in arguments if word != "--dry-run"])  # which is the verb's own
-    if {"--config-name", "-cn", "--config-path", "-cp"} & {flag.partition("=")[0] for flag in flags}:
-        return  # composed from files that are not ours
     if {"--multirun", "-m"} & set(flags):
-        overrides = [_first_of_sweep(text) for text in overrides]
-    ours = [text for text in overrides if not key_of(text).startswith("hydra")]
-    found = faults(compose(verb, ours, _folder_beside(flags)))
+        overrides = [values_of(text)[0] for text in overrides]
+    found = faults(compose(verb, overrides, _value_of(flags, "--config-dir", "-cd")))
     if found:
         raise ConfigErrors(found)
 
 
-def _folder_beside(flags: list[str]) -> str | None:
-    """The folder that `--config-dir` names."""
-    for flag, following in zip(flags, [*flags[1:], ""], strict=False):
-        name, _, value = flag.partition("=")
-        if name in ("--config-dir", "-cd"):
-            return value or following
-    return None
+def _show(verb: str, overrides: list[str], flags: list[str], folder: str | None) -> None:
+    """Print the composed configuration, or what Hydra says of how it came about."""
+    if _value_of(flags, "--cfg", "-c") == "job":
+        config, package = compose(verb, overrides, folder), _value_of(flags, "--package", "-p")
+        print(OmegaConf.to_yaml(OmegaConf.select(config, package) if package else config), end="")
+        return
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    whole, before = list(sys.argv), os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors are raised, not printed
+    sys.argv = [whole[0], *overrides, *flags]
+    try:
+        with composer(verb, overrides, folder):
+            GlobalHydra.instance().clear()
+            primary = PRIMARY.get(verb, verb)
+            hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=primary)(lambda config: None)()
+    finally:
+        sys.argv = whole
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cache
 from typing import Any, cast
 
 from hydra.errors import MissingConfigException, OverrideParseException
@@ -15,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from data_pipelines.conventions.suggestions import nearest_name
-from emul.config.folders import options_of
+from emul.config.folders import conf_folder, options_of
 from emul.config.signatures import signature, tree_faults, wrapping
 from emul.terminal.findings import ConfigErrors, Finding
 
@@ -45,7 +46,7 @@ def diagnosed(composer: Composer, overrides: list[str]) -> list[str]:
     with suppress(OmegaConfBaseException):  # a faulty interpolation is told of by the one who resolves it next
         OmegaConf.resolve(config)
     plain = plain_mapping(config)
-    amended = {text: f"++{text.lstrip('+')}" for text, error in bad if _is_of_a_signature(key_of(text), plain)}
+    amended = {text: f"++{text.lstrip('+')}" for text, error in bad if _may_be_added(key_of(text), plain)}
     findings = _findings([(text, error) for text, error in bad if text not in amended], plain)
     if findings:
         raise ConfigErrors([*findings, *tree_faults(plain)], config)
@@ -60,6 +61,12 @@ def plain_mapping(config: DictConfig) -> dict[str, Any]:
 def key_of(override: str) -> str:
     """The key of an override, without `+`, `~` and a package."""
     return re.split(r"[=@]", override.lstrip("+~"), maxsplit=1)[0].strip()
+
+
+def assignment(key: str, value: object) -> str:
+    """Return the override that sets a key to a text, whatever characters it holds."""
+    text = str(value).replace("'", "\\'")
+    return f"{key}='{text}'"
 
 
 def known_keys(node: Any, key: str = "") -> Iterator[str]:
@@ -83,16 +90,25 @@ def _parameters(node: dict[str, Any], key: str) -> list[str]:
     return [*known.names, *(parameter.name for parameter in wrapping(key.partition(".")[0]))] if known else []
 
 
-def _is_of_a_signature(key: str, config: dict[str, Any]) -> bool:
-    """True where the first part of `key` that the configuration lacks is a parameter of the part it belongs to."""
+def _may_be_added(key: str, config: dict[str, Any]) -> bool:
+    """True where the first name of `key` that the configuration lacks is a parameter of its part, or a free choice."""
     node: Any = config
     for name in key.split("."):
         if not isinstance(node, dict):
             return False
         if name not in node:
             return name in _parameters(node, key)
+        if name in open_mappings():
+            return True
         node = node[name]
     return False
+
+
+@cache
+def open_mappings() -> set[str]:
+    """Names of options that hold a mapping with keys of the user's choice: `{}` in a default.yaml."""
+    files = (OmegaConf.load(path) for path in conf_folder().glob("*/default.yaml"))
+    return {str(key) for file in files if isinstance(file, DictConfig) for key, value in file.items() if value == {}}
 
 
 def _culprit(error: Exception, overrides: list[str]) -> str | None:

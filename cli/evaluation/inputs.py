@@ -36,6 +36,7 @@ from data_pipelines.verification.score_rows import headline_leads, map_variables
 from data_pipelines.verification.truth import CachedClimatology, fit_climatology
 from emul.config.build import build, build_all
 from emul.config.folders import conf_folder
+from emul.config.overrides import key_of
 from emul.config.times import initial_times
 from emulators.scores.interfaces import Reference
 from emulators.variables import VariableSet
@@ -82,30 +83,21 @@ class Inputs:
 
 
 def chosen_options(config: DictConfig) -> DictConfig:
-    """What the command line says of the evaluation, over its preset, over the run's own config, over the defaults."""
-    defaults = OmegaConf.load(conf_folder() / "eval" / "default.yaml")
+    """Return the options of eval/default.yaml as composed; `all`, which undoes the choice of a preset, as None."""
     saved = Path(str(config.run)) / "config.yaml"
     if config.run is not None and not saved.is_file():
         raise FileNotFoundError(f"No run at {config.run} (expected {saved}); give run=outputs/train/<name>.")
-    own = OmegaConf.select(OmegaConf.load(saved), "eval") if config.run is not None else None
-    merged = OmegaConf.merge(
-        defaults, own or {}, config.get("eval") or {}, cli_choices(config, [str(key) for key in defaults])
-    )
-    assert isinstance(merged, DictConfig)
-    named_references(plain(merged.baselines))
-    return merged
+    names = [str(name) for name in OmegaConf.load(conf_folder() / "eval" / "default.yaml")]
+    options = OmegaConf.masked_copy(config, names)
+    for name in CHOICES:
+        options[name] = None if options[name] == ALL else options[name]
+    named_references(plain(options.baselines))
+    return options
 
 
-def cli_choices(config: DictConfig, keys: Sequence[str]) -> dict[str, Any]:
-    """The values of these keys that the command line sets; None where it says `all`."""
-    found = {key: _without_none(config[key]) for key in keys if config.get(key) is not None}
-    return {key: None if key in CHOICES and value == ALL else value for key, value in found.items()}
-
-
-def _without_none(value: Any) -> Any:
-    if isinstance(value, DictConfig):
-        return {key: _without_none(value[key]) for key in value if value[key] is not None}
-    return value
+def strict_options(config: DictConfig) -> set[str]:
+    """Names of the options that the data must satisfy: those of the command line."""
+    return {key_of(text) for text in config.strict}
 
 
 def open_inputs(config: DictConfig, options: DictConfig, report: Callable[[str, float], None]) -> Inputs:
@@ -126,14 +118,14 @@ def open_inputs(config: DictConfig, options: DictConfig, report: Callable[[str, 
         across_gaps=config.truth is not None,  # records of the world, not trajectories one after another
         megabytes=options.megabytes,
     )
-    nodes = metric_nodes(config, run, pairs)
+    nodes = metric_nodes(config, pairs)
     metrics = build_all(nodes)
     climatology, kind = None, "none"
     if "climatology" in options.baselines or any(metric.needs for metric in metrics.values()):
         climatology, kind = _climatology(config, pairs, splits, metrics)
     years = sampled_years(plain(options.sampled_years), splits)
     asked = plain(options.baselines)
-    strict = config.get("sampled_years") is not None or config.get("baselines") is not None
+    strict = bool({"sampled_years", "baselines"} & strict_options(config))
     references, told = reference_forecasts(asked, pairs, metrics, climatology, years, options.megabytes, strict)
     limits = stored_predictability(source)
     attributes = _attributes(path, origin, kind, manifest, pairs) | {
@@ -236,25 +228,25 @@ def _fitted(
 ) -> tuple[xr.Dataset, xr.Dataset, dict[str, Any], list[str]]:
     """Forecast and truth with derived fields; which variables, levels and leads are scored; what a preset wants and the
     data lack, in notes. What the command line itself says must be there."""
-    notes = []
+    notes, strict = [], strict_options(config)
     for name, dataset in (("forecast", forecast), ("truth", truth)):
-        dataset, absent = with_derived(dataset, plain(options.derive) or (), config.get("derive") is not None)
+        dataset, absent = with_derived(dataset, plain(options.derive) or (), "derive" in strict)
         forecast, truth = (dataset, truth) if name == "forecast" else (forecast, dataset)
         notes += [f"{field} cannot be derived for the {name}: {why}" for field, why in absent.items()]
     fields, levels, leads = plain(options.fields), plain(options.levels), lead_times(options.leads)
-    if fields is not None and config.get("fields") is None:
+    if fields is not None and "fields" not in strict:
         fields, without = shared_fields(fields, levels, forecast, truth)
         notes += [f"Not in forecast and truth, so left out: {', '.join(without)}."] if without else []
-    if leads is not None and config.get("leads") is None:
+    if leads is not None and "leads" not in strict:
         leads, later = shared_leads(leads, forecast)
         notes += [f"The forecast has no lead of {', '.join(later)}."] if later else []
     return forecast, truth, {"variables": fields, "levels": levels, "leads": leads}, notes
 
 
-def metric_nodes(config: DictConfig, run: Any, pairs: Pairs) -> Any:
+def metric_nodes(config: DictConfig, pairs: Pairs) -> Any:
     """The metrics of the command line, else of the run, else the usual ones for what there is, as configured."""
-    if config.metric or (run is not None and run.get("metric")):
-        return config.metric or run.metric
+    if config.metric:
+        return config.metric
     names = [*METRICS, *(OF_MEMBERS if pairs.members > 1 else ())]
     if config.climatology is not None:
         names += [name for variable, name in OF_PRECIPITATION.items() if variable in pairs.variables]

@@ -18,7 +18,6 @@ from data_pipelines.forecasts.layout import Layout
 from data_pipelines.forecasts.rollouts import ForecastJob
 from data_pipelines.forecasts.writers import ZarrWriter
 from emul.config.build import build, build_all
-from emul.config.folders import conf_folder
 from emul.config.times import initial_times, lead_steps, length, thinned
 from emul.jobs.processes import local_rank
 from emul.jobs.shares import hardware_of, process_count
@@ -37,46 +36,45 @@ from emulators.world import World, hours_of
 
 def prepare(config: DictConfig) -> ForecastJob:
     """Open and check everything that a forecast needs. ValueError or FileNotFoundError before any work is done."""
-    chosen = _chosen(config)
-    hardware, precision = hardware_of(config), str(chosen.precision)
+    hardware, precision = hardware_of(config), str(config.precision)
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got '{precision}'.")
-    device = _device(chosen.device, config, hardware)
+    device = _device(config, hardware)
     settle(hardware.threads, hardware.devices, local_rank(), hardware.affinity)
-    run = open_run(config.run, chosen.checkpoint, device)
-    data = config.data if "_target_" in config.data else run.config.data
+    run = open_run(config.run, config.checkpoint, device)
+    data = config.data or run.config.data
     source = build(data)
     with progress("preparing data") as report:
         source.prepare(report)
-    archive = Archive(first_member(source.dataset()), run.world, persisted=chosen.persisted, repeated=chosen.repeated)
-    steps = lead_steps(chosen.lead, run.world)
-    inits = initial_times(chosen.init) if chosen.init else default_inits(archive, source.splits, steps, chosen.every)
+    archive = Archive(first_member(source.dataset()), run.world, persisted=config.persisted, repeated=config.repeated)
+    steps = lead_steps(config.lead, run.world)
+    inits = initial_times(config.init) if config.init else default_inits(archive, source.splits, steps, config.every)
     refuse_missing_times(archive, inits, steps)
     writer: ZarrWriter = build(config.writer)
-    layout = _layout(run, inits, steps, chosen.batch_size, writer, _members(run, chosen))
-    ranges = {str(name): tuple(limits) for name, limits in chosen.ranges.items()}
-    step, others = _steps(run, chosen, device)
-    way: dict[str, Any] = {"path": str(chosen.path), "intervals": [int(k) for k in chosen.intervals]}
+    layout = _layout(run, inits, steps, config.batch_size, writer, _members(run, config))
+    ranges = {str(name): tuple(limits) for name, limits in config.ranges.items()}
+    step, others = _steps(run, config, device)
+    way: dict[str, Any] = {"path": str(config.path), "intervals": [int(k) for k in config.intervals]}
     settings = {
         "weights": _digest(run.card["weights"]),
         "run_config": hashlib.sha256(run.card["config"].encode()).hexdigest(),
         "data": OmegaConf.to_container(data, resolve=True),
-        "persisted": list(chosen.persisted),
+        "persisted": list(config.persisted),
         "ranges": ranges,
         **writer.plain(),
         **layout.plain(),
-        "batch_size": chosen.batch_size,
-        **({"correction_maps": True} if chosen.correction_maps else {}),
-        **({"repeated": list(chosen.repeated)} if chosen.repeated else {}),
+        "batch_size": config.batch_size,
+        **({"correction_maps": True} if config.correction_maps else {}),
+        **({"repeated": list(config.repeated)} if config.repeated else {}),
         **({} if precision == PRECISIONS[0] else {"precision": precision}),
         **({} if way == {"path": "rollout", "intervals": [1]} else way),
         **others,
-        **({"seed": int(chosen.seed)} if layout.members else {}),
+        **({"seed": int(config.seed)} if layout.members else {}),
     }
     card = {
         "run": str(run.folder),
-        "checkpoint": {"name": chosen.checkpoint, "step": run.card.get("step"), "revision": run.card.get("revision")},
-        "config": _text(config, chosen),
+        "checkpoint": {"name": config.checkpoint, "step": run.card.get("step"), "revision": run.card.get("revision")},
+        "config": _text(config),
         "run_config": run.card["config"],
     }
     target = Path(config.output) / "forecast" / (config.name or run.folder.name)
@@ -92,11 +90,11 @@ def prepare(config: DictConfig) -> ForecastJob:
         card=card,
         ranges=ranges,
         device=device,
-        correction_maps=chosen.correction_maps,
+        correction_maps=config.correction_maps,
         scheme=way["path"],
         intervals=tuple(way["intervals"]),
-        seed=int(chosen.seed),
-        segment=-(-lead_steps(chosen.segment, run.world) // layout.block) * layout.block,
+        seed=int(config.seed),
+        segment=-(-lead_steps(config.segment, run.world) // layout.block) * layout.block,
         precision=precision,
     )
 
@@ -125,26 +123,15 @@ def _steps(run: Run, chosen: DictConfig, device: str) -> tuple[Step | Relay, dic
     return Relay(by[0], steps), digests
 
 
-def _chosen(config: DictConfig) -> DictConfig:
-    """What the command line says of the forecast, over the run's own config, over the defaults."""
-    defaults = OmegaConf.load(conf_folder() / "forecast" / "default.yaml")
-    saved = Path(config.run) / "config.yaml"
-    own = OmegaConf.select(OmegaConf.load(saved), "forecast") if saved.is_file() else None
-    said = {str(key): config[key] for key in defaults if config.get(key) is not None}
-    merged = OmegaConf.merge(defaults, own or {}, said)
-    assert isinstance(merged, DictConfig)
-    return merged
+def _text(config: DictConfig) -> str:
+    """Return the config of the forecast as YAML, without `share` and `hardware`, which change no result."""
+    return OmegaConf.to_yaml(OmegaConf.masked_copy(config, [str(k) for k in config if k not in ("share", "hardware")]))
 
 
-def _text(config: DictConfig, chosen: DictConfig) -> str:
-    """The config of the forecast with nothing left open, as YAML; not who makes which share of it where."""
-    plain = OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("share", "hardware")])
-    return OmegaConf.to_yaml(OmegaConf.merge(plain, chosen))
-
-
-def _device(name: str, config: DictConfig, hardware: Hardware) -> str:
-    """The device of this process: as the command line says, else as the hardware does, else as the run's config."""
-    if config.hardware and config.get("device") is None:
+def _device(config: DictConfig, hardware: Hardware) -> str:
+    """Return the device of this process; `auto`: as the chosen hardware says, else a GPU where there is one."""
+    name = str(config.device)
+    if config.hardware and name == "auto":
         name = {"cpu": "cpu", "gpu": "cuda"}.get(hardware.accelerator, "auto")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
