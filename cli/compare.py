@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from omegaconf import OmegaConf
 
-from data_pipelines.conventions.suggestions import nearest_name
 from data_pipelines.files.atomic import atomic_file, write_netcdf
 from data_pipelines.files.provenance import revision
 from data_pipelines.forecasts.manifest import now
@@ -24,6 +24,7 @@ from data_pipelines.verification.score_rows import (
     significance,
 )
 from emul.config.build import build_all
+from emul.config.settings import read_settings, refuse_others
 from emul.display.text import lead_text, number, percent
 from emul.terminal.console import console, header, progress, table, warn
 from emulators.statistics.bootstrap import Bootstrap
@@ -32,38 +33,45 @@ from emulators.verification.comparison import Comparison, StoredEvaluation, alon
 if TYPE_CHECKING:
     import xarray as xr
 
-SETTINGS: dict[str, Any] = {
-    "baseline": None,
-    "metric": "rmse",
-    "region": None,
-    "name": "compare",
-    "output": "outputs",
-    "resamples": 500,
-    "level": 0.95,
-    "block": None,
-}
-NUMBERS = {"resamples": int, "level": float, "block": int}
+
+@dataclass(frozen=True)
+class CompareSettings:
+    """Settings of a comparison.
+
+    baseline: an evaluation, persistence or climatology to take differences to, default the first evaluation. metric and
+    region: what tables and pictures show. name: of the folder in <output>/eval. resamples, level, block: of the
+    bootstrap; block in initial times, default from the autocorrelation.
+    """
+
+    baseline: str | None = None
+    metric: str = "rmse"
+    region: str | None = None
+    name: str = "compare"
+    output: str = "outputs"
+    resamples: int = 500
+    level: float = 0.95
+    block: int | None = None
 
 
 def main(arguments: list[str]) -> int:
     """The words of the command: evaluations by name or folder, and settings as key=value."""
-    words = [word for word in arguments if "=" not in word]
-    settings = _settings([word for word in arguments if "=" in word])
-    bootstrap = Bootstrap(settings["resamples"], settings["level"], settings["block"])
-    output = Path(settings["output"])
+    settings, words = read_settings(CompareSettings, arguments)
+    refuse_others(words, CompareSettings, "emul eval compare")
+    bootstrap = Bootstrap(settings.resamples, settings.level, settings.block)
+    output = Path(settings.output)
     if len(words) < 2:
         raise ValueError("Nothing to compare: give two or more evaluations, `emul eval compare a b`.")
     with progress("comparing"):
         folders = evaluation_folders(words, output)
         evaluations = [StoredEvaluation(name, path, **read_evaluation(path)) for name, path in folders.items()]
-        found = compare(evaluations, _built, bootstrap, settings["baseline"], settings["region"])
+        found = compare(evaluations, _built, bootstrap, settings.baseline, settings.region)
     header(
         f"emul eval compare {' '.join(found.runs)}", [f"{found.inits} initial times in all, against {found.baseline}"]
     )
     for note in found.notes:
         warn(note)
-    metric, region = _chosen(found, settings["metric"], settings["region"])
-    target = output / "eval" / settings["name"]
+    metric, region = _chosen(found, settings.metric, settings.region)
+    target = output / "eval" / settings.name
     target.mkdir(parents=True, exist_ok=True)
     dataset = _dataset(found)
     write_netcdf(target / "compare.nc", dataset, {} if found.judged is None else {"differences": found.judged})
@@ -81,29 +89,12 @@ def _built(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return build_all(OmegaConf.create(dict(metrics)))
 
 
-def _settings(words: list[str]) -> dict[str, Any]:
-    """Settings by key; ValueError names what is none."""
-    settings = dict(SETTINGS)
-    for word in words:
-        key, _, value = word.partition("=")
-        if key not in SETTINGS:
-            best = nearest_name(key, SETTINGS)
-            raise ValueError(
-                f"`emul eval compare` takes no {key}; {f'did you mean {best}?' if best else 'see --help.'}"
-            )
-        try:
-            settings[key] = NUMBERS.get(key, str)(value)
-        except ValueError as error:
-            raise ValueError(f"{key}: expected a number, such as {key}={SETTINGS[key] or 5}; got '{value}'.") from error
-    return settings
-
-
 def _chosen(found: Comparison, metric: str, region: str | None) -> tuple[str, str]:
     """Metric and region of tables and pictures; where nobody has the metric, the first that there is."""
     scores = found.reference
     names = [str(name) for name in scores["metric"].values]
     if metric not in names:
-        if metric != SETTINGS["metric"]:
+        if metric != CompareSettings.metric:
             raise ValueError(f"metric={metric}: expected one that all share, of {', '.join(names)}.")
         metric = names[0]
     judged = found.judged

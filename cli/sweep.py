@@ -24,7 +24,8 @@ from emul.config.declared_keys import faults
 from emul.config.folders import groups
 from emul.config.hydra_run import short
 from emul.config.overrides import key_of
-from emul.sweeps.axes import Axis, Settings, axes_of, grid, parted
+from emul.config.settings import read_settings
+from emul.sweeps.axes import Axis, SweepSettings, axes_of, grid
 from emul.sweeps.trials import Jobs, Local, Runner, Trial, row
 from emul.terminal.console import console, header, table, warn
 from emul.terminal.findings import ConfigErrors
@@ -42,7 +43,7 @@ SHOWN = 30  # rows of the live table
 
 def main(arguments: list[str]) -> int:
     """Exit code 1 where a trial failed."""
-    settings, words = parted(arguments)
+    settings, words = read_settings(SweepSettings, arguments, "sweep.")
     given, fixed = axes_of(words)
     experiment = str(compose("train", fixed).name)  # faults are told here
     own, _ = axes_of(swept("train", fixed))
@@ -65,7 +66,7 @@ class Sweep:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: SweepSettings,
         axes: Mapping[str, Axis],
         fixed: Sequence[str],
         folder: Path,

@@ -93,7 +93,7 @@ def in_words(annotation: ast.expr, module: str) -> str:
     """The annotation for a reader: `Literal['a', 'b']` becomes `a or b`, `float | None` `a number or null`."""
     words = {
         "bool": "true or false", "int": "a whole number", "float": "a number", "str": "text", "None": "null",
-        "Path": "a path",
+        "Path": "a path", "Any": "any value",
     }  # fmt: skip
     match annotation:
         case ast.Constant(value=None):

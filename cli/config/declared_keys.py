@@ -99,8 +99,9 @@ def _top_keys() -> dict[str, set[type]]:
     for path in conf_folder().glob("*.yaml"):
         for key, value in _loaded(path).items():
             found[key] |= set() if str(value).startswith("${hydra:overrides") else {type(value)}
-        for entry in OmegaConf.load(path)["defaults"]:  # such as `forecast@_global_: default`
-            group, _, package = next(iter(entry)).partition("@") if isinstance(entry, DictConfig) else ("", "", "")
+        entries: list[Any] = OmegaConf.to_container(OmegaConf.load(path))["defaults"]  # type: ignore[index, call-overload, assignment]
+        for entry in entries:  # such as `forecast@_global_: default`
+            group, _, package = next(iter(entry)).partition("@")
             if package == "_global_":
                 found |= {key: found[key] for key in _loaded(conf_folder() / group / "default.yaml")}
     return dict(found)

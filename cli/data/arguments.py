@@ -1,19 +1,16 @@
-"""Which part of which data a word of `emul data` is about: `fields=`, `levels=`, `years=`, `every=` beside the data."""
+"""Open the data that the arguments of `emul data` name: a source by its keys, or files and stores by paths."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
-from data_pipelines.conventions.suggestions import nearest_name
 from emul.config.build import build
 from emul.config.compose import compose
 from emul.config.declared_keys import faults
+from emul.config.settings import read_settings
 from emul.terminal.console import progress
 from emul.terminal.findings import ConfigErrors
 
@@ -44,86 +41,66 @@ def made_source(overrides: list[str]) -> tuple[Source, DictConfig]:
     return source, config
 
 
-def opened(arguments: list[str]) -> xr.Dataset:
+@dataclass(frozen=True)
+class OpenOptions:
+    """Options for opening paths. select: {dimension: label}; names: a table of names, such as cesm."""
+
+    select: Mapping[str, Any] | None = None
+    names: str | None = None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Select a part of a dataset.
+
+    fields: variable names. levels: in the unit of the data. years: [first, last], a period start/end, or one year,
+    month or day. every: the step between times, such as 6h.
+    """
+
+    fields: list[str] | None = None
+    levels: list[float] | None = None
+    years: str | int | list[str | int] | None = None
+    every: str | None = None
+
+
+Settings = TypeVar("Settings", bound=Selection)
+
+
+def paths_and_rest(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Separate paths and addresses from `key=value`."""
+    paths = [word for word in arguments if "=" not in word.split("://")[0] or Path(word).exists()]
+    return paths, [word for word in arguments if word not in paths]
+
+
+def open_data(arguments: list[str]) -> xr.Dataset:
     """The dataset of a source, given by overrides, or of files and stores, given by their paths."""
     from data_pipelines.opening.datasets import open_dataset
 
-    paths = [a for a in arguments if "=" not in a.split("://")[0] or Path(a).exists()]
-    rest = [a for a in arguments if a not in paths]
+    paths, rest = paths_and_rest(arguments)
     if not paths:
         source, _ = made_source(rest)
         dataset = source.dataset()
         return dataset.assign_attrs(origin=dataset.attrs.get("origin", str(source.path)))
-    choices = dict(a.split("=", 1) for a in rest)
-    select, names = choices.pop("select", None), choices.pop("names", None)
-    if choices:
+    how, others = read_settings(OpenOptions, rest)
+    if others:
         raise ValueError(
-            f"With a path only select={{dimension: label}} and names=cesm are understood; got {', '.join(choices)}."
+            f"With a path only select={{dimension: label}} and names=cesm are understood; got {', '.join(others)}."
         )
     path = paths if len(paths) > 1 else paths[0]
-    return open_dataset(path, names=names, select=_mapping(select) if select else None)
+    return open_dataset(path, names=how.names, select=how.select)
 
 
-def _mapping(text: str) -> dict[str, object]:
-    """`{number: 0}` as a mapping."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import OverrideParseException
+def selected(arguments: list[str], schema: type[Settings]) -> tuple[xr.Dataset, Settings, dict[str, Any]]:
+    """Open the part of the data that the arguments select.
 
-    try:
-        value = OverridesParser.create().parse_override(f"select={text}").value()
-    except OverrideParseException:
-        value = None
-    if not isinstance(value, dict):
-        raise ValueError(f"Expected select={{dimension: label}}, such as select={{number: 0}}; got select={text}.")
-    return {str(key): label for key, label in value.items()}
-
-
-KEYS = ("fields", "levels", "years", "every")
-
-
-def sliced(arguments: list[str], keys: Iterable[str] = ()) -> tuple[xr.Dataset, dict[str, Any], dict[str, Any]]:
-    """(the dataset, what the words say of `keys`, all that it is a part of as plain words).
-
-    The other words name the data, by the keys of a source or by paths.
+    Returns the dataset, the settings, and a record of where it comes from. The arguments that are no settings name the
+    data, by the keys of a source or by paths.
     """
     from data_pipelines.derived.selection import part_of
 
-    settings, rest = settings_of(arguments, (*KEYS, *keys))
-    chosen = {key: settings.pop(key) for key in KEYS if key in settings}
-    dataset = opened(rest)
+    settings, rest = read_settings(schema, arguments)
+    dataset = open_data(rest)
+    chosen = {field.name: getattr(settings, field.name) for field in fields(Selection)}
+    chosen = {name: value for name, value in chosen.items() if value is not None}
     recipe = {"data": rest, "origin": str(dataset.attrs.get("origin", "")), **chosen}
     return part_of(dataset, **chosen), settings, recipe
-
-
-def settings_of(arguments: list[str], keys: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
-    """What the words say of `keys`, and the rest of them."""
-    known = tuple(keys)
-    own = [word for word in arguments if word.partition("=")[0] in known]
-    try:
-        told = OmegaConf.to_container(OmegaConf.from_dotlist(own))
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise ValueError(f"Cannot read {' '.join(own)}; expected such as years=[1990,2019].") from error
-    assert isinstance(told, dict)
-    return {str(key): value for key, value in told.items()}, [word for word in arguments if word not in own]
-
-
-def settings(arguments: list[str], kinds: Mapping[str, type]) -> tuple[dict[str, Any], list[str]]:
-    """Values of the keys in `kinds`, and the rest of the words; ValueError where one is of another kind.
-
-    A key without a dot that is no group of the configuration, but nearly one of these, is taken for a slip.
-    """
-    found, rest = {}, []
-    for word in arguments:
-        key, _, text = word.partition("=")
-        if key not in kinds:
-            best = nearest_name(key, list(kinds)) if "." not in key and "@" not in key else None
-            if best and abs(len(best) - len(key)) < 3 and key not in ("data", "name", "output", "variables"):
-                raise ValueError(f"No setting '{key}' here; did you mean {best}=?")
-            rest.append(word)
-            continue
-        try:
-            found[key] = kinds[key](text)
-        except ValueError as error:
-            words = {int: "a whole number", float: "a number"}.get(kinds[key], "text")
-            raise ValueError(f"{key}: expected {words}; got '{text}'.") from error
-    return found, rest

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emul.data.arguments import sliced
+from emul.data.arguments import Selection, selected
 from emul.terminal.console import console, header, plan, progress, table, warn
 from emulators.physics.physical_ranges import BOUNDS
 
@@ -18,15 +19,22 @@ if TYPE_CHECKING:
 GAPS = 10  # listed one by one
 
 
+@dataclass(frozen=True)
+class CheckSettings(Selection):
+    """Select the part to check. output: the folder of all results."""
+
+    output: str = "outputs"
+
+
 def main(arguments: list[str]) -> int:
     """The words after `emul data check`: the data, and the part of them; 2 where something is wrong."""
     from data_pipelines.inspection.quality import check_values
     from data_pipelines.packing.copying import damaged_files
 
-    dataset, settings, recipe = sliced(arguments, ["output"])
+    dataset, settings, recipe = selected(arguments, CheckSettings)
     origin = recipe["origin"]
     header(f"emul data check {origin}", [])
-    folder = Path(str(settings.get("output") or "outputs")) / "data" / (Path(origin.rstrip("/")).stem or "data")
+    folder = Path(settings.output) / "data" / (Path(origin.rstrip("/")).stem or "data")
     damaged = None if "://" in origin else damaged_files(Path(origin))
     with progress("reading") as report:
         found, maps = check_values(dataset, folder, report)

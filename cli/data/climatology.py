@@ -3,39 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
 from data_pipelines.conventions.canonical import first_member
-from data_pipelines.conventions.suggestions import nearest_name
 from data_pipelines.derived.shaping import shaped
 from data_pipelines.opening.datasets import open_dataset
 from data_pipelines.verification.climatology_store import Recipe, climatology, days_without
-from emul.data.arguments import made_source, settings_of
+from emul.config.settings import read_settings, refuse_others
+from emul.data.arguments import made_source, paths_and_rest
 from emul.terminal.console import console, header, progress, warn
 
 if TYPE_CHECKING:
     import xarray as xr
 
 
-RECIPE = ("hours", "window", "quantiles", "fields", "levels", "dry")
-KEYS = (*RECIPE, "years", "split", "derive", "path", "megabytes", "output")
+@dataclass(frozen=True)
+class ClimatologySettings:
+    """What is averaged, and over which times.
+
+    hours, window, quantiles, fields, levels, dry: as in `Recipe`. years: [first, last]; split: a period of the source,
+    default train; all: every time. derive: fields to compute first. path: the store to write, default
+    <output>/data/<name>/climatology.zarr. megabytes: memory of the fields that are averaged at a time.
+    """
+
+    hours: list[int] | None = None
+    window: int | None = None
+    quantiles: list[float] | None = None
+    fields: list[str | dict[str, list[float]]] | None = None
+    levels: list[float] | None = None
+    dry: Mapping[str, float] | None = None
+    years: str | int | list[str | int] | None = None
+    split: str | None = None
+    derive: list[str] | None = None
+    path: str | None = None
+    megabytes: float = 2048.0
+    output: str = "outputs"
 
 
 def main(arguments: list[str]) -> None:
     """The words after `emul data climatology`: the data, and what their climatology is made of."""
-    settings, rest = settings_of(arguments, KEYS)
+    settings, rest = read_settings(ClimatologySettings, arguments)
     dataset, name, period = _data(rest, settings)
-    if settings.get("derive"):
-        dataset = shaped(dataset, derive=settings["derive"])
+    if settings.derive:
+        dataset = shaped(dataset, derive=settings.derive)
     if "member" in dataset.dims:
         dataset = first_member(dataset)
         warn("Of the members the first is averaged, the truth of `emul eval`.")
     recipe = _recipe(settings, period)
-    folder = Path(str(settings.get("output", "outputs"))) / "data" / name
-    path = Path(settings.get("path") or folder / "climatology.zarr")
+    folder = Path(settings.output) / "data" / name
+    path = Path(settings.path or folder / "climatology.zarr")
     told = "all times" if period is None else f"{period[0]} to {period[1]}"
     header(f"emul data climatology {name}", [f"{told}, a window of {recipe.window} days"])
     lacking = days_without(dataset, recipe)
@@ -43,23 +63,21 @@ def main(arguments: list[str]) -> None:
         reach = recipe.window // 2 - 1
         warn(f"{lacking} of the 366 days of the year have no data within {reach} days; they stay missing.")
     with progress("averaging") as report:
-        climatology(dataset, path, recipe, megabytes=float(settings.get("megabytes", 2048)), report=report)
+        climatology(dataset, path, recipe, megabytes=settings.megabytes, report=report)
     console().print(f"Ready for emul eval climatology={escape(str(path))}", soft_wrap=True)
 
 
-def _data(words: list[str], settings: dict[str, Any]) -> tuple[xr.Dataset, str, tuple[str, str] | None]:
+def _data(words: list[str], settings: ClimatologySettings) -> tuple[xr.Dataset, str, tuple[str, str] | None]:
     """The dataset of a source, given by overrides, or of files and stores, given by paths; its name; the period."""
-    years = settings.get("years")
+    years: Any = settings.years
     if isinstance(years, str | int):
         years = str(years).split("/") if "/" in str(years) else [years, years]
     if years is not None and len(years) != 2:
         raise ValueError(f"years: expected the first and the last, such as years=[1990,2019]; got {years}.")
-    paths = [word for word in words if "=" not in word.partition("://")[0] or Path(word).exists()]
-    if paths and len(paths) < len(words):
-        other = next(word for word in words if word not in paths)
-        best = nearest_name(other.partition("=")[0], KEYS)
-        raise ValueError(f"'{other}' is no setting of a climatology{f'; write {best}=' if best else ''}.")
-    split: str | None = settings.get("split")
+    paths, others = paths_and_rest(words)
+    if paths:
+        refuse_others(others, ClimatologySettings, "emul data climatology")
+    split = settings.split
     splits: Mapping[str, Any] = {}
     if paths:
         dataset, name = open_dataset(paths if len(paths) > 1 else paths[0]), Path(paths[0].rstrip("/")).stem
@@ -75,11 +93,12 @@ def _data(words: list[str], settings: dict[str, Any]) -> tuple[xr.Dataset, str, 
     return dataset, name, None if period is None else (str(period[0]), str(period[1]))
 
 
-def _recipe(settings: dict[str, Any], period: tuple[str, str] | None) -> Recipe:
-    chosen = {key: settings[key] for key in RECIPE if settings.get(key) is not None}
-    if "fields" in chosen:
-        chosen["variables"] = chosen.pop("fields")
-    for key in ("hours", "quantiles", "levels"):
-        if key in chosen:
-            chosen[key] = tuple(chosen[key] if isinstance(chosen[key], list) else [chosen[key]])
-    return Recipe(period=period, **chosen)
+def _recipe(settings: ClimatologySettings, period: tuple[str, str] | None) -> Recipe:
+    chosen: dict[str, Any] = {name: getattr(settings, name) for name in ("window", "dry")}
+    chosen |= {name: _tuple(getattr(settings, name)) for name in ("hours", "quantiles", "levels")}
+    chosen["variables"] = settings.fields
+    return Recipe(period=period, **{name: value for name, value in chosen.items() if value is not None})
+
+
+def _tuple(values: list[Any] | None) -> tuple[Any, ...] | None:
+    return None if values is None else tuple(values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
 from emul.config.build import build
-from emul.data.arguments import made_source, settings
+from emul.config.settings import read_settings
+from emul.data.arguments import made_source
 from emul.terminal.console import console, header, plan, progress, table
 
 if TYPE_CHECKING:
@@ -19,9 +21,11 @@ if TYPE_CHECKING:
     from data_pipelines.packing.pack import PackingResult
 
 
-KINDS: dict[str, type] = {
-    "to": str, "dtype": str, "compression": str, "per_file": int, "workers": int, "megabytes": float,
-}  # fmt: skip
+@dataclass(frozen=True)
+class Target:
+    """The store to write; default: <output>/data/<name>.zarr."""
+
+    to: str | None = None
 
 
 def main(arguments: list[str]) -> None:
@@ -29,12 +33,11 @@ def main(arguments: list[str]) -> None:
     from data_pipelines.batches.world import world_from_dataset
     from data_pipelines.packing.pack import PackingSettings, pack
 
-    chosen, overrides = settings(arguments, KINDS)
-    to = chosen.pop("to", None)
-    how = PackingSettings(**chosen)
+    target, rest = read_settings(Target, arguments)
+    how, overrides = read_settings(PackingSettings, rest)
     source, config = made_source(overrides)
     dataset = source.dataset()
-    path = Path(to or Path(config.output) / "data" / f"{config.name}.zarr")
+    path = Path(target.to or Path(config.output) / "data" / f"{config.name}.zarr")
     header(f"emul data convert {config.name}", [f"to {path}"])
     with progress("converting") as report:
         done = pack(

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.markup import escape
 
-from emul.data.arguments import sliced
+from emul.data.arguments import Selection, selected
 from emul.terminal.console import console, header, progress, size_text
+
+
+@dataclass(frozen=True)
+class DownloadSettings(Selection):
+    """Select the part to copy. to: the store to write."""
+
+    to: str | None = None
 
 
 def main(arguments: list[str]) -> None:
     """The words after `emul data download`: the data, the part of them, and where to put it."""
     from data_pipelines.packing.copying import copy_to_zarr
 
-    dataset, settings, recipe = sliced(arguments, ["to"])
-    if not settings.get("to"):
+    dataset, settings, recipe = selected(arguments, DownloadSettings)
+    if not settings.to:
         raise ValueError("Where to? Add the place of the copy, such as to=era5.zarr.")
-    path = Path(str(settings["to"]))
+    path = Path(settings.to)
     size = sum(4 * field.size for field in dataset.data_vars.values())
     times = f"{dataset.sizes['time']:,} times, " if "time" in dataset.dims else ""
     header(

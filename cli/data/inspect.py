@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from emul.data.arguments import opened
+from emul.data.arguments import open_data
 from emul.terminal.console import console, plan, size_text, warn
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str]) -> None:
     """The words after `emul data inspect`: a data source by its keys, or paths."""
-    show(opened(arguments))
+    show(open_data(arguments))
 
 
 def show(dataset: xr.Dataset) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
+from emul.config.settings import read_settings
 from emul.data.arguments import made_source
 from emul.terminal.console import console, header, progress, table
 
@@ -13,7 +15,13 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-TWINS: dict[str, Any] = {"cases": 8, "days": 30, "perturbation": 0.1}  # K on the planet, m/s on others
+@dataclass(frozen=True)
+class TwinSettings:
+    """An experiment with twins. cases: pairs. days: length. perturbation: K on the planet, m/s on others."""
+
+    cases: int = 8
+    days: int = 30
+    perturbation: float = 0.1
 
 
 def main(arguments: list[str]) -> None:
@@ -22,35 +30,19 @@ def main(arguments: list[str]) -> None:
     from data_pipelines.inspection.predictability import predictability as found_by_twins
     from data_pipelines.interfaces import TwinSource
 
-    settings, overrides = _settings(arguments)
+    twins, overrides = read_settings(TwinSettings, arguments)
+    settings = asdict(twins)
     source, config = made_source(overrides)
     if not isinstance(source, TwinSource):
         raise ValueError(f"data={config.name} is not simulated here, so it has no twins; choose data=planet.")
     header(f"emul data predictability {config.name}", [experiment_summary(settings)])
     with progress("simulating twins") as report:
         found = found_by_twins(source, **settings, report=report)
-    show_limits(found, settings["days"])
+    show_limits(found, twins.days)
     console().print(
         f"`emul eval` draws it under the scores of this data source: {escape(str(predictability_path(source)))}",
         soft_wrap=True,
     )
-
-
-def _settings(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """Settings of the experiment, and the rest of the words."""
-    settings, rest = dict(TWINS), []
-    for word in arguments:
-        key, _, value = word.partition("=")
-        if key not in TWINS:
-            rest.append(word)
-            continue
-        kind = type(TWINS[key])
-        try:
-            settings[key] = kind(value)
-        except ValueError as error:
-            what = "a whole number" if kind is int else "a number"
-            raise ValueError(f"{key}: expected {what}, such as {key}={TWINS[key]}; got '{value}'.") from error
-    return settings, rest
 
 
 def show_limits(found: xr.Dataset, days: int) -> None:

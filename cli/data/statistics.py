@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.markup import escape
 
-from emul.data.arguments import made_source, settings
+from emul.config.settings import read_settings
+from emul.data.arguments import made_source
 from emul.data.convert import roles
 from emul.terminal.console import console, header, progress, table
 
-KINDS: dict[str, type] = {"split": str, "intervals": str, "to": str, "workers": int}
+
+@dataclass(frozen=True)
+class StatisticsSettings:
+    """What is measured, and where it goes.
+
+    split: the period, default train or all times. intervals: of changes, such as [6h,24h], default one timestep.
+    to: the file to write. workers: threads, default one a processor, at most 4.
+    """
+
+    split: str | None = None
+    intervals: list[str] | None = None
+    to: str | None = None
+    workers: int | None = None
 
 
 def main(arguments: list[str]) -> None:
@@ -26,20 +41,20 @@ def main(arguments: list[str]) -> None:
     from data_pipelines.files.parts import open_batch_records
     from data_pipelines.packing.pack import PackingSettings
 
-    chosen, overrides = settings(arguments, KINDS)
+    chosen, overrides = read_settings(StatisticsSettings, arguments)
     source, config = made_source(overrides)
     dataset = source.dataset()
     made = world_from_dataset(dataset, roles(config, dataset), history=config.history)
     archive = Archive(dataset, made, cache_gigabytes=0)
-    split = chosen.get("split")
+    split = chosen.split
     if split is not None and source.splits.get(split) is None:
         there = [name for name, period in source.splits.items() if period is not None]
         raise ValueError(
             f"split: expected one of {', '.join(there) or 'none, as the data have no splits'}; got '{split}'."
         )
     period = source.splits.get(split or "train") or [str(archive.times[0]), str(archive.times[-1])]
-    steps = timesteps(chosen.get("intervals", duration_text(made.timestep)), made.timestep)
-    path = Path(chosen.get("to") or Path(config.output) / "data" / str(config.name) / "statistics.nc")
+    steps = timesteps(chosen.intervals or [], made.timestep)
+    path = Path(chosen.to or Path(config.output) / "data" / str(config.name) / "statistics.nc")
     names = [duration_text(made.timestep * step) for step in steps]
     header(f"emul data statistics {config.name}", [f"{period[0]} to {period[1]}, changes over {', '.join(names)}"])
     positions = archive.within(period)
@@ -53,7 +68,7 @@ def main(arguments: list[str]) -> None:
             positions,
             made,
             intervals=steps,
-            workers=PackingSettings(workers=chosen.get("workers")).threads,
+            workers=PackingSettings(workers=chosen.workers).threads,
             parts=parts,
             report=report,
         )
@@ -64,16 +79,16 @@ def main(arguments: list[str]) -> None:
     console().print(f"emul train scales={escape(str(path))}", style="key", soft_wrap=True)
 
 
-def timesteps(intervals: str, timestep: np.timedelta64) -> list[int]:
-    """`6h,24h` as numbers of timesteps, that of one timestep always first."""
+def timesteps(intervals: Sequence[str], timestep: np.timedelta64) -> list[int]:
+    """Durations such as 6h and 24h as numbers of timesteps, sorted; one timestep is always among them."""
     from data_pipelines.conventions.durations import duration, duration_text
 
     found = [1]
-    for text in intervals.strip("[]").split(","):
-        length = duration(text.strip())
+    for text in intervals:
+        length = duration(text)
         steps = length / timestep if np.datetime_data(length)[0] == np.datetime_data(timestep)[0] else 0.5
         if steps != int(steps) or steps < 1:
-            raise ValueError(f"intervals: expected whole timesteps of {duration_text(timestep)}; got {text.strip()}.")
+            raise ValueError(f"intervals: expected whole timesteps of {duration_text(timestep)}; got {text}.")
         found.append(int(steps))
     return sorted(set(found))
 

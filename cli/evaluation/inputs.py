@@ -244,7 +244,7 @@ def _fitted(
 
 
 def metric_nodes(config: DictConfig, pairs: Pairs) -> Any:
-    """The metrics of the command line, else of the run, else the usual ones for what there is, as configured."""
+    """The configured metrics, else the usual ones for what there is."""
     if config.metric:
         return config.metric
     names = [*METRICS, *(OF_MEMBERS if pairs.members > 1 else ())]

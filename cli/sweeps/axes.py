@@ -6,18 +6,16 @@ import itertools
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
-from data_pipelines.conventions.suggestions import nearest_name
 from emul.config.folders import options_of
 from emul.config.overrides import key_of
-from emul.terminal.findings import ConfigErrors, Finding
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What the sweep's own keys say, each written `sweep.<key>=`.
+class SweepSettings:
+    """Settings of a sweep, each written `sweep.<key>=`.
 
     verb: `train`, or `run`, which makes and scores the forecasts of every trial too, and compares them in the end.
     name: of the folder. jobs: trials at a time, null for one here and all on SLURM. search: `grid` tries every
@@ -27,42 +25,13 @@ class Settings:
     """
 
     name: str | None = None
-    verb: str = "train"
+    verb: Literal["train", "run"] = "train"
     jobs: int | None = None
-    search: str = "grid"
+    search: Literal["grid", "random", "tpe"] = "grid"
     trials: int = 20
     metric: str = "score"
     prune: bool = False
     seed: int = 0
-
-
-def parted(arguments: Sequence[str]) -> tuple[Settings, list[str]]:
-    """The sweep's own keys, and all other words; ValueError for a key it lacks or a value of another kind."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    known = {one.name: str(one.type) for one in fields(Settings)}
-    given: dict[str, Any] = {}
-    words = []
-    for word in arguments:
-        if not word.startswith("sweep."):
-            words.append(word)
-            continue
-        key = key_of(word).removeprefix("sweep.")
-        if key not in known:
-            raise ConfigErrors(
-                [Finding(f"sweep.{key}", f"one of {', '.join(known)}", key, f"write sweep.{nearest_name(key, known)}")]
-            )
-        value = OverridesParser.create().parse_override(word).value()
-        kind = known[key].partition(" ")[0]
-        if not (value is None and "None" in known[key]) and type(value).__name__ != kind:
-            raise ConfigErrors([Finding(f"sweep.{key}", known[key], repr(value))])
-        given[key] = value
-    settings = Settings(**given)
-    if settings.search not in ("grid", "random", "tpe"):
-        raise ConfigErrors([Finding("sweep.search", "grid, random or tpe", settings.search)])
-    if settings.verb not in ("train", "run"):
-        raise ConfigErrors([Finding("sweep.verb", "train or run", settings.verb)])
-    return settings, words
 
 
 @dataclass(frozen=True)

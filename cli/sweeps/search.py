@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from emul.sweeps.axes import Axis, Settings
+    from emul.sweeps.axes import Axis, SweepSettings
     from emul.sweeps.trials import Trial
 
 
@@ -21,7 +21,7 @@ class Search:
     The values of earlier trials are replayed, so that those found finished keep their place.
     """
 
-    def __init__(self, axes: Mapping[str, Axis], settings: Settings, folder: Path) -> None:
+    def __init__(self, axes: Mapping[str, Axis], settings: SweepSettings, folder: Path) -> None:
         try:
             import optuna
             from optuna.storages.journal import JournalFileBackend, JournalStorage

@@ -9,8 +9,9 @@ import xarray as xr
 
 from emul.config.compose import compose, swept
 from emul.config.folders import options_of
+from emul.config.settings import read_settings
 from emul.sweep import Sweep, main
-from emul.sweeps.axes import Axis, axes_of, parted
+from emul.sweeps.axes import Axis, SweepSettings, axes_of
 from emul.sweeps.trials import Local
 from emul.terminal.findings import ConfigErrors
 
@@ -41,16 +42,20 @@ def test_an_experiment_may_say_what_varies():
     assert axes_of(["model=glob(vit*)"])[0]["model"].values == ("vit", "vit_small")
 
 
+def sweep_settings(words):
+    return read_settings(SweepSettings, words, "sweep.")
+
+
 def test_settings_of_a_sweep_are_checked():
-    assert parted(["sweep.jobs=2", "seed=1,2"])[0].jobs == 2
+    assert sweep_settings(["sweep.jobs=2", "seed=1,2"])[0].jobs == 2
     with pytest.raises(ConfigErrors, match=r"write sweep\.jobs"):
-        parted(["sweep.job=2"])
-    with pytest.raises(ConfigErrors, match=r"sweep\.trials"):
-        parted(["sweep.trials=many"])
-    with pytest.raises(ConfigErrors, match="grid, random or tpe"):
-        parted(["sweep.search=guess"])
+        sweep_settings(["sweep.job=2"])
+    with pytest.raises(ConfigErrors, match=r"sweep\.trials: expected a whole number"):
+        sweep_settings(["sweep.trials=many"])
+    with pytest.raises(ConfigErrors, match="grid or random or tpe"):
+        sweep_settings(["sweep.search=guess"])
     with pytest.raises(ConfigErrors, match="train or run"):
-        parted(["sweep.verb=eval"])
+        sweep_settings(["sweep.verb=eval"])
 
 
 def test_a_fault_of_any_trial_is_found_before_the_first_starts(tmp_path):
@@ -60,7 +65,9 @@ def test_a_fault_of_any_trial_is_found_before_the_first_starts(tmp_path):
 
 
 def test_a_random_search_draws_the_same_trials_again(tmp_path):
-    settings, words = parted(["optimizer.lr=interval(1e-4,1e-1)", "seed=1,2", "sweep.search=random", "sweep.trials=3"])
+    settings, words = sweep_settings(
+        ["optimizer.lr=interval(1e-4,1e-1)", "seed=1,2", "sweep.search=random", "sweep.trials=3"]
+    )
     axes, _ = axes_of(words)
     fixed = [*SETTINGS, f"output={tmp_path}"]
     drawn = []
