@@ -122,7 +122,7 @@ def test_against_a_baseline_that_is_no_run(folder):
         (["good", "bad", "metric=acc"], "metric=acc"),
         (["good", "bad", "region=mars"], "region=mars"),
         (["good", "bad", "baselin=good"], "did you mean baseline"),
-        (["good", "bad", "resamples=many"], "expected a number"),
+        (["good", "bad", "resamples=many"], "resamples: expected a whole number"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_in_a_sentence(folder, words, why, capsys):
