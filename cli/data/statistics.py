@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> None:
     from data_pipelines.batches.world import world_from_dataset
     from data_pipelines.conventions.durations import duration_text
     from data_pipelines.files.atomic import write_netcdf
-    from data_pipelines.files.parts import open_batch_records
+    from data_pipelines.files.batch_records import open_batch_records
     from data_pipelines.packing.pack import PackingSettings
 
     chosen, overrides = read_settings(StatisticsSettings, arguments)

@@ -22,7 +22,7 @@ from data_pipelines.conventions.durations import nearest_positions
 from emulators.world import World
 
 if TYPE_CHECKING:
-    from data_pipelines.files.parts import BatchRecords
+    from data_pipelines.files.batch_records import BatchRecords
 
 
 BLOCK = 64  # times that are summed together

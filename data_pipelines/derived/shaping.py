@@ -11,7 +11,7 @@ from data_pipelines.conventions.attributes import timestep_of
 from data_pipelines.conventions.durations import duration, duration_text, nearest_positions
 from data_pipelines.conventions.suggestions import suggestion
 from data_pipelines.conventions.units import in_units
-from data_pipelines.derived.lazy_fields import computed_when_read
+from data_pipelines.derived.lazy_arrays import computed_when_read
 from data_pipelines.derived.variables import BEFORE, DERIVED, DIAGNOSTICS
 
 RULES = DERIVED | DIAGNOSTICS

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.files.parts import BatchRecords
+from data_pipelines.files.batch_records import BatchRecords
 
 
 @dataclass(frozen=True, order=True)

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from data_pipelines.conventions.attributes import origin_of
-from data_pipelines.files.parts import BatchRecords
+from data_pipelines.files.batch_records import BatchRecords
 from data_pipelines.reading.damaged_data import DamagedData
 from emulators.physics.physical_ranges import bounds
 

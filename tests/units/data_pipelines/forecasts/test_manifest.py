@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from data_pipelines.files.atomic import sha256
-from data_pipelines.files.parts import BatchRecords
+from data_pipelines.files.batch_records import BatchRecords
 from data_pipelines.forecasts.checks import Checks, budgets, describe, gather
 from data_pipelines.forecasts.manifest import (
     open_manifest,
