@@ -1,41 +1,90 @@
-"""Fields made from others when they are read: only for the times that are asked for, from what is stored at these.
+"""Arrays whose values are read, or computed from other fields, when they are needed.
 
-xarray sees them as it sees a field in a file. Ahead of time only the shape is found, from a rule's answer to ones.
+xarray treats them as it treats an array in a file: indexing is recorded, and reading gets the combined index. No other
+module uses `xarray.core.indexing`, which xarray documents for writers of backends but does not export.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+
+class LazyArray(BackendArray):
+    """Read parts of an array of known shape and dtype; a subclass sets these two and defines `read`."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self.read)
+
+    def read(self, key: tuple[Any, ...]) -> np.ndarray:
+        """Return the values at `key`, an int, a slice or an array of positions for each dimension."""
+        raise NotImplementedError
+
+
+def lazy_variable(
+    dims: tuple[Any, ...],
+    array: LazyArray,
+    attributes: Mapping[Any, Any] | None = None,
+    encoding: Mapping[Any, Any] | None = None,
+) -> xr.Variable:
+    """Return a Variable that reads from `array` when its values are needed."""
+    return xr.Variable(dims, indexing.LazilyIndexedArray(array), attributes, encoding)
+
+
+class LazySource(NamedTuple):
+    """Say what a Variable reads from.
+
+    key: for each axis of the array, an int, a slice or positions. vectorised: whether positions broadcast against
+    each other, as in NumPy's advanced indexing, rather than index each axis by itself.
+    """
+
+    array: LazyArray
+    key: tuple[Any, ...]
+    vectorised: bool
+
+
+def lazy_source(variable: xr.Variable) -> LazySource | None:
+    """Return the LazyArray that a Variable reads from; None if it holds values or was computed from another."""
+    data: Any = variable._data
+    if not isinstance(data, indexing.LazilyIndexedArray | indexing.LazilyVectorizedIndexedArray):
+        return None
+    if not isinstance(data.array, LazyArray):
+        return None
+    return LazySource(data.array, data.key.tuple, isinstance(data.key, indexing.VectorizedIndexer))
+
+
 Rule = Callable[[xr.Dataset], xr.DataArray]
 LEADING = ("member", "time", "prediction_timedelta")
 
 
 def computed_when_read(dataset: xr.Dataset, rule: Rule, dim: str = "", before: int = 0) -> xr.DataArray:
-    """The field that `rule` makes of the dataset; reading a part of its members, times and leads reads only these.
+    """Return the field that `rule` computes from a dataset, lazily: reading some times reads only these of the dataset.
 
-    dim, before: the rule also reads so many positions before each along `dim`, as sums do, and gives NaN where they do
-    not exist. It is in single precision where all fields are. ValueError where the rule lacks what it needs.
+    The same holds for members and lead times. Only the shape is found now, by applying the rule to ones. The field has
+    single precision if all fields of the dataset have. ValueError if the rule lacks a variable.
+    dim, before: the rule needs `before` more positions along `dim` before each, as running sums do, and gives NaN where
+    they do not exist.
     """
     with np.errstate(all="ignore"):
         answer = rule(_ones(dataset, {dim: before + 1}))
     answer = answer.transpose(*(d for d in LEADING if d in answer.dims), ...)
     shape = tuple(dataset.sizes[d] if d in LEADING else answer.sizes[d] for d in answer.dims)
     single = all(field.dtype.itemsize <= 4 for field in dataset.data_vars.values())
-    array = _Made(dataset, rule, answer.dims, shape, np.dtype("f4") if single else answer.dtype, dim, before)
-    variable = xr.Variable(answer.dims, indexing.LazilyIndexedArray(array), answer.attrs)
+    array = _ComputedArray(dataset, rule, answer.dims, shape, np.dtype("f4") if single else answer.dtype, dim, before)
     coords = {name: dataset.coords[name] for name in answer.dims if name in dataset.coords}
-    return xr.Dataset({"made": variable}, coords)["made"]
+    return xr.Dataset({"computed": lazy_variable(answer.dims, array, answer.attrs)}, coords)["computed"]
 
 
 def _ones(dataset: xr.Dataset, most: dict[str, int]) -> xr.Dataset:
-    """The dataset at one of its times (`most` along some), every value 1; nothing is read."""
+    """Return a dataset of ones with the first time of each (`most` along some dimensions); nothing is read."""
     few = {dim: min(most.get(dim, 1), dataset.sizes[dim]) for dim in LEADING if dim in dataset.dims}
     fields = {}
     for name, field in dataset.data_vars.items():
@@ -48,8 +97,8 @@ def _ones(dataset: xr.Dataset, most: dict[str, int]) -> xr.Dataset:
     return xr.Dataset(fields, coords)
 
 
-class _Made(BackendArray):
-    """An array that is made on reading."""
+class _ComputedArray(LazyArray):
+    """An array that a rule computes when it is read."""
 
     def __init__(
         self,
@@ -64,11 +113,7 @@ class _Made(BackendArray):
         self.dataset, self.rule, self.dims, self.shape, self.dtype = dataset, rule, dims, shape, dtype
         self.dim, self.before = dim, before
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
-
-    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
-        """The values at `key`, an int, a slice or positions for each dimension."""
+    def read(self, key: tuple[Any, ...]) -> np.ndarray:
         at = [np.arange(size)[one] for size, one in zip(self.shape, key, strict=True)]
         if any(one.size == 0 for one in at):
             return np.empty([one.size for one in at if one.ndim], dtype=self.dtype)
@@ -80,7 +125,7 @@ class _Made(BackendArray):
         return values.reshape([one.size for one in at if one.ndim])
 
     def _with_those_before(self, places: dict[Any, np.ndarray]) -> np.ndarray:
-        """The values at `places`; along `dim` each run of neighbours is read in one go with those before it."""
+        """Compute the values at `places`; each run of neighbours along `dim` is read at once with those before it."""
         if not self.before:
             return self._of(places)
         wanted, back = np.unique(places[self.dim], return_inverse=True)
@@ -99,6 +144,6 @@ class _Made(BackendArray):
 
 
 def _slice(places: np.ndarray) -> slice | np.ndarray:
-    """Positions that follow each other as a slice, which is read faster."""
+    """Return positions that follow each other as a slice, which is read faster."""
     run = places.size and (np.diff(places) == 1).all()
     return slice(int(places[0]), int(places[-1]) + 1) if run else places

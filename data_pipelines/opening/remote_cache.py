@@ -1,7 +1,8 @@
-"""A store elsewhere, of which the chunks fetched last are kept on this machine, up to a size.
+"""Cache chunks of remote Zarr stores on this machine, up to a size.
 
-Chunks are kept as files named by a hash of the address, written whole or not at all; when they exceed the size, those
-that were asked for longest ago are removed. Metadata is always fetched anew: stores in the cloud grow.
+Chunks are files named by a hash of their address, written atomically; beyond the size, the least recently used
+ones are removed. Metadata is always fetched again, because stores in the cloud grow. Zarr's CacheStore counts only what
+its own process has written, so that the limit would not hold from one run to the next; fsspec's filecache has no limit.
 """
 
 from __future__ import annotations
@@ -20,17 +21,20 @@ from zarr.storage import WrapperStore
 from data_pipelines.files.atomic import atomic_file
 
 METADATA = ("zarr.json", ".zmetadata", ".zarray", ".zattrs", ".zgroup")
-ROOM = 0.9  # what is left of the cache after removal, as a share of its size
+FILLED = 0.9  # share of the limit that is left after removal
 
 
 def cache_folder() -> Path:
-    """Where chunks of stores elsewhere are kept: $XDG_CACHE_HOME/emul/remote or ~/.cache/emul/remote."""
+    """Return the folder for chunks of remote stores: $XDG_CACHE_HOME/emul/remote or ~/.cache/emul/remote."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "emul" / "remote"
 
 
 class CachedStore(WrapperStore[Store]):
-    """The store at `address`, whole chunks of it kept in `folder`. limit: bytes of all that is kept there."""
+    """Read the store at `address` through a cache of whole chunks in `folder`.
+
+    limit: upper bound on the bytes in the folder, of all stores together.
+    """
 
     def __init__(self, store: Store, address: str, folder: Path, limit: float) -> None:
         super().__init__(store)
@@ -55,7 +59,7 @@ class CachedStore(WrapperStore[Store]):
         return self.folder / name[:2] / name
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        """The bytes of a key, from this machine where it has them; parts of a chunk are fetched as they are."""
+        """Return the bytes of a key, from the cache if it has them; requests for part of a chunk go to the store."""
         if byte_range is not None or key.rpartition("/")[2] in METADATA:
             return await self._store.get(key, prototype, byte_range)
         path = self._path(key)
@@ -68,8 +72,8 @@ class CachedStore(WrapperStore[Store]):
         return value
 
     def _keep(self, path: Path, content: bytes) -> None:
-        """Write a chunk whole; a full disk costs the chunk its place here, nothing else."""
-        if len(content) > ROOM * self.limit:
+        """Write a chunk to the cache; on a full disk it is left out."""
+        if len(content) > FILLED * self.limit:
             return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,7 +98,7 @@ def _read(path: Path) -> bytes | None:
 
 
 def _trimmed(folder: Path, limit: float) -> float:
-    """Remove the files that were used longest ago until there is room again; the bytes that remain."""
+    """Remove the least recently used files if they exceed `limit`; return the bytes that remain."""
     files = []
     for path in folder.glob("*/*"):
         try:
@@ -108,6 +112,6 @@ def _trimmed(folder: Path, limit: float) -> float:
     for _, length, path in sorted(files):
         path.unlink(missing_ok=True)
         size -= length
-        if size <= ROOM * limit:
+        if size <= FILLED * limit:
             break
     return size

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from xarray.core import indexing
 
+from data_pipelines.derived.lazy_arrays import lazy_source
+from data_pipelines.reading.scratch_memory import Scratch, ScratchMemory
 from data_pipelines.reading.zarr_chunks import ChunkArray, as_slice
 
 LEAST_ROOM = 2**20  # bytes of a chunk as it is stored, that are read in one call
-Scratch = dict[str, np.ndarray]
-_FREE: list[Scratch] = []  # memory of readers that have done; there is as much as there were readers at a time
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,7 @@ class ChunkField:
         positions: np.ndarray,
         out: np.ndarray,
         rows: np.ndarray,
+        memory: ScratchMemory,
         given_up: threading.Event,
         check: bool = False,
     ) -> bool:
@@ -61,7 +60,7 @@ class ChunkField:
         given_up: set where nobody waits for it any more, so that nothing is written. check: look whether all numbers
         are finite, while they are near the processor; True where they are.
         """
-        with _scratch() as scratch:
+        with memory.lent() as scratch:
             self._read(number, positions, out, rows, given_up, scratch)
             return check and all(bool(np.isfinite(out[row]).all()) for row in rows)
 
@@ -82,7 +81,7 @@ class ChunkField:
             out[rows] = array.fill
             return
         size = int(np.prod(array.chunks))
-        chunk = _kept(scratch, "decoded", size, array.dtype)[:size].reshape(array.chunks)
+        chunk = scratch.array("decoded", size, array.dtype)[:size].reshape(array.chunks)
         array.decode(content, chunk)
         for row, moment in zip(rows, self.moments[positions] - number * array.chunks[self.axis], strict=True):
             np.copyto(out[row], self._field(chunk, int(moment)))
@@ -131,6 +130,7 @@ def read_as_stored(
     fields: Sequence[tuple[str, ChunkField, slice | int]],
     position: int,
     out: np.ndarray,
+    memory: ScratchMemory,
     given_up: threading.Event,
     check: bool = False,
 ) -> tuple[list[str], bool]:
@@ -140,7 +140,7 @@ def read_as_stored(
     """
     failed: list[str] = []
     sound = check
-    with _scratch() as scratch:
+    with memory.lent() as scratch:
         for name, field, channels in fields:
             before, behind = field._path
             try:
@@ -159,27 +159,6 @@ def read_as_stored(
     return failed, sound
 
 
-@contextmanager
-def _scratch() -> Iterator[Scratch]:
-    """Memory of a reader that has done, or new memory, until the end of the block."""
-    try:
-        held = _FREE.pop()
-    except IndexError:
-        held = {}
-    try:
-        yield held
-    finally:
-        _FREE.append(held)
-
-
-def _kept(scratch: Scratch, name: str, size: int, dtype: np.dtype) -> np.ndarray:
-    """At least `size` numbers of memory that is used again: new memory costs as much as decoding into it."""
-    held = scratch.get(name)
-    if held is None or held.dtype != dtype or held.size < size:
-        held = scratch[name] = np.empty(size, dtype=dtype)
-    return held
-
-
 def _content(path: str, scratch: Scratch) -> np.ndarray | None:
     """The bytes of a chunk as they are stored, in memory used again; None where there is none."""
     try:
@@ -187,11 +166,11 @@ def _content(path: str, scratch: Scratch) -> np.ndarray | None:
     except FileNotFoundError:
         return None
     try:
-        room = _kept(scratch, "stored", LEAST_ROOM, np.dtype(np.uint8))
+        room = scratch.array("stored", LEAST_ROOM, np.dtype(np.uint8))
         size = os.preadv(descriptor, [room.data], 0)
         if size == room.size:  # there may be more
             size = os.fstat(descriptor).st_size
-            room = _kept(scratch, "stored", size, room.dtype)
+            room = scratch.array("stored", size, room.dtype)
             if os.preadv(descriptor, [room.data], 0) != size:
                 raise OSError("the file could not be read to its end")
         return room[:size]
@@ -200,15 +179,15 @@ def _content(path: str, scratch: Scratch) -> np.ndarray | None:
 
 
 def chunk_field(variable: xr.Variable, levels: list[int] | slice | None) -> ChunkField | None:
-    """How to read a variable (time[, level], latitude, longitude) by chunks; None where it is not so simple.
+    """Find out how to read a variable (time[, level], latitude, longitude) by chunks of whole fields.
 
-    levels: those wanted, positions on its second dimension.
+    levels: positions on its second dimension; None if it has no levels. None if the variable is stored otherwise.
     """
-    lazily: Any = variable._data
-    array = getattr(lazily, "array", None)
-    if not isinstance(array, ChunkArray) or variable.dims[:1] != ("time",):
+    source = lazy_source(variable)
+    array = source.array if source is not None else None
+    if source is None or not isinstance(array, ChunkArray) or variable.dims[:1] != ("time",):
         return None
-    found = _axes(lazily.key, array.shape, variable.shape)
+    found = _axes(source.key, source.vectorised, array.shape, variable.shape)
     if found is None:
         return None
     axis = next((n for n, (to, _) in enumerate(found) if to == 0), None)
@@ -225,13 +204,14 @@ def chunk_field(variable: xr.Variable, levels: list[int] | slice | None) -> Chun
     return ChunkField(array, found[axis][1], axis, fixed, tuple(order), tuple(as_slice(one) for one in chosen))
 
 
-def _axes(key: Any, shape: tuple[int, ...], wanted: tuple[int, ...]) -> list[tuple[int | None, np.ndarray]] | None:
-    """For each axis of an array, the axis of what a key makes of it (None: it vanishes), and the positions on it.
+def _axes(
+    parts: tuple[Any, ...], vectorised: bool, shape: tuple[int, ...], wanted: tuple[int, ...]
+) -> list[tuple[int | None, np.ndarray]] | None:
+    """Find for each axis of an array the axis that an index makes of it (None: it is dropped) and the positions on it.
 
-    None where the key takes points, not rows and columns.
+    None if the index selects points rather than rows and columns.
     """
-    parts = key.tuple
-    if not isinstance(key, indexing.VectorizedIndexer):
+    if not vectorised:
         axes = iter(range(len(wanted)))
         return [
             (None, np.array([k])) if isinstance(k, int | np.integer) else (next(axes), np.arange(size)[k])

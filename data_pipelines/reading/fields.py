@@ -23,6 +23,7 @@ from data_pipelines.reading.chunk_fields import ChunkField, chunk_field, read_as
 from data_pipelines.reading.damaged_data import DamagedData
 from data_pipelines.reading.packed_store import ChannelRun, PackedStore, channel_runs
 from data_pipelines.reading.packed_view import packed_store_of
+from data_pipelines.reading.scratch_memory import ScratchMemory
 from data_pipelines.reading.threads import processors, reading_threads
 from data_pipelines.reading.zarr_chunks import as_slice
 from emulators.grid import LatLonGrid
@@ -47,6 +48,7 @@ class Fields:
         self._store: PackedStore | None = None
         self._runs: tuple[ChannelRun, ...] = ()
         self._chunked: dict[str, ChunkField] = {}
+        self._scratch = ScratchMemory()
         self.granule = 1
         found = packed_store_of(dataset, self.archived)
         if found is None:
@@ -140,7 +142,7 @@ class Fields:
                     position, row = whole.popleft()
                 except IndexError:  # another thread was faster
                     break
-                failed, finite = read_as_stored(self._as_stored, position, out[row], given_up, check)
+                failed, finite = read_as_stored(self._as_stored, position, out[row], self._scratch, given_up, check)
                 waiting.update(failed)
                 if not finite:
                     unsound.append(str(position))
@@ -150,7 +152,7 @@ class Fields:
                 except IndexError:  # another thread was faster
                     return
                 try:
-                    if not field.read(number, positions[held], place, rows[held], given_up, check):
+                    if not field.read(number, positions[held], place, rows[held], self._scratch, given_up, check):
                         unsound.append(name)
                 except Exception:
                     waiting.add(name)

@@ -28,6 +28,7 @@ import numpy as np
 from data_pipelines.reading import damaged_data
 from data_pipelines.reading.damaged_data import DamagedData
 from data_pipelines.reading.encodings import Encoding
+from data_pipelines.reading.scratch_memory import ScratchMemory
 from data_pipelines.reading.threads import processors, reading_threads
 from emulators.variables import VariableSet
 
@@ -101,7 +102,7 @@ class PackedStore:
         self._files: dict[int, tuple[int, np.ndarray]] = {}
         self._given_up: list[int] = []  # descriptors that another thread may be reading yet
         self._lock = threading.Lock()
-        self._scratch = threading.local()
+        self._scratch = ScratchMemory()
 
     def __del__(self) -> None:
         kept = [descriptor for descriptor, _ in getattr(self, "_files", {}).values()]
@@ -210,14 +211,7 @@ class PackedStore:
                     part = out[run.target : run.target + run.count]
                     _preadv(descriptor, [part], offset + run.source * (self.chunk_bytes // self.shape[1]))
             else:
-                content = self._buffer(size)
-                _preadv(descriptor, [content], offset)
-                if first:
-                    _refuse_damage(content[:-4], bytes(content[-4:]))
-                chunk = self.encoding.decoded(content[:-4], self.shape[1:])
-                for run in wanted:
-                    source = slice(run.source, run.source + run.count)
-                    self.encoding.spread(chunk[source], source, out[run.target : run.target + run.count])
+                self._decode(descriptor, offset, size, first, out, wanted)
             self._verified[position] = True
         finally:
             if self.file_count > OPEN_FILES:
@@ -229,11 +223,19 @@ class PackedStore:
         chunks = 2 if not self.encoding.is_plain else 0 if whole else 1  # as stored, and decoded
         return _readers() * chunks * (self.chunk_bytes + 4)
 
-    def _buffer(self, size: int) -> np.ndarray:
-        """A reused array of `size` bytes, one a thread."""
-        if getattr(self._scratch, "array", np.empty(0)).size < size:
-            self._scratch.array = np.empty(size, dtype=np.uint8)
-        return self._scratch.array[:size]
+    def _decode(
+        self, descriptor: int, offset: int, size: int, verify: bool, out: np.ndarray, wanted: Sequence[ChannelRun]
+    ) -> None:
+        """Read a chunk of `size` bytes, decode it and write the channels that are wanted into `out`."""
+        with self._scratch.lent() as scratch:
+            content = scratch.array("stored", size, np.dtype(np.uint8))[:size]
+            _preadv(descriptor, [content], offset)
+            if verify:
+                _refuse_damage(content[:-4], bytes(content[-4:]))
+            chunk = self.encoding.decoded(content[:-4], self.shape[1:])
+            for run in wanted:
+                source = slice(run.source, run.source + run.count)
+                self.encoding.spread(chunk[source], source, out[run.target : run.target + run.count])
 
     def _open(self, number: int) -> tuple[int, np.ndarray]:
         """(descriptor, index: offset and bytes of each chunk) of a file."""

@@ -1,26 +1,29 @@
-"""A packed store as a canonical dataset: its channels under the names and levels of their variables, read lazily."""
+"""A packed store as a canonical dataset, read lazily: its channels as variables with levels.
+
+`xr.open_dataset(path, engine="emul-packed")` opens one outside of emul.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from xarray.backends import BackendArray
-from xarray.core import indexing
+from xarray.backends import BackendEntrypoint
 
+from data_pipelines.derived.lazy_arrays import LazyArray, lazy_source, lazy_variable
 from data_pipelines.reading.packed_store import PackedStore, channel_runs
 from emulators.variables import Variable, VariableSet
 
 CLOCK = {"standard_name": "time"}
 
 
-class PackedField(BackendArray):
-    """One variable of a packed store, (time[, member][, level], lat, lon); a level it lacks reads as NaN.
+class PackedField(LazyArray):
+    """Read one variable of a packed store, (time[, member][, level], lat, lon); a level that it lacks is NaN.
 
-    channels: where each level lies in the store, -1 for none.
+    channels: the channel of the store for each level, -1 for none.
     """
 
     def __init__(self, store: PackedStore, channels: tuple[int, ...], has_levels: bool) -> None:
@@ -31,10 +34,8 @@ class PackedField(BackendArray):
         self.shape = (self.times, *members, *((len(channels),) if has_levels else ()), *points)
         self.dtype = np.dtype("float32")
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
-        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._chosen)
-
-    def _chosen(self, key: tuple[int | slice | np.ndarray, ...]) -> np.ndarray:
+    def read(self, key: tuple[int | slice | np.ndarray, ...]) -> np.ndarray:
+        """Return the values at `key`, an index for each dimension."""
         key = key if self.store.members > 1 else (key[0], 0, *key[1:])
         key = key if self.has_levels else (*key[:2], 0, *key[2:])
         sizes, points = (self.times, self.store.members, len(self.channels)), self.store.shape[2:]
@@ -53,7 +54,10 @@ def _whole(key: tuple[int | slice | np.ndarray, ...]) -> bool:
 
 
 def packed_dataset(store: PackedStore) -> xr.Dataset:
-    """The canonical dataset of a packed store; where variables differ in their levels, `levels` of each says which."""
+    """Return the canonical dataset of a packed store.
+
+    If its variables differ in their levels, the attribute `levels` of each lists its own.
+    """
     levels = sorted({level for variable in store.variables for level in variable.levels})
     coordinates = {
         "time": ("time", store.times[: len(store.times) // store.members].astype("datetime64[ns]"), CLOCK),
@@ -66,8 +70,8 @@ def packed_dataset(store: PackedStore) -> xr.Dataset:
     for variable in store.variables:
         has_levels = bool(variable.levels)
         dims = ("time", *members, *(("level",) if has_levels else ()), "latitude", "longitude")
-        lazily = indexing.LazilyIndexedArray(PackedField(store, _channels(store, variable, levels), has_levels))
-        field = xr.Variable(dims, lazily, _attributes(variable))
+        array = PackedField(store, _channels(store, variable, levels), has_levels)
+        field = lazy_variable(dims, array, _attributes(variable))
         if has_levels and len(variable.levels) < len(levels):
             field.attrs["levels"] = list(variable.levels)
         field.encoding["preferred_chunks"] = {"time": 1}
@@ -98,19 +102,40 @@ def _channels(store: PackedStore, variable: Variable, levels: list[float]) -> tu
 
 
 def packed_store_of(dataset: xr.Dataset, variables: VariableSet) -> tuple[PackedStore, Mapping[str, list[int]]] | None:
-    """The packed store that all `variables` of a dataset are, untouched, and their channels there; None where not all.
+    """Return the packed store that holds all `variables` of a dataset unchanged, and their channels there, else None.
 
-    An array that was sliced, filled or computed from another is no longer what the store holds.
+    A variable that was sliced, filled or computed from another is not what the store holds.
     """
     store, channels = None, {}
     for variable in variables:
-        lazily: Any = dataset[variable.name].variable._data
-        held = getattr(lazily, "array", None)
-        if not isinstance(held, PackedField) or not _whole(lazily.key.tuple) or store not in (None, held.store):
+        source = lazy_source(dataset[variable.name].variable)
+        array = source.array if source is not None else None
+        if source is None or not isinstance(array, PackedField) or not _whole(source.key):
             return None
-        store = held.store
+        if store not in (None, array.store):
+            return None
+        store = array.store
         try:
             channels[variable.name] = [store.channel(variable.name, level) for level in variable.levels or (None,)]
         except ValueError:  # a level that the store lacks
             return None
     return (store, channels) if store is not None else None
+
+
+class PackedBackend(BackendEntrypoint):
+    """Open packed stores with `xr.open_dataset(path, engine="emul-packed")`."""
+
+    description = "Open packed stores of emul"
+    open_dataset_parameters = ("filename_or_obj", "drop_variables")
+
+    def open_dataset(  # type: ignore[override]
+        self, filename_or_obj: Any, *, drop_variables: str | Iterable[str] | None = None
+    ) -> xr.Dataset:
+        """Return the dataset of the packed store at a path."""
+        dataset = packed_dataset(PackedStore(filename_or_obj))
+        dropped = [drop_variables] if isinstance(drop_variables, str) else list(drop_variables or ())
+        return dataset.drop_vars(dropped, errors="ignore")
+
+    def guess_can_open(self, filename_or_obj: Any) -> bool:
+        """Return False, so that a path without `engine` is opened by the engine of Zarr."""
+        return False

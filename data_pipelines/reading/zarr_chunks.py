@@ -15,13 +15,13 @@ import numcodecs
 import numpy as np
 import xarray as xr
 from numcodecs import blosc
-from xarray.backends import BackendArray
-from xarray.core import indexing
+
+from data_pipelines.derived.lazy_arrays import LazyArray, lazy_variable
 
 BLOSC_BYTES = struct.Struct("<I")  # of the whole chunk, in its header
 
 
-class ChunkArray(BackendArray):
+class ChunkArray(LazyArray):
     """The chunks in a folder as an array.
 
     codec: of numcodecs, None for plain bytes. prefix, separator: of their names. fill: what absent chunks hold.
@@ -42,10 +42,8 @@ class ChunkArray(BackendArray):
         self.folder, self.shape, self.chunks, self.dtype = folder, shape, chunks, dtype
         self.fill, self.codec, self.prefix, self.separator = fill, codec, prefix, separator
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
-        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._chosen)
-
-    def _chosen(self, key: tuple[int | slice | np.ndarray, ...]) -> np.ndarray:
+    def read(self, key: tuple[int | slice | np.ndarray, ...]) -> np.ndarray:
+        """Return the values at `key`, decoding each chunk once."""
         wanted = [np.atleast_1d(np.arange(size)[k]) for size, k in zip(self.shape, key, strict=True)]
         out = np.empty([index.size for index in wanted], dtype=self.dtype)
         for parts in itertools.product(*map(self._along, wanted, self.chunks)):
@@ -133,8 +131,7 @@ def with_direct_reads(dataset: xr.Dataset, folder: Path) -> xr.Dataset:
         array = group.get(str(name)) if variable.ndim > 1 else None
         found = _chunk_array(array, folder / str(name)) if isinstance(array, zarr.Array) else None
         if found is not None and found.shape == variable.shape:
-            lazily = indexing.LazilyIndexedArray(found)
-            made[name] = xr.Variable(variable.dims, lazily, _without_idle_fill(variable), variable.encoding)
+            made[name] = lazy_variable(variable.dims, found, _without_idle_fill(variable), variable.encoding)
     return dataset.assign({n: v for n, v in made.items() if n in dataset.data_vars}).assign_coords(
         {n: v for n, v in made.items() if n in dataset.coords}
     )

@@ -77,8 +77,7 @@ def taken(batches, count) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", SOURCES)
-def test_no_more_is_taken_than_was_announced(kind, tmp_path, monkeypatch):
-    monkeypatch.setattr("data_pipelines.reading.chunk_fields._FREE", [])
+def test_no_more_is_taken_than_was_announced(kind, tmp_path):
     how, roles, gigabytes = SOURCES[kind]
     data = stored(tmp_path, how)
     archive = Archive(data, world_from_dataset(data, roles), cache_gigabytes=gigabytes)

@@ -1,7 +1,9 @@
 """Packed stores: the same numbers, read by anyone, added to, taken up again, never whole before they are."""
 
+import importlib
 import json
 import shutil
+import tomllib
 import warnings
 
 import numpy as np
@@ -18,6 +20,7 @@ from data_pipelines.reading.fields import Fields
 from data_pipelines.reading.packed_store import ChannelRun, PackedStore, channel_runs
 from data_pipelines.reading.packed_view import packed_dataset
 from emulators.grid import gaussian_grid
+from places import ROOT
 
 GRID = gaussian_grid(4)
 ROLES = VariableRoles(
@@ -70,6 +73,15 @@ def store(tmp_path):
 def at_once(monkeypatch):
     """Reads are tried again without a wait."""
     monkeypatch.setattr(damaged_data, "WAITS", (0.0,))
+
+
+def test_xarray_opens_them_by_the_name_of_an_engine(store):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    module, _, name = project["entry-points"]["xarray.backends"]["emul-packed"].partition(":")
+    engine = getattr(importlib.import_module(module), name)
+    opened = xr.open_dataset(store, engine=engine, drop_variables="rain")
+    xr.testing.assert_equal(opened, packed_dataset(PackedStore(store)).drop_vars("rain"))
+    assert xr.open_dataset(store, engine=engine, chunks={})["rain"].chunks[0] == (1,) * 30
 
 
 def test_runs_of_channels():
