@@ -1,4 +1,4 @@
-"""What a canonical dataset holds, as plain numbers and words, before anything is trained on it."""
+"""Summaries of a canonical dataset: times, grid, levels, variables, and advice on chunks."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from data_pipelines.conventions.durations import duration_text, gaps
 from emulators.grid import LatLonGrid
 
 SAMPLES = 8  # times read for the range and the share of missing values
-WASTEFUL, SCATTERED = 4, 32  # times in a chunk, chunks of a time, from which on a training will wait for them
+WASTEFUL, SCATTERED = 4, 32  # times in a chunk, and chunks of a time, above which reading slows a training down
 
 
 @dataclass(frozen=True)
 class TimeAxis:
-    """The times of a dataset. step: usual spacing, or None; gaps: (last time before, first time after)."""
+    """Describe the times of a dataset. step: usual spacing, or None. gaps: (last time before, first time after)."""
 
     first: np.datetime64
     last: np.datetime64
@@ -29,7 +29,7 @@ class TimeAxis:
 
 @dataclass(frozen=True)
 class VariableSummary:
-    """One variable. chunks: as stored, or None. missing: share of points, in the times that were read."""
+    """Describe one variable. chunks: as stored, or None. missing: share of missing values in the times read."""
 
     name: str
     units: str
@@ -43,7 +43,7 @@ class VariableSummary:
 
 
 def time_axis(dataset: xr.Dataset) -> TimeAxis | None:
-    """The times of a canonical dataset, None where it has none."""
+    """Return the description of the times of a canonical dataset; None if it has none."""
     if "time" not in dataset.dims:
         return None
     times = dataset["time"].values.astype("datetime64[s]")
@@ -53,14 +53,14 @@ def time_axis(dataset: xr.Dataset) -> TimeAxis | None:
 
 
 def grid_description(grid: LatLonGrid) -> str:
-    """The grid in one line."""
+    """Return a line that describes the grid."""
     rows = f"{grid.latitude[0]:g} to {grid.latitude[-1]:g} N"
     columns = f"{grid.longitude[0]:g} to {grid.longitude[-1]:g} E"
     return f"{grid.kind.replace('_', ' ')}, {grid.shape[0]} x {grid.shape[1]} (latitude {rows}, longitude {columns})"
 
 
 def level_description(dataset: xr.Dataset) -> str:
-    """The levels in one line."""
+    """Return a line that describes the levels."""
     if "level" not in dataset.dims:
         return "none"
     values = ", ".join(f"{value:g}" for value in dataset["level"].values)
@@ -69,7 +69,10 @@ def level_description(dataset: xr.Dataset) -> str:
 
 
 def variable_summaries(dataset: xr.Dataset, samples: int = SAMPLES) -> Iterator[VariableSummary]:
-    """One Row a variable; ranges from `samples` times spread over the whole. ValueError where a chunk is damaged."""
+    """Yield a summary of each variable, with its range over `samples` times spread over the whole period.
+
+    Raises ValueError if a chunk cannot be read.
+    """
     for key, field in dataset.data_vars.items():
         name = str(key)
         read = field
@@ -99,11 +102,11 @@ def variable_summaries(dataset: xr.Dataset, samples: int = SAMPLES) -> Iterator[
         )
 
 
-def chunk_advice(dataset: xr.Dataset, told: list[VariableSummary]) -> list[str]:
-    """A sentence for each way in which the chunks will make a training slow, and what to do."""
+def chunk_advice(dataset: xr.Dataset, summaries: list[VariableSummary]) -> list[str]:
+    """Return a sentence for each way in which the chunks slow a training down, with its remedy."""
     wasteful: dict[int, list[str]] = {}
     scattered: dict[int, list[str]] = {}
-    for row in told:
+    for row in summaries:
         stored = dataset[row.name].encoding.get("preferred_chunks") or {}
         if row.is_static or not row.chunks or "time" not in stored:
             continue

@@ -1,10 +1,10 @@
-"""What a simulated or observed planet looks like, as numbers ready to be drawn: weather, mean state, spectrum.
+"""Fields and statistics of a dataset for pictures: weather maps, zonal means, kinetic energy spectra.
 
     kinetic energy at degree l   E(l) = R^2 / (8 pi l (l + 1)) (P_vorticity(l) + P_divergence(l)),  sum of E = <v^2> / 2
 
 with P the power of `emulators.sphere.spectra` (Koshyk & Hamilton 2001,
 doi 10.1175/1520-0469(2001)058<0329:THKESA>2.0.CO;2).
-Maps are made smooth by spherical harmonics; numbers for science are those of the data source itself.
+Maps are interpolated with spherical harmonics for display; scores are computed from the data themselves.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from emulators.sphere.calculus import SphericalCalculus
 from emulators.sphere.spectra import power
 from emulators.sphere.transform import SphericalHarmonics
 
-MOST = 400  # times that a mean is taken over
+MOST = 400  # times in a mean, at most
 RAIN = "total_precipitation_6hr"
 PER_DAY = 4.0 * 1000.0  # m in 6 hours -> mm a day
 
 
 def require_variables(dataset: xr.Dataset, *names: str) -> None:
-    """ValueError where a variable is not in the data."""
+    """Raise ValueError if a variable is not in the dataset."""
     missing = [name for name in names if name not in dataset]
     if missing:
         raise ValueError(f"the data hold no {' and no '.join(missing)}")
 
 
 def sea_level_pressure(dataset: xr.Dataset) -> np.ndarray:
-    """Pressure at mean sea level in Pa, float64 (*time, lat, lon), from the data or from sigma levels."""
+    """Return mean sea level pressure in Pa, float64, (*time, lat, lon), from the data or from sigma levels."""
     if "mean_sea_level_pressure" in dataset:
         return dataset["mean_sea_level_pressure"].values.astype(np.float64)
     require_variables(dataset, "surface_pressure", "temperature")
@@ -54,7 +54,7 @@ def sea_level_pressure(dataset: xr.Dataset) -> np.ndarray:
 
 
 def water_vapour(dataset: xr.Dataset) -> np.ndarray:
-    """Water vapour of the column in kg m-2, float64 (*time, lat, lon), from the data or from their layers."""
+    """Return column water vapour in kg m-2, float64, (*time, lat, lon), from the data or from their layers."""
     if "total_column_water_vapour" in dataset:
         return dataset["total_column_water_vapour"].values.astype(np.float64)
     require_variables(dataset, "specific_humidity", "surface_pressure")
@@ -63,9 +63,9 @@ def water_vapour(dataset: xr.Dataset) -> np.ndarray:
 
 
 class SphericalInterpolation:
-    """Fields of `grid` on a fine one of `rows` rows, as their spherical harmonics have them.
+    """Interpolate fields from `grid` to a fine grid of `rows` x 2 `rows` points with spherical harmonics.
 
-    Columns lie half a cell off the zero meridian, so that cells end where maps do.
+    The columns of the fine grid lie half a cell off the zero meridian, so that cells end at the edges of maps.
     """
 
     def __init__(self, grid: LatLonGrid, rows: int) -> None:
@@ -78,48 +78,50 @@ class SphericalInterpolation:
         self._damping = torch.exp(-2.0 * (degree * (degree + 1.0) / (degrees * (degrees - 1.0))) ** 2)[:, None]
 
     def __call__(self, field: np.ndarray, *, least: float | None = None, soft: bool = False) -> np.ndarray:
-        """(..., lat, lon) -> (..., rows, 2 * rows); nowhere below `least`. soft: fine scales damped, not to ring."""
+        """Interpolate (..., lat, lon) to (..., rows, 2 * rows).
+
+        least: lower bound of the result. soft: damp fine scales to avoid ringing.
+        """
         coefficients = self._source.coefficients(torch.from_numpy(np.ascontiguousarray(field)).double())
-        found = self._target.field(coefficients * self._damping if soft else coefficients).numpy()
-        return found if least is None else found.clip(min=least)
+        fine = self._target.field(coefficients * self._damping if soft else coefficients).numpy()
+        return fine if least is None else fine.clip(min=least)
 
 
 def low_pressure_centres(
     pressure: np.ndarray, grid: LatLonGrid, *, deepest: float, apart: float, most: int
 ) -> list[tuple[int, int]]:
-    """Row and column of the centres of lows between 25 and 75 degrees, deepest first.
+    """Return row and column of the centres of lows between 25 and 75 degrees of latitude, deepest first.
 
-    deepest: Pa, below which a low counts. apart: degrees, between two that count.
+    pressure: (lat, lon) in Pa. deepest: pressure in Pa below which a low counts. apart: least distance between two lows
+    in degrees. most: largest number of lows.
     """
     around = np.pad(np.pad(pressure, ((0, 0), (1, 1)), mode="wrap"), ((1, 1), (0, 0)), mode="edge")
     rows, columns = pressure.shape
-    beside = [
+    neighbours = [
         around[1 + i : rows + 1 + i, 1 + j : columns + 1 + j]
         for i in (-1, 0, 1)
         for j in (-1, 0, 1)
         if (i, j) != (0, 0)
     ]
     stormy = (np.abs(grid.latitude) > 25.0) & (np.abs(grid.latitude) < 75.0)
-    centres = np.argwhere((pressure < np.min(beside, axis=0)) & stormy[:, None] & (pressure < deepest))
+    centres = np.argwhere((pressure < np.min(neighbours, axis=0)) & stormy[:, None] & (pressure < deepest))
     points = np.stack(_directions(grid), axis=-1)
-    found: list[tuple[int, int]] = []
+    lows: list[tuple[int, int]] = []
     for row, column in sorted(map(tuple, centres), key=lambda place: pressure[place]):
-        if len(found) < most and all(
-            points[row, column] @ points[place] < np.cos(np.deg2rad(apart)) for place in found
-        ):
-            found.append((int(row), int(column)))
-    return found
+        if len(lows) < most and all(points[row, column] @ points[place] < np.cos(np.deg2rad(apart)) for place in lows):
+            lows.append((int(row), int(column)))
+    return lows
 
 
 def _directions(grid: LatLonGrid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Unit vectors from the planet's centre, each (lat, lon)."""
+    """Return the components of the unit vectors to each point, each (lat, lon)."""
     y, x = (np.deg2rad(a) for a in np.meshgrid(grid.latitude, grid.longitude, indexing="ij"))
     return np.cos(y) * np.cos(x), np.cos(y) * np.sin(x), np.sin(y)
 
 
 @dataclass(frozen=True)
 class ZonalMean:
-    """Means over time and longitude, (level, lat). name: of the season; wind m s-1, temperature K."""
+    """Hold means over time and longitude, (level, lat): wind in m s-1, temperature in K. name: of the season."""
 
     name: str
     wind: np.ndarray
@@ -127,23 +129,23 @@ class ZonalMean:
 
 
 def zonal_means(dataset: xr.Dataset) -> list[ZonalMean]:
-    """Of December to February and of June to August where the data hold both, else of all times."""
+    """Return the means of December to February and of June to August if the data have both, else of all times."""
     require_variables(dataset, "u_component_of_wind", "temperature")
     month = dataset["time"].dt.month.values
     seasons = {"December\N{EN DASH}February": (12, 1, 2), "June\N{EN DASH}August": (6, 7, 8)}
-    chosen = {name: np.flatnonzero(np.isin(month, months)) for name, months in seasons.items()}
-    if min(times.size for times in chosen.values()) < 240:  # two months of six-hourly samples
-        chosen = {"all times": np.arange(month.size)}
-    found = []
-    for name, times in chosen.items():
+    periods = {name: np.flatnonzero(np.isin(month, months)) for name, months in seasons.items()}
+    if min(times.size for times in periods.values()) < 240:  # two months of six-hourly samples
+        periods = {"all times": np.arange(month.size)}
+    means = []
+    for name, times in periods.items():
         part = dataset.isel(time=times[:: -(-times.size // MOST)])
         fields = (part[n].mean(("time", "longitude")).values for n in ("u_component_of_wind", "temperature"))
-        found.append(ZonalMean(name, *fields))
-    return found
+        means.append(ZonalMean(name, *fields))
+    return means
 
 
 def kinetic_energy(dataset: xr.Dataset, level: float | None) -> np.ndarray:
-    """Kinetic energy of the wind on one level by degree, mean over time, m2 s-2, shape (degrees,); None: no levels."""
+    """Return the time-mean kinetic energy by degree in m2 s-2, (degrees,). level: None for data without levels."""
     require_variables(dataset, "u_component_of_wind", "v_component_of_wind")
     grid = grid_of(dataset)
     calculus = SphericalCalculus(grid, dtype=torch.float64)

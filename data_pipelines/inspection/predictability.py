@@ -1,12 +1,12 @@
-"""How far ahead a simulated world can be known: twins that start almost alike, how they part, and where that ends.
+"""Predictability of a simulated source: error growth of identical twins, and its saturation.
 
     E(lead) = sqrt(mean over cases and area of (twin - control)^2),    E(infinity) = sqrt(2) s
 
-beside the error of persistence over the same cases: the identical-twin experiment of Lorenz 1982
-(doi 10.1111/j.2153-3490.1982.tb01839.x), for a model that is perfect. s is the standard deviation of the stored data
-about their own climatology: E(infinity) is by what two states of the same season differ. Between, errors grow as
+and the error of persistence over the same cases: the identical-twin experiment of Lorenz 1982 (doi
+10.1111/j.2153-3490.1982.tb01839.x), for a perfect model. s is the standard deviation of the stored data about their
+climatology; E(infinity) is the rms difference of two random states of the same season. In between, errors grow as
 
-    dE/dt = a E (1 - E / E(infinity)),    doubling time = ln 2 / a  while they are small,
+    dE/dt = a E (1 - E / E(infinity)),    doubling time = ln 2 / a  of small errors,
 
 fitted as a straight line through ln(E / (E(infinity) - E)) (Lorenz 1982; Dalcher & Kalnay 1987,
 doi 10.3402/tellusa.v39i5.11774).
@@ -34,10 +34,10 @@ from emulators.statistics.regions import region_weights
 EDITION = 1  # of the experiment
 REGIONS = ("global", "tropics", "northern-hemisphere", "southern-hemisphere")
 SOURCES = ("twin", "persistence", "saturation")
-FIELDS = 1000  # of the stored data, that the climatology is fitted to
+FIELDS = 1000  # stored fields to which the climatology is fitted, at most
 INTERVAL = np.timedelta64(6, "h")  # between samples
-GROWING = 0.9  # of the saturation: up to there errors grow as the fit supposes
-SATURATED = 0.95
+GROWING = 0.9  # share of the saturation up to which the growth law is fitted
+SATURATED = 0.95  # share of the saturation at which errors count as saturated
 
 
 def predictability_path(source: TwinSource) -> Path:
@@ -56,10 +56,11 @@ def stored_predictability(source: Source | None) -> xr.Dataset | None:
 def predictability(
     source: TwinSource, *, cases: int, days: int, perturbation: float, report: Progress | None = None
 ) -> xr.Dataset:
-    """RMSE of twins and of persistence by lead, and the saturation, of every variable of a source whose data are made.
+    """Return the RMSE of twins and persistence by lead, and the saturation, for every variable that twins differ in.
 
-    perturbation: of the twin's temperature, K (or of what the source disturbs). Dimensions (source, region, lead_time[,
-    level]); attributes tell the settings. Written to `predictability_path`, and read from there another time.
+    The store of the source must exist. cases, days: number and length of the simulations. perturbation: rms of the
+    noise (planet: K of temperature). Variables are (source, region, lead_time[, level]); attributes hold the settings.
+    The result is saved at `predictability_path`, and read from there if the settings are the same.
     """
     if cases < 1 or days < 1 or not perturbation > 0.0:
         raise ValueError(
@@ -74,20 +75,20 @@ def predictability(
     report = report or (lambda label, share: None)
     with one_thread():
         growth = error_growth(source.twins(cases, leads, perturbation, report), leads, grid_of(dataset))
-        known = saturation(dataset, [str(name) for name in growth.data_vars])
-    found = with_saturation(growth, known)
+        limits = saturation(dataset, [str(name) for name in growth.data_vars])
+    result = with_saturation(growth, limits)
     if "level" in dataset.coords:
-        told = LEVELS[str(dataset.attrs.get("vertical_kind", "none"))]
-        found = found.assign_coords(level=("level", dataset["level"].values, told))
-    for name, field in found.data_vars.items():
+        attributes = LEVELS[str(dataset.attrs.get("vertical_kind", "none"))]
+        result = result.assign_coords(level=("level", dataset["level"].values, attributes))
+    for name, field in result.data_vars.items():
         field.attrs["units"] = str(dataset[name].attrs.get("units", ""))
-    found.attrs = {"title": "Identical twins and climatological saturation", "truth": source.path.name, **settings}
-    write_netcdf(path, found)
-    return found
+    result.attrs = {"title": "Identical twins and climatological saturation", "truth": source.path.name, **settings}
+    write_netcdf(path, result)
+    return result
 
 
 def experiment_summary(settings: Mapping[str, Any]) -> str:
-    """The settings of `predictability` in words, from themselves or from the attributes of what it found."""
+    """Return the settings of `predictability` in words. settings: the settings, or the attributes of a result."""
     cases, days = (
         f"{settings[name]} {word}{'' if settings[name] == 1 else 's'}"
         for name, word in (("cases", "case"), ("days", "day"))
@@ -96,7 +97,10 @@ def experiment_summary(settings: Mapping[str, Any]) -> str:
 
 
 def error_growth(cases: Iterable[TwinCase], leads: int, grid: LatLonGrid) -> xr.Dataset:
-    """RMSE of twins and persistence: (source, region, lead_time[, level]). What twins share (forcing) is left out."""
+    """Return the RMSE of twins and persistence, (source, region, lead_time[, level]).
+
+    Variables that do not differ between twins (forcing) are omitted.
+    """
     weights = region_weights(grid, REGIONS)
     squares: dict[str, np.ndarray] = {}
     count = 0
@@ -118,16 +122,16 @@ def error_growth(cases: Iterable[TwinCase], leads: int, grid: LatLonGrid) -> xr.
 
 
 def saturation(dataset: xr.Dataset, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """sqrt(2) times the standard deviation about the climatology: (region,) or (region, level) by name.
+    """Return sqrt(2) times the standard deviation about the climatology by name, (region,) or (region, level).
 
-    The climatology is the mean and, of records of a year and more, two harmonics of the year and one of the day.
+    The climatology is the mean, and for records of about a year or more two annual harmonics and a diurnal one.
     """
     names, grid = list(names), grid_of(dataset)
     matrix = region_weights(grid, REGIONS).matrix
-    step = -(-dataset.sizes["time"] // FIELDS) | 1  # odd, so that every hour of the day comes round
+    step = -(-dataset.sizes["time"] // FIELDS) | 1  # odd, so that every hour of the day is sampled
     times = dataset["time"].values[::step].astype("datetime64[s]")
     is_long = times[-1] - times[0] > np.timedelta64(330, "D")
-    found = {}
+    result = {}
     for name in names:
         fields = torch.from_numpy(dataset[name][::step].values)
         climatology = HarmonicClimatology(annual=2 if is_long else 0, diurnal=1 if is_long else 0)
@@ -138,26 +142,26 @@ def saturation(dataset: xr.Dataset, names: Iterable[str]) -> dict[str, np.ndarra
             for part, when in zip(fields.split(100), np.split(times, range(100, len(times), 100)), strict=True)
         )
         variance = np.asarray(squares).reshape(*fields.shape[1:-2], -1) @ matrix / len(times)
-        found[name] = np.sqrt(2.0 * np.moveaxis(variance, -1, 0))
-    return found
+        result[name] = np.sqrt(2.0 * np.moveaxis(variance, -1, 0))
+    return result
 
 
-def with_saturation(growth: xr.Dataset, known: Mapping[str, np.ndarray]) -> xr.Dataset:
-    """The curves of `error_growth` and, as a third source, a level line at the saturation."""
+def with_saturation(growth: xr.Dataset, limits: Mapping[str, np.ndarray]) -> xr.Dataset:
+    """Add to the curves of `error_growth` the saturation, constant in lead time, as a third source."""
     lines = {}
     for name, field in growth.data_vars.items():
-        level = np.expand_dims(known[str(name)], 1)  # (region, 1[, level])
+        level = np.expand_dims(limits[str(name)], 1)  # (region, 1[, level])
         line = np.broadcast_to(level, field.shape[1:])[None]
         lines[name] = (field.dims, np.concatenate([field.values, line]))
     return xr.Dataset(lines, {**growth.drop_vars("source").coords, "source": list(SOURCES)})
 
 
 def doubling_time(curve: np.ndarray, limit: float, days: np.ndarray) -> float:
-    """Days in which small errors double; NaN where they do not grow in a way that the fit can tell.
+    """Return the time in days in which small errors double; NaN if they do not grow, or there are too few leads to fit.
 
-    curve: RMSE by lead; limit: their saturation; days: lead times.
+    curve: RMSE by lead. limit: the saturation. days: lead times.
     """
-    start = int(np.argmin(curve))  # disturbances that are no weather die out first
+    start = int(np.argmin(curve))  # the part of the noise that does not grow decays first
     growing = (np.arange(curve.size) >= start) & (curve > 0.0) & (curve < GROWING * limit)
     if growing.sum() < 3:
         return float("nan")
@@ -167,7 +171,7 @@ def doubling_time(curve: np.ndarray, limit: float, days: np.ndarray) -> float:
 
 
 def crossing_time(curve: np.ndarray, value: float, days: np.ndarray) -> float:
-    """Days until the errors first reach `value`, linear between leads; infinite where they do not."""
+    """Return the time in days at which errors first reach `value`, linear between leads; infinite if they do not."""
     above = np.flatnonzero(curve >= value)
     if not above.size:
         return float("inf")
@@ -179,9 +183,10 @@ def crossing_time(curve: np.ndarray, value: float, days: np.ndarray) -> float:
 
 
 class PredictabilityLimits(NamedTuple):
-    """What the curve of a field tells. doubling, useful, last in days; saturation in the field's units.
+    """Hold the limits of predictability of one field.
 
-    useful: when the twin is no better than the climatology; last: when it reaches 95 % of the saturation.
+    doubling: doubling time of small errors in days. useful: lead in days at which the error equals that of the
+    climatology. last: lead in days at which it reaches 95 % of the saturation. saturation: in the field's units.
     """
 
     doubling: float
@@ -191,20 +196,20 @@ class PredictabilityLimits(NamedTuple):
 
 
 def predictability_limits(field: xr.DataArray) -> PredictabilityLimits:
-    """Of one variable, region and level of what `predictability` found: dimensions (source, lead_time)."""
+    """Return the limits of one variable, region and level of a result of `predictability`, (source, lead_time)."""
     days = field["lead_time"].values / np.timedelta64(1, "D")
     curve, limit = field.sel(source="twin").values, float(field.sel(source="saturation").values[0])
     useful, last = (crossing_time(curve, share * limit, days) for share in (np.sqrt(0.5), SATURATED))
     return PredictabilityLimits(doubling_time(curve, limit, days), useful, last, limit)
 
 
-def reference_curves(found: xr.Dataset, longest: np.timedelta64) -> dict[str, xr.Dataset]:
-    """Twin and saturation up to the lead `longest`, as scores: (metric, region, lead_time[, level])."""
-    short = found.sel(lead_time=slice(None, longest))
+def reference_curves(result: xr.Dataset, longest: np.timedelta64) -> dict[str, xr.Dataset]:
+    """Return twin error and saturation up to the lead `longest` as scores, (metric, region, lead_time[, level])."""
+    short = result.sel(lead_time=slice(None, longest))
     if not short.sizes["lead_time"]:
-        short = found.isel(lead_time=slice(1))
+        short = result.isel(lead_time=slice(1))
     names = {"predictability": "twin", "saturation": "saturation"}
     return {
-        name: short.sel(source=source, drop=True).expand_dims(metric=["rmse"]).assign_attrs(found.attrs)
+        name: short.sel(source=source, drop=True).expand_dims(metric=["rmse"]).assign_attrs(result.attrs)
         for name, source in names.items()
     }

@@ -1,6 +1,6 @@
-"""Whether data are what they seem: every value read once, ranges no weather leaves, values that are missing and where.
+"""Quality checks of a dataset: every value is read once, compared with physical ranges, and missing values are counted.
 
-A check that is stopped goes on where it was: what each block of times told is kept until the end.
+A check that is interrupted can be continued: the result of each block of times is saved until the check is complete.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ BLOCK_BYTES = 64e6
 
 @dataclass(frozen=True)
 class VariableReport:
-    """What all values of one variable tell.
+    """Hold the extremes, outliers and missing values of one variable.
 
-    least, greatest: with the times at which they stand, None for fields without time. limits: of the physical range,
-    or None where none is known; beyond: values outside. missing: values; always: points missing at every time; times:
-    at which some are missing that are not always; first: of these.
+    least, greatest: extremes; least_at, greatest_at: their times, None for fields without time. limits: physical range,
+    None if unknown. beyond: number of values outside it. count, missing: number of values, and of missing ones. always:
+    number of points that are missing at every time. times: number of times at which further points are missing. first:
+    the first of these times.
     """
 
     name: str
@@ -48,49 +49,49 @@ class VariableReport:
 def check_values(
     dataset: xr.Dataset, folder: Path, report: Callable[[str, float], None] | None = None
 ) -> tuple[list[VariableReport], xr.Dataset]:
-    """(a Finding a variable, how often each point is missing: variables on latitude and longitude, counts).
+    """Return a report on each variable, and maps of the number of missing values, (latitude, longitude).
 
-    folder: where a check that is stopped keeps what it knows. DamagedData where values cannot be read.
+    folder: where the results of an interrupted check are saved. Raises DamagedData if values cannot be read.
     """
-    parts = BatchRecords(folder / _fingerprint(dataset))
+    records = BatchRecords(folder / _fingerprint(dataset))
     names = [str(name) for name in dataset.data_vars]
     blocks = {name: list(_blocks(dataset[name])) for name in names}
-    total, done, found, maps = sum(map(len, blocks.values())), 0, [], {}
+    total, done, reports, maps = sum(map(len, blocks.values())), 0, [], {}
     for name in names:
-        told = []
+        statistics = []
         for block in blocks[name]:
-            read = parts.read(done)
-            if read is None:
+            saved = records.read(done)
+            if saved is None:
                 arrays = _block_statistics(dataset, name, block)
-                parts.write(done, arrays, {})
+                records.write(done, arrays, {})
             else:
-                arrays = read[0]
-            told.append(arrays)
+                arrays = saved[0]
+            statistics.append(arrays)
             done += 1
             if report:
                 report(name, done / total)
-        found.append(_variable_report(dataset[name], told))
-        maps[name] = (("latitude", "longitude"), np.sum([one["missing_map"] for one in told], axis=0))
-    parts.remove()
-    parts.root.rmdir()
+        reports.append(_variable_report(dataset[name], statistics))
+        maps[name] = (("latitude", "longitude"), np.sum([block["missing_map"] for block in statistics], axis=0))
+    records.remove()
+    records.root.rmdir()
     coords = {"latitude": dataset["latitude"], "longitude": dataset["longitude"]}
-    return found, xr.Dataset(maps, coords, {"title": "number of missing values, over times and levels"})
+    return reports, xr.Dataset(maps, coords, {"title": "number of missing values, over times and levels"})
 
 
 def _fingerprint(dataset: xr.Dataset) -> str:
-    """A name for the check of these data; files that were changed since are others."""
+    """Return the name of the folder of records for these data; it changes when the files change."""
     origin = Path(origin_of(dataset, ""))
-    told = hashlib.sha256(str(origin).encode())
-    told.update(str(origin.stat().st_mtime_ns if origin.exists() else "").encode())
+    digest = hashlib.sha256(str(origin).encode())
+    digest.update(str(origin.stat().st_mtime_ns if origin.exists() else "").encode())
     for name in ("time", "level", "latitude", "longitude"):
         if name in dataset.coords:
-            told.update(np.ascontiguousarray(dataset[name].values).tobytes())
-    told.update(",".join(map(str, dataset.data_vars)).encode())
-    return f".check-{told.hexdigest()[:12]}"
+            digest.update(np.ascontiguousarray(dataset[name].values).tobytes())
+    digest.update(",".join(map(str, dataset.data_vars)).encode())
+    return f".check-{digest.hexdigest()[:12]}"
 
 
 def _blocks(field: xr.DataArray) -> Iterator[slice]:
-    """Stretches of times that are read at once."""
+    """Yield the slices of times that are read at once."""
     if "time" not in field.dims:
         yield slice(None)
         return
@@ -101,7 +102,7 @@ def _blocks(field: xr.DataArray) -> Iterator[slice]:
 
 
 def _block_statistics(dataset: xr.Dataset, name: str, block: slice) -> dict[str, np.ndarray]:
-    """What one block tells: extremes by time, values beyond the range, missing values by time and by point."""
+    """Return extremes by time, values outside the range, and missing values by time and by point, of one block."""
     field = dataset[name].isel(time=block) if "time" in dataset[name].dims else dataset[name].expand_dims("time")
     try:
         values = np.asarray(field.values, dtype=np.float32)
@@ -125,29 +126,32 @@ def _block_statistics(dataset: xr.Dataset, name: str, block: slice) -> dict[str,
     }
 
 
-def _variable_report(field: xr.DataArray, told: list[dict[str, np.ndarray]]) -> VariableReport:
-    least, greatest, missing = (np.concatenate([one[key] for one in told]) for key in ("least", "greatest", "missing"))
-    always = int(np.all([one["always"] for one in told], axis=0).sum())
+def _variable_report(field: xr.DataArray, blocks: list[dict[str, np.ndarray]]) -> VariableReport:
+    """Combine the statistics of all blocks of a variable."""
+    least, greatest, missing = (
+        np.concatenate([block[key] for block in blocks]) for key in ("least", "greatest", "missing")
+    )
+    always = int(np.all([block["always"] for block in blocks], axis=0).sum())
     times = field["time"].values.astype("datetime64[s]") if "time" in field.dims else None
-    now_and_then = np.flatnonzero(missing > always)
+    intermittent = np.flatnonzero(missing > always)
     units = str(field.attrs.get("units", ""))
 
     def at(position: np.integer | int) -> np.datetime64 | None:
         return None if times is None else times[position]
 
-    known = np.isfinite(least).any()
+    any_finite = np.isfinite(least).any()
     return VariableReport(
         name=str(field.name),
         units=units,
-        least=float(least.min()) if known else float("nan"),
+        least=float(least.min()) if any_finite else float("nan"),
         least_at=at(least.argmin()),
-        greatest=float(greatest.max()) if known else float("nan"),
+        greatest=float(greatest.max()) if any_finite else float("nan"),
         greatest_at=at(greatest.argmax()),
         limits=bounds(str(field.name), units),
-        beyond=int(sum(one["beyond"][0] for one in told)),
+        beyond=int(sum(block["beyond"][0] for block in blocks)),
         count=int(field.size),
         missing=int(missing.sum()),
         always=always,
-        times=int(now_and_then.size),
-        first=at(now_and_then[0]) if now_and_then.size else None,
+        times=int(intermittent.size),
+        first=at(intermittent[0]) if intermittent.size else None,
     )

@@ -1,1 +1,1 @@
-"""Small simulated worlds and the stores made of them."""
+"""Simulate small chaotic systems, and make stores of the results."""

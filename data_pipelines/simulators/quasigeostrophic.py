@@ -1,16 +1,15 @@
-"""Quasi-geostrophic weather on the sphere, three levels at 200, 500 and 800 hPa (Marshall & Molteni 1993).
+"""The quasi-geostrophic model of Marshall & Molteni (1993) on the sphere, with levels at 200, 500 and 800 hPa.
 
     dq_i/dt = -J(psi_i, q_i) - relaxation_i - friction_i - hyperdiffusion_i
     q_1 = lap psi_1 - (psi_1 - psi_2) / R1^2 + f
     q_2 = lap psi_2 + (psi_1 - psi_2) / R1^2 - (psi_2 - psi_3) / R2^2 + f
     q_3 = lap psi_3                          + (psi_2 - psi_3) / R2^2 + f (1 + h / H0)
 
-The levels differ by the thickness streamfunctions psi_1 - psi_2 and psi_2 - psi_3, which relax in 25 days towards those
-of a prescribed equilibrium; the wind of the lowest level is slowed in 3 days (faster over mountains), and the smallest
-scale is damped in 2 days by lap^4. Marshall & Molteni 1993, doi 10.1175/1520-0469(1993)050<1792:TADUOP>2.0.CO;2. They
-diagnose the forcing from analyses; here it is constructed: a winter hemisphere with strong temperature contrasts over
-two oceans, and a weaker, zonally symmetric summer hemisphere. The geopotential follows from linear balance, lap phi =
-div(f grad psi).
+The thickness streamfunctions psi_1 - psi_2 and psi_2 - psi_3 relax in 25 days towards those of a prescribed
+equilibrium; friction slows the wind of the lowest level in 3 days (faster over mountains), and lap^4 damps the smallest
+scale in 2 days. Marshall & Molteni 1993, doi 10.1175/1520-0469(1993)050<1792:TADUOP>2.0.CO;2. They diagnose the forcing
+from analyses; here it is constructed: a winter hemisphere with strong temperature contrasts over two oceans, and a
+weaker, zonally symmetric summer hemisphere. The geopotential follows from linear balance, lap phi = div(f grad psi).
 """
 
 from __future__ import annotations
@@ -38,11 +37,12 @@ DAY = 86400.0
 
 @dataclass(frozen=True)
 class Forcing:
-    """What drives and damps the weather; times in days.
+    """Hold the parameters of forcing and damping.
 
-    contrasts: m s-1, westerly shear of the equilibrium's jet between levels 1 and 2, 2 and 3, in the winter hemisphere.
-    summer: share of it in the other hemisphere. oceans: how much warmer seas are than land in winter, 0: alike.
-    mountains: m, height of the higher of two ranges; 0: flat.
+    contrasts: westerly shear of the equilibrium's jet between levels 1 and 2, 2 and 3 in the winter hemisphere (m s-1).
+    summer: the shear of the summer hemisphere as a share of that. oceans: temperature contrast of sea and land in
+    winter; 0: none. mountains: height in m of the higher of two ranges; 0: flat. relaxation_days, friction_days,
+    diffusion_days: time scales in days.
     """
 
     contrasts: tuple[float, float] = (30.0, 25.0)
@@ -55,9 +55,10 @@ class Forcing:
 
 
 class QuasiGeostrophicEquations:
-    """The state is q without f and mountains: its coefficients (2 * orders, degrees, 3, members), s-1.
+    """Integrate the quasi-geostrophic equations for several members.
 
-    forcing: None for a flat planet without forcing, friction and diffusion. step in seconds.
+    A state holds the coefficients of q without f and mountains in s-1: (2 * orders, degrees, 3, members).
+    step: timestep in seconds. forcing: None for a flat planet without forcing, friction and diffusion.
     """
 
     def __init__(
@@ -94,25 +95,25 @@ class QuasiGeostrophicEquations:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.dtype)
 
     def streamfunction(self, vorticity: Tensor) -> Tensor:
-        """Coefficients of psi (m2 s-1) from those of the state (s-1)."""
+        """Return the coefficients of psi (m2 s-1) from those of the state (s-1)."""
         return torch.matmul(self._to_streamfunction, vorticity)
 
     def vorticity(self, streamfunction: Tensor) -> Tensor:
-        """The inverse of `streamfunction`."""
+        """Return the coefficients of the state (s-1) from those of psi (m2 s-1)."""
         return torch.matmul(self._to_vorticity, streamfunction)
 
     def field(self, coefficients: Tensor) -> Tensor:
-        """(2 * orders, degrees, 3, members) -> (lon, lat, 3, members)."""
+        """Transform coefficients (2 * orders, degrees, 3, members) to the grid, (lon, lat, 3, members)."""
         return self.sphere.synthesis(coefficients.flatten(2)).view(*self.grid.shape[::-1], *coefficients.shape[2:])
 
     def winds(self, streamfunction: Tensor) -> tuple[Tensor, Tensor]:
-        """u, v (m s-1), each (lon, lat, 3, members)."""
+        """Return u and v (m s-1), each (lon, lat, 3, members)."""
         shape = (*self.grid.shape[::-1], *streamfunction.shape[2:])
         east, north = self.sphere.gradient(streamfunction.flatten(2))
         return -north.view(shape), east.view(shape)
 
     def tendency(self, vorticity: Tensor) -> Tensor:
-        """Advection, friction and relaxation, all but the hyperdiffusion, s-2."""
+        """Return the tendency by advection, friction and relaxation in s-2, without the hyperdiffusion."""
         psi = self.streamfunction(vorticity)
         u, v = self.winds(psi)
         q = self.field(vorticity + self.background)
@@ -127,15 +128,15 @@ class QuasiGeostrophicEquations:
         return change
 
     def step(self, vorticity: Tensor) -> Tensor:
-        """The state one step later."""
+        """Return the state one timestep later."""
         return self._scheme(self.tendency, vorticity)
 
     def equilibrium(self, members: int) -> Tensor:
-        """The equilibrium of the forcing: steady but for friction and advection, and unstable."""
+        """Return the equilibrium of the forcing: steady without friction and advection, and unstable."""
         return self.vorticity(self._equilibrium).repeat(1, 1, 1, members)
 
     def geopotential(self, streamfunction: Tensor) -> Tensor:
-        """Geopotential (m2 s-2) by linear balance about the standard atmosphere, (lon, lat, 3, members)."""
+        """Return the geopotential (m2 s-2) in linear balance about the standard atmosphere, (lon, lat, 3, members)."""
         sphere = self.sphere
         east, north = (self._coriolis * slope for slope in sphere.gradient(streamfunction.flatten(2)))
         _, divergence = sphere.vorticity_divergence(east, north)
@@ -143,7 +144,7 @@ class QuasiGeostrophicEquations:
         return balanced + GRAVITY * self._tensor(np.array(STANDARD_HEIGHTS))[:, None]
 
     def disturbed(self, vorticity: Tensor, size: float, generator: torch.Generator) -> Tensor:
-        """The state with a random wind of rms `size` (m s-1), spread over all degrees alike."""
+        """Return the state with a random wind of rms `size` (m s-1), equal in all degrees, added."""
         degree = torch.arange(self.sphere.degrees, dtype=self.dtype)[None, :, None, None]
         noise = torch.randn(*self.grid.shape[::-1], vorticity[0, 0].numel(), generator=generator, dtype=torch.float64)
         psi = self.sphere.analysis(noise.to(self.dtype)).view_as(vorticity) / (degree * (degree + 1.0)).sqrt().clamp(
@@ -154,11 +155,11 @@ class QuasiGeostrophicEquations:
         return vorticity + self.vorticity(psi * (size / speed))
 
     def static(self) -> dict[str, np.ndarray]:
-        """The mountains."""
+        """Return the geopotential of the mountains, (lat, lon)."""
         return {"geopotential_at_surface": GRAVITY * self.mountains}
 
     def sample(self, vorticity: Tensor) -> dict[str, np.ndarray]:
-        """The state by WeatherBench 2 names, float32, (member, level, lat, lon)."""
+        """Return the fields by WeatherBench 2 names, float32, (member, level, lat, lon)."""
         psi = self.streamfunction(vorticity)
         u, v = self.winds(psi)
         fields = {
@@ -170,20 +171,20 @@ class QuasiGeostrophicEquations:
         return {name: field.permute(3, 2, 1, 0).float().contiguous().numpy() for name, field in fields.items()}
 
     def energy(self, vorticity: Tensor) -> Tensor:
-        """Kinetic and available potential energy of the levels together, -<psi q> / 2, m2 s-2, (members,)."""
+        """Return kinetic plus available potential energy summed over levels, -<psi q> / 2 in m2 s-2, (members,)."""
         return -0.5 * self._mean(self.streamfunction(vorticity) * vorticity).sum(0)
 
     def enstrophy(self, vorticity: Tensor) -> Tensor:
-        """Potential enstrophy <q^2> / 2 of each level, f and mountains included, s-2, (3, members)."""
+        """Return the potential enstrophy <q^2> / 2 of each level, with f and mountains, in s-2, (3, members)."""
         return 0.5 * self._mean((vorticity + self.background).square())
 
     def _mean(self, products: Tensor) -> Tensor:
-        """Area mean of a product of two fields, from the products of their coefficients."""
+        """Return the area mean of a product of two fields, from the products of their coefficients."""
         return (products[:2].sum((0, 1)) + 2.0 * products[2:].sum((0, 1))) / (4.0 * np.pi)
 
 
 def mountains(grid: LatLonGrid, height: float) -> np.ndarray:
-    """Two ranges of the winter hemisphere, m, (lat, lon): a broad high one at 90 E, a slender one at 250 E."""
+    """Return the height of two ranges of the winter hemisphere in m, (lat, lon): wide at 90 E, narrow at 250 E."""
     latitude, longitude = grid.latitude[:, None], grid.longitude[None]
     high = np.exp(-(((latitude - 38.0) / 12.0) ** 2) - ((longitude - 90.0) / 20.0) ** 2)
     slender = np.exp(-(((latitude - 48.0) / 14.0) ** 2) - ((longitude - 250.0) / 10.0) ** 2)
@@ -191,7 +192,7 @@ def mountains(grid: LatLonGrid, height: float) -> np.ndarray:
 
 
 def equilibrium_streamfunction(grid: LatLonGrid, forcing: Forcing) -> np.ndarray:
-    """psi of the equilibrium, m2 s-1, (3, lat, lon); the lowest level at rest, as temperature alone is relaxed."""
+    """Return psi of the equilibrium in m2 s-1, (3, lat, lon); the lowest level is at rest: only thickness relaxes."""
     fine = np.linspace(-90.0, 90.0, 1801)
     jet = np.exp(-(((np.abs(fine) - JET_LATITUDE) / JET_WIDTH) ** 2)) * np.where(fine > 0.0, 1.0, forcing.summer)
     zonal = np.interp(grid.latitude, fine, -EARTH_RADIUS * np.deg2rad(fine[1] - fine[0]) * np.cumsum(jet))

@@ -38,7 +38,7 @@ VARIED = 5  # numbers that vary a case
 
 
 class Layer(NamedTuple):
-    """The fluid on the grid, (lon, lat, member); m s-1, s-1, m."""
+    """Hold the fluid on the grid: winds (m s-1), vorticity (s-1) and depth (m), each (lon, lat, member)."""
 
     u: Tensor
     v: Tensor
@@ -47,10 +47,11 @@ class Layer(NamedTuple):
 
 
 class ShallowWaterEquations:
-    """The state: coefficients (2 * orders, degrees, 3, members) of vorticity (s-1), divergence (s-1) and depth (m).
+    """Integrate the shallow-water equations for several members.
 
-    step in seconds. bottom: height of the ground, m, (lat, lon). damping_hours: e-folding time of the smallest scale;
-    None: no damping.
+    A state, (2 * orders, degrees, 3, members), holds the coefficients of vorticity (s-1), divergence (s-1), depth (m).
+    step: timestep in seconds. bottom: height of the ground in m, (lat, lon). damping_hours: e-folding time of the
+    smallest scale; None: no damping.
     """
 
     def __init__(
@@ -80,19 +81,19 @@ class ShallowWaterEquations:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.dtype)
 
     def coefficients(self, u: np.ndarray, v: np.ndarray, depth: np.ndarray) -> Tensor:
-        """The state from fields (member, lat, lon) in m s-1 and m."""
+        """Return the state of fields (member, lat, lon) in m s-1 and m."""
         east, north, thickness = (self._tensor(field.transpose(2, 1, 0)) for field in (u, v, depth))
         vorticity, divergence = self.sphere.vorticity_divergence(east, north)
         return torch.stack([vorticity, divergence, self.sphere.analysis(thickness)], dim=2)
 
     def fields(self, state: Tensor) -> Layer:
-        """Winds, vorticity and depth on the grid."""
+        """Return winds, vorticity and depth on the grid."""
         vorticity, divergence, depth = (part.contiguous() for part in state.unbind(2))
         u, v = self.sphere.winds(vorticity, divergence)
         return Layer(u, v, *self.sphere.synthesis(torch.cat([vorticity, depth], dim=2)).chunk(2, dim=2))
 
     def tendency(self, state: Tensor) -> Tensor:
-        """All but the damping, per second."""
+        """Return the tendency of the state per second, without the damping."""
         sphere, members = self.sphere, state.shape[3]
         u, v, vorticity, depth = self.fields(state)
         absolute = vorticity + self.coriolis
@@ -104,11 +105,11 @@ class ShallowWaterEquations:
         return torch.stack([turned, spread, -divergence[..., members:]], dim=2)
 
     def step(self, state: Tensor) -> Tensor:
-        """The state one step later."""
+        """Return the state one timestep later."""
         return self._scheme(self.tendency, state)
 
     def sample(self, state: Tensor) -> dict[str, np.ndarray]:
-        """The state by WeatherBench 2 names, float32, (member, lat, lon); geopotential is that of the free surface."""
+        """Return the fields by WeatherBench 2 names, float32, (member, lat, lon); geopotential: of the free surface."""
         layer = self.fields(state)
         ground = self.sphere.synthesis(self._bottom)
         fields = {
@@ -121,11 +122,11 @@ class ShallowWaterEquations:
         return {name: field.permute(2, 1, 0).float().contiguous().numpy() for name, field in fields.items()}
 
     def static(self) -> dict[str, np.ndarray]:
-        """The ground, as far as the truncation holds it."""
+        """Return the geopotential of the ground, truncated, (lat, lon)."""
         return {"geopotential_at_surface": GRAVITY * self.sphere.synthesis(self._bottom)[..., 0].T.double().numpy()}
 
     def disturbed(self, state: Tensor, size: float, generator: torch.Generator) -> Tensor:
-        """The state with a random wind of rms `size` (m s-1), without divergence, of degrees 1 to 12."""
+        """Return the state with a random non-divergent wind of rms `size` (m s-1) in degrees 1 to 12 added."""
         sphere = self.sphere
         noise = torch.randn(*self.grid.shape[::-1], state.shape[3], generator=generator, dtype=torch.float64)
         vorticity = sphere.analysis(noise.to(self.dtype))
@@ -137,17 +138,17 @@ class ShallowWaterEquations:
         return more
 
     def mass(self, state: Tensor) -> Tensor:
-        """Mean depth, m, (members,)."""
+        """Return the mean depth in m, (members,)."""
         return state[0, 0, 2] / np.sqrt(4.0 * np.pi)
 
     def energy(self, state: Tensor) -> Tensor:
-        """Mean kinetic and potential energy per area and density, m3 s-2, (members,)."""
+        """Return the mean kinetic and potential energy per area and density in m3 s-2, (members,)."""
         layer, ground = self.fields(state), self.sphere.synthesis(self._bottom)
         kinetic = 0.5 * layer.depth * (layer.u.square() + layer.v.square())
         return self._mean(kinetic + GRAVITY * layer.depth * (0.5 * layer.depth + ground))
 
     def potential_enstrophy(self, state: Tensor) -> Tensor:
-        """Mean of (zeta + f)^2 / (2 h), m-1 s-2, (members,)."""
+        """Return the mean of (zeta + f)^2 / (2 h) in m-1 s-2, (members,)."""
         layer = self.fields(state)
         return self._mean(0.5 * (layer.vorticity + self.coriolis).square() / layer.depth)
 
@@ -156,7 +157,7 @@ class ShallowWaterEquations:
 
 
 class InitialFields(NamedTuple):
-    """Winds (m s-1), depth of the fluid and height of the ground (m), each (lat, lon)."""
+    """Hold winds (m s-1), depth of the fluid and height of the ground (m), each (lat, lon)."""
 
     u: np.ndarray
     v: np.ndarray
@@ -165,14 +166,17 @@ class InitialFields(NamedTuple):
 
 
 def rotation(grid: LatLonGrid, varied: np.ndarray) -> InitialFields:
-    """Case 2: a steady state. Varied: speed by a tenth."""
+    """Return case 2, a steady state. varied[0] changes the speed by up to a tenth."""
     latitude, _ = _radians(grid)
     speed = 2.0 * np.pi * EARTH_RADIUS / (12.0 * DAY) * (1.0 + 0.1 * varied[0])
     return _zonal(grid, speed * np.cos(latitude), _rotating_depth(grid, speed, 2.94e4 / GRAVITY))
 
 
 def mountain(grid: LatLonGrid, varied: np.ndarray) -> InitialFields:
-    """Case 5: 20 m/s over a cone of 2000 m at 30 N, 270 E. Varied: speed by a fifth, depth by 100 m."""
+    """Return case 5: a flow of 20 m/s over a cone of 2000 m at 30 N, 270 E.
+
+    varied changes the speed by up to a fifth and the depth by up to 100 m.
+    """
     latitude, longitude = _radians(grid)
     speed = 20.0 * (1.0 + 0.2 * varied[0])
     away = np.hypot(longitude - 1.5 * np.pi, latitude - np.pi / 6.0)
@@ -182,7 +186,7 @@ def mountain(grid: LatLonGrid, varied: np.ndarray) -> InitialFields:
 
 
 def haurwitz(grid: LatLonGrid, varied: np.ndarray) -> InitialFields:
-    """Case 6: wave number 4. Varied: rotation and wave by a tenth each, longitude."""
+    """Return case 6, wave number 4. varied changes rotation and wave by up to a tenth each, and the longitude."""
     latitude, longitude = _radians(grid)
     order = 4
     turning, wave = (7.848e-6 * (1.0 + 0.1 * share) for share in varied[:2])
@@ -202,10 +206,10 @@ def haurwitz(grid: LatLonGrid, varied: np.ndarray) -> InitialFields:
 
 
 def jet(grid: LatLonGrid, varied: np.ndarray) -> InitialFields:
-    """An 80 m/s jet at 45 N in balance, 10 km mean depth, and a bump of 120 m.
+    """Return a balanced jet of 80 m/s at 45 N with a mean depth of 10 km and a bump of 120 m.
 
-    Varied: speed by a tenth, latitude by 5 degrees, height of the bump by half, its longitude, and its width by a
-    third.
+    varied changes the speed by up to a tenth, the latitude by 5 degrees, the height of the bump by half, its longitude,
+    and its width by a third.
     """
     latitude, longitude = _radians(grid)
     fine = np.linspace(-0.5 * np.pi, 0.5 * np.pi, 20001)
@@ -245,6 +249,6 @@ def _zonal(grid: LatLonGrid, u: np.ndarray, depth: np.ndarray) -> InitialFields:
 
 
 def _rotating_depth(grid: LatLonGrid, speed: float, mean: float) -> np.ndarray:
-    """Depth in balance with solid-body rotation."""
+    """Return the depth in balance with solid-body rotation."""
     fall = (EARTH_RADIUS * ROTATION_RATE * speed + 0.5 * speed**2) / GRAVITY
     return mean - fall * np.sin(np.deg2rad(grid.latitude))[:, None] ** 2

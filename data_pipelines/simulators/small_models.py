@@ -25,7 +25,7 @@ TWINS_INTERVAL = np.timedelta64(6, "h")
 
 
 class Model(Protocol):
-    """Equations of motion, integrated for several members at once. The shape of a state is the model's own."""
+    """Integrate equations of motion for several members at once; each model defines the shape of its states."""
 
     def step(self, state: Tensor) -> Tensor:
         """Return the state one timestep later."""
@@ -61,7 +61,7 @@ class Integration:
 
 
 class SimulatedSource(ABC):
-    """Base of sources whose store is simulated by one model on first use.
+    """Simulate a store with one model on first use; base class of such sources.
 
     label: name for progress and messages. seed: of the noise. path: of the store. splits: first and last time by name.
     timestep: of the model. spinup: time simulated before the first stored sample.

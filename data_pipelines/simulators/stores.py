@@ -1,8 +1,8 @@
-"""Data that are simulated, not fetched: where they are kept, how they are laid out, and that they are made once.
+"""Stores of simulated data: where they are kept, their layout, and how each is made once.
 
 A store has the layout of WeatherBench 2 (Rasp et al. 2024, arXiv 2308.15560) and the attributes of CF (Eaton et al.
-2022, doi 10.5281/zenodo.11288138). It is made in a folder beside its place and moved there whole: who finds it finds
-all of it, and processes that want the same store wait for the one that makes it.
+2022, doi 10.5281/zenodo.11288138). It is made in a temporary folder and then moved to its path, so a store that exists
+is complete. Processes that need the same store wait for the one that makes it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from emulators.grid import LatLonGrid
 
 COLUMN = ("time", "level", "latitude", "longitude")
 SURFACE = ("time", "latitude", "longitude")
-CHUNK, CHUNK_BYTES = 20, 2**20  # at most so many samples, or as many as are no larger together
+CHUNK, CHUNK_BYTES = 20, 2**20  # a chunk holds at most 20 samples, or as many as fit into 1 MiB
 TIME_ENCODING = {"units": "hours since 1970-01-01", "dtype": "int64"}
 
 
@@ -35,9 +35,10 @@ VariableDescription = tuple[tuple[str, ...], str, str, str]
 
 @dataclass(frozen=True)
 class Trajectories:
-    """Trajectories of equal length that follow each other on one time axis, with a gap before the next begins.
+    """Lay trajectories of equal length one after the other along one time axis, with gaps between them.
 
-    number: how many; samples: of each; interval: between samples; gap: from the end of one to the start of the next.
+    number: of trajectories. samples: of each trajectory. interval: between samples. start: of the first trajectory.
+    gap: from the end of a trajectory to the start of the next.
     """
 
     number: int
@@ -48,14 +49,14 @@ class Trajectories:
 
     @property
     def times(self) -> np.ndarray:
-        """Valid times of all samples, datetime64[s]."""
+        """Return the valid times of all samples, datetime64[s], (number * samples,)."""
         step = self.interval.astype("timedelta64[s]")
-        one = self.start.astype("datetime64[s]") + np.arange(self.samples) * step
-        every = self.samples * step + self.gap.astype("timedelta64[s]")
-        return (one + np.arange(self.number)[:, None] * every).ravel()
+        first = self.start.astype("datetime64[s]") + np.arange(self.samples) * step
+        period = self.samples * step + self.gap.astype("timedelta64[s]")
+        return (first + np.arange(self.number)[:, None] * period).ravel()
 
     def plain(self) -> dict[str, str]:
-        """What distinguishes these trajectories from others, for the name of a store."""
+        """Return the settings as strings, for `store_path`."""
         return {name: str(value) for name, value in asdict(self).items()}
 
     def write(
@@ -65,13 +66,14 @@ class Trajectories:
         samples: Iterable[Mapping[str, np.ndarray]],
         static: Mapping[str, np.ndarray] | None = None,
     ) -> None:
-        """A whole store: `samples` of all trajectories together, first dimension trajectory, a chunk held at a time.
+        """Write a store, holding one chunk of samples in memory.
 
-        static: fields without time. ValueError where a sample is not finite.
+        samples: the fields of all trajectories at each time, (trajectory, [level,] lat, lon). static: fields without
+        time. Raises ValueError if a sample is not finite.
         """
-        bytes_a_time = max(array[:1].nbytes for array in template.data_vars.values() if "time" in array.dims)
-        most = max(CHUNK, CHUNK_BYTES // bytes_a_time)
-        chunk = max(size for size in range(1, most + 1) if self.samples % size == 0)
+        largest = max(array[:1].nbytes for array in template.data_vars.values() if "time" in array.dims)
+        limit = max(CHUNK, CHUNK_BYTES // largest)
+        chunk = max(size for size in range(1, limit + 1) if self.samples % size == 0)
         create_store(folder, template, chunk)
         stored = open_arrays(folder, [str(name) for name in template.data_vars])
         for name, field in (static or {}).items():
@@ -82,33 +84,33 @@ class Trajectories:
             if len(held) < chunk:
                 continue
             for name, array in stored.items():
-                fields = np.stack([one[name] for one in held], axis=1)
+                fields = np.stack([fields_at_time[name] for fields_at_time in held], axis=1)
                 if not np.isfinite(fields).all():
                     raise ValueError(f"'{name}' grew without bound; choose a shorter timestep.")
-                for trajectory, part in enumerate(fields):
+                for trajectory, values in enumerate(fields):
                     last = trajectory * self.samples + end
-                    array[last - chunk : last] = part
+                    array[last - chunk : last] = values
             held.clear()
 
 
-def require_at_least(what: str, least: Mapping[str, tuple[float, float]]) -> None:
-    """ValueError where a setting, given as {name: (value, least)}, is too small."""
-    for name, (value, least_value) in least.items():
-        if value < least_value:
-            raise ValueError(f"{what}'s {name} must be at least {least_value:g}; got {value:g}.")
+def require_at_least(owner: str, settings: Mapping[str, tuple[float, float]]) -> None:
+    """Raise ValueError if a setting is too small. settings: {name: (value, least value)}."""
+    for name, (value, least) in settings.items():
+        if value < least:
+            raise ValueError(f"{owner}'s {name} must be at least {least:g}; got {value:g}.")
 
 
 def store_path(folder: str | None, name: str, settings: Mapping[str, Any]) -> Path:
-    """Where the store made with `settings` is kept: below `folder`, by default the user's cache."""
+    """Return the path of the store with these settings, in `folder` or by default in the user's cache."""
     text = json.dumps(dict(settings), sort_keys=True)
     return _cache(folder) / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.zarr"
 
 
 def make_once(path: Path, make: Callable[[Path], None], *, resumable: bool = False) -> None:
-    """Have `make` fill a folder and move it to `path`, unless that is there; what a killed run left is cleared away.
+    """Call `make` with a temporary folder to fill and move that to `path`, unless `path` exists.
 
-    resumable: `make` goes on with what it finds in the folder, which is kept unless what is wrong would be so again
-    (ValueError).
+    resumable: after an interruption the temporary folder is kept, and the next call of `make` continues it. Otherwise,
+    and after a ValueError, which would occur again, the temporary folder is removed.
     """
     if path.exists():
         return
@@ -131,7 +133,10 @@ def empty_dataset(
     levels: tuple[Sequence[float], Mapping[str, str]] | None = None,
     attributes: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
-    """Coordinates, attributes and shapes of a dataset, without its numbers. levels: values and attributes."""
+    """Return a dataset with coordinates, attributes and shapes, whose fields take no memory.
+
+    levels: values and attributes of the coordinate `level`. attributes: of the dataset.
+    """
     coordinates: dict[str, Any] = {
         "time": ("time", times.astype("datetime64[ns]"), {"standard_name": "time", "axis": "T"})
     }
@@ -154,7 +159,7 @@ def empty_dataset(
 
 
 def create_store(folder: Path, template: xr.Dataset, chunk: int) -> None:
-    """An empty store: coordinates, attributes, and arrays whose chunks, of `chunk` times, are yet to come."""
+    """Create a store with the coordinates and attributes of `template` and empty arrays, `chunk` times in a chunk."""
     import zarr
 
     coordinates = template.drop_vars(list(template.data_vars))
@@ -175,17 +180,17 @@ def create_store(folder: Path, template: xr.Dataset, chunk: int) -> None:
 
 
 def open_arrays(folder: Path, names: Sequence[str]) -> dict[str, Any]:
-    """The named arrays of the store in `folder`, to be written."""
+    """Open the named arrays of the store in `folder` for writing."""
     import zarr
 
     group = zarr.open_group(folder, mode="r+")
     return {name: group[name] for name in names}
 
 
-def open_store(path: Path, names: Sequence[str], what: str) -> xr.Dataset:
-    """The store at `path`, lazily; FileNotFoundError before it is made."""
+def open_store(path: Path, names: Sequence[str], owner: str) -> xr.Dataset:
+    """Open the named variables of the store at `path` lazily; FileNotFoundError if it is not made yet."""
     if not path.exists():
-        raise FileNotFoundError(f"{what} data are not made yet: no {path}. Call prepare() first.")
+        raise FileNotFoundError(f"{owner} data are not made yet: no {path}. Call prepare() first.")
     return xr.open_zarr(path, consolidated=False, chunks=None)[list(names)]
 
 

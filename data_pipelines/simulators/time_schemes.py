@@ -1,4 +1,4 @@
-"""Time schemes of fourth order: the classical Runge-Kutta scheme, and its exponential kin for stiff linear terms.
+"""Fourth-order time schemes: classical Runge-Kutta, and exponential Runge-Kutta for stiff linear terms.
 
     dy/dt = L y + N(y),   L diagonal,  z = L step,  E = exp(z / 2)
 
@@ -8,9 +8,9 @@
     alpha = step (-4 - z + exp(z) (4 - 3 z + z^2)) / z^3,     beta = step (2 + z + exp(z) (z - 2)) / z^3,
     gamma = step (-4 - 3 z - z^2 + exp(z) (4 - z)) / z^3
 
-(ETDRK4: Cox & Matthews 2002, doi 10.1006/jcph.2002.6995.) The coefficients lose all digits at small z as they stand;
-they are means over a circle around z (Kassam & Trefethen 2005, doi 10.1137/S1064827502410633). With L = 0 the scheme is
-Runge & Kutta's.
+(ETDRK4: Cox & Matthews 2002, doi 10.1006/jcph.2002.6995.) Evaluated directly, the coefficients lose all digits at
+small z; they are computed as means over a circle around z (Kassam & Trefethen 2005, doi 10.1137/S1064827502410633).
+With L = 0 the scheme is the classical one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Tendency = Callable[[Tensor], Tensor]
 
 
 def runge_kutta(tendency: Tendency, state: Tensor, step: float) -> Tensor:
-    """The state one `step` later, by the classical scheme of fourth order (Kutta 1901)."""
+    """Advance `state` by `step` with the classical fourth-order scheme (Kutta 1901)."""
     first = tendency(state)
     second = tendency(state + 0.5 * step * first)
     third = tendency(state + 0.5 * step * second)
@@ -35,14 +35,14 @@ def runge_kutta(tendency: Tendency, state: Tensor, step: float) -> Tensor:
 
 
 class ExponentialRungeKutta:
-    """ETDRK4 for one linear term and one step.
+    """Advance states with ETDRK4, for one linear term and one step.
 
-    linear: the diagonal of L, real, of a shape that broadcasts with the state. dtype: of the coefficients.
+    linear: the diagonal of L, real; its shape broadcasts with the state. dtype: of the coefficients.
     """
 
     def __init__(self, linear: np.ndarray, step: float, dtype: torch.dtype = torch.float64) -> None:
         z = np.asarray(linear, dtype=np.float64) * step
-        angles = np.pi * (np.arange(CIRCLE_POINTS) + 0.5) / CIRCLE_POINTS  # of the upper half: L is real
+        angles = np.pi * (np.arange(CIRCLE_POINTS) + 0.5) / CIRCLE_POINTS  # on the upper half circle, as L is real
         r = z[..., None] + np.exp(1j * angles)
         e = np.exp(r)
         tables = (
@@ -58,7 +58,7 @@ class ExponentialRungeKutta:
         )
 
     def __call__(self, tendency: Tendency, state: Tensor) -> Tensor:
-        """The state one step later; `tendency` is N, without the linear term."""
+        """Return the state one step later. tendency: N, without the linear term."""
         first = tendency(state)
         decayed = self._half * state
         near = decayed + self._partial * first

@@ -1,4 +1,4 @@
-"""Local GRIB files as a data source, read through cfgrib (the extra `emul[grib]`)."""
+"""Local GRIB files as a dataset, read through cfgrib (the extra `emul[grib]`)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from data_pipelines.opening.file_source import FileSource
 
 @dataclass(frozen=True)
 class Grib(FileSource):
-    """filter: GRIB keys to keep, such as {typeOfLevel: isobaricInhPa}, for files that hold several kinds of level.
+    """Read GRIB files.
 
-    Further keys: see `data_pipelines.opening.file_source.FileSource`.
+    filter: GRIB keys to select by, such as {typeOfLevel: isobaricInhPa}, for files with several kinds of level. Other
+    keys: see `data_pipelines.opening.file_source.FileSource`.
     """
 
     _: KW_ONLY
@@ -26,8 +27,9 @@ class Grib(FileSource):
 
     @property
     def opening(self) -> dict[str, Any]:
+        """Return further arguments of `data_pipelines.opening.datasets.open_dataset`."""
         return {"filter": self.filter}
 
     def dataset(self) -> xr.Dataset:
-        """The files as one canonical dataset."""
+        """Open the files lazily as one canonical dataset."""
         return with_ecmwf_fluxes(super().dataset())

@@ -1,4 +1,4 @@
-"""Several data sources as one: those with other variables meet at the times they share, others follow in time."""
+"""Several data sources as one dataset, joined by variable at common times, or one after the other in time."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from data_pipelines.opening.datasets import joined
 
 @dataclass(frozen=True)
 class Joined:
-    """sources: name -> data source. splits, guard: see `data_pipelines.opening.file_source.FileSource`.
+    """Join data sources.
 
-    Sources of which no two have a variable in common are joined by variable, at the times that all of them hold.
-    Others are joined in time, and must follow each other without overlap.
+    sources: by name. splits, guard: see `data_pipelines.opening.file_source.FileSource`.
+
+    If no two sources have a variable in common, they are joined by variable at the times that all of them have.
+    Otherwise they are joined in time, and must not overlap.
     """
 
     sources: Mapping[str, Source]
@@ -39,17 +41,17 @@ class Joined:
         return [str(item) for path in paths for item in ([path] if isinstance(path, str | Path) else path)]
 
     def prepare(self, progress: Progress | None = None) -> None:
-        """Make or check each source in turn."""
+        """Prepare each source, and check that they can be joined."""
         for source in self.sources.values():
             source.prepare(progress)
         self.dataset()
 
     def template(self) -> xr.Dataset:
-        """The joint coordinates and variables, cheaply."""
+        """Join the templates of the sources."""
         return self._joined({name: source.template() for name, source in self.sources.items()})
 
     def dataset(self) -> xr.Dataset:
-        """The joint dataset."""
+        """Join the datasets of the sources."""
         return self._joined({name: source.dataset() for name, source in self.sources.items()})
 
     def _joined(self, parts: dict[str, xr.Dataset]) -> xr.Dataset:
@@ -58,16 +60,16 @@ class Joined:
             parts = _at_shared_times(parts)
         attributes = {k: v for part in parts.values() for k, v in part.attrs.items() if k not in ("origin", "left_out")}
         for key in set(attributes):
-            told = [part.attrs[key] for part in parts.values() if key in part.attrs]
-            if any(str(one) != str(told[0]) for one in told):
+            values = [str(part.attrs[key]) for part in parts.values() if key in part.attrs]
+            if any(value != values[0] for value in values):
                 del attributes[key]
-        opened = [part.assign_attrs(left_out=part.attrs.get("left_out", "")) for part in parts.values()]
-        made = joined(opened, [str(part.attrs.get("origin", name)) for name, part in parts.items()])
-        return made.assign_attrs(attributes)
+        datasets = [part.assign_attrs(left_out=part.attrs.get("left_out", "")) for part in parts.values()]
+        origins = [str(part.attrs.get("origin", name)) for name, part in parts.items()]
+        return joined(datasets, origins).assign_attrs(attributes)
 
 
 def _at_shared_times(parts: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
-    """Each source at the times that all hold; those without times stay."""
+    """Select the times that all datasets have in common; datasets without time are unchanged."""
     moving = {name: part["time"].values for name, part in parts.items() if "time" in part.dims}
     if not moving:
         return parts

@@ -33,59 +33,62 @@ from data_pipelines.simulators.stores import (
 from data_pipelines.simulators.time_schemes import ExponentialRungeKutta
 from emulators.grid import LatLonGrid, gaussian_grid
 
-EDITION = 1  # of the equations: a new one makes new data
+EDITION = 1  # of the equations; a new edition makes new stores
 INTERVAL = np.timedelta64(6, "h")
 TIMESTEP = np.timedelta64(180, "m")  # 0.125 units of time
 VARIABLES: dict[str, VariableDescription] = {"velocity": (SURFACE, "1", "", "u of the Kuramoto-Sivashinsky equation")}
 
 
 class KuramotoSivashinskyEquation:
-    """Fourier coefficients (..., points // 2 + 1), complex, as `torch.fft.rfft` has them."""
+    """Integrate the equation; a state holds the Fourier coefficients of `torch.fft.rfft`, (..., points // 2 + 1).
+
+    length: of the circle, in the equation's units. step: timestep in units of time.
+    """
 
     def __init__(self, points: int, length: float, step: float) -> None:
         self.points, self.length, self.timestep = points, length, step
         wave = 2.0 * np.pi / length * np.arange(points // 2 + 1)
-        kept = np.arange(points // 2 + 1) < points / 3.0
-        self._slope = torch.from_numpy(np.where(kept, -0.5j * wave, 0.0))
+        resolved = np.arange(points // 2 + 1) < points / 3.0
+        self._slope = torch.from_numpy(np.where(resolved, -0.5j * wave, 0.0))
         self._scheme = ExponentialRungeKutta(wave**2 - wave**4, step)
 
     def advection(self, coefficients: Tensor) -> Tensor:
-        """-u du/dx = -d(u^2 / 2)/dx."""
+        """Return the coefficients of -u du/dx = -d(u^2 / 2)/dx."""
         return self._slope * torch.fft.rfft(self.field(coefficients).square())
 
     def step(self, coefficients: Tensor) -> Tensor:
-        """The state one step later."""
+        """Return the state one timestep later."""
         return self._scheme(self.advection, coefficients)
 
     def field(self, coefficients: Tensor) -> Tensor:
-        """u on the circle, (..., points)."""
+        """Return u on the circle, (..., points)."""
         return torch.fft.irfft(coefficients, n=self.points)
 
     def sample(self, coefficients: Tensor) -> dict[str, np.ndarray]:
-        """u on one row of latitude, float32, (member, 1, point)."""
+        """Return u on one row of latitude, float32, (member, 1, point)."""
         return {"velocity": self.field(coefficients)[:, None].float().numpy()}
 
     def static(self) -> dict[str, np.ndarray]:
-        """Nothing stands still."""
+        """Return the fields without time: none."""
         return {}
 
     def disturbed(self, coefficients: Tensor, size: float, generator: torch.Generator) -> Tensor:
-        """The state with noise of rms `size` and mean zero, white as far as the waves that are kept."""
+        """Return the state with noise of rms `size` and mean zero added, white over the resolved waves."""
         noise = torch.fft.rfft(torch.randn(len(coefficients), self.points, generator=generator, dtype=torch.float64))
         noise = torch.where(self._slope != 0.0, noise, 0.0)
         return coefficients + noise * (size / self.field(noise).square().mean().sqrt())
 
     def rest(self, members: int) -> Tensor:
-        """u = 0: steady, but unstable."""
+        """Return u = 0, steady but unstable, (members, points // 2 + 1)."""
         return torch.zeros(members, self.points // 2 + 1, dtype=torch.complex128)
 
 
 class KuramotoSivashinsky(SimulatedSource):
-    """Trajectories of `days` days each, made on first use and cached in `folder` (default: the user's cache).
+    """Simulate the equation on first use, and cache the store in `folder` (default: the user's cache).
 
-    splits: first and last time of train, validation and test. seed: of the initial disturbances. length: of the circle,
-    in the equation's units; points: on it. spinup_days: simulated before the first stored sample. start: date of the
-    first.
+    splits: first and last time of train, validation and test. days: length of each trajectory. seed: of the initial
+    noise. spinup_days: simulated before the first stored sample. length: of the circle, in the equation's units.
+    points: number of points on it. start: date of the first stored sample.
     """
 
     def __init__(
@@ -122,15 +125,15 @@ class KuramotoSivashinsky(SimulatedSource):
 
     @property
     def grid(self) -> LatLonGrid:
-        """The equator."""
+        """Return the equator."""
         return gaussian_grid(1, self.points)
 
     def template(self) -> xr.Dataset:
-        """Coordinates, attributes and shapes of the dataset, without its numbers."""
+        """Return the coordinates, attributes and shapes of the dataset, without its values."""
         attributes = {"title": f"emul Kuramoto-Sivashinsky, length {self.length:g}", "edition": EDITION}
         return empty_dataset(VARIABLES, self.grid, self.trajectories.times, attributes=attributes)
 
     def initial_state(self, members: int) -> tuple[KuramotoSivashinskyEquation, Tensor]:
-        """The model, and its unstable rest with noise."""
+        """Return the model, and its unstable steady state with noise."""
         model = KuramotoSivashinskyEquation(self.points, self.length, float(self.timestep / np.timedelta64(1, "D")))
         return model, model.disturbed(model.rest(members), 1.0, torch.Generator().manual_seed(self.seed))

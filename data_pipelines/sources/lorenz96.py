@@ -35,9 +35,9 @@ from data_pipelines.simulators.stores import (
 from data_pipelines.simulators.time_schemes import runge_kutta
 from emulators.grid import LatLonGrid, gaussian_grid
 
-EDITION = 1  # of the equations: a new one makes new data
+EDITION = 1  # of the equations; a new edition makes new stores
 INTERVAL = np.timedelta64(6, "h")
-UNIT_DAYS = 5  # of time
+UNIT_DAYS = 5  # days in a unit of time
 TIMESTEPS = {False: 72, True: 18}  # minutes, on one scale and on two
 SLOW: dict[str, VariableDescription] = {"slow_variable": (SURFACE, "1", "", "X, the large scale")}
 FAST: dict[str, VariableDescription] = {
@@ -48,9 +48,10 @@ FAST: dict[str, VariableDescription] = {
 
 @dataclass(frozen=True)
 class Lorenz96Equations:
-    """States are (..., sectors) on one scale, (..., sectors, 1 + fast) on two: X first, then its Y.
+    """Integrate the equations; a state is (..., sectors) on one scale, (..., sectors, 1 + fast) on two, X before Y.
 
-    timestep: in units of time. fast: Y in a sector; 0: one scale. coupling, time_ratio and amplitude_ratio: h, c and b.
+    timestep: in units of time. forcing: F. fast: J, the number of Y in each sector; 0: one scale. coupling, time_ratio
+    and amplitude_ratio: h, c and b.
     """
 
     timestep: float
@@ -62,7 +63,7 @@ class Lorenz96Equations:
     amplitude_ratio: float = 10.0
 
     def tendency(self, state: Tensor) -> Tensor:
-        """dX/dt and dY/dt, per unit of time."""
+        """Return dX/dt and dY/dt per unit of time."""
         if not self.fast:
             return self._advection(state) - state + self.forcing
         slow, fast = state[..., 0], state[..., 1:]
@@ -75,7 +76,7 @@ class Lorenz96Equations:
         return torch.cat([d_slow[..., None], d_fast], dim=-1)
 
     def subgrid_tendency(self, state: Tensor) -> Tensor:
-        """What the small scale does to the large one, -(h c / b) sum_j Y_jk, (..., sectors)."""
+        """Return the effect of Y on X, -(h c / b) sum_j Y_jk, (..., sectors)."""
         return -self.coupling * self.time_ratio / self.amplitude_ratio * state[..., 1:].sum(-1)
 
     @staticmethod
@@ -84,19 +85,19 @@ class Lorenz96Equations:
         return before * (slow.roll(-1, -1) - before.roll(1, -1))
 
     def step(self, state: Tensor) -> Tensor:
-        """The state one timestep later."""
+        """Return the state one timestep later."""
         return runge_kutta(self.tendency, state, self.timestep)
 
     def disturbed(self, state: Tensor, size: float, generator: torch.Generator) -> Tensor:
-        """The state with white noise of rms `size` on every variable."""
+        """Return the state with white noise of rms `size` added to every variable."""
         return state + size * torch.randn(state.shape, generator=generator, dtype=state.dtype)
 
     def static(self) -> dict[str, np.ndarray]:
-        """Nothing stands still."""
+        """Return the fields without time: none."""
         return {}
 
     def sample(self, state: Tensor) -> dict[str, np.ndarray]:
-        """The state by name on one row of latitude, float32, (member, [fast,] 1, sector)."""
+        """Return the fields by name on one row of latitude, float32, (member, [fast,] 1, sector)."""
         if not self.fast:
             return {"slow_variable": state[:, None].float().numpy()}
         fields = {
@@ -107,18 +108,19 @@ class Lorenz96Equations:
         return {name: field.float().contiguous().numpy() for name, field in fields.items()}
 
     def rest(self, members: int) -> Tensor:
-        """Every X at F and every Y at zero: steady, but unstable; float64, (members, sectors[, 1 + fast])."""
+        """Return X = F and Y = 0, steady but unstable: float64, (members, sectors[, 1 + fast])."""
         state = torch.zeros((members, self.sectors, 1 + self.fast), dtype=torch.float64)
         state[..., 0] = self.forcing
         return state if self.fast else state[..., 0]
 
 
 class Lorenz96(SimulatedSource):
-    """Trajectories of `days` days each, made on first use and cached in `folder` (default: the user's cache).
+    """Simulate the model of Lorenz (1996) on first use, and cache the store in `folder` (default: the user's cache).
 
-    splits: first and last time of train, validation and test. seed: of the initial disturbances. sectors and forcing: K
-    and F. fast: J, small-scale variables in each sector; 0: one scale. coupling, time_ratio, amplitude_ratio: h, c, b
-    of the small scale. spinup_days: simulated before the first stored sample. start: date of the first stored sample.
+    splits: first and last time of train, validation and test. days: length of each trajectory. seed: of the initial
+    noise. spinup_days: simulated before the first stored sample. sectors, forcing: K and F. fast: J, the number of Y in
+    each sector; 0: one scale. coupling, time_ratio, amplitude_ratio: h, c and b. start: date of the first stored
+    sample.
     """
 
     def __init__(
@@ -162,16 +164,16 @@ class Lorenz96(SimulatedSource):
         }
         self.fast, self.variables = fast, SLOW | (FAST if fast else {})
         self.trajectories = Trajectories(trajectories, 4 * days, INTERVAL, np.datetime64(start, "s"), GAP)
-        own = {"seed": seed, "spinup_days": spinup_days, "edition": EDITION}
-        self.path = store_path(folder, "lorenz96", self.settings | own | self.trajectories.plain())
+        shared = {"seed": seed, "spinup_days": spinup_days, "edition": EDITION}
+        self.path = store_path(folder, "lorenz96", self.settings | shared | self.trajectories.plain())
 
     @property
     def grid(self) -> LatLonGrid:
-        """The equator, one point a sector."""
+        """Return the equator, with one point for each sector."""
         return gaussian_grid(1, int(self.settings["sectors"]))
 
     def template(self) -> xr.Dataset:
-        """Coordinates, attributes and shapes of the dataset, without its numbers."""
+        """Return the coordinates, attributes and shapes of the dataset, without its values."""
         within = {"long_name": "number of the small-scale variable within its sector"}
         return empty_dataset(
             self.variables,
@@ -182,7 +184,7 @@ class Lorenz96(SimulatedSource):
         )
 
     def initial_state(self, members: int) -> tuple[Lorenz96Equations, Tensor]:
-        """The model, and its unstable rest with a little noise."""
+        """Return the model, and its unstable steady state with a little noise."""
         units = float(self.timestep / np.timedelta64(UNIT_DAYS, "D"))
         model = Lorenz96Equations(units, **self.settings)  # type: ignore[arg-type]
         return model, model.disturbed(model.rest(members), 0.01, torch.Generator().manual_seed(self.seed))

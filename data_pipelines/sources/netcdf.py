@@ -1,4 +1,4 @@
-"""Local NetCDF files, one or many, as a data source."""
+"""Local NetCDF files, one or many, as a dataset."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from data_pipelines.opening.file_source import FileSource
 
 @dataclass(frozen=True)
 class NetCDF(FileSource):
-    """NetCDF and HDF5 files that continue each other in time or bring further variables; keys: see `Files`."""
+    """Read NetCDF and HDF5 files, joined in time or by variable; keys: see `Files`."""
 
     engine = "netcdf"

@@ -1,4 +1,4 @@
-"""A packed store, as `emul data convert` writes it, as a data source: read as fast as the disk allows."""
+"""A packed store, written by `emul data convert`, as a dataset: the fastest to train from."""
 
 from __future__ import annotations
 
@@ -13,28 +13,32 @@ from data_pipelines.reading.packed_view import packed_dataset
 
 
 class Packed:
-    """path: the store. splits: name -> [start, end], both inclusive; one that is null is that of the data packed."""
+    """Read a packed store.
+
+    path: of the store. splits: first and last time of each split by name; null for the split saved in the store.
+    """
 
     def __init__(self, path: str, splits: Mapping[str, Sequence[str | int] | None] | None = None) -> None:
         self.path, self._given = path, dict(splits or {})
 
     @cached_property
     def store(self) -> PackedStore:
+        """Open the store."""
         return PackedStore(self.path)
 
     @property
     def splits(self) -> dict[str, Sequence[str | int] | None]:
-        """Name -> [start, end]."""
+        """Return first and last time of each split by name."""
         return {**self.store.attributes["splits"], **{name: period for name, period in self._given.items() if period}}
 
     def prepare(self, progress: Progress | None = None) -> None:
-        """Nothing is made; raises FileNotFoundError or ValueError now where there is no packed store."""
+        """Check that the store can be opened; FileNotFoundError or ValueError if not."""
         self.dataset()
 
     def template(self) -> xr.Dataset:
-        """The dataset; its fields are not read until asked for."""
+        """Return the dataset; its fields are read lazily."""
         return self.dataset()
 
     def dataset(self) -> xr.Dataset:
-        """The store as a canonical dataset."""
+        """Open the store lazily as a canonical dataset."""
         return packed_dataset(self.store)

@@ -1,7 +1,7 @@
-"""The embedded planet: weather made by our own model of the moist primitive equations, once, and kept as a Zarr store.
+"""The embedded planet as a dataset: weather simulated with the moist primitive equations on first use.
 
-The store has the layout of WeatherBench 2 (Rasp et al. 2024, arXiv 2308.15560): time, level, latitude, longitude, with
-level = 1000 sigma; geopotential is above sea level. Dry mass, water and energy budgets close in the stored numbers:
+The Zarr store has the layout of WeatherBench 2 (Rasp et al. 2024, arXiv 2308.15560): time, level, latitude, longitude,
+with level = 1000 sigma; geopotential is above sea level. Dry mass, water and energy budgets close in the stored values:
 
     d<sum q ps dsigma> / g                         = E - P
     d<sum (cp T + K) ps dsigma + ps Phi_s> / g     = H + net radiation + friction + L P
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from data_pipelines.interfaces import Progress, TwinCase
     from data_pipelines.simulators.planet.simulation import Simulation
 
-EDITION = 6  # of the equations: a new one makes new data
+EDITION = 6  # of the equations; a new edition makes new stores
 INTERVAL = np.timedelta64(6, "h")
 GAP_DAYS = 10  # between trajectories
 LEAST = {"truncation": 5, "levels": 2}
@@ -87,27 +87,28 @@ VARIABLES = {
     "geopotential_at_surface": (GROUND, "m**2 s**-2", "surface_geopotential", "Geopotential at the surface"),
     "land_sea_mask": (GROUND, "1", "land_area_fraction", "Share of land"),
 }
-FLUXES = {  # which way they count as positive; sums over the interval
+FLUXES = {  # direction in which they are positive; all are sums over the interval
     "total_precipitation_6hr": "down",
     "evaporation_6hr": "up",
     "sensible_heat_flux_6hr": "up",
     "net_radiation_6hr": "in",
     "friction_6hr": "in",
 }
-# minutes, stable with mountains and jets, by the truncation up to which it may be used
+# (largest truncation, timestep in minutes that is stable with mountains and jets)
 TIMESTEPS = ((21, 120), (31, 60), (42, 45), (63, 30), (85, 20), (1000, 5))
 Device = Literal["auto", "cpu", "cuda"]
 
 
 class Planet:
-    """Trajectories of `days` days each, made on first use and cached in `folder` (default: the user's cache).
+    """Simulate the planet on first use, and cache the store in `folder` (default: the user's cache).
 
-    splits: first and last time of train, validation and test. seed: of the first trajectory's initial disturbance.
-    spinup_days: simulated before the first stored sample. start: date of the first stored sample.
-    timestep_minutes: null for one that suits the truncation. geography: `continents`, `water`, or a file with
-    land_sea_mask and geopotential_at_surface (or orography). orography: without it land is flat. The other switches
-    are those of `planet_climate.Switches`, the numbers of the climate those of `planet_climate.Climate`.
-    device: `cpu`, `cuda`, or `auto` for a GPU where there is one. compile: see `simulation.Simulation`.
+    splits: first and last time of train, validation and test. days: length of each trajectory. seed: of the initial
+    noise of the first trajectory. spinup_days: simulated before the first stored sample. truncation: largest degree of
+    the spherical harmonics. levels: number of sigma levels. timestep_minutes: null for the default of the truncation.
+    start: date of the first stored sample. geography: `continents`, `water`, or a file with land_sea_mask and
+    geopotential_at_surface (or orography). orography: if false, land is flat. device: `cpu`, `cuda`, or `auto` for a
+    GPU if there is one. compile: see `data_pipelines.simulators.planet.simulation.Simulation`. The other switches are
+    those of `data_pipelines.simulators.planet.climate.Switches`; climate: the parameters of `Climate` there.
     """
 
     def __init__(
@@ -160,33 +161,33 @@ class Planet:
         self.switches = Switches(moist, virtual_temperature, season, diurnal, energy_fixer, ocean, warming)
         self.climate, self.device, self.compile = climate or Climate(), resolved_device(device), compile
         settings = {**numbers, "seed": seed, "start": str(self.start), "edition": EDITION, "orography": orography}
-        settings |= {"compile": True} if compile else {}  # it rounds in another way, which makes another weather
+        settings |= {"compile": True} if compile else {}  # compiled code rounds differently, which makes other weather
         settings |= {"geography": _fingerprint(self.geography_name), **asdict(self.switches), **asdict(self.climate)}
         self.path = store_path(folder, "planet", settings)
 
     @property
     def grid(self) -> LatLonGrid:
-        """The Gaussian grid on which products of fields of this truncation do not alias."""
+        """Return the Gaussian grid on which products of fields of this truncation do not alias."""
         return alias_free_grid(self.truncation)
 
     @cached_property
     def geography(self) -> Geography:
-        """Land and height of the surface on the grid."""
+        """Return land fraction and surface geopotential on the grid."""
         if self.geography_name == "water":
             return geography.water(self.grid)
         if self.geography_name == "continents":
-            found = geography.continents(self.grid, self.truncation)
+            surface = geography.continents(self.grid, self.truncation)
         else:
-            found = geography.from_file(self.geography_name, self.grid, self.truncation)
-        return found if self.orography else Geography(found.land, np.zeros(self.grid.shape))
+            surface = geography.from_file(self.geography_name, self.grid, self.truncation)
+        return surface if self.orography else Geography(surface.land, np.zeros(self.grid.shape))
 
     def times(self, trajectory: int) -> np.ndarray:
-        """Valid times of one trajectory, datetime64[s]."""
+        """Return the valid times of a trajectory, datetime64[s]."""
         first = self.start + trajectory * np.timedelta64(self.days + GAP_DAYS, "D")
         return first + np.arange(4 * self.days) * INTERVAL.astype("timedelta64[s]")
 
     def template(self) -> xr.Dataset:
-        """Coordinates, attributes and shapes of the dataset, without its numbers."""
+        """Return the coordinates, attributes and shapes of the dataset, without its values."""
         half = half_levels(self.levels)
         full = np.round(500.0 * (half[1:] + half[:-1]), 2)
         times = np.concatenate([self.times(trajectory) for trajectory in range(self.trajectories)])
@@ -196,7 +197,7 @@ class Planet:
             "vertical_kind": "sigma",
             "vertical_a": [0.0] * (self.levels + 1),
             "vertical_b": half.tolist(),
-            "vertical_dry": 1,  # surface pressure does not feel the water that comes and goes
+            "vertical_dry": 1,  # surface pressure is that of dry air: it does not change with the water in the column
             "gravity": GRAVITY,
             "latent_heat_of_vaporisation": LATENT_HEAT_VAPORISATION,
             "edition": EDITION,
@@ -206,7 +207,7 @@ class Planet:
         return _with_flux_attributes(empty_dataset(VARIABLES, self.grid, times, (full, level), attributes))
 
     def prepare(self, progress: Progress | None = None) -> None:
-        """Make the store where it is missing, or go on making it where a killed run left off."""
+        """Make the store if it is missing, or continue an interrupted run."""
 
         def make(folder: Path) -> None:
             from data_pipelines.simulators.planet.trajectories import fill_store
@@ -216,16 +217,16 @@ class Planet:
         make_once(self.path, make, resumable=True)
 
     def static(self) -> dict[str, np.ndarray]:
-        """The stored fields without time, float32."""
+        """Return the fields without time by name, float32, (lat, lon)."""
         fields = {"geopotential_at_surface": self.geography.geopotential, "land_sea_mask": self.geography.land}
         return {name: field.astype(np.float32) for name, field in fields.items()}
 
     def dataset(self) -> xr.Dataset:
-        """The dataset, lazily."""
+        """Open the dataset lazily; FileNotFoundError if the store is not made yet."""
         return _with_flux_attributes(open_store(self.path, list(VARIABLES), "The planet's"))
 
     def twins(self, cases: int, leads: int, perturbation: float, report: Progress) -> Iterator[TwinCase]:
-        """Cases along the first trajectory, begun anew; see `data_pipelines.interfaces.TwinSource`."""
+        """Simulate the first trajectory again, with twins; see `data_pipelines.interfaces.TwinSource`."""
         from data_pipelines.simulators.planet.simulation import planet_twins
 
         return planet_twins(
@@ -240,7 +241,7 @@ class Planet:
         )
 
     def simulation(self, trajectory: int) -> Simulation:
-        """A trajectory before its spin-up."""
+        """Return the simulation of a trajectory, before its spin-up."""
         from data_pipelines.simulators.planet.simulation import Simulation
 
         return Simulation(
@@ -259,21 +260,22 @@ class Planet:
 
 
 def half_levels(levels: int) -> np.ndarray:
-    """Sigma at half levels, top first: Molteni's for 8 layers, for other numbers a smooth curve through them."""
+    """Return sigma at half levels, top first: Molteni's for 8 layers, else interpolated smoothly between them."""
     table, place = np.array(HALF_LEVELS), np.linspace(0.0, len(HALF_LEVELS) - 1.0, levels + 1)
     slope, k = np.gradient(table), np.minimum(place.astype(int), len(table) - 2)
     t = place - k
     cubic = (1 + 2 * t) * (1 - t) ** 2 * table[k] + t**2 * (3 - 2 * t) * table[k + 1]
-    cubic += t * (1 - t) ** 2 * slope[k] - t**2 * (1 - t) * slope[k + 1]  # Hermite's
+    cubic += t * (1 - t) ** 2 * slope[k] - t**2 * (1 - t) * slope[k + 1]  # cubic Hermite interpolation
     return np.round(cubic, 4)
 
 
 def default_timestep(truncation: int) -> int:
-    """Minutes between states of a model of this truncation."""
+    """Return the timestep in minutes for a truncation."""
     return next(minutes for limit, minutes in TIMESTEPS if truncation <= limit)
 
 
 def _require_compiler() -> None:
+    """Raise ValueError if there is no C++ compiler for `torch.compile`."""
     compilers = [os.environ.get("CXX", ""), "g++", "clang++"]
     if not any(shutil.which(name) for name in compilers if name):
         raise ValueError(
@@ -283,7 +285,7 @@ def _require_compiler() -> None:
 
 
 def resolved_device(device: Device) -> str:
-    """`cpu` or `cuda`; ValueError where a GPU is asked for and there is none."""
+    """Return `cpu` or `cuda`; ValueError if `cuda` is requested and there is no GPU."""
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device is auto, cpu or cuda; got '{device}'.")
     if device == "cpu":
@@ -298,7 +300,7 @@ def resolved_device(device: Device) -> str:
 
 
 def _fingerprint(geography: str) -> str:
-    """The name of a geography, or what its file holds; FileNotFoundError where there is no such file."""
+    """Return the name of a geography, or a digest of its file; FileNotFoundError if there is none."""
     if geography in ("continents", "water"):
         return geography
     path = Path(geography)
@@ -308,7 +310,7 @@ def _fingerprint(geography: str) -> str:
 
 
 def _with_flux_attributes(dataset: xr.Dataset) -> xr.Dataset:
-    """The dataset, its fluxes saying which way they are positive and that they are sums."""
+    """Add to the fluxes the attributes that tell their positive direction and that they are sums."""
     for name, way in FLUXES.items():
         dataset[name].attrs |= {"positive": way, "cell_methods": "time: sum (interval: 6 hours)"}
     return dataset

@@ -1,15 +1,15 @@
-"""The embedded planet as users of reanalyses expect it: pressure levels, a WeatherBench 2 grid, fields near the ground.
+"""The embedded planet in the form of a reanalysis: pressure levels, a WeatherBench 2 grid, fields near the ground.
 
-Computed once from the planet's own store (sigma levels, Gaussian grid) and kept beside it. Temperature, wind, surface
-pressure and orography go to the grid by spherical harmonics; water and fluxes by first-order conservative regridding,
-humidity as mass in each layer, so that `total_column_water_vapour` and every accumulated flux keep their area means.
-Between levels: see `data_pipelines.simulators.planet.pressure_levels`. Budgets close in the planet's store, not on
-pressure levels.
+It is computed once from the planet's store (sigma levels, Gaussian grid) and cached beside it. Temperature, wind,
+surface pressure and orography are interpolated with spherical harmonics; water and fluxes are regridded conservatively
+(first order), humidity as mass in each layer, so `total_column_water_vapour` and every accumulated flux keep their area
+means. For the interpolation to pressure levels see `data_pipelines.simulators.planet.pressure_levels`. Budgets close in
+the planet's store, not on pressure levels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -43,12 +43,12 @@ from emulators.grid import LatLonGrid
 from emulators.physics.columns import column_water
 from emulators.world import Vertical
 
-EDITION = 1  # of the formulas: a new one makes new data
+EDITION = 1  # of the formulas; a new edition makes new stores
 LEVELS = (50, 100, 150, 200, 250, 300, 400, 500, 600, 700, 850, 925, 1000)
 CHUNK = 20  # times
-TRUTH_SHARE = 0.8  # of the work, where the planet itself is made too
+PLANET_SHARE = 0.8  # of the work, if the planet's store is made too
 COLUMNS = ("temperature", "u_component_of_wind", "v_component_of_wind", "specific_humidity")
-# name: (dimensions, units, CF standard name, long name) of what the planet's own store does not have
+# name: (dimensions, units, CF standard name, long name) of variables that the planet's store lacks
 DERIVED: dict[str, VariableDescription] = {
     "mean_sea_level_pressure": (SURFACE, "Pa", "air_pressure_at_mean_sea_level", "Mean sea level pressure"),
     "2m_temperature": (SURFACE, "K", "air_temperature", "2 metre temperature"),
@@ -67,18 +67,22 @@ STATIC: dict[str, VariableDescription] = {
 }
 
 
-def target_grid(name: str, truth: LatLonGrid) -> LatLonGrid:
-    """The grid of a WeatherBench 2 name such as 64x32_equiangular (longitudes x latitudes), or `gaussian`: `truth`."""
+def target_grid(name: str, planet: LatLonGrid) -> LatLonGrid:
+    """Return the grid of a WeatherBench 2 name, such as 64x32_equiangular (longitudes x latitudes).
+
+    planet: the grid that is called `gaussian`. Raises ValueError for other names.
+    """
     try:
-        return truth if name == "gaussian" else grid_named(name)
+        return planet if name == "gaussian" else grid_named(name)
     except ValueError as error:
         raise ValueError(f"{error} Or gaussian: the planet's own points.") from error
 
 
 class PressureView:
-    """Turns samples of the planet, (*lead, [level,] lat, lon) by name, into those of its view.
+    """Convert samples of the planet, (*lead, [level,] lat, lon) by name, to pressure levels and another grid.
 
-    ground: geopotential at the surface; land: its fraction; both (lat, lon) on the planet's grid.
+    half: sigma at half levels. levels: pressures in hPa. ground: geopotential at the surface, land: land fraction, both
+    (lat, lon) on the planet's grid.
     """
 
     def __init__(
@@ -92,46 +96,46 @@ class PressureView:
 
     @property
     def static(self) -> dict[str, np.ndarray]:
-        """Float32 fields that are constant in time, (lat, lon)."""
+        """Return the fields without time, float32, (lat, lon)."""
         return {"geopotential_at_surface": _float32(self.ground), "land_sea_mask": _float32(self.land)}
 
     def on_grid(self, sample: Mapping[str, np.ndarray]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The sample on the view's grid in float64: columns still on sigma levels, and surface fields.
+        """Regrid a sample in float64; return its columns, still on sigma levels, and its surface fields.
 
-        Surface fields that it knows nothing of are regridded conservatively.
+        Surface fields are regridded conservatively unless they are known to be smooth.
         """
-        place = self.regridding
-        given = {name: torch.from_numpy(np.asarray(field)).double() for name, field in sample.items()}
-        given.pop("geopotential", None)
-        thickness = given.pop("surface_pressure")
-        surfaces = {"surface_pressure": place.spectral(thickness)}
-        columns = {"temperature": place.spectral(given.pop("temperature"))}
+        regridding = self.regridding
+        fields = {name: torch.from_numpy(np.asarray(field)).double() for name, field in sample.items()}
+        fields.pop("geopotential", None)
+        thickness = fields.pop("surface_pressure")
+        surfaces = {"surface_pressure": regridding.spectral(thickness)}
+        columns = {"temperature": regridding.spectral(fields.pop("temperature"))}
         names = COLUMNS[1:3]
-        columns |= zip(names, place.winds(*(given.pop(name) for name in names)), strict=True)
-        if "specific_humidity" in given:
-            humidity = given.pop("specific_humidity")
-            water = place.conservative(humidity * thickness.unsqueeze(-3))
+        columns |= zip(names, regridding.winds(*(fields.pop(name) for name in names)), strict=True)
+        if "specific_humidity" in fields:
+            humidity = fields.pop("specific_humidity")
+            water = regridding.conservative(humidity * thickness.unsqueeze(-3))
             columns["specific_humidity"] = water / surfaces["surface_pressure"].unsqueeze(-3)
             column = column_water(humidity, thickness, self.vertical)
-            surfaces["total_column_water_vapour"] = place.conservative(column)
-        return columns, surfaces | {name: place.conservative(field) for name, field in given.items()}
+            surfaces["total_column_water_vapour"] = regridding.conservative(column)
+        return columns, surfaces | {name: regridding.conservative(field) for name, field in fields.items()}
 
     def __call__(self, sample: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The view of a sample, float32: on pressure levels, at mean sea level, near the ground."""
+        """Return the sample on pressure levels, at mean sea level and near the ground, float32."""
         columns, surfaces = self.on_grid(sample)
         pressure = surfaces["surface_pressure"]
         star = ground_temperature(columns["temperature"][..., -1, :, :], 0.5 * (self.half[-1] + self.half[-2]))
-        found = {
+        fields = {
             **surfaces,
             "mean_sea_level_pressure": mean_sea_level_pressure(pressure, star, self.ground),
             **near_ground(columns, _surface_temperature(surfaces), self.land, self.half),
             **columns_on_pressure_levels(self.pressures, columns, pressure, self.ground, self.half),
         }
-        return {name: _float32(field) for name, field in found.items()}
+        return {name: _float32(field) for name, field in fields.items()}
 
 
 def _surface_temperature(fields: Mapping[str, Tensor]) -> Tensor | None:
-    """Temperature of the surface below the air, where the planet knows it."""
+    """Return the temperature of the surface; None if the planet has none (dry air)."""
     return next((fields[name] for name in ("skin_temperature", "sea_surface_temperature") if name in fields), None)
 
 
@@ -140,10 +144,10 @@ def _float32(field: Tensor) -> np.ndarray:
 
 
 class PlanetPressure:
-    """A view of `planet`, made on first use and kept beside the planet's own store.
+    """Interpolate `planet` to pressure levels on first use, and cache the result beside the planet's store.
 
-    levels: pressures in hPa, from the top down. grid: `gaussian` (the planet's own), or WeatherBench 2's name of an
-    equiangular one, longitudes x latitudes: 64x32_equiangular, 240x121_equiangular_with_poles.
+    levels: pressures in hPa, from the top down. grid: `gaussian` (the planet's own), or the WeatherBench 2 name of an
+    equiangular grid, longitudes x latitudes: 64x32_equiangular, 240x121_equiangular_with_poles.
     """
 
     def __init__(
@@ -161,23 +165,25 @@ class PlanetPressure:
 
     @cached_property
     def _described(self) -> dict[str, VariableDescription]:
-        """Every variable of the view: those of the planet, what is derived, and what is constant in time."""
+        """Return the descriptions of all variables: those of the planet, derived ones, and those without time."""
         truth = self.planet.template()
-        own: dict[str, VariableDescription] = {}
+        copied: dict[str, VariableDescription] = {}
         for name, field in truth.data_vars.items():
             if "time" not in field.dims or ("level" in field.dims and name not in (*COLUMNS, "geopotential")):
                 continue
-            told = [str(field.attrs.get(key, "")) for key in ("units", "standard_name", "long_name")]
-            own[str(name)] = (COLUMN if "level" in field.dims else SURFACE, told[0], told[1], told[2])
+            units, standard_name, long_name = (
+                str(field.attrs.get(key, "")) for key in ("units", "standard_name", "long_name")
+            )
+            copied[str(name)] = (COLUMN if "level" in field.dims else SURFACE, units, standard_name, long_name)
         derived = {
-            name: told
-            for name, told in DERIVED.items()
-            if name != "total_column_water_vapour" or "specific_humidity" in own
+            name: description
+            for name, description in DERIVED.items()
+            if name != "total_column_water_vapour" or "specific_humidity" in copied
         }
-        return {**own, **derived, **STATIC}
+        return {**copied, **derived, **STATIC}
 
     def template(self) -> xr.Dataset:
-        """Coordinates, attributes and shapes of the dataset, without its numbers."""
+        """Return the coordinates, attributes and shapes of the dataset, without its values."""
         truth = self.planet.template()
         level = {"long_name": "pressure", "standard_name": "air_pressure", "units": "hPa", "positive": "down"}
         attributes: dict[str, Any] = {
@@ -188,16 +194,16 @@ class PlanetPressure:
             "truth": self.planet.path.name,
             "edition": EDITION,
         }
-        found = empty_dataset(self._described, self.grid, truth["time"].values, (self.levels, level), attributes)
-        for name, field in truth.data_vars.items():  # which way a flux is positive, and that it is a sum
-            if name in found and name not in STATIC:
-                found[name].attrs |= field.attrs
-        return found
+        dataset = empty_dataset(self._described, self.grid, truth["time"].values, (self.levels, level), attributes)
+        for name, field in truth.data_vars.items():  # such as the direction in which a flux is positive
+            if name in dataset and name not in STATIC:
+                dataset[name].attrs |= field.attrs
+        return dataset
 
     def prepare(self, progress: Progress | None = None) -> None:
-        """Make the planet where it is missing, then its view."""
+        """Make the planet's store if it is missing, then this one."""
         report = progress or (lambda label, share: None)
-        first = 0.0 if self.planet.path.exists() else TRUTH_SHARE
+        first = 0.0 if self.planet.path.exists() else PLANET_SHARE
         self.planet.prepare(lambda label, share: report(label, first * share))
 
         def make(folder: Path) -> None:
@@ -207,23 +213,24 @@ class PlanetPressure:
         make_once(self.path, make)
 
     def dataset(self) -> xr.Dataset:
-        """The dataset, lazily."""
+        """Open the dataset lazily; FileNotFoundError if the store is not made yet."""
         return open_store(self.path, list(self._described), "The planet's pressure-level")
 
     def view(self) -> PressureView:
-        """What turns samples of the planet into those of this dataset; the planet must be made."""
+        """Return the conversion from the planet's samples to those of this dataset; needs the planet's store."""
         truth = self.planet.dataset()
         none = xr.DataArray(np.zeros(self.planet.grid.shape))
         ground, land = (truth.get(name, none) for name in STATIC)
         return PressureView(self._regridding, truth.attrs["vertical_b"], self.levels, ground.values, land.values)
 
     def twins(self, cases: int, leads: int, perturbation: float, report: Progress) -> Iterator[TwinCase]:
-        """The planet's own cases, as this view shows them; see `data_pipelines.interfaces.TwinSource`."""
+        """Convert the twin cases of the planet; see `data_pipelines.interfaces.TwinSource`."""
         view = self.view()
         for case in self.planet.twins(cases, leads, perturbation, report):
             yield TwinCase(view(case.first), map(view, case.control), map(view, case.twin))
 
-    def _fill(self, folder: Path, report: Any) -> None:
+    def _fill(self, folder: Path, report: Callable[[float], None]) -> None:
+        """Convert the planet's store to that in `folder`, a chunk at a time."""
         truth, view, stored = self.planet.dataset(), self.view(), open_arrays(folder, list(self._described))
         for name, field in view.static.items():
             stored[name][...] = field
@@ -232,9 +239,9 @@ class PlanetPressure:
         ]
         count = truth.sizes["time"]
         for start in range(0, count, CHUNK):
-            chosen = slice(start, min(start + CHUNK, count))
+            times = slice(start, min(start + CHUNK, count))
             with torch.no_grad():
-                fields = view({name: truth[name][chosen].values for name in names})
+                fields = view({name: truth[name][times].values for name in names})
             for name, field in fields.items():
-                stored[name][chosen] = field
-            report(chosen.stop / count)
+                stored[name][times] = field
+            report(times.stop / count)

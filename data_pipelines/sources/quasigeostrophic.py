@@ -1,8 +1,7 @@
-"""Quasi-geostrophic weather: three levels over two oceans and two mountain ranges, in perpetual northern winter.
+"""Quasi-geostrophic weather in perpetual northern winter as a dataset: three levels, two oceans, two mountain ranges.
 
-The model of Marshall & Molteni 1993 (`data_pipelines.simulators.quasigeostrophic`), all trajectories side by side in
-one tensor, made on first use and kept as a Zarr store in the layout of WeatherBench 2 (Rasp et al. 2024, arXiv
-2308.15560).
+The model of Marshall & Molteni 1993 is in `data_pipelines.simulators.quasigeostrophic`. All trajectories run side by
+side in one tensor and are stored as Zarr in the layout of WeatherBench 2 (Rasp et al. 2024, arXiv 2308.15560).
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
     from data_pipelines.simulators.quasigeostrophic import QuasiGeostrophicEquations
 
-EDITION = 1  # of the equations: a new one makes new data
+EDITION = 1  # of the equations; a new edition makes new stores
 LEVELS = (200.0, 500.0, 800.0)  # hPa
 VARIABLES = {
     "streamfunction": (COLUMN, "m**2 s**-1", "atmosphere_horizontal_streamfunction", "Streamfunction"),
@@ -35,11 +34,13 @@ VARIABLES = {
 
 
 class QuasiGeostrophic(SimulatedSource):
-    """Trajectories of `days` days each, made on first use and cached in `folder` (default: the user's cache).
+    """Simulate quasi-geostrophic weather on first use, and cache the store in `folder` (default: the user's cache).
 
-    splits: first and last time of train, validation and test. seed: of the initial disturbances. spinup_days: simulated
-    before the first stored sample. mountains: m, height of the higher of two ranges, 0 for a flat planet. oceans:
-    contrast of winter seas and lands, 0: none. start: date of the first stored sample.
+    splits: first and last time of train, validation and test. days: length of each trajectory. seed: of the initial
+    noise. spinup_days: simulated before the first stored sample. truncation: largest degree of the spherical harmonics.
+    timestep_minutes: of the model. interval_hours: between stored samples. mountains: height in m of the higher of two
+    ranges; 0: flat. oceans: temperature contrast of sea and land in winter; 0: none. start: date of the first stored
+    sample.
     """
 
     def __init__(
@@ -88,11 +89,11 @@ class QuasiGeostrophic(SimulatedSource):
 
     @property
     def grid(self) -> LatLonGrid:
-        """The Gaussian grid on which products of fields of this truncation do not alias."""
+        """Return the Gaussian grid on which products of fields of this truncation do not alias."""
         return alias_free_grid(self.truncation)
 
     def template(self) -> xr.Dataset:
-        """Coordinates, attributes and shapes of the dataset, without its numbers."""
+        """Return the coordinates, attributes and shapes of the dataset, without its values."""
         level = {"standard_name": "air_pressure", "units": "hPa", "positive": "down", "axis": "Z"}
         title = f"emul quasi-geostrophic planet T{self.truncation}L{len(LEVELS)}"
         return empty_dataset(
@@ -104,7 +105,7 @@ class QuasiGeostrophic(SimulatedSource):
         )
 
     def initial_state(self, members: int) -> tuple[QuasiGeostrophicEquations, Tensor]:
-        """The model, and the equilibrium of its forcing with a little noise."""
+        """Return the model, and the equilibrium of its forcing with a little noise."""
         from data_pipelines.simulators.quasigeostrophic import Forcing, QuasiGeostrophicEquations
 
         forcing = Forcing(mountains=self.mountains, oceans=self.oceans)

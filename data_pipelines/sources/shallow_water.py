@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from data_pipelines.simulators.shallow_water import ShallowWaterEquations
 
-EDITION = 1  # of the equations: a new one makes new data
+EDITION = 1  # of the equations; a new edition makes new stores
 CASES = ("rotation", "mountain", "haurwitz", "jet")
 VARIABLES = {
     "u_component_of_wind": (SURFACE, "m s**-1", "eastward_wind", "U component of wind"),
@@ -43,12 +43,13 @@ VARIABLES = {
 
 
 class ShallowWater(SimulatedSource):
-    """Trajectories of `days` days each, made on first use and cached in `folder` (default: the user's cache).
+    """Simulate shallow water on the sphere on first use, and cache the store in `folder` (default: the user's cache).
 
-    splits: first and last time of train, validation and test. case: rotation, mountain, haurwitz or jet (Williamson et
-    al. 1992, cases 2, 5 and 6; Galewsky et al. 2004). seed: of the variations. noise: m/s rms, of the wind added to all
-    trajectories but the first. damping_hours: e-folding time of the smallest scale; null: none. start: date of the
-    first sample.
+    splits: first and last time of train, validation and test. days: length of each trajectory. case: rotation,
+    mountain, haurwitz or jet (Williamson et al. 1992, cases 2, 5 and 6; Galewsky et al. 2004). seed: of the variations.
+    noise: rms in m/s of the wind added to all trajectories but the first. truncation: largest degree of the spherical
+    harmonics. timestep_minutes: of the model. interval_hours: between stored samples. damping_hours: e-folding time of
+    the smallest scale; null: none. start: date of the first stored sample.
     """
 
     def __init__(
@@ -100,23 +101,23 @@ class ShallowWater(SimulatedSource):
 
     @property
     def grid(self) -> LatLonGrid:
-        """The Gaussian grid on which products of fields of this truncation do not alias."""
+        """Return the Gaussian grid on which products of fields of this truncation do not alias."""
         return alias_free_grid(self.truncation)
 
     def template(self) -> xr.Dataset:
-        """Coordinates, attributes and shapes of the dataset, without its numbers."""
+        """Return the coordinates, attributes and shapes of the dataset, without its values."""
         title = f"emul shallow water T{self.truncation}, {self.case}"
         return empty_dataset(
             VARIABLES, self.grid, self.trajectories.times, attributes={"title": title, "edition": EDITION}
         )
 
     def controls(self, cases: int, report: Progress) -> list[Integration]:
-        """Runs from initial states like those of the trajectories: a jet that has broken up teaches little more."""
+        """Return one control for each initial state, as those of the trajectories: a jet breaks up only once."""
         model, states = self.initial_state(cases)
         return [Integration(model, state.contiguous()) for state in states.split(1, dim=-1)]
 
     def initial_state(self, members: int) -> tuple[ShallowWaterEquations, Tensor]:
-        """The model, and the initial states: the published one, then varied ones."""
+        """Return the model, and the initial states: the published one first, then variations of it."""
         from data_pipelines.simulators.shallow_water import CASES, VARIED, ShallowWaterEquations
 
         varied = np.random.default_rng(self.seed).uniform(-1.0, 1.0, (members, VARIED))

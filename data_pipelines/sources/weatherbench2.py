@@ -1,4 +1,4 @@
-"""Any Zarr store in the layout of WeatherBench 2, ARCO-ERA5 or anemoi-datasets, on disk or in the cloud.
+"""Zarr stores in the layout of WeatherBench 2, ARCO-ERA5 or anemoi-datasets, on disk or in the cloud, as a dataset.
 
 Rasp et al. 2024 (arXiv 2308.15560); Carver & Merose 2023, ARCO-ERA5; `data_pipelines.opening.anemoi`.
 """
@@ -17,10 +17,11 @@ from data_pipelines.opening.file_source import FileSource
 
 @dataclass(frozen=True)
 class WeatherBench2(FileSource):
-    """path: a folder or an address such as gs://weatherbench2/...; Zarr format 2 or 3, consolidated or not.
+    """Read a Zarr store.
 
-    storage_options: for fsspec; default anonymous access. cache_gigabytes: of what is fetched from elsewhere, so much
-    is kept on this machine; None: nothing. Further keys: see `data_pipelines.opening.file_source.FileSource`.
+    path: a folder or an address such as gs://weatherbench2/...; Zarr format 2 or 3, consolidated or not.
+    storage_options: of fsspec; default anonymous access. cache_gigabytes: size of the cache on this machine for a
+    remote store; None: no cache. Other keys: see `data_pipelines.opening.file_source.FileSource`.
     """
 
     _: KW_ONLY
@@ -31,8 +32,9 @@ class WeatherBench2(FileSource):
 
     @property
     def opening(self) -> dict[str, Any]:
+        """Return further arguments of `data_pipelines.opening.datasets.open_dataset`."""
         return {"storage_options": self.storage_options, "cache_gigabytes": self.cache_gigabytes}
 
     def dataset(self) -> xr.Dataset:
-        """The store as a canonical dataset."""
+        """Open the store lazily as a canonical dataset."""
         return with_ecmwf_fluxes(super().dataset())

@@ -1,1 +1,1 @@
-"""The planet: moist primitive equations, physics, surface, geography."""
+"""Simulate the embedded planet: moist primitive equations, physics, surface, geography."""

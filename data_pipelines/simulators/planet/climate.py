@@ -1,4 +1,4 @@
-"""The numbers of the planet's climate, and which parts of its physics act."""
+"""Parameters of the planet's climate, and switches for the parts of its physics."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ Ocean = Literal["prescribed", "slab"]
 
 @dataclass(frozen=True)
 class Switches:
-    """Which parts of the physics act.
+    """Switch parts of the physics on and off.
 
-    moist: water is carried, evaporates, rains; without it the air is dry and meets no surface (Held & Suarez 1994).
-    virtual_temperature: moist air is light. season, diurnal: the sun's declination, and its hours. energy_fixer: what
-    numerics lose is handed back. ocean: its surface temperature is prescribed, or that of a layer of water that stores
-    heat. warming: K added to the temperatures that ocean, land and air are drawn to.
+    moist: water evaporates, is transported and rains; if false, the air is dry and exchanges nothing with the surface
+    (Held & Suarez 1994). virtual_temperature: water vapour makes air lighter. season, diurnal: annual and daily cycle
+    of the sun. energy_fixer: the energy lost by the numerics is returned as heat. ocean: the surface temperature of the
+    water is `prescribed`, or that of a `slab` that stores heat. warming: K added to the temperatures to which ocean,
+    land and air relax.
     """
 
     moist: bool = True
@@ -36,7 +37,7 @@ class Switches:
 
 @dataclass(frozen=True)
 class Climate:
-    """The numbers of the planet's climate; SI units, angles in degrees."""
+    """Hold the parameters of the planet's climate, in SI units; angles in degrees."""
 
     # radiative equilibrium of the air and friction (Held & Suarez 1994; Thatcher & Jablonowski 2016)
     warmest_equilibrium: float = 287.0  # K
@@ -46,10 +47,10 @@ class Climate:
     radiative_time: float = 40.0 * DAY
     radiative_time_ground: float = 4.0 * DAY
     friction_time: float = 1.0 * DAY
-    boundary_layer: float = 0.7  # sigma below which friction and fast relaxation act
+    boundary_layer: float = 0.7  # sigma at the top of the layer with friction and fast relaxation
     equilibrium_swing: float = 0.5  # of the sun's declination
     equilibrium_lag: float = 30.0 * DAY
-    absorption: float = 0.2  # share of the sun's light, above its mean of the day, that the air takes up
+    absorption: float = 0.2  # share of the sunlight above its daily mean that the air absorbs
     # surface fluxes and the boundary layer
     heat_transfer: float = 0.0010  # dimensionless C of the bulk formula
     gustiness: float = 1.0  # m s-1
@@ -65,12 +66,12 @@ class Climate:
     slab_capacity: float = 2.0e8  # J m-2 K-1, about 50 m of water
     slab_restoring: float = 25.0  # W m-2 K-1, of the slab towards the prescribed temperature
     # land
-    warmest_land: float = 306.0  # K, that the ground is drawn to at sea level, annual mean
+    warmest_land: float = 306.0  # K, to which the ground relaxes at sea level, annual mean
     land_contrast: float = 48.0  # K, equator to pole
-    land_season: float = 22.0  # K, pole in summer less its annual mean
+    land_season: float = 22.0  # K, pole in summer minus its annual mean
     land_lag: float = 25.0 * DAY
     land_lapse: float = 0.0065  # K m-1
     land_capacity: float = 6.0e5  # J m-2 K-1
     land_restoring: float = 12.0  # W m-2 K-1
-    land_absorption: float = 0.35  # share of the sun's light, above its mean of the day, that the ground takes up
+    land_absorption: float = 0.35  # share of the sunlight above its daily mean that the ground absorbs
     land_wetness: float = 0.4  # evaporation as a share of that from water

@@ -1,13 +1,13 @@
-"""The face of the planet: where land is and how high it stands.
+"""Geography of the planet: land fraction and surface height.
 
     land  = 1 - prod_i (1 - w_i),    w = 1/4 (tanh((x - x0) / s) - tanh((x - x1) / s)) (tanh((y - y0) / s) - ...)
     height = sum_j h_j exp(-((x - x_j) / a_j)^2 - ((y - y_j) / b_j)^2)
 
-in longitude x and latitude y. The continents are our own, after the Earth's: a long double continent with a ridge along
-its western coast, a large one with a plateau, one across the equator, a small southern one, a northern island under ice
-and one at the south pole.
-Heights are filtered in spectral space, exp(-2 (l (l + 1) / (N (N + 1)))^2), so that neither they nor the flow above
-them ring (Navarra, Stern & Miyakoda 1994, doi 10.1175/1520-0442(1994)007<1169:ROTGOI>2.0.CO;2).
+in longitude x and latitude y. The continents are idealised after the Earth's: a long double continent with a ridge
+along its western coast, a large one with a plateau, one across the equator, a small southern one, a northern island
+under ice and one at the south pole. Heights are filtered in spectral space, exp(-2 (l (l + 1) / (N (N + 1)))^2), to
+avoid ringing of the heights and of the flow above them (Navarra, Stern & Miyakoda 1994, doi
+10.1175/1520-0442(1994)007<1169:ROTGOI>2.0.CO;2).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from data_pipelines.conventions.suggestions import suggestion
 from emulators.constants import GRAVITY
 from emulators.grid import LatLonGrid
 
-COAST = 4.0  # degrees over which land gives way to water
+COAST = 4.0  # degrees, width of the transition from land to water
 
 
 # west, east (degrees at the equator), shift of both by degree of latitude, south, north
@@ -51,27 +51,30 @@ ICE_CAP = (-90.0, 16.0, 2600.0)  # latitude, half-width, height of the southern 
 
 @dataclass(frozen=True)
 class Geography:
-    """land: share of each cell, 0 to 1. geopotential: of the surface in m2 s-2. Both float64, (lat, lon)."""
+    """Hold land fraction (0 to 1) and surface geopotential (m2 s-2), both float64, (lat, lon)."""
 
     land: np.ndarray
     geopotential: np.ndarray
 
     @property
     def is_water(self) -> bool:
+        """Whether there is no land at all."""
         return not self.land.any()
 
 
 def water(grid: LatLonGrid) -> Geography:
-    """A planet covered with water."""
+    """Return the geography of a planet covered with water."""
     return Geography(np.zeros(grid.shape), np.zeros(grid.shape))
 
 
 def continents(grid: LatLonGrid, truncation: int) -> Geography:
-    """The idealised continents on `grid`; the geopotential holds degrees up to `truncation`."""
+    """Return the idealised continents on `grid`; the geopotential is truncated at degree `truncation`."""
     latitude, longitude = np.meshgrid(grid.latitude, grid.longitude, indexing="ij")
     sea = np.ones(grid.shape)
     for west, east, shift, south, north in CONTINENTS:
-        width = (east - west) % 360.0 or 720.0  # of the one all around: without coasts
+        width = (
+            east - west
+        ) % 360.0 or 720.0  # 720 for a continent all around the globe, which has no coasts in longitude
         along = _eastward(longitude - west - 0.5 * width - shift * latitude) if width < 360.0 else 0.0 * longitude
         across = np.tanh((along + 0.5 * width) / COAST) - np.tanh((along - 0.5 * width) / COAST)
         sea *= 1.0 - 0.25 * across * (np.tanh((latitude - south) / COAST) - np.tanh((latitude - north) / COAST))
@@ -84,7 +87,10 @@ def continents(grid: LatLonGrid, truncation: int) -> Geography:
 
 
 def from_file(path: str | Path, grid: LatLonGrid, truncation: int) -> Geography:
-    """land_sea_mask and geopotential_at_surface (or orography in m) of a file, linearly interpolated to `grid`."""
+    """Read land_sea_mask and geopotential_at_surface (or orography in m) and interpolate them linearly to `grid`.
+
+    Raises ValueError if the file lacks a field, or if a field has gaps or other dimensions than latitude and longitude.
+    """
     from data_pipelines.conventions.canonical import grid_of
     from data_pipelines.opening.datasets import open_dataset
 
@@ -109,18 +115,18 @@ def from_file(path: str | Path, grid: LatLonGrid, truncation: int) -> Geography:
 
 
 def _eastward(degrees: np.ndarray) -> np.ndarray:
-    """Differences of longitude in [-180, 180)."""
+    """Map differences of longitude to [-180, 180)."""
     return (degrees + 180.0) % 360.0 - 180.0
 
 
 def _interpolated(field: np.ndarray, source: LatLonGrid, grid: LatLonGrid) -> np.ndarray:
-    """Linear in latitude, then around the circle in longitude; beyond the last row the last row goes on."""
+    """Interpolate linearly in latitude, then periodically in longitude; poleward of the last row, use the last row."""
     rows = np.stack([np.interp(-grid.latitude, -source.latitude, column) for column in field.T], axis=1)
     return np.stack([np.interp(grid.longitude, source.longitude, row, period=360.0) for row in rows])
 
 
 def _filtered(field: np.ndarray, grid: LatLonGrid, truncation: int) -> np.ndarray:
-    """`field` (lat, lon) without what `truncation` cannot hold, its finest scales damped."""
+    """Truncate `field` (lat, lon) at degree `truncation` and damp its finest scales."""
     import torch
 
     from emulators.sphere.transform import SphericalHarmonics

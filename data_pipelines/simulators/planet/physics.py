@@ -1,15 +1,16 @@
-"""What heats, moistens and slows the air of the planet: simple physics above water and land.
+"""Simple column physics of the planet's air above water and land.
 
-In order, each step on the result of the one before:
-  1. large-scale condensation, which rains out at once;
-  2. surface fluxes of heat and water, implicit in the air (`planet_surface`);
+Each step acts on the result of the one before:
+  1. large-scale condensation, which precipitates at once;
+  2. surface fluxes of heat and water, implicit in the air (`planet.surface`);
   3. boundary-layer mixing of static energy and humidity with a fixed diffusivity, implicit in the column;
   4. Newtonian relaxation towards a radiative equilibrium that follows the sun, and Rayleigh friction near the ground;
-  5. absorption of the sun's light that comes and goes with the day.
+  5. absorption of the daily cycle of sunlight.
 
 Equilibrium, rates and friction: Held & Suarez 1994 (doi 10.1175/1520-0477(1994)075<1825:APFTIO>2.0.CO;2) as changed for
-moist air by Thatcher & Jablonowski 2016 (doi 10.5194/gmd-9-1263-2016), who also give 1 to 3. The seasons are ours: the
-thermal equator follows the sun's declination of some weeks before. Dry air takes steps 4 and 5 alone.
+moist air by Thatcher & Jablonowski 2016 (doi 10.5194/gmd-9-1263-2016), who also give steps 1 to 3. The seasons are
+added here: the thermal equator follows the sun's declination with a lag of some weeks. Dry air takes steps 4 and 5
+only.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ from emulators.grid import LatLonGrid
 from emulators.physics.insolation import EARTH, Orbit, daily_mean_insolation, insolation, sun
 from emulators.physics.moisture import condensation, filled_humidity
 
-EQUINOX = Orbit(eccentricity=0.0, obliquity=0.0)  # a planet without seasons
+EQUINOX = Orbit(eccentricity=0.0, obliquity=0.0)  # without seasons
 
 
 class Fluxes(NamedTuple):
-    """What the physics did to each column over one timestep; (lon, lat).
+    """Hold the fluxes of each column over one timestep, (lon, lat).
 
-    precipitation, evaporation: kg m-2. sensible_heat, net_radiation, friction: J m-2, positive where the air gains.
-    surface_supply: J m-2, heat brought to the surface by radiation and by the currents beneath.
+    precipitation, evaporation: kg m-2. sensible_heat, net_radiation, friction: J m-2, positive if the air gains energy.
+    surface_supply: J m-2, heat supplied to the surface by radiation and by ocean currents.
     """
 
     precipitation: Tensor
@@ -54,23 +55,24 @@ class Fluxes(NamedTuple):
 
 
 class Season(NamedTuple):
-    """What sun and season prescribe at one time.
+    """Hold the forcing by the sun at one time.
 
-    light: sun's light less its mean of the day, W m-2, (lon, lat). drawn: the temperatures to which they draw land and
-    water. column, slope: of the air's equilibrium in K, before the factor (p / p0)^kappa, for a surface pressure p0 and
-    by which it falls with ln(ps / p0); (lat, level) and (lat, 1).
+    light: sunlight minus its daily mean, W m-2, (lon, lat). target: temperatures to which land and water relax. column,
+    slope: the air's equilibrium in K, without the factor (p / p0)^kappa, at the surface pressure p0, (lat, level), and
+    its decrease with ln(ps / p0), (lat, 1).
     """
 
     light: Tensor
-    drawn: Ground
+    target: Ground
     column: Tensor
     slope: Tensor
 
 
 class PlanetPhysics:
-    """Column physics on `grid`, fields (lon, lat, level); `half` is sigma at half levels, timestep in seconds.
+    """Compute the column physics on `grid`; fields are (lon, lat, level).
 
-    geopotential: matrix from virtual temperature to geopotential above the surface (`SigmaLevels`).
+    half: sigma at half levels. timestep: in seconds. geopotential: the matrix from virtual temperature to geopotential
+    above the surface, of `SigmaLevels`. geography: None for a planet of water.
     """
 
     def __init__(
@@ -109,7 +111,10 @@ class PlanetPhysics:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.device, self.dtype)
 
     def _mixing_tables(self, half: np.ndarray, geopotential: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Implicit diffusion of static energy cp T + Phi (as a matrix on T) and of humidity; both keep column sums."""
+        """Return the matrices of implicit diffusion of static energy cp T + Phi (acting on T) and of humidity.
+
+        Both conserve column sums.
+        """
         full, thickness = 0.5 * (half[1:] + half[:-1]), np.diff(half)
         scale = GAS_CONSTANT_DRY * 270.0 / GRAVITY  # m
         inner = half[1:-1]
@@ -127,11 +132,11 @@ class PlanetPhysics:
         )
 
     def _declination(self, time: np.datetime64, lag: float) -> float:
-        """The sun's declination `lag` seconds before `time`, radians."""
+        """Return the sun's declination `lag` seconds before `time`, in radians."""
         return float(sun(time - np.timedelta64(int(lag), "s"), self.orbit).declination)
 
     def season(self, time: np.datetime64) -> Season:
-        """What sun and season prescribe at `time`."""
+        """Return the forcing by the sun at `time`."""
         climate, surface = self.climate, self.surface
         light, mean = self.sunlight(time)
         sine2 = (
@@ -141,7 +146,7 @@ class PlanetPhysics:
         warm = (climate.warmest_equilibrium - climate.equilibrium_contrast * sine2)[:, None]
         return Season(
             light=self._constant((light - mean[:, None]).T),
-            drawn=surface.initial(
+            target=surface.initial(
                 water=surface.water_temperature(self._declination(time, climate.water_lag)),
                 land=surface.land_temperature(self._declination(time, climate.land_lag)),
             ),
@@ -150,16 +155,19 @@ class PlanetPhysics:
         )
 
     def equilibrium(self, season: Season, surface_pressure: Tensor) -> Tensor:
-        """Radiative-equilibrium temperature in K, (lon, lat, level), where the ground is at `surface_pressure`.
+        """Return the radiative-equilibrium temperature in K, (lon, lat, level).
 
-        (T0 - dT sin^2 - dtheta ln(p / p0) cos^2) (p / p0)^kappa, but no less than the coldest; p = sigma ps.
+        (T0 - dT sin^2 - dtheta ln(p / p0) cos^2) (p / p0)^kappa, at least `coldest_equilibrium`; p = sigma ps.
         """
         ratio = surface_pressure / REFERENCE_PRESSURE
         column = (season.column - season.slope * torch.log(ratio)) * ratio**KAPPA * self.exner
         return column.clamp(min=self.climate.coldest_equilibrium) + self.switches.warming
 
     def sunlight(self, time: np.datetime64) -> tuple[np.ndarray, np.ndarray]:
-        """Insolation (lat, lon), instantaneous or without days the mean of the day, and that mean (lat,), W m-2."""
+        """Return the insolation (lat, lon) and its daily mean (lat,), W m-2.
+
+        The insolation is instantaneous, or the daily mean if the daily cycle is switched off.
+        """
         grid = self.grid
         mean = daily_mean_insolation(time, grid.latitude, orbit=self.orbit)
         if not self.switches.diurnal:
@@ -176,7 +184,10 @@ class PlanetPhysics:
         humidity: Tensor,
         surface_pressure: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Ground, Fluxes]:
-        """New u, v, temperature, humidity and ground after one timestep that ends in `season`, and what it took."""
+        """Return u, v, temperature, humidity and ground after one timestep, and its fluxes.
+
+        season: the forcing at the end of the timestep.
+        """
         mass = surface_pressure[..., 0] / GRAVITY
         nothing = torch.zeros_like(mass)
         wet = [nothing, nothing, nothing, nothing]
@@ -211,29 +222,29 @@ class PlanetPhysics:
         humidity: Tensor,
         surface_pressure: Tensor,
     ) -> tuple[Tensor, Tensor, Ground, list[Tensor]]:
-        """Steps 1 to 3: temperature, humidity and ground after them; rain, evaporation, sensible heat and supply."""
+        """Apply steps 1 to 3; return temperature, humidity, ground, and [rain, evaporation, sensible heat, supply]."""
         mass = surface_pressure[..., 0] / GRAVITY
         humidity = filled_humidity(humidity, self.thickness)
         rain = condensation(temperature, humidity, surface_pressure * self.sigma)
         humidity = humidity - rain
         temperature = temperature + LATENT_HEAT_VAPORISATION / HEAT_CAPACITY_DRY * rain
         wind = torch.sqrt(u[..., -1] ** 2 + v[..., -1] ** 2 + self.climate.gustiness**2)
-        ground, given = self.surface(
+        ground, gain = self.surface(
             ground,
-            season.drawn,
+            season.target,
             season.light,
             wind,
             temperature[..., -1],
             humidity[..., -1],
             surface_pressure[..., 0],
         )
-        temperature[..., -1] += given.warmed
-        humidity[..., -1] += given.moistened
+        temperature[..., -1] += gain.temperature
+        humidity[..., -1] += gain.humidity
         lowest = self.thickness[-1] * mass
         wet = [
             (rain @ self.thickness) * mass,
-            given.moistened * lowest,
-            HEAT_CAPACITY_DRY * given.warmed * lowest,
-            given.supply,
+            gain.humidity * lowest,
+            HEAT_CAPACITY_DRY * gain.temperature * lowest,
+            gain.supply,
         ]
         return temperature @ self.mixing_heat, humidity @ self.mixing_water, ground, wet

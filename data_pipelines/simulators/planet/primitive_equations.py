@@ -7,13 +7,13 @@
     d(ps q)/dt = -div(ps q v) - d(sigma_dot ps q)/dsigma
     Phi_k = Phi_s + sum_l G_kl Tv_l,   Tv = T (1 + (Rv / Rd - 1) q)
 
-Vertical differences conserve mass, energy and angular momentum (Simmons & Burridge 1981,
-doi 10.1175/1520-0493(1981)109<0758:AEAAMC>2.0.CO;2). Surface pressure itself and the water mass ps q are carried, both
-in flux form: their global means change by nothing but round-off. Gravity waves about an isothermal rest state are
-implicit, all else explicit, in a one-step scheme that keeps every linear invariant: SIL3 (Whitaker & Kar 2013,
-doi 10.1175/MWR-D-13-00132.1). Hyperdiffusion acts on all but the surface pressure; of the temperature it leaves alone
-what follows a lapse rate along the slopes of the surface. Energy per area is sum_k (cp T + K)_k ps dsigma_k / g
-+ ps Phi_s / g, the potential energy of the column above its foot being within cp T.
+Vertical differences conserve mass, energy and angular momentum (Simmons & Burridge 1981, doi
+10.1175/1520-0493(1981)109<0758:AEAAMC>2.0.CO;2). Surface pressure and water mass ps q are prognostic, both in flux
+form: their global means are conserved to round-off. Gravity waves about an isothermal state of rest are implicit, all
+other terms explicit, in a one-step scheme that conserves every linear invariant: SIL3 (Whitaker & Kar 2013, doi
+10.1175/MWR-D-13-00132.1). Hyperdiffusion acts on all variables but the surface pressure; it does not act on the part of
+the temperature that follows a lapse rate along the slopes of the surface. Energy per area is sum_k (cp T + K)_k ps
+dsigma_k / g + ps Phi_s / g; cp T contains the potential energy of the column above the surface.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ DIAGONAL = (1 / 6, 1 / 3, 1 / 4)
 
 
 class Fields(NamedTuple):
-    """The atmosphere on the grid, SI units; (lon, lat, level), and (lon, lat, 1) for the surface pressure."""
+    """Hold the atmosphere on the grid in SI units: (lon, lat, level), and (lon, lat, 1) for the surface pressure."""
 
     u: Tensor
     v: Tensor
@@ -59,7 +59,7 @@ class Fields(NamedTuple):
 
 
 class SigmaLevels:
-    """Vertical coordinate sigma = p / ps and its matrices; `half` runs from 0 at the top to 1 at the ground."""
+    """Hold the vertical coordinate sigma = p / ps and its matrices. half: from 0 at the top to 1 at the ground."""
 
     def __init__(self, half: np.ndarray) -> None:
         half = np.asarray(half, dtype=np.float64)
@@ -79,12 +79,16 @@ class SigmaLevels:
 
 
 class PrimitiveEquations:
-    """Coefficients (2 * orders, degrees, 4 * level + 1): vorticity, ps q, divergence, T - 300 K and ps - 1000 hPa.
+    """Integrate the primitive equations.
 
-    grid: Gaussian, of at least (3 truncation + 1) / 2 rows, so that products do not alias. timestep in seconds.
-    surface_geopotential: m2 s-2, (lat, lon), truncated here; None for a flat surface. moist: without it there is no
-    ps q, and fields have a humidity of no levels. virtual_temperature: without it moist air weighs what dry air does.
-    diffusion_time: e-folding time in seconds of the smallest scale under hyperdiffusion of `diffusion_order`.
+    A state, (2 * orders, degrees, 4 * levels + 1), holds the coefficients of vorticity, ps q, divergence, T - 300 K and
+    ps - 1000 hPa.
+
+    grid: Gaussian, with at least (3 truncation + 1) / 2 rows, so that products do not alias. timestep: in seconds.
+    surface_geopotential: m2 s-2, (lat, lon), truncated here; None for a flat surface. moist: if false, there is no ps
+    q, and the humidity of `Fields` has no levels. virtual_temperature: if false, water vapour does not change the
+    density of air. diffusion_time, water_diffusion_time: e-folding times in seconds of the smallest scale under
+    hyperdiffusion of order `diffusion_order`.
     """
 
     def __init__(
@@ -112,7 +116,7 @@ class PrimitiveEquations:
         self.size = size = len(self.levels.full)
         ends = np.cumsum([0, size, size if moist else 0, size, size, 1]).tolist()
         self.vorticity, self.water, self.divergence, self.temperature, self.pressure = map(slice, ends[:-1], ends[1:])
-        self.waves = slice(self.divergence.start, ends[-1])  # what the implicit terms couple
+        self.waves = slice(self.divergence.start, ends[-1])  # variables coupled by the implicit terms
         turning = 2.0 * ROTATION_RATE * np.sin(np.deg2rad(grid.latitude))
         self.coriolis = self.constant(np.broadcast_to(turning[None, :, None], (*grid.shape[::-1], size)))
         self.weights = torch.from_numpy(grid.weights.T / grid.weights.size)[..., None].to(self.device)
@@ -129,11 +133,11 @@ class PrimitiveEquations:
         self._surface_tables(surface_geopotential)
 
     def constant(self, values: np.ndarray) -> Tensor:
-        """`values` in the model's floating-point type, where the model is."""
+        """Convert `values` to a tensor of the model's floating-point type on its device."""
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.device, self.dtype)
 
     def _surface_tables(self, surface_geopotential: np.ndarray | None) -> None:
-        """The surface as the truncation holds it, and what hyperdiffusion must leave of the temperature above it."""
+        """Set the truncated surface geopotential, and the part of the temperature exempt from hyperdiffusion."""
         if surface_geopotential is None:
             surface_geopotential = np.zeros(self.sphere.grid.shape)
         coefficients = self.sphere.analysis(self.constant(surface_geopotential.T)[..., None])
@@ -143,10 +147,10 @@ class PrimitiveEquations:
         self.restored = (1.0 - self.damping[..., self.temperature]) * slope
 
     def _vertical_tables(self) -> None:
-        """Matrices from level to level.
+        """Set the matrices from level to level, which act on the divergence of ps v.
 
         falling, rising: half of -sigma_dot / dsigma at the lower face of a layer and of sigma_dot / dsigma at its
-        upper face, 0 at the ground and the top; lag: the integral part of omega / p. All of the divergence of ps v.
+        upper face, 0 at the ground and the top. lag: the integral part of omega / p.
         """
         levels, size = self.levels, self.size
         self.layers = torch.from_numpy(levels.thickness).to(self.device)  # in float64
@@ -159,7 +163,7 @@ class PrimitiveEquations:
         self.motion = self.constant(np.stack([falling, rising, -levels.omega.T]))
 
     def _implicit_tables(self, wavenumber: np.ndarray) -> None:
-        """Linear gravity-wave terms of divergence, temperature and pressure, and their implicit inverse, by degree."""
+        """Set the linear gravity-wave terms of divergence, temperature and pressure and their inverses, by degree."""
         size, levels = self.size, self.levels
         height = np.full((size, 1), GAS_CONSTANT_DRY * REFERENCE_TEMPERATURE / REFERENCE_PRESSURE)
         lift = wavenumber[:, None, None] * np.concatenate([levels.geopotential, height], axis=1)
@@ -171,7 +175,7 @@ class PrimitiveEquations:
         linear[:, size:, :size] = squeeze
         self.linear = self.constant(linear.transpose(0, 2, 1))
         self.inverse = []
-        for share in DIAGONAL:  # by Schur's complement, so that the global mean of the pressure is left alone exactly
+        for share in DIAGONAL:  # by Schur's complement: leaves the global mean of the pressure exactly unchanged
             h = share * self.timestep
             core = np.linalg.inv(np.eye(size) - h * h * lift @ squeeze)
             inverse = np.zeros_like(linear)
@@ -183,17 +187,17 @@ class PrimitiveEquations:
 
     @staticmethod
     def _by_degree(waves: Tensor, matrices: Tensor) -> Tensor:
-        """The coupled variables (divergence, temperature, pressure) times the matrix of their degree."""
+        """Multiply the coupled variables (divergence, temperature, pressure) by the matrix of their degree."""
         return torch.bmm(waves.transpose(0, 1), matrices).transpose(0, 1)
 
     def mean(self, field: Tensor) -> Tensor:
-        """Area mean of (lon, lat, n) in float64, shape (n,)."""
+        """Return the area mean of a field (lon, lat, n) in float64, (n,)."""
         return (field.double() * self.weights).sum(dim=(0, 1))
 
     def coefficients(
         self, u: Tensor, v: Tensor, temperature: Tensor, humidity: Tensor, surface_pressure: Tensor
     ) -> Tensor:
-        """The spectral state of fields on the grid; shapes as in `Fields`."""
+        """Return the spectral state of fields on the grid; shapes as in `Fields`."""
         vorticity, divergence = self.sphere.vorticity_divergence(u, v)
         water, excess = humidity * surface_pressure, temperature - REFERENCE_TEMPERATURE
         scalars = self.sphere.analysis(torch.cat([water, excess, surface_pressure - REFERENCE_PRESSURE], dim=2))
@@ -201,7 +205,7 @@ class PrimitiveEquations:
         return torch.cat([vorticity, scalars[..., :split], divergence, scalars[..., split:]], dim=2)
 
     def increased(self, coefficients: Tensor, u: Tensor, v: Tensor, temperature: Tensor, water: Tensor) -> Tensor:
-        """The state after increments on the grid of u, v, T and ps q, as far as the truncation holds them."""
+        """Return the state plus the increments of u, v, T and ps q on the grid, truncated."""
         vorticity, divergence = self.sphere.vorticity_divergence(u, v)
         scalars = self.sphere.analysis(torch.cat([water, temperature], dim=2))
         split = water.shape[2]
@@ -209,19 +213,21 @@ class PrimitiveEquations:
         return coefficients + torch.nn.functional.pad(torch.cat(change, dim=2), (0, 1))
 
     def warmed(self, coefficients: Tensor, fields: Fields, warming: Tensor) -> tuple[Tensor, Fields]:
-        """The state and its fields after the same warming (K) everywhere."""
+        """Return the state and its fields after a uniform warming in K."""
         coefficients = coefficients.clone()
         coefficients[0, 0, self.temperature] += warming * self.unit
         return coefficients, fields._replace(temperature=fields.temperature + warming)
 
     def fields(self, coefficients: Tensor) -> Fields:
-        """The state on the grid."""
+        """Return the fields of the state on the grid."""
         sphere, pressure = self.sphere, coefficients[..., self.pressure]
         scalars = sphere.synthesis(coefficients)
         zero = torch.zeros_like(pressure)
         rotation = torch.cat([coefficients[..., self.vorticity], zero], dim=2)
         spreading = torch.cat([coefficients[..., self.divergence], pressure * sphere.laplacian], dim=2)
-        u, v = sphere.winds(rotation, spreading)  # the pressure gradient is the wind whose potential is the pressure
+        u, v = sphere.winds(
+            rotation, spreading
+        )  # the pressure gradient is computed as the wind whose velocity potential is the pressure
         surface_pressure = scalars[..., self.pressure] + REFERENCE_PRESSURE
         return Fields(
             u=u[..., :-1].contiguous(),
@@ -235,7 +241,7 @@ class PrimitiveEquations:
         )
 
     def tendency(self, fields: Fields) -> Tensor:
-        """The right-hand side, as coefficients: all of it; `step` takes out what it does implicitly."""
+        """Return the coefficients of the whole right-hand side; `step` subtracts the implicit terms."""
         u, v, temperature, divergence = fields.u, fields.v, fields.temperature, fields.divergence
         ps, size = fields.surface_pressure, self.size
         east, north = ((slope / ps).expand_as(u).contiguous() for slope in fields.pressure_gradient)  # of ln ps
@@ -275,11 +281,11 @@ class PrimitiveEquations:
         )
 
     def _lifted(self, carried: Tensor, falling: Tensor, rising: Tensor) -> Tensor:
-        """-sigma_dot d/dsigma of u, v, T, and -d/dsigma (sigma_dot ps q) where it is carried as a fourth.
+        """Return -sigma_dot d/dsigma of u, v and T, and -d/dsigma (sigma_dot ps q) of a fourth field if there is one.
 
-        With F and R from `_vertical_tables`, F (X_{k+1} - X_k) + R (X_{k-1} - X_k), and for the flux F (X_{k+1} + X_k)
-        + R (X_{k-1} + X_k). Levels lie next to each other in memory: the level above is the number before, and where
-        that would be another column's, its factor is 0.
+        With F and R from `_vertical_tables`: F (X_{k+1} - X_k) + R (X_{k-1} - X_k), and for the flux F (X_{k+1} + X_k)
+        + R (X_{k-1} + X_k). Levels are contiguous in memory, so the level above is the previous element; at the ends of
+        a column, where that belongs to another column, its factor is 0.
         """
         inner = falling + rising
         here, flat = carried.flatten(1), inner.view(-1)
@@ -289,18 +295,18 @@ class PrimitiveEquations:
         return lifted.view_as(carried)
 
     def virtual_temperature(self, temperature: Tensor, humidity: Tensor) -> Tensor:
-        """Temperature of dry air as light as air of `temperature` and `humidity`."""
+        """Return the virtual temperature; the temperature itself if dry, or if it is switched off."""
         return temperature * (1.0 + self.lightness * humidity) if self.moist and self.lightness else temperature
 
     def _advance(self, coefficients: Tensor, tendencies: list[Tensor], weights: tuple[float, ...]) -> Tensor:
-        """coefficients + timestep * sum of weights * tendencies."""
+        """Return coefficients + timestep * sum of weights * tendencies."""
         for weight, tendency in zip(weights, tendencies, strict=True):
             if weight:
                 coefficients = torch.add(coefficients, tendency, alpha=weight * self.timestep)
         return coefficients
 
     def step(self, coefficients: Tensor, fields: Fields | None = None) -> Tensor:
-        """One timestep of the dynamics. fields: those of `coefficients`, where the caller has them already."""
+        """Return the state one timestep of dynamics later. fields: of `coefficients`, if already computed."""
         changes = [self.tendency(fields or self.fields(coefficients))]
         waves = [self._by_degree(coefficients[..., self.waves], self.linear)]
         for stage, (a, b) in enumerate(zip(EXPLICIT, IMPLICIT, strict=True)):
@@ -315,7 +321,7 @@ class PrimitiveEquations:
         return state
 
     def energy(self, fields: Fields) -> Tensor:
-        """Global mean of cp T + K over the column, and of ps Phi_s: all energy, J m-2, one number in float64."""
+        """Return the global mean of the column energy, cp T + K and ps Phi_s, in J m-2, a scalar in float64."""
         column = HEAT_CAPACITY_DRY * fields.temperature.double() + 0.5 * (
             fields.u.double() ** 2 + fields.v.double() ** 2
         )

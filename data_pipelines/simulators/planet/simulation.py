@@ -1,7 +1,8 @@
-"""The planet in motion: dynamics, physics and a balanced ledger, one timestep after another.
+"""Simulation of the planet: dynamics, physics and an energy fixer, and twins of a simulation.
 
-Each timestep the global energy cp T + K + ps Phi_s must change by what the physics took and gave; what truncation,
-diffusion and round-off add or lose is handed back as one uniform warming, and recorded as the energy fixer.
+In each timestep the global energy cp T + K + ps Phi_s should change only by the fluxes of the physics. The energy that
+truncation, diffusion and round-off add or remove is compensated by a uniform warming, and recorded as the energy
+fixer.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ from emulators.physics.moisture import filled_humidity, saturation_humidity
 
 
 class Simulation:
-    """One planet from `start` on; `seed` draws the disturbance from which its weather grows. timestep in seconds.
+    """Simulate one planet from `start`, beginning at rest with noise from `seed`.
 
-    geography: on `grid`; None for a flat planet of water. compile: by `torch.compile`, once a process; a timestep then
-    takes half as long, and rounds differently.
+    half: sigma at half levels. timestep: in seconds. geography: on `grid`; None for a flat planet of water. compile:
+    use `torch.compile`, once a process; a timestep then takes half as long, and rounds differently.
     """
 
     def __init__(
@@ -78,18 +79,18 @@ class Simulation:
             device,
         )
         self.timestep, self.time = np.timedelta64(timestep, "s"), start.astype("datetime64[s]")
-        self.ground = self.physics.season(self.time).drawn
+        self.ground = self.physics.season(self.time).target
         self._advance = torch.compile(self._advanced, dynamic=False) if compile else self._advanced
         self.settle(self._disturbed_rest(seed))
 
     def settle(self, coefficients: Tensor) -> None:
-        """Take `coefficients` as the present state."""
+        """Set the present state, and compute its fields and energy."""
         self.coefficients = coefficients
         self.fields = self.dynamics.fields(coefficients)
         self.energy = self.dynamics.energy(self.fields)
 
     def snapshot(self) -> dict[str, Any]:
-        """All that the next timestep needs, as tensors and numbers; `restore` takes it up again, bit for bit."""
+        """Return all that the next timestep needs, as tensors and numbers; `restore` continues from it bit for bit."""
         return {
             "time": int(self.time.astype(np.int64)),
             "coefficients": self.coefficients,
@@ -99,7 +100,7 @@ class Simulation:
         }
 
     def restore(self, snapshot: dict[str, Any]) -> None:
-        """Take up the state of a snapshot, made by a simulation with the same settings."""
+        """Continue from a snapshot of a simulation with the same settings."""
         u, v, temperature, humidity, pressure, vorticity, divergence, *gradient = snapshot["fields"]
         self.time = np.datetime64(snapshot["time"], "s")
         self.coefficients = snapshot["coefficients"]
@@ -107,7 +108,7 @@ class Simulation:
         self.ground, self.energy = Ground(*snapshot["ground"]), snapshot["energy"]
 
     def _disturbed_rest(self, seed: int) -> Tensor:
-        """Air at rest near radiative equilibrium, three fifths saturated, with noise of 1 K in the lower half."""
+        """Return air at rest in radiative equilibrium, 60 % saturated below sigma 0.2, with noise near the ground."""
         dynamics, physics = self.dynamics, self.physics
         nlat, nlon = dynamics.sphere.grid.shape
         pressure = REFERENCE_PRESSURE * torch.exp(-dynamics.surface_geopotential[..., :1] / (GAS_CONSTANT_DRY * 270.0))
@@ -121,7 +122,7 @@ class Simulation:
         )
 
     def step(self) -> tuple[Fluxes, Tensor]:
-        """Advance by one timestep; what the physics did, and the energy fixer (J m-2, one number)."""
+        """Advance by one timestep; return the fluxes of the physics, and the energy fixer (J m-2, a scalar)."""
         self.time = self.time + self.timestep
         season = self.physics.season(self.time)
         self.coefficients, self.fields, self.energy, self.ground, fluxes, fixer = self._advance(
@@ -132,7 +133,7 @@ class Simulation:
     def _advanced(
         self, coefficients: Tensor, fields: Fields, energy: Tensor, ground: Ground, season: Season
     ) -> tuple[Tensor, Fields, Tensor, Ground, Fluxes, Tensor]:
-        """The state after one timestep, what the physics did and the energy fixer: tensors to tensors."""
+        """Return coefficients, fields, energy and ground after one timestep, its fluxes and the energy fixer."""
         dynamics = self.dynamics
         coefficients = dynamics.step(coefficients, fields)
         before = dynamics.fields(coefficients)
@@ -154,14 +155,14 @@ class Simulation:
         now = dynamics.energy(fields)
         if not self.switches.energy_fixer:
             return coefficients, fields, now, ground, fluxes, torch.zeros_like(now)
-        due = energy + dynamics.mean(gained[..., None])[0]
-        fixer = due - now
+        expected = energy + dynamics.mean(gained[..., None])[0]
+        fixer = expected - now
         mass = dynamics.mean(fields.surface_pressure)[0] / GRAVITY
         coefficients, fields = dynamics.warmed(coefficients, fields, fixer / (HEAT_CAPACITY_DRY * mass))
-        return coefficients, fields, due, ground, fluxes, fixer
+        return coefficients, fields, expected, ground, fluxes, fixer
 
     def samples(self, count: int, steps: int) -> Iterator[dict[str, np.ndarray]]:
-        """`count` samples, `steps` timesteps apart, the first after `steps`; fields ([level,] lat, lon), float32."""
+        """Yield `count` samples every `steps` timesteps; fields ([level,] lat, lon), float32."""
         for _ in range(count):
             fluxes, fixer = self.step()
             for _ in range(steps - 1):
@@ -170,7 +171,7 @@ class Simulation:
             yield self.sample(fluxes, fixer)
 
     def atmosphere(self) -> dict[str, np.ndarray]:
-        """The present state of the air by WeatherBench 2 names."""
+        """Return the present atmospheric fields by WeatherBench 2 names, ([level,] lat, lon)."""
         fields, dynamics = self.fields, self.dynamics
         humidity = self._stored_humidity()
         virtual = dynamics.virtual_temperature(fields.temperature, humidity)
@@ -184,20 +185,23 @@ class Simulation:
         }
 
     def _stored_humidity(self) -> Tensor:
-        """Humidity nowhere negative: filled within columns, and what a column cannot pay is paid by all the others."""
+        """Return humidity without negative values, conserving the global water mass.
+
+        Negative values are filled within their column; if a column has not enough water, all other columns are scaled.
+        """
         dynamics, ps = self.dynamics, self.fields.surface_pressure.double()
         if not dynamics.moist:
             return torch.zeros_like(self.fields.temperature)
         humidity = filled_humidity(self.fields.humidity, self.physics.thickness)
         if float(humidity.min()) >= 0.0:
             return humidity
-        owned, positive = humidity.double(), humidity.double().clamp(min=0.0)
+        signed, positive = humidity.double(), humidity.double().clamp(min=0.0)
         layers = dynamics.layers[:, None]
-        share = dynamics.mean((owned * ps) @ layers) / dynamics.mean((positive * ps) @ layers)
+        share = dynamics.mean((signed * ps) @ layers) / dynamics.mean((positive * ps) @ layers)
         return (positive * share).to(humidity.dtype)
 
     def sample(self, fluxes: Fluxes, fixer: Tensor) -> dict[str, np.ndarray]:
-        """The present state, its forcing, and the fluxes accumulated since the last sample."""
+        """Return the present fields, the forcing, and the given fluxes accumulated since the last sample."""
         grid = self.dynamics.sphere.grid
         return self.atmosphere() | {
             "sea_surface_temperature": _array(self.ground.water),
@@ -214,7 +218,7 @@ class Simulation:
 
 
 def _array(field: Tensor) -> np.ndarray:
-    """(lon, lat[, level]) -> ([level,] lat, lon), float32."""
+    """Convert a tensor (lon, lat[, level]) to an array ([level,] lat, lon), float32."""
     return field.permute(*range(field.ndim)[::-1]).float().contiguous().cpu().numpy()
 
 
@@ -229,10 +233,10 @@ def planet_twins(
     seed: int,
     report: Progress,
 ) -> Iterator[TwinCase]:
-    """Cases one after the other along one control, each with a twin whose temperature differs by white noise.
+    """Yield cases one after the other along one control, each with a twin whose temperature differs by white noise.
 
-    steps: timesteps between samples. spinup: samples before the first case. perturbation: K, as far as the truncation
-    holds it.
+    steps: timesteps between samples. spinup: samples before the first case. leads: samples in a case. perturbation: rms
+    of the noise in K, before truncation.
     """
     generator = torch.Generator().manual_seed(seed)
     total = spinup + 2 * cases * leads
@@ -254,7 +258,7 @@ def planet_twins(
 
 
 def _disturbed(simulation: Simulation, perturbation: float, generator: torch.Generator) -> Simulation:
-    """A twin whose temperature differs by noise."""
+    """Return a copy of the simulation whose temperature differs by noise."""
     dynamics, twin = simulation.dynamics, copy.copy(simulation)
     nothing = torch.zeros_like(simulation.fields.temperature)
     noise = torch.randn(nothing.shape, generator=generator, dtype=torch.float64).to(nothing)

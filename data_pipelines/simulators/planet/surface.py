@@ -1,16 +1,17 @@
-"""What the planet's air stands on: water and land, their temperatures, and the heat and vapour that they give.
+"""The planet's surface: temperatures of water and land, and their fluxes of heat and water vapour to the air.
 
     H = rho cp C |v| (Ts - T),   E = rho C |v| w (qs(Ts) - q)              w: 1 over water, the wetness over land
     c dTs/dt = R - H - L E,      R = r (T* - Ts) + Q + a (S - mean of the day's S)
 
-Each cell is part water, part land (tiles), under the same air; fluxes are implicit in the air, explicit in the surface.
-The air's temperature is brought down to the surface along a dry adiabat first. T* is what sun and season would make of
-the surface. The water's temperature either is T* (prescribed: R then pays for H and L E), or that of a slab that stores
-heat, where Q, the sun's light less what currents carry away, pays for the fluxes (Q-flux; Hansen et al. 1984, doi
-10.1029/GM029p0130). Land is a thin slab that follows the sun within hours, and evaporates less than water.
+Each cell has a water and a land tile under the same air; fluxes are implicit in the air and explicit in the surface.
+The air temperature is first extrapolated to the surface along a dry adiabat. T* is the equilibrium temperature of the
+surface for sun and season. The temperature of water is either T* (prescribed: R then balances H and L E), or that of a
+slab that stores heat, where Q, sunlight minus the heat that currents remove, balances the fluxes (Q-flux; Hansen et al.
+1984, doi 10.1029/GM029p0130). Land is a thin slab that follows the sun within hours, and evaporates less than water.
 
-Bulk formulae: Thatcher & Jablonowski 2016, doi 10.5194/gmd-9-1263-2016. Seasons, water and land are ours: the warmest
-water follows the sun's declination of some weeks before, and is warm off the continents' eastern coasts.
+Bulk formulae: Thatcher & Jablonowski 2016, doi 10.5194/gmd-9-1263-2016. Seasons, water and land are added here: the
+warmest water follows the sun's declination with a lag of some weeks, and water is warm off the continents' eastern
+coasts.
 """
 
 from __future__ import annotations
@@ -34,29 +35,32 @@ CURRENTS = (
     (152.0, 39.0, 22.0, 8.0), (292.0, 40.0, 20.0, 8.0), (45.0, -37.0, 20.0, 8.0), (160.0, -33.0, 16.0, 8.0),
     (322.0, -40.0, 18.0, 8.0),
 )  # fmt: skip
-SUPPLY = 140.0  # W m-2, Q at the equator; it falls as the squared cosine of latitude
+SUPPLY = 140.0  # W m-2, Q at the equator; it decreases as the squared cosine of latitude
 
 
 class Ground(NamedTuple):
-    """Temperatures of the surface in K, float64, (lon, lat)."""
+    """Hold the temperatures of land and water in K, float64, (lon, lat)."""
 
     land: Tensor
     water: Tensor
 
 
-class SurfaceFluxes(NamedTuple):
-    """What one timestep did; (lon, lat). warmed, moistened: gains of the lowest layer, K and kg kg-1.
+class LayerGain(NamedTuple):
+    """Hold the changes of the lowest layer over one timestep by surface fluxes, (lon, lat).
 
-    supply: J m-2, heat brought to the surface by radiation and by the currents beneath.
+    temperature: K. humidity: kg kg-1. supply: heat supplied to the surface by radiation and ocean currents, J m-2.
     """
 
-    warmed: Tensor
-    moistened: Tensor
+    temperature: Tensor
+    humidity: Tensor
     supply: Tensor
 
 
 class Surface:
-    """Water and land of a planet; fields (lon, lat), timestep in seconds. lowest: sigma of the air's lowest layer."""
+    """Compute the surface fluxes and the temperatures of water and land; fields are (lon, lat).
+
+    timestep: in seconds. lowest: sigma at top and bottom of the lowest layer of air.
+    """
 
     def __init__(
         self,
@@ -82,100 +86,103 @@ class Surface:
         self.sea = 1.0 - self.land
         self.wet = (self.sea + climate.land_wetness * self.land).to(dtype)
         self.all_water = geography.is_water
-        self.pay = self._tensor(np.broadcast_to((SUPPLY * np.cos(self.latitude) ** 2)[:, None], grid.shape))
+        self.supply = self._tensor(np.broadcast_to((SUPPLY * np.cos(self.latitude) ** 2)[:, None], grid.shape))
 
     def _tensor(self, values: np.ndarray) -> Tensor:
-        """(lat, lon) -> float64 (lon, lat)."""
+        """Convert an array (lat, lon) to a float64 tensor (lon, lat)."""
         return torch.from_numpy(np.ascontiguousarray(values.T)).to(self.device)
 
     def water_temperature(self, declination: float) -> np.ndarray:
-        """T* of the water in K for the sun's declination (rad) of `water_lag` before, (lat, lon)."""
+        """Return T* of water in K, (lat, lon). declination: of the sun `water_lag` earlier, in radians."""
         climate = self.climate
         offset = (self.latitude - climate.water_swing * declination) / np.deg2rad(climate.water_width)
         bell = (climate.warmest_water - climate.coldest_water) * np.exp(-0.5 * offset**2)
         return climate.coldest_water + self.switches.warming + bell[:, None] + self.anomaly
 
     def land_temperature(self, declination: float) -> np.ndarray:
-        """T* of the land in K for the sun's declination (rad) of `land_lag` before, (lat, lon)."""
+        """Return T* of land in K, (lat, lon). declination: of the sun `land_lag` earlier, in radians."""
         climate, sine = self.climate, np.sin(self.latitude)
         season = climate.land_season * sine * declination / np.deg2rad(EARTH.obliquity)
         profile = climate.warmest_land + self.switches.warming - climate.land_contrast * sine**2 + season
         return profile[:, None] - climate.land_lapse * self.height
 
     def initial(self, water: np.ndarray, land: np.ndarray) -> Ground:
-        """The surface as sun and season would have it; T* of water and land, (lat, lon)."""
+        """Return the surface at the given temperatures of water and land, (lat, lon)."""
         return Ground(self._tensor(land), self._tensor(water))
 
     def skin_temperature(self, ground: Ground) -> Tensor:
-        """Mean of land and water, K."""
+        """Return the area-weighted mean temperature of land and water in K."""
         return self.land * ground.land + self.sea * ground.water
 
     def __call__(
-        self, ground: Ground, drawn: Ground, light: Tensor, wind: Tensor, air: Tensor, vapour: Tensor, ps: Tensor
-    ) -> tuple[Ground, SurfaceFluxes]:
-        """The surface after a timestep, and what it gave.
+        self, ground: Ground, target: Ground, light: Tensor, wind: Tensor, air: Tensor, vapour: Tensor, ps: Tensor
+    ) -> tuple[Ground, LayerGain]:
+        """Return the surface after a timestep, and the changes of the lowest layer of air.
 
-        drawn: T* at the end of the timestep. light: sun's light less its mean of the day, W m-2. wind: speed in m s-1,
-        air and vapour: K and kg kg-1 in the lowest layer. ps: Pa.
+        target: T* at the end of the timestep. light: sunlight minus its daily mean, W m-2. wind: speed in m s-1. air,
+        vapour: temperature (K) and humidity (kg kg-1) of the lowest layer. ps: surface pressure in Pa.
         """
         if self.switches.ocean == "prescribed":
-            ground = ground._replace(water=drawn.water)
+            ground = ground._replace(water=target.water)
         depth = GAS_CONSTANT_DRY / GRAVITY * self.layer * air  # m
         share = self.timestep * self.climate.heat_transfer * wind / depth
         skin = self.skin_temperature(ground).to(self.dtype)
         warmed = share * (skin - self.adiabat * air) / (1.0 + share * self.adiabat)
-        given = self.sea.to(self.dtype) * saturation_humidity(ground.water.to(self.dtype), ps)
+        saturated = self.sea.to(self.dtype) * saturation_humidity(ground.water.to(self.dtype), ps)
         if not self.all_water:
             over_land = saturation_humidity(ground.land.to(self.dtype), ps)
-            given = given + self.climate.land_wetness * self.land.to(self.dtype) * over_land
-        moistened = share * (given - self.wet * vapour) / (1.0 + share * self.wet)
+            saturated = saturated + self.climate.land_wetness * self.land.to(self.dtype) * over_land
+        moistened = share * (saturated - self.wet * vapour) / (1.0 + share * self.wet)
         exchange = share * ps * (self.layer / GRAVITY)
         below = (self.adiabat * (air + warmed), vapour + moistened)
-        return self._stored(ground, drawn, light, exchange, below, ps, warmed, moistened)
+        return self._with_heat_stored(ground, target, light, exchange, below, ps, warmed, moistened)
 
-    def _stored(
+    def _with_heat_stored(
         self,
         ground: Ground,
-        drawn: Ground,
+        target: Ground,
         light: Tensor,
         exchange: Tensor,
         below: tuple[Tensor, Tensor],
         ps: Tensor,
         warmed: Tensor,
         moistened: Tensor,
-    ) -> tuple[Ground, SurfaceFluxes]:
-        """Heat kept by each tile, in float64: what the air took is missing, and what comes is kept.
+    ) -> tuple[Ground, LayerGain]:
+        """Update the heat stored in each tile, in float64: heat given to the air is lost, heat supplied is gained.
 
-        exchange: kg m-2 of air that meets the surface; below: its temperature at the surface, and its humidity.
+        exchange: mass of air that exchanges heat with the surface, kg m-2. below: temperature of that air at the
+        surface, and its humidity. warmed, moistened: changes of the lowest layer, K and kg kg-1.
         """
         climate, step = self.climate, self.timestep
-        paid = (ps * (self.layer / GRAVITY)) * (HEAT_CAPACITY_DRY * warmed + LATENT_HEAT_VAPORISATION * moistened)
+        heat_to_air = (ps * (self.layer / GRAVITY)) * (
+            HEAT_CAPACITY_DRY * warmed + LATENT_HEAT_VAPORISATION * moistened
+        )
         if self.all_water and self.switches.ocean == "prescribed":
-            return ground, SurfaceFluxes(warmed, moistened, paid)
+            return ground, LayerGain(warmed, moistened, heat_to_air)
 
-        def taken(temperature: Tensor, wetness: float) -> Tensor:
+        def heat_loss(temperature: Tensor, wetness: float) -> Tensor:
             single = temperature.to(self.dtype)
             air, vapour = below
             dry = HEAT_CAPACITY_DRY * (single - air)
             wet = LATENT_HEAT_VAPORISATION * wetness * (saturation_humidity(single, ps) - vapour)
             return (exchange * (dry + wet)).double()
 
-        lost = taken(ground.land, climate.land_wetness)
-        come = climate.land_restoring * (drawn.land - ground.land) + climate.land_absorption * light
-        come = step * (come + climate.land_restoring * lost / climate.land_capacity)
-        come = come / (1.0 + step * climate.land_restoring / climate.land_capacity)
-        land = ground.land + (come - lost) / climate.land_capacity
+        lost = heat_loss(ground.land, climate.land_wetness)
+        gained = climate.land_restoring * (target.land - ground.land) + climate.land_absorption * light
+        gained = step * (gained + climate.land_restoring * lost / climate.land_capacity)
+        gained = gained / (1.0 + step * climate.land_restoring / climate.land_capacity)
+        land = ground.land + (gained - lost) / climate.land_capacity
         if self.switches.ocean == "prescribed":
-            supply = paid.double() + self.land * (come - lost)
-            return ground._replace(land=land), SurfaceFluxes(warmed, moistened, supply)
-        lost = taken(ground.water, 1.0)
-        from_below = step * (self.pay + climate.slab_restoring * (drawn.water - ground.water))
+            supply = heat_to_air.double() + self.land * (gained - lost)
+            return ground._replace(land=land), LayerGain(warmed, moistened, supply)
+        lost = heat_loss(ground.water, 1.0)
+        from_below = step * (self.supply + climate.slab_restoring * (target.water - ground.water))
         water = ground.water + (from_below - lost) / climate.slab_capacity
-        return Ground(land, water), SurfaceFluxes(warmed, moistened, self.land * come + self.sea * from_below)
+        return Ground(land, water), LayerGain(warmed, moistened, self.land * gained + self.sea * from_below)
 
 
 def _warm_water(grid: LatLonGrid, places: tuple[tuple[float, float, float, float], ...], warmth: float) -> np.ndarray:
-    """Warm water at `places`, at `warmth` K above the zonal mean together with it, (lat, lon)."""
+    """Return the anomaly of water temperature at `places`, up to `warmth` K above the zonal mean, (lat, lon)."""
     anomaly = np.zeros(grid.shape)
     for x, y, width, depth in places:
         along = np.exp(-((((grid.longitude - x + 180.0) % 360.0 - 180.0) / width) ** 2))

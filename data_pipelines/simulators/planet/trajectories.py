@@ -1,7 +1,7 @@
-"""The planet's trajectories: a process a core, written chunk by chunk, taken up again where they were stopped.
+"""Simulation of the planet's trajectories in parallel processes, written chunk by chunk, resumable after each chunk.
 
-After each chunk the whole state of its trajectory is kept beside the store, whole or not at all. A generation that was
-killed therefore goes on behind the last chunk it wrote, and ends with the numbers of one that was not.
+After each chunk the state of its trajectory is saved atomically beside the store. A run that was killed continues after
+the last chunk it wrote, and its result is bit-identical to that of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from data_pipelines.simulators.planet.interfaces import PlanetSource
 from data_pipelines.simulators.planet.simulation import Simulation
 from data_pipelines.simulators.stores import CHUNK, create_store, open_arrays
 
-SMALL = 3000  # timesteps that are not worth a process of their own
-RESTART = "restart"  # the folder of states; that it is there says that the store is laid out
+SMALL = 3000  # fewer timesteps than this run in the calling process
+RESTART = "restart"  # folder of saved states; it is created after the arrays of the store
 
 
 def fill_store(planet: PlanetSource, folder: Path, progress: Progress) -> None:
-    """Fill `folder` with the store of `planet`, or go on filling it."""
+    """Fill `folder` with the store of `planet`, or continue an interrupted run."""
     template = planet.template()
     moving = [str(name) for name, variable in template.data_vars.items() if "time" in variable.dims]
     if not (folder / RESTART).exists():
@@ -48,7 +48,7 @@ def _chunk_length(planet: PlanetSource) -> int:
 
 
 def _simulate(planet: PlanetSource, folder: Path, moving: list[str], progress: Progress) -> None:
-    """Run all trajectories, side by side where there are cores and it is worth a process each."""
+    """Run all trajectories, in parallel if there are several processors and the work is long enough."""
     label = f"planet T{planet.truncation}L{planet.levels}"
     total = planet.trajectories * (planet.spinup_days + planet.days)
     processes = min(planet.trajectories, processors()) if planet.device == "cpu" else 1
@@ -69,7 +69,7 @@ def _simulate(planet: PlanetSource, folder: Path, moving: list[str], progress: P
 def _run_processes(
     planet: PlanetSource, folder: Path, moving: list[str], report: Callable[[float], None], processes: int
 ) -> None:
-    """A process for each trajectory, as many at a time as `processes`."""
+    """Run each trajectory in a process, at most `processes` at the same time."""
     context = multiprocessing.get_context("spawn")
     waiting = list(range(planet.trajectories))
     running: dict[Any, Any] = {}
@@ -107,7 +107,7 @@ def _run_processes(
 def _worker(
     planet: PlanetSource, trajectory: int, folder: Path, moving: list[str], writer: connection.Connection
 ) -> None:
-    """One trajectory in a process of its own, which ends when nobody listens any more."""
+    """Run one trajectory in this process and report through `writer`; end if the parent process has gone."""
     try:
         _write_trajectory(planet, trajectory, folder, moving, writer.send)
     except BrokenPipeError:
@@ -146,16 +146,16 @@ def _write_trajectory(
 
 
 def _load_restart(simulation: Simulation, restart: Path) -> int | None:
-    """Samples written before, the simulation being set to the state behind them; None where there is no such state."""
+    """Restore the simulation and return the number of samples already written; None if no state was saved."""
     if not restart.exists():
         return None
-    kept = torch.load(restart, map_location=simulation.dynamics.device, weights_only=True)
-    simulation.restore(kept["simulation"])
-    return int(kept["samples"])
+    saved = torch.load(restart, map_location=simulation.dynamics.device, weights_only=True)
+    simulation.restore(saved["simulation"])
+    return int(saved["samples"])
 
 
 def _save_restart(simulation: Simulation, samples: int, restart: Path) -> None:
-    """Keep the state behind so many written samples, in place of the one before."""
+    """Save the state after `samples` written samples, replacing the last one."""
     with atomic_file(restart) as unfinished:
         torch.save({"samples": samples, "simulation": simulation.snapshot()}, unfinished)
 

@@ -75,34 +75,34 @@ def test_geography_from_a_file(tmp_path):
 def test_surfaces_keep_what_comes_and_is_not_given(ocean):
     """f c dT (land) + (1 - f) c dT (slab) = supply - H - L E in every cell."""
     place = surface(ocean=ocean)
-    drawn = place.initial(place.water_temperature(0.2), place.land_temperature(0.2))
+    target = place.initial(place.water_temperature(0.2), place.land_temperature(0.2))
     ground = place.initial(place.water_temperature(0.2) + 0.5, place.land_temperature(0.2) - 2.0)
     wind, warmth, vapour, ps = air()
     light = torch.linspace(-300.0, 500.0, GRID.shape[1], dtype=torch.float64)[:, None] * torch.ones_like(wind)
-    after, fluxes = place(ground, drawn, light, wind, warmth, vapour, ps)
+    after, fluxes = place(ground, target, light, wind, warmth, vapour, ps)
     mass = ps * (1.0 - TOP) / GRAVITY
-    given = mass * (HEAT_CAPACITY_DRY * fluxes.warmed + LATENT_HEAT_VAPORISATION * fluxes.moistened)
+    given = mass * (HEAT_CAPACITY_DRY * fluxes.temperature + LATENT_HEAT_VAPORISATION * fluxes.humidity)
     kept = place.land * place.climate.land_capacity * (after.land - ground.land)
     if ocean == "slab":
         kept = kept + place.sea * place.climate.slab_capacity * (after.water - ground.water)
         assert float((after.water - ground.water).abs().max()) > 1e-4
     else:
-        torch.testing.assert_close(after.water, drawn.water)
+        torch.testing.assert_close(after.water, target.water)
     torch.testing.assert_close(kept, fluxes.supply - given, rtol=1e-10, atol=1e-4)
 
 
 def test_surface_fluxes_are_those_of_the_bulk_formula():
     place = surface(water(GRID))
-    drawn = place.initial(place.water_temperature(0.0), place.land_temperature(0.0))
+    target = place.initial(place.water_temperature(0.0), place.land_temperature(0.0))
     wind, warmth, vapour, ps = air(warmth=290.0)
-    _, fluxes = place(drawn, drawn, 0.0 * wind, wind, warmth, vapour, ps)
+    _, fluxes = place(target, target, 0.0 * wind, wind, warmth, vapour, ps)
     moved = STEP * 0.001 * wind * GRAVITY / (287.04 * (1.0 - TOP) * warmth)  # dt C |v| / depth
     below = (0.5 * (1.0 + TOP)) ** (-2.0 / 7.0)
-    gain = moved * (drawn.water - below * (warmth + fluxes.warmed))  # implicit in the air
-    torch.testing.assert_close(fluxes.warmed, gain, rtol=1e-12, atol=0.0)
-    warm = drawn.water > below * 290.0
-    assert (fluxes.warmed[warm] > 0.0).all()
-    assert (fluxes.moistened[drawn.water > 295.0] > 0.0).all()
+    gain = moved * (target.water - below * (warmth + fluxes.temperature))  # implicit in the air
+    torch.testing.assert_close(fluxes.temperature, gain, rtol=1e-12, atol=0.0)
+    warm = target.water > below * 290.0
+    assert (fluxes.temperature[warm] > 0.0).all()
+    assert (fluxes.humidity[target.water > 295.0] > 0.0).all()
 
 
 def test_land_follows_the_sun_and_evaporates_less():
@@ -113,7 +113,7 @@ def test_land_follows_the_sun_and_evaporates_less():
     given = {}
     for name, place in (("dry", dry), ("wet", wet), ("sea", sea)):
         ground = place.initial(warm, warm)
-        given[name] = place(ground, ground, 0.0 * weather[0], *weather)[1].moistened
+        given[name] = place(ground, ground, 0.0 * weather[0], *weather)[1].humidity
     torch.testing.assert_close(given["wet"], given["sea"], rtol=1e-12, atol=0.0)
     assert (given["dry"] < 0.25 * given["sea"]).all()
     ground = dry.initial(warm, warm)
@@ -121,7 +121,7 @@ def test_land_follows_the_sun_and_evaporates_less():
     assert (noon > night + 0.5).all()
 
 
-def test_water_and_land_are_drawn_to_season_height_and_warming():
+def test_water_and_land_are_target_to_season_height_and_warming():
     plain, warmer = surface(), surface()
     warmer.switches = Switches(warming=2.0)
     for temperature in ("water_temperature", "land_temperature"):
@@ -150,10 +150,10 @@ def test_every_switch_of_the_sun_acts():
     np.testing.assert_array_equal(light, np.broadcast_to(mean[:, None], GRID.shape))
     assert np.ptp(physics().sunlight(january)[0], axis=1).max() > 500.0
     still = physics(season=False)
-    for one, other in zip(still.season(january).drawn, still.season(july).drawn, strict=True):
+    for one, other in zip(still.season(january).target, still.season(july).target, strict=True):
         torch.testing.assert_close(one, other, rtol=0.0, atol=1e-9)
     moving = physics()
-    assert float((moving.season(january).drawn.water - moving.season(july).drawn.water).abs().max()) > 3.0
+    assert float((moving.season(january).target.water - moving.season(july).target.water).abs().max()) > 3.0
     ground = torch.full((32, 16, 1), 1e5, dtype=torch.float64)
     warm, plain = (air.equilibrium(air.season(january), ground) for air in (physics(warming=w) for w in (4.0, 0.0)))
     torch.testing.assert_close(warm, plain + 4.0)
