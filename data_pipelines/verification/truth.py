@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 import xarray as xr
 
+from data_pipelines.conventions.canonical import grid_of
 from data_pipelines.conventions.durations import nearest_positions, spacing
 from data_pipelines.conventions.periods import bounds
-from data_pipelines.reading.stacking import channel_array
+from data_pipelines.reading.fields import Fields
+from data_pipelines.reading.stacking import channel_array, level_index
+from data_pipelines.reading.zarr_chunks import as_slice
 from emulators.state import State
 from emulators.statistics.harmonic_climatology import HarmonicClimatology
 from emulators.variables import VariableSet
@@ -45,7 +49,11 @@ class FieldCache:
 
 
 class Reader:
-    """States of a canonical dataset by time, the latest `megabytes` of them kept in memory."""
+    """Read the States of a canonical dataset by time, through a cache.
+
+    megabytes: of the most recently used fields that are kept in memory. Fields of float32 are read by the same `Fields`
+    as those of training, wider ones through xarray.
+    """
 
     def __init__(self, dataset: xr.Dataset, variables: VariableSet, megabytes: float = 1024) -> None:
         self.dataset, self.variables = dataset, variables
@@ -54,13 +62,16 @@ class Reader:
         months = step is not None and np.datetime_data(step)[0] == "M"
         self.tolerance = np.diff(self.times).min() / 10 if months else np.timedelta64(0, "s")
         field = 4 * variables.size * dataset.sizes["latitude"] * dataset.sizes["longitude"]
-        self.fields = FieldCache(self._fields, int(megabytes * 2**20 / field))
+        self.fields = FieldCache(self.load, int(megabytes * 2**20 / field))
+        self._direct = _direct_fields(dataset, variables)
 
-    def _fields(self, index: np.ndarray) -> np.ndarray:
-        run = index.size == index[-1] - index[0] + 1  # consecutive times are read faster as a slice
-        return channel_array(
-            self.dataset.isel(time=slice(index[0], index[-1] + 1) if run else index), self.variables, ("time",)
-        )
+    def load(self, index: np.ndarray) -> np.ndarray:
+        """The fields at the ascending times of `index`, past the cache; (time, channel, lat, lon)."""
+        if self._direct is None:
+            return channel_array(self.dataset.isel(time=as_slice(index)), self.variables, ("time",))
+        values = np.empty((index.size, self.variables.size, *self._direct.grid.shape), dtype=np.float32)
+        self._direct.read(index, values)
+        return values
 
     def find(self, times: np.ndarray) -> np.ndarray:
         """The index of each time, -1 where it does not exist; in monthly and yearly series, whose steps are uneven, of
@@ -70,6 +81,19 @@ class Reader:
     def read(self, index: np.ndarray) -> State:
         """The State at the times of `index`, shape (time, channel, lat, lon)."""
         return State(self.fields(index), self.variables, self.times[index])
+
+
+def _direct_fields(dataset: xr.Dataset, variables: VariableSet) -> Fields | None:
+    """Fields that read `variables` as they are stored; None where they are wider than float32 or in another order."""
+    stored = []
+    for variable in variables:
+        field = dataset[variable.name]
+        level = ("level",) if variable.levels else ()
+        if field.dims != ("time", *level, "latitude", "longitude") or np.result_type(field.dtype, "f4") != np.float32:
+            return None
+        levels = field["level"].values[level_index(field["level"].values, variable.levels)] if level else ()
+        stored.append(replace(variable, levels=tuple(float(value) for value in levels)))
+    return Fields(dataset, VariableSet(tuple(stored)), grid_of(dataset))
 
 
 class CachedClimatology:
@@ -111,7 +135,7 @@ def fit_climatology(truth: Reader, period: Sequence[str | int], room: int) -> tu
     block = max(1, min(64, room))
     for start in range(0, index.size, block):
         some = index[start : start + block]
-        fields = channel_array(truth.dataset.isel(time=some), truth.variables, ("time",))
+        fields = truth.load(some)
         absent = np.isnan(fields).all(axis=(-2, -1))
         known = ~absent[:, ~absent.all(axis=0)].any(axis=1)  # sums are not known where the data begin
         fitted.accumulate(truth.times[some][known], fields[known])
