@@ -10,7 +10,6 @@ from rich.markup import escape
 
 from data_pipelines.forecasts.manifest import read_manifest
 from data_pipelines.forecasts.production import make_forecast
-from data_pipelines.forecasts.rollouts import ForecastJob
 from emul.config.hydra_run import run_with_hydra
 from emul.forecasting.job import prepare
 from emul.jobs.processes import rank, started_from_outside
@@ -29,7 +28,8 @@ def main(arguments: list[str]) -> int:
         words = sys.argv[1:] if {"--multirun", "-m"} & {*arguments} else ["forecast", *arguments]
         with companions(config, words, AGAIN):
             job = prepare(config)
-            make(job, share)
+            with progress(f"forecast {job.folder.name}") as report:
+                make_forecast(job, share, report=report, warn=warn)
         tell(job.folder, share)
         return 0 if rank() and not started_from_outside() else exit_code(job.folder, share)
 
@@ -39,21 +39,17 @@ def main(arguments: list[str]) -> int:
 def forecast(config: DictConfig) -> Path:
     """Make the forecast that `config` describes, or what is missing of it; the folder with data and manifest."""
     share = own_share(config) if config.share else ALL
-    folder = make(prepare(config), share)
-    tell(folder, share)
-    return folder
+    job = prepare(config)
+    with progress(f"forecast {job.folder.name}") as report:
+        make_forecast(job, share, report=report, warn=warn)
+    tell(job.folder, share)
+    return job.folder
 
 
 def exit_code(target: Path, share: tuple[int, int] = ALL) -> int:
     """0, or 1 where the forecast in `target` failed a check; one that other shares are still missing of did not yet."""
     manifest = read_manifest(target)
     return int(manifest["verdict"] == "failed" and (manifest["finished"] or share == ALL))
-
-
-def make(job: ForecastJob, share: tuple[int, int] = ALL) -> Path:
-    """Make what is missing of a share of a forecast, with a line of progress; its folder."""
-    with progress(f"forecast {job.folder.name}") as report:
-        return make_forecast(job, share, report, warn)
 
 
 def tell(target: Path, share: tuple[int, int] = ALL) -> None:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from data_pipelines.conventions.durations import duration_text
+from emulators.state import State
 from emulators.variables import Variable
 from emulators.world import World
 
@@ -91,6 +93,10 @@ class Layout:
         several = len({variable.levels for variable in self.world.predicted if variable.levels}) > 1
         values = np.sort(values) if several else values
         return values.astype(np.int64) if values.size and (values == values.round()).all() else values
+
+    def level_positions(self, variable: Variable) -> np.ndarray | slice:
+        """Where the levels of `variable` lie among all."""
+        return slice(None) if tuple(self.levels) == variable.levels else np.searchsorted(self.levels, variable.levels)
 
     def dims(self, variable: Variable) -> tuple[str, ...]:
         """The names of the dimensions of `variable`."""
@@ -184,3 +190,25 @@ class Layout:
             "grid": f"{self.world.grid!r} {hashlib.sha256(json.dumps(world['grid']).encode()).hexdigest()}",
             **{name: world[name] for name in ("prognostic", "diagnostic", "timestep", "vertical")},
         }
+
+
+def forecast_dataset(layout: Layout, states: Iterable[State]) -> xr.Dataset:
+    """A forecast in memory, in the form in which it is stored: one State a lead, from `forecast_states`."""
+    world, ensemble = layout.world, bool(layout.members)
+    arrays = {v.name: np.full(layout.shape(v), np.nan, dtype=np.float32) for v in world.predicted}
+    for lead, state in enumerate(states):
+        for variable in world.predicted:
+            channels = world.predicted.slice(variable.name)
+            values = state.values[..., channels, :, :].float().cpu().numpy()
+            values = np.moveaxis(values, 0, 1) if ensemble else values  # (init, [member,] level, lat, lon)
+            place = arrays[variable.name][:, :, lead] if ensemble else arrays[variable.name][:, lead]
+            if variable.levels:
+                place[..., layout.level_positions(variable), :, :] = values
+            else:
+                place[...] = values[..., 0, :, :]
+    fields = {}
+    for variable in world.predicted:
+        attrs = {name: value for name, value in layout.attrs(variable).items() if name != "coordinates"}
+        fields[variable.name] = (layout.dims(variable), arrays[variable.name], attrs)
+    coordinates: dict[str, Any] = {name: (dims, v, attrs) for name, (dims, v, attrs) in layout.coordinates().items()}
+    return xr.decode_cf(xr.Dataset(fields, coordinates, layout.attrs_of_file()), decode_timedelta=True)

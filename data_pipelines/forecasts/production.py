@@ -29,7 +29,17 @@ BUDGETS = "budgets.nc"
 Report = Callable[[str, float], None]
 
 
-def make_forecast(job: ForecastJob, share: tuple[int, int], report: Report, warn: Callable[[str], None]) -> Path:
+def _ignore(*_: object) -> None:
+    """Take a report or a warning that nobody asked for."""
+
+
+def make_forecast(
+    job: ForecastJob,
+    share: tuple[int, int] = (1, 1),
+    *,
+    report: Report = _ignore,
+    warn: Callable[[str], None] = _ignore,
+) -> Path:
     """Make what is missing of share (number, shares) of a forecast; whoever makes the last share finishes the whole.
 
     Returns the folder. report(text, fraction): called as it goes. warn(sentence): called where something is wrong.

@@ -99,10 +99,8 @@ class ZarrWriter:
             part = values[..., layout.world.predicted.slice(variable.name), :, :]
             if not variable.levels:
                 chunk[: len(part)] = part[..., 0, :, :]
-            elif tuple(layout.levels) == variable.levels:
-                chunk[: len(part)] = part
             else:
-                chunk[: len(part), ..., np.searchsorted(layout.levels, variable.levels), :, :] = part
+                chunk[: len(part), ..., layout.level_positions(variable), :, :] = part
             content = self._encode(chunk)
             place = [str(batch), *["0"] * len(layout.ensemble), str(block)]
             name = ".".join(["c", *place, *["0"] * (chunk.ndim - len(place))])

@@ -17,7 +17,8 @@ import xarray as xr
 from data_pipelines.files.locks import lock_or_refuse
 from data_pipelines.forecasts import writers
 from data_pipelines.forecasts.manifest import read_manifest, verify_checksums
-from emul.forecast import exit_code, forecast, make
+from data_pipelines.forecasts.production import make_forecast
+from emul.forecast import exit_code, forecast
 from emul.forecasting.job import prepare
 
 
@@ -78,13 +79,13 @@ def test_a_full_disk_keeps_what_is_finished_and_says_unfinished(home, tmp_path, 
     job = replace(job, writer=writers.ZarrWriter(chunk_megabytes=1e-6), layout=replace(job.layout, block=1))
     monkeypatch.setattr(os, "replace", filling)
     with pytest.raises(OSError, match=r"No space left on device.*make room"):
-        make(job)
+        make_forecast(job)
     manifest = read_manifest(job.folder)
     assert (manifest["verdict"], manifest["finished"]) == ("failed", False)
     assert "1 of 2 batches" in manifest["reasons"][0]
     assert "No space left" in manifest["reasons"][0]
     monkeypatch.undo()
-    make(replace(job, writer=writers.ZarrWriter(chunk_megabytes=1e-6)))
+    make_forecast(replace(job, writer=writers.ZarrWriter(chunk_megabytes=1e-6)))
     assert read_manifest(job.folder)["verdict"] == "verified"
     assert verify_checksums(job.folder) == []
 
@@ -174,11 +175,11 @@ def test_segments_change_nothing_and_one_that_lost_a_file_is_made_again(home, tm
     with monkeypatch.context() as patch:
         patch.setattr("data_pipelines.forecasts.production.finish", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            make(job)
+            make_forecast(job)
     assert len(list((job.folder / "progress").glob("*.npz"))) == 4
     os.truncate(job.folder / "forecast.zarr" / "temperature" / "c.0.13.0.0.0", 10)  # of the third
     written = leads_written(monkeypatch)
-    make(prepare(home.config(tmp_path, *given, "segment=5", "name=parts")))
+    make_forecast(prepare(home.config(tmp_path, *given, "segment=5", "name=parts")))
     assert written == list(range(12, 20))
     assert home.contents(whole / "forecast.zarr") == home.contents(job.folder / "forecast.zarr")
 
@@ -213,6 +214,6 @@ def test_memory_is_constant_over_five_hundred_steps(home, tmp_path):
             return wrapped(values, time)
 
     job.step.network = Watched()
-    make(job)
+    make_forecast(job)
     assert len(used) == 500
     assert max(used[100:]) - used[100] < 4.0

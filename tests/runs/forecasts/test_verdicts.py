@@ -5,7 +5,8 @@ import torch
 import xarray as xr
 
 from data_pipelines.forecasts.manifest import read_manifest
-from emul.forecast import exit_code, forecast, make
+from data_pipelines.forecasts.production import make_forecast
+from emul.forecast import exit_code, forecast
 from emul.forecasting.job import prepare
 from emul.main import main
 
@@ -40,7 +41,7 @@ class Breaking(torch.nn.Module):
 def test_a_single_nan_is_failed(home, tmp_path):
     job = prepare(home.config(tmp_path, "init=2003-01-13", "lead=3"))
     job.step.network = Breaking(job.step.network)
-    folder = make(job)
+    folder = make_forecast(job)
     manifest = read_manifest(folder)
     assert manifest["verdict"] == "failed"
     assert manifest["reasons"] == ["temperature: 0.13% of the numbers are NaN or infinite, first at lead 18h"]

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from data_pipelines.files import atomic
-from data_pipelines.forecasts.layout import Layout
+from data_pipelines.forecasts.layout import Layout, forecast_dataset
 from data_pipelines.forecasts.writers import NetCDFWriter, ZarrWriter
 from emulators.grid import gaussian_grid
+from emulators.state import State
 from emulators.variables import Variable, VariableSet
 from emulators.world import Vertical, World
 
@@ -90,6 +92,28 @@ def test_plain_xarray_reads_what_was_written(tmp_path, compression, block):
     assert found["geopotential"].sel(level=200).isnull().all()
     assert found["geopotential"].attrs["levels"] == [850.0, 500.0]
     assert np.array_equal(found["2m_temperature"], values[:, :, 5])
+
+
+@pytest.mark.parametrize("members", [0, 2])
+def test_a_forecast_in_memory_is_what_would_be_stored(tmp_path, members):
+    a_layout = replace(layout(), members=members)
+    values = fields(a_layout)
+    values = np.stack([values, values + 1.0]) if members else values
+    batches = [(..., rows, slice(None), slice(None), slice(None), slice(None)) for rows in a_layout.batches]
+    writer = ZarrWriter()
+    writer.open(tmp_path, a_layout)
+    for number, rows in enumerate(batches):
+        for lead in range(a_layout.steps):
+            writer.write(number, lead, values[rows][..., lead, :, :, :])
+        writer.finish(number)
+    writer.close()
+    times = a_layout.valid_times
+    states = [
+        State(torch.from_numpy(values[..., lead, :, :, :]), PREDICTED, times[:, lead]) for lead in range(a_layout.steps)
+    ]
+    stored = xr.open_zarr(tmp_path / "forecast.zarr").drop_attrs(deep=False)
+    made = forecast_dataset(a_layout, states).drop_attrs(deep=False)
+    xr.testing.assert_identical(made, stored.load())
 
 
 def test_the_store_is_readable_before_and_while_it_is_written(tmp_path):
