@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from data_pipelines.conventions.durations import duration_text
 from emulators.physics import columns
@@ -35,8 +36,11 @@ class Checks:
         self.dry_air: list[np.ndarray] = []
         self.column_water: list[np.ndarray] = []
 
-    def add(self, lead: int, state: State) -> bool:
-        """Take in the forecasts at lead number `lead`, (*lead, channel, lat, lon); True where nothing is wrong."""
+    def add(self, lead: int, state: State, contents: Mapping[str, Tensor] | None = None) -> bool:
+        """Take in the forecasts at lead number `lead`, (*lead, channel, lat, lon); True where nothing is wrong.
+
+        contents: global means of `dry_air` and `column_water`, (*lead, 1, 1), where they are known already.
+        """
         values, axes = state.values.flatten(0, -4), (0, 2, 3)
         extremes = torch.stack([values.amin(axes), values.amax(axes)]).double().cpu().numpy()
         missing = np.zeros(extremes.shape[1], np.int64)
@@ -53,7 +57,7 @@ class Checks:
         self.first_beyond = np.where(beyond, np.minimum(self.first_beyond, lead), self.first_beyond)
         self.numbers += values.shape[0] * values.shape[2] * values.shape[3]
         if self.budgeted:
-            water, air = column_means(state, self.world)
+            water, air = column_means(state, self.world, contents or {})
             self.column_water.append(water)
             self.dry_air.append(air)
         return not (missing.any() or beyond.any())
@@ -67,11 +71,17 @@ class Checks:
         return arrays
 
 
-def column_means(state: State, world: World) -> tuple[np.ndarray, np.ndarray]:
-    """Global means of column water and dry air in kg m-2, float64, of every member and initial time (n,)."""
-    fields = state["specific_humidity"], state["surface_pressure"], world.vertical
-    means = (columns.area_mean(of(*fields), world.grid.weights) for of in (columns.column_water, columns.dry_air))
-    water, air = (mean.cpu().numpy().reshape(-1) for mean in means)
+def column_means(state: State, world: World, known: Mapping[str, Tensor]) -> tuple[np.ndarray, np.ndarray]:
+    """Global means of column water and dry air in kg m-2, float64, of every member and initial time (n,).
+
+    known: those that need not be computed, by name.
+    """
+    functions = {"column_water": columns.column_water, "dry_air": columns.dry_air}
+    means = {name: known[name] for name in functions if name in known}
+    for name in functions.keys() - means.keys():
+        field = functions[name](state["specific_humidity"], state["surface_pressure"], world.vertical)
+        means[name] = columns.area_mean(field, world.grid.weights)
+    water, air = (means[name].cpu().numpy().reshape(-1) for name in functions)
     return water, air
 
 

@@ -195,5 +195,6 @@ def write_budgets(job: ForecastJob, segments: Segments) -> dict[str, Any] | None
     for segment, arrays, _ in read(segments):
         for source in SOURCES:
             ledgers[source].add_partial(within(arrays, f"{source} budgets"), segment.first)
-    write_netcdf(job.folder / BUDGETS, ledgers["forecast"].dataset(job.layout.inits, ledgers["truth"]))
-    return ledgers["forecast"].summary()
+    forecast, truth = (ledgers[source].results() for source in SOURCES)
+    write_netcdf(job.folder / BUDGETS, forecast.dataset(job.layout.inits, truth))
+    return forecast.summary()

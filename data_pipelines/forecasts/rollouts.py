@@ -154,13 +154,15 @@ class BatchForecast:
         prescribed = forcings(job.archive, self.inits, range(segment.first + 1, segment.stop + 1), job.device)
         with torch.inference_mode(), ledgers["forecast"].record_corrections(job.step):
             for lead, state in enumerate(self.rollout.states(prescribed), start=segment.first):
-                if not checks.add(lead, state) and self.is_sound:
+                contents = ledgers["forecast"].contents(state)
+                if not checks.add(lead, state, contents) and self.is_sound:
                     self.is_sound = False
                     self.warn(f"At lead {lead_text(world, lead)} the forecast left its physical range or became NaN.")
                 job.writer.write(self.batch, lead, state.values.float().cpu().numpy())
                 truth = self._score(card, lead - segment.first, state)
                 pairs += 0 if truth is None else len(truth.time)
-                self._add_budgets(ledgers, lead, state, truth)
+                ledgers["forecast"].add(lead, state, contents)
+                self._add_truth(ledgers["truth"], lead, state, truth)
                 report(lead)
         arrays = checks.arrays() | {"pairs": np.array(pairs)}
         for source, ledger in ledgers.items():
@@ -186,17 +188,16 @@ class BatchForecast:
         card.add(state.select(card.variables.names), truth, row)
         return truth
 
-    def _add_budgets(self, ledgers: Mapping[str, LeadBudgets], lead: int, state: State, truth: State | None) -> None:
-        """Add a lead to the ledgers: the forecast, and the truth as long as all predicted variables of it are known."""
-        ledgers["forecast"].add(lead, state)
+    def _add_truth(self, ledger: LeadBudgets, lead: int, state: State, truth: State | None) -> None:
+        """Add the truth of a lead to its ledger, as long as all predicted variables of it are known."""
         origin = state.origin
         assert origin is not None  # a Step made it
         whole = truth is not None and truth.variables == state.variables and np.array_equal(truth.time, state.time)
         if truth is None or not whole or not np.array_equal(self.truth_before.time, origin.before.time):
-            ledgers["truth"].add_missing(lead, len(state.time))
+            ledger.add_missing(lead, len(state.time))
             return
         before = Origin(origin.start, self.truth_before, origin.forcing)
-        ledgers["truth"].add(lead, replace(truth, origin=before))
+        ledger.add(lead, replace(truth, origin=before))
         self.truth_before = truth
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:

@@ -142,9 +142,13 @@ class DryAir(Budget):
         """Dry air in the air of each layer, 1 - q, float64 (*lead, level, *grid)."""
         return 1.0 - total_water(state, self.species) if self.species else torch.ones_like(state[self.profile]).double()
 
+    def water(self, state: State) -> Tensor | None:
+        """All water of the columns; None where they are counted as dry."""
+        return self.columns.integral(total_water(state, self.species), state) if self.species else None
+
     def content(self, state: State) -> Tensor:
-        weight = self.columns.weight(state)
-        return weight - self.columns.integral(total_water(state, self.species), state) if self.species else weight
+        weight, water = self.columns.weight(state), self.water(state)
+        return weight if water is None else weight - water
 
     def gain(self, after: State, forcing: State) -> Tensor:
         return torch.zeros((), dtype=torch.float64, device=after.values.device)

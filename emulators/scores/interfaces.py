@@ -121,8 +121,15 @@ class LeadBudgets(Accumulator, Protocol):
     @property
     def is_empty(self) -> bool: ...
 
-    def add(self, lead: int, state: State, /) -> Any:
-        """Add the States of lead number `lead` (from 0); their `origin` holds the States before."""
+    def contents(self, state: State, /) -> dict[str, Tensor]:
+        """Global means of what the columns hold, by name, float64 (*lead, 1, 1)."""
+        ...
+
+    def add(self, lead: int, state: State, contents: dict[str, Tensor] | None = None, /) -> Any:
+        """Add the States of lead number `lead` (from 0); their `origin` holds the States before.
+
+        contents: those of `state`, where they are known already.
+        """
         ...
 
     def add_missing(self, lead: int, inits: int, /) -> Any:
@@ -145,12 +152,8 @@ class LeadBudgets(Accumulator, Protocol):
         """Add other initial times, or some leads, the first of which is number `first`."""
         ...
 
-    def dataset(self, inits: np.ndarray, truth: Any = None) -> Any:
-        """Forecast and truth as an xarray.Dataset."""
-        ...
-
-    def summary(self) -> dict[str, Any]:
-        """Numbers for the manifest of a forecast."""
+    def results(self) -> Any:
+        """What follows from all that was added, with `dataset(inits, truth)` and `summary()`."""
         ...
 
 

@@ -232,7 +232,7 @@ class Training(pl.LightningModule):
                 "infinite; the training goes on.",
                 stacklevel=2,
             )
-        self.record({**self.validation, **(self.ledger_in_use.sizes() if self.ledger_in_use else {})})
+        self.record({**self.validation, **(self.ledger_in_use.results().sizes() if self.ledger_in_use else {})})
 
     def record(self, metrics: Mapping[str, float]) -> None:
         """Hand numbers to the loggers; one that fails is reported and never stops the training."""

@@ -14,9 +14,10 @@ of Sha et al. 2025 (arXiv 2503.00332) and Watt-Meyer et al. 2024 (arXiv 2411.112
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,15 +27,11 @@ from emulators.interfaces import Constraint, optional
 from emulators.physics.budgets import DryAir, Energy, Water
 from emulators.state import State
 from emulators.steps.step import Step
-from emulators.verification.budget_results import BUDGETED, QUANTITIES, RowsByLead
+from emulators.verification.budget_results import BUDGETED, QUANTITIES, BudgetResults
 from emulators.world import World
 
-if TYPE_CHECKING:
-    import xarray as xr
-
-
+VAPOUR = ("specific_humidity",)
 Kind = TypeVar("Kind", DryAir, Water, Energy)
-SECONDS = 365.25 * 86_400.0  # of a year
 
 
 class Ledger:
@@ -70,6 +67,12 @@ class Ledger:
             (name, variable)
             for name, constraint in self.constraints.items()
             for variable in optional(constraint, Constraint, "changes") or world.predicted.names
+        )
+        dry, wet = self.dry_air, self.moisture
+        self._share_water = (
+            dry is not None
+            and wet is not None
+            and (dry.species, dry.levels, dry.columns.is_fixed) == (wet.species, wet.levels, wet.columns.is_fixed)
         )
         self.area = torch.as_tensor(world.grid.weights / world.grid.weights.sum(), dtype=torch.float32)
         self._rows = RowsByLead((len(self.names),), leads)
@@ -143,18 +146,21 @@ class Ledger:
         self.area = self.area.to(field.device)
         return (field.square() * self.area).sum(axes).double() / field.shape[axes[0]]
 
-    def add(self, lead: int, state: State) -> Ledger:
-        """Take in the States of one lead number, made by a Step (or with an `origin` that says what went before)."""
+    def add(self, lead: int, state: State, contents: dict[str, Tensor] | None = None) -> Ledger:
+        """Take in the States of one lead number, made by a Step (or with an `origin` that says what went before).
+
+        contents: those of `state`, where they are known already.
+        """
         origin = state.origin
         if origin is None:
             raise ValueError("A ledger compares a State with those before it; expected one with an origin, got data.")
-        after = self._contents(state)
+        after = self.contents(state) if contents is None else contents
         known = self._before
         if lead and known and known[0] == lead - 1 and np.array_equal(known[1], origin.before.time):
             before = known[2]
         else:
-            before = self._contents(origin.before)
-            self._start = before if origin.before is origin.start or not lead else self._contents(origin.start)
+            before = self.contents(origin.before)
+            self._start = before if origin.before is origin.start or not lead else self.contents(origin.start)
         self._before = (lead, state.time, after)
         self._rows.add(lead - self.first, self._row(before, after, state, origin.forcing))
         if self._raw is not None and self._raw.origin is origin:
@@ -191,17 +197,29 @@ class Ledger:
             self._start = known["start"]
         return self
 
-    def _contents(self, state: State) -> dict[str, Tensor]:
-        """Global means of all air, dry air, water and energy, (*lead, 1, 1)."""
-        contents = {}
+    def contents(self, state: State) -> dict[str, Tensor]:
+        """Global means of all air, dry air, water and energy, float64 (*lead, 1, 1), each computed once.
+
+        `column_water` is there too where all water is vapour, for checks that need it.
+        """
+        device, contents = state.values.device, {}
+        water = None
+        if self.moisture is not None:
+            water = self.moisture.to(device).content(state)
+            contents["moisture"] = self.moisture.mean(water)
         if self.dry_air is not None:
-            budget = self.dry_air.to(state.values.device)
-            contents["dry_air"] = budget.total(state)
+            budget, weight = self.dry_air.to(device), self.dry_air.columns.weight(state)
+            if water is None or not self._share_water:
+                water = budget.water(state)
+            contents["dry_air"] = budget.mean(weight if water is None else weight - water)
             if "air_drift" in self.names:
-                contents["air"] = budget.mean(budget.columns.weight(state))
-        for name, other in (("moisture", self.moisture), ("energy", self.energy)):
-            if other is not None:
-                contents[name] = other.to(state.values.device).total(state)
+                contents["air"] = budget.mean(weight)
+            if budget.species == VAPOUR and water is not None and "moisture" not in contents:
+                contents["column_water"] = budget.mean(water)
+        if self.moisture is not None and self.moisture.species == VAPOUR:
+            contents["column_water"] = contents["moisture"]
+        if self.energy is not None:
+            contents["energy"] = self.energy.to(device).total(state)
         return contents
 
     def _row(self, before: dict[str, Tensor], after: dict[str, Tensor], state: State, forcing: State) -> Tensor:
@@ -252,111 +270,29 @@ class Ledger:
         self._mapped += int(partial["mapped"])
         return self
 
-    def series(self) -> dict[str, np.ndarray]:
-        """Every quantity, (init, lead); missing where a lead was not added."""
-        return dict(zip(self.names, self._rows.array(), strict=True))
+    def results(self) -> BudgetResults:
+        """Series, trends and corrections of all that was added."""
+        count = max(self._mapped, 1)
+        return BudgetResults(
+            world=self.world,
+            leads=self.leads,
+            series=dict(zip(self.names, self._rows.array(), strict=True)),
+            shares=self._shares(),
+            maps={
+                key: ((sums[0] / count).numpy(), (sums[1] / count).sqrt().numpy()) for key, sums in self._maps.items()
+            },
+            conventions=self._conventions(),
+            left_out=self.left_out,
+        )
 
-    def sizes(self) -> dict[str, float]:
-        """Drifts at the last lead and residuals over all leads, root mean square over initial times, for a log."""
-        sizes = {}
-        for name, values in self.series().items():
-            if name != "moisture_residual_relative":
-                chosen = values if QUANTITIES[name].adds_up else values[:, -1]
-                sizes[name] = float(np.sqrt(np.square(chosen).mean()))
-        return sizes
-
-    def drift_per_year(self) -> dict[str, np.ndarray]:
-        """Every quantity as a trend, (init,) in its units `a_year`: of what was made in all, where it adds up."""
-        per_year, steps = {}, SECONDS / self.seconds
-        for name, values in self.series().items():
-            if name == "moisture_residual_relative":
-                continue
-            made = np.cumsum(values, axis=1) if QUANTITIES[name].adds_up else values
-            slope = slopes(made)
-            per_year[name] = slope if name == "energy_residual" else slope * steps
-        return per_year
-
-    def shares(self) -> dict[tuple[str, str], np.ndarray]:
-        """By constraint and variable: what share of the raw tendency it changed, (lead,); zero where nothing was to."""
+    def _shares(self) -> dict[tuple[str, str], np.ndarray]:
+        """By constraint and variable the share of the raw tendency that it changed, (lead,); 0 where both are zero."""
+        if not self._changed:
+            return {}
         changed, tendency = self._changed.array().mean(axis=2)
         nothing = np.where(np.isfinite(changed), 0.0, np.nan)
         ratio = np.sqrt(np.divide(changed, tendency, out=nothing, where=changed > 0.0))
         return dict(zip(self.corrections, ratio, strict=True))
-
-    def mean_changes(self) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
-        """By constraint and variable: mean and rms of what it changed in a timestep, each (level, *grid)."""
-        count = max(self._mapped, 1)
-        return {key: ((sums[0] / count).numpy(), (sums[1] / count).sqrt().numpy()) for key, sums in self._maps.items()}
-
-    def summary(self) -> dict[str, Any]:
-        """For a manifest: largest and last values, drift per year, shares; numbers that JSON knows."""
-        per_year, told = self.drift_per_year(), {}
-        for name, values in self.series().items():
-            told[name] = {
-                "units": QUANTITIES[name].units,
-                "largest": _number(np.abs(values).max()),
-                "last": _number(values[:, -1].mean()),
-            }
-            if name in per_year:
-                told[name] |= {"per_year": _number(per_year[name].mean()), "per_year_units": QUANTITIES[name].a_year}
-        if self._changed:
-            told["share_changed"] = {f"{c}: {v}": _number(share.mean()) for (c, v), share in self.shares().items()}
-        return told | {"left_out": list(self.left_out.values())}
-
-    def dataset(self, inits: np.ndarray, truth: Ledger | None = None) -> xr.Dataset:
-        """Quantities (source, time, lead_time), `<quantity>_per_year` (source, time), `share_changed` and its maps.
-
-        inits: the initial times in the order in which they were added. truth: the ledger of what came to pass.
-        """
-        import xarray as xr
-
-        sources = {"forecast": self} | ({} if truth is None else {"truth": truth})
-        series, per_year = ([getattr(s, of)() for s in sources.values()] for of in ("series", "drift_per_year"))
-        arrays: dict[str, Any] = {}
-        for name in self.names:
-            of = QUANTITIES[name]
-            told = {"units": of.units, "long_name": of.long_name, "definition": of.definition}
-            arrays[name] = (("source", "time", "lead_time"), np.stack([known[name] for known in series]), told)
-            if name in per_year[0]:
-                told = {"units": of.a_year, "long_name": f"{of.long_name}: least-squares trend over all leads"}
-                values = np.stack([known[name] for known in per_year])
-                arrays[f"{name}_per_year"] = (("source", "time"), values, told)
-        lead_time = self.world.lead_time(1) * np.arange(1, self.leads + 1)
-        coords: dict[str, Any] = {
-            "source": list(sources),
-            "time": np.asarray(inits, dtype="datetime64[ns]"),
-            "lead_time": lead_time.astype("timedelta64[ns]"),
-        }
-        if self._changed:
-            arrays |= self._share_arrays()
-            coords["correction"] = [f"{name}: {variable}" for name, variable in self.corrections]
-        if self._maps:
-            coords |= {"statistic": ["mean", "rms"], **self._map_coordinates()}
-        dataset = xr.Dataset(arrays, coords, self._conventions())
-        seconds = lead_time.astype("timedelta64[s]").astype(int)
-        dataset["lead_time"].encoding = {"units": "hours" if not (seconds % 3600).any() else "seconds"}
-        return dataset
-
-    def _share_arrays(self) -> dict[str, Any]:
-        told = {"units": "1", "long_name": "rms of what a constraint changed over rms of the raw tendency"}
-        arrays: dict[str, Any] = {
-            "share_changed": (("correction", "lead_time"), np.stack([*self.shares().values()]), told)
-        }
-        grid = ("latitude", "longitude") if len(self.world.grid.shape) == 2 else ("cell",)
-        for (name, variable), pair in self.mean_changes().items():
-            found, maps = self.world.predicted.variable(variable), np.stack(pair).astype(np.float32)
-            told = {"units": found.units, "long_name": f"what {name} changes in a timestep, mean and rms"}
-            told |= {"constraint": name, "variable": variable}
-            dims = ("statistic", *((f"level_of_{variable}",) if found.levels else ()), *grid)
-            arrays[f"map_{name}_{variable}"] = (dims, maps if found.levels else maps[:, 0], told)
-        return arrays
-
-    def _map_coordinates(self) -> dict[str, Any]:
-        found = [self.world.predicted.variable(variable) for _, variable in self._maps]
-        levels = {f"level_of_{variable.name}": list(variable.levels) for variable in found if variable.levels}
-        if len(self.world.grid.shape) != 2:
-            return levels
-        return levels | {"latitude": self.world.grid.latitude, "longitude": self.world.grid.longitude}
 
     def _conventions(self) -> dict[str, str]:
         told = {"title": "budgets of forecasts", "left_out": "; ".join(self.left_out.values())}
@@ -370,20 +306,42 @@ class Ledger:
         return told
 
 
-def slopes(values: np.ndarray) -> np.ndarray:
-    """Slope a lead of the least-squares line through (0, 0) and values (init, lead) at leads 1, 2, ...; (init,).
+class RowsByLead:
+    """Rows (*shape, init) of so many leads; batches of initial times follow each other as they are added.
 
-    Where values are missing from some lead on, the line goes through those before; no number where there are none.
+    Stretches are kept as they are, so that a century of them takes little more than its numbers. What was added lead by
+    lead comes after them.
     """
-    return np.array([_slope(row[: np.argmin([*np.isfinite(row), False])]) for row in values])
 
+    def __init__(self, shape: tuple[int, ...], leads: int) -> None:
+        self.shape, self.leads = shape, leads
+        self._stretches: list[tuple[int, np.ndarray]] = []
+        self._rows: dict[int, list[Tensor]] = defaultdict(list)
 
-def _slope(values: np.ndarray) -> float:
-    padded = np.concatenate([[0.0], values])
-    lead = np.arange(padded.size) - (padded.size - 1) / 2.0
-    return float((padded - padded.mean()) @ lead / (lead @ lead)) if padded.size > 1 else np.nan
+    def __bool__(self) -> bool:
+        return bool(self._stretches or self._rows)
 
+    def add(self, lead: int, row: Tensor) -> None:
+        """Take in a batch at one lead, (*shape, init)."""
+        self._rows[lead].append(row)
 
-def _number(value: Any) -> float | None:
-    """A finite float, or None: JSON knows no NaN."""
-    return float(value) if np.isfinite(value) else None
+    def extend(self, first: int, stretch: np.ndarray) -> None:
+        """Take in a batch at the leads from number `first` on, (*shape, init, lead)."""
+        self._stretches.append((first, stretch))
+
+    def array(self) -> np.ndarray:
+        """All of them, float64 (*shape, init, lead); NaN where nothing was added."""
+        rows = {lead: torch.cat(parts, dim=-1).double().cpu().numpy() for lead, parts in self._rows.items()}
+        parts = [*self._stretches, *((lead, row[..., None]) for lead, row in rows.items())]
+        count = np.zeros(self.leads, dtype=np.int64)
+        for first, part in parts:
+            count[first : first + part.shape[-1]] += part.shape[-2]
+        whole = np.full((*self.shape, count.max(initial=0), self.leads), np.nan)
+        count[:] = 0
+        for first, part in parts:
+            there = count[first : first + part.shape[-1]]  # how many initial times each lead has already
+            for begun in np.unique(there):
+                those = there == begun
+                whole[..., begun : begun + part.shape[-2], first + np.flatnonzero(those)] = part[..., those]
+            there += part.shape[-2]
+        return whole

@@ -1,13 +1,20 @@
-"""Rows of numbers by lead and initial time, as they come: a batch at one lead, or at a stretch of leads."""
+"""Results of a budget ledger: series by lead, trends, shares that constraints changed, as numbers and as a Dataset."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
+
+from emulators.verification.channels import encode_leads
+from emulators.world import World
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+SECONDS = 365.25 * 86_400.0  # of a year
 
 
 @dataclass(frozen=True)
@@ -47,47 +54,133 @@ QUANTITIES = {
     ),
 }
 BUDGETED = {"dry_air": ("air_drift", "dry_air_drift"), "energy": ("energy_residual",)}
-
-
 BUDGETED |= {"moisture": ("moisture_residual", "moisture_residual_relative")}
 
 
-class RowsByLead:
-    """Rows (*shape, init) of so many leads; batches of initial times follow each other as they are added.
+@dataclass(frozen=True, eq=False)
+class BudgetResults:
+    """Hold the budgets of rollouts by lead and initial time, and how much constraints changed.
 
-    Stretches are kept as they are, so that a century of them takes little more than its numbers. What was added lead by
-    lead comes after them.
+    series: every quantity, (init, lead); missing where a lead was not added. shares: by constraint and variable the
+    share of the raw tendency that it changed, (lead,). maps: mean and rms of what it changed in a timestep, each
+    (level, *grid). left_out: why budgets are absent.
     """
 
-    def __init__(self, shape: tuple[int, ...], leads: int) -> None:
-        self.shape, self.leads = shape, leads
-        self._stretches: list[tuple[int, np.ndarray]] = []
-        self._rows: dict[int, list[Tensor]] = defaultdict(list)
+    world: World
+    leads: int
+    series: Mapping[str, np.ndarray]
+    shares: Mapping[tuple[str, str], np.ndarray]
+    maps: Mapping[tuple[str, str], tuple[np.ndarray, np.ndarray]]
+    conventions: Mapping[str, str]
+    left_out: Mapping[str, str]
 
-    def __bool__(self) -> bool:
-        return bool(self._stretches or self._rows)
+    @property
+    def seconds(self) -> float:
+        """The length of a timestep."""
+        return float(self.world.lead_time(1) / np.timedelta64(1, "s"))
 
-    def add(self, lead: int, row: Tensor) -> None:
-        """Take in a batch at one lead, (*shape, init)."""
-        self._rows[lead].append(row)
+    def sizes(self) -> dict[str, float]:
+        """Drifts at the last lead and residuals over all leads, root mean square over initial times, for a log."""
+        sizes = {}
+        for name, values in self.series.items():
+            if name != "moisture_residual_relative":
+                chosen = values if QUANTITIES[name].adds_up else values[:, -1]
+                sizes[name] = float(np.sqrt(np.square(chosen).mean()))
+        return sizes
 
-    def extend(self, first: int, stretch: np.ndarray) -> None:
-        """Take in a batch at the leads from number `first` on, (*shape, init, lead)."""
-        self._stretches.append((first, stretch))
+    def drift_per_year(self) -> dict[str, np.ndarray]:
+        """Every quantity as a trend, (init,) in its units `a_year`: of what was made in all, where it adds up."""
+        per_year, steps = {}, SECONDS / self.seconds
+        for name, values in self.series.items():
+            if name == "moisture_residual_relative":
+                continue
+            made = np.cumsum(values, axis=1) if QUANTITIES[name].adds_up else values
+            slope = slopes(made)
+            per_year[name] = slope if name == "energy_residual" else slope * steps
+        return per_year
 
-    def array(self) -> np.ndarray:
-        """All of them, float64 (*shape, init, lead); NaN where nothing was added."""
-        rows = {lead: torch.cat(parts, dim=-1).double().cpu().numpy() for lead, parts in self._rows.items()}
-        parts = [*self._stretches, *((lead, row[..., None]) for lead, row in rows.items())]
-        count = np.zeros(self.leads, dtype=np.int64)
-        for first, part in parts:
-            count[first : first + part.shape[-1]] += part.shape[-2]
-        whole = np.full((*self.shape, count.max(initial=0), self.leads), np.nan)
-        count[:] = 0
-        for first, part in parts:
-            there = count[first : first + part.shape[-1]]  # how many initial times each lead has already
-            for begun in np.unique(there):
-                those = there == begun
-                whole[..., begun : begun + part.shape[-2], first + np.flatnonzero(those)] = part[..., those]
-            there += part.shape[-2]
-        return whole
+    def summary(self) -> dict[str, Any]:
+        """For a manifest: largest and last values, drift per year, shares; numbers that JSON knows."""
+        per_year, told = self.drift_per_year(), {}
+        for name, values in self.series.items():
+            told[name] = {
+                "units": QUANTITIES[name].units,
+                "largest": _number(np.abs(values).max()),
+                "last": _number(values[:, -1].mean()),
+            }
+            if name in per_year:
+                told[name] |= {"per_year": _number(per_year[name].mean()), "per_year_units": QUANTITIES[name].a_year}
+        if self.shares:
+            told["share_changed"] = {f"{c}: {v}": _number(share.mean()) for (c, v), share in self.shares.items()}
+        return told | {"left_out": list(self.left_out.values())}
+
+    def dataset(self, inits: np.ndarray, truth: BudgetResults | None = None) -> xr.Dataset:
+        """Quantities (source, time, lead_time), `<quantity>_per_year` (source, time), `share_changed` and its maps.
+
+        inits: the initial times in the order in which they were added. truth: the same of the truth.
+        """
+        import xarray as xr
+
+        sources = {"forecast": self} | ({} if truth is None else {"truth": truth})
+        series, per_year = [s.series for s in sources.values()], [s.drift_per_year() for s in sources.values()]
+        arrays: dict[str, Any] = {}
+        for name in self.series:
+            of = QUANTITIES[name]
+            told = {"units": of.units, "long_name": of.long_name, "definition": of.definition}
+            arrays[name] = (("source", "time", "lead_time"), np.stack([known[name] for known in series]), told)
+            if name in per_year[0]:
+                told = {"units": of.a_year, "long_name": f"{of.long_name}: least-squares trend over all leads"}
+                values = np.stack([known[name] for known in per_year])
+                arrays[f"{name}_per_year"] = (("source", "time"), values, told)
+        lead_time = self.world.lead_time(1) * np.arange(1, self.leads + 1)
+        coords: dict[str, Any] = {
+            "source": list(sources),
+            "time": np.asarray(inits, dtype="datetime64[ns]"),
+            "lead_time": lead_time.astype("timedelta64[ns]"),
+        }
+        if self.shares:
+            arrays |= self._share_arrays()
+            coords["correction"] = [f"{name}: {variable}" for name, variable in self.shares]
+        if self.maps:
+            coords |= {"statistic": ["mean", "rms"], **self._map_coordinates()}
+        return encode_leads(xr.Dataset(arrays, coords, self.conventions))
+
+    def _share_arrays(self) -> dict[str, Any]:
+        told = {"units": "1", "long_name": "rms of what a constraint changed over rms of the raw tendency"}
+        arrays: dict[str, Any] = {
+            "share_changed": (("correction", "lead_time"), np.stack([*self.shares.values()]), told)
+        }
+        grid = ("latitude", "longitude") if len(self.world.grid.shape) == 2 else ("cell",)
+        for (name, variable), pair in self.maps.items():
+            found, maps = self.world.predicted.variable(variable), np.stack(pair).astype(np.float32)
+            told = {"units": found.units, "long_name": f"what {name} changes in a timestep, mean and rms"}
+            told |= {"constraint": name, "variable": variable}
+            dims = ("statistic", *((f"level_of_{variable}",) if found.levels else ()), *grid)
+            arrays[f"map_{name}_{variable}"] = (dims, maps if found.levels else maps[:, 0], told)
+        return arrays
+
+    def _map_coordinates(self) -> dict[str, Any]:
+        found = [self.world.predicted.variable(variable) for _, variable in self.maps]
+        levels = {f"level_of_{variable.name}": list(variable.levels) for variable in found if variable.levels}
+        if len(self.world.grid.shape) != 2:
+            return levels
+        return levels | {"latitude": self.world.grid.latitude, "longitude": self.world.grid.longitude}
+
+
+def slopes(values: np.ndarray) -> np.ndarray:
+    """Slope a lead of the least-squares line through (0, 0) and values (init, lead) at leads 1, 2, ...; (init,).
+
+    Where values are missing from some lead on, the line goes through those before; no number where there are none.
+    """
+    return np.array([_slope(row[: np.argmin([*np.isfinite(row), False])]) for row in values])
+
+
+def _slope(values: np.ndarray) -> float:
+    padded = np.concatenate([[0.0], values])
+    lead = np.arange(padded.size) - (padded.size - 1) / 2.0
+    return float((padded - padded.mean()) @ lead / (lead @ lead)) if padded.size > 1 else np.nan
+
+
+def _number(value: Any) -> float | None:
+    """A finite float, or None: JSON knows no NaN."""
+    return float(value) if np.isfinite(value) else None

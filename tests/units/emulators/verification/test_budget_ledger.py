@@ -19,7 +19,8 @@ from emulators.physics.budgets import Energy, Water
 from emulators.rollout import rollout
 from emulators.state import Origin, State
 from emulators.steps.step import Step
-from emulators.verification.budget_ledger import SECONDS, Ledger, slopes
+from emulators.verification.budget_ledger import Ledger
+from emulators.verification.budget_results import SECONDS, slopes
 
 LEADS = 3
 
@@ -63,7 +64,7 @@ def laws(world):
 def test_residuals_are_those_of_the_budgets(column_world, weather):
     world = column_world()
     ledger, states = rolled(world, weather, {})
-    series, water, energy = ledger.series(), Water(world), Energy(world)
+    series, water, energy = ledger.results().series, Water(world), Energy(world)
     for lead, state in enumerate(states):
         before, forcing = state.origin.before, state.origin.forcing
         made = water.mean(water.residual(before, state, forcing)).flatten()
@@ -81,7 +82,7 @@ def test_residuals_are_those_of_the_budgets(column_world, weather):
 
 def test_constraints_close_what_is_open_without_them(column_world, weather):
     world = column_world()
-    free, held = (rolled(world, weather, made)[0].series() for made in ({}, laws(world)))
+    free, held = (rolled(world, weather, made)[0].results().series for made in ({}, laws(world)))
     bars = {"air_drift": 5e-9, "moisture_residual_relative": 1e-6, "energy_residual": 1e-2}
     for name, bar in bars.items():
         assert np.abs(held[name]).max() < bar
@@ -96,11 +97,11 @@ def test_portions_add_up_to_the_whole(column_world, weather):
     merged = Ledger(world, constraints, leads=LEADS, maps=True)
     for part in parts:
         merged.add_partial(part.partial())
-    for name, values in whole.series().items():
-        np.testing.assert_allclose(merged.series()[name], values, rtol=1e-9, atol=1e-12)
-    for key, values in whole.shares().items():
-        np.testing.assert_allclose(merged.shares()[key], values, rtol=1e-5)
-        for field, again in zip(whole.mean_changes()[key], merged.mean_changes()[key], strict=True):
+    for name, values in whole.results().series.items():
+        np.testing.assert_allclose(merged.results().series[name], values, rtol=1e-9, atol=1e-12)
+    for key, values in whole.results().shares.items():
+        np.testing.assert_allclose(merged.results().shares[key], values, rtol=1e-5)
+        for field, again in zip(whole.results().maps[key], merged.results().maps[key], strict=True):
             np.testing.assert_allclose(again, field, rtol=1e-5, atol=1e-12)
 
 
@@ -108,8 +109,8 @@ def test_batches_of_a_lead_may_come_one_after_another(column_world, weather):
     world = column_world()
     ledger = rolled(world, weather, {}, rows=slice(0, 2))[0]
     rolled(world, weather, {}, ledger, rows=slice(2, 4))
-    whole = rolled(world, weather, {})[0].series()
-    for name, values in ledger.series().items():
+    whole = rolled(world, weather, {})[0].results().series
+    for name, values in ledger.results().series.items():
         np.testing.assert_allclose(values, whole[name], rtol=1e-9, atol=1e-12)
 
 
@@ -121,11 +122,11 @@ def test_what_is_unknown_of_some_initial_times_is_missing_there(column_world, we
         unknown.add_missing(lead, 2)
     for part in (unknown, known):
         merged.add_partial(part.partial())
-    for name, values in merged.series().items():
+    for name, values in merged.results().series.items():
         assert np.isnan(values[:2]).all()
-        np.testing.assert_allclose(values[2:], whole.series()[name][2:], rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(values[2:], whole.results().series[name][2:], rtol=1e-9, atol=1e-12)
     times = np.datetime64("2001-01-01") + np.arange(4) * np.timedelta64(7, "D")
-    assert whole.dataset(times, merged).sizes["time"] == 4
+    assert whole.results().dataset(times, merged.results()).sizes["time"] == 4
 
 
 def test_the_share_that_a_constraint_changed(column_world, weather):
@@ -145,10 +146,10 @@ def test_the_share_that_a_constraint_changed(column_world, weather):
             return after.with_(total_precipitation_6hr=0.5 * after["total_precipitation_6hr"])
 
     ledger, states = rolled(world, weather, {"double": Double(), "halve": Halve()})
-    shares = ledger.shares()
+    shares = ledger.results().shares
     np.testing.assert_allclose(shares["double", "temperature"], 1.0, rtol=1e-4)
     np.testing.assert_allclose(shares["halve", "total_precipitation_6hr"], 0.5, rtol=1e-6)
-    mean, rms = ledger.mean_changes()["halve", "total_precipitation_6hr"]
+    mean, rms = ledger.results().maps["halve", "total_precipitation_6hr"]
     changed = -torch.stack([state["total_precipitation_6hr"] for state in states]).flatten(0, 1)
     np.testing.assert_allclose(mean[0], changed.mean(0), rtol=1e-4, atol=1e-9)
     np.testing.assert_allclose(rms[0], changed.square().mean(0).sqrt(), rtol=1e-4)
@@ -164,11 +165,11 @@ def test_a_forecast_that_blows_up_has_no_numbers_there(column_world, weather):
             return after.with_(surface_pressure=after["surface_pressure"] * (np.nan if before.origin else 1.001))
 
     ledger, _ = rolled(world, weather, {"burst": Burst()})
-    shares = ledger.shares()["burst", "surface_pressure"]
+    shares = ledger.results().shares["burst", "surface_pressure"]
     assert shares[0] > 0.0
     assert np.isnan(shares[1:]).all()
-    assert np.isfinite(ledger.drift_per_year()["air_drift"]).all()
-    told = ledger.summary()
+    assert np.isfinite(ledger.results().drift_per_year()["air_drift"]).all()
+    told = ledger.results().summary()
     assert told["air_drift"]["largest"] is told["share_changed"]["burst: surface_pressure"] is None
 
 
@@ -195,7 +196,7 @@ def test_a_trend_is_a_slope_through_the_start():
 def test_drift_per_year(column_world, weather):
     world = column_world()
     ledger = rolled(world, weather, {})[0]
-    series, trend = ledger.series(), ledger.drift_per_year()
+    series, trend = ledger.results().series, ledger.results().drift_per_year()
     steps = SECONDS / 21_600.0
     np.testing.assert_allclose(trend["air_drift"], slopes(series["air_drift"]) * steps)
     summed = np.cumsum(series["moisture_residual"], axis=1)
@@ -213,7 +214,7 @@ def test_what_is_wanting_is_left_out_and_said(small_world, column_world, weather
     ledger, _ = rolled(world, weather, {})
     assert ledger.names == ("air_drift", "dry_air_drift")
     assert "evaporation" in ledger.left_out["moisture"]
-    assert ledger.summary()["left_out"] == list(ledger.left_out.values())
+    assert ledger.results().summary()["left_out"] == list(ledger.left_out.values())
 
 
 def test_the_definition_is_that_of_the_constraint(column_world, weather):
@@ -221,8 +222,8 @@ def test_the_definition_is_that_of_the_constraint(column_world, weather):
     constraints = {"energy": TotalEnergy(world, energy="credit")}
     ledger = rolled(world, weather, constraints)[0]
     assert ledger.energy is constraints["energy"].budget
-    assert np.abs(ledger.series()["energy_residual"]).max() < 1e-2
-    assert ledger.dataset(np.arange(4).astype("datetime64[D]")).attrs["energy"].startswith("credit")
+    assert np.abs(ledger.results().series["energy_residual"]).max() < 1e-2
+    assert ledger.results().dataset(np.arange(4).astype("datetime64[D]")).attrs["energy"].startswith("credit")
 
 
 def test_data_have_nothing_to_be_compared_with(column_world, weather):
@@ -240,10 +241,10 @@ def test_the_file_and_what_the_report_says_of_it(column_world, weather, tmp_path
     inits = np.datetime64("2001-01-01") + 5 * np.arange(4)
     for name, ledger in (("free", free), ("held", held)):
         (tmp_path / name).mkdir()
-        write_netcdf(tmp_path / name / "budgets.nc", ledger.dataset(inits, truth))
+        write_netcdf(tmp_path / name / "budgets.nc", ledger.results().dataset(inits, truth.results()))
     held_file, free_file = read_budgets(tmp_path / "held"), read_budgets(tmp_path / "free")
     assert read_budgets(tmp_path) is None
-    for name, values in held.series().items():
+    for name, values in held.results().series.items():
         np.testing.assert_array_equal(held_file[name].sel(source="forecast"), values)
         assert held_file[name].attrs["units"]
         assert held_file[name].attrs["definition"]
@@ -268,5 +269,5 @@ def test_leads_kept_in_several_ledgers_are_as_in_one(column_world, weather):
         part.add(first, states[first])
         running = part.carried_state()
         merged.add_partial(part.partial(), first)
-    for name, values in whole.series().items():
-        np.testing.assert_array_equal(merged.series()[name], values)
+    for name, values in whole.results().series.items():
+        np.testing.assert_array_equal(merged.results().series[name], values)

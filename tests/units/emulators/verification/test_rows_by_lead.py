@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from emulators.verification.budget_results import RowsByLead
+from emulators.verification.budget_ledger import RowsByLead
 
 
 def test_stretches_of_any_length_are_as_leads_one_by_one():
