@@ -287,9 +287,10 @@ class Ledger:
 
     def _shares(self) -> dict[tuple[str, str], np.ndarray]:
         """By constraint and variable the share of the raw tendency that it changed, (lead,); 0 where both are zero."""
-        if not self._changed:
+        squares = self._changed.array()  # (change and tendency, correction, init, lead)
+        if not squares.shape[2]:
             return {}
-        changed, tendency = self._changed.array().mean(axis=2)
+        changed, tendency = squares.mean(axis=2)
         nothing = np.where(np.isfinite(changed), 0.0, np.nan)
         ratio = np.sqrt(np.divide(changed, tendency, out=nothing, where=changed > 0.0))
         return dict(zip(self.corrections, ratio, strict=True))
