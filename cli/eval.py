@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from data_pipelines.files.atomic import write_netcdf
+from data_pipelines.verification.evaluation_results import EvaluationResults
 from data_pipelines.verification.score_files import read_scores
 from data_pipelines.verification.scoring import PartialSums, score_pairs
 from emul.config.hydra_run import run_with_hydra
@@ -53,12 +54,12 @@ def evaluate(config: DictConfig) -> Path:
         return target
     evaluation.drop_unscored()
     target.mkdir(parents=True, exist_ok=True)
-    scores, baselines, spectra = _write(target, inputs, evaluation)
-    judged = _write_differences(target, inputs, evaluation)
+    results = _write(target, inputs, evaluation)
+    by_init, judged = _write_differences(target, inputs, evaluation)
     sums.remove()
     from emul.report.present import present  # pictures come after the numbers are safe
 
-    present(target, inputs, evaluation, scores, baselines, judged, spectra)
+    present(target, inputs, evaluation, replace(results, by_init=by_init, differences=judged))
     return target
 
 
@@ -66,10 +67,8 @@ def _resumed(done: int, total: int) -> None:
     console().print(f"going on after {done} of {total} pairs that an earlier run has scored")
 
 
-def _write(
-    target: Path, inputs: Inputs, evaluation: Evaluation
-) -> tuple[xr.Dataset, xr.Dataset | None, xr.Dataset | None]:
-    """Write scores.nc, baselines.nc, histograms.nc and climate.nc; the scores, those of baselines, and the spectra."""
+def _write(target: Path, inputs: Inputs, evaluation: Evaluation) -> EvaluationResults:
+    """Write scores.nc, baselines.nc, histograms.nc and climate.nc; the results, without differences."""
     scores = evaluation.scores(inputs.attributes)
     if "level" in scores.coords:
         scores["level"].attrs.update(inputs.forecast["level"].attrs)
@@ -85,16 +84,28 @@ def _write(
         write_netcdf(target / "histograms.nc", histograms)
     if evaluation.climate is not None:
         keep_climate(target, evaluation.climate, inputs)
-    return scores, baselines, spectra
+    scored = {name: one.scores for name, one in inputs.beside.items() if one.scores is not None}
+    return EvaluationResults(
+        inputs.name,
+        scores,
+        baselines,
+        further_scores={**inputs.limits, **scored},
+        spectra=spectra,
+        histograms=histograms,
+        budgets=inputs.budgets,
+        further_budgets={name: one.budgets for name, one in inputs.beside.items() if one.budgets is not None},
+    )
 
 
-def _write_differences(target: Path, inputs: Inputs, evaluation: Evaluation) -> xr.Dataset | None:
-    """Write by_init.nc and differences.nc; the differences to the baselines with their intervals, None without any."""
+def _write_differences(
+    target: Path, inputs: Inputs, evaluation: Evaluation
+) -> tuple[xr.Dataset | None, xr.Dataset | None]:
+    """Write by_init.nc and differences.nc; the forecast's statistics by initial time, and the differences."""
     by_init = evaluation.statistics_by_init(inputs.attributes)
     for stale in ("by_init.nc", "differences.nc"):
         (target / stale).unlink(missing_ok=True)
     if not by_init:
-        return None
+        return None, None
     others = {name: dataset for name, dataset in by_init.items() if name != "forecast"}
     write_netcdf(target / "by_init.nc", by_init["forecast"], others, deflate=True)
     options = inputs.options.significance
@@ -102,7 +113,7 @@ def _write_differences(target: Path, inputs: Inputs, evaluation: Evaluation) -> 
         found = evaluation.differences(by_init, Bootstrap(options.resamples, options.level, options.block))
     if found is not None:
         write_netcdf(target / "differences.nc", found)
-    return found
+    return by_init["forecast"], found
 
 
 def _decisive(config: DictConfig, inputs: Inputs) -> dict[str, Any]:

@@ -208,7 +208,7 @@ class Sweep:
         """Write results.nc, results.csv and sweep.png, print the best and the failed."""
         from data_pipelines.files.atomic import write_netcdf
         from data_pipelines.verification.sweep_results import trials_dataset, write_table
-        from emul.pictures.parallel_coordinates import draw
+        from emul.pictures.parallel_coordinates import draw_trials
 
         metric = self.settings.metric
         rows = sorted(self.rows(), key=lambda one: (one["state"] != "finished", _or_last(one[metric])))
@@ -217,7 +217,7 @@ class Sweep:
         write_table(self.folder / "results.csv", rows)
         finished = [one for one in rows if one["state"] == "finished"]
         if finished:
-            draw(finished, list(self.axes), metric, self.folder / "sweep.png")
+            draw_trials(self.folder / "sweep.png", finished, list(self.axes), metric)
             shown = [[one["trial"], f"{one[metric]:.4f}"] for one in finished[:5]]
             table(["best", metric], shown, [metric])
         for trial in self.trials:

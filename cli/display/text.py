@@ -1,15 +1,28 @@
-"""Format numbers, percentages and lead times as people read them."""
+"""Format numbers, percentages and lead times."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from data_pipelines.verification.score_rows import DAY, MONTH
+from data_pipelines.verification.score_rows import DAY
+from emulators.constants import MONTH
 
 STEPS = (1, 2, 5, 10, 20, 50)  # percent, as on the score cards of WeatherBench 2
-
-
 MINUS, DASH = "\u2212", "\u2013"
+TITLES = {  # of metrics
+    "rmse": "RMSE",
+    "mse": "MSE",
+    "mae": "Mean absolute error",
+    "bias": "Bias",
+    "acc": "Anomaly correlation",
+    "rmse_by_init": "RMSE, root by init",
+    "acc_by_init": "Anomaly correlation by init",
+}
+
+
+def metric_title(metric: str) -> str:
+    """The name of a metric in a heading."""
+    return TITLES.get(metric, metric)
 
 
 def lead_text(lead: np.timedelta64) -> str:
@@ -18,19 +31,17 @@ def lead_text(lead: np.timedelta64) -> str:
     if seconds >= MONTH and seconds % MONTH == 0:
         months = seconds // MONTH
         return f"{months // 12} y" if months % 12 == 0 else f"{months} month{'s' if months > 1 else ''}"
-    if seconds % DAY == 0:
-        return f"{seconds // DAY} d"
-    return f"{seconds / 3600:g} h"
+    return f"{seconds // DAY} d" if seconds % DAY == 0 else f"{seconds / 3600:g} h"
 
 
 def colour_step(difference: float) -> int:
-    """How many of the bounds 1, 2, 5, 10, 20 and 50 percent a difference reaches, with its sign."""
+    """How many of the bounds in STEPS a relative difference reaches, with its sign."""
     reached = sum(abs(difference) * 100 >= bound for bound in STEPS)
     return reached if difference > 0 else -reached
 
 
 def number(value: float) -> str:
-    """Three significant digits, as people write them."""
+    """A number with three significant digits."""
     if not np.isfinite(value):
         return DASH
     size = abs(value)
@@ -40,7 +51,7 @@ def number(value: float) -> str:
 
 
 def percent(value: float) -> str:
-    """A share as `+45 %` or `−1.2 %`: whole from 10 % on, one decimal below."""
+    """A fraction as `+45 %` or `−1.2 %`: whole from 10 % on, one decimal below."""
     if not np.isfinite(value):
         return DASH
     size = min(100 * abs(value), 999)

@@ -4,116 +4,70 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from data_pipelines.verification.score_rows import Row, lead_axis, leads_in_unit
-from emul.display.palette import COLOURS, PALETTE
-from emul.display.ticks import ticks
-from emul.pictures.figures import _exponent, _figure, _save, _styled
+from data_pipelines.verification.evaluation_results import EvaluationResults
+from data_pipelines.verification.score_rows import Row, Score, lead_axis
+from emul.display.palette import LINES, LineStyle, further_styles
+from emul.pictures.figures import figure_style, label_leads, new_figure, panels, save_figure
 
 if TYPE_CHECKING:
     import xarray as xr
 
 
-DASHES: dict[str, Any] = {"forecast": "-", "persistence": "--", "climatology": ":", "predictability": "-."}
+class Curve(NamedTuple):
+    """Hold one line of every panel. is_bound: errors far above it are cut off."""
+
+    scores: xr.Dataset
+    style: LineStyle
+    is_bound: bool = False
+
+
+def evaluation_curves(results: EvaluationResults) -> dict[str, Curve]:
+    """The forecast of an evaluation, its baselines and the limits of predictability."""
+    known = {name: one for name, one in results.curves.items() if name in {*LINES, *results.sources}}
+    styles = {**further_styles([name for name in known if name not in LINES]), **LINES}
+    return {name: Curve(scores, styles[name], name != "forecast") for name, scores in known.items()}
 
 
 def curves(
-    path: Path,
-    scores: xr.Dataset,
-    others: Mapping[str, xr.Dataset],
-    rows: Sequence[Row],
-    title: str,
-    metric: str = "rmse",
+    path: Path, lines: Mapping[str, Curve], rows: Sequence[Row], score: Score, title: str = "", room: float = 3.0
 ) -> Path:
-    """One small panel a row: the score by lead, with the same score of `others` (name -> Dataset) beside it."""
-    x, unit = lead_axis(scores["lead_time"].values)
-    across = min(3, len(rows))
-    down = -(-len(rows) // across)
-    with _styled():
-        figure = _figure(3.3 * across + 0.2, 2.25 * down + 0.7)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-        axes = figure.subplots(down, across, squeeze=False, sharex=True)
-        for axis, row in zip(axes.flat, rows, strict=False):
-            _curve(axis, row, scores, others, metric, unit)
-        for axis in axes.flat[len(rows) :]:
-            axis.set_visible(False)
-        for axis in axes[-1]:
-            axis.set_xlabel(f"lead time in {unit}")
-            axis.set_xticks(ticks(float(x.min()), float(x.max()), 6, unit))
-        handles, names = axes.flat[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside upper right", ncols=len(names), fontsize=9)
-        return _save(figure, path)
+    """One small panel for each row: the score of every line by lead time."""
+    leads, unit = lead_axis(next(iter(lines.values())).scores["lead_time"].values)
+    columns = min(3, len(rows))
+    with figure_style():
+        height = 2.25 * -(-len(rows) // columns) + 0.48 + 0.22 * -(-len(lines) // 6)
+        figure = new_figure(3.3 * columns + 0.2, height, title)
+        axes = panels(figure, len(rows), columns, sharex=True)
+        for axis, row in zip(axes, rows, strict=True):
+            curve_panel(axis, row, lines, score, unit, room)
+        label_leads(figure, leads, unit)
+        handles, names = axes[0].get_legend_handles_labels()
+        side = "right" if title else "left"
+        figure.legend(handles, names, loc=f"outside upper {side}", ncols=min(6, len(lines)), fontsize=8.5)
+        return save_figure(figure, path)
 
 
-def _curve(axis, row: Row, scores, others, metric, unit) -> None:
-    factor = row.scale(_exponent(scores, metric))
-    lines = {}
-    for name, dataset in {"forecast": scores, **others}.items():
-        if row.variable not in dataset or metric not in dataset["metric"].values:
-            continue
-        try:
-            y = row.series(dataset, metric) * factor
-        except KeyError:  # a curve from elsewhere may lack the level or the region
-            continue
-        if np.isfinite(y).any():
-            x = leads_in_unit(unit, dataset["lead_time"].values)
-            marker = "o" if len(x) < 3 else None
-            axis.plot(x, y, linestyle=DASHES[name], color=COLOURS[name], label=name, marker=marker, ms=4)
-            lines[name] = float(np.nanmax(y))
-    axis.set_title(f"{row.label} [{row.unit}]" if _exponent(scores, metric) and row.unit else row.label)
+def curve_panel(axis: Any, row: Row, lines: Mapping[str, Curve], score: Score, unit: str, room: float = 3.0) -> None:
+    """The score of one row by lead time; lines that do not hold it are left out."""
+    tops = []
+    for name, line in lines.items():
+        points = row.curve(line.scores, score, unit)
+        if points is not None:
+            marker = "o" if len(points[0]) < 3 else None
+            width = 2.0 if len(lines) < 6 else 1.5
+            axis.plot(*points, label=name, marker=marker, ms=4, linewidth=width, **line.style.for_matplotlib())
+            tops += [float(np.nanmax(points[1]))] if line.is_bound else []
+    fit_errors(axis, score.metric, tops, room)
+    axis.set_title(row.title if score.exponent else row.label)
     axis.margins(x=0.01)
-    fit_errors(axis, metric, [top for name, top in lines.items() if name != "forecast"])
 
 
-def fit_errors(axis, metric: str, baselines: Sequence[float], room: float = 3.0) -> None:
-    """Errors from zero up; one that blows up leaves the page at `room` times the largest error of the baselines."""
+def fit_errors(axis: Any, metric: str, baselines: Sequence[float], room: float = 3.0) -> None:
+    """Start errors at zero and cut those that grow beyond `room` times the largest error of the baselines."""
     if metric in ("rmse", "mae", "mse"):
         top = axis.get_ylim()[1]
         axis.set_ylim(0, min(top, room * max(baselines)) if baselines else top)
-
-
-STROKES = ("-", "--", ":", "-.")
-BESIDE = {"persistence": ("#9aa5b1", "--"), "climatology": ("#9aa5b1", ":")}
-
-
-def run_curves(
-    path: Path,
-    runs: Mapping[str, xr.Dataset],
-    beside: Mapping[str, xr.Dataset],
-    rows: Sequence[Row],
-    metric: str,
-    region: str,
-) -> Path:
-    """One small panel a row: the score of every run by lead, baselines in grey."""
-    first = next(iter(runs.values()))
-    x, unit = lead_axis(first["lead_time"].values)
-    across = min(3, len(rows))
-    down = -(-len(rows) // across)
-    styles = {name: (PALETTE[n % len(PALETTE)], STROKES[n // len(PALETTE) % 4]) for n, name in enumerate(runs)}
-    styles |= {name: style for name, style in BESIDE.items() if name in beside}
-    with _styled():
-        figure = _figure(3.3 * across + 0.2, 2.25 * down + 0.5 + 0.22 * -(-len(styles) // 6))
-        axes = figure.subplots(down, across, squeeze=False, sharex=True)
-        for axis, row in zip(axes.flat, rows, strict=False):
-            tops = []
-            for name, (colour, stroke) in styles.items():
-                dataset = runs[name] if name in runs else beside[name]
-                if row.variable in dataset and metric in dataset["metric"].values:
-                    y = row.series(dataset, metric, region) * row.scale(_exponent(first, metric))
-                    places = leads_in_unit(unit, dataset["lead_time"].values)
-                    axis.plot(places, y, color=colour, linestyle=stroke, label=name, linewidth=1.5)
-                    tops += [float(np.nanmax(y))] if name in beside and np.isfinite(y).any() else []
-            fit_errors(axis, metric, tops, room=1.5)
-            axis.set_title(f"{row.label} [{row.unit}]" if row.unit else row.label)
-            axis.margins(x=0.01)
-        for axis in axes.flat[len(rows) :]:
-            axis.set_visible(False)
-        for axis in axes[-1]:
-            axis.set_xlabel(f"lead time in {unit}")
-            axis.set_xticks(ticks(float(x.min()), float(x.max()), 6, unit))
-        handles, names = axes.flat[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside upper left", ncols=6, fontsize=8.5)
-        return _save(figure, path)

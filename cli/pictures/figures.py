@@ -1,20 +1,24 @@
-"""The style of all matplotlib figures, and writing them to files."""
+"""Make, style and save matplotlib figures."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from data_pipelines.files.atomic import atomic_file
+from emul.display.ticks import ticks
+
 if TYPE_CHECKING:
-    import xarray as xr
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
 INK, QUIET = "#1f2933", "#808a96"  # QUIET reads on white and on black
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 9,
     "axes.titlesize": 9.5,
@@ -35,44 +39,73 @@ STYLE = {
 }
 
 
-def _figure(width: float, height: float, **kwargs: Any) -> Figure:
-    """A figure of its own, on the Agg canvas whatever the machine's backend is."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained", **kwargs)
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _styled():
+def figure_style() -> AbstractContextManager[None]:
+    """The style of all figures, for a `with` statement."""
     import matplotlib
 
     return matplotlib.rc_context(STYLE)
 
 
-def _save(figure: Figure, path: Path, **kwargs: Any) -> Path:
+def new_figure(width: float, height: float, title: str = "") -> Figure:
+    """A figure of width x height inches on the Agg canvas, whatever backend the machine has."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    return figure
+
+
+def save_figure(figure: Figure, path: Path, dpi: int = 130, **options: Any) -> Path:
+    """Write a figure to `path`, making its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=kwargs.pop("dpi", 130), **kwargs)
+    with atomic_file(path) as unfinished:
+        figure.savefig(unfinished, dpi=dpi, format=path.suffix[1:], **options)
     return path
 
 
-def _exponent(scores: xr.Dataset, metric: str) -> int:
-    return int(json.loads(scores.attrs["exponent"])[metric])
+def panels(figure: Any, count: int, columns: int, *, sharex: bool = False, sharey: bool = False) -> list[Axes]:
+    """`count` axes in rows of `columns`, the rest of the last row hidden."""
+    axes = figure.subplots(-(-count // columns), columns, squeeze=False, sharex=sharex, sharey=sharey)
+    for axis in axes.flat[count:]:
+        axis.set_visible(False)
+    return list(axes.flat[:count])
 
 
-def _signed(values: np.ndarray) -> bool:
-    """True for fields that change sign, such as wind."""
-    return bool(np.nanpercentile(values, 10) < 0 < np.nanpercentile(values, 90))
+def label_leads(figure: Any, leads: np.ndarray, unit: str) -> None:
+    """Label the lead-time axis below the last row of panels; leads: in `unit`."""
+    for axis in figure.axes:
+        if axis.get_subplotspec().is_last_row():
+            axis.set_xlabel(f"lead time in {unit}")
+            axis.set_xticks(ticks(float(leads.min()), float(leads.max()), 6, unit))
 
 
-def _limits(values: np.ndarray, centred: bool) -> tuple[float, float]:
-    """The range of colours: 1st to 99th percentile, symmetric where centred."""
+def colour_bar(figure: Any, drawn: Any, axes: Any, label: str, colour: str = INK, **options: Any) -> Any:
+    """A colour bar without a frame."""
+    bar = figure.colorbar(drawn, ax=axes, **options)
+    bar.set_label(label, color=colour)
+    bar.ax.tick_params(colors=colour, length=2)
+    bar.outline.set_visible(False)
+    return bar
+
+
+def colour_limits(values: np.ndarray, centred: bool | None = None) -> tuple[float, float]:
+    """The range of colours: 1st to 99th percentile, symmetric where centred; None: where the field changes sign."""
     finite = values[np.isfinite(values)]
     if not finite.size:
         return -1.0, 1.0
+    if centred is None:
+        centred = bool(np.percentile(finite, 10) < 0 < np.percentile(finite, 90))
     if centred:
         top = float(np.percentile(np.abs(finite), 99)) or 1.0
         return -top, top
     low, high = (float(v) for v in np.percentile(finite, [1, 99]))
     return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def field_limits(fields: Sequence[np.ndarray], centred: bool | None = None) -> tuple[float, float, str]:
+    """Range of colours and colour map that several fields share."""
+    low, high = colour_limits(np.concatenate([field.ravel() for field in fields]), centred)
+    return low, high, "RdBu_r" if low == -high else "viridis"

@@ -2,141 +2,114 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from data_pipelines.verification.score_rows import Row, headline_leads, relative_difference, significance
+from data_pipelines.verification.evaluation_results import EvaluationResults
+from data_pipelines.verification.score_rows import Row, headline_leads
 from emul.display.palette import BETTER, WORSE
-from emul.display.text import STEPS, colour_step, lead_text, number, percent
-from emul.pictures.figures import INK, _figure, _save, _styled
+from emul.display.text import MINUS, STEPS, colour_step, lead_text, number, percent
+from emul.pictures.figures import INK, colour_bar, figure_style, new_figure, panels, save_figure
 
-if TYPE_CHECKING:
-    import xarray as xr
+BOUNDS = [0.01 * bound for bound in (-100, *(-step for step in reversed(STEPS)), *STEPS, 100)]  # of the colours
 
 
-def scorecard(
-    path: Path,
-    scores: xr.Dataset,
-    baselines: xr.Dataset | None,
-    judged: xr.Dataset | None,
-    rows: Sequence[Row],
-    title: str,
-    metric: str = "rmse",
+def scorecard(path: Path, results: EvaluationResults, rows: Sequence[Row], title: str, metric: str = "rmse") -> Path:
+    """Heat map of the differences to each baseline in percent, a row by variable and level, a column by lead time;
+    hatched where they are not significant. The scores themselves where there is no baseline."""
+    leads = headline_leads(results.leads, most=10)
+    with figure_style():
+        width = 2.4 + max(1, len(results.sources)) * (0.62 * len(leads) + 0.4)
+        figure = new_figure(max(width, 5.5), 1.5 + 0.3 * len(rows), title)
+        if not results.sources:
+            values = np.array([results.values(row, metric)[leads] for row in rows])
+            blank = np.full(values.shape, np.nan)
+            times = [lead_text(results.leads[i]) for i in leads]
+            _heat_map(figure.subplots(), blank, blank == 0, _texts(values, number), rows, times, metric.upper())
+            return save_figure(figure, path)
+        axes = panels(figure, len(results.sources), len(results.sources), sharey=True)
+        for axis, source in zip(axes, results.sources, strict=True):
+            drawn = _differences(axis, results, source, rows, leads, metric, None, f"against {source}")
+        hatched = "" if results.differences is None else "; hatched: not significant"
+        label = f"{metric.upper()}: difference in percent{hatched}"
+        bar = colour_bar(figure, drawn, axes, label, shrink=0.8 if len(rows) > 6 else 1.0, pad=0.01, aspect=30)
+        bar.set_ticks(BOUNDS[1:-1])
+        bar.ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:+.0f}".replace("-", MINUS))
+        return save_figure(figure, path)
+
+
+def run_scorecards(
+    path: Path, runs: Sequence[EvaluationResults], rows: Sequence[Row], metric: str, region: str, title: str
 ) -> Path:
-    """Heat map of differences to each baseline in percent: a row a variable and level, a column a lead; hatched where
-    they are not significant."""
-    region = str(scores["region"].values[0])
-    sources = [] if baselines is None else [str(s) for s in baselines["source"].values]
-    leads = headline_leads(scores["lead_time"].values, most=10)
-    panels = {s: [relative_difference(row, scores, baselines, s, metric, region) for row in rows] for s in sources}
-    sure = {s: [significance(row, judged, s, metric, region) for row in rows] for s in sources}
-    with _styled():
-        width = 2.4 + max(1, len(panels)) * (0.62 * len(leads) + 0.4)
-        figure = _figure(max(width, 5.5), 1.5 + 0.3 * len(rows))
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-        if not panels:
-            values = np.array([row.series(scores)[leads] * row.scale(1) for row in rows])
-            _heat(figure.subplots(), np.full_like(values, np.nan), _texts(values, number), rows, leads, scores, "RMSE")
-            return _save(figure, path)
-        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-        for axis, (source, found) in zip(axes, panels.items(), strict=True):
-            values = np.array([np.full(len(leads), np.nan) if f is None else f[leads] for f in found])
-            unsure = np.array([[bool(line) and line[i] is False for i in leads] for line in sure[source]])
-            drawn = _heat(axis, values, _texts(values, percent), rows, leads, scores, f"against {source}", unsure)
-        bar = figure.colorbar(drawn, ax=axes, shrink=0.8 if len(rows) > 6 else 1.0, pad=0.01, aspect=30)
-        bar.set_label(
-            f"{metric.upper()}: difference in percent" + ("" if judged is None else "; hatched: not significant")
-        )
-        bar.set_ticks([0.01 * bound for bound in _bounds() if abs(bound) < 100])
-        bar.ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:+.0f}".replace("-", "\N{MINUS SIGN}"))
-        bar.outline.set_visible(False)
-        return _save(figure, path)
+    """A score card for each run: differences in percent to its one baseline; hatched: not significant."""
+    leads = headline_leads(runs[0].leads, most=8)
+    columns = min(4, len(runs))
+    with figure_style():
+        height = 0.7 + -(-len(runs) // columns) * (0.55 + 0.27 * len(rows))
+        figure = new_figure(1.9 + columns * (0.5 * len(leads) + 0.35), height, title)
+        for axis, run in zip(panels(figure, len(runs), columns, sharey=True), runs, strict=True):
+            _differences(axis, run, run.sources[0], rows, leads, metric, region, run.name, percent_sign=False)
+        return save_figure(figure, path)
 
 
-def _texts(values: np.ndarray, text) -> list[list[str]]:
+def _differences(
+    axis: Any,
+    results: EvaluationResults,
+    source: str,
+    rows: Sequence[Row],
+    leads: Sequence[int],
+    metric: str,
+    region: str | None,
+    title: str,
+    percent_sign: bool = True,
+) -> Any:
+    """One panel: differences to `source` with their significance."""
+    where = (source, metric, region)
+    changes = [results.relative_difference(row, *where) for row in rows]
+    values = np.array([np.full(len(leads), np.nan) if line is None else line[leads] for line in changes])
+    significant = [results.significance(row, *where) for row in rows]
+    unsure = np.array([[line[i] is False for i in leads] for line in significant])
+    texts = _texts(values, percent if percent_sign else lambda value: percent(value).removesuffix(" %"))
+    return _heat_map(axis, values, unsure, texts, rows, [lead_text(results.leads[i]) for i in leads], title)
+
+
+def _texts(values: np.ndarray, text: Any) -> list[list[str]]:
     return [[text(value) for value in line] for line in values]
 
 
-def _heat(axis, values, texts, rows, leads, scores, title, unsure=None):
-    """One panel of coloured cells with their numbers; blue is better, orange worse, hatched what is `unsure`."""
-    unsure = np.zeros(values.shape, dtype=bool) if unsure is None else unsure
-    _hatched(axis, unsure)
+def _heat_map(
+    axis: Any,
+    values: np.ndarray,
+    unsure: np.ndarray,
+    texts: Sequence[Sequence[str]],
+    rows: Sequence[Row],
+    times: Sequence[str],
+    title: str,
+) -> Any:
+    """Cells with their texts; blue is better, orange worse, hatched what is not significant."""
     from matplotlib.colors import BoundaryNorm, ListedColormap
+    from matplotlib.patches import Rectangle
 
-    bounds = [0.01 * bound for bound in _bounds()]
+    for i, j in np.argwhere(unsure):
+        cell = Rectangle((j + 0.02, i + 0.02), 0.96, 0.96, facecolor="#ffffffb8", edgecolor="#aeb8c4")
+        cell.set(hatch="////", linewidth=0, zorder=2)
+        axis.add_patch(cell)
     colours = ListedColormap([*reversed(BETTER), "#f4f5f7", *WORSE])
-    norm = BoundaryNorm(bounds, len(bounds) - 1, clip=True)
+    norm = BoundaryNorm(BOUNDS, len(BOUNDS) - 1, clip=True)
     drawn = axis.pcolormesh(values, cmap=colours, norm=norm, edgecolors="white", linewidth=1.5)
     axis.set_title(title)
     axis.grid(False)
     axis.spines[:].set_visible(False)
-    axis.set_xticks(np.arange(len(leads)) + 0.5, [lead_text(scores["lead_time"].values[i]) for i in leads])
+    axis.set_xticks(np.arange(len(times)) + 0.5, times)
     axis.set_yticks(np.arange(len(rows)) + 0.5, [row.label for row in rows])
     axis.tick_params(length=0)
     axis.set_ylim(len(rows), 0)
-    for i, line in enumerate(texts):
-        for j, text in enumerate(line):
-            strong = np.isfinite(values[i, j]) and abs(colour_step(values[i, j])) > 4 and not unsure[i, j]
-            axis.text(
-                j + 0.5,
-                i + 0.5,
-                text.replace(" ", "\u2009"),
-                ha="center",
-                va="center",
-                fontsize=7.5,
-                color="white" if strong else INK,
-                in_layout=False,
-            )
+    style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7.5, "in_layout": False}
+    for (i, j), value in np.ndenumerate(values):
+        strong = np.isfinite(value) and abs(colour_step(value)) > 4 and not unsure[i, j]
+        text = texts[i][j].replace(" ", "\N{THIN SPACE}")
+        axis.text(j + 0.5, i + 0.5, text, color="white" if strong else INK, **style)
     return drawn
-
-
-def _bounds() -> list[int]:
-    """The steps of colour in percent, from better to worse; what lies beyond the ends has the colour of the ends."""
-    return [-100, *(-bound for bound in reversed(STEPS)), *STEPS, 100]
-
-
-def _hatched(axis: Any, chosen: np.ndarray) -> None:
-    """Pale hatched squares over the chosen cells."""
-    from matplotlib.patches import Rectangle
-
-    for i, j in np.argwhere(chosen):
-        pale = Rectangle((j + 0.02, i + 0.02), 0.96, 0.96, facecolor="#ffffffb8", edgecolor="#aeb8c4")
-        pale.set(hatch="////", linewidth=0, zorder=2)
-        axis.add_patch(pale)
-
-
-ACROSS = 4  # score cards in a row
-
-
-def run_scorecards(
-    path: Path,
-    runs: Mapping[str, xr.Dataset],
-    against: xr.Dataset,
-    judged: xr.Dataset | None,
-    rows: Sequence[Row],
-    metric: str,
-    region: str,
-    title: str,
-) -> Path:
-    """A score card a run, differences in percent to the one source of `against`; hatched: not significant."""
-    source = str(against["source"].values[0])
-    leads = headline_leads(against["lead_time"].values, most=8)
-    across = min(ACROSS, len(runs))
-    down = -(-len(runs) // across)
-    with _styled():
-        figure = _figure(1.9 + across * (0.5 * len(leads) + 0.35), 0.7 + down * (0.55 + 0.27 * len(rows)))
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-        axes = figure.subplots(down, across, squeeze=False, sharey=True)
-        for axis, (name, scores) in zip(axes.flat, runs.items(), strict=False):
-            found = [relative_difference(row, scores, against, source, metric, region) for row in rows]
-            sure = [significance(row, judged, name, metric, region) for row in rows]
-            values = np.array([np.full(len(leads), np.nan) if one is None else one[leads] for one in found])
-            unsure = np.array([[bool(line) and line[i] is False for i in leads] for line in sure])
-            texts = [[percent(value)[:-2] for value in line] for line in values]
-            _heat(axis, values, texts, rows, leads, scores, name, unsure)
-        for axis in axes.flat[len(runs) :]:
-            axis.set_visible(False)
-        return _save(figure, path)

@@ -1,120 +1,173 @@
-"""Line charts as SVG text: they take their colours from the page, so that one report serves dark and light."""
+"""Draw charts as SVG, which takes its colours from the page: one report serves dark and light."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from html import escape
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from emul.display.text import number
-from emul.display.ticks import powers_of_ten, ticks
+from emul.display.text import MINUS, number
+from emul.display.ticks import powers_of_ten, tick_text, ticks
+from emul.report.html import NOTHING, Html, join, tag
+from emul.report.page import line_class
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 320, 180, 46, 10, 10, 26
+WIDTH, HEIGHT = 320, 180
+LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 26  # margins
+Range = tuple[float, float]
+Line = tuple[np.ndarray, np.ndarray]
+
+
+class Chart:
+    """Collect the elements of a chart with linear or logarithmic axes.
+
+    label: read by screen readers. x, y: ranges of the axes. top: margin above, for ticks there.
+    """
+
+    def __init__(
+        self, label: str, x: Range, y: Range, *, log_x: bool = False, log_y: bool = False, top: int = TOP
+    ) -> None:
+        self.label, self.x_range, self.y_range, self.log_x, self.log_y, self.top = label, x, y, log_x, log_y, top
+        self.elements: list[Html] = []
+
+    def x(self, value: float) -> float:
+        """Horizontal place of a value."""
+        return LEFT + _share(value, self.x_range, self.log_x) * (WIDTH - LEFT - RIGHT)
+
+    def y(self, value: float) -> float:
+        """Vertical place of a value; beyond the axis, that of its end."""
+        value = min(max(value, self.y_range[0]), self.y_range[1])
+        return self.top + (1.0 - _share(value, self.y_range, self.log_y)) * (HEIGHT - self.top - BOTTOM)
+
+    def add(self, name: str, /, *children: object, **attributes: object) -> None:
+        """Add an SVG element."""
+        self.elements.append(tag(name, *children, **attributes))
+
+    def text(self, x: float, y: float, text: object, anchor: str | None = "middle") -> None:
+        """Add a text."""
+        self.add("text", text, x=x, y=y, text_anchor=anchor)
+
+    def level_line(self, value: float, kind: str = "rule") -> None:
+        """Add a level line across the chart; kind: `rule` or `mark`."""
+        self.add("line", class_=kind, x1=LEFT, x2=WIDTH - RIGHT, y1=self.y(value), y2=self.y(value))
+
+    def y_ticks(self, values: Iterable[float], texts: Mapping[float, str] | None = None) -> None:
+        """Add rules with their values; texts: where these are written otherwise."""
+        for value in values:
+            self.level_line(value)
+            text = power_text(value) if self.log_y else (texts or {}).get(value, tick_text(value))
+            self.text(LEFT - 5, self.y(value) + 3.5, text, "end")
+
+    def x_ticks(self, values: Iterable[float], unit: str = "") -> None:
+        """Add values below the chart, and their unit."""
+        for value in values:
+            self.text(self.x(value), HEIGHT - BOTTOM + 13, tick_text(value))
+        if unit:
+            self.text(WIDTH - RIGHT, HEIGHT - 2, unit, "end")
+
+    def line(self, name: str, x: np.ndarray, y: np.ndarray, title: str = "", opacity: float | None = None) -> None:
+        """Add a line in the style of `name`, or a dot for a single point. title: shown by a pointer over it."""
+        shown = np.isfinite(y) & ((y >= self.y_range[0]) if self.log_y else True)
+        points = [(self.x(float(a)), self.y(float(b))) for a, b in zip(x[shown], y[shown], strict=True)]
+        kind, note = line_class(name), tag("title", title or name)
+        if len(points) == 1:
+            self.dot(name, *points[0], 3.5, title or name, opacity)
+        else:
+            path = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
+            self.add("polyline", note, class_=kind, points=path, opacity=opacity)
+
+    def dot(self, name: str, x: float, y: float, radius: float, title: str = "", opacity: float | None = None) -> None:
+        """Add a dot at a place of the drawing."""
+        note = (tag("title", title),) if title else ()
+        self.add("circle", *note, class_=f"fill {line_class(name)}", r=radius, cx=x, cy=y, opacity=opacity)
+
+    def band(self, name: str, x: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> None:
+        """Add the area between two lines."""
+        shown = np.isfinite(lower) & np.isfinite(upper)
+        x, lower, upper = x[shown], lower[shown], upper[shown]
+        around = [*zip(x, upper, strict=True), *zip(x[::-1], lower[::-1], strict=True)]
+        path = " ".join(f"{self.x(float(a)):.1f},{self.y(float(b)):.1f}" for a, b in around)
+        self.add("polygon", class_=f"band fill {line_class(name)}", points=path)
+
+    def flags(self, flags: Mapping[str, np.ndarray], x: np.ndarray) -> None:
+        """Add bars along the axis where the flags of each name are True at `x`, one above the other."""
+        half = 0.5 * float(np.diff(x).min()) if len(x) > 1 else 0.5
+        for place, (name, values) in enumerate(flags.items()):
+            y = HEIGHT - BOTTOM - 3 - 4 * place
+            edges = np.flatnonzero(np.diff(np.concatenate([[False], values, [False]]).astype(int)))
+            for start, end in zip(edges[::2], edges[1::2] - 1, strict=True):
+                left = max(self.x(float(x[start]) - half), LEFT)
+                right = min(self.x(float(x[end]) + half), WIDTH - RIGHT)
+                self.add("line", class_=f"foot {line_class(name)}", x1=float(left), x2=float(right), y1=y, y2=y)
+
+    def svg(self) -> Html:
+        """The chart."""
+        return tag("svg", *self.elements, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=self.label)
+
+
+def _share(value: float, ends: Range, logarithmic: bool) -> float:
+    if logarithmic:
+        value, ends = math.log10(value), (math.log10(ends[0]), math.log10(ends[1]))
+    return (value - ends[0]) / (ends[1] - ends[0])
+
+
+def power_text(value: float) -> Html:
+    """A power of ten with its exponent raised."""
+    exponent = f"{math.log10(value):.0f}".replace("-", MINUS)
+    return join("10", tag("tspan", exponent, dy="-4", font_size="8"))
 
 
 def line_chart(
-    lines: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    what: str,
+    label: str,
+    lines: Mapping[str, Line],
     unit: str,
-    mark: float | None = None,
     *,
-    powers: bool = False,
-    titles: Mapping[str, str] | None = None,
-    bands: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
-    feet: Mapping[str, np.ndarray] | None = None,
-) -> str:
-    """An SVG of named lines (x, y), drawn with the CSS class of their name.
+    mark: float | None = None,
+    log_y: bool = False,
+    bands: Mapping[str, Line] | None = None,
+    flags: Mapping[str, np.ndarray] | None = None,
+) -> Html:
+    """A chart of named lines (x, y); empty where no value is finite.
 
-    what: told to screen readers. unit: of x, below the axis. mark: a value that is drawn as a level line. powers: y is
-    the power of ten. titles: what a line is called, if not by its class. bands: (lower, upper) at the x of the line of
-    that name. feet: where a bar of that class runs along the axis, True or False at the x of the first line.
+    unit: of x. mark: a value drawn as a level line. bands: (lower, upper) at the x of the line of that name. flags: by
+    name, where a bar runs along the axis, at the x of the first line. A line `forecast` that grows beyond three times
+    the others is cut off.
     """
+    if log_y:
+        lines = {name: (x, np.where(y > 0, y, np.nan)) for name, (x, y) in lines.items()}
     drawn = {name: (x[np.isfinite(y)], y[np.isfinite(y)]) for name, (x, y) in lines.items() if np.isfinite(y).any()}
     if not drawn:
-        return ""
-    x_all, y_all = (np.concatenate([line[i] for line in drawn.values()]) for i in (0, 1))
-    edges = [edge for band in (bands or {}).values() for edge in band]
-    y_all = np.concatenate([y_all, *(edge[np.isfinite(edge)] for edge in edges)])
-    low, high = (math.floor(y_all.min()), math.ceil(y_all.max() + 1e-9)) if powers else _range(y_all, mark)
-    if "forecast" in drawn and len(drawn) > 1 and low >= 0.0 and not powers:  # a forecast that blows up leaves the page
-        page = 3.0 * max(float(y.max()) for name, (_, y) in drawn.items() if name != "forecast")
-        high = min(high, page) if page > low else high
-    x_low, x_high = (float(x_all.min()), float(x_all.max())) if np.ptp(x_all) else (x_all[0] - 0.5, x_all[0] + 0.5)
-
-    def across(x: float) -> float:
-        return LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT)
-
-    def down(y: float) -> float:
-        return TOP + (high - y) / (high - low) * (HEIGHT - TOP - BOTTOM)
-
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(what)}">']
-    for y in powers_of_ten(low, high) if powers else ticks(low, high, 4):
-        parts.append(f'<line class="rule" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{down(y):.1f}" y2="{down(y):.1f}"/>')
-        parts.append(
-            f'<text x="{LEFT - 5}" y="{down(y) + 3.5:.1f}" text-anchor="end">{_power(y) if powers else _tick(y)}</text>'
-        )
+        return NOTHING
+    bands = bands or {}
+    edges = np.concatenate([edge for band in bands.values() for edge in band] or [np.empty(0)])
+    edges = edges[np.isfinite(edges) & (edges > 0)] if log_y else edges[np.isfinite(edges)]
+    values = np.concatenate([edges, *(y for _, y in drawn.values())])
+    ends = np.concatenate([x for x, _ in drawn.values()])
+    x_range = (float(ends.min()), float(ends.max())) if np.ptp(ends) else (ends[0] - 0.5, ends[0] + 0.5)
+    low, high = _whole_powers(values) if log_y else _padded(values, mark)
+    if "forecast" in drawn and len(drawn) > 1 and low >= 0.0 and not log_y:
+        limit = 3.0 * max(float(y.max()) for name, (_, y) in drawn.items() if name != "forecast")
+        high = min(high, limit) if limit > low else high
+    chart = Chart(label, x_range, (low, high), log_y=log_y)
+    chart.y_ticks(powers_of_ten(low, high) if log_y else ticks(low, high, 4))
     if mark is not None and low <= mark <= high:
-        parts.append(
-            f'<line class="mark" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{down(mark):.1f}" y2="{down(mark):.1f}"/>'
-        )
-    for x in ticks(x_low, x_high, 5, unit):
-        parts.append(f'<text x="{across(x):.1f}" y="{HEIGHT - BOTTOM + 13}" text-anchor="middle">{_tick(x)}</text>')
-    parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 2}" text-anchor="end">{escape(unit)}</text>')
-    parts += [_band(n, lines[n][0], *edge, across, lambda y: down(max(y, low))) for n, edge in (bands or {}).items()]
-    parts += _feet(feet or {}, next(iter(lines.values()))[0], across)
+        chart.level_line(mark, "mark")
+    chart.x_ticks(ticks(*x_range, 5, unit), unit)
+    for name, band in bands.items():
+        chart.band(name, lines[name][0], *band)
+    chart.flags(flags or {}, next(iter(lines.values()))[0])
     for name, (x, y) in drawn.items():
-        points = [(across(float(a)), down(min(float(b), high))) for a, b in zip(x, y, strict=True)]
-        ends = (f"{10 ** float(end):.2g}" if powers else number(float(end)) for end in (y[0], y[-1]))
-        told = f"<title>{escape((titles or {}).get(name, name))}: {' to '.join(ends)}</title>"
-        if len(points) > 1:
-            path = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
-            parts.append(f'<polyline class="{escape(name)}" points="{path}">{told}</polyline>')
-        else:
-            parts.append(
-                f'<circle class="{escape(name)}" r="3.5" cx="{points[0][0]:.1f}" cy="{points[0][1]:.1f}">'
-                f"{told}</circle>"
-            )
-    return "".join([*parts, "</svg>"])
+        chart.line(name, x, y, f"{name}: {number(float(y[0]))} to {number(float(y[-1]))}")
+    return chart.svg()
 
 
-def _band(
-    name: str,
-    x: np.ndarray,
-    lower: np.ndarray,
-    upper: np.ndarray,
-    across: Callable[[float], float],
-    down: Callable[[float], float],
-) -> str:
-    """The area between two lines."""
-    there = np.isfinite(lower) & np.isfinite(upper)
-    x, lower, upper = x[there], lower[there], upper[there]
-    around = [*zip(x, upper, strict=True), *zip(x[::-1], lower[::-1], strict=True)]
-    path = " ".join(f"{across(float(a)):.1f},{down(float(b)):.1f}" for a, b in around)
-    return f'<polygon class="band {escape(name)}" points="{path}"/>'
+def _whole_powers(values: np.ndarray) -> Range:
+    low, high = math.floor(math.log10(values.min())), math.ceil(math.log10(values.max()) + 1e-9)
+    return 10.0**low, 10.0**high
 
 
-def _feet(feet: Mapping[str, np.ndarray], x: np.ndarray, across: Callable[[float], float]) -> list[str]:
-    """Bars along the axis where the flags are set, one above the other."""
-    half = 0.5 * float(np.diff(x).min()) if len(x) > 1 else 0.5
-    parts = []
-    for number_, (name, flags) in enumerate(feet.items()):
-        y = HEIGHT - BOTTOM - 3 - 4 * number_
-        for start, end in _runs(np.asarray(flags, dtype=bool)):
-            left, right = max(across(float(x[start]) - half), LEFT), min(across(float(x[end]) + half), WIDTH - RIGHT)
-            parts.append(f'<line class="foot {escape(name)}" x1="{left:.1f}" x2="{right:.1f}" y1="{y}" y2="{y}"/>')
-    return parts
-
-
-def _runs(flags: np.ndarray) -> list[tuple[int, int]]:
-    """First and last index of each run of True."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(int)))
-    return [(int(start), int(end) - 1) for start, end in zip(edges[::2], edges[1::2], strict=True)]
-
-
-def _range(values: np.ndarray, mark: float | None) -> tuple[float, float]:
-    """The axis: from zero where nothing is negative and the values spread from it, else a little beyond the ends."""
+def _padded(values: np.ndarray, mark: float | None) -> Range:
+    """From zero where nothing is negative and the values spread from it, else a little beyond the ends."""
     low, high = float(values.min()), float(values.max())
     if mark is not None:
         low, high = min(low, mark), max(high, mark)
@@ -124,10 +177,9 @@ def _range(values: np.ndarray, mark: float | None) -> tuple[float, float]:
     return (low if low == 0.0 else low - room), high + room
 
 
-def _power(exponent: float) -> str:
-    return f'10<tspan dy="-4" font-size="8">{exponent:g}</tspan>'.replace(">-", ">\N{MINUS SIGN}")
-
-
-def _tick(value: float) -> str:
-    text = f"{value:g}" if 1e-3 <= abs(value) < 1e5 or not value else f"{value:.0e}"
-    return text.replace("-", "\N{MINUS SIGN}")
+def shaded_lines(
+    chart: Chart, x: np.ndarray, lines: Iterable[np.ndarray], shades: Sequence[float], titles: Sequence[str]
+) -> None:
+    """Add a line of the forecast for each lead time, the longer the stronger; lines: (lead, x)."""
+    for line, shade, title in zip(lines, shades, titles, strict=True):
+        chart.line("forecast", x, line, title, shade)

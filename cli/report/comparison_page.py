@@ -1,262 +1,221 @@
-"""The page of a comparison: a table of runs, a score card each, their curves and spectra together."""
+"""Write the page of a comparison: a table of runs, a score card each, their curves and spectra together."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_pipelines.verification.score_rows import (
-    Row,
-    headline_leads,
-    headline_rows,
-    lead_axis,
-    relative_difference,
-    score_rows,
-    significance,
-)
-from emul.display.text import lead_text, number, percent
-from emul.pictures.curves import run_curves
+from data_pipelines.verification.evaluation_results import EvaluationResults
+from data_pipelines.verification.score_rows import Row, Score, headline_leads, headline_rows, lead_axis, score_rows
+from emul.display.palette import LINES, LineStyle, run_styles
+from emul.display.text import lead_text, metric_title, number, percent
+from emul.pictures.curves import Curve, curves
 from emul.pictures.scorecards import run_scorecards
 from emul.report.charts import line_chart
-from emul.report.page import contents, definitions, document, key, part_of_cell, run_rules, shade, table, tiles
-from emul.report.report import TITLES, caption, lines_of
-from emul.report.spectra import CSS as SPECTRA_CSS
-from emul.report.spectra import has_row, of_row, spectral_chart
+from emul.report.html import NOTHING, Html, join, tag
+from emul.report.page import (
+    Section,
+    charts,
+    colour_class,
+    colour_key,
+    definitions,
+    details,
+    difference_line,
+    document,
+    figure,
+    legend,
+    quiet,
+    row_charts,
+    row_name,
+    score_caption,
+    significance_note,
+    table,
+    with_small,
+)
+from emul.report.spectra import has_spectrum, power_chart, resolution_text
 from emul.terminal.console import attempt
-from emulators.verification.comparison import Comparison
 
 if TYPE_CHECKING:
-    import xarray as xr
+    from emulators.verification.comparison import Comparison
+
+TABLES = 5  # lead times of which the table is shown
+SHARED = ("truth", "climatology", "grid", "weights", "averaging", "points_left_out", "definitions")  # attributes
+GREY = {"persistence": LineStyle("#9aa5b1", "#9aa5b1", "7 4"), "climatology": LineStyle("#9aa5b1", "#9aa5b1", "2 4")}
 
 
-TABLES = 5  # leads of which the table is shown
-STYLES = """.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,460px),1fr));gap:16px}
-.cards td,.cards th{padding:2px 5px;font-size:.8rem}.cards thead th{min-width:0;white-space:nowrap}
-.cards .wide{background:var(--card)}
-.cards th:first-child{background:var(--card);font-weight:400}.cards td{border:1px solid var(--card);text-align:center}
-.best{font-weight:700}
-.best::after{content:"\\2605";font-size:.7em;vertical-align:.3em;margin-left:2px;color:var(--accent)}
-.runs .legend{gap:2px 16px}td.run{text-align:left}"""
+def present(target: Path, comparison: Comparison, runs: Mapping[str, EvaluationResults], score: Score) -> None:
+    """Draw scorecards.png, curves.png and compare.html into `target`; whatever fails is reported and left out."""
+    headline = headline_rows(score_rows(comparison.reference))
+    others = [run for run in runs.values() if run.sources]
+    title = f"{metric_title(score.metric)} against {comparison.baseline}, {score.region}"
+    if others:
+        where = (score.metric, score.region, title)
+        attempt("scorecards.png", run_scorecards, target / "scorecards.png", others, headline, *where)
+    styles = run_styles(list(runs))
+    lines = {name: Curve(run.scores, styles[name]) for name, run in runs.items()}
+    lines |= {n: Curve(comparison.beside[n], style, True) for n, style in GREY.items() if n in comparison.beside}
+    attempt("curves.png", curves, target / "curves.png", lines, headline[:9], score, room=1.5)
+    attempt("compare.html", _write, target / "compare.html", comparison, runs, score, headline)
 
 
-def present(target: Path, found: Comparison, metric: str, region: str) -> None:
-    """scorecards.png, curves.png and compare.html in `target`; whatever fails is reported and left out."""
-    every = score_rows(found.reference)
-    first = headline_rows(every)
-    datasets = {name: entry.scores for name, entry in found.runs.items()}
-    title = f"{TITLES.get(metric, metric)} against {found.baseline}, {region}"
-    attempt("scorecards.png", _cards_picture, target / "scorecards.png", found, metric, region, first, title)
-    attempt("curves.png", run_curves, target / "curves.png", datasets, found.beside, first[:9], metric, region)
-    attempt("compare.html", _write, target / "compare.html", found, metric, region, every, first)
-
-
-def _cards_picture(
-    path: Path, found: Comparison, metric: str, region: str, first: Sequence[Row], title: str
-) -> Path | None:
-    runs = {name: entry.scores for name, entry in found.runs.items() if name != found.baseline}
-    against = found.reference.expand_dims(source=[found.baseline])
-    return run_scorecards(path, runs, against, found.judged, first, metric, region, title) if runs else None
-
-
-def _write(path: Path, found: Comparison, metric: str, region: str, every: list[Row], first: list[Row]) -> Path:
-    names = list(found.runs)
-    parts = [
-        _tables(found, metric, region, first),
-        _cards(found, metric, region, every),
-        _curves(found, metric, region, first),
-        _spectra(found, first),
-        _provenance(found),
+def _write(
+    path: Path, comparison: Comparison, runs: Mapping[str, EvaluationResults], score: Score, headline: list[Row]
+) -> Path:
+    names, leads = list(runs), comparison.reference["lead_time"].values
+    sections = [
+        _tables(comparison, runs, score, headline),
+        _cards(comparison, runs, score),
+        _curves(comparison, runs, score, headline),
+        _spectra(comparison, headline),
+        _provenance(comparison),
     ]
-    told = ", ".join(names) if len(names) < 5 else f"{len(names)} forecasts"
-    times = found.reference["lead_time"].values
     facts = {
         "forecasts": str(len(names)),
-        "initial times shared": str(found.inits),
-        "differences to": found.baseline,
-        "longest lead": lead_text(times[-1]),
-        "region": region,
-        "grid": str(next(iter(found.runs.values())).scores.attrs["grid"]).split(" (")[0],
+        "initial times shared": str(comparison.inits),
+        "differences to": comparison.baseline,
+        "longest lead": lead_text(leads[-1]),
+        "region": score.region,
+        "grid": str(next(iter(runs.values())).scores.attrs["grid"]).split(" (")[0],
     }
-    body = [
-        f"<h1>{escape(told)}</h1><p class=quiet>The same truth, grid and initial times.</p>",
-        contents(parts),
-        *(f"<p class=note>{escape(note)}</p>" for note in found.notes),
-        tiles(facts),
-        *parts,
-    ]
-    page = document(" · ".join(names)[:80], body, SPECTRA_CSS + STYLES + run_rules(names))
-    path.write_text(page, encoding="utf-8")
-    return path
+    return document(
+        path,
+        " · ".join(names)[:80],
+        "The same truth, grid and initial times.",
+        [section for section in sections if section.body],
+        heading=", ".join(names) if len(names) < 5 else f"{len(names)} forecasts",
+        notes=comparison.notes,
+        facts=facts,
+        styles=run_styles([name for name in names if name not in LINES]),
+    )
 
 
-def _tables(found: Comparison, metric: str, region: str, first: Sequence[Row]) -> str:
-    """A table a lead: a line a run, the best on top; a column a headline variable."""
-    times = found.reference["lead_time"].values
+def _tables(
+    comparison: Comparison, runs: Mapping[str, EvaluationResults], score: Score, headline: list[Row]
+) -> Section:
+    """A table for each lead time: a line for each run, the best on top; a column for each headline row."""
+    times = comparison.reference["lead_time"].values
     leads = headline_leads(times, most=TABLES)
-    middle = leads[len(leads) // 2]
-    shown = []
+    middle, shown = leads[len(leads) // 2], []
     for lead in leads:
-        made = _table(found, metric, region, first, lead)
-        told = f"{lead_text(times[lead])} ahead"
-        shown.append(f"<details{' open' if lead == middle else ''}><summary>{told}</summary>{made}</details>")
+        content = _table(runs, comparison.baseline, score, headline, lead)
+        shown.append(details(f"{lead_text(times[lead])} ahead", content, is_open=lead == middle))
     explained = (
-        f"{TITLES.get(metric, metric)}, below it the difference to {found.baseline} in percent; a star marks the best "
-        "of a column. The runs are ordered by their mean difference."
+        f"{metric_title(score.metric)}, below it the difference to {comparison.baseline} in percent; a star marks the "
+        "best of a column. The runs are ordered by their mean difference."
     )
-    sure = "" if found.judged is None else _significance(found.judged)
-    return (
-        f"<h2 id=table>Table</h2><p class=quiet>{escape(explained)}</p>{key(found.judged is not None)}"
-        f"{''.join(shown)}{sure}"
-    )
+    key, note = colour_key(comparison.judged is not None), significance_note(comparison.judged)
+    return Section("table", "Table", join(quiet(explained), key, *shown, note))
 
 
-def _significance(judged: xr.Dataset) -> str:
-    told = f"Significance: {judged.attrs['significance']}; blocks of {judged.attrs['block_length']}."
-    return f"<p class=quiet>{escape(told)}</p>"
-
-
-def _table(found: Comparison, metric: str, region: str, first: Sequence[Row], lead: int) -> str:
-    against = found.reference.expand_dims(source=[found.baseline])
-    attrs = found.reference.attrs
-    exponent, perfect = json.loads(attrs["exponent"])[metric], json.loads(attrs["perfect"])[metric]
-    names = list(found.runs)
-    values = np.array([[row.series(found.runs[n].scores, metric, region)[lead] for row in first] for n in names])
-    loss = values if np.isnan(perfect) else np.abs(values - perfect)
-    best = [int(np.nanargmin(column)) if np.isfinite(column).any() else -1 for column in loss.T]
-    changes = np.full(values.shape, np.nan)
-    for i, name in enumerate(names):
-        for j, row in enumerate(first):
-            change = relative_difference(row, found.runs[name].scores, against, found.baseline, metric, region)
-            changes[i, j] = np.nan if change is None else change[lead]
-    mean = np.array([np.nanmean(line) if np.isfinite(line).any() else np.inf for line in changes])
+def _table(runs: Mapping[str, EvaluationResults], baseline: str, score: Score, headline: list[Row], lead: int) -> Html:
+    """Scores at one lead time with their differences to the baseline."""
+    metric, region = score.metric, score.region
+    values = {name: [run.values(row, metric, region)[lead] for row in headline] for name, run in runs.items()}
+    changes = {}
+    for name, run in runs.items():
+        by_row = [run.relative_difference(row, baseline, metric, region) for row in headline]
+        changes[name] = [np.nan if change is None else change[lead] for change in by_row]
+    means = {name: np.nanmean(line) if np.isfinite(line).any() else np.inf for name, line in changes.items()}
+    means |= {baseline: 0.0} if baseline in runs else {}
+    perfect = next(iter(runs.values())).perfect(metric)
+    best = []
+    for column, row in zip(np.array(list(values.values())).T, headline, strict=True):
+        loss = column if np.isnan(perfect) else np.abs(column - perfect * row.scale(score.exponent))
+        best.append(list(runs)[int(np.nanargmin(loss))] if np.isfinite(loss).any() else None)
     lines = []
-    for i in np.argsort(mean, kind="stable"):
+    for name in sorted(runs, key=lambda name: means[name]):
         cells = []
-        for j, row in enumerate(first):
-            shown = number(values[i, j] * row.scale(exponent))
-            marked = f"<span class=best>{shown}</span>" if best[j] == i else shown
-            sure = significance(row, found.judged, names[i], metric, region)
-            part = "" if names[i] == found.baseline else part_of_cell(changes[i, j], sure[lead] if sure else None)
-            cells.append(marked + part)
-        mine = "<small>the baseline</small>" if names[i] == found.baseline else ""
-        overall = "" if names[i] == found.baseline else escape(percent(float(mean[i])))
-        lines.append((f"{escape(names[i])}{mine}", [*cells, overall]))
-    head = ["", *(f"{escape(row.label)}<small>{escape(row.unit)}</small>" for row in first), "mean<small>%</small>"]
-    return table(head, lines)
+        for row, value, change, winner in zip(headline, values[name], changes[name], best, strict=True):
+            significant = runs[name].significance(row, baseline, metric, region)[lead]
+            shown = tag("span", number(value), class_="best") if winner == name else number(value)
+            cells.append(join(shown, difference_line(change, significant)))
+        is_baseline = name == baseline
+        overall = "" if is_baseline else percent(float(means[name]))
+        lines.append((with_small(name, "the baseline") if is_baseline else name, [*cells, overall]))
+    return table(["", *map(row_name, headline), with_small("mean", "%")], lines)
 
 
-def _cards(found: Comparison, metric: str, region: str, every: Sequence[Row]) -> str:
-    """A score card a run: a line a variable and level, a column a lead."""
-    times = found.reference["lead_time"].values
-    leads = headline_leads(times, most=7)
-    against = found.reference.expand_dims(source=[found.baseline])
-    cards = []
-    for name, entry in found.runs.items():
-        if name == found.baseline:
-            continue
+def _cards(comparison: Comparison, runs: Mapping[str, EvaluationResults], score: Score) -> Section:
+    """A score card for each run: a line for each variable and level, a column for each lead time."""
+    times = comparison.reference["lead_time"].values
+    leads, cards, where = headline_leads(times, most=7), [], (comparison.baseline, score.metric, score.region)
+    for name, run in runs.items():
         lines = []
-        for row in every:
-            change = relative_difference(row, entry.scores, against, found.baseline, metric, region)
-            if change is None or not np.isfinite(change[leads]).any():
-                continue
-            sure = significance(row, found.judged, name, metric, region)
-            cells = [
-                f'<td class="{shade(change[i], sure[i] if sure else None)}">{escape(percent(change[i])[:-2])}</td>'
-                for i in leads
-            ]
-            lines.append((escape(row.label), cells))
-        made = table(["%", *(lead_text(times[i]) for i in leads)], lines)
-        cards.append(f"<div><h3>{escape(name)}</h3>{made}</div>")
-    if not cards:
-        return ""
-    told = f"Differences of {TITLES.get(metric, metric)} to {found.baseline} in percent, {region}."
-    return (
-        f"<h2 id=cards>Score cards</h2><p class=quiet>{escape(told)}</p>{key(found.judged is not None)}"
-        f"<div class=cards>{''.join(cards)}</div>"
-    )
+        for row in score_rows(comparison.reference) if run.sources else ():
+            change, significant = run.relative_difference(row, *where), run.significance(row, *where)
+            if change is not None and np.isfinite(change[leads]).any():
+                texts = [percent(change[i]).removesuffix(" %") for i in leads]
+                kinds = [colour_class(change[i], significant[i]) for i in leads]
+                cells = [tag("td", text, class_=kind) for text, kind in zip(texts, kinds, strict=True)]
+                lines.append((row.label, cells))
+        if run.sources:
+            shown = table(["%", *(lead_text(times[i]) for i in leads)], lines)
+            cards.append(tag("div", tag("h3", name), shown))
+    explained = f"Differences of {metric_title(score.metric)} to {comparison.baseline} in percent, {score.region}."
+    body = join(quiet(explained), colour_key(comparison.judged is not None), tag("div", *cards, class_="cards"))
+    return Section("cards", "Score cards", body if cards else NOTHING)
 
 
-def _curves(found: Comparison, metric: str, region: str, first: Sequence[Row]) -> str:
-    """Every run in one chart a headline variable."""
-    names = list(found.runs)
-    classes = {name: f"r{n}" for n, name in enumerate(names)}
-    beside = [name for name in ("persistence", "climatology") if name in found.beside]
-    unit = lead_axis(found.reference["lead_time"].values)[1]
-    exponent = json.loads(found.reference.attrs["exponent"])[metric]
+def _curves(
+    comparison: Comparison, runs: Mapping[str, EvaluationResults], score: Score, headline: list[Row]
+) -> Section:
+    """Every run in one chart for each headline row."""
+    unit = lead_axis(comparison.reference["lead_time"].values)[1]
+    datasets = {name: run.scores for name, run in runs.items()}
+    datasets |= {name: comparison.beside[name] for name in GREY if name in comparison.beside}
     figures = []
-    for row in first:
-        datasets: dict[str, xr.Dataset] = {classes[name]: found.runs[name].scores for name in names}
-        lines = lines_of(datasets | {name: found.beside[name] for name in beside}, row, metric, exponent, region, unit)
-        titles = {classes[name]: name for name in names}
-        mark = 0.0 if metric == "bias" else None
-        chart = line_chart(lines, f"{metric} of {row.label} by lead time", unit, mark, titles=titles)
-        figures.append(f"<figure><figcaption>{caption(metric, exponent, row)}</figcaption>{chart}</figure>")
-    return f"<h2 id=curves>By lead time</h2>{_legend(classes, beside)}<div class=charts>{''.join(figures)}</div>"
+    for row in headline:
+        lines = {name: row.curve(dataset, score, unit) for name, dataset in datasets.items()}
+        drawn = {name: line for name, line in lines.items() if line is not None}
+        mark = 0.0 if score.metric == "bias" else None
+        caption, small = score_caption(row, score.metric, score.exponent)
+        chart = line_chart(f"{score.metric} of {row.label} by lead time", drawn, unit, mark=mark)
+        figures.append(figure(caption, chart, small))
+    return Section("curves", "By lead time", join(legend(datasets), charts(figures)))
 
 
-def _legend(classes: dict[str, str], beside: Sequence[str]) -> str:
-    known = classes | {name: name for name in beside}
-    spans = "".join(f"<span><i class={kind}></i>{escape(name)}</span>" for name, kind in known.items())
-    return f"<div class=legend>{spans}</div>"
+def _spectra(comparison: Comparison, headline: Sequence[Row]) -> Section:
+    """Spectra of all runs at the last lead time that they share, and their effective resolution."""
+    spectra = {name: entry.spectra for name, entry in comparison.runs.items() if entry.spectra is not None}
+    leads = [set(one["lead_time"].values.tolist()) for one in spectra.values()]
+    shared = set.intersection(*leads) if leads else set()
+    rows = [row for row in headline if all(has_spectrum(one, row) for one in spectra.values())]
+    if not shared or not rows:
+        return Section("spectra", "Spectra", NOTHING)
+    lead = np.timedelta64(max(shared), "ns")
+    at_lead = {name: one.sel(lead_time=lead) for name, one in spectra.items()}
 
+    def power(row: Row) -> Html:
+        powers = {name: row.field(one) * row.factor**2 for name, one in at_lead.items()}
+        lines = {name: one.sel(source="forecast").values for name, one in powers.items()}
+        last = list(at_lead.values())[-1]
+        return power_chart(last, row, {**lines, "truth": powers[list(powers)[-1]].sel(source="truth").values})
 
-def _spectra(found: Comparison, first: Sequence[Row]) -> str:
-    """Spectra of all runs at the last lead that all have, and their effective resolution."""
-    known = {name: entry.spectra for name, entry in found.runs.items() if entry.spectra is not None}
-    if not known:
-        return ""
-    shared = sorted(set.intersection(*(set(one["lead_time"].values.tolist()) for one in known.values())))
-    shown = [row for row in first if all(row.variable in one and has_row(one, row) for one in known.values())]
-    if not shared or not shown:
-        return ""
-    lead = np.timedelta64(shared[-1], "ns")
-    classes = {name: f"r{n}" for n, name in enumerate(found.runs) if name in known}
-    charts, lines = [], []
-    for row in shown:
-        drawn = []
-        for name, one in known.items():
-            power = of_row(one, row.variable, row).sel(lead_time=lead) * row.factor**2
-            drawn.append((classes[name], 1.0, name, power.sel(source="forecast").values[1:]))
-        truth = power.sel(source="truth").values[1:]
-        degrees = one["total_wavenumber"].values[1:]
-        chart = spectral_chart(f"spectra of {row.label}", degrees, [*drawn, ("truth", 1.0, "truth", truth)], True)
-        charts.append(f"<figure><figcaption>{escape(row.label)}</figcaption>{chart}</figure>")
-    for name, one in known.items():
-        cells = []
-        for row in shown:
-            metres = float(of_row(one, f"{row.variable}_effective_resolution", row).sel(lead_time=lead))
-            cells.append(
-                f"{metres / 1e3:.0f}" if np.isfinite(metres) else "none" if np.isinf(metres) else number(metres)
-            )
-        lines.append((escape(name), cells))
-    told = f"Power by total wavenumber, {lead_text(lead)} ahead; what falls below the truth (dashed) is blurred."
-    resolution = table(["km", *(escape(row.label) for row in shown)], lines)
-    legend = _legend(classes, []).replace("</div>", "<span><i class=truth></i>truth</span></div>")
-    return (
-        f"<h2 id=spectra>Spectra</h2><p class=quiet>{told}</p>{legend}<div class=charts>{''.join(charts)}</div>"
-        f"<h3>Effective resolution, {lead_text(lead)} ahead</h3>{resolution}"
+    lines = [
+        (name, [resolution_text(float(row.field(one, "_effective_resolution"))) for row in rows])
+        for name, one in at_lead.items()
+    ]
+    ahead = f"{lead_text(lead)} ahead"
+    body = join(
+        quiet(f"Power by total wavenumber, {ahead}; a forecast below the truth (dashed) is too smooth."),
+        legend([*spectra, "truth"]),
+        row_charts(rows, power),
+        tag("h3", f"Effective resolution, {ahead}"),
+        table(["km", *(row.label for row in rows)], lines),
     )
+    return Section("spectra", "Spectra", body)
 
 
-def _provenance(found: Comparison) -> str:
-    """What each run is, and what all share."""
-    keys = ("forecast", "verdict", "revision", "created")
+def _provenance(comparison: Comparison) -> Section:
+    """The origin of each run, and what all share."""
+    keys, attrs = ("forecast", "verdict", "revision", "created"), comparison.reference.attrs
     lines = []
-    for name, entry in found.runs.items():
-        cells = [f"<td class=run>{escape(str(entry.scores.attrs.get(key, '')))[:60]}</td>" for key in keys]
-        lines.append((escape(name), cells))
-    attrs = found.reference.attrs
-    shared = {
-        name.replace("_", " "): str(attrs[name])
-        for name in ("truth", "climatology", "grid", "weights", "averaging", "points_left_out", "definitions")
-        if name in attrs
-    }
-    if found.judged is not None:
-        shared["significance"] = found.judged.attrs["significance"]
-    listed = definitions(shared)
-    return f"<h2 id=provenance>Where these numbers come from</h2>{table(['', *keys], lines)}{listed}"
+    for name, entry in comparison.runs.items():
+        lines.append((name, [tag("td", str(entry.scores.attrs.get(k, ""))[:60], class_="run") for k in keys]))
+    shared = {name.replace("_", " "): str(attrs[name]) for name in SHARED if name in attrs}
+    if comparison.judged is not None:
+        shared["significance"] = comparison.judged.attrs["significance"]
+    return Section("provenance", "Provenance", join(table(["", *keys], lines), definitions(shared)))

@@ -1,23 +1,22 @@
-"""What a reader sees of an evaluation: the card in the terminal, pictures and the report. None of it may stop eval."""
+"""Show an evaluation: score card in the terminal, table, pictures and report. No failure here stops `eval`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.markup import escape
+from rich.table import Table
 
 from data_pipelines.inspection.predictability import experiment_summary
+from data_pipelines.verification.evaluation_results import EvaluationResults
 from data_pipelines.verification.score_files import write_table
-from data_pipelines.verification.score_rows import Row, headline_rows, score_rows
-from emul.display.text import lead_text
+from data_pipelines.verification.score_rows import headline_leads
+from emul.display.text import lead_text, number, percent
 from emul.pictures import curves, scorecards
-from emul.report import ensembles, error_growth
-from emul.report.drawings import climate_maps, draw_case, draw_corrections, draw_hero, draw_maps
-from emul.report.report import write_report
-from emul.report.terminal_card import _others, show
+from emul.report.drawings import climate_maps, correction_maps, draw_case, draw_hero, error_maps
+from emul.report.report import ReportContext, write_report
 from emul.terminal.console import attempt, console
 
 if TYPE_CHECKING:
@@ -27,126 +26,100 @@ if TYPE_CHECKING:
     from emulators.verification.evaluation import Evaluation
 
 
-def present(
-    target: Path,
-    inputs: Inputs,
-    evaluation: Evaluation,
-    scores: xr.Dataset,
-    baselines: xr.Dataset | None,
-    judged: xr.Dataset | None,
-    spectra: xr.Dataset | None,
-) -> None:
-    """Card, pictures and report of what is in `target`; whatever fails is reported and left out."""
-    every = score_rows(scores)
-    first = headline_rows(every)
-    region = str(scores["region"].values[0])
-    attempt("the score card", show, scores, baselines, judged, first, region)
-    attempt("scores.csv", write_table, target / "scores.csv", scores, baselines)
+PROVENANCE = (
+    "forecast", "truth", "climatology", "inits_used", "inits_skipped", "pairs", "grid", "weights", "averaging",
+    "points_left_out",
+)  # fmt: skip
+
+
+def present(target: Path, inputs: Inputs, evaluation: Evaluation, results: EvaluationResults) -> None:
+    """Print the score card, and draw pictures and report into `target`; whatever fails is reported and left out."""
+    attempt("the score card", show, results)
+    attempt("scores.csv", write_table, target / "scores.csv", results.scores, results.baselines)
     if inputs.options.pictures:
-        attempt("the pictures", draw, target, inputs, evaluation, scores, baselines, judged, spectra, every, first)
+        attempt("the pictures", draw, target, inputs, evaluation, results)
     what = "scores, pictures and report" if inputs.options.pictures else "scores"
     console().print(f"{what} are in [key]{escape(str(target))}[/]", soft_wrap=True)
 
 
-def draw(
-    target: Path,
-    inputs: Inputs,
-    evaluation: Evaluation,
-    scores: xr.Dataset,
-    baselines: xr.Dataset | None,
-    judged: xr.Dataset | None,
-    spectra: xr.Dataset | None,
-    every: list[Row],
-    first: list[Row],
-) -> None:
-    """The pictures and the report."""
-    order = [row.variable for row in first]
-    every.sort(key=lambda row: order.index(row.variable) if row.variable in order else len(order))
-    region = str(scores["region"].values[0])
-    others = attempt("the curves beside the forecast's", _others, baselines, inputs.limits) or {}
-    title = f"{inputs.name}: RMSE against the baselines, {region}"
-    attempt(
-        "scorecard.png", scorecards.scorecard, target / "scorecard.png", scores, baselines, judged, every[:60], title
-    )
-    title = f"{inputs.name}: RMSE by lead time, {region}"
-    attempt("curves.png", curves.curves, target / "curves.png", scores, others, first[:9], title)
-    attempt("hero.png", draw_hero, target / "hero.png", inputs, evaluation, scores, others, first)
-    maps = attempt("the maps", draw_maps, target / "maps", inputs, evaluation, scores) or []
-    case = attempt("case.html", draw_case, target / "case.html", inputs, evaluation, scores)
-    maps += attempt("the maps of corrections", draw_corrections, target / "maps", inputs, scores) or []
-    if evaluation.climate is not None:
-        maps += attempt("the climate's maps", climate_maps, target / "climate", evaluation.climate, inputs, first) or []
-    attempt(
-        "report.html",
-        write_report,
-        target / "report.html",
-        inputs.name,
-        scores,
-        baselines,
-        judged=judged,
-        every=every,
-        first=first,
-        others=others | {name: known.scores for name, known in inputs.beside.items() if known.scores is not None},
-        maps=maps,
-        spectra=spectra,
-        budgets=inputs.budgets,
-        beside={name: known.budgets for name, known in inputs.beside.items() if known.budgets is not None},
-        case=case,
-        further=_further(inputs, evaluation, others, first),
-        facts=_facts(inputs, scores),
-        provenance=_provenance(inputs, scores),
-        notes=[*inputs.notes, *_broken(scores)],
-    )
+def draw(target: Path, inputs: Inputs, evaluation: Evaluation, results: EvaluationResults) -> None:
+    """Draw the pictures and write the report."""
+    name, region = results.name, results.regions[0]
+    title, rows = f"{name}: RMSE against the baselines, {region}", results.rows[:60]
+    attempt("scorecard.png", scorecards.scorecard, target / "scorecard.png", results, rows, title)
+    attempt("curves.png", _draw_curves, target / "curves.png", results)
+    attempt("hero.png", draw_hero, target / "hero.png", inputs, evaluation, results)
+    maps = attempt("the maps", error_maps, target / "maps", inputs, evaluation, results) or []
+    case = attempt("case.html", draw_case, target / "case.html", inputs, results)
+    maps += attempt("the maps of corrections", correction_maps, target / "maps", inputs, results) or []
+    if (card := evaluation.climate) is not None:
+        maps += attempt("the climate's maps", climate_maps, target / "climate", card, inputs, results) or []
+    scores = results.scores
+    notes = [*inputs.notes, *_missing_scores(scores)]
+    context = ReportContext(_facts(inputs, scores), _provenance(inputs, scores), notes, maps, case)
+    attempt("report.html", write_report, target / "report.html", results, context)
 
 
-def _further(
-    inputs: Inputs, evaluation: Evaluation, others: Mapping[str, xr.Dataset], first: Sequence[Row]
-) -> list[str]:
-    """Sections of the report beside the score card: error growth; ranks and reliability of ensembles."""
-    kept = evaluation.by_init["forecast"].dataset() if "forecast" in evaluation.by_init else None
-    histograms = evaluation.forecast.histograms(inputs.attributes)
-    made = [
-        attempt("the growth of errors", error_growth.section, kept, others, first) if kept is not None else "",
-        attempt("the histograms", ensembles.section, histograms, first) if histograms is not None else "",
-    ]
-    return [part for part in made if part]
+def _draw_curves(path: Path, results: EvaluationResults) -> Path:
+    score = results.score("rmse")
+    title = f"{results.name}: RMSE by lead time, {score.region}"
+    return curves.curves(path, curves.evaluation_curves(results), results.headline[:9], score, title)
+
+
+def show(results: EvaluationResults) -> None:
+    """Print the score card: RMSE, below it the difference to each baseline in percent, green where better."""
+    if "rmse" not in results.metrics:
+        return
+    leads, differences = headline_leads(results.leads), results.differences
+    table = Table(show_edge=False, pad_edge=False, header_style="bold")
+    table.add_column(f"RMSE, {results.regions[0]}", no_wrap=True)
+    for i in leads:
+        table.add_column(lead_text(results.leads[i]), justify="right", no_wrap=True)
+    for row in results.headline:
+        values = results.values(row)
+        changes = {s: results.relative_difference(row, s) for s in results.sources}
+        shown = [(change, results.significance(row, s)) for s, change in changes.items() if change is not None]
+        below = {i: " ".join(_coloured(change[i], known[i]) for change, known in shown) for i in leads}
+        cells = ("\n".join(filter(None, [number(values[i]), below[i]])) for i in leads)
+        table.add_row(f"{escape(row.label)}\n[quiet]{escape(row.unit)}[/]", *cells)
+    console().print(table)
+    if results.sources:
+        hint = "" if differences is None else f"; ~ not significant at {differences.attrs['level']} %"
+        sources = " and ".join(results.sources)
+        console().print(f"[quiet]below each RMSE: its difference to {sources}{hint}[/]")
+
+
+def _coloured(difference: float, significant: bool | None) -> str:
+    if not np.isfinite(difference):
+        return percent(difference)
+    if significant is False:
+        return f"[quiet]~{percent(difference)}[/]"
+    return f"[{'good' if difference < 0 else 'bad'}]{percent(difference)}[/]"
 
 
 def _facts(inputs: Inputs, scores: xr.Dataset) -> dict[str, str]:
     """The tiles at the top of the report."""
     pairs = inputs.pairs
-    rows_, columns_ = pairs.grid.shape
+    rows, columns = pairs.grid.shape
     return {
         "initial times": str(len(pairs.inits)),
         "from": np.datetime_as_string(pairs.inits[0], "D"),
         "to": np.datetime_as_string(pairs.inits[-1], "D"),
         "longest lead": lead_text(pairs.leads[-1]),
-        "grid (longitude x latitude)": f"{columns_} \N{MULTIPLICATION SIGN} {rows_}",
+        "grid (longitude x latitude)": f"{columns} \N{MULTIPLICATION SIGN} {rows}",
         "checks of the forecast": str(scores.attrs.get("verdict", "")),
     }
 
 
 def _provenance(inputs: Inputs, scores: xr.Dataset) -> dict[str, str]:
-    """What another needs to make these numbers again, or to compare theirs with them."""
-    told = (
-        "forecast",
-        "truth",
-        "climatology",
-        "inits_used",
-        "inits_skipped",
-        "pairs",
-        "grid",
-        "weights",
-        "averaging",
-        "points_left_out",
-    )
-    listed = {name.replace("_", " "): str(scores.attrs[name]) for name in told}
+    """What is needed to reproduce these numbers, or to compare others with them."""
+    listed = {name.replace("_", " "): str(scores.attrs[name]) for name in PROVENANCE}
     if "saturation" in inputs.limits:
-        known = inputs.limits["predictability"].attrs
+        twin = inputs.limits["predictability"].attrs
         listed["predictability"] = (
-            f"RMSE of identical twins, {experiment_summary(known)}: the limit that a perfect forecast can reach. "
+            f"RMSE of identical twins, {experiment_summary(twin)}: the limit that a perfect forecast can reach. "
             f"Saturation: \N{SQUARE ROOT}2 x the standard deviation of the stored data about their climatology. Truth: "
-            f"{known['truth']}"
+            f"{twin['truth']}"
         )
     listed["missing values"] = f"{100 * scores.attrs['nan_share']:.3g} % of all points"
     for name in ("metrics_left_out", "regions_left_out"):
@@ -156,7 +129,7 @@ def _provenance(inputs: Inputs, scores: xr.Dataset) -> dict[str, str]:
     return listed | {"versions": str(scores.attrs["versions"])}
 
 
-def _broken(scores: xr.Dataset) -> list[str]:
+def _missing_scores(scores: xr.Dataset) -> list[str]:
     """A warning where scores are missing because the forecast holds NaN."""
     bad = [str(name) for name, field in scores.data_vars.items() if np.isnan(field).all()]
     return [f"No score for {', '.join(bad)}: missing values where none may be."] if bad else []

@@ -1,274 +1,191 @@
-"""The report of an evaluation: one HTML file that needs nothing beside it."""
+"""Write the report of an evaluation: one HTML file that needs no other."""
 
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
-from html import escape
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_pipelines.verification.score_rows import (
-    Row,
-    headline_leads,
-    lead_axis,
-    leads_in_unit,
-    relative_difference,
-    significance,
-)
-from emul.display.palette import LINES
-from emul.display.text import lead_text, number
-from emul.report.budgets import section as budget_section
-from emul.report.budgets import styles as budget_styles
+from data_pipelines.verification.evaluation_results import EvaluationResults
+from data_pipelines.verification.score_rows import Row, headline_leads, lead_axis
+from emul.display.palette import LINES, further_styles
+from emul.display.text import lead_text, metric_title, number
+from emul.report.budgets import budget_section
 from emul.report.charts import line_chart
-from emul.report.page import contents, definitions, document, key, part_of_cell, table, tiles
-from emul.report.spectra import CSS as SPECTRA_CSS
-from emul.report.spectra import section
+from emul.report.ensembles import ensemble_section
+from emul.report.error_growth import growth_section
+from emul.report.html import NOTHING, Html, join, tag
+from emul.report.page import (
+    Section,
+    charts,
+    colour_key,
+    definitions,
+    details,
+    difference_line,
+    document,
+    figure,
+    legend,
+    quiet,
+    row_name,
+    score_caption,
+    significance_note,
+    table,
+)
+from emul.report.spectra import spectra_section
 
-if TYPE_CHECKING:
-    import xarray as xr
-
-
-TITLES = {"rmse": "RMSE", "mse": "MSE", "mae": "Mean absolute error", "bias": "Bias", "acc": "Anomaly correlation"}
-
-
-TITLES |= {"rmse_by_init": "RMSE, root by init", "acc_by_init": "Anomaly correlation by init"}
-
-
-FEET = "Bars at the foot: leads at which the forecast differs significantly from the source of that colour."
+FLAGS = "Bars at the foot: lead times at which the forecast differs significantly from the source of that colour."
 LIMITS = (
-    "Predictability is the error of an identical twin that starts almost alike: the limit of every forecast. "
-    "Saturation is by what two states of the same season differ."
+    "Predictability is the error of an identical twin with slightly different initial conditions: the limit of every "
+    "forecast. Saturation is the difference between two independent states of the same season."
 )
 
 
-def write_report(
-    path: Path,
-    title: str,
-    scores: xr.Dataset,
-    baselines: xr.Dataset | None,
-    *,
-    judged: xr.Dataset | None,
-    every: Sequence[Row],
-    first: Sequence[Row],
-    others: Mapping[str, xr.Dataset],
-    maps: Sequence[tuple[str, Path]],
-    spectra: xr.Dataset | None,
-    budgets: xr.Dataset | None,
-    beside: Mapping[str, xr.Dataset],
-    further: Sequence[str],
-    case: Path | None,
-    facts: Mapping[str, str],
-    provenance: Mapping[str, str],
-    notes: Sequence[str],
-) -> Path:
-    """Write the report.
+@dataclass(frozen=True)
+class ReportContext:
+    """Hold what a report shows besides scores.
 
-    judged: differences to the baselines. every, first: all rows, and those of the headline table. others: Datasets of
-    scores to draw beside. maps: (caption, PNG). spectra: the group of scores.nc. budgets: of the forecast; beside:
-    those of other forecasts. further: sections made elsewhere. case: the page of one case, beside this one. facts: the
-    tiles at the top. provenance: the list at the end. notes: what a reader must know.
+    facts: tiles at the top. provenance: the list at the end. notes: what a reader must know. maps: captions and PNG
+    files. case: the page of one case, in the same folder.
     """
-    region = str(scores["region"].values[0])
-    parts = [
-        _headline(scores, baselines, judged, first, region),
-        _curves(scores, others, judged, every, first, region),
-        _regions(scores, baselines, judged, first),
-        *further,
-        "" if spectra is None else section(spectra, first),
-        "" if budgets is None else budget_section(budgets, beside),
-        _maps(maps),
-        _provenance(scores, judged, provenance),
-    ]
-    body = [
-        f"<h1>{escape(title)}</h1>",
-        f"<p class=quiet>How good these forecasts are, by lead and region. Headline region: {escape(region)}.</p>",
-        contents(parts),
-        *(f"<p class=note>{escape(note)}</p>" for note in notes),
-        tiles(facts),
-        "" if case is None else f'<p class=only-screen><a href="{case.name}">One case, lead by lead</a></p>',
-        *parts,
-    ]
-    more = budget_styles([name for name in dict.fromkeys([*others, *beside]) if name not in LINES])
-    path.write_text(document(title, body, SPECTRA_CSS + more), encoding="utf-8")
-    return path
+
+    facts: Mapping[str, str]
+    provenance: Mapping[str, str]
+    notes: Sequence[str] = ()
+    maps: Sequence[tuple[str, Path]] = field(default_factory=list)
+    case: Path | None = None
 
 
-def _headline(
-    scores: xr.Dataset, baselines: xr.Dataset | None, judged: xr.Dataset | None, first: Sequence[Row], region: str
-) -> str:
-    """RMSE at the usual leads with the difference to each baseline."""
-    if "rmse" not in scores["metric"].values:
-        return ""
-    leads = headline_leads(scores["lead_time"].values)
-    sources = [] if baselines is None else [str(s) for s in baselines["source"].values]
-    lines = [(_named(row), _cells(row, scores, baselines, judged, sources, leads, region)) for row in first]
-    head = ["RMSE", *(lead_text(scores["lead_time"].values[i]) for i in leads)]
-    told = " and ".join(f"<b>{escape(_letters(sources)[s])}</b> {escape(s.replace('_', ' '))}" for s in sources)
-    explained = f" Below each its difference in percent to {told}." if sources else ""
-    colours = key(judged is not None) if sources else ""
-    return (
-        f"<h2 id=score-card>Score card</h2><p class=quiet>RMSE by lead time.{explained}</p>{colours}"
-        f"{table(head, lines)}{_judged(judged)}"
+def write_report(path: Path, results: EvaluationResults, context: ReportContext) -> Path:
+    """Write the report to `path`."""
+    link = NOTHING
+    if context.case is not None:
+        link = tag("p", tag("a", "One case by lead time", href=context.case.name), class_="only-screen")
+    sections = [
+        _score_card(results),
+        _curves(results),
+        _regions(results),
+        growth_section(results),
+        ensemble_section(results),
+        spectra_section(results),
+        budget_section(results),
+        Section("maps", "Maps", _maps(context.maps)),
+        Section("provenance", "Provenance", _provenance(results, context.provenance)),
+    ]
+    names = dict.fromkeys([*results.curves, *results.further_budgets])
+    return document(
+        path,
+        results.name,
+        f"Scores by lead time and region. Headline region: {results.regions[0]}.",
+        [section for section in sections if section.body],
+        notes=context.notes,
+        facts=context.facts,
+        lead=link,
+        styles=further_styles([name for name in names if name not in LINES]),
     )
 
 
-def _judged(judged: xr.Dataset | None) -> str:
-    """How differences were judged."""
-    if judged is None:
-        return ""
-    told = f"Significance: {judged.attrs['significance']}; blocks of {judged.attrs['block_length']}."
-    return f"<p class=quiet>{escape(told)}</p>"
+def _score_card(results: EvaluationResults) -> Section:
+    """RMSE at the usual lead times with the difference to each baseline."""
+    title = "Score card"
+    if "rmse" not in results.metrics:
+        return Section("score-card", title, NOTHING)
+    leads, initials = headline_leads(results.leads), _initials(results.sources)
+    lines = [(row_name(row), _cells(results, row, leads, results.regions[0])) for row in results.headline]
+    explained: list[object] = ["RMSE by lead time."]
+    for place, (source, initial) in enumerate(initials.items()):
+        before = " and " if place else " Below each, the difference in percent to "
+        explained += [before, tag("b", initial), f" {source.replace('_', ' ')}"]
+    explained += ["."] if initials else []
+    key = colour_key(results.differences is not None) if initials else ""
+    shown = table(["RMSE", *(lead_text(results.leads[i]) for i in leads)], lines)
+    return Section("score-card", title, join(quiet(*explained), key, shown, significance_note(results.differences)))
 
 
-def _letters(sources: Sequence[str]) -> dict[str, str]:
-    """The shortest beginnings by which the sources can be told apart."""
-    size = next(n for n in range(1, 99) if len({s[:n] for s in sources}) == len(sources))
-    return {s: s[:size].capitalize() for s in sources}
+def _initials(sources: Sequence[str]) -> dict[str, str]:
+    """The shortest beginnings that distinguish the sources."""
+    size = next(n for n in range(1, 99) if len({source[:n] for source in sources}) == len(sources))
+    return {source: source[:size].capitalize() for source in sources}
 
 
-def _named(row: Row) -> str:
-    return f"{escape(row.label)}<small>{escape(row.unit)}</small>"
+def _cells(results: EvaluationResults, row: Row, leads: Sequence[int], region: str) -> list[Html]:
+    """RMSE at each of the lead times, and a coloured line for each baseline."""
+    values = results.values(row, "rmse", region)
+    cells = {lead: [number(values[lead])] for lead in leads}
+    for source, initial in _initials(results.sources).items():
+        change = results.relative_difference(row, source, "rmse", region)
+        significant = results.significance(row, source, "rmse", region)
+        if change is not None:
+            for lead in leads:
+                cells[lead].append(difference_line(change[lead], significant[lead], initial))
+    return [join(*parts) for parts in cells.values()]
 
 
-def _cells(
-    row: Row,
-    scores: xr.Dataset,
-    baselines: xr.Dataset | None,
-    judged: xr.Dataset | None,
-    sources: Sequence[str],
-    leads: Sequence[int],
-    region: str,
-) -> list[str]:
-    """RMSE at each of the leads, and a coloured line a baseline."""
-    values = row.series(scores, "rmse", region) * row.scale(1)
-    found = {s: relative_difference(row, scores, baselines, s, region=region) for s in sources}
-    sure = {s: significance(row, judged, s, region=region) for s in sources}
-    letters = _letters(sources) if sources else {}
-
-    def parts(lead: int) -> str:
-        return "".join(
-            part_of_cell(f[lead], sure[s][lead] if sure[s] else None, letters[s])
-            for s, f in found.items()
-            if f is not None
-        )
-
-    return [number(values[lead]) + parts(lead) for lead in leads]
+def _curves(results: EvaluationResults) -> Section:
+    """The first metric of the headline by lead time, then every score of every variable, folded."""
+    metrics = results.metrics
+    first = charts(_chart(results, row, metrics[0]) for row in results.headline)
+    folded = []
+    for variable in dict.fromkeys(row.variable for row in results.rows):
+        rows = [row for row in results.rows if row.variable == variable]
+        every = charts(_chart(results, row, metric) for row in rows for metric in metrics)
+        folded.append(details(f"{variable.replace('_', ' ')}: every score", every))
+    explained = quiet(LIMITS) if "saturation" in results.curves else ""
+    flags = quiet(FLAGS) if results.differences is not None else ""
+    return Section("lead-time", "By lead time", join(explained, flags, legend(results.curves), first, *folded))
 
 
-def _curves(
-    scores: xr.Dataset,
-    others: Mapping[str, xr.Dataset],
-    judged: xr.Dataset | None,
-    every: Sequence[Row],
-    first: Sequence[Row],
-    region: str,
-) -> str:
-    """The headline's RMSE by lead, then every score of every variable and level, a fold a variable."""
-    names = [str(name) for name in scores["metric"].values]
-    legend = "".join(f"<span><i class={name}></i>{escape(name)}</span>" for name in ["forecast", *others])
-    charts = "".join(_figure(row, names[0], scores, others, judged, region) for row in first)
-    told = f"<p class=quiet>{LIMITS}</p>" if "saturation" in others else ""
-    told += f"<p class=quiet>{FEET}</p>" if judged is not None else ""
-    folds = [
-        f"<h2 id=lead-time>By lead time</h2>{told}<div class=legend>{legend}</div><div class=charts>{charts}</div>"
-    ]
-    for variable in dict.fromkeys(row.variable for row in every):
-        charts = "".join(
-            _figure(row, name, scores, others, judged, region)
-            for row in every
-            if row.variable == variable
-            for name in names
-        )
-        told = f"{variable.replace('_', ' ')}: every score"
-        folds.append(f"<details><summary>{escape(told)}</summary><div class=charts>{charts}</div></details>")
-    return "".join(folds)
-
-
-def _figure(
-    row: Row,
-    metric: str,
-    scores: xr.Dataset,
-    others: Mapping[str, xr.Dataset],
-    judged: xr.Dataset | None,
-    region: str,
-) -> str:
+def _chart(results: EvaluationResults, row: Row, metric: str) -> Html:
     """One chart with its caption; empty where there is nothing to draw."""
-    exponent = json.loads(scores.attrs["exponent"])[metric]
-    unit = lead_axis(scores["lead_time"].values)[1]
-    lines = lines_of({"forecast": scores, **others}, row, metric, exponent, region, unit)
-    feet = {name: np.array([one is True for one in significance(row, judged, name, metric, region)]) for name in others}
-    mark = 0.0 if metric == "bias" else None
+    score, unit = results.score(metric), lead_axis(results.leads)[1]
+    lines = {name: row.curve(dataset, score, unit) for name, dataset in results.curves.items()}
+    drawn = {name: line for name, line in lines.items() if line is not None}
+    flags = {s: np.array([one is True for one in results.significance(row, s, metric)]) for s in results.sources}
     chart = line_chart(
-        lines,
         f"{metric} of {row.label} by lead time",
+        drawn,
         unit,
-        mark,
-        feet={name: flags for name, flags in feet.items() if flags.any() and "forecast" in lines},
+        mark=0.0 if metric == "bias" else None,
+        flags={source: values for source, values in flags.items() if values.any() and "forecast" in drawn},
     )
-    return f"<figure><figcaption>{caption(metric, exponent, row)}</figcaption>{chart}</figure>" if chart else ""
+    caption, small = score_caption(row, metric, score.exponent)
+    return figure(caption, chart, small)
 
 
-def caption(metric: str, exponent: int, row: Row) -> str:
-    """`RMSE temperature 850 hPa [K]`, as HTML."""
-    unit = {1: f"[{row.unit}]", 2: f"[({row.unit})\N{SUPERSCRIPT TWO}]"}.get(exponent, "") if row.unit else ""
-    return f"{TITLES.get(metric, escape(metric))} <small>{escape(f'{row.label} {unit}'.strip())}</small>"
-
-
-def lines_of(
-    datasets: Mapping[str, xr.Dataset], row: Row, metric: str, exponent: int, region: str, unit: str
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """(lead times in `unit`, scores as shown) of each dataset that has them."""
-    lines = {}
-    for name, dataset in datasets.items():
-        if row.variable in dataset and metric in dataset["metric"].values and region in dataset["region"].values:
-            x = leads_in_unit(unit, dataset["lead_time"].values)
-            try:
-                lines[name] = (x, row.series(dataset, metric, region) * row.scale(exponent))
-            except KeyError:  # a curve from elsewhere may lack the level
-                continue
-    return lines
-
-
-def _regions(scores: xr.Dataset, baselines: xr.Dataset | None, judged: xr.Dataset | None, first: Sequence[Row]) -> str:
-    """RMSE and the difference to the first baseline in every region at one lead."""
-    names = scores["region"].values.tolist()
-    if len(names) < 2 or "rmse" not in scores["metric"].values:
-        return ""
-    leads = headline_leads(scores["lead_time"].values)
+def _regions(results: EvaluationResults) -> Section:
+    """RMSE and the difference to the first baseline in every region at one lead time."""
+    regions, leads = results.regions, headline_leads(results.leads)
     lead = leads[len(leads) // 2]
-    sources = [] if baselines is None else [str(baselines["source"].values[0])]
-    lines = [
-        (_named(row), [_cells(row, scores, baselines, judged, sources, [lead], region)[0] for region in names])
-        for row in first
-    ]
-    told = lead_text(scores["lead_time"].values[lead])
-    against = f"<p class=quiet>Differences to {escape(sources[0])}.</p>" if sources else ""
-    return f"<h2 id=regions>By region, {told} ahead</h2>{against}{table(['RMSE', *map(escape, names)], lines)}"
+    title = f"By region, {lead_text(results.leads[lead])} ahead"
+    if len(regions) < 2 or "rmse" not in results.metrics:
+        return Section("regions", title, NOTHING)
+    source = results.sources[:1]
+    first = results if not source else _with_one_baseline(results, source[0])
+    lines = [(row_name(row), [_cells(first, row, [lead], region)[0] for region in regions]) for row in first.headline]
+    against = quiet(f"Differences to {source[0]}.") if source else ""
+    return Section("regions", title, join(against, table(["RMSE", *regions], lines)))
 
 
-def _maps(maps: Sequence[tuple[str, Path]]) -> str:
-    if not maps:
-        return ""
+def _with_one_baseline(results: EvaluationResults, source: str) -> EvaluationResults:
+    assert results.baselines is not None
+    return replace(results, baselines=results.baselines.sel(source=[source]))
+
+
+def _maps(maps: Sequence[tuple[str, Path]]) -> Html:
     shown = []
     for caption, path in maps:
-        kind = "two" if path.stem.endswith("_errors") else "three"
         data = base64.b64encode(path.read_bytes()).decode()
-        shown.append(
-            f"<figure class={kind}><figcaption>{escape(caption)}</figcaption>"
-            f'<img alt="{escape(caption)}" src="data:image/png;base64,{data}"></figure>'
-        )
-    return f"<h2 id=maps>Maps</h2><div class=maps>{''.join(shown)}</div>"
+        image = tag("img", alt=caption, src=f"data:image/png;base64,{data}")
+        kind = "two" if path.stem.endswith("_errors") else "three"
+        shown.append(tag("figure", tag("figcaption", caption), image, class_=kind))
+    return tag("div", *shown, class_="maps") if shown else NOTHING
 
 
-def _provenance(scores: xr.Dataset, judged: xr.Dataset | None, provenance: Mapping[str, Any]) -> str:
-    metrics = {
-        TITLES.get(name, name): text
-        for name, _, text in (d.partition(" = ") for d in scores.attrs["definitions"].split("; "))
-    }
+def _provenance(results: EvaluationResults, provenance: Mapping[str, str]) -> Html:
+    described = (part.partition(" = ") for part in results.scores.attrs["definitions"].split("; "))
+    metrics = {metric_title(name): text for name, _, text in described}
+    judged = results.differences
     how = {} if judged is None else {"significance": judged.attrs["significance"]}
-    listed = definitions({**provenance, **how, **metrics})
-    return f"<h2 id=provenance>Where these numbers come from</h2>{listed}"
+    return definitions({**provenance, **how, **metrics})

@@ -1,4 +1,9 @@
-"""Sample fields of a grid at the pixels of an equal-area map."""
+"""Sample fields of a grid at the pixels of a map: equal-area (Mollweide) for the sphere, plain degrees for a part.
+
+    x = 2 / pi  longitude cos(theta),   y = sin(theta),   2 theta + sin(2 theta) = pi sin(latitude)
+
+with the 180th meridian in the middle; x in units of half the height (Snyder 1987, doi 10.3133/pp1395, p. 251).
+"""
 
 from __future__ import annotations
 
@@ -8,32 +13,54 @@ import numpy as np
 
 from emulators.grid import LatLonGrid
 
-WIDTH = 440  # pixels of a map
 
+class MapSampling(NamedTuple):
+    """Hold, for each pixel of a map, the four grid points around it and their bilinear weights.
 
-class Sampling(NamedTuple):
-    """How a map is drawn from a grid: the four points around each pixel with their weights; where there is map."""
+    points: indices into the flattened field, (4, y, x). weight: the same shape. inside: True on the map, (y, x).
+    """
 
     points: np.ndarray
     weight: np.ndarray
     inside: np.ndarray
 
-    def of(self, field: np.ndarray) -> np.ndarray:
-        """Values at the pixels, shape (y, x)."""
+    def values(self, field: np.ndarray) -> np.ndarray:
+        """Values at the pixels, (y, x), from the north."""
         return (field.ravel()[self.points] * self.weight).sum(axis=0)
 
+    def coasts(self, land: np.ndarray | None) -> np.ndarray:
+        """True at the pixels where the land fraction passes one half."""
+        edge = np.zeros(self.inside.shape, dtype=bool)
+        if land is not None:
+            ground = self.values(land) > 0.5
+            edge[:, 1:] |= ground[:, 1:] != ground[:, :-1]
+            edge[1:] |= ground[1:] != ground[:-1]
+        return edge & self.inside
 
-def sampling(grid: LatLonGrid, width: int = WIDTH) -> Sampling:
-    """An equal-area map (Mollweide, the 180th meridian in its middle) of the sphere, or plain degrees of a part of it;
-    bilinear between the points of the grid."""
-    if grid.is_cyclic and np.ptp(grid.latitude) > 90:
+
+def is_whole_sphere(grid: LatLonGrid) -> bool:
+    """True if the grid covers all longitudes and most latitudes."""
+    return bool(grid.is_cyclic and np.ptp(grid.latitude) > 90)
+
+
+def mollweide(latitude: float, longitude: float) -> tuple[float, float]:
+    """Map coordinates of a place in degrees: x from -2 to 2, y from -1 to 1."""
+    table = np.linspace(-0.5 * np.pi, 0.5 * np.pi, 20001)
+    theta = np.interp(np.pi * np.sin(np.deg2rad(latitude)), 2.0 * table + np.sin(2.0 * table), table)
+    east = np.mod(longitude, 360.0) - 180.0
+    return float(east / 90.0 * np.cos(theta)), float(np.sin(theta))
+
+
+def map_sampling(grid: LatLonGrid, width: int) -> MapSampling:
+    """The sampling of a map `width` pixels wide: of the sphere an equal-area ellipse, half as high as wide."""
+    if is_whole_sphere(grid):
         y, x = np.mgrid[1 : -1 : width // 2 * 1j, -1 : 1 : width * 1j]
         inside = x**2 + y**2 <= 1.0
         theta = np.arcsin(y)
         latitude = np.degrees(np.arcsin(np.clip((2 * theta + np.sin(2 * theta)) / np.pi, -1, 1)))
         longitude = 180.0 + 180.0 * np.clip(x / np.maximum(np.cos(theta), 1e-9), -1, 1)
     else:
-        east = grid.longitude[0] + np.concatenate([[0.0], np.cumsum(np.mod(np.diff(grid.longitude), 360.0))])
+        east = _eastward(grid) + grid.longitude[0]
         shape = np.ptp(grid.latitude) / np.ptp(east) / max(np.cos(np.deg2rad(grid.latitude.mean())), 0.1)
         latitude, longitude = np.meshgrid(
             np.linspace(grid.latitude[0], grid.latitude[-1], max(8, min(int(width * shape), 2 * width))),
@@ -41,18 +68,19 @@ def sampling(grid: LatLonGrid, width: int = WIDTH) -> Sampling:
             indexing="ij",
         )
         inside = np.ones(latitude.shape, dtype=bool)
-    return bilinear(grid, latitude, longitude, inside)
+    return _bilinear(grid, latitude, longitude, inside)
 
 
-def bilinear(grid: LatLonGrid, latitude: np.ndarray, longitude: np.ndarray, inside: np.ndarray) -> Sampling:
-    """The four points around each place."""
+def _eastward(grid: LatLonGrid) -> np.ndarray:
+    """Degrees east of the first meridian, growing along the row."""
+    return np.concatenate([[0.0], np.cumsum(np.mod(np.diff(grid.longitude), 360.0))])
+
+
+def _bilinear(grid: LatLonGrid, latitude: np.ndarray, longitude: np.ndarray, inside: np.ndarray) -> MapSampling:
     rows = np.interp(-latitude, -grid.latitude, np.arange(grid.shape[0]))
-    steps = np.mod(longitude - grid.longitude[0], 360.0)
-    east = np.concatenate([[0.0], np.cumsum(np.mod(np.diff(grid.longitude), 360.0))])
-    if grid.is_cyclic:
-        columns = np.interp(steps, np.append(east, 360.0), np.arange(grid.shape[1] + 1))
-    else:
-        columns = np.interp(steps, east, np.arange(grid.shape[1]))
+    steps, east = np.mod(longitude - grid.longitude[0], 360.0), _eastward(grid)
+    east = np.append(east, 360.0) if grid.is_cyclic else east
+    columns = np.interp(steps, east, np.arange(east.size))
     top, left = np.floor(rows).astype(int), np.floor(columns).astype(int)
     down, right = rows - top, columns - left
     last = grid.shape[0] - 1
@@ -61,14 +89,4 @@ def bilinear(grid: LatLonGrid, latitude: np.ndarray, longitude: np.ndarray, insi
         for j, b in ((left % grid.shape[1], 1 - right), ((left + 1) % grid.shape[1], right)):
             index.append(i * grid.shape[1] + j)
             weight.append(a * b)
-    return Sampling(np.stack(index), np.stack(weight), inside)
-
-
-def coast_pixels(land: np.ndarray | None, where: Sampling) -> np.ndarray:
-    """True at the pixels of coasts, where the land fraction passes one half."""
-    edge = np.zeros(where.inside.shape, dtype=bool)
-    if land is not None:
-        ground = where.of(land) > 0.5
-        edge[:, 1:] |= ground[:, 1:] != ground[:, :-1]
-        edge[1:] |= ground[1:] != ground[:-1]
-    return edge & where.inside
+    return MapSampling(np.stack(index), np.stack(weight), inside)

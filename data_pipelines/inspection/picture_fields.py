@@ -26,6 +26,7 @@ from emulators.sphere.spectra import power
 from emulators.sphere.transform import SphericalHarmonics
 
 MOST = 400  # times in a mean, at most
+MONTH = 120  # six-hourly times
 RAIN = "total_precipitation_6hr"
 PER_DAY = 4.0 * 1000.0  # m in 6 hours -> mm a day
 
@@ -35,6 +36,13 @@ def require_variables(dataset: xr.Dataset, *names: str) -> None:
     missing = [name for name in names if name not in dataset]
     if missing:
         raise ValueError(f"the data hold no {' and no '.join(missing)}")
+
+
+def winter_month(dataset: xr.Dataset) -> xr.Dataset:
+    """A month of the data: the first January, else the first days."""
+    january = np.flatnonzero(dataset["time"].dt.month.values == 1)
+    first = int(january[0]) if january.size else 0
+    return dataset.isel(time=slice(first, min(first + MONTH, dataset.sizes["time"])))
 
 
 def sea_level_pressure(dataset: xr.Dataset) -> np.ndarray:

@@ -13,6 +13,14 @@ import numpy as np
 import xarray as xr
 
 from data_pipelines.files.atomic import atomic_file
+from data_pipelines.verification.evaluation_results import EvaluationResults
+from data_pipelines.verification.score_rows import score_rows
+from emulators.verification.comparison import along
+
+OF_ALL_RUNS = (  # attributes that runs share in a comparison
+    "grid", "truth", "climatology", "weights", "averaging", "points_left_out", "definitions", "perfect", "exponent",
+    "metrics",
+)  # fmt: skip
 
 
 def read_scores(path: str | Path) -> xr.Dataset:
@@ -70,6 +78,31 @@ def _lines(dataset: xr.Dataset, name: str) -> Iterator[list[object]]:
                     value = values[at, m, r, i]
                     shown = "" if np.isnan(value) else repr(float(value))
                     yield [name, level, metric, region, f"{hour:g}", int(inits[i]), shown, units]
+
+
+def write_comparison(path: Path, runs: Mapping[str, EvaluationResults], baseline: str, region: str) -> None:
+    """Scores of runs in one region as a CSV file, with their relative differences to the baseline."""
+    head = ["run", "variable", "level", "metric", "region", "lead_hours", "value", "baseline", "difference_percent"]
+    with atomic_file(path) as unfinished, open(unfinished, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow([*head, "significant"])
+        for run in runs.values():
+            table.writerows(_comparison_lines(run, baseline, region))
+
+
+def _comparison_lines(run: EvaluationResults, baseline: str, region: str) -> Iterator[list[object]]:
+    hours = run.leads.astype("timedelta64[s]").astype(float) / 3600
+    for row in score_rows(run.scores):
+        for metric in run.metrics:
+            values = row.series(run.scores, metric, region)
+            change = run.relative_difference(row, baseline, metric, region)
+            significant = run.significance(row, baseline, metric, region)
+            for i, hour in enumerate(hours):
+                share = np.nan if change is None else 100 * change[i]
+                shown = ["" if np.isnan(values[i]) else f"{values[i]:.8g}", baseline, ""]
+                shown[2] = "" if np.isnan(share) else f"{share:.4g}"
+                flag = {True: "yes", False: "no", None: ""}[significant[i]]
+                yield [run.name, row.variable, row.level or "", metric, region, f"{hour:g}", *shown, flag]
 
 
 def read_by_init(path: str | Path) -> dict[str, xr.Dataset]:
@@ -149,3 +182,13 @@ def read_forecasts(folders: Mapping[str, Path]) -> dict[str, StoredForecast]:
                 f"beside.{name}: no scores.nc and no budgets.nc in {folder}; give a folder of `emul forecast`."
             )
     return found
+
+
+def joined_runs(scores: Mapping[str, xr.Dataset]) -> xr.Dataset:
+    """Scores of several runs, dimension `run` first, with the attributes that all share."""
+    first = next(iter(scores.values()))
+    joined = along({name: dataset.drop_vars("inits", errors="ignore") for name, dataset in scores.items()}, "run")
+    joined.attrs = {name: first.attrs[name] for name in OF_ALL_RUNS if name in first.attrs}
+    for name in joined.variables:
+        joined[name].attrs = first[name].attrs if name in first.variables else {}
+    return joined

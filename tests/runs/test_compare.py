@@ -1,6 +1,7 @@
 """`emul eval compare` on small evaluations made here: what is compared, what is left out, what is refused."""
 
 import csv
+import re
 
 import numpy as np
 import pytest
@@ -83,6 +84,10 @@ def test_two_runs_on_the_same_initial_times(folder, capsys):
     page = (target / "compare.html").read_text()
     assert "://" not in page
     assert page.count("<h3>bad</h3>") == 1
+    card = page.split("<h3>bad</h3>")[1].split("</table>")[0]
+    cells = [re.findall(r"<td[^>]*>([^<]*)</td>", line) for line in card.split("<tr>")[2:]]
+    told = [float(line["difference_percent"]) for line in worse]
+    np.testing.assert_allclose([float(cell) for line in cells for cell in line], told, atol=0.5)
     assert "~" not in capsys.readouterr().out.split("differences to")[0]
 
 

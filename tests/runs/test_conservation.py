@@ -53,7 +53,7 @@ def test_the_laws_from_training_to_report(tmp_path):
 
     report = (tmp_path / "eval" / "held" / "report.html").read_text()
     assert "Does it conserve?" in report
-    assert '<polyline class="unconstrained"' in report
+    assert '<polyline class="line-unconstrained"' in report
     drawn = {path.name for path in (tmp_path / "eval" / "held" / "maps").iterdir()}
     assert "correction_moisture_budget_total_precipitation_6hr_errors.png" in drawn
     assert "correction_dry_air_mass_surface_pressure_errors.png" not in drawn, "the same everywhere makes no map"

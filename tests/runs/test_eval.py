@@ -255,7 +255,7 @@ def test_twin_forecasts_are_drawn_beside(tmp_path, forecast, truth):
     stored = write(forecast, tmp_path / "fc.nc"), write(truth, tmp_path / "truth.nc")
     twin = scores(tmp_path, *stored, name="twin")
     target = scores(tmp_path, *stored, predictability=twin / "scores.nc", pictures="true")
-    assert 'polyline class="predictability"' in (target / "report.html").read_text()
+    assert 'polyline class="line-predictability"' in (target / "report.html").read_text()
 
 
 def test_a_run_brings_its_truth_and_climatology(tmp_path, forecast, truth):
@@ -375,9 +375,9 @@ def test_spectra_beside_the_scores(tmp_path, forecast, truth):
     finest = found["wavelength"].values[-1]
     np.testing.assert_allclose(found["temperature_effective_resolution"], finest)
     page = (target / "report.html").read_text()
-    assert "<h2 id=spectra>Spectra</h2>" in page
+    assert '<h2 id="spectra">Spectra</h2>' in page
     assert f"{finest / 1e3:.0f}<small>l = 5</small>" in page
-    assert page.count('class="truth"') == 3
+    assert page.count('class="line-truth"') == 4, "three charts and the legend"
 
 
 def test_where_there_are_no_spectra(tmp_path, forecast, truth, capsys):
@@ -387,7 +387,7 @@ def test_where_there_are_no_spectra(tmp_path, forecast, truth, capsys):
     assert "Spectra left out: " in " ".join(capsys.readouterr().err.split())
     page = (target / "report.html").read_text()
     assert "Spectra left out" in page
-    assert "<h2 id=spectra>Spectra</h2>" not in page
+    assert '<h2 id="spectra">Spectra</h2>' not in page
     with pytest.raises(OSError, match="spectra"):
         xr.load_dataset(target / "scores.nc", group="spectra")
     whole = write(forecast, tmp_path / "whole.nc")

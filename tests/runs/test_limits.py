@@ -33,7 +33,7 @@ def test_twins_are_kept_told_and_drawn_under_the_scores(planet, folder, tmp_path
     forecast(compose("forecast", [f"run={run}", "lead=1d", f"output={tmp_path}"]))
     evaluation = compose("eval", [f"run={run}", f"output={tmp_path}", "maps.fields=[]", "regions=[global]"])
     report = evaluate(evaluation) / "report.html"
-    assert 'polyline class="predictability"' not in report.read_text()
+    assert 'polyline class="line-predictability"' not in report.read_text()
 
     assert main(["predictability", *planet, "cases=1", "days=3"]) == 0
     told = capsys.readouterr().out
@@ -53,13 +53,12 @@ def test_twins_are_kept_told_and_drawn_under_the_scores(planet, folder, tmp_path
     evaluate(evaluation)
     text = report.read_text()
     for name in ("predictability", "saturation"):
-        assert f'polyline class="{name}"' in text
-        assert f"<i class={name}></i>" in text
+        assert f'polyline class="line-{name}"' in text
     assert "RMSE of identical twins, 1 case of 3 days, disturbed by 0.1" in text
     assert (report.parent / "curves.png").is_file()
 
     other = compose("eval", [f"run={run}", f"output={tmp_path}", "maps.fields=[]", "regions=[europe]", "name=europe"])
-    assert 'polyline class="saturation"' not in (evaluate(other) / "report.html").read_text()
+    assert 'polyline class="line-saturation"' not in (evaluate(other) / "report.html").read_text()
     assert (tmp_path / "eval" / "europe" / "curves.png").is_file()
 
 

@@ -16,7 +16,6 @@ from data_pipelines.inspection.picture_fields import (
 )
 from data_pipelines.sources.planet import half_levels
 from emul.display.palette import from_oklab, oklab, uniform
-from emul.pictures.portraits import Mollweide
 from emulators.constants import GRAVITY
 from emulators.grid import LatLonGrid, equiangular_grid, gaussian_grid
 from emulators.sphere.calculus import SphericalCalculus
@@ -131,33 +130,6 @@ def test_fine_grid_keeps_the_field_and_its_bounds() -> None:
     spike[7, 3] = 1.0
     assert smooth(spike, soft=True).min() > 0.4 * smooth(spike).min()
     assert smooth.grid.longitude[0] == pytest.approx(0.5 * 360.0 / 80)
-
-
-class Axis:
-    """As much of an axis as a map asks for."""
-
-    def __getattr__(self, name):
-        return lambda *_, **__: None
-
-
-def test_the_map_is_mollweides() -> None:
-    """Places where the projection puts them, a raster that finds them again, and equal areas."""
-    world = Mollweide(Axis(), SphericalInterpolation(GRID, 90))
-    x, y = world.points()
-    theta = np.arcsin(y[:, 0])
-    latitude = np.arcsin((2.0 * theta + np.sin(2.0 * theta)) / np.pi)
-    np.testing.assert_allclose(np.rad2deg(latitude), world.smooth.grid.latitude, atol=1e-9)
-    np.testing.assert_allclose((x[:, -1] / 2.0) ** 2 + y[:, -1] ** 2, 1.0, atol=1e-12)
-    rows, columns = np.meshgrid(np.arange(90.0), np.arange(180.0), indexing="ij")
-    pixels = 800
-    for field, axis in ((rows, 0), (columns, 1)):
-        raster = world.raster(field, pixels)
-        for row, column in ((20, 30), (45, 90), (70, 160)):
-            at = int((1.0 - y[row, 0]) / 2.0 * pixels / 2), int((x[row, column + 1] + 2.0) / 4.0 * pixels)
-            assert abs(raster[at] - (row, column)[axis]) <= 1.0
-    raster = world.raster((world.smooth.grid.latitude[:, None] > 30.0) * np.ones((90, 180)), pixels)
-    inside = np.hypot(*np.meshgrid(np.linspace(-1, 1, pixels), np.linspace(-1, 1, pixels // 2))) < 1.0
-    assert raster[inside].mean() == pytest.approx(0.25, abs=0.01)
 
 
 def test_colours_step_evenly() -> None:

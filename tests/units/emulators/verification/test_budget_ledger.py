@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from torch import nn
 
 from data_pipelines.files.atomic import write_netcdf
+from data_pipelines.verification.evaluation_results import EvaluationResults
 from data_pipelines.verification.score_files import read_budgets
-from emul.report.budgets import section
+from emul.report.budgets import budget_section
 from emulators.constraints.global_mean import GlobalMean
 from emulators.constraints.moisture_budget import MoistureBudget
 from emulators.constraints.total_energy import TotalEnergy
@@ -232,7 +235,7 @@ def test_data_have_nothing_to_be_compared_with(column_world, weather):
         Ledger(world, leads=1).add(0, weather(world, world.predicted, 0))
 
 
-def test_the_file_and_what_the_report_says_of_it(column_world, weather, tmp_path):
+def test_the_file_and_the_section_of_the_report(column_world, weather, tmp_path):
     world = column_world()
     free, held = rolled(world, weather, {})[0], rolled(world, weather, laws(world))[0]
     truth, states = Ledger(world, leads=LEADS), rolled(world, weather, {})[1]
@@ -251,11 +254,17 @@ def test_the_file_and_what_the_report_says_of_it(column_world, weather, tmp_path
     assert np.isfinite(held_file["energy_residual"].sel(source="truth").values[:, 0]).all()
     assert np.isnan(held_file["energy_residual"].sel(source="truth").values[:, 1:]).all()
     assert held_file["map_energy_temperature"].dims[:2] == ("statistic", "level_of_temperature")
-    page = section(held_file, {"unconstrained": free_file})
-    for text in ("Does it conserve?", "unconstrained", "truth", "Drift per year", "What the constraints changed"):
-        assert text in page
-    assert page.count('<polyline class="forecast"') == page.count('<polyline class="unconstrained"') == 5
-    assert "What the constraints changed" not in section(free_file, {})
+    further = {"unconstrained": free_file}
+    section = budget_section(EvaluationResults("held", xr.Dataset(), budgets=held_file, further_budgets=further))
+    assert section.title == "Does it conserve?"
+    for text in ("unconstrained", "truth", "Drift per year", "Corrections by the constraints"):
+        assert text in section.body
+    cells = re.findall(r"<td>([^<]*)<", section.body.split("Drift per year")[1])
+    assert len(set(cells[:20:4])) == 5, "each quantity has its own numbers"
+    for name in ("forecast", "unconstrained"):  # five charts and the legend
+        assert section.body.count(f'<polyline class="line-{name}"') == 6
+    free_section = budget_section(EvaluationResults("free", xr.Dataset(), budgets=free_file))
+    assert "Corrections by the constraints" not in free_section.body
 
 
 def test_leads_kept_in_several_ledgers_are_as_in_one(column_world, weather):
