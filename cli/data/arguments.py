@@ -96,7 +96,7 @@ def selected(arguments: list[str], schema: type[Settings]) -> tuple[xr.Dataset, 
     Returns the dataset, the settings, and a record of where it comes from. The arguments that are no settings name the
     data, by the keys of a source or by paths.
     """
-    from data_pipelines.derived.selection import part_of
+    from data_pipelines.derived.shaping import part_of
 
     settings, rest = read_settings(schema, arguments)
     dataset = open_data(rest)

@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-from data_pipelines.batches.prefetch import BatchBuffers
+from data_pipelines.batches.loader import BatchBuffers
 from data_pipelines.files import checkpoints
 from data_pipelines.reading import damaged_data
 from data_pipelines.reading.damaged_data import DamagedData
@@ -54,7 +54,7 @@ def test_a_training_keeps_to_the_memory_that_it_announced(store, tmp_path, monke
             super().__init__(*given)
             made.append(self)
 
-    monkeypatch.setattr("data_pipelines.batches.prefetch.BatchBuffers", Counted)
+    monkeypatch.setattr("data_pipelines.batches.loader.BatchBuffers", Counted)
     words = ["data=packed", f"data.path={store}", "loader.gigabytes=0", "loader.stride=2"]
     trained(tmp_path, "counted", *words)
     told = capsys.readouterr().out

@@ -10,8 +10,7 @@ import torch
 import xarray as xr
 
 from data_pipelines.batches.archive import Archive
-from data_pipelines.batches.loader import LoaderSettings, SequentialBatches, ShuffledBatches
-from data_pipelines.batches.prefetch import PAGE, BatchBuffers
+from data_pipelines.batches.loader import PAGE, BatchBuffers, LoaderSettings, SequentialBatches, ShuffledBatches
 from data_pipelines.batches.windows import Windows
 from data_pipelines.batches.world import VariableRoles, world_from_dataset
 from data_pipelines.opening.datasets import open_dataset
