@@ -1,1 +1,1 @@
-"""From a dataset to training batches: World, scales, windows, loader."""
+"""Make training batches from a dataset: World, scales, windows, loader."""

@@ -1,4 +1,4 @@
-"""Mean, spread and extremes of every channel, and the spread of its changes over some intervals, in one pass.
+"""Compute mean, spread and extremes of every channel, and the spread of its changes over intervals, in one pass.
 
     mean = <x>,    std = sqrt(<(x - mean)^2>),    change_std(k) = sqrt(<(d - <d>)^2>),    d = x(t) - x(t - k timesteps)
 
@@ -33,7 +33,9 @@ Report = Callable[[str, float], None]
 
 @dataclass(frozen=True, eq=False)
 class ChannelStatistics:
-    """mean, std, minimum, maximum: float64 (channel,). change_std: (interval, channel); times, pairs: how many."""
+    """Hold statistics of channels.
+
+    mean, std, minimum, maximum: float64 (channel,). change_std: (interval, channel). times, pairs: counts."""
 
     mean: np.ndarray
     std: np.ndarray
@@ -44,7 +46,7 @@ class ChannelStatistics:
     pairs: np.ndarray
 
     def dataset(self, channels: Sequence[str], intervals: Sequence[str], attributes: Mapping[str, str]) -> xr.Dataset:
-        """The same, for a file. intervals: their names."""
+        """Return the statistics as a dataset. intervals: their names."""
         names = ("mean", "std", "minimum", "maximum")
         fields: dict[str, Any] = {name: ("channel", getattr(self, name)) for name in names}
         fields |= {"change_std": (("interval", "channel"), self.change_std), "pairs": ("interval", self.pairs)}
@@ -63,10 +65,10 @@ def channel_statistics(
     parts: BatchRecords | None = None,
     report: Report | None = None,
 ) -> ChannelStatistics:
-    """Statistics of the fields at `positions` of `times`, ascending within each member of an ensemble.
+    """Compute statistics of the fields at `positions` of `times`, ascending within each member of an ensemble.
 
-    A change counts where both ends are among them. intervals: in timesteps.
-    parts: where finished blocks are kept, so that an interrupted pass goes on.
+    A change counts if both times are among them. intervals: in timesteps.
+    parts: records of finished blocks, from which an interrupted pass continues.
     """
     area = world.grid.weights.reshape(-1)
     partners = np.stack([_partners(times, positions, world, steps) for steps in intervals])
@@ -103,16 +105,16 @@ def channel_statistics(
 
 
 def _partners(times: np.ndarray, positions: np.ndarray, world: World, steps: int) -> np.ndarray:
-    """For each position that of the time `steps` timesteps before, -1 where it is not among the positions.
+    """Return for each position that of the time `steps` timesteps before, -1 if it is not among the positions.
 
-    Where times go back, another member of an ensemble begins, and none of the one before counts.
+    If times go back, another member of an ensemble begins, whose changes do not reach into the one before.
     """
     members = np.flatnonzero(np.diff(times[positions]) <= np.timedelta64(0, "s")) + 1
     return np.concatenate([_partners_within(times, some, world, steps) for some in np.split(positions, members)])
 
 
 def _partners_within(times: np.ndarray, positions: np.ndarray, world: World, steps: int) -> np.ndarray:
-    """The same of one member."""
+    """Return them for one member."""
     if not positions.size:
         return positions
     times = times[positions].astype("datetime64[s]")
@@ -121,7 +123,7 @@ def _partners_within(times: np.ndarray, positions: np.ndarray, world: World, ste
 
 
 def _sums(read: Read, positions: np.ndarray, partners: np.ndarray, area: np.ndarray) -> dict[str, np.ndarray]:
-    """Weight, mean and sum of squared deviations of a block, and of its changes; sums over the area have weight 1."""
+    """Sum a block: weight, mean and sum of squared deviations, of fields and of changes; area weights sum to 1."""
     root = np.sqrt(area / area.size)
     last_use = {int(p): int(at) for row in partners for p, at in zip(row, positions, strict=True) if p >= 0}
     needed = np.unique(np.concatenate([positions, np.array(list(last_use), dtype=positions.dtype)]))
@@ -140,7 +142,7 @@ def _sums(read: Read, positions: np.ndarray, partners: np.ndarray, area: np.ndar
 
 
 def _one_by_one(read: Read, positions: np.ndarray, points: int) -> Iterator[tuple[int, np.ndarray]]:
-    """(position, float32 fields (channel, point)), read a piece at a time."""
+    """Yield (position, float32 fields (channel, point)), reading a piece at a time."""
     piece = 1
     start = 0
     while start < positions.size:
@@ -152,7 +154,7 @@ def _one_by_one(read: Read, positions: np.ndarray, points: int) -> Iterator[tupl
 
 
 class _Sums:
-    """Sums of one block, of deviations from its first field's means, so that no digits are lost to large means."""
+    """Sum the deviations of one block from its first field's means, so that large means cost no digits."""
 
     def __init__(self, first: np.ndarray, root: np.ndarray, intervals: int) -> None:
         channels = len(first)
@@ -164,7 +166,7 @@ class _Sums:
         self.firsts, self.seconds = np.zeros((intervals, channels)), np.zeros((intervals, channels))
 
     def add(self, fields: np.ndarray, before: Sequence[np.ndarray | None]) -> None:
-        """One time, and what the fields were an interval before, for each of them, None where that is unknown."""
+        """Add the fields of one time. before: those of an interval earlier, for each interval; None if unknown."""
         np.subtract(fields, self.shift[:, None], out=self.memory)
         self.count += 1
         self._summed(self.first, self.second)
@@ -195,7 +197,7 @@ class _Sums:
 
 
 def _merged(one: Mapping[str, np.ndarray], two: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Two blocks as one."""
+    """Merge the sums of two blocks."""
     merged = {
         "minimum": np.minimum(one["minimum"], two["minimum"]),
         "maximum": np.maximum(one["maximum"], two["maximum"]),

@@ -248,14 +248,19 @@ def _is_readable(windows: Windows, index: int, rollout: int | None = None) -> bo
 
 
 class BatchBuffers:
-    """Gives float32 tensors of uninitialised memory. pinned: for copies to a CUDA device."""
+    """Allocate float32 tensors in memory that is used again as soon as nobody holds a view of it.
+
+    New memory costs page faults, as much as copying into it. Arrays begin with a page, as chunks of a packed store do
+    in their file: between addresses that differ within a page the kernel copies at half the speed.
+    pinned: for copies to a CUDA device; PyTorch's own allocator keeps these, and waits for copies that are under way.
+    """
 
     def __init__(self, pinned: bool = False) -> None:
         self.pinned = pinned
         self._free: list[np.ndarray] = []
 
     def tensor(self, shape: tuple[int, ...]) -> Tensor:
-        """A tensor of `shape`; its memory comes back when the last view of it is gone."""
+        """Return an uninitialised tensor of `shape`."""
         if self.pinned:
             return torch.empty(shape, pin_memory=True)
         size = int(np.prod(shape))
@@ -277,7 +282,7 @@ class BatchBuffers:
 def prefetched(
     batch: Callable[[int], Window], start: int, stop: int | None, wait: Callable[[float], None], ahead: int = AHEAD
 ) -> Iterator[Window]:
-    """batch(start), batch(start + 1), ... made in one thread, `ahead` of the consumer; errors arrive in turn."""
+    """Yield batch(start), batch(start + 1), ..., read by a thread, `ahead` of the consumer; errors arrive in order."""
     if not ahead:
         yield from _at_once(batch, start, stop, wait)
         return
@@ -322,7 +327,7 @@ def prefetched(
 def _at_once(
     batch: Callable[[int], Window], start: int, stop: int | None, wait: Callable[[float], None]
 ) -> Iterator[Window]:
-    """The same batches, each made when it is asked for."""
+    """Yield the same batches, each read when it is needed."""
     step = start
     while stop is None or step < stop:
         begun = time.perf_counter()

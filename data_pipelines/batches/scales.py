@@ -31,9 +31,9 @@ def scales(
     known: Mapping[str, Mapping[str, float]] | None = None,
     report: Callable[[str, float], None] | None = None,
 ) -> dict[str, Scale]:
-    """A Scale for every channel of the archive's World, over all times of the period.
+    """Compute a Scale for every channel of the archive's World, over all times of the period.
 
-    stored: a file of `emul data statistics` that has them. known: numbers that go before these, {"mean": {channel:
+    stored: a file of `emul data statistics` to read them from. known: numbers that override these, {"mean": {channel:
     number}}, likewise of `std` and `tendency_std`. A predicted channel that never varies raises ValueError; a
     forcing or static channel that does not vary gets std 1.
     """
@@ -47,7 +47,7 @@ def scales(
 def _measured(
     archive: Archive, period: Sequence[str | int], report: Callable[[str, float], None] | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, standard deviation and that of the change over a timestep of each channel of the archive."""
+    """Measure mean, standard deviation and that of the change over a timestep for each channel of the archive."""
     positions = archive.within(period)
     pairs = 0
     if positions.size:
@@ -64,7 +64,7 @@ def _measured(
 
 
 def _stored(path: str | Path, archive: Archive) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The same out of a file; ValueError where it lacks a channel or the timestep."""
+    """Read them from a file; ValueError if it lacks a channel or the timestep."""
     try:
         with xr.open_dataset(path) as opened:
             found = opened.load()
@@ -96,7 +96,7 @@ def _archived(archive: Archive, means: np.ndarray, stds: np.ndarray, tendencies:
 
 
 def _static(archive: Archive) -> dict[str, Scale]:
-    """Static channels: the mean and spread of the one field; it has no tendency."""
+    """Compute the mean and spread of each static field, which has no tendency."""
     world = archive.world
     if world.static_fields is None:
         return {}

@@ -1,4 +1,4 @@
-"""Times as files write them, turned into datetime64: CF units, calendars other than the real one, months since a date.
+"""Decode the times of files as datetime64: CF units, calendars other than the standard one, months since a date.
 
 Dates are kept as they are written. A calendar without leap days leaves 29 February as a gap. Months and years of a
 calendar of 360 days keep their dates; its days are laid evenly over the real year, which leaves five or six of that
@@ -34,7 +34,7 @@ SECONDS |= {"d": 86400, "nanosecond": 1e-9, "ns": 1e-9, "microsecond": 1e-6, "us
 
 
 def datetimes(coordinate: xr.DataArray, origin: str) -> np.ndarray:
-    """The values of a time coordinate as datetime64[s], of the same shape; ValueError where they make no dates."""
+    """Decode a time coordinate as datetime64[s], in its shape; ValueError if its values are no dates."""
     values, units = coordinate.values, str(coordinate.attrs.get("units", ""))
     if not np.issubdtype(values.dtype, np.datetime64):
         values = _months_since(values, units) if MONTHS_SINCE.match(units) else _decoded(coordinate, origin)
@@ -46,7 +46,7 @@ def datetimes(coordinate: xr.DataArray, origin: str) -> np.ndarray:
 
 
 def timedeltas(coordinate: xr.DataArray, origin: str) -> np.ndarray:
-    """The values of a coordinate of lead times as timedelta64[s]; numbers need a `units` attribute such as hours."""
+    """Decode a coordinate of lead times as timedelta64[s]; numbers need the attribute `units`, such as hours."""
     values = coordinate.values
     if np.issubdtype(values.dtype, np.timedelta64):
         return values.astype("timedelta64[s]")
@@ -61,7 +61,7 @@ def timedeltas(coordinate: xr.DataArray, origin: str) -> np.ndarray:
 
 
 def with_dates(dataset: xr.Dataset, dates: Mapping[str, str | Sequence[str]], origin: str) -> xr.Dataset:
-    """The dataset with a dimension that tells no dates as its times; those without it pass as they are.
+    """Give dimensions without dates their dates and the name `time`; datasets without them stay as they are.
 
     dates: dimension -> `first/step`, such as 1979-01/1M, or every date of it. ValueError where the number is wrong.
     """
@@ -77,7 +77,7 @@ def with_dates(dataset: xr.Dataset, dates: Mapping[str, str | Sequence[str]], or
 
 
 def _said(dim: str, told: str | Sequence[str], count: int) -> np.ndarray:
-    """So many dates, datetime64[s], from the first and the step, or from a list."""
+    """Return `count` dates, datetime64[s], from the first and the step, or from a list."""
     try:
         if not isinstance(told, str):
             times = np.array([np.datetime64(str(one)) for one in told]).astype("datetime64[s]")
@@ -95,7 +95,7 @@ def _said(dim: str, told: str | Sequence[str], count: int) -> np.ndarray:
 
 
 def refuse_disorder(times: np.ndarray, origin: str) -> None:
-    """ValueError unless times ascend without repetition, naming the first that does not."""
+    """Raise ValueError unless times ascend without repetition; it names the first that does not."""
     wrong = np.flatnonzero(np.diff(times).astype(np.int64) <= 0)
     if wrong.size:
         before, after = times[wrong[0]], times[wrong[0] + 1]
@@ -126,7 +126,7 @@ def _decoded(coordinate: xr.DataArray, origin: str) -> np.ndarray:
 
 
 def _months_since(values: np.ndarray, units: str) -> np.ndarray:
-    """Months or years since a date; a fraction of a month counts as that fraction of 30 days, at most to its last."""
+    """Decode months or years since a date; a fraction of a month is that fraction of 30 days, at most to its last."""
     match = MONTHS_SINCE.match(units)
     assert match
     months = np.asarray(values, dtype=np.float64) * (12 if match[1].lower() == "year" else 1)
@@ -139,7 +139,7 @@ def _months_since(values: np.ndarray, units: str) -> np.ndarray:
 
 
 def _from_cftime(values: np.ndarray, origin: str) -> np.ndarray:
-    """Dates of another calendar as the same dates of the real one; days of 360 a year as the days they are nearest."""
+    """Convert dates to the same dates of the standard calendar, and years of 360 days to whole years."""
     flat = values.reshape(-1)
     calendar = getattr(flat[0], "calendar", "unknown")
     try:
@@ -159,6 +159,6 @@ def _from_cftime(values: np.ndarray, origin: str) -> np.ndarray:
 
 
 def _over_the_year(dates: np.ndarray) -> np.ndarray:
-    """Days of a year of 360 at their share of the real year; the time of the day stays."""
+    """Convert days of a year of 360 days to the same fraction of the standard year; the time of day stays."""
     days = xr.DataArray(np.arange(dates.size), dims="time", coords={"time": dates})
     return days.convert_calendar("standard", align_on="year", use_cftime=False)["time"].values.astype("datetime64[s]")

@@ -19,7 +19,7 @@ from emulators.grid import LatLonGrid
 
 
 def first_member(dataset: xr.Dataset) -> xr.Dataset:
-    """The dataset without the dimension `member`, where it has one: from its first do forecasts begin."""
+    """Select the first member if the dataset has the dimension `member`; forecasts start from it."""
     return dataset.isel(member=0, drop=True) if "member" in dataset.dims else dataset
 
 
@@ -53,7 +53,7 @@ def canonical(
     select: Mapping[str, Any] | None = None,
     keep: Sequence[str] = (),
 ) -> xr.Dataset:
-    """The dataset in the one form, read lazily as before.
+    """Convert a dataset to the canonical form, lazily.
 
     rename: names in the data -> names to use, for variables and dimensions; goes before the tables.
     names: the table of names of `data_pipelines.conventions.dialects` that goes before the common one.
@@ -87,7 +87,7 @@ def canonical(
 
 
 def grid_of(dataset: xr.Dataset) -> LatLonGrid:
-    """The grid of a canonical dataset."""
+    """Return the grid of a canonical dataset."""
     return LatLonGrid(dataset["latitude"].values, dataset["longitude"].values)
 
 
@@ -103,7 +103,7 @@ def _renamed(dataset: xr.Dataset, rename: Mapping[str, str], origin: str) -> xr.
 
 
 def _selected(dataset: xr.Dataset, select: Mapping[str, Any]) -> tuple[xr.Dataset, dict[str, Any]]:
-    """The chosen part, and the choices whose dimension is not (yet) there."""
+    """Select from the dataset; also return the selections whose dimension it does not have (yet)."""
     later = {}
     for name, label in select.items():
         if name not in dataset.dims:
@@ -146,7 +146,7 @@ def _with_coordinate_names(dataset: xr.Dataset, origin: str) -> xr.Dataset:
 
 
 def _find(dataset: xr.Dataset, kind: str) -> str | None:
-    """The name of the coordinate of this kind: by its name, else by its standard name."""
+    """Find the coordinate of this kind by its name, else by its standard name."""
     numbered = [n for n in COORDINATES[kind] if n in dataset.variables and _may_be_coordinate(dataset, n)]
     described = [
         str(n) for n in dataset.variables if dataset[n].attrs.get("standard_name") in STANDARD_NAMES[kind]
@@ -158,7 +158,7 @@ def _find(dataset: xr.Dataset, kind: str) -> str | None:
 
 
 def _may_be_coordinate(dataset: xr.Dataset, name: Any) -> bool:
-    """A coordinate, or a variable that is the only one along its dimension; never a field."""
+    """Return whether a variable is a coordinate, or the only variable along its dimension."""
     variable = dataset[name]
     return name in dataset.coords or name in dataset.dims or variable.ndim == 1
 
@@ -239,7 +239,7 @@ def _with_levels(dataset: xr.Dataset, origin: str) -> xr.Dataset:
 
 
 def _as_slice(order: np.ndarray) -> np.ndarray | slice:
-    """A reversal as a slice, which files read faster than a list."""
+    """Return a reversed order as a slice, which is read faster than a list."""
     return slice(None, None, -1) if (order == np.arange(order.size)[::-1]).all() else order
 
 
@@ -311,7 +311,7 @@ def _on_grid(dataset: xr.Dataset, origin: str) -> xr.Dataset:
 
 
 def _eastward(longitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The order of columns, and their longitudes in [0, 360), eastward; a last that repeats the first is left out."""
+    """Return the eastward order of columns and their longitudes in [0, 360), without a repeated last column."""
     east = np.mod(longitude, 360.0)
     east[east > 360.0 - 1e-6] = 0.0
     order = np.argsort(east, kind="stable")
@@ -337,7 +337,7 @@ def _long_names(dataset: xr.Dataset) -> dict[str, str]:
 
 
 def _height_or_potential(field: xr.DataArray) -> str | None:
-    """What a field called z is: geopotential, its height, or, where the file does not say, neither."""
+    """Decide whether a field called z is geopotential or its height; neither if the file does not say."""
     units = str(field.attrs.get("units", "")).lower().replace("**", "").replace("^", "").replace("/", " ")
     described = str(field.attrs.get("standard_name", ""))
     if units in ("m", "gpm", "dam", "metre", "meters", "metres") or described == "geopotential_height":

@@ -1,4 +1,4 @@
-"""Dialects: what archives call the variables of WeatherBench 2, read from `names.yaml` beside this file.
+"""Dialects: the names that archives use for variables of WeatherBench 2, listed in `names.yaml`.
 
 A dialect renames variables, puts layers that are stored apart (`air_temperature_0`, ...) on one dimension, converts
 units, and finds the half levels of hybrid coordinates, p = a + b ps (Simmons & Burridge 1981, doi
@@ -28,7 +28,7 @@ HALF_LEVELS = (("hyai", "P0", "hybi"), ("ap_bnds", 1.0, "b_bnds"), ("a_bnds", "p
 
 @dataclass(frozen=True)
 class Dialect:
-    """names, layers: name in the data -> WeatherBench 2 name. units: WeatherBench 2 name -> units of the result."""
+    """Hold tables of names and layers, name in the data -> WeatherBench 2 name, and of units by WeatherBench 2 name."""
 
     names: Mapping[str, str] = field(default_factory=dict)
     layers: Mapping[str, str] = field(default_factory=dict)
@@ -37,7 +37,7 @@ class Dialect:
 
 @cache
 def dialects() -> dict[str, Dialect]:
-    """Every dialect of the table by name, `common` among them."""
+    """Read all dialects by name, including `common`."""
     table = yaml.safe_load(TABLE.read_text(encoding="utf-8"))
     return {
         name: Dialect(
@@ -50,7 +50,7 @@ def dialects() -> dict[str, Dialect]:
 
 
 def dialect(name: str | None) -> Dialect:
-    """The dialect called `name`; None: one that changes nothing."""
+    """Return the dialect called `name`; None: one that changes nothing."""
     if name is None:
         return Dialect()
     known = {key: value for key, value in dialects().items() if key != "common"}
@@ -60,7 +60,7 @@ def dialect(name: str | None) -> Dialect:
 
 
 def spoken(dataset: xr.Dataset, name: str | None) -> xr.Dataset:
-    """The dataset with the variables of the dialect under their WeatherBench 2 names, layers put together."""
+    """Rename the variables of a dialect to WeatherBench 2 names and stack its layers."""
     chosen = dialect(name)
     for short, long in chosen.layers.items():
         dataset = stacked(dataset, short, long)
@@ -72,7 +72,7 @@ def spoken(dataset: xr.Dataset, name: str | None) -> xr.Dataset:
 
 
 def stacked(dataset: xr.Dataset, short: str, long: str, units: str = "") -> xr.Dataset:
-    """The variables `<short>_<number>` as one variable `long` on a dimension `level` that holds the numbers."""
+    """Stack the variables `<short>_<number>` into one variable `long` on a dimension `level` of the numbers."""
     found = {
         float(m[1]): str(n) for n in dataset.data_vars if (m := re.fullmatch(rf"{re.escape(short)}_(\d+)", str(n)))
     }
@@ -86,7 +86,7 @@ def stacked(dataset: xr.Dataset, short: str, long: str, units: str = "") -> xr.D
 
 
 def hybrid_levels(dataset: xr.Dataset) -> tuple[np.ndarray, np.ndarray] | None:
-    """Half-level coefficients a in Pa and b, from the top down, (level + 1,) each; None where the data have none."""
+    """Return half-level coefficients a in Pa and b, from the top down, (level + 1,) each; None if there are none."""
     dataset = _half_level_rows(dataset)
     for first, factor, second in HALF_LEVELS:
         if first not in dataset.variables or second not in dataset.variables:
@@ -112,7 +112,7 @@ def _half_level_rows(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def _edges(values: np.ndarray) -> np.ndarray | None:
-    """Half levels as a row, from a row or from the two bounds of every layer."""
+    """Return half levels as a row, from a row or from the two bounds of every layer."""
     if values.ndim == 1:
         return values
     if values.ndim == 2 and values.shape[1] == 2:

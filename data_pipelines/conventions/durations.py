@@ -1,4 +1,4 @@
-"""Lengths of time: as they are typed, and as the times of a dataset have them."""
+"""Durations as they are typed, and the spacing of and search among times."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EVER = np.datetime64("9999-12-31", "s")
 
 
 def duration(text: str | np.timedelta64) -> np.timedelta64:
-    """`6h`, `30min`, `5d`, `2w` as seconds; `1M`, `12M`, `1y` as months."""
+    """Parse `6h`, `30min`, `5d`, `2w` to seconds and `1M`, `12M`, `1y` to months."""
     if isinstance(text, np.timedelta64):
         return text if np.datetime_data(text)[0] == "M" else text.astype("timedelta64[s]")
     match = re.fullmatch(r"\s*(\d+)\s*([A-Za-z]+)\s*", str(text))
@@ -27,13 +27,13 @@ def duration(text: str | np.timedelta64) -> np.timedelta64:
 
 
 def nominal_seconds(length: np.timedelta64) -> int:
-    """The length in seconds; a month counts 365.25 / 12 days."""
+    """Return a duration in seconds, with months of 365.25 / 12 days."""
     months = np.datetime_data(length)[0] == "M"
     return int(length.astype(int)) * MONTH if months else int(length.astype("timedelta64[s]").astype(int))
 
 
 def duration_text(length: np.timedelta64) -> str:
-    """The inverse of `duration`, in the largest unit that divides."""
+    """Format a duration in the largest unit that divides it: the inverse of `duration`."""
     unit, _ = np.datetime_data(length)
     if unit == "M":
         months = int(length.astype(int))
@@ -46,7 +46,7 @@ def duration_text(length: np.timedelta64) -> str:
 
 
 def spacing(times: np.ndarray) -> np.timedelta64 | None:
-    """The usual step from one time to the next: seconds, or months where months are even and days are not."""
+    """Return the most frequent step between times: in seconds, or in months if only these are even."""
     times = np.asarray(times, dtype="datetime64[s]")
     if times.size < 2:
         return None
@@ -77,7 +77,7 @@ def nearest_positions(times: np.ndarray, wanted: np.ndarray, tolerance: np.timed
 
 
 def gaps(times: np.ndarray) -> np.ndarray:
-    """Positions of the times that are followed by a step longer than the usual one, by more than a tenth."""
+    """Find the times that are followed by a step more than a tenth longer than the usual one; their positions."""
     times, usual = np.asarray(times, dtype="datetime64[s]"), spacing(times)
     if usual is None:
         return np.empty(0, dtype=np.int64)
@@ -86,9 +86,9 @@ def gaps(times: np.ndarray) -> np.ndarray:
 
 
 def unbroken_until(times: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """To when `times` hold the truth for forecasts that begin at `starts`, datetime64[s], shape (start,).
+    """Return until when `times` continue without a gap from each of `starts`, datetime64[s], shape (start,).
 
-    That is to the first gap; beyond it the data may tell of another world (another trajectory, another member).
+    Beyond the first gap the data may belong to another trajectory or member, which is no truth for a forecast.
     """
     times, starts = (np.asarray(some, dtype="datetime64[s]") for some in (times, starts))
     ends = times[gaps(times)]

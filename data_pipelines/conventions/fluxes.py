@@ -1,4 +1,4 @@
-"""What a data source declares of its fluxes: which way they count as positive, and what their numbers are.
+"""Conventions for fluxes: their positive direction, and whether values are sums, means or instantaneous.
 
 A variable says so itself, by the attributes `positive` (up, down; in, out of the column of air) and `cell_methods`
 (`time: sum` or `time: mean`, perhaps with `(interval: 6 hours)`) of the CF conventions, https://cfconventions.org. A
@@ -19,12 +19,12 @@ CELL = re.compile(r"time:\s*(sum|mean|point)(?:\s*\(interval:\s*(\d+)\s*h)?")
 
 
 def with_ecmwf_fluxes(dataset: xr.Dataset) -> xr.Dataset:
-    """The dataset, said to follow the conventions of the European centre."""
+    """Declare that the fluxes of a dataset follow the conventions of the European centre."""
     return dataset.assign_attrs(flux_convention="ecmwf")
 
 
 def flux_conventions(dataset: xr.Dataset, name: str) -> tuple[str, str]:
-    """(positive, cell) of a variable as `emulators.variables.Variable` holds them, empty where nothing is said."""
+    """Return (positive, cell) of a variable as in `emulators.variables.Variable`; empty if nothing is declared."""
     attributes = dataset[name].attrs
     positive, cell = str(attributes.get("positive", "")), ""
     found = CELL.search(str(attributes.get("cell_methods", "")))

@@ -1,4 +1,4 @@
-"""Splits of the times: a guard between them, so that what is learnt does not reach into what it is judged by."""
+"""Periods and splits of the times, with a guard between splits so that training and test data are independent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from data_pipelines.conventions.durations import duration
 
 
 def bounds(period: Sequence[str | int]) -> tuple[np.datetime64, np.datetime64]:
-    """First and last second of [start, end]; an end given as a year, month or day includes all of it."""
+    """Return the first and last second of [start, end]; an end given as a year, month or day includes all of it."""
     try:
         first, last = (np.datetime64(str(text)) for text in period)
         start = first.astype("datetime64[s]")
@@ -28,7 +28,7 @@ Splits = Mapping[str, Sequence[str | int] | None]
 
 
 def guarded(splits: Splits, guard: str | None) -> dict[str, Sequence[str | int] | None]:
-    """The splits, each begun so late that at least `guard`, such as 10d, lies between it and the one before.
+    """Shorten splits at their start so that at least `guard`, such as 10d, separates each from the one before.
 
     Splits that overlap stay as they are. ValueError where the guard leaves nothing of one.
     """

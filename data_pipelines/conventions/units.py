@@ -1,4 +1,4 @@
-"""Units in which the same quantity comes: in others than the expected ones it is refused, or converted where told to.
+"""Units of the same quantity: unexpected units are refused, or converted if this is asked for.
 
 x in the base unit of its quantity = factor * x + offset
 """
@@ -37,7 +37,7 @@ _ROWS = {spelling: row[:3] for row in UNITS for spelling in row[3]}
 
 
 def refuse_other_units(name: str, expected: str, found: str, origin: str) -> None:
-    """ValueError where both units are known and are not the same."""
+    """Raise ValueError if both units are known and differ."""
     rows = [_ROWS.get(_plain(units)) for units in (expected, found)]
     if None not in rows and rows[0] != rows[1]:
         raise ValueError(
@@ -47,7 +47,7 @@ def refuse_other_units(name: str, expected: str, found: str, origin: str) -> Non
 
 
 def in_units(name: str, field: xr.DataArray, told: str) -> xr.DataArray:
-    """The field in the units that are told, `K`, or `degC -> K` where the data do not say theirs, or say them wrong."""
+    """Convert a field to `K`, say; `degC -> K` if its own units are missing or wrong."""
     said, _, wanted = (part.strip() for part in told.rpartition("->"))
     said = said or str(field.attrs.get("units", ""))
     source, target = _ROWS.get(_plain(said)), _ROWS.get(_plain(wanted))

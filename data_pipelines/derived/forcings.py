@@ -24,7 +24,7 @@ HALF = float(np.sqrt(0.5))
 
 
 def year_angle(times: np.ndarray) -> np.ndarray:
-    """2 pi times the elapsed fraction of each time's calendar year, float64, shape (time,)."""
+    """Return 2 pi times the elapsed fraction of each time's calendar year, float64, shape (time,)."""
     times = np.asarray(times, dtype="datetime64[s]")
     year = times.astype("datetime64[Y]")
     start, end = year.astype("datetime64[s]"), (year + 1).astype("datetime64[s]")
@@ -32,7 +32,7 @@ def year_angle(times: np.ndarray) -> np.ndarray:
 
 
 def day_angle(times: np.ndarray, longitude: np.ndarray) -> np.ndarray:
-    """2 pi times the local mean solar time as a fraction of the day, 0 at local midnight, shape (time, lon)."""
+    """Return 2 pi times the fraction of the day in local mean solar time, 0 at midnight, shape (time, lon)."""
     times = np.asarray(times, dtype="datetime64[s]")
     seconds = (times - times.astype("datetime64[D]")).astype(np.float64)
     return 2.0 * np.pi * (seconds[:, None] / 86400.0 + longitude / 360.0)
@@ -82,7 +82,7 @@ CLOSED_FORM = dict.fromkeys(("sin_year", "cos_year", "sin_day", "cos_day"), (0.0
 
 
 def variable(name: str) -> Variable:
-    """The computed variable called `name`, of either kind."""
+    """Return the Variable of a computed field."""
     return Variable(name, _MOVING[name][0] if name in _MOVING else "1")
 
 
@@ -96,7 +96,7 @@ def moving(names: Iterable[str], times: np.ndarray, grid: LatLonGrid) -> np.ndar
 
 
 def fixed(name: str, grid: LatLonGrid) -> np.ndarray:
-    """A computed static field, float32, shape (lat, lon)."""
+    """Compute a static field, float32, shape (lat, lon)."""
     latitude, longitude = np.deg2rad(grid.latitude)[:, None], np.deg2rad(grid.longitude)[None, :]
     return _FIXED[name](latitude, longitude).astype(np.float32)
 

@@ -30,7 +30,7 @@ SLIVER = 1e-12  # a share of a cell so small is rounding
 
 
 class Regridding:
-    """From `source` to `target`, in float64. degrees: those of the data; default, as many as both grids resolve.
+    """Regrid fields from `source` to `target` in float64. degrees: default, as many as both grids resolve.
 
     Fields are (..., lat, lon); NaN is a missing value. Where both grids are the same, fields pass as they are.
     """
@@ -175,7 +175,7 @@ WINDS = (
 
 
 def regridded(dataset: xr.Dataset, target: LatLonGrid, method: str = "conservative") -> xr.Dataset:
-    """A canonical dataset on another grid, float32, computed when values are asked for.
+    """Regrid a canonical dataset, lazily; float32.
 
     Winds go through vorticity and divergence where the method is spectral and both components are there; otherwise
     each component by itself. ValueError where the method does not suit the grids or the values.

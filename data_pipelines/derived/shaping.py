@@ -1,4 +1,4 @@
-"""What a data source declares of its variables: units, masks, fillings, derived ones, levels, lags, the timestep."""
+"""Shape a canonical dataset: units, masks, fill values, derived variables, levels, lags, timestep, selections."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def shaped(
     lag: Sequence[str] | None = None,
     timestep: str | None = None,
 ) -> xr.Dataset:
-    """A canonical dataset with what is declared of it, in this order; nothing is read before it is asked for.
+    """Apply these changes to a canonical dataset, in this order and lazily.
 
     units: variable -> units of the result, `K`, or `degC -> K` where the data do not say theirs.
     masks: variables `x` for which a variable `x_mask` is added, 1 where x is there and 0 where it is missing.
@@ -72,12 +72,12 @@ def _named(dataset: xr.Dataset, name: str, key: str) -> xr.DataArray:
 
 
 def _mask(field: xr.DataArray) -> xr.DataArray:
-    """1 where the field is there, 0 where it is missing."""
+    """Return 1 where the field has a value and 0 where it is missing."""
     return _lazy(field).notnull().astype("float32").assign_attrs(units="1", long_name=f"where {field.name} is there")
 
 
 def _before(dataset: xr.Dataset) -> np.ndarray:
-    """For each position of the time axis, that of one timestep before; its own where the data have none."""
+    """Return for each position of the time axis that of one timestep before, or itself if there is none."""
     times = dataset["time"].values.astype("datetime64[s]")
     step = timestep_of(dataset)
     own = np.arange(times.size)
@@ -93,7 +93,7 @@ def _before(dataset: xr.Dataset) -> np.ndarray:
 
 
 def _lazy(field: xr.DataArray) -> xr.DataArray:
-    """The field in chunks of one time, so that arithmetic waits until values are asked for."""
+    """Chunk the field by times, so that arithmetic is done lazily."""
     return field.chunk({"time": 1} if "time" in field.dims else {})
 
 
@@ -126,7 +126,7 @@ def _at_levels(dataset: xr.Dataset, wanted: np.ndarray) -> xr.Dataset:
 
 
 def _without_half_levels(dataset: xr.Dataset) -> xr.Dataset:
-    """Without the half levels of other layers than those that are left."""
+    """Drop the half levels, which belong to other layers than those that remain."""
     if dataset.attrs.get("vertical_kind") != "hybrid":
         return dataset
     dataset = dataset.copy()
@@ -142,7 +142,7 @@ def part_of(
     years: Any = None,
     every: str | None = None,
 ) -> xr.Dataset:
-    """The variables `fields` on `levels`, at the times within `years`, `every` so long.
+    """Select the variables `fields` on `levels`, at times within `years` that are `every` apart.
 
     years: [first, last], `2000-01-01/2000-03-31`, or one year, month or day. every: 6h, 1d, ...: times that lie whole
     multiples of it after the first. ValueError where there is no such part.

@@ -56,7 +56,7 @@ def atomic_folder(path: Path, *, resumable: bool = False) -> Iterator[Path]:
 
 
 def unfinished_folder(path: Path) -> Path:
-    """The folder in which `atomic_folder` has `path` made."""
+    """Return the folder in which `atomic_folder` has `path` made."""
     return path.with_name(f".{path.name}.partial")
 
 

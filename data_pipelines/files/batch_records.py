@@ -1,6 +1,6 @@
-"""Parts: one small file for each finished batch of a forecast, so that a kill costs no more than the batch at hand.
+"""Records of finished batches, one small file each, so that an interruption costs no more than the current batch.
 
-A part holds sums, extremes and the checksums of the batch's chunk files; it is written whole, after them. It counts
+A record holds arrays, such as sums, and the checksums of the batch's files; it is written after them. It counts
 only as long as every file it names still has its checksum.
 """
 
@@ -19,7 +19,7 @@ from data_pipelines.files.atomic import sha256, write_file
 
 
 def open_batch_records(folder: Path, settings: Mapping[str, object]) -> BatchRecords:
-    """The parts in `folder` of a piece of work with these settings; those of work with other settings are removed."""
+    """Open the records in `folder`; those of work with other settings are removed first."""
     told, text = Path(folder) / "settings.json", json.dumps(settings, sort_keys=True, default=str)
     if not told.is_file() or told.read_text(encoding="utf-8") != text:
         shutil.rmtree(folder, ignore_errors=True)
@@ -29,7 +29,7 @@ def open_batch_records(folder: Path, settings: Mapping[str, object]) -> BatchRec
 
 
 class BatchRecords:
-    """The folder `progress` beside a forecast that is being made."""
+    """Read and write the records of finished batches in the subfolder `progress`."""
 
     def __init__(self, folder: Path) -> None:
         self.root, self.folder = Path(folder), Path(folder) / "progress"
@@ -39,15 +39,15 @@ class BatchRecords:
         return self.folder / (f"{part:06d}.npz" if isinstance(part, int) else f"{part}.npz")
 
     def write(self, part: int | str, arrays: Mapping[str, np.ndarray], checksums: Mapping[str, str]) -> None:
-        """Mark a part, by number or name, as finished. checksums: sha256 by path relative to the forecast's folder."""
+        """Record batch `part`, a number or a name, as finished. checksums: sha256 by path relative to the folder."""
         content = io.BytesIO()
         np.savez(content, allow_pickle=False, checksums=np.array(json.dumps(dict(checksums))), **arrays)
         write_file(self._path(part), content.getvalue(), durable=True)
 
     def read(self, part: int | str, *, check: bool = True) -> tuple[dict[str, np.ndarray], dict[str, str]] | None:
-        """(arrays, checksums) of a finished part; None where it is not finished or no longer whole.
+        """Return (arrays, checksums) of a finished batch; None if it is not finished or its files have changed.
 
-        check: whether the files that it names are looked through.
+        check: whether to compare the checksums of its files.
         """
         try:
             with np.load(self._path(part), allow_pickle=False) as file:
@@ -62,9 +62,9 @@ class BatchRecords:
         return arrays, checksums
 
     def forget(self, part: int | str) -> None:
-        """Take a part for unfinished from now on."""
+        """Remove the record of a batch."""
         self._path(part).unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Remove the folder, once the manifest holds what it held."""
+        """Remove all records."""
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -41,7 +41,7 @@ def _link(path: Path, other: Path) -> None:
 
 
 def newest(folder: Path) -> tuple[Path, dict[str, Any], str | None] | None:
-    """The newest checkpoint in `folder` that can be read: path, content, and what was wrong with a newer one.
+    """Find the newest readable checkpoint in `folder`: path, content, and what was wrong with a newer one.
 
     None where there is none at all; ValueError where none can be read.
     """
@@ -62,7 +62,7 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any], str | None] | None:
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint, on the CPU. FileNotFoundError or ValueError says what is wrong with the file."""
+    """Load a checkpoint to the CPU. FileNotFoundError or ValueError says what is wrong with the file."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"No checkpoint at {path}; train first, or name a run that has one.")

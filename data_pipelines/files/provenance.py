@@ -11,7 +11,7 @@ PACKAGES = ("emul", "torch", "numpy", "pytorch-lightning", "hydra-core", "omegac
 
 
 def revision() -> str:
-    """The git commit of the code, with `-dirty` where files differ from it; `unknown` outside a checkout."""
+    """Return the git commit of the code, with `-dirty` if files differ from it; `unknown` outside a checkout."""
     here = Path(__file__).resolve().parent
     command = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     try:
@@ -22,7 +22,7 @@ def revision() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages a result depends on."""
+    """Return the versions of Python and of the packages that a result depends on."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""Files of published weights: what torch.save or safetensors has written, by whatever keys it is nested.
+"""Read files of published weights, written by torch.save or safetensors, whatever keys they are nested under.
 
 Nothing in a file is run: it is loaded as tensors, numbers and strings (weights_only=True). A file may also carry the
 constants by which fields are normalised, as pairs of `means` and `stds` (or `mean` and `std`): mappings from channel to
@@ -24,7 +24,7 @@ DEPTH = 6  # of what is looked through
 
 
 def content(path: str | Path) -> dict[str, Any]:
-    """All that a file holds, on the CPU. FileNotFoundError or ValueError says what is wrong with it, and what to do."""
+    """Load the content of a file to the CPU. FileNotFoundError or ValueError says what is wrong and what to do."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"No weights at {path}; expected a file of torch.save or of safetensors.")
@@ -49,7 +49,7 @@ def content(path: str | Path) -> dict[str, Any]:
 
 
 def state_dicts(found: Mapping[str, Any]) -> list[dict[str, Tensor]]:
-    """Every mapping of names to tensors within, without the prefixes that wrappers put before all names."""
+    """Find every mapping of names to tensors in it, without the prefixes that wrappers add to all names."""
     dicts = []
     for mapping in _mappings(found):
         tensors = {str(name): value for name, value in mapping.items() if isinstance(value, Tensor)}
@@ -79,7 +79,7 @@ Constants = dict[str, dict[str, float]]  # kind -> channel -> number
 
 
 def constants(found: Mapping[str, Any], world: World) -> Constants:
-    """The means and standard deviations of the World's channels that a file carries; empty where it has none."""
+    """Find the means and standard deviations of the World's channels in a file; empty if it has none."""
     for mapping in _mappings(found):
         for pair in PAIRS:
             if set(pair) <= set(mapping):
@@ -90,7 +90,7 @@ def constants(found: Mapping[str, Any], world: World) -> Constants:
 
 
 def constants_of_files(files: Mapping[str, str], world: World) -> Constants:
-    """The same out of NumPy files, {kind: path}, kind one of mean, std and tendency_std."""
+    """Read such constants from NumPy files, {kind: path}, kind one of mean, std and tendency_std."""
     result = {}
     for kind, path in files.items():
         if kind not in KINDS:
@@ -110,7 +110,7 @@ def constants_of_files(files: Mapping[str, str], world: World) -> Constants:
 
 
 def _by_channel(node: Any, world: World) -> dict[str, float]:
-    """Channel -> number: of a mapping those that it names, of an array all prognostic ones where there are as many."""
+    """Map channels to numbers: those that a mapping names, or all prognostic ones if an array has as many."""
     if isinstance(node, Mapping):
         sets = (world.prognostic, world.diagnostic, world.forcing, world.static)
         names = [channel for one in sets for channel in one.channels if channel in node]

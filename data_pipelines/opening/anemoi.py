@@ -1,4 +1,4 @@
-"""Stores of anemoi-datasets as fields: one array `data` (time, variable, ensemble, cell) becomes variables on a grid.
+"""Convert stores of anemoi-datasets: one array `data` (time, variable, ensemble, cell) to variables on a grid.
 
     t_850, t_500, ...  ->  temperature (time, level, latitude, longitude);    field_shape  ->  (latitude, longitude)
 
@@ -37,14 +37,14 @@ SURFACE = {"z": "geopotential_at_surface"}
 
 
 def is_anemoi(dataset: xr.Dataset) -> bool:
-    """True for a store of anemoi-datasets, opened as it is."""
+    """Return whether an opened store is one of anemoi-datasets."""
     return "variables" in dataset.attrs and "data" in dataset.variables and dataset["data"].ndim == len(DIMENSIONS)
 
 
 def fields_by_name(dataset: xr.Dataset) -> xr.Dataset:
-    """Its fields by name on rows and columns, with the dimension `ensemble` where it has several members.
+    """Return the fields of a store by name, with the dimension `ensemble` if there are several members.
 
-    ValueError where its cells are no rows and columns.
+    ValueError if its cells do not form rows and columns.
     """
     data = dataset["data"]
     data = data.rename(dict(zip(data.dims, DIMENSIONS, strict=True)))
@@ -87,7 +87,7 @@ def _rows_and_columns(dataset: xr.Dataset) -> tuple[int, int, np.ndarray, np.nda
 
 
 def _short(name: str, metadata: Mapping[str, Any]) -> str:
-    """`t_850` from the keys that a variable was retrieved by, where they are told; else its name."""
+    """Return a name such as `t_850` from the retrieval keys of a variable if the store has them, else its name."""
     keys = metadata.get("mars", {})
     if keys.get("levtype") == "pl" and "param" in keys and "levelist" in keys:
         return f"{keys['param']}_{keys['levelist']}"
@@ -95,12 +95,12 @@ def _short(name: str, metadata: Mapping[str, Any]) -> str:
 
 
 def _long(short: str) -> str:
-    """What the levels of a variable are together."""
+    """Return the name of a variable that is stacked from its levels."""
     return "geopotential" if short == "z" else dialects()["common"].names.get(short, short)
 
 
 def _texts(times: xr.DataArray) -> np.ndarray:
-    """Dates as the store lists them, `2020-01-01T06:00:00`."""
+    """Format times as the store lists dates, `2020-01-01T06:00:00`."""
     from data_pipelines.conventions.calendars import datetimes
 
     return datetimes(times, "the store").astype("datetime64[s]").astype(str)

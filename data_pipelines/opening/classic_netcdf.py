@@ -1,4 +1,4 @@
-"""How long a classic NetCDF file should be, by its own header; the library reads zeros beyond a truncated end.
+"""Compute the length of a classic NetCDF file from its header: the library reads zeros beyond a truncated end.
 
     length = max over variables of begin + (records - 1) * record length + length of one slab
 
@@ -16,7 +16,7 @@ SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 8, 7: 1, 8: 2, 9: 4, 10: 8, 11: 8}  # 
 
 
 class _Header:
-    """Reads big-endian numbers whose width depends on the version."""
+    """Read the header's big-endian numbers, whose width depends on the version."""
 
     def __init__(self, file: BinaryIO, version: int) -> None:
         self.file = file
@@ -53,7 +53,7 @@ class _Header:
 
 
 def expected_bytes(path: str | Path) -> int | None:
-    """The least length of the classic file at `path` in bytes; None for other formats and files still being written."""
+    """Return the least length of a classic file in bytes; None for other formats and files still being written."""
     with open(path, "rb") as file:
         magic = file.read(4)
         if magic[:3] != b"CDF" or magic[3] not in (1, 2, 5):

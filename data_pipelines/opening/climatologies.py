@@ -19,7 +19,7 @@ from emulators.variables import Variable, VariableSet
 
 
 class ClimatologyFile:
-    """Fields of a climatology by hour and day of the year (1..366, 1 March being 60 or 61), by valid time.
+    """Read a climatology, stored by hour and day of the year (1..366, 1 March is 60 or 61), by valid time.
 
     Beside the mean, named as the variables: `<variable>_std`, `_quantile` (dimension quantile), `_seeps_threshold` and
     `_seeps_dry_fraction`, as WeatherBench 2 names them. lacking: variables that it does not have, whose fields are NaN.
@@ -48,7 +48,7 @@ class ClimatologyFile:
         self._named: dict[str, xr.Dataset] = {}
 
     def __call__(self, times: np.ndarray, name: str = "mean") -> torch.Tensor:
-        """Fields at `times`, float32 or wider, shape (time, channel, lat, lon); NaN in variables that have none.
+        """Return the fields at `times`, float32 or wider, (time, channel, lat, lon); NaN for variables without any.
 
         name: mean, std, quantile_<q>, seeps_threshold or seeps_dry_share; KeyError where no variable has it.
         """
@@ -74,7 +74,7 @@ class ClimatologyFile:
         return torch.from_numpy(channel_array(chosen, self.variables, ("hour", "dayofyear"))[row, column])
 
     def has(self, name: str) -> bool:
-        """Whether any variable has the fields called `name`."""
+        """Return whether any variable has the fields called `name`."""
         return any(self._field(variable.name, name) is not None for variable in self.variables)
 
     def _fields(self, name: str) -> xr.Dataset:

@@ -1,4 +1,4 @@
-"""Open anything as one canonical dataset: Zarr v2 or v3, local or in the cloud, NetCDF, GRIB; one file or many."""
+"""Open data as one canonical dataset: Zarr v2 or v3, local or remote, NetCDF, GRIB; one file or many."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def open_dataset(
     filter: Mapping[str, Any] | None = None,
     cache_gigabytes: float | None = None,
 ) -> xr.Dataset:
-    """The canonical dataset at `path`, metadata only until values are asked for.
+    """Open the data at `path` as one canonical dataset, lazily.
 
     path: a file, a Zarr store, an address (gs://, s3://, memory://, ...), a pattern with *, or a list of these.
     engine: `zarr`, `netcdf` or `grib`; default by name. storage_options: for fsspec; default anonymous. names, rename,
@@ -70,14 +70,14 @@ def open_dataset(
 
 
 def _where_it_is(told: Mapping[str, Any] | None, opened: list[xr.Dataset], dataset: xr.Dataset) -> dict[str, Any]:
-    """What is told of variables and dimensions, without those that only other files have."""
+    """Drop the settings of variables and dimensions that only other files have."""
     others = {str(name) for other in opened for name in (*other.variables, *other.dims)}
     own = {*dataset.variables, *dataset.dims}
     return {n: value for n, value in (told or {}).items() if n in own or n not in others or n in COORDINATES}
 
 
 def _with_members(opened: list[xr.Dataset], members: str) -> list[xr.Dataset]:
-    """The datasets, their dimension `members` under the one name; ValueError where none has it."""
+    """Rename the dimension `members` to `member`; ValueError if no dataset has it."""
     dims = list(dict.fromkeys(dim for dataset in opened for dim in dataset.dims))
     if members not in dims:
         raise ValueError(
@@ -88,7 +88,7 @@ def _with_members(opened: list[xr.Dataset], members: str) -> list[xr.Dataset]:
 
 
 def _with_dates(opened: list[xr.Dataset], dates: Mapping[str, str | Sequence[str]]) -> list[xr.Dataset]:
-    """The datasets, dimensions without dates dated; ValueError where none has such a dimension."""
+    """Give dimensions without dates their dates; ValueError if no dataset has such a dimension."""
     dims = list(dict.fromkeys(str(dim) for dataset in opened for dim in dataset.dims))
     for dim in dates:
         if dim not in dims:
@@ -104,7 +104,7 @@ def open_files(
     filter: Mapping[str, Any] | None = None,
     cache_gigabytes: float | None = None,
 ) -> list[xr.Dataset]:
-    """The datasets at `path` as they are, times undecoded, each with its file in the attribute `origin`."""
+    """Open the datasets at `path` as they are, times undecoded, each with its file in the attribute `origin`."""
     names = _names(path)
     found: list[xr.Dataset] = []
     for name in names:
@@ -121,7 +121,7 @@ def open_files(
 
 
 def _names(path: str | Path | Sequence[str | Path]) -> list[str]:
-    """The files and stores that `path` stands for."""
+    """Return the files and stores that match `path`."""
     if not isinstance(path, str | Path):
         if not path:
             raise FileNotFoundError("Expected at least one path to data; got an empty list.")
@@ -151,7 +151,7 @@ def _kind(name: str) -> str:
 
 
 class OpeningOptions(NamedTuple):
-    """How files are to be read, each word for those that know it."""
+    """Options for opening files; each opener uses those it understands."""
 
     storage_options: Mapping[str, Any] | None
     filter: Mapping[str, Any] | None
@@ -187,7 +187,7 @@ def _open_zarr(name: str, ways: OpeningOptions) -> list[xr.Dataset]:
 
 
 def _kept(name: str, settings: dict[str, Any], gigabytes: float) -> Any:
-    """The store at an address, of which so much is kept on this machine."""
+    """Return the remote store at an address, read through a cache of so many gigabytes."""
     from zarr.storage import FsspecStore
 
     from data_pipelines.opening.remote_cache import CachedStore, cache_folder
@@ -236,7 +236,7 @@ def _brief(error: BaseException) -> str:
 
 
 def joined(parts: list[xr.Dataset], names: list[str]) -> xr.Dataset:
-    """Files that continue each other in time, or bring further variables, as one."""
+    """Join datasets that continue each other in time, or hold different variables."""
     if len(parts) == 1:
         return parts[0]
     origin = names[0] if len(set(names)) == 1 else f"{names[0]} and {len(names) - 1} more"

@@ -1,4 +1,4 @@
-"""Files and stores of one's own as a data source: what all of them can declare."""
+"""The base of data sources that read a user's files and stores, with the options that all share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ USUAL = 0.5  # least share of the steps between times that are the usual one
 
 @dataclass(frozen=True)
 class FileSource:
-    """path: a file, a store, an address, a pattern such as `era5_*.nc`, or a list of these.
+    """Open files or stores as a data source.
+
+    path: a file, a store, an address, a pattern such as `era5_*.nc`, or a list of these.
 
     splits: name -> [start, end], both inclusive. guard: least length of time between splits, such as 10d.
     names: a table of names, such as cesm (`data_pipelines.conventions.dialects`).
@@ -60,19 +62,19 @@ class FileSource:
 
     @property
     def opening(self) -> dict[str, Any]:
-        """How the files are opened: further arguments of `data_pipelines.opening.datasets.open_dataset`."""
+        """Further arguments of `data_pipelines.opening.datasets.open_dataset`."""
         return {}
 
     def prepare(self, progress: Progress | None = None) -> None:
-        """Nothing is made; raises FileNotFoundError or ValueError now where the files cannot be used."""
+        """Raise FileNotFoundError or ValueError if the files cannot be used; nothing is made."""
         self.dataset()
 
     def template(self) -> xr.Dataset:
-        """The dataset; its fields are not read until asked for."""
+        """Return the dataset, whose fields are read lazily."""
         return self.dataset()
 
     def dataset(self) -> xr.Dataset:
-        """The files as one canonical dataset."""
+        """Open the files as one canonical dataset."""
         opened = open_dataset(
             self.path,
             engine=self.engine,
@@ -104,7 +106,7 @@ class FileSource:
 
 
 def refuse_uneven(dataset: xr.Dataset, rule: str) -> None:
-    """ValueError where the times follow no step, or have gaps that are to be refused."""
+    """Raise ValueError if times are uneven, or have gaps and `rule` refuses these."""
     times, origin = dataset["time"].values.astype("datetime64[s]"), origin_of(dataset)
     usual = spacing(times)
     if usual is None:

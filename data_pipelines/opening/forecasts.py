@@ -1,4 +1,4 @@
-"""Forecasts and climatologies opened in one form, whatever program wrote them.
+"""Open forecasts in one form, whatever program wrote them.
 
 A forecast has dims ([member,] time, prediction_timedelta[, level], latitude, longitude), `time` being the initial time,
 and the coordinate `valid_time` (time, prediction_timedelta); a climatology has (hour, dayofyear[, level], latitude,
@@ -36,7 +36,7 @@ def open_forecast(
     rename: Mapping[str, str] | None = None,
     select: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
-    """The forecast at `path`, read lazily; arguments as those of `store.open_dataset`.
+    """Open the forecast at `path`, lazily; arguments as those of `data_pipelines.opening.datasets.open_dataset`.
 
     Lead times in whole numbers without units are taken as nanoseconds or hours by their size; the attribute `assumed`
     says so.
@@ -88,7 +88,7 @@ def _forecast(dataset: xr.Dataset, select: Mapping[str, Any] | None) -> xr.Datas
 
 
 def _named(dataset: xr.Dataset, names: Sequence[str], what: str, origin: str) -> str:
-    """The first of `names` that the dataset has, as a dimension rather than as anything else."""
+    """Return the first of `names` that the dataset has, preferring dimensions."""
     there = [name for name in names if name in dataset.dims and name in dataset.variables]
     there += [name for name in names if name in dataset.variables and dataset[name].ndim == 0]
     if not there:
@@ -100,7 +100,7 @@ def _named(dataset: xr.Dataset, names: Sequence[str], what: str, origin: str) ->
 
 
 def _with_lead_units(dataset: xr.Dataset, origin: str) -> tuple[xr.Dataset, str]:
-    """Lead times that carry units, and what had to be assumed."""
+    """Give lead times their units; also return what had to be assumed."""
     lead = dataset["prediction_timedelta"]
     if np.issubdtype(lead.dtype, np.timedelta64) or lead.attrs.get("units"):
         return dataset, ""
@@ -117,7 +117,7 @@ def _with_lead_units(dataset: xr.Dataset, origin: str) -> tuple[xr.Dataset, str]
 
 
 def _valid_times(dataset: xr.Dataset, leads: np.ndarray, origin: str) -> np.ndarray:
-    """Valid times, datetime64[s], shape (init, lead): the file's own where it has them, else init + lead."""
+    """Return valid times, datetime64[s], shape (init, lead): those of the file, else init + lead."""
     inits = datetimes(dataset["time"], origin)
     valid = inits[:, None] + leads[None, :]
     if "valid_time" not in dataset.variables or not set(dataset["valid_time"].dims) <= {"time", "prediction_timedelta"}:
@@ -129,7 +129,7 @@ def _valid_times(dataset: xr.Dataset, leads: np.ndarray, origin: str) -> np.ndar
 
 
 def with_levels(dataset: xr.Dataset) -> xr.Dataset:
-    """`temperature_850`, `temperature_500`, ... gathered into `temperature` with levels, where it is not there yet.
+    """Stack `temperature_850`, `temperature_500`, ... into `temperature` with levels, unless it exists.
 
     Where variables then differ in their levels, the attribute `levels` of each names its own; the rest reads as NaN.
     """

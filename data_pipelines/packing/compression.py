@@ -1,4 +1,4 @@
-"""Which compression is read fastest: seconds a gigabyte of fields takes from the disk, and to decode."""
+"""Measure how fast each compression is read: seconds for a gigabyte of fields, from the disk and decoding."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROBE_BYTES = 32_000_000
 
 
 class Candidate(NamedTuple):
-    """share: of the bytes that remain. seconds: to read a gigabyte of fields, decoding included."""
+    """Hold the compression ratio (share of bytes that remain) and the seconds to read and decode a gigabyte."""
 
     name: str
     share: float
@@ -24,7 +24,7 @@ class Candidate(NamedTuple):
 
 
 def candidates(chunks: Sequence[np.ndarray], dtype: str, folder: Path) -> list[Candidate]:
-    """Each compression tried on some stored chunks, read from the disk of `folder`."""
+    """Try each compression on some stored chunks, with files on the disk of `folder`."""
     size, rate = sum(chunk.nbytes for chunk in chunks), disk_rate(folder)
     found = []
     for name in COMPRESSIONS:

@@ -31,9 +31,9 @@ Report = Callable[[str, float], None]
 
 
 def copy_to_zarr(dataset: xr.Dataset, path: Path, recipe: dict[str, Any], report: Report | None = None) -> Path:
-    """The canonical dataset written to the Zarr store `path`, or what is there already where that is the same copy.
+    """Copy a canonical dataset to the Zarr store `path`, or continue or keep the same copy that exists there.
 
-    recipe: what the copy is of, plain words and numbers; another recipe at the same place raises ValueError.
+    recipe: settings that define the copy, strings and numbers; ValueError if a copy of another exists there.
     """
     path = Path(path)
     mark = _fingerprint(dataset, recipe)
@@ -78,7 +78,7 @@ def _add_checksums(partial: Path, mark: str) -> None:
 
 
 def damaged_files(path: Path) -> list[str] | None:
-    """Files of a copy that are not as they were written, or are gone; None for a store without checksums."""
+    """List the files of a copy that were changed or lost; None for a store without checksums."""
     path = Path(path)
     try:
         sums = json.loads((path / CHECKSUMS).read_bytes())["sha256"]
@@ -88,7 +88,7 @@ def damaged_files(path: Path) -> list[str] | None:
 
 
 def _fingerprint(dataset: xr.Dataset, recipe: dict[str, Any]) -> str:
-    """What must be the same for a copy to go on: the recipe, the coordinates, the variables."""
+    """Return a hash of what must be the same for a copy to continue: recipe, coordinates and variables."""
     told = hashlib.sha256(json.dumps(recipe, sort_keys=True, default=str).encode())
     for name in sorted(map(str, dataset.dims)):
         if name in dataset.coords:
@@ -121,7 +121,7 @@ def _bytes(dataset: xr.Dataset) -> int:
 
 
 def _taken_up(partial: Path, mark: str) -> int | None:
-    """Blocks that are finished of the same copy; None where there is none to go on with."""
+    """Return the number of finished blocks of the same copy; None if there is none to continue."""
     try:
         noted = json.loads((partial / PROGRESS).read_bytes())
     except (OSError, ValueError):
@@ -137,13 +137,13 @@ def _note(partial: Path, mark: str, blocks: int) -> None:
 
 
 def _times_a_chunk(dataset: xr.Dataset) -> int:
-    """Times in a chunk: so many that the largest variable stays below the size of a chunk, at least one."""
+    """Choose the times in a chunk, at least one, so that the largest variable stays below the chunk size."""
     largest = max((4 * f.size / f.sizes["time"] for f in dataset.data_vars.values() if "time" in f.dims), default=1.0)
     return max(1, min(int(CHUNK_BYTES // largest), 8))
 
 
 def _blocks(dataset: xr.Dataset) -> Iterator[slice]:
-    """Stretches of whole chunks of times; each is read and written at once."""
+    """Yield blocks of whole chunks of times; each is read and written at once."""
     if "time" not in dataset.dims:
         return
     chunk, count = _times_a_chunk(dataset), dataset.sizes["time"]
@@ -156,12 +156,12 @@ def _blocks(dataset: xr.Dataset) -> Iterator[slice]:
 
 
 def _stored_times(field: xr.DataArray) -> int:
-    """Times in a chunk of the source."""
+    """Return the times in a chunk of the source."""
     return int(field.encoding.get("preferred_chunks", {}).get("time", 1))
 
 
 def _lay_out(dataset: xr.Dataset, partial: Path, mark: str, recipe: dict[str, Any]) -> None:
-    """Metadata, coordinates and fields without time of the whole copy."""
+    """Write metadata, coordinates and fields without time of the whole copy."""
     shutil.rmtree(partial, ignore_errors=True)
     partial.parent.mkdir(parents=True, exist_ok=True)
     chunk = _times_a_chunk(dataset)
@@ -187,7 +187,7 @@ def _lay_out(dataset: xr.Dataset, partial: Path, mark: str, recipe: dict[str, An
 
 
 def _write(dataset: xr.Dataset, partial: Path, block: slice) -> None:
-    """One block of every variable with times."""
+    """Write one block of every variable with times."""
     moving = [name for name, field in dataset.data_vars.items() if "time" in field.dims]
     read = {}
     for name in moving:
@@ -199,7 +199,7 @@ def _write(dataset: xr.Dataset, partial: Path, block: slice) -> None:
 
 
 def _read(field: xr.DataArray, name: str, dataset: xr.Dataset) -> np.ndarray:
-    """The values of a field; a read that fails is tried again, then named."""
+    """Read a field, trying again if that fails; DamagedData names it in the end."""
     for wait in (*WAITS, None):
         try:
             return field.values
@@ -212,5 +212,5 @@ def _read(field: xr.DataArray, name: str, dataset: xr.Dataset) -> np.ndarray:
 
 
 def _may_pass(origin: str) -> bool:
-    """True for stores elsewhere, whose faults may be of the connection."""
+    """Return whether the data are remote, where a failed connection may recover."""
     return "://" in origin and not origin.startswith(("file://", "memory://"))

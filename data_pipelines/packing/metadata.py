@@ -1,4 +1,4 @@
-"""The metadata of a packed store: what it says of itself, laid out before the first chunk and replaced after the last.
+"""Write the metadata of a packed store: laid out before the first chunk and replaced after the last.
 
 Readers go by the consolidated metadata at the root, which is replaced last, in one piece: a store has as many times as
 it says, however a conversion that adds to it may end.
@@ -36,7 +36,7 @@ NOT_KEPT = ("origin", "left_out", "roles")  # of the dataset as it was opened, n
 def attributes(
     dataset: xr.Dataset, world: World, moving: VariableSet, splits: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """What a store says of the dataset it was made from, and of what its variables are to `world`."""
+    """Return the attributes of a store: the dataset it was made from, and the roles of its variables in `world`."""
     static = VariableSet(tuple(variable for variable in world.static if variable.name in dataset.data_vars))
     sets = {name: getattr(world, name) for name in ("prognostic", "forcing", "diagnostic", "static")}
     level = dataset["level"].attrs if "level" in dataset.coords else {}
@@ -66,7 +66,7 @@ def _plain(value: Any) -> Any:
 def lay_out(
     folder: Path, world: World, moving: VariableSet, encoding: Encoding, per_file: int, said: Mapping[str, Any]
 ) -> None:
-    """An empty store in `folder`: no times yet, everything else."""
+    """Write a store without times in `folder`."""
     import zarr
     from zarr.codecs import Crc32cCodec, ShardingCodec
 
@@ -120,7 +120,7 @@ def _array(root: Any, name: str, values: np.ndarray, dims: list[str], attrs: dic
 
 
 def finish(folder: Path, times: np.ndarray) -> None:
-    """Count `times`, all that the store now holds, datetime64[s]."""
+    """Set the times of the store, all that it holds now, datetime64[s]."""
     seconds = times.astype("datetime64[s]").astype("<i8")
     chunks = folder / "time" / "c"
     for number, start in enumerate(range(0, seconds.size, TIMES)):

@@ -1,4 +1,4 @@
-"""Packing: any dataset written as a packed store, file by file, in parallel, taken up again where it was stopped.
+"""Write a dataset as a packed store, file by file, in parallel; an interrupted conversion can be continued.
 
 A new store is made in a folder beside its place and moved there whole. Times are added to one that is there behind
 those it has, but to no store of several members; readers see them once the metadata, which is replaced last, count
@@ -36,7 +36,7 @@ PAGE = 4096  # chunks begin at multiples of it
 
 @dataclass(frozen=True)
 class PackingSettings:
-    """How to pack. dtype: float32, float16, bfloat16. compression: none, lz4, zstd, or auto for what is read fastest.
+    """Hold the settings: dtype (float32, float16, bfloat16), compression (none, lz4, zstd, or auto for the fastest).
 
     per_file: times a file, default as many as make 128 MB. workers: threads, default one a processor, at most 4.
     megabytes: memory that fields may take meanwhile.
@@ -61,7 +61,7 @@ class PackingSettings:
 
 @dataclass(frozen=True)
 class PackingResult:
-    """What was done. added: times; of: times in the store. measured: candidates for its compression, if they were.
+    """Report what was packed. added, of: times added and in the store. measured: compressions tried, if any.
 
     errors: of half precision, largest |stored - given| of each channel over its standard deviation, in a sample.
     """
@@ -84,8 +84,8 @@ def pack(
 ) -> PackingResult:
     """Write what `world` needs of `dataset` to a new packed store, or add the times that the store there lacks.
 
-    The roles of its variables and the splits are kept in it, for whoever trains from it. ValueError where the store
-    there is another's.
+    The store keeps the roles of its variables and the splits, for trainings. ValueError if the store that exists
+    holds other data.
     """
     path = Path(path).expanduser()
     wanted = (*world.prognostic, *world.diagnostic, *world.forcing)
@@ -102,7 +102,7 @@ def pack(
 def _anew(
     fields: Fields, world: World, path: Path, how: PackingSettings, said: Mapping[str, Any], report: Report | None
 ) -> PackingResult:
-    """A new store, made in a folder beside its place, begun or taken up again."""
+    """Make a new store in a temporary folder, or continue one."""
     with atomic_folder(path, resumable=True) as folder:
         chosen = _made(fields, world, folder, how, said, report)
     measured = [compression.Candidate(*one) for one in chosen["measured"]]
@@ -138,7 +138,7 @@ def _made(
 
 
 def _choices(fields: Fields, how: PackingSettings, folder: Path) -> dict[str, Any]:
-    """What is found out before the first file: times a file, compression, scales of half precision and their errors."""
+    """Choose times a file, compression and scales of half precision, and measure the errors of these."""
     chunk = fields.variables.size * int(np.prod(fields.grid.shape)) * Encoding(how.dtype).itemsize
     chosen: dict[str, Any] = {"offset": None, "scale": None, "errors": None, "measured": [], "compression": "none"}
     chosen["per_file"] = how.per_file or max(1, int(FILE_BYTES // chunk))
@@ -162,7 +162,7 @@ def _choices(fields: Fields, how: PackingSettings, folder: Path) -> dict[str, An
 
 
 def _one_by_one(fields: Fields, positions: np.ndarray) -> Iterator[np.ndarray]:
-    """The fields at each position, float32 (channel, lat, lon)."""
+    """Yield the fields at each position, float32 (channel, lat, lon)."""
     out = np.empty((1, fields.variables.size, *fields.grid.shape), dtype=np.float32)
     for position in positions:
         fields.read(np.array([position]), out)
@@ -170,7 +170,7 @@ def _one_by_one(fields: Fields, positions: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _scaled(fields: Fields, how: PackingSettings, sample: np.ndarray) -> Encoding:
-    """Half precision with the means and standard deviations of a sample; missing values do not count."""
+    """Return half precision scaled by the means and standard deviations of a sample, without missing values."""
     sums = np.zeros((3, fields.variables.size))
     for one in _one_by_one(fields, sample):
         good = np.isfinite(one)
@@ -182,7 +182,7 @@ def _scaled(fields: Fields, how: PackingSettings, sample: np.ndarray) -> Encodin
 
 
 def _errors(fields: Fields, encoding: Encoding, sample: np.ndarray) -> np.ndarray:
-    """Largest error of each channel over its standard deviation, in a sample."""
+    """Return the largest error of each channel in a sample, in standard deviations."""
     assert encoding.scale is not None
     worst, back = np.zeros(fields.variables.size), np.empty((fields.variables.size, *fields.grid.shape), np.float32)
     for one in _one_by_one(fields, sample):
@@ -192,7 +192,7 @@ def _errors(fields: Fields, encoding: Encoding, sample: np.ndarray) -> np.ndarra
 
 
 def _adding(fields: Fields, path: Path, how: PackingSettings, report: Report | None) -> PackingResult:
-    """The store that is there, with the times of `fields` behind its last added."""
+    """Append the times of `fields` after the last one of a store."""
     store = PackedStore(path)
     grid = (fields.grid.latitude, fields.grid.longitude)
     for what, here, there in (
@@ -228,7 +228,7 @@ def _adding(fields: Fields, path: Path, how: PackingSettings, report: Report | N
 
 
 def _refuse_other_numbers(store: PackedStore, fields: Fields, first: int) -> None:
-    """ValueError where the data tell otherwise of the latest time that both have."""
+    """Raise ValueError if store and data differ at the latest time that both have."""
     if not first:
         return
     shape = (1, fields.variables.size, *fields.grid.shape)
@@ -245,7 +245,7 @@ def _refuse_other_numbers(store: PackedStore, fields: Fields, first: int) -> Non
 
 
 def _refuse_no_room(fields: Fields, encoding: Encoding, times: int, folder: Path) -> None:
-    """OSError where the disk has not the room that uncompressed fields need."""
+    """Raise OSError if uncompressed fields do not fit on the disk."""
     need = times * fields.variables.size * int(np.prod(fields.grid.shape)) * encoding.itemsize
     free = shutil.disk_usage(folder).free + sum(file.stat().st_size for file in folder.glob("fields/c/*/0/0/0"))
     if encoding.compression == "none" and need > free:
@@ -254,7 +254,7 @@ def _refuse_no_room(fields: Fields, encoding: Encoding, times: int, folder: Path
 
 @dataclass
 class _Files:
-    """The files of a store to write. kept: times that it has already; first: position in `fields` of the next."""
+    """Write files of a store. kept: times that it has already; first: position in `fields` of the next."""
 
     fields: Fields
     folder: Path
@@ -269,7 +269,7 @@ class _Files:
         return self.kept + self.fields.times.size - self.first
 
     def write(self, report: Report | None) -> None:
-        """Each file that is not there yet, a few at a time."""
+        """Write each file that does not exist yet, a few at a time."""
         numbers, done = range(self.kept // self.per_file, -(-self.total // self.per_file)), 0
         with ThreadPoolExecutor(self.how.threads, thread_name_prefix="packing") as pool:
             jobs = {pool.submit(self.write_file, number) for number in numbers}
@@ -284,7 +284,7 @@ class _Files:
                 raise
 
     def write_file(self, number: int) -> int:
-        """One file, unless it is there and whole; the new times in it."""
+        """Write one file, unless it exists and is sound; return the number of new times in it."""
         start, stop = number * self.per_file, min((number + 1) * self.per_file, self.total)
         old = max(0, self.kept - start)
         path = self.folder / "fields" / "c" / str(number) / "0" / "0" / "0"
@@ -304,7 +304,7 @@ class _Files:
         return stop - start - old
 
     def chunks(self, path: Path, start: int, old: int, stop: int) -> Iterator[tuple[int, Any]]:
-        """(place in the file, bytes) of each time: those of the file that is there, then new ones."""
+        """Yield (place in the file, bytes) of each time: those of the existing file, then new ones."""
         if old:
             yield from _contents(path, self.per_file, old)
         shape = (self.fields.variables.size, *self.fields.grid.shape)
@@ -317,14 +317,14 @@ class _Files:
 
     @property
     def block(self) -> int:
-        """Times read at once by each worker: within the memory allowed, whole chunks of the source where they fit."""
+        """Times that each worker reads at once: within the allowed memory, whole chunks of the source if they fit."""
         row = 4 * self.fields.variables.size * int(np.prod(self.fields.grid.shape))
         most, granule = max(1, int(self.how.megabytes * 1e6 / (4 * self.how.threads * row))), self.fields.granule
         return most // granule * granule if most > granule else most
 
 
 def _contents(path: Path, per_file: int, count: int) -> Iterator[tuple[int, bytes]]:
-    """(place, bytes without checksum) of the first chunks of a file."""
+    """Yield (place, bytes without checksum) of the first chunks of a file."""
     with open(path, "rb") as file:
         index = np.frombuffer(file.read(16 * per_file), dtype="<u8").reshape(-1, 2)
         for row in range(count):

@@ -1,7 +1,7 @@
-"""Fields of a Zarr store on a disk, each chunk decoded straight into the batch, whatever the order of its dimensions.
+"""Read fields of a local Zarr store, each chunk decoded straight into the batch, whatever its order of dimensions.
 
-Where a variable is an array of chunks that hold whole fields, only turned, mirrored or cut by xarray's lazy indexing,
-what that does is found out once; reading then needs no array between the file and the batch.
+If a variable is an array of chunks of whole fields, only transposed, flipped or cut by xarray's lazy indexing, the
+effect of the indexing is found once; reading then needs no array between the file and the batch.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ LEAST_ROOM = 2**20  # bytes of a chunk as it is stored, that are read in one cal
 
 @dataclass(frozen=True)
 class ChunkField:
-    """A variable (time, ...) that lies in chunks of whole fields.
+    """Read a variable (time, ...) that is stored in chunks of whole fields.
 
-    moments: place on the time axis of the array, for each time. axis: that axis. fixed: position on each axis that the
-    variable lacks. order: the array's other axes, in the order of the variable's. chosen: of each the positions.
+    moments: position on the array's time axis for each time. axis: that axis. fixed: position on each axis that the
+    variable lacks. order: the array's other axes, in the order of the variable's. chosen: the positions on each.
     """
 
     array: ChunkArray
@@ -39,7 +39,7 @@ class ChunkField:
     chosen: tuple[slice | np.ndarray, ...]
 
     def parts(self, positions: np.ndarray) -> list[tuple[int, np.ndarray]]:
-        """Each chunk that holds some of the times at `positions`, with which of them."""
+        """List each chunk that holds some of the times at `positions`, with the indices of these."""
         numbers = self.moments[positions] // self.array.chunks[self.axis]
         order = np.argsort(numbers, kind="stable")
         parts = np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1)
@@ -57,8 +57,8 @@ class ChunkField:
     ) -> bool:
         """Fill out[rows[n]], a field each, with the times at positions[n], all in chunk `number`.
 
-        given_up: set where nobody waits for it any more, so that nothing is written. check: look whether all numbers
-        are finite, while they are near the processor; True where they are.
+        given_up: set when the caller has stopped waiting, so that nothing is written. check: test whether all numbers
+        are finite while they are in the processor's cache; True if they are.
         """
         with memory.lent() as scratch:
             self._read(number, positions, out, rows, given_up, scratch)
@@ -88,7 +88,7 @@ class ChunkField:
 
     @cached_property
     def _path(self) -> tuple[str, str]:
-        """What stands before and behind the number of a chunk in its path."""
+        """Path prefix and suffix around the chunk number."""
         numbers = [0] * len(self.array.shape)
         before, behind = numbers[: self.axis], numbers[self.axis + 1 :]
         separator = self.array.separator
@@ -99,14 +99,14 @@ class ChunkField:
 
     @property
     def scratch_bytes(self) -> int:
-        """Bytes that one reader takes besides the array that it reads into."""
+        """Bytes that one reader needs besides the array that it reads into."""
         decoded = int(np.prod(self.array.chunks)) * self.array.dtype.itemsize
         stored = max(LEAST_ROOM, decoded)
         return stored if self.is_as_stored else stored + decoded
 
     @cached_property
     def is_as_stored(self) -> bool:
-        """True where a chunk holds exactly what is wanted, in this order and in single precision."""
+        """True if a chunk holds one field exactly as it is wanted, in single precision."""
         sizes = [self.array.chunks[n] for n in self.order]
         whole = all(isinstance(one, slice) and one == slice(0, n) for one, n in zip(self.chosen, sizes, strict=True))
         in_order = self.order == tuple(sorted(self.order)) and not self.fixed
@@ -114,7 +114,7 @@ class ChunkField:
         return single and whole and in_order and self.array.chunks[self.axis] == 1
 
     def _field(self, chunk: np.ndarray, moment: int) -> np.ndarray:
-        """One time of a chunk, as the variable has it."""
+        """Return one time of a chunk in the variable's order of dimensions."""
         single = self.fixed | {self.axis: moment}
         field = chunk[tuple(single.get(n, slice(None)) for n in range(chunk.ndim))]
         remaining = sorted(self.order)
@@ -136,7 +136,7 @@ def read_as_stored(
 ) -> tuple[list[str], bool]:
     """Fill out (channel, lat, lon) with one time of fields that are as stored: (name, field, its channels) each.
 
-    (names of those that could not be read, whether all numbers were seen to be finite); see `ChunkField.read`.
+    Returns the names of those that could not be read, and whether all numbers are known to be finite.
     """
     failed: list[str] = []
     sound = check
@@ -160,7 +160,7 @@ def read_as_stored(
 
 
 def _content(path: str, scratch: Scratch) -> np.ndarray | None:
-    """The bytes of a chunk as they are stored, in memory used again; None where there is none."""
+    """Read the stored bytes of a chunk into scratch memory; None if there is no such file."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Faults of stored data: what cannot be read, named so that one can fetch it again or leave it out."""
+"""The error for stored data that cannot be read, and how often reading is tried."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ TIMEOUT = 120.0  # seconds after which a read counts as failed
 
 
 class DamagedData(OSError, ValueError):
-    """A chunk that cannot be read or decoded, or a read that timed out, several times in a row."""
+    """Name data that could not be read or decoded several times in a row, so that they can be fetched again."""
 
     def __init__(self, store: str, variable: str, time: np.datetime64 | str, cause: BaseException) -> None:
         said = " ".join(str(cause).split())[:160]

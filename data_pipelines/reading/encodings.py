@@ -1,4 +1,4 @@
-"""How numbers lie in the chunks of a packed store: single or half precision, plain or compressed.
+"""Encode the numbers in chunks of a packed store: single or half precision, plain or compressed.
 
     half precision:    stored = (x - offset) / scale,    |error| <= scale |stored| 2^-11 (float16), 2^-9 (bfloat16)
 
@@ -21,9 +21,9 @@ ZSTD_LEVEL = 3
 
 @dataclass(frozen=True, eq=False)
 class Encoding:
-    """stored_as: float32, float16 or bfloat16 (its bits, as uint16). compression: none, lz4 (blosc, bitshuffle), zstd.
+    """Encode and decode chunks as float32, float16 or bfloat16 (as uint16), with none, lz4 (bitshuffle) or zstd.
 
-    offset, scale: float32 (channel,), of half precision only.
+    offset, scale: float32 (channel,), for half precision only.
     """
 
     stored_as: str = "float32"
@@ -44,12 +44,12 @@ class Encoding:
 
     @property
     def is_plain(self) -> bool:
-        """True where a chunk's bytes are the numbers themselves."""
+        """True if a chunk's bytes are the numbers themselves."""
         return self.stored_as == "float32" and self.compression == "none"
 
     @cached_property
     def codec(self) -> Any:
-        """The compressor, None where there is none."""
+        """The compressor, or None."""
         from numcodecs import Blosc, Zstd
 
         if self.compression == "lz4":
@@ -57,7 +57,7 @@ class Encoding:
         return Zstd(level=ZSTD_LEVEL) if self.compression == "zstd" else None
 
     def zarr_codecs(self) -> list[Any]:
-        """The same for zarr, without the checksum that follows."""
+        """Return the codecs for zarr, without the checksum that follows them."""
         from zarr.codecs import BloscCodec, BytesCodec, ZstdCodec
 
         packer: dict[str, list[Any]] = {
@@ -68,7 +68,7 @@ class Encoding:
         return [BytesCodec(), *packer[self.compression]]
 
     def stored(self, fields: np.ndarray) -> np.ndarray:
-        """The numbers to store of float32 fields (channel, lat, lon); ValueError where one does not fit."""
+        """Convert float32 fields (channel, lat, lon) to the numbers to store; ValueError if one does not fit."""
         if self.offset is None or self.scale is None:
             return np.ascontiguousarray(fields, dtype=STORED[self.stored_as])
         scaled = (fields - self.offset[:, None, None]) / self.scale[:, None, None]
@@ -83,16 +83,16 @@ class Encoding:
         return half
 
     def bytes_of(self, stored: np.ndarray) -> Any:
-        """The bytes of a chunk, without its checksum."""
+        """Compress a chunk, without its checksum."""
         return stored.data.cast("B") if self.codec is None else self.codec.encode(stored)
 
     def decoded(self, content: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """The stored numbers of a chunk, (channel, lat, lon)."""
+        """Decompress a chunk to its stored numbers, (channel, lat, lon)."""
         raw = content if self.codec is None else self.codec.decode(content)
         return np.frombuffer(raw, dtype=STORED[self.stored_as]).reshape(shape)
 
     def spread(self, stored: np.ndarray, channels: slice, out: np.ndarray) -> None:
-        """Write what the stored numbers of some channels stand for into `out`, float32."""
+        """Convert the stored numbers of some channels to float32, into `out`."""
         if self.stored_as == "bfloat16":
             np.left_shift(stored, 16, out=out.view(np.uint32), dtype=np.uint32, casting="unsafe")
         else:
@@ -103,19 +103,19 @@ class Encoding:
 
 
 def half_precision(stored_as: str, compression: str, mean: np.ndarray, std: np.ndarray) -> Encoding:
-    """The encoding in half precision of channels with these means and standard deviations."""
+    """Return the encoding in half precision for channels with these means and standard deviations."""
     far = np.abs(mean) > 2.0 * std
     scale = np.where(std > 0, std, np.where(far & (mean != 0), np.abs(mean), 1.0))
     return Encoding(stored_as, compression, np.where(far, mean, 0.0).astype("<f4"), scale.astype("<f4"))
 
 
 def _bits(values: np.ndarray) -> np.ndarray:
-    """bfloat16 of float32, rounded to nearest even, as bits."""
+    """Round float32 to bfloat16, to nearest even; returns its bits."""
     bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
     rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
     return np.where(np.isnan(values), np.uint32(0x7FC0), rounded).astype("<u2")
 
 
 def _single(half: np.ndarray) -> np.ndarray:
-    """float32 of float16, or of the bits of bfloat16."""
+    """Convert float16, or the bits of bfloat16, to float32."""
     return (half.astype(np.uint32) << np.uint32(16)).view(np.float32) if half.dtype.kind == "u" else half.astype("f4")

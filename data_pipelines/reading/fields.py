@@ -33,7 +33,7 @@ FLOATS = 6  # fields in double precision that a computed one takes meanwhile
 
 
 class Fields:
-    """The fields of `variables` in a canonical dataset, channels in their order.
+    """Read the fields of `variables` from a canonical dataset, channels in their order.
 
     granule: times that share a chunk of the source, so that one costs as much as all of them.
     """
@@ -63,11 +63,11 @@ class Fields:
 
     @property
     def is_packed(self) -> bool:
-        """True where the fields are read straight from a packed store."""
+        """True if the fields are read straight from a packed store."""
         return self._store is not None
 
     def reading_bytes(self, times: int) -> int:
-        """Bytes that reading so many times at once takes besides the array that they are read into, at most."""
+        """Upper bound on the bytes that reading `times` fields at once needs besides the array they are read into."""
         points = times * int(np.prod(self.grid.shape))
         computed = FLOATS * 8 * points if len(self.archived) < len(self.variables) else 0
         if self._store is not None:
@@ -86,8 +86,8 @@ class Fields:
     ) -> bool:
         """Fill out[rows[n]] with the fields at positions[n], which ascend; out: float32 (row, channel, lat, lon).
 
-        DamagedData names what cannot be read. check: look for missing values where that is cheap; True where it was
-        looked everywhere and there are none.
+        DamagedData names what cannot be read. check: look for missing values where that is cheap; True if all were
+        checked and none is missing.
         """
         sound = False
         if self._store is not None:
@@ -108,7 +108,7 @@ class Fields:
 
     @cached_property
     def _as_stored(self) -> list[tuple[str, ChunkField, slice | int]]:
-        """The variables whose chunks hold what is wanted as it is wanted, with the channels that they fill."""
+        """The variables whose chunks hold fields exactly as they are wanted, with the channels that they fill."""
         found: list[tuple[str, ChunkField, slice | int]] = []
         for name, field in self._chunked.items():
             if field.is_as_stored:
@@ -166,7 +166,7 @@ class Fields:
         return waiting, check and not waiting and not unsound
 
     def _awaited(self, name: str, positions: np.ndarray, job: Future[np.ndarray]) -> np.ndarray:
-        """The field that a thread is reading, tried again where that fails or takes too long."""
+        """Wait for the field that a thread reads; try again if that fails or takes too long."""
         for wait in (*damaged_data.WAITS, None):
             try:
                 return job.result(timeout=damaged_data.TIMEOUT)
@@ -180,14 +180,14 @@ class Fields:
         raise AssertionError("unreachable")
 
     def _alone(self, name: str, position: int) -> np.ndarray:
-        """One variable at one position; DamagedData says which it was."""
+        """Read one variable at one position; DamagedData names both."""
         try:
             return self._field(name, np.array([position]))
         except Exception as error:
             raise DamagedData(self.origin, name, self.times[position], error) from error
 
     def _field(self, name: str, positions: np.ndarray) -> np.ndarray:
-        """One variable at ascending positions, float32, time first."""
+        """Read one variable at ascending positions, float32, time first."""
         field, levels = self.dataset[name].variable, self._levels[name]
         if "member" in field.dims:
             member, positions = np.divmod(positions, self.dataset.sizes["time"])
@@ -197,7 +197,7 @@ class Fields:
 
     @staticmethod
     def _values(field: xr.Variable, levels: list[int] | slice | None, positions: np.ndarray) -> np.ndarray:
-        """A variable of one member at ascending positions of its times."""
+        """Read a variable of one member at ascending positions of its times."""
         if levels is not None:
             field = field.isel(level=levels)
         if "time" not in field.dims:
@@ -210,7 +210,7 @@ class Fields:
         return str(first) if first == last else f"{first} to {last}"
 
     def _level_index(self, variable: Variable) -> list[int] | slice | None:
-        """Where the variable's levels lie in the dataset; None where the variable has none."""
+        """Find the variable's levels in the dataset; None if it has none."""
         has_levels = "level" in self.dataset[variable.name].dims
         if has_levels != bool(variable.levels):
             raise ValueError(
@@ -232,13 +232,13 @@ class Fields:
 
 
 def _chunk_bytes(field: xr.DataArray) -> int:
-    """Bytes of one chunk of a field as it is stored; 0 where it is in none."""
+    """Return the bytes of a stored chunk of a field; 0 if it has no chunks."""
     chunks = field.encoding.get("chunks") or field.encoding.get("chunksizes")
     return field.dtype.itemsize * int(np.prod(chunks)) if chunks else 0
 
 
 def _times_a_chunk(field: xr.DataArray) -> int:
-    """Times in one chunk of a field as it is stored."""
+    """Return the number of times in a stored chunk of a field."""
     if "time" not in field.dims:
         return 1
     preferred = field.encoding.get("preferred_chunks") or {}

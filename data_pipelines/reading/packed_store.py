@@ -41,7 +41,7 @@ PART_BYTES = 4_000_000  # what is worth a thread of its own
 
 @dataclass(frozen=True)
 class ChannelRun:
-    """Channels that follow each other: `count` from `source` on in the store, from `target` on in what is read."""
+    """A run of channels: `count` from `source` on in the store, read to channels from `target` on."""
 
     source: int
     count: int
@@ -49,7 +49,7 @@ class ChannelRun:
 
 
 def channel_runs(channels: Iterable[tuple[int, int]]) -> tuple[ChannelRun, ...]:
-    """The runs that take channel `source` to channel `target` for each pair of them, in the order of the store."""
+    """Join pairs (source, target) of channels into runs, in the order of the store."""
     found: list[ChannelRun] = []
     for source, target in sorted(channels):
         last = found[-1] if found else None
@@ -61,9 +61,9 @@ def channel_runs(channels: Iterable[tuple[int, int]]) -> tuple[ChannelRun, ...]:
 
 
 class PackedStore:
-    """The store at `path`, open for reading; threads may share it. FileNotFoundError, ValueError where it is none.
+    """Read the packed store at `path`; threads may share it. FileNotFoundError or ValueError if it is none.
 
-    times: of every chunk, datetime64[s]. members: how many follow each other. variables: what the channels are.
+    times: of every chunk, datetime64[s]. members: number of members, one after the other. variables: of the channels.
     static: name -> field of each static channel.
     """
 
@@ -122,11 +122,11 @@ class PackedStore:
         return -(-self.shape[0] // self.per_file)
 
     def file(self, number: int) -> Path:
-        """The file that holds the times from number * per_file on."""
+        """Return the path of file `number`, which holds the times from number * per_file on."""
         return self.path / "fields" / "c" / str(number) / "0" / "0" / "0"
 
     def channel(self, name: str, level: float | None) -> int:
-        """Where a channel lies; KeyError where the store lacks it."""
+        """Return the number of a channel; KeyError if the store lacks it."""
         variable = self.variables.variable(name)
         return self.variables.slice(name).start + (variable.levels.index(level) if level is not None else 0)
 
@@ -140,8 +140,8 @@ class PackedStore:
     ) -> bool:
         """Fill out[rows[n]] with the time at positions[n]; out: float32 (row, channel, lat, lon), planes contiguous.
 
-        A chunk is verified when it is first read. DamagedData names store and time where it cannot be read.
-        check: look whether all numbers are finite, while they are near the processor; True where they are.
+        The checksum of a chunk is verified when it is first read. DamagedData names store and time if that fails.
+        check: test whether all numbers are finite while they are in the processor's cache; True if they are.
         """
         wanted = (ChannelRun(0, self.shape[1], 0),) if channels is None else tuple(channels)
         places = np.arange(len(out))[rows].tolist()
@@ -162,7 +162,7 @@ class PackedStore:
     ) -> bool:
         """Fill out[row] with the time at a position, for each pair of them that no other thread has taken.
 
-        True where it was looked whether all numbers are finite, and they are.
+        Returns whether `check` is set and all numbers are finite.
         """
         sound = check
         as_stored = self.encoding.is_plain and len(wanted) == 1 and wanted[0].count == self.shape[1]
@@ -177,7 +177,7 @@ class PackedStore:
         return sound
 
     def _read_again(self, position: int, out: np.ndarray) -> bool:
-        """Read all channels of a time that was verified before, in one call; False where this cannot be."""
+        """Read all channels of a time that was verified before, in one call; False if that is not possible."""
         held = self._files.get(position // self.per_file)
         if held is None or not self._verified[position]:
             return False
@@ -218,7 +218,7 @@ class PackedStore:
                 os.close(descriptor)
 
     def reading_bytes(self, channels: Sequence[ChannelRun]) -> int:
-        """Bytes that reading these channels takes besides the array that they are read into, at most."""
+        """Upper bound on the bytes that reading these channels needs besides the array they are read into."""
         whole = len(channels) == 1 and channels[0].count == self.shape[1]
         chunks = 2 if not self.encoding.is_plain else 0 if whole else 1  # as stored, and decoded
         return _readers() * chunks * (self.chunk_bytes + 4)
@@ -238,7 +238,7 @@ class PackedStore:
                 self.encoding.spread(chunk[source], source, out[run.target : run.target + run.count])
 
     def _open(self, number: int) -> tuple[int, np.ndarray]:
-        """(descriptor, index: offset and bytes of each chunk) of a file."""
+        """Open a file; return its descriptor and index, the offset and bytes of each chunk."""
         with self._lock:
             if number in self._files:
                 return self._files[number]
@@ -256,13 +256,13 @@ class PackedStore:
             return descriptor, index
 
     def _forget(self, number: int) -> None:
-        """Have a file opened anew."""
+        """Make the next read open a file again."""
         with self._lock:
             if number in self._files:
                 self._given_up.append(self._files.pop(number)[0])
 
     def faults(self) -> list[str]:
-        """What is damaged, one sentence a time; empty where every chunk has its checksum."""
+        """Check all chunks; return a sentence for each damaged time."""
         found = []
         for number in range(self.file_count):
             first = number * self.per_file
@@ -274,12 +274,12 @@ class PackedStore:
 
 
 def _readers() -> int:
-    """Threads that read side by side, the caller's among them: one a processor, a few at most."""
+    """Return the number of threads that read at the same time, including the caller's."""
     return min(MOST_READERS, processors())
 
 
 def faults_of_file(path: Path, per_file: int, held: Iterable[int]) -> list[tuple[int, str]]:
-    """(place, what is wrong) of the chunks of a file that are not whole."""
+    """Return (place, what is wrong) for each damaged chunk of a file."""
     found = []
     try:
         with open(path, "rb") as file:
@@ -304,14 +304,14 @@ def _numbers(group: Any, name: str) -> np.ndarray:
 
 
 def _place(entry: np.ndarray) -> tuple[int, int]:
-    """Offset and bytes of a chunk, from the index of its file."""
+    """Return offset and bytes of a chunk from the index of its file."""
     if entry[0] == ABSENT:
         raise OSError("this time was never written")
     return int(entry[0]), int(entry[1])
 
 
 def _preadv(descriptor: int, parts: list[Any], offset: int) -> None:
-    """Fill `parts` one after the other from `offset` on; OSError where the file ends before."""
+    """Fill `parts` one after the other from `offset` on; OSError if the file is too short."""
     wanted = sum(memoryview(part).nbytes for part in parts)
     got = os.preadv(descriptor, parts, offset)
     if got == wanted:
@@ -329,11 +329,11 @@ def _preadv(descriptor: int, parts: list[Any], offset: int) -> None:
 
 
 def checksum(content: Any) -> bytes:
-    """The crc32c of bytes or of a contiguous array, as it stands behind a chunk."""
+    """Return the crc32c of bytes or of a contiguous array, as it is stored behind a chunk."""
     return google_crc32c.value(np.frombuffer(content, dtype=np.uint8)).to_bytes(4, "little")
 
 
 def _refuse_damage(content: Any, stored: bytes | bytearray) -> None:
-    """OSError where `content` has not the checksum stored behind it."""
+    """Raise OSError if `content` does not have the checksum stored behind it."""
     if checksum(content) != bytes(stored):
         raise OSError("its checksum is wrong")

@@ -13,7 +13,7 @@ from emulators.variables import VariableSet
 
 
 def channel_array(dataset: xr.Dataset, variables: VariableSet, lead: tuple[str, ...]) -> np.ndarray:
-    """The channels of `variables` as one array, float32 or what is wider, shape (*lead, channel, lat, lon)."""
+    """Read the channels of `variables` into one array, float32 or wider, shape (*lead, channel, lat, lon)."""
     shape = tuple(dataset.sizes[dim] for dim in (*lead, "latitude", "longitude"))
     kind = np.result_type(np.float32, *(dataset[name].dtype for name in variables.names))
     values = np.empty((*shape[:-2], variables.size, *shape[-2:]), dtype=kind)
@@ -31,7 +31,7 @@ def channel_array(dataset: xr.Dataset, variables: VariableSet, lead: tuple[str, 
 
 
 def level_index(have: np.ndarray, wanted: Sequence[float]) -> list[int]:
-    """Where each wanted level stands; ValueError names one that does not."""
+    """Return the index of each wanted level; ValueError names one that is absent."""
     close = np.isclose(have.astype(float)[None], np.asarray(wanted, dtype=float)[:, None], rtol=1e-4, atol=0.0)
     if not close.any(axis=1).all():
         absent = np.asarray(wanted)[~close.any(axis=1)][0]
@@ -40,7 +40,7 @@ def level_index(have: np.ndarray, wanted: Sequence[float]) -> list[int]:
 
 
 def levels_of(array: xr.DataArray) -> tuple[float, ...]:
-    """The levels of a variable: those its attribute `levels` names, else all; none for a single-level field."""
+    """Return the levels of a variable: those of its attribute `levels`, else all; none for a single-level field."""
     if "level" not in array.dims:
         return ()
     named = array.attrs.get("levels")
@@ -48,13 +48,13 @@ def levels_of(array: xr.DataArray) -> tuple[float, ...]:
 
 
 def is_near_any(levels: Sequence[float] | np.ndarray) -> Callable[[float], bool]:
-    """Whether a level is among `levels`, to 1e-4 of its value."""
+    """Return a test of whether a level is among `levels`, to 1e-4 of its value."""
     values = np.asarray(list(levels), dtype=float)
     return lambda level: bool(np.isclose(values, level, rtol=1e-4, atol=0.0).any())
 
 
 def on_grid(dataset: xr.Dataset, grid: LatLonGrid) -> xr.Dataset:
-    """The points of `grid` out of a dataset that holds them all (to 1e-3 degrees); ValueError where it does not."""
+    """Select the points of `grid` from a dataset that holds them all, to 1e-3 degrees; ValueError if it does not."""
     own = grid_of(dataset)
     if own.same_as(grid):
         return dataset

@@ -1,6 +1,6 @@
-"""Chunks of a Zarr store on a disk, decoded straight into their place: several times as fast as zarr's own road.
+"""Decode chunks of a local Zarr store straight into their place, several times as fast as zarr does.
 
-xarray's lazy indexing stays on top, whatever order, direction and names a store has. Arrays whose chunks are more than
+xarray's lazy indexing takes care of order, direction and names. Arrays whose chunks are more than
 bytes in one compression (shards, filters, other byte orders) are left to zarr.
 """
 
@@ -22,7 +22,7 @@ BLOSC_BYTES = struct.Struct("<I")  # of the whole chunk, in its header
 
 
 class ChunkArray(LazyArray):
-    """The chunks in a folder as an array.
+    """Read the chunks in a folder as an array.
 
     codec: of numcodecs, None for plain bytes. prefix, separator: of their names. fill: what absent chunks hold.
     """
@@ -79,11 +79,11 @@ class ChunkArray(LazyArray):
         _put(out, place, _taken(chunk, inside))
 
     def path(self, number: tuple[int, ...]) -> str:
-        """Where a chunk lies."""
+        """Return the path of a chunk."""
         return f"{self.folder}/{self.prefix}{self.separator.join(map(str, number))}"
 
     def decode(self, content: Any, out: np.ndarray) -> None:
-        """Decode the bytes of a chunk into a contiguous array of its size; ValueError where they are fewer or more."""
+        """Decode the bytes of a chunk into a contiguous array of its size; ValueError if they are fewer or more."""
         if isinstance(self.codec, numcodecs.Blosc):
             told = BLOSC_BYTES.unpack_from(content, 12)[0] if len(content) >= 16 else 16
             if told != len(content):  # Blosc itself would read on behind the end
@@ -97,7 +97,7 @@ class ChunkArray(LazyArray):
 
 
 def as_slice(index: np.ndarray) -> np.ndarray | slice:
-    """Neighbours, ascending or descending, as a slice, which costs no copy."""
+    """Return consecutive indices, ascending or descending, as a slice, which needs no copy."""
     first, last = int(index[0]), int(index[-1])
     if (np.diff(index) == 1).all():
         return slice(first, last + 1)
@@ -105,7 +105,7 @@ def as_slice(index: np.ndarray) -> np.ndarray | slice:
 
 
 def _taken(chunk: np.ndarray, index: tuple[Any, ...]) -> np.ndarray:
-    """The selection along each axis by itself."""
+    """Index each axis by itself."""
     chunk = chunk[tuple(one if isinstance(one, slice) else slice(None) for one in index)]
     for axis, one in enumerate(index):
         if not isinstance(one, slice):
@@ -122,7 +122,7 @@ def _put(out: np.ndarray, place: tuple[Any, ...], values: Any) -> None:
 
 
 def with_direct_reads(dataset: xr.Dataset, folder: Path) -> xr.Dataset:
-    """The dataset of the store in `folder`, as `xr.open_zarr` gives it with decode_cf=False, its fields read so."""
+    """Let the fields of a dataset, opened by `xr.open_zarr(folder, decode_cf=False)`, be read by ChunkArray."""
     import zarr
 
     group = zarr.open_group(folder, mode="r")
@@ -138,7 +138,7 @@ def with_direct_reads(dataset: xr.Dataset, folder: Path) -> xr.Dataset:
 
 
 def _without_idle_fill(variable: xr.Variable) -> dict[Any, Any]:
-    """The attributes without a fill value of NaN, which is NaN before and after."""
+    """Return the attributes without a fill value of NaN, which changes nothing."""
     return {
         name: value
         for name, value in variable.attrs.items()
@@ -147,7 +147,7 @@ def _without_idle_fill(variable: xr.Variable) -> dict[Any, Any]:
 
 
 def _chunk_array(array: Any, folder: Path) -> ChunkArray | None:
-    """The array's chunks, None where they are more than bytes in one compression."""
+    """Return a ChunkArray for a Zarr array; None if its chunks are more than bytes in one compression."""
     metadata, dtype = array.metadata, np.dtype(array.dtype)
     if dtype.kind not in "iuf" or dtype.byteorder == ">":
         return None
