@@ -175,7 +175,7 @@ class Checkpoints(pl.Callback):
         """Save the state of the latest step. needed: raise OSError where it cannot be written."""
         try:
             if self.store is not None and (trainer.is_global_zero or trainer.lightning_module.is_sharded):
-                trainer.save_checkpoint(self.store.path, weights_only=False)
+                trainer.save_checkpoint(self.store.path / "last.ckpt", weights_only=False)  # the store decides
         except OSError as error:
             if needed:
                 raise
