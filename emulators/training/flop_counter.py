@@ -29,7 +29,10 @@ aten = torch.ops.aten
 
 
 class Operations(TorchDispatchMode):
-    """A context that counts what runs within, as `total`."""
+    """Count what runs within, as `total`.
+
+    Torch's FlopCounterMode fails on modules whose inputs are weights under `no_grad`, as in Aurora: it tracks modules.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,14 +81,25 @@ def _inverse_transform(_: Tensor, dims: list[int], *__: Any, out_val: Tensor, **
     return _complex_transform(out_val, dims) // 2
 
 
-ATTENTION = ("flash_attention", "efficient_attention", "cudnn_attention", "flash_attention_for_cpu")
+ATTENTION = (
+    aten._scaled_dot_product_flash_attention,
+    aten._scaled_dot_product_efficient_attention,
+    aten._scaled_dot_product_cudnn_attention,
+    aten._scaled_dot_product_flash_attention_for_cpu,
+)
+ATTENTION_BACKWARD = (
+    aten._scaled_dot_product_flash_attention_backward,
+    aten._scaled_dot_product_efficient_attention_backward,
+    aten._scaled_dot_product_cudnn_attention_backward,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward,
+)
 FORMULAS: dict[Any, Callable[..., int]] = {
     **flop_registry,
     **{operator: _product(flop_registry[operator]) for operator in (aten.mm, aten.addmm, aten.bmm, aten.baddbmm)},
     aten.addmm_: _product(flop_registry[aten.addmm]),
     aten.baddbmm_: _product(flop_registry[aten.baddbmm]),
-    **{getattr(aten, f"_scaled_dot_product_{kind}"): _attention for kind in ATTENTION},
-    **{getattr(aten, f"_scaled_dot_product_{kind}_backward"): _attention_backward for kind in ATTENTION},
+    **dict.fromkeys(ATTENTION, _attention),
+    **dict.fromkeys(ATTENTION_BACKWARD, _attention_backward),
     aten._fft_c2c: _complex_transform,
     aten._fft_r2c: _real_transform,
     aten._fft_c2r: _inverse_transform,
