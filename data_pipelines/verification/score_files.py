@@ -15,7 +15,6 @@ import xarray as xr
 from data_pipelines.files.atomic import atomic_file
 from data_pipelines.verification.evaluation_results import EvaluationResults
 from data_pipelines.verification.score_rows import score_rows
-from emulators.verification.comparison import along
 
 OF_ALL_RUNS = (  # attributes that runs share in a comparison
     "grid", "truth", "climatology", "weights", "averaging", "points_left_out", "definitions", "perfect", "exponent",
@@ -187,7 +186,9 @@ def read_forecasts(folders: Mapping[str, Path]) -> dict[str, StoredForecast]:
 def joined_runs(scores: Mapping[str, xr.Dataset]) -> xr.Dataset:
     """Scores of several runs, dimension `run` first, with the attributes that all share."""
     first = next(iter(scores.values()))
-    joined = along({name: dataset.drop_vars("inits", errors="ignore") for name, dataset in scores.items()}, "run")
+    datasets = [dataset.drop_vars("inits", errors="ignore") for dataset in scores.values()]
+    runs = xr.DataArray(list(scores), dims="run", name="run")
+    joined = xr.concat(datasets, dim=runs, combine_attrs="drop", join="outer")
     joined.attrs = {name: first.attrs[name] for name in OF_ALL_RUNS if name in first.attrs}
     for name in joined.variables:
         joined[name].attrs = first[name].attrs if name in first.variables else {}
