@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from omegaconf import DictConfig
@@ -26,7 +28,7 @@ from emul.terminal import console
 from emul.training.assembly import Inputs, announce, loggers, prepare, training_batches
 from emul.training.callbacks import InterruptibleCheckpoints, ProcessWatch, ProgressLogger, environment
 from emul.training.continuation import Resumed, find_checkpoint
-from emul.training.runs import keep_config, keep_result
+from emul.training.runs import Run, keep_config, keep_result, open_run
 from emulators.interfaces import is_fitted_at_once
 from emulators.state import Window
 from emulators.training.fitting import fit, fit_climatology, solve
@@ -49,8 +51,11 @@ def main(arguments: list[str]) -> int:
     return run_with_hydra("train", words, task)
 
 
-def train(config: DictConfig) -> Path:
-    """Train what `config` describes, or resume it; the run folder. Bad input is refused before any work."""
+def train(config: DictConfig, signals: bool = True) -> Path:
+    """Train what `config` describes, or resume it; the run folder. Bad input is refused before any work.
+
+    signals: install handlers that save and stop on SIGTERM, SIGUSR1 and Ctrl-C.
+    """
     target = folder(config, "train")
     with lock_or_refuse(target) if rank() == 0 else nullcontext():
         resumed = find_checkpoint(config, target)
@@ -63,7 +68,7 @@ def train(config: DictConfig) -> Path:
         hardware = prepare_process(config)
         inputs = prepare(config, target, resumed)
         training, saving = inputs.training, target / "checkpoints"
-        checkpoints = InterruptibleCheckpoints(saving, training.plan, requeues=_requeues(hardware))
+        checkpoints = InterruptibleCheckpoints(saving, training.plan, requeues=_requeues(hardware), signals=signals)
         if is_fitted_at_once(training.step.network):
             solve(training, inputs.in_order, validation=inputs.validation, checkpoints=checkpoints)
         else:
@@ -167,3 +172,17 @@ def quieten() -> None:
     )
     for text in (f".*{words}" for words in said):
         warnings.filterwarnings("ignore", text)
+
+
+class _Callable(ModuleType):
+    """Call the module as its function: `emul.train(config)` in Python is `emul train` without signal handlers."""
+
+    def __call__(self, config: DictConfig) -> Run:
+        """Train what a configuration describes, or resume it; the run, with its best weights.
+
+        To build and fit parts without a configuration see `emulators.training.fitting.fit`.
+        """
+        return open_run(train(config, signals=False))
+
+
+sys.modules[__name__].__class__ = _Callable

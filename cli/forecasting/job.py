@@ -23,8 +23,7 @@ from emul.jobs.processes import local_rank
 from emul.jobs.shares import hardware_of, process_count
 from emul.jobs.threads import settle
 from emul.terminal.console import progress, warn
-from emul.training.runs import Run, open_run
-from emulators.interfaces import Network, optional
+from emul.training.runs import Run, open_run, refuse_members
 from emulators.rollout import PRECISIONS
 from emulators.steps.relay import Relay
 from emulators.steps.step import Step
@@ -187,11 +186,7 @@ def _members(run: Run, chosen: DictConfig) -> int:
     members = int(chosen.members or 0)
     if members < 0:
         raise ValueError(f"members must be at least 1, or null for none; got {members}.")
-    if members and not optional(run.step.network, Network, "noise_channels"):
-        raise ValueError(
-            f"{type(run.step.network).__name__} draws no noise: its {members} members would be the same. "
-            "Leave members out, or train a network with noise, such as model=sfno_ace2_noise."
-        )
+    refuse_members(run.step, members)
     if members and (chosen.path != "rollout" or chosen.cascade or chosen.networks):
         raise ValueError("Members are made by plain rollouts of one network; leave out path, cascade and networks.")
     return members

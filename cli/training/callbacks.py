@@ -36,10 +36,10 @@ class InterruptibleCheckpoints(Checkpoints):
     """Save a training, and end it when the process receives SIGTERM, SIGUSR1 (the notice of a time limit) or Ctrl-C.
 
     A second Ctrl-C, or another signal after PATIENCE seconds, ends the process at once. requeues: whether a job of
-    SLURM then goes back to the queue.
+    SLURM then goes back to the queue. signals: whether handlers are installed; without them an interrupt is Python's.
     """
 
-    def __init__(self, folder: Path, plan: Plan, *, requeues: bool = False) -> None:
+    def __init__(self, folder: Path, plan: Plan, *, requeues: bool = False, signals: bool = True) -> None:
         super().__init__(
             CheckpointFolder(folder),
             every=plan.checkpoint_every,
@@ -47,9 +47,10 @@ class InterruptibleCheckpoints(Checkpoints):
             rescue=(DamagedData,),
         )
         self.requeues, self.signalled, self.asked_at = requeues, 0, 0.0
+        self.signals = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1) if signals else ()
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        for number in self.signals:
             signal.signal(number, self.ask)
         super().on_train_start(trainer, module)
 

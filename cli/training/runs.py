@@ -3,31 +3,112 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from data_pipelines.batches.archive import Archive
+from data_pipelines.conventions.canonical import first_member
 from data_pipelines.files import checkpoints
 from data_pipelines.files.atomic import atomic_file
+from data_pipelines.forecasts.datasets import forecast_dataset
+from data_pipelines.forecasts.layout import Layout
+from data_pipelines.forecasts.rollouts import forecast_states
 from emul.config.build import build, build_all
+from emul.config.times import initial_times, lead_steps
 from emul.jobs.processes import rank
+from emul.terminal.console import progress
+from emulators.interfaces import Network, optional
+from emulators.state import State
 from emulators.steps.step import Step
 from emulators.world import World
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 @dataclass(frozen=True)
 class Run:
-    """A trained emulator: folder, config as it was, World, Step (in evaluation mode) and the checkpoint's card."""
+    """Hold a trained emulator: folder, saved config, World, Step (in evaluation mode) and the checkpoint's metadata.
+
+    >>> import emul
+    >>> run = emul.open_run("outputs/train/lorenz96_unet")
+    >>> forecast = run.forecast("2003-01-05/2003-01-09/2d", "1d")
+    >>> dict(forecast.sizes)["time"]
+    3
+    >>> [state.time.item().day for state in run.states("2003-01-05", "1d")]
+    [5, 5, 5, 6]
+    """
 
     folder: Path
     config: DictConfig
     world: World
     step: Step
     card: dict[str, Any]
+
+    def archive(self, dataset: xr.Dataset | None = None) -> Archive:
+        """The States of a dataset, default the run's own data, as the emulator reads them."""
+        if dataset is None:
+            source = build(self.config.data)
+            with progress("preparing the data") as report:
+                source.prepare(report)
+            dataset = source.dataset()
+        return Archive(first_member(dataset), self.world)
+
+    def states(
+        self,
+        inits: str | Sequence[object],
+        lead: str | int,
+        *,
+        members: int = 0,
+        seed: int = 0,
+        dataset: xr.Dataset | None = None,
+        precision: str = "32",
+    ) -> Iterator[State]:
+        """Yield the States of forecasts at lead 1, 2, ... timesteps, each ([member,] init, channel, lat, lon).
+
+        inits: a date, a list of dates or "start/stop/step". lead: the last, such as "10d", or a number of timesteps.
+        members: of an ensemble, for networks that draw noise; each member draws by seed, its number and its initial
+        time. dataset: initial states and forcings, default the run's own data. precision: "32" or "bf16-mixed".
+        """
+        steps, times = lead_steps(lead, self.world), initial_times(inits)
+        refuse_members(self.step, members)
+        return forecast_states(
+            self.step,
+            self.archive(dataset),
+            times,
+            steps,
+            members=members,
+            seed=seed,
+            precision=precision,
+            device=next(iter(self.step.buffers())).device,
+        )
+
+    def forecast(
+        self, inits: str | Sequence[object], lead: str | int, *, members: int = 0, **options: Any
+    ) -> xr.Dataset:
+        """Forecast from several initial times, as a Dataset in memory in the WeatherBench 2 layout.
+
+        Arguments as in `states`. Dimensions time (initial time), [number (member),] prediction_timedelta, [level,]
+        latitude, longitude. Forecasts too large for memory: take `states`, or `emul forecast`.
+        """
+        steps, times = lead_steps(lead, self.world), initial_times(inits)
+        states = self.states(inits, lead, members=members, **options)
+        attributes = {"title": f"Forecasts of {self.folder.name}", "source": f"emul, {self.folder.name}"}
+        return forecast_dataset(states, Layout(self.world, times, steps, len(times), steps, attributes, members))
+
+
+def refuse_members(step: Step, members: int) -> None:
+    """Raise ValueError where members are asked for and the network draws no noise to tell them apart."""
+    if members and not optional(step.network, Network, "noise_channels"):
+        raise ValueError(
+            f"{type(step.network).__name__} draws no noise: its {members} members would be the same. "
+            "Leave members out, or train a network with noise, such as model=sfno_ace2_noise."
+        )
 
 
 def open_run(path: str | Path, checkpoint: str = "best", device: str = "cpu") -> Run:

@@ -43,7 +43,7 @@ def open_forecast(
     """
     parts = []
     for dataset in open_files(path, engine=engine, storage_options=storage_options):
-        parts.append(_forecast(dataset.rename(dict(rename or {})), select))
+        parts.append(canonical_forecast(dataset.rename(dict(rename or {})), select))
     if len(parts) == 1:
         return parts[0]
     try:
@@ -54,7 +54,8 @@ def open_forecast(
     return joined
 
 
-def _forecast(dataset: xr.Dataset, select: Mapping[str, Any] | None) -> xr.Dataset:
+def canonical_forecast(dataset: xr.Dataset, select: Mapping[str, Any] | None = None) -> xr.Dataset:
+    """The same forecast with the names, dimensions and units of `open_forecast`. select: label by dimension."""
     origin = origin_of(dataset, "the forecast")
     lead, init = _named(dataset, LEADS, "lead time", origin), _named(dataset, INITS, "initial time", origin)
     if init != "time" and "time" in dataset.variables:

@@ -1,0 +1,114 @@
+"""The Python functions of `import emul`: a notebook trains, forecasts, scores and plots in a few lines."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import emul
+from places import ROOT
+
+NOTEBOOK = """
+import sys
+import matplotlib
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import emul
+
+config = emul.compose("experiment=lorenz96_unet", "training.steps=20", "training.validate_every=10", "logger=[csv]")
+config.output = sys.argv[1]
+run = emul.train(config)
+truth = emul.open_data("data=lorenz96")
+period = config.data.splits.test
+forecast = run.forecast(f"{period[0]}/{str(period[0])[:7]}/2d", "2d")
+scores = emul.evaluate(forecast, truth, climatology=config.data.splits.train, metrics=["rmse", "acc"],
+                       baselines=["persistence", "climatology"])
+name = next(iter(scores.data_vars))
+curves = scores[name].sel(metric="rmse", region="global").squeeze(drop=True)
+for source in scores["source"].values:
+    plt.plot(scores["lead_time"] / 3.6e12, curves.sel(source=source), label=source)
+plt.legend()
+plt.savefig(f"{sys.argv[1]}/curves.png")
+print(scores.sizes)
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    words = ["experiment=lorenz96_unet", "training.steps=4", "training.validate_every=2", "logger=[csv]"]
+    output = tmp_path_factory.mktemp("python") / "outputs"
+    config = emul.compose(*words, f"output={output}", "training.validation_cases=4")
+    return emul.train(config)
+
+
+def test_a_notebook_trains_forecasts_scores_and_plots(tmp_path):
+    assert len([line for line in NOTEBOOK.splitlines() if line.strip()]) <= 25
+    command = [sys.executable, "-c", NOTEBOOK, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "curves.png").stat().st_size > 5000
+
+
+def test_forecasts_and_scores_are_those_of_the_command_line(run, tmp_path):
+    from emul.main import main
+
+    output = str(run.folder.parents[1])
+    assert main(["forecast", f"run={run.folder}", "init=[2003-01-05,2003-01-09]", "lead=2d", f"output={output}"]) == 0
+    assert main(["eval", f"run={run.folder}", f"output={output}", "pictures=false", "baselines=[]"]) == 0
+    stored = xr.open_zarr(f"{output}/forecast/{run.folder.name}/forecast.zarr", chunks=None, decode_timedelta=True)
+    made = run.forecast(["2003-01-05", "2003-01-09"], "2d")
+    assert dict(made.sizes) == dict(stored.sizes)
+    for name in stored.data_vars:
+        np.testing.assert_array_equal(made[name].values, stored[name].values)
+    scores = emul.evaluate(made, emul.open_data("data=lorenz96"), metrics=["rmse"], across_gaps=False)
+    expected = xr.open_dataset(f"{output}/eval/{run.folder.name}/scores.nc", decode_timedelta=True)
+    for name in scores.data_vars:
+        found, wanted = (dataset[name].sel(metric="rmse", region="global").values for dataset in (scores, expected))
+        np.testing.assert_allclose(found, wanted, rtol=1e-12)
+
+
+@pytest.mark.parametrize("module", ["emul.api", "emul.training.runs"])
+def test_the_examples_of_docstrings_run(run, module, monkeypatch):
+    monkeypatch.chdir(run.folder.parents[2])
+    done = doctest.testmod(importlib.import_module(module), optionflags=doctest.ELLIPSIS)
+    assert done.attempted >= 4
+    assert not done.failed
+
+
+def test_states_come_one_lead_at_a_time(run):
+    states = run.states("2003-01-05", 3)
+    first = next(states)
+    assert first.values.shape == (1, run.world.predicted.size, *run.world.grid.shape)
+    assert len(list(states)) == 2
+
+
+def test_members_of_a_network_without_noise_are_refused(run):
+    with pytest.raises(ValueError, match="draws no noise"):
+        run.forecast("2003-01-05", "1d", members=2)
+
+
+def test_a_baseline_that_cannot_be_scored_is_refused(run):
+    forecast = run.forecast("2003-01-05", "1d")
+    with pytest.raises(ValueError, match="climatology"):
+        emul.evaluate(forecast, emul.open_data("data=lorenz96"), baselines=["climatology"])
+
+
+def test_importing_takes_the_standard_library_only():
+    code = "import sys; before = set(sys.modules); import emul; print(*(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert {name.partition(".")[0] for name in done.stdout.split()} <= {"emul", *sys.stdlib_module_names}
+    assert set(emul.__all__) <= set(dir(emul))
+    with pytest.raises(AttributeError, match="emul"):
+        emul.nothing  # noqa: B018
+
+
+def test_no_signal_handler_is_installed(run):
+    import signal
+
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
