@@ -82,12 +82,12 @@ class State:
 
     def select(self, names: Iterable[str]) -> State:
         """A State of the named variables only, in the order asked for."""
-        chosen = self.variables.select(names)
-        if chosen == self.variables:
+        variables = self.variables.select(names)
+        if variables == self.variables:
             return self
-        index = [i for v in chosen for i in range(*self.variables.slice(v.name).indices(self.variables.size))]
+        index = [i for v in variables for i in range(*self.variables.slice(v.name).indices(self.variables.size))]
         picked = torch.as_tensor(index, device=self.values.device)
-        return replace(self, values=self.values.index_select(self.channel_axis, picked), variables=chosen)
+        return replace(self, values=self.values.index_select(self.channel_axis, picked), variables=variables)
 
     def to(self, *args, **kwargs) -> State:
         """The same State on another device or in another floating-point type (arguments of `Tensor.to`)."""

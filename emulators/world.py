@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
@@ -62,6 +62,16 @@ class World:
     vertical: Vertical = Vertical()
 
     @property
+    def by_role(self) -> dict[str, VariableSet]:
+        """The variables by role: `prognostic`, `forcing`, `diagnostic` and `static`."""
+        return {
+            "prognostic": self.prognostic,
+            "forcing": self.forcing,
+            "diagnostic": self.diagnostic,
+            "static": self.static,
+        }
+
+    @property
     def predicted(self) -> VariableSet:
         """Prognostic, then diagnostic variables: the channels of a forecast."""
         return self.prognostic + self.diagnostic
@@ -81,7 +91,8 @@ class World:
         missing = [channel for channel in variables.channels if channel not in self.scales]
         if missing:
             raise KeyError(f"No statistics for {', '.join(missing[:5])}; compute them over the training period first.")
-        return np.array([getattr(self.scales[channel], kind) for channel in variables.channels], dtype=np.float32)
+        scales = [asdict(self.scales[channel])[kind] for channel in variables.channels]
+        return np.array(scales, dtype=np.float32)
 
     def after(self, time: np.ndarray, steps: int = 1) -> np.ndarray:
         """The time `steps` timesteps after `time`, datetime64[s]; month steps keep the day of the month."""
@@ -105,7 +116,7 @@ class World:
         timestep = self.timestep if unit == "M" else self.timestep.astype("timedelta64[s]")
         return {
             "grid": self.grid.plain(),
-            **{name: getattr(self, name).plain() for name in ("prognostic", "forcing", "diagnostic", "static")},
+            **{role: variables.plain() for role, variables in self.by_role.items()},
             "static_fields": None if self.static_fields is None else torch.as_tensor(self.static_fields),
             "timestep": [int(timestep.astype(int)), "M" if unit == "M" else "s"],
             "history": self.history,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from data_pipelines.conventions.durations import duration_text
 from emulators.physics import columns
-from emulators.physics.physical_ranges import bounds
+from emulators.physics.physical_ranges import plausible_range
 from emulators.state import State
 from emulators.world import World
 
@@ -25,8 +25,10 @@ class Checks:
     """
 
     def __init__(self, world: World, more: Mapping[str, tuple[float, float]] | None = None) -> None:
-        self.world, self.budgeted = world, columns.closes(world.predicted, world.vertical)
-        limits = [bounds(v.name, v.units, more) or (-np.inf, np.inf) for v in world.predicted for _ in v.channels]
+        self.world, self.budgeted = world, columns.has_closed_columns(world.predicted, world.vertical)
+        limits = [
+            plausible_range(v.name, v.units, more) or (-np.inf, np.inf) for v in world.predicted for _ in v.channels
+        ]
         self.low, self.high = np.array(limits, dtype=np.float64).T
         size = world.predicted.size
         self.minimum, self.maximum = np.full(size, np.inf), np.full(size, -np.inf)
@@ -105,7 +107,7 @@ def describe(
         part = world.predicted.slice(variable.name)
         minimum, maximum = gathered["minimum"][part], gathered["maximum"][part]
         missing = float(gathered["missing"][part].sum() / (gathered["numbers"] * variable.size))
-        limits = bounds(variable.name, variable.units, more)
+        limits = plausible_range(variable.name, variable.units, more)
         variables[variable.name] = {
             "units": variable.units,
             "minimum": _number(minimum.min()),

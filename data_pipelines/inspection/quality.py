@@ -16,7 +16,7 @@ import xarray as xr
 from data_pipelines.conventions.attributes import origin_of
 from data_pipelines.files.batch_records import BatchRecords
 from data_pipelines.reading.damaged_data import DamagedData
-from emulators.physics.physical_ranges import bounds
+from emulators.physics.physical_ranges import plausible_range
 
 BLOCK_BYTES = 64e6
 
@@ -112,7 +112,7 @@ def _block_statistics(dataset: xr.Dataset, name: str, block: slice) -> dict[str,
     values = values.reshape(values.shape[0], -1, *values.shape[-2:])
     good = np.isfinite(values)
     axes = (1, 2, 3)
-    limits = bounds(name, str(field.attrs.get("units", "")))
+    limits = plausible_range(name, str(field.attrs.get("units", "")))
     beyond = np.zeros(1, np.int64)
     if limits:
         beyond[0] = (good & ((values < limits[0]) | (values > limits[1]))).sum()
@@ -147,7 +147,7 @@ def _variable_report(field: xr.DataArray, blocks: list[dict[str, np.ndarray]]) -
         least_at=at(least.argmin()),
         greatest=float(greatest.max()) if any_finite else float("nan"),
         greatest_at=at(greatest.argmax()),
-        limits=bounds(str(field.name), units),
+        limits=plausible_range(str(field.name), units),
         beyond=int(sum(block["beyond"][0] for block in blocks)),
         count=int(field.size),
         missing=int(missing.sum()),

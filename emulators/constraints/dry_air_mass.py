@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from emulators.constants import GRAVITY
 from emulators.physics.budgets import DryAir
-from emulators.physics.columns import Convention, rounded
+from emulators.physics.columns import Convention, round_keeping_mean
 from emulators.state import State
 from emulators.world import World
 
@@ -34,7 +34,7 @@ class DryAirMass(nn.Module):
     layers: how many layers, counted from the lowest, take the change of form `humidity`.
     """
 
-    taken: Tensor
+    changed_layers: Tensor
 
     def __init__(
         self,
@@ -65,19 +65,19 @@ class DryAirMass(nn.Module):
         self.form, self.reference = form, reference
         self.budget = DryAir(world, part="dry_air_mass", columns=columns)
         if form == "humidity":
-            self.register_buffer("taken", self._taken(world, layers), persistent=False)
+            self.register_buffer("changed_layers", self._changed_layers(world, layers), persistent=False)
         self.changes = ("specific_humidity",) if form == "humidity" else ("surface_pressure",)
         self.rests_on = self.budget.uses
 
-    def _taken(self, world: World, layers: int) -> Tensor:
+    def _changed_layers(self, world: World, layers: int) -> Tensor:
         """1 for the layers that take the change, 0 for those held, (level, 1, 1)."""
         count = len(self.budget.levels)
         if not 1 <= layers <= count:
             raise ValueError(f"form=humidity changes 1 to {count} of the layers; got layers={layers}.")
         depth = torch.as_tensor(self.budget.levels, dtype=torch.float64)
         lowest = torch.argsort(depth, descending=True)[:layers]
-        taken = torch.zeros(count, dtype=torch.float64).index_fill(0, lowest, 1.0)
-        return taken.reshape(-1, *[1] * len(world.grid.shape))
+        changed_layers = torch.zeros(count, dtype=torch.float64).index_fill(0, lowest, 1.0)
+        return changed_layers.reshape(-1, *[1] * len(world.grid.shape))
 
     def forward(self, before: State, after: State, forcing: State) -> State:
         budget = self.budget
@@ -97,13 +97,15 @@ class DryAirMass(nn.Module):
         else:
             fixed = columns.sum(share, (columns.lower - columns.upper).expand_as(thickness))
             new = old.double() * (target - budget.mean(fixed)) / budget.mean(dry - fixed)
-        return rounded(new, old.dtype, columns.area, columns.pattern[0])
+        return round_keeping_mean(new, old.dtype, columns.area, columns.pattern[0])
 
     def _humidity(self, after: State, target: Tensor) -> Tensor:
         budget, columns = self.budget, self.budget.columns
         share, thickness = budget.share(after), columns.thickness(after)
         dry = columns.sum(share, thickness)
-        loose = columns.sum(share * self.taken, thickness)
+        loose = columns.sum(share * self.changed_layers, thickness)
         ratio = (target - budget.mean(dry - loose)) / budget.mean(loose)
-        new = after["specific_humidity"].double() + share * self.taken * (1.0 - ratio).unsqueeze(-1 - columns.rank)
+        new = after["specific_humidity"].double() + share * self.changed_layers * (1.0 - ratio).unsqueeze(
+            -1 - columns.rank
+        )
         return new.to(after["specific_humidity"].dtype)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from emulators.physics.columns import dither, rounded
+from emulators.physics.columns import dither, round_keeping_mean
 from emulators.physics.fluxes import values
 from emulators.state import State
 from emulators.world import World
@@ -77,20 +77,20 @@ class GlobalMean(nn.Module):
                 target = mean(before.start[name])
             exact = old.double()
             new = exact + (target - mean(old)) if self.form == "offset" else exact * (target / mean(old))
-            changed[name] = rounded(new, old.dtype, self.area, self.pattern)
+            changed[name] = round_keeping_mean(new, old.dtype, self.area, self.pattern)
         return after.with_(**changed)
 
 
 def _seconds(world: World, name: str, flux: str) -> float:
     """By what a budget term is multiplied; ValueError where it is unknown or its units do not fit."""
-    there = world.predicted + world.forcing
-    if flux not in there:
+    available = world.predicted + world.forcing
+    if flux not in available:
         raise ValueError(f"global_mean lets {name} follow {flux}, which is neither predicted nor prescribed.")
-    own, units = there.variable(name), there.variable(flux).units
-    if len(there.variable(flux).levels) != len(own.levels):
+    variable, units = available.variable(name), available.variable(flux).units
+    if len(available.variable(flux).levels) != len(variable.levels):
         raise ValueError(f"global_mean lets {name} follow {flux}, which has other levels.")
-    if units == own.units:
+    if units == variable.units:
         return 1.0
-    if units == f"{own.units} s-1":
+    if units == f"{variable.units} s-1":
         return float(world.lead_time(1) / np.timedelta64(1, "s"))
-    raise ValueError(f"The budget of {name} is in {own.units} or {own.units} s-1; {flux} is in {units}.")
+    raise ValueError(f"The budget of {name} is in {variable.units} or {variable.units} s-1; {flux} is in {units}.")

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from emulators.state import State
 from emulators.world import World
@@ -35,17 +35,19 @@ class Masked(nn.Module):
                     f"masked: the mask '{mask}' must be a forcing or static variable; let the data source add it, "
                     f"data.masks=[{name}], and list it."
                 )
-            row = world.static.slice(mask).start if mask in world.static else None
-            fixed = None if row is None else torch.as_tensor(np.asarray(world.static_fields)[row], dtype=torch.float32)
-            self.register_buffer(f"mask_of_{name}", fixed, persistent=False)
+            if mask in world.static:
+                row = world.static.slice(mask).start
+                fixed = torch.as_tensor(np.asarray(world.static_fields)[row], dtype=torch.float32)
+                self.register_buffer(f"mask_of_{name}", fixed, persistent=False)
+        self.static_masks = set(world.static.names)
         self.changes = tuple(self.variables)
 
     def forward(self, before: State, after: State, forcing: State) -> State:
         changed = {}
         for name, (mask, value) in self.variables.items():
-            fixed: Tensor | None = getattr(self, f"mask_of_{name}")
-            there = (forcing[mask] if fixed is None else fixed).round() == 1.0
+            fraction = self.get_buffer(f"mask_of_{name}") if mask in self.static_masks else forcing[mask]
+            has_value = fraction.round() == 1.0
             if after.variables.variable(name).levels:
-                there = there.unsqueeze(after.channel_axis)
-            changed[name] = torch.where(there, after[name], after[name].new_tensor(value))
+                has_value = has_value.unsqueeze(after.channel_axis)
+            changed[name] = torch.where(has_value, after[name], after[name].new_tensor(value))
         return after.with_(**changed)

@@ -25,7 +25,7 @@ from emulators.physics.fluxes import Flux
 from emulators.state import State
 from emulators.world import World
 
-Closing = Literal["precipitation", "evaporation", "advection_and_precipitation", "advection_and_evaporation"]
+ClosingTerm = Literal["precipitation", "evaporation", "advection_and_precipitation", "advection_and_evaporation"]
 LEAST = 1e-9  # kg m-2 in a timestep: a global mean below it cannot be scaled
 
 
@@ -41,7 +41,7 @@ class MoistureBudget(nn.Module):
         self,
         world: World,
         *,
-        closing: Closing = "precipitation",
+        closing: ClosingTerm = "precipitation",
         columns: Convention = "surface",
         precipitation: str | None = None,
         evaporation: str | None = None,
@@ -55,7 +55,7 @@ class MoistureBudget(nn.Module):
                 f"advection_and_evaporation; got '{closing}'."
             )
         self.budget = Water(world, columns=columns, precipitation=precipitation, evaporation=evaporation)
-        self.scaled: Flux = getattr(self.budget, scaled)
+        self.scaled = self.budget.precipitation if scaled == "precipitation" else self.budget.evaporation
         if self.scaled.name not in world.predicted:
             raise ValueError(f"closing={closing} changes {self.scaled.name}, which must be predicted, not prescribed.")
         self.advection = _advection(world, advection) if closing != scaled else None
@@ -72,7 +72,7 @@ class MoistureBudget(nn.Module):
         else:
             old, needed = risen, budget.mean(fallen) + budget.mean(change)
         new = _with_mean(old, budget.mean(old), needed)
-        changed = {self.scaled.name: self._written(new, after)}
+        changed = {self.scaled.name: self._flux_values(new, after)}
         after = after.with_(**changed)
         if self.advection is None:
             return after
@@ -80,7 +80,7 @@ class MoistureBudget(nn.Module):
         dtype = after[self.advection.name].dtype
         return after.with_(**{self.advection.name: (local / self.advection.factor).to(dtype)})
 
-    def _written(self, amount: Tensor, after: State) -> Tensor:
+    def _flux_values(self, amount: Tensor, after: State) -> Tensor:
         """kg m-2 in the units and direction in which the flux is predicted."""
         if self.scaled is self.budget.precipitation:
             factor = -self.scaled.factor
@@ -98,10 +98,10 @@ def _with_mean(field: Tensor, mean: Tensor, needed: Tensor) -> Tensor:
 
 def _advection(world: World, name: str | None) -> Flux:
     """The flux of moisture by the wind; it must be predicted."""
-    found = [fluxes.flux(world, name)] if name is not None else fluxes.find(world, "moisture advection")
-    if not found or found[0].name not in world.predicted:
+    candidates = [fluxes.flux(world, name)] if name is not None else fluxes.find(world, "moisture advection")
+    if not candidates or candidates[0].name not in world.predicted:
         raise ValueError(
             f"Closing columns needs {fluxes.names_of(['moisture advection'])} among the predicted variables; "
             f"they are {', '.join(world.predicted.names)}."
         )
-    return found[0]
+    return candidates[0]

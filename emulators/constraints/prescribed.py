@@ -61,17 +61,17 @@ class Prescribed(nn.Module):
     def forward(self, before: State, after: State, forcing: State) -> State:
         changed = {}
         for name, source in self.variables.items():
-            known = forcing[source].to(after.values.dtype).expand_as(after[name])
+            prescribed = forcing[source].to(after.values.dtype).expand_as(after[name])
             mask = self._mask(after, forcing)
             if mask is None:
-                changed[name] = known
+                changed[name] = prescribed
                 continue
             if after.variables.variable(name).levels:
                 mask = mask.unsqueeze(after.channel_axis)
             if self.blend == "replace":
-                changed[name] = torch.where(mask.round() == 1.0, known, after[name])
+                changed[name] = torch.where(mask.round() == 1.0, prescribed, after[name])
             else:
-                changed[name] = (1.0 - mask) * after[name] + mask * known
+                changed[name] = (1.0 - mask) * after[name] + mask * prescribed
         return after.with_(**changed)
 
     def _mask(self, after: State, forcing: State) -> Tensor | None:

@@ -46,9 +46,10 @@ class ProbConserv(nn.Module):
                 f"probconserv takes prognostic variables, {', '.join(world.prognostic.names)}, and noise from 0; "
                 f"got {', '.join(names)} and {noise:g}."
             )
-        there = world.predicted + world.forcing
+        available = world.predicted + world.forcing
         if variance is not None and (
-            variance not in there or any(there.variable(n).levels != there.variable(variance).levels for n in names)
+            variance not in available
+            or any(available.variable(n).levels != available.variable(variance).levels for n in names)
         ):
             raise ValueError(f"probconserv needs its variance '{variance}' on the levels of {', '.join(names)}.")
         self.variance, self.noise = variance, noise
@@ -66,8 +67,8 @@ class ProbConserv(nn.Module):
             row = (row / row.sum()).flatten()
             spread = None
             if self.variance is not None:
-                known = after[self.variance] if self.variance in after.variables else forcing[self.variance]
-                spread = known.double().expand_as(old).flatten(axes)
+                variance = after[self.variance] if self.variance in after.variables else forcing[self.variance]
+                spread = variance.double().expand_as(old).flatten(axes)
             value = (before.start[name].double().flatten(axes) * row).sum(-1, keepdim=True)
             new = conditioned(old.double().flatten(axes), row, value, variance=spread, noise=self.noise)
             changed[name] = new.reshape(old.shape).to(old.dtype)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from emulators.constants import GRAVITY, ROTATION_RATE
-from emulators.physics.columns import dither, rounded
+from emulators.physics.columns import dither, round_keeping_mean
 from emulators.sphere.calculus import SphericalCalculus
 from emulators.state import State
 from emulators.world import World
@@ -73,8 +73,8 @@ class ShallowWater(nn.Module):
     def forward(self, before: State, after: State, forcing: State) -> State:
         start, old = before.start, after[self.depth]
         was, now = (state[self.depth].double().reshape(*state.lead, *self.area.shape) for state in (start, after))
-        kept = rounded(now + self._mean(was) - self._mean(now), old.dtype, self.area, self.pattern)
-        after = after.with_(**{self.depth: kept.reshape(old.shape)})
+        depth = round_keeping_mean(now + self._mean(was) - self._mean(now), old.dtype, self.area, self.pattern)
+        after = after.with_(**{self.depth: depth.reshape(old.shape)})
         if not self.winds:
             return after
         h, u, v = self._fields(after)

@@ -19,8 +19,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from emulators.physics.budgets import Definition, Energy
-from emulators.physics.columns import Convention, rounded
+from emulators.physics.budgets import Energy, EnergyDefinition
+from emulators.physics.columns import Convention, round_keeping_mean
 from emulators.state import State
 from emulators.world import World
 
@@ -39,7 +39,7 @@ class TotalEnergy(nn.Module):
         world: World,
         *,
         form: Literal["increment", "variance", "ratio"] = "increment",
-        energy: Definition = "enthalpy",
+        energy: EnergyDefinition = "enthalpy",
         topography: bool = True,
         heat: Sequence[str] | None = None,
         unaccounted: float = 0.0,
@@ -73,13 +73,13 @@ class TotalEnergy(nn.Module):
         budget, columns = self.budget, self.budget.columns
         old = after["temperature"]
         target = budget.total(before) + budget.mean(budget.gain(after, forcing))
-        there = budget.total(after)
+        total = budget.total(after)
         if self.form == "ratio":
-            new = self._scaled(after, target / there)
+            new = self._scaled(after, target / total)
         else:
-            change = ((target - there) / budget.sensitivity(after, self.profile)).unsqueeze(-1 - columns.rank)
+            change = ((target - total) / budget.sensitivity(after, self.profile)).unsqueeze(-1 - columns.rank)
             new = old.double() + (change if self.profile is None else change * self.profile)
-        return after.with_(temperature=rounded(new, old.dtype, columns.nominal, columns.pattern))
+        return after.with_(temperature=round_keeping_mean(new, old.dtype, columns.nominal, columns.pattern))
 
     def _scaled(self, after: State, ratio: Tensor) -> Tensor:
         capacity, other = self.budget.heat_capacity(after), self.budget.other(after)

@@ -88,7 +88,7 @@ Generators = torch.Generator | Sequence[torch.Generator] | None  # of all cases,
 
 
 @dataclass(frozen=True)
-class Conditions:
+class ConditionSizes:
     """How many channels of each kind a network is conditioned on."""
 
     noise: int = 0
@@ -98,44 +98,52 @@ class Conditions:
     def __bool__(self) -> bool:
         return bool(self.noise or self.labels or self.scalars)
 
+    def as_dict(self) -> dict[str, int]:
+        """Return the number of channels by kind."""
+        return {"scalars": self.scalars, "labels": self.labels, "noise": self.noise}
+
 
 @dataclass(frozen=True)
-class Context:
+class ConditionValues:
     """What a network is told: noise (lon, lat, batch, channel), labels and scalars (batch, channel); None for none."""
 
     noise: Tensor | None = None
     labels: Tensor | None = None
     scalars: Tensor | None = None
 
-    def expect(self, conditions: Conditions) -> None:
+    def as_dict(self) -> dict[str, Tensor | None]:
+        """Return the values by kind."""
+        return {"scalars": self.scalars, "labels": self.labels, "noise": self.noise}
+
+    def check(self, sizes: ConditionSizes) -> None:
         """ValueError where the context is not what `conditions` ask for."""
-        for name in ("noise", "labels", "scalars"):
-            given, size = getattr(self, name), getattr(conditions, name)
-            found = 0 if given is None else given.shape[-1]
-            if found != size:
+        for (name, values), size in zip(self.as_dict().items(), sizes.as_dict().values(), strict=True):
+            channels = 0 if values is None else values.shape[-1]
+            if channels != size:
                 raise ValueError(
-                    f"Expected {size} channels of {name}, by the network's options; got {found}. "
-                    f"Pass {name}= to the network, or build it with {name}={found}."
+                    f"Expected {size} channels of {name}, by the network's options; got {channels}. "
+                    f"Pass {name}= to the network, or build it with {name}={channels}."
                 )
 
 
 class ConditionalNorm(nn.Module):
     """`norm` on fields (lon, lat, batch, channel), scaled and shifted by a linear map of the context."""
 
-    def __init__(self, norm: nn.Module, channels: int, conditions: Conditions) -> None:
+    def __init__(self, norm: nn.Module, channels: int, sizes: ConditionSizes) -> None:
         super().__init__()
         self.norm = norm
         self.maps = nn.ModuleDict()
-        for name in ("scalars", "labels", "noise"):
-            if size := getattr(conditions, name):
+        for name, size in sizes.as_dict().items():
+            if size:
                 self.maps[name] = nn.Linear(size, 2 * channels, bias=name != "noise")
         for parameter in self.maps.parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, x: Tensor, context: Context) -> Tensor:
+    def forward(self, x: Tensor, conditions: ConditionValues) -> Tensor:
         change = torch.zeros((), device=x.device)
+        values = conditions.as_dict()
         for name, linear in self.maps.items():
-            change = change + linear(getattr(context, name))
+            change = change + linear(values[name])
         normed = self.norm(x)
         scale, shift = change.to(normed.dtype).chunk(2, -1)
         return torch.addcmul(normed + shift, normed, scale)
@@ -163,18 +171,20 @@ class Noise(nn.Module):
         """Drawn case by case, so that the first of a batch are those of a smaller batch."""
         nlat, nlon = self.transform.grid.shape
         if self.deviation is None:
-            return self._drawn((nlon, nlat), batch, device, generator)
+            return self._draw((nlon, nlat), batch, device, generator)
         rows, degrees = self.deviation.shape[:2]
-        scaled = self._drawn((rows, degrees), batch, device, generator) * self.deviation
+        scaled = self._draw((rows, degrees), batch, device, generator) * self.deviation
         return self.transform.synthesis(scaled.flatten(2)).unflatten(2, (batch, self.channels))
 
-    def _drawn(self, shape: tuple[int, int], batch: int, device: torch.device, generator: Generators) -> Tensor:
-        each = [generator] * batch if generator is None or isinstance(generator, torch.Generator) else list(generator)
-        if len(each) != batch:
-            raise ValueError(f"Expected one generator, or one for each of {batch} cases; got {len(each)}.")
+    def _draw(self, shape: tuple[int, int], batch: int, device: torch.device, generator: Generators) -> Tensor:
+        generators = (
+            [generator] * batch if generator is None or isinstance(generator, torch.Generator) else list(generator)
+        )
+        if len(generators) != batch:
+            raise ValueError(f"Expected one generator, or one for each of {batch} cases; got {len(generators)}.")
         cases = [
             torch.randn(*shape, self.channels, generator=g, device=device if g is None else g.device).to(device)
-            for g in each
+            for g in generators
         ]
         return torch.stack(cases, 2)
 

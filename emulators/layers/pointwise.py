@@ -38,9 +38,11 @@ class PointwiseMLP(nn.Sequential):
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         dtype = precision(x)
         rows = x.to(dtype).flatten(0, -2)
-        kept = None if residual is None else residual.flatten(0, -2)
+        residual_rows = None if residual is None else residual.flatten(0, -2)
         first, _, second = self
-        return _MLP.apply(rows, kept, first.weight, first.bias, second.weight, second.bias).unflatten(0, x.shape[:-1])
+        return _MLP.apply(rows, residual_rows, first.weight, first.bias, second.weight, second.bias).unflatten(
+            0, x.shape[:-1]
+        )
 
 
 class _MLP(torch.autograd.Function):
@@ -90,11 +92,11 @@ def _in_portions(portion: Callable[[slice, Tensor | None], Tensor], like: Tensor
     """What `portion` makes of all rows, shaped `like` this: of all at once on a GPU and in a compiled graph."""
     if like.device.type != "cpu" or len(like) <= PORTION or torch.compiler.is_compiling():
         return portion(slice(None), None)
-    made = torch.empty_like(like)
+    result = torch.empty_like(like)
     for start in range(0, len(like), PORTION):
         rows = slice(start, start + PORTION)
-        portion(rows, made[rows])
-    return made
+        portion(rows, result[rows])
+    return result
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:

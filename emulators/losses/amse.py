@@ -26,7 +26,7 @@ class AMSE(nn.Module):
 
     degrees: total wavenumbers that count, from 0; default: all that the grid resolves. epsilon: a power in units of the
     squared scale, added under the roots. scale, variable_weights, level_weights: as in
-    `emulators.scores.channel_weights.Channels`.
+    `emulators.scores.channel_weights.ChannelWeights`.
     """
 
     def __init__(
@@ -43,10 +43,10 @@ class AMSE(nn.Module):
         self.spectra = SpectralErrors(world, degrees, epsilon, scale, variable_weights, level_weights)
 
     def forward(self, prediction: State, target: State) -> Tensor:
-        terms = adjusted(self.spectra(prediction, target))
+        terms = amse_terms(self.spectra(prediction, target))
         return self.spectra.mean(terms.sum(dim=0)) / (4.0 * math.pi)
 
 
-def adjusted(spectra: ByDegree) -> Tensor:
+def amse_terms(spectra: ByDegree) -> Tensor:
     """The term of each degree, (degree, *lead, channel)."""
     return spectra.amplitude + 2.0 * torch.maximum(spectra.prediction, spectra.truth) * spectra.lost

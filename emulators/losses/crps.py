@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from emulators.scores.channel_weights import Points
+from emulators.scores.channel_weights import AreaChannelWeights
 from emulators.scores.ensemble import Kind, mean_difference, spread_weight
 from emulators.state import State
 from emulators.world import World
@@ -25,7 +25,7 @@ class CRPS(nn.Module):
     """One number a case of an ensemble (member, batch, ...) and its truth (batch, ...), States of what is predicted.
 
     kind: fair, almost_fair (with its alpha) or biased. scale, variable_weights, level_weights: as in
-    `emulators.scores.channel_weights.Channels`. A prediction that has no more axes than the truth has no members.
+    `emulators.scores.channel_weights.ChannelWeights`. A prediction that has no more axes than the truth has no members.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class CRPS(nn.Module):
             raise ValueError(f"Expected alpha, the share of the fair score, between 0 and 1; got {alpha}.")
         spread_weight(kind, 2, alpha)  # refuses what is none of the kinds
         self.kind, self.alpha = kind, alpha
-        self.points = Points(world, scale, variable_weights, level_weights)
+        self.points = AreaChannelWeights(world, scale, variable_weights, level_weights)
 
     def forward(self, prediction: State, target: State) -> Tensor:
         with torch.autocast(prediction.values.device.type, enabled=False):  # means in single precision

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from emulators.physics.budgets import Definition, Energy
+from emulators.physics.budgets import Energy, EnergyDefinition
 from emulators.physics.columns import Convention
 from emulators.state import State
 from emulators.world import World
@@ -24,7 +24,7 @@ class EnergyBudget(nn.Module):
         self,
         world: World,
         *,
-        energy: Definition = "enthalpy",
+        energy: EnergyDefinition = "enthalpy",
         topography: bool = True,
         heat: Sequence[str] | None = None,
         unaccounted: float = 0.0,
@@ -42,5 +42,5 @@ class EnergyBudget(nn.Module):
         )
 
     def forward(self, prediction: State, target: State) -> Tensor:
-        made, turnover = self.budget.made(prediction, target)
-        return (made / turnover).flatten(-prediction.rank).squeeze(-1).square().to(prediction.values.dtype)
+        imbalance, turnover = self.budget.imbalance_and_turnover(prediction, target)
+        return (imbalance / turnover).flatten(-prediction.rank).squeeze(-1).square().to(prediction.values.dtype)

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from emulators.scores.channel_weights import Points
+from emulators.scores.channel_weights import AreaChannelWeights
 from emulators.state import State
 from emulators.world import World
 
@@ -24,7 +24,7 @@ class GaussianNLL(nn.Module):
     """One number a case of an ensemble (member, batch, ...) and its truth (batch, ...), States of what is predicted.
 
     floor, variance: see above. scale, variable_weights, level_weights: as in
-    `emulators.scores.channel_weights.Channels`. A prediction that has no more axes than the truth has no spread.
+    `emulators.scores.channel_weights.ChannelWeights`. A prediction that has no more axes than the truth has no spread.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class GaussianNLL(nn.Module):
         if floor <= 0 or variance < 0:
             raise ValueError(f"Expected a positive floor and no negative weight of variance; got {floor}, {variance}.")
         self.floor, self.variance = floor, variance
-        self.points = Points(world, scale, variable_weights, level_weights)
+        self.points = AreaChannelWeights(world, scale, variable_weights, level_weights)
 
     def forward(self, prediction: State, target: State) -> Tensor:
         with torch.autocast(prediction.values.device.type, enabled=False):  # means in single precision

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emulators.scores.channel_weights import Points
+from emulators.scores.channel_weights import AreaChannelWeights
 from emulators.state import State
 from emulators.world import World
 
@@ -26,7 +26,7 @@ class Lp(nn.Module):
 
     p: the exponent, at least 1. huber: delta of the Huber loss, which takes the place of p.
     logarithmic: variables compared by their logarithms, such as rain, most of which falls in few places.
-    scale, variable_weights, level_weights: as in `emulators.scores.channel_weights.Channels`.
+    scale, variable_weights, level_weights: as in `emulators.scores.channel_weights.ChannelWeights`.
     """
 
     def __init__(
@@ -44,23 +44,25 @@ class Lp(nn.Module):
         if p < 1 or (huber is not None and huber <= 0):
             raise ValueError(f"Expected p of at least 1 and a positive huber; got p={p} and huber={huber}.")
         if unknown := [name for name in logarithmic if name not in world.predicted]:
-            known = ", ".join(world.predicted.names)
-            raise ValueError(f"logarithmic names {', '.join(unknown)}, which is not predicted; known are {known}.")
+            names = ", ".join(world.predicted.names)
+            raise ValueError(f"logarithmic names {', '.join(unknown)}, which is not predicted; known are {names}.")
         self.p, self.huber, self.logarithmic = p, huber, tuple(logarithmic)
-        self.points = Points(world, scale, variable_weights, level_weights)
+        self.points = AreaChannelWeights(world, scale, variable_weights, level_weights)
 
     def forward(self, prediction: State, target: State) -> Tensor:
         with torch.autocast(prediction.values.device.type, enabled=False):  # means in single precision
             error = self.points.scaled(self.points.difference(prediction, target))
             if self.logarithmic:
-                error = self._compared(error, prediction, target)
+                error = self._with_logarithms(error, prediction, target)
             return self.points.mean(self._size(error))
 
-    def _compared(self, error: Tensor, prediction: State, target: State) -> Tensor:
+    def _with_logarithms(self, error: Tensor, prediction: State, target: State) -> Tensor:
         """The errors, those of logarithms where these are to be compared."""
         ours, theirs = (_logarithm(self.points.scaled(state.values)) for state in (prediction, target))
-        chosen = [variable.name in self.logarithmic for variable in prediction.variables for _ in variable.channels]
-        mask = torch.tensor(chosen, device=error.device).reshape(-1, *[1] * prediction.rank)
+        is_logarithmic = [
+            variable.name in self.logarithmic for variable in prediction.variables for _ in variable.channels
+        ]
+        mask = torch.tensor(is_logarithmic, device=error.device).reshape(-1, *[1] * prediction.rank)
         return torch.where(mask, ours - theirs, error)
 
     def _size(self, error: Tensor) -> Tensor:

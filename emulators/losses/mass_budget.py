@@ -23,6 +23,6 @@ class MassBudget(nn.Module):
         self.budget = DryAir(world, part="mass_budget", columns=columns)
 
     def forward(self, prediction: State, target: State) -> Tensor:
-        there = self.budget.mean(self.budget.content(target))
-        share = (self.budget.mean(self.budget.content(prediction)) - there) / there
+        reference = self.budget.mean(self.budget.content(target))
+        share = (self.budget.mean(self.budget.content(prediction)) - reference) / reference
         return share.flatten(-prediction.rank).squeeze(-1).square().to(prediction.values.dtype)

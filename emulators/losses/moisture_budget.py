@@ -30,5 +30,5 @@ class MoistureBudget(nn.Module):
         self.budget = Water(world, columns=columns, precipitation=precipitation, evaporation=evaporation)
 
     def forward(self, prediction: State, target: State) -> Tensor:
-        made, turnover = self.budget.made(prediction, target)
-        return (made / turnover).flatten(-prediction.rank).squeeze(-1).square().to(prediction.values.dtype)
+        imbalance, turnover = self.budget.imbalance_and_turnover(prediction, target)
+        return (imbalance / turnover).flatten(-prediction.rank).squeeze(-1).square().to(prediction.values.dtype)

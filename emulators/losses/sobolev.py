@@ -30,7 +30,7 @@ class Sobolev(nn.Module):
 
     exponent: s, of a size whose weights single precision holds, 8 on a grid of 1.5 degrees, 6 on one of 0.25.
     degrees: total wavenumbers that count, from 0; default: all that the grid resolves.
-    scale, variable_weights, level_weights: as in `emulators.scores.channel_weights.Channels`.
+    scale, variable_weights, level_weights: as in `emulators.scores.channel_weights.ChannelWeights`.
     """
 
     by_degree: Tensor

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from emulators.constants import EARTH_RADIUS
-from emulators.scores.channel_weights import Channels
+from emulators.scores.channel_weights import ChannelWeights
 from emulators.scores.spectral_errors import counted
 from emulators.sphere.calculus import SphericalCalculus
 from emulators.sphere.spectra import power
@@ -37,7 +37,7 @@ class VorticityDivergence(nn.Module):
     Winds are the pairs of variables whose names differ in u and v: `u_component_of_wind`, `10m_u_component_of_wind`.
     vorticity, divergence: alpha and beta. degrees: total wavenumbers that count, at least 2, as neither has a mean;
     default: all that the grid resolves. scale, variable_weights, level_weights: as in
-    `emulators.scores.channel_weights.Channels`, of which those of winds alone count, relative to their mean; `weight`
+    `emulators.scores.channel_weights.ChannelWeights`, of which those of winds alone count, relative to their mean; `weight`
     is that of the loss beside others.
     """
 
@@ -64,7 +64,7 @@ class VorticityDivergence(nn.Module):
                 f"got {vorticity} and {divergence}."
             )
         self.vorticity, self.divergence = vorticity, divergence
-        self.channels = Channels(world, scale, variable_weights, level_weights)
+        self.channels = ChannelWeights(world, scale, variable_weights, level_weights)
         self.calculus = SphericalCalculus(world.grid, counted(degrees, least=2))
         east, north = winds(world.predicted)
         inverse, weight = self.channels.inverse_scale.flatten().double(), self.channels.weights.double()

@@ -25,8 +25,8 @@ class GaussianCRPS(Metric):
     def statistics(self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Pointwise terms, each of the shape of `target`."""
         mean, std = prediction.mean(dim=0), variance(prediction).sqrt()
-        found = gaussian_crps(mean, std, target)
-        return {"gaussian_crps": found.where(std != 0.0, (mean - target).abs())}
+        crps = gaussian_crps(mean, std, target)
+        return {"gaussian_crps": crps.where(std != 0.0, (mean - target).abs())}
 
     def value(self, means: Mapping[str, Tensor]) -> Tensor:
         """The score from the means of the terms."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from emulators.scores.events import seeps
 from emulators.scores.interfaces import Metric
 
-KEPT = (0.1, 0.85)  # p1
+DRY_SHARES = (0.1, 0.85)  # range of p1 in which points are scored
 
 
 class SEEPS(Metric):
@@ -30,15 +30,17 @@ class SEEPS(Metric):
         if not dry >= 0:
             raise ValueError(f"`dry` is an amount of precipitation in m, at least 0; got {dry}.")
         self.dry = dry
-        self.definition = f"SEEPS, dry up to {1000 * dry:g} mm, points with a dry share of {KEPT[0]} to {KEPT[1]}"
+        self.definition = (
+            f"SEEPS, dry up to {1000 * dry:g} mm, points with a dry share of {DRY_SHARES[0]} to {DRY_SHARES[1]}"
+        )
 
     def statistics(self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Pointwise terms, each of the shape of `target`."""
         share = climatology["seeps_dry_share"]
-        kept = (share >= KEPT[0]) & (share <= KEPT[1])
-        found = seeps(prediction, target, self.dry, climatology["seeps_threshold"], torch.where(kept, share, 0.5))
-        counted = kept.to(found) + 0.0 * (prediction + target)
-        return {f"seeps_{self.dry:g}": torch.where(kept, found, counted), "seeps_points": counted}
+        valid = (share >= DRY_SHARES[0]) & (share <= DRY_SHARES[1])
+        score = seeps(prediction, target, self.dry, climatology["seeps_threshold"], torch.where(valid, share, 0.5))
+        counted = valid.to(score) + 0.0 * (prediction + target)
+        return {f"seeps_{self.dry:g}": torch.where(valid, score, counted), "seeps_points": counted}
 
     def value(self, means: Mapping[str, Tensor]) -> Tensor:
         """The score from the means of the terms."""

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.layers.attention.patches import Frame, PatchEmbedding, unpatched
-from emulators.layers.attention.transformer import MLP, DropPath, initialise_linear, rates
+from emulators.layers.attention.transformer import MLP, DropPath, drop_path_rates, initialise_linear
 from emulators.world import World
 
 ABOUT = {
@@ -78,7 +78,7 @@ class AFNO(nn.Module):
         self.position = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, rows * columns, embed), std=0.02))
         self.blocks = nn.ModuleList(
             Block(embed, blocks, (rows, columns), mlp_ratio, threshold, kept, dropout, rate)
-            for rate in rates(drop_path, depth)
+            for rate in drop_path_rates(drop_path, depth)
         )
         self.head = nn.Linear(embed, world.output_channels * patch**2, bias=False)
         initialise_linear(self)

@@ -24,10 +24,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.layers.attention.learned_queries import Resampler
-from emulators.layers.attention.level_columns import Columns
+from emulators.layers.attention.level_columns import LevelColumns
 from emulators.layers.attention.patches import Doubling, Frame, Halving, PatchEmbedding, unpatched
-from emulators.layers.attention.transformer import MLP, initialise_linear, rates
-from emulators.layers.attention.wave_embedding import CLOCK, LEADS, LEVELS, pressures, told_places, waves_between
+from emulators.layers.attention.transformer import MLP, drop_path_rates, initialise_linear
+from emulators.layers.attention.wave_embedding import (
+    CLOCK,
+    LEADS,
+    LEVELS,
+    log_spaced_waves,
+    patch_position_waves,
+    pressures,
+)
 from emulators.layers.attention.window_attention import WindowAttention
 from emulators.layers.attention.windows import WindowBlock, Windows
 from emulators.variables import VariableSet
@@ -35,7 +42,7 @@ from emulators.world import World, hours_of
 
 ABOUT = {
     "states": "2",
-    "step": "any, told",
+    "step": "any, an input",
     "grid": "any; same levels for all variables",
     "parity": "Aurora, 1e-5",
 }
@@ -147,7 +154,7 @@ class Aurora(nn.Module):
             raise ValueError("A frozen network has nothing to train but light decoders: name variables in light.")
         self.patch, self.hours, self.frozen = (patch, patch), hours_of(world.timestep), frozen
         self.embed, world = embed, self._without_light(world, light)
-        self.columns = Columns(world)
+        self.columns = LevelColumns(world)
         self.frame = Frame(world.grid, patch, patch, fit, edges)
         self._encoding(world, embed, mlp_ratio, latent_levels, level_heads, level_depth, normed_gathering)
         shapes = [[latent_levels, *(-(-size // (patch * 2**k)) for size in self.frame.shape)] for k in range(count)]
@@ -159,7 +166,7 @@ class Aurora(nn.Module):
                 windows = Windows(
                     shapes[k], window, shifted=i % 2 == 1, cyclic=world.grid.is_cyclic, padded=windows_padded
                 )
-                norm, attention = partial(AdaptiveNorm, told=embed), WindowAttention(widths[k], heads[k])
+                norm, attention = partial(AdaptiveNorm, condition=embed), WindowAttention(widths[k], heads[k])
                 blocks.append(
                     WindowBlock(widths[k], attention, windows, mlp_ratio=mlp_ratio, norm=norm, drop_path=drop)
                 )
@@ -184,11 +191,11 @@ class Aurora(nn.Module):
 
     def _without_light(self, world: World, light: Sequence[str]) -> World:
         """The World of all else; the place of each channel in the answer is noted, and by which it is judged."""
-        known = {v.name: v for v in world.diagnostic}
-        if wrong := [name for name in light if name not in known or known[name].levels]:
+        diagnostic = {v.name: v for v in world.diagnostic}
+        if wrong := [name for name in light if name not in diagnostic or diagnostic[name].levels]:
             raise ValueError(
                 f"Light decoders write diagnostic variables without levels; got {', '.join(wrong)} among "
-                f"{', '.join(known) or 'none'}."
+                f"{', '.join(diagnostic) or 'none'}."
             )
         rest = replace(world, diagnostic=VariableSet(tuple(v for v in world.diagnostic if v.name not in light)))
         written = [*rest.predicted.channels, *light]
@@ -210,12 +217,12 @@ class Aurora(nn.Module):
             nn.Linear(embed, embed) for _ in range(5)
         )
         self.gathering = Resampler(embed, heads, depth, mlp_ratio, normed)
-        places, areas = told_places(world.grid, self.frame, self.patch[0], embed)
+        places, areas = patch_position_waves(world.grid, self.frame, self.patch[0], embed)
         levels = pressures(self.columns.levels)
-        told = {"places": places, "areas": areas}
-        told |= {"levels_read": waves_between(levels, LEVELS, embed)}
-        told |= {"levels_written": waves_between(levels, LEVELS, 2 * embed)}
-        for name, value in told.items():
+        tables = {"places": places, "areas": areas}
+        tables |= {"levels_read": log_spaced_waves(levels, LEVELS, embed)}
+        tables |= {"levels_written": log_spaced_waves(levels, LEVELS, 2 * embed)}
+        for name, value in tables.items():
             self.register_buffer(name, value, persistent=False)
 
     def _decoding(
@@ -250,7 +257,7 @@ class Aurora(nn.Module):
 
     def encoded(self, fields: Tensor, time: Tensor, hours: Tensor) -> Tensor:
         """Tokens (batch, latent level, lat, lon, channel) of fitted fields; time: seconds at which the answer holds."""
-        columns, single = self.columns.apart(fields)
+        columns, single = self.columns.split(fields)
         surface = self.embed_surface(single) + self.surface_level
         surface = surface + self.surface_norm(self.surface_mlp(surface))
         levels = self.embed_levels(columns.transpose(1, 2).flatten(0, 1)).unflatten(0, (len(fields), -1))
@@ -258,21 +265,21 @@ class Aurora(nn.Module):
         latents = self.gathering(self.latents, levels.flatten(0, 2)).unflatten(0, levels.shape[:3])
         x = torch.cat([surface[:, None], latents.permute(0, 3, 1, 2, 4)], dim=1)
         now = time.double() / 3600.0 - hours.double()
-        lead, clock = waves_between(hours, LEADS, self.embed), waves_between(now, CLOCK, self.embed)
+        lead, clock = log_spaced_waves(hours, LEADS, self.embed), log_spaced_waves(now, CLOCK, self.embed)
         when = self.of_lead(lead) + self.of_clock(clock)
         return x + (self.of_place(self.places) + self.of_area(self.areas)) + when[:, None, None, None]
 
     def backbone(self, x: Tensor, hours: Tensor) -> Tensor:
         """Tokens -> tokens of twice the channels, through the U."""
-        told = self.lead_mlp(waves_between(hours, LEADS, self.embed))
+        condition = self.lead_mlp(log_spaced_waves(hours, LEADS, self.embed))
         seen = []
         for k, stage in enumerate(self.encoder):
-            x = stage(x, told)
+            x = stage(x, condition)
             seen.append(x)
             if k < len(self.halvings):
                 x = self.halvings[k](x)
         for k, stage in enumerate(self.decoder):
-            x = stage(x, told)
+            x = stage(x, condition)
             if k < len(self.doublings):
                 x = self.doublings[k](x)
                 x = x if k == 0 else x + seen[-2 - k]  # none at the coarsest, as published
@@ -284,27 +291,27 @@ class Aurora(nn.Module):
         upper = self.upper(self.spreading(self.to_level(self.levels_written), upper.flatten(0, 2)))
         upper = upper.unflatten(0, (len(latents), *latents.shape[2:4])).permute(0, 3, 1, 2, 4)
         columns = unpatched(upper.flatten(0, 1), self.patch).unflatten(0, (len(latents), -1)).transpose(1, 2)
-        return self.columns.together(columns, unpatched(self.surface(latents[:, 0]), self.patch))
+        return self.columns.join(columns, unpatched(self.surface(latents[:, 0]), self.patch))
 
 
 class Blocks(nn.ModuleList):
-    """One after another, each told the same."""
+    """One after another, each condition the same."""
 
-    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         for block in self:
-            x = block(x, told)
+            x = block(x, condition)
         return x
 
 
 class AdaptiveNorm(nn.Module):
-    """Layer norm of (batch, level, lat, lon, channel) scaled and shifted by what is told, (batch, channel); 0 first."""
+    """Layer norm of (batch, level, lat, lon, channel) scaled and shifted by what is condition, (batch, channel); 0 first."""
 
-    def __init__(self, channels: int, told: int) -> None:
+    def __init__(self, channels: int, condition: int) -> None:
         super().__init__()
-        self.modulation = nn.Linear(told, 2 * channels)
+        self.modulation = nn.Linear(condition, 2 * channels)
 
-    def forward(self, x: Tensor, told: Tensor) -> Tensor:
-        shift, scale = self.modulation(F.silu(told))[:, None, None, None].chunk(2, -1)
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        shift, scale = self.modulation(F.silu(condition))[:, None, None, None].chunk(2, -1)
         return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:]), scale)
 
 
@@ -341,7 +348,7 @@ def _refuse_stages(
 
 def _shared(last: float, depths: Sequence[int]) -> list[list[float]]:
     """Rates of dropped paths, stage by stage."""
-    each = iter(rates(last, sum(depths)))
+    each = iter(drop_path_rates(last, sum(depths)))
     return [[next(each) for _ in range(depth)] for depth in depths]
 
 

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from emulators.layers.attention.learned_queries import VariableAggregation, VariableTokens
 from emulators.layers.attention.patches import Frame, unpatched
-from emulators.layers.attention.transformer import TransformerBlock, initialise_linear, rates
+from emulators.layers.attention.transformer import TransformerBlock, drop_path_rates, initialise_linear
 from emulators.layers.attention.wave_embedding import plane_waves
 from emulators.world import World, hours_of
 
 ABOUT = {
     "states": "1",
-    "step": "any, told",
+    "step": "any, an input",
     "grid": "any; patches, others padded",
     "parity": "ClimaX, 1e-5",
 }
@@ -78,7 +78,7 @@ class ClimaX(nn.Module):
         self.lead = nn.Linear(1, embed)
         self.blocks = nn.ModuleList(
             TransformerBlock(embed, heads, mlp_ratio, dropout=dropout, drop_path=rate)
-            for rate in rates(drop_path, depth)
+            for rate in drop_path_rates(drop_path, depth)
         )
         self.norm = nn.LayerNorm(embed)
         hidden = [part for _ in range(decoder_depth) for part in (nn.Linear(embed, embed), nn.GELU())]

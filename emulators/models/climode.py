@@ -255,15 +255,15 @@ class Attention(nn.Module):
         self.projection = nn.Conv2d(out, out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        q = self._seen(self.query, x, padded=True)
-        k, v = (self._seen(part, x, padded=not self.published) for part in (self.key, self.value))
+        q = self._features(self.query, x, padded=True)
+        k, v = (self._features(part, x, padded=not self.published) for part in (self.key, self.value))
         if self.published:
             out = (q @ k.mT).softmax(1) @ v
         else:
             out = F.scaled_dot_product_attention(q, k, v, scale=1.0)
         return self.projection(out.mT.unflatten(2, x.shape[-2:]))
 
-    def _seen(self, convolutions: nn.ModuleList, x: Tensor, padded: bool) -> Tensor:
+    def _features(self, convolutions: nn.ModuleList, x: Tensor, padded: bool) -> Tensor:
         """(batch, point, channel)."""
         rim, columns = self.rim, x.shape[-1]
         for k, convolution in enumerate(convolutions):

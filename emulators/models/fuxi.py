@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.layers.attention.patches import Frame, PatchEmbedding, unpatched
-from emulators.layers.attention.transformer import rates
+from emulators.layers.attention.transformer import drop_path_rates
 from emulators.layers.attention.window_attention import CosineAttention
 from emulators.layers.attention.windows import WindowBlock, Windows
 from emulators.layers.convolution import Convolution, Edges
@@ -90,7 +90,7 @@ class FuXi(nn.Module):
         self.borders = more[1] // 2, more[1] - more[1] // 2, more[0] // 2, more[0] - more[0] // 2
         padded = [size + n for size, n in zip(shape, more, strict=True)]
         self.blocks = nn.ModuleList()
-        for i, rate in enumerate(rates(drop_path, depth)):
+        for i, rate in enumerate(drop_path_rates(drop_path, depth)):
             windows = Windows(padded, sizes, shifted=i % 2 == 1, cyclic=around and rim.cyclic)
             attention = CosineAttention(embed, heads, windows.window)
             self.blocks.append(WindowBlock(embed, attention, windows, mlp_ratio=mlp_ratio, drop_path=rate))

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from emulators.layers.attention.large_kernel import PUBLISHED as BLOCK
 from emulators.layers.attention.large_kernel import LargeKernelBlock
 from emulators.layers.attention.patches import Frame
-from emulators.layers.attention.transformer import refuse_heads
+from emulators.layers.attention.transformer import check_heads
 from emulators.layers.convolution import Edges
 from emulators.world import World
 
@@ -78,7 +78,7 @@ class Met2Net(nn.Module):
         edges: str | None = None,
     ) -> None:
         super().__init__()
-        refuse_heads(embed, heads)
+        check_heads(embed, heads)
         if hidden < 2 or hidden % 2 or levels < 1 or depth < 1:
             raise ValueError(
                 f"Expected an even number of hidden channels and at least 1 level and 1 layer; got {hidden}, {levels} "

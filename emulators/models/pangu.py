@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emulators.layers.attention.level_columns import Columns
+from emulators.layers.attention.level_columns import LevelColumns
 from emulators.layers.attention.patches import Doubling, Frame, Halving, PatchEmbedding
-from emulators.layers.attention.transformer import initialise_linear, rates
+from emulators.layers.attention.transformer import drop_path_rates, initialise_linear
 from emulators.layers.attention.window_attention import EarthAttention
 from emulators.layers.attention.windows import WindowBlock, Windows
 from emulators.world import World
@@ -82,7 +82,7 @@ class Pangu(nn.Module):
         if len(patch) != 3 or len(window) != 3 or len(depths) != 4 or len(heads) != 4:
             raise ValueError("Expected patch and window of 3 sizes (level, lat, lon), and 4 depths and 4 heads.")
         self.patch = tuple(patch)
-        self.columns = Columns(world)
+        self.columns = LevelColumns(world)
         self.frame = Frame(world.grid, patch[1], patch[2], fit, edges)
         self.more = -len(self.columns.levels) % patch[0]  # levels of padding
         layers = 1 + (len(self.columns.levels) + self.more) // patch[0]
@@ -91,7 +91,7 @@ class Pangu(nn.Module):
         self.embed_surface = PatchEmbedding(self.columns.read_single, embed, self.patch[1:])
         self.embed_levels = LevelEmbedding(self.columns.read_upper, embed, self.patch)
         cyclic = around and world.grid.is_cyclic
-        drops = rates(drop_path, max(depths[0] + depths[1], depths[2] + depths[3]))
+        drops = drop_path_rates(drop_path, max(depths[0] + depths[1], depths[2] + depths[3]))
         starts = (0, depths[0], depths[0], 0)
         self.stages = nn.ModuleDict(
             {
@@ -110,14 +110,14 @@ class Pangu(nn.Module):
         initialise_linear(self)
 
     def forward(self, fields: Tensor, time: Tensor) -> Tensor:
-        columns, single = self.columns.apart(self.frame.inward(fields))
+        columns, single = self.columns.split(self.frame.inward(fields))
         columns = F.pad(columns, (0, 0, 0, 0, self.more // 2, self.more - self.more // 2))
         x = torch.cat([self.embed_surface(single)[:, None], self.embed_levels(columns)], dim=1)
         x = first = self.stages["1"](x)
         x = self.stages["3"](self.stages["2"](self.halving(x)))
         x = torch.cat([self.stages["4"](self.doubling(x)), first], dim=-1)
         upper = self.upper(x[:, 1:]).narrow(2, self.more // 2, len(self.columns.levels))
-        return self.frame.outward(self.columns.together(upper, self.surface(x[:, 0])))
+        return self.frame.outward(self.columns.join(upper, self.surface(x[:, 0])))
 
 
 class LevelEmbedding(nn.Module):

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.layers.attention.patches import Frame, PatchEmbedding
-from emulators.layers.attention.transformer import MLP, initialise_linear, rates
+from emulators.layers.attention.transformer import MLP, drop_path_rates, initialise_linear
 from emulators.layers.attention.window_attention import CosineAttention
 from emulators.layers.attention.windows import WindowBlock, Windows
 from emulators.layers.convolution import Convolution, Edges
@@ -27,7 +27,7 @@ from emulators.world import World, hours_of
 
 ABOUT = {
     "states": "1",
-    "step": "any, told",
+    "step": "any, an input",
     "grid": "any; patches halved per stage, others padded",
     "parity": "Poseidon, 1e-5",
 }
@@ -67,7 +67,7 @@ class Poseidon(nn.Module):
 
     patch: rows and columns of a token. embed: channels of the first stage, twice as many in each that follows. depths,
     heads, skips: blocks, heads of attention and ConvNeXt blocks beside, of each stage, finest first. window: rows and
-    columns of tokens. horizon: hours that the network is told as 1. around: whether shifted windows close around the
+    columns of tokens. horizon: hours that the network is condition as 1. around: whether shifted windows close around the
     globe. inner_edges: what convolutions on tokens see beyond the rim, published: `flat`. drop_path: of the last
     block, growing to it linearly. fit, edges: see emulators.layers.attention.patches.Frame.
     """
@@ -108,7 +108,7 @@ class Poseidon(nn.Module):
         rim = Edges(world.grid, inner_edges)
         widths = [embed * 2**k for k in range(stages)]
         shapes = [[rows // (patch * 2**k) for rows in self.frame.shape] for k in range(stages)]
-        drops = iter(rates(drop_path, 2 * sum(depths)))
+        drops = iter(drop_path_rates(drop_path, 2 * sum(depths)))
 
         def stage(k: int, shifts: Sequence[int]) -> Blocks:
             blocks = Blocks()
@@ -142,17 +142,17 @@ class Poseidon(nn.Module):
     def forward(self, fields: Tensor, time: Tensor, *, interval: Tensor | None = None) -> Tensor:
         """interval: hours to the time of the answer, (batch,); None for the World's timestep."""
         hours = fields.new_full((len(fields),), self.hours) if interval is None else interval.to(fields.dtype)
-        told = (hours / self.horizon)[:, None, None, None]
-        x = self.norm(self.embedding(self.frame.inward(fields)), told)
+        condition = (hours / self.horizon)[:, None, None, None]
+        x = self.norm(self.embedding(self.frame.inward(fields)), condition)
         finer = []
         for k, (stage, skip) in enumerate(zip(self.encoder, self.skips, strict=True)):
-            left = stage(x, told)
-            finer.append(skip(left, told))
+            left = stage(x, condition)
+            finer.append(skip(left, condition))
             if k < len(self.halvings):
-                x = self.halvings[k](left + x, told)
-        x = self.decoder[0](finer.pop(), told)
+                x = self.halvings[k](left + x, condition)
+        x = self.decoder[0](finer.pop(), condition)
         for double, stage in zip(self.doublings, self.decoder[1:], strict=True):
-            x = stage(double(x, told) + finer.pop(), told)
+            x = stage(double(x, condition) + finer.pop(), condition)
         return self.frame.outward(self.mixing(self.recovery(x.permute(0, 3, 1, 2))))
 
 
@@ -163,16 +163,16 @@ class TimedNorm(nn.Module):
         super().__init__()
         self.weight, self.bias = nn.Linear(1, channels), nn.Linear(1, channels)
 
-    def forward(self, x: Tensor, told: Tensor) -> Tensor:
-        return torch.addcmul(self.bias(told), F.layer_norm(x, x.shape[-1:]), self.weight(told))
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        return torch.addcmul(self.bias(condition), F.layer_norm(x, x.shape[-1:]), self.weight(condition))
 
 
 class Blocks(nn.ModuleList):
-    """One after another, each told the same."""
+    """One after another, each condition the same."""
 
-    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         for block in self:
-            x = block(x, told)
+            x = block(x, condition)
         return x
 
 
@@ -185,9 +185,9 @@ class ConvNext(nn.Module):
         self.norm, self.mlp = TimedNorm(channels), MLP(channels, 4 * channels)
         self.gate = nn.Parameter(torch.full((channels,), 1e-6))
 
-    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         h = self.convolution(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return x + self.gate * self.mlp(self.norm(h, told))
+        return x + self.gate * self.mlp(self.norm(h, condition))
 
 
 class Halving(nn.Module):
@@ -197,9 +197,9 @@ class Halving(nn.Module):
         super().__init__()
         self.linear, self.norm = nn.Linear(4 * channels, 2 * channels, bias=False), TimedNorm(2 * channels)
 
-    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).permute(0, 1, 3, 4, 2, 5)  # batch, lat, lon, q, p, channel
-        return self.norm(self.linear(x.flatten(3)), told)
+        return self.norm(self.linear(x.flatten(3)), condition)
 
 
 class Doubling(nn.Module):
@@ -210,9 +210,9 @@ class Doubling(nn.Module):
         self.widen = nn.Linear(2 * channels, 4 * channels, bias=False)
         self.norm, self.mix = TimedNorm(channels), nn.Linear(channels, channels, bias=False)
 
-    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         x = self.widen(x).unflatten(-1, (2, 2, -1)).permute(0, 1, 3, 2, 4, 5)
-        return self.mix(self.norm(x.flatten(3, 4).flatten(1, 2), told))
+        return self.mix(self.norm(x.flatten(3, 4).flatten(1, 2), condition))
 
 
 def adapted(theirs: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ from emulators.world import World, hours_of
 
 ABOUT = {
     "states": "2",
-    "step": "any, told",
+    "step": "any, an input",
     "grid": "any; units of patches, others padded",
     "parity": "Prithvi WxC, 1e-5",
 }
@@ -140,7 +140,7 @@ class Prithvi(nn.Module):
         static = self._cut(self.embedding_static(self.frame.inward(beside)) + self.place)
         x = self._cut(self.embedding(self.frame.inward(states))) + static + clock
         x = self._encoded(x, static + self.mask_token, units, tokens)
-        anomaly = self.frame.outward(unpatched(self.windows.joined(self.head(self.decoder(x))), self.patch))
+        anomaly = self.frame.outward(unpatched(self.windows.join(self.head(self.decoder(x))), self.patch))
         return anomaly if normal is None else torch.addcmul(normal, anomaly, self.deviation)
 
     def _encoded(self, x: Tensor, hidden: Tensor, units: Tensor | None, tokens: Tensor | None) -> Tensor:
@@ -193,7 +193,7 @@ class Prithvi(nn.Module):
 
     def _cut(self, x: Tensor) -> Tensor:
         """(batch, lat, lon, channel) -> (batch, unit, token, channel)."""
-        return self.windows.cut(x).flatten(1, 2)
+        return self.windows.partition(x).flatten(1, 2)
 
     def _place(self, grid: LatLonGrid, embed: int) -> Tensor:
         """Waves of each patch's mean latitude and longitude, (lat, lon, embed)."""
@@ -237,13 +237,13 @@ class LocalGlobal(nn.Module):
         return x
 
     def _rolled(self, x: Tensor, sign: int) -> Tensor:
-        return self.windows.cut(self.windows.joined(x).roll([sign * n for n in self.rolls], (1, 2))).flatten(1, 2)
+        return self.windows.partition(self.windows.join(x).roll([sign * n for n in self.rolls], (1, 2))).flatten(1, 2)
 
 
 def _apart(block: nn.Module, x: Tensor) -> Tensor:
     """A block on (batch, sequence, token, channel), for each sequence by itself."""
-    made: Tensor = block(x.flatten(0, 1))
-    return made.unflatten(0, x.shape[:2])
+    result: Tensor = block(x.flatten(0, 1))
+    return result.unflatten(0, x.shape[:2])
 
 
 def adapted(theirs: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from emulators.layers.attention.large_kernel import LargeKernelBlock
 from emulators.layers.attention.patches import Frame, PatchEmbedding, unpatched
-from emulators.layers.attention.transformer import rates
+from emulators.layers.attention.transformer import drop_path_rates
 from emulators.layers.convolution import Edges
 from emulators.world import World
 
@@ -62,7 +62,7 @@ class PuYun(nn.Module):
         self.blocks = nn.Sequential(
             *(
                 LargeKernelBlock(embed, rim, mlp_ratio=mlp_ratio, reach=reach, dilation=dilation, drop_path=rate)
-                for rate in rates(drop_path, depth)
+                for rate in drop_path_rates(drop_path, depth)
             )
         )
         self.head = nn.Linear(embed, world.output_channels * patch**2)

@@ -28,7 +28,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.grid import LatLonGrid, gaussian_grid
-from emulators.layers.field_norms import NOISES, ConditionalNorm, Conditions, Context, Generators, Noise, field_norm
+from emulators.layers.field_norms import (
+    NOISES,
+    ConditionalNorm,
+    ConditionSizes,
+    ConditionValues,
+    Generators,
+    Noise,
+    field_norm,
+)
 from emulators.layers.pointwise import PointwiseMLP
 from emulators.layers.spectral_layers import coefficient_product, field_position
 from emulators.sphere.transform import SphericalHarmonics, resolved_degrees
@@ -90,16 +98,16 @@ class SFNO(nn.Module):
         if block not in BLOCKS:
             raise ValueError(f"Expected block to be one of {', '.join(BLOCKS)}; got '{block}'.")
         _refuse_sizes(embed, layers, spectral_layers, encoder_layers, int(mlp_ratio * embed))
-        self.conditions, self.noise_channels = Conditions(noise, labels, scalars), noise
+        self.conditions, self.noise_channels = ConditionSizes(noise, labels, scalars), noise
         _refuse_conditions(self.conditions, norm, scale_factor, noise_kind)
         outer, inner = _transforms(world.grid, scale_factor, modes_fraction, block, quadrature)
         into, out = world.input_channels, world.output_channels
 
-        def made_norm(channels: int, grid: LatLonGrid) -> nn.Module:
+        def new_norm(channels: int, grid: LatLonGrid) -> nn.Module:
             bare = field_norm(norm, channels, grid, affine_norms)
             return ConditionalNorm(bare, channels, self.conditions) if self.conditions else bare
 
-        def made_filter(source: SphericalHarmonics, goal: SphericalHarmonics) -> SpectralFilter:
+        def new_filter(source: SphericalHarmonics, goal: SphericalHarmonics) -> SpectralFilter:
             product = coefficient_product(operator, source, embed, int(mlp_ratio * embed), spectral_layers)
             return SpectralFilter(source, goal, product, embed, filter_bias)
 
@@ -107,14 +115,14 @@ class SFNO(nn.Module):
         self.position = field_position(position_embedding, outer, embed)
         ends = [outer] + [inner] * (layers - 1) + [outer]
         self.blocks = nn.ModuleList(
-            BLOCKS[block](made_filter(ends[i], ends[i + 1]), made_norm, embed, int(mlp_ratio * embed))
+            BLOCKS[block](new_filter(ends[i], ends[i + 1]), new_norm, embed, int(mlp_ratio * embed))
             for i in range(layers)
         )
         self.into_decoder = block == "ace" and encoder_layers > 0
         self.decoder = nn.Linear(embed, embed) if encoder_layers else None
         self.hidden = nn.Sequential(*(part for _ in range(encoder_layers - 1) for part in _hidden(embed)))
         self.skip = nn.Linear(into, embed if self.into_decoder else out, bias=False) if big_skip else None
-        self.skip_norm = made_norm(into, world.grid) if big_skip and normed_big_skip else None
+        self.skip_norm = new_norm(into, world.grid) if big_skip and normed_big_skip else None
         self.head = nn.Linear(embed, out, bias=False)
         self.noise = Noise(noise_kind, outer, noise) if noise else None
 
@@ -134,11 +142,11 @@ class SFNO(nn.Module):
         noise is drawn from torch's own in training, and is zero in evaluation, as dropout is.
         """
         raw = fields.permute(3, 2, 0, 1).contiguous()
-        context = self._context(raw, generator, noise, labels, scalars)
+        conditions = self._condition_values(raw, generator, noise, labels, scalars)
         x = self.position(self.encoder(raw))
         for block in self.blocks:
-            x = block(x, context)
-        skipped = self._skipped(raw, context)
+            x = block(x, conditions)
+        skipped = self._skipped(raw, conditions)
         if self.decoder is not None:
             x = self.decoder(x)
             if skipped is not None and self.into_decoder:
@@ -149,9 +157,9 @@ class SFNO(nn.Module):
             x.add_(skipped)
         return x.permute(2, 3, 1, 0).contiguous()
 
-    def _context(
-        self, raw: Tensor, generator: Generators, noise: Tensor | None, *told: Tensor | None
-    ) -> Context | None:
+    def _condition_values(
+        self, raw: Tensor, generator: Generators, noise: Tensor | None, labels: Tensor | None, scalars: Tensor | None
+    ) -> ConditionValues | None:
         """What the norms are conditioned on, or None."""
         if not self.conditions:
             return None
@@ -162,15 +170,15 @@ class SFNO(nn.Module):
             noise = self.noise(batch, raw.device, generator)
         elif self.noise is not None:
             noise = raw.new_zeros(nlon, nlat, batch, self.conditions.noise)
-        context = Context(noise, *told)
-        context.expect(self.conditions)
-        return context
+        conditions = ConditionValues(noise, labels, scalars)
+        conditions.check(self.conditions)
+        return conditions
 
-    def _skipped(self, raw: Tensor, context: Context | None) -> Tensor | None:
+    def _skipped(self, raw: Tensor, conditions: ConditionValues | None) -> Tensor | None:
         """The big skip: a linear map of the raw input."""
         if self.skip is None:
             return None
-        return self.skip(raw if self.skip_norm is None else _normed(self.skip_norm, raw, context))
+        return self.skip(raw if self.skip_norm is None else _normed(self.skip_norm, raw, conditions))
 
 
 class SpectralFilter(nn.Module):
@@ -206,10 +214,10 @@ class AceBlock(nn.Module):
         self.norm_out = norm(channels, spectral.goal.grid)
         self.mlp = PointwiseMLP(channels, hidden)
 
-    def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
-        mixed, residual = self.filter(_normed(self.norm_in, x, context))
+    def forward(self, x: Tensor, conditions: ConditionValues | None = None) -> Tensor:
+        mixed, residual = self.filter(_normed(self.norm_in, x, conditions))
         mixed = F.gelu(self.skip(residual).add_(mixed))
-        return self.mlp(_normed(self.norm_out, mixed, context), residual)
+        return self.mlp(_normed(self.norm_out, mixed, conditions), residual)
 
 
 class MakaniBlock(nn.Module):
@@ -223,10 +231,10 @@ class MakaniBlock(nn.Module):
         self.norm_out = norm(channels, spectral.goal.grid)
         self.skip = nn.Linear(channels, channels, bias=False)
 
-    def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
+    def forward(self, x: Tensor, conditions: ConditionValues | None = None) -> Tensor:
         mixed, residual = self.filter(x)
-        mixed = self.mlp(F.gelu(_normed(self.norm_in, mixed, context)))
-        return _sum(_normed(self.norm_out, mixed, context), self.skip(residual))
+        mixed = self.mlp(F.gelu(_normed(self.norm_in, mixed, conditions)))
+        return _sum(_normed(self.norm_out, mixed, conditions), self.skip(residual))
 
 
 class PlainBlock(nn.Module):
@@ -238,16 +246,16 @@ class PlainBlock(nn.Module):
         self.norm = norm(channels, spectral.goal.grid)
         self.mlp = PointwiseMLP(channels, hidden, bias=False)
 
-    def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
+    def forward(self, x: Tensor, conditions: ConditionValues | None = None) -> Tensor:
         mixed, residual = self.filter(x)
-        return self.mlp(_normed(self.norm, mixed, context), residual)
+        return self.mlp(_normed(self.norm, mixed, conditions), residual)
 
 
 BLOCKS = {"ace": AceBlock, "makani": MakaniBlock, "torch_harmonics": PlainBlock}
 
 
-def _normed(norm: nn.Module, x: Tensor, context: Context | None) -> Tensor:
-    return norm(x) if context is None else norm(x, context)
+def _normed(norm: nn.Module, x: Tensor, conditions: ConditionValues | None) -> Tensor:
+    return norm(x) if conditions is None else norm(x, conditions)
 
 
 def _sum(residual: Tensor, update: Tensor) -> Tensor:
@@ -277,7 +285,7 @@ def _refuse_sizes(embed: int, layers: int, spectral_layers: int, encoder_layers:
         )
 
 
-def _refuse_conditions(conditions: Conditions, norm: str, scale_factor: int, noise_kind: str) -> None:
+def _refuse_conditions(conditions: ConditionSizes, norm: str, scale_factor: int, noise_kind: str) -> None:
     """ValueError where the norms cannot be conditioned as asked."""
     if noise_kind not in NOISES:
         raise ValueError(f"Expected noise_kind to be one of {', '.join(NOISES)}; got '{noise_kind}'.")

@@ -120,8 +120,8 @@ class SpatialExperts(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         answers = self.experts(x).to(self.gate.dtype)
-        made: Tensor = _Routing.apply(answers, self.gate, self.out, self.classified, self.right, self.damping)
-        return made
+        ranked: Tensor = _Routing.apply(answers, self.gate, self.out, self.classified, self.right, self.damping)
+        return ranked
 
 
 class _Routing(torch.autograd.Function):
@@ -129,17 +129,17 @@ class _Routing(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, answers: Tensor, gate: Tensor, out: int, classified: bool, right: float, damping: bool) -> Tensor:
-        weights, chosen = gate.topk(out, dim=0)
-        picked = answers.gather(1, chosen.expand(len(answers), -1, -1, -1))
-        ctx.save_for_backward(picked, gate, weights, chosen)
+        weights, experts = gate.topk(out, dim=0)
+        picked = answers.gather(1, experts.expand(len(answers), -1, -1, -1))
+        ctx.save_for_backward(picked, gate, weights, experts)
         ctx.classified, ctx.right, ctx.damping = classified, right, damping
         return picked * weights
 
     @staticmethod
     @once_differentiable
     def backward(ctx, signal: Tensor) -> tuple[Tensor | None, ...]:
-        picked, gate, weights, chosen = ctx.saved_tensors
-        index = chosen.expand(len(picked), -1, -1, -1)
+        picked, gate, weights, experts = ctx.saved_tensors
+        index = experts.expand(len(picked), -1, -1, -1)
         of_picked = signal * weights
         if ctx.damping:
             of_picked = of_picked * is_right(signal, ctx.right, 1e-3)
@@ -149,7 +149,7 @@ class _Routing(torch.autograd.Function):
             labels = routing_labels(is_right(of_weights, ctx.right, 1e-5), index, len(gate))
             of_gate = (gate.sigmoid() * len(labels) - labels.sum(0)) / labels.numel()
         else:
-            of_gate = torch.zeros_like(gate).scatter_(0, chosen, of_weights.sum(0))
+            of_gate = torch.zeros_like(gate).scatter_(0, experts, of_weights.sum(0))
         return of_answers, of_gate, None, None, None, None
 
 

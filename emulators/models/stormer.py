@@ -23,7 +23,7 @@ from emulators.world import World, hours_of
 
 ABOUT = {
     "states": "1",
-    "step": "any, told",
+    "step": "any, an input",
     "grid": "any; patches, others padded",
     "parity": "Stormer, 1e-5",
 }
@@ -89,12 +89,12 @@ class Stormer(nn.Module):
     def forward(self, fields: Tensor, time: Tensor, *, interval: Tensor | None = None) -> Tensor:
         """interval: hours to the time of the answer, (batch,); None for the World's timestep."""
         hours = fields.new_full((len(fields),), self.hours) if interval is None else interval.to(fields.dtype)
-        told = F.silu(self.interval(hours[:, None, None] / HOURS))
+        condition = F.silu(self.interval(hours[:, None, None] / HOURS))
         tokens = self.tokens(self.frame.inward(fields)) + self.position.unsqueeze(2)
         x = self.norm(self.gathering(tokens))
         for block in self.blocks:
-            x = block(x, told)
-        shift, scale = self.modulation(told).chunk(2, -1)
+            x = block(x, condition)
+        shift, scale = self.modulation(condition).chunk(2, -1)
         x = self.head(torch.addcmul(shift, x, 1.0 + scale))
         return self.frame.outward(unpatched(x.unflatten(1, self.shape), self.patch))
 
@@ -109,8 +109,8 @@ class Block(nn.Module):
         self.mlp = MLP(channels, int(mlp_ratio * channels), tanh=True)
         self.modulation = nn.Linear(channels, 6 * channels)
 
-    def forward(self, x: Tensor, told: Tensor) -> Tensor:
-        shift_in, scale_in, gate_in, shift_out, scale_out, gate_out = self.modulation(told).chunk(6, -1)
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        shift_in, scale_in, gate_in, shift_out, scale_out, gate_out = self.modulation(condition).chunk(6, -1)
         x = x + gate_in * self.attention(torch.addcmul(shift_in, self.norm(x), 1.0 + scale_in))
         return x + gate_out * self.mlp(torch.addcmul(shift_out, self.norm(x), 1.0 + scale_out))
 

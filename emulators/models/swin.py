@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from emulators.grid import LatLonGrid
 from emulators.layers.attention.patches import Frame, PatchEmbedding, unpatched
-from emulators.layers.attention.transformer import initialise_linear, rates
+from emulators.layers.attention.transformer import drop_path_rates, initialise_linear
 from emulators.layers.attention.window_attention import CosineAttention, WindowAttention
 from emulators.layers.attention.windows import WindowBlock, Windows
 from emulators.world import World
@@ -91,7 +91,7 @@ class Swin(nn.Module):
         self.register_buffer("points", points, persistent=False)
         shape = [size // patch for size in self.frame.shape]
         self.blocks = nn.ModuleList()
-        for i, rate in enumerate(rates(drop_path, depth)):
+        for i, rate in enumerate(drop_path_rates(drop_path, depth)):
             windows = Windows(shape, window, shifted=i % 2 == 1, cyclic=world.grid.is_cyclic)
             kind = (
                 WindowAttention(embed, heads, normed=True)

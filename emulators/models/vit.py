@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.layers.attention.patches import Frame, PatchEmbedding, unpatched
-from emulators.layers.attention.transformer import TransformerBlock, initialise_linear, rates
+from emulators.layers.attention.transformer import TransformerBlock, drop_path_rates, initialise_linear
 from emulators.layers.attention.wave_embedding import plane_waves
 from emulators.world import World
 
@@ -74,8 +74,8 @@ class ViT(nn.Module):
         else:
             self.register_buffer("position", position, persistent=False)
         self.blocks = nn.ModuleList(
-            TransformerBlock(embed, heads, mlp_ratio, dropout=dropout, of_weights=dropout, drop_path=rate)
-            for rate in rates(drop_path, depth)
+            TransformerBlock(embed, heads, mlp_ratio, dropout=dropout, weight_dropout=dropout, drop_path=rate)
+            for rate in drop_path_rates(drop_path, depth)
         )
         self.norm = nn.LayerNorm(embed)
         hidden = [part for _ in range(decoder_depth) for part in (nn.Linear(embed, embed), nn.GELU())]

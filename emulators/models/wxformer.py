@@ -31,9 +31,9 @@ from torch.nn.utils import parametrize
 
 from emulators.grid import LatLonGrid
 from emulators.layers.attention.patches import Frame
-from emulators.layers.attention.transformer import refuse_heads
+from emulators.layers.attention.transformer import check_heads
 from emulators.layers.attention.window_attention import relative_pairs
-from emulators.layers.attention.windows import WindowBlock, Windows, heads_apart, heads_together, windowed_attention
+from emulators.layers.attention.windows import WindowBlock, Windows, join_heads, split_heads, windowed_attention
 from emulators.layers.convolution import Convolution, Edges
 from emulators.world import World
 
@@ -155,7 +155,7 @@ def _block(
     channels: int, head_channels: int, shape: Sequence[int], near: int, far: int, distances: str, cyclic: bool
 ) -> nn.Sequential:
     """Attention near and far, each before an MLP."""
-    refuse_heads(channels, channels // head_channels)
+    check_heads(channels, channels // head_channels)
     halves: OrderedDict[str, nn.Module] = OrderedDict()
     for name, size in (("near", near), ("far", far)):
         windows = Windows(shape, (size, size), shifted=False, cyclic=cyclic, spread=name == "far")
@@ -189,10 +189,10 @@ class DistanceAttention(nn.Module):
         self.register_buffer("pairs", pairs, persistent=False)
 
     def forward(self, x: Tensor, blocked: Tensor | None = None) -> Tensor:
-        q, k, v = heads_apart(self.qkv(x), self.heads, 3)
+        q, k, v = split_heads(self.qkv(x), self.heads, 3)
         bias = self.bias_of_distance(self.distances)[self.pairs, 0][None, None, None]
         bias = bias if blocked is None else bias + blocked
-        return self.projection(heads_together(windowed_attention(q, k, v, bias)))
+        return self.projection(join_heads(windowed_attention(q, k, v, bias)))
 
 
 class Stage(nn.Module):
@@ -250,8 +250,8 @@ def subpixels(channels: int, out: int, rim: Edges) -> Convolution:
     """A 3x3 convolution to 2x2 sub-pixels of `out` channels, which start equal to one another."""
     widen = Convolution(channels, 4 * out, 3, rim)
     with torch.no_grad():
-        one = nn.init.kaiming_normal_(torch.empty_like(widen.weight[:out]))
-        widen.weight.copy_(one.repeat_interleave(4, dim=0))
+        kernel = nn.init.kaiming_normal_(torch.empty_like(widen.weight[:out]))
+        widen.weight.copy_(kernel.repeat_interleave(4, dim=0))
     nn.init.zeros_(cast(Tensor, widen.bias))
     return widen
 

@@ -32,9 +32,9 @@ from emulators.physics.fluxes import Flux
 from emulators.state import State
 from emulators.world import World
 
-Definition = Literal["enthalpy", "credit", "ace"]
+EnergyDefinition = Literal["enthalpy", "credit", "ace"]
 # What other systems call these: WeatherBench 2 (ours), ACE, CREDIT.
-ELSEWHERE = {
+NAMES_ELSEWHERE = {
     "temperature": ("air_temperature_0..N", "T"),
     "specific_humidity": ("specific_total_water_0..N", "Q"),
     "u_component_of_wind": ("eastward_wind_0..N", "U"),
@@ -82,12 +82,12 @@ class Budget(nn.Module, ABC):
 
     def __init__(self, world: World, part: str, columns: Convention, profile: str = "specific_humidity") -> None:
         super().__init__()
-        require(world, part, profile, "prognostic")
+        require_variable(world, part, profile, "prognostic")
         if world.grid.kind == "limited_area":
             raise ValueError(f"{part} closes a budget of the whole globe; air comes and goes over a {world.grid!r}.")
         self.part, self.profile, self.levels = part, profile, world.prognostic.variable(profile).levels
         if columns == "surface":
-            require(world, part, "surface_pressure", "prognostic")
+            require_variable(world, part, "surface_pressure", "prognostic")
         self.columns = Columns(world, self.levels, convention=columns)
         self.pressure = () if columns == "fixed" else ("surface_pressure",)
 
@@ -111,7 +111,7 @@ class Budget(nn.Module, ABC):
     def turnover(self, after: State, forcing: State) -> Tensor:
         """All that came and went in the timestep, without sign: the scale of a residual."""
 
-    def made(self, prediction: State, target: State) -> tuple[Tensor, Tensor]:
+    def imbalance_and_turnover(self, prediction: State, target: State) -> tuple[Tensor, Tensor]:
         """Global mean of what a forecast made out of nothing in its last timestep, and of its turnover, (*lead, 1, 1).
 
         A State that no step made has no timestep behind it: it is taken to start from where the target started, whose
@@ -179,9 +179,9 @@ class Water(Budget):
         if name is not None:
             return fluxes.flux(world, name, "surface")
         for role in roles:
-            found = fluxes.find(world, role)
-            if found:
-                return found[0]
+            candidates = fluxes.find(world, role)
+            if candidates:
+                return candidates[0]
         raise ValueError(
             f"{self.part} needs {' or '.join(fluxes.names_of([role]) for role in roles)} among the predicted or "
             f"prescribed variables; there are {', '.join((world.predicted + world.forcing).names)}."
@@ -221,7 +221,7 @@ class Energy(Budget):
         *,
         part: str = "total_energy",
         columns: Convention = "surface",
-        energy: Definition = "enthalpy",
+        energy: EnergyDefinition = "enthalpy",
         topography: bool = True,
         heat: list[str] | None = None,
         unaccounted: float = 0.0,
@@ -232,7 +232,7 @@ class Energy(Budget):
         self.definition, self.constants = energy, CONSTANTS[energy]
         winds = () if energy == "ace" else ("u_component_of_wind", "v_component_of_wind")
         for name in ("specific_humidity", *winds):
-            require(world, part, name, "prognostic")
+            require_variable(world, part, name, "prognostic")
             if world.prognostic.variable(name).levels != self.levels:
                 raise ValueError(f"{part} needs {name} on the levels of temperature, {list(self.levels)}.")
         if energy == "ace" and world.vertical.kind not in ("sigma", "hybrid"):
@@ -247,11 +247,11 @@ class Energy(Budget):
 
     def heat_capacity(self, state: State) -> Tensor | float:
         """At constant pressure, J kg-1 K-1: a number, or float64 (*lead, level, *grid) where it depends on humidity."""
-        known = self.constants
-        if known.heat_capacity_dry == known.heat_capacity_vapour:
-            return known.heat_capacity_dry
+        constants = self.constants
+        if constants.heat_capacity_dry == constants.heat_capacity_vapour:
+            return constants.heat_capacity_dry
         humidity = state["specific_humidity"].double()
-        return known.heat_capacity_dry + (known.heat_capacity_vapour - known.heat_capacity_dry) * humidity
+        return constants.heat_capacity_dry + (constants.heat_capacity_vapour - constants.heat_capacity_dry) * humidity
 
     def other(self, state: State) -> Tensor:
         """Energy per mass that does not depend on temperature: latent, kinetic, of the surface's height; float64."""
@@ -289,26 +289,28 @@ class Energy(Budget):
         """
         columns, capacity = self.columns, self.heat_capacity(state)
         if self.definition == "ace" or profile is not None:
-            one = torch.ones_like(state["temperature"], dtype=torch.float64)
-            one = one if profile is None else one * profile
+            warming = torch.ones_like(state["temperature"], dtype=torch.float64)
+            warming = warming if profile is None else warming * profile
         if self.definition == "ace":
             volume = self.constants.heat_capacity_dry - self.constants.gas_dry
-            return self.mean(columns.integral(volume * one + self._rise(state, one), state))
+            return self.mean(columns.integral(volume * warming + self._rise(state, warming), state))
         if profile is not None:
-            return self.mean(columns.integral(capacity * one, state))
+            return self.mean(columns.integral(capacity * warming, state))
         if isinstance(capacity, float):
             return capacity * self.mean(columns.weight(state))
         return self.mean(columns.integral(capacity, state))
 
     def _rise(self, state: State, temperature: Tensor) -> Tensor:
         """g z of mid-layers above the surface: half of the own layer and all layers below, of virtual temperature."""
-        known, level = self.constants, -1 - self.columns.rank
+        constants, level = self.constants, -1 - self.columns.rank
         pressure = state["surface_pressure"].double().unsqueeze(level)
         lower = self.columns.lower + self._slopes() * pressure
         upper = lower - self.columns.thickness(state)
         depth = torch.log(lower.clamp(min=1.0)) - torch.log(upper.clamp(min=1.0))
-        virtual = temperature * (1.0 + (known.gas_vapour / known.gas_dry - 1.0) * state["specific_humidity"].double())
-        layers = known.gas_dry * virtual * depth
+        virtual = temperature * (
+            1.0 + (constants.gas_vapour / constants.gas_dry - 1.0) * state["specific_humidity"].double()
+        )
+        layers = constants.gas_dry * virtual * depth
         return layers.flip(level).cumsum(level).flip(level) - 0.5 * layers
 
     def _slopes(self) -> Tensor:
@@ -331,22 +333,23 @@ class Energy(Budget):
         return sum((term.abs() for term in self.terms(after, forcing)), none)
 
 
-def require(world: World, part: str, name: str, role: str) -> None:
+def require_variable(world: World, part: str, name: str, role: str) -> None:
     """ValueError where the world lacks a variable in a role; it says what other systems call it."""
-    if name in getattr(world, role):
+    variables = world.by_role[role]
+    if name in variables:
         return
-    ace, credit = ELSEWHERE[name]
-    there = ", ".join(getattr(world, role).names) or "none"
+    ace, credit = NAMES_ELSEWHERE[name]
+    names = ", ".join(variables.names) or "none"
     raise ValueError(
-        f"{part} needs the {role} variable {name} (ACE: {ace}; CREDIT: {credit}); the {role} variables are {there}. "
+        f"{part} needs the {role} variable {name} (ACE: {ace}; CREDIT: {credit}); the {role} variables are {names}. "
         f"List it under variables.{role}."
     )
 
 
 def water_species(world: World, levels: tuple[float, ...]) -> tuple[str, ...]:
     """Vapour, and the condensates that are predicted on the same levels."""
-    known = [name for name in CONDENSATES if name in world.prognostic]
-    return ("specific_humidity", *(name for name in known if world.prognostic.variable(name).levels == levels))
+    condensates = [name for name in CONDENSATES if name in world.prognostic]
+    return ("specific_humidity", *(name for name in condensates if world.prognostic.variable(name).levels == levels))
 
 
 def total_water(state: State, species: tuple[str, ...]) -> Tensor:
@@ -360,7 +363,7 @@ def total_water(state: State, species: tuple[str, ...]) -> Tensor:
 def surface_geopotential(world: World, part: str) -> Tensor:
     """Geopotential of the ground in m2 s-2, float64 (*grid); ValueError where the static variables lack it."""
     try:
-        require(world, part, "geopotential_at_surface", "static")
+        require_variable(world, part, "geopotential_at_surface", "static")
     except ValueError as error:
         raise ValueError(f"{error} On a flat planet say topography=false.") from None
     row = world.static.slice("geopotential_at_surface").start
@@ -370,9 +373,9 @@ def surface_geopotential(world: World, part: str) -> Tensor:
 def heat_fluxes(world: World, part: str) -> list[Flux]:
     """Every flux of heat that the world has; ValueError names what is missing for the budget to be whole."""
     column = fluxes.find(world, "radiation")
-    found = {role: fluxes.find(world, role) for role in ("sensible heat", *(() if column else RADIATION))}
-    found["latent heat"] = fluxes.find(world, "latent heat") or fluxes.find(world, "evaporation")
-    missing = [role for role, there in found.items() if not there]
+    by_role = {role: fluxes.find(world, role) for role in ("sensible heat", *(() if column else RADIATION))}
+    by_role["latent heat"] = fluxes.find(world, "latent heat") or fluxes.find(world, "evaporation")
+    missing = [role for role, role_fluxes in by_role.items() if not role_fluxes]
     if missing:
         whole = [role for role, parts in (("radiation", RADIATION), ("evaporation", ("latent heat",)))
                  if set(parts) & set(missing)]  # fmt: skip
@@ -381,4 +384,8 @@ def heat_fluxes(world: World, part: str) -> list[Flux]:
             f"{part} needs fluxes of heat among the predicted or prescribed variables; there is none for "
             f"{fluxes.names_of(missing)}{instead}. List them, or name in `heat` those that make the budget whole."
         )
-    return [*column, *(one for there in found.values() for one in there), *fluxes.find(world, "friction")]
+    return [
+        *column,
+        *(flux for role_fluxes in by_role.values() for flux in role_fluxes),
+        *fluxes.find(world, "friction"),
+    ]

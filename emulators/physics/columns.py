@@ -160,7 +160,7 @@ class Columns(nn.Module):
         return torch.minimum(part, whole).sum(level)
 
 
-def rounded(exact: Tensor, dtype: torch.dtype, weights: Tensor, pattern: Tensor) -> Tensor:
+def round_keeping_mean(exact: Tensor, dtype: torch.dtype, weights: Tensor, pattern: Tensor) -> Tensor:
     """`exact` (float64) in another precision, its weighted mean kept far beyond the rounding of one number.
 
     A shift by one and the same amount leaves all numbers equally far from the floats below them: they would all be
@@ -186,7 +186,7 @@ def dither(shape: tuple[int, ...]) -> Tensor:
     return (0.98 * (multiples.frac() - 0.5)).reshape(shape)
 
 
-def closes(variables: VariableSet, vertical: Vertical) -> bool:
+def has_closed_columns(variables: VariableSet, vertical: Vertical) -> bool:
     """True where `variables` hold surface pressure and humidity on every layer of a sigma or hybrid coordinate."""
     if vertical.kind not in ("sigma", "hybrid") or "surface_pressure" not in variables:
         return False

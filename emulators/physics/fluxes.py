@@ -18,7 +18,7 @@ import numpy as np
 from torch import Tensor
 
 from emulators.constants import LATENT_HEAT_VAPORISATION, WATER_DENSITY
-from emulators.physics.physical_ranges import same_units
+from emulators.physics.physical_ranges import canonical_units
 from emulators.state import State
 from emulators.variables import Variable
 from emulators.world import World
@@ -169,7 +169,7 @@ def flux(world: World, name: str, boundary: str | None = None) -> Flux:
             f"Flux '{name}' must say which way it counts as positive, {ways}; got '{variable.positive}'. "
             f"Set the attribute `positive` of the variable in the data."
         )
-    unit = same_units(variable.units)
+    unit = canonical_units(variable.units)
     if unit not in UNITS:
         raise ValueError(f"Flux '{name}' must be in one of {', '.join(UNITS)}; got '{variable.units}'.")
     kind, is_rate, factor = UNITS[unit]
@@ -184,15 +184,15 @@ def find(world: World, role: str) -> list[Flux]:
     Of several, the first whose declarations fit the timestep; ValueError in its words where none fits.
     """
     boundary, names = ROLES[role]
-    there = [name for name in names if name in world.predicted or name in world.forcing]
+    available = [name for name in names if name in world.predicted or name in world.forcing]
     refusals = []
-    for name in (name for name in there if names[name] == "net"):
+    for name in (name for name in available if names[name] == "net"):
         try:
             return [flux(world, name, boundary)]
         except ValueError as error:
             refusals.append(error)
-    if {names[name] for name in there} >= {"down", "up"}:
-        return [flux(world, name, boundary) for name in there if names[name] in ("down", "up")]
+    if {names[name] for name in available} >= {"down", "up"}:
+        return [flux(world, name, boundary) for name in available if names[name] in ("down", "up")]
     if refusals:
         raise refusals[0]
     return []
@@ -207,8 +207,8 @@ def _variable(world: World, name: str) -> Variable:
     for variables in (world.predicted, world.forcing):
         if name in variables:
             return variables.variable(name)
-    there = ", ".join((world.predicted + world.forcing).names)
-    raise ValueError(f"No flux '{name}' among what is predicted or prescribed; there is {there}.")
+    available = ", ".join((world.predicted + world.forcing).names)
+    raise ValueError(f"No flux '{name}' among what is predicted or prescribed; there is {available}.")
 
 
 def _refuse_other_cell(world: World, variable: Variable, expected: str) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from emulators.constants import GAS_CONSTANT_DRY, GAS_CONSTANT_VAPOUR
-from emulators.physics.budgets import require, surface_geopotential
+from emulators.physics.budgets import require_variable, surface_geopotential
 from emulators.physics.columns import Columns
 from emulators.state import State
 from emulators.world import World
@@ -48,7 +48,7 @@ class Hydrostatics(nn.Module):
         surface, steps = None, torch.zeros(0, dtype=torch.float64)
         order = torch.argsort(torch.tensor(self.levels, dtype=torch.float64))
         if self.by_layers:
-            require(world, part, "surface_pressure", "prognostic")
+            require_variable(world, part, "surface_pressure", "prognostic")
             self.columns, self.uses = Columns(world, self.levels), (*self.uses, "surface_pressure")
             surface = surface_geopotential(world, part) if topography else None
         elif world.vertical.kind == "pressure":

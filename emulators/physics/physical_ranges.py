@@ -55,7 +55,7 @@ BY_UNITS: dict[str, tuple[float, float]] = {
 """For names that are not in BOUNDS. Fluxes: 3.7 times the solar constant; 360 mm of rain an hour."""
 
 
-def same_units(units: str) -> str:
+def canonical_units(units: str) -> str:
     """`units` in one spelling: m**2 s**-2, m^2 s^-2 and m2/s2 become m2 s-2; a dimensionless unit becomes 1."""
     text = re.sub(r"\*\*|\^", "", units.strip())
     if text in ("", "1", "(0 - 1)", "dimensionless", "~"):
@@ -65,7 +65,7 @@ def same_units(units: str) -> str:
     return " ".join([*re.split(r"[\s.]+", head.strip()), *powers])
 
 
-def bounds(
+def plausible_range(
     name: str, units: str = "", more: Mapping[str, tuple[float, float]] | None = None
 ) -> tuple[float, float] | None:
     """The lowest and highest plausible value of variable `name`, or None where nothing is known.
@@ -75,7 +75,7 @@ def bounds(
     if more and name in more:
         low, high = more[name]
         return float(low), float(high)
-    unit = same_units(units)
+    unit = canonical_units(units)
     if name in BOUNDS:
         low, high, expected = BOUNDS[name]
         return (low, high) if not units.strip() or unit == expected else None

@@ -41,7 +41,7 @@ SURFACE = {
 }
 
 
-class Channels(nn.Module):
+class ChannelWeights(nn.Module):
     """Scale and weight of each predicted channel of a world, as a loss applies them.
 
     scale: `tendency_std` (diagnostics, which have no tendency, by their std), `std`, or `none` for SI units.
@@ -65,7 +65,7 @@ class Channels(nn.Module):
         super().__init__()
         self.variables = world.predicted
         weights = channel_weights(world, variable_weights, level_weights)
-        inverse = (1.0 / scales(world, scale)).reshape(-1, *(1 for _ in world.grid.shape))
+        inverse = (1.0 / channel_scales(world, scale)).reshape(-1, *(1 for _ in world.grid.shape))
         for name, table in (("inverse_scale", inverse), ("weights", weights / weights.size)):
             self.register_buffer(name, torch.as_tensor(table, dtype=torch.float32), persistent=False)
 
@@ -87,7 +87,7 @@ class Channels(nn.Module):
         return (values * self.weights.to(values.dtype)).sum(dim=-1)
 
 
-class Points(Channels):
+class AreaChannelWeights(ChannelWeights):
     """Channels of errors at the points of a grid, which count by the area of their cells."""
 
     area: Tensor
@@ -114,7 +114,7 @@ def at_least_single(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
-def scales(world: World, kind: str) -> np.ndarray:
+def channel_scales(world: World, kind: str) -> np.ndarray:
     """The divisor of each predicted channel, shape (channel,)."""
     if kind == "none":
         return np.ones(world.output_channels)
@@ -132,8 +132,8 @@ def channel_weights(
 ) -> np.ndarray:
     """The weight of each predicted channel, mean 1, shape (channel,)."""
     if not isinstance(variable_weights, str):
-        known = {*world.predicted.names, *world.predicted.channels}
-        unknown = [name for name in variable_weights if name not in known]
+        names = {*world.predicted.names, *world.predicted.channels}
+        unknown = [name for name in variable_weights if name not in names]
         if unknown:
             raise ValueError(
                 f"variable_weights names {', '.join(unknown)}, which is not predicted; "

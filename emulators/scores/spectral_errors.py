@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from emulators.scores.channel_weights import Channels, at_least_single
+from emulators.scores.channel_weights import ChannelWeights, at_least_single
 from emulators.sphere.spectra import cross_power, power
 from emulators.sphere.transform import SphericalHarmonics
 from emulators.state import State
@@ -51,7 +51,7 @@ class SpectralErrors(nn.Module):
 
     A truth without the first axes of its prediction, such as that of members, is the truth of all along them.
     degrees: how many total wavenumbers count, from 0; default: all that the grid resolves. epsilon: see above.
-    scale, variable_weights, level_weights: as in `emulators.scores.channel_weights.Channels`.
+    scale, variable_weights, level_weights: as in `emulators.scores.channel_weights.ChannelWeights`.
     Transforms and sums run in single precision or better whatever autocast says.
     """
 
@@ -70,7 +70,7 @@ class SpectralErrors(nn.Module):
                 f"Expected epsilon, a power in units of the squared scale, finite and above 0; got {epsilon}."
             )
         self.epsilon = epsilon
-        self.channels = Channels(world, scale, variable_weights, level_weights)
+        self.channels = ChannelWeights(world, scale, variable_weights, level_weights)
         self.harmonics = SphericalHarmonics(world.grid, counted(degrees))
 
     @property

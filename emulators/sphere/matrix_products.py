@@ -244,8 +244,8 @@ def _waves(field: Tensor, given: tuple[Tensor, ...]) -> Tensor:
     half, size = len(tables.second), tables.first.shape[1]
     by_residue = field.reshape(size, nlon // size, nlat * n).transpose(0, 1)
     parts = torch.bmm(tables.first.expand(len(by_residue), -1, -1), by_residue)
-    found = torch.bmm(tables.second, parts.view(-1, half, nlat * n).transpose(0, 1))
-    return _picked(found.view(-1, nlat, n), tables.rows)
+    rows = torch.bmm(tables.second, parts.view(-1, half, nlat * n).transpose(0, 1))
+    return _picked(rows.view(-1, nlat, n), tables.rows)
 
 
 @full_precision

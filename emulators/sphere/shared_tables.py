@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-KEPT = 2**30  # bytes of tables that outlast their modules
+CACHED_BYTES = 2**30  # bytes of tables that outlast their modules
 
 
 class Tables(nn.Module):
@@ -28,12 +28,12 @@ class Tables(nn.Module):
         super().__init__()
         self.dtype = _precision(dtype)
         self._recipes: dict[str, tuple[Callable[..., np.ndarray], tuple]] = {}
-        self._shared: dict[str, Shared] = {}
+        self._shared: dict[str, SharedTable] = {}
 
     def share(self, name: str, shape: tuple[int, ...], make: Callable[..., np.ndarray], *arguments: Any) -> None:
         """A buffer `name` of `shape` with the numbers of make(*arguments); the arguments are hashable."""
         self._recipes[name] = make, arguments
-        self._shared[name] = shelf(shape, self.dtype, torch.get_default_device(), make, arguments)
+        self._shared[name] = shared_table(shape, self.dtype, torch.get_default_device(), make, arguments)
         self.register_buffer(name, self._shared[name].table, persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Tables:
@@ -42,7 +42,7 @@ class Tables(nn.Module):
         self.dtype = _precision(probe.dtype)
         before, self._shared = self._shared, {}  # another one, for a copy of this module has the first
         for name, recipe in self._recipes.items():
-            self._shared[name] = shelf(tuple(before[name].table.shape), self.dtype, probe.device, *recipe)
+            self._shared[name] = shared_table(tuple(before[name].table.shape), self.dtype, probe.device, *recipe)
             self._buffers[name] = self._shared[name].table
         return self
 
@@ -59,7 +59,7 @@ def _precision(dtype: torch.dtype) -> torch.dtype:
 
 
 @dataclass(eq=False)
-class Shared:
+class SharedTable:
     """A table, which lasts as long as a module holds this."""
 
     table: Tensor
@@ -69,29 +69,29 @@ class Shared:
         return 0 if self.table.is_meta else self.table.nbytes
 
 
-class Shelf:
+class TableCache:
     """Tables by what they hold: those that modules hold, and of the others the latest, up to KEPT bytes."""
 
     def __init__(self) -> None:
-        self._held: WeakValueDictionary[tuple, Shared] = WeakValueDictionary()
-        self._latest: dict[tuple, Shared] = {}
+        self._held: WeakValueDictionary[tuple, SharedTable] = WeakValueDictionary()
+        self._latest: dict[tuple, SharedTable] = {}
         self._bytes = 0
         self._lock = Lock()
 
-    def __call__(self, *recipe: Any) -> Shared:
+    def __call__(self, *recipe: Any) -> SharedTable:
         """What `_table` makes of this recipe, once."""
-        found = self._held.get(recipe) or Shared(_table(*recipe))
+        table = self._held.get(recipe) or SharedTable(_table(*recipe))
         with self._lock:
-            found = self._held.setdefault(recipe, found)
+            table = self._held.setdefault(recipe, table)
             if self._latest.pop(recipe, None) is None:
-                self._bytes += found.nbytes
-            self._latest[recipe] = found
-            while self._bytes > KEPT:
+                self._bytes += table.nbytes
+            self._latest[recipe] = table
+            while self._bytes > CACHED_BYTES:
                 self._bytes -= self._latest.pop(next(iter(self._latest))).nbytes
-        return found
+        return table
 
 
-shelf = Shelf()
+shared_table = TableCache()
 
 
 def _table(

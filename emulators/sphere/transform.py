@@ -132,10 +132,10 @@ class SphericalHarmonics(Tables):
         return self.synthesis(rows).permute(2, 1, 0).reshape(*lead, *self.grid.shape)
 
 
-def check_last(what: str, given: Tensor, sizes: tuple[int, int]) -> None:
+def check_last(what: str, tensor: Tensor, sizes: tuple[int, int]) -> None:
     """ValueError where the last two dimensions of `given` are not of these sizes."""
-    if tuple(given.shape[-2:]) != sizes:
-        raise ValueError(f"Expected {what} with {sizes[0]} x {sizes[1]} at the end; got shape {tuple(given.shape)}.")
+    if tuple(tensor.shape[-2:]) != sizes:
+        raise ValueError(f"Expected {what} with {sizes[0]} x {sizes[1]} at the end; got shape {tuple(tensor.shape)}.")
 
 
 def truncation(coefficients: Tensor, degrees: int, orders: int) -> Tensor:

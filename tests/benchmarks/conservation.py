@@ -200,7 +200,10 @@ def ten_years(subject: Subject, steps: int) -> bool:
             count = steps if step.constraints else min(1000, steps)
             for state in rollout(step, (first,), (forcings[n % len(forcings)] for n in range(count))):
                 mass = air.mean(air.content(state)) / start - 1.0
-                missed = [made / turnover for made, turnover in (b.made(state, state) for b in (water, energy))]
+                missed = [
+                    imbalance / turnover
+                    for imbalance, turnover in (b.imbalance_and_turnover(state, state) for b in (water, energy))
+                ]
                 rows.append([float(value) for value in (mass, *missed)])
         found[name] = np.array(rows)
     marks = sorted({min(1000, steps), steps})

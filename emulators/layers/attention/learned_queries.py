@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emulators.layers.attention.transformer import MLP, refuse_heads
-from emulators.layers.attention.wave_embedding import waves
+from emulators.layers.attention.transformer import MLP, check_heads
+from emulators.layers.attention.wave_embedding import sine_waves
 
 
 class CrossAttention(nn.Module):
@@ -29,7 +29,7 @@ class CrossAttention(nn.Module):
 
     def __init__(self, channels: int, heads: int, normed: bool = False) -> None:
         super().__init__()
-        refuse_heads(channels, heads)
+        check_heads(channels, heads)
         self.heads = heads
         self.query, self.projection = (nn.Linear(channels, channels, bias=False) for _ in range(2))
         self.keys_values = nn.Linear(channels, 2 * channels, bias=False)
@@ -87,7 +87,7 @@ class VariableTokens(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(nn.init.trunc_normal_(torch.empty(variables, width, patch, patch), std=0.02))
         self.bias = nn.Parameter(torch.zeros(variables, width))
-        self.identity = nn.Parameter(torch.tensor(waves(np.arange(variables), width), dtype=torch.float32))
+        self.identity = nn.Parameter(torch.tensor(sine_waves(np.arange(variables), width), dtype=torch.float32))
 
     def forward(self, x: Tensor) -> Tensor:
         patch = self.weight.shape[-1]
@@ -105,7 +105,7 @@ class VariableAggregation(nn.Module):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        refuse_heads(width, heads)
+        check_heads(width, heads)
         self.heads = heads
         self.query = nn.Parameter(torch.zeros(width))
         self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(3 * width, width)))

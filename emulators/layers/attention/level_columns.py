@@ -13,7 +13,7 @@ from emulators.variables import Variable
 from emulators.world import World
 
 
-class Columns(nn.Module):
+class LevelColumns(nn.Module):
     """Cuts the channels that a network reads into columns and single fields, and joins those that it writes.
 
     Columns: variables of `world.prognostic` on levels, of every known state, and forcing and static ones on the same
@@ -39,27 +39,27 @@ class Columns(nn.Module):
         self.read_upper, self.read_single = len(upper) // depth, len(single)
         self.written_upper, self.written_single = len(written_upper) // depth, len(written_single)
 
-    def apart(self, fields: Tensor) -> tuple[Tensor, Tensor]:
+    def split(self, fields: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, channel, lat, lon) -> (batch, variable, level, lat, lon) and (batch, single field, lat, lon)."""
         columns = fields.index_select(1, self.upper).unflatten(1, (self.read_upper, len(self.levels)))
         return columns, fields.index_select(1, self.single)
 
-    def together(self, columns: Tensor, single: Tensor) -> Tensor:
+    def join(self, columns: Tensor, single: Tensor) -> Tensor:
         """The inverse of `apart` for what a network writes."""
         return torch.cat([columns.flatten(1, 2), single], dim=1).index_select(1, self.place)
 
 
 def shared_levels(world: World) -> tuple[float, ...]:
     """The levels of all predicted variables that have any; ValueError where they are not the same."""
-    found = {v.levels: v.name for v in world.predicted if v.levels}
-    if len(found) == 1:
-        return next(iter(found))
-    if not found:
+    names = {v.levels: v.name for v in world.predicted if v.levels}
+    if len(names) == 1:
+        return next(iter(names))
+    if not names:
         raise ValueError(
             f"This network works on columns of air; got no levels with any of {', '.join(world.predicted.names)}."
         )
-    told = "; ".join(f"{name} on {', '.join(f'{level:g}' for level in levels)}" for levels, name in found.items())
-    raise ValueError(f"This network needs the same levels for all variables that have any; got {told}.")
+    listed = "; ".join(f"{name} on {', '.join(f'{level:g}' for level in levels)}" for levels, name in names.items())
+    raise ValueError(f"This network needs the same levels for all variables that have any; got {listed}.")
 
 
 def _places(variables: list[Variable], levels: tuple[float, ...]) -> tuple[list[int], list[int]]:

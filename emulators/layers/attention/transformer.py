@@ -27,22 +27,22 @@ class MLP(nn.Module):
 
 
 class Attention(nn.Module):
-    """Of all tokens to all, (batch, token, channel). dropout: of the result; of_weights: of the attention itself.
+    """Of all tokens to all, (batch, token, channel). dropout: of the result; weight_dropout: of the attention itself.
 
     bias: whether its two linear maps have one.
     """
 
     def __init__(
-        self, channels: int, heads: int, *, bias: bool = True, dropout: float = 0.0, of_weights: float = 0.0
+        self, channels: int, heads: int, *, bias: bool = True, dropout: float = 0.0, weight_dropout: float = 0.0
     ) -> None:
         super().__init__()
-        refuse_heads(channels, heads)
-        self.heads, self.dropout, self.of_weights = heads, dropout, of_weights
+        check_heads(channels, heads)
+        self.heads, self.dropout, self.weight_dropout = heads, dropout, weight_dropout
         self.qkv, self.projection = (nn.Linear(channels, n * channels, bias=bias) for n in (3, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.of_weights if self.training else 0.0)
+        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.weight_dropout if self.training else 0.0)
         return F.dropout(self.projection(mixed.transpose(1, 2).flatten(2)), self.dropout, self.training)
 
 
@@ -58,8 +58,8 @@ class DropPath(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.rate or not self.training:
             return x
-        kept = torch.rand(x.shape[0], *[1] * (x.ndim - 1), device=x.device) >= self.rate
-        return x * (kept.to(x.dtype) / (1.0 - self.rate))
+        mask = torch.rand(x.shape[0], *[1] * (x.ndim - 1), device=x.device) >= self.rate
+        return x * (mask.to(x.dtype) / (1.0 - self.rate))
 
 
 class TransformerBlock(nn.Module):
@@ -76,12 +76,12 @@ class TransformerBlock(nn.Module):
         *,
         bias: bool = True,
         dropout: float = 0.0,
-        of_weights: float = 0.0,
+        weight_dropout: float = 0.0,
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         self.norm_in, self.norm_out = nn.LayerNorm(channels), nn.LayerNorm(channels)
-        self.attention = Attention(channels, heads, bias=bias, dropout=dropout, of_weights=of_weights)
+        self.attention = Attention(channels, heads, bias=bias, dropout=dropout, weight_dropout=weight_dropout)
         self.mlp = MLP(channels, int(mlp_ratio * channels), dropout=dropout)
         self.drop_path = DropPath(drop_path)
 
@@ -90,12 +90,12 @@ class TransformerBlock(nn.Module):
         return x + self.drop_path(self.mlp(self.norm_out(x)))
 
 
-def rates(last: float, depth: int) -> list[float]:
+def drop_path_rates(last: float, depth: int) -> list[float]:
     """Rates of dropped paths that grow linearly from 0 at the first block to `last` at the last."""
     return [last * i / max(1, depth - 1) for i in range(depth)]
 
 
-def refuse_heads(channels: int, heads: int) -> None:
+def check_heads(channels: int, heads: int) -> None:
     """ValueError where heads do not divide the channels."""
     if heads < 1 or channels % heads:
         raise ValueError(f"Expected a number of heads that divides the {channels} channels; got {heads}.")

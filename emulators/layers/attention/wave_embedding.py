@@ -33,7 +33,7 @@ ELLIPSOID = 6378.137  # km, of the areas between which wavelengths lie
 FINEST = 0.01  # degrees
 
 
-POSITIONS = FINEST, 720.0  # bounds of wavelengths: degrees, km2 (though lengths are told), hPa, hours
+POSITIONS = FINEST, 720.0  # bounds of wavelengths: degrees, km2 (though lengths are embedded), hPa, hours
 
 
 _SIDE, _INWARD = math.radians(FINEST), math.sin(math.radians(90.0 - FINEST))
@@ -52,17 +52,17 @@ LEADS = 1.0 / 60.0, 504.0
 CLOCK = 1.0, 24.0 * 365.25
 
 
-def waves_between(x: Tensor, bounds: tuple[float, float], width: int) -> Tensor:
+def log_spaced_waves(x: Tensor, bounds: tuple[float, float], width: int) -> Tensor:
     """(...) -> (..., width) in float32, reckoned in float64; ValueError where `width` is odd."""
     if width % 2:
-        raise ValueError(f"Numbers are told by pairs of sine and cosine; expected an even width, got {width}.")
+        raise ValueError(f"Numbers are embedded as pairs of sine and cosine: expected an even width, got {width}.")
     lower, upper = (math.log10(bound) for bound in bounds)
     lengths = torch.logspace(lower, upper, width // 2, dtype=torch.float64, device=x.device)
     phase = x.double()[..., None] * (2.0 * math.pi / lengths)
     return torch.cat([phase.sin(), phase.cos()], dim=-1).float()
 
 
-def told_places(grid: LatLonGrid, frame: Frame, patch: int, width: int) -> tuple[Tensor, Tensor]:
+def patch_position_waves(grid: LatLonGrid, frame: Frame, patch: int, width: int) -> tuple[Tensor, Tensor]:
     """Waves of latitude, then longitude, and waves of the root of the area, of each patch; (lat, lon, width) both.
 
     Beyond the rim latitudes are those of the points that lie there, longitudes go on. The shortest waves feel how
@@ -76,10 +76,10 @@ def told_places(grid: LatLonGrid, frame: Frame, patch: int, width: int) -> tuple
         longitude = torch.from_numpy(east).float().expand(frame.shape)
         mesh = torch.stack([latitude, longitude])
         middle = F.avg_pool2d(mesh, patch)
-        places = torch.cat([waves_between(x, POSITIONS, width // 2) for x in (middle[0], middle[1] % 360.0)], dim=-1)
+        places = torch.cat([log_spaced_waves(x, POSITIONS, width // 2) for x in (middle[0], middle[1] % 360.0)], dim=-1)
         high, low = F.max_pool2d(mesh, patch).deg2rad(), (-F.max_pool2d(-mesh, patch)).deg2rad()
         area = RADIUS**2 * math.pi * (high[0].sin() - low[0].sin()) * (high[1] - low[1])
-        return places, waves_between(area.sqrt(), AREAS, width)
+        return places, log_spaced_waves(area.sqrt(), AREAS, width)
 
 
 def pressures(levels: tuple[float, ...]) -> Tensor:
@@ -88,10 +88,10 @@ def pressures(levels: tuple[float, ...]) -> Tensor:
     return torch.from_numpy(values * (1000.0 if values.max() <= 1.0 else 1.0))
 
 
-def waves(positions: np.ndarray, width: int) -> np.ndarray:
+def sine_waves(positions: np.ndarray, width: int) -> np.ndarray:
     """Sines, then cosines of each position with wavelengths from 2 pi to 20,000 pi, (position, width)."""
     if width % 2:
-        raise ValueError(f"Positions are given by pairs of sine and cosine; expected an even width, got {width}.")
+        raise ValueError(f"Positions are embedded as pairs of sine and cosine: expected an even width, got {width}.")
     phase = np.outer(positions, 10_000.0 ** (-np.arange(width // 2) / (width / 2.0)))
     return np.concatenate([np.sin(phase), np.cos(phase)], axis=1)
 
@@ -100,7 +100,7 @@ def plane_waves(shape: Sequence[int], width: int) -> Tensor:
     """Waves along longitude in the first half of the channels, along latitude in the second, (lat, lon, width)."""
     if width % 4:
         raise ValueError(f"Positions on a plane need a width that 4 divides; got {width}.")
-    rows, columns = (waves(np.arange(size), width // 2) for size in shape)
+    rows, columns = (sine_waves(np.arange(size), width // 2) for size in shape)
     both = np.concatenate(
         [np.broadcast_to(columns[None], (*shape, width // 2)), np.broadcast_to(rows[:, None], (*shape, width // 2))], -1
     )

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emulators.layers.attention.transformer import refuse_heads
-from emulators.layers.attention.windows import Windows, heads_apart, heads_together, offsets, windowed_attention
+from emulators.layers.attention.transformer import check_heads
+from emulators.layers.attention.windows import Windows, join_heads, offsets, split_heads, windowed_attention
 
 
 class WindowAttention(nn.Module):
@@ -27,16 +27,16 @@ class WindowAttention(nn.Module):
 
     def __init__(self, channels: int, heads: int, *, bias: bool = True, normed: bool = False) -> None:
         super().__init__()
-        refuse_heads(channels, heads)
+        check_heads(channels, heads)
         self.heads = heads
         self.qkv, self.projection = nn.Linear(channels, 3 * channels, bias=bias), nn.Linear(channels, channels)
         self.norms = nn.ModuleList(nn.RMSNorm(channels // heads) for _ in range(2)) if normed else None
 
     def forward(self, x: Tensor, blocked: Tensor | None = None) -> Tensor:
-        q, k, v = heads_apart(self.qkv(x), self.heads, 3)
+        q, k, v = split_heads(self.qkv(x), self.heads, 3)
         if self.norms is not None:
             q, k = (norm(part) for norm, part in zip(self.norms, (q, k), strict=True))
-        return self.projection(heads_together(windowed_attention(q, k, v, blocked)))
+        return self.projection(join_heads(windowed_attention(q, k, v, blocked)))
 
 
 class CosineAttention(nn.Module):
@@ -50,7 +50,7 @@ class CosineAttention(nn.Module):
 
     def __init__(self, channels: int, heads: int, window: Sequence[int]) -> None:
         super().__init__()
-        refuse_heads(channels, heads)
+        check_heads(channels, heads)
         self.heads = heads
         self.qkv, self.projection = nn.Linear(channels, 3 * channels, bias=False), nn.Linear(channels, channels)
         self.bias_q, self.bias_v = nn.Parameter(torch.zeros(channels)), nn.Parameter(torch.zeros(channels))
@@ -62,7 +62,7 @@ class CosineAttention(nn.Module):
 
     def forward(self, x: Tensor, blocked: Tensor | None = None) -> Tensor:
         bias = torch.cat([self.bias_q, torch.zeros_like(self.bias_q), self.bias_v])
-        q, k, v = heads_apart(F.linear(x, self.qkv.weight, bias), self.heads, 3)
+        q, k, v = split_heads(F.linear(x, self.qkv.weight, bias), self.heads, 3)
         strength = self.scale.clamp(max=math.log(100.0)).exp().to(q.dtype)
         near = 16.0 * torch.sigmoid(self.bias_of_distance(self.distances))[self.pairs].permute(2, 0, 1)
         bias = near[None, None] if blocked is None else near + blocked
@@ -70,7 +70,7 @@ class CosineAttention(nn.Module):
             x * (size / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp(min=1e-12))
             for x, size in ((q, strength), (k, 1.0))
         )
-        return self.projection(heads_together(windowed_attention(q, k, v, bias, scale=1.0)))
+        return self.projection(join_heads(windowed_attention(q, k, v, bias, scale=1.0)))
 
 
 def log_distances(window: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -100,7 +100,7 @@ class EarthAttention(nn.Module):
 
     def __init__(self, channels: int, heads: int, windows: Windows, kind: str = "earth") -> None:
         super().__init__()
-        refuse_heads(channels, heads)
+        check_heads(channels, heads)
         if kind not in ("earth", "relative"):
             raise ValueError(f"Expected bias to be 'earth' or 'relative'; got '{kind}'.")
         self.heads = heads
@@ -112,10 +112,10 @@ class EarthAttention(nn.Module):
         self.register_buffer("pairs", pairs, persistent=False)
 
     def forward(self, x: Tensor, blocked: Tensor | None = None) -> Tensor:
-        q, k, v = heads_apart(self.qkv(x), self.heads, 3)
+        q, k, v = split_heads(self.qkv(x), self.heads, 3)
         bias = self.table[self.pairs].permute(2, 3, 0, 1)[None]  # 1, window, head, token, token
         bias = bias if blocked is None else bias + blocked
-        return self.projection(heads_together(windowed_attention(q, k, v, bias)))
+        return self.projection(join_heads(windowed_attention(q, k, v, bias)))
 
 
 def earth_pairs(window: Sequence[int]) -> tuple[int, Tensor]:

@@ -68,7 +68,7 @@ class Windows(nn.Module):
         """Tokens of a window."""
         return math.prod(self.window)
 
-    def cut(self, x: Tensor) -> Tensor:
+    def partition(self, x: Tensor) -> Tensor:
         """(batch, *shape, channel) -> (batch, window along longitude, other window, token, channel)."""
         x = self._rolled(self._padded(x), -1) if self.padded == "first" else self._padded(self._rolled(x, -1))
         axes = range(1, 1 + len(self.shape))
@@ -79,7 +79,7 @@ class Windows(nn.Module):
         x = x.permute(0, counts[-1], *counts[:-1], *inner, 1 + 2 * rank)
         return x.reshape(x.shape[0], self.counts[-1], math.prod(self.counts[:-1]), self.tokens, x.shape[-1])
 
-    def joined(self, x: Tensor) -> Tensor:
+    def join(self, x: Tensor) -> Tensor:
         """The inverse of `cut`."""
         rank = len(self.shape)
         x = x.reshape(x.shape[0], self.counts[-1], *self.counts[:-1], *self.window, x.shape[-1])
@@ -168,25 +168,25 @@ class WindowBlock(nn.Module):
         self.mlp = MLP(channels, int(mlp_ratio * channels))
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, *told: Tensor) -> Tensor:
-        """told: what the norms are told beside their input, where they are conditional."""
+    def forward(self, x: Tensor, *conditions: Tensor) -> Tensor:
+        """conditions: what the norms are conditions beside their input, where they are conditional."""
         if self.order == "pre":
-            x = x + self.drop_path(self.attended(self.norm_in(x, *told)))
-            return x + self.drop_path(self.mlp(self.norm_out(x, *told)))
-        x = x + self.drop_path(self.norm_in(self.attended(x), *told))
-        return x + self.drop_path(self.norm_out(self.mlp(x), *told))
+            x = x + self.drop_path(self.attended(self.norm_in(x, *conditions)))
+            return x + self.drop_path(self.mlp(self.norm_out(x, *conditions)))
+        x = x + self.drop_path(self.norm_in(self.attended(x), *conditions))
+        return x + self.drop_path(self.norm_out(self.mlp(x), *conditions))
 
     def attended(self, x: Tensor) -> Tensor:
         """The attention within windows of (batch, *shape, channel)."""
-        return self.windows.joined(self.attention(self.windows.cut(x), self.windows.blocked))
+        return self.windows.join(self.attention(self.windows.partition(x), self.windows.blocked))
 
 
-def heads_apart(x: Tensor, heads: int, parts: int = 1) -> Tensor:
+def split_heads(x: Tensor, heads: int, parts: int = 1) -> Tensor:
     """(batch, window, window, token, parts * channel) -> (parts, batch, window, window, head, token, channel)."""
     return x.unflatten(-1, (parts, heads, -1)).permute(4, 0, 1, 2, 5, 3, 6)
 
 
-def heads_together(x: Tensor) -> Tensor:
+def join_heads(x: Tensor) -> Tensor:
     """(batch, window, window, head, token, channel) -> (batch, window, window, token, channel)."""
     return x.transpose(3, 4).flatten(4)
 

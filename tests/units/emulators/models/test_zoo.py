@@ -12,7 +12,7 @@ import torch
 from omegaconf import OmegaConf
 
 from emulators.grid import LatLonGrid, equiangular_grid
-from emulators.layers.attention.level_columns import Columns
+from emulators.layers.attention.level_columns import LevelColumns
 from emulators.layers.attention.window_attention import CosineAttention, EarthAttention, WindowAttention
 from emulators.layers.attention.windows import Windows
 from emulators.variables import Variable, VariableSet
@@ -228,12 +228,12 @@ def test_columns_come_apart_and_together_by_name():
         diagnostic=channels(0, {"rain": 0, "cloud": 3}),
         history=2,
     )
-    columns = Columns(where)
+    columns = LevelColumns(where)
     fields = torch.arange(float(where.input_channels)).reshape(1, -1, 1, 1).expand(1, -1, 4, 8)
-    upper, single = columns.apart(fields)
+    upper, single = columns.split(fields)
     assert upper[0, :, :, 0, 0].tolist() == [[1, 2, 3], [5, 6, 7], [9, 10, 11], [13, 14, 15], [17, 18, 19]]
     assert single[0, :, 0, 0].tolist() == [0, 4, 8, 12, 16]
-    out = columns.together(upper[:, [0, 1, 4]], single[:, [0, 1, 4]])
+    out = columns.join(upper[:, [0, 1, 4]], single[:, [0, 1, 4]])
     assert out[0, :, 0, 0].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19]
 
 
@@ -260,9 +260,9 @@ def hours(*interval: float) -> dict[str, torch.Tensor]:
 def test_windows_join_what_they_cut(shape, window, shifted, cyclic, padded):
     windows = Windows(shape, window, shifted=shifted, cyclic=cyclic, padded=padded)
     x = torch.randn(2, *shape, 3)
-    cut = windows.cut(x)
+    cut = windows.partition(x)
     assert cut.shape[3] == windows.tokens
-    assert torch.equal(windows.joined(cut), x)
+    assert torch.equal(windows.join(cut), x)
     if windows.blocked is not None:
         alike = (cyclic and (padded == "first" or shape[-1] % window[-1] == 0)) or window[-1] >= shape[-1]
         assert (windows.blocked.shape[0] == 1) == alike
@@ -272,9 +272,9 @@ def test_windows_join_what_they_cut(shape, window, shifted, cyclic, padded):
 def test_tokens_of_spread_windows_lie_evenly_over_the_box():
     windows = Windows((4, 9), (2, 3), shifted=False, cyclic=True, spread=True)
     places = torch.arange(36.0).reshape(1, 4, 9, 1)
-    cut = windows.cut(places)
+    cut = windows.partition(places)
     assert cut[0, 1, 0, :, 0].tolist() == [1, 4, 7, 19, 22, 25]
-    assert torch.equal(windows.joined(cut), places)
+    assert torch.equal(windows.join(cut), places)
     with pytest.raises(ValueError, match="shifted or spread"):
         Windows((4, 9), (2, 3), shifted=True, cyclic=True, spread=True)
 
@@ -304,7 +304,7 @@ def test_who_sees_whom_in_shifted_windows(kind):
         "relative": lambda: EarthAttention(8, 2, windows, "relative"),
     }[kind]()
     x = torch.randn(1, *shape, 8, requires_grad=True)
-    windows.joined(attention(windows.cut(x), windows.blocked))[0, ..., 0, 0, :].sum().backward()
+    windows.join(attention(windows.partition(x), windows.blocked))[0, ..., 0, 0, :].sum().backward()
     seen = x.grad[0].abs().sum(-1) > 0
     seen = seen if seen.ndim == 2 else seen.any(0)
     assert seen.nonzero().tolist() == [[0, 0], [0, 1], [0, 6], [0, 7]]

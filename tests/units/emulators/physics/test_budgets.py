@@ -13,7 +13,7 @@ from emulators.constants import GRAVITY
 from emulators.constraints.dry_air_mass import DryAirMass
 from emulators.constraints.total_energy import TotalEnergy
 from emulators.physics.budgets import CONSTANTS, DryAir, Energy, Water
-from emulators.physics.columns import Columns, dither, dry_air, rounded
+from emulators.physics.columns import Columns, dither, dry_air, round_keeping_mean
 from emulators.physics.hydrostatics import Hydrostatics
 from emulators.state import Origin
 from emulators.variables import Variable, VariableSet
@@ -202,10 +202,10 @@ def test_what_is_made_of_nothing(column_world, weather):
     )
     for budget in (DryAir(world), Water(world), Energy(world)):
         step = replace(after, origin=Origin(before, before, forcing))
-        made, turnover = budget.made(step, after)
-        torch.testing.assert_close(made, budget.mean(budget.residual(before, after, forcing)))
+        imbalance, turnover = budget.imbalance_and_turnover(step, after)
+        torch.testing.assert_close(imbalance, budget.mean(budget.residual(before, after, forcing)))
         assert (turnover > 0).all()
-        from_the_truth, _ = budget.made(after, after)
+        from_the_truth, _ = budget.imbalance_and_turnover(after, after)
         assert (from_the_truth == 0).all()
 
 
@@ -213,15 +213,15 @@ def test_rounding_takes_nothing_from_the_mean():
     generator = torch.Generator().manual_seed(0)
     exact = 96_000.0 + 2e3 * torch.randn(3, 64, 128, generator=generator, dtype=torch.float64)
     weights = torch.rand(64, 128, generator=generator, dtype=torch.float64)
-    once = rounded(exact, torch.float32, weights, dither((64, 128)))
+    once = round_keeping_mean(exact, torch.float32, weights, dither((64, 128)))
 
     def lost(single):
         return (weights * (single.double() - exact)).sum((-2, -1)).abs() / weights.sum()
 
     assert (lost(once) < 2e-5).all()
     assert lost(once).mean() < 0.5 * lost(exact.float()).mean()
-    assert torch.equal(rounded(once.double(), torch.float32, weights, dither((64, 128))), once)
-    assert torch.equal(rounded(exact, torch.float64, weights, dither((64, 128))), exact)
+    assert torch.equal(round_keeping_mean(once.double(), torch.float32, weights, dither((64, 128))), once)
+    assert torch.equal(round_keeping_mean(exact, torch.float64, weights, dither((64, 128))), exact)
 
 
 @pytest.mark.parametrize("shift", [1e-3, 2e-3, 3.8e-3, -2.5e-3])
@@ -232,7 +232,7 @@ def test_a_shift_smaller_than_a_float_is_not_lost(shift):
     weights = torch.ones(64, 128, dtype=torch.float64)
     exact = floats + shift  # neighbouring floats are 0.0078 apart
     nearest = (exact.float().double() - exact).mean().abs()
-    kept = (rounded(exact, torch.float32, weights, dither((64, 128))).double() - exact).mean().abs()
+    kept = (round_keeping_mean(exact, torch.float32, weights, dither((64, 128))).double() - exact).mean().abs()
     assert nearest > 9e-4
     assert kept < 1e-5
 

@@ -2,13 +2,13 @@
 
 import pytest
 
-from emulators.physics.physical_ranges import BOUNDS, BY_UNITS, bounds, same_units
+from emulators.physics.physical_ranges import BOUNDS, BY_UNITS, canonical_units, plausible_range
 
 
 def test_every_range_is_in_order_and_in_si_units():
     for low, high, units in BOUNDS.values():
         assert low < high
-        assert same_units(units) == units
+        assert canonical_units(units) == units
     assert all(low < high for low, high in BY_UNITS.values())
 
 
@@ -23,7 +23,7 @@ def test_every_range_is_in_order_and_in_si_units():
     ],
 )
 def test_records_lie_within(name, low, high):
-    lowest, highest = bounds(name)
+    lowest, highest = plausible_range(name)
     assert lowest < low < high < highest
 
 
@@ -32,20 +32,20 @@ def test_records_lie_within(name, low, high):
     [("m**2 s**-2", "m2 s-2"), ("m^2/s^2", "m2 s-2"), ("kg/kg", "kg kg-1"), ("", "1"), ("W/m2", "W m-2")],
 )
 def test_one_unit_has_many_spellings(spelling, plain):
-    assert same_units(spelling) == plain
+    assert canonical_units(spelling) == plain
 
 
 def test_bounds_hold_for_their_units_only():
-    assert bounds("geopotential", "m**2 s**-2") == bounds("geopotential")
-    assert bounds("2m_temperature", "degC") is None
-    assert bounds("total_precipitation_6hr", "kg m-2") is None
+    assert plausible_range("geopotential", "m**2 s**-2") == plausible_range("geopotential")
+    assert plausible_range("2m_temperature", "degC") is None
+    assert plausible_range("total_precipitation_6hr", "kg m-2") is None
 
 
 def test_unknown_names_go_by_units_or_not_at_all():
-    assert bounds("tropopause_temperature", "K") == BY_UNITS["K"]
-    assert bounds("vegetation", "furlong") is None
-    assert bounds("vegetation") is None
+    assert plausible_range("tropopause_temperature", "K") == BY_UNITS["K"]
+    assert plausible_range("vegetation", "furlong") is None
+    assert plausible_range("vegetation") is None
 
 
 def test_given_bounds_go_first():
-    assert bounds("2m_temperature", "degC", {"2m_temperature": (-90, 60)}) == (-90.0, 60.0)
+    assert plausible_range("2m_temperature", "degC", {"2m_temperature": (-90, 60)}) == (-90.0, 60.0)

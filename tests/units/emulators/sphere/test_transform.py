@@ -219,7 +219,7 @@ def test_tables_outlast_their_modules_up_to_a_limit(monkeypatch):
     grid, other = gaussian_grid(6, 17), gaussian_grid(6, 19)
     table = weakref.ref(SphericalHarmonics(grid)._shared["synthesis_0"])
     assert SphericalHarmonics(grid)._shared["synthesis_0"] is table()
-    monkeypatch.setattr(shared_tables, "KEPT", 0)
+    monkeypatch.setattr(shared_tables, "CACHED_BYTES", 0)
     used = SphericalHarmonics(other)
     gc.collect()
     assert table() is None
