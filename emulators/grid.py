@@ -1,4 +1,4 @@
-"""Grids: where the numbers of a field sit on the sphere, and how much area each stands for.
+"""Grids: the points of a field on the sphere, and the area of each.
 
 The weight of a point is the area of its cell divided by the mean cell area,
 
@@ -21,10 +21,11 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class LatLonGrid:
-    """A product of latitudes and longitudes.
+    """Hold the latitudes and longitudes of a grid, and the areas of its cells.
 
     latitude: degrees north, from north to south, shape (lat,).
     longitude: degrees east in [0, 360), eastward, shape (lon,); a limited area may cross the zero meridian.
+    Raises ValueError for coordinates that are no such grid.
     """
 
     latitude: np.ndarray
@@ -59,17 +60,18 @@ class LatLonGrid:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """The number of rows and columns, (lat, lon)."""
         return self.latitude.size, self.longitude.size
 
     @cached_property
     def is_cyclic(self) -> bool:
-        """True where the last longitude is followed by the first."""
+        """True if the last longitude is followed by the first."""
         steps = self._eastward_steps(self.longitude)
         return bool(abs(steps.sum() + steps.mean() - 360.0) < 0.01 * steps.mean())
 
     @cached_property
     def kind(self) -> str:
-        """`gaussian`, `lobatto`, `equiangular`, `equiangular_with_poles` or `limited_area`."""
+        """The kind of the grid: `gaussian`, `lobatto`, `equiangular`, `equiangular_with_poles` or `limited_area`."""
         latitude, nlat = self.latitude, self.latitude.size
         gauss = np.rad2deg(np.arcsin(np.polynomial.legendre.leggauss(nlat)[0][::-1]))
         if not self.is_cyclic:
@@ -87,7 +89,7 @@ class LatLonGrid:
 
     @cached_property
     def latitude_bounds(self) -> np.ndarray:
-        """Edges of the rows in degrees, north to south, shape (lat + 1,)."""
+        """The edges of the rows in degrees, north to south, shape (lat + 1,)."""
         inner = 0.5 * (self.latitude[1:] + self.latitude[:-1])
         if self.kind == "limited_area":
             north = self.latitude[0] + 0.5 * (self.latitude[0] - self.latitude[1])
@@ -98,7 +100,7 @@ class LatLonGrid:
 
     @cached_property
     def weights(self) -> np.ndarray:
-        """Cell areas with mean 1, float64, shape (lat, lon)."""
+        """The cell areas with mean 1, float64, shape (lat, lon)."""
         if self.kind == "gaussian":
             rows = np.polynomial.legendre.leggauss(self.latitude.size)[1][::-1]
         elif self.kind == "lobatto":
@@ -116,11 +118,11 @@ class LatLonGrid:
         return area / area.mean()
 
     def plain(self) -> dict:
-        """The grid as lists of numbers, for a checkpoint."""
+        """Return the grid as lists of numbers, for a checkpoint."""
         return {"latitude": self.latitude.tolist(), "longitude": self.longitude.tolist()}
 
     def same_as(self, other: LatLonGrid, tolerance: float = 1e-3) -> bool:
-        """True where both grids hold the same points to `tolerance` degrees."""
+        """Return True if both grids hold the same points to `tolerance` degrees."""
         return self.shape == other.shape and all(
             np.allclose(a, b, atol=tolerance)
             for a, b in ((self.latitude, other.latitude), (self.longitude, other.longitude))
@@ -131,13 +133,13 @@ class LatLonGrid:
 
 
 def gaussian_grid(nlat: int, nlon: int | None = None) -> LatLonGrid:
-    """The Gauss-Legendre grid of `nlat` rows (default: twice as many columns)."""
+    """Return the Gauss-Legendre grid of `nlat` rows and `nlon` columns (default: twice as many as rows)."""
     latitude = np.rad2deg(np.arcsin(np.polynomial.legendre.leggauss(nlat)[0][::-1]))
     return LatLonGrid(latitude, _full_circle(nlon or 2 * nlat))
 
 
 def alias_free_grid(truncation: int) -> LatLonGrid:
-    """The Gaussian grid with the least even number of rows on which products of two fields do not alias.
+    """Return the Gaussian grid with the least even number of rows on which products of two fields do not alias.
 
     truncation: highest degree of the fields; the grid has at least (3 truncation + 1) / 2 rows.
     """
@@ -146,16 +148,16 @@ def alias_free_grid(truncation: int) -> LatLonGrid:
 
 
 def lobatto_grid(nlat: int, nlon: int | None = None) -> LatLonGrid:
-    """The Gauss-Lobatto grid of `nlat` rows, both poles among them (default: twice as many columns less two)."""
+    """Return the Gauss-Lobatto grid of `nlat` rows, both poles included, and `nlon` columns (default: 2 (nlat - 1))."""
     latitude = np.rad2deg(np.arcsin(lobatto_rule(nlat)[0]))
     return LatLonGrid(latitude, _full_circle(nlon or 2 * (nlat - 1)))
 
 
 def lobatto_rule(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights of Gauss-Lobatto quadrature on -1..1, falling, each (n,). ValueError below 2: both ends belong.
+    """Return nodes and weights of Gauss-Lobatto quadrature on -1..1, descending, each (n,).
 
     The inner nodes are the zeros of the Jacobi polynomial P(1,1) of degree n - 2, eigenvalues of a tridiagonal matrix
-    (Golub & Welsch 1969, doi 10.1090/S0025-5718-69-99647-1).
+    (Golub & Welsch 1969, doi 10.1090/S0025-5718-69-99647-1). Raises ValueError for n below 2, as both ends are nodes.
     """
     if n < 2:
         raise ValueError(f"A Gauss-Lobatto grid has a row at each pole: expected at least 2 rows; got {n}.")
@@ -169,7 +171,10 @@ def lobatto_rule(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def equiangular_grid(nlat: int, nlon: int | None = None, poles: bool = False) -> LatLonGrid:
-    """Equally spaced rows, cell centres inside the sphere or, with `poles`, from pole to pole."""
+    """Return a grid of equally spaced rows: cell centres inside the sphere or, with `poles`, from pole to pole.
+
+    nlon: default, columns as far apart as rows.
+    """
     half = 0.0 if poles else 90.0 / nlat
     return LatLonGrid(np.linspace(90.0 - half, -90.0 + half, nlat), _full_circle(nlon or 2 * (nlat - poles)))
 

@@ -1,4 +1,4 @@
-"""State: the fields at one time, and Window: the stretch of States that one training example is made of."""
+"""State: the fields at one time, and Window: the consecutive States of one training example."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from emulators.variables import VariableSet
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """Fields at one time, for one case, a batch of cases, or an ensemble of batches; SI units.
+    """Hold the fields at one time, for one case, a batch of cases, or an ensemble of batches; SI units.
 
     values: (*lead, channel, *grid.shape); lead is (), (batch,) or (member, batch).
-    variables: what the channels are.
+    variables: the variables of the channels, in order.
     time: valid time, datetime64[s], shape () or (batch,).
     rank: number of grid dimensions (2 on a latitude-longitude grid, 1 on a set of cells).
-    origin: of a State that a step made, where it comes from; None for data.
+    origin: for a State that a step made, the States that it was made from; None for data.
+
+    Raises ValueError if the number of channels is not that of `variables`.
     """
 
     values: Tensor
@@ -40,7 +42,7 @@ class State:
 
     @property
     def channel_axis(self) -> int:
-        """The channel's axis, counted from the end."""
+        """The axis of the channels, counted from the end."""
         return -1 - self.rank
 
     @property
@@ -50,24 +52,24 @@ class State:
 
     @property
     def start(self) -> State:
-        """The State at the start of the rollout this one belongs to: itself, where no step made it."""
+        """The State at the start of the rollout that this one belongs to; itself for data."""
         return self if self.origin is None else self.origin.start
 
     @cached_property
     def _parts(self) -> dict[str, Tensor]:
-        """The channels of each variable. All are cut at once: backward, one gradient is put together, not one each."""
+        """The channels of each variable, all from one split, so that the backward pass assembles a single gradient."""
         sizes = [variable.size for variable in self.variables]
         parts = self.values.split(sizes, self.channel_axis) if sizes else ()
         return dict(zip(self.variables.names, parts, strict=True))
 
     def __getitem__(self, name: str) -> Tensor:
-        """A view of variable `name`: (*lead, level, *grid), or (*lead, *grid) for a single-level field."""
+        """Return a view of variable `name`: (*lead, level, *grid), or (*lead, *grid) for a single-level field."""
         self.variables.slice(name)
         part = self._parts[name]
         return part if self.variables.variable(name).levels else part.squeeze(self.channel_axis)
 
     def with_(self, **fields: Tensor) -> State:
-        """A new State in which the named variables are replaced; shapes as `state[name]` gives them."""
+        """Return a State in which the named variables are replaced; shapes as `state[name]` gives them."""
         for name in fields:
             self.variables.slice(name)
         parts = []
@@ -81,7 +83,7 @@ class State:
         return replace(self, values=torch.cat(parts, dim=self.channel_axis))
 
     def select(self, names: Iterable[str]) -> State:
-        """A State of the named variables only, in the order asked for."""
+        """Return a State of the named variables only, in the order of `names`."""
         variables = self.variables.select(names)
         if variables == self.variables:
             return self
@@ -90,16 +92,17 @@ class State:
         return replace(self, values=self.values.index_select(self.channel_axis, picked), variables=variables)
 
     def to(self, *args, **kwargs) -> State:
-        """The same State on another device or in another floating-point type (arguments of `Tensor.to`)."""
+        """Return the State on another device or in another floating-point type (arguments of `Tensor.to`)."""
         origin = None if self.origin is None else self.origin.to(*args, **kwargs)
         return replace(self, values=self.values.to(*args, **kwargs), origin=origin)
 
 
 @dataclass(frozen=True, eq=False)
 class Origin:
-    """Where a State comes from; budgets compare it with these. They have no origin themselves, so nothing piles up.
+    """Hold the States that a State was made from; budgets compare it with these.
 
-    start: the State at the start of the rollout. before: the State one timestep earlier. forcing: of the timestep.
+    start: the State at the start of the rollout. before: the State one timestep earlier. forcing: that of the timestep.
+    None of these has an origin of its own, so that memory does not grow with the rollout.
     """
 
     start: State
@@ -107,7 +110,7 @@ class Origin:
     forcing: State
 
     def to(self, *args, **kwargs) -> Origin:
-        """The same on another device or in another floating-point type."""
+        """Return the origin on another device or in another floating-point type (arguments of `Tensor.to`)."""
         start = self.start.to(*args, **kwargs)
         before = start if self.before is self.start else self.before.to(*args, **kwargs)
         return Origin(start, before, self.forcing.to(*args, **kwargs))
@@ -115,10 +118,10 @@ class Origin:
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """A training example (or a batch of them): consecutive States, one timestep apart.
+    """Hold a training example (or a batch of them): consecutive States, one timestep apart.
 
     history: the known States, oldest first. target: the States to forecast, prognostic and diagnostic variables.
-    forcing: what is prescribed at the time of each target; as many as targets, perhaps without channels.
+    forcing: the forcing at the time of each target; as many as targets, perhaps without channels.
     """
 
     history: tuple[State, ...]
@@ -126,7 +129,7 @@ class Window:
     forcing: tuple[State, ...]
 
     def to(self, *args, **kwargs) -> Window:
-        """The same Window on another device or in another floating-point type."""
+        """Return the Window on another device or in another floating-point type (arguments of `Tensor.to`)."""
         return Window(
             *(tuple(s.to(*args, **kwargs) for s in part) for part in (self.history, self.target, self.forcing))
         )

@@ -1,7 +1,7 @@
-"""Variables and ordered sets of them: names on one side, channels of a tensor on the other.
+"""Variables and ordered sets of them: map names to channels of a tensor.
 
-Names are those of WeatherBench 2 (`temperature`, `2m_temperature`, ...). A variable with levels takes one channel
-a level, in the order of its levels; the channel's name is `temperature_850`.
+Names are those of WeatherBench 2 (`temperature`, `2m_temperature`, ...). A variable with levels takes one channel for
+each level, in the order of its levels; the channel's name is `temperature_850`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from functools import cached_property
 
 @dataclass(frozen=True)
 class Variable:
-    """One physical quantity. levels: values of the vertical coordinate, empty for a single-level field.
+    """Describe one physical quantity.
 
-    positive: of a flux, which way it counts: `up`, `down`, or `in` and `out` of the column of air. cell: what its
-    numbers are between two times: `sum`, `mean` or `point`, with the hours they cover where these are known (`sum 6h`).
-    Both as the source of the data declares them, empty where it does not; they are no part of what a variable is.
+    levels: values of the vertical coordinate, empty for a single-level field.
+    positive: the direction in which a flux counts as positive: `up`, `down`, or `in` and `out` of the column of air.
+    cell: what the values are over the time before them, `sum`, `mean` or `point`, with the hours covered if known (`sum
+    6h`). Both as the data declare them, empty if they do not; variables that differ in these alone are equal.
     """
 
     name: str
@@ -28,18 +29,18 @@ class Variable:
 
     @property
     def size(self) -> int:
-        """Number of channels."""
+        """The number of channels."""
         return len(self.levels) or 1
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """One name a channel."""
+        """The names of the channels, one for each level."""
         return tuple(f"{self.name}_{level:g}" for level in self.levels) or (self.name,)
 
 
 @dataclass(frozen=True)
 class VariableSet:
-    """An ordered set of variables; `len` counts variables, `size` counts channels."""
+    """Hold variables in order; `len` counts variables, `size` counts channels."""
 
     variables: tuple[Variable, ...] = ()
 
@@ -51,16 +52,17 @@ class VariableSet:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
+        """The names of the variables, in order."""
         return tuple(variable.name for variable in self.variables)
 
     @cached_property
     def size(self) -> int:
-        """Number of channels of all variables."""
+        """The number of channels of all variables."""
         return sum(variable.size for variable in self.variables)
 
     @cached_property
     def channels(self) -> tuple[str, ...]:
-        """The name of every channel, in order."""
+        """The names of all channels, in order."""
         return tuple(channel for variable in self.variables for channel in variable.channels)
 
     @cached_property
@@ -72,18 +74,18 @@ class VariableSet:
         return slices
 
     def slice(self, name: str) -> slice:
-        """The channels of variable `name`; KeyError names what there is."""
+        """Return the channels of variable `name`. Raises KeyError, with the names that exist."""
         if name not in self._slices:
             raise KeyError(f"No variable '{name}' here; there are {', '.join(self.names) or 'none'}.")
         return self._slices[name]
 
     def variable(self, name: str) -> Variable:
-        """The variable called `name`; KeyError names what there is."""
+        """Return the variable called `name`. Raises KeyError, with the names that exist."""
         self.slice(name)
         return self.variables[self.names.index(name)]
 
     def select(self, names: Iterable[str]) -> VariableSet:
-        """The named variables, in the order asked for."""
+        """Return the named variables, in the order of `names`."""
         return VariableSet(tuple(self.variable(name) for name in names))
 
     def __add__(self, other: VariableSet) -> VariableSet:
@@ -99,7 +101,7 @@ class VariableSet:
         return len(self.variables)
 
     def plain(self) -> list[dict]:
-        """The set as lists and strings, for a checkpoint."""
+        """Return the set as lists and strings, for a checkpoint."""
         return [
             {"name": v.name, "units": v.units, "levels": list(v.levels), "positive": v.positive, "cell": v.cell}
             for v in self.variables
@@ -107,6 +109,7 @@ class VariableSet:
 
     @classmethod
     def from_plain(cls, plain: list[dict]) -> VariableSet:
+        """Return the set that `plain` described."""
         return cls(
             tuple(
                 Variable(v["name"], v["units"], tuple(v["levels"]), v.get("positive", ""), v.get("cell", ""))

@@ -1,4 +1,4 @@
-"""World: what planet an emulator lives on. It is built first, from the data; every part is built on it."""
+"""World: the planet that an emulator lives on. It is built first, from the data; every part is built on it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from emulators.variables import VariableSet
 
 @dataclass(frozen=True)
 class Scale:
-    """Area-weighted statistics of one channel over the training period, in the channel's units.
+    """Hold area-weighted statistics of one channel over the training period, in the channel's units.
 
     tendency_std: standard deviation of the change over one timestep.
     """
@@ -27,11 +27,11 @@ class Scale:
 
 @dataclass(frozen=True)
 class Vertical:
-    """The vertical coordinate: half-level pressure a + b * surface pressure (Simmons & Burridge 1981).
+    """Describe the vertical coordinate: half-level pressure a + b * surface pressure (Simmons & Burridge 1981).
 
-    kind: `sigma`, `hybrid`, `pressure` or `none`; a in Pa and b at half levels, top first, shape (level + 1,);
-    both empty for `pressure` and `none`. dry: surface pressure is the weight of dry air alone, and humidity the mass of
-    water in a mass of dry air, as in models whose pressure does not feel the water that comes and goes.
+    kind: `sigma`, `hybrid`, `pressure` or `none`; a in Pa and b at half levels, top first, shape (level + 1,); both
+    empty for `pressure` and `none`. dry: True if surface pressure is the weight of dry air alone and humidity the mass
+    of water per mass of dry air, as in models whose pressure does not change with their water.
     """
 
     kind: str = "none"
@@ -42,12 +42,12 @@ class Vertical:
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """Grid, variables, clock and scales of a data source.
+    """Hold the grid, variables, timestep and scales of a data source.
 
     prognostic: predicted and fed back. diagnostic: predicted only. forcing: prescribed at the time of the target.
     static: constant in time; static_fields holds them, shape (channel, *grid.shape).
-    timestep: timedelta64 in seconds, or in months where the calendar steps are uneven. history: States a Step sees.
-    scales: one Scale a channel name.
+    timestep: timedelta64 in seconds, or in months if calendar steps are uneven. history: number of States a Step reads.
+    scales: one Scale for each channel name.
     """
 
     grid: LatLonGrid
@@ -78,16 +78,19 @@ class World:
 
     @property
     def input_channels(self) -> int:
-        """Channels a network reads: history x prognostic, forcing, static."""
+        """The number of channels a network reads: history x prognostic, forcing, static."""
         return self.history * self.prognostic.size + self.forcing.size + self.static.size
 
     @property
     def output_channels(self) -> int:
-        """Channels a network writes: prognostic and diagnostic."""
+        """The number of channels a network writes: prognostic and diagnostic."""
         return self.predicted.size
 
     def scale(self, variables: VariableSet, kind: str) -> np.ndarray:
-        """`mean`, `std` or `tendency_std` of each channel of `variables`, float32, shape (channel,)."""
+        """Return `mean`, `std` or `tendency_std` of each channel of `variables`, float32, shape (channel,).
+
+        Raises KeyError if the scales of a channel are unknown.
+        """
         missing = [channel for channel in variables.channels if channel not in self.scales]
         if missing:
             raise KeyError(f"No statistics for {', '.join(missing[:5])}; compute them over the training period first.")
@@ -95,7 +98,7 @@ class World:
         return np.array(scales, dtype=np.float32)
 
     def after(self, time: np.ndarray, steps: int = 1) -> np.ndarray:
-        """The time `steps` timesteps after `time`, datetime64[s]; month steps keep the day of the month."""
+        """Return the time `steps` timesteps after `time`, datetime64[s]; month steps keep the day of the month."""
         time = np.asarray(time, dtype="datetime64[s]")
         if np.datetime_data(self.timestep)[0] != "M":
             return time + steps * self.timestep.astype("timedelta64[s]")
@@ -103,7 +106,7 @@ class World:
         return (month + steps * self.timestep).astype("datetime64[s]") + (time - month.astype("datetime64[s]"))
 
     def lead_time(self, steps: int) -> np.timedelta64:
-        """The nominal length of `steps` timesteps, timedelta64[s]; a month counts 365.25 / 12 days."""
+        """Return the nominal length of `steps` timesteps, timedelta64[s]; a month counts 365.25 / 12 days."""
         unit, _ = np.datetime_data(self.timestep)
         seconds = (
             MONTH * self.timestep.astype(int) if unit == "M" else self.timestep.astype("timedelta64[s]").astype(int)
@@ -111,7 +114,7 @@ class World:
         return np.timedelta64(int(steps * seconds), "s")
 
     def plain(self) -> dict:
-        """The World as numbers, strings, lists, dicts and one tensor, for a checkpoint."""
+        """Return the World as numbers, strings, lists, dicts and one tensor, for a checkpoint."""
         unit, _ = np.datetime_data(self.timestep)
         timestep = self.timestep if unit == "M" else self.timestep.astype("timedelta64[s]")
         return {
@@ -131,7 +134,7 @@ class World:
 
     @classmethod
     def from_plain(cls, plain: dict) -> World:
-        """The inverse of `plain`."""
+        """Return the World that `plain` described."""
         fields = plain["static_fields"]
         vertical = plain["vertical"]
         return cls(

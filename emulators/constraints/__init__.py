@@ -1,1 +1,1 @@
-"""Constraints, one a file: they return a State that obeys a law."""
+"""Constraints, one a file: each returns a State that obeys a law."""

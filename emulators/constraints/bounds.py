@@ -1,8 +1,8 @@
-"""Bounds: what lies outside a range by definition is brought to its edge; a share is at least 0 and at most 1.
+"""Bounds: clip values outside a range to its edge; a share is at least 0 and at most 1.
 
     after_v = min(max(after_v, low), high)
 
-Straight through, the backward pass ignores the cut (Bengio et al. 2013, arXiv 1308.3432).
+With straight_through the backward pass ignores the clipping (Bengio et al. 2013, arXiv 1308.3432).
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ DEFAULT = {
 
 
 class Bounds:
-    """limits: variable -> [low, high], either null for none; null takes those that are bounded by definition.
+    """Clip variables to limits.
 
-    straight_through: gradients pass where the value was cut.
+    limits: variable -> [low, high], either null for no limit; null: the limits of all variables bounded by definition.
+    straight_through: let gradients pass where a value was clipped.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Bounds:
 
 
 def _pair(name: str, pair: Sequence[float | None]) -> tuple[float | None, float | None]:
-    """(low, high) of one variable; ValueError where they are no range."""
+    """Return (low, high) of one variable. Raises ValueError if they are no range."""
     low, high = pair if len(pair) == 2 else (None, None)
     if (low is None and high is None) or (low is not None and high is not None and low > high):
         raise ValueError(f"bounds of {name} are [low, high], one of which may be null; got {list(pair)}.")

@@ -1,16 +1,16 @@
-"""Dry-air mass: the global mean of dry air stays what it was at the start of the rollout.
+"""Dry-air mass: keep the global mean of dry air at its value at the start of the rollout.
 
 With pd_i = sum_k (1 - q_k) dp_k the weight of a column's dry air and M its global mean at the start,
 
-    offset     pd_i <- pd_i + M - mean(pd), and ps is solved for again, as the water that it carries depends on it
+    offset     pd_i <- pd_i + M - mean(pd), and ps is solved for again, as the water of the column depends on it
     ratio      ps <- ps (M - mean(sum_k (1 - q_k) da_k)) / mean(sum_k (1 - q_k) db_k ps)
     humidity   1 - q_k <- (1 - q_k) (M - M_held) / M_fix in the lowest layers, whose dry air is M_fix
 
-`offset` is that of ACE (Watt-Meyer et al. 2024, arXiv 2411.11268), which pins the start since its version of 2025, as
+`offset` is that of ACE (Watt-Meyer et al. 2024, arXiv 2411.11268), which keeps the start since its version of 2025, as
 differences from step to step add up to a drift; `ratio` and `humidity` are those of CREDIT on hybrid and on pressure
 levels (Sha et al. 2025, arXiv 2503.00332 and 2501.05648). CREDIT divides a trapezoidal integral between two levels and
-leaves a quarter of the error; here every level has its own weight, and nothing is left. Where the data say that surface
-pressure is the weight of dry air alone (`World.vertical.dry`), as on the embedded planet, pd is ps.
+leaves a quarter of the error; here every level has its own weight, and nothing is left. If surface pressure is the
+weight of dry air alone (`World.vertical.dry`), as on the embedded planet, pd is ps.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ from emulators.world import World
 
 
 class DryAirMass(nn.Module):
-    """form: `offset`, `ratio` or `humidity`. reference: `start` of the rollout, or the State `before` the step.
+    """Keep the global mean of dry air by changing surface pressure or humidity.
 
+    form: `offset`, `ratio` or `humidity`. reference: `start` of the rollout, or the State `before` the step.
     columns: `surface`, or `fixed` (pressure levels without regard to surface pressure; form `humidity` only).
-    layers: how many layers, counted from the lowest, take the change of form `humidity`.
+    layers: number of layers, counted from the lowest, that form `humidity` changes.
     """
 
     changed_layers: Tensor
@@ -70,7 +71,7 @@ class DryAirMass(nn.Module):
         self.rests_on = self.budget.uses
 
     def _changed_layers(self, world: World, layers: int) -> Tensor:
-        """1 for the layers that take the change, 0 for those held, (level, 1, 1)."""
+        """Return 1 for the layers that change, 0 for the others, (level, 1, 1)."""
         count = len(self.budget.levels)
         if not 1 <= layers <= count:
             raise ValueError(f"form=humidity changes 1 to {count} of the layers; got layers={layers}.")

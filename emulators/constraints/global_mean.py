@@ -1,9 +1,9 @@
-"""Global mean: the mean over the globe of a variable stays what it was at the start, or follows a budget.
+"""Global mean: keep the mean of a variable over the globe at its start, or let it follow a budget.
 
     offset   x <- x + m - <x>          ratio   x <- x m / <x>
-    m = <x_start>,  or  <x_before> + <f>  where a flux f tells what is added in a timestep
+    m = <x_start>,  or  <x_before> + <f>  if a flux f gives the amount added in a timestep
 
-Every level has a mean of its own. Means are those of grid cells by their area, in float64.
+Every level has a mean of its own. Means are weighted by the area of the grid cells, in float64.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from emulators.world import World
 
 
 class GlobalMean(nn.Module):
-    """variables: what is held; null takes surface_pressure.
+    """Keep the global mean of variables.
 
-    budget: variable -> predicted or prescribed variable that tells its change: in the same units the change over the
+    variables: default, surface_pressure. form: `offset` or `ratio`.
+    budget: variable -> predicted or prescribed variable that gives its change: in the same units the change over the
     timestep, in those units per second (`s-1` after them) the rate of change.
     """
 
@@ -82,7 +83,7 @@ class GlobalMean(nn.Module):
 
 
 def _seconds(world: World, name: str, flux: str) -> float:
-    """By what a budget term is multiplied; ValueError where it is unknown or its units do not fit."""
+    """Return the factor of a budget term. Raises ValueError if the term is unknown or its units do not fit."""
     available = world.predicted + world.forcing
     if flux not in available:
         raise ValueError(f"global_mean lets {name} follow {flux}, which is neither predicted nor prescribed.")

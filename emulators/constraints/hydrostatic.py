@@ -1,9 +1,9 @@
-"""Hydrostatic: geopotential follows from temperature and humidity.
+"""Hydrostatic: compute geopotential from temperature and humidity.
 
     Phi <- Phi - imbalance(Phi, T, q)
 
-with the imbalance of `emulators.physics.hydrostatics`. On pressure levels the mean geopotential of a column stays as it
-was predicted: of all balanced columns this is the nearest. On sigma or hybrid levels the surface tells the height.
+with the imbalance of `emulators.physics.hydrostatics`. On pressure levels the mean geopotential of a column stays as
+predicted: of all balanced columns this is the nearest. On sigma or hybrid levels the surface gives the height.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from emulators.world import World
 
 
 class Hydrostatic(nn.Module):
-    """topography: false where the planet is flat (sigma and hybrid levels)."""
+    """Replace geopotential by one in hydrostatic balance.
+
+    topography: False for a flat planet (sigma and hybrid levels).
+    """
 
     changes = ("geopotential",)
 

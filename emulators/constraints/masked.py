@@ -1,6 +1,6 @@
-"""Masked: where the data have no value, as sea-surface temperature on land, a forecast holds the value they are given.
+"""Masked: where data are missing, as sea-surface temperature on land, set the forecast to the data's fill value.
 
-    x <- m x + (1 - m) v,   m = 1 where x is there, rounded
+    x <- m x + (1 - m) v,   m = 1 where x has a value, rounded
 
 The data hold v there too, so that prediction and target agree: such points add nothing to any loss and no gradient
 passes through them.
@@ -19,9 +19,10 @@ from emulators.world import World
 
 
 class Masked(nn.Module):
-    """variables: predicted variable -> [its mask, a forcing or static variable; the value where the mask is 0].
+    """Set predicted variables to a value outside their masks.
 
-    The masks are those that a data source adds (`data.masks`), the values those it fills in (`data.fill`).
+    variables: predicted variable -> [its mask, a forcing or static variable; the value where the mask is 0].
+    The masks are those that a data source adds (`data.masks`), the values those that it fills in (`data.fill`).
     """
 
     def __init__(self, world: World, *, variables: Mapping[str, tuple[str, float]]) -> None:

@@ -1,4 +1,4 @@
-"""Moisture budget: the water of the air changes by what evaporates and what falls, and by nothing else.
+"""Moisture budget: let the water of the air change by evaporation and precipitation alone.
 
 With W the column water, E evaporation and P precipitation over the timestep (kg m-2), <.> the global mean,
 
@@ -7,8 +7,8 @@ With W the column water, E evaporation and P precipitation over the timestep (kg
     advection_and_*  after that, in every column  A <- dW - (E - P),  the moisture that the wind brought
 
 The forms are ACE's (Watt-Meyer et al. 2024, arXiv 2411.11268); `precipitation` is also the fixer of CREDIT (Sha et al.
-2025, arXiv 2501.05648). Where the flux to be scaled has no global mean that could be scaled, the same amount is added
-everywhere. If the predicted air takes up more water than evaporates, precipitation becomes negative: the budget rules.
+2025, arXiv 2501.05648). If the flux to be scaled has a global mean of almost zero, the same amount is added everywhere.
+If the predicted air gains more water than evaporates, precipitation becomes negative: the budget comes first.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ LEAST = 1e-9  # kg m-2 in a timestep: a global mean below it cannot be scaled
 
 
 class MoistureBudget(nn.Module):
-    """closing: the terms that are changed. precipitation, evaporation, advection: their names, default found by name.
+    """Close the global budget of water, and with `advection` that of every column.
 
-    columns: `surface`, or `fixed` (pressure levels without regard to surface pressure).
+    closing: the terms that are changed. precipitation, evaporation, advection: names of the fluxes; default, the usual
+    names. columns: `surface`, or `fixed` (pressure levels without regard to surface pressure).
     """
 
     keeps = ("ZeroMeanMoistureAdvection",)  # advection recomputed from a closed global budget has no mean
@@ -81,7 +82,7 @@ class MoistureBudget(nn.Module):
         return after.with_(**{self.advection.name: (local / self.advection.factor).to(dtype)})
 
     def _flux_values(self, amount: Tensor, after: State) -> Tensor:
-        """kg m-2 in the units and direction in which the flux is predicted."""
+        """Return an amount in kg m-2 in the units and direction in which the flux is predicted."""
         if self.scaled is self.budget.precipitation:
             factor = -self.scaled.factor
         else:
@@ -90,14 +91,14 @@ class MoistureBudget(nn.Module):
 
 
 def _with_mean(field: Tensor, mean: Tensor, needed: Tensor) -> Tensor:
-    """`field` scaled to another global mean, or, where its mean is next to nothing, shifted to it."""
+    """Return `field` scaled to another global mean, or shifted to it if its mean is almost zero."""
     scalable = mean.abs() > LEAST
     scaled = field * (needed / torch.where(scalable, mean, 1.0))
     return torch.where(scalable, scaled, field + needed - mean)
 
 
 def _advection(world: World, name: str | None) -> Flux:
-    """The flux of moisture by the wind; it must be predicted."""
+    """Return the flux of moisture by the wind. Raises ValueError if it is not predicted."""
     candidates = [fluxes.flux(world, name)] if name is not None else fluxes.find(world, "moisture advection")
     if not candidates or candidates[0].name not in world.predicted:
         raise ValueError(

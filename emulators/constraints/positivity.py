@@ -1,9 +1,9 @@
-"""Positivity: amounts of water, and whatever else cannot be negative, are cut at zero.
+"""Positivity: clip amounts of water, and other variables that cannot be negative, at zero.
 
     after_v = max(after_v, 0)
 
-Straight through, the backward pass ignores the cut (Bengio et al. 2013, arXiv 1308.3432), so that a value below zero
-can still learn.
+With straight_through the backward pass ignores the clipping (Bengio et al. 2013, arXiv 1308.3432), so that a value
+below zero still has a gradient.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ DEFAULT = (
 
 
 class Positivity:
-    """variables: what is cut; None takes those of the usual water variables that the world predicts.
+    """Clip variables at zero.
 
-    straight_through: gradients pass where the value was cut.
+    variables: default, the water variables that the world predicts.
+    straight_through: let gradients pass where a value was clipped.
     """
 
     def __init__(self, world: World, *, variables: Sequence[str] | None = None, straight_through: bool = False) -> None:

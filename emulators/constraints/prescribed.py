@@ -1,6 +1,6 @@
-"""Prescribed: what is known from outside is written over what was predicted, everywhere or by a mask.
+"""Prescribed: overwrite predicted variables with prescribed ones, everywhere or by a mask.
 
-    replace   x <- f where the mask says so           blend   x <- (1 - m) x + m f
+    replace   x <- f where the mask is 1              blend   x <- (1 - m) x + m f
 
 As ACE prescribes sea-surface temperature by ocean fraction (Watt-Meyer et al. 2023, arXiv 2310.02074), and as a
 limited area takes its border from a larger model.
@@ -20,10 +20,11 @@ from emulators.world import World
 
 
 class Prescribed(nn.Module):
-    """variables: predicted variable -> forcing variable. mask: forcing or static variable between 0 and 1, or null.
+    """Overwrite predicted variables with forcing variables.
 
-    invert: the mask's complement counts, as the ocean is where no land is. blend: `replace` where the mask, rounded,
-    is 1, or `blend` by its value.
+    variables: predicted variable -> forcing variable. mask: forcing or static variable between 0 and 1, or null.
+    invert: use 1 - mask, as the ocean is where there is no land. blend: `replace` where the mask, rounded, is 1, or
+    `blend` by its value.
     """
 
     fixed: Tensor | None
@@ -75,7 +76,7 @@ class Prescribed(nn.Module):
         return after.with_(**changed)
 
     def _mask(self, after: State, forcing: State) -> Tensor | None:
-        """(*lead, *grid), or None where no mask is asked for."""
+        """Return the mask, (*lead, *grid), or None if there is none."""
         if self.mask is None:
             return None
         mask = (forcing[self.mask] if self.fixed is None else self.fixed).to(after.values.dtype)

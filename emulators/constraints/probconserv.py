@@ -1,9 +1,9 @@
-"""ProbConserv: a prediction with a variance is conditioned on the integral that it must have.
+"""ProbConserv: condition a prediction with a variance on the integral that it must have.
 
     mu* = mu - S G' (s^2 + G S G')^-1 (G mu - b)
 
 for a Gaussian prediction of mean mu and covariance S, the row G that integrates, its value b and the variance s^2 of
-what is known of it (Hansen et al. 2023, Learning Physical Models that Can Respect Conservation Laws, ICML, arXiv
+the knowledge of b (Hansen et al. 2023, Learning Physical Models that Can Respect Conservation Laws, ICML, arXiv
 2302.11002). S is diagonal: points of large variance take most of the change; the identity spreads it evenly. With
 s = 0 the integral holds exactly. Here G is the mean over area and levels of a variable and b its value at the start of
 the rollout.
@@ -21,10 +21,11 @@ from emulators.world import World
 
 
 class ProbConserv(nn.Module):
-    """variables: what keeps its integral; null takes surface_pressure.
+    """Condition variables on the integral that they had at the start of the rollout.
 
-    variance: predicted or forcing variable that holds the variance of each number (of one of `variables`, levels
-    alike), null for the identity. noise: standard deviation s of the integral, in the units of the variable; above 0
+    variables: default, surface_pressure.
+    variance: predicted or forcing variable that holds the variance of each number (of one of `variables`, the same
+    levels), null for the identity. noise: standard deviation s of the integral, in the units of the variable; above 0
     the integral only comes nearer to b, and nearer still when applied again.
     """
 
@@ -78,7 +79,7 @@ class ProbConserv(nn.Module):
 def conditioned(
     mean: Tensor, row: Tensor, value: Tensor, *, variance: Tensor | None = None, noise: float = 0.0
 ) -> Tensor:
-    """mu* for a diagonal covariance: mean and variance (..., n), row (n,), value (..., 1)."""
+    """Return mu* for a diagonal covariance: mean and variance (..., n), row (n,), value (..., 1)."""
     weighted = row if variance is None else variance * row
     gain = weighted / (noise**2 + (row * weighted).sum(-1, keepdim=True))
     return mean - gain * ((row * mean).sum(-1, keepdim=True) - value)

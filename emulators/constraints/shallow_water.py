@@ -1,4 +1,4 @@
-"""Shallow water: mass, and by option energy and potential enstrophy, stay what they were at the start of the rollout.
+"""Shallow water: keep mass, and by option energy and potential enstrophy, at their values at the start of the rollout.
 
     mass        <h>                                     h <- h + <h_start> - <h>
     energy      <h (u^2 + v^2) / 2 + g h^2 / 2>         wind <- a wind
@@ -7,8 +7,8 @@
 
 These are the invariants of the shallow-water equations over a flat bottom (Sadourny 1975, doi
 10.1175/1520-0469(1975)032<0680:TDOFDM>2.0.CO;2); h is the depth of the fluid. Energy and enstrophy are quadratic in a
-and b, so that Newton's method on global means finds them; b changes small eddies most, and with a it moves what the two
-invariants weigh differently. Where no a and b reach both, the nearest that the iteration finds is taken.
+and b, which Newton's method finds from global means; b changes small eddies most, and with a it changes the two
+invariants in different proportions. If no a and b reach both, the nearest of the iteration is used.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ FORMS = {"m": 1.0, "m2 s-2": 1.0 / GRAVITY}
 
 
 class ShallowWater(nn.Module):
-    """depth: the variable, in m or (as a geopotential) in m2 s-2; winds: the two components. All have one level.
+    """Keep the invariants of the shallow-water equations.
 
-    energy, enstrophy: whether they are kept too (enstrophy on Gaussian grids). rotation: of the planet, s-1.
+    depth: the variable, in m or (as a geopotential) in m2 s-2; winds: the two components. All have one level.
+    energy, enstrophy: whether they are kept too (enstrophy on Gaussian grids). rotation: that of the planet, s-1.
     """
 
     area: Tensor
@@ -92,7 +93,7 @@ class ShallowWater(nn.Module):
         return self._with_winds(after, *self._rotated(h, u, v, energy, enstrophy))
 
     def _rotated(self, h: Tensor, u: Tensor, v: Tensor, energy: Tensor, enstrophy: Tensor) -> tuple[Tensor, Tensor]:
-        """Winds whose rotational part is changed so that both invariants, or enstrophy alone, are met."""
+        """Return winds whose rotational part is changed so that both invariants, or enstrophy alone, are met."""
         vorticity, eddies, rotational, eddy_wind = self._parts(u, v)
         parts = ((u, v), rotational, eddy_wind)
         kinetic = [[self._mean(0.5 * h * (p[0] * q[0] + p[1] * q[1])) for q in parts] for p in parts]
@@ -114,7 +115,7 @@ class ShallowWater(nn.Module):
         return east, north
 
     def _parts(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Vorticity, its scaled Laplacian, and the winds of both, all (*lead, lat, lon)."""
+        """Return vorticity, its scaled Laplacian, and the winds of both, all (*lead, lat, lon)."""
         calculus = self.calculus
         vorticity, coefficients = self._curl(u, v)
         small = coefficients * (calculus.laplacian / calculus.laplacian.min())
@@ -124,17 +125,17 @@ class ShallowWater(nn.Module):
         return vorticity, eddies, whole, fine
 
     def _curl(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Vorticity (*lead, lat, lon), and its coefficients."""
+        """Return vorticity (*lead, lat, lon), and its coefficients."""
         columns = [w.reshape(-1, *self.area.shape).permute(2, 1, 0).contiguous() for w in (u, v)]
         coefficients, _ = self.calculus.vorticity_divergence(*columns)
         return self._grid(self.calculus.synthesis(coefficients), u), coefficients
 
     def _grid(self, field: Tensor, like: Tensor) -> Tensor:
-        """(lon, lat, n) -> (*lead, lat, lon)."""
+        """Return a field (lon, lat, n) as (*lead, lat, lon)."""
         return field.permute(2, 1, 0).reshape(like.shape)
 
     def _fields(self, state: State) -> tuple[Tensor, ...]:
-        """Depth in m and winds, float64 (*lead, lat, lon)."""
+        """Return depth in m and winds, float64 (*lead, lat, lon)."""
         shape = (*state.lead, *self.area.shape)
         h, u, v = (state[name].double().reshape(shape) for name in (self.depth, *self.winds))
         return self.scale * h, u, v
@@ -146,11 +147,11 @@ class ShallowWater(nn.Module):
         )
 
     def _mean(self, field: Tensor) -> Tensor:
-        """Global mean, (*lead, 1, 1)."""
+        """Return the global mean, (*lead, 1, 1)."""
         return (field * self.area).sum((-2, -1), keepdim=True)
 
 
 def _quadratic(form: list[list[Tensor]], a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """x' F x for x = (1, a, b), and its slopes along a and b; F is symmetric."""
+    """Return x' F x for x = (1, a, b), and its slopes along a and b; F is symmetric."""
     rows = [row[0] + a * row[1] + b * row[2] for row in form]
     return rows[0] + a * rows[1] + b * rows[2], 2.0 * rows[1], 2.0 * rows[2]

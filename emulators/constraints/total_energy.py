@@ -1,14 +1,14 @@
-"""Total energy: the energy of the air changes by radiation, heat from the surface and friction, and by nothing else.
+"""Total energy: let the energy of the air change by radiation, surface heat fluxes and friction alone.
 
-With the global mean energy <E>, what the air gained <G> and the sensitivity <dE/dT> to a warming of all layers alike,
+With the global mean energy <E>, the gain of the air <G> and the sensitivity <dE/dT> to a warming of all layers alike,
 
     increment   T <- T + (<E_before> + <G> - <E>) / <dE/dT>            (ACE: Watt-Meyer et al. 2024, arXiv 2411.11268)
     variance    T_k <- T_k + s_k^2 (<E_before> + <G> - <E>) / <sum_k dE/dT_k s_k^2>
     ratio       e_k <- e_k (<E_before> + <G>) / <E>, T solved from e_k     (CREDIT: Sha et al. 2025, arXiv 2503.00332)
 
 with s_k the standard deviation of a layer's changes over a timestep. All are exact in one pass, as energy is linear in
-T. `increment` leaves gradients of temperature as they are; `variance` is the least change in units of what each layer
-is wont to do (Gaussian conditioning with these variances by mass), and spares the upper air, which changes little.
+T. `increment` keeps gradients of temperature; `variance` is the least change in units of each layer's usual changes
+(Gaussian conditioning with these variances by mass), and hardly changes the upper air, whose changes are small.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from emulators.world import World
 
 
 class TotalEnergy(nn.Module):
-    """form: `increment`, `variance` or `ratio`. energy: `enthalpy`, `credit` or `ace` (see `physics.budgets`).
+    """Close the global budget of energy by changing temperature.
 
-    topography: false where the planet is flat. heat: fluxes to be counted, default all, which must be complete.
-    unaccounted: heating that no flux stands for, W m-2. columns: `surface`, or `fixed` on pressure levels.
+    form: `increment`, `variance` or `ratio`. energy: `enthalpy`, `credit` or `ace` (see `physics.budgets`).
+    topography: False for a flat planet. heat: names of the fluxes to count; default, all, which must be complete.
+    unaccounted: heating without a flux, W m-2. columns: `surface`, or `fixed` on pressure levels.
     """
 
     profile: Tensor | None
@@ -64,7 +65,7 @@ class TotalEnergy(nn.Module):
 
     @staticmethod
     def _variance(world: World) -> Tensor:
-        """Of the layers' changes over a timestep, as a share of the largest; float64 (level, *1)."""
+        """Return the variance of the layers' changes over a timestep, relative to the largest; float64 (level, *1)."""
         std = world.scale(world.prognostic, "tendency_std")[world.prognostic.slice("temperature")]
         variance = torch.as_tensor(std, dtype=torch.float64) ** 2
         return (variance / variance.max()).reshape(-1, *[1] * len(world.grid.shape))

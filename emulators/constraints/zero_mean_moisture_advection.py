@@ -1,4 +1,4 @@
-"""Zero-mean moisture advection: what the wind brings to one column it takes from others.
+"""Zero-mean moisture advection: let the wind move moisture between columns without creating any.
 
     A <- A - <A>,    <.> the global mean
 
@@ -16,7 +16,10 @@ from emulators.world import World
 
 
 class ZeroMeanMoistureAdvection(nn.Module):
-    """advection: its name, default found by name."""
+    """Subtract the global mean from the advection of moisture.
+
+    advection: name of the variable; default, the first usual name that is predicted.
+    """
 
     area: Tensor
 

@@ -20,12 +20,12 @@ EDGES = ("cross", "replicate", "reflect", "zeros", "flat")
 
 
 class Edges:
-    """What lies beyond the rim of a grid: longitudes close where the grid is cyclic, all else is up to `kind`.
+    """Pad fields beyond the edges of a grid: longitudes are periodic on a cyclic grid, the rest depends on `kind`.
 
-    kind: `cross` (over the poles; global grids), `replicate` (the outermost value goes on), `reflect` (inner ones in
-    reverse), `zeros`, `flat` (zeros on all four sides, as if longitudes did not close), or None for `cross` on a global
-    grid and `replicate` on any other, and on the equator alone, which knows no poles. Winds keep their sign over the
-    poles, as channels are alike.
+    kind: `cross` (over the poles; global grids), `replicate` (repeat the outermost value), `reflect` (mirror the inner
+    values), `zeros`, `flat` (zeros on all four sides, longitudes not periodic), or None for `cross` on a global grid
+    and `replicate` on any other, including one row at the equator, which has no poles. Winds keep their sign over the
+    poles, as all channels are treated alike. Raises ValueError for a kind that the grid does not allow.
     """
 
     def __init__(self, grid: LatLonGrid, kind: str | None = None) -> None:
@@ -42,13 +42,13 @@ class Edges:
         self.pole_rows = grid.kind == "equiangular_with_poles"
 
     def coarser(self) -> Edges:
-        """The same rim for a coarser level, whose rows no longer sit on the poles."""
+        """Return the edges of a coarser level, whose rows do not lie on the poles."""
         edges = object.__new__(Edges)
         edges.kind, edges.cyclic, edges.pole_rows = self.kind, self.cyclic, False
         return edges
 
     def pad(self, x: Tensor, north: int, south: int, west: int, east: int) -> Tensor:
-        """(batch, channel, lat, lon) with as many more rows and columns as named."""
+        """Return (batch, channel, lat, lon) with the given numbers of rows and columns added."""
         columns = x.shape[-1]
         if self.kind == "cross" and (north or south):
             x = self._over_the_poles(x, north, south)
@@ -69,7 +69,7 @@ class Edges:
 
 
 def _far(x: Tensor, start: int, rows: int) -> Tensor:
-    """Rows as they follow one another on the opposite meridian."""
+    """Return rows in the order in which they follow on the opposite meridian."""
     return x.narrow(-2, start, rows).flip(-2).roll(x.shape[-1] // 2, dims=-1)
 
 
@@ -78,7 +78,7 @@ def _pad(x: Tensor, sizes: tuple[int, int, int, int], kind: str) -> Tensor:
 
 
 class Convolution(nn.Conv2d):
-    """A convolution of odd kernel and equal size in and out, whose borders are those of `edges`."""
+    """Convolve (batch, channel, lat, lon) with an odd kernel, padded by `edges` so that the size stays the same."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ SLOPE = 0.3  # of the activation below zero
 
 
 class ResidualPair(nn.Module):
-    """Twice a 3x3 convolution, the activation, a norm over the batch, and dropout; beside the identity."""
+    """Add to the input two 3x3 convolutions, each with activation, batch norm and dropout."""
 
     def __init__(self, channels: int, dropout: float, rim: Edges) -> None:
         super().__init__()

@@ -30,7 +30,7 @@ KINDS = ("instance", "instance_area", "layer", "none")
 
 
 class InstanceNorm(nn.Module):
-    """Mean 0 and variance 1 over the grid's points, every point counting the same; points are the first two axes."""
+    """Normalise to mean 0 and variance 1 over the grid's points with equal weights; points are the first two axes."""
 
     def __init__(self, channels: int, eps: float = 1e-6, affine: bool = True) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class InstanceNorm(nn.Module):
 
 
 class AreaInstanceNorm(InstanceNorm):
-    """Mean 0 and variance 1 over the sphere: the points count by their cell areas."""
+    """Normalise to mean 0 and variance 1 over the sphere, with the cell areas as weights."""
 
     area: Tensor
 
@@ -69,7 +69,10 @@ class AreaInstanceNorm(InstanceNorm):
 
 
 def field_norm(kind: str, channels: int, grid: LatLonGrid, affine: bool = True) -> nn.Module:
-    """The normalisation called `kind` for fields (lon, lat, batch, channel) on `grid`; affine: with scale and shift."""
+    """Return the norm called `kind` for fields (lon, lat, batch, channel) on `grid`.
+
+    affine: whether it has a scale and a shift. Raises ValueError for an unknown kind.
+    """
     if kind == "instance":
         return InstanceNorm(channels, affine=affine)
     if kind == "instance_area":
@@ -89,7 +92,7 @@ Generators = torch.Generator | Sequence[torch.Generator] | None  # of all cases,
 
 @dataclass(frozen=True)
 class ConditionSizes:
-    """How many channels of each kind a network is conditioned on."""
+    """Hold the numbers of channels of each kind that a network is conditioned on; false if all are 0."""
 
     noise: int = 0
     labels: int = 0
@@ -105,7 +108,10 @@ class ConditionSizes:
 
 @dataclass(frozen=True)
 class ConditionValues:
-    """What a network is told: noise (lon, lat, batch, channel), labels and scalars (batch, channel); None for none."""
+    """Hold the conditions of a network, None for those it does not have.
+
+    noise: (lon, lat, batch, channel). labels, scalars: (batch, channel).
+    """
 
     noise: Tensor | None = None
     labels: Tensor | None = None
@@ -116,7 +122,7 @@ class ConditionValues:
         return {"scalars": self.scalars, "labels": self.labels, "noise": self.noise}
 
     def check(self, sizes: ConditionSizes) -> None:
-        """ValueError where the context is not what `conditions` ask for."""
+        """Raise ValueError if the channels are not those of `sizes`."""
         for (name, values), size in zip(self.as_dict().items(), sizes.as_dict().values(), strict=True):
             channels = 0 if values is None else values.shape[-1]
             if channels != size:
@@ -127,7 +133,7 @@ class ConditionValues:
 
 
 class ConditionalNorm(nn.Module):
-    """`norm` on fields (lon, lat, batch, channel), scaled and shifted by a linear map of the context."""
+    """Apply `norm` to fields (lon, lat, batch, channel), then a scale and a shift that are linear in the conditions."""
 
     def __init__(self, norm: nn.Module, channels: int, sizes: ConditionSizes) -> None:
         super().__init__()
@@ -150,10 +156,10 @@ class ConditionalNorm(nn.Module):
 
 
 class Noise(nn.Module):
-    """Gaussian noise of mean 0 and variance 1 on a grid, (lon, lat, batch, channel).
+    """Draw Gaussian noise of mean 0 and variance 1 on a grid, (lon, lat, batch, channel).
 
-    kind: `white`, independent from point to point, or `isotropic`, of equal variance in every harmonic coefficient
-    (area mean of the variance 1), which looks the same at all latitudes.
+    kind: `white`, independent at all points, or `isotropic`, with equal variance in every harmonic coefficient (area
+    mean of the variance 1) and the same statistics at all latitudes.
     """
 
     deviation: Tensor | None
@@ -168,7 +174,10 @@ class Noise(nn.Module):
         self.register_buffer("deviation", scales, persistent=False)
 
     def forward(self, batch: int, device: torch.device, generator: Generators = None) -> Tensor:
-        """Drawn case by case, so that the first of a batch are those of a smaller batch."""
+        """Draw noise case by case, so that the first cases of a batch do not depend on its size.
+
+        generator: one for all cases, one for each, or None for torch's own. Raises ValueError for another number.
+        """
         nlat, nlon = self.transform.grid.shape
         if self.deviation is None:
             return self._draw((nlon, nlat), batch, device, generator)

@@ -1,10 +1,10 @@
-"""The MLP of one hidden layer at every point, which keeps little for its backward pass and little beside it.
+"""The MLP with one hidden layer at every point, with a small memory footprint.
 
     y = r + W2 gelu(h) + b2,   h = W1 x + b1
 
-The gradient of W2 needs gelu(h), that of GELU needs h; the former is made anew from the latter, for a hundredth of the
-time and a third of the memory (Chen et al. 2016, arXiv 1604.06174). On a CPU rows are taken a portion at a time, so
-that what comes between two products is still in the cache when it is used, and never there for all rows.
+The gradient of W2 needs gelu(h), that of GELU needs h; the former is recomputed from the latter, for a hundredth of the
+time and a third of the memory (Chen et al. 2016, arXiv 1604.06174). On a CPU rows are processed in portions, so that
+what lies between two products is still in the cache when it is used, and never stored for all rows.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ PORTION = 4096  # rows
 
 
 def precision(x: Tensor) -> torch.dtype:
-    """What products of `x` are to be taken in: as autocast has it, else its own."""
+    """Return the dtype for products of `x`: that of autocast if it is on, else its own."""
     device = x.device.type
     is_cast = device != "meta" and torch.is_autocast_enabled(device)
     return torch.get_autocast_dtype(device) if is_cast else x.dtype
 
 
 class PointwiseMLP(nn.Sequential):
-    """Linear map, GELU, linear map, (..., channels) -> (..., channels), and a residual r, which may be more precise.
+    """Apply linear map, GELU and linear map to (..., channels), and add a residual, which may be more precise.
 
-    bias: whether the last map adds one.
+    bias: whether the last map has one.
     """
 
     def __init__(self, channels: int, hidden: int, bias: bool = True) -> None:
@@ -46,7 +46,7 @@ class PointwiseMLP(nn.Sequential):
 
 
 class _MLP(torch.autograd.Function):
-    """The MLP of rows (n, channels), which say the precision of the products; sums over portions have that of W."""
+    """Compute the MLP of rows (n, channels) in their precision; sums over portions are in that of the weights."""
 
     @staticmethod
     def forward(
@@ -89,7 +89,10 @@ class _MLP(torch.autograd.Function):
 
 
 def _in_portions(portion: Callable[[slice, Tensor | None], Tensor], like: Tensor) -> Tensor:
-    """What `portion` makes of all rows, shaped `like` this: of all at once on a GPU and in a compiled graph."""
+    """Return the result of `portion` for all rows, in the shape of `like`.
+
+    In one call on a GPU and in a compiled graph.
+    """
     if like.device.type != "cpu" or len(like) <= PORTION or torch.compiler.is_compiling():
         return portion(slice(None), None)
     result = torch.empty_like(like)

@@ -26,13 +26,16 @@ from emulators.sphere.transform import SphericalHarmonics
 
 
 def real_matrix(weight: Tensor) -> Tensor:
-    """Complex matrices (..., in, out, 2) as real ones for rows [Re a, Im a]: (..., 2 in, 2 out)."""
+    """Return complex matrices (..., in, out, 2) as real ones for rows [Re a, Im a]: (..., 2 in, 2 out)."""
     real, imaginary = weight.unbind(-1)
     return torch.cat([torch.cat([real, imaginary], -1), torch.cat([-imaginary, real], -1)], -2)
 
 
 class DiagonalConvolution(nn.Module):
-    """Coefficients (2 * orders, degrees, batch, channel) to the same shape; what stands at l < m becomes 0."""
+    """Multiply each coefficient by its own matrix: (2 * orders, degrees, batch, channel) to the same shape.
+
+    Entries at l < m become 0.
+    """
 
     order: Tensor
     degree: Tensor
@@ -56,7 +59,7 @@ class DiagonalConvolution(nn.Module):
 
 
 class SpectralMLP(nn.Module):
-    """Coefficients (2 * orders, degrees, batch, channel) to the same shape, each by itself."""
+    """Apply one complex MLP to each coefficient: (2 * orders, degrees, batch, channel) to the same shape."""
 
     def __init__(self, channels: int, hidden: int, layers: int) -> None:
         super().__init__()
@@ -76,7 +79,7 @@ class SpectralMLP(nn.Module):
 
 
 def _modulus_relu(rows: Tensor, bias: Tensor, eps: float = 1e-12) -> Tensor:
-    """z / |z| ReLU(|z| + bias) on rows [Re z, Im z]; 0 at z = 0."""
+    """Return z / |z| ReLU(|z| + bias) on rows [Re z, Im z]; 0 at z = 0."""
     parts = rows.unflatten(-1, (2, -1))
     size = torch.sqrt(parts.square().sum(-2, keepdim=True) + eps)
     return (parts * (torch.relu(size + bias) / size)).flatten(-2)
@@ -86,9 +89,9 @@ BLOCKS = 16  # of degrees, each with the orders it has: all but 6 % of the produ
 
 
 class DegreeConvolution(nn.Module):
-    """Coefficients (2 * orders, degrees, batch, channel), as `SphericalHarmonics` lays them out, to the same shape.
+    """Multiply the coefficients of each degree by a matrix: (2 * orders, degrees, batch, channel) to the same shape.
 
-    There are no coefficients with l < m: what stands in their place is of no meaning before and after.
+    The layout is that of `SphericalHarmonics`. Entries at l < m have no meaning before and after.
     """
 
     def __init__(self, degrees: int, channels: int) -> None:
@@ -102,12 +105,12 @@ class DegreeConvolution(nn.Module):
 
 
 class _ProductByDegree(torch.autograd.Function):
-    """The product and its transposes in real numbers; [z] is Re z beside Im z, as W is stored:
+    """Compute the product and its transposes in real numbers; [z] is Re z beside Im z, as W is stored:
 
         [b] = Re a [W] + i (Im a [W]),   Re da = [g] [W]^T,   Im da = [-i g] [W]^T,   [dW] = Re a^T [g] + Im a^T [-i g]
 
-    Nothing of the weights' size, the largest of a network, is ever rearranged. Written out because the blocks land in
-    one tensor, which recorded operations would copy once for each.
+    No tensor of the weights' size, the largest of a network, is ever rearranged. Written out because the blocks are
+    parts of one tensor, which recorded operations would copy once for each.
     """
 
     @staticmethod
@@ -152,19 +155,19 @@ class _ProductByDegree(torch.autograd.Function):
 
 
 def _blocks(coefficients: Tensor) -> list[tuple[int, int, int]]:
-    """(orders, first degree, last degree + 1) of each block: the orders below the block's last degree."""
+    """Return (orders, first degree, last degree + 1) of each block: the orders below the block's last degree."""
     rows, degrees = coefficients.shape[:2]
     cuts = sorted({round(k * degrees / BLOCKS) for k in range(BLOCKS + 1)})
     return [(min(end, rows // 2), start, end) for start, end in pairwise(cuts)]
 
 
 def _block(coefficients: Tensor, orders: int, start: int, end: int) -> Tensor:
-    """A block as a view (degree, order, part, batch, channel)."""
+    """Return a block as a view (degree, order, part, batch, channel)."""
     return coefficients[: 2 * orders, start:end].unflatten(0, (orders, 2)).movedim(2, 0)
 
 
 class GridPosition(nn.Module):
-    """Adds a learned number a point and channel, or a row and channel where nlon is 1."""
+    """Add a learned number for each point and channel, or for each row and channel if nlon is 1."""
 
     def __init__(self, nlat: int, nlon: int, channels: int) -> None:
         super().__init__()
@@ -175,7 +178,7 @@ class GridPosition(nn.Module):
 
 
 class SpectralPosition(nn.Module):
-    """Adds a learned band-limited field a channel, given by its harmonic coefficients."""
+    """Add a learned band-limited field for each channel, given by its harmonic coefficients."""
 
     def __init__(self, transform: SphericalHarmonics, channels: int) -> None:
         super().__init__()
@@ -187,6 +190,7 @@ class SpectralPosition(nn.Module):
 
 
 def coefficient_product(kind: str, transform: SphericalHarmonics, channels: int, hidden: int, layers: int) -> nn.Module:
+    """Return the layer that multiplies coefficients: kind `degree`, `diagonal` or `mlp`, this with hidden sizes."""
     if kind == "degree":
         return DegreeConvolution(transform.degrees, channels)
     if kind == "diagonal":
@@ -197,6 +201,7 @@ def coefficient_product(kind: str, transform: SphericalHarmonics, channels: int,
 
 
 def field_position(kind: str, transform: SphericalHarmonics, channels: int) -> nn.Module:
+    """Return the layer that adds learned positions: kind `none`, `grid`, `latitude` or `spectral`."""
     nlat, nlon = transform.grid.shape
     if kind == "none":
         return nn.Identity()

@@ -1,1 +1,1 @@
-"""Losses, one a file: two States in, one number a lead element out."""
+"""Losses, one a file: each maps two States to one number for each lead element."""

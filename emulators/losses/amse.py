@@ -22,9 +22,9 @@ from emulators.world import World
 
 
 class AMSE(nn.Module):
-    """One number a lead element of two States of the world's predicted variables, comparable with the `mse` of both.
+    """Compute the adjusted mean square error for each lead element of two States; comparable with their `mse`.
 
-    degrees: total wavenumbers that count, from 0; default: all that the grid resolves. epsilon: a power in units of the
+    degrees: number of total wavenumbers, from 0; default: all that the grid resolves. epsilon: a power in units of the
     squared scale, added under the roots. scale, variable_weights, level_weights: as in
     `emulators.scores.channel_weights.ChannelWeights`.
     """
@@ -48,5 +48,5 @@ class AMSE(nn.Module):
 
 
 def amse_terms(spectra: ByDegree) -> Tensor:
-    """The term of each degree, (degree, *lead, channel)."""
+    """Return the term of each degree, (degree, *lead, channel)."""
     return spectra.amplitude + 2.0 * torch.maximum(spectra.prediction, spectra.truth) * spectra.lost

@@ -1,9 +1,9 @@
-"""The loss of coherence: what two fields do not share at each scale, whatever their amplitudes.
+"""Loss of coherence: the part of two fields that is not shared at each scale, whatever their amplitudes.
 
     L = mean over channels of  w_c mean_{l >= lowest} [ 1 - C(l) ],   C = Re sum_m a conj(b) / sqrt(P_a P_b)
 
-0 where the prediction is a multiple of the truth at every scale, 1 where they have nothing in common, 2 at opposites.
-Blind to amplitudes: it stands beside a loss that is not. C as in Subich et al. 2025, arXiv 2501.19374.
+0 if the prediction is a multiple of the truth at every scale, 1 if they have nothing in common, 2 if they are opposite.
+It ignores amplitudes: use it together with a loss that does not. C as in Subich et al. 2025, arXiv 2501.19374.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from emulators.world import World
 
 
 class Coherence(nn.Module):
-    """One number a lead element of two States of the world's predicted variables.
+    """Compute the loss of coherence for each lead element of two States.
 
     lowest: the first total wavenumber that counts; at 0 there is one coefficient, whose coherence is its sign.
     degrees, epsilon, scale, variable_weights, level_weights: as in `emulators.losses.amse.AMSE`.

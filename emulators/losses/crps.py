@@ -1,11 +1,11 @@
-"""Continuous ranked probability score of an ensemble, for training it: sharp members that spread as the truth does.
+"""Continuous ranked probability score of an ensemble, as a loss: sharp members that spread as the truth does.
 
     L = mean over channels and area of  w_c a_ij (E|x - y| - c/2 E|x - x'|) / s_c
 
-over M members x of one truth y, c as in `emulators.scores.ensemble`: fair scores a few members as it would infinitely
-many (FGN: Alet et al. 2025, arXiv 2506.10772), but is indifferent to a member that goes astray while the others sit on
-the truth; almost fair, alpha below 1, is not (AIFS-CRPS: Lang et al. 2024, arXiv 2412.15832). Scales s_c, channel
-weights w_c and cell areas a_ij as of the other losses. Without members it is the mean absolute error.
+over M members x of one truth y, c as in `emulators.scores.ensemble`: fair scores few members as infinitely many would
+be scored (FGN: Alet et al. 2025, arXiv 2506.10772), but does not penalise one member that is wrong while the others
+equal the truth; almost fair, alpha below 1, does (AIFS-CRPS: Lang et al. 2024, arXiv 2412.15832). Scales s_c, channel
+weights w_c and cell areas a_ij as in the other losses. Without members it is the mean absolute error.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from emulators.world import World
 
 
 class CRPS(nn.Module):
-    """One number a case of an ensemble (member, batch, ...) and its truth (batch, ...), States of what is predicted.
+    """Compute the CRPS of each case: an ensemble (member, batch, ...) and its truth (batch, ...).
 
     kind: fair, almost_fair (with its alpha) or biased. scale, variable_weights, level_weights: as in
-    `emulators.scores.channel_weights.ChannelWeights`. A prediction that has no more axes than the truth has no members.
+    `emulators.scores.channel_weights.ChannelWeights`. A prediction with no more axes than the truth has no members.
     """
 
     def __init__(

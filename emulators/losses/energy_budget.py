@@ -1,4 +1,4 @@
-"""Energy budget: energy that a forecast made or lost in a timestep, as a share of the heat that came and went.
+"""Energy budget: the energy that a forecast created or lost in a timestep, relative to the heat exchanged.
 
     L = (<E_after - E_before - G> / <sum |G|>_target)^2,    <.> the global mean, G the gain by each flux
 
@@ -18,7 +18,10 @@ from emulators.world import World
 
 
 class EnergyBudget(nn.Module):
-    """energy, topography, heat, unaccounted, columns: as in the constraint `total_energy`."""
+    """Penalise energy created or lost in a timestep.
+
+    energy, topography, heat, unaccounted, columns: as in the constraint `total_energy`.
+    """
 
     def __init__(
         self,

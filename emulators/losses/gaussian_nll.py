@@ -2,10 +2,10 @@
 
     L = mean over channels and area of  w_c a_ij (log(d / floor) + e^2 / (2 d^2) + q s^2),     d = s + floor
 
-e is the error of the members' mean, s their deviation (that of the members at hand, divided by M), both in units of the
-channel's scale; floor keeps the likelihood finite, q weighs the variance itself. Two members that stand a deviation
-either side of the mean give a network's own distribution exactly (objective=emission). As ClimODE is trained: Verma et
-al. 2024, arXiv 2404.10024; its floor is 0.001 of the range of a variable, and its q s^2 a sum over all points.
+e is the error of the members' mean, s their deviation (divided by M), both in units of the channel's scale; floor keeps
+the likelihood finite, q weighs the variance itself. Two members one deviation either side of the mean give a network's
+own distribution exactly (objective=emission). As ClimODE is trained: Verma et al. 2024, arXiv 2404.10024; its floor is
+0.001 of the range of a variable, and its q s^2 a sum over all points.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from emulators.world import World
 
 
 class GaussianNLL(nn.Module):
-    """One number a case of an ensemble (member, batch, ...) and its truth (batch, ...), States of what is predicted.
+    """Compute the negative log likelihood of each case: an ensemble (member, batch, ...) and its truth (batch, ...).
 
-    floor, variance: see above. scale, variable_weights, level_weights: as in
-    `emulators.scores.channel_weights.ChannelWeights`. A prediction that has no more axes than the truth has no spread.
+    floor: the least deviation, in units of the scale, above 0. variance: q, the weight of the variance, at least 0.
+    scale, variable_weights, level_weights: as in `emulators.scores.channel_weights.ChannelWeights`. A prediction with
+    no more axes than the truth has no spread.
     """
 
     def __init__(
@@ -57,5 +58,5 @@ class GaussianNLL(nn.Module):
 
 
 def _deviation(anomalies: Tensor) -> Tensor:
-    """Root of the mean square over members, whose slope is finite where all agree."""
+    """Return the root of the mean square over members, with a finite gradient where all agree."""
     return torch.linalg.vector_norm(anomalies, dim=0) / len(anomalies) ** 0.5

@@ -1,9 +1,9 @@
-"""Hydrostatic balance: how far the geopotential of a forecast lies from what its temperature asks for.
+"""Hydrostatic balance: the distance of a forecast's geopotential from that implied by its temperature.
 
     L = mean over levels and area of ((imbalance - imbalance_target) / s_k)^2
 
-with the imbalance of `emulators.physics.hydrostatics` and s_k the geopotential's change over a timestep. That of the
-target is what its own levels leave of the equation; it is no fault of the forecast.
+with the imbalance of `emulators.physics.hydrostatics` and s_k the geopotential's change over a timestep. The imbalance
+of the target comes from its discrete levels; it is no error of the forecast.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from emulators.world import World
 
 
 class HydrostaticBalance(nn.Module):
-    """topography: false where the planet is flat (sigma and hybrid levels)."""
+    """Penalise departures from hydrostatic balance.
+
+    topography: False for a flat planet (sigma and hybrid levels).
+    """
 
     area: Tensor
     scale: Tensor

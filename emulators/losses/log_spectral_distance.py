@@ -1,9 +1,9 @@
-"""The log-spectral distance: how far two power spectra lie apart on a logarithmic axis, every scale counting the same.
+"""Log-spectral distance: the difference of two power spectra on a logarithmic axis, every scale with the same weight.
 
     L = mean over channels of  w_c sqrt( mean_{l >= lowest} [ ln P_a - ln P_b ]^2 )
 
 with P_a, P_b the power of prediction and truth by total wavenumber; a prediction of c times the truth is 2 |ln c| away.
-Blind to where things are: it stands beside a loss that is not.
+It ignores positions: use it together with a loss that does not.
 Gray & Markel 1976, doi 10.1109/TASSP.1976.1162849.
 """
 
@@ -20,7 +20,7 @@ from emulators.world import World
 
 
 class LogSpectralDistance(nn.Module):
-    """One number a lead element of two States of the world's predicted variables.
+    """Compute the log-spectral distance for each lead element of two States.
 
     lowest: the first total wavenumber that counts. epsilon: a power in units of the squared scale, added to both
     spectra; differences far below it do not count.

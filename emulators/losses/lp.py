@@ -22,9 +22,9 @@ from emulators.world import World
 
 
 class Lp(nn.Module):
-    """One number a lead element of two States of the world's predicted variables.
+    """Compute an L^p or Huber loss for each lead element of two States.
 
-    p: the exponent, at least 1. huber: delta of the Huber loss, which takes the place of p.
+    p: the exponent, at least 1. huber: delta of the Huber loss, which replaces p.
     logarithmic: variables compared by their logarithms, such as rain, most of which falls in few places.
     scale, variable_weights, level_weights: as in `emulators.scores.channel_weights.ChannelWeights`.
     """
@@ -57,7 +57,7 @@ class Lp(nn.Module):
             return self.points.mean(self._size(error))
 
     def _with_logarithms(self, error: Tensor, prediction: State, target: State) -> Tensor:
-        """The errors, those of logarithms where these are to be compared."""
+        """Return the errors, replaced by those of logarithms for the variables in `logarithmic`."""
         ours, theirs = (_logarithm(self.points.scaled(state.values)) for state in (prediction, target))
         is_logarithmic = [
             variable.name in self.logarithmic for variable in prediction.variables for _ in variable.channels
@@ -74,5 +74,5 @@ class Lp(nn.Module):
 
 
 def _logarithm(x: Tensor) -> Tensor:
-    """sign(x) log(1 + |x|)."""
+    """Return sign(x) log(1 + |x|)."""
     return x.abs().log1p().copysign(x)

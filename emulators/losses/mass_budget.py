@@ -1,4 +1,4 @@
-"""Mass budget: dry air that a forecast made or lost, as a share of all there is.
+"""Mass budget: the dry air that a forecast created or lost, relative to its total.
 
     L = ((<M> - <M_ref>) / <M_ref>)^2,    <M> the global mean of dry air; M_ref that of the target
 
@@ -16,7 +16,10 @@ from emulators.world import World
 
 
 class MassBudget(nn.Module):
-    """columns: `surface`, or `fixed` (pressure levels without regard to surface pressure)."""
+    """Penalise dry air created or lost.
+
+    columns: `surface`, or `fixed` (pressure levels without regard to surface pressure).
+    """
 
     def __init__(self, world: World, *, columns: Convention = "surface") -> None:
         super().__init__()

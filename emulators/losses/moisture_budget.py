@@ -1,4 +1,4 @@
-"""Moisture budget: water that a forecast made or lost in a timestep, as a share of what rained and evaporated.
+"""Moisture budget: the water that a forecast created or lost in a timestep, relative to precipitation and evaporation.
 
     L = (<W_after - W_before - (E - P)> / <|E| + |P|>_target)^2,    <.> the global mean
 
@@ -16,7 +16,10 @@ from emulators.world import World
 
 
 class MoistureBudget(nn.Module):
-    """precipitation, evaporation: names of these fluxes where the data have others. columns: `surface` or `fixed`."""
+    """Penalise water created or lost in a timestep.
+
+    precipitation, evaporation: names of these fluxes; default, the usual names. columns: `surface` or `fixed`.
+    """
 
     def __init__(
         self,

@@ -1,9 +1,9 @@
-"""The error of the power spectrum: how much variance a prediction has at each scale, wherever it puts it.
+"""Error of the power spectrum: the difference in variance at each scale, wherever it lies.
 
     L = mean over channels of  w_c sum_{l >= lowest} [ (P_a - P_b) / 4 pi ]^2
 
 with P_a, P_b the power of prediction and truth by total wavenumber; P / 4 pi is the part of the area mean of the square
-that belongs to l. Blind to where things are: it stands beside a loss that is not.
+that belongs to l. It ignores positions: use it together with a loss that does not.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from emulators.world import World
 
 
 class PowerSpectrum(nn.Module):
-    """One number a lead element of two States of the world's predicted variables.
+    """Compute the error of the power spectrum for each lead element of two States.
 
-    lowest: the first total wavenumber that counts; 0 takes in the global mean, whose square dwarfs the others.
+    lowest: the first total wavenumber that counts; 0 includes the global mean, whose square dwarfs the others.
     degrees, epsilon, scale, variable_weights, level_weights: as in `emulators.losses.amse.AMSE`.
     """
 

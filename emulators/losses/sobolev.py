@@ -1,10 +1,10 @@
-"""Errors in a Sobolev norm H^s: mean square errors whose scales count the more, the smaller (s > 0) or larger (s < 0).
+"""Errors in a Sobolev norm H^s: mean square errors that weigh small scales more (s > 0) or less (s < 0).
 
     L = mean over channels of  w_c / (4 pi) sum_l v_l sum_m |a_lm - b_lm|^2
     v_l = (1 + l (l + 1))^s / mean over harmonics
 
 so that errors with the same power in every harmonic count as in the mean square error, which s = 0 is, of the part of
-the fields that the harmonics hold. l (l + 1) is the eigenvalue of minus the Laplacian on the unit sphere: s = 1 adds
+the fields that the harmonics resolve. l (l + 1) is the eigenvalue of minus the Laplacian on the unit sphere: s = 1 adds
 the squared gradient to the square.
 Sobolev training: Czarnecki et al. 2017, arXiv 1706.04859; H^s errors of operators: Li et al. 2022, arXiv 2106.06898.
 """
@@ -26,10 +26,10 @@ LARGEST = 80.0  # natural logarithm of the greatest ratio of two weights
 
 
 class Sobolev(nn.Module):
-    """One number a lead element of two States of the world's predicted variables.
+    """Compute the squared error in a Sobolev norm for each lead element of two States.
 
-    exponent: s, of a size whose weights single precision holds, 8 on a grid of 1.5 degrees, 6 on one of 0.25.
-    degrees: total wavenumbers that count, from 0; default: all that the grid resolves.
+    exponent: s, limited to weights that single precision can hold, 8 on a grid of 1.5 degrees, 6 on one of 0.25.
+    degrees: number of total wavenumbers, from 0; default: all that the grid resolves.
     scale, variable_weights, level_weights: as in `emulators.scores.channel_weights.ChannelWeights`.
     """
 
@@ -59,7 +59,7 @@ class Sobolev(nn.Module):
 
 
 def degree_weights(degrees: int, exponent: float) -> np.ndarray:
-    """v_l, (degrees,); ValueError where single precision does not hold them all."""
+    """Return v_l, (degrees,). Raises ValueError if single precision cannot hold them all."""
     l = np.arange(degrees)
     limit = LARGEST / math.log(max(2.0, 1.0 + (degrees - 1.0) * degrees))
     if not abs(exponent) <= limit:

@@ -4,10 +4,10 @@
     length^2 = a^2 / mean of l (l + 1) over harmonics
 
 with s^2 the mean of the squared scales of both components, w the sum of their weights over its mean over winds, alpha
-and beta the shares of vorticity and divergence. So weights say how much winds count beside each other, not beside
-other variables: a factor common to all winds changes nothing, and within a pair only the sum counts. Winds whose errors
-have the same power in every harmonic count as in the mean square error of winds alone; rotation and convergence of
-small scales count more.
+and beta the shares of vorticity and divergence. So weights compare winds with one another, not with other variables: a
+factor common to all winds changes nothing, and within a pair only the sum counts. Winds whose errors have the same
+power in every harmonic count as in the mean square error of winds alone; rotation and convergence of small scales count
+more.
 Winds are one vector field, of which no component is differentiated alone: the poles are points like others.
 """
 
@@ -32,13 +32,13 @@ EASTWARD, NORTHWARD = "u_component_of_wind", "v_component_of_wind"
 
 
 class VorticityDivergence(nn.Module):
-    """One number a lead element of two States of the world's predicted variables, winds among them.
+    """Compute the error of vorticity and divergence for each lead element of two States with winds.
 
     Winds are the pairs of variables whose names differ in u and v: `u_component_of_wind`, `10m_u_component_of_wind`.
-    vorticity, divergence: alpha and beta. degrees: total wavenumbers that count, at least 2, as neither has a mean;
+    vorticity, divergence: alpha and beta. degrees: number of total wavenumbers, at least 2, as neither has a mean;
     default: all that the grid resolves. scale, variable_weights, level_weights: as in
-    `emulators.scores.channel_weights.ChannelWeights`, of which those of winds alone count, relative to their mean; `weight`
-    is that of the loss beside others.
+    `emulators.scores.channel_weights.ChannelWeights`, used for winds alone and relative to their mean; the loss as a
+    whole is weighted by `weight`, as any other.
     """
 
     east: Tensor
@@ -82,7 +82,7 @@ class VorticityDivergence(nn.Module):
 
     @property
     def length(self) -> float:
-        """The length (m) that makes a wind of a vorticity."""
+        """The length (m) that converts vorticity to a wind."""
         l = torch.arange(self.calculus.degrees, dtype=torch.float64)
         modes = 2.0 * l + 1.0
         return EARTH_RADIUS / math.sqrt(float((l * (l + 1.0) * modes).sum() / modes.sum()))
@@ -98,7 +98,7 @@ class VorticityDivergence(nn.Module):
             return (rows * self.weights.to(rows.dtype)).sum(dim=-1)
 
     def _coefficients(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Winds (*lead, pair, lat, lon) -> coefficients of vorticity and divergence."""
+        """Return the coefficients of vorticity and divergence of winds (*lead, pair, lat, lon)."""
         calculus = self.calculus
         if u.dtype == torch.float64:
             calculus = SphericalCalculus(calculus.grid, calculus.degrees, dtype=u.dtype).to(u.device)
@@ -106,7 +106,10 @@ class VorticityDivergence(nn.Module):
 
 
 def winds(variables: VariableSet) -> tuple[Tensor, Tensor]:
-    """Channels of the eastward and of the northward winds, pair by pair."""
+    """Return the channels of the eastward and of the northward winds, pair by pair.
+
+    Raises ValueError if there are none or the levels of a pair differ.
+    """
     east: list[int] = []
     north: list[int] = []
     for variable in variables:

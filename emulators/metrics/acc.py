@@ -16,7 +16,10 @@ from emulators.scores.interfaces import Metric, Product
 
 
 class ACC(Metric):
-    """by_init: ratio of each initial time's area means, then the mean over initial times."""
+    """Compute the anomaly correlation.
+
+    by_init: take the ratio of each initial time's area means, then the mean over initial times.
+    """
 
     needs = ("mean",)
     vector = True
@@ -31,7 +34,7 @@ class ACC(Metric):
         )
 
     def statistics(self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]) -> dict[str, Product]:
-        """Pointwise terms, each of the shape of `target`."""
+        """Return pointwise terms, each of the shape of `target`."""
         forecast, truth = anomalies(prediction, target, climatology["mean"])
         return {
             "anomaly_product": Product(forecast, truth),
@@ -40,7 +43,7 @@ class ACC(Metric):
         }
 
     def value(self, means: Mapping[str, Tensor]) -> Tensor:
-        """The score from the means of the terms."""
+        """Return the score from the means of the terms."""
         return anomaly_correlation(
             means["anomaly_product"], means["forecast_anomaly_square"], means["true_anomaly_square"]
         )

@@ -1,7 +1,7 @@
-"""Activity: sqrt(<(f - c)^2>), how strong the anomalies of a forecast are (`PredictionActivity` of WeatherBench-X).
+"""Activity: sqrt(<(f - c)^2>), the size of a forecast's anomalies (`PredictionActivity` of WeatherBench-X).
 
-Relative to the truth's, sqrt(<(f - c)^2> / <(o - c)^2>), it tells blurred forecasts, below 1, from lively ones, above.
-The climatology c is that of the valid time. Rasp et al. 2024, arXiv 2308.15560.
+Relative to the truth's, sqrt(<(f - c)^2> / <(o - c)^2>), it is below 1 for blurred forecasts and above 1 for too active
+ones. The climatology c is that of the valid time. Rasp et al. 2024, arXiv 2308.15560.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from emulators.scores.interfaces import Metric, Product
 
 
 class Activity(Metric):
-    """relative: divided by the activity of the truth."""
+    """Compute the activity of the forecast, with `relative` divided by that of the truth."""
 
     needs = ("mean",)
     vector = True
@@ -29,7 +29,7 @@ class Activity(Metric):
             self.definition += ", over that of the truth"
 
     def statistics(self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]) -> dict[str, Product]:
-        """Pointwise terms, each of the shape of `target`."""
+        """Return pointwise terms, each of the shape of `target`."""
         forecast, truth = anomalies(prediction, target, climatology["mean"])
         return {
             "forecast_anomaly_square": Product(forecast, forecast),
@@ -37,6 +37,6 @@ class Activity(Metric):
         }
 
     def value(self, means: Mapping[str, Tensor]) -> Tensor:
-        """The score from the means of the terms."""
+        """Return the score from the means of the terms."""
         square = means["forecast_anomaly_square"]
         return (square / means["true_anomaly_square"] if self.relative else square).sqrt()

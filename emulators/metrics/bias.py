@@ -11,15 +11,15 @@ from emulators.scores.interfaces import Metric
 
 
 class Bias(Metric):
-    """Mean error, positive where the forecast is too high, in the variable's units."""
+    """Compute the mean error, positive if the forecast is too high, in the variable's units."""
 
     exponent = 1
     definition = "mean over inits and area of forecast - truth"
 
     def statistics(self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Pointwise terms, each of the shape of `target`."""
+        """Return pointwise terms, each of the shape of `target`."""
         return {"error": error(prediction, target)}
 
     def value(self, means: Mapping[str, Tensor]) -> Tensor:
-        """The score from the means of the terms."""
+        """Return the score from the means of the terms."""
         return means["error"]

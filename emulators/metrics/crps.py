@@ -1,9 +1,9 @@
-"""Continuous ranked probability score of an ensemble: <E|X - y| - c/2 E|X - X'|>, the mean absolute error of a forecast
-that is a distribution.
+"""Continuous ranked probability score of an ensemble: <E|X - y| - c/2 E|X - X'|>.
 
-fair: as of an ensemble of any size, what WeatherBench 2 and WeatherBench-X call the CRPS. biased: of the ensemble as it
-is, 1/M^2, what properscoring and xskillscore compute. almost_fair: alpha of the one and 1 - alpha of the other (Lang et
-al. 2024, arXiv 2412.15832). Formulas and references in `emulators.scores.ensemble`.
+It is the mean absolute error of a forecast that is a distribution. fair: independent of the ensemble's size, the CRPS
+of WeatherBench 2 and WeatherBench-X. biased: of the ensemble as it is, 1/M^2, as properscoring and xskillscore compute.
+almost_fair: alpha of the one and 1 - alpha of the other (Lang et al. 2024, arXiv 2412.15832). Formulas and references
+in `emulators.scores.ensemble`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from emulators.scores.interfaces import Metric
 
 
 class CRPS(Metric):
-    """kind: fair, biased or almost_fair, the last with its alpha."""
+    """Compute the CRPS of an ensemble.
+
+    kind: fair, biased or almost_fair, the last with its alpha.
+    """
 
     members = 2
     exponent = 1
@@ -30,7 +33,7 @@ class CRPS(Metric):
         )
 
     def statistics(self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Pointwise terms, each of the shape of `target`."""
+        """Return pointwise terms, each of the shape of `target`."""
         error = prediction - target
         spread = mean_difference(error)
         return {
@@ -40,7 +43,7 @@ class CRPS(Metric):
         }
 
     def value(self, means: Mapping[str, Tensor]) -> Tensor:
-        """The score from the means of the terms."""
+        """Return the score from the means of the terms."""
         fair, biased = means["mean_difference"], means["weighted_difference"]
         share = {"fair": 1.0, "biased": 0.0, "almost_fair": self.alpha}[self.kind]
         return means["absolute_member_error"] - 0.5 * (share * fair + (1.0 - share) * biased)

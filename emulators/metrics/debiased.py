@@ -1,7 +1,8 @@
-"""Error of the ensemble mean without what the finite size adds: <(mean x - y)^2 - V/M>, V the variance of the members.
+"""Error of the ensemble mean without the effect of finite size: <(mean x - y)^2 - V/M>, V the variance of the members.
 
-In the mean this is the squared error of the mean of infinitely many members: `debiased_ensemble_mean_mse` of
-WeatherBench 2, `UnbiasedEnsembleMeanRMSE` of WeatherBench-X. Plain, the error of the ensemble mean is `mse` and `rmse`.
+On average this is the squared error of the mean of infinitely many members: `debiased_ensemble_mean_mse` of
+WeatherBench 2, `UnbiasedEnsembleMeanRMSE` of WeatherBench-X. Not debiased, the error of the ensemble mean is `mse` and
+`rmse`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from emulators.scores.interfaces import Metric
 
 
 class DebiasedError(Metric):
-    """root: of the mean, in the variable's units; else in their square."""
+    """Compute the debiased error of the ensemble mean.
+
+    root: take the root of the mean, in the variable's units; else the result is in their square.
+    """
 
     members = 2
     vector = True
@@ -26,9 +30,9 @@ class DebiasedError(Metric):
         self.definition = f"sqrt(mean of {square})" if root else f"mean of {square}"
 
     def statistics(self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Pointwise terms, each of the shape of `target`."""
+        """Return pointwise terms, each of the shape of `target`."""
         return {"debiased_squared_error": debiased_squared_error(prediction, target)}
 
     def value(self, means: Mapping[str, Tensor]) -> Tensor:
-        """The score from the means of the terms; a root of less than nothing is NaN."""
+        """Return the score from the means of the terms; the root of a negative mean is NaN."""
         return means["debiased_squared_error"].sqrt() if self.root else means["debiased_squared_error"]

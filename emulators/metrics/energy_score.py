@@ -16,7 +16,10 @@ from emulators.scores.interfaces import Metric, Product, Products
 
 
 class EnergyScore(Metric):
-    """pairs: `all`, or `adjacent` as in WeatherBench 2. kind: fair, biased or almost_fair, of all pairs."""
+    """Compute the energy score of whole fields.
+
+    pairs: `all`, or `adjacent` as in WeatherBench 2. kind: fair, biased or almost_fair, for all pairs.
+    """
 
     members = 2
     vector = True
@@ -35,7 +38,7 @@ class EnergyScore(Metric):
     def statistics(
         self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]
     ) -> dict[str, Tensor | Product | Products]:
-        """Pointwise terms with leading axes of members."""
+        """Return pointwise terms with leading axes of members."""
         error = prediction - target
         if self.pairs == "all":
             return {"member_products": Products(error)}
@@ -43,7 +46,7 @@ class EnergyScore(Metric):
         return {"member_squared_error": Product(error, error), "adjacent_square": apart}
 
     def value(self, means: Mapping[str, Tensor]) -> Tensor:
-        """The score of each initial time from the means of the terms."""
+        """Return the score of each initial time from the means of the terms."""
         if self.pairs == "all":
             return energy_from_products(means["member_products"], self.kind, self.alpha)
         return means["member_squared_error"].sqrt().mean(dim=0) - 0.5 * means["adjacent_square"].sqrt().mean(dim=0)

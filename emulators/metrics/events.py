@@ -15,10 +15,11 @@ from emulators.scores.interfaces import Metric
 
 
 class EventScore(Metric):
-    """score: csi, ets, frequency_bias, recall, precision, f1, hss or sedi.
+    """Compute a score of an event from its contingency table.
 
-    quantile: of the climatology at the valid time. gaussian: taken from its mean and standard deviation. threshold: an
-    amount in the variable's units, in place of the quantile.
+    score: csi, ets, frequency_bias, recall, precision, f1, hss or sedi. quantile: that of the climatology at the valid
+    time; gaussian: computed from its mean and standard deviation. threshold: an amount in the variable's units, instead
+    of the quantile.
     """
 
     perfect = 1.0
@@ -32,7 +33,7 @@ class EventScore(Metric):
         self.needs, self.definition = self.threshold.needs, f"{score} of forecast and truth {self.threshold}"
 
     def statistics(self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Pointwise terms, each of the shape of `target`."""
+        """Return pointwise terms, each of the shape of `target`."""
         limit = self.threshold.field(climatology)
         return dict(zip(self._names, contingency(event(prediction, limit), event(target, limit)), strict=True))
 
@@ -41,5 +42,5 @@ class EventScore(Metric):
         return [f"{count} {self.threshold}" for count in COUNTS]
 
     def value(self, means: Mapping[str, Tensor]) -> Tensor:
-        """The score from the means of the terms."""
+        """Return the score from the means of the terms."""
         return TABLE_SCORES[self.score](*(means[name] for name in self._names))

@@ -16,18 +16,18 @@ from emulators.scores.interfaces import Metric
 
 
 class GaussianCRPS(Metric):
-    """Of points at which all members agree the absolute error remains."""
+    """Compute the CRPS of a normal distribution; at points where all members agree, the absolute error."""
 
     members = 2
     exponent = 1
     definition = "CRPS of the normal distribution with the ensemble's mean and variance (M - 1)"
 
     def statistics(self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Pointwise terms, each of the shape of `target`."""
+        """Return pointwise terms, each of the shape of `target`."""
         mean, std = prediction.mean(dim=0), variance(prediction).sqrt()
         crps = gaussian_crps(mean, std, target)
         return {"gaussian_crps": crps.where(std != 0.0, (mean - target).abs())}
 
     def value(self, means: Mapping[str, Tensor]) -> Tensor:
-        """The score from the means of the terms."""
+        """Return the score from the means of the terms."""
         return means["gaussian_crps"]

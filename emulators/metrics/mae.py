@@ -11,15 +11,15 @@ from emulators.scores.interfaces import Metric
 
 
 class MAE(Metric):
-    """Mean absolute error, in the variable's units."""
+    """Compute the mean absolute error, in the variable's units."""
 
     exponent = 1
     definition = "mean over inits and area of |forecast - truth|"
 
     def statistics(self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Pointwise terms, each of the shape of `target`."""
+        """Return pointwise terms, each of the shape of `target`."""
         return {"absolute_error": absolute_error(prediction, target)}
 
     def value(self, means: Mapping[str, Tensor]) -> Tensor:
-        """The score from the means of the terms."""
+        """Return the score from the means of the terms."""
         return means["absolute_error"]

@@ -1,7 +1,7 @@
-"""Reliability: how often the event came about where the ensemble gave it the probability k/M, k = 0..M.
+"""Reliability: how often the event occurred when the ensemble gave it the probability k/M, k = 0..M.
 
-On the diagonal where probabilities mean what they say. `sharpness` is the share of the forecasts at each probability,
-which a reliability diagram shows beside it. The event is that the field exceeds a climatological quantile of the valid
+On the diagonal if forecast probabilities are right. `sharpness` is the share of the forecasts at each probability,
+which a reliability diagram shows too. The event is that the field exceeds a climatological quantile of the valid
 time, or an amount. Murphy & Winkler 1977, doi 10.2307/2346866.
 """
 
@@ -18,7 +18,10 @@ from emulators.scores.interfaces import Metric
 
 
 class Reliability(Metric):
-    """quantile, threshold, gaussian: as in `EventScore`. sharpness: the share of each probability instead."""
+    """Compute the observed frequency of an event by its forecast probability.
+
+    quantile, threshold, gaussian: as in `EventScore`. sharpness: compute the share of each probability instead.
+    """
 
     members = 1
     dims = ("probability",)
@@ -38,7 +41,7 @@ class Reliability(Metric):
         self.definition = f"{what} by forecast probability of {self.threshold}"
 
     def statistics(self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """1 at the probability forecast, and the truth there, (member + 1, ...) each."""
+        """Return 1 at the forecast probability, and the truth there, (member + 1, ...) each."""
         limit = self.threshold.field(climatology)
         forecast, truth = event(prediction, limit).sum(dim=0), event(target, limit)
         rank = torch.arange(prediction.shape[0] + 1, dtype=truth.dtype, device=truth.device)
@@ -46,6 +49,6 @@ class Reliability(Metric):
         return {f"share {self.threshold}": share, f"observed {self.threshold}": share * truth}
 
     def value(self, means: Mapping[str, Tensor]) -> Tensor:
-        """The score from the means of the terms."""
+        """Return the score from the means of the terms."""
         share = means[f"share {self.threshold}"]
         return share if self.sharpness else means[f"observed {self.threshold}"] / share

@@ -15,7 +15,10 @@ from emulators.scores.interfaces import Metric, Product
 
 
 class RMSE(Metric):
-    """by_init: root of each initial time's area mean, then the mean over initial times."""
+    """Compute the root-mean-square error.
+
+    by_init: take the root of each initial time's area mean, then the mean over initial times.
+    """
 
     vector = True
     exponent = 1
@@ -29,10 +32,10 @@ class RMSE(Metric):
         )
 
     def statistics(self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]) -> dict[str, Product]:
-        """Pointwise terms, each of the shape of `target`."""
+        """Return pointwise terms, each of the shape of `target`."""
         difference = error(prediction, target)
         return {"squared_error": Product(difference, difference)}
 
     def value(self, means: Mapping[str, Tensor]) -> Tensor:
-        """The score from the means of the terms."""
+        """Return the score from the means of the terms."""
         return means["squared_error"].sqrt()

@@ -16,7 +16,11 @@ from emulators.scores.interfaces import Metric
 
 
 class RPS(Metric):
-    """quantiles: of the climatology at the valid time. gaussian: taken from its mean and standard deviation."""
+    """Compute the ranked probability score.
+
+    quantiles: those of the climatology at the valid time, ascending; gaussian: computed from its mean and standard
+    deviation.
+    """
 
     members = 1
 
@@ -29,9 +33,9 @@ class RPS(Metric):
         self.definition = f"ranked probability score at quantiles {', '.join(f'{q:g}' for q in quantiles)}"
 
     def statistics(self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Pointwise terms, each of the shape of `target`."""
+        """Return pointwise terms, each of the shape of `target`."""
         return {self.name: rps(prediction, target, [t.field(climatology) for t in self.thresholds])}
 
     def value(self, means: Mapping[str, Tensor]) -> Tensor:
-        """The score from the means of the terms."""
+        """Return the score from the means of the terms."""
         return means[self.name]

@@ -1,6 +1,6 @@
 """SEEPS, the stable equitable error in probability space of precipitation: how often, and how far, its class is wrong.
 
-Classes are dry, light and heavy; their limits and weights follow the climate of each point: p1, how often it is dry,
+Classes are dry, light and heavy; their limits and weights follow the climate of each point: p1, the share of dry cases,
 and the amount that two of three wet cases stay below. Points with p1 outside 0.1..0.85 are left out.
 Rodwell et al. 2010, doi 10.1002/qj.656, as in WeatherBench 2 and WeatherBench-X.
 """
@@ -19,9 +19,9 @@ DRY_SHARES = (0.1, 0.85)  # range of p1 in which points are scored
 
 
 class SEEPS(Metric):
-    """dry: the most that counts as dry, in m: 1e-4 for sums over 6 h, 2.5e-4 for 24 h.
+    """Compute SEEPS, for variables of which the climatology has thresholds.
 
-    Variables for which the climatology has no thresholds have no score.
+    dry: the largest amount that counts as dry, in m: 1e-4 for sums over 6 h, 2.5e-4 for 24 h.
     """
 
     needs = ("seeps_threshold", "seeps_dry_share")
@@ -35,7 +35,7 @@ class SEEPS(Metric):
         )
 
     def statistics(self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Pointwise terms, each of the shape of `target`."""
+        """Return pointwise terms, each of the shape of `target`."""
         share = climatology["seeps_dry_share"]
         valid = (share >= DRY_SHARES[0]) & (share <= DRY_SHARES[1])
         score = seeps(prediction, target, self.dry, climatology["seeps_threshold"], torch.where(valid, share, 0.5))
@@ -43,5 +43,5 @@ class SEEPS(Metric):
         return {f"seeps_{self.dry:g}": torch.where(valid, score, counted), "seeps_points": counted}
 
     def value(self, means: Mapping[str, Tensor]) -> Tensor:
-        """The score from the means of the terms."""
+        """Return the score from the means of the terms."""
         return means[f"seeps_{self.dry:g}"] / means["seeps_points"]

@@ -1,7 +1,7 @@
 """Spread of an ensemble: sqrt(<V>), V the variance of the members about their mean, divided by M - 1.
 
-The root comes after the mean over area and initial times, so that it can be held against the RMSE of the ensemble mean;
-with `by_init` it is taken for each initial time (`ensemble_stddev_sqrt_before_time_avg` of WeatherBench 2).
+The root comes after the mean over area and initial times, comparable with the RMSE of the ensemble mean; with `by_init`
+it is taken for each initial time (`ensemble_stddev_sqrt_before_time_avg` of WeatherBench 2).
 Fortin et al. 2014, doi 10.1175/JHM-D-14-0008.1.
 """
 
@@ -17,7 +17,10 @@ from emulators.scores.interfaces import Metric
 
 
 class Spread(Metric):
-    """squared: the mean variance itself. by_init: root of each initial time's area mean, then the mean over them."""
+    """Compute the spread of an ensemble.
+
+    squared: the mean variance itself. by_init: take the root of each initial time's area mean, then the mean over them.
+    """
 
     members = 2
     vector = True
@@ -32,9 +35,9 @@ class Spread(Metric):
             self.definition += ", of each init"
 
     def statistics(self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Pointwise terms, each of the shape of `target`."""
+        """Return pointwise terms, each of the shape of `target`."""
         return {"variance": variance(prediction) + 0.0 * target}  # missing where the truth is, as every score
 
     def value(self, means: Mapping[str, Tensor]) -> Tensor:
-        """The score from the means of the terms."""
+        """Return the score from the means of the terms."""
         return means["variance"] if self.squared else means["variance"].sqrt()

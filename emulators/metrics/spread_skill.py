@@ -15,7 +15,7 @@ from emulators.scores.interfaces import Metric
 
 
 class SpreadSkill(Metric):
-    """Ratio of the spread to the debiased error of the ensemble mean."""
+    """Compute the ratio of the spread to the debiased error of the ensemble mean."""
 
     members = 2
     vector = True
@@ -23,12 +23,12 @@ class SpreadSkill(Metric):
     definition = "sqrt(mean variance / mean of ((ensemble mean - truth)^2 - variance / M))"
 
     def statistics(self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Pointwise terms, each of the shape of `target`."""
+        """Return pointwise terms, each of the shape of `target`."""
         return {
             "variance": variance(prediction) + 0.0 * target,
             "debiased_squared_error": debiased_squared_error(prediction, target),
         }
 
     def value(self, means: Mapping[str, Tensor]) -> Tensor:
-        """The score from the means of the terms."""
+        """Return the score from the means of the terms."""
         return spread_skill(means["variance"], means["debiased_squared_error"])

@@ -1,1 +1,1 @@
-"""Networks, one a file: normalised fields in, normalised fields out."""
+"""Networks, one a file: each maps normalised fields to normalised fields."""

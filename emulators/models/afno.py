@@ -40,13 +40,14 @@ PUBLISHED = (  # names in FourCastNet's checkpoints, and ours
 
 
 class AFNO(nn.Module):
-    """fields (batch, input channel, lat, lon) -> (batch, output channel, lat, lon).
+    """Map fields (batch, input channel, lat, lon) to (batch, output channel, lat, lon).
 
-    patch: rows and columns of a token. embed, depth, mlp_ratio: of the blocks. blocks: of channels that a filter mixes
-    among themselves. threshold: of the shrinkage. kept: the filter acts on so many of the
-    rows / 2 + 1 lowest wavenumbers along either axis, and gives zero beyond; the published code does so too, but with
-    less than 1 keeps the highest along latitude. dropout: of embedding and MLPs. drop_path: of
-    the last block, growing to it linearly. fit, edges: see emulators.layers.attention.patches.Frame.
+    patch: rows and columns of a token. embed: channels of a token. depth: number of blocks. blocks: number of blocks of
+    channels, each mixed by a matrix of its own in the filter. mlp_ratio: hidden channels of the MLPs as a multiple of
+    embed. threshold: that of the shrinkage. kept: share of the rows / 2 + 1 wavenumbers along either axis on which the
+    filter acts, the lowest ones; its output is zero beyond (below 1 the published code keeps the highest along
+    latitude). dropout: rate in embedding and MLPs. drop_path: rate of dropped residual paths in the last block, growing
+    linearly from 0 in the first. fit, edges: see emulators.layers.attention.patches.Frame.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class AFNO(nn.Module):
 
 
 class Block(nn.Module):
-    """Filter and MLP on tokens (batch, lat, lon, channel), each after a norm and beside the identity."""
+    """Apply the filter and an MLP to tokens (batch, lat, lon, channel), both residual, each after a norm."""
 
     def __init__(
         self,
@@ -117,7 +118,7 @@ class Block(nn.Module):
 
 
 class Filter(nn.Module):
-    """The small network on Fourier coefficients, and its input; in single precision at least, as transforms are."""
+    """Add the small network on Fourier coefficients to its input; transforms run in single precision or better."""
 
     low: Tensor | None
 
@@ -142,7 +143,7 @@ class Filter(nn.Module):
             return torch.fft.irfft2(mixed, s=shape, dim=(1, 2), norm="ortho").to(x.dtype) + x
 
     def _mixed(self, a: Tensor) -> Tensor:
-        """The network on coefficients (batch, l, m, channel)."""
+        """Apply the network to coefficients (batch, l, m, channel)."""
         size = a.shape
         parts = torch.view_as_real(a).reshape(-1, self.blocks, size[-1] // self.blocks, 2)
         joint = parts.permute(1, 0, 3, 2).flatten(2)  # block, coefficient, [real, imaginary] channel
@@ -153,11 +154,11 @@ class Filter(nn.Module):
 
 
 def _real(weight: Tensor) -> Tensor:
-    """A complex matrix a block, (part, block, in, out), as one of real numbers on [real, imaginary]."""
+    """Return the complex matrices of the blocks, (part, block, in, out), as real ones on [real, imaginary]."""
     real, imaginary = weight
     return torch.cat([torch.cat([real, imaginary], -1), torch.cat([-imaginary, real], -1)], -2)
 
 
 def adapted(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Without the norm that is never called."""
+    """Return published weights without the norm that is never called."""
     return {name: value for name, value in theirs.items() if not name.startswith("unused.")}

@@ -1,4 +1,4 @@
-"""Attention U-Net: a U-Net whose finer levels pass through gates that the coarser ones open.
+"""Attention U-Net: a U-Net whose finer levels pass through gates that the coarser ones control.
 
     skip <- skip * sigmoid(psi(relu(W_x skip + W_g coarse))),     psi: one map of numbers between 0 and 1
 
@@ -28,11 +28,11 @@ ABOUT = {
 
 
 class AttentionUNet(nn.Module):
-    """fields (batch, input channel, lat, lon) -> (batch, output channel, lat, lon).
+    """Map fields (batch, input channel, lat, lon) to (batch, output channel, lat, lon).
 
-    channels: width of each level, finest first. dropout: behind every level on the way down but the coarsest. edges:
-    what lies beyond the rim, `cross`, `replicate`, `zeros` or `flat` (default by the grid); published: `flat`. fit: how
-    rows and columns come to be multiples of 2^(levels - 1), see emulators.layers.attention.patches.Frame.
+    channels: width of each level, finest first. dropout: rate after every level on the way down except the coarsest.
+    edges: padding of convolutions, `cross`, `replicate`, `zeros` or `flat` (default by the grid); published: `flat`.
+    fit: how rows and columns become multiples of 2^(levels - 1), see emulators.layers.attention.patches.Frame.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class AttentionUNet(nn.Module):
 
 
 class Gate(nn.Module):
-    """The finer level times a map of numbers in 0..1 made from both it and the coarser one."""
+    """Multiply the finer level by a map of numbers in 0..1, made from it and the coarser level."""
 
     def __init__(self, channels: int, rim: Edges) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ def _layer(into: int, out: int, rim: Edges) -> tuple[nn.Module, nn.Module]:
 
 
 def _pair(into: int, out: int, rim: Edges) -> nn.Sequential:
-    """Twice a 3x3 convolution, a norm over the batch, ReLU."""
+    """Return two layers, each a 3x3 convolution, batch norm and ReLU."""
     return nn.Sequential(*_layer(into, out, rim), nn.ReLU(), *_layer(out, out, rim), nn.ReLU())
 
 

@@ -102,16 +102,17 @@ PUBLISHED = tuple((rf"(?:net\.)?{theirs}", ours) for theirs, ours in _NAMES)  # 
 
 
 class Aurora(nn.Module):
-    """fields (batch, input channel, lat, lon) -> (batch, output channel, lat, lon), `interval` hours later.
+    """Map fields (batch, input channel, lat, lon) to (batch, output channel, lat, lon), `interval` hours later.
 
-    Published with history 2. patch: rows and columns of a token. embed: channels at full resolution, twice as many at
-    each that follows. encoder_depths, decoder_depths: blocks of a stage, in the order in which they are passed. heads:
-    of the encoder's stages and, in reverse, the decoder's. window: levels, rows and columns of tokens. latent_levels:
-    the surface's own one among them. level_heads, level_depth, level_mlp_ratio: of the Perceivers; the last of the one
-    back, mlp_ratio of all else. normed_gathering: keys and queries of the first Perceiver are normed. windows_padded:
-    `first` or `last`, see emulators.layers.attention.windows. light: diagnostic variables without levels that light
-    decoders of `light_hidden` channels read from the latents. frozen: all but the light decoders stays as it is.
-    drop_path: of the last block of encoder and decoder, growing to it linearly. fit, edges: see
+    Published with history 2. patch: rows and columns of a token. embed: channels at full resolution, doubled at each
+    further stage. encoder_depths, decoder_depths: number of blocks of each stage, in order. heads: attention heads of
+    the encoder's stages and, in reverse, of the decoder's. window: levels, rows and columns of tokens in a window.
+    latent_levels: number of latent levels, including that of the surface. level_heads, level_depth, level_mlp_ratio:
+    heads, layers and MLP ratio of the Perceivers; level_mlp_ratio of the one back, mlp_ratio of everything else.
+    normed_gathering: layer norm on keys and queries of the first Perceiver. windows_padded: `first` or `last`, see
+    emulators.layers.attention.windows. light: diagnostic variables without levels that light decoders of `light_hidden`
+    channels read from the latents. frozen: train the light decoders only. drop_path: rate of dropped residual paths in
+    the last block of encoder and decoder, growing linearly from 0. fit, edges: see
     emulators.layers.attention.patches.Frame.
     """
 
@@ -190,7 +191,7 @@ class Aurora(nn.Module):
                 parameter.requires_grad_(name.startswith("light."))
 
     def _without_light(self, world: World, light: Sequence[str]) -> World:
-        """The World of all else; the place of each channel in the answer is noted, and by which it is judged."""
+        """Return the World without light variables; register the order of output channels and the learned variables."""
         diagnostic = {v.name: v for v in world.diagnostic}
         if wrong := [name for name in light if name not in diagnostic or diagnostic[name].levels]:
             raise ValueError(
@@ -207,7 +208,7 @@ class Aurora(nn.Module):
     def _encoding(
         self, world: World, embed: int, mlp_ratio: float, latent_levels: int, heads: int, depth: int, normed: bool
     ) -> None:
-        """The parts that turn fields into tokens."""
+        """Create the modules that turn fields into tokens."""
         self.embed_surface = PatchEmbedding(self.columns.read_single, embed, self.patch)
         self.embed_levels = PatchEmbedding(self.columns.read_upper, embed, self.patch)
         self.surface_level = nn.Parameter(nn.init.trunc_normal_(torch.empty(embed), std=0.02))
@@ -235,7 +236,7 @@ class Aurora(nn.Module):
         light: Sequence[str],
         hidden: int,
     ) -> None:
-        """The parts that turn tokens into fields."""
+        """Create the modules that turn tokens into fields."""
         self.to_level = nn.Linear(2 * embed, 2 * embed)
         self.spreading = Resampler(2 * embed, heads, depth, mlp_ratio)
         self.surface = nn.Linear(2 * embed, self.patch[0] ** 2 * self.columns.written_single)
@@ -245,7 +246,7 @@ class Aurora(nn.Module):
         )
 
     def forward(self, fields: Tensor, time: Tensor, *, interval: Tensor | None = None) -> Tensor:
-        """interval: hours to the time of the answer, (batch,); None for the World's timestep."""
+        """Return the fields `interval` hours later, (batch,); None for the World's timestep."""
         hours = fields.new_full((len(fields),), self.hours) if interval is None else interval.to(fields.dtype)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             latents = self.backbone(self.encoded(self.frame.inward(fields), time, hours), hours)
@@ -256,7 +257,7 @@ class Aurora(nn.Module):
         return self.frame.outward(out)
 
     def encoded(self, fields: Tensor, time: Tensor, hours: Tensor) -> Tensor:
-        """Tokens (batch, latent level, lat, lon, channel) of fitted fields; time: seconds at which the answer holds."""
+        """Return tokens (batch, latent level, lat, lon, channel) of fitted fields; time: the output's, in seconds."""
         columns, single = self.columns.split(fields)
         surface = self.embed_surface(single) + self.surface_level
         surface = surface + self.surface_norm(self.surface_mlp(surface))
@@ -270,7 +271,7 @@ class Aurora(nn.Module):
         return x + (self.of_place(self.places) + self.of_area(self.areas)) + when[:, None, None, None]
 
     def backbone(self, x: Tensor, hours: Tensor) -> Tensor:
-        """Tokens -> tokens of twice the channels, through the U."""
+        """Return tokens of twice the channels, passed through the U-Net."""
         condition = self.lead_mlp(log_spaced_waves(hours, LEADS, self.embed))
         seen = []
         for k, stage in enumerate(self.encoder):
@@ -286,7 +287,7 @@ class Aurora(nn.Module):
         return torch.cat([x, seen[0]], dim=-1)
 
     def decoded(self, latents: Tensor) -> Tensor:
-        """(batch, latent level, lat, lon, channel) -> fields."""
+        """Return the fields of latents (batch, latent level, lat, lon, channel)."""
         upper = latents[:, 1:].permute(0, 2, 3, 1, 4)
         upper = self.upper(self.spreading(self.to_level(self.levels_written), upper.flatten(0, 2)))
         upper = upper.unflatten(0, (len(latents), *latents.shape[2:4])).permute(0, 3, 1, 2, 4)
@@ -295,7 +296,7 @@ class Aurora(nn.Module):
 
 
 class Blocks(nn.ModuleList):
-    """One after another, each condition the same."""
+    """Apply blocks one after another, all with the same condition."""
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         for block in self:
@@ -304,7 +305,10 @@ class Blocks(nn.ModuleList):
 
 
 class AdaptiveNorm(nn.Module):
-    """Layer norm of (batch, level, lat, lon, channel) scaled and shifted by what is condition, (batch, channel); 0 first."""
+    """Apply layer norm to (batch, level, lat, lon, channel), scaled and shifted by a condition (batch, channel).
+
+    Scale and shift are zero at the start. condition: number of channels of the condition.
+    """
 
     def __init__(self, channels: int, condition: int) -> None:
         super().__init__()
@@ -316,7 +320,7 @@ class AdaptiveNorm(nn.Module):
 
 
 class LightDecoder(nn.Module):
-    """Tokens (batch, latent level, lat, lon, channel) -> one field, (batch, 1, lat, lon), patch by patch."""
+    """Map tokens (batch, latent level, lat, lon, channel) to one field, (batch, 1, lat, lon), patch by patch."""
 
     def __init__(self, channels: int, hidden: int, patch: Sequence[int]) -> None:
         super().__init__()
@@ -336,7 +340,7 @@ def _refuse_stages(
     window: Sequence[int],
     levels: int,
 ) -> None:
-    """ValueError where numbers of stages or sizes do not go together."""
+    """Raise ValueError unless numbers of stages and sizes fit together."""
     count = len(encoder_depths)
     if not count or {len(decoder_depths), len(heads)} != {count} or len(window) != 3 or levels < 2:
         raise ValueError(
@@ -347,15 +351,16 @@ def _refuse_stages(
 
 
 def _shared(last: float, depths: Sequence[int]) -> list[list[float]]:
-    """Rates of dropped paths, stage by stage."""
+    """Return the rates of dropped paths, stage by stage."""
     each = iter(drop_path_rates(last, sum(depths)))
     return [[next(each) for _ in range(depth)] for depth in depths]
 
 
 def adapted(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """One tensor for all variables; static fields, which have no head, once; low-rank updates in the weights.
+    """Return published weights: one tensor for all variables, static fields once, low-rank updates added.
 
-    Variables stand as published, ORDER, others behind them as stored; the World's must stand in the same order.
+    Static fields have no head. Variables are in the published ORDER, others after them as stored; the World's must have
+    the same order.
     """
     heads = ("surface.weight", "surface.bias", "upper.weight", "upper.bias")
     keys = ("embed_surface.weight", "embed_levels.weight", *heads)
@@ -379,7 +384,7 @@ def adapted(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _merged(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Low-rank updates, B A, added to the weights that they update; ValueError where each step has its own."""
+    """Return weights with low-rank updates B A added. Raises ValueError if each step has its own."""
     merged = {name: value for name, value in weights.items() if ".low_rank." not in name}
     for name in [name for name in weights if name.endswith(".B")]:
         layer, number = name.split(".low_rank.")

@@ -15,9 +15,9 @@ from emulators.world import World
 
 
 class Climatology(nn.Module):
-    """(fields, time) -> (batch, output channel, *grid), a function of the time alone; for a Step with absolute output.
+    """Predict (batch, output channel, *grid) from the time alone; for a Step with absolute output.
 
-    annual, diurnal: harmonics of year and day, fewer where the world's timestep cannot show them.
+    annual, diurnal: number of harmonics of year and day, fewer if the world's timestep does not resolve them.
     """
 
     coefficients: Tensor
@@ -29,7 +29,7 @@ class Climatology(nn.Module):
         self.register_buffer("coefficients", torch.zeros(size, world.output_channels, *world.grid.shape))
 
     def fit(self, examples: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
-        """Least squares over all examples (fields, time, target)."""
+        """Fit the coefficients to all examples (fields, time, target) by least squares."""
         climatology = HarmonicClimatology(self.annual, self.diurnal)
         for _, time, target in examples:
             climatology.accumulate(time, target)

@@ -1,9 +1,9 @@
-"""ClimaX: every variable a token of its own, gathered at each place, then a vision transformer told the lead time.
+"""ClimaX: a token for every variable, gathered at each place, then a vision transformer with the lead time as input.
 
     x = gathered(x_v) + position + W hours / 100;    blocks;    fields = MLP(norm(x))
 
-Nguyen et al. 2023, arXiv 2301.10343, whose network this repeats, weights and all. Any variables go in; those that
-the World predicts come out, where the original writes all it knows and picks.
+Nguyen et al. 2023, arXiv 2301.10343, whose network this repeats, weights and all. It reads any variables and writes
+those that the World predicts, where the original writes all of its variables and selects.
 """
 
 from __future__ import annotations
@@ -44,11 +44,13 @@ HOURS = 100.0  # the unit of lead times
 
 
 class ClimaX(nn.Module):
-    """fields (batch, input channel, lat, lon) -> (batch, output channel, lat, lon), `interval` hours later.
+    """Map fields (batch, input channel, lat, lon) to (batch, output channel, lat, lon), `interval` hours later.
 
-    patch: rows and columns of a token. embed, depth, heads, mlp_ratio: of the transformer; heads also of the gathering.
-    decoder_depth: hidden layers of the head. dropout: of tokens, attention's result and MLPs. drop_path: of the last
-    block, growing to it linearly. fit, edges: see emulators.layers.attention.patches.Frame.
+    patch: rows and columns of a token. embed: channels of a token. depth: number of blocks. heads: attention heads of
+    the blocks and of the gathering. mlp_ratio: hidden channels of the MLPs as a multiple of embed. decoder_depth:
+    number of hidden layers of the head. dropout: rate in tokens, attention output and MLPs. drop_path: rate of dropped
+    residual paths in the last block, growing linearly from 0 in the first. fit, edges: see
+    emulators.layers.attention.patches.Frame.
     """
 
     conditioning = ("interval",)
@@ -86,7 +88,7 @@ class ClimaX(nn.Module):
         initialise_linear(self)
 
     def forward(self, fields: Tensor, time: Tensor, *, interval: Tensor | None = None) -> Tensor:
-        """interval: hours to the time of the answer, (batch,); None for the World's timestep."""
+        """Return the fields `interval` hours later, (batch,); None for the World's timestep."""
         hours = fields.new_full((len(fields),), self.hours) if interval is None else interval.to(fields.dtype)
         x = self.gathering(self.tokens(self.frame.inward(fields))) + self.position
         x = F.dropout(x + self.lead(hours[:, None, None] / HOURS), self.dropout, self.training)
@@ -96,7 +98,7 @@ class ClimaX(nn.Module):
 
 
 def adapted(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """One tensor for the maps of all variables."""
+    """Return published weights with one tensor for the maps of all variables."""
     ours = {name: value for name, value in theirs.items() if not name.startswith("tokens.")}
     for part in ("weight", "bias"):
         numbers = range(sum(name.startswith("tokens.") and name.endswith(f".{part}") for name in theirs))

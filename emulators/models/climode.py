@@ -3,14 +3,14 @@
     du_k/dt = v_k . grad u_k + u_k div v_k,     dv/dt = f(x) + gamma attention(x),     x = (t, u, grad u, v, place)
     y ~ Normal(u + b(x), softplus(s(x)))
 
-Every channel has a velocity field of its own, which points to where the air comes from. It starts as that which best
-explains the change up to now, min |du/dt - v . grad u - u div v|^2 + ridge |v|^2, found by conjugate gradients, du/dt
+Every channel has a velocity field of its own, which points to where the air comes from. It starts as the one that best
+explains the last change, min |du/dt - v . grad u - u div v|^2 + ridge |v|^2, solved by conjugate gradients, du/dt
 the end of a natural cubic spline through the last three known states; with one known state the air starts at rest.
-Verma et al. 2024, arXiv 2404.10024, whose networks this repeats, weights and all. What is other than in its code unless
-`as_published`: fields close around the globe and meridians converge; attention is normalised over what is looked at;
-the year takes a year; u moves at the pace of the velocities that were fitted, not at a hundredth of it. In any case
-fields are in standard deviations, not between 0 and 1, velocities are fitted anew every timestep, and the head tells
-the time in hours. Its training is objective=emission with loss=[gaussian_nll].
+Verma et al. 2024, arXiv 2404.10024, whose networks this repeats, weights and all. Differences from its code unless
+`as_published`: fields are periodic around the globe and meridians converge; attention is normalised over the keys; a
+year takes a year; u moves at the pace of the velocities that were fitted, not at a hundredth of it. In any case
+fields are in standard deviations, not between 0 and 1, velocities are fitted anew every timestep, and the head reads
+the time in hours. Train it with objective=emission and loss=[gaussian_nll].
 """
 
 from __future__ import annotations
@@ -60,13 +60,14 @@ YEAR = 365.2425 * 24.0  # hours
 
 
 class ClimODE(nn.Module):
-    """fields (batch, input channel, lat, lon) -> (batch, output channel, lat, lon): the mean, or draws.
+    """Map fields (batch, input channel, lat, lon) to (batch, output channel, lat, lon): the mean, or draws.
 
-    widths, blocks, head_blocks: of the towers of acceleration and head, whose last stage is as wide as their answer.
-    attention: channels inside its convolutions, four times those that are compared; None: half of what it sees.
-    step: hours of an Euler step. ridge, iterations: of the fit of the first velocities. dropout: in the towers.
-    as_published: the code's plane, attention, year and pace. edges: beyond the rim of what convolutions see, see
-    emulators.layers.convolution; published: `reflect`.
+    widths: channels of the stages of either tower but the last, whose width is that of its output. blocks, head_blocks:
+    number of blocks in each stage of the towers of acceleration and head. attention: channels inside the convolutions
+    of the attention, four times those compared; None: half of its input's. step: hours of an Euler step. ridge,
+    iterations: penalty and iterations of the fit of the first velocities. dropout: rate in the towers. as_published:
+    use the code's plane, attention, year and pace. edges: padding of convolutions, see emulators.layers.convolution;
+    published: `reflect`.
     """
 
     conditioning = ("generator",)
@@ -125,7 +126,7 @@ class ClimODE(nn.Module):
         self.register_buffer("divergent", divergent, persistent=False)
 
     def forward(self, fields: Tensor, time: Tensor, *, generator: Generators = None) -> Tensor:
-        """generator: to draw from the distribution, one for all or one a case; None for its mean."""
+        """Return the mean, or with `generator`, one for all cases or one for each, a draw from the distribution."""
         mean, deviation = self.emission(fields, time)
         if generator is None:
             return mean
@@ -134,7 +135,7 @@ class ClimODE(nn.Module):
         return mean + deviation * torch.stack(drawn)
 
     def emission(self, fields: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the answer, each (batch, output channel, lat, lon)."""
+        """Return the mean and standard deviation of the output, each (batch, output channel, lat, lon)."""
         states = fields[:, : self.history * self.fields].unflatten(1, (self.history, self.fields)).float()
         fixed = fields[:, self.history * self.fields :]
         u, v = states[:, -1], self.first_velocity(states)
@@ -150,14 +151,14 @@ class ClimODE(nn.Module):
         return bias + F.pad(u, (0, 0, 0, 0, 0, bias.shape[1] - self.fields)), F.softplus(spread)
 
     def accelerated(self, u: Tensor, v: Tensor, gradients: Tensor, fixed: Tensor, clock: list[Tensor]) -> Tensor:
-        """The change of all velocities by a hundred hours, (batch, 2 field, lat, lon)."""
+        """Return the change of all velocities in a hundred hours, (batch, 2 field, lat, lon)."""
         place = self.place.expand(len(u), *self.place.shape)
         seen = [*self.everywhere(clock, u), gradients, v, u, place[:, :2], fixed, place[:, 2:], self.turning(clock[1:])]
         x = torch.cat(seen, 1)
         return self.acceleration(x).float() + self.gamma * self.attention(x).float()
 
     def clock(self, time: Tensor, after: float) -> list[Tensor]:
-        """Share of the day, sine and cosine of day and year, `after` hours after `time`; each (batch,)."""
+        """Return the share of the day, sine and cosine of day and year, `after` hours after `time`; each (batch,)."""
         day = torch.remainder(torch.remainder(time, 86_400) / 3600.0 + after, 24.0)
         year = day / (365.0 * 24.0) if self.published else torch.remainder(time / 3600.0 + after, YEAR) / YEAR
         turns = [2.0 * torch.pi * part - torch.pi / 2.0 for part in (day / 24.0, year)]
@@ -165,16 +166,16 @@ class ClimODE(nn.Module):
 
     @staticmethod
     def everywhere(numbers: list[Tensor], like: Tensor) -> list[Tensor]:
-        """Numbers (batch,) as fields (batch, 1, lat, lon)."""
+        """Return numbers (batch,) as fields (batch, 1, lat, lon)."""
         return [n.to(like.dtype)[:, None, None, None].expand(-1, 1, *like.shape[-2:]) for n in numbers]
 
     def turning(self, clock: list[Tensor]) -> Tensor:
-        """Products of the time's waves with those of the place, (batch, 24, lat, lon)."""
+        """Return products of the waves of time with those of place, (batch, 24, lat, lon)."""
         waves = torch.stack(clock, 1).to(self.place.dtype)
         return (waves[:, :, None, None, None] * self.place[2:]).flatten(1, 2)
 
     def transported(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """v . grad u + u div v, and grad u as it is among points: eastward, then southward."""
+        """Return v . grad u + u div v, and grad u in units of grid points: eastward, then southward."""
         with torch.autocast("cuda" if u.is_cuda else "cpu", enabled=False):
             east, south = u @ self.eastward.mT, self.southward @ u
             x, y = v.chunk(2, 1)
@@ -183,7 +184,7 @@ class ClimODE(nn.Module):
 
     @torch.no_grad()
     def first_velocity(self, states: Tensor) -> Tensor:
-        """The velocities that explain how states (batch, time, field, lat, lon) came about; nothing is learned by it.
+        """Return the velocities that explain the last change of states (batch, time, field, lat, lon); no gradient.
 
         v = A* z with (A A* + ridge) z = du/dt, A v = v . grad u + u div v.
         """
@@ -212,7 +213,7 @@ class ClimODE(nn.Module):
 
 
 class Block(nn.Module):
-    """Twice a 3x3 convolution, a norm over the batch and the activation; dropout; beside the input, or 1x1 of it."""
+    """Add to the input (through 1x1 if the width changes) two 3x3 convolutions with batch norm and activation."""
 
     def __init__(self, into: int, out: int, dropout: float, rim: Edges) -> None:
         super().__init__()
@@ -228,7 +229,7 @@ class Block(nn.Module):
 
 
 def tower(into: int, widths: Sequence[int], blocks: Sequence[int], dropout: float, rim: Edges) -> nn.Sequential:
-    """Stages of blocks, each as wide as said."""
+    """Return stages of blocks with the given widths."""
     stages = []
     for (before, width), count in zip(pairwise([into, *widths]), blocks, strict=True):
         stages.append(nn.Sequential(*(Block(width if k else before, width, dropout, rim) for k in range(count))))
@@ -236,9 +237,9 @@ def tower(into: int, widths: Sequence[int], blocks: Sequence[int], dropout: floa
 
 
 class Attention(nn.Module):
-    """Every point looks at all of a grid of a quarter of the rows and columns; three convolutions make each of q, k, v.
+    """Let every point attend to a grid of a quarter of the rows and columns; three convolutions make each of q, k, v.
 
-    as_published: keys and values see nothing beyond the rim, and the weights of each key add up to one.
+    as_published: keys and values are not padded, and the weights of each key add up to one.
     """
 
     def __init__(self, into: int, width: int, out: int, rim: Edges, as_published: bool) -> None:
@@ -264,7 +265,7 @@ class Attention(nn.Module):
         return self.projection(out.mT.unflatten(2, x.shape[-2:]))
 
     def _features(self, convolutions: nn.ModuleList, x: Tensor, padded: bool) -> Tensor:
-        """(batch, point, channel)."""
+        """Return the output of convolutions, (batch, point, channel)."""
         rim, columns = self.rim, x.shape[-1]
         for k, convolution in enumerate(convolutions):
             x = F.leaky_relu(x, SLOPE) if k else x
@@ -274,7 +275,7 @@ class Attention(nn.Module):
 
 
 def places(grid: LatLonGrid) -> Tensor:
-    """Latitude, longitude in radians, cosines of both, sines of both, and where on the sphere, (8, lat, lon)."""
+    """Return latitude, longitude in radians, cosines and sines of both, and two products of them, (8, lat, lon)."""
     latitude, longitude = np.meshgrid(np.deg2rad(grid.latitude), np.deg2rad(grid.longitude), indexing="ij")
     cos, sin = np.cos(latitude), np.sin(latitude)
     parts = [latitude, longitude, cos, np.cos(longitude), sin, np.sin(longitude)]
@@ -283,9 +284,9 @@ def places(grid: LatLonGrid) -> Tensor:
 
 
 def differences(grid: LatLonGrid, plane: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Central differences among points, one-sided at the rim: eastward, southward, and southward of what converges.
+    """Return central differences between points, one-sided at the edges: eastward, southward, and southward divergence.
 
-    Matrices (lon, lon) and twice (lat, lat). plane: longitudes do not close, meridians do not converge.
+    Matrices (lon, lon) and twice (lat, lat). plane: longitudes are not periodic, meridians do not converge.
     """
     rows, columns = (np.asarray(np.gradient(np.eye(size), axis=0)) for size in grid.shape)
     area = np.ones(grid.shape[0]) if plane else grid.weights.mean(1)

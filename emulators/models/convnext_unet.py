@@ -1,4 +1,4 @@
-"""Dilated U-Net of an ocean emulator: wide 3x3 convolutions, dilated more the coarser the level, and additive skips.
+"""Dilated U-Net of an ocean emulator: wide 3x3 convolutions, dilated more on coarser levels, and additive skips.
 
     block(x) = skip(x) + W act(norm(K2 act(norm(K1 x)))),     act(x) = min(gelu(x), 10)
 
@@ -30,14 +30,14 @@ CAP = 10.0  # of the activation
 
 
 class ConvNextUNet(nn.Module):
-    """fields (batch, input channel, lat, lon) -> (batch, output channel, lat, lon).
+    """Map fields (batch, input channel, lat, lon) to (batch, output channel, lat, lon).
 
-    channels: width of each level, finest first, and dilation: of its convolutions; the coarsest level's are used once
-    more below it, at half its resolution. widening: channels inside a block by those that enter it. norm: `batch`,
-    `instance` or `none`. periodic: whether interpolation sees across the end of the longitudes. edges: beyond the
-    rim, see emulators.layers.convolution; published: `zeros`. fit: how rows and columns come to be multiples of
-    2^levels, see emulators.layers.attention.patches.Frame, or `uneven`: the last of an odd number is dropped on the way
-    down and filled by zeros on the way up, as published.
+    channels: width of each level, finest first. dilation: that of each level's convolutions; one more block below the
+    coarsest level, at half its resolution, has the same width and dilation. widening: channels inside a block as a
+    multiple of its input's. norm: `batch`, `instance` or `none`. periodic: interpolate across the end of the
+    longitudes. edges: padding of convolutions, see emulators.layers.convolution; published: `zeros`. fit: how rows and
+    columns become multiples of 2^levels, see emulators.layers.attention.patches.Frame, or `uneven`: drop the last of an
+    odd number on the way down and fill with zeros on the way up, as published.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class ConvNextUNet(nn.Module):
 
 
 class Block(nn.Module):
-    """Two dilated 3x3 convolutions, each with norm and capped GELU, and 1x1; beside 1x1 where the width changes."""
+    """Add to the input (through 1x1 if the width changes) two dilated 3x3 convolutions, normed and capped, and 1x1."""
 
     def __init__(self, into: int, out: int, dilation: int, widening: int, norm: str, rim: Edges) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class Block(nn.Module):
 
 
 def _capped(x: Tensor) -> Tensor:
-    """At most CAP, of what is never as low as -1; backward in one pass, where clamp takes three."""
+    """Return x, never as low as -1, limited to CAP; one pass backward, where clamp takes three."""
     return F.hardtanh(x, -1.0, CAP)
 
 
@@ -127,13 +127,13 @@ def _norm(kind: str, channels: int) -> nn.Module:
 
 
 def _filled(x: Tensor, goal: Tensor) -> Tensor:
-    """With zeros around to the size of `goal`, of which it may lack a row or a column."""
+    """Return x padded with zeros to the size of `goal`, at most one row or column more."""
     rows, columns = (wide - narrow for wide, narrow in zip(goal.shape[-2:], x.shape[-2:], strict=True))
     return F.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)) if rows or columns else x
 
 
 def adapted(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Samudra's weights under our names: its blocks stand in one row, every second place is a change of resolution."""
+    """Return Samudra's weights under our names; every second entry of its list of blocks is a resampling."""
     levels = max(int(name.split(".")[2]) for name in theirs if name.startswith("unet.")) // 4
     blocks = [*(f"down.{k}" for k in range(levels)), "middle", *(f"up.{k}" for k in reversed(range(levels)))]
     inside = {"0": "first", "1": "norm_first", "3": "second", "4": "norm_second", "6": "mix"}
@@ -151,5 +151,5 @@ def adapted(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _pointwise(value: Tensor) -> Tensor:
-    """A linear map's matrix as that of a 1x1 convolution."""
+    """Return the matrix of a linear map as that of a 1x1 convolution."""
     return value[:, :, None, None] if value.ndim == 2 else value

@@ -1,13 +1,13 @@
-"""FuXi: states of two times embedded together, a row of SwinV2 blocks at half their resolution, a way around them.
+"""FuXi: states of two times embedded together, SwinV2 blocks at half their resolution, and a skip around them.
 
     x = norm(W [state(t - 1), state(t)] patch);   s = down(x);   fields = W' up([s, blocks(s)])
 
-down: 3x3 convolution of stride 2, up: transposed one, each with two of (3x3 convolution, group norm, SiLU) beside the
-identity. Chen et al. 2023, doi 10.1038/s41612-023-00512-1 (arXiv 2306.12873); its own code is not published. Layout and
+down: 3x3 convolution of stride 2, up: transposed one, each followed by two residual (3x3 convolution, group norm,
+SiLU). Chen et al. 2023, doi 10.1038/s41612-023-00512-1 (arXiv 2306.12873); its own code is not published. Layout and
 sizes are those of the independent one in CREDIT (Schreck et al. 2024, arXiv 2411.07814), whose network this repeats,
 weights and all, without its spectral norms. The paper's has 4.5 billion parameters (embed 1536, depth 48), writes
 both its frames and reads twelve numbers of the clock, which here are forcings; for its cascade of three networks see
-emulators.rollout. Forcing and static fields stand beside the states, once.
+emulators.rollout. Forcing and static fields are read once, beside the states.
 """
 
 from __future__ import annotations
@@ -48,13 +48,14 @@ PUBLISHED = (  # names in CREDIT's checkpoints, and ours
 
 
 class FuXi(nn.Module):
-    """fields (batch, input channel, lat, lon) -> (batch, output channel, lat, lon); published with history 2.
+    """Map fields (batch, input channel, lat, lon) to (batch, output channel, lat, lon); published with history 2.
 
-    patch: rows and columns of a token. embed, depth, heads, mlp_ratio: of the SwinV2 blocks. window: rows and columns
-    of tokens. groups: of the group norms. margin: rows and columns beyond the rim that the network also works on.
-    around: whether shifted windows close around the globe. inner_edges: what convolutions on tokens see beyond the
-    rim, published: `flat`. drop_path: of the last block, growing to it linearly. fit, edges: see
-    emulators.layers.attention.patches.Frame.
+    patch: rows and columns of a token. embed: channels of a token. depth: number of SwinV2 blocks. heads: attention
+    heads of each. window: rows and columns of tokens in a window. mlp_ratio: hidden channels of the MLPs as a multiple
+    of embed. groups: number of groups of the group norms. margin: further rows and columns that pad the grid on all
+    sides. around: whether shifted windows are periodic in longitude. inner_edges: padding of convolutions on tokens,
+    published: `flat`. drop_path: rate of dropped residual paths in the last block, growing linearly from 0 in the
+    first. fit, edges: see emulators.layers.attention.patches.Frame.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class FuXi(nn.Module):
 
 
 class Down(nn.Module):
-    """Half the resolution by a 3x3 convolution of stride 2, then the residual body."""
+    """Halve the resolution by a 3x3 convolution of stride 2, then apply the residual body."""
 
     def __init__(self, channels: int, groups: int, rim: Edges) -> None:
         super().__init__()
@@ -124,7 +125,7 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """Twice the resolution by a transposed convolution from twice the channels, then the residual body."""
+    """Double the resolution by a transposed convolution from twice the channels, then apply the residual body."""
 
     def __init__(self, channels: int, groups: int, rim: Edges) -> None:
         super().__init__()
@@ -137,12 +138,12 @@ class Up(nn.Module):
 
 
 def _body(channels: int, groups: int, rim: Edges) -> nn.Sequential:
-    """Twice a 3x3 convolution, group norm, SiLU."""
+    """Return two layers, each a 3x3 convolution, group norm and SiLU."""
     parts = [(Convolution(channels, channels, 3, rim), nn.GroupNorm(groups, channels), nn.SiLU()) for _ in range(2)]
     return nn.Sequential(*(part for three in parts for part in three))
 
 
 def adapted(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Their cubes are (channel, time), our channels (time, channel)."""
+    """Return published weights; their cubes are (channel, time), our channels (time, channel)."""
     cubes = theirs["embedding.weight"]
     return {**theirs, "embedding.weight": cubes.transpose(1, 2).flatten(1, 2)}

@@ -19,12 +19,12 @@ from emulators.world import World
 
 
 class Linear(nn.Module):
-    """fields (batch, input channel, lat, lon) -> (batch, output channel, lat, lon).
+    """Map fields (batch, input channel, lat, lon) to (batch, output channel, lat, lon).
 
-    kernel: width of the neighbourhood in points, odd. bands: the bias has one value for each of so many latitude bands.
-    ridge: penalty on the weights, in units of the inputs' variance. edges: what lies beyond the rim, `cross`,
-    `replicate` or `zeros` (default by the grid). Starts at zero, which is persistence under a Step with residual
-    output; `fit` solves for the weights, and they may also be trained.
+    kernel: width of the neighbourhood in points, odd. bands: number of latitude bands, each with a bias of its own.
+    ridge: penalty on the weights, in units of the inputs' variance. edges: padding, `cross`, `replicate` or `zeros`
+    (default by the grid). The weights are zero at the start, which is persistence under a Step with residual output;
+    `fit` solves for them, and they may also be trained.
     """
 
     areas: Tensor
@@ -55,7 +55,7 @@ class Linear(nn.Module):
 
     @torch.no_grad()
     def fit(self, examples: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
-        """Ridge regression over all examples (fields, time, target)."""
+        """Solve the ridge regression over all examples (fields, time, target). Raises ValueError if there are none."""
         size, bands = self.weight[0].numel(), self.bias.shape[0]
         gram = torch.zeros(size + bands, size + bands, dtype=torch.float64, device=self.weight.device)
         moment = gram.new_zeros(size + bands, self.weight.shape[0])

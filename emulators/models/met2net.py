@@ -3,12 +3,12 @@
     z_v = encoder_v(x_v)  frame by frame,     z <- W z
     z <- norm(z + attention over v(z)),   z <- norm(2 z + block(z)),     frames_v = decoder_v(W' z_v)
 
-Attention compares whole latent fields, a head its share of their channels; the block is that of
+Attention compares whole latent fields, each head with its share of their channels; the block is that of
 emulators.layers.attention.large_kernel; encoders are 3x3 convolutions, every second of which halves the resolution,
 each with group norm and SiLU. Li et al. 2025, arXiv 2507.17189, whose network this repeats, weights and all, on top of
-SimVP (Gao et al. 2022, arXiv 2206.05099). It writes as many frames as it reads; here the first is the answer, `frames`
-gives all. Forcing and static fields, which it has not, are variables that are encoded alike, the same in every frame,
-and not decoded; a diagnostic variable is decoded from the mean over all of them. Its training in two stages is
+SimVP (Gao et al. 2022, arXiv 2206.05099). It writes as many frames as it reads; here the first is the output, `frames`
+gives all. Forcing and static fields, which it does not have, are variables that are encoded alike, the same in every
+frame, and not decoded; a diagnostic variable is decoded from the mean over all of them. It is trained in two stages by
 emulators.objectives.two_stage; the momentum copies in its checkpoints are left out.
 """
 
@@ -54,11 +54,12 @@ PUBLISHED = (  # names in Met2Net's checkpoints, and ours
 
 
 class Met2Net(nn.Module):
-    """fields (batch, input channel, lat, lon) -> (batch, output channel, lat, lon); published with history 12.
+    """Map fields (batch, input channel, lat, lon) to (batch, output channel, lat, lon); published with history 12.
 
     hidden: channels of a variable's frame. levels: halvings of the resolution, two convolutions each. embed, depth,
-    heads, mlp_ratio, reach: of what stands between encoders and decoders. drop_path: in its blocks. inner_edges: what
-    convolutions see beyond the rim, published: `flat`. fit, edges: see emulators.layers.attention.patches.Frame.
+    heads: channels, number and attention heads of the layers between encoders and decoders. mlp_ratio, reach: see
+    emulators.layers.attention.large_kernel. drop_path: rate of dropped residual paths in their blocks. inner_edges:
+    padding of convolutions, published: `flat`. fit, edges: see emulators.layers.attention.patches.Frame.
     """
 
     def __init__(
@@ -112,16 +113,16 @@ class Met2Net(nn.Module):
         return self.frame.outward(self.decoded(self.translator(self.encoded(fields))[:, :, : self.hidden]))
 
     def frames(self, fields: Tensor) -> Tensor:
-        """As many states ahead as are known, (batch, time, output channel, lat, lon)."""
+        """Return as many states ahead as are known, (batch, time, output channel, lat, lon)."""
         return self.decoded_frames(self.translator(self.encoded(fields)))
 
     def decoded_frames(self, latent: Tensor) -> Tensor:
-        """Fields (batch, time, output channel, lat, lon) from what the translator writes."""
+        """Return the fields (batch, time, output channel, lat, lon) of the translator's output."""
         latent = latent.unflatten(2, (self.states, self.hidden)).transpose(1, 2)
         return self.frame.outward(self.decoded(latent.flatten(0, 1))).unflatten(0, (-1, self.states))
 
     def encoded(self, fields: Tensor) -> Tensor:
-        """Latent fields (batch, variable, time * hidden, lat, lon) of prognostic channels and of what is prescribed."""
+        """Return latent fields (batch, variable, time * hidden, lat, lon) of prognostic and prescribed channels."""
         past = fields[:, : self.states * self.carried].unflatten(1, (self.states, self.carried))
         fixed = fields[:, self.states * self.carried :, None].transpose(1, 2).expand(-1, self.states, -1, -1, -1)
         x = self.frame.inward(torch.cat([past, fixed], 2).flatten(0, 1))
@@ -131,7 +132,7 @@ class Met2Net(nn.Module):
         return x.transpose(1, 2).flatten(2, 3)
 
     def decoded(self, latent: Tensor) -> Tensor:
-        """Fields (n, output channel, lat, lon) from latent ones (n, output channel, hidden, lat, lon)."""
+        """Return the fields (n, output channel, lat, lon) of latent ones (n, output channel, hidden, lat, lon)."""
         x = latent.flatten(1, 2)
         for layer in self.decoder:
             x = layer(x)
@@ -139,7 +140,7 @@ class Met2Net(nn.Module):
 
 
 class Translator(nn.Module):
-    """Latent fields (batch, variable, channels, lat, lon) of the frames to come, of what is predicted alone."""
+    """Map latent fields (batch, variable, channels, lat, lon) to those of the frames ahead, if predicted."""
 
     def __init__(self, world: World, channels: int, embed: int, layers: Iterable[nn.Module]) -> None:
         super().__init__()
@@ -159,7 +160,7 @@ class Translator(nn.Module):
 
 
 class Layer(nn.Module):
-    """A 3x3 convolution of each of `groups` variables alone, group norm, SiLU; resample: `down`, `up` or neither."""
+    """Apply a 3x3 convolution to each of `groups` variables, group norm and SiLU; resample: `down`, `up` or neither."""
 
     def __init__(self, groups: int, into: int, out: int, rim: Edges, resample: str) -> None:
         super().__init__()
@@ -175,7 +176,7 @@ class Layer(nn.Module):
 
 
 class VariableLayer(nn.Module):
-    """Attention of variables to one another, then the block on each of them, norms after both."""
+    """Apply attention of variables to one another, then the block to each of them, with norms after both."""
 
     def __init__(self, heads: int, block: LargeKernelBlock, channels: int) -> None:
         super().__init__()
@@ -189,7 +190,7 @@ class VariableLayer(nn.Module):
 
 
 class VariableAttention(nn.Module):
-    """Variables (batch, variable, channel, lat, lon) by how alike their latent fields are, a head its channels."""
+    """Let variables (batch, variable, channel, lat, lon) attend to one another by their latent fields."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -207,7 +208,7 @@ class VariableAttention(nn.Module):
 
 
 class NormedMap(nn.Module):
-    """A linear map of channels and a norm over channels and points."""
+    """Apply a linear map of channels and a norm over channels and points."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -219,7 +220,7 @@ class NormedMap(nn.Module):
 
 
 def adapted(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Without copies; the weights of all variables in one row, as one convolution in groups has them."""
+    """Return published weights without copies, the weights of all variables joined as for a grouped convolution."""
     ours: dict[str, Tensor] = {}
     rows: dict[str, dict[int, Tensor]] = {}
     for name, value in theirs.items():

@@ -1,15 +1,15 @@
-"""Pangu-Weather: a transformer on columns of air, in windows of level, latitude and longitude that know where they are.
+"""Pangu-Weather: a transformer on columns of air, in windows of level, latitude and longitude with a bias by place.
 
     x = [surface patches; boxes of levels],   y = B4(double(B3(B2(halve(B1(x)))))),   out = [y; B1(x)]
 
 Attention has a bias for every pair of places in a window and every window by level and latitude. Bi et al. 2023,
 doi 10.1038/s41586-023-06185-3 (arXiv 2211.02556); norms after attention and MLP, as in the published pseudocode.
-Parity is with NVIDIA's PhysicsNeMo (norms first, longitudes that do not close), weights and all; the published
-weights are ONNX graphs of one network an interval.
+Parity is with NVIDIA's PhysicsNeMo (norms first, longitudes not periodic), weights and all; the published weights are
+ONNX graphs, one network for each interval.
 
-What the paper leaves open: places of the padding (an odd level goes behind the last one, as there); whether a shifted
-window sees across the end of the longitudes (`around`: yes); forcing and static fields of any number stand with those
-of the surface.
+Left open by the paper: positions of the padding (an odd level goes after the last one, as in PhysicsNeMo); whether a
+shifted window sees across the end of the longitudes (`around`: yes). Forcing and static fields of any number are
+treated as surface fields.
 """
 
 from __future__ import annotations
@@ -53,12 +53,14 @@ PUBLISHED = (  # names in PhysicsNeMo's checkpoints, and ours
 
 
 class Pangu(nn.Module):
-    """fields (batch, input channel, lat, lon) -> (batch, output channel, lat, lon); variables on common levels.
+    """Map fields (batch, input channel, lat, lon) to (batch, output channel, lat, lon); all levels the same.
 
-    patch: levels, rows and columns of a token. embed: channels at full resolution. depths, heads: of the four stages.
-    window: levels, rows and columns of tokens. order: `post` or `pre`, where the norms are. bias: `earth` or
-    `relative`, see emulators.layers.attention.window_attention. around: whether shifted windows close around the globe.
-    drop_path: of the deepest block, growing to it linearly. fit, edges: see emulators.layers.attention.patches.Frame.
+    patch: levels, rows and columns of a token. embed: channels at full resolution. depths, heads: blocks and attention
+    heads of the four stages. window: levels, rows and columns of tokens in a window. mlp_ratio: hidden channels of the
+    MLPs as a multiple of their input's. order: position of the norms, `post` or `pre`. bias: `earth` or `relative`, see
+    emulators.layers.attention.window_attention. around: whether shifted windows are periodic in longitude. drop_path:
+    rate of dropped residual paths in the deepest block, growing linearly from 0. fit, edges: see
+    emulators.layers.attention.patches.Frame.
     """
 
     def __init__(
@@ -121,7 +123,7 @@ class Pangu(nn.Module):
 
 
 class LevelEmbedding(nn.Module):
-    """(batch, variable, level, lat, lon) -> tokens (batch, level, lat, lon, width), a linear map of every box."""
+    """Embed boxes of levels and points: (batch, variable, level, lat, lon) to (batch, level, lat, lon, width)."""
 
     def __init__(self, variables: int, width: int, patch: Sequence[int]) -> None:
         super().__init__()
@@ -135,7 +137,7 @@ class LevelEmbedding(nn.Module):
 
 
 class Recovery(nn.Module):
-    """Tokens (batch, *place, width) -> fields (batch, channel, *place times patch), a linear map each."""
+    """Map tokens (batch, *place, width) linearly to fields (batch, channel, *place times patch)."""
 
     def __init__(self, width: int, channels: int, patch: Sequence[int]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Persistence: tomorrow is as today; the floor that every emulator has to beat.
+"""Persistence: the next state equals the last one; the baseline that every emulator has to beat.
 
 prognostic(t + dt) = prognostic(t),   diagnostic = its mean over the training period
 """
@@ -14,10 +14,10 @@ from emulators.world import World
 
 
 class Persistence(nn.Module):
-    """fields (batch, input channel, *grid) -> (batch, output channel, *grid); no parameters.
+    """Repeat the last state: (batch, input channel, *grid) to (batch, output channel, *grid), without parameters.
 
-    output: what the Step takes the network's output for: `residual`, then the answer is zero, or `absolute`, then it is
-    the last known state.
+    output: how the Step reads the network's output: `residual` (the output is zero) or `absolute` (it is the last known
+    state).
     """
 
     def __init__(self, world: World, *, output: Literal["residual", "absolute"] = "residual") -> None:

@@ -1,13 +1,13 @@
-"""Poseidon's scOT: a U-shape of SwinV2 blocks whose every norm is set by the time ahead.
+"""Poseidon's scOT: a U-shape of SwinV2 blocks in which the lead time sets scale and shift of every norm.
 
     norm(x, t) = (w t + a) (x - mean) / deviation + v t + b,     t = hours ahead / horizon
     s_k = blocks_k(x_k),   x_k+1 = halve(s_k + x_k),   y_k = blocks'_k(double(y_k+1) + skip_k(s_k)),   fields = K W y_0
 
 Deviations over channels, norms after attention and MLP, skip: ConvNeXt blocks, K: a 5x5 convolution. Herde et al. 2024,
 arXiv 2405.19101, whose network this repeats, weights and all, for any number of rows and columns; SwinV2: Liu et al.
-2022, arXiv 2111.09883; ConvNeXt: Liu et al. 2022, arXiv 2201.03545. Shifted windows and convolutions close around the
-globe, and norms start as plain ones, a = 1, where the original starts near zero. It is trained from every known state
-to every later one (objective=all_to_all).
+2022, arXiv 2111.09883; ConvNeXt: Liu et al. 2022, arXiv 2201.03545. Shifted windows and convolutions are periodic in
+longitude, and norms start as plain ones, a = 1, where the original starts near zero. It is trained from every known
+state to every later one (objective=all_to_all).
 """
 
 from __future__ import annotations
@@ -63,13 +63,14 @@ PUBLISHED = (  # names in Poseidon's checkpoints, and ours
 
 
 class Poseidon(nn.Module):
-    """fields (batch, input channel, lat, lon) -> (batch, output channel, lat, lon), `interval` hours later.
+    """Map fields (batch, input channel, lat, lon) to (batch, output channel, lat, lon), `interval` hours later.
 
-    patch: rows and columns of a token. embed: channels of the first stage, twice as many in each that follows. depths,
-    heads, skips: blocks, heads of attention and ConvNeXt blocks beside, of each stage, finest first. window: rows and
-    columns of tokens. horizon: hours that the network is condition as 1. around: whether shifted windows close around the
-    globe. inner_edges: what convolutions on tokens see beyond the rim, published: `flat`. drop_path: of the last
-    block, growing to it linearly. fit, edges: see emulators.layers.attention.patches.Frame.
+    patch: rows and columns of a token. embed: channels of the first stage, doubled at each further one. depths, heads,
+    skips: blocks, attention heads and ConvNeXt blocks in the skip of each stage, finest first. window: rows and columns
+    of tokens in a window. mlp_ratio: hidden channels of the MLPs as a multiple of their input's. horizon: hours that
+    the network reads as 1. around: whether shifted windows are periodic in longitude. inner_edges: padding of
+    convolutions on tokens, published: `flat`. drop_path: rate of dropped residual paths in the last block, growing
+    linearly from 0 in the first. fit, edges: see emulators.layers.attention.patches.Frame.
     """
 
     conditioning = ("interval",)
@@ -140,7 +141,7 @@ class Poseidon(nn.Module):
                 nn.init.ones_(module.weight.bias)
 
     def forward(self, fields: Tensor, time: Tensor, *, interval: Tensor | None = None) -> Tensor:
-        """interval: hours to the time of the answer, (batch,); None for the World's timestep."""
+        """Return the fields `interval` hours later, (batch,); None for the World's timestep."""
         hours = fields.new_full((len(fields),), self.hours) if interval is None else interval.to(fields.dtype)
         condition = (hours / self.horizon)[:, None, None, None]
         x = self.norm(self.embedding(self.frame.inward(fields)), condition)
@@ -157,7 +158,7 @@ class Poseidon(nn.Module):
 
 
 class TimedNorm(nn.Module):
-    """Layer norm of (batch, lat, lon, channel) whose scale and shift are linear in a number, (batch, 1, 1, 1)."""
+    """Apply layer norm to (batch, lat, lon, channel), with scale and shift linear in a number, (batch, 1, 1, 1)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -168,7 +169,7 @@ class TimedNorm(nn.Module):
 
 
 class Blocks(nn.ModuleList):
-    """One after another, each condition the same."""
+    """Apply blocks one after another, all with the same condition."""
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         for block in self:
@@ -177,7 +178,7 @@ class Blocks(nn.ModuleList):
 
 
 class ConvNext(nn.Module):
-    """A 7x7 convolution of each channel, norm and MLP, through a gate a channel, beside the identity."""
+    """Add to the input a 7x7 convolution of each channel, norm and MLP, through a learned gate for each channel."""
 
     def __init__(self, channels: int, rim: Edges) -> None:
         super().__init__()
@@ -191,7 +192,7 @@ class ConvNext(nn.Module):
 
 
 class Halving(nn.Module):
-    """2x2 neighbours, columns first, to one token of twice the channels."""
+    """Merge 2x2 neighbours, columns first, into one token of twice the channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -203,7 +204,7 @@ class Halving(nn.Module):
 
 
 class Doubling(nn.Module):
-    """One token to 2x2 of half the channels, `channels`."""
+    """Split one token into 2x2 of half the channels, `channels`."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -216,7 +217,7 @@ class Doubling(nn.Module):
 
 
 def adapted(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Queries, keys and values of one map."""
+    """Return published weights with queries, keys and values as one map."""
     ours = {}
     for name, value in theirs.items():
         if name.endswith("query.weight"):

@@ -1,9 +1,9 @@
-"""Prithvi WxC: attention by turns within units of the map and between them, on what a mask leaves, as an anomaly.
+"""Prithvi WxC: attention alternately within units of the map and between them, on visible tokens, of an anomaly.
 
     x = W [states] + s + clock(hours between states, hours ahead),     s = W' [forcing, static, normal(t)] + place
     z = encoder(visible x), mask token + s elsewhere;     fields(t) = normal(t) + deviation * W'' decoder(z)
 
-Within a unit all tokens see each other; between units those at the same place in them, as in MaxViT (Tu et al. 2022,
+Within a unit all tokens see each other; between units those at the same position, as in MaxViT (Tu et al. 2022,
 arXiv 2204.01697). Schmude et al. 2024, arXiv 2409.13598, whose network this repeats, weights and all. Its normal
 weather and the deviation from it are read from files; here they are fitted to the training period before the first
 step, see emulators.statistics.harmonic_climatology. Its training hides units, or tokens of every unit
@@ -52,14 +52,15 @@ HEADS = 16  # as published
 
 
 class Prithvi(nn.Module):
-    """fields (batch, input channel, lat, lon) -> (batch, output channel, lat, lon), `interval` hours later.
+    """Map fields (batch, input channel, lat, lon) to (batch, output channel, lat, lon), `interval` hours later.
 
-    Published with history 2, and for a Step with absolute output where it writes anomalies.
-    patch: rows and columns of a token. unit: rows and columns of tokens in a unit. embed, heads, mlp_ratio: of the
-    blocks. encoder, decoder: pairs of attention within and between units, after which comes one more within. shift:
-    of the decoder's units by half a one after every second block, along `longitude`, along `both` as published, where
-    north meets south, or `none`. climatology: whether anomalies are written. annual, diurnal: its harmonics of year
-    and day. drop_path: of every block of the encoder. fit, edges: see emulators.layers.attention.patches.Frame.
+    Published with history 2; for a Step with absolute output if it writes anomalies. patch: rows and columns of a
+    token. unit: rows and columns of tokens in a unit. embed: channels of a token. encoder, decoder: number of pairs of
+    blocks within and between units, followed by one more within. heads: attention heads of each block. mlp_ratio:
+    hidden channels of the MLPs as a multiple of embed. shift: shift the decoder's units by half a unit after every
+    second block, along `longitude`, along `both` as published, where north meets south, or `none`. climatology: write
+    anomalies. annual, diurnal: harmonics of year and day of the climatology. drop_path: rate of dropped residual paths
+    in every block of the encoder. fit, edges: see emulators.layers.attention.patches.Frame.
     """
 
     conditioning = ("interval", "units", "tokens")
@@ -128,9 +129,10 @@ class Prithvi(nn.Module):
         units: Tensor | None = None,
         tokens: Tensor | None = None,
     ) -> Tensor:
-        """interval: hours to the time of the answer, (batch,); None for the World's timestep.
+        """Return the fields `interval` hours later, (batch,); None for the World's timestep.
 
-        units: the visible ones, (batch, n). tokens: the visible ones of every unit, (batch, unit * n). At most one.
+        units: the visible ones, (batch, n). tokens: the visible ones of every unit, (batch, unit * n). At most one of
+        the two.
         """
         hours = fields.new_full((len(fields),), self.hours)
         clock = self._clock(hours, hours if interval is None else interval.to(fields.dtype))
@@ -144,7 +146,7 @@ class Prithvi(nn.Module):
         return anomaly if normal is None else torch.addcmul(normal, anomaly, self.deviation)
 
     def _encoded(self, x: Tensor, hidden: Tensor, units: Tensor | None, tokens: Tensor | None) -> Tensor:
-        """What is visible of x, encoded, among what stands for the rest."""
+        """Return the encoded visible part of x, with `hidden` elsewhere."""
         if units is not None:
             axis, index = 1, units[:, :, None, None].expand(-1, -1, *x.shape[2:])
         elif tokens is not None:
@@ -156,7 +158,7 @@ class Prithvi(nn.Module):
 
     @torch.no_grad()
     def fit_climatology(self, examples: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
-        """Normal weather and the deviation from it, area means, over all examples (fields, time, target)."""
+        """Fit normal weather, and the area mean of the deviation from it, to all examples (fields, time, target)."""
         if self.harmonics is None:
             return
         fitted, count = HarmonicClimatology(*self.harmonics), 0
@@ -175,28 +177,28 @@ class Prithvi(nn.Module):
         self.deviation.copy_(variance.clamp(min=1e-6).sqrt()[:, None, None])
 
     def _normal(self, time: Tensor) -> Tensor:
-        """Normal weather at these times, normalised, (batch, output channel, lat, lon)."""
+        """Return the normal weather at these times, normalised, (batch, output channel, lat, lon)."""
         with torch.autocast("cuda" if self.coefficients.is_cuda else "cpu", enabled=False):
             return torch.tensordot(self._basis(time), self.coefficients, dims=1)
 
     def _basis(self, time: Tensor) -> Tensor:
-        """The harmonics at these times, (batch, harmonic)."""
+        """Return the harmonics at these times, (batch, harmonic)."""
         assert self.harmonics is not None
         return harmonics(time, *self.harmonics).to(self.coefficients.dtype)
 
     def _clock(self, between: Tensor, ahead: Tensor) -> Tensor:
-        """Hours between the known states and hours ahead as waves, (batch, 1, 1, embed)."""
+        """Return hours between the known states and hours ahead as waves, (batch, 1, 1, embed)."""
         phases = [
             linear(hours[:, None, None, None]) for linear, hours in zip(self.clock, (between, ahead), strict=True)
         ]
         return torch.cat([wave(phase) for wave in (torch.cos, torch.sin) for phase in phases], -1)
 
     def _cut(self, x: Tensor) -> Tensor:
-        """(batch, lat, lon, channel) -> (batch, unit, token, channel)."""
+        """Return (batch, lat, lon, channel) as (batch, unit, token, channel)."""
         return self.windows.partition(x).flatten(1, 2)
 
     def _place(self, grid: LatLonGrid, embed: int) -> Tensor:
-        """Waves of each patch's mean latitude and longitude, (lat, lon, embed)."""
+        """Return waves of each patch's mean latitude and longitude, (lat, lon, embed)."""
         angles = np.stack(np.meshgrid(np.deg2rad(grid.latitude), np.deg2rad(grid.longitude), indexing="ij"))
         whole = self.frame.inward(torch.from_numpy(angles)[None])
         means = nn.functional.avg_pool2d(whole, self.patch)[0, ..., None]
@@ -205,7 +207,7 @@ class Prithvi(nn.Module):
 
 
 class LocalGlobal(nn.Module):
-    """Blocks within units and between them by turns, first and last within; (batch, unit, token, channel).
+    """Apply blocks within units and between them alternately, first and last within; (batch, unit, token, channel).
 
     rolls: rows and columns by which units move after the first block between them, back after the next, and so on.
     """
@@ -241,13 +243,13 @@ class LocalGlobal(nn.Module):
 
 
 def _apart(block: nn.Module, x: Tensor) -> Tensor:
-    """A block on (batch, sequence, token, channel), for each sequence by itself."""
+    """Apply a block to each sequence of (batch, sequence, token, channel)."""
     result: Tensor = block(x.flatten(0, 1))
     return result.unflatten(0, x.shape[:2])
 
 
 def adapted(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Queries, keys and values of 16 heads apart before heads, channels last in patches; without the scales of data."""
+    """Return published weights without data scales: queries, keys, values before 16 heads, channels last in patches."""
     ours = {name: value for name, value in theirs.items() if name != "scalers"}
     for name, value in ours.items():
         if name.endswith("qkv.weight"):

@@ -1,13 +1,12 @@
-"""PuYun: two known states in, patches of them through blocks of large-kernel attention, fields out; all convolutions.
+"""PuYun: patches of two known states through blocks of large-kernel attention; all convolutions.
 
     x = norm(W [state(t - 1), state(t)] patch);   x <- blocks(x);   fields = W' x
 
 Blocks are those of VAN, see emulators.layers.attention.large_kernel. Zhu et al. 2024, arXiv 2409.02123. After the
 paper, whose code is not published; not parity-tested, but for the blocks, which Met2Net has too. Left open there, and
 chosen here: width, depth and kernels (VAN's), a norm over channels after the patches, recovery by one linear map of
-each token, the clock as forcing fields, what lies beyond the rim. Its cascade is two of it, one for five days and one
-fine-tuned for what follows (`emul forecast cascade=`). Its loss is not known; FuXi's is the mean absolute error
-(loss=[mae]).
+each token, the clock as forcing fields, the padding. Its cascade is two of it, one for five days and one fine-tuned for
+later lead times (`emul forecast cascade=`). Its loss is not known; FuXi's is the mean absolute error (loss=[mae]).
 """
 
 from __future__ import annotations
@@ -29,11 +28,12 @@ ABOUT = {
 
 
 class PuYun(nn.Module):
-    """fields (batch, input channel, lat, lon) -> (batch, output channel, lat, lon); published with history 2.
+    """Map fields (batch, input channel, lat, lon) to (batch, output channel, lat, lon); published with history 2.
 
-    patch: rows and columns of a token. embed, depth, mlp_ratio: of the blocks. reach, dilation: of their large kernels,
-    in tokens. drop_path: of the last block, growing to it linearly. inner_edges: what convolutions on tokens see beyond
-    the rim, see emulators.layers.convolution. fit, edges: see emulators.layers.attention.patches.Frame.
+    patch: rows and columns of a token. embed: channels of a token. depth: number of blocks. mlp_ratio: hidden channels
+    of the MLPs as a multiple of embed. reach, dilation: those of the large kernels, in tokens. drop_path: rate of
+    dropped residual paths in the last block, growing linearly from 0 in the first. inner_edges: padding of convolutions
+    on tokens, see emulators.layers.convolution. fit, edges: see emulators.layers.attention.patches.Frame.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Residual network: convolutions at the resolution of the grid, each pair beside an identity.
+"""Residual network: pairs of convolutions at the resolution of the grid.
 
     x <- x + drop(norm(act(conv(drop(norm(act(conv(x)))))))),     act(x) = x for x > 0, 0.3 x elsewhere
 
@@ -32,10 +32,11 @@ PUBLISHED = (  # names in ClimateLearn's checkpoints, and ours
 
 
 class ResNet(nn.Module):
-    """fields (batch, input channel, lat, lon) -> (batch, output channel, lat, lon); any grid.
+    """Map fields (batch, input channel, lat, lon) to (batch, output channel, lat, lon); any grid.
 
-    channels: inside. blocks: pairs of 3x3 convolutions between a 7x7 one at either end. dropout: in the blocks.
-    edges: what lies beyond the rim, `cross`, `replicate`, `zeros` or `flat` (default by the grid); published: `zeros`.
+    channels: hidden channels. blocks: number of pairs of 3x3 convolutions between a 7x7 one at either end. dropout:
+    rate in the blocks. edges: padding, `cross`, `replicate`, `zeros` or `flat` (default by the grid); published:
+    `zeros`.
     """
 
     def __init__(

@@ -51,20 +51,20 @@ ABOUT = {
 
 
 class SFNO(nn.Module):
-    """fields (batch, input channel, lat, lon) -> (batch, output channel, lat, lon).
+    """Map fields (batch, input channel, lat, lon) to (batch, output channel, lat, lon).
 
-    block: `ace`, `makani` or `torch_harmonics`, the order of norms and skips. embed: channels inside. layers: number of
-    blocks. mlp_ratio: hidden channels of a block's MLP by `embed`. scale_factor: the inner grid is coarser by it.
-    modes_fraction: share of the inner grid's degrees that is kept. quadrature: whether analysis on equally spaced rows
-    is by quadrature alone, as in the published networks, instead of exact. operator: what multiplies the coefficients,
-    a matrix a degree (`degree`), a matrix a coefficient (`diagonal`) or an MLP of `spectral_layers` hidden layers
-    (`mlp`). filter_bias: whether a number a channel is added after the filter. encoder_layers: hidden layers of encoder
-    and decoder. position_embedding: `none`, `grid` (a parameter a point and channel), `latitude` (a parameter a row and
-    channel) or `spectral` (a parameter a harmonic and channel). norm: `instance`, `instance_area`, `layer`, `none`;
-    affine_norms: whether they have a scale and a shift of their own. big_skip: whether the decoder sees the raw input;
-    normed_big_skip: after a norm.
-    noise, labels, scalars: channels that the norms are conditioned on. noise_kind: `white` or `isotropic`.
-    Inside, activations are (lon, lat, batch, channel), so that every product is one GEMM without a copy.
+    block: order of norms and skips, `ace`, `makani` or `torch_harmonics`. embed: hidden channels. layers: number of
+    blocks. mlp_ratio: hidden channels of the MLPs as a multiple of embed. scale_factor: ratio of the outer to the inner
+    resolution. modes_fraction: share of the inner grid's degrees that is kept. quadrature: analysis on equally spaced
+    rows by quadrature alone, as in the published networks, instead of exact. operator: how coefficients are multiplied,
+    by one matrix for each degree (`degree`), for each coefficient (`diagonal`) or by an MLP of `spectral_layers` hidden
+    layers (`mlp`). filter_bias: add a learned number for each channel after the filter. encoder_layers: number of
+    hidden layers of encoder and decoder. position_embedding: `none`, `grid` (a parameter for each point and channel),
+    `latitude` (for each row and channel) or `spectral` (for each harmonic and channel). norm: `instance`,
+    `instance_area`, `layer`, `none`; affine_norms: give them a scale and a shift. big_skip: the decoder reads the raw
+    input; normed_big_skip: after a norm. noise, labels, scalars: number of channels that the norms are conditioned on.
+    noise_kind: `white` or `isotropic`. Inside, activations are (lon, lat, batch, channel), so that every product is one
+    GEMM without a copy.
     """
 
     conditioning = ("generator", "noise", "labels", "scalars")
@@ -136,10 +136,10 @@ class SFNO(nn.Module):
         labels: Tensor | None = None,
         scalars: Tensor | None = None,
     ) -> Tensor:
-        """The fields one step on. labels, scalars: (batch, channel).
+        """Return the fields one step later. labels, scalars: (batch, channel).
 
-        noise: (batch, channel, lat, lon), or None to draw it from `generator`, one for all or one a case. Without it
-        noise is drawn from torch's own in training, and is zero in evaluation, as dropout is.
+        noise: (batch, channel, lat, lon), or None to draw it from `generator`, one for all cases or one for each.
+        Without a generator, noise is drawn from torch's own in training and zero in evaluation, as dropout is.
         """
         raw = fields.permute(3, 2, 0, 1).contiguous()
         conditions = self._condition_values(raw, generator, noise, labels, scalars)
@@ -160,7 +160,7 @@ class SFNO(nn.Module):
     def _condition_values(
         self, raw: Tensor, generator: Generators, noise: Tensor | None, labels: Tensor | None, scalars: Tensor | None
     ) -> ConditionValues | None:
-        """What the norms are conditioned on, or None."""
+        """Return the conditions of the norms, or None for an unconditioned network."""
         if not self.conditions:
             return None
         nlon, nlat, batch, _ = raw.shape
@@ -175,14 +175,14 @@ class SFNO(nn.Module):
         return conditions
 
     def _skipped(self, raw: Tensor, conditions: ConditionValues | None) -> Tensor | None:
-        """The big skip: a linear map of the raw input."""
+        """Return the big skip: a linear map of the raw input."""
         if self.skip is None:
             return None
         return self.skip(raw if self.skip_norm is None else _normed(self.skip_norm, raw, conditions))
 
 
 class SpectralFilter(nn.Module):
-    """Product in spectral space, from one grid to another, and the input on the other grid: (filtered, residual)."""
+    """Multiply coefficients on the way from one grid to another; return the result and the input there."""
 
     def __init__(
         self, source: SphericalHarmonics, goal: SphericalHarmonics, product: nn.Module, channels: int, bias: bool
@@ -204,7 +204,7 @@ class SpectralFilter(nn.Module):
 
 
 class AceBlock(nn.Module):
-    """Norm, filter with a learned inner skip, GELU, norm, MLP, and the normed input as residual."""
+    """Apply norm, filter with a learned inner skip, GELU, norm and MLP; the residual is the normed input."""
 
     def __init__(self, spectral: SpectralFilter, norm: Callable, channels: int, hidden: int) -> None:
         super().__init__()
@@ -221,7 +221,7 @@ class AceBlock(nn.Module):
 
 
 class MakaniBlock(nn.Module):
-    """Filter, norm, GELU, MLP, norm, and a learned linear map of the input as residual."""
+    """Apply filter, norm, GELU, MLP and norm; the residual is a learned linear map of the input."""
 
     def __init__(self, spectral: SpectralFilter, norm: Callable, channels: int, hidden: int) -> None:
         super().__init__()
@@ -238,7 +238,7 @@ class MakaniBlock(nn.Module):
 
 
 class PlainBlock(nn.Module):
-    """Filter, norm, MLP without a bias at its end, and the input as residual."""
+    """Apply filter, norm and an MLP without a last bias; the residual is the input."""
 
     def __init__(self, spectral: SpectralFilter, norm: Callable, channels: int, hidden: int) -> None:
         super().__init__()
@@ -259,7 +259,7 @@ def _normed(norm: nn.Module, x: Tensor, conditions: ConditionValues | None) -> T
 
 
 def _sum(residual: Tensor, update: Tensor) -> Tensor:
-    """residual + update, written over the update where it is as precise."""
+    """Return residual + update, written into the update if it is as precise."""
     return update.add_(residual) if update.dtype == residual.dtype else residual + update
 
 
@@ -268,14 +268,14 @@ def _hidden(channels: int) -> tuple[nn.Module, nn.Module]:
 
 
 def _encoder(into: int, channels: int, hidden: int) -> nn.Sequential:
-    """`hidden` layers with GELU, then a linear one without a bias."""
+    """Return `hidden` layers with GELU, then a linear one without a bias."""
     widths = [into] + [channels] * hidden
     parts = [part for width in widths[:-1] for part in (nn.Linear(width, channels), nn.GELU())]
     return nn.Sequential(*parts, nn.Linear(widths[-1], channels, bias=False))
 
 
 def _refuse_sizes(embed: int, layers: int, spectral_layers: int, encoder_layers: int, hidden: int) -> None:
-    """ValueError where there would be nothing of something."""
+    """Raise ValueError if a number of channels or layers is too small."""
     least = {"embed": embed, "layers": layers, "spectral_layers": spectral_layers, "mlp_ratio x embed": hidden}
     wrong = [f"{name} {value}" for name, value in least.items() if value < 1]
     if wrong or encoder_layers < 0:
@@ -286,7 +286,7 @@ def _refuse_sizes(embed: int, layers: int, spectral_layers: int, encoder_layers:
 
 
 def _refuse_conditions(conditions: ConditionSizes, norm: str, scale_factor: int, noise_kind: str) -> None:
-    """ValueError where the norms cannot be conditioned as asked."""
+    """Raise ValueError if the norms cannot be conditioned as requested."""
     if noise_kind not in NOISES:
         raise ValueError(f"Expected noise_kind to be one of {', '.join(NOISES)}; got '{noise_kind}'.")
     if conditions and norm == "none":
@@ -298,7 +298,7 @@ def _refuse_conditions(conditions: ConditionSizes, norm: str, scale_factor: int,
 def _transforms(
     grid: LatLonGrid, scale_factor: int, modes_fraction: float, block: str, quadrature: bool
 ) -> tuple[SphericalHarmonics, SphericalHarmonics]:
-    """The transforms of the data's grid and of the Gaussian grid inside, of equal degrees and orders.
+    """Return the transforms of the data's grid and of the Gaussian grid inside, of equal degrees and orders.
 
     torch-harmonics counts the rows of the inner grid from pole to pole, the others from the first row.
     """
@@ -337,7 +337,7 @@ CONDITIONS = {"scalars": "", "labels": "_labels", "noise": "_2d"}
 
 
 def adapted(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of an SFNO out of weights that have our names already."""
+    """Return the state dict of an SFNO from published weights that have been renamed."""
     ours = {name: _shaped(name, value) for name, value in theirs.items() if ".W_" not in name}
     for norm in {name.partition(".W_")[0] for name in theirs if ".W_" in name}:
         ours |= _conditioned(norm, theirs)
@@ -355,12 +355,12 @@ def _shaped(name: str, value: Tensor) -> Tensor:
 
 
 def _point(value: Tensor) -> Tensor:
-    """A 1x1 convolution as a matrix."""
+    """Return a 1x1 convolution as a matrix."""
     return value.flatten(1) if value.ndim == 4 else value
 
 
 def _conditioned(norm: str, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The maps of a norm from numbers, labels and noise, each to scale and shift."""
+    """Return the maps of a norm from numbers, labels and noise, each to scale and shift."""
     maps = {}
     for kind, suffix in CONDITIONS.items():
         for part in ("weight", "bias"):
@@ -375,7 +375,7 @@ def _conditioned(norm: str, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _decoder(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The layers of the decoder by their place: first, hidden, last; and the first one's share of the raw input."""
+    """Return the layers of the decoder by position: first, hidden, last; and the first one's share of the raw input."""
     numbers = sorted({int(match[1]) for name in weights if (match := re.match(r"decoder\.(\d+)\.", name))})
     last = numbers[-1] if numbers else None
     ours = {}

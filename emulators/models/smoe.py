@@ -45,11 +45,11 @@ PUBLISHED = (  # names of a layer in the published code, and ours
 
 
 class SMoE(nn.Module):
-    """fields (batch, input channel, lat, lon) -> (batch, output channel, lat, lon); any grid, the same ever after.
+    """Map fields (batch, input channel, lat, lon) to (batch, output channel, lat, lon); the grid is fixed.
 
-    channels: inside. blocks: pairs of 3x3 convolutions. experts: of either layer, more than channels. routing, right,
-    damping: see emulators.models.smoe. dropout: in the blocks. edges: what lies beyond the
-    rim, see emulators.layers.convolution.
+    channels: hidden channels. blocks: number of pairs of 3x3 convolutions. experts: number in either layer, more than
+    channels. routing, right, damping: see SpatialExperts. dropout: rate in the blocks. edges: padding, see
+    emulators.layers.convolution.
     """
 
     def __init__(
@@ -89,10 +89,11 @@ ROUTINGS = ("gradient", "classification")
 
 
 class SpatialExperts(nn.Module):
-    """(batch, into, *shape) -> (batch, out, *shape): `out` of the answers of `experts`, the first in rank first.
+    """Apply `experts` convolutions and return the `out` preferred at each point, (batch, out, *shape).
 
-    routing: how weights learn, `gradient` or `classification`. right: share of the signals of a sample, the smallest,
-    that count as right. damping: whether experts learn nothing from where they are wrong.
+    routing: how the weights g learn, `gradient` or `classification`. right: share of the gradients of a sample, the
+    smallest, that count as right. damping: give experts no gradient where they are wrong. Raises ValueError for fewer
+    experts than outputs, or options out of range.
     """
 
     def __init__(
@@ -125,7 +126,7 @@ class SpatialExperts(nn.Module):
 
 
 class _Routing(torch.autograd.Function):
-    """Answers (batch, expert, lat, lon) by the ranks of weights (expert, lat, lon), times the weights."""
+    """Select answers (batch, expert, lat, lon) by the ranks of weights (expert, lat, lon), times the weights."""
 
     @staticmethod
     def forward(ctx, answers: Tensor, gate: Tensor, out: int, classified: bool, right: float, damping: bool) -> Tensor:
@@ -154,9 +155,9 @@ class _Routing(torch.autograd.Function):
 
 
 def is_right(signal: Tensor, share: float, tolerance: float) -> Tensor:
-    """1 where a signal is not among the largest of its sample, 0 elsewhere.
+    """Return 1 where a gradient is not among the largest of its sample, 0 elsewhere.
 
-    tolerance: of signals times half their number, which undoes that a loss is a mean of squares.
+    tolerance: in gradients times half their number, which undoes the mean in a mean square loss.
     """
     size = signal.abs().float() * (signal.numel() / 2)
     bound = quantile(size.flatten(1), share) + tolerance
@@ -164,7 +165,7 @@ def is_right(signal: Tensor, share: float, tolerance: float) -> Tensor:
 
 
 def quantile(values: Tensor, share: float) -> Tensor:
-    """torch.quantile of each row of (row, value), at least two values, without sorting them all."""
+    """Return torch.quantile of each row of (row, value), at least two values, without sorting them all."""
     place = share * (values.shape[1] - 1)
     below = min(int(place), values.shape[1] - 2)
     larger = values.topk(values.shape[1] - below, dim=1, sorted=False).values
@@ -173,6 +174,6 @@ def quantile(values: Tensor, share: float) -> Tensor:
 
 
 def routing_labels(right: Tensor, chosen: Tensor, experts: int) -> Tensor:
-    """What the weights of all experts should say, (batch, expert, lat, lon), by which of the chosen were right."""
+    """Return the target weights of all experts, (batch, expert, lat, lon), from which of the chosen were right."""
     wrong = right.shape[1] - right.sum(1, keepdim=True)
     return (wrong / (experts - right.shape[1])).repeat(1, experts, 1, 1).scatter_(1, chosen, right)

@@ -1,12 +1,12 @@
-"""Stormer: variables gathered at each place, then a transformer whose every norm is set by the interval ahead.
+"""Stormer: variables gathered at each place, then a transformer whose norms are scaled and shifted by the interval.
 
     c = W hours / 10 + b
     x <- x + g1(c) attention((1 + s1(c)) norm(x) + b1(c)),    x <- x + g2(c) MLP((1 + s2(c)) norm(x) + b2(c))
 
-s, b, g: linear in SiLU(c) and zero at the start, so that blocks start as identities and the answer as zero. The answer
+s, b, g: linear in SiLU(c) and zero at the start, so that blocks start as identities and the output as zero. The output
 is the change over the interval in units of its own standard deviation, which the Step knows. Nguyen et al. 2024, arXiv
 2312.03876, whose network this repeats, weights and all; after Peebles & Xie 2023, arXiv 2212.09748. Its training draws
-intervals at random (objective=random_intervals), its forecast averages over ways of getting there (forecast.path).
+intervals at random (objective=random_intervals), its forecast averages over sequences of intervals (forecast.path).
 """
 
 from __future__ import annotations
@@ -49,10 +49,11 @@ EPS = 1e-6  # of the norms in blocks
 
 
 class Stormer(nn.Module):
-    """fields (batch, input channel, lat, lon) -> (batch, output channel, lat, lon), `interval` hours later.
+    """Map fields (batch, input channel, lat, lon) to (batch, output channel, lat, lon), `interval` hours later.
 
-    patch: rows and columns of a token. embed, depth, heads, mlp_ratio: of the transformer; heads also of the gathering.
-    fit, edges: see emulators.layers.attention.patches.Frame.
+    patch: rows and columns of a token. embed: channels of a token. depth: number of blocks. heads: attention heads of
+    the blocks and of the gathering. mlp_ratio: hidden channels of the MLPs as a multiple of embed. fit, edges: see
+    emulators.layers.attention.patches.Frame.
     """
 
     conditioning = ("interval",)
@@ -87,7 +88,7 @@ class Stormer(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, fields: Tensor, time: Tensor, *, interval: Tensor | None = None) -> Tensor:
-        """interval: hours to the time of the answer, (batch,); None for the World's timestep."""
+        """Return the fields `interval` hours later, (batch,); None for the World's timestep."""
         hours = fields.new_full((len(fields),), self.hours) if interval is None else interval.to(fields.dtype)
         condition = F.silu(self.interval(hours[:, None, None] / HOURS))
         tokens = self.tokens(self.frame.inward(fields)) + self.position.unsqueeze(2)
@@ -100,7 +101,7 @@ class Stormer(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each after a norm that the interval scales and shifts and through a gate that it sets."""
+    """Apply attention and an MLP, both residual; the condition scales and shifts norms and gates outputs."""
 
     def __init__(self, channels: int, heads: int, mlp_ratio: float) -> None:
         super().__init__()
@@ -116,7 +117,7 @@ class Block(nn.Module):
 
 
 def adapted(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """One tensor for the maps of all variables."""
+    """Return published weights with one tensor for the maps of all variables."""
     ours = {name: value for name, value in theirs.items() if not name.startswith("tokens.")}
     count = sum(name.startswith("tokens.") and name.endswith(".weight") for name in theirs)
     for part in ("weight", "bias"):

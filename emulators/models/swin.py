@@ -50,12 +50,13 @@ PUBLISHED = (  # names in the published code, and ours
 
 
 class Swin(nn.Module):
-    """fields (batch, input channel, lat, lon) -> (batch, output channel, lat, lon).
+    """Map fields (batch, input channel, lat, lon) to (batch, output channel, lat, lon).
 
-    patch: rows and columns of a token. window: rows and columns of tokens. embed, depth, heads, mlp_ratio: of the
-    blocks. attention: `plain` with normed queries and keys, or `cosine`. order: `pre` or `post`, where the norms are.
-    norm: `rms` or `layer`. drop_path: of the last block, growing to it linearly. fit, edges: see
-    emulators.layers.attention.patches.Frame.
+    patch: rows and columns of a token. window: rows and columns of tokens in a window. embed: channels of a token.
+    depth: number of blocks. heads: attention heads of each. mlp_ratio: hidden channels of the MLPs as a multiple of
+    embed. attention: `plain` with normed queries and keys, or `cosine`. order: position of the norms, `pre` or `post`.
+    norm: `rms` or `layer`. drop_path: rate of dropped residual paths in the last block, growing linearly from 0 in the
+    first. fit, edges: see emulators.layers.attention.patches.Frame.
     """
 
     points: Tensor
@@ -112,7 +113,7 @@ class Swin(nn.Module):
 
 
 def unit_sphere(grid: LatLonGrid) -> np.ndarray:
-    """x, y, z of the grid's points on the unit sphere, (3, lat, lon)."""
+    """Return x, y, z of the grid's points on the unit sphere, (3, lat, lon)."""
     latitude, longitude = np.deg2rad(grid.latitude)[:, None], np.deg2rad(grid.longitude)[None]
     return np.stack(
         [
@@ -124,7 +125,7 @@ def unit_sphere(grid: LatLonGrid) -> np.ndarray:
 
 
 def adapted(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Queries, keys and values of one map; without the place in time, which is zero for a single time."""
+    """Return published weights with queries, keys and values as one map, without the position in time."""
     ours = {name: value for name, value in theirs.items() if ".attention.q." not in name}
     for name in [name for name in theirs if ".attention.q." in name]:
         parts = [theirs[name.replace(".q.", f".{part}.")] for part in "qkv"]

@@ -1,4 +1,4 @@
-"""U-Net: convolutions on ever coarser grids and back, with the finer levels handed across.
+"""U-Net: convolutions on ever coarser grids and back, with skips between levels.
 
     down  x_k+1 = halve(blocks(x_k)),    up  x_k = blocks([double(x_k+1), x_k]),    out = head(norm(x_0)) + W fields
 
@@ -31,12 +31,12 @@ ABOUT = {
 
 
 class UNet(nn.Module):
-    """fields (batch, input channel, lat, lon) -> (batch, output channel, lat, lon).
+    """Map fields (batch, input channel, lat, lon) to (batch, output channel, lat, lon).
 
-    channels: width of each level, finest first. blocks: blocks a level, each way. block: `residual` or `convnext`.
-    upsampling: `bilinear` or `transposed`. edges: what lies beyond the rim, `cross` (over the poles), `replicate` or
-    `zeros` (default by the grid). A grid whose rows or columns are no multiple of 2^(levels - 1) is padded by the same
-    rules and the result cropped.
+    channels: width of each level, finest first. blocks: number of blocks at each level, each way. block: `residual` or
+    `convnext`. upsampling: `bilinear` or `transposed`. edges: padding, `cross` (over the poles), `replicate` or `zeros`
+    (default by the grid). A grid whose rows or columns are no multiple of 2^(levels - 1) is padded by the same rules
+    and the result cropped.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class UNet(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Group norm, SiLU, 3x3 convolution, twice, added to the input (through 1x1 where the width changes)."""
+    """Apply group norm, SiLU and a 3x3 convolution, twice; residual, through 1x1 if the width changes."""
 
     def __init__(self, into: int, out: int, edges: Edges) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class ResidualBlock(nn.Module):
 
 
 class ConvNextBlock(nn.Module):
-    """7x7 convolution of each channel, norm over channels and points, 1x1 to four times the width, GELU, 1x1 back."""
+    """Add to the input a 7x7 convolution of each channel, a norm over channels and points, and an MLP."""
 
     def __init__(self, into: int, out: int, edges: Edges) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ class ConvNextBlock(nn.Module):
 
 
 class Bilinear(nn.Module):
-    """Twice the points by bilinear interpolation across the rim, after a 1x1 convolution to the new width."""
+    """Double the resolution by bilinear interpolation across the edges, after a 1x1 convolution to the new width."""
 
     def __init__(self, into: int, out: int, edges: Edges) -> None:
         super().__init__()
@@ -153,12 +153,12 @@ def _level(into: int, out: int, blocks: int, block: str, edges: Edges) -> nn.Seq
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:
-    """Groups of 16 channels or so."""
+    """Return a group norm with groups of about 16 channels."""
     groups = max(g for g in range(1, max(1, channels // 16) + 1) if channels % g == 0)
     return nn.GroupNorm(groups, channels)
 
 
 def _borders(nlat: int, nlon: int, factor: int) -> tuple[int, int, int, int]:
-    """Rows and columns to add in the north, south, west and east for multiples of `factor`."""
+    """Return the rows and columns to add in the north, south, west and east for multiples of `factor`."""
     rows, columns = -nlat % factor, -nlon % factor
     return rows // 2, rows - rows // 2, columns // 2, columns - columns // 2

@@ -1,4 +1,4 @@
-"""Vision transformer: every patch of the grid a token that attends to all others.
+"""Vision transformer: every patch of the grid is a token that attends to all others.
 
     x = W patch + b + position;   x <- x + attention(norm(x)),  x <- x + MLP(norm(x));   fields = MLP(norm(x))
 
@@ -36,11 +36,12 @@ PUBLISHED = (  # names in ClimateLearn's checkpoints, and ours
 
 
 class ViT(nn.Module):
-    """fields (batch, input channel, lat, lon) -> (batch, output channel, lat, lon).
+    """Map fields (batch, input channel, lat, lon) to (batch, output channel, lat, lon).
 
-    patch: rows and columns of a token. embed, depth, heads, mlp_ratio: of the transformer. decoder_depth: hidden layers
-    of the head. dropout: of embedding, attention and MLPs. drop_path: of the last block, growing to it linearly.
-    positions: `fixed` sines and cosines, or `learned` from them. fit, edges: see
+    patch: rows and columns of a token. embed: channels of a token. depth: number of blocks. heads: attention heads of
+    each. mlp_ratio: hidden channels of the MLPs as a multiple of embed. decoder_depth: number of hidden layers of the
+    head. dropout: rate in embedding, attention and MLPs. drop_path: rate of dropped residual paths in the last block,
+    growing linearly from 0 in the first. positions: `fixed` sines and cosines, or `learned` from them. fit, edges: see
     emulators.layers.attention.patches.Frame.
     """
 

@@ -76,16 +76,16 @@ PUBLISHED = (  # names in CREDIT's checkpoints, and ours
 
 
 class WXFormer(nn.Module):
-    """fields (batch, input channel, lat, lon) -> (batch, output channel, lat, lon).
+    """Map fields (batch, input channel, lat, lon) to (batch, output channel, lat, lon).
 
-    channels, depth: of the four stages, each of half the resolution of the one before. kernels: of the convolutions
-    of each stage, the smallest gives half of its channels, the next a quarter, and so on. near: rows and columns of a
-    window, at each stage. far: the same for tokens spread over the grid. head_channels: of one head. groups: of the
-    decoder's group norms. margin: rows and columns beyond the rim that the network also works on. inner_edges: what
-    convolutions see beyond the rim, published: `flat`; null: `flat` where columns are padded, `replicate` where only
-    rows are, else by the grid. distances: `true`, or `published`, which reads most of them from the wrong place of a
-    table. spectral_norm: every matrix is divided by its largest singular value. fit, edges: see
-    emulators.layers.attention.patches.Frame.
+    channels, depth: width and number of blocks of the four stages, each of half the resolution of the one before.
+    kernels: sizes of the convolutions of each stage; the smallest gives half of its channels, the next a quarter, and
+    so on. near: rows and columns of a window, at each stage. far: the same for tokens spread over the grid.
+    head_channels: channels of an attention head. groups: number of groups of the decoder's group norms. margin: further
+    rows and columns that pad the grid on all sides. inner_edges: padding of convolutions, published: `flat`; null:
+    `flat` if columns are padded, `replicate` if only rows are, else by the grid. distances: `true`, or `published`,
+    which reads most of them from the wrong row of a table. spectral_norm: divide every matrix by its largest singular
+    value. fit, edges: see emulators.layers.attention.patches.Frame.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class WXFormer(nn.Module):
 
 
 def inner_rim(grid: LatLonGrid, frame: Frame, kind: str | None) -> Edges:
-    """What convolutions within see beyond the rim; longitudes close only where the frame has not gone around them."""
+    """Return the padding of convolutions inside; longitudes are periodic only if the frame has not padded them."""
     north, south, west, east = frame.borders
     if kind is None and (west or east):
         kind = "flat"
@@ -154,7 +154,7 @@ def inner_rim(grid: LatLonGrid, frame: Frame, kind: str | None) -> Edges:
 def _block(
     channels: int, head_channels: int, shape: Sequence[int], near: int, far: int, distances: str, cyclic: bool
 ) -> nn.Sequential:
-    """Attention near and far, each before an MLP."""
+    """Return attention near and far, each before an MLP."""
     check_heads(channels, channels // head_channels)
     halves: OrderedDict[str, nn.Module] = OrderedDict()
     for name, size in (("near", near), ("far", far)):
@@ -165,7 +165,7 @@ def _block(
 
 
 class DistanceAttention(nn.Module):
-    """Attention within windows with a bias by distance, the same for all heads, that a network of three layers gives.
+    """Apply attention within windows with a bias by distance from a network of three layers, the same for all heads.
 
     distances: `true`, or `published`: rows of the table of distances are taken to be two entries longer than they are.
     """
@@ -196,7 +196,7 @@ class DistanceAttention(nn.Module):
 
 
 class Stage(nn.Module):
-    """Half the resolution by convolutions of several sizes side by side, then the blocks; channels stand first."""
+    """Halve the resolution by convolutions of several sizes side by side, then apply the blocks; channels first."""
 
     def __init__(
         self, into: int, channels: int, kernels: Sequence[int], rim: Edges, blocks: Iterable[nn.Module]
@@ -217,7 +217,7 @@ class Stage(nn.Module):
 
 
 class Halving(nn.Conv2d):
-    """A convolution of stride 2 that sees as far beyond the rim on one side as on the other, or one point less."""
+    """Convolve with stride 2, padded equally on both sides or by one point less before."""
 
     def __init__(self, into: int, out: int, kernel: int, rim: Edges) -> None:
         super().__init__(into, out, kernel, stride=2)
@@ -228,7 +228,7 @@ class Halving(nn.Conv2d):
 
 
 class Doubling(nn.Module):
-    """Twice the resolution by sub-pixels, sharpened, then the residual body of convolutions."""
+    """Double the resolution by sub-pixels, sharpen, then apply the residual body of convolutions."""
 
     def __init__(self, channels: int, out: int, groups: int, rim: Edges) -> None:
         super().__init__()
@@ -247,7 +247,7 @@ class Doubling(nn.Module):
 
 
 def subpixels(channels: int, out: int, rim: Edges) -> Convolution:
-    """A 3x3 convolution to 2x2 sub-pixels of `out` channels, which start equal to one another."""
+    """Return a 3x3 convolution to 2x2 sub-pixels of `out` channels, which start equal to one another."""
     widen = Convolution(channels, 4 * out, 3, rim)
     with torch.no_grad():
         kernel = nn.init.kaiming_normal_(torch.empty_like(widen.weight[:out]))
@@ -257,7 +257,7 @@ def subpixels(channels: int, out: int, rim: Edges) -> Convolution:
 
 
 def adapted(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Maps of a point as matrices, norms as vectors, spectral norms by our names; no embedding of patches."""
+    """Return published weights: pointwise maps as matrices, norms as vectors, spectral norms by our names."""
     last = {"g": "weight", "b": "bias", "weight_orig": "parametrizations.weight.original"}
     last |= {f"weight_{vector}": f"parametrizations.weight.0.{vector}" for vector in "uv"}
     ours = {}
@@ -274,7 +274,7 @@ FIRST = 15  # iterations at the start, as PyTorch has them
 
 
 class SpectralNorm(nn.Module):
-    """The map from V to W; rows of a convolution are its output channels."""
+    """Divide a weight by its largest singular value; rows of a convolution are its output channels."""
 
     u: Tensor
     v: Tensor

@@ -1,17 +1,17 @@
-"""Budgets of the air: what columns hold of dry air, water and energy, and what they gain through their boundaries.
+"""Budgets of the air: dry air, water and energy in columns, and what columns gain through their boundaries.
 
-    residual = content(after) - content(before) - gain,    whose global mean is zero where nothing is made or lost
+    residual = content(after) - content(before) - gain,    whose global mean is zero in a closed budget
 
 Dry air    1/g sum (1 - q) dp, no gain.
-Water      W = 1/g sum q dp, q being vapour and what is predicted of cloud, rain and snow; gain E - P (+ advection).
+Water      W = 1/g sum q dp, q being vapour and all predicted cloud, rain and snow; gain E - P (+ advection).
 Energy     1/g sum e dp, in one of three definitions; gain: radiation, sensible and latent heat, friction
   enthalpy   e = cp T + L q + (u^2 + v^2) / 2 + Phi_s, with the constants of this project
   credit     the same with cp = (1 - q) cp_dry + q cp_vapour (Sha et al. 2025, arXiv 2503.00332)
   ace        e = cv T + L q + g z at mid-layer, z hydrostatic, no kinetic energy (Watt-Meyer et al. 2024, arXiv
              2411.11268)
 
-With the surface geopotential Phi_s in place of that of the layer, cp T stands for the potential energy of the column
-too: sum (cv T + Phi) dp = sum (cp T + Phi_s) dp under hydrostatic balance (Laprise & Girard 1990).
+With the surface geopotential Phi_s in place of that of the layer, cp T includes the potential energy of the column:
+sum (cv T + Phi) dp = sum (cp T + Phi_s) dp under hydrostatic balance (Laprise & Girard 1990).
 Contents and gains are float64 (*lead, *grid), kg m-2 or J m-2.
 """
 
@@ -33,7 +33,7 @@ from emulators.state import State
 from emulators.world import World
 
 EnergyDefinition = Literal["enthalpy", "credit", "ace"]
-# What other systems call these: WeatherBench 2 (ours), ACE, CREDIT.
+# Names of WeatherBench 2 (ours): those of ACE and CREDIT.
 NAMES_ELSEWHERE = {
     "temperature": ("air_temperature_0..N", "T"),
     "specific_humidity": ("specific_total_water_0..N", "Q"),
@@ -59,7 +59,7 @@ LATENT_HEAT_FUSION = 3.34e5  # J kg-1
 
 @dataclass(frozen=True)
 class Constants:
-    """Heat capacities at constant pressure, gas constants and latent heat, J kg-1 (K-1)."""
+    """Hold heat capacities at constant pressure, gas constants and latent heat, in J kg-1 K-1 and J kg-1."""
 
     heat_capacity_dry: float = HEAT_CAPACITY_DRY
     heat_capacity_vapour: float = HEAT_CAPACITY_DRY
@@ -76,7 +76,12 @@ CONSTANTS = {
 
 
 class Budget(nn.Module, ABC):
-    """Content of columns and gain through their boundaries; `part` names who asks, in the words of errors."""
+    """Compute the content of columns and their gain through the boundaries.
+
+    part: name of the caller, for error messages. columns: `surface` or `fixed`, see `physics.columns`. profile:
+    prognostic variable on the levels of the columns. Raises ValueError if a variable is missing or the grid is a
+    limited area.
+    """
 
     uses: tuple[str, ...]
 
@@ -93,45 +98,45 @@ class Budget(nn.Module, ABC):
 
     @abstractmethod
     def content(self, state: State) -> Tensor:
-        """What the columns of a State hold."""
+        """Return the content of the columns of a State, (*lead, *grid)."""
 
     @abstractmethod
     def gain(self, after: State, forcing: State) -> Tensor:
-        """What they gained in the timestep that led to `after`."""
+        """Return the gain of the columns over the timestep that led to `after`, (*lead, *grid)."""
 
     def residual(self, before: State, after: State, forcing: State) -> Tensor:
-        """What they gained beyond that: the global mean is what was made out of nothing."""
+        """Return the change of the content that no gain explains, (*lead, *grid)."""
         return self.content(after) - self.content(before) - self.gain(after, forcing)
 
     def total(self, state: State) -> Tensor:
-        """Global mean of what the columns hold, (*lead, 1, 1)."""
+        """Return the global mean of the content, (*lead, 1, 1)."""
         return self.mean(self.content(state))
 
     @abstractmethod
     def turnover(self, after: State, forcing: State) -> Tensor:
-        """All that came and went in the timestep, without sign: the scale of a residual."""
+        """Return the sum of all gains and losses of the timestep without sign, (*lead, *grid): a residual's scale."""
 
     def imbalance_and_turnover(self, prediction: State, target: State) -> tuple[Tensor, Tensor]:
-        """Global mean of what a forecast made out of nothing in its last timestep, and of its turnover, (*lead, 1, 1).
+        """Return the global means of a forecast's residual over its last timestep and of the target's turnover.
 
-        A State that no step made has no timestep behind it: it is taken to start from where the target started, whose
-        budget is closed. The turnover is the target's.
+        Both (*lead, 1, 1). A State without an origin is taken to start where the target started, whose budget is
+        closed.
         """
         origin = prediction.origin
         if origin is not None:
-            missed = self.residual(origin.before, prediction, origin.forcing)
-            return self.mean(missed), self.mean(self.turnover(target, origin.forcing))
-        missed = self.content(prediction) - self.content(target)
-        missed = missed - (self.gain(prediction, target) - self.gain(target, target))
-        return self.mean(missed), self.mean(self.turnover(target, target))
+            residual = self.residual(origin.before, prediction, origin.forcing)
+            return self.mean(residual), self.mean(self.turnover(target, origin.forcing))
+        residual = self.content(prediction) - self.content(target)
+        residual = residual - (self.gain(prediction, target) - self.gain(target, target))
+        return self.mean(residual), self.mean(self.turnover(target, target))
 
     def mean(self, field: Tensor) -> Tensor:
-        """Global mean, (*lead, 1, 1)."""
+        """Return the global mean, (*lead, 1, 1)."""
         return self.columns.mean(field)
 
 
 class DryAir(Budget):
-    """The dry air of the columns; all of what presses on the surface where the world says that this is dry air."""
+    """Compute the dry air of the columns: all their mass if surface pressure is that of dry air (`Vertical.dry`)."""
 
     def __init__(self, world: World, *, part: str = "dry_air_mass", columns: Convention = "surface") -> None:
         super().__init__(world, part, columns)
@@ -139,7 +144,7 @@ class DryAir(Budget):
         self.uses = (*self.species, *self.pressure)
 
     def share(self, state: State) -> Tensor:
-        """Dry air in the air of each layer, 1 - q, float64 (*lead, level, *grid)."""
+        """Return the share of dry air in each layer, 1 - q, float64 (*lead, level, *grid)."""
         return 1.0 - total_water(state, self.species) if self.species else torch.ones_like(state[self.profile]).double()
 
     def water(self, state: State) -> Tensor | None:
@@ -158,7 +163,7 @@ class DryAir(Budget):
 
 
 class Water(Budget):
-    """The water of the columns. precipitation, evaporation: names of these fluxes where the data have others."""
+    """Compute the water of the columns. precipitation, evaporation: names of these fluxes; default, the usual names."""
 
     def __init__(
         self,
@@ -191,11 +196,11 @@ class Water(Budget):
         return self.columns.integral(total_water(state, self.species), state)
 
     def evaporated(self, after: State, forcing: State) -> Tensor:
-        """Water that came up through the surface, kg m-2."""
+        """Return the water that entered through the surface, kg m-2."""
         return self.evaporation.evaporation_factor * fluxes.values(self.evaporation.name, after, forcing).double()
 
     def precipitated(self, after: State, forcing: State) -> Tensor:
-        """Water that fell, kg m-2."""
+        """Return the water that left as precipitation, kg m-2."""
         return -self.precipitation.gain(after, forcing)
 
     def gain(self, after: State, forcing: State) -> Tensor:
@@ -206,10 +211,10 @@ class Water(Budget):
 
 
 class Energy(Budget):
-    """The energy of the columns.
+    """Compute the energy of the columns.
 
-    energy: its definition. topography: False says that the surface is flat at height zero; True takes
-    `geopotential_at_surface`. heat: names of the fluxes to count, default all that the world has, which must be
+    energy: its definition, `enthalpy`, `credit` or `ace`. topography: False for a flat surface at height zero; True
+    reads `geopotential_at_surface`. heat: names of the fluxes to count; default, all that the world has, which must be
     complete. unaccounted: further heating in W m-2.
     """
 
@@ -246,7 +251,10 @@ class Energy(Budget):
         self.uses = ("temperature", "specific_humidity", *winds, *self.pressure, *counted)
 
     def heat_capacity(self, state: State) -> Tensor | float:
-        """At constant pressure, J kg-1 K-1: a number, or float64 (*lead, level, *grid) where it depends on humidity."""
+        """Return the heat capacity at constant pressure, J kg-1 K-1.
+
+        Float64 (*lead, level, *grid) if humidity counts.
+        """
         constants = self.constants
         if constants.heat_capacity_dry == constants.heat_capacity_vapour:
             return constants.heat_capacity_dry
@@ -254,7 +262,7 @@ class Energy(Budget):
         return constants.heat_capacity_dry + (constants.heat_capacity_vapour - constants.heat_capacity_dry) * humidity
 
     def other(self, state: State) -> Tensor:
-        """Energy per mass that does not depend on temperature: latent, kinetic, of the surface's height; float64."""
+        """Return the energy per mass that does not depend on temperature: latent, kinetic, potential; float64."""
         energy = self.constants.latent_heat * state["specific_humidity"].double()
         if self.winds:
             u, v = (state[name].double() for name in self.winds)
@@ -269,7 +277,7 @@ class Energy(Budget):
         return self.columns.sum(self.heat_capacity(state) * temperature + self.other(state), thickness)
 
     def total(self, state: State) -> Tensor:
-        """As `mean(content(state))`, in fewer passes over the fields."""
+        """Return `mean(content(state))`, in fewer passes over the fields."""
         if self.definition == "ace":
             return self.mean(self.content(state))
         integral, capacity = self.columns.integral, self.heat_capacity(state)
@@ -283,9 +291,9 @@ class Energy(Budget):
         return self.mean(total if self.surface is None else total + self.surface * self.columns.weight(state))
 
     def sensitivity(self, state: State, profile: Tensor | None = None) -> Tensor:
-        """Energy that the globe takes up as its layers warm by `profile`, J m-2 K-1, (*lead, 1, 1).
+        """Return the global mean of the energy that warms layers by `profile` K, float64 (level, 1, 1), or 1 K.
 
-        profile: float64 (level, 1, 1); None: one kelvin everywhere.
+        (*lead, 1, 1).
         """
         columns, capacity = self.columns, self.heat_capacity(state)
         if self.definition == "ace" or profile is not None:
@@ -301,7 +309,7 @@ class Energy(Budget):
         return self.mean(columns.integral(capacity, state))
 
     def _rise(self, state: State, temperature: Tensor) -> Tensor:
-        """g z of mid-layers above the surface: half of the own layer and all layers below, of virtual temperature."""
+        """Return g z of mid-layers above the surface, from the virtual temperature of the layers below."""
         constants, level = self.constants, -1 - self.columns.rank
         pressure = state["surface_pressure"].double().unsqueeze(level)
         lower = self.columns.lower + self._slopes() * pressure
@@ -314,27 +322,27 @@ class Energy(Budget):
         return layers.flip(level).cumsum(level).flip(level) - 0.5 * layers
 
     def _slopes(self) -> Tensor:
-        """b of the lower bounds of the layers, (level, 1, 1)."""
+        """Return b of the lower bounds of the layers, (level, 1, 1)."""
         return self.columns.slope.cumsum(0) + self.columns.vertical.b[0]
 
     def terms(self, after: State, forcing: State) -> list[Tensor]:
-        """What each flux brought, J m-2."""
+        """Return the energy that each flux added, J m-2."""
         latent = self.constants.latent_heat  # as in the content
         heat = [flux.heat_factor(latent) * fluxes.values(flux.name, after, forcing).double() for flux in self.heat]
         snow = [-LATENT_HEAT_FUSION * flux.gain(after, forcing) for flux in self.snow]  # freezing warms the air
         return [*heat, *snow]
 
     def gain(self, after: State, forcing: State) -> Tensor:
-        none = torch.zeros((), dtype=torch.float64, device=after.values.device)
-        return sum(self.terms(after, forcing), none) + self.unaccounted
+        zero = torch.zeros((), dtype=torch.float64, device=after.values.device)
+        return sum(self.terms(after, forcing), zero) + self.unaccounted
 
     def turnover(self, after: State, forcing: State) -> Tensor:
-        none = torch.zeros((), dtype=torch.float64, device=after.values.device)
-        return sum((term.abs() for term in self.terms(after, forcing)), none)
+        zero = torch.zeros((), dtype=torch.float64, device=after.values.device)
+        return sum((term.abs() for term in self.terms(after, forcing)), zero)
 
 
 def require_variable(world: World, part: str, name: str, role: str) -> None:
-    """ValueError where the world lacks a variable in a role; it says what other systems call it."""
+    """Raise ValueError if the world lacks a variable in a role; the message names the variable in other systems."""
     variables = world.by_role[role]
     if name in variables:
         return
@@ -347,13 +355,13 @@ def require_variable(world: World, part: str, name: str, role: str) -> None:
 
 
 def water_species(world: World, levels: tuple[float, ...]) -> tuple[str, ...]:
-    """Vapour, and the condensates that are predicted on the same levels."""
+    """Return the names of vapour and of the condensates that are predicted on the same levels."""
     condensates = [name for name in CONDENSATES if name in world.prognostic]
     return ("specific_humidity", *(name for name in condensates if world.prognostic.variable(name).levels == levels))
 
 
 def total_water(state: State, species: tuple[str, ...]) -> Tensor:
-    """Specific total water, float64 (*lead, level, *grid)."""
+    """Return the specific total water, float64 (*lead, level, *grid)."""
     total = state[species[0]].double()
     for name in species[1:]:
         total = total + state[name].double()
@@ -361,7 +369,10 @@ def total_water(state: State, species: tuple[str, ...]) -> Tensor:
 
 
 def surface_geopotential(world: World, part: str) -> Tensor:
-    """Geopotential of the ground in m2 s-2, float64 (*grid); ValueError where the static variables lack it."""
+    """Return the geopotential of the ground in m2 s-2, float64 (*grid).
+
+    Raises ValueError if it is not a static variable.
+    """
     try:
         require_variable(world, part, "geopotential_at_surface", "static")
     except ValueError as error:
@@ -371,12 +382,14 @@ def surface_geopotential(world: World, part: str) -> Tensor:
 
 
 def heat_fluxes(world: World, part: str) -> list[Flux]:
-    """Every flux of heat that the world has; ValueError names what is missing for the budget to be whole."""
+    """Return all fluxes of heat that the world has.
+
+    Raises ValueError if the budget is incomplete, with what is missing.
+    """
     column = fluxes.find(world, "radiation")
     by_role = {role: fluxes.find(world, role) for role in ("sensible heat", *(() if column else RADIATION))}
     by_role["latent heat"] = fluxes.find(world, "latent heat") or fluxes.find(world, "evaporation")
-    missing = [role for role, role_fluxes in by_role.items() if not role_fluxes]
-    if missing:
+    if missing := [role for role, role_fluxes in by_role.items() if not role_fluxes]:
         whole = [role for role, parts in (("radiation", RADIATION), ("evaporation", ("latent heat",)))
                  if set(parts) & set(missing)]  # fmt: skip
         instead = f"; in their place {fluxes.names_of(whole)} would do" if whole else ""

@@ -1,14 +1,14 @@
-"""Columns of air: what the mass of a column is, and how much of it is water.
+"""Columns of air: the mass of a column, and the water in it.
 
 With half-level pressures p_{k+1/2} = a_{k+1/2} + b_{k+1/2} ps (Simmons & Burridge 1981,
 doi:10.1175/1520-0493(1981)109<0758:AEAAMC>2.0.CO;2), dp_k = p_{k+1/2} - p_{k-1/2} and specific humidity q,
 
     column water  W = 1/g sum_k q_k dp_k,        dry air  M = 1/g sum_k (1 - q_k) dp_k      (kg m-2).
 
-On pressure levels a layer reaches halfway to its neighbours, the highest to the top of the atmosphere, and what lies
-below the surface does not count: dp_k = max(0, min(p_{k+1/2}, ps) - p_{k-1/2}), the lowest layer ending at ps. So dry
-air and water weigh ps / g over mountains too. The convention of CREDIT (Sha et al. 2025, arXiv 2501.05648) is `fixed`:
-the trapezoidal rule from the highest to the lowest level, without regard to surface pressure.
+On pressure levels a layer reaches halfway to its neighbours, the highest to the top of the atmosphere, and layers below
+the surface do not count: dp_k = max(0, min(p_{k+1/2}, ps) - p_{k-1/2}), the lowest layer ending at ps. So dry air and
+water weigh ps / g over mountains too. The convention of CREDIT (Sha et al. 2025, arXiv 2501.05648) is `fixed`: the
+trapezoidal rule from the highest to the lowest level, without regard to surface pressure.
 
 Sums run in float64: a budget is the small difference of large numbers.
 """
@@ -32,11 +32,11 @@ GOLDEN = 0.5 * (math.sqrt(5.0) - 1.0)  # its multiples spread over 0..1 more eve
 
 
 class Columns(nn.Module):
-    """The layers of a world: their thickness, sums over them, means over the globe. All results are float64.
+    """Compute the thickness of a world's layers, sums over them and means over the globe. All results are float64.
 
     levels: values of the vertical coordinate of the variables to be summed, in their order (hPa on pressure levels).
     convention: `surface` ends columns at the surface pressure, `fixed` at the lowest pressure level.
-    ValueError where the world cannot tell how thick its layers are.
+    Raises ValueError if the thickness of the layers cannot be known.
     """
 
     area: Tensor
@@ -68,16 +68,16 @@ class Columns(nn.Module):
 
     @property
     def nominal(self) -> Tensor:
-        """Weights that the rounding of profiles may go by, float64 (level, *grid)."""
+        """The weights with which profiles are rounded, float64 (level, *grid)."""
         return self._for_rounding()[0]
 
     @property
     def pattern(self) -> Tensor:
-        """Which numbers of profiles are rounded up (`dither`), float64 (level, *grid)."""
+        """The pattern by which numbers of profiles are rounded up (`dither`), float64 (level, *grid)."""
         return self._for_rounding()[1]
 
     def _for_rounding(self) -> tuple[Tensor, Tensor]:
-        """Made when first asked for: as large as a profile each, and no use to who only takes sums."""
+        """Return both, made at the first call: each is as large as a profile, and sums alone need neither."""
         if self._rounding is None or self._rounding[0].device != self.area.device:
             nominal = (self.lower - self.upper + self.slope * REFERENCE_PRESSURE).clamp(max=REFERENCE_PRESSURE)
             pattern = dither((self.count, *self.area.shape)).to(self.area.device)
@@ -85,7 +85,7 @@ class Columns(nn.Module):
         return self._rounding
 
     def _layers(self, vertical: Vertical) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """a of the upper and of the lower bounds, and the difference of their b."""
+        """Return a of the upper and of the lower bounds, and the difference of their b."""
         if self.is_fixed:
             raise ValueError("Layers of sigma or hybrid levels follow the surface pressure; say columns=surface.")
         a, b = np.asarray(vertical.a), np.asarray(vertical.b)
@@ -107,7 +107,7 @@ class Columns(nn.Module):
         return upper, lower, np.zeros_like(pressure)
 
     def thickness(self, state: State) -> Tensor:
-        """Pressure thickness of the layers in Pa: (*lead, level, *grid); levels that lie below the surface have 0."""
+        """Return the pressure thickness of the layers in Pa, (*lead, level, *grid); 0 for levels below the surface."""
         if self.is_fixed:
             return (self.lower - self.upper).expand(*state.lead, -1, *self.area.shape)
         pressure = state["surface_pressure"].double().unsqueeze(-1 - self.rank)
@@ -116,13 +116,13 @@ class Columns(nn.Module):
         return self.lower - self.upper + self.slope * pressure
 
     def sum(self, field: Tensor, thickness: Tensor) -> Tensor:
-        """1/g sum of field dp: (*lead, level, *grid) -> (*lead, *grid)."""
-        return (field.double() * thickness).sum(-1 - self.rank) / GRAVITY
+        """Return 1/g sum of field dp: (*lead, level, *grid) -> (*lead, *grid), kg m-2 times the field's units."""
+        return column_integral(field, thickness, -1 - self.rank)
 
     def integral(self, field: Tensor, state: State) -> Tensor:
-        """1/g sum of field dp: (*lead, level, *grid) -> (*lead, *grid).
+        """Return 1/g sum of field dp: (*lead, level, *grid) -> (*lead, *grid), without forming the thickness.
 
-        On layers dp = da + db ps: the sum over levels is a product with da and db, and no thickness is written down.
+        On layers dp = da + db ps, so that the sum over levels is a product with da and db.
         """
         if self.vertical.kind == "pressure":
             return self.sum(field, self.thickness(state))
@@ -133,18 +133,18 @@ class Columns(nn.Module):
         return integral / GRAVITY
 
     def weight(self, state: State) -> Tensor:
-        """Mass of the columns in kg m-2, (*lead, *grid)."""
+        """Return the mass of the columns in kg m-2, (*lead, *grid)."""
         if self.vertical.kind == "pressure":
             return self.thickness(state).sum(-1 - self.rank) / GRAVITY
         pressure = state["surface_pressure"].double()
         return ((self.lower - self.upper).sum() + self.slope.sum() * pressure) / GRAVITY
 
     def mean(self, field: Tensor) -> Tensor:
-        """Mean over the area of the grid: (*lead, *grid) -> (*lead,), with ones for the grid's axes."""
+        """Return the mean over the area of the grid: (*lead, *grid) -> (*lead, 1, 1), with the grid's axes kept."""
         return (field.double() * self.area).sum(tuple(range(-self.rank, 0)), keepdim=True)
 
     def surface_pressure(self, dry: Tensor, share: Tensor) -> Tensor:
-        """The surface pressure under which columns weigh `dry` Pa of dry air: the inverse of sum share dp.
+        """Return the surface pressure under which columns hold `dry` Pa of dry air: the inverse of sum share dp.
 
         dry: (*lead, *grid). share: dry air in the air of each layer, 1 - q, (*lead, level, *grid), float64.
         """
@@ -161,12 +161,12 @@ class Columns(nn.Module):
 
 
 def round_keeping_mean(exact: Tensor, dtype: torch.dtype, weights: Tensor, pattern: Tensor) -> Tensor:
-    """`exact` (float64) in another precision, its weighted mean kept far beyond the rounding of one number.
+    """Return `exact` (float64) in another precision, with its weighted mean kept far beyond the rounding of one number.
 
-    A shift by one and the same amount leaves all numbers equally far from the floats below them: they would all be
-    rounded the same way, and the shift be lost. A fixed pattern (`dither`, over the axes of the mean, the last ones)
-    therefore decides which go up; what is still missing in the mean is added to all before they are rounded again.
-    Numbers that are floats already stay.
+    A shift of all numbers by the same amount leaves them equally far from the floats below: they would all be rounded
+    the same way, and the shift be lost. So a fixed pattern (`dither`, over the axes of the mean, the last ones) decides
+    which are rounded up; the remaining error of the mean is added to all before they are rounded again. Numbers that
+    are floats already stay.
     """
     if dtype == torch.float64:
         return exact
@@ -181,20 +181,20 @@ def round_keeping_mean(exact: Tensor, dtype: torch.dtype, weights: Tensor, patte
 
 
 def dither(shape: tuple[int, ...]) -> Tensor:
-    """Numbers between -0.49 and 0.49 that fill this range evenly wherever one looks, float64."""
+    """Return numbers between -0.49 and 0.49, evenly spread over this range in any part of the array, float64."""
     multiples = torch.arange(1, math.prod(shape) + 1, dtype=torch.float64) * GOLDEN
     return (0.98 * (multiples.frac() - 0.5)).reshape(shape)
 
 
 def has_closed_columns(variables: VariableSet, vertical: Vertical) -> bool:
-    """True where `variables` hold surface pressure and humidity on every layer of a sigma or hybrid coordinate."""
+    """Return True if `variables` have surface pressure, and humidity on every layer of a sigma or hybrid coordinate."""
     if vertical.kind not in ("sigma", "hybrid") or "surface_pressure" not in variables:
         return False
     return "specific_humidity" in variables and variables.variable("specific_humidity").size == len(vertical.b) - 1
 
 
 def layer_thickness(surface_pressure: Tensor, vertical: Vertical) -> Tensor:
-    """Pressure thickness of the layers in Pa, top first: (*lead, lat, lon) -> float64 (*lead, level, lat, lon)."""
+    """Return the layers' pressure thickness in Pa, top first: (*lead, lat, lon) -> float64 (*lead, level, lat, lon)."""
     if len(vertical.a) != len(vertical.b) or len(vertical.b) < 2:
         raise ValueError(
             f"Layers need as many coefficients a as b, at least 2 half levels; got {len(vertical.a)} and "
@@ -204,20 +204,24 @@ def layer_thickness(surface_pressure: Tensor, vertical: Vertical) -> Tensor:
     return da.to(surface_pressure.device) + db.to(surface_pressure.device) * surface_pressure.double().unsqueeze(-3)
 
 
+def column_integral(field: Tensor, thickness: Tensor, level: int = -3) -> Tensor:
+    """Return 1/g sum of field dp over the axis `level`, float64; thickness: dp in Pa."""
+    return (field.double() * thickness).sum(level) / GRAVITY
+
+
 def column_water(specific_humidity: Tensor, surface_pressure: Tensor, vertical: Vertical) -> Tensor:
-    """Water vapour of the columns in kg m-2: (*lead, level, lat, lon), top first -> float64 (*lead, lat, lon)."""
-    thickness = layer_thickness(surface_pressure, vertical)
-    return (specific_humidity.double() * thickness).sum(-3) / GRAVITY
+    """Return the columns' water vapour in kg m-2: (*lead, level, lat, lon), top first -> float64 (*lead, lat, lon)."""
+    return column_integral(specific_humidity, layer_thickness(surface_pressure, vertical))
 
 
 def dry_air(specific_humidity: Tensor, surface_pressure: Tensor, vertical: Vertical) -> Tensor:
-    """Dry air of the columns in kg m-2: (*lead, level, lat, lon), top first -> float64 (*lead, lat, lon)."""
+    """Return the dry air of the columns in kg m-2: (*lead, level, lat, lon), top first -> float64 (*lead, lat, lon)."""
     thickness = layer_thickness(surface_pressure, vertical)
     if vertical.dry:
         return thickness.sum(-3) / GRAVITY
-    return ((1.0 - specific_humidity.double()) * thickness).sum(-3) / GRAVITY
+    return column_integral(1.0 - specific_humidity.double(), thickness)
 
 
 def area_mean(field: Tensor, weights: np.ndarray) -> Tensor:
-    """Mean over the grid with cell areas `weights` of mean 1: (*lead, lat, lon) -> float64 (*lead,)."""
+    """Return the mean over the grid with cell areas `weights` of mean 1: (*lead, lat, lon) -> float64 (*lead,)."""
     return (field.double() * torch.as_tensor(weights, dtype=torch.float64, device=field.device)).mean((-2, -1))

@@ -1,10 +1,10 @@
-"""Fluxes through a column of air: what each is called, and how much the column gains by it in a timestep.
+"""Fluxes through a column of air: their names, and the gain of the column from each over a timestep.
 
-    gain = sign * factor * value,    sign +1 where a positive value adds to the column, -1 where it takes away
+    gain = sign * factor * value,    sign +1 if a positive value adds to the column, -1 if it removes
 
-A flux through the surface adds when it goes up, one through the top when it goes down, one within the column when it
-goes in. Which way a variable counts as positive, and whether its numbers are sums or means over the timestep, the
-source of the data declares (`Variable.positive`, `Variable.cell`; in files the attributes `positive` and
+An upward flux through the surface adds to the column, as does a downward one through the top and an inward one within
+the column. The direction in which a variable counts as positive, and whether its values are sums or means over the
+timestep, are declared by the data (`Variable.positive`, `Variable.cell`; in files the attributes `positive` and
 `cell_methods` of the CF conventions, https://cfconventions.org). Nothing of this is guessed from names.
 """
 
@@ -130,7 +130,7 @@ UNITS: dict[str, tuple[str, bool, float]] = {
 
 @dataclass(frozen=True)
 class Flux:
-    """A variable that is a flux, and the factor from its value to what the column gains in a timestep.
+    """Describe a variable that is a flux, with the factor from its value to the gain of the column over a timestep.
 
     kind: `water` (the gain is in kg m-2) or `heat` (J m-2).
     """
@@ -140,26 +140,30 @@ class Flux:
     factor: float
 
     def gain(self, after: State, forcing: State) -> Tensor:
-        """What the column gains, float64 (*lead, *grid)."""
+        """Return the gain of the column, float64 (*lead, *grid)."""
         return self.factor * values(self.name, after, forcing).double()
 
     @property
     def evaporation_factor(self) -> float:
-        """From its value to kg m-2 of water: a flux of latent heat is one of water too."""
+        """The factor from the value to kg m-2 of water: a flux of latent heat is also one of water."""
         return self.factor / LATENT_HEAT_VAPORISATION if self.kind == "heat" else self.factor
 
     def heat_factor(self, latent_heat: float = LATENT_HEAT_VAPORISATION) -> float:
-        """From its value to J m-2: water that evaporates carries `latent_heat`, J kg-1."""
+        """Return the factor from the value to J m-2; evaporating water carries `latent_heat`, J kg-1."""
         return self.factor if self.kind == "heat" else latent_heat * self.factor
 
 
 def values(name: str, after: State, forcing: State) -> Tensor:
-    """The variable where it is: among the predicted ones, else among the forcings."""
+    """Return the fields of variable `name` from the predicted State, or from the forcing if it is not predicted."""
     return after[name] if name in after.variables else forcing[name]
 
 
 def flux(world: World, name: str, boundary: str | None = None) -> Flux:
-    """The Flux called `name`; ValueError where the world lacks it or its source does not declare what is needed."""
+    """Return the Flux called `name`.
+
+    boundary: `surface`, `top` or `column`; default, the usual one of that name. Raises ValueError if the world lacks
+    the variable or the data do not declare its direction, units and cell method.
+    """
     variable = _variable(world, name)
     where = boundary or BOUNDARY.get(name, "column")
     sign = SIGNS.get((where, variable.positive))
@@ -179,9 +183,9 @@ def flux(world: World, name: str, boundary: str | None = None) -> Flux:
 
 
 def find(world: World, role: str) -> list[Flux]:
-    """The fluxes of a role that the world has: one net flux, or one up and one down; empty where there is none.
+    """Return the fluxes of a role that the world has: one net flux, or one up and one down; empty if there is none.
 
-    Of several, the first whose declarations fit the timestep; ValueError in its words where none fits.
+    Of several net fluxes, the first whose declarations fit the timestep. Raises ValueError of the first if none fits.
     """
     boundary, names = ROLES[role]
     available = [name for name in names if name in world.predicted or name in world.forcing]
@@ -199,7 +203,7 @@ def find(world: World, role: str) -> list[Flux]:
 
 
 def names_of(roles: Sequence[str]) -> str:
-    """The names under which data hold what plays the roles, for a message."""
+    """Return the variable names of the roles, for a message."""
     return " and ".join(f"{role} ({' or '.join(ROLES[role][1])})" for role in roles)
 
 

@@ -1,4 +1,4 @@
-"""Hydrostatic balance: how far apart layers of air lie in height, by their virtual temperature.
+"""Hydrostatic balance: the height differences of layers of air, from their virtual temperature.
 
     Phi_k - Phi_{k+1} = R (Tv_k + Tv_{k+1}) / 2 ln(p_{k+1} / p_k),    Tv = T (1 + (Rv / Rd - 1) q)
 
@@ -25,7 +25,11 @@ from emulators.world import World
 
 
 class Hydrostatics(nn.Module):
-    """Heights that temperature and humidity imply. topography: false where the planet is flat (sigma, hybrid)."""
+    """Compute the geopotential that temperature and humidity imply.
+
+    part: name of the part that asks, used in error messages. topography: False for a flat planet (sigma, hybrid
+    levels). Raises ValueError if the world lacks a variable needed or has no levels.
+    """
 
     steps: Tensor
     order: Tensor
@@ -60,7 +64,7 @@ class Hydrostatics(nn.Module):
             self.register_buffer(name, table, persistent=False)
 
     def virtual_temperature(self, state: State) -> Tensor:
-        """K, float64 (*lead, level, *grid)."""
+        """Return the virtual temperature in K, float64 (*lead, level, *grid)."""
         temperature = state["temperature"].double()
         if not self.is_moist:
             return temperature
@@ -69,7 +73,10 @@ class Hydrostatics(nn.Module):
         )
 
     def geopotential(self, state: State) -> Tensor:
-        """In m2 s-2, float64 (*lead, level, *grid); on pressure levels relative to the lowest of them."""
+        """Return the balanced geopotential in m2 s-2, float64 (*lead, level, *grid).
+
+        On pressure levels it is relative to the lowest of them.
+        """
         level = -1 - self.rank
         virtual = self.virtual_temperature(state)
         if self.by_layers:
@@ -97,9 +104,9 @@ class Hydrostatics(nn.Module):
         return height if self.surface is None else height + self.surface
 
     def imbalance(self, state: State) -> Tensor:
-        """Geopotential less what balance asks for, float64 (*lead, level, *grid); the mean of a column on pressure
+        """Return the geopotential minus the balanced one, float64 (*lead, level, *grid).
 
-        levels, where nothing says how high the lowest level lies, is left out.
+        On pressure levels, where the height of the lowest level is unknown, the mean of each column is removed.
         """
         error = state["geopotential"].double() - self.geopotential(state)
         return error if self.by_layers else error - error.mean(-1 - self.rank, keepdim=True)

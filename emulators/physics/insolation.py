@@ -9,7 +9,7 @@ chapter 25).
 
     mean from H - w to H of max(0, a + b cos h) = (G(H) - G(H - w)) / w,   G(h) = integral of a + b cos h in daylight
 
-is the light of an interval of the hour angle w, with the sun where it stands in its middle.
+is the mean over an interval of hour angle w, with the declination of its middle.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ CENTURY = 36525.0  # days
 
 @dataclass(frozen=True)
 class Orbit:
-    """Elements at J2000; angles in degrees, rates in degrees a day (the anomaly) and a century (the perihelion).
+    """Hold orbital elements at J2000.
+
+    Angles in degrees; rates in degrees a day (the anomaly) and a century (the perihelion).
 
     perihelion: geocentric longitude of the sun at perihelion, counted from the vernal equinox.
     """
@@ -44,7 +46,7 @@ EARTH = Orbit()
 
 
 class Sun(NamedTuple):
-    """Where the sun stands; each of the shape of the times asked for.
+    """Hold the position of the sun; each array has the shape of the times.
 
     declination: radians. distance_factor: (a / r)^2. equation_of_time: sundial minus clock, radians.
     """
@@ -55,7 +57,7 @@ class Sun(NamedTuple):
 
 
 def sun(time: np.ndarray | np.datetime64, orbit: Orbit = EARTH) -> Sun:
-    """The sun at `time` (datetime64, UTC)."""
+    """Return the position of the sun at `time` (datetime64, UTC, any shape)."""
     days = (np.asarray(time, dtype="datetime64[s]") - J2000) / np.timedelta64(86400, "s")
     e, obliquity = orbit.eccentricity, np.deg2rad(orbit.obliquity)
     anomaly = np.deg2rad(orbit.mean_anomaly + orbit.daily_motion * days)
@@ -84,7 +86,7 @@ def insolation(
     orbit: Orbit = EARTH,
     solar_constant: float = SOLAR_CONSTANT,
 ) -> np.ndarray:
-    """Instantaneous incident solar radiation in W m-2, float64, shape (*time.shape, lat, lon).
+    """Return the instantaneous incident solar radiation in W m-2, float64, shape (*time.shape, lat, lon).
 
     time: datetime64 (UTC), any shape. latitude, longitude: degrees, shapes (lat,) and (lon,).
     """
@@ -105,9 +107,9 @@ def mean_insolation(
     solar_constant: float = SOLAR_CONSTANT,
     sundial: bool = True,
 ) -> np.ndarray:
-    """Mean incident solar radiation of the `length` before each time, in W m-2, shape (*time.shape, lat, lon).
+    """Return the mean incident solar radiation over `length` before each time, in W m-2, shape (*time.shape, lat, lon).
 
-    length: at most a day. sundial: False for clocks that know no equation of time, as those of some climate models.
+    length: at most a day, else ValueError. sundial: False leaves out the equation of time, as some climate models do.
     """
     time, length = np.asarray(time, dtype="datetime64[s]"), length.astype("timedelta64[s]")
     if not np.timedelta64(0, "s") < length <= np.timedelta64(1, "D"):
@@ -131,7 +133,7 @@ def mean_insolation(
 
 
 def _hour_angle(time: np.ndarray | np.datetime64, longitude: np.ndarray, lead: np.ndarray | float) -> np.ndarray:
-    """Hour angle in radians, shape (*time.shape, lon); lead: of the sundial over the clock."""
+    """Return the hour angle in radians, shape (*time.shape, lon); lead: sundial minus clock in radians."""
     time = np.asarray(time, dtype="datetime64[s]")
     seconds = (time - time.astype("datetime64[D]")).astype(np.float64)
     noon = 2.0 * np.pi * seconds / 86400.0 - np.pi + lead
@@ -139,7 +141,7 @@ def _hour_angle(time: np.ndarray | np.datetime64, longitude: np.ndarray, lead: n
 
 
 def _path(place: Sun, latitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """a and b of the sine of the sun's height, a + b cos H; shapes (*time.shape, lat)."""
+    """Return a and b of the sine of the sun's height, a + b cos H; shapes (*time.shape, lat)."""
     phi, delta = np.deg2rad(latitude), place.declination[..., None]
     return np.sin(delta) * np.sin(phi), np.cos(delta) * np.cos(phi)
 
@@ -151,7 +153,7 @@ def daily_mean_insolation(
     orbit: Orbit = EARTH,
     solar_constant: float = SOLAR_CONSTANT,
 ) -> np.ndarray:
-    """Mean over one turn of the planet with the sun as it stands at `time`, in W m-2, shape (*time.shape, lat).
+    """Return the mean over a day with the declination of `time`, in W m-2, shape (*time.shape, lat).
 
     (S0 / pi) (a / r)^2 (h0 sin(phi) sin(delta) + cos(phi) cos(delta) sin(h0)),  cos(h0) = -tan(phi) tan(delta)
     """

@@ -1,4 +1,4 @@
-"""Water in air: saturation, condensation, and humidity that is never negative and never lost.
+"""Water in air: saturation, condensation, and the removal of negative humidity.
 
     q_sat = (Rd / Rv) (e0 / p) exp((L / Rv) (1 / T0 - 1 / T)),    e0 = 610.78 Pa, T0 = 273.16 K
 
@@ -17,14 +17,17 @@ TRIPLE_POINT_PRESSURE = 610.78  # Pa
 
 
 def saturation_humidity(temperature: Tensor, pressure: Tensor) -> Tensor:
-    """Specific humidity of saturated air in kg kg-1; K and Pa, shapes that broadcast."""
+    """Return the specific humidity of saturated air in kg kg-1.
+
+    Temperature in K, pressure in Pa, shapes that broadcast.
+    """
     ratio = LATENT_HEAT_VAPORISATION / GAS_CONSTANT_VAPOUR
     vapour = TRIPLE_POINT_PRESSURE * torch.exp(ratio / TRIPLE_POINT - ratio / temperature)
     return GAS_CONSTANT_DRY / GAS_CONSTANT_VAPOUR * vapour / pressure
 
 
 def condensation(temperature: Tensor, humidity: Tensor, pressure: Tensor) -> Tensor:
-    """Vapour that must condense for the air to be just saturated, in kg kg-1, never negative.
+    """Return the vapour that must condense for the air to be just saturated, in kg kg-1, never negative.
 
     One Newton step, so that the heat L dq of the condensate is counted: dq = (q - qs) / (1 + L^2 qs / (cp Rv T^2)).
     """
@@ -34,10 +37,10 @@ def condensation(temperature: Tensor, humidity: Tensor, pressure: Tensor) -> Ten
 
 
 def filled_humidity(humidity: Tensor, thickness: Tensor) -> Tensor:
-    """Humidity without negative values: each column's own vapour is scaled to keep the column's mass.
+    """Return humidity without negative values; the positive values of each column are scaled to keep the column's mass.
 
-    humidity: (..., level); thickness: mass of the layers up to a factor, shape that broadcasts. A column that holds
-    less than nothing keeps its deficit, evenly in the vertical, so that no water is made.
+    humidity: (..., level); thickness: mass of the layers up to a factor, shape that broadcasts. A column of negative
+    mass keeps its deficit, evenly in the vertical, so that no water is created.
     """
     positive = humidity.clamp(min=0.0)
     mass = (humidity * thickness).sum(dim=-1, keepdim=True)

@@ -44,6 +44,7 @@ BOUNDS: dict[str, tuple[float, float, str]] = {
     "total_precipitation_24hr": (-1e-2, 2.0, "m"),
     "volumetric_soil_water_layer_1": (-0.1, 1.1, "m3 m-3"),
 }
+# For names that are not in BOUNDS. Fluxes: 3.7 times the solar constant; 360 mm of rain an hour.
 BY_UNITS: dict[str, tuple[float, float]] = {
     "K": (100.0, 400.0),
     "m s-1": (-300.0, 300.0),
@@ -52,11 +53,8 @@ BY_UNITS: dict[str, tuple[float, float]] = {
 }
 
 
-"""For names that are not in BOUNDS. Fluxes: 3.7 times the solar constant; 360 mm of rain an hour."""
-
-
 def canonical_units(units: str) -> str:
-    """`units` in one spelling: m**2 s**-2, m^2 s^-2 and m2/s2 become m2 s-2; a dimensionless unit becomes 1."""
+    """Return `units` in one spelling: m**2 s**-2, m^2 s^-2 and m2/s2 become m2 s-2; a dimensionless unit becomes 1."""
     text = re.sub(r"\*\*|\^", "", units.strip())
     if text in ("", "1", "(0 - 1)", "dimensionless", "~"):
         return "1"
@@ -68,9 +66,9 @@ def canonical_units(units: str) -> str:
 def plausible_range(
     name: str, units: str = "", more: Mapping[str, tuple[float, float]] | None = None
 ) -> tuple[float, float] | None:
-    """The lowest and highest plausible value of variable `name`, or None where nothing is known.
+    """Return the lowest and highest plausible value of variable `name`, or None if they are unknown.
 
-    units: of the values; bounds in other units do not apply. more: bounds by name that go before the table.
+    units: those of the values; ranges in other units do not apply. more: ranges by name that override the table.
     """
     if more and name in more:
         low, high = more[name]

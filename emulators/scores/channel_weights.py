@@ -1,4 +1,4 @@
-"""What an error counts: the scale and the weight of each predicted channel, shared by the losses.
+"""Scale and weight of each predicted channel in an error, shared by the losses.
 
     L = mean over channels of  w_c f(error / s_c),    mean over c of w_c = 1
 
@@ -42,14 +42,15 @@ SURFACE = {
 
 
 class ChannelWeights(nn.Module):
-    """Scale and weight of each predicted channel of a world, as a loss applies them.
+    """Hold the scale and weight of each predicted channel of a world, and apply them.
 
-    scale: `tendency_std` (diagnostics, which have no tendency, by their std), `std`, or `none` for SI units.
+    scale: `tendency_std` (diagnostic variables, which have no tendency, by their std), `std`, or `none` for SI units.
     variable_weights: `uniform` (every channel 1), `graphcast` (every variable 1, shared by its levels; near-surface
     wind, pressure and precipitation 0.1), `anemoi`, `makani` (levels and 2m_temperature 1, other single-level fields
-    0.1), or a mapping from variables or channels to weights, 1 where not named.
-    level_weights: `uniform`, `graphcast` (p / mean p), `anemoi` (max(0.2, p / 1000 hPa)), `makani` (p / 1000 hPa), or a
-    mapping from levels to weights, 1 where not named.
+    0.1), or a mapping from variables or channels to weights, 1 for those not named. level_weights: `uniform`,
+    `graphcast` (p / mean p), `anemoi` (max(0.2, p / 1000 hPa)), `makani` (p / 1000 hPa), or a mapping from levels to
+    weights, 1 for those not named. Raises ValueError for unknown schemes, names or levels, for weights that are
+    negative or all zero, and scales of zero.
     """
 
     inverse_scale: Tensor
@@ -70,7 +71,7 @@ class ChannelWeights(nn.Module):
             self.register_buffer(name, torch.as_tensor(table, dtype=torch.float32), persistent=False)
 
     def difference(self, prediction: State, target: State) -> Tensor:
-        """prediction - target, (*lead, channel, *grid), in the States' units, in single precision or better."""
+        """Return prediction - target, (*lead, channel, *grid), in the States' units, in single precision or better."""
         for state in (prediction, target):
             if state.variables != self.variables:
                 expected, got = (", ".join(variables.names) for variables in (self.variables, state.variables))
@@ -78,17 +79,17 @@ class ChannelWeights(nn.Module):
         return at_least_single(prediction.values) - at_least_single(target.values)
 
     def scaled(self, values: Tensor) -> Tensor:
-        """Values in units of the channel's scale, (*lead, channel, *grid), in single precision or better."""
+        """Return values in units of the channel's scale, (*lead, channel, *grid), in single precision or better."""
         values = at_least_single(values)
         return values * self.inverse_scale.to(values.dtype)
 
     def mean(self, values: Tensor) -> Tensor:
-        """The weighted mean over channels, (*lead, channel) -> (*lead)."""
+        """Return the weighted mean over channels, (*lead, channel) -> (*lead)."""
         return (values * self.weights.to(values.dtype)).sum(dim=-1)
 
 
 class AreaChannelWeights(ChannelWeights):
-    """Channels of errors at the points of a grid, which count by the area of their cells."""
+    """Weigh channels and the areas of the grid's cells; options as in ChannelWeights."""
 
     area: Tensor
 
@@ -105,17 +106,17 @@ class AreaChannelWeights(ChannelWeights):
         self.register_buffer("area", area, persistent=False)
 
     def mean(self, values: Tensor) -> Tensor:
-        """The weighted mean over channels and area, (*lead, channel, *grid) -> (*lead)."""
+        """Return the weighted mean over channels and area, (*lead, channel, *grid) -> (*lead)."""
         return super().mean(values.flatten(-self.rank) @ self.area.to(values.dtype))
 
 
 def at_least_single(values: Tensor) -> Tensor:
-    """Double precision stays, everything else becomes single."""
+    """Return values in single precision, or in double precision if they have it."""
     return values if values.dtype == torch.float64 else values.float()
 
 
 def channel_scales(world: World, kind: str) -> np.ndarray:
-    """The divisor of each predicted channel, shape (channel,)."""
+    """Return the scale of each predicted channel, shape (channel,)."""
     if kind == "none":
         return np.ones(world.output_channels)
     if kind not in ("std", "tendency_std"):
@@ -130,7 +131,7 @@ def channel_scales(world: World, kind: str) -> np.ndarray:
 def channel_weights(
     world: World, variable_weights: str | Mapping[str, float], level_weights: str | Mapping[float, float]
 ) -> np.ndarray:
-    """The weight of each predicted channel, mean 1, shape (channel,)."""
+    """Return the weight of each predicted channel, mean 1, shape (channel,)."""
     if not isinstance(variable_weights, str):
         names = {*world.predicted.names, *world.predicted.channels}
         unknown = [name for name in variable_weights if name not in names]
@@ -188,7 +189,7 @@ def _level_weights(variable: Variable, vertical: Vertical, scheme: str | Mapping
 
 
 def _pressure(levels: tuple[float, ...], vertical: Vertical) -> np.ndarray:
-    """Nominal pressure of the levels in hPa, for a surface pressure of 1000 hPa."""
+    """Return the nominal pressure of the levels in hPa, for a surface pressure of 1000 hPa."""
     values = np.asarray(levels, dtype=np.float64)
     if vertical.kind == "sigma" and values.max() <= 1.0:
         return 1000.0 * values

@@ -25,7 +25,10 @@ from emulators.sphere.transform import SphericalHarmonics, counts, functions, le
 
 
 class SphericalCalculus(SphericalHarmonics):
-    """The transform plus derivatives; layouts and options as in `SphericalHarmonics`, lengths in metres."""
+    """Add derivatives to the transform; layouts and options as in `SphericalHarmonics`, lengths in metres.
+
+    radius: that of the sphere, m.
+    """
 
     laplacian: Tensor
     inverse_laplacian: Tensor
@@ -58,49 +61,49 @@ class SphericalCalculus(SphericalHarmonics):
         self.share("signed_order", (2 * self.orders, 1, 1), _signed_order, self.orders)
 
     def weighted(self, name: str, factor: str) -> tuple[Tensor | None, list[Tensor]]:
-        """On few degrees, where the products themselves are short, tables are kept doubled and multiplied."""
+        """Return the tables `name` and their factor; with few degrees, tables that include the factor."""
         if self.single:
             return None, [self.get_buffer(f"{name}_{factor}")]
         by, blocks = super().weighted(name, factor)
         return by / self.radius if by is not None and name.startswith("vector") else by, blocks
 
     def times_im(self, coefficients: Tensor) -> Tensor:
-        """i m a_lm: the derivative along longitude."""
+        """Return i m a_lm, the derivative along longitude."""
         pairs = coefficients.view(self.orders, 2, *coefficients.shape[1:])
         return pairs.flip(1).view_as(coefficients) * self.signed_order
 
     def _vector_field(self, over_cosine: Tensor, derivative: Tensor) -> Tensor:
-        """Series with P / cos and with dP/dphi, added, per metre."""
+        """Return the sum of the series with P / cos and with dP/dphi, per metre."""
         pair = torch.stack([over_cosine, derivative], dim=1).to(self.dtype)
         waves = matrix_products.series(pair, *self.weighted("vector_synthesis", "counts"))
         return matrix_products.columns(waves, self.wave_tables)
 
     def winds(self, vorticity: Tensor, divergence: Tensor) -> tuple[Tensor, Tensor]:
-        """Coefficients of vorticity and divergence (s-1) -> u, v (m s-1), each (lon, lat, n)."""
+        """Return u, v (m s-1), each (lon, lat, n), from coefficients of vorticity and divergence (s-1)."""
         psi, chi = vorticity * self.inverse_laplacian, divergence * self.inverse_laplacian
         over_cosine = torch.cat([self.times_im(chi), self.times_im(psi)], dim=2)
         u, v = self._vector_field(over_cosine, torch.cat([-psi, chi], dim=2)).chunk(2, dim=2)
         return u, v
 
     def gradient(self, coefficients: Tensor) -> tuple[Tensor, Tensor]:
-        """Coefficients of f -> eastward and northward derivative of f per metre, each (lon, lat, n)."""
+        """Return the eastward and northward derivative per metre, each (lon, lat, n), from coefficients of a field."""
         zero = torch.zeros_like(coefficients)
         over_cosine = torch.cat([self.times_im(coefficients), zero], dim=2)
         east, north = self._vector_field(over_cosine, torch.cat([zero, coefficients], dim=2)).chunk(2, dim=2)
         return east, north
 
     def vector_synthesis(self, spheroidal: Tensor, toroidal: Tensor) -> tuple[Tensor, Tensor]:
-        """Coefficients s, t of vector harmonics -> u, v, each (lon, lat, n); degree 0 holds nothing."""
+        """Return u, v, each (lon, lat, n), from coefficients s, t of vector harmonics; degree 0 has no effect."""
         return self.winds(toroidal * self.curl, spheroidal * self.curl)
 
     def vector_analysis(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """u, v, each (lon, lat, n) -> coefficients s, t of vector harmonics."""
+        """Return the coefficients s, t of vector harmonics of u, v, each (lon, lat, n)."""
         vorticity, divergence = self.vorticity_divergence(u, v)
         inverse = self.curl * self.inverse_laplacian  # curl^2 = -laplacian
         return -divergence * inverse, -vorticity * inverse
 
     def vorticity_divergence(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """u, v (m s-1), each (lon, lat, n) -> coefficients of vorticity and divergence (s-1)."""
+        """Return coefficients of vorticity and divergence (s-1) of u, v (m s-1), each (lon, lat, n)."""
         n = u.shape[2]
         waves = matrix_products.waves(torch.cat([u, v], dim=2).to(self.dtype), self.wave_tables)
         tables = self.weighted("vector_synthesis" if self.quadrature else "vector_analysis", "scale")
@@ -110,7 +113,7 @@ class SphericalCalculus(SphericalHarmonics):
 
 
 def vector_functions(kind: str, nlat: int, degrees: int, start: int, end: int, condon_shortley: bool) -> np.ndarray:
-    """P / cos and dP/dphi of the orders from `start` to `end`, (end - start, 1, 2, degrees - start, nlat)."""
+    """Return P / cos and dP/dphi of the orders from `start` to `end`, (end - start, 1, 2, degrees - start, nlat)."""
     mu = nodes(kind, nlat)[0]
     pair = [function(degrees, end, mu, start) for function in (legendre_over_cosine, legendre_derivative)]
     table = np.stack(pair, axis=1)[:, None, :, start:]
@@ -120,7 +123,7 @@ def vector_functions(kind: str, nlat: int, degrees: int, start: int, end: int, c
 def doubled(
     name: str, factor: str, kind: str, nlat: int, nlon: int, degrees: int, orders: int, condon: bool, radius: float
 ) -> np.ndarray:
-    """The functions of `name` for real and imaginary rows, with their factor, (orders, 2, kinds, degrees, nlat)."""
+    """Return functions for real and imaginary rows, with their factor, (orders, 2, kinds, degrees, nlat)."""
     make = vector_functions if name.startswith("vector") else functions
     table = make(kind, nlat, degrees, 0, orders, condon)
     by = scale(kind, nlat, nlon, True) if factor == "scale" else counts(orders)
@@ -129,10 +132,10 @@ def doubled(
 
 
 def vector_inverses(kind: str, nlat: int, degrees: int, start: int, end: int, condon_shortley: bool) -> np.ndarray:
-    """What the sums of `vorticity_divergence` take in place of `vector_functions` and weights, in the same shape.
+    """Return the tables that replace `vector_functions` and weights in `vorticity_divergence`, in the same shape.
 
     Least squares for psi and i chi from u and i v, which makes all numbers real: u = -P' psi + m P/cos (i chi),
-    i v = -m P/cos psi + P' (i chi). By symmetry the rows for psi say all.
+    i v = -m P/cos psi + P' (i chi). By symmetry the rows for psi are enough.
     """
     table = vector_functions(kind, nlat, degrees, start, end, condon_shortley)
     weights = nodes(kind, nlat)[1]
@@ -153,12 +156,12 @@ def _laplacian(degrees: int, radius: float) -> np.ndarray:
 
 
 def _curl(degrees: int, radius: float) -> np.ndarray:
-    """-sqrt(l (l + 1)) / a: vorticity of toroidal and divergence of spheroidal harmonics."""
+    """Return -sqrt(l (l + 1)) / a: vorticity of toroidal and divergence of spheroidal harmonics."""
     return -np.sqrt(-_laplacian(degrees, radius))
 
 
 def _inverse_laplacian(degrees: int, radius: float) -> np.ndarray:
-    """The mean of what it returns is 0."""
+    """Return the inverse eigenvalues of the Laplacian, 0 for the mean."""
     eigenvalues = _laplacian(degrees, radius)
     return np.divide(1.0, eigenvalues, out=np.zeros_like(eigenvalues), where=eigenvalues < 0)
 

@@ -36,7 +36,7 @@ MOST_DEGREES = 3600  # beyond, seeds are too small in spite of it
 
 
 def legendre(degrees: int, orders: int, mu: np.ndarray, first: int = 0) -> np.ndarray:
-    """P_lm(mu). ValueError beyond `MOST_DEGREES`."""
+    """Return P_lm(mu). Raises ValueError beyond `MOST_DEGREES`."""
     if degrees > MOST_DEGREES:
         raise ValueError(f"Legendre functions hold up to {MOST_DEGREES} degrees; got {degrees}. Ask for fewer.")
     order = np.arange(first, orders)[:, None]
@@ -62,7 +62,7 @@ def legendre(degrees: int, orders: int, mu: np.ndarray, first: int = 0) -> np.nd
 
 
 def legendre_derivative(degrees: int, orders: int, mu: np.ndarray, first: int = 0) -> np.ndarray:
-    """dP_lm / dlatitude, per radian."""
+    """Return dP_lm / dlatitude, per radian."""
     m, l = _indices(first, orders, degrees)
     before, after = _neighbours(degrees, orders, mu, first)
     derivative = 0.5 * (_root((l - m) * (l + m + 1)) * after - _root((l + m) * (l - m + 1)) * before)
@@ -70,7 +70,10 @@ def legendre_derivative(degrees: int, orders: int, mu: np.ndarray, first: int = 
 
 
 def legendre_over_cosine(degrees: int, orders: int, mu: np.ndarray, first: int = 0) -> np.ndarray:
-    """P_lm / cos(latitude) for m > 0, where it is finite at the poles; zero for m = 0, where nothing asks for it."""
+    """Return P_lm / cos(latitude) for m > 0, where it is finite at the poles.
+
+    Zero for m = 0, where it is not needed.
+    """
     m, l = _indices(first, orders, degrees)
     before, after = _neighbours(degrees, orders, mu, first)
     quotient = np.zeros_like(before)
@@ -82,7 +85,7 @@ def legendre_over_cosine(degrees: int, orders: int, mu: np.ndarray, first: int =
 
 
 def _neighbours(degrees: int, orders: int, mu: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:
-    """P_l,m-1 and P_l,m+1; P_l,-1 = -P_l,1."""
+    """Return P_l,m-1 and P_l,m+1; P_l,-1 = -P_l,1."""
     if first:
         table = legendre(degrees, orders + 1, mu, first - 1)
     else:
@@ -100,9 +103,9 @@ def _root(squares: np.ndarray) -> np.ndarray:
 
 
 def nodes(kind: str, nlat: int) -> tuple[np.ndarray, np.ndarray]:
-    """mu = sin(latitude) and w, both (lat,), from north to south, of a grid's kind.
+    """Return mu = sin(latitude) and the weights, both (lat,), from north to south, of a kind of grid.
 
-    To be used in place of a grid's own latitudes, which files often hold rounded to a few digits.
+    Use these in place of a grid's own latitudes, which files often hold rounded to a few digits.
     """
     if kind == "gaussian":
         mu, weights = np.polynomial.legendre.leggauss(nlat)
@@ -115,7 +118,7 @@ def nodes(kind: str, nlat: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _cosine_weights(colatitude: np.ndarray, ends: bool) -> np.ndarray:
-    """Weights that integrate every cosine series in colatitude that the rows hold, term by term."""
+    """Return the weights that integrate every cosine series in colatitude that the rows resolve, term by term."""
     n = len(colatitude)
     degree = np.arange(0, n, 2)
     integrals = 2.0 / (1.0 - degree**2.0)  # of cos(k theta) sin(theta)

@@ -6,16 +6,16 @@
 with A any functions of order, degree and latitude. Each backward pass is the transpose, with the same tables.
 
 Longitude. A fast Fourier transform in two steps (Cooley & Tukey 1965, doi 10.1090/S0025-5718-1965-0178586-1): columns
-j = s + S p, s < S, of each residue s are transformed by themselves, which tells waves m apart up to multiples of their
-number P; then, for each k, S residues are combined to the waves m with m = k or -k modulo P:
+j = s + S p, s < S, of each residue s are transformed alone, which separates waves m up to multiples of their number P;
+then, for each k, S residues are combined to the waves m with m = k or -k modulo P:
 
     y_sk = sum_p exp(-2 pi i k p / P) f_sp,   r_m = sum_s exp(-i m lambda_s) y_s,(m mod P),   y_s,-k = conj(y_sk)
 
-Both steps are batched products of real matrices, which need no other layout than the fields have. On few columns one
+Both steps are batched products of real matrices, which need no other layout than that of the fields. On few columns one
 product with a single table, the cosines and sines themselves, is faster.
-Degrees. Nothing stands at l < m: orders come in blocks, and a block's table starts at its first order.
+Degrees. All entries at l < m are zero: orders come in blocks, and a block's table starts at its first order.
 Storage. Real and imaginary parts have the same functions of latitude. Stored once, a table is doubled when it is used,
-and takes up what depends on latitude or order alone on the way; where memory allows, it is stored doubled.
+and multiplied on the way by factors of latitude or order alone; if memory allows, it is stored doubled.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ PIECE = 2**13  # numbers at least that a CPU copies at once
 
 
 class Waves(NamedTuple):
-    """Tables of the two steps along longitude; with Q = P / 2 rounded up, and R waves at most for one k,
+    """Hold the tables of the two steps along longitude.
 
-    first: (2 Q, P), real and imaginary parts of all k. second: (Q, 2 R, 2 S). rows: where each wave is found, (2 M).
-    first_back: (P, 2 Q) and second_back: (Q, 2 S, 2 R), for the way back. slots: the inverse of rows, (2 R Q).
+    With Q = P / 2 rounded up, and at most R waves for one k:
+    first: (2 Q, P), real and imaginary parts of all k. second: (Q, 2 R, 2 S). rows: position of each wave, (2 M).
+    first_back: (P, 2 Q) and second_back: (Q, 2 S, 2 R), for the transpose. slots: the inverse of rows, (2 R Q).
     """
 
     first: Tensor
@@ -51,7 +52,10 @@ class Waves(NamedTuple):
 
 @lru_cache(maxsize=16)
 def wave_tables(nlon: int, orders: int, start: float) -> tuple[np.ndarray, ...]:
-    """The numbers of `Waves`, or the one table of few columns, for columns from longitude `start` (radians) on."""
+    """Return the tables of `Waves`, or the single table of few columns.
+
+    Start: longitude of the first column, radians.
+    """
     if nlon * orders <= DIRECT_UP_TO:
         angle = np.outer(np.arange(orders), start + np.arange(nlon) * (2.0 * np.pi / nlon))
         return (np.stack([np.cos(angle), -np.sin(angle)], axis=1).reshape(2 * orders, nlon),)
@@ -95,31 +99,34 @@ def wave_tables(nlon: int, orders: int, start: float) -> tuple[np.ndarray, ...]:
 
 
 def residues(nlon: int, orders: int) -> int:
-    """S, the divisor of nlon for which both steps together multiply least."""
+    """Return S, the divisor of nlon for which both steps together need the fewest multiplications."""
     divisors = [s for s in range(1, nlon + 1) if nlon % s == 0]
     return min(divisors, key=lambda s: nlon / s + 2.0 * s * 2 * orders / nlon)
 
 
 def waves(field: Tensor, tables: tuple[Tensor, ...]) -> Tensor:
-    """(lon, lat, n) -> (2 * orders, lat, n), real part of order m in row 2m, imaginary part in row 2m + 1."""
+    """Sum over longitude: (lon, lat, n) -> (2 * orders, lat, n).
+
+    The real part of order m is in row 2m, the imaginary part in row 2m + 1.
+    """
     if torch.is_grad_enabled() and field.requires_grad:
         return _Waves.apply(field, *tables)
     return _waves(field, tables)
 
 
 def columns(rows: Tensor, tables: tuple[Tensor, ...]) -> Tensor:
-    """(2 * orders, lat, n) -> (lon, lat, n)."""
+    """Apply the transpose of `waves`: (2 * orders, lat, n) -> (lon, lat, n)."""
     if torch.is_grad_enabled() and rows.requires_grad:
         return _Columns.apply(rows, *tables)
     return _columns(rows, tables)
 
 
 def sums(rows: Tensor, factor: Tensor | None, blocks: Sequence[Tensor]) -> Tensor:
-    """(2 * orders, lat, n) -> (2 * orders, kinds, degrees, n).
+    """Sum over latitude: (2 * orders, lat, n) -> (2 * orders, kinds, degrees, n).
 
-    blocks: tables (orders of the block, parts, kinds, degrees from its first order on, lat); parts: 2 where a table is
-    stored doubled, for real and imaginary rows, else 1; kinds: of functions to sum with.
-    factor: what the blocks are multiplied by, (orders or 1, 2, 1, 1, lat or 1); None where they hold it already.
+    blocks: tables (orders of the block, parts, kinds, degrees from its first order on, lat); parts: 2 if a table is
+    stored doubled, for real and imaginary rows, else 1; kinds: number of functions to sum with.
+    factor: factor of the blocks, (orders or 1, 2, 1, 1, lat or 1); None if they include it.
     """
     if torch.is_grad_enabled() and rows.requires_grad:
         return _Sums.apply(rows, factor, *blocks)
@@ -127,7 +134,7 @@ def sums(rows: Tensor, factor: Tensor | None, blocks: Sequence[Tensor]) -> Tenso
 
 
 def series(coefficients: Tensor, factor: Tensor | None, blocks: Sequence[Tensor]) -> Tensor:
-    """(2 * orders, kinds, degrees, n) -> (2 * orders, lat, n); tables as in `sums`."""
+    """Apply the transpose of `sums`: (2 * orders, kinds, degrees, n) -> (2 * orders, lat, n)."""
     if torch.is_grad_enabled() and coefficients.requires_grad:
         return _Series.apply(coefficients, factor, *blocks)
     return _series(coefficients, factor, blocks)
@@ -182,7 +189,7 @@ class _Series(Function):
 
 
 def full_precision(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
-    """`function` without autocast."""
+    """Return `function` with autocast switched off."""
 
     @wraps(function)
     def plain(*arguments: P.args, **options: P.kwargs) -> Tensor:
@@ -221,7 +228,7 @@ def _series(coefficients: Tensor, factor: Tensor | None, blocks: Sequence[Tensor
 
 
 def _parts(blocks: Sequence[Tensor], factor: Tensor | None) -> Iterator[tuple[slice, int, Tensor, Tensor | None]]:
-    """(rows, first order, table, factor) of each block."""
+    """Yield (rows, first order, table, factor) of each block."""
     start = 0
     for block in blocks:
         end = start + len(block)
@@ -231,7 +238,7 @@ def _parts(blocks: Sequence[Tensor], factor: Tensor | None) -> Iterator[tuple[sl
 
 
 def _doubled(block: Tensor, factor: Tensor | None) -> Tensor:
-    """The table for real and imaginary rows, (2 * orders, kinds * degrees, lat)."""
+    """Return the table for real and imaginary rows, (2 * orders, kinds * degrees, lat)."""
     return (block if factor is None else block * factor).flatten(2, 3).flatten(0, 1)
 
 
@@ -261,7 +268,7 @@ def _columns(rows: Tensor, given: tuple[Tensor, ...]) -> Tensor:
 
 
 def _picked(rows: Tensor, which: Tensor) -> Tensor:
-    """Those rows of (row, lat, n). On a CPU long ones in pieces, which its threads share and its caches hold."""
+    """Select rows of (row, lat, n); on a CPU in pieces that its threads share and its caches hold."""
     nlat, n = rows.shape[1:]
     most = min(nlat, nlat * n // PIECE) if rows.device.type == "cpu" else 1
     pieces = max([p for p in range(1, most + 1) if nlat % p == 0] or [1])

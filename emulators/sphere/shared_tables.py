@@ -1,9 +1,9 @@
 """Constant tensors of which a process holds one copy, however many modules use them.
 
 A network of eight blocks has sixteen transforms with the same tables; so have its moving average and its loss. Tables
-are shared by what they hold, precision and device, also after `.to(device)`. When no module uses them any more the
-latest stay for the next, up to a limit: at a quarter of a degree they are gigabytes. Numbers keep to float32 or
-float64, whatever a module is cast to, and are made in float64; indices stay integers.
+are identified by their recipe, precision and device, also after `.to(device)`. Tables that no module uses any more are
+kept up to a limit for the next module: at a quarter of a degree they are gigabytes. Numbers stay in float32 or float64,
+whatever a module is cast to, and are computed in float64; indices stay integers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CACHED_BYTES = 2**30  # bytes of tables that outlast their modules
 
 
 class Tables(nn.Module):
-    """A module whose buffers are shared tables, not part of its state. On the meta device none is made."""
+    """Hold buffers that are shared tables and no part of the module's state. On the meta device none is computed."""
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -31,13 +31,13 @@ class Tables(nn.Module):
         self._shared: dict[str, SharedTable] = {}
 
     def share(self, name: str, shape: tuple[int, ...], make: Callable[..., np.ndarray], *arguments: Any) -> None:
-        """A buffer `name` of `shape` with the numbers of make(*arguments); the arguments are hashable."""
+        """Register a buffer `name` of `shape` with the numbers of make(*arguments); the arguments are hashable."""
         self._recipes[name] = make, arguments
         self._shared[name] = shared_table(shape, self.dtype, torch.get_default_device(), make, arguments)
         self.register_buffer(name, self._shared[name].table, persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Tables:
-        """What `.to`, `.double` and their like call: tables of the new kind are the ones that others have."""
+        """Replace the tables by those of another device or precision; `.to`, `.double` and their like call this."""
         probe = fn(torch.empty(0, dtype=self.dtype, device=next(self.buffers()).device))
         self.dtype = _precision(probe.dtype)
         before, self._shared = self._shared, {}  # another one, for a copy of this module has the first
@@ -60,17 +60,18 @@ def _precision(dtype: torch.dtype) -> torch.dtype:
 
 @dataclass(eq=False)
 class SharedTable:
-    """A table, which lasts as long as a module holds this."""
+    """Hold a table, for as long as a module refers to this."""
 
     table: Tensor
 
     @property
     def nbytes(self) -> int:
+        """The size in memory, 0 on the meta device."""
         return 0 if self.table.is_meta else self.table.nbytes
 
 
 class TableCache:
-    """Tables by what they hold: those that modules hold, and of the others the latest, up to KEPT bytes."""
+    """Cache tables by recipe: those in use, and the latest of the others up to CACHED_BYTES."""
 
     def __init__(self) -> None:
         self._held: WeakValueDictionary[tuple, SharedTable] = WeakValueDictionary()
@@ -79,7 +80,7 @@ class TableCache:
         self._lock = Lock()
 
     def __call__(self, *recipe: Any) -> SharedTable:
-        """What `_table` makes of this recipe, once."""
+        """Return the table of a recipe, the arguments of `_table`."""
         table = self._held.get(recipe) or SharedTable(_table(*recipe))
         with self._lock:
             table = self._held.setdefault(recipe, table)

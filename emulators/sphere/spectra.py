@@ -19,20 +19,27 @@ from emulators.constants import EARTH_RADIUS
 
 
 def cross_power(a: Tensor, b: Tensor) -> Tensor:
-    """Two sets of coefficients (2 * orders, degrees, n) -> X(l), (degrees, n)."""
+    """Return the cross power X(l), (degrees, n), of two sets of coefficients (2 * orders, degrees, n)."""
     weights = a.new_full((a.shape[0],), 2.0)
     weights[0], weights[1] = 1.0, 0.0  # order 0 stands once, and has no imaginary part
     return (weights @ (a * b).flatten(1)).view(a.shape[1:])
 
 
 def power(coefficients: Tensor) -> Tensor:
-    """Coefficients (2 * orders, degrees, n) -> P(l), (degrees, n). Divide by 4 pi for shares of the mean square."""
+    """Return the power P(l), (degrees, n), of coefficients (2 * orders, degrees, n).
+
+    Divided by 4 pi it is the share of each degree in the mean square.
+    """
     return cross_power(coefficients, coefficients)
 
 
 @dataclass(frozen=True)
 class EffectiveResolution:
-    """degree: the last one resolved, int64. wavelength: 2 pi radius / degree (m), infinite where none is resolved."""
+    """Hold the effective resolution of forecasts.
+
+    degree: the last degree resolved, int64. wavelength: 2 pi radius / degree (m), infinite if none is resolved.
+    threshold: share of the truth's power. convention: the definition, in words.
+    """
 
     degree: Tensor
     wavelength: Tensor
@@ -43,10 +50,11 @@ class EffectiveResolution:
 def effective_resolution(
     forecast: Tensor, truth: Tensor, threshold: float = 0.5, radius: float = EARTH_RADIUS
 ) -> EffectiveResolution:
-    """How fine a forecast is: the last degree up to which it keeps `threshold` of the truth's power at every degree.
+    """Return the last degree up to which a forecast has at least `threshold` of the truth's power at every degree.
 
-    forecast, truth: power by degree, (degrees, ...), the mean before l = 1 not counted; averages over dates and members
-    are taken of the power, before this. Wavelengths are whole ones; half of it is the size of one crest.
+    forecast, truth: power by degree, (degrees, ...), the mean before l = 1 not counted; average power over dates and
+    members, not fields. Wavelengths are whole ones; half of it is the size of one crest. Raises ValueError for a
+    threshold that is not positive.
     """
     if not threshold > 0.0:
         raise ValueError(f"Expected a threshold above 0, as a share of the truth's power; got {threshold}.")

@@ -1,8 +1,8 @@
-"""Spectral regridding: fields on one grid over the sphere as their spherical harmonics have them on another.
+"""Spectral regridding: evaluate the spherical harmonics of fields on one grid at the points of another.
 
     g(lambda', mu') = sum over l < degrees of a_lm Y_lm(lambda', mu'),   a = analysis of f
 
-Exact for fields whose degrees both grids resolve; what is finer is cut off. Winds go through vorticity and divergence,
+Exact for fields whose degrees both grids resolve; finer scales are cut off. Winds go through vorticity and divergence,
 so that they are those of one flow at the poles too (Swarztrauber 1979, doi 10.1137/0716069).
 """
 
@@ -17,9 +17,10 @@ from emulators.sphere.transform import check_last, degrees_and_orders
 
 
 class Regrid(nn.Module):
-    """Fields (..., lat, lon) from `source` to `target`. degrees: default, as many as both grids resolve.
+    """Regrid fields (..., lat, lon) from `source` to `target`.
 
-    ValueError where a grid is not over the whole sphere or resolves fewer degrees, and for fields of another grid.
+    degrees: default, as many as both grids resolve. Raises ValueError if a grid does not cover the sphere or resolves
+    fewer degrees, and for fields of another grid.
     """
 
     def __init__(
@@ -31,11 +32,11 @@ class Regrid(nn.Module):
         self.source, self.target = (SphericalCalculus(grid, degrees, orders, dtype) for grid in (source, target))
 
     def forward(self, field: Tensor) -> Tensor:
-        """(..., lat, lon) -> (..., lat', lon')"""
+        """Regrid scalar fields: (..., lat, lon) -> (..., lat', lon')."""
         return _customary(self.target.synthesis(self.source.analysis(self._native(field))), field)
 
     def winds(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Eastward and northward wind, (..., lat, lon) each -> (..., lat', lon') each."""
+        """Regrid eastward and northward wind: (..., lat, lon) each -> (..., lat', lon') each."""
         if u.shape != v.shape:
             raise ValueError(f"Expected two components of one shape; got {tuple(u.shape)} and {tuple(v.shape)}.")
         vorticity, divergence = self.source.vorticity_divergence(self._native(u), self._native(v))

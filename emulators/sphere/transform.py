@@ -34,10 +34,10 @@ ONE_BLOCK_UP_TO = 40  # degrees: below, blocks of orders cost more than they sav
 class SphericalHarmonics(Tables):
     """Transform between fields on `grid` and coefficients of degree l < degrees, order m < orders (triangular: l >= m).
 
-    Defaults: as many degrees as the grid resolves, at most half of nlon, and as many orders.
-    quadrature: analysis by the weights alone on equally spaced rows too, as other programs have it; exact to half the
-    degrees. condon_shortley: whether coefficients of odd order have the other sign. Tables are float64 for dtype
-    float64, else float32; transforms never run in less (autocast is switched off).
+    Defaults: as many degrees as the grid resolves, at most half of nlon, and as many orders. quadrature: analysis by
+    the weights alone on equally spaced rows too, as other programs do; exact to half the degrees. condon_shortley:
+    whether coefficients of odd order have the other sign. Tables are float64 for dtype float64, else float32;
+    transforms never run in less (autocast is switched off).
     """
 
     counts: Tensor
@@ -76,18 +76,18 @@ class SphericalHarmonics(Tables):
             self._share_blocks("analysis", (1, 1), inverses)
 
     def _share_blocks(self, name: str, parts_kinds: tuple[int, int], make: Callable[..., np.ndarray]) -> None:
-        """Buffers name_0, name_1, ... with what `make` says of each block of orders."""
+        """Register buffers name_0, name_1, ... with the result of `make` for each block of orders."""
         for number, (start, end) in enumerate(self.cuts):
             shape = (end - start, *parts_kinds, self.degrees - start, self.grid.shape[0])
             arguments = (self.grid.kind, self.grid.shape[0], self.degrees, start, end, self.condon_shortley)
             self.share(f"{name}_{number}", shape, make, *arguments)
 
     def blocks(self, name: str) -> list[Tensor]:
-        """The tables of `_share_blocks`."""
+        """Return the tables of `_share_blocks`."""
         return [self._buffers[f"{name}_{number}"] for number in range(len(self.cuts))]  # type: ignore[misc]
 
     def weighted(self, name: str, factor: str) -> tuple[Tensor | None, list[Tensor]]:
-        """The tables `name` and what they are multiplied by, `scale` or `counts`; None where they hold it already."""
+        """Return the tables `name` and their factor, `scale` or `counts`; None if the tables include it."""
         by = self.get_buffer(factor)
         if self.counted and name == "synthesis":
             return None if factor == "counts" else by * self.uncounted, self.blocks(name)
@@ -95,7 +95,7 @@ class SphericalHarmonics(Tables):
 
     @cached_property
     def cuts(self) -> list[tuple[int, int]]:
-        """First order and last order + 1 of each block."""
+        """The first order and last order + 1 of each block."""
         count = 1 if self.single else max(6, self.degrees // 10)
         return list(pairwise(sorted({round(k * self.orders / count) for k in range(count + 1)})))
 
@@ -105,18 +105,18 @@ class SphericalHarmonics(Tables):
         return tuple(self._buffers[name] for name in self.wave_names)  # type: ignore[misc]
 
     def analysis(self, field: Tensor) -> Tensor:
-        """(lon, lat, n) -> coefficients (2 * orders, degrees, n)."""
+        """Return the coefficients (2 * orders, degrees, n) of fields (lon, lat, n)."""
         waves = matrix_products.waves(field.to(self.dtype), self.wave_tables)
         tables = self.weighted("synthesis" if self.quadrature else "analysis", "scale")
         return matrix_products.sums(waves, *tables).squeeze(1)
 
     def synthesis(self, coefficients: Tensor) -> Tensor:
-        """Coefficients (2 * orders, degrees, n) -> (lon, lat, n)."""
+        """Return the fields (lon, lat, n) of coefficients (2 * orders, degrees, n)."""
         waves = matrix_products.series(coefficients.to(self.dtype).unsqueeze(1), *self.weighted("synthesis", "counts"))
         return matrix_products.columns(waves, self.wave_tables)
 
     def coefficients(self, field: Tensor) -> Tensor:
-        """(..., lat, lon) -> complex coefficients (..., degrees, orders)."""
+        """Return the complex coefficients (..., degrees, orders) of fields (..., lat, lon)."""
         check_last("fields (..., lat, lon)", field, self.grid.shape)
         lead = field.shape[:-2]
         rows = self.analysis(field.reshape(-1, *field.shape[-2:]).permute(2, 1, 0))
@@ -124,7 +124,7 @@ class SphericalHarmonics(Tables):
         return torch.view_as_complex(pairs).reshape(*lead, self.degrees, self.orders)
 
     def field(self, coefficients: Tensor) -> Tensor:
-        """Complex coefficients (..., degrees, orders) -> (..., lat, lon)."""
+        """Return the fields (..., lat, lon) of complex coefficients (..., degrees, orders)."""
         check_last("coefficients (..., degrees, orders)", coefficients, (self.degrees, self.orders))
         lead = coefficients.shape[:-2]
         pairs = torch.view_as_real(coefficients.resolve_conj().reshape(-1, self.degrees, self.orders))
@@ -133,7 +133,7 @@ class SphericalHarmonics(Tables):
 
 
 def check_last(what: str, tensor: Tensor, sizes: tuple[int, int]) -> None:
-    """ValueError where the last two dimensions of `given` are not of these sizes."""
+    """Raise ValueError unless the last two dimensions of `tensor` have these sizes; what: its name in the message."""
     if tuple(tensor.shape[-2:]) != sizes:
         raise ValueError(f"Expected {what} with {sizes[0]} x {sizes[1]} at the end; got shape {tuple(tensor.shape)}.")
 
@@ -147,9 +147,9 @@ def truncation(coefficients: Tensor, degrees: int, orders: int) -> Tensor:
 def degrees_and_orders(
     grid: LatLonGrid, degrees: int | None = None, orders: int | None = None, quadrature: bool = False
 ) -> tuple[int, int]:
-    """The given ones, or as many degrees as the grid resolves at every order, and as many orders as it resolves.
+    """Return `degrees` and `orders`; default, as many degrees as the grid resolves at every order, and as many orders.
 
-    ValueError where it resolves no such degrees or orders, or is not over the whole sphere.
+    Raises ValueError if the grid does not resolve them or does not cover the whole sphere.
     """
     if not grid.is_cyclic or grid.kind == "limited_area":
         raise ValueError(
@@ -173,24 +173,24 @@ def degrees_and_orders(
 
 
 def resolved_degrees(grid: LatLonGrid, quadrature: bool = False) -> int:
-    """How many degrees a grid's rows tell apart; a row at each pole holds one degree less."""
+    """Return the number of degrees that a grid's rows resolve; a row at each pole costs one degree."""
     with_poles = grid.kind == "lobatto" or (grid.kind == "equiangular_with_poles" and not quadrature)
     return grid.shape[0] - with_poles
 
 
 def functions(kind: str, nlat: int, degrees: int, start: int, end: int, condon_shortley: bool) -> np.ndarray:
-    """P_lm of the orders from `start` to `end` at a grid's rows, (end - start, 1, 1, degrees - start, nlat)."""
+    """Return P_lm of the orders from `start` to `end` at a grid's rows, (end - start, 1, 1, degrees - start, nlat)."""
     table = legendre(degrees, end, nodes(kind, nlat)[0], start)[:, None, None, start:]
     return table * phase(start, end) if condon_shortley else table
 
 
 def counted_functions(kind: str, nlat: int, degrees: int, start: int, end: int, condon_shortley: bool) -> np.ndarray:
-    """`functions` for real and imaginary rows, times `counts`, (end - start, 2, 1, degrees - start, nlat)."""
+    """Return `functions` for real and imaginary rows, times `counts`, (end - start, 2, 1, degrees - start, nlat)."""
     return functions(kind, nlat, degrees, start, end, condon_shortley) * counts(end)[start:]
 
 
 def inverses(kind: str, nlat: int, degrees: int, start: int, end: int, condon_shortley: bool) -> np.ndarray:
-    """The least-squares inverse of the sums over l with `functions`, in the same shape."""
+    """Return the least-squares inverse of the sums over l with `functions`, in the same shape."""
     table = functions(kind, nlat, degrees, start, end, condon_shortley)
     weights = nodes(kind, nlat)[1]
     inverse = np.zeros_like(table)
@@ -200,14 +200,14 @@ def inverses(kind: str, nlat: int, degrees: int, start: int, end: int, condon_sh
 
 
 def least_squares(matrix: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The matrix (unknown, row) that takes values at rows to the unknowns of `matrix` (row, unknown) that fit best."""
+    """Return the least-squares inverse (unknown, row) of `matrix` (row, unknown), with weights of the rows."""
     root = np.sqrt(weights)
     q, r = np.linalg.qr(matrix * root[:, None])
     return np.linalg.solve(r, q.T * root)
 
 
 def phase(start: int, end: int) -> np.ndarray:
-    """The phase of Condon & Shortley, (-1)^m."""
+    """Return the phase of Condon & Shortley, (-1)^m."""
     return (1.0 - 2.0 * (np.arange(start, end) % 2))[:, None, None, None, None]
 
 
@@ -216,18 +216,18 @@ def _wave_table(nlon: int, orders: int, start: float, number: int) -> np.ndarray
 
 
 def counts(orders: int) -> np.ndarray:
-    """How often an order stands in the sum for a real field: itself and -m; the mean has no imaginary part."""
+    """Return how often an order occurs in the sum for a real field: as m and -m; the mean has no imaginary part."""
     counts = np.full((orders, 2), 2.0)
     counts[0] = 1.0, 0.0
     return counts[..., None, None, None]
 
 
 def uncounted(orders: int) -> np.ndarray:
-    """What takes `counts` out again."""
+    """Return the factor that removes `counts`."""
     return 1.0 / np.maximum(counts(orders), 1.0)
 
 
 def scale(kind: str, nlat: int, nlon: int, quadrature: bool) -> np.ndarray:
-    """What the sums over longitude and latitude are multiplied by, (1, 2, 1, 1, nlat)."""
+    """Return the factor of the sums over longitude and latitude, (1, 2, 1, 1, nlat)."""
     weights = 2.0 * np.pi * nodes(kind, nlat)[1] if quadrature else np.ones(nlat)
     return np.broadcast_to(weights / nlon, (1, 2, 1, 1, nlat))

@@ -2,8 +2,8 @@
 
 Means are by exact cell areas on both sides; fme itself takes the cosine of latitude. Two things differ on purpose: fme
 adds the offset of dry air and the corrections of water and energy in the precision of the fields, so that a shift below
-half a float is lost or doubled (`emulators.physics.columns.round_keeping_mean`), and sums the budgets of water and energy in
-single precision. In double precision, as here, both give the same numbers.
+half a float is lost or doubled (`emulators.physics.columns.round_keeping_mean`), and sums the budgets of water and
+energy in single precision. In double precision, as here, both give the same numbers.
 """
 
 from __future__ import annotations

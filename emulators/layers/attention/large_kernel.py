@@ -1,10 +1,10 @@
-"""Attention by large kernels: what a wide neighbourhood holds multiplies the point, all by convolutions.
+"""Attention by large kernels: features of a wide neighbourhood multiply each point, by convolutions alone.
 
     x <- x + a1 (h + W2 [g K_1x1 K_dilated K_near g]),  g = gelu(W1 h),  h = norm(x)
     x <- x + a2 V2 gelu(K_3x3 V1 norm(x))
 
-K_near and K_dilated see each channel alone; with the usual 5x5 and 7x7 of dilation 3 a point sees 23x23. a: a number a
-channel, small at the start. Guo et al. 2023, doi 10.1007/s41095-023-0364-2 (VAN, arXiv 2202.09741), block and all.
+K_near and K_dilated act on each channel alone; with the usual 5x5 and 7x7 of dilation 3 a point sees 23x23. a: one
+number for each channel, small at the start. Guo et al. 2023, doi 10.1007/s41095-023-0364-2 (VAN, arXiv 2202.09741).
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ SCALE = 1e-2  # of both branches at the start
 
 
 class LargeKernelAttention(nn.Module):
-    """(batch, channel, lat, lon) -> the same: the input times what the neighbourhood of `reach` points says of it.
+    """Multiply (batch, channel, lat, lon) by features of the neighbourhood of `reach` points.
 
-    reach: rows and columns of the two kernels as if they were one, 21 by default; dilation: of the second.
+    reach: rows and columns of the two kernels combined, 21 by default; dilation: that of the second kernel. Raises
+    ValueError for a reach below the dilation.
     """
 
     def __init__(self, channels: int, rim: Edges, *, reach: int = 21, dilation: int = 3) -> None:
@@ -39,7 +40,10 @@ class LargeKernelAttention(nn.Module):
 
 
 class LargeKernelBlock(nn.Module):
-    """Attention, then an MLP with a 3x3 convolution inside; each beside the identity, after a norm over the batch."""
+    """Apply large-kernel attention, then an MLP with a 3x3 convolution inside; both residual, each after a batch norm.
+
+    mlp_ratio: hidden channels of the MLP as a multiple of `channels`. reach, dilation: see LargeKernelAttention.
+    """
 
     def __init__(
         self,

@@ -25,7 +25,10 @@ from emulators.layers.attention.wave_embedding import sine_waves
 
 
 class CrossAttention(nn.Module):
-    """Of latents (place or 1, latent, channel) to tokens (place, token, channel); normed: keys and queries, unsplit."""
+    """Attend from latents (place or 1, latent, channel) to tokens (place, token, channel).
+
+    normed: layer norm on queries and keys before the split into heads.
+    """
 
     def __init__(self, channels: int, heads: int, normed: bool = False) -> None:
         super().__init__()
@@ -46,7 +49,7 @@ class CrossAttention(nn.Module):
 
 
 class Resampling(nn.Module):
-    """Attention and MLP, each beside a path of its own and before its norm."""
+    """Apply cross-attention and an MLP to the latents, both residual, norms last."""
 
     def __init__(self, channels: int, heads: int, mlp_ratio: float, normed: bool = False) -> None:
         super().__init__()
@@ -60,9 +63,10 @@ class Resampling(nn.Module):
 
 
 class Resampler(nn.Module):
-    """(latent, channel), the same everywhere, and (place, token, channel) -> (place, latent, channel).
+    """Gather tokens (place, token, channel) into latents (latent, channel): (place, latent, channel).
 
-    normed: keys and queries of the first layer are normed.
+    The latents are the same at every place. depth: number of layers. normed: layer norm on queries and keys of the
+    first layer. Raises ValueError for a depth of 0.
     """
 
     def __init__(self, channels: int, heads: int, depth: int, mlp_ratio: float, normed: bool = False) -> None:
@@ -81,7 +85,7 @@ class Resampler(nn.Module):
 
 
 class VariableTokens(nn.Module):
-    """(batch, variable, lat, lon) -> tokens (batch, place, variable, width); each variable has a map of its own."""
+    """Embed each variable by its own map: (batch, variable, lat, lon) -> tokens (batch, place, variable, width)."""
 
     def __init__(self, variables: int, width: int, patch: int) -> None:
         super().__init__()
@@ -97,10 +101,10 @@ class VariableTokens(nn.Module):
 
 
 class VariableAggregation(nn.Module):
-    """Tokens (batch, place, variable, width) -> (batch, place, width) by attention with one learned query.
+    """Gather variables with one learned query: (batch, place, variable, width) -> (batch, place, width).
 
-    weight, bias: of queries, keys and values, in this order. A bias of the keys changes nothing; it is there as stored
-    weights have it.
+    weight, bias: of queries, keys and values, in this order. The bias of the keys has no effect; published weights have
+    it.
     """
 
     def __init__(self, width: int, heads: int) -> None:

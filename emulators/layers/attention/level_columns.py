@@ -1,7 +1,7 @@
-"""Which channels stand on levels and which do not, by the names of their variables.
+"""Separate the channels on levels from single-level ones, by the names of their variables.
 
-A network that works on columns of air reads [variable, level] of what has levels and all the rest as single fields, and
-writes both; the order of channels outside is the World's.
+A network that works on columns of air reads [variable, level] of all variables with levels and the rest as single
+fields, and writes both; outside, channels have the order of the World.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from emulators.world import World
 
 
 class LevelColumns(nn.Module):
-    """Cuts the channels that a network reads into columns and single fields, and joins those that it writes.
+    """Split the channels that a network reads into columns and single fields, and join those that it writes.
 
     Columns: variables of `world.prognostic` on levels, of every known state, and forcing and static ones on the same
-    levels. Single: all else that is read. levels: those that all of them share; ValueError where they differ or where
+    levels. Single fields: the other channels. levels: those that all columns share. Raises ValueError if they differ or
     there are none.
     """
 
@@ -40,17 +40,17 @@ class LevelColumns(nn.Module):
         self.written_upper, self.written_single = len(written_upper) // depth, len(written_single)
 
     def split(self, fields: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, channel, lat, lon) -> (batch, variable, level, lat, lon) and (batch, single field, lat, lon)."""
+        """Split (batch, channel, lat, lon): (batch, variable, level, lat, lon) and (batch, single field, lat, lon)."""
         columns = fields.index_select(1, self.upper).unflatten(1, (self.read_upper, len(self.levels)))
         return columns, fields.index_select(1, self.single)
 
     def join(self, columns: Tensor, single: Tensor) -> Tensor:
-        """The inverse of `apart` for what a network writes."""
+        """Join columns and single fields that a network writes: the inverse of `split`."""
         return torch.cat([columns.flatten(1, 2), single], dim=1).index_select(1, self.place)
 
 
 def shared_levels(world: World) -> tuple[float, ...]:
-    """The levels of all predicted variables that have any; ValueError where they are not the same."""
+    """Return the levels of all predicted variables with levels. Raises ValueError if they differ or there are none."""
     names = {v.levels: v.name for v in world.predicted if v.levels}
     if len(names) == 1:
         return next(iter(names))
@@ -63,7 +63,7 @@ def shared_levels(world: World) -> tuple[float, ...]:
 
 
 def _places(variables: list[Variable], levels: tuple[float, ...]) -> tuple[list[int], list[int]]:
-    """Channels of the variables on `levels`, and all others."""
+    """Return the channels of the variables on `levels`, and all others."""
     upper: list[int] = []
     single: list[int] = []
     start = 0

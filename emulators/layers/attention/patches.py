@@ -20,11 +20,12 @@ FITS = ("pad", "crop", "exact")
 
 
 class Frame:
-    """How a grid is brought to multiples of `rows` and `columns`, and its fields back to the grid.
+    """Pad or crop a grid to multiples of `rows` and `columns`, and bring fields back to the grid.
 
-    kind: `pad` goes on beyond the rim as `edges` say; `crop` leaves out rows in the south, which the answer repeats
-    from the last row there is, and pads columns; `exact` refuses a grid that does not fit. margin: rows and columns
-    padded on all four sides in any case. shape: of the fitted fields.
+    kind: `pad` adds rows and columns as `edges` define; `crop` leaves out rows in the south, which the output repeats
+    from the last row kept, and pads columns; `exact` refuses a grid that does not fit. edges: see
+    `layers.convolution.Edges`. margin: rows and columns added on all four sides in any case. shape: that of the fitted
+    fields. Raises ValueError for other options, and for a grid that does not fit with `exact`.
     """
 
     def __init__(
@@ -57,13 +58,13 @@ class Frame:
         self.rim = Edges(grid, edges)
 
     def inward(self, x: Tensor) -> Tensor:
-        """(batch, channel, lat, lon) on the grid -> (batch, channel, *shape)."""
+        """Fit (batch, channel, lat, lon) on the grid to (batch, channel, *shape)."""
         if self.cropped:
             x = x[..., : -self.cropped, :]
         return self.rim.pad(x, *self.borders) if any(self.borders) else x
 
     def outward(self, x: Tensor) -> Tensor:
-        """(batch, channel, *shape) -> (batch, channel, lat, lon) on the grid."""
+        """Bring (batch, channel, *shape) back to (batch, channel, lat, lon) on the grid."""
         north, _, west, _ = self.borders
         nlat, nlon = self.grid_shape
         x = x[..., north : north + nlat, west : west + nlon]
@@ -71,7 +72,7 @@ class Frame:
 
 
 class PatchEmbedding(nn.Module):
-    """(batch, channel, lat, lon) -> tokens (batch, lat / p, lon / q, width), a linear map of every patch."""
+    """Map every patch linearly: (batch, channel, lat, lon) -> tokens (batch, lat / p, lon / q, width)."""
 
     def __init__(self, channels: int, width: int, patch: Sequence[int], bias: bool = True) -> None:
         super().__init__()
@@ -86,13 +87,13 @@ class PatchEmbedding(nn.Module):
 
 
 def unpatched(tokens: Tensor, patch: Sequence[int]) -> Tensor:
-    """(batch, lat, lon, p * q * channel), channels innermost -> (batch, channel, lat * p, lon * q)."""
+    """Return tokens (batch, lat, lon, p * q * channel), channels innermost, as (batch, channel, lat * p, lon * q)."""
     cells = tokens.unflatten(-1, (*patch, -1))  # batch, lat, lon, p, q, channel
     return cells.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
 
 
 class Halving(nn.Module):
-    """2x2 neighbours to one token of twice the channels; an odd row or column is filled up with zeros."""
+    """Merge 2x2 neighbours into one token of twice the channels; odd rows and columns are padded with zeros."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -105,7 +106,7 @@ class Halving(nn.Module):
 
 
 class Doubling(nn.Module):
-    """One token to 2x2 of half the channels, cut to `shape`."""
+    """Split one token into 2x2 of half the channels, cropped to `shape`."""
 
     def __init__(self, channels: int, shape: Sequence[int]) -> None:
         super().__init__()

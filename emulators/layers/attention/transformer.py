@@ -1,4 +1,4 @@
-"""The parts of a transformer: attention of all tokens to all, a multilayer perceptron, paths dropped at random.
+"""Parts of a transformer: attention of all tokens to all, a multilayer perceptron, residual paths dropped at random.
 
     x <- x + attention(norm(x)),   x <- x + MLP(norm(x)),   attention = softmax(q k^T / sqrt(d)) v
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class MLP(nn.Module):
-    """One hidden layer with GELU, of the error function or, with `tanh`, of its approximation."""
+    """Apply an MLP with one hidden layer and GELU, exact or, with `tanh`, approximated. dropout: after both maps."""
 
     def __init__(self, channels: int, hidden: int, *, tanh: bool = False, dropout: float = 0.0) -> None:
         super().__init__()
@@ -27,9 +27,10 @@ class MLP(nn.Module):
 
 
 class Attention(nn.Module):
-    """Of all tokens to all, (batch, token, channel). dropout: of the result; weight_dropout: of the attention itself.
+    """Let all tokens attend to all: (batch, token, channel) to the same shape.
 
-    bias: whether its two linear maps have one.
+    bias: whether its two linear maps have one. dropout: that of the result; weight_dropout: that of the attention
+    weights.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Attention(nn.Module):
 
 
 class DropPath(nn.Module):
-    """In training leaves a branch out of a case with probability `rate`, and weighs the others up for it."""
+    """Drop a residual branch of a case with probability `rate` in training, and scale the others to compensate."""
 
     def __init__(self, rate: float = 0.0) -> None:
         super().__init__()
@@ -63,9 +64,10 @@ class DropPath(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Attention and MLP on tokens (batch, token, channel), each after a norm and beside a path of its own.
+    """Apply attention and an MLP to tokens (batch, token, channel), both residual, each after a norm.
 
-    bias: whether the maps of the attention have one.
+    mlp_ratio: hidden channels of the MLP as a multiple of `channels`. bias, dropout, weight_dropout: see Attention;
+    dropout also in the MLP. drop_path: see DropPath.
     """
 
     def __init__(
@@ -91,18 +93,18 @@ class TransformerBlock(nn.Module):
 
 
 def drop_path_rates(last: float, depth: int) -> list[float]:
-    """Rates of dropped paths that grow linearly from 0 at the first block to `last` at the last."""
+    """Return rates of dropped paths that grow linearly from 0 at the first block to `last` at the last."""
     return [last * i / max(1, depth - 1) for i in range(depth)]
 
 
 def check_heads(channels: int, heads: int) -> None:
-    """ValueError where heads do not divide the channels."""
+    """Raise ValueError unless `heads` divides the channels."""
     if heads < 1 or channels % heads:
         raise ValueError(f"Expected a number of heads that divides the {channels} channels; got {heads}.")
 
 
 def initialise_linear(network: nn.Module) -> None:
-    """Weights of linear maps normal with deviation 0.02, cut off at two units, and no bias, as transformers begin."""
+    """Initialise all linear maps with truncated normal weights of deviation 0.02 and no bias."""
     for module in network.modules():
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.02)

@@ -53,7 +53,10 @@ CLOCK = 1.0, 24.0 * 365.25
 
 
 def log_spaced_waves(x: Tensor, bounds: tuple[float, float], width: int) -> Tensor:
-    """(...) -> (..., width) in float32, reckoned in float64; ValueError where `width` is odd."""
+    """Return sines, then cosines of x with log-spaced wavelengths: (...) -> (..., width), float32, computed in float64.
+
+    bounds: shortest and longest wavelength, in units of x. Raises ValueError if `width` is odd.
+    """
     if width % 2:
         raise ValueError(f"Numbers are embedded as pairs of sine and cosine: expected an even width, got {width}.")
     lower, upper = (math.log10(bound) for bound in bounds)
@@ -63,10 +66,11 @@ def log_spaced_waves(x: Tensor, bounds: tuple[float, float], width: int) -> Tens
 
 
 def patch_position_waves(grid: LatLonGrid, frame: Frame, patch: int, width: int) -> tuple[Tensor, Tensor]:
-    """Waves of latitude, then longitude, and waves of the root of the area, of each patch; (lat, lon, width) both.
+    """Return the waves of each patch's latitude and longitude, and of the root of its area; (lat, lon, width) both.
 
-    Beyond the rim latitudes are those of the points that lie there, longitudes go on. The shortest waves feel how
-    float32 rounds, in which places are reckoned as published, so that they are what they were in training.
+    Beyond the edges latitudes are those of the points padded, longitudes continue. The shortest waves depend on how
+    float32 rounds, in which positions are computed as published, so that published weights see the inputs they were
+    trained on.
     """
     with torch.device("cpu"):
         north = torch.tensor(grid.latitude).float()[:, None].expand(grid.shape)
@@ -83,13 +87,16 @@ def patch_position_waves(grid: LatLonGrid, frame: Frame, patch: int, width: int)
 
 
 def pressures(levels: tuple[float, ...]) -> Tensor:
-    """Levels in hPa; those that are shares of the surface pressure, up to 1, times 1000."""
+    """Return the levels in hPa; levels up to 1, shares of the surface pressure, times 1000."""
     values = np.array(levels)
     return torch.from_numpy(values * (1000.0 if values.max() <= 1.0 else 1.0))
 
 
 def sine_waves(positions: np.ndarray, width: int) -> np.ndarray:
-    """Sines, then cosines of each position with wavelengths from 2 pi to 20,000 pi, (position, width)."""
+    """Return sines, then cosines of each position with wavelengths from 2 pi to 20,000 pi, (position, width).
+
+    Raises ValueError if `width` is odd.
+    """
     if width % 2:
         raise ValueError(f"Positions are embedded as pairs of sine and cosine: expected an even width, got {width}.")
     phase = np.outer(positions, 10_000.0 ** (-np.arange(width // 2) / (width / 2.0)))
@@ -97,7 +104,10 @@ def sine_waves(positions: np.ndarray, width: int) -> np.ndarray:
 
 
 def plane_waves(shape: Sequence[int], width: int) -> Tensor:
-    """Waves along longitude in the first half of the channels, along latitude in the second, (lat, lon, width)."""
+    """Return waves along longitude in the first half of the channels, along latitude in the second, (lat, lon, width).
+
+    Raises ValueError if 4 does not divide `width`.
+    """
     if width % 4:
         raise ValueError(f"Positions on a plane need a width that 4 divides; got {width}.")
     rows, columns = (sine_waves(np.arange(size), width // 2) for size in shape)

@@ -1,11 +1,11 @@
-"""What tokens of a window attend by: products, cosines with a continuous bias, or a bias of their place on Earth.
+"""Kinds of attention within windows: by products, by cosines with a continuous bias, or with a bias by place on Earth.
 
-    plain    softmax(q k^T / sqrt(d))                       q and k after a root-mean-square norm if asked for
+    plain    softmax(q k^T / sqrt(d))                       q and k after a root-mean-square norm if `normed`
     cosine   softmax(exp(s) cos(q, k) + 16 sigmoid(f(d)))   f a small network of log-spaced distances d, s < log 100
     earth    softmax(q k^T / sqrt(d) + B[pair, window])     B for each row of windows, shared along longitude alone
 
 Plain: Liu et al. 2021, arXiv 2103.14030, norms of q and k Henry et al. 2020, arXiv 2010.04245; cosine: Liu et al. 2022,
-arXiv 2111.09883; earth: Bi et al. 2023, doi 10.1038/s41586-023-06185-3. Tokens come as Windows cuts them.
+arXiv 2111.09883; earth: Bi et al. 2023, doi 10.1038/s41586-023-06185-3. Tokens have the layout of `Windows.partition`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from emulators.layers.attention.windows import Windows, join_heads, offsets, spl
 
 
 class WindowAttention(nn.Module):
-    """Plain attention within windows. normed: q and k of each head are divided by their root mean square."""
+    """Apply plain attention within windows. normed: q and k of each head are divided by their root mean square."""
 
     def __init__(self, channels: int, heads: int, *, bias: bool = True, normed: bool = False) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class WindowAttention(nn.Module):
 
 
 class CosineAttention(nn.Module):
-    """SwinV2's: cosines times a learned number a head, and a bias by distance that a small network gives.
+    """Apply SwinV2's attention: cosines times a learned number for each head, and a bias by distance.
 
     Queries and values have a bias, keys have none.
     """
@@ -74,9 +74,9 @@ class CosineAttention(nn.Module):
 
 
 def log_distances(window: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Distances in two dimensions, sign(d) log2(1 + 8 |d|) / 3 with d as a share of the largest, and each pair's own.
+    """Return the log-spaced distances in two dimensions, sign(d) log2(1 + 8 |d|) / 3 with d as a share of the largest.
 
-    Returns (distance, axis) and the row of it for every (token, token).
+    Returns (distance, axis), and the row of it for every pair (token, token).
     """
     rows, columns = window
     table = np.stack(np.meshgrid(np.arange(1 - rows, rows), np.arange(1 - columns, columns), indexing="ij"), -1)
@@ -89,11 +89,11 @@ def log_distances(window: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 
 class EarthAttention(nn.Module):
-    """Pangu's: a bias for every pair of places in a window of levels, rows and columns.
+    """Apply Pangu's attention: with a bias for every pair of places in a window of levels, rows and columns.
 
-    kind: `earth`, a table for each window by level and latitude, whose pairs are told apart by both levels, both rows
-    and the distance along longitude; or `relative`, one table for all windows, of distances alone (To et al. 2024,
-    doi 10.5194/gmd-17-8873-2024).
+    kind: `earth`, a table for each window by level and latitude, indexed by both levels, both rows and the distance
+    along longitude; or `relative`, one table for all windows, of distances alone (To et al. 2024, doi
+    10.5194/gmd-17-8873-2024).
     """
 
     pairs: Tensor
@@ -119,7 +119,7 @@ class EarthAttention(nn.Module):
 
 
 def earth_pairs(window: Sequence[int]) -> tuple[int, Tensor]:
-    """Entries of an earth-specific table and each pair's own: (level, row) of key and query, distance in longitude."""
+    """Return the size of an earth-specific table and each pair's entry: (level, row) of key and query, distance."""
     levels, rows, columns = window
     places = np.stack(np.unravel_index(np.arange(levels * rows * columns), (levels, rows, columns)), -1)
     query, key = places[:, None], places[None]
@@ -131,7 +131,7 @@ def earth_pairs(window: Sequence[int]) -> tuple[int, Tensor]:
 
 
 def relative_pairs(window: Sequence[int]) -> tuple[int, Tensor]:
-    """Entries of a table of distances along every axis, and each pair's own."""
+    """Return the size of a table of distances along every axis, and the entry of each pair."""
     reach = [2 * w - 1 for w in window]
     apart = offsets(window) + np.array(window) - 1
     return math.prod(reach), torch.from_numpy(np.ravel_multi_index(np.moveaxis(apart, -1, 0), reach))

@@ -1,4 +1,4 @@
-"""Attention within windows: a box of tokens cut into equal windows, every second time shifted by half of one.
+"""Attention within windows: a box of tokens divided into equal windows, shifted by half a window in every second block.
 
     x <- x + norm(attention(x)),   x <- x + norm(MLP(x))         `post`, residuals after norms
     x <- x + attention(norm(x)),   x <- x + MLP(norm(x))         `pre`
@@ -23,16 +23,18 @@ from emulators.layers.attention.transformer import MLP, DropPath
 
 
 class Windows(nn.Module):
-    """Tokens (batch, *shape, channel) as (batch, window along longitude, other window, token, channel), and back.
+    """Partition tokens (batch, *shape, channel) into windows, and join them.
 
-    shape: tokens along each axis, longitude last. window: tokens of a window, cut down to `shape` where that is less.
-    shifted: by half a window along every axis that has several. cyclic: whether longitudes close. spread: tokens of
-    a window are not neighbours but lie evenly over the whole box, as far apart as there are windows.
-    A box that windows do not tile is padded by zeros on both sides, which take part in the attention. padded: `first`,
-    then shifted; or `last`, as published with Aurora: shifted, then padded, zeros that take part in windows that are
-    not shifted alone, and tokens that a window would part, were there no padding, do not see each other.
-    blocked: (window along longitude or 1, other window, 1, token, token), minus infinity where a query may not see
-    a key and 0 elsewhere, or None where all see all.
+    Windows: (batch, window along longitude, other window, token, channel).
+
+    shape: tokens along each axis, longitude last. window: tokens of a window, limited to `shape`. shifted: shift by
+    half a window along every axis with several windows. cyclic: whether longitudes are periodic. spread: the tokens of
+    a window are not neighbours but evenly spread over the whole box. padded: how a box that windows do not tile is
+    padded by zeros on both sides. `first`: padded, then shifted; the zeros take part in the attention. `last`, as
+    published with Aurora: shifted, then padded; the zeros take part in windows that are not shifted only, and tokens
+    that a window would separate without padding do not see each other. blocked: (window along longitude or 1, other
+    window, 1, token, token), minus infinity where a query may not see a key and 0 elsewhere, or None if all see all.
+    Raises ValueError for options that exclude each other.
     """
 
     blocked: Tensor | None
@@ -65,11 +67,11 @@ class Windows(nn.Module):
 
     @property
     def tokens(self) -> int:
-        """Tokens of a window."""
+        """The number of tokens in a window."""
         return math.prod(self.window)
 
     def partition(self, x: Tensor) -> Tensor:
-        """(batch, *shape, channel) -> (batch, window along longitude, other window, token, channel)."""
+        """Return (batch, *shape, channel) as (batch, window along longitude, other window, token, channel)."""
         x = self._rolled(self._padded(x), -1) if self.padded == "first" else self._padded(self._rolled(x, -1))
         axes = range(1, 1 + len(self.shape))
         for axis, w in zip(reversed(axes), reversed(self.window), strict=True):
@@ -80,7 +82,7 @@ class Windows(nn.Module):
         return x.reshape(x.shape[0], self.counts[-1], math.prod(self.counts[:-1]), self.tokens, x.shape[-1])
 
     def join(self, x: Tensor) -> Tensor:
-        """The inverse of `cut`."""
+        """Apply the inverse of `partition`."""
         rank = len(self.shape)
         x = x.reshape(x.shape[0], self.counts[-1], *self.counts[:-1], *self.window, x.shape[-1])
         pairs = [(count, 1 + rank + i) for i, count in enumerate([*range(2, rank + 1), 1])]
@@ -101,7 +103,7 @@ class Windows(nn.Module):
         return x.roll([sign * s for s in self.shift], list(range(1, x.ndim - 1))) if any(self.shift) else x
 
     def _blocked(self, cyclic: bool) -> Tensor | None:
-        """Which tokens came together only by the roll: those on either side of the box's end."""
+        """Return the mask of tokens that only the roll brought together: those on either side of the box's end."""
         if not any(self.shift):
             return None
         padded, rank = [n * w for n, w in zip(self.counts, self.window, strict=True)], len(self.shape)
@@ -127,7 +129,7 @@ class Windows(nn.Module):
 
 
 def windowed_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float | None = None) -> Tensor:
-    """Attention within windows; q, k, v: (batch, window along longitude, other window, head, token, channel).
+    """Compute attention within windows; q, k, v: (batch, window along longitude, other window, head, token, channel).
 
     bias: added to the logits, (window along longitude or 1, other window or 1, head or 1, token, token), or None.
     Windows that share a bias go with the batch, the others with the heads, so that no bias is repeated in memory.
@@ -147,7 +149,10 @@ def windowed_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, sca
 
 
 class WindowBlock(nn.Module):
-    """Window attention and MLP on (batch, *shape, channel). order: `post` or `pre`, where the norms are."""
+    """Apply window attention and an MLP to (batch, *shape, channel), both residual.
+
+    order: position of the norms, `post` or `pre`. mlp_ratio: hidden channels of the MLP as a multiple of `channels`.
+    """
 
     def __init__(
         self,
@@ -169,7 +174,7 @@ class WindowBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, *conditions: Tensor) -> Tensor:
-        """conditions: what the norms are conditions beside their input, where they are conditional."""
+        """Apply the block; conditions: further arguments of conditional norms."""
         if self.order == "pre":
             x = x + self.drop_path(self.attended(self.norm_in(x, *conditions)))
             return x + self.drop_path(self.mlp(self.norm_out(x, *conditions)))
@@ -177,21 +182,21 @@ class WindowBlock(nn.Module):
         return x + self.drop_path(self.norm_out(self.mlp(x), *conditions))
 
     def attended(self, x: Tensor) -> Tensor:
-        """The attention within windows of (batch, *shape, channel)."""
+        """Return the attention within windows of (batch, *shape, channel)."""
         return self.windows.join(self.attention(self.windows.partition(x), self.windows.blocked))
 
 
 def split_heads(x: Tensor, heads: int, parts: int = 1) -> Tensor:
-    """(batch, window, window, token, parts * channel) -> (parts, batch, window, window, head, token, channel)."""
+    """Split (batch, window, window, token, parts * channel): (parts, batch, window, window, head, token, channel)."""
     return x.unflatten(-1, (parts, heads, -1)).permute(4, 0, 1, 2, 5, 3, 6)
 
 
 def join_heads(x: Tensor) -> Tensor:
-    """(batch, window, window, head, token, channel) -> (batch, window, window, token, channel)."""
+    """Return (batch, window, window, head, token, channel) as (batch, window, window, token, channel)."""
     return x.transpose(3, 4).flatten(4)
 
 
 def offsets(window: Sequence[int]) -> np.ndarray:
-    """For every pair of a window's tokens how far apart they are along each axis, (token, token, axis)."""
+    """Return the distance of every pair of a window's tokens along each axis, (token, token, axis)."""
     places = np.array(list(product(*(range(w) for w in window))))
     return places[:, None] - places[None]
