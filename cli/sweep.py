@@ -18,6 +18,15 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from data_pipelines.files.atomic import write_netcdf
+from data_pipelines.verification.sweep_results import (
+    is_lagging,
+    read_progress,
+    sorted_rows,
+    trial_row,
+    trials_dataset,
+    write_table,
+)
 from emul.config.build import build
 from emul.config.compose import compose, swept
 from emul.config.declared_keys import faults
@@ -25,8 +34,8 @@ from emul.config.folders import groups
 from emul.config.hydra_run import short
 from emul.config.overrides import key_of
 from emul.config.settings import read_settings
-from emul.sweeps.axes import Axis, SweepSettings, axes_of, grid
-from emul.sweeps.trials import Jobs, Local, Runner, Trial, row
+from emul.sweeps.axes import Axis, SweepSettings, combinations, split_axes
+from emul.sweeps.trials import Local, Runner, SlurmJobs, Trial
 from emul.terminal.console import console, header, table, warn
 from emul.terminal.findings import ConfigErrors
 
@@ -36,21 +45,21 @@ if TYPE_CHECKING:
     from emul.sweeps.search import Search
 
 
-PERIOD = 1.0  # seconds between two looks
-LOOK = 5.0  # at SLURM
+PERIOD = 1.0  # seconds between two updates
+LOOK = 5.0  # of the states of SLURM jobs
 SHOWN = 30  # rows of the live table
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code 1 where a trial failed."""
+    """Run a sweep; the exit code is 1 if a trial failed."""
     settings, words = read_settings(SweepSettings, arguments, "sweep.")
-    given, fixed = axes_of(words)
-    experiment = str(compose("train", fixed).name)  # faults are told here
-    own, _ = axes_of(swept("train", fixed))
-    axes = {key: axis for key, axis in own.items() if key not in map(key_of, fixed)} | given
+    given, fixed = split_axes(words)
+    experiment = str(compose("train", fixed).name)  # reports faults of the configuration
+    preset, _ = split_axes(swept("train", fixed))
+    axes = {key: axis for key, axis in preset.items() if key not in map(key_of, fixed)} | given
     if not axes:
         raise ValueError("Nothing varies: give some keys several values, as in optimizer.lr=1e-3,3e-4 seed=1,2,3.")
-    name = settings.name or (experiment if own else "_".join(short(f"{key}=") for key in axes))
+    name = settings.name or (experiment if preset else "_".join(short(f"{key}=") for key in axes))
     config = compose("train", [*fixed, *(f"{key}={axis.first}" for key, axis in axes.items())])
     folder = Path(config.output) / "sweep" / name
     sweep = Sweep(settings, axes, fixed, folder, name, config)
@@ -62,7 +71,7 @@ def main(arguments: list[str]) -> int:
 
 
 class Sweep:
-    """One sweep: its trials, where they stand, and what is learnt from them."""
+    """Run the trials of one sweep and collect their results."""
 
     def __init__(
         self,
@@ -78,26 +87,26 @@ class Sweep:
         self.on_slurm = hardware.slurm is not None
         self.jobs = settings.jobs if settings.jobs or self.on_slurm else 1
         self.runner: Runner = (
-            Jobs(hardware, settings.jobs, folder, name) if self.on_slurm else Local(hardware, self.jobs or 1)
+            SlurmJobs(hardware, settings.jobs, folder, name) if self.on_slurm else Local(hardware, self.jobs or 1)
         )
         self.trials: list[Trial] = []
         self.states: dict[str, str] = {}
         self.search: Search | None = None
 
     def run(self) -> int:
-        """Train all trials, or what is left of them; write the results; 1 where one failed."""
+        """Train all trials that are not finished and write the results; 1 if one failed."""
         self.prepare()
-        told = [f"{len(self.trials)} trials" if self.search is None else f"{self.settings.trials} trials, drawn by TPE"]
-        header(f"emul sweep {self.name}", [*told, f"to {self.folder}"])
-        with Live(console=console(), auto_refresh=False) if console().is_terminal else _Plain() as live:
+        count = f"{len(self.trials)} trials" if self.search is None else f"{self.settings.trials} trials, drawn by TPE"
+        header(f"emul sweep {self.name}", [count, f"to {self.folder}"])
+        with Live(console=console(), auto_refresh=False) if console().is_terminal else _PlainTable() as live:
             while self.step():
-                live.update(self.drawn(), refresh=True)
+                live.update(self.table(), refresh=True)
                 time.sleep(PERIOD)
-            live.update(self.drawn(), refresh=True)
+            live.update(self.table(), refresh=True)
         return self.close()
 
     def prepare(self) -> None:
-        """The trials of a grid or a random search; for one that learns, whoever draws them."""
+        """Add the trials of a grid or a random search, or make the search that draws them one by one."""
         settings = self.settings
         if settings.search == "tpe":
             from emul.sweeps.search import Search
@@ -105,8 +114,8 @@ class Sweep:
             self.search = Search(self.axes, settings, self.folder)
         elif settings.search == "random":
             chance = random.Random(settings.seed)
-            combinations = [{k: a.drawn(chance) for k, a in self.axes.items()} for _ in range(settings.trials)]
-            for values in {tuple(one.values()): one for one in combinations}.values():
+            drawn = [{key: a.random_value(chance) for key, a in self.axes.items()} for _ in range(settings.trials)]
+            for values in {tuple(one.values()): one for one in drawn}.values():
                 self.add(values)
         else:
             intervals = [key for key, axis in self.axes.items() if not axis.values]
@@ -114,11 +123,11 @@ class Sweep:
                 raise ValueError(
                     f"{intervals[0]} is an interval, which no grid goes through; add sweep.search=random or tpe."
                 )
-            for values in grid(self.axes):
+            for values in combinations(self.axes):
                 self.add(values)
 
     def add(self, values: dict[str, str]) -> Trial:
-        """A new trial; ConfigErrors where its configuration has any."""
+        """Add a trial. Raises ConfigErrors if its configuration has any."""
         chosen = groups()
         name = "_".join(value if key in chosen else short(f"{key}={value}") for key, value in values.items())
         words = [*self.fixed, *(f"{key}={value}" for key, value in values.items())]
@@ -131,17 +140,17 @@ class Sweep:
         return trial
 
     def step(self) -> bool:
-        """Start what may start, look at what runs; False once all is over."""
-        if isinstance(self.runner, Jobs) and time.monotonic() % LOOK < PERIOD:
-            self.runner.look()
+        """Start trials that may start and update the states; False once all have ended."""
+        if isinstance(self.runner, SlurmJobs) and time.monotonic() % LOOK < PERIOD:
+            self.runner.update()
         self.states = {trial.name: self.state(trial) for trial in self.trials}
         busy = [trial for trial in self.trials if self.states[trial.name] in ("queued", "running")]
         if self.settings.prune:
             self.prune(busy)
         if self.search is not None:
-            self.search.told(self.trials, self.states, self.settings.metric)
+            self.search.report(self.trials, self.states, self.settings.metric)
             while len(busy) < (self.jobs or 1) and len(self.trials) < self.settings.trials:
-                trial = self.add(self.search.asked())
+                trial = self.add(self.search.next_values())
                 self.states[trial.name] = self.state(trial)
                 if self.states[trial.name] == "waiting":
                     self.begin([trial])
@@ -172,46 +181,40 @@ class Sweep:
         return "failed" if trial.started else "waiting"
 
     def prune(self, busy: Sequence[Trial]) -> None:
-        """Stop trials whose metric is not among the best third at the step they have reached (successive halving)."""
-        reached = {trial.name: trial.progress(self.settings.metric)[2] for trial in self.trials}
+        """Stop trials whose metric is not among the best third at the step they have reached."""
+        marks = {trial.name: read_progress(trial.run, self.settings.metric).marks for trial in self.trials}
         for trial in busy:
-            marks = reached[trial.name]
-            if not marks or trial.pruned:
-                continue
-            step, value = marks[-1]
-            others = sorted(v for name, m in reached.items() if name != trial.name for s, v in m if s == step)
-            if len(others) >= 2 and not value <= others[(len(others) - 1) // 3]:
+            others = [other for name, other in marks.items() if name != trial.name]
+            if not trial.pruned and is_lagging(marks[trial.name], others):
                 trial.pruned = True
                 (trial.run / "pruned").touch()
                 self.runner.stop(trial)
 
-    def drawn(self) -> Table:
-        """The table of all trials: first those at work, then the best."""
-        drawn = Table(show_edge=False, pad_edge=False, title=self.name, title_justify="left")
+    def table(self) -> Table:
+        """The table of all trials: those that run, then the best."""
+        table = Table(show_edge=False, pad_edge=False, title=self.name, title_justify="left")
         for column in (*self.axes, "state", "step", self.settings.metric):
-            drawn.add_column(column, justify="right" if column in ("step", self.settings.metric) else "left")
-        rows = sorted(self.rows(), key=lambda one: (one["state"] != "running", _or_last(one[self.settings.metric])))
+            table.add_column(column, justify="right" if column in ("step", self.settings.metric) else "left")
         styles = {"finished": "good", "failed": "bad", "running": "key", "pruned": "quiet", "waiting": "quiet"}
-        for one in rows[:SHOWN]:
+        for one in sorted_rows(self.rows(), self.settings.metric, "running")[:SHOWN]:
             style = styles.get(one["state"], "")
             state = f"[{style}]{one['state']}[/]" if style else one["state"]
             best = one[self.settings.metric]
             number = "" if math.isnan(best) else f"{best:.4f}"
-            drawn.add_row(*(escape(one[key]) for key in self.axes), state, f"{one['step']:,}", number)
-        return drawn
+            table.add_row(*(escape(one[key]) for key in self.axes), state, f"{one['step']:,}", number)
+        return table
 
     def rows(self) -> list[dict[str, Any]]:
-        """What is known of every trial."""
-        return [row(trial, self.states.get(trial.name, "waiting"), self.settings.metric) for trial in self.trials]
+        """A row of results for each trial."""
+        states, metric = self.states, self.settings.metric
+        return [trial_row(t.name, t.values, states.get(t.name, "waiting"), t.run, metric) for t in self.trials]
 
     def close(self) -> int:
         """Write results.nc, results.csv and sweep.png, print the best and the failed."""
-        from data_pipelines.files.atomic import write_netcdf
-        from data_pipelines.verification.sweep_results import trials_dataset, write_table
         from emul.pictures.parallel_coordinates import draw_trials
 
         metric = self.settings.metric
-        rows = sorted(self.rows(), key=lambda one: (one["state"] != "finished", _or_last(one[metric])))
+        rows = sorted_rows(self.rows(), metric, "finished")
         self.folder.mkdir(parents=True, exist_ok=True)
         write_netcdf(self.folder / "results.nc", trials_dataset(rows, list(self.axes), {"sweep": self.name}))
         write_table(self.folder / "results.csv", rows)
@@ -239,24 +242,25 @@ class Sweep:
         """The scores of trials side by side, the best first, against persistence, to <sweep>/eval/compare."""
         from emul.compare import main as compare
 
-        best = {one["trial"]: one[self.settings.metric] for one in self.rows()}
-        names = sorted((trial.name for trial in scored), key=lambda name: _or_last(best[name]))
+        chosen = {trial.name for trial in scored}
+        rows = sorted_rows(self.rows(), self.settings.metric, "finished")
+        names = [row["trial"] for row in rows if row["trial"] in chosen]
         compare([*names, "baseline=persistence", f"output={self.folder}"])
 
     def stop(self) -> None:
-        """Tell what runs here to save and end; jobs of SLURM go on without us."""
+        """Tell local trials to save and end; jobs of SLURM continue."""
         if not self.on_slurm:
             for trial in self.trials:
                 self.runner.stop(trial)
 
 
-class _Plain:
-    """In place of the live table where there is no terminal: a line whenever a trial changes its state."""
+class _PlainTable:
+    """Print a line whenever a trial changes its state, where there is no terminal for a live table."""
 
     def __init__(self) -> None:
-        self.said: dict[str, str] = {}
+        self.states: dict[str, str] = {}
 
-    def __enter__(self) -> _Plain:
+    def __enter__(self) -> _PlainTable:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -266,10 +270,6 @@ class _Plain:
         cells = [list(column.cells) for column in drawn.columns]
         for *values, state, step, best in zip(*cells, strict=True):
             label, now = " ".join(map(str, values)), str(state)
-            if self.said.get(label) != now:
-                self.said[label] = now
+            if self.states.get(label) != now:
+                self.states[label] = now
                 console().print(f"{label}  {now}  step {step}  {best}".rstrip(), soft_wrap=True)
-
-
-def _or_last(value: float) -> float:
-    return math.inf if math.isnan(value) else value

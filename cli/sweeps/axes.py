@@ -36,7 +36,7 @@ class SweepSettings:
 
 @dataclass(frozen=True)
 class Axis:
-    """The values of one key: a list, or an interval from which is drawn, evenly or evenly in the logarithm."""
+    """Hold the values of one key: a list, or an interval to draw from, evenly or evenly in the logarithm."""
 
     values: tuple[str, ...] = ()
     low: float = math.nan
@@ -48,7 +48,7 @@ class Axis:
         """A value to try the configuration with."""
         return self.values[0] if self.values else f"{self.low:g}"
 
-    def drawn(self, chance: random.Random) -> str:
+    def random_value(self, chance: random.Random) -> str:
         """A value at random."""
         if self.values:
             return chance.choice(self.values)
@@ -57,8 +57,8 @@ class Axis:
         return f"{chance.uniform(self.low, self.high):.4g}"
 
 
-def axes_of(words: Sequence[str]) -> tuple[dict[str, Axis], list[str]]:
-    """The keys that vary with their values, and the words that stay."""
+def split_axes(words: Sequence[str]) -> tuple[dict[str, Axis], list[str]]:
+    """Split arguments into the keys that vary, with their values, and the arguments that are fixed."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import Glob, IntervalSweep
 
@@ -83,7 +83,7 @@ def axes_of(words: Sequence[str]) -> tuple[dict[str, Axis], list[str]]:
     return axes, fixed
 
 
-def grid(axes: Mapping[str, Axis]) -> Iterator[dict[str, str]]:
+def combinations(axes: Mapping[str, Axis]) -> Iterator[dict[str, str]]:
     """Every combination of the values."""
     for values in itertools.product(*(axis.values for axis in axes.values())):
         yield dict(zip(axes, values, strict=True))

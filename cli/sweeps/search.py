@@ -1,4 +1,4 @@
-"""A search that learns: the tree-structured Parzen estimator of Optuna draws trials from what the others have scored.
+"""Search with Optuna: the tree-structured Parzen estimator draws trials from the scores of earlier ones.
 
 Bergstra et al. 2011 (NeurIPS 24); Akiba et al. 2019, doi 10.1145/3292500.3330701.
 """
@@ -10,15 +10,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_pipelines.verification.sweep_results import read_progress
+
 if TYPE_CHECKING:
     from emul.sweeps.axes import Axis, SweepSettings
     from emul.sweeps.trials import Trial
 
 
 class Search:
-    """Asks Optuna for values and tells it what became of them; drawn anew, in the same order, by the same command.
+    """Draw the values of trials with Optuna and report their scores to it.
 
-    The values of earlier trials are replayed, so that those found finished keep their place.
+    The same command replays the values of earlier trials in their order, so that finished trials keep their place.
     """
 
     def __init__(self, axes: Mapping[str, Axis], settings: SweepSettings, folder: Path) -> None:
@@ -42,32 +44,32 @@ class Search:
         self.finished = {trial.number for trial in self.study.trials if trial.state.is_finished()}
         self.next = 0
 
-    def asked(self) -> dict[str, str]:
+    def next_values(self) -> dict[str, str]:
         """The values of the next trial."""
         if self.next < len(self.replayed):
             values = self.replayed[self.next]
         else:
             trial = self.study.ask()
-            values = {key: self._suggested(trial, key, axis) for key, axis in self.axes.items()}
+            values = {key: self._suggest(trial, key, axis) for key, axis in self.axes.items()}
             trial.set_user_attr("values", values)
         self.numbers[_label(values)] = self.next
         self.next += 1
         return values
 
-    def _suggested(self, trial: Any, key: str, axis: Axis) -> str:
+    def _suggest(self, trial: Any, key: str, axis: Axis) -> str:
         if axis.values:
             return str(trial.suggest_categorical(key, axis.values))
         return f"{trial.suggest_float(key, axis.low, axis.high, log=axis.logarithmic):.4g}"
 
-    def told(self, trials: Sequence[Trial], states: Mapping[str, str], metric: str) -> None:
-        """Pass on what has been scored since the last time."""
+    def report(self, trials: Sequence[Trial], states: Mapping[str, str], metric: str) -> None:
+        """Report the trials that have been scored since the last call."""
         from optuna.trial import TrialState
 
         for trial in trials:
             number, state = self.numbers[_label(trial.values)], states[trial.name]
             if number in self.finished or state not in ("finished", "pruned"):
                 continue
-            best = trial.progress(metric)[1]
+            best = read_progress(trial.run, metric).best
             lost = math.isnan(best)
             self.study.tell(number, None if lost else best, state=TrialState.FAIL if lost else TrialState.COMPLETE)
             self.finished.add(number)

@@ -11,7 +11,7 @@ from emul.config.compose import compose, swept
 from emul.config.folders import options_of
 from emul.config.settings import read_settings
 from emul.sweep import Sweep, main
-from emul.sweeps.axes import Axis, SweepSettings, axes_of
+from emul.sweeps.axes import Axis, SweepSettings, split_axes
 from emul.sweeps.trials import Local
 from emul.terminal.findings import ConfigErrors
 
@@ -22,12 +22,12 @@ SETTINGS = [
 
 
 def test_axes():
-    axes, fixed = axes_of(["model=sfno,unet", "seed=range(3)", "optimizer.lr=interval(1e-4,1e-2)", "history=2"])
+    axes, fixed = split_axes(["model=sfno,unet", "seed=range(3)", "optimizer.lr=interval(1e-4,1e-2)", "history=2"])
     assert fixed == ["history=2"]
     assert axes["model"].values == ("sfno", "unet")
     assert axes["seed"].values == ("0", "1", "2")
     assert axes["optimizer.lr"] == Axis((), 1e-4, 1e-2, True)
-    drawn = [float(axes["optimizer.lr"].drawn(random.Random(n))) for n in range(200)]
+    drawn = [float(axes["optimizer.lr"].random_value(random.Random(n))) for n in range(200)]
     assert 1e-4 <= min(drawn) < 3e-4
     assert 3e-3 < max(drawn) <= 1e-2
     with pytest.raises(ValueError, match="Nothing varies"):
@@ -35,11 +35,11 @@ def test_axes():
 
 
 def test_an_experiment_may_say_what_varies():
-    own, _ = axes_of(swept("train", ["experiment=bakeoff"]))
+    own, _ = split_axes(swept("train", ["experiment=bakeoff"]))
     models = own["model"].values
     assert {"sfno", "unet", "vit_small"} < set(models)
     assert set(models) <= set(options_of("model"))
-    assert axes_of(["model=glob(vit*)"])[0]["model"].values == ("vit", "vit_small")
+    assert split_axes(["model=glob(vit*)"])[0]["model"].values == ("vit", "vit_small")
 
 
 def sweep_settings(words):
@@ -68,7 +68,7 @@ def test_a_random_search_draws_the_same_trials_again(tmp_path):
     settings, words = sweep_settings(
         ["optimizer.lr=interval(1e-4,1e-1)", "seed=1,2", "sweep.search=random", "sweep.trials=3"]
     )
-    axes, _ = axes_of(words)
+    axes, _ = split_axes(words)
     fixed = [*SETTINGS, f"output={tmp_path}"]
     drawn = []
     for _ in range(2):
