@@ -107,11 +107,7 @@ class World:
 
     def lead_time(self, steps: int) -> np.timedelta64:
         """Return the nominal length of `steps` timesteps, timedelta64[s]; a month counts 365.25 / 12 days."""
-        unit, _ = np.datetime_data(self.timestep)
-        seconds = (
-            MONTH * self.timestep.astype(int) if unit == "M" else self.timestep.astype("timedelta64[s]").astype(int)
-        )
-        return np.timedelta64(int(steps * seconds), "s")
+        return np.timedelta64(int(steps * nominal_seconds(self.timestep)), "s")
 
     def plain(self) -> dict:
         """Return the World as numbers, strings, lists, dicts and one tensor, for a checkpoint."""
@@ -148,8 +144,13 @@ class World:
         )
 
 
-def hours_of(duration: np.timedelta64) -> float:
-    """Hours of a span of time; a month counts as a twelfth of a mean year."""
+def nominal_seconds(duration: np.timedelta64) -> int:
+    """Return the length of a span of time in seconds; a month counts 365.25 / 12 days."""
     if np.datetime_data(duration)[0] == "M":
-        return float(duration.astype(int)) * 365.2425 * 24.0 / 12.0
-    return float(duration / np.timedelta64(1, "h"))
+        return int(duration.astype(int)) * MONTH
+    return int(duration.astype("timedelta64[s]").astype(int))
+
+
+def hours_of(duration: np.timedelta64) -> float:
+    """Return the length of a span of time in hours; a month counts 365.25 / 12 days."""
+    return nominal_seconds(duration) / 3600.0

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_pipelines.conventions.durations import duration, duration_text, nominal_seconds
-from emulators.world import World
+from data_pipelines.conventions.durations import duration, duration_text
+from emulators.world import World, nominal_seconds
 
 
 def initial_times(spec: str | Sequence[object]) -> np.ndarray:

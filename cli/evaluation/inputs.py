@@ -13,7 +13,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from data_pipelines.conventions.canonical import first_member
-from data_pipelines.conventions.durations import duration, nominal_seconds
+from data_pipelines.conventions.durations import duration
 from data_pipelines.conventions.periods import bounds
 from data_pipelines.files.provenance import revision, versions
 from data_pipelines.forecasts.manifest import now, read_manifest
@@ -42,7 +42,7 @@ from emulators.scores.interfaces import Reference
 from emulators.variables import VariableSet
 from emulators.verification.evaluation import Evaluation
 from emulators.verification.spectra import LeadSpectra
-from emulators.world import World
+from emulators.world import World, nominal_seconds
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -6,8 +6,6 @@ import re
 
 import numpy as np
 
-from emulators.constants import MONTH
-
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 _MONTHS = {"M": 1, "y": 12}
 EVER = np.datetime64("9999-12-31", "s")
@@ -24,12 +22,6 @@ def duration(text: str | np.timedelta64) -> np.timedelta64:
     if number > 0 and unit in _SECONDS:
         return np.timedelta64(number * _SECONDS[unit], "s")
     raise ValueError(f"Expected a length of time such as 30min, 6h, 5d, 1M (month) or 1y; got '{text}'.")
-
-
-def nominal_seconds(length: np.timedelta64) -> int:
-    """Return a duration in seconds, with months of 365.25 / 12 days."""
-    months = np.datetime_data(length)[0] == "M"
-    return int(length.astype(int)) * MONTH if months else int(length.astype("timedelta64[s]").astype(int))
 
 
 def duration_text(length: np.timedelta64) -> str:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from data_pipelines.conventions.durations import duration, nearest_positions, nominal_seconds
+from data_pipelines.conventions.durations import duration, nearest_positions
+from emulators.world import nominal_seconds
 
 TIMES = np.datetime64("2001-01-01", "s") + np.array([0, 6, 12, 24]) * np.timedelta64(3600, "s")
 HOUR = np.timedelta64(3600, "s")

@@ -14,7 +14,7 @@ from emulators.rollout import generators, rollout
 from emulators.state import State, Window
 from emulators.steps.step import Step
 from emulators.variables import Variable, VariableSet
-from emulators.world import Scale, World
+from emulators.world import Scale, World, hours_of
 
 TIME = np.array(["2001-01-01", "2001-07-01"], dtype="datetime64[s]")
 
@@ -240,6 +240,7 @@ def test_months_keep_the_day():
     after = world.after(np.datetime64("1948-01-15T12", "s"), 2)
     assert after == np.datetime64("1950-01-15T12", "s")
     assert world.lead_time(2) == np.timedelta64(2 * 31557600, "s")
+    assert hours_of(world.timestep) == 8766.0
 
 
 def test_members_of_a_network_with_noise_are_made_one_by_one_or_together():
