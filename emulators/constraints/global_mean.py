@@ -55,7 +55,7 @@ class GlobalMean(nn.Module):
         self.form, self.budget = form, {k: (v, _seconds(world, k, v)) for k, v in (budget or {}).items()}
         stray = sorted(set(self.budget) - set(names))
         if stray:
-            raise ValueError(f"global_mean has a budget for {', '.join(stray)}, which it does not hold.")
+            raise ValueError(f"global_mean has a budget for {', '.join(stray)}, which is not among its variables.")
         self.changes = tuple(names)
         self.rests_on = (*names, *(flux for flux, _ in self.budget.values()))
         area = torch.as_tensor(world.grid.weights / world.grid.weights.sum(), dtype=torch.float64)
@@ -86,10 +86,10 @@ def _seconds(world: World, name: str, flux: str) -> float:
     """Return the factor of a budget term. Raises ValueError if the term is unknown or its units do not fit."""
     available = world.predicted + world.forcing
     if flux not in available:
-        raise ValueError(f"global_mean lets {name} follow {flux}, which is neither predicted nor prescribed.")
+        raise ValueError(f"global_mean: the budget of {name} is {flux}, which is neither predicted nor prescribed.")
     variable, units = available.variable(name), available.variable(flux).units
     if len(available.variable(flux).levels) != len(variable.levels):
-        raise ValueError(f"global_mean lets {name} follow {flux}, which has other levels.")
+        raise ValueError(f"global_mean: the budget of {name} is {flux}, which has other levels.")
     if units == variable.units:
         return 1.0
     if units == f"{variable.units} s-1":

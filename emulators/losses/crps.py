@@ -41,7 +41,7 @@ class CRPS(nn.Module):
         super().__init__()
         if not 0.0 <= alpha <= 1.0:
             raise ValueError(f"Expected alpha, the share of the fair score, between 0 and 1; got {alpha}.")
-        spread_weight(kind, 2, alpha)  # refuses what is none of the kinds
+        spread_weight(kind, 2, alpha)  # raises ValueError for an unknown kind
         self.kind, self.alpha = kind, alpha
         self.points = AreaChannelWeights(world, scale, variable_weights, level_weights)
 

@@ -121,7 +121,7 @@ def winds(variables: VariableSet) -> tuple[Tensor, Tensor]:
             north += range(*variables.slice(twin).indices(variables.size))
     if not east:
         raise ValueError(
-            f"Expected winds among what is predicted, {EASTWARD} and {NORTHWARD} or those at 10m; "
+            f"Expected winds among the predicted variables, {EASTWARD} and {NORTHWARD} or those at 10m; "
             f"got {', '.join(variables.names)}. Leave vorticity_divergence out of `loss`."
         )
     return torch.tensor(east), torch.tensor(north)

@@ -26,7 +26,7 @@ class CRPS(Metric):
     exponent = 1
 
     def __init__(self, *, kind: Kind = "fair", alpha: float = 0.95) -> None:
-        spread_weight(kind, 2, alpha)  # refuses what is none of them
+        spread_weight(kind, 2, alpha)  # raises ValueError for an unknown kind
         self.kind, self.alpha = kind, alpha
         self.definition = f"E|X - y| - E|X - X'| / 2, {kind.replace('_', ' ')}" + (
             f" with alpha {alpha:g}" if kind == "almost_fair" else ""

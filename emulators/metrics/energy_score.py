@@ -31,7 +31,7 @@ class EnergyScore(Metric):
             raise ValueError(f"`pairs` is all or adjacent; got '{pairs}'.")
         if pairs == "adjacent" and kind != "fair":
             raise ValueError(f"Adjacent pairs make a fair score; got '{kind}'.")
-        spread_weight(kind, 2, alpha)  # refuses what is none of them
+        spread_weight(kind, 2, alpha)  # raises ValueError for an unknown kind
         self.pairs, self.kind, self.alpha = pairs, kind, alpha
         self.definition = f"mean over inits of E|X - y| - E|X - X'| / 2, area norm, {pairs} pairs, {kind}"
 

@@ -148,7 +148,7 @@ class DryAir(Budget):
         return 1.0 - total_water(state, self.species) if self.species else torch.ones_like(state[self.profile]).double()
 
     def water(self, state: State) -> Tensor | None:
-        """All water of the columns; None where they are counted as dry."""
+        """Return the water of the columns, kg m-2, or None if humidity does not count."""
         return self.columns.integral(total_water(state, self.species), state) if self.species else None
 
     def content(self, state: State) -> Tensor:
@@ -232,7 +232,7 @@ class Energy(Budget):
         unaccounted: float = 0.0,
     ) -> None:
         if energy not in CONSTANTS:
-            raise ValueError(f"{part} knows energy as {', '.join(CONSTANTS)}; got '{energy}'.")
+            raise ValueError(f"{part}: expected energy to be one of {', '.join(CONSTANTS)}; got '{energy}'.")
         super().__init__(world, part, columns, "temperature")
         self.definition, self.constants = energy, CONSTANTS[energy]
         winds = () if energy == "ace" else ("u_component_of_wind", "v_component_of_wind")
@@ -312,7 +312,7 @@ class Energy(Budget):
         """Return g z of mid-layers above the surface, from the virtual temperature of the layers below."""
         constants, level = self.constants, -1 - self.columns.rank
         pressure = state["surface_pressure"].double().unsqueeze(level)
-        lower = self.columns.lower + self._slopes() * pressure
+        lower = self.columns.lower + (self.columns.slope.cumsum(0) + self.columns.vertical.b[0]) * pressure
         upper = lower - self.columns.thickness(state)
         depth = torch.log(lower.clamp(min=1.0)) - torch.log(upper.clamp(min=1.0))
         virtual = temperature * (
@@ -320,10 +320,6 @@ class Energy(Budget):
         )
         layers = constants.gas_dry * virtual * depth
         return layers.flip(level).cumsum(level).flip(level) - 0.5 * layers
-
-    def _slopes(self) -> Tensor:
-        """Return b of the lower bounds of the layers, (level, 1, 1)."""
-        return self.columns.slope.cumsum(0) + self.columns.vertical.b[0]
 
     def terms(self, after: State, forcing: State) -> list[Tensor]:
         """Return the energy that each flux added, J m-2."""

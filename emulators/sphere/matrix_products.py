@@ -66,7 +66,7 @@ def wave_tables(nlon: int, orders: int, start: float) -> tuple[np.ndarray, ...]:
     angle = (k * p % size) * (2.0 * np.pi / size)
     first = np.stack([np.cos(angle), -np.sin(angle)])
     if size % 2 == 0:
-        first[1, 0] = 1.0 - 2.0 * (p % 2)  # k = 0 has no imaginary part: k = P / 2, which has none, stands in its place
+        first[1, 0] = 1.0 - 2.0 * (p % 2)  # k = 0 and k = P / 2 have no imaginary part: they share two rows
     groups: list[list[int]] = [[] for _ in range(half)]
     for m in range(orders):
         k_of_m = min(m % size, -m % size)
@@ -148,7 +148,7 @@ class _Waves(Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        tables = ctx.saved_tensors  # asked for once: a recomputed stage hands them out no second time
+        tables = ctx.saved_tensors  # read once: with recomputation they are given out once only
         return columns(gradient, tables), *(None for _ in tables)
 
 
@@ -160,7 +160,7 @@ class _Columns(Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        tables = ctx.saved_tensors  # asked for once: a recomputed stage hands them out no second time
+        tables = ctx.saved_tensors  # read once: with recomputation they are given out once only
         return waves(gradient, tables), *(None for _ in tables)
 
 

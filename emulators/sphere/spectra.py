@@ -21,7 +21,7 @@ from emulators.constants import EARTH_RADIUS
 def cross_power(a: Tensor, b: Tensor) -> Tensor:
     """Return the cross power X(l), (degrees, n), of two sets of coefficients (2 * orders, degrees, n)."""
     weights = a.new_full((a.shape[0],), 2.0)
-    weights[0], weights[1] = 1.0, 0.0  # order 0 stands once, and has no imaginary part
+    weights[0], weights[1] = 1.0, 0.0  # order 0 counts once, and has no imaginary part
     return (weights @ (a * b).flatten(1)).view(a.shape[1:])
 
 

@@ -138,12 +138,6 @@ def check_last(what: str, tensor: Tensor, sizes: tuple[int, int]) -> None:
         raise ValueError(f"Expected {what} with {sizes[0]} x {sizes[1]} at the end; got shape {tuple(tensor.shape)}.")
 
 
-def truncation(coefficients: Tensor, degrees: int, orders: int) -> Tensor:
-    """Coefficients (2 * orders', degrees', n) cut to, or filled with zeros to, (2 * orders, degrees, n)."""
-    more = (0, 0, 0, degrees - coefficients.shape[1], 0, 2 * orders - len(coefficients))
-    return torch.nn.functional.pad(coefficients, more)
-
-
 def degrees_and_orders(
     grid: LatLonGrid, degrees: int | None = None, orders: int | None = None, quadrature: bool = False
 ) -> tuple[int, int]:

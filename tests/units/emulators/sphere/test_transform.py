@@ -13,7 +13,7 @@ import torch
 from emulators.grid import LatLonGrid, equiangular_grid, gaussian_grid, lobatto_grid
 from emulators.sphere import matrix_products, shared_tables
 from emulators.sphere.legendre import MOST_DEGREES, legendre, legendre_derivative, legendre_over_cosine, nodes
-from emulators.sphere.transform import SphericalHarmonics, truncation
+from emulators.sphere.transform import SphericalHarmonics
 
 GRIDS = {
     "gaussian": gaussian_grid(16),
@@ -186,17 +186,6 @@ def test_condon_shortley_phase_changes_odd_orders():
     sign = 1.0 - 2.0 * (torch.arange(8) % 2)
     torch.testing.assert_close(phased.coefficients(field), plain.coefficients(field) * sign)
     torch.testing.assert_close(phased.field(phased.coefficients(field)), plain.field(plain.coefficients(field)))
-
-
-def test_truncation_cuts_and_fills():
-    sht = SphericalHarmonics(gaussian_grid(12), dtype=torch.float64)
-    rows = sht.analysis(torch.randn(24, 12, 2, dtype=torch.float64))
-    small = truncation(rows, 7, 5)
-    assert small.shape == (10, 7, 2)
-    back = truncation(small, 12, 12)
-    torch.testing.assert_close(back[:10, :7], rows[:10, :7])
-    assert (back[10:] == 0).all()
-    assert (back[:, 7:] == 0).all()
 
 
 def test_tables_are_shared_and_keep_their_precision():
