@@ -15,7 +15,7 @@ from data_pipelines.verification.scoring import PartialSums, score_pairs
 from emul.config.hydra_run import run_with_hydra
 from emul.evaluation.climate import keep_climate
 from emul.evaluation.inputs import Inputs, chosen_options, evaluation_of, forecasts_beside, open_inputs, plain
-from emul.jobs.shares import share_of
+from emul.jobs.shares import parse_share
 from emul.terminal.console import console, header, progress, warn
 from emulators.statistics.bootstrap import Bootstrap
 from emulators.verification.evaluation import Evaluation
@@ -42,7 +42,7 @@ def evaluate(config: DictConfig) -> Path:
         warn(note)
     inputs.notes.extend(evaluation.notes)
     target = Path(config.output) / "eval" / inputs.name
-    sums = PartialSums(target, _decisive(config, inputs), share_of(config.share), config.save_every)
+    sums = PartialSums(target, _decisive(config, inputs), parse_share(config.share), config.save_every)
     with progress("scoring") as report:
         score_pairs(
             inputs.pairs, evaluation, climatology=inputs.climatology, sums=sums, report=report, resumed=_resumed

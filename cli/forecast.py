@@ -13,7 +13,7 @@ from data_pipelines.forecasts.production import make_forecast
 from emul.config.hydra_run import run_with_hydra
 from emul.forecasting.job import prepare
 from emul.jobs.processes import rank, started_from_outside
-from emul.jobs.shares import companions, own_share
+from emul.jobs.shares import share_of_process, worker_processes
 from emul.terminal.console import console, progress, warn
 
 ALL = (1, 1)
@@ -24,9 +24,9 @@ def main(arguments: list[str]) -> int:
     """Exit code 1 where the forecast failed a check."""
 
     def task(config: DictConfig) -> int:
-        share = own_share(config)
+        share = share_of_process(config)
         words = sys.argv[1:] if {"--multirun", "-m"} & {*arguments} else ["forecast", *arguments]
-        with companions(config, words, AGAIN):
+        with worker_processes(config, words, AGAIN):
             job = prepare(config)
             with progress(f"forecast {job.folder.name}") as report:
                 make_forecast(job, share, report=report, warn=warn)
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
 
 def forecast(config: DictConfig) -> Path:
     """Make the forecast that `config` describes, or what is missing of it; the folder with data and manifest."""
-    share = own_share(config) if config.share else ALL
+    share = share_of_process(config) if config.share else ALL
     job = prepare(config)
     with progress(f"forecast {job.folder.name}") as report:
         make_forecast(job, share, report=report, warn=warn)

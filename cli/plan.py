@@ -35,13 +35,13 @@ def main(arguments: list[str]) -> int:
 def plan(config: DictConfig) -> int:
     """Print what the training of `config` takes; ValueError where it does not fit into memory or time."""
     from emul.checks.examination import refuse_faults
-    from emul.jobs.threads import settle
+    from emul.jobs.threads import set_threads
 
     refuse_faults(config)
     hardware, training = build(config.hardware), build(config.training)
     device = _device(hardware.accelerator)
     threads = hardware.threads or (hardware.slurm.cpus_per_task if hardware.slurm else None)
-    settle(threads, hardware.devices if device == "cpu" else 1)
+    set_threads(threads, hardware.devices if device == "cpu" else 1)
     refuse_oversized(config, device)
     needs, world = measured(config, device)
     portion, processes = training.portion(hardware.processes), hardware.processes
@@ -119,12 +119,12 @@ def measured(config: DictConfig, device: str) -> tuple[Requirements, World]:
     """What a process takes, on a batch of real data, and the World."""
     import torch
 
-    from emul.training.assembly import assemble, open_archive, training_batches
+    from emul.training.assembly import build_training, open_archive, training_batches
     from emulators.training.fitting import lay_out
     from emulators.training.requirements import measure
 
     archive, splits = open_archive(config, None)
-    training = assemble(config, archive.world)
+    training = build_training(config, archive.world)
     lay_out(training.step.network, build(config.hardware))
     training.to(device)
     batches = training_batches(config, training, archive, splits["train"], 0)

@@ -9,7 +9,7 @@ from emul.config.build import build
 from emul.config.compose import compose
 from emul.config.hydra_run import run_with_hydra
 from emul.config.overrides import assignment
-from emul.jobs.slurm import handed_over, requeue_on_notice
+from emul.jobs.slurm import requeue_on_notice, submitted_or_within_job
 from emul.terminal.console import console
 
 if TYPE_CHECKING:
@@ -20,7 +20,9 @@ def main(arguments: list[str]) -> int:
     """With hardware=slurm it is a job, whose script --dry-run prints."""
     dry = "--dry-run" in arguments
     words = [word for word in arguments if word != "--dry-run"]
-    return run_with_hydra("run", words, lambda config: 0 if handed_over("run", config, words, dry) else run(config))
+    return run_with_hydra(
+        "run", words, lambda config: 0 if submitted_or_within_job("run", config, words, dry) else run(config)
+    )
 
 
 def run(config: DictConfig) -> int:

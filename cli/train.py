@@ -22,17 +22,17 @@ from emul.config.build import build
 from emul.config.folders import folder
 from emul.config.hydra_run import run_with_hydra
 from emul.jobs.processes import local_rank, rank, started_from_outside
-from emul.jobs.slurm import handed_over, requeue_on_notice
-from emul.jobs.threads import settle
+from emul.jobs.slurm import requeue_on_notice, submitted_or_within_job
+from emul.jobs.threads import set_threads
 from emul.terminal import console
-from emul.training.assembly import Inputs, announce, loggers, prepare, training_batches
+from emul.training.assembly import Inputs, loggers, prepare, print_plan, training_batches
 from emul.training.callbacks import InterruptibleCheckpoints, ProcessWatch, ProgressLogger, environment
 from emul.training.continuation import Resumed, find_checkpoint
-from emul.training.runs import Run, keep_config, keep_result, open_run
+from emul.training.runs import Run, open_run, write_config, write_result
 from emulators.interfaces import is_fitted_at_once
 from emulators.state import Window
 from emulators.training.fitting import fit, fit_climatology, solve
-from emulators.training.flop_counter import affordable
+from emulators.training.flop_counter import steps_within_flops
 from emulators.training.hardware import Hardware
 from emulators.training.lightning_module import Training
 from emulators.training.loss_terms import refuse_gaps
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
     words = [word for word in arguments if word != "--dry-run"]
 
     def task(config: DictConfig) -> int:
-        if not handed_over("train", config, words, dry):
+        if not submitted_or_within_job("train", config, words, dry):
             train(config)
         return 0
 
@@ -60,8 +60,8 @@ def train(config: DictConfig, signals: bool = True) -> Path:
     with lock_or_refuse(target) if rank() == 0 else nullcontext():
         resumed = find_checkpoint(config, target)
         if resumed is not None and resumed.state["finished"]:
-            keep_config(target, config)
-            keep_result(target, resumed.state)
+            write_config(target, config)
+            write_result(target, resumed.state)
             steps = resumed.state["step"]
             console.console().print(f"{target} is trained already, {steps} steps; take another name to train anew.")
             return target
@@ -101,8 +101,8 @@ def prepare_process(config: DictConfig) -> Hardware:
     hardware: Hardware = build(config.hardware)
     refuse_other_count(hardware)
     requeue_on_notice(hardware.slurm)
-    quieten()
-    settle(hardware.threads, hardware.devices, local_rank(), hardware.affinity)
+    silence_lightning()
+    set_threads(hardware.threads, hardware.devices, local_rank(), hardware.affinity)
     return hardware
 
 
@@ -114,9 +114,9 @@ def first_batches(config: DictConfig, inputs: Inputs, hardware: Hardware, resume
             fit_climatology(training, reported(inputs.in_order, report))
     batches = training_batches(config, training, inputs.archive, inputs.splits["train"], step)
     if training.plan.flops is not None:
-        training.plan = replace(training.plan, steps=affordable(training, batches.batch, hardware.processes))
+        training.plan = replace(training.plan, steps=steps_within_flops(training, batches.batch, hardware.processes))
         refuse_gaps(training.losses, training.plan.steps)
-    announce(config, training, batches, inputs.validation, step)
+    print_plan(config, training, batches, inputs.validation, step)
     return batches
 
 
@@ -129,7 +129,7 @@ def reported(windows: SequentialBatches, report: Callable[[str, float], None]) -
 
 def finish(target: Path, training: Training) -> None:
     """Write the result, print the score, and let the first of several processes go on alone."""
-    keep_result(target, {"step": training.validated, "best": training.best, "validation": training.validation})
+    write_result(target, {"step": training.validated, "best": training.best, "validation": training.validation})
     if rank():
         raise SystemExit(0)
     score = f"score {training.validation['score']:.4f}, the best {training.best:.4f}"
@@ -157,7 +157,7 @@ def refuse_absent_gpu(accelerator: str) -> None:
         raise ValueError("hardware.accelerator=gpu was asked for, but PyTorch finds no GPU; use hardware=cpu.")
 
 
-def quieten() -> None:
+def silence_lightning() -> None:
     """Silence what Lightning says of choices made here on purpose."""
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -21,11 +21,11 @@ from emul.config.build import build, build_all
 from emul.config.times import initial_times, lead_steps, length, thinned
 from emul.jobs.processes import local_rank
 from emul.jobs.shares import hardware_of, process_count
-from emul.jobs.threads import settle
+from emul.jobs.threads import set_threads
 from emul.terminal.console import progress, warn
 from emul.training.runs import Run, open_run, refuse_members
 from emulators.rollout import PRECISIONS
-from emulators.steps.relay import Relay
+from emulators.steps.cascade import StepCascade
 from emulators.steps.step import Step
 from emulators.training.hardware import Hardware
 from emulators.verification.budget_ledger import Ledger
@@ -39,7 +39,7 @@ def prepare(config: DictConfig) -> ForecastJob:
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got '{precision}'.")
     device = _device(config, hardware)
-    settle(hardware.threads, hardware.devices, local_rank(), hardware.affinity)
+    set_threads(hardware.threads, hardware.devices, local_rank(), hardware.affinity)
     run = open_run(config.run, config.checkpoint, device)
     data = config.data or run.config.data
     source = build(data)
@@ -98,12 +98,12 @@ def prepare(config: DictConfig) -> ForecastJob:
     )
 
 
-def _ledgers(world: World, step: Step | Relay) -> Callable[..., Ledger]:
+def _ledgers(world: World, step: Step | StepCascade) -> Callable[..., Ledger]:
     """Makes empty budgets of so many leads from number `first` on, and of what the constraints of `step` change."""
     return lambda leads, first=0, maps=False: Ledger(world, step.constraints, leads=leads, first=first, maps=maps)
 
 
-def _steps(run: Run, chosen: DictConfig, device: str) -> tuple[Step | Relay, dict[str, Any]]:
+def _steps(run: Run, chosen: DictConfig, device: str) -> tuple[Step | StepCascade, dict[str, Any]]:
     """The step of the run, or several runs' by lead or by interval; digests of the others' weights."""
     told = {"lead": dict(chosen.cascade), "interval": dict(chosen.networks)}
     by = [name for name, runs in told.items() if runs]
@@ -119,7 +119,7 @@ def _steps(run: Run, chosen: DictConfig, device: str) -> tuple[Step | Relay, dic
             raise ValueError(f"{folder} predicts other variables, or on another grid, than {run.folder}.")
         steps[hours_of(length(str(text)))] = other.step
         digests[f"weights from {text}"] = _digest(other.card["weights"])
-    return Relay(by[0], steps), digests
+    return StepCascade(by[0], steps), digests
 
 
 def _text(config: DictConfig) -> str:

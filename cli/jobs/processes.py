@@ -35,7 +35,7 @@ def local_rank() -> int:
     return 0
 
 
-def started() -> int:
+def started_processes() -> int:
     """How many processes srun or torchrun has started together with this one; 1 where neither did."""
     for name in ("WORLD_SIZE", "SLURM_NTASKS") if started_from_outside() else ():
         if os.environ.get(name, "").isdigit():
@@ -60,7 +60,7 @@ def cores_of_task() -> int | None:
     return int(told) if told.isdigit() else None
 
 
-def ending_in_words(code: int) -> str:
+def exit_in_words(code: int) -> str:
     """How a process ended, from the return code of subprocess: `was killed by SIGKILL`, `ended with code 2`."""
     if code >= 0:
         return f"ended with code {code}"
@@ -70,11 +70,11 @@ def ending_in_words(code: int) -> str:
         return f"was killed by signal {-code}"
 
 
-def first_gone(children: Sequence[subprocess.Popen[bytes]]) -> str | None:
+def first_failure(children: Sequence[subprocess.Popen[bytes]]) -> str | None:
     """The first child that ended other than well, in words; None while there is none."""
     for number, child in enumerate(children, start=1):
         if child.poll():
-            return f"process {number} of {len(children) + 1} {ending_in_words(child.returncode)}"
+            return f"process {number} of {len(children) + 1} {exit_in_words(child.returncode)}"
     return None
 
 
@@ -91,7 +91,7 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         while not self.over.wait(PERIOD):
-            gone = first_gone(self.children)
+            gone = first_failure(self.children)
             if not self.children and os.getppid() != self.parent:
                 gone = "the process that started this one is gone"
             if gone is None:
@@ -111,7 +111,7 @@ class Watch(threading.Thread):
         """Which of the children is gone, waited for a moment; None where all are well."""
         end = time.monotonic() + patience
         while self.children and time.monotonic() < end:
-            gone = first_gone(self.children)
+            gone = first_failure(self.children)
             if gone is not None:
                 return gone
             time.sleep(0.05)

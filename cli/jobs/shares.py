@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from omegaconf import DictConfig
 
 from emul.config.build import build
-from emul.jobs.processes import Watch, ending_in_words, rank, started, started_from_outside
+from emul.jobs.processes import Watch, exit_in_words, rank, started_from_outside, started_processes
 from emulators.training.hardware import Hardware
 
 
@@ -27,17 +27,17 @@ def hardware_of(config: DictConfig) -> Hardware:
 
 def process_count(hardware: Hardware) -> int:
     """The processes of this job: as many as were started, else as the hardware says."""
-    return started() if started_from_outside() else hardware.processes
+    return started_processes() if started_from_outside() else hardware.processes
 
 
-def own_share(config: DictConfig) -> tuple[int, int]:
+def share_of_process(config: DictConfig) -> tuple[int, int]:
     """Which share is that of this process, and of how many; ValueError where nobody starts what is asked for."""
-    hardware, (share, shares) = hardware_of(config), share_of(config.share)
+    hardware, (share, shares) = hardware_of(config), parse_share(config.share)
     if started_from_outside():
-        if config.hardware and hardware.processes != started():
+        if config.hardware and hardware.processes != started_processes():
             raise ValueError(
                 f"Expected {hardware.processes} processes (hardware.nodes={hardware.nodes} x "
-                f"hardware.devices={hardware.devices}), but {started()} were started."
+                f"hardware.devices={hardware.devices}), but {started_processes()} were started."
             )
     elif hardware.slurm is not None or hardware.nodes > 1:
         raise ValueError(
@@ -50,7 +50,7 @@ def own_share(config: DictConfig) -> tuple[int, int]:
 
 
 @contextmanager
-def companions(config: DictConfig, words: Sequence[str], stands: str) -> Iterator[None]:
+def worker_processes(config: DictConfig, words: Sequence[str], stands: str) -> Iterator[None]:
     """While this process works, so do the others that the hardware asks for, started here with the same words.
 
     They end within seconds after this one is gone; where one of them ends badly, ChildProcessError says so once all
@@ -77,7 +77,7 @@ def companions(config: DictConfig, words: Sequence[str], stands: str) -> Iterato
         raise
     finally:
         codes = [child.wait() for child in children]
-    badly = [f"process {n} of {count} {ending_in_words(code)}" for n, code in enumerate(codes, start=2) if code]
+    badly = [f"process {n} of {count} {exit_in_words(code)}" for n, code in enumerate(codes, start=2) if code]
     if badly:
         raise ChildProcessError(f"{'; '.join(badly)}; {stands}")
 
@@ -89,7 +89,7 @@ def _started(words: Sequence[str], number: int, count: int) -> subprocess.Popen[
     return subprocess.Popen(command, env={**os.environ, **told}, stdout=subprocess.DEVNULL)
 
 
-def share_of(text: str | None) -> tuple[int, int]:
+def parse_share(text: str | None) -> tuple[int, int]:
     """`2/4` as (2, 4): the second of four shares; all of it where nothing is said."""
     found = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", str(text)) if text is not None else re.match(r"(1)/(1)", "1/1")
     if found is None or not 1 <= int(found[1]) <= int(found[2]):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SRUN = "srun --kill-on-bad-exit=1"
 
 
-def handed_over(verb: str, config: DictConfig, words: Sequence[str], dry: bool) -> bool:
+def submitted_or_within_job(verb: str, config: DictConfig, words: Sequence[str], dry: bool) -> bool:
     """Whether SLURM has `emul <verb> words` from here on: submitted, or its script printed. Else it is to be done here.
 
     Within a job it is not submitted: srun starts it there, in place of this process. ValueError before the queue does.
@@ -68,7 +68,7 @@ def submit(config: DictConfig, hardware: Hardware, line: str, dry: bool) -> None
         return
     if is_locked(target):
         raise ValueError(f"A training is at work in {target} now; wait for it, or choose another name=... .")
-    job = submitted(text, target / "slurm" / "job.sh")
+    job = submit_script(text, target / "slurm" / "job.sh")
     console().print(f"Submitted job {job}: `squeue -j {job}`, log {target / 'slurm' / job}.log", soft_wrap=True)
 
 
@@ -88,14 +88,14 @@ def script(
     """The whole script of a job. lines: what it does; options: of sbatch, over those of the hardware."""
     slurm = hardware.slurm
     assert slurm is not None
-    asked = {**asked_for(hardware, slurm), "job-name": name, "output": log.resolve(), **(options or {})}
+    asked = {**sbatch_options(hardware, slurm), "job-name": name, "output": log.resolve(), **(options or {})}
     head = [f"#SBATCH --{key}" if value is True else f"#SBATCH --{key}={value}" for key, value in asked.items()]
     cores = asked.get("cpus-per-task")
     told = [f"export SRUN_CPUS_PER_TASK={cores}"] if cores else []  # else srun asks for one, from SLURM 22.05 on
     return "\n".join(["#!/bin/bash", *head, "", *told, *slurm.setup, f"cd {shlex.quote(os.getcwd())}", *lines, ""])
 
 
-def asked_for(hardware: Hardware, slurm: Slurm) -> dict[str, Any]:
+def sbatch_options(hardware: Hardware, slurm: Slurm) -> dict[str, Any]:
     """The options of sbatch by name."""
     gpus = slurm.gpus if slurm.gpus is not None else hardware.devices if hardware.accelerator == "gpu" else None
     kind = f"{slurm.gpu_type}:" if slurm.gpu_type else ""
@@ -117,7 +117,7 @@ def asked_for(hardware: Hardware, slurm: Slurm) -> dict[str, Any]:
     return {key: value for key, value in asked.items() if value is not None}
 
 
-def submitted(text: str, path: Path) -> str:
+def submit_script(text: str, path: Path) -> str:
     """Write a script and hand it to sbatch; the number of the job. ValueError in the words of sbatch."""
     if shutil.which("sbatch") is None:
         raise ValueError("hardware=slurm needs sbatch, which is not here; --dry-run prints the script.")

@@ -8,14 +8,14 @@ import os
 import torch
 
 from data_pipelines.reading.threads import processors
-from emul.jobs.processes import cores_of_task, started
+from emul.jobs.processes import cores_of_task, started_processes
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 LARGEST = 2**31 - 1
 CORES = "EMUL_CORES"  # of the process that starts the others: its number, and the cores it had
 
 
-def settle(threads: int | None, processes: int = 1, number: int = 0, affinity: bool = False) -> None:
+def set_threads(threads: int | None, processes: int = 1, number: int = 0, affinity: bool = False) -> None:
     """Use `threads` CPU threads (None: a share of the cores), and keep freed memory for the next step.
 
     processes, number: how many share this machine, and which of them this one is. affinity: keep to one's share.
@@ -26,14 +26,14 @@ def settle(threads: int | None, processes: int = 1, number: int = 0, affinity: b
     told = cores_of_task()
     is_bound = told is not None and processors() <= told
     if affinity and processes > 1 and not is_bound and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, share_of(_cores_of_all(number), processes, number))
+        os.sched_setaffinity(0, cores_of_process(_cores_of_all(number), processes, number))
     if threads is None and told is not None:
         threads = min(told, processors())
     elif threads is None and processes > 1:
         threads = max(1, processors() // (1 if affinity else processes))
     if threads:
         torch.set_num_threads(threads)
-        if processes > 1 or started() > 1:
+        if processes > 1 or started_processes() > 1:
             os.environ["OMP_NUM_THREADS"] = str(threads)  # else Lightning has its own idea of a share
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -57,7 +57,7 @@ def _cores_of_all(number: int) -> list[int]:
     return own
 
 
-def share_of(those: list[int], processes: int, number: int) -> list[int]:
+def cores_of_process(those: list[int], processes: int, number: int) -> list[int]:
     """The cores of one of several processes; where there are fewer cores than processes, they take turns."""
     if len(those) < processes:
         return [those[number % len(those)]]

@@ -139,7 +139,7 @@ class SlurmJobs:
         self.update()
 
     def start(self, trials: Sequence[Trial]) -> None:
-        from emul.jobs.slurm import SRUN, script, submitted
+        from emul.jobs.slurm import SRUN, script, submit_script
 
         for trial in trials:
             trial.log.parent.mkdir(parents=True, exist_ok=True)
@@ -150,7 +150,7 @@ class SlurmJobs:
         numbers = ",".join(str(trial.number) for trial in trials) + (f"%{self.jobs}" if self.jobs else "")
         words = shlex.quote(str((self.folder / "words").resolve()))
         log, lines = self.folder / "%A_%a.log", [f"export CI=true; source {words}/$SLURM_ARRAY_TASK_ID.sh"]
-        job = submitted(script(self.hardware, self.name, log, lines, {"array": numbers}), self.folder / "array.sh")
+        job = submit_script(script(self.hardware, self.name, log, lines, {"array": numbers}), self.folder / "array.sh")
         self.numbers |= {trial.name: f"{job}_{trial.number}" for trial in trials}
         self.record.write_text(json.dumps(self.numbers), encoding="utf-8")
         self.states |= {self.numbers[trial.name]: "PENDING" for trial in trials}

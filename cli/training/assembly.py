@@ -23,9 +23,9 @@ from emul.config.build import build, build_all, build_loss_terms
 from emul.jobs.processes import rank
 from emul.terminal import console
 from emul.training.continuation import Resumed
-from emul.training.initial_weights import begin, constants, opened
+from emul.training.initial_weights import fill_network, load_weights, published_scales
 from emul.training.loggers import Place
-from emul.training.runs import emulator, keep_config
+from emul.training.runs import build_step, write_config
 from emulators.training.hardware import Hardware
 from emulators.training.lightning_module import Training
 from emulators.training.plan import Plan
@@ -45,13 +45,13 @@ class Inputs:
 
 def prepare(config: DictConfig, target: Path, resumed: Resumed | None) -> Inputs:
     """Open the data of `config` and assemble its training, with the weights that `from_checkpoint` names."""
-    start = None if resumed else opened(config.from_checkpoint)
+    start = None if resumed else load_weights(config.from_checkpoint)
     world = World.from_plain(resumed.state["world"]) if resumed else None
     archive, splits = open_archive(config, world, start)
-    training, reading = assemble(config, archive.world), build(config.loader)
+    training, reading = build_training(config, archive.world), build(config.loader)
     if start is not None:
-        begin(training, start, config)
-    keep_config(target, config)
+        fill_network(training, start, config)
+    write_config(target, config)
     validation = validation_batches(archive, splits["validation"], training.plan, reading.damaged)
     windows = Windows(archive, splits["train"], stride=reading.stride)
     in_order = SequentialBatches(windows, training.plan.batch_size, damaged=reading.damaged)
@@ -75,16 +75,16 @@ def open_archive(
     made = world_from_dataset(dataset, build(config.variables), history=config.history)
     archive = Archive(dataset, made, cache_gigabytes=room)
     with console.progress("measuring means and scales") as report:
-        stored, known = config.scales, constants(config, start, made)
+        stored, known = config.scales, published_scales(config, start, made)
         stored = stored if isinstance(stored, str) else None
         measured = scales(archive, source.splits["train"], stored=stored, known=known, report=report)
     return archive.with_world(replace(archive.world, scales=measured)), source.splits
 
 
-def assemble(config: DictConfig, world: World) -> Training:
+def build_training(config: DictConfig, world: World) -> Training:
     """The Lightning module of `config` on `world`, untrained."""
     return Training(
-        emulator(config, world),
+        build_step(config, world),
         build(config.objective, world),
         build_loss_terms(config.loss, world),
         build(config.optimizer),
@@ -134,7 +134,7 @@ def loggers(config: DictConfig, target: Path, resumed: Resumed | None) -> list[L
 
 
 @rank_zero_only
-def announce(
+def print_plan(
     config: DictConfig, module: Training, batches: ShuffledBatches, validation: SequentialBatches, start: int
 ) -> None:
     """The plan, in numbers, before the first step."""

@@ -64,7 +64,7 @@ class InterruptibleCheckpoints(Checkpoints):
 
     def leave(self, trainer: pl.Trainer) -> None:
         number = self.signalled or signal.SIGTERM
-        for child in started_processes(trainer):
+        for child in child_processes(trainer):
             child.send_signal(number)
         if trainer.is_global_zero:
             console().print(f"Stopped at step {trainer.global_step} as asked; the same command goes on from there.")
@@ -87,7 +87,7 @@ class ProcessWatch(pl.Callback):
     def setup(self, trainer: pl.Trainer, module: Any, stage: str) -> None:
         if trainer.world_size == 1 or started_from_outside() or self.watch is not None:
             return
-        self.watch = Watch(started_processes(trainer), self.advice)
+        self.watch = Watch(child_processes(trainer), self.advice)
         self.watch.start()
 
     def explain(self, error: RuntimeError) -> BaseException:
@@ -105,7 +105,7 @@ class ProcessWatch(pl.Callback):
             self.watch.over.set()
 
 
-def started_processes(trainer: pl.Trainer) -> Any:
+def child_processes(trainer: pl.Trainer) -> Any:
     """The processes that Lightning has started from this one."""
     return getattr(trainer.strategy.launcher, "procs", ())
 

@@ -48,11 +48,11 @@ def find_checkpoint(config: DictConfig, target: Path) -> Resumed | None:
     state = content["emul"]
     if fault:
         console.warn(f"{fault} Going on from {path.name}, step {state['step']}.")
-    compare(OmegaConf.create(state["config"]), config, target)
+    refuse_changes(OmegaConf.create(state["config"]), config, target)
     return Resumed(path, state)
 
 
-def compare(before: DictConfig, now: DictConfig, target: Path) -> None:
+def refuse_changes(before: DictConfig, now: DictConfig, target: Path) -> None:
     """ValueError, with the difference, where a continuation would not be the same training and this was not said."""
     old, new = (dict(_leaves(OmegaConf.to_container(c, resolve=True))) for c in (before, now))
     old = _defaults(now, new.keys() - old.keys()) | old  # options that came after this training began

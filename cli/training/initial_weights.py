@@ -19,7 +19,7 @@ from emulators.training.published_weights import converted, fill
 from emulators.world import World
 
 
-def opened(path: str | None) -> dict[str, Any] | None:
+def load_weights(path: str | None) -> dict[str, Any] | None:
     """What `from_checkpoint` names: the content of a published file, or of a checkpoint of ours, also by its run."""
     if path is None:
         return None
@@ -30,7 +30,7 @@ def opened(path: str | None) -> dict[str, Any] | None:
     return published_files.content(file)
 
 
-def constants(config: DictConfig, content: Mapping[str, Any] | None, world: World) -> published_files.Constants:
+def published_scales(config: DictConfig, content: Mapping[str, Any] | None, world: World) -> published_files.Constants:
     """Scales that need not be measured: those of files that `scales` names, else those that the weights come with."""
     if isinstance(config.scales, DictConfig):
         return published_files.constants_of_files({str(kind): str(path) for kind, path in config.scales.items()}, world)
@@ -42,7 +42,7 @@ def constants(config: DictConfig, content: Mapping[str, Any] | None, world: Worl
     return {kind: {name: values[i] for name, values in scales.items()} for i, kind in enumerate(published_files.KINDS)}
 
 
-def begin(module: Training, content: Mapping[str, Any], config: DictConfig) -> None:
+def fill_network(module: Training, content: Mapping[str, Any], config: DictConfig) -> None:
     """Fill an untrained network, and its average, with the weights; ConfigErrors where they are of another.
 
     A network may name `additions`, parts that these weights may lack.
@@ -60,7 +60,7 @@ def _warn_of_measured(config: DictConfig, content: Mapping[str, Any], world: Wor
     """Say which channels are normalised by what these data have, not by what the network was trained with."""
     if isinstance(config.scales, str):
         return
-    known = constants(config, content, world)
+    known = published_scales(config, content, world)
     told = {*known.get("mean", ())} & {*known.get("std", ())}
     if measured := [name for name in (world.predicted + world.forcing).channels if name not in told]:
         more = f" and {len(measured) - 5} others" if len(measured) > 5 else ""

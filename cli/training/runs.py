@@ -127,25 +127,25 @@ def open_run(path: str | Path, checkpoint: str = "best", device: str = "cpu") ->
     card = checkpoints.load(file)["emul"]
     config = OmegaConf.create(card["config"])
     world = World.from_plain(card["world"])
-    step = emulator(config, world)
+    step = build_step(config, world)
     step.load_state_dict(card["weights"])
     return Run(path, config, world, step.to(torch.device(device)).eval(), card)
 
 
-def emulator(config: DictConfig, world: World) -> Step:
+def build_step(config: DictConfig, world: World) -> Step:
     """The untrained Step that `config` describes, on `world`."""
     torch.manual_seed(config.seed)
     return build(config.step, world, build(config.model, world), build_all(config.constraint, world))
 
 
-def keep_result(target: Path, card: Mapping[str, Any]) -> None:
+def write_result(target: Path, card: Mapping[str, Any]) -> None:
     """result.json, for who looks at many runs; only the first process writes it."""
     if rank() == 0:
         kept = {"finished": True, **{name: card[name] for name in ("step", "best", "validation")}}
-        write_whole(target / "result.json", json.dumps(kept, indent=1) + "\n")
+        write_if_changed(target / "result.json", json.dumps(kept, indent=1) + "\n")
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_if_changed(path: Path, text: str) -> None:
     """Write a text file atomically, unless it holds this text already."""
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return
@@ -153,7 +153,7 @@ def write_whole(path: Path, text: str) -> None:
         unfinished.write_text(text, encoding="utf-8")
 
 
-def keep_config(target: Path, config: DictConfig) -> None:
+def write_config(target: Path, config: DictConfig) -> None:
     """The config.yaml of a run folder, which forecast and eval read; touched only where it differs."""
     file, text = target / "config.yaml", OmegaConf.to_yaml(config, resolve=True)
     if file.exists() and file.read_text(encoding="utf-8") == text:
@@ -161,4 +161,4 @@ def keep_config(target: Path, config: DictConfig) -> None:
     if rank():
         return
     target.mkdir(parents=True, exist_ok=True)
-    write_whole(file, text)
+    write_if_changed(file, text)

@@ -156,7 +156,7 @@ class Checkpoints(pl.Callback):
         if not module.validation["score"] < module.best:
             return
         before, module.best = module.best, module.validation["score"]
-        content = module.portable()
+        content = module.checkpoint_content()
         if not writes or self.store is None:
             return
         try:
@@ -169,7 +169,7 @@ class Checkpoints(pl.Callback):
         """Save both checkpoints of a network that was solved in closed form."""
         self.save_if_best(module)
         if self.store is not None:
-            self.store.save_last({"emul": module.portable()})
+            self.store.save_last({"emul": module.checkpoint_content()})
 
     def save(self, trainer: pl.Trainer, needed: bool = False) -> None:
         """Save the state of the latest step. needed: raise OSError where it cannot be written."""

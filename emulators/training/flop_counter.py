@@ -106,7 +106,7 @@ FORMULAS: dict[Any, Callable[..., int]] = {
 }
 
 
-def affordable(training: Training, batch: Callable[[int], Window], processes: int = 1) -> int:
+def steps_within_flops(training: Training, batch: Callable[[int], Window], processes: int = 1) -> int:
     """How many optimiser steps `training.plan.flops` pay for; ValueError where not a single one.
 
     batch: the window of a pass. Counted, forward and backward, is the first pass of each length of rollout; the weights

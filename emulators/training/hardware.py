@@ -118,14 +118,14 @@ def shard(network: nn.Module, mesh: Any) -> None:
     fully_shard(network, mesh=mesh)
 
 
-def own(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+def local_tensors(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
     """What this process holds of tensors that may be sharded."""
     from torch.distributed.tensor import DTensor
 
     return [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
+def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor that may be sharded, gathered; all processes have to ask for it together."""
     from torch.distributed.tensor import DTensor
 

@@ -23,9 +23,9 @@ from emulators.metrics.rmse import RMSE
 from emulators.rollout import rollout
 from emulators.state import State, Window
 from emulators.steps.step import Step
-from emulators.training.hardware import own, shard, whole
+from emulators.training.hardware import full_tensor, local_tensors, shard
 from emulators.training.loss_terms import Term, active, refuse_gaps
-from emulators.training.non_finite import BrokenStep, batch_times, broken_channels, origin
+from emulators.training.non_finite import BrokenStep, batch_times, broken_channels, first_non_finite
 from emulators.training.plan import Plan
 from emulators.verification.budget_ledger import Ledger
 from emulators.verification.scorecard import Scorecard
@@ -122,7 +122,9 @@ class Training(pl.LightningModule):
         loss, parts = self.objective(self.step, batch, losses)
         self.parts = {"loss": loss.detach(), **parts}
         if self.looks_at_every_step and not loss.isfinite():
-            self.culprit = f"batch of {batch_times(batch)}; {origin(self.step, self.objective, batch, losses)}"
+            self.culprit = (
+                f"batch of {batch_times(batch)}; {first_non_finite(self.step, self.objective, batch, losses)}"
+            )
         return loss
 
     @property
@@ -133,11 +135,11 @@ class Training(pl.LightningModule):
     def refuse_broken_loss(self) -> None:
         """BrokenStep where the loss or a weight is no longer a finite number."""
         if not self.parts["loss"].isfinite():
-            raise BrokenStep(self.account_of(self.global_step, f"the loss is {float(self.parts['loss'])}"))
-        if not all(bool(p.isfinite().all()) for p in own(list(self.step.parameters()))):
-            raise BrokenStep(self.account_of(self.global_step, "weights are not finite"))
+            raise BrokenStep(self.failure_message(self.global_step, f"the loss is {float(self.parts['loss'])}"))
+        if not all(bool(p.isfinite().all()) for p in local_tensors(list(self.step.parameters()))):
+            raise BrokenStep(self.failure_message(self.global_step, "weights are not finite"))
 
-    def account_of(self, step: int, what: str) -> str:
+    def failure_message(self, step: int, what: str) -> str:
         """What broke, in words."""
         return (
             f"At step {step} {what} ({self.culprit or 'where, is not known'}); the last checkpoint stands. Train anew "
@@ -157,16 +159,16 @@ class Training(pl.LightningModule):
             return
         norm = torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val or float("inf"))
         if self.looks_at_every_step and self.trainer.precision != "16-mixed":  # there the scaler skips by itself
-            self.weigh(whole(norm), parameters)
+            self.check_gradient(full_tensor(norm), parameters)
 
-    def weigh(self, norm: Tensor, parameters: list[Tensor]) -> None:
+    def check_gradient(self, norm: Tensor, parameters: list[Tensor]) -> None:
         """Let a finite gradient pass; stop at, or take away, another."""
         if norm.isfinite():
             self.skipped_in_a_row = 0
             return
         step = self.global_step + 1
         self.culprit = self.culprit or "the loss is finite: the backward pass, or another process"
-        account = self.account_of(step, f"the gradient's norm is {float(norm)}")
+        account = self.failure_message(step, f"the gradient's norm is {float(norm)}")
         self.culprit = None
         if self.plan.broken == "stop" or self.skipped_in_a_row == MOST_SKIPPED:
             raise BrokenStep(account)
@@ -182,7 +184,9 @@ class Training(pl.LightningModule):
             return
         decay = min(self.plan.ema or 0.0, (1 + done) / (10 + done))
         trained = [weight.requires_grad for weight in self.step.parameters()]
-        averages, weights = (own(list(compress(part.parameters(), trained))) for part in (self.averages, self.step))
+        averages, weights = (
+            local_tensors(list(compress(part.parameters(), trained))) for part in (self.averages, self.step)
+        )
         with torch.no_grad():
             torch._foreach_lerp_(averages, weights, 1.0 - decay)
             pairs = zip(self.averages.named_buffers(), self.step.buffers(), strict=True)
@@ -206,9 +210,9 @@ class Training(pl.LightningModule):
             if self.exploded is None and (broken := broken_channels(state)):
                 self.exploded = f"{broken[0]} is not finite at lead {lead + 1}"
             self.card_in_use.add(state, target, lead)
-            self.account(lead, state)
+            self.update_budgets(lead, state)
 
-    def account(self, lead: int, state: State) -> None:
+    def update_budgets(self, lead: int, state: State) -> None:
         """Add a lead to the ledger of budgets, while there is one."""
         ledger = self.ledger_in_use
         if ledger is not None:
@@ -243,18 +247,18 @@ class Training(pl.LightningModule):
                 warnings.warn(f"{type(logger).__name__} could not log step {self.global_step}: {error}", stacklevel=2)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["emul"] = self.portable()
+        checkpoint["emul"] = self.checkpoint_content()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.best = checkpoint["emul"]["best"]
         self.validation = checkpoint["emul"]["validation"]
         self.validated = checkpoint["emul"].get("validated", -1)
 
-    def portable(self) -> dict[str, Any]:
+    def checkpoint_content(self) -> dict[str, Any]:
         """All that forecasting needs: the card, the weights, where the training stands."""
         return {
             **self.card,
-            "weights": {name: whole(value) for name, value in self.forecaster.state_dict().items()},
+            "weights": {name: full_tensor(value) for name, value in self.forecaster.state_dict().items()},
             "step": self.global_step,
             "finished": self.finished,
             "validation": dict(self.validation),

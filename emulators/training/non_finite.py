@@ -28,7 +28,7 @@ def batch_times(window: Window) -> str:
     return ", ".join(times[:SHOWN]) + more
 
 
-def origin(step: nn.Module, objective: Any, window: Window, losses: Mapping[str, Any]) -> str:
+def first_non_finite(step: nn.Module, objective: Any, window: Window, losses: Mapping[str, Any]) -> str:
     """Where the first broken number of a batch with a broken loss arises: data, weights, a module, or the loss."""
     for kind, states in {"history": window.history, "forcing": window.forcing, "target": window.target}.items():
         for state in states:

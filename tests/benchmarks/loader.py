@@ -359,9 +359,9 @@ def training_section(folder: Path) -> list[tuple[str, float, float]]:
 
 
 def main(chosen: list[str]) -> int:
-    from emul.jobs.threads import settle
+    from emul.jobs.threads import set_threads
 
-    settle(None)  # freed memory is kept, as in every training; the peers in this process have it so too
+    set_threads(None)  # freed memory is kept, as in every training; the peers in this process have it so too
     found: list[tuple[str, float, float]] = []
     with tempfile.TemporaryDirectory(dir=os.environ.get("SCRATCH")) as name:
         folder = Path(name)

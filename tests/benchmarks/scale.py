@@ -31,13 +31,13 @@ STEPS = 30  # of a turn
 def setting(data: str, batch_size: int = 8) -> tuple[Any, list[Any]]:
     """A training of the default SFNO and its first batches."""
     from emul.config.compose import compose
-    from emul.training.assembly import assemble, open_archive, training_batches
+    from emul.training.assembly import build_training, open_archive, training_batches
 
     more = [f"training.steps={10**6}", f"training.validate_every={10**6}", "training.log_every=10"]
     more += ["hardware.threads=1", f"training.batch_size={batch_size}"]
     config = compose("train", [f"data={data}", "model=sfno", *more])
     archive, splits = open_archive(config, None)
-    module = assemble(config, archive.world)
+    module = build_training(config, archive.world)
     batches = training_batches(config, module, archive, splits["train"], 0)
     return module, [batches.batch(n) for n in range(8)]
 
@@ -83,7 +83,7 @@ def ours(module: Any, windows: list[Any], steps: int) -> list[float]:
     import pytorch_lightning as pl
 
     from data_pipelines.files.checkpoints import CheckpointFolder
-    from emul.train import quieten
+    from emul.train import silence_lightning
     from emul.training.callbacks import ProgressLogger
     from emul.training.loggers import Place, metrics_file
     from emulators.training.checkpointing import Checkpoints
@@ -98,7 +98,7 @@ def ours(module: Any, windows: list[Any], steps: int) -> list[float]:
             self.marks.append(time.perf_counter())
             trainer.should_stop = len(self.marks) > steps
 
-    quieten()
+    silence_lightning()
     clock = Clock()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -208,9 +208,9 @@ def main() -> int:
     chosen = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
-    from emul.jobs.threads import settle
+    from emul.jobs.threads import set_threads
 
-    settle(1)
+    set_threads(1)
     if chosen.child:
         module, windows = setting(chosen.data)
         (bare if chosen.child == "bare" else ours)(module, windows, STEPS)

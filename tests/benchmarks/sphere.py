@@ -30,10 +30,10 @@ from emulators.variables import Variable, VariableSet
 from emulators.world import Scale, World
 
 try:
-    from emul.jobs.threads import settle  # both sides run as `emul` does: freed memory is kept for the next step
+    from emul.jobs.threads import set_threads  # both sides run as `emul` does: freed memory is kept for the next step
 except ImportError:
     print("emul: not installed; freed memory goes back to the system after each step")
-    settle = torch.set_num_threads
+    set_threads = torch.set_num_threads
 
 try:
     import torch_harmonics
@@ -207,7 +207,7 @@ def made(name: str, here: bool, precision: torch.dtype | None) -> Callable[[], N
 
 def peak_memory(name: str, here: bool, precision: torch.dtype | None, threads: int) -> int:
     """Most bytes that a process holds which makes three training steps; to be called in a process of its own."""
-    settle(threads)
+    set_threads(threads)
     step = made(name, here, precision)
     for _ in range(3):
         step()
@@ -276,7 +276,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", choices=SECTIONS, action="append", help="sections to run; default: all")
     options = parser.parse_args()
-    settle(options.threads)
+    set_threads(options.threads)
     torch.manual_seed(0)
     rows = []
     with torch.no_grad():

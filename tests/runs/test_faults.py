@@ -21,7 +21,7 @@ from data_pipelines.files.metrics_table import read_rows
 from emul.config.compose import compose
 from emul.train import train
 from emul.training.callbacks import PATIENCE, InterruptibleCheckpoints
-from emul.training.continuation import compare
+from emul.training.continuation import refuse_changes
 from emulators.losses.lp import Lp
 from emulators.training.plan import Plan
 
@@ -298,7 +298,7 @@ def test_of_many_differences_the_first_are_told_without_what_their_parts_tell(tm
     before, now = {"clip": 1.0, "constraint": {}}, {"constraint": {"a": {"x": 1}, "b": {f"y{n}": n for n in range(5)}}}
     free = {"resume": None}
     with pytest.raises(ValueError, match="another config") as caught:
-        compare(OmegaConf.create(before | free), OmegaConf.create(now | free), tmp_path)
+        refuse_changes(OmegaConf.create(before | free), OmegaConf.create(now | free), tmp_path)
     said = str(caught.value)
     assert "(clip was 1.0, is gone; constraint.a.x was not there, is 1; constraint.b.y0 was not there, is 0;" in said
     assert "constraint.b.y2 was not there, is 2; and 2 more)" in said
@@ -310,11 +310,11 @@ def test_an_option_that_came_later_is_no_difference_where_it_has_its_default(tmp
             {"resume": None, "loader": {"_target_": "data_pipelines.batches.loader.LoaderSettings", **options}}
         )
 
-    compare(config(gigabytes=4.0), config(gigabytes=4.0, stride=1), tmp_path)
+    refuse_changes(config(gigabytes=4.0), config(gigabytes=4.0, stride=1), tmp_path)
     with pytest.raises(ValueError, match=r"loader\.stride was 1, is 4"):
-        compare(config(gigabytes=4.0), config(gigabytes=4.0, stride=4), tmp_path)
+        refuse_changes(config(gigabytes=4.0), config(gigabytes=4.0, stride=4), tmp_path)
     with pytest.raises(ValueError, match=r"loader\._target_ was not there"):
-        compare(OmegaConf.create({"resume": None}), config(), tmp_path)
+        refuse_changes(OmegaConf.create({"resume": None}), config(), tmp_path)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import torch
 
 from data_pipelines.files import checkpoints
 from emul.config.compose import compose
-from emul.jobs.threads import share_of
+from emul.jobs.threads import cores_of_process
 from emul.train import train
 
 SETTINGS = [
@@ -51,8 +51,8 @@ def one(tmp_path_factory):
 
 
 def test_cores_are_shared_out():
-    assert [share_of([0, 1, 2, 3, 4], 2, n) for n in range(2)] == [[0, 1], [2, 3, 4]]
-    assert [share_of([3], 2, n) for n in range(2)] == [[3], [3]]
+    assert [cores_of_process([0, 1, 2, 3, 4], 2, n) for n in range(2)] == [[0, 1], [2, 3, 4]]
+    assert [cores_of_process([3], 2, n) for n in range(2)] == [[3], [3]]
 
 
 @pytest.mark.slow
@@ -141,7 +141,7 @@ def test_a_killed_process_ends_the_others_within_a_minute(tmp_path, victim):
     said = process.stdout.read()
     named = "connection to another process is lost|started this one is gone" if victim == "the first" else "SIGKILL"
     assert re.search(named, said), said
-    assert "the last checkpoint stands" in said
+    assert "the last checkpoint is in" in said
     assert last(folder)["emul"]["step"] > 0
 
 

@@ -16,7 +16,7 @@ from emul.checks.networks import template_world
 from emul.config.compose import compose
 from emul.terminal.findings import ConfigErrors
 from emul.train import train
-from emul.training.assembly import assemble
+from emul.training.assembly import build_training
 from emul.training.runs import open_run
 from emulators.training.lightning_module import Training
 
@@ -277,7 +277,7 @@ def test_what_follows_reads_the_config_of_the_latest_command(tmp_path):
 
 def test_losses_go_where_the_network_goes():
     config = compose("train", TINY)
-    module = assemble(config, template_world(config))
+    module = build_training(config, template_world(config))
     buffers = {id(buffer) for buffer in module.buffers()}
     assert all(id(buffer) in buffers for loss in module.losses.values() for buffer in loss.buffers())
     assert "loss_modules" not in " ".join(module.state_dict())

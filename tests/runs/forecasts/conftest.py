@@ -13,7 +13,7 @@ from data_pipelines.batches.scales import scales
 from data_pipelines.batches.world import VariableRoles, world_from_dataset
 from data_pipelines.files import checkpoints
 from emul.config.compose import compose
-from emul.training.runs import emulator
+from emul.training.runs import build_step
 from emulators.grid import gaussian_grid
 
 START = np.datetime64("2003-01-01", "s")
@@ -91,7 +91,7 @@ class Home:
         a_world = world_from_dataset(dataset.assign_attrs(timestep="6h"), roles, history=history)
         measured = scales(Archive(dataset, a_world, cache_gigabytes=0.0), splits["train"])
         a_world = replace(a_world, scales=measured)
-        step = emulator(config, a_world)
+        step = build_step(config, a_world)
         with torch.no_grad():
             for parameter in step.network.head.parameters():
                 parameter.mul_(growth)

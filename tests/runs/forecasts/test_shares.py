@@ -10,7 +10,7 @@ import pytest
 
 from data_pipelines.forecasts.manifest import read_manifest, verify_checksums
 from emul.forecast import forecast
-from emul.jobs.shares import own_share
+from emul.jobs.shares import share_of_process
 from emul.main import main
 
 GIVEN = ["batch_size=1", "lead=12h"]
@@ -94,9 +94,9 @@ def test_every_process_knows_its_own_share(home, tmp_path, monkeypatch, started,
     config = home.config(tmp_path, *more)
     if isinstance(expected, str):
         with pytest.raises(ValueError, match=expected):
-            own_share(config)
+            share_of_process(config)
     else:
-        assert own_share(config) == expected
+        assert share_of_process(config) == expected
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from emulators.grid import gaussian_grid
 from emulators.objectives.random_intervals import RandomIntervals
 from emulators.rollout import Rollout
 from emulators.state import State, Window
-from emulators.steps.relay import Relay
+from emulators.steps.cascade import StepCascade
 from emulators.steps.step import Step
 from emulators.variables import Variable, VariableSet
 from emulators.world import Scale, World
@@ -148,7 +148,7 @@ def squares(state: State, target: State) -> torch.Tensor:
 
 def test_a_cascade_hands_over_by_lead():
     start, forcings = states(4)
-    relay = Relay("lead", {0.0: Step(WORLD, Told(1.0)), 12.0: Step(WORLD, Told(100.0))})
+    relay = StepCascade("lead", {0.0: Step(WORLD, Told(1.0)), 12.0: Step(WORLD, Told(100.0))})
     made = [float(s.values[0, 0, 0, 0]) for s in rolled_out("rollout", relay, start, forcings)]
     assert made == pytest.approx([1, 2, 102, 202])
     assert relay.steps[1].network.heard == [(6.0, 18.0), (6.0, 24.0)]
@@ -159,7 +159,7 @@ def test_a_cascade_hands_over_by_lead():
 
 def test_each_interval_has_a_step_of_its_own():
     start, forcings = states(5)
-    relay = Relay("interval", {6.0: Step(WORLD, Told(1.0)), 24.0: Step(WORLD, Told(0.0))})
+    relay = StepCascade("interval", {6.0: Step(WORLD, Told(1.0)), 24.0: Step(WORLD, Told(0.0))})
     made = list(rolled_out("aggregated", relay, start, forcings, [1, 4]))
     assert [float(s.values[0, 0, 0, 0]) for s in made] == pytest.approx([1, 2, 3, 0, 1])
     with pytest.raises(ValueError, match="12 hours, only for 6, 24"):
@@ -171,4 +171,4 @@ def test_each_interval_has_a_step_of_its_own():
 )
 def test_wrong_relays_are_refused(by, steps, message):
     with pytest.raises(ValueError, match=message):
-        Relay(by, {hours: Step(WORLD, Told()) for hours in steps})
+        StepCascade(by, {hours: Step(WORLD, Told()) for hours in steps})

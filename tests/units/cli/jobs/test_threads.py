@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from emul.jobs.threads import share_of
+from emul.jobs.threads import cores_of_process
 
 TOLD = "import os, torch; from emul.jobs.threads import settle; settle({}); "
 TOLD += "print(torch.get_num_threads(), *sorted(os.sched_getaffinity(0)))"
@@ -40,9 +40,9 @@ def test_threads_and_cores_of_a_process(asked, environment, processes):
     if environment:
         assert (threads, own) == (1, [cores[-1]])
     else:
-        assert own == (share_of(cores, 2, 1) if processes == 2 else cores)
+        assert own == (cores_of_process(cores, 2, 1) if processes == 2 else cores)
         assert threads == (
-            3 if asked[0] == "3" else len(share_of(cores, 2, 1)) if processes == 2 else max(1, len(cores) // 2)
+            3 if asked[0] == "3" else len(cores_of_process(cores, 2, 1)) if processes == 2 else max(1, len(cores) // 2)
         )
 
 
@@ -58,5 +58,5 @@ def test_a_process_that_the_first_one_starts_has_cores_of_its_own():
     done = subprocess.run([sys.executable, "-c", first], capture_output=True, text=True, check=True)
     once, again, other = ([int(word) for word in line.split()] for line in done.stdout.splitlines())
     cores = sorted(os.sched_getaffinity(0))
-    assert once[1:] == again == share_of(cores, 2, 0)
-    assert other[1:] == share_of(cores, 2, 1)
+    assert once[1:] == again == cores_of_process(cores, 2, 0)
+    assert other[1:] == cores_of_process(cores, 2, 1)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.verification.scoring import PartialSums
-from emul.jobs.shares import share_of
+from emul.jobs.shares import parse_share
 
 
 class Counter:
@@ -69,10 +69,10 @@ def test_shares_add_up_once_all_are_complete(tmp_path):
 
 @pytest.mark.parametrize(("text", "found"), [(None, (1, 1)), ("1/4", (1, 4)), (" 4 / 4 ", (4, 4))])
 def test_a_share_by_name(text, found):
-    assert share_of(text) == found
+    assert parse_share(text) == found
 
 
 @pytest.mark.parametrize("text", ["0/4", "5/4", "4", "a/b", "1/2/3"])
 def test_what_is_no_share_is_refused(text):
     with pytest.raises(ValueError, match="share="):
-        share_of(text)
+        parse_share(text)

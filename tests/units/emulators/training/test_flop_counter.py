@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from emulators.training.flop_counter import Operations, affordable
+from emulators.training.flop_counter import Operations, steps_within_flops
 
 
 def counted(run) -> int:
@@ -105,7 +105,7 @@ def budgeted(flops, lengths=(1,), **plan):
         losses={"mse": lasting},
         step=linear,
     )
-    steps = affordable(training, lambda number: objective.length(number))
+    steps = steps_within_flops(training, lambda number: objective.length(number))
     assert linear.weight.grad is None
     return steps
 

@@ -11,7 +11,7 @@ from torch import nn
 from emulators.state import State
 
 
-class Relay(nn.Module):
+class StepCascade(nn.Module):
     """A step made of steps: `by` lead, each from its own lead in hours on, or `by` interval in hours, each its own."""
 
     def __init__(self, by: str, steps: Mapping[float, nn.Module]) -> None:
