@@ -99,7 +99,7 @@ def measures(names: list[str], overrides: list[str]) -> dict[str, list[str]]:
     """What a table tells of each model on the World of the overrides (default: the planet); a dash for nothing.
 
     Paper; trainable parameters; 10^9 floating-point operations of a forecast step on 64x128 points, counted as in
-    emulators/operations.py; and what its module says of itself.
+    emulators/training/flop_counter.py; and what its module says of itself.
     """
     from emul.checks.networks import network_on_meta, parameter_count, template_world
     from emulators.interfaces import NetworkModule, optional

@@ -1,4 +1,4 @@
-"""`emul plan`: what a training will take, measured on a few of its steps, before any queue is waited in.
+"""`emul plan`: memory and time that a training needs, measured on a few of its steps.
 
 Parameters and memory of weights, gradients, moments and averages are counted; activations are what the backward pass of
 one sample keeps; floating-point operations are counted as in emulators/training/flop_counter.py, those of a training
@@ -76,7 +76,7 @@ def plan(config: DictConfig) -> int:
 
 
 def refuse_oversized(config: DictConfig, device: str) -> None:
-    """ValueError where weights, gradients, moments and average alone are too much, before anything is built."""
+    """Raise ValueError where weights, gradients, moments and average alone exceed the memory."""
     from emul.checks.networks import network_on_meta, parameter_count, template_world
 
     count = parameter_count(network_on_meta(config.model, template_world(config)))
@@ -92,7 +92,7 @@ def refuse_oversized(config: DictConfig, device: str) -> None:
 
 
 def refuse_beyond(taken: float, free: float, needs: Requirements, training: Any, seconds: float, slurm: Any) -> None:
-    """ValueError where the memory is too small; a word where the job will have to be requeued."""
+    """Raise ValueError where the memory or the job's time is too small; warn where the job will be requeued."""
     if taken > free:
         most = needs.largest(SPARE * free)
         advice = (
@@ -116,7 +116,7 @@ def refuse_beyond(taken: float, free: float, needs: Requirements, training: Any,
 
 
 def measured(config: DictConfig, device: str) -> tuple[Requirements, World]:
-    """What a process takes, on a batch of real data, and the World."""
+    """Measure a training on a batch of real data; its requirements and the World."""
     import torch
 
     from emul.training.assembly import build_training, open_archive, training_batches
@@ -139,7 +139,7 @@ def _device(accelerator: str) -> str:
 
 
 def memory(device: str, hardware: Hardware) -> float:
-    """Bytes that a process may take: a GPU's, or its share of the job's on a node or of this machine's."""
+    """Memory available to one process: its GPU, or its share of the SLURM job's or the machine's memory, in bytes."""
     import torch
 
     slurm = hardware.slurm

@@ -1,4 +1,4 @@
-"""`emul run`: train, forecast and eval in one go; each says for itself what is done already and goes on from there."""
+"""`emul run`: train, forecast and eval in one go; each resumes where it was left."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
 
 
 def run(config: DictConfig) -> int:
-    """The whole road of one configuration; exit code 1 where the forecast failed a check."""
+    """Train, forecast and evaluate one configuration; exit code 1 where the forecast failed a check."""
     from emul.eval import evaluate
     from emul.forecast import exit_code, forecast
     from emul.train import train

@@ -1,7 +1,7 @@
-"""The processes of one piece of work: which one this is, and what becomes of the others when one is gone.
+"""Processes that work together: the rank of this one, and a watch that ends it when another has died.
 
-Nobody waits for a process that died: the first watches those it started, they watch the first, SLURM and torchrun watch
-theirs; whoever notices names the cause and ends within seconds, whatever collective it hangs in.
+A collective would wait for a dead process forever. So the first process watches those it started, they watch the first,
+and SLURM and torchrun watch theirs; whoever notices a death names the cause and exits within seconds.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import threading
 import time
 from collections.abc import Sequence
 
-PERIOD = 1.0  # seconds between two looks
-MERCY = 5.0  # seconds that this process gets to end by itself, once another is gone
-OWN_STEPS = 0xFFFFFFF0  # from here on SLURM numbers steps that no srun has started: a batch script, a shell of salloc
+PERIOD = 1.0  # seconds between two checks
+MERCY = 5.0  # seconds that this process gets to end by itself, once another has died
+OWN_STEPS = 0xFFFFFFF0  # numbers of SLURM steps from here on are not of srun: a batch script, a shell of salloc
 
 
 def rank() -> int:
-    """The number of this process among those that train together; 0 where it is alone or not yet known."""
+    """The rank of this process; 0 where it is alone, or the ranks are not yet assigned."""
     for name in ("RANK", "SLURM_PROCID" if within_slurm_step() else "", "LOCAL_RANK"):
         if name and os.environ.get(name, "").isdigit():
             return int(os.environ[name])
@@ -28,7 +28,7 @@ def rank() -> int:
 
 
 def local_rank() -> int:
-    """The number of this process on its node."""
+    """The rank of this process on its node."""
     for name in ("LOCAL_RANK", "SLURM_LOCALID" if within_slurm_step() else ""):
         if name and os.environ.get(name, "").isdigit():
             return int(os.environ[name])
@@ -36,7 +36,7 @@ def local_rank() -> int:
 
 
 def started_processes() -> int:
-    """How many processes srun or torchrun has started together with this one; 1 where neither did."""
+    """The number of processes that srun or torchrun has started; 1 where neither did."""
     for name in ("WORLD_SIZE", "SLURM_NTASKS") if started_from_outside() else ():
         if os.environ.get(name, "").isdigit():
             return int(os.environ[name])
@@ -50,18 +50,18 @@ def within_slurm_step() -> bool:
 
 
 def started_from_outside() -> bool:
-    """True where srun or torchrun has started one process each already."""
+    """True where srun or torchrun has started one process for each device already."""
     return within_slurm_step() or "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def cores_of_task() -> int | None:
-    """The cores that SLURM was asked to give each process; None where it was not, or this is no process of srun."""
-    told = os.environ.get("SLURM_CPUS_PER_TASK", "") if within_slurm_step() else ""
-    return int(told) if told.isdigit() else None
+    """The cores that SLURM gives each process of srun; None where that was not requested, or srun is not used."""
+    count = os.environ.get("SLURM_CPUS_PER_TASK", "") if within_slurm_step() else ""
+    return int(count) if count.isdigit() else None
 
 
 def exit_in_words(code: int) -> str:
-    """How a process ended, from the return code of subprocess: `was killed by SIGKILL`, `ended with code 2`."""
+    """Describe a return code of subprocess: `was killed by SIGKILL`, `ended with code 2`."""
     if code >= 0:
         return f"ended with code {code}"
     try:
@@ -71,7 +71,7 @@ def exit_in_words(code: int) -> str:
 
 
 def first_failure(children: Sequence[subprocess.Popen[bytes]]) -> str | None:
-    """The first child that ended other than well, in words; None while there is none."""
+    """Describe the first child that has failed; None while none has."""
     for number, child in enumerate(children, start=1):
         if child.poll():
             return f"process {number} of {len(children) + 1} {exit_in_words(child.returncode)}"
@@ -79,14 +79,14 @@ def first_failure(children: Sequence[subprocess.Popen[bytes]]) -> str | None:
 
 
 class Watch(threading.Thread):
-    """Ends this process once one that it works with is gone, and says why.
+    """End this process when one that it works with has died, and say why.
 
-    children: the processes that this one has started; none: it was started itself, and watches its parent.
+    children: the processes that this one has started; without any, it watches its parent. advice: what to do next.
     """
 
-    def __init__(self, children: Sequence[subprocess.Popen[bytes]], stands: str) -> None:
+    def __init__(self, children: Sequence[subprocess.Popen[bytes]], advice: str) -> None:
         super().__init__(daemon=True, name="watch")
-        self.children, self.stands = children, stands
+        self.children, self.advice = children, advice
         self.parent, self.over = os.getppid(), threading.Event()
 
     def run(self) -> None:
@@ -96,7 +96,7 @@ class Watch(threading.Thread):
                 gone = "the process that started this one is gone"
             if gone is None:
                 continue
-            if not self.over.wait(MERCY):  # else the error of a collective was faster, and has told
+            if not self.over.wait(MERCY):  # else the error of a collective came first, and has been reported
                 self.tell(gone)
                 for child in self.children:
                     child.kill()
@@ -104,11 +104,11 @@ class Watch(threading.Thread):
             return
 
     def tell(self, gone: str) -> None:
-        """Why this process ends, on standard error."""
-        print(f"emul: stopped because {gone}; {self.stands}", file=sys.stderr, flush=True)
+        """Say on standard error why this process ends."""
+        print(f"emul: stopped because {gone}; {self.advice}", file=sys.stderr, flush=True)
 
     def cause(self, patience: float = 2 * PERIOD) -> str | None:
-        """Which of the children is gone, waited for a moment; None where all are well."""
+        """Describe the child that failed, waiting for it for `patience` seconds; None where none did."""
         end = time.monotonic() + patience
         while self.children and time.monotonic() < end:
             gone = first_failure(self.children)

@@ -1,7 +1,7 @@
-"""Work that several processes share without a word between them: jobs that say `share=2/4`, and processes of one job.
+"""Shares of work for processes that do not communicate: jobs with `share=2/4`, and the processes of one job.
 
-What is to be done is numbered; number n falls to share 1 + n mod (all shares). Whoever is the last to be done puts the
-whole together.
+Pieces of work are numbered; number n belongs to share 1 + n mod (number of shares). The last process to finish merges
+the results.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from emulators.training.hardware import Hardware
 
 
 def hardware_of(config: DictConfig) -> Hardware:
-    """What the configuration says of the hardware; one process where it says nothing."""
+    """The hardware of a configuration; default: one process."""
     return build(config.hardware) if "_target_" in config.hardware else Hardware()
 
 
 def process_count(hardware: Hardware) -> int:
-    """The processes of this job: as many as were started, else as the hardware says."""
+    """The number of processes of this job: those that were started, else those that the hardware asks for."""
     return started_processes() if started_from_outside() else hardware.processes
 
 
 def share_of_process(config: DictConfig) -> tuple[int, int]:
-    """Which share is that of this process, and of how many; ValueError where nobody starts what is asked for."""
+    """The share of this process, and their number; ValueError where other processes are asked for than started."""
     hardware, (share, shares) = hardware_of(config), parse_share(config.share)
     if started_from_outside():
         if config.hardware and hardware.processes != started_processes():
@@ -50,18 +50,18 @@ def share_of_process(config: DictConfig) -> tuple[int, int]:
 
 
 @contextmanager
-def worker_processes(config: DictConfig, words: Sequence[str], stands: str) -> Iterator[None]:
-    """While this process works, so do the others that the hardware asks for, started here with the same words.
+def worker_processes(config: DictConfig, words: Sequence[str], advice: str) -> Iterator[None]:
+    """Run the other worker processes, with the same command line, while the body executes.
 
-    They end within seconds after this one is gone; where one of them ends badly, ChildProcessError says so once all
-    have ended. stands: what to do then.
+    They end within seconds after this one has died. Raises ChildProcessError once all have ended, where one of them
+    failed. advice: what to do then.
     """
     count = process_count(hardware_of(config))
     if started_from_outside() or count == 1:
         yield
         return
     if rank():
-        watch = Watch((), stands)
+        watch = Watch((), advice)
         watch.start()
         try:
             yield
@@ -79,19 +79,21 @@ def worker_processes(config: DictConfig, words: Sequence[str], stands: str) -> I
         codes = [child.wait() for child in children]
     badly = [f"process {n} of {count} {exit_in_words(code)}" for n, code in enumerate(codes, start=2) if code]
     if badly:
-        raise ChildProcessError(f"{'; '.join(badly)}; {stands}")
+        raise ChildProcessError(f"{'; '.join(badly)}; {advice}")
 
 
 def _started(words: Sequence[str], number: int, count: int) -> subprocess.Popen[bytes]:
-    """The same command as process `number` of `count`, whose warnings and errors are heard."""
-    told = {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(count)}
+    """Start the same command as process `number` of `count`; it writes to standard error alone."""
+    ranks = {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(count)}
     command = [sys.executable, "-m", "emul.main", *words]
-    return subprocess.Popen(command, env={**os.environ, **told}, stdout=subprocess.DEVNULL)
+    return subprocess.Popen(command, env={**os.environ, **ranks}, stdout=subprocess.DEVNULL)
 
 
 def parse_share(text: str | None) -> tuple[int, int]:
-    """`2/4` as (2, 4): the second of four shares; all of it where nothing is said."""
-    found = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", str(text)) if text is not None else re.match(r"(1)/(1)", "1/1")
-    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+    """Read `2/4` as (2, 4), the second of four shares; default: all of the work."""
+    if text is None:
+        return 1, 1
+    match = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", str(text))
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise ValueError(f"share= is one of several, such as 1/4 to 4/4; got {text}.")
-    return int(found[1]), int(found[2])
+    return int(match[1]), int(match[2])

@@ -1,8 +1,8 @@
-"""SLURM: the script of a job that trains, saves when told to, goes back to the queue and on from there.
+"""SLURM: the script of a job that trains, saves on a signal, goes back to the queue and resumes.
 
 The script is the command itself: `srun emul train ...`, one process a device. Before the time limit SLURM sends
-SIGUSR1; preemption and `scontrol requeue` send SIGTERM. The training then saves by itself, without waiting for anybody,
-and the job is put back into the queue, unless whoever ended it has seen to that.
+SIGUSR1; preemption and `scontrol requeue` send SIGTERM. The training then saves its state, and the job is put back into
+the queue, unless SLURM does so itself.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ SRUN = "srun --kill-on-bad-exit=1"
 
 
 def submitted_or_within_job(verb: str, config: DictConfig, words: Sequence[str], dry: bool) -> bool:
-    """Whether SLURM has `emul <verb> words` from here on: submitted, or its script printed. Else it is to be done here.
+    """Submit `emul <verb> words` to SLURM, or print its script, and return True; False where it is to run here.
 
-    Within a job it is not submitted: srun starts it there, in place of this process. ValueError before the queue does.
+    Within a job, srun starts the command in place of this process. The configuration is checked first.
     """
     if config.hardware.slurm is None or started_from_outside():
         if dry:
@@ -57,7 +57,7 @@ def submitted_or_within_job(verb: str, config: DictConfig, words: Sequence[str],
 
 
 def submit(config: DictConfig, hardware: Hardware, line: str, dry: bool) -> None:
-    """Submit a job that does what `line` says, or print its script."""
+    """Submit a job that runs one line of shell, or print its script."""
     from data_pipelines.files.locks import is_locked
     from emul.config.folders import folder
 
@@ -73,7 +73,7 @@ def submit(config: DictConfig, hardware: Hardware, line: str, dry: bool) -> None
 
 
 def within_job(hardware: Hardware, command: Sequence[str]) -> NoReturn:
-    """Become the srun that starts the processes of a command in the job that this process belongs to."""
+    """Replace this process by the srun that starts the processes of a command in the current job."""
     slurm = hardware.slurm
     cores = slurm.cpus_per_task or hardware.threads if slurm else None
     asked = {"nodes": hardware.nodes, "ntasks-per-node": hardware.devices, "cpus-per-task": cores}
@@ -85,14 +85,14 @@ def within_job(hardware: Hardware, command: Sequence[str]) -> NoReturn:
 def script(
     hardware: Hardware, name: str, log: Path, lines: Sequence[str], options: Mapping[str, Any] | None = None
 ) -> str:
-    """The whole script of a job. lines: what it does; options: of sbatch, over those of the hardware."""
+    """The script of a job. lines: shell commands; options: of sbatch, which replace those of the hardware."""
     slurm = hardware.slurm
     assert slurm is not None
     asked = {**sbatch_options(hardware, slurm), "job-name": name, "output": log.resolve(), **(options or {})}
     head = [f"#SBATCH --{key}" if value is True else f"#SBATCH --{key}={value}" for key, value in asked.items()]
     cores = asked.get("cpus-per-task")
-    told = [f"export SRUN_CPUS_PER_TASK={cores}"] if cores else []  # else srun asks for one, from SLURM 22.05 on
-    return "\n".join(["#!/bin/bash", *head, "", *told, *slurm.setup, f"cd {shlex.quote(os.getcwd())}", *lines, ""])
+    exports = [f"export SRUN_CPUS_PER_TASK={cores}"] if cores else []  # else srun asks for one, from SLURM 22.05 on
+    return "\n".join(["#!/bin/bash", *head, "", *exports, *slurm.setup, f"cd {shlex.quote(os.getcwd())}", *lines, ""])
 
 
 def sbatch_options(hardware: Hardware, slurm: Slurm) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def sbatch_options(hardware: Hardware, slurm: Slurm) -> dict[str, Any]:
 
 
 def submit_script(text: str, path: Path) -> str:
-    """Write a script and hand it to sbatch; the number of the job. ValueError in the words of sbatch."""
+    """Write a script and submit it with sbatch; return the job's number. ValueError carries the message of sbatch."""
     if shutil.which("sbatch") is None:
         raise ValueError("hardware=slurm needs sbatch, which is not here; --dry-run prints the script.")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -130,15 +130,15 @@ def submit_script(text: str, path: Path) -> str:
 
 
 def job_number(environment: Mapping[str, str] = os.environ) -> str | None:
-    """The job that this process belongs to, as scontrol names it; None outside of SLURM."""
+    """The number of the current job, as scontrol writes it; None outside of SLURM."""
     array, task = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else environment.get("SLURM_JOB_ID")
 
 
 def requeue() -> bool:
-    """Put this job back into the queue, where it is running on and nobody else has seen to it; whether that was done.
+    """Put the current job back into the queue, where it is running; return whether that was done.
 
-    A job that is being cancelled, preempted or requeued is no longer `RUNNING`, and is left to who ended it.
+    A job that is being cancelled, preempted or requeued is no longer `RUNNING`, and is left alone.
     """
     job = job_number()
     if job is None or shutil.which("scontrol") is None:
@@ -151,7 +151,7 @@ def requeue() -> bool:
 
 
 def requeue_on_notice(slurm: Slurm | None) -> None:
-    """While no training hears it, the notice of a time limit finds nothing to save: the job just goes back."""
+    """Requeue the job at the notice of its time limit, while no training runs that would save its state first."""
     if slurm is None or not slurm.requeue or rank():
         return
 

@@ -1,9 +1,10 @@
-"""What a process takes of its machine: threads, and memory it keeps."""
+"""Set the CPU threads, the cores and the memory allocator of a process."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import sys
 
 import torch
 
@@ -12,20 +13,20 @@ from emul.jobs.processes import cores_of_task, started_processes
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 LARGEST = 2**31 - 1
-CORES = "EMUL_CORES"  # of the process that starts the others: its number, and the cores it had
+CORES = "EMUL_CORES"  # the process that starts the others, and the cores it had: "pid:core,core"
 
 
 def set_threads(threads: int | None, processes: int = 1, number: int = 0, affinity: bool = False) -> None:
     """Use `threads` CPU threads (None: a share of the cores), and keep freed memory for the next step.
 
-    processes, number: how many share this machine, and which of them this one is. affinity: keep to one's share.
-    Where SLURM was told the cores of a process, these are its share; and where it has bound the process, it stays so.
-    glibc hands large freed blocks back to the kernel, and each step of a training then faults its activations in anew:
-    a third of the time of a small SFNO on two cores. Where the C library has no mallopt, nothing changes.
+    processes, number: how many share this machine, and which of them this one is. affinity: bind the process to its
+    share of the cores. Cores given by SLURM are the share, and a binding by SLURM is kept. glibc returns large freed
+    blocks to the kernel, and each step of a training then page-faults its activations again: a third of the time of a
+    small SFNO on two cores. Without mallopt in the C library, memory is left as it is.
     """
     told = cores_of_task()
     is_bound = told is not None and processors() <= told
-    if affinity and processes > 1 and not is_bound and hasattr(os, "sched_setaffinity"):
+    if affinity and processes > 1 and not is_bound and sys.platform == "linux":
         os.sched_setaffinity(0, cores_of_process(_cores_of_all(number), processes, number))
     if threads is None and told is not None:
         threads = min(told, processors())
@@ -44,9 +45,9 @@ def set_threads(threads: int | None, processes: int = 1, number: int = 0, affini
 
 
 def _cores_of_all(number: int) -> list[int]:
-    """The cores that the processes of this machine have together: those of the first before it kept to its share.
+    """All cores that the processes of this machine share: those of the first process before it was bound.
 
-    It starts the others, which therefore begin on its share, and is told apart by its number in what it leaves them.
+    The others are started by it, bound to its share, and so read its cores from the environment.
     """
     starter, _, listed = os.environ.get(CORES, "").partition(":")
     if starter == str(os.getppid() if number else os.getpid()):
@@ -58,7 +59,7 @@ def _cores_of_all(number: int) -> list[int]:
 
 
 def cores_of_process(those: list[int], processes: int, number: int) -> list[int]:
-    """The cores of one of several processes; where there are fewer cores than processes, they take turns."""
+    """The share of one of several processes; with fewer cores than processes, several share a core."""
     if len(those) < processes:
         return [those[number % len(those)]]
     bounds = [round(n * len(those) / processes) for n in range(processes + 1)]

@@ -91,7 +91,7 @@ def build_training(config: DictConfig, world: World) -> Training:
         build(config.schedule),
         build(config.training),
         seed=config.seed,
-        card={
+        metadata={
             "format": checkpoints.FORMAT,
             "world": world.plain(),
             "config": OmegaConf.to_yaml(config, resolve=True),

@@ -16,17 +16,17 @@ from data_pipelines.files.atomic import remove_unfinished
 from emul.jobs.processes import rank
 from emul.terminal import console
 
-# What may change between the start of a training and its continuation: what does not touch a weight,
+# Options that may change when a training is resumed: those that do not affect the weights,
 FREE = {
     "output", "resume", "forecast", "eval", "writer", "metric", "logger", "training.checkpoint_every",
     "training.checkpoint_minutes", "training.log_every", "training.broken", "hardware.slurm", "loader.ahead",
 }  # fmt: skip
 
 
-# and where it runs, which changes the last digits; but not in what precision.
+# and where it runs, which changes the last digits; but not its precision.
 ROUNDED = {"hardware", "training.accumulate"}
 FIXED = {"hardware.precision"}
-MOST_TOLD = 5  # differences in one message
+SHOWN = 5  # differences in one message
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def find_checkpoint(config: DictConfig, target: Path) -> Resumed | None:
 
 
 def refuse_changes(before: DictConfig, now: DictConfig, target: Path) -> None:
-    """ValueError, with the difference, where a continuation would not be the same training and this was not said."""
+    """Raise ValueError listing what differs, unless resume=changed was given."""
     old, new = (dict(_leaves(OmegaConf.to_container(c, resolve=True))) for c in (before, now))
     old = _defaults(now, new.keys() - old.keys()) | old  # options that came after this training began
     keys = [key for key in {**old, **new} if str(old.get(key)) != str(new.get(key))]
@@ -62,8 +62,8 @@ def refuse_changes(before: DictConfig, now: DictConfig, target: Path) -> None:
     refused = [key for key in keys if not _lies_in(key, FREE) and key not in rounded]
 
     def listed(some: list[str]) -> str:
-        told = [f"{key} was {old.get(key, 'not there')}, is {new.get(key, 'gone')}" for key in some[:MOST_TOLD]]
-        return "; ".join([*told, *([f"and {len(some) - MOST_TOLD} more"] if len(some) > MOST_TOLD else [])])
+        lines = [f"{key} was {old.get(key, 'not there')}, is {new.get(key, 'gone')}" for key in some[:SHOWN]]
+        return "; ".join([*lines, *([f"and {len(some) - SHOWN} more"] if len(some) > SHOWN else [])])
 
     if rounded and rank() == 0:
         console.warn(f"{target} goes on elsewhere ({listed(rounded)}): the same training, but not to the last digit.")
@@ -80,7 +80,7 @@ def refuse_changes(before: DictConfig, now: DictConfig, target: Path) -> None:
 
 
 def _defaults(config: DictConfig, keys: Iterable[str]) -> dict[str, Any]:
-    """Of the options among `keys` that a part has, what they are where nothing is said of them."""
+    """Default values of those `keys` that are parameters of a part."""
     found: dict[str, Any] = {}
     for key in keys:
         part, _, name = key.rpartition(".")

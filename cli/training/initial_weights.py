@@ -1,4 +1,4 @@
-"""What a training starts from in place of chance: published weights, or those of another run, and their constants."""
+"""Initial weights of a training: published ones, or those of another run, and the scales that come with them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from emulators.world import World
 
 
 def load_weights(path: str | None) -> dict[str, Any] | None:
-    """What `from_checkpoint` names: the content of a published file, or of a checkpoint of ours, also by its run."""
+    """Read the file that `from_checkpoint` names: published weights, a checkpoint of emul, or a run folder."""
     if path is None:
         return None
     file = Path(path)
@@ -31,7 +31,7 @@ def load_weights(path: str | None) -> dict[str, Any] | None:
 
 
 def published_scales(config: DictConfig, content: Mapping[str, Any] | None, world: World) -> published_files.Constants:
-    """Scales that need not be measured: those of files that `scales` names, else those that the weights come with."""
+    """Scales that need not be measured: from the files that `scales` names, else from the weights' own file."""
     if isinstance(config.scales, DictConfig):
         return published_files.constants_of_files({str(kind): str(path) for kind, path in config.scales.items()}, world)
     if content is None or config.scales is not None:
@@ -48,16 +48,16 @@ def fill_network(module: Training, content: Mapping[str, Any], config: DictConfi
     A network may name `additions`, parts that these weights may lack.
     """
     if "emul" in content:
-        _fill_with_ours(module.step, content["emul"], config)
+        _fill_from_checkpoint(module.step, content["emul"], config)
     else:
-        _fill_with_theirs(module.step.network, content, config)
+        _fill_from_published(module.step.network, content, config)
     module.begin()
     console().print(f"starting from {config.from_checkpoint}", soft_wrap=True, highlight=False)
     _warn_of_measured(config, content, module.step.world)
 
 
 def _warn_of_measured(config: DictConfig, content: Mapping[str, Any], world: World) -> None:
-    """Say which channels are normalised by what these data have, not by what the network was trained with."""
+    """Warn of channels that are normalised by statistics of these data, not those the network was trained with."""
     if isinstance(config.scales, str):
         return
     known = published_scales(config, content, world)
@@ -70,15 +70,15 @@ def _warn_of_measured(config: DictConfig, content: Mapping[str, Any], world: Wor
         )
 
 
-def _fill_with_ours(step: torch.nn.Module, card: Mapping[str, Any], config: DictConfig) -> None:
+def _fill_from_checkpoint(step: torch.nn.Module, card: Mapping[str, Any], config: DictConfig) -> None:
     try:
         fill(step, card["weights"], [f"network.{part}" for part in optional(step.network, Network, "additions")])
     except ValueError as error:
         raise _refused(config, "weights of the same network", str(error)) from error
 
 
-def _fill_with_theirs(network: torch.nn.Module, content: Mapping[str, Any], config: DictConfig) -> None:
-    """The first of the file's state dicts that fits; the fault told is that of the largest."""
+def _fill_from_published(network: torch.nn.Module, content: Mapping[str, Any], config: DictConfig) -> None:
+    """Fill the network with the first of the file's state dicts that fits; else report the largest one's fault."""
     module = import_module(str(config.model._target_).rpartition(".")[0])
     faults = []
     for theirs in published_files.state_dicts(content):

@@ -1,7 +1,7 @@
-"""Where a training's numbers go: files, TensorBoard, MLflow, Weights & Biases, a picture; chosen by list.
+"""Loggers of a training: metrics.csv, TensorBoard, MLflow, Weights & Biases, a picture of the curves.
 
-Each is made with the run folder, the step that the training goes on from and that of the last validation it knows, so
-that what an interrupted run logged later is dropped. None of them can stop a training.
+Each is built with the run folder, the step that the training resumes at and that of its last validation, so that what
+an interrupted run logged after its checkpoint is dropped. None of them can stop a training.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ INK = "#22577a"
 
 @dataclass(frozen=True)
 class Place:
-    """What a logger is made for. start: the step the training goes on from; validated: that of its last validation."""
+    """Hold what loggers are built with. start: step that the training resumes at; validated: of its last validation."""
 
     folder: Path
     name: str
@@ -35,7 +35,7 @@ class Place:
 
 
 class Named(Logger):
-    """What all loggers here have in common: a name, and nothing to do with the config, which the run folder holds."""
+    """Give a logger its name. The config is not logged: the run folder holds it."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -50,11 +50,11 @@ class Named(Logger):
         return ""
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class Unstoppable(Named):
-    """Another logger, made when first needed; once it fails it is told of, and left alone from then on."""
+    """Build another logger when first needed; warn once it fails, and leave it out from then on."""
 
     def __init__(self, name: str, make: Callable[[], Logger]) -> None:
         super().__init__(name)
@@ -181,7 +181,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 class Curves(Named):
-    """curves.png: loss and validation score against the step, drawn anew after each validation."""
+    """Draw curves.png, loss and validation score by step, after each validation."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__("curves")

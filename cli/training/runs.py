@@ -1,4 +1,4 @@
-"""Run folders: where a training's results lie, and how to open one again."""
+"""Run folders: write the configuration and results of a training, and open them again."""
 
 from __future__ import annotations
 
@@ -133,13 +133,13 @@ def open_run(path: str | Path, checkpoint: str = "best", device: str = "cpu") ->
 
 
 def build_step(config: DictConfig, world: World) -> Step:
-    """The untrained Step that `config` describes, on `world`."""
+    """Build the untrained Step that `config` describes, on `world`."""
     torch.manual_seed(config.seed)
     return build(config.step, world, build(config.model, world), build_all(config.constraint, world))
 
 
 def write_result(target: Path, card: Mapping[str, Any]) -> None:
-    """result.json, for who looks at many runs; only the first process writes it."""
+    """Write result.json, a summary for tools that read many runs, in the first process."""
     if rank() == 0:
         kept = {"finished": True, **{name: card[name] for name in ("step", "best", "validation")}}
         write_if_changed(target / "result.json", json.dumps(kept, indent=1) + "\n")
@@ -154,7 +154,7 @@ def write_if_changed(path: Path, text: str) -> None:
 
 
 def write_config(target: Path, config: DictConfig) -> None:
-    """The config.yaml of a run folder, which forecast and eval read; touched only where it differs."""
+    """Write the config.yaml of a run folder, which forecast and eval read, unless it is the same already."""
     file, text = target / "config.yaml", OmegaConf.to_yaml(config, resolve=True)
     if file.exists() and file.read_text(encoding="utf-8") == text:
         return

@@ -12,7 +12,7 @@ import torch
 
 from data_pipelines.files.atomic import atomic_file, flush_to_disk
 
-FORMAT = 1
+FORMAT = 2
 PREVIOUS = "previous.ckpt"
 
 
@@ -72,8 +72,10 @@ def load(path: str | Path) -> dict[str, Any]:
         said = type(error).__name__
         raise ValueError(f"{path} cannot be read as a checkpoint ({said}); it may be truncated.") from error
     card = content.get("emul") if isinstance(content, dict) else None
-    if not isinstance(card, dict) or card.get("format") != FORMAT:
-        raise ValueError(f"Expected a checkpoint of emul in format {FORMAT}; {path} is something else.")
+    if not isinstance(card, dict):
+        raise ValueError(f"Expected a checkpoint of emul; {path} is something else.")
+    if card.get("format") != FORMAT:
+        raise ValueError(f"{path} is in format {card.get('format')}; this version of emul reads {FORMAT}: train anew.")
     return content
 
 

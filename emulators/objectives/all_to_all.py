@@ -1,4 +1,4 @@
-"""All-to-all training: from every known state of a stretch to every later one, in one step each.
+"""All-to-all training: from every state of a window to every later one, in one step each.
 
     L = mean over pairs i < j of loss(step(x_i, t_j - t_i), x_j),     i, j = 0, ..., n
 
@@ -23,7 +23,10 @@ from emulators.world import World
 
 
 class AllToAll(Objective):
-    """stretch: timesteps of a window, n above. pairs: drawn from it for a batch, null for all."""
+    """Train on every pair of an earlier and a later state of a window.
+
+    stretch: timesteps of a window, n above. pairs: number of pairs drawn for each batch; None: all.
+    """
 
     def __init__(self, world: World, *, stretch: int = 4, pairs: int | None = None) -> None:
         self.all = list(combinations(range(stretch + 1), 2))
@@ -48,13 +51,13 @@ class AllToAll(Objective):
         return self.stretch
 
     def begin(self, step: Any) -> None:
-        """ValueError where the network is not told the interval."""
+        """Raise ValueError where the network is not conditioned on the interval."""
         refuse_without_interval(step, range(1, self.stretch + 1))
 
     def __call__(
         self, step: torch.nn.Module, window: Window, losses: Mapping[str, Loss]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss to descend, and its detached parts by loss and interval in timesteps."""
+        """The loss to minimise, and its detached parts by loss and interval in timesteps."""
         known = [window.history[-1], *window.target]
         chosen = self.all
         if self.pairs is not None:

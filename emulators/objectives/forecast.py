@@ -1,4 +1,4 @@
-"""The plain objective: roll out and compare every lead with the truth, gradients running through the whole chain.
+"""The plain objective: roll out, compare every lead with the truth, and backpropagate through the whole rollout.
 
 L = (1 / n) sum_lead sum_loss  mean over the batch of loss(state, target)
 
@@ -57,7 +57,7 @@ class Forecast(Objective):
         return [length for start, length in self.stages.items() if start <= step][-1]
 
     def begin(self, step: Any) -> None:
-        """ValueError where the network writes no distribution and is to be trained on it."""
+        """Raise ValueError where a distribution is to be trained and the network predicts none."""
         if self.emission and optional(step.network, Network, "emission") is None:
             name = type(step.network).__name__
             raise ValueError(f"{name} writes no distribution; take objective=forecast, or model=climode.")
@@ -65,7 +65,7 @@ class Forecast(Objective):
     def __call__(
         self, step: torch.nn.Module, window: Window, losses: Mapping[str, Loss]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss to descend, and its detached parts by loss and lead."""
+        """The loss to minimise, and its detached parts by loss and lead."""
         total, parts = torch.zeros((), device=window.history[-1].values.device), {}
         history = window.history
         if self.members > 1:

@@ -1,4 +1,4 @@
-"""Masked forecasts: from a part of what is known, all that is now and all that will be.
+"""Masked forecasts: from a visible part of a state, the whole state, now or later.
 
     L = loss(step(visible part of x(t), k), x(t + k)),     k drawn from `intervals`, 0: what is hidden of x(t) itself
 
@@ -24,7 +24,11 @@ MASKS = ("units", "tokens")
 
 
 class MaskedForecast(Objective):
-    """intervals: in timesteps of the World, 0 for reconstruction. hidden: share. masks: `units`, `tokens` or both."""
+    """Train on forecasts and reconstructions of states of which the network sees a part.
+
+    intervals: in timesteps of the World, 0 for reconstruction. hidden: share that is masked. masks: `units`, `tokens`
+    or both.
+    """
 
     def __init__(
         self,
@@ -51,7 +55,7 @@ class MaskedForecast(Objective):
         return self.longest
 
     def begin(self, step: Any) -> None:
-        """ValueError where the network takes no masks, or is not told the interval."""
+        """Raise ValueError where the network takes no masks, or is not conditioned on the interval."""
         network = step.network
         if not optional(network, Network, "units"):
             raise ValueError(f"{type(network).__name__} has no units to hide; take model=prithvi or another objective.")
@@ -62,7 +66,7 @@ class MaskedForecast(Objective):
     def __call__(
         self, step: torch.nn.Module, window: Window, losses: Mapping[str, Loss]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss to descend, and its detached parts by loss and interval in timesteps."""
+        """The loss to minimise, and its detached parts by loss and interval in timesteps."""
         interval = self.intervals[int(torch.randint(len(self.intervals), ()))]
         history = (*window.history[1:], window.target[0])
         visible = self.visible(step, history[-1])
@@ -75,7 +79,7 @@ class MaskedForecast(Objective):
         return total, parts
 
     def visible(self, step: Any, state: State) -> dict[str, Tensor]:
-        """What the network is told that it may see, case by case."""
+        """Draw the places that the network sees, for each case."""
         network = step.network
         kind = self.masks[int(torch.randint(len(self.masks), ()))]
         rows, count = (1, network.units) if kind == "units" else (network.units, network.tokens)

@@ -1,4 +1,4 @@
-"""Training on intervals drawn at random: one network for several timesteps, told which.
+"""Training on intervals drawn at random: one network for several timesteps, conditioned on the interval.
 
     L = (1 / n) sum_i loss(x_i, truth(i k)),   x_i = step(x_i-1) over k timesteps,   k drawn from `intervals`
 
@@ -22,7 +22,10 @@ from emulators.world import World
 
 
 class RandomIntervals(Objective):
-    """intervals: in timesteps of the World. rollout: steps of the drawn interval that follow one another."""
+    """Train on steps of an interval that is drawn for each batch.
+
+    intervals: in timesteps of the World. rollout: number of successive steps.
+    """
 
     def __init__(self, world: World, *, intervals: Sequence[int] = (1, 2, 4), rollout: int = 1) -> None:
         if not intervals or min(intervals) < 1 or rollout < 1:
@@ -46,13 +49,13 @@ class RandomIntervals(Objective):
         return self.longest
 
     def begin(self, step: Any) -> None:
-        """ValueError where the network is not told the interval, and there are several."""
+        """Raise ValueError where there are several intervals and the network is not conditioned on them."""
         refuse_without_interval(step, self.intervals)
 
     def __call__(
         self, step: torch.nn.Module, window: Window, losses: Mapping[str, Loss]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss to descend, and its detached parts by loss and lead in timesteps."""
+        """The loss to minimise, and its detached parts by loss and lead in timesteps."""
         interval = self.intervals[int(torch.randint(len(self.intervals), ()))]
         leads = [interval * i for i in range(1, self.rollout + 1)]
         total, parts = torch.zeros((), device=window.history[-1].values.device), {}

@@ -40,7 +40,10 @@ class Translating(Protocol):
 
 
 class TwoStage(nn.Module, Objective):
-    """momentum: of the translator that the first stage uses. latent: weight of the second."""
+    """Train encoder and decoder on states, and the translator between them on latents, in one step.
+
+    momentum: of the averaged translator that the first stage uses. latent: weight of the second stage.
+    """
 
     keeps_copies = True
 
@@ -64,7 +67,7 @@ class TwoStage(nn.Module, Objective):
         return self.longest
 
     def begin(self, step: Any) -> None:
-        """The first stage's translator is the network's as it is now; ValueError where that has none."""
+        """Copy the network's translator for the first stage; ValueError where it has none."""
         network = step.network
         if not isinstance(network, Translating):
             raise ValueError(
@@ -77,12 +80,12 @@ class TwoStage(nn.Module, Objective):
 
     @torch.no_grad()
     def follow(self, step: Any) -> None:
-        """Moves the first stage's translator towards the one that the optimiser has moved."""
+        """Move the first stage's translator towards the trained one."""
         at_rest, moved = (list(part.parameters()) for part in (self.at_rest, step.network.translator))
         torch._foreach_lerp_(at_rest, moved, 1.0 - self.momentum)
 
     def forward(self, step: Any, window: Window, losses: Mapping[str, Loss]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss to descend, and its detached parts: by loss and lead, and `latent`."""
+        """The loss to minimise, and its detached parts: by loss and lead, and `latent`."""
         network = step.network
         known = network.encoded(step.inputs(window.history, window.forcing[0])[0])
         frames = network.decoded_frames(self.at_rest(known)).float()
@@ -100,7 +103,7 @@ class TwoStage(nn.Module, Objective):
 
 
 def states(step: Any, window: Window, frames: Tensor) -> Iterator[State]:
-    """What a network writes of all times at once, (batch, time, channel, *grid), each constrained by that before."""
+    """States from frames (batch, time, channel, *grid), each constrained with the one before."""
     before = window.history[-1].select(step.world.prognostic.names)
     for raw, forcing in zip(frames.unbind(1), window.forcing, strict=True):
         values = step.outputs(raw, before.values)

@@ -12,7 +12,10 @@ from emulators.state import State
 
 
 class StepCascade(nn.Module):
-    """A step made of steps: `by` lead, each from its own lead in hours on, or `by` interval in hours, each its own."""
+    """Combine several steps into one, chosen `by` lead time or `by` interval.
+
+    steps: by lead in hours, each used from its lead on; or by interval in hours, each used for its own.
+    """
 
     def __init__(self, by: str, steps: Mapping[float, nn.Module]) -> None:
         super().__init__()
@@ -25,13 +28,13 @@ class StepCascade(nn.Module):
 
     @property
     def constraints(self) -> Mapping[str, Any]:
-        """Those of the first step."""
+        """Constraints of the first step."""
         first: Any = self.steps[0]
         return first.constraints
 
     @property
     def observer(self) -> Callable[[str, State, State], None] | None:
-        """Told what the constraints of whichever step is in charge make of what."""
+        """Called with the name, input and output of every constraint that the chosen step applies."""
         first: Any = self.steps[0]
         return first.observer
 
@@ -42,7 +45,7 @@ class StepCascade(nn.Module):
             step.observer = observer
 
     def forward(self, history: tuple[State, ...], forcing: State) -> State:
-        """By the step in charge; a batch must not want several."""
+        """Apply the step that the lead or interval chooses; ValueError where a batch needs several."""
         since = history[-1].start.time if self.by == "lead" else history[-1].time
         found = np.unique((forcing.time - since) / np.timedelta64(1, "h"))
         if found.size != 1:

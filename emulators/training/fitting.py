@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -46,6 +46,7 @@ def fit(
     """
     hardware = hardware or Hardware()
     checkpoints = next((c for c in callbacks if isinstance(c, Checkpoints)), None) or Checkpoints()
+    batches, validation = (OneLoader(b) if isinstance(b, Sequence) else b for b in (batches, validation))
     checkpoints.validation = validation
     if checkpoints not in callbacks:
         callbacks = [*callbacks, checkpoints]
@@ -89,6 +90,19 @@ def fit_climatology(training: Training, windows: Iterable[Window]) -> None:
     if fit_network is not None:
         fit_network(examples(training.step, windows))
         training.reset_average()
+
+
+class OneLoader:
+    """Hand a list of batches to Lightning, which would take it for a list of loaders."""
+
+    def __init__(self, batches: Sequence[Window]) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Window]:
+        return iter(self.batches)
 
 
 class AfterStep(pl.Callback):

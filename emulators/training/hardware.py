@@ -22,7 +22,7 @@ TIME, MEMORY = r"(\d+-)?\d+(:\d+){0,2}", r"\d+[KMGT]?"  # as sbatch reads them
 
 @dataclass(frozen=True)
 class Slurm:
-    """What a job asks of SLURM; null leaves a thing to the cluster.
+    """Hold what a job requests from SLURM; None leaves an option to the cluster.
 
     time: limit, as in 12:00:00 or 2-00:00:00. cpus_per_task: cores a process. gpus: GPUs a node, null for none on the
     processor and one a process on GPUs; gpu_type: as in h100. memory: a node, as in 64G. notice: seconds before the
@@ -53,7 +53,7 @@ class Slurm:
 
 @dataclass(frozen=True)
 class Hardware:
-    """What a job runs on.
+    """Describe what a training or a forecast runs on.
 
     devices: processes a node, each with a GPU of its own or a share of the cores. strategy: `ddp` keeps the network
     whole in each process, `fsdp` shards it. precision: `16-mixed` (fp16) is for GPUs without bfloat16. threads: CPU
@@ -119,7 +119,7 @@ def shard(network: nn.Module, mesh: Any) -> None:
 
 
 def local_tensors(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-    """What this process holds of tensors that may be sharded."""
+    """This process's shards of tensors that may be sharded."""
     from torch.distributed.tensor import DTensor
 
     return [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]

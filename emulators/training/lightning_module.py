@@ -1,4 +1,4 @@
-"""Training: an objective descended by an optimiser, validated by the same rollout and scores that `emul eval` uses.
+"""Training: an optimiser minimises an objective; the rollout and scores of `emul eval` validate it.
 
 Everything random in a step is drawn from a generator seeded by (seed, batch index), and the order of samples is a
 function of (seed, step) alone. The state of a training therefore is its weights, optimiser, averages and step number:
@@ -18,7 +18,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from emulators.interfaces import Network, Objective, optional
+from emulators.interfaces import Loss, Network, Objective, optional
 from emulators.metrics.rmse import RMSE
 from emulators.rollout import rollout
 from emulators.state import State, Window
@@ -36,31 +36,33 @@ MOST_SKIPPED = 10  # steps in a row
 class Training(pl.LightningModule):
     """Join Step, objective, losses, optimiser and schedule for Lightning's Trainer.
 
-    optimizer: from a module to its optimiser. schedule: factor of the learning rate at (step, steps). scorecard: makes
-    an empty Scorecard for a validation, default: RMSE by lead. card: numbers, strings and tensors for every checkpoint.
-    finished: set once the last step is made and validated. validated: the step of the last validation. exploded: where
-    the last validation's forecast ceased to be finite, or None. skipped: steps left out so far.
+    losses: by name; those with a weight or a range of steps as Terms. optimizer: from a module to its optimiser.
+    schedule: factor of the learning rate at (step, steps). scorecard: makes an empty Scorecard for a validation,
+    default: RMSE by lead. metadata: numbers, strings and tensors for every checkpoint. finished: set once the last step
+    is made and validated. validated: the step of the last validation. exploded: where the last validation's forecast
+    ceased to be finite, or None. skipped: steps left out so far.
     """
 
     def __init__(
         self,
         step: Step,
         objective: Objective,
-        losses: Mapping[str, Term],
+        losses: Mapping[str, Loss],
         optimizer: Callable[[torch.nn.Module], torch.optim.Optimizer],
         schedule: Callable[[int, int], float],
         plan: Plan,
         *,
         seed: int = 0,
         scorecard: Callable[[], Scorecard] | None = None,
-        card: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        refuse_gaps(losses, plan.steps)
-        self.step, self.objective, self.losses = step, objective, losses
-        self.loss_modules = torch.nn.ModuleList(losses.values())
+        terms = {name: loss if isinstance(loss, Term) else Term(loss) for name, loss in losses.items()}
+        refuse_gaps(terms, plan.steps)
+        self.step, self.objective, self.losses = step, objective, terms
+        self.loss_modules = torch.nn.ModuleList(terms.values())
         self.optimizer, self.schedule, self.plan, self.seed = optimizer, schedule, plan, seed
-        self.scorecard, self.card = scorecard or self.rmse_by_lead, dict(card or {})
+        self.scorecard, self.metadata = scorecard or self.rmse_by_lead, dict(metadata or {})
         self.averages = copy.deepcopy(step).requires_grad_(False).eval() if plan.ema else None
         self.saved_names = set(step.state_dict())  # tables that are made anew with the network never change
         self.begin()
@@ -73,7 +75,7 @@ class Training(pl.LightningModule):
         self.skipped = self.skipped_in_a_row = 0
 
     def begin(self) -> None:
-        """Tell the average and the objective what the weights are with which a training begins."""
+        """Set the average and the objective to the weights with which a training begins."""
         self.reset_average()
         self.objective.begin(self.step)
 
@@ -129,20 +131,20 @@ class Training(pl.LightningModule):
 
     @property
     def looks_at_every_step(self) -> bool:
-        """Whether each step is looked at: where that costs nothing, or has to be."""
+        """Whether each step is checked for non-finite numbers: on the CPU, where it is cheap, and to skip steps."""
         return self.device.type == "cpu" or self.plan.broken == "skip"
 
     def refuse_broken_loss(self) -> None:
-        """BrokenStep where the loss or a weight is no longer a finite number."""
+        """Raise BrokenStep where the loss or a weight is not finite."""
         if not self.parts["loss"].isfinite():
             raise BrokenStep(self.failure_message(self.global_step, f"the loss is {float(self.parts['loss'])}"))
         if not all(bool(p.isfinite().all()) for p in local_tensors(list(self.step.parameters()))):
             raise BrokenStep(self.failure_message(self.global_step, "weights are not finite"))
 
     def failure_message(self, step: int, what: str) -> str:
-        """What broke, in words."""
+        """Describe a broken step, and what to do."""
         return (
-            f"At step {step} {what} ({self.culprit or 'where, is not known'}); the last checkpoint stands. Train anew "
+            f"At step {step} {what} ({self.culprit or 'where, is not known'}); the last checkpoint is kept. Train anew "
             "with a smaller optimizer.lr or training.clip, look for broken values in the data, or take "
             "training.broken=skip."
         )
@@ -150,7 +152,7 @@ class Training(pl.LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """By norm; done here because Lightning refuses to clip for a fused optimiser in any mixed precision.
+        """Clip by norm, here because Lightning refuses to clip for a fused optimiser in any mixed precision.
 
         The norm is the same on all processes, so all of them stop at, or skip, the same step.
         """
@@ -162,7 +164,7 @@ class Training(pl.LightningModule):
             self.check_gradient(full_tensor(norm), parameters)
 
     def check_gradient(self, norm: Tensor, parameters: list[Tensor]) -> None:
-        """Let a finite gradient pass; stop at, or take away, another."""
+        """Raise BrokenStep, or remove the gradients, where their norm is not finite."""
         if norm.isfinite():
             self.skipped_in_a_row = 0
             return
@@ -213,14 +215,14 @@ class Training(pl.LightningModule):
             self.update_budgets(lead, state)
 
     def update_budgets(self, lead: int, state: State) -> None:
-        """Add a lead to the ledger of budgets, while there is one."""
+        """Add a lead to the ledger of budgets, unless it has failed."""
         ledger = self.ledger_in_use
         if ledger is not None:
             self.ledger_in_use = self.attempt(lambda: ledger.add(lead, state))
 
     @staticmethod
     def attempt(work: Callable[[], Ledger]) -> Ledger | None:
-        """What `work` returns; None and a warning where it fails, as no diagnostic may stop a training."""
+        """Return what `work` returns; None and a warning where it fails, as no diagnostic may stop a training."""
         try:
             return work()
         except Exception as error:  # whatever it is
@@ -255,9 +257,9 @@ class Training(pl.LightningModule):
         self.validated = checkpoint["emul"].get("validated", -1)
 
     def checkpoint_content(self) -> dict[str, Any]:
-        """All that forecasting needs: the card, the weights, where the training stands."""
+        """All that forecasting needs: metadata, weights, step and scores."""
         return {
-            **self.card,
+            **self.metadata,
             "weights": {name: full_tensor(value) for name, value in self.forecaster.state_dict().items()},
             "step": self.global_step,
             "finished": self.finished,
@@ -290,7 +292,7 @@ def validate(training: Training, windows: Iterable[Window], after_batch: Callabl
 
 
 def examples(step: Step, windows: Iterable[Window]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """What the network reads, the time of the answer, and the answer it should give, of windows of one timestep."""
+    """Yield inputs, valid time and target of the network for windows of one timestep."""
     for window in windows:
         fields, time = step.inputs(window.history, window.forcing[0])
         target: State = window.target[0]

@@ -1,4 +1,4 @@
-"""Terms of the loss that is descended: each part with its weight and the optimiser steps between which it counts.
+"""Weighted loss terms, each active over a range of optimiser steps.
 
     L(n) = sum over losses of  w_k [start_k <= n < end_k] L_k
 
@@ -18,7 +18,7 @@ from emulators.state import State
 
 
 class Term(nn.Module):
-    """A loss times `weight`, from step `start` until before step `end`; null: the end of the training."""
+    """Multiply a loss by `weight`, from step `start` until before step `end`; None: the end of the training."""
 
     def __init__(self, loss: Loss, *, weight: float = 1.0, start: float = 0, end: float | None = None) -> None:
         super().__init__()
@@ -44,13 +44,13 @@ def _step(bound: float, steps: int) -> int:
 
 
 def active(terms: Mapping[str, Term], step: int, steps: int) -> dict[str, Term]:
-    """The terms that count at optimiser step `step` of a training of `steps`."""
+    """The terms that are active at optimiser step `step` of a training of `steps`."""
     spans = {name: term.span(steps) for name, term in terms.items()}
     return {name: term for name, term in terms.items() if spans[name][0] <= step < spans[name][1]}
 
 
 def refuse_gaps(terms: Mapping[str, Term], steps: int) -> None:
-    """ValueError where no loss of a positive weight counts at some step."""
+    """Raise ValueError where no loss of positive weight is active at some step."""
     at = 0
     for start, end in sorted(term.span(steps) for term in terms.values() if term.weight):
         if start > at:

@@ -1,7 +1,7 @@
-"""Breakdown: where the first number that is not finite comes from, when a loss or a gradient has none.
+"""Find the origin of the first non-finite number, when a loss or a gradient is not finite.
 
-The forward pass is repeated with an ear at every module; the first whose output is broken while its input was whole is
-named.
+The forward pass is repeated with a hook on every module; the first whose output is not finite while its input is finite
+is named.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from emulators.state import State, Window
 
-SHOWN = 6  # times of a batch that are told one by one
+SHOWN = 6  # times of a batch that are listed
 
 
 class BrokenStep(ValueError):
-    """A step of a training has a loss or a gradient that is no finite number."""
+    """Report a training step whose loss or gradient is not finite."""
 
 
 def batch_times(window: Window) -> str:
@@ -29,7 +29,7 @@ def batch_times(window: Window) -> str:
 
 
 def first_non_finite(step: nn.Module, objective: Any, window: Window, losses: Mapping[str, Any]) -> str:
-    """Where the first broken number of a batch with a broken loss arises: data, weights, a module, or the loss."""
+    """Name where the first non-finite number of a batch arises: data, weights, a module, or the loss."""
     for kind, states in {"history": window.history, "forcing": window.forcing, "target": window.target}.items():
         for state in states:
             broken = broken_channels(state)
@@ -62,7 +62,7 @@ def broken_channels(state: State) -> list[str]:
 
 
 def _listen(name: str, given: tuple[Any, ...], made: Any, found: list[str]) -> None:
-    """Note a module whose output is broken though its input is whole."""
+    """Record a module whose output is not finite though its input is."""
     if not _is_whole(made) and all(map(_is_whole, given)):
         found.append(name)
 

@@ -8,7 +8,7 @@ import pytest
 
 from emul.jobs.threads import cores_of_process
 
-TOLD = "import os, torch; from emul.jobs.threads import settle; settle({}); "
+TOLD = "import os, torch; from emul.jobs.threads import set_threads; set_threads({}); "
 TOLD += "print(torch.get_num_threads(), *sorted(os.sched_getaffinity(0)))"
 STEP = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "1", "SLURM_CPUS_PER_TASK": "1"}
 
@@ -52,7 +52,8 @@ def test_a_process_that_the_first_one_starts_has_cores_of_its_own():
     """The first keeps to its share before it starts the second, which would begin there; again changes nothing."""
     second = TOLD.format("None, 2, 1, True")
     first = (
-        TOLD.format("None, 2, 0, True") + "; settle(None, 2, 0, True); print(*os.sched_getaffinity(0), flush=True); "
+        TOLD.format("None, 2, 0, True")
+        + "; set_threads(None, 2, 0, True); print(*os.sched_getaffinity(0), flush=True); "
     )
     first += f"import subprocess, sys; subprocess.run([sys.executable, '-c', {second!r}], check=True)"
     done = subprocess.run([sys.executable, "-c", first], capture_output=True, text=True, check=True)

@@ -56,7 +56,7 @@ def test_a_kill_during_a_write_leaves_a_whole_file(tmp_path):
     code = (
         "import sys, itertools, torch; from data_pipelines.files import checkpoints\n"
         "for n in itertools.count():\n"
-        "    checkpoints.save(sys.argv[1], {'emul': {'format': 1, 'n': n, 'w': torch.full((2**22,), float(n))}})"
+        "    checkpoints.save(sys.argv[1], {'emul': {'format': 2, 'n': n, 'w': torch.full((2**22,), float(n))}})"
     )
     for wait in (0.05, 0.13, 0.21):
         process = subprocess.Popen([sys.executable, "-c", code, str(path)])
@@ -79,4 +79,11 @@ def test_what_is_no_checkpoint_is_told(tmp_path):
         checkpoints.load(path)
     torch.save({"state_dict": {}}, path)
     with pytest.raises(ValueError, match="something else"):
+        checkpoints.load(path)
+
+
+def test_an_older_format_is_refused(tmp_path):
+    path = tmp_path / "last.ckpt"
+    torch.save({"emul": {"format": 1}}, path)
+    with pytest.raises(ValueError, match="is in format 1; this version of emul reads 2: train anew"):
         checkpoints.load(path)
