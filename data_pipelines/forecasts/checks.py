@@ -94,8 +94,10 @@ def gather(parts: Iterable[Mapping[str, np.ndarray]], axis: int = 0) -> dict[str
     whole = {name: np.min([a[name] for a in arrays], axis=0) for name in lowest}
     whole["maximum"] = np.max([a["maximum"] for a in arrays], axis=0)
     whole |= {name: np.sum([a[name] for a in arrays], axis=0) for name in ("missing", "numbers")}
-    budgets = ("dry_air", "column_water")
-    return whole | {name: np.concatenate([a[name] for a in arrays], axis) for name in budgets if name in arrays[0]}
+    budget_drifts = ("dry_air", "column_water")
+    return whole | {
+        name: np.concatenate([a[name] for a in arrays], axis) for name in budget_drifts if name in arrays[0]
+    }
 
 
 def describe(
@@ -128,7 +130,7 @@ def describe(
     return variables, faults
 
 
-def budgets(gathered: Mapping[str, np.ndarray], world: World) -> dict[str, Any] | None:
+def budget_drifts(gathered: Mapping[str, np.ndarray], world: World) -> dict[str, Any] | None:
     """Global means of dry air and column water and their drift over the forecast; None where they are unknown."""
     if "dry_air" not in gathered:
         return None

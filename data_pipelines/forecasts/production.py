@@ -12,7 +12,7 @@ import numpy as np
 from data_pipelines.conventions.durations import duration_text
 from data_pipelines.files.atomic import sha256, write_netcdf
 from data_pipelines.files.locks import lock_or_refuse, wait_for_turn
-from data_pipelines.forecasts.checks import budgets, describe, gather, lead_text
+from data_pipelines.forecasts.checks import budget_drifts, describe, gather, lead_text
 from data_pipelines.forecasts.manifest import (
     NAME,
     now,
@@ -74,7 +74,7 @@ def make_forecast(
                     if segment.stop < layout.steps:
                         forecast.restore(arrays)
                     with wait_for_turn(segments.folder):
-                        manifest["reasons"] = [unfinished(job, segments)]
+                        manifest["reasons"] = [progress_text(job, segments)]
                         write_manifest(job.folder, manifest)
         with wait_for_turn(segments.folder):
             if not is_finished(job.folder) and not segments.absent():
@@ -124,7 +124,7 @@ def is_finished(folder: Path) -> bool:
     return (folder / NAME).exists() and bool(read_manifest(folder)["finished"])
 
 
-def unfinished(job: ForecastJob, segments: Segments) -> str:
+def progress_text(job: ForecastJob, segments: Segments) -> str:
     """A sentence on how much of a forecast is on disk."""
     batches, leads = segments.written()
     part = "" if not leads else f", and {len(leads)} up to lead {lead_text(job.world, min(leads) - 1)} or later"
@@ -133,14 +133,14 @@ def unfinished(job: ForecastJob, segments: Segments) -> str:
 
 def finish(job: ForecastJob, segments: Segments, manifest: dict[str, Any], report: Report) -> None:
     """Judge the whole forecast, write scores.nc, budgets.nc and the checksums, and only then the verdict."""
-    whole, checksums = gathered(segments)
+    whole, checksums = merged_checks(segments)
     variables, faults = describe(whole, job.world, job.ranges)
     pairs, of = int(whole["pairs"]), job.layout.inits.size * job.layout.steps
     judged, reasons = verdict(faults, pairs, of)
     job.writer.mark(judged)
     card = job.scorecard(0, job.layout.steps)
     if card is not None and pairs:
-        for segment, arrays, _ in read(segments):
+        for segment, arrays, _ in read_segments(segments):
             if scores := within(arrays, "scores"):
                 card.add_partial(scores, segment.first)
         write_netcdf(job.folder / "scores.nc", card.scores({"forecast": job.folder.name, "verdict": judged}))
@@ -159,7 +159,7 @@ def finish(job: ForecastJob, segments: Segments, manifest: dict[str, Any], repor
         "inits": {"first": str(job.layout.inits[0]), "last": str(job.layout.inits[-1]), "count": job.layout.inits.size},
         "leads": {"steps": job.layout.steps, "timestep": duration_text(job.world.timestep)},
         "variables": variables,
-        "budgets": budgets(whole, job.world),
+        "budgets": budget_drifts(whole, job.world),
         "conservation": conservation,
         "truth": {"pairs": pairs, "of": of},
         "checksums": write_checksums(job.folder, checksums),
@@ -167,18 +167,18 @@ def finish(job: ForecastJob, segments: Segments, manifest: dict[str, Any], repor
     write_manifest(job.folder, manifest)
 
 
-def read(segments: Segments) -> Iterator[tuple[Segment, Arrays, dict[str, str]]]:
+def read_segments(segments: Segments) -> Iterator[tuple[Segment, Arrays, dict[str, str]]]:
     """Yield (segment, arrays, checksums) of all that was made, in order."""
     for chain in segments.chains().values():
         for segment in chain:
             yield segment, *segments.read(segment)
 
 
-def gathered(segments: Segments) -> tuple[Arrays, dict[str, str]]:
+def merged_checks(segments: Segments) -> tuple[Arrays, dict[str, str]]:
     """The checks of the whole forecast and the number of pairs with the truth; and all checksums."""
     checksums: dict[str, str] = {}
     by_batch: dict[int, list[Arrays]] = {}
-    for segment, arrays, sums in read(segments):
+    for segment, arrays, sums in read_segments(segments):
         own = {name: array for name, array in arrays.items() if "/" not in name}
         by_batch.setdefault(segment.batch, []).append(own)
         checksums |= sums
@@ -192,7 +192,7 @@ def write_budgets(job: ForecastJob, segments: Segments) -> dict[str, Any] | None
     ledgers = job.ledgers(job.layout.steps)
     if ledgers["forecast"].is_empty:
         return None
-    for segment, arrays, _ in read(segments):
+    for segment, arrays, _ in read_segments(segments):
         for source in SOURCES:
             ledgers[source].add_partial(within(arrays, f"{source} budgets"), segment.first)
     forecast, truth = (ledgers[source].results() for source in SOURCES)

@@ -73,7 +73,7 @@ def _in_year(times: np.ndarray, year: int) -> np.ndarray:
     return np.datetime64(str(year), "s") + (times - start)
 
 
-class OtherForecast:
+class StoredReference:
     """Another store of forecasts, for the initial times, leads and channels of `pairs`; what it lacks is NaN.
 
     lacking: how many of the pairs of initial time and lead it does not have. absent: channels that it does not have.
@@ -172,7 +172,7 @@ def reference_forecasts(
     absolute = {name: metric for name, metric in single.items() if not metric.needs}
     for name, path in named_references(entries).items():
         if path is not None:
-            other = OtherForecast(open_forecast(_store(path)), pairs, f"The baseline {name} ({path})")
+            other = StoredReference(open_forecast(_store(path)), pairs, f"The baseline {name} ({path})")
             found[name] = Reference(metrics, _of_pair(other))
             notes += _lacking(name, other, pairs)
         elif name == "persistence" and single:
@@ -210,7 +210,7 @@ def sampled_years(asked: Any, splits: Mapping[str, Any]) -> tuple[int, int] | No
     return first, last
 
 
-def _of_pair(source: SampledYears | OtherForecast) -> Callable[[Pair, Mapping[str, Tensor]], Iterator[Known]]:
+def _of_pair(source: SampledYears | StoredReference) -> Callable[[Pair, Mapping[str, Tensor]], Iterator[Known]]:
     return lambda pair, normal: source(pair)
 
 
@@ -229,7 +229,7 @@ def _store(path: str) -> Path | str:
     return inside[0] if inside else path
 
 
-def _lacking(name: str, other: OtherForecast, pairs: Pairs) -> list[str]:
+def _lacking(name: str, other: StoredReference, pairs: Pairs) -> list[str]:
     found = []
     if other.lacking:
         found.append(f"{name} lacks {other.lacking} of the {pairs.total} pairs of initial time and lead.")

@@ -69,7 +69,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Part:
+class StoredVariable:
     """A variable as it is stored: its levels (empty: none) and rows are split into blocks of so many."""
 
     name: str
@@ -151,7 +151,7 @@ def climatology(
     sizes = len(samples.hours), samples.shape[1], len(recipe.quantiles)
     bytes_of_row = columns * DAYS * (4 * sizes[0] * sizes[1] + 8 * (12 + sizes[2]))
     parts = [
-        Part(name, levels, at, *_fitting(len(levels), rows, bytes_of_row, int(megabytes * 2**20)))
+        StoredVariable(name, levels, at, *_fitting(len(levels), rows, bytes_of_row, int(megabytes * 2**20)))
         for name, (levels, at) in _chosen(dataset, recipe).items()
     ]
     attributes = _attributes(dataset, samples, recipe)
@@ -228,7 +228,7 @@ def _refuse_other(path: Path, attributes: Mapping[str, Any]) -> None:
         )
 
 
-def _is_of(partial: Path, attributes: Mapping[str, Any], parts: Sequence[Part]) -> bool:
+def _is_of(partial: Path, attributes: Mapping[str, Any], parts: Sequence[StoredVariable]) -> bool:
     """Whether `partial` was laid out whole, for the same recipe and the same blocks."""
     try:
         known = json.loads((partial / "finished" / "layout.json").read_text())
@@ -237,11 +237,11 @@ def _is_of(partial: Path, attributes: Mapping[str, Any], parts: Sequence[Part]) 
     return known == _plain_layout(attributes, parts)
 
 
-def _plain_layout(attributes: Mapping[str, Any], parts: Sequence[Part]) -> Any:
+def _plain_layout(attributes: Mapping[str, Any], parts: Sequence[StoredVariable]) -> Any:
     return json.loads(json.dumps([attributes, [asdict(part) for part in parts]]))
 
 
-def _statistics(part: Part, recipe: Recipe, units: str) -> dict[str, tuple[str, str]]:
+def _statistics(part: StoredVariable, recipe: Recipe, units: str) -> dict[str, tuple[str, str]]:
     """Suffixes of what is stored of a variable, with units and a long name."""
     found = {"": (units, "mean"), "_std": (units, "standard deviation")}
     if recipe.quantiles:
@@ -257,7 +257,7 @@ def _lay_out(
     dataset: xr.Dataset,
     samples: Samples,
     recipe: Recipe,
-    parts: Sequence[Part],
+    parts: Sequence[StoredVariable],
     attributes: Mapping[str, Any],
 ) -> None:
     """The store without numbers: arrays whose chunks are each written by one block."""
@@ -309,7 +309,7 @@ def _fill(
     dataset: xr.Dataset,
     samples: Samples,
     recipe: Recipe,
-    part: Part,
+    part: StoredVariable,
     levels: slice,
     rows: slice,
     told: tuple[Report | None, str, int, int],
@@ -348,7 +348,7 @@ def _fill(
         tell((place + 2) / (len(marks) + 1))
 
 
-def _of_hour(samples: np.ndarray, part: Part, recipe: Recipe) -> dict[str, np.ndarray]:
+def _of_hour(samples: np.ndarray, part: StoredVariable, recipe: Recipe) -> dict[str, np.ndarray]:
     """By suffix the statistics of one hour, ([quantile,] day, point)."""
     weights = window_weights(recipe.window)
     found = dict(zip(("", "_std"), mean_and_std(samples, weights), strict=True))

@@ -51,7 +51,7 @@ class AreaWeights:
         self._boxes = np.asfortranarray(flat)  # so its products are several times faster
         self._others = np.asfortranarray(matrix[:, self.others])
 
-    def on(self, device: torch.device) -> AreaWeights:
+    def to(self, device: torch.device) -> AreaWeights:
         """The same, the matrix on `device`."""
         self.matrix = self.matrix.to(device)
         return self
@@ -89,18 +89,18 @@ class AreaWeights:
         return found
 
 
-class Fields(NamedTuple):
+class PointFields(NamedTuple):
     """What statistics are taken of: prediction ([member,] row, point); target and climatology (row, point)."""
 
     prediction: Tensor
     target: Tensor
     climatology: Mapping[str, Tensor]
 
-    def cut(self, rows: slice | Tensor, points: slice = slice(None)) -> Fields:
+    def cut(self, rows: slice | Tensor, points: slice = slice(None)) -> PointFields:
         """A block of them, in float64."""
         prediction = self.prediction[..., rows, points].double()
         climatology = {name: field[rows, points].double() for name, field in self.climatology.items()}
-        return Fields(prediction, self.target[rows, points].double(), climatology)
+        return PointFields(prediction, self.target[rows, points].double(), climatology)
 
 
 class Means(NamedTuple):
@@ -114,7 +114,7 @@ class Means(NamedTuple):
     missing: Tensor
 
 
-def area_means(statistics: Statistics, fields: Fields, weights: AreaWeights, missing: Missing = "truth") -> Means:
+def area_means(statistics: Statistics, fields: PointFields, weights: AreaWeights, missing: Missing = "truth") -> Means:
     """The means of `statistics` over each region. weights: on the device of the fields.
 
     missing: NaN points are left out where the target has none (`truth`), where the statistic is NaN (`any`), or never.
@@ -179,7 +179,7 @@ def _keep_freed_memory() -> None:
 
 
 def _means_of_rows(
-    statistics: Statistics, fields: Fields, rows: slice, weights: AreaWeights, width: int
+    statistics: Statistics, fields: PointFields, rows: slice, weights: AreaWeights, width: int
 ) -> dict[str, Tensor]:
     """Means of the statistics of some rows, a block of points after another, (..., row, region)."""
     found: dict[str, Tensor] = {}
@@ -196,7 +196,7 @@ def _at_points(values: Tensor | Product) -> Tensor:
     return values.at_points() if isinstance(values, Product) else values
 
 
-def _missing_points(fields: Fields) -> Tensor:
+def _missing_points(fields: PointFields) -> Tensor:
     prediction = fields.prediction.isnan()
     return (fields.target.isnan() | (prediction.any(0) if prediction.ndim == 3 else prediction)).sum(dim=1)
 

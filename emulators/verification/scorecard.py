@@ -22,7 +22,7 @@ from torch import Tensor
 
 from emulators.scores.interfaces import Metric
 from emulators.state import State
-from emulators.statistics.area_means import AreaWeights, Fields, Missing, Statistics, area_means
+from emulators.statistics.area_means import AreaWeights, Missing, PointFields, Statistics, area_means
 from emulators.statistics.regions import Region, land_fraction, region_weights
 from emulators.variables import Variable, VariableSet
 from emulators.verification.channels import channel_rows, encode_leads, level_block, level_coordinate, vector_channels
@@ -113,7 +113,7 @@ class Scorecard:
             raise ValueError(f"Lead index {lead} is outside 0..{len(self.leads) - 1}, the leads of this scorecard.")
         fields, members = self._fields(prediction, target, climatology)
         shape = (-1, self.variables.size, len(self.regions.names))  # (batch, channel, region)
-        statistics, weights = self._statistics_of(fields, members), self._weights.on(fields.target.device)
+        statistics, weights = self._statistics_of(fields, members), self._weights.to(fields.target.device)
         means = area_means(statistics, fields, weights, self.missing)
         found = {name: self._with_vectors(name, mean, means.counted[name], shape) for name, mean in means.mean.items()}
         self._keep_members(members)
@@ -135,7 +135,7 @@ class Scorecard:
         self._missing[lead] += means.missing.numpy().reshape(-1, self.variables.size).sum(axis=0)
         return taken
 
-    def _fields(self, prediction: State, target: State, climatology: Any) -> tuple[Fields, int]:
+    def _fields(self, prediction: State, target: State, climatology: Any) -> tuple[PointFields, int]:
         """All fields as rows of points, a row a channel of an initial time; the number of members, 0 without any."""
         if not isinstance(climatology, Mapping):
             climatology = {} if climatology is None else {"mean": climatology}
@@ -152,11 +152,11 @@ class Scorecard:
         if fields[0].device.type == "mps":  # has no float64
             fields = [field.cpu() for field in fields]
         rows = [field.flatten(-3, -2) for field in fields]
-        return Fields(rows[0], rows[1], dict(zip(climatology, rows[2:], strict=True))), (
+        return PointFields(rows[0], rows[1], dict(zip(climatology, rows[2:], strict=True))), (
             rows[0].shape[0] if rows[0].ndim == 3 else 0
         )
 
-    def _statistics_of(self, fields: Fields, members: int) -> Statistics:
+    def _statistics_of(self, fields: PointFields, members: int) -> Statistics:
         """A function that computes all statistics that can be taken of `fields`, those of one name once."""
         chosen: list[Metric] = []
         names: set[str] = set()

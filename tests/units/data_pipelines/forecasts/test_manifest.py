@@ -8,7 +8,7 @@ import torch
 
 from data_pipelines.files.atomic import sha256
 from data_pipelines.files.batch_records import BatchRecords
-from data_pipelines.forecasts.checks import Checks, budgets, describe, gather
+from data_pipelines.forecasts.checks import Checks, budget_drifts, describe, gather
 from data_pipelines.forecasts.manifest import (
     open_manifest,
     read_manifest,
@@ -170,12 +170,12 @@ def test_batches_add_up_to_the_whole():
 
 def test_budgets_tell_drift_in_dry_air_and_water():
     arrays, _ = checked([state(0.01, 1e5), state(0.01, 1.01e5)])
-    found = budgets(gather([arrays]), world())
+    found = budget_drifts(gather([arrays]), world())
     assert found["days"] == 0.25
     assert found["column_water"]["first"] == pytest.approx(0.01 * 1e5 / 9.80665, rel=1e-6)
     assert found["dry_air"]["largest_relative_drift"] == pytest.approx(0.01, rel=1e-6)
     assert found["dry_air"]["mean_drift"] == pytest.approx(0.99 * 1e3 / 9.80665, rel=1e-5)
-    assert budgets({}, world()) is None
+    assert budget_drifts({}, world()) is None
 
 
 def test_a_part_counts_only_while_it_and_its_files_are_whole(tmp_path):
