@@ -1,4 +1,4 @@
-"""`emul eval`: forecasts against their truth, with persistence and climatology beside them, to outputs/eval/<name>/."""
+"""`emul eval`: score forecasts, persistence and climatology against the truth, to outputs/eval/<name>/."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str]) -> int:
+    """Run the verb; its exit code."""
     return run_with_hydra("eval", arguments, evaluate)
 
 
@@ -117,7 +118,7 @@ def _write_differences(
 
 
 def _decisive(config: DictConfig, inputs: Inputs) -> dict[str, Any]:
-    """All that the sums depend on, so that sums of another evaluation are not taken for those of this one."""
+    """All settings that the sums depend on, so that those of another evaluation are not used."""
     pairs, files = inputs.pairs, [Path(str(path)) for path in (inputs.attributes["forecast"], config.truth) if path]
     return {
         **{name: told for name, told in inputs.attributes.items() if name != "created"},

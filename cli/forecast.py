@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
             job = prepare(config)
             with progress(f"forecast {job.folder.name}") as report:
                 make_forecast(job, share, report=report, warn=warn)
-        tell(job.folder, share)
+        show_verdict(job.folder, share)
         return 0 if rank() and not started_from_outside() else exit_code(job.folder, share)
 
     return run_with_hydra("forecast", arguments, task)
@@ -42,18 +42,18 @@ def forecast(config: DictConfig) -> Path:
     job = prepare(config)
     with progress(f"forecast {job.folder.name}") as report:
         make_forecast(job, share, report=report, warn=warn)
-    tell(job.folder, share)
+    show_verdict(job.folder, share)
     return job.folder
 
 
 def exit_code(target: Path, share: tuple[int, int] = ALL) -> int:
-    """0, or 1 where the forecast in `target` failed a check; one that other shares are still missing of did not yet."""
+    """0, or 1 where the forecast in `target` failed a check; an unfinished share has not failed."""
     manifest = read_manifest(target)
     return int(manifest["verdict"] == "failed" and (manifest["finished"] or share == ALL))
 
 
-def tell(target: Path, share: tuple[int, int] = ALL) -> None:
-    """One line: where the forecast is and what it is worth, and why; or that other shares are awaited."""
+def show_verdict(target: Path, share: tuple[int, int] = ALL) -> None:
+    """Print where the forecast is, its verdict and the reasons; or that other shares are missing."""
     manifest = read_manifest(target)
     if not manifest["finished"]:
         told = manifest["reasons"][0].removeprefix("unfinished: ")

@@ -51,7 +51,7 @@ def keep_climate(target: Path, card: ClimateCard, inputs: Inputs) -> None:
 
 
 def show(dataset: xr.Dataset, first: Sequence[Row]) -> None:
-    """A line a headline variable, of the first region."""
+    """Print one line for each headline variable, in the first region."""
     region = str(dataset["region"].values[0])
     there = [metric for metric in COLUMNS if metric in dataset["metric"].values]
     lines = []

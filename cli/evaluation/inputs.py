@@ -1,4 +1,4 @@
-"""What `emul eval` scores: forecast, truth, climatology and options, opened, matched and checked."""
+"""Open, match and check all that `emul eval` needs: forecast, truth, climatology, reference forecasts, options."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def evaluation_of(inputs: Inputs) -> Evaluation:
 
 
 def _maps(inputs: Inputs) -> tuple[VariableSet, list[int]]:
-    """The channels and leads (indices) of which maps are drawn."""
+    """The channels and the lead numbers of the maps."""
     leads, wanted = inputs.pairs.leads, lead_times(inputs.options.maps.leads)
     found = [] if wanted is None else [int(np.flatnonzero(leads == n)[0]) for n in wanted if (leads == n).any()]
     variables = map_variables(inputs.pairs.variables, plain(inputs.options.maps.fields))
@@ -255,7 +255,7 @@ def metric_nodes(config: DictConfig, pairs: Pairs) -> Any:
 
 
 def forecast_path(config: DictConfig) -> Path | str:
-    """The store or file of the forecast: what `forecast=` names, or that of the run."""
+    """The store or file of the forecast: that which `forecast=` names, or that of the run."""
     given = config.forecasts
     if given is None and config.run is None:
         raise ValueError("Nothing to evaluate: give run=outputs/train/<name>, or forecast=<file> truth=<file>.")
@@ -277,7 +277,7 @@ def _stem(path: Path | str) -> str:
 
 
 def _manifest(path: Path | str) -> dict[str, Any]:
-    """The manifest beside a forecast of ours; empty where there is none."""
+    """The manifest in the folder of a forecast; empty where there is none."""
     try:
         return read_manifest(Path(path).parent)
     except (FileNotFoundError, ValueError):
@@ -295,17 +295,18 @@ def _truth(
     source: Source = build(OmegaConf.create(data))
     source.prepare(report)
     dataset = first_member(source.dataset())
-    return dataset, source, str(dataset.attrs.get("origin") or _told(OmegaConf.create(data)))
+    return dataset, source, str(dataset.attrs.get("origin") or _source_text(OmegaConf.create(data)))
 
 
-def _told(data: DictConfig) -> str:
-    """A data source in a line: its class and its plain settings."""
+def _source_text(data: DictConfig) -> str:
+    """A data source as text: its class and its plain settings."""
     settings = {str(key): data[key] for key in data if key != "_target_"}
     plain = ", ".join(f"{key}={value}" for key, value in settings.items() if isinstance(value, int | float | str))
     return f"{str(data['_target_']).rpartition('.')[2]}({plain})"
 
 
 def plain(value: Any) -> Any:
+    """A value without OmegaConf containers."""
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
@@ -318,7 +319,7 @@ def lead_times(wanted: Any) -> np.ndarray | None:
 
 
 def chosen_inits(spec: Any, have: np.ndarray) -> np.ndarray | None:
-    """Those of the initial times `have` that `first/last`, `first/last/step` or a list asks for; None: all."""
+    """Select from the initial times `have` by `first/last`, `first/last/step` or a list; None where `spec` is None."""
     if spec is None:
         return None
     if isinstance(spec, str) and spec.count("/") == 1:
@@ -353,7 +354,7 @@ def _notes(
     metrics: Mapping[str, Any],
     climatology: Any,
 ) -> list[str]:
-    """What a reader of the scores must know."""
+    """Warnings for the reader of the scores."""
     notes = []
     if manifest.get("verdict") == "failed":
         reasons = [str(reason) for reason in manifest.get("reasons", [])]

@@ -1,4 +1,4 @@
-"""What `emul forecast` is to make: run, data, initial times, layout and writer, all opened and checked."""
+"""Open and check all that `emul forecast` needs: run, data, initial times, layout and writer."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _ledgers(world: World, step: Step | StepCascade) -> Callable[..., Ledger]:
 
 
 def _steps(run: Run, chosen: DictConfig, device: str) -> tuple[Step | StepCascade, dict[str, Any]]:
-    """The step of the run, or several runs' by lead or by interval; digests of the others' weights."""
+    """The Step of the run, or the Steps of several runs by lead or by interval; digests of the other weights."""
     told = {"lead": dict(chosen.cascade), "interval": dict(chosen.networks)}
     by = [name for name, runs in told.items() if runs]
     if not by:
@@ -182,7 +182,7 @@ def refuse_missing_times(archive: Archive, inits: np.ndarray, steps: int) -> Non
 
 
 def _members(run: Run, chosen: DictConfig) -> int:
-    """How many members are asked for; ValueError where the network has nothing to tell them apart by."""
+    """The size of the ensemble, 0 for none; ValueError where the network draws no noise to tell members apart."""
     members = int(chosen.members or 0)
     if members < 0:
         raise ValueError(f"members must be at least 1, or null for none; got {members}.")
@@ -213,7 +213,7 @@ def _digest(weights: Mapping[str, torch.Tensor]) -> str:
 
 
 def _scorecards(run: Run, archive: Archive, layout: Layout) -> Callable[[int, int], Scorecard | None]:
-    """What makes an empty scorecard of a run of leads, up to the last that any truth is known of; None beyond."""
+    """A function that makes an empty scorecard of a range of leads, as far as their truth is known; None beyond."""
     world, until = run.world, unbroken_until(archive.times, layout.inits)
     valid = layout.valid_times
     known = np.flatnonzero((archive.has(valid) & (valid <= until[:, None])).any(axis=0))

@@ -1,4 +1,4 @@
-"""Checks of a forecast as it runs: physical ranges, numbers that are none, budgets of dry air and water."""
+"""Check a forecast as it runs: physical ranges, missing values, drift of dry air and water."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ NEVER = np.iinfo(np.int64).max
 
 
 class Checks:
-    """Extremes, bad numbers and budgets of one batch of forecasts, gathered one lead at a time.
+    """Accumulate extremes, missing values and budgets of one batch of forecasts, lead by lead.
 
-    more: bounds by variable name that go before the table of physical ranges.
+    more: bounds by variable name that override the table of physical ranges.
     """
 
     def __init__(self, world: World, more: Mapping[str, tuple[float, float]] | None = None) -> None:
@@ -39,7 +39,7 @@ class Checks:
         self.column_water: list[np.ndarray] = []
 
     def add(self, lead: int, state: State, contents: Mapping[str, Tensor] | None = None) -> bool:
-        """Take in the forecasts at lead number `lead`, (*lead, channel, lat, lon); True where nothing is wrong.
+        """Add the forecasts at lead number `lead`, (*lead, channel, lat, lon); True where nothing is wrong.
 
         contents: global means of `dry_air` and `column_water`, (*lead, 1, 1), where they are known already.
         """
@@ -65,7 +65,7 @@ class Checks:
         return not (missing.any() or beyond.any())
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All that was gathered, for the part file; budgets have shape (init, lead), the rest (channel,)."""
+        """All results as arrays; budgets have shape (init, lead), the others (channel,)."""
         names = ("minimum", "maximum", "missing", "first_missing", "first_beyond")
         arrays = {name: getattr(self, name) for name in names} | {"numbers": np.array(self.numbers)}
         if self.budgeted:
@@ -88,7 +88,7 @@ def column_means(state: State, world: World, known: Mapping[str, Tensor]) -> tup
 
 
 def gather(parts: Iterable[Mapping[str, np.ndarray]], axis: int = 0) -> dict[str, np.ndarray]:
-    """The arrays of several parts as those of one. axis: along which they follow each other, 0 init or 1 lead."""
+    """Merge the arrays of several parts. axis: of the budgets, along which they are joined, 0 init or 1 lead."""
     arrays = list(parts)
     lowest = ("minimum", "first_missing", "first_beyond")
     whole = {name: np.min([a[name] for a in arrays], axis=0) for name in lowest}
@@ -103,7 +103,7 @@ def gather(parts: Iterable[Mapping[str, np.ndarray]], axis: int = 0) -> dict[str
 def describe(
     gathered: Mapping[str, np.ndarray], world: World, more: Mapping[str, tuple[float, float]] | None = None
 ) -> tuple[dict[str, Any], list[str]]:
-    """(what the manifest says of each variable, what is wrong in one sentence each)."""
+    """(facts on each variable for the manifest, one sentence for each fault)."""
     variables, faults = {}, []
     for variable in world.predicted:
         part = world.predicted.slice(variable.name)
@@ -131,7 +131,7 @@ def describe(
 
 
 def budget_drifts(gathered: Mapping[str, np.ndarray], world: World) -> dict[str, Any] | None:
-    """Global means of dry air and column water and their drift over the forecast; None where they are unknown."""
+    """Global means of dry air and column water and their drift over the forecast; None where they were not computed."""
     if "dry_air" not in gathered:
         return None
     days = float(world.lead_time(gathered["dry_air"].shape[1] - 1) / np.timedelta64(86400, "s"))

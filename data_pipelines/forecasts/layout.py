@@ -47,7 +47,7 @@ LEVELS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Shape, coordinates and chunks of one forecast.
+    """Define the shape, coordinates and chunks of one forecast.
 
     inits: initial times, datetime64[s], shape (init,). steps: number of leads, each one timestep of `world`.
     batch: initial times a chunk. block: leads a chunk. attributes: of the whole file. members: of an ensemble; 0: none.
@@ -95,7 +95,7 @@ class Layout:
         return values.astype(np.int64) if values.size and (values == values.round()).all() else values
 
     def level_positions(self, variable: Variable) -> np.ndarray | slice:
-        """Where the levels of `variable` lie among all."""
+        """The positions of the levels of `variable` among all levels."""
         return slice(None) if tuple(self.levels) == variable.levels else np.searchsorted(self.levels, variable.levels)
 
     def dims(self, variable: Variable) -> tuple[str, ...]:
@@ -143,7 +143,7 @@ class Layout:
         return attrs
 
     def coordinates(self) -> dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, Any]]]:
-        """(dimensions, values, attributes) of each coordinate, as they stand in the file."""
+        """(dimensions, values, attributes) of each coordinate in the file."""
         leads = self.leads.astype(np.int64)
         hours = bool((leads % 3600 == 0).all())
         clock = {"units": "seconds since 1970-01-01", "calendar": "proleptic_gregorian"}
@@ -181,7 +181,7 @@ class Layout:
         return coordinates
 
     def plain(self) -> dict[str, Any]:
-        """What the bytes of the file depend on, as numbers and strings."""
+        """All settings that the bytes of the file depend on, as numbers and strings."""
         world = self.world.plain()
         return {
             "inits": np.datetime_as_string(self.inits).tolist(),

@@ -1,4 +1,4 @@
-"""manifest.json: what a forecast is made of and whether it can be trusted.
+"""Read and write manifest.json: the settings of a forecast, its checksums and its verdict.
 
 verdict `verified`: every check passed and the forecast was scored against the truth at each valid time.
 verdict `unverified`: every check passed, the truth was not at hand (or not for all valid times).
@@ -67,7 +67,7 @@ def open_manifest(folder: Path, settings: Mapping[str, Any], card: Mapping[str, 
 
 
 def refuse_other_settings(before: Mapping[str, Any], after: Mapping[str, Any], folder: Path) -> None:
-    """ValueError that names what differs between the forecast begun in `folder` and the one asked for."""
+    """Raise ValueError naming the settings that differ between the forecast begun in `folder` and this one."""
     differing = sorted(key for key in {*before, *after} if before.get(key) != after.get(key))
     if differing:
         told = "; ".join(f"{key}: {_short(before.get(key))} there, {_short(after.get(key))} asked" for key in differing)
@@ -89,7 +89,7 @@ def write_checksums(folder: Path, checksums: Mapping[str, str]) -> dict[str, Any
 
 
 def verify_checksums(folder: str | Path) -> list[str]:
-    """What is wrong with the files of a finished forecast, one sentence each; empty where all is as it was written."""
+    """Check the files of a finished forecast against their checksums; one sentence for each fault."""
     folder = Path(folder)
     manifest = read_manifest(folder)
     if "checksums" not in manifest:

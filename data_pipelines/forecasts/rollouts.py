@@ -77,7 +77,7 @@ def forcings(archive: Archive, inits: np.ndarray, leads: range, device: torch.de
 
 @dataclass(frozen=True)
 class ForecastJob:
-    """A forecast to be made, everything opened and checked.
+    """Hold a forecast to be made, everything opened and checked.
 
     scorecard: makes empty scores of the leads first .. stop - 1, None where none of their truth is known. ledger: makes
     empty budgets (leads, first, maps=) of so many leads from number `first` on. settings: all that the numbers depend
@@ -106,6 +106,7 @@ class ForecastJob:
 
     @property
     def world(self) -> World:
+        """The World of the forecast."""
         return self.layout.world
 
     def ledgers(self, leads: int, first: int = 0) -> dict[str, LeadBudgets]:
@@ -116,7 +117,7 @@ class ForecastJob:
 
 
 class BatchForecast:
-    """One batch of initial times of a job: rolled out, written, checked and scored, a segment at a time.
+    """Roll out, write, check and score one batch of initial times of a job, a segment at a time.
 
     warn: called with a sentence where the forecast leaves its physical range.
     """

@@ -1,4 +1,4 @@
-"""Segments: the stretches of leads in which a batch of forecasts is made, each whole on disk before the next begins.
+"""Save a batch of forecasts in segments of leads, each complete on disk before the next begins.
 
     progress/<batch>_<first>_<stop>.npz   what was gathered of the leads first .. stop - 1, and how to go on from there
 
@@ -19,7 +19,7 @@ from data_pipelines.files.batch_records import BatchRecords
 
 @dataclass(frozen=True, order=True)
 class Segment:
-    """The leads first .. stop - 1, counted from 0, of one batch of initial times."""
+    """Identify the leads first .. stop - 1, counted from 0, of one batch of initial times."""
 
     batch: int
     first: int
@@ -31,7 +31,7 @@ class Segment:
 
 
 class Segments:
-    """All segments of a forecast of so many batches and steps, in a folder that several processes may share."""
+    """Manage the segments of a forecast of `batches` batches and `steps` leads; several processes may share them."""
 
     def __init__(self, folder: Path, batches: int, steps: int) -> None:
         self.parts, self.batches, self.steps = BatchRecords(folder), batches, steps
@@ -39,7 +39,7 @@ class Segments:
         self._sound: set[Segment] = set()  # made or looked through by this process
 
     def chains(self) -> dict[int, list[Segment]]:
-        """Of each batch the segments that lie on disk, from lead 0 on without a gap."""
+        """The segments of each batch that are on disk, from lead 0 without a gap."""
         found: dict[int, dict[int, Segment]] = defaultdict(dict)
         for segment in self._listed():
             found[segment.batch][segment.first] = segment
@@ -57,7 +57,7 @@ class Segments:
             lead = by_first[lead].stop
 
     def sound(self, batch: int) -> list[Segment]:
-        """The chain of a batch as far as all its files are whole; what comes after is removed."""
+        """The segments of a batch up to the first with a damaged file; later ones are removed."""
         chain = list(self._chain({segment.first: segment for segment in self._listed(f"{batch:06d}")}))
         for number, segment in enumerate(chain):
             if segment not in self._sound and self.parts.read(segment.name) is None:
@@ -68,7 +68,7 @@ class Segments:
         return chain
 
     def ahead(self, batch: int, after: int, length: int) -> Iterator[Segment]:
-        """The segments that a batch still needs after so many leads; none is longer than `length`."""
+        """The segments that a batch still needs after `after` leads, each at most `length` long."""
         for first in range(after, self.steps, length):
             yield Segment(batch, first, min(first + length, self.steps))
 
@@ -85,13 +85,12 @@ class Segments:
         return found
 
     def written(self) -> tuple[int, list[int]]:
-        """How many batches are on disk to the last lead, and the leads that others have reached, without a look into
-        the files."""
+        """The number of complete batches, and the leads that others have reached, by the names of files alone."""
         stops = [chain[-1].stop for chain in self.chains().values() if chain]
         return sum(stop == self.steps for stop in stops), [stop for stop in stops if stop < self.steps]
 
     def absent(self) -> list[int]:
-        """The batches that are not on disk as a whole; the files of others are looked through once no batch lacks."""
+        """The batches that are not complete on disk; once all seem to be, their files are checked."""
         chains = self.chains()
         lacking = [batch for batch, chain in chains.items() if not chain or chain[-1].stop < self.steps]
         if lacking:

@@ -1,4 +1,4 @@
-"""Writers: forecasts on disk, one lead at a time, in constant memory.
+"""Write forecasts to disk, one lead at a time, in constant memory.
 
 A ZarrWriter lays out the whole Zarr v3 store first (metadata, coordinates, consolidated metadata), so that it can be
 read at any moment; what is not yet written reads as NaN. Chunks hold a batch of initial times, a block of leads and
@@ -22,7 +22,7 @@ from data_pipelines.forecasts.layout import Layout
 
 
 class ZarrWriter:
-    """Writes forecast.zarr.
+    """Write forecast.zarr.
 
     compression: zstandard level, 0 for none. chunk_megabytes: where a chunk of one lead is smaller, several leads
     share a chunk (and appear together), up to this size.
@@ -39,7 +39,7 @@ class ZarrWriter:
         self.compression, self.chunk_megabytes = compression, chunk_megabytes
 
     def leads_per_chunk(self, largest: int) -> int:
-        """How many leads share a chunk. largest: numbers of the largest variable at one lead of one batch."""
+        """The number of leads in a chunk. largest: size of the largest variable at one lead of one batch."""
         return max(1, int(self.chunk_megabytes * 2**20 / (4 * largest)))
 
     def plain(self) -> dict[str, Any]:
@@ -58,7 +58,7 @@ class ZarrWriter:
 
     @property
     def _leads(self) -> int:
-        """How many leads a chunk holds."""
+        """The number of leads in a chunk."""
         return min(self.layout.block, self.layout.steps)
 
     def _start(self, batch: int) -> None:
@@ -67,7 +67,7 @@ class ZarrWriter:
         self._sums: dict[str, str] = {}
 
     def write(self, batch: int, lead: int, values: np.ndarray) -> None:
-        """Take the forecast of one batch at lead number `lead` (from 0): float32 ([member,] init, channel, lat, lon).
+        """Add the forecast of one batch at lead number `lead` (from 0): float32 ([member,] init, channel, lat, lon).
 
         Leads of a batch come in order; the last lead of a batch is followed by `finish`.
         """
@@ -120,7 +120,7 @@ class ZarrWriter:
         self._pool.shutdown(wait=True)
 
     def export(self, checksums: dict[str, str], progress: Callable[[float], None] | None = None) -> dict[str, str]:
-        """Make the finished file out of the finished store; its checksums. The store is that file here."""
+        """Convert the finished store to the final file and return its checksums; here the store is the final file."""
         remove_unfinished(self.store)
         for path in self.store.rglob("*"):
             name = f"{self.name}/{path.relative_to(self.store)}"
@@ -129,7 +129,7 @@ class ZarrWriter:
         return checksums
 
     def mark(self, verdict: str) -> None:
-        """Write the verdict into the attributes of the store, for whoever takes it away from its manifest."""
+        """Write the verdict into the attributes of the store, so that a copy without its manifest has it."""
         path = self.store / "zarr.json"
         metadata = json.loads(path.read_bytes())
         metadata["attributes"]["verdict"] = verdict
@@ -140,7 +140,7 @@ class ZarrWriter:
 
 
 class NetCDFWriter(ZarrWriter):
-    """Writes forecast.zarr while the forecast runs, turns it into forecast.nc at the end and removes it.
+    """Write forecast.zarr while the forecast runs, then copy it to forecast.nc and remove it.
 
     compression: zlib level, 0 for none. chunk_megabytes: as in ZarrWriter.
     """
@@ -174,7 +174,7 @@ class NetCDFWriter(ZarrWriter):
 
 
 def _encoder(compression: int) -> Callable[[np.ndarray], Any]:
-    """What turns a chunk into the bytes of its file."""
+    """A function that encodes a chunk as the bytes of its file."""
     if not compression:
         return lambda chunk: np.ascontiguousarray(chunk).data.cast("B")
     from numcodecs.zstd import Zstd

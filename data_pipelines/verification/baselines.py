@@ -1,4 +1,4 @@
-"""Forecasts to compare with, made or read for the initial times and leads of others: sampled years, other stores.
+"""Reference forecasts for given pairs: persistence, climatology, sampled years, and forecasts in other stores.
 
 The probabilistic climatology has every year of a record as a member: the fields at the same day and hour of the year
 (Rasp et al. 2024, arXiv 2308.15560). Where the day is the 366th and a member's year is ordinary, its 1 January of the
@@ -35,7 +35,7 @@ Known = tuple[State, np.ndarray]  # a forecast, and which of a pair's initial ti
 
 
 class SampledYears:
-    """Every year of the truth's record as a member, for the valid times of `pairs`.
+    """Forecast by the years of the truth's record as members, for the valid times of `pairs`.
 
     years: first and last. Years in which the forecast itself has valid times are no members, nor are those that lack a
     field; `left_out` names them. ValueError where fewer than two remain. megabytes: of fields kept in memory.
@@ -74,7 +74,7 @@ def _in_year(times: np.ndarray, year: int) -> np.ndarray:
 
 
 class StoredReference:
-    """Another store of forecasts, for the initial times, leads and channels of `pairs`; what it lacks is NaN.
+    """Read another store of forecasts at the initial times, leads and channels of `pairs`; NaN where it lacks one.
 
     lacking: how many of the pairs of initial time and lead it does not have. absent: channels that it does not have.
     """
@@ -111,7 +111,7 @@ class StoredReference:
 
 
 def _positions(have: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Where each of `wanted` stands in `have`, -1 where it does not."""
+    """The position of each of `wanted` in `have`, -1 where it is absent."""
     have = have.astype(wanted.dtype)
     order = np.argsort(have)
     at = order[np.searchsorted(have[order], wanted).clip(0, have.size - 1)]
@@ -119,7 +119,7 @@ def _positions(have: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def _shared(dataset: xr.Dataset, wanted: VariableSet, origin: str) -> VariableSet:
-    """Those of the wanted channels that the dataset has; ValueError where there is none."""
+    """The wanted channels that the dataset has; ValueError where there is none."""
     found = []
     for variable in wanted:
         if variable.name not in dataset:

@@ -45,7 +45,7 @@ READ = 2**26  # bytes read at a time
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a climatology is made of.
+    """Define a climatology by its period, window and statistics.
 
     period: [start, end], both inclusive, such as ["1990", "2019"]; null: all. hours: of the day; null: all that the
     data have. window: width in days. quantiles: between 0 and 1. variables: names, or {name: [levels]}; null: all that
@@ -70,7 +70,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class StoredVariable:
-    """A variable as it is stored: its levels (empty: none) and rows are split into blocks of so many."""
+    """Describe a variable of the store, its levels (empty: none), and the size of the blocks it is computed in."""
 
     name: str
     levels: tuple[float, ...]
@@ -86,7 +86,7 @@ class StoredVariable:
 
 
 class Samples:
-    """The times of a dataset by hour, year and day of the year."""
+    """Sort the times of a dataset by hour, year and day of the year."""
 
     def __init__(self, dataset: xr.Dataset, recipe: Recipe) -> None:
         times = dataset["time"].values.astype("datetime64[s]")
@@ -173,7 +173,7 @@ def climatology(
 
 
 def _chosen(dataset: xr.Dataset, recipe: Recipe) -> dict[str, tuple[tuple[float, ...], tuple[int, ...]]]:
-    """By variable: its levels, and where they stand in the data."""
+    """The levels of each variable, and their positions in the data."""
     there = [str(n) for n in dataset.data_vars if {"time", "latitude", "longitude"} <= set(dataset[n].dims)]
     asked: dict[str, Sequence[float] | None] = {}
     for entry in there if recipe.variables is None else recipe.variables:
@@ -197,7 +197,7 @@ def _chosen(dataset: xr.Dataset, recipe: Recipe) -> dict[str, tuple[tuple[float,
 
 
 def _fitting(levels: int, rows: int, bytes_of_row: int, budget: int) -> tuple[int, int]:
-    """How many levels, and rows of them, are held at a time."""
+    """The number of levels, and of rows of them, that fit in memory."""
     whole = budget // (bytes_of_row * rows)
     return (min(whole, max(1, levels)), rows) if whole else (1, max(1, budget // bytes_of_row))
 
@@ -229,7 +229,7 @@ def _refuse_other(path: Path, attributes: Mapping[str, Any]) -> None:
 
 
 def _is_of(partial: Path, attributes: Mapping[str, Any], parts: Sequence[StoredVariable]) -> bool:
-    """Whether `partial` was laid out whole, for the same recipe and the same blocks."""
+    """True where `partial` was laid out completely for the same recipe and blocks."""
     try:
         known = json.loads((partial / "finished" / "layout.json").read_text())
     except (OSError, ValueError):

@@ -19,7 +19,7 @@ from emulators.variables import Variable, VariableSet
 def shared_variables(
     forecast: xr.Dataset, truth: xr.Dataset, wanted: Sequence | None = None, levels: Sequence[float] | None = None
 ) -> VariableSet:
-    """What can be scored: variables, and levels of them, that both datasets hold and that are wanted."""
+    """The wanted variables and levels that both datasets hold."""
     both = [
         str(n) for n in forecast.data_vars if n in truth and {"time", "latitude", "longitude"} <= set(truth[n].dims)
     ]
@@ -68,7 +68,7 @@ def with_labels(dataset: xr.Dataset, dim: str, wanted: np.ndarray | None) -> xr.
 
 
 def _absent(dim: str, absent: np.ndarray, have: np.ndarray) -> str:
-    """What to say of leads or initial times that a forecast has not."""
+    """The error message for leads or initial times that a forecast lacks."""
     leads = dim == "prediction_timedelta"
     told = duration_text if leads else lambda time: str(np.datetime_as_string(time, "m"))
     key, words = ("leads", "leads") if leads else ("inits", "initial times")
@@ -79,9 +79,9 @@ def _absent(dim: str, absent: np.ndarray, have: np.ndarray) -> str:
 
 
 def with_derived(dataset: xr.Dataset, wanted: Sequence[str], strict: bool) -> tuple[xr.Dataset, dict[str, str]]:
-    """The dataset with those of the wanted fields that it does not hold already; what cannot be had, and why.
+    """Add the wanted fields that the dataset lacks, derived from others; and why others cannot be derived, by name.
 
-    strict: ValueError for the first of these.
+    strict: raise ValueError for the first of these.
     """
     absent = {}
     for name in wanted:
@@ -99,7 +99,7 @@ def with_derived(dataset: xr.Dataset, wanted: Sequence[str], strict: bool) -> tu
 def shared_fields(
     wanted: Sequence[Any], levels: Sequence[float] | None, forecast: xr.Dataset, truth: xr.Dataset
 ) -> tuple[list[Any], list[str]]:
-    """Those of the wanted fields and levels that both have, as entries of `fields`; and names of the others."""
+    """Split the wanted fields and levels into those that both have, as entries of `fields`, and the names of others."""
     kept: list[Any] = []
     absent = []
     for entry in wanted:
@@ -120,7 +120,7 @@ def shared_fields(
 
 
 def shared_leads(wanted: np.ndarray, forecast: xr.Dataset) -> tuple[np.ndarray, list[str]]:
-    """Those of the wanted lead times that the forecast has; and the others in words."""
+    """Split the wanted lead times into those that the forecast has, and the others as text."""
     have = forecast["prediction_timedelta"].values.astype(wanted.dtype)
     there = np.isin(wanted, have)
     absent = [duration_text(lead) for lead in wanted[~there]]

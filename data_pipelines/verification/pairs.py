@@ -1,8 +1,8 @@
-"""Pairs: forecasts and their truth, matched by valid time, a block at a time.
+"""Read pairs of forecast and truth, matched by valid time, a block at a time.
 
 Valid time = initial time + lead, or what the forecast's own `valid_time` says. A pair whose truth does not exist is
-counted and left out; so is, unless told otherwise, one whose truth lies beyond a gap in its times
-(`intervals.unbroken_until`), since what follows may be another trajectory.
+counted and left out; so is, by default, one whose truth lies beyond a gap in its times (`durations.unbroken_until`),
+since the times after it may belong to another trajectory.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from emulators.world import World
 
 @dataclass(frozen=True)
 class Block:
-    """Initial times and leads, as positions, that are read in one go."""
+    """Positions of initial times and leads that are read at once."""
 
     inits: slice
     leads: slice
 
 
 class Pairs:
-    """Pairs of a forecast and a truth, both canonical datasets on the same grid.
+    """Read pairs of a forecast and a truth, both canonical datasets on the same grid.
 
     variables: names or {name: [levels]}; None: all that both hold. leads, inits: which of the forecast's; None: all.
     across_gaps: score against truth beyond a gap as well. megabytes: how much of the forecast is read at a time; twice
@@ -78,7 +78,7 @@ class Pairs:
 
     @property
     def missing(self) -> int:
-        """How many pairs (init and lead) lack their truth."""
+        """The number of pairs (init and lead) without truth."""
         return int((self.index < 0).sum())
 
     @property
@@ -88,7 +88,7 @@ class Pairs:
 
     @property
     def total(self) -> int:
-        """How many pairs (init and lead) can be scored."""
+        """The number of pairs (init and lead) that can be scored."""
         return int((self.index >= 0).sum())
 
     def world(self) -> World:
@@ -101,7 +101,7 @@ class Pairs:
         return World(self.grid, self.variables, self.leads[0], static=static, static_fields=fields)
 
     def attributes(self) -> dict[str, str]:
-        """Which initial times and valid times are scored, for the attributes of scores."""
+        """The initial times and valid times that are scored, for the attributes of scores."""
         inits, scored = self.inits, (self.index >= 0).any(axis=1)
         return {
             "inits": f"{inits[0]} to {inits[-1]}",
@@ -127,7 +127,7 @@ class Pairs:
         return self.of(self.blocks())
 
     def blocks(self, share: int = 1, shares: int = 1) -> list[Block]:
-        """What is read in one go, in order: as many initial times and leads as fit, where any has its truth.
+        """The blocks that are read at once, in order: as many initial times and leads as fit, where any has its truth.
 
         share, shares: only those of the initial times of one share (from 1) of several, as even as can be.
         """
@@ -142,7 +142,7 @@ class Pairs:
         return [block for block in found if self.count(block)]
 
     def count(self, block: Block) -> int:
-        """How many pairs (init and lead) of a block can be scored."""
+        """The number of pairs (init and lead) of a block that can be scored."""
         return int((self.index[block.inits, block.leads] >= 0).sum())
 
     def of(self, blocks: Sequence[Block]) -> Iterator[Pair]:
@@ -188,7 +188,7 @@ class Pairs:
             )
 
     def _prefetch(self, index: np.ndarray) -> None:
-        """Reads the truth at `index` in one go, where it fits."""
+        """Read the truth at `index` at once, where it fits."""
         needed = np.unique(index[index >= 0])
         if needed.size <= self.truth.fields.room:
             self.truth.fields.prefetch(needed)

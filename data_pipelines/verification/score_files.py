@@ -148,7 +148,7 @@ def _evaluation_folder(name: str, output: Path) -> Path:
 
 
 def read_evaluation(folder: Path) -> dict[str, Any]:
-    """What an evaluation stored: `scores`, `by_init`, `spectra`, and (scores, by_init) of its `baselines` by name."""
+    """Read an evaluation: `scores`, `by_init`, `spectra`, and (scores, by_init) of its `baselines` by name."""
     by_init = read_by_init(folder / "by_init.nc")
     baselines: dict[str, tuple[xr.Dataset, xr.Dataset | None]] = {}
     if (folder / "baselines.nc").is_file():
@@ -164,7 +164,7 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class StoredForecast:
-    """Another forecast to draw beside: its scores and its budgets, as `emul forecast` wrote them."""
+    """Hold the scores and budgets that `emul forecast` wrote of a forecast."""
 
     scores: xr.Dataset | None
     budgets: xr.Dataset | None

@@ -53,7 +53,7 @@ def score_pairs(
 
 
 class PartialSums:
-    """The saved sums of one share of an evaluation.
+    """Save and restore the sums of one share of an evaluation.
 
     settings: all that the sums depend on; sums saved with other settings are not used. every: seconds between one save
     and the next; 0 saves after every block.

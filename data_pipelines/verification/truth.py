@@ -24,14 +24,17 @@ SAMPLES = 4000  # fields that a climatology is fitted to
 
 
 class FieldCache:
-    """Fields by key, made by `make(keys) -> (key, ...)` when asked for; the `room` latest of them stay in memory."""
+    """Cache fields by key, least recently used first out.
+
+    make(keys): makes fields (key, ...) that are not in memory. room: number of fields that are kept.
+    """
 
     def __init__(self, make: Callable[[np.ndarray], np.ndarray], room: int) -> None:
         self.make, self.room = make, max(1, room)
         self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
 
     def prefetch(self, keys: np.ndarray) -> None:
-        """Make at once what of `keys` is not in memory."""
+        """Make the fields of `keys` that are not in memory, in one call."""
         absent = np.array(sorted({int(key) for key in keys} - set(self._kept)), dtype=np.int64)
         if absent.size:
             self._kept.update(zip(absent.tolist(), self.make(absent), strict=True))
@@ -97,9 +100,10 @@ def _direct_fields(dataset: xr.Dataset, variables: VariableSet) -> Fields | None
 
 
 class CachedClimatology:
-    """A climatology, times -> (time, channel, lat, lon), whose `room` latest fields stay in memory.
+    """Cache the fields of a climatology, times -> (time, channel, lat, lon).
 
-    further: names of what `climatology(times, name)` gives beside the mean, such as `quantile_0.9`.
+    climatology(times, *name): gives the mean, or the field of that name. room: number of fields that are kept. further:
+    names besides the mean, such as `quantile_0.9`.
     """
 
     def __init__(self, climatology: Callable[..., torch.Tensor], room: int, further: Sequence[str] = ()) -> None:
@@ -115,7 +119,7 @@ class CachedClimatology:
         return self._fields["mean"](np.asarray(times, dtype="datetime64[s]").astype(np.int64))
 
     def named(self, times: np.ndarray) -> dict[str, torch.Tensor]:
-        """The mean and what there is further at `times`, by name."""
+        """The mean and the further fields at `times`, by name."""
         seconds = np.asarray(times, dtype="datetime64[s]").astype(np.int64)
         return {name: fields(seconds) for name, fields in self._fields.items()}
 

@@ -33,12 +33,12 @@ def area_mean(maps: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def nrmse_spatial(forecast: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Of maps of the time mean, (..., point), by region."""
+    """The spatial part of NRMSE, from maps of the time mean (..., point), by region."""
     return area_rmse(forecast - truth, weights) / np.abs(area_mean(truth, weights))
 
 
 def nrmse_global(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Of yearly area means, (year, ...)."""
+    """The global part of NRMSE, from yearly area means (year, ...)."""
     return np.sqrt(np.square(forecast - truth).mean(axis=0)) / np.abs(truth.mean(axis=0))
 
 

@@ -26,7 +26,7 @@ Kind = Literal["fair", "biased", "almost_fair"]
 
 
 def members_needed(members: Tensor, least: int) -> int:
-    """How many members there are, if there are enough; else ValueError."""
+    """The number of members; ValueError where there are too few."""
     if members.shape[0] < least:
         raise ValueError(f"This score needs at least {least} members; got {members.shape[0]}.")
     return members.shape[0]

@@ -57,7 +57,7 @@ def ets(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
 
 
 def frequency_bias(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
-    """How often the event is forecast for each time that it comes about; 1 is perfect."""
+    """The number of forecasts of the event over the number of times it occurs; 1 is perfect."""
     return (a + b) / (a + c)
 
 
@@ -136,7 +136,7 @@ def _categories(field: Tensor, dry: float, heavy: Tensor) -> tuple[Tensor, Tenso
 
 @dataclass(frozen=True)
 class Threshold:
-    """What an event exceeds: a climatological quantile of the valid time, or an amount in the field's units.
+    """Define the threshold of an event: a climatological quantile of the valid time, or an amount in the field's units.
 
     gaussian: the quantile of the normal distribution with the climatology's mean and standard deviation.
     """

@@ -25,7 +25,7 @@ from emulators.variables import VariableSet
 
 
 class Product(NamedTuple):
-    """A statistic a b, which is averaged over area without being stored at each point; both of one shape."""
+    """Represent a statistic a b, which is averaged over area without being stored at each point; both of one shape."""
 
     first: Tensor
     second: Tensor
@@ -36,7 +36,7 @@ class Product(NamedTuple):
 
 
 class Products(NamedTuple):
-    """A statistic <a_m a_n> of all pairs of members, which is averaged over area without being stored at each point.
+    """Represent a statistic <a_m a_n> of all pairs of members, which is averaged without being stored at each point.
 
     fields: a, (member, ..., point); its mean has shape (member, member, ..., region).
     """
@@ -48,7 +48,9 @@ Statistic = Tensor | Product | Products
 
 
 class Metric(Protocol):
-    """A statistic's name stands for one formula in every metric.
+    """Score forecasts by statistics of single points and a value of their means.
+
+    The name of a statistic means one formula in every metric.
 
     needs: climatological fields of the valid time that `statistics` reads: mean, std, quantile_<q>, seeps_threshold,
         seeps_dry_share.
@@ -80,7 +82,7 @@ class Metric(Protocol):
 
 
 class Accumulator(Protocol):
-    """Sums that grow as batches are added, and add up across batches, processes and runs.
+    """Accumulate sums that add up across batches, processes and runs.
 
     What is added, and what follows from the sums (`scores`, `dataset`, ...), differs from one to the other.
     """
@@ -95,7 +97,7 @@ class Accumulator(Protocol):
 
 
 class LeadScores(Accumulator, Protocol):
-    """Scores of forecasts by lead, such as a Scorecard. variables: those that are scored."""
+    """Accumulate scores of forecasts by lead, such as a Scorecard. variables: those that are scored."""
 
     variables: VariableSet
 
@@ -104,7 +106,7 @@ class LeadScores(Accumulator, Protocol):
         ...
 
     def add_partial(self, partial: Mapping[str, np.ndarray], first: int = 0) -> Any:
-        """Add the sums of other forecasts, or of some leads, the first of which is number `first`."""
+        """Add the sums of other forecasts, or of leads from number `first` on."""
         ...
 
     def scores(self, attributes: Mapping[str, object], /) -> Any:
@@ -113,7 +115,7 @@ class LeadScores(Accumulator, Protocol):
 
 
 class LeadBudgets(Accumulator, Protocol):
-    """Budgets of a rollout by lead and initial time, and what its constraints change, such as a Ledger.
+    """Accumulate budgets of a rollout by lead and initial time, and corrections of constraints, such as a Ledger.
 
     is_empty: True where there is nothing to record.
     """
@@ -149,17 +151,17 @@ class LeadBudgets(Accumulator, Protocol):
         ...
 
     def add_partial(self, partial: Mapping[str, np.ndarray], first: int = 0) -> Any:
-        """Add other initial times, or some leads, the first of which is number `first`."""
+        """Add other initial times, or leads from number `first` on."""
         ...
 
     def results(self) -> Any:
-        """What follows from all that was added, with `dataset(inits, truth)` and `summary()`."""
+        """The results so far, with `dataset(inits, truth)` and `summary()`."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Forecasts of one lead and their truth, both a State of shape (init, channel, lat, lon).
+    """Hold forecasts of one lead and their truth, both a State of shape (init, channel, lat, lon).
 
     The prediction of an ensemble is (member, init, channel, lat, lon). lead: its number. inits: their initial times.
     known: of which of them the truth at the initial time is known, shape (init,). last: True for the last pair that is
@@ -182,7 +184,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Reference:
-    """A reference forecast, such as persistence.
+    """Define a reference forecast, such as persistence.
 
     metrics: those computed for it. forecasts(pair, climatology): yields States, each with the rows of the pair that it
     belongs to; climatology holds fields of the valid times by name.
@@ -193,7 +195,7 @@ class Reference:
 
 
 class PairAccumulators(Protocol):
-    """Accumulators that are fed with the same pairs, such as an Evaluation."""
+    """Feed several accumulators with the same pairs, such as an Evaluation."""
 
     def add(self, pair: Pair, climatology: Mapping[str, Tensor], /) -> Any:
         """Add forecasts of one lead and their truth. climatology: fields of the valid times by name."""

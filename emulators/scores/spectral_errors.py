@@ -1,4 +1,4 @@
-"""What spectral losses are made of: a prediction and its truth by total wavenumber, channel by channel.
+"""Errors of a prediction by total wavenumber, channel by channel: the parts of spectral losses.
 
 With a the coefficients of the prediction, b those of the truth and d = a - b, all in units of the channel's scale,
 
@@ -33,7 +33,7 @@ from emulators.world import World
 
 
 class ByDegree(NamedTuple):
-    """Spectra of the scaled fields by total wavenumber, each of shape (degree, *lead, channel).
+    """Hold spectra of the scaled fields by total wavenumber, each of shape (degree, *lead, channel).
 
     prediction, truth: P_a and P_b, at least epsilon. excess: E. error: D. amplitude: A. lost: 1 - C.
     """
@@ -47,7 +47,7 @@ class ByDegree(NamedTuple):
 
 
 class SpectralErrors(nn.Module):
-    """Two States of a world's predicted variables -> their spectra by degree, and back to one number a lead element.
+    """Compute spectra by degree of two States of the predicted variables, and means of these over channels.
 
     A truth without the first axes of its prediction, such as that of members, is the truth of all along them.
     degrees: how many total wavenumbers count, from 0; default: all that the grid resolves. epsilon: see above.
@@ -127,7 +127,7 @@ def counted(degrees: int | None, least: int = 1) -> int | None:
 
 
 class SpectralSums(NamedTuple):
-    """|d|^2, |a|^2, |b|^2, |a|^2 - |b|^2 and Re a conj(b), summed over the orders, (degree, ...) each."""
+    """Hold |d|^2, |a|^2, |b|^2, |a|^2 - |b|^2 and Re a conj(b), summed over the orders, (degree, ...) each."""
 
     error: Tensor
     prediction: Tensor
@@ -137,7 +137,7 @@ class SpectralSums(NamedTuple):
 
 
 class Sums(torch.autograd.Function):
-    """Coefficients d and b -> `SpectralSums`, whose gradients hold where one of a, b, d is far below the others."""
+    """Compute `SpectralSums` from coefficients d and b, with gradients that hold where one is far below the others."""
 
     @staticmethod
     def forward(ctx: Any, error: Tensor, truth: Tensor) -> tuple[Tensor, ...]:

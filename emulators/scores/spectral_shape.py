@@ -1,4 +1,4 @@
-"""Shape of spectra: how a forecast's power is spread over the smallest scales, beside the truth's.
+"""Shape of spectra: how a forecast's power is spread over the smallest scales, compared with the truth's.
 
 With T and P the power of truth and forecast at the last tenth of the wavenumbers, each divided by its sum there,
 
@@ -20,13 +20,13 @@ LEAST = 1e-9  # ratio of shares below which the logarithm is taken of this
 
 
 def spectral_divergence(forecast: Tensor, truth: Tensor, first: float = FIRST) -> Tensor:
-    """Of power by wavenumber, (wavenumber, ...) each -> (...); NaN where one has no power there."""
+    """The spectral divergence of power by wavenumber, (wavenumber, ...) each -> (...); NaN without power there."""
     predicted, true = _shares(forecast, first), _shares(truth, first)
     return (true * (true / predicted).clamp(min=LEAST).log()).sum(dim=0)
 
 
 def spectral_residual(forecast: Tensor, truth: Tensor, first: float = FIRST) -> Tensor:
-    """Of power by wavenumber, (wavenumber, ...) each -> (...); NaN where one has no power there."""
+    """The spectral residual of power by wavenumber, (wavenumber, ...) each -> (...); NaN without power there."""
     return (_shares(forecast, first) - _shares(truth, first)).square().mean(dim=0).sqrt()
 
 

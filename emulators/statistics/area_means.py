@@ -31,7 +31,7 @@ RUNS = 8  # products are summed as scalar products where there are no more stret
 
 
 class AreaWeights:
-    """The weights of regions, and how sums over circles of latitude serve them.
+    """Sum fields with the weights of regions, by sums over stretches of the circles of latitude.
 
     matrix: float64 (point, region), columns of sum 1. circle: number of points on a circle of latitude.
     """
@@ -52,7 +52,7 @@ class AreaWeights:
         self._others = np.asfortranarray(matrix[:, self.others])
 
     def to(self, device: torch.device) -> AreaWeights:
-        """The same, the matrix on `device`."""
+        """These weights, with their matrix moved to `device`."""
         self.matrix = self.matrix.to(device)
         return self
 
@@ -90,7 +90,7 @@ class AreaWeights:
 
 
 class PointFields(NamedTuple):
-    """What statistics are taken of: prediction ([member,] row, point); target and climatology (row, point)."""
+    """Hold the fields of statistics: prediction ([member,] row, point), target and climatology (row, point)."""
 
     prediction: Tensor
     target: Tensor
@@ -104,7 +104,7 @@ class PointFields(NamedTuple):
 
 
 class Means(NamedTuple):
-    """mean: of each statistic, (..., row, region). counted: where it had a point that counts, (row, region).
+    """Hold area means. mean: of each statistic, (..., row, region). counted: True where a point counts, (row, region).
 
     missing: points of each row where truth or forecast is missing, (row,).
     """

@@ -35,7 +35,7 @@ SERIES = 2**12  # series resampled at a time
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How differences are judged. level: of the intervals. block: its length; None: from the autocorrelation.
+    """Set how differences are judged. level: of the intervals. block: its length; None: from the autocorrelation.
 
     seed: of the draws, which are the same for all series of one length.
     """
@@ -63,7 +63,7 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class Difference:
-    """Differences of two scores with their intervals; block: its length; inits: how many there were of both.
+    """Hold differences of two scores with their intervals. block: length of a block. inits: number of shared ones.
 
     All of the shape of the series; NaN (0 in `block`) where a score is NaN or too few initial times are shared.
     """
@@ -76,7 +76,7 @@ class Difference:
 
     @property
     def significant(self) -> np.ndarray:
-        """Whether the interval lies on one side of zero."""
+        """True where the interval lies on one side of zero."""
         return (self.low > 0.0) | (self.high < 0.0)
 
 
@@ -173,7 +173,7 @@ def block_lengths(n: int, r: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def block_counts(n: int, length: int, resamples: int, seed: int = 0) -> np.ndarray:
-    """How often each of n initial times was drawn, divided by n, shape (resample, n)."""
+    """The share of draws of each of n initial times, shape (resample, n)."""
     random = np.random.default_rng([seed, n, length])
     blocks = -(-n // length)
     starts = random.integers(0, n, (resamples, blocks))

@@ -20,7 +20,7 @@ TROPICAL_YEAR = 31_556_925  # s
 
 
 class HarmonicClimatology:
-    """Mean, annual and diurnal cycle of each channel at each point.
+    """Fit the mean, annual and diurnal cycle of each channel at each point.
 
     annual, diurnal: how many harmonics of the year and of the day; their products are included.
 
@@ -44,7 +44,7 @@ class HarmonicClimatology:
 
     @classmethod
     def for_timestep(cls, timestep: np.timedelta64, annual: int = 2, diurnal: int = 2) -> HarmonicClimatology:
-        """As asked for, less the cycles that a series with this timestep cannot show."""
+        """A climatology without the cycles that a series with this timestep cannot resolve."""
         return cls(*resolved_harmonics(timestep, annual, diurnal))
 
     @property
@@ -53,7 +53,7 @@ class HarmonicClimatology:
         return (1 + 2 * self.annual) * (1 + 2 * self.diurnal)
 
     def accumulate(self, times: np.ndarray | Tensor, values: Tensor | np.ndarray) -> None:
-        """Adds fields to the sums. times: datetime64 or int64 seconds since 1970, (time,); values (time, ...)."""
+        """Add fields to the sums. times: datetime64 or int64 seconds since 1970, (time,); values (time, ...)."""
         values = torch.as_tensor(values)
         basis = harmonics(_seconds(times).to(values.device), self.annual, self.diurnal)
         if basis.shape[0] != values.shape[0] or basis.ndim != 2:
@@ -63,7 +63,7 @@ class HarmonicClimatology:
         self._moment = moment if self._moment is None else self._moment.add_(moment)
 
     def solve(self) -> HarmonicClimatology:
-        """Fits the coefficients, (size, channel, *grid), to all fields accumulated so far."""
+        """Fit the coefficients, (size, channel, *grid), to all fields accumulated so far."""
         if self._gram is None or self._moment is None:
             raise ValueError("A climatology needs fields: call accumulate before solve.")
         inverse = torch.linalg.pinv(self._gram, rtol=0.01, hermitian=True)

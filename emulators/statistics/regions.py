@@ -23,7 +23,7 @@ TOLERANCE = 1e-4  # degrees: coordinates stored in single precision still fall o
 
 @dataclass(frozen=True)
 class Region:
-    """A box, or several, on the sphere.
+    """Define a region: a box, or several, on the sphere.
 
     latitudes: (south, north) in degrees, one pair a band; empty: every latitude.
     longitudes: (west, east) in degrees, eastward from west to east, may cross 0; None: every longitude.
@@ -129,7 +129,7 @@ def land_fraction(world: World) -> np.ndarray | None:
 
 @dataclass(frozen=True, eq=False)
 class RegionWeights:
-    """Regions that have points on a grid.
+    """Hold the weights of regions that have points on a grid.
 
     matrix: float64, shape (lat * lon, region); each column sums to 1, so that `field @ matrix` holds the area means.
     skipped: name of a region without points, and why.

@@ -1,4 +1,4 @@
-"""Ledger: what a rollout makes out of nothing, lead by lead, and how much its constraints had to mend.
+"""Conservation errors of a rollout by lead time, and the size of its constraints' corrections.
 
 With M(s) the global mean of what the columns of a State hold, G what they gained in a timestep dt, and P what rained,
 
@@ -35,12 +35,12 @@ Kind = TypeVar("Kind", DryAir, Water, Energy)
 
 
 class Ledger:
-    """Budgets of rollouts by lead number (from 0) and initial time, and how much constraints changed.
+    """Accumulate budgets of rollouts by lead number (from 0) and initial time, and the corrections of constraints.
 
     constraints: those of the Step; where one states a budget (its definition of energy, its columns), that is the one
     taken. maps: where constraints changed what, as means over initial times and leads. The leads of a rollout, as many
     as `leads` from number `first` on, are added in their order; ledgers of other initial times or of some of the leads
-    add up by `add_partial`. `left_out`: why budgets are not there.
+    add up by `add_partial`. left_out: why budgets are absent.
     """
 
     def __init__(
@@ -96,12 +96,12 @@ class Ledger:
 
     @property
     def is_empty(self) -> bool:
-        """True where the world offers nothing to be kept account of."""
+        """True where the world has no budget and no correction to record."""
         return not self.names and not self.corrections
 
     @contextmanager
     def record_corrections(self, step: Step) -> Iterator[Ledger]:
-        """Within this context the constraints of `step` are kept account of too."""
+        """Record the corrections of the constraints of `step` within this context."""
         step.observer = self.record_correction
         try:
             yield self
@@ -109,7 +109,7 @@ class Ledger:
             step.observer = None
 
     def record_correction(self, name: str, given: State, constrained: State) -> None:
-        """Take in what constraint `name` made of the State it was given; a Step calls this in a timestep."""
+        """Record the change that constraint `name` made; a Step calls this in each timestep."""
         if self._raw is None or self._raw.origin is not given.origin:
             self._raw, self._pending = given, {}
         for variable in (variable for constraint, variable in self.corrections if constraint == name):
@@ -147,7 +147,7 @@ class Ledger:
         return (field.square() * self.area).sum(axes).double() / field.shape[axes[0]]
 
     def add(self, lead: int, state: State, contents: dict[str, Tensor] | None = None) -> Ledger:
-        """Take in the States of one lead number, made by a Step (or with an `origin` that says what went before).
+        """Add the States of one lead number, made by a Step (or with an `origin` that says what went before).
 
         contents: those of `state`, where they are known already.
         """
@@ -171,12 +171,12 @@ class Ledger:
         return self
 
     def add_missing(self, lead: int, inits: int) -> Ledger:
-        """Count a lead of which nothing is known as missing, for so many initial times."""
+        """Count a lead as missing, for `inits` initial times."""
         self._rows.add(lead - self.first, torch.full((len(self.names), inits), torch.nan, dtype=torch.float64))
         return self
 
     def carried_state(self) -> dict[str, np.ndarray]:
-        """The accounts that the next lead of a rollout is compared with: those of its start and of the last lead."""
+        """The contents at the start and at the last lead, which the next lead is compared with, for `restore`."""
         if self._before is None:
             return {}
         lead, time, contents = self._before
@@ -186,7 +186,7 @@ class Ledger:
         return arrays
 
     def restore(self, carried: Mapping[str, np.ndarray], device: torch.device | str = "cpu") -> Ledger:
-        """Keep the accounts of a rollout, whose first leads are in another ledger, from the next lead on."""
+        """Continue a rollout whose first leads are in another ledger, from its `carried_state`."""
         if carried:
             known: dict[str, dict[str, Tensor]] = {"before": {}, "start": {}}
             for key, array in carried.items():
@@ -248,7 +248,7 @@ class Ledger:
 
     @property
     def seconds(self) -> float:
-        """Of a timestep."""
+        """The length of a timestep."""
         return float(self.world.lead_time(1) / np.timedelta64(1, "s"))
 
     def partial(self) -> dict[str, np.ndarray]:
@@ -308,10 +308,10 @@ class Ledger:
 
 
 class RowsByLead:
-    """Rows (*shape, init) of so many leads; batches of initial times follow each other as they are added.
+    """Accumulate rows (*shape, init) of `leads` leads; batches of initial times are joined in the order they are added.
 
-    Stretches are kept as they are, so that a century of them takes little more than its numbers. What was added lead by
-    lead comes after them.
+    Ranges of leads are kept as arrays, so that a century of them takes little more memory than its numbers. Rows that
+    were added lead by lead come after them.
     """
 
     def __init__(self, shape: tuple[int, ...], leads: int) -> None:
@@ -323,15 +323,15 @@ class RowsByLead:
         return bool(self._stretches or self._rows)
 
     def add(self, lead: int, row: Tensor) -> None:
-        """Take in a batch at one lead, (*shape, init)."""
+        """Add a batch at one lead, (*shape, init)."""
         self._rows[lead].append(row)
 
     def extend(self, first: int, stretch: np.ndarray) -> None:
-        """Take in a batch at the leads from number `first` on, (*shape, init, lead)."""
+        """Add a batch at the leads from number `first` on, (*shape, init, lead)."""
         self._stretches.append((first, stretch))
 
     def array(self) -> np.ndarray:
-        """All of them, float64 (*shape, init, lead); NaN where nothing was added."""
+        """All rows, float64 (*shape, init, lead); NaN where nothing was added."""
         rows = {lead: torch.cat(parts, dim=-1).double().cpu().numpy() for lead, parts in self._rows.items()}
         parts = [*self._stretches, *((lead, row[..., None]) for lead, row in rows.items())]
         count = np.zeros(self.leads, dtype=np.int64)

@@ -19,7 +19,10 @@ SECONDS = 365.25 * 86_400.0  # of a year
 
 @dataclass(frozen=True)
 class Quantity:
-    """One column of a ledger. adds_up: what is made in each timestep, to be summed for a drift; `a_year` its units."""
+    """Describe a quantity of a ledger. adds_up: True where it is made in each timestep, and summed for a drift.
+
+    a_year: units of the drift.
+    """
 
     units: str
     long_name: str

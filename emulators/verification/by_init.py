@@ -1,4 +1,4 @@
-"""What each initial time adds to the scores: area means of their statistics, kept beside the sums of a Scorecard.
+"""Area means of the statistics of each initial time, kept in addition to the sums of a Scorecard.
 
 From them scores of any part of the initial times follow exactly, and the significance of differences
 (`emulators.bootstrap`). A number a statistic, initial time, lead, channel and region is held, in float32; statistics
@@ -25,7 +25,10 @@ Taken = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
 class InitStatistics:
-    """Area means by initial time; inits: the initial times to come, in order; regions: how many of the card's first."""
+    """Keep the area means of each initial time.
+
+    inits: all initial times, sorted. regions: keep only the first n of the scorecard's regions.
+    """
 
     def __init__(self, card: Scorecard, inits: np.ndarray, regions: int | None = None) -> None:
         self.card, self.inits = card, np.asarray(inits, dtype="datetime64[s]")
@@ -34,12 +37,14 @@ class InitStatistics:
 
     @staticmethod
     def megabytes(card: Scorecard, inits: int, regions: int) -> float:
-        """What is held at most."""
+        """Upper bound on the memory it takes."""
         return 4 * len(card.quantities) * inits * len(card.leads) * card.scored_variables.size * regions / 2**20
 
     def add(self, inits: np.ndarray, lead: int, taken: Taken) -> None:
-        """What `Scorecard.add` took of a batch of initial times at one lead; NaN in it becomes infinite, since NaN
-        stands for what does not count."""
+        """Add the result of `Scorecard.add` for a batch of initial times at one lead.
+
+        NaN becomes infinite, since NaN marks values that do not count.
+        """
         rows = np.searchsorted(self.inits, np.asarray(inits, dtype="datetime64[s]"))
         for quantity, (mean, counted) in taken.items():
             if mean.ndim > 3:
@@ -51,11 +56,11 @@ class InitStatistics:
             self._kept[quantity][rows, lead] = np.where(counted[..., : len(self.regions)], kept, np.nan)
 
     def partial(self) -> dict[str, np.ndarray]:
-        """What is kept so far as arrays, to be stored, sent, or added to others by `add_partial`."""
+        """The statistics so far as arrays, to be stored, sent, or added to others by `add_partial`."""
         return {quantity: kept.copy() for quantity, kept in self._kept.items()}
 
     def add_partial(self, partial: Mapping[str, np.ndarray]) -> InitStatistics:
-        """Add what was kept of others of the same initial times to come."""
+        """Add the statistics that another kept for some of the same initial times."""
         for quantity, more in partial.items():
             kept = self._kept.get(quantity, np.full_like(more, np.nan))
             self._kept[quantity] = np.where(np.isnan(kept), more, kept)
@@ -84,7 +89,7 @@ class InitStatistics:
 
 
 def statistics_of(name: str, metric: Metric) -> tuple[str, ...]:
-    """Under which names `InitStatistics` keeps what a metric needs."""
+    """The names under which `InitStatistics` keeps the statistics of a metric."""
     return (f"{name} by init",) if metric.by_init else statistic_names(metric)
 
 

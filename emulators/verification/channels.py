@@ -52,7 +52,7 @@ def channel_rows(fields: State | Tensor, variables: VariableSet, grid: LatLonGri
 
 
 def vector_channels(variables: VariableSet, vectors: Mapping[str, Sequence[str]]) -> tuple[VariableSet, np.ndarray]:
-    """The vectors of which all components are there, and each one's channels, (channel of a vector, component)."""
+    """The vectors whose components are all present, and the channels of these, (channel of a vector, component)."""
     found, rows = [], []
     for name, components in vectors.items():
         if not all(component in variables for component in components):

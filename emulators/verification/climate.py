@@ -45,7 +45,7 @@ SOURCES = ("forecast", "truth")
 
 
 class ClimateCard:
-    """Mean state, variability, annual means and trends of forecasts and of their truth.
+    """Accumulate mean state, variability, annual means and trends of forecasts and of their truth.
 
     A point at which either is ever missing is left out. Of an ensemble the means are those of its members, the
     variability that of each member. Eight float64 fields a channel are held of forecast and truth each.
@@ -281,7 +281,7 @@ class ClimateCard:
 
 
 def _trend_row(gram: np.ndarray) -> np.ndarray:
-    """What the moments are multiplied with to give the trend, (function,).
+    """The weights of the moments whose sum is the trend, (function,).
 
     All functions are taken about their means, and harmonics that hardly vary from time to time are left out: yearly
     data do not determine a season.

@@ -26,7 +26,7 @@ CLOSE = 1e-5  # of the squared error of persistence: by how much it may differ w
 
 @dataclass(frozen=True)
 class StoredEvaluation:
-    """The scores of one evaluation, as they are stored.
+    """Hold the stored scores of one evaluation.
 
     by_init: statistics of each initial time, None where they were not kept. baselines: (scores, by_init) by name.
     """
@@ -111,8 +111,8 @@ def _refuse_other(first: StoredEvaluation, other: StoredEvaluation) -> None:
 
 
 def _same_persistence(first: StoredEvaluation, other: StoredEvaluation) -> bool | None:
-    """Whether persistence, which is made of the truth alone, has the same errors at the initial times that both have;
-    None where that is unknown."""
+    """True where persistence, which depends on the truth alone, has the same errors at shared initial times; None where
+    that is unknown."""
     mine, theirs = (entry.baselines.get("persistence", (None, None))[1] for entry in (first, other))
     return None if mine is None or theirs is None else same_errors(mine, theirs, CLOSE)
 
@@ -282,7 +282,7 @@ def along(parts: Mapping[str, xr.Dataset], dim: str) -> xr.Dataset:
 
 
 def same_errors(first: xr.Dataset, second: xr.Dataset, tolerance: float) -> bool | None:
-    """Whether the squared errors in two by_init.nc agree wherever both have them; None where they share none."""
+    """True where the squared errors in two by_init.nc agree wherever both have them; None where they share none."""
     import xarray as xr
 
     if not all("squared_error" in one["statistic"].values for one in (first, second)):

@@ -13,7 +13,7 @@ from emulators.world import World
 
 
 class ErrorMaps:
-    """Means over initial times, point by point, of forecast - truth and of its square, at chosen leads.
+    """Accumulate maps of forecast - truth and of its square, as means over initial times, at some leads.
 
     leads: indices of the leads to keep. Two float64 fields a lead and channel are held.
     """

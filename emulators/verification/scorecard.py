@@ -1,4 +1,4 @@
-"""Verification: sums over pairs of States by lead time, and the scores that follow from them.
+"""Scores by lead time, from sums over pairs of States.
 
 For statistic s, initial time i, lead l, channel v and region R, with w the area of the cells,
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Scorecard:
-    """Scores by metric, region, lead and channel, from pairs of States.
+    """Accumulate scores by metric, region, lead and channel from pairs of States.
 
     leads: lead times, timedelta64, or how many timesteps of the world; `add` counts them from 0.
     regions: names, boxes or `Region`s; those over land need `land_sea_mask` among the world's static variables.
@@ -283,7 +283,7 @@ class Scorecard:
         return self.layout.histograms(values, self._inits, self._attributes(names, attributes)) if names else None
 
     def _attributes(self, names: Sequence[str], further: Mapping[str, object] | None) -> dict[str, object]:
-        """What a reader needs to compare these scores with others."""
+        """The attributes that are needed to compare these scores with others."""
         rows, columns = self.grid.shape
         spacing = abs(float(np.mean(np.diff(self.grid.latitude)))) if rows > 1 else 0.0
         kept = {"truth": "where the truth is NaN", "any": "where a field is NaN", "none": "never"}
@@ -317,7 +317,10 @@ class Scorecard:
 
 @dataclass(frozen=True)
 class ScoreLayout:
-    """Lay out scores as Datasets. variables: all that are scored; plain: how many channels are no vectors."""
+    """Lay out scores as Datasets.
+
+    variables: all that are scored. points: number of grid points. plain: number of channels before those of vectors.
+    """
 
     variables: VariableSet
     leads: np.ndarray

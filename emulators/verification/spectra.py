@@ -36,7 +36,7 @@ BLOCK = 2**22  # numbers transformed at a time: 32 MiB a field
 
 
 class LeadSpectra:
-    """Spectra by lead, channel and total wavenumber, from pairs of States; three float64 rows a lead and channel.
+    """Accumulate spectra by lead, channel and total wavenumber; three float64 rows a lead and channel.
 
     leads: those that are kept, timedelta64. threshold: share of the truth's power that counts as resolved. chaosbench:
     divergence and residual also as ChaosBench takes them, for which two float64 fields a lead and channel are held. A
