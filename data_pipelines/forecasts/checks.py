@@ -94,10 +94,8 @@ def gather(parts: Iterable[Mapping[str, np.ndarray]], axis: int = 0) -> dict[str
     whole = {name: np.min([a[name] for a in arrays], axis=0) for name in lowest}
     whole["maximum"] = np.max([a["maximum"] for a in arrays], axis=0)
     whole |= {name: np.sum([a[name] for a in arrays], axis=0) for name in ("missing", "numbers")}
-    budget_drifts = ("dry_air", "column_water")
-    return whole | {
-        name: np.concatenate([a[name] for a in arrays], axis) for name in budget_drifts if name in arrays[0]
-    }
+    joined = ("dry_air", "column_water")
+    return whole | {name: np.concatenate([a[name] for a in arrays], axis) for name in joined if name in arrays[0]}
 
 
 def describe(

@@ -1,7 +1,7 @@
 """Area means of the statistics of each initial time, kept in addition to the sums of a Scorecard.
 
 From them scores of any part of the initial times follow exactly, and the significance of differences
-(`emulators.bootstrap`). A number a statistic, initial time, lead, channel and region is held, in float32; statistics
+(`emulators.statistics.bootstrap`). A number a statistic, initial time, lead, channel and region is held, in float32; statistics
 with axes of their own (ranks, pairs of members) are not kept.
 """
 
