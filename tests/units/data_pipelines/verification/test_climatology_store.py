@@ -203,7 +203,7 @@ def test_a_period_of_the_data(weather, tmp_path):
         (["quantiles=[1.5]"], "between 0 and 1"),
         (["fields=[temprature]"], "did you mean 'temperature'"),
         (["levels=[300]", "fields=[temperature]"], "No level 300"),
-        (["quantile=[0.5]"], "write quantiles="),
+        (["quantile=[0.5]"], "did you mean quantiles="),
         (["years=[2019,2020,2021]"], "the first and the last"),
         (["split=train"], "no splits"),
     ],
