@@ -1,8 +1,8 @@
 """Area means of the statistics of each initial time, kept in addition to the sums of a Scorecard.
 
 From them scores of any part of the initial times follow exactly, and the significance of differences
-(`emulators.statistics.bootstrap`). A number a statistic, initial time, lead, channel and region is held, in float32; statistics
-with axes of their own (ranks, pairs of members) are not kept.
+(`emulators.statistics.bootstrap`). One float32 number is held for each statistic, initial time, lead, channel and
+region; statistics with axes of their own (ranks, pairs of members) are not kept.
 """
 
 from __future__ import annotations
