@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from emulators.constants import EARTH_RADIUS
 from emulators.scores.channel_weights import ChannelWeights
-from emulators.scores.spectral_errors import counted
+from emulators.scores.spectral_errors import checked_degrees
 from emulators.sphere.calculus import SphericalCalculus
 from emulators.sphere.spectra import power
 from emulators.state import State
@@ -65,7 +65,7 @@ class VorticityDivergence(nn.Module):
             )
         self.vorticity, self.divergence = vorticity, divergence
         self.channels = ChannelWeights(world, scale, variable_weights, level_weights)
-        self.calculus = SphericalCalculus(world.grid, counted(degrees, least=2))
+        self.calculus = SphericalCalculus(world.grid, checked_degrees(degrees, least=2))
         east, north = winds(world.predicted)
         inverse, weight = self.channels.inverse_scale.flatten().double(), self.channels.weights.double()
         squares = 0.5 * (inverse[east] ** -2 + inverse[north] ** -2) / self.length**2

@@ -71,7 +71,7 @@ class SpectralErrors(nn.Module):
             )
         self.epsilon = epsilon
         self.channels = ChannelWeights(world, scale, variable_weights, level_weights)
-        self.harmonics = SphericalHarmonics(world.grid, counted(degrees))
+        self.harmonics = SphericalHarmonics(world.grid, checked_degrees(degrees))
 
     @property
     def degrees(self) -> int:
@@ -116,7 +116,7 @@ class SpectralErrors(nn.Module):
         return self.channels.mean(values)
 
 
-def counted(degrees: int | None, least: int = 1) -> int | None:
+def checked_degrees(degrees: int | None, least: int = 1) -> int | None:
     """`degrees`, a number of total wavenumbers from `least`, or None for all; else ValueError."""
     if degrees is not None and not (isinstance(degrees, int) and degrees >= least):
         raise ValueError(

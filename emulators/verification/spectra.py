@@ -5,8 +5,8 @@
 P(l) is the part of the area mean of the square that belongs to l; its wavelength is 2 pi a / l. Forecasts that blur
 lose power at the small scales first: the effective resolution is the last wavenumber up to which a forecast has kept a
 share of the truth's power at all scales; spectral divergence and residual (`emulators.scores.spectral_shape`) measure
-how the shape of the spectrum departs from the truth's at the smallest. Sums of any batches or processes add up to the whole.
-Subich et al. 2025, arXiv 2501.19374; effective resolution after Skamarock 2004, doi 10.1175/MWR2830.1.
+how the shape of the spectrum departs from the truth's at the smallest. Sums of any batches or processes add up to the
+whole. Subich et al. 2025, arXiv 2501.19374; effective resolution after Skamarock 2004, doi 10.1175/MWR2830.1.
 """
 
 from __future__ import annotations
