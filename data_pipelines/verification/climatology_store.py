@@ -3,7 +3,8 @@
 The samples of all years of a variable are gathered in memory, in blocks of levels and rows that fit, and turned into
 the statistics of `emulators.statistics.daily_climatology` hour by hour. Finished blocks are marked, so that the same
 call resumes an interrupted one, and the store takes its name only when it is complete. Names are those of
-WeatherBench 2 (Rasp et al. 2024, arXiv 2308.15560): `<variable>`, `_std`, `_quantile`, `_seeps_threshold`, `_seeps_dry_fraction`.
+WeatherBench 2 (Rasp et al. 2024, arXiv 2308.15560): `<variable>`, `_std`, `_quantile`, `_seeps_threshold`,
+`_seeps_dry_fraction`.
 """
 
 from __future__ import annotations
