@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def main(arguments: list[str]) -> int:
     """Prints the findings and returns 2, or a line of what would be done and returns 0."""
     flags = [word for word in arguments if word.startswith("-")]
-    if flags and not {flag.partition("=")[0] for flag in flags} <= {"--config-dir", "-cd"}:
+    if flags:
         raise ValueError(f"emul check takes key=value and --config-dir only; got {', '.join(flags)}.")
     from emul.terminal.console import show_findings, warn
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from data_pipelines.conventions.suggestions import nearest_name
 from emul.config.annotations import choices
-from emul.config.folders import conf_folder, groups, options_of
+from emul.config.folders import conf_folder, groups, option_files, options_of
 from emul.config.signatures import signature
 from emul.terminal.verbs import DATA_WORDS, LISTS, all_names, find
 
@@ -143,9 +143,8 @@ def keys_with_targets(primary: str, words: list[str]) -> dict[str, str | None]:
         if group in groups():
             chosen[group, group] = option.strip("[]").split(",")[0]
     for (group, package), option in chosen.items():
-        file = conf_folder() / group / f"{option}.yaml"
-        is_global = package == group and file.is_file() and "@package _global_" in file.read_text(encoding="utf-8")
-        if file.is_file() and not is_global:
+        file = option_files(group).get(option)
+        if file and not (package == group and "@package _global_" in file.read_text(encoding="utf-8")):
             found |= {key if package == "_global_" else f"{package}.{key}": t for key, t in scanned(file).items()}
     return found
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from emul.config.compose import compose
-from emul.config.folders import conf_folder, options_of
+from emul.config.folders import option_files
 from emul.config.source_text import definition, module_tree
 from emul.terminal.console import table
 from emul.terminal.findings import ConfigErrors
@@ -34,9 +34,7 @@ def main(arguments: list[str]) -> int:
     if verb != "models" and overrides:
         raise ValueError(f"emul {verb} takes nothing more; got {' '.join(overrides)}.")
     group = LISTS[verb]
-    rows = [[name, description(conf_folder() / group / f"{name}.yaml")] for name in options_of(group)]
-    if not rows:
-        raise FileNotFoundError(f"Expected YAML files in {conf_folder() / group}; there are none.")
+    rows = [[name, description(file)] for name, file in option_files(group).items()]
     columns, right = [group, "what it is"], tuple[str, ...]()
     if group == "model":
         sizes, columns, right = (
@@ -111,7 +109,7 @@ def measures(names: list[str], overrides: list[str]) -> dict[str, list[str]]:
         raise ValueError(f"The size of a model depends on the data, and these cannot be described: {error}") from error
     found = {}
     for name in names:
-        file: Any = OmegaConf.load(conf_folder() / "model" / f"{name}.yaml")
+        file: Any = OmegaConf.load(option_files("model")[name])
         config.model = file.get("model", file)  # of those that set other groups too
         node = config.model
         try:
@@ -127,9 +125,8 @@ def measures(names: list[str], overrides: list[str]) -> dict[str, list[str]]:
 
 def paper(name: str, target: str) -> str:
     """What is cited for a model: by its YAML or that of the full size, else by its module; a dash for nothing."""
-    folder = conf_folder() / "model"
-    files = [folder / f"{stem}.yaml" for stem in (name, name.removesuffix("_small"))]
-    texts = [_comment(file) for file in files if file.is_file()]
+    files = option_files("model")
+    texts = [_comment(files[stem]) for stem in (name, name.removesuffix("_small")) if stem in files]
     tree = module_tree(target.rpartition(".")[0])
     texts.append(" ".join((ast.get_docstring(tree) or "").split()) if tree else "")
     matches = (CITED.search(text) for text in texts)

@@ -11,6 +11,7 @@ import sys
 import traceback
 
 from data_pipelines.conventions.suggestions import nearest_name
+from emul.config.folders import folders_in_use
 from emul.terminal.verbs import Verb, all_names, explanation, first_of, overview
 
 HELP = ("-h", "--help", "help")
@@ -20,7 +21,9 @@ def main(arguments: list[str] | None = None) -> int:
     """The command `emul`; its exit code: 0 done, 2 a fault of the input, 130 stopped by the user, 1 anything else."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        return _dispatch(arguments)
+        words, folder = _without_folder(arguments)
+        with folders_in_use(folder):
+            return _dispatch(words)
     except KeyboardInterrupt:
         _say("Stopped.")
         return 130
@@ -59,6 +62,19 @@ def _dispatch(arguments: list[str]) -> int:
         refuse_early(verb.name, rest)
     module = importlib.import_module(f"emul.{verb.module}")
     return module.main([verb.name, *rest] if verb.module == "lists" else rest)
+
+
+def _without_folder(arguments: list[str]) -> tuple[list[str], str | None]:
+    """The arguments without `--config-dir DIR`, and that folder of the user's own options."""
+    for index, word in enumerate(arguments):
+        flag, equals, folder = word.partition("=")
+        if flag in ("--config-dir", "-cd"):
+            following = arguments[index + 1 :]
+            if not equals and not following:
+                raise ValueError("--config-dir names a folder of options: --config-dir my_parts.")
+            rest = following if equals else following[1:]
+            return [*arguments[:index], *rest], folder if equals else following[0]
+    return arguments, None
 
 
 def _verb(words: list[str]) -> tuple[Verb, list[str]]:

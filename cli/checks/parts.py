@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from emul.checks.facts import Facts, _told
 from emul.checks.networks import network_on_meta, parameter_count
 from emul.config.build import build, build_all, build_loss_term, build_loss_terms
-from emul.config.folders import conf_folder
+from emul.config.folders import conf_folder, option_files
 from emul.terminal.findings import Finding
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _told_the_interval() -> list[str]:
     from emulators.interfaces import Network, optional
 
     found = []
-    for file in sorted((conf_folder() / "model").glob("*.yaml")):
+    for file in option_files("model").values():
         node: Any = OmegaConf.load(file)
         network: Any = get_class(node.get("model", node)._target_)
         if "interval" in optional(network, Network, "conditioning"):

@@ -1,46 +1,73 @@
-"""The one door between configuration and parts: compose it, find its faults, build what it names.
+"""Build the parts that a configuration names: `_target_` and the signature it points to are the schema.
 
-`_target_` and the signature it points to are the schema; nothing is imported to look for faults.
+`resolve_target` is the one place where a name in a configuration becomes code.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
-from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
-from emul.config.signatures import wrapping
+from emul.config.signatures import HYDRA_KEYS, wrapping
+
+
+def resolve_target(target: str) -> Any:
+    """Import the class or function at a dotted path. Raises ValueError where there is none."""
+    names = target.split(".")
+    for count in range(len(names) - 1, 0, -1):
+        module = ".".join(names[:count])
+        try:
+            found = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+                raise  # the module exists and imports a package that does not
+            continue
+        try:
+            return attrgetter(".".join(names[count:]))(found)
+        except AttributeError:
+            raise ValueError(f"_target_: {target}: {module} has no {'.'.join(names[count:])}.") from None
+    raise ValueError(f"_target_: {target} cannot be imported; give its folder with --config-dir or EMUL_CONF.")
 
 
 def build(node: Any, *args: Any, **kwargs: Any) -> Any:
-    """The object a node names, built with `args` first and the node's keys after; errors are the part's own."""
-    from hydra.utils import instantiate
+    """Build the object that a node names, from `args` first and the node's keys after; nested nodes are built first."""
+    plain = OmegaConf.to_container(node, resolve=True, throw_on_missing=True) if OmegaConf.is_config(node) else node
+    if not isinstance(plain, dict) or "_target_" not in plain:
+        return _built(plain)
+    target = resolve_target(str(plain["_target_"]))
+    values = {str(name): _built(value) for name, value in plain.items() if name not in HYDRA_KEYS} | kwargs
+    args = (*args, *_built(plain.get("_args_", [])))
+    return partial(target, *args, **values) if plain.get("_partial_") else target(*args, **values)
 
-    try:
-        return instantiate(node, *args, _convert_="all", **kwargs)
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, Exception):
-            raise cause from None
-        raise ValueError(str(error).replace("\nfull_key:", " At key")) from error
+
+def _built(value: Any) -> Any:
+    """The same plain value, with the nodes in it replaced by what they name."""
+    if isinstance(value, list):
+        return [_built(item) for item in value]
+    if isinstance(value, dict):
+        return build(value) if "_target_" in value else {key: _built(item) for key, item in value.items()}
+    return value
 
 
 def build_all(nodes: Mapping[str, Any] | None, *args: Any) -> dict[str, Any]:
-    """The objects of a mapping of nodes, by name, in order."""
+    """Build the objects of a mapping of nodes, by name, in order."""
     return {str(name): build(node, *args) for name, node in (nodes or {}).items()}
 
 
 def build_loss_term(node: Mapping[str, Any], *args: Any) -> Any:
-    """The loss a node names, with the weight and the steps at which it counts."""
+    """Build the loss that a node names, with the weight and the steps at which it counts."""
     from emulators.training.loss_terms import Term
 
     shared = [parameter.name for parameter in wrapping("loss")]
     own = {name: value for name, value in node.items() if name not in shared}
-    return Term(build(OmegaConf.create(own), *args), **{name: node[name] for name in shared if name in node})
+    return Term(build(own, *args), **{name: node[name] for name in shared if name in node})
 
 
 def build_loss_terms(nodes: Mapping[str, Any] | None, *args: Any) -> dict[str, Any]:
-    """The losses of a mapping of nodes, by name, in order."""
+    """Build the losses of a mapping of nodes, by name, in order."""
     return {str(name): build_loss_term(node, *args) for name, node in (nodes or {}).items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from emul.config.declared_keys import partless
-from emul.config.folders import conf_folder, groups
+from emul.config.folders import conf_folder, groups, use_folders, user_folders
 from emul.config.overrides import diagnosed, key_of, plain_mapping
 from emul.terminal.findings import ConfigErrors, Finding
 
@@ -23,14 +24,13 @@ SAVED = "saved"  # group of the layer that holds a run's values: `optional saved
 Composer = Callable[[list[str]], DictConfig]
 
 
-def compose(verb: str, overrides: Sequence[str] = (), folder: str | Path | None = None) -> DictConfig:
+def compose(verb: str, overrides: Sequence[str] = ()) -> DictConfig:
     """Return the resolved configuration of a verb. Raises ConfigErrors that name every fault of the overrides.
 
-    With `run=<folder>` the values of that run's config.yaml replace the defaults of `forecast` and `eval`. folder: a
-    further folder of options.
+    With `run=<folder>` the values of that run's config.yaml replace the defaults of `forecast` and `eval`.
     """
     words = list(overrides)
-    with composer(verb, words, folder) as composed:
+    with composer(verb, words) as composed:
         try:
             return resolved(composed(words), words)
         except (HydraException, OmegaConfBaseException):
@@ -38,16 +38,16 @@ def compose(verb: str, overrides: Sequence[str] = (), folder: str | Path | None 
 
 
 @contextmanager
-def composer(verb: str, overrides: Sequence[str] = (), folder: str | Path | None = None) -> Iterator[Composer]:
+def composer(verb: str, overrides: Sequence[str] = ()) -> Iterator[Composer]:
     """Yield a function from overrides to the unresolved configuration of a verb, and restore Hydra's global state."""
     import hydra
     from hydra.core.global_hydra import GlobalHydra
 
     before, outer = HydraConfig.instance().cfg, GlobalHydra.instance().hydra
-    beside = [] if folder is None else [f"hydra.searchpath=[file://{Path(folder).resolve()}]"]
+    use_folders()
 
     def composed(words: list[str]) -> DictConfig:
-        config = hydra.compose(PRIMARY.get(verb, verb), [*beside, *words], return_hydra_config=True)
+        config = hydra.compose(PRIMARY.get(verb, verb), [search_path(), *words], return_hydra_config=True)
         HydraConfig.instance().set_config(config)  # for ${hydra:...}
         plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         OmegaConf.set_struct(plain, True)
@@ -62,6 +62,12 @@ def composer(verb: str, overrides: Sequence[str] = (), folder: str | Path | None
             yield composed
     finally:
         HydraConfig.instance().cfg, GlobalHydra.instance().hydra = before, outer
+
+
+def search_path() -> str:
+    """The override that adds the user's folders to Hydra's search path."""
+    places = (f"file://{folder}".replace("'", "\\'") for folder in user_folders())
+    return "hydra.searchpath=[" + ",".join(f"'{place}'" for place in places) + "]"
 
 
 @contextmanager
@@ -90,6 +96,7 @@ def _layer(verb: str, config: DictConfig) -> dict[str, Any] | None:
     if OmegaConf.is_missing(config, "run") or config.run is None or not file.is_file():
         return None
     saved = plain_mapping(OmegaConf.load(file))  # type: ignore[arg-type]
+    use_folders(filter(os.path.isdir, str(saved.get("config_dir") or "").split(os.pathsep)))
     layer = {"name": file.parent.name, **(saved.get(verb) or {})}
     layer |= {group: saved[group] for group in ("data", "metric") if config.get(group) == {} and saved.get(group)}
     if config.get("hardware"):  # chosen on the command line: it says which device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from functools import cache
 from pathlib import Path
@@ -12,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from data_pipelines.conventions.suggestions import nearest_name
 from emul.config.annotations import value_in_words
-from emul.config.folders import conf_folder, groups
+from emul.config.folders import conf_folder, groups, option_files
 from emul.config.overrides import plain_mapping
 from emul.config.signatures import tree_faults
 from emul.terminal.findings import Finding
@@ -53,7 +54,7 @@ def _strangers_in(group: str, node: Any) -> list[Finding]:
     """Keys of one group's mapping; parts and mappings of parts have signatures instead."""
     if not isinstance(node, dict) or "_target_" in node:
         return []
-    files = [_loaded(path) for path in (conf_folder() / group).glob("*.yaml")]
+    files = [_loaded(path) for path in option_files(group).values()]
     if not files or any("_target_" in str(file) for file in files):
         return []
     files += [file[group] for file in map(_loaded, conf_folder().glob("*.yaml")) if isinstance(file.get(group), dict)]
@@ -82,7 +83,7 @@ def _without_part(group: str, name: str, keys: dict[str, Any]) -> Finding:
 
 def _is_list(group: str) -> bool:
     """True where any number of a group's parts are chosen: each of its files has one, under its name."""
-    files = [_loaded(path) for path in (conf_folder() / group).glob("*.yaml")]
+    files = [_loaded(path) for path in option_files(group).values()]
     return all(isinstance(node, dict) and "_target_" in node for file in files for node in file.values())
 
 
@@ -98,7 +99,7 @@ def _top_keys() -> dict[str, set[type]]:
     found: dict[str, set[type]] = defaultdict(set)
     for path in conf_folder().glob("*.yaml"):
         for key, value in _loaded(path).items():
-            found[key] |= set() if str(value).startswith("${hydra:overrides") else {type(value)}
+            found[key] |= set() if re.fullmatch(r"\$\{[^{}]*\}", str(value)) else {type(value)}
         entries: list[Any] = OmegaConf.to_container(OmegaConf.load(path))["defaults"]  # type: ignore[index, call-overload, assignment]
         for entry in entries:  # such as `forecast@_global_: default`
             group, _, package = next(iter(entry)).partition("@")

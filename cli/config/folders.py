@@ -1,14 +1,31 @@
-"""Where configurations lie, and what options each group has."""
+"""Find configurations and the options of each group: those of this package and those of the user's own folders.
+
+A folder of one's own holds groups as conf/ does (loss/curvature.yaml) and the Python files that they name
+(curvature.py). It is given by `--config-dir`, by the environment variable EMUL_CONF (several with `:`), or by an
+installed package with an entry point of the group `emul.conf`, whose value is the dotted path of the folder.
+"""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from emul.config.source_text import definition, module_file, module_tree
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+VARIABLE = "EMUL_CONF"
 
+
+@cache
 def conf_folder() -> Path:
     """The folder of configurations: inside the installed package, or beside it in the repository."""
     here = Path(__file__).resolve().parents[1]
@@ -18,14 +35,75 @@ def conf_folder() -> Path:
     raise FileNotFoundError(f"Expected the folder of configurations at {here / 'conf'}; reinstall emul.")
 
 
+def user_folders() -> list[Path]:
+    """The user's own folders, absolute: those of EMUL_CONF, then those of installed packages."""
+    return list(dict.fromkeys([*_named_folders(), *_installed_folders(tuple(sys.path))]))
+
+
+def _named_folders() -> list[Path]:
+    return [Path(name).absolute() for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
+
+
+@cache
+def _installed_folders(search_path: tuple[str, ...]) -> tuple[Path, ...]:
+    """The folders that installed packages name, found without importing the packages."""
+    from importlib.metadata import entry_points
+
+    found = []
+    for entry in entry_points(group="emul.conf"):
+        first, *rest = entry.value.split(".")
+        spec = importlib.util.find_spec(first)
+        places = spec.submodule_search_locations if spec else None
+        found += [Path(place, *rest) for place in places or () if Path(place, *rest).is_dir()][:1]
+    return tuple(found)
+
+
+def use_folders(folders: Iterable[str | Path] = ()) -> None:
+    """Add folders to EMUL_CONF, and all folders of EMUL_CONF to the import path of this process and those it starts."""
+    named = dict.fromkeys([*(Path(folder).absolute() for folder in folders), *_named_folders()])
+    if named:
+        os.environ[VARIABLE] = os.pathsep.join(map(str, named))
+    for folder in map(str, named):
+        if folder not in sys.path:
+            sys.path.append(folder)
+            importlib.invalidate_caches()
+            module_file.cache_clear()
+            module_tree.cache_clear()
+            definition.cache_clear()
+
+
+@contextmanager
+def folders_in_use(folder: str | None) -> Iterator[None]:
+    """Use the folder of `--config-dir` and those of EMUL_CONF within a command; FileNotFoundError: one is missing."""
+    before = os.environ.get(VARIABLE)
+    try:
+        use_folders([] if folder is None else [folder])
+        for named in _named_folders():
+            if not named.is_dir():
+                raise FileNotFoundError(f"Expected a folder of options at {named} (--config-dir, {VARIABLE}).")
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(VARIABLE, None)
+        else:
+            os.environ[VARIABLE] = before
+
+
 def groups() -> list[str]:
     """The groups of options, each a folder of conf/."""
     return sorted(path.name for path in conf_folder().iterdir() if path.is_dir())
 
 
+def option_files(group: str) -> dict[str, Path]:
+    """The options of a group by name, each a YAML file; ours go before those of the user that have the same name."""
+    folders = [conf_folder(), *user_folders()]
+    found = {path.stem: path for folder in reversed(folders) for path in (folder / group).glob("*.yaml")}
+    return dict(sorted(found.items()))
+
+
 def options_of(group: str) -> list[str]:
-    """The options of a group, each a YAML file of its folder; empty where there is no such group."""
-    return sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
+    """The names of the options of a group; empty where there is no such group."""
+    return list(option_files(group))
 
 
 def folder(config: DictConfig, verb: str) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from data_pipelines.conventions.suggestions import nearest_name
-from emul.config.compose import PRIMARY, compose, composer, swept
+from emul.config.compose import PRIMARY, compose, composer, search_path, swept
 from emul.config.declared_keys import faults
 from emul.config.folders import conf_folder, options_of
 from emul.config.overrides import key_of
@@ -22,7 +22,7 @@ BARE_LIST = re.compile(r"^((?:\w+\.)*init)=([^\[{('\"]*,.*)$")  # initial times 
 
 # Flags, and what may follow each: nothing, one of these words, or anything (True).
 FLAGS: dict[str, bool | tuple[str, ...]] = {
-    **dict.fromkeys(("--cfg", "-c", "--package", "-p", "--config-dir", "-cd"), True),
+    **dict.fromkeys(("--cfg", "-c", "--package", "-p"), True),
     **dict.fromkeys(("--info", "-i"), ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")),
     **dict.fromkeys(("--resolve", "--multirun", "-m", "--hydra-help"), False),
 }
@@ -37,16 +37,15 @@ def run_with_hydra(verb: str, arguments: list[str], task: Callable[[DictConfig],
     """
     overrides, flags = _split(arguments)
     names = {flag.partition("=")[0] for flag in flags}
-    folder = _value_of(flags, "--config-dir", "-cd")
     if names & SHOWING:
-        _show(verb, overrides, flags, folder)
+        _show(verb, overrides, flags)
         return 0
     if not names & {"--multirun", "-m"}:
-        return _exit_code(task(compose(verb, overrides, folder)))
+        return _exit_code(task(compose(verb, overrides)))
     whole, codes = list(sys.argv), [0]
     try:
         for words in combinations(verb, overrides):
-            config = compose(verb, words, folder)
+            config = compose(verb, words)
             if "name" in config and not any(key_of(text) == "name" for text in words):
                 varied = [short(text) for text in words if text not in overrides]
                 config.name = "_".join([*([str(config.name)] if config.name else []), *varied])
@@ -128,15 +127,15 @@ def refuse_early(verb: str, arguments: list[str]) -> None:
     overrides, flags = _split([word for word in arguments if word != "--dry-run"])  # which is the verb's own
     if {"--multirun", "-m"} & set(flags):
         overrides = [values_of(text)[0] for text in overrides]
-    found = faults(compose(verb, overrides, _value_of(flags, "--config-dir", "-cd")))
+    found = faults(compose(verb, overrides))
     if found:
         raise ConfigErrors(found)
 
 
-def _show(verb: str, overrides: list[str], flags: list[str], folder: str | None) -> None:
+def _show(verb: str, overrides: list[str], flags: list[str]) -> None:
     """Print the composed configuration, or what Hydra says of how it came about."""
     if _value_of(flags, "--cfg", "-c") == "job":
-        config, package = compose(verb, overrides, folder), _value_of(flags, "--package", "-p")
+        config, package = compose(verb, overrides), _value_of(flags, "--package", "-p")
         print(OmegaConf.to_yaml(OmegaConf.select(config, package) if package else config), end="")
         return
     import hydra
@@ -144,9 +143,9 @@ def _show(verb: str, overrides: list[str], flags: list[str], folder: str | None)
 
     whole, before = list(sys.argv), os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors are raised, not printed
-    sys.argv = [whole[0], *overrides, *flags]
+    sys.argv = [whole[0], search_path(), *overrides, *flags]
     try:
-        with composer(verb, overrides, folder):
+        with composer(verb, overrides):
             GlobalHydra.instance().clear()
             primary = PRIMARY.get(verb, verb)
             hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=primary)(lambda config: None)()

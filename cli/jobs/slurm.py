@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from emul.config.folders import VARIABLE
 from emul.jobs.processes import rank, started_from_outside
 from emul.terminal.console import console
 
@@ -92,6 +93,8 @@ def script(
     head = [f"#SBATCH --{key}" if value is True else f"#SBATCH --{key}={value}" for key, value in asked.items()]
     cores = asked.get("cpus-per-task")
     exports = [f"export SRUN_CPUS_PER_TASK={cores}"] if cores else []  # else srun asks for one, from SLURM 22.05 on
+    if folders := os.environ.get(VARIABLE):
+        exports.append(f"export {VARIABLE}={shlex.quote(folders)}")
     return "\n".join(["#!/bin/bash", *head, "", *exports, *slurm.setup, f"cd {shlex.quote(os.getcwd())}", *lines, ""])
 
 

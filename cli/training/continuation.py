@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from data_pipelines.files import checkpoints
 from data_pipelines.files.atomic import remove_unfinished
+from emul.config.build import resolve_target
 from emul.jobs.processes import rank
 from emul.terminal import console
 
 # Options that may change when a training is resumed: those that do not affect the weights,
 FREE = {
-    "output", "resume", "forecast", "eval", "writer", "metric", "logger", "training.checkpoint_every",
+    "output", "config_dir", "resume", "forecast", "eval", "writer", "metric", "logger", "training.checkpoint_every",
     "training.checkpoint_minutes", "training.log_every", "training.broken", "hardware.slurm", "loader.ahead",
 }  # fmt: skip
 
@@ -85,7 +85,7 @@ def _defaults(config: DictConfig, keys: Iterable[str]) -> dict[str, Any]:
     for key in keys:
         part, _, name = key.rpartition(".")
         if part and (target := OmegaConf.select(config, f"{part}._target_")):
-            option = inspect.signature(get_object(target)).parameters.get(name)
+            option = inspect.signature(resolve_target(target)).parameters.get(name)
             found |= {} if option is None else {key: option.default}
     return found
 

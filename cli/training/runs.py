@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from data_pipelines.forecasts.datasets import forecast_dataset
 from data_pipelines.forecasts.layout import Layout
 from data_pipelines.forecasts.rollouts import forecast_states
 from emul.config.build import build, build_all
+from emul.config.folders import use_folders
 from emul.config.times import initial_times, lead_steps
 from emul.jobs.processes import rank
 from emul.terminal.console import progress
@@ -126,6 +128,7 @@ def open_run(path: str | Path, checkpoint: str = "best", device: str = "cpu") ->
         file = file.with_name("last.ckpt")
     card = checkpoints.load(file)["emul"]
     config = OmegaConf.create(card["config"])
+    use_folders(filter(os.path.isdir, str(config.get("config_dir") or "").split(os.pathsep)))
     world = World.from_plain(card["world"])
     step = build_step(config, world)
     step.load_state_dict(card["weights"])

@@ -245,15 +245,16 @@ def test_flags_may_stand_anywhere(capsys):
     assert (shown.seed, shown.name) == (3, "x")
 
 
-def test_options_from_a_folder_of_ones_own(tmp_path):
+def test_options_from_a_folder_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("EMUL_CONF", str(tmp_path))
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mine.yaml").write_text("_target_: emulators.models.persistence.Persistence\n")
     seen = []
-    run_with_hydra("train", ["--config-dir", str(tmp_path), "model=mine"], lambda config: seen.append(config.model))
+    run_with_hydra("train", ["model=mine"], lambda config: seen.append(config.model))
     assert seen == [{"_target_": "emulators.models.persistence.Persistence"}]
-    refuse_early("train", [f"--config-dir={tmp_path}", "model=mine"])
+    refuse_early("train", ["model=mine"])
     with pytest.raises(ConfigErrors, match=r"model=mine"):
-        refuse_early("train", ["--config-dir", str(tmp_path), "model=mind"])
+        refuse_early("train", ["model=mind"])
 
 
 def test_unknown_flag_names_the_key():
