@@ -47,6 +47,7 @@ complete -c emul -f -a '(emul completion candidates (commandline -opc)[2..-1] (c
 """
 SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 FLAGS = ("--help", "--cfg", "--multirun", "--config-dir", "--info")
+NEW = ("loss", "model", "metric", "constraint", "dataset")
 PATHS = ("run", "forecast", "truth", "output", "data.path", "data.folder")
 
 
@@ -76,6 +77,8 @@ def candidates(words: list[str]) -> list[str]:
         return _starting(current, SCRIPTS)
     if words[0] == "eval" and len(words) == 2 and current and "compare".startswith(current):
         return ["compare"]
+    if words[0] == "new":
+        return _starting(current, NEW) if len(words) == 2 else []
     if words[0] == "data" and len(words) == 2:
         return _starting(current, DATA_WORDS)
     if words[-2:-1] == ["--cfg"]:

@@ -28,11 +28,11 @@ def _source(node: Any, found: list[Finding]) -> tuple[Source | None, xr.Dataset 
         if "time" in template.dims:
             return source, template
         found.append(Finding("data", "fields at several times", f"{[*template.data_vars]} without any"))
-    except (ValueError, OSError, KeyError) as error:
-        key = "data.path" if isinstance(error, FileNotFoundError) and "path" in node else "data"
-        found.append(_told(key, "data that can be opened", error))
     except ImportError as error:
         found.append(_told("data", f"the package {error.name}", error))
+    except Exception as error:  # a source may refuse in any way
+        key = "data.path" if isinstance(error, FileNotFoundError) and "path" in node else "data"
+        found.append(_told(key, "data that can be opened", error))
     return None, None
 
 

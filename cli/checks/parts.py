@@ -152,6 +152,19 @@ def _length_findings(config: DictConfig, world: World, splits: Mapping[str, Any]
     return found
 
 
+def _call_once(node: Any, world: World) -> None:
+    """Call a loss on a tiny World with the same variables. Raises what it raises, and ValueError for another shape."""
+    import torch
+
+    from emul.checks.example_worlds import example_state, tiny_world
+
+    tiny = tiny_world(world)
+    states = (example_state(tiny, tiny.predicted, seed, dtype=torch.float32) for seed in (1, 2))
+    shape = tuple(build_loss_term(node, tiny)(*states).shape)
+    if shape != (2,):
+        raise ValueError(f"Expected one number for each of 2 cases, shape (2,); got {shape}.")
+
+
 def _part_findings(group: str, node: Any, world: World | None) -> list[Finding]:
     """Builds the part, or the named parts, of a group."""
     if node is None:
@@ -162,6 +175,8 @@ def _part_findings(group: str, node: Any, world: World | None) -> list[Finding]:
     for key, one in nodes.items():
         try:
             builder(one, *args)
+            if group == "loss" and world is not None:
+                _call_once(one, world)
         except ImportError as error:
             found.append(_told(key, f"the package {error.name}", error))
         except Exception as error:  # a part may refuse in any way

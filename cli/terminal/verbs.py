@@ -203,6 +203,17 @@ VERBS = (
         ),
     ),
     Verb(
+        "new",
+        "new",
+        "Write the templates of a part of your own: a Python file and its options.",
+        (("loss|model|metric|constraint|dataset NAME", "what it is, and its name"),),
+        (
+            ("emul new loss curvature", "my_parts/curvature.py and my_parts/loss/curvature.yaml"),
+            ("emul train --config-dir my_parts 'loss=[mse,curvature]'", "train with it"),
+        ),
+        "The files go into the folder of --config-dir or EMUL_CONF; `emul.contracts.check_folder` tests them.",
+    ),
+    Verb(
         "completion",
         "completion",
         "Print a completion script for your shell.",
@@ -318,7 +329,7 @@ def explanation(verb: Verb) -> str:
         flags = [
             ("--cfg job", "print the configuration and stop"),
             ("--multirun", "try every combination of values given as key=a,b,c"),
-            ("--config-dir DIR", "read further options of every group from DIR"),
+            ("--config-dir DIR", "a folder of your own options and Python files; also EMUL_CONF"),
             ("--info", "where the configuration comes from"),
         ]
         lines += ["", "Flags:", *_columns(flags)]

@@ -1,0 +1,110 @@
+"""Parts of one's own outside the package: written, tested, listed, trained, resumed, forecast, swept, submitted."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from emul.completion import candidates
+from emul.config.compose import compose
+from emul.config.folders import options_of
+from emul.contracts import check_folder
+from emul.main import main
+from places import ROOT
+
+KINDS = ("loss", "model", "metric", "constraint", "dataset")
+TINY = ["data=planet_tiny", "training.batch_size=2", "training.validation_cases=1", "training.validate_every=2"]
+
+
+@pytest.fixture
+def parts(tmp_path, monkeypatch):
+    """A folder with one part of each kind, as `emul new` writes them; nothing of it stays in this process."""
+    folder = tmp_path / "my parts"
+    monkeypatch.setenv("EMUL_CONF", "")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    folder.mkdir()
+    for kind in KINDS:
+        assert main(["new", kind, f"own_{kind}", "--config-dir", str(folder)]) == 0
+    yield folder
+    for kind in KINDS:
+        sys.modules.pop(f"own_{kind}", None)
+
+
+def run(folder: Path, *words: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "emul.main", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def test_templates_keep_their_contracts(parts, capsys):
+    check_folder(parts)
+    assert main(["new", "loss", "own_loss", "--config-dir", str(parts)]) == 2
+    assert "There is a loss 'own_loss' already" in capsys.readouterr().err
+    assert main(["new", "los", "x"]) == 2
+    assert "emul new loss my_loss" in capsys.readouterr().err
+
+
+def test_a_broken_contract_is_named(parts):
+    file = parts / "own_loss.py"
+    file.write_text(file.read_text().replace("error.abs()", "(error.abs() + 1)"))
+    with pytest.raises(AssertionError, match=r"loss=own_loss: .*zero at the truth"):
+        check_folder(parts)
+
+
+def test_lists_completion_and_check_know_them(parts, capsys):
+    own = ["--config-dir", str(parts)]
+    assert main(["losses", *own]) == 0
+    assert "own_loss" in capsys.readouterr().out
+    assert main(["completion", "candidates", *own, "train", "loss=[own"]) == 0
+    assert capsys.readouterr().out.split() == ["loss=[own_loss"]
+    assert "loss=[own_loss" not in candidates(["train", "loss=[own"]), "only where the folder is given"
+    assert main(["check", *own, *TINY, "loss=[own_loss]", "model=own_model", "loss.own_loss.powr=2"]) == 2
+    assert "write power" in capsys.readouterr().out
+    file = parts / "own_loss.py"
+    file.write_text(file.read_text().replace("return self.points.mean(", "return torch.stack("))
+    assert main(["check", *own, *TINY, "loss=[own_loss]", "model=own_model"]) == 2
+    assert "loss.own_loss" in capsys.readouterr().out
+
+
+def test_a_folder_that_is_not_there(tmp_path, capsys):
+    assert main(["losses", "--config-dir", str(tmp_path / "nowhere")]) == 2
+    assert "Expected a folder of options" in capsys.readouterr().err
+
+
+def test_sweeps_and_jobs_carry_the_folder_on(parts, tmp_path):
+    done = run(tmp_path, "train", "--config-dir", str(parts), *TINY, "model=own_model", "hardware=slurm", "--dry-run")
+    assert f"export EMUL_CONF='{parts}'" in done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_trained_resumed_and_forecast_from_other_folders(parts, tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir(), there.mkdir()
+    words = [*TINY, "model=own_model", "loss=[own_loss]", "constraint=[own_constraint]", "metric=[rmse,own_metric]"]
+    words += [f"output={tmp_path}/out", "name=mine"]
+    done = run(here, "train", "--config-dir", "../my parts", *words, "training.steps=2")
+    assert done.returncode == 0, done.stderr
+    done = run(there, "train", "--config-dir", str(parts), *words, "training.steps=4", "resume=changed")
+    assert done.returncode == 0, done.stderr
+    card = torch.load(tmp_path / "out/train/mine/checkpoints/last.ckpt", weights_only=True)["emul"]
+    assert card["step"] == 4
+    trained = f"run={tmp_path}/out/train/mine"
+    done = run(there, "forecast", trained, f"output={tmp_path}/out", "init=2003-01-01", "lead=1d")
+    assert "mine" in done.stdout, done.stderr
+    assert run(there, "eval", trained, f"output={tmp_path}/out", "pictures=false").returncode == 0
+
+
+def test_an_installed_package_names_its_folder(tmp_path, monkeypatch):
+    site = tmp_path / "site"
+    (site / "curved" / "conf" / "loss").mkdir(parents=True)
+    (site / "curved" / "__init__.py").write_text("raise ImportError('only its folder is looked for')\n")
+    yaml = (ROOT / "conf" / "loss" / "mae.yaml").read_text().replace("\nmae:", "\ncurved:")
+    (site / "curved" / "conf" / "loss" / "curved.yaml").write_text(yaml)
+    (site / "curved-1.dist-info").mkdir()
+    (site / "curved-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: curved\nVersion: 1\n")
+    (site / "curved-1.dist-info" / "entry_points.txt").write_text("[emul.conf]\nparts = curved.conf\n")
+    assert "curved" not in options_of("loss")
+    monkeypatch.syspath_prepend(site)
+    assert "curved" in options_of("loss")
+    assert list(compose("train", ["loss=[curved]"]).loss) == ["curved"]
