@@ -18,6 +18,7 @@ LOSS = '''"""{title}: say here what it measures, with its equation and reference
     L = mean over channels and area of  |prediction - target| / s_c
 """
 
+import torch
 from torch import Tensor, nn
 
 from emulators.scores.channel_weights import Points
@@ -34,8 +35,9 @@ class {title}(nn.Module):
         self.points = Points(world, "tendency_std", "uniform", "uniform")  # scales of channels, areas of cells
 
     def forward(self, prediction: State, target: State) -> Tensor:
-        error = self.points.scaled(self.points.difference(prediction, target))
-        return self.points.mean(error.abs().pow(self.power))
+        with torch.autocast(prediction.values.device.type, enabled=False):  # means in single precision
+            error = self.points.scaled(self.points.difference(prediction, target))
+            return self.points.mean(error.abs().pow(self.power))
 '''
 LOSS_YAML = """# Mean power of the absolute error, in units of a timestep's change.
 {name}:
