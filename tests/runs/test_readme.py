@@ -2,12 +2,16 @@
 
 import re
 import shlex
+import sys
+from pathlib import Path
 
 import pytest
 
 from emul.config.compose import compose
 from emul.config.hydra_run import refuse_early
+from emul.contracts import check_folder
 from emul.main import main
+from emul.new import KINDS
 from emul.terminal.verbs import DATA_WORDS, LISTS, first_of
 from places import ROOT
 
@@ -28,6 +32,23 @@ def commands(text: str) -> list[str]:
 COMMANDS = commands(README)
 EMUL = [c for c in COMMANDS if shlex.split(c)[0].rpartition("/")[2] == "emul"]
 MAKE = [c for c in COMMANDS if shlex.split(c)[0] == "make"]
+
+
+@pytest.fixture(autouse=True)
+def _own_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of one's own parts that the README shows, in use."""
+    folder = tmp_path / "my_parts"
+    for name, text in re.findall(r"^```(?:python|yaml)\n# my_parts/([\w/.]+)[^\n]*\n(.*?)^```", README, re.M | re.S):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    monkeypatch.setenv("EMUL_CONF", str(folder))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return folder
+
+
+def test_the_parts_of_the_readme_keep_their_contracts(_own_parts: Path) -> None:
+    assert {path.name for path in _own_parts.rglob("*.*")} == {"curvature.py", "curvature.yaml", "test_parts.py"}
+    check_folder(_own_parts)
 
 
 def test_readme_shows_the_road() -> None:
@@ -63,6 +84,8 @@ def test_emul(command: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert arguments[0] in DATA_WORDS
         keys = [a for a in arguments[1:] if a.partition("=")[0].partition(".")[0] in ("data", "variables")]
         compose("train", [a for a in keys if "=" in a])
+    elif verb.name == "new":
+        assert arguments[0] in KINDS
 
 
 def test_commands_are_found_in_shell_blocks() -> None:
