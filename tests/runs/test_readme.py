@@ -35,7 +35,7 @@ MAKE = [c for c in COMMANDS if shlex.split(c)[0] == "make"]
 
 
 @pytest.fixture(autouse=True)
-def _own_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of one's own parts that the README shows, in use."""
     folder = tmp_path / "my_parts"
     for name, text in re.findall(r"^```(?:python|yaml)\n# my_parts/([\w/.]+)[^\n]*\n(.*?)^```", README, re.M | re.S):
@@ -46,9 +46,9 @@ def _own_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_the_parts_of_the_readme_keep_their_contracts(_own_parts: Path) -> None:
-    assert {path.name for path in _own_parts.rglob("*.*")} == {"curvature.py", "curvature.yaml", "test_parts.py"}
-    check_folder(_own_parts)
+def test_the_parts_of_the_readme_keep_their_contracts(own_parts: Path) -> None:
+    assert {path.name for path in own_parts.rglob("*.*")} == {"curvature.py", "curvature.yaml", "test_parts.py"}
+    check_folder(own_parts)
 
 
 def test_readme_shows_the_road() -> None:
