@@ -12,6 +12,7 @@ from pathlib import Path
 from data_pipelines.conventions.suggestions import nearest_name
 from emul.config.annotations import choices
 from emul.config.folders import conf_folder, groups, option_files, options_of
+from emul.config.options import options, scanned
 from emul.config.signatures import signature
 from emul.terminal.verbs import DATA_WORDS, LISTS, all_names, find
 
@@ -77,6 +78,9 @@ def candidates(words: list[str]) -> list[str]:
         return _starting(current, SCRIPTS)
     if words[0] == "eval" and len(words) == 2 and current and "compare".startswith(current):
         return ["compare"]
+    if words[0] == "options":
+        known = {text for o in options() for text in (o.key, o.file.replace("/", "."))}
+        return _starting(current, sorted(known)) if len(words) == 2 else []
     if words[0] == "new":
         return _starting(current, NEW) if len(words) == 2 else []
     if words[0] == "data" and len(words) == 2:
@@ -138,7 +142,7 @@ def _choices(key: str, keys: dict[str, str | None]) -> list[str]:
 def keys_with_targets(primary: str, words: list[str]) -> dict[str, str | None]:
     """Every dotted key of a primary and of the options chosen in `words`, each with the target it is handed to."""
     path = conf_folder() / f"{primary}.yaml"
-    found = scanned(path)
+    found = {key: target for key, _, _, target in scanned(path)}
     defaults = re.findall(r"^\s*- (?:override )?/?(\w+)(?:@(\w+))?: \[?(\w+)", path.read_text(encoding="utf-8"), re.M)
     chosen = {(group, package or group): option for group, package, option in defaults}
     for word in words[1:-1]:
@@ -148,26 +152,5 @@ def keys_with_targets(primary: str, words: list[str]) -> dict[str, str | None]:
     for (group, package), option in chosen.items():
         file = option_files(group).get(option)
         if file and not (package == group and "@package _global_" in file.read_text(encoding="utf-8")):
-            found |= {key if package == "_global_" else f"{package}.{key}": t for key, t in scanned(file).items()}
+            found |= {key if package == "_global_" else f"{package}.{key}": t for key, _, _, t in scanned(file)}
     return found
-
-
-def scanned(path: Path) -> dict[str, str | None]:
-    """The dotted keys of a YAML file in block style, each with the `_target_` beside it; lists are left out."""
-    stack: list[tuple[int, str]] = []
-    found: dict[str, None] = {}
-    targets: dict[str, str] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        match = re.match(r"^( *)([A-Za-z_]\w*):(?: +(.*))?$", line)
-        if not match:
-            continue
-        indent, name, value = len(match[1]), match[2], (match[3] or "").strip()
-        while stack and stack[-1][0] >= indent:
-            stack.pop()
-        parent = ".".join(key for _, key in stack)
-        stack.append((indent, name))
-        if name == "_target_":
-            targets[parent] = value
-        elif name not in ("defaults", "hydra"):
-            found[f"{parent}.{name}" if parent else name] = None
-    return {key: targets.get(key.rpartition(".")[0]) for key in found}

@@ -24,6 +24,7 @@ from emul.checks.state_contracts import CONSTRAINT, LOSS, close, require
 from emul.config.build import build
 from emul.config.declared_keys import faults
 from emul.config.folders import groups, use_folders
+from emul.config.options import options
 from emul.config.signatures import wrapping
 from emulators.grid import equiangular_grid
 from emulators.scores.interfaces import Metric
@@ -256,8 +257,11 @@ def check_folder(folder: str | Path) -> None:
     """Check every option in a folder of one's own: it composes, has a comment for each key, and its part is sound."""
     from emul.config.compose import compose
 
-    require(any(options_in(folder)), f"{folder} holds options, such as loss/<name>.yaml")
+    files = {f"{group}/{name}" for group, name, _ in options_in(folder)}
+    require(files, f"{folder} holds options, such as loss/<name>.yaml")
     use_folders([folder])
+    silent = [f"{option.file}: {option.key}" for option in options() if option.file in files and not option.comment]
+    require(not silent, f"every option has a comment beside it: {', '.join(silent)}")
     for group, name, _ in options_in(folder):
         is_list = group in ("loss", "constraint", "metric", "logger")
         config = compose("train", [f"{group}=[{name}]" if is_list else f"{group}={name}"])

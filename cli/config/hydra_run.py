@@ -15,6 +15,7 @@ from data_pipelines.conventions.suggestions import nearest_name
 from emul.config.compose import PRIMARY, compose, composer, search_path, swept
 from emul.config.declared_keys import faults
 from emul.config.folders import conf_folder, options_of
+from emul.config.options import with_comments
 from emul.config.overrides import key_of
 from emul.terminal.findings import ConfigErrors
 
@@ -136,7 +137,10 @@ def _show(verb: str, overrides: list[str], flags: list[str]) -> None:
     """Print the composed configuration, or what Hydra says of how it came about."""
     if _value_of(flags, "--cfg", "-c") == "job":
         config, package = compose(verb, overrides), _value_of(flags, "--package", "-p")
-        print(OmegaConf.to_yaml(OmegaConf.select(config, package) if package else config), end="")
+        shown = OmegaConf.select(config, package) if package else config
+        text = OmegaConf.to_yaml(shown)
+        commented = text if package else with_comments(text, PRIMARY.get(verb, verb))
+        print(commented if OmegaConf.create(commented) == shown else text, end="")  # a long text may span lines
         return
     import hydra
     from hydra.core.global_hydra import GlobalHydra

@@ -203,6 +203,18 @@ VERBS = (
         ),
     ),
     Verb(
+        "options",
+        "options",
+        "Show what can be set, with its default and what it means.",
+        (("[key]", "a key, the beginning of keys, or a part; without it, the options of the verbs"),),
+        (
+            ("emul options training.batch_size", "one option"),
+            ("emul options training", "all below it"),
+            ("emul options model.sfno", "those of a part (`emul models` lists them)"),
+        ),
+        "`emul train --cfg job` shows the values of a run with the same comments.",
+    ),
+    Verb(
         "new",
         "new",
         "Write the templates of a part of your own: a Python file and its options.",

@@ -9,6 +9,7 @@ from emul.checks.examination import findings
 from emul.config.compose import compose
 from emul.config.declared_keys import faults
 from emul.config.folders import conf_folder, groups, options_of
+from emul.config.options import options
 from emul.lists import description
 
 OPTIONS = [(group, option) for group in groups() for option in options_of(group)]
@@ -41,6 +42,12 @@ def test_option_composes_without_faults(group: str, option: str) -> None:
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=NAMES)
 def test_option_says_what_it_is(group: str, option: str) -> None:
     assert len(description(path_of(group, option))) > 10
+
+
+def test_every_option_has_a_comment() -> None:
+    found = options()
+    assert len(found) > 600
+    assert [f"{option.file}: {option.key}" for option in found if not option.comment] == []
 
 
 @pytest.mark.parametrize("verb", PRIMARIES)

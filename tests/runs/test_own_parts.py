@@ -60,10 +60,11 @@ def test_lists_completion_and_check_know_them(parts, capsys):
     assert "loss=[own_loss" not in candidates(["train", "loss=[own"]), "only where the folder is given"
     assert main(["check", *own, *TINY, "loss=[own_loss]", "model=own_model", "loss.own_loss.powr=2"]) == 2
     assert "write loss.own_loss.power=2" in capsys.readouterr().out
-    file = parts / "own_loss.py"
-    file.write_text(file.read_text().replace("return self.points.mean(", "return torch.stack("))
-    assert main(["check", *own, *TINY, "loss=[own_loss]", "model=own_model"]) == 2
-    assert "loss.own_loss" in capsys.readouterr().out
+    assert main(["new", "loss", "broken_loss", *own]) == 0
+    file = parts / "broken_loss.py"
+    file.write_text(file.read_text().replace("return self.points.mean(", "return torch.sum("))
+    assert main(["check", *own, *TINY, "loss=[broken_loss]", "model=own_model"]) == 2
+    assert "loss.broken_loss: Expected one number for each of 2 cases" in capsys.readouterr().out
 
 
 def test_a_folder_that_is_not_there(tmp_path, capsys):
