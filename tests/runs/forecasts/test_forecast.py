@@ -4,12 +4,20 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from data_pipelines.forecasts.layout import forecast_dataset
 from data_pipelines.forecasts.manifest import read_manifest, verify_checksums
+from data_pipelines.forecasts.production import make_forecast
+from data_pipelines.forecasts.rollouts import forecast_states
+from data_pipelines.verification.pairs import Pairs
+from data_pipelines.verification.scoring import score_pairs
 from emul.config.compose import compose
 from emul.eval import evaluate
 from emul.forecast import exit_code, forecast
+from emul.forecasting.job import prepare
 from emul.main import main
 from emulators.grid import gaussian_grid
+from emulators.metrics.rmse import RMSE
+from emulators.verification.evaluation import Evaluation
 
 
 def test_a_forecast_lands_whole_checked_and_scored(home, tmp_path):
@@ -157,3 +165,17 @@ def test_networks_run_in_bfloat16_where_that_was_asked(home, tmp_path):
         forecast(home.config(tmp_path, *words, "name=whole", "precision=bf16-mixed"))
     with pytest.raises(ValueError, match="precision must be one of 32, bf16-mixed"):
         forecast(home.config(tmp_path, *words, "precision=16"))
+
+
+def test_the_engine_forecasts_and_scores_without_a_command(home, tmp_path):
+    job = prepare(home.config(tmp_path, "init=2003-01-13/2003-01-14/1d", "lead=4"))
+    folder = make_forecast(job)
+    states = forecast_states(job.step, job.archive, job.layout.inits, job.layout.steps)
+    made = forecast_dataset(job.layout, states)
+    xr.testing.assert_equal(made, xr.open_zarr(folder / "forecast.zarr").load())
+    pairs = Pairs(made, job.archive.dataset)
+    evaluation = Evaluation(pairs.world(), pairs.variables, {"rmse": RMSE()}, pairs.leads)
+    score_pairs(pairs, evaluation)
+    with xr.open_dataset(folder / "scores.nc", decode_timedelta=True) as stored:
+        for name in ("temperature", "2m_temperature"):
+            np.testing.assert_allclose(evaluation.scores()[name], stored[name].sel(region=["global"]), rtol=1e-12)
