@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from emul.checks.examination import _examined, findings
-from emul.config.hydra_run import run_with_hydra
+from emul.checks.examination import examine, findings
+from emul.config.command_line import run_composed
 from emul.terminal.findings import ConfigErrors
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
     from emul.terminal.console import show_findings, warn
 
     try:
-        return run_with_hydra("check", arguments, check)
+        return run_composed("check", arguments, check)
     except ConfigErrors as error:
         found = list(error.findings)
         if error.rest is not None:
@@ -38,7 +38,7 @@ def check(config: DictConfig) -> int:
     """Prints what a sound configuration would do; ConfigErrors where it is not sound."""
     from emul.terminal.console import plan, warn
 
-    found, facts = _examined(config)
+    found, facts = examine(config)
     if found:
         raise ConfigErrors(found)
     for sentence in facts.warnings:

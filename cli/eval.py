@@ -12,7 +12,7 @@ from data_pipelines.files.atomic import write_netcdf
 from data_pipelines.verification.evaluation_results import EvaluationResults
 from data_pipelines.verification.score_files import read_scores
 from data_pipelines.verification.scoring import PartialSums, score_pairs
-from emul.config.hydra_run import run_with_hydra
+from emul.config.command_line import run_composed
 from emul.evaluation.climate import keep_climate
 from emul.evaluation.inputs import Inputs, chosen_options, evaluation_of, forecasts_beside, open_inputs, plain
 from emul.jobs.shares import parse_share
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str]) -> int:
     """Run the verb; its exit code."""
-    return run_with_hydra("eval", arguments, evaluate)
+    return run_composed("eval", arguments, evaluate)
 
 
 def evaluate(config: DictConfig) -> Path:

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from data_pipelines.forecasts.manifest import read_manifest
 from data_pipelines.forecasts.production import make_forecast
-from emul.config.hydra_run import run_with_hydra
+from emul.config.command_line import run_composed
 from emul.forecasting.job import prepare
 from emul.jobs.processes import rank, started_from_outside
 from emul.jobs.shares import share_of_process, worker_processes
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
         show_verdict(job.folder, share)
         return 0 if rank() and not started_from_outside() else exit_code(job.folder, share)
 
-    return run_with_hydra("forecast", arguments, task)
+    return run_composed("forecast", arguments, task)
 
 
 def forecast(config: DictConfig) -> Path:

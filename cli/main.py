@@ -55,10 +55,10 @@ def _dispatch(arguments: list[str]) -> int:
         print(_version())
         return 0
     if verb.composes:
-        from emul.config.hydra_run import SHOWING, refuse_early, run_with_hydra
+        from emul.config.command_line import SHOWING, refuse_early, run_composed
 
         if any(word.partition("=")[0] in SHOWING for word in rest):
-            return run_with_hydra(verb.name, rest, lambda config: None)
+            return run_composed(verb.name, rest, lambda config: None)
         refuse_early(verb.name, rest)
     module = importlib.import_module(f"emul.{verb.module}")
     return module.main([verb.name, *rest] if verb.module == "lists" else rest)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emul.config.build import build
-from emul.config.hydra_run import run_with_hydra
+from emul.config.command_line import run_composed
 from emul.terminal.console import plan as show
 from emul.terminal.console import warn
 
@@ -29,7 +29,7 @@ SPARE = 0.9  # of the memory that is free
 
 def main(arguments: list[str]) -> int:
     """Exit code 0: it fits. 2: it does not, and why."""
-    return run_with_hydra("plan", arguments, plan)
+    return run_composed("plan", arguments, plan)
 
 
 def plan(config: DictConfig) -> int:

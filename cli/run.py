@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emul.config.build import build
+from emul.config.command_line import run_composed
 from emul.config.compose import compose
-from emul.config.hydra_run import run_with_hydra
 from emul.config.overrides import assignment
 from emul.jobs.slurm import requeue_on_notice, submitted_or_within_job
 from emul.terminal.console import console
@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> int:
     """With hardware=slurm it is a job, whose script --dry-run prints."""
     dry = "--dry-run" in arguments
     words = [word for word in arguments if word != "--dry-run"]
-    return run_with_hydra(
+    return run_composed(
         "run", words, lambda config: 0 if submitted_or_within_job("run", config, words, dry) else run(config)
     )
 

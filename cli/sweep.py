@@ -28,10 +28,10 @@ from data_pipelines.verification.sweep_results import (
     write_table,
 )
 from emul.config.build import build
-from emul.config.compose import compose, swept
+from emul.config.command_line import name_piece
+from emul.config.compose import compose, declared_sweep
 from emul.config.declared_keys import faults
 from emul.config.folders import groups
-from emul.config.hydra_run import short
 from emul.config.overrides import key_of
 from emul.config.settings import read_settings
 from emul.sweeps.axes import Axis, SweepSettings, combinations, split_axes
@@ -55,11 +55,11 @@ def main(arguments: list[str]) -> int:
     settings, words = read_settings(SweepSettings, arguments, "sweep.")
     given, fixed = split_axes(words)
     experiment = str(compose("train", fixed).name)  # reports faults of the configuration
-    preset, _ = split_axes(swept("train", fixed))
+    preset, _ = split_axes(declared_sweep("train", fixed))
     axes = {key: axis for key, axis in preset.items() if key not in map(key_of, fixed)} | given
     if not axes:
         raise ValueError("Nothing varies: give some keys several values, as in optimizer.lr=1e-3,3e-4 seed=1,2,3.")
-    name = settings.name or (experiment if preset else "_".join(short(f"{key}=") for key in axes))
+    name = settings.name or (experiment if preset else "_".join(name_piece(f"{key}=") for key in axes))
     config = compose("train", [*fixed, *(f"{key}={axis.first}" for key, axis in axes.items())])
     folder = Path(config.output) / "sweep" / name
     sweep = Sweep(settings, axes, fixed, folder, name, config)
@@ -129,7 +129,7 @@ class Sweep:
     def add(self, values: dict[str, str]) -> Trial:
         """Add a trial. Raises ConfigErrors if its configuration has any."""
         chosen = groups()
-        name = "_".join(value if key in chosen else short(f"{key}={value}") for key, value in values.items())
+        name = "_".join(value if key in chosen else name_piece(f"{key}={value}") for key, value in values.items())
         words = [*self.fixed, *(f"{key}={value}" for key, value in values.items())]
         words += [f"output={self.folder}", f"name={name}"]
         found = faults(compose("train", words))

@@ -19,8 +19,8 @@ from data_pipelines.batches.loader import SequentialBatches, ShuffledBatches
 from data_pipelines.files.locks import lock_or_refuse
 from emul.checks.examination import refuse_faults
 from emul.config.build import build
-from emul.config.folders import folder
-from emul.config.hydra_run import run_with_hydra
+from emul.config.command_line import run_composed
+from emul.config.folders import result_folder
 from emul.jobs.processes import local_rank, rank, started_from_outside
 from emul.jobs.slurm import requeue_on_notice, submitted_or_within_job
 from emul.jobs.threads import set_threads
@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
             train(config)
         return 0
 
-    return run_with_hydra("train", words, task)
+    return run_composed("train", words, task)
 
 
 def train(config: DictConfig, signals: bool = True) -> Path:
@@ -56,7 +56,7 @@ def train(config: DictConfig, signals: bool = True) -> Path:
 
     signals: install handlers that save and stop on SIGTERM, SIGUSR1 and Ctrl-C.
     """
-    target = folder(config, "train")
+    target = result_folder(config, "train")
     with lock_or_refuse(target) if rank() == 0 else nullcontext():
         resumed = find_checkpoint(config, target)
         if resumed is not None and resumed.state["finished"]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from data_pipelines.conventions.suggestions import nearest_name
-from emul.checks.facts import Facts, _told
+from emul.checks.facts import Facts, refusal
 from emul.config.build import build
 from emul.terminal.findings import Finding
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # --- data --------------------------------------------------------------------------------------------------------
 
 
-def _source(node: Any, found: list[Finding]) -> tuple[Source | None, xr.Dataset | None]:
+def open_source(node: Any, found: list[Finding]) -> tuple[Source | None, xr.Dataset | None]:
     """The data source and its template; a finding is added where either cannot be had."""
     try:
         source = build(node)
@@ -29,14 +29,14 @@ def _source(node: Any, found: list[Finding]) -> tuple[Source | None, xr.Dataset 
             return source, template
         found.append(Finding("data", "fields at several times", f"{[*template.data_vars]} without any"))
     except ImportError as error:
-        found.append(_told("data", f"the package {error.name}", error))
+        found.append(refusal("data", f"the package {error.name}", error))
     except Exception as error:  # a source may refuse in any way
         key = "data.path" if isinstance(error, FileNotFoundError) and "path" in node else "data"
-        found.append(_told(key, "data that can be opened", error))
+        found.append(refusal(key, "data that can be opened", error))
     return None, None
 
 
-def _split_findings(splits: Mapping[str, Any], times: np.ndarray, facts: Facts) -> list[Finding]:
+def split_findings(splits: Mapping[str, Any], times: np.ndarray, facts: Facts) -> list[Finding]:
     """Splits that are no periods, lie outside the data, or hold nothing; overlaps are warnings."""
     import numpy as np
 
@@ -52,7 +52,7 @@ def _split_findings(splits: Mapping[str, Any], times: np.ndarray, facts: Facts) 
         try:
             start, end = periods[name] = bounds(period)
         except ValueError as error:
-            found.append(_told(key, "a period [start, end]", error))
+            found.append(refusal(key, "a period [start, end]", error))
             continue
         inside = int(((times >= start) & (times <= end)).sum())
         got = f"{period[0]} to {period[1]}"

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from emul.checks.data import _source, _split_findings, variable_findings
-from emul.checks.facts import Facts, _told
-from emul.checks.networks import _world
+from emul.checks.data import open_source, split_findings, variable_findings
+from emul.checks.facts import Facts, refusal
+from emul.checks.networks import world_from_template
 from emul.checks.parts import (
-    _length_findings,
-    _loss_findings,
-    _network_findings,
-    _order_findings,
-    _part_findings,
-    _portion_findings,
-    _training_findings,
-    _world_in_words,
+    batch_findings,
+    describe_world,
+    length_findings,
+    loss_findings,
+    network_findings,
+    order_findings,
+    part_findings,
+    training_findings,
 )
 from emul.config.declared_keys import faults
 from emul.config.overrides import plain_mapping
@@ -31,7 +31,7 @@ ALONE = ("metric", "optimizer", "schedule", "training", "loader", "hardware", "w
 
 def findings(config: DictConfig) -> list[Finding]:
     """Every fault of a composed configuration."""
-    return _examined(config)[0]
+    return examine(config)[0]
 
 
 def refuse_faults(config: DictConfig) -> None:
@@ -41,41 +41,41 @@ def refuse_faults(config: DictConfig) -> None:
         raise ConfigErrors(found)
 
 
-def _examined(config: DictConfig) -> tuple[list[Finding], Facts]:
+def examine(config: DictConfig) -> tuple[list[Finding], Facts]:
     """Findings of both phases; the second leaves out groups in which the first found something."""
     found, facts = faults(config), Facts()
     faulty = {finding.key.partition(".")[0].partition("[")[0] for finding in found}
     if faulty & {"data", "history"}:
         return found, facts
-    source, template = _source(config.data, found)
+    source, template = open_source(config.data, found)
     if template is None:
         return found, facts
-    found += _split_findings(source.splits, template["time"].values, facts)
+    found += split_findings(source.splits, template["time"].values, facts)
     wrong = [] if "variables" in faulty else variable_findings(plain_mapping(config.variables), template)
     found += wrong
     if "variables" in faulty or wrong:
         return found, facts
     try:
-        world = _world(config, template)
+        world = world_from_template(config, template)
     except (ValueError, KeyError) as error:
-        return [*found, _told("variables", "variables that make a world", error)], facts
-    facts.rows["world"] = _world_in_words(world)
+        return [*found, refusal("variables", "variables that make a world", error)], facts
+    facts.rows["world"] = describe_world(world)
     if not faulty & {"model", "step"}:
-        found += _network_findings(config, world, facts)
+        found += network_findings(config, world, facts)
     for group in (*ON_WORLD, *ALONE):
         if group not in faulty:
-            found += _part_findings(group, config[group], world if group in ON_WORLD else None)
+            found += part_findings(group, config[group], world if group in ON_WORLD else None)
     if not any(finding.key.startswith("constraint") for finding in found):
-        found += _order_findings(config, world)
+        found += order_findings(config, world)
     for group, verb in (("loss", "losses"), ("metric", "metrics")):
         if not config[group]:
             found.append(Finding(group, "at least one part", "none", f"`emul {verb}` lists what there is"))
     faulty = {finding.key.partition(".")[0] for finding in found}
     if not {"training", "loss"} & faulty:
-        found += _loss_findings(config, world)
+        found += loss_findings(config, world)
     if not {"model", "step", "objective", "hardware"} & faulty:
-        found += _training_findings(config, world)
+        found += training_findings(config, world)
     if not {"training", "hardware", "objective", "data"} & faulty:
-        found += _portion_findings(config)
-        found += _length_findings(config, world, source.splits, template["time"].values)
+        found += batch_findings(config)
+        found += length_findings(config, world, source.splits, template["time"].values)
     return found, facts

@@ -15,7 +15,7 @@ class Facts:
     warnings: list[str] = field(default_factory=list)
 
 
-def _told(key: str, expected: str, error: Exception, fix: str = "") -> Finding:
+def refusal(key: str, expected: str, error: Exception, fix: str = "") -> Finding:
     """A finding in the words of the part that refused."""
     said = error.args[0] if isinstance(error, KeyError) and error.args else error
     if not isinstance(error, ValueError | KeyError | OSError | ImportError):  # not meant for a reader

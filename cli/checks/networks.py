@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # --- parts -------------------------------------------------------------------------------------------------------
 
 
-def _world(config: DictConfig, template: xr.Dataset) -> World:
+def world_from_template(config: DictConfig, template: xr.Dataset) -> World:
     """The World of a template, with scales of 0 and 1, which no shape depends on."""
     from data_pipelines.batches.world import world_from_dataset
     from emulators.world import Scale
@@ -30,7 +30,7 @@ def _world(config: DictConfig, template: xr.Dataset) -> World:
 
 def template_world(config: DictConfig) -> World:
     """The World a configuration describes, from metadata alone; ValueError where it describes none."""
-    return _world(config, build(config.data).template())
+    return world_from_template(config, build(config.data).template())
 
 
 def network_on_meta(node: Any, world: World) -> nn.Module:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from emul.checks.facts import Facts, _told
+from emul.checks.facts import Facts, refusal
 from emul.checks.networks import network_on_meta, parameter_count
 from emul.config.build import build, build_all, build_loss_term, build_loss_terms
 from emul.config.folders import conf_folder, option_files
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 # Models of few demands, offered where another does not fit; what follows the name is for worlds of few rows.
-PLAIN: tuple[tuple[str, dict[str, Any]], ...] = (("unet", {"channels": [48]}), ("linear", {"bands": 1}))
+SIMPLE_MODELS: tuple[tuple[str, dict[str, Any]], ...] = (("unet", {"channels": [48]}), ("linear", {"bands": 1}))
 
 
-def _world_in_words(world: World) -> str:
+def describe_world(world: World) -> str:
     from data_pipelines.conventions.durations import duration_text
 
     channels = f"{world.input_channels} channels in, {world.output_channels} out"
@@ -34,7 +34,7 @@ def _world_in_words(world: World) -> str:
 def _fitting(world: World) -> str:
     """A fix in words: the plain models that fit a world which another does not."""
     fit = []
-    for name, narrow in PLAIN:
+    for name, narrow in SIMPLE_MODELS:
         for keys in ({}, narrow):
             node = OmegaConf.load(conf_folder() / "model" / f"{name}.yaml")
             node.update(keys)
@@ -48,20 +48,20 @@ def _fitting(world: World) -> str:
     return f"what fits: {', or '.join(fit)}" if fit else ""
 
 
-def _network_findings(config: DictConfig, world: World, facts: Facts) -> list[Finding]:
+def network_findings(config: DictConfig, world: World, facts: Facts) -> list[Finding]:
     import torch
 
     try:
         network = network_on_meta(config.model, world)
     except Exception as error:  # a part may refuse in any way
-        return [_told("model", "a model that fits this world", error, _fitting(world))]
+        return [refusal("model", "a model that fits this world", error, _fitting(world))]
     facts.rows["model"] = f"{config.model._target_.rpartition('.')[2]}, {parameter_count(network):,} parameters"
     fields = torch.empty(1, world.input_channels, *world.grid.shape, device="meta")
     try:
         with torch.no_grad():
             shape = tuple(network(fields, torch.empty(1, dtype=torch.int64, device="meta")).shape)
     except ValueError as error:
-        return [_told("model", "a model that fits this world", error)]
+        return [refusal("model", "a model that fits this world", error)]
     except Exception:  # what cannot run without numbers is seen at the first step
         shape = (1, world.output_channels, *world.grid.shape)
     expected = (1, world.output_channels, *world.grid.shape)
@@ -70,43 +70,43 @@ def _network_findings(config: DictConfig, world: World, facts: Facts) -> list[Fi
     try:
         build(config.step, world, network, {})
     except (ValueError, KeyError) as error:
-        return [_told("step", "a step that fits this world", error)]
+        return [refusal("step", "a step that fits this world", error)]
     return []
 
 
-def _order_findings(config: DictConfig, world: World) -> list[Finding]:
+def order_findings(config: DictConfig, world: World) -> list[Finding]:
     """A constraint that would break what an earlier one has put right."""
     from emulators.steps.step import refuse_disorder
 
     try:
         refuse_disorder(build_all(config.constraint, world))
     except ValueError as error:
-        return [_told("constraint", "an order in which every law holds in the end", error)]
+        return [refusal("constraint", "an order in which every law holds in the end", error)]
     return []
 
 
-def _portion_findings(config: DictConfig) -> list[Finding]:
+def batch_findings(config: DictConfig) -> list[Finding]:
     """A batch that the devices and passes cannot share evenly."""
     hardware = build(config.hardware)
     try:
         build(config.training).portion(hardware.devices * hardware.nodes)
     except ValueError as error:
-        return [_told("training.batch_size", "a batch that divides evenly", error)]
+        return [refusal("training.batch_size", "a batch that divides evenly", error)]
     return []
 
 
-def _loss_findings(config: DictConfig, world: World) -> list[Finding]:
+def loss_findings(config: DictConfig, world: World) -> list[Finding]:
     """Steps at which no loss counts."""
     from emulators.training.loss_terms import refuse_gaps
 
     try:
         refuse_gaps(build_loss_terms(config.loss, world), config.training.steps)
     except ValueError as error:
-        return [_told("loss", "a loss at every step", error)]
+        return [refusal("loss", "a loss at every step", error)]
     return []
 
 
-def _training_findings(config: DictConfig, world: World) -> list[Finding]:
+def training_findings(config: DictConfig, world: World) -> list[Finding]:
     """A network that the objective cannot train, as it is laid out."""
     step = build(config.step, world, network_on_meta(config.model, world), {})
     objective = build(config.objective, world)
@@ -115,7 +115,7 @@ def _training_findings(config: DictConfig, world: World) -> list[Finding]:
     except ValueError as error:
         told = ", ".join(_told_the_interval())
         fix = f"told it are {told}; or take objective=forecast" if "not told the interval" in str(error) else ""
-        return [_told("objective", "a network that can be trained so", error, fix)]
+        return [refusal("objective", "a network that can be trained so", error, fix)]
     if objective.keeps_copies and config.hardware.strategy == "fsdp":
         fix = "take hardware=ddp, or another objective"
         return [Finding("hardware.strategy", "whole networks, of which the objective keeps copies", "fsdp", fix)]
@@ -137,7 +137,7 @@ def _told_the_interval() -> list[str]:
     return found
 
 
-def _length_findings(config: DictConfig, world: World, splits: Mapping[str, Any], times: np.ndarray) -> list[Finding]:
+def length_findings(config: DictConfig, world: World, splits: Mapping[str, Any], times: np.ndarray) -> list[Finding]:
     """Splits that are shorter than one example."""
     from data_pipelines.conventions.periods import bounds
 
@@ -165,7 +165,7 @@ def _call_once(node: Any, world: World) -> None:
         raise ValueError(f"Expected one number for each of 2 cases, shape (2,); got {shape}.")
 
 
-def _part_findings(group: str, node: Any, world: World | None) -> list[Finding]:
+def part_findings(group: str, node: Any, world: World | None) -> list[Finding]:
     """Builds the part, or the named parts, of a group."""
     if node is None:
         return []
@@ -178,7 +178,7 @@ def _part_findings(group: str, node: Any, world: World | None) -> list[Finding]:
             if group == "loss" and world is not None:
                 _call_once(one, world)
         except ImportError as error:
-            found.append(_told(key, f"the package {error.name}", error))
+            found.append(refusal(key, f"the package {error.name}", error))
         except Exception as error:  # a part may refuse in any way
-            found.append(_told(key, "a part that can be built", error))
+            found.append(refusal(key, "a part that can be built", error))
     return found

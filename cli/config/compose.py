@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from emul.config.declared_keys import partless
+from emul.config.declared_keys import settings_without_part
 from emul.config.folders import conf_folder, groups, use_folders, user_folders
 from emul.config.overrides import diagnosed, key_of, plain_mapping
 from emul.terminal.findings import ConfigErrors, Finding
@@ -104,7 +104,7 @@ def _layer(verb: str, config: DictConfig) -> dict[str, Any] | None:
     return layer
 
 
-def swept(verb: str, overrides: Sequence[str]) -> list[str]:
+def declared_sweep(verb: str, overrides: Sequence[str]) -> list[str]:
     """Return the sweep that a configuration itself declares as hydra.sweeper.params, as overrides."""
     with composer(verb) as composed:
         composed(list(overrides))
@@ -119,7 +119,7 @@ def resolved(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     that is an error.
     """
     given = [key_of(text) for text in overrides]
-    for finding in partless(plain_mapping(config)):
+    for finding in settings_without_part(plain_mapping(config)):
         group, _, name = finding.key.partition(".")
         if not any(key.startswith(f"{finding.key}.") for key in given):
             with open_dict(config[group]):

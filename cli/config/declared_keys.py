@@ -22,13 +22,13 @@ from emul.terminal.findings import Finding
 def faults(config: DictConfig) -> list[Finding]:
     """Every fault of names and types in a configuration: keys against signatures, values against annotations."""
     plain = plain_mapping(config)
-    return [*strangers(plain), *partless(plain), *tree_faults(plain)]
+    return [*undeclared_keys(plain), *settings_without_part(plain), *tree_faults(plain)]
 
 
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
-def strangers(config: dict[str, Any]) -> list[Finding]:
+def undeclared_keys(config: dict[str, Any]) -> list[Finding]:
     """Top keys that no primary declares, keys of a group without targets that none of its files declares, and top
     values of another kind than the declared one."""
     declared = _top_keys()
@@ -62,7 +62,7 @@ def _strangers_in(group: str, node: Any) -> list[Finding]:
     return [_stranger(f"{group}.{key}", value, known) for key, value in node.items() if f"{group}.{key}" not in known]
 
 
-def partless(config: dict[str, Any]) -> list[Finding]:
+def settings_without_part(config: dict[str, Any]) -> list[Finding]:
     """Keys of parts that are chosen by list, constraint=[...], where the list has no such part."""
     found = []
     for group in groups():

@@ -106,6 +106,6 @@ def options_of(group: str) -> list[str]:
     return list(option_files(group))
 
 
-def folder(config: DictConfig, verb: str) -> Path:
+def result_folder(config: DictConfig, verb: str) -> Path:
     """outputs/<verb>/<name> of a composed config."""
     return Path(config.output) / verb / config.name

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from data_pipelines.interfaces import Source
 
 
-def made_source(overrides: list[str]) -> tuple[Source, DictConfig]:
+def prepared_source(overrides: list[str]) -> tuple[Source, DictConfig]:
     """The data source that the overrides choose, its data made; and the configuration, named after the source.
 
     ConfigErrors where the source's part of the configuration has any.
@@ -78,7 +78,7 @@ def open_data(arguments: list[str]) -> xr.Dataset:
 
     paths, rest = paths_and_rest(arguments)
     if not paths:
-        source, _ = made_source(rest)
+        source, _ = prepared_source(rest)
         dataset = source.dataset()
         return dataset.assign_attrs(origin=dataset.attrs.get("origin", str(source.path)))
     how, others = read_settings(OpenOptions, rest)

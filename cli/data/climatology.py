@@ -14,7 +14,7 @@ from data_pipelines.derived.shaping import shaped
 from data_pipelines.opening.datasets import open_dataset
 from data_pipelines.verification.climatology_store import Recipe, climatology, days_without
 from emul.config.settings import read_settings, refuse_others
-from emul.data.arguments import made_source, paths_and_rest
+from emul.data.arguments import paths_and_rest, prepared_source
 from emul.terminal.console import console, header, progress, warn
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _data(words: list[str], settings: ClimatologySettings) -> tuple[xr.Dataset, 
     if paths:
         dataset, name = open_dataset(paths if len(paths) > 1 else paths[0]), Path(paths[0].rstrip("/")).stem
     else:
-        source, config = made_source(words)
+        source, config = prepared_source(words)
         dataset, name, splits = source.dataset(), str(config.name), source.splits
         split = split or ("train" if years is None and splits.get("train") is not None else None)
     if split not in (None, "all") and splits.get(split) is None:

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from emul.config.build import build
 from emul.config.settings import read_settings
-from emul.data.arguments import made_source
+from emul.data.arguments import prepared_source
 from emul.terminal.console import console, header, plan, progress, table
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> None:
 
     target, rest = read_settings(Target, arguments)
     how, overrides = read_settings(PackingSettings, rest)
-    source, config = made_source(overrides)
+    source, config = prepared_source(overrides)
     dataset = source.dataset()
     path = Path(target.to or Path(config.output) / "data" / f"{config.name}.zarr")
     header(f"emul data convert {config.name}", [f"to {path}"])

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from emul.data.arguments import made_source
+from emul.data.arguments import prepared_source
 from emul.terminal.console import console, progress, warn
 
 
@@ -17,7 +17,7 @@ def main(overrides: list[str]) -> None:
     from data_pipelines.conventions.canonical import first_member
     from emul.pictures.portraits import portraits
 
-    source, config = made_source(overrides)
+    source, config = prepared_source(overrides)
     folder = Path(config.output) / "data" / config.name
 
     def attempt(what: str, make: Callable[..., Path], *arguments: Any) -> Path | None:

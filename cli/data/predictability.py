@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from emul.config.settings import read_settings
-from emul.data.arguments import made_source
+from emul.data.arguments import prepared_source
 from emul.terminal.console import console, header, progress, table
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> None:
 
     twins, overrides = read_settings(TwinSettings, arguments)
     settings = asdict(twins)
-    source, config = made_source(overrides)
+    source, config = prepared_source(overrides)
     if not isinstance(source, TwinSource):
         raise ValueError(f"data={config.name} is not simulated here, so it has no twins; choose data=planet.")
     header(f"emul data predictability {config.name}", [experiment_summary(settings)])

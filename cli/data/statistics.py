@@ -12,7 +12,7 @@ import numpy as np
 from rich.markup import escape
 
 from emul.config.settings import read_settings
-from emul.data.arguments import made_source
+from emul.data.arguments import prepared_source
 from emul.data.convert import roles
 from emul.terminal.console import console, header, progress, table
 
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> None:
     from data_pipelines.packing.pack import PackingSettings
 
     chosen, overrides = read_settings(StatisticsSettings, arguments)
-    source, config = made_source(overrides)
+    source, config = prepared_source(overrides)
     dataset = source.dataset()
     made = world_from_dataset(dataset, roles(config, dataset), history=config.history)
     archive = Archive(dataset, made, cache_gigabytes=0)

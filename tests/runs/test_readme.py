@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from emul.config.command_line import refuse_early
 from emul.config.compose import compose
-from emul.config.hydra_run import refuse_early
 from emul.contracts import check_folder
 from emul.main import main
 from emul.new import KINDS

@@ -7,7 +7,7 @@ import random
 import pytest
 import xarray as xr
 
-from emul.config.compose import compose, swept
+from emul.config.compose import compose, declared_sweep
 from emul.config.folders import options_of
 from emul.config.settings import read_settings
 from emul.sweep import Sweep, main
@@ -35,7 +35,7 @@ def test_axes():
 
 
 def test_an_experiment_may_say_what_varies():
-    own, _ = split_axes(swept("train", ["experiment=bakeoff"]))
+    own, _ = split_axes(declared_sweep("train", ["experiment=bakeoff"]))
     models = own["model"].values
     assert {"sfno", "unet", "vit_small"} < set(models)
     assert set(models) <= set(options_of("model"))

@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 from data_pipelines.conventions.suggestions import nearest_name
 from emul.config.annotations import accepts, choices, in_words
 from emul.config.build import build, build_all
+from emul.config.command_line import refuse_early, run_composed
 from emul.config.compose import compose
 from emul.config.declared_keys import faults
-from emul.config.hydra_run import refuse_early, run_with_hydra
 from emul.config.signatures import signature, tree_faults
 from emul.terminal.findings import ConfigErrors
 
@@ -209,7 +209,7 @@ def test_run_with_hydra_restores_the_command_line_and_makes_no_folder(tmp_path, 
         seen.append((config.seed, config.training.clip, config.name, list(sys.argv)))
         return 3
 
-    assert run_with_hydra("train", whole[2:], task) == 3
+    assert run_composed("train", whole[2:], task) == 3
     assert seen == [(7, 0.5, "planet_sfno", whole)]
     assert sys.argv == whole
     assert list(tmp_path.iterdir()) == []
@@ -221,7 +221,7 @@ def test_errors_of_the_task_come_out_as_they_are(capsys):
         raise FileNotFoundError("no such thing")
 
     with pytest.raises(FileNotFoundError, match="no such thing"):
-        run_with_hydra("train", [], task)
+        run_composed("train", [], task)
     assert capsys.readouterr().err == ""
 
 
@@ -229,7 +229,7 @@ def test_a_sweep_gives_every_run_a_name_and_a_command_of_its_own(tmp_path, monke
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["emul"])
     seen = []
-    run_with_hydra(
+    run_composed(
         "train",
         ["--multirun", "seed=1", "optimizer.lr=0.1,0.01", f"output={tmp_path}/out"],
         lambda config: seen.append((config.name, sys.argv[1:4], sys.argv[-1])),
@@ -240,7 +240,7 @@ def test_a_sweep_gives_every_run_a_name_and_a_command_of_its_own(tmp_path, monke
 
 
 def test_flags_may_stand_anywhere(capsys):
-    assert run_with_hydra("train", ["seed=3", "--cfg", "job", "name=x"], lambda config: 1) == 0
+    assert run_composed("train", ["seed=3", "--cfg", "job", "name=x"], lambda config: 1) == 0
     shown = OmegaConf.create(capsys.readouterr().out)
     assert (shown.seed, shown.name) == (3, "x")
 
@@ -250,7 +250,7 @@ def test_options_from_a_folder_of_ones_own(tmp_path, monkeypatch):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mine.yaml").write_text("_target_: emulators.models.persistence.Persistence\n")
     seen = []
-    run_with_hydra("train", ["model=mine"], lambda config: seen.append(config.model))
+    run_composed("train", ["model=mine"], lambda config: seen.append(config.model))
     assert seen == [{"_target_": "emulators.models.persistence.Persistence"}]
     refuse_early("train", ["model=mine"])
     with pytest.raises(ConfigErrors, match=r"model=mine"):
@@ -259,4 +259,4 @@ def test_options_from_a_folder_of_ones_own(tmp_path, monkeypatch):
 
 def test_unknown_flag_names_the_key():
     with pytest.raises(ValueError, match=r"No flag --steps .*steps=\.\.\."):
-        run_with_hydra("train", ["--steps", "100"], lambda config: 0)
+        run_composed("train", ["--steps", "100"], lambda config: 0)

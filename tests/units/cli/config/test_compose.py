@@ -5,8 +5,8 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
+from emul.config.command_line import combinations, run_composed
 from emul.config.compose import compose
-from emul.config.hydra_run import combinations, run_with_hydra
 from emul.main import main
 from emul.run import follow_up
 
@@ -88,5 +88,5 @@ def test_each_job_reads_the_run_it_names(run, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["emul"])
     seen = []
     escaped = str(run).replace("'", "\\'")
-    run_with_hydra("forecast", ["-m", f"run='{escaped}',nowhere"], lambda config: seen.append(config.lead))
+    run_composed("forecast", ["-m", f"run='{escaped}',nowhere"], lambda config: seen.append(config.lead))
     assert seen == ["3d", "10d"]

@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from data_pipelines.conventions.suggestions import nearest_name
-from emul.config.compose import PRIMARY, compose, composer, search_path, swept
+from emul.config.compose import PRIMARY, compose, composer, declared_sweep, search_path
 from emul.config.declared_keys import faults
 from emul.config.folders import conf_folder, options_of
 from emul.config.options import with_comments
@@ -30,7 +30,7 @@ FLAGS: dict[str, bool | tuple[str, ...]] = {
 SHOWING = {"--cfg", "-c", "--info", "-i", "--hydra-help"}  # these flags print something and run nothing
 
 
-def run_with_hydra(verb: str, arguments: list[str], task: Callable[[DictConfig], Any]) -> int:
+def run_composed(verb: str, arguments: list[str], task: Callable[[DictConfig], Any]) -> int:
     """Compose a verb's configuration and run `task` on it, once or, with --multirun, for each combination of values.
 
     Returns the exit code: the largest number that the task returned, else 0. With --multirun, sys.argv is the command
@@ -48,7 +48,7 @@ def run_with_hydra(verb: str, arguments: list[str], task: Callable[[DictConfig],
         for words in combinations(verb, overrides):
             config = compose(verb, words)
             if "name" in config and not any(key_of(text) == "name" for text in words):
-                varied = [short(text) for text in words if text not in overrides]
+                varied = [name_piece(text) for text in words if text not in overrides]
                 config.name = "_".join([*([str(config.name)] if config.name else []), *varied])
             sys.argv = [whole[0], verb, *words, f"++name={config.get('name')}"]
             codes.append(_exit_code(task(config)))
@@ -112,12 +112,12 @@ def combinations(verb: str, overrides: Sequence[str]) -> Iterator[list[str]]:
     """Every combination of values of the overrides and of the sweep that the configuration itself declares."""
     given = {key_of(text) for text in overrides}
     first = [values_of(text)[0] for text in overrides]
-    declared = [text for text in swept(verb, first) if key_of(text) not in given]
+    declared = [text for text in declared_sweep(verb, first) if key_of(text) not in given]
     for words in itertools.product(*map(values_of, [*overrides, *declared])):
         yield list(words)
 
 
-def short(override: str) -> str:
+def name_piece(override: str) -> str:
     """An override as a piece of a run's name: `optimizer.lr=0.001` becomes `lr0.001`."""
     value = re.sub(r"[^A-Za-z0-9.+-]+", "-", override.partition("=")[2]).strip("-")
     return f"{key_of(override).rpartition('.')[2]}{value}"
