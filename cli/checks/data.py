@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from data_pipelines.conventions.suggestions import nearest_name
-from emul.checks.facts import Facts, refusal
 from emul.config.build import build
-from emul.terminal.findings import Finding
+from emul.terminal.findings import Finding, refusal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,11 +17,16 @@ if TYPE_CHECKING:
     from data_pipelines.interfaces import Source
 
 
-# --- data --------------------------------------------------------------------------------------------------------
+@dataclass
+class Facts:
+    """Collect what a check learns. rows: for the plan. warnings: what is allowed but seldom meant."""
+
+    rows: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
 
 def open_source(node: Any, found: list[Finding]) -> tuple[Source | None, xr.Dataset | None]:
-    """The data source and its template; a finding is added where either cannot be had."""
+    """Build the data source and its template; adds a finding where either fails."""
     try:
         source = build(node)
         template = source.template()
@@ -37,7 +42,7 @@ def open_source(node: Any, found: list[Finding]) -> tuple[Source | None, xr.Data
 
 
 def split_findings(splits: Mapping[str, Any], times: np.ndarray, facts: Facts) -> list[Finding]:
-    """Splits that are no periods, lie outside the data, or hold nothing; overlaps are warnings."""
+    """Find splits that are no periods, lie outside the data, or are empty; an overlap is a warning."""
     import numpy as np
 
     from data_pipelines.conventions.periods import bounds
@@ -71,7 +76,7 @@ def split_findings(splits: Mapping[str, Any], times: np.ndarray, facts: Facts) -
 
 
 def variable_findings(roles: Mapping[str, Any], template: xr.Dataset) -> list[Finding]:
-    """Entries of the roles that the data do not hold and that cannot be computed."""
+    """Find variables that the data do not hold and that cannot be computed."""
     from data_pipelines.derived import forcings
 
     if roles.get("prognostic") is None and "roles" in template.attrs:  # as stored

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from emul.checks.data import open_source, split_findings, variable_findings
-from emul.checks.facts import Facts, refusal
+from emul.checks.data import Facts, open_source, split_findings, variable_findings
 from emul.checks.networks import world_from_template
 from emul.checks.parts import (
     batch_findings,
@@ -19,7 +18,7 @@ from emul.checks.parts import (
 )
 from emul.config.declared_keys import faults
 from emul.config.overrides import plain_mapping
-from emul.terminal.findings import ConfigErrors, Finding
+from emul.terminal.findings import ConfigErrors, Finding, refusal
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -30,19 +29,19 @@ ALONE = ("metric", "optimizer", "schedule", "training", "loader", "hardware", "w
 
 
 def findings(config: DictConfig) -> list[Finding]:
-    """Every fault of a composed configuration."""
+    """Return every fault of a composed configuration."""
     return examine(config)[0]
 
 
 def refuse_faults(config: DictConfig) -> None:
-    """Raises ConfigErrors where there are findings."""
+    """Raise ConfigErrors where there are findings."""
     found = findings(config)
     if found:
         raise ConfigErrors(found)
 
 
 def examine(config: DictConfig) -> tuple[list[Finding], Facts]:
-    """Findings of both phases; the second leaves out groups in which the first found something."""
+    """Check names and types, then what data and parts need of each other, where the first found no fault."""
     found, facts = faults(config), Facts()
     faulty = {finding.key.partition(".")[0].partition("[")[0] for finding in found}
     if faulty & {"data", "history"}:

@@ -15,11 +15,8 @@ if TYPE_CHECKING:
     from emulators.world import World
 
 
-# --- parts -------------------------------------------------------------------------------------------------------
-
-
 def world_from_template(config: DictConfig, template: xr.Dataset) -> World:
-    """The World of a template, with scales of 0 and 1, which no shape depends on."""
+    """Return the World of a template, with scales of 0 and 1: no shape depends on them."""
     from data_pipelines.batches.world import world_from_dataset
     from emulators.world import Scale
 
@@ -29,12 +26,12 @@ def world_from_template(config: DictConfig, template: xr.Dataset) -> World:
 
 
 def template_world(config: DictConfig) -> World:
-    """The World a configuration describes, from metadata alone; ValueError where it describes none."""
+    """Return the World that a configuration describes, from metadata alone. Raises ValueError where it is invalid."""
     return world_from_template(config, build(config.data).template())
 
 
 def network_on_meta(node: Any, world: World) -> nn.Module:
-    """A network without numbers: shapes and parameter counts only. ValueError where it does not fit the World."""
+    """Build a network without memory. Raises ValueError where it does not fit the World."""
     import torch
 
     try:
@@ -45,5 +42,5 @@ def network_on_meta(node: Any, world: World) -> nn.Module:
 
 
 def parameter_count(network: nn.Module) -> int:
-    """Trainable numbers of a network; a complex one counts two."""
+    """Count trainable parameters; a complex one counts two."""
     return sum(p.numel() * (2 if p.is_complex() else 1) for p in network.parameters() if p.requires_grad)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from emul.checks.facts import Facts, refusal
+from emul.checks.data import Facts
 from emul.checks.networks import network_on_meta, parameter_count
 from emul.config.build import build, build_all, build_loss_term, build_loss_terms
 from emul.config.folders import conf_folder, option_files
-from emul.terminal.findings import Finding
+from emul.terminal.findings import Finding, refusal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +32,7 @@ def describe_world(world: World) -> str:
 
 
 def _fitting(world: World) -> str:
-    """A fix in words: the plain models that fit a world which another does not."""
+    """Suggest simple models that fit a world which the chosen one does not."""
     fit = []
     for name, narrow in SIMPLE_MODELS:
         for keys in ({}, narrow):
@@ -75,7 +75,7 @@ def network_findings(config: DictConfig, world: World, facts: Facts) -> list[Fin
 
 
 def order_findings(config: DictConfig, world: World) -> list[Finding]:
-    """A constraint that would break what an earlier one has put right."""
+    """Find a constraint that would break the law of an earlier one."""
     from emulators.steps.step import refuse_disorder
 
     try:
@@ -86,7 +86,7 @@ def order_findings(config: DictConfig, world: World) -> list[Finding]:
 
 
 def batch_findings(config: DictConfig) -> list[Finding]:
-    """A batch that the devices and passes cannot share evenly."""
+    """Find a batch that devices and passes cannot share evenly."""
     hardware = build(config.hardware)
     try:
         build(config.training).portion(hardware.devices * hardware.nodes)
@@ -96,7 +96,7 @@ def batch_findings(config: DictConfig) -> list[Finding]:
 
 
 def loss_findings(config: DictConfig, world: World) -> list[Finding]:
-    """Steps at which no loss counts."""
+    """Find optimiser steps at which no loss is active."""
     from emulators.training.loss_terms import refuse_gaps
 
     try:
@@ -107,14 +107,14 @@ def loss_findings(config: DictConfig, world: World) -> list[Finding]:
 
 
 def training_findings(config: DictConfig, world: World) -> list[Finding]:
-    """A network that the objective cannot train, as it is laid out."""
+    """Find a network that the objective or the hardware cannot train."""
     step = build(config.step, world, network_on_meta(config.model, world), {})
     objective = build(config.objective, world)
     try:
         objective.begin(step)
     except ValueError as error:
-        told = ", ".join(_told_the_interval())
-        fix = f"told it are {told}; or take objective=forecast" if "not told the interval" in str(error) else ""
+        names = ", ".join(_models_with_interval())
+        fix = f"these take it: {names}; or take objective=forecast" if "not told the interval" in str(error) else ""
         return [refusal("objective", "a network that can be trained so", error, fix)]
     if objective.keeps_copies and config.hardware.strategy == "fsdp":
         fix = "take hardware=ddp, or another objective"
@@ -122,8 +122,8 @@ def training_findings(config: DictConfig, world: World) -> list[Finding]:
     return []
 
 
-def _told_the_interval() -> list[str]:
-    """The models whose networks are told the interval of a step."""
+def _models_with_interval() -> list[str]:
+    """Names of the models that take the interval of a step as an input."""
     from hydra.utils import get_class
 
     from emulators.interfaces import Network, optional
@@ -138,7 +138,7 @@ def _told_the_interval() -> list[str]:
 
 
 def length_findings(config: DictConfig, world: World, splits: Mapping[str, Any], times: np.ndarray) -> list[Finding]:
-    """Splits that are shorter than one example."""
+    """Find splits that are shorter than one example."""
     from data_pipelines.conventions.periods import bounds
 
     found = []
@@ -166,7 +166,7 @@ def _call_once(node: Any, world: World) -> None:
 
 
 def part_findings(group: str, node: Any, world: World | None) -> list[Finding]:
-    """Builds the part, or the named parts, of a group."""
+    """Build each part of a group, and find those that cannot be built."""
     if node is None:
         return []
     args = () if world is None else (world,)

@@ -1,4 +1,4 @@
-"""Type annotations read as text: whether a value from YAML fits one, and how to say it to a reader."""
+"""Compare values from YAML with type annotations read as source text, and describe annotations in words."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAPPINGS = {"dict", "Dict", "Mapping", "MutableMapping"}
 
 
 def accepts(annotation: ast.expr | None, value: Any, module: str, depth: int = 0) -> bool:
-    """False only where `value`, plain data from YAML, is surely not of the annotated type."""
+    """False only where `value`, plain data from YAML, is certainly not of the annotated type."""
     if depth > 12:
         return True
     below = depth + 1
@@ -90,7 +90,7 @@ def _accepts_generic(name: str, inner: ast.expr, value: Any, module: str, depth:
 
 
 def in_words(annotation: ast.expr, module: str) -> str:
-    """The annotation for a reader: `Literal['a', 'b']` becomes `a or b`, `float | None` `a number or null`."""
+    """Describe an annotation: `Literal['a', 'b']` becomes `a or b`, `float | None` `a number or null`."""
     words = {
         "bool": "true or false", "int": "a whole number", "float": "a number", "str": "text", "None": "null",
         "Path": "a path", "Any": "any value",
@@ -122,7 +122,7 @@ def in_words(annotation: ast.expr, module: str) -> str:
 
 
 def choices(annotation: ast.expr, module: str) -> list[str]:
-    """The words a value is chosen from: those of a Literal, true and false; empty for any other type."""
+    """Return the values of a Literal or a bool, for completion; none for other types."""
     text = ast.unparse(annotation)
     if isinstance(annotation, ast.Name):
         found = definition(module, annotation.id)
@@ -134,7 +134,7 @@ def choices(annotation: ast.expr, module: str) -> list[str]:
 
 
 def value_in_words(value: Any) -> str:
-    """A value from YAML with its kind, short."""
+    """Describe a value from YAML with its type, shortened."""
     if value is None:
         return "null"
     kinds = {bool: "", int: "the whole number ", float: "the number ", str: "the text ", list: "the list "}

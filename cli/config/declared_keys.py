@@ -1,4 +1,4 @@
-"""What the shipped configurations declare: the keys a configuration may have outside its parts, and their kinds."""
+"""Check the keys of a configuration outside its parts against those that the YAML files declare."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from emul.terminal.findings import Finding
 
 
 def faults(config: DictConfig) -> list[Finding]:
-    """Every fault of names and types in a configuration: keys against signatures, values against annotations."""
+    """Return every fault of names and types: keys against signatures, values against annotations."""
     plain = plain_mapping(config)
     return [*undeclared_keys(plain), *settings_without_part(plain), *tree_faults(plain)]
 
@@ -29,11 +29,10 @@ KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "
 
 
 def undeclared_keys(config: dict[str, Any]) -> list[Finding]:
-    """Top keys that no primary declares, keys of a group without targets that none of its files declares, and top
-    values of another kind than the declared one."""
+    """Find top keys that no primary declares, keys that no file of their group declares, and values of another type."""
     declared = _top_keys()
     known = {*groups(), *declared}
-    found = [_stranger(key, value, known) for key, value in config.items() if key not in known]
+    found = [_undeclared(key, value, known) for key, value in config.items() if key not in known]
     for key, value in config.items():
         kinds = declared.get(key, set())
         if value is None and NoneType in kinds:
@@ -42,7 +41,7 @@ def undeclared_keys(config: dict[str, Any]) -> list[Finding]:
         if len(kinds) == 1 and (kind := next(iter(kinds))) in KINDS and not _is_of(kind, value):
             found.append(Finding(key, KINDS[kind], value_in_words(value)))
     for group in groups():
-        found += _strangers_in(group, config.get(group))
+        found += _undeclared_in(group, config.get(group))
     return found
 
 
@@ -50,8 +49,8 @@ def _is_of(kind: type, value: Any) -> bool:
     return type(value) is kind or (kind is float and type(value) is int)
 
 
-def _strangers_in(group: str, node: Any) -> list[Finding]:
-    """Keys of one group's mapping; parts and mappings of parts have signatures instead."""
+def _undeclared_in(group: str, node: Any) -> list[Finding]:
+    """Find undeclared keys in a group's mapping; parts have signatures instead."""
     if not isinstance(node, dict) or "_target_" in node:
         return []
     files = [_loaded(path) for path in option_files(group).values()]
@@ -59,11 +58,11 @@ def _strangers_in(group: str, node: Any) -> list[Finding]:
         return []
     files += [file[group] for file in map(_loaded, conf_folder().glob("*.yaml")) if isinstance(file.get(group), dict)]
     known = {f"{group}.{key}" for file in files for key in file}
-    return [_stranger(f"{group}.{key}", value, known) for key, value in node.items() if f"{group}.{key}" not in known]
+    return [_undeclared(f"{group}.{key}", value, known) for key, value in node.items() if f"{group}.{key}" not in known]
 
 
 def settings_without_part(config: dict[str, Any]) -> list[Finding]:
-    """Keys of parts that are chosen by list, constraint=[...], where the list has no such part."""
+    """Find settings of parts that are chosen by list, constraint=[...], where the list lacks the part."""
     found = []
     for group in groups():
         node = config.get(group)
@@ -82,12 +81,12 @@ def _without_part(group: str, name: str, keys: dict[str, Any]) -> Finding:
 
 
 def _is_list(group: str) -> bool:
-    """True where any number of a group's parts are chosen: each of its files has one, under its name."""
+    """True for a group of which any number of parts are chosen, each under its name."""
     files = [_loaded(path) for path in option_files(group).values()]
     return all(isinstance(node, dict) and "_target_" in node for file in files for node in file.values())
 
 
-def _stranger(key: str, value: Any, known: set[str]) -> Finding:
+def _undeclared(key: str, value: Any, known: set[str]) -> Finding:
     best = nearest_name(key, known)
     fix = f"write {best}" if best else "leave it out"
     return Finding(key, "a key the configuration knows", value_in_words(value), fix)
@@ -110,7 +109,7 @@ def _top_keys() -> dict[str, set[type]]:
 
 @cache
 def _loaded(path: Path) -> dict[str, Any]:
-    """A YAML file as it stands, without its list of defaults."""
+    """Return a YAML file as plain values, without its list of defaults."""
     loaded = OmegaConf.load(path)
     plain = OmegaConf.to_container(loaded) if isinstance(loaded, DictConfig) else {}
     return {str(key): value for key, value in dict(plain).items() if key not in ("defaults", "hydra")}  # type: ignore[arg-type]

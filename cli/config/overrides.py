@@ -1,6 +1,6 @@
-"""Overrides that do not compose: which of them, why, and what to write instead - all at once.
+"""Find the overrides that do not compose, all at once, and what to write instead.
 
-A key that a part takes but its YAML leaves to the default is not a fault: it is added without the `+` Hydra asks for.
+A key that a part takes but its YAML leaves to the default is added without the `+` that Hydra asks for.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Composer = Callable[[list[str]], DictConfig]
 
 
 def diagnosed(composer: Composer, overrides: list[str]) -> list[str]:
-    """The overrides, amended so that they compose; ConfigErrors names every one that cannot be."""
+    """Return the overrides, amended so that they compose. Raises ConfigErrors with all that cannot be."""
     good = list(overrides)
     bad: list[tuple[str, Exception]] = []
     while True:
@@ -70,7 +70,7 @@ def assignment(key: str, value: object) -> str:
 
 
 def known_keys(node: Any, key: str = "") -> Iterator[str]:
-    """Every dotted key of a configuration, and those its parts take but leave to their defaults."""
+    """Yield every dotted key of a configuration, those included that parts take but leave to their defaults."""
     if not isinstance(node, dict):
         return
     names = [str(name) for name in node if name != "_target_"]
@@ -112,7 +112,7 @@ def open_mappings() -> set[str]:
 
 
 def _culprit(error: Exception, overrides: list[str]) -> str | None:
-    """The override an error of composition comes from; None where it comes from the files."""
+    """Return the override that caused an error of composition; None where a file did."""
     if isinstance(error, OverrideParseException):
         return error.override if error.override in overrides else None
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -133,7 +133,7 @@ def _findings(bad: list[tuple[str, Exception]], config: dict[str, Any] | None) -
 
 
 def _finding(override: str, error: Exception, known: list[str]) -> Finding:
-    """One override's fault in words."""
+    """Describe the fault of one override."""
     key, value = key_of(override), override.partition("=")[2]
     if isinstance(error, MissingConfigException):
         group, _, option = str(error.missing_cfg_file).rpartition("/")
@@ -153,7 +153,7 @@ def _finding(override: str, error: Exception, known: list[str]) -> Finding:
 
 
 def _other_key(key: str, tail: str, known: list[str]) -> str:
-    """The nearest key to write, else the keys beside it, else where keys are listed."""
+    """Suggest the nearest key, else those of the same parent, else where keys are listed."""
     best = nearest_name(key, known)
     if best:
         return f"write {best}{tail}"

@@ -1,4 +1,4 @@
-"""Signatures read from source text: what keys a target takes and of what type, without importing it.
+"""Read from source text which keys a target takes and of which type, without importing it.
 
 A configuration names its parts by dotted path (`emulators.models.sfno.SFNO`). The module's file is found by path and
 parsed; the class's `__init__`, its dataclass fields, or the function's parameters are the schema of its keys.
@@ -21,7 +21,7 @@ HYDRA_KEYS = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
 
 @dataclass(frozen=True)
 class Parameter:
-    """One key of a target. annotation: its type as an expression of `module`; None where it is not said."""
+    """Describe one key of a target. annotation: its type as an expression of `module`, or None."""
 
     name: str
     annotation: ast.expr | None
@@ -32,7 +32,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Signature:
-    """What a target takes. open: it takes any further key; alone: every parameter can come from the configuration."""
+    """Hold the keys that a target takes. open: it takes any further key."""
 
     parameters: tuple[Parameter, ...]
     open: bool = False
@@ -47,7 +47,7 @@ class Signature:
 
 
 def signature(target: str) -> Signature | None:
-    """The signature of a dotted target; None where there is no source to read it from. ValueError: no such target."""
+    """Return the signature of a dotted target; None where its source is unknown. Raises ValueError: no such target."""
     module, _, name = target.rpartition(".")
     if not module or module_file(module) is None:
         owner, _, kind = module.rpartition(".")
@@ -69,12 +69,12 @@ def signature(target: str) -> Signature | None:
     return None
 
 
-# What every part of a group is wrapped in; its keyword-only parameters are further keys of each.
+# Classes that wrap every part of a group; their keyword-only parameters are further keys of each part.
 WRAPPERS = {"loss": "emulators.training.loss_terms.Term"}
 
 
 def wrapping(group: str) -> tuple[Parameter, ...]:
-    """The keys that every part of a group takes, whatever its class."""
+    """Return the keys that every part of a group takes, whatever its class."""
     known = signature(WRAPPERS[group]) if group in WRAPPERS else None
     return tuple(p for p in known.parameters if p.keyword_only) if known else ()
 
@@ -94,7 +94,7 @@ def _function_signature(arguments: ast.arguments, module: str, bound: bool) -> S
 
 
 def _class_signature(node: ast.ClassDef, module: str, depth: int = 0) -> Signature | None:
-    """That of its own `__init__`, of its dataclass fields, or of the first base that has one."""
+    """Read `__init__`, or the fields of a dataclass, or the first base that has either."""
     for statement in node.body:
         if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
             return _function_signature(statement.args, module, bound=True)
@@ -126,7 +126,7 @@ def _class_signature(node: ast.ClassDef, module: str, depth: int = 0) -> Signatu
 
 
 def node_faults(key: str, node: dict[str, Any], alone: bool) -> list[Finding]:
-    """Faults of one mapping with a `_target_`. alone: nothing is handed to it but what stands in the mapping."""
+    """Find the faults of one mapping with a `_target_`. alone: it is built from the mapping only, without a World."""
     target = node["_target_"]
     where = f"{key}._target_"
     if not isinstance(target, str) or "." not in target:
@@ -162,12 +162,12 @@ def node_faults(key: str, node: dict[str, Any], alone: bool) -> list[Finding]:
 
 
 def _is_handed(parameter: Parameter, known: Signature) -> bool:
-    """True for what the builder hands over itself: `world`, a logger's `place`, and what stands before the star."""
+    """True for what the caller of `build` passes: `world`, a logger's `place`, and what stands before a `*`."""
     return parameter.name in ("world", "place") or (known.has_keyword_only and not parameter.keyword_only)
 
 
 def _holds_part(value: Any) -> bool:
-    """True where a value is, or holds, another part to be built first."""
+    """True where a value contains another part, to be built first."""
     if isinstance(value, dict):
         return "_target_" in value or any(_holds_part(item) for item in value.values())
     return isinstance(value, list) and any(_holds_part(item) for item in value)
@@ -201,7 +201,7 @@ ALONE = {"data", "variables", "training", "hardware", "metric", "forecast", "eva
 
 
 def tree_faults(config: dict[str, Any]) -> list[Finding]:
-    """Faults of every mapping with a `_target_` in a resolved configuration, and of every value still to be given."""
+    """Find the faults of every mapping with a `_target_`, and every value still to be given."""
     return list(_walk("", config, alone=False))
 
 

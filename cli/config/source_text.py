@@ -1,4 +1,4 @@
-"""Source text found by dotted path and parsed, never imported: modules, and the definitions in them."""
+"""Find modules and definitions by dotted path in source text, without importing them."""
 
 from __future__ import annotations
 

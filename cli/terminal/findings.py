@@ -1,4 +1,4 @@
-"""Findings: what is wrong in a configuration, key by key, and what to write instead."""
+"""Findings: faults of a configuration, key by key, each with what was expected and what to write instead."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from data_pipelines.conventions.suggestions import nearest_name
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault. key: dotted; expected and got: what should stand there and what does; fix: what to do.
+    """Describe one fault. key: dotted. expected, got: in words. fix: what to write instead.
 
-    said: True where `got` is a sentence of the part that refused, which tells by itself what it expected.
+    said: True where `got` is the message of the part that refused, which includes what it expected.
     """
 
     key: str
@@ -23,19 +23,27 @@ class Finding:
     said: bool = False
 
     def __str__(self) -> str:
-        told = self.got if self.said else f"expected {self.expected}, got {self.got}"
-        told = f"{told}; {self.fix}" if self.fix else told
-        return f"{self.key}: {told}" + ("" if told.endswith(("?", "!", ".")) else ".")
+        text = self.got if self.said else f"expected {self.expected}, got {self.got}"
+        text = f"{text}; {self.fix}" if self.fix else text
+        return f"{self.key}: {text}" + ("" if text.endswith(("?", "!", ".")) else ".")
 
 
 class ConfigErrors(ValueError):
-    """All the findings of one configuration. rest: the configuration without what could not be composed, if any."""
+    """Raised with all findings of one configuration. rest: the configuration without what could not be composed."""
 
     def __init__(self, findings: Iterable[Finding], rest: Any = None) -> None:
         self.findings, self.rest = list(findings), rest
         count = len(self.findings)
         title = "1 fault in the configuration:" if count == 1 else f"{count} faults in the configuration:"
         super().__init__("\n  ".join([title, *map(str, self.findings)]))
+
+
+def refusal(key: str, expected: str, error: Exception, fix: str = "") -> Finding:
+    """A finding in the words of the part that raised `error`."""
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    if not isinstance(error, ValueError | KeyError | OSError | ImportError):  # not written for a reader
+        text = f"{type(error).__name__}: {error}"
+    return Finding(key, expected, " ".join(str(text).split()).rstrip("."), fix, said=True)
 
 
 def offer(name: str, known: Iterable[str], verb: str = "write") -> str:

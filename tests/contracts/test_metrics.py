@@ -6,20 +6,16 @@ import torch
 
 from emul.config.build import build_all
 from emul.config.compose import compose
-from emulators.grid import equiangular_grid
-from emulators.scores.interfaces import Metric, Product, Products
+from emul.contracts import METRIC, SCORED, SCORED_WORLD, SHAPE, metric_fields, prediction_of
+from emulators.scores.interfaces import Product, Products
 from emulators.state import State
-from emulators.variables import Variable, VariableSet
 from emulators.verification.scorecard import Scorecard
-from emulators.world import World
 from places import CONF
 
 CONF = CONF / "metric"
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
-VARIABLES = VariableSet((Variable("total_precipitation_6hr", "m", (500.0, 850.0)),))
-WORLD = World(equiangular_grid(8), VARIABLES, np.timedelta64(6, "h"))
+VARIABLES, WORLD = SCORED, SCORED_WORLD
 TIME = np.datetime64("2001-01-01") + np.arange(6) * np.timedelta64(1, "D")
-SHAPE = (6, 2, *WORLD.grid.shape)
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +25,7 @@ def metrics():
 
 @pytest.fixture(scope="module")
 def fields():
-    """An ensemble, its truth, and the climatological fields that any metric may ask for; amounts as of rain in m."""
-    generator = torch.Generator().manual_seed(1)
-    members, target = (3e-4 * torch.randn(*n, generator=generator).abs() for n in ((4, *SHAPE), SHAPE))
-    normals = {"mean": torch.full(SHAPE, 2.4e-4), "std": torch.full(SHAPE, 1.8e-4)}
-    normals |= {f"quantile_{q:g}": torch.full(SHAPE, a) for q, a in ((0.1, 4e-5), (0.25, 1e-4), (0.75, 2e-4))}
-    normals |= {"quantile_0.9": torch.full(SHAPE, 2.5e-4)}
-    normals |= {"seeps_threshold": torch.full(SHAPE, 4e-4), "seeps_dry_share": torch.full(SHAPE, 0.4)}
-    return members, target, normals
+    return metric_fields()
 
 
 def at_points(values):
@@ -44,11 +33,6 @@ def at_points(values):
     return (
         values.fields if isinstance(values, Products) else values.at_points() if isinstance(values, Product) else values
     )
-
-
-def prediction_of(metric, members):
-    """What the metric reads of the ensemble: all members, or one forecast."""
-    return members if metric.members else members[0]
 
 
 def scorecard(metric, prediction, target, normals, rows=slice(None), **options):
@@ -72,21 +56,10 @@ def test_the_key_of_a_file_is_its_name(metrics):
     assert list(metrics) == NAMES
 
 
+@pytest.mark.parametrize("contract", METRIC, ids=lambda contract: contract.__name__)
 @pytest.mark.parametrize("name", NAMES)
-def test_split_then_merge_is_the_whole(name, metrics, fields):
-    whole = score(metrics[name], fields).value("m")
-    assert np.isfinite(whole).any()
-    merged = score(metrics[name], fields, np.array([0]))
-    for rows in (np.array([1, 2, 3]), np.array([4, 5])):
-        merged.add_partial(score(metrics[name], fields, rows).partial())
-    np.testing.assert_allclose(merged.value("m"), whole, rtol=1e-12)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_order_does_not_matter(name, metrics, fields):
-    whole = score(metrics[name], fields).value("m")
-    shuffled = score(metrics[name], fields, np.array([3, 1, 5, 0, 2, 4])).value("m")
-    np.testing.assert_allclose(shuffled, whole, rtol=1e-12)
+def test_contract(name, contract, metrics):
+    contract(metrics[name])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -137,15 +110,6 @@ def test_missing_values_are_never_passed_over(name, missing, metrics, fields):
     assert (np.isfinite(value[..., 1])[whole] == (missing == "truth")).all()
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_metric_tells_of_itself(name, metrics):
-    metric = metrics[name]
-    assert Metric in type(metric).__mro__
-    assert metric.members in (0, 1, 2)
-    assert isinstance(metric.exponent, int)
-    assert len(metric.definition) > 10
-
-
 def test_statistics_of_one_name_are_one_formula(metrics, fields):
     members, target, normals = fields
     seen = {}
@@ -153,15 +117,6 @@ def test_statistics_of_one_name_are_one_formula(metrics, fields):
         for statistic, values in metric.statistics(prediction_of(metric, members), target, normals).items():
             values = at_points(values)
             torch.testing.assert_close(seen.setdefault(statistic, values), values, rtol=0, atol=0, equal_nan=True)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_metric_reads_the_fields_it_names(name, metrics, fields):
-    metric, (members, target, normals) = metrics[name], fields
-    metric.statistics(prediction_of(metric, members), target, {need: normals[need] for need in metric.needs})
-    for need in metric.needs:
-        with pytest.raises(KeyError, match=need):
-            metric.statistics(prediction_of(metric, members), target, {k: f for k, f in normals.items() if k != need})
 
 
 @pytest.mark.parametrize("name", NAMES)

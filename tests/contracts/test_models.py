@@ -10,7 +10,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from emulators.interfaces import Network, optional
+from emul.contracts import MODEL, example_inputs
 from places import CONF
 
 FILES = sorted((CONF / "model").glob("*.yaml"))
@@ -60,24 +60,8 @@ def build(request, sizes):
 
 
 @pytest.fixture
-def example(small_world):
-    def made(world, batch: int = 3):
-        generator = torch.Generator().manual_seed(1)
-        fields = torch.randn(batch, world.input_channels, *world.grid.shape, generator=generator)
-        time = torch.arange(batch) * 21_600 + 1_000_000_000
-        target = torch.randn(batch, world.output_channels, *world.grid.shape, generator=generator)
-        return fields, time, target
-
-    return made
-
-
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_declares_what_conditions_it(file):
-    node = OmegaConf.load(file)
-    module, name = node.get("model", node)["_target_"].rsplit(".", 1)
-    target = getattr(import_module(module), name)
-    keywords = [*inspect.signature(target.forward).parameters][3:]  # after self, fields and time
-    assert sorted(keywords) == sorted(optional(target, Network, "conditioning"))
+def example():
+    return example_inputs
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -98,54 +82,9 @@ def test_shape(build, example, small_world, grid, history):
     assert torch.isfinite(output).all()
 
 
-def test_gradients_reach_every_parameter(build, example, small_world):
-    net = build(small_world())
-    fields, time, target = example(small_world())
-    fields.requires_grad_()
-    output = net(fields, time)
-    if not list(net.parameters()):
-        return
-    (output - target).square().mean().backward()
-    for name, parameter in net.named_parameters():
-        assert parameter.grad is not None, name
-        assert torch.isfinite(parameter.grad).all(), name
-    assert torch.isfinite(fields.grad).all()
-
-
-def test_same_in_same_out(build, example, small_world):
-    net = build(small_world()).eval()
-    fields, time, _ = example(small_world())
-    with torch.no_grad():
-        assert torch.equal(net(fields, time), net(fields.clone(), time))
-
-
-def test_cases_of_a_batch_do_not_meet(build, example, small_world):
-    net = build(small_world()).eval()
-    fields, time, _ = example(small_world())
-    with torch.no_grad():
-        torch.testing.assert_close(net(fields, time)[1:2], net(fields[1:2], time[1:2]), rtol=1e-4, atol=1e-5)
-
-
-def test_state_dict_round_trip(build, example, small_world):
-    net, other = build(small_world()).eval(), build(small_world()).eval()
-    fields, time, _ = example(small_world())
-    with torch.no_grad():
-        for number, value in enumerate(net.state_dict().values()):
-            if value.is_floating_point():
-                value.add_(0.01 * torch.randn(value.shape, generator=torch.Generator().manual_seed(number)))
-    other.load_state_dict(net.state_dict())
-    with torch.no_grad():
-        assert torch.equal(net(fields, time), other(fields, time))
-
-
-def test_half_precision_is_near_single(build, example, small_world):
-    net = build(small_world()).eval()
-    fields, time, _ = example(small_world())
-    with torch.no_grad():
-        single = net(fields, time)
-        with torch.autocast("cpu", torch.bfloat16):
-            half = net(fields, time)
-    assert (half.float() - single).square().mean() <= 0.01 * single.square().mean()
+@pytest.mark.parametrize("contract", MODEL, ids=lambda contract: contract.__name__)
+def test_contract(build, small_world, contract):
+    contract(build, small_world())
 
 
 @pytest.mark.slow
