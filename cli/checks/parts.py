@@ -160,7 +160,8 @@ def _call_once(node: Any, world: World) -> None:
 
     tiny = tiny_world(world)
     states = (example_state(tiny, tiny.predicted, seed, dtype=torch.float32) for seed in (1, 2))
-    shape = tuple(build_loss_term(node, tiny)(*states).shape)
+    with torch.no_grad():
+        shape = tuple(build_loss_term(node, tiny)(*states).shape)
     if shape != (2,):
         raise ValueError(f"Expected one number for each of 2 cases, shape (2,); got {shape}.")
 

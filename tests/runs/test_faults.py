@@ -45,7 +45,7 @@ def broken_at(call, until=None):
     calm, calls = Lp.forward, []
 
     def forward(self, prediction, target):
-        calls.append(1)
+        calls.extend([1] if torch.is_grad_enabled() else [])  # the check before the training has none
         return calm(self, prediction, target) * (math.nan if call <= len(calls) <= (until or call) else 1.0)
 
     return forward
