@@ -112,8 +112,12 @@ def test_losses_switch_at_their_step_and_an_interrupted_training_switches_alike(
     assert [bool(row["amse_1"]) for row in rows] == [False] * 6 + [True] * 6
     assert all(float(row["loss"]) == float(row["mse_1"] or row["amse_1"]) for row in rows)
 
+    forward = AMSE.forward
+
     def broken(self, prediction, target):
-        raise RuntimeError("the power went out")
+        if torch.is_grad_enabled():  # not in the check before the training
+            raise RuntimeError("the power went out")
+        return forward(self, prediction, target)
 
     arguments = overrides(tmp_path, "halted", *more)
     with monkeypatch.context() as patch:
@@ -313,7 +317,7 @@ def test_a_loss_that_breaks_ends_the_training_and_keeps_the_last_checkpoint(tmp_
     calls = []
 
     def breaks(self, prediction, target):
-        calls.append(1)
+        calls.extend([1] if torch.is_grad_enabled() else [])  # the check before the training has none
         return calm(self, prediction, target) * (float("nan") if len(calls) > 6 else 1.0)
 
     monkeypatch.setattr(Lp, "forward", breaks)
