@@ -21,7 +21,7 @@ LOSS = '''"""{title}: say here what it measures, with its equation and reference
 import torch
 from torch import Tensor, nn
 
-from emulators.scores.channel_weights import Points
+from emulators.scores.channel_weights import AreaChannelWeights
 from emulators.state import State
 from emulators.world import World
 
@@ -32,12 +32,12 @@ class {title}(nn.Module):
     def __init__(self, world: World, *, power: float = 1.0) -> None:
         super().__init__()
         self.power = power
-        self.points = Points(world, "tendency_std", "uniform", "uniform")  # scales of channels, areas of cells
+        self.weights = AreaChannelWeights(world, "tendency_std", "uniform", "uniform")  # scales, cell areas
 
     def forward(self, prediction: State, target: State) -> Tensor:
         with torch.autocast(prediction.values.device.type, enabled=False):  # means in single precision
-            error = self.points.scaled(self.points.difference(prediction, target))
-            return self.points.mean(error.abs().pow(self.power))
+            error = self.weights.scaled(self.weights.difference(prediction, target))
+            return self.weights.mean(error.abs().pow(self.power))
 '''
 LOSS_YAML = """# Mean power of the absolute error, in units of a timestep's change.
 {name}:
