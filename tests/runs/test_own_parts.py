@@ -62,7 +62,7 @@ def test_lists_completion_and_check_know_them(parts, capsys):
     assert "write loss.own_loss.power=2" in capsys.readouterr().out
     assert main(["new", "loss", "broken_loss", *own]) == 0
     file = parts / "broken_loss.py"
-    file.write_text(file.read_text().replace("return self.points.mean(", "return torch.sum("))
+    file.write_text(file.read_text().replace("return self.weights.mean(", "return torch.sum("))
     assert main(["check", *own, *TINY, "loss=[broken_loss]", "model=own_model"]) == 2
     assert "loss.broken_loss: Expected one number for each of 2 cases" in capsys.readouterr().out
 
@@ -88,7 +88,7 @@ def test_trained_found_again_and_forecast_from_other_folders(parts, tmp_path):
     done = run(there, "train", "--config-dir", str(parts), *words, "training.steps=2")
     assert "is trained already, 2 steps" in " ".join(done.stdout.split()), done.stderr
     trained = f"run={tmp_path}/out/train/mine"
-    done = run(there, "forecast", trained, f"output={tmp_path}/out", "init=2003-01-01", "lead=1d")
+    done = run(there, "forecast", trained, f"output={tmp_path}/out", "lead=1d")
     assert "mine" in done.stdout, done.stderr
     assert run(there, "eval", trained, f"output={tmp_path}/out", "pictures=false").returncode == 0
 
