@@ -15,7 +15,6 @@ from emul.config.build import build, build_all
 from emul.config.compose import compose as compose_verb
 from emul.config.folders import conf_folder
 from emul.terminal.console import progress
-from emul.training.runs import open_run as open_run
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -34,7 +34,7 @@ from emul.config.declared_keys import faults
 from emul.config.folders import groups
 from emul.config.overrides import key_of
 from emul.config.settings import read_settings
-from emul.sweeps.axes import Axis, SweepSettings, combinations, split_axes
+from emul.sweeps.search import Axis, SweepSettings, combinations, split_axes
 from emul.sweeps.trials import Local, Runner, SlurmJobs, Trial
 from emul.terminal.console import console, header, table, warn
 from emul.terminal.findings import ConfigErrors
@@ -211,7 +211,7 @@ class Sweep:
 
     def close(self) -> int:
         """Write results.nc, results.csv and sweep.png, print the best and the failed."""
-        from emul.pictures.parallel_coordinates import draw_trials
+        from emul.pictures.curves import draw_trials
 
         metric = self.settings.metric
         rows = sorted_rows(self.rows(), metric, "finished")
@@ -240,7 +240,7 @@ class Sweep:
 
     def compare(self, scored: Sequence[Trial]) -> None:
         """The scores of trials side by side, the best first, against persistence, to <sweep>/eval/compare."""
-        from emul.compare import main as compare
+        from emul.evaluation.compare import main as compare
 
         chosen = {trial.name for trial in scored}
         rows = sorted_rows(self.rows(), self.settings.metric, "finished")

@@ -25,8 +25,7 @@ from emul.jobs.threads import set_threads
 from emul.terminal.console import progress, warn
 from emul.training.runs import Run, open_run, refuse_members
 from emulators.rollout import PRECISIONS
-from emulators.steps.cascade import StepCascade
-from emulators.steps.step import Step
+from emulators.steps.step import Step, StepCascade
 from emulators.training.hardware import Hardware
 from emulators.verification.budget_ledger import Ledger
 from emulators.verification.scorecard import Scorecard

@@ -6,17 +6,17 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data_pipelines.verification.error_growth import FREE, crossing, doubling_time, relative_spread, squared_errors
 from data_pipelines.verification.evaluation_results import EvaluationResults
 from data_pipelines.verification.score_rows import Row, headline_leads, lead_axis
 from emul.display.palette import LINES, further_styles
-from emul.display.text import lead_text, metric_title, number
+from emul.display.text import DASH, lead_text, metric_title, number
 from emul.report.budgets import budget_section
-from emul.report.charts import line_chart
-from emul.report.ensembles import ensemble_section
-from emul.report.error_growth import growth_section
+from emul.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH, Chart, line_chart, shaded_lines
 from emul.report.html import NOTHING, Html, join, tag
 from emul.report.page import (
     Section,
@@ -27,14 +27,22 @@ from emul.report.page import (
     difference_line,
     document,
     figure,
+    lead_legend,
     legend,
+    line_class,
     quiet,
+    row_charts,
     row_name,
     score_caption,
+    shades,
     significance_note,
     table,
 )
 from emul.report.spectra import spectra_section
+
+if TYPE_CHECKING:
+    import xarray as xr
+
 
 FLAGS = "Bars at the foot: lead times at which the forecast differs significantly from the source of that colour."
 LIMITS = (
@@ -189,3 +197,162 @@ def _provenance(results: EvaluationResults, provenance: Mapping[str, str]) -> Ht
     judged = results.differences
     how = {} if judged is None else {"significance": judged.attrs["significance"]}
     return definitions({**provenance, **how, **metrics})
+
+
+BAND = (10, 50, 90)  # percentiles over initial times
+EXPLAINED = (
+    "RMSE of each initial time: the median, and the range of the central 80 %. A straight line on the logarithmic axis "
+    "is exponential growth; it ends where the errors approach those of the climatology."
+)
+
+
+def growth_section(results: EvaluationResults) -> Section:
+    """The section on error growth, empty for fewer than three lead times."""
+    title, by_init = "Error growth", results.by_init
+    if by_init is None or "squared_error" not in by_init["statistic"].values or by_init.sizes["lead_time"] < 3:
+        return Section("growth", title, NOTHING)
+    region = str(by_init["region"].values[0])
+    x, unit = lead_axis(by_init["lead_time"].values)
+    figures, lines = [], []
+    for row in results.headline:
+        squares = squared_errors(by_init, row, region)
+        if squares is None:
+            continue
+        rmse = results.score("rmse", region) if "rmse" in results.metrics else None
+        others = {
+            name: curve
+            for name, dataset in results.curves.items()
+            if rmse and name != "forecast" and (curve := row.curve(dataset, rmse, unit)) is not None
+        }
+        errors = np.sqrt(squares) * row.factor
+        figures.append(_growth_chart(row, x, errors, others, unit))
+        mean = np.sqrt(np.nanmean(squares, axis=0)) * row.factor
+        lines.append((row.label, [*_times(x, mean, others.get("climatology"), unit), _spread(errors[:, -1])]))
+    if not figures:
+        return Section("growth", title, NOTHING)
+    below = (
+        f"Doubling: from the first lead time to {100 * FREE:.0f} % of the climatology's error. Spread: standard "
+        "deviation of the RMSE over initial times divided by its mean, at the last lead time."
+    )
+    head = ["", "doubling", "reaches the climatology", "spread over initial times"]
+    return Section("growth", title, join(quiet(EXPLAINED), charts(figures), quiet(below), table(head, lines)))
+
+
+def _growth_chart(
+    row: Row, x: np.ndarray, errors: np.ndarray, others: dict[str, tuple[np.ndarray, np.ndarray]], unit: str
+) -> Html:
+    lower, median, upper = np.nanpercentile(errors, BAND, axis=0)
+    lines = {"forecast": (x, median), **{name: line for name, line in others.items() if name != "persistence"}}
+    bands = {"forecast": (lower, upper)}
+    chart = line_chart(f"growth of the RMSE of {row.label}", lines, unit, log_y=True, bands=bands)
+    caption, small = score_caption(row, "rmse", 1)
+    return figure(caption, chart, small)
+
+
+def _times(
+    x: np.ndarray, mean: np.ndarray, climatology: tuple[np.ndarray, np.ndarray] | None, unit: str
+) -> tuple[str, str]:
+    """Doubling time, and the lead time at which the climatology's error is reached."""
+    saturation = float(np.nanmax(mean) if climatology is None else np.nanmean(climatology[1]))
+    doubling = doubling_time(x, mean, saturation)
+    doubles = DASH if np.isnan(doubling) else f"{number(doubling)} {unit}"
+    if climatology is None:
+        return doubles, DASH
+    lead = crossing(x, mean, np.interp(x, *climatology))
+    if np.isinf(lead):
+        return doubles, f"> {x[-1]:g} {unit}" if lead > 0 else f"< {x[0]:g} {unit}"
+    return doubles, f"{number(lead)} {unit}"
+
+
+def _spread(errors: np.ndarray) -> str:
+    spread = relative_spread(errors)
+    return DASH if np.isnan(spread) else f"{100 * spread:.0f} %"
+
+
+LEADS = 3
+RANKS = (
+    "How often the truth has each rank among the members, from below all (left) to above all (right). Flat (dashed): "
+    "the truth is statistically like a member. U-shaped: too little spread; dome-shaped: too much; sloped: biased."
+)
+RELIABILITY = (
+    "Observed frequency of an event (vertical) for each forecast probability (horizontal); on the diagonal the "
+    "probabilities are reliable. The size of a dot shows how often the probability was forecast."
+)
+
+
+def ensemble_section(results: EvaluationResults) -> Section:
+    """The section on ensembles, empty where nothing was scored that needs members."""
+    histograms, rows = results.histograms, results.headline
+    if histograms is None:
+        return Section("ensemble", "Ensemble", NOTHING)
+    leads = headline_leads(histograms["lead_time"].values, most=LEADS)
+    times = [lead_text(histograms["lead_time"].values[i]) for i in leads]
+    chosen = histograms.isel(lead_time=leads, region=0)
+    body = []
+    ranks = row_charts(rows, lambda row: _rank_histogram(_values(chosen, row, "rank_histogram"), times))
+    if ranks:
+        body += [tag("h3", "Rank histograms"), quiet(RANKS), ranks]
+    described = dict(part.split(" = ", 1) for part in str(histograms.attrs["definitions"]).split("; ") if " = " in part)
+    kinds = [name for name in sorted(described) if name != "sharpness" and _has_probabilities(histograms, name)]
+    diagrams = [row_charts(rows, lambda row, kind=kind: _reliability(chosen, row, kind, times)) for kind in kinds]  # type: ignore[misc]
+    if any(diagrams):
+        text = "; ".join(f"{name}: {described[name]}" for name in kinds)
+        body += [tag("h3", "Reliability"), quiet(f"{RELIABILITY} {text}"), *diagrams]
+    legend = lead_legend(shades(len(times)), times)
+    return Section("ensemble", "Ensemble", join(legend, *body) if body else NOTHING)
+
+
+def _has_probabilities(histograms: xr.Dataset, metric: str) -> bool:
+    """True for a metric by forecast probability; a variable of the Dataset is `<variable>_<metric>`."""
+    return any(
+        str(name).endswith(f"_{metric}") and "probability" in field.dims for name, field in histograms.data_vars.items()
+    )
+
+
+def _values(histograms: xr.Dataset, row: Row, metric: str) -> np.ndarray | None:
+    """(lead, rank or probability) of a row; None where there are no values."""
+    if f"{row.variable}_{metric}" not in histograms:
+        return None
+    values = row.field(histograms, f"_{metric}").transpose("lead_time", ...).values
+    return values if np.isfinite(values).any() else None
+
+
+def _rank_histogram(values: np.ndarray | None, times: Sequence[str]) -> Html:
+    """For each rank a bar for each lead time."""
+    if values is None:
+        return NOTHING
+    leads, count = values.shape
+    even = 1.0 / count
+    chart = Chart("rank histogram", (0.0, count), (0.0, max(1.6 * even, 1.08 * float(np.nanmax(values)))))
+    chart.y_ticks([0.0, even], {0.0: "0", even: f"1/{count}"})
+    for rank in range(0, count, max(1, -(-count // 8))):
+        chart.text(chart.x(rank + 0.5), HEIGHT - BOTTOM + 13, rank)
+    width = 0.8 * (WIDTH - LEFT - RIGHT) / count / leads
+    for (lead, rank), share in np.ndenumerate(values):
+        if np.isfinite(share):
+            y = chart.y(float(share))
+            title = tag("title", f"{times[lead]}, rank {rank}: {share:.3f}")
+            place = {"x": chart.x(rank + 0.1) + lead * width, "y": y, "width": width, "height": chart.y(0.0) - y}
+            kind = f"fill {line_class('forecast')}"
+            chart.add("rect", title, class_=kind, opacity=shades(leads)[lead], **place)
+    chart.level_line(even, "mark")
+    return chart.svg()
+
+
+def _reliability(histograms: xr.Dataset, row: Row, metric: str, times: Sequence[str]) -> Html:
+    """A line for each lead time, dots by how often a probability was forecast."""
+    values, used = _values(histograms, row, metric), _values(histograms, row, "sharpness")
+    if values is None:
+        return NOTHING
+    chart, ends = Chart("reliability diagram", (0.0, 1.0), (0.0, 1.0)), (0.0, 0.5, 1.0)
+    chart.y_ticks(ends)
+    chart.x_ticks(ends)
+    chart.add("line", class_="mark", x1=chart.x(0), y1=chart.y(0), x2=chart.x(1), y2=chart.y(1))
+    probability, opacity = np.linspace(0.0, 1.0, values.shape[1]), shades(len(times))
+    shaded_lines(chart, probability, values, opacity, times)
+    for (lead, k), frequency in np.ndenumerate(values):
+        if np.isfinite(frequency):
+            radius = 2.0 if used is None else 1.2 + 6.0 * float(np.sqrt(used[lead, k]))
+            place = chart.x(float(probability[k])), chart.y(float(frequency))
+            chart.dot("forecast", *place, radius, opacity=opacity[lead])
+    return chart.svg()

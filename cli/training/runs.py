@@ -16,8 +16,7 @@ from data_pipelines.batches.archive import Archive
 from data_pipelines.conventions.canonical import first_member
 from data_pipelines.files import checkpoints
 from data_pipelines.files.atomic import atomic_file
-from data_pipelines.forecasts.datasets import forecast_dataset
-from data_pipelines.forecasts.layout import Layout
+from data_pipelines.forecasts.layout import Layout, forecast_dataset
 from data_pipelines.forecasts.rollouts import forecast_states
 from emul.config.build import build, build_all
 from emul.config.folders import use_folders
@@ -101,7 +100,7 @@ class Run:
         steps, times = lead_steps(lead, self.world), initial_times(inits)
         states = self.states(inits, lead, members=members, **options)
         attributes = {"title": f"Forecasts of {self.folder.name}", "source": f"emul, {self.folder.name}"}
-        return forecast_dataset(states, Layout(self.world, times, steps, len(times), steps, attributes, members))
+        return forecast_dataset(Layout(self.world, times, steps, len(times), steps, attributes, members), states)
 
 
 def refuse_members(step: Step, members: int) -> None:

@@ -30,8 +30,6 @@ import numpy as np
 from emulators.grid import lobatto_rule
 
 UPLIFT = 1e280  # seeds near the poles are that much too small for float64, and grow to 1 with the degree
-
-
 MOST_DEGREES = 3600  # beyond, seeds are too small in spite of it
 
 

@@ -11,7 +11,7 @@ from emul.config.compose import compose, declared_sweep
 from emul.config.folders import options_of
 from emul.config.settings import read_settings
 from emul.sweep import Sweep, main
-from emul.sweeps.axes import Axis, SweepSettings, split_axes
+from emul.sweeps.search import Axis, SweepSettings, split_axes
 from emul.sweeps.trials import Local
 from emul.terminal.findings import ConfigErrors
 

@@ -10,8 +10,7 @@ from emulators.grid import gaussian_grid
 from emulators.objectives.random_intervals import RandomIntervals
 from emulators.rollout import Rollout
 from emulators.state import State, Window
-from emulators.steps.cascade import StepCascade
-from emulators.steps.step import Step
+from emulators.steps.step import Step, StepCascade
 from emulators.variables import Variable, VariableSet
 from emulators.world import Scale, World
 

@@ -16,7 +16,7 @@ from emulators.state import State
 from emulators.statistics.area_means import AreaWeights
 from emulators.statistics.regions import REGIONS, region_weights
 from emulators.variables import Variable, VariableSet
-from emulators.verification.error_maps import ErrorMaps
+from emulators.verification.evaluation import ErrorMaps
 from emulators.verification.scorecard import Scorecard
 from emulators.world import World
 
