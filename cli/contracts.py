@@ -222,7 +222,7 @@ def check_model(model: Part, world: World | None = None) -> None:
 
 def check_dataset(dataset: Part) -> None:
     """Make a dataset, open it, and compare it with its template."""
-    from data_pipelines.conventions.canonical import grid_of
+    from data_pipelines.conventions.attributes import grid_of
     from data_pipelines.conventions.periods import bounds
 
     source = built(dataset)

@@ -16,8 +16,9 @@ from data_pipelines.verification.score_files import read_scores
 from data_pipelines.verification.score_rows import Row, headline_rows, score_rows
 from data_pipelines.verification.scoring import PartialSums, score_pairs
 from emul.config.command_line import run_composed
+from emul.config.overrides import plain
 from emul.display.text import DASH, number
-from emul.evaluation.inputs import Inputs, chosen_options, evaluation_of, forecasts_beside, open_inputs, plain
+from emul.evaluation.inputs import Inputs, chosen_options, evaluation_of, forecasts_beside, open_inputs
 from emul.jobs.shares import parse_share
 from emul.terminal.console import console, header, progress, table, warn
 from emulators.statistics.bootstrap import Bootstrap

@@ -21,6 +21,8 @@ from emul.config.signatures import signature, tree_faults, wrapping
 from emul.terminal.findings import ConfigErrors, Finding
 
 LISTED = "`emul train --cfg job` lists the keys"
+
+
 Composer = Callable[[list[str]], DictConfig]
 
 
@@ -160,3 +162,8 @@ def _other_key(key: str, tail: str, known: list[str]) -> str:
     parent = key.rpartition(".")[0]
     beside = [name for name in known if parent and name.rpartition(".")[0] == parent]
     return f"there is {', '.join(beside)}" if beside else LISTED
+
+
+def plain(value: Any) -> Any:
+    """A value without OmegaConf containers."""
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from data_pipelines.conventions.durations import duration, duration_text
+from data_pipelines.conventions.periods import bounds
+from emul.config.overrides import plain
 from emulators.world import World, nominal_seconds
 
 
@@ -103,3 +106,27 @@ def _after(time: np.datetime64, step: np.timedelta64) -> np.datetime64:
         return time + step
     month = time.astype("datetime64[M]")
     return (month + step).astype("datetime64[s]") + (time - month.astype("datetime64[s]"))
+
+
+def lead_times(wanted: Any) -> np.ndarray | None:
+    """Lead times asked for, timedelta64[s]; a month counts 365.25 / 12 days."""
+    if wanted is None:
+        return None
+    lengths = [duration(str(text)) for text in ([wanted] if isinstance(wanted, str) else wanted)]
+    return np.array([nominal_seconds(length) for length in lengths], dtype="timedelta64[s]")
+
+
+def chosen_inits(spec: Any, have: np.ndarray) -> np.ndarray | None:
+    """Select from the initial times `have` by `first/last`, `first/last/step` or a list; None where `spec` is None."""
+    if spec is None:
+        return None
+    if isinstance(spec, str) and spec.count("/") == 1:
+        first, last = bounds(spec.split("/"))
+        found = have[(have >= first) & (have <= last)]
+    else:
+        found = np.intersect1d(initial_times(plain(spec)), have)
+    if not found.size:
+        raise ValueError(
+            f"inits={spec} takes in none of the forecast's initial times, {have.min()} to {have.max()}; inits=all does."
+        )
+    return found

@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> None:
 
 def show(dataset: xr.Dataset) -> None:
     """Print the grid, the times and their gaps, the levels, and one line a variable; read a few times of each."""
-    from data_pipelines.conventions.canonical import grid_of
+    from data_pipelines.conventions.attributes import grid_of
     from data_pipelines.inspection.contents import (
         chunk_advice,
         grid_description,

@@ -22,7 +22,7 @@ class RegridSettings(Selection):
 
 def main(arguments: list[str]) -> None:
     """The words after `emul data regrid`: the data, the grid, the method, and where to put the result."""
-    from data_pipelines.conventions.canonical import grid_of
+    from data_pipelines.conventions.attributes import grid_of
     from data_pipelines.derived.regridding import grid_named, regridded
     from data_pipelines.packing.copying import copy_to_zarr
 

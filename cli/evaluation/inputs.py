@@ -13,8 +13,6 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from data_pipelines.conventions.canonical import first_member
-from data_pipelines.conventions.durations import duration
-from data_pipelines.conventions.periods import bounds
 from data_pipelines.files.provenance import revision, versions
 from data_pipelines.forecasts.manifest import now, read_manifest
 from data_pipelines.inspection.predictability import reference_curves, stored_predictability
@@ -36,13 +34,13 @@ from data_pipelines.verification.score_rows import headline_leads, map_variables
 from data_pipelines.verification.truth import CachedClimatology, fit_climatology
 from emul.config.build import build, build_all
 from emul.config.folders import conf_folder
-from emul.config.overrides import key_of
-from emul.config.times import initial_times
+from emul.config.overrides import key_of, plain
+from emul.config.times import chosen_inits, lead_times
 from emulators.scores.interfaces import Reference
 from emulators.variables import VariableSet
 from emulators.verification.evaluation import Evaluation
 from emulators.verification.spectra import LeadSpectra
-from emulators.world import World, nominal_seconds
+from emulators.world import World
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -51,10 +49,20 @@ if TYPE_CHECKING:
 
 
 METRICS = ("rmse", "mse", "mae", "bias", "acc", "acc_by_init")
+
+
 OF_MEMBERS = ("crps", "spread", "spread_skill")
+
+
 OF_PRECIPITATION = {"total_precipitation_6hr": "seeps_6hr", "total_precipitation_24hr": "seeps_24hr"}
+
+
 ALL = "all"  # undoes a preset's choice
+
+
 CHOICES = ("fields", "levels", "leads", "inits")
+
+
 MOST_FIELDS, MOST_LEADS = 10, 6  # of which spectra are computed by default
 
 
@@ -303,35 +311,6 @@ def _source_text(data: DictConfig) -> str:
     settings = {str(key): data[key] for key in data if key != "_target_"}
     plain = ", ".join(f"{key}={value}" for key, value in settings.items() if isinstance(value, int | float | str))
     return f"{str(data['_target_']).rpartition('.')[2]}({plain})"
-
-
-def plain(value: Any) -> Any:
-    """A value without OmegaConf containers."""
-    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-
-
-def lead_times(wanted: Any) -> np.ndarray | None:
-    """Lead times asked for, timedelta64[s]; a month counts 365.25 / 12 days."""
-    if wanted is None:
-        return None
-    lengths = [duration(str(text)) for text in ([wanted] if isinstance(wanted, str) else wanted)]
-    return np.array([nominal_seconds(length) for length in lengths], dtype="timedelta64[s]")
-
-
-def chosen_inits(spec: Any, have: np.ndarray) -> np.ndarray | None:
-    """Select from the initial times `have` by `first/last`, `first/last/step` or a list; None where `spec` is None."""
-    if spec is None:
-        return None
-    if isinstance(spec, str) and spec.count("/") == 1:
-        first, last = bounds(spec.split("/"))
-        found = have[(have >= first) & (have <= last)]
-    else:
-        found = np.intersect1d(initial_times(plain(spec)), have)
-    if not found.size:
-        raise ValueError(
-            f"inits={spec} takes in none of the forecast's initial times, {have.min()} to {have.max()}; inits=all does."
-        )
-    return found
 
 
 def _attributes(path: Any, truth: str, climatology: str, manifest: Mapping[str, Any], pairs: Pairs) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_pipelines.conventions.canonical import grid_of
+from data_pipelines.conventions.attributes import grid_of
 from data_pipelines.inspection.map_sampling import map_sampling, mollweide
 from data_pipelines.inspection.picture_fields import (
     PER_DAY,

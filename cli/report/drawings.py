@@ -12,8 +12,9 @@ import numpy as np
 from data_pipelines.reading.stacking import level_index
 from data_pipelines.verification.evaluation_results import EvaluationResults
 from data_pipelines.verification.score_rows import SIGMA, Row, display_unit, map_variables, row_label
+from emul.config.overrides import plain
+from emul.config.times import chosen_inits
 from emul.display.text import MINUS, lead_text
-from emul.evaluation.inputs import chosen_inits, plain
 from emul.pictures.maps import field_maps, hero
 from emul.report.case_page import Case, frame_leads, write_case
 

@@ -18,8 +18,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from data_pipelines.conventions.attributes import origin_of
-from data_pipelines.conventions.canonical import grid_of
+from data_pipelines.conventions.attributes import grid_of, origin_of
 from data_pipelines.conventions.durations import nearest_positions
 from data_pipelines.conventions.periods import bounds
 from data_pipelines.conventions.suggestions import suggestion

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from data_pipelines.conventions.attributes import left_out_reasons, timestep_of, vertical_coordinate
-from data_pipelines.conventions.canonical import grid_of
+from data_pipelines.conventions.attributes import grid_of, left_out_reasons, timestep_of, vertical_coordinate
 from data_pipelines.conventions.fluxes import flux_conventions
 from data_pipelines.conventions.suggestions import suggestion
 from data_pipelines.derived import forcings

@@ -18,6 +18,7 @@ import numpy as np
 import xarray as xr
 
 from data_pipelines.conventions.durations import duration, spacing
+from emulators.grid import LatLonGrid
 from emulators.world import Vertical
 
 
@@ -44,3 +45,8 @@ def vertical_coordinate(dataset: xr.Dataset) -> Vertical:
     kind = dataset.attrs.get("vertical_kind") or ("pressure" if "level" in dataset.dims else "none")
     a, b = (tuple(float(x) for x in np.atleast_1d(dataset.attrs.get(f"vertical_{n}", ()))) for n in "ab")
     return Vertical(kind, a, b, bool(dataset.attrs.get("vertical_dry", False)))
+
+
+def grid_of(dataset: xr.Dataset) -> LatLonGrid:
+    """Return the grid of a canonical dataset."""
+    return LatLonGrid(dataset["latitude"].values, dataset["longitude"].values)

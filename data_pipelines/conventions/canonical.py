@@ -15,7 +15,6 @@ from data_pipelines.conventions.calendars import datetimes, refuse_disorder, tim
 from data_pipelines.conventions.dialects import dialect, dialects, hybrid_levels, spoken
 from data_pipelines.conventions.suggestions import suggestion
 from data_pipelines.conventions.units import in_units
-from emulators.grid import LatLonGrid
 
 
 def first_member(dataset: xr.Dataset) -> xr.Dataset:
@@ -32,16 +31,28 @@ COORDINATES = {
     ),
     "time": ("time", "valid_time", "date", "datetime", "Time", "T"),
 }  # fmt: skip
+
+
 STANDARD_NAMES = {
     "latitude": ("latitude",),
     "longitude": ("longitude",),
     "level": ("air_pressure", "atmosphere_sigma_coordinate", "atmosphere_hybrid_sigma_pressure_coordinate"),
     "time": ("time",),
 }
+
+
 PRESSURE_UNITS = {"pa": 0.01, "hpa": 1.0, "mb": 1.0, "mbar": 1.0, "millibar": 1.0, "millibars": 1.0, "kpa": 10.0}
+
+
 MEMBERS = ("member", "number", "realization", "ensemble", "ensemble_member", "sample")
+
+
 LEAD_TIMES = ("prediction_timedelta", "lead_time")
+
+
 DATELESS = ("month", "season", "day", "year", "record")
+
+
 BOUNDS = {"bnds", "bound", "bounds", "bnd", "nv", "nbnd", "vertices"}
 
 
@@ -84,11 +95,6 @@ def canonical(
         a, b = (row.tolist() for row in half_levels)
         dataset = dataset.assign_attrs(vertical_kind="hybrid", vertical_a=a, vertical_b=b)
     return dataset.transpose("time", *keep, "level", "latitude", "longitude", missing_dims="ignore")
-
-
-def grid_of(dataset: xr.Dataset) -> LatLonGrid:
-    """Return the grid of a canonical dataset."""
-    return LatLonGrid(dataset["latitude"].values, dataset["longitude"].values)
 
 
 def _renamed(dataset: xr.Dataset, rename: Mapping[str, str], origin: str) -> xr.Dataset:

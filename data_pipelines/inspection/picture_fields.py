@@ -15,8 +15,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from data_pipelines.conventions.attributes import vertical_coordinate
-from data_pipelines.conventions.canonical import grid_of
+from data_pipelines.conventions.attributes import grid_of, vertical_coordinate
 from data_pipelines.simulators.planet.pressure_levels import ground_temperature, mean_sea_level_pressure
 from emulators.constants import EARTH_RADIUS
 from emulators.grid import LatLonGrid, equiangular_grid

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from data_pipelines.conventions.canonical import grid_of
+from data_pipelines.conventions.attributes import grid_of
 from data_pipelines.files.atomic import write_netcdf
 from data_pipelines.forecasts.layout import LEVELS
 from data_pipelines.interfaces import Progress, Source, TwinCase, TwinSource

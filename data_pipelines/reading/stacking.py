@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import xarray as xr
 
-from data_pipelines.conventions.canonical import grid_of
+from data_pipelines.conventions.attributes import grid_of
 from emulators.grid import LatLonGrid
 from emulators.variables import VariableSet
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from data_pipelines.conventions.canonical import grid_of
+from data_pipelines.conventions.attributes import grid_of
 from data_pipelines.conventions.durations import unbroken_until
 from data_pipelines.reading.stacking import channel_array, on_grid
 from data_pipelines.verification.matching import shared_variables, with_labels

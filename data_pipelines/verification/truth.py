@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from data_pipelines.conventions.canonical import grid_of
+from data_pipelines.conventions.attributes import grid_of
 from data_pipelines.conventions.durations import nearest_positions, spacing
 from data_pipelines.conventions.periods import bounds
 from data_pipelines.reading.fields import Fields

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from data_pipelines.conventions.canonical import grid_of
+from data_pipelines.conventions.attributes import grid_of
 from data_pipelines.inspection.predictability import predictability, predictability_limits
 from data_pipelines.reading.threads import one_thread
 from data_pipelines.simulators.planet.primitive_equations import PrimitiveEquations

@@ -5,7 +5,8 @@ import pytest
 import torch
 import xarray as xr
 
-from data_pipelines.conventions.canonical import canonical, grid_of
+from data_pipelines.conventions.attributes import grid_of
+from data_pipelines.conventions.canonical import canonical
 from data_pipelines.derived.regridding import Regridding, regridded
 from emulators.grid import LatLonGrid
 from places import SHARED

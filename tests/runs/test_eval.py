@@ -8,8 +8,8 @@ import pytest
 import xarray as xr
 
 from emul.config.compose import compose
+from emul.config.times import chosen_inits
 from emul.eval import evaluate
-from emul.evaluation.inputs import chosen_inits
 from emul.main import main
 
 INITS = np.datetime64("2001-01-01", "s") + np.arange(4) * np.timedelta64(1, "D")

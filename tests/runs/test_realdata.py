@@ -10,7 +10,7 @@ from data_pipelines.batches.archive import Archive
 from data_pipelines.batches.scales import scales
 from data_pipelines.batches.windows import Windows
 from data_pipelines.batches.world import VariableRoles, world_from_dataset
-from data_pipelines.conventions.canonical import grid_of
+from data_pipelines.conventions.attributes import grid_of
 from data_pipelines.inspection.contents import time_axis, variable_summaries
 from data_pipelines.opening.datasets import open_dataset
 from data_pipelines.sources.grib import Grib

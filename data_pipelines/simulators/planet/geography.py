@@ -91,7 +91,7 @@ def from_file(path: str | Path, grid: LatLonGrid, truncation: int) -> Geography:
 
     Raises ValueError if the file lacks a field, or if a field has gaps or other dimensions than latitude and longitude.
     """
-    from data_pipelines.conventions.canonical import grid_of
+    from data_pipelines.conventions.attributes import grid_of
     from data_pipelines.opening.datasets import open_dataset
 
     rename = {"orog": "orography", "z": "geopotential_at_surface"}

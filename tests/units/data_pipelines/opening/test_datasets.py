@@ -11,7 +11,8 @@ import xarray as xr
 
 from data_pipelines.batches.archive import Archive
 from data_pipelines.batches.world import VariableRoles, world_from_dataset
-from data_pipelines.conventions.canonical import canonical, grid_of
+from data_pipelines.conventions.attributes import grid_of
+from data_pipelines.conventions.canonical import canonical
 from data_pipelines.conventions.durations import spacing
 from data_pipelines.derived.shaping import shaped
 from data_pipelines.opening.datasets import open_dataset
