@@ -240,7 +240,7 @@ class Sweep:
 
     def compare(self, scored: Sequence[Trial]) -> None:
         """The scores of trials side by side, the best first, against persistence, to <sweep>/eval/compare."""
-        from emul.evaluation.compare import main as compare
+        from emul.report.compare import main as compare
 
         chosen = {trial.name for trial in scored}
         rows = sorted_rows(self.rows(), self.settings.metric, "finished")

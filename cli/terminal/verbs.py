@@ -107,7 +107,7 @@ VERBS = (
     ),
     Verb(
         "eval compare",
-        "evaluation.compare",
+        "report.compare",
         "Several evaluations side by side: one table, score cards, curves, spectra.",
         (
             ("a b c", "evaluations: names in outputs/eval, or folders with scores.nc"),

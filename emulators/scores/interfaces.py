@@ -14,14 +14,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from emulators.state import State
-from emulators.variables import VariableSet
+if TYPE_CHECKING:
+    from emulators.state import State
+    from emulators.variables import VariableSet
 
 
 class Product(NamedTuple):
