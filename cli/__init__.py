@@ -1,7 +1,7 @@
 """Train, forecast and verify machine-learning emulators of weather and climate, by command line or from Python.
 
-The functions for Python are those of `emul.api`, imported when they are first used: compose, open_data, train,
-open_run and evaluate.
+The functions for Python are imported when they are first used; `emul.train` is the module of the verb, which can be
+called.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+FUNCTIONS = {"compose": "api", "evaluate": "api", "open_data": "api", "open_run": "training.runs"}
 __all__ = ["compose", "evaluate", "open_data", "open_run", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "train":  # the module of the verb, which can be called
+    if name == "train":
         return import_module("emul.train")
-    if name in __all__:
-        return getattr(import_module("emul.api"), name)
+    if name in FUNCTIONS:
+        return getattr(import_module(f"emul.{FUNCTIONS[name]}"), name)
     raise AttributeError(f"module 'emul' has no attribute '{name}'")
 
 
