@@ -94,9 +94,14 @@ def _data(words: list[str], settings: ClimatologySettings) -> tuple[xr.Dataset, 
 
 
 def _recipe(settings: ClimatologySettings, period: tuple[str, str] | None) -> Recipe:
-    chosen: dict[str, Any] = {name: getattr(settings, name) for name in ("window", "dry")}
-    chosen |= {name: _tuple(getattr(settings, name)) for name in ("hours", "quantiles", "levels")}
-    chosen["variables"] = settings.fields
+    chosen: dict[str, Any] = {
+        "window": settings.window,
+        "dry": settings.dry,
+        "hours": _tuple(settings.hours),
+        "quantiles": _tuple(settings.quantiles),
+        "levels": _tuple(settings.levels),
+        "variables": settings.fields,
+    }
     return Recipe(period=period, **{name: value for name, value in chosen.items() if value is not None})
 
 

@@ -69,12 +69,6 @@ def prepare(config: DictConfig) -> ForecastJob:
         **others,
         **({"seed": int(config.seed)} if layout.members else {}),
     }
-    card = {
-        "run": str(run.folder),
-        "checkpoint": {"name": config.checkpoint, "step": run.card.get("step"), "revision": run.card.get("revision")},
-        "config": _text(config),
-        "run_config": run.card["config"],
-    }
     target = Path(config.output) / "forecast" / (config.name or run.folder.name)
     return ForecastJob(
         folder=target,
@@ -85,7 +79,7 @@ def prepare(config: DictConfig) -> ForecastJob:
         scorecard=_scorecards(run, archive, layout),
         ledger=_ledgers(run.world, step),
         settings=settings,
-        card=card,
+        card=_metadata(run, config),
         ranges=ranges,
         device=device,
         correction_maps=config.correction_maps,
@@ -95,6 +89,16 @@ def prepare(config: DictConfig) -> ForecastJob:
         segment=-(-lead_steps(config.segment, run.world) // layout.block) * layout.block,
         precision=precision,
     )
+
+
+def _metadata(run: Run, config: DictConfig) -> dict[str, Any]:
+    """The run, its checkpoint and both configurations, for the manifest."""
+    return {
+        "run": str(run.folder),
+        "checkpoint": {"name": config.checkpoint, "step": run.card.get("step"), "revision": run.card.get("revision")},
+        "config": _text(config),
+        "run_config": run.card["config"],
+    }
 
 
 def _ledgers(world: World, step: Step | StepCascade) -> Callable[..., Ledger]:

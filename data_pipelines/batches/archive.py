@@ -118,7 +118,7 @@ class Archive:
 
     def with_world(self, world: World) -> Archive:
         """Return the archive with a World that differs only in its scales; the memory is shared."""
-        same = [getattr(world, n) == getattr(self.world, n) for n in ("prognostic", "diagnostic", "forcing")]
+        same = [world.by_role[role] == self.world.by_role[role] for role in ("prognostic", "diagnostic", "forcing")]
         if not all(same) or not world.grid.same_as(self.grid):
             raise ValueError("Expected a World of the same grid and variables; open a new Archive for another.")
         other = object.__new__(Archive)

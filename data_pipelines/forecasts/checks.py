@@ -66,10 +66,16 @@ class Checks:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All results as arrays; budgets have shape (init, lead), the others (channel,)."""
-        names = ("minimum", "maximum", "missing", "first_missing", "first_beyond")
-        arrays = {name: getattr(self, name) for name in names} | {"numbers": np.array(self.numbers)}
+        arrays = {
+            "minimum": self.minimum,
+            "maximum": self.maximum,
+            "missing": self.missing,
+            "first_missing": self.first_missing,
+            "first_beyond": self.first_beyond,
+            "numbers": np.array(self.numbers),
+        }
         if self.budgeted:
-            arrays |= {name: np.stack(getattr(self, name), axis=1) for name in ("dry_air", "column_water")}
+            arrays |= {"dry_air": np.stack(self.dry_air, axis=1), "column_water": np.stack(self.column_water, axis=1)}
         return arrays
 
 

@@ -38,7 +38,6 @@ def attributes(
 ) -> dict[str, Any]:
     """Return the attributes of a store: the dataset it was made from, and the roles of its variables in `world`."""
     static = VariableSet(tuple(variable for variable in world.static if variable.name in dataset.data_vars))
-    sets = {name: getattr(world, name) for name in ("prognostic", "forcing", "diagnostic", "static")}
     level = dataset["level"].attrs if "level" in dataset.coords else {}
     members = {"members": dataset.sizes["member"]} if "member" in dataset.dims else {}
     return {
@@ -49,7 +48,7 @@ def attributes(
         "level_attributes": {str(name): value for name, value in level.items() if isinstance(value, str)},
         "dataset": {str(name): _plain(said) for name, said in dataset.attrs.items() if name not in NOT_KEPT},
         "converted_from": origin_of(dataset, "a data source"),
-        "roles": {role: [_entry(variable) for variable in variables] for role, variables in sets.items()},
+        "roles": {role: [_entry(variable) for variable in variables] for role, variables in world.by_role.items()},
         "splits": {name: [str(end) for end in period] for name, period in (splits or {}).items() if period},
     }
 

@@ -50,9 +50,9 @@ class PackingSettings:
 
     def __post_init__(self) -> None:
         Encoding(self.dtype, "none" if self.compression == "auto" else self.compression)
-        for name in ("per_file", "workers"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
+        for name, number in (("per_file", self.per_file), ("workers", self.workers)):
+            if number is not None and number < 1:
+                raise ValueError(f"{name} must be at least 1; got {number}.")
 
     @property
     def threads(self) -> int:

@@ -182,11 +182,15 @@ class Aurora(nn.Module):
         )
         self.doublings = nn.ModuleList(Doubling(widths[k], shapes[k][1:]) for k in reversed(range(count - 1)))
         self._decoding(embed, latent_levels, level_heads, level_depth, level_mlp_ratio, light, light_hidden)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Set initial weights, and freeze all but light decoders where that is asked for."""
         initialise_linear(self)
         for module in self.modules():
             if isinstance(module, AdaptiveNorm):
                 nn.init.zeros_(module.modulation.weight)
-        if frozen:
+        if self.frozen:
             for name, parameter in self.named_parameters():
                 parameter.requires_grad_(name.startswith("light."))
 

@@ -62,6 +62,17 @@ PUBLISHED = (  # names in Poseidon's checkpoints, and ours
 )
 
 
+def _refuse_sizes(depths: Sequence[int], heads: Sequence[int], skips: Sequence[int], horizon: float) -> None:
+    """Raise ValueError where the stages or the horizon do not fit."""
+    if not depths or {len(heads), len(skips)} != {len(depths)} or min(depths) < 1:
+        raise ValueError(
+            "Expected depths of at least 1, and as many heads and skips as stages; "
+            f"got {list(depths)}, {list(heads)} and {list(skips)}."
+        )
+    if horizon <= 0:
+        raise ValueError(f"Expected a horizon of some hours; got {horizon}.")
+
+
 class Poseidon(nn.Module):
     """Map fields (batch, input channel, lat, lon) to (batch, output channel, lat, lon), `interval` hours later.
 
@@ -95,13 +106,7 @@ class Poseidon(nn.Module):
     ) -> None:
         super().__init__()
         stages = len(depths)
-        if not stages or {len(heads), len(skips)} != {stages} or min(depths) < 1:
-            raise ValueError(
-                "Expected depths of at least 1, and as many heads and skips as stages; "
-                f"got {list(depths)}, {list(heads)} and {list(skips)}."
-            )
-        if horizon <= 0:
-            raise ValueError(f"Expected a horizon of some hours; got {horizon}.")
+        _refuse_sizes(depths, heads, skips, horizon)
         self.hours, self.horizon = hours_of(world.timestep), horizon
         size = patch * 2 ** (stages - 1)
         self.frame = Frame(world.grid, size, size, fit, edges)
