@@ -140,9 +140,11 @@ def _curves(results: EvaluationResults) -> Section:
         rows = [row for row in results.rows if row.variable == variable]
         every = charts(_chart(results, row, metric) for row in rows for metric in metrics)
         folded.append(details(f"{variable.replace('_', ' ')}: every score", every))
-    explained = quiet(LIMITS) if "saturation" in results.curves else ""
+    score, unit = results.score(metrics[0]), lead_axis(results.leads)[1]
+    drawn = [n for n, data in results.curves.items() if any(row.curve(data, score, unit) for row in results.headline)]
+    explained = quiet(LIMITS) if "saturation" in drawn else ""
     flags = quiet(FLAGS) if results.differences is not None else ""
-    return Section("lead-time", "By lead time", join(explained, flags, legend(results.curves), first, *folded))
+    return Section("lead-time", "By lead time", join(explained, flags, legend(drawn), first, *folded))
 
 
 def _chart(results: EvaluationResults, row: Row, metric: str) -> Html:
