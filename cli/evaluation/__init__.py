@@ -1,1 +1,1 @@
-"""The side of `emul eval` that knows configurations and folders: inputs, baselines, partial sums."""
+"""Open and match what `emul eval` scores: forecast, truth, climatology and options."""

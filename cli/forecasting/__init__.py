@@ -1,1 +1,1 @@
-"""The side of `emul forecast` that knows configurations and folders: inputs, segments, manifest."""
+"""Open and check what `emul forecast` needs: run, data, initial times, writer."""

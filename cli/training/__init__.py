@@ -1,1 +1,1 @@
-"""The side of `emul train` that knows configurations and folders: resume, checkpoints, logs."""
+"""Configurations and run folders of `emul train`: assembly, resuming, loggers, and `open_run`."""

@@ -66,7 +66,7 @@ def test_a_broken_loss_is_told_with_step_batch_and_place(tmp_path, monkeypatch):
     monkeypatch.setattr(Lp, "forward", broken_at(5, until=99))
     with pytest.raises(ValueError, match=r"At step 5 .* is nan \(batch of \d{4}-.*; the loss itself\)") as caught:
         train(compose("train", overrides(tmp_path)))
-    assert "last checkpoint stands" in str(caught.value)
+    assert "the last checkpoint is kept" in str(caught.value)
     card = last(tmp_path / "train" / "a")["emul"]
     assert card["step"] == 4
     assert all(value.isfinite().all() for value in card["weights"].values())
