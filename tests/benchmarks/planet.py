@@ -73,15 +73,15 @@ def budgets(dataset: xr.Dataset, samples: int) -> Iterator[Row]:
     weights, ground = grid.weights / grid.weights.size, dataset.geopotential_at_surface.values.astype(np.float64)
     rows = []
     for start in range(0, samples, 40):  # a chunk at a time, in float64
-        build = dataset.isel(time=slice(start, min(start + 40, samples))).astype(np.float64)
-        mass = build.surface_pressure.values / GRAVITY
-        kinetic = 0.5 * (build.u_component_of_wind.values**2 + build.v_component_of_wind.values**2)
+        block = dataset.isel(time=slice(start, min(start + 40, samples))).astype(np.float64)
+        mass = block.surface_pressure.values / GRAVITY
+        kinetic = 0.5 * (block.u_component_of_wind.values**2 + block.v_component_of_wind.values**2)
         rain, evaporation = (
-            WATER_DENSITY * build[f"{name}_6hr"].values for name in ("total_precipitation", "evaporation")
+            WATER_DENSITY * block[f"{name}_6hr"].values for name in ("total_precipitation", "evaporation")
         )
-        water = (build.specific_humidity.values * thickness).sum(axis=1) * mass
-        heat = ((HEAT_CAPACITY_DRY * build.temperature.values + kinetic) * thickness).sum(axis=1) * mass + ground * mass
-        gain = sum(build[name].values for name in FLUXES) + LATENT_HEAT_VAPORISATION * rain
+        water = (block.specific_humidity.values * thickness).sum(axis=1) * mass
+        heat = ((HEAT_CAPACITY_DRY * block.temperature.values + kinetic) * thickness).sum(axis=1) * mass + ground * mass
+        gain = sum(block[name].values for name in FLUXES) + LATENT_HEAT_VAPORISATION * rain
         rows.append([(field * weights).sum(axis=(1, 2)) for field in (mass, water, heat, rain, evaporation, gain)])
     mass, water, heat, rain, evaporation, gain = (np.concatenate(parts) for parts in zip(*rows, strict=True))
     yield Row("dry mass, largest departure", np.abs(mass / mass.mean() - 1.0).max(), "relative", high=1e-7)

@@ -182,7 +182,7 @@ def test_presets_take_what_there_is(tmp_path, stores, climatology, preset, capsy
     assert set(found["metric"].values) | {"crps", "crps_fair"} <= asked | {"crps", "crps_fair"}
     assert "rmse" in found["metric"].values
     said = capsys.readouterr().err
-    if config.eval.get("fields"):
+    if config.get("fields"):
         assert "geopotential" in said
         assert "left out" in said
     if preset.startswith("wb2"):

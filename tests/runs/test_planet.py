@@ -132,7 +132,7 @@ def test_forcing_follows_the_calendar(dataset):
 @pytest.mark.slow
 def test_same_seed_same_weather_whatever_the_processes(planet, dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(trajectories, "SMALL", 0)
-    monkeypatch.setattr(trajectories, "_cores", lambda: 2)
+    monkeypatch.setattr(trajectories, "processors", lambda: 2)
     shares = []
     again = Planet(**TINY, folder=str(tmp_path))
     again.prepare(lambda label, share: shares.append(share))
@@ -276,9 +276,9 @@ def _runs(pid):
 def test_killed_run_is_taken_up(planet, dataset, tmp_path, monkeypatch):
     script = f"""
 import multiprocessing, os, signal, sys
-from data_pipelines import planet_trajectories as trajectories
+from data_pipelines.simulators.planet import trajectories
 from data_pipelines.sources.planet import Planet
-trajectories.SMALL, trajectories._cores, trajectories.CHUNK = 0, lambda: 2, 4
+trajectories.SMALL, trajectories.processors, trajectories.CHUNK = 0, lambda: 2, 4
 
 def kill(label, share):
     if share > 0.5:
@@ -347,7 +347,7 @@ def test_compiled_weather_is_the_same_weather_to_rounding():
 @pytest.mark.slow
 def test_fault_in_a_process_of_its_own_is_told_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(trajectories, "SMALL", 0)
-    monkeypatch.setattr(trajectories, "_cores", lambda: 2)
+    monkeypatch.setattr(trajectories, "processors", lambda: 2)
     hasty = Planet(**TINY | {"truncation": 21, "timestep_minutes": 360}, folder=str(tmp_path))
     with pytest.raises(ValueError, match="choose a shorter timestep_minutes"):
         hasty.prepare()

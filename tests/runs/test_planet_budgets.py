@@ -32,7 +32,7 @@ def planet():
     states, forcing = archive.states(times, made.predicted), archive.forcing(times[1:])
 
     def stretch(part: slice):
-        return replace(states, values=states.values[build], time=states.time[build])
+        return replace(states, values=states.values[part], time=states.time[part])
 
     return made, stretch(slice(0, -1)), stretch(slice(1, None)), forcing
 
