@@ -1,6 +1,7 @@
 """Ensemble scores: the formulas, at single points or on means, of M forecasts x_m of one truth y.
 
     CRPS         E|X - y| - c/2 E|X - X'|,   E|X - X'| = 2 / (M (M-1)) sum_k (2k - M - 1) x_(k),   x_(k) in order
+                 its subgradient: 2 / (M (M-1)) sum_n sign(x_m - x_n), the same for members that coincide
                  fair: c = 1;  biased (the ensemble as it is): c = 1 - 1/M;  almost fair: c = 1 - (1 - alpha)/M
     spread       V = sum_m (x_m - mean x)^2 / (M - 1)
     debiased     (mean x - y)^2 - V / M
@@ -50,18 +51,24 @@ def crps(members: Tensor, target: Tensor, kind: Kind = "fair", alpha: float = 0.
 
 
 def mean_difference(members: Tensor) -> Tensor:
-    """E|X - X'|: mean of |x_m - x_n| over all pairs of two members, (member, ...) -> (...)."""
+    """E|X - X'|: mean of |x_m - x_n| over all pairs of two members, (member, ...) -> (...).
+
+    Members that coincide have the same gradient, whatever their number.
+    """
     count = members_needed(members, 2)
+    share = 2.0 / (count * (count - 1.0))
+    apart = members - members[:1]  # differences lose no digits to a large mean
+    if members.requires_grad:
+        with torch.no_grad():
+            above = sum((torch.sign(apart - other) for other in apart), start=torch.zeros_like(apart))
+        return (above * apart).sum(dim=0) * share
     rank = torch.arange(1 - count, count, 2, dtype=members.dtype, device=members.device)
-    ordered = _ascending((members - members[:1]).movedim(0, -1))  # differences lose no digits to a large mean
-    return ordered @ (rank * (2.0 / (count * (count - 1.0))))
+    return _ascending(apart.movedim(0, -1)) @ (rank * share)
 
 
 def _ascending(values: Tensor) -> Tensor:
-    """Sorted along the last axis; where no gradient is asked for on the CPU numpy does it, many times faster."""
-    if values.requires_grad or values.device.type != "cpu":
-        return values.sort(dim=-1).values
-    return torch.from_numpy(np.sort(values.numpy(), axis=-1))
+    """Sorted along the last axis; on the CPU numpy does it many times faster than torch."""
+    return values.sort(dim=-1).values if values.device.type != "cpu" else torch.from_numpy(np.sort(values.numpy(), -1))
 
 
 def variance(members: Tensor) -> Tensor:

@@ -98,6 +98,24 @@ def test_one_member_has_no_spread():
         spread_weight("unfair", 2)
 
 
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_members_that_coincide_have_the_same_gradient(count):
+    """Of equal members below the truth each has -1/M, and two of three that coincide share theirs."""
+    members = torch.zeros(count, 4, dtype=torch.float64, requires_grad=True)
+    crps(members, torch.ones(4, dtype=torch.float64)).sum().backward()
+    torch.testing.assert_close(members.grad, torch.full((count, 4), -1.0 / count, dtype=torch.float64))
+    two = torch.tensor([0.0, 0.0, 2.0], dtype=torch.float64, requires_grad=True)
+    mean_difference(two).backward()
+    torch.testing.assert_close(two.grad, torch.tensor([-1.0, -1.0, 2.0], dtype=torch.float64) / 3.0)
+
+
+def test_the_mean_difference_of_training_is_that_of_verification():
+    members = torch.randn(7, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) + 1e6
+    torch.testing.assert_close(
+        mean_difference(members.clone().requires_grad_()).detach(), mean_difference(members), rtol=1e-12, atol=0
+    )
+
+
 def test_mean_difference_by_hand():
     assert mean_difference(torch.tensor([[3.0], [0.0], [1.0]])).item() == 2.0  # 3, 2 and 1
 
