@@ -280,6 +280,8 @@ class Tracer:
         own = [(path, name) for path, name in frames if path]
         if any(self.place in path and name in self.names for path, name in own[:-1]):
             return  # the arithmetic is entered further up
+        if any(path.startswith("cli/checks/") for path, _ in own):
+            return  # a part that is tried before the run begins
         name = own[-1][1]
         if name not in self.stacks or len(own) > len(self.stacks[name][0]):
             others = len(frames) - frames.index(own[0]) - len(own)
