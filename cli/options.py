@@ -11,13 +11,13 @@ def main(arguments: list[str]) -> int:
     """List the options of a key, of all below it, or of a part such as `model.sfno`; without a key, of the verbs."""
     if len(arguments) > 1:
         raise ValueError(f"emul options takes one key, such as training.batch_size; got {' '.join(arguments)}.")
-    found = chosen(options(), arguments[0] if arguments else "")
+    found = matching_options(options(), arguments[0] if arguments else "")
     shown = {(option.key, option.default, option.comment): option for option in found}
     table(["option", "default", "what it is"], [[o.key, o.default or "", o.comment] for o in shown.values()])
     return 0
 
 
-def chosen(known: list[Option], key: str) -> list[Option]:
+def matching_options(known: list[Option], key: str) -> list[Option]:
     """The options that a key, the beginning of keys, or a part names. Raises ValueError for a key that none has."""
     if not key:
         return [option for option in known if "/" not in option.file]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ClimatologySettings:
-    """What is averaged, and over which times.
+    """Settings of `emul data climatology`: the fields to average, and over which times.
 
     hours, window, quantiles, fields, levels, dry: as in `Recipe`. years: [first, last]; split: a period of the source,
     default train; all: every time. derive: fields to compute first. path: the store to write, default

@@ -51,14 +51,14 @@ def show_limits(found: xr.Dataset, days: int) -> None:
     from data_pipelines.verification.score_rows import headline_rows, score_rows
     from emul.display.text import DASH, number
 
-    def told(length: float) -> str:
+    def days_text(length: float) -> str:
         return f"> {days} d" if length == float("inf") else DASH if length != length else f"{length:.1f} d"
 
     lines = []
     for row in headline_rows(score_rows(found), most=12):
         field = found[row.variable].sel(region="global")
         found_here = predictability_limits(field if row.level is None else field.sel(level=row.level))
-        lengths = [told(length) for length in found_here[:3]]
+        lengths = [days_text(length) for length in found_here[:3]]
         lines.append([row.label, *lengths, f"{number(found_here.saturation * row.factor)} {row.unit}".rstrip()])
     right = ["doubling", "as climatology", "95 % saturated", "saturation"]
     table(["RMSE of twins, global", *right], lines, right)

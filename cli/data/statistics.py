@@ -19,7 +19,7 @@ from emul.terminal.console import console, header, progress, table
 
 @dataclass(frozen=True)
 class StatisticsSettings:
-    """What is measured, and where it goes.
+    """Settings of `emul data statistics`: the period, the intervals of changes and the file to write.
 
     split: the period, default train or all times. intervals: of changes, such as [6h,24h], default one timestep.
     to: the file to write. workers: threads, default one a processor, at most 4.

@@ -125,7 +125,7 @@ def mlflow(place: Place, *, experiment: str = "emul", uri: str | None = None) ->
     refuse_absent("mlflow")
     noted = place.folder / "mlflow_run.txt"
 
-    def made() -> Logger:
+    def start() -> Logger:
         from pytorch_lightning.loggers import MLFlowLogger
 
         logger = MLFlowLogger(
@@ -138,7 +138,7 @@ def mlflow(place: Place, *, experiment: str = "emul", uri: str | None = None) ->
         noted.write_text(str(logger.run_id))
         return logger
 
-    return Unstoppable("mlflow", made)
+    return Unstoppable("mlflow", start)
 
 
 def wandb(place: Place, *, project: str = "emul", entity: str | None = None, offline: bool = True) -> Logger:
@@ -146,7 +146,7 @@ def wandb(place: Place, *, project: str = "emul", entity: str | None = None, off
     refuse_absent("wandb")
     identity = hashlib.sha256(str(place.folder.resolve()).encode()).hexdigest()[:12]
 
-    def made() -> Logger:
+    def start() -> Logger:
         from pytorch_lightning.loggers import WandbLogger
 
         return WandbLogger(
@@ -159,7 +159,7 @@ def wandb(place: Place, *, project: str = "emul", entity: str | None = None, off
             resume=None if offline else "allow",
         )
 
-    return Unstoppable("wandb", made)
+    return Unstoppable("wandb", start)
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:

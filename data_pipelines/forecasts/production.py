@@ -58,7 +58,7 @@ def make_forecast(
         for number, batch in enumerate(own):
             first = layout.inits[layout.batches[batch]][0]
 
-            def told(lead: int, first: Any = first, number: int = number) -> None:
+            def report_lead(lead: int, first: Any = first, number: int = number) -> None:
                 report(f"{first} +{lead_text(job.world, lead)}", (number + (lead + 1) / layout.steps) / len(own))
 
             with lock_or_refuse(job.folder, f"{segments.folder.name}/{batch:06d}.lock", "forecasting"):
@@ -69,7 +69,7 @@ def make_forecast(
                 if chain:
                     forecast.restore(segments.read(chain[-1])[0])
                 for segment in segments.ahead(batch, forecast.rollout.lead, job.segment):
-                    arrays, checksums = forecast.make(segment, told)
+                    arrays, checksums = forecast.make(segment, report_lead)
                     segments.write(segment, arrays, checksums)
                     if segment.stop < layout.steps:
                         forecast.restore(arrays)

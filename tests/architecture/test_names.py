@@ -55,3 +55,20 @@ def test_no_path_of_a_machine(folder: str) -> None:
     for path in (ROOT / folder).rglob("*"):
         if path.suffix in (".py", ".yaml"):
             assert not re.search(r"/(home|work|root|Users)/", path.read_text(encoding="utf-8")), path
+
+
+DIALECT = {"found", "told", "known", "chosen", "made", "kept", "there", "own"}
+
+
+@pytest.mark.parametrize("path", PATHS, ids=named)
+def test_names_and_first_sentences_are_plain(path: Path) -> None:
+    """Classes and functions are not named by participles; a class docstring begins with what the class does."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, FUNCTION | ast.ClassDef):
+            assert node.name.lower() not in DIALECT, f"{node.name}: name what it is or returns"
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            sentence = ast.get_docstring(node) or ""
+            assert sentence, f"{node.name} has no docstring"
+            assert not re.match(r"What |Of |The same|[a-z]", sentence), (
+                f"{node.name}: begin with a verb: {sentence[:60]}"
+            )
