@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
 from data_pipelines.conventions.suggestions import nearest_name
 from emul.config.compose import PRIMARY, compose, composer, declared_sweep, search_path
@@ -133,6 +134,14 @@ def refuse_early(verb: str, arguments: list[str]) -> None:
         raise ConfigErrors(found)
 
 
+def _is_yaml_of(text: str, config: DictConfig) -> bool:
+    """Whether a text with comments still reads as a configuration; not where a long value spans several lines."""
+    try:
+        return bool(OmegaConf.create(text) == config)
+    except YAMLError:
+        return False
+
+
 def _show(verb: str, overrides: list[str], flags: list[str]) -> None:
     """Print the composed configuration, or what Hydra says of how it came about."""
     if _value_of(flags, "--cfg", "-c") == "job":
@@ -140,7 +149,7 @@ def _show(verb: str, overrides: list[str], flags: list[str]) -> None:
         shown = OmegaConf.select(config, package) if package else config
         text = OmegaConf.to_yaml(shown)
         commented = text if package else with_comments(text, PRIMARY.get(verb, verb))
-        print(commented if OmegaConf.create(commented) == shown else text, end="")  # a long text may span lines
+        print(commented if _is_yaml_of(commented, shown) else text, end="")
         return
     import hydra
     from hydra.core.global_hydra import GlobalHydra
