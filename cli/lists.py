@@ -1,4 +1,4 @@
-"""`emul models`, `emul losses`, ...: what there is in a group, each with one line, models with size and provenance."""
+"""`emul models`, `emul losses`, ... and `emul options`: what there is in a group, and what can be set."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from emul.config.compose import compose
 from emul.config.folders import option_files
+from emul.config.options import matching_options, options
 from emul.config.source_text import definition, module_tree
 from emul.terminal.console import table
 from emul.terminal.findings import ConfigErrors
@@ -29,8 +30,23 @@ CITED = re.compile(
 
 
 def main(arguments: list[str]) -> int:
-    """Lists the group that the first argument names; for models further arguments set the World, as in data=..."""
-    verb, overrides = arguments[0], arguments[1:]
+    """Run `emul options`, or list the group that the first argument names; see `list_group`."""
+    verb, rest = arguments[0], arguments[1:]
+    return list_options(rest) if verb == "options" else list_group(verb, rest)
+
+
+def list_options(arguments: list[str]) -> int:
+    """List the options of a key, of all below it, or of a part such as `model.sfno`; without a key, of the verbs."""
+    if len(arguments) > 1:
+        raise ValueError(f"emul options takes one key, such as training.batch_size; got {' '.join(arguments)}.")
+    found = matching_options(options(), arguments[0] if arguments else "")
+    shown = {(option.key, option.default, option.comment): option for option in found}
+    table(["option", "default", "what it is"], [[o.key, o.default or "", o.comment] for o in shown.values()])
+    return 0
+
+
+def list_group(verb: str, overrides: list[str]) -> int:
+    """List the parts of a group; for models further arguments set the World, as in data=..."""
     if verb != "models" and overrides:
         raise ValueError(f"emul {verb} takes nothing more; got {' '.join(overrides)}.")
     group = LISTS[verb]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from data_pipelines.conventions.suggestions import nearest_name
 from emul.config.folders import conf_folder, groups, option_files
 
 LINE = re.compile(r"""^( *)([A-Za-z_][\w.]*):(?: +((?:[^#'"]|"[^"]*"|'[^']*'|(?<! )#)*))?(?:# ?(.*))?$""")
@@ -108,6 +109,22 @@ def options() -> list[Option]:
     return [option if option.comment else replace(option, comment=known.get(option.identity, "")) for option in found]
 
 
+def matching_options(known: list[Option], key: str) -> list[Option]:
+    """The options that a key, the beginning of keys, or a part names. Raises ValueError for a key that none has."""
+    if not key:
+        return [option for option in known if "/" not in option.file]
+    file = key.replace(".", "/", 1)
+    found = [option for option in known if option.file == file]
+    found = found or [option for option in known if option.key == key or option.key.startswith(f"{key}.")]
+    if not found:
+        names = [*dict.fromkeys(o.key for o in known), *dict.fromkeys(o.file.replace("/", ".") for o in known)]
+        best = nearest_name(key, names)
+        raise ValueError(
+            f"There is no option '{key}'; {f'did you mean {best}?' if best else '`emul options` lists all.'}"
+        )
+    return found
+
+
 @cache
 def comments() -> dict[tuple[str, str], str]:
     """The comment of each option by its identity."""
@@ -131,10 +148,11 @@ def with_comments(text: str, verb: str) -> str:
         if match[2] == "_target_":
             targets[parent] = str(match[3])
     known, shown = comments(), []
-    for line, key in zip(lines, keys, strict=True):
+    for line, key, following in zip(lines, keys, [*lines[1:], ""], strict=True):
         parent, _, name = (key or "").rpartition(".")
         group = parent.partition(".")[0]
         places = [(targets.get(parent, ""), name), (verb, key), (group, key), (verb, f"{verb}.{key}")]
         comment = next((known[place] for place in places if place in known), "")  # type: ignore[index]
-        shown.append(f"{line}  # {comment}" if key and comment else line)
+        spans = bool(following) and not re.match(r" *(- |[A-Za-z_][\w.]*:)", following)  # a long value goes on below
+        shown.append(f"{line}  # {comment}" if key and comment and not spans else line)
     return "\n".join(shown) + "\n"

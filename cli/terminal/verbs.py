@@ -204,7 +204,7 @@ VERBS = (
     ),
     Verb(
         "options",
-        "options",
+        "lists",
         "Show what can be set, with its default and what it means.",
         (("[key]", "a key, the beginning of keys, or a part; without it, the options of the verbs"),),
         (
