@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-FLAGS = "Bars at the foot: lead times at which the forecast differs significantly from the source of that colour."
+FLAGS = "A bar below a chart marks lead times at which the forecast differs significantly from the baseline of that colour."
 LIMITS = (
     "Predictability is the error of an identical twin with slightly different initial conditions: the limit of every "
     "forecast. Saturation is the difference between two independent states of the same season."
