@@ -163,7 +163,8 @@ def significance_note(differences: xr.Dataset | None) -> Html:
     """State how significance was judged."""
     if differences is None:
         return NOTHING
-    return quiet(f"Significance: {differences.attrs['significance']}; block length: {differences.attrs['block_length']}.")
+    method, length = differences.attrs["significance"], differences.attrs["block_length"]
+    return quiet(f"Significance: {method}; block length: {length}.")
 
 
 def definitions(terms: Mapping[str, str]) -> Html:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-FLAGS = "A bar below a chart marks lead times at which the forecast differs significantly from the baseline of that colour."
+FLAGS = "Bars below a chart mark lead times at which the forecast differs significantly from that baseline."
 LIMITS = (
     "Predictability is the error of an identical twin with slightly different initial conditions: the limit of every "
     "forecast. Saturation is the difference between two independent states of the same season."
