@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> int:
     """Prints the findings and returns 2, or a line of what would be done and returns 0."""
     flags = [word for word in arguments if word.startswith("-")]
     if flags:
-        raise ValueError(f"emul check takes key=value and --config-dir only; got {', '.join(flags)}.")
+        raise ValueError(f"emul check takes key=value, --config-dir and --trust only; got {', '.join(flags)}.")
     from emul.terminal.console import show_findings, warn
 
     try:

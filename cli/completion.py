@@ -47,7 +47,7 @@ FISH = r"""# emul: completion for fish
 complete -c emul -f -a '(emul completion candidates (commandline -opc)[2..-1] (commandline -ct) 2>/dev/null)'
 """
 SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
-FLAGS = ("--help", "--cfg", "--multirun", "--config-dir", "--info")
+FLAGS = ("--help", "--cfg", "--multirun", "--config-dir", "--trust", "--info")
 NEW = ("loss", "model", "metric", "constraint", "dataset")
 PATHS = ("run", "forecast", "truth", "output", "data.path", "data.folder")
 

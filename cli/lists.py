@@ -5,12 +5,12 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from emul.config.build import target_module
 from emul.config.compose import compose
 from emul.config.folders import option_files
 from emul.config.options import matching_options, options
@@ -133,7 +133,7 @@ def measures(names: list[str], overrides: list[str]) -> dict[str, list[str]]:
             size = f"{count:,}" if count else "-"
         except (ConfigErrors, ValueError) as error:
             size = "does not fit" if not isinstance(error, ConfigErrors) else "faulty"
-        about = optional(import_module(node["_target_"].rpartition(".")[0]), NetworkModule, "ABOUT")
+        about = optional(target_module(str(node["_target_"])), NetworkModule, "ABOUT")
         told = (about.get(key, "-") for key in ("states", "step", "grid", "parity"))
         found[name] = [paper(name, str(node["_target_"])), size, operations(node, world), *told]
     return found

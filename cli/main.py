@@ -13,15 +13,21 @@ import traceback
 from data_pipelines.conventions.suggestions import nearest_name
 from emul.config.folders import folders_in_use
 from emul.terminal.verbs import Verb, all_names, explanation, first_of, overview
+from emul.trust.remembered import trust
 
 HELP = ("-h", "--help", "help")
+FOLDER = ("--config-dir", "-cd")
+TRUST = ("--trust",)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command `emul`; its exit code: 0 done, 2 a fault of the input, 130 stopped by the user, 1 anything else."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        words, folder = _without_folder(arguments)
+        words, trusted = _without_flag(arguments, TRUST)
+        words, folders = _without_flag(words, FOLDER)
+        trust(trusted)
+        folder = folders[-1] if folders else None
         with folders_in_use(folder):
             return _dispatch(words)
     except KeyboardInterrupt:
@@ -64,17 +70,19 @@ def _dispatch(arguments: list[str]) -> int:
     return module.main([verb.name, *rest] if verb.module == "lists" else rest)
 
 
-def _without_folder(arguments: list[str]) -> tuple[list[str], str | None]:
-    """The arguments without `--config-dir DIR`, and that folder of the user's own options."""
-    for index, word in enumerate(arguments):
-        flag, equals, folder = word.partition("=")
-        if flag in ("--config-dir", "-cd"):
-            following = arguments[index + 1 :]
-            if not equals and not following:
-                raise ValueError("--config-dir names a folder of options: --config-dir my_parts.")
-            rest = following if equals else following[1:]
-            return [*arguments[:index], *rest], folder if equals else following[0]
-    return arguments, None
+def _without_flag(arguments: list[str], flags: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """The arguments without `--flag VALUE` and `--flag=VALUE`, and the values."""
+    rest, values, queue = [], [], list(arguments)
+    while queue:
+        word = queue.pop(0)
+        flag, equals, value = word.partition("=")
+        if flag not in flags:
+            rest.append(word)
+        elif equals or queue:
+            values.append(value if equals else queue.pop(0))
+        else:
+            raise ValueError(f"{flag} needs a value: {flag} my_parts.")
+    return rest, values
 
 
 def _verb(words: list[str]) -> tuple[Verb, list[str]]:

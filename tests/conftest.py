@@ -20,11 +20,12 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A cache that the processes of this session share: planets of another state of the code are not met in it."""
+    """A cache and a memory of trusted parts that the processes of this session share, and no other session."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(shared / "cache"))
+        patch.setenv("XDG_CONFIG_HOME", str(shared / "config"))
         yield
 
 

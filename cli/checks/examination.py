@@ -16,6 +16,7 @@ from emul.checks.parts import (
     part_findings,
     training_findings,
 )
+from emul.config.build import untrusted
 from emul.config.declared_keys import faults
 from emul.config.overrides import plain_mapping
 from emul.terminal.findings import ConfigErrors, Finding, refusal
@@ -42,7 +43,10 @@ def refuse_faults(config: DictConfig) -> None:
 
 def examine(config: DictConfig) -> tuple[list[Finding], Facts]:
     """Check names and types, then what data and parts need of each other, where the first found no fault."""
-    found, facts = faults(config), Facts()
+    found, facts = untrusted(config), Facts()
+    if found:  # before any part is built
+        return found, facts
+    found = faults(config)
     faulty = {finding.key.partition(".")[0].partition("[")[0] for finding in found}
     if faulty & {"data", "history"}:
         return found, facts

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from emul.checks.data import Facts
 from emul.checks.networks import network_on_meta, parameter_count
-from emul.config.build import build, build_all, build_loss_term, build_loss_terms
+from emul.config.build import build, build_all, build_loss_term, build_loss_terms, resolve_target
 from emul.config.folders import conf_folder, option_files
 from emul.terminal.findings import Finding, refusal
 
@@ -124,14 +124,12 @@ def training_findings(config: DictConfig, world: World) -> list[Finding]:
 
 def _models_with_interval() -> list[str]:
     """Names of the models that take the interval of a step as an input."""
-    from hydra.utils import get_class
-
     from emulators.interfaces import Network, optional
 
     found = []
     for file in option_files("model").values():
         node: Any = OmegaConf.load(file)
-        network: Any = get_class(node.get("model", node)._target_)
+        network: Any = resolve_target(str(node.get("model", node)._target_))
         if "interval" in optional(network, Network, "conditioning"):
             found.append(file.stem)
     return found

@@ -1,6 +1,6 @@
 """Build the parts that a configuration names: `_target_` and the signature it points to are the schema.
 
-`resolve_target` is the one place where a name in a configuration becomes code.
+`resolve_target` is the one place where a name in a configuration becomes code, and only names that are trusted do.
 """
 
 from __future__ import annotations
@@ -9,15 +9,52 @@ import importlib
 from collections.abc import Mapping
 from functools import partial
 from operator import attrgetter
+from types import ModuleType
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from emul.config.folders import installed_packages, part_targets, user_folders
 from emul.config.signatures import HYDRA_KEYS, wrapping
+from emul.terminal.findings import ConfigErrors, Finding
+from emul.trust.targets import Trusted, finding, targets, trusted
 
 
 def resolve_target(target: str) -> Any:
-    """Import the class or function at a dotted path. Raises ValueError where there is none."""
+    """Import the class or function at a dotted path. Raises ValueError where there is none, or it is not trusted."""
+    allowed = _trusted()
+    if why := allowed.refusal(target):
+        raise ConfigErrors([finding("_target_", target, why)])
+    found = _imported(target)
+    if allowed.foreign(target, found):
+        raise ConfigErrors([finding("_target_", target, "is only imported there")])
+    return found
+
+
+def target_module(target: str) -> ModuleType:
+    """Import the module of a part. Raises ValueError as `resolve_target` does."""
+    resolve_target(target)
+    return importlib.import_module(target.rpartition(".")[0])
+
+
+def untrusted(node: Any) -> list[Finding]:
+    """Find every `_target_` of a configuration, at every depth, that is not trusted. Imports nothing."""
+    plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    allowed = _trusted()
+    return [finding(key, value, why) for key, value in targets(plain) if (why := allowed.refusal(value))]
+
+
+def refuse_untrusted(node: Any) -> None:
+    """Raise ConfigErrors where a configuration names parts that are not trusted."""
+    if found := untrusted(node):
+        raise ConfigErrors(found)
+
+
+def _trusted() -> Trusted:
+    return trusted(part_targets(), user_folders(), installed_packages())
+
+
+def _imported(target: str) -> Any:
     names = target.split(".")
     for count in range(len(names) - 1, 0, -1):
         module = ".".join(names[:count])
@@ -37,6 +74,11 @@ def resolve_target(target: str) -> Any:
 def build(node: Any, *args: Any, **kwargs: Any) -> Any:
     """Build the object that a node names, from `args` first and the node's keys after; nested nodes are built first."""
     plain = OmegaConf.to_container(node, resolve=True, throw_on_missing=True) if OmegaConf.is_config(node) else node
+    refuse_untrusted(plain)
+    return _build(plain, *args, **kwargs)
+
+
+def _build(plain: Any, *args: Any, **kwargs: Any) -> Any:
     if not isinstance(plain, dict) or "_target_" not in plain:
         return _built(plain)
     target = resolve_target(str(plain["_target_"]))
@@ -50,7 +92,7 @@ def _built(value: Any) -> Any:
     if isinstance(value, list):
         return [_built(item) for item in value]
     if isinstance(value, dict):
-        return build(value) if "_target_" in value else {key: _built(item) for key, item in value.items()}
+        return _build(value) if "_target_" in value else {key: _built(item) for key, item in value.items()}
     return value
 
 

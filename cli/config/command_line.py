@@ -158,7 +158,8 @@ def _show(verb: str, overrides: list[str], flags: list[str]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors are raised, not printed
     sys.argv = [whole[0], search_path(), *overrides, *flags]
     try:
-        with composer(verb, overrides):
+        with composer(verb, overrides) as composed:
+            composed(overrides)  # refuses what Hydra would run
             GlobalHydra.instance().clear()
             primary = PRIMARY.get(verb, verb)
             hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=primary)(lambda config: None)()

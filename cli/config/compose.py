@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,17 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from emul.config.build import refuse_untrusted
 from emul.config.declared_keys import settings_without_part
-from emul.config.folders import conf_folder, groups, use_folders, user_folders
+from emul.config.folders import conf_folder, groups, use_folders, use_saved_folders, user_folders
 from emul.config.overrides import diagnosed, key_of, plain_mapping
 from emul.terminal.findings import ConfigErrors, Finding
+from emul.trust.saved import read_saved, texts
+from emul.trust.targets import targets
 
 PRIMARY = {"run": "train", "check": "train", "plan": "train"}  # verbs that read the configuration of another
+RESOLVERS = {"hydra", "now", "oc.env", "oc.decode", "oc.select", "oc.create", "oc.dict.keys", "oc.dict.values"}
+STREAMS = ("ext://sys.stdout", "ext://sys.stderr")  # of Hydra's own loggers
 SAVED = "saved"  # group of the layer that holds a run's values: `optional saved: run` in a list of defaults
 Composer = Callable[[list[str]], DictConfig]
 
@@ -48,6 +54,7 @@ def composer(verb: str, overrides: Sequence[str] = ()) -> Iterator[Composer]:
 
     def composed(words: list[str]) -> DictConfig:
         config = hydra.compose(PRIMARY.get(verb, verb), [search_path(), *words], return_hydra_config=True)
+        _refuse_hooks(config.hydra)
         HydraConfig.instance().set_config(config)  # for ${hydra:...}
         plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         OmegaConf.set_struct(plain, True)
@@ -95,13 +102,24 @@ def _layer(verb: str, config: DictConfig) -> dict[str, Any] | None:
     file = Path(str(config.run)) / "config.yaml"
     if OmegaConf.is_missing(config, "run") or config.run is None or not file.is_file():
         return None
-    saved = plain_mapping(OmegaConf.load(file))  # type: ignore[arg-type]
-    use_folders(filter(os.path.isdir, str(saved.get("config_dir") or "").split(os.pathsep)))
-    layer = {"name": file.parent.name, **(saved.get(verb) or {})}
+    saved = plain_mapping(read_saved(file))
+    use_saved_folders(saved.get("config_dir"))
+    options = _options(verb)
+    layer = {
+        "name": file.parent.name,
+        **{key: value for key, value in (saved.get(verb) or {}).items() if key in options},
+    }
     layer |= {group: saved[group] for group in ("data", "metric") if config.get(group) == {} and saved.get(group)}
     if config.get("hardware"):  # chosen on the command line: it says which device
         layer.pop("device", None)
     return layer
+
+
+@cache
+def _options(verb: str) -> frozenset[str]:
+    """Names of the options that a run may set for a verb; not `output` or `name`, which say where results go."""
+    file = conf_folder() / verb / "default.yaml"
+    return frozenset(map(str, OmegaConf.load(file))) - {"output", "name"} if file.is_file() else frozenset()
 
 
 def declared_sweep(verb: str, overrides: Sequence[str]) -> list[str]:
@@ -124,9 +142,40 @@ def resolved(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
         if not any(key.startswith(f"{finding.key}.") for key in given):
             with open_dict(config[group]):
                 del config[group][name]
+    refuse_resolvers(plain_mapping(config))
     try:
         OmegaConf.resolve(config)
     except OmegaConfBaseException as error:
         key, said = str(error.full_key or "a key"), str(error).splitlines()[0]
         raise ConfigErrors([Finding(key, "an interpolation that leads somewhere", said)]) from error
+    refuse_untrusted(config)
     return config
+
+
+def refuse_resolvers(plain: dict[str, Any]) -> None:
+    """Raise ConfigErrors for `${name:...}` with another resolver than those of RESOLVERS: it could run anything."""
+    found = [
+        Finding(key, f"a resolver of {', '.join(sorted(RESOLVERS))}", text)
+        for key, text in texts(plain)
+        if "${${" in text or set(re.findall(r"\$\{\s*([\w.]+)\s*:", text)) - RESOLVERS
+    ]
+    if found:
+        raise ConfigErrors(found)
+
+
+def _refuse_hooks(hydra: DictConfig) -> None:
+    """Raise ConfigErrors for code that the node `hydra` names, such as callbacks: it is not checked as parts are."""
+    plain = OmegaConf.to_container(hydra, resolve=False)
+    own = "hydra._internal.core_plugins."
+    found = [
+        Finding(f"hydra.{key}", "no part of the node hydra", str(target), "leave it out")
+        for key, target in targets(plain)
+        if not str(target).startswith(own)
+    ]
+    found += [
+        Finding(f"hydra.{key}", "no factory", text)
+        for key, text in texts(plain)
+        if key.rpartition(".")[2] == "()" or (text.startswith("ext://") and text not in STREAMS)
+    ]
+    if found:
+        raise ConfigErrors(found)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emul.config.source_text import definition, module_file, module_tree
+from emul.trust.remembered import remember, remembered
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -45,13 +47,30 @@ def _named_folders() -> list[Path]:
 
 
 @cache
-def _installed_folders(search_path: tuple[str, ...]) -> tuple[Path, ...]:
-    """The folders that installed packages name, found without importing the packages."""
+def part_targets() -> frozenset[str]:
+    """Every `_target_` that conf/ names: the dotted paths of our own parts."""
+    texts = (path.read_text(encoding="utf-8") for path in conf_folder().rglob("*.yaml"))
+    return frozenset(name for text in texts for name in re.findall(r"_target_: *([\w.]+)", text))
+
+
+def installed_packages() -> list[str]:
+    """The installed packages that bring parts, by their entry points of the group `emul.conf`."""
+    return [name.partition(".")[0] for name in _entry_points(tuple(sys.path))]
+
+
+@cache
+def _entry_points(search_path: tuple[str, ...]) -> tuple[str, ...]:
     from importlib.metadata import entry_points
 
+    return tuple(entry.value for entry in entry_points(group="emul.conf"))
+
+
+@cache
+def _installed_folders(search_path: tuple[str, ...]) -> tuple[Path, ...]:
+    """The folders that installed packages name, found without importing the packages."""
     found = []
-    for entry in entry_points(group="emul.conf"):
-        first, *rest = entry.value.split(".")
+    for name in _entry_points(search_path):
+        first, *rest = name.split(".")
         spec = importlib.util.find_spec(first)
         places = spec.submodule_search_locations if spec else None
         found += [Path(place, *rest) for place in places or () if Path(place, *rest).is_dir()][:1]
@@ -72,15 +91,25 @@ def use_folders(folders: Iterable[str | Path] = ()) -> None:
             definition.cache_clear()
 
 
+def use_saved_folders(saved: object) -> None:
+    """Use those folders that a run has saved which the user trusts: a run that was moved may name any."""
+    known = {*map(str, user_folders()), *remembered("folders")}
+    use_folders(folder for folder in str(saved or "").split(os.pathsep) if folder in known and os.path.isdir(folder))
+
+
 @contextmanager
 def folders_in_use(folder: str | None) -> Iterator[None]:
-    """Use the folder of `--config-dir` and those of EMUL_CONF within a command; FileNotFoundError: one is missing."""
+    """Use the folder of `--config-dir` and those of EMUL_CONF within a command, and remember that they are trusted.
+
+    Raises FileNotFoundError where one is missing.
+    """
     before = os.environ.get(VARIABLE)
     try:
         use_folders([] if folder is None else [folder])
         for named in _named_folders():
             if not named.is_dir():
                 raise FileNotFoundError(f"Expected a folder of options at {named} (--config-dir, {VARIABLE}).")
+        remember("folders", map(str, _named_folders()))
         yield
     finally:
         if before is None:

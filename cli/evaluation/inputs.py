@@ -36,6 +36,7 @@ from emul.config.build import build, build_all
 from emul.config.folders import conf_folder
 from emul.config.overrides import key_of, plain
 from emul.config.times import chosen_inits, lead_times
+from emul.trust.saved import read_saved, saved_config
 from emulators.scores.interfaces import Reference
 from emulators.variables import VariableSet
 from emulators.verification.evaluation import Evaluation
@@ -112,9 +113,10 @@ def open_inputs(config: DictConfig, options: DictConfig, report: Callable[[str, 
     """Open forecast, truth and climatology, and match them. Bad input is refused before anything is scored."""
     path = forecast_path(config)
     manifest = _manifest(path)
-    run = OmegaConf.load(Path(config.run) / "config.yaml") if config.run is not None else None
+    run = read_saved(Path(config.run) / "config.yaml") if config.run is not None else None
     forecast = open_forecast(path)
     data = manifest.get("settings", {}).get("data") or (OmegaConf.select(run, "data") if run is not None else None)
+    data = None if data is None else saved_config(data, f"the manifest or run of {path}")
     truth, source, origin = _truth(config, data, report)
     splits: Mapping[str, Any] = {} if source is None else source.splits
     forecast, truth, chosen, fitted = _fitted(config, options, forecast, truth)
@@ -300,10 +302,10 @@ def _truth(
         return with_levels(open_dataset(config.truth)), None, str(config.truth)
     if data is None:
         raise ValueError("No truth is known for this forecast; give truth=<store or file with the valid times>.")
-    source: Source = build(OmegaConf.create(data))
+    source: Source = build(data)
     source.prepare(report)
     dataset = first_member(source.dataset())
-    return dataset, source, str(dataset.attrs.get("origin") or _source_text(OmegaConf.create(data)))
+    return dataset, source, str(dataset.attrs.get("origin") or _source_text(data))
 
 
 def _source_text(data: DictConfig) -> str:

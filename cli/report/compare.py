@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-
 from data_pipelines.files.atomic import write_netcdf
 from data_pipelines.files.provenance import revision
 from data_pipelines.forecasts.manifest import now
@@ -20,6 +18,7 @@ from emul.config.build import build_all
 from emul.config.settings import read_settings, refuse_others
 from emul.display.text import lead_text, number, percent
 from emul.terminal.console import console, header, progress, table, warn
+from emul.trust.saved import saved_config
 from emulators.statistics.bootstrap import Bootstrap
 from emulators.verification.comparison import Comparison, StoredEvaluation, compare
 
@@ -80,7 +79,7 @@ def main(arguments: list[str]) -> int:
 
 def _built(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Metrics from their stored configurations."""
-    return build_all(OmegaConf.create(dict(metrics)))
+    return build_all(saved_config(dict(metrics), "the attributes of scores.nc"))
 
 
 def _shown_score(comparison: Comparison, metric: str, region: str | None) -> Score:

@@ -342,6 +342,7 @@ def explanation(verb: Verb) -> str:
             ("--cfg job", "print the configuration and stop"),
             ("--multirun", "try every combination of values given as key=a,b,c"),
             ("--config-dir DIR", "a folder of your own options and Python files; also EMUL_CONF"),
+            ("--trust NAME", "a package or folder whose parts may run; remembered for later commands"),
             ("--info", "where the configuration comes from"),
         ]
         lines += ["", "Flags:", *_columns(flags)]

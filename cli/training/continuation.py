@@ -15,6 +15,7 @@ from data_pipelines.files.atomic import remove_unfinished
 from emul.config.build import resolve_target
 from emul.jobs.processes import rank
 from emul.terminal import console
+from emul.trust.saved import saved_config
 
 # Options that may change when a training is resumed: those that do not affect the weights,
 FREE = {
@@ -48,7 +49,7 @@ def find_checkpoint(config: DictConfig, target: Path) -> Resumed | None:
     state = content["emul"]
     if fault:
         console.warn(f"{fault} Going on from {path.name}, step {state['step']}.")
-    refuse_changes(OmegaConf.create(state["config"]), config, target)
+    refuse_changes(saved_config(state["config"], str(path)), config, target)
     return Resumed(path, state)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from omegaconf import DictConfig
 
 from data_pipelines.files import checkpoints, published_files
+from emul.config.build import target_module
 from emul.terminal.console import console, warn
 from emul.terminal.findings import ConfigErrors, Finding
 from emulators.interfaces import Network, optional
@@ -79,7 +79,7 @@ def _fill_from_checkpoint(step: torch.nn.Module, card: Mapping[str, Any], config
 
 def _fill_from_published(network: torch.nn.Module, content: Mapping[str, Any], config: DictConfig) -> None:
     """Fill the network with the first of the file's state dicts that fits; else report the largest one's fault."""
-    module = import_module(str(config.model._target_).rpartition(".")[0])
+    module = target_module(str(config.model._target_))
     faults = []
     for theirs in published_files.state_dicts(content):
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,12 @@ from data_pipelines.files import checkpoints
 from data_pipelines.files.atomic import atomic_file
 from data_pipelines.forecasts.layout import Layout, forecast_dataset
 from data_pipelines.forecasts.rollouts import forecast_states
-from emul.config.build import build, build_all
-from emul.config.folders import use_folders
+from emul.config.build import build, build_all, refuse_untrusted
+from emul.config.folders import use_saved_folders
 from emul.config.times import initial_times, lead_steps
 from emul.jobs.processes import rank
 from emul.terminal.console import progress
+from emul.trust.saved import saved_config
 from emulators.interfaces import Network, optional
 from emulators.state import State
 from emulators.steps.step import Step
@@ -126,8 +126,9 @@ def open_run(path: str | Path, checkpoint: str = "best", device: str = "cpu") ->
     if checkpoint == "best" and not file.exists():
         file = file.with_name("last.ckpt")
     card = checkpoints.load(file)["emul"]
-    config = OmegaConf.create(card["config"])
-    use_folders(filter(os.path.isdir, str(config.get("config_dir") or "").split(os.pathsep)))
+    config = saved_config(card["config"], str(file))
+    use_saved_folders(config.get("config_dir"))
+    refuse_untrusted(config)
     world = World.from_plain(card["world"])
     step = build_step(config, world)
     step.load_state_dict(card["weights"])

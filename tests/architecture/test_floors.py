@@ -24,7 +24,7 @@ data_pipelines/files data_pipelines/conventions data_pipelines/derived data_pipe
 data_pipelines/opening data_pipelines/batches data_pipelines/packing data_pipelines/forecasts
 data_pipelines/simulators data_pipelines/simulators/planet data_pipelines/sources data_pipelines/inspection
 data_pipelines/verification
-cli/terminal cli/display cli/config cli/checks cli/jobs
+cli/terminal cli/display cli/trust cli/config cli/checks cli/jobs
 cli/training cli/forecasting cli/evaluation cli/sweeps cli/pictures cli/report cli/data
 cli
 """.split()

@@ -188,7 +188,8 @@ def test_compose_resolves_and_nests():
     assert "hydra" not in outer
 
 
-def test_part_hands_over_plain_values_and_its_own_errors():
+def test_part_hands_over_plain_values_and_its_own_errors(monkeypatch):
+    monkeypatch.setenv("EMUL_TRUST", "collections")
     node = OmegaConf.create({"_target_": "collections.OrderedDict", "a": [1, {"b": 2}]})
     assert build(node) == {"a": [1, {"b": 2}]}
     assert type(build(node)["a"]) is list
