@@ -65,7 +65,12 @@ def _dispatch(arguments: list[str]) -> int:
 
         if any(word.partition("=")[0] in SHOWING for word in rest):
             return run_composed(verb.name, rest, lambda config: None)
-        refuse_early(verb.name, rest)
+        config = refuse_early(verb.name, rest)
+        if verb.name in ("train", "run", "plan"):
+            from emul.checks.examination import refuse_values
+
+            submitted = config.hardware.slurm is not None or "--dry-run" in rest
+            refuse_values(config, here=verb.name != "plan" and not submitted)
     module = importlib.import_module(f"emul.{verb.module}")
     return module.main([verb.name, *rest] if verb.module == "lists" else rest)
 

@@ -7,20 +7,17 @@ step with its backward pass; samples a second are measured here, on one process.
 
 from __future__ import annotations
 
-import os
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emul.checks.memory import available_memory, device_of
 from emul.config.build import build
 from emul.config.command_line import run_composed
 from emul.terminal.console import plan as show
-from emul.terminal.console import warn
+from emul.terminal.console import size_text, warn
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from emulators.training.hardware import Hardware
     from emulators.training.requirements import Requirements
     from emulators.world import World
 
@@ -39,13 +36,12 @@ def plan(config: DictConfig) -> int:
 
     refuse_faults(config)
     hardware, training = build(config.hardware), build(config.training)
-    device = _device(hardware.accelerator)
+    device = device_of(hardware.accelerator)
     threads = hardware.threads or (hardware.slurm.cpus_per_task if hardware.slurm else None)
     set_threads(threads, hardware.devices if device == "cpu" else 1)
-    refuse_oversized(config, device)
     needs, world = measured(config, device)
     portion, processes = training.portion(hardware.processes), hardware.processes
-    free = memory(device, hardware)
+    free = available_memory(device, hardware)
     steps = training.steps
     if training.flops is not None:
         steps = int(training.flops // (needs.operations * training.batch_size))
@@ -57,11 +53,12 @@ def plan(config: DictConfig) -> int:
         "grid": f"{world.grid!r}, {world.input_channels} channels in, {world.output_channels} out",
         "parameters": f"{needs.parameters:,}",
         "operations": f"{needs.operations / 1e9:,.3g} GFLOP a sample, forward and backward",
-        "memory": f"{_bytes(taken)} a process: weights {_bytes(needs.weights)}, gradients {_bytes(needs.gradients)}, "
-        f"moments {_bytes(needs.moments)}, average {_bytes(needs.averages)}"
+        "memory": f"{size_text(taken)} a process: weights {size_text(needs.weights)}, "
+        f"gradients {size_text(needs.gradients)}, moments {size_text(needs.moments)}, "
+        f"average {size_text(needs.averages)}"
         + (f", all shared by {sharded}" if sharded > 1 else "")
-        + f", activations {_bytes(needs.activations)} a sample x {portion}",
-        "free": f"{_bytes(free)} on {device}",
+        + f", activations {size_text(needs.activations)} a sample x {portion}",
+        "free": f"{size_text(free)} on {device}",
         "largest batch": f"{needs.largest(SPARE * free):,} samples a pass and process",
         "speed": f"{rate:,.3g} samples a second, {needs.operations * rate / 1e12:.3g} TFLOP/s, measured on one "
         f"{device}" + (f" and multiplied by {processes}" if processes > 1 else ""),
@@ -75,22 +72,6 @@ def plan(config: DictConfig) -> int:
     return 0
 
 
-def refuse_oversized(config: DictConfig, device: str) -> None:
-    """Raise ValueError where weights, gradients, moments and average alone exceed the memory."""
-    from emul.checks.networks import network_on_meta, parameter_count, template_world
-
-    count = parameter_count(network_on_meta(config.model, template_world(config)))
-    copies = 4 + (config.training.ema is not None)  # weights, gradients, two moments, and the average
-    hardware = build(config.hardware)
-    sharded = hardware.processes if hardware.strategy == "fsdp" else 1
-    least, free = 4.0 * count * copies / sharded, memory(device, hardware)
-    if least > free:
-        raise ValueError(
-            f"{count:,} parameters with gradients, moments and average take {_bytes(least)} a process, which has "
-            f"{_bytes(free)}. Take hardware.strategy=fsdp with more devices, or a smaller model."
-        )
-
-
 def refuse_beyond(taken: float, free: float, needs: Requirements, training: Any, seconds: float, slurm: Any) -> None:
     """Raise ValueError where the memory or the job's time is too small; warn where the job will be requeued."""
     if taken > free:
@@ -101,7 +82,7 @@ def refuse_beyond(taken: float, free: float, needs: Requirements, training: Any,
             if most
             else "Take hardware.strategy=fsdp with more devices, or a smaller model."
         )
-        raise ValueError(f"A process would take {_bytes(taken)} and has {_bytes(free)}. {advice}")
+        raise ValueError(f"A process would take {size_text(taken)} and has {size_text(free)}. {advice}")
     limit = seconds_of(slurm.time) if slurm is not None and slurm.time else None
     if limit is not None and seconds > limit:
         stretches = -(-seconds // limit)
@@ -132,34 +113,6 @@ def measured(config: DictConfig, device: str) -> tuple[Requirements, World]:
     return measure(training, window, mixed=str(config.hardware.precision) != "32"), archive.world
 
 
-def _device(accelerator: str) -> str:
-    import torch
-
-    return "cuda" if accelerator in ("gpu", "auto") and torch.cuda.is_available() else "cpu"
-
-
-def memory(device: str, hardware: Hardware) -> float:
-    """Memory available to one process: its GPU, or its share of the SLURM job's or the machine's memory, in bytes."""
-    import torch
-
-    slurm = hardware.slurm
-    if device == "cuda":
-        return float(torch.cuda.mem_get_info()[0])
-    if slurm is not None and slurm.memory:
-        number, unit = re.fullmatch(r"(\d+)([KMGT]?)", str(slurm.memory)).groups()  # type: ignore[union-attr]
-        return float(number) * {"K": 1e3, "": 1e6, "M": 1e6, "G": 1e9, "T": 1e12}[unit] / hardware.devices
-    limits = [float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))]
-    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        text = Path(name).read_text().strip() if Path(name).is_file() else ""
-        limits += [float(text)] if text.isdigit() else []
-    available = re.search(r"MemAvailable:\s+(\d+) kB", _read("/proc/meminfo"))
-    return min([*limits, *([1024.0 * float(available[1])] if available else [])]) / hardware.devices
-
-
-def _read(name: str) -> str:
-    return Path(name).read_text() if Path(name).is_file() else ""
-
-
 def seconds_of(text: str) -> float:
     """A time limit as SLURM writes it, D-HH:MM:SS, HH:MM:SS, MM:SS or minutes, in seconds."""
     days, _, rest = text.rpartition("-")
@@ -172,14 +125,6 @@ def seconds_of(text: str) -> float:
         parts = [0, *parts]
     hours, minutes, seconds = parts
     return int(days or 0) * 86400.0 + hours * 3600.0 + minutes * 60.0 + seconds
-
-
-def _bytes(number: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(number) < 1000:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:.3g} TB"
 
 
 def _duration(seconds: float) -> str:

@@ -12,12 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
-import torch
 from omegaconf import DictConfig
 
 from data_pipelines.batches.loader import SequentialBatches, ShuffledBatches
 from data_pipelines.files.locks import lock_or_refuse
-from emul.checks.examination import refuse_faults
+from emul.checks.examination import refuse_faults, refuse_values
 from emul.config.build import build
 from emul.config.command_line import run_composed
 from emul.config.folders import result_folder
@@ -96,8 +95,8 @@ def train(config: DictConfig, signals: bool = True) -> Path:
 
 def prepare_process(config: DictConfig) -> Hardware:
     """Refuse a configuration that cannot be trained here; set threads, signals and warnings of this process."""
+    refuse_values(config, here=True)
     refuse_faults(config)
-    refuse_absent_gpu(config.hardware.accelerator)
     hardware: Hardware = build(config.hardware)
     refuse_other_count(hardware)
     requeue_on_notice(hardware.slurm)
@@ -149,12 +148,6 @@ def refuse_other_count(hardware: Hardware) -> None:
                 f"Expected {hardware.processes} processes (hardware.nodes={hardware.nodes} x "
                 f"hardware.devices={hardware.devices}), but {count} were started ({name})."
             )
-
-
-def refuse_absent_gpu(accelerator: str) -> None:
-    """ValueError where a GPU is asked for and there is none."""
-    if accelerator == "gpu" and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
-        raise ValueError("hardware.accelerator=gpu was asked for, but PyTorch finds no GPU; use hardware=cpu.")
 
 
 def silence_lightning() -> None:

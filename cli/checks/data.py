@@ -6,23 +6,28 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from data_pipelines.conventions.suggestions import nearest_name
+from data_pipelines.conventions.suggestions import listing
 from emul.config.build import build
 from emul.terminal.findings import Finding, refusal
 
 if TYPE_CHECKING:
     import numpy as np
     import xarray as xr
+    from torch import nn
 
     from data_pipelines.interfaces import Source
 
 
 @dataclass
 class Facts:
-    """Collect what a check learns. rows: for the plan. warnings: what is allowed but seldom meant."""
+    """Collect what a check learns.
+
+    rows: for the plan. warnings: what is allowed but seldom meant. network: the model on the meta device, if it fits.
+    """
 
     rows: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    network: nn.Module | None = None
 
 
 def open_source(node: Any, found: list[Finding]) -> tuple[Source | None, xr.Dataset | None]:
@@ -89,16 +94,19 @@ def variable_findings(roles: Mapping[str, Any], template: xr.Dataset) -> list[Fi
             if finding:
                 found.append(finding)
     if not roles.get("prognostic"):
-        found.append(Finding("variables.prognostic", "at least one variable", "none", "list what is to be predicted"))
+        fix = f"list what is to be predicted; {listing(template.data_vars)}"
+        found.append(Finding("variables.prognostic", "at least one variable", "none", fix))
     return found
 
 
 def _entry_finding(key: str, entry: Any, template: xr.Dataset, computed: Iterable[str]) -> Finding | None:
+    from data_pipelines.conventions.dialects import nearest_variable
+
     name, levels = (entry, None) if isinstance(entry, str) else next(iter(dict(entry).items()))
     known = [*map(str, template.data_vars), *computed]
     if name not in known:
-        best = nearest_name(str(name), known)
-        fix = f"write {best}" if best else f"there is {', '.join(known[:20])}"
+        best = nearest_variable(str(name), known)
+        fix = f"write {best}" if best else listing(known).rstrip(".")
         return Finding(key, "a variable of the data" + (" or a computed one" if computed else ""), str(name), fix)
     if not levels:
         return None

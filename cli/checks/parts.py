@@ -71,6 +71,7 @@ def network_findings(config: DictConfig, world: World, facts: Facts) -> list[Fin
         build(config.step, world, network, {})
     except (ValueError, KeyError) as error:
         return [refusal("step", "a step that fits this world", error)]
+    facts.network = network
     return []
 
 
@@ -93,6 +94,15 @@ def batch_findings(config: DictConfig) -> list[Finding]:
     except ValueError as error:
         return [refusal("training.batch_size", "a batch that divides evenly", error)]
     return []
+
+
+def absent_gpu(config: DictConfig) -> list[Finding]:
+    """Find a GPU that is asked for on a machine without one."""
+    import torch
+
+    if config.hardware.accelerator != "gpu" or torch.cuda.is_available() or torch.backends.mps.is_available():
+        return []
+    return [Finding("hardware.accelerator", "a GPU that PyTorch finds", "none", "take hardware=cpu")]
 
 
 def loss_findings(config: DictConfig, world: World) -> list[Finding]:
@@ -136,17 +146,23 @@ def _models_with_interval() -> list[str]:
 
 
 def length_findings(config: DictConfig, world: World, splits: Mapping[str, Any], times: np.ndarray) -> list[Finding]:
-    """Find splits that are shorter than one example."""
+    """Find splits that are shorter than one example, and a batch larger than the training split."""
     from data_pipelines.conventions.periods import bounds
 
     found = []
     lengths = {"train": build(config.objective, world).longest, "validation": config.training.validation_lead}
+    batch, stride = config.training.batch_size, config.loader.stride
     for name, rollout in lengths.items():
         start, end = bounds(splits[name])
         held, needed = int(((times >= start) & (times <= end)).sum()), world.history + rollout
         if held < needed:
             expected = f"at least {needed} times, {world.history} known and {rollout} forecast"
             found.append(Finding(f"data.splits.{name}", expected, f"{held}", "lengthen it, or shorten the rollout"))
+        elif name == "train" and batch > (windows := (held - needed) // stride + 1):
+            expected = f"at most the {windows} windows of data.splits.train"
+            found.append(
+                Finding("training.batch_size", expected, f"{batch}", "take less, or a longer data.splits.train")
+            )
     return found
 
 

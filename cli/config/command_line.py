@@ -17,7 +17,7 @@ from emul.config.compose import PRIMARY, compose, composer, declared_sweep, sear
 from emul.config.declared_keys import faults
 from emul.config.folders import conf_folder, options_of
 from emul.config.options import with_comments
-from emul.config.overrides import key_of
+from emul.config.overrides import key_of, known_keys, listed, plain_mapping
 from emul.terminal.findings import ConfigErrors
 
 BARE_LIST = re.compile(r"^((?:\w+\.)*init)=([^\[{('\"]*,.*)$")  # initial times in a row are a list, not a sweep
@@ -37,7 +37,7 @@ def run_composed(verb: str, arguments: list[str], task: Callable[[DictConfig], A
     Returns the exit code: the largest number that the task returned, else 0. With --multirun, sys.argv is the command
     of each job while it runs, for launchers that start the same command again in other processes.
     """
-    overrides, flags = _split(arguments)
+    overrides, flags = _split(verb, arguments)
     names = {flag.partition("=")[0] for flag in flags}
     if names & SHOWING:
         _show(verb, overrides, flags)
@@ -62,7 +62,7 @@ def _exit_code(returned: Any) -> int:
     return returned if isinstance(returned, int) else 0
 
 
-def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+def _split(verb: str, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Separate overrides from flags with their values. Raises ValueError for an unknown flag."""
     overrides: list[str] = []
     flags: list[str] = []
@@ -74,14 +74,23 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             overrides.append(BARE_LIST.sub(r"\1=[\2]", word))
             continue
         if name not in FLAGS:
-            best = nearest_name(name.lstrip("-"), [flag.lstrip("-") for flag in FLAGS if flag.startswith("--")])
-            hint = f"--{best} or " if best else ""
-            raise ValueError(f"No flag {name} here: keys are set as key=value; write {hint}{name.lstrip('-')}=... .")
+            raise ValueError(f"No flag {name} here: keys are set as key=value; {_instead_of(verb, word, queue)}.")
         flags.append(word)
         takes = FLAGS[name]
         if "=" not in word and queue and (takes is True or (takes and queue[0] in takes)):
             flags.append(queue.pop(0))
     return overrides, flags
+
+
+def _instead_of(verb: str, word: str, following: Sequence[str]) -> str:
+    """Suggest the flag or the assignment that an unknown flag stands for."""
+    name, equals, value = word.lstrip("-").partition("=")
+    flag = nearest_name(name, [known.lstrip("-") for known in FLAGS if known.startswith("--")])
+    key = nearest_name(name.replace("-", "_"), known_keys(plain_mapping(compose(verb))))
+    if not equals and following and not re.search("^-|=", following[0]):
+        value = following[0]
+    suggestions = [*([f"--{flag}"] if flag else []), *([f"{key}={value or '...'}"] if key else [])]
+    return f"write {' or '.join(suggestions)}" if suggestions else listed(verb)
 
 
 def _value_of(flags: Sequence[str], *names: str) -> str | None:
@@ -124,14 +133,19 @@ def name_piece(override: str) -> str:
     return f"{key_of(override).rpartition('.')[2]}{value}"
 
 
-def refuse_early(verb: str, arguments: list[str]) -> None:
-    """Raise ConfigErrors for every fault of names and types on a command line, before anything slow is imported."""
-    overrides, flags = _split([word for word in arguments if word != "--dry-run"])  # which is the verb's own
+def refuse_early(verb: str, arguments: list[str]) -> DictConfig:
+    """Return the first configuration of a command line, before anything slow is imported.
+
+    Raises ConfigErrors for every fault of names and types.
+    """
+    overrides, flags = _split(verb, [word for word in arguments if word != "--dry-run"])  # which is the verb's own
     if {"--multirun", "-m"} & set(flags):
         overrides = [values_of(text)[0] for text in overrides]
-    found = faults(compose(verb, overrides))
+    config = compose(verb, overrides)
+    found = faults(config)
     if found:
         raise ConfigErrors(found)
+    return config
 
 
 def _is_yaml_of(text: str, config: DictConfig) -> bool:

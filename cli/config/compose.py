@@ -40,7 +40,7 @@ def compose(verb: str, overrides: Sequence[str] = ()) -> DictConfig:
         try:
             return resolved(composed(words), words)
         except (HydraException, OmegaConfBaseException):
-            return resolved(composed(diagnosed(composed, words)), words)
+            return resolved(composed(diagnosed(verb, composed, words)), words)
 
 
 @contextmanager

@@ -9,25 +9,24 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Any, cast
 
+import yaml
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from data_pipelines.conventions.suggestions import nearest_name
-from emul.config.folders import conf_folder, options_of
+from emul.config.folders import conf_folder, groups, options_of
 from emul.config.signatures import signature, tree_faults, wrapping
 from emul.terminal.findings import ConfigErrors, Finding
-
-LISTED = "`emul train --cfg job` lists the keys"
-
 
 Composer = Callable[[list[str]], DictConfig]
 
 
-def diagnosed(composer: Composer, overrides: list[str]) -> list[str]:
-    """Return the overrides, amended so that they compose. Raises ConfigErrors with all that cannot be."""
+def diagnosed(verb: str, composer: Composer, overrides: list[str]) -> list[str]:
+    """Return the overrides of a verb, amended so that they compose. Raises ConfigErrors with all that cannot be."""
     good = list(overrides)
     bad: list[tuple[str, Exception]] = []
     while True:
@@ -41,7 +40,7 @@ def diagnosed(composer: Composer, overrides: list[str]) -> list[str]:
             if culprit is None:
                 said = str(error).splitlines()[0]
                 raise ConfigErrors(
-                    [*_findings(bad, None), Finding("configuration", "one that composes", said)]
+                    [*_findings(verb, bad, {}), Finding("configuration", "one that composes", said)]
                 ) from error
             good.remove(culprit)
             bad.append((culprit, error))
@@ -49,7 +48,7 @@ def diagnosed(composer: Composer, overrides: list[str]) -> list[str]:
         OmegaConf.resolve(config)
     plain = plain_mapping(config)
     amended = {text: f"++{text.lstrip('+')}" for text, error in bad if _may_be_added(key_of(text), plain)}
-    findings = _findings([(text, error) for text, error in bad if text not in amended], plain)
+    findings = _findings(verb, [(text, error) for text, error in bad if text not in amended], plain)
     if findings:
         raise ConfigErrors([*findings, *tree_faults(plain)], config)
     return [amended.get(text, text) for text in overrides]
@@ -129,39 +128,71 @@ def _culprit(error: Exception, overrides: list[str]) -> str | None:
     )
 
 
-def _findings(bad: list[tuple[str, Exception]], config: dict[str, Any] | None) -> list[Finding]:
-    known = list(known_keys(config)) if config else []
-    return [_finding(text, error, known) for text, error in bad]
+def _findings(verb: str, bad: list[tuple[str, Exception]], config: dict[str, Any]) -> list[Finding]:
+    return [_finding(verb, text, error, config) for text, error in bad]
 
 
-def _finding(override: str, error: Exception, known: list[str]) -> Finding:
+def _finding(verb: str, override: str, error: Exception, config: dict[str, Any]) -> Finding:
     """Describe the fault of one override."""
     key, value = key_of(override), override.partition("=")[2]
     if isinstance(error, MissingConfigException):
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         options = sorted(error.options or options_of(group))
         best = nearest_name(option, options)
-        expected = f"one of {', '.join(options)}" if options else "a group with options"
-        return Finding(group, expected, option, f"write {group}={best}" if best else "")
+        expected = f"an option of {group}" if best else f"one of {', '.join(options)}"
+        return Finding(group, expected if options else "a group with options", option, _in_place_of(override, best))
     if "Could not override" in str(error) or "Could not delete" in str(error):
-        return Finding(key, "a key that exists", key, _other_key(key, f"={value}" if value else "", known))
+        return Finding(key, "a key that exists", key, _other_key(verb, key, value, config))
     if isinstance(error, OverrideParseException):
-        fix = "quote values that hold brackets, commas or spaces" if "=" in override else LISTED
-        best = nearest_name(override, known) if "=" not in override else None
-        return Finding(override, "key=value", override, f"write {best}=..." if best else fix)
+        fix = (
+            "quote values that hold brackets, commas or spaces" if "=" in override else _key_for(verb, override, config)
+        )
+        return Finding(override, "key=value", override, fix)
     said = re.sub(r"\s+", " ", str(error).split("\n1. ")[0]).strip()
     fix = "to try several values add --multirun" if "Ambiguous" in said else ""
     return Finding(key, "an override that composes", said.splitlines()[0], fix)
 
 
-def _other_key(key: str, tail: str, known: list[str]) -> str:
-    """Suggest the nearest key, else those of the same parent, else where keys are listed."""
+def _in_place_of(override: str, best: str | None) -> str:
+    """Suggest an option in place of the misspelled one, alone or in a list."""
+    if best is None:
+        return ""
+    return f"write {best} in its place" if "," in override else f"write {key_of(override)}={best}"
+
+
+def _key_for(verb: str, word: str, config: dict[str, Any]) -> str:
+    """Suggest the assignment that a word without `=` stands for: a run, an option of a group, or a key."""
+    runs = [folder for folder in (Path(word), Path(config.get("output", "outputs"), "train", word)) if folder.is_dir()]
+    if "run" in config and runs:
+        return f"write run={runs[0]}"
+    chosen = [group for group in groups() if group in config and word in options_of(group)]
+    if chosen:
+        return f"write {chosen[0]}={word}"
+    best = nearest_name(word, known_keys(config))
+    return f"write {best}=..." if best else listed(verb)
+
+
+def listed(verb: str) -> str:
+    """Say where the keys of a verb are listed."""
+    return f"`emul {verb} --cfg job` lists the keys"
+
+
+def _other_key(verb: str, key: str, value: str, config: dict[str, Any]) -> str:
+    """Suggest the nearest key that takes the value, else those of the same parent, else where keys are listed."""
+    known = list(known_keys(config))
     best = nearest_name(key, known)
-    if best:
-        return f"write {best}{tail}"
+    if best and _takes(config, best, value):
+        return f"write {best}={value}" if value else f"write {best}"
     parent = key.rpartition(".")[0]
     beside = [name for name in known if parent and name.rpartition(".")[0] == parent]
-    return f"there is {', '.join(beside)}" if beside else LISTED
+    return f"there is {', '.join(beside)}" if beside else listed(verb)
+
+
+def _takes(config: dict[str, Any], key: str, value: str) -> bool:
+    """Whether a configuration has no fault at `key` once it holds the value there."""
+    tried = OmegaConf.create(config)
+    OmegaConf.update(tried, key, yaml.safe_load(value) if value else None, force_add=True)
+    return not value or all(finding.key != key for finding in tree_faults(plain_mapping(tried)))
 
 
 def plain(value: Any) -> Any:

@@ -19,9 +19,9 @@ import xarray as xr
 from torch import Tensor
 
 from data_pipelines.conventions.attributes import grid_of, origin_of
+from data_pipelines.conventions.dialects import variable_hint
 from data_pipelines.conventions.durations import nearest_positions
 from data_pipelines.conventions.periods import bounds
-from data_pipelines.conventions.suggestions import suggestion
 from data_pipelines.conventions.units import refuse_other_units
 from data_pipelines.derived import forcings
 from data_pipelines.reading.fields import Fields
@@ -70,7 +70,7 @@ class Archive:
         self.variables = VariableSet(tuple(present))  # the channels of `gather`, in this order
         for name in world.prognostic.names:
             if name in self.absent:
-                raise ValueError(f"No variable '{name}' in {self.origin}; {suggestion(name, dataset.data_vars)}")
+                raise ValueError(f"No variable '{name}' in {self.origin}; {variable_hint(name, dataset.data_vars)}")
         self.fields = Fields(dataset, self.variables, self.grid)
         for variable in self.variables:
             if variable.name in dataset.data_vars:

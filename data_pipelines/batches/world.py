@@ -10,8 +10,8 @@ import numpy as np
 import xarray as xr
 
 from data_pipelines.conventions.attributes import grid_of, left_out_reasons, timestep_of, vertical_coordinate
+from data_pipelines.conventions.dialects import variable_hint
 from data_pipelines.conventions.fluxes import flux_conventions
-from data_pipelines.conventions.suggestions import suggestion
 from data_pipelines.derived import forcings
 from emulators.grid import LatLonGrid
 from emulators.variables import Variable, VariableSet
@@ -106,7 +106,7 @@ def _archived(dataset: xr.Dataset, entry: Entry) -> Variable:
         reasons = left_out_reasons(dataset)
         if name in reasons:
             raise ValueError(f"Variable '{name}' is in the data but cannot be used: {reasons[name]}")
-        raise ValueError(f"No variable '{name}' in the data; {suggestion(name, dataset.data_vars)}")
+        raise ValueError(f"No variable '{name}' in the data; {variable_hint(name, dataset.data_vars)}")
     units = str(dataset[name].attrs.get("units", "")).replace("**", "")
     if "level" not in dataset[name].dims:
         if levels:

@@ -8,16 +8,17 @@ units, and finds the half levels of hybrid coordinates, p = a + b ps (Simmons & 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 import yaml
 
-from data_pipelines.conventions.suggestions import suggestion
+from data_pipelines.conventions.suggestions import listing, nearest_name, suggestion
 
 TABLE = Path(__file__).with_name("names.yaml")
 
@@ -57,6 +58,29 @@ def dialect(name: str | None) -> Dialect:
     if name not in known:
         raise ValueError(f"names: no table of names '{name}'; {suggestion(name, known)}")
     return known[name]
+
+
+def nearest_variable(name: str, names: Iterable[Any]) -> str | None:
+    """Return the one of `names` that is meant by a short name or a misspelling; None where that is none of them.
+
+    A name that stands for another variable is never taken for a misspelling: 2m_temperature is not temperature.
+    """
+    there = [str(n) for n in names]
+    longs = [long for table in dialects().values() for long in (table.names.get(name), table.layers.get(name)) if long]
+    longs += ["geopotential", "geopotential_height"] if name == "z" else []
+    sums = [other for other in there if re.fullmatch(rf"{re.escape(name)}_\d+hr", other)]
+    if meant := [*(long for long in longs if long in there), *sums]:
+        return meant[0]
+    standard = {long for table in dialects().values() for long in (*table.names.values(), *table.layers.values())}
+    best = None if name in standard else nearest_name(name, {**dict.fromkeys(there), **dict.fromkeys(standard)})
+    return best if best in there else None
+
+
+def variable_hint(name: str, names: Iterable[Any]) -> str:
+    """End an error message on an absent variable: `did you mean '...'?`, or the variables that exist."""
+    there = [str(n) for n in names]
+    best = nearest_variable(name, there)
+    return f"did you mean '{best}'?" if best else listing(there)
 
 
 def spoken(dataset: xr.Dataset, name: str | None) -> xr.Dataset:

@@ -13,22 +13,30 @@ def suggestion(name: str, names: Iterable[Any]) -> str:
     best = nearest_name(name, known)
     if best:
         return f"did you mean '{best}'?"
-    return f"there {'are' if len(known) > 1 else 'is'} {', '.join(known[:40]) or 'none'}."
+    return listing(known)
+
+
+def listing(names: Iterable[Any]) -> str:
+    """End an error message with the names that exist."""
+    known = [str(n) for n in names]
+    more = f", and {len(known) - 40} more" if len(known) > 40 else ""
+    return f"there {'are' if len(known) > 1 else 'is'} {', '.join(known[:40]) or 'none'}{more}."
 
 
 def nearest_name(name: str, names: Iterable[str]) -> str | None:
     """Return the most similar of `names`, or None.
 
-    Dotted keys are compared by their last word with the keys of the same parent first, then with all others.
+    Dotted keys are compared by their last word with the keys of the same parent first, then with all others. A key
+    without a parent is first of all the last word of a longer one: steps is training.steps.
     """
     known = list(names)
     parent, _, last = name.rpartition(".")
     by_tail = {key.rpartition(".")[2]: key for key in known}
     beside = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == parent}
-    best = get_close_matches(last, beside, 1, 0.67)
+    same = [key for key in known if key.rpartition(".")[2] == last]
+    best = [] if same and not parent else get_close_matches(last, beside, 1, 0.67)
     if best:
         return beside[best[0]]
-    same = [key for key in known if key.rpartition(".")[2] == last]
     if same:
         return (get_close_matches(name, same, 1, 0.0) or same)[0]
     elsewhere = [key for key in known if not parent or key.rpartition(".")[0] != parent]
@@ -36,7 +44,4 @@ def nearest_name(name: str, names: Iterable[str]) -> str | None:
     if best:
         return best[0]
     best = get_close_matches(last, by_tail, 1, 0.85)
-    if best:
-        return by_tail[best[0]]
-    inside = [key for key in beside if len(key) > 2 and (last in key or key in last)]
-    return beside[inside[0]] if inside else None
+    return by_tail[best[0]] if best else None

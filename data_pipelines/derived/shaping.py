@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from data_pipelines.conventions.attributes import timestep_of
+from data_pipelines.conventions.dialects import variable_hint
 from data_pipelines.conventions.durations import duration, duration_text, nearest_positions
 from data_pipelines.conventions.periods import bounds
 from data_pipelines.conventions.suggestions import suggestion
@@ -64,7 +65,7 @@ def shaped(
 
 def _named(dataset: xr.Dataset, name: str, key: str) -> xr.DataArray:
     if name not in dataset.data_vars:
-        raise ValueError(f"{key}: no variable '{name}' in the data; {suggestion(name, dataset.data_vars)}")
+        raise ValueError(f"{key}: no variable '{name}' in the data; {variable_hint(name, dataset.data_vars)}")
     field = dataset[name]
     if key == "lag" and "time" not in field.dims:
         raise ValueError(f"lag: '{name}' has no times, so that it is the same at every step; leave it out of the list.")
@@ -151,7 +152,7 @@ def part_of(
         names = [fields] if isinstance(fields, str) else [str(name) for name in fields]
         for name in names:
             if name not in dataset.data_vars:
-                raise ValueError(f"fields: no variable '{name}' in the data; {suggestion(name, dataset.data_vars)}")
+                raise ValueError(f"fields: no variable '{name}' in the data; {variable_hint(name, dataset.data_vars)}")
         dataset = dataset[names]
         dataset = dataset.drop_vars([d for d in dataset.coords if not any(d in f.dims for f in dataset.values())])
     if levels is not None:

@@ -20,7 +20,7 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from data_pipelines.conventions.suggestions import suggestion
+from data_pipelines.conventions.dialects import variable_hint
 from data_pipelines.conventions.units import in_units
 from emulators.constants import EARTH_RADIUS, GRAVITY
 from emulators.grid import LatLonGrid
@@ -68,7 +68,7 @@ def geopotential_at_surface(dataset: xr.Dataset) -> xr.DataArray:
 
 def _times_gravity(dataset: xr.Dataset, height: str, name: str) -> xr.DataArray:
     if height not in dataset.data_vars:
-        raise ValueError(f"derive: {name} needs {height}; {suggestion(height, dataset.data_vars)}")
+        raise ValueError(f"derive: {name} needs {height}; {variable_hint(height, dataset.data_vars)}")
     field = in_units(height, dataset[height], "m" if dataset[height].attrs.get("units") else "m -> m")
     lazy = field.chunk({"time": 1} if "time" in field.dims else {})
     return (lazy * np.float32(GRAVITY)).assign_attrs(units="m2 s-2", long_name=name.replace("_", " "))

@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 
 from data_pipelines.conventions.canonical import canonical
-from data_pipelines.conventions.suggestions import suggestion
+from data_pipelines.conventions.dialects import variable_hint
 from data_pipelines.opening.datasets import open_files
 from data_pipelines.opening.forecasts import with_levels
 from data_pipelines.reading.stacking import channel_array, level_index, on_grid
@@ -39,7 +39,7 @@ class ClimatologyFile:
         self.origin, self.variables = origin, variables
         self.lacking = tuple(variable.name for variable in variables if variable.name not in self.dataset)
         if len(self.lacking) == len(variables.names):
-            there = suggestion(self.lacking[0], self.dataset.data_vars)
+            there = variable_hint(self.lacking[0], self.dataset.data_vars)
             raise ValueError(f"The climatology {origin} lacks {', '.join(self.lacking)}; {there}")
         for variable in variables:
             if variable.levels and variable.name not in self.lacking:

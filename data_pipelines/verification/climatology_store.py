@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from data_pipelines.conventions.dialects import variable_hint
 from data_pipelines.conventions.durations import spacing
 from data_pipelines.conventions.periods import bounds
-from data_pipelines.conventions.suggestions import suggestion
 from data_pipelines.files.atomic import atomic_folder
 from data_pipelines.files.provenance import revision
 from data_pipelines.reading.stacking import level_index
@@ -182,7 +182,7 @@ def _chosen(dataset: xr.Dataset, recipe: Recipe) -> dict[str, tuple[tuple[float,
     chosen: dict[str, tuple[tuple[float, ...], tuple[int, ...]]] = {}
     for name, levels in asked.items():
         if name not in there:
-            raise ValueError(f"fields: the data have no '{name}' that varies in time; {suggestion(name, there)}")
+            raise ValueError(f"fields: the data have no '{name}' that varies in time; {variable_hint(name, there)}")
         units = str(dataset[name].attrs.get("units", ""))
         if name in recipe.dry and units not in ("m", ""):
             raise ValueError(f"What is dry is told in m, '{name}' is in {units}; leave it out with dry={{}}.")

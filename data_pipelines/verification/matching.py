@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from data_pipelines.conventions.dialects import variable_hint
 from data_pipelines.conventions.durations import duration_text
-from data_pipelines.conventions.suggestions import suggestion
 from data_pipelines.conventions.units import refuse_other_units
 from data_pipelines.derived.shaping import shaped
 from data_pipelines.reading.stacking import is_near_any, levels_of
@@ -36,7 +36,7 @@ def shared_variables(
     for name, some in asked.items():
         if name not in both:
             where = "forecast" if name not in forecast else "truth"
-            raise ValueError(f"Variable '{name}' is not in the {where}; {suggestion(name, both)}")
+            raise ValueError(f"Variable '{name}' is not in the {where}; {variable_hint(name, both)}")
         have = levels_of(forecast[name])
         if bool(have) != ("level" in truth[name].dims):
             raise ValueError(f"'{name}' has levels in one of forecast and truth and none in the other.")

@@ -58,7 +58,8 @@ class Hardware:
     devices: processes a node, each with a GPU of its own or a share of the cores. strategy: `ddp` keeps the network
     whole in each process, `fsdp` shards it. precision: `16-mixed` (fp16) is for GPUs without bfloat16. threads: CPU
     threads a process, null for its share of the cores. affinity: whether a process keeps to its share of the cores.
-    compile: by torch. activation_checkpointing: memory for time. slurm: what to ask of SLURM, null to run here.
+    compile: by torch. activation_checkpointing: memory for time. gigabytes: memory of a process, null for what is free.
+    slurm: what to ask of SLURM, null to run here.
     """
 
     accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
@@ -70,10 +71,13 @@ class Hardware:
     affinity: bool = False
     compile: bool = False
     activation_checkpointing: bool = False
+    gigabytes: float | None = None
     slurm: Slurm | None = None
 
     def __post_init__(self) -> None:
         refuse_below_one("hardware", devices=self.devices, nodes=self.nodes, threads=self.threads)
+        if self.gigabytes is not None and not self.gigabytes > 0:
+            raise ValueError(f"hardware.gigabytes must be positive, or null for what is free; got {self.gigabytes}.")
         if self.precision == "16-mixed" and self.accelerator == "cpu":
             raise ValueError("hardware.precision=16-mixed needs a GPU; on the processor take bf16-mixed.")
         if self.strategy == "fsdp" and self.compile and self.accelerator == "cpu":
@@ -86,10 +90,11 @@ class Hardware:
 
 
 def refuse_below_one(group: str, **counts: int | None) -> None:
-    """Raise ValueError where one of the counts, by name, is below 1; None is allowed."""
-    for name, count in counts.items():
-        if count is not None and count < 1:
-            raise ValueError(f"{group}.{name} must be at least 1; got {count}.")
+    """Raise ValueError naming every count that is below 1; None is allowed."""
+    low = {name: count for name, count in counts.items() if count is not None and count < 1}
+    if low:
+        names = " and ".join(f"{group}.{name}" for name in low)
+        raise ValueError(f"{names} must be at least 1; got {' and '.join(map(str, low.values()))}.")
 
 
 def stages(network: nn.Module) -> Iterator[nn.Module]:

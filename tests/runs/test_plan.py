@@ -2,8 +2,9 @@
 
 import pytest
 
+from emul.checks.memory import available_memory
 from emul.config.compose import compose
-from emul.plan import memory, plan, seconds_of
+from emul.plan import plan, seconds_of
 from emulators.training.hardware import Hardware, Slurm
 from emulators.training.requirements import Requirements
 
@@ -19,14 +20,14 @@ def test_numbers_of_a_plan(capsys):
 
 def test_what_does_not_fit_is_refused():
     job = ["hardware=slurm", "hardware.accelerator=cpu", "hardware.precision=32", "hardware.slurm.memory=100K"]
-    with pytest.raises(ValueError, match=r"7,200 parameters .* take 144 kB a process, which has 100 kB"):
+    with pytest.raises(ValueError, match=r"fits into 100 kB of memory, got 7,200 parameters, which take 144 kB"):
         plan(compose("train", [*TINY, *job]))
 
 
 def test_processes_share_the_memory_of_a_node_unless_each_has_a_gpu():
     whole, shared = (Hardware(slurm=Slurm(memory="8G"), devices=n) for n in (1, 4))
-    assert (memory("cpu", whole), memory("cpu", shared)) == (8e9, 2e9)
-    assert memory("cpu", Hardware(devices=2)) < 0.75 * memory("cpu", Hardware())
+    assert (available_memory("cpu", whole), available_memory("cpu", shared)) == (8e9, 2e9)
+    assert available_memory("cpu", Hardware(devices=2)) < 0.75 * available_memory("cpu", Hardware())
 
 
 @pytest.mark.parametrize("asked", [{"time": "half a day"}, {"memory": "64GB"}])

@@ -182,3 +182,20 @@ def test_laws_that_lack_data_or_stand_in_the_wrong_order():
     faulty = found("variables=planet_budgets", "constraint=[total_energy,dry_air_mass]")
     assert "list dry_air_mass before total_energy" in faulty["constraint"].got
     assert not found("variables=planet_budgets", "constraint=[positivity,dry_air_mass,moisture_budget,total_energy]")
+
+
+def test_a_batch_that_does_not_fit_is_refused():
+    assert "windows of data.splits.train" in found("training.batch_size=100000")["training.batch_size"].expected
+    small = found("hardware.gigabytes=0.001")["training.batch_size"]
+    assert "1 MB" in small.expected
+    assert "activations" in small.got
+
+
+def test_faults_of_values_are_told_without_opening_data():
+    config = compose(
+        "train",
+        ["data=netcdf", "data.path=absent.nc", "variables.prognostic=[x]", "optimizer.lr=-1", "training.batch_size=0"],
+    )
+    with pytest.raises(ConfigErrors) as caught:
+        refuse_faults(config)
+    assert {finding.key for finding in caught.value.findings} == {"optimizer", "training"}

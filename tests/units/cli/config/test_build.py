@@ -1,5 +1,6 @@
 """Signatures read without import, faults told all at once, parts built, Hydra run quietly."""
 
+import re
 import sys
 import textwrap
 from itertools import count
@@ -259,5 +260,21 @@ def test_options_from_a_folder_of_ones_own(tmp_path, monkeypatch):
 
 
 def test_unknown_flag_names_the_key():
-    with pytest.raises(ValueError, match=r"No flag --steps .*steps=\.\.\."):
+    with pytest.raises(ValueError, match=r"No flag --steps .*write training\.steps=100\."):
         run_composed("train", ["--steps", "100"], lambda config: 0)
+
+
+def test_advice_is_what_the_verb_accepts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs" / "train" / "mine").mkdir(parents=True)
+    for verb, words, advice in (
+        ("train", ["--batch-size", "8"], "write training.batch_size=8"),
+        ("train", ["model=sfno", "model.blocks=1"], "there is model.block, model.embed"),
+        ("train", ["model=sfon"], "write model=sfno"),
+        ("train", ["loss=[mse,mee]"], "write mse in its place"),
+        ("train", ["sfno"], "write model=sfno"),
+        ("eval", ["mine"], "write run=outputs/train/mine"),
+        ("eval", ["nothing"], "`emul eval --cfg job` lists the keys"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(advice)):
+            run_composed(verb, words, lambda config: 0)
