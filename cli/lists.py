@@ -4,29 +4,18 @@ from __future__ import annotations
 
 import ast
 import re
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from emul.config.build import target_module
-from emul.config.compose import compose
-from emul.config.folders import option_files
-from emul.config.options import matching_options, options
+from data_pipelines.conventions.suggestions import suggestion
+from emul.checks.model_sizes import ModelSize, measured_sizes, shipped_sizes
+from emul.config.folders import option_files, options_of
+from emul.config.options import matching_options, opening_comment, options
 from emul.config.source_text import definition, module_tree
-from emul.terminal.console import table
-from emul.terminal.findings import ConfigErrors
+from emul.terminal.console import console, plan, table
 from emul.terminal.verbs import LISTS
-
-if TYPE_CHECKING:
-    from emulators.world import World
-
-MEASURES = ("paper", "parameters", "GFLOP", "history", "step", "grid", "parity")
-NUMBERS = ("parameters", "GFLOP")
-CITED = re.compile(
-    r"(?:([A-Z][\w'-]+(?: et al\.| & [A-Z][\w'-]+)? \d{4}),? )?(arXiv \d{4}\.\d{4,5}|doi 10\.[^\s;,)]+[^\s;,).])"
-)
 
 
 def main(arguments: list[str]) -> int:
@@ -45,44 +34,76 @@ def list_options(arguments: list[str]) -> int:
     return 0
 
 
-def list_group(verb: str, overrides: list[str]) -> int:
-    """List the parts of a group; for models further arguments set the World, as in data=..."""
-    if verb != "models" and overrides:
-        raise ValueError(f"emul {verb} takes nothing more; got {' '.join(overrides)}.")
+def list_group(verb: str, arguments: list[str]) -> int:
+    """List the parts of a group; of models their sizes, or the one that the first argument names."""
+    if verb == "models":
+        name = arguments[0] if arguments and "=" not in arguments[0] else None
+        return describe_model(name, arguments[1:]) if name else list_models(arguments)
+    if arguments:
+        raise ValueError(f"emul {verb} takes nothing more; got {' '.join(arguments)}.")
     group = LISTS[verb]
-    rows = [[name, description(file)] for name, file in option_files(group).items()]
-    columns, right = [group, "what it is"], tuple[str, ...]()
-    if group == "model":
-        sizes, columns, right = (
-            measures([row[0] for row in rows], overrides),
-            [group, *MEASURES, "what it is"],
-            NUMBERS,
-        )
-        rows = [[name, *sizes[name], uncited(text)] for name, text in rows]
-    table(columns, rows, right=right)
+    table([group, "what it is"], [[name, description(file)] for name, file in option_files(group).items()])
     return 0
+
+
+def list_models(overrides: list[str]) -> int:
+    """List the models, a line for the sizes of each; overrides set the World, as in data=..."""
+    sizes = model_sizes(options_of("model"), overrides)
+    rows = []
+    for name, size in sizes.items():
+        if name.endswith("_small") and name.removesuffix("_small") in sizes:
+            continue
+        small = sizes.get(f"{name}_small")
+        operations = "-" if size.operations is None else f"{size.operations:,g}"
+        cited = re.sub(r",? ?(arXiv|doi) .*", "", size.paper) or size.paper
+        rows.append([name, count_text(size), count_text(small) if small else "", operations, cited])
+    table(["model", "parameters", "_small", "GFLOP", "paper"], rows, right=("parameters", "_small", "GFLOP"))
+    console().print("`emul models NAME` describes one; GFLOP: of a forecast step on 64x128 points.", style="quiet")
+    return 0
+
+
+def describe_model(name: str, overrides: list[str]) -> int:
+    """Describe a model: what it is, its paper, sizes, demands and keys."""
+    files = option_files("model")
+    if name not in files:
+        raise ValueError(f"There is no model '{name}'; {suggestion(name, files)}")
+    size = model_sizes([name], overrides)[name]
+    rows = {
+        "paper": size.paper,
+        "parameters": "does not fit" if size.parameters is None else f"{size.parameters:,}",
+        "operations": "" if size.operations is None else f"{size.operations:,g} GFLOP a step on 64x128 points",
+        "states": size.states,
+        "output": size.step,
+        "grids": size.grid,
+        "compared with": size.parity,
+    }
+    plan(f"model={name}: {description(files[name])}", {key: value for key, value in rows.items() if value})
+    keys = [option for option in options() if option.file == f"model/{name}"]
+    table(["option", "default", "what it is"], [[option.key, option.default, option.comment] for option in keys])
+    return 0
+
+
+def model_sizes(names: list[str], overrides: list[str]) -> dict[str, ModelSize]:
+    """Return the sizes that ship with the package, and measure what they lack: other data, models of the user's own."""
+    shipped = {} if overrides else shipped_sizes()
+    absent = [name for name in names if name not in shipped]
+    measured = measured_sizes(absent, overrides) if absent else {}
+    return {name: measured.get(name) or shipped[name] for name in names}
+
+
+def count_text(size: ModelSize) -> str:
+    """Trainable parameters in thousands, millions or 10^9; a dash for none, words where the model does not fit."""
+    if size.parameters is None:
+        return "no fit"
+    for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if size.parameters >= 0.1 * factor:
+            return f"{size.parameters / factor:.3g} {unit}"
+    return "-"
 
 
 def description(path: Path) -> str:
     """The first sentence of a YAML file's opening comment, else of what its target says of itself."""
-    return _first_sentence(_comment(path)) or _docstring(_target(OmegaConf.load(path)) or "")
-
-
-def _comment(path: Path) -> str:
-    """The comment with which a YAML file opens, in one line."""
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.startswith("# @package"):
-            continue
-        if not line.startswith("#") or not line.strip("# "):
-            break
-        lines.append(line.lstrip("# "))
-    return " ".join(lines)
-
-
-def uncited(text: str) -> str:
-    """A sentence without its citations in brackets."""
-    return re.sub(r" \([^()]*\b(?:arXiv|doi|\d{4})\b[^()]*\)", "", text)
+    return _first_sentence(opening_comment(path)) or _docstring(_target(OmegaConf.load(path)) or "")
 
 
 def _first_sentence(text: str) -> str:
@@ -107,63 +128,3 @@ def _docstring(target: str) -> str:
     if (not said or re.match(r"\w+: ", said)) and tree is not None:
         said = ast.get_docstring(tree)
     return _first_sentence((said or "").split("\n\n")[0])
-
-
-def measures(names: list[str], overrides: list[str]) -> dict[str, list[str]]:
-    """What a table tells of each model on the World of the overrides (default: the planet); a dash for nothing.
-
-    Paper; trainable parameters; 10^9 floating-point operations of a forecast step on 64x128 points, counted as in
-    emulators/training/flop_counter.py; and what its module says of itself.
-    """
-    from emul.checks.networks import network_on_meta, parameter_count, template_world
-    from emulators.interfaces import NetworkModule, optional
-
-    config = compose("train", overrides)
-    try:
-        world = template_world(config)
-    except (ValueError, OSError, KeyError) as error:
-        raise ValueError(f"The size of a model depends on the data, and these cannot be described: {error}") from error
-    found = {}
-    for name in names:
-        file: Any = OmegaConf.load(option_files("model")[name])
-        config.model = file.get("model", file)  # of those that set other groups too
-        node = config.model
-        try:
-            count = parameter_count(network_on_meta(node, world))
-            size = f"{count:,}" if count else "-"
-        except (ConfigErrors, ValueError) as error:
-            size = "does not fit" if not isinstance(error, ConfigErrors) else "faulty"
-        about = optional(target_module(str(node["_target_"])), NetworkModule, "ABOUT")
-        told = (about.get(key, "-") for key in ("states", "step", "grid", "parity"))
-        found[name] = [paper(name, str(node["_target_"])), size, operations(node, world), *told]
-    return found
-
-
-def paper(name: str, target: str) -> str:
-    """What is cited for a model: by its YAML or that of the full size, else by its module; a dash for nothing."""
-    files = option_files("model")
-    texts = [_comment(files[stem]) for stem in (name, name.removesuffix("_small")) if stem in files]
-    tree = module_tree(target.rpartition(".")[0])
-    texts.append(" ".join((ast.get_docstring(tree) or "").split()) if tree else "")
-    matches = (CITED.search(text) for text in texts)
-    return next((" ".join(filter(None, match.groups())) for match in matches if match), "-")
-
-
-def operations(node: DictConfig, world: World) -> str:
-    """10^9 operations of one forward pass on 64x128 points of the sphere; a dash where there are none or it fails."""
-    import torch
-
-    from emul.checks.networks import network_on_meta
-    from emulators.grid import equiangular_grid
-    from emulators.training.flop_counter import Operations
-
-    finer = replace(world, grid=equiangular_grid(64), static_fields=None)
-    try:
-        network = network_on_meta(node, finer).eval()
-        fields = torch.empty(1, finer.input_channels, 64, 128, device="meta")
-        with torch.no_grad(), Operations() as counted:
-            network(fields, torch.empty(1, dtype=torch.int64, device="meta"))
-    except Exception:  # a network may need numbers where there are none
-        return "-"
-    count = counted.total / 1e9
-    return f"{count:,.{0 if count >= 100 else 2}f}" if count else "-"

@@ -65,6 +65,18 @@ def scanned(path: Path) -> list[tuple[str, str, str, str | None]]:
     return [(key, value, comment, targets.get(key.rpartition(".")[0])) for key, value, comment in rows]
 
 
+def opening_comment(path: Path) -> str:
+    """Return the comment with which a YAML file opens, in one line."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("# @package"):
+            continue
+        if not line.startswith("#") or not line.strip("# "):
+            break
+        lines.append(line.lstrip("# "))
+    return " ".join(lines)
+
+
 def options_in_file(group: str, path: Path) -> Iterator[Option]:
     """The options that a file of a group declares; what it sets in other groups is declared there."""
     text = path.read_text(encoding="utf-8")

@@ -286,7 +286,9 @@ def find(name: str) -> Verb | None:
             return verb
     if name in LISTS:
         group = LISTS[name]
-        examples = ((f"emul {name}", f"every option of `{group}=`"),)
+        examples: tuple[tuple[str, str], ...] = ((f"emul {name}", f"every option of `{group}=`"),)
+        if name == "models":
+            examples += (("emul models sfno", "describe one"), ("emul models data=netcdf ...", "sizes on other data"))
         return Verb(name, "lists", f"List what there is for `{group}=`.", (), examples)
     return None
 

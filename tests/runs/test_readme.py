@@ -63,9 +63,7 @@ def test_make(command: str) -> None:
     assert shlex.split(command)[1] in targets
 
 
-@pytest.mark.parametrize(
-    "command", [pytest.param(c, marks=pytest.mark.slow) if c == "emul models" else c for c in EMUL]
-)
+@pytest.mark.parametrize("command", EMUL)
 def test_emul(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     name, *arguments = shlex.split(command)[1:]
     if name.startswith("-"):

@@ -9,12 +9,13 @@ import types
 
 import pytest
 
+from emul.checks.model_sizes import measured_sizes, shipped_sizes
 from emul.completion import candidates
 from emul.config.folders import options_of
 from emul.main import main
 from emul.terminal.verbs import LISTS, all_names
 
-SAFE = [name for name in all_names() if name != "models"]
+SAFE = all_names()
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
@@ -54,13 +55,31 @@ def test_lists(verb, capsys):
     assert "\x1b" not in text
 
 
+def test_models_are_listed_with_their_sizes(capsys):
+    assert main(["models"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = {line.split()[0]: line for line in lines[1:-1]}
+    assert set(rows) == {name for name in options_of("model") if not name.endswith("_small")}
+    assert max(map(len, lines)) <= 80
+    assert re.search(r"sfno +\d+ k|sfno +[\d.]+ M", rows["sfno"])
+    assert " M" not in rows["persistence"]
+
+
+def test_a_model_is_described(capsys):
+    assert main(["models", "sfno_ace"]) == 0
+    text = capsys.readouterr().out
+    assert "parameters" in text
+    assert "compared with" in text
+    assert main(["models", "sfon"]) == 2
+    assert "did you mean 'sfno'?" in capsys.readouterr().err
+
+
 @pytest.mark.slow
-def test_models_are_listed_with_their_size(capsys):
-    assert main(["models", "data=planet_tiny"]) == 0
-    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:]}
-    assert set(rows) == set(options_of("model"))
-    assert re.search(r" [\d,]+ ", rows["persistence"]) is None
-    assert int(re.search(r" ([\d,]{7,}) ", rows["sfno"])[1].replace(",", "")) > 100_000
+def test_the_sizes_that_ship_are_those_measured(capsys):
+    assert set(shipped_sizes()) == set(options_of("model"))
+    assert measured_sizes(options_of("model")) == shipped_sizes(), "run python -m emul.checks.model_sizes"
+    assert main(["models", "linear", "data=planet_tiny"]) == 0
+    assert f"{shipped_sizes()['linear'].parameters:,}" not in capsys.readouterr().out
 
 
 def failing(monkeypatch, error):
