@@ -61,4 +61,4 @@ def state(equations: PrimitiveEquations, push: float = 1.0) -> Tensor:
     shape = (*grid.shape[::-1], len(sigma))
     wind, warmth = (equations.constant(field * np.ones(shape)) for field in (u, temperature))
     pressure = torch.full_like(wind[..., :1], REFERENCE_PRESSURE)
-    return equations.coefficients(wind, torch.zeros_like(wind), warmth, wind[..., :0], pressure)
+    return equations.coefficients(wind, torch.zeros_like(wind), warmth, pressure)

@@ -1,7 +1,8 @@
 """The embedded planet as a dataset: weather simulated with the moist primitive equations on first use.
 
 The Zarr store has the layout of WeatherBench 2 (Rasp et al. 2024, arXiv 2308.15560): time, level, latitude, longitude,
-with level = 1000 sigma; geopotential is above sea level. Dry mass, water and energy budgets close in the stored values:
+with level = 1000 sigma; geopotential is above sea level. The air is nowhere supersaturated by more than 1 %. Dry mass,
+water and energy budgets close in the stored values:
 
     d<sum q ps dsigma> / g                         = E - P
     d<sum (cp T + K) ps dsigma + ps Phi_s> / g     = H + net radiation + friction + L P
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from data_pipelines.interfaces import Progress, TwinCase
     from data_pipelines.simulators.planet.simulation import Simulation
 
-EDITION = 6  # of the equations; a new edition makes new stores
+EDITION = 7  # of the equations; a new edition makes new stores
 INTERVAL = np.timedelta64(6, "h")
 GAP_DAYS = 10  # between trajectories
 LEAST = {"truncation": 5, "levels": 2}
@@ -82,7 +83,7 @@ VARIABLES = {
         SURFACE,
         "J m**-2",
         "",
-        "Numerical energy loss undone in the 6 hours before; no term of the budget",
+        "Energy that timestep and truncation lost in the 6 hours before, given back; no term of the budget",
     ),
     "geopotential_at_surface": (GROUND, "m**2 s**-2", "surface_geopotential", "Geopotential at the surface"),
     "land_sea_mask": (GROUND, "1", "land_area_fraction", "Share of land"),

@@ -22,6 +22,7 @@ from emul.config.compose import compose
 from emulators.constants import GRAVITY, HEAT_CAPACITY_DRY, LATENT_HEAT_VAPORISATION, WATER_DENSITY
 from emulators.grid import LatLonGrid
 from emulators.physics.insolation import insolation
+from emulators.physics.moisture import saturation_humidity
 
 SPLITS = {"train": ["2001-01-01", "2001-01-03"], "validation": ["2001-01-04"] * 2, "test": ["2001-01-05"] * 2}
 TINY = {
@@ -61,7 +62,7 @@ def test_layout_is_weatherbench2s(planet, dataset):
     assert dataset.attrs == template.attrs
     assert dataset.geopotential_at_surface.dims == dataset.land_sea_mask.dims == ("latitude", "longitude")
     assert all(field.dtype == np.float32 and np.isfinite(field).all() for field in dataset.values())
-    assert dataset.specific_humidity.min() >= 0.0
+    assert dataset.specific_humidity.min() > 0.0
     assert dataset.total_precipitation_6hr.min() >= 0.0
     assert LatLonGrid(dataset.latitude.values, dataset.longitude.values).kind == "gaussian"
     assert dataset.attrs["vertical_kind"] == "sigma"
@@ -102,6 +103,15 @@ def test_budgets_close_in_the_stored_numbers(dataset):
     names = ("sensible_heat_flux_6hr", "net_radiation_6hr", "friction_6hr")
     sources = sum(mean(segment[name].values) for name in names) + LATENT_HEAT_VAPORISATION * rain
     assert np.sqrt(np.mean((np.diff(energy) - sources[1:]) ** 2)) / 21600.0 < 0.05  # W m-2
+
+
+def test_no_air_is_stored_supersaturated(dataset):
+    pressure = dataset.surface_pressure.astype(np.float64) * dataset.level / 1000.0
+    temperature = dataset.temperature.astype(np.float64).transpose(*pressure.dims)
+    saturation = saturation_humidity(*(torch.from_numpy(field.values) for field in (temperature, pressure)))
+    relative = dataset.specific_humidity.transpose(*pressure.dims).values / saturation.numpy()
+    assert relative.max() < 1.01
+    assert (relative > 0.99).mean() > 0.01
 
 
 @pytest.mark.parametrize("ocean", ["prescribed", "slab"])

@@ -21,9 +21,7 @@ def _one_thread():
 def balanced(rows, truncation, levels, minutes):
     grid = gaussian_grid(rows)
     ground = baroclinic_wave.surface_geopotential(grid)
-    return PrimitiveEquations(
-        grid, truncation, half_levels(levels), 60.0 * minutes, surface_geopotential=ground, moist=False
-    )
+    return PrimitiveEquations(grid, truncation, half_levels(levels), 60.0 * minutes, surface_geopotential=ground)
 
 
 def later(equations, state, days):

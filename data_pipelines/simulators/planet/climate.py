@@ -13,11 +13,11 @@ Ocean = Literal["prescribed", "slab"]
 class Switches:
     """Switch parts of the physics on and off.
 
-    moist: water evaporates, is transported and rains; if false, the air is dry and exchanges nothing with the surface
-    (Held & Suarez 1994). virtual_temperature: water vapour makes air lighter. season, diurnal: annual and daily cycle
-    of the sun. energy_fixer: the energy lost by the numerics is returned as heat. ocean: the surface temperature of the
-    water is `prescribed`, or that of a `slab` that stores heat. warming: K added to the temperatures to which ocean,
-    land and air relax.
+    moist: water evaporates, is transported and rains; if false, the air is dry and exchanges nothing with the
+    surface (Held & Suarez 1994). virtual_temperature: water vapour makes air lighter. season, diurnal: annual and
+    daily cycle of the sun. energy_fixer: the energy that timestep and truncation lose is returned as uniform heat.
+    ocean: the surface temperature of the water is `prescribed`, or that of a `slab` that stores heat. warming: K
+    added to the temperatures to which ocean, land and air relax.
     """
 
     moist: bool = True

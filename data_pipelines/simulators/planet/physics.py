@@ -1,15 +1,15 @@
 """Simple column physics of the planet's air above water and land.
 
 Each step acts on the result of the one before:
-  1. large-scale condensation, which precipitates at once;
-  2. surface fluxes of heat and water, implicit in the air (`planet.surface`);
-  3. boundary-layer mixing of static energy and humidity with a fixed diffusivity, implicit in the column;
-  4. Newtonian relaxation towards a radiative equilibrium that follows the sun, and Rayleigh friction near the ground;
-  5. absorption of the daily cycle of sunlight.
+  1. surface fluxes of heat and water, implicit in the air (`planet.surface`);
+  2. boundary-layer mixing of static energy and humidity with a fixed diffusivity, implicit in the column;
+  3. Newtonian relaxation towards a radiative equilibrium that follows the sun, and Rayleigh friction near the ground;
+  4. absorption of the daily cycle of sunlight;
+  5. large-scale condensation, which precipitates at once (`rain`).
 
 Equilibrium, rates and friction: Held & Suarez 1994 (doi 10.1175/1520-0477(1994)075<1825:APFTIO>2.0.CO;2) as changed for
-moist air by Thatcher & Jablonowski 2016 (doi 10.5194/gmd-9-1263-2016), who also give steps 1 to 3. The seasons are
-added here: the thermal equator follows the sun's declination with a lag of some weeks. Dry air takes steps 4 and 5
+moist air by Thatcher & Jablonowski 2016 (doi 10.5194/gmd-9-1263-2016), who also give steps 1, 2 and 5. The seasons
+are added here: the thermal equator follows the sun's declination with a lag of some weeks. Dry air takes steps 3 and 4
 only.
 """
 
@@ -34,7 +34,7 @@ from emulators.constants import (
 )
 from emulators.grid import LatLonGrid
 from emulators.physics.insolation import EARTH, Orbit, daily_mean_insolation, insolation, sun
-from emulators.physics.moisture import condensation, filled_humidity
+from emulators.physics.moisture import condensation, saturation_humidity
 
 EQUINOX = Orbit(eccentricity=0.0, obliquity=0.0)  # without seasons
 
@@ -126,10 +126,8 @@ class PlanetPhysics:
         diffusion = np.diff(flux, axis=0) / thickness[:, None]
         identity = np.eye(len(full))
         energy = identity + geopotential / HEAT_CAPACITY_DRY
-        return (
-            np.linalg.inv(identity - self.timestep * diffusion @ energy),
-            np.linalg.inv(identity - self.timestep * diffusion),
-        )
+        heat, water = (np.linalg.inv(identity - self.timestep * diffusion @ factor) for factor in (energy, identity))
+        return _without_tiny(heat), _without_tiny(water)
 
     def _declination(self, time: np.datetime64, lag: float) -> float:
         """Return the sun's declination `lag` seconds before `time`, in radians."""
@@ -184,15 +182,15 @@ class PlanetPhysics:
         humidity: Tensor,
         surface_pressure: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Ground, Fluxes]:
-        """Return u, v, temperature, humidity and ground after one timestep, and its fluxes.
+        """Return u, v, temperature, humidity and ground after steps 1 to 4 of a timestep, and its fluxes.
 
         season: the forcing at the end of the timestep.
         """
         mass = surface_pressure[..., 0] / GRAVITY
         nothing = torch.zeros_like(mass)
-        wet = [nothing, nothing, nothing, nothing]
+        wet = [nothing, nothing, nothing]
         if self.switches.moist:
-            temperature, humidity, ground, wet = self._water_and_surface(
+            temperature, humidity, ground, wet = self._surface_and_mixing(
                 season, ground, u, v, temperature, humidity, surface_pressure
             )
         relaxed = temperature + self.relaxation * (self.equilibrium(season, surface_pressure) - temperature)
@@ -201,9 +199,9 @@ class PlanetPhysics:
             relaxed = relaxed + absorbed[..., None] / surface_pressure
         slow_u, slow_v = u * self.slowing, v * self.slowing
         lost = 0.5 * (slow_u * slow_u - u * u + slow_v * slow_v - v * v)
-        rain, evaporation, sensible_heat, supply = wet
+        evaporation, sensible_heat, supply = wet
         fluxes = Fluxes(
-            precipitation=rain,
+            precipitation=nothing,
             evaporation=evaporation,
             sensible_heat=sensible_heat,
             net_radiation=HEAT_CAPACITY_DRY * ((relaxed - temperature) @ self.thickness) * mass,
@@ -212,7 +210,23 @@ class PlanetPhysics:
         )
         return slow_u, slow_v, relaxed, humidity, ground, fluxes
 
-    def _water_and_surface(
+    def rain(
+        self, temperature: Tensor, humidity: Tensor, surface_pressure: Tensor, last: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Condense what exceeds saturation; return the warming in K, the humidity, and the rain in kg m-2.
+
+        The heat of the condensate counts, or, if `last`, does not: the warming may then be truncated, and the air stays
+        below saturation.
+        """
+        pressure = surface_pressure * self.sigma
+        if last:
+            vapour = (humidity - saturation_humidity(temperature, pressure)).clamp(min=0.0)
+        else:
+            vapour = condensation(temperature, humidity, pressure)
+        fallen = (vapour @ self.thickness) * surface_pressure[..., 0] / GRAVITY
+        return LATENT_HEAT_VAPORISATION / HEAT_CAPACITY_DRY * vapour, humidity - vapour, fallen
+
+    def _surface_and_mixing(
         self,
         season: Season,
         ground: Ground,
@@ -222,12 +236,7 @@ class PlanetPhysics:
         humidity: Tensor,
         surface_pressure: Tensor,
     ) -> tuple[Tensor, Tensor, Ground, list[Tensor]]:
-        """Apply steps 1 to 3; return temperature, humidity, ground, and [rain, evaporation, sensible heat, supply]."""
-        mass = surface_pressure[..., 0] / GRAVITY
-        humidity = filled_humidity(humidity, self.thickness)
-        rain = condensation(temperature, humidity, surface_pressure * self.sigma)
-        humidity = humidity - rain
-        temperature = temperature + LATENT_HEAT_VAPORISATION / HEAT_CAPACITY_DRY * rain
+        """Apply steps 1 and 2; return temperature, humidity, ground, and [evaporation, sensible heat, supply]."""
         wind = torch.sqrt(u[..., -1] ** 2 + v[..., -1] ** 2 + self.climate.gustiness**2)
         ground, gain = self.surface(
             ground,
@@ -238,13 +247,14 @@ class PlanetPhysics:
             humidity[..., -1],
             surface_pressure[..., 0],
         )
+        temperature, humidity = temperature.clone(), humidity.clone()
         temperature[..., -1] += gain.temperature
         humidity[..., -1] += gain.humidity
-        lowest = self.thickness[-1] * mass
-        wet = [
-            (rain @ self.thickness) * mass,
-            gain.humidity * lowest,
-            HEAT_CAPACITY_DRY * gain.temperature * lowest,
-            gain.supply,
-        ]
+        lowest = self.thickness[-1] * surface_pressure[..., 0] / GRAVITY
+        wet = [gain.humidity * lowest, HEAT_CAPACITY_DRY * gain.temperature * lowest, gain.supply]
         return temperature @ self.mixing_heat, humidity @ self.mixing_water, ground, wet
+
+
+def _without_tiny(table: np.ndarray) -> np.ndarray:
+    """Return the table with numbers set to 0 whose products would be subnormal, which processors are slow with."""
+    return np.where(np.abs(table) > 1e-20, table, 0.0)

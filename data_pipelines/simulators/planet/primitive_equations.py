@@ -3,17 +3,17 @@
     dzeta/dt = curl(A, B)                  A =  (zeta + f) v - sigma_dot du/dsigma - R Tv d(ln ps)/dx
     dD/dt    = div(A, B) - lap(K + Phi)    B = -(zeta + f) u - sigma_dot dv/dsigma - R Tv d(ln ps)/dy
     dT/dt    = -div(v T) + T D - sigma_dot dT/dsigma + kappa Tv omega / p
-    d(ps)/dt   = -sum_k div(ps v_k) dsigma_k
-    d(ps q)/dt = -div(ps q v) - d(sigma_dot ps q)/dsigma
+    d(ps)/dt = -sum_k div(ps v_k) dsigma_k
     Phi_k = Phi_s + sum_l G_kl Tv_l,   Tv = T (1 + (Rv / Rd - 1) q)
 
 Vertical differences conserve mass, energy and angular momentum (Simmons & Burridge 1981, doi
-10.1175/1520-0493(1981)109<0758:AEAAMC>2.0.CO;2). Surface pressure and water mass ps q are prognostic, both in flux
-form: their global means are conserved to round-off. Gravity waves about an isothermal state of rest are implicit, all
-other terms explicit, in a one-step scheme that conserves every linear invariant: SIL3 (Whitaker & Kar 2013, doi
-10.1175/MWR-D-13-00132.1). Hyperdiffusion acts on all variables but the surface pressure; it does not act on the part of
-the temperature that follows a lapse rate along the slopes of the surface. Energy per area is sum_k (cp T + K)_k ps
-dsigma_k / g + ps Phi_s / g; cp T contains the potential energy of the column above the surface.
+10.1175/1520-0493(1981)109<0758:AEAAMC>2.0.CO;2). Surface pressure is prognostic, in flux form: its global mean is
+conserved to round-off. Gravity waves about an isothermal state of rest are implicit, all other terms explicit, in a
+one-step scheme that conserves every linear invariant: SIL3 (Whitaker & Kar 2013, doi 10.1175/MWR-D-13-00132.1).
+Hyperdiffusion acts on all variables but the surface pressure; it does not act on the part of the temperature that
+follows a lapse rate along the slopes of the surface. Humidity is given, and constant during a timestep
+(`planet.water_transport` moves it). Energy per area is sum_k (cp T + K)_k ps dsigma_k / g + ps Phi_s / g; cp T contains
+the potential energy of the column above the surface.
 """
 
 from __future__ import annotations
@@ -46,7 +46,10 @@ DIAGONAL = (1 / 6, 1 / 3, 1 / 4)
 
 
 class Fields(NamedTuple):
-    """Hold the atmosphere on the grid in SI units: (lon, lat, level), and (lon, lat, 1) for the surface pressure."""
+    """Hold the atmosphere on the grid in SI units: (lon, lat, level), and (lon, lat, 1) for the surface pressure.
+
+    humidity: of dry air, a single 0.
+    """
 
     u: Tensor
     v: Tensor
@@ -81,14 +84,13 @@ class SigmaLevels:
 class PrimitiveEquations:
     """Integrate the primitive equations.
 
-    A state, (2 * orders, degrees, 4 * levels + 1), holds the coefficients of vorticity, ps q, divergence, T - 300 K and
+    A state, (2 * orders, degrees, 3 * levels + 1), holds the coefficients of vorticity, divergence, T - 300 K and
     ps - 1000 hPa.
 
     grid: Gaussian, with at least (3 truncation + 1) / 2 rows, so that products do not alias. timestep: in seconds.
-    surface_geopotential: m2 s-2, (lat, lon), truncated here; None for a flat surface. moist: if false, there is no ps
-    q, and the humidity of `Fields` has no levels. virtual_temperature: if false, water vapour does not change the
-    density of air. diffusion_time, water_diffusion_time: e-folding times in seconds of the smallest scale under
-    hyperdiffusion of order `diffusion_order`.
+    surface_geopotential: m2 s-2, (lat, lon), truncated here; None for a flat surface. virtual_temperature: if false,
+    water vapour does not change the density of air. diffusion_time: e-folding time in seconds of the smallest scale
+    under hyperdiffusion of order `diffusion_order`.
     """
 
     def __init__(
@@ -99,11 +101,9 @@ class PrimitiveEquations:
         timestep: float,
         *,
         surface_geopotential: np.ndarray | None = None,
-        moist: bool = True,
         virtual_temperature: bool = True,
         diffusion_order: int = 8,
         diffusion_time: float = 86400.0,
-        water_diffusion_time: float = 28800.0,
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
     ) -> None:
@@ -112,10 +112,10 @@ class PrimitiveEquations:
         self.device = torch.device(device)
         self.sphere = SphericalCalculus(grid, truncation + 1, truncation + 1, dtype).to(self.device)
         self.levels, self.timestep, self.dtype = SigmaLevels(half_levels), timestep, dtype
-        self.moist, self.lightness = moist, VIRTUAL if virtual_temperature else 0.0
+        self.lightness = VIRTUAL if virtual_temperature else 0.0
         self.size = size = len(self.levels.full)
-        ends = np.cumsum([0, size, size if moist else 0, size, size, 1]).tolist()
-        self.vorticity, self.water, self.divergence, self.temperature, self.pressure = map(slice, ends[:-1], ends[1:])
+        ends = np.cumsum([0, size, size, size, 1]).tolist()
+        self.vorticity, self.divergence, self.temperature, self.pressure = map(slice, ends[:-1], ends[1:])
         self.waves = slice(self.divergence.start, ends[-1])  # variables coupled by the implicit terms
         turning = 2.0 * ROTATION_RATE * np.sin(np.deg2rad(grid.latitude))
         self.coriolis = self.constant(np.broadcast_to(turning[None, :, None], (*grid.shape[::-1], size)))
@@ -127,7 +127,6 @@ class PrimitiveEquations:
         smallest = degree * (degree + 1) / (truncation * (truncation + 1))
         rate = np.zeros(ends[-1])  # of the smallest scale, by variable
         rate[: ends[-2]] = 1.0 / diffusion_time
-        rate[self.water] = 1.0 / water_diffusion_time
         scales = smallest ** (diffusion_order // 2)
         self.damping = self.constant(np.exp(-timestep * scales[:, None] * rate)[None])
         self._surface_tables(surface_geopotential)
@@ -194,23 +193,24 @@ class PrimitiveEquations:
         """Return the area mean of a field (lon, lat, n) in float64, (n,)."""
         return (field.double() * self.weights).sum(dim=(0, 1))
 
-    def coefficients(
-        self, u: Tensor, v: Tensor, temperature: Tensor, humidity: Tensor, surface_pressure: Tensor
-    ) -> Tensor:
+    def coefficients(self, u: Tensor, v: Tensor, temperature: Tensor, surface_pressure: Tensor) -> Tensor:
         """Return the spectral state of fields on the grid; shapes as in `Fields`."""
-        vorticity, divergence = self.sphere.vorticity_divergence(u, v)
-        water, excess = humidity * surface_pressure, temperature - REFERENCE_TEMPERATURE
-        scalars = self.sphere.analysis(torch.cat([water, excess, surface_pressure - REFERENCE_PRESSURE], dim=2))
-        split = water.shape[2]
-        return torch.cat([vorticity, scalars[..., :split], divergence, scalars[..., split:]], dim=2)
+        scalars = torch.cat([temperature - REFERENCE_TEMPERATURE, surface_pressure - REFERENCE_PRESSURE], dim=2)
+        return torch.cat([*self.sphere.vorticity_divergence(u, v), self.sphere.analysis(scalars)], dim=2)
 
-    def increased(self, coefficients: Tensor, u: Tensor, v: Tensor, temperature: Tensor, water: Tensor) -> Tensor:
-        """Return the state plus the increments of u, v, T and ps q on the grid, truncated."""
-        vorticity, divergence = self.sphere.vorticity_divergence(u, v)
-        scalars = self.sphere.analysis(torch.cat([water, temperature], dim=2))
-        split = water.shape[2]
-        change = [vorticity, scalars[..., :split], divergence, scalars[..., split:]]
-        return coefficients + torch.nn.functional.pad(torch.cat(change, dim=2), (0, 1))
+    def slowed(self, coefficients: Tensor, factor: Tensor) -> Tensor:
+        """Return the state with winds multiplied by `factor`, (level,)."""
+        coefficients = coefficients.clone()
+        for part in (self.vorticity, self.divergence):
+            coefficients[..., part] *= factor
+        return coefficients
+
+    def heated(self, coefficients: Tensor, fields: Fields, warming: Tensor) -> tuple[Tensor, Fields]:
+        """Return the state and its fields after a warming in K, (lon, lat, level), truncated."""
+        coefficients = coefficients.clone()
+        coefficients[..., self.temperature] += self.sphere.analysis(warming)
+        temperature = self.sphere.synthesis(coefficients[..., self.temperature].contiguous()) + REFERENCE_TEMPERATURE
+        return coefficients, fields._replace(temperature=temperature)
 
     def warmed(self, coefficients: Tensor, fields: Fields, warming: Tensor) -> tuple[Tensor, Fields]:
         """Return the state and its fields after a uniform warming in K."""
@@ -218,8 +218,8 @@ class PrimitiveEquations:
         coefficients[0, 0, self.temperature] += warming * self.unit
         return coefficients, fields._replace(temperature=fields.temperature + warming)
 
-    def fields(self, coefficients: Tensor) -> Fields:
-        """Return the fields of the state on the grid."""
+    def fields(self, coefficients: Tensor, humidity: Tensor | None = None) -> Fields:
+        """Return the fields of the state on the grid. humidity: on the grid; None for dry air."""
         sphere, pressure = self.sphere, coefficients[..., self.pressure]
         scalars = sphere.synthesis(coefficients)
         zero = torch.zeros_like(pressure)
@@ -233,7 +233,7 @@ class PrimitiveEquations:
             u=u[..., :-1].contiguous(),
             v=v[..., :-1].contiguous(),
             temperature=scalars[..., self.temperature] + REFERENCE_TEMPERATURE,
-            humidity=scalars[..., self.water] / surface_pressure,
+            humidity=scalars.new_zeros(()) if humidity is None else humidity,
             surface_pressure=surface_pressure,
             vorticity=scalars[..., self.vorticity],
             divergence=scalars[..., self.divergence].contiguous(),
@@ -251,8 +251,7 @@ class PrimitiveEquations:
         converging = (divergence + advection).view(1, -1, size)
         falling, rising, lag = torch.matmul(converging, self.motion).view(3, *u.shape)
         fall = (converging[0] @ self.fall).view_as(ps)
-        carried = [u, v, excess] + ([fields.humidity * ps] if self.moist else [])
-        lift_u, lift_v, lift_t, *lift_q = self._lifted(torch.stack(carried), falling, rising)
+        lift_u, lift_v, lift_t = self._lifted(torch.stack([u, v, excess]), falling, rising)
 
         absolute = fields.vorticity + self.coriolis
         push = GAS_CONSTANT_DRY * virtual
@@ -263,40 +262,36 @@ class PrimitiveEquations:
         buoyant = self.surface_geopotential + (virtual - REFERENCE_TEMPERATURE) @ self.geopotential
         buoyant.addcmul_(u, u, value=0.5).addcmul_(v, v, value=0.5)
         curl, spread = self.sphere.vorticity_divergence(
-            torch.cat([eastward, *(u * field for field in carried[2:])], dim=2),
-            torch.cat([northward, *(v * field for field in carried[2:])], dim=2),
+            torch.cat([eastward, u * excess], dim=2), torch.cat([northward, v * excess], dim=2)
         )
-        scalars = self.sphere.analysis(torch.cat([buoyant, heating, *lift_q, fall * ps], dim=2))
+        scalars = self.sphere.analysis(torch.cat([buoyant, heating, fall * ps], dim=2))
         scalars[0, 0, -1] = 0.0  # fall ps = -sum div(ps v) dsigma has no global mean but round-off
-        change = scalars[..., size:-1] - spread[..., size:]
         return torch.cat(
             [
                 curl[..., :size],
-                change[..., size:],
                 spread[..., :size] - self.sphere.laplacian * scalars[..., :size],
-                change[..., :size],
+                scalars[..., size:-1] - spread[..., size:],
                 scalars[..., -1:],
             ],
             dim=2,
         )
 
     def _lifted(self, carried: Tensor, falling: Tensor, rising: Tensor) -> Tensor:
-        """Return -sigma_dot d/dsigma of u, v and T, and -d/dsigma (sigma_dot ps q) of a fourth field if there is one.
+        """Return -sigma_dot d/dsigma of each of the fields `carried`.
 
-        With F and R from `_vertical_tables`: F (X_{k+1} - X_k) + R (X_{k-1} - X_k), and for the flux F (X_{k+1} + X_k)
-        + R (X_{k-1} + X_k). Levels are contiguous in memory, so the level above is the previous element; at the ends of
-        a column, where that belongs to another column, its factor is 0.
+        With F and R from `_vertical_tables`: F (X_{k+1} - X_k) + R (X_{k-1} - X_k). Levels are contiguous in memory, so
+        the level above is the previous element; at the ends of a column, where that belongs to another column, its
+        factor is 0.
         """
-        inner = falling + rising
-        here, flat = carried.flatten(1), inner.view(-1)
-        lifted = torch.cat([here[:3] * -flat, here[3:] * flat])
+        here = carried.flatten(1)
+        lifted = here * -(falling + rising).view(-1)
         lifted[:, :-1].addcmul_(falling.view(-1)[:-1], here[:, 1:])
         lifted[:, 1:].addcmul_(rising.view(-1)[1:], here[:, :-1])
         return lifted.view_as(carried)
 
     def virtual_temperature(self, temperature: Tensor, humidity: Tensor) -> Tensor:
-        """Return the virtual temperature; the temperature itself if dry, or if it is switched off."""
-        return temperature * (1.0 + self.lightness * humidity) if self.moist and self.lightness else temperature
+        """Return the virtual temperature; the temperature itself if it is switched off."""
+        return temperature * (1.0 + self.lightness * humidity) if self.lightness else temperature
 
     def _advance(self, coefficients: Tensor, tendencies: list[Tensor], weights: tuple[float, ...]) -> Tensor:
         """Return coefficients + timestep * sum of weights * tendencies."""
@@ -307,16 +302,24 @@ class PrimitiveEquations:
 
     def step(self, coefficients: Tensor, fields: Fields | None = None) -> Tensor:
         """Return the state one timestep of dynamics later. fields: of `coefficients`, if already computed."""
-        changes = [self.tendency(fields or self.fields(coefficients))]
+        return self.diffused(self.undamped_step(coefficients, fields or self.fields(coefficients)))
+
+    def undamped_step(self, coefficients: Tensor, fields: Fields) -> Tensor:
+        """Return the state one timestep later, without hyperdiffusion. fields: of `coefficients`."""
+        changes = [self.tendency(fields)]
         waves = [self._by_degree(coefficients[..., self.waves], self.linear)]
         for stage, (a, b) in enumerate(zip(EXPLICIT, IMPLICIT, strict=True)):
             state = self._advance(coefficients, changes, a)
             shifted = self._advance(state[..., self.waves], waves, tuple(i - e for e, i in zip(a, b, strict=True)))
             state[..., self.waves] = self._by_degree(shifted, self.inverse[stage])
             if stage < 2:
-                changes.append(self.tendency(self.fields(state)))
+                changes.append(self.tendency(self.fields(state, fields.humidity)))
                 waves.append(self._by_degree(state[..., self.waves], self.linear))
-        state *= self.damping
+        return state
+
+    def diffused(self, coefficients: Tensor) -> Tensor:
+        """Return the state after the hyperdiffusion of one timestep."""
+        state = coefficients * self.damping
         state[..., self.temperature] += self.restored
         return state
 

@@ -1,8 +1,13 @@
-"""Simulation of the planet: dynamics, physics and an energy fixer, and twins of a simulation.
+"""Simulation of the planet: dynamics, transport of water, physics and an energy fixer, and twins of a simulation.
 
-In each timestep the global energy cp T + K + ps Phi_s should change only by the fluxes of the physics. The energy that
-truncation, diffusion and round-off add or remove is compensated by a uniform warming, and recorded as the energy
-fixer.
+A timestep moves the air, then its water, then applies the physics, and condenses what exceeds saturation last. Winds,
+temperature and surface pressure are truncated; humidity lives on the grid. Condensation ends at the truncated
+temperature, so that the state, as it is stored, is nowhere supersaturated.
+
+In each timestep the global energy cp T + K + ps Phi_s should change only by the fluxes of the physics. The kinetic
+energy that hyperdiffusion takes becomes heat where it is lost (as in Becker 2001, doi
+10.1175/1520-0469(2001)058<0269:SSTFOH>2.0.CO;2). What timestep, truncation and round-off still add or remove is
+compensated by a uniform warming, and recorded as the energy fixer.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ from data_pipelines.simulators.planet.geography import Geography, water
 from data_pipelines.simulators.planet.physics import Fluxes, PlanetPhysics, Season
 from data_pipelines.simulators.planet.primitive_equations import Fields, PrimitiveEquations
 from data_pipelines.simulators.planet.surface import Ground
+from data_pipelines.simulators.planet.water_transport import WaterTransport
 from emulators.constants import (
     GAS_CONSTANT_DRY,
     GRAVITY,
@@ -30,7 +36,9 @@ from emulators.constants import (
     WATER_DENSITY,
 )
 from emulators.grid import LatLonGrid
-from emulators.physics.moisture import filled_humidity, saturation_humidity
+from emulators.physics.moisture import saturation_humidity
+
+STRATOSPHERIC_HUMIDITY = 2e-6  # kg kg-1, initially
 
 
 class Simulation:
@@ -62,8 +70,7 @@ class Simulation:
             half,
             float(timestep),
             surface_geopotential=geography.geopotential,
-            moist=self.switches.moist,
-            virtual_temperature=self.switches.virtual_temperature,
+            virtual_temperature=self.switches.moist and self.switches.virtual_temperature,
             dtype=dtype,
             device=device,
         )
@@ -78,15 +85,16 @@ class Simulation:
             dtype,
             device,
         )
+        self.transport = WaterTransport(grid, half, float(timestep), dtype, self.dynamics.device)
         self.timestep, self.time = np.timedelta64(timestep, "s"), start.astype("datetime64[s]")
         self.ground = self.physics.season(self.time).target
         self._advance = torch.compile(self._advanced, dynamic=False) if compile else self._advanced
-        self.settle(self._disturbed_rest(seed))
+        self.settle(*self._disturbed_rest(seed))
 
-    def settle(self, coefficients: Tensor) -> None:
+    def settle(self, coefficients: Tensor, humidity: Tensor | None) -> None:
         """Set the present state, and compute its fields and energy."""
         self.coefficients = coefficients
-        self.fields = self.dynamics.fields(coefficients)
+        self.fields = self.dynamics.fields(coefficients, humidity)
         self.energy = self.dynamics.energy(self.fields)
 
     def snapshot(self) -> dict[str, Any]:
@@ -107,19 +115,21 @@ class Simulation:
         self.fields = Fields(u, v, temperature, humidity, pressure, vorticity, divergence, (gradient[0], gradient[1]))
         self.ground, self.energy = Ground(*snapshot["ground"]), snapshot["energy"]
 
-    def _disturbed_rest(self, seed: int) -> Tensor:
-        """Return air at rest in radiative equilibrium, 60 % saturated below sigma 0.2, with noise near the ground."""
+    def _disturbed_rest(self, seed: int) -> tuple[Tensor, Tensor | None]:
+        """Return coefficients and humidity of air at rest in radiative equilibrium, with noise near the ground.
+
+        The air is 60 % saturated below sigma 0.2, and as dry as the Earth's stratosphere above.
+        """
         dynamics, physics = self.dynamics, self.physics
         nlat, nlon = dynamics.sphere.grid.shape
         pressure = REFERENCE_PRESSURE * torch.exp(-dynamics.surface_geopotential[..., :1] / (GAS_CONSTANT_DRY * 270.0))
         noise = torch.randn(nlon, nlat, 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         temperature = physics.equilibrium(physics.season(self.time), pressure)
         temperature = temperature + noise.to(dynamics.device, dynamics.dtype) * physics.sigma
-        humidity = 0.6 * saturation_humidity(temperature, pressure * physics.sigma) * (physics.sigma > 0.2)
+        humidity = 0.6 * saturation_humidity(temperature, pressure * physics.sigma)
+        humidity = torch.where(physics.sigma > 0.2, humidity, STRATOSPHERIC_HUMIDITY)
         calm = torch.zeros_like(temperature)
-        return dynamics.coefficients(
-            calm, calm, temperature, humidity if dynamics.moist else humidity[..., :0], pressure
-        )
+        return dynamics.coefficients(calm, calm, temperature, pressure), humidity if self.switches.moist else None
 
     def step(self) -> tuple[Fluxes, Tensor]:
         """Advance by one timestep; return the fluxes of the physics, and the energy fixer (J m-2, a scalar)."""
@@ -134,18 +144,21 @@ class Simulation:
         self, coefficients: Tensor, fields: Fields, energy: Tensor, ground: Ground, season: Season
     ) -> tuple[Tensor, Fields, Tensor, Ground, Fluxes, Tensor]:
         """Return coefficients, fields, energy and ground after one timestep, its fluxes and the energy fixer."""
-        dynamics = self.dynamics
-        coefficients = dynamics.step(coefficients, fields)
-        before = dynamics.fields(coefficients)
-        u, v, temperature, humidity, ground, fluxes = self.physics(season, ground, *before[:5])
-        coefficients = dynamics.increased(
-            coefficients,
-            u - before.u,
-            v - before.v,
-            temperature - before.temperature,
-            (humidity - before.humidity) * before.surface_pressure,
+        dynamics, physics = self.dynamics, self.physics
+        coefficients = dynamics.undamped_step(coefficients, fields)
+        flown = dynamics.fields(coefficients, fields.humidity)
+        humidity = self.transport(fields, flown) if self.switches.moist else fields.humidity
+        u, v, temperature, humidity, ground, fluxes = physics(
+            season, ground, flown.u, flown.v, flown.temperature, humidity, flown.surface_pressure
         )
-        fields = dynamics.fields(coefficients)
+        coefficients = dynamics.diffused(dynamics.slowed(coefficients, physics.slowing))
+        fields = dynamics.fields(coefficients, humidity)
+        warming = temperature - flown.temperature + dissipation(u, v, fields.u, fields.v) / HEAT_CAPACITY_DRY
+        if self.switches.moist:
+            coefficients, fields, fallen = self._condensed(coefficients, fields, warming, temperature)
+            fluxes = fluxes._replace(precipitation=fallen)
+        else:
+            coefficients, fields = dynamics.heated(coefficients, fields, warming)
         gained = (
             fluxes.sensible_heat
             + fluxes.net_radiation
@@ -161,6 +174,20 @@ class Simulation:
         coefficients, fields = dynamics.warmed(coefficients, fields, fixer / (HEAT_CAPACITY_DRY * mass))
         return coefficients, fields, expected, ground, fluxes, fixer
 
+    def _condensed(
+        self, coefficients: Tensor, fields: Fields, warming: Tensor, temperature: Tensor
+    ) -> tuple[Tensor, Fields, Tensor]:
+        """Apply the warming of the physics and of condensation; return coefficients, fields and rain.
+
+        Condensation acts on the temperature after the physics, then on the truncated one.
+        """
+        physics, dynamics, pressure = self.physics, self.dynamics, fields.surface_pressure
+        latent, humidity, fallen = physics.rain(temperature, fields.humidity, pressure)
+        coefficients, fields = dynamics.heated(coefficients, fields, warming + latent)
+        latent, humidity, more = physics.rain(fields.temperature, humidity, pressure, last=True)
+        coefficients, fields = dynamics.heated(coefficients, fields, latent)
+        return coefficients, fields._replace(humidity=humidity), fallen + more
+
     def samples(self, count: int, steps: int) -> Iterator[dict[str, np.ndarray]]:
         """Yield `count` samples every `steps` timesteps; fields ([level,] lat, lon), float32."""
         for _ in range(count):
@@ -173,7 +200,7 @@ class Simulation:
     def atmosphere(self) -> dict[str, np.ndarray]:
         """Return the present atmospheric fields by WeatherBench 2 names, ([level,] lat, lon)."""
         fields, dynamics = self.fields, self.dynamics
-        humidity = self._stored_humidity()
+        humidity = fields.humidity.expand_as(fields.temperature)
         virtual = dynamics.virtual_temperature(fields.temperature, humidity)
         return {
             "temperature": _array(fields.temperature),
@@ -183,22 +210,6 @@ class Simulation:
             "geopotential": _array(virtual @ dynamics.geopotential + dynamics.surface_geopotential),
             "surface_pressure": _array(fields.surface_pressure[..., 0]),
         }
-
-    def _stored_humidity(self) -> Tensor:
-        """Return humidity without negative values, conserving the global water mass.
-
-        Negative values are filled within their column; if a column has not enough water, all other columns are scaled.
-        """
-        dynamics, ps = self.dynamics, self.fields.surface_pressure.double()
-        if not dynamics.moist:
-            return torch.zeros_like(self.fields.temperature)
-        humidity = filled_humidity(self.fields.humidity, self.physics.thickness)
-        if float(humidity.min()) >= 0.0:
-            return humidity
-        signed, positive = humidity.double(), humidity.double().clamp(min=0.0)
-        layers = dynamics.layers[:, None]
-        share = dynamics.mean((signed * ps) @ layers) / dynamics.mean((positive * ps) @ layers)
-        return (positive * share).to(humidity.dtype)
 
     def sample(self, fluxes: Fluxes, fixer: Tensor) -> dict[str, np.ndarray]:
         """Return the present fields, the forcing, and the given fluxes accumulated since the last sample."""
@@ -215,6 +226,11 @@ class Simulation:
             "surface_heat_supply_6hr": _array(fluxes.surface_supply),
             "energy_fixer_6hr": np.full(grid.shape, float(fixer), dtype=np.float32),
         }
+
+
+def dissipation(u: Tensor, v: Tensor, slower_u: Tensor, slower_v: Tensor) -> Tensor:
+    """Return the kinetic energy lost from winds u, v to the slower ones, J kg-1."""
+    return 0.5 * (u * u + v * v - slower_u * slower_u - slower_v * slower_v)
 
 
 def _array(field: Tensor) -> np.ndarray:
@@ -259,9 +275,9 @@ def planet_twins(
 
 def _disturbed(simulation: Simulation, perturbation: float, generator: torch.Generator) -> Simulation:
     """Return a copy of the simulation whose temperature differs by noise."""
-    dynamics, twin = simulation.dynamics, copy.copy(simulation)
-    nothing = torch.zeros_like(simulation.fields.temperature)
-    noise = torch.randn(nothing.shape, generator=generator, dtype=torch.float64).to(nothing)
-    water = torch.zeros_like(simulation.fields.humidity)
-    twin.settle(dynamics.increased(simulation.coefficients, nothing, nothing, perturbation * noise, water))
+    fields, twin = simulation.fields, copy.copy(simulation)
+    shape = fields.temperature.shape
+    noise = torch.randn(shape, generator=generator, dtype=torch.float64).to(fields.temperature)
+    coefficients, disturbed = simulation.dynamics.heated(simulation.coefficients, fields, perturbation * noise)
+    twin.settle(coefficients, disturbed.humidity)
     return twin
