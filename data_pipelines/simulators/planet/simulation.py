@@ -38,7 +38,7 @@ from emulators.constants import (
 from emulators.grid import LatLonGrid
 from emulators.physics.moisture import saturation_humidity
 
-STRATOSPHERIC_HUMIDITY = 2e-6  # kg kg-1, initially
+STRATOSPHERIC_HUMIDITY = 8e-6  # kg kg-1, initially: what the model tends to
 
 
 class Simulation:
@@ -118,7 +118,7 @@ class Simulation:
     def _disturbed_rest(self, seed: int) -> tuple[Tensor, Tensor | None]:
         """Return coefficients and humidity of air at rest in radiative equilibrium, with noise near the ground.
 
-        The air is 60 % saturated below sigma 0.2, and as dry as the Earth's stratosphere above.
+        The air is 60 % saturated below sigma 0.2, and dry above.
         """
         dynamics, physics = self.dynamics, self.physics
         nlat, nlon = dynamics.sphere.grid.shape
