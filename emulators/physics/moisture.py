@@ -1,4 +1,4 @@
-"""Water in air: saturation, condensation, and the removal of negative humidity.
+"""Water in air: saturation and condensation.
 
     q_sat = (Rd / Rv) (e0 / p) exp((L / Rv) (1 / T0 - 1 / T)),    e0 = 610.78 Pa, T0 = 273.16 K
 
@@ -34,15 +34,3 @@ def condensation(temperature: Tensor, humidity: Tensor, pressure: Tensor) -> Ten
     saturation = saturation_humidity(temperature, pressure)
     warming = LATENT_HEAT_VAPORISATION**2 / (HEAT_CAPACITY_DRY * GAS_CONSTANT_VAPOUR)
     return ((humidity - saturation) / (1.0 + warming * saturation / (temperature * temperature))).clamp(min=0.0)
-
-
-def filled_humidity(humidity: Tensor, thickness: Tensor) -> Tensor:
-    """Return humidity without negative values; the positive values of each column are scaled to keep the column's mass.
-
-    humidity: (..., level); thickness: mass of the layers up to a factor, shape that broadcasts. A column of negative
-    mass keeps its deficit, evenly in the vertical, so that no water is created.
-    """
-    positive = humidity.clamp(min=0.0)
-    mass = (humidity * thickness).sum(dim=-1, keepdim=True)
-    share = mass.clamp(min=0.0) / (positive * thickness).sum(dim=-1, keepdim=True).clamp(min=1e-30)
-    return positive * share + mass.clamp(max=0.0) / thickness.sum(dim=-1, keepdim=True)

@@ -74,10 +74,8 @@ class WaterTransport:
 
         (lat, level, lon) but for the last row (south) and the last level (below), across which nothing flows.
         """
-        u, v = (
-            0.5 * (getattr(before, name) * before.surface_pressure + getattr(after, name) * after.surface_pressure)
-            for name in ("u", "v")
-        )
+        start, end = 0.5 * before.surface_pressure, 0.5 * after.surface_pressure
+        u, v = start * before.u + end * after.u, start * before.v + end * after.v
         east = (u.permute(1, 2, 0) @ self.to_east) * self.eastward * self.thickness
         south = torch.tensordot(self.to_south, v.permute(1, 2, 0), dims=1) * self.thickness
         rise = (after.surface_pressure - before.surface_pressure).permute(1, 2, 0) * self.area
