@@ -36,7 +36,7 @@ class {title}(nn.Module):
 
     def forward(self, prediction: State, target: State) -> Tensor:
         with torch.autocast(prediction.values.device.type, enabled=False):  # means in single precision
-            error = self.weights.scaled(self.weights.difference(prediction, target))
+            error = self.weights.scaled(self.weights.difference(prediction, target), prediction)
             return self.weights.mean(error.abs().pow(self.power))
 '''
 LOSS_YAML = """# Mean power of the absolute error, in units of a timestep's change.

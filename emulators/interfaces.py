@@ -6,7 +6,7 @@ with `optional`, so that any Module is a network and any function of States a co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -68,7 +68,12 @@ class NetworkModule(Protocol):
 
 
 class Loss(Protocol):
-    """Compare two States: one number for each lead element (batch, or member and batch)."""
+    """Compare two States: one number for each lead element (batch, or member and batch).
+
+    intervals: timesteps of the steps that it can judge; None: any.
+    """
+
+    intervals: Collection[int] | None = None
 
     def __call__(self, prediction: State, target: State) -> Tensor: ...
 
@@ -76,11 +81,13 @@ class Loss(Protocol):
 class Objective(Protocol):
     """Define how a network is trained: the loss of a window, to be minimised. Subclass it for the defaults.
 
-    longest: timesteps of the longest rollout, which every window must hold. keeps_copies: whether it keeps copies of
+    longest: timesteps of the longest rollout, which every window must hold. intervals: of its steps, in timesteps.
+    keeps_copies: whether it keeps copies of
     weights, which a sharded network does not allow. What `begin` and `follow` change must be state of a Module.
     """
 
     keeps_copies: bool = False
+    intervals: Sequence[int] = (1,)
 
     @property
     def longest(self) -> int: ...
@@ -105,17 +112,31 @@ class Constraint(Protocol):
 
     changes: names of the variables that it changes; None where it does not say. rests_on: names of the variables whose
     change would break its law. keeps: class names of laws that it leaves intact all the same. budget: the budget that
-    its law closes, for `emulators.verification.budget_ledger`. The order of constraints is checked by these.
+    its law closes, for `emulators.verification.budget_ledger`. intervals: timesteps of the steps over which its law is
+    known; None: any. The order of constraints is checked by these.
     """
 
     changes: Sequence[str] | None = None
     rests_on: Sequence[str] = ()
     keeps: Sequence[str] = ()
     budget: Any = None
+    intervals: Collection[int] | None = None
 
     def __call__(self, before: State, after: State, forcing: State) -> State:
         """`before.start` is the State at the start of the rollout."""
         ...
+
+
+def refuse_unknown_intervals(parts: Mapping[str, Any], interface: type, intervals: Collection[int]) -> None:
+    """Raise ValueError where a constraint or loss knows its law over other intervals, in timesteps, than these."""
+    for name, part in parts.items():
+        known = optional(part, interface, "intervals")
+        if known is not None and (unknown := sorted(set(intervals) - set(known))):
+            raise ValueError(
+                f"{name} takes fluxes as sums over the step, which the data hold for steps of "
+                f"{', '.join(map(str, sorted(known)))} timesteps; some steps are of {', '.join(map(str, unknown))}. "
+                f"List the sums over these among the variables, such as total_precipitation_24hr, or leave {name} out."
+            )
 
 
 class MatrixParameter(Protocol):

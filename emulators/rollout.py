@@ -2,18 +2,19 @@
 
     rollout      x(n) = step(x(n - 1), ...)
     aggregated   x(n) = step(x(n - k)),   k the last of the intervals that n is made of, longest first
-    averaged     x(n) = mean over k that divide n of x_k(n),   x_k(n) = step(x_k(n - k))
+    averaged     x(n) = laws(mean over k that divide n of x_k(n)),   x_k(n) = step(x_k(n - k))
 
 The second keeps steps few (Pangu-Weather: Bi et al. 2023, doi 10.1038/s41586-023-06185-3), the third averages over all
 combinations of intervals (Stormer: Nguyen et al. 2024, arXiv 2312.03876). A step sees interval and lead from the times
-of the States that it is given.
+of the States that it is given. The mean of States that obey a law need not obey it: the constraints of the step are
+applied to it again, with the mean at the lead before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,6 +25,20 @@ from emulators.world import World
 Memory = tuple[State, ...]
 Stepper = Callable[..., State]  # (memory, forcing, **conditioning) -> State
 SCHEMES = ("rollout", "aggregated", "averaged")
+
+
+@runtime_checkable
+class Lawful(Protocol):
+    """A step that knows its intervals and its constraints."""
+
+    def refuse_intervals(self, intervals: Collection[int]) -> None:
+        """Raise ValueError where steps over one of these, in timesteps, cannot be made."""
+
+    def constrained(self, before: State, after: State, forcing: State) -> State:
+        """`after` as the constraints leave it."""
+        ...
+
+
 PRECISIONS = ("32", "bf16-mixed")
 
 
@@ -61,6 +76,8 @@ class Rollout:
     ) -> None:
         self.step, self.world, self.scheme, self.intervals = step, world, scheme, tuple(intervals)
         refuse_scheme(scheme, intervals, len(history))
+        if isinstance(step, Lawful):
+            step.refuse_intervals(self.intervals)
         if precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got '{precision}'.")
         self.is_mixed = precision != PRECISIONS[0]
@@ -176,15 +193,6 @@ def rollout_over_intervals(
     return function(step, memory, forcings, intervals, after, conditioning)
 
 
-def refuse_without_interval(step: Any, intervals: Collection[int]) -> None:
-    """ValueError where steps are of several intervals, in timesteps, and the network is not conditioned on them."""
-    if len(set(intervals)) > 1 and "interval" not in step.conditioning:
-        raise ValueError(
-            f"{type(step.network).__name__} is not told the interval (its `conditioning` lacks it), and steps are "
-            f"of {', '.join(map(str, sorted(set(intervals))))} timesteps."
-        )
-
-
 def _aggregated(
     step: Stepper,
     memory: Memory,
@@ -210,13 +218,22 @@ def _averaged(
 ) -> Iterator[tuple[State, Memory]]:
     """Average at each lead the States of all intervals that divide it; each interval is rolled out by itself."""
     ordered = sorted(set(intervals))
-    latest = dict(zip(ordered, memory if after else memory * len(ordered), strict=True))
+    *branches, mean = memory if after else memory * (len(ordered) + 1)
+    latest = dict(zip(ordered, branches, strict=True))
     for lead, forcing in enumerate(forcings, start=after + 1):
         arriving = [k for k in latest if lead % k == 0]
         for k in arriving:
             latest[k] = step((latest[k],), forcing, **conditioning)
-        mean = torch.stack([latest[k].values for k in arriving]).mean(0)
-        yield replace(latest[1], values=mean), tuple(latest.values())
+        mean = _mean(step, mean, [latest[k] for k in arriving], forcing) if len(latest) > 1 else latest[1]
+        yield mean, (*latest.values(), mean)
+
+
+def _mean(step: Stepper, before: State, states: Sequence[State], forcing: State) -> State:
+    """The mean of States that have come over several intervals, under the laws of a step of one timestep."""
+    after = replace(states[0], values=torch.stack([state.values for state in states]).mean(0))
+    if isinstance(step, Lawful):
+        return step.constrained(before, after, forcing)
+    return replace(after, origin=Origin(before.start, replace(before, origin=None), forcing))
 
 
 def _last(lead: int, intervals: Sequence[int]) -> int:

@@ -17,12 +17,19 @@ from emulators.variables import VariableSet
 class Scale:
     """Hold area-weighted statistics of one channel over the training period, in the channel's units.
 
-    tendency_std: standard deviation of the change over one timestep.
+    tendency_std: standard deviation of the change over one timestep. changes: of the change over others, {timesteps:
+    standard deviation}.
     """
 
     mean: float
     std: float
     tendency_std: float
+    changes: Mapping[int, float] = field(default_factory=dict)
+
+    def plain(self) -> list:
+        """Return the statistics as a list, for a checkpoint."""
+        numbers = [self.mean, self.std, self.tendency_std]
+        return [*numbers, dict(self.changes)] if self.changes else numbers
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,28 @@ class World:
         scales = [asdict(self.scales[channel])[kind] for channel in variables.channels]
         return np.array(scales, dtype=np.float32)
 
+    @property
+    def intervals(self) -> tuple[int, ...]:
+        """The intervals, in timesteps, over which the changes of all prognostic channels are known; 1 the first."""
+        known = [set(self.scales[c].changes) if c in self.scales else set() for c in self.prognostic.channels]
+        return (1, *sorted(set.intersection(*known))) if known else (1,)
+
+    def change_std(self, variables: VariableSet, interval: int) -> np.ndarray:
+        """Return the standard deviation of the change over `interval` timesteps, float32, shape (channel,).
+
+        Raises ValueError if it is unknown.
+        """
+        if interval == 1:
+            return self.scale(variables, "tendency_std")
+        unknown = [channel for channel in variables.channels if interval not in self.scales[channel].changes]
+        if unknown:
+            raise ValueError(
+                f"The change of {', '.join(unknown[:3])} over {interval} timesteps was not measured; known are "
+                f"intervals of {', '.join(map(str, self.intervals))}. Train with objective.intervals that hold it, or "
+                "on scales of `emul data statistics intervals=...`."
+            )
+        return np.array([self.scales[channel].changes[interval] for channel in variables.channels], dtype=np.float32)
+
     def after(self, time: np.ndarray, steps: int = 1) -> np.ndarray:
         """Return the time `steps` timesteps after `time`, datetime64[s]; month steps keep the day of the month."""
         time = np.asarray(time, dtype="datetime64[s]")
@@ -119,7 +148,7 @@ class World:
             "static_fields": None if self.static_fields is None else torch.as_tensor(self.static_fields),
             "timestep": [int(timestep.astype(int)), "M" if unit == "M" else "s"],
             "history": self.history,
-            "scales": {name: [s.mean, s.std, s.tendency_std] for name, s in self.scales.items()},
+            "scales": {name: scale.plain() for name, scale in self.scales.items()},
             "vertical": {
                 "kind": self.vertical.kind,
                 "a": list(self.vertical.a),
@@ -142,6 +171,19 @@ class World:
             scales={name: Scale(*values) for name, values in plain["scales"].items()},
             vertical=Vertical(vertical["kind"], tuple(vertical["a"]), tuple(vertical["b"]), vertical.get("dry", False)),
         )
+
+
+def timesteps_between(timestep: np.timedelta64, start: np.ndarray, end: np.ndarray) -> int:
+    """Return the number of timesteps from `start` to `end`, the same for all cases of a batch; else ValueError."""
+    unit = "M" if np.datetime_data(timestep)[0] == "M" else "s"
+    spans = end.astype(f"datetime64[{unit}]") - start.astype(f"datetime64[{unit}]")
+    counts = np.unique(spans / timestep)
+    if counts.size != 1 or counts[0] != int(counts[0]):
+        raise ValueError(
+            f"Expected an interval of whole timesteps of {timestep}, the same for all cases of a batch; got "
+            f"{', '.join(f'{count:g}' for count in counts)} timesteps."
+        )
+    return int(counts[0])
 
 
 def nominal_seconds(duration: np.timedelta64) -> int:

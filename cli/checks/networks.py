@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,12 @@ def world_from_template(config: DictConfig, template: xr.Dataset) -> World:
     made = world_from_dataset(template, build(config.variables), history=config.history)
     sets = (made.prognostic, made.diagnostic, made.forcing, made.static)
     return replace(made, scales={channel: Scale(0.0, 1.0, 1.0) for one in sets for channel in one.channels})
+
+
+def with_changes(world: World, intervals: Sequence[int]) -> World:
+    """Return the World of a template with changes over further intervals, in timesteps, which a training measures."""
+    changes = {interval: 1.0 for interval in intervals if interval > 1}
+    return replace(world, scales={name: replace(scale, changes=changes) for name, scale in world.scales.items()})
 
 
 def template_world(config: DictConfig) -> World:

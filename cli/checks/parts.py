@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from emul.checks.data import Facts
-from emul.checks.networks import network_on_meta, parameter_count
+from emul.checks.networks import network_on_meta, parameter_count, with_changes
 from emul.config.build import build, build_all, build_loss_term, build_loss_terms, resolve_target
 from emul.config.folders import conf_folder, option_files
 from emul.terminal.findings import Finding, refusal
@@ -118,10 +118,14 @@ def loss_findings(config: DictConfig, world: World) -> list[Finding]:
 
 def training_findings(config: DictConfig, world: World) -> list[Finding]:
     """Find a network that the objective or the hardware cannot train."""
-    step = build(config.step, world, network_on_meta(config.model, world), {})
+    from emulators.interfaces import Loss, refuse_unknown_intervals
+
     objective = build(config.objective, world)
+    world = with_changes(world, objective.intervals)
+    step = build(config.step, world, network_on_meta(config.model, world), build_all(config.constraint, world))
     try:
         objective.begin(step)
+        refuse_unknown_intervals(build_loss_terms(config.loss, world), Loss, objective.intervals)
     except ValueError as error:
         names = ", ".join(_models_with_interval())
         fix = f"these take it: {names}; or take objective=forecast" if "not told the interval" in str(error) else ""

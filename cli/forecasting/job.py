@@ -53,6 +53,7 @@ def prepare(config: DictConfig) -> ForecastJob:
     ranges = {str(name): tuple(limits) for name, limits in config.ranges.items()}
     step, others = _steps(run, config, device)
     way: dict[str, Any] = {"path": str(config.path), "intervals": [int(k) for k in config.intervals]}
+    step.refuse_intervals(way["intervals"])
     settings = {
         "weights": _digest(run.card["weights"]),
         "run_config": hashlib.sha256(run.card["config"].encode()).hexdigest(),

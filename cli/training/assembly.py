@@ -77,7 +77,10 @@ def open_archive(
     with console.progress("measuring means and scales") as report:
         stored, known = config.scales, published_scales(config, start, made)
         stored = stored if isinstance(stored, str) else None
-        measured = scales(archive, source.splits["train"], stored=stored, known=known, report=report)
+        intervals = build(config.objective, made).intervals
+        measured = scales(
+            archive, source.splits["train"], stored=stored, known=known, intervals=intervals, report=report
+        )
     return archive.with_world(replace(archive.world, scales=measured)), source.splits
 
 

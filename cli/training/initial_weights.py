@@ -39,7 +39,8 @@ def published_scales(config: DictConfig, content: Mapping[str, Any] | None, worl
     if "emul" not in content:
         return published_files.constants(content, world)
     scales = content["emul"]["world"]["scales"]
-    return {kind: {name: values[i] for name, values in scales.items()} for i, kind in enumerate(published_files.KINDS)}
+    kinds = (*published_files.KINDS, "changes")
+    return {kind: {name: v[i] for name, v in scales.items() if len(v) > i} for i, kind in enumerate(kinds)}
 
 
 def fill_network(module: Training, content: Mapping[str, Any], config: DictConfig) -> None:

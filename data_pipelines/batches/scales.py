@@ -2,6 +2,8 @@
 
     mean = <x>,    std = sqrt(<(x - mean)^2>),    tendency_std = sqrt(<(d - <d>)^2>),    d = x(t + timestep) - x(t)
 
+and likewise of the changes over the other intervals of an objective.
+
 <.>: mean over times and, with cell-area weights, over the grid (`data_pipelines.channel_statistics`).
 """
 
@@ -10,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -28,61 +31,83 @@ def scales(
     period: Sequence[str | int],
     *,
     stored: str | Path | None = None,
-    known: Mapping[str, Mapping[str, float]] | None = None,
+    known: Mapping[str, Mapping[str, Any]] | None = None,
+    intervals: Sequence[int] = (1,),
     report: Callable[[str, float], None] | None = None,
 ) -> dict[str, Scale]:
     """Compute a Scale for every channel of the archive's World, over all times of the period.
 
     stored: a file of `emul data statistics` to read them from. known: numbers that override these, {"mean": {channel:
-    number}}, likewise of `std` and `tendency_std`. A predicted channel that never varies raises ValueError; a
-    forcing or static channel that does not vary gets std 1.
+    number}}, likewise of `std`, `tendency_std` and `changes`. intervals: of changes, in timesteps. A predicted channel
+    that never varies raises ValueError; a forcing or static channel that does not vary gets std 1.
     """
-    found = _measured(archive, period, report) if stored is None else _stored(stored, archive)
-    result = {**_archived(archive, *found), **_static(archive)}
+    intervals = (1, *sorted({*intervals} - {0, 1}))
+    found = _measured(archive, period, intervals, report) if stored is None else _stored(stored, archive, intervals)
+    result = {**_archived(archive, intervals, *found), **_static(archive)}
     for kind, numbers in (known or {}).items():
-        result |= {name: replace(result[name], **{kind: numbers[name]}) for name in numbers if name in result}
+        result |= {name: _replaced(result[name], kind, numbers[name]) for name in numbers if name in result}
     return result
 
 
+def _replaced(scale: Scale, kind: str, number: Any) -> Scale:
+    changed: dict[str, Any] = {kind: {**scale.changes, **number} if kind == "changes" else number}
+    return replace(scale, **changed)
+
+
 def _measured(
-    archive: Archive, period: Sequence[str | int], report: Callable[[str, float], None] | None
+    archive: Archive,
+    period: Sequence[str | int],
+    intervals: Sequence[int],
+    report: Callable[[str, float], None] | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Measure mean, standard deviation and that of the change over a timestep for each channel of the archive."""
+    """Measure mean, standard deviation and that of changes, (interval, channel), of the channels of the archive."""
     positions = archive.within(period)
-    pairs = 0
+    pairs = np.zeros(1, dtype=np.int64)
     if positions.size:
         found = channel_statistics(
-            lambda some: archive.gather(some).numpy(), archive.times, positions, archive.world, report=report
+            lambda some: archive.gather(some).numpy(),
+            archive.times,
+            positions,
+            archive.world,
+            intervals=intervals,
+            report=report,
         )
-        pairs = int(found.pairs[0])
-    if not pairs:
+        pairs = found.pairs
+    if not pairs.all():
+        apart = intervals[int(np.argmin(pairs))]
         raise ValueError(
-            f"Statistics need at least two times one timestep apart; the period {period[0]} to {period[1]} holds "
-            f"{positions.size} of the {archive.times.size} times of {archive.origin}."
+            f"Statistics need at least two times {'one timestep' if apart == 1 else f'{apart} timesteps'} apart; the "
+            f"period {period[0]} to {period[1]} holds {positions.size} of the {archive.times.size} times of "
+            f"{archive.origin}."
         )
-    return found.mean, found.std, found.change_std[0]
+    return found.mean, found.std, found.change_std
 
 
-def _stored(path: str | Path, archive: Archive) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Read them from a file; ValueError if it lacks a channel or the timestep."""
+def _stored(path: str | Path, archive: Archive, intervals: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Read them from a file; ValueError if it lacks a channel or an interval."""
     try:
         with xr.open_dataset(path) as opened:
             found = opened.load()
-        there, intervals = ([str(name) for name in found[axis].values] for axis in ("channel", "interval"))
+        there, measured = ([str(name) for name in found[axis].values] for axis in ("channel", "interval"))
     except (OSError, KeyError, ValueError) as error:
         raise ValueError(f"{path} holds no statistics ({error}); `emul data statistics` makes them.") from error
-    step, channels = duration_text(archive.world.timestep), list(archive.variables.channels)
-    missing = [channel for channel in channels if channel not in there] + [step] * (step not in intervals)
+    steps, channels = [duration_text(archive.world.timestep * n) for n in intervals], list(archive.variables.channels)
+    missing = [channel for channel in channels if channel not in there] + [s for s in steps if s not in measured]
     if missing:
-        raise ValueError(f"{path} has no statistics of {', '.join(missing[:5])}; make them anew, or leave scales=null.")
+        raise ValueError(
+            f"{path} has no statistics of {', '.join(missing[:5])}; make them anew with "
+            f"intervals={','.join(steps)}, or leave scales=null."
+        )
     own = found.sel(channel=channels)
-    return own["mean"].values, own["std"].values, own["change_std"].sel(interval=step).values
+    return own["mean"].values, own["std"].values, own["change_std"].sel(interval=steps).values
 
 
-def _archived(archive: Archive, means: np.ndarray, stds: np.ndarray, tendencies: np.ndarray) -> dict[str, Scale]:
+def _archived(
+    archive: Archive, intervals: Sequence[int], means: np.ndarray, stds: np.ndarray, changes: np.ndarray
+) -> dict[str, Scale]:
     found = {}
     for i, channel in enumerate(archive.variables.channels):
-        mean, std, tendency = float(means[i]), float(stds[i]), float(tendencies[i])
+        mean, std, tendency = float(means[i]), float(stds[i]), float(changes[0, i])
         if channel in forcings.CLOSED_FORM:
             mean, std = forcings.CLOSED_FORM[channel]
         still, frozen = std <= ROUNDING * abs(mean), tendency <= ROUNDING * abs(mean)
@@ -91,7 +116,8 @@ def _archived(archive: Archive, means: np.ndarray, stds: np.ndarray, tendencies:
                 f"'{channel}' does not vary {'at all' if still else 'from one time to the next'} over the training "
                 f"period (mean {mean:g}), so there is nothing to predict; list it as static or leave it out."
             )
-        found[channel] = Scale(mean, 1.0 if still else std, tendency)
+        others = zip(intervals[1:], changes[1:, i].tolist(), strict=True)
+        found[channel] = Scale(mean, 1.0 if still else std, tendency, dict(others))
     return found
 
 

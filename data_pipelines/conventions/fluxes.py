@@ -13,7 +13,7 @@ import re
 
 import xarray as xr
 
-from emulators.physics.fluxes import BOUNDARY
+from emulators.physics.fluxes import BOUNDARY, usual_name
 
 CELL = re.compile(r"time:\s*(sum|mean|point)(?:\s*\(interval:\s*(\d+)\s*h)?")
 
@@ -30,7 +30,7 @@ def flux_conventions(dataset: xr.Dataset, name: str) -> tuple[str, str]:
     found = CELL.search(str(attributes.get("cell_methods", "")))
     if found:
         cell = f"{found[1]} {found[2]}h" if found[2] else found[1]
-    if dataset.attrs.get("flux_convention") == "ecmwf" and name in BOUNDARY:
+    if dataset.attrs.get("flux_convention") == "ecmwf" and usual_name(name) in BOUNDARY:
         hours = re.search(r"_(\d+)hr$", name)
         usual = "mean" if name.startswith("mean_") else "sum"
         positive = positive or ("out" if "divergence" in name else "down")

@@ -178,20 +178,22 @@ def ageostrophic_wind_speed_weatherbench2(dataset: xr.Dataset) -> xr.DataArray:
     return _named(_length(u - along, v - across), "m s-1", "Ageostrophic wind speed")
 
 
-def precipitation(dataset: xr.Dataset, hours: int) -> xr.DataArray:
-    """Sum over the last `hours` in m, along lead times of a forecast, else times; NaN where it starts too early."""
-    (rain,) = _needed(dataset, "total_precipitation_6hr")
-    dim = "prediction_timedelta" if "prediction_timedelta" in rain.dims else "time"
-    times, before = rain[dim].values, hours // STEP - 1
+def summed(dataset: xr.Dataset, name: str, hours: int) -> xr.DataArray:
+    """Sum of a flux over `hours`, along lead times of a forecast, else times; NaN where it starts too early."""
+    (flux,) = _needed(dataset, f"{name}_{STEP}hr")
+    dim = "prediction_timedelta" if "prediction_timedelta" in flux.dims else "time"
+    times, before = flux[dim].values, hours // STEP - 1
     steps = np.diff(times) / np.timedelta64(1, "h")
     if not steps.size or np.median(steps) != STEP:
         told = ", ".join(f"{step:g}" for step in np.unique(steps)[:4]) or "none"
-        raise ValueError(f"Sums of total_precipitation_6hr need {dim} every {STEP} h; got steps of {told} h.")
-    shifted = [rain.shift({dim: n}) for n in range(before + 1)]
+        raise ValueError(f"Sums of {flux.name} need {dim} every {STEP} h; got steps of {told} h.")
+    shifted = [flux.shift({dim: n}) for n in range(before + 1)]
     whole = np.zeros(times.size, dtype=bool)  # no gap among what is summed
     whole[before:] = (times[before:] - times[: times.size - before]) / np.timedelta64(1, "h") == STEP * before
     total = sum(shifted[1:], shifted[0]).where(xr.DataArray(whole, dims=dim))
-    return _named(total, "m", f"Precipitation of {hours} h")
+    known = {key: flux.attrs[key] for key in ("units", "positive") if key in flux.attrs}
+    cell = f"time: sum (interval: {hours} hours)"
+    return total.assign_attrs(known, cell_methods=cell, long_name=f"{name} over {hours} h")
 
 
 DIAGNOSTICS: dict[str, Callable[[xr.Dataset], xr.DataArray]] = {
@@ -203,8 +205,6 @@ DIAGNOSTICS: dict[str, Callable[[xr.Dataset], xr.DataArray]] = {
     "total_column_vapor": total_column_vapor,
     "relative_humidity": relative_humidity,
     "geopotential_thickness": geopotential_thickness,
-    "total_precipitation_12hr": partial(precipitation, hours=12),
-    "total_precipitation_24hr": partial(precipitation, hours=24),
     "vorticity_weatherbench2": vorticity_weatherbench2,
     "divergence_weatherbench2": divergence_weatherbench2,
     "integrated_vapor_transport_weatherbench2": integrated_vapor_transport_weatherbench2,
@@ -212,7 +212,10 @@ DIAGNOSTICS: dict[str, Callable[[xr.Dataset], xr.DataArray]] = {
     "geostrophic_wind_speed_weatherbench2": geostrophic_wind_speed_weatherbench2,
     "ageostrophic_wind_speed_weatherbench2": ageostrophic_wind_speed_weatherbench2,
 }
-BEFORE = {f"total_precipitation_{hours}hr": hours // STEP - 1 for hours in (12, 24)}  # positions read before each
+FLUXES = ("total_precipitation", "evaporation", "sensible_heat_flux", "net_radiation", "friction")
+SUMS = {f"{name}_{hours}hr": (name, hours) for name in FLUXES for hours in (12, 24)}
+DIAGNOSTICS |= {name: partial(summed, name=flux, hours=hours) for name, (flux, hours) in SUMS.items()}
+BEFORE = {name: hours // STEP - 1 for name, (_, hours) in SUMS.items()}  # positions read before each
 
 
 def _needed(dataset: xr.Dataset, *names: str) -> list[xr.DataArray]:

@@ -8,6 +8,7 @@ with a number a channel, by name, or .npy in order.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emulators.world import World
+from emulators.world import World, hours_of
 
 PAIRS = (("means", "stds"), ("mean", "std"), ("global_means", "global_stds"))
 KINDS = ("mean", "std", "tendency_std")
@@ -75,7 +76,7 @@ def _bare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return tensors
 
 
-Constants = dict[str, dict[str, float]]  # kind -> channel -> number
+Constants = dict[str, dict[str, Any]]  # kind -> channel -> number, or for `changes` {timesteps: number}
 
 
 def constants(found: Mapping[str, Any], world: World) -> Constants:
@@ -90,23 +91,43 @@ def constants(found: Mapping[str, Any], world: World) -> Constants:
 
 
 def constants_of_files(files: Mapping[str, str], world: World) -> Constants:
-    """Read such constants from NumPy files, {kind: path}, kind one of mean, std and tendency_std."""
-    result = {}
+    """Read such constants from NumPy files, {kind: path}.
+
+    kind: mean, std, tendency_std, or tendency_std_12h and the like for the change over another interval.
+    """
+    result: Constants = {}
     for kind, path in files.items():
-        if kind not in KINDS:
-            raise ValueError(f"scales: expected files of {', '.join(KINDS)}; got {kind}.")
+        steps = _interval(kind, world)
+        if kind not in KINDS and steps is None:
+            raise ValueError(
+                f"scales: expected files of {', '.join(KINDS)}, or of tendency_std_12h and the like for intervals of "
+                f"several timesteps; got {kind}."
+            )
         try:
             opened = np.load(path, allow_pickle=False)
         except (OSError, ValueError) as error:
             raise ValueError(f"scales.{kind}: {path} cannot be read as NumPy's .npz or .npy ({error}).") from error
-        result[kind] = _by_channel(opened, world)
-        if not result[kind]:
+        numbers = _by_channel(opened, world)
+        if steps is None:
+            result[kind] = numbers
+        else:
+            changes = result.setdefault("changes", {})
+            for channel, number in numbers.items():
+                changes[channel] = {**changes.get(channel, {}), steps: number}
+        if not numbers:
             holds = ", ".join(list(opened)[:3]) if isinstance(opened, Mapping) else f"shape {opened.shape}"
             raise ValueError(
                 f"scales.{kind}: expected numbers by channel, such as {world.prognostic.channels[0]}, or "
                 f"{world.prognostic.size} in their order; {path} holds {holds}."
             )
     return result
+
+
+def _interval(kind: str, world: World) -> int | None:
+    """The timesteps of an interval that a kind of constants names, such as tendency_std_12h; None: it names none."""
+    named = re.fullmatch(r"tendency_std_(\d+)h", kind)
+    steps = float(named[1]) / hours_of(world.timestep) if named else 0.0
+    return int(steps) if steps > 1 and steps == int(steps) else None
 
 
 def _by_channel(node: Any, world: World) -> dict[str, float]:

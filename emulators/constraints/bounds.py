@@ -52,7 +52,10 @@ class Bounds:
                 f"bounds names {', '.join(unknown)}, which is not predicted; "
                 f"the predicted variables are {', '.join(world.predicted.names)}."
             )
-        self.changes, self.straight_through = tuple(self.limits), straight_through
+        self.changes = self.rests_on = tuple(self.limits)
+        highs = [high for _, high in self.limits.values() if high is not None]
+        self.keeps = ("Positivity",) if min(highs, default=0.0) >= 0.0 else ()
+        self.straight_through = straight_through
 
     def __call__(self, before: State, after: State, forcing: State) -> State:
         cut = {name: self._cut(after[name], *pair) for name, pair in self.limits.items()}

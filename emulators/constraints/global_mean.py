@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from emulators.physics.columns import dither, round_keeping_mean
 from emulators.physics.fluxes import values
 from emulators.state import State
-from emulators.world import World
+from emulators.world import World, timesteps_between
 
 
 class GlobalMean(nn.Module):
@@ -57,6 +57,8 @@ class GlobalMean(nn.Module):
         if stray:
             raise ValueError(f"global_mean has a budget for {', '.join(stray)}, which is not among its variables.")
         self.changes = tuple(names)
+        self.intervals = (1,) if self.budget else None
+        self.timestep = world.timestep
         self.rests_on = (*names, *(flux for flux, _ in self.budget.values()))
         area = torch.as_tensor(world.grid.weights / world.grid.weights.sum(), dtype=torch.float64)
         self.register_buffer("area", area, persistent=False)
@@ -72,6 +74,7 @@ class GlobalMean(nn.Module):
         for name in self.changes:
             old = after[name]
             if name in self.budget:
+                _refuse_other_interval(self.timestep, before, after)
                 flux, seconds = self.budget[name]
                 target = mean(before[name]) + seconds * mean(values(flux, after, forcing))
             else:
@@ -80,6 +83,15 @@ class GlobalMean(nn.Module):
             new = exact + (target - mean(old)) if self.form == "offset" else exact * (target / mean(old))
             changed[name] = round_keeping_mean(new, old.dtype, self.area, self.pattern)
         return after.with_(**changed)
+
+
+def _refuse_other_interval(timestep: np.timedelta64, before: State, after: State) -> None:
+    """Raise ValueError where a step is not of one timestep, over which budgets give the change."""
+    interval = timesteps_between(timestep, before.time, after.time)
+    if interval > 1:
+        raise ValueError(
+            f"A budget of global_mean is of one timestep; the step takes {interval}. Leave the budget out."
+        )
 
 
 def _seconds(world: World, name: str, flux: str) -> float:

@@ -41,7 +41,8 @@ class Masked(nn.Module):
                 fixed = torch.as_tensor(np.asarray(world.static_fields)[row], dtype=torch.float32)
                 self.register_buffer(f"mask_of_{name}", fixed, persistent=False)
         self.static_masks = set(world.static.names)
-        self.changes = tuple(self.variables)
+        self.changes = self.rests_on = tuple(self.variables)
+        self.keeps = ("Positivity",) if min(value for _, value in self.variables.values()) >= 0.0 else ()
 
     def forward(self, before: State, after: State, forcing: State) -> State:
         changed = {}

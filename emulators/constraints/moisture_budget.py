@@ -1,14 +1,15 @@
 """Moisture budget: let the water of the air change by evaporation and precipitation alone.
 
-With W the column water, E evaporation and P precipitation over the timestep (kg m-2), <.> the global mean,
+With W the column water, E evaporation and P precipitation over the step (kg m-2), <.> the global mean,
 
-    precipitation    P <- P (<E> - <dW>) / <P>
-    evaporation      E <- E (<P> + <dW>) / <E>
+    precipitation    P <- r P + (N+ - r <P>),    N = <E> - <dW>,  N+ = max(N, 0),  r = min(N+ / <P>, 10)
+                     E <- E + N+ - N
+    evaporation      the same with P and E exchanged, N = <P> + <dW>
     advection_and_*  after that, in every column  A <- dW - (E - P),  the moisture that the wind brought
 
-The forms are ACE's (Watt-Meyer et al. 2024, arXiv 2411.11268); `precipitation` is also the fixer of CREDIT (Sha et al.
-2025, arXiv 2501.05648). If the flux to be scaled has a global mean of almost zero, the same amount is added everywhere.
-If the predicted air gains more water than evaporates, precipitation becomes negative: the budget comes first.
+Where N / <P> is within 0 and 10 this is the form of ACE (Watt-Meyer et al. 2024, arXiv 2411.11268), P <- P N / <P>, and
+of the fixer of CREDIT (Sha et al. 2025, arXiv 2501.05648). Beyond, one of them makes precipitation negative or without
+bound; here what scaling cannot take is spread evenly, and air that gains more water than evaporates takes it from E.
 """
 
 from __future__ import annotations
@@ -20,23 +21,23 @@ from torch import Tensor, nn
 
 from emulators.physics import fluxes
 from emulators.physics.budgets import Water
+from emulators.physics.budgets_by_interval import BudgetsByInterval
 from emulators.physics.columns import Convention
 from emulators.physics.fluxes import Flux
 from emulators.state import State
 from emulators.world import World
 
 ClosingTerm = Literal["precipitation", "evaporation", "advection_and_precipitation", "advection_and_evaporation"]
-LEAST = 1e-9  # kg m-2 in a timestep: a global mean below it cannot be scaled
+LARGEST = 10.0  # factor by which a flux is scaled
 
 
 class MoistureBudget(nn.Module):
     """Close the global budget of water, and with `advection` that of every column.
 
     closing: the terms that are changed. precipitation, evaporation, advection: names of the fluxes; default, the usual
-    names. columns: `surface`, or `fixed` (pressure levels without regard to surface pressure).
+    names. columns: `surface`, or `fixed` (pressure levels without regard to surface pressure). If the flux that is not
+    scaled is prescribed, it cannot take water that the other lacks, which then becomes negative.
     """
-
-    keeps = ("ZeroMeanMoistureAdvection",)  # advection recomputed from a closed global budget has no mean
 
     def __init__(
         self,
@@ -49,31 +50,57 @@ class MoistureBudget(nn.Module):
         advection: str | None = None,
     ) -> None:
         super().__init__()
-        scaled = closing.removeprefix("advection_and_")
-        if scaled not in ("precipitation", "evaporation"):
+        self.closing = closing.removeprefix("advection_and_")
+        if self.closing not in ("precipitation", "evaporation"):
             raise ValueError(
                 "moisture_budget closes by precipitation, evaporation, advection_and_precipitation or "
                 f"advection_and_evaporation; got '{closing}'."
             )
-        self.budget = Water(world, columns=columns, precipitation=precipitation, evaporation=evaporation)
-        self.scaled = self.budget.precipitation if scaled == "precipitation" else self.budget.evaporation
-        if self.scaled.name not in world.predicted:
-            raise ValueError(f"closing={closing} changes {self.scaled.name}, which must be predicted, not prescribed.")
-        self.advection = _advection(world, advection) if closing != scaled else None
+        self.advection = _advection(world, advection) if closing != self.closing else None
+
+        def budget(interval: int) -> Water:
+            if self.advection is not None and interval > 1:
+                raise ValueError("Moisture advection is a mean over one timestep.")
+            return Water(
+                world, columns=columns, precipitation=precipitation, evaporation=evaporation, interval=interval
+            )
+
+        self.budgets = BudgetsByInterval(world, budget)
+        pairs = {interval: self._pair(budget) for interval, budget in self.budgets.all.items()}
+        for scaled, _ in pairs.values():
+            if scaled.name not in world.predicted:
+                raise ValueError(f"closing={closing} changes {scaled.name}, which must be predicted, not prescribed.")
+        self.intervals, self.budget = self.budgets.intervals, self.budgets.all[1]
+        self.passes_on = all(other.name in world.predicted for _, other in pairs.values())
+        names = [flux.name for pair in pairs.values() for flux in pair[: 1 + self.passes_on]]
         moved = () if self.advection is None else (self.advection.name,)
-        self.changes = (self.scaled.name, *moved)
-        self.rests_on = (*self.budget.uses, *moved)
+        self.changes = (*names, *moved)
+        self.rests_on = (*self.budgets.uses, *moved)
+        # advection recomputed from a closed global budget has no mean; a flux that is not negative stays so
+        self.keeps = ("ZeroMeanMoistureAdvection", *(("Positivity",) if self.passes_on else ()))
+
+    def _pair(self, budget: Water) -> tuple[Flux, Flux]:
+        """Return the flux that is scaled, and the one that takes what the first lacks."""
+        pair = budget.precipitation, budget.evaporation
+        return pair if self.closing == "precipitation" else pair[::-1]
 
     def forward(self, before: State, after: State, forcing: State) -> State:
-        budget = self.budget
+        budget = self.budgets.of(before, after)
+        scaled, other = self._pair(budget)
         change = budget.content(after) - budget.content(before)
         fallen, risen = budget.precipitated(after, forcing), budget.evaporated(after, forcing)
-        if self.scaled is budget.precipitation:
-            old, needed = fallen, budget.mean(risen) - budget.mean(change)
+        if self.closing == "precipitation":
+            amount, needed = fallen, budget.mean(risen) - budget.mean(change)
         else:
-            old, needed = risen, budget.mean(fallen) + budget.mean(change)
-        new = _with_mean(old, budget.mean(old), needed)
-        changed = {self.scaled.name: self._flux_values(new, after)}
+            amount, needed = risen, budget.mean(fallen) + budget.mean(change)
+        possible = needed.clamp(min=0.0) if self.passes_on else needed
+        changed = {
+            scaled.name: self._in_units(budget, scaled, _with_mean(amount, budget.mean(amount), possible), after)
+        }
+        if self.passes_on:
+            more = (risen if self.closing == "precipitation" else fallen) + (possible - needed)
+            kept = self._in_units(budget, other, more, after)
+            changed[other.name] = torch.where(possible > needed, kept, after[other.name])
         after = after.with_(**changed)
         if self.advection is None:
             return after
@@ -81,20 +108,18 @@ class MoistureBudget(nn.Module):
         dtype = after[self.advection.name].dtype
         return after.with_(**{self.advection.name: (local / self.advection.factor).to(dtype)})
 
-    def _flux_values(self, amount: Tensor, after: State) -> Tensor:
+    @staticmethod
+    def _in_units(budget: Water, flux: Flux, amount: Tensor, after: State) -> Tensor:
         """Return an amount in kg m-2 in the units and direction in which the flux is predicted."""
-        if self.scaled is self.budget.precipitation:
-            factor = -self.scaled.factor
-        else:
-            factor = self.scaled.evaporation_factor
-        return (amount / factor).to(after[self.scaled.name].dtype)
+        factor = -flux.factor if flux is budget.precipitation else flux.evaporation_factor
+        return (amount / factor).to(after[flux.name].dtype)
 
 
 def _with_mean(field: Tensor, mean: Tensor, needed: Tensor) -> Tensor:
-    """Return `field` scaled to another global mean, or shifted to it if its mean is almost zero."""
-    scalable = mean.abs() > LEAST
-    scaled = field * (needed / torch.where(scalable, mean, 1.0))
-    return torch.where(scalable, scaled, field + needed - mean)
+    """Return `field` scaled to another global mean by at most LARGEST; what is left is added everywhere."""
+    ratio = (needed / torch.where(mean > 0.0, mean, 1.0)).clamp(-LARGEST, LARGEST)
+    scaled = field * torch.where(mean > 0.0, ratio, 1.0)
+    return scaled + (needed - mean * torch.where(mean > 0.0, ratio, 1.0))
 
 
 def _advection(world: World, name: str | None) -> Flux:

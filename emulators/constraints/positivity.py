@@ -42,7 +42,7 @@ class Positivity:
                 f"positivity names {', '.join(unknown)}, which is not predicted; "
                 f"the predicted variables are {', '.join(world.predicted.names)}."
             )
-        self.variables = self.changes = tuple(variables)
+        self.variables = self.changes = self.rests_on = tuple(variables)
         self.straight_through = straight_through
 
     def __call__(self, before: State, after: State, forcing: State) -> State:

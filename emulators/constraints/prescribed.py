@@ -52,7 +52,7 @@ class Prescribed(nn.Module):
         if mask is not None and mask not in world.forcing and mask not in world.static:
             raise ValueError(f"prescribed needs its mask '{mask}' among the forcing or static variables.")
         self.variables, self.mask, self.invert, self.blend = dict(variables), mask, invert, blend
-        self.changes = tuple(self.variables)
+        self.changes = self.rests_on = tuple(self.variables)
         fixed = None
         if mask is not None and mask in world.static:
             row = world.static.slice(mask).start

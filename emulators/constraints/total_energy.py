@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from emulators.physics.budgets import Energy, EnergyDefinition
+from emulators.physics.budgets_by_interval import BudgetsByInterval
 from emulators.physics.columns import Convention, round_keeping_mean
 from emulators.state import State
 from emulators.world import World
@@ -52,16 +53,21 @@ class TotalEnergy(nn.Module):
         if form == "ratio" and energy == "ace":
             raise ValueError("form=ratio scales the energy of each layer, which energy=ace has no local form of.")
         self.form = form
-        self.budget = Energy(
+        self.budgets = BudgetsByInterval(
             world,
-            columns=columns,
-            energy=energy,
-            topography=topography,
-            heat=None if heat is None else list(heat),
-            unaccounted=unaccounted,
+            lambda interval: Energy(
+                world,
+                columns=columns,
+                energy=energy,
+                topography=topography,
+                heat=None if heat is None else list(heat),
+                unaccounted=unaccounted,
+                interval=interval,
+            ),
         )
+        self.intervals, self.budget = self.budgets.intervals, self.budgets.all[1]
         self.register_buffer("profile", self._variance(world) if form == "variance" else None, persistent=False)
-        self.changes, self.rests_on = ("temperature",), self.budget.uses
+        self.changes, self.rests_on = ("temperature",), self.budgets.uses
 
     @staticmethod
     def _variance(world: World) -> Tensor:
@@ -71,7 +77,8 @@ class TotalEnergy(nn.Module):
         return (variance / variance.max()).reshape(-1, *[1] * len(world.grid.shape))
 
     def forward(self, before: State, after: State, forcing: State) -> State:
-        budget, columns = self.budget, self.budget.columns
+        budget = self.budgets.of(before, after)
+        columns = budget.columns
         old = after["temperature"]
         target = budget.total(before) + budget.mean(budget.gain(after, forcing))
         total = budget.total(after)

@@ -1,7 +1,8 @@
 """Convolutions on latitude-longitude fields, whose borders go around the globe, over the poles or past an area's edge.
 
 A step over the pole comes down on the opposite meridian: the rows beyond the first are the first rows in reverse order,
-shifted by half the longitudes; on a grid with a row at the pole itself that row is not repeated. A residual pair is
+shifted by half the longitudes, with components of winds turned; on a grid with a row at the pole itself that row is not
+repeated. A residual pair is
 
     x <- x + drop(norm(act(conv(drop(norm(act(conv(x)))))))),     act(x) = x for x > 0, 0.3 x elsewhere
 
@@ -15,17 +16,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.grid import LatLonGrid
+from emulators.layers.pole_mirror import PoleMirror
+from emulators.layers.sample_draws import dropout
 
-EDGES = ("cross", "replicate", "reflect", "zeros", "flat")
+EDGES = ("cross", "credit", "replicate", "reflect", "zeros", "flat")
+OVER_POLES = ("cross", "credit")
 
 
 class Edges:
     """Pad fields beyond the edges of a grid: longitudes are periodic on a cyclic grid, the rest depends on `kind`.
 
-    kind: `cross` (over the poles; global grids), `replicate` (repeat the outermost value), `reflect` (mirror the inner
-    values), `zeros`, `flat` (zeros on all four sides, longitudes not periodic), or None for `cross` on a global grid
-    and `replicate` on any other, including one row at the equator, which has no poles. Winds keep their sign over the
-    poles, as all channels are treated alike. Raises ValueError for a kind that the grid does not allow.
+    kind: `cross` (over the poles; global grids), `credit` (the same with winds unturned, as in CREDIT), `replicate`
+    (repeat the outermost value), `reflect` (mirror the inner values), `zeros`, `flat` (zeros on all four sides,
+    longitudes not periodic), or None for `cross` on a global grid and `replicate` on any other, including one row at
+    the equator, which has no poles. Over the poles components of winds change sign where they are known by name, in
+    the input fields; of inner channels nothing is known. Raises ValueError for a kind that the grid does not allow.
     """
 
     def __init__(self, grid: LatLonGrid, kind: str | None = None) -> None:
@@ -33,7 +38,7 @@ class Edges:
         kind = kind or ("cross" if is_global and grid.shape[1] % 2 == 0 else "replicate")
         if kind not in EDGES:
             raise ValueError(f"Expected edges to be one of {', '.join(EDGES)}; got '{kind}'.")
-        if kind == "cross" and not (is_global and grid.shape[1] % 2 == 0):
+        if kind in OVER_POLES and not (is_global and grid.shape[1] % 2 == 0):
             raise ValueError(
                 "Padding over the poles needs a global grid of several rows and an even number of longitudes; "
                 f"got {grid!r}: use edges=replicate."
@@ -47,11 +52,16 @@ class Edges:
         edges.kind, edges.cyclic, edges.pole_rows = self.kind, self.cyclic, False
         return edges
 
-    def pad(self, x: Tensor, north: int, south: int, west: int, east: int) -> Tensor:
-        """Return (batch, channel, lat, lon) with the given numbers of rows and columns added."""
+    def pad(
+        self, x: Tensor, north: int, south: int, west: int, east: int, *, mirror: PoleMirror | None = None
+    ) -> Tensor:
+        """Return (batch, channel, lat, lon) with the given numbers of rows and columns added.
+
+        mirror: turns the components of vectors beyond the poles, if x are input fields.
+        """
         columns = x.shape[-1]
-        if self.kind == "cross" and (north or south):
-            x = self._over_the_poles(x, north, south)
+        if self.kind in OVER_POLES and (north or south):
+            x = self._over_the_poles(x, north, south, mirror if self.kind == "cross" else None)
         elif north or south:
             x = _pad(x, (0, 0, north, south), self.kind)
         if self.cyclic and max(west, east) > columns:  # more than once around
@@ -60,11 +70,12 @@ class Edges:
             x = _pad(x, (west, east, 0, 0), "circular" if self.cyclic else self.kind)
         return x
 
-    def _over_the_poles(self, x: Tensor, north: int, south: int) -> Tensor:
+    def _over_the_poles(self, x: Tensor, north: int, south: int, mirror: PoleMirror | None) -> Tensor:
         first, rows = int(self.pole_rows), x.shape[-2]
+        beyond = x if mirror is None else mirror(x)
         if max(north, south) + first <= rows:
-            return torch.cat([_far(x, first, north), x, _far(x, rows - first - south, south)], dim=-2)
-        ring = torch.cat([x, _far(x, first, rows - 2 * first)], dim=-2)  # once around through both poles
+            return torch.cat([_far(beyond, first, north), x, _far(beyond, rows - first - south, south)], dim=-2)
+        ring = torch.cat([x, _far(beyond, first, rows - 2 * first)], dim=-2)  # once around through both poles
         return ring[..., torch.arange(-north, rows + south, device=x.device) % ring.shape[-2], :]
 
 
@@ -78,7 +89,10 @@ def _pad(x: Tensor, sizes: tuple[int, int, int, int], kind: str) -> Tensor:
 
 
 class Convolution(nn.Conv2d):
-    """Convolve (batch, channel, lat, lon) with an odd kernel, padded by `edges` so that the size stays the same."""
+    """Convolve (batch, channel, lat, lon) with an odd kernel, padded by `edges` so that the size stays the same.
+
+    mirror: see Edges.pad.
+    """
 
     def __init__(
         self,
@@ -90,8 +104,10 @@ class Convolution(nn.Conv2d):
         groups: int = 1,
         dilation: int = 1,
         bias: bool = True,
+        mirror: PoleMirror | None = None,
     ) -> None:
         super().__init__(into, out, kernel, groups=groups, dilation=dilation, bias=bias)
+        self.mirror = mirror
         if kernel % 2 == 0:
             raise ValueError(f"Expected an odd kernel size; got {kernel}.")
         self.edges, self.border = edges, dilation * (kernel // 2)
@@ -100,7 +116,7 @@ class Convolution(nn.Conv2d):
         if self.edges.kind == "flat":  # the convolution's own zeros need no copy
             return F.conv2d(x, self.weight, self.bias, padding=self.border, dilation=self.dilation, groups=self.groups)
         if self.border:
-            x = self.edges.pad(x, self.border, self.border, self.border, self.border)
+            x = self.edges.pad(x, *[self.border] * 4, mirror=self.mirror)
         return super().forward(x)
 
 
@@ -119,5 +135,5 @@ class ResidualPair(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = x
         for convolution, norm in ((self.first, self.norm_first), (self.second, self.norm_second)):
-            h = F.dropout(norm(F.leaky_relu(convolution(h), SLOPE)), self.dropout, self.training)
+            h = dropout(norm(F.leaky_relu(convolution(h), SLOPE)), self.dropout, self.training)
         return h + x

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.grid import LatLonGrid
+from emulators.layers.sample_draws import sample_generators
 from emulators.sphere.transform import SphericalHarmonics
 
 KINDS = ("instance", "instance_area", "layer", "none")
@@ -176,7 +177,8 @@ class Noise(nn.Module):
     def forward(self, batch: int, device: torch.device, generator: Generators = None) -> Tensor:
         """Draw noise case by case, so that the first cases of a batch do not depend on its size.
 
-        generator: one for all cases, one for each, or None for torch's own. Raises ValueError for another number.
+        generator: one for all cases, one for each, or None for those of the samples (`layers.sample_draws`). Raises
+        ValueError for another number.
         """
         nlat, nlon = self.transform.grid.shape
         if self.deviation is None:
@@ -186,15 +188,12 @@ class Noise(nn.Module):
         return self.transform.synthesis(scaled.flatten(2)).unflatten(2, (batch, self.channels))
 
     def _draw(self, shape: tuple[int, int], batch: int, device: torch.device, generator: Generators) -> Tensor:
-        generators = (
-            [generator] * batch if generator is None or isinstance(generator, torch.Generator) else list(generator)
-        )
+        if generator is None:
+            generator = sample_generators(batch, device)
+        generators = [generator] * batch if isinstance(generator, torch.Generator) else list(generator)
         if len(generators) != batch:
             raise ValueError(f"Expected one generator, or one for each of {batch} cases; got {len(generators)}.")
-        cases = [
-            torch.randn(*shape, self.channels, generator=g, device=device if g is None else g.device).to(device)
-            for g in generators
-        ]
+        cases = [torch.randn(*shape, self.channels, generator=g, device=g.device).to(device) for g in generators]
         return torch.stack(cases, 2)
 
 

@@ -47,7 +47,7 @@ class CRPS(nn.Module):
 
     def forward(self, prediction: State, target: State) -> Tensor:
         with torch.autocast(prediction.values.device.type, enabled=False):  # means in single precision
-            error = self.points.scaled(self.points.difference(prediction, target))
+            error = self.points.scaled(self.points.difference(prediction, target), prediction)
             if len(prediction.lead) == len(target.lead):
                 score = error.abs()
             else:

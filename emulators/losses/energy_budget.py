@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from emulators.physics.budgets import Energy, EnergyDefinition
+from emulators.physics.budgets_by_interval import BudgetsByInterval
 from emulators.physics.columns import Convention
 from emulators.state import State
 from emulators.world import World
@@ -34,16 +35,21 @@ class EnergyBudget(nn.Module):
         columns: Convention = "surface",
     ) -> None:
         super().__init__()
-        self.budget = Energy(
+        self.budgets = BudgetsByInterval(
             world,
-            part="energy_budget",
-            columns=columns,
-            energy=energy,
-            topography=topography,
-            heat=None if heat is None else list(heat),
-            unaccounted=unaccounted,
+            lambda interval: Energy(
+                world,
+                part="energy_budget",
+                columns=columns,
+                energy=energy,
+                topography=topography,
+                heat=None if heat is None else list(heat),
+                unaccounted=unaccounted,
+                interval=interval,
+            ),
         )
+        self.intervals = self.budgets.intervals
 
     def forward(self, prediction: State, target: State) -> Tensor:
-        imbalance, turnover = self.budget.imbalance_and_turnover(prediction, target)
+        imbalance, turnover = self.budgets.imbalance_and_turnover(prediction, target)
         return (imbalance / turnover).flatten(-prediction.rank).squeeze(-1).square().to(prediction.values.dtype)

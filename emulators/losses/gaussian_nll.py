@@ -46,7 +46,7 @@ class GaussianNLL(nn.Module):
 
     def forward(self, prediction: State, target: State) -> Tensor:
         with torch.autocast(prediction.values.device.type, enabled=False):  # means in single precision
-            error = self.points.scaled(self.points.difference(prediction, target))
+            error = self.points.scaled(self.points.difference(prediction, target), prediction)
             spread = torch.zeros_like(error)
             if len(prediction.lead) > len(target.lead):
                 mean = error.mean(dim=0)

@@ -51,14 +51,14 @@ class Lp(nn.Module):
 
     def forward(self, prediction: State, target: State) -> Tensor:
         with torch.autocast(prediction.values.device.type, enabled=False):  # means in single precision
-            error = self.points.scaled(self.points.difference(prediction, target))
+            error = self.points.scaled(self.points.difference(prediction, target), prediction)
             if self.logarithmic:
                 error = self._with_logarithms(error, prediction, target)
             return self.points.mean(self._size(error))
 
     def _with_logarithms(self, error: Tensor, prediction: State, target: State) -> Tensor:
         """Return the errors, replaced by those of logarithms for the variables in `logarithmic`."""
-        ours, theirs = (_logarithm(self.points.scaled(state.values)) for state in (prediction, target))
+        ours, theirs = (_logarithm(self.points.scaled(state.values, prediction)) for state in (prediction, target))
         is_logarithmic = [
             variable.name in self.logarithmic for variable in prediction.variables for _ in variable.channels
         ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from emulators.physics.budgets import Water
+from emulators.physics.budgets_by_interval import BudgetsByInterval
 from emulators.physics.columns import Convention
 from emulators.state import State
 from emulators.world import World
@@ -30,8 +31,14 @@ class MoistureBudget(nn.Module):
         evaporation: str | None = None,
     ) -> None:
         super().__init__()
-        self.budget = Water(world, columns=columns, precipitation=precipitation, evaporation=evaporation)
+        self.budgets = BudgetsByInterval(
+            world,
+            lambda interval: Water(
+                world, columns=columns, precipitation=precipitation, evaporation=evaporation, interval=interval
+            ),
+        )
+        self.intervals = self.budgets.intervals
 
     def forward(self, prediction: State, target: State) -> Tensor:
-        imbalance, turnover = self.budget.imbalance_and_turnover(prediction, target)
+        imbalance, turnover = self.budgets.imbalance_and_turnover(prediction, target)
         return (imbalance / turnover).flatten(-prediction.rank).squeeze(-1).square().to(prediction.values.dtype)

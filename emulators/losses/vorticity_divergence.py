@@ -43,7 +43,7 @@ class VorticityDivergence(nn.Module):
 
     east: Tensor
     north: Tensor
-    inverse_scale: Tensor
+    inverse_scales: Tensor
     weights: Tensor
 
     def __init__(
@@ -67,15 +67,15 @@ class VorticityDivergence(nn.Module):
         self.channels = ChannelWeights(world, scale, variable_weights, level_weights)
         self.calculus = SphericalCalculus(world.grid, checked_degrees(degrees, least=2))
         east, north = winds(world.predicted)
-        inverse, weight = self.channels.inverse_scale.flatten().double(), self.channels.weights.double()
-        squares = 0.5 * (inverse[east] ** -2 + inverse[north] ** -2) / self.length**2
+        inverse, weight = self.channels.inverse_scales.flatten(1).double(), self.channels.weights.double()
+        squares = 0.5 * (inverse[:, east] ** -2 + inverse[:, north] ** -2) / self.length**2
         shared = weight[east] + weight[north]
         if not shared.sum() > 0:
             raise ValueError("The weights of all winds are zero: nothing would count in vorticity_divergence.")
         for name, table in (
             ("east", east),
             ("north", north),
-            ("inverse_scale", squares.rsqrt().float()),
+            ("inverse_scales", squares.rsqrt().float()),
             ("weights", (shared / shared.sum()).float()),
         ):
             self.register_buffer(name, table, persistent=False)
@@ -91,7 +91,7 @@ class VorticityDivergence(nn.Module):
         with torch.autocast(prediction.values.device.type, enabled=False):
             error = self.channels.difference(prediction, target)
             u, v = (error.index_select(-3, index) for index in (self.east, self.north))
-            factor = self.inverse_scale.to(error.dtype)[:, None, None]
+            factor = self.inverse_scales[self.channels.row(prediction)].to(error.dtype)[:, None, None]
             vorticity, divergence = self._coefficients(u * factor, v * factor)
             powers = self.vorticity * power(vorticity) + self.divergence * power(divergence)
             rows = powers.sum(dim=0).view(*prediction.lead, -1) / (4.0 * math.pi)

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from emulators.layers.attention.patches import Frame, PatchEmbedding, unpatched
 from emulators.layers.attention.transformer import MLP, DropPath, drop_path_rates, initialise_linear
+from emulators.layers.pole_mirror import pole_mirror
+from emulators.layers.sample_draws import dropout
 from emulators.world import World
 
 ABOUT = {
@@ -74,6 +76,7 @@ class AFNO(nn.Module):
             )
         self.patch, self.dropout = (patch, patch), dropout
         self.frame = Frame(world.grid, patch, patch, fit, edges)
+        self.mirror = pole_mirror(world)
         self.embedding = PatchEmbedding(world.input_channels, embed, self.patch)
         rows, columns = (size // patch for size in self.frame.shape)
         self.position = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, rows * columns, embed), std=0.02))
@@ -85,8 +88,8 @@ class AFNO(nn.Module):
         initialise_linear(self)
 
     def forward(self, fields: Tensor, time: Tensor) -> Tensor:
-        x = self.embedding(self.frame.inward(fields))
-        x = F.dropout(x + self.position.unflatten(1, x.shape[1:3]), self.dropout, self.training)
+        x = self.embedding(self.frame.inward(fields, self.mirror))
+        x = dropout(x + self.position.unflatten(1, x.shape[1:3]), self.dropout, self.training)
         for block in self.blocks:
             x = block(x)
         return self.frame.outward(unpatched(self.head(x), self.patch))

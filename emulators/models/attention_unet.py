@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 
 from emulators.layers.attention.patches import Frame
 from emulators.layers.convolution import Convolution, Edges
+from emulators.layers.pole_mirror import pole_mirror
+from emulators.layers.sample_draws import dropout
 from emulators.world import World
 
 ABOUT = {
@@ -50,10 +53,12 @@ class AttentionUNet(nn.Module):
             raise ValueError(f"Expected at least 2 levels and a dropout in [0, 1); got {len(widths)} and {dropout}.")
         factor = 2 ** (len(widths) - 1)
         self.frame, self.dropout = Frame(world.grid, factor, factor, fit, edges), dropout
+        self.mirror = pole_mirror(world)
         rim = Edges(world.grid, edges)
         rims = [rim if self.frame.shape == world.grid.shape else rim.coarser()] + [rim.coarser()] * (len(widths) - 1)
         ends = pairwise([world.input_channels, *widths])
         self.down = nn.ModuleList(_pair(a, b, r) for (a, b), r in zip(ends, rims, strict=True))
+        cast(Convolution, cast(nn.Sequential, self.down[0])[0]).mirror = self.mirror
         steps = [(fine, coarse, r) for (fine, coarse), r in zip(pairwise(widths), rims[:-1], strict=True)]
         self.rise = nn.ModuleList(nn.Sequential(*_layer(coarse, fine, r), nn.ReLU()) for fine, coarse, r in steps)
         self.gates = nn.ModuleList(Gate(fine, r) for fine, _, r in steps)
@@ -61,11 +66,11 @@ class AttentionUNet(nn.Module):
         self.head = nn.Conv2d(widths[0], world.output_channels, 1)
 
     def forward(self, fields: Tensor, time: Tensor) -> Tensor:
-        x, finer = self.frame.inward(fields), []
+        x, finer = self.frame.inward(fields, self.mirror), []
         for k, level in enumerate(self.down):
             x = level(F.max_pool2d(x, 2) if k else x)
             if k < len(self.up):
-                x = F.dropout(x, self.dropout, self.training)
+                x = dropout(x, self.dropout, self.training)
                 finer.append(x)
         for k in reversed(range(len(self.up))):
             x = self.rise[k](F.interpolate(x, scale_factor=2, mode="nearest"))

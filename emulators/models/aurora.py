@@ -37,6 +37,7 @@ from emulators.layers.attention.wave_embedding import (
 )
 from emulators.layers.attention.window_attention import WindowAttention
 from emulators.layers.attention.windows import WindowBlock, Windows
+from emulators.layers.pole_mirror import pole_mirror
 from emulators.variables import VariableSet
 from emulators.world import World, hours_of
 
@@ -157,6 +158,7 @@ class Aurora(nn.Module):
         self.embed, world = embed, self._without_light(world, light)
         self.columns = LevelColumns(world)
         self.frame = Frame(world.grid, patch, patch, fit, edges)
+        self.mirror = pole_mirror(world)
         self._encoding(world, embed, mlp_ratio, latent_levels, level_heads, level_depth, normed_gathering)
         shapes = [[latent_levels, *(-(-size // (patch * 2**k)) for size in self.frame.shape)] for k in range(count)]
         widths = [embed * 2**k for k in range(count)]
@@ -253,7 +255,7 @@ class Aurora(nn.Module):
         """Return the fields `interval` hours later, (batch,); None for the World's timestep."""
         hours = fields.new_full((len(fields),), self.hours) if interval is None else interval.to(fields.dtype)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            latents = self.backbone(self.encoded(self.frame.inward(fields), time, hours), hours)
+            latents = self.backbone(self.encoded(self.frame.inward(fields, self.mirror), time, hours), hours)
             out = self.decoded(latents)
         if self.light:
             out = torch.cat([out, *(decoder(latents) for decoder in self.light.values())], dim=1)

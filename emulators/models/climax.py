@@ -9,13 +9,14 @@ those that the World predicts, where the original writes all of its variables an
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.layers.attention.learned_queries import VariableAggregation, VariableTokens
 from emulators.layers.attention.patches import Frame, unpatched
 from emulators.layers.attention.transformer import TransformerBlock, drop_path_rates, initialise_linear
 from emulators.layers.attention.wave_embedding import plane_waves
+from emulators.layers.pole_mirror import pole_mirror
+from emulators.layers.sample_draws import dropout
 from emulators.world import World, hours_of
 
 ABOUT = {
@@ -73,6 +74,7 @@ class ClimaX(nn.Module):
         super().__init__()
         self.patch, self.dropout, self.hours = (patch, patch), dropout, hours_of(world.timestep)
         self.frame = Frame(world.grid, patch, patch, fit, edges)
+        self.mirror = pole_mirror(world)
         self.shape = tuple(size // patch for size in self.frame.shape)
         self.tokens = VariableTokens(world.input_channels, embed, patch)
         self.gathering = VariableAggregation(embed, heads)
@@ -90,8 +92,8 @@ class ClimaX(nn.Module):
     def forward(self, fields: Tensor, time: Tensor, *, interval: Tensor | None = None) -> Tensor:
         """Return the fields `interval` hours later, (batch,); None for the World's timestep."""
         hours = fields.new_full((len(fields),), self.hours) if interval is None else interval.to(fields.dtype)
-        x = self.gathering(self.tokens(self.frame.inward(fields))) + self.position
-        x = F.dropout(x + self.lead(hours[:, None, None] / HOURS), self.dropout, self.training)
+        x = self.gathering(self.tokens(self.frame.inward(fields, self.mirror))) + self.position
+        x = dropout(x + self.lead(hours[:, None, None] / HOURS), self.dropout, self.training)
         for block in self.blocks:
             x = block(x)
         return self.frame.outward(unpatched(self.head(self.norm(x)).unflatten(1, self.shape), self.patch))

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from emulators.grid import LatLonGrid
 from emulators.layers.convolution import Convolution, Edges
 from emulators.layers.field_norms import Generators
+from emulators.layers.sample_draws import dropout
 from emulators.world import World, hours_of
 
 ABOUT = {
@@ -225,7 +226,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = F.leaky_relu(self.norm_first(self.first(x)), SLOPE)
         h = F.leaky_relu(self.norm_second(self.second(h)), SLOPE)
-        return F.dropout(h, self.dropout, self.training) + self.shortcut(x)
+        return dropout(h, self.dropout, self.training) + self.shortcut(x)
 
 
 def tower(into: int, widths: Sequence[int], blocks: Sequence[int], dropout: float, rim: Edges) -> nn.Sequential:

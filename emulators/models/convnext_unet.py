@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.layers.attention.patches import Frame
 from emulators.layers.convolution import Convolution, Edges
+from emulators.layers.pole_mirror import pole_mirror
 from emulators.world import World
 
 ABOUT = {
@@ -62,6 +64,7 @@ class ConvNextUNet(nn.Module):
         if min(world.grid.shape) < factor and fit == "uneven":
             raise ValueError(f"{len(widths)} levels need a grid of {factor}x{factor} at least; got {world.grid!r}.")
         self.frame = None if fit == "uneven" else Frame(world.grid, factor, factor, fit, edges)
+        self.mirror = pole_mirror(world)
         fine = Edges(world.grid, edges)
         coarse = fine.coarser()
         first = fine if self.frame is None or self.frame.shape == world.grid.shape else coarse
@@ -71,6 +74,7 @@ class ConvNextUNet(nn.Module):
 
         ends = list(zip(pairwise([world.input_channels, *widths]), dilations, strict=True))
         self.down = nn.ModuleList(block(a, b, d, first if k == 0 else coarse) for k, ((a, b), d) in enumerate(ends))
+        cast(Block, self.down[0]).first.mirror = self.mirror
         self.middle = block(widths[-1], widths[-1], dilations[-1])
         back = [(b, a, d) for (a, b), d in zip(pairwise(widths), dilations[1:], strict=True)]
         last = dilations[1] if len(dilations) > 1 else dilations[0]
@@ -79,7 +83,7 @@ class ConvNextUNet(nn.Module):
         self.head = Convolution(widths[0], world.output_channels, 3, first)
 
     def forward(self, fields: Tensor, time: Tensor) -> Tensor:
-        x, finer = fields if self.frame is None else self.frame.inward(fields), []
+        x, finer = fields if self.frame is None else self.frame.inward(fields, self.mirror), []
         for level in self.down:
             finer.append(level(x))
             x = F.avg_pool2d(finer[-1], 2)

@@ -21,6 +21,7 @@ from emulators.layers.attention.transformer import drop_path_rates
 from emulators.layers.attention.window_attention import CosineAttention
 from emulators.layers.attention.windows import WindowBlock, Windows
 from emulators.layers.convolution import Convolution, Edges
+from emulators.layers.pole_mirror import pole_mirror
 from emulators.world import World
 
 ABOUT = {
@@ -81,6 +82,7 @@ class FuXi(nn.Module):
             raise ValueError(f"Expected groups that divide embed; got {groups} and {embed}.")
         self.patch = patch, patch
         self.frame = Frame(world.grid, 2 * patch, 2 * patch, fit, edges, margin=margin)
+        self.mirror = pole_mirror(world)
         self.embedding = PatchEmbedding(world.input_channels, embed, self.patch)
         self.norm = nn.LayerNorm(embed)
         rim = Edges(world.grid, inner_edges).coarser()
@@ -98,7 +100,7 @@ class FuXi(nn.Module):
         self.head = nn.Linear(embed, world.output_channels * patch**2)
 
     def forward(self, fields: Tensor, time: Tensor) -> Tensor:
-        tokens = self.norm(self.embedding(self.frame.inward(fields)))
+        tokens = self.norm(self.embedding(self.frame.inward(fields, self.mirror)))
         short = self.down(tokens.permute(0, 3, 1, 2))
         west, _, north, _ = self.borders
         x = F.pad(short, self.borders).permute(0, 2, 3, 1)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.layers.convolution import Edges
+from emulators.layers.pole_mirror import pole_mirror
 from emulators.world import World
 
 
@@ -41,6 +42,7 @@ class Linear(nn.Module):
                 f"got kernel={kernel}, bands={bands}, ridge={ridge}."
             )
         self.kernel, self.ridge, self.edges = kernel, ridge, Edges(world.grid, edges)
+        self.mirror = pole_mirror(world)
         self.weight = nn.Parameter(torch.zeros(world.output_channels, world.input_channels, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(bands, world.output_channels))
         self.register_buffer("row_bands", torch.arange(nlat) * bands // nlat, persistent=False)
@@ -51,7 +53,7 @@ class Linear(nn.Module):
 
     def _padded(self, fields: Tensor) -> Tensor:
         border = self.kernel // 2
-        return self.edges.pad(fields, border, border, border, border)
+        return self.edges.pad(fields, border, border, border, border, mirror=self.mirror)
 
     @torch.no_grad()
     def fit(self, examples: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:

@@ -26,6 +26,7 @@ from emulators.layers.attention.large_kernel import LargeKernelBlock
 from emulators.layers.attention.patches import Frame
 from emulators.layers.attention.transformer import check_heads
 from emulators.layers.convolution import Edges
+from emulators.layers.pole_mirror import pole_mirror
 from emulators.world import World
 
 ABOUT = {
@@ -87,6 +88,7 @@ class Met2Net(nn.Module):
             )
         self.states, self.carried, self.hidden = world.history, world.prognostic.size, hidden
         self.frame = Frame(world.grid, 2**levels, 2**levels, fit, edges)
+        self.mirror = pole_mirror(world)
         rim = Edges(world.grid, inner_edges)
         fine, coarse = (rim if self.frame.shape == world.grid.shape else rim.coarser()), rim.coarser()
         read = world.input_channels - (world.history - 1) * self.carried
@@ -125,7 +127,7 @@ class Met2Net(nn.Module):
         """Return latent fields (batch, variable, time * hidden, lat, lon) of prognostic and prescribed channels."""
         past = fields[:, : self.states * self.carried].unflatten(1, (self.states, self.carried))
         fixed = fields[:, self.states * self.carried :, None].transpose(1, 2).expand(-1, self.states, -1, -1, -1)
-        x = self.frame.inward(torch.cat([past, fixed], 2).flatten(0, 1))
+        x = self.frame.inward(torch.cat([past, fixed], 2).flatten(0, 1), self.mirror)
         for layer in self.encoder:
             x = layer(x)
         x = x.unflatten(1, (-1, self.hidden)).unflatten(0, (-1, self.states))

@@ -25,6 +25,7 @@ from emulators.layers.attention.patches import Doubling, Frame, Halving, PatchEm
 from emulators.layers.attention.transformer import drop_path_rates, initialise_linear
 from emulators.layers.attention.window_attention import EarthAttention
 from emulators.layers.attention.windows import WindowBlock, Windows
+from emulators.layers.pole_mirror import pole_mirror
 from emulators.world import World
 
 ABOUT = {
@@ -86,6 +87,7 @@ class Pangu(nn.Module):
         self.patch = tuple(patch)
         self.columns = LevelColumns(world)
         self.frame = Frame(world.grid, patch[1], patch[2], fit, edges)
+        self.mirror = pole_mirror(world)
         self.more = -len(self.columns.levels) % patch[0]  # levels of padding
         layers = 1 + (len(self.columns.levels) + self.more) // patch[0]
         full = (layers, *(size // p for size, p in zip(self.frame.shape, patch[1:], strict=True)))
@@ -112,7 +114,7 @@ class Pangu(nn.Module):
         initialise_linear(self)
 
     def forward(self, fields: Tensor, time: Tensor) -> Tensor:
-        columns, single = self.columns.split(self.frame.inward(fields))
+        columns, single = self.columns.split(self.frame.inward(fields, self.mirror))
         columns = F.pad(columns, (0, 0, 0, 0, self.more // 2, self.more - self.more // 2))
         x = torch.cat([self.embed_surface(single)[:, None], self.embed_levels(columns)], dim=1)
         x = first = self.stages["1"](x)

@@ -23,6 +23,7 @@ from emulators.layers.attention.transformer import MLP, drop_path_rates, initial
 from emulators.layers.attention.window_attention import CosineAttention
 from emulators.layers.attention.windows import WindowBlock, Windows
 from emulators.layers.convolution import Convolution, Edges
+from emulators.layers.pole_mirror import pole_mirror
 from emulators.world import World, hours_of
 
 ABOUT = {
@@ -110,6 +111,7 @@ class Poseidon(nn.Module):
         self.hours, self.horizon = hours_of(world.timestep), horizon
         size = patch * 2 ** (stages - 1)
         self.frame = Frame(world.grid, size, size, fit, edges)
+        self.mirror = pole_mirror(world)
         self.embedding, self.norm = PatchEmbedding(world.input_channels, embed, (patch, patch)), TimedNorm(embed)
         rim = Edges(world.grid, inner_edges)
         widths = [embed * 2**k for k in range(stages)]
@@ -149,7 +151,7 @@ class Poseidon(nn.Module):
         """Return the fields `interval` hours later, (batch,); None for the World's timestep."""
         hours = fields.new_full((len(fields),), self.hours) if interval is None else interval.to(fields.dtype)
         condition = (hours / self.horizon)[:, None, None, None]
-        x = self.norm(self.embedding(self.frame.inward(fields)), condition)
+        x = self.norm(self.embedding(self.frame.inward(fields, self.mirror)), condition)
         finer = []
         for k, (stage, skip) in enumerate(zip(self.encoder, self.skips, strict=True)):
             left = stage(x, condition)

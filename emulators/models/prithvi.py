@@ -22,6 +22,7 @@ from emulators.grid import LatLonGrid
 from emulators.layers.attention.patches import Frame, PatchEmbedding, unpatched
 from emulators.layers.attention.transformer import TransformerBlock, initialise_linear
 from emulators.layers.attention.windows import Windows
+from emulators.layers.pole_mirror import pole_mirror
 from emulators.statistics.harmonic_climatology import HarmonicClimatology, harmonics, resolved_harmonics
 from emulators.world import World, hours_of
 
@@ -95,6 +96,7 @@ class Prithvi(nn.Module):
                 f"{', '.join(SHIFTS)} as shift; got {list(unit)}, {encoder} and {decoder}, {embed} and '{shift}'."
             )
         self.patch, self.hours = (patch, patch), hours_of(world.timestep)
+        self.mirror = pole_mirror(world)
         self.frame = Frame(world.grid, patch * unit[0], patch * unit[1], fit, edges)
         shape = [size // patch for size in self.frame.shape]
         self.windows = Windows(shape, unit, shifted=False, cyclic=False)
@@ -136,11 +138,12 @@ class Prithvi(nn.Module):
         """
         hours = fields.new_full((len(fields),), self.hours)
         clock = self._clock(hours, hours if interval is None else interval.to(fields.dtype))
-        states, beside = fields.split([self.states, fields.shape[1] - self.states], 1)
+        padded = self.frame.inward(fields, self.mirror)
+        states, beside = padded.split([self.states, fields.shape[1] - self.states], 1)
         normal = None if self.harmonics is None else self._normal(time)
-        beside = beside if normal is None else torch.cat([beside, normal.to(beside.dtype)], 1)
-        static = self._cut(self.embedding_static(self.frame.inward(beside)) + self.place)
-        x = self._cut(self.embedding(self.frame.inward(states))) + static + clock
+        beside = beside if normal is None else torch.cat([beside, self.frame.inward(normal.to(beside.dtype))], 1)
+        static = self._cut(self.embedding_static(beside) + self.place)
+        x = self._cut(self.embedding(states)) + static + clock
         x = self._encoded(x, static + self.mask_token, units, tokens)
         anomaly = self.frame.outward(unpatched(self.windows.join(self.head(self.decoder(x))), self.patch))
         return anomaly if normal is None else torch.addcmul(normal, anomaly, self.deviation)

@@ -17,6 +17,7 @@ from emulators.layers.attention.large_kernel import LargeKernelBlock
 from emulators.layers.attention.patches import Frame, PatchEmbedding, unpatched
 from emulators.layers.attention.transformer import drop_path_rates
 from emulators.layers.convolution import Edges
+from emulators.layers.pole_mirror import pole_mirror
 from emulators.world import World
 
 ABOUT = {
@@ -56,6 +57,7 @@ class PuYun(nn.Module):
             raise ValueError(f"Expected a depth of at least 1 block; got {depth}.")
         self.patch = patch, patch
         self.frame = Frame(world.grid, patch, patch, fit, edges)
+        self.mirror = pole_mirror(world)
         self.embedding = PatchEmbedding(world.input_channels, embed, self.patch)
         self.norm = nn.LayerNorm(embed)
         rim = Edges(world.grid, inner_edges).coarser()
@@ -68,6 +70,6 @@ class PuYun(nn.Module):
         self.head = nn.Linear(embed, world.output_channels * patch**2)
 
     def forward(self, fields: Tensor, time: Tensor) -> Tensor:
-        tokens = self.norm(self.embedding(self.frame.inward(fields)))
+        tokens = self.norm(self.embedding(self.frame.inward(fields, self.mirror)))
         x = self.blocks(tokens.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return self.frame.outward(unpatched(self.head(x), self.patch))

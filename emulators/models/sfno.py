@@ -139,7 +139,7 @@ class SFNO(nn.Module):
         """Return the fields one step later. labels, scalars: (batch, channel).
 
         noise: (batch, channel, lat, lon), or None to draw it from `generator`, one for all cases or one for each.
-        Without a generator, noise is drawn from torch's own in training and zero in evaluation, as dropout is.
+        Without a generator, noise is drawn sample by sample in training and zero in evaluation, as dropout is.
         """
         raw = fields.permute(3, 2, 0, 1).contiguous()
         conditions = self._condition_values(raw, generator, noise, labels, scalars)

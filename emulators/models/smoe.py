@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from emulators.layers.convolution import SLOPE, Convolution, Edges, ResidualPair
+from emulators.layers.pole_mirror import pole_mirror
 from emulators.world import World
 
 ABOUT = {
@@ -69,7 +70,7 @@ class SMoE(nn.Module):
         if blocks < 0 or not 0.0 <= dropout < 1.0:
             raise ValueError(f"Expected no negative number of blocks and a dropout in [0, 1); got {blocks}, {dropout}.")
         rim = Edges(world.grid, edges)
-        self.stem = Convolution(world.input_channels, channels, 7, rim)
+        self.stem = Convolution(world.input_channels, channels, 7, rim, mirror=pole_mirror(world))
         self.first_experts, self.last_experts = (
             SpatialExperts(
                 channels, channels, experts, world.grid.shape, rim, routing=routing, right=right, damping=damping

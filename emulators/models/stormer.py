@@ -19,6 +19,7 @@ from emulators.layers.attention.learned_queries import VariableAggregation, Vari
 from emulators.layers.attention.patches import Frame, unpatched
 from emulators.layers.attention.transformer import MLP, Attention, initialise_linear
 from emulators.layers.attention.wave_embedding import plane_waves
+from emulators.layers.pole_mirror import pole_mirror
 from emulators.world import World, hours_of
 
 ABOUT = {
@@ -73,6 +74,7 @@ class Stormer(nn.Module):
         super().__init__()
         self.patch, self.hours = (patch, patch), hours_of(world.timestep)
         self.frame = Frame(world.grid, patch, patch, fit, edges)
+        self.mirror = pole_mirror(world)
         self.shape = tuple(size // patch for size in self.frame.shape)
         self.tokens = VariableTokens(world.input_channels, embed, patch)
         self.position = nn.Parameter(plane_waves(self.shape, embed).flatten(0, 1)[None])
@@ -91,7 +93,7 @@ class Stormer(nn.Module):
         """Return the fields `interval` hours later, (batch,); None for the World's timestep."""
         hours = fields.new_full((len(fields),), self.hours) if interval is None else interval.to(fields.dtype)
         condition = F.silu(self.interval(hours[:, None, None] / HOURS))
-        tokens = self.tokens(self.frame.inward(fields)) + self.position.unsqueeze(2)
+        tokens = self.tokens(self.frame.inward(fields, self.mirror)) + self.position.unsqueeze(2)
         x = self.norm(self.gathering(tokens))
         for block in self.blocks:
             x = block(x, condition)

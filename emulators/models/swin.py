@@ -21,6 +21,7 @@ from emulators.layers.attention.patches import Frame, PatchEmbedding, unpatched
 from emulators.layers.attention.transformer import drop_path_rates, initialise_linear
 from emulators.layers.attention.window_attention import CosineAttention, WindowAttention
 from emulators.layers.attention.windows import WindowBlock, Windows
+from emulators.layers.pole_mirror import pole_mirror
 from emulators.world import World
 
 ABOUT = {
@@ -86,6 +87,7 @@ class Swin(nn.Module):
             )
         self.patch = patch, patch
         self.frame = Frame(world.grid, patch, patch, fit, edges)
+        self.mirror = pole_mirror(world)
         self.embedding = PatchEmbedding(world.input_channels, embed, self.patch)
         self.place = PatchEmbedding(3, embed, self.patch)
         points = self.frame.inward(torch.from_numpy(unit_sphere(world.grid)).float()[None])
@@ -106,7 +108,7 @@ class Swin(nn.Module):
         initialise_linear(self)
 
     def forward(self, fields: Tensor, time: Tensor) -> Tensor:
-        x = self.embedding(self.frame.inward(fields)) + self.place(self.points)
+        x = self.embedding(self.frame.inward(fields, self.mirror)) + self.place(self.points)
         for block in self.blocks:
             x = block(x)
         return self.frame.outward(unpatched(self.head(x), self.patch))

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.layers.convolution import Convolution, Edges
+from emulators.layers.pole_mirror import pole_mirror
 from emulators.world import World
 
 ABOUT = {
@@ -64,7 +65,8 @@ class UNet(nn.Module):
         self.rim, self.borders = rim, _borders(nlat, nlon, factor)
         padded = any(self.borders)
         rims = [rim.coarser() if padded else rim] + [rim.coarser()] * (len(widths) - 1)
-        self.stem = Convolution(world.input_channels, widths[0], 3, rims[0])
+        self.mirror = pole_mirror(world)
+        self.stem = Convolution(world.input_channels, widths[0], 3, rims[0], mirror=self.mirror)
         self.down = nn.ModuleList(_level(w, w, blocks, block, r) for w, r in zip(widths, rims, strict=True))
         pairs = list(pairwise(widths))
         self.coarsen = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairs)
@@ -79,7 +81,7 @@ class UNet(nn.Module):
     def forward(self, fields: Tensor, time: Tensor) -> Tensor:
         nlat, nlon = fields.shape[-2:]
         north, south, west, east = self.borders
-        x = self.stem(self.rim.pad(fields, north, south, west, east))
+        x = self.stem(self.rim.pad(fields, north, south, west, east, mirror=self.mirror))
         finer = []
         for k, level in enumerate(self.down):
             x = level(x)

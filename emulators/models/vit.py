@@ -8,12 +8,13 @@ network this repeats, weights and all.
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.layers.attention.patches import Frame, PatchEmbedding, unpatched
 from emulators.layers.attention.transformer import TransformerBlock, drop_path_rates, initialise_linear
 from emulators.layers.attention.wave_embedding import plane_waves
+from emulators.layers.pole_mirror import pole_mirror
+from emulators.layers.sample_draws import dropout
 from emulators.world import World
 
 ABOUT = {
@@ -68,6 +69,7 @@ class ViT(nn.Module):
             raise ValueError(f"Expected positions to be 'fixed' or 'learned'; got '{positions}'.")
         self.patch, self.dropout = (patch, patch), dropout
         self.frame = Frame(world.grid, patch, patch, fit, edges)
+        self.mirror = pole_mirror(world)
         self.embedding = PatchEmbedding(world.input_channels, embed, self.patch)
         position = plane_waves([size // patch for size in self.frame.shape], embed).flatten(0, 1)[None]
         if positions == "learned":
@@ -84,9 +86,9 @@ class ViT(nn.Module):
         initialise_linear(self)
 
     def forward(self, fields: Tensor, time: Tensor) -> Tensor:
-        tokens = self.embedding(self.frame.inward(fields))
+        tokens = self.embedding(self.frame.inward(fields, self.mirror))
         rows, columns = tokens.shape[1:3]
-        x = F.dropout(tokens.flatten(1, 2) + self.position, self.dropout, self.training)
+        x = dropout(tokens.flatten(1, 2) + self.position, self.dropout, self.training)
         for block in self.blocks:
             x = block(x)
         return self.frame.outward(unpatched(self.head(self.norm(x)).unflatten(1, (rows, columns)), self.patch))

@@ -35,6 +35,7 @@ from emulators.layers.attention.transformer import check_heads
 from emulators.layers.attention.window_attention import relative_pairs
 from emulators.layers.attention.windows import WindowBlock, Windows, join_heads, split_heads, windowed_attention
 from emulators.layers.convolution import Convolution, Edges
+from emulators.layers.pole_mirror import pole_mirror
 from emulators.world import World
 
 ABOUT = {
@@ -113,6 +114,7 @@ class WXFormer(nn.Module):
         strides = [2, 4, 8, 16]
         tile = math.lcm(*(s * math.lcm(n, f) for s, n, f in zip(strides, near, far, strict=True)))
         self.frame = Frame(world.grid, tile, tile, fit, edges, margin=margin)
+        self.mirror = pole_mirror(world)
         rim = inner_rim(world.grid, self.frame, inner_edges)
         self.stages = nn.ModuleList()
         for s, into in enumerate([world.input_channels, *channels[:-1]]):
@@ -131,7 +133,7 @@ class WXFormer(nn.Module):
             norm_spectrally(self)
 
     def forward(self, fields: Tensor, time: Tensor) -> Tensor:
-        x = self.frame.inward(fields)
+        x = self.frame.inward(fields, self.mirror)
         seen = []
         for stage in self.stages:
             x = stage(x)

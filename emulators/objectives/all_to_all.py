@@ -3,8 +3,8 @@
     L = mean over pairs i < j of loss(step(x_i, t_j - t_i), x_j),     i, j = 0, ..., n
 
 A stretch of n timesteps gives n (n + 1) / 2 examples where steps of one length would give n. Poseidon (Herde et al.
-2024, arXiv 2405.19101). Pairs of a batch that are not to be taken all are drawn from torch's own generator, which a
-training seeds by batch.
+2024, arXiv 2405.19101). If not all pairs are taken, they are drawn from torch's own generator, which a training seeds
+by optimiser step.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from emulators.interfaces import Loss, Objective
-from emulators.rollout import refuse_without_interval
 from emulators.state import Window
 from emulators.world import World
 
@@ -39,7 +38,7 @@ class AllToAll(Objective):
             raise ValueError(
                 f"Steps over several timesteps start from one known state; got history={world.history}: take 1."
             )
-        self.stretch, self.pairs = stretch, pairs
+        self.stretch, self.pairs, self.intervals = stretch, pairs, range(1, stretch + 1)
 
     @property
     def longest(self) -> int:
@@ -51,8 +50,8 @@ class AllToAll(Objective):
         return self.stretch
 
     def begin(self, step: Any) -> None:
-        """Raise ValueError where the network is not conditioned on the interval."""
-        refuse_without_interval(step, range(1, self.stretch + 1))
+        """Raise ValueError where the step does not know an interval."""
+        step.refuse_intervals(self.intervals)
 
     def __call__(
         self, step: torch.nn.Module, window: Window, losses: Mapping[str, Loss]

@@ -4,7 +4,8 @@
 
 Whole units of the map are hidden, or as large a share of every unit, and the one or the other is drawn batch by batch.
 Prithvi WxC's mixed objective of reconstruction and forecast (Schmude et al. 2024, arXiv 2409.13598), as He et al. 2022,
-arXiv 2111.06377, hide pictures. Drawn from torch's own generator, which a training seeds by batch.
+arXiv 2111.06377, hide pictures. Intervals and kinds of masks are drawn by optimiser step, masks sample by sample
+(`layers.sample_draws`).
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from emulators.interfaces import Loss, Network, Objective, optional
-from emulators.rollout import refuse_without_interval
+from emulators.layers.sample_draws import uniform
 from emulators.state import State, Window
 from emulators.world import World
 
@@ -55,11 +57,11 @@ class MaskedForecast(Objective):
         return self.longest
 
     def begin(self, step: Any) -> None:
-        """Raise ValueError where the network takes no masks, or is not conditioned on the interval."""
+        """Raise ValueError where the network takes no masks, or the step does not know an interval."""
         network = step.network
         if not optional(network, Network, "units"):
             raise ValueError(f"{type(network).__name__} has no units to hide; take model=prithvi or another objective.")
-        refuse_without_interval(step, self.intervals)
+        step.refuse_intervals(self.intervals)
         if 0 in self.intervals and step.output != "absolute":
             raise ValueError("What is now is no change: with 0 among objective.intervals take step.output=absolute.")
 
@@ -84,5 +86,6 @@ class MaskedForecast(Objective):
         kind = self.masks[int(torch.randint(len(self.masks), ()))]
         rows, count = (1, network.units) if kind == "units" else (network.units, network.tokens)
         kept = count - int(self.hidden * count)
-        order = torch.rand(*state.lead, rows, count).argsort(-1)[..., :kept]
+        draws = uniform((int(np.prod(state.lead)), rows, count)).unflatten(0, state.lead)
+        order = draws.argsort(-1)[..., :kept]
         return {kind: order.flatten(-2).to(state.values.device)}

@@ -2,7 +2,8 @@
 
     L = (1 / n) sum_i loss(x_i, truth(i k)),   x_i = step(x_i-1) over k timesteps,   k drawn from `intervals`
 
-One interval for a batch, as its loss is one number; drawn from torch's own generator, which a training seeds by batch.
+One interval for a batch, as its loss is one number; drawn from torch's own generator, which a training seeds by
+optimiser step.
 Stormer's randomised dynamics (Nguyen et al. 2024, arXiv 2312.03876); with a single interval, a network for that alone,
 as each of Pangu-Weather's (Bi et al. 2023, doi 10.1038/s41586-023-06185-3).
 """
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from emulators.interfaces import Loss, Objective
-from emulators.rollout import refuse_without_interval, rollout
+from emulators.rollout import rollout
 from emulators.state import Window
 from emulators.world import World
 
@@ -49,8 +50,8 @@ class RandomIntervals(Objective):
         return self.longest
 
     def begin(self, step: Any) -> None:
-        """Raise ValueError where there are several intervals and the network is not conditioned on them."""
-        refuse_without_interval(step, self.intervals)
+        """Raise ValueError where the step does not know an interval."""
+        step.refuse_intervals(self.intervals)
 
     def __call__(
         self, step: torch.nn.Module, window: Window, losses: Mapping[str, Loss]

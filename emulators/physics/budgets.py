@@ -29,19 +29,11 @@ from emulators.constants import GAS_CONSTANT_DRY, GAS_CONSTANT_VAPOUR, HEAT_CAPA
 from emulators.physics import fluxes
 from emulators.physics.columns import Columns, Convention
 from emulators.physics.fluxes import Flux
+from emulators.physics.required_variables import require_variable, surface_geopotential
 from emulators.state import State
 from emulators.world import World
 
 EnergyDefinition = Literal["enthalpy", "credit", "ace"]
-# Names of WeatherBench 2 (ours): those of ACE and CREDIT.
-NAMES_ELSEWHERE = {
-    "temperature": ("air_temperature_0..N", "T"),
-    "specific_humidity": ("specific_total_water_0..N", "Q"),
-    "u_component_of_wind": ("eastward_wind_0..N", "U"),
-    "v_component_of_wind": ("northward_wind_0..N", "V"),
-    "surface_pressure": ("PRESsfc", "SP"),
-    "geopotential_at_surface": ("HGTsfc times g", "Z_GDS4_SFC"),
-}
 CONDENSATES = (
     "specific_cloud_liquid_water_content",
     "specific_cloud_ice_water_content",
@@ -163,7 +155,10 @@ class DryAir(Budget):
 
 
 class Water(Budget):
-    """Compute the water of the columns. precipitation, evaporation: names of these fluxes; default, the usual names."""
+    """Compute the water of the columns.
+
+    precipitation, evaporation: names of these fluxes; default, the usual names. interval: timesteps that fluxes cover.
+    """
 
     def __init__(
         self,
@@ -173,18 +168,19 @@ class Water(Budget):
         columns: Convention = "surface",
         precipitation: str | None = None,
         evaporation: str | None = None,
+        interval: int = 1,
     ) -> None:
         super().__init__(world, part, columns)
-        self.species = water_species(world, self.levels)
+        self.interval, self.species = interval, water_species(world, self.levels)
         self.precipitation = self._flux(world, ("precipitation",), precipitation)
         self.evaporation = self._flux(world, ("evaporation", "latent heat"), evaporation)
         self.uses = (*self.species, *self.pressure, self.precipitation.name, self.evaporation.name)
 
     def _flux(self, world: World, roles: tuple[str, ...], name: str | None) -> Flux:
         if name is not None:
-            return fluxes.flux(world, name, "surface")
+            return fluxes.flux(world, name, "surface", self.interval)
         for role in roles:
-            candidates = fluxes.find(world, role)
+            candidates = fluxes.find(world, role, self.interval)
             if candidates:
                 return candidates[0]
         raise ValueError(
@@ -215,7 +211,7 @@ class Energy(Budget):
 
     energy: its definition, `enthalpy`, `credit` or `ace`. topography: False for a flat surface at height zero; True
     reads `geopotential_at_surface`. heat: names of the fluxes to count; default, all that the world has, which must be
-    complete. unaccounted: further heating in W m-2.
+    complete. unaccounted: further heating in W m-2. interval: timesteps that fluxes cover.
     """
 
     surface: Tensor | None
@@ -230,6 +226,7 @@ class Energy(Budget):
         topography: bool = True,
         heat: list[str] | None = None,
         unaccounted: float = 0.0,
+        interval: int = 1,
     ) -> None:
         if energy not in CONSTANTS:
             raise ValueError(f"{part}: expected energy to be one of {', '.join(CONSTANTS)}; got '{energy}'.")
@@ -244,9 +241,13 @@ class Energy(Budget):
             raise ValueError(f"{part} with energy=ace needs sigma or hybrid levels; take energy=enthalpy.")
         self.winds = winds
         self.register_buffer("surface", surface_geopotential(world, part) if topography else None, persistent=False)
-        self.heat = [fluxes.flux(world, name) for name in heat] if heat is not None else heat_fluxes(world, part)
-        self.snow = fluxes.find(world, "snowfall") if energy == "ace" and heat is None else []
-        self.unaccounted = unaccounted * float(world.lead_time(1) / np.timedelta64(1, "s"))
+        self.heat = (
+            heat_fluxes(world, part, interval)
+            if heat is None
+            else [fluxes.flux(world, name, interval=interval) for name in heat]
+        )
+        self.snow = fluxes.find(world, "snowfall", interval) if energy == "ace" and heat is None else []
+        self.unaccounted = unaccounted * float(world.lead_time(interval) / np.timedelta64(1, "s"))
         counted = (flux.name for flux in (*self.heat, *self.snow))
         self.uses = ("temperature", "specific_humidity", *winds, *self.pressure, *counted)
 
@@ -337,19 +338,6 @@ class Energy(Budget):
         return sum((term.abs() for term in self.terms(after, forcing)), zero)
 
 
-def require_variable(world: World, part: str, name: str, role: str) -> None:
-    """Raise ValueError if the world lacks a variable in a role; the message names the variable in other systems."""
-    variables = world.by_role[role]
-    if name in variables:
-        return
-    ace, credit = NAMES_ELSEWHERE[name]
-    names = ", ".join(variables.names) or "none"
-    raise ValueError(
-        f"{part} needs the {role} variable {name} (ACE: {ace}; CREDIT: {credit}); the {role} variables are {names}. "
-        f"List it under variables.{role}."
-    )
-
-
 def water_species(world: World, levels: tuple[float, ...]) -> tuple[str, ...]:
     """Return the names of vapour and of the condensates that are predicted on the same levels."""
     condensates = [name for name in CONDENSATES if name in world.prognostic]
@@ -364,27 +352,14 @@ def total_water(state: State, species: tuple[str, ...]) -> Tensor:
     return total
 
 
-def surface_geopotential(world: World, part: str) -> Tensor:
-    """Return the geopotential of the ground in m2 s-2, float64 (*grid).
-
-    Raises ValueError if it is not a static variable.
-    """
-    try:
-        require_variable(world, part, "geopotential_at_surface", "static")
-    except ValueError as error:
-        raise ValueError(f"{error} On a flat planet say topography=false.") from None
-    row = world.static.slice("geopotential_at_surface").start
-    return torch.as_tensor(np.asarray(world.static_fields)[row], dtype=torch.float64)
-
-
-def heat_fluxes(world: World, part: str) -> list[Flux]:
+def heat_fluxes(world: World, part: str, interval: int = 1) -> list[Flux]:
     """Return all fluxes of heat that the world has.
 
     Raises ValueError if the budget is incomplete, with what is missing.
     """
-    column = fluxes.find(world, "radiation")
-    by_role = {role: fluxes.find(world, role) for role in ("sensible heat", *(() if column else RADIATION))}
-    by_role["latent heat"] = fluxes.find(world, "latent heat") or fluxes.find(world, "evaporation")
+    column = fluxes.find(world, "radiation", interval)
+    by_role = {role: fluxes.find(world, role, interval) for role in ("sensible heat", *(() if column else RADIATION))}
+    by_role["latent heat"] = fluxes.find(world, "latent heat", interval) or fluxes.find(world, "evaporation", interval)
     if missing := [role for role, role_fluxes in by_role.items() if not role_fluxes]:
         whole = [role for role, parts in (("radiation", RADIATION), ("evaporation", ("latent heat",)))
                  if set(parts) & set(missing)]  # fmt: skip
@@ -396,5 +371,5 @@ def heat_fluxes(world: World, part: str) -> list[Flux]:
     return [
         *column,
         *(flux for role_fluxes in by_role.values() for flux in role_fluxes),
-        *fluxes.find(world, "friction"),
+        *fluxes.find(world, "friction", interval),
     ]

@@ -1,11 +1,12 @@
-"""Fluxes through a column of air: their names, and the gain of the column from each over a timestep.
+"""Fluxes through a column of air: their names, and the gain of the column from each over a step.
 
     gain = sign * factor * value,    sign +1 if a positive value adds to the column, -1 if it removes
 
 An upward flux through the surface adds to the column, as does a downward one through the top and an inward one within
 the column. The direction in which a variable counts as positive, and whether its values are sums or means over the
 timestep, are declared by the data (`Variable.positive`, `Variable.cell`; in files the attributes `positive` and
-`cell_methods` of the CF conventions, https://cfconventions.org). Nothing of this is guessed from names.
+`cell_methods` of the CF conventions, https://cfconventions.org). Nothing of this is guessed from names. A flux covers
+one interval: steps of several timesteps need sums over these, such as total_precipitation_24hr.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from emulators.constants import LATENT_HEAT_VAPORISATION, WATER_DENSITY
 from emulators.physics.physical_ranges import canonical_units
 from emulators.state import State
 from emulators.variables import Variable
-from emulators.world import World
+from emulators.world import World, hours_of
 
 # role: (boundary, {name: part of the whole})
 ROLES: dict[str, tuple[str, dict[str, str]]] = {
@@ -30,8 +31,6 @@ ROLES: dict[str, tuple[str, dict[str, str]]] = {
         dict.fromkeys(
             (
                 "total_precipitation_6hr",
-                "total_precipitation_12hr",
-                "total_precipitation_24hr",
                 "total_precipitation",
                 "mean_total_precipitation_rate",
                 "PRATEsfc",
@@ -109,6 +108,7 @@ ROLES: dict[str, tuple[str, dict[str, str]]] = {
         ),
     ),
 }
+SUFFIX = re.compile(r"_(\d+)hr$")
 BOUNDARY = {name: boundary for boundary, names in ROLES.values() for name in names}
 SIGNS = {
     **{("surface", "up"): 1.0, ("surface", "down"): -1.0, ("top", "down"): 1.0, ("top", "up"): -1.0},
@@ -158,14 +158,14 @@ def values(name: str, after: State, forcing: State) -> Tensor:
     return after[name] if name in after.variables else forcing[name]
 
 
-def flux(world: World, name: str, boundary: str | None = None) -> Flux:
+def flux(world: World, name: str, boundary: str | None = None, interval: int = 1) -> Flux:
     """Return the Flux called `name`.
 
-    boundary: `surface`, `top` or `column`; default, the usual one of that name. Raises ValueError if the world lacks
-    the variable or the data do not declare its direction, units and cell method.
+    boundary: `surface`, `top` or `column`; default, the usual one of that name. interval: timesteps that it must cover.
+    Raises ValueError if the world lacks the variable or the data do not declare its direction, units and cell method.
     """
     variable = _variable(world, name)
-    where = boundary or BOUNDARY.get(name, "column")
+    where = boundary or BOUNDARY.get(usual_name(name), "column")
     sign = SIGNS.get((where, variable.positive))
     if sign is None:
         ways = " or ".join(way for boundary, way in SIGNS if boundary == where)
@@ -177,29 +177,46 @@ def flux(world: World, name: str, boundary: str | None = None) -> Flux:
     if unit not in UNITS:
         raise ValueError(f"Flux '{name}' must be in one of {', '.join(UNITS)}; got '{variable.units}'.")
     kind, is_rate, factor = UNITS[unit]
-    _refuse_other_cell(world, variable, "mean" if is_rate else "sum")
-    seconds = float(world.lead_time(1) / np.timedelta64(1, "s"))
+    _refuse_other_cell(world, variable, "mean" if is_rate else "sum", interval)
+    seconds = float(world.lead_time(interval) / np.timedelta64(1, "s"))
     return Flux(name, kind, sign * factor * (seconds if is_rate else 1.0))
 
 
-def find(world: World, role: str) -> list[Flux]:
+def find(world: World, role: str, interval: int = 1) -> list[Flux]:
     """Return the fluxes of a role that the world has: one net flux, or one up and one down; empty if there is none.
 
-    Of several net fluxes, the first whose declarations fit the timestep. Raises ValueError of the first if none fits.
+    Of several net fluxes, the first whose declarations fit `interval`, in timesteps. Raises ValueError of the first if
+    none fits.
     """
     boundary, names = ROLES[role]
-    available = [name for name in names if name in world.predicted or name in world.forcing]
+    there = [*world.predicted.names, *world.forcing.names]
+    available = [name for usual in names for name in there if name == usual]
+    available += [name for name in there if name not in names and usual_name(name) in names]
     refusals = []
-    for name in (name for name in available if names[name] == "net"):
+    for name in (name for name in available if names[usual_name(name)] == "net"):
         try:
-            return [flux(world, name, boundary)]
+            return [flux(world, name, boundary, interval)]
         except ValueError as error:
             refusals.append(error)
-    if {names[name] for name in available} >= {"down", "up"}:
-        return [flux(world, name, boundary) for name in available if names[name] in ("down", "up")]
+    if {names[usual_name(name)] for name in available} >= {"down", "up"}:
+        return [
+            flux(world, name, boundary, interval) for name in available if names[usual_name(name)] in ("down", "up")
+        ]
     if refusals:
         raise refusals[0]
     return []
+
+
+def usual_name(name: str) -> str:
+    """Return the name of a sum over 6 hours for that of one over other hours."""
+    return re.sub(r"_\d+hr$", "_6hr", name)
+
+
+def sums_over(world: World) -> tuple[int, ...]:
+    """Return the intervals, in timesteps, that the names of fluxes of the world tell, ascending."""
+    hours = [float(found[1]) for name in (world.predicted + world.forcing).names if (found := SUFFIX.search(name))]
+    steps = {length / hours_of(world.timestep) for length in hours}
+    return tuple(sorted(int(count) for count in steps if count == int(count)))
 
 
 def names_of(roles: Sequence[str]) -> str:
@@ -215,15 +232,19 @@ def _variable(world: World, name: str) -> Variable:
     raise ValueError(f"No flux '{name}' among what is predicted or prescribed; there is {available}.")
 
 
-def _refuse_other_cell(world: World, variable: Variable, expected: str) -> None:
+def _refuse_other_cell(world: World, variable: Variable, expected: str, interval: int) -> None:
     kind, _, hours = variable.cell.partition(" ")
     if kind != expected:
         raise ValueError(
-            f"Flux '{variable.name}' in {variable.units} must be a {expected} over the timestep; the data declare "
+            f"Flux '{variable.name}' in {variable.units} must be a {expected} over the step; the data declare "
             f"'{variable.cell or 'nothing'}'. Set its attribute cell_methods = 'time: {expected}', if that is so."
         )
-    suffix = re.search(r"_(\d+)hr$", variable.name)
+    suffix = SUFFIX.search(variable.name)
     hours = hours.removesuffix("h") or (suffix[1] if suffix else "")
-    step = world.lead_time(1) / np.timedelta64(3600, "s")
-    if hours and float(hours) != step:
-        raise ValueError(f"Flux '{variable.name}' covers {hours} h, but a timestep takes {step:g} h.")
+    covered = float(hours) if hours else hours_of(world.timestep)
+    step = world.lead_time(interval) / np.timedelta64(3600, "s")
+    if covered != step:
+        raise ValueError(
+            f"Flux '{variable.name}' covers {covered:g} h, but {'a timestep' if interval == 1 else 'the step'} takes "
+            f"{step:g} h."
+        )

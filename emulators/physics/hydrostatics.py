@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from emulators.constants import GAS_CONSTANT_DRY, GAS_CONSTANT_VAPOUR
-from emulators.physics.budgets import require_variable, surface_geopotential
 from emulators.physics.columns import Columns
+from emulators.physics.required_variables import require_variable, surface_geopotential
 from emulators.state import State
 from emulators.world import World
 

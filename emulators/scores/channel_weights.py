@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from emulators.state import State
 from emulators.variables import Variable
-from emulators.world import Vertical, World
+from emulators.world import Vertical, World, timesteps_between
 
 SURFACE = {
     "graphcast": {
@@ -44,7 +44,8 @@ SURFACE = {
 class ChannelWeights(nn.Module):
     """Hold the scale and weight of each predicted channel of a world, and apply them.
 
-    scale: `tendency_std` (diagnostic variables, which have no tendency, by their std), `std`, or `none` for SI units.
+    scale: `tendency_std`, the standard deviation of the change over the interval of the step that made the prediction
+    (diagnostic variables, which have no tendency, by their std), `std`, or `none` for SI units.
     variable_weights: `uniform` (every channel 1), `graphcast` (every variable 1, shared by its levels; near-surface
     wind, pressure and precipitation 0.1), `anemoi`, `makani` (levels and 2m_temperature 1, other single-level fields
     0.1), or a mapping from variables or channels to weights, 1 for those not named. level_weights: `uniform`,
@@ -53,7 +54,7 @@ class ChannelWeights(nn.Module):
     negative or all zero, and scales of zero.
     """
 
-    inverse_scale: Tensor
+    inverse_scales: Tensor
     weights: Tensor
 
     def __init__(
@@ -64,10 +65,12 @@ class ChannelWeights(nn.Module):
         level_weights: str | Mapping[float, float] = "uniform",
     ) -> None:
         super().__init__()
-        self.variables = world.predicted
+        self.variables, self.timestep = world.predicted, world.timestep
+        self.intervals = world.intervals if scale == "tendency_std" else ()
         weights = channel_weights(world, variable_weights, level_weights)
-        inverse = (1.0 / channel_scales(world, scale)).reshape(-1, *(1 for _ in world.grid.shape))
-        for name, table in (("inverse_scale", inverse), ("weights", weights / weights.size)):
+        scales = np.stack([channel_scales(world, scale, n) for n in self.intervals or (1,)])
+        inverse = (1.0 / scales).reshape(*scales.shape, *(1 for _ in world.grid.shape))
+        for name, table in (("inverse_scales", inverse), ("weights", weights / weights.size)):
             self.register_buffer(name, torch.as_tensor(table, dtype=torch.float32), persistent=False)
 
     def difference(self, prediction: State, target: State) -> Tensor:
@@ -78,10 +81,31 @@ class ChannelWeights(nn.Module):
                 raise ValueError(f"Expected States of {expected}; got {got}.")
         return at_least_single(prediction.values) - at_least_single(target.values)
 
-    def scaled(self, values: Tensor) -> Tensor:
-        """Return values in units of the channel's scale, (*lead, channel, *grid), in single precision or better."""
+    def row(self, prediction: State) -> int:
+        """Return the row of the tables for the interval of the step that made a prediction; 0 for data."""
+        origin = prediction.origin
+        if origin is None or not self.intervals:
+            return 0
+        interval = max(1, timesteps_between(self.timestep, origin.before.time, prediction.time))
+        if interval not in self.intervals:
+            raise ValueError(
+                f"A loss scaled by tendency_std needs the change over {interval} timesteps, which was not measured; "
+                f"known are intervals of {', '.join(map(str, self.intervals))}. Take them for objective.intervals, "
+                "scales of `emul data statistics intervals=...`, or scale=std in the loss."
+            )
+        return self.intervals.index(interval)
+
+    def inverse_scale(self, prediction: State) -> Tensor:
+        """Return 1 / s of each channel for a prediction, (channel, *1)."""
+        return self.inverse_scales[self.row(prediction)]
+
+    def scaled(self, values: Tensor, prediction: State) -> Tensor:
+        """Return values in units of the channel's scale for a prediction, in single precision or better.
+
+        Both (*lead, channel, *grid).
+        """
         values = at_least_single(values)
-        return values * self.inverse_scale.to(values.dtype)
+        return values * self.inverse_scale(prediction).to(values.dtype)
 
     def mean(self, values: Tensor) -> Tensor:
         """Return the weighted mean over channels, (*lead, channel) -> (*lead)."""
@@ -115,13 +139,15 @@ def at_least_single(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
-def channel_scales(world: World, kind: str) -> np.ndarray:
-    """Return the scale of each predicted channel, shape (channel,)."""
+def channel_scales(world: World, kind: str, interval: int = 1) -> np.ndarray:
+    """Return the scale of each predicted channel, shape (channel,). interval: of changes, in timesteps."""
     if kind == "none":
         return np.ones(world.output_channels)
     if kind not in ("std", "tendency_std"):
         raise ValueError(f"Expected scale to be 'tendency_std', 'std' or 'none'; got '{kind}'.")
-    divisors = np.concatenate([world.scale(world.prognostic, kind), world.scale(world.diagnostic, "std")])
+    changes = kind == "tendency_std"
+    prognostic = world.change_std(world.prognostic, interval) if changes else world.scale(world.prognostic, kind)
+    divisors = np.concatenate([prognostic, world.scale(world.diagnostic, "std")])
     flat = [c for c, s in zip(world.predicted.channels, divisors, strict=True) if not s > 0]
     if flat:
         raise ValueError(f"A loss cannot be scaled by a {kind} of zero: leave {', '.join(flat)} out or use scale=none.")

@@ -83,14 +83,14 @@ class SpectralErrors(nn.Module):
             truth = self.analysis(at_least_single(target.values))
             newer = [1] * (error.ndim - truth.ndim)  # axes that the truth lacks
             truth = truth.view(*truth.shape[:2], *newer, *truth.shape[2:]).expand_as(error)
-            factor = self.factor(error.dtype)
+            factor = self.factor(prediction, error.dtype)
             return by_degree(SpectralSums(*(rows * factor for rows in Sums.apply(error, truth))), self.epsilon)
 
     def error(self, prediction: State, target: State) -> Tensor:
         """D alone, (degree, *lead, channel): what needs no spectrum of the truth."""
         with torch.autocast(prediction.values.device.type, enabled=False):
             squared = power(self.analysis(self.channels.difference(prediction, target)))
-            return squared * self.factor(squared.dtype)
+            return squared * self.factor(prediction, squared.dtype)
 
     def analysis(self, fields: Tensor) -> Tensor:
         """(*lead, channel, lat, lon) -> coefficients (2 * orders, degree, *lead, channel)."""
@@ -99,9 +99,9 @@ class SpectralErrors(nn.Module):
             harmonics = SphericalHarmonics(harmonics.grid, self.degrees, dtype=fields.dtype).to(fields.device)
         return harmonics.analysis(fields.flatten(0, -3).permute(2, 1, 0)).unflatten(-1, fields.shape[:-2])
 
-    def factor(self, dtype: torch.dtype) -> Tensor:
-        """1 / s^2 of each channel: to scale sums costs a fraction of scaling fields."""
-        return self.channels.inverse_scale.flatten().to(dtype).square()
+    def factor(self, prediction: State, dtype: torch.dtype) -> Tensor:
+        """1 / s^2 of each channel for a prediction: to scale sums costs a fraction of scaling fields."""
+        return self.channels.inverse_scale(prediction).flatten().to(dtype).square()
 
     def checked(self, lowest: int) -> int:
         """`lowest`, where there is such a degree; else ValueError."""

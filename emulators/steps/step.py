@@ -7,16 +7,13 @@
 then every constraint in order. The difference mean is not subtracted, as in GraphCast (Lam et al. 2023,
 doi 10.1126/science.adi2336).
 
-A network that is told the interval may step over other than one timestep: n of them change the state by
-
-    tendency_std sqrt((1 - r^n) / (1 - r)),     r = 1 - (tendency_std / std)^2 / 2
-
-as they would were it red noise with the lag correlation r that both deviations give.
+A step over n timesteps takes the standard deviation of the change over n timesteps in place of tendency_std, measured
+over the training period for every interval of the objective (Stormer: Nguyen et al. 2024, arXiv 2312.03876).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -24,9 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from emulators.interfaces import Constraint, Network, optional
+from emulators.interfaces import Constraint, Network, optional, refuse_unknown_intervals
+from emulators.layers.pole_mirror import reorder_mirrors
 from emulators.state import Origin, State
-from emulators.world import World, hours_of
+from emulators.world import World, hours_of, timesteps_between
 
 
 class Step(nn.Module):
@@ -38,7 +36,7 @@ class Step(nn.Module):
     the oldest first, each named as often as it is read), forcing, static, and prognostic, diagnostic.
     """
 
-    tendency_std: Tensor
+    change_std: Tensor
     static: Tensor
     read: Tensor
     written: Tensor
@@ -67,8 +65,10 @@ class Step(nn.Module):
             Normalise(world.scale(variables, "mean"), world.scale(variables, "std"), rank)
             for variables in (world.prognostic, world.forcing, world.predicted)
         )
-        tendency = torch.from_numpy(world.scale(world.prognostic, "tendency_std")).reshape(-1, *[1] * rank)
-        self.register_buffer("tendency_std", tendency, persistent=False)
+        self.intervals = world.intervals
+        changes = np.stack([world.change_std(world.prognostic, n) for n in self.intervals])
+        table = torch.from_numpy(changes).reshape(*changes.shape, *[1] * rank)
+        self.register_buffer("change_std", table, persistent=False)  # (interval, channel, *1)
         static = torch.zeros(0, *world.grid.shape)
         if world.static.size and world.static_fields is not None:
             normalise = Normalise(world.scale(world.static, "mean"), world.scale(world.static, "std"), rank)
@@ -80,6 +80,13 @@ class Step(nn.Module):
         for name, places in (("read", read), ("written", written)):
             self.register_buffer(name, torch.as_tensor(places), persistent=False)
         self.reordered = reads is not None, writes is not None
+        if reads is not None:
+            reorder_mirrors(network, self.read)
+
+    @property
+    def tendency_std(self) -> Tensor:
+        """The standard deviation of the change over a timestep, (channel, *1)."""
+        return self.change_std[0]
 
     def forward(self, history: tuple[State, ...], forcing: State, **conditioning: Any) -> State:
         """The State of `world.predicted` at forcing.time. history: oldest first, all with the same lead shape.
@@ -96,8 +103,8 @@ class Step(nn.Module):
             if name in self.conditioning
         }
         raw = self.network(fields, time, **hours, **self._flattened(conditioning, last)).float()
-        growth = self._growth(hours["interval"]) if "interval" in hours and self.output == "residual" else None
-        values = self.outputs(raw, last.values.reshape(-1, *last.values.shape[last.channel_axis :]), growth)
+        change = self.change(last.time, forcing.time) if self.output == "residual" else None
+        values = self.outputs(raw, last.values.reshape(-1, *last.values.shape[last.channel_axis :]), change)
         values = values.reshape(*last.lead, *values.shape[1:])
         return self.constrained(last, State(values, self.world.predicted, forcing.time, last.rank), forcing)
 
@@ -141,23 +148,34 @@ class Step(nn.Module):
         hours = torch.as_tensor(span / np.timedelta64(1, "h"), dtype=torch.float32, device=fields.device)
         return hours.expand(lead).reshape(-1)
 
-    def _growth(self, hours: Tensor) -> Tensor:
-        """How much more the state changes over so many hours than over a timestep, (batch, channel, 1, 1)."""
-        steps = (hours / hours_of(self.world.timestep)).reshape(-1, *[1] * self.tendency_std.ndim)
-        decay = (0.5 * (self.tendency_std / self.prognostic.std).square()).clamp(max=0.999)
-        return (torch.expm1(steps * torch.log1p(-decay)) / -decay).sqrt()
+    def change(self, start: np.ndarray, end: np.ndarray) -> Tensor:
+        """The standard deviation of the change of the prognostic channels from `start` to `end`, (channel, *1)."""
+        interval = timesteps_between(self.world.timestep, start, end)
+        if interval not in self.intervals:
+            self.world.change_std(self.world.prognostic, interval)  # raises, and says which are known
+        return self.change_std[self.intervals.index(interval)]
 
-    def outputs(self, raw: Tensor, last: Tensor, growth: Tensor | None = None) -> Tensor:
+    def refuse_intervals(self, intervals: Collection[int]) -> None:
+        """Raise ValueError where the network, its scales or a constraint do not know one of these, in timesteps."""
+        if len(set(intervals)) > 1 and "interval" not in self.conditioning:
+            raise ValueError(
+                f"{type(self.network).__name__} is not told the interval (its `conditioning` lacks it), and steps are "
+                f"of {', '.join(map(str, sorted(set(intervals))))} timesteps."
+            )
+        for interval in intervals if self.output == "residual" else ():
+            self.world.change_std(self.world.prognostic, interval)
+        refuse_unknown_intervals(self.constraints, Constraint, intervals)
+
+    def outputs(self, raw: Tensor, last: Tensor, change: Tensor | None = None) -> Tensor:
         """Physical values (batch, predicted channel, *grid) from the network's output and the last prognostic ones.
 
-        growth: how much more they change than over a timestep.
+        change: the standard deviation of their change, (channel, *1); None: that over a timestep.
         """
         raw = raw[:, self.written] if self.reordered[1] else raw
         if self.output == "absolute":
             return self.predicted.inverse(raw)
         size = self.world.prognostic.size
-        change = self.tendency_std if growth is None else self.tendency_std * growth
-        values = last + change * raw[:, :size]
+        values = last + (self.tendency_std if change is None else change) * raw[:, :size]
         if size == raw.shape[1]:
             return values
         return torch.cat([values, self.predicted.inverse(raw)[:, size:]], dim=1)
@@ -254,6 +272,29 @@ class StepCascade(nn.Module):
         first: Any = self.steps[0]
         return first.constraints
 
+    def constrained(self, before: State, after: State, forcing: State) -> State:
+        """Apply the constraints of the first step."""
+        first: Any = self.steps[0]
+        return first.constrained(before, after, forcing)
+
+    def refuse_intervals(self, intervals: Collection[int]) -> None:
+        """Raise ValueError where a step does not know one of these, in timesteps, or there is no step for one."""
+        steps: list[Any] = list(self.steps)
+        if self.by == "lead":
+            for step in steps:
+                step.refuse_intervals(intervals)
+            return
+        for interval in sorted(set(intervals)):
+            hours = interval * hours_of(steps[0].world.timestep)
+            if hours not in self.hours:
+                raise self._no_step(hours)
+            chosen = steps[self.hours.index(hours)]
+            chosen.refuse_intervals([round(hours / hours_of(chosen.world.timestep))])
+
+    def _no_step(self, hours: float) -> ValueError:
+        known = ", ".join(f"{h:g}" for h in self.hours)
+        return ValueError(f"No step for an interval of {hours:g} hours, only for {known}.")
+
     @property
     def observer(self) -> Callable[[str, State, State], None] | None:
         """Called with the name, input and output of every constraint that the chosen step applies."""
@@ -277,8 +318,6 @@ class StepCascade(nn.Module):
         hours = float(found[0])
         if self.by == "interval":
             if hours not in self.hours:
-                raise ValueError(
-                    f"No step for an interval of {hours:g} hours, only for {', '.join(f'{h:g}' for h in self.hours)}."
-                )
+                raise self._no_step(hours)
             return self.steps[self.hours.index(hours)](history, forcing)
         return self.steps[sum(first < hours for first in self.hours) - 1](history, forcing)

@@ -1,8 +1,9 @@
 """Training: an optimiser minimises an objective; the rollout and scores of `emul eval` validate it.
 
-Everything random in a step is drawn from a generator seeded by (seed, batch index), and the order of samples is a
-function of (seed, step) alone. The state of a training therefore is its weights, optimiser, averages and step number:
-a run continued from a checkpoint repeats the uninterrupted one bit for bit.
+What is drawn for a step is a function of (seed, step), and what is drawn for a sample of (seed, step, number of the
+sample in the whole batch), so that neither passes nor processes change it; the order of samples is one of (seed, step).
+The state of a training therefore is its weights, optimiser, averages and step number: a run continued from a checkpoint
+repeats the uninterrupted one bit for bit.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from emulators.interfaces import Loss, Network, Objective, optional
+from emulators.interfaces import Loss, Network, Objective, optional, refuse_unknown_intervals
+from emulators.layers.sample_draws import begin_samples
 from emulators.metrics.rmse import RMSE
 from emulators.rollout import rollout
 from emulators.state import State, Window
@@ -78,6 +80,7 @@ class Training(pl.LightningModule):
         """Set the average and the objective to the weights with which a training begins."""
         self.reset_average()
         self.objective.begin(self.step)
+        refuse_unknown_intervals(self.losses, Loss, self.objective.intervals)
 
     def reset_average(self) -> None:
         """Set the averaged weights to the trained ones."""
@@ -117,13 +120,24 @@ class Training(pl.LightningModule):
         return batch.to(device, non_blocking=True)
 
     def on_train_batch_start(self, batch: Window, batch_idx: int) -> None:
-        torch.manual_seed(np.random.SeedSequence((self.seed, self.global_rank, batch_idx)).generate_state(1)[0])
+        portion = len(batch.history[-1].time)
+        first = (batch_idx % self.plan.accumulate * self.trainer.world_size + self.global_rank) * portion
+        begin_samples(range(first, first + portion))
+        self.seed_draws()
+
+    def on_train_batch_end(self, outputs: Any, batch: Window, batch_idx: int) -> None:
+        begin_samples(())
+
+    def seed_draws(self) -> None:
+        """Seed torch's own generator by the optimiser step."""
+        torch.manual_seed(int(np.random.SeedSequence((self.seed, self.global_step)).generate_state(1)[0]))
 
     def training_step(self, batch: Window, batch_idx: int) -> Tensor:
         losses = active(self.losses, self.global_step, self.plan.steps)
         loss, parts = self.objective(self.step, batch, losses)
         self.parts = {"loss": loss.detach(), **parts}
         if self.looks_at_every_step and not loss.isfinite():
+            self.seed_draws()
             self.culprit = (
                 f"batch of {batch_times(batch)}; {first_non_finite(self.step, self.objective, batch, losses)}"
             )

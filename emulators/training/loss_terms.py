@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from emulators.interfaces import Loss
+from emulators.interfaces import Loss, optional
 from emulators.state import State
 
 
@@ -30,6 +30,7 @@ class Term(nn.Module):
                     f"{name} is a whole number of optimiser steps, or a share of the training below 1; got {bound}."
                 )
         self.loss, self.weight, self.start, self.end = loss, weight, start, end
+        self.intervals = optional(loss, Loss, "intervals")
 
     def forward(self, prediction: State, target: State) -> Tensor:
         return self.weight * self.loss(prediction, target)

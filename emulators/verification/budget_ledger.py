@@ -4,6 +4,7 @@ With M(s) the global mean of what the columns of a State hold, G what they gaine
 
     drift      (M(after) - M(start)) / M(start)                           of dry air, and of all air
     residual   M(after) - M(before) - <G>                                 of water, kg m-2; of energy over dt, W m-2
+               between States a timestep apart, whatever the intervals of the steps that made them
     relative   residual / <P>                                             of water
     share      rms(constrained - given) / rms(tendency)                   of each constraint and variable
 
@@ -83,6 +84,7 @@ class Ledger:
         self._start: dict[str, Tensor] = {}
         self._raw: State | None = None
         self._pending: dict[tuple[str, str], Tensor] = {}
+        self._pending_maps: dict[tuple[str, str], Tensor] = {}
 
     def _budget(self, name: str, kind: type[Kind], stated: list[Any]) -> Kind | None:
         own = [budget for budget in stated if isinstance(budget, kind)]
@@ -111,14 +113,13 @@ class Ledger:
     def record_correction(self, name: str, given: State, constrained: State) -> None:
         """Record the change that constraint `name` made; a Step calls this in each timestep."""
         if self._raw is None or self._raw.origin is not given.origin:
-            self._raw, self._pending = given, {}
+            self._raw, self._pending, self._pending_maps = given, {}, {}
         for variable in (variable for constraint, variable in self.corrections if constraint == name):
             change = self._fields(constrained, variable) - self._fields(given, variable)
             self._pending[name, variable] = torch.stack([self._mean_square(change), self._tendency(variable)])
             if self.maps:
                 change = change.double().flatten(0, -2 - given.rank)
-                sums = torch.stack([change.sum(0), change.square().sum(0)]).cpu()
-                self._maps[name, variable] = self._maps.get((name, variable), 0.0) + sums
+                self._pending_maps[name, variable] = torch.stack([change.sum(0), change.square().sum(0)]).cpu()
 
     def _tendency(self, variable: str) -> Tensor:
         """Mean square of the raw tendency of a variable, or of itself where it is diagnostic; (*lead,)."""
@@ -156,19 +157,26 @@ class Ledger:
             raise ValueError("A ledger compares a State with those before it; expected one with an origin, got data.")
         after = self.contents(state) if contents is None else contents
         known = self._before
-        if lead and known and known[0] == lead - 1 and np.array_equal(known[1], origin.before.time):
-            before = known[2]
+        if lead and known and known[0] == lead - 1 and self._follows(known[1], state.time):
+            before: dict[str, Tensor] | None = known[2]
         else:
             before = self.contents(origin.before)
             self._start = before if origin.before is origin.start or not lead else self.contents(origin.start)
+            before = before if self._follows(origin.before.time, state.time) else None
         self._before = (lead, state.time, after)
         self._rows.add(lead - self.first, self._row(before, after, state, origin.forcing))
         if self._raw is not None and self._raw.origin is origin:
             squares = [self._by_init(self._pending[key]) for key in self.corrections]
             self._changed.add(lead - self.first, torch.stack(squares, dim=1))
             self._mapped += int(np.prod(state.lead))
-            self._raw, self._pending = None, {}
+            for key, sums in self._pending_maps.items():
+                self._maps[key] = self._maps.get(key, 0.0) + sums
+            self._raw, self._pending, self._pending_maps = None, {}, {}
         return self
+
+    def _follows(self, start: np.ndarray, end: np.ndarray) -> bool:
+        """Whether `end` is one timestep after `start`, the time over which fluxes are summed."""
+        return np.array_equal(self.world.after(start), np.asarray(end))
 
     def add_missing(self, lead: int, inits: int) -> Ledger:
         """Count a lead as missing, for `inits` initial times."""
@@ -222,8 +230,9 @@ class Ledger:
             contents["energy"] = self.energy.to(device).total(state)
         return contents
 
-    def _row(self, before: dict[str, Tensor], after: dict[str, Tensor], state: State, forcing: State) -> Tensor:
-        """(quantity, init) in the order of `names`."""
+    def _row(self, before: dict[str, Tensor] | None, after: dict[str, Tensor], state: State, forcing: State) -> Tensor:
+        """(quantity, init) in the order of `names`. before: a timestep earlier; None: unknown, and so are residuals."""
+        before = before or {name: torch.full_like(content, torch.nan) for name, content in after.items()}
         row = {}
         for name in ("air", "dry_air"):
             if name in after:

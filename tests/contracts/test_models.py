@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from omegaconf import OmegaConf
 
 from emul.contracts import MODEL, example_inputs
+from emulators.layers.sample_draws import begin_samples
 from places import CONF
 
 FILES = sorted((CONF / "model").glob("*.yaml"))
@@ -85,6 +87,31 @@ def test_shape(build, example, small_world, grid, history):
 @pytest.mark.parametrize("contract", MODEL, ids=lambda contract: contract.__name__)
 def test_contract(build, small_world, contract):
     contract(build, small_world())
+
+
+def test_what_is_drawn_in_training_belongs_to_the_sample(build, example, small_world):
+    """Noise, dropout and dropped paths of four samples are those of the same samples in two halves."""
+    net = build(small_world()).train()
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))  # no path is closed by zeros
+    for module in net.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.eval()  # its means are those of the pass
+    fields, time, _ = example(small_world(), batch=4)
+
+    def drawn(some):
+        begin_samples(some)
+        torch.manual_seed(5)
+        with torch.no_grad():
+            return copy.deepcopy(net)(fields[some], time[some])  # spectral norms change in each pass
+
+    try:
+        whole, halves = drawn(range(4)), torch.cat([drawn(range(2)), drawn(range(2, 4))])
+    finally:
+        begin_samples(())
+    torch.testing.assert_close(halves, whole, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from emulators.grid import LatLonGrid
 from emulators.layers.convolution import Edges
+from emulators.layers.pole_mirror import PoleMirror
 
 FITS = ("pad", "crop", "exact")
 
@@ -57,11 +58,11 @@ class Frame:
         self.shape = nlat - self.cropped + more, nlon + wider
         self.rim = Edges(grid, edges)
 
-    def inward(self, x: Tensor) -> Tensor:
-        """Fit (batch, channel, lat, lon) on the grid to (batch, channel, *shape)."""
+    def inward(self, x: Tensor, mirror: PoleMirror | None = None) -> Tensor:
+        """Fit (batch, channel, lat, lon) on the grid to (batch, channel, *shape). mirror: see `Edges.pad`."""
         if self.cropped:
             x = x[..., : -self.cropped, :]
-        return self.rim.pad(x, *self.borders) if any(self.borders) else x
+        return self.rim.pad(x, *self.borders, mirror=mirror) if any(self.borders) else x
 
     def outward(self, x: Tensor) -> Tensor:
         """Bring (batch, channel, *shape) back to (batch, channel, lat, lon) on the grid."""

@@ -8,9 +8,12 @@ Vaswani et al. 2017, arXiv 1706.03762; norms first: Xiong et al. 2020, arXiv 200
 
 from __future__ import annotations
 
-import torch
+import math
+
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from emulators.layers.sample_draws import dropout, uniform
 
 
 class MLP(nn.Module):
@@ -22,8 +25,8 @@ class MLP(nn.Module):
         self.approximation, self.dropout = "tanh" if tanh else "none", dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = F.dropout(F.gelu(self.expand(x), approximate=self.approximation), self.dropout, self.training)
-        return F.dropout(self.contract(hidden), self.dropout, self.training)
+        hidden = dropout(F.gelu(self.expand(x), approximate=self.approximation), self.dropout, self.training)
+        return dropout(self.contract(hidden), self.dropout, self.training)
 
 
 class Attention(nn.Module):
@@ -43,8 +46,14 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.weight_dropout if self.training else 0.0)
-        return F.dropout(self.projection(mixed.transpose(1, 2).flatten(2)), self.dropout, self.training)
+        mixed = self._mixed(q, k, v)
+        return dropout(self.projection(mixed.transpose(1, 2).flatten(2)), self.dropout, self.training)
+
+    def _mixed(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if not self.weight_dropout or not self.training:
+            return F.scaled_dot_product_attention(q, k, v)
+        weights = (q @ k.mT / math.sqrt(q.shape[-1])).softmax(-1)
+        return dropout(weights, self.weight_dropout, self.training) @ v
 
 
 class DropPath(nn.Module):
@@ -59,7 +68,7 @@ class DropPath(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.rate or not self.training:
             return x
-        mask = torch.rand(x.shape[0], *[1] * (x.ndim - 1), device=x.device) >= self.rate
+        mask = uniform((x.shape[0], *[1] * (x.ndim - 1)), x.device) >= self.rate
         return x * (mask.to(x.dtype) / (1.0 - self.rate))
 
 

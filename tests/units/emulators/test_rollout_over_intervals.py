@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from data_pipelines.files.published_files import constants_of_files
 from emulators.grid import gaussian_grid
+from emulators.losses.crps import CRPS
+from emulators.losses.lp import Lp
+from emulators.models.stormer import Stormer
 from emulators.objectives.random_intervals import RandomIntervals
 from emulators.rollout import Rollout
 from emulators.state import State, Window
@@ -17,7 +23,10 @@ from emulators.world import Scale, World
 HOUR = np.timedelta64(1, "h")
 START = np.array(["2001-01-01", "2001-07-01"], dtype="datetime64[s]")
 WORLD = World(
-    gaussian_grid(2), VariableSet((Variable("t"),)), np.timedelta64(6, "h"), scales={"t": Scale(0.0, 4.0, 1.0)}
+    gaussian_grid(2),
+    VariableSet((Variable("t"),)),
+    np.timedelta64(6, "h"),
+    scales={"t": Scale(0.0, 4.0, 1.0, {2: 1.8, 4: 2.5})},
 )
 
 
@@ -105,8 +114,7 @@ def test_wrong_paths_are_refused(kind, intervals, known, message):
         Rollout(counting, WORLD, (start,) * known, scheme=kind, intervals=intervals)
 
 
-def test_a_network_is_told_interval_and_lead_and_its_change_grows_with_the_interval():
-    """As red noise: sqrt((1 - r^n) / (1 - r)) with r = 1 - (1 / 4)^2 / 2."""
+def test_a_network_is_told_the_interval_and_its_change_is_in_units_of_the_measured_one():
     network = Told()
     step = Step(WORLD, network)
     start, forcings = states(5)
@@ -114,8 +122,12 @@ def test_a_network_is_told_interval_and_lead_and_its_change_grows_with_the_inter
     torch.testing.assert_close(first.values, torch.ones(2, 1, 2, 4))
     later = step((first,), forcings[4])
     assert network.heard == [(6.0, 6.0), (24.0, 30.0)]
-    r = 1 - 1 / 32
-    torch.testing.assert_close(later.values, 1.0 + torch.full((2, 1, 2, 4), ((1 - r**4) / (1 - r)) ** 0.5))
+    torch.testing.assert_close(later.values, torch.full((2, 1, 2, 4), 1.0 + 2.5))
+    with pytest.raises(ValueError, match="over 3 timesteps was not measured; known are intervals of 1, 2, 4"):
+        step((first,), forcings[3])
+    mixed = State(forcings[0].values, VariableSet(), START + np.array([6, 12]) * HOUR)
+    with pytest.raises(ValueError, match="the same for all cases of a batch; got 1, 2"):
+        step((start,), mixed)
 
 
 def test_intervals_are_drawn_and_every_one_is_met_by_its_truth():
@@ -163,6 +175,25 @@ def test_each_interval_has_a_step_of_its_own():
     assert [float(s.values[0, 0, 0, 0]) for s in made] == pytest.approx([1, 2, 3, 0, 1])
     with pytest.raises(ValueError, match="12 hours, only for 6, 24"):
         relay((start,), forcings[1])
+    with pytest.raises(ValueError, match="12 hours, only for 6, 24"):
+        rolled_out("aggregated", relay, start, forcings, [1, 2])
+
+
+def test_paths_that_a_step_does_not_know_are_refused_before_they_begin():
+    start, forcings = states(4)
+    with pytest.raises(ValueError, match="over 3 timesteps was not measured"):
+        rolled_out("averaged", Step(WORLD, Told()), start, forcings, [1, 3])
+    with pytest.raises(ValueError, match="Linear is not told the interval"):
+        rolled_out("aggregated", Step(WORLD, torch.nn.Linear(1, 1)), start, forcings, [1, 2])
+
+
+def test_a_mean_over_intervals_comes_from_the_mean_before():
+    start, forcings = states(4)
+    made = rolled_out("averaged", counting, start, forcings, [1, 2, 4])
+    for before, state in zip([start, *made], made, strict=False):
+        assert state.start is start
+        assert torch.equal(state.origin.before.values, before.values)
+        assert (state.time - state.origin.before.time == 6 * HOUR).all()
 
 
 @pytest.mark.parametrize(
@@ -171,3 +202,52 @@ def test_each_interval_has_a_step_of_its_own():
 def test_wrong_relays_are_refused(by, steps, message):
     with pytest.raises(ValueError, match=message):
         StepCascade(by, {hours: Step(WORLD, Told()) for hours in steps})
+
+
+STORMER = {6: 1.0, 12: 1.7, 24: 2.6}  # hours, and how much more the state changes over them
+
+
+def test_published_stormer_weights_mean_over_each_interval_what_they_meant(tmp_path):
+    """x + std_diff(hours) net((x - mean) / std, hours / 10), as its code has it, on random weights and constants."""
+    random = np.random.default_rng(0)
+    variables = VariableSet((Variable("t"), Variable("u"), Variable("v")))
+    made = World(gaussian_grid(8), variables, np.timedelta64(6, "h"))
+    constants = {"mean": random.normal(size=3), "std": 1.0 + random.random(3)}
+    constants |= {f"tendency_std_{h}h".removesuffix("_6h"): f * (0.3 + random.random(3)) for h, f in STORMER.items()}
+    for name, values in constants.items():
+        np.savez(tmp_path / f"{name}.npz", **dict(zip(variables.names, values, strict=True)))
+    files = {name: str(tmp_path / f"{name}.npz") for name in constants}
+    known = constants_of_files(files, made)
+    assert sorted(known) == ["changes", "mean", "std", "tendency_std"]
+    scales = {n: Scale(**{kind: numbers[n] for kind, numbers in known.items()}) for n in variables.names}
+    made = replace(made, scales=scales)
+    torch.manual_seed(1)
+    network = Stormer(made, embed=16, depth=2, heads=2)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    step = Step(World.from_plain(made.plain()), network).eval()
+    fields = torch.randn(2, 3, *made.grid.shape)
+    start = State(fields, variables, START)
+    for hours in STORMER:
+        forcing = State(torch.zeros(2, 0, *made.grid.shape), VariableSet(), START + hours * HOUR)
+        column = {n: torch.as_tensor(v, dtype=torch.float32).reshape(-1, 1, 1) for n, v in constants.items()}
+        change = column["tendency_std" if hours == 6 else f"tendency_std_{hours}h"]
+        with torch.no_grad():
+            raw = network((fields - column["mean"]) / column["std"], torch.zeros(2), interval=torch.full((2,), hours))
+            torch.testing.assert_close(step((start,), forcing).values, fields + change * raw)
+    with pytest.raises(ValueError, match="tendency_std_12h and the like"):
+        constants_of_files({"tendency_std_9h": files["mean"]}, made)
+
+
+def test_each_interval_has_an_equal_share_in_the_loss():
+    """A standstill has the loss 1 where states change as measured, over any interval."""
+    start, forcings = states(4)
+    for interval, change in {1: 1.0, 2: 1.8, 4: 2.5}.items():
+        still = Step(WORLD, Told(0.0))((start,), forcings[interval - 1])
+        truth = State(torch.full((2, 1, 2, 4), change), WORLD.prognostic, still.time)
+        for loss in (Lp(WORLD), Lp(WORLD, p=1), CRPS(WORLD)):
+            torch.testing.assert_close(loss(still, truth), torch.ones(2))
+        torch.testing.assert_close(Lp(WORLD, scale="std")(still, truth), torch.full((2,), (change / 4.0) ** 2))
+    unknown = Step(WORLD, Told(0.0), output="absolute")((start,), forcings[2])
+    with pytest.raises(ValueError, match="needs the change over 3 timesteps"):
+        Lp(WORLD)(unknown, unknown)

@@ -57,6 +57,33 @@ def test_large_means_keep_their_digits():
     np.testing.assert_allclose(found.std, np.sqrt(np.average((exact - mean) ** 2, weights=weights)), rtol=1e-12)
 
 
+def test_changes_over_each_interval_are_measured(tmp_path):
+    data = archive()
+    fields = data.gather(data.within(PERIOD)).numpy().astype(np.float64)[:, 0]
+    found = scales(data, PERIOD, intervals=(0, 4, 1, 2))["temperature"]
+    assert list(found.changes) == [2, 4]
+    for steps, std in found.changes.items():
+        change = fields[steps:] - fields[:-steps]
+        weights = np.broadcast_to(GRID.weights, change.shape)
+        average = np.average(change, weights=weights)
+        exact = np.sqrt(np.average((change - average) ** 2, weights=weights))
+        np.testing.assert_allclose(std, exact, rtol=1e-10)
+    with pytest.raises(ValueError, match="at least two times 90 timesteps apart"):
+        scales(data, PERIOD, intervals=(90,))
+    positions = data.within(PERIOD)
+    read = channel_statistics.channel_statistics(
+        lambda some: data.gather(some).numpy(), data.times, positions, data.world, intervals=(1, 2)
+    )
+    path = tmp_path / "statistics.nc"
+    read.dataset(data.variables.channels, ["6h", "12h"], {}).to_netcdf(path)
+    stored = scales(data, PERIOD, stored=path, intervals=(2,))["temperature"]
+    assert stored.changes[2] == pytest.approx(found.changes[2])
+    with pytest.raises(ValueError, match=r"no statistics of 1d; make them anew with intervals=6h,1d"):
+        scales(data, PERIOD, stored=path, intervals=(4,))
+    known = scales(data, PERIOD, intervals=(2,), known={"changes": {"temperature": {2: 9.0}}})
+    assert known["temperature"].changes == {2: 9.0}
+
+
 def test_only_the_period_counts():
     early, late = archive(), archive()
     later = late.dataset.copy(deep=True)

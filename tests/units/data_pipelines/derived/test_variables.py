@@ -78,6 +78,11 @@ def test_sums_of_precipitation():
     )
     daily = DIAGNOSTICS["total_precipitation_24hr"](rain)
     np.testing.assert_allclose(daily, [np.nan] * 3 + [6, 10, 14, 18, 22])
+    flux = rain["total_precipitation_6hr"].assign_attrs(units="J m-2", positive="up", cell_methods="time: sum")
+    half = DIAGNOSTICS["sensible_heat_flux_12hr"](xr.Dataset({"sensible_heat_flux_6hr": flux}))
+    np.testing.assert_allclose(half, [np.nan, 1, 3, 5, 7, 9, 11, 13])
+    assert half.attrs["positive"] == "up"
+    assert half.attrs["cell_methods"] == "time: sum (interval: 12 hours)"
     with pytest.raises(ValueError, match="every 6 h"):
         DIAGNOSTICS["total_precipitation_24hr"](rain.isel(prediction_timedelta=slice(None, None, 2)))
 
