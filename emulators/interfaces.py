@@ -82,8 +82,8 @@ class Objective(Protocol):
     """Define how a network is trained: the loss of a window, to be minimised. Subclass it for the defaults.
 
     longest: timesteps of the longest rollout, which every window must hold. intervals: of its steps, in timesteps.
-    keeps_copies: whether it keeps copies of
-    weights, which a sharded network does not allow. What `begin` and `follow` change must be state of a Module.
+    keeps_copies: whether it keeps copies of weights, which a sharded network does not allow. What `begin` and `follow`
+    change must be state of a Module.
     """
 
     keeps_copies: bool = False

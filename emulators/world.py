@@ -173,17 +173,26 @@ class World:
         )
 
 
-def timesteps_between(timestep: np.timedelta64, start: np.ndarray, end: np.ndarray) -> int:
-    """Return the number of timesteps from `start` to `end`, the same for all cases of a batch; else ValueError."""
+def counted_timesteps(timestep: np.timedelta64, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Return the number of timesteps from `start` to `end`, rounded where times are off by less than a tenth of one."""
     unit = "M" if np.datetime_data(timestep)[0] == "M" else "s"
     spans = end.astype(f"datetime64[{unit}]") - start.astype(f"datetime64[{unit}]")
-    counts = np.unique(spans / timestep)
+    counts = np.asarray(spans / timestep)
+    return np.where(np.abs(counts - np.rint(counts)) < 0.1, np.rint(counts), counts)
+
+
+def timesteps_between(timestep: np.timedelta64, start: np.ndarray, end: np.ndarray) -> int:
+    """Return the number of timesteps from `start` to `end`, the same for all cases of a batch; else ValueError.
+
+    Equal times, as of a State made from itself, count as one timestep.
+    """
+    counts = np.unique(counted_timesteps(timestep, start, end))
     if counts.size != 1 or counts[0] != int(counts[0]):
         raise ValueError(
             f"Expected an interval of whole timesteps of {timestep}, the same for all cases of a batch; got "
             f"{', '.join(f'{count:g}' for count in counts)} timesteps."
         )
-    return int(counts[0])
+    return int(counts[0]) or 1
 
 
 def nominal_seconds(duration: np.timedelta64) -> int:

@@ -118,13 +118,14 @@ def loss_findings(config: DictConfig, world: World) -> list[Finding]:
 
 def training_findings(config: DictConfig, world: World) -> list[Finding]:
     """Find a network that the objective or the hardware cannot train."""
-    from emulators.interfaces import Loss, refuse_unknown_intervals
+    from emulators.interfaces import Constraint, Loss, refuse_unknown_intervals
 
     objective = build(config.objective, world)
     world = with_changes(world, objective.intervals)
-    step = build(config.step, world, network_on_meta(config.model, world), build_all(config.constraint, world))
+    step = build(config.step, world, network_on_meta(config.model, world), {})
     try:
         objective.begin(step)
+        refuse_unknown_intervals(build_all(config.constraint, world), Constraint, objective.intervals)
         refuse_unknown_intervals(build_loss_terms(config.loss, world), Loss, objective.intervals)
     except ValueError as error:
         names = ", ".join(_models_with_interval())

@@ -61,9 +61,9 @@ class MaskedForecast(Objective):
         network = step.network
         if not optional(network, Network, "units"):
             raise ValueError(f"{type(network).__name__} has no units to hide; take model=prithvi or another objective.")
-        step.refuse_intervals(self.intervals)
         if 0 in self.intervals and step.output != "absolute":
             raise ValueError("What is now is no change: with 0 among objective.intervals take step.output=absolute.")
+        step.refuse_intervals(self.intervals)
 
     def __call__(
         self, step: torch.nn.Module, window: Window, losses: Mapping[str, Loss]

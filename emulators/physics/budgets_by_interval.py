@@ -44,11 +44,8 @@ class BudgetsByInterval(nn.Module, Generic[Kind]):
         return tuple(dict.fromkeys(name for budget in self.all.values() for name in budget.uses))
 
     def of(self, before: State, after: State) -> Kind:
-        """Return the budget of the step between two States; ValueError where the data lack sums over its interval.
-
-        States of the same time are taken to be a timestep apart.
-        """
-        interval = timesteps_between(self.timestep, before.time, after.time) or 1
+        """Return the budget of the step between two States; ValueError where the data lack sums over its interval."""
+        interval = timesteps_between(self.timestep, before.time, after.time)
         if interval not in self.intervals:
             part = self.all[1].part
             raise ValueError(

@@ -86,7 +86,7 @@ class ChannelWeights(nn.Module):
         origin = prediction.origin
         if origin is None or not self.intervals:
             return 0
-        interval = max(1, timesteps_between(self.timestep, origin.before.time, prediction.time))
+        interval = timesteps_between(self.timestep, origin.before.time, prediction.time)
         if interval not in self.intervals:
             raise ValueError(
                 f"A loss scaled by tendency_std needs the change over {interval} timesteps, which was not measured; "

@@ -215,15 +215,23 @@ def refuse_disorder(constraints: Mapping[str, Constraint]) -> None:
     """ValueError where a constraint changes what the law of an earlier one rests on, and does not keep that law."""
     names = list(constraints)
     for later, name in enumerate(names):
-        changes = set(optional(constraints[name], Constraint, "changes") or ())
         for earlier in names[:later]:
-            law = constraints[earlier]
-            touched = sorted(changes & set(optional(law, Constraint, "rests_on")))
-            if touched and type(law).__name__ not in optional(constraints[name], Constraint, "keeps"):
+            touched = _broken(constraints[name], constraints[earlier])
+            if touched:
+                is_mutual = _broken(constraints[earlier], constraints[name])
+                fix = "no order keeps both: leave one out" if is_mutual else f"list {name} before {earlier}"
                 raise ValueError(
                     f"constraint.{name} changes {', '.join(touched)}, on which the law of constraint.{earlier} rests, "
-                    f"and would break it again; list {name} before {earlier}."
+                    f"and would break it again; {fix}."
                 )
+
+
+def _broken(part: Constraint, law: Constraint) -> list[str]:
+    """The variables through which one constraint breaks the law of another that came before."""
+    if type(law).__name__ in optional(part, Constraint, "keeps"):
+        return []
+    changes = set(optional(part, Constraint, "changes") or ())
+    return sorted(changes & set(optional(law, Constraint, "rests_on")))
 
 
 class Normalise(nn.Module):

@@ -29,7 +29,7 @@ from emulators.physics.budgets import DryAir, Energy, Water
 from emulators.state import State
 from emulators.steps.step import Step
 from emulators.verification.budget_results import BUDGETED, QUANTITIES, BudgetResults
-from emulators.world import World
+from emulators.world import World, counted_timesteps
 
 VAPOUR = ("specific_humidity",)
 Kind = TypeVar("Kind", DryAir, Water, Energy)
@@ -176,7 +176,7 @@ class Ledger:
 
     def _follows(self, start: np.ndarray, end: np.ndarray) -> bool:
         """Whether `end` is one timestep after `start`, the time over which fluxes are summed."""
-        return np.array_equal(self.world.after(start), np.asarray(end))
+        return bool((counted_timesteps(self.world.timestep, start, end) == 1).all())
 
     def add_missing(self, lead: int, inits: int) -> Ledger:
         """Count a lead as missing, for `inits` initial times."""

@@ -67,6 +67,16 @@ def test_what_no_part_can_tell_alone():
     assert set(found("training.checkpoint_every=0", "hardware.devices=0")) == {"training", "hardware"}
 
 
+def test_laws_over_steps_without_their_sums_are_found():
+    words = ["data=planet_tiny", "variables=planet_budgets", "model=stormer_small", "objective=random_intervals"]
+    for part in ("constraint=[moisture_budget]", "constraint=[total_energy]", "loss=[mse,moisture_budget]"):
+        faulty = {finding.key: finding for finding in findings(compose("train", [*words, part]))}
+        assert set(faulty) == {"objective"}
+        assert "some steps are of 2, 4" in faulty["objective"].got
+        assert not findings(compose("train", [*words, part, "objective.intervals=[1]"]))
+    assert not findings(compose("train", [*words, "constraint=[positivity,dry_air_mass]"]))
+
+
 def test_a_model_that_does_not_fit_comes_with_some_that_do():
     told = findings(compose("train", ["data=lorenz96"]))[0]
     assert "model=unet 'model.channels=[48]', or model=linear 'model.bands=1'" in told.fix

@@ -28,6 +28,7 @@ PARTS = {
     "positivity_of_both": lambda world: Positivity(world, variables=[RAIN, EVAPORATION, "specific_humidity"]),
     "bounds": Bounds,
     "dry_air_mass": DryAirMass,
+    "dry_air_by_humidity": lambda world: DryAirMass(world, form="humidity"),
     "moisture_budget": MoistureBudget,
     "by_evaporation": lambda world: MoistureBudget(world, closing="evaporation"),
     "by_advection": lambda world: MoistureBudget(world, closing="advection_and_precipitation"),

@@ -21,7 +21,7 @@ from emulators.world import Scale, World
 HOUR = np.timedelta64(1, "h")
 START = np.array(["2001-01-01", "2001-07-01"], dtype="datetime64[s]")
 GRID = gaussian_grid(4)
-WORLD = World(GRID, VariableSet((Variable("t"),)), 6 * HOUR, scales={"t": Scale(0.0, 4.0, 1.0)})
+WORLD = World(GRID, VariableSet((Variable("t"),)), 6 * HOUR, scales={"t": Scale(0.0, 4.0, 1.0, {2: 1.5, 4: 2.0})})
 
 
 def counted(leads: int) -> Window:
