@@ -111,7 +111,7 @@ def test_what_is_drawn_in_training_belongs_to_the_sample(build, example, small_w
         whole, halves = drawn(range(4)), torch.cat([drawn(range(2)), drawn(range(2, 4))])
     finally:
         begin_samples(())
-    torch.testing.assert_close(halves, whole, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(halves, whole, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.slow

@@ -20,6 +20,8 @@ START = np.datetime64("2003-01-01", "s")
 STEP = np.timedelta64(21_600, "s")
 PROGNOSTIC = ["temperature", "2m_temperature"]
 MOIST = ["specific_humidity", "surface_pressure"]
+SFNO = {"_target_": "emulators.models.sfno.SFNO", "embed": 8, "layers": 1}
+STORMER = {"_target_": "emulators.models.stormer.Stormer", "embed": 8, "depth": 1, "heads": 2}
 LAWS = {
     "dry_air_mass": {"_target_": "emulators.constraints.dry_air_mass.DryAirMass"},
 }
@@ -68,12 +70,12 @@ class Home:
         )
 
     def save_run(self, folder, path, dataset, growth=1e-3, history=1, constraint=None, **model):
-        """An untrained SFNO whose tendencies are `growth` times what it would give; a run folder as training leaves."""
+        """A run folder as training leaves: an untrained network whose tendencies are `growth` times what it would give."""
         splits = {"train": ["2003-01-01", "2003-01-10"], "validation": ["2003-01-11", "2003-01-12"]}
         config = OmegaConf.create(
             {
                 "seed": 0,
-                "model": {"_target_": "emulators.models.sfno.SFNO", "embed": 8, "layers": 1, **model},
+                "model": model if "_target_" in model else {**SFNO, **model},
                 "step": {"_target_": "emulators.steps.step.Step", "output": "residual"},
                 "constraint": constraint or {},
                 "metric": {"rmse": {"_target_": "emulators.metrics.rmse.RMSE"}},
@@ -89,11 +91,13 @@ class Home:
         prognostic = [*PROGNOSTIC, *(name for name in MOIST if name in dataset)]
         roles = VariableRoles(prognostic=prognostic, forcing=["sin_year", "cos_day"], static=["sin_latitude"])
         a_world = world_from_dataset(dataset.assign_attrs(timestep="6h"), roles, history=history)
-        measured = scales(Archive(dataset, a_world, cache_gigabytes=0.0), splits["train"])
+        measured = scales(Archive(dataset, a_world, cache_gigabytes=0.0), splits["train"], intervals=(1, 2, 3, 4))
         a_world = replace(a_world, scales=measured)
         step = build_step(config, a_world)
         with torch.no_grad():
             for parameter in step.network.head.parameters():
+                if "_target_" in model:
+                    torch.nn.init.normal_(parameter)  # it begins at zero
                 parameter.mul_(growth)
             for name, parameter in step.network.named_parameters():
                 if "maps.noise" in name:
@@ -119,6 +123,7 @@ def home(tmp_path_factory):
     home.fields(moist=True).to_netcdf(moist)
     home.save_run(home.run("tame"), home.data, home.fields())
     home.save_run(home.run("wild"), home.data, home.fields(), growth=100.0)
+    home.save_run(home.run("told"), home.data, home.fields(), growth=1e-2, **STORMER)
     home.save_run(home.run("past"), home.data, home.fields(), history=2)
     home.save_run(home.run("noisy"), home.data, home.fields(), growth=0.1, noise=2, norm="layer")
     home.save_run(home.run("lawful"), moist, home.fields(moist=True), history=2, constraint=LAWS, noise=2, norm="layer")

@@ -111,8 +111,8 @@ for words in sys.argv[1:]:
 
 WAYS = {
     "tame": ("tame", ["segment=7"]),
-    "averaged": ("tame", ["segment=1d", "path=averaged", "intervals=[1,2,3]"]),
-    "aggregated": ("tame", ["segment=7", "path=aggregated", "intervals=[1,4]"]),
+    "averaged": ("told", ["segment=1d", "path=averaged", "intervals=[1,2,3]"]),
+    "aggregated": ("told", ["segment=7", "path=aggregated", "intervals=[1,4]"]),
     "members_under_a_law": ("lawful", ["segment=2d", "members=2", "correction_maps=true"]),
 }
 

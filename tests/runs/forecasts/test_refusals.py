@@ -38,3 +38,20 @@ def test_what_cannot_be_done_is_said_before_any_work(home, tmp_path, override, s
 def test_missing_runs_are_named(home, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"No run at .*nowhere"):
         forecast(home.config(tmp_path, run="nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("run", "way", "said"),
+    [
+        ("tame", ["path=averaged", "intervals=[1,2]"], "SFNO is not told the interval"),
+        (
+            "told",
+            ["path=aggregated", "intervals=[1,6]"],
+            "over 6 timesteps was not measured; known are intervals of 1, 2",
+        ),
+    ],
+)
+def test_paths_over_intervals_that_a_run_does_not_know_are_refused(home, tmp_path, run, way, said):
+    with pytest.raises(ValueError, match=said):
+        forecast(home.config(tmp_path, *way, run=run))
+    assert not (tmp_path / "forecast").exists()
