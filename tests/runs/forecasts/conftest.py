@@ -70,7 +70,7 @@ class Home:
         )
 
     def save_run(self, folder, path, dataset, growth=1e-3, history=1, constraint=None, **model):
-        """A run folder as training leaves: an untrained network whose tendencies are `growth` times what it would give."""
+        """A run folder as training leaves: an untrained network, its tendencies `growth` times what it would give."""
         splits = {"train": ["2003-01-01", "2003-01-10"], "validation": ["2003-01-11", "2003-01-12"]}
         config = OmegaConf.create(
             {

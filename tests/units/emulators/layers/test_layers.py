@@ -76,7 +76,7 @@ def test_edges_that_do_not_fit_are_refused():
         Edges(AREA, "cross")
     with pytest.raises(ValueError, match="even number of longitudes"):
         Edges(gaussian_grid(6, 9), "cross")
-    with pytest.raises(ValueError, match="cross, replicate, reflect, zeros"):
+    with pytest.raises(ValueError, match="cross, credit, replicate, reflect, zeros"):
         Edges(AREA, "mirror")
     with pytest.raises(ValueError, match="odd kernel"):
         Convolution(1, 1, 2, Edges(AREA))
