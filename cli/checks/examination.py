@@ -12,6 +12,7 @@ from emul.checks.parts import (
     absent_gpu,
     batch_findings,
     describe_world,
+    interval_findings,
     length_findings,
     loss_findings,
     network_findings,
@@ -109,6 +110,8 @@ def examine(config: DictConfig) -> tuple[list[Finding], Facts]:
         found += loss_findings(config, world)
     if not {"model", "step", "objective", "hardware"} & faulty:
         found += training_findings(config, world)
+    if not {"objective", "constraint", "loss"} & faulty:
+        found += interval_findings(config, world)
     if not {"training", "hardware", "objective", "data", "loader"} & faulty:
         found += length_findings(config, world, source.splits, template["time"].values)
         if facts.network is not None and "training" not in _groups(found):

@@ -118,15 +118,11 @@ def loss_findings(config: DictConfig, world: World) -> list[Finding]:
 
 def training_findings(config: DictConfig, world: World) -> list[Finding]:
     """Find a network that the objective or the hardware cannot train."""
-    from emulators.interfaces import Constraint, Loss, refuse_unknown_intervals
-
     objective = build(config.objective, world)
     world = with_changes(world, objective.intervals)
     step = build(config.step, world, network_on_meta(config.model, world), {})
     try:
         objective.begin(step)
-        refuse_unknown_intervals(build_all(config.constraint, world), Constraint, objective.intervals)
-        refuse_unknown_intervals(build_loss_terms(config.loss, world), Loss, objective.intervals)
     except ValueError as error:
         names = ", ".join(_models_with_interval())
         fix = f"these take it: {names}; or take objective=forecast" if "not told the interval" in str(error) else ""
@@ -134,6 +130,20 @@ def training_findings(config: DictConfig, world: World) -> list[Finding]:
     if objective.keeps_copies and config.hardware.strategy == "fsdp":
         fix = "take hardware=ddp, or another objective"
         return [Finding("hardware.strategy", "whole networks, of which the objective keeps copies", "fsdp", fix)]
+    return []
+
+
+def interval_findings(config: DictConfig, world: World) -> list[Finding]:
+    """Find constraints and losses that know their law over other intervals than the objective trains on."""
+    from emulators.interfaces import Constraint, Loss, refuse_unknown_intervals
+
+    intervals = build(config.objective, world).intervals
+    world = with_changes(world, intervals)
+    try:
+        refuse_unknown_intervals(build_all(config.constraint, world), Constraint, intervals)
+        refuse_unknown_intervals(build_loss_terms(config.loss, world), Loss, intervals)
+    except ValueError as error:
+        return [refusal("objective.intervals", "steps over which the laws are known", error)]
     return []
 
 

@@ -71,8 +71,8 @@ def test_laws_over_steps_without_their_sums_are_found():
     words = ["data=planet_tiny", "variables=planet_budgets", "model=stormer_small", "objective=random_intervals"]
     for part in ("constraint=[moisture_budget]", "constraint=[total_energy]", "loss=[mse,moisture_budget]"):
         faulty = {finding.key: finding for finding in findings(compose("train", [*words, part]))}
-        assert set(faulty) == {"objective"}
-        assert "some steps are of 2, 4" in faulty["objective"].got
+        assert set(faulty) == {"objective.intervals"}
+        assert "some steps are of 2, 4" in faulty["objective.intervals"].got
         assert not findings(compose("train", [*words, part, "objective.intervals=[1]"]))
     assert not findings(compose("train", [*words, "constraint=[positivity,dry_air_mass]"]))
 
