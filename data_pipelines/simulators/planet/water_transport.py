@@ -111,13 +111,8 @@ def _through_faces(mass: Tensor, water: Tensor, padded: Tensor, flux: Tensor, di
     inner = mass.shape[dim] - 1
     humidity, slope = padded.narrow(dim, 1, inner + 1), _slopes(padded.diff(dim=dim), dim)
     steepness = slope / mass
-    left, right = (
-        humidity + slope,
-        humidity - slope,
-    )
-    left, right = left.narrow(dim, 0, inner), right.narrow(dim, 1, inner)
-    left = left.addcmul(flux, steepness.narrow(dim, 0, inner), value=-1.0)
-    right = right.addcmul(flux, steepness.narrow(dim, 1, inner), value=-1.0)
+    left = (humidity + slope).narrow(dim, 0, inner).addcmul(flux, steepness.narrow(dim, 0, inner), value=-1.0)
+    right = (humidity - slope).narrow(dim, 1, inner).addcmul(flux, steepness.narrow(dim, 1, inner), value=-1.0)
     moved = (flux.clamp(min=0.0) * left).addcmul_(flux.clamp(max=0.0), right)
     mass, water = mass.clone(), water.clone()
     for amount, crossing in ((mass, flux), (water, moved)):
