@@ -24,6 +24,8 @@ def optional(part: Any, interface: type, name: str) -> Any:
 class Network(Protocol):
     """Map normalised fields to normalised fields; a torch Module, built as `Network(world, *, ...)`.
 
+    What it draws in training (`layers.sample_draws`) belongs to the sample, so that no division of a batch changes it.
+
     conditioning: keywords that `forward` takes besides fields and time, and is given: `interval` and `lead`, hours from
         the last known state and from the start of the rollout, (batch,); `generator`, one or one a case, to draw noise
         from; `labels` and `scalars`, (batch, channel); `units` and `tokens`, places that a masked training shows.

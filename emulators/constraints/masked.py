@@ -42,7 +42,8 @@ class Masked(nn.Module):
                 self.register_buffer(f"mask_of_{name}", fixed, persistent=False)
         self.static_masks = set(world.static.names)
         self.changes = self.rests_on = tuple(self.variables)
-        self.keeps = ("Positivity",) if min(value for _, value in self.variables.values()) >= 0.0 else ()
+        lowest = min((value for _, value in self.variables.values()), default=0.0)
+        self.keeps = ("Positivity",) if lowest >= 0.0 else ()
 
     def forward(self, before: State, after: State, forcing: State) -> State:
         changed = {}

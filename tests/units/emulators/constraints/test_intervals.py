@@ -9,13 +9,15 @@ import pytest
 import torch
 
 from emulators.constraints.dry_air_mass import DryAirMass
+from emulators.constraints.global_mean import GlobalMean
 from emulators.constraints.moisture_budget import MoistureBudget
 from emulators.constraints.positivity import Positivity
 from emulators.constraints.total_energy import TotalEnergy
-from emulators.interfaces import Loss, refuse_unknown_intervals
+from emulators.interfaces import Constraint, Loss, refuse_unknown_intervals
 from emulators.losses.energy_budget import EnergyBudget
 from emulators.losses.moisture_budget import MoistureBudget as MoistureLoss
 from emulators.objectives.all_to_all import AllToAll
+from emulators.objectives.masked_forecast import MaskedForecast
 from emulators.objectives.random_intervals import RandomIntervals
 from emulators.rollout import Rollout
 from emulators.state import Origin, State, Window
@@ -118,6 +120,12 @@ def test_a_step_without_sums_is_refused(worlds, truth, weather):
             AllToAll(plain, stretch=4).begin(step)
         with pytest.raises(ValueError, match="some steps are of 4"):
             Rollout(step, plain, (start,), scheme="averaged", intervals=[1, 4])
+    masked = MaskedForecast(plain, intervals=[0, 1])
+    with pytest.raises(ValueError, match="some steps are of 0"):
+        refuse_unknown_intervals({"total_energy": TotalEnergy(plain)}, Constraint, masked.intervals)
+    budget = GlobalMean(plain, budget={"surface_pressure": "surface_pressure"})
+    with pytest.raises(ValueError, match="is of one timestep; the step takes 4"):
+        budget(start, states[3], forcings[3])
     losses = {"moisture_budget": MoistureLoss(plain), "energy_budget": EnergyBudget(plain)}
     with pytest.raises(ValueError, match="moisture_budget takes fluxes"):
         refuse_unknown_intervals(losses, Loss, [1, 4])
