@@ -17,6 +17,7 @@ from data_pipelines.verification.score_rows import Row, headline_rows, score_row
 from data_pipelines.verification.scoring import PartialSums, score_pairs
 from emul.config.command_line import run_composed
 from emul.config.overrides import plain
+from emul.config.places import refuse_name
 from emul.display.text import DASH, number
 from emul.evaluation.inputs import Inputs, chosen_options, evaluation_of, forecasts_beside, open_inputs
 from emul.jobs.shares import parse_share
@@ -48,7 +49,7 @@ def evaluate(config: DictConfig) -> Path:
     for note in inputs.notes:
         warn(note)
     inputs.notes.extend(evaluation.notes)
-    target = Path(config.output) / "eval" / inputs.name
+    target = Path(config.output) / "eval" / refuse_name(inputs.name)
     sums = PartialSums(target, _decisive(config, inputs), parse_share(config.share), config.save_every)
     with progress("scoring") as report:
         score_pairs(

@@ -27,7 +27,9 @@ def main(arguments: list[str]) -> int:
 
 def run(config: DictConfig) -> int:
     """Train, forecast and evaluate one configuration; exit code 1 where the forecast failed a check."""
+    from data_pipelines.forecasts.manifest import read_manifest
     from emul.eval import evaluate
+    from emul.evaluation.kept_forecasts import evaluation_digest
     from emul.forecast import exit_code, forecast
     from emul.train import train
 
@@ -37,15 +39,16 @@ def run(config: DictConfig) -> int:
     console().rule("2 of 3: forecast")
     forecast_config = follow_up("forecast", config, trained)
     forecast_config.writer = config.writer
+    if config.resume != "exact":  # what was asked of the training holds for what follows from it
+        forecast_config.resume = "anew"
     made = forecast(forecast_config)
     console().rule("3 of 3: eval")
-    scored = Path(config.output) / "eval" / config.name
-    results = [scored / "scores.nc", *([scored / "report.html"] if config.eval.pictures else [])]
-    sources = made / "manifest.json", trained / "config.yaml"
-    if all(is_newer(result, source) for result in results for source in sources):
+    scored, eval_config = Path(config.output) / "eval" / config.name, follow_up("eval", config, trained)
+    pictures = not config.eval.pictures or (scored / "report.html").is_file()
+    if pictures and is_scored(scored, evaluation_digest(eval_config, read_manifest(made))):
         console().print(f"{scored} holds the scores of this forecast already.", soft_wrap=True)
     else:
-        evaluate(follow_up("eval", config, trained))
+        evaluate(eval_config)
     return exit_code(made)
 
 
@@ -55,6 +58,11 @@ def follow_up(verb: str, config: DictConfig, trained: Path) -> DictConfig:
     return compose(verb, [assignment(key, value) for key, value in chosen.items()])
 
 
-def is_newer(result: Path, source: Path) -> bool:
-    """True where `result` was written after `source`."""
-    return result.is_file() and source.is_file() and result.stat().st_mtime >= source.stat().st_mtime
+def is_scored(folder: Path, identity: str) -> bool:
+    """True where a folder holds the scores of the evaluation with this identity."""
+    from data_pipelines.verification.score_files import read_scores
+
+    try:
+        return bool(read_scores(folder / "scores.nc").attrs.get("made_from") == identity)
+    except (OSError, ValueError):
+        return False

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,16 +28,19 @@ from data_pipelines.verification.sweep_results import (
     write_table,
 )
 from emul.config.build import build
-from emul.config.command_line import name_piece
+from emul.config.command_line import distinct_name, name_piece
 from emul.config.compose import compose, declared_sweep
 from emul.config.declared_keys import faults
 from emul.config.folders import groups
-from emul.config.overrides import key_of
+from emul.config.overrides import assignment, key_of
+from emul.config.places import refuse_name
 from emul.config.settings import read_settings
+from emul.sweeps.kept_trials import KeptTrials
 from emul.sweeps.search import Axis, SweepSettings, combinations, split_axes
 from emul.sweeps.trials import Local, Runner, SlurmJobs, Trial
 from emul.terminal.console import console, header, table, warn
 from emul.terminal.findings import ConfigErrors
+from emul.training.changes import training_identity
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -54,12 +57,12 @@ def main(arguments: list[str]) -> int:
     """Run a sweep; the exit code is 1 if a trial failed."""
     settings, words = read_settings(SweepSettings, arguments, "sweep.")
     given, fixed = split_axes(words)
-    experiment = str(compose("train", fixed).name)  # reports faults of the configuration
+    experiment = compose("train", fixed)  # reports faults of the configuration
     preset, _ = split_axes(declared_sweep("train", fixed))
     axes = {key: axis for key, axis in preset.items() if key not in map(key_of, fixed)} | given
     if not axes:
         raise ValueError("Nothing varies: give some keys several values, as in optimizer.lr=1e-3,3e-4 seed=1,2,3.")
-    name = settings.name or (experiment if preset else "_".join(name_piece(f"{key}=") for key in axes))
+    name = refuse_name(sweep_name(experiment, fixed, preset, axes) if settings.name is None else settings.name)
     config = compose("train", [*fixed, *(f"{key}={axis.first}" for key, axis in axes.items())])
     folder = Path(config.output) / "sweep" / name
     sweep = Sweep(settings, axes, fixed, folder, name, config)
@@ -68,6 +71,17 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         sweep.stop()
         raise
+
+
+def sweep_name(experiment: DictConfig, fixed: Sequence[str], preset: Mapping[str, Axis], axes: Iterable[str]) -> str:
+    """The name of a sweep that was given none: that of its experiment, else what all trials share and what varies."""
+    if preset:
+        return str(experiment.name)
+    pieces = [name_piece(f"{key}=") for key in axes]
+    if {"name", "experiment"} & {*map(key_of, fixed)}:
+        return "_".join([str(experiment.name), *pieces])
+    shared = "_".join(f"${{hydra:runtime.choices.{group}}}" for group in ("data", "model") if group not in axes)
+    return "_".join([*([str(compose("train", [*fixed, f"name={shared}"]).name)] if shared else []), *pieces])
 
 
 class Sweep:
@@ -83,7 +97,7 @@ class Sweep:
         config: DictConfig,
     ) -> None:
         self.settings, self.axes, self.fixed, self.folder, self.name = settings, dict(axes), list(fixed), folder, name
-        hardware = build(config.hardware)
+        self.config, hardware = config, build(config.hardware)
         self.on_slurm = hardware.slurm is not None
         self.jobs = settings.jobs if settings.jobs or self.on_slurm else 1
         self.runner: Runner = (
@@ -91,6 +105,8 @@ class Sweep:
         )
         self.trials: list[Trial] = []
         self.states: dict[str, str] = {}
+        self.taken: dict[str, str] = {}
+        self.kept = KeptTrials(name)
         self.search: Search | None = None
 
     def run(self) -> int:
@@ -111,7 +127,8 @@ class Sweep:
         if settings.search == "tpe":
             from emul.sweeps.search import Search
 
-            self.search = Search(self.axes, settings, self.folder)
+            fixed = training_identity(self.config)
+            self.search = Search(self.axes, settings, self.folder, fixed)
         elif settings.search == "random":
             chance = random.Random(settings.seed)
             drawn = [{key: a.random_value(chance) for key, a in self.axes.items()} for _ in range(settings.trials)]
@@ -127,15 +144,21 @@ class Sweep:
                 self.add(values)
 
     def add(self, values: dict[str, str]) -> Trial:
-        """Add a trial. Raises ConfigErrors if its configuration has any."""
+        """Add a trial, once. ConfigErrors if its configuration has faults; ValueError if another lies in its folder."""
         chosen = groups()
+        varied = [f"{key}={value}" for key, value in values.items()]
         name = "_".join(value if key in chosen else name_piece(f"{key}={value}") for key, value in values.items())
-        words = [*self.fixed, *(f"{key}={value}" for key, value in values.items())]
-        words += [f"output={self.folder}", f"name={name}"]
-        found = faults(compose("train", words))
+        name = distinct_name(name, varied, self.taken)
+        if known := next((trial for trial in self.trials if trial.name == name), None):
+            return known
+        words = [*(word for word in self.fixed if key_of(word) != "name"), *varied]
+        words += [assignment("output", self.folder), assignment("name", name)]
+        config = compose("train", words)
+        found = faults(config)
         if found:
             raise ConfigErrors(found)
         trial = Trial(name, values, words, self.folder, len(self.trials), self.settings.verb)
+        trial.changed = bool(self.kept.changes(trial, config))
         self.trials.append(trial)
         return trial
 
@@ -164,6 +187,9 @@ class Sweep:
 
     def begin(self, trials: Sequence[Trial]) -> None:
         """Hand trials to the runner."""
+        for trial in trials:
+            if trial.changed:  # else an earlier result would count as that of this training
+                (trial.run / "result.json").unlink(missing_ok=True)
         self.runner.start(trials)
         for trial in trials:
             trial.started = True

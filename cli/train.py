@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -15,18 +15,19 @@ from types import ModuleType
 from omegaconf import DictConfig
 
 from data_pipelines.batches.loader import SequentialBatches, ShuffledBatches
+from data_pipelines.files.locks import NAME as LOCK
 from data_pipelines.files.locks import lock_or_refuse
 from emul.checks.examination import refuse_faults, refuse_values
 from emul.config.build import build
 from emul.config.command_line import run_composed
-from emul.config.folders import result_folder
+from emul.config.places import result_folder
 from emul.jobs.processes import local_rank, rank, started_from_outside
 from emul.jobs.slurm import requeue_on_notice, submitted_or_within_job
 from emul.jobs.threads import set_threads
 from emul.terminal import console
 from emul.training.assembly import Inputs, loggers, prepare, print_plan, training_batches
 from emul.training.callbacks import InterruptibleCheckpoints, ProcessWatch, ProgressLogger, environment
-from emul.training.continuation import Resumed, find_checkpoint
+from emul.training.continuation import Resumed, find_checkpoint, keep_options, refuse_nothing_left
 from emul.training.runs import Run, open_run, write_config, write_result
 from emulators.interfaces import is_fitted_at_once
 from emulators.state import Window
@@ -55,11 +56,11 @@ def train(config: DictConfig, signals: bool = True) -> Path:
 
     signals: install handlers that save and stop on SIGTERM, SIGUSR1 and Ctrl-C.
     """
-    target = result_folder(config, "train")
-    with lock_or_refuse(target) if rank() == 0 else nullcontext():
+    config, target = config.copy(), result_folder(config, "train")
+    with alone_in(target):
         resumed = find_checkpoint(config, target)
-        if resumed is not None and resumed.state["finished"]:
-            write_config(target, config)
+        if resumed is not None and resumed.state["finished"] and not resumed.changed:
+            keep_options(target, config, resumed.state)
             write_result(target, resumed.state)
             steps = resumed.state["step"]
             console.console().print(f"{target} is trained already, {steps} steps; take another name to train anew.")
@@ -69,9 +70,13 @@ def train(config: DictConfig, signals: bool = True) -> Path:
         training, saving = inputs.training, target / "checkpoints"
         checkpoints = InterruptibleCheckpoints(saving, training.plan, requeues=_requeues(hardware), signals=signals)
         if is_fitted_at_once(training.step.network):
+            refuse_nothing_left(resumed, 0, target)
+            write_config(target, config)
             solve(training, inputs.in_order, validation=inputs.validation, checkpoints=checkpoints)
         else:
             batches = first_batches(config, inputs, hardware, resumed)
+            refuse_nothing_left(resumed, training.plan.steps, target)
+            write_config(target, config)
             watch = ProcessWatch(checkpoints, saving)
             try:
                 fit(
@@ -91,6 +96,22 @@ def train(config: DictConfig, signals: bool = True) -> Path:
                 watch.stop()
         finish(target, training)
     return target
+
+
+@contextmanager
+def alone_in(target: Path) -> Iterator[None]:
+    """Hold the lock of a run folder; a training that is refused leaves no folder that was not there before."""
+    made = [folder for folder in (target, *target.parents) if not folder.exists()]
+    try:
+        with lock_or_refuse(target) if rank() == 0 else nullcontext():
+            yield
+    except Exception:
+        if made and rank() == 0 and {path.name for path in target.iterdir()} <= {LOCK}:
+            (target / LOCK).unlink(missing_ok=True)
+            with suppress(OSError):
+                for folder in made:
+                    folder.rmdir()
+        raise
 
 
 def prepare_process(config: DictConfig) -> Hardware:
@@ -128,7 +149,8 @@ def reported(windows: SequentialBatches, report: Callable[[str, float], None]) -
 
 def finish(target: Path, training: Training) -> None:
     """Write the result, print the score, and let the first of several processes go on alone."""
-    write_result(target, {"step": training.validated, "best": training.best, "validation": training.validation})
+    found = {"step": training.validated, "best": training.best, "validation": training.validation}
+    write_result(target, found | {"data": training.metadata["data"]})
     if rank():
         raise SystemExit(0)
     score = f"score {training.validation['score']:.4f}, the best {training.best:.4f}"

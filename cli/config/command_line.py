@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from data_pipelines.conventions.suggestions import nearest_name
+from data_pipelines.files.identity import digest
 from emul.config.compose import PRIMARY, compose, composer, declared_sweep, search_path
 from emul.config.declared_keys import faults
 from emul.config.folders import conf_folder, options_of
@@ -20,6 +21,8 @@ from emul.config.options import with_comments
 from emul.config.overrides import key_of, known_keys, listed, plain_mapping
 from emul.terminal.findings import ConfigErrors
 
+LONGEST_PIECE = 40  # characters of a value in a name
+MOST_CHECKED = 64  # combinations of --multirun that are checked before the first runs
 BARE_LIST = re.compile(r"^((?:\w+\.)*init)=([^\[{('\"]*,.*)$")  # initial times in a row are a list, not a sweep
 
 # Flags, and what may follow each: nothing, one of these words, or anything (True).
@@ -45,12 +48,14 @@ def run_composed(verb: str, arguments: list[str], task: Callable[[DictConfig], A
     if not names & {"--multirun", "-m"}:
         return _exit_code(task(compose(verb, overrides)))
     whole, codes = list(sys.argv), [0]
+    taken: dict[str, str] = {}
     try:
         for words in combinations(verb, overrides):
             config = compose(verb, words)
             if "name" in config and not any(key_of(text) == "name" for text in words):
-                varied = [name_piece(text) for text in words if text not in overrides]
-                config.name = "_".join([*([str(config.name)] if config.name else []), *varied])
+                varied = [text for text in words if text not in overrides]
+                base = [str(config.name)] if config.name else []
+                config.name = distinct_name("_".join([*base, *map(name_piece, varied)]), varied, taken)
             sys.argv = [whole[0], verb, *words, f"++name={config.get('name')}"]
             codes.append(_exit_code(task(config)))
     finally:
@@ -128,24 +133,40 @@ def combinations(verb: str, overrides: Sequence[str]) -> Iterator[list[str]]:
 
 
 def name_piece(override: str) -> str:
-    """An override as a piece of a run's name: `optimizer.lr=0.001` becomes `lr0.001`."""
-    value = re.sub(r"[^A-Za-z0-9.+-]+", "-", override.partition("=")[2]).strip("-")
-    return f"{key_of(override).rpartition('.')[2]}{value}"
+    """An override as a piece of a run's name: `optimizer.lr=0.001` becomes `lr0.001`, `data.forcing=-8` `forcing-8`."""
+    value = override.partition("=")[2]
+    piece = re.sub(r"[^A-Za-z0-9.+-]+", "-", value.strip())
+    piece = piece.strip("-") if not re.match(r"-[0-9.]", piece) else piece.rstrip("-")
+    piece = piece if len(piece) <= LONGEST_PIECE else f"{piece[:LONGEST_PIECE]}-{digest(value)[:6]}"
+    return f"{key_of(override).rpartition('.')[2]}{piece}"
+
+
+def distinct_name(name: str, words: Sequence[str], taken: dict[str, str]) -> str:
+    """The name of a run of several, with a digest of its words where another run of other words has the name.
+
+    taken: the digests of words by name; the run is added.
+    """
+    own = digest(sorted(words))
+    if taken.setdefault(name, own) != own:
+        name = f"{name}-{own[:6]}"
+        taken[name] = own
+    return name
 
 
 def refuse_early(verb: str, arguments: list[str]) -> DictConfig:
     """Return the first configuration of a command line, before anything slow is imported.
 
-    Raises ConfigErrors for every fault of names and types.
+    Raises ConfigErrors for every fault of names and types, with --multirun for those of each combination.
     """
     overrides, flags = _split(verb, [word for word in arguments if word != "--dry-run"])  # which is the verb's own
-    if {"--multirun", "-m"} & set(flags):
-        overrides = [values_of(text)[0] for text in overrides]
-    config = compose(verb, overrides)
-    found = faults(config)
-    if found:
-        raise ConfigErrors(found)
-    return config
+    several = bool({"--multirun", "-m"} & set(flags))
+    configs = []
+    for words in itertools.islice(combinations(verb, overrides), MOST_CHECKED) if several else [overrides]:
+        configs.append(compose(verb, words))
+        found = faults(configs[-1])
+        if found:
+            raise ConfigErrors(found)
+    return configs[0]
 
 
 def _is_yaml_of(text: str, config: DictConfig) -> bool:

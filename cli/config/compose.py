@@ -19,6 +19,7 @@ from emul.config.build import refuse_untrusted
 from emul.config.declared_keys import settings_without_part
 from emul.config.folders import conf_folder, groups, use_folders, use_saved_folders, user_folders
 from emul.config.overrides import diagnosed, key_of, plain_mapping
+from emul.config.places import located, run_name
 from emul.terminal.findings import ConfigErrors, Finding
 from emul.trust.saved import read_saved, texts
 from emul.trust.targets import targets
@@ -106,10 +107,13 @@ def _layer(verb: str, config: DictConfig) -> dict[str, Any] | None:
     use_saved_folders(saved.get("config_dir"))
     options = _options(verb)
     layer = {
-        "name": file.parent.name,
+        "name": run_name(file.parent, config.output),
         **{key: value for key, value in (saved.get(verb) or {}).items() if key in options},
     }
     layer |= {group: saved[group] for group in ("data", "metric") if config.get(group) == {} and saved.get(group)}
+    if "data" in layer:
+        places = saved.get("places") or {}
+        layer["data"] = located(layer["data"], places, file.parent, places.get("run"))
     if config.get("hardware"):  # chosen on the command line: it says which device
         layer.pop("device", None)
     return layer

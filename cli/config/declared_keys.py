@@ -15,6 +15,7 @@ from data_pipelines.conventions.suggestions import nearest_name
 from emul.config.annotations import value_in_words
 from emul.config.folders import conf_folder, groups, option_files
 from emul.config.overrides import plain_mapping
+from emul.config.places import EXPECTED, name_fault
 from emul.config.signatures import tree_faults
 from emul.terminal.findings import Finding
 
@@ -22,7 +23,20 @@ from emul.terminal.findings import Finding
 def faults(config: DictConfig) -> list[Finding]:
     """Return every fault of names and types: keys against signatures, values against annotations."""
     plain = plain_mapping(config)
-    return [*undeclared_keys(plain), *settings_without_part(plain), *tree_faults(plain)]
+    return [*name_findings(plain), *undeclared_keys(plain), *settings_without_part(plain), *tree_faults(plain)]
+
+
+def name_findings(config: dict[str, Any]) -> list[Finding]:
+    """Find names under which no result may lie, and seeds that no generator takes."""
+    found = []
+    name, seed = config.get("name"), config.get("seed")
+    fault = "" if "name" not in config or (name is None and "run" in config) else name_fault(name)
+    if fault:
+        fix = f"put it in quotes: name=\"'{name}'\"" if name is not None and not isinstance(name, str) else ""
+        found.append(Finding("name", EXPECTED, fault, fix))
+    if type(seed) is int and not 0 <= seed < 2**63:
+        found.append(Finding("seed", "a whole number from 0", str(seed)))
+    return found
 
 
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}

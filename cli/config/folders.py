@@ -16,13 +16,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from emul.config.source_text import definition, module_file, module_tree
 from emul.trust.remembered import remember, remembered
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 VARIABLE = "EMUL_CONF"
 
@@ -133,8 +129,3 @@ def option_files(group: str) -> dict[str, Path]:
 def options_of(group: str) -> list[str]:
     """The names of the options of a group; empty where there is no such group."""
     return list(option_files(group))
-
-
-def result_folder(config: DictConfig, verb: str) -> Path:
-    """outputs/<verb>/<name> of a composed config."""
-    return Path(config.output) / verb / config.name

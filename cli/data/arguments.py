@@ -7,9 +7,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from data_pipelines.files.identity import fingerprint, recipe_of
 from emul.config.build import build
 from emul.config.compose import compose
 from emul.config.declared_keys import faults
+from emul.config.overrides import plain
 from emul.config.settings import read_settings
 from emul.terminal.console import progress
 from emul.terminal.findings import ConfigErrors
@@ -32,13 +34,23 @@ def prepared_source(overrides: list[str]) -> tuple[Source, DictConfig]:
             f"Expected a data source by its keys; got {path}; write data=netcdf data.path={path} or another."
         )
     config = compose("train", ["name=${hydra:runtime.choices.data}", *overrides])
-    found = [finding for finding in faults(config) if finding.key.partition(".")[0] == "data"]
+    found = [finding for finding in faults(config) if finding.key.partition(".")[0] in ("data", "name")]
     if found:
         raise ConfigErrors(found)
     source: Source = build(config.data)
     with progress("making data") as report:
         source.prepare(report)
     return source, config
+
+
+def made_from(source: Source, config: DictConfig) -> dict[str, Any]:
+    """The identity of the data of a source: its settings, but for places, and a fingerprint of its files."""
+    return {"recipe": recipe_of(plain(config.data)), "fingerprint": stable(fingerprint(source.path))}
+
+
+def stable(told: Mapping[str, Any]) -> dict[str, Any]:
+    """A fingerprint without the times at which files were written, which copies do not keep."""
+    return {key: value for key, value in told.items() if key not in ("written", "whole")}
 
 
 @dataclass(frozen=True)
@@ -74,20 +86,25 @@ def paths_and_rest(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 def open_data(arguments: list[str]) -> xr.Dataset:
     """The dataset of a source, given by overrides, or of files and stores, given by their paths."""
+    return _opened(arguments)[0]
+
+
+def _opened(arguments: list[str]) -> tuple[xr.Dataset, Any]:
+    """The dataset that the arguments name, and its path or paths."""
     from data_pipelines.opening.datasets import open_dataset
 
     paths, rest = paths_and_rest(arguments)
     if not paths:
         source, _ = prepared_source(rest)
         dataset = source.dataset()
-        return dataset.assign_attrs(origin=dataset.attrs.get("origin", str(source.path)))
+        return dataset.assign_attrs(origin=dataset.attrs.get("origin", str(source.path))), source.path
     how, others = read_settings(OpenOptions, rest)
     if others:
         raise ValueError(
             f"With a path only select={{dimension: label}} and names=cesm are understood; got {', '.join(others)}."
         )
     path = paths if len(paths) > 1 else paths[0]
-    return open_dataset(path, names=how.names, select=how.select)
+    return open_dataset(path, names=how.names, select=how.select), path
 
 
 def selected(arguments: list[str], schema: type[Settings]) -> tuple[xr.Dataset, Settings, dict[str, Any]]:
@@ -99,8 +116,9 @@ def selected(arguments: list[str], schema: type[Settings]) -> tuple[xr.Dataset, 
     from data_pipelines.derived.shaping import part_of
 
     settings, rest = read_settings(schema, arguments)
-    dataset = open_data(rest)
+    dataset, path = _opened(rest)
     chosen = {field.name: getattr(settings, field.name) for field in fields(Selection)}
     chosen = {name: value for name, value in chosen.items() if value is not None}
     recipe = {"data": rest, "origin": str(dataset.attrs.get("origin", "")), **chosen}
+    recipe["fingerprint"] = stable(fingerprint(path))
     return part_of(dataset, **chosen), settings, recipe

@@ -11,10 +11,11 @@ from rich.markup import escape
 
 from data_pipelines.conventions.canonical import first_member
 from data_pipelines.derived.shaping import shaped
+from data_pipelines.files.identity import fingerprint
 from data_pipelines.opening.datasets import open_dataset
 from data_pipelines.verification.climatology_store import Recipe, climatology, days_without
 from emul.config.settings import read_settings, refuse_others
-from emul.data.arguments import paths_and_rest, prepared_source
+from emul.data.arguments import made_from, paths_and_rest, prepared_source, stable
 from emul.terminal.console import console, header, progress, warn
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class ClimatologySettings:
 def main(arguments: list[str]) -> None:
     """The words after `emul data climatology`: the data, and what their climatology is made of."""
     settings, rest = read_settings(ClimatologySettings, arguments)
-    dataset, name, period = _data(rest, settings)
+    dataset, name, period, made = _data(rest, settings)
     if settings.derive:
         dataset = shaped(dataset, derive=settings.derive)
     if "member" in dataset.dims:
@@ -63,12 +64,16 @@ def main(arguments: list[str]) -> None:
         reach = recipe.window // 2 - 1
         warn(f"{lacking} of the 366 days of the year have no data within {reach} days; they stay missing.")
     with progress("averaging") as report:
-        climatology(dataset, path, recipe, megabytes=settings.megabytes, report=report)
+        made |= {"derive": settings.derive} if settings.derive else {}
+        climatology(dataset, path, recipe, made_from=made, megabytes=settings.megabytes, report=report)
     console().print(f"Ready for emul eval climatology={escape(str(path))}", soft_wrap=True)
 
 
-def _data(words: list[str], settings: ClimatologySettings) -> tuple[xr.Dataset, str, tuple[str, str] | None]:
-    """The dataset of a source, given by overrides, or of files and stores, given by paths; its name; the period."""
+def _data(
+    words: list[str], settings: ClimatologySettings
+) -> tuple[xr.Dataset, str, tuple[str, str] | None, dict[str, Any]]:
+    """The dataset of a source, given by overrides, or of files and stores, given by paths; its name; the period; its
+    identity."""
     years: Any = settings.years
     if isinstance(years, str | int):
         years = str(years).split("/") if "/" in str(years) else [years, years]
@@ -81,16 +86,18 @@ def _data(words: list[str], settings: ClimatologySettings) -> tuple[xr.Dataset, 
     splits: Mapping[str, Any] = {}
     if paths:
         dataset, name = open_dataset(paths if len(paths) > 1 else paths[0]), Path(paths[0].rstrip("/")).stem
+        made = {"fingerprint": stable(fingerprint(paths))}
     else:
         source, config = prepared_source(words)
         dataset, name, splits = source.dataset(), str(config.name), source.splits
+        made = made_from(source, config)
         split = split or ("train" if years is None and splits.get("train") is not None else None)
     if split not in (None, "all") and splits.get(split) is None:
         raise ValueError(
             f"split={split}: the data have {', '.join(splits) or 'no splits'}; or take years=[first,last]."
         )
     period = splits[split] if years is None and split not in (None, "all") else years
-    return dataset, name, None if period is None else (str(period[0]), str(period[1]))
+    return dataset, name, None if period is None else (str(period[0]), str(period[1])), made
 
 
 def _recipe(settings: ClimatologySettings, period: tuple[str, str] | None) -> Recipe:

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from emul.config.build import build
 from emul.config.settings import read_settings
-from emul.data.arguments import prepared_source
+from emul.data.arguments import made_from, prepared_source
 from emul.terminal.console import console, header, plan, progress, table
 
 if TYPE_CHECKING:
@@ -40,9 +40,8 @@ def main(arguments: list[str]) -> None:
     path = Path(target.to or Path(config.output) / "data" / f"{config.name}.zarr")
     header(f"emul data convert {config.name}", [f"to {path}"])
     with progress("converting") as report:
-        done = pack(
-            dataset, world_from_dataset(dataset, roles(config, dataset)), path, how, splits=source.splits, report=report
-        )
+        world, made = world_from_dataset(dataset, roles(config, dataset)), made_from(source, config)
+        done = pack(dataset, world, path, how, splits=source.splits, made_from=made, report=report)
     tell(done)
 
 

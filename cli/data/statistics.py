@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 from rich.markup import escape
 
 from emul.config.settings import read_settings
-from emul.data.arguments import prepared_source
+from emul.data.arguments import made_from, prepared_source
 from emul.data.convert import roles
 from emul.terminal.console import console, header, progress, table
 
@@ -44,8 +45,8 @@ def main(arguments: list[str]) -> None:
     chosen, overrides = read_settings(StatisticsSettings, arguments)
     source, config = prepared_source(overrides)
     dataset = source.dataset()
-    made = world_from_dataset(dataset, roles(config, dataset), history=config.history)
-    archive = Archive(dataset, made, cache_gigabytes=0)
+    world = world_from_dataset(dataset, roles(config, dataset), history=config.history)
+    archive = Archive(dataset, world, cache_gigabytes=0)
     split = chosen.split
     if split is not None and source.splits.get(split) is None:
         there = [name for name, period in source.splits.items() if period is not None]
@@ -53,26 +54,32 @@ def main(arguments: list[str]) -> None:
             f"split: expected one of {', '.join(there) or 'none, as the data have no splits'}; got '{split}'."
         )
     period = source.splits.get(split or "train") or [str(archive.times[0]), str(archive.times[-1])]
-    steps = timesteps(chosen.intervals or [], made.timestep)
+    steps = timesteps(chosen.intervals or [], world.timestep)
     path = Path(chosen.to or Path(config.output) / "data" / str(config.name) / "statistics.nc")
-    names = [duration_text(made.timestep * step) for step in steps]
+    names = [duration_text(world.timestep * step) for step in steps]
     header(f"emul data statistics {config.name}", [f"{period[0]} to {period[1]}, changes over {', '.join(names)}"])
     positions = archive.within(period)
     told = {"period": [str(end) for end in period], "channels": archive.variables.channels, "intervals": names}
     folder = path.with_name(f".{path.name}.parts")
-    parts = open_batch_records(folder, {**told, "times": positions.size, "origin": archive.origin})
+    made = made_from(source, config)
+    parts = open_batch_records(folder, {**told, "times": positions.size, "made_from": made})
     with progress("measuring") as report:
         found = channel_statistics(
             lambda some: archive.gather(some).numpy(),
             archive.times,
             positions,
-            made,
+            world,
             intervals=steps,
             workers=PackingSettings(workers=chosen.workers).threads,
             parts=parts,
             report=report,
         )
-    attributes = {"period": f"{period[0]} to {period[1]}", "origin": archive.origin}
+    attributes = {
+        "period": f"{period[0]} to {period[1]}",
+        "origin": archive.origin,
+        "made_from": json.dumps(made),
+        "units": json.dumps({variable.name: variable.units for variable in archive.variables}),
+    }
     write_netcdf(path, found.dataset(archive.variables.channels, names, attributes))
     shutil.rmtree(folder)
     show(found, archive.variables.channels, names)

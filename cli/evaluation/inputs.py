@@ -13,6 +13,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from data_pipelines.conventions.canonical import first_member
+from data_pipelines.files.identity import digest, fingerprint
 from data_pipelines.files.provenance import revision, versions
 from data_pipelines.forecasts.manifest import now, read_manifest
 from data_pipelines.inspection.predictability import reference_curves, stored_predictability
@@ -35,8 +36,9 @@ from data_pipelines.verification.truth import CachedClimatology, fit_climatology
 from emul.config.build import build, build_all
 from emul.config.folders import conf_folder
 from emul.config.overrides import key_of, plain
+from emul.config.places import forecast_folder, name_within, run_name
 from emul.config.times import chosen_inits, lead_times
-from emul.trust.saved import read_saved, saved_config
+from emul.evaluation.kept_forecasts import changed_data, data_of_forecast, evaluation_digest, refuse_other_weights
 from emulators.scores.interfaces import Reference
 from emulators.variables import VariableSet
 from emulators.verification.evaluation import Evaluation
@@ -113,11 +115,11 @@ def open_inputs(config: DictConfig, options: DictConfig, report: Callable[[str, 
     """Open forecast, truth and climatology, and match them. Bad input is refused before anything is scored."""
     path = forecast_path(config)
     manifest = _manifest(path)
-    run = read_saved(Path(config.run) / "config.yaml") if config.run is not None else None
+    if config.forecasts is None:
+        refuse_other_weights(config, Path(path).parent, manifest)
     forecast = open_forecast(path)
-    data = manifest.get("settings", {}).get("data") or (OmegaConf.select(run, "data") if run is not None else None)
-    data = None if data is None else saved_config(data, f"the manifest or run of {path}")
-    truth, source, origin = _truth(config, data, report)
+    truth, source, origin = _truth(config, data_of_forecast(config, manifest), report)
+    changed = changed_data(config, manifest, source, truth)
     splits: Mapping[str, Any] = {} if source is None else source.splits
     forecast, truth, chosen, fitted = _fitted(config, options, forecast, truth)
     pairs = Pairs(
@@ -138,15 +140,18 @@ def open_inputs(config: DictConfig, options: DictConfig, report: Callable[[str, 
     strict = bool({"sampled_years", "baselines"} & strict_options(config))
     references, told = reference_forecasts(asked, pairs, metrics, climatology, years, options.megabytes, strict)
     limits = stored_predictability(source)
+    truth_path = source.path if source is not None else config.truth
     attributes = _attributes(path, origin, kind, manifest, pairs) | {
         "metrics": json.dumps(plain(nodes)),
         "region_bounds": json.dumps(plain(options.regions)),
         "derived": ", ".join(plain(options.derive) or ()) or "none",
+        "made_from": evaluation_digest(config, manifest),
+        "truth_and_climatology": digest([fingerprint(truth_path), fingerprint(config.climatology)]),
     }
     if SAMPLED in references and years is not None:
         attributes["sampled_years"] = f"{years[0]} to {years[1]}"
-    notes = [*_notes(forecast, manifest, pairs, metrics, climatology), *fitted, *told]
-    name = config.name or (Path(config.run).name if config.run is not None else _stem(path))
+    notes = [*_notes(forecast, manifest, pairs, metrics, climatology), *changed, *fitted, *told]
+    name = config.name or (run_name(config.run, config.output) if config.run is not None else _stem(path, config))
     beside = {} if limits is None else reference_curves(limits, pairs.leads[-1])
     budgets = None if "://" in str(path) else read_budgets(Path(path).parent)
     return Inputs(
@@ -271,7 +276,7 @@ def forecast_path(config: DictConfig) -> Path | str:
         raise ValueError("Nothing to evaluate: give run=outputs/train/<name>, or forecast=<file> truth=<file>.")
     if given is not None and "://" in str(given):
         return str(given)
-    path = Path(given or Path(config.output) / "forecast" / Path(config.run).name)
+    path = Path(given) if given else forecast_folder(config)
     inside = [path / name for name in FORECAST_FILES if (path / name).exists()]
     if inside:
         return inside[0]
@@ -281,9 +286,11 @@ def forecast_path(config: DictConfig) -> Path | str:
     return path
 
 
-def _stem(path: Path | str) -> str:
+def _stem(path: Path | str, config: DictConfig) -> str:
     path = Path(path)
-    return path.parent.name if path.name in FORECAST_FILES and path.parent.name else path.stem
+    if path.name not in FORECAST_FILES or not path.parent.name:
+        return path.stem
+    return name_within(path.parent, Path(config.output) / "forecast") or path.parent.name
 
 
 def _manifest(path: Path | str) -> dict[str, Any]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,16 +12,20 @@ from omegaconf import DictConfig, OmegaConf
 from data_pipelines.batches.archive import Archive
 from data_pipelines.conventions.canonical import first_member
 from data_pipelines.conventions.durations import unbroken_until
+from data_pipelines.files.identity import file_stamp, fingerprint, weights_digest
 from data_pipelines.forecasts.layout import Layout
+from data_pipelines.forecasts.manifest import discard_other
 from data_pipelines.forecasts.rollouts import ForecastJob
 from data_pipelines.forecasts.writers import ZarrWriter
 from emul.config.build import build, build_all
+from emul.config.overrides import plain
+from emul.config.places import absolute_places, result_folder, run_name
 from emul.config.times import initial_times, lead_steps, length, thinned
 from emul.jobs.processes import local_rank
 from emul.jobs.shares import hardware_of, process_count
 from emul.jobs.threads import set_threads
 from emul.terminal.console import progress, warn
-from emul.training.runs import Run, open_run, refuse_members
+from emul.training.runs import Run, forecasting_parts, open_run, refuse_members
 from emulators.rollout import PRECISIONS
 from emulators.steps.step import Step, StepCascade
 from emulators.training.hardware import Hardware
@@ -55,9 +57,10 @@ def prepare(config: DictConfig) -> ForecastJob:
     way: dict[str, Any] = {"path": str(config.path), "intervals": [int(k) for k in config.intervals]}
     step.refuse_intervals(way["intervals"])
     settings = {
-        "weights": _digest(run.card["weights"]),
-        "run_config": hashlib.sha256(run.card["config"].encode()).hexdigest(),
+        "weights": weights_digest(run.card["weights"]),
+        "run_config": forecasting_parts(run.config),
         "data": OmegaConf.to_container(data, resolve=True),
+        "fingerprint": fingerprint(source.path, archive.dataset),
         "persisted": list(config.persisted),
         "ranges": ranges,
         **writer.plain(),
@@ -70,7 +73,10 @@ def prepare(config: DictConfig) -> ForecastJob:
         **others,
         **({"seed": int(config.seed)} if layout.members else {}),
     }
-    target = Path(config.output) / "forecast" / (config.name or run.folder.name)
+    config.name = config.name or run_name(run.folder, config.output)
+    target = result_folder(config, "forecast")
+    if config.resume == "anew":
+        discard_other(target, settings)
     return ForecastJob(
         folder=target,
         step=step,
@@ -96,7 +102,13 @@ def _metadata(run: Run, config: DictConfig) -> dict[str, Any]:
     """The run, its checkpoint and both configurations, for the manifest."""
     return {
         "run": str(run.folder),
-        "checkpoint": {"name": config.checkpoint, "step": run.card.get("step"), "revision": run.card.get("revision")},
+        "checkpoint": {
+            "name": config.checkpoint,
+            "step": run.card.get("step"),
+            "revision": run.card.get("revision"),
+            "file": file_stamp(run.file),
+        },
+        "places": {"run": str(run.folder.resolve()), **absolute_places(plain(config.data or run.config.data))},
         "config": _text(config),
         "run_config": run.card["config"],
     }
@@ -122,7 +134,7 @@ def _steps(run: Run, chosen: DictConfig, device: str) -> tuple[Step | StepCascad
         if other.world.predicted != run.world.predicted or not other.world.grid.same_as(run.world.grid):
             raise ValueError(f"{folder} predicts other variables, or on another grid, than {run.folder}.")
         steps[hours_of(length(str(text)))] = other.step
-        digests[f"weights from {text}"] = _digest(other.card["weights"])
+        digests[f"weights from {text}"] = weights_digest(other.card["weights"])
     return StepCascade(by[0], steps), digests
 
 
@@ -205,15 +217,6 @@ def _layout(run: Run, inits: np.ndarray, steps: int, batch_size: int, writer: Za
     largest = fields * int(np.prod(world.grid.shape))
     attributes = {"title": f"Forecasts of {run.folder.name}", "source": f"emul, {run.folder.name}"}
     return Layout(world, inits, steps, batch, min(steps, writer.leads_per_chunk(largest)), attributes, members)
-
-
-def _digest(weights: Mapping[str, torch.Tensor]) -> str:
-    """The sha256 of all weights in order of their names."""
-    total = hashlib.sha256()
-    for name in sorted(weights):
-        total.update(name.encode())
-        total.update(weights[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return total.hexdigest()
 
 
 def _scorecards(run: Run, archive: Archive, layout: Layout) -> Callable[[int, int], Scorecard | None]:

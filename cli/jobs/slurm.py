@@ -60,7 +60,7 @@ def submitted_or_within_job(verb: str, config: DictConfig, words: Sequence[str],
 def submit(config: DictConfig, hardware: Hardware, line: str, dry: bool) -> None:
     """Submit a job that runs one line of shell, or print its script."""
     from data_pipelines.files.locks import is_locked
-    from emul.config.folders import result_folder
+    from emul.config.places import result_folder
 
     target = result_folder(config, "train")
     text = script(hardware, str(config.name), target / "slurm" / "%j.log", [line])

@@ -15,6 +15,7 @@ from data_pipelines.verification.evaluation_results import EvaluationResults, co
 from data_pipelines.verification.score_files import evaluation_folders, joined_runs, read_evaluation, write_comparison
 from data_pipelines.verification.score_rows import Score, headline_leads, headline_rows, score_rows
 from emul.config.build import build_all
+from emul.config.places import refuse_name
 from emul.config.settings import read_settings, refuse_others
 from emul.display.text import lead_text, number, percent
 from emul.terminal.console import console, header, progress, table, warn
@@ -64,7 +65,7 @@ def main(arguments: list[str]) -> int:
     scores = {name: entry.scores for name, entry in comparison.runs.items()}
     runs = compared_evaluations(scores, comparison.baseline, comparison.reference, comparison.judged)
     score = _shown_score(comparison, settings.metric, settings.region)
-    target = output / "eval" / settings.name
+    target = output / "eval" / refuse_name(settings.name)
     target.mkdir(parents=True, exist_ok=True)
     groups = {} if comparison.judged is None else {"differences": comparison.judged}
     write_netcdf(target / "compare.nc", _dataset(comparison, scores), groups)

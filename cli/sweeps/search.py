@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from data_pipelines.files.identity import digest
 from data_pipelines.verification.sweep_results import read_progress
 from emul.config.folders import options_of
 from emul.config.overrides import key_of
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
 class Search:
     """Draw the values of trials with Optuna and report their scores to it.
 
+    identity: of what is fixed; a search with other fixed settings or axes in the same folder is another.
     The same command replays the values of earlier trials in their order, so that finished trials keep their place.
     """
 
-    def __init__(self, axes: Mapping[str, Axis], settings: SweepSettings, folder: Path) -> None:
+    def __init__(self, axes: Mapping[str, Axis], settings: SweepSettings, folder: Path, identity: str) -> None:
         try:
             import optuna
             from optuna.storages.journal import JournalFileBackend, JournalStorage
@@ -37,8 +39,9 @@ class Search:
         self.axes = dict(axes)
         folder.mkdir(parents=True, exist_ok=True)
         storage = JournalStorage(JournalFileBackend(str(folder / "search.log")))
+        told = digest([identity, settings.seed, {key: vars(axis) for key, axis in self.axes.items()}])
         self.study = optuna.create_study(
-            study_name="sweep",
+            study_name=f"sweep-{told[:12]}",
             storage=storage,
             load_if_exists=True,
             sampler=optuna.samplers.TPESampler(seed=settings.seed, n_startup_trials=max(3, settings.trials // 5)),

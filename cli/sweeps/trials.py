@@ -30,7 +30,8 @@ class Trial:
     """Hold one training of a sweep.
 
     values: of the keys that vary, as text. words: the arguments of `emul <verb>`. verb: `train`, or `run`, which also
-    makes forecasts and scores them.
+    makes forecasts and scores them. changed: what lies in its folder is of another training, which goes on or is
+    replaced, as `resume` says.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Trial:
     verb: str = "train"
     started: bool = False
     pruned: bool = False
+    changed: bool = False
 
     @property
     def run(self) -> Path:
@@ -60,6 +62,8 @@ class Trial:
     @property
     def is_finished(self) -> bool:
         """True if the training, and with `run` its evaluation, is complete."""
+        if self.changed and not self.started:
+            return False
         return read_result(self.run) is not None and (self.verb == "train" or (self.scores / "scores.nc").is_file())
 
     def last_lines(self) -> list[str]:

@@ -18,14 +18,17 @@ from data_pipelines.batches.scales import scales
 from data_pipelines.batches.windows import Windows
 from data_pipelines.batches.world import world_from_dataset
 from data_pipelines.files import checkpoints
+from data_pipelines.files.identity import fingerprint
 from data_pipelines.files.provenance import revision, versions
 from emul.config.build import build, build_all, build_loss_terms
+from emul.config.overrides import plain
+from emul.config.places import absolute_places
 from emul.jobs.processes import rank
 from emul.terminal import console
 from emul.training.continuation import Resumed
 from emul.training.initial_weights import fill_network, load_weights, published_scales
 from emul.training.loggers import Place
-from emul.training.runs import build_step, write_config
+from emul.training.runs import build_step
 from emulators.training.hardware import Hardware
 from emulators.training.lightning_module import Training
 from emulators.training.plan import Plan
@@ -47,11 +50,13 @@ def prepare(config: DictConfig, target: Path, resumed: Resumed | None) -> Inputs
     """Open the data of `config` and assemble its training, with the weights that `from_checkpoint` names."""
     start = None if resumed else load_weights(config.from_checkpoint)
     world = World.from_plain(resumed.state["world"]) if resumed else None
+    if places := absolute_places(plain(config.data)):
+        OmegaConf.update(config, "places", {"run": str(target.resolve()), **places}, force_add=True)
     archive, splits = open_archive(config, world, start)
-    training, reading = build_training(config, archive.world), build(config.loader)
+    data = fingerprint(build(config.data).path, archive.dataset)
+    training, reading = build_training(config, archive.world, data), build(config.loader)
     if start is not None:
         fill_network(training, start, config)
-    write_config(target, config)
     validation = validation_batches(archive, splits["validation"], training.plan, reading.damaged)
     windows = Windows(archive, splits["train"], stride=reading.stride)
     in_order = SequentialBatches(windows, training.plan.batch_size, damaged=reading.damaged)
@@ -84,8 +89,8 @@ def open_archive(
     return archive.with_world(replace(archive.world, scales=measured)), source.splits
 
 
-def build_training(config: DictConfig, world: World) -> Training:
-    """The Lightning module of `config` on `world`, untrained."""
+def build_training(config: DictConfig, world: World, data: Mapping[str, Any] | None = None) -> Training:
+    """The Lightning module of `config` on `world`, untrained. data: the fingerprint of its data."""
     return Training(
         build_step(config, world),
         build(config.objective, world),
@@ -98,6 +103,7 @@ def build_training(config: DictConfig, world: World) -> Training:
             "format": checkpoints.FORMAT,
             "world": world.plain(),
             "config": OmegaConf.to_yaml(config, resolve=True),
+            "data": dict(data or {}),
             "revision": revision(),
             "versions": versions(),
         },

@@ -1,9 +1,9 @@
-"""Find the checkpoint that a training resumes from, and refuse one of another configuration."""
+"""Find the checkpoint that a training resumes from, and refuse one of another configuration or of other data."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterable
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,34 +12,35 @@ from omegaconf import DictConfig, OmegaConf
 
 from data_pipelines.files import checkpoints
 from data_pipelines.files.atomic import remove_unfinished
-from emul.config.build import resolve_target
-from emul.jobs.processes import rank
+from data_pipelines.files.identity import listed
+from emul.jobs.processes import rank, started_from_outside
 from emul.terminal import console
+from emul.training.changes import changes, data_now
+from emul.training.runs import write_config
 from emul.trust.saved import saved_config
 
-# Options that may change when a training is resumed: those that do not affect the weights,
-FREE = {
-    "output", "config_dir", "resume", "forecast", "eval", "writer", "metric", "logger", "training.checkpoint_every",
-    "training.checkpoint_minutes", "training.log_every", "training.broken", "hardware.slurm", "loader.ahead",
-}  # fmt: skip
-
-
-# and where it runs, which changes the last digits; but not its precision.
-ROUNDED = {"hardware", "training.accumulate"}
-FIXED = {"hardware.precision"}
-SHOWN = 5  # differences in one message
+RULES = ("exact", "changed", "anew")
 
 
 @dataclass(frozen=True)
 class Resumed:
-    """A checkpoint to resume from: its path and its state, without the optimiser's."""
+    """A checkpoint to resume from: its path and its state, without the optimiser's.
+
+    changed: what differs from the training that wrote it, where going on was asked for.
+    """
 
     path: Path
     state: dict[str, Any]
+    changed: tuple[str, ...] = ()
 
 
 def find_checkpoint(config: DictConfig, target: Path) -> Resumed | None:
-    """The newest checkpoint in the run folder `target`, of the training that `config` describes; None to begin anew."""
+    """The newest checkpoint in the run folder `target`, of the training that `config` describes; None to begin anew.
+
+    ValueError where what is there is of another training, unless `resume` says what to do with it.
+    """
+    if config.resume not in RULES:
+        raise ValueError(f"resume: expected one of {', '.join(RULES)}; got '{config.resume}'.")
     if rank() == 0:
         remove_unfinished(target / "checkpoints")
     newest = checkpoints.newest(target / "checkpoints")
@@ -49,53 +50,51 @@ def find_checkpoint(config: DictConfig, target: Path) -> Resumed | None:
     state = content["emul"]
     if fault:
         console.warn(f"{fault} Going on from {path.name}, step {state['step']}.")
-    refuse_changes(saved_config(state["config"], str(path)), config, target)
-    return Resumed(path, state)
-
-
-def refuse_changes(before: DictConfig, now: DictConfig, target: Path) -> None:
-    """Raise ValueError listing what differs, unless resume=changed was given."""
-    old, new = (dict(_leaves(OmegaConf.to_container(c, resolve=True))) for c in (before, now))
-    old = _defaults(now, new.keys() - old.keys()) | old  # options that came after this training began
-    keys = [key for key in {**old, **new} if str(old.get(key)) != str(new.get(key))]
-    keys = [key for key in keys if not any(other.startswith(f"{key}.") for other in keys)]  # its parts tell it all
-    rounded = [key for key in keys if _lies_in(key, ROUNDED) and not _lies_in(key, FREE | FIXED)]
-    refused = [key for key in keys if not _lies_in(key, FREE) and key not in rounded]
-
-    def listed(some: list[str]) -> str:
-        lines = [f"{key} was {old.get(key, 'not there')}, is {new.get(key, 'gone')}" for key in some[:SHOWN]]
-        return "; ".join([*lines, *([f"and {len(some) - SHOWN} more"] if len(some) > SHOWN else [])])
-
-    if rounded and rank() == 0:
-        console.warn(f"{target} goes on elsewhere ({listed(rounded)}): the same training, but not to the last digit.")
-    if not refused:
-        return
-    if now.resume == "changed":
+    differing = changes(saved_config(state["config"], str(path)), config, target, state.get("data"), data_now(config))
+    if not differing:
+        return Resumed(path, state)
+    if config.resume == "anew":
+        remove_training(target)
+        return None
+    if config.resume == "changed":
         if rank() == 0:
-            console.warn(f"{target} goes on with another config, as asked: {listed(refused)}.")
-        return
+            console.warn(f"{target} goes on with another config, as asked: {listed(differing)}.")
+        return Resumed(path, state, tuple(differing))
     raise ValueError(
-        f"{target} holds a training with another config ({listed(refused)}). Choose another name=..., say "
-        "resume=changed to go on with the new one, or remove the folder."
+        f"{target} holds a training with another config ({listed(differing)}). Choose another name=..., say "
+        "resume=changed to go on with the new one or resume=anew to train it in place of the old, or remove the folder."
     )
 
 
-def _defaults(config: DictConfig, keys: Iterable[str]) -> dict[str, Any]:
-    """Default values of those `keys` that are parameters of a part."""
-    found: dict[str, Any] = {}
-    for key in keys:
-        part, _, name = key.rpartition(".")
-        if part and (target := OmegaConf.select(config, f"{part}._target_")):
-            option = inspect.signature(resolve_target(target)).parameters.get(name)
-            found |= {} if option is None else {key: option.default}
-    return found
+def keep_options(target: Path, config: DictConfig, state: Mapping[str, Any]) -> None:
+    """Write the config.yaml of a finished training: that of its weights, with the present options of other verbs."""
+    trained = saved_config(state["config"], f"the checkpoint of {target}")
+    for key in ("forecast", "eval", "writer", "metric", "logger"):
+        OmegaConf.update(trained, key, config[key], merge=False)
+    write_config(target, trained)
 
 
-def _lies_in(key: str, keys: set[str]) -> bool:
-    return any(f"{key}.".startswith(f"{one}.") for one in keys)
+def refuse_nothing_left(resumed: Resumed | None, steps: int, target: Path) -> None:
+    """Raise ValueError where a training that goes on changed has made all of its steps already."""
+    if resumed is None or not resumed.changed or resumed.state["step"] < steps:
+        return
+    raise ValueError(
+        f"{target} has made {resumed.state['step']} steps, and training.steps={steps} leaves none to make with what "
+        f"changed ({listed(resumed.changed)}). Give more steps, choose another name=..., or say resume=anew."
+    )
 
 
-def _leaves(node: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    if isinstance(node, dict) and node:
-        return [leaf for key, value in node.items() for leaf in _leaves(value, f"{prefix}{key}.")]
-    return [(prefix[:-1], node)]
+def remove_training(target: Path) -> None:
+    """Remove what a training left in its run folder: a training of another configuration takes its place."""
+    if started_from_outside():
+        raise ValueError(f"resume=anew is for a single process; remove {target}, then start the processes.")
+    if rank() == 0:
+        console.warn(f"{target} held another training, which is removed, as asked.")
+        for path in target.iterdir():
+            if path.is_dir() and path.name in REMOVED:
+                shutil.rmtree(path)
+            elif path.name in REMOVED:
+                path.unlink()
+
+
+REMOVED = ("checkpoints", "tensorboard", "metrics.csv", "result.json", "config.yaml", "curves.png", "mlflow_run.txt")

@@ -9,11 +9,15 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
+from data_pipelines.conventions.durations import duration_text
 from data_pipelines.files import checkpoints, published_files
+from data_pipelines.files.identity import differences
 from emul.config.build import target_module
 from emul.terminal.console import console, warn
 from emul.terminal.findings import ConfigErrors, Finding
+from emul.trust.saved import saved_config
 from emulators.interfaces import Network, optional
+from emulators.steps.step import Step
 from emulators.training.lightning_module import Training
 from emulators.training.published_weights import converted, fill
 from emulators.world import World
@@ -71,11 +75,55 @@ def _warn_of_measured(config: DictConfig, content: Mapping[str, Any], world: Wor
         )
 
 
-def _fill_from_checkpoint(step: torch.nn.Module, card: Mapping[str, Any], config: DictConfig) -> None:
+def _fill_from_checkpoint(step: Step, card: Mapping[str, Any], config: DictConfig) -> None:
+    additions = optional(step.network, Network, "additions")
     try:
-        fill(step, card["weights"], [f"network.{part}" for part in optional(step.network, Network, "additions")])
+        fill(step, card["weights"], [f"network.{part}" for part in additions])
     except ValueError as error:
         raise _refused(config, "weights of the same network", str(error)) from error
+    other = World.from_plain(card["world"])
+    before = saved_config(card["config"], str(config.from_checkpoint))
+    if faults := meaning_differences(told_of(before, other), told_of(config, step.world), bool(additions)):
+        raise _refused(
+            config, "a run whose channels, timestep and output are those of this training", "; ".join(faults)
+        )
+    if not other.grid.same_as(step.world.grid):
+        warn(f"{config.from_checkpoint} was trained on {other.grid!r}, this is {step.world.grid!r}.")
+
+
+def told_of(config: DictConfig, world: World) -> dict[str, Any]:
+    """What the numbers that a network reads and writes mean: timestep, output, channels by name, and their units."""
+    step = config.step
+    past = world.prognostic.channels * world.history
+    return {
+        "step.output": str(step.get("output", "residual")),
+        "timestep": duration_text(world.timestep),
+        "history": str(world.history),
+        "vertical coordinate": world.vertical.kind,
+        "units": {variable.name: variable.units for variables in world.by_role.values() for variable in variables},
+        "channels read": tuple(step.get("reads") or (*past, *world.forcing.channels, *world.static.channels)),
+        "channels written": tuple(step.get("writes") or world.predicted.channels),
+    }
+
+
+def meaning_differences(before: Mapping[str, Any], now: Mapping[str, Any], may_add: bool) -> list[str]:
+    """List what differs of `told_of`. may_add: channels that came between or after those from before are none."""
+    found = []
+    for key, old in before.items():
+        new = now[key]
+        if isinstance(old, dict):
+            found += differences({key: old}, {key: {name: new.get(name, old[name]) for name in old}})
+            continue
+        if isinstance(old, tuple):
+            rest = tuple(name for name in new if name in old) if may_add else new
+            if rest == old:
+                continue
+            place = next((n for n, pair in enumerate(zip(old, rest, strict=False)) if pair[0] != pair[1]), len(old))
+            old, new = (f"{', '.join(some[place : place + 3]) or 'nothing more'}" for some in (old, rest))
+            key = f"{key} from number {place + 1} on"
+        if old != new:
+            found.append(f"{key} was {old}, is {new}")
+    return found
 
 
 def _fill_from_published(network: torch.nn.Module, content: Mapping[str, Any], config: DictConfig) -> None:
@@ -93,5 +141,5 @@ def _fill_from_published(network: torch.nn.Module, content: Mapping[str, Any], c
 
 
 def _refused(config: DictConfig, expected: str, got: str) -> ConfigErrors:
-    fix = "set model, variables (in the order of the published channels) and grid as they were where it was trained"
+    fix = "set model, variables (in the order of its channels) and grid as they were where it was trained"
     return ConfigErrors([Finding("from_checkpoint", expected, got.rstrip("."), fix)])

@@ -15,14 +15,17 @@ from data_pipelines.batches.archive import Archive
 from data_pipelines.conventions.canonical import first_member
 from data_pipelines.files import checkpoints
 from data_pipelines.files.atomic import atomic_file
+from data_pipelines.files.identity import differences, listed, recipe_of
 from data_pipelines.forecasts.layout import Layout, forecast_dataset
 from data_pipelines.forecasts.rollouts import forecast_states
 from emul.config.build import build, build_all, refuse_untrusted
 from emul.config.folders import use_saved_folders
+from emul.config.overrides import plain
+from emul.config.places import located
 from emul.config.times import initial_times, lead_steps
 from emul.jobs.processes import rank
 from emul.terminal.console import progress
-from emul.trust.saved import saved_config
+from emul.trust.saved import read_saved, saved_config
 from emulators.interfaces import Network, optional
 from emulators.state import State
 from emulators.steps.step import Step
@@ -50,6 +53,12 @@ class Run:
     world: World
     step: Step
     card: dict[str, Any]
+    checkpoint: str = "best"
+
+    @property
+    def file(self) -> Path:
+        """The checkpoint that was opened."""
+        return self.folder / "checkpoints" / f"{self.checkpoint}.ckpt"
 
     def archive(self, dataset: xr.Dataset | None = None) -> Archive:
         """The States of a dataset, default the run's own data, as the emulator reads them."""
@@ -129,10 +138,30 @@ def open_run(path: str | Path, checkpoint: str = "best", device: str = "cpu") ->
     config = saved_config(card["config"], str(file))
     use_saved_folders(config.get("config_dir"))
     refuse_untrusted(config)
+    refuse_disagreement(path, config, file)
+    places = config.get("places") or {}
+    config.data = located(OmegaConf.to_container(config.data), places, path, places.get("run"))
     world = World.from_plain(card["world"])
     step = build_step(config, world)
     step.load_state_dict(card["weights"])
-    return Run(path, config, world, step.to(torch.device(device)).eval(), card)
+    return Run(path, config, world, step.to(torch.device(device)).eval(), card, file.stem)
+
+
+def forecasting_parts(config: DictConfig) -> dict[str, Any]:
+    """The parts of a run's configuration on which its forecasts depend, apart from weights and data."""
+    keys = ("model", "step", "constraint", "variables", "history", "metric")
+    return {key: plain(config.get(key)) for key in keys}
+
+
+def refuse_disagreement(run: Path, config: DictConfig, file: Path) -> None:
+    """Raise ValueError where config.yaml says something else of the emulator than its checkpoint `file`."""
+    saved = read_saved(run / "config.yaml") if (run / "config.yaml").is_file() else config
+    parts = ({**forecasting_parts(one), "data": recipe_of(plain(one.get("data")))} for one in (config, saved))
+    if found := differences(*({k: v for k, v in part.items() if k != "metric"} for part in parts)):
+        raise ValueError(
+            f"{run / 'config.yaml'} and {file} disagree ({listed(found)}): the weights were trained with the first. "
+            "Put config.yaml back, or train under another name."
+        )
 
 
 def build_step(config: DictConfig, world: World) -> Step:
@@ -144,7 +173,10 @@ def build_step(config: DictConfig, world: World) -> Step:
 def write_result(target: Path, card: Mapping[str, Any]) -> None:
     """Write result.json, a summary for tools that read many runs, in the first process."""
     if rank() == 0:
-        kept = {"finished": True, **{name: card[name] for name in ("step", "best", "validation")}}
+        kept = {
+            "finished": True,
+            **{name: card[name] for name in ("step", "best", "validation", "data") if name in card},
+        }
         write_if_changed(target / "result.json", json.dumps(kept, indent=1) + "\n")
 
 

@@ -9,6 +9,7 @@ and likewise of the changes over the other intervals of an objective.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ import xarray as xr
 from data_pipelines.batches.archive import Archive
 from data_pipelines.batches.channel_statistics import channel_statistics
 from data_pipelines.conventions.durations import duration_text
+from data_pipelines.conventions.units import refuse_other_units
 from data_pipelines.derived import forcings
 from emulators.world import Scale
 
@@ -84,7 +86,7 @@ def _measured(
 
 
 def _stored(path: str | Path, archive: Archive, intervals: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Read them from a file; ValueError if it lacks a channel or an interval."""
+    """Read them from a file; ValueError if it lacks a channel or an interval, or is in other units."""
     try:
         with xr.open_dataset(path) as opened:
             found = opened.load()
@@ -98,6 +100,10 @@ def _stored(path: str | Path, archive: Archive, intervals: Sequence[int]) -> tup
             f"{path} has no statistics of {', '.join(missing[:5])}; make them anew with "
             f"intervals={','.join(steps)}, or leave scales=null."
         )
+    units = json.loads(str(found.attrs.get("units", "{}")))
+    for variable in archive.variables:
+        if variable.name in units:
+            refuse_other_units(variable.name, variable.units, units[variable.name], str(path))
     own = found.sel(channel=channels)
     return own["mean"].values, own["std"].values, own["change_std"].sel(interval=steps).values
 

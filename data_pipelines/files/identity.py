@@ -13,7 +13,9 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,6 +69,12 @@ def weights_digest(weights: Mapping[str, torch.Tensor]) -> str:
     return total.hexdigest()
 
 
+def file_stamp(path: Path) -> tuple[int, int]:
+    """Return the size and the modification time of a file: where both are as noted, its content need not be read."""
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
 def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (dotted key, value) of nested mappings; an empty mapping is a value."""
     if isinstance(node, Mapping) and node:
@@ -90,6 +98,8 @@ def listed(some: Sequence[str], most: int = 5) -> str:
 
 def _short(value: Any, limit: int = 120) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
+    if re.fullmatch("[0-9a-f]{64}", text):  # a digest
+        return text[:12]
     return text if len(text) <= limit else f"{text[: limit // 2]} ... {text[-limit // 2 :]}"
 
 
@@ -108,10 +118,11 @@ def fingerprint(
 
     path: as of a data source. files, bytes: how many. sampled: digest of the metadata and of evenly spread blocks of
     the content; whole: whether these are all of it. written: latest modification, ns since 1970. Of addresses only
-    `dataset` is told: times, grid, and variables with their units. FileNotFoundError where a file is gone.
+    `dataset` is told: times, grid, and variables with their units. What cannot be read is left out.
     """
-    found = _files(path)
-    told: dict[str, str | int | bool] = _of_files(found) if found else {}
+    told: dict[str, str | int | bool] = {}
+    with suppress(OSError, ValueError, KeyError, TypeError):  # files in no order that is known tell nothing
+        told = _of_files(found) if (found := _files(path)) else {}
     return told | ({} if dataset is None else _of_dataset(dataset))
 
 

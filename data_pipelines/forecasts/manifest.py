@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from data_pipelines.files.atomic import sha256, write_file
+from data_pipelines.files.identity import data_differences, differences, listed, recipe_of
+from data_pipelines.files.locks import wait_for_lock
 from data_pipelines.files.provenance import revision, versions
 
 NAME = "manifest.json"
 CHECKSUMS = "checksums.sha256"
 FORMAT = 1
+FILES = ("forecast.zarr", "forecast.nc")
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
@@ -48,7 +52,7 @@ def open_manifest(folder: Path, settings: Mapping[str, Any], card: Mapping[str, 
         manifest = read_manifest(folder)
         refuse_other_settings(manifest["settings"], settings, folder)
         return manifest
-    if any((folder / name).exists() for name in ("forecast.zarr", "forecast.nc")):
+    if any((folder / name).exists() for name in FILES):
         raise ValueError(f"{folder} holds a forecast without {NAME}; remove it or choose another name.")
     folder.mkdir(parents=True, exist_ok=True)
     manifest = {
@@ -68,12 +72,34 @@ def open_manifest(folder: Path, settings: Mapping[str, Any], card: Mapping[str, 
 
 def refuse_other_settings(before: Mapping[str, Any], after: Mapping[str, Any], folder: Path) -> None:
     """Raise ValueError naming the settings that differ between the forecast begun in `folder` and this one."""
-    differing = sorted(key for key in {*before, *after} if before.get(key) != after.get(key))
-    if differing:
-        told = "; ".join(f"{key}: {_short(before.get(key))} there, {_short(after.get(key))} asked" for key in differing)
+    if found := other_settings(before, after):
         raise ValueError(
-            f"{folder} holds a forecast made with other settings ({told}); choose another name, or remove the folder."
+            f"{folder} holds a forecast made with other settings ({listed(found)}); choose another name, say "
+            "resume=anew to make this one in its place, or remove the folder."
         )
+
+
+def other_settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """List what differs between the settings of two forecasts; where the data lie, and what was not noted, does not."""
+    apart = {"data", "fingerprint", *(() if isinstance(before.get("run_config"), Mapping) else ("run_config",))}
+    found = differences(*({key: value for key, value in one.items() if key not in apart} for one in (before, after)))
+    data = (recipe_of(one.get("data") or {}) for one in (before, after))
+    found += differences(*({"data": one} for one in data))
+    replaced = data_differences(before.get("fingerprint"), after.get("fingerprint") or {})
+    return found + [f"the data have {text}" for text in replaced]
+
+
+def discard_other(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Remove the forecast in `folder` if it was made with other settings, or if its manifest cannot be read."""
+    if not folder.is_dir():
+        return
+    with wait_for_lock(folder.with_name(f".{folder.name}.lock"), required=False):
+        try:
+            found = other_settings(read_manifest(folder)["settings"], json.loads(json.dumps(settings)))
+        except (FileNotFoundError, ValueError):
+            found = ["it has no manifest"] if any((folder / name).exists() for name in FILES) else []
+        if found:
+            shutil.rmtree(folder)
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -125,8 +151,3 @@ def verdict(faults: Sequence[str], pairs: int, of: int) -> tuple[str, list[str]]
 def now() -> str:
     """The time in UTC to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _short(value: Any, limit: int = 80) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= limit else f"{text[: limit // 2]} ... {text[-limit // 2 :]}"

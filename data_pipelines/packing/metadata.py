@@ -34,7 +34,11 @@ NOT_KEPT = ("origin", "left_out", "roles")  # of the dataset as it was opened, n
 
 
 def attributes(
-    dataset: xr.Dataset, world: World, moving: VariableSet, splits: Mapping[str, Any] | None
+    dataset: xr.Dataset,
+    world: World,
+    moving: VariableSet,
+    splits: Mapping[str, Any] | None,
+    made_from: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the attributes of a store: the dataset it was made from, and the roles of its variables in `world`."""
     static = VariableSet(tuple(variable for variable in world.static if variable.name in dataset.data_vars))
@@ -49,6 +53,7 @@ def attributes(
         "dataset": {str(name): _plain(said) for name, said in dataset.attrs.items() if name not in NOT_KEPT},
         "converted_from": origin_of(dataset, "a data source"),
         "roles": {role: [_entry(variable) for variable in variables] for role, variables in world.by_role.items()},
+        **({"made_from": dict(made_from)} if made_from else {}),
         "splits": {name: [str(end) for end in period] for name, period in (splits or {}).items() if period},
     }
 

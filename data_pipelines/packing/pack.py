@@ -19,6 +19,7 @@ import numpy as np
 import xarray as xr
 
 from data_pipelines.files.atomic import atomic_file, atomic_folder, remove_unfinished, write_file
+from data_pipelines.files.identity import differences, listed
 from data_pipelines.files.locks import wait_for_lock
 from data_pipelines.packing import compression, metadata
 from data_pipelines.reading.encodings import Encoding, half_precision
@@ -80,12 +81,13 @@ def pack(
     how: PackingSettings,
     *,
     splits: Mapping[str, Any] | None = None,
+    made_from: Mapping[str, Any] | None = None,
     report: Report | None = None,
 ) -> PackingResult:
     """Write what `world` needs of `dataset` to a new packed store, or add the times that the store there lacks.
 
-    The store keeps the roles of its variables and the splits, for trainings. ValueError if the store that exists
-    holds other data.
+    The store keeps the roles of its variables and the splits, for trainings. made_from: identity of the data, with
+    their `recipe` and `fingerprint`. ValueError if the store that exists holds other data, or was made otherwise.
     """
     path = Path(path).expanduser()
     wanted = (*world.prognostic, *world.diagnostic, *world.forcing)
@@ -94,8 +96,9 @@ def pack(
     path.parent.mkdir(parents=True, exist_ok=True)
     with wait_for_lock(path.with_name(f".{path.name}.lock")):
         if path.exists():
+            _refuse_other_recipe(path, made_from or {})
             return _adding(fields, path, how, report)
-        said = metadata.attributes(dataset, world, moving, splits)
+        said = metadata.attributes(dataset, world, moving, splits, made_from)
         return _anew(fields, world, path, how, said, report)
 
 
@@ -118,8 +121,12 @@ def _made(
     asked = json.loads(json.dumps(asked | {"first": str(fields.times[0])}))
     if plan.exists():
         chosen = json.loads(plan.read_bytes())
-        if chosen["asked"] != asked or (how.per_file or chosen["per_file"]) != chosen["per_file"]:
-            raise ValueError(f"{folder} holds a conversion begun otherwise; remove it, or choose another path.")
+        told = ({**one, "per_file": n} for one, n in ((chosen["asked"], chosen["per_file"]), (asked, how.per_file)))
+        before, after = ({key: one[key] for key in one if how.per_file or key != "per_file"} for one in told)
+        if found := differences(before, after):
+            raise ValueError(
+                f"{folder} holds a conversion begun otherwise ({listed(found)}); remove it, or choose another path."
+            )
     else:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -225,6 +232,17 @@ def _adding(fields: Fields, path: Path, how: PackingSettings, report: Report | N
         _Files(fields, path, store.encoding, store.per_file, how, kept, first).write(report)
         metadata.finish(path, np.concatenate([store.times, new]))
     return PackingResult(path, new.size, store.times.size + new.size)
+
+
+def _refuse_other_recipe(path: Path, made_from: Mapping[str, Any]) -> None:
+    """Raise ValueError if a store was made with other settings of its source; its files may have grown since."""
+    before = PackedStore(path).attributes.get("made_from") or {}
+    if not before or not made_from:
+        return
+    if found := differences(before["recipe"], made_from["recipe"]):
+        raise ValueError(
+            f"{path} was converted otherwise ({listed(found)}); choose another path, to=..., or remove it."
+        )
 
 
 def _refuse_other_numbers(store: PackedStore, fields: Fields, first: int) -> None:

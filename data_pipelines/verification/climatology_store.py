@@ -24,6 +24,7 @@ from data_pipelines.conventions.dialects import variable_hint
 from data_pipelines.conventions.durations import spacing
 from data_pipelines.conventions.periods import bounds
 from data_pipelines.files.atomic import atomic_folder
+from data_pipelines.files.identity import differences, listed
 from data_pipelines.files.provenance import revision
 from data_pipelines.reading.stacking import level_index
 from emulators.statistics.daily_climatology import (
@@ -140,12 +141,18 @@ def days_without(dataset: xr.Dataset, recipe: Recipe) -> int:
 
 
 def climatology(
-    dataset: xr.Dataset, path: Path, recipe: Recipe, *, megabytes: float = 2048, report: Report | None = None
+    dataset: xr.Dataset,
+    path: Path,
+    recipe: Recipe,
+    *,
+    made_from: Mapping[str, Any] | None = None,
+    megabytes: float = 2048,
+    report: Report | None = None,
 ) -> Path:
     """Make the climatology of a canonical dataset at `path`, or go on making it; a whole one of this recipe is kept.
 
-    megabytes: of samples and what is made of them, held at a time. ValueError where the data do not fit the recipe, or
-    `path` holds something else.
+    made_from: identity of the data. megabytes: of samples and what is made of them, held at a time. ValueError where
+    the data do not fit the recipe, or `path` holds something else.
     """
     samples = Samples(dataset, recipe)
     rows, columns = dataset.sizes["latitude"], dataset.sizes["longitude"]
@@ -155,7 +162,7 @@ def climatology(
         StoredVariable(name, levels, at, *_fitting(len(levels), rows, bytes_of_row, int(megabytes * 2**20)))
         for name, (levels, at) in _chosen(dataset, recipe).items()
     ]
-    attributes = _attributes(dataset, samples, recipe)
+    attributes = _attributes(dataset, samples, recipe, made_from or {})
     if path.exists():
         _refuse_other(path, attributes)
         return path
@@ -203,7 +210,7 @@ def _fitting(levels: int, rows: int, bytes_of_row: int, budget: int) -> tuple[in
     return (min(whole, max(1, levels)), rows) if whole else (1, max(1, budget // bytes_of_row))
 
 
-def _attributes(dataset: xr.Dataset, samples: Samples, recipe: Recipe) -> dict[str, Any]:
+def _attributes(dataset: xr.Dataset, samples: Samples, recipe: Recipe, made_from: Mapping[str, Any]) -> dict[str, Any]:
     plain = asdict(recipe)
     return {
         "title": "climatology by hour and day of the year",
@@ -211,6 +218,7 @@ def _attributes(dataset: xr.Dataset, samples: Samples, recipe: Recipe) -> dict[s
         "times": f"{samples.times.size} from {samples.times[0]} to {samples.times[-1]}",
         "origin_of_data": str(dataset.attrs.get("origin", "")),
         "recipe": json.dumps(plain, sort_keys=True),
+        **({"made_from": dict(made_from)} if made_from else {}),
     }
 
 
@@ -221,12 +229,11 @@ def _refuse_other(path: Path, attributes: Mapping[str, Any]) -> None:
         known = dict(zarr.open_group(path, mode="r").attrs)
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is there and is no climatology; give another path=.") from error
-    other = [name for name, value in attributes.items() if known.get(name) != value]
-    if other:
-        raise ValueError(
-            f"{path} is there and was made otherwise ({', '.join(f'{n}: {known.get(n)}' for n in other)}); remove it "
-            "or give another path=."
-        )
+    known = {"made_from": attributes.get("made_from"), **known}  # which older stores do not tell
+    apart = {"origin_of_data"} if "made_from" in attributes else set()  # equal data may lie elsewhere
+    told = {name: value for name, value in attributes.items() if name not in apart}
+    if found := differences({name: known.get(name) for name in told}, told):
+        raise ValueError(f"{path} is there and was made otherwise ({listed(found)}); remove it or give another path=.")
 
 
 def _is_of(partial: Path, attributes: Mapping[str, Any], parts: Sequence[StoredVariable]) -> bool:

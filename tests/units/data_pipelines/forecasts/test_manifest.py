@@ -57,9 +57,7 @@ def test_from_the_first_moment_the_manifest_says_unfinished(tmp_path):
 def test_other_settings_are_refused_by_name(tmp_path):
     open_manifest(tmp_path, SETTINGS, {})
     assert open_manifest(tmp_path, SETTINGS, {})["settings"] == SETTINGS
-    with pytest.raises(
-        ValueError, match=r'other settings \(steps: 4 there, 8 asked; weights: "abc" there, "x" asked\)'
-    ):
+    with pytest.raises(ValueError, match=r"other settings \(steps was 4, is 8; weights was abc, is x\)"):
         open_manifest(tmp_path, SETTINGS | {"steps": 8, "weights": "x"}, {})
 
 
