@@ -47,9 +47,13 @@ def refuse_name(name: Any, key: str = "name") -> str:
     return str(name)
 
 
-def result_folder(config: DictConfig, verb: str) -> Path:
-    """Return <output>/<verb>/<name> of a configuration. ValueError: a bad name, or one within another result."""
-    root, folder = Path(config.output) / verb, Path(config.output) / verb / refuse_name(config.name)
+def result_folder(config: DictConfig, verb: str, name: str | None = None) -> Path:
+    """Return <output>/<verb>/<name> of a configuration. ValueError: a bad name, or one within another result.
+
+    name: default that of the configuration.
+    """
+    root = Path(config.output) / verb
+    folder = root / refuse_name(config.name if name is None else name)
     for parent in folder.parents:
         if parent == root:
             break

@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from data_pipelines.files.identity import fingerprint, recipe_of
+from data_pipelines.files.fingerprints import fingerprint
+from data_pipelines.files.identity import recipe_of
 from emul.config.build import build
 from emul.config.compose import compose
 from emul.config.declared_keys import faults

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from data_pipelines.conventions.canonical import first_member
 from data_pipelines.derived.shaping import shaped
-from data_pipelines.files.identity import fingerprint
+from data_pipelines.files.fingerprints import fingerprint
 from data_pipelines.opening.datasets import open_dataset
 from data_pipelines.verification.climatology_store import Recipe, climatology, days_without
 from emul.config.settings import read_settings, refuse_others

@@ -13,7 +13,8 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from data_pipelines.conventions.canonical import first_member
-from data_pipelines.files.identity import digest, fingerprint
+from data_pipelines.files.fingerprints import fingerprint
+from data_pipelines.files.identity import digest
 from data_pipelines.files.provenance import revision, versions
 from data_pipelines.forecasts.manifest import now, read_manifest
 from data_pipelines.inspection.predictability import reference_curves, stored_predictability

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from data_pipelines.files import checkpoints
-from data_pipelines.files.identity import data_differences, digest, file_stamp, fingerprint, listed, weights_digest
+from data_pipelines.files.fingerprints import data_differences, fingerprint
+from data_pipelines.files.identity import digest, file_stamp, listed, weights_digest
 from emul.config.overrides import plain
 from emul.config.places import located
 from emul.trust.saved import read_saved, saved_config

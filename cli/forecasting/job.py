@@ -12,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from data_pipelines.batches.archive import Archive
 from data_pipelines.conventions.canonical import first_member
 from data_pipelines.conventions.durations import unbroken_until
-from data_pipelines.files.identity import file_stamp, fingerprint, weights_digest
+from data_pipelines.files.fingerprints import fingerprint
+from data_pipelines.files.identity import file_stamp, weights_digest
 from data_pipelines.forecasts.layout import Layout
 from data_pipelines.forecasts.manifest import discard_other
 from data_pipelines.forecasts.rollouts import ForecastJob
@@ -73,12 +74,8 @@ def prepare(config: DictConfig) -> ForecastJob:
         **others,
         **({"seed": int(config.seed)} if layout.members else {}),
     }
-    config.name = config.name or run_name(run.folder, config.output)
-    target = result_folder(config, "forecast")
-    if config.resume == "anew":
-        discard_other(target, settings)
     return ForecastJob(
-        folder=target,
+        folder=_folder(run, config, settings),
         step=step,
         archive=archive,
         layout=layout,
@@ -96,6 +93,16 @@ def prepare(config: DictConfig) -> ForecastJob:
         segment=-(-lead_steps(config.segment, run.world) // layout.block) * layout.block,
         precision=precision,
     )
+
+
+def _folder(run: Run, config: DictConfig, settings: Mapping[str, Any]) -> Path:
+    """The folder of a forecast, without one that was made with other settings where that is to be made again."""
+    if config.resume not in ("exact", "anew"):
+        raise ValueError(f"resume: expected exact or anew; got '{config.resume}'.")
+    folder = result_folder(config, "forecast", config.name or run_name(run.folder, config.output))
+    if config.resume == "anew":
+        discard_other(folder, settings)
+    return folder
 
 
 def _metadata(run: Run, config: DictConfig) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from data_pipelines.batches.scales import scales
 from data_pipelines.batches.windows import Windows
 from data_pipelines.batches.world import world_from_dataset
 from data_pipelines.files import checkpoints
-from data_pipelines.files.identity import fingerprint
+from data_pipelines.files.fingerprints import fingerprint
 from data_pipelines.files.provenance import revision, versions
 from emul.config.build import build, build_all, build_loss_terms
 from emul.config.overrides import plain

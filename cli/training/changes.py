@@ -9,17 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from data_pipelines.files.identity import (
-    PLACES,
-    canonical,
-    data_differences,
-    digest,
-    fingerprint,
-    is_rewritten,
-    leaves,
-    listed,
-    written_text,
-)
+from data_pipelines.files.fingerprints import data_differences, fingerprint, is_rewritten, written_text
+from data_pipelines.files.identity import PLACES, canonical, digest, leaves, listed
 from emul.config.build import build, resolve_target
 from emul.jobs.processes import rank
 from emul.terminal import console
@@ -58,14 +49,14 @@ def changes(
     keys = [key for key in keys if not (same and key.startswith("data.") and key.rpartition(".")[2] in PLACES)]
     rounded = [key for key in keys if _lies_in(key, ROUNDED) and not _lies_in(key, FREE | FIXED)]
 
-    def told(some: list[str]) -> list[str]:
+    def texts(some: list[str]) -> list[str]:
         return [f"{key} was {old.get(key, 'not there')}, is {new.get(key, 'gone')}" for key in some]
 
     if rounded and rank() == 0:
-        elsewhere = listed(told(rounded))
+        elsewhere = listed(texts(rounded))
         console.warn(f"{target} goes on elsewhere ({elsewhere}): the same training, but not to the last digit.")
     return [
-        *told([key for key in keys if not _lies_in(key, FREE) and key not in rounded]),
+        *texts([key for key in keys if not _lies_in(key, FREE) and key not in rounded]),
         *(f"the data have {text}" for text in replaced),
     ]
 

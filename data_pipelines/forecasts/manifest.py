@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.files.atomic import sha256, write_file
-from data_pipelines.files.identity import data_differences, differences, listed, recipe_of
+from data_pipelines.files.fingerprints import data_differences
+from data_pipelines.files.identity import differences, listed, recipe_of
 from data_pipelines.files.locks import wait_for_lock
 from data_pipelines.files.provenance import revision, versions
 

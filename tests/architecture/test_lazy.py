@@ -19,8 +19,11 @@ sys.exit(code)
 """
 
 
-# The one module below cli/ that help needs; it imports the standard library only.
-LIGHT = {"data_pipelines", "data_pipelines.conventions", "data_pipelines.conventions.suggestions"}
+# The modules below cli/ that help and configurations need; they import the standard library only.
+LIGHT = {
+    "data_pipelines", "data_pipelines.conventions", "data_pipelines.conventions.suggestions", "data_pipelines.files",
+    "data_pipelines.files.identity",
+}  # fmt: skip
 
 
 def loaded_by(*arguments: str) -> set[str]:

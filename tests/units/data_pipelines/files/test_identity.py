@@ -8,15 +8,8 @@ import pytest
 import torch
 import xarray as xr
 
-from data_pipelines.files.identity import (
-    data_differences,
-    differences,
-    digest,
-    fingerprint,
-    is_rewritten,
-    recipe_of,
-    weights_digest,
-)
+from data_pipelines.files.fingerprints import data_differences, fingerprint, is_rewritten
+from data_pipelines.files.identity import differences, digest, recipe_of, weights_digest
 
 
 def fields(seed=0, times=40, size=8):
