@@ -29,13 +29,13 @@ NOT_SCORED = (  # options of an evaluation that change no score
 def refuse_other_weights(config: DictConfig, folder: Path, manifest: Mapping[str, Any]) -> None:
     """Raise ValueError where the forecast in `folder` was not made with the weights that `config.run` has now."""
     again = f"make it again: emul forecast run={config.run} resume=anew, or score it as it is: forecast={folder}"
-    if not manifest:
-        raise ValueError(f"{folder} has no manifest that says which run made it; {again}")
     told = manifest.get("checkpoint") or {}
     file = Path(config.run) / "checkpoints" / f"{told.get('name', 'best')}.ckpt"
     file = file if file.is_file() else file.with_name("last.ckpt")
     if not file.is_file() or list(file_stamp(file)) == told.get("file"):
         return
+    if not manifest:
+        raise ValueError(f"{folder} has no manifest that says which run made it; {again}")
     card = checkpoints.load(file)["emul"]
     if weights_digest(card["weights"]) != manifest["settings"].get("weights"):
         raise ValueError(

@@ -73,7 +73,7 @@ def test_the_same_command_again_does_nothing(home, tmp_path):
     before = home.contents(folder)
     assert forecast(home.config(tmp_path)) == folder
     assert home.contents(folder) == before
-    with pytest.raises(ValueError, match=r"other settings \(inits: .*choose another name"):
+    with pytest.raises(ValueError, match=r"other settings \(inits was .*choose another name"):
         forecast(home.config(tmp_path, "every=2d"))
     assert home.contents(folder) == before
 
@@ -129,7 +129,7 @@ def test_a_later_checkpoint_is_another_forecast(home, tmp_path):
     settings.run = str(run)
     forecast(settings)
     home.save_run(run, home.data, home.fields(), growth=2e-3)
-    with pytest.raises(ValueError, match="weights: "):
+    with pytest.raises(ValueError, match="weights was "):
         forecast(settings)
 
 

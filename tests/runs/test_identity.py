@@ -1,0 +1,243 @@
+"""A name stands for a thing: kept work is taken up only where it is what would be made now, wherever it lies."""
+
+import csv
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from data_pipelines.files import checkpoints
+from data_pipelines.forecasts.manifest import read_manifest
+from emul.main import main
+
+SPLITS = "data.splits={train: [2001-01-01, 2001-02-28], validation: [2001-03, 2001-03-20], test: [2001-03-21, 2001-04]}"
+TINY = [
+    "data=netcdf", "data.path=d.nc", SPLITS, "variables.prognostic=[temperature,geopotential]", "hardware.threads=1",
+    "training.steps=4", "training.validate_every=2", "logger=[csv]",
+]  # fmt: skip
+SMALL = [*TINY, "model=resnet_small", "model.blocks=1", "model.channels=8"]
+
+
+def write_data(path="d.nc", seed=0, warmer=0.0):
+    generator, times, size = np.random.default_rng(seed), 400, (8, 16)
+    fields = np.zeros((times, *size))
+    for n in range(1, times):
+        fields[n] = 0.9 * np.roll(fields[n - 1], 1, 1) + 0.3 * generator.normal(size=size)
+    dims = ("time", "latitude", "longitude")
+    coordinates = {
+        "time": xr.date_range("2001-01-01", periods=times, freq="6h"),
+        "latitude": np.linspace(78.75, -78.75, 8),
+        "longitude": np.arange(16) * 22.5,
+    }
+    variables = {
+        "temperature": (dims, (280 + warmer + 5 * fields).astype("f4"), {"units": "K"}),
+        "geopotential": (dims, (5000 + 5 * np.roll(fields, 1, 2)).astype("f4"), {"units": "m**2 s**-2"}),
+    }
+    xr.Dataset(variables, coordinates).to_netcdf(path)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with data to work in."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    write_data()
+    return tmp_path
+
+
+def emul(*words):
+    assert main(list(words)) == 0, words
+
+
+def refused(capsys, *words):
+    capsys.readouterr()
+    assert main(list(words)) == 2, words
+    return " ".join(capsys.readouterr().err.split())
+
+
+def result(name):
+    return json.loads(open(f"outputs/train/{name}/result.json").read())
+
+
+def rows(folder):
+    return {row["trial"]: row for row in csv.DictReader(open(f"{folder}/results.csv"))}
+
+
+def test_a_sweep_does_not_take_the_trials_of_another(place, capsys):
+    emul("sweep", "seed=1,2", *SMALL)
+    assert os.listdir("outputs/sweep") == ["netcdf_resnet_small_seed"]
+    words = ["sweep", "seed=1,2", *TINY, "model=linear", "sweep.name=netcdf_resnet_small_seed"]
+    said = refused(capsys, *words)
+    assert "holds a trial of another sweep" in said
+    assert "model._target_ was emulators.models.resnet" in said
+    before = rows("outputs/sweep/netcdf_resnet_small_seed")
+    emul(*words, "resume=anew")
+    after = rows("outputs/sweep/netcdf_resnet_small_seed")
+    assert before.keys() == after.keys() == {"seed1", "seed2"}
+    emul("train", *TINY, "model=linear", "name=truth")
+    assert float(after["seed1"]["score"]) == result("truth")["best"] != float(before["seed1"]["score"])
+    write_data(seed=1)
+    assert "the data have other content" in refused(capsys, *words)
+
+
+def test_values_that_differ_in_their_sign_have_folders_of_their_own(place, capsys):
+    emul(
+        "sweep",
+        "optimizer.weight_decay=0.1,0.2",
+        "model.channels=8",
+        "seed=1",
+        *TINY,
+        "model=resnet_small",
+        "sweep.name=s",
+    )
+    assert set(rows("outputs/sweep/s")) == {"weight_decay0.1", "weight_decay0.2"}
+    from emul.config.command_line import distinct_name, name_piece
+
+    assert [name_piece(f"data.forcing={value}") for value in ("-8", "8", "-.5", "[-1]")] == [
+        "forcing-8", "forcing8", "forcing-.5", "forcing1",
+    ]  # fmt: skip
+    taken = {}
+    names = [distinct_name("forcing1", [f"data.forcing={value}"], taken) for value in ("[1]", "[-1]", "[1]", "[-1]")]
+    assert len(set(names)) == 2
+    assert names[:2] == names[2:]
+    assert "seed: expected a whole number from 0, got -1" in refused(capsys, "sweep", "seed=1,-1", *SMALL)
+    assert "seed: expected a whole number from 0, got -1" in refused(capsys, "train", "-m", "seed=1,-1", *SMALL)
+
+
+def test_an_evaluation_refuses_the_forecast_of_other_weights(place, capsys):
+    emul("train", *SMALL, "name=a")
+    emul("forecast", "run=outputs/train/a", "lead=12h")
+    evaluation = ["eval", "run=outputs/train/a", "pictures=false"]
+    emul(*evaluation)
+    emul("train", *SMALL, "name=a", "seed=5", "resume=anew")
+    assert "holds a forecast of other weights" in refused(capsys, *evaluation)
+    assert "weights was" in refused(capsys, "forecast", "run=outputs/train/a", "lead=12h")
+    emul("forecast", "run=outputs/train/a", "lead=12h", "resume=anew")
+    emul(*evaluation)
+    write_data(warmer=1.0)
+    assert "are not those that the forecast was made from (other content)" in refused(capsys, *evaluation)
+    emul(*evaluation, "forecast=outputs/forecast/a", "truth=d.nc")
+    shutil.rmtree("outputs/forecast/a")
+    assert "make it first" in refused(capsys, *evaluation)
+
+
+def test_a_run_in_a_group_is_forecast_and_scored_in_its_group(place):
+    for name, seed in (("one", 1), ("group/one", 2)):
+        emul("train", *SMALL, f"name={name}", f"seed={seed}")
+        emul("forecast", f"run=outputs/train/{name}", "lead=12h")
+        emul("eval", f"run=outputs/train/{name}", "pictures=false")
+    scores = []
+    for name in ("one", "group/one"):
+        assert read_manifest(f"outputs/forecast/{name}")["run"] == f"outputs/train/{name}"
+        with xr.open_dataset(f"outputs/eval/{name}/scores.nc") as found:
+            scores.append(float(found["temperature"].sel(metric="rmse", region="global")[0]))
+    assert scores[0] != scores[1]
+
+
+def test_a_finished_training_goes_on_to_more_steps_or_says_why_not(place, capsys):
+    emul("train", *SMALL, "name=a")
+    words = ["train", *SMALL, "name=a", "training.steps=8"]
+    assert "training.steps was 4, is 8" in refused(capsys, *words)
+    emul(*words, "resume=changed")
+    assert result("a")["step"] == 8
+    assert "steps: 8" in open("outputs/train/a/config.yaml").read()
+    assert checkpoints.load("outputs/train/a/checkpoints/last.ckpt")["emul"]["step"] == 8
+    trained = open("outputs/train/a/config.yaml").read()
+    said = refused(capsys, *words, "resume=changed", "optimizer.lr=0.1")
+    assert "leaves none to make with what changed (optimizer.lr was" in said
+    assert open("outputs/train/a/config.yaml").read() == trained
+    emul(*words, "forecast.lead=3d")  # an option of another verb
+    assert "lead: 3d" in open("outputs/train/a/config.yaml").read()
+    assert "resume: expected one of" in refused(capsys, *words, "resume=maybe")
+
+
+def test_data_that_were_replaced_are_noticed_and_data_that_moved_are_not(place, capsys):
+    words = ["train", *SMALL, "name=a", "training.checkpoint_every=2"]
+    emul(*words)
+    shutil.move("d.nc", "moved.nc")
+    emul(*words, "data.path=moved.nc")
+    write_data(seed=1)
+    assert "the data have other content" in refused(capsys, *words)
+    assert "other content" in refused(capsys, *words, "training.steps=8")
+    emul(*words, "training.steps=8", "resume=changed")
+    assert result("a")["step"] == 8
+
+
+def test_a_run_is_opened_from_elsewhere_moved_and_copied(place, monkeypatch, capsys):
+    emul("train", *TINY, "model=linear", "name=group/a")
+    assert "path: d.nc" in open("outputs/train/group/a/config.yaml").read()
+    monkeypatch.chdir(place)
+    forecast = ["forecast", "lead=12h", "output=results"]
+    emul(*forecast, "run=here/outputs/train/group/a")
+    emul("eval", "run=here/outputs/train/group/a", "output=results", "pictures=false")
+    assert os.path.isfile("results/eval/group/a/scores.nc")
+    shutil.move("here", "there")
+    emul(*forecast, "run=there/outputs/train/group/a", "resume=anew")
+    emul("eval", "run=there/outputs/train/group/a", "output=results", "pictures=false")
+    shutil.copytree("there/outputs/train/group/a", "copy")
+    shutil.copy("there/d.nc", "d.nc")
+    shutil.rmtree("there")
+    emul(*forecast, "run=copy")
+    assert read_manifest("results/forecast/copy")["verdict"] == "verified"
+    write_data("other.nc", warmer=2.0)
+    emul(*forecast, "run=copy", "data.path=other.nc", "name=over")
+    assert read_manifest("results/forecast/over")["settings"]["data"]["path"] == "other.nc"
+    file = place / "copy" / "config.yaml"
+    file.write_text(file.read_text().replace("output: residual", "output: absolute"))
+    said = refused(capsys, *forecast, "run=copy", "name=edited")
+    assert "disagree (step.output was residual, is absolute)" in said
+
+
+def test_weights_of_a_run_fit_by_name(place, capsys):
+    emul("train", *SMALL, "name=a")
+    words = ["train", *SMALL, "from_checkpoint=outputs/train/a", "training.steps=0"]
+    emul(*words, "name=same")
+    swapped = "variables.prognostic=[geopotential,temperature]"
+    assert "channels read from number 1 on was temperature, geopotential" in refused(capsys, *words, swapped, "name=b")
+    assert "timestep was 6h, is 12h" in refused(capsys, *words, "data.timestep=12h", "name=b")
+    assert "step.output was residual, is absolute" in refused(capsys, *words, "step.output=absolute", "name=b")
+    assert not os.path.exists("outputs/train/b")
+    order = "[temperature,geopotential]"
+    emul(*words, swapped, f"step.reads={order}", f"step.writes={order}", "name=ordered")
+    assert result("ordered")["best"] == pytest.approx(result("same")["best"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["..", "../x", "/x", "a/../b", "", "' '", '"a\nb"', '"a\tb"', "a//b", "a/", ".x", "'~x'", "5", "null", "x" * 300],
+)
+def test_names_that_lead_elsewhere_are_refused_and_leave_nothing(place, capsys, name):
+    before = sorted(place.rglob("*"))
+    assert "name: expected a name such as baseline" in refused(capsys, "train", *SMALL, f"name={name}")
+    assert "name" in refused(capsys, "sweep", "seed=1,2", *SMALL, f"sweep.name={name}") or name == "null"
+    assert sorted(place.rglob("*")) == before
+
+
+def test_refused_trainings_leave_no_folder(place, capsys):
+    refused(capsys, "train", *SMALL, "name=a", "data.path=nowhere.nc")
+    refused(capsys, "train", *SMALL, "name=a", "optimizer.lr=fast")
+    refused(capsys, "train", *SMALL, "name=a", "from_checkpoint=nowhere")
+    refused(capsys, "train", *SMALL, "name=a", "scales=nowhere.nc")
+    assert not os.path.exists("outputs")
+    emul("train", *SMALL, "name=a")
+    assert "would lie within the run" in refused(capsys, "train", *SMALL, "name=a/checkpoints")
+
+
+def test_stores_and_statistics_are_not_continued_with_other_settings(place, capsys):
+    convert = ["data", "convert", *TINY[:4], "to=packed.zarr"]
+    emul(*convert)
+    emul(*convert)
+    assert "units.temperature was not there, is degC" in refused(capsys, *convert, "data.units={temperature: degC}")
+    assert "rename" in refused(capsys, *convert, "data.rename={temperature: geopotential, geopotential: temperature}")
+    climatology = ["data", "climatology", *TINY[:4], "path=c.zarr"]
+    emul(*climatology)
+    emul(*climatology)
+    assert "made otherwise" in refused(capsys, *climatology, "data.fill={temperature: 0}")
+    write_data(seed=3)
+    assert "fingerprint.sampled" in refused(capsys, *climatology)
+    emul("data", "statistics", *TINY[:4], "to=s.nc")
+    with xr.open_dataset("s.nc") as found:
+        assert json.loads(found.attrs["units"])["temperature"] == "K"
