@@ -2,10 +2,13 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from data_pipelines.files.checkpoints import load
 from emul.completion import candidates
 from emul.config.compose import compose
 from emul.config.folders import options_of
@@ -91,6 +94,42 @@ def test_trained_found_again_and_forecast_from_other_folders(parts, tmp_path):
     done = run(there, "forecast", trained, f"output={tmp_path}/out", "lead=1d")
     assert "mine" in done.stdout, done.stderr
     assert run(there, "eval", trained, f"output={tmp_path}/out", "pictures=false").returncode == 0
+
+
+@pytest.mark.slow
+def test_a_training_of_own_parts_resumes_exactly_after_a_kill(parts, tmp_path):
+    words = [*TINY, "model=own_model", "loss=[own_loss]", "constraint=[own_constraint]", "hardware.threads=1"]
+    words += ["training.steps=60", "training.checkpoint_every=10", "training.validate_every=30", f"output={tmp_path}"]
+    words += ["--config-dir", str(parts)]
+    killed, saved = tmp_path / "train" / "killed", tmp_path / "train" / "killed" / "checkpoints" / "last.ckpt"
+    process = subprocess.Popen([sys.executable, "-m", "emul.main", "train", *words, "name=killed"], cwd=tmp_path)
+    while not saved.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert 0 < load(saved)["emul"]["step"] < 60
+    for name in ("killed", "whole"):
+        done = run(tmp_path, "train", *words, f"name={name}")
+        assert done.returncode == 0, done.stderr
+    ends = [
+        load(folder / "checkpoints" / "best.ckpt")["emul"]["weights"] for folder in (killed, killed.parent / "whole")
+    ]
+    assert all(torch.equal(ends[0][name], value) for name, value in ends[1].items())
+
+
+@pytest.mark.slow
+def test_a_sweep_over_own_parts_is_taken_up_again(parts, tmp_path):
+    words = ["sweep", *TINY, "model=own_model", "loss=[own_loss]", "loss.own_loss.power=2.0,3.0", "training.steps=2"]
+    words += [f"output={tmp_path}", "sweep.name=own", "--config-dir", str(parts)]
+    results = tmp_path / "sweep" / "own" / "results.csv"
+    done = run(tmp_path, *words)
+    assert done.returncode == 0, done.stderr + done.stdout
+    before = results.read_text()
+    assert "power2.0" in before
+    assert "power3.0" in before
+    assert "running" not in run(tmp_path, *words).stdout
+    assert results.read_text() == before
 
 
 def test_an_installed_package_names_its_folder(tmp_path, monkeypatch):
