@@ -15,7 +15,7 @@ from data_pipelines.verification.evaluation_results import EvaluationResults, co
 from data_pipelines.verification.score_files import evaluation_folders, joined_runs, read_evaluation, write_comparison
 from data_pipelines.verification.score_rows import Score, headline_leads, headline_rows, score_rows
 from emul.config.build import build_all
-from emul.config.places import refuse_name
+from emul.config.places import refuse_name, run_name
 from emul.config.settings import read_settings, refuse_others
 from emul.display.text import lead_text, number, percent
 from emul.terminal.console import console, header, progress, table, warn
@@ -55,11 +55,12 @@ def main(arguments: list[str]) -> int:
     if len(words) < 2:
         raise ValueError("Nothing to compare: give two or more evaluations, `emul eval compare a b`.")
     with progress("comparing"):
-        folders = evaluation_folders(words, output)
+        names = [run_name(word, output) if (Path(word) / "checkpoints").is_dir() else word for word in words]
+        folders = evaluation_folders(names, output)
         evaluations = [StoredEvaluation(name, path, **read_evaluation(path)) for name, path in folders.items()]
         comparison = compare(evaluations, _built, bootstrap, settings.baseline, settings.region)
-    names = " ".join(comparison.runs)
-    header(f"emul eval compare {names}", [f"{comparison.inits} shared initial times, against {comparison.baseline}"])
+    title = f"emul eval compare {' '.join(comparison.runs)}"
+    header(title, [f"{comparison.inits} shared initial times, against {comparison.baseline}"])
     for note in comparison.notes:
         warn(note)
     scores = {name: entry.scores for name, entry in comparison.runs.items()}

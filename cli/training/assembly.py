@@ -25,7 +25,7 @@ from emul.config.overrides import plain
 from emul.config.places import absolute_places
 from emul.jobs.processes import rank
 from emul.terminal import console
-from emul.training.continuation import Resumed
+from emul.training.continuation import Resumed, refuse_other_data
 from emul.training.initial_weights import fill_network, load_weights, published_scales
 from emul.training.loggers import Place
 from emul.training.runs import build_step
@@ -54,6 +54,8 @@ def prepare(config: DictConfig, target: Path, resumed: Resumed | None) -> Inputs
         OmegaConf.update(config, "places", {"run": str(target.resolve()), **places}, force_add=True)
     archive, splits = open_archive(config, world, start)
     data = fingerprint(build(config.data).path, archive.dataset)
+    if resumed and not resumed.changed:
+        refuse_other_data(resumed, data, target)
     training, reading = build_training(config, archive.world, data), build(config.loader)
     if start is not None:
         fill_network(training, start, config)

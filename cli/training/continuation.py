@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from data_pipelines.files import checkpoints
 from data_pipelines.files.atomic import remove_unfinished
+from data_pipelines.files.fingerprints import data_differences
 from data_pipelines.files.identity import listed
 from emul.jobs.processes import rank, started_from_outside
 from emul.terminal import console
@@ -64,6 +65,15 @@ def find_checkpoint(config: DictConfig, target: Path) -> Resumed | None:
         f"{target} holds a training with another config ({listed(differing)}). Choose another name=..., say "
         "resume=changed to go on with the new one or resume=anew to train it in place of the old, or remove the folder."
     )
+
+
+def refuse_other_data(resumed: Resumed, data: Mapping[str, Any], target: Path) -> None:
+    """Raise ValueError where the data, now open, are not those of the training: what addresses do not tell before."""
+    if found := data_differences(resumed.state.get("data"), data):
+        raise ValueError(
+            f"The data of {target} are not those that its training began with ({listed(found)}). Choose another "
+            "name=..., say resume=changed to go on with them, or resume=anew."
+        )
 
 
 def keep_options(target: Path, config: DictConfig, state: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Cheap fingerprints of data: what their files and their coordinates tell without being read whole.
 
-`fingerprint` reads at most about a megabyte a dataset, so that it can be taken whenever data are opened;
+`fingerprint` reads at most a few megabytes of a dataset, so that it can be taken whenever data are opened;
 `data_differences` compares two.
 """
 
@@ -24,7 +24,7 @@ from data_pipelines.files.identity import digest, short
 if TYPE_CHECKING:
     import xarray as xr
 
-WHOLE_BYTES = 2**20  # of all files together, up to which they are read whole
+WHOLE_BYTES = 2**22  # of all files together, up to which they are read whole
 BLOCK_BYTES = 2**14  # of one sample
 BLOCKS = 32  # samples of a single file
 CHUNKS = 4  # sampled chunks of each array of a Zarr store

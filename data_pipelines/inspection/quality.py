@@ -5,7 +5,6 @@ A check that is interrupted can be continued: the result of each block of times 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,8 @@ import xarray as xr
 
 from data_pipelines.conventions.attributes import origin_of
 from data_pipelines.files.batch_records import BatchRecords
+from data_pipelines.files.fingerprints import fingerprint
+from data_pipelines.files.identity import digest
 from data_pipelines.reading.damaged_data import DamagedData
 from emulators.physics.physical_ranges import plausible_range
 
@@ -80,14 +81,8 @@ def check_values(
 
 def _fingerprint(dataset: xr.Dataset) -> str:
     """Return the name of the folder of records for these data; it changes when the files change."""
-    origin = Path(origin_of(dataset, ""))
-    digest = hashlib.sha256(str(origin).encode())
-    digest.update(str(origin.stat().st_mtime_ns if origin.exists() else "").encode())
-    for name in ("time", "level", "latitude", "longitude"):
-        if name in dataset.coords:
-            digest.update(np.ascontiguousarray(dataset[name].values).tobytes())
-    digest.update(",".join(map(str, dataset.data_vars)).encode())
-    return f".check-{digest.hexdigest()[:12]}"
+    told = digest(fingerprint(origin_of(dataset, ""), dataset))
+    return f".check-{told[:12]}"
 
 
 def _blocks(field: xr.DataArray) -> Iterator[slice]:

@@ -138,7 +138,7 @@ def evaluation_folders(names: Sequence[str], output: Path) -> dict[str, Path]:
 
 
 def _evaluation_folder(name: str, output: Path) -> Path:
-    for candidate in (Path(name), output / "eval" / Path(name).name):
+    for candidate in (Path(name), output / "eval" / name, output / "eval" / Path(name).name):
         if (candidate / "scores.nc").is_file() and "forecast" not in candidate.parts[-2:-1]:
             return candidate
     raise FileNotFoundError(
