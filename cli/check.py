@@ -6,6 +6,7 @@ variables, levels, splits, the shape a network takes, what losses and constraint
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from emul.checks.examination import examine, findings
@@ -21,10 +22,12 @@ def main(arguments: list[str]) -> int:
     flags = [word for word in arguments if word.startswith("-")]
     if flags:
         raise ValueError(f"emul check takes key=value, --config-dir and --trust only; got {', '.join(flags)}.")
-    from emul.terminal.console import show_findings, warn
+    from emul.terminal.console import next_command, show_findings, warn
 
     try:
-        return run_composed("check", arguments, check)
+        code = run_composed("check", arguments, check)
+        next_command(shlex.join(["emul", "train", *arguments]))
+        return code
     except ConfigErrors as error:
         found = list(error.findings)
         if error.rest is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from emul.config.command_line import run_composed
 from emul.forecasting.job import prepare
 from emul.jobs.processes import rank, started_from_outside
 from emul.jobs.shares import share_of_process, worker_processes
-from emul.terminal.console import console, progress, warn
+from emul.terminal.console import console, next_command, progress, warn
 
 ALL = (1, 1)
 AGAIN = "what is written is kept: give the same command again."
@@ -31,6 +32,9 @@ def main(arguments: list[str]) -> int:
             with progress(f"forecast {job.folder.name}") as report:
                 make_forecast(job, share, report=report, warn=warn)
         show_verdict(job.folder, share)
+        if read_manifest(job.folder)["verdict"] == "verified":
+            name = [] if config.name == Path(str(config.run)).name else [f"name={config.name}"]
+            next_command(shlex.join(["emul", "eval", f"run={config.run}", *name]))
         return 0 if rank() and not started_from_outside() else exit_code(job.folder, share)
 
     return run_composed("forecast", arguments, task)

@@ -15,6 +15,7 @@ from emul.config.folders import folders_in_use
 from emul.terminal.verbs import Verb, all_names, explanation, first_of, overview
 from emul.trust.remembered import trust
 
+SHARED = ("lists", "training.show")  # modules of several verbs, told which
 HELP = ("-h", "--help", "help")
 FOLDER = ("--config-dir", "-cd")
 TRUST = ("--trust",)
@@ -72,7 +73,7 @@ def _dispatch(arguments: list[str]) -> int:
             submitted = config.hardware.slurm is not None or "--dry-run" in rest
             refuse_values(config, here=verb.name != "plan" and not submitted)
     module = importlib.import_module(f"emul.{verb.module}")
-    return module.main([verb.name, *rest] if verb.module == "lists" else rest)
+    return module.main([verb.name, *rest] if verb.module in SHARED else rest)
 
 
 def _without_flag(arguments: list[str], flags: tuple[str, ...]) -> tuple[list[str], list[str]]:

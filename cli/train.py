@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -45,7 +46,7 @@ def main(arguments: list[str]) -> int:
 
     def task(config: DictConfig) -> int:
         if not submitted_or_within_job("train", config, words, dry):
-            train(config)
+            console.next_command(f"emul forecast {shlex.quote(f'run={train(config)}')}")
         return 0
 
     return run_composed("train", words, task)

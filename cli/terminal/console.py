@@ -75,6 +75,11 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence
     console().print(drawn)
 
 
+def next_command(command: str) -> None:
+    """Say which command follows."""
+    console().print(f"Next: [key]{escape(command)}[/]", soft_wrap=True)
+
+
 def warn(sentence: str) -> None:
     """A warning on standard error."""
     console(stderr=True).print(f"[warning]warning:[/] {escape(sentence)}", soft_wrap=True)
@@ -98,7 +103,7 @@ def bar(*extra: TextColumn) -> Progress:
     """A progress bar in house style; silent where there is no terminal."""
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
+        BarColumn(bar_width=min(30, console().width // 4)),
         TextColumn("{task.percentage:>3.0f} %"),
         *extra,
         TimeElapsedColumn(),

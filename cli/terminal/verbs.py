@@ -203,6 +203,20 @@ VERBS = (
         ),
     ),
     Verb(
+        "list",
+        "training.show",
+        "List the trainings in a folder of results.",
+        (("[folder]", "outputs, if not given"),),
+        (("emul list", "state, score and forecasts of each"),),
+    ),
+    Verb(
+        "show",
+        "training.show",
+        "Show what a run is: configuration, curves, forecasts, scores, and what may follow.",
+        (("RUN", "its folder, or its name below outputs/train"),),
+        (("emul show planet_sfno", "a run by its name"),),
+    ),
+    Verb(
         "options",
         "lists",
         "Show what can be set, with its default and what it means.",

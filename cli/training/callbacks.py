@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,20 @@ def environment() -> list[Any]:
     return [SLURMEnvironment(auto_requeue=False)] if within_slurm_step() else []
 
 
+BAR_COLUMNS = 64  # of a terminal, which name, bar, steps and times take
+
+
+def fitting_text(texts: Sequence[str], width: int | None) -> str:
+    """Join texts, the most important first, leaving out those at the end that exceed a width."""
+    line = ""
+    for text in filter(None, texts):
+        longer = f"{line}  {text}" if line else text
+        if line and width is not None and len(longer) > width:
+            break
+        line = longer
+    return line
+
+
 class ProgressLogger(pl.Callback):
     """Report loss, learning rate, samples a second and the share of time waited for data, to terminal and loggers."""
 
@@ -147,12 +162,15 @@ class ProgressLogger(pl.Callback):
             "loader_wait": (self.batches.waited - self.waited) / seconds,
         }
         module.record(numbers)
-        line = (
-            f"loss {numbers['loss']:.4f}  lr {numbers['lr']:.1e}  {numbers['samples_per_second']:.0f} samples/s  "
-            f"wait {numbers['loader_wait']:.0%}"
-            + (f"  skipped {self.batches.skipped}" if self.batches.skipped else "")
-            + (f"  score {module.validation['score']:.3f}" if module.validation else "")
-        )
+        texts = [
+            f"loss {numbers['loss']:.4f}",
+            f"score {module.validation['score']:.3f}" if module.validation else "",
+            f"skipped {self.batches.skipped}" if self.batches.skipped else "",
+            f"lr {numbers['lr']:.1e}",
+            f"{numbers['samples_per_second']:.0f} samples/s",
+            f"wait {numbers['loader_wait']:.0%}",
+        ]
+        line = fitting_text(texts, console().width - BAR_COLUMNS if console().is_terminal else None)
         self.progress.update(self.task, completed=step, numbers=line)
         if not console().is_terminal and (time.monotonic() - self.printed > 15 or step >= module.plan.steps):
             self.printed = time.monotonic()
