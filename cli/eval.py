@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from omegaconf import DictConfig
 
-from data_pipelines.files.atomic import write_netcdf
+from data_pipelines.files.netcdf import write_netcdf
 from data_pipelines.verification.evaluation_results import EvaluationResults
 from data_pipelines.verification.score_files import read_scores
 from data_pipelines.verification.score_rows import Row, headline_rows, score_rows
@@ -51,24 +51,33 @@ def evaluate(config: DictConfig) -> Path:
     inputs.notes.extend(evaluation.notes)
     target = Path(config.output) / "eval" / refuse_name(inputs.name)
     sums = PartialSums(target, _decisive(config, inputs), parse_share(config.share), config.save_every)
-    with progress("scoring") as report:
-        score_pairs(
-            inputs.pairs, evaluation, climatology=inputs.climatology, sums=sums, report=report, resumed=_resumed
-        )
+    with sums.lock():
+        with progress("scoring") as report:
+            score_pairs(
+                inputs.pairs, evaluation, climatology=inputs.climatology, sums=sums, report=report, resumed=_resumed
+            )
+        with sums.turn():
+            _merge(sums, target, inputs, evaluation)
+    return target
+
+
+def _merge(sums: PartialSums, target: Path, inputs: Inputs, evaluation: Evaluation) -> None:
+    """Write scores, pictures and report of all shares, if they are complete."""
+    if sums.is_merged:
+        console().print(f"{target} has the scores of all shares", soft_wrap=True)
+        return
     absent = sums.add_others(evaluation.accumulators())
     if absent:
         awaited = ", ".join(f"{share}/{sums.share[1]}" for share in absent)
         console().print(f"{sums.path(sums.share[0])} is complete; the scores wait for share={awaited}", soft_wrap=True)
-        return target
+        return
     evaluation.drop_unscored()
-    target.mkdir(parents=True, exist_ok=True)
     results = _write(target, inputs, evaluation)
     by_init, judged = _write_differences(target, inputs, evaluation)
     sums.remove()
     from emul.report.present import present  # pictures come after the numbers are safe
 
     present(target, inputs, evaluation, replace(results, by_init=by_init, differences=judged))
-    return target
 
 
 def _resumed(done: int, total: int) -> None:

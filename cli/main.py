@@ -12,6 +12,7 @@ import traceback
 
 from data_pipelines.conventions.suggestions import nearest_name
 from emul.config.folders import folders_in_use
+from emul.terminal.sentences import sentence
 from emul.terminal.verbs import Verb, all_names, explanation, first_of, overview
 from emul.trust.remembered import trust
 
@@ -38,12 +39,12 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")
         return 0
     except Exception as error:
-        sentence = _sentence(error)
-        if os.environ.get("EMUL_TRACEBACK") == "1" or sentence is None:
+        said = sentence(error)
+        if os.environ.get("EMUL_TRACEBACK") == "1" or said is None:
             traceback.print_exc()
-        if sentence is not None:
-            _say(sentence)
-        return 2 if sentence is not None else 1
+        if said is not None:
+            _say(said)
+        return 2 if said is not None else 1
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -109,15 +110,6 @@ def _version() -> str:
         return f"emul {version('emul')}"
     except PackageNotFoundError:
         return "emul (not installed; run `pip install -e .`)"
-
-
-def _sentence(error: Exception) -> str | None:
-    """What to tell the user of an error of theirs; None for an error of ours."""
-    if isinstance(error, ValueError | OSError) or type(error).__module__.startswith(("hydra.", "omegaconf.")):
-        return str(error) or type(error).__name__
-    if isinstance(error, KeyError) and error.args and " " in str(error.args[0]):
-        return str(error.args[0])
-    return None
 
 
 def _say(sentence: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from data_pipelines.conventions.suggestions import nearest_name
+from data_pipelines.files.atomic import write_text
 from emul.config.folders import options_of, user_folders
 from emul.terminal.console import console
 
@@ -210,8 +211,7 @@ def main(arguments: list[str]) -> int:
     for file, template in zip(files, TEMPLATES[kind], strict=True):
         if file.exists():
             raise FileExistsError(f"{file} exists; take another name.")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(template.format(name=name, title=title), encoding="utf-8")
+        write_text(file, template.format(name=name, title=title))
         console().print(f"wrote [key]{escape(str(file))}[/]", soft_wrap=True)
     chosen = f"'{group}=[{name}]'" if kind in LISTED else f"{group}={name}"
     line = f"emul check --config-dir {shlex.quote(str(folder))} {chosen}"

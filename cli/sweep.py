@@ -18,7 +18,8 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from data_pipelines.files.atomic import write_netcdf
+from data_pipelines.files.locks import lock_or_refuse
+from data_pipelines.files.netcdf import write_netcdf
 from data_pipelines.verification.sweep_results import (
     is_lagging,
     read_progress,
@@ -67,7 +68,8 @@ def main(arguments: list[str]) -> int:
     folder = Path(config.output) / "sweep" / name
     sweep = Sweep(settings, axes, fixed, folder, name, config)
     try:
-        return sweep.run()
+        with lock_or_refuse(folder, work="sweeping", other="another sweep.name=..."):
+            return sweep.run()
     except KeyboardInterrupt:
         sweep.stop()
         raise

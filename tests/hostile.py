@@ -6,16 +6,23 @@ Used by the tests and by the benchmark of trust.
 from __future__ import annotations
 
 import json
+import os
+import pickle
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+import xarray as xr
 from omegaconf import OmegaConf
 
 from data_pipelines.files import checkpoints
 
 COMMAND = "touch {marker}"
+Attempt = Callable[[Path], list[str]]
+SCRIPT = "<script>document.title='executed'</script>"
 
 # Targets that lead to code: of the standard library, through modules of ours and of others, by private names.
 TARGETS: dict[str, tuple[str, list[Any]]] = {
@@ -74,6 +81,7 @@ def changed_manifest(folder: Path, data: Any) -> None:
     file = folder / "manifest.json"
     manifest = json.loads(file.read_text())
     manifest["settings"]["data"] = data
+    manifest.pop("digest", None)
     file.write_text(json.dumps(manifest))
 
 
@@ -82,3 +90,96 @@ def _changed(text: str, changes: Mapping[str, Any]) -> str:
     for key, value in changes.items():
         OmegaConf.update(config, key, value, merge=False, force_add=True)
     return OmegaConf.to_yaml(config)
+
+
+def attempts(run: Path, forecast: Path, marker: Path) -> dict[str, Attempt]:
+    """What strangers may hand over, by kind: each makes its files in a folder and returns the command to try."""
+
+    def run_with(
+        changes: Mapping[str, Any], verb: str = "forecast", where: str = "both"
+    ) -> Callable[[Path], list[str]]:
+        return lambda out: [verb, f"run={changed_run(run, out / 'run', changes, where)}", f"output={out}", "name=x"]
+
+    evil = node("os", marker)
+    found = {f"run, {name}": run_with({"data": node(name, marker)}) for name in TARGETS}
+    found |= {f"run, {place}": run_with(changes) for place, changes in places(evil).items()}
+    secret = {"data.path": "http://127.0.0.1:9/${oc.env:PRIVATE}"}
+    return found | {
+        "run, ${...} in config.yaml": run_with(secret, where="yaml"),
+        "run, ${...} in the checkpoint": run_with(secret, where="checkpoint"),
+        "run, results elsewhere": run_with({"forecast.name": "../../outside", "forecast.output": str(marker)}),
+        "run, metric of eval": run_with({"metric": {"x": evil}}, "eval", "yaml"),
+        "run, folder of parts": lambda out: _with_parts(run, out, marker),
+        "checkpoint, pickle": lambda out: _with_pickle(run, out, marker),
+        "manifest, target": lambda out: _with_manifest(forecast, out, evil),
+        "manifest, ${...}": lambda out: _with_manifest(forecast, out, {"_target_": "x.Y", "path": "${oc.env:PRIVATE}"}),
+        "experiment": lambda out: _with_experiment(out, {"data": evil, "model": {"deep": [node("eval", marker)]}}),
+        "experiment, hydra": lambda out: _with_experiment(out, {"hydra": {"callbacks": {"x": evil}}}),
+        "page, names and units": _with_script,
+        "store, pickle codec": lambda out: _with_objects(out, marker),
+        "name, outside": lambda out: ["forecast", f"run={run}", f"output={out}", "name=../../outside", "lead=6h"],
+    }
+
+
+class _Touch:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.marker}",)
+
+
+def _with_parts(run: Path, out: Path, marker: Path) -> list[str]:
+    (out / "parts").mkdir()
+    (out / "parts" / "strange_net.py").write_text(f"import os\nos.system('touch {marker}')\nNet = None\n")
+    changes = {"model._target_": "strange_net.Net", "config_dir": str(out / "parts")}
+    return ["forecast", f"run={changed_run(run, out / 'run', changes)}", f"output={out}"]
+
+
+def _with_pickle(run: Path, out: Path, marker: Path) -> list[str]:
+    shutil.copytree(run, out / "run")
+    for file in (out / "run" / "checkpoints").glob("*.ckpt"):
+        torch.save(checkpoints.load(file) | {"more": _Touch(marker)}, file)
+    return ["forecast", f"run={out / 'run'}", f"output={out}"]
+
+
+def _with_manifest(forecast: Path, out: Path, data: Any) -> list[str]:
+    shutil.copytree(forecast, out / "forecast" / "x")
+    changed_manifest(out / "forecast" / "x", data)
+    return ["eval", f"forecast={out / 'forecast' / 'x'}", f"output={out}"]
+
+
+def _with_experiment(out: Path, content: Mapping[str, Any]) -> list[str]:
+    (out / "experiment").mkdir()
+    text = OmegaConf.to_yaml(OmegaConf.create(dict(content)))
+    (out / "experiment" / "evil.yaml").write_text(f"# @package _global_\n{text}")
+    return ["check", "--config-dir", str(out), "experiment=evil"]
+
+
+def _with_script(out: Path) -> list[str]:
+    """Forecast and truth whose names, units and attributes are HTML, and formulas of spreadsheets."""
+    times = np.datetime64("2020-01-01", "ns") + np.arange(6) * np.timedelta64(24, "h")
+    leads = (np.arange(1, 3) * np.timedelta64(24, "h")).astype("timedelta64[ns]")
+    points = {"latitude": np.linspace(75, -75, 6), "longitude": np.arange(0.0, 360, 30)}
+    rng, told = np.random.default_rng(0), {"units": SCRIPT, "long_name": SCRIPT}
+    dims, name = ("latitude", "longitude"), "=cmd()" + SCRIPT.replace("/", "")
+    truth = xr.Dataset({name: (("time", *dims), rng.normal(size=(6, 6, 12)), told)}, {"time": times, **points})
+    made = {name: (("time", "prediction_timedelta", *dims), rng.normal(size=(4, 2, 6, 12)), told)}
+    given = xr.Dataset(made, {"time": times[:4], "prediction_timedelta": leads, **points}, {"source": SCRIPT})
+    for file, dataset in (("forecast.nc", given), ("truth.nc", truth)):
+        dataset.to_netcdf(out / file)
+    return ["eval", f"forecast={out / 'forecast.nc'}", f"truth={out / 'truth.nc'}", f"output={out}"]
+
+
+def _with_objects(out: Path, marker: Path) -> list[str]:
+    """A Zarr store of format 2 whose fields are pickled objects."""
+    content = pickle.dumps(np.array([_Touch(marker)], dtype=object))
+    folder = out / "a.zarr" / "t"
+    folder.mkdir(parents=True)
+    array = {"zarr_format": 2, "shape": [1], "chunks": [1], "dtype": "|O", "fill_value": None, "order": "C",
+             "compressor": None, "filters": [{"id": "pickle", "protocol": 5}]}  # fmt: skip
+    (out / "a.zarr" / ".zgroup").write_text('{"zarr_format": 2}')
+    (folder / ".zarray").write_text(json.dumps(array))
+    (folder / ".zattrs").write_text('{"_ARRAY_DIMENSIONS": ["time"]}')
+    (folder / "0").write_bytes(content)
+    return ["data", "inspect", str(out / "a.zarr")]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from data_pipelines.files.atomic import write_text
 from emul.config.folders import conf_folder, option_files
 from emul.config.options import opening_comment
 from emul.config.source_text import module_tree
@@ -116,7 +117,7 @@ def write_sizes() -> None:
     """Write the table that ships with the package."""
     names = [path.stem for path in sorted((conf_folder() / "model").glob("*.yaml"))]
     rows = {name: asdict(size) for name, size in measured_sizes(names).items()}
-    SHIPPED.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    write_text(SHIPPED, json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

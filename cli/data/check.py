@@ -107,7 +107,7 @@ def _faults(found: list[VariableReport]) -> list[str]:
 
 
 def _written(maps: xr.Dataset, folder: Path) -> Path:
-    from data_pipelines.files.atomic import write_netcdf
+    from data_pipelines.files.netcdf import write_netcdf
 
     folder.mkdir(parents=True, exist_ok=True)
     write_netcdf(folder / "missing.nc", maps)

@@ -38,8 +38,9 @@ def main(arguments: list[str]) -> None:
     from data_pipelines.batches.channel_statistics import channel_statistics
     from data_pipelines.batches.world import world_from_dataset
     from data_pipelines.conventions.durations import duration_text
-    from data_pipelines.files.atomic import write_netcdf
     from data_pipelines.files.batch_records import open_batch_records
+    from data_pipelines.files.locks import sole_maker
+    from data_pipelines.files.netcdf import write_netcdf
     from data_pipelines.packing.pack import PackingSettings
 
     chosen, overrides = read_settings(StatisticsSettings, arguments)
@@ -62,8 +63,8 @@ def main(arguments: list[str]) -> None:
     told = {"period": [str(end) for end in period], "channels": archive.variables.channels, "intervals": names}
     folder = path.with_name(f".{path.name}.parts")
     made = made_from(source, config)
-    parts = open_batch_records(folder, {**told, "times": positions.size, "made_from": made})
-    with progress("measuring") as report:
+    with sole_maker(path), progress("measuring") as report:
+        parts = open_batch_records(folder, {**told, "times": positions.size, "made_from": made})
         found = channel_statistics(
             lambda some: archive.gather(some).numpy(),
             archive.times,
@@ -74,14 +75,14 @@ def main(arguments: list[str]) -> None:
             parts=parts,
             report=report,
         )
-    attributes = {
-        "period": f"{period[0]} to {period[1]}",
-        "origin": archive.origin,
-        "made_from": json.dumps(made),
-        "units": json.dumps({variable.name: variable.units for variable in archive.variables}),
-    }
-    write_netcdf(path, found.dataset(archive.variables.channels, names, attributes))
-    shutil.rmtree(folder)
+        attributes = {
+            "period": f"{period[0]} to {period[1]}",
+            "origin": archive.origin,
+            "made_from": json.dumps(made),
+            "units": json.dumps({variable.name: variable.units for variable in archive.variables}),
+        }
+        write_netcdf(path, found.dataset(archive.variables.channels, names, attributes))
+        shutil.rmtree(folder)
     show(found, archive.variables.channels, names)
     console().print(f"emul train scales={escape(str(path))}", style="key", soft_wrap=True)
 

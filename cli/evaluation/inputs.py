@@ -16,7 +16,7 @@ from data_pipelines.conventions.canonical import first_member
 from data_pipelines.files.fingerprints import fingerprint
 from data_pipelines.files.identity import digest
 from data_pipelines.files.provenance import revision, versions
-from data_pipelines.forecasts.manifest import now, read_manifest
+from data_pipelines.forecasts.manifest import found_manifest, now
 from data_pipelines.inspection.predictability import reference_curves, stored_predictability
 from data_pipelines.opening.climatologies import ClimatologyFile
 from data_pipelines.opening.datasets import open_dataset
@@ -115,7 +115,7 @@ def strict_options(config: DictConfig) -> set[str]:
 def open_inputs(config: DictConfig, options: DictConfig, report: Callable[[str, float], None]) -> Inputs:
     """Open forecast, truth and climatology, and match them. Bad input is refused before anything is scored."""
     path = forecast_path(config)
-    manifest = _manifest(path)
+    manifest = found_manifest(Path(path).parent)
     if config.forecasts is None:
         refuse_other_weights(config, Path(path).parent, manifest)
     forecast = open_forecast(path)
@@ -292,14 +292,6 @@ def _stem(path: Path | str, config: DictConfig) -> str:
     if path.name not in FORECAST_FILES or not path.parent.name:
         return path.stem
     return name_within(path.parent, Path(config.output) / "forecast") or path.parent.name
-
-
-def _manifest(path: Path | str) -> dict[str, Any]:
-    """The manifest in the folder of a forecast; empty where there is none."""
-    try:
-        return read_manifest(Path(path).parent)
-    except (FileNotFoundError, ValueError):
-        return {}
 
 
 def _truth(

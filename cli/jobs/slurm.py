@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from data_pipelines.files.atomic import write_text
 from emul.config.folders import VARIABLE
 from emul.jobs.processes import rank, started_from_outside
 from emul.terminal.console import console
@@ -124,8 +125,7 @@ def submit_script(text: str, path: Path) -> str:
     """Write a script and submit it with sbatch; return the job's number. ValueError carries the message of sbatch."""
     if shutil.which("sbatch") is None:
         raise ValueError("hardware=slurm needs sbatch, which is not here; --dry-run prints the script.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    write_text(path, text)
     done = subprocess.run(["sbatch", "--parsable", str(path)], capture_output=True, text=True)
     if done.returncode:
         raise ValueError(f"sbatch refused the job: {' '.join(done.stderr.split())} The script is {path}.")

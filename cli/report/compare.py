@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_pipelines.files.atomic import write_netcdf
+from data_pipelines.files.netcdf import write_netcdf
 from data_pipelines.files.provenance import revision
 from data_pipelines.forecasts.manifest import now
 from data_pipelines.verification.evaluation_results import EvaluationResults, compared_evaluations

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from data_pipelines.files.atomic import write_text
 from data_pipelines.verification.score_rows import Row
 from emul.display.palette import BETTER, BETTER_DARK, LINES, WORSE, WORSE_DARK, LineStyle
 from emul.display.text import DASH, MINUS, STEPS, colour_step, metric_title, percent
@@ -62,7 +63,7 @@ def document(
         tag("style", Html(_asset("page.css") + _rules({**LINES, **(styles or {})}))),
     )
     code = tag("script", Html(_asset("page.js") + script))
-    path.write_text(f"<!doctype html>{tag('html', *head, body, code, lang='en')}", encoding="utf-8")
+    write_text(path, f"<!doctype html>{tag('html', *head, body, code, lang='en')}")
     return path
 
 

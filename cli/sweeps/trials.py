@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import signal
@@ -14,7 +13,9 @@ from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from data_pipelines.files.atomic import write_text
 from data_pipelines.files.locks import is_locked
+from data_pipelines.files.seals import read_json, write_json
 from data_pipelines.reading.threads import processors
 from data_pipelines.verification.sweep_results import read_result
 
@@ -138,7 +139,7 @@ class SlurmJobs:
     def __init__(self, hardware: Hardware, jobs: int | None, folder: Path, name: str) -> None:
         self.hardware, self.jobs, self.folder, self.name = hardware, jobs, folder / "slurm", name
         self.record = self.folder / "jobs.json"
-        self.numbers: dict[str, str] = json.loads(self.record.read_text()) if self.record.exists() else {}
+        self.numbers: dict[str, str] = read_json(self.record) if self.record.exists() else {}
         self.states: dict[str, str] = {}
         self.update()
 
@@ -147,16 +148,15 @@ class SlurmJobs:
 
         for trial in trials:
             trial.log.parent.mkdir(parents=True, exist_ok=True)
-            (self.folder / "words").mkdir(parents=True, exist_ok=True)
             command = [sys.executable, "-m", "emul.main", trial.verb, *trial.words]
             text = f"exec >> {shlex.quote(str(trial.log.resolve()))} 2>&1\n{SRUN} {shlex.join(command)}\n"
-            (self.folder / "words" / f"{trial.number}.sh").write_text(text, encoding="utf-8")
+            write_text(self.folder / "words" / f"{trial.number}.sh", text)
         numbers = ",".join(str(trial.number) for trial in trials) + (f"%{self.jobs}" if self.jobs else "")
         words = shlex.quote(str((self.folder / "words").resolve()))
         log, lines = self.folder / "%A_%a.log", [f"export CI=true; source {words}/$SLURM_ARRAY_TASK_ID.sh"]
         job = submit_script(script(self.hardware, self.name, log, lines, {"array": numbers}), self.folder / "array.sh")
         self.numbers |= {trial.name: f"{job}_{trial.number}" for trial in trials}
-        self.record.write_text(json.dumps(self.numbers), encoding="utf-8")
+        write_json(self.record, self.numbers)
         self.states |= {self.numbers[trial.name]: "PENDING" for trial in trials}
 
     def update(self) -> None:

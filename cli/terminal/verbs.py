@@ -179,6 +179,17 @@ VERBS = (
         "Exit code 0: nothing found. 2: findings, each with its key, what was expected, what stands there, the fix.",
     ),
     Verb(
+        "verify",
+        "verify",
+        "Compare all that was kept with its checksums: runs, forecasts, scores, stores, caches.",
+        (("PATH ...", "files or folders; of a folder all that lies below it"),),
+        (
+            ("emul verify outputs/forecast/planet_sfno", "every chunk, coordinate and score of a forecast"),
+            ("emul verify outputs ~/.cache/emul", "all results, and the cached data"),
+        ),
+        "Exit code 0: as they were written. 2: something was changed, damaged or lost; each fault names its file.",
+    ),
+    Verb(
         "data",
         "data.main",
         "Make, fetch, inspect, check, regrid, pack or draw data; see how far ahead they can be known.",
@@ -346,6 +357,7 @@ def explanation(verb: Verb) -> str:
     """The text of `emul <verb> --help`."""
     usage = "<bash|zsh|fish>" if verb.name == "completion" else "[key=value ...]" if verb.keys else ""
     usage = f"a b [c ...] {usage}" if verb.name == "eval compare" else usage
+    usage = "PATH ..." if verb.name == "verify" else usage
     usage = f"<{'|'.join(DATA_WORDS)}> [key=value ...]" if verb.name == "data" else usage
     lines = [f"emul {verb.name} - {verb.summary}", "", f"Usage: emul {verb.name} {usage}".rstrip()]
     if verb.keys:

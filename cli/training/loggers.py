@@ -18,7 +18,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from data_pipelines.files.atomic import atomic_file
+from data_pipelines.files.atomic import atomic_file, write_text
 from data_pipelines.files.metrics_table import MetricsTable, read_rows
 
 INK = "#22577a"
@@ -135,7 +135,7 @@ def mlflow(place: Place, *, experiment: str = "emul", uri: str | None = None) ->
             artifact_location=None if uri else (place.folder / "mlruns").resolve().as_uri(),
             run_id=noted.read_text().strip() if place.start and noted.exists() else None,
         )
-        noted.write_text(str(logger.run_id))
+        write_text(noted, str(logger.run_id))
         return logger
 
     return Unstoppable("mlflow", start)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from data_pipelines.batches.archive import Archive
 from data_pipelines.conventions.canonical import first_member
 from data_pipelines.files import checkpoints
-from data_pipelines.files.atomic import atomic_file
+from data_pipelines.files.atomic import write_text
 from data_pipelines.files.identity import differences, listed, recipe_of
+from data_pipelines.files.seals import json_text
 from data_pipelines.forecasts.layout import Layout, forecast_dataset
 from data_pipelines.forecasts.rollouts import forecast_states
 from emul.config.build import build, build_all, refuse_untrusted
@@ -177,15 +177,14 @@ def write_result(target: Path, card: Mapping[str, Any]) -> None:
             "finished": True,
             **{name: card[name] for name in ("step", "best", "validation", "data") if name in card},
         }
-        write_if_changed(target / "result.json", json.dumps(kept, indent=1) + "\n")
+        write_if_changed(target / "result.json", json_text(kept))
 
 
 def write_if_changed(path: Path, text: str) -> None:
     """Write a text file atomically, unless it holds this text already."""
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return
-    with atomic_file(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def write_config(target: Path, config: DictConfig) -> None:

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
 from data_pipelines.batches.archive import Archive
 from data_pipelines.batches.channel_statistics import channel_statistics
 from data_pipelines.conventions.durations import duration_text
 from data_pipelines.conventions.units import refuse_other_units
 from data_pipelines.derived import forcings
+from data_pipelines.files.netcdf import read_netcdf
 from emulators.world import Scale
 
 ROUNDING = 1e-8  # a spread below this share of the mean is the rounding of a constant
@@ -88,8 +88,7 @@ def _measured(
 def _stored(path: str | Path, archive: Archive, intervals: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read them from a file; ValueError if it lacks a channel or an interval, or is in other units."""
     try:
-        with xr.open_dataset(path) as opened:
-            found = opened.load()
+        found = read_netcdf(path)
         there, measured = ([str(name) for name in found[axis].values] for axis in ("channel", "interval"))
     except (OSError, KeyError, ValueError) as error:
         raise ValueError(f"{path} holds no statistics ({error}); `emul data statistics` makes them.") from error

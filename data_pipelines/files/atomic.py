@@ -6,17 +6,16 @@ completed by a later process is `.<name>.partial`, so that this process finds it
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import resource
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import xarray as xr
+from typing import IO
 
 
 @contextmanager
@@ -76,36 +75,71 @@ def remove_unfinished(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def write_file(path: Path, content: bytes | memoryview, *, durable: bool = False) -> None:
-    """Write `content` to `path` atomically. durable: flush it to the disk, too."""
+def write_file(path: Path, *content: bytes | memoryview, durable: bool = False) -> None:
+    """Write pieces of content one after the other to `path` atomically. durable: flush them to the disk, too."""
     try:
-        with atomic_file(path, durable=durable) as unfinished:
-            unfinished.write_bytes(content)
+        with atomic_file(path, durable=durable) as unfinished, open(unfinished, "wb") as file:
+            for piece in content:
+                file.write(piece)
+            file.flush()
     except OSError as error:
-        raise OSError(
-            f"Could not write {path} ({error.strerror or error}); make room and give the same command again: what is "
-            "finished is kept."
-        ) from error
+        raise could_not_write(path, error, sum(memoryview(piece).nbytes for piece in content)) from error
 
 
-def write_netcdf(
-    path: Path, dataset: xr.Dataset, groups: Mapping[str, xr.Dataset] | None = None, *, deflate: bool = False
-) -> None:
-    """Write a Dataset that fits in memory to a NetCDF file atomically, and further ones to its groups, by name.
-
-    deflate: compress the data variables.
-    """
-
-    def encoding(dataset: xr.Dataset) -> dict[Any, dict[str, Any]]:
-        return {name: {"zlib": True, "complevel": 1} for name in dataset.data_vars} if deflate else {}
-
+@contextmanager
+def atomic_text(path: Path) -> Iterator[IO[str]]:
+    """Yield a text file (UTF-8, line ends as written) that becomes `path` when the block ends."""
     try:
-        with atomic_file(path) as unfinished:
-            dataset.to_netcdf(unfinished, engine="netcdf4", encoding=encoding(dataset))
-            for name, group in (groups or {}).items():
-                group.to_netcdf(unfinished, engine="netcdf4", mode="a", group=name, encoding=encoding(group))
-    except (OSError, RuntimeError) as error:
-        raise OSError(f"Could not write {path} ({error}); make room and give the same command again.") from error
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as unfinished, open(unfinished, "w", newline="", encoding="utf-8") as file:
+            yield file
+            file.flush()
+    except OSError as error:
+        raise could_not_write(path, error) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, text.encode())
+
+
+REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def could_not_write(
+    path: Path, error: Exception, need: int | None = None, kept: str = "what is finished is kept"
+) -> OSError:
+    """Return the error for a file that could not be written, with its size, the room there is, and what to do.
+
+    need: bytes of the file. kept: what an interruption does not lose.
+    """
+    number = getattr(error, "errno", None)
+    said = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    size = "" if need is None else f"it needs {bytes_text(need)}, "
+    do = f"make room and give the same command again: {kept}"
+    if number in REFUSED:
+        do = "allow writing there, or choose another folder"
+    found = OSError(f"Could not write {path} ({said}; {size}{room_text(path)}); {do}.")
+    found.errno = number
+    return found
+
+
+def bytes_text(count: float) -> str:
+    """Return a number of bytes in words, such as `1.5 GB`."""
+    steps = sum(abs(count) >= 1000**n for n in range(1, 5))
+    return f"{count / 1000**steps:.3g} {('bytes', 'kB', 'MB', 'GB', 'TB')[steps]}"
+
+
+def room_text(path: Path) -> str:
+    """Return a phrase on the room on the disk of `path`, and the limit on the size of a file where there is one."""
+    folder = next((one for one in (path, *path.absolute().parents) if one.is_dir()), Path("/"))
+    try:
+        text = f"{bytes_text(shutil.disk_usage(folder).free)} are free there"
+    except OSError:
+        return "the room there is not known"
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return text if limit == resource.RLIM_INFINITY else f"{text}, a file may have {bytes_text(limit)} (ulimit -f)"
 
 
 def sha256(path: Path) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from data_pipelines.files.atomic import atomic_file, flush_to_disk
+from data_pipelines.files.atomic import atomic_file, bytes_text, flush_to_disk, room_text
+from data_pipelines.files.seals import refuse_damaged_archive
 
 FORMAT = 2
 PREVIOUS = "previous.ckpt"
@@ -31,7 +32,16 @@ def save(path: str | Path, content: dict[str, Any], *, keep_previous: bool = Fal
             if keep_previous and path.exists():
                 _link(path, path.with_name(PREVIOUS))
     except (OSError, RuntimeError) as error:
-        raise OSError(f"Could not write checkpoint {path} ({error}); the previous one is untouched.") from error
+        said = f"{error}; it needs {bytes_text(_size(content))}, {room_text(path)}"
+        raise OSError(f"Could not write checkpoint {path} ({said}); the previous one is untouched.") from error
+
+
+def _size(node: Any) -> int:
+    """Return the bytes of all tensors in nested mappings and lists."""
+    if isinstance(node, torch.Tensor):
+        return node.nbytes
+    below = node.values() if isinstance(node, dict) else node if isinstance(node, list | tuple) else ()
+    return sum(map(_size, below))
 
 
 def _link(path: Path, other: Path) -> None:
@@ -62,10 +72,14 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any], str | None] | None:
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """Load a checkpoint to the CPU. FileNotFoundError or ValueError says what is wrong with the file."""
+    """Load a checkpoint to the CPU and compare the checksum of every tensor.
+
+    FileNotFoundError or ValueError says what is wrong with the file.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"No checkpoint at {path}; train first, or name a run that has one.")
+    refuse_damaged_archive(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:

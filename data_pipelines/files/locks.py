@@ -12,17 +12,20 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 NAME, TURN = ".lock", ".turn"
 NOT_SUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
-def lock_or_refuse(folder: Path, name: str = NAME, work: str = "training") -> Iterator[None]:
+def lock_or_refuse(
+    folder: Path, name: str = NAME, work: str = "training", other: str = "another name=..."
+) -> Iterator[None]:
     """Hold the lock of `folder`; ValueError names the process that holds it already.
 
-    work: what is done in the folder, for the message. On a file system without locks, the process that the lock's file
-    names counts as the holder as long as it runs.
+    work: what is done in the folder, and other: what may be chosen instead, for the message. On a file system without
+    locks, the process that the lock's file names counts as the holder as long as it runs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / name, "a+", encoding="utf-8") as file:
@@ -31,12 +34,12 @@ def lock_or_refuse(folder: Path, name: str = NAME, work: str = "training") -> It
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise _refusal(folder, holder, work) from None
+            raise _refusal(folder, holder, work, other) from None
         except OSError as error:
             if error.errno not in NOT_SUPPORTED:
                 raise
             if _is_alive(holder):
-                raise _refusal(folder, holder, work) from None
+                raise _refusal(folder, holder, work, other) from None
         file.truncate(0)
         file.write(f"{socket.gethostname()} {os.getpid()}\n")
         file.flush()
@@ -57,6 +60,45 @@ def wait_for_lock(path: Path, *, required: bool = True) -> Iterator[None]:
             if required or error.errno not in NOT_SUPPORTED:
                 raise
         yield
+
+
+@contextmanager
+def sole_maker(path: Path) -> Iterator[None]:
+    """Wait until no other process makes the file or store at `path`, and hold its lock, `.<name>.lock`, meanwhile.
+
+    The lock's file is removed at the end, so that it does not lie beside a user's data. On a file system without locks,
+    do not wait.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with open(lock, "a", encoding="utf-8") as file:
+            with _without_locks():
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if not _lies_at(file, lock):  # its holder has removed it meanwhile
+                continue
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+            return
+
+
+@contextmanager
+def _without_locks() -> Iterator[None]:
+    """Ignore that a file system has no locks."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NOT_SUPPORTED:
+            raise
+
+
+def _lies_at(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager
@@ -81,13 +123,11 @@ def is_locked(folder: Path) -> bool:
     return False
 
 
-def _refusal(folder: Path, holder: str, work: str) -> ValueError:
+def _refusal(folder: Path, holder: str, work: str, other: str) -> ValueError:
     """Return the error for the second process. holder: the content of the lock's file."""
     host, _, number = holder.partition(" ")
     who = f"process {number} on {host}" if number else "another process"
-    return ValueError(
-        f"{who[0].upper()}{who[1:]} is {work} in {folder} now. Wait for it, stop it, or choose another name=... ."
-    )
+    return ValueError(f"{who[0].upper()}{who[1:]} is {work} in {folder} now. Wait for it, stop it, or choose {other} .")
 
 
 def _is_alive(holder: str) -> bool:

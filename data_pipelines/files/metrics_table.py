@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.files.atomic import atomic_file
+from data_pipelines.files.atomic import atomic_text
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -56,7 +56,7 @@ class MetricsTable:
 
     def save(self) -> None:
         """Write the whole file."""
-        with atomic_file(self.path) as unfinished, open(unfinished, "w", newline="") as file:
+        with atomic_text(self.path) as file:
             writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
             writer.writerows(self.rows)

@@ -21,6 +21,7 @@ from data_pipelines.files.fingerprints import data_differences
 from data_pipelines.files.identity import differences, listed, recipe_of
 from data_pipelines.files.locks import wait_for_lock
 from data_pipelines.files.provenance import revision, versions
+from data_pipelines.files.seals import read_json, write_json
 
 NAME = "manifest.json"
 CHECKSUMS = "checksums.sha256"
@@ -34,12 +35,19 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"No {NAME} in {folder}; expected a folder that `emul forecast` wrote.")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json(path)
     except ValueError as error:
-        raise ValueError(f"{path} cannot be read ({error}); remove the folder and make the forecast again.") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or "verdict" not in manifest:
+        raise ValueError(f"{error} Remove the folder and make the forecast again.") from error
+    if manifest.get("format") != FORMAT or "verdict" not in manifest:
         raise ValueError(f"Expected a manifest of format {FORMAT} in {path}; got something else.")
     return manifest
+
+
+def found_manifest(folder: str | Path) -> dict[str, Any]:
+    """The manifest of a forecast folder; empty where there is none of `emul forecast`. ValueError if it is damaged."""
+    path = Path(folder) / NAME
+    manifest = read_json(path) if path.is_file() else {}
+    return manifest if manifest.get("format") == FORMAT and "verdict" in manifest else {}
 
 
 def open_manifest(folder: Path, settings: Mapping[str, Any], card: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,8 +112,8 @@ def discard_other(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Replace the manifest of `folder`, whole or not at all."""
-    write_file(folder / NAME, json.dumps(manifest, indent=1, allow_nan=False).encode(), durable=True)
+    """Replace the manifest of `folder`, whole or not at all, with a checksum of itself."""
+    write_json(folder / NAME, manifest)
 
 
 def write_checksums(folder: Path, checksums: Mapping[str, str]) -> dict[str, Any]:
@@ -113,6 +121,16 @@ def write_checksums(folder: Path, checksums: Mapping[str, str]) -> dict[str, Any
     content = "".join(f"{checksum}  {name}\n" for name, checksum in sorted(checksums.items())).encode()
     write_file(folder / CHECKSUMS, content)
     return {"file": CHECKSUMS, "files": len(checksums), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def lost_files(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """Files of a finished forecast that are gone, by the list of its checksums; they are not read."""
+    try:
+        lines = (folder / manifest["checksums"]["file"]).read_text(encoding="utf-8").splitlines()
+    except (OSError, KeyError):
+        return [CHECKSUMS]
+    names = [line.partition("  ")[2] for line in lines]
+    return [name for name in names if not (folder / name).is_file()]
 
 
 def verify_checksums(folder: str | Path) -> list[str]:

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.conventions.durations import duration_text
-from data_pipelines.files.atomic import sha256, write_netcdf
+from data_pipelines.files.atomic import sha256, write_text
 from data_pipelines.files.locks import lock_or_refuse, wait_for_turn
+from data_pipelines.files.netcdf import write_netcdf
 from data_pipelines.forecasts.checks import budget_drifts, describe, gather, lead_text
 from data_pipelines.forecasts.manifest import (
     NAME,
+    lost_files,
     now,
     open_manifest,
     read_manifest,
@@ -100,11 +102,17 @@ def _failure_recorded(job: ForecastJob, segments: Segments, manifest: dict[str, 
 
 
 def refuse_lost_file(job: ForecastJob) -> None:
-    """Raise FileNotFoundError where a finished forecast has lost its file, ValueError where its settings differ."""
+    """Raise FileNotFoundError where a finished forecast has lost files, ValueError where its settings differ."""
     manifest = open_manifest(job.folder, job.settings, job.card)
     if not (job.folder / manifest["file"]).exists():
         raise FileNotFoundError(
             f"{job.folder} has a manifest but no {manifest['file']}; remove the folder and make the forecast again."
+        )
+    lost = lost_files(job.folder, manifest)
+    if lost:
+        raise FileNotFoundError(
+            f"{job.folder} has lost {len(lost)} of its files, such as {lost[0]}; `emul verify {job.folder}` lists all. "
+            "Remove the folder and make the forecast again."
         )
 
 
@@ -146,7 +154,7 @@ def finish(job: ForecastJob, segments: Segments, manifest: dict[str, Any], repor
         write_netcdf(job.folder / "scores.nc", card.scores({"forecast": job.folder.name, "verdict": judged}))
     conservation = write_budgets(job, segments)
     checksums = job.writer.export(checksums, lambda share: report("writing the file", share))
-    (job.folder / "config.yaml").write_text(manifest.get("config", ""), encoding="utf-8")
+    write_text(job.folder / "config.yaml", manifest.get("config", ""))
     for name in ("scores.nc", BUDGETS, "config.yaml"):
         if (job.folder / name).exists():
             checksums[name] = sha256(job.folder / name)

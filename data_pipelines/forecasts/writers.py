@@ -17,7 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.files.atomic import atomic_file, atomic_folder, remove_unfinished, sha256, write_file
+from data_pipelines.files.atomic import (
+    atomic_file,
+    atomic_folder,
+    could_not_write,
+    remove_unfinished,
+    sha256,
+    write_file,
+)
+from data_pipelines.files.seals import crc32c, every_chunk, write_sealed
 from data_pipelines.forecasts.layout import Layout
 
 
@@ -102,10 +110,13 @@ class ZarrWriter:
             else:
                 chunk[: len(part), ..., layout.level_positions(variable), :, :] = part
             content = self._encode(chunk)
+            tail = crc32c(content)
             place = [str(batch), *["0"] * len(layout.ensemble), str(block)]
             name = ".".join(["c", *place, *["0"] * (chunk.ndim - len(place))])
-            write_file(self.store / variable.name / name, content)
-            sums[f"forecast.zarr/{variable.name}/{name}"] = hashlib.sha256(content).hexdigest()
+            write_file(self.store / variable.name / name, content, tail)
+            total = hashlib.sha256(content)
+            total.update(tail)
+            sums[f"forecast.zarr/{variable.name}/{name}"] = total.hexdigest()
         return sums
 
     def finish(self, batch: int) -> dict[str, str]:
@@ -129,11 +140,11 @@ class ZarrWriter:
         return checksums
 
     def mark(self, verdict: str) -> None:
-        """Write the verdict into the attributes of the store, so that a copy without its manifest has it."""
+        """Write the verdict into the attributes of the finished store, so that a copy without its manifest has it."""
         path = self.store / "zarr.json"
         metadata = json.loads(path.read_bytes())
         metadata["attributes"]["verdict"] = verdict
-        write_file(path, json.dumps(metadata, indent=2).encode())
+        write_sealed(self.store, metadata)
 
     def tidy(self) -> None:
         """Remove what is no longer needed once the manifest is written."""
@@ -163,10 +174,8 @@ class NetCDFWriter(ZarrWriter):
             with atomic_file(path) as unfinished:
                 _copy_to_netcdf(self.store, unfinished, self.layout, self.level, progress or (lambda share: None))
         except (OSError, RuntimeError) as error:
-            raise OSError(
-                f"Could not write {path} ({error}). The forecast itself is whole in {self.store}; make room and give "
-                "the same command again."
-            ) from error
+            need = sum(file.stat().st_size for file in self.store.rglob("*") if file.is_file())
+            raise could_not_write(path, error, need, f"the forecast itself is whole in {self.store}") from error
         return {self.name: sha256(path)}
 
     def tidy(self) -> None:
@@ -185,10 +194,10 @@ def _encoder(compression: int) -> Callable[[np.ndarray], Any]:
 def _create(store: Path, layout: Layout, compression: int) -> None:
     """Metadata and coordinates of the whole store, made in a neighbouring folder and renamed."""
     import zarr
-    from zarr.codecs import ZstdCodec
+    from zarr.codecs import Crc32cCodec, ZstdCodec
 
     try:
-        with atomic_folder(store) as partial:
+        with atomic_folder(store) as partial, every_chunk():
             root = zarr.create_group(
                 store=partial, zarr_format=3, attributes={**layout.attrs_of_file(), "verdict": "unfinished"}
             )
@@ -197,7 +206,7 @@ def _create(store: Path, layout: Layout, compression: int) -> None:
                     name,
                     data=np.ascontiguousarray(values),
                     chunks=values.shape,
-                    compressors=None,
+                    compressors=[Crc32cCodec()],
                     dimension_names=dims,
                     attributes=attrs,
                 )
@@ -207,7 +216,7 @@ def _create(store: Path, layout: Layout, compression: int) -> None:
                     shape=layout.shape(variable),
                     chunks=layout.chunks(variable),
                     dtype="<f4",
-                    compressors=ZstdCodec(level=compression) if compression else None,
+                    compressors=[*([ZstdCodec(level=compression)] if compression else []), Crc32cCodec()],
                     fill_value=np.nan,
                     chunk_key_encoding={"name": "default", "separator": "."},
                     dimension_names=layout.dims(variable),
@@ -215,7 +224,7 @@ def _create(store: Path, layout: Layout, compression: int) -> None:
                 )
             _consolidate(partial)
     except OSError as error:
-        raise OSError(f"Could not lay out {store} ({error.strerror or error}); make room or choose another.") from error
+        raise could_not_write(store, error) from error
 
 
 def _consolidate(store: Path) -> None:
@@ -240,7 +249,7 @@ def _copy_to_netcdf(store: Path, path: Path, layout: Layout, level: int, progres
             for dim, size in zip(dims, values.shape, strict=True):
                 if dim not in file.dimensions:
                     file.createDimension(dim, size)
-            file.createVariable(name, values.dtype, dims).setncatts(attrs)
+            file.createVariable(name, values.dtype, dims, fletcher32=bool(dims)).setncatts(attrs)
             file[name][:] = values
         for variable in variables:
             target = file.createVariable(  # type: ignore[call-overload]
@@ -249,6 +258,7 @@ def _copy_to_netcdf(store: Path, path: Path, layout: Layout, level: int, progres
                 layout.dims(variable),
                 fill_value=np.float32(np.nan),
                 chunksizes=layout.chunks(variable),
+                fletcher32=True,
                 compression="zlib" if level else None,
                 complevel=level or 4,
             )

@@ -23,7 +23,7 @@ import torch
 import xarray as xr
 
 from data_pipelines.conventions.attributes import grid_of
-from data_pipelines.files.atomic import write_netcdf
+from data_pipelines.files.netcdf import read_netcdf, write_netcdf
 from data_pipelines.forecasts.layout import LEVELS
 from data_pipelines.interfaces import Progress, Source, TwinCase, TwinSource
 from data_pipelines.reading.threads import one_thread
@@ -49,8 +49,7 @@ def stored_predictability(source: Source | None) -> xr.Dataset | None:
     """Return the result of an earlier call of `predictability`; None if there is none, or if `source` has no twins."""
     if not isinstance(source, TwinSource) or not (path := predictability_path(source)).is_file():
         return None
-    with xr.open_dataset(path, decode_timedelta=True) as stored:
-        return stored.load()
+    return read_netcdf(path)
 
 
 def predictability(

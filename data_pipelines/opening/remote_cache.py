@@ -1,8 +1,9 @@
 """Cache chunks of remote Zarr stores on this machine, up to a size.
 
-Chunks are files named by a hash of their address, written atomically; beyond the size, the least recently used
-ones are removed. Metadata is always fetched again, because stores in the cloud grow. Zarr's CacheStore counts only what
-its own process has written, so that the limit would not hold from one run to the next; fsspec's filecache has no limit.
+Chunks are files named by a hash of their address, written atomically, with their crc32c; damaged ones are fetched
+again. Beyond the size, the least recently used ones are removed. Metadata is always fetched again, because stores in
+the cloud grow. Zarr's CacheStore counts only what its own process has written, so that the limit would not hold from
+one run to the next; fsspec's filecache has no limit.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import WrapperStore
 
 from data_pipelines.files.atomic import atomic_file
+from data_pipelines.files.seals import CRC_BYTES, crc32c, refuse_damage
 
 METADATA = ("zarr.json", ".zmetadata", ".zarray", ".zattrs", ".zgroup")
 FILLED = 0.9  # share of the limit that is left after removal
@@ -78,12 +80,12 @@ class CachedStore(WrapperStore[Store]):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_file(path) as unfinished:
-                unfinished.write_bytes(content)
+                unfinished.write_bytes(content + crc32c(content))
         except OSError:
             return
         with self._lock:
             if self._size is not None:
-                self._size += len(content)
+                self._size += len(content) + CRC_BYTES
             if self._size is None or self._size > self.limit:
                 self._size = _trimmed(self.folder, self.limit)
 
@@ -91,10 +93,11 @@ class CachedStore(WrapperStore[Store]):
 def _read(path: Path) -> bytes | None:
     try:
         content = path.read_bytes()
+        refuse_damage(content[:-CRC_BYTES], content[-CRC_BYTES:])
         os.utime(path)
     except OSError:
         return None
-    return content
+    return content[:-CRC_BYTES]
 
 
 def _trimmed(folder: Path, limit: float) -> float:

@@ -19,10 +19,12 @@ from typing import Any
 import dask.array
 import numpy as np
 import xarray as xr
-import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from data_pipelines.conventions.attributes import origin_of
 from data_pipelines.files.atomic import atomic_folder, remove_unfinished, sha256, write_file
+from data_pipelines.files.locks import sole_maker
+from data_pipelines.files.seals import every_chunk, read_json, seal_store, write_json
 from data_pipelines.reading.damaged_data import WAITS, DamagedData
 
 CHECKSUMS, PROGRESS = "checksums.json", "progress.json"
@@ -37,6 +39,12 @@ def copy_to_zarr(dataset: xr.Dataset, path: Path, recipe: dict[str, Any], report
     """
     path = Path(path)
     mark = _fingerprint(dataset, recipe)
+    with sole_maker(path):
+        return _copied(dataset, path, recipe, mark, report)
+
+
+def _copied(dataset: xr.Dataset, path: Path, recipe: dict[str, Any], mark: str, report: Report | None) -> Path:
+    """Copy while no other process copies to the same path."""
     if path.exists():
         _refuse_another(path, mark)
         return path
@@ -66,24 +74,24 @@ def _write_blocks(dataset: xr.Dataset, partial: Path, mark: str, done: int, repo
 
 
 def _add_checksums(partial: Path, mark: str) -> None:
-    """Consolidate the metadata of a copy whose blocks are all written, and write the checksums of its files."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # consolidated metadata of Zarr 3 is young
-        zarr.consolidate_metadata(partial)
+    """Seal a copy whose blocks are all written, and write the checksums of its files."""
+    seal_store(partial)
     (partial / PROGRESS).unlink()
     remove_unfinished(partial)
     files = sorted(p for p in partial.rglob("*") if p.is_file() and p.name != CHECKSUMS)
     sums = {p.relative_to(partial).as_posix(): sha256(p) for p in files}
-    write_file(partial / CHECKSUMS, json.dumps({"recipe": mark, "sha256": sums}, indent=1).encode(), durable=True)
+    write_json(partial / CHECKSUMS, {"recipe": mark, "sha256": sums})
 
 
 def damaged_files(path: Path) -> list[str] | None:
-    """List the files of a copy that were changed or lost; None for a store without checksums."""
+    """List the files of a copy that were changed or lost; None for a store without checksums.
+
+    ValueError if the file of checksums is damaged.
+    """
     path = Path(path)
-    try:
-        sums = json.loads((path / CHECKSUMS).read_bytes())["sha256"]
-    except (OSError, ValueError, KeyError):
+    if not (path / CHECKSUMS).is_file():
         return None
+    sums = read_json(path / CHECKSUMS).get("sha256", {})
     return [name for name, expected in sums.items() if not (path / name).is_file() or sha256(path / name) != expected]
 
 
@@ -164,8 +172,9 @@ def _lay_out(dataset: xr.Dataset, partial: Path, mark: str, recipe: dict[str, An
     """Write metadata, coordinates and fields without time of the whole copy."""
     shutil.rmtree(partial, ignore_errors=True)
     partial.parent.mkdir(parents=True, exist_ok=True)
-    chunk = _times_a_chunk(dataset)
-    fields, encoding = {}, {}
+    chunk, packed = _times_a_chunk(dataset), (ZstdCodec(level=0), Crc32cCodec())
+    fields: dict[Any, xr.Variable] = {}
+    encoding: dict[Any, dict[str, Any]] = {}
     for name, field in dataset.data_vars.items():
         shape = tuple(min(chunk, n) if d == "time" else n for d, n in field.sizes.items())
         if "time" in field.dims:
@@ -173,16 +182,18 @@ def _lay_out(dataset: xr.Dataset, partial: Path, mark: str, recipe: dict[str, An
         else:
             values = np.asarray(_read(field, str(name), dataset), dtype="float32")
         fields[name] = xr.Variable(field.dims, values, field.attrs)
-        encoding[name] = {"chunks": shape, "_FillValue": np.float32(np.nan)}
+        encoding[name] = {"chunks": shape, "_FillValue": np.float32(np.nan), "compressors": packed}
     plain = {k: v for k, v in dataset.attrs.items() if k not in ("origin", "left_out") and v is not None}
     bare = xr.Dataset(
         fields, {n: c.variable for n, c in dataset.coords.items()}, {**plain, "source": json.dumps(recipe)}
     )
     for name in bare.coords:
         bare[name].encoding = {}
+        encoding[name] = {"compressors": packed}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        bare.to_zarr(partial, compute=False, zarr_format=3, consolidated=False, encoding=encoding)
+        with every_chunk():
+            bare.to_zarr(partial, compute=False, zarr_format=3, consolidated=False, encoding=encoding)
     _note(partial, mark, 0)
 
 
@@ -195,7 +206,8 @@ def _write(dataset: xr.Dataset, partial: Path, block: slice) -> None:
         read[name] = (field.dims, np.asarray(_read(field, str(name), dataset), dtype="float32"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        xr.Dataset(read).to_zarr(partial, region={"time": block}, consolidated=False)
+        with every_chunk():
+            xr.Dataset(read).to_zarr(partial, region={"time": block}, consolidated=False)
 
 
 def _read(field: xr.DataArray, name: str, dataset: xr.Dataset) -> np.ndarray:

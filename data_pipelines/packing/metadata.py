@@ -18,6 +18,7 @@ import xarray as xr
 from data_pipelines.conventions.attributes import origin_of
 from data_pipelines.files.atomic import write_file
 from data_pipelines.files.provenance import revision
+from data_pipelines.files.seals import crc32c, every_chunk, is_checked, write_sealed
 from data_pipelines.reading.encodings import STORED, Encoding
 from data_pipelines.reading.packed_store import FORMAT
 from emulators.variables import Variable, VariableSet
@@ -90,8 +91,8 @@ def lay_out(
         dimension_names=["time", "channel", "latitude", "longitude"],
         attributes=_decoding(encoding) | ({"comment": MEMBERS} if said.get("members", 1) > 1 else {}),
     )
-    root.create_array("time", shape=(0,), chunks=(TIMES,), dtype="int64", compressors=None, dimension_names=["time"],
-                      attributes=CLOCK)  # fmt: skip
+    root.create_array("time", shape=(0,), chunks=(TIMES,), dtype="int64", compressors=[Crc32cCodec()],
+                      dimension_names=["time"], attributes=CLOCK)  # fmt: skip
     for name, values, units in (
         ("latitude", world.grid.latitude, "degrees_north"),
         ("longitude", world.grid.longitude, "degrees_east"),
@@ -120,21 +121,25 @@ def _decoding(encoding: Encoding) -> dict[str, Any]:
 
 
 def _array(root: Any, name: str, values: np.ndarray, dims: list[str], attrs: dict[str, Any]) -> None:
-    root.create_array(name, data=values, chunks=values.shape, compressors=None, dimension_names=dims, attributes=attrs)
+    from zarr.codecs import Crc32cCodec
+
+    more: dict[str, Any] = {"dimension_names": dims, "attributes": attrs, "compressors": [Crc32cCodec()]}
+    with every_chunk():
+        root.create_array(name, data=values, chunks=values.shape, **more)
 
 
 def finish(folder: Path, times: np.ndarray) -> None:
     """Set the times of the store, all that it holds now, datetime64[s]."""
     seconds = times.astype("datetime64[s]").astype("<i8")
-    chunks = folder / "time" / "c"
+    root, chunks = json.loads((folder / "zarr.json").read_bytes()), folder / "time" / "c"
+    checked = is_checked(root["consolidated_metadata"]["metadata"]["time"])
     for number, start in enumerate(range(0, seconds.size, TIMES)):
         chunk = np.zeros(TIMES, dtype="<i8")
         chunk[: seconds[start : start + TIMES].size] = seconds[start : start + TIMES]
         chunks.mkdir(parents=True, exist_ok=True)
-        write_file(chunks / str(number), chunk.tobytes(), durable=True)
-    root = json.loads((folder / "zarr.json").read_bytes())
+        write_file(chunks / str(number), chunk.tobytes(), crc32c(chunk) if checked else b"", durable=True)
     for name in ("time", "fields"):
         own = json.loads((folder / name / "zarr.json").read_bytes())
         own["shape"][0] = root["consolidated_metadata"]["metadata"][name]["shape"][0] = seconds.size
         write_file(folder / name / "zarr.json", json.dumps(own, indent=2).encode(), durable=True)
-    write_file(folder / "zarr.json", json.dumps(root, indent=2).encode(), durable=True)
+    write_sealed(folder, root)

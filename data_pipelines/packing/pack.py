@@ -18,13 +18,14 @@ from typing import Any, BinaryIO
 import numpy as np
 import xarray as xr
 
-from data_pipelines.files.atomic import atomic_file, atomic_folder, remove_unfinished, write_file
+from data_pipelines.files.atomic import atomic_file, atomic_folder, bytes_text, remove_unfinished, write_file
 from data_pipelines.files.identity import differences, listed
-from data_pipelines.files.locks import wait_for_lock
+from data_pipelines.files.locks import sole_maker
+from data_pipelines.files.seals import crc32c
 from data_pipelines.packing import compression, metadata
 from data_pipelines.reading.encodings import Encoding, half_precision
 from data_pipelines.reading.fields import Fields
-from data_pipelines.reading.packed_store import ABSENT, PackedStore, checksum, faults_of_file
+from data_pipelines.reading.packed_store import ABSENT, PackedStore, faults_of_file
 from data_pipelines.reading.threads import processors
 from emulators.variables import VariableSet
 from emulators.world import World
@@ -94,7 +95,7 @@ def pack(
     moving = VariableSet(tuple(v for v in wanted if v.name in dataset.data_vars))
     fields = Fields(dataset, moving, world.grid)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with wait_for_lock(path.with_name(f".{path.name}.lock")):
+    with sole_maker(path):
         if path.exists():
             _refuse_other_recipe(path, made_from or {})
             return _adding(fields, path, how, report)
@@ -267,7 +268,7 @@ def _refuse_no_room(fields: Fields, encoding: Encoding, times: int, folder: Path
     need = times * fields.variables.size * int(np.prod(fields.grid.shape)) * encoding.itemsize
     free = shutil.disk_usage(folder).free + sum(file.stat().st_size for file in folder.glob("fields/c/*/0/0/0"))
     if encoding.compression == "none" and need > free:
-        raise OSError(f"{folder} needs {need / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free; make room.")
+        raise OSError(f"{folder} needs {bytes_text(need)}, the disk has {bytes_text(free)} free; make room.")
 
 
 @dataclass
@@ -352,4 +353,4 @@ def _contents(path: Path, per_file: int, count: int) -> Iterator[tuple[int, byte
 
 def _write_checked(file: BinaryIO, content: Any) -> None:
     file.write(content)
-    file.write(checksum(content))
+    file.write(crc32c(content))

@@ -17,10 +17,11 @@ import numpy as np
 import xarray as xr
 
 from data_pipelines.derived.lazy_arrays import lazy_source
+from data_pipelines.files.seals import CRC_BYTES
 from data_pipelines.reading.scratch_memory import Scratch, ScratchMemory
 from data_pipelines.reading.zarr_chunks import ChunkArray, as_slice
 
-LEAST_ROOM = 2**20  # bytes of a chunk as it is stored, that are read in one call
+LEAST_ROOM = 2**20 + 4096  # bytes of a chunk as it is stored, that are read in one call
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,22 @@ class ChunkField:
         content = _content(f"{self._path[0]}{number}{self._path[1]}", scratch)
         if given_up.is_set():
             return
+        place = self._place(number)
         if content is None:
-            out[rows] = array.fill
+            out[rows] = array.absent(place)
             return
+        content = array.sound(content, place)
         size = int(np.prod(array.chunks))
         chunk = scratch.array("decoded", size, array.dtype)[:size].reshape(array.chunks)
         array.decode(content, chunk)
         for row, moment in zip(rows, self.moments[positions] - number * array.chunks[self.axis], strict=True):
             np.copyto(out[row], self._field(chunk, int(moment)))
+
+    def _place(self, number: int) -> tuple[int, ...]:
+        """Return the place of chunk `number` among the array's chunks."""
+        place = [0] * len(self.array.shape)
+        place[self.axis] = number
+        return tuple(place)
 
     @cached_property
     def _path(self) -> tuple[str, str]:
@@ -101,7 +110,7 @@ class ChunkField:
     def scratch_bytes(self) -> int:
         """Bytes that one reader needs besides the array that it reads into."""
         decoded = int(np.prod(self.array.chunks)) * self.array.dtype.itemsize
-        stored = max(LEAST_ROOM, decoded)
+        stored = max(LEAST_ROOM, decoded + CRC_BYTES)
         return stored if self.is_as_stored else stored + decoded
 
     @cached_property
@@ -147,11 +156,11 @@ def read_as_stored(
                 content = _content(f"{before}{field.moments.item(position)}{behind}", scratch)
                 if given_up.is_set():
                     return failed, False
-                target = out[channels]
+                target, place = out[channels], field._place(field.moments.item(position))
                 if content is None:
-                    target[...] = field.array.fill
+                    target[...] = field.array.absent(place)
                 else:
-                    field.array.decode(content, target)
+                    field.array.decode(field.array.sound(content, place), target)
             except Exception:  # told by whoever tries again
                 failed.append(name)
             else:

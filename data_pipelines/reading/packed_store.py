@@ -22,9 +22,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import numpy as np
 
+from data_pipelines.files.seals import refuse_damage, refuse_lost_coordinates, sealed_root
 from data_pipelines.reading import damaged_data
 from data_pipelines.reading.damaged_data import DamagedData
 from data_pipelines.reading.encodings import Encoding
@@ -71,8 +71,9 @@ class PackedStore:
         import zarr
 
         self.path = Path(path).expanduser()
+        sealed = sealed_root(self.path)
         try:
-            root = json.loads((self.path / "zarr.json").read_bytes())
+            root = sealed or json.loads((self.path / "zarr.json").read_bytes())
             self.attributes: dict[str, Any] = root["attributes"]
             metadata = root["consolidated_metadata"]["metadata"]
             packed, described = int(self.attributes["packed_format"]), metadata["fields"]
@@ -86,6 +87,8 @@ class PackedStore:
         self.per_file = int(described["chunk_grid"]["configuration"]["chunk_shape"][0])
         self.variables = VariableSet.from_plain(self.attributes["variables"])
         self.static_variables = VariableSet.from_plain(self.attributes["static"])
+        if sealed is not None:
+            refuse_lost_coordinates(self.path, sealed)
         group = zarr.open_group(self.path, mode="r", use_consolidated=True)
         self.times = _numbers(group, "time")[: self.shape[0]].astype("datetime64[s]")
         self.members = int(self.attributes.get("members", 1))
@@ -205,7 +208,7 @@ class PackedStore:
             if self.encoding.is_plain and whole and first:
                 chunk, tail = out[wanted[0].target :][: wanted[0].count], bytearray(4)
                 _preadv(descriptor, [chunk, tail], offset)
-                _refuse_damage(chunk, tail)
+                refuse_damage(chunk, tail)
             elif self.encoding.is_plain and not first:
                 for run in wanted:
                     part = out[run.target : run.target + run.count]
@@ -231,7 +234,7 @@ class PackedStore:
             content = scratch.array("stored", size, np.dtype(np.uint8))[:size]
             _preadv(descriptor, [content], offset)
             if verify:
-                _refuse_damage(content[:-4], bytes(content[-4:]))
+                refuse_damage(content[:-4], bytes(content[-4:]))
             chunk = self.encoding.decoded(content[:-4], self.shape[1:])
             for run in wanted:
                 source = slice(run.source, run.source + run.count)
@@ -246,7 +249,7 @@ class PackedStore:
             try:
                 content = bytearray(16 * self.per_file + 4)
                 _preadv(descriptor, [content], 0)
-                _refuse_damage(content[:-4], bytes(content[-4:]))
+                refuse_damage(content[:-4], bytes(content[-4:]))
             except BaseException:
                 os.close(descriptor)
                 raise
@@ -284,14 +287,14 @@ def faults_of_file(path: Path, per_file: int, held: Iterable[int]) -> list[tuple
     try:
         with open(path, "rb") as file:
             content = file.read(16 * per_file + 4)
-            _refuse_damage(content[:-4], content[-4:])
+            refuse_damage(content[:-4], content[-4:])
             index = np.frombuffer(content[:-4], dtype="<u8").reshape(-1, 2)
             for place in held:
                 try:
                     offset, size = _place(index[place])
                     file.seek(offset)
                     content = file.read(size)
-                    _refuse_damage(content[:-4], content[-4:])
+                    refuse_damage(content[:-4], content[-4:])
                 except OSError as error:
                     found.append((place, str(error)))
     except OSError as error:
@@ -326,14 +329,3 @@ def _preadv(descriptor: int, parts: list[Any], offset: int) -> None:
             continue
         views[0], offset, got = views[0][got:], offset + got, 0
     _preadv(descriptor, views, offset)
-
-
-def checksum(content: Any) -> bytes:
-    """Return the crc32c of bytes or of a contiguous array, as it is stored behind a chunk."""
-    return google_crc32c.value(np.frombuffer(content, dtype=np.uint8)).to_bytes(4, "little")
-
-
-def _refuse_damage(content: Any, stored: bytes | bytearray) -> None:
-    """Raise OSError if `content` does not have the checksum stored behind it."""
-    if checksum(content) != bytes(stored):
-        raise OSError("its checksum is wrong")

@@ -17,6 +17,7 @@ import xarray as xr
 from numcodecs import blosc
 
 from data_pipelines.derived.lazy_arrays import LazyArray, lazy_variable
+from data_pipelines.files.seals import CRC_BYTES, refuse_damage, refuse_lost_coordinates, sealed_root
 
 BLOSC_BYTES = struct.Struct("<I")  # of the whole chunk, in its header
 
@@ -24,7 +25,8 @@ BLOSC_BYTES = struct.Struct("<I")  # of the whole chunk, in its header
 class ChunkArray(LazyArray):
     """Read the chunks in a folder as an array.
 
-    codec: of numcodecs, None for plain bytes. prefix, separator: of their names. fill: what absent chunks hold.
+    codec: of numcodecs, None for plain bytes. prefix, separator: of their names. fill: what absent chunks hold; None:
+    all chunks must be there. checked: whether each chunk ends with its crc32c, which is verified when it is first read.
     """
 
     def __init__(
@@ -38,9 +40,12 @@ class ChunkArray(LazyArray):
         codec: Any,
         prefix: str,
         separator: str,
+        checked: bool = False,
     ) -> None:
         self.folder, self.shape, self.chunks, self.dtype = folder, shape, chunks, dtype
         self.fill, self.codec, self.prefix, self.separator = fill, codec, prefix, separator
+        self.checked = checked
+        self._verified = np.zeros([-(-size // chunk) for size, chunk in zip(shape, chunks, strict=True)], dtype=bool)
 
     def read(self, key: tuple[int | slice | np.ndarray, ...]) -> np.ndarray:
         """Return the values at `key`, decoding each chunk once."""
@@ -66,8 +71,9 @@ class ChunkArray(LazyArray):
             with open(self.path(number), "rb") as file:
                 content = file.read()
         except FileNotFoundError:
-            _put(out, place, self.fill)
+            _put(out, place, self.absent(number))
             return
+        content = self.sound(content, number)
         sliced = all(isinstance(one, slice) for one in (*inside, *place))
         whole = sliced and inside == tuple(slice(0, size) for size in self.chunks)
         target = out[place] if whole else None
@@ -77,6 +83,25 @@ class ChunkArray(LazyArray):
         decoded = content if self.codec is None else self.codec.decode(content)
         chunk = np.frombuffer(decoded, dtype=self.dtype).reshape(self.chunks)
         _put(out, place, _taken(chunk, inside))
+
+    def absent(self, number: tuple[int, ...]) -> Any:
+        """Return what an absent chunk holds; OSError if it should be there."""
+        if self.fill is None:
+            raise OSError(f"{self.path(number)} is missing, though the store was complete; it was removed")
+        return self.fill
+
+    def sound(self, content: Any, number: tuple[int, ...]) -> Any:
+        """Return the bytes of a chunk without their checksum; OSError if that is wrong."""
+        if not self.checked:
+            return content
+        bare = content[:-CRC_BYTES]
+        if not self._verified[number]:
+            try:
+                refuse_damage(bare, content[-CRC_BYTES:])
+            except OSError as error:
+                raise OSError(f"{self.path(number)}: {error}; it was changed or damaged") from error
+            self._verified[number] = True
+        return bare
 
     def path(self, number: tuple[int, ...]) -> str:
         """Return the path of a chunk."""
@@ -122,14 +147,20 @@ def _put(out: np.ndarray, place: tuple[Any, ...], values: Any) -> None:
 
 
 def with_direct_reads(dataset: xr.Dataset, folder: Path) -> xr.Dataset:
-    """Let the fields of a dataset, opened by `xr.open_zarr(folder, decode_cf=False)`, be read by ChunkArray."""
+    """Let the fields of a dataset, opened by `xr.open_zarr(folder, decode_cf=False)`, be read by ChunkArray.
+
+    ValueError if the store is sealed (`data_pipelines.files.seals`) and its metadata or coordinates are damaged.
+    """
     import zarr
 
+    root = sealed_root(folder)
+    if root is not None:
+        refuse_lost_coordinates(folder, root)
     group = zarr.open_group(folder, mode="r")
     made: dict[Any, xr.Variable] = {}
     for name, variable in dataset.variables.items():
         array = group.get(str(name)) if variable.ndim > 1 else None
-        found = _chunk_array(array, folder / str(name)) if isinstance(array, zarr.Array) else None
+        found = _chunk_array(array, folder / str(name), root is not None) if isinstance(array, zarr.Array) else None
         if found is not None and found.shape == variable.shape:
             made[name] = lazy_variable(variable.dims, found, _without_idle_fill(variable), variable.encoding)
     return dataset.assign({n: v for n, v in made.items() if n in dataset.data_vars}).assign_coords(
@@ -146,8 +177,12 @@ def _without_idle_fill(variable: xr.Variable) -> dict[Any, Any]:
     }
 
 
-def _chunk_array(array: Any, folder: Path) -> ChunkArray | None:
-    """Return a ChunkArray for a Zarr array; None if its chunks are more than bytes in one compression."""
+def _chunk_array(array: Any, folder: Path, complete: bool) -> ChunkArray | None:
+    """Return a ChunkArray for a Zarr array; None if its chunks are more than bytes in one compression and a checksum.
+
+    complete: whether every chunk was written.
+    """
+    checked = False
     metadata, dtype = array.metadata, np.dtype(array.dtype)
     if dtype.kind not in "iuf" or dtype.byteorder == ">":
         return None
@@ -157,6 +192,8 @@ def _chunk_array(array: Any, folder: Path) -> ChunkArray | None:
         codec, prefix, separator = metadata.compressor, "", metadata.dimension_separator
     else:
         names = [type(one).__name__ for one in metadata.codecs]
+        checked = names[-1] == "Crc32cCodec"
+        names = names[:-1] if checked else names
         if names[:1] != ["BytesCodec"] or len(names) > 2 or array.shards is not None:
             return None
         packers = {
@@ -172,7 +209,6 @@ def _chunk_array(array: Any, folder: Path) -> ChunkArray | None:
             return None
         separator = encoding.separator
         prefix = f"c{separator}"
-    fill = np.asarray(0 if array.fill_value is None else array.fill_value, dtype=dtype)
-    return ChunkArray(
-        folder, array.shape, array.chunks, dtype, fill=fill, codec=codec, prefix=prefix, separator=separator
-    )
+    fill = None if complete else np.asarray(0 if array.fill_value is None else array.fill_value, dtype=dtype)
+    named = {"prefix": prefix, "separator": separator}
+    return ChunkArray(folder, array.shape, array.chunks, dtype, fill=fill, codec=codec, checked=checked, **named)

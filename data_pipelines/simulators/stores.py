@@ -21,6 +21,8 @@ import xarray as xr
 
 from data_pipelines.files.atomic import atomic_folder
 from data_pipelines.files.locks import wait_for_lock
+from data_pipelines.files.seals import every_chunk, seal_store, sealed_root
+from data_pipelines.reading.zarr_chunks import with_direct_reads
 from emulators.grid import LatLonGrid
 
 COLUMN = ("time", "level", "latitude", "longitude")
@@ -107,7 +109,7 @@ def store_path(folder: str | None, name: str, settings: Mapping[str, Any]) -> Pa
 
 
 def make_once(path: Path, make: Callable[[Path], None], *, resumable: bool = False) -> None:
-    """Call `make` with a temporary folder to fill and move that to `path`, unless `path` exists.
+    """Call `make` with a temporary folder to fill with a store, seal that and move it to `path`, unless `path` exists.
 
     resumable: after an interruption the temporary folder is kept, and the next call of `make` continues it. Otherwise,
     and after a ValueError, which would occur again, the temporary folder is removed.
@@ -124,6 +126,7 @@ def make_once(path: Path, make: Callable[[Path], None], *, resumable: bool = Fal
             except ValueError:
                 shutil.rmtree(unfinished, ignore_errors=True)
                 raise
+            seal_store(unfinished)
 
 
 def empty_dataset(
@@ -161,9 +164,13 @@ def empty_dataset(
 def create_store(folder: Path, template: xr.Dataset, chunk: int) -> None:
     """Create a store with the coordinates and attributes of `template` and empty arrays, `chunk` times in a chunk."""
     import zarr
+    from zarr.codecs import Crc32cCodec
 
     coordinates = template.drop_vars(list(template.data_vars))
-    coordinates.to_zarr(folder, mode="w", zarr_format=3, consolidated=False, encoding={"time": TIME_ENCODING})
+    encoding: dict[str, dict[str, Any]] = {str(name): {"compressors": (Crc32cCodec(),)} for name in coordinates.coords}
+    encoding["time"] |= TIME_ENCODING
+    with every_chunk():
+        coordinates.to_zarr(folder, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
     group = zarr.open_group(folder, mode="r+")
     for name, variable in template.data_vars.items():
         shape = variable.shape
@@ -173,7 +180,7 @@ def create_store(folder: Path, template: xr.Dataset, chunk: int) -> None:
             dtype="float32",
             chunks=(chunk, *shape[1:]) if "time" in variable.dims else shape,
             fill_value=float("nan"),
-            compressors=None,  # weather hardly shrinks, and is read many times
+            compressors=[Crc32cCodec()],  # weather hardly shrinks, and is read many times
             dimension_names=[str(dimension) for dimension in variable.dims],
             attributes=variable.attrs,
         )
@@ -188,10 +195,18 @@ def open_arrays(folder: Path, names: Sequence[str]) -> dict[str, Any]:
 
 
 def open_store(path: Path, names: Sequence[str], owner: str) -> xr.Dataset:
-    """Open the named variables of the store at `path` lazily; FileNotFoundError if it is not made yet."""
+    """Open the named variables of the store at `path` lazily; FileNotFoundError if it is not made yet.
+
+    ValueError if the store is damaged; damaged chunks are found when they are read.
+    """
     if not path.exists():
         raise FileNotFoundError(f"{owner} data are not made yet: no {path}. Call prepare() first.")
-    return xr.open_zarr(path, consolidated=False, chunks=None)[list(names)]
+    try:
+        sealed = sealed_root(path) is not None
+        stored = with_direct_reads(xr.open_zarr(path, consolidated=sealed, chunks=None, decode_cf=False), path)
+        return xr.decode_cf(stored)[list(names)]
+    except (ValueError, KeyError, OSError) as error:
+        raise ValueError(f"{owner} data are damaged ({error}): remove {path}, and they are made again.") from error
 
 
 def _cache(folder: str | None) -> Path:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,9 +22,11 @@ import xarray as xr
 from data_pipelines.conventions.dialects import variable_hint
 from data_pipelines.conventions.durations import spacing
 from data_pipelines.conventions.periods import bounds
-from data_pipelines.files.atomic import atomic_folder
+from data_pipelines.files.atomic import atomic_folder, write_text
 from data_pipelines.files.identity import differences, listed
+from data_pipelines.files.locks import sole_maker
 from data_pipelines.files.provenance import revision
+from data_pipelines.files.seals import every_chunk, seal_store
 from data_pipelines.reading.stacking import level_index
 from emulators.statistics.daily_climatology import (
     DAYS,
@@ -163,12 +164,28 @@ def climatology(
         for name, (levels, at) in _chosen(dataset, recipe).items()
     ]
     attributes = _attributes(dataset, samples, recipe, made_from or {})
-    if path.exists():
-        _refuse_other(path, attributes)
-        return path
+    with sole_maker(path):
+        if path.exists():
+            _refuse_other(path, attributes)
+        else:
+            _make(path, dataset, samples, recipe, parts, attributes, report)
+    return path
+
+
+def _make(
+    path: Path,
+    dataset: xr.Dataset,
+    samples: Samples,
+    recipe: Recipe,
+    parts: Sequence[StoredVariable],
+    attributes: Mapping[str, Any],
+    report: Report | None,
+) -> None:
+    """Make the store, or go on making it; every chunk is written, also those without a number."""
+    rows = dataset.sizes["latitude"]
     total = sum(len(list(part.blocks(rows))) for part in parts) * len(samples.hours)
     done = 0
-    with atomic_folder(path, resumable=True) as partial:
+    with atomic_folder(path, resumable=True) as partial, every_chunk():
         if not _is_of(partial, attributes, parts):
             _lay_out(partial, dataset, samples, recipe, parts, attributes)
         for part in parts:
@@ -176,8 +193,8 @@ def climatology(
                 done += len(samples.hours)
                 told = (report, f"{part.name}, rows {some.start + 1} to {some.stop} of {rows}", done, total)
                 _fill(partial, dataset, samples, recipe, part, levels, some, told)
+        seal_store(partial)
         shutil.rmtree(partial / "finished")
-    return path
 
 
 def _chosen(dataset: xr.Dataset, recipe: Recipe) -> dict[str, tuple[tuple[float, ...], tuple[int, ...]]]:
@@ -270,6 +287,7 @@ def _lay_out(
 ) -> None:
     """The store without numbers: arrays whose chunks are each written by one block."""
     import zarr
+    from zarr.codecs import Crc32cCodec, ZstdCodec
 
     shutil.rmtree(partial, ignore_errors=True)
     partial.parent.mkdir(parents=True, exist_ok=True)
@@ -288,7 +306,8 @@ def _lay_out(
         coordinates["quantile"] = (np.array(recipe.quantiles, dtype=np.float64), {})
     root: Any = zarr.create_group(partial, zarr_format=3, attributes={**attributes, "revision": revision()})
     for name, (values, attrs) in coordinates.items():
-        root.create_array(name, data=values, chunks=values.shape, dimension_names=(name,), attributes=attrs)
+        more = {"dimension_names": (name,), "compressors": [Crc32cCodec()]}
+        root.create_array(name, data=values, chunks=values.shape, attributes=attrs, **more)
     for part in parts:
         units = str(dataset[part.name].attrs.get("units", ""))
         for suffix, (unit, told) in _statistics(part, recipe, units).items():
@@ -301,15 +320,13 @@ def _lay_out(
                 shape=tuple(len(coordinates[dim][0]) for dim in dims),
                 chunks=tuple(chunks.get(dim, 1) for dim in dims),
                 dtype="<f4",
+                compressors=[ZstdCodec(level=0), Crc32cCodec()],
                 fill_value=np.nan,
                 dimension_names=dims,
                 attributes={"units": unit, "long_name": f"{part.name}: {told}"},
             )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
-        zarr.consolidate_metadata(partial)
     (partial / "finished").mkdir()
-    (partial / "finished" / "layout.json").write_text(json.dumps(_plain_layout(attributes, parts)))
+    write_text(partial / "finished" / "layout.json", json.dumps(_plain_layout(attributes, parts)))
 
 
 def _fill(

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from data_pipelines.files.atomic import atomic_file
+from data_pipelines.files.atomic import atomic_text
+from data_pipelines.files.netcdf import read_groups, read_netcdf
 from data_pipelines.verification.evaluation_results import EvaluationResults
 from data_pipelines.verification.score_rows import score_rows
 
@@ -26,13 +27,13 @@ def read_scores(path: str | Path) -> xr.Dataset:
     """The scores.nc of an evaluation, in memory; FileNotFoundError or ValueError where it is none."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"No scores at {path}; expected a scores.nc that `emul eval` wrote.")
-    with xr.open_dataset(path, decode_timedelta=True) as stored:
-        absent = {"metric", "region", "lead_time"} - set(stored.dims)
-        if absent:
-            raise ValueError(
-                f"{path} holds no scores: it lacks {', '.join(sorted(absent))}; take a scores.nc of `emul eval`."
-            )
-        return stored.load()
+    stored = read_netcdf(path)
+    absent = {"metric", "region", "lead_time"} - set(stored.dims)
+    if absent:
+        raise ValueError(
+            f"{path} holds no scores: it lacks {', '.join(sorted(absent))}; take a scores.nc of `emul eval`."
+        )
+    return stored
 
 
 def read_budgets(folder: str | Path) -> xr.Dataset | None:
@@ -40,8 +41,7 @@ def read_budgets(folder: str | Path) -> xr.Dataset | None:
     path = Path(folder) / "budgets.nc"
     if not path.is_file():
         return None
-    with xr.open_dataset(path, decode_timedelta=True) as stored:
-        return stored.load()
+    return read_netcdf(path)
 
 
 def write_table(path: Path, scores: xr.Dataset, others: xr.Dataset | None) -> Path:
@@ -49,7 +49,7 @@ def write_table(path: Path, scores: xr.Dataset, others: xr.Dataset | None) -> Pa
     sources = {"forecast": scores}
     if others is not None:
         sources |= {str(name): others.sel(source=name) for name in others["source"].values}
-    with atomic_file(path) as unfinished, open(unfinished, "w", newline="", encoding="utf-8") as file:
+    with atomic_text(path) as file:
         table = csv.writer(file)
         table.writerow(["source", "variable", "level", "metric", "region", "lead_hours", "inits", "value", "units"])
         for source, dataset in sources.items():
@@ -82,7 +82,7 @@ def _lines(dataset: xr.Dataset, name: str) -> Iterator[list[object]]:
 def write_comparison(path: Path, runs: Mapping[str, EvaluationResults], baseline: str, region: str) -> None:
     """Scores of runs in one region as a CSV file, with their relative differences to the baseline."""
     head = ["run", "variable", "level", "metric", "region", "lead_hours", "value", "baseline", "difference_percent"]
-    with atomic_file(path) as unfinished, open(unfinished, "w", newline="", encoding="utf-8") as file:
+    with atomic_text(path) as file:
         table = csv.writer(file)
         table.writerow([*head, "significant"])
         for run in runs.values():
@@ -109,21 +109,12 @@ def read_by_init(path: str | Path) -> dict[str, xr.Dataset]:
     none."""
     if not Path(path).is_file():
         return {}
-    stored = xr.open_groups(path, decode_timedelta=True)
-    try:
-        return {name.strip("/") or "forecast": group.load() for name, group in stored.items()}
-    finally:
-        for group in stored.values():
-            group.close()
+    return {name.strip("/") or "forecast": group for name, group in read_groups(path).items()}
 
 
 def read_spectra(path: str | Path) -> xr.Dataset | None:
     """The spectra in the scores.nc of an evaluation, in memory; None where it has none."""
-    try:
-        with xr.open_dataset(path, group="spectra", decode_timedelta=True) as stored:
-            return stored.load()
-    except OSError:  # no such group
-        return None
+    return read_groups(path).get("/spectra")
 
 
 def evaluation_folders(names: Sequence[str], output: Path) -> dict[str, Path]:

@@ -7,17 +7,20 @@ shares of the initial times add up.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
 import shutil
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from data_pipelines.files.atomic import write_file
+from data_pipelines.files.locks import lock_or_refuse, wait_for_turn
 from data_pipelines.verification.pairs import Pairs
 from data_pipelines.verification.truth import CachedClimatology
 from emulators.scores.interfaces import Accumulator, PairAccumulators
@@ -50,6 +53,8 @@ def score_pairs(
         if pair.last and sums is not None:
             complete += 1
             sums.save(accumulators, complete, len(blocks))
+    if not blocks and sums is not None:  # the others wait for this share, too
+        sums.save(accumulators, 0, 0)
 
 
 class PartialSums:
@@ -80,15 +85,13 @@ class PartialSums:
         """Save the sums of the first `blocks` blocks of a share, if it is time or they are the last."""
         if blocks < of and time.monotonic() - self._saved < self.every:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        target = self.path(self.share[0])
-        unfinished = target.with_name(f".{target.name}.partial")
         content: dict[str, Any] = {"settings": self.settings, "blocks": blocks, "of": of}
         for name, accumulator in accumulators.items():
             content |= {f"{name}/{key}": array for key, array in accumulator.partial().items()}
-        with open(unfinished, "wb") as file:
-            np.savez(file, **content)
-        os.replace(unfinished, target)
+        file = io.BytesIO()
+        np.savez(file, **content)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_file(self.path(self.share[0]), file.getbuffer(), durable=True)
         self._saved = time.monotonic()
 
     def add_others(self, accumulators: Mapping[str, Accumulator]) -> list[int]:
@@ -103,8 +106,28 @@ class PartialSums:
         return absent
 
     def remove(self) -> None:
-        """Remove the sums, once the scores are written."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove the sums, once the scores are written: all at once, so that a kill leaves all or none."""
+        removed = self.folder.with_name(f".{self.folder.name}.removed")
+        shutil.rmtree(removed, ignore_errors=True)
+        if self.folder.exists():
+            self.folder.rename(removed)
+        shutil.rmtree(removed, ignore_errors=True)
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether the process of another share has written the scores since this one saved its sums."""
+        return not self.path(self.share[0]).exists()
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold this share; ValueError names the process that scores it already."""
+        share, shares = self.share
+        with lock_or_refuse(self.folder.parent, f".share_{share}_of_{shares}.lock", "scoring"):
+            yield
+
+    def turn(self) -> AbstractContextManager[None]:
+        """Wait until no other share merges or writes the scores."""
+        return wait_for_turn(self.folder.parent)
 
     def _read(self, share: int) -> dict[str, np.ndarray] | None:
         """The saved arrays of a share; None where there are none of this evaluation."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,8 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from data_pipelines.files.atomic import atomic_file
+from data_pipelines.files.atomic import atomic_text
 from data_pipelines.files.metrics_table import read_rows
+from data_pipelines.files.seals import read_json
 
 
 class Progress(NamedTuple):
@@ -35,8 +35,8 @@ def read_progress(run: Path, metric: str) -> Progress:
 def read_result(run: Path) -> dict[str, Any] | None:
     """The result.json of a finished training; None before."""
     try:
-        return dict(json.loads((run / "result.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+        return read_json(run / "result.json")
+    except (OSError, ValueError):  # made again where it is damaged
         return None
 
 
@@ -94,7 +94,7 @@ def _column(values: Sequence[Any]) -> np.ndarray:
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write a CSV file with one line a row, atomically."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    with atomic_file(path) as unfinished, open(unfinished, "w", newline="", encoding="utf-8") as file:
+    with atomic_text(path) as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(rows)

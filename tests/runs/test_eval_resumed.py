@@ -4,11 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import xarray as xr
 
+from data_pipelines.files.locks import lock_or_refuse
+from data_pipelines.verification.scoring import PartialSums
 from emul.config.compose import compose
 from emul.eval import evaluate
 
@@ -99,3 +103,32 @@ def test_shares_of_the_initial_times_add_up(stores, whole, tmp_path, capfd):
     assert "the scores wait for share=1/3" in capfd.readouterr().out
     assert_same(run(stores, tmp_path, share="1/3"), whole, rtol=1e-10)
     assert not (folder / "sums").exists()
+
+
+def test_more_shares_than_initial_times(stores, whole, tmp_path):
+    for share in range(9, 0, -1):
+        folder = run(stores, tmp_path, share=f"{share}/9")
+    assert_same(folder, whole, rtol=1e-10)
+
+
+def test_the_last_shares_at_once_write_the_scores_once(stores, whole, tmp_path, monkeypatch, capfd):
+    ready, merge = threading.Barrier(2), PartialSums.turn
+
+    def both(self):
+        ready.wait(60.0)  # both have saved all of their sums
+        return merge(self)
+
+    monkeypatch.setattr(PartialSums, "turn", both)
+    configs = [compose("eval", overrides(stores, tmp_path, share=share)) for share in ("1/2", "2/2")]
+    with ThreadPoolExecutor(2) as pool:
+        folders = list(pool.map(evaluate, configs))
+    assert_same(folders[0], whole, rtol=1e-10)
+    assert "has the scores of all shares" in capfd.readouterr().out
+
+
+def test_two_evaluations_at_once_are_refused(stores, tmp_path):
+    folder = tmp_path / "eval" / "n"
+    with lock_or_refuse(folder, ".share_1_of_1.lock", "scoring"):
+        with pytest.raises(ValueError, match=r"is scoring in .*eval/n now"):
+            run(stores, tmp_path)
+    run(stores, tmp_path)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from data_pipelines.files.atomic import atomic_file
+from data_pipelines.files.seals import refuse_damaged_archive
 from data_pipelines.interfaces import Progress
 from data_pipelines.reading.threads import one_thread, processors
 from data_pipelines.simulators.planet.interfaces import PlanetSource
@@ -146,9 +147,12 @@ def _write_trajectory(
 
 
 def _load_restart(simulation: Simulation, restart: Path) -> int | None:
-    """Restore the simulation and return the number of samples already written; None if no state was saved."""
+    """Restore the simulation and return the number of samples already written; None if no state was saved.
+
+    ValueError if the saved state is damaged."""
     if not restart.exists():
         return None
+    refuse_damaged_archive(restart)
     saved = torch.load(restart, map_location=simulation.dynamics.device, weights_only=True)
     simulation.restore(saved["simulation"])
     return int(saved["samples"])

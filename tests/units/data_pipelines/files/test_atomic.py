@@ -1,11 +1,19 @@
 """Files and folders that are there whole or not at all."""
 
+import resource
 import threading
 from contextlib import suppress
 
 import pytest
 
-from data_pipelines.files.atomic import atomic_file, atomic_folder, remove_unfinished, unfinished_folder
+from data_pipelines.files.atomic import (
+    atomic_file,
+    atomic_folder,
+    bytes_text,
+    remove_unfinished,
+    unfinished_folder,
+    write_file,
+)
 
 
 def test_a_file_that_fails_leaves_the_old_one_and_nothing_else(tmp_path):
@@ -63,3 +71,22 @@ def test_what_killed_writers_left_is_removed(tmp_path):
         left.touch()
     remove_unfinished(tmp_path)
     assert [file.name for file in (tmp_path / "a").iterdir()] == ["b.txt"]
+
+
+def test_a_file_that_cannot_be_written_is_named_with_need_and_room(tmp_path):
+    path = tmp_path / "a.bin"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"a\.bin \(File too large; it needs 3 kB, .* are free.*1 kB \(ulimit -f\)"):
+            write_file(path, bytes(2000), bytes(1000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
+    write_file(path, bytes(2000), bytes(1000))
+    assert path.stat().st_size == 3000
+
+
+@pytest.mark.parametrize(("number", "text"), [(12, "12 bytes"), (1500, "1.5 kB"), (2e9, "2 GB"), (3e13, "30 TB")])
+def test_sizes_in_words(number, text):
+    assert bytes_text(number) == text

@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 from torch import nn
 
-from data_pipelines.files.atomic import write_netcdf
+from data_pipelines.files.netcdf import write_netcdf
 from data_pipelines.verification.evaluation_results import EvaluationResults
 from data_pipelines.verification.score_files import read_budgets
 from emul.report.budgets import budget_section
