@@ -147,6 +147,7 @@ def open_inputs(config: DictConfig, options: DictConfig, report: Callable[[str, 
         "region_bounds": json.dumps(plain(options.regions)),
         "derived": ", ".join(plain(options.derive) or ()) or "none",
         "made_from": evaluation_digest(config, manifest),
+        "forecast_made_from": digest(manifest.get("settings", {})),
         "truth_and_climatology": digest([fingerprint(truth_path), fingerprint(config.climatology)]),
     }
     if SAMPLED in references and years is not None:

@@ -13,8 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from data_pipelines.batches.archive import Archive
 from data_pipelines.conventions.canonical import first_member
 from data_pipelines.conventions.durations import unbroken_until
-from data_pipelines.files.fingerprints import fingerprint
-from data_pipelines.files.identity import file_stamp, weights_digest
+from data_pipelines.files.fingerprints import data_differences, fingerprint
+from data_pipelines.files.identity import file_stamp, listed, weights_digest
 from data_pipelines.forecasts.layout import Layout
 from data_pipelines.forecasts.manifest import discard_other
 from data_pipelines.forecasts.rollouts import ForecastJob
@@ -75,6 +75,7 @@ def prepare(config: DictConfig) -> ForecastJob:
         **others,
         **({"seed": int(config.seed)} if layout.members else {}),
     }
+    warn_of_other_data(run, settings)
     return ForecastJob(
         folder=_folder(run, config, settings),
         step=step,
@@ -94,6 +95,14 @@ def prepare(config: DictConfig) -> ForecastJob:
         segment=-(-lead_steps(config.segment, run.world) // layout.block) * layout.block,
         precision=precision,
     )
+
+
+def warn_of_other_data(run: Run, settings: Mapping[str, Any]) -> None:
+    """Warn where the data of a run hold other numbers at the same times than when it was trained."""
+    before, now = run.card.get("data") or {}, settings["fingerprint"]
+    found = data_differences(before, now)
+    if found and settings["data"] == plain(run.config.data) and before.get("times_digest") == now.get("times_digest"):
+        warn(f"The data are not those that {run.folder} was trained on ({listed(found)}).")
 
 
 def _folder(run: Run, config: DictConfig, settings: Mapping[str, Any]) -> Path:

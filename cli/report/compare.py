@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_pipelines.files.identity import digest
 from data_pipelines.files.netcdf import write_netcdf
 from data_pipelines.files.provenance import revision
-from data_pipelines.forecasts.manifest import now
+from data_pipelines.forecasts.manifest import NAME, now, read_manifest
 from data_pipelines.verification.evaluation_results import EvaluationResults, compared_evaluations
 from data_pipelines.verification.score_files import evaluation_folders, joined_runs, read_evaluation, write_comparison
 from data_pipelines.verification.score_rows import Score, headline_leads, headline_rows, score_rows
@@ -58,6 +59,7 @@ def main(arguments: list[str]) -> int:
         names = [run_name(word, output) if (Path(word) / "checkpoints").is_dir() else word for word in words]
         folders = evaluation_folders(names, output)
         evaluations = [StoredEvaluation(name, path, **read_evaluation(path)) for name, path in folders.items()]
+        refuse_stale(evaluations)
         comparison = compare(evaluations, _built, bootstrap, settings.baseline, settings.region)
     title = f"emul eval compare {' '.join(comparison.runs)}"
     header(title, [f"{comparison.inits} shared initial times, against {comparison.baseline}"])
@@ -77,6 +79,19 @@ def main(arguments: list[str]) -> int:
     present(target, comparison, runs, score)
     console().print(f"table, pictures and page are in [key]{target}[/]", soft_wrap=True)
     return 0
+
+
+def refuse_stale(evaluations: Sequence[StoredEvaluation]) -> None:
+    """Raise ValueError where the forecast of an evaluation was made again, from something else, after it was scored."""
+    for entry in evaluations:
+        told, folder = entry.scores.attrs, Path(str(entry.scores.attrs.get("forecast", ""))).parent
+        if "forecast_made_from" not in told or not (folder / NAME).is_file():
+            continue
+        if digest(read_manifest(folder).get("settings", {})) != told["forecast_made_from"]:
+            raise ValueError(
+                f"{folder} was made again, otherwise, after the scores of '{entry.name}' were written; evaluate it "
+                "again with `emul eval`."
+            )
 
 
 def _built(metrics: Mapping[str, Any]) -> dict[str, Any]:

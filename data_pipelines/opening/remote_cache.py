@@ -1,9 +1,10 @@
 """Cache chunks of remote Zarr stores on this machine, up to a size.
 
-Chunks are files named by a hash of their address, written atomically, with their crc32c; damaged ones are fetched
-again. Beyond the size, the least recently used ones are removed. Metadata is always fetched again, because stores in
-the cloud grow. Zarr's CacheStore counts only what its own process has written, so that the limit would not hold from
-one run to the next; fsspec's filecache has no limit.
+Chunks are files named by a hash of their address and of the metadata of their array, written atomically, with their
+crc32c; damaged ones are fetched again. Beyond the size, the least recently used ones are removed. Metadata is always
+fetched again, because stores in the cloud grow: chunks of an array of another shape, the last of which may have been
+filled up, are others. Zarr's CacheStore counts only what its own process has written, so that the limit would not hold
+from one run to the next; fsspec's filecache has no limit.
 """
 
 from __future__ import annotations
@@ -35,34 +36,46 @@ def cache_folder() -> Path:
 class CachedStore(WrapperStore[Store]):
     """Read the store at `address` through a cache of whole chunks in `folder`.
 
-    limit: upper bound on the bytes in the folder, of all stores together.
+    limit: upper bound on the bytes in the folder, of all stores together. metadata: digests of the metadata that was
+    read, by key.
     """
 
-    def __init__(self, store: Store, address: str, folder: Path, limit: float) -> None:
+    def __init__(
+        self, store: Store, address: str, folder: Path, limit: float, metadata: dict[str, str] | None = None
+    ) -> None:
         super().__init__(store)
         self.address, self.folder, self.limit = address, Path(folder), float(limit)
+        self.metadata = {} if metadata is None else metadata
         self._lock = threading.Lock()
         self._size: float | None = None
 
     def _with_store(self, store: Store) -> CachedStore:
-        return CachedStore(store, self.address, self.folder, self.limit)
+        return CachedStore(store, self.address, self.folder, self.limit, self.metadata)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, CachedStore) and self._store == other._store and self.folder == other.folder
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"store": self._store, "address": self.address, "folder": self.folder, "limit": self.limit}
+        names = ("address", "folder", "limit", "metadata")
+        return {"store": self._store, **{name: getattr(self, name) for name in names}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
     def _path(self, key: str) -> Path:
-        name = hashlib.sha256(f"{self.address}/{key}".encode()).hexdigest()
+        owners = [f"{place}{name}" for place in ("", f"{key.partition('/')[0]}/") for name in METADATA]
+        told = " ".join(self.metadata.get(name, "") for name in owners)
+        name = hashlib.sha256(f"{self.address}/{key} {told}".encode()).hexdigest()
         return self.folder / name[:2] / name
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Return the bytes of a key, from the cache if it has them; requests for part of a chunk go to the store."""
-        if byte_range is not None or key.rpartition("/")[2] in METADATA:
+        if key.rpartition("/")[2] in METADATA:
+            value = await self._store.get(key, prototype, byte_range)
+            if value is not None and byte_range is None:
+                self.metadata[key] = hashlib.sha256(value.to_bytes()).hexdigest()
+            return value
+        if byte_range is not None:
             return await self._store.get(key, prototype, byte_range)
         path = self._path(key)
         content = await asyncio.to_thread(_read, path)

@@ -13,7 +13,8 @@ from data_pipelines.files import checkpoints
 from data_pipelines.forecasts.manifest import read_manifest
 from emul.main import main
 
-SPLITS = "data.splits={train: [2001-01-01, 2001-02-28], validation: [2001-03, 2001-03-20], test: [2001-03-21, 2001-04]}"
+PERIODS = "train: [2001-01-01, 2001-02-28], validation: [2001-03-01, 2001-03-20], test: [2001-03-21, 2001-04-10]"
+SPLITS = f"data.splits={{{PERIODS}}}"
 TINY = [
     "data=netcdf", "data.path=d.nc", SPLITS, "variables.prognostic=[temperature,geopotential]", "hardware.threads=1",
     "training.steps=4", "training.validate_every=2", "logger=[csv]",
@@ -112,11 +113,14 @@ def test_an_evaluation_refuses_the_forecast_of_other_weights(place, capsys):
     emul("forecast", "run=outputs/train/a", "lead=12h")
     evaluation = ["eval", "run=outputs/train/a", "pictures=false"]
     emul(*evaluation)
+    emul("eval", *evaluation[1:], "name=b")
+    emul("eval", "compare", "a", "b")
     emul("train", *SMALL, "name=a", "seed=5", "resume=anew")
     assert "holds a forecast of other weights" in refused(capsys, *evaluation)
     assert "weights was" in refused(capsys, "forecast", "run=outputs/train/a", "lead=12h")
     emul("forecast", "run=outputs/train/a", "lead=12h", "resume=anew")
     emul(*evaluation)
+    assert "after the scores of 'b' were written" in refused(capsys, "eval", "compare", "a", "b")
     write_data(warmer=1.0)
     assert "are not those that the forecast was made from (other content)" in refused(capsys, *evaluation)
     emul(*evaluation, "forecast=outputs/forecast/a", "truth=d.nc")

@@ -3,6 +3,7 @@
 import functools
 import http.server
 import importlib
+import shutil
 import threading
 import time
 import urllib.parse
@@ -259,6 +260,9 @@ def test_what_was_fetched_is_kept_up_to_a_size(tmp_path, served, monkeypatch):
 
     assert len(read(1.0, slice(0, 12))) == 3
     assert read(1.0, slice(0, 12)) == []
+    shutil.rmtree(tmp_path / "era5.zarr")
+    made = weatherbench2(tmp_path / "era5.zarr", times=14)  # grown within its last chunk
+    assert len(read(1.0, slice(0, 14))) == 3
     kept = sorted(cache_folder().glob("*/*"))
     sizes = sum(path.stat().st_size for path in kept)
     assert len(kept) >= 3
