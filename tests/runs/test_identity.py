@@ -11,6 +11,7 @@ import xarray as xr
 
 from data_pipelines.files import checkpoints
 from data_pipelines.forecasts.manifest import read_manifest
+from emul.config.command_line import distinct_name, name_piece
 from emul.main import main
 
 PERIODS = "train: [2001-01-01, 2001-02-28], validation: [2001-03-01, 2001-03-20], test: [2001-03-21, 2001-04-10]"
@@ -37,7 +38,8 @@ def write_data(path="d.nc", seed=0, warmer=0.0):
         "temperature": (dims, (280 + warmer + 5 * fields).astype("f4"), {"units": "K"}),
         "geopotential": (dims, (5000 + 5 * np.roll(fields, 1, 2)).astype("f4"), {"units": "m**2 s**-2"}),
     }
-    xr.Dataset(variables, coordinates).to_netcdf(path)
+    xr.Dataset(variables, coordinates).to_netcdf(f"new-{path}")
+    os.replace(f"new-{path}", path)  # as another program would, with the old one still open here
 
 
 @pytest.fixture
@@ -67,6 +69,7 @@ def rows(folder):
     return {row["trial"]: row for row in csv.DictReader(open(f"{folder}/results.csv"))}
 
 
+@pytest.mark.slow
 def test_a_sweep_does_not_take_the_trials_of_another(place, capsys):
     emul("sweep", "seed=1,2", *SMALL)
     assert os.listdir("outputs/sweep") == ["netcdf_resnet_small_seed"]
@@ -85,18 +88,6 @@ def test_a_sweep_does_not_take_the_trials_of_another(place, capsys):
 
 
 def test_values_that_differ_in_their_sign_have_folders_of_their_own(place, capsys):
-    emul(
-        "sweep",
-        "optimizer.weight_decay=0.1,0.2",
-        "model.channels=8",
-        "seed=1",
-        *TINY,
-        "model=resnet_small",
-        "sweep.name=s",
-    )
-    assert set(rows("outputs/sweep/s")) == {"weight_decay0.1", "weight_decay0.2"}
-    from emul.config.command_line import distinct_name, name_piece
-
     assert [name_piece(f"data.forcing={value}") for value in ("-8", "8", "-.5", "[-1]")] == [
         "forcing-8", "forcing8", "forcing-.5", "forcing1",
     ]  # fmt: skip
@@ -108,6 +99,7 @@ def test_values_that_differ_in_their_sign_have_folders_of_their_own(place, capsy
     assert "seed: expected a whole number from 0, got -1" in refused(capsys, "train", "-m", "seed=1,-1", *SMALL)
 
 
+@pytest.mark.slow
 def test_an_evaluation_refuses_the_forecast_of_other_weights(place, capsys):
     emul("train", *SMALL, "name=a")
     emul("forecast", "run=outputs/train/a", "lead=12h")
@@ -128,6 +120,7 @@ def test_an_evaluation_refuses_the_forecast_of_other_weights(place, capsys):
     assert "make it first" in refused(capsys, *evaluation)
 
 
+@pytest.mark.slow
 def test_a_run_in_a_group_is_forecast_and_scored_in_its_group(place):
     for name, seed in (("one", 1), ("group/one", 2)):
         emul("train", *SMALL, f"name={name}", f"seed={seed}")
@@ -141,6 +134,7 @@ def test_a_run_in_a_group_is_forecast_and_scored_in_its_group(place):
     assert scores[0] != scores[1]
 
 
+@pytest.mark.slow
 def test_a_finished_training_goes_on_to_more_steps_or_says_why_not(place, capsys):
     emul("train", *SMALL, "name=a")
     words = ["train", *SMALL, "name=a", "training.steps=8"]
@@ -158,6 +152,7 @@ def test_a_finished_training_goes_on_to_more_steps_or_says_why_not(place, capsys
     assert "resume: expected one of" in refused(capsys, *words, "resume=maybe")
 
 
+@pytest.mark.slow
 def test_data_that_were_replaced_are_noticed_and_data_that_moved_are_not(place, capsys):
     words = ["train", *SMALL, "name=a", "training.checkpoint_every=2"]
     emul(*words)
@@ -170,6 +165,7 @@ def test_data_that_were_replaced_are_noticed_and_data_that_moved_are_not(place, 
     assert result("a")["step"] == 8
 
 
+@pytest.mark.slow
 def test_a_run_is_opened_from_elsewhere_moved_and_copied(place, monkeypatch, capsys):
     emul("train", *TINY, "model=linear", "name=group/a")
     assert "path: d.nc" in open("outputs/train/group/a/config.yaml").read()
@@ -195,6 +191,7 @@ def test_a_run_is_opened_from_elsewhere_moved_and_copied(place, monkeypatch, cap
     assert "disagree (step.output was residual, is absolute)" in said
 
 
+@pytest.mark.slow
 def test_weights_of_a_run_fit_by_name(place, capsys):
     emul("train", *SMALL, "name=a")
     words = ["train", *SMALL, "from_checkpoint=outputs/train/a", "training.steps=0"]
@@ -216,7 +213,8 @@ def test_weights_of_a_run_fit_by_name(place, capsys):
 def test_names_that_lead_elsewhere_are_refused_and_leave_nothing(place, capsys, name):
     before = sorted(place.rglob("*"))
     assert "name: expected a name such as baseline" in refused(capsys, "train", *SMALL, f"name={name}")
-    assert "name" in refused(capsys, "sweep", "seed=1,2", *SMALL, f"sweep.name={name}") or name == "null"
+    if name not in ("5", "null"):  # a text here, and the default
+        assert "name: expected a name such as" in refused(capsys, "sweep", "seed=1,2", *SMALL, f"sweep.name={name}")
     assert sorted(place.rglob("*")) == before
 
 
