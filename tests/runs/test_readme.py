@@ -43,6 +43,7 @@ def own_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / name).write_text(text, encoding="utf-8")
     monkeypatch.setenv("EMUL_CONF", str(folder))
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "curvature", raising=False)  # of another test's folder, which is not trusted here
     return folder
 
 
