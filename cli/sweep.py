@@ -36,6 +36,7 @@ from emul.config.folders import groups
 from emul.config.overrides import assignment, key_of
 from emul.config.places import refuse_name
 from emul.config.settings import read_settings
+from emul.jobs.slurm import refuse_without
 from emul.sweeps.kept_trials import KeptTrials
 from emul.sweeps.search import Axis, SweepSettings, combinations, split_axes
 from emul.sweeps.trials import Local, Runner, SlurmJobs, Trial
@@ -56,7 +57,8 @@ SHOWN = 30  # rows of the live table
 
 def main(arguments: list[str]) -> int:
     """Run a sweep; the exit code is 1 if a trial failed."""
-    settings, words = read_settings(SweepSettings, arguments, "sweep.")
+    dry = "--dry-run" in arguments
+    settings, words = read_settings(SweepSettings, [word for word in arguments if word != "--dry-run"], "sweep.")
     given, fixed = split_axes(words)
     experiment = compose("train", fixed)  # reports faults of the configuration
     preset, _ = split_axes(declared_sweep("train", fixed))
@@ -67,6 +69,10 @@ def main(arguments: list[str]) -> int:
     config = compose("train", [*fixed, *(f"{key}={axis.first}" for key, axis in axes.items())])
     folder = Path(config.output) / "sweep" / name
     sweep = Sweep(settings, axes, fixed, folder, name, config)
+    if dry:
+        return sweep.show_plan()
+    if sweep.on_slurm:
+        refuse_without("sbatch", "squeue")
     try:
         with lock_or_refuse(folder, work="sweeping", other="another sweep.name=..."):
             return sweep.run()
@@ -122,6 +128,19 @@ class Sweep:
                 time.sleep(PERIOD)
             live.update(self.table(), refresh=True)
         return self.close()
+
+    def show_plan(self) -> int:
+        """Print what would be trained and, on SLURM, the script of the array; nothing is written or started."""
+        if self.settings.search == "tpe":
+            raise ValueError("sweep.search=tpe draws a trial from the results of others: --dry-run cannot know them.")
+        self.prepare()
+        header(f"emul sweep {self.name}", [f"{len(self.trials)} trials", f"to {self.folder}"])
+        rows = [[trial.name, *trial.values.values(), self.state(trial)] for trial in self.trials]
+        table(["trial", *self.axes, "state"], rows)
+        waiting = [trial for trial in self.trials if self.state(trial) == "waiting"]
+        if isinstance(self.runner, SlurmJobs) and waiting:
+            console().print(self.runner.script(waiting), markup=False, highlight=False, soft_wrap=True)
+        return 0
 
     def prepare(self) -> None:
         """Add the trials of a grid or a random search, or make the search that draws them one by one."""

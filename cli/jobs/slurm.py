@@ -123,13 +123,19 @@ def sbatch_options(hardware: Hardware, slurm: Slurm) -> dict[str, Any]:
 
 def submit_script(text: str, path: Path) -> str:
     """Write a script and submit it with sbatch; return the job's number. ValueError carries the message of sbatch."""
-    if shutil.which("sbatch") is None:
-        raise ValueError("hardware=slurm needs sbatch, which is not here; --dry-run prints the script.")
+    refuse_without("sbatch")
     write_text(path, text)
     done = subprocess.run(["sbatch", "--parsable", str(path)], capture_output=True, text=True)
     if done.returncode:
         raise ValueError(f"sbatch refused the job: {' '.join(done.stderr.split())} The script is {path}.")
     return done.stdout.strip().partition(";")[0]
+
+
+def refuse_without(*commands: str) -> None:
+    """Raise ValueError where a command of SLURM is not installed here."""
+    absent = [command for command in commands if shutil.which(command) is None]
+    if absent:
+        raise ValueError(f"hardware=slurm needs {' and '.join(absent)}, not found here; --dry-run prints the script.")
 
 
 def job_number(environment: Mapping[str, str] = os.environ) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -144,24 +145,30 @@ class SlurmJobs:
         self.update()
 
     def start(self, trials: Sequence[Trial]) -> None:
-        from emul.jobs.slurm import SRUN, script, submit_script
+        from emul.jobs.slurm import SRUN, submit_script
 
         for trial in trials:
             trial.log.parent.mkdir(parents=True, exist_ok=True)
             command = [sys.executable, "-m", "emul.main", trial.verb, *trial.words]
             text = f"exec >> {shlex.quote(str(trial.log.resolve()))} 2>&1\n{SRUN} {shlex.join(command)}\n"
             write_text(self.folder / "words" / f"{trial.number}.sh", text)
-        numbers = ",".join(str(trial.number) for trial in trials) + (f"%{self.jobs}" if self.jobs else "")
-        words = shlex.quote(str((self.folder / "words").resolve()))
-        log, lines = self.folder / "%A_%a.log", [f"export CI=true; source {words}/$SLURM_ARRAY_TASK_ID.sh"]
-        job = submit_script(script(self.hardware, self.name, log, lines, {"array": numbers}), self.folder / "array.sh")
+        job = submit_script(self.script(trials), self.folder / "array.sh")
         self.numbers |= {trial.name: f"{job}_{trial.number}" for trial in trials}
         write_json(self.record, self.numbers)
         self.states |= {self.numbers[trial.name]: "PENDING" for trial in trials}
 
+    def script(self, trials: Sequence[Trial]) -> str:
+        """The script of the array that runs these trials."""
+        from emul.jobs.slurm import script
+
+        numbers = ",".join(str(trial.number) for trial in trials) + (f"%{self.jobs}" if self.jobs else "")
+        words = shlex.quote(str((self.folder / "words").resolve()))
+        log, lines = self.folder / "%A_%a.log", [f"export CI=true; source {words}/$SLURM_ARRAY_TASK_ID.sh"]
+        return script(self.hardware, self.name, log, lines, {"array": numbers})
+
     def update(self) -> None:
         """Ask SLURM for the states of the jobs."""
-        if self.numbers:
+        if self.numbers and shutil.which("squeue"):
             command = ["squeue", "--noheader", "--array", "--me", "--format=%i %T"]
             shown = subprocess.run(command, capture_output=True, text=True)
             if shown.returncode == 0:  # else the controller is away for a moment

@@ -164,6 +164,7 @@ VERBS = (
             ("emul sweep 'optimizer.lr=interval(1e-4,1e-2)' sweep.search=random", "twenty at random"),
             ("emul sweep experiment=bakeoff sweep.verb=run", "every small network at equal operations"),
             ("emul sweep seed=range(8) hardware=slurm hardware.devices=4", "an array of jobs, four GPUs each"),
+            ("emul sweep model=sfno,unet --dry-run", "list the trials, and the script of the array; start nothing"),
         ),
         "The same command goes on where a sweep stopped, and trains again only what failed.",
     ),

@@ -145,3 +145,25 @@ def test_trials_at_equal_operations_are_forecast_with_scored_and_compared(tmp_pa
     assert steps["sfno"] > steps["unet"] > 0
     assert (folder / "eval" / "compare" / "compare.csv").is_file()
     assert "persistence" in capsys.readouterr().out
+
+
+def test_a_dry_run_lists_the_trials_and_the_script_and_starts_nothing(tmp_path, capsys):
+    words = ["data=lorenz96", "model=linear", "seed=1,2", f"output={tmp_path}", "--dry-run"]
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    assert [line.split()[-1] for line in text.splitlines() if line.startswith("seed")] == ["waiting", "waiting"]
+    assert main([*words, "hardware=slurm", "hardware.accelerator=cpu", "hardware.precision=32"]) == 0
+    assert "#SBATCH --array=0,1" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_commands_of_slurm_are_looked_for_before_anything_is_submitted(tmp_path, monkeypatch):
+    (tmp_path / "bin").mkdir()
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.write_text("#!/bin/sh\necho 1")
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    words = ["data=lorenz96", "model=linear", "seed=1,2", f"output={tmp_path / 'outputs'}", "hardware=slurm"]
+    with pytest.raises(ValueError, match="needs squeue"):
+        main([*words, "hardware.accelerator=cpu", "hardware.precision=32"])
+    assert not (tmp_path / "outputs").exists()
