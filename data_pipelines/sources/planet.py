@@ -97,6 +97,7 @@ FLUXES = {  # direction in which they are positive; all are sums over the interv
 }
 # (largest truncation, timestep in minutes that is stable with mountains and jets)
 TIMESTEPS = ((21, 120), (31, 60), (42, 45), (63, 30), (85, 20), (1000, 5))
+MANY_LEVELS = (16, 60)  # with more levels than this, at most so many minutes
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -104,12 +105,13 @@ class Planet:
     """Simulate the planet on first use, and cache the store in `folder` (default: the user's cache).
 
     splits: first and last time of train, validation and test. days: length of each trajectory. seed: of the initial
-    noise of the first trajectory. spinup_days: simulated before the first stored sample. truncation: largest degree of
-    the spherical harmonics. levels: number of sigma levels. timestep_minutes: null for the default of the truncation.
-    start: date of the first stored sample. geography: `continents`, `water`, or a file with land_sea_mask and
-    geopotential_at_surface (or orography). orography: if false, land is flat. device: `cpu`, `cuda`, or `auto` for a
-    GPU if there is one. compile: see `data_pipelines.simulators.planet.simulation.Simulation`. The other switches are
-    those of `data_pipelines.simulators.planet.climate.Switches`; climate: the parameters of `Climate` there.
+    noise of the first trajectory. spinup_days: simulated before the first stored sample. truncation: largest degree
+    of the spherical harmonics. levels: number of sigma levels. timestep_minutes: null for the default of truncation
+    and levels. start: date of the first stored sample. geography: `continents`, `water`, or a file with
+    land_sea_mask and geopotential_at_surface (or orography). orography: if false, land is flat. device: `cpu`,
+    `cuda`, or `auto` for a GPU if there is one. compile: see
+    `data_pipelines.simulators.planet.simulation.Simulation`. The other switches are those of
+    `data_pipelines.simulators.planet.climate.Switches`; climate: the parameters of `Climate` there.
     """
 
     def __init__(
@@ -144,13 +146,13 @@ class Planet:
             "spinup_days": spinup_days,
             "truncation": truncation,
             "levels": levels,
-            "timestep_minutes": timestep_minutes or default_timestep(truncation),
+            "timestep_minutes": timestep_minutes or default_timestep(truncation, levels),
         }
         require_at_least("The planet", {name: (value, LEAST.get(name, 1)) for name, value in numbers.items()})
         if 360 % numbers["timestep_minutes"]:
             raise ValueError(
-                f"timestep_minutes must divide 6 hours; got {timestep_minutes}. Take {default_timestep(truncation)}, "
-                f"stable at truncation {truncation}, or fewer."
+                f"timestep_minutes must divide 6 hours; got {timestep_minutes}. Take "
+                f"{default_timestep(truncation, levels)}, stable at truncation {truncation}, or fewer."
             )
         if compile:
             _require_compiler()
@@ -270,9 +272,10 @@ def half_levels(levels: int) -> np.ndarray:
     return np.round(cubic, 4)
 
 
-def default_timestep(truncation: int) -> int:
-    """Return the timestep in minutes for a truncation."""
-    return next(minutes for limit, minutes in TIMESTEPS if truncation <= limit)
+def default_timestep(truncation: int, levels: int = 8) -> int:
+    """Return the timestep in minutes for a truncation and a number of levels."""
+    minutes = next(minutes for limit, minutes in TIMESTEPS if truncation <= limit)
+    return min(minutes, MANY_LEVELS[1]) if levels > MANY_LEVELS[0] else minutes
 
 
 def _require_compiler() -> None:

@@ -224,7 +224,7 @@ def test_layers_thin_towards_the_ground_and_the_top(levels):
 @pytest.mark.parametrize(("truncation", "levels"), [(21, 5), (21, 20), (31, 8), (42, 8), (63, 8)])
 def test_resolutions_start_without_a_shock(truncation, levels):
     planet = Planet(**TINY | {"truncation": truncation, "levels": levels, "timestep_minutes": None})
-    assert planet.timestep_minutes == default_timestep(truncation)
+    assert planet.timestep_minutes == default_timestep(truncation, levels)
     simulation = planet.simulation(0)
     with one_thread():
         for _ in range(4):
