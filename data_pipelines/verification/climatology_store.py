@@ -108,7 +108,7 @@ class Samples:
                 f"The data have no time from {first} to {last} at {', '.join(map(str, self.hours))} h of the day; they "
                 f"run from {times[0]} to {times[-1]}."
             )
-        self.first, self.last = year[self.index].min(), year[self.index].max()
+        self.first, self.last = int(year[self.index].min()), int(year[self.index].max())
         self.day, self.year = self.day[self.index], year[self.index] - self.first
         self.hour = np.searchsorted(self.hours, second[self.index] // 3600)
         self.shape = (len(self.hours), self.last - self.first + 1, DAYS)

@@ -61,7 +61,8 @@ class Home:
         return {
             "convert": ["data", "convert", *many, f"to={out / 'packed.zarr'}", "per_file=4"],
             "statistics": ["data", "statistics", *many, f"to={out / 'statistics.nc'}", "intervals=[6h,24h]"],
-            "climatology": ["data", "climatology", *many, store, "megabytes=1", "window=5", "quantiles=[0.1,0.9]"],
+            "climatology": ["data", "climatology", *many, store, "megabytes=30", "window=5", "quantiles=[0.5]",
+                            "fields=[temperature,surface_pressure]"],
             "regrid": ["data", "regrid", str(self.packed), "grid=8x4_equiangular", f"to={out / 'coarse.zarr'}"],
             "train": ["train", *SETTINGS, f"output={out}", "name=x", "training.checkpoint_every=1"],
             "forecast": ["forecast", f"run={self.run}", f"output={out}", "lead=2d", "batch_size=2", "every=1d"],

@@ -179,6 +179,8 @@ def test_blocks_do_not_change_the_numbers_and_a_stopped_one_goes_on(weather, tmp
     assert len(calls) == 1 + 2 * 3  # levels x rows, one of them twice
     assert values_of(path).attrs == values_of(whole).attrs
     xr.testing.assert_allclose(values_of(path), values_of(whole), rtol=1e-6)
+    by_level = climatology(weather, tmp_path / "levels.zarr", recipe, megabytes=0.6)  # one level fits
+    xr.testing.assert_allclose(values_of(by_level), values_of(whole), rtol=1e-6)
     assert not list(tmp_path.glob(".*"))
     before = len(calls)
     climatology(weather, path, recipe)
