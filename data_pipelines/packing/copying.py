@@ -152,10 +152,10 @@ def _times_a_chunk(dataset: xr.Dataset) -> int:
 
 def _blocks(dataset: xr.Dataset) -> Iterator[slice]:
     """Yield blocks of whole chunks of times; each is read and written at once."""
-    if "time" not in dataset.dims:
+    row = sum(4 * f.size / f.sizes["time"] for f in dataset.data_vars.values() if "time" in f.dims)
+    if not row:
         return
     chunk, count = _times_a_chunk(dataset), dataset.sizes["time"]
-    row = sum(4 * f.size / f.sizes["time"] for f in dataset.data_vars.values() if "time" in f.dims)
     step = chunk * max(1, int(BLOCK_BYTES // (row * chunk)))
     stored = max((_stored_times(field) for field in dataset.data_vars.values()), default=1)
     if stored > step:  # a block that ends within a chunk of the source would fetch it twice

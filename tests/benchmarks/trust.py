@@ -54,6 +54,11 @@ class Home:
         self.folder, self.run, self.fc = folder, folder / "train" / "x", folder / "forecast" / "x"
         self.packed = folder / "packed.zarr"
 
+    @property
+    def planet(self) -> str:
+        """The store of the simulated planet."""
+        return str(next((self.folder / "cache" / "emul").glob("planet-*.zarr"), "none"))
+
     def words(self, verb: str, out: Path) -> list[str]:
         """The command of a verb that writes below `out`."""
         many = ["data=planet_tiny", f"output={out}"]
@@ -63,7 +68,7 @@ class Home:
             "statistics": ["data", "statistics", *many, f"to={out / 'statistics.nc'}", "intervals=[6h,24h]"],
             "climatology": ["data", "climatology", *many, store, "megabytes=30", "window=5", "quantiles=[0.5]",
                             "fields=[temperature,surface_pressure]"],
-            "regrid": ["data", "regrid", str(self.packed), "grid=8x4_equiangular", f"to={out / 'coarse.zarr'}"],
+            "regrid": ["data", "regrid", self.planet, "grid=8x4_equiangular", f"to={out / 'coarse.zarr'}"],
             "train": ["train", *SETTINGS, f"output={out}", "name=x", "training.checkpoint_every=1"],
             "forecast": ["forecast", f"run={self.run}", f"output={out}", "lead=2d", "batch_size=2", "every=1d"],
             "eval": ["eval", f"run={self.run}", f"forecast={self.fc}", f"output={out}", "pictures=false",
