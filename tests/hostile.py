@@ -166,9 +166,9 @@ def _with_script(out: Path) -> list[str]:
     truth = xr.Dataset({name: (("time", *dims), rng.normal(size=(6, 6, 12)), told)}, {"time": times, **points})
     made = {name: (("time", "prediction_timedelta", *dims), rng.normal(size=(4, 2, 6, 12)), told)}
     given = xr.Dataset(made, {"time": times[:4], "prediction_timedelta": leads, **points}, {"source": SCRIPT})
-    for file, dataset in (("forecast.nc", given), ("truth.nc", truth)):
-        dataset.to_netcdf(out / file)
-    return ["eval", f"forecast={out / 'forecast.nc'}", f"truth={out / 'truth.nc'}", f"output={out}"]
+    for store, dataset in (("forecast.zarr", given), ("truth.zarr", truth)):
+        dataset.to_zarr(out / store, zarr_format=2)
+    return ["eval", f"forecast={out / 'forecast.zarr'}", f"truth={out / 'truth.zarr'}", f"output={out}"]
 
 
 def _with_objects(out: Path, marker: Path) -> list[str]:

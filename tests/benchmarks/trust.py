@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -315,14 +315,13 @@ def stranger(home: Home, kind: str, words: list[str], marker: Path, out: Path) -
     return "strangers", kind, 1, int(not faults), faults
 
 
-def strangers(home: Home) -> list[Row]:
-    marker, rows = home.folder / "executed", []
+def strangers(home: Home) -> Iterator[Row]:
+    marker = home.folder / "executed"
     for kind, make in hostile.attempts(home.run, home.fc, marker).items():
         out = home.folder / "stranger"
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir()
-        rows.append(stranger(home, kind, apart(make, out), marker, out))
-    return rows
+        yield stranger(home, kind, apart(make, out), marker, out)
 
 
 def measured(home: Home, chosen: argparse.Namespace) -> list[Row]:
@@ -339,7 +338,8 @@ def measured(home: Home, chosen: argparse.Namespace) -> list[Row]:
     if "flips" in chosen.only:
         add(apart(flipped_bits.flips, home, chosen.flips, chosen.seed))
     if "strangers" in chosen.only:
-        add(strangers(home))
+        for row in strangers(home):
+            add([row])
     for verb in verbs:
         if "pairs" in chosen.only:
             add([pair(home, verb)])
