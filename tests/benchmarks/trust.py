@@ -80,16 +80,9 @@ class Home:
         }[verb]  # fmt: skip
 
     def prepare(self) -> None:
-        for words in (
-            self.words("train", self.folder),
-            [*self.words("convert", self.folder)],
-            self.words("forecast", self.folder),
-            [*self.words("eval", self.folder), "name=x"],
-            [*self.words("eval", self.folder), "name=y"],
-            [*self.words("statistics", self.folder)],
-            [*self.words("climatology", self.folder)],
-            [*self.words("regrid", self.folder)],
-        ):
+        verbs = ("train", "convert", "forecast", "eval", "eval", "statistics", "climatology", "regrid")
+        for verb, more in zip(verbs, ("", "", "", "name=x", "name=y", "", "", ""), strict=True):
+            words = [*self.words(verb, self.folder), *filter(None, [more])]
             code, said = finished(start(words, self.folder / "log"), self.folder / "log")
             assert code == 0, f"{' '.join(words)}: {said}"
 
