@@ -48,9 +48,11 @@ def atomic_folder(path: Path, *, resumable: bool = False) -> Iterator[Path]:
     try:
         yield unfinished
         os.replace(unfinished, path)
-    except BaseException:
+    except BaseException as error:
         if not resumable:
             shutil.rmtree(unfinished, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise could_not_write(path, error) from error
         raise
 
 
@@ -104,6 +106,7 @@ def write_text(path: Path, text: str) -> None:
     write_file(path, text.encode())
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -115,6 +118,8 @@ def could_not_write(
     need: bytes of the file. kept: what an interruption does not lose.
     """
     number = getattr(error, "errno", None)
+    if isinstance(error, OSError) and number is not None and error.strerror is None:
+        return error  # told already, of a file within
     said = (error.strerror if isinstance(error, OSError) else None) or str(error)
     size = "" if need is None else f"it needs {bytes_text(need)}, "
     do = f"make room and give the same command again: {kept}"

