@@ -11,14 +11,21 @@ PACKAGES = ("emul", "torch", "numpy", "pytorch-lightning", "hydra-core", "omegac
 
 
 def revision() -> str:
-    """Return the git commit of the code, with `-dirty` if files differ from it; `unknown` outside a checkout."""
+    """Return the git commit of the code, with `-dirty` if files differ from it; `unknown` outside a checkout.
+
+    The repository is not locked meanwhile: a process that is killed here would leave its lock.
+    """
     here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+
+    def said(*words: str) -> str:
+        command = ["git", "--no-optional-locks", "-C", str(here), *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+        commit = said("rev-parse", "HEAD")
+        return commit + "-dirty" * bool(said("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
         return "unknown"
-    return done.stdout.strip() or "unknown"
 
 
 def versions() -> dict[str, str]:
