@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         said = sentence(error)
         if os.environ.get("EMUL_TRACEBACK") == "1" or said is None:
-            traceback.print_exc()
+            print(_redacted(traceback.format_exc()), end="", file=sys.stderr)
         if said is not None:
             _say(said)
         return 2 if said is not None else 1
@@ -113,7 +113,13 @@ def _version() -> str:
 
 
 def _say(sentence: str) -> None:
-    print(f"emul: {sentence}", file=sys.stderr)
+    print(f"emul: {_redacted(sentence)}", file=sys.stderr)
+
+
+def _redacted(text: str) -> str:
+    """The text without the secrets of a configuration; there are none where none was composed."""
+    secrets = sys.modules.get("emul.trust.secrets")
+    return text if secrets is None else str(secrets.redacted(text))
 
 
 if __name__ == "__main__":

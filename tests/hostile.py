@@ -42,6 +42,16 @@ TARGETS: dict[str, tuple[str, list[Any]]] = {
 }
 
 
+class Touch:
+    """An object whose pickle makes a file where it is loaded."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return Path.touch, (Path(self.path),)  # type: ignore[return-value]
+
+
 def node(name: str, marker: Path) -> dict[str, Any]:
     """The mapping that calls the target of TARGETS of this name."""
     target, arguments = TARGETS[name]

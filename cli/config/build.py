@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from emul.config.folders import installed_packages, part_targets, user_folders
 from emul.config.signatures import HYDRA_KEYS, wrapping
 from emul.terminal.findings import ConfigErrors, Finding
+from emul.trust.secrets import hidden
 from emul.trust.targets import Trusted, finding, targets, trusted
 
 
@@ -75,6 +76,8 @@ def build(node: Any, *args: Any, **kwargs: Any) -> Any:
     """Build the object that a node names, from `args` first and the node's keys after; nested nodes are built first."""
     plain = OmegaConf.to_container(node, resolve=True, throw_on_missing=True) if OmegaConf.is_config(node) else node
     refuse_untrusted(plain)
+    if found := hidden(plain):
+        raise ConfigErrors(found)
     return _build(plain, *args, **kwargs)
 
 

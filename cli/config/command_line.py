@@ -20,6 +20,7 @@ from emul.config.folders import conf_folder, options_of
 from emul.config.options import with_comments
 from emul.config.overrides import key_of, known_keys, listed, plain_mapping
 from emul.terminal.findings import ConfigErrors
+from emul.trust.secrets import saved_plain
 
 LONGEST_PIECE = 40  # characters of a value in a name
 MOST_CHECKED = 64  # combinations of --multirun that are checked before the first runs
@@ -181,6 +182,7 @@ def _show(verb: str, overrides: list[str], flags: list[str]) -> None:
     """Print the composed configuration, or what Hydra says of how it came about."""
     if _value_of(flags, "--cfg", "-c") == "job":
         config, package = compose(verb, overrides), _value_of(flags, "--package", "-p")
+        config = OmegaConf.create(saved_plain(config))
         shown = OmegaConf.select(config, package) if package else config
         text = OmegaConf.to_yaml(shown)
         commented = text if package else with_comments(text, PRIMARY.get(verb, verb))

@@ -21,7 +21,8 @@ from emul.config.folders import conf_folder, groups, use_folders, use_saved_fold
 from emul.config.overrides import diagnosed, key_of, plain_mapping
 from emul.config.places import located, run_name
 from emul.terminal.findings import ConfigErrors, Finding
-from emul.trust.saved import read_saved, texts
+from emul.trust.saved import read_saved, remember_settings, texts
+from emul.trust.secrets import resolve
 from emul.trust.targets import targets
 
 PRIMARY = {"run": "train", "check": "train", "plan": "train"}  # verbs that read the configuration of another
@@ -86,7 +87,7 @@ def saved_values(verb: str, overrides: Sequence[str], composed: Composer) -> Ite
         config = composed(chosen) if any(key_of(text) == "run" for text in chosen) else None
     except (HydraException, OmegaConfBaseException):  # reported when the whole is composed
         config = None
-    layer = None if config is None else _layer(verb, config)
+    layer = None if config is None else _layer(verb, config, [key_of(text) for text in overrides])
     if layer is None:
         yield
         return
@@ -98,12 +99,12 @@ def saved_values(verb: str, overrides: Sequence[str], composed: Composer) -> Ite
         del store.repo[SAVED]
 
 
-def _layer(verb: str, config: DictConfig) -> dict[str, Any] | None:
+def _layer(verb: str, config: DictConfig, given: Sequence[str]) -> dict[str, Any] | None:
     """Values of a run's config.yaml for the verb, without groups that `config`, composed without it, has chosen."""
     file = Path(str(config.run)) / "config.yaml"
     if OmegaConf.is_missing(config, "run") or config.run is None or not file.is_file():
         return None
-    saved = plain_mapping(read_saved(file))
+    saved = plain_mapping(read_saved(file, given))
     use_saved_folders(saved.get("config_dir"))
     options = _options(verb)
     layer = {
@@ -135,7 +136,9 @@ def declared_sweep(verb: str, overrides: Sequence[str]) -> list[str]:
 
 
 def resolved(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """Replace every `${...}` by its value in place. Raises ConfigErrors where one cannot be resolved.
+    """Replace every `${...}` by its value in place, but those of the environment (`emul.trust.secrets`).
+
+    Raises ConfigErrors where one cannot be resolved, and for parts that are not trusted.
 
     Settings of a part that is no longer chosen (constraint=[]) are dropped, unless the overrides themselves give them:
     that is an error.
@@ -148,11 +151,12 @@ def resolved(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
                 del config[group][name]
     refuse_resolvers(plain_mapping(config))
     try:
-        OmegaConf.resolve(config)
+        resolve(config)
     except OmegaConfBaseException as error:
         key, said = str(error.full_key or "a key"), str(error).splitlines()[0]
         raise ConfigErrors([Finding(key, "an interpolation that leads somewhere", said)]) from error
     refuse_untrusted(config)
+    remember_settings(config)
     return config
 
 

@@ -60,7 +60,7 @@ def undeclared_keys(config: dict[str, Any]) -> list[Finding]:
 
 
 def _is_of(kind: type, value: Any) -> bool:
-    return type(value) is kind or (kind is float and type(value) is int)
+    return "${" in str(value) or type(value) is kind or (kind is float and type(value) is int)
 
 
 def _undeclared_in(group: str, node: Any) -> list[Finding]:

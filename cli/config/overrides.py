@@ -197,4 +197,4 @@ def _takes(config: dict[str, Any], key: str, value: str) -> bool:
 
 def plain(value: Any) -> Any:
     """A value without OmegaConf containers."""
-    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value

@@ -84,7 +84,7 @@ def name_within(folder: Path, root: Path) -> str:
 def _saved(run: Path) -> DictConfig:
     """Return the config.yaml of a run; empty where there is none."""
     file = run / "config.yaml"
-    return read_saved(file) if file.is_file() else OmegaConf.create()
+    return read_saved(file, given=["data"]) if file.is_file() else OmegaConf.create()
 
 
 def forecast_folder(config: DictConfig) -> Path:

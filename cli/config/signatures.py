@@ -148,7 +148,7 @@ def node_faults(key: str, node: dict[str, Any], alone: bool) -> list[Finding]:
                 free = [n for n in known.names if n not in given and (alone or not _is_handed(by_name[n], known))]
                 fix = offer(name, free or known.names) or "leave it out"
                 found.append(Finding(f"{key}.{name}", f"a key of {target.rpartition('.')[2]}", name, fix))
-        elif value != "???" and not _holds_part(value) and not accepts(parameter.annotation, value, parameter.module):
+        elif not (_is_open(value) or accepts(parameter.annotation, value, parameter.module)):
             assert parameter.annotation is not None
             expected = in_words(parameter.annotation, parameter.module)
             found.append(Finding(f"{key}.{name}", expected, value_in_words(value), _hint(expected, value)))
@@ -159,6 +159,11 @@ def node_faults(key: str, node: dict[str, Any], alone: bool) -> list[Finding]:
             expected = in_words(parameter.annotation, parameter.module) if parameter.annotation else "a value"
             found.append(Finding(f"{key}.{parameter.name}", expected, "nothing", f"set {key}.{parameter.name}=..."))
     return found
+
+
+def _is_open(value: Any) -> bool:
+    """True for a value that is not known yet: a part, `???`, or `${...}`, which is read when it is used."""
+    return _holds_part(value) or (isinstance(value, str) and (value == "???" or "${" in value))
 
 
 def _is_handed(parameter: Parameter, known: Signature) -> bool:

@@ -40,6 +40,7 @@ from emul.config.overrides import key_of, plain
 from emul.config.places import forecast_folder, name_within, run_name
 from emul.config.times import chosen_inits, lead_times
 from emul.evaluation.kept_forecasts import changed_data, data_of_forecast, evaluation_digest, refuse_other_weights
+from emul.trust.secrets import redacted
 from emulators.scores.interfaces import Reference
 from emulators.variables import VariableSet
 from emulators.verification.evaluation import Evaluation
@@ -300,13 +301,13 @@ def _truth(
 ) -> tuple[xr.Dataset, Source | None, str]:
     """The canonical dataset of the truth, its source (None: a file), and what it is called."""
     if config.truth is not None:
-        return with_levels(open_dataset(config.truth)), None, str(config.truth)
+        return with_levels(open_dataset(config.truth)), None, redacted(str(config.truth))
     if data is None:
         raise ValueError("No truth is known for this forecast; give truth=<store or file with the valid times>.")
     source: Source = build(data)
     source.prepare(report)
     dataset = first_member(source.dataset())
-    return dataset, source, str(dataset.attrs.get("origin") or _source_text(data))
+    return dataset, source, redacted(str(dataset.attrs.get("origin") or _source_text(data)))
 
 
 def _source_text(data: DictConfig) -> str:

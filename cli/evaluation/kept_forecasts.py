@@ -52,14 +52,14 @@ def evaluation_digest(config: DictConfig, manifest: Mapping[str, Any]) -> str:
 
 def data_of_forecast(config: DictConfig, manifest: Mapping[str, Any]) -> Any:
     """Return the settings of the data of a forecast, else of its run, with paths that exist here; None if unknown."""
-    run = read_saved(Path(config.run) / "config.yaml") if config.run is not None else OmegaConf.create()
+    run = read_saved(Path(config.run) / "config.yaml", given=["data"]) if config.run is not None else OmegaConf.create()
     data = manifest.get("settings", {}).get("data") or run.get("data")
     if data is None:
         return None
-    data = saved_config(data, "the manifest or run of the forecast")
+    data = saved_config(data, "the manifest or run of the forecast", group="data")
     places = {**(run.get("places") or {}), **manifest.get("places", {})}
     folder = Path(config.run) if config.run is not None else Path(str(manifest.get("run", "")))
-    return located(OmegaConf.to_container(data), places, folder, places.get("run"))
+    return OmegaConf.create(located(OmegaConf.to_container(data), places, folder, places.get("run")))
 
 
 def changed_data(

@@ -20,7 +20,6 @@ from data_pipelines.forecasts.manifest import discard_other
 from data_pipelines.forecasts.rollouts import ForecastJob
 from data_pipelines.forecasts.writers import ZarrWriter
 from emul.config.build import build, build_all
-from emul.config.overrides import plain
 from emul.config.places import absolute_places, result_folder, run_name
 from emul.config.times import initial_times, lead_steps, length, thinned
 from emul.jobs.processes import local_rank
@@ -28,6 +27,7 @@ from emul.jobs.shares import hardware_of, process_count
 from emul.jobs.threads import set_threads
 from emul.terminal.console import progress, warn
 from emul.training.runs import Run, forecasting_parts, open_run, refuse_members
+from emul.trust.secrets import saved_plain, saved_text
 from emulators.rollout import PRECISIONS
 from emulators.steps.step import Step, StepCascade
 from emulators.training.hardware import Hardware
@@ -61,7 +61,7 @@ def prepare(config: DictConfig) -> ForecastJob:
     settings = {
         "weights": weights_digest(run.card["weights"]),
         "run_config": forecasting_parts(run.config),
-        "data": OmegaConf.to_container(data, resolve=True),
+        "data": saved_plain(data),
         "fingerprint": fingerprint(source.path, archive.dataset),
         "persisted": list(config.persisted),
         "ranges": ranges,
@@ -125,7 +125,7 @@ def _metadata(run: Run, config: DictConfig) -> dict[str, Any]:
             "revision": run.card.get("revision"),
             "file": file_stamp(run.file),
         },
-        "places": {"run": str(run.folder.resolve()), **absolute_places(plain(config.data or run.config.data))},
+        "places": {"run": str(run.folder.resolve()), **absolute_places(saved_plain(config.data or run.config.data))},
         "config": _text(config),
         "run_config": run.card["config"],
     }
@@ -157,7 +157,7 @@ def _steps(run: Run, chosen: DictConfig, device: str) -> tuple[Step | StepCascad
 
 def _text(config: DictConfig) -> str:
     """Return the config of the forecast as YAML, without `share` and `hardware`, which change no result."""
-    return OmegaConf.to_yaml(OmegaConf.masked_copy(config, [str(k) for k in config if k not in ("share", "hardware")]))
+    return saved_text(OmegaConf.masked_copy(config, [str(k) for k in config if k not in ("share", "hardware")]))
 
 
 def _device(config: DictConfig, hardware: Hardware) -> str:

@@ -23,6 +23,7 @@ from data_pipelines.files.atomic import write_text
 from emul.config.folders import VARIABLE
 from emul.jobs.processes import rank, started_from_outside
 from emul.terminal.console import console
+from emul.trust.secrets import refuse_typed
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -47,6 +48,7 @@ def submitted_or_within_job(verb: str, config: DictConfig, words: Sequence[str],
     from emul.checks.examination import refuse_faults
     from emul.config.build import build
 
+    refuse_typed(words, "the script of the job")
     refuse_faults(config)
     command = [sys.executable, "-m", "emul.main", verb, *words]
     if not any(word.startswith("name=") for word in words):
@@ -91,12 +93,22 @@ def script(
     slurm = hardware.slurm
     assert slurm is not None
     asked = {**sbatch_options(hardware, slurm), "job-name": name, "output": log.resolve(), **(options or {})}
-    head = [f"#SBATCH --{key}" if value is True else f"#SBATCH --{key}={value}" for key, value in asked.items()]
+    head = [_sbatch_line(key, value) for key, value in asked.items()]
     cores = asked.get("cpus-per-task")
-    exports = [f"export SRUN_CPUS_PER_TASK={cores}"] if cores else []  # else srun asks for one, from SLURM 22.05 on
+    exports = (
+        [f"export SRUN_CPUS_PER_TASK={shlex.quote(str(cores))}"] if cores else []
+    )  # else srun asks for one, from SLURM 22.05 on
     if folders := os.environ.get(VARIABLE):
         exports.append(f"export {VARIABLE}={shlex.quote(folders)}")
     return "\n".join(["#!/bin/bash", *head, "", *exports, *slurm.setup, f"cd {shlex.quote(os.getcwd())}", *lines, ""])
+
+
+def _sbatch_line(key: str, value: object) -> str:
+    """A line of options; sbatch takes quotes as a shell does. Raises ValueError for what would be another line."""
+    text = "" if value is True else f"={shlex.quote(str(value))}"
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", key) or not text.isprintable():
+        raise ValueError(f"hardware.slurm: expected an option of sbatch in one line, got {f'{key}{text}'!r}.")
+    return f"#SBATCH --{key}{text}"
 
 
 def sbatch_options(hardware: Hardware, slurm: Slurm) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from emulators.grid import LatLonGrid
 
 WIDTH = 440  # pixels of a map
 QUALITY = 78  # of WebP
+COLOURS = ("viridis", "RdBu_r")  # of maps, see `field_limits`
 KINDS = {"f": "forecast", "t": "truth", "d": f"forecast {MINUS} truth"}
 
 
@@ -79,6 +80,7 @@ def write_case(path: Path, case: Case, results: EvaluationResults) -> Path:
         heading=results.name,
         lead=_controls(times),
         script=f"const {{LEADS,FRAMES}}={data};{case_script()}",
+        rules="".join(map(_gradient, COLOURS)),
     )
 
 
@@ -127,12 +129,17 @@ def _image(values: np.ndarray, scale: tuple[float, float, str], sampling: MapSam
 
 
 def _bar(scale: tuple[float, float, str]) -> Html:
+    low, high = (number(limit).replace("-", MINUS) for limit in scale[:2])
+    return tag("div", low, tag("i", class_=f"colours-{scale[2]}"), high, class_="bar")
+
+
+def _gradient(colours: str) -> str:
+    """The CSS of a bar in these colours of matplotlib."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
-    stops = ",".join(to_hex(colormaps[scale[2]](share)) for share in np.linspace(0, 1, 9))
-    low, high = (number(limit).replace("-", MINUS) for limit in scale[:2])
-    return tag("div", low, tag("i", style=f"background:linear-gradient(90deg,{stops})"), high, class_="bar")
+    stops = ",".join(to_hex(colormaps[colours](share)) for share in np.linspace(0, 1, 9))
+    return f".bar .colours-{colours}{{background:linear-gradient(90deg,{stops})}}"
 
 
 def _errors(results: EvaluationResults, row: Row, init: np.datetime64) -> Html:

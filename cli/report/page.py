@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -42,8 +44,12 @@ def document(
     lead: Html = NOTHING,
     styles: Mapping[str, LineStyle] | None = None,
     script: str = "",
+    rules: str = "",
 ) -> Path:
-    """Write a page. notes: what a reader must know. facts: tiles at the top. lead: follows them. styles: of lines."""
+    """Write a page. notes: what a reader must know. facts: tiles at the top. lead: follows them. styles: of lines.
+
+    script, rules: JavaScript and CSS besides those of all pages. Nothing else runs or is loaded: see `_policy`.
+    """
     links = [tag("a", section.title, href=f"#{section.anchor}") for section in sections if section.anchor]
     body = tag(
         "main",
@@ -55,16 +61,30 @@ def document(
         lead,
         *(join(tag("h2", s.title, id=s.anchor or None), s.body) for s in sections if s.body),
     )
+    style = _asset("page.css") + _rules({**LINES, **(styles or {})}) + rules
+    script = _asset("page.js") + script
     head = (
         tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=_policy(style, script)),
         tag("meta", name="viewport", content="width=device-width,initial-scale=1"),
         tag("link", rel="icon", href="data:,"),
         tag("title", title),
-        tag("style", Html(_asset("page.css") + _rules({**LINES, **(styles or {})}))),
+        tag("style", Html(style)),
     )
-    code = tag("script", Html(_asset("page.js") + script))
+    code = tag("script", Html(script))
     write_text(path, f"<!doctype html>{tag('html', *head, body, code, lang='en')}")
     return path
+
+
+def _policy(style: str, script: str) -> str:
+    """The content security policy of a page: its own style and script, by their digests, and images in the page."""
+
+    def source(text: str) -> str:
+        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+    allowed = {"img-src": "data:", "style-src": source(style), "script-src": source(script)}
+    nothing = ("default-src", "base-uri", "form-action")
+    return "; ".join([*(f"{name} 'none'" for name in nothing), *(f"{name} {what}" for name, what in allowed.items())])
 
 
 def _asset(name: str) -> str:

@@ -19,6 +19,7 @@ from data_pipelines.files.locks import is_locked
 from data_pipelines.files.seals import read_json, write_json
 from data_pipelines.reading.threads import processors
 from data_pipelines.verification.sweep_results import read_result
+from emul.trust.secrets import refuse_typed
 
 if TYPE_CHECKING:
     from emulators.training.hardware import Hardware
@@ -148,6 +149,7 @@ class SlurmJobs:
         from emul.jobs.slurm import SRUN, submit_script
 
         for trial in trials:
+            refuse_typed(trial.words, "the script of the job")
             trial.log.parent.mkdir(parents=True, exist_ok=True)
             command = [sys.executable, "-m", "emul.main", trial.verb, *trial.words]
             text = f"exec >> {shlex.quote(str(trial.log.resolve()))} 2>&1\n{SRUN} {shlex.join(command)}\n"

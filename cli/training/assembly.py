@@ -21,7 +21,6 @@ from data_pipelines.files import checkpoints
 from data_pipelines.files.fingerprints import fingerprint
 from data_pipelines.files.provenance import revision, versions
 from emul.config.build import build, build_all, build_loss_terms
-from emul.config.overrides import plain
 from emul.config.places import absolute_places
 from emul.jobs.processes import rank
 from emul.terminal import console
@@ -29,6 +28,7 @@ from emul.training.continuation import Resumed, refuse_other_data
 from emul.training.initial_weights import fill_network, load_weights, published_scales
 from emul.training.loggers import Place
 from emul.training.runs import build_step
+from emul.trust.secrets import saved_plain, saved_text
 from emulators.training.hardware import Hardware
 from emulators.training.lightning_module import Training
 from emulators.training.plan import Plan
@@ -50,7 +50,7 @@ def prepare(config: DictConfig, target: Path, resumed: Resumed | None) -> Inputs
     """Open the data of `config` and assemble its training, with the weights that `from_checkpoint` names."""
     start = None if resumed else load_weights(config.from_checkpoint)
     world = World.from_plain(resumed.state["world"]) if resumed else None
-    if places := absolute_places(plain(config.data)):
+    if places := absolute_places(saved_plain(config.data)):
         OmegaConf.update(config, "places", {"run": str(target.resolve()), **places}, force_add=True)
     archive, splits = open_archive(config, world, start)
     data = fingerprint(build(config.data).path, archive.dataset)
@@ -104,7 +104,7 @@ def build_training(config: DictConfig, world: World, data: Mapping[str, Any] | N
         metadata={
             "format": checkpoints.FORMAT,
             "world": world.plain(),
-            "config": OmegaConf.to_yaml(config, resolve=True),
+            "config": saved_text(config),
             "data": dict(data or {}),
             "revision": revision(),
             "versions": versions(),

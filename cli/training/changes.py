@@ -14,6 +14,7 @@ from data_pipelines.files.identity import PLACES, canonical, digest, leaves, lis
 from emul.config.build import build, resolve_target
 from emul.jobs.processes import rank
 from emul.terminal import console
+from emul.trust.secrets import saved_plain
 
 # Options that may change when a training is resumed: those that do not affect the weights,
 FREE = {
@@ -42,9 +43,14 @@ def changes(
         console.warn(
             f"The data of {target} were written again ({written_text(present)}); samples of them are the same."
         )
-    old, new = (dict(leaves(OmegaConf.to_container(c, resolve=True))) for c in (before, now))
+    old, new = (dict(leaves(saved_plain(config))) for config in (before, now))  # nothing of `before` is resolved
+    known = dict(leaves(OmegaConf.to_container(now, resolve=True)))
     old = _defaults(now, new.keys() - old.keys()) | old  # options that came after this training began
-    keys = [key for key in {**old, **new} if canonical(old.get(key)) != canonical(new.get(key))]
+    keys = [
+        key
+        for key in {**old, **new}
+        if canonical(old.get(key)) not in (canonical(new.get(key)), canonical(known.get(key)))
+    ]
     keys = [key for key in keys if not any(other.startswith(f"{key}.") for other in keys)]  # its parts tell it all
     keys = [key for key in keys if not (same and key.startswith("data.") and key.rpartition(".")[2] in PLACES)]
     rounded = [key for key in keys if _lies_in(key, ROUNDED) and not _lies_in(key, FREE | FIXED)]
@@ -63,7 +69,7 @@ def changes(
 
 def training_identity(config: DictConfig) -> str:
     """A digest of all that a training depends on but its data: the same for runs that differ in name or place only."""
-    parts = leaves(OmegaConf.to_container(config, resolve=True))
+    parts = leaves(saved_plain(config))
     kept = {key: value for key, value in parts if not _lies_in(key, FREE) and not _lies_in(key, ROUNDED - FIXED)}
     return digest({key: value for key, value in kept.items() if key.rpartition(".")[2] not in PLACES})
 

@@ -51,7 +51,7 @@ def find_checkpoint(config: DictConfig, target: Path) -> Resumed | None:
     state = content["emul"]
     if fault:
         console.warn(f"{fault} Going on from {path.name}, step {state['step']}.")
-    differing = changes(saved_config(state["config"], str(path)), config, target, state.get("data"), data_now(config))
+    differing = changes(OmegaConf.create(state["config"]), config, target, state.get("data"), data_now(config))
     if not differing:
         return Resumed(path, state)
     if config.resume == "anew":

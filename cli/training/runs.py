@@ -26,6 +26,7 @@ from emul.config.times import initial_times, lead_steps
 from emul.jobs.processes import rank
 from emul.terminal.console import progress
 from emul.trust.saved import read_saved, saved_config
+from emul.trust.secrets import saved_text
 from emulators.interfaces import Network, optional
 from emulators.state import State
 from emulators.steps.step import Step
@@ -135,7 +136,7 @@ def open_run(path: str | Path, checkpoint: str = "best", device: str = "cpu") ->
     if checkpoint == "best" and not file.exists():
         file = file.with_name("last.ckpt")
     card = checkpoints.load(file)["emul"]
-    config = saved_config(card["config"], str(file))
+    config = saved_config(card["config"], str(file), given=["data"])
     use_saved_folders(config.get("config_dir"))
     refuse_untrusted(config)
     refuse_disagreement(path, config, file)
@@ -155,7 +156,7 @@ def forecasting_parts(config: DictConfig) -> dict[str, Any]:
 
 def refuse_disagreement(run: Path, config: DictConfig, file: Path) -> None:
     """Raise ValueError where config.yaml says something else of the emulator than its checkpoint `file`."""
-    saved = read_saved(run / "config.yaml") if (run / "config.yaml").is_file() else config
+    saved = read_saved(run / "config.yaml", given=["data"]) if (run / "config.yaml").is_file() else config
     parts = ({**forecasting_parts(one), "data": recipe_of(plain(one.get("data")))} for one in (config, saved))
     if found := differences(*({k: v for k, v in part.items() if k != "metric"} for part in parts)):
         raise ValueError(
@@ -189,7 +190,7 @@ def write_if_changed(path: Path, text: str) -> None:
 
 def write_config(target: Path, config: DictConfig) -> None:
     """Write the config.yaml of a run folder, which forecast and eval read, unless it is the same already."""
-    file, text = target / "config.yaml", OmegaConf.to_yaml(config, resolve=True)
+    file, text = target / "config.yaml", saved_text(config)
     if file.exists() and file.read_text(encoding="utf-8") == text:
         return
     if rank():

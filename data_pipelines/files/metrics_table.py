@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.files.atomic import atomic_text
+from data_pipelines.files.tables import plain_cell
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -18,7 +19,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     with open(path, newline="") as file:
         for row in csv.DictReader(file):
             try:
-                numbers = {name: float(value) for name, value in row.items() if value}
+                numbers = {name.removeprefix("'"): float(value) for name, value in row.items() if value}
                 rows.append({**numbers, "step": int(numbers["step"])})
             except (KeyError, TypeError, ValueError):
                 continue
@@ -58,6 +59,6 @@ class MetricsTable:
         """Write the whole file."""
         with atomic_text(self.path) as file:
             writer = csv.DictWriter(file, self.columns)
-            writer.writeheader()
+            writer.writerow({name: plain_cell(name) for name in self.columns})
             writer.writerows(self.rows)
         self.is_whole = True

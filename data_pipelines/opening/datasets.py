@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 
 import xarray as xr
 
+from data_pipelines.conventions.addresses import masked_address
 from data_pipelines.conventions.calendars import refuse_disorder, with_dates
 from data_pipelines.conventions.canonical import COORDINATES, canonical
 from data_pipelines.conventions.suggestions import suggestion
 from data_pipelines.conventions.units import refuse_other_units
 from data_pipelines.opening.anemoi import fields_by_name, is_anemoi
 from data_pipelines.opening.classic_netcdf import expected_bytes
+from data_pipelines.opening.zarr_codecs import refuse_objects
 from data_pipelines.reading.zarr_chunks import with_direct_reads
 
 __all__ = ["canonical", "open_dataset"]
@@ -114,7 +116,7 @@ def open_files(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             opened = _OPENERS[kind](name, OpeningOptions(storage_options, filter, cache_gigabytes))
-        found.extend(dataset.assign_attrs(origin=name) for dataset in opened)
+        found.extend(dataset.assign_attrs(origin=masked_address(name)) for dataset in opened)
     if len(found) > 1:  # joining must not read: arrays in chunks of some times wait until asked
         found = [ds.chunk({d: JOINED_TIMES for d in ds.dims if d in COORDINATES["time"]}) for ds in found]
     return found
@@ -162,6 +164,8 @@ def _open_zarr(name: str, ways: OpeningOptions) -> list[xr.Dataset]:
     options, elsewhere = ways.storage_options, "://" in name or "::" in name
     if not elsewhere and not _has_zarr(Path(name)):
         raise FileNotFoundError(f"{name} holds no Zarr store (no zarr.json, .zgroup or .zmetadata in it).")
+    if not elsewhere:
+        refuse_objects(Path(name))
     if options is None:
         options = ANONYMOUS.get(name.split("://")[0]) if "::" not in name else None
     settings: dict[str, Any] = {"storage_options": dict(options) if options else None}

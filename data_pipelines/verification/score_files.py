@@ -14,6 +14,7 @@ import xarray as xr
 
 from data_pipelines.files.atomic import atomic_text
 from data_pipelines.files.netcdf import read_groups, read_netcdf
+from data_pipelines.files.tables import plain_cells
 from data_pipelines.verification.evaluation_results import EvaluationResults
 from data_pipelines.verification.score_rows import score_rows
 
@@ -54,7 +55,7 @@ def write_table(path: Path, scores: xr.Dataset, others: xr.Dataset | None) -> Pa
         table.writerow(["source", "variable", "level", "metric", "region", "lead_hours", "inits", "value", "units"])
         for source, dataset in sources.items():
             for name in dataset.data_vars:
-                table.writerows([source, *line] for line in _lines(dataset, str(name)))
+                table.writerows(plain_cells([source, *line]) for line in _lines(dataset, str(name)))
     return path
 
 
@@ -86,7 +87,7 @@ def write_comparison(path: Path, runs: Mapping[str, EvaluationResults], baseline
         table = csv.writer(file)
         table.writerow([*head, "significant"])
         for run in runs.values():
-            table.writerows(_comparison_lines(run, baseline, region))
+            table.writerows(map(plain_cells, _comparison_lines(run, baseline, region)))
 
 
 def _comparison_lines(run: EvaluationResults, baseline: str, region: str) -> Iterator[list[object]]:

@@ -14,6 +14,7 @@ import xarray as xr
 from data_pipelines.files.atomic import atomic_text
 from data_pipelines.files.metrics_table import read_rows
 from data_pipelines.files.seals import read_json
+from data_pipelines.files.tables import plain_cells
 
 
 class Progress(NamedTuple):
@@ -95,6 +96,6 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write a CSV file with one line a row, atomically."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     with atomic_text(path) as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(rows)
+        writer = csv.writer(file)
+        writer.writerow(plain_cells(names))
+        writer.writerows(plain_cells(row.get(name, "") for name in names) for row in rows)

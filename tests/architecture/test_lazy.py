@@ -22,7 +22,7 @@ sys.exit(code)
 # The modules below cli/ that help and configurations need; they import the standard library only.
 LIGHT = {
     "data_pipelines", "data_pipelines.conventions", "data_pipelines.conventions.suggestions", "data_pipelines.files",
-    "data_pipelines.files.identity",
+    "data_pipelines.files.identity", "data_pipelines.conventions.addresses",
 }  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """The pages that evaluations leave, in a browser: they open without an error, fit a phone, move and print."""
 
+import base64
+import hashlib
 import re
 import shutil
 import subprocess
@@ -53,8 +55,10 @@ def pages(tmp_path_factory):
 
 def opened(page, tmp_path, *flags: str, script: str = "") -> tuple[str, str]:
     """The page as the browser has it after loading, and what the browser logged; `script` runs at the end."""
-    copy = tmp_path / "page.html"
-    copy.write_text(page.read_text(encoding="utf-8") + f"<script>{script}</script>", encoding="utf-8")
+    copy, text = tmp_path / "page.html", page.read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    text = text.replace("script-src ", f"script-src &#x27;sha256-{digest}&#x27; ")  # the page itself allows no other
+    copy.write_text(f"{text}<script>{script}</script>", encoding="utf-8")
     plain = [
         "--headless",
         "--no-sandbox",
@@ -102,6 +106,20 @@ def test_pages_open_fit_a_phone_and_print(pages, page, tmp_path):
     assert (tmp_path / "phone.png").stat().st_size > 10_000
     opened(pages / page, tmp_path, f"--print-to-pdf={tmp_path / 'page.pdf'}")
     assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
+
+
+@needs_browser
+@pytest.mark.parametrize("page", ["single/report.html", "single/case.html", "compare/compare.html"])
+def test_pages_run_no_script_and_load_nothing_but_their_own(pages, page, tmp_path):
+    copy = tmp_path / "copy.html"
+    strange = "<script>document.title='ran'</script><img src=x onerror=\"document.title='ran'\">"
+    strange += "<style>body{display:none}</style><p style='color:red'><img src='http://127.0.0.1:9/x.png'></p>"
+    copy.write_text((pages / page).read_text(encoding="utf-8").replace("<h1>", f"{strange}<h1>"), encoding="utf-8")
+    script = "document.body.dataset.shown=getComputedStyle(document.body).display"
+    found, logged = opened(copy, tmp_path, "--dump-dom", script=script)
+    assert "<title>ran</title>" not in found
+    assert 'data-shown="block"' in found
+    assert logged.count("Content Security Policy") >= 4
 
 
 @needs_browser

@@ -85,11 +85,11 @@ def test_hydras_own_node_runs_nothing(tmp_path, capsys, marker):
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("where", ["yaml", "checkpoint"])
-def test_saved_interpolations_are_never_resolved(home, tmp_path, capsys, monkeypatch, where):
+@pytest.mark.parametrize("key", ["data.path", "forecast.lead", "model.embed", "metric.rmse.name"])
+def test_saved_interpolations_are_never_resolved(home, tmp_path, capsys, monkeypatch, key):
     monkeypatch.setenv("PRIVATE", "very-secret")
-    changes = {"data.path": "http://127.0.0.1:9/${oc.env:PRIVATE}"}
-    run = hostile.changed_run(home.run("tame"), tmp_path / "run", changes, where)
+    changes = {key: "http://127.0.0.1:9/${oc.env:PRIVATE}"}
+    run = hostile.changed_run(home.run("tame"), tmp_path / "run", changes)
     said = refused(capsys, "forecast", f"run={run}", f"output={tmp_path}")
     assert "${oc.env:PRIVATE}" in said
     assert "very-secret" not in said

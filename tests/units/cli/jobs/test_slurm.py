@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 import pytest
 
 from emul.jobs import slurm
-from emulators.training.hardware import Slurm
+from emul.jobs.slurm import script
+from emulators.training.hardware import Hardware, Slurm
 
 
 @pytest.mark.parametrize("in_a_job", [True, False])
@@ -37,3 +39,20 @@ def test_a_process_outside_of_slurm_is_in_no_queue(monkeypatch):
     for name in ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"):
         monkeypatch.delenv(name, raising=False)
     assert not slurm.requeue()
+
+
+def test_every_word_of_a_script_is_quoted(monkeypatch, tmp_path):
+    (tmp_path / "a folder; touch x").mkdir()
+    monkeypatch.chdir(tmp_path / "a folder; touch x")
+    slurm = Slurm(account="a b", options={"comment": "$(touch x)"})
+    lines = script(Hardware(slurm=slurm), "run `touch x`", Path("log of $x"), ["true"]).splitlines()
+    assert "#SBATCH --job-name='run `touch x`'" in lines
+    assert "#SBATCH --account='a b'" in lines
+    assert "#SBATCH --comment='$(touch x)'" in lines
+    assert f"cd '{tmp_path}/a folder; touch x'" in lines
+
+
+@pytest.mark.parametrize("options", [{"comment": "x\ntouch y"}, {"comment=1\ntouch y": 1}, {"a b": 1}])
+def test_an_option_is_one_line(options):
+    with pytest.raises(ValueError, match=r"hardware\.slurm"):
+        script(Hardware(slurm=Slurm(options=options)), "name", Path("log"), [])
