@@ -101,7 +101,11 @@ def warn_of_other_data(run: Run, settings: Mapping[str, Any]) -> None:
     """Warn where the data of a run hold other numbers at the same times than when it was trained."""
     before, now = run.card.get("data") or {}, settings["fingerprint"]
     found = data_differences(before, now)
-    if found and settings["data"] == plain(run.config.data) and before.get("times_digest") == now.get("times_digest"):
+    if (
+        found
+        and settings["data"] == saved_plain(run.config.data)
+        and before.get("times_digest") == now.get("times_digest")
+    ):
         warn(f"The data are not those that {run.folder} was trained on ({listed(found)}).")
 
 
