@@ -4,8 +4,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 EXPERIMENT ?= planet_sfno
+FLOORS ?= tests/units/data_pipelines tests/units/cli/config tests/contracts/test_configs.py
+FLOORS_PYTHON ?= $(BIN)/python
 
-.PHONY: install demo test test-fast lint format clean
+.PHONY: install demo test test-fast floors parity audit lint format clean
 
 install: $(STAMP)
 
@@ -28,6 +30,27 @@ test: install
 test-fast: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
 
+# The oldest versions that pyproject.toml declares, in an environment of their own: what needs no long run.
+floors: | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv venv --quiet --allow-existing --python $(FLOORS_PYTHON) .venv-floors
+	$(BIN)/uv pip install --quiet --python .venv-floors/bin/python --resolution lowest-direct -e '.[dev]'
+	OMP_NUM_THREADS=1 .venv-floors/bin/python -m pytest -p no:cacheprovider -n 2 -m "not slow" $(FLOORS)
+
+# Peers whose numbers ours are compared with, in an environment of their own; those that cannot be installed are named.
+parity: | $(BIN)/python
+	$(PYTHON) -m venv .venv-parity
+	.venv-parity/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' setuptools wheel
+	while read -r peer; do .venv-parity/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -c constraints.txt --no-build-isolation "$$peer" || echo "$$peer could not be installed; its tests are skipped."; \
+	  done < tests/parity/peers.txt
+	OMP_NUM_THREADS=1 .venv-parity/bin/python -m pytest -p no:cacheprovider -rs tests/parity tests/units/emulators/scores
+
+# Known vulnerabilities of the versions in use; where their data base cannot be reached, that is said.
+audit: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/pip-audit --progress-spinner off --skip-editable
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -38,5 +61,5 @@ format: install
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-floors .venv-parity build *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
