@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from data_pipelines.files.locks import lock_or_refuse
+from data_pipelines.files.locks import lock_new_or_refuse
 from data_pipelines.files.netcdf import write_netcdf
 from data_pipelines.verification.sweep_results import (
     is_lagging,
@@ -74,7 +74,7 @@ def main(arguments: list[str]) -> int:
     if sweep.on_slurm:
         refuse_without("sbatch", "squeue")
     try:
-        with lock_or_refuse(folder, work="sweeping", other="another sweep.name=..."):
+        with lock_new_or_refuse(folder, work="sweeping", other="another sweep.name=..."):
             return sweep.run()
     except KeyboardInterrupt:
         sweep.stop()

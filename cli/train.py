@@ -8,7 +8,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -16,8 +16,7 @@ from types import ModuleType
 from omegaconf import DictConfig
 
 from data_pipelines.batches.loader import SequentialBatches, ShuffledBatches
-from data_pipelines.files.locks import NAME as LOCK
-from data_pipelines.files.locks import lock_or_refuse
+from data_pipelines.files.locks import lock_new_or_refuse
 from emul.checks.examination import refuse_faults, refuse_values
 from emul.config.build import build
 from emul.config.command_line import run_composed
@@ -58,7 +57,7 @@ def train(config: DictConfig, signals: bool = True) -> Path:
     signals: install handlers that save and stop on SIGTERM, SIGUSR1 and Ctrl-C.
     """
     config, target = config.copy(), result_folder(config, "train")
-    with alone_in(target):
+    with lock_new_or_refuse(target) if rank() == 0 else nullcontext():
         resumed = find_checkpoint(config, target)
         if resumed is not None and resumed.state["finished"] and not resumed.changed:
             keep_options(target, config, resumed.state)
@@ -97,22 +96,6 @@ def train(config: DictConfig, signals: bool = True) -> Path:
                 watch.stop()
         finish(target, training)
     return target
-
-
-@contextmanager
-def alone_in(target: Path) -> Iterator[None]:
-    """Hold the lock of a run folder; a training that is refused leaves no folder that was not there before."""
-    made = [folder for folder in (target, *target.parents) if not folder.exists()]
-    try:
-        with lock_or_refuse(target) if rank() == 0 else nullcontext():
-            yield
-    except Exception:
-        if made and rank() == 0 and {path.name for path in target.iterdir()} <= {LOCK}:
-            (target / LOCK).unlink(missing_ok=True)
-            with suppress(OSError):
-                for folder in made:
-                    folder.rmdir()
-        raise
 
 
 def prepare_process(config: DictConfig) -> Hardware:

@@ -10,7 +10,7 @@ import fcntl
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -47,6 +47,22 @@ def lock_or_refuse(
             yield
         finally:
             file.truncate(0)
+
+
+@contextmanager
+def lock_new_or_refuse(folder: Path, work: str = "training", other: str = "another name=...") -> Iterator[None]:
+    """Hold the lock of `folder` as `lock_or_refuse` does; work that is refused leaves no folder that was not there."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        with lock_or_refuse(folder, work=work, other=other):
+            yield
+    except Exception:
+        if missing and folder.is_dir() and {path.name for path in folder.iterdir()} <= {NAME}:
+            (folder / NAME).unlink(missing_ok=True)
+            with suppress(OSError):  # another process has begun beside it
+                for path in missing:
+                    path.rmdir()
+        raise
 
 
 @contextmanager

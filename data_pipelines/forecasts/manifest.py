@@ -19,7 +19,7 @@ from typing import Any
 from data_pipelines.files.atomic import sha256, write_file
 from data_pipelines.files.fingerprints import data_differences
 from data_pipelines.files.identity import differences, listed, recipe_of
-from data_pipelines.files.locks import wait_for_lock
+from data_pipelines.files.locks import sole_maker
 from data_pipelines.files.provenance import revision, versions
 from data_pipelines.files.seals import read_json, write_json
 
@@ -102,7 +102,7 @@ def discard_other(folder: Path, settings: Mapping[str, Any]) -> None:
     """Remove the forecast in `folder` if it was made with other settings, or if its manifest cannot be read."""
     if not folder.is_dir():
         return
-    with wait_for_lock(folder.with_name(f".{folder.name}.lock"), required=False):
+    with sole_maker(folder):
         try:
             found = other_settings(read_manifest(folder)["settings"], json.loads(json.dumps(settings)))
         except (FileNotFoundError, ValueError):

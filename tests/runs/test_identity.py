@@ -97,6 +97,7 @@ def test_values_that_differ_in_their_sign_have_folders_of_their_own(place, capsy
     assert names[:2] == names[2:]
     assert "seed: expected a whole number from 0, got -1" in refused(capsys, "sweep", "seed=1,-1", *SMALL)
     assert "seed: expected a whole number from 0, got -1" in refused(capsys, "train", "-m", "seed=1,-1", *SMALL)
+    assert not os.path.exists("outputs")
 
 
 @pytest.mark.slow
