@@ -11,10 +11,12 @@ import numpy as np
 from omegaconf import DictConfig
 
 from data_pipelines.files.netcdf import write_netcdf
+from data_pipelines.reading.plausibility import declared_ranges
 from data_pipelines.verification.evaluation_results import EvaluationResults
+from data_pipelines.verification.odd_values import OddValues
 from data_pipelines.verification.score_files import read_scores
 from data_pipelines.verification.score_rows import Row, headline_rows, score_rows
-from data_pipelines.verification.scoring import PartialSums, score_pairs
+from data_pipelines.verification.scoring import ODD, PartialSums, score_pairs
 from emul.config.command_line import run_composed
 from emul.config.overrides import plain
 from emul.config.places import refuse_name
@@ -51,27 +53,38 @@ def evaluate(config: DictConfig) -> Path:
     inputs.notes.extend(evaluation.notes)
     target = Path(config.output) / "eval" / refuse_name(inputs.name)
     sums = PartialSums(target, _decisive(config, inputs), parse_share(config.share), config.save_every)
+    odd = OddValues(inputs.pairs.variables, inputs.pairs.grid, declared_ranges(inputs.pairs.truth.dataset))
     with sums.lock():
         with progress("scoring") as report:
             score_pairs(
-                inputs.pairs, evaluation, climatology=inputs.climatology, sums=sums, report=report, resumed=_resumed
+                inputs.pairs,
+                evaluation,
+                climatology=inputs.climatology,
+                odd=odd,
+                sums=sums,
+                report=report,
+                resumed=_resumed,
             )
         with sums.turn():
-            _merge(sums, target, inputs, evaluation)
+            _merge(sums, target, inputs, evaluation, odd)
     return target
 
 
-def _merge(sums: PartialSums, target: Path, inputs: Inputs, evaluation: Evaluation) -> None:
+def _merge(sums: PartialSums, target: Path, inputs: Inputs, evaluation: Evaluation, odd: OddValues) -> None:
     """Write scores, pictures and report of all shares, if they are complete."""
     if sums.is_merged:
         console().print(f"{target} has the scores of all shares", soft_wrap=True)
         return
-    absent = sums.add_others(evaluation.accumulators())
+    absent = sums.add_others(evaluation.accumulators() | {ODD: odd})
     if absent:
         awaited = ", ".join(f"{share}/{sums.share[1]}" for share in absent)
         console().print(f"{sums.path(sums.share[0])} is complete; the scores wait for share={awaited}", soft_wrap=True)
         return
     evaluation.drop_unscored()
+    told = odd.notes(inputs.options.missing)
+    inputs.notes.extend(told)
+    for note in told:
+        warn(note)
     results = _write(target, inputs, evaluation)
     by_init, judged = _write_differences(target, inputs, evaluation)
     sums.remove()

@@ -18,6 +18,8 @@ from functools import cached_property
 
 import numpy as np
 
+TOLERANCE = 1e-3  # degrees, to which points of two grids are the same; single precision has 3e-5 at 360
+
 
 @dataclass(frozen=True, eq=False)
 class LatLonGrid:
@@ -121,15 +123,23 @@ class LatLonGrid:
         """Return the grid as lists of numbers, for a checkpoint."""
         return {"latitude": self.latitude.tolist(), "longitude": self.longitude.tolist()}
 
-    def same_as(self, other: LatLonGrid, tolerance: float = 1e-3) -> bool:
+    def same_as(self, other: LatLonGrid, tolerance: float = TOLERANCE) -> bool:
         """Return True if both grids hold the same points to `tolerance` degrees."""
-        return self.shape == other.shape and all(
-            np.allclose(a, b, atol=tolerance)
-            for a, b in ((self.latitude, other.latitude), (self.longitude, other.longitude))
-        )
+        if self.shape != other.shape:
+            return False
+        around = np.abs(self.longitude - other.longitude)
+        away = max(np.abs(self.latitude - other.latitude).max(), np.minimum(around, 360.0 - around).max())
+        return bool(away <= tolerance)
 
     def __repr__(self) -> str:
         return f"LatLonGrid({self.kind}, {self.shape[0]}x{self.shape[1]})"
+
+
+def place_text(grid: LatLonGrid, row: int, column: int) -> str:
+    """Return a point in words: `52.5 N, 13.4 E`."""
+    latitude, longitude = float(grid.latitude[row]), float(grid.longitude[column])
+    east = longitude if longitude <= 180.0 else longitude - 360.0
+    return f"{abs(latitude):g} {'N' if latitude >= 0 else 'S'}, {abs(east):g} {'E' if east >= 0 else 'W'}"
 
 
 def gaussian_grid(nlat: int, nlon: int | None = None) -> LatLonGrid:

@@ -28,6 +28,7 @@ class CheckSettings(Selection):
 
 def main(arguments: list[str]) -> int:
     """The words after `emul data check`: the data, and the part of them; 2 where something is wrong."""
+    from data_pipelines.conventions.attributes import assumptions
     from data_pipelines.inspection.quality import check_values
     from data_pipelines.packing.copying import damaged_files
 
@@ -39,6 +40,8 @@ def main(arguments: list[str]) -> int:
     with progress("reading") as report:
         found, maps = check_values(dataset, folder, report)
     plan("Data", {"times": times_in_words(dataset), "checksums": checksums_in_words(damaged)})
+    for line in assumptions(dataset):
+        warn(line)
     rows = [_row(one) for one in found]
     table(
         ["variable", "units", "least", "at", "greatest", "at ", "NaN", "always NaN"], rows, ["least", "greatest", "NaN"]

@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> None:
 
 def show(dataset: xr.Dataset) -> None:
     """Print the grid, the times and their gaps, the levels, and one line a variable; read a few times of each."""
-    from data_pipelines.conventions.attributes import grid_of
+    from data_pipelines.conventions.attributes import assumptions, grid_of
     from data_pipelines.inspection.contents import (
         chunk_advice,
         grid_description,
@@ -51,6 +51,8 @@ def show(dataset: xr.Dataset) -> None:
         drawn.add_column(name, style="key" if name == "variable" else "", overflow="fold")
     for name in ("size", "least", "greatest", "NaN"):
         drawn.add_column(name, justify="right")
+    for line in assumptions(dataset):
+        warn(line)
     told = list(variable_summaries(dataset))
     for row in told:
         shape = " x ".join(map(str, row.shape)) + (" static" if row.is_static else "")

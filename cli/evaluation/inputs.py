@@ -21,6 +21,7 @@ from data_pipelines.inspection.predictability import reference_curves, stored_pr
 from data_pipelines.opening.climatologies import ClimatologyFile
 from data_pipelines.opening.datasets import open_dataset
 from data_pipelines.opening.forecasts import open_forecast, with_levels
+from data_pipelines.verification.accumulations import like_with_like
 from data_pipelines.verification.baselines import (
     FORECAST_FILES,
     RESERVED,
@@ -123,6 +124,9 @@ def open_inputs(config: DictConfig, options: DictConfig, report: Callable[[str, 
     truth, source, origin = _truth(config, data_of_forecast(config, manifest), report)
     changed = changed_data(config, manifest, source, truth)
     splits: Mapping[str, Any] = {} if source is None else source.splits
+    forecast, unlike = like_with_like(
+        forecast, truth, plain(options.deaccumulate) or (), _named_fields(config, options)
+    )
     forecast, truth, chosen, fitted = _fitted(config, options, forecast, truth)
     pairs = Pairs(
         forecast,
@@ -153,7 +157,7 @@ def open_inputs(config: DictConfig, options: DictConfig, report: Callable[[str, 
     }
     if SAMPLED in references and years is not None:
         attributes["sampled_years"] = f"{years[0]} to {years[1]}"
-    notes = [*_notes(forecast, manifest, pairs, metrics, climatology), *changed, *fitted, *told]
+    notes = [*_notes(forecast, manifest, pairs, metrics, climatology), *changed, *unlike, *fitted, *told]
     name = config.name or (run_name(config.run, config.output) if config.run is not None else _stem(path, config))
     beside = {} if limits is None else reference_curves(limits, pairs.leads[-1])
     budgets = None if "://" in str(path) else read_budgets(Path(path).parent)
@@ -239,6 +243,12 @@ def forecasts_beside(chosen: Mapping[Any, Any]) -> dict[str, StoredForecast]:
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name) or name in RESERVED:
             raise ValueError(f"beside: a name is of letters and digits, none of {', '.join(RESERVED)}; got '{name}'.")
     return read_forecasts({str(name): Path(folder) for name, folder in chosen.items()})
+
+
+def _named_fields(config: DictConfig, options: DictConfig) -> list[str]:
+    """The variables that the command line itself asks for."""
+    fields = plain(options.fields) or () if "fields" in strict_options(config) else ()
+    return [entry if isinstance(entry, str) else str(next(iter(entry))) for entry in fields]
 
 
 def _fitted(

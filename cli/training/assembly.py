@@ -17,6 +17,7 @@ from data_pipelines.batches.loader import Damaged, SequentialBatches, ShuffledBa
 from data_pipelines.batches.scales import scales
 from data_pipelines.batches.windows import Windows
 from data_pipelines.batches.world import world_from_dataset
+from data_pipelines.conventions.attributes import assumptions
 from data_pipelines.files import checkpoints
 from data_pipelines.files.fingerprints import fingerprint
 from data_pipelines.files.provenance import revision, versions
@@ -76,6 +77,8 @@ def open_archive(
     with console.progress("preparing the data") as report:
         source.prepare(report)
     dataset = source.dataset()
+    for line in assumptions(dataset):
+        console.warn(line)
     room = config.loader.gigabytes
     if world is not None:
         return Archive(dataset, world, cache_gigabytes=room), source.splits

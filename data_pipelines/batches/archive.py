@@ -25,6 +25,8 @@ from data_pipelines.conventions.periods import bounds
 from data_pipelines.conventions.units import refuse_other_units
 from data_pipelines.derived import forcings
 from data_pipelines.reading.fields import Fields
+from data_pipelines.reading.plausibility import ChannelLimits, declared_ranges
+from emulators.grid import place_text
 from emulators.state import State
 from emulators.variables import Variable, VariableSet
 from emulators.world import World
@@ -81,7 +83,8 @@ class Archive:
         self._block = max(1, int(BLOCK_BYTES // max(self.row_bytes, 1)))
         self._lock = threading.Lock()
         self._in_memory = np.zeros(self.times.size, dtype=bool)
-        self._checked = np.zeros(self.times.size, dtype=bool)  # read before, and without missing values
+        self._checked = np.zeros(self.times.size, dtype=bool)  # read before; nothing missing, nothing beyond its limits
+        self._limits = ChannelLimits(self.variables, declared_ranges(dataset))
         self._memory: Tensor | None = None
         self._chunks: OrderedDict[int, np.ndarray] = OrderedDict()
         self.cached_chunks = 0  # chunks of the source that are kept in memory, at most
@@ -280,19 +283,22 @@ class Archive:
                 self._in_memory[start:stop] = True
 
     def _read(self, positions: np.ndarray, out: np.ndarray, rows: np.ndarray | None = None) -> None:
-        """Read ascending positions into rows of `out`; ValueError if a value is missing."""
+        """Read ascending positions into rows of `out`; ValueError if a value is missing or impossible."""
         rows = np.arange(positions.size) if rows is None else rows
         unchecked = ~self._checked[positions]
-        if self.fields.read(positions, out, rows, bool(unchecked.any())):
+        if self.fields.read(positions, out, rows, self._limits if unchecked.any() else None):
             self._checked[positions] = True
             return
         for n in np.flatnonzero(unchecked):
-            if not np.isfinite(out[rows[n]]).all():
+            if not self._limits.hold(out[rows[n]]):
                 self._refuse_missing(out[rows[n]], positions[n])
+                self._refuse_impossible(out[rows[n]], positions[n])
             self._checked[positions[n]] = True
 
     def _refuse_missing(self, fields: np.ndarray, position: int) -> None:
         bad = ~np.isfinite(fields)
+        if not bad.any():
+            return
         channel = int(np.flatnonzero(bad.any(axis=(1, 2)))[0])
         name = next(v.name for v in self.variables if channel < self.variables.slice(v.name).stop)
         raise ValueError(
@@ -300,6 +306,24 @@ class Archive:
             f"{bad[channel].size} points at {self.times[position]} in {self.origin}; leave out the variable "
             f"or the time, or give the data source a value: fill={{{name}: 0}}."
         )
+
+    def _refuse_impossible(self, fields: np.ndarray, position: int) -> None:
+        """Raise ValueError if a value is outside the physical range of its variable, or apart from all others."""
+        for channel, field in enumerate(fields):
+            bad = self._limits.beyond(field, channel)
+            if bad is None:
+                continue
+            name = next(v.name for v in self.variables if channel < self.variables.slice(v.name).stop)
+            row, column = np.argwhere(bad)[0]
+            value = f"{field[row, column]:g} {self.variables.variable(name).units}".strip()
+            low, high = min(float(field.min()), self._limits.low[channel]), max(field.max(), self._limits.high[channel])
+            raise ValueError(
+                f"'{self.variables.channels[channel]}' is {value} at {place_text(self.grid, row, column)} at "
+                f"{self.times[position]} in {self.origin}, {self._limits.reason(channel)}; so are {bad.sum()} of "
+                f"{bad.size} points. A number that stands for missing values belongs in the attribute `missing_value`; "
+                f"other units are told with units={{{name}: ...}}; right values with ranges={{{name}: [{low:.4g}, "
+                f"{high:.4g}]}}."
+            )
 
     def _refuse_other_grid(self) -> None:
         grid = grid_of(self.dataset)

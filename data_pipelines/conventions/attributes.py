@@ -7,7 +7,9 @@
                       `emulators.world.Vertical`
     flux_convention   ecmwf, where fluxes follow the European centre (`data_pipelines.conventions.fluxes`)
     roles             of a packed store, JSON: the roles of variables that it was made with
-    assumed           of a forecast: what had to be assumed of its lead times
+    assumed           what had to be assumed of units, a line each
+    ranges            least and greatest possible value by variable, JSON, where they are not those of
+                      `emulators.physics.physical_ranges`
 
 A variable has `units`, and `levels` if it has not all levels of the dataset.
 """
@@ -25,6 +27,11 @@ from emulators.world import Vertical
 def origin_of(dataset: xr.Dataset, default: str = "the data") -> str:
     """Return where the data come from, for messages."""
     return str(dataset.attrs.get("origin", default))
+
+
+def assumptions(dataset: xr.Dataset) -> list[str]:
+    """Return what had to be assumed of the data, a sentence each."""
+    return str(dataset.attrs.get("assumed") or "").splitlines()
 
 
 def left_out_reasons(dataset: xr.Dataset) -> dict[str, str]:

@@ -11,10 +11,20 @@ import numpy as np
 import xarray as xr
 
 from data_pipelines.conventions.attributes import origin_of
+from data_pipelines.conventions.axes import (
+    degrees,
+    is_pressure,
+    levels_with_units,
+    refuse_empty,
+    refuse_nameless,
+    refuse_points,
+    with_assumption,
+)
 from data_pipelines.conventions.calendars import datetimes, refuse_disorder, timedeltas
 from data_pipelines.conventions.dialects import dialect, dialects, hybrid_levels, spoken
 from data_pipelines.conventions.suggestions import suggestion
-from data_pipelines.conventions.units import in_units
+from data_pipelines.conventions.units import in_units, known_units
+from emulators.grid import TOLERANCE
 
 
 def first_member(dataset: xr.Dataset) -> xr.Dataset:
@@ -41,9 +51,6 @@ STANDARD_NAMES = {
 }
 
 
-PRESSURE_UNITS = {"pa": 0.01, "hpa": 1.0, "mb": 1.0, "mbar": 1.0, "millibar": 1.0, "millibars": 1.0, "kpa": 10.0}
-
-
 MEMBERS = ("member", "number", "realization", "ensemble", "ensemble_member", "sample")
 
 
@@ -51,6 +58,9 @@ LEAD_TIMES = ("prediction_timedelta", "lead_time")
 
 
 DATELESS = ("month", "season", "day", "year", "record")
+
+
+POINTS = ("cell", "ncells", "ncol", "values", "node", "point", "gridpoint", "face", "column")
 
 
 BOUNDS = {"bnds", "bound", "bounds", "bnd", "nv", "nbnd", "vertices"}
@@ -131,6 +141,7 @@ def _some(values: np.ndarray) -> str:
 
 def _with_coordinate_names(dataset: xr.Dataset, origin: str) -> xr.Dataset:
     """Latitude, longitude, level and time under these names, each the index of its own dimension."""
+    refuse_points(dataset, _find(dataset, "latitude"), _find(dataset, "longitude"), origin)
     for kind in COORDINATES:
         found = _find(dataset, kind)
         if found is None:
@@ -140,14 +151,17 @@ def _with_coordinate_names(dataset: xr.Dataset, origin: str) -> xr.Dataset:
             coordinate = _one_dimensional(coordinate, kind, origin)
         if coordinate.ndim > 1:
             raise ValueError(f"The {kind} '{found}' in {origin} has dimensions {coordinate.dims}; expected one.")
-        if coordinate.ndim == 0 and kind == "level" and not _is_pressure(coordinate):
+        attributes, assumed = levels_with_units(coordinate, origin) if kind == "level" else (coordinate.attrs, "")
+        if coordinate.ndim == 0 and kind == "level" and not is_pressure(coordinate.assign_attrs(attributes)):
             continue
         dataset = dataset.drop_vars(found)
         if coordinate.ndim and coordinate.dims[0] != kind:
             dataset = dataset.drop_vars([n for n in (kind, coordinate.dims[0]) if n in dataset.variables])
             dataset = dataset.rename({coordinate.dims[0]: kind})
-        values = xr.Variable((kind,) if coordinate.ndim else (), coordinate.values, coordinate.attrs)
-        dataset = dataset.assign_coords({kind: values})
+        values = xr.Variable((kind,) if coordinate.ndim else (), coordinate.values, attributes)
+        dataset = with_assumption(dataset.assign_coords({kind: values}), assumed)
+    refuse_nameless(dataset, COORDINATES, origin)
+    refuse_empty(dataset, origin)
     return dataset
 
 
@@ -171,12 +185,7 @@ def _may_be_coordinate(dataset: xr.Dataset, name: Any) -> bool:
 
 def _one_dimensional(coordinate: xr.DataArray, kind: str, origin: str) -> xr.DataArray:
     """Latitudes or longitudes in degrees along one dimension; ValueError for other kinds of grid."""
-    units = str(coordinate.attrs.get("units", ""))
-    if units.lower() in ("m", "km", "metre", "metres", "meter", "meters", "radian", "radians"):
-        raise ValueError(
-            f"'{coordinate.name}' in {origin} is in '{units}', not in degrees of {kind}: a projected or rotated grid; "
-            "regrid the data to latitudes and longitudes first."
-        )
+    coordinate = degrees(coordinate, kind, origin)
     if coordinate.ndim == 2:
         axis = 1 if kind == "latitude" else 0
         along = coordinate.isel({coordinate.dims[axis]: 0})
@@ -189,10 +198,6 @@ def _one_dimensional(coordinate: xr.DataArray, kind: str, origin: str) -> xr.Dat
     if coordinate.ndim and not np.isfinite(coordinate.values.astype(float)).all():
         raise ValueError(f"The {kind} '{coordinate.name}' in {origin} has missing values.")
     return coordinate
-
-
-def _is_pressure(coordinate: xr.DataArray) -> bool:
-    return str(coordinate.attrs.get("units", "")).lower() in PRESSURE_UNITS
 
 
 def _with_times(dataset: xr.Dataset, origin: str) -> xr.Dataset:
@@ -233,10 +238,11 @@ def _with_levels(dataset: xr.Dataset, origin: str) -> xr.Dataset:
         dataset = dataset.drop_vars("level").assign(
             {n: dataset[n].drop_vars("level").expand_dims("level") for n in names}
         )
-    factor = PRESSURE_UNITS.get(units.lower(), 1.0)
+    found = known_units(units) if is_pressure(level) else None
+    factor = found[1] / 100.0 if found else 1.0
     values = np.atleast_1d(level.values).astype(str).astype(np.float64)  # 0.1 in single precision is 0.1
     values = np.round(values * factor, 6) if factor != 1.0 else values
-    attributes = {**level.attrs, "units": "hPa" if _is_pressure(level) else units}
+    attributes = {**level.attrs, "units": "hPa" if found else units}
     dataset = dataset.assign_coords(level=("level", values, attributes))
     order = np.argsort(values, kind="stable")
     if (np.diff(values[order]) <= 0).any():
@@ -283,7 +289,7 @@ def _refuse_no_fields(dataset: xr.Dataset, left_out: Mapping[str, str], origin: 
     if left_out:
         name, why = next(iter(left_out.items()))
         raise ValueError(f"'{name}' in {origin} cannot be used: {why}")
-    points = [d for d in dataset.dims if d in ("cell", "ncells", "values", "node", "point", "gridpoint", "face")]
+    points = [d for d in dataset.dims if d in POINTS]
     if points:
         raise ValueError(
             f"{origin} lies on a set of points (dimension '{points[0]}'), not on rows and columns of latitude and "
@@ -318,10 +324,12 @@ def _on_grid(dataset: xr.Dataset, origin: str) -> xr.Dataset:
 
 def _eastward(longitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the eastward order of columns and their longitudes in [0, 360), without a repeated last column."""
+    steps = np.abs(np.diff(longitude))
+    near = min(TOLERANCE, 0.1 * float(np.median(steps))) if steps.size else TOLERANCE
     east = np.mod(longitude, 360.0)
-    east[east > 360.0 - 1e-6] = 0.0
+    east[east > 360.0 - near] = 0.0
     order = np.argsort(east, kind="stable")
-    if order.size > 2 and abs(abs(longitude[-1] - longitude[0]) - 360.0) < 1e-6:
+    if order.size > 2 and abs(abs(longitude[-1] - longitude[0]) - 360.0) < near:
         order = order[order != longitude.size - 1]
     sorted_east = east[order]
     gaps = np.diff(np.append(sorted_east, sorted_east[0] + 360.0))

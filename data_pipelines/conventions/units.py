@@ -1,19 +1,31 @@
 """Units of the same quantity: unexpected units are refused, or converted if this is asked for.
 
 x in the base unit of its quantity = factor * x + offset
+
+Common spellings are in a table; others are parsed by pint with the CF additions of cf-xarray. What neither knows stays
+unknown and is not judged.
 """
 
 from __future__ import annotations
 
+import re
+import warnings
+from functools import cache
+
 import numpy as np
 import xarray as xr
 
-# One row a unit: quantity, factor, offset, spellings; units that are not here are not judged.
+# One row a unit: quantity, factor, offset, spellings.
+# fmt: off
 UNITS: tuple[tuple[str, float, float, tuple[str, ...]], ...] = (
-    ("temperature", 1.0, 0.0, ("k", "kelvin", "degk")),
-    ("temperature", 1.0, 273.15, ("c", "degc", "celsius", "deg_c", "degree_celsius", "degrees_celsius", "°c")),
+    ("temperature", 1.0, 0.0, ("k", "kelvin", "kelvins", "degk", "deg k", "degree_kelvin")),
+    (
+        "temperature", 1.0, 273.15,
+        ("c", "degc", "celsius", "deg_c", "deg c", "degree_c", "degrees_c", "degree c", "degrees c", "degree_celsius",
+         "degrees_celsius", "degrees celsius", "degree celsius", "°c"),
+    ),
     ("pressure", 1.0, 0.0, ("pa", "pascal", "pascals", "n m-2")),
-    ("pressure", 100.0, 0.0, ("hpa", "mb", "mbar", "millibar", "millibars")),
+    ("pressure", 100.0, 0.0, ("hpa", "mb", "mbar", "millibar", "millibars", "hectopascal", "hectopascals")),
     ("pressure", 1000.0, 0.0, ("kpa",)),
     ("length", 1.0, 0.0, ("m", "metre", "metres", "meter", "meters", "gpm")),
     ("length", 1000.0, 0.0, ("km",)),
@@ -33,24 +45,73 @@ UNITS: tuple[tuple[str, float, float, tuple[str, ...]], ...] = (
     ("speed", 0.001, 0.0, ("kg m-2 s-1", "kg m2 s", "mm s-1", "mm s")),  # of liquid water that falls
     ("speed", 0.001 / 86400.0, 0.0, ("mm day-1", "mm d-1", "mm day", "mm d")),
 )
+# fmt: on
+# Of quantities in the table, as pint writes their dimensions.
+DIMENSIONS = {
+    "[temperature]": "temperature",
+    "[mass] / [length] / [time] ** 2": "pressure",
+    "[length]": "length",
+    "[length] ** 2 / [time] ** 2": "potential",
+    "dimensionless": "ratio",
+    "[mass] / [time] ** 3": "flux",
+    "[mass] / [time] ** 2": "work",
+    "[length] / [time]": "speed",
+}
 _ROWS = {spelling: row[:3] for row in UNITS for spelling in row[3]}
 
 
 def refuse_other_units(name: str, expected: str, found: str, origin: str) -> None:
     """Raise ValueError if both units are known and differ."""
-    rows = [_ROWS.get(_plain(units)) for units in (expected, found)]
-    if None not in rows and rows[0] != rows[1]:
+    if are_other_units(expected, found):
         raise ValueError(
             f"'{name}' is in '{found}' in {origin}; expected it in '{expected}'. Convert it first, or let its data "
             f"source do it: units={{{name}: {expected}}}."
         )
 
 
+def are_other_units(one: str, other: str) -> bool:
+    """Return whether two units are known and differ."""
+    if _plain(one) == _plain(other):
+        return False
+    rows = [known_units(units) for units in (one, other)]
+    return None not in rows and rows[0] != rows[1]
+
+
+def are_base_units(units: str) -> bool:
+    """Return whether these are known as the units of their quantity that the project works in."""
+    row = known_units(units)
+    return row is not None and row[1:] == (1.0, 0.0)
+
+
+def known_units(units: str) -> tuple[str, float, float] | None:
+    """Return (quantity, factor, offset) of units; None if they are unknown."""
+    return _ROWS.get(_plain(units)) or (_parsed(units.strip()) if units.strip() else None)
+
+
+@cache
+def _parsed(units: str) -> tuple[str, float, float] | None:
+    """Parse units that are not in the table."""
+    from cf_xarray.units import units as registry
+
+    words = [units, units.lower()] if re.search("[A-Za-z]{4}", units) else [units]  # `Pascal`, but `PA` is no pascal
+    for text in words:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                unit = registry.Unit(text)
+                zero, one = (registry.Quantity(x, unit).to_base_units().magnitude for x in (0.0, 1.0))
+                quantity = str(unit.dimensionality)
+        except Exception:  # pint raises many kinds for what are no units
+            continue
+        return DIMENSIONS.get(quantity, quantity), float(f"{one - zero:.12g}"), float(zero)
+    return None
+
+
 def in_units(name: str, field: xr.DataArray, told: str) -> xr.DataArray:
     """Convert a field to `K`, say; `degC -> K` if its own units are missing or wrong."""
     said, _, wanted = (part.strip() for part in told.rpartition("->"))
     said = said or str(field.attrs.get("units", ""))
-    source, target = _ROWS.get(_plain(said)), _ROWS.get(_plain(wanted))
+    source, target = known_units(said), known_units(wanted)
     if _plain(said) == _plain(wanted) or (source and source == target):
         return field.assign_attrs(units=wanted)
     if source is None or target is None:

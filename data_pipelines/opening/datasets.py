@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import difflib
 import glob
 import warnings
@@ -9,15 +10,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import xarray as xr
 
 from data_pipelines.conventions.addresses import masked_address
+from data_pipelines.conventions.attributes import grid_of
 from data_pipelines.conventions.calendars import refuse_disorder, with_dates
 from data_pipelines.conventions.canonical import COORDINATES, canonical
 from data_pipelines.conventions.suggestions import suggestion
 from data_pipelines.conventions.units import refuse_other_units
 from data_pipelines.opening.anemoi import fields_by_name, is_anemoi
 from data_pipelines.opening.classic_netcdf import expected_bytes
+from data_pipelines.opening.missing_values import decoded, without_idle_zeros
 from data_pipelines.opening.zarr_codecs import refuse_objects
 from data_pipelines.reading.zarr_chunks import with_direct_reads
 
@@ -173,10 +177,9 @@ def _open_zarr(name: str, ways: OpeningOptions) -> list[xr.Dataset]:
         store: Any = name
         if elsewhere and ways.cache_gigabytes:
             store, settings = _kept(name, settings, ways.cache_gigabytes), {}
-        opened = xr.open_zarr(store, chunks=None, decode_cf=False, **settings)
+        opened = _as_stored(store, settings)
         opened = opened if elsewhere else with_direct_reads(opened, Path(name))
         folded = is_anemoi(opened)  # its zeros are values, though Zarr fills with them
-        opened = xr.decode_cf(opened, decode_times=False, mask_and_scale=not folded)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"No Zarr store at {name} ({_brief(error)}).") from error
     except ImportError as error:
@@ -187,7 +190,39 @@ def _open_zarr(name: str, ways: OpeningOptions) -> list[xr.Dataset]:
         raise ValueError(f"Cannot open {name} as a Zarr store ({_brief(error)}); {DAMAGED}.") from error
     if elsewhere and not opened.variables:
         raise FileNotFoundError(f"No Zarr store at {name} (nothing is listed there).")
-    return [fields_by_name(opened) if folded else opened]
+    if folded:
+        return [fields_by_name(xr.decode_cf(opened, decode_times=False, mask_and_scale=False))]
+    return [decoded(opened, name)]
+
+
+def _as_stored(store: Any, settings: Mapping[str, Any]) -> xr.Dataset:
+    """Open a Zarr store undecoded, with the fill values that its writer declared."""
+    import zarr
+
+    try:
+        opened = xr.open_zarr(store, chunks=None, decode_cf=False, **settings)
+    except (TypeError, binascii.Error):  # a fill value as a plain number, where xarray writes it in base64
+        group = xr.backends.ZarrStore.open_group(store, mode="r", use_zarr_fill_value_as_mask=True, **settings)
+        plain: dict[str, Any] = {
+            "mask_and_scale": False,
+            "decode_times": False,
+            "decode_coords": False,
+            "concat_characters": False,
+        }
+        opened = xr.backends.StoreBackendEntrypoint().open_dataset(group, **plain)
+        arrays = zarr.open_group(store, mode="r", **settings)
+        said = {name: arrays[str(name)].attrs.get("_FillValue") for name in opened.variables}
+        for name, variable in opened.variables.items():
+            variable.attrs = {k: v for k, v in variable.attrs.items() if k != "_FillValue"}
+            if said[name] is not None:
+                variable.attrs["_FillValue"] = said[name]
+        return opened
+    if any(
+        np.ndim(v.attrs.get("_FillValue")) == 0 and v.attrs.get("_FillValue") == 0 for v in opened.variables.values()
+    ):
+        arrays = zarr.open_group(store, mode="r", **settings)
+        opened = without_idle_zeros(opened, {name: dict(arrays[str(name)].attrs) for name in opened.variables})
+    return opened
 
 
 def _kept(name: str, settings: dict[str, Any], gigabytes: float) -> Any:
@@ -207,14 +242,33 @@ def _has_zarr(path: Path) -> bool:
 def _open_netcdf(name: str, _: OpeningOptions) -> list[xr.Dataset]:
     try:
         expected, size = expected_bytes(name), Path(name).stat().st_size
-        opened = xr.open_dataset(name, engine="netcdf4", chunks=None, decode_times=False)
+        opened = xr.open_dataset(name, engine="netcdf4", chunks=None, decode_cf=False)
     except Exception as error:
         raise ValueError(f"Cannot open {name} as NetCDF ({_brief(error)}); {DAMAGED}.") from error
     if expected is not None and size < expected:
         raise ValueError(
             f"{name} has {size} of the {expected} bytes that its header announces: incomplete; fetch it again."
         )
-    return [opened]
+    return [decoded(opened, name, _never_written(name, opened))]
+
+
+def _never_written(name: str, dataset: xr.Dataset) -> dict[Any, Any]:
+    """Return what a NetCDF file holds where nothing was written, by variable; of those that do not say so."""
+    import netCDF4
+
+    usual = {key: netCDF4.default_fillvals[key] for key in ("i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8")}
+    found = {}
+    for key, variable in dataset.variables.items():
+        fill = usual.get(variable.dtype.str[1:])
+        if fill is None or "_FillValue" in variable.attrs:
+            continue
+        if variable.ndim > 1 or (variable.values == fill).any():
+            found[key] = fill
+    whole = [key for key in found if dataset[key].dtype.kind in "iu"]
+    if whole:
+        with netCDF4.Dataset(name) as file:  # whole numbers are data where the file was not filled beforehand
+            found = {k: v for k, v in found.items() if k not in whole or file[str(k)].get_fill_value() is not None}
+    return found
 
 
 def _open_grib(name: str, ways: OpeningOptions) -> list[xr.Dataset]:
@@ -245,12 +299,12 @@ def joined(parts: list[xr.Dataset], names: list[str]) -> xr.Dataset:
         return parts[0]
     origin = names[0] if len(set(names)) == 1 else f"{names[0]} and {len(names) - 1} more"
     left_out = "\n".join(dict.fromkeys(p.attrs["left_out"] for p in parts if p.attrs["left_out"]))
-    grids = {
-        (p["latitude"].values.tobytes(), p["longitude"].values.tobytes()): n for p, n in zip(parts, names, strict=True)
-    }
-    if len(grids) > 1:
-        first, second, *_ = grids.values()
-        raise ValueError(f"{first} and {second} lie on different grids; open them apart or regrid one.")
+    grid = grid_of(parts[0])
+    for part, file in zip(parts, names, strict=True):
+        if not grid_of(part).same_as(grid):
+            raise ValueError(f"{names[0]} and {file} lie on different grids; open them apart or regrid one.")
+    own = {name: parts[0][name] for name in ("latitude", "longitude")}  # exactly those: files differ in precision
+    parts = [part.assign_coords(own) for part in parts]
     units: dict[Any, str] = {}
     for part, file in zip(parts, names, strict=True):
         for name, field in part.data_vars.items():
@@ -274,4 +328,6 @@ def joined(parts: list[xr.Dataset], names: list[str]) -> xr.Dataset:
         joined[name].attrs["units"] = units[name]  # lost where files spell them differently
     if "time" in joined.dims:
         refuse_disorder(joined["time"].values, origin)
-    return joined.assign_attrs(origin=origin, left_out=left_out)
+    assumed = "\n".join(dict.fromkeys(p.attrs["assumed"] for p in parts if p.attrs.get("assumed")))
+    told = {"assumed": assumed} if assumed else {}
+    return joined.assign_attrs(origin=origin, left_out=left_out, **told)

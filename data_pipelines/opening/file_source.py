@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar, Literal
@@ -12,6 +13,7 @@ import xarray as xr
 from data_pipelines.conventions.attributes import origin_of
 from data_pipelines.conventions.durations import gaps, spacing
 from data_pipelines.conventions.periods import guarded
+from data_pipelines.conventions.suggestions import suggestion
 from data_pipelines.derived.shaping import shaped
 from data_pipelines.interfaces import Progress
 from data_pipelines.opening.datasets import MEMBER, open_dataset
@@ -32,6 +34,8 @@ class FileSource:
     dates: of a dimension without labels, {month: 1979-01/1M}; see `data_pipelines.conventions.calendars.with_dates`.
     members: dimension whose entries are members of an ensemble, such as number, ensemble or realization. Each is a
     sample of its own: windows keep to one member, statistics are over all; forecasts begin from the first.
+    ranges: least and greatest possible value of a variable, {surface_pressure: [500, 1200]}, before those of
+    `emulators.physics.physical_ranges`; values beyond are refused.
     gaps: what to do where times are missing: skip the windows that would bridge them, or refuse the data.
     """
 
@@ -52,6 +56,7 @@ class FileSource:
     dates: Mapping[str, str | Sequence[str]] | None = None
     members: str | None = None
     gaps: Literal["skip", "refuse"] = "skip"
+    ranges: Mapping[str, Sequence[float]] | None = None
 
     engine: ClassVar[str | None] = None
 
@@ -102,7 +107,11 @@ class FileSource:
         )
         if "time" in made.dims:
             refuse_uneven(made, self.gaps)
-        return made
+        for name in self.ranges or ():
+            if name not in made.data_vars:
+                raise ValueError(f"ranges: no variable '{name}' in the data; {suggestion(name, made.data_vars)}")
+        ranges = {name: list(bounds) for name, bounds in (self.ranges or {}).items()}
+        return made.assign_attrs(ranges=json.dumps(ranges)) if ranges else made
 
 
 def refuse_uneven(dataset: xr.Dataset, rule: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,6 +18,7 @@ import xarray as xr
 
 from data_pipelines.derived.lazy_arrays import lazy_source
 from data_pipelines.files.seals import CRC_BYTES
+from data_pipelines.reading.plausibility import ChannelLimits
 from data_pipelines.reading.scratch_memory import Scratch, ScratchMemory
 from data_pipelines.reading.zarr_chunks import ChunkArray, as_slice
 
@@ -54,16 +55,16 @@ class ChunkField:
         rows: np.ndarray,
         memory: ScratchMemory,
         given_up: threading.Event,
-        check: bool = False,
+        holds: Callable[[np.ndarray], bool] | None = None,
     ) -> bool:
         """Fill out[rows[n]], a field each, with the times at positions[n], all in chunk `number`.
 
-        given_up: set when the caller has stopped waiting, so that nothing is written. check: test whether all numbers
-        are finite while they are in the processor's cache; True if they are.
+        given_up: set when the caller has stopped waiting, so that nothing is written. holds: tests a
+        field while it is in the processor's cache; True if all pass.
         """
         with memory.lent() as scratch:
             self._read(number, positions, out, rows, given_up, scratch)
-            return check and all(bool(np.isfinite(out[row]).all()) for row in rows)
+            return holds is not None and all(holds(out[row]) for row in rows)
 
     def _read(
         self,
@@ -141,14 +142,14 @@ def read_as_stored(
     out: np.ndarray,
     memory: ScratchMemory,
     given_up: threading.Event,
-    check: bool = False,
+    limits: ChannelLimits | None = None,
 ) -> tuple[list[str], bool]:
     """Fill out (channel, lat, lon) with one time of fields that are as stored: (name, field, its channels) each.
 
-    Returns the names of those that could not be read, and whether all numbers are known to be finite.
+    Returns the names of those that could not be read, and whether all numbers are known to be within `limits`.
     """
     failed: list[str] = []
-    sound = check
+    sound = limits is not None
     with memory.lent() as scratch:
         for name, field, channels in fields:
             before, behind = field._path
@@ -164,7 +165,7 @@ def read_as_stored(
             except Exception:  # told by whoever tries again
                 failed.append(name)
             else:
-                sound = sound and bool(np.isfinite(target).all())
+                sound = sound and limits is not None and limits.hold(target, channels)
     return failed, sound
 
 

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import xarray as xr
@@ -23,6 +23,7 @@ from data_pipelines.reading.chunk_fields import ChunkField, chunk_field, read_as
 from data_pipelines.reading.damaged_data import DamagedData
 from data_pipelines.reading.packed_store import ChannelRun, PackedStore, channel_runs
 from data_pipelines.reading.packed_view import packed_store_of
+from data_pipelines.reading.plausibility import ChannelLimits
 from data_pipelines.reading.scratch_memory import ScratchMemory
 from data_pipelines.reading.threads import processors, reading_threads
 from data_pipelines.reading.zarr_chunks import as_slice
@@ -82,19 +83,23 @@ class Fields:
         return computed + in_place + through_xarray
 
     def read(
-        self, positions: np.ndarray, out: np.ndarray, rows: np.ndarray | slice = slice(None), check: bool = False
+        self,
+        positions: np.ndarray,
+        out: np.ndarray,
+        rows: np.ndarray | slice = slice(None),
+        limits: ChannelLimits | None = None,
     ) -> bool:
         """Fill out[rows[n]] with the fields at positions[n], which ascend; out: float32 (row, channel, lat, lon).
 
-        DamagedData names what cannot be read. check: look for missing values where that is cheap; True if all were
-        checked and none is missing.
+        DamagedData names what cannot be read. limits: compare with these where that is cheap; True if all were
+        compared and none is missing or beyond.
         """
         sound = False
         if self._store is not None:
-            sound = self._store.read(positions, out, self._runs, rows, check)
+            sound = self._store.read(positions, out, self._runs, rows, limits)
         jobs = {}
         if self._store is None:  # variables side by side: decoding and waiting for a network are shared among threads
-            waiting, sound = self._not_in_place(positions, out, np.arange(len(out))[rows], check)
+            waiting, sound = self._not_in_place(positions, out, np.arange(len(out))[rows], limits)
             pool = reading_threads()
             jobs = {v.name: pool.submit(self._field, v.name, positions) for v in self.archived if v.name in waiting}
         for variable in self.variables:
@@ -112,17 +117,21 @@ class Fields:
         found: list[tuple[str, ChunkField, slice | int]] = []
         for name, field in self._chunked.items():
             if field.is_as_stored:
-                channels = self.variables.slice(name)
-                found.append((name, field, channels if self.variables.variable(name).levels else channels.start))
+                found.append((name, field, self._channels(name)))
         return found
 
+    def _channels(self, name: str) -> slice | int:
+        """Return the channels that a variable fills: an int if it has no levels."""
+        channels = self.variables.slice(name)
+        return channels if self.variables.variable(name).levels else channels.start
+
     def _not_in_place(
-        self, positions: np.ndarray, out: np.ndarray, rows: np.ndarray, check: bool
+        self, positions: np.ndarray, out: np.ndarray, rows: np.ndarray, limits: ChannelLimits | None
     ) -> tuple[set[str], bool]:
         """Read straight into `out` what lies in chunks of whole fields; the names of what is not there after it.
 
         What could not be read is among these, to be tried again patiently, and named where that fails too. And whether
-        nothing is among these, and no number is missing, as far as this was to be checked.
+        nothing is among these, and all numbers are within `limits`.
         """
         unsound: list[str] = []
         waiting = set(self.archived.names) - set(self._chunked)
@@ -132,8 +141,7 @@ class Fields:
         for name, field in self._chunked.items():
             if field.is_as_stored:
                 continue
-            channels = self.variables.slice(name)
-            place = out[:, channels] if self.variables.variable(name).levels else out[:, channels.start]
+            place = out[:, self._channels(name)]
             tasks.extend((name, field, place, *part) for part in field.parts(positions))
 
         def work() -> None:
@@ -142,17 +150,18 @@ class Fields:
                     position, row = whole.popleft()
                 except IndexError:  # another thread was faster
                     break
-                failed, finite = read_as_stored(self._as_stored, position, out[row], self._scratch, given_up, check)
+                failed, held = read_as_stored(self._as_stored, position, out[row], self._scratch, given_up, limits)
                 waiting.update(failed)
-                if not finite:
+                if not held:
                     unsound.append(str(position))
             while tasks:
                 try:
-                    name, field, place, number, held = tasks.popleft()
+                    name, field, place, number, some = tasks.popleft()
                 except IndexError:  # another thread was faster
                     return
                 try:
-                    if not field.read(number, positions[held], place, rows[held], self._scratch, given_up, check):
+                    holds = partial(limits.hold, channels=self._channels(name)) if limits is not None else None
+                    if not field.read(number, positions[some], place, rows[some], self._scratch, given_up, holds):
                         unsound.append(name)
                 except Exception:
                     waiting.add(name)
@@ -163,7 +172,7 @@ class Fields:
             tasks.clear()
             whole.clear()
             waiting |= set(self._chunked)
-        return waiting, check and not waiting and not unsound
+        return waiting, limits is not None and not waiting and not unsound
 
     def _awaited(self, name: str, positions: np.ndarray, job: Future[np.ndarray]) -> np.ndarray:
         """Wait for the field that a thread reads; try again if that fails or takes too long."""

@@ -28,6 +28,7 @@ from data_pipelines.files.seals import refuse_damage, refuse_lost_coordinates, s
 from data_pipelines.reading import damaged_data
 from data_pipelines.reading.damaged_data import DamagedData
 from data_pipelines.reading.encodings import Encoding
+from data_pipelines.reading.plausibility import ChannelLimits
 from data_pipelines.reading.scratch_memory import ScratchMemory
 from data_pipelines.reading.threads import processors, reading_threads
 from emulators.variables import VariableSet
@@ -139,21 +140,21 @@ class PackedStore:
         out: np.ndarray,
         channels: Sequence[ChannelRun] | None = None,
         rows: np.ndarray | slice = slice(None),
-        check: bool = False,
+        limits: ChannelLimits | None = None,
     ) -> bool:
         """Fill out[rows[n]] with the time at positions[n]; out: float32 (row, channel, lat, lon), planes contiguous.
 
         The checksum of a chunk is verified when it is first read. DamagedData names store and time if that fails.
-        check: test whether all numbers are finite while they are in the processor's cache; True if they are.
+        limits: of the channels of `out`, compared while these are in the processor's cache; True if all are within.
         """
         wanted = (ChannelRun(0, self.shape[1], 0),) if channels is None else tuple(channels)
         places = np.arange(len(out))[rows].tolist()
         jobs = deque(zip(places, np.asarray(positions).tolist(), strict=True))
         count = max(1, min(_readers(), len(jobs) * self.chunk_bytes // PART_BYTES))
-        beside = [reading_threads().submit(self._read_some, jobs, out, wanted, check) for _ in range(count - 1)]
+        beside = [reading_threads().submit(self._read_some, jobs, out, wanted, limits) for _ in range(count - 1)]
         sound = False
         try:
-            sound = self._read_some(jobs, out, wanted, check)
+            sound = self._read_some(jobs, out, wanted, limits)
         finally:
             jobs.clear()
             begun = [other for other in beside if not other.cancel()]
@@ -161,13 +162,13 @@ class PackedStore:
         return all([sound, *(other.result() for other in begun)])
 
     def _read_some(
-        self, jobs: deque[tuple[int, int]], out: np.ndarray, wanted: Sequence[ChannelRun], check: bool
+        self, jobs: deque[tuple[int, int]], out: np.ndarray, wanted: Sequence[ChannelRun], limits: ChannelLimits | None
     ) -> bool:
         """Fill out[row] with the time at a position, for each pair of them that no other thread has taken.
 
-        Returns whether `check` is set and all numbers are finite.
+        Returns whether all numbers are within `limits`, if these are given.
         """
-        sound = check
+        sound = limits is not None
         as_stored = self.encoding.is_plain and len(wanted) == 1 and wanted[0].count == self.shape[1]
         while jobs:
             try:
@@ -176,7 +177,7 @@ class PackedStore:
                 break
             if not (as_stored and self._read_again(position, out[row, wanted[0].target :][: wanted[0].count])):
                 self._read_patiently(position, out[row], wanted)
-            sound = sound and all(np.isfinite(out[row, run.target :][: run.count]).all() for run in wanted)
+            sound = sound and limits is not None and all(_held(out[row], run, limits) for run in wanted)
         return sound
 
     def _read_again(self, position: int, out: np.ndarray) -> bool:
@@ -274,6 +275,12 @@ class PackedStore:
                 f"{self.times[first + n]}: {why}" for n, why in faults_of_file(self.file(number), self.per_file, held)
             ]
         return found
+
+
+def _held(fields: np.ndarray, run: ChannelRun, limits: ChannelLimits) -> bool:
+    """Return whether the channels of a run are within their limits."""
+    channels = slice(run.target, run.target + run.count)
+    return limits.hold(fields[channels], channels)
 
 
 def _readers() -> int:

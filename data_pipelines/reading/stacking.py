@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from data_pipelines.conventions.attributes import grid_of
-from emulators.grid import LatLonGrid
+from emulators.grid import TOLERANCE, LatLonGrid
 from emulators.variables import VariableSet
 
 
@@ -54,13 +54,13 @@ def is_near_any(levels: Sequence[float] | np.ndarray) -> Callable[[float], bool]
 
 
 def on_grid(dataset: xr.Dataset, grid: LatLonGrid) -> xr.Dataset:
-    """Select the points of `grid` from a dataset that holds them all, to 1e-3 degrees; ValueError if it does not."""
+    """Select the points of `grid` from a dataset that holds them all to the tolerance of grids; else ValueError."""
     own = grid_of(dataset)
     if own.same_as(grid):
         return dataset
     rows = np.abs(own.latitude[None] - grid.latitude[:, None])
     columns = np.abs((own.longitude[None] - grid.longitude[:, None] + 180.0) % 360.0 - 180.0)
-    if rows.min(axis=1).max() > 1e-3 or columns.min(axis=1).max() > 1e-3:
+    if rows.min(axis=1).max() > TOLERANCE or columns.min(axis=1).max() > TOLERANCE:
         raise ValueError(
             f"Forecast and truth lie on different grids: {_described(grid)} and {_described(own)}; "
             "bring both to one grid before scoring."

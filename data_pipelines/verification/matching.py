@@ -10,7 +10,7 @@ import xarray as xr
 
 from data_pipelines.conventions.dialects import variable_hint
 from data_pipelines.conventions.durations import duration_text
-from data_pipelines.conventions.units import refuse_other_units
+from data_pipelines.conventions.units import are_base_units, refuse_other_units
 from data_pipelines.derived.shaping import shaped
 from data_pipelines.reading.stacking import is_near_any, levels_of
 from emulators.variables import Variable, VariableSet
@@ -51,6 +51,8 @@ def shared_variables(
                 f"asked for {'all' if some is None else list(some)}."
             )
         units, own = (str(dataset[name].attrs.get("units", "")) for dataset in (forecast, truth))
+        if are_base_units(own) and not are_base_units(units):
+            refuse_other_units(name, own, units, "the forecast")
         refuse_other_units(name, units, own, "the truth")
         chosen.append(Variable(name, own or units, kept))
     return VariableSet(tuple(chosen))

@@ -21,9 +21,12 @@ import numpy as np
 
 from data_pipelines.files.atomic import write_file
 from data_pipelines.files.locks import lock_or_refuse, wait_for_turn
+from data_pipelines.verification.odd_values import OddValues
 from data_pipelines.verification.pairs import Pairs
 from data_pipelines.verification.truth import CachedClimatology
 from emulators.scores.interfaces import Accumulator, PairAccumulators
+
+ODD = "odd values"  # the name of their counts among the sums
 
 
 def score_pairs(
@@ -31,21 +34,25 @@ def score_pairs(
     evaluation: PairAccumulators,
     *,
     climatology: CachedClimatology | None = None,
+    odd: OddValues | None = None,
     sums: PartialSums | None = None,
     report: Callable[[str, float], None] | None = None,
     resumed: Callable[[int, int], None] | None = None,
 ) -> None:
     """Add the pairs to an evaluation, those of the share of `sums`; begins after the blocks that are saved in `sums`.
 
+    odd: counts of missing and impossible values, to which the pairs are added too.
     report(text, fraction): called as it goes. resumed(done, total): called where pairs were scored by an earlier run.
     """
     blocks = pairs.blocks(*(sums.share if sums is not None else (1, 1)))
-    accumulators = evaluation.accumulators()
+    accumulators = evaluation.accumulators() | ({} if odd is None else {ODD: odd})
     complete = sums.restore(accumulators) if sums is not None else 0
     done, total = sum(map(pairs.count, blocks[:complete])), sum(map(pairs.count, blocks))
     if complete and resumed is not None:
         resumed(done, total)
     for pair in pairs.of(blocks[complete:]):
+        if odd is not None:
+            odd.add(pair)
         evaluation.add(pair, {} if climatology is None else climatology.named(pair.target.time))
         done += len(pair.inits)
         if report is not None:

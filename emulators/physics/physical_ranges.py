@@ -42,6 +42,7 @@ BOUNDS: dict[str, tuple[float, float, str]] = {
     "total_precipitation_6hr": (-1e-2, 1.0, "m"),
     "total_precipitation_12hr": (-1e-2, 1.3, "m"),
     "total_precipitation_24hr": (-1e-2, 2.0, "m"),
+    "snow_depth": (-0.1, 30.0, "m"),
     "volumetric_soil_water_layer_1": (-0.1, 1.1, "m3 m-3"),
 }
 # For names that are not in BOUNDS. Fluxes: 3.7 times the solar constant; 360 mm of rain an hour.

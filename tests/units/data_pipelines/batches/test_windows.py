@@ -1,5 +1,7 @@
 """Archive and Windows: the right states at the right times, and no window across a gap."""
 
+import json
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -95,6 +97,7 @@ def test_insolation_of_the_data_goes_on_where_it_is_the_computed_one(factor, goe
     ds = dataset(START + np.arange(20) * SIX)
     field = moving([INSOLATION], ds.time.values, GRID)[:, 0]
     ds[INSOLATION] = (("time", "latitude", "longitude"), factor * field, {"units": "W m**-2"})
+    ds.attrs["ranges"] = json.dumps({INSOLATION: [0, 1e7]})
     data = Archive(ds, world_from_dataset(ds, VariableRoles(["temperature"], forcing=[INSOLATION])))
     late = START + np.array([18, 30]) * SIX
     if goes_on:

@@ -57,7 +57,11 @@ def test_units(said, told, one, units):
 
 @pytest.mark.parametrize(
     ("said", "told", "why"),
-    [("", "K", "do not say theirs"), ("K", "Pa", "a temperature; 'Pa' is a pressure"), ("furlong", "m", "not known")],
+    [
+        ("", "K", "do not say theirs"),
+        ("K", "Pa", "a temperature; 'Pa' is a pressure"),
+        ("cubits of rain", "m", "not known"),
+    ],
 )
 def test_units_that_cannot_be_had(said, told, why):
     with pytest.raises(ValueError, match=why):
@@ -81,7 +85,8 @@ def test_masks_tell_where_values_were():
 @pytest.mark.parametrize(("timestep", "steps"), [(None, 1), ("12h", 2)])
 def test_a_lag_is_of_one_timestep(timestep, steps):
     times = np.delete(TIMES, 6)
-    ds = canonical(dataset(times, sst=("K", np.delete(clock(), 6, axis=0)), t2m=("K", np.delete(clock(), 6, axis=0))))
+    values = 280.0 + np.delete(clock(), 6, axis=0)
+    ds = canonical(dataset(times, sst=("K", values), t2m=("K", values)))
     ds = shaped(ds, lag=["sea_surface_temperature"], timestep=timestep)
     made = world_from_dataset(ds, VariableRoles(["2m_temperature"], forcing=["sea_surface_temperature"]))
     windows = Windows(Archive(ds, made), ["2001", "2001"])
