@@ -192,7 +192,7 @@ def _open_zarr(name: str, ways: OpeningOptions) -> list[xr.Dataset]:
         raise FileNotFoundError(f"No Zarr store at {name} (nothing is listed there).")
     if folded:
         return [fields_by_name(xr.decode_cf(opened, decode_times=False, mask_and_scale=False))]
-    return [decoded(opened, name)]
+    return [decoded(opened, masked_address(name))]
 
 
 def _as_stored(store: Any, settings: Mapping[str, Any]) -> xr.Dataset:
