@@ -92,12 +92,14 @@ def evaluate(
 
     from data_pipelines.opening.forecasts import canonical_forecast, open_forecast, with_levels
     from data_pipelines.verification.baselines import reference_forecasts
+    from data_pipelines.verification.matching import with_likely_leads
     from data_pipelines.verification.pairs import Pairs
     from data_pipelines.verification.scoring import score_pairs
     from emulators.verification.evaluation import Evaluation
 
     opened = canonical_forecast(forecast) if isinstance(forecast, xr.Dataset) else open_forecast(forecast)
     known = truth if isinstance(truth, xr.Dataset) else with_levels(open_data(str(truth)))
+    opened = with_likely_leads(opened, known["time"].values if "time" in known.dims else None)
     pairs = Pairs(opened, known, variables=variables, across_gaps=across_gaps)
     scored = _metrics(metrics, pairs.members)
     usual = _climatology(climatology, pairs, scored)

@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from omegaconf import DictConfig
 
+from data_pipelines.conventions.suggestions import options_under
 from data_pipelines.files.netcdf import write_netcdf
+from data_pipelines.files.score_form import stored_form
+from data_pipelines.opening.file_kinds import file_names
 from data_pipelines.reading.plausibility import declared_ranges
+from data_pipelines.verification.absences import empty_scores, sentences
 from data_pipelines.verification.evaluation_results import EvaluationResults
 from data_pipelines.verification.odd_values import OddValues
 from data_pipelines.verification.score_files import read_scores
@@ -22,6 +26,7 @@ from emul.config.overrides import plain
 from emul.config.places import refuse_name
 from emul.display.text import DASH, number
 from emul.evaluation.inputs import Inputs, chosen_options, evaluation_of, forecasts_beside, open_inputs
+from emul.evaluation.opening import OPTIONS, forecast_files, forecast_path
 from emul.jobs.shares import parse_share
 from emul.terminal.console import console, header, progress, table, warn
 from emulators.statistics.bootstrap import Bootstrap
@@ -43,12 +48,12 @@ def evaluate(config: DictConfig) -> Path:
     options = chosen_options(config)
     beside = forecasts_beside(options.beside)
     twin = {"predictability": read_scores(config.predictability)} if config.predictability else {}
-    with progress("opening") as report:
+    with progress("opening") as report, options_under(""):
         inputs = open_inputs(config, options, report)
     inputs = replace(inputs, limits=twin or inputs.limits, beside=beside)
     evaluation = evaluation_of(inputs)
     header(f"emul eval {inputs.name}", _summary(inputs))
-    for note in inputs.notes:
+    for note in [*inputs.notes, *sentences(inputs.absences)]:
         warn(note)
     inputs.notes.extend(evaluation.notes)
     target = Path(config.output) / "eval" / refuse_name(inputs.name)
@@ -100,18 +105,27 @@ def _resumed(done: int, total: int) -> None:
 def _write(target: Path, inputs: Inputs, evaluation: Evaluation) -> EvaluationResults:
     """Write scores.nc, baselines.nc, histograms.nc and climate.nc; the results, without differences."""
     scores = evaluation.scores(inputs.attributes)
+    card = evaluation.forecast
+    spoilt = {name: card.spoilt(name) for name in card.scored}
+    empty = empty_scores(spoilt, inputs.pairs, inputs.options.missing == "none")
+    for sentence in sentences(empty):
+        warn(sentence)
+    inputs.absences.extend(empty)
+    told = {"left_out": "; ".join(f"{one.name}: {one.reason}" for one in inputs.absences) or "nothing"}
+    scores.attrs.update(told)
     if "level" in scores.coords:
         scores["level"].attrs.update(inputs.forecast["level"].attrs)
-    baselines = evaluation.baseline_scores(inputs.attributes)
+    baselines = evaluation.baseline_scores({**inputs.attributes, **told})
     if baselines is not None and "level" in baselines.coords:
         baselines["level"].attrs.update(inputs.forecast["level"].attrs)
     spectra = evaluation.spectra.dataset({"grid": scores.attrs["grid"]}) if evaluation.spectra is not None else None
-    write_netcdf(target / "scores.nc", scores, {} if spectra is None else {"spectra": spectra})
+    title = f"Scores of {inputs.name}"
+    write_netcdf(target / "scores.nc", stored_form(scores, title), {} if spectra is None else {"spectra": spectra})
     if baselines is not None:
-        write_netcdf(target / "baselines.nc", baselines)
+        write_netcdf(target / "baselines.nc", stored_form(baselines, f"{title}: baselines on the same dates"))
     histograms = evaluation.forecast.histograms(inputs.attributes)
     if histograms is not None:
-        write_netcdf(target / "histograms.nc", histograms)
+        write_netcdf(target / "histograms.nc", stored_form(histograms, f"{title}: ranks and reliability"))
     if evaluation.climate is not None:
         keep_climate(target, evaluation.climate, inputs)
     scored = {name: one.scores for name, one in inputs.beside.items() if one.scores is not None}
@@ -136,27 +150,36 @@ def _write_differences(
         (target / stale).unlink(missing_ok=True)
     if not by_init:
         return None, None
-    others = {name: dataset for name, dataset in by_init.items() if name != "forecast"}
-    write_netcdf(target / "by_init.nc", by_init["forecast"], others, deflate=True)
+    title = f"Area means of {inputs.name} and of its baselines, by initial time"
+    stored = {name: stored_form(dataset, title) for name, dataset in by_init.items()}
+    write_netcdf(target / "by_init.nc", stored.pop("forecast"), stored, deflate=True)
     options = inputs.options.significance
     with progress("judging differences"):
         found = evaluation.differences(by_init, Bootstrap(options.resamples, options.level, options.block))
     if found is not None:
-        write_netcdf(target / "differences.nc", found)
+        write_netcdf(target / "differences.nc", stored_form(found, f"Differences of {inputs.name} to its baselines"))
     return by_init["forecast"], found
 
 
 def _decisive(config: DictConfig, inputs: Inputs) -> dict[str, Any]:
     """All settings that the sums depend on, so that those of another evaluation are not used."""
-    pairs, files = inputs.pairs, [Path(str(path)) for path in (inputs.attributes["forecast"], config.truth) if path]
+    pairs, files = inputs.pairs, [*forecast_files(forecast_path(config)), *_truth_files(config)]
     return {
         **{name: told for name, told in inputs.attributes.items() if name != "created"},
         "options": plain(inputs.options),
+        "opening": {key: plain(config[key]) for key in OPTIONS},
         "inits": pairs.inits.astype(str).tolist(),
         "leads": pairs.leads.astype(int).tolist(),
         "variables": pairs.variables.plain(),
         "written": [path.stat().st_mtime_ns for path in files if path.exists()],
     }
+
+
+def _truth_files(config: DictConfig) -> list[Path]:
+    try:
+        return [] if config.truth is None else [Path(name) for name in file_names(plain(config.truth))]
+    except FileNotFoundError:
+        return []
 
 
 def _counted(count: int, thing: str) -> str:
@@ -197,7 +220,7 @@ def keep_climate(target: Path, card: ClimateCard, inputs: Inputs) -> None:
     dataset = card.dataset(inputs.attributes)
     if "level" in dataset.coords:
         dataset["level"].attrs.update(inputs.forecast["level"].attrs)
-    write_netcdf(target / "climate.nc", dataset)
+    write_netcdf(target / "climate.nc", stored_form(dataset, f"Climate of {inputs.name}"))
     for name, why in card.left_out().items():
         inputs.notes.append(f"{NAMES[name]} left out of the climate: {why}.")
         warn(inputs.notes[-1])

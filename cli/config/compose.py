@@ -29,6 +29,7 @@ PRIMARY = {"run": "train", "check": "train", "plan": "train"}  # verbs that read
 RESOLVERS = {"hydra", "now", "oc.env", "oc.decode", "oc.select", "oc.create", "oc.dict.keys", "oc.dict.values"}
 STREAMS = ("ext://sys.stdout", "ext://sys.stderr")  # of Hydra's own loggers
 SAVED = "saved"  # group of the layer that holds a run's values: `optional saved: run` in a list of defaults
+BARE_MAPPING = re.compile(r"^((?:\w+\.)*(?:regions|fields|baselines))=(\{.*\})$", re.DOTALL)  # for a list of one
 Composer = Callable[[list[str]], DictConfig]
 
 
@@ -37,7 +38,7 @@ def compose(verb: str, overrides: Sequence[str] = ()) -> DictConfig:
 
     With `run=<folder>` the values of that run's config.yaml replace the defaults of `forecast` and `eval`.
     """
-    words = list(overrides)
+    words = [BARE_MAPPING.sub(r"\1=[\2]", word) for word in overrides]
     with composer(verb, words) as composed:
         try:
             return resolved(composed(words), words)

@@ -116,6 +116,13 @@ def lead_times(wanted: Any) -> np.ndarray | None:
     return np.array([nominal_seconds(length) for length in lengths], dtype="timedelta64[s]")
 
 
+def asked_inits(spec: Any) -> np.ndarray:
+    """Return the initial times that `first/last/step` or a list names one by one; empty for a span or None."""
+    if spec is None or (isinstance(spec, str) and spec.count("/") == 1):
+        return np.empty(0, dtype="datetime64[s]")
+    return initial_times(plain(spec))
+
+
 def chosen_inits(spec: Any, have: np.ndarray) -> np.ndarray | None:
     """Select from the initial times `have` by `first/last`, `first/last/step` or a list; None where `spec` is None."""
     if spec is None:

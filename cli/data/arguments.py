@@ -56,10 +56,17 @@ def stable(told: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class OpenOptions:
-    """Options for opening paths. select: {dimension: label}; names: a table of names, such as cesm."""
+    """Options for opening paths.
+
+    select: {dimension: label}. names: a table of names, such as cesm. rename: {name in the files: name to use}.
+    members: dimension of the members. dates: of a dimension that tells none, {month: 1979-01/1M}.
+    """
 
     select: Mapping[str, Any] | None = None
     names: str | None = None
+    rename: Mapping[str, str] | None = None
+    members: str | None = None
+    dates: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,7 @@ def open_data(arguments: list[str]) -> xr.Dataset:
 
 def _opened(arguments: list[str]) -> tuple[xr.Dataset, Any]:
     """The dataset that the arguments name, and its path or paths."""
+    from data_pipelines.conventions.suggestions import options_under
     from data_pipelines.opening.datasets import open_dataset
 
     paths, rest = paths_and_rest(arguments)
@@ -102,10 +110,13 @@ def _opened(arguments: list[str]) -> tuple[xr.Dataset, Any]:
     how, others = read_settings(OpenOptions, rest)
     if others:
         raise ValueError(
-            f"With a path only select={{dimension: label}} and names=cesm are understood; got {', '.join(others)}."
+            "With a path only select={dimension: label}, names=cesm, rename={old: new}, members=number and "
+            f"dates={{month: 1979-01/1M}} are understood; got {', '.join(others)}."
         )
     path = paths if len(paths) > 1 else paths[0]
-    return open_dataset(path, names=how.names, select=how.select), path
+    with options_under(""):
+        told = {field.name: getattr(how, field.name) for field in fields(OpenOptions)}
+        return open_dataset(path, **told), path
 
 
 def selected(arguments: list[str], schema: type[Settings]) -> tuple[xr.Dataset, Settings, dict[str, Any]]:

@@ -17,6 +17,8 @@ TITLES = {  # of metrics
     "acc": "Anomaly correlation",
     "rmse_by_init": "RMSE, root by init",
     "acc_by_init": "Anomaly correlation by init",
+    "crps": "CRPS",
+    "spread_skill": "Spread/skill",
 }
 
 

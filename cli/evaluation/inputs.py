@@ -12,36 +12,43 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from data_pipelines.conventions.canonical import first_member
 from data_pipelines.files.fingerprints import fingerprint
 from data_pipelines.files.identity import digest
 from data_pipelines.files.provenance import revision, versions
 from data_pipelines.forecasts.manifest import found_manifest, now
 from data_pipelines.inspection.predictability import reference_curves, stored_predictability
 from data_pipelines.opening.climatologies import ClimatologyFile
-from data_pipelines.opening.datasets import open_dataset
-from data_pipelines.opening.forecasts import open_forecast, with_levels
+from data_pipelines.verification.absences import NO_LEAD, Absence, absent_dates, absent_levels, absent_metrics
 from data_pipelines.verification.accumulations import like_with_like
 from data_pipelines.verification.baselines import (
-    FORECAST_FILES,
     RESERVED,
     SAMPLED,
     named_references,
     reference_forecasts,
     sampled_years,
 )
-from data_pipelines.verification.matching import shared_fields, shared_leads, with_derived
+from data_pipelines.verification.matching import shared_fields, shared_leads, with_derived, with_likely_leads
 from data_pipelines.verification.pairs import Pairs
 from data_pipelines.verification.score_files import StoredForecast, read_budgets, read_forecasts
 from data_pipelines.verification.score_rows import headline_leads, map_variables
 from data_pipelines.verification.truth import CachedClimatology, fit_climatology
-from emul.config.build import build, build_all
+from emul.config.build import build_all
 from emul.config.folders import conf_folder
 from emul.config.overrides import key_of, plain
-from emul.config.places import forecast_folder, name_within, run_name
-from emul.config.times import chosen_inits, lead_times
+from emul.config.places import run_name
+from emul.config.times import asked_inits, chosen_inits, lead_times
 from emul.evaluation.kept_forecasts import changed_data, data_of_forecast, evaluation_digest, refuse_other_weights
-from emul.trust.secrets import redacted
+from emul.evaluation.opening import (
+    ForecastPath,
+    forecast_files,
+    forecast_name,
+    forecast_path,
+    forecast_text,
+    opened_forecast,
+    opened_truth,
+    refuse_unknown_units,
+    side_options,
+)
 from emulators.scores.interfaces import Reference
 from emulators.variables import VariableSet
 from emulators.verification.evaluation import Evaluation
@@ -50,8 +57,6 @@ from emulators.world import World
 
 if TYPE_CHECKING:
     import xarray as xr
-
-    from data_pipelines.interfaces import Source
 
 
 METRICS = ("rmse", "mse", "mae", "bias", "acc", "acc_by_init")
@@ -66,7 +71,13 @@ OF_PRECIPITATION = {"total_precipitation_6hr": "seeps_6hr", "total_precipitation
 ALL = "all"  # undoes a preset's choice
 
 
+LISTS = ("regions", "fields", "levels", "derive", "baselines")
+
+
 CHOICES = ("fields", "levels", "leads", "inits")
+
+
+NO_CLIMATOLOGY = "no climatology; give climatology=<file> (`emul data climatology`)"
 
 
 MOST_FIELDS, MOST_LEADS = 10, 6  # of which spectra are computed by default
@@ -78,7 +89,8 @@ class Inputs:
 
     climatology: fields of the channels of `pairs.variables` at valid times, or None. baselines: reference forecasts by
     name. attributes: for scores.nc. notes: warnings for the reader. limits: scores of twins and their saturation to
-    draw beside, by name. budgets: of the forecast. beside: other forecasts to draw beside, by name.
+    draw beside, by name. budgets: of the forecast. beside: other forecasts to draw beside, by name. absences: what was
+    asked for and cannot be given.
     """
 
     name: str
@@ -94,6 +106,7 @@ class Inputs:
     limits: Mapping[str, xr.Dataset] = field(default_factory=dict)
     budgets: xr.Dataset | None = None
     beside: Mapping[str, StoredForecast] = field(default_factory=dict)
+    absences: list[Absence] = field(default_factory=list)
 
 
 def chosen_options(config: DictConfig) -> DictConfig:
@@ -105,8 +118,19 @@ def chosen_options(config: DictConfig) -> DictConfig:
     options = OmegaConf.masked_copy(config, names)
     for name in CHOICES:
         options[name] = None if options[name] == ALL else options[name]
+    for name in LISTS:
+        options[name] = listed(plain(options[name]))
     named_references(plain(options.baselines))
     return options
+
+
+def listed(value: Any) -> list[Any] | None:
+    """Return a list of names and boxes from one name, or from a mapping such as {alps: {latitude: [44, 48]}}."""
+    if value is None:
+        return None
+    entries = value if isinstance(value, list) else [value]
+    parts = [[{name: told} for name, told in one.items()] if isinstance(one, Mapping) else [one] for one in entries]
+    return [part for several in parts for part in several]
 
 
 def strict_options(config: DictConfig) -> set[str]:
@@ -117,17 +141,19 @@ def strict_options(config: DictConfig) -> set[str]:
 def open_inputs(config: DictConfig, options: DictConfig, report: Callable[[str, float], None]) -> Inputs:
     """Open forecast, truth and climatology, and match them. Bad input is refused before anything is scored."""
     path = forecast_path(config)
-    manifest = found_manifest(Path(path).parent)
+    manifest = found_manifest(forecast_files(path)[0].parent)
     if config.forecasts is None:
-        refuse_other_weights(config, Path(path).parent, manifest)
-    forecast = open_forecast(path)
-    truth, source, origin = _truth(config, data_of_forecast(config, manifest), report)
+        refuse_other_weights(config, forecast_files(path)[0].parent, manifest)
+    told = side_options(config, path)
+    forecast = opened_forecast(path, told.forecast)
+    truth, source, origin = opened_truth(config, told.truth, data_of_forecast(config, manifest), report)
     changed = changed_data(config, manifest, source, truth)
+    refuse_unknown_units(told, forecast, truth)
+    forecast = with_likely_leads(forecast, truth["time"].values if "time" in truth.dims else None)
     splits: Mapping[str, Any] = {} if source is None else source.splits
-    forecast, unlike = like_with_like(
-        forecast, truth, plain(options.deaccumulate) or (), _named_fields(config, options)
-    )
-    forecast, truth, chosen, fitted = _fitted(config, options, forecast, truth)
+    named = _named_fields(config, options)
+    forecast, unlike = like_with_like(forecast, truth, plain(options.deaccumulate) or (), named)
+    forecast, truth, chosen, absences = _fitted(config, options, forecast, truth)
     pairs = Pairs(
         forecast,
         truth,
@@ -144,25 +170,23 @@ def open_inputs(config: DictConfig, options: DictConfig, report: Callable[[str, 
     years = sampled_years(plain(options.sampled_years), splits)
     asked = plain(options.baselines)
     strict = bool({"sampled_years", "baselines"} & strict_options(config))
-    references, told = reference_forecasts(asked, pairs, metrics, climatology, years, options.megabytes, strict)
+    absences += _absent(options, pairs, metrics, climatology, chosen, (forecast, truth))
+    references, lacking = reference_forecasts(asked, pairs, metrics, climatology, years, options.megabytes, strict)
     limits = stored_predictability(source)
-    truth_path = source.path if source is not None else config.truth
+    truth_path = source.path if source is not None else plain(config.truth)
     attributes = _attributes(path, origin, kind, manifest, pairs) | {
-        "metrics": json.dumps(plain(nodes)),
-        "region_bounds": json.dumps(plain(options.regions)),
-        "derived": ", ".join(plain(options.derive) or ()) or "none",
+        **_asked(options, nodes),
         "made_from": evaluation_digest(config, manifest),
         "forecast_made_from": digest(manifest.get("settings", {})),
         "truth_and_climatology": digest([fingerprint(truth_path), fingerprint(config.climatology)]),
     }
     if SAMPLED in references and years is not None:
         attributes["sampled_years"] = f"{years[0]} to {years[1]}"
-    notes = [*_notes(forecast, manifest, pairs, metrics, climatology), *changed, *unlike, *fitted, *told]
-    name = config.name or (run_name(config.run, config.output) if config.run is not None else _stem(path, config))
+    notes = [*_notes(forecast, manifest, pairs), *changed, *unlike, *lacking]
     beside = {} if limits is None else reference_curves(limits, pairs.leads[-1])
-    budgets = None if "://" in str(path) else read_budgets(Path(path).parent)
+    budgets = None if "://" in str(path) else read_budgets(forecast_files(path)[0].parent)
     return Inputs(
-        name=name,
+        name=config.name or _own_name(config, path),
         options=options,
         forecast=forecast,
         pairs=pairs,
@@ -174,7 +198,41 @@ def open_inputs(config: DictConfig, options: DictConfig, report: Callable[[str, 
         notes=notes,
         limits=beside,
         budgets=budgets,
+        absences=absences,
     )
+
+
+def _asked(options: DictConfig, metrics: Any) -> dict[str, str]:
+    """Attributes on what was asked for."""
+    return {
+        "metrics": json.dumps(plain(metrics)),
+        "region_bounds": json.dumps(plain(options.regions)),
+        "derived": ", ".join(plain(options.derive) or ()) or "none",
+    }
+
+
+def _own_name(config: DictConfig, path: ForecastPath) -> str:
+    """The name of the run, else that of the forecast."""
+    return run_name(config.run, config.output) if config.run is not None else forecast_name(path, config.output)
+
+
+def _absent(
+    options: DictConfig,
+    pairs: Pairs,
+    metrics: Mapping[str, Any],
+    climatology: CachedClimatology | None,
+    chosen: Mapping[str, Any],
+    sides: tuple[xr.Dataset, xr.Dataset],
+) -> list[Absence]:
+    """Levels, dates, metrics and baselines that were asked for and that the data cannot give."""
+    forecast, truth = sides
+    fields = () if climatology is None else climatology.names
+    found = absent_levels(pairs, chosen["variables"], chosen["levels"], forecast, truth)
+    found += absent_dates(asked_inits(options.inits), forecast["time"].values.astype("datetime64[s]"))
+    found += absent_metrics(metrics, pairs.members, fields, NO_CLIMATOLOGY)
+    if climatology is None and "climatology" in plain(options.baselines):
+        found.append(Absence("baseline", "baseline climatology", NO_CLIMATOLOGY))
+    return found
 
 
 def _climatology(
@@ -195,7 +253,7 @@ def _climatology(
 def evaluation_of(inputs: Inputs) -> Evaluation:
     """Empty sums of all that the options ask for; what cannot be had is added to the notes."""
     options, pairs = inputs.options, inputs.pairs
-    return Evaluation(
+    evaluation = Evaluation(
         inputs.world,
         pairs.variables,
         inputs.metrics,
@@ -209,6 +267,9 @@ def evaluation_of(inputs: Inputs) -> Evaluation:
         inits=pairs.inits if options.significance.resamples else None,
         megabytes=options.significance.megabytes,
     )
+    skipped = evaluation.forecast.regions.skipped
+    inputs.absences.extend(Absence("region", name, why) for name, why in skipped.items())
+    return evaluation
 
 
 def _maps(inputs: Inputs) -> tuple[VariableSet, list[int]]:
@@ -253,22 +314,26 @@ def _named_fields(config: DictConfig, options: DictConfig) -> list[str]:
 
 def _fitted(
     config: DictConfig, options: DictConfig, forecast: xr.Dataset, truth: xr.Dataset
-) -> tuple[xr.Dataset, xr.Dataset, dict[str, Any], list[str]]:
+) -> tuple[xr.Dataset, xr.Dataset, dict[str, Any], list[Absence]]:
     """Forecast and truth with derived fields; which variables, levels and leads are scored; what a preset wants and the
-    data lack, in notes. What the command line itself says must be there."""
-    notes, strict = [], strict_options(config)
+    data lack. What the command line itself says must be there."""
+    absences: list[Absence] = []
+    strict = strict_options(config)
     for name, dataset in (("forecast", forecast), ("truth", truth)):
         dataset, absent = with_derived(dataset, plain(options.derive) or (), "derive" in strict)
         forecast, truth = (dataset, truth) if name == "forecast" else (forecast, dataset)
-        notes += [f"{field} cannot be derived for the {name}: {why}" for field, why in absent.items()]
+        reasons = {field: f"it cannot be derived for the {name}: {why.rstrip('.')}" for field, why in absent.items()}
+        known = {absence.name for absence in absences}
+        absences += [Absence("variable", field, why) for field, why in reasons.items() if field not in known]
     fields, levels, leads = plain(options.fields), plain(options.levels), lead_times(options.leads)
     if fields is not None and "fields" not in strict:
         fields, without = shared_fields(fields, levels, forecast, truth)
-        notes += [f"Not in forecast and truth, so left out: {', '.join(without)}."] if without else []
+        known = {absence.name for absence in absences}
+        absences += [Absence("variable", name, "not in forecast and truth") for name in without if name not in known]
     if leads is not None and "leads" not in strict:
         leads, later = shared_leads(leads, forecast)
-        notes += [f"The forecast has no lead of {', '.join(later)}."] if later else []
-    return forecast, truth, {"variables": fields, "levels": levels, "leads": leads}, notes
+        absences += [Absence("lead", text, NO_LEAD) for text in later]
+    return forecast, truth, {"variables": fields, "levels": levels, "leads": leads}, absences
 
 
 def metric_nodes(config: DictConfig, pairs: Pairs) -> Any:
@@ -282,54 +347,11 @@ def metric_nodes(config: DictConfig, pairs: Pairs) -> Any:
     return OmegaConf.merge(*(OmegaConf.load(file) for file in files))
 
 
-def forecast_path(config: DictConfig) -> Path | str:
-    """The store or file of the forecast: that which `forecast=` names, or that of the run."""
-    given = config.forecasts
-    if given is None and config.run is None:
-        raise ValueError("Nothing to evaluate: give run=outputs/train/<name>, or forecast=<file> truth=<file>.")
-    if given is not None and "://" in str(given):
-        return str(given)
-    path = Path(given) if given else forecast_folder(config)
-    inside = [path / name for name in FORECAST_FILES if (path / name).exists()]
-    if inside:
-        return inside[0]
-    if not path.exists():
-        hint = f"; make it first: emul forecast run={config.run}" if given is None else "."
-        raise FileNotFoundError(f"No forecast at {path}{hint}")
-    return path
-
-
-def _stem(path: Path | str, config: DictConfig) -> str:
-    path = Path(path)
-    if path.name not in FORECAST_FILES or not path.parent.name:
-        return path.stem
-    return name_within(path.parent, Path(config.output) / "forecast") or path.parent.name
-
-
-def _truth(
-    config: DictConfig, data: Any, report: Callable[[str, float], None]
-) -> tuple[xr.Dataset, Source | None, str]:
-    """The canonical dataset of the truth, its source (None: a file), and what it is called."""
-    if config.truth is not None:
-        return with_levels(open_dataset(config.truth)), None, redacted(str(config.truth))
-    if data is None:
-        raise ValueError("No truth is known for this forecast; give truth=<store or file with the valid times>.")
-    source: Source = build(data)
-    source.prepare(report)
-    dataset = first_member(source.dataset())
-    return dataset, source, redacted(str(dataset.attrs.get("origin") or _source_text(data)))
-
-
-def _source_text(data: DictConfig) -> str:
-    """A data source as text: its class and its plain settings."""
-    settings = {str(key): data[key] for key in data if key != "_target_"}
-    plain = ", ".join(f"{key}={value}" for key, value in settings.items() if isinstance(value, int | float | str))
-    return f"{str(data['_target_']).rpartition('.')[2]}({plain})"
-
-
-def _attributes(path: Any, truth: str, climatology: str, manifest: Mapping[str, Any], pairs: Pairs) -> dict[str, str]:
+def _attributes(
+    path: ForecastPath, truth: str, climatology: str, manifest: Mapping[str, Any], pairs: Pairs
+) -> dict[str, str]:
     return {
-        "forecast": str(path),
+        "forecast": forecast_text(path),
         "truth": truth,
         "climatology": climatology,
         "verdict": str(manifest.get("verdict", "none recorded")),
@@ -340,13 +362,7 @@ def _attributes(path: Any, truth: str, climatology: str, manifest: Mapping[str, 
     }
 
 
-def _notes(
-    forecast: xr.Dataset,
-    manifest: Mapping[str, Any],
-    pairs: Pairs,
-    metrics: Mapping[str, Any],
-    climatology: Any,
-) -> list[str]:
+def _notes(forecast: xr.Dataset, manifest: Mapping[str, Any], pairs: Pairs) -> list[str]:
     """Warnings for the reader of the scores."""
     notes = []
     if manifest.get("verdict") == "failed":
@@ -357,9 +373,4 @@ def _notes(
         notes.append(str(forecast.attrs["assumed"]))
     if pairs.missing:
         notes.append(pairs.missing_note())
-    wanting = [name for name, metric in metrics.items() if metric.needs]
-    if climatology is None and wanting:
-        notes.append(
-            f"{', '.join(wanting)} left out: no climatology; give climatology=<file> (`emul data climatology`)."
-        )
     return notes

@@ -11,7 +11,7 @@ import numpy as np
 from data_pipelines.verification.evaluation_results import EvaluationResults
 from data_pipelines.verification.score_rows import Row, headline_leads
 from emul.display.palette import BETTER, WORSE
-from emul.display.text import MINUS, STEPS, colour_step, lead_text, number, percent
+from emul.display.text import MINUS, STEPS, colour_step, lead_text, metric_title, number, percent
 from emul.pictures.figures import INK, colour_bar, figure_style, new_figure, panels, save_figure
 
 BOUNDS = [0.01 * bound for bound in (-100, *(-step for step in reversed(STEPS)), *STEPS, 100)]  # of the colours
@@ -28,13 +28,13 @@ def scorecard(path: Path, results: EvaluationResults, rows: Sequence[Row], title
             values = np.array([results.values(row, metric)[leads] for row in rows])
             blank = np.full(values.shape, np.nan)
             times = [lead_text(results.leads[i]) for i in leads]
-            _heat_map(figure.subplots(), blank, blank == 0, _texts(values, number), rows, times, metric.upper())
+            _heat_map(figure.subplots(), blank, blank == 0, _texts(values, number), rows, times, metric_title(metric))
             return save_figure(figure, path)
         axes = panels(figure, len(results.sources), len(results.sources), sharey=True)
         for axis, source in zip(axes, results.sources, strict=True):
             drawn = _differences(axis, results, source, rows, leads, metric, None, f"against {source}")
         hatched = "" if results.differences is None else "; hatched: not significant"
-        label = f"{metric.upper()}: difference in percent{hatched}"
+        label = f"{metric_title(metric)}: difference in percent{hatched}"
         bar = colour_bar(figure, drawn, axes, label, shrink=0.8 if len(rows) > 6 else 1.0, pad=0.01, aspect=30)
         bar.set_ticks(BOUNDS[1:-1])
         bar.ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:+.0f}".replace("-", MINUS))
@@ -51,7 +51,7 @@ def run_scorecards(
         height = 0.7 + -(-len(runs) // columns) * (0.55 + 0.27 * len(rows))
         figure = new_figure(1.9 + columns * (0.5 * len(leads) + 0.35), height, title)
         for axis, run in zip(panels(figure, len(runs), columns, sharey=True), runs, strict=True):
-            _differences(axis, run, run.sources[0], rows, leads, metric, region, run.name, percent_sign=False)
+            _differences(axis, run, run.sources[0], rows, leads, metric, region, run.shown_name, percent_sign=False)
         return save_figure(figure, path)
 
 

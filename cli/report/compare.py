@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from data_pipelines.files.identity import digest
 from data_pipelines.files.netcdf import write_netcdf
 from data_pipelines.files.provenance import revision
+from data_pipelines.files.score_form import stored_form
 from data_pipelines.forecasts.manifest import NAME, now, read_manifest
 from data_pipelines.verification.evaluation_results import EvaluationResults, compared_evaluations
 from data_pipelines.verification.score_files import evaluation_folders, joined_runs, read_evaluation, write_comparison
@@ -71,7 +72,9 @@ def main(arguments: list[str]) -> int:
     target = output / "eval" / refuse_name(settings.name)
     target.mkdir(parents=True, exist_ok=True)
     groups = {} if comparison.judged is None else {"differences": comparison.judged}
-    write_netcdf(target / "compare.nc", _dataset(comparison, scores), groups)
+    write_netcdf(
+        target / "compare.nc", stored_form(_dataset(comparison, scores), " beside ".join(comparison.runs)), groups
+    )
     write_comparison(target / "compare.csv", runs, comparison.baseline, score.region)
     show(comparison, runs, score)
     from emul.report.comparison_page import present  # pictures come after the numbers are safe
@@ -132,8 +135,8 @@ def show(comparison: Comparison, runs: Mapping[str, EvaluationResults], score: S
     where = (comparison.baseline, score.metric, score.region)
     head = [f"{score.metric}, {lead_text(leads[lead])}, {score.region}", *(row.label for row in rows)]
     lines = []
-    for name, run in runs.items():
-        cells = [name if run.sources else f"{name} (baseline)"]
+    for run in runs.values():
+        cells = [run.shown_name if run.sources else f"{run.shown_name} (baseline)"]
         for row in rows:
             text = number(run.values(row, score.metric, score.region)[lead])
             change = run.relative_difference(row, *where)

@@ -134,7 +134,8 @@ def _table(runs: Mapping[str, EvaluationResults], baseline: str, score: Score, h
             cells.append(join(shown, difference_line(change, significant)))
         is_baseline = name == baseline
         overall = "" if is_baseline else percent(float(means[name]))
-        lines.append((with_small(name, "the baseline") if is_baseline else name, [*cells, overall]))
+        shown_name = runs[name].shown_name
+        lines.append((with_small(shown_name, "the baseline") if is_baseline else shown_name, [*cells, overall]))
     return table(["", *map(row_name, headline), with_small("mean", "%")], lines)
 
 
@@ -142,7 +143,7 @@ def _cards(comparison: Comparison, runs: Mapping[str, EvaluationResults], score:
     """A score card for each run: a line for each variable and level, a column for each lead time."""
     times = comparison.reference["lead_time"].values
     leads, cards, where = headline_leads(times, most=7), [], (comparison.baseline, score.metric, score.region)
-    for name, run in runs.items():
+    for run in runs.values():
         lines = []
         for row in score_rows(comparison.reference) if run.sources else ():
             change, significant = run.relative_difference(row, *where), run.significance(row, *where)
@@ -153,7 +154,7 @@ def _cards(comparison: Comparison, runs: Mapping[str, EvaluationResults], score:
                 lines.append((row.label, cells))
         if run.sources:
             shown = table(["%", *(lead_text(times[i]) for i in leads)], lines)
-            cards.append(tag("div", tag("h3", name), shown))
+            cards.append(tag("div", tag("h3", run.shown_name), shown))
     explained = f"Differences of {metric_title(score.metric)} to {comparison.baseline} in percent, {score.region}."
     body = join(quiet(explained), colour_key(comparison.judged is not None), tag("div", *cards, class_="cards"))
     return Section("cards", "Score cards", body if cards else NOTHING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,10 +11,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from data_pipelines.inspection.predictability import experiment_summary
+from data_pipelines.verification.absences import Absence, folded, sentences
 from data_pipelines.verification.evaluation_results import EvaluationResults
 from data_pipelines.verification.score_files import write_table
 from data_pipelines.verification.score_rows import headline_leads
-from emul.display.text import lead_text, number, percent
+from emul.display.text import lead_text, metric_title, number, percent
 from emul.pictures import curves, scorecards
 from emul.report.drawings import climate_maps, correction_maps, draw_case, draw_hero, error_maps
 from emul.report.report import ReportContext, write_report
@@ -34,8 +36,8 @@ PROVENANCE = (
 
 def present(target: Path, inputs: Inputs, evaluation: Evaluation, results: EvaluationResults) -> None:
     """Print the score card, and draw pictures and report into `target`; whatever fails is reported and left out."""
-    attempt("the score card", show, results)
-    attempt("scores.csv", write_table, target / "scores.csv", results.scores, results.baselines)
+    attempt("the score card", show, results, inputs.absences)
+    attempt("scores.csv", write_table, target / "scores.csv", results.scores, results.baselines, inputs.absences)
     if inputs.options.pictures:
         attempt("the pictures", draw, target, inputs, evaluation, results)
     what = "scores, pictures and report" if inputs.options.pictures else "scores"
@@ -44,10 +46,12 @@ def present(target: Path, inputs: Inputs, evaluation: Evaluation, results: Evalu
 
 def draw(target: Path, inputs: Inputs, evaluation: Evaluation, results: EvaluationResults) -> None:
     """Draw the pictures and write the report."""
-    name, region = results.name, results.regions[0]
-    title, rows = f"{name}: RMSE against the baselines, {region}", results.rows[:60]
-    attempt("scorecard.png", scorecards.scorecard, target / "scorecard.png", results, rows, title)
-    attempt("curves.png", _draw_curves, target / "curves.png", results)
+    name, region = results.shown_name, results.regions[0]
+    metric = next(iter(results.shown_metrics), None)
+    if metric is not None:
+        title, rows = f"{name}: {metric_title(metric)} against the baselines, {region}", results.rows[:60]
+        attempt("scorecard.png", scorecards.scorecard, target / "scorecard.png", results, rows, title, metric)
+        attempt("curves.png", _draw_curves, target / "curves.png", results, metric)
     attempt("hero.png", draw_hero, target / "hero.png", inputs, evaluation, results)
     maps = attempt("the maps", error_maps, target / "maps", inputs, evaluation, results) or []
     case = attempt("case.html", draw_case, target / "case.html", inputs, results)
@@ -55,38 +59,55 @@ def draw(target: Path, inputs: Inputs, evaluation: Evaluation, results: Evaluati
     if (card := evaluation.climate) is not None:
         maps += attempt("the climate's maps", climate_maps, target / "climate", card, inputs, results) or []
     scores = results.scores
-    notes = [*inputs.notes, *_missing_scores(scores)]
+    notes = [*inputs.notes, *sentences(inputs.absences)]
     context = ReportContext(_facts(inputs, scores), _provenance(inputs, scores), notes, maps, case)
     attempt("report.html", write_report, target / "report.html", results, context)
 
 
-def _draw_curves(path: Path, results: EvaluationResults) -> Path:
-    score = results.score("rmse")
-    title = f"{results.name}: RMSE by lead time, {score.region}"
+def _draw_curves(path: Path, results: EvaluationResults, metric: str) -> Path:
+    score = results.score(metric)
+    title = f"{results.shown_name}: {metric_title(metric)} by lead time, {score.region}"
     return curves.curves(path, curves.evaluation_curves(results), results.headline[:9], score, title)
 
 
-def show(results: EvaluationResults) -> None:
-    """Print the score card: RMSE, below it the difference to each baseline in percent, green where better."""
-    if "rmse" not in results.metrics:
-        return
-    leads, differences = headline_leads(results.leads), results.differences
+def show(results: EvaluationResults, absences: Sequence[Absence] = ()) -> None:
+    """Print the score card: a table for each leading metric, below each score the difference to each baseline in
+    percent, green where better; then what is left out, with the reasons."""
+    for metric in results.shown_metrics:
+        _show_metric(results, metric)
+    if results.shown_name != results.name:
+        console().print("[bad]this forecast failed its checks[/] (manifest.json names them)")
+    if absences:
+        console().print(f"[quiet]{escape(folded(absences))}[/]", soft_wrap=True)
+
+
+def _show_metric(results: EvaluationResults, metric: str) -> None:
+    leads, differences, title = headline_leads(results.leads), results.differences, metric_title(metric)
     table = Table(show_edge=False, pad_edge=False, header_style="bold")
-    table.add_column(f"RMSE, {results.regions[0]}", no_wrap=True)
+    table.add_column(f"{title}, {results.regions[0]}", no_wrap=True)
     for i in leads:
         table.add_column(lead_text(results.leads[i]), justify="right", no_wrap=True)
+    compared: dict[str, None] = {}
     for row in results.headline:
-        values = results.values(row)
-        changes = {s: results.relative_difference(row, s) for s in results.sources}
-        shown = [(change, results.significance(row, s)) for s, change in changes.items() if change is not None]
-        below = {i: " ".join(_coloured(change[i], known[i]) for change, known in shown) for i in leads}
+        values = results.values(row, metric)
+        changes = {s: results.relative_difference(row, s, metric) for s in results.sources}
+        known = {s: change for s, change in changes.items() if change is not None and np.isfinite(change).any()}
+        compared |= dict.fromkeys(known)
+        shown = [(change, results.significance(row, s, metric)) for s, change in known.items()]
+        below = {i: " ".join(_coloured(change[i], sure[i]) for change, sure in shown) for i in leads}
         cells = ("\n".join(filter(None, [number(values[i]), below[i]])) for i in leads)
-        table.add_row(f"{escape(row.label)}\n[quiet]{escape(row.unit)}[/]", *cells)
+        table.add_row(f"{escape(row.label)}\n[quiet]{escape(unit_of_score(row.unit, results, metric))}[/]", *cells)
     console().print(table)
-    if results.sources:
+    if compared:
         hint = "" if differences is None else f"; ~ not significant at {differences.attrs['level']} %"
-        sources = " and ".join(results.sources)
-        console().print(f"[quiet]below each RMSE: its difference to {sources}{hint}[/]")
+        sources = " and ".join(compared)
+        console().print(f"[quiet]below each {title}: its difference to {sources}{hint}[/]")
+
+
+def unit_of_score(unit: str, results: EvaluationResults, metric: str) -> str:
+    """Return the units of a metric of a field in these units."""
+    exponent = results.score(metric).exponent
+    return unit if exponent == 1 or not unit else f"({unit})\u00b2" if exponent == 2 else ""
 
 
 def _coloured(difference: float, significant: bool | None) -> str:
@@ -127,9 +148,3 @@ def _provenance(inputs: Inputs, scores: xr.Dataset) -> dict[str, str]:
             listed[name.replace("_", " ")] = str(scores.attrs[name])
     listed |= {"made": f"{scores.attrs['created']}, revision {scores.attrs['revision']}"}
     return listed | {"versions": str(scores.attrs["versions"])}
-
-
-def _missing_scores(scores: xr.Dataset) -> list[str]:
-    """A warning where scores are missing because the forecast holds NaN."""
-    bad = [str(name) for name, field in scores.data_vars.items() if np.isnan(field).all()]
-    return [f"No score for {', '.join(bad)}: missing values where none may be."] if bad else []

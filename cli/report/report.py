@@ -85,7 +85,7 @@ def write_report(path: Path, results: EvaluationResults, context: ReportContext)
     names = dict.fromkeys([*results.curves, *results.further_budgets])
     return document(
         path,
-        results.name,
+        results.shown_name,
         f"Scores by lead time and region. Headline region: {results.regions[0]}.",
         [section for section in sections if section.body],
         notes=context.notes,
@@ -96,20 +96,25 @@ def write_report(path: Path, results: EvaluationResults, context: ReportContext)
 
 
 def _score_card(results: EvaluationResults) -> Section:
-    """RMSE at the usual lead times with the difference to each baseline."""
+    """The leading metrics at the usual lead times with the difference to each baseline."""
     title = "Score card"
-    if "rmse" not in results.metrics:
+    if not results.shown_metrics:
         return Section("score-card", title, NOTHING)
+    key = colour_key(results.differences is not None) if results.sources else ""
+    tables = [_metric_table(results, metric) for metric in results.shown_metrics]
+    return Section("score-card", title, join(key, *tables, significance_note(results.differences)))
+
+
+def _metric_table(results: EvaluationResults, metric: str) -> Html:
+    """One metric at the usual lead times, and what its lines are."""
     leads, initials = headline_leads(results.leads), _initials(results.sources)
-    lines = [(row_name(row), _cells(results, row, leads, results.regions[0])) for row in results.headline]
-    explained: list[object] = ["RMSE by lead time."]
+    lines = [(row_name(row), _cells(results, row, leads, results.regions[0], metric)) for row in results.headline]
+    explained: list[object] = [f"{metric_title(metric)} by lead time."]
     for place, (source, initial) in enumerate(initials.items()):
         before = " and " if place else " Below each, the difference in percent to "
         explained += [before, tag("b", initial), f" {source.replace('_', ' ')}"]
     explained += ["."] if initials else []
-    key = colour_key(results.differences is not None) if initials else ""
-    shown = table(["RMSE", *(lead_text(results.leads[i]) for i in leads)], lines)
-    return Section("score-card", title, join(quiet(*explained), key, shown, significance_note(results.differences)))
+    return join(quiet(*explained), table([metric_title(metric), *(lead_text(results.leads[i]) for i in leads)], lines))
 
 
 def _initials(sources: Sequence[str]) -> dict[str, str]:
@@ -118,13 +123,13 @@ def _initials(sources: Sequence[str]) -> dict[str, str]:
     return {source: source[:size].capitalize() for source in sources}
 
 
-def _cells(results: EvaluationResults, row: Row, leads: Sequence[int], region: str) -> list[Html]:
-    """RMSE at each of the lead times, and a coloured line for each baseline."""
-    values = results.values(row, "rmse", region)
+def _cells(results: EvaluationResults, row: Row, leads: Sequence[int], region: str, metric: str) -> list[Html]:
+    """A metric at each of the lead times, and a coloured line for each baseline."""
+    values = results.values(row, metric, region)
     cells = {lead: [number(values[lead])] for lead in leads}
     for source, initial in _initials(results.sources).items():
-        change = results.relative_difference(row, source, "rmse", region)
-        significant = results.significance(row, source, "rmse", region)
+        change = results.relative_difference(row, source, metric, region)
+        significant = results.significance(row, source, metric, region)
         if change is not None:
             for lead in leads:
                 cells[lead].append(difference_line(change[lead], significant[lead], initial))
@@ -165,17 +170,20 @@ def _chart(results: EvaluationResults, row: Row, metric: str) -> Html:
 
 
 def _regions(results: EvaluationResults) -> Section:
-    """RMSE and the difference to the first baseline in every region at one lead time."""
+    """The first metric and the difference to the first baseline in every region at one lead time."""
     regions, leads = results.regions, headline_leads(results.leads)
     lead = leads[len(leads) // 2]
     title = f"By region, {lead_text(results.leads[lead])} ahead"
-    if len(regions) < 2 or "rmse" not in results.metrics:
+    if len(regions) < 2 or not results.shown_metrics:
         return Section("regions", title, NOTHING)
+    metric = results.shown_metrics[0]
     source = results.sources[:1]
     first = results if not source else _with_one_baseline(results, source[0])
-    lines = [(row_name(row), [_cells(first, row, [lead], region)[0] for region in regions]) for row in first.headline]
+    lines = [
+        (row_name(row), [_cells(first, row, [lead], region, metric)[0] for region in regions]) for row in first.headline
+    ]
     against = quiet(f"Differences to {source[0]}.") if source else ""
-    return Section("regions", title, join(against, table(["RMSE", *regions], lines)))
+    return Section("regions", title, join(against, table([metric_title(metric), *regions], lines)))
 
 
 def _with_one_baseline(results: EvaluationResults, source: str) -> EvaluationResults:

@@ -85,12 +85,16 @@ VERBS = (
         "Score forecasts against the truth: table, NetCDF, pictures, report.",
         (
             ("run=outputs/train/x", "the trained emulator whose forecasts are scored"),
-            ("forecast=file truth=file", "or any forecast and any truth in WeatherBench 2 layout"),
+            ("forecast=file truth=file", "or any forecast and any truth; also a pattern, a folder or [a.nc,b.nc]"),
             ("metric=[rmse,mae,bias,acc]", "what is measured (`emul metrics`)"),
             ("climatology=file", "normal fields by hour and dayofyear; fitted to the run's training data if not given"),
             ("leads=[1d,5d] inits=2020-01-01/2020-03-31", "which forecasts; all if not given"),
             ("fields=[temperature] levels=[850]", "which variables and levels; all if not given"),
             ("regions=[global,tropics]", "names, or boxes {alps: {latitude: [44,48], longitude: [5,16]}}"),
+            (
+                "rename= select= units= members=",
+                "what the files do not tell: 'units={2m_temperature: K}' select={number: 0}",
+            ),
             ("eval=wb2_deterministic", "all of these as published (`emul presets`); what the data lack is left out"),
             ("derive=[wind_speed,vorticity]", "fields computed from others, scored too"),
             ("baselines=[persistence,{hres: file}]", "beside, on the same dates; also [probabilistic_]climatology"),

@@ -15,6 +15,8 @@ import numpy as np
 import xarray as xr
 
 from data_pipelines.conventions.durations import duration
+from data_pipelines.conventions.snapping import CUT, snapped, stored_error
+from data_pipelines.conventions.suggestions import option
 
 MONTHS_SINCE = re.compile(r"\s*(month|year)s?\s+since\s+(\d+)-(\d+)(?:-(\d+))?", re.IGNORECASE)
 SECONDS: dict[str, float] = {
@@ -34,30 +36,46 @@ SECONDS |= {"d": 86400, "nanosecond": 1e-9, "ns": 1e-9, "microsecond": 1e-6, "us
 
 
 def datetimes(coordinate: xr.DataArray, origin: str) -> np.ndarray:
-    """Decode a time coordinate as datetime64[s], in its shape; ValueError if its values are no dates."""
+    """Decode a time coordinate as datetime64[s], in its shape; ValueError if its values are no dates.
+
+    Times that lost digits are moved to the axis they were written from (`data_pipelines.conventions.snapping`).
+    """
     values, units = coordinate.values, str(coordinate.attrs.get("units", ""))
+    error = 0.0 if MONTHS_SINCE.match(units) else stored_error(values, seconds_of(units.split(" since ")[0]) or 0.0)
     if not np.issubdtype(values.dtype, np.datetime64):
         values = _months_since(values, units) if MONTHS_SINCE.match(units) else _decoded(coordinate, origin)
     if values.dtype == object:
         values = _from_cftime(values, origin)
     if np.isnat(values).any():
         raise ValueError(f"{int(np.isnat(values).sum())} of the times in {origin} are missing.")
-    return values.astype("datetime64[s]")
+    times = snapped(values.astype("datetime64[us]").astype(np.int64) / 1e6, error)
+    if error > CUT and times.ndim == 1 and np.unique(times).size < times.size:
+        raise ValueError(
+            f"The times in {origin} are stored to within {error:.0f} s only, which is too coarse to tell them apart; "
+            "store them in double precision or as whole numbers."
+        )
+    return times.astype("datetime64[s]")
 
 
 def timedeltas(coordinate: xr.DataArray, origin: str) -> np.ndarray:
     """Decode a coordinate of lead times as timedelta64[s]; numbers need the attribute `units`, such as hours."""
     values = coordinate.values
     if np.issubdtype(values.dtype, np.timedelta64):
-        return values.astype("timedelta64[s]")
+        return snapped(values.astype("timedelta64[us]").astype(np.int64) / 1e6).astype("timedelta64[s]")
     units = str(coordinate.attrs.get("units", "")).strip().lower()
-    seconds = SECONDS.get(units, SECONDS.get(units.rstrip("s")))
+    seconds = seconds_of(units)
     if seconds is None or not np.issubdtype(values.dtype, np.number):
         raise ValueError(
             f"'{coordinate.name}' in {origin} should hold lengths of time; expected units such as 'hours', "
             f"got '{units or 'none'}'."
         )
-    return np.round(values.astype(np.float64) * seconds).astype(np.int64).astype("timedelta64[s]")
+    return snapped(values.astype(np.float64) * seconds, stored_error(values, seconds)).astype("timedelta64[s]")
+
+
+def seconds_of(units: str) -> float | None:
+    """Return the length of a unit of time in seconds; None where it is none."""
+    units = units.strip().lower()
+    return SECONDS.get(units, SECONDS.get(units.rstrip("s")))
 
 
 def with_dates(dataset: xr.Dataset, dates: Mapping[str, str | Sequence[str]], origin: str) -> xr.Dataset:
@@ -109,7 +127,7 @@ def _decoded(coordinate: xr.DataArray, origin: str) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            decoded = xr.decode_cf(bare, decode_times=xr.coders.CFDatetimeCoder(time_unit="s"))["x"].values
+            decoded = xr.decode_cf(bare, decode_times=xr.coders.CFDatetimeCoder(time_unit="us"))["x"].values
     except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(
             f"Cannot make dates of the times in {origin}, units '{coordinate.attrs.get('units', 'none')}', calendar "
@@ -119,8 +137,8 @@ def _decoded(coordinate: xr.DataArray, origin: str) -> np.ndarray:
         units = f"units '{coordinate.attrs['units']}'" if "units" in coordinate.attrs else "no units"
         raise ValueError(
             f"The times in {origin} are numbers with {units} (the first: {coordinate.values.reshape(-1)[0]}); expected "
-            f"the attribute `units` to be like 'hours since 1900-01-01', or data.dates={{{coordinate.name}: "
-            "1979-01-01/6h}, the first and the step."
+            f"the attribute `units` to be like 'hours since 1900-01-01', or "
+            f"{option('dates')}={{{coordinate.name}: 1979-01-01/6h}}, the first and the step."
         )
     return decoded
 
@@ -143,7 +161,7 @@ def _from_cftime(values: np.ndarray, origin: str) -> np.ndarray:
     flat = values.reshape(-1)
     calendar = getattr(flat[0], "calendar", "unknown")
     try:
-        dates = np.array([date.isoformat()[:19] for date in flat], dtype="datetime64[s]")
+        dates = np.array([date.isoformat() for date in flat], dtype="datetime64[us]")
     except ValueError as error:
         if calendar == "360_day":
             return _over_the_year(flat).reshape(values.shape)
@@ -152,8 +170,8 @@ def _from_cftime(values: np.ndarray, origin: str) -> np.ndarray:
             "convert them to the standard calendar first."
         ) from error
     if calendar == "360_day" and dates.size > 1:
-        steps, months = np.diff(dates).astype(np.int64), np.diff(dates.astype("datetime64[M]")).astype(np.int64)
-        if np.ptp(months) or not months[0] or steps.min() < 27 * 86400:
+        steps, months = (np.diff(dates.astype(f"datetime64[{unit}]")).astype(np.int64) for unit in ("D", "M"))
+        if np.ptp(months) or not months[0] or steps.min() < 27:
             dates = _over_the_year(flat)
     return dates.reshape(values.shape)
 
@@ -161,4 +179,4 @@ def _from_cftime(values: np.ndarray, origin: str) -> np.ndarray:
 def _over_the_year(dates: np.ndarray) -> np.ndarray:
     """Convert days of a year of 360 days to the same fraction of the standard year; the time of day stays."""
     days = xr.DataArray(np.arange(dates.size), dims="time", coords={"time": dates})
-    return days.convert_calendar("standard", align_on="year", use_cftime=False)["time"].values.astype("datetime64[s]")
+    return days.convert_calendar("standard", align_on="year", use_cftime=False)["time"].values.astype("datetime64[us]")

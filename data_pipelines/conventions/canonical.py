@@ -22,8 +22,9 @@ from data_pipelines.conventions.axes import (
 )
 from data_pipelines.conventions.calendars import datetimes, refuse_disorder, timedeltas
 from data_pipelines.conventions.dialects import dialect, dialects, hybrid_levels, spoken
-from data_pipelines.conventions.suggestions import suggestion
+from data_pipelines.conventions.suggestions import option, suggestion, takes_option
 from data_pipelines.conventions.units import in_units, known_units
+from data_pipelines.conventions.valid_times import interval_starts, with_valid_times
 from emulators.grid import TOLERANCE
 
 
@@ -51,10 +52,14 @@ STANDARD_NAMES = {
 }
 
 
-MEMBERS = ("member", "number", "realization", "ensemble", "ensemble_member", "sample")
+MEMBERS = (
+    "member", "number", "realization", "realisation", "ensemble", "ensemble_member", "ens_member", "member_id",
+    "members", "ens", "mem", "sample", "perturbation", "perturbation_number", "M",
+)  # fmt: skip
 
 
-LEAD_TIMES = ("prediction_timedelta", "lead_time")
+LEAD = "prediction_timedelta"
+LEAD_TIMES = (LEAD, "lead_time")
 
 
 DATELESS = ("month", "season", "day", "year", "record")
@@ -86,12 +91,13 @@ def canonical(
     half_levels = hybrid_levels(dataset)
     dataset = spoken(dataset, names)
     dataset, later = _selected(dataset, select or {})
+    dataset = dataset if LEAD in keep else with_valid_times(dataset, origin)
     dataset = _with_coordinate_names(dataset, origin)
     dataset, unknown = _selected(dataset, later)
     if unknown:
         name = next(iter(unknown))
         raise ValueError(f"select: no dimension '{name}' in {origin}; {suggestion(name, dataset.dims)}")
-    dataset = _with_times(dataset, origin)
+    dataset = _with_times(dataset, LEAD in keep, origin)
     dataset = _with_levels(dataset, origin)
     dataset = _with_fields_only(dataset, keep, origin)
     dataset = _on_grid(dataset, origin)
@@ -165,6 +171,11 @@ def _with_coordinate_names(dataset: xr.Dataset, origin: str) -> xr.Dataset:
     return dataset
 
 
+def is_member(dim: object) -> bool:
+    """Return whether a dimension is named as one of the members of an ensemble, in whatever case."""
+    return str(dim) in MEMBERS or str(dim).lower() in MEMBERS
+
+
 def _find(dataset: xr.Dataset, kind: str) -> str | None:
     """Find the coordinate of this kind by its name, else by its standard name."""
     numbered = [n for n in COORDINATES[kind] if n in dataset.variables and _may_be_coordinate(dataset, n)]
@@ -200,8 +211,8 @@ def _one_dimensional(coordinate: xr.DataArray, kind: str, origin: str) -> xr.Dat
     return coordinate
 
 
-def _with_times(dataset: xr.Dataset, origin: str) -> xr.Dataset:
-    """Times as datetime64 along `time`; a time that stands alone becomes a dimension of one."""
+def _with_times(dataset: xr.Dataset, initial: bool, origin: str) -> xr.Dataset:
+    """Times as datetime64 along `time`; a time that stands alone becomes a dimension of one. initial: of a forecast."""
     for name in LEAD_TIMES:
         if name in dataset.variables and dataset[name].ndim < 2:
             leads = timedeltas(dataset[name], origin).astype("timedelta64[ns]")
@@ -210,16 +221,14 @@ def _with_times(dataset: xr.Dataset, origin: str) -> xr.Dataset:
         if "time" in dataset.dims:
             raise ValueError(
                 f"The dimension 'time' in {origin} has no coordinate, so its dates are unknown; say them: "
-                "data.dates={time: 1979-01-01/6h}, the first and the step."
+                f"{option('dates')}={{time: 1979-01-01/6h}}, the first and the step."
             )
         return dataset
     times = datetimes(dataset["time"], origin)
-    step = dataset["step"] if "step" in dataset.variables else None
-    if step is not None and step.size == 1:
-        times = times + timedeltas(step.reset_coords(drop=True), origin).reshape(())
     if times.ndim == 0:
-        dataset = dataset.drop_vars("time").expand_dims("time")
+        dataset = dataset.drop_vars("time").expand_dims("time").assign_coords(time=("time", [0], dataset["time"].attrs))
         times = times[None]
+    times = times if initial else interval_starts(dataset, times, origin)
     refuse_disorder(times, origin)
     return dataset.assign_coords(time=("time", times, {"standard_name": "time"}))
 
@@ -269,12 +278,16 @@ def _with_fields_only(dataset: xr.Dataset, keep: Sequence[str], origin: str) -> 
         if further:
             sizes = ", ".join(f"'{d}' of {field.sizes[d]} ({_some(dataset[d].values)})" for d in further)
             chosen = ", ".join(f"{d}: {dataset[d].values.reshape(-1)[0]}" for d in further)
-            members = "; or make each a sample of its own: data.members=" + str(further[0])
-            several = members if len(further) == 1 and further[0] in MEMBERS else ""
+            members = f"; or take all as members: {option('members')}={further[0]}"
+            several = (
+                members
+                if len(further) == 1 and ((is_member(further[0]) and takes_option("members")) or LEAD in keep)
+                else ""
+            )
             if further[0] in DATELESS and "time" not in dataset.dims:
-                several += f"; or say what dates these are: data.dates={{{further[0]}: 1979-01/1M}}"
+                several += f"; or say what dates these are: {option('dates')}={{{further[0]}: 1979-01/1M}}"
             left_out[str(name)] = (
-                f"it has the further dimension {sizes}; choose one, such as select={{{chosen}}}{several}."
+                f"it has the further dimension {sizes}; choose one, such as {option('select')}={{{chosen}}}{several}."
             )
             continue
         fields[name] = field.drop_vars([c for c in field.coords if c not in places])

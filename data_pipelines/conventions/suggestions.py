@@ -1,10 +1,39 @@
-"""Suggest the nearest existing name for one that was misspelled."""
+"""Suggest what to write instead: the nearest existing name, and options by the names that the verb in hand takes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from difflib import get_close_matches
 from typing import Any
+
+_PREFIX: ContextVar[str] = ContextVar("prefix of the options that open data", default="data.")
+_LACKING: ContextVar[tuple[str, ...]] = ContextVar("options that are not taken", default=())
+
+
+@contextmanager
+def options_under(prefix: str, lacking: tuple[str, ...] = ()) -> Iterator[None]:
+    """Name the options that open data `<prefix><name>` in the advice of errors; without it data.<name>.
+
+    lacking: names of options that are not taken here, and so not advised.
+    """
+    before, others = _PREFIX.set(prefix), _LACKING.set(lacking)
+    try:
+        yield
+    finally:
+        _PREFIX.reset(before)
+        _LACKING.reset(others)
+
+
+def takes_option(name: str) -> bool:
+    """Return whether an option that opens data is taken here."""
+    return name not in _LACKING.get()
+
+
+def option(name: str) -> str:
+    """Return the name of an option that opens data as the caller's user writes it: `select`, or `data.select`."""
+    return _PREFIX.get() + name
 
 
 def suggestion(name: str, names: Iterable[Any]) -> str:

@@ -13,6 +13,7 @@ from data_pipelines.conventions.durations import duration_text
 from data_pipelines.files.atomic import sha256, write_text
 from data_pipelines.files.locks import lock_or_refuse, wait_for_turn
 from data_pipelines.files.netcdf import write_netcdf
+from data_pipelines.files.score_form import stored_form
 from data_pipelines.forecasts.checks import budget_drifts, describe, gather, lead_text
 from data_pipelines.forecasts.manifest import (
     NAME,
@@ -151,7 +152,8 @@ def finish(job: ForecastJob, segments: Segments, manifest: dict[str, Any], repor
         for segment, arrays, _ in read_segments(segments):
             if scores := within(arrays, "scores"):
                 card.add_partial(scores, segment.first)
-        write_netcdf(job.folder / "scores.nc", card.scores({"forecast": job.folder.name, "verdict": judged}))
+        scores = card.scores({"forecast": job.folder.name, "verdict": judged})
+        write_netcdf(job.folder / "scores.nc", stored_form(scores, f"Scores of {job.folder.name}"))
     conservation = write_budgets(job, segments)
     checksums = job.writer.export(checksums, lambda share: report("writing the file", share))
     write_text(job.folder / "config.yaml", manifest.get("config", ""))

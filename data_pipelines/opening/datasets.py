@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import binascii
-import difflib
-import glob
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,16 +15,24 @@ from data_pipelines.conventions.addresses import masked_address
 from data_pipelines.conventions.attributes import grid_of
 from data_pipelines.conventions.calendars import refuse_disorder, with_dates
 from data_pipelines.conventions.canonical import COORDINATES, canonical
-from data_pipelines.conventions.suggestions import suggestion
+from data_pipelines.conventions.suggestions import option, suggestion
 from data_pipelines.conventions.units import refuse_other_units
 from data_pipelines.opening.anemoi import fields_by_name, is_anemoi
 from data_pipelines.opening.classic_netcdf import expected_bytes
+from data_pipelines.opening.file_kinds import (
+    DAMAGED,
+    file_kind,
+    file_names,
+    has_zarr,
+    is_references,
+    unreadable,
+    zarr_group_in_zip,
+)
 from data_pipelines.opening.missing_values import decoded, without_idle_zeros
 from data_pipelines.opening.zarr_codecs import refuse_objects
 from data_pipelines.reading.zarr_chunks import with_direct_reads
 
 __all__ = ["canonical", "open_dataset"]
-GRIB_SUFFIXES = (".grib", ".grib1", ".grib2", ".grb", ".grb1", ".grb2")
 ANONYMOUS: dict[str, dict[str, Any]] = {
     "gs": {"token": "anon"},
     "gcs": {"token": "anon"},
@@ -36,7 +42,6 @@ ANONYMOUS: dict[str, dict[str, Any]] = {
 }
 JOINED_TIMES = 32
 MEMBER = "member"
-DAMAGED = "it is damaged, incomplete or of another kind; fetch it again"
 
 
 def open_dataset(
@@ -87,7 +92,7 @@ def _with_members(opened: list[xr.Dataset], members: str) -> list[xr.Dataset]:
     dims = list(dict.fromkeys(dim for dataset in opened for dim in dataset.dims))
     if members not in dims:
         raise ValueError(
-            f"data.members: expected a dimension of {opened[0].attrs['origin']}; got '{members}'; "
+            f"{option('members')}: expected a dimension of {opened[0].attrs['origin']}; got '{members}'; "
             f"{suggestion(members, dims)}"
         )
     return [dataset.rename({members: MEMBER} if members in dataset.dims else {}) for dataset in opened]
@@ -98,7 +103,9 @@ def _with_dates(opened: list[xr.Dataset], dates: Mapping[str, str | Sequence[str
     dims = list(dict.fromkeys(str(dim) for dataset in opened for dim in dataset.dims))
     for dim in dates:
         if dim not in dims:
-            raise ValueError(f"dates: no dimension '{dim}' in {opened[0].attrs['origin']}; {suggestion(dim, dims)}")
+            raise ValueError(
+                f"{option('dates')}: no dimension '{dim}' in {opened[0].attrs['origin']}; {suggestion(dim, dims)}"
+            )
     return [with_dates(dataset, dates, dataset.attrs["origin"]) for dataset in opened]
 
 
@@ -111,10 +118,9 @@ def open_files(
     cache_gigabytes: float | None = None,
 ) -> list[xr.Dataset]:
     """Open the datasets at `path` as they are, times undecoded, each with its file in the attribute `origin`."""
-    names = _names(path)
     found: list[xr.Dataset] = []
-    for name in names:
-        kind = engine or _kind(name)
+    for name in file_names(path, engine):
+        kind = file_kind(name, engine)
         if kind not in _OPENERS:
             raise ValueError(f"engine is one of {', '.join(_OPENERS)}; got '{kind}'.")
         with warnings.catch_warnings():
@@ -124,36 +130,6 @@ def open_files(
     if len(found) > 1:  # joining must not read: arrays in chunks of some times wait until asked
         found = [ds.chunk({d: JOINED_TIMES for d in ds.dims if d in COORDINATES["time"]}) for ds in found]
     return found
-
-
-def _names(path: str | Path | Sequence[str | Path]) -> list[str]:
-    """Return the files and stores that match `path`."""
-    if not isinstance(path, str | Path):
-        if not path:
-            raise FileNotFoundError("Expected at least one path to data; got an empty list.")
-        return [name for one in path for name in _names(one)]
-    text = str(path)
-    if "://" in text or "::" in text:
-        return [text]
-    text = str(Path(text).expanduser())
-    if Path(text).exists():
-        return [text]
-    if glob.has_magic(text):
-        found = sorted(glob.glob(text, recursive=True))
-        if not found:
-            raise FileNotFoundError(f"No file matches {text}.")
-        return found
-    folder = Path(text).parent
-    beside = [p.name for p in sorted(folder.iterdir())] if folder.is_dir() else []
-    close = difflib.get_close_matches(Path(text).name, beside, n=1)
-    hint = f"; did you mean '{close[0]}'?" if close else "" if folder.is_dir() else f"; nor is there a folder {folder}."
-    raise FileNotFoundError(f"No data at {text}{hint or '.'}")
-
-
-def _kind(name: str) -> str:
-    if "://" in name or "::" in name or Path(name).is_dir() or name.rstrip("/").endswith(".zarr"):
-        return "zarr"
-    return "grib" if name.lower().endswith(GRIB_SUFFIXES) else "netcdf"
 
 
 class OpeningOptions(NamedTuple):
@@ -166,7 +142,8 @@ class OpeningOptions(NamedTuple):
 
 def _open_zarr(name: str, ways: OpeningOptions) -> list[xr.Dataset]:
     options, elsewhere = ways.storage_options, "://" in name or "::" in name
-    if not elsewhere and not _has_zarr(Path(name)):
+    packed = Path(name).is_file()
+    if not elsewhere and not packed and not has_zarr(Path(name)):
         raise FileNotFoundError(f"{name} holds no Zarr store (no zarr.json, .zgroup or .zmetadata in it).")
     if not elsewhere:
         refuse_objects(Path(name))
@@ -177,8 +154,10 @@ def _open_zarr(name: str, ways: OpeningOptions) -> list[xr.Dataset]:
         store: Any = name
         if elsewhere and ways.cache_gigabytes:
             store, settings = _kept(name, settings, ways.cache_gigabytes), {}
+        if packed:
+            store, settings = _store_in_file(name)
         opened = _as_stored(store, settings)
-        opened = opened if elsewhere else with_direct_reads(opened, Path(name))
+        opened = opened if elsewhere or packed else with_direct_reads(opened, Path(name))
         folded = is_anemoi(opened)  # its zeros are values, though Zarr fills with them
     except FileNotFoundError as error:
         raise FileNotFoundError(f"No Zarr store at {name} ({_brief(error)}).") from error
@@ -210,7 +189,7 @@ def _as_stored(store: Any, settings: Mapping[str, Any]) -> xr.Dataset:
             "concat_characters": False,
         }
         opened = xr.backends.StoreBackendEntrypoint().open_dataset(group, **plain)
-        arrays = zarr.open_group(store, mode="r", **settings)
+        arrays = zarr.open_group(store, mode="r", **_of_zarr(settings))
         said = {name: arrays[str(name)].attrs.get("_FillValue") for name in opened.variables}
         for name, variable in opened.variables.items():
             variable.attrs = {k: v for k, v in variable.attrs.items() if k != "_FillValue"}
@@ -220,9 +199,26 @@ def _as_stored(store: Any, settings: Mapping[str, Any]) -> xr.Dataset:
     if any(
         np.ndim(v.attrs.get("_FillValue")) == 0 and v.attrs.get("_FillValue") == 0 for v in opened.variables.values()
     ):
-        arrays = zarr.open_group(store, mode="r", **settings)
+        arrays = zarr.open_group(store, mode="r", **_of_zarr(settings))
         opened = without_idle_zeros(opened, {name: dict(arrays[str(name)].attrs) for name in opened.variables})
     return opened
+
+
+def _of_zarr(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of `xarray.open_zarr` as those of `zarr.open_group`."""
+    return {"path": settings.get("group") or "", "storage_options": settings.get("storage_options")}
+
+
+def _store_in_file(name: str) -> tuple[Any, dict[str, Any]]:
+    """Return the Zarr store in a ZIP archive or a list of references, and the settings with which it is opened."""
+    if is_references(name):
+        return "reference://", {"storage_options": {"fo": name}, "consolidated": False}
+    from zarr.storage import ZipStore
+
+    group = zarr_group_in_zip(name)
+    if group is None:
+        raise ValueError(unreadable(name))
+    return ZipStore(name, mode="r"), {"group": group, "consolidated": False} if group else {}
 
 
 def _kept(name: str, settings: dict[str, Any], gigabytes: float) -> Any:
@@ -235,16 +231,12 @@ def _kept(name: str, settings: dict[str, Any], gigabytes: float) -> Any:
     return CachedStore(store, name, cache_folder(), gigabytes * 1e9)
 
 
-def _has_zarr(path: Path) -> bool:
-    return any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata"))
-
-
 def _open_netcdf(name: str, _: OpeningOptions) -> list[xr.Dataset]:
     try:
         expected, size = expected_bytes(name), Path(name).stat().st_size
         opened = xr.open_dataset(name, engine="netcdf4", chunks=None, decode_cf=False)
     except Exception as error:
-        raise ValueError(f"Cannot open {name} as NetCDF ({_brief(error)}); {DAMAGED}.") from error
+        raise ValueError(f"Cannot open {name} as NetCDF ({_brief(error)}); {unreadable(name)}.") from error
     if expected is not None and size < expected:
         raise ValueError(
             f"{name} has {size} of the {expected} bytes that its header announces: incomplete; fetch it again."
@@ -293,6 +285,17 @@ def _brief(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
 
 
+def _spans(parts: list[xr.Dataset], names: list[str]) -> str:
+    """Say from when to when the first two datasets of other times run; empty where all have the same times."""
+    spans: dict[tuple[Any, ...], str] = {}
+    for part, name in zip(parts, names, strict=True):
+        if "time" in part.dims:
+            times = part["time"].values.astype("datetime64[m]")
+            spans.setdefault((times[0], times[-1], times.size), name)
+    told = [f"{name} has {count} times from {a} to {b}" for (a, b, count), name in spans.items()]
+    return f", of which {' and '.join(told[:2])}" if len(told) > 1 else ""
+
+
 def joined(parts: list[xr.Dataset], names: list[str]) -> xr.Dataset:
     """Join datasets that continue each other in time, or hold different variables."""
     if len(parts) == 1:
@@ -320,8 +323,8 @@ def joined(parts: list[xr.Dataset], names: list[str]) -> xr.Dataset:
         )
     except ValueError as error:
         raise ValueError(
-            f"Cannot join {origin} ({_brief(error)}): expected files that continue each other in time without overlap, "
-            "or bring other variables at the same times and levels."
+            f"Cannot join {origin}{_spans(parts, names)} ({_brief(error)}): expected files that continue each other in "
+            "time without overlap, or bring other variables at the same times and levels."
         ) from error
     assert isinstance(joined, xr.Dataset)
     for name in joined.data_vars:

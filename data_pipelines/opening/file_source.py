@@ -13,7 +13,7 @@ import xarray as xr
 from data_pipelines.conventions.attributes import origin_of
 from data_pipelines.conventions.durations import gaps, spacing
 from data_pipelines.conventions.periods import guarded
-from data_pipelines.conventions.suggestions import suggestion
+from data_pipelines.conventions.suggestions import options_under, suggestion
 from data_pipelines.derived.shaping import shaped
 from data_pipelines.interfaces import Progress
 from data_pipelines.opening.datasets import MEMBER, open_dataset
@@ -80,6 +80,10 @@ class FileSource:
 
     def dataset(self) -> xr.Dataset:
         """Open the files as one canonical dataset."""
+        with options_under("data."):
+            return self._dataset()
+
+    def _dataset(self) -> xr.Dataset:
         opened = open_dataset(
             self.path,
             engine=self.engine,

@@ -13,6 +13,8 @@ import xarray as xr
 from data_pipelines.verification.score_rows import Row, Score, headline_rows, score_rows
 from emulators.scores.deterministic import skill
 
+OF_ONE = ("rmse", "mse", "mae", "bias", "acc", "acc_by_init", "rmse_by_init")  # metrics of single forecasts
+
 
 @dataclass(frozen=True)
 class EvaluationResults:
@@ -46,6 +48,18 @@ class EvaluationResults:
         order = [row.variable for row in self.headline]
         place = {name: order.index(name) for name in order}
         return sorted(score_rows(self.scores), key=lambda row: place.get(row.variable, len(order)))
+
+    @property
+    def shown_name(self) -> str:
+        """The name, marked where the forecast failed its checks."""
+        return f"{self.name} (failed its checks)" if self.scores.attrs.get("verdict") == "failed" else self.name
+
+    @property
+    def shown_metrics(self) -> list[str]:
+        """The metrics of the score card: the first, and beside one of ensembles their spread/skill ratio."""
+        leading = self.metrics[:1]
+        of_members = leading and leading[0] not in OF_ONE and "spread_skill" in self.metrics[1:]
+        return [*leading, *(["spread_skill"] if of_members else [])]
 
     @property
     def leads(self) -> np.ndarray:

@@ -10,10 +10,13 @@ import xarray as xr
 
 from data_pipelines.conventions.dialects import variable_hint
 from data_pipelines.conventions.durations import duration_text
+from data_pipelines.conventions.suggestions import option
 from data_pipelines.conventions.units import are_base_units, refuse_other_units
 from data_pipelines.derived.shaping import shaped
 from data_pipelines.reading.stacking import is_near_any, levels_of
 from emulators.variables import Variable, VariableSet
+
+UNITS_OF_LEADS = {"hours": 1, "days": 24}  # hours that a lead time may be meant in
 
 
 def shared_variables(
@@ -129,3 +132,29 @@ def shared_leads(wanted: np.ndarray, forecast: xr.Dataset) -> tuple[np.ndarray, 
     if not there.any():
         raise ValueError(f"The forecast has none of the leads {', '.join(absent)}; give leads=[...], or leads=all.")
     return wanted[there], absent
+
+
+def with_likely_leads(forecast: xr.Dataset, times: np.ndarray | None) -> xr.Dataset:
+    """Read lead times whose unit is unknown as days instead of hours, where only this fits the times of the truth.
+
+    ValueError where both fit and the numbers, such as 1, 2, 3, do not tell which is meant.
+    """
+    if not forecast.attrs.get("assumed") or times is None:
+        return forecast
+    leads = forecast["prediction_timedelta"].values.astype("timedelta64[s]").astype(np.int64)
+    inits, known = forecast["time"].values.astype("datetime64[s]"), times.astype("datetime64[s]")
+    fit = {unit: int(np.isin(inits[:, None] + leads * factor, known).sum()) for unit, factor in UNITS_OF_LEADS.items()}
+    options = f"{option('units')}={{prediction_timedelta: hours}} or {{prediction_timedelta: days}}"
+    if fit["hours"] and fit["days"] and np.gcd.reduce(leads // 3600) % 3:
+        raise ValueError(
+            f"The lead times of the forecast, {', '.join(map(str, (leads // 3600)[:4].tolist()))}, have no units, and "
+            f"the truth fits hours as well as days; say them: {options}."
+        )
+    if fit["hours"] or not fit["days"]:
+        return forecast
+    told = f"Lead times of the forecast have no units; read as days, at which the truth has its times. Else: {options}."
+    days = (leads * UNITS_OF_LEADS["days"]).astype("timedelta64[s]")
+    return forecast.assign_coords(
+        prediction_timedelta=days.astype("timedelta64[ns]"),
+        valid_time=(("time", "prediction_timedelta"), (inits[:, None] + days).astype("datetime64[ns]")),
+    ).assign_attrs(assumed=told)

@@ -69,11 +69,11 @@ class Pairs:
         fields = self.variables.size * max(1, self.members)
         self.room = max(1, int(megabytes * 2**20 / (4 * fields * np.prod(self.grid.shape))))
         if not (self.index >= 0).any():
-            have = self.truth.times
+            have, assumed = self.truth.times, str(forecast.attrs.get("assumed", ""))
             raise ValueError(
                 f"No valid time of the forecast ({self.valid.min()} to {self.valid.max()}) is in the truth "
                 f"({f'{have.min()} to {have.max()}, {have.size} times' if have.size else 'it has no times'}); "
-                "give a truth that covers the forecast."
+                f"give a truth that covers the forecast.{' ' if assumed else ''}{assumed}"
             )
 
     @property

@@ -14,7 +14,9 @@ import xarray as xr
 
 from data_pipelines.files.atomic import atomic_text
 from data_pipelines.files.netcdf import read_groups, read_netcdf
+from data_pipelines.files.score_form import read_form, units_of_score
 from data_pipelines.files.tables import plain_cells
+from data_pipelines.verification.absences import Absence
 from data_pipelines.verification.evaluation_results import EvaluationResults
 from data_pipelines.verification.score_rows import score_rows
 
@@ -22,6 +24,10 @@ OF_ALL_RUNS = (  # attributes that runs share in a comparison
     "grid", "truth", "climatology", "weights", "averaging", "points_left_out", "definitions", "perfect", "exponent",
     "metrics",
 )  # fmt: skip
+
+COLUMNS = ("source", "variable", "level", "metric", "region", "lead_hours", "inits", "value", "units")
+FAILED = "the forecast failed its checks"
+ABSENT_IN = {"lead": "lead_hours", "date": "inits"}  # columns by kind of absence
 
 
 def read_scores(path: str | Path) -> xr.Dataset:
@@ -34,7 +40,7 @@ def read_scores(path: str | Path) -> xr.Dataset:
         raise ValueError(
             f"{path} holds no scores: it lacks {', '.join(sorted(absent))}; take a scores.nc of `emul eval`."
         )
-    return stored
+    return read_form(stored)
 
 
 def read_budgets(folder: str | Path) -> xr.Dataset | None:
@@ -45,17 +51,25 @@ def read_budgets(folder: str | Path) -> xr.Dataset | None:
     return read_netcdf(path)
 
 
-def write_table(path: Path, scores: xr.Dataset, others: xr.Dataset | None) -> Path:
-    """Scores as a table for spreadsheets: a line a source, variable, level, metric, region and lead; NaN left empty."""
+def write_table(path: Path, scores: xr.Dataset, others: xr.Dataset | None, absences: Sequence[Absence] = ()) -> Path:
+    """Scores as a table for spreadsheets: a line a source, variable, level, metric, region and lead; NaN left empty.
+
+    absences: a line each at the end, the name in the column of its kind, the reason in the column `note`.
+    """
     sources = {"forecast": scores}
     if others is not None:
         sources |= {str(name): others.sel(source=name) for name in others["source"].values}
     with atomic_text(path) as file:
         table = csv.writer(file)
-        table.writerow(["source", "variable", "level", "metric", "region", "lead_hours", "inits", "value", "units"])
+        table.writerow([*COLUMNS, "note"])
         for source, dataset in sources.items():
             for name in dataset.data_vars:
-                table.writerows(plain_cells([source, *line]) for line in _lines(dataset, str(name)))
+                note = FAILED if source == "forecast" and dataset.attrs.get("verdict") == "failed" else ""
+                table.writerows(plain_cells([source, *line, note]) for line in _lines(dataset, str(name)))
+        for absence in absences:
+            named = {"source": "forecast", ABSENT_IN.get(absence.kind, absence.kind): absence.name}
+            note = f"{absence.name} left out: {absence.reason}"
+            table.writerow(plain_cells([*(named.get(column, "") for column in COLUMNS), note]))
     return path
 
 
@@ -71,8 +85,7 @@ def _lines(dataset: xr.Dataset, name: str) -> Iterator[list[object]]:
             continue
         for m, metric in enumerate(field["metric"].values.tolist()):
             power = exponent.get(metric, 0)
-            units = str(field.attrs.get("units", ""))
-            units = "" if power == 0 else units if power == 1 else f"({units})^{power}"
+            units = units_of_score(str(field.attrs.get("units", "")), power)
             for r, region in enumerate(field["region"].values.tolist()):
                 for i, hour in enumerate(hours):
                     value = values[at, m, r, i]
@@ -85,24 +98,26 @@ def write_comparison(path: Path, runs: Mapping[str, EvaluationResults], baseline
     head = ["run", "variable", "level", "metric", "region", "lead_hours", "value", "baseline", "difference_percent"]
     with atomic_text(path) as file:
         table = csv.writer(file)
-        table.writerow([*head, "significant"])
+        table.writerow([*head, "significant", "units", "note"])
         for run in runs.values():
             table.writerows(map(plain_cells, _comparison_lines(run, baseline, region)))
 
 
 def _comparison_lines(run: EvaluationResults, baseline: str, region: str) -> Iterator[list[object]]:
     hours = run.leads.astype("timedelta64[s]").astype(float) / 3600
+    note = FAILED if run.shown_name != run.name else ""
     for row in score_rows(run.scores):
         for metric in run.metrics:
             values = row.series(run.scores, metric, region)
             change = run.relative_difference(row, baseline, metric, region)
             significant = run.significance(row, baseline, metric, region)
+            units = units_of_score(str(run.scores[row.variable].attrs.get("units", "")), run.score(metric).exponent)
             for i, hour in enumerate(hours):
                 share = np.nan if change is None else 100 * change[i]
                 shown = ["" if np.isnan(values[i]) else f"{values[i]:.8g}", baseline, ""]
                 shown[2] = "" if np.isnan(share) else f"{share:.4g}"
                 flag = {True: "yes", False: "no", None: ""}[significant[i]]
-                yield [run.name, row.variable, row.level or "", metric, region, f"{hour:g}", *shown, flag]
+                yield [run.name, row.variable, row.level or "", metric, region, f"{hour:g}", *shown, flag, units, note]
 
 
 def read_by_init(path: str | Path) -> dict[str, xr.Dataset]:
@@ -110,7 +125,7 @@ def read_by_init(path: str | Path) -> dict[str, xr.Dataset]:
     none."""
     if not Path(path).is_file():
         return {}
-    return {name.strip("/") or "forecast": group for name, group in read_groups(path).items()}
+    return {name.strip("/") or "forecast": read_form(group) for name, group in read_groups(path).items()}
 
 
 def read_spectra(path: str | Path) -> xr.Dataset | None:

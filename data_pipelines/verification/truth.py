@@ -13,6 +13,7 @@ import xarray as xr
 from data_pipelines.conventions.attributes import grid_of
 from data_pipelines.conventions.durations import nearest_positions, spacing
 from data_pipelines.conventions.periods import bounds
+from data_pipelines.conventions.valid_times import month_starts
 from data_pipelines.reading.fields import Fields
 from data_pipelines.reading.stacking import channel_array, level_index
 from data_pipelines.reading.zarr_chunks import as_slice
@@ -79,6 +80,8 @@ class Reader:
     def find(self, times: np.ndarray) -> np.ndarray:
         """The index of each time, -1 where it does not exist; in monthly and yearly series, whose steps are uneven, of
         the nearest time where it lies within a tenth of a step."""
+        if self.tolerance > 0:  # dated by the first or the last day, one month is the same month
+            return nearest_positions(month_starts(self.times), month_starts(times), self.tolerance)
         return nearest_positions(self.times, times, self.tolerance)
 
     def read(self, index: np.ndarray) -> State:
@@ -113,6 +116,11 @@ class CachedClimatology:
             )
 
         self._fields = {"mean": latest(), **{name: latest(name) for name in further}}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of its fields: `mean` and the further ones."""
+        return tuple(self._fields)
 
     def __call__(self, times: np.ndarray) -> torch.Tensor:
         """The mean at `times`."""

@@ -95,12 +95,13 @@ def region(entry: str | Region | Mapping) -> Region:
     if isinstance(entry, Region):
         return entry
     if isinstance(entry, str):
-        if entry not in REGIONS:
+        plain = _plain(entry)
+        if plain not in REGIONS:
             raise ValueError(
                 f"No region '{entry}'; there are {', '.join(_BOXES)}, each also with '_land' or '_ocean', or give a "
                 "box: {alps: {latitude: [44, 48], longitude: [5, 16]}}."
             )
-        return REGIONS[entry]
+        return REGIONS[plain]
     if len(entry) != 1:
         raise ValueError(f"A region is a name or one mapping {{name: {{latitude: ..., longitude: ...}}}}; got {entry}.")
     ((name, box),) = entry.items()
@@ -117,6 +118,16 @@ def region(entry: str | Region | Mapping) -> Region:
         None if longitude is None else (float(longitude[0]), float(longitude[1])),
         bool(box.get("land", False)),
         bool(box.get("ocean", False)),
+    )
+
+
+def _plain(name: str) -> str:
+    """Return the name of a region in lower case, its words joined by hyphens."""
+    words, _, part = name.strip().lower().replace(" ", "_").rpartition("_")
+    return (
+        f"{words.replace('_', '-')}_{part}"
+        if part in ("land", "ocean")
+        else "-".join([words, part]).replace("_", "-").strip("-")
     )
 
 

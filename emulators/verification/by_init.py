@@ -7,6 +7,7 @@ region; statistics with axes of their own (ranks, pairs of members) are not kept
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -153,6 +154,7 @@ def differences(
     joined.attrs = {
         "significance": str(bootstrap),
         "level": f"{100 * bootstrap.level:g}",
+        "exponent": json.dumps({name: metric.exponent for name, metric in metrics.items()}),
         "difference": "loss of the forecast less that of the source, loss = |score - perfect|; negative is better",
         "block_length": f"{lengths.min():g} to {lengths.max():g} initial times, median {np.median(lengths):g}"
         if lengths.size
@@ -181,6 +183,7 @@ def _differences(
                 continue
             judged = paired_difference(metric, sides[0], sides[1], bootstrap)
             parts.append(np.stack([judged.value, judged.low, judged.high, judged.block, judged.inits]))
-        arrays[str(mine.name)] = (("estimate", "metric", *mine.dims[2:]), np.stack(parts, axis=1))
+        units = {"units": mine.attrs.get("units", "")}
+        arrays[str(mine.name)] = (("estimate", "metric", *mine.dims[2:]), np.stack(parts, axis=1), units)
     coords = {name: mine[name] for mine, _ in shared for name in mine.dims[2:]}
     return xr.Dataset(arrays, {"estimate": estimates, "metric": list(metrics), **coords})

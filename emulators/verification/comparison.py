@@ -78,6 +78,8 @@ def compare(
     notes: list[str] = []
     for other in others:
         _refuse_other(first, other)
+    failed = [name for name, entry in entries.items() if entry.scores.attrs.get("verdict") == "failed"]
+    notes += [f"{name} failed the checks of its forecast." for name in failed]
     metrics, told = _metrics(list(entries.values()), build_metrics)
     entries, beside, inits, more = _on_shared_inits(entries, metrics)
     entries, beside, less = _on_shared_labels(entries, beside, metrics)
@@ -168,7 +170,10 @@ def _on_shared_inits(
 
     def cut(by_init: xr.Dataset, like: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
         some = by_init.sel(time=shared)
-        return scores_of(some, metrics).assign_attrs(like.attrs), some
+        scores = scores_of(some, metrics).assign_attrs(like.attrs)
+        for name in scores.coords:
+            scores[name].attrs.update(like[name].attrs if name in like.coords else {})
+        return scores, some
 
     made = {}
     for name, entry in entries.items():

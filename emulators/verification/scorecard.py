@@ -215,6 +215,16 @@ class Scorecard:
             score[..., self.variables.size :] = np.nan
         return score
 
+    def spoilt(self, metric: str) -> np.ndarray:
+        """Where missing values make a score NaN in some region, bool (lead, channel)."""
+        terms = [f"{metric} by init"] if self.metrics[metric].by_init else self._statistics[metric]
+        found = np.zeros(self._shape, dtype=bool)
+        for term in terms:
+            if term in self._sum:
+                total = self._sum[term]
+                found |= np.isnan(total).any(axis=tuple(range(total.ndim - 3))) & (self._count[term] > 0)
+        return np.asarray(found.any(axis=-1))
+
     @property
     def inits(self) -> np.ndarray:
         """Number of initial times added for each lead."""

@@ -308,8 +308,9 @@ def test_missing_paths_name_what_is_near(tmp_path):
         open_dataset(tmp_path / "winter.nc")
     with pytest.raises(FileNotFoundError, match="No file matches"):
         open_dataset(str(tmp_path / "*.zarr"))
+    (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="holds no Zarr store"):
-        open_dataset(tmp_path)
+        open_dataset(tmp_path / "empty")
 
 
 @pytest.mark.parametrize("file_format", ["NETCDF4", "NETCDF3_64BIT"])
