@@ -151,8 +151,9 @@ def open_inputs(config: DictConfig, options: DictConfig, report: Callable[[str, 
     refuse_unknown_units(told, forecast, truth)
     forecast = with_likely_leads(forecast, truth["time"].values if "time" in truth.dims else None)
     splits: Mapping[str, Any] = {} if source is None else source.splits
-    named = _named_fields(config, options)
-    forecast, unlike = like_with_like(forecast, truth, plain(options.deaccumulate) or (), named)
+    forecast, unlike = like_with_like(
+        forecast, truth, plain(options.deaccumulate) or (), _named_fields(config, options)
+    )
     forecast, truth, chosen, absences = _fitted(config, options, forecast, truth)
     pairs = Pairs(
         forecast,
@@ -168,22 +169,19 @@ def open_inputs(config: DictConfig, options: DictConfig, report: Callable[[str, 
     if "climatology" in options.baselines or any(metric.needs for metric in metrics.values()):
         climatology, kind = _climatology(config, pairs, splits, metrics)
     years = sampled_years(plain(options.sampled_years), splits)
-    asked = plain(options.baselines)
     strict = bool({"sampled_years", "baselines"} & strict_options(config))
     absences += _absent(options, pairs, metrics, climatology, chosen, (forecast, truth))
-    references, lacking = reference_forecasts(asked, pairs, metrics, climatology, years, options.megabytes, strict)
-    limits = stored_predictability(source)
+    references, lacking = reference_forecasts(
+        plain(options.baselines), pairs, metrics, climatology, years, options.megabytes, strict
+    )
     truth_path = source.path if source is not None else plain(config.truth)
     attributes = _attributes(path, origin, kind, manifest, pairs) | {
-        **_asked(options, nodes),
+        **_asked(options, nodes, years if SAMPLED in references else None),
         "made_from": evaluation_digest(config, manifest),
         "forecast_made_from": digest(manifest.get("settings", {})),
         "truth_and_climatology": digest([fingerprint(truth_path), fingerprint(config.climatology)]),
     }
-    if SAMPLED in references and years is not None:
-        attributes["sampled_years"] = f"{years[0]} to {years[1]}"
-    notes = [*_notes(forecast, manifest, pairs), *changed, *unlike, *lacking]
-    beside = {} if limits is None else reference_curves(limits, pairs.leads[-1])
+    limits = stored_predictability(source)
     budgets = None if "://" in str(path) else read_budgets(forecast_files(path)[0].parent)
     return Inputs(
         name=config.name or _own_name(config, path),
@@ -195,16 +193,17 @@ def open_inputs(config: DictConfig, options: DictConfig, report: Callable[[str, 
         climatology=climatology,
         baselines=references,
         attributes=attributes,
-        notes=notes,
-        limits=beside,
+        notes=[*_notes(forecast, manifest, pairs), *changed, *unlike, *lacking],
+        limits={} if limits is None else reference_curves(limits, pairs.leads[-1]),
         budgets=budgets,
         absences=absences,
     )
 
 
-def _asked(options: DictConfig, metrics: Any) -> dict[str, str]:
-    """Attributes on what was asked for."""
-    return {
+def _asked(options: DictConfig, metrics: Any, years: tuple[int, int] | None) -> dict[str, str]:
+    """Attributes on what was asked for. years: those that a probabilistic climatology samples."""
+    sampled = {} if years is None else {"sampled_years": f"{years[0]} to {years[1]}"}
+    return sampled | {
         "metrics": json.dumps(plain(metrics)),
         "region_bounds": json.dumps(plain(options.regions)),
         "derived": ", ".join(plain(options.derive) or ()) or "none",
