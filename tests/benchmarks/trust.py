@@ -303,7 +303,8 @@ def stranger(home: Home, kind: str, words: list[str], marker: Path, out: Path) -
     cells = [line for path, text in texts.items() if path.suffix == ".csv" for line in text.decode().splitlines()]
     faults += ["a table holds a formula"] * any(f",{sign}" in line for line in cells for sign in ("=", "@", "+"))
     after = {path for path in home.folder.rglob("*") if not path.is_relative_to(out)}
-    faults += [f"it wrote {path}" for path in after - before - {log}]
+    memory = home.folder / "config"  # of the user: what --config-dir and --trust name
+    faults += [f"it wrote {path}" for path in after - before - {log} if not path.is_relative_to(memory)]
     faults += [f"exit {code}: {said[-400:]}"] if "Traceback" in said else []
     return "strangers", kind, 1, int(not faults), faults
 

@@ -1,5 +1,7 @@
 """Files and folders that are there whole or not at all."""
 
+import errno
+import os
 import resource
 import threading
 from contextlib import suppress
@@ -10,6 +12,7 @@ from data_pipelines.files.atomic import (
     atomic_file,
     atomic_folder,
     bytes_text,
+    could_not_write,
     remove_unfinished,
     unfinished_folder,
     write_file,
@@ -90,3 +93,16 @@ def test_a_file_that_cannot_be_written_is_named_with_need_and_room(tmp_path):
 @pytest.mark.parametrize(("number", "text"), [(12, "12 bytes"), (1500, "1.5 kB"), (2e9, "2 GB"), (3e13, "30 TB")])
 def test_sizes_in_words(number, text):
     assert bytes_text(number) == text
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EROFS])
+def test_a_folder_on_a_full_disk_is_named_with_the_room(tmp_path, number):
+    path = tmp_path / "a.zarr"
+    told = r"Could not write .*a\.zarr \(.* are free there\); "
+    with pytest.raises(OSError, match=told) as caught, atomic_folder(path):
+        raise OSError(number, os.strerror(number))
+    assert caught.value.errno == number
+    with pytest.raises(OSError, match="elsewhere"), atomic_folder(path):
+        raise could_not_write(tmp_path / "elsewhere", caught.value.__cause__)
+    with pytest.raises(OSError, match=r"^gone$"), atomic_folder(path):
+        raise OSError("gone")
