@@ -102,8 +102,9 @@ def _of_file(path: Path) -> Iterator[Verified]:
             refuse_damaged_netcdf(path)
         elif path.suffix == ".json":
             kind, checked = "JSON", True
-            read_json(path)
             checked = is_sealed_json(path)
+            if checked:
+                read_json(path)
         elif HASH.fullmatch(path.name):
             kind, checked = "cached chunk", True
             content = path.read_bytes()

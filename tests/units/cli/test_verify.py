@@ -17,6 +17,7 @@ def home(tmp_path):
     checkpoints.save(tmp_path / "train" / "best.ckpt", {"emul": {"format": checkpoints.FORMAT}})
     write_netcdf(tmp_path / "eval" / "scores.nc", xr.Dataset({"a": ("x", np.arange(50.0))}))
     write_json(tmp_path / "train" / "result.json", {"best": 0.5})
+    (tmp_path / "train" / "list.json").write_text("[1, 2]")
     (tmp_path / "train" / "curves.png").write_bytes(b"no checksum")
     axes = {"time": np.arange(3).astype("datetime64[D]").astype("datetime64[ns]"), "latitude": [1.0, 0.0]}
     data = xr.Dataset({"t": (("time", "latitude"), np.ones((3, 2), "f4"))}, axes)
@@ -28,7 +29,7 @@ def home(tmp_path):
 def test_all_as_written(home, capsys):
     assert main(["verify", str(home)]) == 0
     said = capsys.readouterr().out
-    assert "4 of 5 as they were written, 0 fault(s)." in said
+    assert "4 of 6 as they were written, 0 fault(s)." in said
     assert "left by an interruption" in said
 
 
