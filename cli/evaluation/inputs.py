@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
+from data_pipelines.conventions.attributes import assumptions
 from data_pipelines.files.fingerprints import fingerprint
 from data_pipelines.files.identity import digest
 from data_pipelines.files.provenance import revision, versions
@@ -370,6 +371,7 @@ def _notes(forecast: xr.Dataset, manifest: Mapping[str, Any], pairs: Pairs) -> l
         notes.append(f"This forecast failed its checks: {'; '.join(reasons[:3]) or 'no reason given'}{more}.")
     if forecast.attrs.get("assumed"):
         notes.append(str(forecast.attrs["assumed"]))
+    notes += [*assumptions(forecast), *assumptions(pairs.truth.dataset)]
     if pairs.missing:
         notes.append(pairs.missing_note())
     return notes

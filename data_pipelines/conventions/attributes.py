@@ -7,7 +7,8 @@
                       `emulators.world.Vertical`
     flux_convention   ecmwf, where fluxes follow the European centre (`data_pipelines.conventions.fluxes`)
     roles             of a packed store, JSON: the roles of variables that it was made with
-    assumed           what had to be assumed of units, a line each
+    assumed           of a forecast: what had to be assumed of its lead times
+    assumed_units     what had to be assumed of the units of coordinates, a line each
     ranges            least and greatest possible value by variable, JSON, where they are not those of
                       `emulators.physics.physical_ranges`
 
@@ -30,8 +31,8 @@ def origin_of(dataset: xr.Dataset, default: str = "the data") -> str:
 
 
 def assumptions(dataset: xr.Dataset) -> list[str]:
-    """Return what had to be assumed of the data, a sentence each."""
-    return str(dataset.attrs.get("assumed") or "").splitlines()
+    """Return what had to be assumed of the units of coordinates, a sentence each."""
+    return str(dataset.attrs.get("assumed_units") or "").splitlines()
 
 
 def left_out_reasons(dataset: xr.Dataset) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Read coordinates by their units, as degrees north and east and pressures in hPa; refuse axes without a meaning.
 
-What is decided by values alone is said in the attribute `assumed` of the dataset.
+What is decided by values alone is said in the attribute `assumed_units` of the dataset.
 """
 
 from __future__ import annotations
@@ -122,6 +122,6 @@ def levels_with_units(coordinate: xr.DataArray, origin: str) -> tuple[dict[str, 
 
 
 def with_assumption(dataset: xr.Dataset, text: str) -> xr.Dataset:
-    """Add a sentence to the attribute `assumed` of a dataset, once; an empty one adds nothing."""
-    said = [line for line in str(dataset.attrs.get("assumed", "")).splitlines() if line and line != text]
-    return dataset.assign_attrs(assumed="\n".join([*said, text])) if text else dataset
+    """Add a sentence to the attribute `assumed_units` of a dataset, once; an empty one adds nothing."""
+    said = [line for line in str(dataset.attrs.get("assumed_units", "")).splitlines() if line and line != text]
+    return dataset.assign_attrs(assumed_units="\n".join([*said, text])) if text else dataset

@@ -331,6 +331,6 @@ def joined(parts: list[xr.Dataset], names: list[str]) -> xr.Dataset:
         joined[name].attrs["units"] = units[name]  # lost where files spell them differently
     if "time" in joined.dims:
         refuse_disorder(joined["time"].values, origin)
-    assumed = "\n".join(dict.fromkeys(p.attrs["assumed"] for p in parts if p.attrs.get("assumed")))
-    told = {"assumed": assumed} if assumed else {}
+    assumed = "\n".join(dict.fromkeys(p.attrs["assumed_units"] for p in parts if p.attrs.get("assumed_units")))
+    told = {"assumed_units": assumed} if assumed else {}
     return joined.assign_attrs(origin=origin, left_out=left_out, **told)
