@@ -29,7 +29,7 @@ from emul.evaluation.inputs import Inputs, chosen_options, evaluation_of, foreca
 from emul.evaluation.opening import OPTIONS, forecast_files, forecast_path
 from emul.jobs.shares import parse_share
 from emul.terminal.console import console, header, progress, table, warn
-from emulators.statistics.bootstrap import Bootstrap
+from emulators.statistics.significance import Significance
 from emulators.verification.evaluation import Evaluation
 
 if TYPE_CHECKING:
@@ -155,7 +155,8 @@ def _write_differences(
     write_netcdf(target / "by_init.nc", stored.pop("forecast"), stored, deflate=True)
     options = inputs.options.significance
     with progress("judging differences"):
-        found = evaluation.differences(by_init, Bootstrap(options.resamples, options.level, options.block))
+        significance = Significance(options.level, options.least, options.false_discovery)
+        found = evaluation.differences(by_init, significance)
     if found is not None:
         write_netcdf(target / "differences.nc", stored_form(found, f"Differences of {inputs.name} to its baselines"))
     return by_init["forecast"], found

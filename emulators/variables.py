@@ -7,7 +7,7 @@ each level, in the order of its levels; the channel's name is `temperature_850`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
 
@@ -18,7 +18,9 @@ class Variable:
     levels: values of the vertical coordinate, empty for a single-level field.
     positive: the direction in which a flux counts as positive: `up`, `down`, or `in` and `out` of the column of air.
     cell: what the values are over the time before them, `sum`, `mean` or `point`, with the hours covered if known (`sum
-    6h`). Both as the data declare them, empty if they do not; variables that differ in these alone are equal.
+    6h`). Both as the data declare them, empty if they do not.
+    truncation: largest total wavenumber of the fields, as the data declare it; None: not known to be limited.
+    Variables that differ in these three alone are equal.
     """
 
     name: str
@@ -26,6 +28,7 @@ class Variable:
     levels: tuple[float, ...] = ()
     positive: str = field(default="", compare=False)
     cell: str = field(default="", compare=False)
+    truncation: int | None = field(default=None, compare=False)
 
     @property
     def size(self) -> int:
@@ -101,18 +104,19 @@ class VariableSet:
         return len(self.variables)
 
     def plain(self) -> list[dict]:
-        """Return the set as lists and strings, for a checkpoint."""
-        return [
-            {"name": v.name, "units": v.units, "levels": list(v.levels), "positive": v.positive, "cell": v.cell}
-            for v in self.variables
-        ]
+        """Return the set as lists, numbers and strings, for a checkpoint."""
+        return [{**asdict(variable), "levels": list(variable.levels)} for variable in self.variables]
 
     @classmethod
     def from_plain(cls, plain: list[dict]) -> VariableSet:
         """Return the set that `plain` described."""
-        return cls(
-            tuple(
-                Variable(v["name"], v["units"], tuple(v["levels"]), v.get("positive", ""), v.get("cell", ""))
-                for v in plain
-            )
-        )
+        return cls(tuple(Variable(**{**fields, "levels": tuple(fields["levels"])}) for fields in plain))
+
+
+EASTWARD, NORTHWARD = "u_component_of_wind", "v_component_of_wind"
+
+
+def wind_pairs(variables: VariableSet) -> list[tuple[str, str]]:
+    """Return the names (eastward, northward) of the winds of which both components are there, on the same levels."""
+    pairs = [(name, name.replace(EASTWARD, NORTHWARD)) for name in variables.names if EASTWARD in name]
+    return [(u, v) for u, v in pairs if v in variables and variables.variable(u).levels == variables.variable(v).levels]

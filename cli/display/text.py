@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from data_pipelines.verification.score_rows import DAY
 from emulators.constants import MONTH
 
+if TYPE_CHECKING:
+    from data_pipelines.verification.evaluation_results import EvaluationResults
+
 STEPS = (1, 2, 5, 10, 20, 50)  # percent, as on the score cards of WeatherBench 2
+MARKS = {"no": "~", "few": "?"}  # of differences, by verdict
 MINUS, DASH = "\u2212", "\u2013"
 TITLES = {  # of metrics
     "rmse": "RMSE",
@@ -59,3 +65,18 @@ def percent(value: float) -> str:
     size = min(100 * abs(value), 999)
     text = f"{size:.0f}" if size >= 9.95 else f"{size:.1f}"
     return f"{'±' if float(text) == 0 else '+' if value > 0 else MINUS}{text} %"
+
+
+def verdict_lines(results: EvaluationResults, metric: str, region: str | None = None) -> list[str]:
+    """How many differences to each baseline are significant, alone and together: a sentence each; none if unknown."""
+    lines, judged = [], results.differences
+    for source in results.sources:
+        counts = results.verdict_counts(source, metric, region)
+        if judged is None or counts is None:
+            continue
+        level = float(judged.attrs["level"])
+        together = judged.attrs["false_discovery"] == "true"
+        shown = f", {counts.shown} at a false discovery rate of {100 - level:.3g} %" if together else ""
+        alone = f"of {counts.judged} differences {counts.alone} are significant alone at {level:g} %"
+        lines.append(f"{source}: {alone}{shown}; {counts.few} more have too few initial times")
+    return lines

@@ -264,7 +264,7 @@ def evaluation_of(inputs: Inputs) -> Evaluation:
         climate=bool(options.climate),
         maps=_maps(inputs),
         spectra=_spectra(inputs),
-        inits=pairs.inits if options.significance.resamples else None,
+        inits=pairs.inits if options.significance.level is not None else None,
         megabytes=options.significance.megabytes,
     )
     skipped = evaluation.forecast.regions.skipped

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,20 @@ import numpy as np
 from data_pipelines.verification.evaluation_results import EvaluationResults
 from data_pipelines.verification.score_rows import Row, headline_leads
 from emul.display.palette import BETTER, WORSE
-from emul.display.text import MINUS, STEPS, colour_step, lead_text, metric_title, number, percent
+from emul.display.text import MINUS, STEPS, colour_step, lead_text, metric_title, number, percent, verdict_lines
 from emul.pictures.figures import INK, colour_bar, figure_style, new_figure, panels, save_figure
 
 BOUNDS = [0.01 * bound for bound in (-100, *(-step for step in reversed(STEPS)), *STEPS, 100)]  # of the colours
 
+HATCHES = {"no": "////", "few": "...."}  # by verdict
+
 
 def scorecard(path: Path, results: EvaluationResults, rows: Sequence[Row], title: str, metric: str = "rmse") -> Path:
-    """Heat map of the differences to each baseline in percent, a row by variable and level, a column by lead time;
-    hatched where they are not significant. The scores themselves where there is no baseline."""
+    """Heat map of the differences to each baseline in percent, a row by variable and level, a column by lead time.
+
+    Hatched where they are not significant, dotted where the initial times are too few to say. The scores themselves
+    where there is no baseline.
+    """
     leads = headline_leads(results.leads, most=10)
     with figure_style():
         width = 2.4 + max(1, len(results.sources)) * (0.62 * len(leads) + 0.4)
@@ -28,13 +33,14 @@ def scorecard(path: Path, results: EvaluationResults, rows: Sequence[Row], title
             values = np.array([results.values(row, metric)[leads] for row in rows])
             blank = np.full(values.shape, np.nan)
             times = [lead_text(results.leads[i]) for i in leads]
-            _heat_map(figure.subplots(), blank, blank == 0, _texts(values, number), rows, times, metric_title(metric))
+            _heat_map(figure.subplots(), blank, {}, _texts(values, number), rows, times, metric_title(metric))
             return save_figure(figure, path)
         axes = panels(figure, len(results.sources), len(results.sources), sharey=True)
         for axis, source in zip(axes, results.sources, strict=True):
             drawn = _differences(axis, results, source, rows, leads, metric, None, f"against {source}")
-        hatched = "" if results.differences is None else "; hatched: not significant"
-        label = f"{metric_title(metric)}: difference in percent{hatched}"
+        told = verdict_lines(results, metric)
+        hatched = "; hatched: not significant; dotted: too few initial times to say" if told else ""
+        label = "\n".join([f"{metric_title(metric)}: difference in percent{hatched}", *told])
         bar = colour_bar(figure, drawn, axes, label, shrink=0.8 if len(rows) > 6 else 1.0, pad=0.01, aspect=30)
         bar.set_ticks(BOUNDS[1:-1])
         bar.ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:+.0f}".replace("-", MINUS))
@@ -44,7 +50,7 @@ def scorecard(path: Path, results: EvaluationResults, rows: Sequence[Row], title
 def run_scorecards(
     path: Path, runs: Sequence[EvaluationResults], rows: Sequence[Row], metric: str, region: str, title: str
 ) -> Path:
-    """A score card for each run: differences in percent to its one baseline; hatched: not significant."""
+    """A score card for each run: differences in percent to its one baseline, hatched as in `scorecard`."""
     leads = headline_leads(runs[0].leads, most=8)
     columns = min(4, len(runs))
     with figure_style():
@@ -66,12 +72,12 @@ def _differences(
     title: str,
     percent_sign: bool = True,
 ) -> Any:
-    """One panel: differences to `source` with their significance."""
+    """One panel: differences to `source` with their verdicts."""
     where = (source, metric, region)
     changes = [results.relative_difference(row, *where) for row in rows]
     values = np.array([np.full(len(leads), np.nan) if line is None else line[leads] for line in changes])
-    significant = [results.significance(row, *where) for row in rows]
-    unsure = np.array([[line[i] is False for i in leads] for line in significant])
+    verdicts = [results.verdicts(row, *where) for row in rows]
+    unsure = {kind: np.array([[line[i] == kind for i in leads] for line in verdicts]) for kind in HATCHES}
     texts = _texts(values, percent if percent_sign else lambda value: percent(value).removesuffix(" %"))
     return _heat_map(axis, values, unsure, texts, rows, [lead_text(results.leads[i]) for i in leads], title)
 
@@ -83,20 +89,23 @@ def _texts(values: np.ndarray, text: Any) -> list[list[str]]:
 def _heat_map(
     axis: Any,
     values: np.ndarray,
-    unsure: np.ndarray,
+    unsure: Mapping[str, np.ndarray],
     texts: Sequence[Sequence[str]],
     rows: Sequence[Row],
     times: Sequence[str],
     title: str,
 ) -> Any:
-    """Cells with their texts; blue is better, orange worse, hatched what is not significant."""
+    """Cells with their texts; blue is better, orange worse. unsure: by key of HATCHES, the cells that are hatched."""
     from matplotlib.colors import BoundaryNorm, ListedColormap
     from matplotlib.patches import Rectangle
 
-    for i, j in np.argwhere(unsure):
-        cell = Rectangle((j + 0.02, i + 0.02), 0.96, 0.96, facecolor="#ffffffb8", edgecolor="#aeb8c4")
-        cell.set(hatch="////", linewidth=0, zorder=2)
-        axis.add_patch(cell)
+    hatched = np.zeros(values.shape, dtype=bool)
+    for kind, cells in unsure.items():
+        hatched |= cells
+        for i, j in np.argwhere(cells):
+            cell = Rectangle((j + 0.02, i + 0.02), 0.96, 0.96, facecolor="#ffffffb8", edgecolor="#aeb8c4")
+            cell.set(hatch=HATCHES[kind], linewidth=0, zorder=2)
+            axis.add_patch(cell)
     colours = ListedColormap([*reversed(BETTER), "#f4f5f7", *WORSE])
     norm = BoundaryNorm(BOUNDS, len(BOUNDS) - 1, clip=True)
     drawn = axis.pcolormesh(values, cmap=colours, norm=norm, edgecolors="white", linewidth=1.5)
@@ -109,7 +118,7 @@ def _heat_map(
     axis.set_ylim(len(rows), 0)
     style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7.5, "in_layout": False}
     for (i, j), value in np.ndenumerate(values):
-        strong = np.isfinite(value) and abs(colour_step(value)) > 4 and not unsure[i, j]
+        strong = np.isfinite(value) and abs(colour_step(value)) > 4 and not hatched[i, j]
         text = texts[i][j].replace(" ", "\N{THIN SPACE}")
         axis.text(j + 0.5, i + 0.5, text, color="white" if strong else INK, **style)
     return drawn

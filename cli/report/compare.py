@@ -19,10 +19,10 @@ from data_pipelines.verification.score_rows import Score, headline_leads, headli
 from emul.config.build import build_all
 from emul.config.places import refuse_name, run_name
 from emul.config.settings import read_settings, refuse_others
-from emul.display.text import lead_text, number, percent
+from emul.display.text import MARKS, lead_text, number, percent
 from emul.terminal.console import console, header, progress, table, warn
 from emul.trust.saved import saved_config
-from emulators.statistics.bootstrap import Bootstrap
+from emulators.statistics.significance import Significance
 from emulators.verification.comparison import Comparison, StoredEvaluation, compare
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ class CompareSettings:
     """Settings of a comparison.
 
     baseline: an evaluation, persistence or climatology to take differences to, default the first evaluation. metric and
-    region: what tables and pictures show. name: of the folder in <output>/eval. resamples, level, block: of the
-    bootstrap; block in initial times, default from the autocorrelation.
+    region: what tables and pictures show. name: of the folder in <output>/eval. level, least, false_discovery: of
+    `emulators.statistics.significance`.
     """
 
     baseline: str | None = None
@@ -43,16 +43,16 @@ class CompareSettings:
     region: str | None = None
     name: str = "compare"
     output: str = "outputs"
-    resamples: int = 500
     level: float = 0.95
-    block: int | None = None
+    least: float = 15.0
+    false_discovery: bool = True
 
 
 def main(arguments: list[str]) -> int:
     """Compare the evaluations named on the command line; options are given as key=value."""
     settings, words = read_settings(CompareSettings, arguments)
     refuse_others(words, CompareSettings, "emul eval compare")
-    bootstrap = Bootstrap(settings.resamples, settings.level, settings.block)
+    significance = Significance(settings.level, settings.least, settings.false_discovery)
     output = Path(settings.output)
     if len(words) < 2:
         raise ValueError("Nothing to compare: give two or more evaluations, `emul eval compare a b`.")
@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
         folders = evaluation_folders(names, output)
         evaluations = [StoredEvaluation(name, path, **read_evaluation(path)) for name, path in folders.items()]
         refuse_stale(evaluations)
-        comparison = compare(evaluations, _built, bootstrap, settings.baseline, settings.region)
+        comparison = compare(evaluations, _built, significance, settings.baseline, settings.region)
     title = f"emul eval compare {' '.join(comparison.runs)}"
     header(title, [f"{comparison.inits} shared initial times, against {comparison.baseline}"])
     for note in comparison.notes:
@@ -141,11 +141,12 @@ def show(comparison: Comparison, runs: Mapping[str, EvaluationResults], score: S
             text = number(run.values(row, score.metric, score.region)[lead])
             change = run.relative_difference(row, *where)
             if change is not None:
-                mark = "~" if run.significance(row, *where)[lead] is False else ""
+                mark = MARKS.get(run.verdicts(row, *where)[lead], "")
                 text += f" {mark}{percent(change[lead])}"
             cells.append(text)
         lines.append(cells)
     table(head, lines, head[1:])
     if comparison.judged is not None:
         level = comparison.judged.attrs["level"]
-        console().print(f"[quiet]differences to {comparison.baseline}; ~ not significant at {level} %[/]")
+        marks = f"~ not significant at {level} %, ? too few initial times to say"
+        console().print(f"[quiet]differences to {comparison.baseline}; {marks}[/]")

@@ -35,7 +35,7 @@ from emul.report.page import (
     table,
     with_small,
 )
-from emul.report.spectra import has_spectrum, power_chart, resolution_text
+from emul.report.spectra import has_spectrum, power_chart, resolution_cell
 from emul.terminal.console import attempt
 
 if TYPE_CHECKING:
@@ -106,7 +106,10 @@ def _tables(
         f"{metric_title(score.metric)}, below it the difference to {comparison.baseline} in percent; a star marks the "
         "best of a column. The runs are ordered by their mean difference."
     )
-    key, note = colour_key(comparison.judged is not None), significance_note(comparison.judged)
+    key, note = (
+        colour_key(comparison.judged is not None),
+        significance_note(runs.values(), [score.metric], score.region),
+    )
     return Section("table", "Table", join(quiet(explained), key, *shown, note))
 
 
@@ -129,9 +132,9 @@ def _table(runs: Mapping[str, EvaluationResults], baseline: str, score: Score, h
     for name in sorted(runs, key=lambda name: means[name]):
         cells = []
         for row, value, change, winner in zip(headline, values[name], changes[name], best, strict=True):
-            significant = runs[name].significance(row, baseline, metric, region)[lead]
+            verdict = runs[name].verdicts(row, baseline, metric, region)[lead]
             shown = tag("span", number(value), class_="best") if winner == name else number(value)
-            cells.append(join(shown, difference_line(change, significant)))
+            cells.append(join(shown, difference_line(change, verdict)))
         is_baseline = name == baseline
         overall = "" if is_baseline else percent(float(means[name]))
         shown_name = runs[name].shown_name
@@ -146,10 +149,10 @@ def _cards(comparison: Comparison, runs: Mapping[str, EvaluationResults], score:
     for run in runs.values():
         lines = []
         for row in score_rows(comparison.reference) if run.sources else ():
-            change, significant = run.relative_difference(row, *where), run.significance(row, *where)
+            change, verdicts = run.relative_difference(row, *where), run.verdicts(row, *where)
             if change is not None and np.isfinite(change[leads]).any():
                 texts = [percent(change[i]).removesuffix(" %") for i in leads]
-                kinds = [colour_class(change[i], significant[i]) for i in leads]
+                kinds = [colour_class(change[i], verdicts[i]) for i in leads]
                 cells = [tag("td", text, class_=kind) for text, kind in zip(texts, kinds, strict=True)]
                 lines.append((row.label, cells))
         if run.sources:
@@ -195,13 +198,12 @@ def _spectra(comparison: Comparison, headline: Sequence[Row]) -> Section:
         last = list(at_lead.values())[-1]
         return power_chart(last, row, {**lines, "truth": powers[list(powers)[-1]].sel(source="truth").values})
 
-    lines = [
-        (name, [resolution_text(float(row.field(one, "_effective_resolution"))) for row in rows])
-        for name, one in at_lead.items()
-    ]
+    lines = [(name, [resolution_cell(row, one) for row in rows]) for name, one in at_lead.items()]
     ahead = f"{lead_text(lead)} ahead"
     body = join(
-        quiet(f"Power by total wavenumber, {ahead}; a forecast below the truth (dashed) is too smooth."),
+        quiet(
+            f"Power by total wavenumber, {ahead}; below the truth (dashed) a forecast is too smooth, above it noisy."
+        ),
         legend([*spectra, "truth"]),
         row_charts(rows, power),
         tag("h3", f"Effective resolution, {ahead}"),

@@ -14,11 +14,11 @@ import numpy as np
 from data_pipelines.files.atomic import write_text
 from data_pipelines.verification.score_rows import Row
 from emul.display.palette import BETTER, BETTER_DARK, LINES, WORSE, WORSE_DARK, LineStyle
-from emul.display.text import DASH, MINUS, STEPS, colour_step, metric_title, percent
+from emul.display.text import DASH, MINUS, STEPS, colour_step, metric_title, percent, verdict_lines
 from emul.report.html import NOTHING, Html, join, tag
 
 if TYPE_CHECKING:
-    import xarray as xr
+    from data_pipelines.verification.evaluation_results import EvaluationResults, Verdict
 
 
 ASSETS = Path(__file__).with_name("assets")
@@ -154,38 +154,48 @@ def _cell(content: object) -> Html:
     return content if isinstance(content, Html) and content.startswith("<td") else tag("td", content)
 
 
-def colour_class(difference: float, significant: bool | None) -> str:
-    """CSS class of a relative difference: its step of colour, hatched where it is not significant."""
+HATCHES = {"no": "ns", "few": "few"}  # CSS classes by verdict
+
+
+def colour_class(difference: float, verdict: Verdict) -> str:
+    """CSS class of a relative difference: its step of colour, hatched unless it is significant."""
     if not np.isfinite(difference):
         return ""
     step = colour_step(difference)
     colour = "" if step == 0 else f"{'b' if step < 0 else 'w'}{abs(step)}"
-    return f"{colour} ns".strip() if significant is False else colour
+    return f"{colour} {HATCHES.get(verdict, '')}".strip()
 
 
-def difference_line(difference: float, significant: bool | None, source: str = "") -> Html:
+def difference_line(difference: float, verdict: Verdict, source: str = "") -> Html:
     """One coloured line of a cell: a relative difference in percent, blue where better."""
     if not np.isfinite(difference):
         return NOTHING
     text = f"{percent(difference)} {source}".strip()
-    return tag("span", text, class_=f"part {colour_class(difference, significant)}")
+    return tag("span", text, class_=f"part {colour_class(difference, verdict)}")
 
 
 def colour_key(hatched: bool) -> Html:
     """Explain the colours of differences, and the hatching."""
     better = [tag("i", f"{MINUS}{STEPS[n - 1]}", class_=f"b{n}") for n in range(len(STEPS), 0, -1)]
     worse = [tag("i", f"+{STEPS[n - 1]}", class_=f"w{n}") for n in range(1, len(STEPS) + 1)]
-    hatch = tag("span", tag("i", "\N{NO-BREAK SPACE}", class_="ns"), " not significant") if hatched else ""
+    meanings = {"ns": " not significant", "few": " too few initial times to say"} if hatched else {}
+    hatches = (tag("span", tag("i", "\N{NO-BREAK SPACE}", class_=kind), text) for kind, text in meanings.items())
     scale = tag("b", *better, tag("i", DASH), *worse)
-    return tag("div", tag("span", "better"), scale, tag("span", "worse, %"), hatch, class_="steps")
+    return tag("div", tag("span", "better"), scale, tag("span", "worse, %"), *hatches, class_="steps")
 
 
-def significance_note(differences: xr.Dataset | None) -> Html:
-    """State how significance was judged."""
-    if differences is None:
+def significance_note(results: Iterable[EvaluationResults], metrics: Sequence[str], region: str) -> Html:
+    """State how significance was judged, and how many differences are significant, alone and together."""
+    judged = [one for one in results if one.differences is not None]
+    if not judged or judged[0].differences is None:
         return NOTHING
-    method, length = differences.attrs["significance"], differences.attrs["block_length"]
-    return quiet(f"Significance: {method}; block length: {length}.")
+    lines = [
+        f"{metric_title(metric)}, {region}, {'' if len(judged) == 1 else f'{one.name} '}against {line}"
+        for metric in metrics
+        for one in judged
+        for line in verdict_lines(one, metric, region)
+    ]
+    return quiet(". ".join([f"Significance: {judged[0].differences.attrs['significance']}", *lines]), ".")
 
 
 def definitions(terms: Mapping[str, str]) -> Html:

@@ -12,10 +12,10 @@ from rich.table import Table
 
 from data_pipelines.inspection.predictability import experiment_summary
 from data_pipelines.verification.absences import Absence, folded, sentences
-from data_pipelines.verification.evaluation_results import EvaluationResults
+from data_pipelines.verification.evaluation_results import EvaluationResults, Verdict
 from data_pipelines.verification.score_files import write_table
 from data_pipelines.verification.score_rows import headline_leads
-from emul.display.text import lead_text, metric_title, number, percent
+from emul.display.text import MARKS, lead_text, metric_title, number, percent, verdict_lines
 from emul.pictures import curves, scorecards
 from emul.report.drawings import climate_maps, correction_maps, draw_case, draw_hero, error_maps
 from emul.report.report import ReportContext, write_report
@@ -93,15 +93,18 @@ def _show_metric(results: EvaluationResults, metric: str) -> None:
         changes = {s: results.relative_difference(row, s, metric) for s in results.sources}
         known = {s: change for s, change in changes.items() if change is not None and np.isfinite(change).any()}
         compared |= dict.fromkeys(known)
-        shown = [(change, results.significance(row, s, metric)) for s, change in known.items()]
-        below = {i: " ".join(_coloured(change[i], sure[i]) for change, sure in shown) for i in leads}
+        shown = [(change, results.verdicts(row, s, metric)) for s, change in known.items()]
+        below = {i: " ".join(_coloured(change[i], verdicts[i]) for change, verdicts in shown) for i in leads}
         cells = ("\n".join(filter(None, [number(values[i]), below[i]])) for i in leads)
         table.add_row(f"{escape(row.label)}\n[quiet]{escape(unit_of_score(row.unit, results, metric))}[/]", *cells)
     console().print(table)
     if compared:
-        hint = "" if differences is None else f"; ~ not significant at {differences.attrs['level']} %"
+        marks = "~ not significant at {} %, ? too few initial times to say"
+        hint = "" if differences is None else f"; {marks.format(differences.attrs['level'])}"
         sources = " and ".join(compared)
         console().print(f"[quiet]below each {title}: its difference to {sources}{hint}[/]")
+        for line in verdict_lines(results, metric):
+            console().print(f"[quiet]{line}[/]")
 
 
 def unit_of_score(unit: str, results: EvaluationResults, metric: str) -> str:
@@ -110,11 +113,11 @@ def unit_of_score(unit: str, results: EvaluationResults, metric: str) -> str:
     return unit if exponent == 1 or not unit else f"({unit})\u00b2" if exponent == 2 else ""
 
 
-def _coloured(difference: float, significant: bool | None) -> str:
+def _coloured(difference: float, verdict: Verdict) -> str:
     if not np.isfinite(difference):
         return percent(difference)
-    if significant is False:
-        return f"[quiet]~{percent(difference)}[/]"
+    if verdict in MARKS:
+        return f"[quiet]{MARKS[verdict]}{percent(difference)}[/]"
     return f"[{'good' if difference < 0 else 'bad'}]{percent(difference)}[/]"
 
 
@@ -138,7 +141,7 @@ def _provenance(inputs: Inputs, scores: xr.Dataset) -> dict[str, str]:
     if "saturation" in inputs.limits:
         twin = inputs.limits["predictability"].attrs
         listed["predictability"] = (
-            f"RMSE of identical twins, {experiment_summary(twin)}: the limit that a perfect forecast can reach. "
+            f"RMSE of identical twins, {experiment_summary(twin)}: the limit of a forecast that knows the whole state. "
             f"Saturation: \N{SQUARE ROOT}2 x the standard deviation of the stored data about their climatology. Truth: "
             f"{twin['truth']}"
         )

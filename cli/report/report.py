@@ -46,8 +46,9 @@ if TYPE_CHECKING:
 
 FLAGS = "Bars below a chart mark lead times at which the forecast differs significantly from that baseline."
 LIMITS = (
-    "Predictability is the error of an identical twin with slightly different initial conditions: the limit of every "
-    "forecast. Saturation is the difference between two independent states of the same season."
+    "Predictability is the error of an identical twin with slightly different initial conditions: the limit of a "
+    "forecast that knows the whole state, also what it does not predict, such as the heat that land stores. Saturation "
+    "is the difference between two independent states of the same season."
 )
 
 
@@ -102,7 +103,8 @@ def _score_card(results: EvaluationResults) -> Section:
         return Section("score-card", title, NOTHING)
     key = colour_key(results.differences is not None) if results.sources else ""
     tables = [_metric_table(results, metric) for metric in results.shown_metrics]
-    return Section("score-card", title, join(key, *tables, significance_note(results.differences)))
+    note = significance_note([results], results.shown_metrics, results.regions[0])
+    return Section("score-card", title, join(key, *tables, note))
 
 
 def _metric_table(results: EvaluationResults, metric: str) -> Html:
@@ -129,10 +131,10 @@ def _cells(results: EvaluationResults, row: Row, leads: Sequence[int], region: s
     cells = {lead: [number(values[lead])] for lead in leads}
     for source, initial in _initials(results.sources).items():
         change = results.relative_difference(row, source, metric, region)
-        significant = results.significance(row, source, metric, region)
+        verdicts = results.verdicts(row, source, metric, region)
         if change is not None:
             for lead in leads:
-                cells[lead].append(difference_line(change[lead], significant[lead], initial))
+                cells[lead].append(difference_line(change[lead], verdicts[lead], initial))
     return [join(*parts) for parts in cells.values()]
 
 
@@ -157,7 +159,7 @@ def _chart(results: EvaluationResults, row: Row, metric: str) -> Html:
     score, unit = results.score(metric), lead_axis(results.leads)[1]
     lines = {name: row.curve(dataset, score, unit) for name, dataset in results.curves.items()}
     drawn = {name: line for name, line in lines.items() if line is not None}
-    flags = {s: np.array([one is True for one in results.significance(row, s, metric)]) for s in results.sources}
+    flags = {s: np.array([one == "yes" for one in results.verdicts(row, s, metric)]) for s in results.sources}
     chart = line_chart(
         f"{metric} of {row.label} by lead time",
         drawn,

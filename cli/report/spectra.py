@@ -25,7 +25,8 @@ TOP = 24  # margin above a chart, for wavelengths
 DECADES = 8  # below the highest power; lower values are not drawn
 EXPLAINED = (
     "Variance of forecast and truth at each scale: power by total wavenumber l (below) and wavelength 2\u03c0a/l "
-    "(above), both logarithmic. A forecast that is too smooth falls below the truth (dashed: mean over lead times)."
+    "(above), both logarithmic. A forecast that is too smooth falls below the truth (dashed: mean over lead times); "
+    "one above it makes noise."
 )
 
 
@@ -113,19 +114,45 @@ def _frame(label: str, spectra: xr.Dataset, y: tuple[float, float], log_y: bool 
 
 
 def _resolution(spectra: xr.Dataset, rows: Sequence[Row], times: Sequence[str]) -> Html:
-    """Effective resolution by lead time."""
-    lines = [
-        (row.label, [_cell(metres) for metres in row.field(spectra, "_effective_resolution").values]) for row in rows
-    ]
+    """Effective resolution by lead time, the last coherent degree beside it, and noise."""
+    lines = [(row.label, [resolution_cell(row, spectra.isel(lead_time=i)) for i in range(len(times))]) for row in rows]
     convention, finest = str(spectra.attrs["effective_resolution"]), spectra["wavelength"].values[-1] / 1e3
     grid = f"The grid resolves l up to {len(spectra.wavelength) - 1}, {finest:.0f} km."
-    return join(quiet(f"{convention[0].upper()}{convention[1:]}. {grid}"), table(["km", *times], lines))
+    told = f"{convention[0].upper()}{convention[1:]}. {grid}"
+    return join(quiet(told), *noise_notes(spectra, rows, times), table(["km", *times], lines))
 
 
-def _cell(metres: float) -> object:
-    if not np.isfinite(metres):
-        return resolution_text(metres)
-    return with_small(resolution_text(metres), f"l = {round(2 * math.pi * EARTH_RADIUS / metres)}")
+def noise_notes(spectra: xr.Dataset, rows: Sequence[Row], times: Sequence[str]) -> list[Html]:
+    """Name the rows whose forecasts have more power than the truth, with their largest share; empty without any."""
+    found = []
+    for row in rows:
+        shares = row.field(spectra, "_noise").values
+        if np.isfinite(shares).any() and np.nanmax(shares) > 0.0:
+            lead = int(np.nanargmax(shares))
+            degree = int(row.field(spectra, "_noise_degree").values[lead])
+            found.append(f"{row.label} {_share(shares[lead])} from l = {degree} ({times[lead]})")
+    told = f"Noise, as a share of the truth's variance, at its largest: {'; '.join(found)}."
+    return [tag("p", told, class_="note")] if found else []
+
+
+def resolution_cell(row: Row, spectra: xr.Dataset) -> Html:
+    """Effective resolution at one lead time; below it its degree, that of coherence, and noise."""
+    kinds = ("effective_resolution", "coherent_resolution", "noise", "noise_degree")  # the first alone in older files
+    metres, coherent, noise, first = (
+        float(row.field(spectra, f"_{kind}")) if f"{row.variable}_{kind}" in spectra else np.nan for kind in kinds
+    )
+    small = [f"l = {_degree(metres)}"] if np.isfinite(metres) else []
+    small += [f"coherent to {_degree(coherent)}"] if not np.isnan(coherent) else []
+    small += [f"noise from {first:.0f}"] if noise > 0.0 else []
+    return with_small(resolution_text(metres), ", ".join(small))
+
+
+def _degree(metres: float) -> int:
+    return round(2 * math.pi * EARTH_RADIUS / metres)
+
+
+def _share(share: float) -> str:
+    return f"{100 * share:.2g} %" if share < 10.0 else f"{share:.2g} times"
 
 
 def resolution_text(metres: float) -> str:

@@ -118,7 +118,8 @@ VERBS = (
             ("baseline=a", "what differences are taken to: one of them (the first), persistence or climatology"),
             ("metric=rmse region=global", "what tables and pictures show"),
             ("name=compare", "the page lands in outputs/eval/<name>"),
-            ("level=0.95 resamples=500 block=4", "of the intervals; block: initial times, from the data if not given"),
+            ("level=0.95 least=15", "of the intervals; effective number of initial times that a verdict needs"),
+            ("false_discovery=false", "each difference is judged for itself, not with all others of its score card"),
         ),
         (
             ("emul eval compare planet_sfno planet_unet", "two runs on the initial times that both have"),

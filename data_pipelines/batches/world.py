@@ -9,7 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from data_pipelines.conventions.attributes import grid_of, left_out_reasons, timestep_of, vertical_coordinate
+from data_pipelines.conventions.attributes import (
+    grid_of,
+    left_out_reasons,
+    timestep_of,
+    truncation_of,
+    vertical_coordinate,
+)
 from data_pipelines.conventions.dialects import variable_hint
 from data_pipelines.conventions.fluxes import flux_conventions
 from data_pipelines.derived import forcings
@@ -111,7 +117,7 @@ def _archived(dataset: xr.Dataset, entry: Entry) -> Variable:
     if "level" not in dataset[name].dims:
         if levels:
             raise ValueError(f"Variable '{name}' has no levels in the data; list it by its name alone.")
-        return Variable(name, units, (), *flux_conventions(dataset, name))
+        return Variable(name, units, (), *flux_conventions(dataset, name), truncation_of(dataset[name]))
     own = dataset[name].attrs.get("levels", dataset["level"].values)  # variables of one store may differ in these
     there = tuple(float(level) for level in own)
     for level in levels or ():
@@ -121,7 +127,7 @@ def _archived(dataset: xr.Dataset, entry: Entry) -> Variable:
                 f"Variable '{name}' has no level {level:g}; the nearest is {closest:g} "
                 "(give the data source `levels` to interpolate)."
             )
-    return Variable(name, units, levels or there)
+    return Variable(name, units, levels or there, truncation=truncation_of(dataset[name]))
 
 
 def _prescribed(dataset: xr.Dataset, entry: Entry, computed: Sequence[str]) -> Variable:

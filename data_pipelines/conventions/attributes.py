@@ -12,7 +12,8 @@
     ranges            least and greatest possible value by variable, JSON, where they are not those of
                       `emulators.physics.physical_ranges`
 
-A variable has `units`, and `levels` if it has not all levels of the dataset.
+A variable has `units`, `levels` if it has not all levels of the dataset, and `spectral_truncation` if its fields end at
+a total wavenumber, as those of spectral models.
 """
 
 from __future__ import annotations
@@ -53,6 +54,12 @@ def vertical_coordinate(dataset: xr.Dataset) -> Vertical:
     kind = dataset.attrs.get("vertical_kind") or ("pressure" if "level" in dataset.dims else "none")
     a, b = (tuple(float(x) for x in np.atleast_1d(dataset.attrs.get(f"vertical_{n}", ()))) for n in "ab")
     return Vertical(kind, a, b, bool(dataset.attrs.get("vertical_dry", False)))
+
+
+def truncation_of(field: xr.DataArray) -> int | None:
+    """Return the largest total wavenumber of a field; None if the data do not declare one."""
+    declared = field.attrs.get("spectral_truncation")
+    return None if declared is None else int(declared)
 
 
 def grid_of(dataset: xr.Dataset) -> LatLonGrid:

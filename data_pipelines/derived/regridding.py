@@ -199,6 +199,8 @@ def regridded(dataset: xr.Dataset, target: LatLonGrid, method: str = "conservati
         "longitude": ("longitude", target.longitude, dict(dataset["longitude"].attrs)),
     }
     kept = {n: c for n, c in dataset.coords.items() if n not in coordinates}
+    for field in fields.values() if method != "spectral" else ():
+        field.attrs.pop("spectral_truncation", None)  # means over cells have small scales
     return xr.Dataset({str(n): fields[str(n)] for n in dataset.data_vars}, {**kept, **coordinates}, dataset.attrs)
 
 

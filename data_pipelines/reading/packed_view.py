@@ -89,6 +89,8 @@ def _attributes(variable: Variable) -> dict[str, object]:
     found: dict[str, object] = {"units": variable.units}
     if variable.positive:
         found["positive"] = variable.positive
+    if variable.truncation is not None:
+        found["spectral_truncation"] = variable.truncation
     if variable.cell:
         kind, _, hours = variable.cell.partition(" ")
         found["cell_methods"] = f"time: {kind}" + (f" (interval: {hours.removesuffix('h')} hours)" if hours else "")

@@ -95,6 +95,7 @@ FLUXES = {  # direction in which they are positive; all are sums over the interv
     "net_radiation_6hr": "in",
     "friction_6hr": "in",
 }
+SPECTRAL = ("temperature", "u_component_of_wind", "v_component_of_wind", "surface_pressure")
 # (largest truncation, timestep in minutes that is stable with mountains and jets)
 TIMESTEPS = ((21, 120), (31, 60), (42, 45), (63, 30), (85, 20), (1000, 5))
 MANY_LEVELS = (16, 60)  # with more levels than this, at most so many minutes
@@ -207,7 +208,8 @@ class Planet:
             "land_heat_capacity": self.climate.land_capacity,
             "water_heat_capacity": self.climate.slab_capacity if self.switches.ocean == "slab" else 0.0,
         }
-        return _with_flux_attributes(empty_dataset(VARIABLES, self.grid, times, (full, level), attributes))
+        dataset = empty_dataset(VARIABLES, self.grid, times, (full, level), attributes)
+        return _with_declared_attributes(dataset, self.truncation)
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Make the store if it is missing, or continue an interrupted run."""
@@ -226,7 +228,8 @@ class Planet:
 
     def dataset(self) -> xr.Dataset:
         """Open the dataset lazily; FileNotFoundError if the store is not made yet."""
-        return _with_flux_attributes(open_store(self.path, list(VARIABLES), "The planet's"))
+        dataset = open_store(self.path, list(VARIABLES), "The planet's")
+        return _with_declared_attributes(dataset, self.truncation)
 
     def twins(self, cases: int, leads: int, perturbation: float, report: Progress) -> Iterator[TwinCase]:
         """Simulate the first trajectory again, with twins; see `data_pipelines.interfaces.TwinSource`."""
@@ -313,8 +316,10 @@ def _fingerprint(geography: str) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
-def _with_flux_attributes(dataset: xr.Dataset) -> xr.Dataset:
-    """Add to the fluxes the attributes that tell their positive direction and that they are sums."""
+def _with_declared_attributes(dataset: xr.Dataset, truncation: int) -> xr.Dataset:
+    """Add the attributes of fluxes, their positive direction and that they are sums, and of spectral fields."""
     for name, way in FLUXES.items():
         dataset[name].attrs |= {"positive": way, "cell_methods": "time: sum (interval: 6 hours)"}
+    for name in SPECTRAL:
+        dataset[name].attrs |= {"spectral_truncation": truncation}
     return dataset

@@ -195,9 +195,9 @@ class PlanetPressure:
             "edition": EDITION,
         }
         dataset = empty_dataset(self._described, self.grid, truth["time"].values, (self.levels, level), attributes)
-        for name, field in truth.data_vars.items():  # such as the direction in which a flux is positive
+        for name, field in truth.data_vars.items():  # such as the direction of a flux; interpolation adds small scales
             if name in dataset and name not in STATIC:
-                dataset[name].attrs |= field.attrs
+                dataset[name].attrs |= {n: value for n, value in field.attrs.items() if n != "spectral_truncation"}
         return dataset
 
     def prepare(self, progress: Progress | None = None) -> None:

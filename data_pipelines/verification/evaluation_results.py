@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -21,9 +22,9 @@ class EvaluationResults:
     """Hold the scores of one forecast and the Datasets that are shown with them.
 
     scores: one variable a field, (metric, region, lead_time[, level]). baselines: the same, dimension `source` first.
-    differences: to the baselines, with confidence limits, dimensions `source` and `estimate`. further_scores: scores of
-    other forecasts and limits of predictability by name. by_init: statistics of each initial time. spectra,
-    histograms, budgets: of the forecast. further_budgets: of other forecasts by name.
+    differences: to the baselines, with confidence limits and verdicts, dimensions `source` and `estimate`.
+    further_scores: scores of other forecasts and limits of predictability by name. by_init: statistics of each initial
+    time. spectra, histograms, budgets: of the forecast. further_budgets: of other forecasts by name.
     """
 
     name: str
@@ -113,14 +114,50 @@ class EvaluationResults:
         with np.errstate(divide="ignore", invalid="ignore"):
             return -skill(row.series(self.scores, metric, region), other, self.perfect(metric))
 
-    def significance(self, row: Row, source: str, metric: str = "rmse", region: str | None = None) -> list[bool | None]:
-        """By lead time, whether the difference to a baseline is significant; None where that is unknown."""
+    def verdicts(self, row: Row, source: str, metric: str = "rmse", region: str | None = None) -> list[Verdict]:
+        """By lead time, whether the difference to a baseline is significant."""
         region, judged = region or self.regions[0], self.differences
         if judged is None or source not in judged["source"].values or not row.is_in(judged, metric, region):
-            return [None] * len(self.leads)
-        low, high = (row.series(judged, metric, region, source=source, estimate=end) for end in ("low", "high"))
-        known = np.isfinite(low) & np.isfinite(high)
-        return [bool(a > 0 or b < 0) if k else None for a, b, k in zip(low, high, known, strict=True)]
+            return [""] * len(self.leads)
+        series = {e: row.series(judged, metric, region, source=source, estimate=e) for e in ("significant", EFFECTIVE)}
+        least = float(judged.attrs["least_inits"])
+        return [verdict(flag, count, least) for flag, count in zip(*series.values(), strict=True)]
+
+    def verdict_counts(self, source: str, metric: str = "rmse", region: str | None = None) -> VerdictCounts | None:
+        """How many differences to a baseline are significant, over all variables, levels and leads; None if unknown."""
+        region, judged = region or self.regions[0], self.differences
+        labels = {"source": source, "metric": metric, "region": region}
+        if judged is None or any(label not in judged[dim].values for dim, label in labels.items()):
+            return None
+        fields = [judged[name].sel(labels).transpose("estimate", ...) for name in judged.data_vars]
+        p_value, flag, effective = (
+            np.concatenate([field.sel(estimate=estimate).values.ravel() for field in fields])
+            for estimate in ("p_value", "significant", EFFECTIVE)
+        )
+        level, least = 0.01 * float(judged.attrs["level"]), float(judged.attrs["least_inits"])
+        alone = int((p_value <= 1.0 - level).sum())
+        together = int((flag == 1.0).sum())
+        return VerdictCounts(int(np.isfinite(p_value).sum()), alone, together, int((effective < least).sum()))
+
+
+EFFECTIVE = "effective_inits"
+Verdict = Literal["yes", "no", "few", ""]  # significant, not significant, too few initial times to say, not judged
+
+
+class VerdictCounts(NamedTuple):
+    """Count differences: judged; significant each for itself, and as shown; with too few initial times to say."""
+
+    judged: int
+    alone: int
+    shown: int
+    few: int
+
+
+def verdict(flag: float, effective_inits: float, least: float) -> Verdict:
+    """The verdict of a difference from the estimates of differences.nc."""
+    if np.isnan(flag):
+        return "few" if effective_inits < least else ""
+    return "yes" if flag else "no"
 
 
 def compared_evaluations(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from data_pipelines.conventions.attributes import truncation_of
 from data_pipelines.conventions.dialects import variable_hint
 from data_pipelines.conventions.durations import duration_text
 from data_pipelines.conventions.suggestions import option
@@ -57,7 +58,7 @@ def shared_variables(
         if are_base_units(own) and not are_base_units(units):
             refuse_other_units(name, own, units, "the forecast")
         refuse_other_units(name, units, own, "the truth")
-        chosen.append(Variable(name, own or units, kept))
+        chosen.append(Variable(name, own or units, kept, truncation=truncation_of(truth[name])))
     return VariableSet(tuple(chosen))
 
 

@@ -110,13 +110,13 @@ def _comparison_lines(run: EvaluationResults, baseline: str, region: str) -> Ite
         for metric in run.metrics:
             values = row.series(run.scores, metric, region)
             change = run.relative_difference(row, baseline, metric, region)
-            significant = run.significance(row, baseline, metric, region)
+            verdicts = run.verdicts(row, baseline, metric, region)
             units = units_of_score(str(run.scores[row.variable].attrs.get("units", "")), run.score(metric).exponent)
             for i, hour in enumerate(hours):
                 share = np.nan if change is None else 100 * change[i]
                 shown = ["" if np.isnan(values[i]) else f"{values[i]:.8g}", baseline, ""]
                 shown[2] = "" if np.isnan(share) else f"{share:.4g}"
-                flag = {True: "yes", False: "no", None: ""}[significant[i]]
+                flag = verdicts[i].replace("few", "too few initial times")
                 yield [run.name, row.variable, row.level or "", metric, region, f"{hour:g}", *shown, flag, units, note]
 
 

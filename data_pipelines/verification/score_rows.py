@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from emulators.constants import MONTH
-from emulators.variables import Variable, VariableSet
+from emulators.variables import VariableSet
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -164,9 +164,7 @@ def map_variables(variables: VariableSet, wanted: Sequence | None, most: int = 3
     by_name: dict[str, list[float]] = {}
     for name, level in pairs:
         by_name.setdefault(name, []).extend([] if level is None else [float(level)])
-    return VariableSet(
-        tuple(Variable(name, variables.variable(name).units, tuple(levels)) for name, levels in by_name.items())
-    )
+    return VariableSet(tuple(replace(variables.variable(name), levels=tuple(at)) for name, at in by_name.items()))
 
 
 def headline_leads(leads: np.ndarray, most: int = 6) -> list[int]:

@@ -25,10 +25,8 @@ from emulators.scores.spectral_errors import checked_degrees
 from emulators.sphere.calculus import SphericalCalculus
 from emulators.sphere.spectra import power
 from emulators.state import State
-from emulators.variables import VariableSet
+from emulators.variables import EASTWARD, NORTHWARD, VariableSet
 from emulators.world import World
-
-EASTWARD, NORTHWARD = "u_component_of_wind", "v_component_of_wind"
 
 
 class VorticityDivergence(nn.Module):

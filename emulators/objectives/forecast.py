@@ -87,7 +87,9 @@ def emissions(step: Any, history: tuple[State, ...], forcings: Iterable[State]) 
         last = history[-1].select(step.world.prognostic.names)
         (before,) = ensemble((last,), 2)
         values = step.outputs(torch.cat([mean - deviation, mean + deviation]), before.values.flatten(0, 1))
-        after = State(values.unflatten(0, (2, -1)), predicted, forcing.time, last.rank)
+        middle = values.unflatten(0, (2, -1)).mean(0)
+        shift = step.truncation(middle) - middle  # of the mean: a deviation without its small scales may be negative
+        after = State(values.unflatten(0, (2, -1)) + shift, predicted, forcing.time, last.rank)
         pair = step.constrained(before, after, forcing)
         yield pair
         origin = Origin(last.start, replace(last, origin=None), forcing)

@@ -1,1 +1,1 @@
-"""Statistics over area, time and samples: area means, climatologies, the bootstrap."""
+"""Statistics over area, time and samples: area means, climatologies, significance."""

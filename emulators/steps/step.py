@@ -4,8 +4,8 @@
     next   = last + tendency_std * network(x)      output="residual"
     next   = mean + std * network(x)               output="absolute", and diagnostic variables always
 
-then every constraint in order. The difference mean is not subtracted, as in GraphCast (Lam et al. 2023,
-doi 10.1126/science.adi2336).
+then without the scales that the data do not hold (`emulators.steps.truncation`), then every constraint in order. The
+difference mean is not subtracted, as in GraphCast (Lam et al. 2023, doi 10.1126/science.adi2336).
 
 A step over n timesteps takes the standard deviation of the change over n timesteps in place of tendency_std, measured
 over the training period for every interval of the objective (Stormer: Nguyen et al. 2024, arXiv 2312.03876).
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from emulators.interfaces import Constraint, Network, optional, refuse_unknown_intervals
 from emulators.layers.pole_mirror import reorder_mirrors
 from emulators.state import Origin, State
+from emulators.steps.truncation import Truncation, limits_of
 from emulators.world import World, hours_of, timesteps_between
 
 
@@ -34,6 +35,8 @@ class Step(nn.Module):
     time of the target) -> (batch, world.output_channels, *grid), all normalised; see `emulators.interfaces.Network`.
     reads, writes: its channels by name in its own order, for published weights; default: prognostic ones (of a history
     the oldest first, each named as often as it is read), forcing, static, and prognostic, diagnostic.
+    truncation: largest total wavenumber of what the step predicts: `data`, of each variable of which the data declare
+    it; a number, of all prognostic ones; None, without limit.
     """
 
     change_std: Tensor
@@ -50,6 +53,7 @@ class Step(nn.Module):
         output: Literal["residual", "absolute"] = "residual",
         reads: Sequence[str] | None = None,
         writes: Sequence[str] | None = None,
+        truncation: Literal["data"] | int | None = "data",
     ) -> None:
         super().__init__()
         if output not in ("residual", "absolute"):
@@ -65,6 +69,7 @@ class Step(nn.Module):
             Normalise(world.scale(variables, "mean"), world.scale(variables, "std"), rank)
             for variables in (world.prognostic, world.forcing, world.predicted)
         )
+        self.truncation = Truncation(world, limits_of(world, truncation))
         self.intervals = world.intervals
         changes = np.stack([world.change_std(world.prognostic, n) for n in self.intervals])
         table = torch.from_numpy(changes).reshape(*changes.shape, *[1] * rank)
@@ -105,6 +110,7 @@ class Step(nn.Module):
         raw = self.network(fields, time, **hours, **self._flattened(conditioning, last)).float()
         change = self.change(last.time, forcing.time) if self.output == "residual" else None
         values = self.outputs(raw, last.values.reshape(-1, *last.values.shape[last.channel_axis :]), change)
+        values = self.truncation(values)
         values = values.reshape(*last.lead, *values.shape[1:])
         return self.constrained(last, State(values, self.world.predicted, forcing.time, last.rank), forcing)
 

@@ -1,21 +1,21 @@
 """Area means of the statistics of each initial time, kept in addition to the sums of a Scorecard.
 
 From them scores of any part of the initial times follow exactly, and the significance of differences
-(`emulators.statistics.bootstrap`). One float32 number is held for each statistic, initial time, lead, channel and
+(`emulators.statistics.significance`). One float32 number is held for each statistic, initial time, lead, channel and
 region; statistics with axes of their own (ranks, pairs of members) are not kept.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from emulators.scores.interfaces import Metric
-from emulators.statistics.bootstrap import Bootstrap, paired_difference
+from emulators.statistics.significance import Significance, paired_difference
 from emulators.verification.scorecard import Scorecard, statistic_names
 
 if TYPE_CHECKING:
@@ -136,41 +136,41 @@ def _score(by_init: xr.Dataset, name: str, metric: Metric, variable: str) -> np.
 
 
 def differences(
-    first: xr.Dataset, others: Mapping[str, xr.Dataset], metrics: Mapping[str, Metric], bootstrap: Bootstrap
+    first: xr.Dataset, others: Mapping[str, xr.Dataset], metrics: Mapping[str, Metric], significance: Significance
 ) -> xr.Dataset | None:
     """Losses of a forecast less those of others on the initial times that both have, from datasets of InitStatistics.
 
-    One data variable a scored variable; dims source, estimate (difference, low, high, block_length, inits), metric,
-    region, lead_time and, with levels, level. NaN where a side lacks the metric; None where there are no others.
+    One data variable a scored variable; dims source, estimate (those of ESTIMATES), metric, region, lead_time and, with
+    levels, level. NaN where a side lacks the metric; None where there are no others. All variables, levels and leads of
+    one source, metric and region are judged together.
     """
     import xarray as xr
 
-    found = {name: _differences(first, other, metrics, bootstrap) for name, other in others.items()}
+    found = {name: _differences(first, other, metrics, significance) for name, other in others.items()}
     if not found:
         return None
     joined = xr.concat(list(found.values()), dim=xr.DataArray(list(found), dims="source", name="source"), join="outer")
-    lengths = np.concatenate([joined[name].sel(estimate="block_length").values.ravel() for name in joined.data_vars])
-    lengths = lengths[lengths > 0]
     joined.attrs = {
-        "significance": str(bootstrap),
-        "level": f"{100 * bootstrap.level:g}",
+        "significance": str(significance),
+        "level": f"{100 * significance.level:g}",
+        "least_inits": f"{significance.least:g}",
+        "false_discovery": str(significance.false_discovery).lower(),
         "exponent": json.dumps({name: metric.exponent for name, metric in metrics.items()}),
         "difference": "loss of the forecast less that of the source, loss = |score - perfect|; negative is better",
-        "block_length": f"{lengths.min():g} to {lengths.max():g} initial times, median {np.median(lengths):g}"
-        if lengths.size
-        else "none: too few initial times",
     }
     return joined
 
 
+ESTIMATES = ("difference", "low", "high", "p_value", "effective_inits", "inits", "significant")
+
+
 def _differences(
-    first: xr.Dataset, other: xr.Dataset, metrics: Mapping[str, Metric], bootstrap: Bootstrap
+    first: xr.Dataset, other: xr.Dataset, metrics: Mapping[str, Metric], significance: Significance
 ) -> xr.Dataset:
     """Against one other, without the dimension `source`."""
     import xarray as xr
 
     shared = [xr.align(first[name], other[name], join="inner") for name in first.data_vars if name in other]
-    estimates = ["difference", "low", "high", "block_length", "inits"]
     arrays = {}
     for mine, theirs in shared:
         parts = []
@@ -179,11 +179,27 @@ def _differences(
                 terms(side.to_dataset(name=str(mine.name)), name, metric, str(mine.name)) for side in (mine, theirs)
             ]
             if sides[0] is None or sides[1] is None:
-                parts.append(np.full((len(estimates), *mine.shape[2:]), np.nan))
+                parts.append(np.full((len(ESTIMATES), *mine.shape[2:]), np.nan))
                 continue
-            judged = paired_difference(metric, sides[0], sides[1], bootstrap)
-            parts.append(np.stack([judged.value, judged.low, judged.high, judged.block, judged.inits]))
+            made = paired_difference(metric, sides[0], sides[1], significance)
+            told = [made.value, made.low, made.high, made.p_value, made.effective_inits, made.inits]
+            parts.append(np.stack([*told, np.full_like(made.value, np.nan)]))
         units = {"units": mine.attrs.get("units", "")}
         arrays[str(mine.name)] = (("estimate", "metric", *mine.dims[2:]), np.stack(parts, axis=1), units)
+    _judge_together([values for _, values, _ in arrays.values()], significance)
     coords = {name: mine[name] for mine, _ in shared for name in mine.dims[2:]}
-    return xr.Dataset(arrays, {"estimate": estimates, "metric": list(metrics), **coords})
+    return xr.Dataset(arrays, {"estimate": list(ESTIMATES), "metric": list(metrics), **coords})
+
+
+def _judge_together(fields: Sequence[np.ndarray], significance: Significance) -> None:
+    """Fill in what is significant: of each metric and region all variables, levels and leads together.
+
+    fields: of each variable, (estimate, metric, region, lead[, level]).
+    """
+    p_value, verdict = ESTIMATES.index("p_value"), ESTIMATES.index("significant")
+    for metric, region in np.ndindex(fields[0].shape[1:3] if fields else (0, 0)):
+        parts = [field[:, metric, region] for field in fields]
+        found = significance.significant(np.concatenate([part[p_value].ravel() for part in parts]))
+        ends = np.cumsum([part[p_value].size for part in parts])[:-1]
+        for part, verdicts in zip(parts, np.split(found, ends), strict=True):
+            part[verdict] = verdicts.reshape(part[verdict].shape)

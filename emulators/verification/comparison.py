@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emulators.scores.interfaces import Metric
-from emulators.statistics.bootstrap import Bootstrap
+from emulators.statistics.significance import Significance
 from emulators.verification.by_init import differences, scores_of
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Comparison:
 def compare(
     evaluations: Sequence[StoredEvaluation],
     build_metrics: Callable[[Mapping[str, Any]], Mapping[str, Metric]],
-    bootstrap: Bootstrap,
+    significance: Significance,
     baseline: str | None = None,
     region: str | None = None,
 ) -> Comparison:
@@ -91,7 +91,7 @@ def compare(
     regions = first.scores["region"].values.tolist()
     if region is not None and region not in next(iter(entries.values())).scores["region"].values:
         raise ValueError(f"region={region}: expected one that all share, of {', '.join(regions)}.")
-    judged, unjudged = _judged(entries, baseline, reference, metrics, region, bootstrap)
+    judged, unjudged = _judged(entries, baseline, reference, metrics, region, significance)
     notes.extend([*told, *more, *less, *unjudged])
     return replace(comparison, judged=judged)
 
@@ -154,7 +154,7 @@ def _on_shared_inits(
     if without:
         raise ValueError(
             f"The initial times differ, and {', '.join(without)} kept no statistics of each (by_init.nc); score them "
-            "again with significance.resamples above 0, or all on the same inits=."
+            "again with a significance.level, or all on the same inits=."
         )
     times = [entry.by_init["time"].values for entry in entries.values() if entry.by_init is not None]
     shared = reduce(np.intersect1d, times)
@@ -228,7 +228,7 @@ def _judged(
     reference: xr.Dataset | None,
     metrics: Mapping[str, Any],
     region: str | None,
-    bootstrap: Bootstrap,
+    significance: Significance,
 ) -> tuple[xr.Dataset | None, list[str]]:
     """Differences of each run to the baseline in one region, dimension `source` the run."""
     without = [entry.name for entry in entries.values() if entry.by_init is None]
@@ -240,17 +240,14 @@ def _judged(
     for name, entry in entries.items():
         if name != baseline and entry.by_init is not None:
             one = differences(
-                entry.by_init.sel(region=where), {baseline: reference.sel(region=where)}, metrics, bootstrap
+                entry.by_init.sel(region=where), {baseline: reference.sel(region=where)}, metrics, significance
             )
             assert one is not None
             found[name] = one.sel(source=baseline, drop=True)
     if not found:
         return None, []
     joined = along(found, "source")
-    lengths = np.concatenate([joined[name].sel(estimate="block_length").values.ravel() for name in joined.data_vars])
-    lengths = lengths[lengths > 0]
-    spread = f"{lengths.min():g} to {lengths.max():g} initial times" if lengths.size else "none: too few initial times"
-    joined.attrs = {**next(iter(found.values())).attrs, "block_length": spread, "baseline": baseline}
+    joined.attrs = {**next(iter(found.values())).attrs, "baseline": baseline}
     return joined, []
 
 

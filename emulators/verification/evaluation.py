@@ -18,8 +18,8 @@ from torch import Tensor
 from emulators.scores.interfaces import Accumulator, Metric, Pair, Reference
 from emulators.state import State
 from emulators.statistics.area_means import Missing
-from emulators.statistics.bootstrap import Bootstrap
 from emulators.statistics.regions import Region
+from emulators.statistics.significance import Significance
 from emulators.variables import VariableSet
 from emulators.verification.by_init import InitStatistics, differences
 from emulators.verification.channels import WINDS, channel_rows
@@ -144,10 +144,10 @@ class Evaluation:
             else {}
         )
 
-    def differences(self, by_init: Mapping[str, xr.Dataset], bootstrap: Bootstrap) -> xr.Dataset | None:
+    def differences(self, by_init: Mapping[str, xr.Dataset], significance: Significance) -> xr.Dataset | None:
         """Differences to the references with their intervals, from `statistics_by_init`; None where there are none."""
         others = {name: dataset for name, dataset in by_init.items() if name != "forecast"}
-        return differences(by_init["forecast"], others, self.forecast.metrics, bootstrap) if by_init else None
+        return differences(by_init["forecast"], others, self.forecast.metrics, significance) if by_init else None
 
 
 class ErrorMaps:

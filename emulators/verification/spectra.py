@@ -3,9 +3,10 @@
     P(l) = mean over inits of sum_m |a_lm|^2 / (4 pi),   C(l) = mean of Re sum_m a conj(b) / sqrt(mean P_a mean P_b)
 
 P(l) is the part of the area mean of the square that belongs to l; its wavelength is 2 pi a / l. Forecasts that blur
-lose power at the small scales first: the effective resolution is the last wavenumber up to which a forecast has kept a
-share of the truth's power at all scales; spectral divergence and residual (`emulators.scores.spectral_shape`) measure
-how the shape of the spectrum departs from the truth's at the smallest. Sums of any batches or processes add up to the
+lose power at the small scales first, and noise has too much of it: the effective resolution is the last wavenumber up
+to which the power of a forecast is near the truth's at all scales (`emulators.sphere.spectra`); spectral divergence and
+residual (`emulators.scores.spectral_shape`) measure how the shape of the spectrum departs from the truth's at the
+smallest. Sums of any batches or processes add up to the
 whole. Subich et al. 2025, arXiv 2501.19374; effective resolution after Skamarock 2004, doi 10.1175/MWR2830.1.
 """
 
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from emulators.constants import EARTH_RADIUS
 from emulators.scores.spectral_shape import image_power, spectral_divergence, spectral_residual
-from emulators.sphere.spectra import cross_power, effective_resolution, power
+from emulators.sphere.spectra import EffectiveResolution, cross_power, effective_resolution, last_degree, power
 from emulators.sphere.transform import SphericalHarmonics
 from emulators.state import State
 from emulators.variables import Variable, VariableSet
@@ -125,12 +126,18 @@ class LeadSpectra:
             forecast, truth, shared = self._sum / self._count[..., None]
             return forecast, truth, shared / np.sqrt(forecast * truth)
 
-    def effective_resolution(self) -> tuple[np.ndarray, str]:
-        """Wavelength in m, (lead, channel), infinite where nothing is resolved and NaN where nothing was; and how
-        it was taken, in words."""
-        forecast, truth = (torch.from_numpy(np.moveaxis(part, -1, 0)) for part in self.means()[:2])
-        found = effective_resolution(forecast, truth, self.threshold)
-        return np.where(self._count > 0, found.wavelength.numpy(), np.nan), found.convention
+    def effective_resolution(self) -> EffectiveResolution:
+        """Return it by (lead, channel); it means nothing where no pair was added (`counted`)."""
+        forecast, truth, coherence = (torch.from_numpy(np.moveaxis(part, -1, 0)) for part in self.means())
+        declared = [v.truncation if v.truncation is not None else -1 for v in self.variables for _ in v.channels]
+        found, limits = last_degree(truth), torch.tensor(declared)
+        last = torch.where(limits >= 0, limits.clamp(max=len(truth) - 1), found)
+        return effective_resolution(forecast, truth, self.threshold, coherence=coherence, last=last)
+
+    @property
+    def counted(self) -> np.ndarray:
+        """True where any pair was added, (lead, channel)."""
+        return self._count > 0
 
     def shape_errors(self) -> dict[str, np.ndarray]:
         """Spectral divergence and residual, (lead, channel), NaN where nothing was; of mean power by total wavenumber
@@ -148,11 +155,21 @@ class LeadSpectra:
 
     def dataset(self, attributes: Mapping[str, object] | None = None) -> xr.Dataset:
         """By variable v: `v` (source, lead_time, [level,] total_wavenumber) in units squared, and `v_coherence`,
-        `v_effective_resolution`, `v_spectral_divergence` and `v_spectral_residual` without the source."""
+        `v_effective_resolution`, `v_coherent_resolution`, `v_noise`, `v_noise_degree`, `v_last_degree`,
+        `v_spectral_divergence` and `v_spectral_residual` without the source."""
         import xarray as xr
 
         forecast, truth, coherence = self.means()
-        resolution, convention = self.effective_resolution()
+        resolution = self.effective_resolution()
+        with np.errstate(divide="ignore"):
+            coherent = 2 * np.pi * EARTH_RADIUS / resolution.coherent.numpy()
+        further = {
+            "effective_resolution": ("m", resolution.wavelength.numpy()),
+            "coherent_resolution": ("m", coherent),
+            "noise": ("1", resolution.noise.numpy()),
+            "noise_degree": ("1", resolution.noise_degree.numpy()),
+            "last_degree": ("1", resolution.last.numpy()),
+        }
         shape_errors = self.shape_errors()
         arrays = {}
         for variable in self.variables:
@@ -163,7 +180,9 @@ class LeadSpectra:
             }
             arrays[name] = (*self._block(variable, np.stack([forecast, truth]), ("source",), 1), told)
             arrays[f"{name}_coherence"] = (*self._block(variable, coherence), {"units": "1"})
-            arrays[f"{name}_effective_resolution"] = (*self._block(variable, resolution), {"units": "m"})
+            for kind, (units, values) in further.items():
+                known = np.where(self.counted, values, np.nan)
+                arrays[f"{name}_{kind}"] = (*self._block(variable, known), {"units": units})
             for kind, errors in shape_errors.items():
                 arrays[f"{name}_spectral_{kind}"] = (*self._block(variable, errors), {"units": "1"})
         degrees = np.arange(self.harmonics.degrees)
@@ -175,7 +194,10 @@ class LeadSpectra:
             "total_wavenumber": degrees,
             "wavelength": ("total_wavenumber", wavelength, {"units": "m", "long_name": "2 pi a / l"}),
         }
-        facts: dict[str, object] = {"effective_resolution": convention, "left_out": int(self._left_out.sum())}
+        facts: dict[str, object] = {
+            "effective_resolution": resolution.convention,
+            "left_out": int(self._left_out.sum()),
+        }
         coords |= level_coordinate(self.variables)
         return encode_leads(xr.Dataset(arrays, coords, {**facts, **(attributes or {})}))
 

@@ -72,9 +72,9 @@ class Home:
             "train": ["train", *SETTINGS, f"output={out}", "name=x", "training.checkpoint_every=1"],
             "forecast": ["forecast", f"run={self.run}", f"output={out}", "lead=2d", "batch_size=2", "every=1d"],
             "eval": ["eval", f"run={self.run}", f"forecast={self.fc}", f"output={out}", "pictures=false",
-                     "megabytes=0.05", "save_every=0", "significance.resamples=50"],
+                     "megabytes=0.05", "save_every=0", "significance.least=0"],
             "compare": ["eval", "compare", str(self.folder / "eval" / "x"), str(self.folder / "eval" / "y"),
-                        f"output={out}", "resamples=50"],
+                        f"output={out}", "least=0"],
             "sweep": ["sweep", *SETTINGS, "training.steps=2", "seed=1,2", "sweep.name=s", f"output={out}"],
             "make": ["data", "make", *many, f"data.folder={out / 'cache'}", "data.days=10"],
         }[verb]  # fmt: skip

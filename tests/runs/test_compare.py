@@ -14,14 +14,14 @@ from emul.main import main
 from emul.pictures.curves import fit_errors
 
 pytestmark = pytest.mark.slow
-INITS = np.datetime64("2001-01-01", "s") + np.arange(8) * np.timedelta64(12, "h")
+INITS = np.datetime64("2001-01-01", "s") + np.arange(40) * np.timedelta64(12, "h")
 LEADS = np.array([6, 12, 24]).astype("timedelta64[h]")
 LATITUDE, LONGITUDE = np.linspace(75, -75, 6), np.arange(12) * 30.0
 
 
 def truth(seed: int = 0) -> xr.Dataset:
-    time = np.datetime64("2001-01-01", "s") + np.arange(24) * np.timedelta64(6, "h")
-    field = np.random.default_rng(seed).normal(280, 5, (24, 6, 12)).astype("float32")
+    time = np.datetime64("2001-01-01", "s") + np.arange(88) * np.timedelta64(6, "h")
+    field = np.random.default_rng(seed).normal(280, 5, (88, 6, 12)).astype("float32")
     dims = ("time", "latitude", "longitude")
     return xr.Dataset(
         {
@@ -55,7 +55,7 @@ def folder(tmp_path_factory):
         "bad": (forecast(same, 2.0, 3), {}),
         "late": (forecast(same, 1.0, 4).isel(time=slice(2, None)).drop_vars("mean_sea_level_pressure"), {}),
         "other": (forecast(other, 1.0, 5), {"truth": "other_truth.nc"}),
-        "plain": (forecast(same, 1.0, 6).isel(time=slice(3, None)), {"significance.resamples": 0}),
+        "plain": (forecast(same, 1.0, 6).isel(time=slice(3, None)), {"significance.level": "null"}),
         "rough": (forecast(same, 1.0, 7).isel(latitude=slice(0, 3)), {}),
     }
     for name, (stored, options) in made.items():
@@ -95,7 +95,7 @@ def test_two_runs_on_the_same_initial_times(folder, capsys):
 def test_initial_times_that_not_all_have_are_left_out_and_told(folder, capsys):
     assert main(["eval", "compare", "good", "late", "name=part", f"output={folder}"]) == 0
     said = " ".join(capsys.readouterr().err.split())
-    assert "good: 2 of 8 initial times are not in all" in said
+    assert "good: 2 of 40 initial times are not in all" in said
     assert "Variables left out, since not all have them: mean_sea_level_pressure" in said
     found = xr.load_dataset(folder / "eval" / "part" / "compare.nc", decode_timedelta=True)
     late = xr.load_dataset(folder / "eval" / "late" / "scores.nc", decode_timedelta=True)
@@ -105,7 +105,7 @@ def test_initial_times_that_not_all_have_are_left_out_and_told(folder, capsys):
         rtol=1e-5,
         atol=1e-6,
     )
-    assert found.attrs["number_of_inits"] == 6
+    assert found.attrs["number_of_inits"] == 38
 
 
 def test_against_a_baseline_that_is_no_run(folder):
@@ -128,7 +128,7 @@ def test_against_a_baseline_that_is_no_run(folder):
         (["good", "bad", "metric=acc"], "metric=acc"),
         (["good", "bad", "region=mars"], "region=mars"),
         (["good", "bad", "baselin=good"], "did you mean baseline"),
-        (["good", "bad", "resamples=many"], "resamples: expected a whole number"),
+        (["good", "bad", "least=many"], "least: expected a number"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_in_a_sentence(folder, words, why, capsys):

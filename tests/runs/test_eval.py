@@ -116,14 +116,14 @@ def test_what_changes_a_number_stands_beside_it(tmp_path, forecast, truth):
 
 def test_differences_to_baselines_have_intervals(tmp_path, forecast, truth):
     stored = write(forecast, tmp_path / "fc.nc"), write(truth, tmp_path / "truth.nc")
-    target = scores(tmp_path, *stored, **{"regions": "[global]", "metric": "[rmse]", "significance.resamples": 100})
+    target = scores(tmp_path, *stored, **{"regions": "[global]", "metric": "[rmse]", "significance.least": 0})
     found, baselines = loaded(target), loaded(target, "baselines.nc").sel(source="persistence")
     judged = loaded(target, "differences.nc").sel(source="persistence", metric="rmse")["2m_temperature"]
     gap = found["2m_temperature"].sel(metric="rmse") - baselines["2m_temperature"].sel(metric="rmse")
     np.testing.assert_allclose(judged.sel(estimate="difference"), gap, rtol=1e-5)
     assert (judged.sel(estimate="low") < judged.sel(estimate="difference")).all()
     assert (judged.sel(estimate="inits") == 4).all()
-    scores(tmp_path, *stored, **{"significance.resamples": 0})
+    scores(tmp_path, *stored, **{"significance.level": "null"})
     assert not (target / "differences.nc").exists()
     assert not (target / "by_init.nc").exists()
 
@@ -376,7 +376,7 @@ def test_spectra_beside_the_scores(tmp_path, forecast, truth):
     np.testing.assert_allclose(found["temperature_effective_resolution"], finest)
     page = (target / "report.html").read_text()
     assert '<h2 id="spectra">Spectra</h2>' in page
-    assert f"{finest / 1e3:.0f}<small>l = 5</small>" in page
+    assert f"{finest / 1e3:.0f}<small>l = 5, coherent to 5</small>" in page
     assert page.count('class="line-truth"') == 4, "three charts and the legend"
 
 

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 
+import emul
+from data_pipelines.conventions.periods import bounds
 from data_pipelines.reading.threads import one_thread
 from data_pipelines.simulators.planet import trajectories
 from data_pipelines.simulators.planet.climate import Climate
@@ -23,6 +25,8 @@ from emulators.constants import GRAVITY, HEAT_CAPACITY_DRY, LATENT_HEAT_VAPORISA
 from emulators.grid import LatLonGrid
 from emulators.physics.insolation import insolation
 from emulators.physics.moisture import saturation_humidity
+from emulators.sphere.spectra import power
+from emulators.sphere.transform import SphericalHarmonics
 
 SPLITS = {"train": ["2001-01-01", "2001-01-03"], "validation": ["2001-01-04"] * 2, "test": ["2001-01-05"] * 2}
 TINY = {
@@ -375,3 +379,32 @@ def test_shipped_splits_lie_apart_on_dates_that_exist(name):
         assert end in times
     for before, after in pairwise(periods):
         assert after[0] - before[1] > np.timedelta64(2, "D")
+
+
+def test_validation_and_test_have_four_seasons_and_trajectories_of_their_own():
+    planet = build(compose("train").data)
+    held = [(planet.times(n)[0], planet.times(n)[-1]) for n in range(planet.trajectories)]
+    inside = {}
+    for name, period in planet.splits.items():
+        start, end = bounds(period)
+        inside[name] = [n for n, (first, last) in enumerate(held) if first <= end and last >= start]
+        assert (start, end - start > np.timedelta64(365, "D")) == (held[inside[name][0]][0], True)
+        assert end.astype("datetime64[h]") == held[inside[name][-1]][1].astype("datetime64[h]")
+    assert inside == {"train": [0, 1], "validation": [2], "test": [3]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("truncation", ["data", "null"])
+def test_ten_days_of_an_emulator_have_no_scales_that_the_planet_has_not(tmp_path, truncation):
+    """The planet of truncation 10 on 16x32 points, which hold degrees up to 15."""
+    words = ["experiment=planet_sfno", "data=planet_tiny", f"step.truncation={truncation}", f"output={tmp_path}"]
+    small = ["model.embed=8", "model.layers=1", "training.steps=8", "training.validate_every=8", "logger=[csv]"]
+    run = emul.train(emul.compose(*words, *small, "objective.rollout={0: 1}", "training.validation_cases=2"))
+    forecast = run.forecast("2001-02-09", "10d").isel(time=0, prediction_timedelta=-1).load()
+    harmonics = SphericalHarmonics(LatLonGrid(forecast.latitude.values, forecast.longitude.values), dtype=torch.float64)
+    for name in ("temperature", "surface_pressure", "specific_humidity"):
+        field = torch.from_numpy(forecast[name].transpose("longitude", "latitude", ...).values.astype(np.float64))
+        shares = power(harmonics.analysis(field.reshape(*field.shape[:2], -1)))[1:]
+        beyond = float((shares[10:].sum(dim=0) / shares.sum(dim=0)).max())
+        limited = truncation == "data" and name != "specific_humidity"  # which the planet moves on its grid
+        assert beyond < 1e-8 if limited else beyond > 1e-7, (name, beyond)

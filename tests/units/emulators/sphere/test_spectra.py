@@ -8,7 +8,7 @@ import torch
 
 from emulators.constants import EARTH_RADIUS
 from emulators.grid import gaussian_grid
-from emulators.sphere.spectra import cross_power, effective_resolution, power
+from emulators.sphere.spectra import cross_power, effective_resolution, last_degree, power
 from emulators.sphere.transform import SphericalHarmonics
 
 
@@ -75,3 +75,31 @@ def test_effective_resolution_ends_where_power_first_falls_short():
     assert effective_resolution(forecast, truth, threshold=0.4).degree.tolist() == [7, 0, 7]
     with pytest.raises(ValueError, match="threshold"):
         effective_resolution(forecast, truth, threshold=0.0)
+
+
+def test_noise_resolves_nothing_and_is_named():
+    truth = torch.ones(12, 3)
+    forecast, coherence = truth.clone(), torch.ones(12, 3)
+    forecast[6, 0], forecast[9, 0], forecast[5, 2] = 2.1, 50.0, 1.9
+    coherence[4:, 1] = 0.4
+    found = effective_resolution(forecast, truth, coherence=coherence)
+    assert found.degree.tolist() == [5, 11, 11]
+    assert found.coherent.tolist() == [11, 3, 11]
+    assert found.noise_degree.tolist() == [6, 0, 0]
+    np.testing.assert_allclose(found.noise, [(0.1 + 48.0) / 11, 0, 0], rtol=1e-5)
+    assert effective_resolution(forecast, truth).coherent.tolist() == [-1] * 3
+    assert "2 power(truth)" in found.convention
+
+
+def test_resolution_ends_where_the_truth_ends():
+    """A spectrum cut at degree 21: whatever a forecast has beyond is not resolved, and noise if it matters."""
+    degrees = torch.arange(32.0, dtype=torch.float64).clamp(min=1.0)
+    truth = torch.stack([degrees**-3.0, degrees**-5.0, torch.ones(32)], dim=1)
+    truth[22:, 0] = 1e-12
+    assert last_degree(truth).tolist() == [21, 31, 31]
+    forecast = truth.clone()
+    forecast[22:, 0] = 8e8 * 1e-12
+    found = effective_resolution(forecast, truth)
+    assert found.degree.tolist() == [21, 31, 31]
+    assert found.noise_degree.tolist() == [22, 0, 0]
+    assert effective_resolution(truth, truth, last=torch.tensor([10, 10, 40])).degree.tolist() == [10, 10, 31]

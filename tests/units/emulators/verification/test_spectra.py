@@ -54,7 +54,8 @@ def test_against_a_direct_computation(grid):
         np.testing.assert_allclose(theirs[1, channel], b, rtol=1e-10)
         np.testing.assert_allclose(coherence[1, channel], both / np.sqrt(a * b), rtol=1e-8, atol=1e-10)
     assert np.isnan(ours[0]).all()
-    assert np.isnan(spectra.effective_resolution()[0][0]).all()
+    assert not spectra.counted[0].any()
+    assert np.isnan(spectra.dataset()["temperature_effective_resolution"][0]).all()
 
 
 def test_powers_add_up_to_the_mean_square():
@@ -122,9 +123,23 @@ def test_resolution_of_a_known_filter(threshold, degree):
     limited = harmonics.field(harmonics.coefficients(truth.values.double()))
     spectra = LeadSpectra(planet, VARIABLES, LEADS[:1], threshold=threshold)
     spectra.add(*(State(v, VARIABLES, truth.time) for v in (values, limited)), LEADS[0])
-    resolution, convention = spectra.effective_resolution()
-    np.testing.assert_allclose(resolution, 2 * np.pi * EARTH_RADIUS / degree)
-    assert f"{threshold:g} power(truth)" in convention
+    found = spectra.effective_resolution()
+    np.testing.assert_allclose(found.wavelength, 2 * np.pi * EARTH_RADIUS / degree)
+    assert f"{threshold:g} power(truth)" in found.convention
+    assert (found.noise == 0).all()
+
+
+def test_resolution_ends_at_the_truncation_that_the_data_declare():
+    variables = VariableSet((Variable("temperature", "K", (500.0, 850.0), truncation=5), Variable("2m_temperature")))
+    planet = world(gaussian_grid(16))
+    truth = states(planet, 1, 2)
+    spectra = LeadSpectra(planet, variables, LEADS[:1])
+    spectra.add(truth, truth, LEADS[0])
+    found = spectra.dataset()
+    np.testing.assert_array_equal(found["temperature_last_degree"], 5)
+    np.testing.assert_array_equal(found["2m_temperature_last_degree"], 15)
+    np.testing.assert_allclose(found["temperature_effective_resolution"], 2 * np.pi * EARTH_RADIUS / 5)
+    np.testing.assert_allclose(found["2m_temperature_coherent_resolution"], 2 * np.pi * EARTH_RADIUS / 15)
 
 
 def test_the_dataset():
