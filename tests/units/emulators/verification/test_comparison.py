@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from emulators.metrics.rmse import RMSE
-from emulators.statistics.bootstrap import Bootstrap
+from emulators.statistics.significance import Significance
 from emulators.verification.by_init import scores_of
 from emulators.verification.comparison import StoredEvaluation, compare
 
@@ -38,7 +38,7 @@ def test_levels_keep_their_attributes_and_failures_are_told():
     made = compare(
         [evaluation("a", range(6)), evaluation("b", range(2, 9), "failed")],
         lambda nodes: {name: RMSE() for name in nodes},
-        Bootstrap(10),
+        Significance(),
     )
     assert made.inits == 4
     for entry in made.runs.values():
