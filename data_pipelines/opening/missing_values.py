@@ -104,7 +104,7 @@ def _prepared(name: Any, variable: xr.Variable, origin: str, fill: Any) -> xr.Va
     dtype = _number_type(variable)
     marks = _marks(variable, where, dtype, fill)
     is_field = variable.ndim > 1 or (variable.ndim == 1 and variable.dims[0] != name)
-    validity = Validity(marks, *(_range(variable.attrs, attributes, where, dtype) if is_field else (None, None)))
+    validity = Validity(marks, *(_range(variable, attributes, where, dtype) if is_field else (None, None)))
     bare = variable.copy(deep=False)
     bare.attrs = attributes
     if validity == Validity(()):
@@ -164,11 +164,12 @@ def _marks(variable: xr.Variable, where: str, dtype: np.dtype, fill: Any) -> tup
     return tuple(one for one in found if np.isfinite(one))
 
 
-def _range(said: Mapping[Any, Any], packing: Mapping[Any, Any], where: str, dtype: np.dtype) -> tuple[Any, Any]:
+def _range(variable: xr.Variable, packing: Mapping[Any, Any], where: str, dtype: np.dtype) -> tuple[Any, Any]:
     """Return the least and greatest valid stored number; None where there is no such bound.
 
     Bounds of packed integers that are no integers themselves are of the unpacked numbers.
     """
+    said = variable.attrs
     low, high = (_numbers(said[key], where, key, 1)[0] if key in said else None for key in ("valid_min", "valid_max"))
     if "valid_range" in said:
         both = _numbers(said["valid_range"], where, "valid_range", 2)
@@ -186,8 +187,16 @@ def _range(said: Mapping[Any, Any], packing: Mapping[Any, Any], where: str, dtyp
         scale, offset = (float(packing.get(key, usual)) for key, usual in zip(PACKING, (1.0, 0.0), strict=True))
         low, high = (None if bound is None else (float(bound) - offset) / scale for bound in (low, high))
         low, high = (high, low) if scale < 0 else (low, high)
+    elif dtype.kind == "u" and variable.dtype.kind == "i":  # the same bits
+        low, high = (
+            bound + 2 ** (8 * dtype.itemsize) if bound is not None and bound < 0 else bound
+            for bound in (None if one is None else int(one) for one in (low, high))
+        )
     if low is not None and high is not None and low > high:
-        raise ValueError(f"{where} is valid from {low} to {high} by its attributes, which is nowhere; correct them.")
+        raise ValueError(
+            f"{where} is valid from {low} to {high} by valid_range, valid_min and valid_max, which is nowhere; "
+            "correct these attributes."
+        )
     if dtype.kind == "f":
         return tuple(
             None
