@@ -111,13 +111,18 @@ def _prepared(name: Any, variable: xr.Variable, origin: str, fill: Any) -> xr.Va
         return bare
     is_float = dtype.kind == "f"
     mark = np.asarray(_mark(validity, dtype), dtype).view(variable.dtype)[()]
-    exact = not is_float or dtype.itemsize == 4 or all(np.float64(np.float32(one)) == one for one in marks)
+    exact = not is_float or dtype.itemsize == 4 or all(one == fill or _is_exact(one) for one in marks)
     if len(marks) == 1 and validity.low is None and validity.high is None and exact:
         bare.attrs["_FillValue"] = np.asarray(marks[0], dtype).view(variable.dtype)[()]
         return bare
     if not is_float:
         attributes = {**attributes, "_FillValue": mark}
     return lazy_variable(variable.dims, MarkedArray(bare, validity, mark, dtype), attributes, variable.encoding)
+
+
+def _is_exact(number: Any) -> bool:
+    """Return whether single and double precision hold the same number, whichever it was written in."""
+    return bool(number == np.round(number) and abs(number) <= 2**24)
 
 
 def _number_type(variable: xr.Variable) -> np.dtype:
