@@ -94,7 +94,7 @@ class ChunkArray(LazyArray):
         """Return the bytes of a chunk without their checksum; OSError if that is wrong."""
         if not self.checked:
             return content
-        bare = content[:-CRC_BYTES]
+        bare = memoryview(content)[:-CRC_BYTES]  # a slice of bytes would copy them
         if not self._verified[number]:
             try:
                 refuse_damage(bare, content[-CRC_BYTES:])
