@@ -139,7 +139,7 @@ class Filter(nn.Module):
         shape = x.shape[1:3]
         single = x if x.dtype == torch.float64 else x.float()
         with torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False):
-            a = torch.fft.rfft2(single, dim=(1, 2), norm="ortho")
+            a = torch.fft.rfft2(single.contiguous(), dim=(1, 2), norm="ortho")
             mixed = self._mixed(a[:, :, : self.most])
             mixed = mixed if self.low is None else mixed * self.low
             mixed = F.pad(mixed, (0, 0, 0, a.shape[2] - mixed.shape[2]))

@@ -33,7 +33,7 @@ class Tables(nn.Module):
     def share(self, name: str, shape: tuple[int, ...], make: Callable[..., np.ndarray], *arguments: Any) -> None:
         """Register a buffer `name` of `shape` with the numbers of make(*arguments); the arguments are hashable."""
         self._recipes[name] = make, arguments
-        self._shared[name] = shared_table(shape, self.dtype, torch.get_default_device(), make, arguments)
+        self._shared[name] = shared_table(shape, self.dtype, torch.empty(0).device, make, arguments)
         self.register_buffer(name, self._shared[name].table, persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Tables:
