@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 EXPERIMENT ?= planet_sfno
-FLOORS ?= tests/units/data_pipelines tests/units/cli/config tests/contracts/test_configs.py
+FLOORS ?= tests/units/data_pipelines tests/units/emulators tests/units/cli/config tests/contracts/test_configs.py
 FLOORS_PYTHON ?= $(BIN)/python
 
 .PHONY: install demo test test-fast floors parity audit lint format clean
