@@ -41,8 +41,10 @@ def is_of_memory(error: BaseException) -> bool:
 
 def memory_sentence(error: BaseException) -> str:
     """Return how much memory was asked for, what there is, and what takes less."""
-    from data_pipelines.files.atomic import bytes_text
-
+    try:
+        from data_pipelines.files.atomic import bytes_text
+    except MemoryError:  # not even for this
+        return "Memory was refused. Take less at a time, or raise the limit (ulimit -v); what is finished is kept."
     asked = REQUEST.search(str(error))
     need = f" ({asked[1] or asked[2]} asked for{' on the GPU' * ('CUDA' in str(error))})" if asked else ""
     held = _status("VmRSS")

@@ -13,7 +13,7 @@ from emul.main import main
 INITS = np.datetime64("2020-01-01", "ns") + 24 * np.timedelta64(1, "h") * np.arange(3)
 LEADS = np.array([6, 12, 18]).astype("timedelta64[h]").astype("timedelta64[ns]")
 SPACE = {"latitude": np.linspace(75, -75, 6), "longitude": np.arange(12) * 30.0}
-QUIET = ("pictures=false", "significance.resamples=0", "baselines=[persistence]")
+QUIET = ("pictures=false", "baselines=[persistence]")
 
 
 @pytest.fixture

@@ -80,12 +80,12 @@ def test_draws_belong_to_the_step_and_the_sample(tmp_path, words):
         last(train(compose("train", [*settings, f"name=x{passes}", f"training.accumulate={passes}"])))
         for passes in (1, 2, 4)
     )
-    assert_close(whole, halves, atol=1e-4)  # Adam makes much of the rounding of small gradients
-    assert_close(whole, ones, atol=1e-4)
+    assert_close(whole, halves, atol=3e-4)  # Adam makes much of the rounding of small gradients
+    assert_close(whole, ones, atol=3e-4)
     process = start(sys.executable, "-m", "emul.main", "train", *settings, "name=two", "hardware=ddp")
     said, _ = process.communicate(timeout=600)
     assert process.returncode == 0, said
-    assert_close(whole, last(tmp_path / "train" / "two"), atol=1e-4)
+    assert_close(whole, last(tmp_path / "train" / "two"), atol=3e-4)
 
 
 @pytest.mark.slow

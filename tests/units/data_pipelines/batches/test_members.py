@@ -124,7 +124,7 @@ def test_words_of_the_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     ensemble("number").to_netcdf("a.nc")
     assert main(["inspect", "a.nc"]) == 0
-    assert "or make each a sample of its own: data.members=number" in capsys.readouterr().err
+    assert "or take all as members: members=number" in capsys.readouterr().err
     chosen = ["data=netcdf", "data.path=a.nc", "data.members=number"]
     assert main(["inspect", *chosen]) == 0
     assert f"members  {MEMBERS}, each a sample of its own" in capsys.readouterr().out
