@@ -14,7 +14,7 @@ from emul.checks.model_sizes import ModelSize, measured_sizes, shipped_sizes
 from emul.config.folders import option_files, options_of
 from emul.config.options import matching_options, opening_comment, options
 from emul.config.source_text import definition, module_tree
-from emul.terminal.console import console, plan, table
+from emul.terminal.console import console, show_rows, table
 from emul.terminal.verbs import LISTS
 
 
@@ -77,7 +77,7 @@ def describe_model(name: str, overrides: list[str]) -> int:
         "grids": size.grid,
         "compared with": size.parity,
     }
-    plan(f"model={name}: {description(files[name])}", {key: value for key, value in rows.items() if value})
+    show_rows(f"model={name}: {description(files[name])}", {key: value for key, value in rows.items() if value})
     keys = [option for option in options() if option.file == f"model/{name}"]
     table(["option", "default", "what it is"], [[option.key, option.default, option.comment] for option in keys])
     return 0

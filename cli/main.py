@@ -16,7 +16,7 @@ from emul.terminal.sentences import sentence
 from emul.terminal.verbs import Verb, all_names, explanation, first_of, overview
 from emul.trust.remembered import trust
 
-SHARED = ("lists", "training.show")  # modules of several verbs, told which
+SHARED = ("check", "lists", "training.show")  # modules of several verbs, told which
 HELP = ("-h", "--help", "help")
 FOLDER = ("--config-dir", "-cd")
 TRUST = ("--trust",)

@@ -7,9 +7,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_pipelines.files.atomic import bytes_text
 from emul.checks.networks import parameter_count
-from emul.terminal.console import size_text
 from emul.terminal.findings import Finding
+from emul.terminal.sentences import system_bytes
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -42,8 +43,8 @@ def available_memory(device: str, hardware: Hardware) -> float:
         return float(number) * {"K": 1e3, "": 1e6, "M": 1e6, "G": 1e9, "T": 1e12}[unit] / hardware.devices
     limits = [float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))]
     limits += [float(text) for text in map(_read, CGROUPS) if text.isdigit()]
-    available = re.search(r"MemAvailable:\s+(\d+) kB", _read("/proc/meminfo"))
-    return min([*limits, *([1024.0 * float(available[1])] if available else [])]) / hardware.devices
+    available = system_bytes("/proc/meminfo", "MemAvailable")
+    return min([*limits, *([] if available is None else [available])]) / hardware.devices
 
 
 def _read(name: str) -> str:
@@ -69,15 +70,15 @@ def memory_findings(config: DictConfig, world: World, network: nn.Module) -> lis
     copies = 4 + (plan.ema is not None)  # weights, gradients, two moments, and the average
     fixed = 4.0 * copies * count / (hardware.processes if hardware.strategy == "fsdp" else 1)
     if fixed > room:
-        got = f"{count:,} parameters, which take {size_text(fixed)} with gradients, moments and average"
+        got = f"{count:,} parameters, which take {bytes_text(fixed)} with gradients, moments and average"
         fix = "take hardware.strategy=fsdp with more devices, or a smaller model"
-        return [Finding("model", f"a network that fits into {size_text(room)} of memory", got, fix)]
+        return [Finding("model", f"a network that fits into {bytes_text(room)} of memory", got, fix)]
     if fixed + batches + kept <= room:
         return []
-    parts = f"weights {size_text(fixed)}, batches {size_text(batches)}, activations {size_text(kept)}"
-    got = f"{samples} samples a pass, which take {size_text(fixed + batches + kept)} or more ({parts})"
+    parts = f"weights {bytes_text(fixed)}, batches {bytes_text(batches)}, activations {bytes_text(kept)}"
+    got = f"{samples} samples a pass, which take {bytes_text(fixed + batches + kept)} or more ({parts})"
     fix = "take a smaller training.batch_size or more training.accumulate; hardware.gigabytes=... sets the limit"
-    return [Finding("training.batch_size", f"a batch that fits into {size_text(room)} of memory", got, fix)]
+    return [Finding("training.batch_size", f"a batch that fits into {bytes_text(room)} of memory", got, fix)]
 
 
 def activation_bytes(network: nn.Module, world: World) -> float:

@@ -115,8 +115,7 @@ def _opened(arguments: list[str]) -> tuple[xr.Dataset, Any]:
         )
     path = paths if len(paths) > 1 else paths[0]
     with options_under(""):
-        told = {field.name: getattr(how, field.name) for field in fields(OpenOptions)}
-        return open_dataset(path, **told), path
+        return open_dataset(path, **vars(how)), path
 
 
 def selected(arguments: list[str], schema: type[Settings]) -> tuple[xr.Dataset, Settings, dict[str, Any]]:
@@ -129,8 +128,8 @@ def selected(arguments: list[str], schema: type[Settings]) -> tuple[xr.Dataset, 
 
     settings, rest = read_settings(schema, arguments)
     dataset, path = _opened(rest)
-    chosen = {field.name: getattr(settings, field.name) for field in fields(Selection)}
-    chosen = {name: value for name, value in chosen.items() if value is not None}
+    names = {field.name for field in fields(Selection)}
+    chosen = {name: value for name, value in vars(settings).items() if name in names and value is not None}
     recipe = {"data": rest, "origin": str(dataset.attrs.get("origin", "")), **chosen}
     recipe["fingerprint"] = stable(fingerprint(path))
     return part_of(dataset, **chosen), settings, recipe

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emul.data.arguments import Selection, selected
-from emul.terminal.console import console, header, plan, progress, table, warn
+from emul.terminal.console import console, header, progress, show_rows, table, warn
 from emulators.physics.physical_ranges import BOUNDS
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
     damaged = None if "://" in origin else damaged_files(Path(origin))
     with progress("reading") as report:
         found, maps = check_values(dataset, folder, report)
-    plan("Data", {"times": times_in_words(dataset), "checksums": checksums_in_words(damaged)})
+    show_rows("Data", {"times": times_in_words(dataset), "checksums": checksums_in_words(damaged)})
     for line in assumptions(dataset):
         warn(line)
     rows = [_row(one) for one in found]

@@ -12,7 +12,7 @@ from rich.markup import escape
 from emul.config.build import build
 from emul.config.settings import read_settings
 from emul.data.arguments import made_from, prepared_source
-from emul.terminal.console import console, header, plan, progress, table
+from emul.terminal.console import console, header, progress, show_rows, table
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -67,5 +67,5 @@ def tell(done: PackingResult) -> None:
     if done.errors:
         worst, error = max(done.errors.items(), key=lambda pair: pair[1])
         rows["error"] = f"at most {error:.2g} standard deviations ({worst}), in a sample of times"
-    plan(str(done.path), rows)
+    show_rows(str(done.path), rows)
     console().print(f"emul train data=packed data.path={escape(str(done.path))}", style="key", soft_wrap=True)

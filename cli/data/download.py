@@ -7,8 +7,9 @@ from pathlib import Path
 
 from rich.markup import escape
 
+from data_pipelines.files.atomic import bytes_text
 from emul.data.arguments import Selection, selected
-from emul.terminal.console import console, header, progress, size_text
+from emul.terminal.console import console, header, progress
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ def main(arguments: list[str]) -> None:
     times = f"{dataset.sizes['time']:,} times, " if "time" in dataset.dims else ""
     header(
         f"emul data download {recipe['origin']}",
-        [f"{len(dataset.data_vars)} variables, {times}{size_text(size)} before compression, to {path}"],
+        [f"{len(dataset.data_vars)} variables, {times}{bytes_text(size)} before compression, to {path}"],
     )
     with progress("downloading") as report:
         copy_to_zarr(dataset, path, recipe, report)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
+from data_pipelines.files.atomic import bytes_text
 from emul.data.arguments import open_data
-from emul.terminal.console import console, plan, size_text, warn
+from emul.terminal.console import console, show_rows, warn
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -44,8 +45,8 @@ def show(dataset: xr.Dataset) -> None:
         lines["gaps"] = gaps + more if gaps else "none"
     if "member" in dataset.dims:
         lines["members"] = f"{dataset.sizes['member']}, each a sample of its own"
-    lines["size"] = f"{size_text(size)} uncompressed, {len(dataset.data_vars)} variables"
-    plan("Data", lines)
+    lines["size"] = f"{bytes_text(size)} uncompressed, {len(dataset.data_vars)} variables"
+    show_rows("Data", lines)
     drawn = Table(show_edge=False, pad_edge=False)
     for name in ("variable", "units", "shape", "chunks"):
         drawn.add_column(name, style="key" if name == "variable" else "", overflow="fold")
@@ -58,7 +59,7 @@ def show(dataset: xr.Dataset) -> None:
         shape = " x ".join(map(str, row.shape)) + (" static" if row.is_static else "")
         missing = f"{row.missing:.1%}" if row.missing else "0"
         chunks = " x ".join(map(str, row.chunks)) if row.chunks else "-"
-        cells = (row.name, row.units, shape, chunks, size_text(row.bytes))
+        cells = (row.name, row.units, shape, chunks, bytes_text(row.bytes))
         drawn.add_row(*map(escape, cells), f"{row.least:.5g}", f"{row.greatest:.5g}", missing)
     console().print(drawn)
     for line in str(dataset.attrs.get("left_out", "")).splitlines():

@@ -41,6 +41,10 @@ class SideOptions:
     forecast: dict[str, Any] = field(default_factory=dict)
     truth: dict[str, Any] = field(default_factory=dict)
 
+    def of(self, side: str) -> dict[str, Any]:
+        """Return the options of `forecast` or `truth`."""
+        return self.forecast if side == "forecast" else self.truth
+
 
 def side_options(config: DictConfig, path: ForecastPath) -> SideOptions:
     """Return what `rename`, `select`, ... say of the forecast and of the truth.
@@ -56,7 +60,7 @@ def side_options(config: DictConfig, path: ForecastPath) -> SideOptions:
             continue
         if isinstance(told, Mapping) and set(told) <= SIDES:
             for side, value in told.items():
-                getattr(found, side)[key] = value
+                found.of(side)[key] = value
         elif key in OF_NAMES:
             shared[key] = told
         else:
@@ -85,7 +89,7 @@ def _divide(found: SideOptions, shared: Mapping[str, Mapping[str, Any]], path: F
                 raise ValueError(f"{key}: neither forecast nor truth has '{name}'; {suggestion(name, every)}")
         for side, there in names.items():
             own = {name: value for name, value in told.items() if name in there or name in renamed & set(told)}
-            getattr(found, side).update({key: own} if own else {})
+            found.of(side).update({key: own} if own else {})
 
 
 def _names(path: Any) -> set[str]:

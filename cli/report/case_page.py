@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.inspection.map_sampling import MapSampling, map_sampling
-from data_pipelines.verification.error_growth import squared_errors
 from data_pipelines.verification.evaluation_results import EvaluationResults
-from data_pipelines.verification.score_rows import Row, lead_axis
+from data_pipelines.verification.score_rows import Row, lead_axis, squared_errors
 from emul.display.text import MINUS, lead_text, number
 from emul.pictures.figures import field_limits
 from emul.report.charts import line_chart

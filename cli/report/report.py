@@ -10,9 +10,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_pipelines.verification.error_growth import FREE, crossing, doubling_time, relative_spread, squared_errors
 from data_pipelines.verification.evaluation_results import EvaluationResults
-from data_pipelines.verification.score_rows import Row, headline_leads, lead_axis
+from data_pipelines.verification.score_rows import (
+    FREE,
+    Row,
+    crossing,
+    doubling_time,
+    headline_leads,
+    lead_axis,
+    relative_spread,
+    squared_errors,
+)
 from emul.display.palette import LINES, further_styles
 from emul.display.text import DASH, lead_text, metric_title, number
 from emul.report.budgets import budget_section

@@ -49,7 +49,7 @@ def header(title: str, lines: Iterable[str] = ()) -> None:
         console().print(f"  {escape(line)}", soft_wrap=True)
 
 
-def plan(title: str, rows: Mapping[str, Any]) -> None:
+def show_rows(title: str, rows: Mapping[str, Any]) -> None:
     """Keys and values in two columns."""
     console().print(escape(title), style="bold")
     width = max(map(len, rows), default=0)
@@ -141,15 +141,6 @@ def progress(title: str) -> Iterator[Callable[..., None]]:
             console().print(f"{escape(title)}: done in {time.monotonic() - start:.0f} s")
     finally:
         drawn.stop()
-
-
-def size_text(number: float) -> str:
-    """Bytes in the unit that suits them."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:.3g} TB"
 
 
 def attempt(what: str, make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -47,9 +47,9 @@ def memory_sentence(error: BaseException) -> str:
         return "Memory was refused. Take less at a time, or raise the limit (ulimit -v); what is finished is kept."
     asked = REQUEST.search(str(error))
     need = f" ({asked[1] or asked[2]} asked for{' on the GPU' * ('CUDA' in str(error))})" if asked else ""
-    held = _status("VmRSS")
+    held = system_bytes("/proc/self/status", "VmRSS")
     parts = [] if held is None else [f"this process holds {bytes_text(held)}"]
-    free = None if "CUDA" in str(error) else _available()
+    free = None if "CUDA" in str(error) else system_bytes("/proc/meminfo", "MemAvailable")
     parts += [] if free is None else [f"{bytes_text(free)} are free"]
     limit = _limit()
     parts += [] if limit is None else [f"a process may have {bytes_text(limit)} of addresses (ulimit -v)"]
@@ -60,18 +60,10 @@ def memory_sentence(error: BaseException) -> str:
     )
 
 
-def _status(name: str) -> int | None:
-    """Return a size in bytes from the status of this process; None where the system has no /proc."""
+def system_bytes(path: str, name: str) -> int | None:
+    """Return a size that the system lists in kB, such as MemAvailable of /proc/meminfo; None where it does not."""
     try:
-        found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
-    except OSError:
-        return None
-    return 1024 * int(found[1]) if found else None
-
-
-def _available() -> int | None:
-    try:
-        found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.M)
+        found = re.search(rf"^{name}:\s+(\d+) kB", Path(path).read_text(), re.M)
     except OSError:
         return None
     return 1024 * int(found[1]) if found else None

@@ -140,7 +140,7 @@ VERBS = (
     ),
     Verb(
         "plan",
-        "plan",
+        "check",
         "Measure what a training will take: memory, time, the largest batch that fits.",
         (("(any key of `emul train`)", "a few steps are made on its data; nothing is kept"),),
         (

@@ -155,7 +155,7 @@ def print_plan(
     plan, world, hardware = module.plan, module.step.world, config.hardware
     samples = len(batches.windows)
     console.header(f"emul train {config.name}", [f"{'from step ' + str(start) if start else 'from scratch'}"])
-    console.plan(
+    console.show_rows(
         "plan",
         {
             "grid": f"{world.grid!r}, {world.input_channels} channels in, {world.output_channels} out",

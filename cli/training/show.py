@@ -15,7 +15,7 @@ from data_pipelines.conventions.suggestions import suggestion
 from data_pipelines.files.locks import is_locked
 from data_pipelines.files.metrics_table import read_rows
 from data_pipelines.forecasts.manifest import read_manifest
-from emul.terminal.console import console, next_command, plan, table
+from emul.terminal.console import console, next_command, show_rows, table
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 WIDTH = 40  # characters of a curve
@@ -94,14 +94,16 @@ def forecasts_of(run: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 def show(run: Path) -> None:
     """Print what a run is, how its training went, its forecasts and what may follow."""
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    plan(str(run), {"state": state_of(run), **described(config)})
+    show_rows(str(run), {"state": state_of(run), **described(config)})
     rows = read_rows(run / "metrics.csv")
     curves = {name: [row[name] for row in rows if name in row] for name in ("loss", "score")}
-    plan("curves", {name: curve_text(values) for name, values in curves.items() if values})
+    show_rows("curves", {name: curve_text(values) for name, values in curves.items() if values})
     validation = read_result(run).get("validation", {})
     leads = [(name.removeprefix("score_"), value) for name, value in validation.items() if name.startswith("score_")]
     if leads:
-        plan("validation, RMSE over standard deviation by timestep", {lead: f"{value:.4f}" for lead, value in leads})
+        show_rows(
+            "validation, RMSE over standard deviation by timestep", {lead: f"{value:.4f}" for lead, value in leads}
+        )
     made = [*forecasts_of(run)]
     if made:
         columns = ["forecast", "verdict", "initial times", "lead", "scores"]

@@ -117,7 +117,7 @@ def could_not_write(
 
     need: bytes of the file. kept: what an interruption does not lose.
     """
-    number = getattr(error, "errno", None)
+    number = error.errno if isinstance(error, OSError) else None
     if isinstance(error, OSError) and number is not None and error.strerror is None:
         return error  # told already, of a file within
     said = (error.strerror if isinstance(error, OSError) else None) or str(error)

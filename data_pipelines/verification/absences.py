@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
 from data_pipelines.conventions.durations import duration_text
 from data_pipelines.reading.stacking import is_near_any, levels_of
-from data_pipelines.verification.pairs import Pairs
 from emulators.scores.interfaces import Metric
+
+if TYPE_CHECKING:
+    from data_pipelines.verification.pairs import Pairs
 
 SHOWN = 5  # names in a sentence
 NO_LEAD = "the forecast has no such lead time"

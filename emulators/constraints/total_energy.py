@@ -19,8 +19,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from emulators.physics.budgets import Energy, EnergyDefinition
-from emulators.physics.budgets_by_interval import BudgetsByInterval
+from emulators.physics.budgets import EnergyDefinition
+from emulators.physics.budgets_by_interval import energy_by_interval
 from emulators.physics.columns import Convention, round_keeping_mean
 from emulators.state import State
 from emulators.world import World
@@ -53,17 +53,13 @@ class TotalEnergy(nn.Module):
         if form == "ratio" and energy == "ace":
             raise ValueError("form=ratio scales the energy of each layer, which energy=ace has no local form of.")
         self.form = form
-        self.budgets = BudgetsByInterval(
+        self.budgets = energy_by_interval(
             world,
-            lambda interval: Energy(
-                world,
-                columns=columns,
-                energy=energy,
-                topography=topography,
-                heat=None if heat is None else list(heat),
-                unaccounted=unaccounted,
-                interval=interval,
-            ),
+            columns=columns,
+            energy=energy,
+            topography=topography,
+            heat=heat,
+            unaccounted=unaccounted,
         )
         self.intervals, self.budget = self.budgets.intervals, self.budgets.all[1]
         self.register_buffer("profile", self._variance(world) if form == "variance" else None, persistent=False)

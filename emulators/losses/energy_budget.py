@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from emulators.physics.budgets import Energy, EnergyDefinition
-from emulators.physics.budgets_by_interval import BudgetsByInterval
+from emulators.physics.budgets import EnergyDefinition
+from emulators.physics.budgets_by_interval import energy_by_interval
 from emulators.physics.columns import Convention
 from emulators.state import State
 from emulators.world import World
@@ -35,18 +35,14 @@ class EnergyBudget(nn.Module):
         columns: Convention = "surface",
     ) -> None:
         super().__init__()
-        self.budgets = BudgetsByInterval(
+        self.budgets = energy_by_interval(
             world,
-            lambda interval: Energy(
-                world,
-                part="energy_budget",
-                columns=columns,
-                energy=energy,
-                topography=topography,
-                heat=None if heat is None else list(heat),
-                unaccounted=unaccounted,
-                interval=interval,
-            ),
+            part="energy_budget",
+            columns=columns,
+            energy=energy,
+            topography=topography,
+            heat=heat,
+            unaccounted=unaccounted,
         )
         self.intervals = self.budgets.intervals
 

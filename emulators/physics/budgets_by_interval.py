@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Generic, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor, nn
 
@@ -60,3 +60,9 @@ class BudgetsByInterval(nn.Module, Generic[Kind]):
         origin = prediction.origin
         budget = self.all[1] if origin is None else self.of(origin.before, prediction)
         return budget.imbalance_and_turnover(prediction, target)
+
+
+def energy_by_interval(world: World, *, heat: Sequence[str] | None, **options: Any) -> BudgetsByInterval[Energy]:
+    """Return the energy budgets of each interval. heat, options: those of `Energy`."""
+    fluxes = None if heat is None else list(heat)
+    return BudgetsByInterval(world, lambda interval: Energy(world, heat=fluxes, interval=interval, **options))

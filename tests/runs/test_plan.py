@@ -2,9 +2,9 @@
 
 import pytest
 
+from emul.check import plan, seconds_of
 from emul.checks.memory import available_memory
 from emul.config.compose import compose
-from emul.plan import plan, seconds_of
 from emulators.training.hardware import Hardware, Slurm
 from emulators.training.requirements import Requirements
 

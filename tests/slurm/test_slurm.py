@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from data_pipelines.files import checkpoints
+from emul.check import seconds_of
 from emul.config.compose import compose
-from emul.plan import seconds_of
 from emul.train import train
 
 pytestmark = pytest.mark.slow
