@@ -21,6 +21,7 @@ from emul.training.runs import write_config
 from emul.trust.saved import saved_config
 
 RULES = ("exact", "changed", "anew")
+REMOVED = ("checkpoints", "tensorboard", "metrics.csv", "result.json", "config.yaml", "curves.png", "mlflow_run.txt")
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,3 @@ def remove_training(target: Path) -> None:
                 shutil.rmtree(path)
             elif path.name in REMOVED:
                 path.unlink()
-
-
-REMOVED = ("checkpoints", "tensorboard", "metrics.csv", "result.json", "config.yaml", "curves.png", "mlflow_run.txt")
