@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from emul.terminal.console import console, progress, table, warn
 
 if TYPE_CHECKING:
-    from data_pipelines.inspection.verification import Verified
+    from data_pipelines.inspection.checksums import Verified
 
 SHOWN = 20  # faults told one by one
 
 
 def main(arguments: list[str]) -> int:
     """Verify the paths given; 2 where something is damaged."""
-    from data_pipelines.inspection.verification import verified
+    from data_pipelines.inspection.checksums import verified
 
     wrong = [word for word in arguments if word.startswith("-") or ("=" in word and not Path(word).exists())]
     if wrong or not arguments:

@@ -150,7 +150,7 @@ def result(verb: str, out: Path) -> dict[str, Any]:
     """What a verb leaves, as values that must be the same each time."""
     from data_pipelines.files import checkpoints
     from data_pipelines.files.netcdf import read_groups
-    from data_pipelines.inspection.verification import verified
+    from data_pipelines.inspection.checksums import verified
 
     found: dict[str, Any] = {}
     for path in sorted(path for path in out.rglob("*") if path.is_file()):
