@@ -1,4 +1,4 @@
-"""Compose, open, forecast and verify from a notebook or a script: the functions behind `import emul`.
+"""Compose, open, forecast, verify and report from a notebook or a script: the functions behind `import emul`.
 
 `emul.train(config)` is the module `emul.train`, called.
 """
@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from data_pipelines.conventions.suggestions import suggestion
+from data_pipelines.options.folders import option_files, use_folders
 from emul.config.build import build, build_all
 from emul.config.compose import compose as compose_verb
-from emul.config.folders import conf_folder
 from emul.terminal.console import progress
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from data_pipelines.verification.truth import CachedClimatology
     from emulators.scores.interfaces import Metric
 
 METRICS = ("rmse", "mae", "bias")
@@ -90,19 +90,22 @@ def evaluate(
     """
     import xarray as xr
 
-    from data_pipelines.opening.forecasts import canonical_forecast, open_forecast, with_levels
+    from data_pipelines.conventions.attributes import with_levels
+    from data_pipelines.opening.forecasts import canonical_forecast, open_forecast
     from data_pipelines.verification.baselines import reference_forecasts
     from data_pipelines.verification.matching import with_likely_leads
     from data_pipelines.verification.pairs import Pairs
     from data_pipelines.verification.scoring import score_pairs
+    from data_pipelines.verification.sides import climatology_of
     from emulators.verification.evaluation import Evaluation
 
-    opened = canonical_forecast(forecast) if isinstance(forecast, xr.Dataset) else open_forecast(forecast)
-    known = truth if isinstance(truth, xr.Dataset) else with_levels(open_data(str(truth)))
-    opened = with_likely_leads(opened, known["time"].values if "time" in known.dims else None)
-    pairs = Pairs(opened, known, variables=variables, across_gaps=across_gaps)
+    forecast_data = canonical_forecast(forecast) if isinstance(forecast, xr.Dataset) else open_forecast(forecast)
+    truth_data = truth if isinstance(truth, xr.Dataset) else with_levels(open_data(str(truth)))
+    forecast_data = with_likely_leads(forecast_data, truth_data["time"].values if "time" in truth_data.dims else None)
+    pairs = Pairs(forecast_data, truth_data, variables=variables, across_gaps=across_gaps)
     scored = _metrics(metrics, pairs.members)
-    usual = _climatology(climatology, pairs, scored)
+    file, period = (climatology, None) if isinstance(climatology, str | Path) else (None, climatology)
+    usual, _ = climatology_of(file, pairs, period, scored)
     references, notes = reference_forecasts(list(baselines), pairs, scored, usual, None, 512)
     absent = set(baselines) - set(references)
     if absent or notes:
@@ -110,11 +113,34 @@ def evaluate(
     world = pairs.world()
     evaluation = Evaluation(world, pairs.variables, scored, pairs.leads, references=references, regions=list(regions))
     score_pairs(pairs, evaluation, climatology=usual)
-    scores = evaluation.scores()
-    others = evaluation.baseline_scores()
+    scores = evaluation.scores(pairs.attributes())
+    others = evaluation.baseline_scores(pairs.attributes())
     if others is None:
         return scores
     return xr.concat([scores.expand_dims(source=["forecast"]), others], dim="source", join="outer")
+
+
+def report(scores: xr.Dataset, folder: str | Path, *, name: str = "forecast") -> Path:
+    """Write the report of scores: `report.html`, `scorecard.png` and `curves.png` in `folder`; the path of the page.
+
+    scores: of `evaluate`, with baselines for score cards of differences. name: of the forecast, in titles.
+
+    >>> import emul
+    >>> forecast = emul.open_run("outputs/train/lorenz96_unet").forecast("2003-01-05", "1d")
+    >>> scores = emul.evaluate(forecast, emul.open_data("data=lorenz96"), baselines=["persistence"])
+    >>> emul.report(scores, "outputs/reports/lorenz96").name
+    'report.html'
+    """
+    from data_pipelines.display.text import lead_text
+    from data_pipelines.reports.drawings import draw_scores
+    from data_pipelines.reports.report import ReportContext, provenance_of, write_report
+    from data_pipelines.verification.score_files import results_of
+
+    results, target = results_of(scores, name), Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    draw_scores(target, results)
+    facts = {"longest lead": lead_text(results.leads[-1]), "grid": str(scores.attrs.get("grid", "")).split(" (")[0]}
+    return write_report(target / "report.html", results, ReportContext(facts, provenance_of(scores)))
 
 
 _WHY = "climatology needs climatology=, a file or a period."
@@ -125,19 +151,9 @@ def _metrics(metrics: Sequence[str] | Mapping[str, Metric] | None, members: int)
     if isinstance(metrics, Mapping):
         return dict(metrics)
     names = metrics if metrics is not None else [*METRICS, *(OF_MEMBERS if members > 1 else ())]
-    nodes = [OmegaConf.load(conf_folder() / "metric" / f"{name}.yaml") for name in names]
-    return build_all(OmegaConf.merge(*nodes))
-
-
-def _climatology(asked: Any, pairs: Any, metrics: Mapping[str, Metric]) -> CachedClimatology | None:
-    """The climatology of a file, or fitted to a period of the truth."""
-    from data_pipelines.opening.climatologies import ClimatologyFile
-    from data_pipelines.verification.truth import CachedClimatology, fit_climatology
-
-    if asked is None:
-        return None
-    if not isinstance(asked, str | Path):
-        return fit_climatology(pairs.truth, list(asked), pairs.room)[0]
-    file = ClimatologyFile(str(asked), pairs.variables, pairs.grid)
-    needed = dict.fromkeys(need for metric in metrics.values() for need in metric.needs if need != "mean")
-    return CachedClimatology(file, pairs.room, [need for need in needed if file.has(need)])
+    use_folders()
+    files = option_files("metric")
+    for name in names:
+        if name not in files:
+            raise ValueError(f"metrics: there is no metric '{name}'; {suggestion(name, files)}")
+    return build_all(OmegaConf.merge(*(OmegaConf.load(files[name]) for name in names)))

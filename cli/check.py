@@ -13,18 +13,20 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from data_pipelines.conventions.suggestions import ConfigErrors
 from data_pipelines.files.atomic import bytes_text
+from data_pipelines.options.folders import folder_words
 from emul.checks.examination import examine, findings, refuse_faults
-from emul.checks.memory import available_memory, device_of
+from emul.checks.networks import available_memory, device_of
 from emul.config.build import build
-from emul.config.command_line import run_composed
+from emul.config.compose import run_composed
 from emul.terminal.console import next_command, show_findings, show_rows, warn
-from emul.terminal.findings import ConfigErrors
+from emulators.training.hardware import seconds_of
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from emulators.training.requirements import Requirements
+    from emulators.training.flop_counter import Requirements
     from emulators.world import World
 
 SPARE = 0.9  # of the memory that is free
@@ -46,22 +48,22 @@ def _check(arguments: list[str]) -> int:
         raise ValueError(f"emul check takes key=value, --config-dir and --trust only; got {', '.join(flags)}.")
     try:
         code = run_composed("check", arguments, check)
-        next_command(shlex.join(["emul", "train", *arguments]))
+        next_command(shlex.join(["emul", "train", *folder_words(), *arguments]))
         return code
     except ConfigErrors as error:
-        found = list(error.findings)
+        faults = list(error.findings)
         if error.rest is not None:
-            found += [finding for finding in findings(error.rest) if finding not in found]
-        show_findings(found)
-        warn(f"{len(found)} fault{'s' if len(found) > 1 else ''}; nothing was run.")
+            faults += [finding for finding in findings(error.rest) if finding not in faults]
+        show_findings(faults)
+        warn(f"{len(faults)} fault{'s' if len(faults) > 1 else ''}; nothing was run.")
         return 2
 
 
 def check(config: DictConfig) -> int:
     """Prints what a sound configuration would do; ConfigErrors where it is not sound."""
-    found, facts = examine(config)
-    if found:
-        raise ConfigErrors(found)
+    faults, facts = examine(config)
+    if faults:
+        raise ConfigErrors(faults)
     for sentence in facts.warnings:
         warn(sentence)
     show_rows(f"{config.name}: no faults", facts.rows)
@@ -70,7 +72,7 @@ def check(config: DictConfig) -> int:
 
 def plan(config: DictConfig) -> int:
     """Print what the training of `config` takes; ValueError where it does not fit into memory or time."""
-    from emul.jobs.threads import set_threads
+    from data_pipelines.jobs.processes import set_threads
 
     refuse_faults(config)
     hardware, training = build(config.hardware), build(config.training)
@@ -140,7 +142,7 @@ def measured(config: DictConfig, device: str) -> tuple[Requirements, World]:
 
     from emul.training.assembly import build_training, open_archive, training_batches
     from emulators.training.fitting import lay_out
-    from emulators.training.requirements import measure
+    from emulators.training.flop_counter import measure
 
     archive, splits = open_archive(config, None)
     training = build_training(config, archive.world)
@@ -149,20 +151,6 @@ def measured(config: DictConfig, device: str) -> tuple[Requirements, World]:
     batches = training_batches(config, training, archive, splits["train"], 0)
     window = batches.batch(0).to(torch.device(device))
     return measure(training, window, mixed=str(config.hardware.precision) != "32"), archive.world
-
-
-def seconds_of(text: str) -> float:
-    """A time limit as SLURM writes it, D-HH:MM:SS, HH:MM:SS, MM:SS or minutes, in seconds."""
-    days, _, rest = text.rpartition("-")
-    parts = [int(number) for number in rest.split(":")]
-    if days:
-        parts = [*parts, 0, 0][:3]
-    elif len(parts) == 1:
-        parts = [0, parts[0], 0]
-    elif len(parts) == 2:
-        parts = [0, *parts]
-    hours, minutes, seconds = parts
-    return int(days or 0) * 86400.0 + hours * 3600.0 + minutes * 60.0 + seconds
 
 
 def _duration(seconds: float) -> str:

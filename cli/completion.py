@@ -10,43 +10,13 @@ import re
 from pathlib import Path
 
 from data_pipelines.conventions.suggestions import nearest_name
-from emul.config.annotations import choices
-from emul.config.folders import conf_folder, groups, option_files, options_of
-from emul.config.options import options, scanned
-from emul.config.signatures import signature
+from data_pipelines.options.documentation import options, scanned
+from data_pipelines.options.folders import conf_folder, groups, option_files, options_of
+from data_pipelines.options.signatures import signature
+from data_pipelines.options.source_text import choices
 from emul.terminal.verbs import DATA_WORDS, LISTS, all_names, find
 
-BASH = r"""# emul: completion for bash
-_emul() {
-    local line="${COMP_LINE:0:COMP_POINT}" current candidate
-    local -a typed
-    read -ra typed <<< "$line"
-    [[ "$line" == *" " ]] && typed+=("")
-    current="${typed[${#typed[@]}-1]}"
-    COMPREPLY=()
-    while IFS= read -r candidate; do
-        # bash takes what follows "=" for a word of its own
-        [[ "$current" == *=* && "$COMP_WORDBREAKS" == *=* ]] && candidate="${candidate#"${current%"${current##*=}"}"}"
-        COMPREPLY+=("$candidate")
-    done < <("${typed[0]}" completion candidates "${typed[@]:1}" 2>/dev/null)
-    [[ "${#COMPREPLY[@]}" -eq 1 && "${COMPREPLY[0]}" == *[=./[,] ]] && compopt -o nospace 2>/dev/null
-    return 0
-}
-complete -F _emul emul
-"""
-ZSH = r"""#compdef emul
-_emul() {
-    local -a found
-    found=("${(@f)$(${words[1]} completion candidates "${(@)words[2,CURRENT]}" 2>/dev/null)}")
-    compadd -Q -S '' -- ${(M)found:#*[=./]}
-    compadd -Q -- ${found:#*[=./]}
-}
-compdef _emul emul
-"""
-FISH = r"""# emul: completion for fish
-complete -c emul -f -a '(emul completion candidates (commandline -opc)[2..-1] (commandline -ct) 2>/dev/null)'
-"""
-SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
+SHELLS = ("bash", "zsh", "fish")
 FLAGS = ("--help", "--cfg", "--multirun", "--config-dir", "--trust", "--info")
 NEW = ("loss", "model", "metric", "constraint", "dataset")
 PATHS = ("run", "forecast", "truth", "output", "data.path", "data.folder")
@@ -57,10 +27,10 @@ def main(arguments: list[str]) -> int:
         print("\n".join(candidates(arguments[1:])))
         return 0
     shell = arguments[0] if arguments else "nothing"
-    if shell not in SCRIPTS or len(arguments) > 1:
-        best = nearest_name(shell, SCRIPTS)
-        raise ValueError(f"Expected one of {', '.join(SCRIPTS)}, got {shell}; write emul completion {best or 'bash'}.")
-    print(SCRIPTS[shell], end="")
+    if shell not in SHELLS or len(arguments) > 1:
+        best = nearest_name(shell, SHELLS)
+        raise ValueError(f"Expected one of {', '.join(SHELLS)}, got {shell}; write emul completion {best or 'bash'}.")
+    print(Path(__file__).with_name("completions").joinpath(f"emul.{shell}").read_text(encoding="utf-8"), end="")
     return 0
 
 
@@ -75,12 +45,12 @@ def candidates(words: list[str]) -> list[str]:
     if verb is None or words[0] in LISTS or words[0] == "version":
         return []
     if words[0] == "completion":
-        return _starting(current, SCRIPTS)
+        return _starting(current, SHELLS)
     if words[0] == "eval" and len(words) == 2 and current and "compare".startswith(current):
         return ["compare"]
     if words[0] == "options":
-        known = {text for o in options() for text in (o.key, o.file.replace("/", "."))}
-        return _starting(current, sorted(known)) if len(words) == 2 else []
+        option_names = {text for o in options() for text in (o.key, o.file.replace("/", "."))}
+        return _starting(current, sorted(option_names)) if len(words) == 2 else []
     if words[0] == "new":
         return _starting(current, NEW) if len(words) == 2 else []
     if words[0] == "data" and len(words) == 2:
@@ -103,14 +73,14 @@ def _starting(start: str, known: object) -> list[str]:
 def _next_parts(current: str, keys: dict[str, str | None]) -> list[str]:
     """Keys cut after the next dot: `opt` offers `optimizer=` and `optimizer.`, not all that lies below."""
     depth = current.count(".")
-    found = dict.fromkeys(f"{group}=" for group in groups()) if not depth else {}
+    offers = dict.fromkeys(f"{group}=" for group in groups()) if not depth else {}
     for key in keys:
         names = key.split(".")
         if len(names) > depth:
             head = ".".join(names[: depth + 1])
-            below = any(other.startswith(f"{head}.") for other in keys)
-            found[f"{head}." if below else f"{head}="] = None
-    return list(found)
+            below = any(longer_key.startswith(f"{head}.") for longer_key in keys)
+            offers[f"{head}." if below else f"{head}="] = None
+    return list(offers)
 
 
 def _values(current: str, keys: dict[str, str | None]) -> list[str]:
@@ -121,8 +91,8 @@ def _values(current: str, keys: dict[str, str | None]) -> list[str]:
         start = f"{key}={head}," if head else f"{key}=[" if value.startswith("[") else f"{key}="
         return [f"{start}{option}" for option in _starting(last.removeprefix("["), options_of(key))]
     if key in PATHS or "/" in value:
-        found = sorted(glob.glob(f"{glob.escape(value)}*"))
-        return [f"{key}={path}/" if Path(path).is_dir() else f"{key}={path}" for path in found]
+        paths = sorted(glob.glob(f"{glob.escape(value)}*"))
+        return [f"{key}={path}/" if Path(path).is_dir() else f"{key}={path}" for path in paths]
     return [f"{key}={choice}" for choice in _choices(key, keys) if choice.startswith(value)]
 
 
@@ -130,10 +100,10 @@ def _choices(key: str, keys: dict[str, str | None]) -> list[str]:
     """The literal choices a parameter's annotation names."""
     target, name = keys.get(key), key.rpartition(".")[2]
     try:
-        known = signature(target) if target else None
+        callee = signature(target) if target else None
     except ValueError:
-        known = None
-    for parameter in known.parameters if known else ():
+        callee = None
+    for parameter in callee.parameters if callee else ():
         if parameter.name == name and parameter.annotation is not None:
             return choices(parameter.annotation, parameter.module)
     return []
@@ -142,15 +112,15 @@ def _choices(key: str, keys: dict[str, str | None]) -> list[str]:
 def keys_with_targets(primary: str, words: list[str]) -> dict[str, str | None]:
     """Every dotted key of a primary and of the options chosen in `words`, each with the target it is handed to."""
     path = conf_folder() / f"{primary}.yaml"
-    found = {key: target for key, _, _, target in scanned(path)}
+    targets = {key: target for key, _, _, target in scanned(path)}
     defaults = re.findall(r"^\s*- (?:override )?/?(\w+)(?:@(\w+))?: \[?(\w+)", path.read_text(encoding="utf-8"), re.M)
-    chosen = {(group, package or group): option for group, package, option in defaults}
+    selected = {(group, package or group): option for group, package, option in defaults}
     for word in words[1:-1]:
         group, _, option = word.partition("=")
         if group in groups():
-            chosen[group, group] = option.strip("[]").split(",")[0]
-    for (group, package), option in chosen.items():
+            selected[group, group] = option.strip("[]").split(",")[0]
+    for (group, package), option in selected.items():
         file = option_files(group).get(option)
         if file and not (package == group and "@package _global_" in file.read_text(encoding="utf-8")):
-            found |= {key if package == "_global_" else f"{package}.{key}": t for key, _, _, t in scanned(file)}
-    return found
+            targets |= {key if package == "_global_" else f"{package}.{key}": t for key, _, _, t in scanned(file)}
+    return targets

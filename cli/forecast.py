@@ -4,18 +4,56 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
-from data_pipelines.forecasts.manifest import read_manifest
+from data_pipelines.batches.archive import Archive
+from data_pipelines.batches.windows import default_inits, refuse_missing_times
+from data_pipelines.conventions.canonical import first_member
+from data_pipelines.conventions.durations import initial_times, lead_steps, length, unbroken_until
+from data_pipelines.files.fingerprints import data_differences, fingerprint
+from data_pipelines.files.identity import file_stamp, listed, weights_digest
+from data_pipelines.files.places import absolute_places
+from data_pipelines.forecasts.boundary import ForecastBoundary, prescribed_names
+from data_pipelines.forecasts.layout import Layout
+from data_pipelines.forecasts.manifest import discard_other, read_manifest
+from data_pipelines.forecasts.perturbations import PerturbationPart, Starts
 from data_pipelines.forecasts.production import make_forecast
-from emul.config.command_line import run_composed
-from emul.forecasting.job import prepare
-from emul.jobs.processes import rank, started_from_outside
-from emul.jobs.shares import share_of_process, worker_processes
+from data_pipelines.forecasts.rollouts import ForecastJob
+from data_pipelines.forecasts.statistics_writer import StatisticsWriter
+from data_pipelines.forecasts.writers import ZarrWriter
+from data_pipelines.jobs.processes import (
+    local_rank,
+    process_count,
+    rank,
+    set_threads,
+    share_of_process,
+    started_from_outside,
+    worker_processes,
+)
+from data_pipelines.options.folders import result_folder, run_name
+from emul.config.build import build, build_all
+from emul.config.compose import run_composed
+from emul.config.saved import saved_plain, saved_text
 from emul.terminal.console import console, next_command, progress, warn
+from emul.training.runs import Run, forecasting_parts, open_run, read_adapter, refuse_members
+from emulators.layers.low_rank import switch
+from emulators.rollout import PRECISIONS, Stepper
+from emulators.steps.ensembles import CasesApart, SeedEnsemble
+from emulators.steps.step import Step, StepCascade
+from emulators.training.hardware import Hardware
+from emulators.verification.budget_ledger import Ledger
+from emulators.verification.scorecard import Scorecard
+from emulators.world import World, hours_of
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 ALL = (1, 1)
 AGAIN = "what is written is kept: give the same command again."
@@ -25,9 +63,10 @@ def main(arguments: list[str]) -> int:
     """Exit code 1 where the forecast failed a check."""
 
     def task(config: DictConfig) -> int:
-        share = share_of_process(config)
+        hardware = hardware_of(config)
+        share = share_of_process(config.share, hardware)
         words = sys.argv[1:] if {"--multirun", "-m"} & {*arguments} else ["forecast", *arguments]
-        with worker_processes(config, words, AGAIN):
+        with worker_processes(hardware or Hardware(), words, AGAIN):
             job = prepare(config)
             with progress(f"forecast {job.folder.name}") as report:
                 make_forecast(job, share, report=report, warn=warn)
@@ -40,9 +79,14 @@ def main(arguments: list[str]) -> int:
     return run_composed("forecast", arguments, task)
 
 
+def hardware_of(config: DictConfig) -> Hardware | None:
+    """Return the hardware that a configuration chooses; None: one process."""
+    return build(config.hardware) if "_target_" in config.hardware else None
+
+
 def forecast(config: DictConfig) -> Path:
     """Make the forecast that `config` describes, or what is missing of it; the folder with data and manifest."""
-    share = share_of_process(config) if config.share else ALL
+    share = share_of_process(config.share, hardware_of(config)) if config.share else ALL
     job = prepare(config)
     with progress(f"forecast {job.folder.name}") as report:
         make_forecast(job, share, report=report, warn=warn)
@@ -60,8 +104,10 @@ def show_verdict(target: Path, share: tuple[int, int] = ALL) -> None:
     """Print where the forecast is, its verdict and the reasons; or that other shares are missing."""
     manifest = read_manifest(target)
     if not manifest["finished"]:
-        told = manifest["reasons"][0].removeprefix("unfinished: ")
-        console().print(f"Share {share[0]}/{share[1]} of {escape(str(target))} is made; {escape(told)}", soft_wrap=True)
+        waiting = manifest["reasons"][0].removeprefix("unfinished: ")
+        console().print(
+            f"Share {share[0]}/{share[1]} of {escape(str(target))} is made; {escape(waiting)}", soft_wrap=True
+        )
         return
     style = {"verified": "good", "unverified": "warning"}.get(manifest["verdict"], "bad")
     count, leads = manifest["inits"]["count"], manifest["leads"]
@@ -72,3 +118,271 @@ def show_verdict(target: Path, share: tuple[int, int] = ALL) -> None:
     )
     for reason in manifest["reasons"]:
         console().print(f"  {escape(reason)}", soft_wrap=True)
+
+
+def prepare(config: DictConfig) -> ForecastJob:
+    """Open and check everything that a forecast needs. ValueError or FileNotFoundError before any work is done."""
+    hardware, precision = hardware_of(config) or Hardware(), _precision(config)
+    device = _device(config, hardware)
+    set_threads(hardware.threads, hardware.devices, local_rank(), hardware.affinity)
+    run, adapted = _run(config, device)
+    data = config.data or run.config.data
+    source = build(data)
+    with progress("preparing data") as report:
+        source.prepare(report)
+    archive = _archive(config, run, source.dataset())
+    steps = lead_steps(config.lead, run.world)
+    usual = (archive, source.splits, steps, config.every, warn)
+    inits = initial_times(config.init) if config.init else default_inits(*usual)
+    refuse_missing_times(archive, inits, steps)
+    boundary = ForecastBoundary(config.boundary, run.world, inits, steps) if config.boundary else None
+    writer = _writer(config, run.world)
+    layout = _layout(run, inits, steps, config, writer, _members(run, config))
+    ranges = {str(name): tuple(limits) for name, limits in config.ranges.items()}
+    step, others = _steps(run, config, layout.members, device)
+    way: dict[str, Any] = {"path": str(config.path), "intervals": [int(k) for k in config.intervals]}
+    step.refuse_intervals(way["intervals"])
+    settings = {
+        "weights": weights_digest(run.card["weights"]),
+        "run_config": forecasting_parts(run.config),
+        "data": saved_plain(data),
+        "fingerprint": fingerprint(source.path, archive.dataset),
+        "persisted": list(config.persisted),
+        "ranges": ranges,
+        **writer.plain(),
+        **layout.plain(),
+        "batch_size": config.batch_size,
+        **_unusual(config, precision, way, boundary),
+        **(adapted | others),
+        **({"seed": int(config.seed)} if layout.members else {}),
+        **({"perturbation": saved_plain(config.perturbation)} if config.perturbation else {}),
+    }
+    warn_of_other_data(run, settings)
+    return ForecastJob(
+        folder=_folder(run, config, settings),
+        step=step,
+        archive=archive,
+        layout=layout,
+        writer=writer,
+        scorecard=_scorecards(run, archive, layout),
+        ledger=_ledgers(run.world, step),
+        settings=settings,
+        card=_metadata(run, config),
+        ranges=ranges,
+        device=device,
+        correction_maps=config.correction_maps,
+        scheme=way["path"],
+        intervals=tuple(way["intervals"]),
+        seed=int(config.seed),
+        segment=-(-lead_steps(config.segment, run.world) // layout.block) * layout.block,
+        precision=precision,
+        perturbation=_perturbation(config, step, archive, inits, device),
+        boundary=boundary,
+    )
+
+
+def _archive(config: DictConfig, run: Run, dataset: xr.Dataset) -> Archive:
+    """The data of a forecast; what another forecast tells at the boundary keeps its last value where they end."""
+    told = prescribed_names(run.world) if config.boundary else []
+    persisted = [*config.persisted, *told]
+    return Archive(first_member(dataset), run.world, persisted=persisted, repeated=config.repeated)
+
+
+def _unusual(
+    config: DictConfig, precision: str, way: dict[str, Any], boundary: ForecastBoundary | None
+) -> dict[str, Any]:
+    """The settings that are recorded where they are not the usual ones."""
+    return {
+        **({"correction_maps": True} if config.correction_maps else {}),
+        **({"repeated": list(config.repeated)} if config.repeated else {}),
+        **({"boundary": fingerprint(boundary.path)} if boundary else {}),
+        **({} if precision == PRECISIONS[0] else {"precision": precision}),
+        **({} if way == {"path": "rollout", "intervals": [1]} else way),
+    }
+
+
+def _run(config: DictConfig, device: str) -> tuple[Run, dict[str, Any]]:
+    """The run, with the adapter that `adapter_file` names in place; and the digest of what they are together."""
+    run = open_run(config.run, config.checkpoint, device)
+    if not config.adapter_file:
+        return run, {}
+    switch(run.step, read_adapter(config.adapter_file, run), merge=config.merge_adapter)
+    return run, {"adapter": weights_digest(run.step.state_dict())}
+
+
+def _precision(config: DictConfig) -> str:
+    """The precision of the steps; ValueError where it is none."""
+    precision = str(config.precision)
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got '{precision}'.")
+    return precision
+
+
+def warn_of_other_data(run: Run, settings: Mapping[str, Any]) -> None:
+    """Warn where the data of a run hold other numbers at the same times than when it was trained."""
+    before, now = run.card.get("data") or {}, settings["fingerprint"]
+    changes = data_differences(before, now)
+    if (
+        changes
+        and settings["data"] == saved_plain(run.config.data)
+        and before.get("times_digest") == now.get("times_digest")
+    ):
+        warn(f"The data are not those that {run.folder} was trained on ({listed(changes)}).")
+
+
+def _folder(run: Run, config: DictConfig, settings: Mapping[str, Any]) -> Path:
+    """The folder of a forecast, without one that was made with other settings where that is to be made again."""
+    if config.resume not in ("exact", "anew"):
+        raise ValueError(f"resume: expected exact or anew; got '{config.resume}'.")
+    folder = result_folder(config.output, "forecast", config.name or run_name(run.folder, config.output))
+    if config.resume == "anew":
+        discard_other(folder, settings)
+    return folder
+
+
+def _metadata(run: Run, config: DictConfig) -> dict[str, Any]:
+    """The run, its checkpoint and both configurations, for the manifest."""
+    return {
+        "run": str(run.folder),
+        "checkpoint": {
+            "name": config.checkpoint,
+            "step": run.card.get("step"),
+            "revision": run.card.get("revision"),
+            "file": file_stamp(run.file),
+        },
+        "places": {"run": str(run.folder.resolve()), **absolute_places(saved_plain(config.data or run.config.data))},
+        "config": _text(config),
+        "run_config": run.card["config"],
+    }
+
+
+Stepping = Step | StepCascade | SeedEnsemble | CasesApart
+
+
+def _ledgers(world: World, step: Stepping) -> Callable[..., Ledger]:
+    """Makes empty budgets of so many leads from number `first` on, and of what the constraints of `step` change."""
+    return lambda leads, first=0, maps=False: Ledger(world, step.constraints, leads=leads, first=first, maps=maps)
+
+
+def _steps(run: Run, chosen: DictConfig, members: int, device: str) -> tuple[Stepping, dict[str, Any]]:
+    """The Step of the run, or the Steps of several runs by lead, interval or member; digests of the other weights."""
+    if chosen.apart:
+        if chosen.seeds or chosen.cascade or chosen.networks:
+            raise ValueError("apart=true steps the cases of one run; leave out seeds, cascade and networks.")
+        return CasesApart(run.step), {"apart": True}
+    if chosen.seeds:
+        seeds = [_other_run(run, str(folder), chosen, device) for folder in chosen.seeds]
+        seed_digests = {"weights of seeds": [weights_digest(seed.card["weights"]) for seed in seeds]}
+        return SeedEnsemble([run.step, *(seed.step for seed in seeds)], members), seed_digests
+    folders = {"lead": dict(chosen.cascade), "interval": dict(chosen.networks)}
+    by = [name for name, runs in folders.items() if runs]
+    if not by:
+        return run.step, {}
+    if len(by) > 1:
+        raise ValueError("Give other runs by lead, cascade={5d: run}, or by interval, networks={24h: run}, not both.")
+    first = 0.0 if by == ["lead"] else hours_of(run.world.timestep)
+    steps, digests = {first: run.step}, {}
+    for text, folder in folders[by[0]].items():
+        other_run = _other_run(run, folder, chosen, device)
+        steps[hours_of(length(str(text)))] = other_run.step
+        digests[f"weights from {text}"] = weights_digest(other_run.card["weights"])
+    return StepCascade(by[0], steps), digests
+
+
+def _other_run(run: Run, folder: str, chosen: DictConfig, device: str) -> Run:
+    """Open a run that forecasts with another; ValueError where it predicts something else."""
+    other_run = open_run(folder, chosen.checkpoint, device)
+    if other_run.world.predicted != run.world.predicted or not other_run.world.grid.same_as(run.world.grid):
+        raise ValueError(f"{folder} predicts other variables, or on another grid, than {run.folder}.")
+    return other_run
+
+
+def _text(config: DictConfig) -> str:
+    """Return the config of the forecast as YAML, without `share` and `hardware`, which change no result."""
+    return saved_text(OmegaConf.masked_copy(config, [str(k) for k in config if k not in ("share", "hardware")]))
+
+
+def _device(config: DictConfig, hardware: Hardware) -> str:
+    """Return the device of this process; `auto`: as the chosen hardware says, else a GPU where there is one."""
+    name = str(config.device)
+    if config.hardware and name == "auto":
+        name = {"cpu": "cpu", "gpu": "cuda"}.get(hardware.accelerator, "auto")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and torch.cuda.is_available() and process_count(hardware) > 1:
+        return f"cuda:{local_rank() % torch.cuda.device_count()}"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device={name} was asked for, but PyTorch finds no GPU; use device=auto or device=cpu.")
+    return name
+
+
+def _members(run: Run, chosen: DictConfig) -> int:
+    """The size of the ensemble, 0 for none; ValueError where nothing tells its members apart."""
+    members = int(chosen.members or 0)
+    if members < 0:
+        raise ValueError(f"members must be at least 1, or null for none; got {members}.")
+    if chosen.perturbation and not members:
+        raise ValueError("A perturbation makes members; give their number, such as members=20.")
+    if chosen.seeds and (chosen.perturbation or chosen.member_batch):
+        raise ValueError("Several runs share all members of an initial time; leave out perturbation and member_batch.")
+    if not chosen.perturbation and not chosen.seeds:
+        refuse_members(run.step, members)
+    if (members or chosen.seeds) and (chosen.path != "rollout" or chosen.cascade or chosen.networks):
+        raise ValueError("Members are made by plain rollouts of one network; leave out path, cascade and networks.")
+    return members
+
+
+def _perturbation(chosen: DictConfig, step: Stepper, archive: Archive, inits: np.ndarray, device: str) -> Starts | None:
+    """The function that perturbs the initial States; None where all members start alike."""
+    if not chosen.perturbation:
+        return None
+    perturbation: PerturbationPart = build(chosen.perturbation, archive.world)
+    return perturbation.prepare(step, archive, inits, int(chosen.seed), device)
+
+
+def _writer(chosen: DictConfig, world: World) -> ZarrWriter | StatisticsWriter:
+    """The writer of the members, or of statistics in their place."""
+    if chosen.keep not in ("members", "statistics"):
+        raise ValueError(f"keep: expected members or statistics; got '{chosen.keep}'.")
+    writer: ZarrWriter = build(chosen.writer)
+    if chosen.keep == "members":
+        return writer
+    if not chosen.members:
+        raise ValueError("keep=statistics is of an ensemble; give the number of its members, such as members=100.")
+    statistics = StatisticsWriter(
+        writer, quantiles=list(chosen.quantiles), events=dict(chosen.events), cells=int(chosen.quantile_cells)
+    )
+    statistics.statistics(world.predicted)  # refuses what does not suit
+    return statistics
+
+
+def _layout(
+    run: Run, inits: np.ndarray, steps: int, chosen: DictConfig, writer: ZarrWriter | StatisticsWriter, members: int
+) -> Layout:
+    batch_size, together = chosen.batch_size, int(chosen.member_batch or 0)
+    for name, size in {"batch_size": batch_size, "member_batch": chosen.member_batch}.items():
+        if size is not None and size < 1:
+            raise ValueError(f"{name} must be at least 1; got {size}.")
+    world, batches = run.world, -(-inits.size // batch_size)
+    batch = -(-inits.size // batches)  # as even as can be: chunks are as long as the longest batch
+    fields = max(variable.size for variable in world.predicted) * batch * max(1, min(members, together or members))
+    largest = fields * int(np.prod(world.grid.shape))
+    attributes = {"title": f"Forecasts of {run.folder.name}", "source": f"emul, {run.folder.name}"}
+    block = min(steps, writer.leads_per_chunk(largest))
+    return Layout(world, inits, steps, batch, block, attributes, members, together)
+
+
+def _scorecards(run: Run, archive: Archive, layout: Layout) -> Callable[[int, int], Scorecard | None]:
+    """A function that makes an empty scorecard of a range of leads, as far as their truth is known; None beyond."""
+    world, until = run.world, unbroken_until(archive.times, layout.inits)
+    valid = layout.valid_times
+    verifiable = np.flatnonzero((archive.has(valid) & (valid <= until[:, None])).any(axis=0))
+    variables = world.predicted.select(name for name in world.predicted.names if name not in archive.absent)
+    metrics = build_all(run.config.metric)
+    regions = (run.config.get("eval") or {}).get("regions") or ["global"]
+
+    def empty(first: int, stop: int) -> Scorecard | None:
+        leads = layout.leads[first : min(stop, verifiable[-1] + 1)] if verifiable.size else ()
+        return Scorecard(world, variables, metrics, list(regions), [*leads]) if len(leads) else None
+
+    return empty

@@ -10,10 +10,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from data_pipelines.conventions.suggestions import suggestion
-from emul.checks.model_sizes import ModelSize, measured_sizes, shipped_sizes
-from emul.config.folders import option_files, options_of
-from emul.config.options import matching_options, opening_comment, options
-from emul.config.source_text import definition, module_tree
+from data_pipelines.options.documentation import matching_options, opening_comment, options
+from data_pipelines.options.folders import option_files, options_of
+from data_pipelines.options.source_text import definition, module_tree
+from emul.checks.networks import ModelSize, measured_sizes, shipped_sizes
 from emul.terminal.console import console, show_rows, table
 from emul.terminal.verbs import LISTS
 
@@ -28,9 +28,9 @@ def list_options(arguments: list[str]) -> int:
     """List the options of a key, of all below it, or of a part such as `model.sfno`; without a key, of the verbs."""
     if len(arguments) > 1:
         raise ValueError(f"emul options takes one key, such as training.batch_size; got {' '.join(arguments)}.")
-    found = matching_options(options(), arguments[0] if arguments else "")
-    shown = {(option.key, option.default, option.comment): option for option in found}
-    table(["option", "default", "what it is"], [[o.key, o.default or "", o.comment] for o in shown.values()])
+    matches = matching_options(options(), arguments[0] if arguments else "")
+    distinct = {(option.key, option.default, option.comment): option for option in matches}
+    table(["option", "default", "what it is"], [[o.key, o.default or "", o.comment] for o in distinct.values()])
     return 0
 
 
@@ -116,15 +116,17 @@ def _target(node: Any) -> str | None:
         return None
     if "_target_" in node:
         return str(node["_target_"])
-    return next((found for value in node.values() if (found := _target(value))), None)
+    return next((target for value in node.values() if (target := _target(value))), None)
 
 
 def _docstring(target: str) -> str:
     """The first sentence of what a target says of itself; where that is of its keys, what its module says."""
     module, _, name = target.rpartition(".")
-    found = definition(module, name) if module else None
-    said = ast.get_docstring(found[0]) if found and isinstance(found[0], ast.ClassDef | ast.FunctionDef) else None
+    defined = definition(module, name) if module else None
+    docstring = (
+        ast.get_docstring(defined[0]) if defined and isinstance(defined[0], ast.ClassDef | ast.FunctionDef) else None
+    )
     tree = module_tree(module) if module else None
-    if (not said or re.match(r"\w+: ", said)) and tree is not None:
-        said = ast.get_docstring(tree)
-    return _first_sentence((said or "").split("\n\n")[0])
+    if (not docstring or re.match(r"\w+: ", docstring)) and tree is not None:
+        docstring = ast.get_docstring(tree)
+    return _first_sentence((docstring or "").split("\n\n")[0])

@@ -10,13 +10,12 @@ import os
 import sys
 import traceback
 
-from data_pipelines.conventions.suggestions import nearest_name
-from emul.config.folders import folders_in_use
-from emul.terminal.sentences import sentence
-from emul.terminal.verbs import Verb, all_names, explanation, first_of, overview
-from emul.trust.remembered import trust
+from data_pipelines.conventions.suggestions import nearest_name, sentence
+from data_pipelines.options.folders import folders_in_use
+from data_pipelines.options.trust import redacted, trust
+from emul.terminal.verbs import DATA_WORDS, Verb, all_names, explanation, first_of, of_data, overview
 
-SHARED = ("check", "lists", "training.show")  # modules of several verbs, told which
+SHARED = ("check", "lists", "training.show")  # modules of several verbs, which take the verb as an argument
 HELP = ("-h", "--help", "help")
 FOLDER = ("--config-dir", "-cd")
 TRUST = ("--trust",)
@@ -39,31 +38,31 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")
         return 0
     except Exception as error:
-        said = sentence(error)
-        if os.environ.get("EMUL_TRACEBACK") == "1" or said is None:
-            print(_redacted(traceback.format_exc()), end="", file=sys.stderr)
-        if said is not None:
-            _say(said)
-        return 2 if said is not None else 1
+        message = sentence(error)
+        if os.environ.get("EMUL_TRACEBACK") == "1" or message is None:
+            print(redacted(traceback.format_exc()), end="", file=sys.stderr)
+        if message is not None:
+            _say(message)
+        return 2 if message is not None else 1
 
 
 def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in HELP:
-        asked = arguments[1:] if arguments[:1] == ["help"] else []
-        print(explanation(_verb(asked)[0]) if asked else overview())
+        words = arguments[1:] if arguments[:1] == ["help"] else []
+        print(_explained(*_verb(words)) if words else overview())
         return 0
     if arguments[0] in ("--version", "-V"):
         arguments = ["version", *arguments[1:]]
     verb, rest = _verb(arguments)
     rest = verb.spelled(rest)
     if any(word in HELP[:2] for word in rest):
-        print(explanation(verb))
+        print(_explained(verb, rest))
         return 0
     if verb.name == "version":
         print(_version())
         return 0
     if verb.composes:
-        from emul.config.command_line import SHOWING, refuse_early, run_composed
+        from emul.config.compose import SHOWING, refuse_early, run_composed
 
         if any(word.partition("=")[0] in SHOWING for word in rest):
             return run_composed(verb.name, rest, lambda config: None)
@@ -75,6 +74,12 @@ def _dispatch(arguments: list[str]) -> int:
             refuse_values(config, here=verb.name != "plan" and not submitted)
     module = importlib.import_module(f"emul.{verb.module}")
     return module.main([verb.name, *rest] if verb.module in SHARED else rest)
+
+
+def _explained(verb: Verb, rest: list[str]) -> str:
+    """The help of a verb, or of the word of `emul data` that follows it."""
+    word = next((word for word in rest if word in DATA_WORDS), None) if verb.name == "data" else None
+    return explanation(verb if word is None else of_data(word))
 
 
 def _without_flag(arguments: list[str], flags: tuple[str, ...]) -> tuple[list[str], list[str]]:
@@ -113,13 +118,8 @@ def _version() -> str:
 
 
 def _say(sentence: str) -> None:
-    print(f"emul: {_redacted(sentence)}", file=sys.stderr)
-
-
-def _redacted(text: str) -> str:
-    """The text without the secrets of a configuration; there are none where none was composed."""
-    secrets = sys.modules.get("emul.trust.secrets")
-    return text if secrets is None else str(secrets.redacted(text))
+    text = "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in sentence)
+    print(f"emul: {redacted(text)}", file=sys.stderr)  # no control characters of a file reach the terminal
 
 
 if __name__ == "__main__":

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_pipelines.jobs.slurm import requeue_on_notice
+from emul.checks.submission import submitted_or_within_job
 from emul.config.build import build
-from emul.config.command_line import run_composed
-from emul.config.compose import compose
+from emul.config.compose import compose, run_composed
 from emul.config.overrides import assignment
-from emul.jobs.slurm import requeue_on_notice, submitted_or_within_job
 from emul.terminal.console import console
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def run(config: DictConfig) -> int:
     """Train, forecast and evaluate one configuration; exit code 1 where the forecast failed a check."""
     from data_pipelines.forecasts.manifest import read_manifest
     from emul.eval import evaluate
-    from emul.evaluation.kept_forecasts import evaluation_digest
+    from emul.evaluation.inputs import evaluation_digest
     from emul.forecast import exit_code, forecast
     from emul.train import train
 
@@ -38,24 +38,24 @@ def run(config: DictConfig) -> int:
     requeue_on_notice(build(config.hardware).slurm)
     console().rule("2 of 3: forecast")
     forecast_config = follow_up("forecast", config, trained)
-    forecast_config.writer = config.writer
+    forecast_config.writer, forecast_config.perturbation = config.writer, config.perturbation
     if config.resume != "exact":  # what was asked of the training holds for what follows from it
         forecast_config.resume = "anew"
-    made = forecast(forecast_config)
+    forecast_folder = forecast(forecast_config)
     console().rule("3 of 3: eval")
     scored, eval_config = Path(config.output) / "eval" / config.name, follow_up("eval", config, trained)
     pictures = not config.eval.pictures or (scored / "report.html").is_file()
-    if pictures and is_scored(scored, evaluation_digest(eval_config, read_manifest(made))):
+    if pictures and is_scored(scored, evaluation_digest(eval_config, read_manifest(forecast_folder))):
         console().print(f"{scored} holds the scores of this forecast already.", soft_wrap=True)
     else:
         evaluate(eval_config)
-    return exit_code(made)
+    return exit_code(forecast_folder)
 
 
 def follow_up(verb: str, config: DictConfig, trained: Path) -> DictConfig:
     """Compose the configuration of the verb that follows a training, from the values that the run has saved."""
-    chosen = {"run": trained, "name": config.name, "output": config.output}
-    return compose(verb, [assignment(key, value) for key, value in chosen.items()])
+    values = {"run": trained, "name": config.name, "output": config.output}
+    return compose(verb, [assignment(key, value) for key, value in values.items()])
 
 
 def is_scored(folder: Path, identity: str) -> bool:

@@ -11,6 +11,7 @@ import math
 import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,17 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from data_pipelines.files.locks import lock_new_or_refuse
+from data_pipelines.conventions.suggestions import ConfigErrors
+from data_pipelines.files.atomic import lock_new_or_refuse
+from data_pipelines.files.identity import training_identity
 from data_pipelines.files.netcdf import write_netcdf
-from data_pipelines.verification.sweep_results import (
+from data_pipelines.files.places import refuse_name
+from data_pipelines.jobs.slurm import refuse_without
+from data_pipelines.options.folders import groups, key_of
+from data_pipelines.studies.trials import Axis, Local, Runner, SlurmJobs, SweepSettings, Trial, combinations
+from data_pipelines.verification.run_results import (
+    FEW_STEPS,
+    across_seeds,
     is_lagging,
     read_progress,
     sorted_rows,
@@ -29,25 +38,17 @@ from data_pipelines.verification.sweep_results import (
     write_table,
 )
 from emul.config.build import build
-from emul.config.command_line import distinct_name, name_piece
-from emul.config.compose import compose, declared_sweep
-from emul.config.declared_keys import faults
-from emul.config.folders import groups
-from emul.config.overrides import assignment, key_of
-from emul.config.places import refuse_name
-from emul.config.settings import read_settings
-from emul.jobs.slurm import refuse_without
-from emul.sweeps.kept_trials import KeptTrials
-from emul.sweeps.search import Axis, SweepSettings, combinations, split_axes
-from emul.sweeps.trials import Local, Runner, SlurmJobs, Trial
+from emul.config.compose import compose, declared_sweep, distinct_name, name_piece
+from emul.config.overrides import assignment
+from emul.config.saved import config_faults, saved_plain
+from emul.config.settings import read_settings, split_axes
 from emul.terminal.console import console, header, table, warn
-from emul.terminal.findings import ConfigErrors
-from emul.training.changes import training_identity
+from emul.training.continuation import KeptTrials
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from emul.sweeps.search import Search
+    from data_pipelines.studies.trials import Search
 
 
 PERIOD = 1.0  # seconds between two updates
@@ -59,26 +60,31 @@ def main(arguments: list[str]) -> int:
     """Run a sweep; the exit code is 1 if a trial failed."""
     dry = "--dry-run" in arguments
     settings, words = read_settings(SweepSettings, [word for word in arguments if word != "--dry-run"], "sweep.")
-    given, fixed = split_axes(words)
+    given_axes, fixed = split_axes(words)
     experiment = compose("train", fixed)  # reports faults of the configuration
     preset, _ = split_axes(declared_sweep("train", fixed))
-    axes = {key: axis for key, axis in preset.items() if key not in map(key_of, fixed)} | given
+    axes = {key: axis for key, axis in preset.items() if key not in map(key_of, fixed)} | given_axes
     if not axes:
         raise ValueError("Nothing varies: give some keys several values, as in optimizer.lr=1e-3,3e-4 seed=1,2,3.")
     name = refuse_name(sweep_name(experiment, fixed, preset, axes) if settings.name is None else settings.name)
     config = compose("train", [*fixed, *(f"{key}={axis.first}" for key, axis in axes.items())])
     folder = Path(config.output) / "sweep" / name
-    sweep = Sweep(settings, axes, fixed, folder, name, config)
+    if settings.tune and dry:
+        raise ValueError("sweep.tune finds values by trials: --dry-run cannot know them.")
+    best = None
+    if settings.tune:
+        from data_pipelines.studies.trials import tuned, tuning_words
+
+        short = tuning_words(settings, axes, config.training)
+        tuned_axes = {key: axis for key, axis in axes.items() if key != "seed"}
+        quick = replace(settings, verb="train", search="grid")
+        search = Sweep(quick, tuned_axes, [*fixed, *short], folder / "tuning", f"{name} tuning", config)
+        search.run_alone()
+        best = tuned(settings, axes, search.rows())
+    sweep = Sweep(settings, axes, fixed, folder, name, config, chosen=best)
     if dry:
         return sweep.show_plan()
-    if sweep.on_slurm:
-        refuse_without("sbatch", "squeue")
-    try:
-        with lock_new_or_refuse(folder, work="sweeping", other="another sweep.name=..."):
-            return sweep.run()
-    except KeyboardInterrupt:
-        sweep.stop()
-        raise
+    return sweep.run_alone()
 
 
 def sweep_name(experiment: DictConfig, fixed: Sequence[str], preset: Mapping[str, Axis], axes: Iterable[str]) -> str:
@@ -93,7 +99,12 @@ def sweep_name(experiment: DictConfig, fixed: Sequence[str], preset: Mapping[str
 
 
 class Sweep:
-    """Run the trials of one sweep and collect their results."""
+    """Run the trials of one sweep and collect their results.
+
+    listed: trials by name in place of a grid over the axes, each with the values that its row shows and all its words.
+    chosen: the values of trials in place of a grid. within: one after another in this process, where they do not run on
+    SLURM.
+    """
 
     def __init__(
         self,
@@ -103,19 +114,44 @@ class Sweep:
         folder: Path,
         name: str,
         config: DictConfig,
+        listed: Mapping[str, tuple[dict[str, str], Sequence[str]]] | None = None,
+        chosen: Sequence[dict[str, str]] | None = None,
+        within: bool = False,
     ) -> None:
+        self.listed, self.chosen = listed, chosen
         self.settings, self.axes, self.fixed, self.folder, self.name = settings, dict(axes), list(fixed), folder, name
         self.config, hardware = config, build(config.hardware)
         self.on_slurm = hardware.slurm is not None
         self.jobs = settings.jobs if settings.jobs or self.on_slurm else 1
-        self.runner: Runner = (
-            SlurmJobs(hardware, settings.jobs, folder, name) if self.on_slurm else Local(hardware, self.jobs or 1)
-        )
+        self.runner: Runner
+        if self.on_slurm:
+            self.runner = SlurmJobs(hardware, settings.jobs, folder, name)
+        else:
+            self.runner = self.within() if within else Local(hardware, self.jobs or 1)
         self.trials: list[Trial] = []
         self.states: dict[str, str] = {}
         self.taken: dict[str, str] = {}
         self.kept = KeptTrials(name)
         self.search: Search | None = None
+
+    @staticmethod
+    def within() -> Runner:
+        """The runner of trials in this process."""
+        from data_pipelines.studies.trials import Within
+        from emul.main import main as command
+
+        return Within(command)
+
+    def run_alone(self) -> int:
+        """Do what `run` does as the only command in the folder, and stop the trials where it is interrupted."""
+        if self.on_slurm:
+            refuse_without("sbatch", "squeue")
+        try:
+            with lock_new_or_refuse(self.folder, work="sweeping", other="another sweep.name=..."):
+                return self.run()
+        except KeyboardInterrupt:
+            self.stop()
+            raise
 
     def run(self) -> int:
         """Train all trials that are not finished and write the results; 1 if one failed."""
@@ -145,15 +181,21 @@ class Sweep:
     def prepare(self) -> None:
         """Add the trials of a grid or a random search, or make the search that draws them one by one."""
         settings = self.settings
-        if settings.search == "tpe":
-            from emul.sweeps.search import Search
+        if self.listed is not None:
+            for name, (values, words) in self.listed.items():
+                self.add_named(name, values, [*self.fixed, *words])
+        elif self.chosen is not None:
+            for values in self.chosen:
+                self.add(values)
+        elif settings.search == "tpe":
+            from data_pipelines.studies.trials import Search
 
-            fixed = training_identity(self.config)
+            fixed = training_identity(saved_plain(self.config))
             self.search = Search(self.axes, settings, self.folder, fixed)
         elif settings.search == "random":
             chance = random.Random(settings.seed)
             drawn = [{key: a.random_value(chance) for key, a in self.axes.items()} for _ in range(settings.trials)]
-            for values in {tuple(one.values()): one for one in drawn}.values():
+            for values in {tuple(draw.values()): draw for draw in drawn}.values():
                 self.add(values)
         else:
             intervals = [key for key, axis in self.axes.items() if not axis.values]
@@ -166,18 +208,22 @@ class Sweep:
 
     def add(self, values: dict[str, str]) -> Trial:
         """Add a trial, once. ConfigErrors if its configuration has faults; ValueError if another lies in its folder."""
-        chosen = groups()
+        group_names = groups()
         varied = [f"{key}={value}" for key, value in values.items()]
-        name = "_".join(value if key in chosen else name_piece(f"{key}={value}") for key, value in values.items())
+        name = "_".join(value if key in group_names else name_piece(f"{key}={value}") for key, value in values.items())
         name = distinct_name(name, varied, self.taken)
-        if known := next((trial for trial in self.trials if trial.name == name), None):
-            return known
-        words = [*(word for word in self.fixed if key_of(word) != "name"), *varied]
+        if existing := next((trial for trial in self.trials if trial.name == name), None):
+            return existing
+        return self.add_named(name, values, [*self.fixed, *varied])
+
+    def add_named(self, name: str, values: dict[str, str], words: Sequence[str]) -> Trial:
+        """Add a trial by its name and words. ConfigErrors, ValueError: as of `add`."""
+        words = [word for word in words if key_of(word) != "name"]
         words += [assignment("output", self.folder), assignment("name", name)]
         config = compose("train", words)
-        found = faults(config)
-        if found:
-            raise ConfigErrors(found)
+        faults = config_faults(config)
+        if faults:
+            raise ConfigErrors(faults)
         trial = Trial(name, values, words, self.folder, len(self.trials), self.settings.verb)
         trial.changed = bool(self.kept.changes(trial, config))
         self.trials.append(trial)
@@ -231,7 +277,7 @@ class Sweep:
         """Stop trials whose metric is not among the best third at the step they have reached."""
         marks = {trial.name: read_progress(trial.run, self.settings.metric).marks for trial in self.trials}
         for trial in busy:
-            others = [other for name, other in marks.items() if name != trial.name]
+            others = [mark for name, mark in marks.items() if name != trial.name]
             if not trial.pruned and is_lagging(marks[trial.name], others):
                 trial.pruned = True
                 (trial.run / "pruned").touch()
@@ -243,12 +289,12 @@ class Sweep:
         for column in (*self.axes, "state", "step", self.settings.metric):
             table.add_column(column, justify="right" if column in ("step", self.settings.metric) else "left")
         styles = {"finished": "good", "failed": "bad", "running": "key", "pruned": "quiet", "waiting": "quiet"}
-        for one in sorted_rows(self.rows(), self.settings.metric, "running")[:SHOWN]:
-            style = styles.get(one["state"], "")
-            state = f"[{style}]{one['state']}[/]" if style else one["state"]
-            best = one[self.settings.metric]
+        for row in sorted_rows(self.rows(), self.settings.metric, "running")[:SHOWN]:
+            style = styles.get(row["state"], "")
+            state = f"[{style}]{row['state']}[/]" if style else row["state"]
+            best = row[self.settings.metric]
             number = "" if math.isnan(best) else f"{best:.4f}"
-            table.add_row(*(escape(one[key]) for key in self.axes), state, f"{one['step']:,}", number)
+            table.add_row(*(escape(row[key]) for key in self.axes), state, f"{row['step']:,}", number)
         return table
 
     def rows(self) -> list[dict[str, Any]]:
@@ -258,24 +304,26 @@ class Sweep:
 
     def close(self) -> int:
         """Write results.nc, results.csv and sweep.png, print the best and the failed."""
-        from emul.pictures.curves import draw_trials
+        from data_pipelines.pictures.curves import draw_trials
 
         metric = self.settings.metric
         rows = sorted_rows(self.rows(), metric, "finished")
         self.folder.mkdir(parents=True, exist_ok=True)
         write_netcdf(self.folder / "results.nc", trials_dataset(rows, list(self.axes), {"sweep": self.name}))
         write_table(self.folder / "results.csv", rows)
-        finished = [one for one in rows if one["state"] == "finished"]
+        finished = [row for row in rows if row["state"] == "finished"]
         if finished:
             draw_trials(self.folder / "sweep.png", finished, list(self.axes), metric)
-            shown = [[one["trial"], f"{one[metric]:.4f}"] for one in finished[:5]]
-            table(["best", metric], shown, [metric])
+            top = [[row["trial"], f"{row[metric]:.4f}"] for row in finished[:5]]
+            table(["best", metric], top, [metric])
         for trial in self.trials:
             if self.states[trial.name] == "failed":
                 warn(f"{trial.name} failed ({trial.log}):")
                 console(stderr=True).print(
                     "\n".join(f"  {escape(line)}" for line in trial.last_lines()), soft_wrap=True
                 )
+        if "seed" in self.axes and finished and self.listed is None:
+            self.show_seeds(finished)
         failed = sum(state == "failed" for state in self.states.values())
         scored = [trial for trial in self.trials if trial.verb == "run" and self.states[trial.name] == "finished"]
         if len(scored) > 1:
@@ -285,13 +333,25 @@ class Sweep:
         console().print(f"results.nc, results.csv and sweep.png in [key]{escape(str(self.folder))}[/]", soft_wrap=True)
         return int(failed > 0)
 
+    def show_seeds(self, finished: Sequence[Mapping[str, Any]]) -> None:
+        """Write seeds.csv and print it: the mean over seeds of each other combination, with its interval."""
+        metric, others = self.settings.metric, [key for key in self.axes if key != "seed"]
+        rows = across_seeds(finished, others, metric)
+        write_table(self.folder / "seeds.csv", rows)
+        table_rows = [
+            [*(row[key] for key in others), f"{row[metric]:.4f}", f"{row['low']:.4f} to {row['high']:.4f}",
+             f"{row['seeds']}", f"{row['steps']:,.0f}{'' if row['steps'] >= FEW_STEPS else ', too few to judge'}"]
+            for row in rows
+        ]  # fmt: skip
+        table([*others, metric, "95 % over seeds", "seeds", "steps"], table_rows, [metric])
+
     def compare(self, scored: Sequence[Trial]) -> None:
         """The scores of trials side by side, the best first, against persistence, to <sweep>/eval/compare."""
-        from emul.report.compare import main as compare
+        from emul.evaluation.compare import main as compare
 
-        chosen = {trial.name for trial in scored}
+        trial_names = {trial.name for trial in scored}
         rows = sorted_rows(self.rows(), self.settings.metric, "finished")
-        names = [row["trial"] for row in rows if row["trial"] in chosen]
+        names = [row["trial"] for row in rows if row["trial"] in trial_names]
         compare([*names, "baseline=persistence", f"output={self.folder}"])
 
     def stop(self) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shlex
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -16,26 +14,33 @@ from types import ModuleType
 from omegaconf import DictConfig
 
 from data_pipelines.batches.loader import SequentialBatches, ShuffledBatches
-from data_pipelines.files.locks import lock_new_or_refuse
+from data_pipelines.files.atomic import lock_new_or_refuse
+from data_pipelines.jobs.processes import local_rank, rank, set_threads, started_from_outside
+from data_pipelines.jobs.slurm import requeue_on_notice
+from data_pipelines.options.folders import result_folder
 from emul.checks.examination import refuse_faults, refuse_values
+from emul.checks.submission import submitted_or_within_job
 from emul.config.build import build
-from emul.config.command_line import run_composed
-from emul.config.places import result_folder
-from emul.jobs.processes import local_rank, rank, started_from_outside
-from emul.jobs.slurm import requeue_on_notice, submitted_or_within_job
-from emul.jobs.threads import set_threads
+from emul.config.compose import run_composed
 from emul.terminal import console
 from emul.training.assembly import Inputs, loggers, prepare, print_plan, training_batches
-from emul.training.callbacks import InterruptibleCheckpoints, ProcessWatch, ProgressLogger, environment
-from emul.training.continuation import Resumed, find_checkpoint, keep_options, refuse_nothing_left
-from emul.training.runs import Run, open_run, write_config, write_result
+from emul.training.continuation import (
+    Resumed,
+    find_checkpoint,
+    keep_options,
+    refuse_nothing_left,
+    write_config,
+    write_result,
+)
+from emul.training.loggers import InterruptibleCheckpoints, ProcessWatch, ProgressLogger, environment
+from emul.training.runs import Run, open_run, save_adapter
 from emulators.interfaces import is_fitted_at_once
 from emulators.state import Window
-from emulators.training.fitting import fit, fit_climatology, solve
+from emulators.training.fitting import fit, fit_climatology, silence_lightning, solve
 from emulators.training.flop_counter import steps_within_flops
 from emulators.training.hardware import Hardware
 from emulators.training.lightning_module import Training
-from emulators.training.loss_terms import refuse_gaps
+from emulators.training.plan import refuse_gaps
 
 
 def main(arguments: list[str]) -> int:
@@ -44,7 +49,7 @@ def main(arguments: list[str]) -> int:
     words = [word for word in arguments if word != "--dry-run"]
 
     def task(config: DictConfig) -> int:
-        if not submitted_or_within_job("train", config, words, dry):
+        if not ((dry or config.hardware.slurm is not None) and submitted_or_within_job("train", config, words, dry)):
             console.next_command(f"emul forecast {shlex.quote(f'run={train(config)}')}")
         return 0
 
@@ -56,7 +61,7 @@ def train(config: DictConfig, signals: bool = True) -> Path:
 
     signals: install handlers that save and stop on SIGTERM, SIGUSR1 and Ctrl-C.
     """
-    config, target = config.copy(), result_folder(config, "train")
+    config, target = config.copy(), result_folder(config.output, "train", config.name)
     with lock_new_or_refuse(target) if rank() == 0 else nullcontext():
         resumed = find_checkpoint(config, target)
         if resumed is not None and resumed.state["finished"] and not resumed.changed:
@@ -91,9 +96,12 @@ def train(config: DictConfig, signals: bool = True) -> Path:
                     plugins=environment(),
                 )
             except RuntimeError as error:
-                raise watch.explain(error) from error
+                explained = watch.explain(error)
+                raise explained from (None if explained is error else error)
             finally:
                 watch.stop()
+        if config.get("adapter"):
+            save_adapter(target)
         finish(target, training)
     return target
 
@@ -104,7 +112,8 @@ def prepare_process(config: DictConfig) -> Hardware:
     refuse_faults(config)
     hardware: Hardware = build(config.hardware)
     refuse_other_count(hardware)
-    requeue_on_notice(hardware.slurm)
+    if hardware.slurm is not None:
+        requeue_on_notice(hardware.slurm)
     silence_lightning()
     set_threads(hardware.threads, hardware.devices, local_rank(), hardware.affinity)
     return hardware
@@ -125,7 +134,7 @@ def first_batches(config: DictConfig, inputs: Inputs, hardware: Hardware, resume
 
 
 def reported(windows: SequentialBatches, report: Callable[[str, float], None]) -> Iterator[Window]:
-    """The batches; `report` is told how many have passed."""
+    """The batches; `report` gets the number that have passed."""
     for number, window in enumerate(windows, start=1):
         yield window
         report(f"{number} of {len(windows)} batches", number / len(windows))
@@ -133,8 +142,8 @@ def reported(windows: SequentialBatches, report: Callable[[str, float], None]) -
 
 def finish(target: Path, training: Training) -> None:
     """Write the result, print the score, and let the first of several processes go on alone."""
-    found = {"step": training.validated, "best": training.best, "validation": training.validation}
-    write_result(target, found | {"data": training.metadata["data"]})
+    result = {"step": training.validated, "best": training.best, "validation": training.validation}
+    write_result(target, result | {"data": training.metadata["data"]})
     if rank():
         raise SystemExit(0)
     score = f"score {training.validation['score']:.4f}, the best {training.best:.4f}"
@@ -154,23 +163,6 @@ def refuse_other_count(hardware: Hardware) -> None:
                 f"Expected {hardware.processes} processes (hardware.nodes={hardware.nodes} x "
                 f"hardware.devices={hardware.devices}), but {count} were started ({name})."
             )
-
-
-def silence_lightning() -> None:
-    """Silence what Lightning says of choices made here on purpose."""
-    for name in ("pytorch_lightning", "lightning_fabric", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    said = (
-        "does not have many workers",
-        "`IterableDataset`",
-        "GPU available but not used",
-        "LeafSpec",
-        "in eval mode at the start",
-        "The `srun` command is available",
-        "`broadcast_buffers` is deprecated",
-    )
-    for text in (f".*{words}" for words in said):
-        warnings.filterwarnings("ignore", text)
 
 
 class _Callable(ModuleType):

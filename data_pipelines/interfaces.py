@@ -6,7 +6,7 @@ A source is any class with the members of `Source`; it need not inherit from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -67,9 +67,34 @@ class TwinSource(Source, Protocol):
         """Return the path of the store."""
         ...
 
-    def twins(self, cases: int, leads: int, perturbation: float, report: Progress) -> Iterator[TwinCase]:
+    @property
+    def hidden(self) -> Collection[str]:
+        """Return the variables of the simulated state that a twin can forget, for emulators that are not given them."""
+        ...
+
+    def twins(
+        self, cases: int, leads: int, perturbation: float, report: Progress, forgotten: Collection[str] = ()
+    ) -> Iterator[TwinCase]:
         """Yield `cases` pairs of simulations of `leads` samples, 6 hours apart.
 
         perturbation: rms of the noise that is added to the twin, in the units of the variable that it disturbs.
+        forgotten: variables of `hidden` that the twin starts with as they are estimated from all others.
+        """
+        ...
+
+
+@runtime_checkable
+class RestartableSource(TwinSource, Protocol):
+    """Provide simulated data that can be simulated on from any stored time; `isinstance(source, ...)` tells."""
+
+    @property
+    def state_variables(self) -> tuple[str, ...]:
+        """Return the names of the stored fields that make a state: what an analysis would be of."""
+        ...
+
+    def continued(self, first: Sample, start: np.datetime64) -> Iterator[Sample]:
+        """Yield what follows the fields of several members at `start`, (member, [level,] lat, lon), without an end.
+
+        first: all stored fields that have a time. Samples are an interval of the store apart, the first one later.
         """
         ...

@@ -1,4 +1,4 @@
-"""Grids: the points of a field on the sphere, and the area of each.
+"""Grids: the points of a field on the sphere, and the area of each; rows and columns, or any set of cells.
 
 The weight of a point is the area of its cell divided by the mean cell area,
 
@@ -13,16 +13,163 @@ The Gaussian grid of one row is the equator: the circle on which one-dimensional
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
+WAYS = {"latitude": "north", "longitude": "east"}
 TOLERANCE = 1e-3  # degrees, to which points of two grids are the same; single precision has 3e-5 at 360
 
 
+class Grid(ABC):
+    """Describe the points of a field and the area of each; fields have the shape (*lead, channel, *grid.shape)."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """The shape of a field: (lat, lon), or (cell,)."""
+
+    @property
+    @abstractmethod
+    def points(self) -> tuple[np.ndarray, np.ndarray]:
+        """Latitude and longitude of every point in degrees, float64, each (size,), in the order of a flat field."""
+
+    @property
+    @abstractmethod
+    def weights(self) -> np.ndarray:
+        """The cell areas with mean 1, float64, of the grid's shape."""
+
+    @property
+    @abstractmethod
+    def kind(self) -> str:
+        """What the points are: `gaussian`, `limited_area`, `reduced_gaussian`, `healpix`, `stations`, ..."""
+
+    @property
+    @abstractmethod
+    def is_global(self) -> bool:
+        """True if the cells cover the whole sphere."""
+
+    @abstractmethod
+    def plain(self) -> dict[str, Any]:
+        """Return the grid as numbers, strings and lists of them, for a checkpoint."""
+
+    @property
+    def size(self) -> int:
+        """The number of points."""
+        return int(np.prod(self.shape))
+
+    @property
+    def size_text(self) -> str:
+        """The size in words: `32x64` or `5248 cells`."""
+        return "x".join(map(str, self.shape)) if len(self.shape) > 1 else f"{self.size} cells"
+
+    def same_as(self, other: Grid, tolerance: float = TOLERANCE) -> bool:
+        """Return True if both grids hold the same points to `tolerance` degrees."""
+        return self.shape == other.shape and degrees_apart(self.points, other.points) <= tolerance
+
+
+def grid_dims(grid: Grid) -> tuple[str, ...]:
+    """Return the names of the grid's dimensions: latitude and longitude, or cell."""
+    return ("latitude", "longitude") if len(grid.shape) == 2 else ("cell",)
+
+
+def grid_coordinates(grid: Grid) -> dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, str]]]:
+    """Return the coordinates of a field, {name: (dimensions, values, CF attributes)}; of cells, their areas too."""
+    attrs = {name: {"long_name": name, "standard_name": name, "units": f"degrees_{way}"} for name, way in WAYS.items()}
+    if isinstance(grid, LatLonGrid):
+        axes = {"latitude": grid.latitude, "longitude": grid.longitude}
+        return {name: ((name,), axes[name], attrs[name] | {"axis": "YX"[n]}) for n, name in enumerate(WAYS)}
+    coordinates = {name: (("cell",), values, attrs[name]) for name, values in zip(WAYS, grid.points, strict=True)}
+    area = {"long_name": "area of the cell over the mean area", "units": "1"}
+    return coordinates | {"cell_area_weight": (("cell",), grid.weights, area)}
+
+
 @dataclass(frozen=True, eq=False)
-class LatLonGrid:
+class PointGrid(Grid):
+    """Hold any set of points on the sphere, and the area of the cell of each.
+
+    latitude, longitude: degrees, each (cell,); longitudes are brought to [0, 360). area: of the cells, (cell,), in any
+    unit. family: a file of `emulators.grids`, or `points`. name: by which `named_grid` makes the grid, or empty.
+    coverage: share of the sphere that the cells cover; 0 for points without cells, as stations are.
+    raster: rows and columns where the cells are those of a field (y, x), else empty.
+    Raises ValueError for coordinates that are no such points.
+    """
+
+    latitude: np.ndarray
+    longitude: np.ndarray
+    area: np.ndarray
+    family: str = "points"
+    name: str = ""
+    coverage: float = 1.0
+    raster: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        inputs = {"latitude": self.latitude, "longitude": self.longitude, "area": self.area}
+        fields = {name: np.asarray(values, dtype=np.float64) for name, values in inputs.items()}
+        shapes = {array.shape for array in fields.values()}
+        if len(shapes) > 1 or fields["latitude"].ndim != 1 or not fields["latitude"].size:
+            raise ValueError(
+                "A set of points needs latitudes, longitudes and areas of one shape (cell,); got shapes "
+                f"{', '.join(str(array.shape) for array in fields.values())}."
+            )
+        if not all(np.isfinite(array).all() for array in fields.values()):
+            raise ValueError("Latitudes, longitudes and areas of points must be finite; leave out points without them.")
+        if np.abs(fields["latitude"]).max() > 90.001:
+            low, high = fields["latitude"].min(), fields["latitude"].max()
+            raise ValueError(f"Latitudes must lie within -90..90 degrees; got {low}..{high}.")
+        if fields["area"].min() < 0.0 or not fields["area"].sum() > 0.0:
+            raise ValueError(f"Areas of cells must not be negative nor all zero; got {fields['area'].min()} and up.")
+        if self.raster and int(np.prod(self.raster)) != fields["latitude"].size:
+            raise ValueError(f"{fields['latitude'].size} cells do not fill {self.raster} rows and columns.")
+        fields["longitude"] = np.mod(fields["longitude"], 360.0)
+        for name, array in fields.items():
+            object.__setattr__(self, name, array)
+        object.__setattr__(self, "raster", tuple(self.raster))
+
+    @property
+    def shape(self) -> tuple[int]:
+        """The number of cells, (cell,)."""
+        return (self.latitude.size,)
+
+    @property
+    def points(self) -> tuple[np.ndarray, np.ndarray]:
+        """Latitude and longitude of every cell in degrees, each (cell,)."""
+        return self.latitude, self.longitude
+
+    @cached_property
+    def weights(self) -> np.ndarray:
+        """The cell areas with mean 1, float64, shape (cell,)."""
+        return self.area / self.area.mean()
+
+    @property
+    def kind(self) -> str:
+        """The family of the grid: `reduced_gaussian`, `healpix`, `limited_area`, `stations`, `points`, ..."""
+        return self.family
+
+    @property
+    def is_global(self) -> bool:
+        """True if the cells cover the whole sphere."""
+        return self.coverage > 0.999
+
+    def plain(self) -> dict[str, Any]:
+        """Return the grid as numbers, strings and lists of them, for a checkpoint."""
+        arrays = {"latitude": self.latitude, "longitude": self.longitude, "area": self.area}
+        words = {"family": self.family, "name": self.name, "coverage": self.coverage, "raster": list(self.raster)}
+        return {**{name: array.tolist() for name, array in arrays.items()}, **words}
+
+    def __repr__(self) -> str:
+        return f"PointGrid({self.name or self.family}, {self.size_text})"
+
+    def __str__(self) -> str:
+        return f"{self.family} {self.name}".rstrip() + f" of {self.size_text}"
+
+
+@dataclass(frozen=True, eq=False)
+class LatLonGrid(Grid):
     """Hold the latitudes and longitudes of a grid, and the areas of its cells.
 
     latitude: degrees north, from north to south, shape (lat,).
@@ -64,6 +211,16 @@ class LatLonGrid:
     def shape(self) -> tuple[int, int]:
         """The number of rows and columns, (lat, lon)."""
         return self.latitude.size, self.longitude.size
+
+    @cached_property
+    def points(self) -> tuple[np.ndarray, np.ndarray]:
+        """Latitude and longitude of every point in degrees, row by row, each (lat * lon,)."""
+        return np.repeat(self.latitude, self.longitude.size), np.tile(self.longitude, self.latitude.size)
+
+    @property
+    def is_global(self) -> bool:
+        """True if the cells cover the whole sphere."""
+        return self.kind != "limited_area"
 
     @cached_property
     def is_cyclic(self) -> bool:
@@ -123,21 +280,55 @@ class LatLonGrid:
         """Return the grid as lists of numbers, for a checkpoint."""
         return {"latitude": self.latitude.tolist(), "longitude": self.longitude.tolist()}
 
-    def same_as(self, other: LatLonGrid, tolerance: float = TOLERANCE) -> bool:
-        """Return True if both grids hold the same points to `tolerance` degrees."""
-        if self.shape != other.shape:
-            return False
-        around = np.abs(self.longitude - other.longitude)
-        away = max(np.abs(self.latitude - other.latitude).max(), np.minimum(around, 360.0 - around).max())
-        return bool(away <= tolerance)
-
     def __repr__(self) -> str:
         return f"LatLonGrid({self.kind}, {self.shape[0]}x{self.shape[1]})"
 
+    def __str__(self) -> str:
+        rows, columns = self.shape
+        spacing = abs(float(np.mean(np.diff(self.latitude)))) if rows > 1 else 0.0
+        return f"{self.kind} {columns}x{rows} (longitude x latitude), {spacing:.3g} degrees of latitude"
 
-def place_text(grid: LatLonGrid, row: int, column: int) -> str:
+
+def grid_from_plain(plain: Mapping[str, Any]) -> Grid:
+    """Return the grid that `plain` described."""
+    if "area" not in plain:
+        return LatLonGrid(np.array(plain["latitude"]), np.array(plain["longitude"]))
+    latitude, longitude, area = (np.array(plain[name]) for name in ("latitude", "longitude", "area"))
+    words = {name: plain[name] for name in ("family", "name", "coverage")}
+    return PointGrid(latitude, longitude, area, **words, raster=tuple(plain["raster"]))
+
+
+def lat_lon(grid: Grid) -> LatLonGrid:
+    """Return a grid of latitudes and longitudes as such; ValueError for a set of cells."""
+    if isinstance(grid, LatLonGrid):
+        return grid
+    raise ValueError(
+        f"This needs rows and columns of latitude and longitude; the data lie on {grid}. Choose a part that takes any "
+        "points, such as model=linear with kernel=1, or regrid the data: `emul data regrid grid=64x32_gaussian`."
+    )
+
+
+def unit_vectors(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
+    """Return the points of the unit sphere at latitudes and longitudes in degrees, (..., 3)."""
+    phi, angle = np.deg2rad(latitude), np.deg2rad(longitude)
+    return np.stack([np.cos(phi) * np.cos(angle), np.cos(phi) * np.sin(angle), np.sin(phi)], axis=-1)
+
+
+def degrees_of(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return latitude and longitude in degrees of directions (..., 3), of any length."""
+    x, y, z = np.moveaxis(points, -1, 0)
+    return np.rad2deg(np.arctan2(z, np.hypot(x, y))), np.mod(np.rad2deg(np.arctan2(y, x)), 360.0)
+
+
+def degrees_apart(some: tuple[np.ndarray, np.ndarray], others: tuple[np.ndarray, np.ndarray]) -> float:
+    """Return the largest difference of latitude or, away from the poles, of longitude between points, in degrees."""
+    around = np.abs(some[1] - others[1])
+    around = np.minimum(around, 360.0 - around) * (np.abs(some[0]) < 89.999)
+    return float(max(np.abs(some[0] - others[0]).max(), around.max()))
+
+
+def place_text(latitude: float, longitude: float) -> str:
     """Return a point in words: `52.5 N, 13.4 E`."""
-    latitude, longitude = float(grid.latitude[row]), float(grid.longitude[column])
     east = longitude if longitude <= 180.0 else longitude - 360.0
     return f"{abs(latitude):g} {'N' if latitude >= 0 else 'S'}, {abs(east):g} {'E' if east >= 0 else 'W'}"
 
@@ -172,8 +363,8 @@ def lobatto_rule(n: int) -> tuple[np.ndarray, np.ndarray]:
     if n < 2:
         raise ValueError(f"A Gauss-Lobatto grid has a row at each pole: expected at least 2 rows; got {n}.")
     k = np.arange(1.0, n - 2)
-    beside = np.sqrt(k * (k + 2.0) / ((2.0 * k + 1.0) * (2.0 * k + 3.0)))
-    inner = np.linalg.eigvalsh(np.diag(beside, 1) + np.diag(beside, -1))[::-1]
+    off_diagonal = np.sqrt(k * (k + 2.0) / ((2.0 * k + 1.0) * (2.0 * k + 3.0)))
+    inner = np.linalg.eigvalsh(np.diag(off_diagonal, 1) + np.diag(off_diagonal, -1))[::-1]
     inner = 0.5 * (inner - inner[::-1])  # symmetric to the last digit
     nodes = np.concatenate([[1.0], inner, [-1.0]])
     last = np.polynomial.legendre.Legendre.basis(n - 1)(nodes)

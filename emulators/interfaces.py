@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from emulators.state import State, Window
 
+Restore = Callable[[Tensor, float], Tensor]  # noisy fields and their noise level -> estimate of the clean fields
+Draw = Callable[[], Tensor]  # fields of unit noise, anew at each call
 Examples = Iterable[tuple[Tensor, Tensor, Tensor]]  # inputs, seconds since 1970, target, as a Network reads and writes
 
 
@@ -30,6 +32,7 @@ class Network(Protocol):
         the last known state and from the start of the rollout, (batch,); `generator`, one or one a case, to draw noise
         from; `labels` and `scalars`, (batch, channel); `units` and `tokens`, places that a masked training shows.
     noise_channels: channels of noise that it draws; without any, the members of an ensemble are all the same.
+    grid_first: whether its norms are given (lon, lat, batch, channel) in place of the batch first.
     units: number of places that a masked training may hide; 0 where the network cannot leave any out.
     learned: names of the only variables that it learns, where all others are fixed; a validation scores these.
     additions: prefixes of parameter names that published weights may lack.
@@ -40,6 +43,7 @@ class Network(Protocol):
 
     conditioning: Sequence[str] = ()
     noise_channels: int = 0
+    grid_first: bool = False
     units: int = 0
     learned: Sequence[str] = ()
     additions: Sequence[str] = ()
@@ -98,6 +102,13 @@ class Objective(Protocol):
         """Timesteps of the rollout at optimiser step `step`."""
         ...
 
+    def size(self, step: int) -> int:
+        """Members of the ensemble at optimiser step `step`."""
+        return 1
+
+    def at(self, step: int) -> None:
+        """Know the number of the optimiser step that is about to be made."""
+
     def __call__(self, step: nn.Module, window: Window, losses: Mapping[str, Loss]) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to minimise, and its parts by name, detached."""
         ...
@@ -107,6 +118,21 @@ class Objective(Protocol):
 
     def follow(self, step: Any) -> None:
         """Do what follows each optimiser step."""
+
+
+class Sampler(Protocol):
+    """Make clean fields from noise, by a network that restores noisy ones. Subclass it for the defaults.
+
+    levels: the noise levels that it goes through, descending, 0 at the end. processes: kinds of
+    `emulators.layers.noise_levels.Process` that it can follow.
+    """
+
+    levels: Sequence[float]
+    processes: Collection[str] = ("edm", "flow", "vp")
+
+    def __call__(self, process: Any, restore: Restore, noise: Draw) -> Tensor:
+        """Sample fields of the shape that `noise` draws, (batch, channel, *grid), normalised."""
+        ...
 
 
 class Constraint(Protocol):
@@ -132,19 +158,45 @@ class Constraint(Protocol):
 def refuse_unknown_intervals(parts: Mapping[str, Any], interface: type, intervals: Collection[int]) -> None:
     """Raise ValueError where a constraint or loss knows its law over other intervals, in timesteps, than these."""
     for name, part in parts.items():
-        known = optional(part, interface, "intervals")
-        if known is not None and (unknown := sorted(set(intervals) - set(known))):
+        allowed = optional(part, interface, "intervals")
+        if allowed is not None and (unknown := sorted(set(intervals) - set(allowed))):
             raise ValueError(
                 f"{name} takes fluxes as sums over the step, which the data hold for steps of "
-                f"{', '.join(map(str, sorted(known)))} timesteps; some steps are of {', '.join(map(str, unknown))}. "
+                f"{', '.join(map(str, sorted(allowed)))} timesteps; some steps are of {', '.join(map(str, unknown))}. "
                 f"List the sums over these among the variables, such as total_precipitation_24hr, or leave {name} out."
             )
 
 
 class MatrixParameter(Protocol):
-    """A parameter that is a stack of matrices. matrix_axes: its axes of rows and columns; None: (out, all others)."""
+    """Mark a parameter as a stack of matrices. matrix_axes: its axes of rows and columns; None: (out, all others)."""
 
     matrix_axes: tuple[int, int] | None = None
+
+
+class ScaledParameter(Protocol):
+    """Mark a parameter with a learning rate of its own. rate_share: its share of the optimiser's."""
+
+    rate_share: float = 1.0
+
+
+class SpectralParameter(Protocol):
+    """Mark a parameter with numbers for each spherical-harmonic degree or order, for transfer to another grid.
+
+    degree_axes: its axes over degrees or orders, from 0 up. beyond: how higher ones begin: `held`, as the highest that
+    there was, or `zero`.
+    """
+
+    degree_axes: tuple[int, ...] = ()
+    beyond: str = "held"
+
+
+class GridParameter(Protocol):
+    """Mark a parameter with numbers for each window of the grid. grid_axes: {axis: sizes that it folds, such as
+    (levels, rows)}; None: it says nothing, and axes whose length changes with the grid are taken for rows, columns or
+    tokens.
+    """
+
+    grid_axes: Mapping[int, Sequence[int]] | None = None
 
 
 def is_fitted_at_once(network: nn.Module) -> bool:

@@ -29,7 +29,7 @@ SCHEMES = ("rollout", "aggregated", "averaged")
 
 @runtime_checkable
 class Lawful(Protocol):
-    """A step that knows its intervals and its constraints."""
+    """Describe a step that knows its intervals and its constraints."""
 
     def refuse_intervals(self, intervals: Collection[int]) -> None:
         """Raise ValueError where steps over one of these, in timesteps, cannot be made."""
@@ -37,6 +37,13 @@ class Lawful(Protocol):
     def constrained(self, before: State, after: State, forcing: State) -> State:
         """`after` as the constraints leave it."""
         ...
+
+
+@runtime_checkable
+class Drawing(Protocol):
+    """Describe a step that knows whether it draws from a generator."""
+
+    is_random: bool
 
 
 PRECISIONS = ("32", "bf16-mixed")
@@ -57,8 +64,9 @@ class Rollout:
     """Roll a batch of initial States forward, and hold all that the next lead depends on.
 
     step: a Step, or another callable (memory, forcing, **conditioning) -> State. history: the known States, oldest
-    first, (batch, channel, *grid). members: size of the ensemble, 0 for a single forecast; each member draws from a
-    generator seeded by `seed`, its number and its initial time. scheme, intervals: as in `rollout_over_intervals`.
+    first, (batch, channel, *grid), or (member, batch, channel, *grid) where members start apart. members: numbers of
+    members, or how many; 0 for a single forecast; each member draws from a generator seeded by `seed`, its number and
+    its initial time. scheme, intervals: as in `rollout_over_intervals`.
     precision: of the step, "32" or "bf16-mixed"; the States stay float32. lead: number of leads completed.
     """
 
@@ -68,7 +76,7 @@ class Rollout:
         world: World,
         history: Memory,
         *,
-        members: int = 0,
+        members: int | range = 0,
         seed: int = 0,
         scheme: str = "rollout",
         intervals: Sequence[int] = (1,),
@@ -81,9 +89,12 @@ class Rollout:
         if precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got '{precision}'.")
         self.is_mixed = precision != PRECISIONS[0]
-        self.memory = ensemble(history, members) if members else history
+        numbers = range(members) if isinstance(members, int) else members
+        has_members = history[-1].values.ndim > 2 + history[-1].rank
+        self.memory = ensemble(history, len(numbers)) if numbers and not has_members else history
         self.start, self.lead = self.memory[-1], 0
-        self.generators = generators(seed, range(members), self.start.time)
+        draws = not isinstance(step, Drawing) or step.is_random
+        self.generators = generators(seed, numbers if draws else (), self.start.time)
 
     def states(self, forcings: Iterable[State]) -> Iterator[State]:
         """Yield the States at the leads after `lead`, one for each forcing, without gradients."""
@@ -100,10 +111,10 @@ class Rollout:
         while True:
             # Around each step, not around the loop: whoever takes the States keeps a precision of their own.
             with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=self.is_mixed):
-                found = next(advanced, None)
-            if found is None:
+                advance = next(advanced, None)
+            if advance is None:
                 return
-            state, self.memory = (found, (*self.memory[1:], found)) if plain else found
+            state, self.memory = (advance, (*self.memory[1:], advance)) if plain else advance
             self.lead += 1
             yield state
 
@@ -238,10 +249,10 @@ def _mean(step: Stepper, before: State, states: Sequence[State], forcing: State)
 
 def _last(lead: int, intervals: Sequence[int]) -> int:
     """The last interval of a lead that is made up of intervals, the longest first."""
-    left, last = lead, 1
+    remainder, last = lead, 1
     for interval in sorted(intervals, reverse=True):
-        if left >= interval:
-            left, last = left % interval, interval
-        if not left:
+        if remainder >= interval:
+            remainder, last = remainder % interval, interval
+        if not remainder:
             break
     return last

@@ -59,28 +59,28 @@ class State:
     def _parts(self) -> dict[str, Tensor]:
         """The channels of each variable, all from one split, so that the backward pass assembles a single gradient."""
         sizes = [variable.size for variable in self.variables]
-        parts = self.values.split(sizes, self.channel_axis) if sizes else ()
-        return dict(zip(self.variables.names, parts, strict=True))
+        fields = self.values.split(sizes, self.channel_axis) if sizes else ()
+        return dict(zip(self.variables.names, fields, strict=True))
 
     def __getitem__(self, name: str) -> Tensor:
         """Return a view of variable `name`: (*lead, level, *grid), or (*lead, *grid) for a single-level field."""
         self.variables.slice(name)
-        part = self._parts[name]
-        return part if self.variables.variable(name).levels else part.squeeze(self.channel_axis)
+        field = self._parts[name]
+        return field if self.variables.variable(name).levels else field.squeeze(self.channel_axis)
 
     def with_(self, **fields: Tensor) -> State:
         """Return a State in which the named variables are replaced; shapes as `state[name]` gives them."""
         for name in fields:
             self.variables.slice(name)
-        parts = []
+        tensors = []
         for variable in self.variables:
-            part = fields.get(variable.name, None)
-            if part is None:
-                part = self._parts[variable.name]
+            field = fields.get(variable.name, None)
+            if field is None:
+                field = self._parts[variable.name]
             elif not variable.levels:
-                part = part.unsqueeze(self.channel_axis)
-            parts.append(part)
-        return replace(self, values=torch.cat(parts, dim=self.channel_axis))
+                field = field.unsqueeze(self.channel_axis)
+            tensors.append(field)
+        return replace(self, values=torch.cat(tensors, dim=self.channel_axis))
 
     def select(self, names: Iterable[str]) -> State:
         """Return a State of the named variables only, in the order of `names`."""
@@ -131,5 +131,5 @@ class Window:
     def to(self, *args, **kwargs) -> Window:
         """Return the Window on another device or in another floating-point type (arguments of `Tensor.to`)."""
         return Window(
-            *(tuple(s.to(*args, **kwargs) for s in part) for part in (self.history, self.target, self.forcing))
+            *(tuple(s.to(*args, **kwargs) for s in states) for states in (self.history, self.target, self.forcing))
         )

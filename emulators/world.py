@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from emulators.constants import MONTH
-from emulators.grid import LatLonGrid
+from emulators.grid import Grid, LatLonGrid, grid_from_plain, lat_lon
 from emulators.variables import VariableSet
 
 
@@ -36,9 +36,9 @@ class Scale:
 class Vertical:
     """Describe the vertical coordinate: half-level pressure a + b * surface pressure (Simmons & Burridge 1981).
 
-    kind: `sigma`, `hybrid`, `pressure` or `none`; a in Pa and b at half levels, top first, shape (level + 1,); both
-    empty for `pressure` and `none`. dry: True if surface pressure is the weight of dry air alone and humidity the mass
-    of water per mass of dry air, as in models whose pressure does not change with their water.
+    kind: `sigma`, `hybrid`, `pressure`, `height` (or depth, in m) or `none`; a in Pa and b at half levels, top first,
+    shape (level + 1,), both of `sigma` and `hybrid` alone. dry: True if surface pressure is the weight of dry air alone
+    and humidity the mass of water per mass of dry air, as in models whose pressure does not change with their water.
     """
 
     kind: str = "none"
@@ -57,7 +57,7 @@ class World:
     scales: one Scale for each channel name.
     """
 
-    grid: LatLonGrid
+    grid: Grid
     prognostic: VariableSet
     timestep: np.timedelta64
     forcing: VariableSet = VariableSet()
@@ -67,6 +67,11 @@ class World:
     history: int = 1
     scales: Mapping[str, Scale] = field(default_factory=dict)
     vertical: Vertical = Vertical()
+
+    @property
+    def lat_lon(self) -> LatLonGrid:
+        """The grid, for parts that need rows and columns; ValueError for a set of cells."""
+        return lat_lon(self.grid)
 
     @property
     def by_role(self) -> dict[str, VariableSet]:
@@ -107,8 +112,8 @@ class World:
     @property
     def intervals(self) -> tuple[int, ...]:
         """The intervals, in timesteps, over which the changes of all prognostic channels are known; 1 the first."""
-        known = [set(self.scales[c].changes) if c in self.scales else set() for c in self.prognostic.channels]
-        return (1, *sorted(set.intersection(*known))) if known else (1,)
+        changes = [set(self.scales[c].changes) if c in self.scales else set() for c in self.prognostic.channels]
+        return (1, *sorted(set.intersection(*changes))) if changes else (1,)
 
     def change_std(self, variables: VariableSet, interval: int) -> np.ndarray:
         """Return the standard deviation of the change over `interval` timesteps, float32, shape (channel,).
@@ -163,7 +168,7 @@ class World:
         fields = plain["static_fields"]
         vertical = plain["vertical"]
         return cls(
-            grid=LatLonGrid(np.array(plain["grid"]["latitude"]), np.array(plain["grid"]["longitude"])),
+            grid=grid_from_plain(plain["grid"]),
             **{name: VariableSet.from_plain(plain[name]) for name in ("prognostic", "forcing", "diagnostic", "static")},
             static_fields=None if fields is None else fields.numpy(),
             timestep=np.timedelta64(*plain["timestep"]),

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from emul.checks import example_worlds
+import warm_starts
+from data_pipelines.studies import trials
+from emulators.contracts import example_worlds
 from emulators.state import State
 from emulators.world import World
 
@@ -27,6 +31,13 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("XDG_CACHE_HOME", str(shared / "cache"))
         patch.setenv("XDG_CONFIG_HOME", str(shared / "config"))
         yield
+
+
+@pytest.fixture
+def warm_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials of sweeps start in processes that have imported what they need."""
+    monkeypatch.setattr(trials, "subprocess", SimpleNamespace(**vars(subprocess) | {"Popen": warm_starts.trial}))
+    monkeypatch.setattr("emul.sweep.PERIOD", 0.1)
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,9 @@ import numpy as np
 def readers(home: Any) -> Iterator[tuple[str, list[Path], Callable[[], Any]]]:
     """(kind, its files, what reads them and returns plain values) of everything that is kept."""
     from data_pipelines.files import checkpoints
-    from data_pipelines.files.batch_records import BatchRecords
+    from data_pipelines.files.atomic import BatchRecords
+    from data_pipelines.files.fingerprints import read_json
     from data_pipelines.files.netcdf import read_groups
-    from data_pipelines.files.seals import read_json
     from data_pipelines.forecasts.manifest import read_manifest, verify_checksums
     from data_pipelines.opening.datasets import open_dataset
     from data_pipelines.opening.forecasts import open_forecast
@@ -80,10 +80,10 @@ def refused(faults: list[str]) -> None:
 
 def flips(home: Any, count: int, seed: int) -> list[tuple[str, str, int, int, list[str]]]:
     """Flip one bit in so many places of each kind of file: noticed in a sentence, or harmless."""
-    from data_pipelines.reading import damaged_data
-    from emul.terminal.sentences import sentence
+    from data_pipelines.conventions.suggestions import sentence
+    from data_pipelines.reading import threads
 
-    damaged_data.WAITS = ()
+    threads.WAITS = ()
     rows: list[tuple[str, str, int, int, list[str]]] = []
     for kind, files, read in readers(home):
         chance, met, faults = random.Random(seed), collections.Counter[str](), []

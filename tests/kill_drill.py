@@ -117,7 +117,7 @@ def result(folder: Path, name: str) -> dict[str, Any]:
     import xarray as xr
 
     from data_pipelines.files import checkpoints
-    from data_pipelines.files.metrics_table import read_rows
+    from data_pipelines.files.tables import read_rows
 
     run = folder / "train" / name
     last, best = (checkpoints.load(run / "checkpoints" / f"{which}.ckpt") for which in ("last", "best"))

@@ -1,18 +1,36 @@
-"""Build networks without memory, on the meta device, to count parameters and check shapes."""
+"""Build networks without memory, on the meta device: shapes, sizes, memory of a training; propose one for a World.
+
+The sizes on the planet ship with the package as `model_sizes.json`, which `python -m emul.checks.networks` writes.
+"""
 
 from __future__ import annotations
 
+import ast
+import copy
+import json
+import os
+import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
+from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emul.config.build import build
+from omegaconf import DictConfig, OmegaConf
+
+from data_pipelines.conventions.suggestions import ConfigErrors, Finding, system_bytes
+from data_pipelines.files.atomic import bytes_text, write_text
+from data_pipelines.options.documentation import opening_comment
+from data_pipelines.options.folders import conf_folder, option_files
+from data_pipelines.options.source_text import module_tree
+from emul.config.build import build, build_network, part_paths, resolve_target, sampler_of
 
 if TYPE_CHECKING:
     import xarray as xr
-    from omegaconf import DictConfig
     from torch import nn
 
+    from data_pipelines.inspection.proposals import ProposedModel
+    from emulators.training.hardware import Hardware
     from emulators.world import World
 
 
@@ -21,9 +39,11 @@ def world_from_template(config: DictConfig, template: xr.Dataset) -> World:
     from data_pipelines.batches.world import world_from_dataset
     from emulators.world import Scale
 
-    made = world_from_dataset(template, build(config.variables), history=config.history)
-    sets = (made.prognostic, made.diagnostic, made.forcing, made.static)
-    return replace(made, scales={channel: Scale(0.0, 1.0, 1.0) for one in sets for channel in one.channels})
+    world = world_from_dataset(template, build(config.variables), history=config.history)
+    sets = (world.prognostic, world.diagnostic, world.forcing, world.static)
+    return replace(
+        world, scales={channel: Scale(0.0, 1.0, 1.0) for channel_set in sets for channel in channel_set.channels}
+    )
 
 
 def with_changes(world: World, intervals: Sequence[int]) -> World:
@@ -37,17 +57,260 @@ def template_world(config: DictConfig) -> World:
     return world_from_template(config, build(config.data).template())
 
 
-def network_on_meta(node: Any, world: World) -> nn.Module:
-    """Build a network without memory. Raises ValueError where it does not fit the World."""
+def network_on_meta(node: Any, world: World, noise: Any = None) -> nn.Module:
+    """Build a network without memory, its norms moved by `noise`. Raises ValueError where it does not fit the World."""
     import torch
 
+    nodes = {"model": node, "noise": noise}
     try:
         with torch.device("meta"):
-            return build(node, world).to("meta")
+            return build_network(nodes, world).to("meta")
     except (RuntimeError, NotImplementedError, TypeError):  # tables made in numpy need a real device
-        return build(node, world).to("meta")
+        return build_network(nodes, world).to("meta")
 
 
-def parameter_count(network: nn.Module) -> int:
-    """Count trainable parameters; a complex one counts two."""
-    return sum(p.numel() * (2 if p.is_complex() else 1) for p in network.parameters() if p.requires_grad)
+def network_world(config: DictConfig, world: World) -> World:
+    """Return the World on which the Step of a configuration wants its network built."""
+    inner: World = resolve_target(str(config.step._target_)).network_world(world, part_paths(config))
+    return inner
+
+
+def step_on_meta(config: DictConfig, world: World) -> Any:
+    """Build a Step around a network without memory. Raises ValueError or KeyError where it does not fit the World."""
+    import torch
+
+    from emulators.steps.step import Step
+
+    network = network_on_meta(config.model, network_world(config, world), config.get("noise"))
+    parts = {name: Step(world, torch.nn.Identity()) for name in part_paths(config)}  # stand for trained ones
+    return build(config.step, world, network, {}, **sampler_of(config, world), **parts)
+
+
+CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def device_of(accelerator: str) -> str:
+    """Return `cuda` where a GPU is wanted and there is one, else `cpu`."""
+    import torch
+
+    return "cuda" if accelerator in ("gpu", "auto") and torch.cuda.is_available() else "cpu"
+
+
+def available_memory(device: str, hardware: Hardware) -> float:
+    """Return the bytes that one process may use: what hardware.gigabytes says, its GPU, or its share of the machine."""
+    import torch
+
+    if hardware.gigabytes is not None:
+        return 1e9 * hardware.gigabytes
+    if device == "cuda":
+        return float(torch.cuda.mem_get_info()[0])
+    slurm = hardware.slurm
+    if slurm is not None and slurm.memory:
+        number, unit = re.fullmatch(r"(\d+)([KMGT]?)", str(slurm.memory)).groups()  # type: ignore[union-attr]
+        return float(number) * {"K": 1e3, "": 1e6, "M": 1e6, "G": 1e9, "T": 1e12}[unit] / hardware.devices
+    limits = [float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))]
+    limits += [float(text) for text in map(_read, CGROUPS) if text.isdigit()]
+    available = system_bytes("/proc/meminfo", "MemAvailable")
+    return min([*limits, *([] if available is None else [available])]) / hardware.devices
+
+
+def _read(name: str) -> str:
+    return Path(name).read_text().strip() if Path(name).is_file() else ""
+
+
+def memory_findings(config: DictConfig, world: World, network: nn.Module, activations: float) -> list[Finding]:
+    """Find a network or a batch that cannot fit.
+
+    Weights, batches in wait and activations of one pass are a lower bound of what a training takes.
+    """
+    from emulators.training.flop_counter import parameter_count
+
+    hardware, plan = build(config.hardware), build(config.training)
+    device, samples = device_of(hardware.accelerator), plan.portion(hardware.processes)
+    if hardware.slurm is not None and not hardware.slurm.memory:  # the job's memory limit is unknown here
+        return []
+    channels = world.input_channels * world.history + world.output_channels * build(config.objective, world).longest
+    cells = world.grid.size
+    batches = 4.0 * samples * channels * cells * (1 if device == "cuda" else 1 + config.loader.ahead)
+    stored = 0.0 if hardware.activation_checkpointing else samples * activations
+    count, room = parameter_count(network), available_memory(device, hardware)
+    copies = 4 + (plan.ema is not None)  # weights, gradients, two moments, and the average
+    fixed = 4.0 * copies * count / (hardware.processes if hardware.strategy == "fsdp" else 1)
+    if fixed > room:
+        got = f"{count:,} parameters, which take {bytes_text(fixed)} with gradients, moments and average"
+        fix = "take hardware.strategy=fsdp with more devices, or a smaller model"
+        return [Finding("model", f"a network that fits into {bytes_text(room)} of memory", got, fix)]
+    if fixed + batches + stored <= room:
+        return []
+    breakdown = f"weights {bytes_text(fixed)}, batches {bytes_text(batches)}, activations {bytes_text(stored)}"
+    got = f"{samples} samples a pass, which take {bytes_text(fixed + batches + stored)} or more ({breakdown})"
+    fix = "take a smaller training.batch_size or more training.accumulate; hardware.gigabytes=... sets the limit"
+    return [Finding("training.batch_size", f"a batch that fits into {bytes_text(room)} of memory", got, fix)]
+
+
+SHIPPED = Path(__file__).with_name("model_sizes.json")
+CITED = re.compile(
+    r"(?:([A-Z][\w'-]+(?: et al\.| & [A-Z][\w'-]+)? \d{4}),? )?(arXiv \d{4}\.\d{4,5}|doi 10\.[^\s;,)]+[^\s;,).])"
+)
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """Describe a model on one World.
+
+    paper: author, year and number. parameters: trainable, null where the model does not fit. operations: of a forecast
+    step on 64x128 points, in 10^9, counted as in emulators/training/flop_counter.py, null where they cannot be counted.
+    states, step, grid, parity: the module's own words on the states it sees, its output, the grids that fit, and what
+    it was compared with.
+    """
+
+    paper: str
+    parameters: int | None
+    operations: float | None
+    states: str
+    step: str
+    grid: str
+    parity: str
+
+
+def shipped_sizes() -> dict[str, ModelSize]:
+    """Return the sizes of the models in conf/ on the planet, without building one."""
+    return {name: ModelSize(**row) for name, row in json.loads(SHIPPED.read_text(encoding="utf-8")).items()}
+
+
+def measured_sizes(names: Sequence[str], overrides: Sequence[str] = ()) -> dict[str, ModelSize]:
+    """Measure models on the World of a training's overrides. Raises ValueError where its data cannot be described."""
+    from emul.config.compose import compose
+
+    try:
+        world = template_world(compose("train", list(overrides)))
+    except (ValueError, OSError, KeyError) as error:
+        if isinstance(error, ConfigErrors):
+            raise
+        raise ValueError(f"The size of a model depends on the data, and these cannot be described: {error}") from error
+    return {name: _measured(name, world) for name in names}
+
+
+def _measured(name: str, world: World) -> ModelSize:
+    from emulators.interfaces import NetworkModule, optional
+    from emulators.training.flop_counter import parameter_count
+
+    file: Any = OmegaConf.load(option_files("model")[name])
+    node = file.get("model", file)  # of those that set other groups too
+    try:
+        parameters = parameter_count(network_on_meta(node, world))
+    except ValueError:
+        parameters = None
+    about = optional(import_module(node["_target_"].rpartition(".")[0]), NetworkModule, "ABOUT")
+    details = {key: str(about.get(key, "")) for key in ("states", "step", "grid", "parity")}
+    return ModelSize(paper(name, str(node["_target_"])), parameters, operations(node, world), **details)
+
+
+def paper(name: str, target: str) -> str:
+    """Return what is cited for a model: by its YAML or that of the full size, else by its module; empty for nothing."""
+    files = option_files("model")
+    texts = [opening_comment(files[stem]) for stem in (name, name.removesuffix("_small")) if stem in files]
+    tree = module_tree(target.rpartition(".")[0])
+    texts.append(" ".join((ast.get_docstring(tree) or "").split()) if tree else "")
+    matches = (CITED.search(text) for text in texts)
+    return next((" ".join(filter(None, match.groups())) for match in matches if match), "")
+
+
+def operations(node: DictConfig, world: World) -> float | None:
+    """Return 10^9 operations of one forward pass on 64x128 points of the sphere; None where it needs numbers."""
+    from emulators.grid import equiangular_grid
+    from emulators.training.flop_counter import forward_operations
+
+    finer = replace(world, grid=equiangular_grid(64), static_fields=None)
+    try:
+        total = forward_operations(network_on_meta(node, finer), finer)
+    except Exception:  # a model may not fit this grid
+        return None
+    return None if total is None else float(f"{total / 1e9:.3g}") or None
+
+
+def write_sizes() -> None:
+    """Write the table that ships with the package."""
+    names = [path.stem for path in sorted((conf_folder() / "model").glob("*.yaml"))]
+    rows = {name: asdict(size) for name, size in measured_sizes(names).items()}
+    write_text(SHIPPED, json.dumps(rows, indent=1) + "\n")
+
+
+LEAST_STEPS, MOST_STEPS, PASSES = 1000, 50_000, 30  # optimiser steps, and passes over the training times
+EFFICIENCY = 0.2  # of a training, against a product of matrices
+ON_SPHERE: tuple[dict[str, Any], ...] = tuple(
+    {"embed": embed, "layers": layers} for embed, layers in ((384, 8), (256, 8), (128, 6), (64, 4), (32, 3))
+)
+ON_AREA: tuple[dict[str, Any], ...] = tuple(
+    {"channels": channels} for channels in ([128, 256, 512, 1024], [64, 128, 256], [32, 64, 128], [32, 64], [32])
+)
+
+
+def propose_model(
+    config: DictConfig, world: World, times: int, name: str | None, hours: float, on_gpu: bool
+) -> ProposedModel:
+    """Return the proposal for a World with so many training times and the machine in use.
+
+    Of a few sizes, largest first, the first one is taken whose weights, batches and activations fit into half of the
+    memory, that has no more parameters than there are values to learn from, and whose training ends in the time
+    allowed: 3 x operations x batch x steps / speed, as a backward pass costs two forward passes. The speed is a share
+    of what a product of matrices reaches here.
+
+    name: a model of the user's choice; null: an SFNO on the whole sphere, a U-Net on an area. hours: that the training
+    may take. Raises ValueError where the model fits neither the World nor the memory.
+    """
+    from data_pipelines.inspection.proposals import ProposedModel
+    from emulators.training.flop_counter import forward_operations, matrix_speed, parameter_count, traced_pass
+
+    config = copy.deepcopy(config)
+    if name is None and len(world.grid.shape) == 1:
+        raise ValueError(
+            f"No model is proposed for {world.grid}; name one that takes any points, such as model=graphcast, or "
+            "regrid the data: `emul data regrid`."
+        )
+    name = name or ("unet" if world.grid.kind == "limited_area" else "sfno")
+    windows = times - world.history - build(config.objective, world).longest + 1
+    device = "cuda" if on_gpu else "cpu"
+    config.hardware.accelerator = "gpu" if on_gpu else "cpu"
+    config.hardware.gigabytes = available_memory(device, build(config.hardware)) / 2e9
+    speed = EFFICIENCY * matrix_speed(device)
+    batches = [batch for batch in (8, 4, 2, 1) if batch <= max(windows, 1)]
+    values = times * world.output_channels * world.grid.size
+    sizes = {"sfno": ON_SPHERE, "unet": ON_AREA}.get(name, ({},))
+    for options in sizes:
+        node: Any = OmegaConf.load(option_files("model")[name])
+        node = OmegaConf.merge(node.get("model", node), options)
+        try:
+            network = network_on_meta(node, world)
+        except ValueError:
+            if options is sizes[-1]:
+                raise
+            continue
+        activations = traced_pass(network, world)[1]
+        batch = next((size for size in batches if _fits(config, world, network, activations, size)), None)
+        count = parameter_count(network)
+        operations = forward_operations(network, world) or 2.0 * count * world.grid.size
+        least = 3 * operations * LEAST_STEPS * (batch or 1) / speed
+        if options is sizes[-1] or (batch is not None and count <= values and least <= 3600 * hours):
+            break
+    if batch is None:
+        raise ValueError(f"model={name} does not fit into half of the memory here, not even one example; take another.")
+    a_step = 3 * operations * batch / speed
+    steps = int(min(max(PASSES * windows / batch, LEAST_STEPS), MOST_STEPS, max(3600 * hours / a_step, LEAST_STEPS)))
+    steps = steps // 100 * 100
+    why = f"{count:,} parameters, for {values:,} values to learn from"
+    cost = f"{steps * batch / max(windows, 1):.3g} passes over the training times, {_minutes(steps * a_step)} here"
+    return ProposedModel(name, options, batch, steps, why, cost)
+
+
+def _minutes(seconds: float) -> str:
+    return f"about {seconds / 60:.0f} min" if seconds > 90 else "about a minute or less"
+
+
+def _fits(config: DictConfig, world: World, network: nn.Module, kept: float, batch: int) -> bool:
+    config.training.batch_size = batch
+    return not memory_findings(config, world, network, kept)
+
+
+if __name__ == "__main__":
+    write_sizes()

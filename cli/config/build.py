@@ -14,11 +14,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from emul.config.folders import installed_packages, part_targets, user_folders
-from emul.config.signatures import HYDRA_KEYS, wrapping
-from emul.terminal.findings import ConfigErrors, Finding
-from emul.trust.secrets import hidden
-from emul.trust.targets import Trusted, finding, targets, trusted
+from data_pipelines.conventions.suggestions import ConfigErrors, Finding
+from data_pipelines.options.folders import installed_packages, part_targets, user_folders
+from data_pipelines.options.signatures import HYDRA_KEYS, wrapping
+from data_pipelines.options.trust import Trusted, finding, hidden, targets, trusted
 
 
 def resolve_target(target: str) -> Any:
@@ -26,10 +25,10 @@ def resolve_target(target: str) -> Any:
     allowed = _trusted()
     if why := allowed.refusal(target):
         raise ConfigErrors([finding("_target_", target, why)])
-    found = _imported(target)
-    if allowed.foreign(target, found):
+    imported = _imported(target)
+    if allowed.foreign(target, imported):
         raise ConfigErrors([finding("_target_", target, "is only imported there")])
-    return found
+    return imported
 
 
 def target_module(target: str) -> ModuleType:
@@ -47,8 +46,8 @@ def untrusted(node: Any) -> list[Finding]:
 
 def refuse_untrusted(node: Any) -> None:
     """Raise ConfigErrors where a configuration names parts that are not trusted."""
-    if found := untrusted(node):
-        raise ConfigErrors(found)
+    if faults := untrusted(node):
+        raise ConfigErrors(faults)
 
 
 def _trusted() -> Trusted:
@@ -60,13 +59,13 @@ def _imported(target: str) -> Any:
     for count in range(len(names) - 1, 0, -1):
         module = ".".join(names[:count])
         try:
-            found = importlib.import_module(module)
+            imported = importlib.import_module(module)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module}.".startswith(f"{error.name}."):
                 raise  # the module exists and imports a package that does not
             continue
         try:
-            return attrgetter(".".join(names[count:]))(found)
+            return attrgetter(".".join(names[count:]))(imported)
         except AttributeError:
             raise ValueError(f"_target_: {target}: {module} has no {'.'.join(names[count:])}.") from None
     raise ValueError(f"_target_: {target} cannot be imported; give its folder with --config-dir or EMUL_CONF.")
@@ -76,8 +75,8 @@ def build(node: Any, *args: Any, **kwargs: Any) -> Any:
     """Build the object that a node names, from `args` first and the node's keys after; nested nodes are built first."""
     plain = OmegaConf.to_container(node, resolve=True, throw_on_missing=True) if OmegaConf.is_config(node) else node
     refuse_untrusted(plain)
-    if found := hidden(plain):
-        raise ConfigErrors(found)
+    if faults := hidden(plain):
+        raise ConfigErrors(faults)
     return _build(plain, *args, **kwargs)
 
 
@@ -104,15 +103,46 @@ def build_all(nodes: Mapping[str, Any] | None, *args: Any) -> dict[str, Any]:
     return {str(name): build(node, *args) for name, node in (nodes or {}).items()}
 
 
+def build_network(config: Mapping[str, Any], world: Any) -> Any:
+    """Build the network of a configuration, scaled by width and moved by noise where it chooses so."""
+    from emulators.layers.noise import condition
+
+    network = build(config["model"], world)
+    if config.get("parametrisation"):
+        network = _parametrised(network, config, world)
+    return condition(network, build(config["noise"], world)) if config.get("noise") else network
+
+
+def _parametrised(network: Any, config: Mapping[str, Any], world: Any) -> Any:
+    """Scale first weights and learning rates of a network by its width over that of a base of the same draws."""
+    import torch
+
+    rule = build(config["parametrisation"])
+    narrow = {**config["model"], **rule.sizes(network)}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.get("seed", 0))
+        return rule.apply(network, build(narrow, world))
+
+
 def build_loss_term(node: Mapping[str, Any], *args: Any) -> Any:
     """Build the loss that a node names, with the weight and the steps at which it counts."""
-    from emulators.training.loss_terms import Term
+    from emulators.training.plan import Term
 
     shared = [parameter.name for parameter in wrapping("loss")]
-    own = {name: value for name, value in node.items() if name not in shared}
-    return Term(build(own, *args), **{name: node[name] for name in shared if name in node})
+    loss_node = {name: value for name, value in node.items() if name not in shared}
+    return Term(build(loss_node, *args), **{name: node[name] for name in shared if name in node})
 
 
 def build_loss_terms(nodes: Mapping[str, Any] | None, *args: Any) -> dict[str, Any]:
     """Build the losses of a mapping of nodes, by name, in order."""
     return {str(name): build_loss_term(node, *args) for name, node in (nodes or {}).items()}
+
+
+def sampler_of(config: Mapping[str, Any], world: Any) -> dict[str, Any]:
+    """The sampler of a Step that takes one, by its keyword; a training without any has none."""
+    return {"sampler": build(config["sampler"], world)} if config.get("sampler") else {}
+
+
+def part_paths(config: Mapping[str, Any]) -> dict[str, str]:
+    """The folders of the trained runs that a step holds, by name."""
+    return {str(name): str(path) for name, path in (config.get("parts") or {}).items() if path}

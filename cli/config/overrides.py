@@ -10,18 +10,28 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import yaml
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from data_pipelines.conventions.suggestions import nearest_name
-from emul.config.folders import conf_folder, groups, options_of
-from emul.config.signatures import signature, tree_faults, wrapping
-from emul.terminal.findings import ConfigErrors, Finding
+from data_pipelines.conventions.suggestions import ConfigErrors, Finding, nearest_name
+from data_pipelines.options.folders import conf_folder, groups, key_of, options_of
+from data_pipelines.options.signatures import signature, takes_list, tree_faults, wrapping
+from emul.config.saved import plain_mapping
 
+# What other frameworks call it, and what is written here.
+ELSEWHERE = {
+    **dict.fromkeys(("epochs", "max_epochs"), "training.steps=... (optimiser steps, not passes)"),
+    **dict.fromkeys(("max_steps", "iterations", "num_steps"), "training.steps=..."),
+    **dict.fromkeys(("learning_rate", "base_lr"), "optimizer.lr=..."),
+    **dict.fromkeys(("gpus", "num_gpus", "ngpus"), "hardware=gpu hardware.devices=..."),
+    "num_workers": "loader.ahead=..., batches made ready beforehand",
+    **dict.fromkeys(("ckpt_path", "checkpoint_path", "pretrained"), "from_checkpoint=..."),
+    **dict.fromkeys(("arch", "architecture", "network"), "model=... (`emul models` lists them)"),
+}
 Composer = Callable[[list[str]], DictConfig]
 
 
@@ -38,13 +48,13 @@ def diagnosed(verb: str, composer: Composer, overrides: list[str]) -> list[str]:
         except Exception as error:
             culprit = _culprit(error, good)
             if culprit is None:
-                said = str(error).splitlines()[0]
+                message = str(error).splitlines()[0]
                 raise ConfigErrors(
-                    [*_findings(verb, bad, {}), Finding("configuration", "one that composes", said)]
+                    [*_findings(verb, bad, {}), Finding("configuration", "one that composes", message)]
                 ) from error
             good.remove(culprit)
             bad.append((culprit, error))
-    with suppress(OmegaConfBaseException):  # a faulty interpolation is told of by the one who resolves it next
+    with suppress(OmegaConfBaseException):  # a faulty interpolation is reported where it is resolved next
         OmegaConf.resolve(config)
     plain = plain_mapping(config)
     amended = {text: f"++{text.lstrip('+')}" for text, error in bad if _may_be_added(key_of(text), plain)}
@@ -52,16 +62,6 @@ def diagnosed(verb: str, composer: Composer, overrides: list[str]) -> list[str]:
     if findings:
         raise ConfigErrors([*findings, *tree_faults(plain)], config)
     return [amended.get(text, text) for text in overrides]
-
-
-def plain_mapping(config: DictConfig) -> dict[str, Any]:
-    """The configuration as plain dicts, lists, numbers and strings."""
-    return cast(dict[str, Any], OmegaConf.to_container(config))
-
-
-def key_of(override: str) -> str:
-    """The key of an override, without `+`, `~` and a package."""
-    return re.split(r"[=@]", override.lstrip("+~"), maxsplit=1)[0].strip()
 
 
 def assignment(key: str, value: object) -> str:
@@ -85,10 +85,10 @@ def known_keys(node: Any, key: str = "") -> Iterator[str]:
 def _parameters(node: dict[str, Any], key: str) -> list[str]:
     """The keys that the part at `key` takes."""
     try:
-        known = signature(str(node["_target_"])) if "_target_" in node else None
+        callee = signature(str(node["_target_"])) if "_target_" in node else None
     except ValueError:
-        known = None
-    return [*known.names, *(parameter.name for parameter in wrapping(key.partition(".")[0]))] if known else []
+        callee = None
+    return [*callee.names, *(parameter.name for parameter in wrapping(key.partition(".")[0]))] if callee else []
 
 
 def _may_be_added(key: str, config: dict[str, Any]) -> bool:
@@ -138,7 +138,7 @@ def _finding(verb: str, override: str, error: Exception, config: dict[str, Any])
     if isinstance(error, MissingConfigException):
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         options = sorted(error.options or options_of(group))
-        best = nearest_name(option, options)
+        best = nearest_name(option, [name for name in options if name not in re.findall(r"\w+", value)])
         expected = f"an option of {group}" if best else f"one of {', '.join(options)}"
         return Finding(group, expected if options else "a group with options", option, _in_place_of(override, best))
     if "Could not override" in str(error) or "Could not delete" in str(error):
@@ -148,9 +148,11 @@ def _finding(verb: str, override: str, error: Exception, config: dict[str, Any])
             "quote values that hold brackets, commas or spaces" if "=" in override else _key_for(verb, override, config)
         )
         return Finding(override, "key=value", override, fix)
-    said = re.sub(r"\s+", " ", str(error).split("\n1. ")[0]).strip()
-    fix = "to try several values add --multirun" if "Ambiguous" in said else ""
-    return Finding(key, "an override that composes", said.splitlines()[0], fix)
+    message = re.sub(r"\s+", " ", str(error).split("\n1. ")[0]).strip()
+    fix = "to try several values add --multirun" if "Ambiguous" in message else ""
+    if fix and key in groups() and takes_list(key):
+        fix = f"write '{key}=[{value}]'; {fix}"
+    return Finding(key, "an override that composes", message.splitlines()[0], fix)
 
 
 def _in_place_of(override: str, best: str | None) -> str:
@@ -165,9 +167,9 @@ def _key_for(verb: str, word: str, config: dict[str, Any]) -> str:
     runs = [folder for folder in (Path(word), Path(config.get("output", "outputs"), "train", word)) if folder.is_dir()]
     if "run" in config and runs:
         return f"write run={runs[0]}"
-    chosen = [group for group in groups() if group in config and word in options_of(group)]
-    if chosen:
-        return f"write {chosen[0]}={word}"
+    matches = [group for group in groups() if group in config and word in options_of(group)]
+    if matches:
+        return f"write {matches[0]}={word}"
     best = nearest_name(word, known_keys(config))
     return f"write {best}=..." if best else listed(verb)
 
@@ -179,22 +181,22 @@ def listed(verb: str) -> str:
 
 def _other_key(verb: str, key: str, value: str, config: dict[str, Any]) -> str:
     """Suggest the nearest key that takes the value, else those of the same parent, else where keys are listed."""
-    known = list(known_keys(config))
-    best = nearest_name(key, known)
+    keys = list(known_keys(config))
+    if key.rpartition(".")[2] in ELSEWHERE:
+        return f"write {ELSEWHERE[key.rpartition('.')[2]]}"
+    best = nearest_name(key, keys)
     if best and _takes(config, best, value):
-        return f"write {best}={value}" if value else f"write {best}"
+        last = key.rpartition(".")[2]
+        same = [dotted for dotted in keys if dotted.rpartition(".")[2] == last and _takes(config, dotted, value)]
+        several = same if "." in key and best in same else [best]  # under other parents, none is the nearest
+        return "write " + " or ".join(f"{dotted}={value}" if value else dotted for dotted in several[:3])
     parent = key.rpartition(".")[0]
-    beside = [name for name in known if parent and name.rpartition(".")[0] == parent]
+    beside = [name for name in keys if parent and name.rpartition(".")[0] == parent]
     return f"there is {', '.join(beside)}" if beside else listed(verb)
 
 
 def _takes(config: dict[str, Any], key: str, value: str) -> bool:
     """Whether a configuration has no fault at `key` once it holds the value there."""
-    tried = OmegaConf.create(config)
-    OmegaConf.update(tried, key, yaml.safe_load(value) if value else None, force_add=True)
-    return not value or all(finding.key != key for finding in tree_faults(plain_mapping(tried)))
-
-
-def plain(value: Any) -> Any:
-    """A value without OmegaConf containers."""
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    candidate = OmegaConf.create(config)
+    OmegaConf.update(candidate, key, yaml.safe_load(value) if value else None, force_add=True)
+    return not value or all(finding.key != key for finding in tree_faults(plain_mapping(candidate)))

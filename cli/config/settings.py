@@ -10,12 +10,14 @@ import ast
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from data_pipelines.conventions.suggestions import nearest_name
-from emul.config.annotations import accepts, in_words, value_in_words
-from emul.config.folders import groups
-from emul.terminal.findings import ConfigErrors, Finding
+from data_pipelines.conventions.suggestions import ConfigErrors, Finding, nearest_name
+from data_pipelines.options.folders import groups, key_of, options_of
+from data_pipelines.options.source_text import accepts, in_words, value_in_words
+
+if TYPE_CHECKING:
+    from data_pipelines.studies.trials import Axis
 
 Schema = TypeVar("Schema")
 NAMES = ("name", "output")  # top keys of a configuration that no setting's misspelling is taken for
@@ -29,41 +31,41 @@ def read_settings(schema: type[Schema], arguments: Sequence[str], prefix: str = 
     """
     declared = {field.name: str(field.type) for field in fields(schema)}  # type: ignore[arg-type]
     values: dict[str, Any] = {}
-    rest, found = [], []
+    rest, faults = [], []
     for argument in arguments:
         key, equals, text = argument.partition("=")
         name = key.removeprefix(prefix)
         if not equals or not key.startswith(prefix) or (name not in declared and not prefix):
             best = None if prefix else _misspelled(argument, declared)
-            found += [Finding(key, "a setting that exists", key, f"did you mean {best}=?")] if best else []
+            faults += [Finding(key, "a setting that exists", key, f"did you mean {best}=?")] if best else []
             rest.append(argument)
         elif name not in declared:
             best = nearest_name(name, declared)
             fix = f"write {prefix}{best}" if best else ""
-            found.append(Finding(key, f"one of {', '.join(declared)}", name, fix))
+            faults.append(Finding(key, f"one of {', '.join(declared)}", name, fix))
         else:
             try:
                 values[name] = typed(text, declared[name], schema.__module__)
             except TypeError as error:
                 expected, got = error.args
-                found.append(Finding(key, expected, got))
-    if found:
-        raise ConfigErrors(found)
+                faults.append(Finding(key, expected, got))
+    if faults:
+        raise ConfigErrors(faults)
     return schema(**values), rest
 
 
 def refuse_others(arguments: Sequence[str], schema: type, verb: str) -> None:
     """Raise ConfigErrors for arguments that are settings, but none of the schema."""
     names = [field.name for field in fields(schema)]
-    found = []
+    faults = []
     for argument in arguments:
         key, equals, _ = argument.partition("=")
         if equals:
             best = nearest_name(key, names)
             fix = f"did you mean {best}=?" if best else f"there is {', '.join(names)}"
-            found.append(Finding(key, f"a setting of `{verb}`", key, fix))
-    if found:
-        raise ConfigErrors(found)
+            faults.append(Finding(key, f"a setting of `{verb}`", key, fix))
+    if faults:
+        raise ConfigErrors(faults)
 
 
 def _misspelled(argument: str, declared: dict[str, str]) -> str | None:
@@ -107,3 +109,31 @@ def _parsed(text: str) -> Any:
     if isinstance(value, ChoiceSweep):
         return plain(list(value.list))
     return text if isinstance(value, Sweep) else plain(value)
+
+
+def split_axes(words: Sequence[str]) -> tuple[dict[str, Axis], list[str]]:
+    """Split arguments into the keys that vary, with their values, and the arguments that are fixed."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Glob, IntervalSweep
+
+    from data_pipelines.studies.trials import Axis
+
+    axes: dict[str, Axis] = {}
+    fixed = []
+    for word in words:
+        if word.startswith("-"):
+            raise ValueError(f"emul sweep takes key=value only; got {word}.")
+        override = OverridesParser.create().parse_override(word)
+        if not override.is_sweep_override():
+            fixed.append(word)
+            continue
+        values = override.value()
+        if isinstance(values, IntervalSweep):
+            low, high = float(values.start), float(values.end)  # type: ignore[arg-type]
+            logarithmic = "log" in values.tags or (low > 0 and high / low >= 100)
+            axes[key_of(word)] = Axis((), low, high, logarithmic)
+        elif isinstance(values, Glob):
+            axes[key_of(word)] = Axis(tuple(values.filter(options_of(key_of(word)))))
+        else:
+            axes[key_of(word)] = Axis(tuple(override.sweep_string_iterator()))
+    return axes, fixed

@@ -7,20 +7,21 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from data_pipelines.files.fingerprints import fingerprint
+from omegaconf import DictConfig, OmegaConf
+
+from data_pipelines.conventions.suggestions import ConfigErrors
+from data_pipelines.files.fingerprints import fingerprint, stable
 from data_pipelines.files.identity import recipe_of
 from emul.config.build import build
 from emul.config.compose import compose
-from emul.config.declared_keys import faults
-from emul.config.overrides import plain
+from emul.config.saved import config_faults, plain
 from emul.config.settings import read_settings
 from emul.terminal.console import progress
-from emul.terminal.findings import ConfigErrors
 
 if TYPE_CHECKING:
     import xarray as xr
-    from omegaconf import DictConfig
 
+    from data_pipelines.batches.world import VariableRoles
     from data_pipelines.interfaces import Source
 
 
@@ -35,9 +36,9 @@ def prepared_source(overrides: list[str]) -> tuple[Source, DictConfig]:
             f"Expected a data source by its keys; got {path}; write data=netcdf data.path={path} or another."
         )
     config = compose("train", ["name=${hydra:runtime.choices.data}", *overrides])
-    found = [finding for finding in faults(config) if finding.key.partition(".")[0] in ("data", "name")]
-    if found:
-        raise ConfigErrors(found)
+    faults = [finding for finding in config_faults(config) if finding.key.partition(".")[0] in ("data", "name")]
+    if faults:
+        raise ConfigErrors(faults)
     source: Source = build(config.data)
     with progress("making data") as report:
         source.prepare(report)
@@ -49,17 +50,27 @@ def made_from(source: Source, config: DictConfig) -> dict[str, Any]:
     return {"recipe": recipe_of(plain(config.data)), "fingerprint": stable(fingerprint(source.path))}
 
 
-def stable(told: Mapping[str, Any]) -> dict[str, Any]:
-    """A fingerprint without the times at which files were written, which copies do not keep."""
-    return {key: value for key, value in told.items() if key not in ("written", "whole")}
+def roles(config: DictConfig, dataset: xr.Dataset) -> VariableRoles:
+    """The roles of the configuration; where it leaves them open, all that varies in time, and all that does not."""
+    from data_pipelines.batches.world import VariableRoles
+
+    if not OmegaConf.is_missing(config.variables, "prognostic"):
+        return build(config.variables)
+    moving = [str(name) for name, field in dataset.data_vars.items() if "time" in field.dims]
+    if not moving:
+        variable_names = ", ".join(map(str, dataset.data_vars))
+        raise ValueError(
+            f"Expected fields at several times; {dataset.attrs.get('origin', 'the data')} has {variable_names}."
+        )
+    return VariableRoles(prognostic=moving, static=[str(name) for name in dataset.data_vars if name not in moving])
 
 
 @dataclass(frozen=True)
 class OpenOptions:
-    """Options for opening paths.
+    """Hold the options for opening paths.
 
     select: {dimension: label}. names: a table of names, such as cesm. rename: {name in the files: name to use}.
-    members: dimension of the members. dates: of a dimension that tells none, {month: 1979-01/1M}.
+    members: dimension of the members. dates: of a dimension without dates of its own, {month: 1979-01/1M}.
     """
 
     select: Mapping[str, Any] | None = None
@@ -107,7 +118,7 @@ def _opened(arguments: list[str]) -> tuple[xr.Dataset, Any]:
         source, _ = prepared_source(rest)
         dataset = source.dataset()
         return dataset.assign_attrs(origin=dataset.attrs.get("origin", str(source.path))), source.path
-    how, others = read_settings(OpenOptions, rest)
+    options, others = read_settings(OpenOptions, rest)
     if others:
         raise ValueError(
             "With a path only select={dimension: label}, names=cesm, rename={old: new}, members=number and "
@@ -115,7 +126,7 @@ def _opened(arguments: list[str]) -> tuple[xr.Dataset, Any]:
         )
     path = paths if len(paths) > 1 else paths[0]
     with options_under(""):
-        return open_dataset(path, **vars(how)), path
+        return open_dataset(path, **vars(options)), path
 
 
 def selected(arguments: list[str], schema: type[Settings]) -> tuple[xr.Dataset, Settings, dict[str, Any]]:
@@ -129,7 +140,7 @@ def selected(arguments: list[str], schema: type[Settings]) -> tuple[xr.Dataset, 
     settings, rest = read_settings(schema, arguments)
     dataset, path = _opened(rest)
     names = {field.name for field in fields(Selection)}
-    chosen = {name: value for name, value in vars(settings).items() if name in names and value is not None}
-    recipe = {"data": rest, "origin": str(dataset.attrs.get("origin", "")), **chosen}
+    selection = {name: value for name, value in vars(settings).items() if name in names and value is not None}
+    recipe = {"data": rest, "origin": str(dataset.attrs.get("origin", "")), **selection}
     recipe["fingerprint"] = stable(fingerprint(path))
-    return part_of(dataset, **chosen), settings, recipe
+    return part_of(dataset, **selection), settings, recipe

@@ -11,11 +11,11 @@ from rich.markup import escape
 
 from data_pipelines.conventions.canonical import first_member
 from data_pipelines.derived.shaping import shaped
-from data_pipelines.files.fingerprints import fingerprint
+from data_pipelines.files.fingerprints import fingerprint, stable
 from data_pipelines.opening.datasets import open_dataset
 from data_pipelines.verification.climatology_store import Recipe, climatology, days_without
 from emul.config.settings import read_settings, refuse_others
-from emul.data.arguments import made_from, paths_and_rest, prepared_source, stable
+from emul.data.arguments import made_from, paths_and_rest, prepared_source
 from emul.terminal.console import console, header, progress, warn
 
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ClimatologySettings:
-    """Settings of `emul data climatology`: the fields to average, and over which times.
+    """Hold the settings of `emul data climatology`: the fields to average, and over which times.
 
     hours, window, quantiles, fields, levels, dry: as in `Recipe`. years: [first, last]; split: a period of the source,
-    default train; all: every time. derive: fields to compute first. path: the store to write, default
+    default train; all: every time. derive: fields to compute first. to: the store to write, default
     <output>/data/<name>/climatology.zarr. megabytes: memory of the fields that are averaged at a time.
     """
 
@@ -40,7 +40,7 @@ class ClimatologySettings:
     years: str | int | list[str | int] | None = None
     split: str | None = None
     derive: list[str] | None = None
-    path: str | None = None
+    to: str | None = None
     megabytes: float = 2048.0
     output: str = "outputs"
 
@@ -48,7 +48,7 @@ class ClimatologySettings:
 def main(arguments: list[str]) -> None:
     """The words after `emul data climatology`: the data, and what their climatology is made of."""
     settings, rest = read_settings(ClimatologySettings, arguments)
-    dataset, name, period, made = _data(rest, settings)
+    dataset, name, period, provenance = _data(rest, settings)
     if settings.derive:
         dataset = shaped(dataset, derive=settings.derive)
     if "member" in dataset.dims:
@@ -56,16 +56,16 @@ def main(arguments: list[str]) -> None:
         warn("Of the members the first is averaged, the truth of `emul eval`.")
     recipe = _recipe(settings, period)
     folder = Path(settings.output) / "data" / name
-    path = Path(settings.path or folder / "climatology.zarr")
-    told = "all times" if period is None else f"{period[0]} to {period[1]}"
-    header(f"emul data climatology {name}", [f"{told}, a window of {recipe.window} days"])
+    path = Path(settings.to or folder / "climatology.zarr")
+    span = "all times" if period is None else f"{period[0]} to {period[1]}"
+    header(f"emul data climatology {name}", [f"{span}, a window of {recipe.window} days"])
     lacking = days_without(dataset, recipe)
     if lacking:
         reach = recipe.window // 2 - 1
         warn(f"{lacking} of the 366 days of the year have no data within {reach} days; they stay missing.")
     with progress("averaging") as report:
-        made |= {"derive": settings.derive} if settings.derive else {}
-        climatology(dataset, path, recipe, made_from=made, megabytes=settings.megabytes, report=report)
+        provenance |= {"derive": settings.derive} if settings.derive else {}
+        climatology(dataset, path, recipe, made_from=provenance, megabytes=settings.megabytes, report=report)
     console().print(f"Ready for emul eval climatology={escape(str(path))}", soft_wrap=True)
 
 
@@ -86,22 +86,22 @@ def _data(
     splits: Mapping[str, Any] = {}
     if paths:
         dataset, name = open_dataset(paths if len(paths) > 1 else paths[0]), Path(paths[0].rstrip("/")).stem
-        made = {"fingerprint": stable(fingerprint(paths))}
+        provenance = {"fingerprint": stable(fingerprint(paths))}
     else:
         source, config = prepared_source(words)
         dataset, name, splits = source.dataset(), str(config.name), source.splits
-        made = made_from(source, config)
+        provenance = made_from(source, config)
         split = split or ("train" if years is None and splits.get("train") is not None else None)
     if split not in (None, "all") and splits.get(split) is None:
         raise ValueError(
             f"split={split}: the data have {', '.join(splits) or 'no splits'}; or take years=[first,last]."
         )
     period = splits[split] if years is None and split not in (None, "all") else years
-    return dataset, name, None if period is None else (str(period[0]), str(period[1])), made
+    return dataset, name, None if period is None else (str(period[0]), str(period[1])), provenance
 
 
 def _recipe(settings: ClimatologySettings, period: tuple[str, str] | None) -> Recipe:
-    chosen: dict[str, Any] = {
+    options: dict[str, Any] = {
         "window": settings.window,
         "dry": settings.dry,
         "hours": _tuple(settings.hours),
@@ -109,7 +109,7 @@ def _recipe(settings: ClimatologySettings, period: tuple[str, str] | None) -> Re
         "levels": _tuple(settings.levels),
         "variables": settings.fields,
     }
-    return Recipe(period=period, **{name: value for name, value in chosen.items() if value is not None})
+    return Recipe(period=period, **{name: value for name, value in options.items() if value is not None})
 
 
 def _tuple(values: list[Any] | None) -> tuple[Any, ...] | None:

@@ -15,7 +15,7 @@ from emul.terminal.console import console, progress, warn
 def main(overrides: list[str]) -> None:
     """Draw the chosen source into <output>/data/<name>: a weather map, mean winds, a spectrum, a month that moves."""
     from data_pipelines.conventions.canonical import first_member
-    from emul.pictures.portraits import portraits
+    from data_pipelines.pictures.portraits import portraits
 
     source, config = prepared_source(overrides)
     folder = Path(config.output) / "data" / config.name
@@ -28,7 +28,7 @@ def main(overrides: list[str]) -> None:
             return None
 
     with progress("drawing") as report:
-        made = portraits(first_member(source.dataset()), str(config.name), folder, attempt, report)
-    if not made:
+        pictures = portraits(first_member(source.dataset()), str(config.name), folder, attempt, report)
+    if not pictures:
         raise ValueError(f"No picture can be made of data={config.name}: expected weather on a whole sphere.")
-    console().print(f"{', '.join(path.name for path in made)} in [key]{escape(str(folder))}[/]", soft_wrap=True)
+    console().print(f"{', '.join(path.name for path in pictures)} in [key]{escape(str(folder))}[/]", soft_wrap=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
@@ -17,11 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TwinSettings:
-    """An experiment with twins. cases: pairs. days: length. perturbation: K on the planet, m/s on others."""
+    """Describe an experiment with twins. cases: pairs. days: length. perturbation: K on the planet, m/s on others.
+
+    whole_state: twins know all of the state; else what `variables` lack they estimate, as an emulator has to.
+    """
 
     cases: int = 8
     days: int = 30
     perturbation: float = 0.1
+    whole_state: bool = False
 
 
 def main(arguments: list[str]) -> None:
@@ -31,14 +36,17 @@ def main(arguments: list[str]) -> None:
     from data_pipelines.interfaces import TwinSource
 
     twins, overrides = read_settings(TwinSettings, arguments)
-    settings = asdict(twins)
+    settings: dict[str, Any] = asdict(twins)
     source, config = prepared_source(overrides)
     if not isinstance(source, TwinSource):
         raise ValueError(f"data={config.name} is not simulated here, so it has no twins; choose data=planet.")
+    selected = {name for names in config.variables.values() if isinstance(names, Sequence) for name in names}
+    lacking = () if settings.pop("whole_state") else tuple(name for name in source.hidden if name not in selected)
+    settings["forgotten"] = ", ".join(lacking)
     header(f"emul data predictability {config.name}", [experiment_summary(settings)])
     with progress("simulating twins") as report:
-        found = found_by_twins(source, **settings, report=report)
-    show_limits(found, twins.days)
+        limits = found_by_twins(source, **{**settings, "forgotten": lacking}, report=report)
+    show_limits(limits, twins.days)
     console().print(
         f"`emul eval` draws it under the scores of this data source: {escape(str(predictability_path(source)))}",
         soft_wrap=True,
@@ -47,9 +55,9 @@ def main(arguments: list[str]) -> None:
 
 def show_limits(found: xr.Dataset, days: int) -> None:
     """A line a headline variable: how fast twins part, and when they know no more of each other."""
+    from data_pipelines.display.text import DASH, number
     from data_pipelines.inspection.predictability import predictability_limits
     from data_pipelines.verification.score_rows import headline_rows, score_rows
-    from emul.display.text import DASH, number
 
     def days_text(length: float) -> str:
         return f"> {days} d" if length == float("inf") else DASH if length != length else f"{length:.1f} d"
@@ -57,8 +65,8 @@ def show_limits(found: xr.Dataset, days: int) -> None:
     lines = []
     for row in headline_rows(score_rows(found), most=12):
         field = found[row.variable].sel(region="global")
-        found_here = predictability_limits(field if row.level is None else field.sel(level=row.level))
-        lengths = [days_text(length) for length in found_here[:3]]
-        lines.append([row.label, *lengths, f"{number(found_here.saturation * row.factor)} {row.unit}".rstrip()])
+        limits = predictability_limits(field if row.level is None else field.sel(level=row.level))
+        lengths = [days_text(length) for length in limits[:3]]
+        lines.append([row.label, *lengths, f"{number(limits.saturation * row.factor)} {row.unit}".rstrip()])
     right = ["doubling", "as climatology", "95 % saturated", "saturation"]
     table(["RMSE of twins, global", *right], lines, right)

@@ -13,26 +13,32 @@ from emul.terminal.console import console, header, progress
 
 @dataclass(frozen=True)
 class RegridSettings(Selection):
-    """Select the part to regrid. grid: longitudes x latitudes and kind, 64x32_equiangular. to: the store to write."""
+    """Select the part to regrid.
+
+    grid: its name, 64x32_equiangular, O32, healpix:8. to: the store to write. weights: a file of sparse weights to keep
+    or to use again.
+    """
 
     grid: str | None = None
     method: str = "conservative"
+    weights: str | None = None
     to: str | None = None
 
 
 def main(arguments: list[str]) -> None:
     """The words after `emul data regrid`: the data, the grid, the method, and where to put the result."""
     from data_pipelines.conventions.attributes import grid_of
-    from data_pipelines.derived.regridding import grid_named, regridded
+    from data_pipelines.derived.regridding import regridded
     from data_pipelines.packing.copying import copy_to_zarr
+    from emulators.grids.catalogue import named_grid
 
     dataset, settings, recipe = selected(arguments, RegridSettings)
     if not settings.grid:
-        raise ValueError("To which grid? Add one, longitudes x latitudes, such as grid=64x32_equiangular.")
-    target, method = grid_named(settings.grid), settings.method
-    made = regridded(dataset, target, method)
-    path = Path(settings.to or f"{Path(recipe['origin'].rstrip('/')).stem}-{settings.grid}.zarr")
+        raise ValueError("To which grid? Add one, such as grid=64x32_equiangular, grid=O32 or grid=healpix:8.")
+    target, method = named_grid(settings.grid), settings.method
+    result = regridded(dataset, target, method, Path(settings.weights) if settings.weights else None)
+    path = Path(settings.to or f"{Path(recipe['origin'].rstrip('/')).stem}-{settings.grid.replace(':', '_')}.zarr")
     header(f"emul data regrid {recipe['origin']}", [f"{grid_of(dataset)!r} to {target!r}, {method}, to {path}"])
     with progress("regridding") as report:
-        copy_to_zarr(made, path, {**recipe, "grid": settings.grid, "method": method}, report)
+        copy_to_zarr(result, path, {**recipe, "grid": settings.grid, "method": method}, report)
     console().print(f"Ready: emul data inspect {escape(str(path))}", soft_wrap=True)

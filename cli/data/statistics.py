@@ -13,14 +13,13 @@ import numpy as np
 from rich.markup import escape
 
 from emul.config.settings import read_settings
-from emul.data.arguments import made_from, prepared_source
-from emul.data.convert import roles
+from emul.data.arguments import made_from, prepared_source, roles
 from emul.terminal.console import console, header, progress, table
 
 
 @dataclass(frozen=True)
 class StatisticsSettings:
-    """Settings of `emul data statistics`: the period, the intervals of changes and the file to write.
+    """Hold the settings of `emul data statistics`: the period, the intervals of changes and the file to write.
 
     split: the period, default train or all times. intervals: of changes, such as [6h,24h], default one timestep.
     to: the file to write. workers: threads, default one a processor, at most 4.
@@ -35,55 +34,54 @@ class StatisticsSettings:
 def main(arguments: list[str]) -> None:
     """The words after `emul data statistics`: the period (a split), the intervals of changes, the data."""
     from data_pipelines.batches.archive import Archive
-    from data_pipelines.batches.channel_statistics import channel_statistics
+    from data_pipelines.batches.scales import channel_statistics
     from data_pipelines.batches.world import world_from_dataset
     from data_pipelines.conventions.durations import duration_text
-    from data_pipelines.files.batch_records import open_batch_records
-    from data_pipelines.files.locks import sole_maker
+    from data_pipelines.files.atomic import open_batch_records, sole_maker
     from data_pipelines.files.netcdf import write_netcdf
     from data_pipelines.packing.pack import PackingSettings
 
-    chosen, overrides = read_settings(StatisticsSettings, arguments)
+    settings, overrides = read_settings(StatisticsSettings, arguments)
     source, config = prepared_source(overrides)
     dataset = source.dataset()
     world = world_from_dataset(dataset, roles(config, dataset), history=config.history)
     archive = Archive(dataset, world, cache_gigabytes=0)
-    split = chosen.split
+    split = settings.split
     if split is not None and source.splits.get(split) is None:
-        there = [name for name, period in source.splits.items() if period is not None]
+        choices = [name for name, period in source.splits.items() if period is not None]
         raise ValueError(
-            f"split: expected one of {', '.join(there) or 'none, as the data have no splits'}; got '{split}'."
+            f"split: expected one of {', '.join(choices) or 'none, as the data have no splits'}; got '{split}'."
         )
     period = source.splits.get(split or "train") or [str(archive.times[0]), str(archive.times[-1])]
-    steps = timesteps(chosen.intervals or [], world.timestep)
-    path = Path(chosen.to or Path(config.output) / "data" / str(config.name) / "statistics.nc")
+    steps = timesteps(settings.intervals or [], world.timestep)
+    path = Path(settings.to or Path(config.output) / "data" / str(config.name) / "statistics.nc")
     names = [duration_text(world.timestep * step) for step in steps]
     header(f"emul data statistics {config.name}", [f"{period[0]} to {period[1]}, changes over {', '.join(names)}"])
     positions = archive.within(period)
-    told = {"period": [str(end) for end in period], "channels": archive.variables.channels, "intervals": names}
+    description = {"period": [str(end) for end in period], "channels": archive.variables.channels, "intervals": names}
     folder = path.with_name(f".{path.name}.parts")
-    made = made_from(source, config)
+    provenance = made_from(source, config)
     with sole_maker(path), progress("measuring") as report:
-        parts = open_batch_records(folder, {**told, "times": positions.size, "made_from": made})
-        found = channel_statistics(
+        records = open_batch_records(folder, {**description, "times": positions.size, "made_from": provenance})
+        statistics = channel_statistics(
             lambda some: archive.gather(some).numpy(),
             archive.times,
             positions,
             world,
             intervals=steps,
-            workers=PackingSettings(workers=chosen.workers).threads,
-            parts=parts,
+            workers=PackingSettings(workers=settings.workers).threads,
+            parts=records,
             report=report,
         )
         attributes = {
             "period": f"{period[0]} to {period[1]}",
             "origin": archive.origin,
-            "made_from": json.dumps(made),
+            "made_from": json.dumps(provenance),
             "units": json.dumps({variable.name: variable.units for variable in archive.variables}),
         }
-        write_netcdf(path, found.dataset(archive.variables.channels, names, attributes))
+        write_netcdf(path, statistics.dataset(archive.variables.channels, names, attributes))
         shutil.rmtree(folder)
-    show(found, archive.variables.channels, names)
+    show(statistics, archive.variables.channels, names)
     console().print(f"emul train scales={escape(str(path))}", style="key", soft_wrap=True)
 
 
@@ -91,14 +89,14 @@ def timesteps(intervals: Sequence[str], timestep: np.timedelta64) -> list[int]:
     """Durations such as 6h and 24h as numbers of timesteps, sorted; one timestep is always among them."""
     from data_pipelines.conventions.durations import duration, duration_text
 
-    found = [1]
+    counts = [1]
     for text in intervals:
         length = duration(text)
         steps = length / timestep if np.datetime_data(length)[0] == np.datetime_data(timestep)[0] else 0.5
         if steps != int(steps) or steps < 1:
             raise ValueError(f"intervals: expected whole timesteps of {duration_text(timestep)}; got {text}.")
-        found.append(int(steps))
-    return sorted(set(found))
+        counts.append(int(steps))
+    return sorted(set(counts))
 
 
 def show(found: Any, channels: tuple[str, ...], intervals: list[str]) -> None:

@@ -11,25 +11,42 @@ from functools import cache
 from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.table import Table
 from rich.theme import Theme
 
-from emul.terminal.findings import Finding
+from data_pipelines.conventions.suggestions import Finding
 
 THEME = Theme({"key": "cyan", "quiet": "dim", "good": "green", "bad": "bold red", "warning": "yellow"})
 INTERVAL = 15.0  # seconds between lines of progress where no bar can be drawn
+
+
+# What makes a terminal do something, other than ends of lines and tabs: control characters and changes of direction.
+CONTROLS = dict.fromkeys(
+    (*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)),
+    "\N{REPLACEMENT CHARACTER}",
+)
+
+
+class _QuietConsole(Console):
+    """Show control characters in what files say as a replacement character, so that they command no terminal."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else text.translate(CONTROLS), style, control)
 
 
 @cache
 def _made(stderr: bool) -> Console:
     plain = bool(os.environ.get("CI")) or os.environ.get("TERM") == "dumb"
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else 120
-    return Console(stderr=stderr, theme=THEME, highlight=False, width=width, force_terminal=False if plain else None)
+    width = None if stream.isatty() else 10_000  # as wide as its content: no number of a table is cut
+    forced = False if plain else None
+    return _QuietConsole(stderr=stderr, theme=THEME, highlight=False, width=width, force_terminal=forced)
 
 
 def console(stderr: bool = False) -> Console:

@@ -1,4 +1,4 @@
-"""Assemble a training from a configuration: data, module, batches, loggers; and print what is about to be trained."""
+"""Assemble a training from a configuration: data, initial weights, module, batches, loggers; print the plan."""
 
 from __future__ import annotations
 
@@ -13,32 +13,43 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from data_pipelines.batches.archive import Archive
-from data_pipelines.batches.loader import Damaged, SequentialBatches, ShuffledBatches
+from data_pipelines.batches.loader import SequentialBatches, ShuffledBatches, spread_batches
 from data_pipelines.batches.scales import scales
 from data_pipelines.batches.windows import Windows
-from data_pipelines.batches.world import world_from_dataset
+from data_pipelines.batches.world import meaning_differences, meaning_of, world_from_dataset
 from data_pipelines.conventions.attributes import assumptions
+from data_pipelines.conventions.durations import duration_text
+from data_pipelines.conventions.suggestions import ConfigErrors, Finding
 from data_pipelines.files import checkpoints
+from data_pipelines.files.checkpoints import (
+    load_weights,
+    published_scales,
+)
 from data_pipelines.files.fingerprints import fingerprint
-from data_pipelines.files.provenance import revision, versions
-from emul.config.build import build, build_all, build_loss_terms
-from emul.config.places import absolute_places
-from emul.jobs.processes import rank
-from emul.terminal import console
+from data_pipelines.files.identity import listed, revision, versions
+from data_pipelines.files.places import absolute_places
+from data_pipelines.files.tables import Place
+from data_pipelines.jobs.processes import rank
+from emul.checks.networks import network_world
+from emul.config.build import build, build_all, build_loss_terms, build_network, target_module
+from emul.config.saved import saved_config, saved_plain, saved_text
+from emul.terminal.console import console, header, progress, show_rows, warn
 from emul.training.continuation import Resumed, refuse_other_data
-from emul.training.initial_weights import fill_network, load_weights, published_scales
-from emul.training.loggers import Place
-from emul.training.runs import build_step
-from emul.trust.secrets import saved_plain, saved_text
-from emulators.training.hardware import Hardware
+from emul.training.runs import build_step, merged_weights, part_cards
+from emulators.contracts.example_worlds import tiny_world
+from emulators.interfaces import Network, optional
+from emulators.layers.low_rank import with_adapter_names
+from emulators.steps.step import Step
+from emulators.training.flop_counter import parameter_text
 from emulators.training.lightning_module import Training
-from emulators.training.plan import Plan
+from emulators.training.published_weights import converted, fill
+from emulators.training.transfer import Trained, account, mixed_scales, transferred
 from emulators.world import World
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """A training, its data, and the batches that are read once through: for validation, and of the training split."""
+    """Hold a training, its data, and the batches read once through: for validation, and of the training split."""
 
     training: Training
     archive: Archive
@@ -57,10 +68,13 @@ def prepare(config: DictConfig, target: Path, resumed: Resumed | None) -> Inputs
     data = fingerprint(build(config.data).path, archive.dataset)
     if resumed and not resumed.changed:
         refuse_other_data(resumed, data, target)
-    training, reading = build_training(config, archive.world, data), build(config.loader)
+    parts = resumed.state.get("parts", {}) if resumed else None
+    training, reading = build_training(config, archive.world, data, parts), build(config.loader)
     if start is not None:
         fill_network(training, start, config)
-    validation = validation_batches(archive, splits["validation"], training.plan, reading.damaged)
+    plan = training.plan
+    spread = plan.validation_lead, plan.validation_cases, plan.batch_size
+    validation = spread_batches(archive, splits["validation"], *spread, damaged=reading.damaged)
     windows = Windows(archive, splits["train"], stride=reading.stride)
     in_order = SequentialBatches(windows, training.plan.batch_size, damaged=reading.damaged)
     return Inputs(training, archive, splits, validation, in_order)
@@ -74,41 +88,51 @@ def open_archive(
     start: what the training starts from, which may come with constants.
     """
     source = build(config.data)
-    with console.progress("preparing the data") as report:
+    with progress("preparing the data") as report:
         source.prepare(report)
     dataset = source.dataset()
     for line in assumptions(dataset):
-        console.warn(line)
+        warn(line)
     room = config.loader.gigabytes
     if world is not None:
         return Archive(dataset, world, cache_gigabytes=room), source.splits
-    made = world_from_dataset(dataset, build(config.variables), history=config.history)
-    archive = Archive(dataset, made, cache_gigabytes=room)
-    with console.progress("measuring means and scales") as report:
-        stored, known = config.scales, published_scales(config, start, made)
+    data_world = world_from_dataset(dataset, build(config.variables), history=config.history)
+    archive = Archive(dataset, data_world, cache_gigabytes=room)
+    with progress("measuring means and scales") as report:
+        stored, published = config.scales, published_scales(config.scales, start, data_world, config.transfer.scales)
         stored = stored if isinstance(stored, str) else None
-        intervals = build(config.objective, made).intervals
+        intervals = build(config.objective, data_world).intervals
         measured = scales(
-            archive, source.splits["train"], stored=stored, known=known, intervals=intervals, report=report
+            archive, source.splits["train"], stored=stored, known=published, intervals=intervals, report=report
         )
+    if start is not None and "emul" in start and config.transfer.scales == "mixed":
+        measured = mixed_scales(World.from_plain(start["emul"]["world"]).scales, measured)
     return archive.with_world(replace(archive.world, scales=measured)), source.splits
 
 
-def build_training(config: DictConfig, world: World, data: Mapping[str, Any] | None = None) -> Training:
-    """The Lightning module of `config` on `world`, untrained. data: the fingerprint of its data."""
+def build_training(
+    config: DictConfig, world: World, data: Mapping[str, Any] | None = None, parts: Mapping[str, Any] | None = None
+) -> Training:
+    """The Lightning module of `config` on `world`, untrained. data: the fingerprint of its data.
+
+    parts: cards of the trained Steps that its Step holds; None: of the runs that `config` names.
+    """
+    cards = part_cards(config, world) if parts is None else parts
     return Training(
-        build_step(config, world),
+        build_step(config, world, cards),
         build(config.objective, world),
         build_loss_terms(config.loss, world),
         build(config.optimizer),
         build(config.schedule),
         build(config.training),
         seed=config.seed,
+        tuning=build(config.tuning),
         metadata={
             "format": checkpoints.FORMAT,
             "world": world.plain(),
             "config": saved_text(config),
             "data": dict(data or {}),
+            "parts": {name: {k: v for k, v in card.items() if k != "weights"} for name, card in cards.items()},
             "revision": revision(),
             "versions": versions(),
         },
@@ -130,16 +154,6 @@ def training_batches(
     )
 
 
-def validation_batches(
-    archive: Archive, period: Sequence[str], plan: Plan, damaged: Damaged = "stop"
-) -> SequentialBatches:
-    """Windows of the validation split at evenly spread initial dates, each of plan.validation_lead timesteps."""
-    windows = Windows(archive, period, rollout=plan.validation_lead)
-    stride = max(1, len(windows) // plan.validation_cases)
-    spread = Windows(archive, period, rollout=plan.validation_lead, stride=stride)
-    return SequentialBatches(spread, min(plan.batch_size, plan.validation_cases), damaged=damaged)
-
-
 def loggers(config: DictConfig, target: Path, resumed: Resumed | None) -> list[Logger]:
     """The loggers of `config`, in the first process only."""
     step, validated = (resumed.state["step"], resumed.state["validated"]) if resumed else (0, -1)
@@ -152,46 +166,102 @@ def print_plan(
     config: DictConfig, module: Training, batches: ShuffledBatches, validation: SequentialBatches, start: int
 ) -> None:
     """The plan, in numbers, before the first step."""
-    plan, world, hardware = module.plan, module.step.world, config.hardware
+    plan, world, hardware = module.plan, module.step.world, build(config.hardware)
     samples = len(batches.windows)
-    console.header(f"emul train {config.name}", [f"{'from step ' + str(start) if start else 'from scratch'}"])
-    console.show_rows(
+    header(f"emul train {config.name}", [f"{'from step ' + str(start) if start else 'from scratch'}"])
+    show_rows(
         "plan",
         {
             "grid": f"{world.grid!r}, {world.input_channels} channels in, {world.output_channels} out",
-            "parameters": parameters(module.step),
+            "parameters": parameter_text(module.step),
             "samples": f"{samples:,} windows of {world.history} + {batches.windows.rollout}",
             **batches.facts(),
             "memory of data": f"at most {(batches.memory_bytes + validation.memory_bytes) / 1e9:.3g} GB",
-            "effective batch": f"{plan.batch_size} = {share(plan, build(hardware), batches.batch_size)}",
+            "effective batch": f"{plan.batch_size} = {hardware.processes} processes x {plan.accumulate} passes x "
+            f"{batches.batch_size} samples",
             "learning rate": f"{config.optimizer.lr:g}, never scaled",
             "steps": f"{plan.steps:,} = {plan.steps * plan.batch_size / samples:.1f} passes over the samples",
             "weight average": plan.ema or "none",
-            "hardware": in_words(build(hardware)),
+            "hardware": f"{hardware.description}, {torch.get_num_threads()} threads a process",
         },
     )
 
 
-def parameters(module: torch.nn.Module) -> str:
-    """How many there are and, where some are frozen, how many are trained."""
-    total, trained = (sum(p.numel() for p in module.parameters() if p.requires_grad or frozen) for frozen in (1, 0))
-    return f"{total:,}" if trained == total else f"{total:,}, of which {trained:,} are trained"
+def fill_network(module: Training, content: Mapping[str, Any], config: DictConfig) -> None:
+    """Fill an untrained network, and its average, with the weights; ConfigErrors where they are of another.
+
+    A network may name `additions`, parts that these weights may lack.
+    """
+    if "emul" in content:
+        _fill_from_checkpoint(module.step, content["emul"], config)
+    else:
+        _fill_from_published(module.step.network, content, config)
+    module.begin()
+    console().print(f"starting from {config.from_checkpoint}", soft_wrap=True, highlight=False)
+    _warn_of_measured(config, content, module.step.world)
 
 
-def share(plan: Plan, hardware: Hardware, portion: int) -> str:
-    """How a batch is divided: `2 processes x 2 passes x 2 samples`."""
-    return f"{hardware.processes} processes x {plan.accumulate} passes x {portion} samples"
+def _warn_of_measured(config: DictConfig, content: Mapping[str, Any], world: World) -> None:
+    """Warn of channels that are normalised by statistics of these data, not those the network was trained with."""
+    if isinstance(config.scales, str) or config.transfer.scales != "old":
+        return
+    published = published_scales(config.scales, content, world)
+    provided = {*published.get("mean", ())} & {*published.get("std", ())}
+    if measured := [name for name in (world.predicted + world.forcing).channels if name not in provided]:
+        more = f" and {len(measured) - 5} others" if len(measured) > 5 else ""
+        warn(
+            f"mean and standard deviation of {', '.join(measured[:5])}{more} were measured here, as neither the "
+            "weights nor `scales` tell them; a network that was trained with others forecasts badly."
+        )
 
 
-def in_words(hardware: Hardware) -> str:
-    """Where a training runs, in one line."""
-    extras = {"compiled": hardware.compile, "activations recomputed": hardware.activation_checkpointing}
-    return ", ".join(
-        [
-            f"{hardware.accelerator} x {hardware.devices} x {hardware.nodes} nodes",
-            f"strategy {hardware.strategy}",
-            f"{torch.get_num_threads()} threads a process",
-            f"precision {hardware.precision}",
-            *(word for word, holds in extras.items() if holds),
-        ]
-    )
+def _fill_from_checkpoint(step: Step, card: Mapping[str, Any], config: DictConfig) -> None:
+    """Fill the Step with what the checkpoint has for its channels and grid, by name, and print what became of it."""
+    world, before = World.from_plain(card["world"]), saved_config(card["config"], str(config.from_checkpoint))
+    if faults := meaning_differences(meaning_of(before.step, world), meaning_of(config.step, step.world)):
+        raise _refused(config, "a run whose numbers mean the same", listed(faults))
+    if world.timestep != step.world.timestep:
+        now, then = (duration_text(side.timestep) for side in (step.world, world))
+        warn(f"{config.from_checkpoint} was trained for steps of {then}, these are of {now}: changes are scaled anew.")
+    old, new = (_trained(side, where) for side, where in ((before, world), (config, step.world)))
+    weights = merged_weights(before, world, card)
+    network_weights = {
+        name.removeprefix("network."): value for name, value in weights.items() if name.startswith("network.")
+    }
+    rest = {name: value for name, value in weights.items() if not name.startswith("network.")}
+    network = new.build(new.world) if config.get("adapter") else step.network  # under names without adapters
+    options = {"fresh": config.transfer.fresh, "additions": optional(step.network, Network, "additions")}
+    try:
+        state, fates = transferred(network_weights, old, new, network, probe=tiny_world(world).grid, **options)
+        fill(network, state)
+    except ValueError as error:
+        raise _refused(config, "weights of the same network", str(error)) from error
+    current = step.state_dict()
+    state = with_adapter_names(rest | {f"network.{name}": value for name, value in state.items()}, step)
+    fill(step, {**({name: value for name, value in current.items() if ".parametrizations." in name}), **state})
+    show_rows(f"weights of {config.from_checkpoint}", account(fates, old, new, network_weights, network))
+
+
+def _trained(config: DictConfig, world: World) -> Trained:
+    """How the network of a configuration is built, and its channels in its own order."""
+    inner, step = network_world(config, world), config.step
+    return Trained(inner, lambda where: build_network(config, where), step.get("reads"), step.get("writes"))
+
+
+def _fill_from_published(network: torch.nn.Module, content: Mapping[str, Any], config: DictConfig) -> None:
+    """Fill the network with the first of the file's state dicts that fits; else report the largest one's fault."""
+    module = target_module(str(config.model._target_))
+    faults = []
+    for theirs in checkpoints.state_dicts(content):
+        try:
+            fill(network, converted(theirs, module), optional(network, Network, "additions"))
+            return
+        except (ValueError, KeyError, IndexError) as error:  # names that a conversion looks for may be absent
+            reason = str(error) if isinstance(error, ValueError) else f"it lacks the names of {config.model._target_}"
+            faults.append((len(theirs), reason))
+    raise _refused(config, "weights of the network that `model` describes", max(faults)[1] if faults else "no tensors")
+
+
+def _refused(config: DictConfig, expected: str, got: str) -> ConfigErrors:
+    fix = "set model as it was where it was trained, or name what shall begin anew: transfer.fresh=[pattern]"
+    return ConfigErrors([Finding("from_checkpoint", expected, got.rstrip("."), fix)])

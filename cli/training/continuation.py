@@ -1,24 +1,27 @@
-"""Find the checkpoint that a training resumes from, and refuse one of another configuration or of other data."""
+"""Find the checkpoint that a training resumes from, and list what differs from its configuration and data."""
 
 from __future__ import annotations
 
+import inspect
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from data_pipelines.files import checkpoints
-from data_pipelines.files.atomic import remove_unfinished
-from data_pipelines.files.fingerprints import data_differences
-from data_pipelines.files.identity import listed
-from emul.jobs.processes import rank, started_from_outside
+from data_pipelines.files.atomic import remove_unfinished, write_text
+from data_pipelines.files.fingerprints import data_differences, fingerprint, is_rewritten, json_text, written_text
+from data_pipelines.files.identity import BRANCHED, differences, digest, leaves, lies_in, listed, training_differences
+from data_pipelines.jobs.processes import rank, started_from_outside
+from emul.config.build import build, resolve_target
+from emul.config.saved import plain, read_saved, saved_config, saved_plain, saved_text
 from emul.terminal import console
-from emul.training.changes import changes, data_now
-from emul.training.runs import write_config
-from emul.trust.saved import saved_config
+
+if TYPE_CHECKING:
+    from data_pipelines.studies.trials import Trial
 
 RULES = ("exact", "changed", "anew")
 REMOVED = ("checkpoints", "tensorboard", "metrics.csv", "result.json", "config.yaml", "curves.png", "mlflow_run.txt")
@@ -26,7 +29,7 @@ REMOVED = ("checkpoints", "tensorboard", "metrics.csv", "result.json", "config.y
 
 @dataclass(frozen=True)
 class Resumed:
-    """A checkpoint to resume from: its path and its state, without the optimiser's.
+    """Hold a checkpoint to resume from: its path and its state, without the optimiser's.
 
     changed: what differs from the training that wrote it, where going on was asked for.
     """
@@ -47,7 +50,7 @@ def find_checkpoint(config: DictConfig, target: Path) -> Resumed | None:
         remove_unfinished(target / "checkpoints")
     newest = checkpoints.newest(target / "checkpoints")
     if newest is None:
-        return None
+        return branched(config, target)
     path, content, fault = newest
     state = content["emul"]
     if fault:
@@ -68,11 +71,36 @@ def find_checkpoint(config: DictConfig, target: Path) -> Resumed | None:
     )
 
 
+def branched(config: DictConfig, target: Path) -> Resumed | None:
+    """The kept state of another run from which `continue_from` goes on; None where it names none.
+
+    ValueError where the other run differs in more than what may differ from there on, or is longer already.
+    """
+    if config.continue_from is None:
+        return None
+    if config.from_checkpoint is not None:
+        raise ValueError("continue_from goes on with a whole training, from_checkpoint starts with weights: give one.")
+    path = Path(config.continue_from)
+    state = checkpoints.load(path)["emul"]
+    differing = changes(OmegaConf.create(state["config"]), config, target, state.get("data"), data_now(config))
+    if altered := [text for text in differing if not lies_in(text.partition(" ")[0], BRANCHED)]:
+        raise ValueError(
+            f"continue_from: expected {path} to be of the same training but for {', '.join(sorted(BRANCHED))}; it "
+            f"differs ({listed(altered)}). Set these as they were, or take from_checkpoint=... for its weights alone."
+        )
+    if not state["step"] < config.training.steps:
+        raise ValueError(
+            f"continue_from: {path} has made {state['step']} steps, and training.steps={config.training.steps} leaves "
+            "none; give more steps, or an earlier state."
+        )
+    return Resumed(path, state)
+
+
 def refuse_other_data(resumed: Resumed, data: Mapping[str, Any], target: Path) -> None:
     """Raise ValueError where the data, now open, are not those of the training: what addresses do not tell before."""
-    if found := data_differences(resumed.state.get("data"), data):
+    if differing := data_differences(resumed.state.get("data"), data):
         raise ValueError(
-            f"The data of {target} are not those that its training began with ({listed(found)}). Choose another "
+            f"The data of {target} are not those that its training began with ({listed(differing)}). Choose another "
             "name=..., say resume=changed to go on with them, or resume=anew."
         )
 
@@ -80,7 +108,7 @@ def refuse_other_data(resumed: Resumed, data: Mapping[str, Any], target: Path) -
 def keep_options(target: Path, config: DictConfig, state: Mapping[str, Any]) -> None:
     """Write the config.yaml of a finished training: that of its weights, with the present options of other verbs."""
     trained = saved_config(state["config"], f"the checkpoint of {target}")
-    for key in ("forecast", "eval", "writer", "metric", "logger"):
+    for key in ("forecast", "eval", "writer", "perturbation", "metric", "logger"):
         OmegaConf.update(trained, key, config[key], merge=False)
     write_config(target, trained)
 
@@ -106,3 +134,120 @@ def remove_training(target: Path) -> None:
                 shutil.rmtree(path)
             elif path.name in REMOVED:
                 path.unlink()
+
+
+def changes(
+    before: DictConfig, now: DictConfig, target: Path, data: Mapping[str, Any] | None, present: Mapping[str, Any]
+) -> list[str]:
+    """List what differs between two configurations and their data, as far as it matters to the weights.
+
+    data, present: the fingerprints of their data. Equal data may lie elsewhere.
+    """
+    replaced = data_differences(data, present)
+    same = bool(data) and "content" in present and not replaced
+    if same and is_rewritten(data, present) and rank() == 0:
+        console.warn(
+            f"The data of {target} were written again ({written_text(present)}); samples of them are the same."
+        )
+    old, new = (dict(leaves(saved_plain(config))) for config in (before, now))  # nothing of `before` is resolved
+    resolved = dict(leaves(OmegaConf.to_container(now, resolve=True)))
+    old = _defaults(now, new.keys() - old.keys()) | old  # options that came after this training began
+    differing, rounded = training_differences(old, new, resolved, same_data=same)
+    if rounded and rank() == 0:
+        elsewhere = listed(rounded)
+        console.warn(f"{target} goes on elsewhere ({elsewhere}): the same training, but not to the last digit.")
+    return [*differing, *(f"the data have {text}" for text in replaced)]
+
+
+def data_now(config: DictConfig) -> dict[str, Any]:
+    """The fingerprint of the data that a configuration names, without opening them; empty where there are none."""
+    try:
+        return fingerprint(build(config.data).path)
+    except Exception:  # a source may refuse in any way; it raises the error when the data are opened
+        return {}
+
+
+def _defaults(config: DictConfig, keys: Iterable[str]) -> dict[str, Any]:
+    """Default values of those `keys` that are parameters of a part."""
+    defaults: dict[str, Any] = {}
+    for key in keys:
+        part, _, name = key.rpartition(".")
+        if part and (target := OmegaConf.select(config, f"{part}._target_")):
+            option = inspect.signature(resolve_target(target)).parameters.get(name)
+            defaults |= {} if option is None else {key: option.default}
+    return defaults
+
+
+def write_result(target: Path, card: Mapping[str, Any]) -> None:
+    """Write result.json, a summary for tools that read many runs, in the first process."""
+    if rank() == 0:
+        summary = {
+            "finished": True,
+            **{name: card[name] for name in ("step", "best", "validation", "data") if name in card},
+        }
+        write_if_changed(target / "result.json", json_text(summary))
+
+
+def write_if_changed(path: Path, text: str) -> None:
+    """Write a text file atomically, unless it holds this text already."""
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return
+    write_text(path, text)
+
+
+def write_config(target: Path, config: DictConfig) -> None:
+    """Write the config.yaml of a run folder, which forecast and eval read, unless it is the same already."""
+    file, text = target / "config.yaml", saved_text(config)
+    if file.exists() and file.read_text(encoding="utf-8") == text:
+        return
+    if rank():
+        return
+    target.mkdir(parents=True, exist_ok=True)
+    write_if_changed(file, text)
+
+
+SCORED = ("forecast", "eval", "metric", "writer", "perturbation")
+
+
+class KeptTrials:
+    """Compare trials with what an earlier sweep left in their folders. name: of the sweep, for messages."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._data: dict[str, dict[str, Any]] = {}  # fingerprints by digest of the settings
+
+    def changes(self, trial: Trial, config: DictConfig) -> list[str]:
+        """List how the training in the folder of a trial differs from `config`; ValueError where nothing is said to do.
+
+        Empty where there is none.
+        """
+        file = trial.run / "config.yaml"
+        if not file.is_file():
+            return []
+        saved = read_saved(file)
+        altered = changes(saved, config, trial.run, self.data_before(trial.run), self.data(config))
+        if altered and config.resume == "exact":
+            raise ValueError(
+                f"{trial.run} holds a trial of another sweep ({listed(altered)}). Choose another name, sweep.name=..., "
+                "say resume=anew to train such trials again or resume=changed to go on with them, or remove the folder."
+            )
+        return altered + (self.options(saved, config) if trial.verb == "run" else [])
+
+    @staticmethod
+    def options(saved: DictConfig, config: DictConfig) -> list[str]:
+        """List how the options of forecast and evaluation differ from those under which a trial was scored."""
+        return differences(*({key: plain(settings.get(key)) for key in SCORED} for settings in (saved, config)))
+
+    def data(self, config: DictConfig) -> dict[str, Any]:
+        """The fingerprint of the data of a configuration, taken once."""
+        key = digest(plain(config.data))
+        if key not in self._data:
+            self._data[key] = data_now(config)
+        return self._data[key]
+
+    @staticmethod
+    def data_before(run: Path) -> dict[str, Any]:
+        """The fingerprint of the data that a finished training was made from; empty before it is finished."""
+        from data_pipelines.verification.run_results import read_result  # loads scipy, which no training needs
+
+        return dict((read_result(run) or {}).get("data", {}))

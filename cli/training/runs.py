@@ -12,28 +12,35 @@ from omegaconf import DictConfig, OmegaConf
 
 from data_pipelines.batches.archive import Archive
 from data_pipelines.conventions.canonical import first_member
+from data_pipelines.conventions.durations import initial_times, lead_steps
+from data_pipelines.conventions.suggestions import nearest_name
 from data_pipelines.files import checkpoints
-from data_pipelines.files.atomic import write_text
-from data_pipelines.files.identity import differences, listed, recipe_of
-from data_pipelines.files.seals import json_text
+from data_pipelines.files.identity import differences, listed, recipe_of, weights_digest
+from data_pipelines.files.places import located
 from data_pipelines.forecasts.layout import Layout, forecast_dataset
-from data_pipelines.forecasts.rollouts import forecast_states
-from emul.config.build import build, build_all, refuse_untrusted
-from emul.config.folders import use_saved_folders
-from emul.config.overrides import plain
-from emul.config.places import located
-from emul.config.times import initial_times, lead_steps
-from emul.jobs.processes import rank
-from emul.terminal.console import progress
-from emul.trust.saved import read_saved, saved_config
-from emul.trust.secrets import saved_text
-from emulators.interfaces import Network, optional
+from data_pipelines.jobs.processes import rank
+from data_pipelines.options.folders import use_saved_folders
+from emul.config.build import (
+    build,
+    build_all,
+    build_network,
+    part_paths,
+    refuse_untrusted,
+    resolve_target,
+    sampler_of,
+)
+from emul.config.saved import plain, plain_mapping, read_saved, saved_config
+from emul.terminal.console import progress, warn
+from emulators.layers.low_rank import adapt, is_of_adapter, remove_adapters, without_adapters
 from emulators.state import State
 from emulators.steps.step import Step
 from emulators.world import World
 
 if TYPE_CHECKING:
     import xarray as xr
+
+
+ADAPTER = "adapter.pt"
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,8 @@ class Run:
         members: of an ensemble, for networks that draw noise; each member draws by seed, its number and its initial
         time. dataset: initial states and forcings, default the run's own data. precision: "32" or "bf16-mixed".
         """
+        from data_pipelines.forecasts.rollouts import forecast_states
+
         steps, times = lead_steps(lead, self.world), initial_times(inits)
         refuse_members(self.step, members)
         return forecast_states(
@@ -115,11 +124,28 @@ class Run:
 
 def refuse_members(step: Step, members: int) -> None:
     """Raise ValueError where members are asked for and the network draws no noise to tell them apart."""
-    if members and not optional(step.network, Network, "noise_channels"):
+    if members and not step.is_random:
         raise ValueError(
             f"{type(step.network).__name__} draws no noise: its {members} members would be the same. "
-            "Leave members out, or train a network with noise, such as model=sfno_ace2_noise."
+            "Leave members out, or train a network with noise, such as noise=vector 'loss=[crps]' objective.members=2, "
+            "or one that samples: step=denoising objective=diffusion."
         )
+
+
+def absent_run(path: Path, results: Path = Path("outputs/train")) -> FileNotFoundError:
+    """The error for a run that is not there, with the one that may be meant."""
+    if (results / path / "config.yaml").is_file():
+        return FileNotFoundError(f"No run at {path}; write run={results / path}.")
+    runs = {
+        str(file.parent): file.parent.name
+        for folder in dict.fromkeys((path.parent, results))
+        for file in sorted(folder.glob("*/config.yaml"))
+        if (file.parent / "checkpoints").is_dir()
+    }
+    best = nearest_name(path.name, runs.values())
+    meant = next((run for run, name in runs.items() if name == best), None)
+    hint = f"there are {', '.join(list(runs)[:6])}." if runs else "`emul train` makes one, in outputs/train/<name>."
+    return FileNotFoundError(f"No run at {path}; {f'did you mean run={meant}?' if meant else hint}")
 
 
 def open_run(path: str | Path, checkpoint: str = "best", device: str = "cpu") -> Run:
@@ -128,22 +154,19 @@ def open_run(path: str | Path, checkpoint: str = "best", device: str = "cpu") ->
     if checkpoint not in ("best", "last"):
         raise ValueError(f"checkpoint must be 'best' or 'last'; got '{checkpoint}'.")
     if not path.is_dir():
-        beside = sorted(p.name for p in path.parent.glob("*")) if path.parent.is_dir() else []
-        raise FileNotFoundError(
-            f"No run at {path}; there {'are ' + ', '.join(beside) if beside else 'is nothing'} beside it."
-        )
+        raise absent_run(path)
     file = path / "checkpoints" / f"{checkpoint}.ckpt"
     if checkpoint == "best" and not file.exists():
         file = file.with_name("last.ckpt")
     card = checkpoints.load(file)["emul"]
     config = saved_config(card["config"], str(file), given=["data"])
-    use_saved_folders(config.get("config_dir"))
+    use_saved_folders(plain_mapping(config))
     refuse_untrusted(config)
     refuse_disagreement(path, config, file)
     places = config.get("places") or {}
     config.data = located(OmegaConf.to_container(config.data), places, path, places.get("run"))
     world = World.from_plain(card["world"])
-    step = build_step(config, world)
+    step = build_step(config, world, card.get("parts"))
     step.load_state_dict(card["weights"])
     return Run(path, config, world, step.to(torch.device(device)).eval(), card, file.stem)
 
@@ -151,49 +174,123 @@ def open_run(path: str | Path, checkpoint: str = "best", device: str = "cpu") ->
 def forecasting_parts(config: DictConfig) -> dict[str, Any]:
     """The parts of a run's configuration on which its forecasts depend, apart from weights and data."""
     keys = ("model", "step", "constraint", "variables", "history", "metric")
-    return {key: plain(config.get(key)) for key in keys}
+    more = {key: plain(config[key]) for key in ("noise", "adapter") if config.get(key)}
+    return {key: plain(config.get(key)) for key in keys} | more
 
 
 def refuse_disagreement(run: Path, config: DictConfig, file: Path) -> None:
     """Raise ValueError where config.yaml says something else of the emulator than its checkpoint `file`."""
     saved = read_saved(run / "config.yaml", given=["data"]) if (run / "config.yaml").is_file() else config
-    parts = ({**forecasting_parts(one), "data": recipe_of(plain(one.get("data")))} for one in (config, saved))
-    if found := differences(*({k: v for k, v in part.items() if k != "metric"} for part in parts)):
+    parts = ({**forecasting_parts(side), "data": recipe_of(plain(side.get("data")))} for side in (config, saved))
+    if clashes := differences(*({k: v for k, v in part.items() if k != "metric"} for part in parts)):
         raise ValueError(
-            f"{run / 'config.yaml'} and {file} disagree ({listed(found)}): the weights were trained with the first. "
+            f"{run / 'config.yaml'} and {file} disagree ({listed(clashes)}): the weights were trained with the first. "
             "Put config.yaml back, or train under another name."
         )
 
 
-def build_step(config: DictConfig, world: World) -> Step:
-    """Build the untrained Step that `config` describes, on `world`."""
+def build_step(config: DictConfig, world: World, parts: Mapping[str, Any] | None = None) -> Step:
+    """Build the untrained Step that `config` describes, on `world`.
+
+    parts: cards of the trained Steps that it holds, by name, of `part_cards` or of its checkpoint; those of a
+    checkpoint have no weights, as the Step's own hold them.
+    """
+    held_steps = {name: _held_step(card) for name, card in (parts or {}).items()}
     torch.manual_seed(config.seed)
-    return build(config.step, world, build(config.model, world), build_all(config.constraint, world))
+    kind = resolve_target(str(config.step._target_))
+    network = build_network(config, kind.network_world(world, held_steps))
+    constraints = build_all(config.constraint, world)
+    step: Step = build(config.step, world, network, constraints, **sampler_of(config, world), **held_steps)
+    if config.get("adapter"):
+        adapt(step, build(config.adapter))
+    return step
 
 
-def write_result(target: Path, card: Mapping[str, Any]) -> None:
-    """Write result.json, a summary for tools that read many runs, in the first process."""
-    if rank() == 0:
-        kept = {
-            "finished": True,
-            **{name: card[name] for name in ("step", "best", "validation", "data") if name in card},
-        }
-        write_if_changed(target / "result.json", json_text(kept))
+def merged_weights(config: DictConfig, world: World, card: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The weights of a checkpoint; of one with an adapter as it stands merged. ValueError where it cannot be merged."""
+    if not config.get("adapter"):
+        weights: Mapping[str, Any] = card["weights"]
+        return weights
+    step = build_step(config, world, card.get("parts"))
+    step.load_state_dict(card["weights"])
+    remove_adapters(step, merge=True)
+    return step.state_dict()
 
 
-def write_if_changed(path: Path, text: str) -> None:
-    """Write a text file atomically, unless it holds this text already."""
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
-        return
-    write_text(path, text)
-
-
-def write_config(target: Path, config: DictConfig) -> None:
-    """Write the config.yaml of a run folder, which forecast and eval read, unless it is the same already."""
-    file, text = target / "config.yaml", saved_text(config)
-    if file.exists() and file.read_text(encoding="utf-8") == text:
-        return
+def save_adapter(target: Path) -> None:
+    """Write the adapter of a run to adapter.pt: weights, settings and the digest of the base."""
     if rank():
         return
-    target.mkdir(parents=True, exist_ok=True)
-    write_if_changed(file, text)
+    file = next(f for name in ("best", "last") if (f := target / "checkpoints" / f"{name}.ckpt").is_file())
+    card = checkpoints.load(file)["emul"]
+    weights, settings = card["weights"], saved_config(card["config"], str(file)).adapter
+    base = weights_digest(without_adapters(weights))
+    adapter_weights = {name: value for name, value in weights.items() if is_of_adapter(name)}
+    checkpoints.save(
+        target / ADAPTER, {"adapter": {"settings": build(settings).plain(), "weights": adapter_weights, "base": base}}
+    )
+
+
+def read_adapter(path: str | Path, run: Run) -> dict[str, Any]:
+    """Read an adapter.pt for a run. ValueError where it is something else, or was trained on other weights."""
+    path = Path(path)
+    content = checkpoints.content(path / ADAPTER if path.is_dir() else path).get("adapter")
+    if not isinstance(content, dict) or not {"settings", "weights", "base"} <= set(content):
+        raise ValueError(f"adapter_file: expected the {ADAPTER} of a run trained with adapter=lora; got {path}.")
+    if content["base"] != weights_digest(without_adapters(run.card["weights"])):
+        raise ValueError(
+            f"adapter_file: {path} was trained on other weights than those of {run.file}; give the run that it began "
+            "from, in from_checkpoint, or the adapter of this one."
+        )
+    return content
+
+
+def _held_step(card: Mapping[str, Any]) -> Step:
+    config = saved_config(card["config"], "a part of the step", given=["data"])
+    refuse_untrusted(config)
+    step = build_step(config, World.from_plain(card["world"]), card["parts"])
+    if "weights" in card:
+        step.load_state_dict(card["weights"])
+    return step
+
+
+def part_cards(config: DictConfig, world: World) -> dict[str, dict[str, Any]]:
+    """World, configuration and weights of the runs that `parts` names. ValueError where one is of another world.
+
+    Warns where a part was trained on dates that this training is to learn its errors from.
+    """
+    cards: dict[str, dict[str, Any]] = {}
+    for name, path in part_paths(config).items():
+        run = open_run(path)
+        _refuse_other_world(f"parts.{name}={path}", run.world, world)
+        theirs, ours = (_period(configuration) for configuration in (run.config, config))
+        if theirs and ours and theirs[0] <= ours[1] and ours[0] <= theirs[1]:
+            warn(
+                f"parts.{name} was trained on {theirs[0]} to {theirs[1]}, and its errors are learnt from {ours[0]} to "
+                f"{ours[1]}: they are smaller there than elsewhere. Hold dates out by data.splits.train."
+            )
+        cards[name] = {
+            "parts": {},
+            **{key: run.card[key] for key in ("world", "config", "parts", "weights") if key in run.card},
+        }
+    return cards
+
+
+def _refuse_other_world(which: str, theirs: World, ours: World) -> None:
+    same = {
+        "grid": theirs.grid.same_as(ours.grid),
+        "timestep": theirs.timestep == ours.timestep,
+        "history": theirs.history == ours.history,
+        "predicted variables": theirs.predicted.channels == ours.predicted.channels,
+        "forcing": set(theirs.forcing.channels) <= set(ours.forcing.channels),
+    }
+    if unequal := [name for name, holds in same.items() if not holds]:
+        raise ValueError(
+            f"Expected {which} to be a run on the world of this training; of another are {', '.join(unequal)}."
+        )
+
+
+def _period(config: DictConfig) -> tuple[str, str] | None:
+    """The first and last date of a training split."""
+    dates = ((config.get("data") or {}).get("splits") or {}).get("train")
+    return (str(dates[0]), str(dates[-1])) if dates else None

@@ -20,8 +20,7 @@ from torch import Tensor
 
 from data_pipelines.conventions.attributes import grid_of, origin_of
 from data_pipelines.conventions.dialects import variable_hint
-from data_pipelines.conventions.durations import nearest_positions
-from data_pipelines.conventions.periods import bounds
+from data_pipelines.conventions.durations import bounds, nearest_positions
 from data_pipelines.conventions.units import refuse_other_units
 from data_pipelines.derived import forcings
 from data_pipelines.reading.fields import Fields
@@ -33,7 +32,7 @@ from emulators.world import World
 
 BLOCK_BYTES = 64e6  # fields read in one call while memory is filled
 FEWEST_CHUNKS, MOST_CHUNKS = 4, 64  # kept in memory of a source with many times in each
-TOLERANCE = 0.1  # of a timestep, within which a time of the data is taken for the time that was asked for
+TOLERANCE = 0.1  # of a timestep, within which a time of the data is taken for the requested time
 
 
 class Archive:
@@ -66,9 +65,9 @@ class Archive:
         self.persisted, self.repeated = tuple(persisted), tuple(repeated)
         self._matches_computed: dict[str, bool] = {}
         self._refuse_other_grid()
-        wanted = [*world.prognostic, *world.diagnostic, *world.forcing]
-        present = [v for v in wanted if v.name in dataset.data_vars or _is_computed(v)]
-        self.absent = tuple(v.name for v in wanted if v not in present)
+        expected = [*world.prognostic, *world.diagnostic, *world.forcing]
+        present = [v for v in expected if v.name in dataset.data_vars or _is_computed(v)]
+        self.absent = tuple(v.name for v in expected if v not in present)
         self.variables = VariableSet(tuple(present))  # the channels of `gather`, in this order
         for name in world.prognostic.names:
             if name in self.absent:
@@ -124,9 +123,9 @@ class Archive:
         same = [world.by_role[role] == self.world.by_role[role] for role in ("prognostic", "diagnostic", "forcing")]
         if not all(same) or not world.grid.same_as(self.grid):
             raise ValueError("Expected a World of the same grid and variables; open a new Archive for another.")
-        other = object.__new__(Archive)
-        other.__dict__ = {**self.__dict__, "world": world}
-        return other
+        clone = object.__new__(Archive)
+        clone.__dict__ = {**self.__dict__, "world": world}
+        return clone
 
     def index(self, times: np.ndarray) -> np.ndarray:
         """Return the positions of the nearest times, in the shape of `times`; ValueError names the first absent one."""
@@ -148,9 +147,9 @@ class Archive:
     def channels(self, variables: VariableSet) -> slice:
         """Return the channels of `gather` that hold `variables`, which must follow each other there."""
         slices = [self.variables.slice(name) for name in variables.names]
-        if any(one.stop != two.start for one, two in pairwise(slices)):
-            held, got = (", ".join(some.names) for some in (self.variables, variables))
-            raise ValueError(f"Expected variables that follow each other in {held}; got {got}.")
+        if any(previous.stop != following.start for previous, following in pairwise(slices)):
+            archived, requested = (", ".join(variable_set.names) for variable_set in (self.variables, variables))
+            raise ValueError(f"Expected variables that follow each other in {archived}; got {requested}.")
         return slice(slices[0].start, slices[-1].stop) if slices else slice(0, 0)
 
     def states(self, times: np.ndarray, variables: VariableSet | None = None) -> State:
@@ -164,8 +163,8 @@ class Archive:
             raise ValueError(f"{self.origin} has no {', '.join(absent)}; it has {', '.join(self.variables.names)}.")
         times = np.asarray(times, dtype="datetime64[s]")
         values = self.gather(np.atleast_1d(self.index(times)))
-        state = State(values if times.ndim else values[0], self.variables, times).select(variables.names)
-        return replace(state, variables=variables)
+        state = State(values if times.ndim else values[0], self.variables, times, len(self.grid.shape))
+        return replace(state.select(variables.names), variables=variables)
 
     def history(self, init_times: np.ndarray) -> tuple[State, ...]:
         """Read the States that a forecast from each of `init_times` starts with, oldest first."""
@@ -180,17 +179,17 @@ class Archive:
         forcing, times = self.world.forcing, np.asarray(times, dtype="datetime64[s]")
         flat = np.atleast_1d(times)
         fields = torch.empty((flat.size, forcing.size, *self.grid.shape))
-        all_held = self.has(flat).all()
+        covered = self.has(flat).all()
         archived = [
-            v for v in forcing if v.name in self.dataset.data_vars and (all_held or not self.matches_computed(v))
+            v for v in forcing if v.name in self.dataset.data_vars and (covered or not self.matches_computed(v))
         ]
         by_times: dict[bytes, list[Variable]] = {}  # variables that are read at the same times
         for variable in archived:
             by_times.setdefault(self.source_times(variable, flat).tobytes(), []).append(variable)
         for group in by_times.values():
-            read = self.states(self.source_times(group[0], flat), VariableSet(tuple(group)))
+            state = self.states(self.source_times(group[0], flat), VariableSet(tuple(group)))
             for variable in group:
-                fields[:, forcing.slice(variable.name)] = read.values[:, read.variables.slice(variable.name)]
+                fields[:, forcing.slice(variable.name)] = state.values[:, state.variables.slice(variable.name)]
         for variable in forcing:
             if variable in archived:
                 continue
@@ -200,7 +199,7 @@ class Archive:
                 )
             computed = forcings.moving([variable.name], flat, self.grid)
             fields[:, forcing.slice(variable.name)] = torch.from_numpy(computed)
-        return State(fields if times.ndim else fields[0], forcing, times)
+        return State(fields if times.ndim else fields[0], forcing, times, len(self.grid.shape))
 
     def source_times(self, variable: Variable, times: np.ndarray) -> np.ndarray:
         """Return the times of the data whose fields are used for a forcing at `times`."""
@@ -296,41 +295,50 @@ class Archive:
             self._checked[positions[n]] = True
 
     def _refuse_missing(self, fields: np.ndarray, position: int) -> None:
-        bad = ~np.isfinite(fields)
-        if not bad.any():
+        missing = ~np.isfinite(fields)
+        if not missing.any():
             return
-        channel = int(np.flatnonzero(bad.any(axis=(1, 2)))[0])
+        channel = int(np.flatnonzero(missing.any(axis=tuple(range(1, missing.ndim))))[0])
         name = next(v.name for v in self.variables if channel < self.variables.slice(v.name).stop)
         raise ValueError(
-            f"'{self.variables.channels[channel]}' is missing (NaN or infinite) at {bad[channel].sum()} of "
-            f"{bad[channel].size} points at {self.times[position]} in {self.origin}; leave out the variable "
+            f"'{self.variables.channels[channel]}' is missing (NaN or infinite) at {missing[channel].sum()} of "
+            f"{missing[channel].size} points at {self.times[position]} in {self.origin}; leave out the variable "
             f"or the time, or give the data source a value: fill={{{name}: 0}}."
         )
 
     def _refuse_impossible(self, fields: np.ndarray, position: int) -> None:
         """Raise ValueError if a value is outside the physical range of its variable, or apart from all others."""
         for channel, field in enumerate(fields):
-            bad = self._limits.beyond(field, channel)
-            if bad is None:
+            beyond = self._limits.beyond(field, channel)
+            if beyond is None:
                 continue
             name = next(v.name for v in self.variables if channel < self.variables.slice(v.name).stop)
-            row, column = np.argwhere(bad)[0]
-            value = f"{field[row, column]:g} {self.variables.variable(name).units}".strip()
+            point = int(np.flatnonzero(beyond)[0])
+            place = place_text(*(float(degrees[point]) for degrees in self.grid.points))
+            value = f"{field.flat[point]:g} {self.variables.variable(name).units}".strip()
+            units = self._limits.other_units(channel, field)
+            if units:
+                raise ValueError(
+                    f"'{self.variables.channels[channel]}' is {value} at {place} at "
+                    f"{self.times[position]} in {self.origin}, {self._limits.reason(channel)}; its values look like "
+                    f"{units.partition(' ')[0]}: write data.units={{{name}: '{units}'}}, or where they are right "
+                    f"data.ranges={{{name}: [{field.min():.4g}, {field.max():.4g}]}}."
+                )
             low, high = min(float(field.min()), self._limits.low[channel]), max(field.max(), self._limits.high[channel])
             raise ValueError(
-                f"'{self.variables.channels[channel]}' is {value} at {place_text(self.grid, row, column)} at "
-                f"{self.times[position]} in {self.origin}, {self._limits.reason(channel)}; so are {bad.sum()} of "
-                f"{bad.size} points. A number that stands for missing values belongs in the attribute `missing_value`; "
-                f"other units are told with units={{{name}: ...}}; right values with ranges={{{name}: [{low:.4g}, "
-                f"{high:.4g}]}}."
+                f"'{self.variables.channels[channel]}' is {value} at {place} at "
+                f"{self.times[position]} in {self.origin}, {self._limits.reason(channel)}; so are {beyond.sum()} of "
+                f"{beyond.size} points. A number that stands for missing values belongs in the attribute "
+                f"`missing_value`; other units are told with units={{{name}: ...}}; right values with "
+                f"ranges={{{name}: [{low:.4g}, {high:.4g}]}}."
             )
 
     def _refuse_other_grid(self) -> None:
         grid = grid_of(self.dataset)
         if grid.same_as(self.grid):
             return
-        lat, lon = (f"{a[0]:g}..{a[-1]:g}" for a in (grid.latitude, grid.longitude))
-        own_lat, own_lon = (f"{a[0]:g}..{a[-1]:g}" for a in (self.grid.latitude, self.grid.longitude))
+        lat, lon = (f"{a[0]:g}..{a[-1]:g}" for a in grid.points)
+        own_lat, own_lon = (f"{a[0]:g}..{a[-1]:g}" for a in self.grid.points)
         raise ValueError(
             f"Expected the grid {self.grid!r} (latitude {own_lat}, longitude {own_lon}); {self.origin} is on {grid!r} "
             f"(latitude {lat}, longitude {lon}). Regrid it first."
@@ -343,10 +351,10 @@ class Archive:
     def _following(self) -> np.ndarray:
         """Return for each position that of the time one timestep later, -1 if the archive does not hold it."""
         position = self._nearest(self.world.after(self.clock, 1))
-        own = np.arange(self.clock.size)
-        following = np.where(position > own, position, -1)
+        current = np.arange(self.clock.size)
+        following = np.where(position > current, position, -1)
         return np.concatenate(
-            [np.where(following < 0, -1, following + member * own.size) for member in range(self.members)]
+            [np.where(following < 0, -1, following + member * current.size) for member in range(self.members)]
         )
 
 

@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,12 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data_pipelines.batches.archive import Archive
 from data_pipelines.batches.windows import Windows
-from data_pipelines.reading.damaged_data import DamagedData
+from data_pipelines.reading.threads import DamagedData
 from emulators.state import Window
 
 Damaged = Literal["stop", "skip"]
-AHEAD = 2  # batches made ready before they are asked for
+AHEAD = 2  # batches read before the consumer needs them
 PAGE = 4096
 
 
@@ -125,13 +126,13 @@ class ShuffledBatches:
     def facts(self) -> dict[str, str]:
         """Describe where fields are read from, in what order, and the memory that this needs at most."""
         archive = self.windows.archive
-        where = "all in memory" if archive.in_memory else "read when needed"
+        storage = "all in memory" if archive.in_memory else "read when needed"
         if archive.shuffle_chunks:
-            where = f"the latest {archive.cached_chunks} chunks of {archive.fields.granule} times in memory"
+            storage = f"the latest {archive.cached_chunks} chunks of {archive.fields.granule} times in memory"
         if archive.fields.is_packed and not archive.in_memory:
-            where = "straight from the packed store"
+            storage = "straight from the packed store"
         return {
-            "fields": f"{where}, {archive.memory_bytes / 1e9:.2f} GB" if archive.memory_bytes else where,
+            "fields": f"{storage}, {archive.memory_bytes / 1e9:.2f} GB" if archive.memory_bytes else storage,
             "batches": f"{self.buffer_count} of {self.batch_bytes / 1e6:.1f} MB at a time, their memory used again; "
             f"{self.reading_bytes / 1e6:.1f} MB more to read one",
             "order": self.randomness,
@@ -167,25 +168,25 @@ class ShuffledBatches:
         """Read this rank's batch at `step`; DamagedData if that fails and damaged windows are not skipped."""
         rollout = self.rollout(step) if callable(self.rollout) else self.rollout
         begun = time.perf_counter()
-        made = self._sound(self.indices(step), rollout)
+        window = self._sound(self.indices(step), rollout)
         self.busy, self.made = self.busy + time.perf_counter() - begun, self.made + 1
-        return made
+        return window
 
     def _sound(self, indices: np.ndarray, rollout: int | None) -> Window:
         """Read these windows, or, if they are damaged and may be skipped, the next ones that are not."""
         while True:
-            chosen = np.array([self._next_sound(int(index)) for index in indices])
+            readable = np.array([self._next_sound(int(index)) for index in indices])
             try:
-                made = self.windows.window(chosen, rollout, self._buffers.tensor)
+                window = self.windows.window(readable, rollout, self._buffers.tensor)
             except DamagedData:
                 if self.reading.damaged == "stop":
                     raise
-                self.damaged |= {int(index) for index in chosen if not _is_readable(self.windows, index, rollout)}
+                self.damaged |= {int(index) for index in readable if not _is_readable(self.windows, index, rollout)}
                 if len(self.damaged) == len(self.windows):
                     raise
                 continue
-            self.skipped += int((chosen != indices).sum())
-            return made
+            self.skipped += int((readable != indices).sum())
+            return window
 
     def _next_sound(self, index: int) -> int:
         while index in self.damaged:
@@ -311,14 +312,14 @@ def prefetched(
     try:
         while True:
             begun = time.perf_counter()
-            made, error = ready.get()
+            window, error = ready.get()
             wait(time.perf_counter() - begun)
             if isinstance(error, StopIteration):
                 return
             if error is not None:
                 raise error
-            yield made
-            made = None  # its memory is free as soon as the consumer lets go of it
+            yield window
+            window = None  # its memory is free as soon as the consumer lets go of it
     finally:
         done.set()
         thread.join(timeout=5.0)
@@ -331,9 +332,18 @@ def _at_once(
     step = start
     while stop is None or step < stop:
         begun = time.perf_counter()
-        made: Window | None = batch(step)
+        window: Window | None = batch(step)
         wait(time.perf_counter() - begun)
-        assert made is not None
-        yield made
-        made = None  # its memory, still in the processor's cache, is what the next one is read into
+        assert window is not None
+        yield window
+        window = None  # its memory, still in the processor's cache, is what the next one is read into
         step += 1
+
+
+def spread_batches(
+    archive: Archive, period: Sequence[str], lead: int, cases: int, batch_size: int, damaged: Damaged = "stop"
+) -> SequentialBatches:
+    """Windows of `lead` timesteps of a validation split, at least `cases` of them at evenly spread initial dates."""
+    stride = max(1, len(Windows(archive, period, rollout=lead)) // cases)
+    windows = Windows(archive, period, rollout=lead, stride=stride)
+    return SequentialBatches(windows, min(batch_size, cases), damaged=damaged)

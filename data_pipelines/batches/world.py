@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -17,9 +19,10 @@ from data_pipelines.conventions.attributes import (
     vertical_coordinate,
 )
 from data_pipelines.conventions.dialects import variable_hint
-from data_pipelines.conventions.fluxes import flux_conventions
 from data_pipelines.derived import forcings
-from emulators.grid import LatLonGrid
+from data_pipelines.files.identity import differences
+from emulators.grid import Grid
+from emulators.physics.fluxes import BOUNDARY, usual_name
 from emulators.variables import Variable, VariableSet
 from emulators.world import World
 
@@ -118,16 +121,16 @@ def _archived(dataset: xr.Dataset, entry: Entry) -> Variable:
         if levels:
             raise ValueError(f"Variable '{name}' has no levels in the data; list it by its name alone.")
         return Variable(name, units, (), *flux_conventions(dataset, name), truncation_of(dataset[name]))
-    own = dataset[name].attrs.get("levels", dataset["level"].values)  # variables of one store may differ in these
-    there = tuple(float(level) for level in own)
+    values = dataset[name].attrs.get("levels", dataset["level"].values)  # variables of one store may differ in these
+    stored_levels = tuple(float(level) for level in values)
     for level in levels or ():
-        if level not in there:
-            closest = min(there, key=lambda other: abs(other - level))
+        if level not in stored_levels:
+            closest = min(stored_levels, key=lambda other: abs(other - level))
             raise ValueError(
                 f"Variable '{name}' has no level {level:g}; the nearest is {closest:g} "
                 "(give the data source `levels` to interpolate)."
             )
-    return Variable(name, units, levels or there, truncation=truncation_of(dataset[name]))
+    return Variable(name, units, levels or stored_levels, truncation=truncation_of(dataset[name]))
 
 
 def _prescribed(dataset: xr.Dataset, entry: Entry, computed: Sequence[str]) -> Variable:
@@ -143,7 +146,7 @@ def _prescribed(dataset: xr.Dataset, entry: Entry, computed: Sequence[str]) -> V
         raise ValueError(f"{error} Computed without data are {', '.join(computed)}.") from error
 
 
-def _static_fields(dataset: xr.Dataset, static: VariableSet, grid: LatLonGrid) -> np.ndarray | None:
+def _static_fields(dataset: xr.Dataset, static: VariableSet, grid: Grid) -> np.ndarray | None:
     """Read the static fields, float32 (channel, lat, lon); of a field with times or members, the first."""
     if not static:
         return None
@@ -164,3 +167,41 @@ def _static_fields(dataset: xr.Dataset, static: VariableSet, grid: LatLonGrid) -
             )
         fields.append(values)
     return np.concatenate(fields)
+
+
+def meaning_of(step: Mapping[str, Any], world: World) -> dict[str, Any]:
+    """What has to be the same for the numbers of a network to mean the same: output, vertical coordinate, units.
+
+    step: the settings of the Step around it.
+    """
+    return {
+        "step.output": str(step.get("output", "residual")),
+        "vertical coordinate": world.vertical.kind,
+        "units": {variable.name: variable.units for variables in world.by_role.values() for variable in variables},
+    }
+
+
+def meaning_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """List what differs of `meaning_of`, of the variables that both have."""
+    shared = before["units"].keys() & now["units"].keys()
+    return differences(
+        *({**meaning, "units": {name: meaning["units"][name] for name in shared}} for meaning in (before, now))
+    )
+
+
+CELL = re.compile(r"time:\s*(sum|mean|point)(?:\s*\(interval:\s*(\d+)\s*h)?")
+
+
+def flux_conventions(dataset: xr.Dataset, name: str) -> tuple[str, str]:
+    """Return (positive, cell) of a variable as in `emulators.variables.Variable`; empty if nothing is declared."""
+    attributes = dataset[name].attrs
+    positive, cell = str(attributes.get("positive", "")), ""
+    match = CELL.search(str(attributes.get("cell_methods", "")))
+    if match:
+        cell = f"{match[1]} {match[2]}h" if match[2] else match[1]
+    if dataset.attrs.get("flux_convention") == "ecmwf" and usual_name(name) in BOUNDARY:
+        hours = re.search(r"_(\d+)hr$", name)
+        usual = "mean" if name.startswith("mean_") else "sum"
+        positive = positive or ("out" if "divergence" in name else "down")
+        cell = cell or f"{usual} {hours[1] if hours else 1}h"
+    return positive, cell

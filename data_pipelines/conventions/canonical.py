@@ -1,5 +1,7 @@
-"""One form for every dataset: dimensions (time, level, latitude, longitude), north to south, longitudes eastward in
-[0, 360), levels in hPa from the top down, variables by their WeatherBench 2 names (Rasp et al. 2024, arXiv 2308.15560).
+"""One form for every dataset: dimensions (time, level, latitude, longitude), or (time, level, cell) of a set of points.
+
+Rows run from north to south, longitudes eastward in [0, 360), levels ascending, pressures in hPa; variables have their
+WeatherBench 2 names (Rasp et al. 2024, arXiv 2308.15560).
 """
 
 from __future__ import annotations
@@ -10,20 +12,23 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from data_pipelines.conventions.attributes import origin_of
-from data_pipelines.conventions.axes import (
+from data_pipelines.conventions.attributes import horizontal, origin_of
+from data_pipelines.conventions.calendars import datetimes, refuse_disorder, timedeltas
+from data_pipelines.conventions.cells import with_cells
+from data_pipelines.conventions.dialects import dialect, dialects, hybrid_levels, spoken
+from data_pipelines.conventions.durations import duration, duration_text
+from data_pipelines.conventions.suggestions import option, suggestion, takes_option
+from data_pipelines.conventions.units import (
     degrees,
+    in_units,
     is_pressure,
+    known_units,
     levels_with_units,
     refuse_empty,
     refuse_nameless,
-    refuse_points,
+    refuse_radians,
     with_assumption,
 )
-from data_pipelines.conventions.calendars import datetimes, refuse_disorder, timedeltas
-from data_pipelines.conventions.dialects import dialect, dialects, hybrid_levels, spoken
-from data_pipelines.conventions.suggestions import option, suggestion, takes_option
-from data_pipelines.conventions.units import in_units, known_units
 from data_pipelines.conventions.valid_times import interval_starts, with_valid_times
 from emulators.grid import TOLERANCE
 
@@ -60,8 +65,6 @@ MEMBERS = (
 
 LEAD = "prediction_timedelta"
 LEAD_TIMES = (LEAD, "lead_time")
-
-
 DATELESS = ("month", "season", "day", "year", "record")
 
 
@@ -92,7 +95,7 @@ def canonical(
     dataset = spoken(dataset, names)
     dataset, later = _selected(dataset, select or {})
     dataset = dataset if LEAD in keep else with_valid_times(dataset, origin)
-    dataset = _with_coordinate_names(dataset, origin)
+    dataset = _with_coordinate_names(with_cells(dataset, origin), origin)
     dataset, unknown = _selected(dataset, later)
     if unknown:
         name = next(iter(unknown))
@@ -100,7 +103,7 @@ def canonical(
     dataset = _with_times(dataset, LEAD in keep, origin)
     dataset = _with_levels(dataset, origin)
     dataset = _with_fields_only(dataset, keep, origin)
-    dataset = _on_grid(dataset, origin)
+    dataset = dataset if "cell" in dataset.dims else _on_grid(dataset, origin)
     dataset = dataset.rename(_long_names(dataset))
     for field in dataset.data_vars.values():
         field.attrs["units"] = str(field.attrs.get("units", "")).replace("**", "")
@@ -110,16 +113,16 @@ def canonical(
     if half_levels and half_levels[0].size == dataset.sizes.get("level", 0) + 1:
         a, b = (row.tolist() for row in half_levels)
         dataset = dataset.assign_attrs(vertical_kind="hybrid", vertical_a=a, vertical_b=b)
-    return dataset.transpose("time", *keep, "level", "latitude", "longitude", missing_dims="ignore")
+    return dataset.transpose("time", *keep, "level", *horizontal(dataset), missing_dims="ignore")
 
 
 def _renamed(dataset: xr.Dataset, rename: Mapping[str, str], origin: str) -> xr.Dataset:
-    there = [*dataset.variables, *dataset.dims]
+    names = [*dataset.variables, *dataset.dims]
     for name in rename:
-        if name not in there:
-            raise ValueError(f"rename: no '{name}' in {origin}; {suggestion(name, there)}")
+        if name not in names:
+            raise ValueError(f"rename: no '{name}' in {origin}; {suggestion(name, names)}")
     for name in rename.values():
-        if name in there and name not in rename:
+        if name in names and name not in rename:
             raise ValueError(f"rename: '{name}' exists already in {origin}; give that one another name too.")
     return dataset.rename(dict(rename))
 
@@ -133,34 +136,51 @@ def _selected(dataset: xr.Dataset, select: Mapping[str, Any]) -> tuple[xr.Datase
             continue
         label = label if isinstance(label, int | float | str) else list(label)
         try:
+            if name in LEAD_TIMES and isinstance(label, str):
+                dataset = dataset.isel({name: _place_of_lead(dataset[name], label)})
+                continue
             dataset = dataset.sel({name: label}) if name in dataset.indexes else dataset.isel({name: label})
         except (KeyError, IndexError) as error:
             values = dataset[name].values if name in dataset.indexes else np.arange(dataset.sizes[name])
+            if name in LEAD_TIMES:
+                values = timedeltas(dataset[name], origin_of(dataset))
             raise ValueError(f"select: '{name}' has no {label}; it has {_some(values)}.") from error
     return dataset, later
 
 
+def _place_of_lead(leads: xr.DataArray, text: str) -> int:
+    """Return the position of a lead time such as 1d; KeyError where there is none."""
+    places = np.flatnonzero(timedeltas(leads, str(leads.name)).astype("timedelta64[s]") == duration(text))
+    if not places.size:
+        raise KeyError(text)
+    return int(places[0])
+
+
 def _some(values: np.ndarray) -> str:
-    texts = [str(v) for v in np.asarray(values).reshape(-1)]
+    texts = [_label(v) for v in np.asarray(values).reshape(-1)]
     return ", ".join(texts if len(texts) <= 12 else [*texts[:6], "...", texts[-1]])
+
+
+def _label(value: Any) -> str:
+    """Return a label as `select` takes it."""
+    return duration_text(value) if isinstance(value, np.timedelta64) else str(value)
 
 
 def _with_coordinate_names(dataset: xr.Dataset, origin: str) -> xr.Dataset:
     """Latitude, longitude, level and time under these names, each the index of its own dimension."""
-    refuse_points(dataset, _find(dataset, "latitude"), _find(dataset, "longitude"), origin)
-    for kind in COORDINATES:
-        found = _find(dataset, kind)
-        if found is None:
+    for kind in ("level", "time") if "cell" in dataset.dims else COORDINATES:
+        source = _find(dataset, kind)
+        if source is None:
             continue
-        coordinate = dataset[found]
+        coordinate = dataset[source]
         if kind in ("latitude", "longitude"):
             coordinate = _one_dimensional(coordinate, kind, origin)
         if coordinate.ndim > 1:
-            raise ValueError(f"The {kind} '{found}' in {origin} has dimensions {coordinate.dims}; expected one.")
+            raise ValueError(f"The {kind} '{source}' in {origin} has dimensions {coordinate.dims}; expected one.")
         attributes, assumed = levels_with_units(coordinate, origin) if kind == "level" else (coordinate.attrs, "")
         if coordinate.ndim == 0 and kind == "level" and not is_pressure(coordinate.assign_attrs(attributes)):
             continue
-        dataset = dataset.drop_vars(found)
+        dataset = dataset.drop_vars(source)
         if coordinate.ndim and coordinate.dims[0] != kind:
             dataset = dataset.drop_vars([n for n in (kind, coordinate.dims[0]) if n in dataset.variables])
             dataset = dataset.rename({coordinate.dims[0]: kind})
@@ -203,8 +223,8 @@ def _one_dimensional(coordinate: xr.DataArray, kind: str, origin: str) -> xr.Dat
         if np.allclose(coordinate.values, np.expand_dims(along.values, axis), atol=1e-4):
             return along
         raise ValueError(
-            f"'{coordinate.name}' in {origin} varies along {coordinate.dims}: a curvilinear grid; regrid the data to "
-            "latitudes and longitudes first."
+            f"'{coordinate.name}' in {origin} varies along {coordinate.dims}, and no {kind} of the other kind does: "
+            "expected latitudes and longitudes of the same points."
         )
     if coordinate.ndim and not np.isfinite(coordinate.values.astype(float)).all():
         raise ValueError(f"The {kind} '{coordinate.name}' in {origin} has missing values.")
@@ -234,7 +254,7 @@ def _with_times(dataset: xr.Dataset, initial: bool, origin: str) -> xr.Dataset:
 
 
 def _with_levels(dataset: xr.Dataset, origin: str) -> xr.Dataset:
-    """Levels from the top down, pressures in hPa."""
+    """Levels in ascending order, pressures in hPa, heights and depths in m."""
     if "level" not in dataset.variables:
         return dataset
     level = dataset["level"]
@@ -242,16 +262,17 @@ def _with_levels(dataset: xr.Dataset, origin: str) -> xr.Dataset:
     if not np.issubdtype(level.dtype, np.number):
         raise ValueError(f"The levels in {origin} are not numbers: {_some(level.values)}.")
     if level.ndim == 0:
-        own = [n for n in dataset.data_vars if "level" in str(dataset[n].encoding.get("coordinates", ""))]
-        names = [n for n in own or dataset.data_vars if {"latitude", "longitude"} <= set(dataset[n].dims)]
+        declared = [n for n in dataset.data_vars if "level" in str(dataset[n].encoding.get("coordinates", ""))]
+        names = [n for n in declared or dataset.data_vars if {*horizontal(dataset)} <= set(dataset[n].dims)]
         dataset = dataset.drop_vars("level").assign(
             {n: dataset[n].drop_vars("level").expand_dims("level") for n in names}
         )
-    found = known_units(units) if is_pressure(level) else None
-    factor = found[1] / 100.0 if found else 1.0
+    parsed = known_units(units)
+    usual, size = {"pressure": ("hPa", 100.0), "length": ("m", 1.0)}.get(parsed[0] if parsed else "", (units, 0.0))
+    factor = parsed[1] / size if parsed and size else 1.0
     values = np.atleast_1d(level.values).astype(str).astype(np.float64)  # 0.1 in single precision is 0.1
     values = np.round(values * factor, 6) if factor != 1.0 else values
-    attributes = {**level.attrs, "units": "hPa" if found else units}
+    attributes = {**level.attrs, "units": usual}
     dataset = dataset.assign_coords(level=("level", values, attributes))
     order = np.argsort(values, kind="stable")
     if (np.diff(values[order]) <= 0).any():
@@ -266,34 +287,38 @@ def _as_slice(order: np.ndarray) -> np.ndarray | slice:
 
 def _with_fields_only(dataset: xr.Dataset, keep: Sequence[str], origin: str) -> xr.Dataset:
     """Variables on latitude and longitude that have a place in the one form; others are left out, with a reason."""
-    places = {"time", "level", "latitude", "longitude", *keep}
+    grid = horizontal(dataset)
+    places = {"time", "level", *grid, *keep}
     fields, left_out = {}, {}
     for name, field in dataset.data_vars.items():
         if set(map(str, field.dims)) & BOUNDS or not (np.issubdtype(field.dtype, np.number) or field.dtype == bool):
             continue
-        if not {"latitude", "longitude"} <= set(field.dims):
+        if not {*grid} <= set(field.dims):
             continue
         field = field.squeeze([d for d in field.dims if d not in places and field.sizes[d] == 1], drop=True)
         further = [d for d in field.dims if d not in places]
         if further:
             sizes = ", ".join(f"'{d}' of {field.sizes[d]} ({_some(dataset[d].values)})" for d in further)
-            chosen = ", ".join(f"{d}: {dataset[d].values.reshape(-1)[0]}" for d in further)
+            choice = ", ".join(f"{d}: {_label(dataset[d].values.reshape(-1)[0])}" for d in further)
             members = f"; or take all as members: {option('members')}={further[0]}"
             several = (
                 members
                 if len(further) == 1 and ((is_member(further[0]) and takes_option("members")) or LEAD in keep)
                 else ""
             )
+            if further[0] in LEAD_TIMES and LEAD not in keep:
+                several = f"; or score them as forecasts: `emul eval forecast={origin} truth=...`"
             if further[0] in DATELESS and "time" not in dataset.dims:
                 several += f"; or say what dates these are: {option('dates')}={{{further[0]}: 1979-01/1M}}"
             left_out[str(name)] = (
-                f"it has the further dimension {sizes}; choose one, such as {option('select')}={{{chosen}}}{several}."
+                f"it has the further dimension {sizes}; choose one, such as {option('select')}={{{choice}}}{several}."
             )
             continue
         fields[name] = field.drop_vars([c for c in field.coords if c not in places])
     if not fields:
         _refuse_no_fields(dataset, left_out, origin)
-    coords = {c: dataset[c] for c in dataset.coords if c in places and dataset[c].ndim == 1}
+    beside = {"latitude", "longitude", "cell_area_weight"} if "cell" in grid else set()
+    coords = {c: dataset[c] for c in dataset.coords if c in places | beside and dataset[c].ndim == 1}
     attributes = {**dataset.attrs, "left_out": "\n".join(f"{n}: {why}" for n, why in left_out.items())}
     return xr.Dataset(fields, coords, attributes)
 
@@ -305,8 +330,8 @@ def _refuse_no_fields(dataset: xr.Dataset, left_out: Mapping[str, str], origin: 
     points = [d for d in dataset.dims if d in POINTS]
     if points:
         raise ValueError(
-            f"{origin} lies on a set of points (dimension '{points[0]}'), not on rows and columns of latitude and "
-            "longitude; regrid it first."
+            f"{origin} lies on a set of points (dimension '{points[0]}') and does not tell where these are; add their "
+            "latitudes and longitudes along it."
         )
     shapes = ", ".join(f"{n}{tuple(dataset[n].dims)}" for n in list(dataset.data_vars)[:8])
     raise ValueError(f"{origin} has no field on latitude and longitude; it has {shapes or 'no variables'}.")
@@ -319,6 +344,7 @@ def _on_grid(dataset: xr.Dataset, origin: str) -> xr.Dataset:
         raise ValueError(
             f"Latitudes in {origin} run from {latitude.min():g} to {latitude.max():g}; expected -90 to 90 degrees."
         )
+    refuse_radians(latitude, dataset["longitude"].values.astype(np.float64), origin)
     rows = np.argsort(-latitude, kind="stable")
     columns, longitude = _eastward(dataset["longitude"].values.astype(np.float64))
     for kind, values, order in (("latitude", latitude, rows), ("longitude", longitude, np.arange(longitude.size))):

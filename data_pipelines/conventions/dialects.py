@@ -42,11 +42,11 @@ def dialects() -> dict[str, Dialect]:
     table = yaml.safe_load(TABLE.read_text(encoding="utf-8"))
     return {
         name: Dialect(
-            {short: long for long, shorts in parts.get("names", {}).items() for short in shorts},
-            {short: long for long, shorts in parts.get("layers", {}).items() for short in shorts},
-            {long: str(units) for long, units in parts.get("units", {}).items()},
+            {short: long for long, shorts in sections.get("names", {}).items() for short in shorts},
+            {short: long for long, shorts in sections.get("layers", {}).items() for short in shorts},
+            {long: str(units) for long, units in sections.get("units", {}).items()},
         )
-        for name, parts in table.items()
+        for name, sections in table.items()
     }
 
 
@@ -54,10 +54,10 @@ def dialect(name: str | None) -> Dialect:
     """Return the dialect called `name`; None: one that changes nothing."""
     if name is None:
         return Dialect()
-    known = {key: value for key, value in dialects().items() if key != "common"}
-    if name not in known:
-        raise ValueError(f"names: no table of names '{name}'; {suggestion(name, known)}")
-    return known[name]
+    tables = {key: value for key, value in dialects().items() if key != "common"}
+    if name not in tables:
+        raise ValueError(f"names: no table of names '{name}'; {suggestion(name, tables)}")
+    return tables[name]
 
 
 def nearest_variable(name: str, names: Iterable[Any]) -> str | None:
@@ -65,48 +65,48 @@ def nearest_variable(name: str, names: Iterable[Any]) -> str | None:
 
     A name that stands for another variable is never taken for a misspelling: 2m_temperature is not temperature.
     """
-    there = [str(n) for n in names]
+    existing = [str(n) for n in names]
     longs = [long for table in dialects().values() for long in (table.names.get(name), table.layers.get(name)) if long]
     longs += ["geopotential", "geopotential_height"] if name == "z" else []
-    sums = [other for other in there if re.fullmatch(rf"{re.escape(name)}_\d+hr", other)]
-    if meant := [*(long for long in longs if long in there), *sums]:
-        return meant[0]
+    sums = [candidate for candidate in existing if re.fullmatch(rf"{re.escape(name)}_\d+hr", candidate)]
+    if matches := [*(long for long in longs if long in existing), *sums]:
+        return matches[0]
     standard = {long for table in dialects().values() for long in (*table.names.values(), *table.layers.values())}
-    best = None if name in standard else nearest_name(name, {**dict.fromkeys(there), **dict.fromkeys(standard)})
-    return best if best in there else None
+    best = None if name in standard else nearest_name(name, {**dict.fromkeys(existing), **dict.fromkeys(standard)})
+    return best if best in existing else None
 
 
 def variable_hint(name: str, names: Iterable[Any]) -> str:
     """End an error message on an absent variable: `did you mean '...'?`, or the variables that exist."""
-    there = [str(n) for n in names]
-    best = nearest_variable(name, there)
-    return f"did you mean '{best}'?" if best else listing(there)
+    existing = [str(n) for n in names]
+    best = nearest_variable(name, existing)
+    return f"did you mean '{best}'?" if best else listing(existing)
 
 
 def spoken(dataset: xr.Dataset, name: str | None) -> xr.Dataset:
     """Rename the variables of a dialect to WeatherBench 2 names and stack its layers."""
-    chosen = dialect(name)
-    for short, long in chosen.layers.items():
+    table = dialect(name)
+    for short, long in table.layers.items():
         dataset = stacked(dataset, short, long)
-    new: dict[str, str] = {}
-    for short, long in chosen.names.items():
-        if short in dataset.variables and long not in dataset.variables and long not in new.values():
-            new[short] = long
-    return dataset.rename(new)
+    renaming: dict[str, str] = {}
+    for short, long in table.names.items():
+        if short in dataset.variables and long not in dataset.variables and long not in renaming.values():
+            renaming[short] = long
+    return dataset.rename(renaming)
 
 
 def stacked(dataset: xr.Dataset, short: str, long: str, units: str = "") -> xr.Dataset:
     """Stack the variables `<short>_<number>` into one variable `long` on a dimension `level` of the numbers."""
-    found = {
+    layers = {
         float(m[1]): str(n) for n in dataset.data_vars if (m := re.fullmatch(rf"{re.escape(short)}_(\d+)", str(n)))
     }
-    if not found or long in dataset.variables:
+    if not layers or long in dataset.variables:
         return dataset
-    levels = sorted(found)
-    parts = [dataset[found[level]] for level in levels]
-    lazy = [part if part.chunks else part.chunk({"time": 1} if "time" in part.dims else {}) for part in parts]
+    levels = sorted(layers)
+    fields = [dataset[layers[level]] for level in levels]
+    lazy = [array if array.chunks else array.chunk({"time": 1} if "time" in array.dims else {}) for array in fields]
     joined = xr.concat(lazy, xr.Variable("level", levels, {"units": units} if units else {}), combine_attrs="override")
-    return dataset.drop_vars(found.values()).assign({long: joined.assign_attrs(parts[0].attrs)})
+    return dataset.drop_vars(layers.values()).assign({long: joined.assign_attrs(fields[0].attrs)})
 
 
 def hybrid_levels(dataset: xr.Dataset) -> tuple[np.ndarray, np.ndarray] | None:

@@ -15,7 +15,7 @@ from data_pipelines.conventions.durations import spacing
 from data_pipelines.conventions.suggestions import option
 
 LEADS = ("prediction_timedelta", "lead_time", "leadtime", "step", "lead", "forecast_period")
-INITS = ("init_time", "initial_time", "forecast_reference_time", "reference_time")
+INITS = ("init_time", "initial_time", "forecast_reference_time", "reference_time", "reftime", "initialization_time")
 VALID = ("valid_time", "verification_time")
 CLOSE = np.timedelta64(60, "s")  # by which two sources of one time may differ
 MEANS = ("mean", "maximum", "minimum", "sum", "variance", "standard_deviation", "median", "range")
@@ -59,25 +59,25 @@ def _of_time_alone(dataset: xr.Dataset, time: str, init: str | None, lead: str |
     if lead is None:
         return dataset.drop_vars([init] if init else [])
     leads = _lengths(dataset, lead, time, origin)
-    told = " ".join(str(dataset[time].attrs.get(key, "")) for key in ("long_name", "standard_name")).lower()
+    description = " ".join(str(dataset[time].attrs.get(key, "")) for key in ("long_name", "standard_name")).lower()
     if init is not None:
         start = _like(dataset, init, time, datetimes(dataset[init], origin))
-        if (abs(start + leads - times) <= CLOSE).all() or "initial" not in told:
+        if (abs(start + leads - times) <= CLOSE).all() or "initial" not in description:
             _refuse_disagreement(dataset, time, init, lead, origin)
             return dataset.drop_vars([init, lead])
-    is_initial = "initial" in told or "reference" in told
-    is_valid = lead == "forecast_period" or "valid" in told or dataset[time].attrs.get("long_name") == "time"
+    is_initial = "initial" in description or "reference" in description
+    is_valid = lead == "forecast_period" or "valid" in description or dataset[time].attrs.get("long_name") == "time"
     if not is_initial and not is_valid and (leads != np.timedelta64(0, "s")).any():
         raise ValueError(
             f"It is not known whether 'time' in {origin} is the initial or the valid time: '{lead}' is "
             f"{_text(leads)}, and there is no valid_time. Say it: {option('rename')}={{time: valid_time}} or "
             f"{option('rename')}={{time: init_time}}."
         )
-    bare = dataset.drop_vars([lead, *([init] if init else [])])
+    remaining = dataset.drop_vars([lead, *([init] if init else [])])
     if not is_initial:
-        return bare
+        return remaining
     moved = xr.Variable(dataset[time].dims, (times + leads).astype("datetime64[ns]"), {"standard_name": "time"})
-    return bare.assign_coords({time: moved})
+    return remaining.assign_coords({time: moved})
 
 
 def _with_sums(dataset: xr.Dataset, origin: str) -> xr.Dataset:
@@ -106,12 +106,12 @@ def _refuse_disagreement(dataset: xr.Dataset, valid: str, init: str | None, lead
     """Raise ValueError where a valid time is not the initial time + the lead time of its record."""
     if init is None or lead is None or not (_has_length(dataset[lead])):
         return
-    own, starts = (datetimes(dataset[name], origin).reshape(-1) for name in (valid, init))
+    valid_times, starts = (datetimes(dataset[name], origin).reshape(-1) for name in (valid, init))
     leads = timedeltas(dataset[lead].reset_coords(drop=True), origin).reshape(-1)
     sums = starts + leads
-    if sums.size not in (1, own.size) or own.size not in (1, sums.size):
+    if sums.size not in (1, valid_times.size) or valid_times.size not in (1, sums.size):
         return
-    refuse_other_times(own, sums, valid, f"'{init}' + '{lead}'", origin, lead)
+    refuse_other_times(valid_times, sums, valid, f"'{init}' + '{lead}'", origin, lead)
 
 
 def _has_length(lead: xr.DataArray) -> bool:
@@ -132,12 +132,13 @@ def refuse_other_times(
     name, summed: of the two sources, for the message. ignored: the coordinate that may be left out.
     """
     own, sums, tolerance = np.broadcast_arrays(own, sums, tolerance)
-    wrong = np.argwhere(abs(own - sums) > tolerance)
-    if len(wrong):
-        at = tuple(wrong[0])
+    mismatches = np.argwhere(abs(own - sums) > tolerance)
+    if len(mismatches):
+        index = tuple(mismatches[0])
         raise ValueError(
-            f"'{name}' of {origin} contradicts {summed}: {own[at]} against {sums[at]}, and so at {len(wrong)} of "
-            f"{own.size} times. Correct one of them, or go by one alone: {option('rename')}={{{ignored}: ignored}}."
+            f"'{name}' of {origin} contradicts {summed}: {own[index]} against {sums[index]}, and so at "
+            f"{len(mismatches)} of {own.size} times. Correct one of them, or go by one alone: "
+            f"{option('rename')}={{{ignored}: ignored}}."
         )
 
 
@@ -150,12 +151,12 @@ def _renamed(dataset: xr.Dataset, valid: str, others: list[str], origin: str) ->
                 f"'{name}' of {origin} has {dataset[name].size} times along '{dataset[name].dims[0]}', and '{valid}' "
                 f"one for all of them, {coordinate.values}; drop one of the two."
             )
-    bare = dataset.drop_vars([valid, *others])
+    remaining = dataset.drop_vars([valid, *others])
     for dim in coordinate.dims:
-        bare = bare.squeeze("time", drop=True) if dim != "time" and "time" in bare.dims else bare
-        bare = bare.drop_vars(str(dim), errors="ignore").rename({dim: "time"} if dim != "time" else {})
-    along = ("time",) if "time" in bare.dims else ()
-    return bare.assign_coords(time=(along, coordinate.values.reshape(-1 if along else ()), coordinate.attrs))
+        remaining = remaining.squeeze("time", drop=True) if dim != "time" and "time" in remaining.dims else remaining
+        remaining = remaining.drop_vars(str(dim), errors="ignore").rename({dim: "time"} if dim != "time" else {})
+    along = ("time",) if "time" in remaining.dims else ()
+    return remaining.assign_coords(time=(along, coordinate.values.reshape(-1 if along else ()), coordinate.attrs))
 
 
 def _text(leads: np.ndarray) -> str:
@@ -174,29 +175,34 @@ def interval_starts(dataset: xr.Dataset, times: np.ndarray, origin: str) -> np.n
     if ends is None:
         return times
     start, end = ends.T
-    whole = (end - start) >= DAY
-    outside = whole & ((times < start - CLOSE) | (times > end + CLOSE))
+    is_long = (end - start) >= DAY
+    outside = is_long & ((times < start - CLOSE) | (times > end + CLOSE))
     if outside.any():
-        at = int(outside.argmax())
+        index = int(outside.argmax())
         raise ValueError(
-            f"The time {times[at]} in {origin} lies outside its bounds, {start[at]} to {end[at]}; correct one of them."
+            f"The time {times[index]} in {origin} lies outside its bounds, {start[index]} to {end[index]}; "
+            "correct one of them."
         )
     at_end = abs(times - end) <= CLOSE
-    if not whole.any() or not at_end[whole].all() or ((end - start).max() < MONTH and not _are_means(dataset)):
+    if not is_long.any() or not at_end[is_long].all() or ((end - start).max() < MONTH and not _are_means(dataset)):
         return times
-    return np.where(whole, start, times)
+    return np.where(is_long, start, times)
 
 
 def _bounds(dataset: xr.Dataset, count: int, origin: str) -> np.ndarray | None:
     """Return the decoded bounds of the times, (time, 2); None where there are none that make sense."""
-    told = [dataset["time"].attrs.get("bounds"), dataset["time"].encoding.get("bounds")]
-    names = [*told, "time_bnds", "time_bounds", "time_bound", "time_bnd", "valid_time_bnds", "valid_time_bounds"]
+    declared = [
+        mapping.get(key)
+        for mapping in (dataset["time"].attrs, dataset["time"].encoding)
+        for key in ("bounds", "climatology")
+    ]
+    names = [*declared, "time_bnds", "time_bounds", "time_bound", "time_bnd", "valid_time_bnds", "valid_time_bounds"]
     name = next((n for n in names if n in dataset.variables and dataset[n].shape == (count, 2)), None)
     if name is None:
         return None
     attributes = {**dataset["time"].attrs, **dataset[name].attrs}
-    found = datetimes(xr.DataArray(dataset[name].values, dims=("time", "bound"), attrs=attributes), origin)
-    return found if (found[:, 1] >= found[:, 0]).all() else None
+    bounds = datetimes(xr.DataArray(dataset[name].values, dims=("time", "bound"), attrs=attributes), origin)
+    return bounds if (bounds[:, 1] >= bounds[:, 0]).all() else None
 
 
 def month_starts(times: np.ndarray) -> np.ndarray:
@@ -204,11 +210,11 @@ def month_starts(times: np.ndarray) -> np.ndarray:
 
     times: any shape. Those of other series are returned as they are.
     """
-    each = np.unique(times.astype("datetime64[s]"))
-    step = spacing(each)
-    next_day = each.astype("datetime64[D]") + 1
+    unique = np.unique(times.astype("datetime64[s]"))
+    step = spacing(unique)
+    next_day = unique.astype("datetime64[D]") + 1
     at_ends = (next_day == next_day.astype("datetime64[M]")).all()
-    if step is None or np.datetime_data(step)[0] != "M" or each.size < 3 or not at_ends:
+    if step is None or np.datetime_data(step)[0] != "M" or unique.size < 3 or not at_ends:
         return times
     return (times.astype("datetime64[M]") - (step - np.timedelta64(1, "M"))).astype("datetime64[s]")
 

@@ -14,7 +14,7 @@ from functools import partial
 
 import numpy as np
 
-from emulators.grid import LatLonGrid
+from emulators.grid import Grid, LatLonGrid
 from emulators.variables import Variable
 
 INSOLATION = "toa_incident_solar_radiation"
@@ -32,43 +32,53 @@ def year_angle(times: np.ndarray) -> np.ndarray:
 
 
 def day_angle(times: np.ndarray, longitude: np.ndarray) -> np.ndarray:
-    """Return 2 pi times the fraction of the day in local mean solar time, 0 at midnight, shape (time, lon)."""
+    """Return 2 pi times the fraction of the day in local mean solar time, 0 at midnight, shape (time, *longitude)."""
     times = np.asarray(times, dtype="datetime64[s]")
     seconds = (times - times.astype("datetime64[D]")).astype(np.float64)
     return 2.0 * np.pi * (seconds[:, None] / 86400.0 + longitude / 360.0)
 
 
-def _insolation(times: np.ndarray, grid: LatLonGrid) -> np.ndarray:
+def _axes(grid: Grid) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Latitudes, longitudes, and whether both are of the same points."""
+    if isinstance(grid, LatLonGrid):
+        return grid.latitude, grid.longitude, False
+    return *grid.points, True
+
+
+def _insolation(times: np.ndarray, grid: Grid) -> np.ndarray:
     from emulators.physics import insolation
 
-    return insolation.insolation(times, grid.latitude, grid.longitude)
+    latitude, longitude, paired = _axes(grid)
+    return insolation.insolation(times, latitude, longitude, paired=paired)
 
 
-def _mean_insolation(hours: int, times: np.ndarray, grid: LatLonGrid) -> np.ndarray:
+def _mean_insolation(hours: int, times: np.ndarray, grid: Grid) -> np.ndarray:
     from emulators.physics import insolation
 
-    return insolation.mean_insolation(times, np.timedelta64(hours, "h"), grid.latitude, grid.longitude)
+    latitude, longitude, paired = _axes(grid)
+    return insolation.mean_insolation(times, np.timedelta64(hours, "h"), latitude, longitude, paired=paired)
 
 
-def _whole(rows: np.ndarray, grid: LatLonGrid) -> np.ndarray:
-    """Values by time, or by time and longitude, spread over the grid."""
-    rows = rows[:, None, None] if rows.ndim == 1 else rows[:, None, :]
+def _whole(rows: np.ndarray, grid: Grid) -> np.ndarray:
+    """Values by time, or by time and longitude or cell, spread over the grid."""
+    between = len(grid.shape) - (rows.ndim - 1)
+    rows = rows.reshape(rows.shape[0], *[1] * between, *rows.shape[1:])
     return np.broadcast_to(rows, (rows.shape[0], *grid.shape))
 
 
-# name: (units, (times, grid) -> (time, lat, lon))
-_MOVING: dict[str, tuple[str, Callable[[np.ndarray, LatLonGrid], np.ndarray]]] = {
+# name: (units, (times, grid) -> (time, *grid))
+_MOVING: dict[str, tuple[str, Callable[[np.ndarray, Grid], np.ndarray]]] = {
     INSOLATION: ("W m-2", _insolation),
     **{name: ("W m-2", partial(_mean_insolation, hours)) for name, hours in MEAN_INSOLATION.items()},
     CARBON_DIOXIDE: ("ppm", lambda times, grid: _whole(carbon_dioxide(times), grid)),
     "sin_year": ("1", lambda times, grid: _whole(np.sin(year_angle(times)), grid)),
     "cos_year": ("1", lambda times, grid: _whole(np.cos(year_angle(times)), grid)),
-    "sin_day": ("1", lambda times, grid: _whole(np.sin(day_angle(times, grid.longitude)), grid)),
-    "cos_day": ("1", lambda times, grid: _whole(np.cos(day_angle(times, grid.longitude)), grid)),
+    "sin_day": ("1", lambda times, grid: _whole(np.sin(day_angle(times, _axes(grid)[1])), grid)),
+    "cos_day": ("1", lambda times, grid: _whole(np.cos(day_angle(times, _axes(grid)[1])), grid)),
 }
 
 
-# name: function of (lat, lon) in radians
+# name: function of latitude and longitude in radians
 _FIXED: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "sin_latitude": lambda lat, lon: np.sin(lat) + 0.0 * lon,
     "cos_latitude_sin_longitude": lambda lat, lon: np.cos(lat) * np.sin(lon),
@@ -86,8 +96,8 @@ def variable(name: str) -> Variable:
     return Variable(name, _MOVING[name][0] if name in _MOVING else "1")
 
 
-def moving(names: Iterable[str], times: np.ndarray, grid: LatLonGrid) -> np.ndarray:
-    """Computed forcings at `times`, float32, shape (time, channel, lat, lon)."""
+def moving(names: Iterable[str], times: np.ndarray, grid: Grid) -> np.ndarray:
+    """Computed forcings at `times`, float32, shape (time, channel, *grid)."""
     names, times = list(names), np.atleast_1d(np.asarray(times, dtype="datetime64[s]"))
     fields = np.empty((times.size, len(names), *grid.shape), dtype=np.float32)
     for channel, name in enumerate(names):
@@ -95,9 +105,9 @@ def moving(names: Iterable[str], times: np.ndarray, grid: LatLonGrid) -> np.ndar
     return fields
 
 
-def fixed(name: str, grid: LatLonGrid) -> np.ndarray:
-    """Compute a static field, float32, shape (lat, lon)."""
-    latitude, longitude = np.deg2rad(grid.latitude)[:, None], np.deg2rad(grid.longitude)[None, :]
+def fixed(name: str, grid: Grid) -> np.ndarray:
+    """Compute a static field, float32, of the grid's shape."""
+    latitude, longitude = (np.deg2rad(degrees).reshape(grid.shape) for degrees in grid.points)
     return _FIXED[name](latitude, longitude).astype(np.float32)
 
 
@@ -123,11 +133,11 @@ def carbon_dioxide(times: np.ndarray) -> np.ndarray:
     times = np.asarray(times, dtype="datetime64[s]")
     year = times.astype("datetime64[Y]")
     start, end = (edge.astype("datetime64[s]") for edge in (year, year + 1))
-    when = year.astype(np.int64) + 1970 + (times - start).astype(np.float64) / (end - start).astype(np.float64)
+    decimal_year = year.astype(np.int64) + 1970 + (times - start).astype(np.float64) / (end - start).astype(np.float64)
     first, last = min(TABLE), max(TABLE) + 1
-    if times.size and not (first <= when.min() and when.max() < last):
-        beyond = times.min() if when.min() < first else times.max()
+    if times.size and not (first <= decimal_year.min() and decimal_year.max() < last):
+        beyond = times.min() if decimal_year.min() < first else times.max()
         raise ValueError(
             f"Carbon dioxide is known here from {first} to {last - 1}; got {beyond}. Give it as a variable of the data."
         )
-    return np.interp(when, np.array(list(TABLE)) + 0.5, np.array(list(TABLE.values())))
+    return np.interp(decimal_year, np.array(list(TABLE)) + 0.5, np.array(list(TABLE.values())))

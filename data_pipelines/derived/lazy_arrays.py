@@ -85,20 +85,20 @@ def computed_when_read(dataset: xr.Dataset, rule: Rule, dim: str = "", before: i
 
 def _ones(dataset: xr.Dataset, most: dict[str, int]) -> xr.Dataset:
     """Return a dataset of ones with the first time of each (`most` along some dimensions); nothing is read."""
-    few = {dim: min(most.get(dim, 1), dataset.sizes[dim]) for dim in LEADING if dim in dataset.dims}
+    sizes = {dim: min(most.get(dim, 1), dataset.sizes[dim]) for dim in LEADING if dim in dataset.dims}
     fields = {}
     for name, field in dataset.data_vars.items():
-        shape = [few.get(str(dim), field.sizes[dim]) for dim in field.dims]
+        shape = [sizes.get(str(dim), field.sizes[dim]) for dim in field.dims]
         fields[name] = (field.dims, np.ones(shape, dtype=field.dtype), field.attrs)
     coords = {
-        name: coord.isel({dim: slice(0, size) for dim, size in few.items() if dim in coord.dims})
+        name: coord.isel({dim: slice(0, size) for dim, size in sizes.items() if dim in coord.dims})
         for name, coord in dataset.coords.items()
     }
     return xr.Dataset(fields, coords)
 
 
 class _ComputedArray(LazyArray):
-    """An array that a rule computes when it is read."""
+    """Compute an array by a rule when it is read."""
 
     def __init__(
         self,
@@ -114,36 +114,36 @@ class _ComputedArray(LazyArray):
         self.dim, self.before = dim, before
 
     def read(self, key: tuple[Any, ...]) -> np.ndarray:
-        at = [np.arange(size)[one] for size, one in zip(self.shape, key, strict=True)]
-        if any(one.size == 0 for one in at):
-            return np.empty([one.size for one in at if one.ndim], dtype=self.dtype)
-        places = {dim: np.atleast_1d(one) for dim, one in zip(self.dims, at, strict=True)}
+        indices = [np.arange(size)[index] for size, index in zip(self.shape, key, strict=True)]
+        if any(index.size == 0 for index in indices):
+            return np.empty([index.size for index in indices if index.ndim], dtype=self.dtype)
+        places = {dim: np.atleast_1d(index) for dim, index in zip(self.dims, indices, strict=True)}
         values = self._with_those_before({dim: place for dim, place in places.items() if dim in LEADING})
         for axis, dim in enumerate(self.dims):
             if dim not in LEADING:
                 values = np.take(values, places[dim], axis=axis)
-        return values.reshape([one.size for one in at if one.ndim])
+        return values.reshape([index.size for index in indices if index.ndim])
 
     def _with_those_before(self, places: dict[Any, np.ndarray]) -> np.ndarray:
         """Compute the values at `places`; each run of neighbours along `dim` is read at once with those before it."""
         if not self.before:
             return self._of(places)
-        wanted, back = np.unique(places[self.dim], return_inverse=True)
-        axis, found = self.dims.index(self.dim), []
-        for run in np.split(wanted, np.flatnonzero(np.diff(wanted) > 1) + 1):
+        positions, inverse = np.unique(places[self.dim], return_inverse=True)
+        axis, pieces = self.dims.index(self.dim), []
+        for run in np.split(positions, np.flatnonzero(np.diff(positions) > 1) + 1):
             first = max(0, int(run[0]) - self.before)
             last = min(self.shape[axis] - 1, max(int(run[-1]), first + self.before))
             values = self._of(places | {self.dim: np.arange(first, last + 1)})
-            found.append(np.take(values, run - first, axis=axis))
-        return np.take(np.concatenate(found, axis=axis), back.reshape(-1), axis=axis)
+            pieces.append(np.take(values, run - first, axis=axis))
+        return np.take(np.concatenate(pieces, axis=axis), inverse.reshape(-1), axis=axis)
 
     def _of(self, places: dict[Any, np.ndarray]) -> np.ndarray:
-        chosen = {dim: _slice(place) for dim, place in places.items()}
-        part = self.dataset.isel(chosen)
-        return self.rule(part).transpose(*self.dims).values.astype(self.dtype, copy=False)
+        selection = {dim: _slice(place) for dim, place in places.items()}
+        subset = self.dataset.isel(selection)
+        return self.rule(subset).transpose(*self.dims).values.astype(self.dtype, copy=False)
 
 
 def _slice(places: np.ndarray) -> slice | np.ndarray:
     """Return positions that follow each other as a slice, which is read faster."""
-    run = places.size and (np.diff(places) == 1).all()
-    return slice(int(places[0]), int(places[-1]) + 1) if run else places
+    contiguous = places.size and (np.diff(places) == 1).all()
+    return slice(int(places[0]), int(places[-1]) + 1) if contiguous else places

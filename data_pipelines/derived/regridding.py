@@ -8,22 +8,26 @@ missing. Bilinear is linear in latitude and longitude between rows and columns, 
 missing where a neighbour is; nearest takes the nearest row and column. Cells are those whose areas are the weights of
 the grids: on a Gaussian grid their edges lie where the sums of the Gauss-Legendre weights put them.
 
-The spectral method, of winds too, is that of `emulators.sphere.regrid`.
+The spectral method, of winds too, is that of `emulators.sphere.calculus`. Between grids of which one is a set of cells,
+and by inverse distance, fields go through sparse weights: `data_pipelines.derived.cell_regridding`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
 
-from emulators.grid import LatLonGrid, equiangular_grid, gaussian_grid, lobatto_grid
-from emulators.sphere.spectral_regridding import Regrid
+from data_pipelines.conventions.attributes import grid_of
+from data_pipelines.conventions.cells import grid_attributes
+from data_pipelines.derived.cell_regridding import CellRegridding
+from emulators.grid import Grid, LatLonGrid, grid_coordinates, grid_dims, lat_lon
+from emulators.sphere.calculus import Regrid
 from emulators.sphere.transform import degrees_and_orders
 
 SLIVER = 1e-12  # a share of a cell so small is rounding
@@ -56,11 +60,11 @@ class Regridding:
         if self.same:
             return field
         rows, columns = self.overlaps
-        known = field.isfinite()
-        if known.all() and self._covered:
+        valid = field.isfinite()
+        if valid.all() and self._covered:
             return rows @ (field.double() @ columns)
-        share = rows @ (known.double() @ columns)
-        total = rows @ (torch.where(known, field, 0.0).double() @ columns)
+        share = rows @ (valid.double() @ columns)
+        total = rows @ (torch.where(valid, field, 0.0).double() @ columns)
         return torch.where(share > SLIVER, total / share, torch.nan)
 
     @cached_property
@@ -73,31 +77,31 @@ class Regridding:
         """`field` between its rows and columns; missing beyond the edge of a limited area."""
         rows, columns = self._between
         missing = ~field.isfinite()
-        made = rows @ (torch.where(missing, 0.0, field).double() @ columns)
+        values = rows @ (torch.where(missing, 0.0, field).double() @ columns)
         touched = rows @ (missing.double() @ columns) > 0.0 if missing.any() else missing.new_zeros(())
-        return torch.where(touched | self._outside, torch.nan, made)
+        return torch.where(touched | self._outside, torch.nan, values)
 
     def nearest(self, field: Tensor) -> Tensor:
         """`field` at the nearest of its rows and columns; missing beyond the edge of a limited area."""
         rows = np.abs(self.target.latitude[:, None] - self.source.latitude).argmin(axis=1)
         columns = np.abs(_apart(self.target.longitude, self.source.longitude)).argmin(axis=1)
-        made = field.double()[..., torch.from_numpy(rows), :][..., torch.from_numpy(columns)]
-        return torch.where(self._outside, torch.nan, made)
+        values = field.double()[..., torch.from_numpy(rows), :][..., torch.from_numpy(columns)]
+        return torch.where(self._outside, torch.nan, values)
 
     @cached_property
     def _between(self) -> tuple[Tensor, Tensor]:
         """Weights of the source's rows, (lat', lat), and columns, (lon, lon'), of linear interpolation."""
         latitude = self.source.latitude
         rows = np.stack(
-            [np.interp(self.target.latitude, latitude[::-1], one[::-1]) for one in np.eye(latitude.size)], axis=1
+            [np.interp(self.target.latitude, latitude[::-1], unit[::-1]) for unit in np.eye(latitude.size)], axis=1
         )
         east = np.mod(self.source.longitude - self.source.longitude[0], 360.0)
-        wanted = np.mod(self.target.longitude - self.source.longitude[0], 360.0)
+        target_east = np.mod(self.target.longitude - self.source.longitude[0], 360.0)
         round_trip = np.append(east, 360.0) if self.source.is_cyclic else east
         columns = np.stack(
             [
-                np.interp(wanted, round_trip, np.append(one, one[0]) if self.source.is_cyclic else one)
-                for one in np.eye(east.size)
+                np.interp(target_east, round_trip, np.append(unit, unit[0]) if self.source.is_cyclic else unit)
+                for unit in np.eye(east.size)
             ]
         )
         return torch.from_numpy(rows), torch.from_numpy(columns)
@@ -109,8 +113,8 @@ class Regridding:
             return torch.zeros(self.target.shape, dtype=torch.bool)
         north, south = self.source.latitude_bounds[[0, -1]]
         rows = (self.target.latitude > north + 1e-9) | (self.target.latitude < south - 1e-9)
-        near = np.abs(_apart(self.target.longitude, self.source.longitude)).min(axis=1)
-        return torch.from_numpy(rows[:, None] | (near > 0.5 * _step(self.source) + 1e-9)[None])
+        separation = np.abs(_apart(self.target.longitude, self.source.longitude)).min(axis=1)
+        return torch.from_numpy(rows[:, None] | (separation > 0.5 * _step(self.source) + 1e-9)[None])
 
     @cached_property
     def _regrid(self) -> Regrid:
@@ -157,51 +161,63 @@ def _step(grid: LatLonGrid) -> float:
 def _column_overlap(target: LatLonGrid, source: LatLonGrid) -> np.ndarray:
     """Share of each target column, cells with equal steps, within each source column."""
     wide, narrow = _step(target), _step(source)
-    apart = _apart(target.longitude, source.longitude)
-    shares = np.zeros_like(apart)
+    separation = _apart(target.longitude, source.longitude)
+    shares = np.zeros_like(separation)
     for turn in (-360.0, 0.0, 360.0):  # wide cells may meet on both sides
-        shift = apart + turn
+        shift = separation + turn
         right = np.minimum(shift + 0.5 * wide, 0.5 * narrow)
         left = np.maximum(shift - 0.5 * wide, -0.5 * narrow)
         shares += np.clip(right - left, 0.0, None)
     return shares / wide
 
 
-METHODS = ("conservative", "bilinear", "nearest", "spectral")
+METHODS = ("conservative", "bilinear", "nearest", "inverse_distance", "spectral")
 WINDS = (
     ("u_component_of_wind", "v_component_of_wind"),
     ("10m_u_component_of_wind", "10m_v_component_of_wind"),
 )
 
 
-def regridded(dataset: xr.Dataset, target: LatLonGrid, method: str = "conservative") -> xr.Dataset:
+def regridded(
+    dataset: xr.Dataset, target: Grid, method: str = "conservative", weights: Path | None = None
+) -> xr.Dataset:
     """Regrid a canonical dataset, lazily; float32.
 
     Winds go through vorticity and divergence where the method is spectral and both components are there; otherwise
-    each component by itself. ValueError where the method does not suit the grids or the values.
+    each component by itself. weights: a file of sparse weights to keep or to use, see `CellRegridding`. ValueError
+    where the method does not suit the grids or the values.
     """
-    source = LatLonGrid(dataset["latitude"].values, dataset["longitude"].values)
+    source = grid_of(dataset)
     if method not in METHODS:
         raise ValueError(f"method is one of {', '.join(METHODS)}; got '{method}'.")
-    if method == "spectral" and "limited_area" in (source.kind, target.kind):
+    if method == "spectral" and not (source.is_global and target.is_global):
         raise ValueError(f"Spectral regridding is between grids over the whole sphere; got {source!r} and {target!r}.")
-    regridding = Regridding(source, target)
-    pairs = [pair for pair in WINDS if method == "spectral" and set(pair) <= set(dataset.data_vars)]
     fields: dict[str, xr.DataArray] = {}
-    for names in pairs:
-        made = _applied(regridding.winds, [dataset[n] for n in names], target)
-        fields |= dict(zip(names, made, strict=True))
+    transform: Callable[[Tensor], Tensor]
+    are_lat_lon = isinstance(source, LatLonGrid) and isinstance(target, LatLonGrid) and method != "inverse_distance"
+    if method == "spectral" or (are_lat_lon and weights is None):
+        regridding = Regridding(lat_lon(source), lat_lon(target))
+        transform = {
+            "conservative": regridding.conservative,
+            "bilinear": regridding.bilinear,
+            "nearest": regridding.nearest,
+            "spectral": regridding.spectral,
+        }[method]
+        pairs = [pair for pair in WINDS if method == "spectral" and set(pair) <= set(dataset.data_vars)]
+        for names in pairs:
+            winds = _applied(regridding.winds, [dataset[n] for n in names], source, target)
+            fields |= dict(zip(names, winds, strict=True))
+    else:
+        transform = CellRegridding(source, target, method, weights)
     for name in map(str, dataset.data_vars):
         if name not in fields:
-            (fields[name],) = _applied(_one(getattr(regridding, method)), [dataset[name]], target)
-    coordinates = {
-        "latitude": ("latitude", target.latitude, dict(dataset["latitude"].attrs)),
-        "longitude": ("longitude", target.longitude, dict(dataset["longitude"].attrs)),
-    }
-    kept = {n: c for n, c in dataset.coords.items() if n not in coordinates}
+            (fields[name],) = _applied(_one(transform), [dataset[name]], source, target)
+    coordinates = grid_coordinates(target)
+    coords = {n: c for n, c in dataset.coords.items() if not {*c.dims} & {*grid_dims(source)} and n not in coordinates}
     for field in fields.values() if method != "spectral" else ():
         field.attrs.pop("spectral_truncation", None)  # means over cells have small scales
-    return xr.Dataset({str(n): fields[str(n)] for n in dataset.data_vars}, {**kept, **coordinates}, dataset.attrs)
+    attrs = {n: value for n, value in dataset.attrs.items() if not str(n).startswith("grid_")} | grid_attributes(target)
+    return xr.Dataset({str(n): fields[str(n)] for n in dataset.data_vars}, {**coords, **coordinates}, attrs)
 
 
 def _one(method: Callable[[Tensor], Tensor]) -> Callable[[Tensor], tuple[Tensor]]:
@@ -209,44 +225,27 @@ def _one(method: Callable[[Tensor], Tensor]) -> Callable[[Tensor], tuple[Tensor]
 
 
 def _applied(
-    method: Callable[..., tuple[Tensor, ...]], fields: list[xr.DataArray], target: LatLonGrid
+    method: Callable[..., tuple[Tensor, ...]], fields: list[xr.DataArray], source: Grid, target: Grid
 ) -> list[xr.DataArray]:
-    """Fields through a method that takes and gives tensors (..., lat, lon)."""
+    """Fields through a method that takes and gives tensors (..., *grid)."""
 
     def numbers(*arrays: np.ndarray) -> tuple[np.ndarray, ...] | np.ndarray:
-        made = method(*(torch.from_numpy(np.array(array, dtype=np.float64)) for array in arrays))
-        plain = tuple(field.to(torch.float32).numpy() for field in made)
-        return plain if len(plain) > 1 else plain[0]
+        results = method(*(torch.from_numpy(np.array(array, dtype=np.float64)) for array in arrays))
+        outputs = tuple(field.to(torch.float32).numpy() for field in results)
+        return outputs if len(outputs) > 1 else outputs[0]
 
-    core = ["latitude", "longitude"]
-    whole = dict.fromkeys(core, -1)
-    lazy = [field.chunk(whole | {"time": 1} if "time" in field.dims else whole) for field in fields]
-    made = xr.apply_ufunc(
+    core, output_core = list(grid_dims(source)), list(grid_dims(target))
+    one_chunk = dict.fromkeys(core, -1)
+    lazy = [field.chunk(one_chunk | {"time": 1} if "time" in field.dims else one_chunk) for field in fields]
+    results = xr.apply_ufunc(
         numbers,
         *lazy,
         input_core_dims=[core] * len(fields),
-        output_core_dims=[core] * len(fields),
+        output_core_dims=[output_core] * len(fields),
         exclude_dims=set(core),
         dask="parallelized",
         output_dtypes=[np.float32] * len(fields),
-        dask_gufunc_kwargs={"output_sizes": dict(zip(core, target.shape, strict=True))},
+        dask_gufunc_kwargs={"output_sizes": dict(zip(output_core, target.shape, strict=True))},
     )
-    several = list(made) if isinstance(made, tuple) else [made]
-    return [one.assign_attrs(field.attrs) for one, field in zip(several, fields, strict=True)]
-
-
-NAME = re.compile(r"(\d+)x(\d+)_(equiangular|gaussian|lobatto)(_with_poles)?(_conservative)?")
-
-
-def grid_named(name: str) -> LatLonGrid:
-    """Return the grid of a name: 64x32_equiangular, 240x121_equiangular_with_poles, 64x32_gaussian or 64x33_lobatto."""
-    match = NAME.fullmatch(name)
-    if match is None or (match[3] != "equiangular" and match[4]):
-        raise ValueError(
-            "grid: expected longitudes x latitudes and a kind, 64x32_equiangular, 240x121_equiangular_with_poles, "
-            f"64x32_gaussian or 64x33_lobatto; got '{name}'."
-        )
-    columns, rows = int(match[1]), int(match[2])
-    if match[3] == "equiangular":
-        return equiangular_grid(rows, columns, poles=bool(match[4]))
-    return (gaussian_grid if match[3] == "gaussian" else lobatto_grid)(rows, columns)
+    several = list(results) if isinstance(results, tuple) else [results]
+    return [result.assign_attrs(field.attrs) for result, field in zip(several, fields, strict=True)]

@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from data_pipelines.conventions.attributes import timestep_of
+from data_pipelines.conventions.attributes import grid_of, horizontal, timestep_of, vertical_coordinate
+from data_pipelines.conventions.cells import grid_attributes
 from data_pipelines.conventions.dialects import variable_hint
-from data_pipelines.conventions.durations import duration, duration_text, nearest_positions
-from data_pipelines.conventions.periods import bounds
+from data_pipelines.conventions.durations import bounds, duration, duration_text, nearest_positions
 from data_pipelines.conventions.suggestions import suggestion
 from data_pipelines.conventions.units import in_units
 from data_pipelines.derived.lazy_arrays import computed_when_read
 from data_pipelines.derived.variables import BEFORE, DERIVED, DIAGNOSTICS
+from emulators.grid import PointGrid
+from emulators.statistics.area_means import Region
 
 RULES = DERIVED | DIAGNOSTICS
 
@@ -30,6 +32,7 @@ def shaped(
     levels: Sequence[float] | None = None,
     lag: Sequence[str] | None = None,
     timestep: str | None = None,
+    area: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Apply these changes to a canonical dataset, in this order and lazily.
 
@@ -40,9 +43,10 @@ def shaped(
     `.diagnostics`). levels: those of the result, from the top down; one that the data lack is interpolated linearly in
     log(level) between its neighbours. lag: variables that stand, at every time, with their values of one timestep
     before: a forcing that is known at the start of a step only. timestep: such as 6h or 1M, kept as an attribute.
+    area: see `limited`.
     """
-    for name, told in (units or {}).items():
-        dataset = dataset.assign({name: in_units(name, _lazy(_named(dataset, name, "units")), told)})
+    for name, spec in (units or {}).items():
+        dataset = dataset.assign({name: in_units(name, _lazy(_named(dataset, name, "units")), spec)})
     present = {f"{name}_mask": _mask(_named(dataset, name, "masks")) for name in masks or ()}
     for name, value in (fill or {}).items():
         dataset = dataset.assign({name: _lazy(_named(dataset, name, "fill")).fillna(value)})
@@ -56,11 +60,72 @@ def shaped(
         dataset = _at_levels(dataset, np.unique([float(level) for level in levels]))
     if timestep is not None:
         dataset = dataset.assign_attrs(timestep=duration_text(duration(timestep)))
-    late = {name: _named(dataset, name, "lag").variable for name in lag or ()}
-    if late:
+    dataset = limited(dataset, **area) if area else dataset
+    lagged = {name: _named(dataset, name, "lag").variable for name in lag or ()}
+    if lagged:
         before = _before(dataset)
-        dataset = dataset.assign({name: field.isel(time=before) for name, field in late.items()})
+        dataset = dataset.assign({name: field.isel(time=before) for name, field in lagged.items()})
     return dataset
+
+
+def limited(
+    dataset: xr.Dataset,
+    latitude: Sequence[float],
+    longitude: Sequence[float],
+    boundary: float = 0.0,
+    prescribe: Sequence[str] = (),
+) -> xr.Dataset:
+    """Cut a limited area out of a canonical dataset: the points within (south, north) and (west, east), in degrees.
+
+    boundary: width in degrees of the zone inside of the sides that is known from outside; the variables `boundary_zone`
+    and `interior`, 1 or 0, tell it. prescribe: variables that are added as forcings `<name>_at_boundary` as well.
+    ValueError where fewer than two rows, columns or cells are left.
+    """
+    (south, north), (west, east) = map(float, latitude), map(float, longitude)
+    box = Region("area", ((south, north),), (west, east))
+    grid = grid_of(dataset)
+    mask = box.mask(grid)
+    if len(grid.shape) == 2:
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        columns = columns[np.argsort((dataset["longitude"].values[columns] - west) % 360.0)]
+        indexers = {"latitude": rows, "longitude": columns}
+    else:
+        indexers = {"cell": np.flatnonzero(mask)}
+    if min(map(len, indexers.values())) < 2:
+        raise ValueError(f"area: [{south:g}, {north:g}] x [{west:g}, {east:g}] holds no part of {grid}.")
+    dataset = dataset.isel(indexers)
+    if "cell" in indexers:
+        share = float(grid.weights[mask].sum() / grid.weights.sum())
+        coverage = grid.coverage if isinstance(grid, PointGrid) else 1.0
+        area_grid = PointGrid(*grid.points, grid.weights, coverage=share * coverage)
+        attributes = {name: value for name, value in dataset.attrs.items() if not str(name).startswith("grid_")}
+        dataset.attrs = attributes | grid_attributes(area_grid)
+    if boundary or prescribe:
+        dataset = _with_boundary(dataset, (south, north, west, east), boundary, prescribe)
+    return dataset
+
+
+def _with_boundary(
+    dataset: xr.Dataset, sides: tuple[float, float, float, float], width: float, prescribe: Sequence[str]
+) -> xr.Dataset:
+    south, north, west, east = sides
+    grid = grid_of(dataset)
+    latitude, longitude = grid.points
+    across = width / np.maximum(np.cos(np.deg2rad(latitude)), 0.05)
+    offset, span = (longitude - west) % 360.0, (east - west) % 360.0 or 360.0
+    zone = (latitude < south + width) | (latitude > north - width)
+    if span < 360.0:
+        zone |= (offset < across) | (offset > span - across)
+    if zone.all():
+        raise ValueError(f"area: a boundary of {width:g} degrees leaves no interior; take a narrower one.")
+    marks = {"boundary_zone": zone, "interior": ~zone}
+    fields: dict[str, Any] = {
+        name: (horizontal(dataset), mark.reshape(grid.shape).astype(np.float32), {"units": "1"})
+        for name, mark in marks.items()
+    }
+    for name in prescribe:
+        fields[f"{name}_at_boundary"] = _named(dataset, name, "area.prescribe").variable
+    return dataset.assign(fields)
 
 
 def _named(dataset: xr.Dataset, name: str, key: str) -> xr.DataArray:
@@ -81,16 +146,16 @@ def _before(dataset: xr.Dataset) -> np.ndarray:
     """Return for each position of the time axis that of one timestep before, or itself if there is none."""
     times = dataset["time"].values.astype("datetime64[s]")
     step = timestep_of(dataset)
-    own = np.arange(times.size)
+    current = np.arange(times.size)
     if step is None:
-        return own
+        return current
     if np.datetime_data(step)[0] == "M":
         month = times.astype("datetime64[M]")
         earlier = (month - step).astype("datetime64[s]") + (times - month.astype("datetime64[s]"))
     else:
         earlier = times - step
     position = nearest_positions(times, earlier, abs(times - earlier) // 10)
-    return np.where(position >= 0, position, own)
+    return np.where(position >= 0, position, current)
 
 
 def _lazy(field: xr.DataArray) -> xr.DataArray:
@@ -101,19 +166,22 @@ def _lazy(field: xr.DataArray) -> xr.DataArray:
 def _at_levels(dataset: xr.Dataset, wanted: np.ndarray) -> xr.Dataset:
     if "level" not in dataset.dims:
         raise ValueError("levels: the data have no dimension of levels to choose from.")
-    there = dataset["level"].values.astype(np.float64)
-    same = [int(np.abs(there - level).argmin()) for level in wanted]
-    if np.allclose(there[same], wanted, rtol=1e-6):
-        if len(same) != there.size:
+    levels = dataset["level"].values.astype(np.float64)
+    nearest = [int(np.abs(levels - level).argmin()) for level in wanted]
+    if np.allclose(levels[nearest], wanted, rtol=1e-6):
+        if len(nearest) != levels.size:
             dataset = _without_half_levels(dataset)
-        return dataset.isel(level=same).assign_coords(level=("level", wanted, dataset["level"].attrs))
+        return dataset.isel(level=nearest).assign_coords(level=("level", wanted, dataset["level"].attrs))
     dataset = _without_half_levels(dataset)
-    beyond = wanted[(wanted < there[0]) | (wanted > there[-1])]
+    beyond = wanted[(wanted < levels[0]) | (wanted > levels[-1])]
     if beyond.size:
-        raise ValueError(f"levels: {beyond[0]:g} lies beyond those of the data, {there[0]:g} to {there[-1]:g}.")
-    upper = np.clip(np.searchsorted(there, wanted), 1, there.size - 1)
-    log = np.log(np.maximum(there, 1e-6))
-    share = (np.log(wanted) - log[upper - 1]) / (log[upper] - log[upper - 1])
+        raise ValueError(f"levels: {beyond[0]:g} lies beyond those of the data, {levels[0]:g} to {levels[-1]:g}.")
+    upper = np.clip(np.searchsorted(levels, wanted), 1, levels.size - 1)
+    if vertical_coordinate(dataset).kind == "height":
+        along, aims = levels, wanted
+    else:
+        along, aims = np.log(np.maximum(levels, 1e-6)), np.log(wanted)
+    share = (aims - along[upper - 1]) / (along[upper] - along[upper - 1])
     weight = xr.DataArray(share, dims="level", coords={"level": wanted})
     columns = [name for name in dataset.data_vars if "level" in dataset[name].dims]
 
@@ -184,9 +252,9 @@ def _thinned(dataset: xr.Dataset, every: str) -> xr.Dataset:
     times = dataset["time"].values.astype("datetime64[s]")
     if np.datetime_data(step)[0] == "M":
         since = (times.astype("datetime64[M]") - times[0].astype("datetime64[M]")).astype(np.int64)
-        kept = np.flatnonzero(np.append(True, np.diff(since) > 0) & (since % step.astype(np.int64) == 0))
+        positions = np.flatnonzero(np.append(True, np.diff(since) > 0) & (since % step.astype(np.int64) == 0))
     else:
-        kept = np.flatnonzero((times - times[0]).astype(np.int64) % step.astype(np.int64) == 0)
-    strides = np.unique(np.diff(kept))
-    rows = slice(int(kept[0]), int(kept[-1]) + 1, int(strides[0])) if strides.size == 1 else kept
+        positions = np.flatnonzero((times - times[0]).astype(np.int64) % step.astype(np.int64) == 0)
+    strides = np.unique(np.diff(positions))
+    rows = slice(int(positions[0]), int(positions[-1]) + 1, int(strides[0])) if strides.size == 1 else positions
     return dataset.isel(time=rows).assign_attrs(timestep=duration_text(step))

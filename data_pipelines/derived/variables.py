@@ -21,7 +21,7 @@ import numpy as np
 import xarray as xr
 
 from data_pipelines.conventions.dialects import variable_hint
-from data_pipelines.conventions.units import in_units
+from data_pipelines.conventions.units import in_units, known_units
 from emulators.constants import EARTH_RADIUS, GRAVITY
 from emulators.grid import LatLonGrid
 
@@ -34,6 +34,7 @@ def surface_pressure(dataset: xr.Dataset) -> xr.DataArray:
         raise ValueError("derive: surface_pressure needs geopotential on at least two pressure levels.")
     if dataset.sizes["level"] < 2:
         raise ValueError("derive: surface_pressure needs at least two levels; the data have one.")
+    _refuse_no_pressures(dataset)
     ground = dataset.get("geopotential_at_surface", xr.DataArray(0.0))
     pressure = xr.apply_ufunc(
         _pressure_where,
@@ -119,14 +120,14 @@ def divergence_weatherbench2(dataset: xr.Dataset) -> xr.DataArray:
 def integrated_vapor_transport(dataset: xr.Dataset) -> xr.DataArray:
     """Horizontal transport of vapour in the column between 300 and 1000 hPa, in kg m-1 s-1."""
     q, u, v = (_between(field, 300.0, 1000.0) for field in _needed(dataset, HUMIDITY, *WIND))
-    parts = [_over_pressure(q * component) for component in (u, v)]
-    return _named(_length(*parts) / GRAVITY, "kg m-1 s-1", "Integrated vapour transport")
+    fluxes = [_over_pressure(q * component) for component in (u, v)]
+    return _named(_length(*fluxes) / GRAVITY, "kg m-1 s-1", "Integrated vapour transport")
 
 
 def integrated_vapor_transport_weatherbench2(dataset: xr.Dataset) -> xr.DataArray:
     """The same with pressure in hPa and g = 9.81 m s-2."""
-    found = integrated_vapor_transport(dataset) * (GRAVITY / 9.81 / 100.0)
-    return _named(found, "0.01 kg m-1 s-1", "Integrated vapour transport, WeatherBench 2")
+    transport = integrated_vapor_transport(dataset) * (GRAVITY / 9.81 / 100.0)
+    return _named(transport, "0.01 kg m-1 s-1", "Integrated vapour transport, WeatherBench 2")
 
 
 def total_column_vapor(dataset: xr.Dataset) -> xr.DataArray:
@@ -138,6 +139,7 @@ def total_column_vapor(dataset: xr.Dataset) -> xr.DataArray:
 def relative_humidity(dataset: xr.Dataset) -> xr.DataArray:
     """Relative humidity over water, a share of 1."""
     temperature, q = _needed(dataset, "temperature", HUMIDITY)
+    _refuse_no_pressures(dataset)
     saturation = 6.112 * np.exp(17.67 * (temperature - 273.15) / (temperature - 29.65))
     return _named(q / (1 - q) / (0.622 * saturation / (dataset["level"] - saturation)), "1", "Relative humidity")
 
@@ -145,6 +147,7 @@ def relative_humidity(dataset: xr.Dataset) -> xr.DataArray:
 def geopotential_thickness(dataset: xr.Dataset) -> xr.DataArray:
     """Geopotential at 500 hPa less that at 1000 hPa, in m2 s-2."""
     (geopotential,) = _needed(dataset, GEOPOTENTIAL)
+    _refuse_no_pressures(dataset)
     absent = {500.0, 1000.0} - set(geopotential["level"].values.tolist() if "level" in geopotential.dims else ())
     if absent:
         raise ValueError(
@@ -156,6 +159,7 @@ def geopotential_thickness(dataset: xr.Dataset) -> xr.DataArray:
 
 def eddy_kinetic_energy_weatherbench2(dataset: xr.Dataset) -> xr.DataArray:
     """Integral over pressure in hPa of half the squared departure from the zonal mean, in m2 s-2 hPa."""
+    _refuse_no_pressures(dataset)
     squares = [(c - c.mean("longitude")) ** 2 for c in _needed(dataset, *WIND)]
     return _named(0.5 * abs((squares[0] + squares[1]).integrate("level")), "hPa m2 s-2", "Eddy kinetic energy")
 
@@ -185,15 +189,15 @@ def summed(dataset: xr.Dataset, name: str, hours: int) -> xr.DataArray:
     times, before = flux[dim].values, hours // STEP - 1
     steps = np.diff(times) / np.timedelta64(1, "h")
     if not steps.size or np.median(steps) != STEP:
-        told = ", ".join(f"{step:g}" for step in np.unique(steps)[:4]) or "none"
-        raise ValueError(f"Sums of {flux.name} need {dim} every {STEP} h; got steps of {told} h.")
+        steps_text = ", ".join(f"{step:g}" for step in np.unique(steps)[:4]) or "none"
+        raise ValueError(f"Sums of {flux.name} need {dim} every {STEP} h; got steps of {steps_text} h.")
     shifted = [flux.shift({dim: n}) for n in range(before + 1)]
-    whole = np.zeros(times.size, dtype=bool)  # no gap among what is summed
-    whole[before:] = (times[before:] - times[: times.size - before]) / np.timedelta64(1, "h") == STEP * before
-    total = sum(shifted[1:], shifted[0]).where(xr.DataArray(whole, dims=dim))
-    known = {key: flux.attrs[key] for key in ("units", "positive") if key in flux.attrs}
+    is_complete = np.zeros(times.size, dtype=bool)  # no gap among what is summed
+    is_complete[before:] = (times[before:] - times[: times.size - before]) / np.timedelta64(1, "h") == STEP * before
+    total = sum(shifted[1:], shifted[0]).where(xr.DataArray(is_complete, dims=dim))
+    attributes = {key: flux.attrs[key] for key in ("units", "positive") if key in flux.attrs}
     cell = f"time: sum (interval: {hours} hours)"
-    return total.assign_attrs(known, cell_methods=cell, long_name=f"{name} over {hours} h")
+    return total.assign_attrs(attributes, cell_methods=cell, long_name=f"{name} over {hours} h")
 
 
 DIAGNOSTICS: dict[str, Callable[[xr.Dataset], xr.DataArray]] = {
@@ -219,7 +223,7 @@ BEFORE = {name: hours // STEP - 1 for name, (_, hours) in SUMS.items()}  # posit
 
 
 def _needed(dataset: xr.Dataset, *names: str) -> list[xr.DataArray]:
-    """The fields; ValueError names what is not there."""
+    """Return the fields; ValueError names those that are missing."""
     absent = [name for name in names if name not in dataset]
     if absent:
         raise ValueError(f"derive: needs {', '.join(names)}; the data lack {', '.join(absent)}.")
@@ -230,12 +234,21 @@ def _named(field: xr.DataArray, units: str, name: str) -> xr.DataArray:
     return field.assign_attrs(units=units, long_name=name)
 
 
+def _refuse_no_pressures(data: xr.Dataset | xr.DataArray) -> None:
+    """Raise ValueError where levels have units of something else than pressure."""
+    units = str(data["level"].attrs.get("units", "")) if "level" in data.coords else ""
+    parsed = known_units(units)
+    if parsed is not None and parsed[0] not in ("pressure", "ratio"):
+        raise ValueError(f"derive: expected levels of pressure, got levels in {units}; take data on pressure levels.")
+
+
 def _between(field: xr.DataArray, top: float, bottom: float) -> xr.DataArray:
     return field.isel(level=np.flatnonzero((field["level"].values >= top) & (field["level"].values <= bottom)))
 
 
 def _over_pressure(field: xr.DataArray) -> xr.DataArray:
     """Integral over pressure in Pa, by trapezoids between the levels in hPa."""
+    _refuse_no_pressures(field)
     return 100.0 * field.integrate("level")
 
 
@@ -273,12 +286,12 @@ def _divergence(u: np.ndarray, v: np.ndarray, grid: LatLonGrid) -> np.ndarray:
     across = np.gradient(np.concatenate([ends[0], flow, ends[1]], axis=-2), rows, axis=-2)
     across = across[..., int(poles[0]) : across.shape[-2] - int(poles[1]), :]
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = (along + across) / (EARTH_RADIUS * cosine[:, None])
+        result = (along + across) / (EARTH_RADIUS * cosine[:, None])
     for pole, row, sign in ((0, 1, -1.0), (-1, -2, 1.0)):
         if abs(abs(grid.latitude[pole]) - 90.0) <= 1e-6:
             cap = EARTH_RADIUS * (1.0 - abs(np.sin(latitude[row])))
-            found[..., pole, :] = sign * (flow[..., row, :].mean(axis=-1) / cap)[..., None]
-    return found
+            result[..., pole, :] = sign * (flow[..., row, :].mean(axis=-1) / cap)[..., None]
+    return result
 
 
 def _d_dx(field: xr.DataArray) -> xr.DataArray:

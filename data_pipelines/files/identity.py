@@ -1,4 +1,4 @@
-"""Identity of kept work: a canonical digest of what made it, and what differs from what would make it now.
+"""Identity of kept work: a canonical digest of what made it, the code and packages, and what would differ now.
 
 A name says nothing of what lies under it. What is kept (checkpoints, forecasts, stores, statistics) records what made
 it as plain values: settings, digests of weights, the fingerprint of its data (`data_pipelines.files.fingerprints`).
@@ -10,13 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import platform
 import re
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence, Set
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+
 
 PLACES = ("path", "folder", "geography")  # keys of a data source that say where its files lie, not what they hold
 HANDLING = (*PLACES, "storage_options", "cache_gigabytes", "device", "compile", "splits", "guard")
@@ -70,7 +74,7 @@ def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """List what differs between two nested mappings, a text for each key: `key was a, is b`."""
-    old, new = (dict(leaves(canonical(one))) for one in (before, after))
+    old, new = (dict(leaves(canonical(mapping))) for mapping in (before, after))
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key) or (key in old) != (key in new)]
     return [f"{key} was {short(old.get(key, 'not there'))}, is {short(new.get(key, 'gone'))}" for key in keys]
 
@@ -91,6 +95,92 @@ def short(value: Any, limit: int = 120) -> str:
 def recipe_of(settings: Any) -> Any:
     """Return the settings of a data source without those that say where its files lie and how they are fetched."""
     if isinstance(settings, Mapping):
-        kept = {key: recipe_of(value) for key, value in settings.items() if key not in HANDLING}
-        return {key: value for key, value in kept.items() if value is not None}
+        recipe = {key: recipe_of(value) for key, value in settings.items() if key not in HANDLING}
+        return {key: value for key, value in recipe.items() if value is not None}
     return [recipe_of(item) for item in settings] if isinstance(settings, list | tuple) else settings
+
+
+PACKAGES = ("emul", "torch", "numpy", "pytorch-lightning", "hydra-core", "omegaconf", "xarray", "zarr", "netCDF4")
+
+
+def revision() -> str:
+    """Return the git commit of the code, with `-dirty` if files differ from it; `unknown` outside a checkout.
+
+    The repository is not locked meanwhile: a process that is killed here would leave its lock.
+    """
+    folder = Path(__file__).resolve().parent
+
+    def said(*words: str) -> str:
+        command = ["git", "--no-optional-locks", "-C", str(folder), *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
+    try:
+        commit = said("rev-parse", "HEAD")
+        return commit + "-dirty" * bool(said("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that a result depends on."""
+    installed = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            installed[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return installed
+
+
+# Options that may change when a training is resumed: those that do not affect the weights,
+FREE = {
+    "name", "output", "config_dir", "places", "resume", "forecast", "eval", "writer", "perturbation", "metric",
+    "logger",
+    "data.cache_gigabytes", "training.checkpoint_every", "training.checkpoint_minutes", "training.log_every",
+    "training.keep", "training.broken",
+    "hardware.slurm", "loader.ahead",
+}  # fmt: skip
+# those that may differ from the step on at which a training branches off another,
+BRANCHED = {"schedule", "objective", "loss", "training.steps", "training.flops", "continue_from"}
+# and where it runs, which changes the last digits; but not its precision.
+ROUNDED = {"hardware", "training.accumulate"}
+FIXED = {"hardware.precision"}
+
+
+def training_differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], known: Mapping[str, Any], same_data: bool
+) -> tuple[list[str], list[str]]:
+    """List what differs between the settings of two trainings: what changes the weights, and what their last digits.
+
+    old, new: by dotted key. known: the new ones resolved, to which old ones may be equal as well. same_data: equal data
+    may lie elsewhere.
+    """
+    keys = [
+        key
+        for key in {**old, **new}
+        if canonical(old.get(key)) not in (canonical(new.get(key)), canonical(known.get(key)))
+    ]
+    keys = [key for key in keys if not any(other.startswith(f"{key}.") for other in keys)]  # its parts tell it all
+    keys = [key for key in keys if not (same_data and key.startswith("data.") and key.rpartition(".")[2] in PLACES)]
+    rounded = [key for key in keys if lies_in(key, ROUNDED) and not lies_in(key, FREE | FIXED)]
+    differing = [key for key in keys if not lies_in(key, FREE) and key not in rounded]
+
+    def texts(some: list[str]) -> list[str]:
+        return [f"{key} was {old.get(key, 'not there')}, is {new.get(key, 'gone')}" for key in some]
+
+    return texts(differing), texts(rounded)
+
+
+def training_identity(settings: Any) -> str:
+    """A digest of all that a training depends on but its data: the same for runs that differ in name or place only.
+
+    settings: nested plain values.
+    """
+    entries = leaves(settings)
+    essential = {key: value for key, value in entries if not lies_in(key, FREE) and not lies_in(key, ROUNDED - FIXED)}
+    return digest({key: value for key, value in essential.items() if key.rpartition(".")[2] not in PLACES})
+
+
+def lies_in(key: str, keys: set[str]) -> bool:
+    """Whether a dotted key is one of `keys` or lies below one."""
+    return any(f"{key}.".startswith(f"{prefix}.") for prefix in keys)

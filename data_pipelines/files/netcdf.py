@@ -1,18 +1,33 @@
-"""NetCDF files that fit in memory, written atomically with a digest of their content, which is compared on reading."""
+"""NetCDF files that fit in memory, written atomically with a digest that is compared on reading; the form of scores.
+
+In memory a variable of scores has the `units` of the field that is scored, and the Dataset the attributes `exponent`
+and `perfect` as JSON by metric. In files a score is not said to be in units that only some metrics have: the variable
+has `field_units` and `metric_units`, and exponents and perfect scores are coordinates along `metric`. All coordinates
+have attributes as in the CF conventions.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import xarray as xr
-from xarray.backends.locks import HDF5_LOCK, NETCDFC_LOCK  # the library is not safe for threads
+from xarray.backends.locks import HDF5_LOCK, NETCDFC_LOCK
 
-from data_pipelines.files.atomic import atomic_file, could_not_write
-from data_pipelines.files.seals import AGAIN, DIGEST
+from data_pipelines.files.atomic import atomic_file, could_not_write, remove_left
+from data_pipelines.files.fingerprints import AGAIN, CRC_BYTES, DIGEST, crc32c
+
+if TYPE_CHECKING:
+    import netCDF4
+
+# The last bytes of a file, before a crc32c of all others: HDF5 reads none behind the end that it has noted itself, and
+# its library may crash where bits of its structures are flipped, so that the file is compared before it is opened.
+END = b"emul-crc"
 
 
 def write_netcdf(
@@ -28,6 +43,7 @@ def write_netcdf(
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_left(path)
         with atomic_file(path) as unfinished:
             dataset.to_netcdf(unfinished, engine="netcdf4", encoding=encoding(dataset))
             for name, group in (groups or {}).items():
@@ -41,51 +57,70 @@ def write_netcdf(
 def read_netcdf(path: str | Path, group: str | None = None) -> xr.Dataset:
     """Read a Dataset into memory, times decoded; OSError if it differs from its digest or has no such group."""
     refuse_damaged_netcdf(path)
-    with xr.open_dataset(path, engine="netcdf4", group=group, decode_timedelta=True) as stored:
-        return stored.load()
+    with xr.open_dataset(path, engine="netcdf4", group=group, decode_timedelta=True) as dataset:
+        return dataset.load()
 
 
 def read_groups(path: str | Path) -> dict[str, xr.Dataset]:
     """Read the root, as `/`, and all groups of a file into memory; errors as of `read_netcdf`."""
     refuse_damaged_netcdf(path)
-    stored = xr.open_groups(path, engine="netcdf4", decode_timedelta=True)
+    groups = xr.open_groups(path, engine="netcdf4", decode_timedelta=True)
     try:
-        return {name: group.load() for name, group in stored.items()}
+        return {name: group.load() for name, group in groups.items()}
     finally:
-        for group in stored.values():
+        for group in groups.values():
             group.close()
 
 
-def refuse_damaged_netcdf(path: str | Path) -> None:
-    """Raise OSError if a file differs from the digest in it; files without one are not checked."""
+@contextmanager
+def opened_netcdf(path: str | Path, mode: Literal["r", "a", "w"] = "r") -> Iterator[netCDF4.Dataset]:
+    """Open a file while no other thread, nor xarray in one, uses netCDF4, which is not safe for threads."""
     import netCDF4
 
+    with NETCDFC_LOCK, HDF5_LOCK, netCDF4.Dataset(path, mode, format="NETCDF4") as file:
+        yield file
+
+
+def refuse_damaged_netcdf(path: str | Path) -> None:
+    """Raise OSError if a file differs from the checksum behind it or the digest in it; others are not checked."""
+    if _has_its_crc(path):
+        return
     try:
-        with NETCDFC_LOCK, HDF5_LOCK, netCDF4.Dataset(path) as file:
+        with opened_netcdf(path) as file:
             stored = file.__dict__.get(DIGEST)
-            found = stored if stored is None else _digest(file)
+            computed = stored if stored is None else _digest(file)
     except (OSError, RuntimeError, ValueError, KeyError, AttributeError) as error:
         if isinstance(error, FileNotFoundError):
             raise
         raise OSError(f"{path} cannot be read as NetCDF ({error}); {AGAIN}.") from error
-    if stored != found:
+    if stored != computed:
         raise OSError(f"{path} differs from its checksum; {AGAIN}.")
 
 
 def is_sealed_netcdf(path: str | Path) -> bool:
     """Return whether a file has a digest of its content."""
-    import netCDF4
-
-    with NETCDFC_LOCK, HDF5_LOCK, netCDF4.Dataset(path) as file:
+    with opened_netcdf(path) as file:
         return DIGEST in file.ncattrs()
 
 
 def _seal(path: Path) -> None:
-    import netCDF4
-
-    with NETCDFC_LOCK, HDF5_LOCK, netCDF4.Dataset(path, "a") as file:
+    with opened_netcdf(path, "a") as file:
         digest = _digest(file)
         file.setncattr(DIGEST, digest)
+    content = path.read_bytes()
+    with open(path, "ab") as end:
+        end.write(END + crc32c(content))
+
+
+def _has_its_crc(path: str | Path) -> bool:
+    """Return whether a file ends with the crc32c of the rest; OSError if with that of another, False if with none."""
+    content = memoryview(Path(path).read_bytes())
+    body, end = content[: -len(END) - CRC_BYTES], content[-len(END) - CRC_BYTES :]
+    if bytes(end[: len(END)]) != END:
+        return False
+    if crc32c(body) != bytes(end[len(END) :]):
+        raise OSError(f"{path} differs from its checksum; {AGAIN}.")
+    return True
 
 
 def _digest(file: Any) -> str:
@@ -111,5 +146,70 @@ def _digest(file: Any) -> str:
 
 def _attributes(node: Any) -> bytes:
     """Return the attributes of a group or variable as bytes, without the digest."""
-    told = {name: np.asarray(value).tolist() for name, value in node.__dict__.items() if name != DIGEST}
-    return repr(sorted(told.items())).encode()
+    attributes = {name: np.asarray(value).tolist() for name, value in node.__dict__.items() if name != DIGEST}
+    return repr(sorted(attributes.items())).encode()
+
+
+CONVENTIONS = "CF-1.11"
+COORDINATES: dict[str, dict[str, str]] = {
+    "metric": {"long_name": "metric, defined in the attribute definitions"},
+    "region": {"long_name": "region of the area mean", "standard_name": "region"},
+    "lead_time": {"long_name": "lead time", "standard_name": "forecast_period"},
+    "inits": {"long_name": "number of initial times scored", "units": "1"},
+    "level": {"long_name": "level", "axis": "Z"},
+    "source": {"long_name": "forecast, baseline or reference that the scores are of"},
+    "estimate": {"long_name": "difference, ends of its confidence interval, block length, number of initial times"},
+    "statistic": {"long_name": "area mean of a statistic of points, from which metrics follow"},
+    "run": {"long_name": "evaluation that the scores are of"},
+    "time": {"long_name": "initial time", "standard_name": "forecast_reference_time"},
+}
+BY_METRIC = {
+    "exponent": {"long_name": "power of the units of the field that the metric has", "units": "1"},
+    "perfect": {"long_name": "value of a perfect forecast, NaN where there is none"},
+}
+
+
+def units_of_score(units: str, exponent: int) -> str:
+    """Return the units of a metric that has this power of the units of its field."""
+    return "" if exponent == 0 else units if exponent == 1 else f"({units})^{exponent}"
+
+
+def stored_form(dataset: xr.Dataset, title: str) -> xr.Dataset:
+    """Return scores in the form of files; `read_form` reverses it."""
+    result = dataset.copy()
+    attributes = {"Conventions": CONVENTIONS, "title": title, **dataset.attrs}
+    metrics = [str(name) for name in dataset["metric"].values] if "metric" in dataset.dims else []
+    by_metric = {name: json.loads(str(attributes.pop(name))) for name in BY_METRIC if metrics and name in attributes}
+    for name, values in by_metric.items():
+        array = np.array([values.get(metric, np.nan if name == "perfect" else 0) for metric in metrics])
+        result = result.assign_coords({name: ("metric", array, BY_METRIC[name])})
+    for variable, field in result.data_vars.items():
+        if not {"metric", "statistic"} & set(map(str, field.dims)) or "units" not in field.attrs:
+            continue
+        units = str(field.attrs.pop("units"))
+        field.attrs.setdefault("long_name", f"scores of {str(variable).replace('_', ' ')}")
+        field.attrs["field_units"] = units
+        if "exponent" in by_metric:
+            entries = (
+                f"{metric}: {units_of_score(units, by_metric['exponent'].get(metric, 0)) or '1'}" for metric in metrics
+            )
+            field.attrs["metric_units"] = "; ".join(entries)
+    for name, usual in COORDINATES.items():
+        if name in result.coords:
+            result[name].attrs = {**usual, **result[name].attrs}
+    result.attrs = attributes
+    return result
+
+
+def read_form(dataset: xr.Dataset) -> xr.Dataset:
+    """Return stored scores in the form in which they are computed with."""
+    attributes: dict[str, Any] = {}
+    for name in BY_METRIC:
+        if name in dataset.coords:
+            pairs = zip(dataset["metric"].values.tolist(), dataset[name].values.tolist(), strict=True)
+            attributes[name] = json.dumps(dict(pairs))
+    result = dataset.drop_vars([name for name in BY_METRIC if name in dataset.coords])
+    for field in result.data_vars.values():
+        if "field_units" in field.attrs:
+            field.attrs = {"units": field.attrs["field_units"], **field.attrs}
+    return result.assign_attrs(attributes)

@@ -1,5 +1,6 @@
 """The WeatherBench 2 layout of a forecast: (time[, number], prediction_timedelta[, level], latitude, longitude).
 
+Fields on a set of cells have the dimension `cell` in place of the last two, with latitude and longitude beside it.
 `time` is the initial time, `number` the member of an ensemble; `valid_time` = `time` + `prediction_timedelta` is
 written beside them (Rasp et al. 2024, arXiv 2308.15560; CF conventions 1.11).
 """
@@ -16,7 +17,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from data_pipelines.conventions.cells import grid_attributes
 from data_pipelines.conventions.durations import duration_text
+from emulators.grid import grid_coordinates, grid_dims
 from emulators.state import State
 from emulators.variables import Variable
 from emulators.world import World
@@ -41,6 +44,7 @@ LEVELS: dict[str, dict[str, Any]] = {
     "pressure": {"long_name": "pressure", "standard_name": "air_pressure", "units": "hPa", "positive": "down"},
     "sigma": {"long_name": "sigma level", "positive": "down"},
     "hybrid": {"long_name": "hybrid level", "positive": "down"},
+    "height": {"long_name": "height or depth", "units": "m"},
     "none": {"long_name": "level"},
 }
 
@@ -51,6 +55,7 @@ class Layout:
 
     inits: initial times, datetime64[s], shape (init,). steps: number of leads, each one timestep of `world`.
     batch: initial times a chunk. block: leads a chunk. attributes: of the whole file. members: of an ensemble; 0: none.
+    member_batch: members a chunk; 0: all.
     """
 
     world: World
@@ -60,6 +65,7 @@ class Layout:
     block: int = 1
     attributes: Mapping[str, str] = field(default_factory=dict)
     members: int = 0
+    member_batch: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "inits", np.asarray(self.inits, dtype="datetime64[s]"))
@@ -85,6 +91,22 @@ class Layout:
         count = self.inits.size
         return [slice(start, min(start + self.batch, count)) for start in range(0, count, self.batch)]
 
+    @property
+    def is_grouped(self) -> bool:
+        """Whether the members of an initial time are made in several groups."""
+        return 0 < self.member_batch < self.members
+
+    @cached_property
+    def groups(self) -> list[range]:
+        """The numbers of the members that are rolled out together; one empty group without an ensemble."""
+        size = self.member_batch if self.is_grouped else max(1, self.members)
+        return [range(first, min(first + size, self.members)) for first in range(0, max(1, self.members), size)]
+
+    @cached_property
+    def pieces(self) -> list[tuple[slice, range]]:
+        """The units of work: each batch of initial times with each group of members, by batch."""
+        return [(rows, members) for rows in self.batches for members in self.groups]
+
     @cached_property
     def levels(self) -> np.ndarray:
         """The levels of all variables, each once, in the order in which they appear."""
@@ -102,7 +124,7 @@ class Layout:
         """The names of the dimensions of `variable`."""
         number = ("number",) if self.members else ()
         level = ("level",) if variable.levels else ()
-        return ("time", *number, "prediction_timedelta", *level, "latitude", "longitude")
+        return ("time", *number, "prediction_timedelta", *level, *grid_dims(self.world.grid))
 
     @property
     def ensemble(self) -> tuple[int, ...]:
@@ -115,9 +137,10 @@ class Layout:
         return (self.inits.size, *self.ensemble, self.steps, *levels, *self.world.grid.shape)
 
     def chunks(self, variable: Variable) -> tuple[int, ...]:
-        """The lengths of a chunk: a batch of initial times, a block of leads, the whole rest."""
+        """The lengths of a chunk: a batch of initial times, a group of members, a block of leads, the whole rest."""
         fields = self.shape(variable)[2 + len(self.ensemble) :]
-        return (min(self.batch, self.inits.size), *self.ensemble, min(self.block, self.steps), *fields)
+        members = (len(self.groups[0]),) if self.members else ()
+        return (min(self.batch, self.inits.size), *members, min(self.block, self.steps), *fields)
 
     def attrs(self, variable: Variable) -> dict[str, Any]:
         """CF attributes of `variable`; `levels` names what is forecast where variables differ in their levels."""
@@ -126,7 +149,8 @@ class Layout:
             attrs["standard_name"] = STANDARD_NAMES[variable.name]
         if variable.levels and len(variable.levels) < self.levels.size:
             attrs["levels"] = [float(level) for level in variable.levels]
-        return attrs | {"coordinates": "valid_time"}
+        auxiliary = "" if len(self.world.grid.shape) > 1 else " latitude longitude"
+        return attrs | {"coordinates": f"valid_time{auxiliary}"}
 
     def attrs_of_file(self) -> dict[str, Any]:
         """Attributes of the whole file, from which a World can be made again."""
@@ -135,6 +159,7 @@ class Layout:
             "Conventions": "CF-1.11",
             **self.attributes,
             "timestep": duration_text(self.world.timestep),
+            **grid_attributes(self.world.grid),
         }
         if self.levels.size:
             attrs |= {"vertical_kind": vertical.kind, "vertical_dry": int(vertical.dry)}
@@ -149,8 +174,7 @@ class Layout:
         clock = {"units": "seconds since 1970-01-01", "calendar": "proleptic_gregorian"}
         lead_attrs = {"long_name": "lead time", "standard_name": "forecast_period"}
         lead_attrs |= {"units": "hours" if hours else "seconds", "dtype": "timedelta64[s]"}
-        grid = self.world.grid
-        coordinates = {
+        coordinates: dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, Any]]] = {
             "time": (
                 ("time",),
                 self.inits.astype(np.int64),
@@ -162,16 +186,7 @@ class Layout:
                 self.valid_times.astype(np.int64),
                 {"long_name": "valid time", "standard_name": "time", **clock},
             ),
-            "latitude": (
-                ("latitude",),
-                grid.latitude,
-                {"long_name": "latitude", "standard_name": "latitude", "units": "degrees_north", "axis": "Y"},
-            ),
-            "longitude": (
-                ("longitude",),
-                grid.longitude,
-                {"long_name": "longitude", "standard_name": "longitude", "units": "degrees_east", "axis": "X"},
-            ),
+            **grid_coordinates(self.world.grid),
         }
         if self.members:
             number = {"long_name": "member of the ensemble", "standard_name": "realization", "units": "1"}
@@ -187,6 +202,7 @@ class Layout:
             "inits": np.datetime_as_string(self.inits).tolist(),
             "steps": self.steps,
             **({"members": self.members} if self.members else {}),
+            **({"member_batch": self.member_batch} if self.is_grouped else {}),
             "grid": f"{self.world.grid!r} {hashlib.sha256(json.dumps(world['grid']).encode()).hexdigest()}",
             **{name: world[name] for name in ("prognostic", "diagnostic", "timestep", "vertical")},
         }
@@ -199,13 +215,14 @@ def forecast_dataset(layout: Layout, states: Iterable[State]) -> xr.Dataset:
     for lead, state in enumerate(states):
         for variable in world.predicted:
             channels = world.predicted.slice(variable.name)
-            values = state.values[..., channels, :, :].float().cpu().numpy()
-            values = np.moveaxis(values, 0, 1) if ensemble else values  # (init, [member,] level, lat, lon)
+            values = state.values.narrow(state.channel_axis, channels.start, variable.size).float().cpu().numpy()
+            values = np.moveaxis(values, 0, 1) if ensemble else values  # (init, [member,] level, *grid)
             place = arrays[variable.name][:, :, lead] if ensemble else arrays[variable.name][:, lead]
+            axis = values.ndim + state.channel_axis
             if variable.levels:
-                place[..., layout.level_positions(variable), :, :] = values
+                place[(*[slice(None)] * axis, layout.level_positions(variable))] = values
             else:
-                place[...] = values[..., 0, :, :]
+                place[...] = values.take(0, axis)
     fields = {}
     for variable in world.predicted:
         attrs = {name: value for name, value in layout.attrs(variable).items() if name != "coordinates"}

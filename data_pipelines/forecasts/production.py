@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.conventions.durations import duration_text
-from data_pipelines.files.atomic import sha256, write_text
-from data_pipelines.files.locks import lock_or_refuse, wait_for_turn
-from data_pipelines.files.netcdf import write_netcdf
-from data_pipelines.files.score_form import stored_form
-from data_pipelines.forecasts.checks import budget_drifts, describe, gather, lead_text
+from data_pipelines.files.atomic import lock_or_refuse, remove_unfinished, sha256, wait_for_turn, write_text
+from data_pipelines.files.netcdf import stored_form, write_netcdf
 from data_pipelines.forecasts.manifest import (
     NAME,
+    budget_drifts,
+    describe,
+    gather,
+    lead_text,
     lost_files,
     now,
     open_manifest,
@@ -25,15 +26,14 @@ from data_pipelines.forecasts.manifest import (
     write_checksums,
     write_manifest,
 )
-from data_pipelines.forecasts.rollouts import SOURCES, Arrays, BatchForecast, ForecastJob, within
-from data_pipelines.forecasts.segments import Segment, Segments
+from data_pipelines.forecasts.rollouts import SOURCES, Arrays, BatchForecast, ForecastJob, Segment, Segments, within
 
 BUDGETS = "budgets.nc"
 Report = Callable[[str, float], None]
 
 
 def _ignore(*_: object) -> None:
-    """Take a report or a warning that nobody asked for."""
+    """Ignore a report or a warning."""
 
 
 def make_forecast(
@@ -50,19 +50,21 @@ def make_forecast(
     if is_finished(job.folder):
         refuse_lost_file(job)
         return job.folder
-    layout, segments = job.layout, Segments(job.folder, len(job.layout.batches), job.layout.steps)
+    layout, segments = job.layout, Segments(job.folder, len(job.layout.pieces), job.layout.steps)
     manifest = begin(job, segments)
     if manifest["finished"]:
         return job.folder
-    own = range(share[0] - 1, len(layout.batches), share[1])
-    if not own:
-        warn(f"Nothing is left for share {share[0]} of {share[1]}: a smaller batch_size makes more batches.")
+    pieces = range(share[0] - 1, len(layout.pieces), share[1])
+    if not pieces:
+        warn(
+            f"Nothing is left for share {share[0]} of {share[1]}: a smaller batch_size or member_batch makes more work."
+        )
     with _failure_recorded(job, segments, manifest):
-        for number, batch in enumerate(own):
-            first = layout.inits[layout.batches[batch]][0]
+        for number, batch in enumerate(pieces):
+            first = layout.inits[layout.pieces[batch][0]][0]
 
             def report_lead(lead: int, first: Any = first, number: int = number) -> None:
-                report(f"{first} +{lead_text(job.world, lead)}", (number + (lead + 1) / layout.steps) / len(own))
+                report(f"{first} +{lead_text(job.world, lead)}", (number + (lead + 1) / layout.steps) / len(pieces))
 
             with lock_or_refuse(job.folder, f"{segments.folder.name}/{batch:06d}.lock", "forecasting"):
                 chain = segments.sound(batch)
@@ -136,19 +138,21 @@ def is_finished(folder: Path) -> bool:
 def progress_text(job: ForecastJob, segments: Segments) -> str:
     """A sentence on how much of a forecast is on disk."""
     batches, leads = segments.written()
-    part = "" if not leads else f", and {len(leads)} up to lead {lead_text(job.world, min(leads) - 1)} or later"
-    return f"unfinished: {batches} of {segments.batches} batches of initial times are written{part}"
+    unit = "batches of initial times" + (" and members" if job.layout.is_grouped else "")
+    partial = "" if not leads else f", and {len(leads)} up to lead {lead_text(job.world, min(leads) - 1)} or later"
+    return f"unfinished: {batches} of {segments.batches} {unit} are written{partial}"
 
 
 def finish(job: ForecastJob, segments: Segments, manifest: dict[str, Any], report: Report) -> None:
     """Judge the whole forecast, write scores.nc, budgets.nc and the checksums, and only then the verdict."""
-    whole, checksums = merged_checks(segments)
-    variables, faults = describe(whole, job.world, job.ranges)
-    pairs, of = int(whole["pairs"]), job.layout.inits.size * job.layout.steps
-    judged, reasons = verdict(faults, pairs, of)
+    remove_unfinished(job.folder, within=False)  # whoever has the turn is its only writer once all segments are there
+    checks, checksums = merged_checks(segments)
+    variables, faults = describe(checks, job.world, job.ranges)
+    pairs, total = int(checks["pairs"]), job.layout.inits.size * job.layout.steps
+    judged, reasons = verdict(faults, pairs, total)
     job.writer.mark(judged)
     card = job.scorecard(0, job.layout.steps)
-    if card is not None and pairs:
+    if card is not None and pairs and not job.layout.is_grouped:
         for segment, arrays, _ in read_segments(segments):
             if scores := within(arrays, "scores"):
                 card.add_partial(scores, segment.first)
@@ -169,9 +173,9 @@ def finish(job: ForecastJob, segments: Segments, manifest: dict[str, Any], repor
         "inits": {"first": str(job.layout.inits[0]), "last": str(job.layout.inits[-1]), "count": job.layout.inits.size},
         "leads": {"steps": job.layout.steps, "timestep": duration_text(job.world.timestep)},
         "variables": variables,
-        "budgets": budget_drifts(whole, job.world),
+        "budgets": budget_drifts(checks, job.world),
         "conservation": conservation,
-        "truth": {"pairs": pairs, "of": of},
+        "truth": {"pairs": pairs, "of": total},
         "checksums": write_checksums(job.folder, checksums),
     }
     write_manifest(job.folder, manifest)
@@ -189,12 +193,12 @@ def merged_checks(segments: Segments) -> tuple[Arrays, dict[str, str]]:
     checksums: dict[str, str] = {}
     by_batch: dict[int, list[Arrays]] = {}
     for segment, arrays, sums in read_segments(segments):
-        own = {name: array for name, array in arrays.items() if "/" not in name}
-        by_batch.setdefault(segment.batch, []).append(own)
+        checks = {name: array for name, array in arrays.items() if "/" not in name}
+        by_batch.setdefault(segment.batch, []).append(checks)
         checksums |= sums
     pairs = np.sum([arrays["pairs"] for batch in by_batch.values() for arrays in batch])
-    whole = gather(gather(batch, axis=1) for batch in by_batch.values())
-    return whole | {"pairs": np.array(pairs)}, checksums
+    merged = gather(gather(batch, axis=1) for batch in by_batch.values())
+    return merged | {"pairs": np.array(pairs)}, checksums
 
 
 def write_budgets(job: ForecastJob, segments: Segments) -> dict[str, Any] | None:
@@ -203,7 +207,7 @@ def write_budgets(job: ForecastJob, segments: Segments) -> dict[str, Any] | None
     if ledgers["forecast"].is_empty:
         return None
     for segment, arrays, _ in read_segments(segments):
-        for source in SOURCES:
+        for source in SOURCES if job.layout.pieces[segment.batch][1].start == 0 else ():
             ledgers[source].add_partial(within(arrays, f"{source} budgets"), segment.first)
     forecast, truth = (ledgers[source].results() for source in SOURCES)
     write_netcdf(job.folder / BUDGETS, forecast.dataset(job.layout.inits, truth))

@@ -2,30 +2,125 @@
 
 All that the next lead depends on is saved with each segment, and a batch always continues from what is saved: one that
 was killed and one that was not take the same path to the same bits.
+
+Save a batch of forecasts in segments of leads, each complete on disk before the next begins.
+
+    progress/<batch>_<first>_<stop>.npz   what was gathered of the leads first .. stop - 1, and how to go on from there
+
+A killed rollout goes on after the last of its segments; where a file of one was lost or cut short, from before it.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from data_pipelines.batches.archive import Archive
 from data_pipelines.conventions.durations import unbroken_until
-from data_pipelines.forecasts.checks import Checks, lead_text
-from data_pipelines.forecasts.layout import Layout
-from data_pipelines.forecasts.segments import Segment
-from data_pipelines.forecasts.writers import ZarrWriter
+from data_pipelines.files.atomic import BatchRecords
+from data_pipelines.forecasts.manifest import Checks, lead_text
 from emulators.rollout import Rollout, Stepper, state_arrays, state_from_arrays
-from emulators.scores.interfaces import LeadBudgets, LeadScores
 from emulators.state import Origin, State
-from emulators.world import World
+
+if TYPE_CHECKING:
+    from data_pipelines.batches.archive import Archive
+    from data_pipelines.forecasts.boundary import ForecastBoundary
+    from data_pipelines.forecasts.layout import Layout
+    from data_pipelines.forecasts.statistics_writer import StatisticsWriter
+    from data_pipelines.forecasts.writers import ZarrWriter
+    from emulators.scores.interfaces import LeadBudgets, LeadScores
+    from emulators.world import World
+
+
+@dataclass(frozen=True, order=True)
+class Segment:
+    """Identify the leads first .. stop - 1, counted from 0, of one piece of the work."""
+
+    batch: int
+    first: int
+    stop: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.batch:06d}_{self.first:07d}_{self.stop:07d}"
+
+
+class Segments:
+    """Manage the segments of a forecast of `batches` batches and `steps` leads; several processes may share them."""
+
+    def __init__(self, folder: Path, batches: int, steps: int) -> None:
+        self.parts, self.batches, self.steps = BatchRecords(folder), batches, steps
+        self.folder, self.remove = self.parts.folder, self.parts.remove
+        self._sound: set[Segment] = set()  # made or looked through by this process
+
+    def chains(self) -> dict[int, list[Segment]]:
+        """The segments of each batch that are on disk, from lead 0 without a gap."""
+        by_batch: dict[int, dict[int, Segment]] = defaultdict(dict)
+        for segment in self._listed():
+            by_batch[segment.batch][segment.first] = segment
+        return {batch: list(self._chain(by_batch[batch])) for batch in range(self.batches)}
+
+    def _listed(self, batch: str = "*") -> Iterator[Segment]:
+        for path in self.folder.glob(f"{batch}_*_*.npz"):
+            yield Segment(*map(int, path.stem.split("_")))
+
+    @staticmethod
+    def _chain(by_first: Mapping[int, Segment]) -> Iterator[Segment]:
+        lead = 0
+        while lead in by_first:
+            yield by_first[lead]
+            lead = by_first[lead].stop
+
+    def sound(self, batch: int) -> list[Segment]:
+        """The segments of a batch up to the first with a damaged file; later ones are removed."""
+        chain = list(self._chain({segment.first: segment for segment in self._listed(f"{batch:06d}")}))
+        for number, segment in enumerate(chain):
+            if segment not in self._sound and self.parts.read(segment.name) is None:
+                for later in chain[number:]:
+                    self.parts.forget(later.name)
+                return chain[:number]
+            self._sound.add(segment)
+        return chain
+
+    def ahead(self, batch: int, after: int, length: int) -> Iterator[Segment]:
+        """The segments that a batch still needs after `after` leads, each at most `length` long."""
+        for first in range(after, self.steps, length):
+            yield Segment(batch, first, min(first + length, self.steps))
+
+    def write(self, segment: Segment, arrays: Mapping[str, np.ndarray], checksums: Mapping[str, str]) -> None:
+        """Mark a segment as made; arguments as of `Parts.write`."""
+        self.parts.write(segment.name, arrays, checksums)
+        self._sound.add(segment)
+
+    def read(self, segment: Segment) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+        """(arrays, checksums) of a segment; OSError where it is gone."""
+        content = self.parts.read(segment.name, check=segment not in self._sound)
+        if content is None:
+            raise OSError(f"{self.parts.folder / segment.name}.npz was whole and is not any more; run this again.")
+        return content
+
+    def written(self) -> tuple[int, list[int]]:
+        """The number of complete batches, and the leads that others have reached, by the names of files alone."""
+        stops = [chain[-1].stop for chain in self.chains().values() if chain]
+        return sum(stop == self.steps for stop in stops), [stop for stop in stops if stop < self.steps]
+
+    def absent(self) -> list[int]:
+        """The batches that are not complete on disk; once all seem to be, their files are checked."""
+        chains = self.chains()
+        lacking = [batch for batch, chain in chains.items() if not chain or chain[-1].stop < self.steps]
+        if lacking:
+            return lacking
+        return [batch for batch, chain in chains.items() if {*chain} - self._sound and self.sound(batch) != chain]
+
 
 Arrays = dict[str, np.ndarray]
+Perturbation = Callable[[np.ndarray, tuple[State, ...], range], tuple[State, ...]]
 SOURCES = ("forecast", "truth")
 
 
@@ -65,14 +160,24 @@ def initial_states(archive: Archive, inits: np.ndarray, device: torch.device | s
     return tuple(state.to(device) for state in archive.history(inits))
 
 
-def forcings(archive: Archive, inits: np.ndarray, leads: range, device: torch.device | str) -> Iterator[State]:
-    """Yield what is prescribed at the valid times of each lead, in timesteps, on a device."""
+def forcings(
+    archive: Archive,
+    inits: np.ndarray,
+    leads: range,
+    device: torch.device | str,
+    boundary: ForecastBoundary | None = None,
+) -> Iterator[State]:
+    """Yield what is prescribed at the valid times of each lead, in timesteps, on a device.
+
+    boundary: tells what lies at the boundary of a limited area; default, the archive.
+    """
     world = archive.world
     if archive.in_memory:  # read in one go, not a time at a time
         for init in inits:
             archive.load(tuple(str(world.after(init, lead)) for lead in (leads.start - 1, leads.stop - 1)))
     for lead in leads:
-        yield archive.forcing(world.after(inits, lead)).to(device)
+        forcing = archive.forcing(world.after(inits, lead))
+        yield (forcing if boundary is None else boundary.prescribed(forcing, archive, inits, lead)).to(device)
 
 
 @dataclass(frozen=True)
@@ -83,14 +188,15 @@ class ForecastJob:
     empty budgets (leads, first, maps=) of so many leads from number `first` on. settings: all that the numbers depend
     on. card: what else the manifest records. ranges: bounds by variable name that override the table of physical
     ranges. segment: leads after which a rollout is saved, whole chunks. scheme, intervals, seed, precision: as in
-    `Rollout`.
+    `Rollout`. perturbation: makes the initial States of members, None where all start alike. boundary: another forecast
+    that tells what lies at the boundary of a limited area, None for the archive.
     """
 
     folder: Path
     step: Stepper
     archive: Archive
     layout: Layout
-    writer: ZarrWriter
+    writer: ZarrWriter | StatisticsWriter
     scorecard: Callable[[int, int], LeadScores | None]
     ledger: Callable[..., LeadBudgets]
     settings: Mapping[str, Any]
@@ -103,6 +209,8 @@ class ForecastJob:
     seed: int = 0
     segment: int = 500
     precision: str = "32"
+    perturbation: Perturbation | None = None
+    boundary: ForecastBoundary | None = None
 
     @property
     def world(self) -> World:
@@ -117,21 +225,24 @@ class ForecastJob:
 
 
 class BatchForecast:
-    """Roll out, write, check and score one batch of initial times of a job, a segment at a time.
+    """Roll out, write, check and score one piece of a job: some members of some initial times, a segment at a time.
 
     warn: called with a sentence where the forecast leaves its physical range.
     """
 
     def __init__(self, job: ForecastJob, batch: int, warn: Callable[[str], None]) -> None:
         self.job, self.batch, self.warn = job, batch, warn
-        self.inits = job.layout.inits[job.layout.batches[batch]]
+        rows, members = job.layout.pieces[batch]
+        self.is_first = members.start == 0  # scores, budgets and pairs are those of the first group of members
+        self.inits = job.layout.inits[rows]
         self.until = unbroken_until(job.archive.times, self.inits)
         history = initial_states(job.archive, self.inits, job.device)
+        starts = history if job.perturbation is None else job.perturbation(self.inits, history, members)
         self.rollout = Rollout(
             job.step,
             job.world,
-            history,
-            members=job.layout.members,
+            starts,
+            members=members,
             seed=job.seed,
             scheme=job.scheme,
             intervals=job.intervals,
@@ -147,13 +258,16 @@ class BatchForecast:
         report: called with the number of each lead.
         """
         job, world = self.job, self.job.world
-        checks, card = Checks(world, job.ranges), job.scorecard(segment.first, segment.stop)
+        checks = Checks(world, job.ranges)
+        card = job.scorecard(segment.first, segment.stop) if self.is_first else None
         ledgers = job.ledgers(segment.stop - segment.first, segment.first)
         for source, ledger in ledgers.items():
             ledger.restore(self.carried[source], job.device)
         pairs = 0
-        prescribed = forcings(job.archive, self.inits, range(segment.first + 1, segment.stop + 1), job.device)
-        with torch.inference_mode(), ledgers["forecast"].record_corrections(job.step):
+        leads = range(segment.first + 1, segment.stop + 1)
+        prescribed = forcings(job.archive, self.inits, leads, job.device, job.boundary)
+        recording = ledgers["forecast"].record_corrections(job.step) if self.is_first else nullcontext()
+        with torch.inference_mode(), recording:
             for lead, state in enumerate(self.rollout.states(prescribed), start=segment.first):
                 contents = ledgers["forecast"].contents(state)
                 if not checks.add(lead, state, contents) and self.is_sound:
@@ -162,13 +276,14 @@ class BatchForecast:
                 job.writer.write(self.batch, lead, state.values.float().cpu().numpy())
                 truth = self._score(card, lead - segment.first, state)
                 pairs += 0 if truth is None else len(truth.time)
-                ledgers["forecast"].add(lead, state, contents)
-                self._add_truth(ledgers["truth"], lead, state, truth)
+                if self.is_first:
+                    ledgers["forecast"].add(lead, state, contents)
+                    self._add_truth(ledgers["truth"], lead, state, truth)
                 report(lead)
         arrays = checks.arrays() | {"pairs": np.array(pairs)}
-        for source, ledger in ledgers.items():
+        for source, ledger in ledgers.items() if self.is_first else ():
             arrays |= prefixed(f"{source} budgets", ledger.partial())
-        if card is not None:
+        if card is not None and not job.layout.is_grouped:
             arrays |= prefixed("scores", card.partial())
         if segment.stop < job.layout.steps:
             arrays |= prefixed("rollout", self.rollout.arrays()) | state_arrays(self.truth_before, "state/truth")
@@ -183,18 +298,20 @@ class BatchForecast:
         if card is None or not has_truth.any():
             return None
         if not has_truth.all():
-            rows = torch.from_numpy(has_truth)
-            state = replace(state, values=state.values[..., rows, :, :, :], time=state.time[has_truth])
+            rows = torch.from_numpy(np.flatnonzero(has_truth)).to(state.values.device)
+            values = state.values.index_select(state.channel_axis - 1, rows)
+            state = replace(state, values=values, time=state.time[has_truth])
         truth = archive.states(state.time, card.variables).to(state.values.device)
-        card.add(state.select(card.variables.names), truth, row)
+        if not self.job.layout.is_grouped:  # the scores of an ensemble need all members
+            card.add(state.select(card.variables.names), truth, row)
         return truth
 
     def _add_truth(self, ledger: LeadBudgets, lead: int, state: State, truth: State | None) -> None:
         """Add the truth of a lead to its ledger, as long as all predicted variables of it are known."""
         origin = state.origin
         assert origin is not None  # a Step made it
-        whole = truth is not None and truth.variables == state.variables and np.array_equal(truth.time, state.time)
-        if truth is None or not whole or not np.array_equal(self.truth_before.time, origin.before.time):
+        usable = truth is not None and truth.variables == state.variables and np.array_equal(truth.time, state.time)
+        if truth is None or not usable or not np.array_equal(self.truth_before.time, origin.before.time):
             ledger.add_missing(lead, len(state.time))
             return
         before = Origin(origin.start, self.truth_before, origin.forcing)

@@ -1,8 +1,8 @@
 """Write forecasts to disk, one lead at a time, in constant memory.
 
 A ZarrWriter lays out the whole Zarr v3 store first (metadata, coordinates, consolidated metadata), so that it can be
-read at any moment; what is not yet written reads as NaN. Chunks hold a batch of initial times, a block of leads and
-all levels and points; each is written beside its place and renamed.
+read at any moment; what is not yet written reads as NaN. Chunks hold a batch of initial times, a group of members, a
+block of leads and all levels and points; each is written beside its place and renamed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from data_pipelines.files.atomic import (
     sha256,
     write_file,
 )
-from data_pipelines.files.seals import crc32c, every_chunk, write_sealed
+from data_pipelines.files.fingerprints import crc32c, every_chunk, write_sealed
+from data_pipelines.files.netcdf import opened_netcdf
 from data_pipelines.forecasts.layout import Layout
 
 
@@ -57,6 +58,7 @@ class ZarrWriter:
     def open(self, folder: Path, layout: Layout) -> None:
         """Lay out folder/forecast.zarr, or take up the one that is there."""
         self.folder, self.layout, self.store = Path(folder), layout, Path(folder) / "forecast.zarr"
+        self._rank = len(layout.world.grid.shape)
         self._encode = _encoder(self.compression)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._pending: Future | None = None
@@ -69,29 +71,30 @@ class ZarrWriter:
         """The number of leads in a chunk."""
         return min(self.layout.block, self.layout.steps)
 
-    def _start(self, batch: int) -> None:
-        self._batch, self._filled = batch, 0
+    def _start(self, piece: int) -> None:
+        self._piece, self._filled = piece, 0
         self._buffer: np.ndarray | None = None
         self._sums: dict[str, str] = {}
 
-    def write(self, batch: int, lead: int, values: np.ndarray) -> None:
-        """Add the forecast of one batch at lead number `lead` (from 0): float32 ([member,] init, channel, lat, lon).
+    def write(self, piece: int, lead: int, values: np.ndarray) -> None:
+        """Add the forecast of one piece at lead number `lead` (from 0): float32 ([member,] init, channel, *grid).
 
-        Leads of a batch come in order; the last lead of a batch is followed by `finish`.
+        Leads of a piece come in order; the last lead of a piece is followed by `finish`.
         """
         layout = self.layout
-        if batch != self._batch:
-            self._start(batch)
+        if piece != self._piece:
+            self._start(piece)
         if self._buffer is None:
-            rows = layout.batches[batch]
-            shape = (rows.stop - rows.start, *layout.ensemble, self._leads)
-            self._buffer = np.full((*shape, *values.shape[-3:]), np.nan, dtype="<f4")
-        self._buffer[..., self._filled, :, :, :] = np.moveaxis(values, 0, 1) if layout.members else values
+            rows, members = layout.pieces[piece]
+            shape = (rows.stop - rows.start, *([len(members)] if layout.members else []), self._leads)
+            self._buffer = np.full((*shape, *values.shape[-1 - self._rank :]), np.nan, dtype="<f4")
+        by_lead = np.moveaxis(self._buffer, self._buffer.ndim - 2 - self._rank, 0)
+        by_lead[self._filled] = np.moveaxis(values, 0, 1) if layout.members else values
         self._filled += 1
         if self._filled == self._leads or lead == layout.steps - 1:
             self._wait()
             block = lead // self._leads
-            self._pending = self._pool.submit(self._write_block, batch, block, self._buffer)
+            self._pending = self._pool.submit(self._write_block, piece, block, self._buffer)
             self._buffer, self._filled = None, 0
 
     def _wait(self) -> None:
@@ -99,28 +102,31 @@ class ZarrWriter:
             pending, self._pending = self._pending, None
             self._sums |= pending.result()
 
-    def _write_block(self, batch: int, block: int, values: np.ndarray) -> dict[str, str]:
+    def _write_block(self, piece: int, block: int, values: np.ndarray) -> dict[str, str]:
         """Write one chunk a variable; the checksums by path relative to the folder."""
         layout, sums = self.layout, {}
         for variable in layout.world.predicted:
             chunk = np.full(layout.chunks(variable), np.nan, dtype="<f4")
-            part = values[..., layout.world.predicted.slice(variable.name), :, :]
+            axis = values.ndim - 1 - self._rank
+            channels = np.moveaxis(values, axis, 0)[layout.world.predicted.slice(variable.name)]
+            place = chunk[tuple(slice(0, size) for size in channels.shape[1:axis])]
             if not variable.levels:
-                chunk[: len(part)] = part[..., 0, :, :]
+                place[...] = channels[0]
             else:
-                chunk[: len(part), ..., layout.level_positions(variable), :, :] = part
+                np.moveaxis(place, axis, 0)[layout.level_positions(variable)] = channels
             content = self._encode(chunk)
             tail = crc32c(content)
-            place = [str(batch), *["0"] * len(layout.ensemble), str(block)]
-            name = ".".join(["c", *place, *["0"] * (chunk.ndim - len(place))])
+            batch, group = divmod(piece, len(layout.groups))
+            position = [str(batch), *([str(group)] if layout.members else []), str(block)]
+            name = ".".join(["c", *position, *["0"] * (chunk.ndim - len(position))])
             write_file(self.store / variable.name / name, content, tail)
             total = hashlib.sha256(content)
             total.update(tail)
             sums[f"forecast.zarr/{variable.name}/{name}"] = total.hexdigest()
         return sums
 
-    def finish(self, batch: int) -> dict[str, str]:
-        """Wait until the batch is on disk; the sha256 of its files by path relative to the folder."""
+    def finish(self, piece: int) -> dict[str, str]:
+        """Wait until the piece is on disk; the sha256 of its files by path relative to the folder."""
         self._wait()
         sums = self._sums
         self._start(-1)
@@ -238,12 +244,11 @@ def _consolidate(store: Path) -> None:
 
 
 def _copy_to_netcdf(store: Path, path: Path, layout: Layout, level: int, progress: Callable[[float], None]) -> None:
-    import netCDF4
     import zarr
 
     root = zarr.open_group(store, mode="r")
     variables = list(layout.world.predicted)
-    with netCDF4.Dataset(path, "w", format="NETCDF4") as file:
+    with opened_netcdf(path, "w") as file:
         file.setncatts(dict(root.attrs))
         for name, (dims, values, attrs) in layout.coordinates().items():
             for dim, size in zip(dims, values.shape, strict=True):
@@ -263,11 +268,12 @@ def _copy_to_netcdf(store: Path, path: Path, layout: Layout, level: int, progres
                 complevel=level or 4,
             )
             target.setncatts(layout.attrs(variable))
-        for number, rows in enumerate(layout.batches):
+        for number, (rows, members) in enumerate(layout.pieces):
+            ensemble = [slice(members.start, members.stop)] if layout.members else []
             for variable in variables:
                 source, target = root[variable.name], file[variable.name]
                 for first in range(0, layout.steps, layout.block):
                     leads = slice(first, min(first + layout.block, layout.steps))
-                    part = (rows, *(slice(None) for _ in layout.ensemble), leads)
-                    target[part] = source[part]  # type: ignore[index]
-            progress((number + 1) / len(layout.batches))
+                    region = (rows, *ensemble, leads)
+                    target[region] = source[region]  # type: ignore[index]
+            progress((number + 1) / len(layout.pieces))

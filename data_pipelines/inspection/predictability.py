@@ -14,7 +14,7 @@ doi 10.3402/tellusa.v39i5.11774).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,9 +27,9 @@ from data_pipelines.files.netcdf import read_netcdf, write_netcdf
 from data_pipelines.forecasts.layout import LEVELS
 from data_pipelines.interfaces import Progress, Source, TwinCase, TwinSource
 from data_pipelines.reading.threads import one_thread
-from emulators.grid import LatLonGrid
-from emulators.statistics.harmonic_climatology import HarmonicClimatology
-from emulators.statistics.regions import region_weights
+from emulators.grid import Grid
+from emulators.statistics.area_means import region_weights
+from emulators.statistics.climatology import HarmonicClimatology
 
 EDITION = 1  # of the experiment
 REGIONS = ("global", "tropics", "northern-hemisphere", "southern-hemisphere")
@@ -53,27 +53,39 @@ def stored_predictability(source: Source | None) -> xr.Dataset | None:
 
 
 def predictability(
-    source: TwinSource, *, cases: int, days: int, perturbation: float, report: Progress | None = None
+    source: TwinSource,
+    *,
+    cases: int,
+    days: int,
+    perturbation: float,
+    forgotten: Collection[str] = (),
+    report: Progress | None = None,
 ) -> xr.Dataset:
     """Return the RMSE of twins and persistence by lead, and the saturation, for every variable that twins differ in.
 
     The store of the source must exist. cases, days: number and length of the simulations. perturbation: rms of the
-    noise (planet: K of temperature). Variables are (source, region, lead_time[, level]); attributes hold the settings.
-    The result is saved at `predictability_path`, and read from there if the settings are the same.
+    noise (planet: K of temperature). forgotten: what twins do not know of the state (`TwinSource.hidden`), so that the
+    limit is that of emulators which are not given it. Variables are (source, region, lead_time[, level]); attributes
+    hold the settings. The result is saved at `predictability_path`, and read from there if the settings are the same.
     """
     if cases < 1 or days < 1 or not perturbation > 0.0:
         raise ValueError(
             "Twins need at least one case and one day, and a perturbation above 0; got "
             f"cases={cases}, days={days}, perturbation={perturbation}."
         )
-    settings = {"cases": cases, "days": days, "perturbation": perturbation, "edition": EDITION}
+    if unknown := sorted(set(forgotten) - set(source.hidden)):
+        raise ValueError(
+            f"Twins of this source can forget {', '.join(source.hidden) or 'nothing'}; got {', '.join(unknown)}."
+        )
+    settings: dict[str, Any] = {"cases": cases, "days": days, "perturbation": perturbation, "edition": EDITION}
+    settings["forgotten"] = ", ".join(sorted(forgotten))
     stored, path = stored_predictability(source), predictability_path(source)
     if stored is not None and all(stored.attrs.get(name) == value for name, value in settings.items()):
         return stored
     leads, dataset = int(days * np.timedelta64(1, "D") / INTERVAL), source.dataset()
     report = report or (lambda label, share: None)
     with one_thread():
-        growth = error_growth(source.twins(cases, leads, perturbation, report), leads, grid_of(dataset))
+        growth = error_growth(source.twins(cases, leads, perturbation, report, forgotten), leads, grid_of(dataset))
         limits = saturation(dataset, [str(name) for name in growth.data_vars])
     result = with_saturation(growth, limits)
     if "level" in dataset.coords:
@@ -92,10 +104,11 @@ def experiment_summary(settings: Mapping[str, Any]) -> str:
         f"{settings[name]} {word}{'' if settings[name] == 1 else 's'}"
         for name, word in (("cases", "case"), ("days", "day"))
     )
-    return f"{cases} of {days}, disturbed by {settings['perturbation']:g}"
+    lacking = f", not knowing {settings['forgotten']}" if settings.get("forgotten") else ""
+    return f"{cases} of {days}, disturbed by {settings['perturbation']:g}{lacking}"
 
 
-def error_growth(cases: Iterable[TwinCase], leads: int, grid: LatLonGrid) -> xr.Dataset:
+def error_growth(cases: Iterable[TwinCase], leads: int, grid: Grid) -> xr.Dataset:
     """Return the RMSE of twins and persistence, (source, region, lead_time[, level]).
 
     Variables that do not differ between twins (forcing) are omitted.
@@ -105,9 +118,9 @@ def error_growth(cases: Iterable[TwinCase], leads: int, grid: LatLonGrid) -> xr.
     count = 0
     for first, control, twin in cases:
         count += 1
-        for lead, (truth, other) in enumerate(zip(control, twin, strict=True)):
+        for lead, (truth, perturbed) in enumerate(zip(control, twin, strict=True)):
             for name, field in truth.items():
-                errors = np.stack([other[name], first[name]]) - field.astype(np.float64)
+                errors = np.stack([perturbed[name], first[name]]) - field.astype(np.float64)
                 means = (errors**2).reshape(*errors.shape[:-2], -1) @ weights.matrix
                 sums = squares.setdefault(name, np.zeros((leads, *means.shape)))
                 sums[lead] += means
@@ -137,8 +150,8 @@ def saturation(dataset: xr.Dataset, names: Iterable[str]) -> dict[str, np.ndarra
         climatology.accumulate(times, fields)
         normal = climatology.solve()
         squares = sum(
-            (part.double() - normal.evaluate(when).double()).square().sum(0)
-            for part, when in zip(fields.split(100), np.split(times, range(100, len(times), 100)), strict=True)
+            (part.double() - normal.evaluate(part_times).double()).square().sum(0)
+            for part, part_times in zip(fields.split(100), np.split(times, range(100, len(times), 100)), strict=True)
         )
         variance = np.asarray(squares).reshape(*fields.shape[1:-2], -1) @ matrix / len(times)
         result[name] = np.sqrt(2.0 * np.moveaxis(variance, -1, 0))
@@ -174,11 +187,11 @@ def crossing_time(curve: np.ndarray, value: float, days: np.ndarray) -> float:
     above = np.flatnonzero(curve >= value)
     if not above.size:
         return float("inf")
-    last = int(above[0])
-    if last == 0:
+    index = int(above[0])
+    if index == 0:
         return float(days[0])
-    share = (value - curve[last - 1]) / (curve[last] - curve[last - 1])
-    return float(days[last - 1] + share * (days[last] - days[last - 1]))
+    share = (value - curve[index - 1]) / (curve[index] - curve[index - 1])
+    return float(days[index - 1] + share * (days[index] - days[index - 1]))
 
 
 class PredictabilityLimits(NamedTuple):

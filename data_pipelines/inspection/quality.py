@@ -1,23 +1,40 @@
 """Quality checks of a dataset: every value is read once, compared with physical ranges, and missing values are counted.
 
 A check that is interrupted can be continued: the result of each block of times is saved until the check is complete.
+
+Compare everything that lies at a path with its checksums: runs, forecasts, scores, stores and caches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from data_pipelines.conventions.attributes import origin_of
-from data_pipelines.files.batch_records import BatchRecords
-from data_pipelines.files.fingerprints import fingerprint
+from data_pipelines.files.atomic import BatchRecords
+from data_pipelines.files.fingerprints import (
+    CRC_BYTES,
+    fingerprint,
+    is_sealed_json,
+    read_json,
+    refuse_damage,
+    refuse_damaged_archive,
+    sealed_root,
+    store_faults,
+)
 from data_pipelines.files.identity import digest
-from data_pipelines.reading.damaged_data import DamagedData
-from emulators.physics.physical_ranges import plausible_range
+from data_pipelines.files.netcdf import is_sealed_netcdf, refuse_damaged_netcdf
+from data_pipelines.forecasts.manifest import NAME, found_manifest, verify_checksums
+from data_pipelines.packing.copying import CHECKSUMS, damaged_files
+from data_pipelines.reading.packed_store import PackedStore, is_packed_store
+from data_pipelines.reading.threads import DamagedData
+from emulators.physics.physical_ranges import BOUNDS, plausible_range
 
 BLOCK_BYTES = 64e6
 
@@ -48,13 +65,18 @@ class VariableReport:
 
 
 def check_values(
-    dataset: xr.Dataset, folder: Path, report: Callable[[str, float], None] | None = None
+    dataset: xr.Dataset,
+    folder: Path,
+    report: Callable[[str, float], None] | None = None,
+    made_from: Mapping[str, Any] | None = None,
 ) -> tuple[list[VariableReport], xr.Dataset]:
     """Return a report on each variable, and maps of the number of missing values, (latitude, longitude).
 
-    folder: where the results of an interrupted check are saved. Raises DamagedData if values cannot be read.
+    folder: where the results of an interrupted check are saved, for the same data. made_from: what the data are, with
+    the fingerprint of their files; else those of their origin. Raises DamagedData if values cannot be read.
     """
-    records = BatchRecords(folder / _fingerprint(dataset))
+    files = {"fingerprint": fingerprint(origin_of(dataset, ""))} if made_from is None else made_from
+    records = BatchRecords(folder / f".check-{digest([files, fingerprint(None, dataset)])[:12]}")
     names = [str(name) for name in dataset.data_vars]
     blocks = {name: list(_blocks(dataset[name])) for name in names}
     total, done, reports, maps = sum(map(len, blocks.values())), 0, [], {}
@@ -79,12 +101,6 @@ def check_values(
     return reports, xr.Dataset(maps, coords, {"title": "number of missing values, over times and levels"})
 
 
-def _fingerprint(dataset: xr.Dataset) -> str:
-    """Return the name of the folder of records for these data; it changes when the files change."""
-    told = digest(fingerprint(origin_of(dataset, ""), dataset))
-    return f".check-{told[:12]}"
-
-
 def _blocks(field: xr.DataArray) -> Iterator[slice]:
     """Yield the slices of times that are read at once."""
     if "time" not in field.dims:
@@ -105,19 +121,19 @@ def _block_statistics(dataset: xr.Dataset, name: str, block: slice) -> dict[str,
         when = str(field["time"].values[0].astype("datetime64[s]")) if "time" in field.coords else "any time"
         raise DamagedData(origin_of(dataset), name, when, error) from error
     values = values.reshape(values.shape[0], -1, *values.shape[-2:])
-    good = np.isfinite(values)
+    finite = np.isfinite(values)
     axes = (1, 2, 3)
     limits = plausible_range(name, str(field.attrs.get("units", "")))
     beyond = np.zeros(1, np.int64)
     if limits:
-        beyond[0] = (good & ((values < limits[0]) | (values > limits[1]))).sum()
+        beyond[0] = (finite & ((values < limits[0]) | (values > limits[1]))).sum()
     return {
-        "least": np.where(good, values, np.inf).min(axis=axes),
-        "greatest": np.where(good, values, -np.inf).max(axis=axes),
+        "least": np.where(finite, values, np.inf).min(axis=axes),
+        "greatest": np.where(finite, values, -np.inf).max(axis=axes),
         "beyond": beyond,
-        "missing": (~good).sum(axis=axes),
-        "missing_map": (~good).sum(axis=(0, 1)),
-        "always": (~good).all(axis=0),
+        "missing": (~finite).sum(axis=axes),
+        "missing_map": (~finite).sum(axis=(0, 1)),
+        "always": (~finite).all(axis=0),
     }
 
 
@@ -150,3 +166,125 @@ def _variable_report(field: xr.DataArray, blocks: list[dict[str, np.ndarray]]) -
         times=int(intermittent.size),
         first=at(intermittent[0]) if intermittent.size else None,
     )
+
+
+METADATA = ("zarr.json", ".zgroup", ".zarray")
+ARCHIVES = (".ckpt", ".pt", ".npz")
+HASH = re.compile(r"[0-9a-f]{64}")
+LEFT = re.compile(r"\..*\.partial")
+
+
+@dataclass(frozen=True)
+class Verified:
+    """Report on one thing. kind: in words. checked: whether it has checksums. faults: a sentence each."""
+
+    path: Path
+    kind: str
+    checked: bool = True
+    faults: tuple[str, ...] = ()
+
+
+def verified(path: str | Path) -> Iterator[Verified]:
+    """Yield a report on each thing at or below `path` that can have checksums; FileNotFoundError where nothing is."""
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(f"Nothing at {path}.")
+    yield from _of_folder(path) if path.is_dir() else _of_file(path)
+
+
+def _of_folder(folder: Path) -> Iterator[Verified]:
+    if LEFT.fullmatch(folder.name):
+        yield Verified(folder, "unfinished, left by an interruption", checked=False)
+    elif any((folder / name).is_file() for name in METADATA):
+        yield _of_store(folder)
+    elif (folder / NAME).is_file():
+        yield _of_forecast(folder)
+    else:
+        for path in sorted(folder.iterdir()):
+            yield from _of_folder(path) if path.is_dir() else _of_file(path)
+
+
+def _of_forecast(folder: Path) -> Verified:
+    try:
+        if not found_manifest(folder):
+            return Verified(folder, f"folder with a {NAME} of another program", checked=False)
+        return Verified(folder, "forecast", faults=tuple(verify_checksums(folder)))
+    except (ValueError, OSError) as error:
+        return Verified(folder, "forecast", faults=(str(error),))
+
+
+def _of_store(folder: Path) -> Verified:
+    try:
+        root = sealed_root(folder)
+        if is_packed_store(folder):
+            return Verified(folder, "packed store", faults=tuple(PackedStore(folder).faults()))
+        faults = store_faults(folder) if root is not None else None
+        damaged = damaged_files(folder)
+    except (ValueError, OSError) as error:
+        return Verified(folder, "store", faults=(str(error),))
+    if faults is None and damaged is None:
+        return Verified(folder, "store of another program", checked=False)
+    faulty = {fault.split(":")[0].split(" ")[0] for fault in faults or ()}
+    more = [f"{name} differs from {CHECKSUMS}" for name in damaged or () if name not in faulty]
+    return Verified(folder, "store", faults=(*(faults or ()), *more))
+
+
+def _of_file(path: Path) -> Iterator[Verified]:
+    """Yield a report on a file of a kind that can have a checksum; nothing on others."""
+    try:
+        if path.suffix in ARCHIVES:
+            kind, checked = "archive", True
+            refuse_damaged_archive(path)
+        elif path.suffix == ".nc":
+            kind, checked = "NetCDF", True
+            checked = is_sealed_netcdf(path)
+            refuse_damaged_netcdf(path)
+        elif path.suffix == ".json":
+            kind, checked = "JSON", True
+            checked = is_sealed_json(path)
+            if checked:
+                read_json(path)
+        elif HASH.fullmatch(path.name):
+            kind, checked = "cached chunk", True
+            content = path.read_bytes()
+            refuse_damage(content[:-CRC_BYTES], content[-CRC_BYTES:])
+        else:
+            return
+    except (ValueError, OSError) as error:
+        yield Verified(path, kind, faults=(str(error),))
+        return
+    yield Verified(path, kind, checked)
+
+
+def report_row(one: VariableReport) -> list[str]:
+    """The cells of a table: name, units, least and greatest with their times, missing, missing always."""
+    share = f"{one.missing / one.count:.2%}" if one.missing else "0"
+    low, high = ("" if t is None else str(t)[:16] for t in (one.least_at, one.greatest_at))
+    always = f"{one.always} points" if one.always else ""
+    return [one.name, one.units, f"{one.least:.5g}", low, f"{one.greatest:.5g}", high, share, always]
+
+
+def fault_sentences(found: list[VariableReport]) -> list[str]:
+    """A sentence for each variable with values that cannot be, or that are missing at some times only."""
+    sentences = []
+    for row in found:
+        if row.beyond and row.limits:
+            low, high = row.limits
+            sentences.append(
+                f"{row.name}: expected {low:g} to {high:g} {row.units or '(units are not said)'}; got {row.beyond:,} "
+                "values beyond; mend its units (data.units), or give what is something else a name (data.rename)."
+            )
+        if row.times and row.first is not None:
+            sentences.append(
+                f"{row.name}: values are missing at {row.times:,} times that are there at others, first {row.first}; "
+                f"leave out these times, or give fill={{{row.name}: ...}} and masks=[{row.name}]."
+            )
+        if row.limits is None and row.name in BOUNDS:
+            expected = BOUNDS[row.name][2]
+            sentences.append(
+                f"{row.name}: expected {expected}, the data say '{row.units}'; convert it, data.units={{{row.name}: "
+                f"{expected}}}, or where they say it wrong: data.units={{{row.name}: '{expected} -> {expected}'}}."
+            )
+        if row.missing == row.count:
+            sentences.append(f"{row.name}: every value is missing.")
+    return sentences

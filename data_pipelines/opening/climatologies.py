@@ -9,12 +9,11 @@ import numpy as np
 import torch
 import xarray as xr
 
+from data_pipelines.conventions.attributes import channel_array, horizontal, level_index, on_grid, with_levels
 from data_pipelines.conventions.canonical import canonical
 from data_pipelines.conventions.dialects import variable_hint
 from data_pipelines.opening.datasets import open_files
-from data_pipelines.opening.forecasts import with_levels
-from data_pipelines.reading.stacking import channel_array, level_index, on_grid
-from emulators.grid import LatLonGrid
+from emulators.grid import Grid
 from emulators.variables import Variable, VariableSet
 
 
@@ -25,7 +24,7 @@ class ClimatologyFile:
     `_seeps_dry_fraction`, as WeatherBench 2 names them. lacking: variables that it does not have, whose fields are NaN.
     """
 
-    def __init__(self, path: str | Path, variables: VariableSet, grid: LatLonGrid, **options: Any) -> None:
+    def __init__(self, path: str | Path, variables: VariableSet, grid: Grid, **options: Any) -> None:
         (raw,) = open_files(path, **options)
         origin = str(raw.attrs["origin"])
         for dim in ("hour", "dayofyear"):
@@ -39,8 +38,8 @@ class ClimatologyFile:
         self.origin, self.variables = origin, variables
         self.lacking = tuple(variable.name for variable in variables if variable.name not in self.dataset)
         if len(self.lacking) == len(variables.names):
-            there = variable_hint(self.lacking[0], self.dataset.data_vars)
-            raise ValueError(f"The climatology {origin} lacks {', '.join(self.lacking)}; {there}")
+            hint = variable_hint(self.lacking[0], self.dataset.data_vars)
+            raise ValueError(f"The climatology {origin} lacks {', '.join(self.lacking)}; {hint}")
         for variable in variables:
             if variable.levels and variable.name not in self.lacking:
                 level_index(self.dataset["level"].values, variable.levels)
@@ -59,19 +58,19 @@ class ClimatologyFile:
         hour = (times - times.astype("datetime64[D]")) / np.timedelta64(1, "h")
         rows = np.searchsorted(self.hours, hour).clip(0, len(self.hours) - 1)
         columns = np.searchsorted(self.days, day).clip(0, len(self.days) - 1)
-        wrong = np.flatnonzero((self.hours[rows] != hour) | (self.days[columns] != day))
-        if wrong.size:
+        absent = np.flatnonzero((self.hours[rows] != hour) | (self.days[columns] != day))
+        if absent.size:
             raise ValueError(
-                f"The climatology {self.origin} has no field for {times[wrong[0]]}: it holds hours "
+                f"The climatology {self.origin} has no field for {times[absent[0]]}: it holds hours "
                 f"{', '.join(map(str, self.hours))} of days {self.days.min()} to {self.days.max()} of the year."
             )
         hours, row = np.unique(rows, return_inverse=True)
         days, column = np.unique(columns, return_inverse=True)
-        chosen = self._named[name]
-        chosen = chosen.isel({d: i for d, i in (("hour", hours), ("dayofyear", days)) if d in chosen.dims})
+        fields = self._named[name]
+        fields = fields.isel({d: i for d, i in (("hour", hours), ("dayofyear", days)) if d in fields.dims})
         if name == "seeps_dry_share":
-            return torch.from_numpy(channel_array(chosen, self.variables, ())).expand(len(times), -1, -1, -1)
-        return torch.from_numpy(channel_array(chosen, self.variables, ("hour", "dayofyear"))[row, column])
+            return torch.from_numpy(channel_array(fields, self.variables, ())).expand(len(times), -1, -1, -1)
+        return torch.from_numpy(channel_array(fields, self.variables, ("hour", "dayofyear"))[row, column])
 
     def has(self, name: str) -> bool:
         """Return whether any variable has the fields called `name`."""
@@ -83,17 +82,17 @@ class ClimatologyFile:
             raise KeyError(f"The climatology {self.origin} has no {name} of any variable that is scored.")
         fields = {}
         for variable in self.variables:
-            found = self._field(variable.name, name)
-            if found is None:
-                found = self._nothing(variable, () if name == "seeps_dry_share" else ("hour", "dayofyear"))
-            fields[variable.name] = found
+            field = self._field(variable.name, name)
+            if field is None:
+                field = self._nothing(variable, () if name == "seeps_dry_share" else ("hour", "dayofyear"))
+            fields[variable.name] = field
         return xr.Dataset(fields)
 
     def _nothing(self, variable: Variable, lead: tuple[str, ...]) -> xr.DataArray:
         """NaN in place of fields that the climatology does not have."""
-        there = self.dataset["level"].values if "level" in self.dataset.dims else ()
-        levels = {"level": np.union1d(there, variable.levels)} if variable.levels else {}
-        dims = (*lead, *levels, "latitude", "longitude")
+        stored = self.dataset["level"].values if "level" in self.dataset.dims else ()
+        levels = {"level": np.union1d(stored, variable.levels)} if variable.levels else {}
+        dims = (*lead, *levels, *horizontal(self.dataset))
         shape = [len(levels[dim]) if dim in levels else self.dataset.sizes[dim] for dim in dims]
         return xr.DataArray(np.broadcast_to(np.float32(np.nan), shape), levels, dims)
 
@@ -103,8 +102,8 @@ class ClimatologyFile:
             stored = self.dataset.get(f"{variable}_quantile")
             if stored is None:
                 return None
-            away = np.abs(stored["quantile"].values - float(name.removeprefix("quantile_")))
-            return stored.isel(quantile=int(away.argmin()), drop=True) if away.min() <= 0.01 else None
+            distance = np.abs(stored["quantile"].values - float(name.removeprefix("quantile_")))
+            return stored.isel(quantile=int(distance.argmin()), drop=True) if distance.min() <= 0.01 else None
         if name == "seeps_dry_share":  # one number a point: how often it is dry, all year
             stored = self.dataset.get(f"{variable}_seeps_dry_fraction")
             if stored is None:

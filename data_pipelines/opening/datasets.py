@@ -11,25 +11,28 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from data_pipelines.conventions.addresses import masked_address
 from data_pipelines.conventions.attributes import grid_of
 from data_pipelines.conventions.calendars import refuse_disorder, with_dates
 from data_pipelines.conventions.canonical import COORDINATES, canonical
-from data_pipelines.conventions.suggestions import option, suggestion
+from data_pipelines.conventions.suggestions import masked_address, option, suggestion
 from data_pipelines.conventions.units import refuse_other_units
-from data_pipelines.opening.anemoi import fields_by_name, is_anemoi
-from data_pipelines.opening.classic_netcdf import expected_bytes
+from data_pipelines.files.netcdf import opened_netcdf
 from data_pipelines.opening.file_kinds import (
     DAMAGED,
+    expected_bytes,
+    fields_by_name,
     file_kind,
     file_names,
     has_zarr,
+    is_anemoi,
     is_references,
     unreadable,
     zarr_group_in_zip,
 )
 from data_pipelines.opening.missing_values import decoded, without_idle_zeros
-from data_pipelines.opening.zarr_codecs import refuse_objects
+from data_pipelines.opening.zarr_metadata import refuse_objects, refuse_stale_metadata
+from data_pipelines.reading.packed_store import PackedStore, is_packed_store
+from data_pipelines.reading.packed_view import packed_dataset
 from data_pipelines.reading.zarr_chunks import with_direct_reads
 
 __all__ = ["canonical", "open_dataset"]
@@ -66,25 +69,25 @@ def open_dataset(
     cache_gigabytes: of what is fetched from a Zarr store elsewhere, so much is kept on this machine; None: nothing.
     FileNotFoundError where there is nothing, ValueError where it makes no sense.
     """
-    opened = open_files(
+    datasets = open_files(
         path, engine=engine, storage_options=storage_options, filter=filter, cache_gigabytes=cache_gigabytes
     )
-    opened = _with_members(opened, members) if members else opened
-    opened = _with_dates(opened, dates) if dates else opened
+    datasets = _with_members(datasets, members) if members else datasets
+    datasets = _with_dates(datasets, dates) if dates else datasets
     keep = (MEMBER,) if members else ()
     parts = [
-        canonical(dataset, _where_it_is(rename, opened, dataset), names=names,
-                  select=_where_it_is(select, opened, dataset), keep=keep)
-        for dataset in opened
+        canonical(dataset, _where_it_is(rename, datasets, dataset), names=names,
+                  select=_where_it_is(select, datasets, dataset), keep=keep)
+        for dataset in datasets
     ]  # fmt: skip
-    return joined(parts, [dataset.attrs["origin"] for dataset in opened])
+    return joined(parts, [dataset.attrs["origin"] for dataset in datasets])
 
 
 def _where_it_is(told: Mapping[str, Any] | None, opened: list[xr.Dataset], dataset: xr.Dataset) -> dict[str, Any]:
     """Drop the settings of variables and dimensions that only other files have."""
-    others = {str(name) for other in opened for name in (*other.variables, *other.dims)}
-    own = {*dataset.variables, *dataset.dims}
-    return {n: value for n, value in (told or {}).items() if n in own or n not in others or n in COORDINATES}
+    anywhere = {str(name) for other in opened for name in (*other.variables, *other.dims)}
+    present = {*dataset.variables, *dataset.dims}
+    return {n: value for n, value in (told or {}).items() if n in present or n not in anywhere or n in COORDINATES}
 
 
 def _with_members(opened: list[xr.Dataset], members: str) -> list[xr.Dataset]:
@@ -118,22 +121,22 @@ def open_files(
     cache_gigabytes: float | None = None,
 ) -> list[xr.Dataset]:
     """Open the datasets at `path` as they are, times undecoded, each with its file in the attribute `origin`."""
-    found: list[xr.Dataset] = []
+    datasets: list[xr.Dataset] = []
     for name in file_names(path, engine):
         kind = file_kind(name, engine)
         if kind not in _OPENERS:
             raise ValueError(f"engine is one of {', '.join(_OPENERS)}; got '{kind}'.")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            opened = _OPENERS[kind](name, OpeningOptions(storage_options, filter, cache_gigabytes))
-        found.extend(dataset.assign_attrs(origin=masked_address(name)) for dataset in opened)
-    if len(found) > 1:  # joining must not read: arrays in chunks of some times wait until asked
-        found = [ds.chunk({d: JOINED_TIMES for d in ds.dims if d in COORDINATES["time"]}) for ds in found]
-    return found
+            contents = _OPENERS[kind](name, OpeningOptions(storage_options, filter, cache_gigabytes))
+        datasets.extend(dataset.assign_attrs(origin=masked_address(name)) for dataset in contents)
+    if len(datasets) > 1:  # joining must not read: arrays in chunks of some times wait until asked
+        datasets = [ds.chunk({d: JOINED_TIMES for d in ds.dims if d in COORDINATES["time"]}) for ds in datasets]
+    return datasets
 
 
 class OpeningOptions(NamedTuple):
-    """Options for opening files; each opener uses those it understands."""
+    """Hold options for opening files; each opener uses those it understands."""
 
     storage_options: Mapping[str, Any] | None
     filter: Mapping[str, Any] | None
@@ -145,8 +148,11 @@ def _open_zarr(name: str, ways: OpeningOptions) -> list[xr.Dataset]:
     packed = Path(name).is_file()
     if not elsewhere and not packed and not has_zarr(Path(name)):
         raise FileNotFoundError(f"{name} holds no Zarr store (no zarr.json, .zgroup or .zmetadata in it).")
+    if not elsewhere and is_packed_store(Path(name)):
+        return [packed_dataset(PackedStore(name))]
     if not elsewhere:
         refuse_objects(Path(name))
+        refuse_stale_metadata(Path(name))
     if options is None:
         options = ANONYMOUS.get(name.split("://")[0]) if "::" not in name else None
     settings: dict[str, Any] = {"storage_options": dict(options) if options else None}
@@ -156,9 +162,9 @@ def _open_zarr(name: str, ways: OpeningOptions) -> list[xr.Dataset]:
             store, settings = _kept(name, settings, ways.cache_gigabytes), {}
         if packed:
             store, settings = _store_in_file(name)
-        opened = _as_stored(store, settings)
-        opened = opened if elsewhere or packed else with_direct_reads(opened, Path(name))
-        folded = is_anemoi(opened)  # its zeros are values, though Zarr fills with them
+        dataset = _as_stored(store, settings)
+        dataset = dataset if elsewhere or packed else with_direct_reads(dataset, Path(name))
+        folded = is_anemoi(dataset)  # its zeros are values, though Zarr fills with them
     except FileNotFoundError as error:
         raise FileNotFoundError(f"No Zarr store at {name} ({_brief(error)}).") from error
     except ImportError as error:
@@ -167,11 +173,11 @@ def _open_zarr(name: str, ways: OpeningOptions) -> list[xr.Dataset]:
         ) from error
     except Exception as error:
         raise ValueError(f"Cannot open {name} as a Zarr store ({_brief(error)}); {DAMAGED}.") from error
-    if elsewhere and not opened.variables:
+    if elsewhere and not dataset.variables:
         raise FileNotFoundError(f"No Zarr store at {name} (nothing is listed there).")
     if folded:
-        return [fields_by_name(xr.decode_cf(opened, decode_times=False, mask_and_scale=False))]
-    return [decoded(opened, masked_address(name))]
+        return [fields_by_name(xr.decode_cf(dataset, decode_times=False, mask_and_scale=False))]
+    return [decoded(dataset, masked_address(name))]
 
 
 def _as_stored(store: Any, settings: Mapping[str, Any]) -> xr.Dataset:
@@ -179,29 +185,29 @@ def _as_stored(store: Any, settings: Mapping[str, Any]) -> xr.Dataset:
     import zarr
 
     try:
-        opened = xr.open_zarr(store, chunks=None, decode_cf=False, **settings)
+        dataset = xr.open_zarr(store, chunks=None, decode_cf=False, **settings)
     except (TypeError, binascii.Error):  # a fill value as a plain number, where xarray writes it in base64
         group = xr.backends.ZarrStore.open_group(store, mode="r", use_zarr_fill_value_as_mask=True, **settings)
-        plain: dict[str, Any] = {
+        undecoded: dict[str, Any] = {
             "mask_and_scale": False,
             "decode_times": False,
             "decode_coords": False,
             "concat_characters": False,
         }
-        opened = xr.backends.StoreBackendEntrypoint().open_dataset(group, **plain)
+        dataset = xr.backends.StoreBackendEntrypoint().open_dataset(group, **undecoded)
         arrays = zarr.open_group(store, mode="r", **_of_zarr(settings))
-        said = {name: arrays[str(name)].attrs.get("_FillValue") for name in opened.variables}
-        for name, variable in opened.variables.items():
+        fills = {name: arrays[str(name)].attrs.get("_FillValue") for name in dataset.variables}
+        for name, variable in dataset.variables.items():
             variable.attrs = {k: v for k, v in variable.attrs.items() if k != "_FillValue"}
-            if said[name] is not None:
-                variable.attrs["_FillValue"] = said[name]
-        return opened
+            if fills[name] is not None:
+                variable.attrs["_FillValue"] = fills[name]
+        return dataset
     if any(
-        np.ndim(v.attrs.get("_FillValue")) == 0 and v.attrs.get("_FillValue") == 0 for v in opened.variables.values()
+        np.ndim(v.attrs.get("_FillValue")) == 0 and v.attrs.get("_FillValue") == 0 for v in dataset.variables.values()
     ):
         arrays = zarr.open_group(store, mode="r", **_of_zarr(settings))
-        opened = without_idle_zeros(opened, {name: dict(arrays[str(name)].attrs) for name in opened.variables})
-    return opened
+        dataset = without_idle_zeros(dataset, {name: dict(arrays[str(name)].attrs) for name in dataset.variables})
+    return dataset
 
 
 def _of_zarr(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,14 +240,26 @@ def _kept(name: str, settings: dict[str, Any], gigabytes: float) -> Any:
 def _open_netcdf(name: str, _: OpeningOptions) -> list[xr.Dataset]:
     try:
         expected, size = expected_bytes(name), Path(name).stat().st_size
-        opened = xr.open_dataset(name, engine="netcdf4", chunks=None, decode_cf=False)
+        settings: dict[str, Any] = {"chunks": None, "decode_cf": False, "drop_variables": _texts(name)}
+        dataset = xr.open_dataset(name, engine="netcdf4", **settings)
     except Exception as error:
         raise ValueError(f"Cannot open {name} as NetCDF ({_brief(error)}); {unreadable(name)}.") from error
     if expected is not None and size < expected:
         raise ValueError(
             f"{name} has {size} of the {expected} bytes that its header announces: incomplete; fetch it again."
         )
-    return [decoded(opened, name, _never_written(name, opened))]
+    return [decoded(dataset, name, _never_written(name, dataset))]
+
+
+def _texts(name: str) -> list[str]:
+    """Name the variables of text beside the data of a NetCDF file, such as expver of the Climate Data Store.
+
+    They are not read: netCDF-C crashes where text was read from a file that is open twice, once one of them is closed.
+    """
+    with opened_netcdf(name) as file:
+        return [
+            key for key, variable in file.variables.items() if variable.dtype is str and key not in variable.dimensions
+        ]
 
 
 def _never_written(name: str, dataset: xr.Dataset) -> dict[Any, Any]:
@@ -249,18 +267,18 @@ def _never_written(name: str, dataset: xr.Dataset) -> dict[Any, Any]:
     import netCDF4
 
     usual = {key: netCDF4.default_fillvals[key] for key in ("i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8")}
-    found = {}
+    fills = {}
     for key, variable in dataset.variables.items():
         fill = usual.get(variable.dtype.str[1:])
         if fill is None or "_FillValue" in variable.attrs:
             continue
         if variable.ndim > 1 or (variable.values == fill).any():
-            found[key] = fill
-    whole = [key for key in found if dataset[key].dtype.kind in "iu"]
-    if whole:
-        with netCDF4.Dataset(name) as file:  # whole numbers are data where the file was not filled beforehand
-            found = {k: v for k, v in found.items() if k not in whole or file[str(k)].get_fill_value() is not None}
-    return found
+            fills[key] = fill
+    integers = [key for key in fills if dataset[key].dtype.kind in "iu"]
+    if integers:
+        with opened_netcdf(name) as file:  # whole numbers are data where the file was not filled beforehand
+            fills = {k: v for k, v in fills.items() if k not in integers or file[str(k)].get_fill_value() is not None}
+    return fills
 
 
 def _open_grib(name: str, ways: OpeningOptions) -> list[xr.Dataset]:
@@ -270,12 +288,12 @@ def _open_grib(name: str, ways: OpeningOptions) -> list[xr.Dataset]:
         raise ValueError(f"Reading {name} needs cfgrib and eccodes: pip install 'emul[grib]'.") from error
     arguments = {"indexpath": "", "filter_by_keys": dict(ways.filter or {}), "errors": "raise"}
     try:
-        parts = cfgrib.open_datasets(name, backend_kwargs=arguments, decode_times=False, chunks=None)
+        datasets = cfgrib.open_datasets(name, backend_kwargs=arguments, decode_times=False, chunks=None)
     except Exception as error:
         raise ValueError(f"Cannot open {name} as GRIB ({_brief(error)}); {DAMAGED}.") from error
-    if not any(part.data_vars for part in parts):
+    if not any(dataset.data_vars for dataset in datasets):
         raise ValueError(f"{name} holds no GRIB message{' that fits the filter' if ways.filter else ''}.")
-    return [part for part in parts if part.data_vars]
+    return [dataset for dataset in datasets if dataset.data_vars]
 
 
 _OPENERS = {"zarr": _open_zarr, "netcdf": _open_netcdf, "grib": _open_grib}
@@ -292,8 +310,8 @@ def _spans(parts: list[xr.Dataset], names: list[str]) -> str:
         if "time" in part.dims:
             times = part["time"].values.astype("datetime64[m]")
             spans.setdefault((times[0], times[-1], times.size), name)
-    told = [f"{name} has {count} times from {a} to {b}" for (a, b, count), name in spans.items()]
-    return f", of which {' and '.join(told[:2])}" if len(told) > 1 else ""
+    phrases = [f"{name} has {count} times from {a} to {b}" for (a, b, count), name in spans.items()]
+    return f", of which {' and '.join(phrases[:2])}" if len(phrases) > 1 else ""
 
 
 def joined(parts: list[xr.Dataset], names: list[str]) -> xr.Dataset:
@@ -306,8 +324,8 @@ def joined(parts: list[xr.Dataset], names: list[str]) -> xr.Dataset:
     for part, file in zip(parts, names, strict=True):
         if not grid_of(part).same_as(grid):
             raise ValueError(f"{names[0]} and {file} lie on different grids; open them apart or regrid one.")
-    own = {name: parts[0][name] for name in ("latitude", "longitude")}  # exactly those: files differ in precision
-    parts = [part.assign_coords(own) for part in parts]
+    axes = {name: parts[0][name] for name in ("latitude", "longitude")}  # exactly those: files differ in precision
+    parts = [part.assign_coords(axes) for part in parts]
     units: dict[Any, str] = {}
     for part, file in zip(parts, names, strict=True):
         for name, field in part.data_vars.items():
@@ -332,5 +350,5 @@ def joined(parts: list[xr.Dataset], names: list[str]) -> xr.Dataset:
     if "time" in joined.dims:
         refuse_disorder(joined["time"].values, origin)
     assumed = "\n".join(dict.fromkeys(p.attrs["assumed_units"] for p in parts if p.attrs.get("assumed_units")))
-    told = {"assumed_units": assumed} if assumed else {}
-    return joined.assign_attrs(origin=origin, left_out=left_out, **told)
+    attributes = {"assumed_units": assumed} if assumed else {}
+    return joined.assign_attrs(origin=origin, left_out=left_out, **attributes)

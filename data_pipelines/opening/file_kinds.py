@@ -1,13 +1,36 @@
-"""Find the files and stores that a path stands for, and what each of them is."""
+"""Find the files and stores that a path stands for, tell what each of them is, and read or refuse special kinds.
+
+Compute the length of a classic NetCDF file from its header: the library reads zeros beyond a truncated end.
+
+    length = max over variables of begin + (records - 1) * record length + length of one slab
+
+NetCDF classic format specification (Unidata), versions 1, 2 and 5.
+
+Convert stores of anemoi-datasets: one array `data` (time, variable, ensemble, cell) to variables on a grid.
+
+    t_850, t_500, ...  ->  temperature (time, level, latitude, longitude);    field_shape  ->  (latitude, longitude)
+
+Dates that the store lists as missing are left out, so that they are gaps. The statistics inside it cover a period of
+its own, not the one that is trained on; they are not used. Layout: https://anemoi.readthedocs.io, anemoi-datasets.
+"""
 
 from __future__ import annotations
 
 import difflib
 import glob
 import json
+import math
+import re
+import struct
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import xarray as xr
+
+from data_pipelines.conventions.dialects import dialects, stacked
 
 GRIB_SUFFIXES = (".grib", ".grib1", ".grib2", ".grb", ".grb1", ".grb2")
 NETCDF_SUFFIXES = (".nc", ".nc3", ".nc4", ".cdf", ".netcdf", ".h5", ".hdf5", ".he5")
@@ -24,7 +47,7 @@ def file_names(path: str | Path | Sequence[str | Path], engine: str | None = Non
     if not isinstance(path, str | Path):
         if not path:
             raise FileNotFoundError("Expected at least one path to data; got an empty list.")
-        return [name for one in path for name in file_names(one, engine)]
+        return [name for item in path for name in file_names(item, engine)]
     text = str(path)
     if "://" in text or "::" in text:
         return [text]
@@ -32,28 +55,35 @@ def file_names(path: str | Path | Sequence[str | Path], engine: str | None = Non
     if Path(text).exists():
         return [text] if Path(text).is_file() or engine == "zarr" or has_zarr(Path(text)) else _in_folder(text, engine)
     if glob.has_magic(text):
-        found = sorted(glob.glob(text, recursive=True))
-        if not found:
+        matches = sorted(glob.glob(text, recursive=True))
+        if not matches:
             raise FileNotFoundError(f"No file matches {text}.")
-        return found
+        return matches
     folder = Path(text).parent
-    beside = [p.name for p in sorted(folder.iterdir())] if folder.is_dir() else []
-    close = difflib.get_close_matches(Path(text).name, beside, n=1)
-    hint = f"; did you mean '{close[0]}'?" if close else "" if folder.is_dir() else f"; nor is there a folder {folder}."
-    raise FileNotFoundError(f"No data at {text}{hint or '.'}")
+    neighbours = [p.name for p in sorted(folder.iterdir())] if folder.is_dir() else []
+    close = difflib.get_close_matches(Path(text).name, neighbours, n=1)
+    if close:
+        raise FileNotFoundError(f"No data at {text}; did you mean '{folder / close[0]}'?")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"No data at {text}; nor is there a folder {folder}.")
+    data = [name for name in neighbours if name.lower().endswith((*NETCDF_SUFFIXES, *GRIB_SUFFIXES, ".zarr"))]
+    contents = f"{', '.join(data[:6])}{f' and {len(data) - 6} more' * (len(data) > 6)}" if data else "no data"
+    raise FileNotFoundError(
+        f"No data at {text}; in {'this folder' if folder == Path('.') else folder} there is {contents}."
+    )
 
 
 def _in_folder(text: str, engine: str | None) -> list[str]:
     """Return the NetCDF and GRIB files in a folder that is no Zarr store, and in the folders within it."""
     suffixes = {"netcdf": NETCDF_SUFFIXES, "grib": GRIB_SUFFIXES}.get(str(engine), NETCDF_SUFFIXES + GRIB_SUFFIXES)
-    found = sorted(p for p in Path(text).rglob("*") if p.name.lower().endswith(suffixes) and p.is_file())
-    if not found:
-        inside = ", ".join(sorted(p.name for p in Path(text).iterdir())[:6]) or "nothing"
+    files = sorted(p for p in Path(text).rglob("*") if p.name.lower().endswith(suffixes) and p.is_file())
+    if not files:
+        names = ", ".join(sorted(p.name for p in Path(text).iterdir())[:6]) or "nothing"
         raise FileNotFoundError(
             f"{text} holds no Zarr store (no {', '.join(ZARR_MARKS[:2])} or {ZARR_MARKS[2]} in it) and no NetCDF or "
-            f"GRIB files; it holds {inside}."
+            f"GRIB files; it holds {names}."
         )
-    return [str(p) for p in found]
+    return [str(p) for p in files]
 
 
 def file_kind(name: str, engine: str | None = None) -> str:
@@ -62,7 +92,7 @@ def file_kind(name: str, engine: str | None = None) -> str:
         return "zarr"
     if engine is not None:
         return engine
-    if "://" in name or "::" in name or Path(name).is_dir() or name.rstrip("/").endswith(".zarr"):
+    if "://" in name or "::" in name or Path(name).is_dir() or (name.endswith(".zarr") and not Path(name).is_file()):
         return "zarr"
     return "grib" if name.lower().endswith(GRIB_SUFFIXES) else "netcdf"
 
@@ -100,17 +130,179 @@ def is_references(name: str) -> bool:
 def unreadable(name: str) -> str:
     """Say what a file is that cannot be opened as data, and what to do with it."""
     path = Path(name)
-    start = path.open("rb").read(256) if path.is_file() else b""
+    start = path.open("rb").read(300) if path.is_file() else b""
     if zipfile.is_zipfile(name):
         with zipfile.ZipFile(name) as archive:
-            inside = archive.namelist()
-        more = f" and {len(inside) - 3} more" if len(inside) > 3 else ""
-        return f"it is a ZIP archive of {', '.join(inside[:3])}{more}; unpack it first: unzip {name} -d {path.stem}"
+            members = archive.namelist()
+        more = f" and {len(members) - 3} more" if len(members) > 3 else ""
+        return f"it is a ZIP archive of {', '.join(members[:3])}{more}; unpack it first: unzip {name} -d {path.stem}"
     for magic, command in COMPRESSED.items():
         if start.startswith(magic):
             return f"it is compressed; unpack it first: {command} {name}"
+    if start[257:262] == b"ustar":
+        return f"it is a TAR archive; unpack it first: tar xf {name}"
     if start.lstrip()[:1] == b"<":
         return "it is a web page, not data (a failed download?); fetch it again"
     if start.startswith(b"GRIB"):
         return "it is GRIB; open it with data=grib, or name it .grib"
     return DAMAGED
+
+
+SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 8, 7: 1, 8: 2, 9: 4, 10: 8, 11: 8}  # bytes, by type
+
+
+class _Header:
+    """Read the header's big-endian numbers, whose width depends on the version."""
+
+    def __init__(self, file: BinaryIO, version: int) -> None:
+        self.file = file
+        self.count_width = 8 if version == 5 else 4
+        self.offset_width = 4 if version == 1 else 8
+
+    def number(self, width: int = 4) -> int:
+        return struct.unpack(">I" if width == 4 else ">Q", self.file.read(width))[0]
+
+    def count(self) -> int:
+        return self.number(self.count_width)
+
+    def skip(self, size: int) -> None:
+        """Skip `size` bytes, padded to four."""
+        self.file.seek(-(-size // 4) * 4, 1)
+
+    def name(self) -> None:
+        self.skip(self.count())
+
+    def attributes(self) -> None:
+        self.number()
+        for _ in range(self.count()):
+            self.name()
+            kind = self.number()
+            self.skip(SIZES[kind] * self.count())
+
+    def dimensions(self) -> list[int]:
+        self.number()
+        lengths = []
+        for _ in range(self.count()):
+            self.name()
+            lengths.append(self.count())
+        return lengths
+
+
+def expected_bytes(path: str | Path) -> int | None:
+    """Return the least length of a classic file in bytes; None for other formats and files still being written."""
+    with open(path, "rb") as file:
+        magic = file.read(4)
+        if magic[:3] != b"CDF" or magic[3] not in (1, 2, 5):
+            return None
+        header = _Header(file, magic[3])
+        records = header.count()
+        if records == 2 ** (8 * header.count_width) - 1:
+            return None
+        dimensions = header.dimensions()
+        header.attributes()
+        header.number()
+        fixed, slabs = [0], []
+        for _ in range(header.count()):
+            header.name()
+            shape = [dimensions[header.count()] for _ in range(header.count())]
+            header.attributes()
+            size = SIZES[header.number()]
+            header.count()  # the stored size, which overflows for large variables
+            begin = header.number(header.offset_width)
+            of_records = bool(shape) and shape[0] == 0
+            slab = size * math.prod(shape[1:] if of_records else shape)
+            if of_records:
+                slabs.append((begin, slab))
+            else:
+                fixed.append(begin + slab)
+    record = sum(-(-slab // 4) * 4 for _, slab in slabs) if len(slabs) > 1 else sum(slab for _, slab in slabs)
+    ends = [begin + (records - 1) * record + slab for begin, slab in slabs] if records else []
+    return max([*fixed, *ends])
+
+
+DIMENSIONS = ("time", "variable", "ensemble", "cell")
+
+
+# Units in which the European centre has what the store names by its short names.
+UNITS = {
+    **dict.fromkeys(("t", "2t", "2d", "skt", "sst"), "K"),
+    **dict.fromkeys(("u", "v", "10u", "10v", "100u", "100v"), "m s-1"),
+    **dict.fromkeys(("sp", "msl"), "Pa"),
+    **dict.fromkeys(("tp", "cp", "sf", "ro"), "m"),
+    **dict.fromkeys(("lsm", "tcc", "ci"), "1"),
+    **dict.fromkeys(("tcw", "tcwv"), "kg m-2"),
+    **dict.fromkeys(("ssrd", "strd"), "J m-2"),
+    "q": "kg kg-1",
+    "w": "Pa s-1",
+    "z": "m2 s-2",
+}
+SURFACE = {"z": "geopotential_at_surface"}
+
+
+def is_anemoi(dataset: xr.Dataset) -> bool:
+    """Return whether an opened store is one of anemoi-datasets."""
+    return "variables" in dataset.attrs and "data" in dataset.variables and dataset["data"].ndim == len(DIMENSIONS)
+
+
+def fields_by_name(dataset: xr.Dataset) -> xr.Dataset:
+    """Return the fields of a store by name, with the dimension `ensemble` if there are several members.
+
+    Cells that form rows and columns are unfolded; others keep the dimension `cell`.
+    """
+    data = dataset["data"]
+    data = data.rename(dict(zip(data.dims, DIMENSIONS, strict=True)))
+    if data.sizes["ensemble"] == 1:
+        data = data.isel(ensemble=0)
+    data = data.chunk({"time": 1})
+    shape, grid, coordinates = _horizontal(dataset)
+    names = [str(name) for name in dataset.attrs["variables"]]
+    short = {name: _short(name, dataset.attrs.get("variables_metadata", {}).get(name, {})) for name in names}
+    times = dataset["dates"].rename({dataset["dates"].dims[0]: "time"}).reset_coords(drop=True)
+    dims = (*(d for d in data.dims if d not in ("variable", "cell")), *grid)
+    fields = {}
+    for index, name in enumerate(names):
+        field = data.isel(variable=index)
+        values = field.data.reshape(*field.shape[:-1], *shape)
+        fields[short[name]] = (dims, values, {"units": UNITS.get(re.sub(r"_\d+$", "", short[name]), "")})
+    coords = {"time": times.variable, **coordinates}
+    result = xr.Dataset(fields, coords)
+    for base in dict.fromkeys(re.sub(r"_\d+$", "", name) for name in fields if re.search(r"_\d+$", name)):
+        result = stacked(result, base, _long(base), "hPa")
+    result = result.rename({name: long for name, long in SURFACE.items() if name in result.variables})
+    kept = np.isin(_texts(times), list(dataset.attrs.get("missing_dates") or []), invert=True)
+    return result if kept.all() else result.isel(time=np.flatnonzero(kept))
+
+
+def _horizontal(dataset: xr.Dataset) -> tuple[tuple[int, ...], tuple[str, ...], dict[str, Any]]:
+    """Return the shape of a field, its dimensions, and their coordinates."""
+    latitude, longitude = (np.asarray(dataset[n].values, dtype=np.float64) for n in ("latitudes", "longitudes"))
+    shape = [int(n) for n in dataset.attrs.get("field_shape") or ()]
+    if len(shape) != 2:
+        rows = np.unique(np.round(latitude, 4)).size
+        shape = [rows, latitude.size // rows]
+    if shape[0] * shape[1] == latitude.size and min(shape) > 1:
+        by_row, by_column = latitude.reshape(shape), longitude.reshape(shape)
+        if np.ptp(by_row, axis=1).max() < 1e-3 and np.ptp(by_column, axis=0).max() < 1e-3:
+            axes = {"latitude": ("latitude", by_row[:, 0]), "longitude": ("longitude", by_column[0])}
+            return (shape[0], shape[1]), ("latitude", "longitude"), axes
+    return (latitude.size,), ("cell",), {"latitude": ("cell", latitude), "longitude": ("cell", longitude)}
+
+
+def _short(name: str, metadata: Mapping[str, Any]) -> str:
+    """Return a name such as `t_850` from the retrieval keys of a variable if the store has them, else its name."""
+    keys = metadata.get("mars", {})
+    if keys.get("levtype") == "pl" and "param" in keys and "levelist" in keys:
+        return f"{keys['param']}_{keys['levelist']}"
+    return name
+
+
+def _long(short: str) -> str:
+    """Return the name of a variable that is stacked from its levels."""
+    return "geopotential" if short == "z" else dialects()["common"].names.get(short, short)
+
+
+def _texts(times: xr.DataArray) -> np.ndarray:
+    """Format times as the store lists dates, `2020-01-01T06:00:00`."""
+    from data_pipelines.conventions.calendars import datetimes
+
+    return datetimes(times, "the store").astype("datetime64[s]").astype(str)

@@ -11,9 +11,8 @@ import numpy as np
 import xarray as xr
 
 from data_pipelines.conventions.attributes import origin_of
-from data_pipelines.conventions.durations import gaps, spacing
-from data_pipelines.conventions.periods import guarded
-from data_pipelines.conventions.suggestions import options_under, suggestion
+from data_pipelines.conventions.durations import duration, duration_text, gaps, guarded, spacing
+from data_pipelines.conventions.suggestions import option, options_under, suggestion
 from data_pipelines.derived.shaping import shaped
 from data_pipelines.interfaces import Progress
 from data_pipelines.opening.datasets import MEMBER, open_dataset
@@ -30,7 +29,7 @@ class FileSource:
     splits: name -> [start, end], both inclusive. guard: least length of time between splits, such as 10d.
     names: a table of names, such as cesm (`data_pipelines.conventions.dialects`).
     rename, select: see `data_pipelines.conventions.canonical.canonical`.
-    units, masks, fill, derive, levels, lag, timestep: see `data_pipelines.derived.shaping.shaped`.
+    units, masks, fill, derive, levels, lag, timestep, area: see `data_pipelines.derived.shaping.shaped`.
     dates: of a dimension without labels, {month: 1979-01/1M}; see `data_pipelines.conventions.calendars.with_dates`.
     members: dimension whose entries are members of an ensemble, such as number, ensemble or realization. Each is a
     sample of its own: windows keep to one member, statistics are over all; forecasts begin from the first.
@@ -53,6 +52,7 @@ class FileSource:
     levels: Sequence[float] | None = None
     lag: Sequence[str] | None = None
     timestep: str | None = None
+    area: Mapping[str, Any] | None = None
     dates: Mapping[str, str | Sequence[str]] | None = None
     members: str | None = None
     gaps: Literal["skip", "refuse"] = "skip"
@@ -84,7 +84,7 @@ class FileSource:
             return self._dataset()
 
     def _dataset(self) -> xr.Dataset:
-        opened = open_dataset(
+        stored = open_dataset(
             self.path,
             engine=self.engine,
             names=self.names,
@@ -94,13 +94,13 @@ class FileSource:
             dates=self.dates,
             **self.opening,
         )
-        if self.members and MEMBER not in opened.dims:
-            origin = origin_of(opened)
+        if self.members and MEMBER not in stored.dims:
+            origin = origin_of(stored)
             raise ValueError(
                 f"data.members: no field of {origin} goes along '{self.members}'; leave data.members=null."
             )
-        made = shaped(
-            opened,
+        dataset = shaped(
+            stored,
             units=self.units,
             masks=self.masks,
             fill=self.fill,
@@ -108,14 +108,25 @@ class FileSource:
             levels=self.levels,
             lag=self.lag,
             timestep=self.timestep,
+            area=self.area,
         )
-        if "time" in made.dims:
-            refuse_uneven(made, self.gaps)
+        if "time" in dataset.dims:
+            refuse_uneven(dataset, self.gaps)
         for name in self.ranges or ():
-            if name not in made.data_vars:
-                raise ValueError(f"ranges: no variable '{name}' in the data; {suggestion(name, made.data_vars)}")
+            if name not in dataset.data_vars:
+                raise ValueError(f"ranges: no variable '{name}' in the data; {suggestion(name, dataset.data_vars)}")
         ranges = {name: list(bounds) for name, bounds in (self.ranges or {}).items()}
-        return made.assign_attrs(ranges=json.dumps(ranges)) if ranges else made
+        return dataset.assign_attrs(ranges=json.dumps(ranges)) if ranges else dataset
+
+
+def refuse_absent_step(times: np.ndarray, timestep: str, usual: np.timedelta64, origin: str) -> None:
+    """Raise ValueError if no two times lie a declared timestep apart."""
+    step = duration(timestep)
+    if np.datetime_data(step)[0] != "M" and not np.isin(times + step, times).any():
+        raise ValueError(
+            f"{option('timestep')}: no two times of {origin} lie {timestep} apart; they lie {duration_text(usual)} "
+            "apart: take that or a multiple of it."
+        )
 
 
 def refuse_uneven(dataset: xr.Dataset, rule: str) -> None:
@@ -124,7 +135,9 @@ def refuse_uneven(dataset: xr.Dataset, rule: str) -> None:
     usual = spacing(times)
     if usual is None:
         return
-    if "timestep" not in dataset.attrs and np.datetime_data(usual)[0] != "M":
+    if "timestep" in dataset.attrs:
+        refuse_absent_step(times, str(dataset.attrs["timestep"]), usual, origin)
+    elif np.datetime_data(usual)[0] != "M":
         share = float((np.diff(times) == usual).mean())
         if share < USUAL:
             steps = np.diff(times).astype(np.int64) / 3600

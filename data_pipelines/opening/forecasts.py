@@ -2,12 +2,18 @@
 
 A forecast has dims ([member,] time, prediction_timedelta[, level], latitude, longitude), `time` being the initial time,
 and the coordinate `valid_time` (time, prediction_timedelta); a climatology has (hour, dayofyear[, level], latitude,
-longitude). Both are layouts of WeatherBench 2 (Rasp et al. 2024, arXiv 2308.15560).
+longitude). Both are layouts of WeatherBench 2 (Rasp et al. 2024, arXiv 2308.15560). Programs write the two axes as
+
+    (time, step) and the like            initial time and lead time, each an axis of its own: stays as it is
+    (valid_time), initial time a scalar  one forecast by valid time (cfgrib after swap_dims, iris)
+    (sample, time), init_time (sample)   `time` counts from the initial time (ACE: Watt-Meyer et al. 2023, arXiv
+                                         2310.02074; GraphCast, with `batch` and `datetime`: Lam et al. 2023)
+
+Samples with one initial time are members; those of several, each as often, become both axes.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,23 +21,19 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from data_pipelines.conventions.attributes import origin_of
-from data_pipelines.conventions.calendars import datetimes, timedeltas
-from data_pipelines.conventions.canonical import LEAD, canonical, is_member
+from data_pipelines.conventions.attributes import origin_of, with_levels
+from data_pipelines.conventions.calendars import datetimes, seconds_of, timedeltas
+from data_pipelines.conventions.canonical import LEAD, MEMBERS, canonical, is_member
 from data_pipelines.conventions.durations import spacing
 from data_pipelines.conventions.suggestions import option, suggestion
-from data_pipelines.conventions.valid_times import INITS, LEADS, refuse_other_times
+from data_pipelines.conventions.valid_times import INITS, LEADS, VALID, refuse_other_times
+from data_pipelines.derived.lazy_arrays import computed_when_read
 from data_pipelines.derived.shaping import shaped
 from data_pipelines.opening.datasets import open_files
-from data_pipelines.opening.forecast_axes import with_forecast_axes
 
 CLOSE = np.timedelta64(60, "s")  # by which valid times may differ from initial time + lead time
 UNEVEN, DRIFT = np.timedelta64(3 * 86400, "s"), 0.015  # the same of monthly leads, and of calendars, a second of lead
 ASSUMED = "Lead times of the forecast have no units; read as {unit}. Say them: {key}={{prediction_timedelta: days}}."
-UPPER_AIR = (
-    "geopotential", "geopotential_height", "temperature", "u_component_of_wind", "v_component_of_wind", "wind_speed",
-    "vertical_velocity", "specific_humidity", "relative_humidity", "vorticity", "divergence",
-)  # fmt: skip
 
 
 def open_forecast(
@@ -49,21 +51,21 @@ def open_forecast(
 
     path: also several files, one for each initial time, lead time, member or variable. units: of variables, as of
     `data_pipelines.derived.shaping.shaped`, and of lead times: {prediction_timedelta: days}. Lead times in whole
-    numbers without units are taken as nanoseconds or hours by their size; the attribute `assumed` says so.
+    numbers without units are taken as nanoseconds, seconds or hours by their size; the attribute `assumed` says so.
     """
-    opened = open_files(path, engine=engine, storage_options=storage_options)
-    _refuse_absent(opened, {"rename": rename, "select": select, "members": {members: ""} if members else None})
+    datasets = open_files(path, engine=engine, storage_options=storage_options)
+    _refuse_absent(datasets, {"rename": rename, "select": select, "members": {members: ""} if members else None})
     parts = []
-    for dataset in opened:
+    for dataset in datasets:
         dataset = dataset.rename({old: new for old, new in (rename or {}).items() if old in _names(dataset)})
-        told = {dim: label for dim, label in (select or {}).items() if dim in _names(dataset)}
-        several = len(opened) > 1
+        settings = {dim: label for dim, label in (select or {}).items() if dim in _names(dataset)}
+        several = len(datasets) > 1
         parts.append(
-            canonical_forecast(dataset, told, names=names, members=members, units=units, one_of_several=several)
+            canonical_forecast(dataset, settings, names=names, members=members, units=units, one_of_several=several)
         )
-    found = parts[0] if len(parts) == 1 else _joined(parts)
-    of_fields = {name: told for name, told in (units or {}).items() if name in found.data_vars}
-    return shaped(found, units=of_fields)
+    forecast = parts[0] if len(parts) == 1 else _joined(parts)
+    of_fields = {name: settings for name, settings in (units or {}).items() if name in forecast.data_vars}
+    return shaped(forecast, units=of_fields)
 
 
 def _names(dataset: xr.Dataset) -> set[Any]:
@@ -72,12 +74,12 @@ def _names(dataset: xr.Dataset) -> set[Any]:
 
 def _refuse_absent(opened: Sequence[xr.Dataset], options: Mapping[str, Mapping[str, Any] | None]) -> None:
     """Raise ValueError for a name in an option that none of the files has."""
-    there = [str(name) for name in dict.fromkeys(name for dataset in opened for name in _names(dataset))]
+    existing = [str(name) for name in dict.fromkeys(name for dataset in opened for name in _names(dataset))]
     renamed = list((options["rename"] or {}).values())
-    for key, told in options.items():
-        for name in told or ():
-            if name not in there and (key == "rename" or name not in [*renamed, "member"]):
-                raise ValueError(f"{option(key)}: no '{name}' in {origin_of(opened[0])}; {suggestion(name, there)}")
+    for key, entries in options.items():
+        for name in entries or ():
+            if name not in existing and (key == "rename" or name not in [*renamed, "member"]):
+                raise ValueError(f"{option(key)}: no '{name}' in {origin_of(opened[0])}; {suggestion(name, existing)}")
 
 
 def _joined(parts: list[xr.Dataset]) -> xr.Dataset:
@@ -129,8 +131,8 @@ def canonical_forecast(
             raise ValueError(
                 f"'{dim}' in {origin} varies along {dataset[dim].dims}; expected one dimension of its own."
             )
-    told = {name: text for name, text in (units or {}).items() if name in (lead, LEAD)}
-    dataset, assumed = _with_lead_units(dataset, next(iter(told.values()), None), origin)
+    lead_units = {name: text for name, text in (units or {}).items() if name in (lead, LEAD)}
+    dataset, assumed = _with_lead_units(dataset, next(iter(lead_units.values()), None), origin)
     leads = timedeltas(dataset[LEAD], origin)
     dataset = dataset.assign_coords({LEAD: leads.astype("timedelta64[ns]")})
     order = np.argsort(leads)
@@ -139,13 +141,27 @@ def canonical_forecast(
     valid = _valid_times(dataset, leads, origin)
     if (np.diff(order) < 0).any():
         dataset, valid = dataset.isel(prediction_timedelta=order), valid[:, order]
+    count = dataset.attrs.get("ensemble_statistics")
+    dataset = dataset if count is None else with_two_members(dataset)
     keep = (LEAD, *(["member"] if "member" in dataset.dims else []))
-    found = canonical(dataset.drop_vars("valid_time", errors="ignore"), names=names, select=select, keep=keep)
-    found = with_levels(found).transpose("member", ..., missing_dims="ignore")
-    if not any({"time", LEAD} <= set(found[name].dims) for name in found.data_vars):
+    forecast = canonical(dataset.drop_vars("valid_time", errors="ignore"), names=names, select=select, keep=keep)
+    forecast = with_levels(forecast).transpose("member", ..., missing_dims="ignore")
+    if not any({"time", LEAD} <= set(forecast[name].dims) for name in forecast.data_vars):
         raise ValueError(f"No variable of {origin} varies with both initial time and lead time.")
-    found = found.assign_coords(valid_time=(("time", LEAD), valid.astype("datetime64[ns]")))
-    return found.assign_attrs(assumed=assumed)
+    forecast = forecast.assign_coords(valid_time=(("time", LEAD), valid.astype("datetime64[ns]")))
+    return forecast.assign_attrs(assumed=assumed, **({} if count is None else {"ensemble_statistics": count}))
+
+
+def with_two_members(dataset: xr.Dataset) -> xr.Dataset:
+    """Replace mean m and standard deviation s of members (`keep=statistics`) by two with both, m -+ s / sqrt(2)."""
+    suffix, sign = "_standard_deviation", xr.DataArray([-1.0, 1.0], dims="member")
+    fields = {}
+    for name in (str(name) for name in dataset.data_vars):
+        if name + suffix in dataset:
+            stats = xr.Dataset({"mean": dataset[name], "spread": dataset[name + suffix], "sign": sign})
+            pair = computed_when_read(stats, lambda part: part["mean"] + part["sign"] * part["spread"] / np.sqrt(2.0))
+            fields[name] = (pair.dims, pair.variable._data, dataset[name].attrs)
+    return dataset.drop_vars(list(dataset.data_vars)).assign(fields)
 
 
 def _with_members(dataset: xr.Dataset, told: str | None, select: Mapping[str, Any], alone: bool) -> xr.Dataset:
@@ -161,33 +177,36 @@ def _with_members(dataset: xr.Dataset, told: str | None, select: Mapping[str, An
 
 def _named(dataset: xr.Dataset, names: Sequence[str], what: str, origin: str) -> str:
     """Return the first of `names` that the dataset has, preferring dimensions."""
-    there = [name for name in names if name in dataset.dims and name in dataset.variables]
-    there += [name for name in names if name in dataset.variables and dataset[name].ndim == 0]
-    if not there:
+    candidates = [name for name in names if name in dataset.dims and name in dataset.variables]
+    candidates += [name for name in names if name in dataset.variables and dataset[name].ndim == 0]
+    if not candidates:
         raise ValueError(
             f"{origin} has no {what}: expected '{names[0]}', or {', '.join(names[1:])}; its dimensions are "
             f"{', '.join(map(str, dataset.dims))}. Name yours with {option('rename')}={{yours: {names[0]}}}."
         )
-    return there[0]
+    return candidates[0]
 
 
 def _with_lead_units(dataset: xr.Dataset, told: str | None, origin: str) -> tuple[xr.Dataset, str]:
-    """Give lead times their units: those told, or else; also return what had to be assumed."""
+    """Give lead times their units: those given, or the likeliest; also return what had to be assumed."""
     lead = dataset[LEAD]
     if told is not None:
         return dataset.assign_coords({LEAD: lead.assign_attrs(units=told)}), ""
     if np.issubdtype(lead.dtype, np.timedelta64) or lead.attrs.get("units"):
         return dataset, ""
-    largest = np.abs(lead.values).max()
-    if not np.issubdtype(lead.dtype, np.number) or (1e5 <= largest < 1e9):
+    numbers = np.issubdtype(lead.dtype, np.number)
+    largest = np.abs(lead.values).max() if numbers else 0.0
+    in_seconds = 3600 <= largest < 1e9 and (lead.values % 3600 == 0).all()
+    if not numbers or (1e5 <= largest < 1e9 and not in_seconds):
         raise ValueError(
             f"The lead times in {origin} have no units ({lead.values.reshape(-1)[:4].tolist()}); say them: "
             f"{option('units')}={{{LEAD}: hours}}."
         )
-    known = [unit for unit in ("hours", "days") if _fit(dataset, lead.assign_attrs(units=unit), origin)]
-    unit = known[0] if len(known) == 1 else "hours" if largest < 1e5 else "nanoseconds"
+    fitting = [unit for unit in ("hours", "days") if _fit(dataset, lead.assign_attrs(units=unit), origin)]
+    guess = "seconds" if in_seconds else "hours" if largest < 1e5 else "nanoseconds"
+    unit = fitting[0] if len(fitting) == 1 else guess
     dataset = dataset.assign_coords({LEAD: lead.assign_attrs(units=unit)})
-    return dataset, "" if len(known) == 1 else ASSUMED.format(unit=unit, key=option("units"))
+    return dataset, "" if len(fitting) == 1 else ASSUMED.format(unit=unit, key=option("units"))
 
 
 def _fit(dataset: xr.Dataset, lead: xr.DataArray, origin: str) -> bool:
@@ -215,9 +234,9 @@ def _valid_times(dataset: xr.Dataset, leads: np.ndarray, origin: str) -> np.ndar
     valid = inits[:, None] + leads[None, :]
     if not _has_valid_times(dataset):
         return valid
-    like = xr.DataArray(valid, dims=("time", LEAD))
-    own = xr.DataArray(datetimes(dataset["valid_time"], origin), dims=dataset["valid_time"].dims)
-    stored = own.broadcast_like(like).transpose("time", LEAD).values.astype("datetime64[s]")
+    template = xr.DataArray(valid, dims=("time", LEAD))
+    recorded = xr.DataArray(datetimes(dataset["valid_time"], origin), dims=dataset["valid_time"].dims)
+    stored = recorded.broadcast_like(template).transpose("time", LEAD).values.astype("datetime64[s]")
     step = spacing(inits[0] + np.sort(leads)) if leads.size > 1 else leads[0]
     monthly = step is not None and (np.datetime_data(step)[0] == "M" or step >= np.timedelta64(27 * 86400, "s"))
     calendars = {str(dataset[name].attrs.get("calendar", "standard")) for name in ("time", "valid_time")}
@@ -228,32 +247,73 @@ def _valid_times(dataset: xr.Dataset, leads: np.ndarray, origin: str) -> np.ndar
     return stored
 
 
-def with_levels(dataset: xr.Dataset) -> xr.Dataset:
-    """Stack `temperature_850`, `temperature_500`, ... into `temperature` with levels, unless it exists.
+BY_VALID = (*VALID, "datetime", "time")
 
-    Where variables then differ in their levels, the attribute `levels` of each names its own; the rest reads as NaN.
+
+def with_forecast_axes(dataset: xr.Dataset, origin: str) -> xr.Dataset:
+    """Give a forecast an initial time and lead times, where its layout holds them in another form.
+
+    ValueError where valid times, initial times and lead times contradict each other.
     """
-    found: dict[str, dict[int, str]] = {}
-    for name in map(str, dataset.data_vars):
-        match = re.fullmatch(r"(\w+?)_(\d+)", name)
-        if match and match[1] in UPPER_AIR and match[1] not in dataset:
-            found.setdefault(match[1], {})[int(match[2])] = name
-    gathered = {}
-    for name, by_level in found.items():
-        levels = sorted(by_level)
-        first = dataset[by_level[levels[0]]]
-        chunks = {str(dim): 1 for dim in first.dims if dim not in ("latitude", "longitude")}  # keeps it lazy
-        fields = [dataset[by_level[level]].chunk(chunks) for level in levels]
-        joined = xr.concat(
-            fields, dim=xr.DataArray(levels, dims="level", name="level").astype(float), combine_attrs="override"
-        )
-        gathered[name] = joined.transpose(..., "level", "latitude", "longitude").rename(name)
-    if not gathered:
+    return _by_init(_by_lead(_with_time_as_lead(dataset, origin), origin), origin)
+
+
+def _with_time_as_lead(dataset: xr.Dataset, origin: str) -> xr.Dataset:
+    """Rename a coordinate `time` that holds lengths of time; the initial times follow from valid times if need be."""
+    time = dataset.variables.get("time")
+    if time is None or time.ndim > 1 or any(name in dataset.dims for name in LEADS):
         return dataset
-    for field in [*dataset.data_vars.values(), *gathered.values()]:
-        if "level" in field.dims:
-            field.attrs.setdefault("levels", field["level"].values.tolist())
-    used = [name for by_level in found.values() for name in by_level.values()]
-    return xr.merge([dataset.drop_vars(used), *gathered.values()], join="outer", compat="override").assign_attrs(
-        dataset.attrs
-    )
+    if not (np.issubdtype(time.dtype, np.timedelta64) or seconds_of(str(time.attrs.get("units", "")))):
+        return dataset
+    dataset = dataset.rename({"time": LEAD})
+    valid = next((n for n in (*VALID, "datetime") if n in dataset.variables and LEAD in dataset[n].dims), None)
+    if valid is None or any(name in dataset.variables for name in INITS):
+        return dataset
+    first = dataset[valid].isel({LEAD: 0})
+    starts = datetimes(first, origin) - timedeltas(dataset[LEAD], origin).reshape(-1)[0]
+    return dataset.assign_coords(init_time=(first.dims, starts.astype("datetime64[ns]")))
+
+
+def _by_lead(dataset: xr.Dataset, origin: str) -> xr.Dataset:
+    """Turn an axis of valid times into one of lead times, where the initial time is a scalar."""
+    lead = next((n for n in LEADS if n in dataset.variables and dataset[n].ndim < 2), None)
+    init = next((n for n in (*INITS, "time") if n in dataset.variables and dataset[n].ndim == 0), None)
+    valid = next((n for n in BY_VALID if n in dataset.dims and n in dataset.variables and n != init), None)
+    if init is None or valid is None or (lead is not None and lead in dataset.dims):
+        return dataset
+    start, valid_times = datetimes(dataset[init], origin), datetimes(dataset[valid], origin)
+    leads = valid_times - start
+    if lead is not None and (np.issubdtype(dataset[lead].dtype, np.timedelta64) or dataset[lead].attrs.get("units")):
+        stored_leads = timedeltas(dataset[lead].reset_coords(drop=True), origin)
+        refuse_other_times(valid_times, start + stored_leads, valid, f"'{init}' + '{lead}'", origin, lead)
+    dataset = dataset.drop_vars([valid, *([lead] if lead else [])]).rename({valid: LEAD})
+    return dataset.assign_coords({LEAD: leads.astype("timedelta64[ns]")})
+
+
+def _by_init(dataset: xr.Dataset, origin: str) -> xr.Dataset:
+    """Make initial times that are given for each sample an axis: of initial times, of members, or of both."""
+    init = next((n for n in INITS if n in dataset.variables and dataset[n].ndim == 1 and n not in dataset.dims), None)
+    if init is None or dataset[init].dims[0] in (LEAD, *LEADS):
+        return dataset
+    (sample,) = dataset[init].dims
+    times = datetimes(dataset[init], origin)
+    if sample == "time" and "time" in dataset.variables and any(n in dataset.dims for n in LEADS):
+        refuse_other_times(datetimes(dataset["time"], origin), times, "time", f"'{init}'", origin, init)
+    lead = next((n for n in LEADS if n in dataset.variables and dataset[n].size == 1), None)
+    if sample == "time" and lead is not None and "time" in dataset.variables:
+        summed = times + timedeltas(dataset[lead].reset_coords(drop=True), origin).reshape(())
+        refuse_other_times(datetimes(dataset["time"], origin), summed, "time", f"'{init}' + '{lead}'", origin, lead)
+    starts, counts = np.unique(times, return_counts=True)
+    remaining = dataset.drop_vars([n for n in (sample, init) if n in dataset.variables])
+    if starts.size == times.size:
+        return remaining.rename({sample: init}).assign_coords({init: times.astype("datetime64[ns]")})
+    if any(name in dataset.dims for name in MEMBERS if name != sample) or np.ptp(counts):
+        raise ValueError(
+            f"'{init}' of {origin} repeats initial times along '{sample}' ({counts.min()} to {counts.max()} times "
+            f"each); expected each as often, as members. Choose some with {option('select')}={{{sample}: [...]}}."
+        )
+    if starts.size == 1:
+        return remaining.rename({sample: "member"}).assign_coords({init: starts[0].astype("datetime64[ns]")})
+    order = np.argsort(times, kind="stable").reshape(starts.size, -1)
+    both = remaining.isel({sample: xr.DataArray(order, dims=(init, "member"))})
+    return both.assign_coords({init: starts.astype("datetime64[ns]")})

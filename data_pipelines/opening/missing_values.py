@@ -30,15 +30,17 @@ class Validity(NamedTuple):
 
     def missing(self, stored: np.ndarray) -> np.ndarray:
         """Return where stored numbers are missing."""
-        found = np.zeros(stored.shape, dtype=bool)
+        absent = np.zeros(stored.shape, dtype=bool)
         for mark in self.marks:
-            near = abs(mark) * PRECISION
-            found |= (stored >= mark - near) & (stored <= mark + near) if stored.dtype.kind == "f" else stored == mark
+            slack = abs(mark) * PRECISION
+            absent |= (
+                (stored >= mark - slack) & (stored <= mark + slack) if stored.dtype.kind == "f" else stored == mark
+            )
         if self.low is not None:
-            found |= stored < self.low
+            absent |= stored < self.low
         if self.high is not None:
-            found |= stored > self.high
-        return found
+            absent |= stored > self.high
+        return absent
 
 
 class MarkedArray(LazyArray):
@@ -65,13 +67,13 @@ def decoded(dataset: xr.Dataset, origin: str, fills: Mapping[Any, Any] | None = 
     attribute that cannot be used.
     """
     fills = fills or {}
-    made = {
+    prepared = {
         name: _prepared(name, variable, origin, fills.get(name))
         for name, variable in dataset.variables.items()
         if variable.dtype.kind in "iuf"
     }
-    dataset = dataset.assign({n: v for n, v in made.items() if n in dataset.data_vars}).assign_coords(
-        {n: v for n, v in made.items() if n in dataset.coords}
+    dataset = dataset.assign({n: v for n, v in prepared.items() if n in dataset.data_vars}).assign_coords(
+        {n: v for n, v in prepared.items() if n in dataset.coords}
     )
     return xr.decode_cf(dataset, decode_times=False)
 
@@ -82,14 +84,14 @@ def without_idle_zeros(dataset: xr.Dataset, declared: Mapping[Any, Any]) -> xr.D
     declared: attributes of each array as stored. A packed variable keeps a zero if other arrays have no fill value: its
     writer then chose it.
     """
-    chosen = any("_FillValue" not in variable.attrs for variable in dataset.variables.values())
+    deliberate = any("_FillValue" not in variable.attrs for variable in dataset.variables.values())
     dataset = dataset.copy()
     for name, variable in dataset.variables.items():
         fill = variable.attrs.get("_FillValue")
-        said = "_FillValue" in declared.get(name, ())
+        is_declared = "_FillValue" in declared.get(name, ())
         packed = variable.ndim > 1 and any(key in variable.attrs for key in PACKING)
         zero = fill is not None and np.ndim(fill) == 0 and fill == 0
-        if variable.dtype.kind in "iuf" and zero and not (said or (packed and chosen)):
+        if variable.dtype.kind in "iuf" and zero and not (is_declared or (packed and deliberate)):
             del variable.attrs["_FillValue"]
     return dataset
 
@@ -101,23 +103,25 @@ def _prepared(name: Any, variable: xr.Variable, origin: str, fill: Any) -> xr.Va
     for key in PACKING:
         if key in attributes:
             attributes[key] = _numbers(attributes[key], where, key, 1)[0]
+            if not np.isfinite(attributes[key]) or (key == "scale_factor" and not attributes[key]):
+                raise ValueError(f"{where} has {key}={attributes[key]}, which leaves no values; correct the attribute.")
     dtype = _number_type(variable)
     marks = _marks(variable, where, dtype, fill)
     is_field = variable.ndim > 1 or (variable.ndim == 1 and variable.dims[0] != name)
     validity = Validity(marks, *(_range(variable, attributes, where, dtype) if is_field else (None, None)))
-    bare = variable.copy(deep=False)
-    bare.attrs = attributes
+    result = variable.copy(deep=False)
+    result.attrs = attributes
     if validity == Validity(()):
-        return bare
+        return result
     is_float = dtype.kind == "f"
     mark = np.asarray(_mark(validity, dtype), dtype).view(variable.dtype)[()]
-    exact = not is_float or dtype.itemsize == 4 or all(one == fill or _is_exact(one) for one in marks)
+    exact = not is_float or dtype.itemsize == 4 or all(number == fill or _is_exact(number) for number in marks)
     if len(marks) == 1 and validity.low is None and validity.high is None and exact:
-        bare.attrs["_FillValue"] = np.asarray(marks[0], dtype).view(variable.dtype)[()]
-        return bare
+        result.attrs["_FillValue"] = np.asarray(marks[0], dtype).view(variable.dtype)[()]
+        return result
     if not is_float:
         attributes = {**attributes, "_FillValue": mark}
-    return lazy_variable(variable.dims, MarkedArray(bare, validity, mark, dtype), attributes, variable.encoding)
+    return lazy_variable(variable.dims, MarkedArray(result, validity, mark, dtype), attributes, variable.encoding)
 
 
 def _is_exact(number: Any) -> bool:
@@ -137,36 +141,36 @@ def _numbers(value: Any, where: str, key: str, most: int | None = None) -> list[
     if isinstance(value, str | bytes):
         text = value.decode() if isinstance(value, bytes) else value
         value = [
-            part.rstrip("fFdDlL") if part[:1] in "+-.0123456789" else part for part in text.replace(",", " ").split()
+            word.rstrip("fFdDlL") if word[:1] in "+-.0123456789" else word for word in text.replace(",", " ").split()
         ]
-    found = np.asarray(value).reshape(-1)
+    entries = np.asarray(value).reshape(-1)
     try:
-        numbers = [float(one) if isinstance(one, str) else one for one in found]
-        if numbers and (most is None or len(numbers) <= most) and all(np.isreal(one) for one in numbers):
+        numbers = [float(entry) if isinstance(entry, str) else entry for entry in entries]
+        if numbers and (most is None or len(numbers) <= most) and all(np.isreal(entry) for entry in numbers):
             return numbers
     except (TypeError, ValueError):
         pass
-    wanted = "a number" if most == 1 else "numbers"
-    raise ValueError(f"{where} has {key}={value!r}; expected {wanted}. Correct the attribute, or remove it.")
+    expected = "a number" if most == 1 else "numbers"
+    raise ValueError(f"{where} has {key}={value!r}; expected {expected}. Correct the attribute, or remove it.")
 
 
 def _marks(variable: xr.Variable, where: str, dtype: np.dtype, fill: Any) -> tuple[Any, ...]:
     """Return the stored numbers that stand for missing values, each once, without those that cannot be stored."""
-    said = [n for key in MARKS if key in variable.attrs for n in _numbers(variable.attrs[key], where, key)]
+    numbers = [n for key in MARKS if key in variable.attrs for n in _numbers(variable.attrs[key], where, key)]
     if "_FillValue" not in variable.attrs and fill is not None:
-        said.append(fill)
-    found: dict[Any, None] = {}
-    for number in said:
+        numbers.append(fill)
+    marks: dict[Any, None] = {}
+    for number in numbers:
         if dtype.kind == "f" and np.isfinite(number):
             with np.errstate(over="ignore"):
-                found[dtype.type(number)] = None
+                marks[dtype.type(number)] = None
         elif dtype.kind in "iu" and np.isfinite(number) and number == int(number):
-            limits, whole = np.iinfo(dtype), int(number)
-            if whole < 0 and dtype.kind == "u" and variable.dtype.kind == "i":
-                whole += 2 ** (8 * dtype.itemsize)  # the same bits
-            if limits.min <= whole <= limits.max:
-                found[dtype.type(whole)] = None
-    return tuple(one for one in found if np.isfinite(one))
+            limits, integer = np.iinfo(dtype), int(number)
+            if integer < 0 and dtype.kind == "u" and variable.dtype.kind == "i":
+                integer += 2 ** (8 * dtype.itemsize)  # the same bits
+            if limits.min <= integer <= limits.max:
+                marks[dtype.type(integer)] = None
+    return tuple(mark for mark in marks if np.isfinite(mark))
 
 
 def _range(variable: xr.Variable, packing: Mapping[Any, Any], where: str, dtype: np.dtype) -> tuple[Any, Any]:
@@ -174,13 +178,13 @@ def _range(variable: xr.Variable, packing: Mapping[Any, Any], where: str, dtype:
 
     Bounds of packed integers that are no integers themselves are of the unpacked numbers.
     """
-    said = variable.attrs
-    low, high = (_numbers(said[key], where, key, 1)[0] if key in said else None for key in ("valid_min", "valid_max"))
-    if "valid_range" in said:
-        both = _numbers(said["valid_range"], where, "valid_range", 2)
-        if len(both) != 2:
-            raise ValueError(f"{where} has valid_range={said['valid_range']!r}; expected the least and the greatest.")
-        low, high = both
+    attrs = variable.attrs
+    low, high = (_numbers(attrs[key], where, key, 1)[0] if key in attrs else None for key in ("valid_min", "valid_max"))
+    if "valid_range" in attrs:
+        pair = _numbers(attrs["valid_range"], where, "valid_range", 2)
+        if len(pair) != 2:
+            raise ValueError(f"{where} has valid_range={attrs['valid_range']!r}; expected the least and the greatest.")
+        low, high = pair
     bounds = [bound for bound in (low, high) if bound is not None]
     if not bounds:
         return None, None
@@ -195,7 +199,7 @@ def _range(variable: xr.Variable, packing: Mapping[Any, Any], where: str, dtype:
     elif dtype.kind == "u" and variable.dtype.kind == "i":  # the same bits
         low, high = (
             bound + 2 ** (8 * dtype.itemsize) if bound is not None and bound < 0 else bound
-            for bound in (None if one is None else int(one) for one in (low, high))
+            for bound in (None if edge is None else int(edge) for edge in (low, high))
         )
     if low is not None and high is not None and low > high:
         raise ValueError(

@@ -21,7 +21,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import WrapperStore
 
 from data_pipelines.files.atomic import atomic_file
-from data_pipelines.files.seals import CRC_BYTES, crc32c, refuse_damage
+from data_pipelines.files.fingerprints import CRC_BYTES, crc32c, refuse_damage
 
 METADATA = ("zarr.json", ".zmetadata", ".zarray", ".zattrs", ".zgroup")
 FILLED = 0.9  # share of the limit that is left after removal
@@ -64,8 +64,8 @@ class CachedStore(WrapperStore[Store]):
 
     def _path(self, key: str) -> Path:
         owners = [f"{place}{name}" for place in ("", f"{key.partition('/')[0]}/") for name in METADATA]
-        told = " ".join(self.metadata.get(name, "") for name in owners)
-        name = hashlib.sha256(f"{self.address}/{key} {told}".encode()).hexdigest()
+        metadata = " ".join(self.metadata.get(name, "") for name in owners)
+        name = hashlib.sha256(f"{self.address}/{key} {metadata}".encode()).hexdigest()
         return self.folder / name[:2] / name
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:

@@ -22,10 +22,9 @@ import xarray as xr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from data_pipelines.conventions.attributes import origin_of
-from data_pipelines.files.atomic import atomic_folder, remove_unfinished, sha256, write_file
-from data_pipelines.files.locks import sole_maker
-from data_pipelines.files.seals import every_chunk, read_json, seal_store, write_json
-from data_pipelines.reading.damaged_data import WAITS, DamagedData
+from data_pipelines.files.atomic import atomic_folder, remove_unfinished, sha256, sole_maker, write_file
+from data_pipelines.files.fingerprints import every_chunk, read_json, seal_store, write_json
+from data_pipelines.reading.threads import WAITS, DamagedData
 
 CHECKSUMS, PROGRESS = "checksums.json", "progress.json"
 CHUNK_BYTES, BLOCK_BYTES = 16e6, 128e6
@@ -97,20 +96,20 @@ def damaged_files(path: Path) -> list[str] | None:
 
 def _fingerprint(dataset: xr.Dataset, recipe: dict[str, Any]) -> str:
     """Return a hash of what must be the same for a copy to continue: recipe, coordinates and variables."""
-    told = hashlib.sha256(json.dumps(recipe, sort_keys=True, default=str).encode())
+    hasher = hashlib.sha256(json.dumps(recipe, sort_keys=True, default=str).encode())
     for name in sorted(map(str, dataset.dims)):
         if name in dataset.coords:
-            told.update(name.encode() + np.ascontiguousarray(dataset[name].values).tobytes())
-    told.update(",".join(sorted(map(str, dataset.data_vars))).encode())
-    return told.hexdigest()
+            hasher.update(name.encode() + np.ascontiguousarray(dataset[name].values).tobytes())
+    hasher.update(",".join(sorted(map(str, dataset.data_vars))).encode())
+    return hasher.hexdigest()
 
 
 def _refuse_another(path: Path, mark: str) -> None:
     try:
-        found = json.loads((path / CHECKSUMS).read_bytes())["recipe"]
+        stored = json.loads((path / CHECKSUMS).read_bytes())["recipe"]
     except (OSError, ValueError, KeyError):
-        found = None
-    if found != mark:
+        stored = None
+    if stored != mark:
         raise ValueError(f"{path} is there already and holds something else; choose another place, or remove it.")
 
 
@@ -131,13 +130,13 @@ def _bytes(dataset: xr.Dataset) -> int:
 def _taken_up(partial: Path, mark: str) -> int | None:
     """Return the number of finished blocks of the same copy; None if there is none to continue."""
     try:
-        noted = json.loads((partial / PROGRESS).read_bytes())
+        progress = json.loads((partial / PROGRESS).read_bytes())
     except (OSError, ValueError):
         shutil.rmtree(partial, ignore_errors=True)
         return None
-    if noted["recipe"] != mark:
+    if progress["recipe"] != mark:
         raise ValueError(f"{partial} is an unfinished copy of something else; finish it, or remove it.")
-    return int(noted["blocks"])
+    return int(progress["blocks"])
 
 
 def _note(partial: Path, mark: str, blocks: int) -> None:

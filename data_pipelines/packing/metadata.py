@@ -1,4 +1,4 @@
-"""Write the metadata of a packed store: laid out before the first chunk and replaced after the last.
+"""Write the metadata of a packed store, before the first chunk and after the last; measure compressions for it.
 
 Readers go by the consolidated metadata at the root, which is replaced last, in one piece: a store has as many times as
 it says, however a conversion that adds to it may end.
@@ -7,20 +7,23 @@ it says, however a conversion that adds to it may end.
 from __future__ import annotations
 
 import json
+import os
+import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 
 from data_pipelines.conventions.attributes import origin_of
 from data_pipelines.files.atomic import write_file
-from data_pipelines.files.provenance import revision
-from data_pipelines.files.seals import crc32c, every_chunk, is_checked, write_sealed
-from data_pipelines.reading.encodings import STORED, Encoding
+from data_pipelines.files.fingerprints import crc32c, every_chunk, is_checked, write_sealed
+from data_pipelines.files.identity import revision
+from data_pipelines.reading.encodings import COMPRESSIONS, STORED, Encoding
 from data_pipelines.reading.packed_store import FORMAT
+from emulators.grid import grid_coordinates, grid_dims
 from emulators.variables import Variable, VariableSet
 from emulators.world import World
 
@@ -51,7 +54,7 @@ def attributes(
         "variables": moving.plain(),
         "static": static.plain(),
         "level_attributes": {str(name): value for name, value in level.items() if isinstance(value, str)},
-        "dataset": {str(name): _plain(said) for name, said in dataset.attrs.items() if name not in NOT_KEPT},
+        "dataset": {str(name): _plain(attribute) for name, attribute in dataset.attrs.items() if name not in NOT_KEPT},
         "converted_from": origin_of(dataset, "a data source"),
         "roles": {role: [_entry(variable) for variable in variables] for role, variables in world.by_role.items()},
         **({"made_from": dict(made_from)} if made_from else {}),
@@ -88,16 +91,13 @@ def lay_out(
         filters=None,
         compressors=None,
         serializer=ShardingCodec(chunk_shape=(1, *shape), codecs=codecs, index_location="start"),  # type: ignore[arg-type]
-        dimension_names=["time", "channel", "latitude", "longitude"],
+        dimension_names=["time", "channel", *grid_dims(world.grid)],
         attributes=_decoding(encoding) | ({"comment": MEMBERS} if said.get("members", 1) > 1 else {}),
     )
     root.create_array("time", shape=(0,), chunks=(TIMES,), dtype="int64", compressors=[Crc32cCodec()],
                       dimension_names=["time"], attributes=CLOCK)  # fmt: skip
-    for name, values, units in (
-        ("latitude", world.grid.latitude, "degrees_north"),
-        ("longitude", world.grid.longitude, "degrees_east"),
-    ):
-        _array(root, name, values, [name], {"standard_name": name, "units": units})
+    for name, (dims, values, attrs) in grid_coordinates(world.grid).items():
+        _array(root, name, values, list(dims), dict(attrs))
     names = np.array(moving.channels, dtype=np.dtypes.StringDType())
     _array(root, "channel", names, ["channel"], {"long_name": "variable and level"})
     for name, numbers in (("offset", encoding.offset), ("scale", encoding.scale)):
@@ -105,9 +105,9 @@ def lay_out(
             _array(root, name, numbers, ["channel"], {})
     static = VariableSet.from_plain(said["static"])
     for variable in static:
-        part = world.static_fields[world.static.slice(variable.name)]  # type: ignore[index]
-        for channel, field in zip(variable.channels, part, strict=True):
-            _array(root, channel, field, ["latitude", "longitude"], {"units": variable.units})
+        planes = world.static_fields[world.static.slice(variable.name)]  # type: ignore[index]
+        for channel, field in zip(variable.channels, planes, strict=True):
+            _array(root, channel, field, list(grid_dims(world.grid)), {"units": variable.units})
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
         zarr.consolidate_metadata(folder)
@@ -139,7 +139,55 @@ def finish(folder: Path, times: np.ndarray) -> None:
         chunks.mkdir(parents=True, exist_ok=True)
         write_file(chunks / str(number), chunk.tobytes(), crc32c(chunk) if checked else b"", durable=True)
     for name in ("time", "fields"):
-        own = json.loads((folder / name / "zarr.json").read_bytes())
-        own["shape"][0] = root["consolidated_metadata"]["metadata"][name]["shape"][0] = seconds.size
-        write_file(folder / name / "zarr.json", json.dumps(own, indent=2).encode(), durable=True)
+        array_metadata = json.loads((folder / name / "zarr.json").read_bytes())
+        array_metadata["shape"][0] = root["consolidated_metadata"]["metadata"][name]["shape"][0] = seconds.size
+        write_file(folder / name / "zarr.json", json.dumps(array_metadata, indent=2).encode(), durable=True)
     write_sealed(folder, root)
+
+
+PROBE_BYTES = 32_000_000
+
+
+class Candidate(NamedTuple):
+    """Hold the compression ratio (share of bytes that remain) and the seconds to read and decode a gigabyte."""
+
+    name: str
+    share: float
+    seconds: float
+
+
+def candidates(chunks: Sequence[np.ndarray], dtype: str, folder: Path) -> list[Candidate]:
+    """Try each compression on some stored chunks, with files on the disk of `folder`."""
+    size, rate = sum(chunk.nbytes for chunk in chunks), disk_rate(folder)
+    results = []
+    for name in COMPRESSIONS:
+        encoding = Encoding(dtype, name)
+        packed = [np.frombuffer(encoding.bytes_of(chunk), dtype=np.uint8) for chunk in chunks]
+        out, seconds = np.empty_like(chunks[0]), []
+        for _ in range(3):
+            begun = time.perf_counter()
+            for content in packed:
+                np.copyto(out, encoding.decoded(content, out.shape))
+            seconds.append(time.perf_counter() - begun)
+        share = sum(content.nbytes for content in packed) / size
+        results.append(Candidate(name, share, 1e9 * (share / rate + min(seconds) / size)))
+    return results
+
+
+def disk_rate(folder: Path) -> float:
+    """Bytes a second read from the disk of `folder`, not from memory."""
+    path = folder / ".probe"
+    try:
+        with open(path, "wb") as file:
+            file.write(os.urandom(PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        with open(path, "rb", buffering=0) as file:
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            begun, memory = time.perf_counter(), bytearray(4_000_000)
+            while file.readinto(memory):
+                pass
+            return PROBE_BYTES / (time.perf_counter() - begun)
+    finally:
+        path.unlink(missing_ok=True)

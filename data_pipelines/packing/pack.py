@@ -24,22 +24,22 @@ from data_pipelines.files.atomic import (
     atomic_folder,
     bytes_text,
     could_not_write,
-    remove_unfinished,
+    sole_maker,
     write_file,
 )
+from data_pipelines.files.fingerprints import crc32c
 from data_pipelines.files.identity import differences, listed
-from data_pipelines.files.locks import sole_maker
-from data_pipelines.files.seals import crc32c
-from data_pipelines.packing import compression, metadata
+from data_pipelines.packing import metadata
 from data_pipelines.reading.encodings import Encoding, half_precision
 from data_pipelines.reading.fields import Fields
 from data_pipelines.reading.packed_store import ABSENT, PackedStore, faults_of_file
 from data_pipelines.reading.threads import processors
+from emulators.grid import grid_coordinates
 from emulators.variables import VariableSet
 from emulators.world import World
 
 Report = Callable[[str, float], None]
-FILE_BYTES = 128e6  # of a file, where not told
+FILE_BYTES = 128e6  # of a file, by default
 SAMPLES = 32  # times from which scales and errors of half precision are found
 PAGE = 4096  # chunks begin at multiples of it
 
@@ -79,7 +79,7 @@ class PackingResult:
     path: Path
     added: int
     of: int
-    measured: Sequence[compression.Candidate] = ()
+    measured: Sequence[metadata.Candidate] = ()
     errors: Mapping[str, float] | None = None
 
 
@@ -107,8 +107,8 @@ def pack(
         if path.exists():
             _refuse_other_recipe(path, made_from or {})
             return _adding(fields, path, how, report)
-        said = metadata.attributes(dataset, world, moving, splits, made_from)
-        return _anew(fields, world, path, how, said, report)
+        attributes = metadata.attributes(dataset, world, moving, splits, made_from)
+        return _anew(fields, world, path, how, attributes, report)
 
 
 def _anew(
@@ -116,9 +116,9 @@ def _anew(
 ) -> PackingResult:
     """Make a new store in a temporary folder, or continue one."""
     with atomic_folder(path, resumable=True) as folder:
-        chosen = _made(fields, world, folder, how, said, report)
-    measured = [compression.Candidate(*one) for one in chosen["measured"]]
-    return PackingResult(path, fields.times.size, fields.times.size, measured, chosen["errors"])
+        choices = _made(fields, world, folder, how, said, report)
+    measured = [metadata.Candidate(*candidate) for candidate in choices["measured"]]
+    return PackingResult(path, fields.times.size, fields.times.size, measured, choices["errors"])
 
 
 def _made(
@@ -126,55 +126,59 @@ def _made(
 ) -> dict[str, Any]:
     """Make the store in `folder`, or complete it; the choices that were made for it."""
     plan = folder / "packing.json"
-    asked = {**said, "dtype": how.dtype, "compression": how.compression, "grid": repr(world.grid)}
-    asked = json.loads(json.dumps(asked | {"first": str(fields.times[0])}))
+    requested = {**said, "dtype": how.dtype, "compression": how.compression, "grid": repr(world.grid)}
+    requested = json.loads(json.dumps(requested | {"first": str(fields.times[0])}))
     if plan.exists():
-        chosen = json.loads(plan.read_bytes())
-        told = ({**one, "per_file": n} for one, n in ((chosen["asked"], chosen["per_file"]), (asked, how.per_file)))
-        before, after = ({key: one[key] for key in one if how.per_file or key != "per_file"} for one in told)
-        if found := differences(before, after):
+        choices = json.loads(plan.read_bytes())
+        pair = (
+            {**request, "per_file": n}
+            for request, n in ((choices["asked"], choices["per_file"]), (requested, how.per_file))
+        )
+        before, after = (
+            {key: request[key] for key in request if how.per_file or key != "per_file"} for request in pair
+        )
+        if altered := differences(before, after):
             raise ValueError(
-                f"{folder} holds a conversion begun otherwise ({listed(found)}); remove it, or choose another path."
+                f"{folder} holds a conversion begun otherwise ({listed(altered)}); remove it, or choose another path."
             )
     else:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        chosen = {"asked": asked, **_choices(fields, how, folder)}
-    scales = (None if chosen[name] is None else np.array(chosen[name], "<f4") for name in ("offset", "scale"))
-    encoding = Encoding(how.dtype, chosen["compression"], *scales)
+        choices = {"asked": requested, **_choices(fields, how, folder)}
+    scales = (None if choices[name] is None else np.array(choices[name], "<f4") for name in ("offset", "scale"))
+    encoding = Encoding(how.dtype, choices["compression"], *scales)
     if not plan.exists():
-        metadata.lay_out(folder, world, fields.variables, encoding, chosen["per_file"], said)
-        write_file(plan, json.dumps(chosen).encode(), durable=True)
+        metadata.lay_out(folder, world, fields.variables, encoding, choices["per_file"], said)
+        write_file(plan, json.dumps(choices).encode(), durable=True)
     _refuse_no_room(fields, encoding, fields.times.size, folder)
-    _Files(fields, folder, encoding, chosen["per_file"], how, 0, 0).write(report)
-    remove_unfinished(folder)
+    _Files(fields, folder, encoding, choices["per_file"], how, 0, 0).write(report)
     metadata.finish(folder, fields.times)
     plan.unlink()
-    return chosen
+    return choices
 
 
 def _choices(fields: Fields, how: PackingSettings, folder: Path) -> dict[str, Any]:
     """Choose times a file, compression and scales of half precision, and measure the errors of these."""
     chunk = fields.variables.size * int(np.prod(fields.grid.shape)) * Encoding(how.dtype).itemsize
-    chosen: dict[str, Any] = {"offset": None, "scale": None, "errors": None, "measured": [], "compression": "none"}
-    chosen["per_file"] = how.per_file or max(1, int(FILE_BYTES // chunk))
-    if how.per_file is None and chosen["per_file"] > fields.granule:
-        chosen["per_file"] = chosen["per_file"] // fields.granule * fields.granule
+    choices: dict[str, Any] = {"offset": None, "scale": None, "errors": None, "measured": [], "compression": "none"}
+    choices["per_file"] = how.per_file or max(1, int(FILE_BYTES // chunk))
+    if how.per_file is None and choices["per_file"] > fields.granule:
+        choices["per_file"] = choices["per_file"] // fields.granule * fields.granule
     sample = np.unique(np.linspace(0, fields.times.size - 1, SAMPLES).round().astype(int))
     encoding = Encoding(how.dtype)
     if how.dtype != "float32":
         encoding = _scaled(fields, how, sample)
         errors = _errors(fields, encoding, sample)
-        chosen["errors"] = dict(zip(fields.variables.channels, errors.tolist(), strict=True))
+        choices["errors"] = dict(zip(fields.variables.channels, errors.tolist(), strict=True))
         assert encoding.offset is not None
         assert encoding.scale is not None
-        chosen |= {"offset": encoding.offset.tolist(), "scale": encoding.scale.tolist()}
+        choices |= {"offset": encoding.offset.tolist(), "scale": encoding.scale.tolist()}
     if how.compression == "auto":
-        some = (encoding.stored(one) for one in _one_by_one(fields, sample[:: SAMPLES // 4]))
-        chosen["measured"] = compression.candidates(list(some), how.dtype, folder)
-        chosen["compression"] = min(chosen["measured"], key=lambda one: one.seconds).name
-        return chosen
-    return chosen | {"compression": how.compression}
+        chunks = (encoding.stored(one) for one in _one_by_one(fields, sample[:: SAMPLES // 4]))
+        choices["measured"] = metadata.candidates(list(chunks), how.dtype, folder)
+        choices["compression"] = min(choices["measured"], key=lambda one: one.seconds).name
+        return choices
+    return choices | {"compression": how.compression}
 
 
 def _one_by_one(fields: Fields, positions: np.ndarray) -> Iterator[np.ndarray]:
@@ -188,10 +192,10 @@ def _one_by_one(fields: Fields, positions: np.ndarray) -> Iterator[np.ndarray]:
 def _scaled(fields: Fields, how: PackingSettings, sample: np.ndarray) -> Encoding:
     """Return half precision scaled by the means and standard deviations of a sample, without missing values."""
     sums = np.zeros((3, fields.variables.size))
-    for one in _one_by_one(fields, sample):
-        good = np.isfinite(one)
-        numbers = np.where(good, one, 0).astype(np.float64)
-        sums += [good.sum((1, 2)), numbers.sum((1, 2)), (numbers**2).sum((1, 2))]
+    for snapshot in _one_by_one(fields, sample):
+        good = np.isfinite(snapshot)
+        numbers = np.where(good, snapshot, 0).astype(np.float64)
+        sums += [term.reshape(len(snapshot), -1).sum(1) for term in (good, numbers, numbers**2)]
     count = np.maximum(sums[0], 1)
     mean = sums[1] / count
     return half_precision(how.dtype, "none", mean, np.sqrt(np.maximum(sums[2] / count - mean**2, 0)))
@@ -201,25 +205,27 @@ def _errors(fields: Fields, encoding: Encoding, sample: np.ndarray) -> np.ndarra
     """Return the largest error of each channel in a sample, in standard deviations."""
     assert encoding.scale is not None
     worst, back = np.zeros(fields.variables.size), np.empty((fields.variables.size, *fields.grid.shape), np.float32)
-    for one in _one_by_one(fields, sample):
-        encoding.spread(encoding.stored(one), slice(None), back)
-        worst = np.fmax(worst, np.nan_to_num(np.abs(back - one)).max((1, 2)) / encoding.scale)
+    for snapshot in _one_by_one(fields, sample):
+        encoding.spread(encoding.stored(snapshot), slice(None), back)
+        worst = np.fmax(
+            worst, np.nan_to_num(np.abs(back - snapshot)).reshape(len(snapshot), -1).max(1) / encoding.scale
+        )
     return worst
 
 
 def _adding(fields: Fields, path: Path, how: PackingSettings, report: Report | None) -> PackingResult:
     """Append the times of `fields` after the last one of a store."""
     store = PackedStore(path)
-    grid = (fields.grid.latitude, fields.grid.longitude)
-    for what, here, there in (
+    axes = {name: coordinate[1] for name, coordinate in grid_coordinates(fields.grid).items()}
+    for quantity, here, there in (
         ("variables", fields.variables.channels, store.variables.channels),
-        ("latitudes", *(tuple(np.round(one, 6)) for one in (grid[0], store.latitude))),
-        ("longitudes", *(tuple(np.round(one, 6)) for one in (grid[1], store.longitude))),
+        ("latitudes", *(tuple(np.round(degrees, 6)) for degrees in (axes["latitude"], store.latitude))),
+        ("longitudes", *(tuple(np.round(degrees, 6)) for degrees in (axes["longitude"], store.longitude))),
         ("dtype", how.dtype, store.encoding.stored_as),
         ("members", fields.members, store.members),
     ):
         if here != there:
-            raise ValueError(f"{path} has other {what} than what is to be converted; choose another path, to=...")
+            raise ValueError(f"{path} has other {quantity} than what is to be converted; choose another path, to=...")
     if fields.members > 1 and not np.array_equal(fields.times, store.times):
         raise ValueError(
             f"{path} holds {store.members} members from {store.times[0]} to {store.times[-1]}, and no times are added "
@@ -237,8 +243,8 @@ def _adding(fields: Fields, path: Path, how: PackingSettings, report: Report | N
     new = fields.times[first:]
     if new.size:
         _refuse_no_room(fields, store.encoding, new.size, path)
-        kept = store.times.size
-        _Files(fields, path, store.encoding, store.per_file, how, kept, first).write(report)
+        count = store.times.size
+        _Files(fields, path, store.encoding, store.per_file, how, count, first).write(report)
         metadata.finish(path, np.concatenate([store.times, new]))
     return PackingResult(path, new.size, store.times.size + new.size)
 
@@ -248,9 +254,9 @@ def _refuse_other_recipe(path: Path, made_from: Mapping[str, Any]) -> None:
     before = PackedStore(path).attributes.get("made_from") or {}
     if not before or not made_from:
         return
-    if found := differences(before["recipe"], made_from["recipe"]):
+    if altered := differences(before["recipe"], made_from["recipe"]):
         raise ValueError(
-            f"{path} was converted otherwise ({listed(found)}); choose another path, to=..., or remove it."
+            f"{path} was converted otherwise ({listed(altered)}); choose another path, to=..., or remove it."
         )
 
 

@@ -17,9 +17,9 @@ import numpy as np
 import xarray as xr
 
 from data_pipelines.derived.lazy_arrays import lazy_source
-from data_pipelines.files.seals import CRC_BYTES
+from data_pipelines.files.fingerprints import CRC_BYTES
 from data_pipelines.reading.plausibility import ChannelLimits
-from data_pipelines.reading.scratch_memory import Scratch, ScratchMemory
+from data_pipelines.reading.threads import Scratch, ScratchMemory
 from data_pipelines.reading.zarr_chunks import ChunkArray, as_slice
 
 LEAST_ROOM = 2**20 + 4096  # bytes of a chunk as it is stored, that are read in one call
@@ -44,8 +44,8 @@ class ChunkField:
         """List each chunk that holds some of the times at `positions`, with the indices of these."""
         numbers = self.moments[positions] // self.array.chunks[self.axis]
         order = np.argsort(numbers, kind="stable")
-        parts = np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1)
-        return [(int(numbers[part[0]]), part) for part in parts]
+        groups = np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1)
+        return [(int(numbers[group[0]]), group) for group in groups]
 
     def read(
         self,
@@ -118,7 +118,9 @@ class ChunkField:
     def is_as_stored(self) -> bool:
         """True if a chunk holds one field exactly as it is wanted, in single precision."""
         sizes = [self.array.chunks[n] for n in self.order]
-        whole = all(isinstance(one, slice) and one == slice(0, n) for one, n in zip(self.chosen, sizes, strict=True))
+        whole = all(
+            isinstance(index, slice) and index == slice(0, n) for index, n in zip(self.chosen, sizes, strict=True)
+        )
         in_order = self.order == tuple(sorted(self.order)) and not self.fixed
         single = self.array.dtype == np.float32
         return single and whole and in_order and self.array.chunks[self.axis] == 1
@@ -129,10 +131,10 @@ class ChunkField:
         field = chunk[tuple(single.get(n, slice(None)) for n in range(chunk.ndim))]
         remaining = sorted(self.order)
         field = field.transpose([remaining.index(n) for n in self.order])
-        field = field[tuple(one if isinstance(one, slice) else slice(None) for one in self.chosen)]
-        for axis, one in enumerate(self.chosen):
-            if not isinstance(one, slice):
-                field = field.take(one, axis)
+        field = field[tuple(index if isinstance(index, slice) else slice(None) for index in self.chosen)]
+        for axis, index in enumerate(self.chosen):
+            if not isinstance(index, slice):
+                field = field.take(index, axis)
         return field
 
 
@@ -197,21 +199,23 @@ def chunk_field(variable: xr.Variable, levels: list[int] | slice | None) -> Chun
     array = source.array if source is not None else None
     if source is None or not isinstance(array, ChunkArray) or variable.dims[:1] != ("time",):
         return None
-    found = _axes(source.key, source.vectorised, array.shape, variable.shape)
-    if found is None:
+    axes = _axes(source.key, source.vectorised, array.shape, variable.shape)
+    if axes is None:
         return None
-    axis = next((n for n, (to, _) in enumerate(found) if to == 0), None)
+    axis = next((n for n, (to, _) in enumerate(axes) if to == 0), None)
     whole = all(
         chunk >= size for n, (chunk, size) in enumerate(zip(array.chunks, array.shape, strict=True)) if n != axis
     )
     if axis is None or not whole:
         return None
-    order = sorted((n for n, (to, _) in enumerate(found) if to), key=lambda n: found[n][0] or 0)
-    chosen = [found[n][1] for n in order]
+    order = sorted((n for n, (to, _) in enumerate(axes) if to), key=lambda n: axes[n][0] or 0)
+    indices = [axes[n][1] for n in order]
     if levels is not None:
-        chosen[0] = chosen[0][levels]
-    fixed = {n: int(index[0]) for n, (to, index) in enumerate(found) if to is None}
-    return ChunkField(array, found[axis][1], axis, fixed, tuple(order), tuple(as_slice(one) for one in chosen))
+        indices[0] = indices[0][levels]
+    fixed = {n: int(index[0]) for n, (to, index) in enumerate(axes) if to is None}
+    return ChunkField(
+        array, axes[axis][1], axis, fixed, tuple(order), tuple(as_slice(selected) for selected in indices)
+    )
 
 
 def _axes(
@@ -230,8 +234,8 @@ def _axes(
     if not all(isinstance(k, np.ndarray) for k in parts):
         return None
     long = [[n for n, size in enumerate(k.shape) if size > 1] for k in parts]
-    used = [n for one in long for n in one]
-    if any(len(one) > 1 for one in long) or len(set(used)) < len(used):
+    used = [n for dims in long for n in dims]
+    if any(len(dims) > 1 for dims in long) or len(set(used)) < len(used):
         return None
     left = iter([n for n in range(len(wanted)) if n not in used])  # of one position each, whichever axis they come from
-    return [(one[0] if one else next(left, None), k.reshape(-1)) for one, k in zip(long, parts, strict=True)]
+    return [(dims[0] if dims else next(left, None), k.reshape(-1)) for dims, k in zip(long, parts, strict=True)]

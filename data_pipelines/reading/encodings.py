@@ -68,10 +68,11 @@ class Encoding:
         return [BytesCodec(), *packer[self.compression]]
 
     def stored(self, fields: np.ndarray) -> np.ndarray:
-        """Convert float32 fields (channel, lat, lon) to the numbers to store; ValueError if one does not fit."""
+        """Convert float32 fields (channel, *grid) to the numbers to store; ValueError if one does not fit."""
         if self.offset is None or self.scale is None:
             return np.ascontiguousarray(fields, dtype=STORED[self.stored_as])
-        scaled = (fields - self.offset[:, None, None]) / self.scale[:, None, None]
+        column = (-1, *[1] * (fields.ndim - 1))
+        scaled = (fields - self.offset.reshape(column)) / self.scale.reshape(column)
         with np.errstate(over="ignore"):
             half = scaled.astype(np.float16) if self.stored_as == "float16" else _bits(scaled)
         bad = np.isfinite(scaled) & ~np.isfinite(_single(half))
@@ -87,7 +88,7 @@ class Encoding:
         return stored.data.cast("B") if self.codec is None else self.codec.encode(stored)
 
     def decoded(self, content: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """Decompress a chunk to its stored numbers, (channel, lat, lon)."""
+        """Decompress a chunk to its stored numbers, (channel, *grid)."""
         raw = content if self.codec is None else self.codec.decode(content)
         return np.frombuffer(raw, dtype=STORED[self.stored_as]).reshape(shape)
 
@@ -98,8 +99,9 @@ class Encoding:
         else:
             out[...] = stored
         if self.offset is not None and self.scale is not None:
-            out *= self.scale[channels, None, None]
-            out += self.offset[channels, None, None]
+            column = (-1, *[1] * (out.ndim - 1))
+            out *= self.scale[channels].reshape(column)
+            out += self.offset[channels].reshape(column)
 
 
 def half_precision(stored_as: str, compression: str, mean: np.ndarray, std: np.ndarray) -> Encoding:

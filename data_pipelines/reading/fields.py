@@ -18,16 +18,14 @@ import xarray as xr
 
 from data_pipelines.conventions.attributes import origin_of
 from data_pipelines.derived import forcings
-from data_pipelines.reading import damaged_data
+from data_pipelines.reading import threads
 from data_pipelines.reading.chunk_fields import ChunkField, chunk_field, read_as_stored
-from data_pipelines.reading.damaged_data import DamagedData
 from data_pipelines.reading.packed_store import ChannelRun, PackedStore, channel_runs
 from data_pipelines.reading.packed_view import packed_store_of
 from data_pipelines.reading.plausibility import ChannelLimits
-from data_pipelines.reading.scratch_memory import ScratchMemory
-from data_pipelines.reading.threads import processors, reading_threads
+from data_pipelines.reading.threads import DamagedData, ScratchMemory, processors, reading_threads
 from data_pipelines.reading.zarr_chunks import as_slice
-from emulators.grid import LatLonGrid
+from emulators.grid import Grid
 from emulators.variables import Variable, VariableSet
 
 FLOATS = 6  # fields in double precision that a computed one takes meanwhile
@@ -39,7 +37,7 @@ class Fields:
     granule: times that share a chunk of the source, so that one costs as much as all of them.
     """
 
-    def __init__(self, dataset: xr.Dataset, variables: VariableSet, grid: LatLonGrid) -> None:
+    def __init__(self, dataset: xr.Dataset, variables: VariableSet, grid: Grid) -> None:
         self.dataset, self.variables, self.grid = dataset, variables, grid
         self.origin = origin_of(dataset)
         self.members = dataset.sizes.get("member", 1)
@@ -51,16 +49,18 @@ class Fields:
         self._chunked: dict[str, ChunkField] = {}
         self._scratch = ScratchMemory()
         self.granule = 1
-        found = packed_store_of(dataset, self.archived)
-        if found is None:
+        packed = packed_store_of(dataset, self.archived)
+        if packed is None:
             self.granule = max((_times_a_chunk(dataset[v.name]) for v in self.archived), default=1)
             if "member" not in dataset.dims:
                 chunked = {n: chunk_field(dataset[n].variable, levels) for n, levels in self._levels.items()}
-                self._chunked = {name: one for name, one in chunked.items() if one is not None}
+                self._chunked = {name: field for name, field in chunked.items() if field is not None}
             return
-        self._store, channels = found
+        self._store, channels = packed
         first = {v.name: variables.slice(v.name).start for v in self.archived}
-        self._runs = channel_runs((c, first[name] + n) for name, some in channels.items() for n, c in enumerate(some))
+        self._runs = channel_runs(
+            (c, first[name] + n) for name, numbers in channels.items() for n, c in enumerate(numbers)
+        )
 
     @property
     def is_packed(self) -> bool:
@@ -89,7 +89,7 @@ class Fields:
         rows: np.ndarray | slice = slice(None),
         limits: ChannelLimits | None = None,
     ) -> bool:
-        """Fill out[rows[n]] with the fields at positions[n], which ascend; out: float32 (row, channel, lat, lon).
+        """Fill out[rows[n]] with the fields at positions[n], which ascend; out: float32 (row, channel, *grid).
 
         DamagedData names what cannot be read. limits: compare with these where that is cheap; True if all were
         compared and none is missing or beyond.
@@ -103,22 +103,22 @@ class Fields:
             pool = reading_threads()
             jobs = {v.name: pool.submit(self._field, v.name, positions) for v in self.archived if v.name in waiting}
         for variable in self.variables:
-            part = out[:, self.variables.slice(variable.name)]
+            block = out[:, self.variables.slice(variable.name)]
             if variable.name not in self.archived:
-                part[rows] = forcings.moving([variable.name], self.times[positions], self.grid)
+                block[rows] = forcings.moving([variable.name], self.times[positions], self.grid)
             elif variable.name in jobs:
                 field = self._awaited(variable.name, positions, jobs.pop(variable.name))
-                part[rows] = field if variable.levels else field[:, None]
+                block[rows] = field if variable.levels else field[:, None]
         return sound
 
     @cached_property
     def _as_stored(self) -> list[tuple[str, ChunkField, slice | int]]:
         """The variables whose chunks hold fields exactly as they are wanted, with the channels that they fill."""
-        found: list[tuple[str, ChunkField, slice | int]] = []
+        stored: list[tuple[str, ChunkField, slice | int]] = []
         for name, field in self._chunked.items():
             if field.is_as_stored:
-                found.append((name, field, self._channels(name)))
-        return found
+                stored.append((name, field, self._channels(name)))
+        return stored
 
     def _channels(self, name: str) -> slice | int:
         """Return the channels that a variable fills: an int if it has no levels."""
@@ -150,9 +150,9 @@ class Fields:
                     position, row = whole.popleft()
                 except IndexError:  # another thread was faster
                     break
-                failed, held = read_as_stored(self._as_stored, position, out[row], self._scratch, given_up, limits)
+                failed, valid = read_as_stored(self._as_stored, position, out[row], self._scratch, given_up, limits)
                 waiting.update(failed)
-                if not held:
+                if not valid:
                     unsound.append(str(position))
             while tasks:
                 try:
@@ -167,7 +167,7 @@ class Fields:
                     waiting.add(name)
 
         jobs = [reading_threads().submit(work) for _ in range(min(processors(), len(whole) + len(tasks)))]
-        if concurrent.futures.wait(jobs, timeout=damaged_data.TIMEOUT).not_done:
+        if concurrent.futures.wait(jobs, timeout=threads.TIMEOUT).not_done:
             given_up.set()  # what comes after all must not be written into memory that is used again
             tasks.clear()
             whole.clear()
@@ -176,9 +176,9 @@ class Fields:
 
     def _awaited(self, name: str, positions: np.ndarray, job: Future[np.ndarray]) -> np.ndarray:
         """Wait for the field that a thread reads; try again if that fails or takes too long."""
-        for wait in (*damaged_data.WAITS, None):
+        for wait in (*threads.WAITS, None):
             try:
-                return job.result(timeout=damaged_data.TIMEOUT)
+                return job.result(timeout=threads.TIMEOUT)
             except Exception as error:
                 if wait is None and len(positions) > 1 and not isinstance(error, TimeoutError):
                     return np.concatenate([self._alone(name, position) for position in positions])
@@ -200,8 +200,8 @@ class Fields:
         field, levels = self.dataset[name].variable, self._levels[name]
         if "member" in field.dims:
             member, positions = np.divmod(positions, self.dataset.sizes["time"])
-            parts = [(field.isel(member=m), positions[member == m]) for m in np.unique(member).tolist()]
-            return np.concatenate([self._values(part, levels, there) for part, there in parts])
+            by_member = [(field.isel(member=m), positions[member == m]) for m in np.unique(member).tolist()]
+            return np.concatenate([self._values(member_field, levels, times) for member_field, times in by_member])
         return self._values(field, levels, positions % self.dataset.sizes["time"])
 
     @staticmethod
@@ -228,12 +228,12 @@ class Fields:
             )
         if not has_levels:
             return None
-        there = np.asarray(self.dataset["level"].values, dtype=float)
-        index = [int(np.abs(there - level).argmin()) for level in variable.levels]
+        levels = np.asarray(self.dataset["level"].values, dtype=float)
+        index = [int(np.abs(levels - level).argmin()) for level in variable.levels]
         for level, i in zip(variable.levels, index, strict=True):
-            if not np.isclose(there[i], level, rtol=1e-5):
+            if not np.isclose(levels[i], level, rtol=1e-5):
                 raise ValueError(
-                    f"Variable '{variable.name}' has no level {level:g} in {self.origin}; the nearest is {there[i]:g} "
+                    f"Variable '{variable.name}' has no level {level:g} in {self.origin}; the nearest is {levels[i]:g} "
                     "(give the data source `levels` to interpolate)."
                 )
         consecutive = index == list(range(index[0], index[0] + len(index)))

@@ -1,6 +1,6 @@
 """The packed store: all channels of a time as one chunk at a known place of a file, read straight into a batch.
 
-    <store>/fields                        (time, channel, latitude, longitude), one time a chunk, many chunks a file;
+    <store>/fields                        (time, channel, *grid), one time a chunk, many chunks a file;
                                           of several members all times of the first, then of the second, ...
     <store>/time, channel, latitude, ...  coordinates; one array of (latitude, longitude) a static channel
 
@@ -24,13 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.files.seals import refuse_damage, refuse_lost_coordinates, sealed_root
-from data_pipelines.reading import damaged_data
-from data_pipelines.reading.damaged_data import DamagedData
+from data_pipelines.files.fingerprints import refuse_damage, refuse_lost_coordinates, sealed_root
+from data_pipelines.reading import threads
 from data_pipelines.reading.encodings import Encoding
 from data_pipelines.reading.plausibility import ChannelLimits
-from data_pipelines.reading.scratch_memory import ScratchMemory
-from data_pipelines.reading.threads import processors, reading_threads
+from data_pipelines.reading.threads import DamagedData, ScratchMemory, processors, reading_threads
 from emulators.variables import VariableSet
 
 FORMAT = 1
@@ -42,7 +40,7 @@ PART_BYTES = 4_000_000  # what is worth a thread of its own
 
 @dataclass(frozen=True)
 class ChannelRun:
-    """A run of channels: `count` from `source` on in the store, read to channels from `target` on."""
+    """Locate a run of channels: `count` from `source` on in the store, read to channels from `target` on."""
 
     source: int
     count: int
@@ -51,14 +49,22 @@ class ChannelRun:
 
 def channel_runs(channels: Iterable[tuple[int, int]]) -> tuple[ChannelRun, ...]:
     """Join pairs (source, target) of channels into runs, in the order of the store."""
-    found: list[ChannelRun] = []
+    runs: list[ChannelRun] = []
     for source, target in sorted(channels):
-        last = found[-1] if found else None
+        last = runs[-1] if runs else None
         if last and (source, target) == (last.source + last.count, last.target + last.count):
-            found[-1] = ChannelRun(last.source, last.count + 1, last.target)
+            runs[-1] = ChannelRun(last.source, last.count + 1, last.target)
         else:
-            found.append(ChannelRun(source, 1, target))
-    return tuple(found)
+            runs.append(ChannelRun(source, 1, target))
+    return tuple(runs)
+
+
+def is_packed_store(folder: Path) -> bool:
+    """Return whether a folder holds a packed store."""
+    try:
+        return "packed_format" in json.loads((folder / "zarr.json").read_bytes())["attributes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 class PackedStore:
@@ -94,6 +100,8 @@ class PackedStore:
         self.times = _numbers(group, "time")[: self.shape[0]].astype("datetime64[s]")
         self.members = int(self.attributes.get("members", 1))
         self.latitude, self.longitude = _numbers(group, "latitude"), _numbers(group, "longitude")
+        cells = len(self.shape) == 3
+        self.cell_area_weight = _numbers(group, "cell_area_weight") if cells else None
         self.static = {name: _numbers(group, name) for name in self.static_variables.channels}
         scaled = "scale" in metadata
         self.encoding = Encoding(
@@ -109,8 +117,8 @@ class PackedStore:
         self._scratch = ScratchMemory()
 
     def __del__(self) -> None:
-        kept = [descriptor for descriptor, _ in getattr(self, "_files", {}).values()]
-        for descriptor in (*kept, *getattr(self, "_given_up", ())):
+        descriptors = [descriptor for descriptor, _ in getattr(self, "_files", {}).values()]
+        for descriptor in (*descriptors, *getattr(self, "_given_up", ())):
             os.close(descriptor)
 
     def __reduce__(self) -> tuple[type, tuple[Path]]:
@@ -157,9 +165,9 @@ class PackedStore:
             sound = self._read_some(jobs, out, wanted, limits)
         finally:
             jobs.clear()
-            begun = [other for other in beside if not other.cancel()]
+            begun = [task for task in beside if not task.cancel()]
             wait(begun)  # nobody writes into `out` after this
-        return all([sound, *(other.result() for other in begun)])
+        return all([sound, *(task.result() for task in begun)])
 
     def _read_some(
         self, jobs: deque[tuple[int, int]], out: np.ndarray, wanted: Sequence[ChannelRun], limits: ChannelLimits | None
@@ -182,17 +190,17 @@ class PackedStore:
 
     def _read_again(self, position: int, out: np.ndarray) -> bool:
         """Read all channels of a time that was verified before, in one call; False if that is not possible."""
-        held = self._files.get(position // self.per_file)
-        if held is None or not self._verified[position]:
+        entry = self._files.get(position // self.per_file)
+        if entry is None or not self._verified[position]:
             return False
-        descriptor, index = held
+        descriptor, index = entry
         try:
             return os.preadv(descriptor, [out.data], index.item(position % self.per_file, 0)) == self.chunk_bytes
         except OSError:
             return False
 
     def _read_patiently(self, position: int, out: np.ndarray, wanted: Sequence[ChannelRun]) -> None:
-        for pause in (*damaged_data.WAITS, None):
+        for pause in (*threads.WAITS, None):
             try:
                 return self._read_one(position, out, wanted)
             except (OSError, ValueError, RuntimeError) as error:
@@ -212,8 +220,8 @@ class PackedStore:
                 refuse_damage(chunk, tail)
             elif self.encoding.is_plain and not first:
                 for run in wanted:
-                    part = out[run.target : run.target + run.count]
-                    _preadv(descriptor, [part], offset + run.source * (self.chunk_bytes // self.shape[1]))
+                    planes = out[run.target : run.target + run.count]
+                    _preadv(descriptor, [planes], offset + run.source * (self.chunk_bytes // self.shape[1]))
             else:
                 self._decode(descriptor, offset, size, first, out, wanted)
             self._verified[position] = True
@@ -267,14 +275,14 @@ class PackedStore:
 
     def faults(self) -> list[str]:
         """Check all chunks; return a sentence for each damaged time."""
-        found = []
+        damaged = []
         for number in range(self.file_count):
             first = number * self.per_file
-            held = range(min(self.per_file, self.shape[0] - first))
-            found += [
-                f"{self.times[first + n]}: {why}" for n, why in faults_of_file(self.file(number), self.per_file, held)
+            places = range(min(self.per_file, self.shape[0] - first))
+            damaged += [
+                f"{self.times[first + n]}: {why}" for n, why in faults_of_file(self.file(number), self.per_file, places)
             ]
-        return found
+        return damaged
 
 
 def _held(fields: np.ndarray, run: ChannelRun, limits: ChannelLimits) -> bool:
@@ -290,7 +298,7 @@ def _readers() -> int:
 
 def faults_of_file(path: Path, per_file: int, held: Iterable[int]) -> list[tuple[int, str]]:
     """Return (place, what is wrong) for each damaged chunk of a file."""
-    found = []
+    damaged = []
     try:
         with open(path, "rb") as file:
             content = file.read(16 * per_file + 4)
@@ -303,10 +311,10 @@ def faults_of_file(path: Path, per_file: int, held: Iterable[int]) -> list[tuple
                     content = file.read(size)
                     refuse_damage(content[:-4], content[-4:])
                 except OSError as error:
-                    found.append((place, str(error)))
+                    damaged.append((place, str(error)))
     except OSError as error:
         return [(place, str(error)) for place in held]
-    return found
+    return damaged
 
 
 def _numbers(group: Any, name: str) -> np.ndarray:
@@ -322,13 +330,13 @@ def _place(entry: np.ndarray) -> tuple[int, int]:
 
 def _preadv(descriptor: int, parts: list[Any], offset: int) -> None:
     """Fill `parts` one after the other from `offset` on; OSError if the file is too short."""
-    wanted = sum(memoryview(part).nbytes for part in parts)
+    wanted = sum(memoryview(buffer).nbytes for buffer in parts)
     got = os.preadv(descriptor, parts, offset)
     if got == wanted:
         return
     if not got:
         raise OSError(f"the file ends {wanted} bytes early")
-    views = [memoryview(part).cast("B") for part in parts]  # a read may stop half-way, as after 2 GB
+    views = [memoryview(buffer).cast("B") for buffer in parts]  # a read may stop half-way, as after 2 GB
     while got and views:
         if got >= len(views[0]):
             got, offset = got - len(views[0]), offset + len(views[0])

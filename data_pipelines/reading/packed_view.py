@@ -21,7 +21,7 @@ CLOCK = {"standard_name": "time"}
 
 
 class PackedField(LazyArray):
-    """Read one variable of a packed store, (time[, member][, level], lat, lon); a level that it lacks is NaN.
+    """Read one variable of a packed store, (time[, member][, level], *grid); a level that it lacks is NaN.
 
     channels: the channel of the store for each level, -1 for none.
     """
@@ -41,10 +41,11 @@ class PackedField(LazyArray):
         sizes, points = (self.times, self.store.members, len(self.channels)), self.store.shape[2:]
         times, members, levels = (np.atleast_1d(np.arange(size)[k]) for size, k in zip(sizes, key[:3], strict=True))
         out = np.full((times.size * members.size, levels.size, *points), np.nan, dtype=np.float32)
-        there = [(self.channels[level], n) for n, level in enumerate(levels) if self.channels[level] >= 0]
-        self.store.read((times[:, None] + members * self.times).reshape(-1), out, channel_runs(there))
-        rows, columns = (np.arange(size)[k] for size, k in zip(points, key[3:], strict=True))
-        out = out[:, :, rows][..., columns] if not _whole(key[3:]) else out
+        pairs = [(self.channels[level], n) for n, level in enumerate(levels) if self.channels[level] >= 0]
+        self.store.read((times[:, None] + members * self.times).reshape(-1), out, channel_runs(pairs))
+        if not _whole(key[3:]):
+            for axis in range(out.ndim - 1, 1, -1):
+                out = out[(*[slice(None)] * axis, key[1 + axis])]
         single = tuple(0 if isinstance(k, int | np.integer) else slice(None) for k in key[:3])
         return out.reshape(times.size, members.size, *out.shape[1:])[single]
 
@@ -59,17 +60,20 @@ def packed_dataset(store: PackedStore) -> xr.Dataset:
     If its variables differ in their levels, the attribute `levels` of each lists its own.
     """
     levels = sorted({level for variable in store.variables for level in variable.levels})
+    points = ("latitude", "longitude") if store.cell_area_weight is None else ("cell",)
     coordinates = {
         "time": ("time", store.times[: len(store.times) // store.members].astype("datetime64[ns]"), CLOCK),
-        "latitude": ("latitude", store.latitude, {"units": "degrees_north", "standard_name": "latitude"}),
-        "longitude": ("longitude", store.longitude, {"units": "degrees_east", "standard_name": "longitude"}),
+        "latitude": (points[0], store.latitude, {"units": "degrees_north", "standard_name": "latitude"}),
+        "longitude": (points[-1], store.longitude, {"units": "degrees_east", "standard_name": "longitude"}),
     }
+    if store.cell_area_weight is not None:
+        coordinates["cell_area_weight"] = ("cell", store.cell_area_weight, {"units": "1"})
     if levels:
         coordinates["level"] = ("level", np.array(levels), store.attributes["level_attributes"])
     fields, members = {}, ("member",) if store.members > 1 else ()
     for variable in store.variables:
         has_levels = bool(variable.levels)
-        dims = ("time", *members, *(("level",) if has_levels else ()), "latitude", "longitude")
+        dims = ("time", *members, *(("level",) if has_levels else ()), *points)
         array = PackedField(store, _channels(store, variable, levels), has_levels)
         field = lazy_variable(dims, array, _attributes(variable))
         if has_levels and len(variable.levels) < len(levels):
@@ -78,23 +82,25 @@ def packed_dataset(store: PackedStore) -> xr.Dataset:
         field.encoding["chunks"] = tuple(1 if dim in ("time", "member") else field.sizes[dim] for dim in dims)
         fields[variable.name] = field
     for variable in store.static_variables:
-        parts = np.stack([store.static[channel] for channel in variable.channels])
-        dims = ("level", "latitude", "longitude") if variable.levels else ("latitude", "longitude")
-        fields[variable.name] = xr.Variable(dims, parts if variable.levels else parts[0], _attributes(variable))
+        values = np.stack([store.static[channel] for channel in variable.channels])
+        dims = ("level", *points) if variable.levels else points
+        fields[variable.name] = xr.Variable(dims, values if variable.levels else values[0], _attributes(variable))
     attributes = {**store.attributes["dataset"], "origin": str(store.path), "left_out": ""}
     return xr.Dataset(fields, coordinates, {**attributes, "roles": json.dumps(store.attributes["roles"])})
 
 
 def _attributes(variable: Variable) -> dict[str, object]:
-    found: dict[str, object] = {"units": variable.units}
+    attributes: dict[str, object] = {"units": variable.units}
     if variable.positive:
-        found["positive"] = variable.positive
+        attributes["positive"] = variable.positive
     if variable.truncation is not None:
-        found["spectral_truncation"] = variable.truncation
+        attributes["spectral_truncation"] = variable.truncation
     if variable.cell:
         kind, _, hours = variable.cell.partition(" ")
-        found["cell_methods"] = f"time: {kind}" + (f" (interval: {hours.removesuffix('h')} hours)" if hours else "")
-    return found
+        attributes["cell_methods"] = f"time: {kind}" + (
+            f" (interval: {hours.removesuffix('h')} hours)" if hours else ""
+        )
+    return attributes
 
 
 def _channels(store: PackedStore, variable: Variable, levels: list[float]) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Processors and threads: how many this process may use, and the threads that read."""
+"""Processors, the threads that read with their memory, and the error for data that cannot be read."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+
+import numpy as np
 
 
 def processors() -> int:
@@ -38,3 +40,57 @@ def one_thread() -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
+
+
+class Scratch:
+    """Hold the arrays of one reader by name."""
+
+    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
+        self._arrays = arrays
+
+    def array(self, name: str, size: int, dtype: np.dtype) -> np.ndarray:
+        """Return at least `size` numbers, with what was left in them."""
+        buffer = self._arrays.get(name)
+        if buffer is None or buffer.dtype != dtype or buffer.size < size:
+            buffer = self._arrays[name] = np.empty(size, dtype=dtype)
+        return buffer
+
+
+class ScratchMemory:
+    """Lend arrays to readers and take them back: new memory costs as much as decoding into it.
+
+    Threads may share it; it holds as much as was lent at the same time.
+    """
+
+    def __init__(self) -> None:
+        self._free: list[dict[str, np.ndarray]] = []
+
+    @contextmanager
+    def lent(self) -> Iterator[Scratch]:
+        """Lend the arrays of one reader until the end of the block."""
+        try:
+            arrays = self._free.pop()
+        except IndexError:
+            arrays = {}
+        try:
+            yield Scratch(arrays)
+        finally:
+            self._free.append(arrays)
+
+
+WAITS = (0.1, 1.0, 5.0)  # seconds before a failed read is tried again
+TIMEOUT = 120.0  # seconds after which a read counts as failed
+
+
+class DamagedData(OSError, ValueError):
+    """Name data that could not be read or decoded several times in a row, so that they can be fetched again."""
+
+    def __init__(self, store: str, variable: str, time: np.datetime64 | str, cause: BaseException) -> None:
+        while isinstance(cause, DamagedData) and cause.__cause__ is not None:  # raised by a layer below
+            cause = cause.__cause__
+        reason = " ".join(str(cause).split())[:160]
+        super().__init__(
+            f"Cannot read '{variable}' at {time} from {store}: a chunk or file is damaged or incomplete, fetch it "
+            f"again ({type(cause).__name__}: {reason})."
+        )
+        self.store, self.variable, self.time = store, variable, time

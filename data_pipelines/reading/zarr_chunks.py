@@ -17,7 +17,7 @@ import xarray as xr
 from numcodecs import blosc
 
 from data_pipelines.derived.lazy_arrays import LazyArray, lazy_variable
-from data_pipelines.files.seals import CRC_BYTES, refuse_damage, refuse_lost_coordinates, sealed_root
+from data_pipelines.files.fingerprints import CRC_BYTES, refuse_damage, refuse_lost_coordinates, sealed_root
 
 BLOSC_BYTES = struct.Struct("<I")  # of the whole chunk, in its header
 
@@ -51,8 +51,8 @@ class ChunkArray(LazyArray):
         """Return the values at `key`, decoding each chunk once."""
         wanted = [np.atleast_1d(np.arange(size)[k]) for size, k in zip(self.shape, key, strict=True)]
         out = np.empty([index.size for index in wanted], dtype=self.dtype)
-        for parts in itertools.product(*map(self._along, wanted, self.chunks)):
-            number, inside, place = zip(*parts, strict=True)
+        for pieces in itertools.product(*map(self._along, wanted, self.chunks)):
+            number, inside, place = zip(*pieces, strict=True)
             self._read(out, number, inside, place)
         return out[tuple(0 if isinstance(k, int | np.integer) else slice(None) for k in key)]
 
@@ -60,11 +60,11 @@ class ChunkArray(LazyArray):
     def _along(index: np.ndarray, size: int) -> list[tuple[int, Any, Any]]:
         """(chunk, where in the chunk, where in the result) along one axis."""
         number = index // size
-        found = []
-        for one in np.unique(number).tolist():
-            places = np.flatnonzero(number == one)
-            found.append((one, as_slice(index[places] - one * size), as_slice(places)))
-        return found
+        overlaps = []
+        for chunk in np.unique(number).tolist():
+            places = np.flatnonzero(number == chunk)
+            overlaps.append((chunk, as_slice(index[places] - chunk * size), as_slice(places)))
+        return overlaps
 
     def _read(self, out: np.ndarray, number: tuple[int, ...], inside: tuple[Any, ...], place: tuple[Any, ...]) -> None:
         try:
@@ -74,7 +74,7 @@ class ChunkArray(LazyArray):
             _put(out, place, self.absent(number))
             return
         content = self.sound(content, number)
-        sliced = all(isinstance(one, slice) for one in (*inside, *place))
+        sliced = all(isinstance(index, slice) for index in (*inside, *place))
         whole = sliced and inside == tuple(slice(0, size) for size in self.chunks)
         target = out[place] if whole else None
         if target is not None and target.flags.c_contiguous and self.codec is not None:
@@ -110,9 +110,9 @@ class ChunkArray(LazyArray):
     def decode(self, content: Any, out: np.ndarray) -> None:
         """Decode the bytes of a chunk into a contiguous array of its size; ValueError if they are fewer or more."""
         if isinstance(self.codec, numcodecs.Blosc):
-            told = BLOSC_BYTES.unpack_from(content, 12)[0] if len(content) >= 16 else 16
-            if told != len(content):  # Blosc itself would read on behind the end
-                raise ValueError(f"the chunk has {len(content)} bytes, its header tells of {told}")
+            declared = BLOSC_BYTES.unpack_from(content, 12)[0] if len(content) >= 16 else 16
+            if declared != len(content):  # Blosc itself would read on behind the end
+                raise ValueError(f"the chunk has {len(content)} bytes, its header tells of {declared}")
             blosc.decompress(content, out)
             return
         if self.codec is not None:
@@ -131,25 +131,25 @@ def as_slice(index: np.ndarray) -> np.ndarray | slice:
 
 def _taken(chunk: np.ndarray, index: tuple[Any, ...]) -> np.ndarray:
     """Index each axis by itself."""
-    chunk = chunk[tuple(one if isinstance(one, slice) else slice(None) for one in index)]
-    for axis, one in enumerate(index):
-        if not isinstance(one, slice):
-            chunk = chunk.take(one, axis)
+    chunk = chunk[tuple(selector if isinstance(selector, slice) else slice(None) for selector in index)]
+    for axis, selector in enumerate(index):
+        if not isinstance(selector, slice):
+            chunk = chunk.take(selector, axis)
     return chunk
 
 
 def _put(out: np.ndarray, place: tuple[Any, ...], values: Any) -> None:
-    if all(isinstance(one, slice) for one in place):
+    if all(isinstance(selector, slice) for selector in place):
         out[place] = values
         return
-    along = (np.arange(size)[one] for one, size in zip(place, out.shape, strict=True))
+    along = (np.arange(size)[selector] for selector, size in zip(place, out.shape, strict=True))
     out[np.ix_(*along)] = values
 
 
 def with_direct_reads(dataset: xr.Dataset, folder: Path) -> xr.Dataset:
     """Let the fields of a dataset, opened by `xr.open_zarr(folder, decode_cf=False)`, be read by ChunkArray.
 
-    ValueError if the store is sealed (`data_pipelines.files.seals`) and its metadata or coordinates are damaged.
+    ValueError if the store is sealed (`data_pipelines.files.fingerprints`) and its metadata or coordinates are damaged.
     """
     import zarr
 
@@ -157,14 +157,16 @@ def with_direct_reads(dataset: xr.Dataset, folder: Path) -> xr.Dataset:
     if root is not None:
         refuse_lost_coordinates(folder, root)
     group = zarr.open_group(folder, mode="r")
-    made: dict[Any, xr.Variable] = {}
+    variables: dict[Any, xr.Variable] = {}
     for name, variable in dataset.variables.items():
         array = group.get(str(name)) if variable.ndim > 1 else None
-        found = _chunk_array(array, folder / str(name), root is not None) if isinstance(array, zarr.Array) else None
-        if found is not None and found.shape == variable.shape:
-            made[name] = lazy_variable(variable.dims, found, _without_idle_fill(variable), variable.encoding)
-    return dataset.assign({n: v for n, v in made.items() if n in dataset.data_vars}).assign_coords(
-        {n: v for n, v in made.items() if n in dataset.coords}
+        chunk_array = (
+            _chunk_array(array, folder / str(name), root is not None) if isinstance(array, zarr.Array) else None
+        )
+        if chunk_array is not None and chunk_array.shape == variable.shape:
+            variables[name] = lazy_variable(variable.dims, chunk_array, _without_idle_fill(variable), variable.encoding)
+    return dataset.assign({n: v for n, v in variables.items() if n in dataset.data_vars}).assign_coords(
+        {n: v for n, v in variables.items() if n in dataset.coords}
     )
 
 
@@ -191,7 +193,7 @@ def _chunk_array(array: Any, folder: Path, complete: bool) -> ChunkArray | None:
             return None
         codec, prefix, separator = metadata.compressor, "", metadata.dimension_separator
     else:
-        names = [type(one).__name__ for one in metadata.codecs]
+        names = [type(item).__name__ for item in metadata.codecs]
         checked = names[-1] == "Crc32cCodec"
         names = names[:-1] if checked else names
         if names[:1] != ["BytesCodec"] or len(names) > 2 or array.shards is not None:
@@ -210,5 +212,5 @@ def _chunk_array(array: Any, folder: Path, complete: bool) -> ChunkArray | None:
         separator = encoding.separator
         prefix = f"c{separator}"
     fill = None if complete else np.asarray(0 if array.fill_value is None else array.fill_value, dtype=dtype)
-    named = {"prefix": prefix, "separator": separator}
-    return ChunkArray(folder, array.shape, array.chunks, dtype, fill=fill, codec=codec, checked=checked, **named)
+    layout = {"prefix": prefix, "separator": separator}
+    return ChunkArray(folder, array.shape, array.chunks, dtype, fill=fill, codec=codec, checked=checked, **layout)

@@ -8,7 +8,7 @@ from typing import Any
 
 import xarray as xr
 
-from data_pipelines.conventions.fluxes import with_ecmwf_fluxes
+from data_pipelines.conventions.attributes import with_ecmwf_fluxes
 from data_pipelines.opening.file_source import FileSource
 
 

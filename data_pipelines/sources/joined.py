@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from data_pipelines.conventions.periods import guarded
+from data_pipelines.conventions.durations import guarded
 from data_pipelines.interfaces import Progress, Source
 from data_pipelines.opening.datasets import joined
 

@@ -21,9 +21,10 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from data_pipelines.simulators.small_models import GAP, SimulatedSource
 from data_pipelines.simulators.stores import (
+    GAP,
     SURFACE,
+    SimulatedSource,
     Trajectories,
     VariableDescription,
     empty_dataset,
@@ -67,6 +68,15 @@ class KuramotoSivashinskyEquation:
     def sample(self, coefficients: Tensor) -> dict[str, np.ndarray]:
         """Return u on one row of latitude, float32, (member, 1, point)."""
         return {"velocity": self.field(coefficients)[:, None].float().numpy()}
+
+    @property
+    def state_variables(self) -> tuple[str, ...]:
+        """Return the name of u."""
+        return ("velocity",)
+
+    def state(self, sample: Mapping[str, np.ndarray]) -> Tensor:
+        """Return the state whose sample this is."""
+        return torch.fft.rfft(torch.from_numpy(sample["velocity"][:, 0].astype(np.float64)))
 
     def static(self) -> dict[str, np.ndarray]:
         """Return the fields without time: none."""

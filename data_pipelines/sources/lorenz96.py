@@ -22,10 +22,11 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from data_pipelines.simulators.small_models import GAP, SimulatedSource
 from data_pipelines.simulators.stores import (
     COLUMN,
+    GAP,
     SURFACE,
+    SimulatedSource,
     Trajectories,
     VariableDescription,
     empty_dataset,
@@ -91,6 +92,19 @@ class Lorenz96Equations:
     def disturbed(self, state: Tensor, size: float, generator: torch.Generator) -> Tensor:
         """Return the state with white noise of rms `size` added to every variable."""
         return state + size * torch.randn(state.shape, generator=generator, dtype=state.dtype)
+
+    @property
+    def state_variables(self) -> tuple[str, ...]:
+        """Return the names of X, and of Y on two scales."""
+        return ("slow_variable", "fast_variable") if self.fast else ("slow_variable",)
+
+    def state(self, sample: Mapping[str, np.ndarray]) -> Tensor:
+        """Return the state whose sample this is."""
+        slow = torch.from_numpy(sample["slow_variable"][:, 0].astype(np.float64))
+        if not self.fast:
+            return slow
+        fast = torch.from_numpy(sample["fast_variable"][:, :, 0].astype(np.float64)).transpose(1, 2)
+        return torch.cat([slow[..., None], fast], dim=-1)
 
     def static(self) -> dict[str, np.ndarray]:
         """Return the fields without time: none."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -41,7 +41,7 @@ from emulators.constants import GRAVITY, LATENT_HEAT_VAPORISATION
 from emulators.grid import LatLonGrid, alias_free_grid
 
 if TYPE_CHECKING:
-    from data_pipelines.interfaces import Progress, TwinCase
+    from data_pipelines.interfaces import Progress, Sample, TwinCase
     from data_pipelines.simulators.planet.simulation import Simulation
 
 EDITION = 7  # of the equations; a new edition makes new stores
@@ -114,6 +114,8 @@ class Planet:
     `data_pipelines.simulators.planet.simulation.Simulation`. The other switches are those of
     `data_pipelines.simulators.planet.climate.Switches`; climate: the parameters of `Climate` there.
     """
+
+    hidden: Collection[str] = ("skin_temperature",)  # beside its own state, the air feels that of the land
 
     def __init__(
         self,
@@ -231,9 +233,11 @@ class Planet:
         dataset = open_store(self.path, list(VARIABLES), "The planet's")
         return _with_declared_attributes(dataset, self.truncation)
 
-    def twins(self, cases: int, leads: int, perturbation: float, report: Progress) -> Iterator[TwinCase]:
+    def twins(
+        self, cases: int, leads: int, perturbation: float, report: Progress, forgotten: Collection[str] = ()
+    ) -> Iterator[TwinCase]:
         """Simulate the first trajectory again, with twins; see `data_pipelines.interfaces.TwinSource`."""
-        from data_pipelines.simulators.planet.simulation import planet_twins
+        from data_pipelines.simulators.planet.trajectories import SkinEstimate, planet_twins
 
         return planet_twins(
             self.simulation(0),
@@ -244,7 +248,19 @@ class Planet:
             perturbation=perturbation,
             seed=self.seed,
             report=report,
+            skin=SkinEstimate(self.dataset()) if "skin_temperature" in forgotten else None,
         )
+
+    @property
+    def state_variables(self) -> tuple[str, ...]:
+        """Return the names of the fields of the air that make a state; of the ground no errors are made."""
+        return (*SPECTRAL, "specific_humidity") if self.switches.moist else SPECTRAL
+
+    def continued(self, first: Sample, start: np.datetime64) -> Iterator[Sample]:
+        """Yield what follows; see `data_pipelines.interfaces.RestartableSource`."""
+        from data_pipelines.simulators.planet.simulation import continued_members
+
+        return continued_members(self.simulation(0), first, start, 360 // self.timestep_minutes)
 
     def simulation(self, trajectory: int) -> Simulation:
         """Return the simulation of a trajectory, before its spin-up."""

@@ -9,7 +9,7 @@ the planet's store, not on pressure levels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,15 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from data_pipelines.derived.regridding import Regridding, grid_named
+from data_pipelines.derived.regridding import Regridding
 from data_pipelines.interfaces import Progress, TwinCase
-from data_pipelines.simulators.planet.interfaces import PlanetSource
 from data_pipelines.simulators.planet.pressure_levels import (
     columns_on_pressure_levels,
     ground_temperature,
     mean_sea_level_pressure,
     near_ground,
 )
+from data_pipelines.simulators.planet.trajectories import PlanetSource
 from data_pipelines.simulators.stores import (
     COLUMN,
     SURFACE,
@@ -39,7 +39,8 @@ from data_pipelines.simulators.stores import (
     open_store,
     store_path,
 )
-from emulators.grid import LatLonGrid
+from emulators.grid import LatLonGrid, lat_lon
+from emulators.grids.catalogue import named_grid
 from emulators.physics.columns import column_water
 from emulators.world import Vertical
 
@@ -73,7 +74,7 @@ def target_grid(name: str, planet: LatLonGrid) -> LatLonGrid:
     planet: the grid that is called `gaussian`. Raises ValueError for other names.
     """
     try:
-        return planet if name == "gaussian" else grid_named(name)
+        return planet if name == "gaussian" else lat_lon(named_grid(name))
     except ValueError as error:
         raise ValueError(f"{error} Or gaussian: the planet's own points.") from error
 
@@ -223,10 +224,17 @@ class PlanetPressure:
         ground, land = (truth.get(name, none) for name in STATIC)
         return PressureView(self._regridding, truth.attrs["vertical_b"], self.levels, ground.values, land.values)
 
-    def twins(self, cases: int, leads: int, perturbation: float, report: Progress) -> Iterator[TwinCase]:
+    @property
+    def hidden(self) -> Collection[str]:
+        """Return the variables that a twin can forget: those of the planet."""
+        return self.planet.hidden
+
+    def twins(
+        self, cases: int, leads: int, perturbation: float, report: Progress, forgotten: Collection[str] = ()
+    ) -> Iterator[TwinCase]:
         """Convert the twin cases of the planet; see `data_pipelines.interfaces.TwinSource`."""
         view = self.view()
-        for case in self.planet.twins(cases, leads, perturbation, report):
+        for case in self.planet.twins(cases, leads, perturbation, report, forgotten):
             yield TwinCase(view(case.first), map(view, case.control), map(view, case.twin))
 
     def _fill(self, folder: Path, report: Callable[[float], None]) -> None:

@@ -1,6 +1,6 @@
 """Zarr stores in the layout of WeatherBench 2, ARCO-ERA5 or anemoi-datasets, on disk or in the cloud, as a dataset.
 
-Rasp et al. 2024 (arXiv 2308.15560); Carver & Merose 2023, ARCO-ERA5; `data_pipelines.opening.anemoi`.
+Rasp et al. 2024 (arXiv 2308.15560); Carver & Merose 2023, ARCO-ERA5; `data_pipelines.opening.file_kinds`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import xarray as xr
 
-from data_pipelines.conventions.fluxes import with_ecmwf_fluxes
+from data_pipelines.conventions.attributes import with_ecmwf_fluxes
 from data_pipelines.opening.file_source import FileSource
 
 

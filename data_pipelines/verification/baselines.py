@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,20 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from data_pipelines.conventions.periods import bounds
+from data_pipelines.conventions.attributes import channel_array, levels_of, on_grid
+from data_pipelines.conventions.durations import bounds
 from data_pipelines.conventions.units import refuse_other_units
+from data_pipelines.forecasts.manifest import FILES
 from data_pipelines.opening.forecasts import open_forecast
-from data_pipelines.reading.stacking import channel_array, levels_of, on_grid
-from data_pipelines.verification.pairs import Pairs
-from data_pipelines.verification.truth import CachedClimatology, Reader
+from data_pipelines.verification.pairs import CachedClimatology, Pairs, Reader
+from data_pipelines.verification.score_files import StoredForecast, read_forecasts
 from emulators.scores.interfaces import Pair, Reference
 from emulators.state import State
 from emulators.variables import Variable, VariableSet
 
-FORECAST_FILES = ("forecast.zarr", "forecast.nc")  # in the folder of a forecast
 SAMPLED = "probabilistic_climatology"
-NAMES = ("persistence", "climatology", SAMPLED)
+PERFECT = "perfect_model"  # the ensemble of a simulated truth itself
+NAMES = ("persistence", "climatology", SAMPLED, PERFECT)
 RESERVED = ("forecast", "truth", "persistence", "climatology", "predictability", "saturation")  # lines of the report
 Known = tuple[State, np.ndarray]  # a forecast, and which of a pair's initial times it is of (rows)
 
@@ -45,14 +47,18 @@ class SampledYears:
         self.pairs = pairs
         self.reader = Reader(pairs.truth.dataset, pairs.variables, megabytes)
         valid = np.unique(pairs.valid[pairs.index >= 0])
-        own = set((valid.astype("datetime64[Y]").astype(int) + 1970).tolist())
-        asked = range(int(years[0]), int(years[1]) + 1)
-        whole = [year for year in asked if year not in own and (self.reader.find(_in_year(valid, year)) >= 0).all()]
-        self.years, self.left_out = tuple(whole), tuple(year for year in asked if year not in whole)
-        if len(whole) < 2:
+        forecast_years = set((valid.astype("datetime64[Y]").astype(int) + 1970).tolist())
+        requested = range(int(years[0]), int(years[1]) + 1)
+        complete = [
+            year
+            for year in requested
+            if year not in forecast_years and (self.reader.find(_in_year(valid, year)) >= 0).all()
+        ]
+        self.years, self.left_out = tuple(complete), tuple(year for year in requested if year not in complete)
+        if len(complete) < 2:
             raise ValueError(
                 f"A probabilistic climatology needs at least 2 years of truth that are not the forecast's own; of "
-                f"{asked.start} to {asked.stop - 1} there are {len(whole)}: the truth runs from "
+                f"{requested.start} to {requested.stop - 1} there are {len(complete)}: the truth runs from "
                 f"{self.reader.times[0]} to {self.reader.times[-1]}."
             )
 
@@ -61,10 +67,10 @@ class SampledYears:
         times = pair.target.time
         step = max(1, self.pairs.room * max(1, self.pairs.members) // len(self.years))
         for start in range(0, len(times), step):
-            some = np.arange(start, min(start + step, len(times)))
-            index = np.stack([self.reader.find(_in_year(times[some], year)) for year in self.years])
+            positions = np.arange(start, min(start + step, len(times)))
+            index = np.stack([self.reader.find(_in_year(times[positions], year)) for year in self.years])
             values = self.reader.fields(index.ravel()).reshape(*index.shape, *pair.target.values.shape[1:])
-            yield State(values, self.pairs.variables, times[some]), some
+            yield State(values, self.pairs.variables, times[positions], pair.target.rank), positions
 
 
 def _in_year(times: np.ndarray, year: int) -> np.ndarray:
@@ -87,9 +93,9 @@ class StoredReference:
         self.absent = tuple(channel for channel in channels if channel not in self.variables.channels)
         self._inits = _positions(self.dataset["time"].values, pairs.inits)
         self._leads = _positions(self.dataset["prediction_timedelta"].values, pairs.leads)
-        there = (self._inits[:, None] >= 0) & (self._leads[None] >= 0)
-        own = self.dataset["valid_time"].values.astype("datetime64[s]")[self._inits[:, None], self._leads[None]]
-        self._there = there & (own == pairs.valid)
+        stored = (self._inits[:, None] >= 0) & (self._leads[None] >= 0)
+        valid = self.dataset["valid_time"].values.astype("datetime64[s]")[self._inits[:, None], self._leads[None]]
+        self._there = stored & (valid == pairs.valid)
         self.lacking = int((~self._there & (pairs.index >= 0)).sum())
         if not (self._there & (pairs.index >= 0)).any():
             raise ValueError(f"{origin} has none of the initial times and leads that are scored.")
@@ -97,17 +103,19 @@ class StoredReference:
     def __call__(self, pair: Pair) -> Iterator[Known]:
         """Its forecasts of the pair's initial times and lead, ([member,] init, channel, lat, lon)."""
         rows = _positions(self.pairs.inits, pair.inits)
-        known = np.flatnonzero(self._there[rows, pair.lead])
-        if not known.size:
+        present = np.flatnonzero(self._there[rows, pair.lead])
+        if not present.size:
             return
-        block = self.dataset.isel(time=self._inits[rows[known]], prediction_timedelta=int(self._leads[pair.lead]))
+        block = self.dataset.isel(time=self._inits[rows[present]], prediction_timedelta=int(self._leads[pair.lead]))
         lead = ("member", "time") if "member" in block.dims else ("time",)
-        found = torch.from_numpy(channel_array(block, self.variables, lead))
-        values = found
+        stored = torch.from_numpy(channel_array(block, self.variables, lead))
+        values = stored
         if self.absent:
-            shape = (*found.shape[:-3], self.pairs.variables.size, *found.shape[-2:])
-            values = torch.full(shape, torch.nan, dtype=found.dtype).index_copy_(-3, self.places, found)
-        yield State(values, self.pairs.variables, pair.target.time[known]), known
+            rank = pair.target.rank
+            axis = stored.ndim - 1 - rank
+            shape = (*stored.shape[:axis], self.pairs.variables.size, *stored.shape[axis + 1 :])
+            values = torch.full(shape, torch.nan, dtype=stored.dtype).index_copy_(axis, self.places, stored)
+        yield State(values, self.pairs.variables, pair.target.time[present], pair.target.rank), present
 
 
 def _positions(have: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -120,35 +128,35 @@ def _positions(have: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 def _shared(dataset: xr.Dataset, wanted: VariableSet, origin: str) -> VariableSet:
     """The wanted channels that the dataset has; ValueError where there is none."""
-    found = []
+    shared = []
     for variable in wanted:
         if variable.name not in dataset:
             continue
-        have = levels_of(dataset[variable.name])
-        if bool(have) != bool(variable.levels):
+        stored_levels = levels_of(dataset[variable.name])
+        if bool(stored_levels) != bool(variable.levels):
             continue
         refuse_other_units(variable.name, variable.units, str(dataset[variable.name].attrs.get("units", "")), origin)
-        levels = tuple(x for x in variable.levels if np.isclose(np.array(have), x, rtol=1e-4, atol=0.0).any())
+        levels = tuple(x for x in variable.levels if np.isclose(np.array(stored_levels), x, rtol=1e-4, atol=0.0).any())
         if bool(levels) == bool(variable.levels):
-            found.append(Variable(variable.name, variable.units, levels))
-    if not found:
+            shared.append(Variable(variable.name, variable.units, levels))
+    if not shared:
         raise ValueError(f"{origin} has none of the variables that are scored: {', '.join(wanted.channels[:10])}.")
-    return VariableSet(tuple(found))
+    return VariableSet(tuple(shared))
 
 
 def named_references(entries: Sequence[Any]) -> dict[str, str | None]:
     """Map each reference forecast to its store, None for built-in ones; ValueError for an unknown entry."""
-    found: dict[str, str | None] = {}
+    stores: dict[str, str | None] = {}
     for entry in entries:
         for name, path in ({entry: None} if isinstance(entry, str) else dict(entry)).items():
-            known = name in NAMES if path is None else re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", str(name))
-            if not known or (path is not None and name in (*RESERVED, SAMPLED)):
+            is_valid = name in NAMES if path is None else re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", str(name))
+            if not is_valid or (path is not None and name in (*RESERVED, SAMPLED)):
                 raise ValueError(
                     f"baselines: expected some of {', '.join(NAMES)}, or other forecasts by a name of their own, such "
                     f"as {{hres: hres.zarr}}; got {name}{'' if path is None else f': {path}'}."
                 )
-            found[str(name)] = None if path is None else str(path)
-    return found
+            stores[str(name)] = None if path is None else str(path)
+    return stores
 
 
 def reference_forecasts(
@@ -166,22 +174,22 @@ def reference_forecasts(
     climatology samples. megabytes: of its fields kept in memory. strict: raise ValueError where the truth lacks these
     years, in place of a note.
     """
-    found: dict[str, Reference] = {}
+    references: dict[str, Reference] = {}
     notes: list[str] = []
     single = {name: metric for name, metric in metrics.items() if metric.members < 2}
     absolute = {name: metric for name, metric in single.items() if not metric.needs}
     for name, path in named_references(entries).items():
         if path is not None:
-            other = StoredReference(open_forecast(_store(path)), pairs, f"The baseline {name} ({path})")
-            found[name] = Reference(metrics, _of_pair(other))
-            notes += _lacking(name, other, pairs)
+            stored = StoredReference(open_forecast(_store(path)), pairs, f"The baseline {name} ({path})")
+            references[name] = Reference(metrics, _of_pair(stored))
+            notes += _lacking(name, stored, pairs)
         elif name == "persistence" and single:
-            found[name] = Reference(single, _persistence)
+            references[name] = Reference(single, _persistence)
             if (pairs.starts < 0).any():
                 missing = int((pairs.starts < 0).sum())
                 notes.append(f"Persistence lacks the truth at {missing} of {len(pairs.inits)} initial times.")
         elif name == "climatology" and absolute and climatology is not None:
-            found[name] = Reference(absolute, _climatology)
+            references[name] = Reference(absolute, _climatology)
         elif name == SAMPLED and years is None:
             notes.append(f"{SAMPLED} left out: no training period is known; give sampled_years=[1990,2019].")
         elif name == SAMPLED and years is not None:
@@ -192,13 +200,13 @@ def reference_forecasts(
                     raise
                 notes.append(f"{SAMPLED} left out: {error}")
                 continue
-            found[name] = Reference(metrics, _of_pair(sampled))
+            references[name] = Reference(metrics, _of_pair(sampled))
             if sampled.left_out:
-                some = ", ".join(map(str, sampled.left_out[:4])) + (", ..." if len(sampled.left_out) > 4 else "")
+                left_out = ", ".join(map(str, sampled.left_out[:4])) + (", ..." if len(sampled.left_out) > 4 else "")
                 notes.append(
-                    f"{SAMPLED} has {len(sampled.years)} members; {some} are the forecast's own or lack a field."
+                    f"{SAMPLED} has {len(sampled.years)} members; {left_out} are the forecast's own or lack a field."
                 )
-    return found, notes
+    return references, notes
 
 
 def sampled_years(asked: Any, splits: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -220,19 +228,27 @@ def _persistence(pair: Pair, normal: Mapping[str, Tensor]) -> Iterator[Known]:
 
 
 def _climatology(pair: Pair, normal: Mapping[str, Tensor]) -> Iterator[Known]:
-    yield State(normal["mean"], pair.target.variables, pair.target.time), np.arange(len(pair.inits))
+    yield replace(pair.target, values=normal["mean"]), np.arange(len(pair.inits))
 
 
 def _store(path: str) -> Path | str:
     """The store in the folder of a forecast, or what is named itself."""
-    inside = [Path(path) / name for name in FORECAST_FILES if "://" not in path and (Path(path) / name).exists()]
+    inside = [Path(path) / name for name in FILES if "://" not in path and (Path(path) / name).exists()]
     return inside[0] if inside else path
 
 
 def _lacking(name: str, other: StoredReference, pairs: Pairs) -> list[str]:
-    found = []
+    notes = []
     if other.lacking:
-        found.append(f"{name} lacks {other.lacking} of the {pairs.total} pairs of initial time and lead.")
+        notes.append(f"{name} lacks {other.lacking} of the {pairs.total} pairs of initial time and lead.")
     if other.absent:
-        found.append(f"{name} lacks {', '.join(other.absent[:8])}{' and more' if len(other.absent) > 8 else ''}.")
-    return found
+        notes.append(f"{name} lacks {', '.join(other.absent[:8])}{' and more' if len(other.absent) > 8 else ''}.")
+    return notes
+
+
+def forecasts_beside(chosen: Mapping[Any, Any]) -> dict[str, StoredForecast]:
+    """Other forecasts to draw beside, by name; ValueError for a name that the report uses itself."""
+    for name in map(str, chosen):
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name) or name in RESERVED:
+            raise ValueError(f"beside: a name is of letters and digits, none of {', '.join(RESERVED)}; got '{name}'.")
+    return read_forecasts({str(name): Path(folder) for name, folder in chosen.items()})

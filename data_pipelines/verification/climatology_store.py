@@ -1,7 +1,7 @@
 """Climatologies by hour and day of the year, made from any dataset into a Zarr store that `emul eval` reads.
 
 The samples of all years of a variable are gathered in memory, in blocks of levels and rows that fit, and turned into
-the statistics of `emulators.statistics.daily_climatology` hour by hour. Finished blocks are marked, so that the same
+the statistics of `emulators.statistics.climatology` hour by hour. Finished blocks are marked, so that the same
 call resumes an interrupted one, and the store takes its name only when it is complete. Names are those of
 WeatherBench 2 (Rasp et al. 2024, arXiv 2308.15560): `<variable>`, `_std`, `_quantile`, `_seeps_threshold`,
 `_seeps_dry_fraction`.
@@ -19,16 +19,15 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from data_pipelines.conventions.attributes import grid_of, horizontal, level_index
+from data_pipelines.conventions.cells import grid_attributes
 from data_pipelines.conventions.dialects import variable_hint
-from data_pipelines.conventions.durations import spacing
-from data_pipelines.conventions.periods import bounds
-from data_pipelines.files.atomic import atomic_folder, write_text
-from data_pipelines.files.identity import differences, listed
-from data_pipelines.files.locks import sole_maker
-from data_pipelines.files.provenance import revision
-from data_pipelines.files.seals import every_chunk, seal_store
-from data_pipelines.reading.stacking import level_index
-from emulators.statistics.daily_climatology import (
+from data_pipelines.conventions.durations import bounds, spacing
+from data_pipelines.files.atomic import atomic_folder, sole_maker, write_text
+from data_pipelines.files.fingerprints import every_chunk, seal_store
+from data_pipelines.files.identity import differences, listed, revision
+from emulators.grid import grid_coordinates
+from emulators.statistics.climatology import (
     DAYS,
     WIDTH,
     calendar,
@@ -118,17 +117,17 @@ class Samples:
         """float32 (hour, year, day, point) of a field (time, ...); NaN where there is none."""
         rest = [str(dim) for dim in field.dims if dim != "time"]
         points = int(np.prod([field.sizes[dim] for dim in rest]))
-        found = np.full((*self.shape, points), np.nan, dtype=np.float32)
+        sampled = np.full((*self.shape, points), np.nan, dtype=np.float32)
         step = max(1, READ // (4 * points))
         for start in range(0, self.index.size, step):
-            some = slice(start, start + step)
-            at = self.index[some]
-            run = slice(at[0], at[-1] + 1) if at.size == at[-1] - at[0] + 1 else at
+            batch = slice(start, start + step)
+            index = self.index[batch]
+            run = slice(index[0], index[-1] + 1) if index.size == index[-1] - index[0] + 1 else index
             values = field.isel(time=run).transpose("time", *rest).values
-            found[self.hour[some], self.year[some], self.day[some]] = values.reshape(at.size, points)
+            sampled[self.hour[batch], self.year[batch], self.day[batch]] = values.reshape(index.size, points)
             report(min(1.0, (start + step) / self.index.size))
-        fill_last_day(found)
-        return found
+        fill_last_day(sampled)
+        return sampled
 
 
 def days_without(dataset: xr.Dataset, recipe: Recipe) -> int:
@@ -156,10 +155,11 @@ def climatology(
     the data do not fit the recipe, or `path` holds something else.
     """
     samples = Samples(dataset, recipe)
-    rows, columns = dataset.sizes["latitude"], dataset.sizes["longitude"]
+    rows, *across = (dataset.sizes[dim] for dim in horizontal(dataset))
+    columns = int(np.prod(across))
     sizes = len(samples.hours), samples.shape[1], len(recipe.quantiles)
     bytes_of_row = columns * DAYS * (4 * sizes[0] * sizes[1] + 8 * (12 + sizes[2]))
-    parts = [
+    variables = [
         StoredVariable(name, levels, at, *_fitting(len(levels), rows, bytes_of_row, int(megabytes * 2**20)))
         for name, (levels, at) in _chosen(dataset, recipe).items()
     ]
@@ -168,7 +168,7 @@ def climatology(
         if path.exists():
             _refuse_other(path, attributes)
         else:
-            _make(path, dataset, samples, recipe, parts, attributes, report)
+            _make(path, dataset, samples, recipe, variables, attributes, report)
     return path
 
 
@@ -182,49 +182,49 @@ def _make(
     report: Report | None,
 ) -> None:
     """Make the store, or go on making it; every chunk is written, also those without a number."""
-    rows = dataset.sizes["latitude"]
-    total = sum(len(list(part.blocks(rows))) for part in parts) * len(samples.hours)
+    rows = dataset.sizes[horizontal(dataset)[0]]
+    total = sum(len(list(variable.blocks(rows))) for variable in parts) * len(samples.hours)
     done = 0
     with atomic_folder(path, resumable=True) as partial, every_chunk():
         if not _is_of(partial, attributes, parts):
             _lay_out(partial, dataset, samples, recipe, parts, attributes)
-        for part in parts:
-            for levels, some in part.blocks(rows):
+        for variable in parts:
+            for levels, block in variable.blocks(rows):
                 done += len(samples.hours)
-                told = (report, f"{part.name}, rows {some.start + 1} to {some.stop} of {rows}", done, total)
-                _fill(partial, dataset, samples, recipe, part, levels, some, told)
+                status = (report, f"{variable.name}, rows {block.start + 1} to {block.stop} of {rows}", done, total)
+                _fill(partial, dataset, samples, recipe, variable, levels, block, status)
         seal_store(partial)
         shutil.rmtree(partial / "finished")
 
 
 def _chosen(dataset: xr.Dataset, recipe: Recipe) -> dict[str, tuple[tuple[float, ...], tuple[int, ...]]]:
     """The levels of each variable, and their positions in the data."""
-    there = [str(n) for n in dataset.data_vars if {"time", "latitude", "longitude"} <= set(dataset[n].dims)]
-    asked: dict[str, Sequence[float] | None] = {}
-    for entry in there if recipe.variables is None else recipe.variables:
-        asked |= {entry: recipe.levels} if isinstance(entry, str) else {str(k): v for k, v in entry.items()}
-    chosen: dict[str, tuple[tuple[float, ...], tuple[int, ...]]] = {}
-    for name, levels in asked.items():
-        if name not in there:
-            raise ValueError(f"fields: the data have no '{name}' that varies in time; {variable_hint(name, there)}")
+    moving = [str(n) for n in dataset.data_vars if {"time", *horizontal(dataset)} <= set(dataset[n].dims)]
+    requested: dict[str, Sequence[float] | None] = {}
+    for entry in moving if recipe.variables is None else recipe.variables:
+        requested |= {entry: recipe.levels} if isinstance(entry, str) else {str(k): v for k, v in entry.items()}
+    selection: dict[str, tuple[tuple[float, ...], tuple[int, ...]]] = {}
+    for name, levels in requested.items():
+        if name not in moving:
+            raise ValueError(f"fields: the data have no '{name}' that varies in time; {variable_hint(name, moving)}")
         units = str(dataset[name].attrs.get("units", ""))
         if name in recipe.dry and units not in ("m", ""):
             raise ValueError(f"What is dry is told in m, '{name}' is in {units}; leave it out with dry={{}}.")
         if "level" not in dataset[name].dims:
-            chosen[name] = ((), ())
+            selection[name] = ((), ())
             continue
-        have = dataset["level"].values.astype(float)
-        at = list(range(have.size)) if levels is None else level_index(have, levels)
-        chosen[name] = (tuple(have[at].tolist()), tuple(at))
-    if not chosen:
+        stored_levels = dataset["level"].values.astype(float)
+        positions = list(range(stored_levels.size)) if levels is None else level_index(stored_levels, levels)
+        selection[name] = (tuple(stored_levels[positions].tolist()), tuple(positions))
+    if not selection:
         raise ValueError("No variable of the data varies in time, latitude and longitude; there is nothing to average.")
-    return chosen
+    return selection
 
 
 def _fitting(levels: int, rows: int, bytes_of_row: int, budget: int) -> tuple[int, int]:
     """The number of levels, and of rows of them, that fit in memory."""
-    whole = budget // (bytes_of_row * rows)
-    return (min(whole, max(1, levels)), rows) if whole else (1, max(1, budget // bytes_of_row))
+    level_count = budget // (bytes_of_row * rows)
+    return (min(level_count, max(1, levels)), rows) if level_count else (1, max(1, budget // bytes_of_row))
 
 
 def _attributes(dataset: xr.Dataset, samples: Samples, recipe: Recipe, made_from: Mapping[str, Any]) -> dict[str, Any]:
@@ -233,6 +233,7 @@ def _attributes(dataset: xr.Dataset, samples: Samples, recipe: Recipe, made_from
         "title": "climatology by hour and day of the year",
         "years": [int(samples.first), int(samples.last)],
         "times": f"{samples.times.size} from {samples.times[0]} to {samples.times[-1]}",
+        **grid_attributes(grid_of(dataset)),
         "origin_of_data": str(dataset.attrs.get("origin", "")),
         "recipe": json.dumps(plain, sort_keys=True),
         **({"made_from": dict(made_from)} if made_from else {}),
@@ -243,38 +244,38 @@ def _refuse_other(path: Path, attributes: Mapping[str, Any]) -> None:
     import zarr
 
     try:
-        known = dict(zarr.open_group(path, mode="r").attrs)
+        stored = dict(zarr.open_group(path, mode="r").attrs)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is there and is no climatology; give another path=.") from error
-    known = {"made_from": attributes.get("made_from"), **known}  # which older stores do not tell
-    apart = {"origin_of_data"} if "made_from" in attributes else set()  # equal data may lie elsewhere
-    told = {name: value for name, value in attributes.items() if name not in apart}
-    if found := differences({name: known.get(name) for name in told}, told):
-        raise ValueError(f"{path} is there and was made otherwise ({listed(found)}); remove it or give another path=.")
+        raise ValueError(f"{path} is there and is no climatology; give another to=.") from error
+    stored = {"made_from": attributes.get("made_from"), **stored}  # an attribute that older stores lack
+    ignored = {"origin_of_data"} if "made_from" in attributes else set()  # equal data may lie elsewhere
+    expected = {name: value for name, value in attributes.items() if name not in ignored}
+    if altered := differences({name: stored.get(name) for name in expected}, expected):
+        raise ValueError(f"{path} is there and was made otherwise ({listed(altered)}); remove it or give another to=.")
 
 
 def _is_of(partial: Path, attributes: Mapping[str, Any], parts: Sequence[StoredVariable]) -> bool:
     """True where `partial` was laid out completely for the same recipe and blocks."""
     try:
-        known = json.loads((partial / "finished" / "layout.json").read_text())
+        stored = json.loads((partial / "finished" / "layout.json").read_text())
     except (OSError, ValueError):
         return False
-    return known == _plain_layout(attributes, parts)
+    return stored == _plain_layout(attributes, parts)
 
 
 def _plain_layout(attributes: Mapping[str, Any], parts: Sequence[StoredVariable]) -> Any:
-    return json.loads(json.dumps([attributes, [asdict(part) for part in parts]]))
+    return json.loads(json.dumps([attributes, [asdict(variable) for variable in parts]]))
 
 
 def _statistics(part: StoredVariable, recipe: Recipe, units: str) -> dict[str, tuple[str, str]]:
     """Suffixes of what is stored of a variable, with units and a long name."""
-    found = {"": (units, "mean"), "_std": (units, "standard deviation")}
+    stats = {"": (units, "mean"), "_std": (units, "standard deviation")}
     if recipe.quantiles:
-        found["_quantile"] = (units, "quantile")
+        stats["_quantile"] = (units, "quantile")
     if part.name in recipe.dry:
-        found["_seeps_threshold"] = (units, f"two of three cases of at least {recipe.dry[part.name]:g} m stay below it")
-        found["_seeps_dry_fraction"] = ("1", f"share of cases below {recipe.dry[part.name]:g} m")
-    return found
+        stats["_seeps_threshold"] = (units, f"two of three cases of at least {recipe.dry[part.name]:g} m stay below it")
+        stats["_seeps_dry_fraction"] = ("1", f"share of cases below {recipe.dry[part.name]:g} m")
+    return stats
 
 
 def _lay_out(
@@ -291,39 +292,42 @@ def _lay_out(
 
     shutil.rmtree(partial, ignore_errors=True)
     partial.parent.mkdir(parents=True, exist_ok=True)
-    levels = sorted({level for part in parts for level in part.levels})
-    whole = all(level.is_integer() for level in levels)
+    levels = sorted({level for variable in parts for level in variable.levels})
+    integral = all(level.is_integer() for level in levels)
     coordinates: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
         "hour": (np.array(samples.hours, dtype=np.int64), {}),
         "dayofyear": (np.arange(1, DAYS + 1), {}),
-        "latitude": (dataset["latitude"].values.astype(np.float64), {"units": "degrees_north"}),
-        "longitude": (dataset["longitude"].values.astype(np.float64), {"units": "degrees_east"}),
     }
+    grid, points = horizontal(dataset), grid_coordinates(grid_of(dataset))
     if levels:
         attrs = {k: v for k, v in dataset["level"].attrs.items() if isinstance(v, str)}
-        coordinates["level"] = (np.array(levels, dtype=np.int64 if whole else np.float64), attrs)
+        coordinates["level"] = (np.array(levels, dtype=np.int64 if integral else np.float64), attrs)
     if recipe.quantiles:
         coordinates["quantile"] = (np.array(recipe.quantiles, dtype=np.float64), {})
     root: Any = zarr.create_group(partial, zarr_format=3, attributes={**attributes, "revision": revision()})
     for name, (values, attrs) in coordinates.items():
         more = {"dimension_names": (name,), "compressors": [Crc32cCodec()]}
         root.create_array(name, data=values, chunks=values.shape, attributes=attrs, **more)
-    for part in parts:
-        units = str(dataset[part.name].attrs.get("units", ""))
-        for suffix, (unit, told) in _statistics(part, recipe, units).items():
+    for name, (dims, values, attrs) in points.items():
+        more = {"dimension_names": dims, "compressors": [Crc32cCodec()]}
+        root.create_array(name, data=values, chunks=values.shape, attributes=dict(attrs), **more)
+    lengths = {name: len(values) for name, (values, _) in coordinates.items()} | {d: dataset.sizes[d] for d in grid}
+    for variable in parts:
+        units = str(dataset[variable.name].attrs.get("units", ""))
+        for suffix, (unit, long_name) in _statistics(variable, recipe, units).items():
             dims = ("hour", *(["quantile"] if suffix == "_quantile" else []), "dayofyear")
-            dims = (*dims, *(["level"] if part.levels else []), "latitude", "longitude")
-            days = max(1, min(DAYS, CHUNK // (part.rows_at_a_time * dataset.sizes["longitude"])))
-            chunks = {"dayofyear": days, "latitude": part.rows_at_a_time, "longitude": dataset.sizes["longitude"]}
+            dims = (*dims, *(["level"] if variable.levels else []), *grid)
+            chunks = {**{dim: dataset.sizes[dim] for dim in grid}, grid[0]: variable.rows_at_a_time}
+            chunks["dayofyear"] = max(1, min(DAYS, CHUNK // int(np.prod([chunks[dim] for dim in grid]))))
             root.create_array(
-                part.name + suffix,
-                shape=tuple(len(coordinates[dim][0]) for dim in dims),
+                variable.name + suffix,
+                shape=tuple(lengths[dim] for dim in dims),
                 chunks=tuple(chunks.get(dim, 1) for dim in dims),
                 dtype="<f4",
                 compressors=[ZstdCodec(level=0), Crc32cCodec()],
                 fill_value=np.nan,
                 dimension_names=dims,
-                attributes={"units": unit, "long_name": f"{part.name}: {told}"},
+                attributes={"units": unit, "long_name": f"{variable.name}: {long_name}"},
             )
     (partial / "finished").mkdir()
     write_text(partial / "finished" / "layout.json", json.dumps(_plain_layout(attributes, parts)))
@@ -353,9 +357,10 @@ def _fill(
         if report:
             report(text, (done - len(marks) * (1.0 - share)) / total)
 
-    taken = dataset[part.name].isel(latitude=rows)
+    grid = horizontal(dataset)
+    taken = dataset[part.name].isel({grid[0]: rows})
     if part.levels:
-        taken = taken.isel(level=list(part.at[levels])).transpose("time", "level", "latitude", "longitude")
+        taken = taken.isel(level=list(part.at[levels])).transpose("time", "level", *grid)
     shape = taken.shape[1:]
     root: Any = zarr.open_group(partial, mode="r+")
     stored = root["level"][:].tolist() if part.levels else []
@@ -365,10 +370,11 @@ def _fill(
             continue
         for suffix, values in _of_hour(gathered[place], part, recipe).items():
             array, maps = root[part.name + suffix], values.reshape(*values.shape[:-1], *shape).astype(np.float32)
+            points = (rows, *[slice(None)] * (len(grid) - 1))
             if not part.levels:
-                array[place, ..., rows, :] = maps
+                array[(place, ..., *points)] = maps
             for number, level in enumerate(part.levels[levels]):
-                array[place, ..., stored.index(level), rows, :] = maps[..., number, :, :]
+                array[(place, ..., stored.index(level), *points)] = maps.take(number, axis=maps.ndim - 1 - len(grid))
         mark.touch()
         tell((place + 2) / (len(marks) + 1))
 
@@ -376,11 +382,11 @@ def _fill(
 def _of_hour(samples: np.ndarray, part: StoredVariable, recipe: Recipe) -> dict[str, np.ndarray]:
     """By suffix the statistics of one hour, ([quantile,] day, point)."""
     weights = window_weights(recipe.window)
-    found = dict(zip(("", "_std"), mean_and_std(samples, weights), strict=True))
+    stats = dict(zip(("", "_std"), mean_and_std(samples, weights), strict=True))
     if recipe.quantiles:
-        found["_quantile"] = quantiles(samples, weights, recipe.quantiles)
+        stats["_quantile"] = quantiles(samples, weights, recipe.quantiles)
     if part.name in recipe.dry:
         dry = recipe.dry[part.name]
-        found["_seeps_threshold"] = seeps_threshold(samples, weights, dry)
-        found["_seeps_dry_fraction"] = dry_fraction(samples, recipe.window, dry)
-    return found
+        stats["_seeps_threshold"] = seeps_threshold(samples, weights, dry)
+        stats["_seeps_dry_fraction"] = dry_fraction(samples, recipe.window, dry)
+    return stats

@@ -2,6 +2,10 @@
 shares of the initial times add up.
 
 <folder>/sums/<share>_of_<shares>.npz: the arrays of each accumulator, and how many blocks are in them
+
+Note what scores cannot say: values of a forecast and its truth that are missing, or that no such variable has.
+
+They are reported with variable, time and place after the scoring. The sums add up as those of scores do.
 """
 
 from __future__ import annotations
@@ -18,13 +22,115 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from data_pipelines.files.atomic import write_file
-from data_pipelines.files.locks import lock_or_refuse, wait_for_turn
-from data_pipelines.verification.odd_values import OddValues
-from data_pipelines.verification.pairs import Pairs
-from data_pipelines.verification.truth import CachedClimatology
-from emulators.scores.interfaces import Accumulator, PairAccumulators
+from data_pipelines.files.atomic import lock_or_refuse, wait_for_turn, write_file
+from data_pipelines.reading.plausibility import ChannelLimits
+from data_pipelines.verification.pairs import CachedClimatology, Pairs
+from emulators.grid import Grid, place_text
+from emulators.scores.interfaces import Accumulator, Pair, PairAccumulators
+from emulators.variables import VariableSet
+
+SIDES = ("forecast", "truth")
+NEVER = np.iinfo(np.int64).max
+
+
+class OddValues:
+    """Count missing and impossible values of each channel, and keep the first of each kind.
+
+    Arrays have shape (side, kind, channel), kinds missing and impossible; `first` has a last axis of valid time in
+    seconds, initial time in seconds (of the truth: the same as the valid time), and point.
+    """
+
+    def __init__(
+        self, variables: VariableSet, grid: Grid, ranges: Mapping[str, tuple[float, float]] | None = None
+    ) -> None:
+        self.variables, self.grid = variables, grid
+        self.limits = ChannelLimits(variables, ranges, learning=False)
+        shape = (len(SIDES), 2, variables.size)
+        self.count = np.zeros(shape, dtype=np.int64)
+        self.first = np.full((*shape, 3), NEVER, dtype=np.int64)
+        self.value = np.full(shape, np.nan)
+
+    def add(self, pair: Pair) -> None:
+        """Add forecasts of one lead and their truth."""
+        for side, state in enumerate((pair.target, pair.prediction)):
+            values = state.values.flatten(-state.rank)
+            values = values if values.ndim == 3 else values.flatten(0, -4)
+            self._add(1 - side, values, pair)
+
+    def _add(self, side: int, values: torch.Tensor, pair: Pair) -> None:
+        """Add fields (..., init, channel, point) of one side."""
+        least, greatest = values.amin(-1).cpu().numpy(), values.amax(-1).cpu().numpy()
+        odd = ~((least >= self.limits.low) & (greatest <= self.limits.high))  # NaN is odd
+        for place in np.argwhere(odd):
+            field = values[tuple(place.tolist())].float().cpu().numpy()
+            init, channel = int(place[-2]), int(place[-1])
+            missing = ~np.isfinite(field)
+            if missing.any():
+                self._note((side, 0, channel), missing, field, pair, init)
+                field = np.where(missing, np.nanmedian(field) if not missing.all() else np.nan, field)
+            if not missing.all() and (beyond := self.limits.beyond(field, channel)) is not None:
+                self._note((side, 1, channel), beyond, field, pair, init)
+
+    def _note(self, at: tuple[int, int, int], where: np.ndarray, field: np.ndarray, pair: Pair, init: int) -> None:
+        self.count[at] += int(where.sum())
+        point = int(np.flatnonzero(where)[0])
+        valid = int(pair.target.time[init].astype("datetime64[s]").astype(np.int64))
+        begun = int(pair.inits[init].astype("datetime64[s]").astype(np.int64)) if at[0] == 0 else valid
+        candidate = np.array([valid, begun, point])
+        if candidate.tolist() < self.first[at].tolist():
+            self.first[at], self.value[at] = candidate, field[point]
+
+    def partial(self) -> dict[str, np.ndarray]:
+        """Return the counts so far as arrays."""
+        return {"count": self.count.copy(), "first": self.first.copy(), "value": self.value.copy()}
+
+    def add_partial(self, partial: Mapping[str, np.ndarray]) -> OddValues:
+        """Add the counts of other pairs."""
+        self.count += partial["count"]
+        for at in np.ndindex(self.count.shape):
+            if partial["first"][at].tolist() < self.first[at].tolist():
+                self.first[at], self.value[at] = partial["first"][at], partial["value"][at]
+        return self
+
+    def notes(self, missing: str) -> list[str]:
+        """Return a sentence for each variable, side and kind. missing: how these are treated (`Evaluation`)."""
+        return [
+            self._sentence(side, kind, variable.name, missing)
+            for kind in (0, 1)
+            for side in (0, 1)
+            for variable in self.variables
+            if self.count[side, kind, self.variables.slice(variable.name)].any()
+            and not self._usual(side, kind, missing)
+        ]
+
+    @staticmethod
+    def _usual(side: int, kind: int, missing: str) -> bool:
+        """Return whether nothing is to be reported: missing values that are left out as agreed."""
+        return kind == 0 and (missing == "any" or (missing == "truth" and SIDES[side] == "truth"))
+
+    def _sentence(self, side: int, kind: int, name: str, missing: str) -> str:
+        channel_slice = self.variables.slice(name)
+        channels = np.flatnonzero(self.count[side, kind, channel_slice]) + channel_slice.start
+        channel = min(channels.tolist(), key=lambda c: self.first[side, kind, c].tolist())
+        valid, begun, point = self.first[side, kind, channel].tolist()
+        when = f"at {np.datetime64(valid, 's')}" + (f" (from {np.datetime64(begun, 's')})" if side == 0 else "")
+        where = f"{place_text(*(float(degrees[point]) for degrees in self.grid.points))}, {when}"
+        count, label = int(self.count[side, kind, channel_slice].sum()), self.variables.channels[channel]
+        if kind == 0:
+            return (
+                f"{name}: {count} values of the {SIDES[side]} are missing, the first of {label} at {where}; scores "
+                "that need them are missing too. missing=any leaves such points out."
+            )
+        units = self.variables.variable(name).units
+        return (
+            f"{name}: {count} values of the {SIDES[side]} are {self.limits.reason(channel)}, the first {label} = "
+            f"{self.value[side, kind, channel]:g} {units}".rstrip()
+            + f" at {where}. They are scored as they are: a number in place of missing values, other units, or a "
+            "broken forecast."
+        )
+
 
 ODD = "odd values"  # the name of their counts among the sums
 
@@ -82,11 +188,11 @@ class PartialSums:
 
     def restore(self, accumulators: Mapping[str, Accumulator]) -> int:
         """Add what an earlier run of the same evaluation saved; the number of blocks in it. accumulators: empty."""
-        found = self._read(self.share[0])
-        if found is None:
+        sums = self._read(self.share[0])
+        if sums is None:
             return 0
-        _add(accumulators, found)
-        return int(found["blocks"])
+        _add(accumulators, sums)
+        return int(sums["blocks"])
 
     def save(self, accumulators: Mapping[str, Accumulator], blocks: int, of: int) -> None:
         """Save the sums of the first `blocks` blocks of a share, if it is time or they are the last."""
@@ -105,9 +211,9 @@ class PartialSums:
         """Add the sums of the other shares if all are complete; else return those that are not."""
         count = self.share[1]
         others = [share for share in range(1, count + 1) if share != self.share[0]]
-        found = {share: self._read(share) for share in others}
-        absent = [share for share, sums in found.items() if sums is None or sums["blocks"] < sums["of"]]
-        for sums in found.values() if not absent else ():
+        by_share = {share: self._read(share) for share in others}
+        absent = [share for share, sums in by_share.items() if sums is None or sums["blocks"] < sums["of"]]
+        for sums in by_share.values() if not absent else ():
             assert sums is not None
             _add(accumulators, sums)
         return absent

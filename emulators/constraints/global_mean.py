@@ -43,7 +43,7 @@ class GlobalMean(nn.Module):
         super().__init__()
         if form not in ("offset", "ratio"):
             raise ValueError(f"global_mean takes form offset or ratio; got '{form}'.")
-        if world.grid.kind == "limited_area":
+        if not world.grid.is_global:
             raise ValueError(f"global_mean holds means over the globe; got a {world.grid!r}.")
         names = ["surface_pressure"] if variables is None else list(variables)
         unknown = [name for name in names if name not in world.prognostic]

@@ -71,7 +71,7 @@ class MoistureBudget(nn.Module):
             if scaled.name not in world.predicted:
                 raise ValueError(f"closing={closing} changes {scaled.name}, which must be predicted, not prescribed.")
         self.intervals, self.budget = self.budgets.intervals, self.budgets.all[1]
-        self.passes_on = all(other.name in world.predicted for _, other in pairs.values())
+        self.passes_on = all(counterpart.name in world.predicted for _, counterpart in pairs.values())
         names = [flux.name for pair in pairs.values() for flux in pair[: 1 + self.passes_on]]
         moved = () if self.advection is None else (self.advection.name,)
         self.changes = (*names, *moved)
@@ -86,7 +86,7 @@ class MoistureBudget(nn.Module):
 
     def forward(self, before: State, after: State, forcing: State) -> State:
         budget = self.budgets.of(before, after)
-        scaled, other = self._pair(budget)
+        scaled, counterpart = self._pair(budget)
         change = budget.content(after) - budget.content(before)
         fallen, risen = budget.precipitated(after, forcing), budget.evaporated(after, forcing)
         if self.closing == "precipitation":
@@ -98,9 +98,9 @@ class MoistureBudget(nn.Module):
             scaled.name: self._in_units(budget, scaled, _with_mean(amount, budget.mean(amount), possible), after)
         }
         if self.passes_on:
-            more = (risen if self.closing == "precipitation" else fallen) + (possible - needed)
-            kept = self._in_units(budget, other, more, after)
-            changed[other.name] = torch.where(possible > needed, kept, after[other.name])
+            other_amount = (risen if self.closing == "precipitation" else fallen) + (possible - needed)
+            adjusted = self._in_units(budget, counterpart, other_amount, after)
+            changed[counterpart.name] = torch.where(possible > needed, adjusted, after[counterpart.name])
         after = after.with_(**changed)
         if self.advection is None:
             return after
@@ -117,9 +117,10 @@ class MoistureBudget(nn.Module):
 
 def _with_mean(field: Tensor, mean: Tensor, needed: Tensor) -> Tensor:
     """Return `field` scaled to another global mean by at most LARGEST; what is left is added everywhere."""
-    ratio = (needed / torch.where(mean > 0.0, mean, 1.0)).clamp(-LARGEST, LARGEST)
-    scaled = field * torch.where(mean > 0.0, ratio, 1.0)
-    return scaled + (needed - mean * torch.where(mean > 0.0, ratio, 1.0))
+    rains = mean > 0.0
+    ratio = torch.where(rains, (needed / torch.where(rains, mean, 1.0)).clamp(-LARGEST, LARGEST), 1.0)
+    is_reached = rains & (ratio.abs() < LARGEST)  # what is left is rounding then, which would make none negative
+    return field * ratio + torch.where(is_reached, 0.0, needed - mean * ratio)
 
 
 def _advection(world: World, name: str | None) -> Flux:

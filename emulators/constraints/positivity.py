@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from emulators.physics.fluxes import ROLES, usual_name
 from emulators.state import State
 from emulators.world import World
 
@@ -22,20 +23,20 @@ DEFAULT = (
     "specific_rain_water_content",
     "specific_snow_water_content",
     "total_column_water_vapour",
-    "total_precipitation_6hr",
+    *ROLES["precipitation"][1],  # over any number of hours
 )
 
 
 class Positivity:
     """Clip variables at zero.
 
-    variables: default, the water variables that the world predicts.
+    variables: default, the water variables that the world predicts, precipitation over any interval among them.
     straight_through: let gradients pass where a value was clipped.
     """
 
     def __init__(self, world: World, *, variables: Sequence[str] | None = None, straight_through: bool = False) -> None:
         if variables is None:
-            variables = [name for name in DEFAULT if name in world.predicted]
+            variables = [v.name for v in world.predicted if usual_name(v.name) in DEFAULT and v.positive != "up"]
         unknown = [name for name in variables if name not in world.predicted]
         if unknown:
             raise ValueError(

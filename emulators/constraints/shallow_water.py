@@ -60,13 +60,13 @@ class ShallowWater(nn.Module):
         units = world.prognostic.variable(depth).units
         if units not in FORMS:
             raise ValueError(f"The depth of shallow water is in {' or '.join(FORMS)}; {depth} is in '{units}'.")
-        if world.grid.kind == "limited_area":
-            raise ValueError(f"shallow_water keeps invariants of the whole sphere; got a {world.grid!r}.")
+        if world.lat_lon.kind == "limited_area":
+            raise ValueError(f"shallow_water keeps invariants of the whole sphere; got a {world.lat_lon!r}.")
         self.scale, self.energy, self.enstrophy = FORMS[units], energy, enstrophy
         if enstrophy:
-            self.calculus = SphericalCalculus(world.grid, dtype=torch.float64)
-        area = torch.as_tensor(world.grid.weights / world.grid.weights.sum(), dtype=torch.float64)
-        sine = torch.as_tensor(np.sin(np.deg2rad(world.grid.latitude)))[:, None]
+            self.calculus = SphericalCalculus(world.lat_lon, dtype=torch.float64)
+        area = torch.as_tensor(world.lat_lon.weights / world.lat_lon.weights.sum(), dtype=torch.float64)
+        sine = torch.as_tensor(np.sin(np.deg2rad(world.lat_lon.latitude)))[:, None]
         for name, table in (("area", area), ("pattern", dither(tuple(area.shape))), ("coriolis", 2 * rotation * sine)):
             self.register_buffer(name, table, persistent=False)
         self.changes = self.rests_on = (depth, *self.winds)
@@ -95,22 +95,22 @@ class ShallowWater(nn.Module):
     def _rotated(self, h: Tensor, u: Tensor, v: Tensor, energy: Tensor, enstrophy: Tensor) -> tuple[Tensor, Tensor]:
         """Return winds whose rotational part is changed so that both invariants, or enstrophy alone, are met."""
         vorticity, eddies, rotational, eddy_wind = self._parts(u, v)
-        parts = ((u, v), rotational, eddy_wind)
-        kinetic = [[self._mean(0.5 * h * (p[0] * q[0] + p[1] * q[1])) for q in parts] for p in parts]
+        winds = ((u, v), rotational, eddy_wind)
+        kinetic = [[self._mean(0.5 * h * (p[0] * q[0] + p[1] * q[1])) for q in winds] for p in winds]
         spins = (vorticity + self.coriolis, vorticity, eddies)
         spin = [[self._mean(0.5 * p * q / h) for q in spins] for p in spins]
         a, b = torch.zeros_like(energy), torch.zeros_like(energy)
         for _ in range(ITERATIONS):
-            wrong, by_a, by_b = _quadratic(spin, a, b)
-            wrong = wrong - enstrophy
+            excess, by_a, by_b = _quadratic(spin, a, b)
+            excess = excess - enstrophy
             if not self.energy:
-                a = a - (wrong / by_a).clamp(-0.5, 0.5)
+                a = a - (excess / by_a).clamp(-0.5, 0.5)
                 continue
             surplus, energy_by_a, energy_by_b = _quadratic(kinetic, a, b)
             surplus = surplus - energy
             determinant = by_a * energy_by_b - by_b * energy_by_a
-            a = a - ((wrong * energy_by_b - surplus * by_b) / determinant).clamp(-0.5, 0.5)
-            b = b - ((surplus * by_a - wrong * energy_by_a) / determinant).clamp(-0.5, 0.5)
+            a = a - ((excess * energy_by_b - surplus * by_b) / determinant).clamp(-0.5, 0.5)
+            b = b - ((surplus * by_a - excess * energy_by_a) / determinant).clamp(-0.5, 0.5)
         east, north = (w + a * r + b * e for w, r, e in zip((u, v), rotational, eddy_wind, strict=True))
         return east, north
 
@@ -120,8 +120,8 @@ class ShallowWater(nn.Module):
         vorticity, coefficients = self._curl(u, v)
         small = coefficients * (calculus.laplacian / calculus.laplacian.min())
         eddies = self._grid(calculus.synthesis(small), u)
-        nothing = torch.zeros_like(coefficients)
-        whole, fine = (tuple(self._grid(w, u) for w in calculus.winds(c, nothing)) for c in (coefficients, small))
+        zeros = torch.zeros_like(coefficients)
+        whole, fine = (tuple(self._grid(w, u) for w in calculus.winds(c, zeros)) for c in (coefficients, small))
         return vorticity, eddies, whole, fine
 
     def _curl(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

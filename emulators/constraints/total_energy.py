@@ -86,6 +86,6 @@ class TotalEnergy(nn.Module):
         return after.with_(temperature=round_keeping_mean(new, old.dtype, columns.nominal, columns.pattern))
 
     def _scaled(self, after: State, ratio: Tensor) -> Tensor:
-        capacity, other = self.budget.heat_capacity(after), self.budget.other(after)
-        energy = capacity * after["temperature"].double() + other
-        return (energy * ratio.unsqueeze(-1 - self.budget.columns.rank) - other) / capacity
+        capacity, other_energy = self.budget.heat_capacity(after), self.budget.other(after)
+        energy = capacity * after["temperature"].double() + other_energy
+        return (energy * ratio.unsqueeze(-1 - self.budget.columns.rank) - other_energy) / capacity

@@ -25,7 +25,7 @@ class ZeroMeanMoistureAdvection(nn.Module):
 
     def __init__(self, world: World, *, advection: str | None = None) -> None:
         super().__init__()
-        if world.grid.kind == "limited_area":
+        if not world.grid.is_global:
             raise ValueError(f"Moisture enters and leaves a limited area; got a {world.grid!r}.")
         names = fluxes.ROLES["moisture advection"][1] if advection is None else (advection,)
         self.name = next((name for name in names if name in world.predicted), "")

@@ -7,17 +7,25 @@ repeated. A residual pair is
     x <- x + drop(norm(act(conv(drop(norm(act(conv(x)))))))),     act(x) = x for x > 0, 0.3 x elsewhere
 
 (He et al. 2016, arXiv 1512.03385; as in ClimateLearn, Nguyen et al. 2023, arXiv 2307.01909).
+
+Components of vectors, u and v of winds, eastward and northward anything else, are known by their names. Beyond a pole
+east and north point the other way:
+
+    x = sign x - 2 mean / std   (normalised),    sign = -1 for components, 1 for scalars
 """
 
 from __future__ import annotations
 
+import re
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.grid import LatLonGrid
-from emulators.layers.pole_mirror import PoleMirror
 from emulators.layers.sample_draws import dropout
+from emulators.world import World
 
 EDGES = ("cross", "credit", "replicate", "reflect", "zeros", "flat")
 OVER_POLES = ("cross", "credit")
@@ -137,3 +145,49 @@ class ResidualPair(nn.Module):
         for convolution, norm in ((self.first, self.norm_first), (self.second, self.norm_second)):
             h = dropout(norm(F.leaky_relu(convolution(h), SLOPE)), self.dropout, self.training)
         return h + x
+
+
+COMPONENT = re.compile(r"(^|_)([uv]_component|eastward|northward)_")
+
+
+class PoleMirror(nn.Module):
+    """Turn normalised input fields (batch, channel, row, lon) that are seen from beyond a pole.
+
+    signs, offsets: of each input channel, (channel, 1, 1).
+    """
+
+    signs: Tensor
+    offsets: Tensor
+
+    def __init__(self, signs: np.ndarray | Tensor, offsets: np.ndarray | Tensor) -> None:
+        super().__init__()
+        for name, values in (("signs", signs), ("offsets", offsets)):
+            table = torch.as_tensor(values, dtype=torch.float32).reshape(-1, 1, 1)
+            self.register_buffer(name, table, persistent=False)
+
+    def reorder(self, places: Tensor) -> None:
+        """Take the channels in another order, that of weights published elsewhere."""
+        self.signs, self.offsets = self.signs[places], self.offsets[places]
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Turn rows of all input channels, or of the last of them."""
+        count = rows.shape[1]
+        return rows * self.signs[-count:].to(rows.dtype) + self.offsets[-count:].to(rows.dtype)
+
+
+def pole_mirror(world: World) -> PoleMirror | None:
+    """Return the mirror of the input channels of a world; None if there are no components of vectors among them."""
+    sets = (*[world.prognostic] * world.history, world.forcing, world.static)
+    vectors = [bool(COMPONENT.search(variable.name)) for each in sets for variable in each for _ in variable.channels]
+    if not any(vectors):
+        return None
+    scales = [world.scales.get(channel) for each in sets for channel in each.channels]
+    offsets = [-2.0 * s.mean / s.std if is_vector and s else 0.0 for is_vector, s in zip(vectors, scales, strict=True)]
+    return PoleMirror(np.where(vectors, -1.0, 1.0), np.array(offsets))
+
+
+def reorder_mirrors(network: nn.Module, places: Tensor) -> None:
+    """Let the mirrors of a network take its input channels in another order."""
+    for module in network.modules():
+        if isinstance(module, PoleMirror):
+            module.reorder(places)

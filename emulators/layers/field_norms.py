@@ -15,7 +15,6 @@ at its own. As in the noise-conditioned SFNO of ACE; Chen et al. 2021, arXiv 210
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.grid import LatLonGrid
-from emulators.layers.sample_draws import sample_generators
+from emulators.layers.sample_draws import Generators, normal
 from emulators.sphere.transform import SphericalHarmonics
 
 KINDS = ("instance", "instance_area", "layer", "none")
@@ -35,7 +34,7 @@ class InstanceNorm(nn.Module):
 
     def __init__(self, channels: int, eps: float = 1e-6, affine: bool = True) -> None:
         super().__init__()
-        self.eps = eps
+        self.channels, self.eps = channels, eps
         self.weight: nn.Parameter | None = nn.Parameter(torch.ones(channels)) if affine else None
         self.bias: nn.Parameter | None = nn.Parameter(torch.zeros(channels)) if affine else None
 
@@ -85,10 +84,7 @@ def field_norm(kind: str, channels: int, grid: LatLonGrid, affine: bool = True) 
     raise ValueError(f"Expected norm to be one of {', '.join(KINDS)}; got '{kind}'.")
 
 
-NOISES = ("white", "isotropic")
-
-
-Generators = torch.Generator | Sequence[torch.Generator] | None  # of all cases, or one a case
+NOISES = ("white", "isotropic", "degree")
 
 
 @dataclass(frozen=True)
@@ -159,8 +155,8 @@ class ConditionalNorm(nn.Module):
 class Noise(nn.Module):
     """Draw Gaussian noise of mean 0 and variance 1 on a grid, (lon, lat, batch, channel).
 
-    kind: `white`, independent at all points, or `isotropic`, with equal variance in every harmonic coefficient (area
-    mean of the variance 1) and the same statistics at all latitudes.
+    kind: `white`, independent at all points; `isotropic`, with equal variance in every harmonic coefficient (area mean
+    of the variance 1) and the same statistics at all latitudes; or `degree`, with equal power in every degree instead.
     """
 
     deviation: Tensor | None
@@ -170,7 +166,7 @@ class Noise(nn.Module):
         if kind not in NOISES:
             raise ValueError(f"Expected noise_kind to be one of {', '.join(NOISES)}; got '{kind}'.")
         self.transform, self.channels = transform, channels
-        table = isotropic_deviation(transform.degrees, transform.orders) if kind == "isotropic" else None
+        table = None if kind == "white" else noise_deviation(transform.degrees, transform.orders, kind)
         scales = None if table is None else torch.as_tensor(table, dtype=torch.float32)[..., None, None]
         self.register_buffer("deviation", scales, persistent=False)
 
@@ -188,23 +184,20 @@ class Noise(nn.Module):
         return self.transform.synthesis(scaled.flatten(2)).unflatten(2, (batch, self.channels))
 
     def _draw(self, shape: tuple[int, int], batch: int, device: torch.device, generator: Generators) -> Tensor:
-        if generator is None:
-            generator = sample_generators(batch, device)
-        generators = [generator] * batch if isinstance(generator, torch.Generator) else list(generator)
-        if len(generators) != batch:
-            raise ValueError(f"Expected one generator, or one for each of {batch} cases; got {len(generators)}.")
-        cases = [torch.randn(*shape, self.channels, generator=g, device=g.device).to(device) for g in generators]
-        return torch.stack(cases, 2)
+        return torch.stack(normal(batch, (*shape, self.channels), device, generator), 2)
 
 
-def isotropic_deviation(degrees: int, orders: int) -> np.ndarray:
-    """Return the standard deviation of each number of the coefficients of isotropic noise, (2 * orders, degrees).
+def noise_deviation(degrees: int, orders: int, kind: str = "isotropic") -> np.ndarray:
+    """Return the standard deviation of each number of the coefficients of spherical noise, (2 * orders, degrees).
 
-    E |a_lm|^2 = 4 pi / N, N being the number of coefficients, of both signs of m: unit variance at every point.
-    Coefficients of m > 0 have independent real and imaginary parts of half that variance; those of m = 0 are real.
+    `isotropic`: E |a_lm|^2 = 4 pi / N, N being the number of coefficients, of both signs of m. `degree`: 4 pi /
+    (L n_l), L being the number of degrees and n_l that of the coefficients of degree l (GenCast: Price et al. 2025,
+    doi 10.1038/s41586-024-08252-9). Either has unit variance in the area mean. Coefficients of m > 0 have independent
+    real and imaginary parts of half that variance; those of m = 0 are real.
     """
     l, m = np.arange(degrees)[None, :], np.repeat(np.arange(orders), 2)[:, None]
-    count = (2 * np.minimum(l, orders - 1) + 1).sum()
-    table = np.sqrt(4.0 * np.pi / count * np.where(m == 0, 1.0, 0.5)) * (l >= m)
+    count = 2 * np.minimum(l, orders - 1) + 1
+    share = 1.0 / (degrees * count) if kind == "degree" else 1.0 / count.sum()
+    table = np.sqrt(4.0 * np.pi * share * np.where(m == 0, 1.0, 0.5)) * (l >= m)
     table[1] = 0.0
     return table

@@ -37,6 +37,22 @@ def uniform(shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
     return torch.stack([torch.rand(rest, generator=g, device=device) for g in sample_generators(rows, device)])
 
 
+Generators = torch.Generator | Sequence[torch.Generator] | None  # of all rows, or one a row
+
+
+def normal(rows: int, shape: Sequence[int], device: torch.device | str, generator: Generators = None) -> list[Tensor]:
+    """Draw standard normal numbers of `shape` for each row, so that the first rows do not depend on their number.
+
+    generator: one for all rows, one for each, or None for those of the samples. ValueError for another number.
+    """
+    if generator is None:
+        generator = sample_generators(rows, device)
+    generators = [generator] * rows if isinstance(generator, torch.Generator) else list(generator)
+    if len(generators) != rows:
+        raise ValueError(f"Expected one generator, or one for each of {rows} cases; got {len(generators)}.")
+    return [torch.randn(*shape, generator=g, device=g.device).to(device) for g in generators]
+
+
 def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
     """Set a share `rate` of the values of (row, ...) to zero in training, and scale the others to compensate."""
     if not training or not rate:

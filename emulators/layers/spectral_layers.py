@@ -1,4 +1,5 @@
-"""Layers on harmonic coefficients: convolution by degree, a matrix or an MLP for each coefficient, learned positions.
+"""Layers on harmonic coefficients: convolution by degree, a matrix or an MLP for each coefficient, learned positions,
+truncation.
 
     degree     b_lm = a_lm W_l       one matrix for all orders of a degree
     diagonal   b_lm = a_lm W_lm      one matrix for each coefficient; commutes with rotations about the axis only
@@ -10,19 +11,28 @@ the imaginary part of W, i sign(m), commutes with rotations about the planet's a
 10.1006/aama.1994.1008). phi keeps the phase (Arjovsky et al. 2016, arXiv 1511.06464), so that the MLP commutes with
 rotations about the axis too. After the operators `dhconv`, `diagonal` and `non-linear` of Bonev et al. 2023, arXiv
 2306.03838.
+
+Truncation keeps l <= L, of winds by vorticity and divergence. Data of a spectral model end at its truncation L. A
+network works on grid points and writes finer scales as well, which no datum ever shows it and which grow from step to
+step. The projection is linear, and on Gaussian grids it keeps area means.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from emulators.layers.pointwise import precision
-from emulators.sphere.transform import SphericalHarmonics
+from emulators.sphere.calculus import SphericalCalculus
+from emulators.sphere.transform import SphericalHarmonics, resolved_degrees
+from emulators.variables import VariableSet, wind_pairs
+from emulators.world import World
 
 
 def real_matrix(weight: Tensor) -> Tensor:
@@ -46,8 +56,8 @@ class DiagonalConvolution(nn.Module):
         order, degree = torch.tensor(pairs).T
         self.register_buffer("order", order, persistent=False)
         self.register_buffer("degree", degree, persistent=False)
-        part = torch.randn(len(pairs), channels, channels, 2) * math.sqrt(0.5 / channels)
-        self.weight = nn.Parameter(part)  # (coefficient, in, out, real and imaginary part), by order, then degree
+        initial = torch.randn(len(pairs), channels, channels, 2) * math.sqrt(0.5 / channels)
+        self.weight = nn.Parameter(initial)  # (coefficient, in, out, real and imaginary part), by order, then degree
         self.weight.matrix_axes = (1, 2)  # type: ignore[attr-defined]  # for optimisers of matrices
 
     def forward(self, coefficients: Tensor) -> Tensor:
@@ -80,9 +90,9 @@ class SpectralMLP(nn.Module):
 
 def _modulus_relu(rows: Tensor, bias: Tensor, eps: float = 1e-12) -> Tensor:
     """Return z / |z| ReLU(|z| + bias) on rows [Re z, Im z]; 0 at z = 0."""
-    parts = rows.unflatten(-1, (2, -1))
-    size = torch.sqrt(parts.square().sum(-2, keepdim=True) + eps)
-    return (parts * (torch.relu(size + bias) / size)).flatten(-2)
+    components = rows.unflatten(-1, (2, -1))
+    size = torch.sqrt(components.square().sum(-2, keepdim=True) + eps)
+    return (components * (torch.relu(size + bias) / size)).flatten(-2)
 
 
 BLOCKS = 16  # of degrees, each with the orders it has: all but 6 % of the products with l < m are saved
@@ -96,9 +106,10 @@ class DegreeConvolution(nn.Module):
 
     def __init__(self, degrees: int, channels: int) -> None:
         super().__init__()
-        part = torch.randn(degrees, channels, 2, channels).mul_(math.sqrt(0.5 / channels))
-        self.weight = nn.Parameter(part)  # (degree, in, real and imaginary part, out)
+        initial = torch.randn(degrees, channels, 2, channels).mul_(math.sqrt(0.5 / channels))
+        self.weight = nn.Parameter(initial)  # (degree, in, real and imaginary part, out)
         self.weight.matrix_axes = (1, 3)  # type: ignore[attr-defined]  # for optimisers of matrices
+        self.weight.degree_axes = (0,)  # type: ignore[attr-defined]  # for transfer to another grid
 
     def forward(self, coefficients: Tensor) -> Tensor:
         return _ProductByDegree.apply(coefficients, self.weight)
@@ -119,15 +130,15 @@ class _ProductByDegree(torch.autograd.Function):
         matrices = weight.to(dtype).flatten(2)
         mixed = torch.empty_like(coefficients)
         blocks = []
-        for part in _blocks(coefficients):
-            block = _block(coefficients, *part)
+        for bounds in _blocks(coefficients):
+            block = _block(coefficients, *bounds)
             rows = block.new_empty(block.shape, dtype=dtype).copy_(block)
-            product = torch.bmm(rows.flatten(1, 3), matrices[part[1] : part[2]])
+            product = torch.bmm(rows.flatten(1, 3), matrices[bounds[1] : bounds[2]])
             real, imaginary = product.view(*rows.shape[:-1], 2, -1).unbind(2)
             real[..., 0, :].sub_(imaginary[..., 1, :])
             real[..., 1, :].add_(imaginary[..., 0, :])
-            mixed[2 * part[0] :, part[1] : part[2]] = 0
-            _block(mixed, *part).copy_(real.movedim(-2, 2))
+            mixed[2 * bounds[0] :, bounds[1] : bounds[2]] = 0
+            _block(mixed, *bounds).copy_(real.movedim(-2, 2))
             blocks.append(rows)
         ctx.save_for_backward(matrices, *blocks)
         return mixed
@@ -138,15 +149,15 @@ class _ProductByDegree(torch.autograd.Function):
         matrices, *blocks = ctx.saved_tensors
         coefficients = torch.empty_like(gradient)
         weights = torch.empty_like(matrices, dtype=gradient.dtype)
-        for part, rows in zip(_blocks(gradient), blocks, strict=True):
-            degrees = slice(part[1], part[2])
-            coefficients[2 * part[0] :, degrees] = 0
+        for bounds, rows in zip(_blocks(gradient), blocks, strict=True):
+            degrees = slice(bounds[1], bounds[2])
+            coefficients[2 * bounds[0] :, degrees] = 0
             turned = rows.new_empty(*rows.shape[:-1], 2, rows.shape[-1])  # (degree, order, [g] or [-i g], batch, ...)
             plain, by_i = turned.unbind(2)
-            plain.copy_(_block(gradient, *part).transpose(2, 3))
+            plain.copy_(_block(gradient, *bounds).transpose(2, 3))
             by_i[..., 0, :], by_i[..., 1, :] = plain[..., 1, :], -plain[..., 0, :]
             incoming = turned.view(*rows.shape[:1], -1, matrices.shape[2])
-            _block(coefficients, *part).copy_(torch.bmm(incoming, matrices[degrees].mT).view_as(rows))
+            _block(coefficients, *bounds).copy_(torch.bmm(incoming, matrices[degrees].mT).view_as(rows))
             if weights.dtype == rows.dtype:
                 torch.bmm(rows.flatten(1, 3).mT, incoming, out=weights[degrees])
             else:
@@ -184,6 +195,7 @@ class SpectralPosition(nn.Module):
         super().__init__()
         self.transform = transform
         self.weight = nn.Parameter(0.02 * torch.randn(2 * transform.orders, transform.degrees, channels))
+        self.weight.degree_axes, self.weight.beyond = (0, 1), "zero"  # type: ignore[attr-defined]  # for other grids
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.transform.synthesis(self.weight).unsqueeze(2)
@@ -212,3 +224,77 @@ def field_position(kind: str, transform: SphericalHarmonics, channels: int) -> n
     if kind == "spectral":
         return SpectralPosition(transform, channels)
     raise ValueError(f"Expected position_embedding to be 'none', 'grid', 'latitude' or 'spectral'; got '{kind}'.")
+
+
+class Truncation(nn.Module):
+    """Project fields on spherical harmonics up to the largest total wavenumber of each variable.
+
+    limits: by variable of `world.predicted`; variables without one, and those whose limit the grid does not exceed, are
+    left as they are. A component of the wind is projected together with the other one, or not at all. Raises ValueError
+    on grids without spherical harmonics.
+    """
+
+    mean: Tensor
+
+    def __init__(self, world: World, limits: Mapping[str, int]) -> None:
+        super().__init__()
+        self.limits = {n: l for n, l in limits.items() if l + 1 < resolved_degrees(world.lat_lon)} if limits else {}
+        mean = torch.from_numpy(world.scale(world.predicted, "mean"))[:, None, None] if self.limits else torch.zeros(0)
+        self.register_buffer("mean", mean, persistent=False)
+        self.transforms = nn.ModuleDict()
+        self.parts: list[tuple[str, bool]] = []  # transform, and whether of winds
+        for limit, winds, channels in _channels(world.predicted, self.limits):
+            kind = SphericalCalculus if winds else SphericalHarmonics
+            name = f"{'winds' if winds else 'scalars'}_{limit}"
+            self.transforms[name] = kind(world.lat_lon, limit + 1)
+            self.register_buffer(f"channels_{name}", torch.tensor(channels), persistent=False)
+            self.parts.append((name, winds))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Fields (batch, predicted channel, lat, lon) without what lies beyond the limits."""
+        with torch.autocast(values.device.type, enabled=False):
+            for name, winds in self.parts:
+                channels, transform = self.get_buffer(f"channels_{name}"), self.transforms[name]
+                rows = values.index_select(1, channels)
+                truncated = _winds(transform, rows) if winds else _scalars(transform, rows - self.mean[channels])
+                truncated = truncated if winds else truncated + self.mean[channels]
+                values = values.index_copy(1, channels, truncated.to(values.dtype))
+        return values
+
+
+def _channels(variables: VariableSet, limits: Mapping[str, int]) -> Iterator[tuple[int, bool, list[int]]]:
+    """Limit, whether of winds, and channels: of winds all eastward ones, then all northward ones."""
+    pairs = wind_pairs(variables)
+    components = {name for name in variables.names if "component_of_wind" in name}
+    for limit in sorted(set(limits.values())):
+        scalars = [n for n, l in limits.items() if l == limit and n not in components]
+        if rows := [c for name in scalars for c in _rows(variables, name)]:
+            yield limit, False, rows
+        both = [pair for pair in pairs if all(limits.get(name) == limit for name in pair)]
+        if both:
+            yield limit, True, [c for side in (0, 1) for pair in both for c in _rows(variables, pair[side])]
+
+
+def _rows(variables: VariableSet, name: str) -> range:
+    return range(*variables.slice(name).indices(variables.size))
+
+
+def _scalars(harmonics: Any, fields: Tensor) -> Tensor:
+    """(batch, channel, lat, lon) -> the same, truncated."""
+    return _rowwise(harmonics.synthesis(harmonics.analysis(_columns(fields))), fields)
+
+
+def _winds(calculus: Any, fields: Tensor) -> Tensor:
+    """(batch, eastward then northward components, lat, lon) -> the same, truncated."""
+    u, v = fields.chunk(2, dim=1)
+    truncated = calculus.winds(*calculus.vorticity_divergence(_columns(u), _columns(v)))
+    return torch.cat([_rowwise(component, u) for component in truncated], dim=1)
+
+
+def _columns(fields: Tensor) -> Tensor:
+    """(batch, channel, lat, lon) -> (lon, lat, batch x channel)."""
+    return fields.flatten(0, 1).permute(2, 1, 0)
+
+
+def _rowwise(columns: Tensor, like: Tensor) -> Tensor:
+    return columns.permute(2, 1, 0).reshape(like.shape)

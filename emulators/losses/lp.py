@@ -58,12 +58,12 @@ class Lp(nn.Module):
 
     def _with_logarithms(self, error: Tensor, prediction: State, target: State) -> Tensor:
         """Return the errors, replaced by those of logarithms for the variables in `logarithmic`."""
-        ours, theirs = (_logarithm(self.points.scaled(state.values, prediction)) for state in (prediction, target))
+        predicted, true = (_logarithm(self.points.scaled(state.values, prediction)) for state in (prediction, target))
         is_logarithmic = [
             variable.name in self.logarithmic for variable in prediction.variables for _ in variable.channels
         ]
         mask = torch.tensor(is_logarithmic, device=error.device).reshape(-1, *[1] * prediction.rank)
-        return torch.where(mask, ours - theirs, error)
+        return torch.where(mask, predicted - true, error)
 
     def _size(self, error: Tensor) -> Tensor:
         if self.huber is not None:

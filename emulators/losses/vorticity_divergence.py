@@ -63,7 +63,7 @@ class VorticityDivergence(nn.Module):
             )
         self.vorticity, self.divergence = vorticity, divergence
         self.channels = ChannelWeights(world, scale, variable_weights, level_weights)
-        self.calculus = SphericalCalculus(world.grid, checked_degrees(degrees, least=2))
+        self.calculus = SphericalCalculus(world.lat_lon, checked_degrees(degrees, least=2))
         east, north = winds(world.predicted)
         inverse, weight = self.channels.inverse_scales.flatten(1).double(), self.channels.weights.double()
         squares = 0.5 * (inverse[:, east] ** -2 + inverse[:, north] ** -2) / self.length**2

@@ -42,8 +42,8 @@ class EnergyScore(Metric):
         error = prediction - target
         if self.pairs == "all":
             return {"member_products": Products(error)}
-        apart = (prediction[1:] - prediction[:-1]).square() + 0.0 * target
-        return {"member_squared_error": Product(error, error), "adjacent_square": apart}
+        adjacent = (prediction[1:] - prediction[:-1]).square() + 0.0 * target
+        return {"member_squared_error": Product(error, error), "adjacent_square": adjacent}
 
     def value(self, means: Mapping[str, Tensor]) -> Tensor:
         """Return the score of each initial time from the means of the terms."""

@@ -19,6 +19,7 @@ class GaussianCRPS(Metric):
     """Compute the CRPS of a normal distribution; at points where all members agree, the absolute error."""
 
     members = 2
+    moments = True
     exponent = 1
     definition = "CRPS of the normal distribution with the ensemble's mean and variance (M - 1)"
 

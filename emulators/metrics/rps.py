@@ -28,7 +28,7 @@ class RPS(Metric):
         if len(quantiles) < 1 or any(a >= b for a, b in pairwise(quantiles)):
             raise ValueError(f"RPS needs quantiles in rising order; got {list(quantiles)}.")
         self.thresholds = [Threshold(quantile, None, gaussian) for quantile in quantiles]
-        self.needs = tuple(dict.fromkeys(need for threshold in self.thresholds for need in threshold.needs))
+        self.needs = tuple(dict.fromkeys(needed for threshold in self.thresholds for needed in threshold.needs))
         self.name = f"rps {', '.join(map(str, self.thresholds))}"
         self.definition = f"ranked probability score at quantiles {', '.join(f'{q:g}' for q in quantiles)}"
 

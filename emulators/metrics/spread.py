@@ -23,6 +23,7 @@ class Spread(Metric):
     """
 
     members = 2
+    moments = True
     vector = True
     perfect = math.nan
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from emulators.layers.attention.patches import Frame, PatchEmbedding, unpatched
 from emulators.layers.attention.transformer import MLP, DropPath, drop_path_rates, initialise_linear
-from emulators.layers.pole_mirror import pole_mirror
+from emulators.layers.convolution import pole_mirror
 from emulators.layers.sample_draws import dropout
 from emulators.world import World
 
@@ -75,7 +75,7 @@ class AFNO(nn.Module):
                 f"got embed={embed}, blocks={blocks}, kept={kept}, threshold={threshold}."
             )
         self.patch, self.dropout = (patch, patch), dropout
-        self.frame = Frame(world.grid, patch, patch, fit, edges)
+        self.frame = Frame(world.lat_lon, patch, patch, fit, edges)
         self.mirror = pole_mirror(world)
         self.embedding = PatchEmbedding(world.input_channels, embed, self.patch)
         rows, columns = (size // patch for size in self.frame.shape)
@@ -148,8 +148,8 @@ class Filter(nn.Module):
     def _mixed(self, a: Tensor) -> Tensor:
         """Apply the network to coefficients (batch, l, m, channel)."""
         size = a.shape
-        parts = torch.view_as_real(a).reshape(-1, self.blocks, size[-1] // self.blocks, 2)
-        joint = parts.permute(1, 0, 3, 2).flatten(2)  # block, coefficient, [real, imaginary] channel
+        components = torch.view_as_real(a).reshape(-1, self.blocks, size[-1] // self.blocks, 2)
+        joint = components.permute(1, 0, 3, 2).flatten(2)  # block, coefficient, [real, imaginary] channel
         hidden = F.relu(torch.baddbmm(self.b1.permute(1, 0, 2).reshape(self.blocks, 1, -1), joint, _real(self.w1)))
         out = torch.baddbmm(self.b2.permute(1, 0, 2).reshape(self.blocks, 1, -1), hidden, _real(self.w2))
         out = F.softshrink(out, self.threshold).unflatten(-1, (2, -1)).permute(1, 0, 3, 2)

@@ -17,8 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.layers.attention.patches import Frame
-from emulators.layers.convolution import Convolution, Edges
-from emulators.layers.pole_mirror import pole_mirror
+from emulators.layers.convolution import Convolution, Edges, pole_mirror
 from emulators.layers.sample_draws import dropout
 from emulators.world import World
 
@@ -52,10 +51,10 @@ class AttentionUNet(nn.Module):
         if len(widths) < 2 or not 0.0 <= dropout < 1.0:
             raise ValueError(f"Expected at least 2 levels and a dropout in [0, 1); got {len(widths)} and {dropout}.")
         factor = 2 ** (len(widths) - 1)
-        self.frame, self.dropout = Frame(world.grid, factor, factor, fit, edges), dropout
+        self.frame, self.dropout = Frame(world.lat_lon, factor, factor, fit, edges), dropout
         self.mirror = pole_mirror(world)
-        rim = Edges(world.grid, edges)
-        rims = [rim if self.frame.shape == world.grid.shape else rim.coarser()] + [rim.coarser()] * (len(widths) - 1)
+        rim = Edges(world.lat_lon, edges)
+        rims = [rim if self.frame.shape == world.lat_lon.shape else rim.coarser()] + [rim.coarser()] * (len(widths) - 1)
         ends = pairwise([world.input_channels, *widths])
         self.down = nn.ModuleList(_pair(a, b, r) for (a, b), r in zip(ends, rims, strict=True))
         cast(Convolution, cast(nn.Sequential, self.down[0])[0]).mirror = self.mirror

@@ -37,7 +37,7 @@ from emulators.layers.attention.wave_embedding import (
 )
 from emulators.layers.attention.window_attention import WindowAttention
 from emulators.layers.attention.windows import WindowBlock, Windows
-from emulators.layers.pole_mirror import pole_mirror
+from emulators.layers.convolution import pole_mirror
 from emulators.variables import VariableSet
 from emulators.world import World, hours_of
 
@@ -157,7 +157,7 @@ class Aurora(nn.Module):
         self.patch, self.hours, self.frozen = (patch, patch), hours_of(world.timestep), frozen
         self.embed, world = embed, self._without_light(world, light)
         self.columns = LevelColumns(world)
-        self.frame = Frame(world.grid, patch, patch, fit, edges)
+        self.frame = Frame(world.lat_lon, patch, patch, fit, edges)
         self.mirror = pole_mirror(world)
         self._encoding(world, embed, mlp_ratio, latent_levels, level_heads, level_depth, normed_gathering)
         shapes = [[latent_levels, *(-(-size // (patch * 2**k)) for size in self.frame.shape)] for k in range(count)]
@@ -167,7 +167,7 @@ class Aurora(nn.Module):
             blocks = Blocks()
             for i, drop in enumerate(drops):
                 windows = Windows(
-                    shapes[k], window, shifted=i % 2 == 1, cyclic=world.grid.is_cyclic, padded=windows_padded
+                    shapes[k], window, shifted=i % 2 == 1, cyclic=world.lat_lon.is_cyclic, padded=windows_padded
                 )
                 norm, attention = partial(AdaptiveNorm, condition=embed), WindowAttention(widths[k], heads[k])
                 blocks.append(
@@ -199,9 +199,9 @@ class Aurora(nn.Module):
     def _without_light(self, world: World, light: Sequence[str]) -> World:
         """Return the World without light variables; register the order of output channels and the learned variables."""
         diagnostic = {v.name: v for v in world.diagnostic}
-        if wrong := [name for name in light if name not in diagnostic or diagnostic[name].levels]:
+        if unfit := [name for name in light if name not in diagnostic or diagnostic[name].levels]:
             raise ValueError(
-                f"Light decoders write diagnostic variables without levels; got {', '.join(wrong)} among "
+                f"Light decoders write diagnostic variables without levels; got {', '.join(unfit)} among "
                 f"{', '.join(diagnostic) or 'none'}."
             )
         rest = replace(world, diagnostic=VariableSet(tuple(v for v in world.diagnostic if v.name not in light)))
@@ -224,7 +224,7 @@ class Aurora(nn.Module):
             nn.Linear(embed, embed) for _ in range(5)
         )
         self.gathering = Resampler(embed, heads, depth, mlp_ratio, normed)
-        places, areas = patch_position_waves(world.grid, self.frame, self.patch[0], embed)
+        places, areas = patch_position_waves(world.lat_lon, self.frame, self.patch[0], embed)
         levels = pressures(self.columns.levels)
         tables = {"places": places, "areas": areas}
         tables |= {"levels_read": log_spaced_waves(levels, LEVELS, embed)}
@@ -377,11 +377,11 @@ def adapted(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
 
     for key in keys:
         names = sorted((name[len(key) + 1 :] for name in theirs if name.startswith(f"{key}.")), key=rank)
-        parts = [theirs[f"{key}.{name}"] for name in names]
+        tensors = [theirs[f"{key}.{name}"] for name in names]
         if key in heads:  # older files have one tensor already
-            ours[key] = parts[0] if names == [""] else torch.stack(parts, 1).flatten(0, 1)
+            ours[key] = tensors[0] if names == [""] else torch.stack(tensors, 1).flatten(0, 1)
         else:
-            ours[key] = torch.cat(parts, 1)
+            ours[key] = torch.cat(tensors, 1)
     fields = ours["surface.bias"].numel() // ours["embed_surface.weight"].shape[-1] ** 2
     changing, fixed = ours["embed_surface.weight"].tensor_split([fields], dim=1)
     ours["embed_surface.weight"] = torch.cat([changing.transpose(1, 2).flatten(1, 2), fixed.sum(2)], 1)

@@ -1,6 +1,6 @@
 """Climatology as a forecast: the mean of the training period for the day of the year and the hour of the day.
 
-forecast(t) = sum_k c_k h_k(t),   h: harmonics of year and day, see emulators.statistics.harmonic_climatology
+forecast(t) = sum_k c_k h_k(t),   h: harmonics of year and day, see emulators.statistics.climatology
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from emulators.statistics.harmonic_climatology import HarmonicClimatology, harmonics, resolved_harmonics
+from emulators.statistics.climatology import HarmonicClimatology, harmonics, resolved_harmonics
 from emulators.world import World
 
 

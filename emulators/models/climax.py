@@ -15,7 +15,7 @@ from emulators.layers.attention.learned_queries import VariableAggregation, Vari
 from emulators.layers.attention.patches import Frame, unpatched
 from emulators.layers.attention.transformer import TransformerBlock, drop_path_rates, initialise_linear
 from emulators.layers.attention.wave_embedding import plane_waves
-from emulators.layers.pole_mirror import pole_mirror
+from emulators.layers.convolution import pole_mirror
 from emulators.layers.sample_draws import dropout
 from emulators.world import World, hours_of
 
@@ -73,7 +73,7 @@ class ClimaX(nn.Module):
     ) -> None:
         super().__init__()
         self.patch, self.dropout, self.hours = (patch, patch), dropout, hours_of(world.timestep)
-        self.frame = Frame(world.grid, patch, patch, fit, edges)
+        self.frame = Frame(world.lat_lon, patch, patch, fit, edges)
         self.mirror = pole_mirror(world)
         self.shape = tuple(size // patch for size in self.frame.shape)
         self.tokens = VariableTokens(world.input_channels, embed, patch)
@@ -85,7 +85,7 @@ class ClimaX(nn.Module):
             for rate in drop_path_rates(drop_path, depth)
         )
         self.norm = nn.LayerNorm(embed)
-        hidden = [part for _ in range(decoder_depth) for part in (nn.Linear(embed, embed), nn.GELU())]
+        hidden = [layer for _ in range(decoder_depth) for layer in (nn.Linear(embed, embed), nn.GELU())]
         self.head = nn.Sequential(*hidden, nn.Linear(embed, world.output_channels * patch**2))
         initialise_linear(self)
 
@@ -102,9 +102,9 @@ class ClimaX(nn.Module):
 def adapted(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return published weights with one tensor for the maps of all variables."""
     ours = {name: value for name, value in theirs.items() if not name.startswith("tokens.")}
-    for part in ("weight", "bias"):
-        numbers = range(sum(name.startswith("tokens.") and name.endswith(f".{part}") for name in theirs))
-        ours[f"tokens.{part}"] = torch.stack([theirs[f"tokens.{k}.{part}"] for k in numbers])
+    for kind in ("weight", "bias"):
+        numbers = range(sum(name.startswith("tokens.") and name.endswith(f".{kind}") for name in theirs))
+        ours[f"tokens.{kind}"] = torch.stack([theirs[f"tokens.{k}.{kind}"] for k in numbers])
     ours["tokens.weight"] = ours["tokens.weight"].squeeze(2)  # of a single channel each
     ours["tokens.identity"] = theirs["tokens.identity"][0]
     ours["gathering.query"] = theirs["gathering.query"].flatten()

@@ -24,9 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.grid import LatLonGrid
-from emulators.layers.convolution import Convolution, Edges
-from emulators.layers.field_norms import Generators
-from emulators.layers.sample_draws import dropout
+from emulators.layers.convolution import Convolution, Edges, PoleMirror, pole_mirror
+from emulators.layers.sample_draws import Generators, dropout
 from emulators.world import World, hours_of
 
 ABOUT = {
@@ -106,22 +105,26 @@ class ClimODE(nn.Module):
                 f"got {step}, {ridge}, {iterations} and {dropout}."
             )
         least = 15 if as_published else 2
-        if min(world.grid.shape) < least:
-            raise ValueError(f"Expected a grid of {least}x{least} points at least; got {world.grid!r}.")
+        if min(world.lat_lon.shape) < least:
+            raise ValueError(f"Expected a grid of {least}x{least} points at least; got {world.lat_lon!r}.")
         self.fields, self.history = world.prognostic.size, world.history
         self.hours, self.published = hours_of(world.timestep), as_published
         self.steps = max(1, round(self.hours / step))
         self.ridge, self.iterations = ridge, iterations
         fixed = world.input_channels - world.history * self.fields
-        rim = Edges(world.grid, edges)
+        rim = Edges(world.lat_lon, edges)
         around = 2 + fixed + 6 + 24
         inside = 5 + 5 * self.fields + around
-        self.acceleration = tower(inside, (*widths, 2 * self.fields), blocks, dropout, rim)
-        self.attention = Attention(inside, attention or inside // 2, 2 * self.fields, rim, as_published)
+        mirror = pole_mirror(world)
+        first, last = (mirror and TowerMirror(mirror, self.fields, fixed, moving) for moving in (True, False))
+        self.acceleration = tower(inside, (*widths, 2 * self.fields), blocks, dropout, rim, first)
+        self.attention = Attention(inside, attention or inside // 2, 2 * self.fields, rim, as_published, first)
         self.gamma = nn.Parameter(torch.full((1,), 0.1))
-        self.head = tower(4 + self.fields + around, (*widths, 2 * world.output_channels), head_blocks, dropout, rim)
-        self.register_buffer("place", places(world.grid), persistent=False)
-        eastward, southward, divergent = differences(world.grid, as_published)
+        self.head = tower(
+            4 + self.fields + around, (*widths, 2 * world.output_channels), head_blocks, dropout, rim, last
+        )
+        self.register_buffer("place", places(world.lat_lon), persistent=False)
+        eastward, southward, divergent = differences(world.lat_lon, as_published)
         self.register_buffer("eastward", eastward, persistent=False)
         self.register_buffer("southward", southward, persistent=False)
         self.register_buffer("divergent", divergent, persistent=False)
@@ -162,7 +165,7 @@ class ClimODE(nn.Module):
         """Return the share of the day, sine and cosine of day and year, `after` hours after `time`; each (batch,)."""
         day = torch.remainder(torch.remainder(time, 86_400) / 3600.0 + after, 24.0)
         year = day / (365.0 * 24.0) if self.published else torch.remainder(time / 3600.0 + after, YEAR) / YEAR
-        turns = [2.0 * torch.pi * part - torch.pi / 2.0 for part in (day / 24.0, year)]
+        turns = [2.0 * torch.pi * share - torch.pi / 2.0 for share in (day / 24.0, year)]
         return [day / 24.0, *(wave(turn) for turn in turns for wave in (torch.sin, torch.cos))]
 
     @staticmethod
@@ -216,9 +219,9 @@ class ClimODE(nn.Module):
 class Block(nn.Module):
     """Add to the input (through 1x1 if the width changes) two 3x3 convolutions with batch norm and activation."""
 
-    def __init__(self, into: int, out: int, dropout: float, rim: Edges) -> None:
+    def __init__(self, into: int, out: int, dropout: float, rim: Edges, mirror: PoleMirror | None) -> None:
         super().__init__()
-        self.first, self.second = Convolution(into, out, 3, rim), Convolution(out, out, 3, rim)
+        self.first, self.second = Convolution(into, out, 3, rim, mirror=mirror), Convolution(out, out, 3, rim)
         self.norm_first, self.norm_second = nn.BatchNorm2d(out), nn.BatchNorm2d(out)
         self.shortcut = nn.Conv2d(into, out, 1) if into != out else nn.Identity()
         self.dropout = dropout
@@ -229,23 +232,63 @@ class Block(nn.Module):
         return dropout(h, self.dropout, self.training) + self.shortcut(x)
 
 
-def tower(into: int, widths: Sequence[int], blocks: Sequence[int], dropout: float, rim: Edges) -> nn.Sequential:
-    """Return stages of blocks with the given widths."""
+class TowerMirror(PoleMirror):
+    """Turn what a tower reads where it is seen from beyond a pole: components of winds, and every direction.
+
+    known: the mirror of the input channels. moving: whether gradients and velocities are read, as by the tower of
+    accelerations, or not, as by the head.
+    """
+
+    def __init__(self, known: PoleMirror, fields: int, fixed: int, moving: bool) -> None:
+        super().__init__(known.signs, known.offsets)
+        self.sizes, self.moving = (fields, fixed), moving
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Turn rows (batch, channel, row, lon) of what the tower reads."""
+        (u, fixed), (shift, fixed_shift) = (
+            table.to(rows.dtype)[-sum(self.sizes) :].split(self.sizes) for table in (self.signs, self.offsets)
+        )
+
+        def alike(count: int, value: float) -> Tensor:
+            return rows.new_full((count, 1, 1), value)
+
+        if self.moving:
+            turned = [alike(5, 1.0), -u, -u, alike(2 * len(u), -1.0)]
+            signs = [*turned, u, alike(2, 1.0), fixed, alike(30, 1.0)]
+            shifts = [alike(5 + 4 * len(u), 0.0), shift, alike(2, 0.0), fixed_shift, alike(30, 0.0)]
+        else:
+            signs = [alike(4, 1.0), u, alike(8, 1.0), fixed, alike(24, 1.0)]
+            shifts = [alike(4, 0.0), shift, alike(8, 0.0), fixed_shift, alike(24, 0.0)]
+        return rows * torch.cat(signs) + torch.cat(shifts)
+
+
+def tower(
+    into: int,
+    widths: Sequence[int],
+    blocks: Sequence[int],
+    dropout: float,
+    rim: Edges,
+    mirror: PoleMirror | None = None,
+) -> nn.Sequential:
+    """Return stages of blocks with the given widths. mirror: of what the first block reads."""
     stages = []
-    for (before, width), count in zip(pairwise([into, *widths]), blocks, strict=True):
-        stages.append(nn.Sequential(*(Block(width if k else before, width, dropout, rim) for k in range(count))))
+    for n, ((before, width), count) in enumerate(zip(pairwise([into, *widths]), blocks, strict=True)):
+        stage = [Block(width if k else before, width, dropout, rim, None if n or k else mirror) for k in range(count)]
+        stages.append(nn.Sequential(*stage))
     return nn.Sequential(*stages)
 
 
 class Attention(nn.Module):
     """Let every point attend to a grid of a quarter of the rows and columns; three convolutions make each of q, k, v.
 
-    as_published: keys and values are not padded, and the weights of each key add up to one.
+    as_published: keys and values are not padded, and the weights of each key add up to one. mirror: of what it reads.
     """
 
-    def __init__(self, into: int, width: int, out: int, rim: Edges, as_published: bool) -> None:
+    def __init__(
+        self, into: int, width: int, out: int, rim: Edges, as_published: bool, mirror: PoleMirror | None = None
+    ) -> None:
         super().__init__()
-        self.rim, self.published = rim, as_published
+        self.rim, self.published, self.mirror = rim, as_published, mirror
 
         def three(last: int, stride: int) -> nn.ModuleList:
             return nn.ModuleList(
@@ -258,7 +301,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q = self._features(self.query, x, padded=True)
-        k, v = (self._features(part, x, padded=not self.published) for part in (self.key, self.value))
+        k, v = (self._features(layer, x, padded=not self.published) for layer in (self.key, self.value))
         if self.published:
             out = (q @ k.mT).softmax(1) @ v
         else:
@@ -270,7 +313,7 @@ class Attention(nn.Module):
         rim, columns = self.rim, x.shape[-1]
         for k, convolution in enumerate(convolutions):
             x = F.leaky_relu(x, SLOPE) if k else x
-            x = convolution(rim.pad(x, 1, 1, 1, 1) if padded else x)
+            x = convolution(rim.pad(x, 1, 1, 1, 1, mirror=None if k else self.mirror) if padded else x)
             rim = rim.coarser() if x.shape[-1] < columns else rim
         return x.flatten(2).mT
 
@@ -279,9 +322,9 @@ def places(grid: LatLonGrid) -> Tensor:
     """Return latitude, longitude in radians, cosines and sines of both, and two products of them, (8, lat, lon)."""
     latitude, longitude = np.meshgrid(np.deg2rad(grid.latitude), np.deg2rad(grid.longitude), indexing="ij")
     cos, sin = np.cos(latitude), np.sin(latitude)
-    parts = [latitude, longitude, cos, np.cos(longitude), sin, np.sin(longitude)]
-    parts += [sin * np.cos(longitude), sin * np.sin(longitude)]
-    return torch.tensor(np.stack(parts), dtype=torch.float32)
+    fields = [latitude, longitude, cos, np.cos(longitude), sin, np.sin(longitude)]
+    fields += [sin * np.cos(longitude), sin * np.sin(longitude)]
+    return torch.tensor(np.stack(fields), dtype=torch.float32)
 
 
 def differences(grid: LatLonGrid, plane: bool) -> tuple[Tensor, Tensor, Tensor]:

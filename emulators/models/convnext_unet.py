@@ -18,8 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.layers.attention.patches import Frame
-from emulators.layers.convolution import Convolution, Edges
-from emulators.layers.pole_mirror import pole_mirror
+from emulators.layers.convolution import Convolution, Edges, pole_mirror
 from emulators.world import World
 
 ABOUT = {
@@ -61,13 +60,13 @@ class ConvNextUNet(nn.Module):
                 f"Expected one dilation of at least 1 for each of channels; got {len(widths)} channels and {dilations}."
             )
         factor = 2 ** len(widths)
-        if min(world.grid.shape) < factor and fit == "uneven":
-            raise ValueError(f"{len(widths)} levels need a grid of {factor}x{factor} at least; got {world.grid!r}.")
-        self.frame = None if fit == "uneven" else Frame(world.grid, factor, factor, fit, edges)
+        if min(world.lat_lon.shape) < factor and fit == "uneven":
+            raise ValueError(f"{len(widths)} levels need a grid of {factor}x{factor} at least; got {world.lat_lon!r}.")
+        self.frame = None if fit == "uneven" else Frame(world.lat_lon, factor, factor, fit, edges)
         self.mirror = pole_mirror(world)
-        fine = Edges(world.grid, edges)
+        fine = Edges(world.lat_lon, edges)
         coarse = fine.coarser()
-        first = fine if self.frame is None or self.frame.shape == world.grid.shape else coarse
+        first = fine if self.frame is None or self.frame.shape == world.lat_lon.shape else coarse
 
         def block(into: int, out: int, spread: int, rim: Edges = coarse) -> Block:
             return Block(into, out, spread, widening, norm, rim)
@@ -149,8 +148,8 @@ def adapted(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
         elif words[2] == "skip_module":
             ours[f"{blocks[int(words[1]) // 2]}.skip.{words[-1]}"] = _pointwise(value)
         elif words[3] in inside:
-            part = inside[words[3]]
-            ours[f"{blocks[int(words[1]) // 2]}.{part}.{words[-1]}"] = _pointwise(value) if part == "mix" else value
+            layer = inside[words[3]]
+            ours[f"{blocks[int(words[1]) // 2]}.{layer}.{words[-1]}"] = _pointwise(value) if layer == "mix" else value
     return ours
 
 

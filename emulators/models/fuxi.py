@@ -20,8 +20,7 @@ from emulators.layers.attention.patches import Frame, PatchEmbedding, unpatched
 from emulators.layers.attention.transformer import drop_path_rates
 from emulators.layers.attention.window_attention import CosineAttention
 from emulators.layers.attention.windows import WindowBlock, Windows
-from emulators.layers.convolution import Convolution, Edges
-from emulators.layers.pole_mirror import pole_mirror
+from emulators.layers.convolution import Convolution, Edges, pole_mirror
 from emulators.world import World
 
 ABOUT = {
@@ -81,17 +80,17 @@ class FuXi(nn.Module):
         if groups < 1 or embed % groups:
             raise ValueError(f"Expected groups that divide embed; got {groups} and {embed}.")
         self.patch = patch, patch
-        self.frame = Frame(world.grid, 2 * patch, 2 * patch, fit, edges, margin=margin)
+        self.frame = Frame(world.lat_lon, 2 * patch, 2 * patch, fit, edges, margin=margin)
         self.mirror = pole_mirror(world)
         self.embedding = PatchEmbedding(world.input_channels, embed, self.patch)
         self.norm = nn.LayerNorm(embed)
-        rim = Edges(world.grid, inner_edges).coarser()
+        rim = Edges(world.lat_lon, inner_edges).coarser()
         self.down, self.up = Down(embed, groups, rim), Up(embed, groups, rim)
         shape = [size // (2 * patch) for size in self.frame.shape]
         sizes = [min(window, size) for size in shape]
-        more = [-size % w for size, w in zip(shape, sizes, strict=True)]
-        self.borders = more[1] // 2, more[1] - more[1] // 2, more[0] // 2, more[0] - more[0] // 2
-        padded = [size + n for size, n in zip(shape, more, strict=True)]
+        padding = [-size % w for size, w in zip(shape, sizes, strict=True)]
+        self.borders = padding[1] // 2, padding[1] - padding[1] // 2, padding[0] // 2, padding[0] - padding[0] // 2
+        padded = [size + n for size, n in zip(shape, padding, strict=True)]
         self.blocks = nn.ModuleList()
         for i, rate in enumerate(drop_path_rates(drop_path, depth)):
             windows = Windows(padded, sizes, shifted=i % 2 == 1, cyclic=around and rim.cyclic)
@@ -141,8 +140,8 @@ class Up(nn.Module):
 
 def _body(channels: int, groups: int, rim: Edges) -> nn.Sequential:
     """Return two layers, each a 3x3 convolution, group norm and SiLU."""
-    parts = [(Convolution(channels, channels, 3, rim), nn.GroupNorm(groups, channels), nn.SiLU()) for _ in range(2)]
-    return nn.Sequential(*(part for three in parts for part in three))
+    layers = [(Convolution(channels, channels, 3, rim), nn.GroupNorm(groups, channels), nn.SiLU()) for _ in range(2)]
+    return nn.Sequential(*(module for layer in layers for module in layer))
 
 
 def adapted(theirs: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -10,22 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emulators.layers.convolution import Edges
-from emulators.layers.pole_mirror import pole_mirror
+from emulators.grid import Grid
+from emulators.layers.convolution import Edges, pole_mirror
 from emulators.world import World
 
 
 class Linear(nn.Module):
-    """Map fields (batch, input channel, lat, lon) to (batch, output channel, lat, lon).
+    """Map fields (batch, input channel, *grid) to (batch, output channel, *grid).
 
-    kernel: width of the neighbourhood in points, odd. bands: number of latitude bands, each with a bias of its own.
-    ridge: penalty on the weights, in units of the inputs' variance. edges: padding, `cross`, `replicate` or `zeros`
-    (default by the grid). The weights are zero at the start, which is persistence under a Step with residual output;
-    `fit` solves for them, and they may also be trained.
+    kernel: width of the neighbourhood in points, odd; 1 on a set of cells. bands: number of latitude bands, each with a
+    bias of its own. ridge: penalty on the weights, in units of the inputs' variance. edges: padding, `cross`,
+    `replicate` or `zeros` (default by the grid). The weights are zero at the start, which is persistence under a Step
+    with residual output; `fit` solves for them, and they may also be trained.
     """
 
     areas: Tensor
@@ -35,24 +36,31 @@ class Linear(nn.Module):
         self, world: World, *, kernel: int = 3, bands: int = 1, ridge: float = 1e-4, edges: str | None = None
     ) -> None:
         super().__init__()
-        nlat, nlon = world.grid.shape
-        if kernel % 2 == 0 or kernel > (min(nlat, nlon) if nlat > 1 else nlon) or not 1 <= bands <= nlat or ridge < 0:
+        self.shape = world.grid.shape if kernel == 1 else world.lat_lon.shape
+        nlat, nlon = self.plane = (*self.shape, 1)[:2]
+        widest = nlon if nlat == 1 or nlon == 1 else min(nlat, nlon)
+        if kernel % 2 == 0 or kernel > widest or not 1 <= bands <= nlat or ridge < 0:
             raise ValueError(
-                f"Expected an odd kernel, 1 to {nlat} bands and a ridge of at least 0 on {world.grid!r}; "
-                f"got kernel={kernel}, bands={bands}, ridge={ridge}."
+                f"Expected an odd kernel up to {widest}, 1 to {nlat} bands and a ridge of at least 0 on "
+                f"{world.grid!r}; got kernel={kernel}, bands={bands}, ridge={ridge}."
             )
-        self.kernel, self.ridge, self.edges = kernel, ridge, Edges(world.grid, edges)
-        self.mirror = pole_mirror(world)
+        self.kernel, self.ridge = kernel, ridge
+        self.edges = Edges(world.lat_lon, edges) if kernel > 1 else None
+        self.mirror = pole_mirror(world) if kernel > 1 else None
         self.weight = nn.Parameter(torch.zeros(world.output_channels, world.input_channels, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(bands, world.output_channels))
-        self.register_buffer("row_bands", torch.arange(nlat) * bands // nlat, persistent=False)
+        self.register_buffer("row_bands", _southward(world.grid) * bands // nlat, persistent=False)
         self.register_buffer("areas", torch.from_numpy(world.grid.weights.reshape(-1)), persistent=False)
 
     def forward(self, fields: Tensor, time: Tensor) -> Tensor:
-        return F.conv2d(self._padded(fields), self.weight) + self.bias[self.row_bands].T.unsqueeze(-1)
+        mapped = F.conv2d(self._padded(fields), self.weight) + self.bias[self.row_bands].T.unsqueeze(-1)
+        return mapped.reshape(*mapped.shape[:2], *self.shape)
 
     def _padded(self, fields: Tensor) -> Tensor:
-        border = self.kernel // 2
+        """Fields (batch, channel, *grid) as (batch, channel, row, column) with borders; cells are rows of one point."""
+        border, fields = self.kernel // 2, fields.reshape(*fields.shape[:2], *self.plane)
+        if self.edges is None:
+            return fields
         return self.edges.pad(fields, border, border, border, border, mirror=self.mirror)
 
     @torch.no_grad()
@@ -79,3 +87,10 @@ class Linear(nn.Module):
         solution = torch.linalg.lstsq(gram + penalty, moment, driver=None if gram.is_cuda else "gelsd").solution
         self.weight.copy_(solution[:size].T.reshape(self.weight.shape))
         self.bias.copy_(solution[size:])
+
+
+def _southward(grid: Grid) -> Tensor:
+    """Return the place of each row, or of each cell, from north to south."""
+    if len(grid.shape) == 2:
+        return torch.arange(grid.shape[0])
+    return torch.from_numpy(np.argsort(np.argsort(-grid.points[0], kind="stable")))

@@ -25,8 +25,7 @@ from emulators.layers.attention.large_kernel import PUBLISHED as BLOCK
 from emulators.layers.attention.large_kernel import LargeKernelBlock
 from emulators.layers.attention.patches import Frame
 from emulators.layers.attention.transformer import check_heads
-from emulators.layers.convolution import Edges
-from emulators.layers.pole_mirror import pole_mirror
+from emulators.layers.convolution import Edges, PoleMirror, pole_mirror
 from emulators.world import World
 
 ABOUT = {
@@ -87,16 +86,17 @@ class Met2Net(nn.Module):
                 f"and {depth}."
             )
         self.states, self.carried, self.hidden = world.history, world.prognostic.size, hidden
-        self.frame = Frame(world.grid, 2**levels, 2**levels, fit, edges)
+        self.frame = Frame(world.lat_lon, 2**levels, 2**levels, fit, edges)
         self.mirror = pole_mirror(world)
-        rim = Edges(world.grid, inner_edges)
-        fine, coarse = (rim if self.frame.shape == world.grid.shape else rim.coarser()), rim.coarser()
+        rim = Edges(world.lat_lon, inner_edges)
+        is_whole = self.frame.shape == world.lat_lon.shape
+        fine, coarse = (rim if is_whole else rim.coarser()), rim.coarser()
         read = world.input_channels - (world.history - 1) * self.carried
         self.encoder = nn.ModuleList()
         for k in range(2 * levels):
-            self.encoder.append(
-                Layer(read, hidden if k else 1, hidden, fine if k < 2 else coarse, "down" if k % 2 else "")
-            )
+            mirror = self.mirror if is_whole and not k else None  # a frame has turned what lies beyond the poles
+            into, sides = hidden if k else 1, fine if k < 2 else coarse
+            self.encoder.append(Layer(read, into, hidden, sides, "down" if k % 2 else "", mirror))
         layers = (
             VariableLayer(
                 heads, LargeKernelBlock(embed, coarse, mlp_ratio=mlp_ratio, reach=reach, drop_path=drop_path), embed
@@ -164,16 +164,18 @@ class Translator(nn.Module):
 class Layer(nn.Module):
     """Apply a 3x3 convolution to each of `groups` variables, group norm and SiLU; resample: `down`, `up` or neither."""
 
-    def __init__(self, groups: int, into: int, out: int, rim: Edges, resample: str) -> None:
+    def __init__(
+        self, groups: int, into: int, out: int, rim: Edges, resample: str, mirror: PoleMirror | None = None
+    ) -> None:
         super().__init__()
-        self.rim, self.resample = rim, resample
+        self.rim, self.resample, self.mirror = rim, resample, mirror
         size, stride = (4 * out if resample == "up" else out), (2 if resample == "down" else 1)
         self.conv = nn.Conv2d(groups * into, groups * size, 3, stride=stride, groups=groups)
         self.norm = nn.GroupNorm(2 * groups, groups * out)
 
     def forward(self, x: Tensor) -> Tensor:
         after = 0 if self.resample == "down" else 1
-        x = self.conv(self.rim.pad(x, 1, after, 1, after))
+        x = self.conv(self.rim.pad(x, 1, after, 1, after, mirror=self.mirror))
         return F.silu(self.norm(F.pixel_shuffle(x, 2) if self.resample == "up" else x))
 
 
@@ -202,8 +204,8 @@ class VariableAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         rows = x.flatten(0, 1)
         q, k, v = (
-            part(rows).unflatten(1, (self.heads, -1)).unflatten(0, x.shape[:2]).transpose(1, 2).flatten(3)
-            for part in (self.q, self.k, self.v)
+            layer(rows).unflatten(1, (self.heads, -1)).unflatten(0, x.shape[:2]).transpose(1, 2).flatten(3)
+            for layer in (self.q, self.k, self.v)
         )
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(rows.shape)
         return F.silu(self.projection(mixed)).unflatten(0, x.shape[:2])

@@ -21,11 +21,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.layers.attention.level_columns import LevelColumns
-from emulators.layers.attention.patches import Doubling, Frame, Halving, PatchEmbedding
+from emulators.layers.attention.patches import BoxEmbedding, Doubling, Frame, Halving, PatchEmbedding
 from emulators.layers.attention.transformer import drop_path_rates, initialise_linear
 from emulators.layers.attention.window_attention import EarthAttention
 from emulators.layers.attention.windows import WindowBlock, Windows
-from emulators.layers.pole_mirror import pole_mirror
+from emulators.layers.convolution import pole_mirror
 from emulators.world import World
 
 ABOUT = {
@@ -86,15 +86,15 @@ class Pangu(nn.Module):
             raise ValueError("Expected patch and window of 3 sizes (level, lat, lon), and 4 depths and 4 heads.")
         self.patch = tuple(patch)
         self.columns = LevelColumns(world)
-        self.frame = Frame(world.grid, patch[1], patch[2], fit, edges)
+        self.frame = Frame(world.lat_lon, patch[1], patch[2], fit, edges)
         self.mirror = pole_mirror(world)
         self.more = -len(self.columns.levels) % patch[0]  # levels of padding
         layers = 1 + (len(self.columns.levels) + self.more) // patch[0]
         full = (layers, *(size // p for size, p in zip(self.frame.shape, patch[1:], strict=True)))
         half = (layers, *(-(-size // 2) for size in full[1:]))
         self.embed_surface = PatchEmbedding(self.columns.read_single, embed, self.patch[1:])
-        self.embed_levels = LevelEmbedding(self.columns.read_upper, embed, self.patch)
-        cyclic = around and world.grid.is_cyclic
+        self.embed_levels = BoxEmbedding(self.columns.read_upper, embed, self.patch)
+        cyclic = around and world.lat_lon.is_cyclic
         drops = drop_path_rates(drop_path, max(depths[0] + depths[1], depths[2] + depths[3]))
         starts = (0, depths[0], depths[0], 0)
         self.stages = nn.ModuleDict(
@@ -122,20 +122,6 @@ class Pangu(nn.Module):
         x = torch.cat([self.stages["4"](self.doubling(x)), first], dim=-1)
         upper = self.upper(x[:, 1:]).narrow(2, self.more // 2, len(self.columns.levels))
         return self.frame.outward(self.columns.join(upper, self.surface(x[:, 0])))
-
-
-class LevelEmbedding(nn.Module):
-    """Embed boxes of levels and points: (batch, variable, level, lat, lon) to (batch, level, lat, lon, width)."""
-
-    def __init__(self, variables: int, width: int, patch: Sequence[int]) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(0.02 * torch.randn(width, variables, *patch))
-        self.bias = nn.Parameter(torch.zeros(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        for axis, size in zip((-1, -3, -5), reversed(self.weight.shape[2:]), strict=True):
-            x = x.unflatten(axis, (-1, size))
-        return F.linear(x.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4), self.weight.flatten(1), self.bias)
 
 
 class Recovery(nn.Module):

@@ -22,8 +22,7 @@ from emulators.layers.attention.patches import Frame, PatchEmbedding
 from emulators.layers.attention.transformer import MLP, drop_path_rates, initialise_linear
 from emulators.layers.attention.window_attention import CosineAttention
 from emulators.layers.attention.windows import WindowBlock, Windows
-from emulators.layers.convolution import Convolution, Edges
-from emulators.layers.pole_mirror import pole_mirror
+from emulators.layers.convolution import Convolution, Edges, pole_mirror
 from emulators.world import World, hours_of
 
 ABOUT = {
@@ -110,10 +109,10 @@ class Poseidon(nn.Module):
         _refuse_sizes(depths, heads, skips, horizon)
         self.hours, self.horizon = hours_of(world.timestep), horizon
         size = patch * 2 ** (stages - 1)
-        self.frame = Frame(world.grid, size, size, fit, edges)
+        self.frame = Frame(world.lat_lon, size, size, fit, edges)
         self.mirror = pole_mirror(world)
         self.embedding, self.norm = PatchEmbedding(world.input_channels, embed, (patch, patch)), TimedNorm(embed)
-        rim = Edges(world.grid, inner_edges)
+        rim = Edges(world.lat_lon, inner_edges)
         widths = [embed * 2**k for k in range(stages)]
         shapes = [[rows // (patch * 2**k) for rows in self.frame.shape] for k in range(stages)]
         drops = iter(drop_path_rates(drop_path, 2 * sum(depths)))
@@ -139,8 +138,8 @@ class Poseidon(nn.Module):
         self.decoder = nn.ModuleList(stage(k, range(depths[k])[::-1]) for k in reversed(range(stages)))
         self.doublings = nn.ModuleList(Doubling(width) for width in reversed(widths[:-1]))
         self.recovery = nn.ConvTranspose2d(embed, world.output_channels, patch, stride=patch)
-        fine = Edges(world.grid, edges)
-        fine = fine if self.frame.shape == world.grid.shape else fine.coarser()
+        fine = Edges(world.lat_lon, edges)
+        fine = fine if self.frame.shape == world.lat_lon.shape else fine.coarser()
         self.mixing = Convolution(world.output_channels, world.output_channels, 5, fine, bias=False)
         initialise_linear(self)
         for module in self.modules():
@@ -154,10 +153,10 @@ class Poseidon(nn.Module):
         x = self.norm(self.embedding(self.frame.inward(fields, self.mirror)), condition)
         finer = []
         for k, (stage, skip) in enumerate(zip(self.encoder, self.skips, strict=True)):
-            left = stage(x, condition)
-            finer.append(skip(left, condition))
+            encoded = stage(x, condition)
+            finer.append(skip(encoded, condition))
             if k < len(self.halvings):
-                x = self.halvings[k](left + x, condition)
+                x = self.halvings[k](encoded + x, condition)
         x = self.decoder[0](finer.pop(), condition)
         for double, stage in zip(self.doublings, self.decoder[1:], strict=True):
             x = stage(double(x, condition) + finer.pop(), condition)
@@ -228,8 +227,8 @@ def adapted(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
     ours = {}
     for name, value in theirs.items():
         if name.endswith("query.weight"):
-            parts = [theirs[name.replace("query", part)] for part in ("query", "key", "value")]
-            ours[name.replace("query", "qkv")] = torch.cat(parts)
+            tensors = [theirs[name.replace("query", kind)] for kind in ("query", "key", "value")]
+            ours[name.replace("query", "qkv")] = torch.cat(tensors)
         elif not name.endswith(("key.weight", "value.weight")):
             ours[name.replace("bias_query", "bias_q").replace("bias_value", "bias_v")] = value
     return ours

@@ -6,7 +6,7 @@
 Within a unit all tokens see each other; between units those at the same position, as in MaxViT (Tu et al. 2022,
 arXiv 2204.01697). Schmude et al. 2024, arXiv 2409.13598, whose network this repeats, weights and all. Its normal
 weather and the deviation from it are read from files; here they are fitted to the training period before the first
-step, see emulators.statistics.harmonic_climatology. Its training hides units, or tokens of every unit
+step, see emulators.statistics.climatology. Its training hides units, or tokens of every unit
 (objective=masked_forecast).
 """
 
@@ -22,8 +22,8 @@ from emulators.grid import LatLonGrid
 from emulators.layers.attention.patches import Frame, PatchEmbedding, unpatched
 from emulators.layers.attention.transformer import TransformerBlock, initialise_linear
 from emulators.layers.attention.windows import Windows
-from emulators.layers.pole_mirror import pole_mirror
-from emulators.statistics.harmonic_climatology import HarmonicClimatology, harmonics, resolved_harmonics
+from emulators.layers.convolution import pole_mirror
+from emulators.statistics.climatology import HarmonicClimatology, harmonics, resolved_harmonics
 from emulators.world import World, hours_of
 
 ABOUT = {
@@ -97,7 +97,7 @@ class Prithvi(nn.Module):
             )
         self.patch, self.hours = (patch, patch), hours_of(world.timestep)
         self.mirror = pole_mirror(world)
-        self.frame = Frame(world.grid, patch * unit[0], patch * unit[1], fit, edges)
+        self.frame = Frame(world.lat_lon, patch * unit[0], patch * unit[1], fit, edges)
         shape = [size // patch for size in self.frame.shape]
         self.windows = Windows(shape, unit, shifted=False, cyclic=False)
         self.units, self.tokens = int(np.prod(self.windows.counts)), self.windows.tokens
@@ -112,13 +112,13 @@ class Prithvi(nn.Module):
         self.encoder = LocalGlobal(embed, heads, mlp_ratio, encoder, drop_path, self.windows)
         self.decoder = LocalGlobal(embed, heads, mlp_ratio, decoder, 0.0, self.windows, rolls)
         self.head = nn.Linear(embed, world.output_channels * patch**2)
-        self.register_buffer("place", self._place(world.grid, embed), persistent=False)
+        self.register_buffer("place", self._place(world.lat_lon, embed), persistent=False)
         self.harmonics = resolved_harmonics(world.timestep, annual, diurnal) if climatology else None
         if self.harmonics is not None:
             size = HarmonicClimatology(*self.harmonics).size
-            self.register_buffer("coefficients", torch.zeros(size, normals, *world.grid.shape))
+            self.register_buffer("coefficients", torch.zeros(size, normals, *world.lat_lon.shape))
             self.register_buffer("deviation", torch.ones(normals, 1, 1))
-            areas = torch.as_tensor(world.grid.weights / world.grid.weights.size, dtype=torch.float64)
+            areas = torch.as_tensor(world.lat_lon.weights / world.lat_lon.weights.size, dtype=torch.float64)
             self.register_buffer("areas", areas, persistent=False)
         initialise_linear(self)
 
@@ -139,10 +139,10 @@ class Prithvi(nn.Module):
         hours = fields.new_full((len(fields),), self.hours)
         clock = self._clock(hours, hours if interval is None else interval.to(fields.dtype))
         padded = self.frame.inward(fields, self.mirror)
-        states, beside = padded.split([self.states, fields.shape[1] - self.states], 1)
+        states, fixed = padded.split([self.states, fields.shape[1] - self.states], 1)
         normal = None if self.harmonics is None else self._normal(time)
-        beside = beside if normal is None else torch.cat([beside, self.frame.inward(normal.to(beside.dtype))], 1)
-        static = self._cut(self.embedding_static(beside) + self.place)
+        fixed = fixed if normal is None else torch.cat([fixed, self.frame.inward(normal.to(fixed.dtype))], 1)
+        static = self._cut(self.embedding_static(fixed) + self.place)
         x = self._cut(self.embedding(states)) + static + clock
         x = self._encoded(x, static + self.mask_token, units, tokens)
         anomaly = self.frame.outward(unpatched(self.windows.join(self.head(self.decoder(x))), self.patch))

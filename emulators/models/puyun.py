@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from emulators.layers.attention.large_kernel import LargeKernelBlock
 from emulators.layers.attention.patches import Frame, PatchEmbedding, unpatched
 from emulators.layers.attention.transformer import drop_path_rates
-from emulators.layers.convolution import Edges
-from emulators.layers.pole_mirror import pole_mirror
+from emulators.layers.convolution import Edges, pole_mirror
 from emulators.world import World
 
 ABOUT = {
@@ -56,11 +55,11 @@ class PuYun(nn.Module):
         if depth < 1:
             raise ValueError(f"Expected a depth of at least 1 block; got {depth}.")
         self.patch = patch, patch
-        self.frame = Frame(world.grid, patch, patch, fit, edges)
+        self.frame = Frame(world.lat_lon, patch, patch, fit, edges)
         self.mirror = pole_mirror(world)
         self.embedding = PatchEmbedding(world.input_channels, embed, self.patch)
         self.norm = nn.LayerNorm(embed)
-        rim = Edges(world.grid, inner_edges).coarser()
+        rim = Edges(world.lat_lon, inner_edges).coarser()
         self.blocks = nn.Sequential(
             *(
                 LargeKernelBlock(embed, rim, mlp_ratio=mlp_ratio, reach=reach, dilation=dilation, drop_path=rate)

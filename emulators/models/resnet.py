@@ -11,8 +11,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emulators.layers.convolution import SLOPE, Convolution, Edges, ResidualPair
-from emulators.layers.pole_mirror import pole_mirror
+from emulators.layers.convolution import SLOPE, Convolution, Edges, ResidualPair, pole_mirror
 from emulators.world import World
 
 ABOUT = {
@@ -46,7 +45,7 @@ class ResNet(nn.Module):
         super().__init__()
         if blocks < 1 or not 0.0 <= dropout < 1.0:
             raise ValueError(f"Expected at least 1 block and a dropout in [0, 1); got {blocks} and {dropout}.")
-        rim = Edges(world.grid, edges)
+        rim = Edges(world.lat_lon, edges)
         self.stem = Convolution(world.input_channels, channels, 7, rim, mirror=pole_mirror(world))
         self.blocks = nn.ModuleList(ResidualPair(channels, dropout, rim) for _ in range(blocks))
         self.norm = nn.BatchNorm2d(channels)

@@ -33,11 +33,11 @@ from emulators.layers.field_norms import (
     ConditionalNorm,
     ConditionSizes,
     ConditionValues,
-    Generators,
     Noise,
     field_norm,
 )
 from emulators.layers.pointwise import PointwiseMLP
+from emulators.layers.sample_draws import Generators
 from emulators.layers.spectral_layers import coefficient_product, field_position
 from emulators.sphere.transform import SphericalHarmonics, resolved_degrees
 from emulators.world import World
@@ -63,11 +63,12 @@ class SFNO(nn.Module):
     `latitude` (for each row and channel) or `spectral` (for each harmonic and channel). norm: `instance`,
     `instance_area`, `layer`, `none`; affine_norms: give them a scale and a shift. big_skip: the decoder reads the raw
     input; normed_big_skip: after a norm. noise, labels, scalars: number of channels that the norms are conditioned on.
-    noise_kind: `white` or `isotropic`. Inside, activations are (lon, lat, batch, channel), so that every product is one
-    GEMM without a copy.
+    noise_kind: `white`, `isotropic` or `degree`. Inside, activations are (lon, lat, batch, channel), so that every
+    product is one GEMM without a copy.
     """
 
     conditioning = ("generator", "noise", "labels", "scalars")
+    grid_first = True
 
     def __init__(
         self,
@@ -100,7 +101,7 @@ class SFNO(nn.Module):
         _refuse_sizes(embed, layers, spectral_layers, encoder_layers, int(mlp_ratio * embed))
         self.conditions, self.noise_channels = ConditionSizes(noise, labels, scalars), noise
         _refuse_conditions(self.conditions, norm, scale_factor, noise_kind)
-        outer, inner = _transforms(world.grid, scale_factor, modes_fraction, block, quadrature)
+        outer, inner = _transforms(world.lat_lon, scale_factor, modes_fraction, block, quadrature)
         into, out = world.input_channels, world.output_channels
 
         def new_norm(channels: int, grid: LatLonGrid) -> nn.Module:
@@ -120,9 +121,9 @@ class SFNO(nn.Module):
         )
         self.into_decoder = block == "ace" and encoder_layers > 0
         self.decoder = nn.Linear(embed, embed) if encoder_layers else None
-        self.hidden = nn.Sequential(*(part for _ in range(encoder_layers - 1) for part in _hidden(embed)))
+        self.hidden = nn.Sequential(*(layer for _ in range(encoder_layers - 1) for layer in _hidden(embed)))
         self.skip = nn.Linear(into, embed if self.into_decoder else out, bias=False) if big_skip else None
-        self.skip_norm = new_norm(into, world.grid) if big_skip and normed_big_skip else None
+        self.skip_norm = new_norm(into, world.lat_lon) if big_skip and normed_big_skip else None
         self.head = nn.Linear(embed, out, bias=False)
         self.noise = Noise(noise_kind, outer, noise) if noise else None
 
@@ -270,18 +271,18 @@ def _hidden(channels: int) -> tuple[nn.Module, nn.Module]:
 def _encoder(into: int, channels: int, hidden: int) -> nn.Sequential:
     """Return `hidden` layers with GELU, then a linear one without a bias."""
     widths = [into] + [channels] * hidden
-    parts = [part for width in widths[:-1] for part in (nn.Linear(width, channels), nn.GELU())]
-    return nn.Sequential(*parts, nn.Linear(widths[-1], channels, bias=False))
+    layers = [layer for width in widths[:-1] for layer in (nn.Linear(width, channels), nn.GELU())]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], channels, bias=False))
 
 
 def _refuse_sizes(embed: int, layers: int, spectral_layers: int, encoder_layers: int, hidden: int) -> None:
     """Raise ValueError if a number of channels or layers is too small."""
     least = {"embed": embed, "layers": layers, "spectral_layers": spectral_layers, "mlp_ratio x embed": hidden}
-    wrong = [f"{name} {value}" for name, value in least.items() if value < 1]
-    if wrong or encoder_layers < 0:
+    too_small = [f"{name} {value}" for name, value in least.items() if value < 1]
+    if too_small or encoder_layers < 0:
         raise ValueError(
             f"Expected {', '.join(least)} of at least 1, and encoder_layers of at least 0; "
-            f"got {', '.join(wrong or [f'encoder_layers {encoder_layers}'])}."
+            f"got {', '.join(too_small or [f'encoder_layers {encoder_layers}'])}."
         )
 
 
@@ -309,8 +310,8 @@ def _transforms(
             "Expected scale_factor to be at least 1 and to leave 2 rows and 4 columns, and modes_fraction in (0, 1]; "
             f"got {scale_factor} and {modes_fraction} on {grid!r}."
         )
-    most = nlat if block != "torch_harmonics" else min(nlat, nlon // 2)
-    degrees = max(1, min(int(most * modes_fraction), resolved_degrees(grid, quadrature)))
+    limit = nlat if block != "torch_harmonics" else min(nlat, nlon // 2)
+    degrees = max(1, min(int(limit * modes_fraction), resolved_degrees(grid, quadrature)))
     orders = max(1, min(int(nlon // 2 * modes_fraction), degrees))
     outer = SphericalHarmonics(grid, degrees, orders, quadrature=quadrature)
     if scale_factor == 1 and grid.kind == "gaussian":
@@ -363,10 +364,10 @@ def _conditioned(norm: str, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the maps of a norm from numbers, labels and noise, each to scale and shift."""
     maps = {}
     for kind, suffix in CONDITIONS.items():
-        for part in ("weight", "bias"):
-            names = [f"{norm}.W_{which}{suffix}.{part}" for which in ("scale", "bias")]
+        for parameter in ("weight", "bias"):
+            names = [f"{norm}.W_{which}{suffix}.{parameter}" for which in ("scale", "bias")]
             if names[0] in theirs:
-                maps[f"{norm}.maps.{kind}.{part}"] = torch.cat([_point(theirs[name]) for name in names])
+                maps[f"{norm}.maps.{kind}.{parameter}"] = torch.cat([_point(theirs[name]) for name in names])
     bias = f"{norm}.maps.scalars.bias"
     if bias in maps:
         scale, shift = maps[bias].chunk(2)

@@ -26,8 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from emulators.layers.convolution import SLOPE, Convolution, Edges, ResidualPair
-from emulators.layers.pole_mirror import pole_mirror
+from emulators.layers.convolution import SLOPE, Convolution, Edges, ResidualPair, pole_mirror
 from emulators.world import World
 
 ABOUT = {
@@ -69,11 +68,11 @@ class SMoE(nn.Module):
         super().__init__()
         if blocks < 0 or not 0.0 <= dropout < 1.0:
             raise ValueError(f"Expected no negative number of blocks and a dropout in [0, 1); got {blocks}, {dropout}.")
-        rim = Edges(world.grid, edges)
+        rim = Edges(world.lat_lon, edges)
         self.stem = Convolution(world.input_channels, channels, 7, rim, mirror=pole_mirror(world))
         self.first_experts, self.last_experts = (
             SpatialExperts(
-                channels, channels, experts, world.grid.shape, rim, routing=routing, right=right, damping=damping
+                channels, channels, experts, world.lat_lon.shape, rim, routing=routing, right=right, damping=damping
             )
             for _ in range(2)
         )

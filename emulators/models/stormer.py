@@ -19,7 +19,7 @@ from emulators.layers.attention.learned_queries import VariableAggregation, Vari
 from emulators.layers.attention.patches import Frame, unpatched
 from emulators.layers.attention.transformer import MLP, Attention, initialise_linear
 from emulators.layers.attention.wave_embedding import plane_waves
-from emulators.layers.pole_mirror import pole_mirror
+from emulators.layers.convolution import pole_mirror
 from emulators.world import World, hours_of
 
 ABOUT = {
@@ -73,7 +73,7 @@ class Stormer(nn.Module):
     ) -> None:
         super().__init__()
         self.patch, self.hours = (patch, patch), hours_of(world.timestep)
-        self.frame = Frame(world.grid, patch, patch, fit, edges)
+        self.frame = Frame(world.lat_lon, patch, patch, fit, edges)
         self.mirror = pole_mirror(world)
         self.shape = tuple(size // patch for size in self.frame.shape)
         self.tokens = VariableTokens(world.input_channels, embed, patch)
@@ -122,8 +122,8 @@ def adapted(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return published weights with one tensor for the maps of all variables."""
     ours = {name: value for name, value in theirs.items() if not name.startswith("tokens.")}
     count = sum(name.startswith("tokens.") and name.endswith(".weight") for name in theirs)
-    for part in ("weight", "bias"):
-        ours[f"tokens.{part}"] = torch.stack([theirs[f"tokens.{k}.{part}"] for k in range(count)])
+    for kind in ("weight", "bias"):
+        ours[f"tokens.{kind}"] = torch.stack([theirs[f"tokens.{k}.{kind}"] for k in range(count)])
     ours["tokens.weight"] = ours["tokens.weight"].squeeze(2)  # of a single channel each
     ours["tokens.identity"] = theirs["tokens.identity"][0]
     ours["gathering.query"] = theirs["gathering.query"].flatten()

@@ -21,7 +21,7 @@ from emulators.layers.attention.patches import Frame, PatchEmbedding, unpatched
 from emulators.layers.attention.transformer import drop_path_rates, initialise_linear
 from emulators.layers.attention.window_attention import CosineAttention, WindowAttention
 from emulators.layers.attention.windows import WindowBlock, Windows
-from emulators.layers.pole_mirror import pole_mirror
+from emulators.layers.convolution import pole_mirror
 from emulators.world import World
 
 ABOUT = {
@@ -86,16 +86,16 @@ class Swin(nn.Module):
                 f"got '{attention}' and '{norm}'."
             )
         self.patch = patch, patch
-        self.frame = Frame(world.grid, patch, patch, fit, edges)
+        self.frame = Frame(world.lat_lon, patch, patch, fit, edges)
         self.mirror = pole_mirror(world)
         self.embedding = PatchEmbedding(world.input_channels, embed, self.patch)
         self.place = PatchEmbedding(3, embed, self.patch)
-        points = self.frame.inward(torch.from_numpy(unit_sphere(world.grid)).float()[None])
+        points = self.frame.inward(torch.from_numpy(unit_sphere(world.lat_lon)).float()[None])
         self.register_buffer("points", points, persistent=False)
         shape = [size // patch for size in self.frame.shape]
         self.blocks = nn.ModuleList()
         for i, rate in enumerate(drop_path_rates(drop_path, depth)):
-            windows = Windows(shape, window, shifted=i % 2 == 1, cyclic=world.grid.is_cyclic)
+            windows = Windows(shape, window, shifted=i % 2 == 1, cyclic=world.lat_lon.is_cyclic)
             kind = (
                 WindowAttention(embed, heads, normed=True)
                 if attention == "plain"
@@ -130,8 +130,8 @@ def adapted(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return published weights with queries, keys and values as one map, without the position in time."""
     ours = {name: value for name, value in theirs.items() if ".attention.q." not in name}
     for name in [name for name in theirs if ".attention.q." in name]:
-        parts = [theirs[name.replace(".q.", f".{part}.")] for part in "qkv"]
-        ours[name.replace(".q.", ".qkv.")] = torch.cat(parts)
-        for part in "kv":
-            del ours[name.replace(".q.", f".{part}.")]
+        tensors = [theirs[name.replace(".q.", f".{letter}.")] for letter in "qkv"]
+        ours[name.replace(".q.", ".qkv.")] = torch.cat(tensors)
+        for letter in "kv":
+            del ours[name.replace(".q.", f".{letter}.")]
     return {**ours, "place.weight": theirs["place.weight"][:, :3]}

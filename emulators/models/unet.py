@@ -19,8 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emulators.layers.convolution import Convolution, Edges
-from emulators.layers.pole_mirror import pole_mirror
+from emulators.layers.convolution import Convolution, Edges, pole_mirror
 from emulators.world import World
 
 ABOUT = {
@@ -53,15 +52,15 @@ class UNet(nn.Module):
         super().__init__()
         widths = list(channels)
         factor = 2 ** (len(widths) - 1)
-        nlat, nlon = world.grid.shape
+        nlat, nlon = world.lat_lon.shape
         if not widths or min(nlat, nlon) < factor:
             raise ValueError(
-                f"{len(widths)} levels need a grid of at least {factor} by {factor} points; got {world.grid!r}: "
+                f"{len(widths)} levels need a grid of at least {factor} by {factor} points; got {world.lat_lon!r}: "
                 f"use at most {int(math.log2(min(nlat, nlon))) + 1} channels entries."
             )
         if upsampling not in ("bilinear", "transposed"):
             raise ValueError(f"Expected upsampling to be 'bilinear' or 'transposed'; got '{upsampling}'.")
-        rim = Edges(world.grid, edges)
+        rim = Edges(world.lat_lon, edges)
         self.rim, self.borders = rim, _borders(nlat, nlon, factor)
         padded = any(self.borders)
         rims = [rim.coarser() if padded else rim] + [rim.coarser()] * (len(widths) - 1)

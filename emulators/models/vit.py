@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from emulators.layers.attention.patches import Frame, PatchEmbedding, unpatched
 from emulators.layers.attention.transformer import TransformerBlock, drop_path_rates, initialise_linear
 from emulators.layers.attention.wave_embedding import plane_waves
-from emulators.layers.pole_mirror import pole_mirror
+from emulators.layers.convolution import pole_mirror
 from emulators.layers.sample_draws import dropout
 from emulators.world import World
 
@@ -68,7 +68,7 @@ class ViT(nn.Module):
         if positions not in ("fixed", "learned"):
             raise ValueError(f"Expected positions to be 'fixed' or 'learned'; got '{positions}'.")
         self.patch, self.dropout = (patch, patch), dropout
-        self.frame = Frame(world.grid, patch, patch, fit, edges)
+        self.frame = Frame(world.lat_lon, patch, patch, fit, edges)
         self.mirror = pole_mirror(world)
         self.embedding = PatchEmbedding(world.input_channels, embed, self.patch)
         position = plane_waves([size // patch for size in self.frame.shape], embed).flatten(0, 1)[None]
@@ -81,7 +81,7 @@ class ViT(nn.Module):
             for rate in drop_path_rates(drop_path, depth)
         )
         self.norm = nn.LayerNorm(embed)
-        hidden = [part for _ in range(decoder_depth) for part in (nn.Linear(embed, embed), nn.GELU())]
+        hidden = [layer for _ in range(decoder_depth) for layer in (nn.Linear(embed, embed), nn.GELU())]
         self.head = nn.Sequential(*hidden, nn.Linear(embed, world.output_channels * patch**2))
         initialise_linear(self)
 

@@ -34,8 +34,7 @@ from emulators.layers.attention.patches import Frame
 from emulators.layers.attention.transformer import check_heads
 from emulators.layers.attention.window_attention import relative_pairs
 from emulators.layers.attention.windows import WindowBlock, Windows, join_heads, split_heads, windowed_attention
-from emulators.layers.convolution import Convolution, Edges
-from emulators.layers.pole_mirror import pole_mirror
+from emulators.layers.convolution import Convolution, Edges, pole_mirror
 from emulators.world import World
 
 ABOUT = {
@@ -108,14 +107,14 @@ class WXFormer(nn.Module):
         edges: str | None = None,
     ) -> None:
         super().__init__()
-        given = {"channels": channels, "depth": depth, "kernels": kernels, "near": near, "far": far}
-        if wrong := [name for name, values in given.items() if len(values) != 4]:
-            raise ValueError(f"Expected one value for each of 4 stages; got another number of {', '.join(wrong)}.")
+        per_stage = {"channels": channels, "depth": depth, "kernels": kernels, "near": near, "far": far}
+        if invalid := [name for name, values in per_stage.items() if len(values) != 4]:
+            raise ValueError(f"Expected one value for each of 4 stages; got another number of {', '.join(invalid)}.")
         strides = [2, 4, 8, 16]
         tile = math.lcm(*(s * math.lcm(n, f) for s, n, f in zip(strides, near, far, strict=True)))
-        self.frame = Frame(world.grid, tile, tile, fit, edges, margin=margin)
+        self.frame = Frame(world.lat_lon, tile, tile, fit, edges, margin=margin)
         self.mirror = pole_mirror(world)
-        rim = inner_rim(world.grid, self.frame, inner_edges)
+        rim = inner_rim(world.lat_lon, self.frame, inner_edges)
         self.stages = nn.ModuleList()
         for s, into in enumerate([world.input_channels, *channels[:-1]]):
             shape = [size // strides[s] for size in self.frame.shape]
@@ -138,8 +137,8 @@ class WXFormer(nn.Module):
         for stage in self.stages:
             x = stage(x)
             seen.append(x)
-        for doubling, beside in zip(self.up.values(), reversed(seen[:-1]), strict=True):
-            x = torch.cat([doubling(x), beside], dim=1)
+        for doubling, skipped in zip(self.up.values(), reversed(seen[:-1]), strict=True):
+            x = torch.cat([doubling(x), skipped], dim=1)
         return self.frame.outward(self.head(F.pixel_shuffle(self.widen(x), 2)))
 
 
@@ -183,7 +182,7 @@ class DistanceAttention(nn.Module):
         self.qkv, self.projection = nn.Linear(channels, 3 * channels, bias=False), nn.Linear(channels, channels)
         width = channels // 4
         hidden = [(nn.Linear(n, width), nn.LayerNorm(width), nn.ReLU()) for n in (2, width, width)]
-        self.bias_of_distance = nn.Sequential(*(part for three in hidden for part in three), nn.Linear(width, 1))
+        self.bias_of_distance = nn.Sequential(*(module for layer in hidden for module in layer), nn.Linear(width, 1))
         size, pairs = relative_pairs(window)
         reach = np.array(window) - (1 if distances == "true" else 0)
         table = np.stack(np.unravel_index(np.arange(size), tuple(2 * reach + 1)), -1) - reach
@@ -239,8 +238,8 @@ class Doubling(nn.Module):
         self.widen, self.sharpen = subpixels(channels, out, rim), Convolution(out, out, 3, rim)
         nn.init.xavier_normal_(self.sharpen.weight)
         nn.init.zeros_(cast(Tensor, self.sharpen.bias))
-        parts = [(Convolution(out, out, 3, rim), nn.GroupNorm(groups, out), nn.SiLU()) for _ in range(2)]
-        self.body = nn.Sequential(*(part for three in parts for part in three))
+        layers = [(Convolution(out, out, 3, rim), nn.GroupNorm(groups, out), nn.SiLU()) for _ in range(2)]
+        self.body = nn.Sequential(*(module for layer in layers for module in layer))
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.pixel_shuffle(self.widen(x), 2)

@@ -57,14 +57,14 @@ class AllToAll(Objective):
         self, step: torch.nn.Module, window: Window, losses: Mapping[str, Loss]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to minimise, and its detached parts by loss and interval in timesteps."""
-        known = [window.history[-1], *window.target]
-        chosen = self.all
+        states = [window.history[-1], *window.target]
+        pairs = self.all
         if self.pairs is not None:
-            chosen = [self.all[k] for k in sorted(torch.randperm(len(self.all))[: self.pairs].tolist())]
+            pairs = [self.all[k] for k in sorted(torch.randperm(len(self.all))[: self.pairs].tolist())]
         shares: dict[str, list[Tensor]] = {}
-        for start, end in chosen:
-            state = step((known[start],), window.forcing[end - 1])
+        for start, end in pairs:
+            state = step((states[start],), window.forcing[end - 1])
             for name, loss in losses.items():
-                shares.setdefault(f"{name}_{end - start}", []).append(loss(state, known[end]).mean())
-        total = torch.stack([value for values in shares.values() for value in values]).sum() / len(chosen)
+                shares.setdefault(f"{name}_{end - start}", []).append(loss(state, states[end]).mean())
+        total = torch.stack([value for values in shares.values() for value in values]).sum() / len(pairs)
         return total, {name: torch.stack(values).mean().detach() for name, values in shares.items()}

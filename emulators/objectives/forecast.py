@@ -26,26 +26,25 @@ class Forecast(Objective):
     """Train on forecasts of `rollout` timesteps.
 
     rollout: a length, or a curriculum {optimiser step from which it holds: length} such as {0: 1, 5000: 2, 8000: 4}.
-    members: of the ensemble, the first axis of what the losses are given; 1: none, and no such axis. emission: the
-    members are the two of the network's own distribution, of networks that have a method `emission`.
+    members: of the ensemble, the first axis of what the losses are given; 1: none, and no such axis; or a curriculum
+    such as {0: 1, 5000: 2}, which begins with single forecasts (U-Cast: arXiv 2604.09041). emission: the members are
+    the two of the network's own distribution, of networks that have a method `emission`.
     """
 
     def __init__(
-        self, world: World, *, rollout: int | Mapping[int, int] = 1, members: int = 1, emission: bool = False
+        self,
+        world: World,
+        *,
+        rollout: int | Mapping[int, int] = 1,
+        members: int | Mapping[int, int] = 1,
+        emission: bool = False,
     ) -> None:
-        stages = {0: rollout} if isinstance(rollout, int) else {int(k): int(v) for k, v in rollout.items()}
-        if 0 not in stages or min(stages.values()) < 1 or min(stages) < 0:
-            raise ValueError(
-                "objective.rollout must be a length of at least 1 or a curriculum that starts at step 0, "
-                f"such as {{0: 1, 5000: 2}}; got {rollout}."
-            )
-        if members < 1:
-            raise ValueError(f"objective.members must be at least 1; got {members}.")
-        if emission and members > 1:
+        self.stages, self.sizes = curriculum("rollout", rollout), curriculum("members", members)
+        if emission and self.sizes != {0: 1}:
             raise ValueError(
                 f"objective.emission has two members of its own; got objective.members={members}: leave it."
             )
-        self.stages, self.members, self.emission = dict(sorted(stages.items())), members, emission
+        self.emission, self.members = emission, self.sizes[0]
 
     @property
     def longest(self) -> int:
@@ -54,7 +53,15 @@ class Forecast(Objective):
 
     def length(self, step: int) -> int:
         """The rollout length at optimiser step `step`."""
-        return [length for start, length in self.stages.items() if start <= step][-1]
+        return at_step(self.stages, step)
+
+    def size(self, step: int) -> int:
+        """The number of members at optimiser step `step`."""
+        return at_step(self.sizes, step)
+
+    def at(self, step: int) -> None:
+        """Draw as many members as the curriculum asks for at optimiser step `step`."""
+        self.members = self.size(step)
 
     def begin(self, step: Any) -> None:
         """Raise ValueError where a distribution is to be trained and the network predicts none."""
@@ -79,11 +86,27 @@ class Forecast(Objective):
         return total, parts
 
 
+def curriculum(name: str, told: int | Mapping[int, int]) -> dict[int, int]:
+    """A number that changes with the optimiser step: {step from which it holds: number}, from step 0 on."""
+    stages = {0: told} if isinstance(told, int) else {int(k): int(v) for k, v in told.items()}
+    if 0 not in stages or min(stages.values()) < 1 or min(stages) < 0:
+        raise ValueError(
+            f"objective.{name} must be at least 1, or a curriculum that starts at step 0, such as {{0: 1, 5000: 2}}; "
+            f"got {told}."
+        )
+    return dict(sorted(stages.items()))
+
+
+def at_step(stages: Mapping[int, int], step: int) -> int:
+    """The number of a curriculum at an optimiser step."""
+    return [number for start, number in stages.items() if start <= step][-1]
+
+
 def emissions(step: Any, history: tuple[State, ...], forcings: Iterable[State]) -> Iterator[State]:
     """States (2, batch, channel, *grid), a deviation below and above the mean, both constrained; the mean goes on."""
     network, predicted = step.network, step.world.predicted
     for forcing in forcings:
-        mean, deviation = (part.float() for part in network.emission(*step.inputs(history, forcing)))
+        mean, deviation = (output.float() for output in network.emission(*step.inputs(history, forcing)))
         last = history[-1].select(step.world.prognostic.names)
         (before,) = ensemble((last,), 2)
         values = step.outputs(torch.cat([mean - deviation, mean + deviation]), before.values.flatten(0, 1))

@@ -85,7 +85,7 @@ class MaskedForecast(Objective):
         network = step.network
         kind = self.masks[int(torch.randint(len(self.masks), ()))]
         rows, count = (1, network.units) if kind == "units" else (network.units, network.tokens)
-        kept = count - int(self.hidden * count)
+        visible_count = count - int(self.hidden * count)
         draws = uniform((int(np.prod(state.lead)), rows, count)).unflatten(0, state.lead)
-        order = draws.argsort(-1)[..., :kept]
+        order = draws.argsort(-1)[..., :visible_count]
         return {kind: order.flatten(-2).to(state.values.device)}

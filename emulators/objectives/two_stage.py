@@ -28,7 +28,7 @@ from emulators.world import World
 
 @runtime_checkable
 class Translating(Protocol):
-    """A network with a Module `translator` between encoders and decoders."""
+    """Describe a network with a Module `translator` between encoders and decoders."""
 
     def encoded(self, fields: Tensor) -> Tensor:
         """Latents (batch, time, ...) of the fields that the network reads."""
@@ -81,18 +81,18 @@ class TwoStage(nn.Module, Objective):
     @torch.no_grad()
     def follow(self, step: Any) -> None:
         """Move the first stage's translator towards the trained one."""
-        at_rest, moved = (list(part.parameters()) for part in (self.at_rest, step.network.translator))
+        at_rest, moved = (list(module.parameters()) for module in (self.at_rest, step.network.translator))
         torch._foreach_lerp_(at_rest, moved, 1.0 - self.momentum)
 
     def forward(self, step: Any, window: Window, losses: Mapping[str, Loss]) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to minimise, and its detached parts: by loss and lead, and `latent`."""
         network = step.network
-        known = network.encoded(step.inputs(window.history, window.forcing[0])[0])
-        frames = network.decoded_frames(self.at_rest(known)).float()
+        latents = network.encoded(step.inputs(window.history, window.forcing[0])[0])
+        frames = network.decoded_frames(self.at_rest(latents)).float()
         with torch.no_grad():
             truth = network.encoded(step.inputs(window.target, window.forcing[0])[0])
         size = step.world.prognostic.size
-        gap = F.mse_loss(network.translator(known.detach())[:, :size].float(), truth[:, :size].float())
+        gap = F.mse_loss(network.translator(latents.detach())[:, :size].float(), truth[:, :size].float())
         total, parts = self.latent * gap, {"latent": gap.detach()}
         for lead, state in enumerate(states(step, window, frames), start=1):
             for name, loss in losses.items():

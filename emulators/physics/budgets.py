@@ -27,9 +27,8 @@ from torch import Tensor, nn
 
 from emulators.constants import GAS_CONSTANT_DRY, GAS_CONSTANT_VAPOUR, HEAT_CAPACITY_DRY, LATENT_HEAT_VAPORISATION
 from emulators.physics import fluxes
-from emulators.physics.columns import Columns, Convention
+from emulators.physics.columns import Columns, Convention, require_variable, surface_geopotential
 from emulators.physics.fluxes import Flux
-from emulators.physics.required_variables import require_variable, surface_geopotential
 from emulators.state import State
 from emulators.world import World
 
@@ -80,7 +79,7 @@ class Budget(nn.Module, ABC):
     def __init__(self, world: World, part: str, columns: Convention, profile: str = "specific_humidity") -> None:
         super().__init__()
         require_variable(world, part, profile, "prognostic")
-        if world.grid.kind == "limited_area":
+        if not world.grid.is_global:
             raise ValueError(f"{part} closes a budget of the whole globe; air comes and goes over a {world.grid!r}.")
         self.part, self.profile, self.levels = part, profile, world.prognostic.variable(profile).levels
         if columns == "surface":
@@ -361,8 +360,8 @@ def heat_fluxes(world: World, part: str, interval: int = 1) -> list[Flux]:
     by_role = {role: fluxes.find(world, role, interval) for role in ("sensible heat", *(() if column else RADIATION))}
     by_role["latent heat"] = fluxes.find(world, "latent heat", interval) or fluxes.find(world, "evaporation", interval)
     if missing := [role for role, role_fluxes in by_role.items() if not role_fluxes]:
-        whole = [role for role, parts in (("radiation", RADIATION), ("evaporation", ("latent heat",)))
-                 if set(parts) & set(missing)]  # fmt: skip
+        whole = [role for role, components in (("radiation", RADIATION), ("evaporation", ("latent heat",)))
+                 if set(components) & set(missing)]  # fmt: skip
         instead = f"; in their place {fluxes.names_of(whole)} would do" if whole else ""
         raise ValueError(
             f"{part} needs fluxes of heat among the predicted or prescribed variables; there is none for "

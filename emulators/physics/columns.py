@@ -1,4 +1,4 @@
-"""Columns of air: the mass of a column, and the water in it.
+"""Columns of air: the mass of a column, the water in it, and the variables that budgets and balances need.
 
 With half-level pressures p_{k+1/2} = a_{k+1/2} + b_{k+1/2} ps (Simmons & Burridge 1981,
 doi:10.1175/1520-0493(1981)109<0758:AEAAMC>2.0.CO;2), dp_k = p_{k+1/2} - p_{k-1/2} and specific humidity q,
@@ -26,6 +26,43 @@ from emulators.constants import GRAVITY, REFERENCE_PRESSURE
 from emulators.state import State
 from emulators.variables import VariableSet
 from emulators.world import Vertical, World
+
+# Names of WeatherBench 2 (ours): those of ACE and CREDIT.
+NAMES_ELSEWHERE = {
+    "temperature": ("air_temperature_0..N", "T"),
+    "specific_humidity": ("specific_total_water_0..N", "Q"),
+    "u_component_of_wind": ("eastward_wind_0..N", "U"),
+    "v_component_of_wind": ("northward_wind_0..N", "V"),
+    "surface_pressure": ("PRESsfc", "SP"),
+    "geopotential_at_surface": ("HGTsfc times g", "Z_GDS4_SFC"),
+}
+
+
+def require_variable(world: World, part: str, name: str, role: str) -> None:
+    """Raise ValueError if the world lacks a variable in a role; the message names the variable in other systems."""
+    variables = world.by_role[role]
+    if name in variables:
+        return
+    ace, credit = NAMES_ELSEWHERE[name]
+    names = ", ".join(variables.names) or "none"
+    raise ValueError(
+        f"{part} needs the {role} variable {name} (ACE: {ace}; CREDIT: {credit}); the {role} variables are {names}. "
+        f"List it under variables.{role}."
+    )
+
+
+def surface_geopotential(world: World, part: str) -> Tensor:
+    """Return the geopotential of the ground in m2 s-2, float64 (*grid).
+
+    Raises ValueError if it is not a static variable.
+    """
+    try:
+        require_variable(world, part, "geopotential_at_surface", "static")
+    except ValueError as error:
+        raise ValueError(f"{error} On a flat planet say topography=false.") from None
+    row = world.static.slice("geopotential_at_surface").start
+    return torch.as_tensor(np.asarray(world.static_fields)[row], dtype=torch.float64)
+
 
 Convention = Literal["surface", "fixed"]
 GOLDEN = 0.5 * (math.sqrt(5.0) - 1.0)  # its multiples spread over 0..1 more evenly than any others
@@ -156,8 +193,8 @@ class Columns(nn.Module):
         whole = self.lower.index_select(0, order) - self.upper.index_select(0, order)
         filled = share.narrow(level, 0, self.count - 1) * whole[:-1]
         above = torch.cat([torch.zeros_like(share.narrow(level, 0, 1)), filled.cumsum(level)], dim=level)
-        part = ((dry.unsqueeze(level) - above) / share).clamp(min=0.0)
-        return torch.minimum(part, whole).sum(level)
+        thickness = ((dry.unsqueeze(level) - above) / share).clamp(min=0.0)
+        return torch.minimum(thickness, whole).sum(level)
 
 
 def round_keeping_mean(exact: Tensor, dtype: torch.dtype, weights: Tensor, pattern: Tensor) -> Tensor:
@@ -172,8 +209,8 @@ def round_keeping_mean(exact: Tensor, dtype: torch.dtype, weights: Tensor, patte
         return exact
     axes = tuple(range(-pattern.ndim, 0))
     with torch.no_grad():
-        near = exact.to(dtype)
-        step = torch.nextafter(near, torch.full((), torch.inf, dtype=dtype, device=near.device)) - near
+        rounded = exact.to(dtype)
+        step = torch.nextafter(rounded, torch.full((), torch.inf, dtype=dtype, device=rounded.device)) - rounded
         push = step * pattern
         lost = (weights * (exact - (exact + push).to(dtype).double())).sum(axes, keepdim=True)
         push = push + lost / weights.expand_as(exact).sum(axes, keepdim=True)
@@ -193,15 +230,19 @@ def has_closed_columns(variables: VariableSet, vertical: Vertical) -> bool:
     return "specific_humidity" in variables and variables.variable("specific_humidity").size == len(vertical.b) - 1
 
 
-def layer_thickness(surface_pressure: Tensor, vertical: Vertical) -> Tensor:
-    """Return the layers' pressure thickness in Pa, top first: (*lead, lat, lon) -> float64 (*lead, level, lat, lon)."""
+def layer_thickness(surface_pressure: Tensor, vertical: Vertical, rank: int = 2) -> Tensor:
+    """Return the layers' pressure thickness in Pa, top first: (*lead, *grid) -> float64 (*lead, level, *grid).
+
+    rank: number of grid dimensions.
+    """
     if len(vertical.a) != len(vertical.b) or len(vertical.b) < 2:
         raise ValueError(
             f"Layers need as many coefficients a as b, at least 2 half levels; got {len(vertical.a)} and "
             f"{len(vertical.b)} on a vertical coordinate of kind '{vertical.kind}'."
         )
-    da, db = (torch.tensor(np.diff(c), dtype=torch.float64).view(-1, 1, 1) for c in (vertical.a, vertical.b))
-    return da.to(surface_pressure.device) + db.to(surface_pressure.device) * surface_pressure.double().unsqueeze(-3)
+    column, pressure = (-1, *[1] * rank), surface_pressure.double().unsqueeze(-1 - rank)
+    da, db = (pressure.new_tensor(np.diff(c)).view(column) for c in (vertical.a, vertical.b))
+    return da + db * pressure
 
 
 def column_integral(field: Tensor, thickness: Tensor, level: int = -3) -> Tensor:
@@ -209,19 +250,20 @@ def column_integral(field: Tensor, thickness: Tensor, level: int = -3) -> Tensor
     return (field.double() * thickness).sum(level) / GRAVITY
 
 
-def column_water(specific_humidity: Tensor, surface_pressure: Tensor, vertical: Vertical) -> Tensor:
-    """Return the columns' water vapour in kg m-2: (*lead, level, lat, lon), top first -> float64 (*lead, lat, lon)."""
-    return column_integral(specific_humidity, layer_thickness(surface_pressure, vertical))
+def column_water(specific_humidity: Tensor, surface_pressure: Tensor, vertical: Vertical, rank: int = 2) -> Tensor:
+    """Return the columns' water vapour in kg m-2: (*lead, level, *grid), top first -> float64 (*lead, *grid)."""
+    return column_integral(specific_humidity, layer_thickness(surface_pressure, vertical, rank), -1 - rank)
 
 
-def dry_air(specific_humidity: Tensor, surface_pressure: Tensor, vertical: Vertical) -> Tensor:
-    """Return the dry air of the columns in kg m-2: (*lead, level, lat, lon), top first -> float64 (*lead, lat, lon)."""
-    thickness = layer_thickness(surface_pressure, vertical)
+def dry_air(specific_humidity: Tensor, surface_pressure: Tensor, vertical: Vertical, rank: int = 2) -> Tensor:
+    """Return the dry air of the columns in kg m-2: (*lead, level, *grid), top first -> float64 (*lead, *grid)."""
+    thickness = layer_thickness(surface_pressure, vertical, rank)
     if vertical.dry:
-        return thickness.sum(-3) / GRAVITY
-    return column_integral(1.0 - specific_humidity.double(), thickness)
+        return thickness.sum(-1 - rank) / GRAVITY
+    return column_integral(1.0 - specific_humidity.double(), thickness, -1 - rank)
 
 
 def area_mean(field: Tensor, weights: np.ndarray) -> Tensor:
-    """Return the mean over the grid with cell areas `weights` of mean 1: (*lead, lat, lon) -> float64 (*lead,)."""
-    return (field.double() * torch.as_tensor(weights, dtype=torch.float64, device=field.device)).mean((-2, -1))
+    """Return the mean over the grid with cell areas `weights` of mean 1: (*lead, *grid) -> float64 (*lead,)."""
+    area = torch.as_tensor(weights, dtype=torch.float64, device=field.device)
+    return (field.double() * area).flatten(-area.ndim).mean(-1)

@@ -189,9 +189,9 @@ def find(world: World, role: str, interval: int = 1) -> list[Flux]:
     none fits.
     """
     boundary, names = ROLES[role]
-    there = [*world.predicted.names, *world.forcing.names]
-    available = [name for usual in names for name in there if name == usual]
-    available += [name for name in there if name not in names and usual_name(name) in names]
+    listed = [*world.predicted.names, *world.forcing.names]
+    available = [name for usual in names for name in listed if name == usual]
+    available += [name for name in listed if name not in names and usual_name(name) in names]
     refusals = []
     for name in (name for name in available if names[usual_name(name)] == "net"):
         try:
@@ -214,7 +214,7 @@ def usual_name(name: str) -> str:
 
 def sums_over(world: World) -> tuple[int, ...]:
     """Return the intervals, in timesteps, that the names of fluxes of the world tell, ascending."""
-    hours = [float(found[1]) for name in (world.predicted + world.forcing).names if (found := SUFFIX.search(name))]
+    hours = [float(match[1]) for name in (world.predicted + world.forcing).names if (match := SUFFIX.search(name))]
     steps = {length / hours_of(world.timestep) for length in hours}
     return tuple(sorted(int(count) for count in steps if count == int(count)))
 

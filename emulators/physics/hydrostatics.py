@@ -18,8 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from emulators.constants import GAS_CONSTANT_DRY, GAS_CONSTANT_VAPOUR
-from emulators.physics.columns import Columns
-from emulators.physics.required_variables import require_variable, surface_geopotential
+from emulators.physics.columns import Columns, require_variable, surface_geopotential
 from emulators.state import State
 from emulators.world import World
 
@@ -84,8 +83,8 @@ class Hydrostatics(nn.Module):
         sorted_ = virtual.index_select(level, self.order)
         count = len(self.levels)
         mean = 0.5 * (sorted_.narrow(level, 0, count - 1) + sorted_.narrow(level, 1, count - 1))
-        apart = GAS_CONSTANT_DRY * mean * self.steps
-        above = apart.flip(level).cumsum(level).flip(level)
+        thicknesses = GAS_CONSTANT_DRY * mean * self.steps
+        above = thicknesses.flip(level).cumsum(level).flip(level)
         whole = torch.cat([above, torch.zeros_like(above.narrow(level, 0, 1))], dim=level)
         return whole.index_select(level, torch.argsort(self.order))
 

@@ -85,14 +85,18 @@ def insolation(
     *,
     orbit: Orbit = EARTH,
     solar_constant: float = SOLAR_CONSTANT,
+    paired: bool = False,
 ) -> np.ndarray:
     """Return the instantaneous incident solar radiation in W m-2, float64, shape (*time.shape, lat, lon).
 
-    time: datetime64 (UTC), any shape. latitude, longitude: degrees, shapes (lat,) and (lon,).
+    time: datetime64 (UTC), any shape. latitude, longitude: degrees, shapes (lat,) and (lon,). paired: these are of the
+    same points; shape (*time.shape, point).
     """
     place = sun(time, orbit)
     angle = _hour_angle(time, longitude, place.equation_of_time)
     steady, swing = _path(place, latitude)
+    if paired:
+        return solar_constant * place.distance_factor[..., None] * np.maximum(steady + swing * np.cos(angle), 0.0)
     cosine = steady[..., None] + swing[..., None] * np.cos(angle)[..., None, :]
     return solar_constant * place.distance_factor[..., None, None] * np.maximum(cosine, 0.0)
 
@@ -106,20 +110,22 @@ def mean_insolation(
     orbit: Orbit = EARTH,
     solar_constant: float = SOLAR_CONSTANT,
     sundial: bool = True,
+    paired: bool = False,
 ) -> np.ndarray:
     """Return the mean incident solar radiation over `length` before each time, in W m-2, shape (*time.shape, lat, lon).
 
     length: at most a day, else ValueError. sundial: False leaves out the equation of time, as some climate models do.
+    paired: latitude and longitude are of the same points; shape (*time.shape, point).
     """
     time, length = np.asarray(time, dtype="datetime64[s]"), length.astype("timedelta64[s]")
     if not np.timedelta64(0, "s") < length <= np.timedelta64(1, "D"):
         raise ValueError(f"The light of an interval needs a length of up to a day; got {length}.")
     place = sun(time - length // 2, orbit)
-    steady, swing = (part[..., None] for part in _path(place, latitude))
-    end = _hour_angle(time, longitude, place.equation_of_time if sundial else 0.0)[..., None, :]
+    path, end = _path(place, latitude), _hour_angle(time, longitude, place.equation_of_time if sundial else 0.0)
+    sunset = np.arccos(np.clip(-np.tan(np.deg2rad(latitude)) * np.tan(place.declination[..., None]), -1.0, 1.0))
+    steady, swing, sunset = (term if paired else term[..., None] for term in (*path, sunset))
+    end = end if paired else end[..., None, :]
     width = 2.0 * np.pi * float(length / np.timedelta64(1, "D"))
-    delta = place.declination[..., None]
-    sunset = np.arccos(np.clip(-np.tan(np.deg2rad(latitude)) * np.tan(delta), -1.0, 1.0))[..., None]
 
     def gathered(angle: np.ndarray) -> np.ndarray:
         """G, from the midnight before the day of hour angle 0."""
@@ -129,7 +135,7 @@ def mean_insolation(
         return days * whole + steady * (within + sunset) + swing * (np.sin(within) + np.sin(sunset))
 
     light = (gathered(end) - gathered(end - width)) / width
-    return solar_constant * place.distance_factor[..., None, None] * np.maximum(light, 0.0)
+    return solar_constant * place.distance_factor.reshape(*time.shape, *[1] * (2 - paired)) * np.maximum(light, 0.0)
 
 
 def _hour_angle(time: np.ndarray | np.datetime64, longitude: np.ndarray, lead: np.ndarray | float) -> np.ndarray:

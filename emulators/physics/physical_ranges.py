@@ -60,7 +60,7 @@ def canonical_units(units: str) -> str:
     if text in ("", "1", "(0 - 1)", "dimensionless", "~"):
         return "1"
     head, *below = text.split("/")
-    powers = [re.sub(r"^([A-Za-z]+)(\d*)$", lambda m: f"{m[1]}-{m[2] or 1}", part.strip()) for part in below]
+    powers = [re.sub(r"^([A-Za-z]+)(\d*)$", lambda m: f"{m[1]}-{m[2] or 1}", factor.strip()) for factor in below]
     return " ".join([*re.split(r"[\s.]+", head.strip()), *powers])
 
 

@@ -217,6 +217,8 @@ def _level_weights(variable: Variable, vertical: Vertical, scheme: str | Mapping
 def _pressure(levels: tuple[float, ...], vertical: Vertical) -> np.ndarray:
     """Return the nominal pressure of the levels in hPa, for a surface pressure of 1000 hPa."""
     values = np.asarray(levels, dtype=np.float64)
+    if vertical.kind == "height":
+        raise ValueError("These level_weights go by pressure, and the levels are heights; name weights level by level.")
     if vertical.kind == "sigma" and values.max() <= 1.0:
         return 1000.0 * values
     if vertical.kind in ("sigma", "hybrid"):

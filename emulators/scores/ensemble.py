@@ -7,6 +7,7 @@
     debiased     (mean x - y)^2 - V / M
     spread/skill sqrt(<V> / <(mean x - y)^2 - V/M>), 1 where the truth could be one of the members
     energy       E|X - y| - c/2 E|X - X'|  with the norm |x|^2 = <x^2> over area: CRPS of whole fields
+    threshold    CRPS of max(x, t), or of min(x, t): threshold-weighted
     Gaussian     CRPS of N(mu, s^2) with z = (y - mu)/s:  s [z (2 Phi(z) - 1) + 2 phi(z) - 1/sqrt(pi)]
 
 The member is the first axis. Sorting makes the CRPS O(M log M) in time and O(M) in memory, and all formulas have
@@ -17,6 +18,8 @@ Ferro 2014, doi 10.1002/qj.2270; almost fair: Lang et al. 2024, arXiv 2412.15832
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from itertools import combinations
 from typing import Literal
 
 import numpy as np
@@ -57,13 +60,29 @@ def mean_difference(members: Tensor) -> Tensor:
     """
     count = members_needed(members, 2)
     share = 2.0 / (count * (count - 1.0))
-    apart = members - members[:1]  # differences lose no digits to a large mean
+    offsets = members - members[:1]  # differences lose no digits to a large mean
     if members.requires_grad:
         with torch.no_grad():
-            above = sum((torch.sign(apart - other) for other in apart), start=torch.zeros_like(apart))
-        return (above * apart).sum(dim=0) * share
+            above = sum((torch.sign(offsets - member) for member in offsets), start=torch.zeros_like(offsets))
+        return (above * offsets).sum(dim=0) * share
     rank = torch.arange(1 - count, count, 2, dtype=members.dtype, device=members.device)
-    return _ascending(apart.movedim(0, -1)) @ (rank * share)
+    return _ascending(offsets.movedim(0, -1)) @ (rank * share)
+
+
+def kernel_score(error: Tensor, size: Callable[[Tensor], Tensor], kind: Kind = "fair", alpha: float = 0.95) -> Tensor:
+    """E size(x - y) - c/2 E size(x - x') from the errors x - y of the members, (member, ...), for any size of a field.
+
+    size: takes (..., channel, *grid) and may reduce the last axes, such as a norm (Gneiting & Raftery 2007).
+    """
+    count = members_needed(error, 2)
+    distance = torch.stack([size(error[m] - error[n]) for m, n in combinations(range(count), 2)]).mean(0)
+    return size(error).mean(0) - 0.5 * spread_weight(kind, count, alpha) * distance
+
+
+def root(square: Tensor, power: float = 0.5) -> Tensor:
+    """Return `square` to a power below 1, with a gradient of 0 where it is 0: members that coincide stay finite."""
+    positive = square > 0
+    return torch.where(positive, torch.where(positive, square, 1.0).pow(power), 0.0)
 
 
 def _ascending(values: Tensor) -> Tensor:
@@ -112,8 +131,30 @@ def energy_from_products(products: Tensor, kind: Kind = "fair", alpha: float = 0
     count = members_needed(products, 2)
     square = torch.diagonal(products, dim1=0, dim2=1).movedim(-1, 0)
     first, second = np.triu_indices(count, 1)
-    apart = (square[first] + square[second] - 2.0 * products[first, second]).clamp(min=0.0)
-    return square.sqrt().mean(dim=0) - 0.5 * spread_weight(kind, count, alpha) * apart.sqrt().mean(dim=0)
+    squared = (square[first] + square[second] - 2.0 * products[first, second]).clamp(min=0.0)
+    return square.sqrt().mean(dim=0) - 0.5 * spread_weight(kind, count, alpha) * squared.sqrt().mean(dim=0)
+
+
+def beyond(field: Tensor, threshold: Tensor | float, upper: bool = True) -> Tensor:
+    """max(field, threshold), or the minimum for the lower tail: what threshold-weighted scores see of a field."""
+    limit = torch.as_tensor(threshold, dtype=field.dtype, device=field.device)
+    return torch.maximum(field, limit) if upper else torch.minimum(field, limit)
+
+
+def gaussian_pit(members: Tensor, target: Tensor) -> Tensor:
+    """F(y) of the normal distribution with the members' mean and spread, (member, ...), (...) -> (...).
+
+    Where members coincide, 0, 1/2 or 1: the truth lies below, at or above them.
+    """
+    error, std = target - members.mean(dim=0), variance(members).sqrt()
+    return 0.5 * (1.0 + torch.erf(torch.where(error == 0.0, error, error / std) / math.sqrt(2.0)))
+
+
+def histogram_shares(probability: Tensor, bins: int) -> Tensor:
+    """1 at the bin of each probability from 0 to 1, (...) -> (bin, ...); NaN where it is missing."""
+    place = (probability * bins).floor().clamp(max=bins - 1)
+    number = torch.arange(bins, dtype=place.dtype, device=place.device).view(-1, *(1,) * place.ndim)
+    return (place == number).to(place.dtype) + 0.0 * place
 
 
 def gaussian_crps(mean: Tensor, std: Tensor, target: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ With a, b, c, d the area shares of hits, false alarms, misses and correct reject
     RPS = sum over thresholds of (p_below - o_below)^2, "below" being value < threshold
 
 Murphy 1993 and the handbook of Jolliffe & Stephenson 2012, doi 10.1002/9781119960003; SEDI: Ferro & Stephenson 2011,
-doi 10.1175/WAF-D-10-05030.1; SEEPS: Rodwell et al. 2010, doi 10.1002/qj.656; WeatherBench-X's forms.
+doi 10.1175/WAF-D-10-05030.1; SEEPS: Rodwell et al. 2010, doi 10.1002/qj.656; WeatherBench-X's forms; economic value:
+Richardson 2000, doi 10.1002/qj.49712656313.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def hss(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
 
 def sedi(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
     """Symmetric extremal dependence index: keeps telling forecasts apart as events grow rare."""
-    hit, false = ((part / whole).clamp(CLIP, 1.0 - CLIP) for part, whole in ((a, a + c), (b, b + d)))
+    hit, false = ((count / whole).clamp(CLIP, 1.0 - CLIP) for count, whole in ((a, a + c), (b, b + d)))
     logs = false.log(), hit.log(), torch.log1p(-false), torch.log1p(-hit)
     return (logs[0] - logs[1] - logs[2] + logs[3]) / sum(logs)
 
@@ -108,8 +109,18 @@ def debiased_brier(members: Tensor, truth: Tensor) -> Tensor:
 
 def rps(members: Tensor, target: Tensor, thresholds: Sequence[Tensor | float]) -> Tensor:
     """Ranked probability score over rising thresholds: (member, ...), (...) -> (...); 0 is perfect."""
-    parts = [(below(members, t).mean(dim=0) - below(target, t)).square() for t in thresholds]
-    return torch.stack(parts).sum(dim=0)
+    squares = [(below(members, t).mean(dim=0) - below(target, t)).square() for t in thresholds]
+    return torch.stack(squares).sum(dim=0)
+
+
+def economic_value(hits: Tensor, alarms: Tensor, frequency: Tensor, ratio: float) -> Tensor:
+    """Relative economic value at the best of several decision rules (first axis): (rule, ...), (...) -> (...).
+
+    hits, alarms: shares of hits, and of all alarms. ratio: cost over loss. NaN where the event never or always occurs.
+    """
+    climate = frequency.clamp(max=ratio)
+    expense = ratio * alarms + frequency - hits
+    return ((climate - expense) / (climate - ratio * frequency)).amax(dim=0)
 
 
 def seeps(forecast: Tensor, truth: Tensor, dry: float, heavy: Tensor, dry_share: Tensor) -> Tensor:

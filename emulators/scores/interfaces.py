@@ -56,20 +56,33 @@ class Metric(Protocol):
     needs: climatological fields of the valid time that `statistics` reads: mean, std, quantile_<q>, seeps_threshold,
         seeps_dry_share.
     members: 0 where it reads one forecast (of an ensemble, the mean); else it reads (member, ...), at least that many.
+    moments: of the members it reads only mean and variance, and not their number.
     by_init: the value is taken for each initial time and then averaged.
     vector: its statistics add over the components of a vector, so that it is defined for winds as a whole.
+    radius: km; above 0 the fields are first made into those of the neighbourhood of each point, by `local`.
     dims: names of leading axes of the value, where it is more than a number.
     perfect: value at a perfect forecast, NaN where there is none. exponent: power of the variable's units.
     """
 
     needs: tuple[str, ...] = ()
     members: int = 0
+    moments: bool = False
     by_init: bool = False
     vector: bool = False
+    radius: float = 0.0
     dims: tuple[str, ...] = ()
     perfect: float = 0.0
     exponent: int = 0
     definition: str = ""
+
+    def local(
+        self, near: Any, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """What `statistics` reads of each point, made of its neighbourhood; (..., point) and (row, point).
+
+        near: an `emulators.scores.neighbourhoods.Neighbourhood` of `radius`.
+        """
+        return prediction, target
 
     def statistics(
         self, prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]

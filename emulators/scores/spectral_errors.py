@@ -13,6 +13,15 @@ has no power, and nothing else changes. The errors of a short forecast are far s
 either field may be far smaller than the other's: so d comes from the transform of the difference, not from a difference
 of transforms, P_a and E have sums of their own, and 1 - C comes from D - A where errors are small, from C elsewhere.
 Split: Subich et al. 2025, arXiv 2501.19374, after Murphy 1988, doi 10.1175/1520-0493(1988)116<2417:SSBOTM>2.0.CO;2.
+
+Shape of spectra: how a forecast's power is spread over the smallest scales, compared with the truth's.
+
+With T and P the power of truth and forecast at the last tenth of the wavenumbers, each divided by its sum there,
+
+    spectral divergence = sum T log(T / P)        spectral residual = sqrt(mean of (P - T)^2)
+
+Both are 0 where the shapes agree, whatever the amount of power. Nathaniel et al. 2024, arXiv 2402.00712, whose own
+spectra (`image_power`) are those of the plain image of latitude and longitude, of fields averaged over initial times.
 """
 
 from __future__ import annotations
@@ -71,7 +80,7 @@ class SpectralErrors(nn.Module):
             )
         self.epsilon = epsilon
         self.channels = ChannelWeights(world, scale, variable_weights, level_weights)
-        self.harmonics = SphericalHarmonics(world.grid, checked_degrees(degrees))
+        self.harmonics = SphericalHarmonics(world.lat_lon, checked_degrees(degrees))
 
     @property
     def degrees(self) -> int:
@@ -142,8 +151,8 @@ class Sums(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, error: Tensor, truth: Tensor) -> tuple[Tensor, ...]:
         ctx.save_for_backward(error, truth)
-        squared, beside, own = power(error), cross_power(error, truth), power(truth)
-        return squared, power(error + truth), own, squared + 2.0 * beside, own + beside
+        squared, cross, truth_power = power(error), cross_power(error, truth), power(truth)
+        return squared, power(error + truth), truth_power, squared + 2.0 * cross, truth_power + cross
 
     @staticmethod
     @once_differentiable
@@ -168,9 +177,49 @@ def _slope(error: Tensor, truth: Tensor, of_sum: Tensor, of_error: Tensor, of_tr
 
 def by_degree(sums: SpectralSums, epsilon: float) -> ByDegree:
     """Spectra from sums over the orders, in units of the squared scale."""
-    ours, theirs = sums.prediction + epsilon, sums.truth + epsilon
-    roots = ours.sqrt(), theirs.sqrt()
+    forecast, truth = sums.prediction + epsilon, sums.truth + epsilon
+    roots = forecast.sqrt(), truth.sqrt()
     amplitude = (sums.excess / (roots[0] + roots[1])).square()
-    both = roots[0] * roots[1]
-    lost = torch.where(sums.error < both, 0.5 * (sums.error - amplitude) / both, 1.0 - (sums.shared + epsilon) / both)
-    return ByDegree(ours, theirs, sums.excess, sums.error, amplitude, lost)
+    product = roots[0] * roots[1]
+    lost = torch.where(
+        sums.error < product, 0.5 * (sums.error - amplitude) / product, 1.0 - (sums.shared + epsilon) / product
+    )
+    return ByDegree(forecast, truth, sums.excess, sums.error, amplitude, lost)
+
+
+FIRST = 0.9  # share of the wavenumbers that are passed over
+LEAST = 1e-9  # ratio of shares below which the logarithm is taken of this
+
+
+def spectral_divergence(forecast: Tensor, truth: Tensor, first: float = FIRST) -> Tensor:
+    """The spectral divergence of power by wavenumber, (wavenumber, ...) each -> (...); NaN without power there."""
+    predicted, true = _shares(forecast, first), _shares(truth, first)
+    return (true * (true / predicted).clamp(min=LEAST).log()).sum(dim=0)
+
+
+def spectral_residual(forecast: Tensor, truth: Tensor, first: float = FIRST) -> Tensor:
+    """The spectral residual of power by wavenumber, (wavenumber, ...) each -> (...); NaN without power there."""
+    return (_shares(forecast, first) - _shares(truth, first)).square().mean(dim=0).sqrt()
+
+
+def _shares(power: Tensor, first: float) -> Tensor:
+    tail = power[int(first * len(power)) :]
+    return tail / tail.sum(dim=0)
+
+
+def image_power(fields: Tensor) -> Tensor:
+    """Mean power of the two-dimensional Fourier transform by wavenumber, (..., lat, lon) -> (wavenumber, ...).
+
+    Wavenumbers are the distance from the origin, in waves an image, in bins of nearly 1 from 0.5 to the corner of the
+    plane; converging meridians and the step from pole to pole are passed over, as in ChaosBench.
+    """
+    rows, columns = fields.shape[-2:]
+    whole = torch.fft.fft2(fields).abs().square().flatten(-2)
+    along, across = (torch.fft.fftfreq(n, 1.0 / n, dtype=torch.float64) for n in (rows, columns))
+    distance = torch.hypot(along[:, None], across).flatten()
+    corner = float(distance.max())
+    edges = torch.linspace(0.5, corner, math.ceil(corner - 0.5) + 1, dtype=torch.float64)
+    place = torch.bucketize(distance, edges[:-1], right=True)  # 0: the mean of the field
+    sums = whole.new_zeros((len(edges), *whole.shape[:-1])).index_add_(0, place, whole.movedim(-1, 0))
+    counts = torch.bincount(place, minlength=len(edges)).to(whole)
+    return (sums / counts.view(-1, *(1,) * (whole.ndim - 1)))[1:]

@@ -46,14 +46,14 @@ def legendre(degrees: int, orders: int, mu: np.ndarray, first: int = 0) -> np.nd
             seed = np.sqrt((2 * l + 1) / (2 * l)) * cosine * seed
         if l < first:
             continue
-        begun = min(orders, l) - first
-        m = order[:begun]
+        count = min(orders, l) - first
+        m = order[:count]
         a = np.sqrt((4.0 * l * l - 1.0) / (l * l - m * m))
         b = np.sqrt(((l - 1.0) ** 2 - m * m) / (4.0 * (l - 1.0) ** 2 - 1.0))
-        before[:begun] *= -a * b
-        before[:begun] += (a * mu) * last[:begun]
+        before[:count] *= -a * b
+        before[:count] += (a * mu) * last[:count]
         if l < orders:
-            before[begun] = seed
+            before[count] = seed
         last, before = before, last
         np.multiply(last, 1.0 / UPLIFT, out=table[:, l])
     return table

@@ -209,10 +209,10 @@ def _sums(rows: Tensor, factor: Tensor | None, blocks: Sequence[Tensor]) -> Tens
     if len(blocks) == 1:
         return torch.bmm(_doubled(blocks[0], factor), rows).view(-1, kinds, degrees, n)
     coefficients = rows.new_empty(len(rows), kinds, degrees, n)
-    for part, start, block, scale in _parts(blocks, factor):
-        product = torch.bmm(_doubled(block, scale), rows[part])
-        coefficients[part, :, :start] = 0.0
-        coefficients[part, :, start:] = product.view(-1, kinds, degrees - start, n)
+    for orders, start, block, scale in _parts(blocks, factor):
+        product = torch.bmm(_doubled(block, scale), rows[orders])
+        coefficients[orders, :, :start] = 0.0
+        coefficients[orders, :, start:] = product.view(-1, kinds, degrees - start, n)
     return coefficients
 
 
@@ -222,8 +222,8 @@ def _series(coefficients: Tensor, factor: Tensor | None, blocks: Sequence[Tensor
     if len(blocks) == 1:
         return torch.bmm(_doubled(blocks[0], factor).mT, coefficients.flatten(1, 2))
     rows = coefficients.new_empty(len(coefficients), nlat, n)
-    for part, start, block, scale in _parts(blocks, factor):
-        torch.bmm(_doubled(block, scale).mT, coefficients[part, :, start:].flatten(1, 2), out=rows[part])
+    for orders, start, block, scale in _parts(blocks, factor):
+        torch.bmm(_doubled(block, scale).mT, coefficients[orders, :, start:].flatten(1, 2), out=rows[orders])
     return rows
 
 
@@ -250,8 +250,8 @@ def _waves(field: Tensor, given: tuple[Tensor, ...]) -> Tensor:
     tables = Waves(*given)
     half, size = len(tables.second), tables.first.shape[1]
     by_residue = field.reshape(size, nlon // size, nlat * n).transpose(0, 1)
-    parts = torch.bmm(tables.first.expand(len(by_residue), -1, -1), by_residue)
-    rows = torch.bmm(tables.second, parts.view(-1, half, nlat * n).transpose(0, 1))
+    partial_sums = torch.bmm(tables.first.expand(len(by_residue), -1, -1), by_residue)
+    rows = torch.bmm(tables.second, partial_sums.view(-1, half, nlat * n).transpose(0, 1))
     return _picked(rows.view(-1, nlat, n), tables.rows)
 
 
@@ -263,15 +263,15 @@ def _columns(rows: Tensor, given: tuple[Tensor, ...]) -> Tensor:
     tables = Waves(*given)
     half = len(tables.second)
     placed = _picked(rows, tables.slots).view(half, -1, nlat * n)
-    parts = torch.bmm(tables.second_back, placed).view(2 * half, -1)
-    return (tables.first_back @ parts).view(-1, nlat, n)
+    partial_sums = torch.bmm(tables.second_back, placed).view(2 * half, -1)
+    return (tables.first_back @ partial_sums).view(-1, nlat, n)
 
 
 def _picked(rows: Tensor, which: Tensor) -> Tensor:
     """Select rows of (row, lat, n); on a CPU in pieces that its threads share and its caches hold."""
     nlat, n = rows.shape[1:]
-    most = min(nlat, nlat * n // PIECE) if rows.device.type == "cpu" else 1
-    pieces = max([p for p in range(1, most + 1) if nlat % p == 0] or [1])
+    limit = min(nlat, nlat * n // PIECE) if rows.device.type == "cpu" else 1
+    pieces = max([p for p in range(1, limit + 1) if nlat % p == 0] or [1])
     if pieces > 1:
         which = (which[:, None] * pieces + torch.arange(pieces)).flatten()
     return rows.reshape(-1, nlat // pieces * n).index_select(0, which).view(-1, nlat, n)

@@ -64,11 +64,11 @@ class Significance:
 
     def significant(self, p_values: np.ndarray) -> np.ndarray:
         """1 where a difference is significant, 0 where it is not, NaN where the p-value is; all are judged together."""
-        found, known = np.full(p_values.shape, np.nan), np.isfinite(p_values)
-        if known.any():
-            p = adjusted(p_values[known]) if self.false_discovery else p_values[known]
-            found[known] = p <= 1.0 - self.level
-        return found
+        verdicts, finite = np.full(p_values.shape, np.nan), np.isfinite(p_values)
+        if finite.any():
+            p = adjusted(p_values[finite]) if self.false_discovery else p_values[finite]
+            verdicts[finite] = p <= 1.0 - self.level
+        return verdicts
 
 
 @dataclass(frozen=True)
@@ -97,22 +97,22 @@ def paired_difference(
     """
     names = list(first)
     shape = first[names[0]].shape[1:]
-    both = [
+    stacked = [
         np.asarray(side[name], dtype=np.float64).reshape(len(side[name]), -1)
         for side in (first, second)
         for name in names
     ]
-    table = np.stack(both)  # (2 x statistic, init, series)
-    there = ~np.isnan(table).any(axis=0)
-    found = np.full((5, table.shape[-1]), np.nan)
-    patterns, kind = np.unique(there, axis=1, return_inverse=True)
+    table = np.stack(stacked)  # (2 x statistic, init, series)
+    valid = ~np.isnan(table).any(axis=0)
+    estimates = np.full((5, table.shape[-1]), np.nan)
+    patterns, kind = np.unique(valid, axis=1, return_inverse=True)
     for number in range(patterns.shape[1]):
-        chosen = np.flatnonzero(kind.ravel() == number)
-        for some in np.array_split(chosen, -(-chosen.size // SERIES)):
-            kept = table[:, patterns[:, number]][..., some]
-            found[:, some] = _judged(metric, names, kept, significance)
-    value, low, high, p_value, effective = (part.reshape(shape) for part in found)
-    return Difference(value, low, high, p_value, effective, there.sum(axis=0).reshape(shape))
+        columns = np.flatnonzero(kind.ravel() == number)
+        for batch in np.array_split(columns, -(-columns.size // SERIES)):
+            complete = table[:, patterns[:, number]][..., batch]
+            estimates[:, batch] = _judged(metric, names, complete, significance)
+    value, low, high, p_value, effective = (estimate.reshape(shape) for estimate in estimates)
+    return Difference(value, low, high, p_value, effective, valid.sum(axis=0).reshape(shape))
 
 
 def _judged(metric: Metric, names: list[str], table: np.ndarray, significance: Significance) -> np.ndarray:
@@ -120,14 +120,14 @@ def _judged(metric: Metric, names: list[str], table: np.ndarray, significance: S
     from scipy.stats import t as student
 
     inits, series = table.shape[1:]
-    found = np.full((5, series), np.nan)
+    estimates = np.full((5, series), np.nan)
     if inits == 0:
-        return found
+        return estimates
     mean = table.mean(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        found[0] = _loss_difference(metric, names, mean)
+        estimates[0] = _loss_difference(metric, names, mean)
         if inits < 2:
-            return found
+            return estimates
         without = (inits * mean[:, None] - table) / (inits - 1)
         added = -(inits - 1.0) * _loss_difference(metric, names, without)
         added -= added.mean(axis=0)
@@ -135,11 +135,13 @@ def _judged(metric: Metric, names: list[str], table: np.ndarray, significance: S
         effective = effective_number(added, variance)
         error = widening(inits) * np.sqrt(variance)
         reach = error * student.ppf(0.5 + significance.level / 2, count)
-        p_value = 2.0 * student.sf(np.abs(found[0]) / error, count)
-    told = np.stack([found[0] - reach, found[0] + reach, np.where(error == 0.0, found[0] == 0.0, p_value)])
-    found[1:4] = np.where(effective >= significance.least, told, np.nan)
-    found[4] = effective
-    return found
+        p_value = 2.0 * student.sf(np.abs(estimates[0]) / error, count)
+    low_high_p = np.stack(
+        [estimates[0] - reach, estimates[0] + reach, np.where(error == 0.0, estimates[0] == 0.0, p_value)]
+    )
+    estimates[1:4] = np.where(effective >= significance.least, low_high_p, np.nan)
+    estimates[4] = effective
+    return estimates
 
 
 def _loss_difference(metric: Metric, names: list[str], means: np.ndarray) -> np.ndarray:

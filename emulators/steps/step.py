@@ -4,7 +4,7 @@
     next   = last + tendency_std * network(x)      output="residual"
     next   = mean + std * network(x)               output="absolute", and diagnostic variables always
 
-then without the scales that the data do not hold (`emulators.steps.truncation`), then every constraint in order. The
+then without the scales that the data do not hold (`spectral_layers.Truncation`), then every constraint in order. The
 difference mean is not subtracted, as in GraphCast (Lam et al. 2023, doi 10.1126/science.adi2336).
 
 A step over n timesteps takes the standard deviation of the change over n timesteps in place of tendency_std, measured
@@ -22,14 +22,13 @@ import torch
 from torch import Tensor, nn
 
 from emulators.interfaces import Constraint, Network, optional, refuse_unknown_intervals
-from emulators.layers.pole_mirror import reorder_mirrors
-from emulators.state import Origin, State
-from emulators.steps.truncation import Truncation, limits_of
+from emulators.layers.convolution import reorder_mirrors
+from emulators.state import Origin, State, Window
 from emulators.world import World, hours_of, timesteps_between
 
 
 class Step(nn.Module):
-    """One timestep of an emulator; the thing that is trained and that a checkpoint holds.
+    """Make one timestep of an emulator; a Step is what is trained and what a checkpoint holds.
 
     network: (fields (batch, world.input_channels, *grid), time int64 (batch,) in seconds since 1970 UTC, the valid
     time of the target) -> (batch, world.output_channels, *grid), all normalised; see `emulators.interfaces.Network`.
@@ -69,7 +68,7 @@ class Step(nn.Module):
             Normalise(world.scale(variables, "mean"), world.scale(variables, "std"), rank)
             for variables in (world.prognostic, world.forcing, world.predicted)
         )
-        self.truncation = Truncation(world, limits_of(world, truncation))
+        self.truncation = _truncation(world, limits_of(world, truncation))
         self.intervals = world.intervals
         changes = np.stack([world.change_std(world.prognostic, n) for n in self.intervals])
         table = torch.from_numpy(changes).reshape(*changes.shape, *[1] * rank)
@@ -101,27 +100,46 @@ class Step(nn.Module):
         """
         last = history[-1].select(self.world.prognostic.names)
         fields, time = self.inputs(history, forcing)
-        since = {"interval": last.time, "lead": last.start.time}
-        hours = {
-            name: self._hours(forcing.time - start, fields, last.lead)
-            for name, start in since.items()
-            if name in self.conditioning
-        }
-        raw = self.network(fields, time, **hours, **self._flattened(conditioning, last)).float()
+        keywords = {**self.hours(last, forcing, fields.device), **self._flattened(conditioning, last)}
+        raw = self.network(fields, time, **keywords).float()
+        return self.constrained(last, self.physical(raw, last, forcing), forcing)
+
+    def physical(self, raw: Tensor, last: State, forcing: State) -> State:
+        """The State of which the network wrote the normalised channels, truncated, before any constraint."""
         change = self.change(last.time, forcing.time) if self.output == "residual" else None
         values = self.outputs(raw, last.values.reshape(-1, *last.values.shape[last.channel_axis :]), change)
         values = self.truncation(values)
-        values = values.reshape(*last.lead, *values.shape[1:])
-        return self.constrained(last, State(values, self.world.predicted, forcing.time, last.rank), forcing)
+        return State(values.reshape(*last.lead, *values.shape[1:]), self.world.predicted, forcing.time, last.rank)
+
+    def hours(self, last: State, forcing: State, device: torch.device) -> dict[str, Tensor]:
+        """Interval and lead in hours, for every case, of these what the network declares."""
+        since = {"interval": last.time, "lead": last.start.time}
+        starts = {name: start for name, start in since.items() if name in self.conditioning}
+        spans = {name: (forcing.time - start) / np.timedelta64(1, "h") for name, start in starts.items()}
+        tensors = {n: torch.as_tensor(span, dtype=torch.float32, device=device) for n, span in spans.items()}
+        return {name: hours.expand(last.lead).reshape(-1) for name, hours in tensors.items()}
+
+    @classmethod
+    def network_world(cls, world: World, parts: Collection[str] = ()) -> World:
+        """The World on which the network is built: that of the Step. parts: names of the Steps that it is given."""
+        return world
+
+    @property
+    def is_random(self) -> bool:
+        """Whether it draws from a generator, so that the members of an ensemble differ."""
+        return bool(optional(self.network, Network, "noise_channels"))
+
+    def measure(self, windows: Iterable[Window]) -> None:
+        """Measure over windows of the training split what the step needs before it is trained: nothing."""
 
     def constrained(self, before: State, after: State, forcing: State) -> State:
         """`after` as the constraints leave it, one after another; it remembers where it comes from."""
         past = before if before.origin is None else replace(before, origin=None)
         state = replace(after, origin=Origin(before.start, past, forcing))
         for name, constraint in self.constraints.items():
-            given, state = state, constraint(before, state, forcing)
+            previous, state = state, constraint(before, state, forcing)
             if self.observer is not None:
-                self.observer(name, given, state)
+                self.observer(name, previous, state)
         return state
 
     def inputs(self, history: tuple[State, ...], forcing: State) -> tuple[Tensor, Tensor]:
@@ -129,13 +147,13 @@ class Step(nn.Module):
         names = self.world.prognostic.names
         past = [self.prognostic(state.select(names).values) for state in history]
         lead = history[-1].lead
-        parts = [*past]
+        tensors = [*past]
         if self.world.forcing.size:
             prescribed = self.forcing(forcing.select(self.world.forcing.names).values)
-            parts.append(prescribed.expand(*lead, *prescribed.shape[forcing.channel_axis :]))
+            tensors.append(prescribed.expand(*lead, *prescribed.shape[forcing.channel_axis :]))
         if self.static.shape[0]:
-            parts.append(self.static.expand(*lead, *self.static.shape))
-        fields = torch.cat(parts, dim=history[-1].channel_axis)
+            tensors.append(self.static.expand(*lead, *self.static.shape))
+        fields = torch.cat(tensors, dim=history[-1].channel_axis)
         seconds = torch.as_tensor(forcing.time.astype(np.int64), device=fields.device).expand(lead)
         rows = fields.reshape(-1, *fields.shape[history[-1].channel_axis :])
         return rows[:, self.read] if self.reordered[0] else rows, seconds.reshape(-1)
@@ -147,12 +165,6 @@ class Step(nn.Module):
             raise ValueError(f"{type(self.network).__name__} takes no {refused[0]}; choose a network that does.")
         rows = {n: v.expand(*last.lead, -1).flatten(0, -2) for n, v in conditioning.items() if n != "generator"}
         return {**conditioning, **rows}
-
-    @staticmethod
-    def _hours(span: np.ndarray, fields: Tensor, lead: tuple[int, ...]) -> Tensor:
-        """A span of time for every case, in hours."""
-        hours = torch.as_tensor(span / np.timedelta64(1, "h"), dtype=torch.float32, device=fields.device)
-        return hours.expand(lead).reshape(-1)
 
     def change(self, start: np.ndarray, end: np.ndarray) -> Tensor:
         """The standard deviation of the change of the prognostic channels from `start` to `end`, (channel, *1)."""
@@ -201,14 +213,14 @@ def _places(what: str, named: Sequence[str] | None, own: Sequence[str]) -> np.nd
         return np.arange(len(own))
     if isinstance(named, str):
         raise ValueError(f"step.{what} should be a list of channels; got '{named}'.")
-    left: dict[str, list[int]] = {}
+    available: dict[str, list[int]] = {}
     for place, channel in enumerate(own):
-        left.setdefault(channel, []).append(place)
-    unknown = [name for name in named if name not in left]
-    places = [left[name].pop(0) for name in named if left.get(name)]
-    absent = [name for name, rest in left.items() if rest]
+        available.setdefault(channel, []).append(place)
+    unknown = [name for name in named if name not in available]
+    places = [available[name].pop(0) for name in named if available.get(name)]
+    absent = [name for name, rest in available.items() if rest]
     if unknown or absent or len(places) != len(named):
-        often = [name for name in left if [*named].count(name) > [*own].count(name)]
+        often = [name for name in available if [*named].count(name) > [*own].count(name)]
         kinds = {"none of them are": unknown, "not named are": absent, "too often named are": often}
         faults = [f"{kind} {', '.join(names)}" for kind, names in kinds.items() if names]
         raise ValueError(
@@ -241,7 +253,7 @@ def _broken(part: Constraint, law: Constraint) -> list[str]:
 
 
 class Normalise(nn.Module):
-    """(x - mean) / std over the channel axis of (*lead, channel, *grid) tensors.
+    """Compute (x - mean) / std over the channel axis of (*lead, channel, *grid) tensors.
 
     mean, std: shape (channel,). rank: number of grid dimensions. The numbers live in the World, not in the state dict.
     """
@@ -302,12 +314,12 @@ class StepCascade(nn.Module):
             hours = interval * hours_of(steps[0].world.timestep)
             if hours not in self.hours:
                 raise self._no_step(hours)
-            chosen = steps[self.hours.index(hours)]
-            chosen.refuse_intervals([round(hours / hours_of(chosen.world.timestep))])
+            selected = steps[self.hours.index(hours)]
+            selected.refuse_intervals([round(hours / hours_of(selected.world.timestep))])
 
     def _no_step(self, hours: float) -> ValueError:
-        known = ", ".join(f"{h:g}" for h in self.hours)
-        return ValueError(f"No step for an interval of {hours:g} hours, only for {known}.")
+        available = ", ".join(f"{h:g}" for h in self.hours)
+        return ValueError(f"No step for an interval of {hours:g} hours, only for {available}.")
 
     @property
     def observer(self) -> Callable[[str, State, State], None] | None:
@@ -324,14 +336,37 @@ class StepCascade(nn.Module):
     def forward(self, history: tuple[State, ...], forcing: State) -> State:
         """Apply the step that the lead or interval chooses; ValueError where a batch needs several."""
         since = history[-1].start.time if self.by == "lead" else history[-1].time
-        found = np.unique((forcing.time - since) / np.timedelta64(1, "h"))
-        if found.size != 1:
+        spans = np.unique((forcing.time - since) / np.timedelta64(1, "h"))
+        if spans.size != 1:
             raise ValueError(
-                f"All cases of a batch must share one {self.by}; got {', '.join(f'{h:g}' for h in found)} h."
+                f"All cases of a batch must share one {self.by}; got {', '.join(f'{h:g}' for h in spans)} h."
             )
-        hours = float(found[0])
+        hours = float(spans[0])
         if self.by == "interval":
             if hours not in self.hours:
                 raise self._no_step(hours)
             return self.steps[self.hours.index(hours)](history, forcing)
         return self.steps[sum(first < hours for first in self.hours) - 1](history, forcing)
+
+
+def limits_of(world: World, option: Any) -> dict[str, int]:
+    """The largest total wavenumber by variable; option: `data`, a number for all prognostic ones, or None for none.
+
+    Raises ValueError for any other option.
+    """
+    if option is None:
+        return {}
+    if option == "data":
+        return {v.name: v.truncation for v in world.predicted if v.truncation is not None}
+    if isinstance(option, bool) or not isinstance(option, int) or option < 1:
+        raise ValueError(f"step.truncation must be 'data', a total wavenumber of at least 1, or null; got {option!r}.")
+    return {variable.name: option for variable in world.prognostic}
+
+
+def _truncation(world: World, limits: Mapping[str, int]) -> nn.Module:
+    """The projection on limits; without any no spherical harmonics are loaded."""
+    if not limits:
+        return nn.Identity()
+    from emulators.layers.spectral_layers import Truncation
+
+    return Truncation(world, limits)

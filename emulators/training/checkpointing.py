@@ -15,6 +15,13 @@ from pytorch_lightning.plugins.io import CheckpointIO
 from emulators.state import Window
 from emulators.training.lightning_module import Training, validate
 
+LAST = "last.ckpt"
+
+
+def kept_name(step: int) -> str:
+    """The name of the file that keeps the state after a step."""
+    return f"step_{step}.ckpt"
+
 
 class CheckpointStore(Protocol):
     """Write and read checkpoints, dicts of tensors, numbers and strings. A write that fails raises OSError.
@@ -33,13 +40,17 @@ class CheckpointStore(Protocol):
         """Replace the weights of the best validation score."""
         ...
 
+    def save_kept(self, content: dict[str, Any], name: str) -> None:
+        """Write the state of a step that is kept for good."""
+        ...
+
     def load(self, path: str | Path) -> dict[str, Any]:
         """Read a checkpoint."""
         ...
 
 
 class TrainingStopped(RuntimeError):
-    """A training was asked to stop and has saved its state."""
+    """Report that a training was asked to stop and has saved its state."""
 
 
 class StoreIO(CheckpointIO):
@@ -49,7 +60,10 @@ class StoreIO(CheckpointIO):
         self.store = store
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        self.store.save_last(checkpoint)
+        if Path(path).name == LAST:
+            self.store.save_last(checkpoint)
+        else:
+            self.store.save_kept(checkpoint, Path(path).name)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
         return self.store.load(path)
@@ -103,6 +117,9 @@ class Checkpoints(pl.Callback):
         self.loops = copy.deepcopy(loop_states(trainer))
         due = self.every is not None and step % self.every == 0
         late = self.minutes is not None and time.monotonic() - self.saved_at > 60 * self.minutes
+        if step in module.plan.keep:
+            module.refuse_broken_loss()
+            self.write(trainer, kept_name(step))
         stop = self.decide(trainer, self.is_asked_to_stop)
         save = stop or due or self.decide(trainer, late)
         if save or step % module.plan.log_every == 0:
@@ -174,13 +191,17 @@ class Checkpoints(pl.Callback):
     def save(self, trainer: pl.Trainer, needed: bool = False) -> None:
         """Save the state of the latest step. needed: raise OSError where it cannot be written."""
         try:
-            if self.store is not None and (trainer.is_global_zero or trainer.lightning_module.is_sharded):
-                trainer.save_checkpoint(self.store.path / "last.ckpt", weights_only=False)  # the store decides
+            self.write(trainer, LAST)
         except OSError as error:
             if needed:
                 raise
             self.report(f"{error} The training goes on and tries again later.")
         self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
+
+    def write(self, trainer: pl.Trainer, name: str) -> None:
+        """Hand the state of the latest step to the store, which decides where it goes. OSError where it cannot."""
+        if self.store is not None and (trainer.is_global_zero or trainer.lightning_module.is_sharded):
+            trainer.save_checkpoint(self.store.path / name, weights_only=False)
 
     def report(self, sentence: str) -> None:
         """Warn of a checkpoint that could not be written."""

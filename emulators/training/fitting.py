@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -12,6 +14,8 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
 
 from emulators.interfaces import Network, optional
+from emulators.layers.low_rank import adapters
+from emulators.layers.noise import NoiseInNorms
 from emulators.state import Window
 from emulators.training.checkpointing import Checkpoints, StoreIO
 from emulators.training.hardware import Hardware, recompute
@@ -21,7 +25,7 @@ from emulators.training.plan import Plan
 
 @runtime_checkable
 class SharedBatches(Protocol):
-    """An iterable of batches that several processes share."""
+    """Describe an iterable of batches that several processes share."""
 
     def divide(self, rank: int, ranks: int, *, pinned: bool = False) -> None:
         """Take the batches of process `rank` of `ranks`; pinned: in page-locked memory, for copies to a GPU."""
@@ -85,11 +89,12 @@ def solve(
 
 
 def fit_climatology(training: Training, windows: Iterable[Window]) -> None:
-    """Give the network the climatology of the training data, where it has one, before the first step."""
+    """Give network and Step what they measure of the training data, where they do, before the first step."""
+    training.step.measure(windows)
     fit_network = optional(training.step.network, Network, "fit_climatology")
     if fit_network is not None:
         fit_network(examples(training.step, windows))
-        training.reset_average()
+    training.reset_average()
 
 
 class OneLoader:
@@ -175,6 +180,33 @@ def strategy(hardware: Hardware) -> Any:
 def lay_out(network: torch.nn.Module, hardware: Hardware) -> None:
     """Compile a network, or let it recompute its activations, as the hardware says."""
     if hardware.activation_checkpointing:
+        if any(isinstance(module, NoiseInNorms) for module in network.modules()):
+            raise ValueError(
+                "Activations computed again would see the noise of a later step; expected hardware."
+                "activation_checkpointing=false with noise=..., got true."
+            )
+        if any(module.settings.goes_by_lead for module in adapters(network).values()):
+            raise ValueError(
+                "Activations computed again would see the adapter of a later step; expected hardware."
+                "activation_checkpointing=false with adapter.leads or adapter.first above 1, got true."
+            )
         recompute(network)
     if hardware.compile:
         network.compile()
+
+
+def silence_lightning() -> None:
+    """Silence what Lightning says of choices made here on purpose."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    phrases = (
+        "does not have many workers",
+        "`IterableDataset`",
+        "GPU available but not used",
+        "LeafSpec",
+        "in eval mode at the start",
+        "The `srun` command is available",
+        "`broadcast_buffers` is deprecated",
+    )
+    for text in (f".*{words}" for words in phrases):
+        warnings.filterwarnings("ignore", text)

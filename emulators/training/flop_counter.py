@@ -1,4 +1,6 @@
-"""Floating-point operations, counted as they run: products of matrices, convolutions, attention, Fourier transforms.
+"""What a network takes: operations, counted as they run, memory of a pass, seconds a step.
+
+Counted are products of matrices, convolutions, attention and Fourier transforms.
 
 A multiplication and an addition count two, a product of complex numbers four times as many as one of real numbers, a
 Fourier transform of N complex numbers 5 N log2 N, of real ones half of it. Norms, activations and sums count nothing,
@@ -10,19 +12,25 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from emulators.interfaces import is_fitted_at_once
+from emulators.sphere.transform import Tables
 from emulators.state import Window
-from emulators.training.loss_terms import active
+from emulators.training.plan import active
 
 if TYPE_CHECKING:
     from emulators.training.lightning_module import Training
+    from emulators.world import World
 
 
 aten = torch.ops.aten
@@ -109,27 +117,216 @@ FORMULAS: dict[Any, Callable[..., int]] = {
 def steps_within_flops(training: Training, batch: Callable[[int], Window], processes: int = 1) -> int:
     """How many optimiser steps `training.plan.flops` pay for; ValueError where not a single one.
 
-    batch: the window of a pass. Counted, forward and backward, is the first pass of each length of rollout; the weights
-    and buffers of the training are left as they were.
+    batch: the window of a pass. Counted, forward and backward, is the first pass of each length of rollout and size of
+    ensemble; the weights and buffers of the training are left as they were.
     """
     plan, objective = training.plan, training.objective
-    found: dict[int, int] = {}
+    costs: dict[tuple[int, int], int] = {}
 
     def cost(step: int) -> int:
         """Of an optimiser step, over all passes and processes."""
-        length = objective.length(step)
-        if length not in found:
-            losses = active(training.losses, step, max(step + 1, plan.steps))
-            with torch.random.fork_rng(devices=[]), Operations() as operations:
-                loss, _ = objective(copy.deepcopy(training.step), batch(step * plan.accumulate), losses)
-                loss.backward()
-            found[length] = operations.total * plan.accumulate * processes
-        return found[length]
+        work = objective.length(step), objective.size(step)
+        if work not in costs:
+            passed = operations_of_pass(training, batch(step * plan.accumulate), step)
+            costs[work] = passed * plan.accumulate * processes
+        return costs[work]
 
-    steps, left = 0, (plan.flops or 0.0) - cost(0)
-    while left >= 0:
+    steps, remaining = 0, (plan.flops or 0.0) - cost(0)
+    while remaining >= 0:
         steps += 1
-        left -= cost(steps)
+        remaining -= cost(steps)
     if not steps:
         raise ValueError(f"training.flops={plan.flops:.3g} does not pay for a step, which takes {cost(0):.3g}.")
     return steps
+
+
+def operations_of_pass(training: Training, window: Window, step: int) -> int:
+    """Count the operations of one pass, forward and backward, at an optimiser step; the weights stay as they are."""
+    training.objective.at(step)
+    losses = active(training.losses, step, max(step + 1, training.plan.steps))
+    with torch.random.fork_rng(devices=[]), Operations() as operations:
+        loss, _ = training.objective(copy.deepcopy(training.step), window, losses)
+        loss.backward()
+    return operations.total
+
+
+STEPS = 3  # timed, after one to warm up
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """Hold what one process of a training takes: bytes, operations a sample, seconds a step.
+
+    activations: bytes a sample that a forward pass keeps for the backward pass. samples: of a pass.
+    """
+
+    parameters: int
+    weights: int
+    gradients: int
+    moments: int
+    averages: int
+    activations: float
+    operations: float
+    seconds: float
+    samples: int
+
+    @property
+    def fixed(self) -> int:
+        """Bytes that do not depend on the batch."""
+        return self.weights + self.gradients + self.moments + self.averages
+
+    def largest(self, memory: float) -> int:
+        """The most samples of a pass that fit into `memory` bytes."""
+        return max(0, int((memory - self.fixed) / max(self.activations, 1.0)))
+
+
+def measure(training: Training, window: Window, *, mixed: bool = False) -> Requirements:
+    """Make a few steps on one window, on the device where both are. mixed: in bfloat16 where that is safe.
+
+    ValueError where the network is fitted at once. The weights change.
+    """
+    if is_fitted_at_once(training.step.network):
+        raise ValueError("This network is solved at once, not descended: there is nothing to plan.")
+    trainable = [weight for weight in training.step.parameters() if weight.requires_grad]
+    samples = window.history[0].lead[-1]
+    with Operations() as counted:
+        activations = kept_bytes(training, window)
+    optimizer = training.optimizer(training.step)
+    seconds = _seconds_a_step(training, optimizer, window, mixed)
+    moments = [v for state in optimizer.state.values() for v in state.values() if isinstance(v, Tensor)]
+    return Requirements(
+        parameters=parameter_count(training.step),
+        weights=_bytes_of(training.step.parameters()),
+        gradients=_bytes_of(trainable),
+        moments=_bytes_of(moments),
+        averages=_bytes_of(training.averages.parameters()) if training.averages is not None else 0,
+        activations=activations / samples,
+        operations=counted.total / samples,
+        seconds=seconds,
+        samples=samples,
+    )
+
+
+def kept_bytes(training: Training, window: Window) -> float:
+    """Bytes that a forward pass keeps for the backward pass, weights and buffers aside; the backward pass is made."""
+    excluded = {t.untyped_storage().data_ptr() for t in (*training.parameters(), *training.buffers())}
+    stored: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in excluded:
+            stored[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = _loss(training, window)
+    loss.backward()
+    return float(sum(stored.values()))
+
+
+def _loss(training: Training, window: Window) -> Tensor:
+    loss, _ = training.objective(training.step, window, active(training.losses, 0, training.plan.steps))
+    return loss
+
+
+def _seconds_a_step(training: Training, optimizer: Any, window: Window, mixed: bool) -> float:
+    """The median time of an optimiser step."""
+    device, times = training.device.type, []
+    for _ in range(1 + STEPS):
+        start = time.perf_counter()
+        optimizer.zero_grad()
+        with torch.autocast(device, torch.bfloat16, enabled=mixed):
+            loss = _loss(training, window)
+        loss.backward()
+        optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
+
+
+def _bytes_of(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.nelement() * tensor.element_size() for tensor in tensors)
+
+
+QUICK = 5e9  # parameters x points up to which a network runs at once on the processor
+
+
+def runnable(network: nn.Module, world: World) -> nn.Module:
+    """Return a network on the meta device, or where that is quick a copy of it with zeros on the processor.
+
+    On the meta device torch runs its operators in Python, for which it imports its compiler: two seconds.
+    """
+    if parameter_count(network) * world.grid.size > QUICK:
+        return network
+    copied = copy.deepcopy(network).to_empty(device="cpu")
+    tables = {
+        id(table)
+        for module in copied.modules()
+        if isinstance(module, Tables)
+        for table in module.buffers(recurse=False)
+    }
+    with torch.no_grad():
+        for tensor in (*copied.parameters(), *copied.buffers()):
+            if id(tensor) not in tables:  # which all transforms of this process share
+                tensor.zero_()
+    return copied
+
+
+def parameter_count(network: nn.Module) -> int:
+    """Count trainable parameters; a complex one counts two."""
+    return sum(p.numel() * (2 if p.is_complex() else 1) for p in network.parameters() if p.requires_grad)
+
+
+def traced_pass(network: nn.Module, world: World) -> tuple[tuple[int, ...] | None, float]:
+    """Return the shape of the output of one sample, and the bytes that its pass keeps for the gradient.
+
+    None and 0 where these are unknown. network: on the meta device, or as `runnable` made it. Raises ValueError where
+    it refuses the fields.
+    """
+    device = next((tensor.device for tensor in network.parameters()), torch.device("meta"))
+    excluded = {tensor.untyped_storage()._cdata for tensor in (*network.parameters(), *network.buffers())}
+    stored: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        stored[storage._cdata] = storage.nbytes()
+        return tensor
+
+    fields = torch.zeros(1, world.input_channels, *world.grid.shape, device=device)
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            output = network(fields, torch.zeros(1, dtype=torch.int64, device=device))
+    except ValueError:
+        raise
+    except Exception:  # a network may need numbers where there are none
+        return None, 0.0
+    return tuple(output.shape), float(sum(size for storage, size in stored.items() if storage not in excluded))
+
+
+def forward_operations(network: nn.Module, world: World) -> int | None:
+    """The floating-point operations of a forward pass of one sample; None where it needs numbers, not shapes alone."""
+    fields = torch.empty(1, world.input_channels, *world.grid.shape, device="meta")
+    try:
+        with torch.no_grad(), Operations() as counted:
+            network.eval()(fields, torch.empty(1, dtype=torch.int64, device="meta"))
+    except Exception:  # a network may need numbers where there are none
+        return None
+    return counted.total
+
+
+def matrix_speed(device: str, size: int = 768) -> float:
+    """Measure the floating-point operations a second of a product of matrices in single precision."""
+    factor = torch.randn(size, size, device=device)
+    best = float("inf")
+    for _ in range(4):  # the first warms up
+        start = time.perf_counter()
+        float((factor @ factor)[0, 0])  # waits for the device
+        best = min(best, time.perf_counter() - start)
+    return 2.0 * size**3 / best
+
+
+def parameter_text(module: torch.nn.Module) -> str:
+    """How many parameters there are and, where some are frozen, how many are trained."""
+    total, trained = (sum(p.numel() for p in module.parameters() if p.requires_grad or frozen) for frozen in (1, 0))
+    return f"{total:,}" if trained == total else f"{total:,}, of which {trained:,} are trained"

@@ -88,6 +88,14 @@ class Hardware:
         """Processes over all nodes."""
         return self.devices * self.nodes
 
+    @property
+    def description(self) -> str:
+        """Where a training runs, in one line."""
+        extras = {"compiled": self.compile, "activations recomputed": self.activation_checkpointing}
+        where = f"{self.accelerator} x {self.devices} x {self.nodes} nodes"
+        settings = [where, f"strategy {self.strategy}", f"precision {self.precision}"]
+        return ", ".join([*settings, *(word for word, holds in extras.items() if holds)])
+
 
 def refuse_below_one(group: str, **counts: int | None) -> None:
     """Raise ValueError naming every count that is below 1; None is allowed."""
@@ -108,10 +116,10 @@ def stages(network: nn.Module) -> Iterator[nn.Module]:
 
 def recompute(network: nn.Module) -> int:
     """Make each stage forget its activations and compute them anew in the backward pass; the number of stages."""
-    found = list(stages(network)) or [network]
-    for stage in found:
+    recomputed = list(stages(network)) or [network]
+    for stage in recomputed:
         stage.forward = partial(checkpoint, stage.forward, use_reentrant=False)  # type: ignore[method-assign]
-    return len(found)
+    return len(recomputed)
 
 
 def shard(network: nn.Module, mesh: Any) -> None:
@@ -135,3 +143,17 @@ def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
     from torch.distributed.tensor import DTensor
 
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def seconds_of(text: str) -> float:
+    """Return the seconds of a time limit as SLURM writes it, D-HH:MM:SS, HH:MM:SS, MM:SS or minutes."""
+    days, _, rest = text.rpartition("-")
+    numbers = [int(number) for number in rest.split(":")]
+    if days:
+        numbers = [*numbers, 0, 0][:3]
+    elif len(numbers) == 1:
+        numbers = [0, numbers[0], 0]
+    elif len(numbers) == 2:
+        numbers = [0, *numbers]
+    hours, minutes, seconds = numbers
+    return int(days or 0) * 86400.0 + hours * 3600.0 + minutes * 60.0 + seconds

@@ -4,6 +4,11 @@ What is drawn for a step is a function of (seed, step), and what is drawn for a 
 sample in the whole batch), so that neither passes nor processes change it; the order of samples is one of (seed, step).
 The state of a training therefore is its weights, optimiser, averages and step number: a run continued from a checkpoint
 repeats the uninterrupted one bit for bit.
+
+Find the origin of the first non-finite number, when a loss or a gradient is not finite.
+
+The forward pass is repeated with a hook on every module; the first whose output is not finite while its input is finite
+is named.
 """
 
 from __future__ import annotations
@@ -12,25 +17,89 @@ import copy
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import compress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from emulators.interfaces import Loss, Network, Objective, optional, refuse_unknown_intervals
 from emulators.layers.sample_draws import begin_samples
 from emulators.metrics.rmse import RMSE
 from emulators.rollout import rollout
 from emulators.state import State, Window
-from emulators.steps.step import Step
 from emulators.training.hardware import full_tensor, local_tensors, shard
-from emulators.training.loss_terms import Term, active, refuse_gaps
-from emulators.training.non_finite import BrokenStep, batch_times, broken_channels, first_non_finite
-from emulators.training.plan import Plan
+from emulators.training.optimizers import Anchor, Tuning
+from emulators.training.plan import Plan, Term, active, refuse_gaps
 from emulators.verification.budget_ledger import Ledger
 from emulators.verification.scorecard import Scorecard
+
+if TYPE_CHECKING:
+    from emulators.steps.step import Step
+
+SHOWN = 6  # times of a batch that are listed
+
+
+class BrokenStep(ValueError):
+    """Report a training step whose loss or gradient is not finite."""
+
+
+def batch_times(window: Window) -> str:
+    """The initial times of a batch in words."""
+    times = [str(time) for time in window.history[-1].time.reshape(-1)]
+    more = f" and {len(times) - SHOWN} more" if len(times) > SHOWN else ""
+    return ", ".join(times[:SHOWN]) + more
+
+
+def first_non_finite(step: nn.Module, objective: Any, window: Window, losses: Mapping[str, Any]) -> str:
+    """Name where the first non-finite number of a batch arises: data, weights, a module, or the loss."""
+    for kind, states in {"history": window.history, "forcing": window.forcing, "target": window.target}.items():
+        for state in states:
+            broken = broken_channels(state)
+            if broken:
+                return f"the data: {', '.join(broken[:3])} of the {kind}"
+    weights = [name for name, weight in step.named_parameters() if not weight.isfinite().all()]
+    if weights:
+        return f"the weights: {weights[0]} and {len(weights) - 1} more are broken already"
+    layers: list[str] = []
+    hooks = [
+        module.register_forward_hook(lambda _, given, made, name=name: _listen(name, given, made, layers))
+        for name, module in step.named_modules()
+        if name
+    ]
+    try:
+        with torch.no_grad():
+            loss, _ = objective(step, window, losses)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if layers:
+        return f"the layer {layers[0]}"
+    return "nothing that a second try shows" if loss.isfinite() else "the loss itself"
+
+
+def broken_channels(state: State) -> list[str]:
+    """The channels of a State that hold a number that is not finite."""
+    whole = state.values.movedim(state.channel_axis, 0).flatten(1).isfinite().all(dim=1)
+    return [name for name, is_whole in zip(state.variables.channels, whole.tolist(), strict=True) if not is_whole]
+
+
+def _listen(name: str, given: tuple[Any, ...], made: Any, found: list[str]) -> None:
+    """Record a module whose output is not finite though its input is."""
+    if not _is_whole(made) and all(map(_is_whole, given)):
+        found.append(name)
+
+
+def _is_whole(value: Any) -> bool:
+    if isinstance(value, State):
+        value = value.values
+    if isinstance(value, Tensor):
+        return (not value.is_floating_point() and not value.is_complex()) or bool(value.isfinite().all())
+    if isinstance(value, tuple | list):
+        return all(map(_is_whole, value))
+    return True
+
 
 MOST_SKIPPED = 10  # steps in a row
 
@@ -41,8 +110,8 @@ class Training(pl.LightningModule):
     losses: by name; those with a weight or a range of steps as Terms. optimizer: from a module to its optimiser.
     schedule: factor of the learning rate at (step, steps). scorecard: makes an empty Scorecard for a validation,
     default: RMSE by lead. metadata: numbers, strings and tensors for every checkpoint. finished: set once the last step
-    is made and validated. validated: the step of the last validation. exploded: where the last validation's forecast
-    ceased to be finite, or None. skipped: steps left out so far.
+    is made and validated. tuning: what is trained, default all. validated: the step of the last validation. exploded:
+    where the last validation's forecast ceased to be finite, or None. skipped: steps left out so far.
     """
 
     def __init__(
@@ -57,8 +126,12 @@ class Training(pl.LightningModule):
         seed: int = 0,
         scorecard: Callable[[], Scorecard] | None = None,
         metadata: Mapping[str, Any] | None = None,
+        tuning: Tuning | None = None,
     ) -> None:
         super().__init__()
+        self.tuning = tuning or Tuning()
+        self.tuning.choose(step)
+        self.anchor = Anchor(self.tuning.anchor) if self.tuning.anchor else None
         terms = {name: loss if isinstance(loss, Term) else Term(loss) for name, loss in losses.items()}
         refuse_gaps(terms, plan.steps)
         self.step, self.objective, self.losses = step, objective, terms
@@ -79,6 +152,8 @@ class Training(pl.LightningModule):
     def begin(self) -> None:
         """Set the average and the objective to the weights with which a training begins."""
         self.reset_average()
+        if self.anchor is not None:
+            self.anchor.begin(self.step)
         self.objective.begin(self.step)
         refuse_unknown_intervals(self.losses, Loss, self.objective.intervals)
 
@@ -109,6 +184,7 @@ class Training(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.step)
+        self.tuning.set_rates(optimizer, self.step)
         if self.trainer.precision == "16-mixed":  # a fused optimiser would be handed scaled gradients to clip
             for group in optimizer.param_groups:
                 group["fused"] = False
@@ -134,7 +210,11 @@ class Training(pl.LightningModule):
 
     def training_step(self, batch: Window, batch_idx: int) -> Tensor:
         losses = active(self.losses, self.global_step, self.plan.steps)
+        self.objective.at(self.global_step)
         loss, parts = self.objective(self.step, batch, losses)
+        if self.anchor is not None:
+            distance = self.anchor(self.step)
+            loss, parts = loss + distance, {**parts, "anchor": distance.detach()}
         self.parts = {"loss": loss.detach(), **parts}
         if self.looks_at_every_step and not loss.isfinite():
             self.seed_draws()
@@ -201,7 +281,7 @@ class Training(pl.LightningModule):
         decay = min(self.plan.ema or 0.0, (1 + done) / (10 + done))
         trained = [weight.requires_grad for weight in self.step.parameters()]
         averages, weights = (
-            local_tensors(list(compress(part.parameters(), trained))) for part in (self.averages, self.step)
+            local_tensors(list(compress(module.parameters(), trained))) for module in (self.averages, self.step)
         )
         with torch.no_grad():
             torch._foreach_lerp_(averages, weights, 1.0 - decay)

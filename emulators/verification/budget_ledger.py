@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,10 +26,12 @@ from torch import Tensor
 
 from emulators.interfaces import Constraint, optional
 from emulators.physics.budgets import DryAir, Energy, Water
-from emulators.state import State
-from emulators.steps.step import Step
 from emulators.verification.budget_results import BUDGETED, QUANTITIES, BudgetResults
 from emulators.world import World, counted_timesteps
+
+if TYPE_CHECKING:
+    from emulators.state import State
+    from emulators.steps.step import Step
 
 VAPOUR = ("specific_humidity",)
 Kind = TypeVar("Kind", DryAir, Water, Energy)
@@ -60,10 +62,10 @@ class Ledger:
         self.dry_air = self._budget("dry_air", DryAir, stated)
         self.moisture = self._budget("moisture", Water, stated)
         self.energy = self._budget("energy", Energy, stated)
-        there = {name for kind, names in BUDGETED.items() if kind not in self.left_out for name in names}
+        budgeted = {name for kind, names in BUDGETED.items() if kind not in self.left_out for name in names}
         if self.dry_air is not None and (self.dry_air.columns.is_fixed or world.vertical.dry):
-            there.discard("air_drift")
-        self.names = tuple(name for name in QUANTITIES if name in there)
+            budgeted.discard("air_drift")
+        self.names = tuple(name for name in QUANTITIES if name in budgeted)
         self.corrections = tuple(
             (name, variable)
             for name, constraint in self.constraints.items()
@@ -87,9 +89,9 @@ class Ledger:
         self._pending_maps: dict[tuple[str, str], Tensor] = {}
 
     def _budget(self, name: str, kind: type[Kind], stated: list[Any]) -> Kind | None:
-        own = [budget for budget in stated if isinstance(budget, kind)]
-        if own:
-            return own[0]
+        matching = [budget for budget in stated if isinstance(budget, kind)]
+        if matching:
+            return matching[0]
         try:
             return kind(self.world, part=f"the budget of {name.replace('_', ' ')}")
         except ValueError as error:
@@ -126,8 +128,8 @@ class Ledger:
         raw = self._raw
         assert raw is not None
         assert raw.origin is not None
-        for (_, known), squares in self._pending.items():
-            if known == variable:
+        for (_, name), squares in self._pending.items():
+            if name == variable:
                 return squares[1]
         field = self._fields(raw, variable)
         before = raw.origin.before
@@ -156,9 +158,9 @@ class Ledger:
         if origin is None:
             raise ValueError("A ledger compares a State with those before it; expected one with an origin, got data.")
         after = self.contents(state) if contents is None else contents
-        known = self._before
-        if lead and known and known[0] == lead - 1 and self._follows(known[1], state.time):
-            before: dict[str, Tensor] | None = known[2]
+        previous = self._before
+        if lead and previous and previous[0] == lead - 1 and self._follows(previous[1], state.time):
+            before: dict[str, Tensor] | None = previous[2]
         else:
             before = self.contents(origin.before)
             self._start = before if origin.before is origin.start or not lead else self.contents(origin.start)
@@ -189,20 +191,20 @@ class Ledger:
             return {}
         lead, time, contents = self._before
         arrays = {"lead": np.array(lead), "time": time.astype(np.int64)}
-        for when, known in (("before", contents), ("start", self._start)):
-            arrays |= {f"{when} {name}": total.cpu().numpy() for name, total in known.items()}
+        for when, totals in (("before", contents), ("start", self._start)):
+            arrays |= {f"{when} {name}": total.cpu().numpy() for name, total in totals.items()}
         return arrays
 
     def restore(self, carried: Mapping[str, np.ndarray], device: torch.device | str = "cpu") -> Ledger:
         """Continue a rollout whose first leads are in another ledger, from its `carried_state`."""
         if carried:
-            known: dict[str, dict[str, Tensor]] = {"before": {}, "start": {}}
+            contents: dict[str, dict[str, Tensor]] = {"before": {}, "start": {}}
             for key, array in carried.items():
                 when, _, name = key.partition(" ")
                 if name:
-                    known[when][name] = torch.from_numpy(array).to(device)
-            self._before = int(carried["lead"]), carried["time"].astype("datetime64[s]"), known["before"]
-            self._start = known["start"]
+                    contents[when][name] = torch.from_numpy(array).to(device)
+            self._before = int(carried["lead"]), carried["time"].astype("datetime64[s]"), contents["before"]
+            self._start = contents["start"]
         return self
 
     def contents(self, state: State) -> dict[str, Tensor]:
@@ -240,12 +242,12 @@ class Ledger:
         if self.moisture is not None:
             fallen = self.moisture.mean(self.moisture.precipitated(state, forcing))
             risen = self.moisture.mean(self.moisture.evaporated(state, forcing))
-            made = after["moisture"] - before["moisture"] - (risen - fallen)
-            row["moisture_residual"] = made
-            row["moisture_residual_relative"] = made / torch.where(fallen > 0.0, fallen, torch.nan)
+            residual = after["moisture"] - before["moisture"] - (risen - fallen)
+            row["moisture_residual"] = residual
+            row["moisture_residual_relative"] = residual / torch.where(fallen > 0.0, fallen, torch.nan)
         if self.energy is not None:
-            made = after["energy"] - before["energy"] - self.energy.mean(self.energy.gain(state, forcing))
-            row["energy_residual"] = made / self.seconds
+            residual = after["energy"] - before["energy"] - self.energy.mean(self.energy.gain(state, forcing))
+            row["energy_residual"] = residual / self.seconds
         if not row:
             return torch.zeros(0, state.lead[-1] if state.lead else 1)
         return self._by_init(torch.stack([row[name].reshape(state.lead) for name in self.names]))
@@ -300,20 +302,20 @@ class Ledger:
         if not squares.shape[2]:
             return {}
         changed, tendency = squares.mean(axis=2)
-        nothing = np.where(np.isfinite(changed), 0.0, np.nan)
-        ratio = np.sqrt(np.divide(changed, tendency, out=nothing, where=changed > 0.0))
+        zeros = np.where(np.isfinite(changed), 0.0, np.nan)
+        ratio = np.sqrt(np.divide(changed, tendency, out=zeros, where=changed > 0.0))
         return dict(zip(self.corrections, ratio, strict=True))
 
     def _conventions(self) -> dict[str, str]:
-        told = {"title": "budgets of forecasts", "left_out": "; ".join(self.left_out.values())}
+        attrs = {"title": "budgets of forecasts", "left_out": "; ".join(self.left_out.values())}
         if self.dry_air is not None:
-            told["columns"] = "fixed" if self.dry_air.columns.is_fixed else "to the surface pressure"
+            attrs["columns"] = "fixed" if self.dry_air.columns.is_fixed else "to the surface pressure"
         if self.energy is not None:
-            told["energy"] = f"{self.energy.definition}; fluxes: {', '.join(flux.name for flux in self.energy.heat)}"
+            attrs["energy"] = f"{self.energy.definition}; fluxes: {', '.join(flux.name for flux in self.energy.heat)}"
         if self.moisture is not None:
-            told["water"] = f"{', '.join(self.moisture.species)}; fluxes: {self.moisture.precipitation.name}, "
-            told["water"] += self.moisture.evaporation.name
-        return told
+            attrs["water"] = f"{', '.join(self.moisture.species)}; fluxes: {self.moisture.precipitation.name}, "
+            attrs["water"] += self.moisture.evaporation.name
+        return attrs
 
 
 class RowsByLead:
@@ -341,17 +343,17 @@ class RowsByLead:
 
     def array(self) -> np.ndarray:
         """All rows, float64 (*shape, init, lead); NaN where nothing was added."""
-        rows = {lead: torch.cat(parts, dim=-1).double().cpu().numpy() for lead, parts in self._rows.items()}
-        parts = [*self._stretches, *((lead, row[..., None]) for lead, row in rows.items())]
+        rows = {lead: torch.cat(blocks, dim=-1).double().cpu().numpy() for lead, blocks in self._rows.items()}
+        blocks = [*self._stretches, *((lead, row[..., None]) for lead, row in rows.items())]
         count = np.zeros(self.leads, dtype=np.int64)
-        for first, part in parts:
-            count[first : first + part.shape[-1]] += part.shape[-2]
+        for first, block in blocks:
+            count[first : first + block.shape[-1]] += block.shape[-2]
         whole = np.full((*self.shape, count.max(initial=0), self.leads), np.nan)
         count[:] = 0
-        for first, part in parts:
-            there = count[first : first + part.shape[-1]]  # how many initial times each lead has already
-            for begun in np.unique(there):
-                those = there == begun
-                whole[..., begun : begun + part.shape[-2], first + np.flatnonzero(those)] = part[..., those]
-            there += part.shape[-2]
+        for first, block in blocks:
+            filled = count[first : first + block.shape[-1]]  # how many initial times each lead has already
+            for offset in np.unique(filled):
+                matching = filled == offset
+                whole[..., offset : offset + block.shape[-2], first + np.flatnonzero(matching)] = block[..., matching]
+            filled += block.shape[-2]
         return whole

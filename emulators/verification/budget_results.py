@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from emulators.grid import grid_coordinates, grid_dims
 from emulators.verification.channels import encode_leads
 from emulators.world import World
 
@@ -87,8 +88,8 @@ class BudgetResults:
         sizes = {}
         for name, values in self.series.items():
             if name != "moisture_residual_relative":
-                chosen = values if QUANTITIES[name].adds_up else values[:, -1]
-                sizes[name] = float(np.sqrt(np.square(chosen).mean()))
+                selected = values if QUANTITIES[name].adds_up else values[:, -1]
+                sizes[name] = float(np.sqrt(np.square(selected).mean()))
         return sizes
 
     def drift_per_year(self) -> dict[str, np.ndarray]:
@@ -97,25 +98,25 @@ class BudgetResults:
         for name, values in self.series.items():
             if name == "moisture_residual_relative":
                 continue
-            made = np.cumsum(values, axis=1) if QUANTITIES[name].adds_up else values
-            slope = slopes(made)
+            cumulative = np.cumsum(values, axis=1) if QUANTITIES[name].adds_up else values
+            slope = slopes(cumulative)
             per_year[name] = slope if name == "energy_residual" else slope * steps
         return per_year
 
     def summary(self) -> dict[str, Any]:
         """For a manifest: largest and last values, drift per year, shares; numbers that JSON knows."""
-        per_year, told = self.drift_per_year(), {}
+        per_year, summary = self.drift_per_year(), {}
         for name, values in self.series.items():
-            told[name] = {
+            summary[name] = {
                 "units": QUANTITIES[name].units,
                 "largest": _number(np.abs(values).max()),
                 "last": _number(values[:, -1].mean()),
             }
             if name in per_year:
-                told[name] |= {"per_year": _number(per_year[name].mean()), "per_year_units": QUANTITIES[name].a_year}
+                summary[name] |= {"per_year": _number(per_year[name].mean()), "per_year_units": QUANTITIES[name].a_year}
         if self.shares:
-            told["share_changed"] = {f"{c}: {v}": _number(share.mean()) for (c, v), share in self.shares.items()}
-        return told | {"left_out": list(self.left_out.values())}
+            summary["share_changed"] = {f"{c}: {v}": _number(share.mean()) for (c, v), share in self.shares.items()}
+        return summary | {"left_out": list(self.left_out.values())}
 
     def dataset(self, inits: np.ndarray, truth: BudgetResults | None = None) -> xr.Dataset:
         """Quantities (source, time, lead_time), `<quantity>_per_year` (source, time), `share_changed` and its maps.
@@ -128,13 +129,16 @@ class BudgetResults:
         series, per_year = [s.series for s in sources.values()], [s.drift_per_year() for s in sources.values()]
         arrays: dict[str, Any] = {}
         for name in self.series:
-            of = QUANTITIES[name]
-            told = {"units": of.units, "long_name": of.long_name, "definition": of.definition}
-            arrays[name] = (("source", "time", "lead_time"), np.stack([known[name] for known in series]), told)
+            quantity = QUANTITIES[name]
+            attributes = {"units": quantity.units, "long_name": quantity.long_name, "definition": quantity.definition}
+            arrays[name] = (("source", "time", "lead_time"), np.stack([source[name] for source in series]), attributes)
             if name in per_year[0]:
-                told = {"units": of.a_year, "long_name": f"{of.long_name}: least-squares trend over all leads"}
-                values = np.stack([known[name] for known in per_year])
-                arrays[f"{name}_per_year"] = (("source", "time"), values, told)
+                attributes = {
+                    "units": quantity.a_year,
+                    "long_name": f"{quantity.long_name}: least-squares trend over all leads",
+                }
+                values = np.stack([source[name] for source in per_year])
+                arrays[f"{name}_per_year"] = (("source", "time"), values, attributes)
         lead_time = self.world.lead_time(1) * np.arange(1, self.leads + 1)
         coords: dict[str, Any] = {
             "source": list(sources),
@@ -149,25 +153,23 @@ class BudgetResults:
         return encode_leads(xr.Dataset(arrays, coords, self.conventions))
 
     def _share_arrays(self) -> dict[str, Any]:
-        told = {"units": "1", "long_name": "rms of what a constraint changed over rms of the raw tendency"}
+        attributes = {"units": "1", "long_name": "rms of what a constraint changed over rms of the raw tendency"}
         arrays: dict[str, Any] = {
-            "share_changed": (("correction", "lead_time"), np.stack([*self.shares.values()]), told)
+            "share_changed": (("correction", "lead_time"), np.stack([*self.shares.values()]), attributes)
         }
-        grid = ("latitude", "longitude") if len(self.world.grid.shape) == 2 else ("cell",)
+        grid = grid_dims(self.world.grid)
         for (name, variable), pair in self.maps.items():
-            found, maps = self.world.predicted.variable(variable), np.stack(pair).astype(np.float32)
-            told = {"units": found.units, "long_name": f"what {name} changes in a timestep, mean and rms"}
-            told |= {"constraint": name, "variable": variable}
-            dims = ("statistic", *((f"level_of_{variable}",) if found.levels else ()), *grid)
-            arrays[f"map_{name}_{variable}"] = (dims, maps if found.levels else maps[:, 0], told)
+            quantity, maps = self.world.predicted.variable(variable), np.stack(pair).astype(np.float32)
+            attributes = {"units": quantity.units, "long_name": f"what {name} changes in a timestep, mean and rms"}
+            attributes |= {"constraint": name, "variable": variable}
+            dims = ("statistic", *((f"level_of_{variable}",) if quantity.levels else ()), *grid)
+            arrays[f"map_{name}_{variable}"] = (dims, maps if quantity.levels else maps[:, 0], attributes)
         return arrays
 
     def _map_coordinates(self) -> dict[str, Any]:
-        found = [self.world.predicted.variable(variable) for _, variable in self.maps]
-        levels = {f"level_of_{variable.name}": list(variable.levels) for variable in found if variable.levels}
-        if len(self.world.grid.shape) != 2:
-            return levels
-        return levels | {"latitude": self.world.grid.latitude, "longitude": self.world.grid.longitude}
+        variables = [self.world.predicted.variable(variable) for _, variable in self.maps]
+        levels = {f"level_of_{variable.name}": list(variable.levels) for variable in variables if variable.levels}
+        return levels | grid_coordinates(self.world.grid)
 
 
 def slopes(values: np.ndarray) -> np.ndarray:

@@ -53,18 +53,18 @@ class InitStatistics:
             if quantity not in self._kept:
                 shape = (len(self.inits), len(self.card.leads), mean.shape[-2], len(self.regions))
                 self._kept[quantity] = np.full(shape, np.nan, dtype=np.float32)
-            kept = np.where(np.isnan(mean), np.inf, mean)[..., : len(self.regions)]
-            self._kept[quantity][rows, lead] = np.where(counted[..., : len(self.regions)], kept, np.nan)
+            encoded = np.where(np.isnan(mean), np.inf, mean)[..., : len(self.regions)]
+            self._kept[quantity][rows, lead] = np.where(counted[..., : len(self.regions)], encoded, np.nan)
 
     def partial(self) -> dict[str, np.ndarray]:
         """The statistics so far as arrays, to be stored, sent, or added to others by `add_partial`."""
-        return {quantity: kept.copy() for quantity, kept in self._kept.items()}
+        return {quantity: values.copy() for quantity, values in self._kept.items()}
 
     def add_partial(self, partial: Mapping[str, np.ndarray]) -> InitStatistics:
         """Add the statistics that another kept for some of the same initial times."""
-        for quantity, more in partial.items():
-            kept = self._kept.get(quantity, np.full_like(more, np.nan))
-            self._kept[quantity] = np.where(np.isnan(kept), more, kept)
+        for quantity, added in partial.items():
+            values = self._kept.get(quantity, np.full_like(added, np.nan))
+            self._kept[quantity] = np.where(np.isnan(values), added, values)
         return self
 
     def dataset(self, attributes: Mapping[str, object] | None = None) -> xr.Dataset | None:
@@ -85,8 +85,8 @@ class InitStatistics:
         coords = {name: coords[name] for name in ("lead_time", "level") if name in coords}
         coords |= {"statistic": list(self._kept), "region": list(self.regions)}
         coords["time"] = self.inits.astype("datetime64[ns]")
-        told = {"long_name": "area means of each initial time; NaN where it does not count, infinite where it is NaN"}
-        return xr.Dataset(arrays, coords, {**told, **(attributes or {})})
+        facts = {"long_name": "area means of each initial time; NaN where it does not count, infinite where it is NaN"}
+        return xr.Dataset(arrays, coords, {**facts, **(attributes or {})})
 
 
 def statistics_of(name: str, metric: Metric) -> tuple[str, ...]:
@@ -100,8 +100,8 @@ def terms(dataset: xr.Dataset, name: str, metric: Metric, variable: str, **where
     needed = statistics_of(name, metric)
     if variable not in dataset or not set(needed) <= set(dataset["statistic"].values.tolist()):
         return None
-    chosen = dataset[variable].sel(**where)
-    return {term: chosen.sel(statistic=term).values for term in needed}
+    field = dataset[variable].sel(**where)
+    return {term: field.sel(statistic=term).values for term in needed}
 
 
 def scores_of(by_init: xr.Dataset, metrics: Mapping[str, Metric]) -> xr.Dataset:
@@ -112,24 +112,24 @@ def scores_of(by_init: xr.Dataset, metrics: Mapping[str, Metric]) -> xr.Dataset:
     """
     import xarray as xr
 
-    kept = set(by_init["statistic"].values.tolist())
-    some = {name: metric for name, metric in metrics.items() if set(statistics_of(name, metric)) <= kept}
+    available = set(by_init["statistic"].values.tolist())
+    scored = {name: metric for name, metric in metrics.items() if set(statistics_of(name, metric)) <= available}
     arrays = {}
     for variable, field in by_init.data_vars.items():
-        values = np.stack([_score(by_init, name, metric, str(variable)) for name, metric in some.items()])
+        values = np.stack([_score(by_init, name, metric, str(variable)) for name, metric in scored.items()])
         arrays[str(variable)] = (("metric", *field.dims[2:]), values, field.attrs)
     coords = {str(dim): by_init[dim] for dim in ("region", "lead_time", "level") if dim in by_init.coords}
-    return xr.Dataset(arrays, {"metric": list(some), **coords})
+    return xr.Dataset(arrays, {"metric": list(scored), **coords})
 
 
 def _score(by_init: xr.Dataset, name: str, metric: Metric, variable: str) -> np.ndarray:
     """A score from means over the initial times that count, NaN where there are none."""
-    found = terms(by_init, name, metric, variable) or {}
-    counted = np.logical_and.reduce([~np.isnan(values) for values in found.values()])
+    statistics = terms(by_init, name, metric, variable) or {}
+    counted = np.logical_and.reduce([~np.isnan(values) for values in statistics.values()])
     with np.errstate(invalid="ignore", divide="ignore"):
         means = {
             term: np.where(counted, values, 0.0).sum(axis=0, dtype=np.float64) / counted.sum(axis=0)
-            for term, values in found.items()
+            for term, values in statistics.items()
         }
         tensors = {term: torch.from_numpy(np.where(np.isinf(mean), np.nan, mean)) for term, mean in means.items()}
         return next(iter(tensors.values())).numpy() if metric.by_init else metric.value(tensors).numpy()
@@ -146,10 +146,12 @@ def differences(
     """
     import xarray as xr
 
-    found = {name: _differences(first, other, metrics, significance) for name, other in others.items()}
-    if not found:
+    by_source = {name: _differences(first, reference, metrics, significance) for name, reference in others.items()}
+    if not by_source:
         return None
-    joined = xr.concat(list(found.values()), dim=xr.DataArray(list(found), dims="source", name="source"), join="outer")
+    joined = xr.concat(
+        list(by_source.values()), dim=xr.DataArray(list(by_source), dims="source", name="source"), join="outer"
+    )
     joined.attrs = {
         "significance": str(significance),
         "level": f"{100 * significance.level:g}",
@@ -173,19 +175,19 @@ def _differences(
     shared = [xr.align(first[name], other[name], join="inner") for name in first.data_vars if name in other]
     arrays = {}
     for mine, theirs in shared:
-        parts = []
+        estimates = []
         for name, metric in metrics.items():
             sides = [
                 terms(side.to_dataset(name=str(mine.name)), name, metric, str(mine.name)) for side in (mine, theirs)
             ]
             if sides[0] is None or sides[1] is None:
-                parts.append(np.full((len(ESTIMATES), *mine.shape[2:]), np.nan))
+                estimates.append(np.full((len(ESTIMATES), *mine.shape[2:]), np.nan))
                 continue
-            made = paired_difference(metric, sides[0], sides[1], significance)
-            told = [made.value, made.low, made.high, made.p_value, made.effective_inits, made.inits]
-            parts.append(np.stack([*told, np.full_like(made.value, np.nan)]))
+            paired = paired_difference(metric, sides[0], sides[1], significance)
+            results = [paired.value, paired.low, paired.high, paired.p_value, paired.effective_inits, paired.inits]
+            estimates.append(np.stack([*results, np.full_like(paired.value, np.nan)]))
         units = {"units": mine.attrs.get("units", "")}
-        arrays[str(mine.name)] = (("estimate", "metric", *mine.dims[2:]), np.stack(parts, axis=1), units)
+        arrays[str(mine.name)] = (("estimate", "metric", *mine.dims[2:]), np.stack(estimates, axis=1), units)
     _judge_together([values for _, values, _ in arrays.values()], significance)
     coords = {name: mine[name] for mine, _ in shared for name in mine.dims[2:]}
     return xr.Dataset(arrays, {"estimate": list(ESTIMATES), "metric": list(metrics), **coords})
@@ -198,8 +200,8 @@ def _judge_together(fields: Sequence[np.ndarray], significance: Significance) ->
     """
     p_value, verdict = ESTIMATES.index("p_value"), ESTIMATES.index("significant")
     for metric, region in np.ndindex(fields[0].shape[1:3] if fields else (0, 0)):
-        parts = [field[:, metric, region] for field in fields]
-        found = significance.significant(np.concatenate([part[p_value].ravel() for part in parts]))
-        ends = np.cumsum([part[p_value].size for part in parts])[:-1]
-        for part, verdicts in zip(parts, np.split(found, ends), strict=True):
-            part[verdict] = verdicts.reshape(part[verdict].shape)
+        blocks = [field[:, metric, region] for field in fields]
+        significant = significance.significant(np.concatenate([block[p_value].ravel() for block in blocks]))
+        ends = np.cumsum([block[p_value].size for block in blocks])[:-1]
+        for block, verdicts in zip(blocks, np.split(significant, ends), strict=True):
+            block[verdict] = verdicts.reshape(block[verdict].shape)

@@ -4,6 +4,16 @@
 
 gives the trend b free of the season; mean, variance and series of monthly area means are summed beside it. Sums of any
 batches, processes or runs add up to the whole; of scores whose years are too few it is said why they are left out.
+
+Scores of a climate: its mean state, its variability and its trend, from maps and from series of area means.
+
+    NRMSE = NRMSE_s + 5 NRMSE_g
+    NRMSE_s = sqrt <(mean_t f - mean_t o)^2> / |<mean_t o>|        NRMSE_g = sqrt mean_t (<f> - <o>)^2 / |<mean_t o>|
+
+with < > the area mean and t whole years: ClimateBench, Watson-Parris et al. 2022, doi 10.1029/2021MS002954, whose
+fields are departures from the preindustrial climate. Nino 3.4: the departure of the sea surface temperature from its
+monthly climatology over 5 S to 5 N, 170 W to 120 W, smoothed over 5 months (Trenberth 1997,
+doi 10.1175/1520-0477(1997)078<2771:TDOENO>2.0.CO;2).
 """
 
 from __future__ import annotations
@@ -15,25 +25,69 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from emulators.scores.climate import (
-    ALPHA,
-    NINO_REGION,
-    area_mean,
-    area_rmse,
-    nino_index,
-    nrmse_global,
-    nrmse_spatial,
-    whole_years,
-)
+from emulators.grid import grid_coordinates, grid_dims
 from emulators.state import State
-from emulators.statistics.harmonic_climatology import harmonics
-from emulators.statistics.regions import Region, land_fraction, region_weights
+from emulators.statistics.area_means import Region, land_fraction, region_weights
+from emulators.statistics.climatology import harmonics
 from emulators.variables import Variable, VariableSet
 from emulators.verification.channels import channel_rows, level_block, level_coordinate
 from emulators.world import World
 
 if TYPE_CHECKING:
     import xarray as xr
+
+
+ALPHA = 5.0  # weight of the global part of the NRMSE
+NINO_REGION = "nino-3.4"
+NINO_MONTHS = 5
+YEAR = 365 * 86_400  # s
+WHOLE = 0.98  # share of a year that makes it whole
+
+
+def area_rmse(difference: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Root of the mean square of maps (..., point) with weights (point, region), missing points left out."""
+    return np.sqrt(area_mean(np.square(difference), weights))
+
+
+def area_mean(maps: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Means of maps (..., point) with weights (point, region), missing points left out: (..., region)."""
+    valid = ~np.isnan(maps)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(valid, maps, 0.0) @ weights / (valid @ weights)
+
+
+def nrmse_spatial(forecast: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The spatial part of NRMSE, from maps of the time mean (..., point), by region."""
+    return area_rmse(forecast - truth, weights) / np.abs(area_mean(truth, weights))
+
+
+def nrmse_global(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """The global part of NRMSE, from yearly area means (year, ...)."""
+    return np.sqrt(np.square(forecast - truth).mean(axis=0)) / np.abs(truth.mean(axis=0))
+
+
+def whole_years(times: np.ndarray) -> np.ndarray:
+    """The years that sorted distinct `times` (datetime64[s]) cover."""
+    if times.size < 2:
+        return np.empty(0, dtype=np.int64)
+    step = float(np.median(np.diff(times).astype(np.int64)))
+    years, counts = np.unique(times.astype("datetime64[Y]").astype(int) + 1970, return_counts=True)
+    return years[counts * step >= WHOLE * YEAR]
+
+
+def nino_index(means: np.ndarray, months: np.ndarray) -> np.ndarray:
+    """The index from monthly area means (month, ...) at `months` since 1970; NaN where a month beside is missing."""
+    index = np.full(means.shape, np.nan)
+    for month in range(12):
+        rows = months % 12 == month
+        if rows.any():
+            index[rows] = means[rows] - means[rows].mean(axis=0)
+    half = NINO_MONTHS // 2
+    smooth = np.full(means.shape, np.nan)
+    for row in range(half, len(months) - half):
+        if months[row + half] - months[row - half] == 2 * half:
+            smooth[row] = index[row - half : row + half + 1].mean(axis=0)
+    return smooth
 
 
 ANNUAL = 2  # harmonics
@@ -69,17 +123,17 @@ class ClimateCard:
 
     def add(self, prediction: State, target: State) -> None:
         """Add forecasts of any leads and their truth, matched by valid time; an ensemble has its members in front."""
-        given = {"prediction": prediction, "target": target}
+        by_role = {"prediction": prediction, "target": target}
         forecast, truth = (
             channel_rows(fields, self.variables, self.grid, role).double().cpu().numpy()
-            for role, fields in given.items()
+            for role, fields in by_role.items()
         )
         members = forecast if forecast.ndim == 4 else forecast[None]  # (member, time, channel, point)
         seconds = np.atleast_1d(target.time).astype(np.int64)
-        gone = np.isnan(truth) | np.isnan(members).any(axis=0)
-        if gone.any():
-            self._missing |= gone.any(axis=0)
-            truth, members = np.where(gone, 0.0, truth), np.where(gone, 0.0, members)
+        missing = np.isnan(truth) | np.isnan(members).any(axis=0)
+        if missing.any():
+            self._missing |= missing.any(axis=0)
+            truth, members = np.where(missing, 0.0, truth), np.where(missing, 0.0, members)
         basis = _basis(seconds)
         self._gram += basis.T @ basis
         for row, fields in enumerate((members, truth[None])):
@@ -87,9 +141,9 @@ class ClimateCard:
             self._square[row] += np.square(fields).mean(axis=0).sum(axis=0)
         self._times.update(seconds.tolist())
         matrix = self._nino.matrix
-        known = (~gone) @ matrix
+        coverage = (~missing) @ matrix
         with np.errstate(invalid="ignore", divide="ignore"):
-            means = np.concatenate([truth[None], members]) @ matrix / known  # (1 + member, time, channel, region)
+            means = np.concatenate([truth[None], members]) @ matrix / coverage  # (1 + member, time, channel, region)
         for place, month in enumerate(target.time.reshape(-1).astype("datetime64[M]").astype(int).tolist()):
             self._months[month] = self._months.get(month, 0.0) + means[:, place]
             self._counts[month] = self._counts.get(month, 0) + 1
@@ -134,12 +188,12 @@ class ClimateCard:
     def left_out(self) -> dict[str, str]:
         """Scores for which there are too few years, or no sea, and why."""
         have = len(self.years)
-        found = {name: f"{have} of the {need} whole years needed" for name, need in YEARS.items() if have < need}
+        reasons = {name: f"{have} of the {need} whole years needed" for name, need in YEARS.items() if have < need}
         if self._sea() is None:
-            found["nino"] = f"none of {', '.join(SEA)} among the variables"
+            reasons["nino"] = f"none of {', '.join(SEA)} among the variables"
         elif NINO_REGION not in self._nino.names:
-            found["nino"] = f"no point of {NINO_REGION} on the grid"
-        return found
+            reasons["nino"] = f"no point of {NINO_REGION} on the grid"
+        return reasons
 
     def maps(self) -> dict[str, np.ndarray]:
         """`mean`, `std` and `trend` (a decade), of forecast and truth: (source, channel, point); NaN where missing."""
@@ -147,11 +201,11 @@ class ClimateCard:
         if not count:
             raise ValueError("No pair of forecast and truth was added; there is no climate to score.")
         mean = self._moment[:, 0] / count
-        found = {"mean": mean, "std": np.sqrt(np.maximum(self._square / count - np.square(mean), 0.0))}
-        found["trend"] = np.tensordot(_trend_row(self._gram), self._moment, axes=(0, 1))
-        for values in found.values():
+        maps = {"mean": mean, "std": np.sqrt(np.maximum(self._square / count - np.square(mean), 0.0))}
+        maps["trend"] = np.tensordot(_trend_row(self._gram), self._moment, axes=(0, 1))
+        for values in maps.values():
             values[:, self._missing] = np.nan
-        return found
+        return maps
 
     def annual_means(self) -> np.ndarray:
         """Area means of whole years, (year, truth and members, channel, region)."""
@@ -168,7 +222,7 @@ class ClimateCard:
         (mean, true_mean), (std, true_std), (trend, true_trend) = maps["mean"], maps["std"], maps["trend"]
         variances = (area_mean(np.square(field), weights) for field in (std, true_std))
         with np.errstate(invalid="ignore", divide="ignore"):
-            found = {
+            scores = {
                 "mean_forecast": area_mean(mean, weights),
                 "mean_truth": area_mean(true_mean, weights),
                 "bias": area_mean(mean - true_mean, weights),
@@ -177,27 +231,27 @@ class ClimateCard:
                 "std_ratio": np.sqrt(np.divide(*variances)),
             }
             if "annual" not in absent:
-                found |= self._annual_scores(nrmse_spatial(mean, true_mean, weights), "interannual" not in absent)
+                scores |= self._annual_scores(nrmse_spatial(mean, true_mean, weights), "interannual" not in absent)
         if "trend" not in absent:
-            found["trend_forecast"] = area_mean(trend, weights)
-            found["trend_truth"] = area_mean(true_trend, weights)
-            found["trend_rmse"] = area_rmse(trend - true_trend, weights)
-        return found
+            scores["trend_forecast"] = area_mean(trend, weights)
+            scores["trend_truth"] = area_mean(true_trend, weights)
+            scores["trend_rmse"] = area_rmse(trend - true_trend, weights)
+        return scores
 
     def _annual_scores(self, spatial: np.ndarray, variability: bool) -> dict[str, np.ndarray]:
         annual = self.annual_means()
         truth, members = annual[:, 0], annual[:, 1:]
         forecast = members.mean(axis=1)
-        found = {
+        scores = {
             "annual_rmse": np.sqrt(np.square(forecast - truth).mean(axis=0)),
             "nrmse_spatial": spatial,
             "nrmse_global": nrmse_global(forecast, truth),
         }
-        found["nrmse"] = found["nrmse_spatial"] + ALPHA * found["nrmse_global"]
+        scores["nrmse"] = scores["nrmse_spatial"] + ALPHA * scores["nrmse_global"]
         if variability:
-            found["interannual_std_forecast"] = np.sqrt(members.var(axis=0, ddof=1).mean(axis=0))
-            found["interannual_std_truth"] = truth.std(axis=0, ddof=1)
-        return found
+            scores["interannual_std_forecast"] = np.sqrt(members.var(axis=0, ddof=1).mean(axis=0))
+            scores["interannual_std_truth"] = truth.std(axis=0, ddof=1)
+        return scores
 
     def _sea(self) -> Variable | None:
         names = [name for name in SEA if name in self.variables]
@@ -225,10 +279,9 @@ class ClimateCard:
             "metric": list(scores),
             "region": list(self.regions.names),
             "source": list(SOURCES),
-            "latitude": ("latitude", self.grid.latitude, {"units": "degrees_north"}),
-            "longitude": ("longitude", self.grid.longitude, {"units": "degrees_east"}),
+            **grid_coordinates(self.grid),
         }
-        place = ("latitude", "longitude")
+        place = grid_dims(self.grid)
         fields = {name: field.reshape(*field.shape[:2], *self.grid.shape) for name, field in self.maps().items()}
         if "trend" in absent:
             del fields["trend"]
@@ -241,18 +294,19 @@ class ClimateCard:
             name, units = variable.name, {"units": variable.units}
             arrays[name] = self._block(variable, values, 1, ("metric",), ("region",), units)
             for kind, field in fields.items():
-                told = {"units": f"{variable.units} decade-1".strip() if kind == "trend" else variable.units}
-                arrays[f"{name}_{kind}"] = self._block(variable, field, 1, ("source",), place, told)
-            zonal = fields["mean"].mean(axis=-1)
-            arrays[f"{name}_zonal_mean"] = self._block(variable, zonal, 1, ("source",), place[:1], units)
+                attrs = {"units": f"{variable.units} decade-1".strip() if kind == "trend" else variable.units}
+                arrays[f"{name}_{kind}"] = self._block(variable, field, 1, ("source",), place, attrs)
+            if len(place) == 2:
+                zonal = fields["mean"].mean(axis=-1)
+                arrays[f"{name}_zonal_mean"] = self._block(variable, zonal, 1, ("source",), place[:1], units)
             if annual is not None:
                 dims = ("source", "year")
                 arrays[f"{name}_annual_mean"] = self._block(variable, annual, 2, dims, ("region",), units)
         index = self.nino()
         if index is not None:
-            both = np.stack([index[0][:, 1:].mean(axis=1), index[0][:, 0]])
+            nino = np.stack([index[0][:, 1:].mean(axis=1), index[0][:, 0]])
             spread = [np.sqrt(np.nanvar(index[0][:, 1:], axis=0).mean()), np.nanstd(index[0][:, 0])]
-            arrays["nino34"] = (("source", "month"), both, {"units": "K"})
+            arrays["nino34"] = (("source", "month"), nino, {"units": "K"})
             arrays["nino34_std"] = (("source",), np.array(spread), {"units": "K"})
             coords["month"] = index[1].astype("datetime64[ns]")
         coords |= level_coordinate(self.variables)

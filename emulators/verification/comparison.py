@@ -80,19 +80,19 @@ def compare(
         _refuse_other(first, other)
     failed = [name for name, entry in entries.items() if entry.scores.attrs.get("verdict") == "failed"]
     notes += [f"{name} failed the checks of its forecast." for name in failed]
-    metrics, told = _metrics(list(entries.values()), build_metrics)
-    entries, beside, inits, more = _on_shared_inits(entries, metrics)
-    entries, beside, less = _on_shared_labels(entries, beside, metrics)
+    metrics, metric_notes = _metrics(list(entries.values()), build_metrics)
+    entries, baselines, inits, init_notes = _on_shared_inits(entries, metrics)
+    entries, baselines, label_notes = _on_shared_labels(entries, baselines, metrics)
     baseline = baseline or first.name
-    if baseline not in entries and baseline not in beside:
-        raise ValueError(f"baseline={baseline}: expected one of {', '.join([*entries, *beside])}.")
-    comparison = Comparison(entries, {n: s for n, (s, _) in beside.items()}, baseline, None, inits, notes)
-    reference = entries[baseline].by_init if baseline in entries else beside[baseline][1]
+    if baseline not in entries and baseline not in baselines:
+        raise ValueError(f"baseline={baseline}: expected one of {', '.join([*entries, *baselines])}.")
+    comparison = Comparison(entries, {n: s for n, (s, _) in baselines.items()}, baseline, None, inits, notes)
+    reference = entries[baseline].by_init if baseline in entries else baselines[baseline][1]
     regions = first.scores["region"].values.tolist()
     if region is not None and region not in next(iter(entries.values())).scores["region"].values:
         raise ValueError(f"region={region}: expected one that all share, of {', '.join(regions)}.")
     judged, unjudged = _judged(entries, baseline, reference, metrics, region, significance)
-    notes.extend([*told, *more, *less, *unjudged])
+    notes.extend([*metric_notes, *init_notes, *label_notes, *unjudged])
     return replace(comparison, judged=judged)
 
 
@@ -115,26 +115,26 @@ def _refuse_other(first: StoredEvaluation, other: StoredEvaluation) -> None:
 def _same_persistence(first: StoredEvaluation, other: StoredEvaluation) -> bool | None:
     """True where persistence, which depends on the truth alone, has the same errors at shared initial times; None where
     that is unknown."""
-    mine, theirs = (entry.baselines.get("persistence", (None, None))[1] for entry in (first, other))
-    return None if mine is None or theirs is None else same_errors(mine, theirs, CLOSE)
+    first_errors, other_errors = (entry.baselines.get("persistence", (None, None))[1] for entry in (first, other))
+    return None if first_errors is None or other_errors is None else same_errors(first_errors, other_errors, CLOSE)
 
 
 def _metrics(
     entries: Sequence[StoredEvaluation], build_metrics: Callable[[Mapping[str, Any]], Mapping[str, Metric]]
 ) -> tuple[dict[str, Metric], list[str]]:
     """The metrics that all have with the same definition (and climatology, where they need one), built; and notes."""
-    found = [json.loads(entry.scores.attrs.get("metrics", "{}")) for entry in entries]
+    definitions = [json.loads(entry.scores.attrs.get("metrics", "{}")) for entry in entries]
     names = [str(name) for name in entries[0].scores["metric"].values]
-    shared = [n for n in names if all(n in one and one[n] == found[0].get(n) for one in found)]
-    built = dict(build_metrics({name: found[0][name] for name in shared}))
+    shared = [n for n in names if all(n in defined and defined[n] == definitions[0].get(n) for defined in definitions)]
+    built = dict(build_metrics({name: definitions[0][name] for name in shared}))
     climatologies = {str(entry.scores.attrs.get("climatology")) for entry in entries}
     notes = []
     if len(climatologies) > 1:
         needing = [name for name, metric in built.items() if metric.needs]
         built = {name: metric for name, metric in built.items() if name not in needing}
         notes += [f"{', '.join(needing)} left out: the climatologies differ."] if needing else []
-    every = dict.fromkeys(str(n) for entry in entries for n in entry.scores["metric"].values)
-    absent = [name for name in every if name not in shared]
+    all_names = dict.fromkeys(str(n) for entry in entries for n in entry.scores["metric"].values)
+    absent = [name for name in all_names if name not in shared]
     notes += [f"{', '.join(absent)} left out: not in all, or defined differently."] if absent else []
     if not built:
         raise ValueError(f"Nothing to compare: {'; '.join(notes) or 'the evaluations share no metric'}.")
@@ -146,9 +146,9 @@ def _on_shared_inits(
 ) -> tuple[dict[str, StoredEvaluation], dict[str, tuple[xr.Dataset, xr.Dataset | None]], int, list[str]]:
     """Entries and the baselines of the first on the initial times that all have."""
     first = next(iter(entries.values()))
-    spoken = {str(entry.scores.attrs.get("inits_used")) for entry in entries.values()}
+    spellings = {str(entry.scores.attrs.get("inits_used")) for entry in entries.values()}
     counts = {tuple(entry.scores["inits"].values) for entry in entries.values()}
-    if len(spoken) == len(counts) == 1 and first.scores.attrs.get("inits_used"):
+    if len(spellings) == len(counts) == 1 and first.scores.attrs.get("inits_used"):
         return entries, dict(first.baselines), int(first.scores["inits"].max()), []
     without = [entry.name for entry in entries.values() if entry.by_init is None]
     if without:
@@ -161,27 +161,29 @@ def _on_shared_inits(
     if not shared.size:
         raise ValueError(f"{', '.join(entries)} share no initial time; score them on the same inits=.")
     notes = [
-        f"{name}: {len(own) - shared.size} of {len(own)} initial times are not in all and were left out."
-        for name, own in zip(entries, times, strict=True)
-        if len(own) > shared.size
+        f"{name}: {len(inits) - shared.size} of {len(inits)} initial times are not in all and were left out."
+        for name, inits in zip(entries, times, strict=True)
+        if len(inits) > shared.size
     ]
     if any(entry.spectra is not None for entry in entries.values()):
         notes.append("Spectra are those of all initial times of each evaluation.")
 
     def cut(by_init: xr.Dataset, like: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
-        some = by_init.sel(time=shared)
-        scores = scores_of(some, metrics).assign_attrs(like.attrs)
+        subset = by_init.sel(time=shared)
+        scores = scores_of(subset, metrics).assign_attrs(like.attrs)
         for name in scores.coords:
             scores[name].attrs.update(like[name].attrs if name in like.coords else {})
-        return scores, some
+        return scores, subset
 
-    made = {}
+    cut_entries = {}
     for name, entry in entries.items():
         assert entry.by_init is not None
-        scores, some = cut(entry.by_init, entry.scores)
-        made[name] = replace(entry, scores=scores, by_init=some)
-    there = {n: (s, b) for n, (s, b) in first.baselines.items() if b is not None and np.isin(shared, b["time"]).all()}
-    return made, {n: cut(b, s) for n, (s, b) in there.items() if b is not None}, int(shared.size), notes
+        scores, subset = cut(entry.by_init, entry.scores)
+        cut_entries[name] = replace(entry, scores=scores, by_init=subset)
+    complete = {
+        n: (s, b) for n, (s, b) in first.baselines.items() if b is not None and np.isin(shared, b["time"]).all()
+    }
+    return cut_entries, {n: cut(b, s) for n, (s, b) in complete.items() if b is not None}, int(shared.size), notes
 
 
 def _on_shared_labels(
@@ -190,36 +192,38 @@ def _on_shared_labels(
     metrics: Mapping[str, Any],
 ) -> tuple[dict[str, StoredEvaluation], dict[str, tuple[xr.Dataset, xr.Dataset | None]], list[str]]:
     """Entries cut to the variables, levels, leads and regions that all have, and what was left out."""
-    every = [entry.scores for entry in entries.values()]
-    variables = [name for name in every[0].data_vars if all(name in scores for scores in every)]
+    datasets = [entry.scores for entry in entries.values()]
+    variables = [name for name in datasets[0].data_vars if all(name in scores for scores in datasets)]
     if not variables:
         raise ValueError(f"{', '.join(entries)} share no variable.")
-    dims = [dim for dim in ("region", "lead_time", "level") if all(dim in scores.coords for scores in every)]
-    shared = {dim: reduce(np.intersect1d, [scores[dim].values for scores in every]) for dim in dims}
+    dims = [dim for dim in ("region", "lead_time", "level") if all(dim in scores.coords for scores in datasets)]
+    shared = {dim: reduce(np.intersect1d, [scores[dim].values for scores in datasets]) for dim in dims}
     notes = []
-    absent = dict.fromkeys(str(n) for scores in every for n in scores.data_vars if n not in variables)
+    absent = dict.fromkeys(str(n) for scores in datasets for n in scores.data_vars if n not in variables)
     notes += [f"Variables left out, since not all have them: {', '.join(absent)}."] if absent else []
-    for dim, kept in shared.items():
-        if not kept.size:
+    for dim, labels in shared.items():
+        if not labels.size:
             raise ValueError(f"{', '.join(entries)} share no {dim.replace('_', ' ')}.")
-        gone = max(len(scores[dim]) for scores in every) - kept.size
+        dropped = max(len(scores[dim]) for scores in datasets) - labels.size
         words = {"lead_time": "lead times", "region": "regions", "level": "levels"}[dim]
-        notes += [f"{gone} {words} left out, since not all have them."] if gone else []
-    order = {dim: every[0][dim].values[np.isin(every[0][dim].values, kept)] for dim, kept in shared.items()}
+        notes += [f"{dropped} {words} left out, since not all have them."] if dropped else []
+    order = {dim: datasets[0][dim].values[np.isin(datasets[0][dim].values, labels)] for dim, labels in shared.items()}
 
     def cut(dataset: xr.Dataset) -> xr.Dataset:
-        there = {dim: kept for dim, kept in order.items() if dim in dataset.dims}
+        indexers = {dim: labels for dim, labels in order.items() if dim in dataset.dims}
         names = [name for name in variables if name in dataset]
-        chosen = dataset[names].sel({dim: kept[np.isin(kept, dataset[dim].values)] for dim, kept in there.items()})
+        subset = dataset[names].sel(
+            {dim: labels[np.isin(labels, dataset[dim].values)] for dim, labels in indexers.items()}
+        )
         if "metric" in dataset.dims:
-            chosen = chosen.sel(metric=[name for name in metrics if name in dataset["metric"].values])
-        return chosen.assign_attrs(dataset.attrs)
+            subset = subset.sel(metric=[name for name in metrics if name in dataset["metric"].values])
+        return subset.assign_attrs(dataset.attrs)
 
     def cut_or_none(dataset: xr.Dataset | None) -> xr.Dataset | None:
         return None if dataset is None else cut(dataset)
 
-    made = {n: replace(e, scores=cut(e.scores), by_init=cut_or_none(e.by_init)) for n, e in entries.items()}
-    return made, {n: (cut(s), cut_or_none(b)) for n, (s, b) in beside.items()}, notes
+    cut_entries = {n: replace(e, scores=cut(e.scores), by_init=cut_or_none(e.by_init)) for n, e in entries.items()}
+    return cut_entries, {n: (cut(s), cut_or_none(b)) for n, (s, b) in beside.items()}, notes
 
 
 def _judged(
@@ -233,21 +237,21 @@ def _judged(
     """Differences of each run to the baseline in one region, dimension `source` the run."""
     without = [entry.name for entry in entries.values() if entry.by_init is None]
     if reference is None or without:
-        who = ", ".join(without) or baseline
-        return None, [f"Significance is not known: no statistics of each initial time (by_init.nc) of {who}."]
+        missing = ", ".join(without) or baseline
+        return None, [f"Significance is not known: no statistics of each initial time (by_init.nc) of {missing}."]
     where = [region or str(reference["region"].values[0])]
-    found = {}
+    by_run = {}
     for name, entry in entries.items():
         if name != baseline and entry.by_init is not None:
-            one = differences(
+            difference = differences(
                 entry.by_init.sel(region=where), {baseline: reference.sel(region=where)}, metrics, significance
             )
-            assert one is not None
-            found[name] = one.sel(source=baseline, drop=True)
-    if not found:
+            assert difference is not None
+            by_run[name] = difference.sel(source=baseline, drop=True)
+    if not by_run:
         return None, []
-    joined = along(found, "source")
-    joined.attrs = {**next(iter(found.values())).attrs, "baseline": baseline}
+    joined = along(by_run, "source")
+    joined.attrs = {**next(iter(by_run.values())).attrs, "baseline": baseline}
     return joined, []
 
 
@@ -258,8 +262,8 @@ def side_by_side(parts: Mapping[str, xr.Dataset], like: xr.Dataset) -> xr.Datase
 
     if not parts:
         return None
-    every = [like, *parts.values()]
-    metrics = list(dict.fromkeys(str(metric) for dataset in every for metric in dataset["metric"].values))
+    datasets = [like, *parts.values()]
+    metrics = list(dict.fromkeys(str(metric) for dataset in datasets for metric in dataset["metric"].values))
     aligned = [dataset.drop_vars("inits").reindex(metric=metrics) for dataset in parts.values()]
     source = xr.DataArray(list(parts), dims="source", name="source")
     joined = xr.concat(aligned, dim=source, combine_attrs="override")
@@ -267,8 +271,10 @@ def side_by_side(parts: Mapping[str, xr.Dataset], like: xr.Dataset) -> xr.Datase
     joined = joined.assign_coords(inits=(("source", "lead_time"), counts))
     joined.attrs = {name: value for name, value in like.attrs.items() if name not in OF_ONE_FORECAST}
     for name in ("perfect", "exponent"):
-        known = [json.loads(dataset.attrs[name]) for dataset in reversed(every) if name in dataset.attrs]
-        joined.attrs[name] = json.dumps({metric: value for one in known for metric, value in one.items()})
+        definitions = [json.loads(dataset.attrs[name]) for dataset in reversed(datasets) if name in dataset.attrs]
+        joined.attrs[name] = json.dumps(
+            {metric: value for definition in definitions for metric, value in definition.items()}
+        )
     if "level" in joined.coords:
         joined["level"].attrs.update(like["level"].attrs)
     return joined
@@ -287,7 +293,7 @@ def same_errors(first: xr.Dataset, second: xr.Dataset, tolerance: float) -> bool
     """True where the squared errors in two by_init.nc agree wherever both have them; None where they share none."""
     import xarray as xr
 
-    if not all("squared_error" in one["statistic"].values for one in (first, second)):
+    if not all("squared_error" in dataset["statistic"].values for dataset in (first, second)):
         return None
     a, b = xr.align(first.sel(statistic="squared_error"), second.sel(statistic="squared_error"), join="inner")
     shared = [name for name in a.data_vars if name in b]

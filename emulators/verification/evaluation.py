@@ -9,6 +9,7 @@ scores = evaluation.scores()
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,8 +18,7 @@ from torch import Tensor
 
 from emulators.scores.interfaces import Accumulator, Metric, Pair, Reference
 from emulators.state import State
-from emulators.statistics.area_means import Missing
-from emulators.statistics.regions import Region
+from emulators.statistics.area_means import Missing, Region
 from emulators.statistics.significance import Significance
 from emulators.variables import VariableSet
 from emulators.verification.by_init import InitStatistics, differences
@@ -98,7 +98,7 @@ class Evaluation:
         for name, reference in self.references.items():
             for forecast, rows in reference.forecasts(pair, climatology):
                 index = torch.from_numpy(rows)
-                truth = State(pair.target.values[index], pair.target.variables, pair.target.time[rows])
+                truth = replace(pair.target, values=pair.target.values[index], time=pair.target.time[rows])
                 usual = {key: field[index] for key, field in climatology.items()}
                 taken = self.baselines[name].add(forecast, truth, pair.lead, usual)
                 self._add_by_init(name, pair.inits[rows], pair.lead, taken)
@@ -109,11 +109,11 @@ class Evaluation:
 
     def accumulators(self) -> dict[str, Accumulator]:
         """All sums by name, to be saved and added up."""
-        found: dict[str, Accumulator] = {"forecast": self.forecast, "maps": self.maps}
-        found |= {f"baseline {name}": card for name, card in self.baselines.items()}
-        found |= {f"inits {name}": statistics for name, statistics in self.by_init.items()}
-        found |= {} if self.climate is None else {"climate": self.climate}
-        return found if self.spectra is None else {**found, "spectra": self.spectra}
+        sums: dict[str, Accumulator] = {"forecast": self.forecast, "maps": self.maps}
+        sums |= {f"baseline {name}": card for name, card in self.baselines.items()}
+        sums |= {f"inits {name}": statistics for name, statistics in self.by_init.items()}
+        sums |= {} if self.climate is None else {"climate": self.climate}
+        return sums if self.spectra is None else {**sums, "spectra": self.spectra}
 
     def drop_unscored(self) -> None:
         """Drop the references of which no pair could be scored."""
@@ -137,10 +137,10 @@ class Evaluation:
 
         Without those of the forecast there are none of the references.
         """
-        found = {name: statistics.dataset(attributes) for name, statistics in self.by_init.items()}
+        datasets = {name: statistics.dataset(attributes) for name, statistics in self.by_init.items()}
         return (
-            {n: dataset for n, dataset in found.items() if dataset is not None}
-            if found.get("forecast") is not None
+            {n: dataset for n, dataset in datasets.items() if dataset is not None}
+            if datasets.get("forecast") is not None
             else {}
         )
 
@@ -151,15 +151,15 @@ class Evaluation:
 
 
 class ErrorMaps:
-    """Accumulate maps of forecast - truth and of its square, as means over initial times, at some leads.
+    """Accumulate maps of forecast - truth, its square and the members' variance, as means over initial times.
 
-    leads: indices of the leads to keep. Two float64 fields a lead and channel are held.
+    leads: indices of the leads to keep. Three float64 fields a lead and channel are held.
     """
 
     def __init__(self, world: World, variables: VariableSet, leads: Sequence[int]) -> None:
         self.grid, self.variables, self.leads = world.grid, variables, tuple(leads)
         shape = (len(self.leads), variables.size, *world.grid.shape)
-        self._error, self._square = np.zeros(shape), np.zeros(shape)
+        self._error, self._square, self._variance = np.zeros(shape), np.zeros(shape), np.zeros(shape)
         self._inits = np.zeros(len(self.leads), dtype=np.int64)
 
     def add(self, prediction: State, target: State, lead: int) -> None:
@@ -169,7 +169,11 @@ class ErrorMaps:
         row = self.leads.index(lead)
         fields = {"prediction": prediction, "target": target}
         forecast, truth = (channel_rows(f, self.variables, self.grid, role).cpu() for role, f in fields.items())
-        forecast = forecast.mean(dim=0) if forecast.ndim > truth.ndim else forecast
+        if forecast.ndim > truth.ndim:
+            if forecast.shape[0] > 1:
+                spread = forecast.double().var(dim=0, correction=1)
+                self._variance[row] += spread.sum(dim=0).reshape(self._error.shape[1:]).numpy()
+            forecast = forecast.mean(dim=0)
         difference = forecast.double() - truth.double()
         self._error[row] += difference.sum(dim=0).reshape(self._error.shape[1:]).numpy()
         self._square[row] += difference.square().sum(dim=0).reshape(self._error.shape[1:]).numpy()
@@ -177,7 +181,12 @@ class ErrorMaps:
 
     def partial(self) -> dict[str, np.ndarray]:
         """The sums so far as arrays, to be stored, sent, or added to others by `add_partial`."""
-        return {"error": self._error.copy(), "square": self._square.copy(), "inits": self._inits.copy()}
+        return {
+            "error": self._error.copy(),
+            "square": self._square.copy(),
+            "variance": self._variance.copy(),
+            "inits": self._inits.copy(),
+        }
 
     def add_partial(self, partial: Mapping[str, np.ndarray]) -> ErrorMaps:
         """Add the sums of other maps of the same leads, variables and grid."""
@@ -185,13 +194,23 @@ class ErrorMaps:
             raise ValueError("Only maps of the same leads, variables and grid can be added up.")
         self._error += partial["error"]
         self._square += partial["square"]
+        self._variance += partial["variance"]
         self._inits += partial["inits"]
         return self
 
+    @property
+    def _counts(self) -> np.ndarray:
+        """The number of initial times a lead, to divide sums by."""
+        return self._inits.reshape(-1, *[1] * (self._error.ndim - 1))
+
     def bias(self) -> np.ndarray:
-        """Mean error, shape (kept lead, channel, lat, lon)."""
-        return self._error / self._inits[:, None, None, None]
+        """Mean error, shape (kept lead, channel, *grid)."""
+        return self._error / self._counts
 
     def rmse(self) -> np.ndarray:
-        """Root-mean-square error, shape (kept lead, channel, lat, lon)."""
-        return np.sqrt(self._square / self._inits[:, None, None, None])
+        """Root-mean-square error, shape (kept lead, channel, *grid)."""
+        return np.sqrt(self._square / self._counts)
+
+    def spread(self) -> np.ndarray:
+        """Spread of the members, the root of their mean unbiased variance, shape (kept lead, channel, *grid)."""
+        return np.sqrt(self._variance / self._counts)

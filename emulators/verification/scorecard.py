@@ -11,9 +11,8 @@ https://github.com/google-research/weatherbenchX); means over area first, then o
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,11 +20,21 @@ import torch
 from torch import Tensor
 
 from emulators.scores.interfaces import Metric
+from emulators.scores.neighbourhoods import neighbourhood
 from emulators.state import State
-from emulators.statistics.area_means import AreaWeights, Missing, PointFields, Statistics, area_means
-from emulators.statistics.regions import Region, land_fraction, region_weights
-from emulators.variables import Variable, VariableSet
-from emulators.verification.channels import channel_rows, encode_leads, level_block, level_coordinate, vector_channels
+from emulators.statistics.area_means import (
+    AreaWeights,
+    Means,
+    Missing,
+    PointFields,
+    Region,
+    Statistics,
+    area_means,
+    land_fraction,
+    region_weights,
+)
+from emulators.variables import VariableSet
+from emulators.verification.channels import ScoreLayout, channel_rows, vector_channels
 from emulators.world import World
 
 if TYPE_CHECKING:
@@ -66,11 +75,11 @@ class Scorecard:
         self.grid, self.variables, self.missing = world.grid, variables, missing
         self.leads = np.asarray(leads, dtype="timedelta64[s]")
         self.regions = region_weights(world.grid, regions, land_fraction(world))
-        self._weights = AreaWeights(self.regions.matrix, world.grid.shape[-1])
+        self._weights = AreaWeights(self.regions.matrix, world.grid.shape[1] if len(world.grid.shape) > 1 else 1)
         whole, self._components = vector_channels(variables, vectors or {})
         self.scored_variables = variables + whole
-        points = int(np.prod(world.grid.shape))
-        self.layout = ScoreLayout(self.scored_variables, self.leads, self.regions.names, points, variables.size)
+        names = self.regions.names
+        self.layout = ScoreLayout(self.scored_variables, self.leads, names, world.grid.size, variables.size)
         self._empty(metrics)
 
     def _empty(self, metrics: Mapping[str, Metric]) -> None:
@@ -105,7 +114,7 @@ class Scorecard:
         What was added of each initial time, by quantity: area means ([...,] batch, channel, region), and where they
         count (batch, channel, region).
 
-        prediction: of an ensemble (member, batch, channel, lat, lon); metrics of single forecasts then score its mean.
+        prediction: of an ensemble (member, batch, channel, *grid); metrics of single forecasts then score its mean.
         climatology: of the valid times, for metrics that need one: the mean, or fields by name (`mean`, `std`,
         `quantile_0.9`, ...); a Tensor has the channels of `variables`.
         """
@@ -115,22 +124,25 @@ class Scorecard:
         shape = (-1, self.variables.size, len(self.regions.names))  # (batch, channel, region)
         statistics, weights = self._statistics_of(fields, members), self._weights.to(fields.target.device)
         means = area_means(statistics, fields, weights, self.missing)
-        found = {name: self._with_vectors(name, mean, means.counted[name], shape) for name, mean in means.mean.items()}
+        mean, counted = dict(means.mean), dict(means.counted)
+        for local in self._local_means(fields, members, weights):
+            mean, counted = mean | local.mean, counted | local.counted
+        found = {name: self._with_vectors(name, value, counted[name], shape) for name, value in mean.items()}
         self._keep_members(members)
         taken: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         for quantity in self.quantities:
             name = quantity.removesuffix(" by init")
             if quantity in found:
-                mean, counted = found[quantity]
+                value, there = found[quantity]
             elif name != quantity and set(self._statistics[name]) <= set(found):
-                mean, counted = self._by_init(name, found)
+                value, there = self._by_init(name, found)
             else:
                 continue
-            taken[quantity] = (mean, counted)
-            extra = mean.shape[:-3]
+            taken[quantity] = (value, there)
+            extra = value.shape[:-3]
             total = self._sum.setdefault(quantity, np.zeros((*extra, *self._shape)))
-            total[..., lead, :, :] += np.where(counted, mean, 0.0).sum(axis=-3)
-            self._count[quantity][lead] += counted.sum(axis=0)
+            total[..., lead, :, :] += np.where(there, value, 0.0).sum(axis=-3)
+            self._count[quantity][lead] += there.sum(axis=0)
         self._inits[lead] += fields.target.shape[0] // self.variables.size
         self._missing[lead] += means.missing.numpy().reshape(-1, self.variables.size).sum(axis=0)
         return taken
@@ -161,8 +173,9 @@ class Scorecard:
         chosen: list[Metric] = []
         names: set[str] = set()
         for name, metric in self.metrics.items():
-            fit = set(metric.needs) <= set(fields.climatology) and max(members, 1) >= metric.members
-            if fit and not names.issuperset(self._statistics[name]):
+            if metric.radius or not _fits(metric, fields, members):
+                continue
+            if not names.issuperset(self._statistics[name]):
                 names.update(self._statistics[name])
                 chosen.append(metric)
 
@@ -175,6 +188,16 @@ class Scorecard:
             return found
 
         return statistics
+
+    def _local_means(self, fields: PointFields, members: int, weights: AreaWeights) -> Iterator[Means]:
+        """Area means of the statistics of metrics that read neighbourhoods."""
+        for metric in self.metrics.values():
+            if metric.radius and _fits(metric, fields, members):
+                prediction = fields.prediction if members else fields.prediction[None]
+                prediction = prediction if metric.members else prediction.mean(dim=0)
+                near = neighbourhood(self.grid, metric.radius)
+                local = PointFields(*metric.local(near, prediction, fields.target, fields.climatology), {})
+                yield area_means(metric.statistics, local, weights, self.missing)
 
     def _with_vectors(
         self, statistic: str, mean: Tensor, counted: Tensor, shape: tuple[int, ...]
@@ -294,16 +317,14 @@ class Scorecard:
 
     def _attributes(self, names: Sequence[str], further: Mapping[str, object] | None) -> dict[str, object]:
         """The attributes that are needed to compare these scores with others."""
-        rows, columns = self.grid.shape
-        spacing = abs(float(np.mean(np.diff(self.grid.latitude)))) if rows > 1 else 0.0
         kept = {"truth": "where the truth is NaN", "any": "where a field is NaN", "none": "never"}
         attributes: dict[str, object] = {
             "weights": "cell area of the full grid, then sub-selected to the region",
             "averaging": "mean over area, then over initial times, roots and ratios last unless named by_init",
-            "grid": f"{self.grid.kind} {columns}x{rows} (longitude x latitude), {spacing:.3g} degrees of latitude",
+            "grid": str(self.grid),
             "number_of_inits": int(self._inits.max()),
             "points_left_out": kept[self.missing],
-            "nan_share": float(self._missing.sum() / (self._inits.sum() * self.variables.size * rows * columns)),
+            "nan_share": float(self._missing.sum() / (self._inits.sum() * self.variables.size * self.grid.size)),
             "definitions": "; ".join(f"{name} = {self.metrics[name].definition}" for name in names),
             "perfect": json.dumps({name: self.metrics[name].perfect for name in names}),
             "exponent": json.dumps({name: self.metrics[name].exponent for name in names}),
@@ -325,66 +346,9 @@ class Scorecard:
         return f"{name}: no climatology with {', '.join(metric.needs)} at hand"
 
 
-@dataclass(frozen=True)
-class ScoreLayout:
-    """Lay out scores as Datasets.
-
-    variables: all that are scored. points: number of grid points. plain: number of channels before those of vectors.
-    """
-
-    variables: VariableSet
-    leads: np.ndarray
-    regions: tuple[str, ...]
-    points: int
-    plain: int
-
-    def scores(
-        self, values: np.ndarray, names: Sequence[str], inits: np.ndarray, missing: np.ndarray, attributes: dict
-    ) -> xr.Dataset:
-        """Scores out of values (metric, region, lead, channel); missing: points without a value, (lead, channel)."""
-        import xarray as xr
-
-        arrays = {}
-        for variable in self.variables:
-            dims, block = self.block(variable, values)
-            attrs: dict[str, object] = {"units": variable.units}
-            channels = self.variables.slice(variable.name)
-            if channels.start < self.plain:
-                cells = inits.sum() * variable.size * self.points
-                attrs["nan_share"] = float(missing[:, channels].sum() / cells)
-            arrays[variable.name] = (("metric", *dims), block, attrs)
-        return encode_leads(xr.Dataset(arrays, {"metric": [*names], **self.coordinates(inits)}, attributes))
-
-    def histograms(
-        self, values: Mapping[str, tuple[tuple[str, ...], np.ndarray]], inits: np.ndarray, attributes: dict
-    ) -> xr.Dataset:
-        """Scores with axes of their own; values: by metric (names of these axes, (*axes, region, lead, channel))."""
-        import xarray as xr
-
-        arrays: dict[str, Any] = {}
-        coords = self.coordinates(inits)
-        for name, (own, array) in values.items():
-            sizes = dict(zip(own, array.shape, strict=False))
-            coords |= {dim: np.arange(n) / ((n - 1) if dim == "probability" else 1) for dim, n in sizes.items()}
-            for variable in self.variables:
-                if self.variables.slice(variable.name).start < self.plain:
-                    dims, block = self.block(variable, array)
-                    arrays[f"{variable.name}_{name}"] = ((*own, *dims), block, {})
-        return encode_leads(xr.Dataset(arrays, coords, attributes))
-
-    def coordinates(self, inits: np.ndarray) -> dict[str, Any]:
-        """Regions, leads with their number of initial times, and levels."""
-        return {
-            "region": list(self.regions),
-            "lead_time": self.leads.astype("timedelta64[ns]"),
-            "inits": ("lead_time", inits, {"long_name": "number of initial times scored"}),
-            **level_coordinate(self.variables),
-        }
-
-    def block(self, variable: Variable, values: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
-        """The channels of one variable out of (..., region, lead, channel), and its dims from the region on."""
-        dims = ("region", "lead_time", "level") if variable.levels else ("region", "lead_time")
-        return dims, level_block(values, -1, variable, self.variables)
+def _fits(metric: Metric, fields: PointFields, members: int) -> bool:
+    """Whether the fields and members that a metric reads are there."""
+    return set(metric.needs) <= set(fields.climatology) and max(members, 1) >= metric.members
 
 
 def statistic_names(metric: Metric) -> tuple[str, ...]:

@@ -5,7 +5,7 @@
 P(l) is the part of the area mean of the square that belongs to l; its wavelength is 2 pi a / l. Forecasts that blur
 lose power at the small scales first, and noise has too much of it: the effective resolution is the last wavenumber up
 to which the power of a forecast is near the truth's at all scales (`emulators.sphere.spectra`); spectral divergence and
-residual (`emulators.scores.spectral_shape`) measure how the shape of the spectrum departs from the truth's at the
+residual (`emulators.scores.spectral_errors`) measure how the shape of the spectrum departs from the truth's at the
 smallest. Sums of any batches or processes add up to the
 whole. Subich et al. 2025, arXiv 2501.19374; effective resolution after Skamarock 2004, doi 10.1175/MWR2830.1.
 """
@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from emulators.constants import EARTH_RADIUS
-from emulators.scores.spectral_shape import image_power, spectral_divergence, spectral_residual
+from emulators.grid import LatLonGrid
+from emulators.scores.spectral_errors import image_power, spectral_divergence, spectral_residual
+from emulators.sphere.rings import harmonics_of
 from emulators.sphere.spectra import EffectiveResolution, cross_power, effective_resolution, last_degree, power
-from emulators.sphere.transform import SphericalHarmonics
 from emulators.state import State
 from emulators.variables import Variable, VariableSet
 from emulators.verification.channels import encode_leads, level_block, level_coordinate
@@ -37,13 +38,13 @@ BLOCK = 2**22  # numbers transformed at a time: 32 MiB a field
 
 
 class LeadSpectra:
-    """Accumulate spectra by lead, channel and total wavenumber; three float64 rows a lead and channel.
+    """Accumulate spectra by lead, channel and total wavenumber; four float64 rows a lead and channel.
 
     leads: those that are kept, timedelta64. threshold: share of the truth's power that counts as resolved. chaosbench:
     divergence and residual also as ChaosBench takes them, for which two float64 fields a lead and channel are held. A
     field with a missing value has no spectrum; such pairs are left out. Transforms are float64, on the CPU; their
     tables, for both ways, take 8 to 10 lat^3 bytes: 3 GB at a quarter of a degree. ValueError on grids without
-    spherical harmonics: limited areas, and fewer than 4 rows.
+    spherical harmonics: limited areas, points that lie on no rings, and fewer than 4 rows.
     """
 
     def __init__(
@@ -55,33 +56,43 @@ class LeadSpectra:
         threshold: float = 0.5,
         chaosbench: bool = False,
     ) -> None:
-        if world.grid.shape[0] < 4:
-            raise ValueError(f"A spectrum by total wavenumber needs at least 4 rows of latitude; got {world.grid!r}.")
+        grid = world.grid
+        if chaosbench or isinstance(grid, LatLonGrid):
+            grid = world.lat_lon  # the images of ChaosBench have rows and columns
+        if grid.shape[0] < 4:
+            raise ValueError(f"A spectrum by total wavenumber needs at least 4 rows of latitude; got {grid!r}.")
         if not 0 < threshold <= 1:
             raise ValueError(f"The threshold is a share of the truth's power, above 0 and at most 1; got {threshold}.")
-        self.harmonics = SphericalHarmonics(world.grid, dtype=torch.float64)
+        self.harmonics = harmonics_of(grid, dtype=torch.float64)
         self.variables, self.threshold = variables, threshold
         self.leads = np.asarray(leads, dtype="timedelta64[s]")
         shape = (len(self.leads), variables.size)
-        self._sum = np.zeros((3, *shape, self.harmonics.degrees))  # forecast, truth, what they share
+        self._sum = np.zeros((4, *shape, self.harmonics.degrees))  # forecast, truth, what they share, ensemble mean
+        self._members = 0
         self._count, self._left_out = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-        self._fields = np.zeros((2, *shape, *world.grid.shape)) if chaosbench else None  # sums of forecast and truth
+        self._fields = np.zeros((2, *shape, *grid.shape)) if chaosbench else None  # sums of forecast and truth
 
     def add(self, prediction: State, target: State, lead: np.timedelta64) -> None:
         """Add a batch of forecasts of one lead and their truth; a lead that is not kept is passed over.
 
-        prediction: ([member,] batch, channel, lat, lon). Of an ensemble the spectra of the members are averaged.
+        prediction: ([member,] batch, channel, *grid). Of an ensemble the spectra of the members are averaged, and that
+        of their mean is kept beside.
         """
         found = np.flatnonzero(self.leads == lead)
         if not found.size:
             return
         forecast, truth = (_channels(state, self.variables) for state in (prediction, target))
-        members = forecast if forecast.ndim == 5 else forecast[None]
+        members = forecast if len(prediction.lead) == 2 else forecast[None]
         missing = truth.flatten(2).isnan().any(2) | members.flatten(3).isnan().any(3).any(0)  # (batch, channel)
         for member in members:
             for place, (one, other) in enumerate(zip(member, truth, strict=True)):
                 sums = torch.where(missing[place, :, None], 0.0, self._spectra(one, other))
-                self._sum[:, found[0]] += sums.numpy() / len(members)
+                self._sum[:3, found[0]] += sums.numpy() / len(members)
+        self._members = max(self._members, len(members))
+        for place, (mean, other) in enumerate(zip(members.double().mean(0), truth, strict=True)):
+            if len(members) > 1:
+                sums = torch.where(missing[place, :, None], 0.0, self._spectra(mean, other)[0])
+                self._sum[3, found[0]] += sums.numpy()
         if self._fields is not None:
             for side, fields in enumerate((members.double().mean(0), truth.double())):
                 self._fields[side, found[0]] += fields.where(~missing[:, :, None, None], 0.0).sum(0).numpy()
@@ -89,18 +100,23 @@ class LeadSpectra:
         self._left_out[found[0]] += missing.sum(0).numpy()
 
     def _spectra(self, forecast: Tensor, truth: Tensor) -> Tensor:
-        """(channel, lat, lon) each -> power of the forecast, of the truth, what they share: (3, channel, degree)."""
+        """(channel, *grid) each -> power of the forecast, of the truth, what they share: (3, channel, degree)."""
         step = max(1, BLOCK // forecast[0].numel())
         parts = []
         for start in range(0, len(forecast), step):
-            fields = (field[start : start + step].double().permute(2, 1, 0) for field in (forecast, truth))
-            a, b = (self.harmonics.analysis(field) for field in fields)
+            fields = (field[start : start + step].double() for field in (forecast, truth))
+            a, b = (self.harmonics.analysis(f.permute(*reversed(range(f.ndim)))) for f in fields)
             parts.append(torch.stack([power(a), power(b), cross_power(a, b)]).transpose(1, 2))
         return torch.cat(parts, dim=1) / (4.0 * torch.pi)
 
     def partial(self) -> dict[str, np.ndarray]:
         """The sums so far as arrays, to be stored, sent, or added to others by `add_partial`."""
-        arrays = {"sum": self._sum.copy(), "count": self._count.copy(), "left_out": self._left_out.copy()}
+        arrays = {
+            "members": np.array(self._members),
+            "sum": self._sum.copy(),
+            "count": self._count.copy(),
+            "left_out": self._left_out.copy(),
+        }
         if self._fields is not None:
             arrays["fields"] = self._fields.copy()
         return {**arrays, "labels": np.array(self._labels())}
@@ -112,6 +128,7 @@ class LeadSpectra:
         if self._fields is not None:
             self._fields += partial["fields"]
         self._sum += partial["sum"]
+        self._members = max(self._members, int(partial["members"]))
         self._count += partial["count"]
         self._left_out += partial["left_out"]
         return self
@@ -123,8 +140,13 @@ class LeadSpectra:
     def means(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Power of the forecast and of the truth, and coherence, (lead, channel, degree); NaN where nothing was."""
         with np.errstate(invalid="ignore", divide="ignore"):
-            forecast, truth, shared = self._sum / self._count[..., None]
+            forecast, truth, shared = self._sum[:3] / self._count[..., None]
             return forecast, truth, shared / np.sqrt(forecast * truth)
+
+    def mean_power(self) -> np.ndarray | None:
+        """Power of the ensemble mean, (lead, channel, degree); None where the forecasts have no members."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self._sum[3] / self._count[..., None] if self._members > 1 else None
 
     def effective_resolution(self) -> EffectiveResolution:
         """Return it by (lead, channel); it means nothing where no pair was added (`counted`)."""
@@ -154,12 +176,15 @@ class LeadSpectra:
         }
 
     def dataset(self, attributes: Mapping[str, object] | None = None) -> xr.Dataset:
-        """By variable v: `v` (source, lead_time, [level,] total_wavenumber) in units squared, and `v_coherence`,
+        """By variable v: `v` (source, lead_time, [level,] total_wavenumber) in units squared, of forecast, truth and,
+        where there are members, `ensemble_mean`; and `v_coherence`,
         `v_effective_resolution`, `v_coherent_resolution`, `v_noise`, `v_noise_degree`, `v_last_degree`,
         `v_spectral_divergence` and `v_spectral_residual` without the source."""
         import xarray as xr
 
         forecast, truth, coherence = self.means()
+        mean = self.mean_power()
+        powers = {"forecast": forecast, "truth": truth} | ({} if mean is None else {"ensemble_mean": mean})
         resolution = self.effective_resolution()
         with np.errstate(divide="ignore"):
             coherent = 2 * np.pi * EARTH_RADIUS / resolution.coherent.numpy()
@@ -178,7 +203,7 @@ class LeadSpectra:
                 "units": unit,
                 "long_name": "part of the area mean of the square that belongs to a total wavenumber",
             }
-            arrays[name] = (*self._block(variable, np.stack([forecast, truth]), ("source",), 1), told)
+            arrays[name] = (*self._block(variable, np.stack([*powers.values()]), ("source",), 1), told)
             arrays[f"{name}_coherence"] = (*self._block(variable, coherence), {"units": "1"})
             for kind, (units, values) in further.items():
                 known = np.where(self.counted, values, np.nan)
@@ -189,7 +214,7 @@ class LeadSpectra:
         with np.errstate(divide="ignore"):
             wavelength = 2 * np.pi * EARTH_RADIUS / degrees
         coords = {
-            "source": ["forecast", "truth"],
+            "source": [*powers],
             "lead_time": self.leads.astype("timedelta64[ns]"),
             "total_wavenumber": degrees,
             "wavelength": ("total_wavenumber", wavelength, {"units": "m", "long_name": "2 pi a / l"}),
@@ -212,9 +237,9 @@ class LeadSpectra:
 
 def _channels(state: State, variables: VariableSet) -> Tensor:
     """The channels of `variables`, (..., channel, lat, lon)."""
-    have = {channel: index for index, channel in enumerate(state.variables.channels)}
-    absent = [channel for channel in variables.channels if channel not in have]
+    position = {channel: index for index, channel in enumerate(state.variables.channels)}
+    absent = [channel for channel in variables.channels if channel not in position]
     if absent:
-        raise ValueError(f"Expected {', '.join(absent[:5])} for spectra; there is {', '.join(list(have)[:10])}.")
-    index = torch.tensor([have[channel] for channel in variables.channels])
+        raise ValueError(f"Expected {', '.join(absent[:5])} for spectra; there is {', '.join(list(position)[:10])}.")
+    index = torch.tensor([position[channel] for channel in variables.channels])
     return state.values.detach().cpu().index_select(state.channel_axis, index)

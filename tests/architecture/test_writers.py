@@ -9,7 +9,7 @@ import pytest
 from places import ROOT
 
 WRITING = ("write_text", "write_bytes", "to_netcdf", "tofile")
-NOT_KEPT = {"data_pipelines/packing/compression.py"}  # a probe of the disk's speed
+NOT_KEPT = {"data_pipelines/packing/metadata.py"}  # a probe of the disk's speed
 PATHS = [
     path
     for folder in ("cli", "emulators", "data_pipelines")

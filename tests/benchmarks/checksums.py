@@ -28,7 +28,7 @@ def as_version_3(source: Path, target: Path, checked: bool) -> None:
     """Copy a store chunk by chunk; checked: with checksums, and sealed."""
     from zarr.codecs import Crc32cCodec
 
-    from data_pipelines.files.seals import every_chunk, seal_store
+    from data_pipelines.files.fingerprints import every_chunk, seal_store
 
     old, new = zarr.open_group(source, mode="r"), zarr.create_group(target, zarr_format=3)
     codecs = [Crc32cCodec()] if checked else None

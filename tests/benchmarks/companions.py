@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from data_pipelines.reading.threads import one_thread
-from data_pipelines.simulators.small_models import Integration, SimulatedSource
+from data_pipelines.simulators.stores import Integration, SimulatedSource
 from data_pipelines.sources.kuramoto_sivashinsky import KuramotoSivashinsky
 from data_pipelines.sources.lorenz96 import Lorenz96
 from data_pipelines.sources.quasigeostrophic import QuasiGeostrophic

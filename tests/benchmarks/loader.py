@@ -284,7 +284,7 @@ def convert_dask(folder: Path) -> None:
 
 def statistics_ours(folder: Path) -> None:
     from data_pipelines.batches.archive import Archive
-    from data_pipelines.batches.channel_statistics import channel_statistics
+    from data_pipelines.batches.scales import channel_statistics
     from data_pipelines.opening.datasets import open_dataset
     from data_pipelines.packing.pack import PackingSettings
 
@@ -359,7 +359,7 @@ def training_section(folder: Path) -> list[tuple[str, float, float]]:
 
 
 def main(chosen: list[str]) -> int:
-    from emul.jobs.threads import set_threads
+    from data_pipelines.jobs.processes import set_threads
 
     set_threads(None)  # freed memory is kept, as in every training; the peers in this process have it so too
     found: list[tuple[str, float, float]] = []

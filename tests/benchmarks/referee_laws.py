@@ -25,8 +25,7 @@ from emulators.constraints.dry_air_mass import DryAirMass
 from emulators.constraints.moisture_budget import MoistureBudget
 from emulators.constraints.positivity import Positivity
 from emulators.constraints.total_energy import TotalEnergy
-from emulators.layers.convolution import Edges
-from emulators.layers.pole_mirror import pole_mirror
+from emulators.layers.convolution import Edges, pole_mirror
 from emulators.losses.lp import Lp
 from emulators.scores.ensemble import mean_difference
 from emulators.state import Origin, State
@@ -37,7 +36,8 @@ LAWS = {"positivity": Positivity, "dry_air_mass": DryAirMass, "moisture_budget":
 FLUXES = ("total_precipitation", "evaporation", "sensible_heat_flux", "net_radiation", "friction")
 INTERVALS = (1, 2, 4)
 TRAINING = ["data=planet_tiny", "hardware.threads=1", "training.steps=6", "training.batch_size=4",
-            "training.validate_every=6", "training.validation_cases=2", "optimizer.lr=1e-3"]  # fmt: skip
+            "training.validate_every=6", "training.validation_cases=2", "optimizer.lr=1e-3",
+            "schedule.warmup=0"]  # fmt: skip
 OBJECTIVES = (
     ["model=sfno_ace2_noise", "model.embed=8", "model.layers=1", "objective.members=2", "loss=[crps]"],
     ["model=stormer_small", "model.embed=16", "model.depth=1", "objective=random_intervals"],

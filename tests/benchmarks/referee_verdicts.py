@@ -13,8 +13,7 @@ from referee import Row
 from scipy.signal import lfilter
 from scipy.special import sph_legendre_p
 
-from data_pipelines.conventions.durations import duration
-from data_pipelines.conventions.periods import bounds
+from data_pipelines.conventions.durations import bounds, duration
 from emul.config.build import build
 from emul.config.compose import compose
 from emulators.grid import gaussian_grid

@@ -83,11 +83,10 @@ def ours(module: Any, windows: list[Any], steps: int) -> list[float]:
     import pytorch_lightning as pl
 
     from data_pipelines.files.checkpoints import CheckpointFolder
-    from emul.train import silence_lightning
-    from emul.training.callbacks import ProgressLogger
-    from emul.training.loggers import Place, metrics_file
+    from data_pipelines.files.tables import Place
+    from emul.training.loggers import ProgressLogger, metrics_file
     from emulators.training.checkpointing import Checkpoints
-    from emulators.training.fitting import make_trainer
+    from emulators.training.fitting import make_trainer, silence_lightning
     from emulators.training.hardware import Hardware
 
     class Clock(pl.Callback):
@@ -143,7 +142,7 @@ def overhead(data: str, rounds: int) -> bool:
 
 def trained(folder: str, name: str, *more: str) -> float:
     """Samples a second of `emul train`, the median of its log lines but the first; else seconds to its end."""
-    from data_pipelines.files.metrics_table import read_rows
+    from data_pipelines.files.tables import read_rows
 
     words = [*more, f"output={folder}", f"name={name}", "logger=[csv]"]
     target, begun = Path(folder, "train", name), time.time()
@@ -208,7 +207,7 @@ def main() -> int:
     chosen = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
-    from emul.jobs.threads import set_threads
+    from data_pipelines.jobs.processes import set_threads
 
     set_threads(1)
     if chosen.child:

@@ -30,7 +30,9 @@ from emulators.variables import Variable, VariableSet
 from emulators.world import Scale, World
 
 try:
-    from emul.jobs.threads import set_threads  # both sides run as `emul` does: freed memory is kept for the next step
+    from data_pipelines.jobs.processes import (
+        set_threads,  # both sides run as `emul` does: freed memory is kept for the next step
+    )
 except ImportError:
     print("emul: not installed; freed memory goes back to the system after each step")
     set_threads = torch.set_num_threads

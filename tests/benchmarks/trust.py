@@ -1,22 +1,23 @@
 """Whether kills, flipped bits, two commands at once, full disks and strangers can make results wrong or lost.
 
-    python tests/benchmarks/trust.py [--kills 100] [--flips 200] [--seed 0] [--only kills flips pairs disks strangers]
+    python tests/benchmarks/trust.py [--kills 100] [--minutes 60] [--flips 200] [--seed 0] [--verbs ...] [--only ...]
 
 Kills: each verb is killed (SIGKILL or SIGTERM, half of them with its children, half while it writes) and started again
-until it has been killed that often; what it leaves in the end must equal an undisturbed result. Flips: one bit of each
-kind of file that is kept is flipped in that many places, and its reader refuses it in a sentence or returns the same.
-Pairs: the same command twice at once; each does its work or is refused in a sentence, and the result is right. Disks: a
-limit on the size of files, a full file system and one without permission for each verb: told in a sentence that names a
-file, and right afterwards. Strangers: runs, manifests, experiments and files that would execute code, leak or write
-elsewhere. Every attempt is a process forked from one that has imported everything. The figure is the number of kinds
-that hold.
+until it has been killed that often, or for so many minutes; what it leaves in the end must equal an undisturbed result.
+Flips: one bit of each kind of file that is kept is flipped in that many places, and its reader refuses it in a sentence
+or returns the same. Pairs: the same command twice at once; each does its work or is refused in a sentence, and the
+result is right. Disks: a limit on the size of files, a full file system and one without permission for each verb: told
+in a sentence that names a file, and right afterwards. Strangers: runs, manifests, experiments and files that would
+execute code, leak or write elsewhere. Every attempt is a process forked from one that has imported everything. The
+figure is the number of kinds that hold.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
+import importlib
 import os
-import pickle
 import random
 import resource
 import shutil
@@ -25,13 +26,25 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import flipped_bits
+from forked import (
+    Forked,
+    apart,
+    children_of,
+    differing,
+    end_session,
+    finished,
+    noting_modules,
+    result,
+    start,
+    without_rights_of_root,
+)
 
 import hostile
 
@@ -43,7 +56,6 @@ VERBS = ("convert", "statistics", "climatology", "regrid", "make", "train", "for
 SECRET = "not-for-strangers"
 SECTIONS = ("flips", "strangers", "pairs", "disks", "kills")
 KILLED = ("convert", "statistics", "climatology", "sweep", "eval", "forecast")
-NOBODY = 65534
 Row = tuple[str, str, int, int, list[str]]  # section, kind, tried, survived, what failed
 
 
@@ -62,12 +74,12 @@ class Home:
     def words(self, verb: str, out: Path) -> list[str]:
         """The command of a verb that writes below `out`."""
         many = ["data=planet_tiny", f"output={out}"]
-        store = f"path={out / 'climatology.zarr'}"
+        store = f"to={out / 'climatology.zarr'}"
         return {
             "convert": ["data", "convert", *many, f"to={out / 'packed.zarr'}", "per_file=4"],
             "statistics": ["data", "statistics", *many, f"to={out / 'statistics.nc'}", "intervals=[6h,24h]"],
-            "climatology": ["data", "climatology", *many, store, "megabytes=30", "window=5", "quantiles=[0.5]",
-                            "fields=[temperature,surface_pressure]"],
+            "climatology": ["data", "climatology", *many, store, "megabytes=8", "window=5", "quantiles=[0.5]",
+                            "hours=[0,12]", "fields=[surface_pressure]"],
             "regrid": ["data", "regrid", self.planet, "grid=8x4_equiangular", f"to={out / 'coarse.zarr'}"],
             "train": ["train", *SETTINGS, f"output={out}", "name=x", "training.checkpoint_every=1"],
             "forecast": ["forecast", f"run={self.run}", f"output={out}", "lead=2d", "batch_size=2", "every=1d"],
@@ -80,119 +92,22 @@ class Home:
         }[verb]  # fmt: skip
 
     def prepare(self) -> None:
-        verbs = ("train", "convert", "forecast", "eval", "eval", "statistics", "climatology", "regrid")
-        for verb, more in zip(verbs, ("", "", "", "name=x", "name=y", "", "", ""), strict=True):
-            words = [*self.words(verb, self.folder), *filter(None, [more])]
-            code, said = finished(start(words, self.folder / "log"), self.folder / "log")
-            assert code == 0, f"{' '.join(words)}: {said}"
+        verbs = ("train", "convert", "forecast", "eval", "eval", "statistics", "climatology", "regrid", "compare")
+        for verb, more in zip(verbs, ("", "", "", "name=x", "name=y", "", "", "", ""), strict=True):
+            self.prepare_with([*self.words(verb, self.folder), *filter(None, [more])])
+        self.prepare_with(["verify", str(self.run)])
+
+    def prepare_with(self, words: list[str]) -> None:
+        """Run a command, which must succeed, and import all that it imports, which each attempt would else do again."""
+        log, names = self.folder / "log", self.folder / "modules"
+        code, said = finished(start(words, log, noting_modules(names)), log)
+        assert code == 0, f"{' '.join(words)}: {said}"
+        for name in names.read_text().split():
+            importlib.import_module(name)
 
 
-def start(words: list[str], log: Path, before: Callable[[], None] | None = None) -> int:
-    """Start a command in a forked process and session; its number. before: called there first."""
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    try:
-        os.setsid()
-        sink = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        os.dup2(sink, 1)
-        os.dup2(sink, 2)
-        if before is not None:
-            before()
-        from emul.main import main
-
-        code = main(words)
-    except SystemExit as end:
-        code = int(end.code or 0)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(code)
-
-
-def finished(child: int, log: Path, seconds: float = 600.0) -> tuple[int, str]:
-    """Wait for a process; (exit code, what it said). One that does not end is killed: code -1."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status), log.read_text(errors="replace")
-        time.sleep(0.005)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return -1, f"it did not end within {seconds:.0f} s"
-
-
-def apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function in a forked process, so that this one starts no threads; its result."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if not child:
-        os.close(reader)
-        try:
-            content = pickle.dumps((True, function(*arguments)))
-        except BaseException:
-            content = pickle.dumps((False, traceback.format_exc()))
-        with os.fdopen(writer, "wb") as pipe:
-            pipe.write(content)
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        good, value = pickle.loads(pipe.read())
-    os.waitpid(child, 0)
-    if not good:
-        raise RuntimeError(value)
-    return value
-
-
-def result(verb: str, out: Path) -> dict[str, Any]:
-    """What a verb leaves, as values that must be the same each time."""
-    from data_pipelines.files import checkpoints
-    from data_pipelines.files.netcdf import read_groups
-    from data_pipelines.inspection.checksums import verified
-
-    found: dict[str, Any] = {}
-    for path in sorted(path for path in out.rglob("*") if path.is_file()):
-        name = str(path.relative_to(out))
-        if path.suffix == ".nc":
-            groups = read_groups(path)
-            found |= {f"{name}{group}": {n: v.values.tobytes() for n, v in data.variables.items()}
-                      for group, data in groups.items()}  # fmt: skip
-        elif "/c/" in name or "/c." in name:
-            found[name] = path.read_bytes()
-        elif path.suffix == ".ckpt" and path.name != "previous.ckpt":
-            weights = checkpoints.load(path)["emul"]["weights"]
-            found[name] = {key: value.numpy().tobytes() for key, value in weights.items()}
-    left = [str(path) for path in out.rglob(".*.partial")]
-    faults = [fault for one in verified(out) for fault in one.faults]
-    assert found, f"{verb} left nothing in {out}"
-    return {**found, "left behind": left, "faults": faults}
-
-
-def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    return [key for key in {**one, **other} if one.get(key) != other.get(key)]
-
-
-def children_of(number: int) -> list[int]:
-    try:
-        text = Path(f"/proc/{number}/task/{number}/children").read_text()
-    except OSError:
-        return []
-    return [below for child in map(int, text.split()) for below in (child, *children_of(child))]
-
-
-def end_session(number: int) -> None:
-    """Kill the processes that a killed command has left, and wait until they are gone."""
-    for child in [number, *children_of(number)]:
-        try:
-            os.kill(child, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-
-
-def kills(home: Home, verb: str, count: int, chance: random.Random) -> Row:
-    """Kill a verb that often, starting it again each time; it must lose nothing."""
+def kills(home: Home, verb: str, count: int, chance: random.Random, minutes: float) -> Row:
+    """Kill a verb that often, at most for so many minutes, starting it again each time; it must lose nothing."""
     out, log = home.folder / f"kill_{verb}", home.folder / f"kill_{verb}.log"
     whole = home.folder / f"whole_{verb}"
     begun = time.monotonic()
@@ -200,8 +115,8 @@ def kills(home: Home, verb: str, count: int, chance: random.Random) -> Row:
     longest = time.monotonic() - begun
     expected = apart(result, verb, whole)
     faults = [said] if code else []
-    done = 0
-    while done < count:
+    done, last = 0, begun + 60.0 * minutes
+    while done < count and time.monotonic() < last:
         child, number = start(home.words(verb, out), log), chance.choice((signal.SIGKILL, signal.SIGTERM))
         writes, patience, met = chance.random() < 0.5, chance.uniform(0, longest), None
         before, end = _entries(out), time.monotonic() + (3 * longest if writes else patience)
@@ -236,7 +151,9 @@ def _entries(folder: Path) -> int:
 
 def _compared(verb: str, expected: dict[str, Any], out: Path) -> list[str]:
     try:
-        return differing(expected, apart(result, verb, out))
+        found = apart(result, verb, out)
+        return [f"{key}: {found['left behind']}"[-400:] if key == "left behind" else key
+                for key in differing(expected, found)]  # fmt: skip
     except (RuntimeError, AssertionError) as error:
         return [str(error)[-400:]]
 
@@ -270,9 +187,9 @@ def disk(home: Home, verb: str, kind: str) -> Row:
         mounted = not subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(out)]).returncode
     else:
         out.chmod(0o555)
-        limit = lambda: os.setuid(NOBODY)  # noqa: E731
+        limit = without_rights_of_root
     code, said = finished(start(home.words(verb, out), log, limit), log)
-    told = "Could not" in said or "ulimit" in said or "free" in said or "ermission denied" in said
+    told = any(words in said for words in ("Could not", "ulimit", "free", "has room", "ermission denied"))
     faults = [] if code and "Traceback" not in said and told else [f"exit {code}: {said[-600:]}"]
     if mounted:
         subprocess.run(["umount", "-l", str(out)], check=True)
@@ -338,16 +255,17 @@ def measured(home: Home, chosen: argparse.Namespace) -> list[Row]:
         if "pairs" in chosen.only:
             add([pair(home, verb)])
         if "disks" in chosen.only:
-            root = os.geteuid() == 0  # who alone may mount, and is refused nothing unless he becomes another
+            root = os.geteuid() == 0  # who alone may mount
             add([disk(home, verb, kind) for kind in ("limit", *(("full", "read-only") if root else ()))])
         if "kills" in chosen.only and verb in KILLED:
-            add([kills(home, verb, chosen.kills, chance)])
+            add([kills(home, verb, chosen.kills, chance, chosen.minutes)])
     return rows
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Kills, flipped bits, pairs, full disks and strangers.")
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--minutes", type=float, default=60.0, help="of the kills of one verb, at most")
     parser.add_argument("--flips", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
@@ -356,17 +274,18 @@ def main() -> int:
     import torch
 
     torch.set_num_threads(1)
-    import emul.eval
-    import emul.forecast
+    import data_pipelines.studies.trials
     import emul.sweep
-    import emul.train  # noqa: F401  imported once, for all attempts
 
+    emul.sweep.PERIOD = 0.02
+    data_pipelines.studies.trials.subprocess = SimpleNamespace(**vars(subprocess) | {"Popen": Forked})
     with tempfile.TemporaryDirectory() as temporary:
         os.environ |= {"XDG_CACHE_HOME": f"{temporary}/cache", "XDG_CONFIG_HOME": f"{temporary}/config", "CI": "true"}
         os.environ |= {"EMUL_TRUST": "", "EMUL_CONF": "", "OMP_NUM_THREADS": "1"}
         Path(temporary).chmod(0o755)
         home = Home(Path(temporary))
         home.prepare()
+        gc.freeze()
         rows = measured(home, chosen)
     held = sum(tried == survived for _, _, tried, survived, _ in rows)
     tried, survived = (sum(row[n] for row in rows) for n in (2, 3))

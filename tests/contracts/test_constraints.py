@@ -8,9 +8,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from emul.checks.example_worlds import column_world, example_state
-from emul.checks.state_contracts import CONSTRAINT
 from emul.contracts import built
+from emulators.contracts.example_worlds import column_world, example_state
+from emulators.contracts.parts import CONSTRAINT
 from emulators.steps.step import Step
 from places import CONF
 

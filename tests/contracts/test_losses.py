@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from omegaconf import OmegaConf
 
-from emul.checks.example_worlds import column_world
-from emul.checks.state_contracts import LOSS
-from emul.config.signatures import wrapping
+from data_pipelines.options.signatures import wrapping
 from emul.contracts import built
+from emulators.contracts.example_worlds import column_world
+from emulators.contracts.parts import LOSS
 from places import CONF
 
 TERM = {parameter.name for parameter in wrapping("loss")}

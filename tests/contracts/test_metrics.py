@@ -6,7 +6,7 @@ import torch
 
 from emul.config.build import build_all
 from emul.config.compose import compose
-from emul.contracts import METRIC, SCORED, SCORED_WORLD, SHAPE, metric_fields, prediction_of
+from emulators.contracts.parts import METRIC, SCORED, SCORED_WORLD, SHAPE, metric_fields, prediction_of
 from emulators.scores.interfaces import Product, Products
 from emulators.state import State
 from emulators.verification.scorecard import Scorecard

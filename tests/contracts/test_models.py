@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -11,8 +12,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from emul.contracts import MODEL, example_inputs
+from emulators.contracts.parts import MODEL, example_inputs
+from emulators.layers.convolution import OVER_POLES, Edges
 from emulators.layers.sample_draws import begin_samples
+from emulators.variables import Variable, VariableSet
+from emulators.world import Scale
 from places import CONF
 
 FILES = sorted((CONF / "model").glob("*.yaml"))
@@ -53,6 +57,8 @@ def sizes(small_world):
 @pytest.fixture(params=FILES, ids=lambda file: file.stem)
 def build(request, sizes):
     def built(world):
+        if (request.param.parent / f"{request.param.stem}_small.yaml").is_file():
+            pytest.skip("the same code as its small form; see test_meta")
         if sizes(request.param) > LARGE:
             pytest.skip("too large for a test; see test_meta")
         torch.manual_seed(0)
@@ -112,6 +118,27 @@ def test_what_is_drawn_in_training_belongs_to_the_sample(build, example, small_w
     finally:
         begin_samples(())
     torch.testing.assert_close(halves, whole, rtol=1e-3, atol=1e-3)
+
+
+def test_winds_seen_from_beyond_a_pole_are_turned(build, example, small_world, monkeypatch):
+    """No network pads the winds that it reads over a pole as they are."""
+    plain = small_world()
+    winds = VariableSet(tuple(Variable(f"{c}_component_of_wind", "m s-1", (500.0, 850.0)) for c in "uv"))
+    scales = {**plain.scales, **{channel: Scale(5.0 + n, 3.0, 1.0) for n, channel in enumerate(winds.channels)}}
+    world = replace(plain, prognostic=plain.prognostic + winds, scales=scales)
+    net = build(world).eval()
+    fields, time, _ = example(world)
+    wind, pad, unturned = fields[:, world.prognostic.slice("v_component_of_wind").start], Edges.pad, []
+
+    def spied(self, x, north, south, west, east, *, mirror=None):
+        if self.kind in OVER_POLES and (north or south) and mirror is None and x.shape[-2:] == wind.shape[-2:]:
+            unturned.extend(channel for channel in range(x.shape[1]) if torch.equal(x[:, channel], wind))
+        return pad(self, x, north, south, west, east, mirror=mirror)
+
+    monkeypatch.setattr(Edges, "pad", spied)
+    with torch.no_grad():
+        net(fields, time)
+    assert not unturned
 
 
 @pytest.mark.slow

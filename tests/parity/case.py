@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from emulators.grid import LatLonGrid, equiangular_grid
 from places import DATA
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -38,6 +39,7 @@ class Case:
     """One network. target, options: ours. channels: prognostic, forcing, diagnostic. peer: builds theirs.
 
     call: runs theirs on fields (batch, channel, lat, lon). told: what ours is told of every case of a batch.
+    east: longitude of the first column, in degrees. sides: south, north, west and east of a limited area.
     """
 
     target: str
@@ -48,6 +50,17 @@ class Case:
     call: Callable[[nn.Module, Tensor], Tensor] = lambda net, fields: net(fields)
     history: int = 1
     told: dict[str, float | list[int]] = field(default_factory=dict)
+    east: float = 0.0
+    sides: tuple[float, ...] = ()
+
+    @property
+    def where(self) -> LatLonGrid:
+        """The grid."""
+        if self.sides:
+            south, north, west, east = self.sides
+            return LatLonGrid(np.linspace(north, south, self.grid[0]), np.linspace(west, east, self.grid[1]))
+        grid = equiangular_grid(*self.grid)
+        return LatLonGrid(grid.latitude, grid.longitude + self.east)
 
     @property
     def read(self) -> int:
@@ -69,7 +82,7 @@ def recipe(name: str, shape: tuple[int, ...]) -> Tensor:
     values = noise(name, shape)
     if name.endswith("running_var"):
         values = 0.5 + np.abs(values)
-    elif name.endswith("weight") and len(shape) == 1:
+    elif name.endswith(("weight", ":scale")) and len(shape) == 1:
         values = 1.0 + 0.1 * values
     elif len(shape) > 1:
         values = values / np.sqrt(max(1, np.prod(shape[1:])))

@@ -92,6 +92,7 @@ def test_missing_values_left_out(tmp_path, expected):
     assert found["sea_surface_temperature"].attrs["nan_share"] > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["64x32", "240x121"])
 def test_the_whole_reference(tmp_path, case):
     if not LARGE.is_dir():

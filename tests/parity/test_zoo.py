@@ -15,7 +15,6 @@ import pytest
 import torch
 
 import case as zoo
-from emulators.grid import equiangular_grid
 from emulators.training.published_weights import converted, fill
 from emulators.variables import Variable, VariableSet
 from emulators.world import World
@@ -27,7 +26,7 @@ def world(case: zoo.Case) -> World:
     for name, count in case.channels.items():
         levels = {name: count} if isinstance(count, int) else count
         sets[name] = VariableSet(tuple(Variable(v, "", tuple(range(1, n + 1))) for v, n in levels.items()))
-    return World(equiangular_grid(*case.grid), timestep=np.timedelta64(6, "h"), history=case.history, **sets)
+    return World(case.where, timestep=np.timedelta64(6, "h"), history=case.history, **sets)
 
 
 def ours(case: zoo.Case, weights: dict[str, torch.Tensor]) -> torch.nn.Module:

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from data_pipelines.files.seals import DIGEST
+from data_pipelines.files.fingerprints import DIGEST
+from data_pipelines.pictures.curves import fit_errors
 from emul.config.compose import compose
 from emul.eval import evaluate
 from emul.main import main
-from emul.pictures.curves import fit_errors
 
 pytestmark = pytest.mark.slow
 INITS = np.datetime64("2001-01-01", "s") + np.arange(40) * np.timedelta64(12, "h")

@@ -55,8 +55,8 @@ def test_the_laws_from_training_to_report(tmp_path):
     assert "Does it conserve?" in report
     assert '<polyline class="line-unconstrained"' in report
     drawn = {path.name for path in (tmp_path / "eval" / "held" / "maps").iterdir()}
-    assert "correction_moisture_budget_total_precipitation_6hr_errors.png" in drawn
-    assert "correction_dry_air_mass_surface_pressure_errors.png" not in drawn, "the same everywhere makes no map"
+    assert "total_precipitation_6hr_correction_moisture_budget_errors.png" in drawn
+    assert "surface_pressure_correction_dry_air_mass_errors.png" not in drawn, "the same everywhere makes no map"
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from data_pipelines.conventions.suggestions import ConfigErrors
 from emul.data.main import main
 from emul.main import main as emul
-from emul.terminal.findings import ConfigErrors
 
 
 @pytest.fixture
@@ -57,6 +57,22 @@ def test_inspect_selects(path, capsys):
         main(["inspect", str(path), "select=member"])
     with pytest.raises(ValueError, match="With a path only select"):
         main(["inspect", str(path), "levels=[500]"])
+
+
+def test_forecasts_are_looked_at_one_lead_at_a_time(path, capsys):
+    leads = (np.arange(1, 4) * 24).astype("timedelta64[h]").astype("timedelta64[ns]")
+    forecast = xr.open_dataset(path)[["t"]].expand_dims(prediction_timedelta=leads)
+    forecast.to_zarr(path.with_name("f.zarr"))
+    there = str(path.with_name("f.zarr"))
+    assert emul(["data", "inspect", there]) == 2
+    said = capsys.readouterr().err
+    assert "'prediction_timedelta' of 3 (1d, 2d, 3d); choose one, such as select={prediction_timedelta: 1d}" in said
+    assert f"`emul eval forecast={there} truth=...`" in said
+    assert emul(["data", "inspect", there, "select={prediction_timedelta: 1w}"]) == 2
+    assert "has no 1w; it has 1d, 2d, 3d" in capsys.readouterr().err
+    chosen = ["select={prediction_timedelta: 2d}", "rename={time: init_time}"]
+    assert emul(["data", "inspect", there, *chosen]) == 0
+    assert "2001-01-03T00:00:00 to 2001-01-05T18:00:00" in capsys.readouterr().out
 
 
 def test_faults_are_told(path):
@@ -130,6 +146,10 @@ def test_a_stopped_check_goes_on(path, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         quality.check_values(open_dataset(path), tmp_path / "b")
     seen[:] = [None] * 10  # from here on it does not stop
+    other, _ = quality.check_values(open_dataset(path), tmp_path / "b", made_from={"fingerprint": "of other files"})
+    assert other == whole
+    assert len(seen) == 10 + 4  # all of its blocks, and none of the other's
+    seen[:] = [None] * 10
     assert quality.check_values(open_dataset(path), tmp_path / "b")[0] == whole
     assert len(seen) == 10 + 2
     assert not list((tmp_path / "b").iterdir())

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from data_pipelines.conventions.durations import chosen_inits
 from emul.config.compose import compose
-from emul.config.times import chosen_inits
 from emul.eval import evaluate
 from emul.main import main
 
@@ -316,11 +316,29 @@ def test_a_failed_verdict_is_told(tmp_path, forecast, truth, capsys):
     assert loaded(target).attrs["verdict"] == "failed"
 
 
+def test_members_are_drawn(tmp_path, forecast, truth, capsys):
+    members = xr.concat([forecast, forecast + 1.0, forecast - 1.0], "number").assign_coords(number=[0, 1, 2])
+    stored = write(members, tmp_path / "fc.nc"), write(truth, tmp_path / "truth.nc")
+    chosen = {"maps.fields": "[2m_temperature]", "metric": "[rmse,crps]", "regions": "[global]", "pictures": "true"}
+    target = scores(tmp_path, *stored, **chosen)
+    names = {path.stem.removeprefix("2m_temperature_") for path in (target / "maps").iterdir()}
+    assert names == {"1d", "1d_errors", "1d_spread_errors", "1d_stamps", "1d_probability_errors", "plumes"}
+    assert (target / "report.html").read_text().count("data:image/png;base64,") == 6
+    none = scores(
+        tmp_path, *stored, **chosen, **{"ensemble.stamps": 0, "ensemble.exceeded": 0, "ensemble.places": "[]"}
+    )
+    assert {path.stem for path in (none / "maps").iterdir()} == {
+        f"2m_temperature_1d{kind}" for kind in ("", "_errors", "_spread_errors")
+    }
+    sentence = said([f"forecast={stored[0]}", f"truth={stored[1]}", "ensemble.places=[50,10]"], capsys)
+    assert "latitude and longitude of each" in sentence
+
+
 def test_pictures_may_fail(tmp_path, forecast, truth, monkeypatch, capsys):
     def fail(*args, **kwargs):
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr("emul.pictures.scorecards.scorecard", fail)
+    monkeypatch.setattr("data_pipelines.pictures.scorecards.scorecard", fail)
     stored = write(forecast, tmp_path / "fc.nc"), write(truth, tmp_path / "truth.nc")
     target = scores(tmp_path, *stored, pictures="true")
     assert (target / "scores.nc").exists()

@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 
-from data_pipelines.files.locks import lock_or_refuse
+from data_pipelines.files.atomic import lock_or_refuse
 from data_pipelines.verification.scoring import PartialSums
 from emul.config.compose import compose
 from emul.eval import evaluate
@@ -103,6 +104,16 @@ def test_shares_of_the_initial_times_add_up(stores, whole, tmp_path, capfd):
     assert "the scores wait for share=1/3" in capfd.readouterr().out
     assert_same(run(stores, tmp_path, share="1/3"), whole, rtol=1e-10)
     assert not (folder / "sums").exists()
+
+
+def test_sums_of_a_forecast_that_was_replaced_are_not_added(stores, tmp_path, capfd):
+    forecast = tmp_path / "f.zarr"
+    xr.load_dataset(stores["forecasts"]).to_zarr(forecast)
+    run(stores, tmp_path, forecasts=forecast, share="1/2")
+    zarr.open_group(forecast)["2m_temperature"][:1] += 1.0  # chunks alone: the folder of the store stays as it was
+    folder = run(stores, tmp_path, forecasts=forecast, share="2/2")
+    assert "the scores wait for share=1/2" in capfd.readouterr().out
+    assert not (folder / "scores.nc").exists()
 
 
 def test_more_shares_than_initial_times(stores, whole, tmp_path):

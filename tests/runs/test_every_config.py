@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from data_pipelines.files import checkpoints
+from data_pipelines.options.folders import options_of
 from emul.config.build import build
 from emul.config.compose import compose
-from emul.config.folders import options_of
 from emul.train import train
 from emul.training.runs import open_run
 
 SMALL = ["data=planet_tiny", "hardware=debug"]
 TINY = ["model=sfno", "model.embed=8", "model.layers=1"]
-LISTED = {"loss", "constraint"}
+LISTED = {"constraint"}
 NEEDS = {  # variables that the planet has and its usual emulator lacks
     **{key: ["variables=planet_budgets"] for key in ("moisture_budget", "total_energy", "energy_budget")},
     **{key: ["variables.diagnostic=[geopotential]"] for key in ("hydrostatic", "hydrostatic_balance")},
@@ -31,8 +31,11 @@ NEEDS = {  # variables that the planet has and its usual emulator lacks
 }
 ELSEWHERE = {"ddp", "fsdp", "slurm"}  # start processes of their own: tests/runs/test_processes.py and test_slurm.py
 LACKING = {
+    "lorenz96_flow": "its forecast is trained first: tests/runs/test_generative.py",
+    "planet_flow": "its forecast is trained first: tests/runs/test_generative.py",
     "zero_mean_moisture_advection": "the planet does not store what the wind brings",
     "shallow_water": "the planet has air",
+    "ocean_samudra": "an ocean takes a year of the planet: tests/runs/test_ocean.py",
 }
 KINDS = {  # objectives for networks of a kind
     "all_to_all": "poseidon_small",
@@ -42,15 +45,54 @@ KINDS = {  # objectives for networks of a kind
     "two_stage": "met2net_small",
 }
 HIGH = ("temperature_25", "v_component_of_wind_25", "v_component_of_wind_95")  # levels that the coarse planet lacks
-OTHER_LEVELS = {"planet_sfno_conserving": [f"~loss.mse.variable_weights.{channel}" for channel in HIGH]}
+EXPERIMENTS = {
+    "planet_sfno_conserving": [f"~loss.mse.variable_weights.{channel}" for channel in HIGH],
+    "bakeoff": ["training.flops=2e10"],  # a few steps
+}
 COMPANIONS = {  # experiments on other data than the planet's: a few days of these
     "quasigeostrophic_unet": ["data.days=4", "data.spinup_days=1"],
     "shallow_water_sfno": ["data.days=2", "data.truncation=21"],
+    "lorenz96_diffusion": ["data.days=6", "data.spinup_days=20"],
+    "lorenz96_mean": ["data.days=6", "data.spinup_days=20"],
     "lorenz96_unet": ["data.days=6", "data.spinup_days=20"],
+    "kuramoto_sivashinsky_refiner": ["data.days=6", "data.spinup_days=30"],
     "kuramoto_sivashinsky_unet": ["data.days=6", "data.spinup_days=30"],
 }
-GROUPS = ("model", "objective", "loss", "constraint", "optimizer", "schedule", "experiment", "hardware")
+SAMPLED = ["step=denoising", "objective=diffusion"]
+FEW = [*SAMPLED, "sampler.levels=3"]
+INTERPOLATED = ["step=dyffusion", "objective=dyffusion", "history=2"]
+LATENT = ["step=latent", "objective=variational", "objective.members=1"]
+TOGETHER = {  # options that need others
+    "objective/diffusion": SAMPLED,
+    "step/denoising": SAMPLED,
+    "objective/dyffusion": INTERPOLATED,
+    "step/dyffusion": INTERPOLATED,
+    "objective/variational": LATENT,
+    "step/latent": LATENT,
+    **{f"sampler/{option}": FEW for option in options_of("sampler")},
+    "sampler/refinement": [*SAMPLED, "step.process=vp", "objective.distribution=sampler"],
+    "sampler/flow_euler": [
+        *FEW,
+        "step.process=flow",
+        "objective.distribution=logitnormal",
+        "objective.log_mean=0.0",
+    ],
+}
+GROUPS = (
+    "model",
+    "step",
+    "sampler",
+    "objective",
+    "constraint",
+    "optimizer",
+    "schedule",
+    "experiment",
+    "hardware",
+)
 OPTIONS = [(group, option) for group in GROUPS for option in options_of(group) if option not in ELSEWHERE]
+LOSSES: dict[tuple[str, ...], list[str]] = {}  # those that need the same variables are trained together
+for _option in options_of("loss"):
+    LOSSES.setdefault(tuple(NEEDS.get(_option, [])), []).append(_option)
 
 
 def companion(option: str, folder) -> list[str]:
@@ -75,8 +117,9 @@ def overrides(group: str, option: str) -> list[str]:
         "training.validation_lead=1",
         "training.log_every=1",
     ]
-    needs = NEEDS.get(option, []) if group in LISTED else OTHER_LEVELS.get(option, [])
-    return [*SMALL[: 1 if group == "hardware" else 2], *shape, chosen, *needs, *(steps if group == "hardware" else [])]
+    needs = NEEDS.get(option, []) if group in LISTED else EXPERIMENTS.get(option, [])
+    needs = [*needs, *TOGETHER.get(f"{group}/{option}", [])]
+    return [*SMALL[: 1 if group == "hardware" else 2], *shape, *needs, chosen, *(steps if group == "hardware" else [])]
 
 
 @pytest.mark.slow
@@ -89,7 +132,19 @@ def test_trains_two_steps(group, option, tmp_path):
     if option in LACKING:
         pytest.skip(LACKING[option])
     texts = companion(option, tmp_path) if option in COMPANIONS else overrides(group, option)
-    folder = train(compose("train", [*texts, f"output={tmp_path}", "name=x"]))
+    assert_trains([*texts, f"output={tmp_path}"], ["loss"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("needs", LOSSES, ids=lambda needs: ",".join(LOSSES[needs]))
+def test_losses_train_two_steps(needs, tmp_path):
+    names = LOSSES[needs]
+    assert_trains([*SMALL, *TINY, *needs, f"loss=[{','.join(names)}]", f"output={tmp_path}"], [f"{n}_1" for n in names])
+
+
+def assert_trains(texts: list[str], columns: list[str]) -> None:
+    """Train; the weights and the logged values of the columns are finite."""
+    folder = train(compose("train", [*texts, "name=x"]))
     saved = checkpoints.load(folder / "checkpoints" / "last.ckpt")["emul"]
     assert saved["finished"]
     assert all(value.isfinite().all() for value in saved["weights"].values() if value.is_floating_point())
@@ -97,6 +152,7 @@ def test_trains_two_steps(group, option, tmp_path):
     if hasattr(network, "fit") or not list(network.parameters()):
         return  # solved, not descended: there is no loss to log
     with (folder / "metrics.csv").open() as file:
-        losses = [float(row["loss"]) for row in csv.DictReader(file) if row.get("loss")]
-    assert losses
-    assert all(map(math.isfinite, losses))
+        rows = [row for row in csv.DictReader(file) if row.get("loss")]
+    assert rows
+    for column in columns:
+        assert all(math.isfinite(float(row[column])) for row in rows), column

@@ -16,13 +16,13 @@ import torch
 from omegaconf import OmegaConf
 
 from data_pipelines.files import checkpoints
+from data_pipelines.files.atomic import is_locked, lock_or_refuse, wait_for_turn
 from data_pipelines.files.identity import listed
-from data_pipelines.files.locks import is_locked, lock_or_refuse, wait_for_turn
-from data_pipelines.files.metrics_table import read_rows
+from data_pipelines.files.tables import read_rows
 from emul.config.compose import compose
 from emul.train import train
-from emul.training.callbacks import PATIENCE, InterruptibleCheckpoints
-from emul.training.changes import changes
+from emul.training.continuation import changes
+from emul.training.loggers import PATIENCE, InterruptibleCheckpoints
 from emulators.losses.lp import Lp
 from emulators.training.plan import Plan
 
@@ -205,12 +205,13 @@ def test_an_exploding_forecast_is_logged_and_the_training_goes_on(tmp_path, monk
 def test_loggers_that_fail_do_not_stop_a_training(tmp_path, monkeypatch):
     import pytorch_lightning.loggers
 
+    import data_pipelines.pictures.curves
     import emul.training.loggers
 
     def fail(*args, **kwargs):
         raise OSError("the disk of the logger is gone")
 
-    monkeypatch.setattr(emul.training.loggers, "draw", fail)
+    monkeypatch.setattr(data_pipelines.pictures.curves, "draw_training", fail)
     monkeypatch.setattr(emul.training.loggers, "refuse_absent", lambda package: None)
     monkeypatch.setattr(pytorch_lightning.loggers, "MLFlowLogger", fail)
     monkeypatch.setattr(pytorch_lightning.loggers, "WandbLogger", fail)
@@ -268,7 +269,7 @@ def test_a_jump_of_the_clock_changes_nothing(tmp_path, monkeypatch):
 
 def test_two_runs_in_one_folder_are_refused(tmp_path):
     target = tmp_path / "train" / "a"
-    holder = "import sys, time; from pathlib import Path; from data_pipelines.files.locks import lock_or_refuse\n"
+    holder = "import sys, time; from pathlib import Path; from data_pipelines.files.atomic import lock_or_refuse\n"
     holder += "with lock_or_refuse(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", holder, str(target)], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
@@ -329,7 +330,7 @@ def test_where_locks_are_unknown_the_named_process_is_looked_for(tmp_path, monke
     def unknown(*args):
         raise OSError(fault, "no locks here")
 
-    monkeypatch.setattr("data_pipelines.files.locks.fcntl.flock", unknown)
+    monkeypatch.setattr("data_pipelines.files.atomic.fcntl.flock", unknown)
     host = socket.gethostname()
     for holder, is_stale in ((f"{host} {2**22 + 1}", True), (f"{host} 1", False), ("elsewhere 7", False), ("", True)):
         (tmp_path / ".lock").write_text(holder)

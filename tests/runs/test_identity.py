@@ -7,12 +7,17 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from data_pipelines.files import checkpoints
 from data_pipelines.forecasts.manifest import read_manifest
-from emul.config.command_line import distinct_name, name_piece
+from emul.config.compose import compose, distinct_name, name_piece
+from emul.config.saved import plain
+from emul.evaluation.inputs import evaluation_digest
 from emul.main import main
+from emul.training.runs import open_run
+from emulators.layers.low_rank import without_adapters
 
 PERIODS = "train: [2001-01-01, 2001-02-28], validation: [2001-03-01, 2001-03-20], test: [2001-03-21, 2001-04-10]"
 SPLITS = f"data.splits={{{PERIODS}}}"
@@ -70,7 +75,7 @@ def rows(folder):
 
 
 @pytest.mark.slow
-def test_a_sweep_does_not_take_the_trials_of_another(place, capsys):
+def test_a_sweep_does_not_take_the_trials_of_another(place, capsys, warm_trials):
     emul("sweep", "seed=1,2", *SMALL)
     assert os.listdir("outputs/sweep") == ["netcdf_resnet_small_seed"]
     words = ["sweep", "seed=1,2", *TINY, "model=linear", "sweep.name=netcdf_resnet_small_seed"]
@@ -198,13 +203,67 @@ def test_weights_of_a_run_fit_by_name(place, capsys):
     words = ["train", *SMALL, "from_checkpoint=outputs/train/a", "training.steps=0"]
     emul(*words, "name=same")
     swapped = "variables.prognostic=[geopotential,temperature]"
-    assert "channels read from number 1 on was temperature, geopotential" in refused(capsys, *words, swapped, "name=b")
-    assert "timestep was 6h, is 12h" in refused(capsys, *words, "data.timestep=12h", "name=b")
     assert "step.output was residual, is absolute" in refused(capsys, *words, "step.output=absolute", "name=b")
     assert not os.path.exists("outputs/train/b")
+    emul(*words, swapped, "name=swapped")
     order = "[temperature,geopotential]"
     emul(*words, swapped, f"step.reads={order}", f"step.writes={order}", "name=ordered")
-    assert result("ordered")["best"] == pytest.approx(result("same")["best"], rel=1e-5)
+    for name in ("swapped", "ordered"):
+        assert result(name)["best"] == pytest.approx(result("same")["best"], rel=1e-5)
+    capsys.readouterr()
+    emul(*words, "data.timestep=12h", "name=slow")
+    assert "was trained for steps of 6h, these are of 12h" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_run_is_taken_up_with_another_variable(place, capsys):
+    one = "variables.prognostic=[temperature]"
+    emul("train", *SMALL, one, "name=one")
+    words = ["train", *SMALL, "from_checkpoint=outputs/train/one", "training.steps=0"]
+    capsys.readouterr()
+    emul(*words, "name=two")
+    said = capsys.readouterr().out
+    assert "new geopotential" in said
+    assert "forecast as before, bit for bit" in said
+    runs = [open_run(f"outputs/train/{name}") for name in ("one", "two")]
+    before, after = (run.forecast("2001-03-21", "2d")["temperature"].values for run in runs)
+    np.testing.assert_array_equal(after, before)
+    emul(*words, one, "transfer.scales=mixed", "name=again")
+    emul(*words, one, "model.channels=16", "transfer.fresh=['*']", "name=anew")
+    assert "scales" in refused(capsys, *words, "transfer.scales=all", "name=c")
+    capsys.readouterr()
+    emul(*words[:-2], "from_checkpoint=outputs/train/two", "training.steps=0", one, "name=back")
+    assert "dropped geopotential" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_an_adapter_of_a_run_is_kept_apart_and_forecasts_as_the_run_that_learned_it(place, capsys):
+    emul("train", *SMALL, "name=base")
+    words = ["train", *SMALL, "from_checkpoint=outputs/train/base", "adapter=lora", "adapter.rank=2"]
+    emul(*words, "name=tuned", "tuning.anchor=0.1", "optimizer.lr=0.01")
+    base, tuned = (open_run(f"outputs/train/{name}") for name in ("base", "tuned"))
+    weights, kept = (run.step.state_dict() for run in (base, tuned))
+    rested = without_adapters(weights)
+    assert all(torch.equal(without_adapters(kept)[name], value) for name, value in rested.items())
+    forecast = ["forecast", "run=outputs/train/base", "init=2001-03-21", "lead=2d"]
+    emul(*forecast, "adapter_file=outputs/train/tuned", "name=a")
+    emul(*forecast, "adapter_file=outputs/train/tuned/adapter.pt", "merge_adapter=true", "name=b")
+    emul("forecast", "run=outputs/train/tuned", *forecast[2:], "name=c")
+    emul(*forecast, "name=d")
+    a, b, c, d = (xr.open_zarr(f"outputs/forecast/{name}/forecast.zarr")["temperature"].values for name in "abcd")
+    np.testing.assert_array_equal(a, c)
+    np.testing.assert_allclose(b, a, rtol=1e-6)
+    assert np.abs(d - a).max() > 1e-3
+    said = refused(capsys, "forecast", "run=outputs/train/tuned", "adapter_file=outputs/train/base", "name=e")
+    assert "adapter.pt" in said
+    emul("train", *SMALL, "seed=1", "name=other")
+    said = refused(capsys, "forecast", "run=outputs/train/other", "adapter_file=outputs/train/tuned", "name=e")
+    assert "trained on other weights" in said
+    emul("train", *SMALL, "from_checkpoint=outputs/train/tuned", "training.steps=0", "name=merged")
+    run = open_run("outputs/train/merged")
+    assert run.step.state_dict().keys() == weights.keys()
+    np.testing.assert_allclose(run.forecast("2001-03-21", "2d")["temperature"].values, a, rtol=1e-6)
+    assert "no weight fits 'haed'" in refused(capsys, *words, "tuning.trainable=[haed]", "name=f")
 
 
 @pytest.mark.parametrize(
@@ -235,12 +294,33 @@ def test_stores_and_statistics_are_not_continued_with_other_settings(place, caps
     emul(*convert)
     assert "units.temperature was not there, is degC" in refused(capsys, *convert, "data.units={temperature: degC}")
     assert "rename" in refused(capsys, *convert, "data.rename={temperature: geopotential, geopotential: temperature}")
-    climatology = ["data", "climatology", *TINY[:4], "path=c.zarr"]
+    climatology = ["data", "climatology", *TINY[:4], "to=c.zarr"]
     emul(*climatology)
     emul(*climatology)
     assert "made otherwise" in refused(capsys, *climatology, "data.fill={temperature: 0}")
     write_data(seed=3)
-    assert "fingerprint.sampled" in refused(capsys, *climatology)
+    assert "fingerprint.content" in refused(capsys, *climatology)
     emul("data", "statistics", *TINY[:4], "to=s.nc")
     with xr.open_dataset("s.nc") as found:
         assert json.loads(found.attrs["units"])["temperature"] == "K"
+
+
+def test_an_evaluation_knows_the_content_of_what_it_is_compared_with(place):
+    """Another ensemble of the truth, or another forecast under the same path, makes another evaluation."""
+    times = "{train: [2001-01-01,2001-01-10], validation: [2001-01-11,2001-01-12], test: [2001-01-13,2001-01-20]}"
+    small = ["data=lorenz96", "data.folder=cache", "data.days=40", "data.trajectories=1", "data.spinup_days=5"]
+    words = ["data", "ensemble", *small, f"data.splits={times}", "inits=2001-01-13", "lead=12h", "members=2"]
+    emul(*words)
+    manifest = {"settings": {"data": plain(compose("train", words[2:8]).data)}}
+    config = compose("eval", ["forecasts=f.zarr", "baselines=[persistence,perfect_model]"])
+    before = evaluation_digest(config, manifest)
+    emul(*words)
+    assert evaluation_digest(config, manifest) == before
+    emul(*words, "seed=1", "resume=anew")
+    assert evaluation_digest(config, manifest) != before
+    stored = compose("eval", ["forecasts=f.zarr", "truth=d.nc", "baselines=[{theirs: other.nc}]"])
+    known = []
+    for seed in (0, 1):
+        write_data("other.nc", seed)
+        known.append(evaluation_digest(stored, {}))
+    assert known[0] != known[1]

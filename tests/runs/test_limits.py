@@ -54,7 +54,7 @@ def test_twins_are_kept_told_and_drawn_under_the_scores(planet, folder, tmp_path
     text = report.read_text()
     for name in ("predictability", "saturation"):
         assert f'polyline class="line-{name}"' in text
-    assert "RMSE of identical twins, 1 case of 3 days, disturbed by 0.1" in text
+    assert "RMSE of identical twins, 1 case of 3 days, disturbed by 0.1, not knowing skin_temperature" in text
     assert (report.parent / "curves.png").is_file()
 
     other = compose("eval", [f"run={run}", f"output={tmp_path}", "maps.fields=[]", "regions=[europe]", "name=europe"])
@@ -70,8 +70,10 @@ def test_what_is_known_already_is_not_simulated_again(planet, folder):
     written = kept.stat().st_mtime_ns
     assert main(words) == 0
     assert kept.stat().st_mtime_ns == written
-    assert main([*words[:-1], "perturbation=0.1"]) == 0
+    assert main([*words, "whole_state=true"]) == 0
     assert kept.stat().st_mtime_ns != written
+    with xr.open_dataset(kept) as found:
+        assert found.attrs["forgotten"] == ""
 
 
 def test_faults_are_told(planet, tmp_path, capsys):

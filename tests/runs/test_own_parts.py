@@ -2,16 +2,16 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
+import warm_starts
 from data_pipelines.files.checkpoints import load
+from data_pipelines.options.folders import options_of
 from emul.completion import candidates
 from emul.config.compose import compose
-from emul.config.folders import options_of
 from emul.contracts import check_folder
 from emul.main import main
 from places import ROOT
@@ -35,8 +35,7 @@ def parts(tmp_path, monkeypatch):
 
 
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "emul.main", *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    return warm_starts.run(*words, folder=folder)
 
 
 def test_templates_keep_their_contracts(parts, capsys):
@@ -102,10 +101,8 @@ def test_a_training_of_own_parts_resumes_exactly_after_a_kill(parts, tmp_path):
     words += ["training.steps=60", "training.checkpoint_every=10", "training.validate_every=30", f"output={tmp_path}"]
     words += ["--config-dir", str(parts)]
     killed, saved = tmp_path / "train" / "killed", tmp_path / "train" / "killed" / "checkpoints" / "last.ckpt"
-    process = subprocess.Popen([sys.executable, "-m", "emul.main", "train", *words, "name=killed"], cwd=tmp_path)
-    while not saved.exists():
-        assert process.poll() is None
-        time.sleep(0.01)
+    process = warm_starts.begin("train", *words, "name=killed", folder=tmp_path)
+    warm_starts.wait_until(saved.exists, process)
     process.kill()
     process.wait()
     assert 0 < load(saved)["emul"]["step"] < 60

@@ -9,10 +9,11 @@ import torch
 
 from data_pipelines.batches.loader import BatchBuffers
 from data_pipelines.files import checkpoints
-from data_pipelines.reading import damaged_data
-from data_pipelines.reading.damaged_data import DamagedData
+from data_pipelines.reading import threads
+from data_pipelines.reading.threads import DamagedData
 from emul.config.compose import compose
 from emul.data.convert import main as convert
+from emul.data.main import main as data
 from emul.train import train
 
 pytestmark = pytest.mark.slow
@@ -27,6 +28,25 @@ def store(tmp_path_factory):
     path = tmp_path_factory.mktemp("packed") / "planet.zarr"
     convert(["data=planet_tiny", f"to={path}", "per_file=16", "workers=1"])
     return path
+
+
+def test_a_store_is_looked_at_by_its_path(store, tmp_path, capsys):
+    output = f"output={tmp_path}"
+    assert data(["inspect", str(store)]) == 0
+    assert "160 x 4 x 16 x 32" in capsys.readouterr().out
+    assert data(["check", str(store), output]) == 0
+    told = capsys.readouterr().out
+    assert "all files as they were written" in told
+    assert "temperature" in told
+    shutil.copytree(store, tmp_path / "a.zarr")
+    file = min((tmp_path / "a.zarr").glob("fields/c/*/0/0/0"))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert data(["check", str(tmp_path / "a.zarr"), output]) == 2
+    told = capsys.readouterr()
+    assert "1 files or chunks differ" in told.out
+    assert "damaged, make or fetch it again: 2001-01-" in told.err
 
 
 def trained(tmp_path, name, *words):
@@ -67,7 +87,7 @@ def test_a_training_keeps_to_the_memory_that_it_announced(store, tmp_path, monke
 
 @pytest.mark.parametrize("damaged", ["stop", "skip"])
 def test_damage_ends_a_training_with_its_state_or_is_left_out(store, tmp_path, damaged, monkeypatch, capsys):
-    monkeypatch.setattr(damaged_data, "WAITS", ())
+    monkeypatch.setattr(threads, "WAITS", ())
     words = ["data=packed", f"data.path={tmp_path / 'a.zarr'}", "loader.gigabytes=0", f"loader.damaged={damaged}"]
     shutil.copytree(store, tmp_path / "a.zarr")
     whole = trained(tmp_path, "whole", *words)

@@ -1,24 +1,20 @@
 """The pages that evaluations leave, in a browser: they open without an error, fit a phone, move and print."""
 
-import base64
-import hashlib
+import json
 import re
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
 import xarray as xr
+from browser import accessibility, needs_axe, needs_browser, needs_validator, opened, validity
 
 from emul.config.compose import compose
 from emul.eval import evaluate
 from emul.main import main
 
-BROWSER = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
 pytestmark = pytest.mark.slow
-needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium here: apt install chromium")
+DESCRIBED = {"title": "Noise on a field", "author": "A. Author", "description": "A test.", "citation": "doi:10.0/none"}
+PAGES = ["single/report.html", "ensemble/report.html", "single/case.html", "compare/compare.html"]
 INITS = np.datetime64("2001-01-01", "s") + np.arange(6) * np.timedelta64(12, "h")
 LEADS = np.array([6, 12, 18, 24]).astype("timedelta64[h]")
 PHONE = 390
@@ -45,30 +41,13 @@ def pages(tmp_path_factory):
     event = [
         f"metric.{name}.{key}" for name in ("reliability", "sharpness") for key in ("quantile=null", "threshold=280")
     ]
-    more = {"single": [], "ensemble": ["metric=[rmse,crps_fair,rank_histogram,reliability,sharpness]", *event]}
+    told = [f"{key}='{text}'" for key, text in DESCRIBED.items()]
+    more = {"single": told, "ensemble": ["metric=[rmse,crps_fair,rank_histogram,reliability,sharpness]", *event]}
     for name, words in more.items():
         stored = [f"forecasts={folder / name}.nc", f"truth={folder / 'truth.nc'}", f"output={folder}"]
         evaluate(compose("eval", [*stored, *words, "regions=[global,tropics]"]))
     assert main(["eval", "compare", "single", "ensemble", f"output={folder}"]) == 0
     return folder / "eval"
-
-
-def opened(page, tmp_path, *flags: str, script: str = "") -> tuple[str, str]:
-    """The page as the browser has it after loading, and what the browser logged; `script` runs at the end."""
-    copy, text = tmp_path / "page.html", page.read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    text = text.replace("script-src ", f"script-src &#x27;sha256-{digest}&#x27; ")  # the page itself allows no other
-    copy.write_text(f"{text}<script>{script}</script>", encoding="utf-8")
-    plain = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--enable-logging=stderr",
-        f"--user-data-dir={tmp_path / 'b'}",
-    ]
-    command = [str(BROWSER), *plain, *flags, copy.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=True)
-    return done.stdout, done.stderr
 
 
 def test_an_ensemble_shows_its_ranks_and_its_reliability(pages):
@@ -92,9 +71,7 @@ def test_nothing_is_fetched(pages):
 
 
 @needs_browser
-@pytest.mark.parametrize(
-    "page", ["single/report.html", "ensemble/report.html", "single/case.html", "compare/compare.html"]
-)
+@pytest.mark.parametrize("page", PAGES)
 def test_pages_open_fit_a_phone_and_print(pages, page, tmp_path):
     script = "document.title=`${document.documentElement.scrollWidth} of ${innerWidth}`"
     window = f"--window-size={PHONE},900"
@@ -126,11 +103,46 @@ def test_pages_run_no_script_and_load_nothing_but_their_own(pages, page, tmp_pat
 def test_a_case_plays_and_pauses(pages, tmp_path):
     play = 'document.getElementById("play")'
     script = (
-        'const before=document.querySelector("img").src;show(0);const first=document.querySelector("img").src;'
-        f"{play}.click();"
-        f"const on={play}.textContent;{play}.click();document.title=[on,{play}.textContent,before!==first].join()"
+        'const first=document.querySelector("img").src;show(1);const next=document.querySelector("img").src;'
+        f"show(0);{play}.click();"
+        f"const on={play}.textContent;{play}.click();document.title=[on,{play}.textContent,first!==next].join()"
     )
     found, logged = opened(pages / "single" / "case.html", tmp_path, "--dump-dom", script=script)
     assert "CONSOLE" not in logged, logged
     assert "<title>Pause,Play,true</title>" in found
-    assert ">6 h ahead</output>" in found
+    assert ">6 h ahead, valid 2001-01-01 06 UTC</output>" in found, "it opens on the first frame"
+
+
+def test_a_report_holds_its_case_and_what_it_is_called(pages):
+    page = (pages / "single" / "report.html").read_text()
+    for text in (*DESCRIBED.values(), "How to cite", 'id="play"', "FRAMES", 'href="case.html"'):
+        assert text in page, text
+    frames = json.loads(re.search(r"\{LEADS,FRAMES\}=(\{.*?\});const play", page).group(1))
+    assert frames["LEADS"][0] == "6 h ahead, valid 2001-01-01 06 UTC"
+    assert all(len(images) == len(frames["LEADS"]) for images in frames["FRAMES"].values())
+    with xr.open_dataset(pages / "single" / "scores.nc") as scores:
+        assert {key: scores.attrs[key] for key in DESCRIBED} == DESCRIBED
+    assert "How to cite" not in (pages / "ensemble" / "report.html").read_text()
+
+
+@needs_validator
+def test_pages_are_valid_html(pages):
+    assert not validity([pages / page for page in PAGES])
+
+
+@needs_axe
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_have_no_serious_finding_of_accessibility(pages, page, tmp_path):
+    for flags in ([], ["--blink-settings=preferredColorScheme=0"]):  # by day and by night
+        for width in (1280, PHONE):
+            assert not accessibility(pages / page, tmp_path, f"--window-size={width},900", *flags)
+
+
+@needs_browser
+def test_a_comparison_fits_a_screen(pages, tmp_path):
+    count = "[...document.querySelectorAll('.wide')].filter(e=>e.scrollWidth>e.clientWidth+1).length"
+    script = f"document.querySelectorAll('details').forEach(d=>d.open=true);document.title=`${{{count}}} scroll`"
+    found, _ = opened(
+        pages / "compare" / "compare.html", tmp_path, "--window-size=1280,900", "--dump-dom", script=script
+    )
+    assert "<title>0 scroll</title>" in found

@@ -2,11 +2,11 @@
 
 import pytest
 
-from emul.check import plan, seconds_of
-from emul.checks.memory import available_memory
+from emul.check import plan
+from emul.checks.networks import available_memory
 from emul.config.compose import compose
-from emulators.training.hardware import Hardware, Slurm
-from emulators.training.requirements import Requirements
+from emulators.training.flop_counter import Requirements
+from emulators.training.hardware import Hardware, Slurm, seconds_of
 
 TINY = ["data=planet_tiny", "model=sfno", "model.embed=8", "model.layers=1", "hardware.threads=1"]
 

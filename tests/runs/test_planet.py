@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import emul
-from data_pipelines.conventions.periods import bounds
+from data_pipelines.conventions.durations import bounds
 from data_pipelines.reading.threads import one_thread
 from data_pipelines.simulators.planet import trajectories
 from data_pipelines.simulators.planet.climate import Climate

@@ -1,5 +1,6 @@
 """Trainings on several processes: the same result however the batch is shared, and no waiting for the dead."""
 
+import csv
 import os
 import re
 import shutil
@@ -12,9 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
+import warm_starts
 from data_pipelines.files import checkpoints
+from data_pipelines.jobs.processes import cores_of_process
 from emul.config.compose import compose
-from emul.jobs.threads import cores_of_process
 from emul.train import train
 
 SETTINGS = [
@@ -23,15 +25,16 @@ SETTINGS = [
 ]  # fmt: skip
 
 
-def command(tmp_path, name, *more):
-    settings = [*SETTINGS, f"output={tmp_path}", f"name={name}", *more]
-    return [sys.executable, "-m", "emul.main", "train", *settings]
+def words(tmp_path, name, *more):
+    return ["train", *SETTINGS, f"output={tmp_path}", f"name={name}", *more]
 
 
-def start(*words):
-    return subprocess.Popen(
-        words, env={**os.environ, "CI": "true"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+def training_of_two(tmp_path, name):
+    """A training of two processes that would go on for long, and has written a checkpoint; its folder."""
+    process = warm_starts.begin(*words(tmp_path, name, "hardware=ddp", "training.steps=100000"))
+    folder = tmp_path / "train" / name
+    warm_starts.wait_until((folder / "checkpoints" / "last.ckpt").exists, process, 250.0)
+    return process, folder
 
 
 def last(folder):
@@ -61,6 +64,7 @@ def test_two_passes_are_as_one(tmp_path, one):
     assert_close(one, last(folder))
 
 
+RATE = ["optimizer.lr=1e-3", "schedule.warmup=0", "training.validate_every=6"]  # weights move by more than is allowed
 OBJECTIVES = {
     "noise": ["model=sfno_ace2_noise", "model.embed=8", "model.layers=1", "objective.members=2", "loss=[crps]"],
     "intervals": ["model=stormer_small", "model.embed=16", "model.depth=1", "objective=random_intervals"],
@@ -75,17 +79,44 @@ OBJECTIVES = {
 def test_draws_belong_to_the_step_and_the_sample(tmp_path, words):
     """Weights after a few steps of 1 x 4, 2 x 2 and 4 x 1 samples, and of two processes, are the same to rounding."""
     plain = [w for w in SETTINGS if not w.startswith("model")]
-    settings = [*plain, *words, "optimizer.lr=1e-3", "training.validate_every=6", f"output={tmp_path}"]
+    settings = [*plain, *words, *RATE, f"output={tmp_path}"]
     whole, halves, ones = (
         last(train(compose("train", [*settings, f"name=x{passes}", f"training.accumulate={passes}"])))
         for passes in (1, 2, 4)
     )
     assert_close(whole, halves, atol=3e-4)  # Adam makes much of the rounding of small gradients
     assert_close(whole, ones, atol=3e-4)
-    process = start(sys.executable, "-m", "emul.main", "train", *settings, "name=two", "hardware=ddp")
-    said, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, said
+    done = warm_starts.together("train", *settings, "name=two", "hardware=ddp")
+    assert done.returncode == 0, done.stderr
     assert_close(whole, last(tmp_path / "train" / "two"), atol=3e-4)
+
+
+SFNO = ["model=sfno", "model.embed=8", "model.layers=1"]
+DENOISING = [*SFNO, "step=denoising", "objective=diffusion"]
+DRAWING = {
+    "diffusion": [*DENOISING, "sampler=dpmpp_2s", "sampler.levels=2", "step.noise=degree"],
+    "flow": [*DENOISING, "sampler=flow_euler", "step.process=flow", "objective.distribution=logitnormal"],
+    "refiner": [*DENOISING, "sampler=refinement", "step.process=vp", "objective.distribution=sampler"],
+    "variational": [*SFNO, "step=latent", "objective=variational", "loss=[crps]"],
+    "dyffusion": [
+        *SFNO, "history=6", "step=dyffusion", "noise=dropout", "objective=dyffusion", "objective.interpolation_steps=3",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", DRAWING.values(), ids=DRAWING.keys())
+def test_generative_objectives_draw_for_the_step_and_the_sample(tmp_path, words):
+    """Weights after six steps of 1 x 4, 2 x 2 and 4 x 1 samples are the same to rounding."""
+    plain = [w for w in SETTINGS if not w.startswith("model")]
+    settings = [*plain, *words, *RATE, f"output={tmp_path}"]
+    whole, *split = (
+        last(train(compose("train", [*settings, f"name=x{passes}", f"training.accumulate={passes}"])))["state_dict"]
+        for passes in (1, 2, 4)
+    )
+    for other in split:
+        for name, value in whole.items():
+            torch.testing.assert_close(other[name], value, rtol=1e-4, atol=3e-4)
 
 
 @pytest.mark.slow
@@ -111,28 +142,31 @@ def test_a_compiled_network_learns_the_same(tmp_path):
 @pytest.mark.parametrize(
     "more",
     [
-        ["hardware=ddp"],
         ["hardware=ddp", "training.accumulate=2"],
         ["hardware=fsdp", "hardware.accelerator=cpu", "hardware.devices=2", "hardware.precision=32"],
     ],
-    ids=["ddp", "ddp and two passes", "fsdp"],
+    ids=["ddp and two passes", "fsdp"],
 )
 def test_two_processes_are_as_one(tmp_path, one, more):
-    process = start(*command(tmp_path, "two", *more, "hardware.threads=1"))
-    said, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, said
-    assert "0.001, never scaled" in said
-    assert re.search(r"effective batch +4 = 2 processes x \d passes x \d samples", said)
+    done = warm_starts.together(*words(tmp_path, "two", *more))
+    assert done.returncode == 0, done.stderr
+    assert "0.001, never scaled" in done.stdout
+    assert re.search(r"effective batch +4 = 2 processes x \d passes x \d samples", done.stdout)
     assert_close(one, last(tmp_path / "train" / "two"))
 
 
 @pytest.mark.slow
-def test_torchrun_starts_the_processes(tmp_path, one):
-    words = command(tmp_path, "torchrun", "hardware=ddp", "hardware.threads=1")
-    process = start(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", *words[1:])
-    said, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, said
-    assert_close(one, last(tmp_path / "train" / "torchrun"))
+@pytest.mark.parametrize("launch", [[], ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]], ids=str)
+def test_the_command_and_torchrun_start_the_processes(tmp_path, one, launch):
+    command = [sys.executable, *launch, "-m", "emul.main", *words(tmp_path, "two", "hardware=ddp")]
+    done = subprocess.run(command, env={**os.environ, "CI": "true"}, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_close(one, last(tmp_path / "train" / "two"))
+    assert last(tmp_path / "train" / "two")["emul"]["validation"]["score"] == pytest.approx(
+        one["emul"]["validation"]["score"], rel=1e-5
+    )
+    with (tmp_path / "train" / "two" / "metrics.csv").open() as file:
+        assert sum(bool(row["score"]) for row in csv.DictReader(file)) == 2
 
 
 def children_of(process):
@@ -150,12 +184,7 @@ def is_alive(number):
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc")
 @pytest.mark.parametrize("victim", ["the first", "another"])
 def test_a_killed_process_ends_the_others_within_a_minute(tmp_path, victim):
-    process = start(*command(tmp_path, "killed", "hardware=ddp", "hardware.threads=1", "training.steps=100000"))
-    folder, end = tmp_path / "train" / "killed", time.monotonic() + 250
-    while not (folder / "checkpoints" / "last.ckpt").exists():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    process, folder = training_of_two(tmp_path, "killed")
     children = children_of(process)
     begun = time.monotonic()
     if victim == "the first":
@@ -165,7 +194,7 @@ def test_a_killed_process_ends_the_others_within_a_minute(tmp_path, victim):
     while process.poll() is None or any(map(is_alive, children)):
         assert time.monotonic() - begun < 60, "somebody hangs"
         time.sleep(0.1)
-    said = process.stdout.read()
+    said = process.said()
     named = "connection to another process is lost|started this one is gone" if victim == "the first" else "SIGKILL"
     assert re.search(named, said), said
     assert "the last checkpoint is in" in said
@@ -174,13 +203,7 @@ def test_a_killed_process_ends_the_others_within_a_minute(tmp_path, victim):
 
 @pytest.mark.slow
 def test_a_signal_stops_two_processes_and_they_go_on(tmp_path):
-    words = command(tmp_path, "stopped", "hardware=ddp", "hardware.threads=1", "training.steps=100000")
-    process = start(*words)
-    folder, end = tmp_path / "train" / "stopped", time.monotonic() + 250
-    while not (folder / "checkpoints" / "last.ckpt").exists():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    process, folder = training_of_two(tmp_path, "stopped")
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 143, said

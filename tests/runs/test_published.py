@@ -12,10 +12,10 @@ import torch
 import xarray as xr
 
 import case as zoo
-from data_pipelines.files import published_files
+from data_pipelines.conventions.suggestions import ConfigErrors
+from data_pipelines.files import checkpoints
 from emul.config.compose import compose
 from emul.forecast import forecast
-from emul.terminal.findings import ConfigErrors
 from emul.train import train
 from emul.training.runs import open_run
 from emulators.training.published_weights import converted
@@ -37,11 +37,26 @@ def test_every_stored_case_comes_through_the_door(name, tmp_path):
     wrapped = {"module." + key: value for key, value in weights.items()}
     optimiser = {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 0.1}]}
     torch.save({"epoch": 3, "model_state": {"state_dict": wrapped}, "optimizer": optimiser}, tmp_path / "x.ckpt")
-    found = published_files.state_dicts(published_files.content(tmp_path / "x.ckpt"))
+    found = checkpoints.state_dicts(checkpoints.content(tmp_path / "x.ckpt"))
     case = zoo.case(name)
     expected = test_zoo.ours(case, weights).state_dict()
     got = test_zoo.ours(case, max(found, key=len)).state_dict()
     assert all(torch.equal(got[key], value) for key, value in expected.items())
+
+
+def test_weights_come_as_arrays_too(tmp_path):
+    """In an .npz with options of the network beside, as of GraphCast; what is no archive is refused."""
+    weights, file = stored_weights("graphcast"), tmp_path / "theirs.npz"
+    arrays = {name: value.numpy() for name, value in weights.items() if name.startswith("params:")}
+    options = {"model_config:latent_size": np.array(16), "model_config:resolution": np.array(1.0), "license": "CC BY"}
+    np.savez(file, **arrays, **options, **{"task_config:pressure_levels": np.arange(13)})
+    (found,) = checkpoints.state_dicts(checkpoints.content(file))
+    case = zoo.case("graphcast")
+    got, expected = (test_zoo.ours(case, some).state_dict() for some in (found, weights))
+    assert all(torch.equal(got[key], value) for key, value in expected.items())
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="may be truncated"):
+        checkpoints.content(file)
 
 
 TINY = [
@@ -135,7 +150,7 @@ def test_weights_of_another_network_are_refused_with_what_differs(tmp_path):
     file = tmp_path / "theirs.pt"
     torch.save(stormer(), file)
     words = [f"from_checkpoint={file}", "training.steps=0"]
-    with pytest.raises(ConfigErrors, match=r"gathering.query: expected 48, got 32; position.*set model, variables"):
+    with pytest.raises(ConfigErrors, match=r"gathering.query: expected 48, got 32; position.*set model as it was"):
         trained(tmp_path, *words, "model.embed=48")
     with pytest.raises(ConfigErrors, match=r"it has no place for embedding\."):
         trained(tmp_path, *words, "model=vit")
@@ -149,14 +164,14 @@ def test_weights_of_another_network_are_refused_with_what_differs(tmp_path):
 def test_a_file_that_holds_code_is_not_loaded(tmp_path):
     torch.save({"state_dict": stormer(), "hparams": Path("x")}, tmp_path / "x.ckpt")
     with pytest.raises(ValueError, match=r"tensors, numbers and strings alone.*torch.save\(x\['state_dict'\]"):
-        published_files.content(tmp_path / "x.ckpt")
+        checkpoints.content(tmp_path / "x.ckpt")
 
 
 def test_safetensors(tmp_path):
     save_file = pytest.importorskip("safetensors.torch").save_file
     weights = stored_weights("stormer")
     save_file(weights, tmp_path / "x.safetensors")
-    found = published_files.content(tmp_path / "x.safetensors")
+    found = checkpoints.content(tmp_path / "x.safetensors")
     assert all(torch.equal(found[name], value) for name, value in weights.items())
 
 

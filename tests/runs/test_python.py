@@ -47,6 +47,7 @@ def run(tmp_path_factory):
     return emul.train(config)
 
 
+@pytest.mark.slow
 def test_a_notebook_trains_forecasts_scores_and_plots(tmp_path):
     assert len([line for line in NOTEBOOK.splitlines() if line.strip()]) <= 25
     command = [sys.executable, "-c", NOTEBOOK, str(tmp_path)]
@@ -81,6 +82,18 @@ def test_the_examples_of_docstrings_run(run, module, monkeypatch):
     assert not done.failed
 
 
+def test_a_report_is_written_from_scores(run, tmp_path):
+    truth, forecast = emul.open_data("data=lorenz96"), run.forecast(["2003-01-05", "2003-01-09"], "2d")
+    scores = emul.evaluate(forecast, truth, baselines=["persistence"])
+    page = emul.report(scores, tmp_path / "report", name="mine").read_text()
+    assert "<title>mine" in page
+    assert "persistence" in page
+    assert "2003-01-05" in page
+    assert {p.name for p in (tmp_path / "report").iterdir()} == {"report.html", "scorecard.png", "curves.png"}
+    alone = emul.evaluate(forecast, truth, metrics=["rmse"])
+    assert "By lead time" in emul.report(alone, tmp_path / "alone").read_text()
+
+
 def test_states_come_one_lead_at_a_time(run):
     states = run.states("2003-01-05", 3)
     first = next(states)
@@ -97,6 +110,12 @@ def test_a_baseline_that_cannot_be_scored_is_refused(run):
     forecast = run.forecast("2003-01-05", "1d")
     with pytest.raises(ValueError, match="climatology"):
         emul.evaluate(forecast, emul.open_data("data=lorenz96"), baselines=["climatology"])
+
+
+def test_a_metric_that_there_is_not_is_refused_by_name(run):
+    forecast = run.forecast("2003-01-05", "1d")
+    with pytest.raises(ValueError, match="did you mean 'rmse'"):
+        emul.evaluate(forecast, emul.open_data("data=lorenz96"), metrics=["rsme"])
 
 
 def test_importing_takes_the_standard_library_only():

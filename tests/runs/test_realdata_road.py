@@ -23,6 +23,7 @@ needs_data = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @needs_data
 def test_winters_are_trained_on_forecast_and_verified(tmp_path):
     settings = [

@@ -7,13 +7,12 @@ import random
 import pytest
 import xarray as xr
 
+from data_pipelines.conventions.suggestions import ConfigErrors
+from data_pipelines.options.folders import options_of
+from data_pipelines.studies.trials import Axis, Local, SweepSettings
 from emul.config.compose import compose, declared_sweep
-from emul.config.folders import options_of
-from emul.config.settings import read_settings
+from emul.config.settings import read_settings, split_axes
 from emul.sweep import Sweep, main
-from emul.sweeps.search import Axis, SweepSettings, split_axes
-from emul.sweeps.trials import Local
-from emul.terminal.findings import ConfigErrors
 
 SETTINGS = [
     "data=planet_tiny", "model=sfno", "model.embed=8", "model.layers=1", "hardware.threads=1", "training.steps=2",
@@ -107,7 +106,7 @@ def test_a_grid_is_trained_and_what_failed_is_trained_again(tmp_path, capsys, mo
 
 
 @pytest.mark.slow
-def test_a_trial_that_lags_behind_is_stopped_and_stays_so(tmp_path):
+def test_a_trial_that_lags_behind_is_stopped_and_stays_so(tmp_path, warm_trials):
     words = [*SETTINGS, "training.steps=300", "training.validate_every=20", f"output={tmp_path}", "sweep.name=s"]
     words += ["optimizer.lr=3e-3,1e-3,1e-9", "sweep.prune=true"]
     for _ in range(2):
@@ -120,7 +119,7 @@ def test_a_trial_that_lags_behind_is_stopped_and_stays_so(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_search_learns_from_what_it_has_seen(tmp_path):
+def test_a_search_learns_from_what_it_has_seen(tmp_path, warm_trials):
     pytest.importorskip("optuna")
     words = [*SETTINGS, "optimizer.lr=interval(1e-4,1e-1)", f"output={tmp_path}", "sweep.name=s"]
     assert main([*words, "sweep.search=tpe", "sweep.trials=3"]) == 0
@@ -133,10 +132,10 @@ def test_a_search_learns_from_what_it_has_seen(tmp_path):
 
 
 @pytest.mark.slow
-def test_trials_at_equal_operations_are_forecast_with_scored_and_compared(tmp_path, capsys):
+def test_trials_at_equal_operations_are_forecast_with_scored_and_compared(tmp_path, capsys, warm_trials):
     words = ["experiment=bakeoff", "model=unet,sfno", "data=planet_tiny", "variables=planet"]
     words += ["training.flops=2.2e10", "hardware.threads=1", "forecast.lead=1d", "forecast.every=2d"]
-    words += [f"output={tmp_path}", "sweep.verb=run", "training.validation_cases=2"]
+    words += [f"output={tmp_path}", "sweep.verb=run", "training.validation_cases=2", "seed=0", "optimizer.lr=1e-3"]
     assert main(words) == 0
     folder = tmp_path / "sweep" / "bakeoff"
     steps = {
@@ -145,6 +144,22 @@ def test_trials_at_equal_operations_are_forecast_with_scored_and_compared(tmp_pa
     assert steps["sfno"] > steps["unet"] > 0
     assert (folder / "eval" / "compare" / "compare.csv").is_file()
     assert "persistence" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_tuned_sweep_takes_the_best_rate_for_all_seeds(tmp_path, capsys, warm_trials):
+    steps = ["training.steps=20", "training.validate_every=20"]
+    words = [*SETTINGS, *steps, "optimizer.lr=1e-12,3e-3", "seed=0,1", "sweep.name=t", f"output={tmp_path}"]
+    assert main([*words, "sweep.tune=optimizer.lr"]) == 0
+    folder = tmp_path / "sweep" / "t"
+    rows = list(csv.DictReader(open(folder / "results.csv")))
+    assert [(row["optimizer.lr"], row["step"]) for row in rows] == [("0.003", "20")] * 2
+    assert {row["step"] for row in csv.DictReader(open(folder / "tuning" / "results.csv"))} == {"4"}
+    (row,) = csv.DictReader(open(folder / "seeds.csv"))
+    assert float(row["low"]) < float(row["score"]) < float(row["high"])
+    assert "too few to judge" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="a key with several values"):
+        main([*words, "sweep.tune=optimizer.eps"])
 
 
 def test_a_dry_run_lists_the_trials_and_the_script_and_starts_nothing(tmp_path, capsys):

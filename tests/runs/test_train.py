@@ -3,18 +3,18 @@
 import csv
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 import torch
 
+import warm_starts
+from data_pipelines.conventions.suggestions import ConfigErrors
 from data_pipelines.files import checkpoints
 from emul.checks.networks import template_world
 from emul.config.compose import compose
-from emul.terminal.findings import ConfigErrors
+from emul.main import main
 from emul.train import train
 from emul.training.assembly import build_training
 from emul.training.runs import open_run
@@ -40,22 +40,6 @@ def assert_same(one, two):
     for index, values in moments[0].items():
         for name, value in values.items():
             assert torch.equal(torch.as_tensor(value), torch.as_tensor(moments[1][index][name]))
-
-
-def start(arguments):
-    environment = {**os.environ, "CI": "true"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "emul.main", "train", *arguments],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-
-
-def wait_for(path, process, seconds=90):
-    end = time.monotonic() + seconds
-    while not path.exists():
-        assert process.poll() is None, process.stdout.read()
-        assert time.monotonic() < end, f"{path} did not appear"
-        time.sleep(0.02)
 
 
 def test_a_run_folder_holds_all_that_is_needed(tmp_path):
@@ -85,8 +69,8 @@ def test_killed_and_run_again_is_bit_identical(tmp_path, extra):
     whole = train(compose("train", overrides(tmp_path, "whole", *more)))
     arguments = overrides(tmp_path, "killed", "training.steps=12", *more)
     killed = tmp_path / "train" / "killed"
-    process = start(arguments)
-    wait_for(killed / "checkpoints" / "last.ckpt", process)
+    process = warm_starts.begin("train", *arguments)
+    warm_starts.wait_until((killed / "checkpoints" / "last.ckpt").exists, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     reached = weights(killed)["emul"]["step"]
@@ -161,13 +145,24 @@ def test_losses_that_leave_a_gap_are_refused(tmp_path):
         train(compose("train", overrides(tmp_path, "a", "loss.mse.end=0.5")))
 
 
+def test_an_error_of_torch_is_told_as_it_is(tmp_path, monkeypatch, capsys):
+    def fit(*args, **kwargs):
+        raise RuntimeError("an error of a peer's network")
+
+    monkeypatch.setattr("emul.train.fit", fit)
+    assert main(["train", *overrides(tmp_path, "x")]) == 1
+    told = capsys.readouterr().err
+    assert "RuntimeError: an error of a peer's network" in told
+    assert "RecursionError" not in told
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_leaves(tmp_path, number, code):
     arguments = overrides(tmp_path, "stopped", "training.steps=100000", "training.checkpoint_every=3")
     folder = tmp_path / "train" / "stopped"
-    process = start(arguments)
-    wait_for(folder / "checkpoints" / "last.ckpt", process)
+    process = warm_starts.begin("train", *arguments)
+    warm_starts.wait_until((folder / "checkpoints" / "last.ckpt").exists, process)
     time.sleep(0.5)
     process.send_signal(number)
     said, _ = process.communicate(timeout=60)
@@ -251,21 +246,6 @@ def test_a_validation_that_was_broken_off_is_made_in_the_end(tmp_path, monkeypat
         signal.signal(number, handler)
     assert validations(again) == validations(whole)
     assert_same(weights(whole), weights(again))
-
-
-@pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path):
-    one = weights(train(compose("train", overrides(tmp_path, "one"))))["emul"]
-    process = start(overrides(tmp_path, "two", "hardware.devices=2", "hardware.strategy=ddp"))
-    said, _ = process.communicate(timeout=200)
-    assert process.returncode == 0, said
-    two = weights(tmp_path / "train" / "two")["emul"]
-    assert two["finished"]
-    assert two["validation"]["score"] == pytest.approx(one["validation"]["score"], rel=1e-5)
-    for name, values in one["weights"].items():
-        torch.testing.assert_close(two["weights"][name], values, rtol=1e-3, atol=1e-6)
-    with open(tmp_path / "train" / "two" / "metrics.csv") as file:
-        assert sum(bool(row["score"]) for row in csv.DictReader(file)) == 3
 
 
 def test_mixed_precision_clips_and_trains(tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -14,10 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
+import warm_starts
 from data_pipelines.files import checkpoints
-from emul.check import seconds_of
 from emul.config.compose import compose
 from emul.train import train
+from emulators.training.hardware import seconds_of
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +36,7 @@ def words_of(*arguments, verb="train"):
 
 
 def emul(environment, *arguments, verb="train"):
-    return subprocess.run(words_of(*arguments, verb=verb), env=environment, capture_output=True, text=True, timeout=600)
+    return warm_starts.run(verb, *SETTINGS, *arguments, timeout=600.0, **environment)
 
 
 def submitted(cluster, tmp_path, name, *more):
@@ -88,15 +88,15 @@ def wholes(tmp_path_factory):
     settings = [*SETTINGS, f"output={folder}", "name=one", "hardware.threads=1"]
     one = train(compose("train", settings))
     two = ["hardware=ddp", "hardware.threads=1", f"output={folder}", "name=two"]
-    done = emul({**os.environ, "CI": "true"}, *two)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = warm_starts.together("train", *SETTINGS, *two)
+    assert done.returncode == 0, done.stderr
     return {1: last(one), 2: last(folder / "train" / "two")}
 
 
 @pytest.mark.parametrize("verb", ["train", "run"])
 def test_the_script_is_printed(tmp_path, verb):
     more = [f"output={tmp_path}", "name=x", "hardware.nodes=2", "--dry-run"]
-    done = emul({**os.environ, "CI": "true"}, *JOB, *more, verb=verb)
+    done = emul({}, *JOB, *more, verb=verb)
     assert done.returncode == 0, done.stderr
     for line in (
         "#SBATCH --nodes=2", "#SBATCH --signal=USR1@120", "#SBATCH --requeue", "export SRUN_CPUS_PER_TASK=1",
@@ -135,24 +135,23 @@ def test_a_job_that_is_told_to_save_requeues_itself(cluster, tmp_path, wholes, n
     assert last(folder)["emul"]["validation"]["score"] == pytest.approx(score, rel=1e-5)
 
 
-def test_a_job_whose_time_ends_goes_back_to_the_queue_and_on_to_the_same_weights(cluster, tmp_path):
+def test_a_job_whose_time_ends_goes_back_to_the_queue_and_on(cluster, tmp_path):
     """SLURM looks at limits every half minute, and tells of them in whole minutes: this training takes longer."""
     longer = ["training.steps=4000", "training.checkpoint_every=100", "training.validate_every=2000"]
-    words = words_of("hardware.threads=1", f"output={tmp_path}", "name=whole", *longer)
-    with subprocess.Popen(words, env={**os.environ, "CI": "true"}, stdout=subprocess.DEVNULL) as undisturbed:
-        job, folder = submitted(cluster, tmp_path, "limited", *longer, "hardware.slurm.time='60:00'")
-        wait_for_checkpoint(cluster, job, folder)
-        since = seconds_of(cluster.call("squeue", "-h", "-j", job, "-o", "%M"))
-        cluster.call("scontrol", "update", f"jobid={job}", f"timelimit={int(since + 35) // 60 + 1}")
-        cluster.wait(job, ("PENDING",), 120.0)
-        cluster.call("scontrol", "update", f"jobid={job}", "timelimit=60")
-        cluster.hurry(job)
-        assert undisturbed.wait(600) == 0
+    job, folder = submitted(cluster, tmp_path, "limited", *longer, "hardware.slurm.time='60:00'")
+    wait_for_checkpoint(cluster, job, folder)
+    since = seconds_of(cluster.call("squeue", "-h", "-j", job, "-o", "%M"))
+    cluster.call("scontrol", "update", f"jobid={job}", f"timelimit={int(since + 35) // 60 + 1}")
+    cluster.wait(job, ("PENDING",), 120.0)
+    cluster.call("scontrol", "update", f"jobid={job}", "timelimit=60")
+    cluster.hurry(job)
     cluster.wait(job, seconds=600.0)
     said = log_of(folder)
-    assert re.search(r"Stopped at step \d+ as asked.*\n.*The job is back in the queue", said), said
+    stopped = re.search(r"Stopped at step (\d+) as asked.*\n.*The job is back in the queue", said)
+    assert stopped, said
+    assert f"from step {stopped[1]}" in said, said
     assert "DUE TO TIME LIMIT" not in said
-    assert_same(folder, last(tmp_path / "train" / "whole"))
+    assert last(folder)["emul"]["finished"]
 
 
 def test_a_killed_process_ends_the_job_with_the_cause_named_and_the_next_goes_on(cluster, tmp_path, wholes):

@@ -19,7 +19,7 @@ import numpy as np
 
 from data_pipelines.conventions.suggestions import suggestion
 from emulators.constants import GRAVITY
-from emulators.grid import LatLonGrid
+from emulators.grid import LatLonGrid, lat_lon
 
 COAST = 4.0  # degrees, width of the transition from land to water
 
@@ -103,7 +103,7 @@ def from_file(path: str | Path, grid: LatLonGrid, truncation: int) -> Geography:
     ):
         raise ValueError(f"geography: no '{name}' in {path}; {suggestion(name, dataset.data_vars)}")
     name = next(name for name in scales if name in dataset)
-    source = grid_of(dataset)
+    source = lat_lon(grid_of(dataset))
     fields = [dataset[field].squeeze(drop=True) for field in ("land_sea_mask", name)]
     for field in fields:
         if field.dims != ("latitude", "longitude") or not np.isfinite(field.values).all():

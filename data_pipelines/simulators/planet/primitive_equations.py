@@ -201,8 +201,8 @@ class PrimitiveEquations:
     def slowed(self, coefficients: Tensor, factor: Tensor) -> Tensor:
         """Return the state with winds multiplied by `factor`, (level,)."""
         coefficients = coefficients.clone()
-        for part in (self.vorticity, self.divergence):
-            coefficients[..., part] *= factor
+        for field_slice in (self.vorticity, self.divergence):
+            coefficients[..., field_slice] *= factor
         return coefficients
 
     def heated(self, coefficients: Tensor, fields: Fields, warming: Tensor) -> tuple[Tensor, Fields]:

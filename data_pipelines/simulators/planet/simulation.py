@@ -1,4 +1,4 @@
-"""Simulation of the planet: dynamics, transport of water, physics and an energy fixer, and twins of a simulation.
+"""Simulation of the planet: dynamics, transport of water, physics and an energy fixer.
 
 A timestep moves the air, then its water, then applies the physics, and condenses what exceeds saturation last. Winds,
 temperature and surface pressure are truncated; humidity lives on the grid. Condensation ends at the truncated
@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_pipelines.interfaces import Progress, Sample, TwinCase
+from data_pipelines.interfaces import Sample
+from data_pipelines.reading.threads import one_thread
 from data_pipelines.simulators.planet.climate import Climate, Switches
 from data_pipelines.simulators.planet.geography import Geography, water
 from data_pipelines.simulators.planet.physics import Fluxes, PlanetPhysics, Season
@@ -38,6 +39,7 @@ from emulators.constants import (
 from emulators.grid import LatLonGrid
 from emulators.physics.moisture import saturation_humidity
 
+LEAST_LAND = 1e-3  # share of a cell from which the temperature of its land is known to 0.1 K from that of the cell
 STRATOSPHERIC_HUMIDITY = 8e-6  # kg kg-1, initially: what the model tends to
 
 
@@ -114,6 +116,25 @@ class Simulation:
         self.coefficients = snapshot["coefficients"]
         self.fields = Fields(u, v, temperature, humidity, pressure, vorticity, divergence, (gradient[0], gradient[1]))
         self.ground, self.energy = Ground(*snapshot["ground"]), snapshot["energy"]
+
+    def begin(self, sample: Sample, time: np.datetime64) -> None:
+        """Continue from stored fields, ([level,] lat, lon), at `time`.
+
+        The temperature of land follows from that of the whole surface; where there is no land it is what season and
+        place make it.
+        """
+        dynamics, surface, self.time = self.dynamics, self.physics.surface, time.astype("datetime64[s]")
+        water, skin = (surface.from_stored(sample[name]) for name in ("sea_surface_temperature", "skin_temperature"))
+        land = (skin - surface.sea * water) / surface.land.clamp(min=LEAST_LAND)
+        usual = self.physics.season(self.time).target.land
+        self.ground = Ground(torch.where(surface.land > LEAST_LAND, land, usual), water)
+        u, v, temperature, humidity = (
+            dynamics.constant(sample[name].T)
+            for name in ("u_component_of_wind", "v_component_of_wind", "temperature", "specific_humidity")
+        )
+        pressure = dynamics.constant(sample["surface_pressure"].T[..., None])
+        coefficients = dynamics.coefficients(u, v, temperature, pressure)
+        self.settle(coefficients, humidity.clamp(min=0.0) if self.switches.moist else None)
 
     def _disturbed_rest(self, seed: int) -> tuple[Tensor, Tensor | None]:
         """Return coefficients and humidity of air at rest in radiative equilibrium, with noise near the ground.
@@ -238,46 +259,17 @@ def _array(field: Tensor) -> np.ndarray:
     return field.permute(*range(field.ndim)[::-1]).float().contiguous().cpu().numpy()
 
 
-def planet_twins(
-    simulation: Simulation,
-    steps: int,
-    *,
-    spinup: int,
-    cases: int,
-    leads: int,
-    perturbation: float,
-    seed: int,
-    report: Progress,
-) -> Iterator[TwinCase]:
-    """Yield cases one after the other along one control, each with a twin whose temperature differs by white noise.
+def continued_members(simulation: Simulation, first: Sample, start: np.datetime64, steps: int) -> Iterator[Sample]:
+    """Yield the samples that follow stored fields of several members at `start`, (member, [level,] lat, lon), for ever.
 
-    steps: timesteps between samples. spinup: samples before the first case. leads: samples in a case. perturbation: rms
-    of the noise in K, before truncation.
+    steps: timesteps between samples.
     """
-    generator = torch.Generator().manual_seed(seed)
-    total = spinup + 2 * cases * leads
-    first: Sample = {}
-    for done, sample in enumerate(simulation.samples(spinup, steps), start=1):
-        first = sample
-        report("spin-up", done / total)
-
-    def control(case: int) -> Iterator[Sample]:
-        nonlocal first
-        for lead, sample in enumerate(simulation.samples(leads, steps), start=1):
-            first = sample
-            report(f"twins, case {case + 1} of {cases}", (spinup + 2 * (case * leads + lead)) / total)
-            yield sample
-
-    for case in range(cases):
-        twin = _disturbed(simulation, perturbation, generator)
-        yield TwinCase(first, control(case), twin.samples(leads, steps))
-
-
-def _disturbed(simulation: Simulation, perturbation: float, generator: torch.Generator) -> Simulation:
-    """Return a copy of the simulation whose temperature differs by noise."""
-    fields, twin = simulation.fields, copy.copy(simulation)
-    shape = fields.temperature.shape
-    noise = torch.randn(shape, generator=generator, dtype=torch.float64).to(fields.temperature)
-    coefficients, disturbed = simulation.dynamics.heated(simulation.coefficients, fields, perturbation * noise)
-    twin.settle(coefficients, disturbed.humidity)
-    return twin
+    members = []
+    for number in range(len(first["temperature"])):
+        member = copy.copy(simulation)
+        member.begin({name: field[number] for name, field in first.items()}, start)
+        members.append(member)
+    while True:
+        with one_thread():
+            samples = [next(member.samples(1, steps)) for member in members]
+        yield {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}

@@ -110,6 +110,10 @@ class Surface:
         """Return the surface at the given temperatures of water and land, (lat, lon)."""
         return Ground(self._tensor(land), self._tensor(water))
 
+    def from_stored(self, field: np.ndarray) -> Tensor:
+        """Return a stored field (lat, lon) as the surface holds it, float64 (lon, lat)."""
+        return self._tensor(field.astype(np.float64))
+
     def skin_temperature(self, ground: Ground) -> Tensor:
         """Return the area-weighted mean temperature of land and water in K."""
         return self.land * ground.land + self.sea * ground.water

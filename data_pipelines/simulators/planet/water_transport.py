@@ -171,7 +171,7 @@ def _to_south(latitude: np.ndarray, faces: np.ndarray) -> np.ndarray:
     matrix = np.zeros((len(faces), len(nodes)))
     for row, face in enumerate(faces):
         near = np.arange(row, row + 4)
-        for one in near:
-            others = near[near != one]
-            matrix[row, one] = np.prod((face - nodes[others]) / (nodes[one] - nodes[others]))
+        for node in near:
+            others = near[near != node]
+            matrix[row, node] = np.prod((face - nodes[others]) / (nodes[node] - nodes[others]))
     return matrix[:, 1:-1]

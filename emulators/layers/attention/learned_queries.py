@@ -40,8 +40,8 @@ class CrossAttention(nn.Module):
 
     def forward(self, latents: Tensor, x: Tensor) -> Tensor:
         key, value = self.keys_values(x).chunk(2, -1)
-        parts = self.norm_query(self.query(latents)), self.norm_key(key), value
-        query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(-3, -2) for part in parts)
+        qkv = self.norm_query(self.query(latents)), self.norm_key(key), value
+        query, key, value = (vectors.unflatten(-1, (self.heads, -1)).transpose(-3, -2) for vectors in qkv)
         query = query.expand(len(x), -1, -1, -1).to(value.dtype)
         return self.projection(
             F.scaled_dot_product_attention(query, key.to(value.dtype), value).transpose(1, 2).flatten(2)

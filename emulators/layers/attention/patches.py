@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.grid import LatLonGrid
-from emulators.layers.convolution import Edges
-from emulators.layers.pole_mirror import PoleMirror
+from emulators.layers.convolution import Edges, PoleMirror
 
 FITS = ("pad", "crop", "exact")
 
@@ -53,9 +52,9 @@ class Frame:
             )
         self.grid_shape = grid.shape
         self.cropped = nlat % rows if kind == "crop" and nlat > rows else 0
-        more, wider = (0 if self.cropped else -nlat % rows), -nlon % columns
-        self.borders = tuple(margin + n for n in (more // 2, more - more // 2, wider // 2, wider - wider // 2))
-        self.shape = nlat - self.cropped + more, nlon + wider
+        taller, wider = (0 if self.cropped else -nlat % rows), -nlon % columns
+        self.borders = tuple(margin + n for n in (taller // 2, taller - taller // 2, wider // 2, wider - wider // 2))
+        self.shape = nlat - self.cropped + taller, nlon + wider
         self.rim = Edges(grid, edges)
 
     def inward(self, x: Tensor, mirror: PoleMirror | None = None) -> Tensor:
@@ -85,6 +84,20 @@ class PatchEmbedding(nn.Module):
         rows, columns = self.weight.shape[2:]
         cells = x.unflatten(-1, (-1, columns)).unflatten(-3, (-1, rows))  # batch, channel, lat, p, lon, q
         return F.linear(cells.permute(0, 2, 4, 1, 3, 5).flatten(3), self.weight.flatten(1), self.bias)
+
+
+class BoxEmbedding(nn.Module):
+    """Embed boxes of levels and points: (batch, variable, level, lat, lon) to (batch, layer, lat, lon, width)."""
+
+    def __init__(self, variables: int, width: int, patch: Sequence[int]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(0.02 * torch.randn(width, variables, *patch))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for axis, size in zip((-1, -3, -5), reversed(self.weight.shape[2:]), strict=True):
+            x = x.unflatten(axis, (-1, size))
+        return F.linear(x.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4), self.weight.flatten(1), self.bias)
 
 
 def unpatched(tokens: Tensor, patch: Sequence[int]) -> Tensor:

@@ -35,7 +35,7 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor, blocked: Tensor | None = None) -> Tensor:
         q, k, v = split_heads(self.qkv(x), self.heads, 3)
         if self.norms is not None:
-            q, k = (norm(part) for norm, part in zip(self.norms, (q, k), strict=True))
+            q, k = (norm(vectors) for norm, vectors in zip(self.norms, (q, k), strict=True))
         return self.projection(join_heads(windowed_attention(q, k, v, blocked)))
 
 
@@ -82,9 +82,9 @@ def log_distances(window: Sequence[int]) -> tuple[Tensor, Tensor]:
     table = np.stack(np.meshgrid(np.arange(1 - rows, rows), np.arange(1 - columns, columns), indexing="ij"), -1)
     shares = 8.0 * table / np.maximum(np.array([rows, columns]) - 1, 1)
     logs = np.sign(shares) * np.log2(np.abs(shares) + 1.0) / np.log2(8.0)
-    apart = offsets(window) + np.array([rows - 1, columns - 1])
+    indices = offsets(window) + np.array([rows - 1, columns - 1])
     return torch.from_numpy(logs.reshape(-1, 2).astype(np.float32)), torch.from_numpy(
-        apart[..., 0] * (2 * columns - 1) + apart[..., 1]
+        indices[..., 0] * (2 * columns - 1) + indices[..., 1]
     )
 
 
@@ -108,6 +108,7 @@ class EarthAttention(nn.Module):
         size, pairs = (earth_pairs if kind == "earth" else relative_pairs)(windows.window)
         of_windows = math.prod(windows.counts[:-1]) if kind == "earth" else 1
         self.table = nn.Parameter(torch.empty(size, of_windows, heads))
+        self.table.grid_axes = {1: windows.counts[:-1]} if kind == "earth" else {}  # type: ignore[attr-defined]
         nn.init.trunc_normal_(self.table, std=0.02)
         self.register_buffer("pairs", pairs, persistent=False)
 
@@ -133,5 +134,5 @@ def earth_pairs(window: Sequence[int]) -> tuple[int, Tensor]:
 def relative_pairs(window: Sequence[int]) -> tuple[int, Tensor]:
     """Return the size of a table of distances along every axis, and the entry of each pair."""
     reach = [2 * w - 1 for w in window]
-    apart = offsets(window) + np.array(window) - 1
-    return math.prod(reach), torch.from_numpy(np.ravel_multi_index(np.moveaxis(apart, -1, 0), reach))
+    indices = offsets(window) + np.array(window) - 1
+    return math.prod(reach), torch.from_numpy(np.ravel_multi_index(np.moveaxis(indices, -1, 0), reach))

@@ -59,9 +59,9 @@ class Windows(nn.Module):
             raise ValueError("Expected windows that are shifted or spread; got both.")
         self.shape = tuple(shape)
         self.window = tuple(min(w, size) for w, size in zip(window, shape, strict=True))
-        more = [-size % w for size, w in zip(self.shape, self.window, strict=True)]
-        self.borders = [(n // 2, n - n // 2) for n in more]
-        self.counts = tuple((size + n) // w for size, n, w in zip(self.shape, more, self.window, strict=True))
+        padding = [-size % w for size, w in zip(self.shape, self.window, strict=True)]
+        self.borders = [(n // 2, n - n // 2) for n in padding]
+        self.counts = tuple((size + n) // w for size, n, w in zip(self.shape, padding, self.window, strict=True))
         self.shift = tuple(w // 2 if shifted and n > 1 else 0 for w, n in zip(self.window, self.counts, strict=True))
         self.register_buffer("blocked", self._blocked(cyclic), persistent=False)
 
@@ -122,10 +122,10 @@ class Windows(nn.Module):
         order = [2 * (rank - 1), *range(0, 2 * (rank - 1), 2), *range(1, 2 * rank, 2)]
         side = side.transpose(order).reshape(self.counts[-1], -1, self.tokens)
         side = side[:1] if (side == side[:1]).all() else side
-        apart = side[:, :, :, None] != side[:, :, None, :]
-        if not apart.any():
+        blocked = side[:, :, :, None] != side[:, :, None, :]
+        if not blocked.any():
             return None
-        return torch.from_numpy(np.where(apart, -np.inf, 0.0).astype(np.float32)[:, :, None])
+        return torch.from_numpy(np.where(blocked, -np.inf, 0.0).astype(np.float32)[:, :, None])
 
 
 def windowed_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float | None = None) -> Tensor:

@@ -12,8 +12,7 @@ from data_pipelines.verification.pairs import Pairs
 from data_pipelines.verification.scoring import score_pairs
 from emul.config.compose import compose
 from emul.eval import evaluate
-from emul.forecast import exit_code, forecast
-from emul.forecasting.job import prepare
+from emul.forecast import exit_code, forecast, prepare
 from emul.main import main
 from emulators.grid import gaussian_grid
 from emulators.metrics.rmse import RMSE

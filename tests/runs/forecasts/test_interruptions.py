@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,25 +13,19 @@ import pytest
 import torch
 import xarray as xr
 
-from data_pipelines.files.locks import lock_or_refuse
+import warm_starts
+from data_pipelines.files.atomic import lock_or_refuse
 from data_pipelines.forecasts import writers
 from data_pipelines.forecasts.manifest import read_manifest, verify_checksums
 from data_pipelines.forecasts.production import make_forecast
-from emul.forecast import exit_code, forecast
-from emul.forecasting.job import prepare
+from emul.forecast import exit_code, forecast, prepare
 
 
 def killed_after_two_batches(arguments, folder):
     """Start the command in a process of its own and kill it while it writes the third batch or a later one."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "emul.main", "forecast", *arguments],
-        env={**os.environ, "CI": "true", "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    end = time.monotonic() + 120
-    while not (folder / "progress" / "000001_0000000_0000150.npz").exists():
-        assert process.poll() is None, process.stdout.read()
-        assert time.monotonic() < end
-        time.sleep(0.002)
+    process = warm_starts.begin("forecast", *arguments)
+    written = folder / "progress" / "000001_0000000_0000150.npz"
+    warm_starts.wait_until(written.exists, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
 

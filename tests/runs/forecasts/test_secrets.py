@@ -4,15 +4,14 @@ import pytest
 from omegaconf import OmegaConf
 
 import hostile
-from data_pipelines.conventions.addresses import masked_address
+from data_pipelines.conventions.suggestions import ConfigErrors, masked_address
+from data_pipelines.options.trust import redacted
 from emul.config.build import build
 from emul.config.compose import compose
+from emul.config.saved import saved_config, saved_plain, saved_text
 from emul.main import main
-from emul.terminal.findings import ConfigErrors
-from emul.training.changes import changes
-from emul.training.runs import open_run, write_config
-from emul.trust.saved import saved_config
-from emul.trust.secrets import redacted, saved_plain, saved_text
+from emul.training.continuation import changes, write_config
+from emul.training.runs import open_run
 
 SECRET = "hunter2-hunter2"
 WEATHER = ["data=weatherbench2", "data.path=s3://bucket/era5.zarr"]

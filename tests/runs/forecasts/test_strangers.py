@@ -6,9 +6,10 @@ import pytest
 from omegaconf import OmegaConf
 
 import hostile
+from data_pipelines.options.trust import trust_file
+from emul.config.saved import saved_config
 from emul.main import main
 from emul.training.runs import open_run
-from emul.trust.remembered import trust_file
 
 
 @pytest.fixture
@@ -135,3 +136,13 @@ def test_folders_and_packages_run_once_they_are_trusted(home, tmp_path, capsys, 
     assert "is only imported there" in refused(capsys, "forecast", f"run={through}", f"output={tmp_path}")
     assert trust_file().stat().st_mode & 0o777 == 0o600
     __import__("sys").modules.pop("strange_net", None)
+
+
+def test_few_lines_that_stand_for_millions_of_values_are_refused():
+    """Aliases of aliases, a list within itself, and lists too deep to be read."""
+    bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
+    bomb += "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10))
+    for text in (bomb, "a: &a [*a]", "a: " + "[" * 2000 + "]" * 2000):
+        with pytest.raises(ValueError, match="Expected a configuration in it"):
+            saved_config(text, "it")
+    assert saved_config("a: &a [1, 2]\nb: *a\n", "it") == {"a": [1, 2], "b": [1, 2]}

@@ -6,8 +6,7 @@ import xarray as xr
 
 from data_pipelines.forecasts.manifest import read_manifest
 from data_pipelines.forecasts.production import make_forecast
-from emul.forecast import exit_code, forecast
-from emul.forecasting.job import prepare
+from emul.forecast import exit_code, forecast, prepare
 from emul.main import main
 
 

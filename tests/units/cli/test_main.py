@@ -1,5 +1,7 @@
 """The command as it is typed: help, verbs, errors in one sentence, exit codes, completion."""
 
+import dataclasses
+import importlib
 import os
 import re
 import shutil
@@ -8,12 +10,14 @@ import sys
 import types
 
 import pytest
+import yaml
 
-from emul.checks.model_sizes import measured_sizes, shipped_sizes
+from data_pipelines.options.folders import conf_folder, options_of
+from data_pipelines.packing.pack import PackingSettings
+from emul.checks.networks import measured_sizes, shipped_sizes
 from emul.completion import candidates
-from emul.config.folders import options_of
 from emul.main import main
-from emul.terminal.verbs import LISTS, all_names
+from emul.terminal.verbs import DATA_WORDS, LISTS, all_names, find, of_data
 
 SAFE = all_names()
 
@@ -59,7 +63,9 @@ def test_models_are_listed_with_their_sizes(capsys):
     assert main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
     rows = {line.split()[0]: line for line in lines[1:-1]}
-    assert set(rows) == {name for name in options_of("model") if not name.endswith("_small")}
+    names = options_of("model")
+    smaller = {name for name in names if name.endswith("_small") and name.removesuffix("_small") in names}
+    assert set(rows) == set(names) - smaller
     assert max(map(len, lines)) <= 80
     assert re.search(r"sfno +\d+ k|sfno +[\d.]+ M", rows["sfno"])
     assert " M" not in rows["persistence"]
@@ -77,7 +83,7 @@ def test_a_model_is_described(capsys):
 @pytest.mark.slow
 def test_the_sizes_that_ship_are_those_measured(capsys):
     assert set(shipped_sizes()) == set(options_of("model"))
-    assert measured_sizes(options_of("model")) == shipped_sizes(), "run python -m emul.checks.model_sizes"
+    assert measured_sizes(options_of("model")) == shipped_sizes(), "run python -m emul.checks.networks"
     assert main(["models", "linear", "data=planet_tiny"]) == 0
     assert f"{shipped_sizes()['linear'].parameters:,}" not in capsys.readouterr().out
 
@@ -208,3 +214,94 @@ def test_other_shells_have_a_script(shell, capsys):
 def test_unknown_shell(capsys):
     assert main(["completion", "bsh"]) == 2
     assert "write emul completion bash" in capsys.readouterr().err
+
+
+# --- keys in the help ---------------------------------------------------------------------------------------------
+
+
+def told_keys(rows) -> dict[str, str]:
+    """Keys and values in rows of help: `lead=10d`, `leads=[1d] inits=...`."""
+    words = [word for left, _ in rows for word in re.split(r" (?=\w+(?:\.\w+)*=)", left) if "=" in word]
+    return dict(word.split("=", 1) for word in words)
+
+
+def defaults_of(verb: str) -> dict[str, object]:
+    """The default of every key of a verb: of its YAML files and of the choices in its list of defaults."""
+    files = {"train": ["train"], "forecast": ["forecast/default", "forecast"], "eval": ["eval/default", "eval"]}[verb]
+    found: dict[str, object] = {"optimizer.lr": 1e-3}
+    for file in files:
+        text = yaml.safe_load((conf_folder() / f"{file}.yaml").read_text())
+        chosen = {
+            key: value for entry in text.pop("defaults", []) if isinstance(entry, dict) for key, value in entry.items()
+        }
+        found |= {
+            f"{key}.{name}": value
+            for key, told in text.items()
+            if isinstance(told, dict)
+            for name, value in told.items()
+        }
+        found |= text | {key: value for key, value in chosen.items() if "@" not in key}
+    return found
+
+
+@pytest.mark.parametrize("verb", ["train", "forecast", "eval"])
+def test_what_help_calls_a_default_is_one(verb):
+    known, said = defaults_of(verb), find(verb)
+    for key, value in told_keys(said.keys).items():
+        assert yaml.safe_load(value) == known[key] or value in (str(known[key]), "1e-3"), key
+    for key in told_keys(said.more):
+        if "." not in key and key != "forecast":
+            assert known[key] in (None, "???", [], {}) or str(known[key]).startswith("${"), key
+
+
+SETTINGS = {
+    "eval compare": ["evaluation.compare.CompareSettings"],
+    "sweep": ["sweep.SweepSettings"],
+    "init": ["data.init.InitSettings"],
+    "data predictability": ["data.predictability.TwinSettings"],
+    "data ensemble": ["data.ensemble.EnsembleSettings"],
+    "data climatology": ["data.climatology.ClimatologySettings"],
+    "data statistics": ["data.statistics.StatisticsSettings"],
+    "data convert": ["data.convert.Target", "data.convert.PackingSettings"],
+    "data inspect": ["data.arguments.OpenOptions"],
+    "data check": ["data.arguments.OpenOptions", "data.check.CheckSettings"],
+    "data regrid": ["data.arguments.OpenOptions", "data.regrid.RegridSettings"],
+    "data download": ["data.arguments.OpenOptions", "data.download.DownloadSettings"],
+}
+
+
+@pytest.mark.parametrize("verb", SETTINGS)
+def test_help_lists_every_key_with_its_default(verb):
+    said = of_data(verb.removeprefix("data ")) if verb.startswith("data ") else find(verb)
+    keys, more = (
+        {key.removeprefix("sweep."): value for key, value in told_keys(rows).items()} for rows in (said.keys, said.more)
+    )
+    known = {}
+    for name in SETTINGS[verb]:
+        module, _, settings = name.rpartition(".")
+        found = getattr(importlib.import_module(f"emul.{module}"), settings, None) or PackingSettings
+        known |= {field.name: field.default for field in dataclasses.fields(found)}
+    assert {key: yaml.safe_load(value) for key, value in keys.items()} == {
+        key: value for key, value in known.items() if value is not None
+    }
+    assert set(more) >= {key for key, value in known.items() if value is None}
+
+
+@pytest.mark.parametrize("word", DATA_WORDS)
+@pytest.mark.parametrize("form", ["data {} --help", "help data {}"])
+def test_help_of_a_word_of_data(word, form, capsys):
+    assert main(form.format(word).split()) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"emul data {word} - ")
+    assert f"emul data {word} " in text.split("Examples:")[1]
+
+
+@pytest.mark.parametrize("key", ["", "regions", "lead", "training.batch_size", "case", "title"])
+def test_options_of_every_verb_are_listed(key, capsys):
+    assert main(["options", key] if key else ["options"]) == 0
+    text = capsys.readouterr().out
+    shown = [line.split()[0] for line in text.splitlines()[1:]]
+    if not key:
+        assert {"training.steps", "forecast.lead", "eval.regions", "title"} <= set(shown)
+        return
+    assert any(one == key or one.endswith(f".{key}") or f".{key}." in f".{one}." for one in shown)

@@ -5,8 +5,8 @@ import pytest
 import xarray as xr
 
 from data_pipelines.files import checkpoints
+from data_pipelines.files.fingerprints import write_json
 from data_pipelines.files.netcdf import write_netcdf
-from data_pipelines.files.seals import write_json
 from data_pipelines.packing.copying import copy_to_zarr
 from emul.main import main
 

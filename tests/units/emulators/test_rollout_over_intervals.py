@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_pipelines.files.published_files import constants_of_files
+from data_pipelines.files.checkpoints import constants_of_files
 from emulators.grid import gaussian_grid
 from emulators.losses.crps import CRPS
 from emulators.losses.lp import Lp

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from data_pipelines.conventions.suggestions import ConfigErrors
 from emul.checks.examination import findings, refuse_faults
-from emul.checks.networks import network_on_meta, parameter_count, template_world
+from emul.checks.networks import network_on_meta, template_world
 from emul.config.compose import compose
 from emul.main import main
-from emul.terminal.findings import ConfigErrors
+from emulators.sphere.transform import Tables
+from emulators.training.flop_counter import parameter_count, runnable
 
 TINY = ["data=planet_tiny", "model.embed=8", "model.layers=1"]
 
@@ -23,7 +25,7 @@ def test_a_sound_configuration(capsys):
     assert main(["check", *TINY]) == 0
     text = capsys.readouterr().out
     assert "no faults" in text
-    assert "gaussian, 16x32" in text
+    assert "gaussian 32x16" in text
     assert "parameters" in text
     assert "\x1b" not in text
 
@@ -209,3 +211,15 @@ def test_faults_of_values_are_told_without_opening_data():
     with pytest.raises(ConfigErrors) as caught:
         refuse_faults(config)
     assert {finding.key for finding in caught.value.findings} == {"optimizer", "training"}
+
+
+def test_a_tried_network_leaves_the_tables_of_the_process_alone():
+    """Transforms made later, of a training or of the planet, have the same tables as the network that was tried."""
+    config = compose("train", TINY)
+    world = template_world(config)
+    tried = runnable(network_on_meta(config.model, world), world)
+    tables = [part for part in tried.modules() if isinstance(part, Tables)]
+    assert tables
+    for part in tables:
+        assert all(table.any() for table in part.buffers(recurse=False))
+    assert not any(parameter.any() for parameter in tried.parameters())

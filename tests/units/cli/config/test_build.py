@@ -8,14 +8,12 @@ from itertools import count
 import pytest
 from omegaconf import OmegaConf
 
-from data_pipelines.conventions.suggestions import nearest_name
-from emul.config.annotations import accepts, choices, in_words
+from data_pipelines.conventions.suggestions import ConfigErrors, nearest_name
+from data_pipelines.options.signatures import signature, tree_faults
+from data_pipelines.options.source_text import accepts, choices, in_words
 from emul.config.build import build, build_all
-from emul.config.command_line import refuse_early, run_composed
-from emul.config.compose import compose
-from emul.config.declared_keys import faults
-from emul.config.signatures import signature, tree_faults
-from emul.terminal.findings import ConfigErrors
+from emul.config.compose import compose, refuse_early, run_composed
+from emul.config.saved import config_faults
 
 NUMBERS = count()
 SOURCE = """
@@ -159,7 +157,7 @@ def test_every_override_that_does_not_compose_is_told_at_once():
 
 def test_faults_of_names_kinds_and_missing_values():
     config = compose("train", ["data=netcdf", "step.output=residul", "seed=soon", "+forecast.led=3"])
-    keys = {finding.key: finding for finding in faults(config)}
+    keys = {finding.key: finding for finding in config_faults(config)}
     assert keys["step.output"].fix == "write residual"
     assert keys["seed"].expected == "a whole number"
     assert keys["forecast.led"].fix == "write forecast.lead"
@@ -175,7 +173,7 @@ def test_a_key_of_the_signature_needs_no_plus():
 def test_a_part_left_out_of_a_list_takes_its_keys_with_it():
     config = compose("train", ["experiment=planet_sfno_conserving", "constraint=[positivity]", "loss=[spectral_mse]"])
     assert (list(config.constraint), list(config.loss)) == (["positivity"], ["spectral_mse"])
-    assert not faults(config)
+    assert not config_faults(config)
 
 
 def test_an_interpolation_that_leads_nowhere():
@@ -271,7 +269,7 @@ def test_advice_is_what_the_verb_accepts(tmp_path, monkeypatch):
         ("train", ["--batch-size", "8"], "write training.batch_size=8"),
         ("train", ["model=sfno", "model.blocks=1"], "there is model.block, model.embed"),
         ("train", ["model=sfon"], "write model=sfno"),
-        ("train", ["loss=[mse,mee]"], "write mse in its place"),
+        ("train", ["loss=[mse,mee]"], "write mae in its place"),
         ("train", ["sfno"], "write model=sfno"),
         ("eval", ["mine"], "write run=outputs/train/mine"),
         ("eval", ["nothing"], "`emul eval --cfg job` lists the keys"),

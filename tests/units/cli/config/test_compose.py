@@ -5,8 +5,7 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from emul.config.command_line import combinations, run_composed
-from emul.config.compose import compose
+from emul.config.compose import combinations, compose, run_composed
 from emul.main import main
 from emul.run import follow_up
 

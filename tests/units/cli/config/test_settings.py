@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import pytest
 
+from data_pipelines.conventions.suggestions import ConfigErrors
 from emul.config.settings import read_settings, refuse_others
-from emul.terminal.findings import ConfigErrors
 
 
 @dataclass(frozen=True)

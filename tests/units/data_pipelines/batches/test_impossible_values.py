@@ -40,10 +40,15 @@ def test_a_time_of_zeros():
         gathered(data)
 
 
+def test_degrees_celsius_that_are_called_kelvin_are_refused_with_the_units_to_write():
+    with pytest.raises(ValueError, match=r"look like degC: write data\.units=\{2m_temperature: 'degC -> K'\}"):
+        gathered(dataset(mean=0.0))
+
+
 def test_what_is_declared_or_simple_is_taken():
     data = dataset()
     data["2m_temperature"][4, 1, 2] = 400.0
     wider = data.assign_attrs(ranges=json.dumps({"2m_temperature": [150, 450]}))
-    for taken in (wider, dataset(mean=0.0), dataset("nameless", "")):
+    for taken in (wider, dataset(mean=1000.0), dataset("nameless", "")):
         largest = float(next(iter(taken.values())).max())
         assert float(np.asarray(gathered(taken)).max()) == pytest.approx(largest)

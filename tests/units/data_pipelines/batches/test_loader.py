@@ -14,8 +14,8 @@ from data_pipelines.batches.loader import PAGE, BatchBuffers, LoaderSettings, Se
 from data_pipelines.batches.windows import Windows
 from data_pipelines.batches.world import VariableRoles, world_from_dataset
 from data_pipelines.opening.datasets import open_dataset
-from data_pipelines.reading import damaged_data
-from data_pipelines.reading.damaged_data import DamagedData
+from data_pipelines.reading import threads
+from data_pipelines.reading.threads import DamagedData
 from emulators.grid import gaussian_grid
 
 GRID = gaussian_grid(4)
@@ -152,7 +152,7 @@ def test_chunks_of_many_times_are_shuffled_a_few_at_a_time(chunked):
 
 
 def test_damaged_data_stop_the_batches_or_are_replaced(chunked, tmp_path, monkeypatch):
-    monkeypatch.setattr(damaged_data, "WAITS", (0.0,))
+    monkeypatch.setattr(threads, "WAITS", (0.0,))
     path = tmp_path / "a.zarr"
     shutil.copytree(chunked.attrs["origin"], path)
     chunk = path / "temperature" / "c" / "3" / "0" / "0"

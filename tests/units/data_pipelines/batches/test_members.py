@@ -130,8 +130,8 @@ def test_words_of_the_command_line(tmp_path, monkeypatch, capsys):
     assert f"members  {MEMBERS}, each a sample of its own" in capsys.readouterr().out
     assert main(["check", *chosen]) == 0
     part = ["fields=[temperature]", "hours=[0]"]
-    assert main(["climatology", *chosen, *part, "path=a.zarr"]) == 0
-    assert main(["climatology", *chosen[:2], "data.select={number: 0}", *part, "path=b.zarr"]) == 0
+    assert main(["climatology", *chosen, *part, "to=a.zarr"]) == 0
+    assert main(["climatology", *chosen[:2], "data.select={number: 0}", *part, "to=b.zarr"]) == 0
     normal, of_the_first = (xr.open_zarr(name)["temperature"].sel(dayofyear=[1, 2]) for name in ("a.zarr", "b.zarr"))
     assert np.isfinite(normal).all()
     xr.testing.assert_equal(normal, of_the_first)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from data_pipelines.batches import channel_statistics
+from data_pipelines.batches import scales as scales_module
 from data_pipelines.batches.archive import Archive
-from data_pipelines.batches.scales import scales
+from data_pipelines.batches.scales import channel_statistics, scales
 from data_pipelines.batches.world import VariableRoles, world_from_dataset
-from data_pipelines.files.batch_records import open_batch_records
+from data_pipelines.files.atomic import open_batch_records
 from emulators.grid import equiangular_grid
 
 GRID = equiangular_grid(6, poles=True)
@@ -43,7 +43,7 @@ def test_moments_are_those_of_the_whole(monkeypatch):
     average = np.average(change, weights=weights[1:])
     tendency = np.sqrt(np.average((change - average) ** 2, weights=weights[1:]))
     for block in (1, 7, 1000):
-        monkeypatch.setattr(channel_statistics, "BLOCK", block)
+        monkeypatch.setattr(scales_module, "BLOCK", block)
         found = scales(data, PERIOD)["temperature"]
         np.testing.assert_allclose((found.mean, found.std, found.tendency_std), (mean, std, tendency), rtol=1e-10)
 
@@ -71,7 +71,7 @@ def test_changes_over_each_interval_are_measured(tmp_path):
     with pytest.raises(ValueError, match="at least two times 90 timesteps apart"):
         scales(data, PERIOD, intervals=(90,))
     positions = data.within(PERIOD)
-    read = channel_statistics.channel_statistics(
+    read = channel_statistics(
         lambda some: data.gather(some).numpy(), data.times, positions, data.world, intervals=(1, 2)
     )
     path = tmp_path / "statistics.nc"
@@ -111,12 +111,12 @@ def test_too_few_times():
 
 
 def test_however_the_work_is_divided_the_digits_are_the_same(monkeypatch, tmp_path):
-    monkeypatch.setattr(channel_statistics, "BLOCK", 16)
+    monkeypatch.setattr(scales_module, "BLOCK", 16)
     data = archive(count=90)
     positions = np.delete(np.arange(90), [31, 32])  # a gap
 
     def found(workers=1, parts=None, read=lambda some: data.gather(some).numpy()):
-        return channel_statistics.channel_statistics(
+        return channel_statistics(
             read, data.times, positions, data.world, intervals=(1, 4), workers=workers, parts=parts
         )
 
@@ -151,7 +151,7 @@ def test_however_the_work_is_divided_the_digits_are_the_same(monkeypatch, tmp_pa
 def test_scales_come_from_a_file_too(tmp_path):
     data = archive()
     positions = data.within(PERIOD)
-    found = channel_statistics.channel_statistics(lambda p: data.gather(p).numpy(), data.times, positions, data.world)
+    found = channel_statistics(lambda p: data.gather(p).numpy(), data.times, positions, data.world)
     path = tmp_path / "statistics.nc"
     found.dataset(data.variables.channels, ["6h"], {}).to_netcdf(path)
     assert scales(data, ["1990", "1991"], stored=path) == scales(data, PERIOD)

@@ -9,7 +9,7 @@ import xarray as xr
 from data_pipelines.batches.archive import Archive
 from data_pipelines.batches.windows import Windows
 from data_pipelines.batches.world import VariableRoles, world_from_dataset
-from data_pipelines.conventions.periods import bounds
+from data_pipelines.conventions.durations import bounds
 from data_pipelines.derived.forcings import INSOLATION, moving
 from emulators.grid import gaussian_grid
 

@@ -6,7 +6,7 @@ import xarray as xr
 
 from data_pipelines.conventions.canonical import canonical
 from data_pipelines.opening.datasets import open_dataset
-from data_pipelines.verification.truth import Reader
+from data_pipelines.verification.pairs import Reader
 from emulators.variables import Variable, VariableSet
 
 T0, H = np.datetime64("2020-01-01", "ns"), np.timedelta64(1, "h").astype("timedelta64[ns]")

@@ -5,8 +5,9 @@ import pytest
 import torch
 import xarray as xr
 
-from data_pipelines.derived.regridding import METHODS, Regridding, grid_named, regridded
+from data_pipelines.derived.regridding import METHODS, Regridding, regridded
 from emulators.grid import LatLonGrid, equiangular_grid, gaussian_grid, lobatto_grid
+from emulators.grids.catalogue import named_grid
 from emulators.sphere.calculus import SphericalCalculus
 from emulators.sphere.transform import SphericalHarmonics
 
@@ -181,6 +182,6 @@ def test_a_limited_area_is_missing_beyond_its_edge(method) -> None:
     ("64x33_lobatto", (33, 64), "lobatto"),
 ])  # fmt: skip
 def test_names_of_grids(name, shape, kind) -> None:
-    assert (grid_named(name).shape, grid_named(name).kind) == (shape, kind)
+    assert (named_grid(name).shape, named_grid(name).kind) == (shape, kind)
     with pytest.raises(ValueError, match="longitudes x latitudes"):
-        grid_named(f"{name}s")
+        named_grid(f"{name}s")

@@ -8,7 +8,7 @@ from data_pipelines.batches.archive import Archive
 from data_pipelines.batches.windows import Windows
 from data_pipelines.batches.world import VariableRoles, world_from_dataset
 from data_pipelines.conventions.canonical import canonical
-from data_pipelines.conventions.periods import guarded
+from data_pipelines.conventions.durations import guarded
 from data_pipelines.conventions.units import in_units
 from data_pipelines.derived.shaping import shaped
 from data_pipelines.opening.datasets import open_dataset

@@ -4,9 +4,8 @@ import csv
 
 import pytest
 
-from data_pipelines.files.metrics_table import MetricsTable, read_rows
-from data_pipelines.files.tables import plain_cell
-from data_pipelines.verification.sweep_results import write_table
+from data_pipelines.files.tables import MetricsTable, plain_cell, read_rows
+from data_pipelines.verification.run_results import write_table
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "-", "--x"])

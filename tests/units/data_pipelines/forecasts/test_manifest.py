@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from data_pipelines.files.atomic import sha256
-from data_pipelines.files.batch_records import BatchRecords
-from data_pipelines.forecasts.checks import Checks, budget_drifts, describe, gather
+from data_pipelines.files.atomic import BatchRecords, sha256
 from data_pipelines.forecasts.manifest import (
+    Checks,
+    budget_drifts,
+    describe,
+    gather,
     open_manifest,
     read_manifest,
     verdict,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_pipelines.inspection.map_sampling import is_whole_sphere, map_sampling, mollweide
+from data_pipelines.inspection.picture_fields import is_whole_sphere, map_sampling, mollweide
 from emulators.grid import LatLonGrid, equiangular_grid
 
 WIDTH = 800

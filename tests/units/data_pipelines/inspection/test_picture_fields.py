@@ -5,6 +5,7 @@ import pytest
 import torch
 import xarray as xr
 
+from data_pipelines.display.palette import from_oklab, oklab, uniform
 from data_pipelines.inspection.picture_fields import (
     SphericalInterpolation,
     kinetic_energy,
@@ -15,7 +16,6 @@ from data_pipelines.inspection.picture_fields import (
     zonal_means,
 )
 from data_pipelines.sources.planet import half_levels
-from emul.display.palette import from_oklab, oklab, uniform
 from emulators.constants import GRAVITY
 from emulators.grid import LatLonGrid, equiangular_grid, gaussian_grid
 from emulators.sphere.calculus import SphericalCalculus

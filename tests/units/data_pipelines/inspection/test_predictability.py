@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from data_pipelines.inspection import predictability as experiment_module
@@ -20,6 +21,7 @@ from data_pipelines.inspection.predictability import (
     with_saturation,
 )
 from data_pipelines.interfaces import TwinCase
+from data_pipelines.simulators.planet.trajectories import SkinEstimate
 from data_pipelines.sources.netcdf import NetCDF
 from data_pipelines.sources.planet import Planet
 from data_pipelines.sources.planet_pressure import PlanetPressure
@@ -155,6 +157,38 @@ def test_a_file_of_other_settings_is_made_anew_and_an_interrupted_one_not_at_all
     assert len(written) == 2
     assert again.attrs["perturbation"] == 0.2
     assert float(again.temperature[0].max()) > 1.5 * float(first.temperature[0].max())
+
+
+def test_a_twin_forgets_the_land_and_what_it_knows_of_the_air_tells_most_of_it(planet) -> None:
+    report = lambda label, share: None  # noqa: E731
+    land = planet.static()["land_sea_mask"]
+    errors = {}
+    for forgotten in ((), ("skin_temperature",)):
+        case = next(iter(planet.twins(1, 1, 1e-3, report, forgotten)))
+        truth, twin = next(case.control), next(case.twin)
+        errors[forgotten] = {name: np.abs(twin[name] - truth[name]) for name in ("skin_temperature", "temperature")}
+        np.testing.assert_allclose(twin["sea_surface_temperature"], truth["sea_surface_temperature"])
+    known, forgot = errors.values()
+    assert all(np.isfinite(field).all() for field in twin.values()), "also where there is hardly any land"
+    assert forgot["skin_temperature"].max() > 10.0 * known["skin_temperature"].max()
+    assert forgot["skin_temperature"][land == 0.0].max(initial=0.0) < 0.01, "water is prescribed"
+    assert forgot["temperature"][-1].mean() > forgot["temperature"][0].mean(), "the ground acts from below"
+    found = predictability(planet, cases=1, days=1, perturbation=1e-3, forgotten=["skin_temperature"])
+    assert experiment_module.experiment_summary(found.attrs).endswith("not knowing skin_temperature")
+    with pytest.raises(ValueError, match="can forget skin_temperature; got temperature"):
+        predictability(planet, cases=1, days=1, perturbation=0.1, forgotten=["temperature"])
+
+
+def test_the_skin_is_estimated_from_hour_and_air() -> None:
+    generator = np.random.default_rng(0)
+    times = np.datetime64("2001-01-01", "ns") + np.arange(400) * np.timedelta64(6, "h")
+    air = generator.normal(280.0, 3.0, size=(400, 2, *GRID.shape))
+    skin = 5.0 * np.cos(2 * np.pi * np.arange(400) / 4)[:, None, None] + 0.7 * air[:, -1] + 100.0
+    dims = ("time", "latitude", "longitude")
+    fields = {"skin_temperature": (dims, skin), "temperature": ((dims[0], "level", *dims[1:]), air)}
+    estimate = SkinEstimate(xr.Dataset(fields, {"time": times}))
+    found = estimate(times[401 % 4].astype("datetime64[s]"), torch.from_numpy(air[1, -1]))
+    np.testing.assert_allclose(found, skin[1], atol=0.02)
 
 
 def test_the_view_shows_the_same_twins(planet) -> None:

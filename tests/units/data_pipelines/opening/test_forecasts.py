@@ -120,6 +120,21 @@ def test_one_forecast_by_valid_time(tmp_path):
         opened(one.assign_coords(step=("valid_time", LEADS // 2)), tmp_path / "x.nc")
 
 
+def test_initial_times_told_twice_are_compared(tmp_path):
+    both = forecast().assign_coords(forecast_reference_time=("time", INITS))
+    assert_same(opened(both, tmp_path / "a.nc"), both["t2m"].values)
+    with pytest.raises(ValueError, match="contradicts 'forecast_reference_time'"):
+        opened(both.assign_coords(forecast_reference_time=("time", INITS + 6 * H)), tmp_path / "b.nc")
+
+
+@pytest.mark.parametrize("unit", [1, 10**9])
+def test_lead_times_in_seconds_or_nanoseconds_without_units(tmp_path, unit):
+    found = opened(forecast().assign_coords(step=3600 * unit * np.array([6, 12, 18, 24])), tmp_path / "s.nc")
+    np.testing.assert_array_equal(found["valid_time"].values, INITS[:, None] + LEADS)
+    assert "seconds" in found.attrs["assumed"]
+    assert with_likely_leads(found, T0 + 144 * H * np.arange(9)).attrs == found.attrs  # never taken for days
+
+
 def test_lead_times_without_units(tmp_path):
     days = forecast().assign_coords(step=[1, 2, 3, 4])
     valid = INITS[:, None] + 24 * H * np.arange(1, 5)

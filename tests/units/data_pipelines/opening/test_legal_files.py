@@ -22,6 +22,7 @@ LATITUDE, LONGITUDE, LEVELS = np.linspace(75.0, -75.0, 6), np.arange(8) * 45.0, 
 MARK = -999.9
 FAULTS = {
     "scale_factor": {"scale_factor": "a hundredth"},
+    "scale_factor=0": {"scale_factor": 0.0},
     "valid_range": {"valid_range": "cold to warm"},
     "missing_value": {"missing_value": "none such"},
     "valid_min": {"valid_min": "zero"},

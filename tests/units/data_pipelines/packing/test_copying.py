@@ -10,7 +10,7 @@ from data_pipelines.conventions.canonical import canonical
 from data_pipelines.opening.datasets import open_dataset
 from data_pipelines.packing import copying
 from data_pipelines.packing.copying import copy_to_zarr, damaged_files
-from data_pipelines.reading.damaged_data import DamagedData
+from data_pipelines.reading.threads import DamagedData
 from emulators.grid import equiangular_grid
 
 GRID = equiangular_grid(8)

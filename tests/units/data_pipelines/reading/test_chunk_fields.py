@@ -11,8 +11,8 @@ from numcodecs import Blosc, Zstd
 from data_pipelines.batches.archive import Archive
 from data_pipelines.batches.world import VariableRoles, world_from_dataset
 from data_pipelines.opening.datasets import open_dataset
-from data_pipelines.reading import chunk_fields, damaged_data, fields
-from data_pipelines.reading.damaged_data import DamagedData
+from data_pipelines.reading import chunk_fields, fields, threads
+from data_pipelines.reading.threads import DamagedData
 
 POSITIONS = np.array([7, 3, 3, 4, 22, 0])
 LAYOUTS = {
@@ -82,7 +82,7 @@ def test_cut_data_and_other_chunks(tmp_path):
 
 
 def test_absent_and_damaged_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr(damaged_data, "WAITS", (0.0,))
+    monkeypatch.setattr(threads, "WAITS", (0.0,))
     made = archive(stored(tmp_path, "as wanted"), "temperature")
     chunk = tmp_path / "temperature" / "4.0.0.0"
     content = chunk.read_bytes()
@@ -106,7 +106,7 @@ def test_a_read_that_hangs_writes_no_more(tmp_path, monkeypatch):
         return found
 
     monkeypatch.setattr(fields, "read_as_stored", hanging)
-    monkeypatch.setattr(damaged_data, "TIMEOUT", 0.05)
+    monkeypatch.setattr(threads, "TIMEOUT", 0.05)
     out = np.zeros((1, 3, 6, 8), np.float32)
     expected = made.gather(np.array([4]), out).clone()
     assert (expected != 0).all()

@@ -13,12 +13,12 @@ import xarray as xr
 from data_pipelines.batches.archive import Archive
 from data_pipelines.batches.world import VariableRoles, world_from_dataset
 from data_pipelines.packing.pack import PackingSettings, pack
-from data_pipelines.reading import damaged_data
-from data_pipelines.reading.damaged_data import DamagedData
+from data_pipelines.reading import threads
 from data_pipelines.reading.encodings import half_precision
 from data_pipelines.reading.fields import Fields
 from data_pipelines.reading.packed_store import ChannelRun, PackedStore, channel_runs
 from data_pipelines.reading.packed_view import packed_dataset
+from data_pipelines.reading.threads import DamagedData
 from emulators.grid import gaussian_grid
 from places import ROOT
 
@@ -72,7 +72,7 @@ def store(tmp_path):
 @pytest.fixture
 def at_once(monkeypatch):
     """Reads are tried again without a wait."""
-    monkeypatch.setattr(damaged_data, "WAITS", (0.0,))
+    monkeypatch.setattr(threads, "WAITS", (0.0,))
 
 
 def test_xarray_opens_them_by_the_name_of_an_engine(store):

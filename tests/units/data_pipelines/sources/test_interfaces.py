@@ -6,7 +6,7 @@ import pytest
 
 from data_pipelines.inspection.predictability import stored_predictability
 from data_pipelines.interfaces import Source, TwinSource
-from data_pipelines.simulators.small_models import SimulatedSource
+from data_pipelines.simulators.stores import SimulatedSource
 from data_pipelines.sources.joined import Joined
 from data_pipelines.sources.lorenz96 import Lorenz96
 from data_pipelines.sources.netcdf import NetCDF
@@ -41,7 +41,7 @@ def test_a_joined_source_names_the_paths_of_all(tmp_path):
     assert not isinstance(joined, TwinSource)
 
 
-@pytest.mark.parametrize("member", ["path", "splits", "prepare", "template", "dataset", "twins"])
+@pytest.mark.parametrize("member", ["path", "splits", "prepare", "template", "dataset", "hidden", "twins"])
 def test_members_of_the_interface_are_described(member):
     assert getattr(TwinSource, member, None) is not None
     assert next(c.__dict__[member] for c in TwinSource.__mro__ if member in c.__dict__).__doc__

@@ -12,7 +12,7 @@ from data_pipelines.verification import climatology_store
 from data_pipelines.verification.climatology_store import Recipe, Samples, climatology, days_without
 from emul.main import main
 from emulators.grid import LatLonGrid
-from emulators.statistics.daily_climatology import (
+from emulators.statistics.climatology import (
     calendar,
     dry_fraction,
     mean_and_std,
@@ -128,7 +128,7 @@ def test_the_command_makes_what_eval_reads(source, tmp_path, capsys):
         "data",
         "climatology",
         str(source),
-        f"path={path}",
+        f"to={path}",
         "quantiles=[0.25,0.9]",
         "window=31",
         "levels=[850]",
@@ -211,7 +211,7 @@ def test_a_period_of_the_data(weather, tmp_path):
     ],
 )
 def test_what_makes_no_sense_is_told(source, tmp_path, words, said, capsys):
-    assert main(["data", "climatology", str(source), f"path={tmp_path / 'x.zarr'}", *words]) == 2
+    assert main(["data", "climatology", str(source), f"to={tmp_path / 'x.zarr'}", *words]) == 2
     assert said in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 

@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from data_pipelines.conventions.attributes import on_grid, with_levels
 from data_pipelines.conventions.durations import gaps, unbroken_until
-from data_pipelines.opening.forecasts import open_forecast, with_levels
-from data_pipelines.reading.stacking import on_grid
+from data_pipelines.opening.forecasts import open_forecast
 from data_pipelines.verification.matching import shared_variables
-from data_pipelines.verification.pairs import Pairs
-from data_pipelines.verification.truth import CachedClimatology, FieldCache
+from data_pipelines.verification.pairs import CachedClimatology, FieldCache, Pairs
 from emulators.grid import LatLonGrid, equiangular_grid
 
 GRID = equiangular_grid(4)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from data_pipelines.jobs.processes import parse_share
 from data_pipelines.verification.scoring import PartialSums
-from emul.jobs.shares import parse_share
 
 
 class Counter:

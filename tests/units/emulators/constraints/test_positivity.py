@@ -8,7 +8,7 @@ import torch
 
 from emulators.constraints.positivity import Positivity
 from emulators.state import State
-from emulators.variables import VariableSet
+from emulators.variables import Variable, VariableSet
 
 
 @pytest.fixture
@@ -32,6 +32,14 @@ def test_named_variables(small_world, after):
     assert torch.equal(lawful["specific_humidity"], after["specific_humidity"])
     with pytest.raises(ValueError, match="snow"):
         Positivity(small_world(), variables=["snow"])
+
+
+def test_rain_is_cut_over_any_interval(small_world):
+    plain = small_world()
+    more = VariableSet(tuple(Variable(f"total_precipitation_{hours}hr", "m") for hours in (6, 24)))
+    scales = {**plain.scales, "total_precipitation_24hr": plain.scales["total_precipitation_6hr"]}
+    world = small_world(diagnostic=more, scales=scales)
+    assert Positivity(world).variables == ("specific_humidity", *more.names)
 
 
 @pytest.mark.parametrize("straight_through", [True, False])

@@ -111,6 +111,8 @@ def test_air_that_is_too_moist_or_almost_without_rain_makes_no_floods(world, wea
     for wetter, rain in ((1.05, 1.0), (0.95, 1e-5), (0.95, 1.0), (1.5, 0.0)):
         before, after, forcing = transition(world, weather, 3, wetter, rain)
         positive = Positivity(world, variables=[RAIN, EVAPORATION, "specific_humidity"])(before, after, forcing)
+        rests = {n: positive[n] * (positive[n] > positive[n].median()) for n in (RAIN, EVAPORATION)}
+        positive = positive.with_(**rests)  # nothing falls or rises over half of the globe
         made = law(before, positive, forcing)
         assert float(made[RAIN].min()) >= 0.0
         assert float(made[EVAPORATION].min()) >= 0.0

@@ -8,8 +8,7 @@ import torch
 
 from emulators.grid import equiangular_grid, gaussian_grid
 from emulators.layers.attention.patches import Frame
-from emulators.layers.convolution import Edges
-from emulators.layers.pole_mirror import pole_mirror
+from emulators.layers.convolution import Edges, pole_mirror
 from emulators.models.unet import UNet
 from emulators.steps.step import Step
 from emulators.variables import Variable, VariableSet

@@ -10,7 +10,7 @@ from emulators.models.climatology import Climatology
 from emulators.models.linear import Linear
 from emulators.models.persistence import Persistence
 from emulators.state import State
-from emulators.statistics.harmonic_climatology import HarmonicClimatology, resolved_harmonics
+from emulators.statistics.climatology import HarmonicClimatology, resolved_harmonics
 from emulators.steps.step import Step
 
 HOURS = np.datetime64("2001-01-01T00", "s") + np.arange(0, 2 * 365 * 24, 6) * np.timedelta64(3600, "s")

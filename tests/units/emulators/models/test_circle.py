@@ -8,7 +8,7 @@ from emulators.grid import LatLonGrid, gaussian_grid
 from emulators.layers.convolution import Edges
 from emulators.models.linear import Linear
 from emulators.models.unet import UNet
-from emulators.statistics.regions import region_weights
+from emulators.statistics.area_means import region_weights
 from emulators.variables import Variable, VariableSet
 from emulators.world import World
 

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from emulators.grid import LatLonGrid, equiangular_grid
+from emulators.layers.convolution import pole_mirror
 from emulators.losses.gaussian_nll import GaussianNLL
-from emulators.models.climode import ClimODE
+from emulators.models.climode import ClimODE, TowerMirror
 from emulators.objectives.forecast import Forecast
 from emulators.state import State, Window
 from emulators.steps.step import Step
@@ -199,3 +200,20 @@ def test_a_loss_with_wrong_options_is_refused():
 def test_a_distribution_has_no_members_beside_its_two():
     with pytest.raises(ValueError, match="two members of its own"):
         Forecast(world(), members=3, emission=True)
+
+
+@pytest.mark.parametrize("moving", [True, False])
+def test_components_and_directions_are_turned_beyond_a_pole(moving):
+    """A scalar goes on, its gradient and velocity turn round; a wind turns round about zero, its gradient goes on."""
+    names = ("temperature", "u_component_of_wind")
+    prognostic, forcing = VariableSet(tuple(map(Variable, names))), VariableSet((Variable("eastward_stress"),))
+    scales = {name: Scale(6.0, 2.0, 1.0) for name in (*names, "eastward_stress")}
+    made = World(equiangular_grid(8), prognostic, np.timedelta64(6, "h"), forcing=forcing, scales=scales)
+    known = pole_mirror(made)
+    assert known is not None
+    turned = TowerMirror(known, fields=2, fixed=1, moving=moving)(torch.ones(1, 48 if moving else 39, 1, 1)).flatten()
+    wind = -1.0 - 6.0  # normalised: one deviation above the mean, seen from beyond, is one and twice the mean below
+    around = [*[1.0] * 2, wind, *[1.0] * 30] if moving else [*[1.0] * 8, wind, *[1.0] * 24]
+    gradients, velocities = [-1.0, 1.0, -1.0, 1.0], [-1.0] * 4
+    before = [*[1.0] * 5, *gradients, *velocities] if moving else [1.0] * 4
+    assert turned.tolist() == [*before, 1.0, wind, *around]

@@ -90,6 +90,9 @@ PUBLISHED = [  # file, world, changes, parameters measured on the original code
     ("poseidon", world(equiangular_grid(128, 128), 4), {"embed": 48, "depths": [4] * 4}, 20_774_444),
     ("poseidon", world(equiangular_grid(128, 128), 4), {}, 157_729_988),
     ("poseidon", world(equiangular_grid(128, 128), 4), {"embed": 192}, 628_575_524),
+    ("graphcast", world(GRID32, 227, 17, 2), {}, 36_348_131),
+    ("graphcast", world(GRID32, 83, 17, 2), {"level": 5}, 35_979_347),
+    ("graph_transformer", world(GRID32, 90, 101), {"trainable": 0}, 246_203_482),
 ]
 
 

@@ -5,11 +5,14 @@ import pytest
 import torch
 
 from emulators.scores.ensemble import (
+    beyond,
     crps,
     debiased_squared_error,
     energy_from_products,
     energy_score,
     gaussian_crps,
+    gaussian_pit,
+    histogram_shares,
     mean_difference,
     rank_shares,
     spread_skill,
@@ -192,3 +195,52 @@ def test_xskillscore_agrees(seed):
     np.testing.assert_allclose(gaussian_crps(torch.tensor(0.5), torch.tensor(2.0), target), other, rtol=1e-6)
     other = xskillscore.rank_histogram(truth, forecast, dim="point")
     np.testing.assert_array_equal(rank_shares(members, target).sum(1), other)
+
+
+SMALL = torch.tensor(
+    [
+        [-0.802, -1.324, -0.248, 0.42, 1.136, 0.11],
+        [-0.553, -0.785, 0.749, 1.635, 0.273, -1.233],
+        [-0.958, 1.6, 0.203, -1.732, -0.084, -1.163],
+    ],
+    dtype=torch.float64,
+).T
+TRUTH = torch.tensor([0.2, -1.1, 1.7], dtype=torch.float64)
+BEYOND = {  # of scoringrules 0.10.0: twcrps_ensemble(TRUTH, SMALL.T, a=0.5 or b=-0.5, estimator="fair" or "nrg")
+    ("fair", True): [0.0, 0.0166, 0.8333333333333335],
+    ("fair", False): [0.020133333333333336, 0.3134, 0.10526666666666662],
+    ("biased", True): [0.017666666666666664, 0.052277777777777784, 0.863888888888889],
+    ("biased", False): [0.048055555555555574, 0.3388055555555556, 0.1530833333333333],
+}
+
+
+@pytest.mark.parametrize(("kind", "upper"), BEYOND)
+def test_threshold_weighted_crps_is_that_of_scoringrules(kind, upper):
+    threshold = 0.5 if upper else -0.5
+    found = crps(beyond(SMALL, threshold, upper), beyond(TRUTH, threshold, upper), kind)
+    np.testing.assert_allclose(found, BEYOND[kind, upper], rtol=1e-12, atol=1e-15)
+
+
+def test_threshold_weighted_crps_is_the_integral_of_the_brier_score_beyond_the_threshold():
+    """CRPS = integral over z of (F(z) - 1(y <= z))^2, here from the threshold on (Gneiting & Ranjan 2011)."""
+    z = torch.linspace(0.5, 4.0, 35_001, dtype=torch.float64)
+    forecast = (SMALL[:, :, None] <= z).double().mean(0)
+    integral = torch.trapezoid((forecast - (TRUTH[:, None] <= z).double()).square(), z, dim=-1)
+    found = crps(beyond(SMALL, 0.5), beyond(TRUTH, 0.5), "biased")
+    np.testing.assert_allclose(found, integral, atol=2e-4)
+
+
+def test_the_gaussian_pit_is_the_normal_distribution_and_a_step_without_spread():
+    expected = [0.6414163184080164, 0.14937093878928415, 0.9575305606423605]  # scipy.stats.norm.cdf
+    np.testing.assert_allclose(gaussian_pit(SMALL, TRUTH), expected, rtol=1e-12)
+    same = torch.ones(4, 3, dtype=torch.float64)
+    assert gaussian_pit(same, torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)).tolist() == [0.0, 0.5, 1.0]
+
+
+def test_the_pit_histogram_is_flat_where_the_truth_is_drawn_from_the_same_normal_distribution():
+    members, truth = drawn(members=200, points=20_000)
+    shares = histogram_shares(gaussian_pit(members, truth), 10)
+    np.testing.assert_allclose(shares.mean(-1), 0.1, atol=0.01)
+    assert torch.equal(shares.sum(0), torch.ones(20_000, dtype=torch.float64))
+    assert histogram_shares(torch.tensor([1.0, torch.nan]), 4)[:, 0].tolist() == [0, 0, 0, 1]
+    assert histogram_shares(torch.tensor([1.0, torch.nan]), 4)[:, 1].isnan().all()

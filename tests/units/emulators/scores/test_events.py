@@ -11,6 +11,7 @@ from emulators.scores.events import (
     brier,
     contingency,
     debiased_brier,
+    economic_value,
     event,
     gaussian_threshold,
     rps,
@@ -102,3 +103,23 @@ def test_seeps_scores_a_constant_forecast_at_one(share):
         )
     assert (seeps(truth, truth, 0.1, heavy, p) == 0).all()
     assert seeps(truth * torch.nan, truth, 0.1, heavy, p).isnan().all()
+
+
+@pytest.mark.parametrize("ratio", [0.05, 0.3, 0.8])
+def test_economic_value_is_what_users_save_by_hand(ratio):
+    """Each case costs C where protected, L where an event meets no protection; C = ratio, L = 1."""
+    generator = np.random.default_rng(2)
+    truth = generator.random(4000) < 0.3
+    count = generator.binomial(5, np.where(truth, 0.6, 0.2))
+    climate, perfect = min(ratio, truth.mean()), ratio * truth.mean()
+    savings, rules = [], []
+    for least in range(1, 6):
+        alarm = count >= least
+        expense = np.where(alarm, ratio, np.where(truth, 1.0, 0.0)).mean()
+        savings.append((climate - expense) / (climate - perfect))
+        rules.append((alarm & truth, alarm))
+    hits, alarms = (torch.tensor(np.mean(part, axis=-1)) for part in zip(*rules, strict=True))
+    found = economic_value(hits, alarms, torch.tensor(truth.mean()), ratio)
+    np.testing.assert_allclose(found, max(savings), rtol=1e-12)
+    never = economic_value(hits * 0, alarms * 0, torch.tensor(0.0, dtype=torch.float64), ratio)
+    assert never.isnan()

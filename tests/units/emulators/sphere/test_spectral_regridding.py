@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from emulators.grid import equiangular_grid, gaussian_grid, lobatto_grid
-from emulators.sphere.calculus import SphericalCalculus
-from emulators.sphere.spectral_regridding import Regrid
+from emulators.sphere.calculus import Regrid, SphericalCalculus
 
 GRIDS = [gaussian_grid(12), lobatto_grid(14), equiangular_grid(13, 25), equiangular_grid(16, poles=True)]
 PAIRS = list(itertools.permutations(GRIDS, 2))

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from emulators.grid import LatLonGrid, equiangular_grid, gaussian_grid, lobatto_grid
-from emulators.sphere import matrix_products, shared_tables
+from emulators.sphere import matrix_products, transform
 from emulators.sphere.legendre import MOST_DEGREES, legendre, legendre_derivative, legendre_over_cosine, nodes
 from emulators.sphere.transform import SphericalHarmonics
 
@@ -208,7 +208,7 @@ def test_tables_outlast_their_modules_up_to_a_limit(monkeypatch):
     grid, other = gaussian_grid(6, 17), gaussian_grid(6, 19)
     table = weakref.ref(SphericalHarmonics(grid)._shared["synthesis_0"])
     assert SphericalHarmonics(grid)._shared["synthesis_0"] is table()
-    monkeypatch.setattr(shared_tables, "CACHED_BYTES", 0)
+    monkeypatch.setattr(transform, "CACHED_BYTES", 0)
     used = SphericalHarmonics(other)
     gc.collect()
     assert table() is None

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from emulators.grid import LatLonGrid, equiangular_grid, gaussian_grid
-from emulators.statistics.regions import REGIONS, Region, region, region_weights
+from emulators.statistics.area_means import REGIONS, Region, region, region_weights
 
 GRID = equiangular_grid(13, poles=True)  # rows every 15 degrees, columns every 15
 LIMITED = LatLonGrid(np.arange(60.0, 29.0, -1.5), np.arange(350.0, 371.0, 1.5) % 360)

@@ -70,6 +70,7 @@ FAMILIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("n", [30, 60, 120, 365])
 def test_false_claims_are_as_rare_as_the_level_says(family, n):

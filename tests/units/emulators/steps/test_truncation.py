@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from emulators.grid import LatLonGrid, equiangular_grid, gaussian_grid
+from emulators.layers.spectral_layers import Truncation
 from emulators.sphere.calculus import SphericalCalculus
 from emulators.state import State
-from emulators.steps.step import Step
-from emulators.steps.truncation import Truncation, limits_of
+from emulators.steps.step import Step, limits_of
 from emulators.variables import Variable, VariableSet, wind_pairs
 from emulators.world import Scale, World
 

@@ -17,9 +17,8 @@ from emulators.steps.step import Step
 from emulators.training.checkpointing import Checkpoints, TrainingStopped
 from emulators.training.fitting import fit, solve
 from emulators.training.lightning_module import Training
-from emulators.training.optimizers import AdamW
+from emulators.training.optimizers import AdamW, Constant
 from emulators.training.plan import Plan
-from emulators.training.schedules import Constant
 
 PLAN = {"steps": 8, "validate_every": 4, "validation_lead": 1, "checkpoint_minutes": None}
 

@@ -6,8 +6,7 @@ from collections import OrderedDict
 import pytest
 import torch
 
-from emulators.training.optimizers import AdamW, Muon, orthogonal
-from emulators.training.schedules import Constant, WarmupCosine, WarmupStableDecay
+from emulators.training.optimizers import AdamW, Constant, Muon, WarmupCosine, WarmupStableDecay, orthogonal
 
 
 def test_every_schedule_rises_linearly_first():
@@ -36,6 +35,15 @@ def test_adamw_decays_matrices_only():
     assert [(g["weight_decay"], len(g["params"])) for g in optimizer.param_groups] == [(0.5, 1), (0.0, 1)]
     with pytest.raises(ValueError, match="positive"):
         AdamW(lr=0.0)
+
+
+def test_adamw_takes_complex_parameters():
+    module = torch.nn.Module()
+    module.weight = torch.nn.Parameter(torch.randn(3, 3, dtype=torch.complex64))
+    before, optimizer = module.weight.detach().clone(), AdamW(lr=0.1)(module)
+    module.weight.abs().sum().backward()
+    optimizer.step()
+    assert (module.weight != before).all()
 
 
 def test_orthogonal_brings_singular_values_near_one():

@@ -12,9 +12,8 @@ import xarray as xr
 from torch import nn
 
 from data_pipelines.files.netcdf import write_netcdf
-from data_pipelines.verification.evaluation_results import EvaluationResults
-from data_pipelines.verification.score_files import read_budgets
-from emul.report.budgets import budget_section
+from data_pipelines.reports.spectra_and_budgets import budget_section
+from data_pipelines.verification.score_files import EvaluationResults, read_budgets
 from emulators.constraints.global_mean import GlobalMean
 from emulators.constraints.moisture_budget import MoistureBudget
 from emulators.constraints.total_energy import TotalEnergy

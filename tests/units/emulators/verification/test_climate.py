@@ -9,11 +9,10 @@ import xarray as xr
 
 from data_pipelines.opening.datasets import open_dataset
 from emulators.grid import LatLonGrid, equiangular_grid
-from emulators.scores.climate import area_mean, nino_index, nrmse_global, nrmse_spatial, whole_years
 from emulators.state import State
-from emulators.statistics.regions import region_weights
+from emulators.statistics.area_means import region_weights
 from emulators.variables import Variable, VariableSet
-from emulators.verification.climate import ClimateCard
+from emulators.verification.climate import ClimateCard, area_mean, nino_index, nrmse_global, nrmse_spatial, whole_years
 from emulators.world import World
 from places import SHARED
 

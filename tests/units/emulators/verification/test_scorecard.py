@@ -13,8 +13,7 @@ from emulators.metrics.rank_histogram import RankHistogram
 from emulators.metrics.rmse import RMSE
 from emulators.scores.interfaces import Product
 from emulators.state import State
-from emulators.statistics.area_means import AreaWeights
-from emulators.statistics.regions import REGIONS, region_weights
+from emulators.statistics.area_means import REGIONS, AreaWeights, region_weights
 from emulators.variables import Variable, VariableSet
 from emulators.verification.evaluation import ErrorMaps
 from emulators.verification.scorecard import Scorecard
@@ -194,6 +193,18 @@ def test_error_maps():
     difference = (prediction.values - target.values)[:, 2].double().numpy()
     np.testing.assert_allclose(maps.bias()[0, 0], difference.mean(0), rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(maps.rmse()[0, 0], np.sqrt((difference**2).mean(0)), rtol=1e-5)
+
+
+def test_error_maps_hold_the_spread_of_the_members():
+    prediction, target = states(count=2)
+    members = State(torch.stack([prediction.values, prediction.values + 3.0]), VARIABLES, prediction.time)
+    maps, other = (ErrorMaps(WORLD, VARIABLES.select(["2m_temperature"]), [1]) for _ in range(2))
+    maps.add(members, target, 1)
+    np.testing.assert_allclose(maps.spread(), np.sqrt(4.5), rtol=1e-5)  # two members 3 apart: 2 * 1.5^2
+    np.testing.assert_array_equal(other.add_partial(maps.partial()).spread(), maps.spread())
+    single = ErrorMaps(WORLD, VARIABLES.select(["2m_temperature"]), [1])
+    single.add(prediction, target, 1)
+    assert not single.spread().any()
 
 
 def test_an_ensemble_is_scored_by_member_and_by_its_mean():

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from emulators.constants import EARTH_RADIUS
 from emulators.grid import LatLonGrid, equiangular_grid, gaussian_grid
-from emulators.scores.spectral_shape import image_power, spectral_divergence, spectral_residual
+from emulators.grids.catalogue import named_grid
+from emulators.scores.spectral_errors import image_power, spectral_divergence, spectral_residual
 from emulators.sphere.transform import SphericalHarmonics
 from emulators.state import State
 from emulators.variables import Variable, VariableSet
@@ -111,6 +114,13 @@ def test_members_are_averaged_by_their_spectra():
         parts.append(one.means())
     np.testing.assert_allclose(spectra.means()[0], np.mean([p[0] for p in parts], axis=0), rtol=1e-12)
     np.testing.assert_allclose(spectra.means()[1], parts[0][1], rtol=1e-12)
+    mean, merged = (LeadSpectra(planet, VARIABLES, LEADS[:1]) for _ in range(2))
+    mean.add(State(forecast.values.double().mean(0), VARIABLES, truth.time), truth, LEADS[0])
+    np.testing.assert_allclose(spectra.mean_power(), mean.means()[0], rtol=1e-10)
+    assert mean.mean_power() is None
+    merged.add_partial(spectra.partial())
+    sources = merged.dataset()["source"].values.tolist(), mean.dataset()["source"].values.tolist()
+    assert sources == (["forecast", "truth", "ensemble_mean"], ["forecast", "truth"])
 
 
 @pytest.mark.parametrize(("threshold", "degree"), [(0.5, 5), (0.2, 9), (0.8, 3)])
@@ -194,3 +204,22 @@ def test_grids_without_harmonics_are_refused():
     spectra = LeadSpectra(world(), VARIABLES, LEADS)
     with pytest.raises(ValueError, match="Expected 2m_temperature"):
         spectra.add(state, state, LEADS[0])
+
+
+def test_points_on_rings_have_spectra():
+    """One degree of unit power on a reduced Gaussian grid, forecast at half its amplitude."""
+    where = replace(world(), grid=named_grid("O8"), static_fields=None)
+    one = VariableSet((Variable("a"),))
+    spectra = LeadSpectra(where, one, LEADS[:1])
+    coefficients = torch.zeros(16, 8, 1, dtype=torch.float64)
+    coefficients[0, 3] = 1.0
+    field = spectra.harmonics.synthesis(coefficients).T[None]
+    times = np.array(["2000-01-01"], "datetime64[s]")
+    truth, forecast = (State(a * field, one, times, 1) for a in (1.0, 0.5))
+    spectra.add(forecast, truth, LEADS[0])
+    power, of_truth, coherence = (part[0, 0] for part in spectra.means())
+    np.testing.assert_allclose(4 * np.pi * of_truth, np.eye(8)[3], atol=1e-9)
+    np.testing.assert_allclose(power, 0.25 * of_truth, atol=1e-9)
+    assert coherence[3] == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="latitude"):
+        LeadSpectra(where, one, LEADS[:1], chaosbench=True)

@@ -1,1 +1,0 @@
-"""Open and check what `emul forecast` needs: run, data, initial times, writer."""

@@ -1,1 +1,0 @@
-"""Processes, threads, shares of work and SLURM jobs."""

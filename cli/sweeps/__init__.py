@@ -1,1 +1,0 @@
-"""Sweeps: their axes, searches and trials."""

@@ -1,0 +1,1 @@
+"""Processes that share work, their threads, and jobs of SLURM."""

@@ -1,0 +1,1 @@
+"""Options in YAML files: where they lie, what they say, which parts they name, and whom to trust."""

@@ -1,0 +1,230 @@
+"""Read the runs of a scaling study from their folders, and write its points, fits and prediction.
+
+points.csv, points.nc   a row for each run that is not held out: size, data, operations, scores
+prediction.json         what the laws say of the held-out run; never written again once it has begun
+fits.json               every law with intervals, the frontier, IsoFLOP curves, the law of annealing
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.files.fingerprints import read_json, write_json
+from data_pipelines.files.netcdf import write_netcdf
+from data_pipelines.files.tables import read_rows
+from data_pipelines.verification.run_results import read_result, trials_dataset, write_table
+from emulators.scaling.analysis import Analysis, ladder_of, power_through, saturating_of
+from emulators.scaling.annealing import AnnealingLaw, LossCurve, fit_annealing, smoothed
+from emulators.scaling.fitting import Fit
+from emulators.scaling.laws import Runs, power_of
+from emulators.scaling.study import Cost, PlannedRun
+
+FOLDERS = {"trunk": "trunks", "branch": "branches", "held_out": "held_out"}
+
+
+def run_folder(study: Path, run: PlannedRun) -> Path:
+    """The run folder of a run within the folder of a study."""
+    return study / FOLDERS[run.kind] / "train" / run.name
+
+
+def point(study: Path, run: PlannedRun, facts: Mapping[str, Any]) -> dict[str, Any] | None:
+    """One row of the points; None where the run is not finished."""
+    result = read_result(run_folder(study, run))
+    if result is None:
+        return None
+    samples = run.steps * facts["batch"]
+    row = {
+        "run": run.name,
+        "width": run.width,
+        "seed": run.seed,
+        "steps": run.steps,
+        "size": run.cost.parameters,
+        "parameters": run.cost.all_parameters,
+        "samples": samples,
+        "data": samples * facts["points"],
+        "passes": samples / facts["samples"],
+        "operations": run.operations,
+        **dict(result.get("validation", {})),
+        **_scores(study / FOLDERS[run.kind] / "eval" / run.name / "scores.nc"),
+    }
+    return row
+
+
+def _scores(path: Path) -> dict[str, float]:
+    """RMSE by variable, level and lead of an evaluation, global, under `rmse temperature 850 5d`; empty without one."""
+    if not path.is_file():
+        return {}
+    import xarray as xr
+
+    errors: dict[str, float] = {}
+    with xr.open_dataset(path) as scores:
+        for name, values in scores.data_vars.items():
+            if "metric" not in values.dims or "lead_time" not in values.dims or "rmse" not in values["metric"]:
+                continue
+            rmse = values.sel(metric="rmse")
+            rmse = rmse.sel(region="global") if "region" in rmse.dims else rmse
+            days = rmse["lead_time"].values / np.timedelta64(1, "D")
+            for level in rmse["level"].values if "level" in rmse.dims else [None]:
+                column = rmse if level is None else rmse.sel(level=level)
+                label = f"rmse {name}" + ("" if level is None else f" {level:g}")
+                by_day = zip(days, np.ravel(column.values), strict=True)
+                errors |= {f"{label} {day:g}d": float(value) for day, value in by_day if day in (1, 3, 5)}
+    return errors
+
+
+def write_points(study: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write points.csv and points.nc."""
+    write_table(study / "points.csv", rows)
+    trials = [{"trial": row["run"], "state": "finished", **row} for row in rows]
+    write_netcdf(study / "points.nc", trials_dataset(trials, ["width", "seed", "steps"], {"study": study.name}))
+
+
+def measured_runs(rows: Sequence[Mapping[str, Any]], metric: str, facts: Mapping[str, Any]) -> Runs:
+    """The points as runs of a law. ValueError where a run has no such score."""
+    if missing := [row["run"] for row in rows if not math.isfinite(row.get(metric, math.nan))]:
+        names = [name for name in rows[0] if name.startswith(("score", "rmse"))]
+        raise ValueError(
+            f"study.metric={metric}: {missing[0]} has no finite value of it; there are {', '.join(names[:12])}. A run "
+            "that diverged is to be left out by study.widths or study.durations, or trained at a smaller rate."
+        )
+    columns = (
+        np.array([row[name] for row in rows], dtype=np.float64) for name in ("size", "data", metric, "operations")
+    )
+    size, data, loss, operations = columns
+    return Runs(size, data, loss, operations, float(facts["samples"] * facts["points"]))
+
+
+def rate_of(costs: Mapping[int, Cost], facts: Mapping[str, Any], cooldown: float) -> Any:
+    """Operations a unit of data by size, through the measured sizes."""
+    size = np.array([cost.parameters for cost in costs.values()])
+    step = np.array([cost.steps_cost(cooldown) for cost in costs.values()])
+    return power_through(size, step / (facts["batch"] * facts["points"]))
+
+
+def loss_curves(study: Path, runs: Sequence[PlannedRun], schedule: Any) -> dict[int, dict[str, LossCurve]]:
+    """The smoothed losses of the runs of every width, branches with their trunk before them.
+
+    schedule: from (run) to its rates, (step,), as a share of the peak.
+    """
+    curves: dict[int, dict[str, LossCurve]] = {}
+    for run in runs:
+        if run.kind == "held_out":
+            continue
+        rows = [row for row in read_rows(run_folder(study, run) / "metrics.csv") if "loss" in row]
+        if run.kind == "branch":
+            trunk = study / FOLDERS["trunk"] / "train" / run.trunk
+            before = [row for row in read_rows(trunk / "metrics.csv") if "loss" in row and row["step"] <= run.start]
+            rows = before + rows
+        if len(rows) < 5:
+            continue
+        steps, loss = (np.array([row[name] for row in rows], dtype=float) for name in ("step", "loss"))
+        rates = schedule(run)
+        steps, loss = smoothed(steps, loss, skip=int(np.argmax(rates)) + 1)
+        curves.setdefault(run.width, {})[run.name] = LossCurve(rates, np.minimum(steps, len(rates)), loss)
+    return curves
+
+
+def annealing_laws(curves: Mapping[int, Mapping[str, LossCurve]]) -> dict[int, AnnealingLaw]:
+    """The law of annealing of every width that has curves enough."""
+    return {
+        w: fit_annealing([*runs.values()]) for w, runs in curves.items() if sum(len(c.loss) for c in runs.values()) > 9
+    }
+
+
+def fit_rows(found: Fit, held_out: Runs) -> dict[str, Any]:
+    """One fit as plain values: parameters and the prediction, each value, lower and upper end."""
+    return {
+        "parameters": {name: list(values) for name, values in found.parameter_intervals().items()},
+        "objective": found.objective,
+        "noise": found.noise,
+        "runs": len(found.runs),
+        "prediction": found.prediction(held_out)[:, 0].tolist(),
+    }
+
+
+def held_out_runs(run: PlannedRun, facts: Mapping[str, Any]) -> Runs:
+    """The held-out run without its loss."""
+    data = float(run.steps * facts["batch"] * facts["points"])
+    unique = float(facts["samples"] * facts["points"])
+    ones = np.ones(1)
+    return Runs(ones * run.cost.parameters, ones * data, ones, ones * run.operations, unique)
+
+
+def write_prediction(study: Path, told: Mapping[str, Any], run: PlannedRun) -> dict[str, Any]:
+    """Write prediction.json, until the held-out run begins: then the prediction that was made is kept.
+
+    Returns the one that stands. ValueError where the held-out run has begun and nothing was predicted.
+    """
+    path = study / "prediction.json"
+    if run_folder(study, run).is_dir():
+        if path.is_file() and (stored := read_json(path)).get("run") == run.name:
+            return dict(stored)
+        raise ValueError(
+            f"{run.name} has begun already, so that nothing said now would be a prediction; remove "
+            f"{study / FOLDERS['held_out']} to train it again after the laws have spoken."
+        )
+    prediction = {
+        "run": run.name,
+        "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "beyond": told["beyond"],
+        "by_fit": {name: fit["prediction"] for name, fit in told["fits"].items()},
+    }
+    write_json(path, prediction)
+    return prediction
+
+
+def summary(
+    analysis: Analysis, rows: Sequence[Mapping[str, Any]], held_out: Runs, annealing: Mapping[int, AnnealingLaw]
+) -> dict[str, Any]:
+    """All that fits.json holds."""
+    frontier, compute = analysis.frontier, np.array([row["operations"] for row in rows], dtype=float)
+    names = [name for name in rows[0] if name.startswith(("score_", "rmse"))]
+    scores = {name: np.array([row.get(name, math.nan) for row in rows], dtype=float) for name in names}
+    score = np.array([row["score"] for row in rows], dtype=float)
+    inside = (frontier.compute >= compute.min()) & (frontier.compute <= compute.max())
+    inside = inside if inside.sum() > 1 else np.ones_like(inside)
+    return {
+        "fits": {name: fit_rows(fit, held_out) for name, fit in analysis.fits.items()},
+        "left_out": dict(analysis.left_out),
+        "headline": {
+            "values": analysis.headline.parameters.tolist(),
+            "replicates": np.asarray(analysis.headline.replicates).tolist(),
+            "noise": analysis.headline.noise,
+            "freedom": analysis.headline.freedom,
+        },
+        "beyond": float(held_out.compute[0] / compute.max()),
+        "largest": float(compute.max()),
+        "frontier": {name: np.asarray(values).tolist() for name, values in vars(frontier).items()},
+        "size_exponent": power_of(frontier.compute[inside], frontier.size[0][inside])[0],
+        "data_exponent": power_of(frontier.compute[inside], frontier.data[0][inside])[0],
+        "isoflop": [
+            {**vars(fit.parabola), "bias": fit.bias, "sizes": fit.size.tolist(), "losses": fit.loss.tolist()}
+            for fit in analysis.isoflop
+        ],
+        "annealing": {str(width): {k: float(v) for k, v in vars(law).items()} for width, law in annealing.items()},
+        "saturating": {
+            name: {k: list(v) for k, v in fit.parameter_intervals().items()}
+            for name, fit in saturating_of(compute, scores).items()
+        },
+        "ladders": {
+            name: {k: list(v) for k, v in ladder_of(score, values).parameter_intervals().items()}
+            for name, values in scores.items()
+            if name.startswith("rmse") and np.isfinite(values).all() and len(values) > 5
+        },
+    }
+
+
+def held_out_verdict(study: Path, metric: str, run: PlannedRun, facts: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the held-out run gave, beside every prediction; None where it is not trained or nothing was predicted."""
+    path, row = study / "prediction.json", point(study, run, facts)
+    if row is None or not path.is_file():
+        return None
+    measured, prediction = float(row[metric]), read_json(path)
+    verdicts = {name: bool(low <= measured <= high) for name, (_, low, high) in prediction["by_fit"].items()}
+    return {"measured": measured, "held": verdicts, **prediction}

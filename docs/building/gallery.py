@@ -1,0 +1,66 @@
+"""Make the pictures of the gallery by real runs: `python -m building.gallery docs/pictures`, from the folder of runs.
+
+What is trained already is used as it stands, so that pictures can be made anew without training.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+WIDTH = 1000  # pixels
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run. files: pictures below its folder of results, and their names in the gallery."""
+
+    experiment: str
+    files: tuple[tuple[str, str], ...]
+
+
+RUNS = (
+    Run(
+        "planet_sfno",
+        (
+            ("scorecard.png", "planet_scorecard.png"),
+            ("curves.png", "planet_curves.png"),
+            ("hero.png", "planet_forecast.png"),
+        ),
+    ),
+    Run("lorenz96_unet", (("hero.png", "lorenz96_forecast.png"),)),
+    Run("shallow_water_sfno", (("hero.png", "shallow_water_forecast.png"),)),
+)
+
+
+def make(pictures: Path, runs: Sequence[Run] = RUNS, more: Sequence[str] = ()) -> list[Path]:
+    """Run what is not there yet, and copy its pictures. more: further keys of the runs."""
+    made = []
+    for run in runs:
+        command = [sys.executable, "-m", "emul.main", "run", f"experiment={run.experiment}", *more]
+        subprocess.run(command, check=True)
+        for source, target in run.files:
+            made.append(shrunk(Path("outputs/eval") / run.experiment / source, pictures / target))
+    return made
+
+
+def shrunk(source: Path, target: Path) -> Path:
+    """Copy a picture, not wider than the page, with a palette of 256 colours."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with Image.open(source) as image:
+        picture = image.convert("RGB")
+        if picture.width > WIDTH:
+            picture = picture.resize((WIDTH, round(picture.height * WIDTH / picture.width)), Image.Resampling.LANCZOS)
+        picture.quantize(256, dither=Image.Dither.NONE).save(target, optimize=True)
+    return target
+
+
+if __name__ == "__main__":
+    chosen = [run for run in RUNS if len(sys.argv) < 3 or run.experiment in sys.argv[2:]]
+    for path in make(Path(sys.argv[1]), chosen):
+        print(path, path.stat().st_size)

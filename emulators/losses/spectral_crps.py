@@ -1,0 +1,82 @@
+"""CRPS of the harmonic coefficients of an ensemble, as a loss: every scale is to spread as the truth does.
+
+    L = sqrt(N / 4 pi) mean over coefficients of  ( E|a - b| - c/2 E|a - a'| ),    |a| the modulus of a complex number
+
+over the N coefficients a of a member and b of the truth, both signs of m; or, `degree`, with the norm over all orders
+of a degree in place of the modulus, and L degrees in place of N: the energy score of each degree. White errors are
+worth as much as in the CRPS of points. As in the loss of ACE's ensembles (0.9 of crps and 0.1 of this) and the
+spectral CRPS of anemoi; c as in `emulators.scores.ensemble`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from emulators.scores.ensemble import Kind, kernel_score, root, spread_weight
+from emulators.scores.spectral_errors import SpectralErrors
+from emulators.sphere.spectra import power
+from emulators.state import State
+from emulators.world import World
+
+
+class SpectralCRPS(nn.Module):
+    """Compute the spectral CRPS of each case: an ensemble (member, batch, ...) and its truth (batch, ...).
+
+    by: `coefficient` or `degree`. degrees: number of total wavenumbers, from 0; default: all that the grid resolves.
+    kind, alpha, scale, variable_weights, level_weights: as in `emulators.losses.crps.CRPS`.
+    """
+
+    multiplicity: Tensor
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        by: Literal["coefficient", "degree"] = "coefficient",
+        degrees: int | None = None,
+        kind: Kind = "almost_fair",
+        alpha: float = 0.95,
+        scale: str = "tendency_std",
+        variable_weights: str | Mapping[str, float] = "uniform",
+        level_weights: str | Mapping[float, float] = "uniform",
+    ) -> None:
+        super().__init__()
+        if by not in ("coefficient", "degree"):
+            raise ValueError(f"Expected by to be 'coefficient' or 'degree'; got '{by}'.")
+        spread_weight(kind, 2, alpha)  # raises ValueError for an unknown kind
+        self.by, self.kind, self.alpha = by, kind, alpha
+        self.spectra = SpectralErrors(
+            world,
+            degrees,
+            scale=scale,
+            variable_weights=variable_weights,
+            level_weights=level_weights,
+        )
+        l, m = torch.arange(self.spectra.degrees), torch.arange(self.spectra.harmonics.orders)[:, None]
+        count = torch.where(m == 0, 1.0, 2.0) * (l >= m)  # signs of m, (order, degree)
+        self.register_buffer("multiplicity", count, persistent=False)
+
+    def forward(self, prediction: State, target: State) -> Tensor:
+        with torch.autocast(prediction.values.device.type, enabled=False):  # sums in single precision
+            channels = self.spectra.channels
+            error = channels.scaled(channels.difference(prediction, target), prediction)
+            if len(prediction.lead) == len(target.lead):
+                return self._size(error)
+            return kernel_score(error, self._size, self.kind, self.alpha)
+
+    def _size(self, fields: Tensor) -> Tensor:
+        """Return the mean size of the coefficients of fields, (*lead, channel, lat, lon) -> (*lead)."""
+        numbers = self.spectra.analysis(fields).flatten(2)
+        if self.by == "degree":
+            sizes = root(power(numbers)).mean(0) * math.sqrt(self.spectra.degrees / (4.0 * math.pi))
+        else:
+            squares = numbers.unflatten(0, (-1, 2)).square()
+            moduli = root(torch.cat([squares[:1, 0], squares[1:].sum(1)]))  # order 0 has no imaginary part
+            count = self.multiplicity.to(moduli.dtype)
+            sizes = torch.einsum("ml,mln->n", count, moduli) / (4.0 * math.pi * count.sum()).sqrt()
+        return self.spectra.mean(sizes.view(fields.shape[:-2]))

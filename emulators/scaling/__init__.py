@@ -1,0 +1,1 @@
+"""Scaling laws of networks: forms and fits, annealing of the learning rate, studies as a rule, transfer over width."""

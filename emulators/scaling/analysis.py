@@ -1,0 +1,290 @@
+"""What the runs of a study say: laws with intervals, the frontier, curves of equal operations; how to spend a budget.
+
+A recommendation gives the size and the data of least expected score at C operations, the schedule of the study
+stretched to that length, and the interval of the score of one such run. A law says nothing of what it has not seen:
+finer grids, other data, other learning rates, longer rollouts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from emulators.scaling.fitting import Fit, Method, bootstrapped, fit
+from emulators.scaling.laws import (
+    CHINCHILLA,
+    FARSEER,
+    LAWS,
+    REPETITION,
+    SATURATING,
+    Parabola,
+    Runs,
+    best_split,
+    envelope,
+    parabola,
+    parabola_bias,
+)
+from emulators.scaling.study import Cost, Study
+
+METHODS: tuple[Method, ...] = ("squares", "robust", "projection")
+HEADLINE = "chinchilla squares"  # the fit whose intervals are calibrated, from which the frontier is drawn
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """Hold the best size, data and loss at each budget, with intervals: arrays (3, budget), value, lower, upper."""
+
+    compute: np.ndarray
+    size: np.ndarray
+    data: np.ndarray
+    loss: np.ndarray
+
+
+@dataclass(frozen=True)
+class IsoFlop:
+    """Hold the runs of one budget, interpolated along durations, and the parabola through them.
+
+    bias: by what factor such a parabola misses the best size of the headline law, were it without noise.
+    """
+
+    compute: float
+    size: np.ndarray
+    loss: np.ndarray
+    parabola: Parabola
+    bias: float
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Hold the fits by name (`chinchilla squares`), why others were left out, the frontier and the IsoFLOP curves."""
+
+    fits: Mapping[str, Fit]
+    left_out: Mapping[str, str]
+    frontier: Frontier
+    isoflop: Sequence[IsoFlop]
+    envelope: np.ndarray
+
+    @property
+    def headline(self) -> Fit:
+        """The fit that is quoted."""
+        return self.fits[HEADLINE]
+
+
+def analyse(
+    runs: Runs,
+    laws: Sequence[str],
+    rate: Callable[[np.ndarray], np.ndarray],
+    *,
+    budgets: np.ndarray,
+    groups: np.ndarray | None = None,
+    replicates: int = 400,
+    seed: int = 0,
+) -> Analysis:
+    """Fit the laws to the runs of a study. ValueError where there are too few runs for the law chinchilla.
+
+    rate: operations a unit of data by size. budgets: of the frontier. groups: which runs share a trunk.
+    """
+    fits: dict[str, Fit] = {}
+    left_out: dict[str, str] = {}
+    laws_methods = [("chinchilla", method) for method in METHODS]
+    laws_methods += [(name, "squares") for name in laws if name != "chinchilla"]
+    for name, method in laws_methods:
+        reason = unsuitable(name, runs)
+        if reason:
+            left_out[name] = reason
+            continue
+        fits[f"{name} {method}"] = bootstrapped(fit(LAWS[name], runs, method), replicates, seed, groups)
+    if HEADLINE not in fits:
+        raise ValueError(f"These runs fix no law: {left_out['chinchilla']}.")
+    headline = fits[HEADLINE]
+    sizes = float(runs.size.min()) / 30, float(runs.size.max()) * 30
+    frontier = frontier_of(headline, budgets, rate, sizes)
+    return Analysis(fits, left_out, frontier, isoflops(runs, headline, rate), envelope(runs))
+
+
+def unsuitable(name: str, runs: Runs) -> str:
+    """Why a law cannot be fitted to these runs; empty where it can."""
+    law = LAWS[name]
+    if len(runs) < len(law.parameters) + 2:
+        return f"{len(runs)} runs for {len(law.parameters)} parameters; it takes {len(law.parameters) + 2}"
+    sizes = np.unique(runs.size)
+    if law is not SATURATING and len(sizes) < 3:
+        return f"{len(sizes)} sizes; it takes three"
+    if law is FARSEER and min(len(np.unique(runs.data[runs.size == size])) for size in sizes) < 3:
+        return "a size with fewer than three durations"
+    if law is REPETITION and not (runs.data > 2 * np.asarray(runs.unique)).any():
+        return "no run that repeats its data twice"
+    return ""
+
+
+def frontier_of(
+    found: Fit,
+    budgets: np.ndarray,
+    rate: Callable[[np.ndarray], np.ndarray],
+    sizes: tuple[float, float],
+    level: float = 0.90,
+) -> Frontier:
+    """The best split of each budget, with intervals of the replicates."""
+    middle = best_split(found.law, found.parameters, budgets, rate, sizes)
+    assert found.replicates is not None
+    drawn = best_split(found.law, found.replicates, budgets, rate, sizes)
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    return Frontier(
+        budgets, *(np.stack([m, *np.quantile(d, tails, axis=0)]) for m, d in zip(middle, drawn, strict=True))
+    )
+
+
+def isoflops(runs: Runs, headline: Fit, rate: Callable[[np.ndarray], np.ndarray], count: int = 5) -> list[IsoFlop]:
+    """Curves of equal operations, each size interpolated along its durations in logarithms, never extrapolated."""
+    curves = []
+    for compute in np.geomspace(runs.compute.min(), runs.compute.max(), count + 2)[1:-1]:
+        points = []
+        for size in np.unique(runs.size):
+            of_size = runs.size == size
+            durations = np.unique(runs.compute[of_size])
+            if len(durations) > 1 and durations[0] <= compute * (1 + 1e-9) and compute <= durations[-1] * (1 + 1e-9):
+                losses = [np.log(runs.loss[of_size & (runs.compute == duration)]).mean() for duration in durations]
+                points.append((size, np.exp(np.interp(np.log(compute), np.log(durations), losses))))
+        if len(points) < 3:
+            continue
+        size, loss = np.array(points).T
+        bias = parabola_bias(CHINCHILLA, headline.parameters, float(compute), size, rate)
+        curves.append(IsoFlop(float(compute), size, loss, parabola(float(compute), size, loss), bias))
+    return curves
+
+
+def saturating_of(compute: np.ndarray, scores: Mapping[str, np.ndarray], replicates: int = 200) -> dict[str, Fit]:
+    """A saturating law E + B C^-beta for each score along the frontier, such as one a lead or a variable.
+
+    Scores with too few runs on the frontier are left out.
+    """
+    fits = {}
+    for name, values in scores.items():
+        kept = np.isfinite(values) & (values > 0)
+        if kept.sum() < 3:
+            continue
+        runs = Runs(np.ones(kept.sum()), compute[kept], values[kept], compute[kept])
+        runs = runs.subset(envelope(runs))
+        if len(runs) >= len(SATURATING.parameters) + 2:
+            fits[name] = bootstrapped(fit(SATURATING, runs, "squares"), replicates)
+    return fits
+
+
+def ladder_of(loss: np.ndarray, headline: np.ndarray, replicates: int = 200) -> Fit:
+    """The second step of a ladder, from validation loss to a headline score: score = E + B loss^p.
+
+    Bhagia et al. 2024, arXiv 2412.04403, whose second step is a sigmoid; errors of weather saturate at small losses.
+    """
+    runs = Runs(np.ones_like(loss), 1.0 / loss, headline, np.ones_like(loss))
+    return bootstrapped(fit(SATURATING, runs, "squares"), replicates)
+
+
+def power_through(x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """A function through points of positive coordinates, straight in logarithms, and on beyond the ends."""
+    order = np.argsort(x)
+    a, b = np.log(np.asarray(x, dtype=np.float64)[order]), np.log(np.asarray(y, dtype=np.float64)[order])
+    slopes = (b[1] - b[0]) / (a[1] - a[0]), (b[-1] - b[-2]) / (a[-1] - a[-2])
+
+    def through(values: np.ndarray) -> np.ndarray:
+        at = np.log(values)
+        log_values = np.interp(at, a, b) + np.minimum(at - a[0], 0) * slopes[0] + np.maximum(at - a[-1], 0) * slopes[1]
+        return np.exp(log_values)
+
+    return through
+
+
+PEAKS = {  # operations a second, dense products of 16-bit numbers, as their makers state
+    "v100": 125e12, "a100": 312e12, "h100": 989e12, "h200": 989e12, "b200": 2250e12, "mi250x": 383e12,
+    "mi300x": 1307e12,
+}  # fmt: skip
+FAR = 10.0  # times the largest run, beyond which a recommendation is a guess
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """Hold the rows of a recommendation and what must be known of it."""
+
+    rows: Mapping[str, str]
+    warnings: tuple[str, ...]
+
+
+def operations(flops: float | None, gpu_hours: float | None, device: str, utilisation: float, speed: float) -> float:
+    """The operations of a budget. speed: operations a second measured here. ValueError where it is not told once."""
+    if (flops is None) == (gpu_hours is None):
+        raise ValueError("emul scaling recommend: expected flops=1e21 or gpu_hours=100; give one of them.")
+    if flops is not None:
+        if not flops > 0:
+            raise ValueError(f"flops: expected a positive number; got {flops}.")
+        return float(flops)
+    assert gpu_hours is not None
+    if not gpu_hours > 0 or not 0 < utilisation <= 1:
+        raise ValueError(f"Expected positive gpu_hours and a utilisation up to 1; got {gpu_hours} and {utilisation}.")
+    if device != "here" and device not in PEAKS:
+        raise ValueError(f"device: expected one of here, {', '.join(PEAKS)}; got '{device}'.")
+    return 3600.0 * gpu_hours * (speed if device == "here" else PEAKS[device] * utilisation)
+
+
+def recommended(
+    flops: float, told: Mapping[str, Any], study: Study, costs: Mapping[int, Cost], facts: Mapping[str, Any]
+) -> Recommendation:
+    """Spend `flops` by the headline law of a study's fits.json."""
+    head = told["headline"]
+    values, replicates = np.array(head["values"]), np.array(head["replicates"])
+    size = np.array([cost.parameters for cost in costs.values()], dtype=float)
+    unit = facts["batch"] * facts["points"]
+    rate = power_through(size, np.array([cost.steps_cost(study.cooldown) for cost in costs.values()]) / unit)
+    budget = np.array([flops])
+    ends = float(size.min()) / 1e4, float(size.max()) * 1e8
+    best, data, _ = (float(x[0]) for x in best_split(CHINCHILLA, values, budget, rate, ends))
+    drawn = best_split(CHINCHILLA, replicates, budget, rate, ends)
+    spread = [np.quantile(x[:, 0], [0.05, 0.95]) for x in drawn[:2]]
+    fitted = Fit(
+        CHINCHILLA, "squares", values, 0.0, _residuals(head), _blank(len(values) + head["freedom"]), replicates
+    )
+    ones = np.ones(1)
+    score = fitted.prediction(Runs(best * ones, data * ones, ones, budget))[:, 0]
+    width = float(power_through(size, np.array([*costs], dtype=float))(np.array([best]))[0])
+    steps, beyond = max(1, round(data / unit)), flops / told["largest"]
+    samples = steps * facts["batch"]
+    rows = {
+        "size": f"{best:.3g} parameters that count ({spread[0][0]:.3g} to {spread[0][1]:.3g}), width about {width:.0f}",
+        "shape": " ".join(study.shape_words(max(1, round(width)))),
+        "data": f"{samples:,} samples "
+        f"({spread[1][0] / facts['points']:,.3g} to {spread[1][1] / facts['points']:,.3g}), "
+        f"{samples / facts['samples']:,.1f} passes over the {facts['samples']:,} there are",
+        "schedule": f"{steps:,} steps of {facts['batch']}: warm-up {study.warmup}, constant, the last "
+        f"{steps - study.start_of(steps):,} falling as 1 - sqrt",
+        "expected score": f"{score[0]:.4g}, a run in 90 % of cases from {score[1]:.4g} to {score[2]:.4g}",
+        "beyond the runs": f"{beyond:.3g} times the operations of the largest run of the fit",
+    }
+    return Recommendation(rows, _warnings(beyond, samples / facts["samples"]))
+
+
+def _warnings(beyond: float, passes: float) -> tuple[str, ...]:
+    messages = []
+    if beyond > FAR:
+        messages.append(
+            f"{beyond:.3g} times beyond the largest run: the interval holds only if the law goes on, which nothing "
+            "here shows. Train a run at a third of the way first."
+        )
+    if passes > 4:
+        messages.append(
+            f"{passes:.0f} passes over the data: the law counts repeated data as new, which it is not beyond about "
+            "four (arXiv 2305.16264). Make more data, or fit study.laws=[chinchilla,repetition] on runs that "
+            "repeat theirs."
+        )
+    return tuple(messages)
+
+
+def _residuals(head: Mapping[str, Any]) -> np.ndarray:
+    """Residuals of the same sum of squares as those of the fit."""
+    return np.full(head["freedom"] + len(head["values"]), head["noise"]) * np.sqrt(
+        head["freedom"] / (head["freedom"] + len(head["values"]))
+    )
+
+
+def _blank(count: int) -> Runs:
+    return Runs(np.ones(count), np.ones(count), np.ones(count), np.ones(count))

@@ -1,0 +1,213 @@
+"""Steps of generative networks: a sampler makes the next State from noise, by a network that restores noisy ones.
+
+    y = (next - last) / tendency_std, or the next State normalised (output=absolute), or (next - forecast) / its error
+    y ~ sampler(network),   network: (what a Step reads, noisy y, noise level) -> y
+
+The network is any network, built on a World with more forcings: the noisy channels, their noise level, and the
+forecast of the Step whose errors are sampled, where there is one. The level moves the network's norms too, as noise
+does in `layers.noise`. Members of an ensemble draw from the generators of the rollout. Without one a network in
+evaluation starts from noise zero, which leads near the mean; in training each sample draws its own. Around the last
+State: GenCast, Price et al. 2023, arXiv 2312.15796; around a forecast: ArchesWeatherGen, Couairon et al. 2024, arXiv
+2412.12971.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from emulators.interfaces import Constraint, Sampler
+from emulators.layers.noise import FieldNoise, Pooled, norm_shifts
+from emulators.layers.noise_levels import LevelEmbedding, Process
+from emulators.layers.sample_draws import Generators
+from emulators.state import Origin, State, Window
+from emulators.steps.step import Step
+from emulators.variables import Variable, VariableSet
+from emulators.world import Scale, World
+
+FORECAST, NOISY, LEVEL = "forecast", "noisy", "noise_level"
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Hold what a sample is conditioned on: the network's inputs without noise, and the forecast around which it is.
+
+    before, after: inputs that come before and after the noisy channels, (batch, channel, *grid).
+    """
+
+    before: Tensor
+    after: Tensor
+    time: Tensor
+    told: Mapping[str, Tensor]
+    last: State
+    forcing: State
+    forecast: State | None
+
+
+class DenoisingStep(Step):
+    """Make one timestep of a generative emulator.
+
+    sampler: makes a sample at every step. process: how noise is added, edm, flow or vp. data_std: standard deviation of
+    what is restored, of edm. noise: spectrum of `layers.noise.FieldNoise`. norms: how many numbers tell the network's
+    norms the noise level, 0 for none. forecast: a trained Step, at rest, whose
+    errors are sampled; `measure` finds their scale. output, truncation: as in Step.
+    """
+
+    error_std: Tensor
+
+    def __init__(
+        self,
+        world: World,
+        network: nn.Module,
+        constraints: Mapping[str, Constraint] | None = None,
+        sampler: Sampler | None = None,
+        forecast: Step | None = None,
+        *,
+        process: Literal["edm", "flow", "vp"] = "edm",
+        data_std: float = 1.0,
+        noise: Literal["point", "degree", "coefficient"] = "point",
+        norms: int = 16,
+        output: Literal["residual", "absolute"] = "residual",
+        truncation: Literal["data"] | int | None = "data",
+    ) -> None:
+        super().__init__(world, network, constraints, output=output, truncation=truncation)
+        if sampler is None:
+            raise ValueError("A generative step needs a sampler; take sampler=dpmpp_2s.")
+        self.process, self.sampler = Process(process, data_std), sampler
+        if process not in sampler.processes:
+            raise ValueError(
+                f"{type(sampler).__name__} samples process={' or '.join(sampler.processes)}; got "
+                f"step.process={process}."
+            )
+        self.noise = FieldNoise(world, spectrum=noise, channels=world.output_channels)
+        self.embedding = LevelEmbedding(norms) if norms else None
+        self.shifts = norm_shifts(network, norms) if norms else nn.ModuleList()
+        self.forecast = None if forecast is None else forecast.requires_grad_(False).eval()
+        if forecast is not None:
+            self.register_buffer("error_std", torch.ones(world.output_channels, *[1] * len(world.grid.shape)))
+
+    @classmethod
+    def network_world(cls, world: World, parts: Collection[str] = ()) -> World:
+        """The World of the Step with further forcings: the forecast, noisy channels, and their level."""
+        names = [*([FORECAST] if FORECAST in parts else []), NOISY]
+        added = [replace(v, name=f"{name}_{v.name}", truncation=None) for name in names for v in world.predicted]
+        forcing = world.forcing + VariableSet((*added, Variable(LEVEL, "1")))
+        scales = {channel: Scale(0.0, 1.0, 1.0) for channel in (*VariableSet(tuple(added)).channels, LEVEL)}
+        scaled = [c for c in world.predicted.channels if c in world.scales] if FORECAST in parts else []
+        # the network reads the forecast normalised by these
+        scales |= {f"{FORECAST}_{channel}": world.scales[channel] for channel in scaled}
+        return replace(world, forcing=forcing, scales={**world.scales, **scales})
+
+    @property
+    def is_random(self) -> bool:
+        """True: every member starts from noise of its own."""
+        return True
+
+    def train(self, mode: bool = True) -> DenoisingStep:
+        """Set the mode of all but the forecast, which stays at rest."""
+        super().train(mode)
+        if self.forecast is not None:
+            self.forecast.eval()
+        return self
+
+    def forward(
+        self, history: tuple[State, ...], forcing: State, *, generator: Generators = None, **conditioning: Any
+    ) -> State:
+        """The State of `world.predicted` at forcing.time, sampled; arguments as of Step."""
+        conditions = self.conditions(history, forcing, conditioning)
+        rows, device = len(conditions.time), conditions.before.device
+
+        def draw() -> Tensor:
+            if generator is None and not self.training:
+                return torch.zeros(rows, self.world.output_channels, *self.world.grid.shape, device=device)
+            return self.noise(rows, device, generator)
+
+        def restore(x: Tensor, level: float) -> Tensor:
+            return self.restored(conditions, x, torch.full((rows,), level, device=device))
+
+        state = self.placed(self.sampler(self.process, restore, draw), conditions)
+        return self.constrained(conditions.last, replace(state, origin=None), forcing)
+
+    def restore(
+        self, history: tuple[State, ...], forcing: State, target: State, levels: Tensor
+    ) -> tuple[State, Tensor]:
+        """Add noise to a target, restore it, and return the State and the weight of each case, for training.
+
+        levels: noise level of each case, (batch,). The noise is that of the sample.
+        """
+        conditions = self.conditions(history, forcing, {})
+        clean = self.normalised(target, conditions)
+        signal, noise = (_columns(a, clean) for a in self.process.amplitudes(levels))
+        drawn = self.noise(len(clean), clean.device)
+        restored = self.restored(conditions, signal * clean + noise * drawn, levels)
+        return self.placed(restored, conditions), self.process.weight(levels)
+
+    def conditions(self, history: tuple[State, ...], forcing: State, conditioning: Mapping[str, Any]) -> Conditions:
+        """What the sample at forcing.time is conditioned on."""
+        fields, time = self.inputs(history, forcing)
+        last = history[-1].select(self.world.prognostic.names)
+        before, after = fields.split([fields.shape[1] - len(self.static), len(self.static)], dim=1)
+        forecast = None
+        if self.forecast is not None:
+            with torch.no_grad():
+                forecast = self.forecast(history, forcing)
+            rows = self.predicted(forecast.values)
+            before = torch.cat([before, rows.reshape(-1, *rows.shape[last.channel_axis :])], dim=1)
+        keywords = {**self.hours(last, forcing, fields.device), **self._flattened(conditioning, last)}
+        return Conditions(before, after, time, keywords, last, forcing, forecast)
+
+    def restored(self, known: Conditions, x: Tensor, levels: Tensor) -> Tensor:
+        """The network's estimate of the clean channels in `x`, (batch, channel, *grid). levels: (batch,)."""
+        scalars = self.process.scalar(levels)
+        if self.embedding is not None:
+            values = Pooled(self.embedding(scalars))
+            for shift in self.shifts:
+                shift.values = values  # type: ignore[assignment]
+
+        def network(noisy: Tensor) -> Tensor:
+            level = _columns(scalars / 4.0, noisy).expand(-1, 1, *noisy.shape[2:])
+            fields = torch.cat([known.before, noisy, level, known.after], dim=1)
+            return self.network(fields, known.time, **known.told).float()
+
+        return self.process.restored(network, x, _columns(levels, x))
+
+    def normalised(self, target: State, known: Conditions) -> Tensor:
+        """The clean channels of a known State, (batch, channel, *grid)."""
+        values = target.select(self.world.predicted.names).values
+        if known.forecast is not None:
+            return (values - known.forecast.values) / self.error_std
+        return self.target(target, known.last)
+
+    def placed(self, clean: Tensor, known: Conditions) -> State:
+        """The State with the given clean channels, truncated, before any constraint."""
+        last, forcing = known.last, known.forcing
+        if known.forecast is None:
+            state = self.physical(clean, last, forcing)
+        else:
+            values = self.truncation(known.forecast.values.reshape(clean.shape) + self.error_std * clean)
+            state = State(values.reshape(*last.lead, *values.shape[1:]), self.world.predicted, forcing.time, last.rank)
+        return replace(state, origin=Origin(last.start, replace(last, origin=None), forcing))
+
+    @torch.no_grad()
+    def measure(self, windows: Iterable[Window]) -> None:
+        """Measure the standard deviation of the forecast's errors, channel by channel, over all windows."""
+        if self.forecast is None:
+            return
+        area = torch.as_tensor(self.world.grid.weights, dtype=torch.float64)
+        total, count = torch.zeros(self.world.output_channels, dtype=torch.float64), 0
+        for window in windows:
+            error = window.target[0].values - self.forecast(window.history, window.forcing[0]).values
+            total += (error.double().cpu().square() * area).flatten(2).mean(-1).sum(0)
+            count += len(error)
+        if not count or not (total > 0).all():
+            raise ValueError("The errors of a forecast need at least one window, and no channel without error.")
+        self.error_std.copy_((total / count).sqrt().reshape(self.error_std.shape))
+
+
+def _columns(numbers: Any, like: Tensor) -> Any:
+    """Numbers of each case, (batch,), in a shape that broadcasts with fields; plain numbers as they are."""
+    return numbers.reshape(-1, *[1] * (like.ndim - 1)) if isinstance(numbers, Tensor) else numbers

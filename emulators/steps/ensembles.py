@@ -1,0 +1,172 @@
+"""Steps of ensembles: several trainings as one ensemble, and cases that are stepped one by one.
+
+Members of several trainings differ by the noise that a network draws and by the network itself, which stands for what
+is not known of the model (the four seeds of FGN, Alet et al. 2025, arXiv 2506.10772; Lakshminarayanan et al. 2017,
+arXiv 1612.01474). Products of matrices may round differently for other numbers of rows; a case that is stepped by
+itself has the same bits in any company.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from emulators.interfaces import Network, optional
+from emulators.state import Origin, State
+
+if TYPE_CHECKING:
+    from emulators.steps.step import Step
+
+
+class SeedEnsemble(nn.Module):
+    """Step members with several networks of one kind: the first share of them with the first, and so on.
+
+    steps: alike but for their weights. The constraints of the first are applied to all. Raises ValueError for fewer
+    members than steps, and for several members of a network that draws no noise.
+    """
+
+    def __init__(self, steps: Sequence[Step], members: int) -> None:
+        super().__init__()
+        count = len(steps)
+        if members < count:
+            raise ValueError(f"{count} runs make an ensemble of at least {count} members; got members={members}.")
+        silent = [step for step in steps if not optional(step.network, Network, "noise_channels")]
+        if silent and members > count:
+            name = type(silent[0].network).__name__
+            raise ValueError(f"{name} draws no noise: {count} runs make {count} members; got members={members}.")
+        self.first, bare = steps[0], []
+        for step in steps:
+            bare.append(copy.copy(step))
+            bare[-1].constraints = {}  # applied to all members at once
+        self.steps = nn.ModuleList(bare)
+        cuts = [number * members // count for number in range(count + 1)]
+        self.shares = [slice(*pair) for pair in pairwise(cuts)]
+
+    @property
+    def constraints(self) -> Mapping[str, Any]:
+        """Constraints of the first step."""
+        return self.first.constraints
+
+    @property
+    def observer(self) -> Callable[[str, State, State], None] | None:
+        """Called with the name, input and output of every constraint that is applied."""
+        return self.first.observer
+
+    @observer.setter
+    def observer(self, observer: Callable[[str, State, State], None] | None) -> None:
+        self.first.observer = observer
+
+    def constrained(self, before: State, after: State, forcing: State) -> State:
+        """Apply the constraints."""
+        return self.first.constrained(before, after, forcing)
+
+    def refuse_intervals(self, intervals: Collection[int]) -> None:
+        """Raise ValueError where a step does not know one of these, in timesteps."""
+        self.first.refuse_intervals(intervals)
+
+    def forward(
+        self, history: tuple[State, ...], forcing: State, *, generator: Sequence[torch.Generator] = ()
+    ) -> State:
+        """Return the State of all members, (member, batch, ...). generator: one for each case, members first."""
+        last = history[-1].select(self.first.world.prognostic.names)
+        batch = last.lead[1]
+        values = []
+        steps: Any = self.steps
+        for step, share in zip(steps, self.shares, strict=True):
+            drawn = {"generator": generator[share.start * batch : share.stop * batch]}
+            own = tuple(_members(state, share) for state in history)
+            values.append(step(own, forcing, **(drawn if "generator" in step.conditioning else {})).values)
+        after = State(torch.cat(values), self.first.world.predicted, forcing.time, last.rank)
+        return self.constrained(last, after, forcing)
+
+
+def _members(state: State, share: slice) -> State:
+    """Return some members of a State (member, batch, ...)."""
+    origin = state.origin
+    if origin is not None:
+        origin = Origin(_members(origin.start, share), _members(origin.before, share), origin.forcing)
+    return replace(state, values=state.values[share], origin=origin)
+
+
+class CasesApart(nn.Module):
+    """Step each case by itself, so that its bits do not depend on the members and initial times beside it.
+
+    What the constraints of `step` change is observed for all cases together.
+    """
+
+    def __init__(self, step: Step) -> None:
+        super().__init__()
+        self.step = step
+        self.observer: Callable[[str, State, State], None] | None = None
+
+    @property
+    def constraints(self) -> Mapping[str, Any]:
+        """Constraints of the step."""
+        return self.step.constraints
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the step draws from a generator."""
+        return self.step.is_random
+
+    def refuse_intervals(self, intervals: Collection[int]) -> None:
+        """Raise ValueError where the step does not know one of these, in timesteps."""
+        self.step.refuse_intervals(intervals)
+
+    def constrained(self, before: State, after: State, forcing: State) -> State:
+        """Apply the constraints, case by case."""
+        return self._apart(
+            before, forcing, lambda case, force, _: self.step.constrained(case(before), case(after), force)
+        )
+
+    def forward(
+        self, history: tuple[State, ...], forcing: State, *, generator: Sequence[torch.Generator] = ()
+    ) -> State:
+        """Return the State of all cases, with the lead of `history`. generator: one for each case, members first."""
+
+        def stepped(case: Callable[[State], State], force: State, number: int) -> State:
+            drawn = {"generator": [generator[number]]} if generator else {}
+            return self.step(tuple(case(state) for state in history), force, **drawn)
+
+        return self._apart(history[-1], forcing, stepped)
+
+    def _apart(
+        self, before: State, forcing: State, function: Callable[[Callable[[State], State], State, int], State]
+    ) -> State:
+        """What `function` makes of each case, as one State of the lead shape of `before`."""
+        found, seen = list[State](), dict[str, list[tuple[State, State]]]()
+        if self.observer is not None:
+            self.step.observer = lambda name, given, made: seen.setdefault(name, []).append((given, made))
+        try:
+            for number, index in enumerate(np.ndindex(*before.lead)):
+                found.append(function(partial(_case, index=index), _case(forcing, index), number))
+        finally:
+            self.step.observer = None
+        last = before.select(self.step.world.prognostic.names)
+        origin = Origin(last.start, replace(last, origin=None), forcing)
+
+        def together(states: Sequence[State]) -> State:
+            values = torch.cat([state.values for state in states])
+            values = values.reshape(*before.lead, *values.shape[1:])
+            return State(values, states[0].variables, forcing.time, before.rank, origin)
+
+        for name, pairs in seen.items():
+            assert self.observer is not None
+            self.observer(name, *(together(states) for states in zip(*pairs, strict=True)))
+        return together(found)
+
+
+def _case(state: State, index: tuple[int, ...]) -> State:
+    """Return one case of a State as a batch of one. index: of the case, which ends with its number in the batch."""
+    origin, place = state.origin, index[len(index) - len(state.lead) :]
+    if origin is not None:
+        origin = Origin(*(_case(part, index) for part in (origin.start, origin.before, origin.forcing)))
+    return replace(state, values=state.values[place][None], time=state.time[index[-1:]][None], origin=origin)

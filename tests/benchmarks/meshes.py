@@ -1,0 +1,127 @@
+"""A training step of each mesh network against its peer, by turns in one process, and message passing against a copy.
+
+    EMUL_PEERS=... python tests/benchmarks/meshes.py [network ...] [--batch 4] [--seconds 20]
+
+Forward and backward for all weights at the small sizes of conf/model on 32x64 points, in float32 on one thread: ours in
+PyTorch, GraphCast's jitted by JAX, AIFS's by torch-geometric; the ratio of medians, theirs over ours. Then the bytes
+that gathers to edges and sums at nodes move a second, as a share of those of a plain copy. Exit code 1 where a network
+or the share is below its bar.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import statistics
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from omegaconf import OmegaConf
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "parity"))
+import test_zoo
+
+import case as zoo
+from emulators.layers.message_passing import Graph
+from emulators.meshes.icosahedra import edges_of, icosahedra
+from places import CONF
+
+BARS = {"graphcast": 1.5, "graph_transformer": 1.5}
+SHARE = 0.6  # of the bandwidth of a copy
+READ, WRITTEN, GRID = 24, 20, (32, 64)
+NAMES = {  # what the peers of tests/parity/zoo call our options
+    "graphcast": {"level": "LEVEL", "latent": "LATENT", "steps": "STEPS"},
+    "graph_transformer": {"level": "LEVEL", "channels": "CHANNELS", "layers": "LAYERS", "heads": "HEADS"},
+}
+
+
+def pair(name: str, batch: int):
+    """A training step of theirs and of ours, with the same weights, on the same fields; parameters."""
+    module = importlib.import_module(f"zoo.{name}")
+    options = OmegaConf.to_container(OmegaConf.load(CONF / "model" / f"{name}_small.yaml"))
+    options = {**module.CASE.options, **{key: options[key] for key in NAMES[name]}}
+    for key, constant in NAMES[name].items():
+        setattr(module, constant, options[key])
+    module.READ, module.WRITTEN, module.GRID = READ, WRITTEN, GRID
+    case = replace(module.CASE, options=options, channels={"prognostic": WRITTEN, "forcing": READ - WRITTEN}, grid=GRID)
+    peer = case.peer()
+    names = zoo.randomised(peer)
+    ours = test_zoo.ours(case, {key: value for key, value in peer.state_dict().items() if key in names}).train()
+    fields, clock = torch.randn(batch, READ, *GRID), torch.zeros(batch, dtype=torch.int64)
+    if hasattr(peer, "whole"):
+        import jax
+
+        step = jax.jit(jax.value_and_grad(lambda weights, rows: (peer.whole(weights, rows) ** 2).mean()))
+        weights, rows = peer.state(), fields.flatten(2).permute(2, 0, 1).contiguous().numpy()
+
+        def theirs():
+            jax.block_until_ready(step(weights, rows))
+    else:
+
+        def theirs():
+            peer(fields).square().mean().backward()
+
+    return theirs, (lambda: ours(fields, clock).square().mean().backward()), sum(p.numel() for p in ours.parameters())
+
+
+def seconds(run) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def medians(runs, budget: float) -> list[float]:
+    """Median seconds of each, by turns, without the first call."""
+    taken: list[list[float]] = [[] for _ in runs]
+    for run in runs:
+        run()
+    began = time.perf_counter()
+    while len(taken[0]) < 5 or time.perf_counter() - began < budget:
+        for run, times in zip(runs, taken, strict=True):
+            times.append(seconds(run))
+    return [statistics.median(times) for times in taken]
+
+
+def share(level: int = 4, channels: int = 128, batch: int = 4) -> float:
+    """Bytes a second that gathers and sums read and write at edges, over those of a copy to memory at hand."""
+    graph = Graph(edges_of(icosahedra(level)))
+    nodes, edges = torch.randn(batch, graph.sender_count, channels), torch.randn(batch, graph.size, channels)
+    target = torch.empty_like(edges)
+    calls = [lambda: graph.sent(nodes), lambda: graph.summed(edges), lambda: target.copy_(edges)]
+    gather, total, copy = medians(calls, 3.0)
+    return (2 + 1) / (gather + total) / (2 / copy)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("network", nargs="*", default=list(BARS))
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"{'network':<20}{'parameters':>12}{'theirs ms':>12}{'ours ms':>12}{'times':>8}{'bar':>6}")
+    least = float("inf")
+    for name in given.network:
+        try:
+            theirs, ours, size = pair(name, given.batch)
+        except (ImportError, FileNotFoundError, KeyError) as error:
+            print(f"{name:<20}cannot be built here: {error}")
+            continue
+        slow, fast = medians([theirs, ours], given.seconds)
+        least = min(least, slow / fast / BARS[name])
+        print(f"{name:<20}{size:>12,}{1e3 * slow:>12.1f}{1e3 * fast:>12.1f}{slow / fast:>8.2f}{BARS[name]:>6.1f}")
+    bandwidth = share()
+    print(f"messages move {bandwidth:.0%} of the bytes of a copy (bar {SHARE:.0%})")
+    if least == float("inf"):
+        print("meshes: no peer is installed; EMUL_PEERS names a folder of checkouts")
+        return 1
+    least = min(least, bandwidth / SHARE)
+    print(f"meshes: {least:.2f} times each bar at least (bar 1.00)")
+    return int(least < 1.0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

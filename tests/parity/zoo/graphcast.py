@@ -1,0 +1,57 @@
+"""GraphCast as google-deepmind/graphcast has it, from features of points on."""
+
+from __future__ import annotations
+
+import types
+
+from torch import nn
+
+from case import Case
+from jax_peer import JaxNetwork, modules
+
+LEVEL, LATENT, STEPS, GRID, EAST = 2, 16, 3, (12, 24), 4.0
+READ, WRITTEN = 5, 3
+
+
+def theirs() -> nn.Module:
+    modules()
+    import numpy as np
+    from weathernext.weathernext1_graph import graphcast
+
+    rows, columns = GRID
+    latitude = 90.0 - (np.arange(rows) + 0.5) * 180.0 / rows
+    longitude = EAST + np.arange(columns) * 360.0 / columns
+    where = types.SimpleNamespace(lat=latitude.astype(np.float32), lon=longitude.astype(np.float32))
+    config = graphcast.ModelConfig(
+        resolution=1.0,
+        mesh_size=LEVEL,
+        latent_size=LATENT,
+        gnn_msg_steps=STEPS,
+        hidden_layers=1,
+        radius_query_fraction_edge_length=0.6,
+    )
+    task = graphcast.TaskConfig(
+        input_variables=("a",),
+        target_variables=tuple(f"v{number}" for number in range(WRITTEN)),
+        forcing_variables=(),
+        pressure_levels=(),
+        input_duration="6h",
+    )
+
+    def network(features):
+        net = graphcast.GraphCast(config, task)
+        net._maybe_init(where)
+        nodes, points = net._run_grid2mesh_gnn(features)
+        return net._run_mesh2grid_gnn(net._run_mesh_gnn(nodes), points)
+
+    return JaxNetwork(network, READ, rows * columns)
+
+
+CASE = Case(
+    "graphcast.GraphCast",
+    {"level": LEVEL, "latent": LATENT, "steps": STEPS},
+    theirs,
+    {"prognostic": WRITTEN, "forcing": READ - WRITTEN},
+    GRID,
+    east=EAST,
+)

@@ -1,0 +1,102 @@
+"""Scaling studies as a user runs them: branches equal whole runs, a study from plan to recommendation, refusals."""
+
+import json
+
+import pytest
+import torch
+from browser import AXE, BROWSER, accessibility
+from omegaconf import OmegaConf
+
+from data_pipelines.files import checkpoints
+from emul.config.compose import compose
+from emul.main import main
+from emul.train import train
+from places import CONF
+
+TINY = ["data=planet_tiny", "model=sfno", "model.embed=8", "model.layers=1", "hardware.threads=1", "logger=[csv]"]
+SHORT = [
+    "training.batch_size=2", "training.validate_every=100", "training.validation_cases=2", "training.validation_lead=2",
+    "schedule=warmup_stable_decay", "schedule.warmup=2",
+]  # fmt: skip
+LONG = ["training.steps=12", f"schedule.cooldown={4 / 12!r}", "objective.rollout={0: 1, 8: 2}"]
+TRUNK = ["training.steps=8", "schedule.cooldown=0", "training.keep=[4,8]", "objective.rollout={0: 1, 100000: 2}"]
+
+
+def trained(tmp_path, name, *words):
+    return train(compose("train", [*TINY, *SHORT, f"output={tmp_path}", f"name={name}", *words]))
+
+
+def state(folder, name="last"):
+    return checkpoints.load(folder / "checkpoints" / f"{name}.ckpt")
+
+
+@pytest.mark.slow
+def test_a_branch_equals_a_whole_run_bit_for_bit(tmp_path):
+    """Also where the objective changes in the cooldown."""
+    whole = state(trained(tmp_path, "whole", *LONG))
+    trunk = trained(tmp_path, "trunk", *TRUNK)
+    kept = trunk / "checkpoints" / "step_8.ckpt"
+    branch = state(trained(tmp_path, "branch", *LONG, f"continue_from={kept}"))
+    assert branch["emul"]["step"] == whole["emul"]["step"] == 12
+    assert branch["emul"]["validation"] == whole["emul"]["validation"]
+    for name, value in whole["state_dict"].items():
+        assert torch.equal(value, branch["state_dict"][name]), name
+    moments = [one["optimizer_states"][0]["state"] for one in (whole, branch)]
+    for index, values in moments[0].items():
+        for name, value in values.items():
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(moments[1][index][name])), name
+    assert state(trunk, "step_4")["emul"]["step"] == 4
+    with pytest.raises(ValueError, match=r"seed was 0, is 1"):
+        trained(tmp_path, "other", *LONG, f"continue_from={kept}", "seed=1")
+    with pytest.raises(ValueError, match="leaves none"):
+        trained(tmp_path, "short", *LONG[1:], "training.steps=8", f"continue_from={kept}")
+
+
+STUDY = {
+    "training": [
+        "data=planet_tiny", "model=sfno", "model.layers=1", "training.batch_size=2", "training.validation_cases=2",
+        "training.validation_lead=2", "training.log_every=1", "logger=[csv]",
+    ],
+    "widths": [4, 8, 12], "shape": {"model.embed": "width"}, "inside": ["blocks"], "durations": [8, 12, 20],
+    "warmup": 2, "held_out": {"width": 16, "steps": 40}, "replicates": 30, "shortest": 4,
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_study_from_plan_to_recommendation(tmp_path, capsys):
+    own = OmegaConf.merge(OmegaConf.load(CONF / "study" / "tiny.yaml"), STUDY)
+    own.shape = STUDY["shape"]
+    (tmp_path / "conf" / "study").mkdir(parents=True)
+    OmegaConf.save(own, tmp_path / "conf" / "study" / "short.yaml")
+    words = ["study=short", "--config-dir", f"{tmp_path}/conf", "name=test", "hardware.threads=1", f"output={tmp_path}"]
+    assert main(["scaling", "plan", *words]) == 0
+    assert "13 trainings" in capsys.readouterr().out
+    assert main(["scaling", "recommend", *words, "flops=1e12"]) == 2  # nothing is fitted yet
+    assert main(["scaling", "run", *words]) == 0
+    folder = tmp_path / "scaling" / "test"
+    said = capsys.readouterr().out
+    assert "held-out run:" in said
+    prediction = (folder / "prediction.json").read_text()
+    assert json.loads(prediction)["run"] == "w0016_s0_t0000040"
+    for name in ("points.csv", "points.nc", "fits.json", "report.html", "frontier.png", "residuals.png", "curves.png"):
+        assert (folder / name).is_file(), name
+    if BROWSER and AXE:
+        assert not accessibility(folder / "report.html", tmp_path, "--window-size=390,900")
+    assert main(["scaling", "run", *words]) == 0  # all is there: nothing is trained, the prediction stays
+    assert (folder / "prediction.json").read_text() == prediction
+    capsys.readouterr()
+    assert main(["scaling", "recommend", *words, "flops=1e12"]) == 0
+    assert "times beyond" in capsys.readouterr().err
+    assert main(["scaling", "plan", *words, "study.hours=1e-9"]) == 2
+    assert "study.hours" in capsys.readouterr().err
+
+
+def test_what_scaling_refuses(capsys, tmp_path):
+    for words, said in (
+        ([], "expected one of plan"),
+        (["dance"], "got dance"),
+        (["plan", "study.widths=[4]", f"output={tmp_path}"], "two different widths"),
+        (["plan", "study.widthz=[4]", f"output={tmp_path}"], "widthz"),
+    ):
+        assert main(["scaling", *words]) == 2
+        assert said in capsys.readouterr().err

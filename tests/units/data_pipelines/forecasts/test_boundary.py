@@ -1,0 +1,103 @@
+"""What another forecast tells a limited area at its boundary: in space, in time, and what it must hold."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from data_pipelines.forecasts.boundary import ForecastBoundary, prescribed_names
+from emulators.grid import LatLonGrid, equiangular_grid
+from emulators.state import State
+from emulators.variables import Variable, VariableSet
+from emulators.world import World
+
+LEVELS = (500.0, 850.0)
+INITS = np.array(["2000-01-01", "2000-01-03"], "datetime64[s]")
+AREA = LatLonGrid(np.linspace(60.0, 40.0, 5), np.linspace(100.0, 130.0, 7))
+FORCING = VariableSet(
+    (
+        Variable("temperature_at_boundary", "K", LEVELS),
+        Variable("boundary_zone"),
+        Variable("2m_temperature_at_boundary"),
+    )
+)
+
+
+def field(latitude, longitude, lead, init, level=0.0):
+    """Linear in all that it depends on."""
+    return 2.0 * latitude + 3.0 * longitude + 0.5 * lead + 100.0 * init + level
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    grid = equiangular_grid(36, 72)
+    leads = np.array([12, 24], "timedelta64[h]")
+    axes = np.meshgrid(range(2), (12, 24), LEVELS, grid.latitude, grid.longitude, indexing="ij")
+    init, lead, level, latitude, longitude = axes
+    values = field(latitude, longitude, lead, init, level).astype(np.float32)
+    surface = field(latitude[:, :, 0], longitude[:, :, 0], lead[:, :, 0], init[:, :, 0]).astype(np.float32)
+    dims = ("time", "prediction_timedelta", "level", "latitude", "longitude")
+    dataset = xr.Dataset(
+        {"temperature": (dims, values, {"units": "K"}), "2m_temperature": ((*dims[:2], *dims[3:]), surface)},
+        {
+            "time": INITS.astype("datetime64[ns]"),
+            "prediction_timedelta": leads.astype("timedelta64[ns]"),
+            "level": list(LEVELS),
+            "latitude": grid.latitude,
+            "longitude": grid.longitude,
+        },
+    )
+    folder = tmp_path_factory.mktemp("driving")
+    dataset.to_netcdf(folder / "forecast.nc")
+    return folder
+
+
+@pytest.fixture
+def world():
+    return World(AREA, VariableSet((Variable("temperature", "K", LEVELS),)), np.timedelta64(6, "h"), FORCING)
+
+
+def zeros(world: World) -> State:
+    return State(torch.zeros(2, world.forcing.size, *AREA.shape), world.forcing, INITS + np.timedelta64(6, "h"))
+
+
+@pytest.mark.parametrize("lead", [1, 2, 3, 4])
+def test_fields_at_a_lead(store, world, lead):
+    """At and between the leads of the other forecast; before the first, from what is known at the initial time."""
+    boundary = ForecastBoundary(store, world, INITS, 4)
+    latitude, longitude = (torch.from_numpy(part.reshape(AREA.shape)) for part in AREA.points)
+    init = torch.arange(2.0)[:, None, None]
+
+    def known(inits):
+        start = zeros(world)
+        at = torch.stack([field(latitude, longitude, 0.0, init, level) for level in LEVELS], dim=1).float()
+        surface = field(latitude, longitude, 0.0, init).float()
+        return start.with_(temperature_at_boundary=at, **{"2m_temperature_at_boundary": surface})
+
+    told = boundary.prescribed(zeros(world), SimpleNamespace(forcing=known), INITS, lead)
+    for number, level in enumerate(LEVELS):
+        expected = field(latitude, longitude, 6.0 * lead, init, level).float()
+        torch.testing.assert_close(told["temperature_at_boundary"][:, number], expected, rtol=1e-5, atol=1e-2)
+    expected = field(latitude, longitude, 6.0 * lead, init).float()
+    torch.testing.assert_close(told["2m_temperature_at_boundary"], expected, rtol=1e-5, atol=1e-2)
+    assert (told["boundary_zone"] == 0).all()
+
+
+def test_refusals(store, world):
+    with pytest.raises(ValueError, match="ends at a lead of 24 h; expected 30 h"):
+        ForecastBoundary(store, world, INITS, 5)
+    with pytest.raises(ValueError, match="no forecast from 2000-01-02"):
+        ForecastBoundary(store, world, INITS + np.timedelta64(1, "D"), 4)
+    alone = VariableSet((Variable("boundary_zone"),))
+    with pytest.raises(ValueError, match="reads no forcings"):
+        prescribed_names(World(AREA, world.prognostic, world.timestep, alone))
+    for variable, match in (
+        (Variable("salt_at_boundary"), "has no salt"),
+        (Variable("temperature_at_boundary", "K", (300.0,)), "at level 300"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            ForecastBoundary(store, World(AREA, world.prognostic, world.timestep, VariableSet((variable,))), INITS, 4)

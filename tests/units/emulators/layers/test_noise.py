@@ -1,0 +1,191 @@
+"""Noise in the norms of networks: its statistics, what it leaves as it is at first, and what it reaches."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from emul.config.build import build, build_network
+from emulators.layers.field_norms import Noise
+from emulators.layers.noise import DropoutNoise, FieldNoise, NormShift, VectorNoise, condition, token_grid
+from emulators.models.graphcast import GraphCast
+from emulators.rollout import generators
+from emulators.sphere.transform import SphericalHarmonics
+from places import CONF
+
+SMALL = {
+    "sfno": {"embed": 8, "layers": 1},
+    "swin": {"embed": 8, "depth": 2, "heads": 2, "window": [2, 4]},
+    "stormer": {"embed": 8, "depth": 1, "heads": 2},
+    "vit": {"embed": 8, "depth": 1, "heads": 2},
+    "unet": {"channels": [8, 8], "blocks": 1},
+    "convnext_unet": {"channels": [8, 8], "dilation": [1, 2]},
+}
+KINDS = ("vector", "point", "degree", "coefficient")
+
+
+def parts(model: str, kind: str, **more) -> dict:
+    config = {
+        "model": OmegaConf.load(CONF / f"model/{model}.yaml"),
+        "noise": OmegaConf.load(CONF / f"noise/{kind}.yaml"),
+    }
+    config["model"].update(SMALL[model] | more)
+    return config
+
+
+def example(world, batch: int = 2):
+    fields = torch.randn(batch, world.input_channels, *world.grid.shape, generator=torch.Generator().manual_seed(0))
+    return fields, torch.zeros(batch, dtype=torch.int64)
+
+
+def wake(network) -> None:
+    """Give the maps of the noise weights, as training does."""
+    for number, part in enumerate(part for part in network.modules() if isinstance(part, NormShift)):
+        part.linear.weight.data.normal_(0.0, 0.3, generator=torch.Generator().manual_seed(number))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("model", SMALL)
+def test_members_begin_alike_and_go_apart(small_world, model, kind):
+    world = small_world()
+    torch.manual_seed(0)
+    config = parts(model, kind)
+    plain = build(config["model"], world)
+    for parameter in plain.parameters():  # some networks start with a zero output
+        parameter.data.add_(0.1 * torch.randn(parameter.shape))
+    network = build_network(config, world).eval()
+    network.load_state_dict({**network.state_dict(), **plain.state_dict()})
+    fields, time = example(world)
+    draw = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+    with torch.no_grad():
+        expected = plain.eval()(fields, time)
+        torch.testing.assert_close(network(fields, time), expected)
+        torch.testing.assert_close(network(fields, time, generator=draw), expected)  # zero at the start
+        wake(network)
+        torch.testing.assert_close(network(fields, time), expected)  # without a generator there is no noise
+        same = fields[:1].expand(2, -1, -1, -1)
+        one, other = network(same, time, generator=[torch.Generator().manual_seed(seed) for seed in (1, 2)])
+        again = network(same[:1], time[:1], generator=[torch.Generator().manual_seed(1)])[0]
+    assert (one - other).abs().max() > 1e-4
+    torch.testing.assert_close(one, again, rtol=1e-4, atol=1e-5)  # a member is its generator's alone
+
+
+@pytest.mark.parametrize("model", SMALL)
+def test_gradients_reach_the_maps_and_the_copy_has_its_own(small_world, model):
+    world = small_world()
+    network = build_network(parts(model, "vector"), world)
+    for parameter in network.parameters():
+        parameter.data.add_(0.1 * torch.randn(parameter.shape))
+    fields, time = example(world)
+    twin = copy.deepcopy(network)
+    network(fields, time).square().sum().backward()
+    maps = [part.linear.weight for part in network.modules() if isinstance(part, NormShift)]
+    assert all(weight.grad is not None and weight.grad.abs().max() > 0 for weight in maps)
+    shifts = [part for part in twin.modules() if isinstance(part, NormShift)]
+    assert all(part.values is None for part in shifts)
+    twin(fields, time)
+    assert all(part.values is not None for part in shifts)
+
+
+def test_a_constant_vector_makes_no_small_scales(small_world):
+    """One vector for the globe cannot itself make noise from point to point: a smooth state stays smooth."""
+    world = small_world()
+    network = build_network(parts("sfno", "vector", position_embedding="none"), world).eval()
+    wake(network)
+    _, time = example(world)
+    flat = torch.ones(2, world.input_channels, *world.grid.shape)
+    with torch.no_grad():
+        out = network(flat, time, generator=generators(0, range(2), np.array(["2001-01-01"], "datetime64[s]")))
+    rough = out.diff(dim=-1).abs().max()
+    assert rough < 1e-4
+
+
+def test_spectra_of_the_fields():
+    from emulators.grid import gaussian_grid
+
+    transform = SphericalHarmonics(gaussian_grid(16, 32))
+    draw = torch.Generator().manual_seed(0)
+    for kind, expected in (
+        ("degree", np.ones(transform.degrees)),
+        ("isotropic", 2 * np.arange(transform.degrees) + 1.0),
+    ):
+        fields = Noise(kind, transform, 4)(600, torch.device("cpu"), draw)
+        numbers = transform.analysis(fields.flatten(2)).reshape(transform.orders, 2, transform.degrees, -1)
+        twice = torch.where(torch.arange(transform.orders)[:, None, None] > 0, 2.0, 1.0)
+        power = (numbers.square().sum(1) * twice).mean(-1).sum(0).numpy() / (4 * np.pi)
+        np.testing.assert_allclose(power, expected / expected.sum(), rtol=0.09, err_msg=kind)
+        assert float(fields.var()) == pytest.approx(1.0, abs=0.03)
+
+
+def test_refusals(small_world):
+    world = small_world()
+    with pytest.raises(ValueError, match="noise of its own"):
+        build_network(parts("sfno", "vector", noise=2), world)
+    with pytest.raises(ValueError, match="no norms"):
+        condition(build(OmegaConf.load(CONF / "model/linear.yaml"), world), VectorNoise(world))
+    with pytest.raises(ValueError, match="spectrum"):
+        FieldNoise(world, spectrum="pink")
+    with pytest.raises(ValueError, match="global grid"):
+        FieldNoise(small_world("limited_area"), spectrum="degree")
+
+
+def test_fields_of_noise_have_no_place_on_a_mesh(small_world):
+    world = small_world()
+    network = GraphCast(world, level=1, latent=8, steps=1)
+    with pytest.raises(ValueError, match="GraphCast has norms on a mesh"):
+        condition(network, FieldNoise(world, spectrum="point"))
+    condition(network, VectorNoise(world))
+
+
+@pytest.mark.parametrize("noise", [VectorNoise, DropoutNoise])
+def test_noise_on_a_mesh_is_drawn_case_by_case(small_world, noise):
+    """What is embedded once for all cases is moved by the noise of each."""
+    world = small_world()
+    network = condition(GraphCast(world, level=1, latent=8, steps=1), noise(world)).eval()
+    with torch.no_grad():
+        for shift in network.get_submodule("noise_in_norms").maps:
+            for parameter in shift.parameters():
+                parameter.normal_()
+    fields, time = torch.randn(1, world.input_channels, *world.grid.shape).expand(3, -1, -1, -1), torch.zeros(3)
+    draws = [torch.Generator().manual_seed(seed) for seed in (1, 2, 1)]
+    with torch.no_grad():
+        out = network(fields, time, generator=draws)
+    torch.testing.assert_close(out[0], out[2], rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(out[0], out[1], rtol=1e-3, atol=1e-3)
+
+
+def test_token_grid_has_the_proportion_of_the_points():
+    assert token_grid(512, (32, 64)) == (16, 32)
+    assert token_grid(17 * 32, (33, 64)) == (17, 32)
+
+
+@pytest.mark.parametrize("model", ["sfno", "unet", "vit"])
+def test_dropout_stays_on_for_members_and_leaves_out_its_share(model, small_world):
+    world = small_world()
+    torch.manual_seed(0)
+    network = build_network(parts(model, "dropout"), world)
+    assert [name for name, _ in network.named_parameters() if "noise" in name] == []
+    fields, time = torch.randn(3, world.input_channels, *world.grid.shape), torch.zeros(3, dtype=torch.int64)
+    network = copy.deepcopy(network).eval()
+
+    def forecast(rows, seeds):
+        with torch.no_grad():
+            return network(fields[rows], time[rows], generator=[torch.Generator().manual_seed(s) for s in seeds])
+
+    with torch.no_grad():
+        assert torch.equal(network(fields, time), network(fields, time))
+    whole = forecast([0, 1, 2], [1, 2, 3])
+    torch.testing.assert_close(forecast([1], [2])[0], whole[1], rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(forecast([1], [4])[0], whole[1], rtol=1e-3)
+    factors = DropoutNoise(world, rate=0.25)(50, torch.device("cpu"), torch.Generator().manual_seed(0), 200)
+    assert factors.unique().tolist() == pytest.approx([0.0, 4 / 3])
+    assert float(factors.mean()) == pytest.approx(1.0, abs=0.02)
+
+
+def test_dropout_of_all_is_refused(small_world):
+    with pytest.raises(ValueError, match=r"noise\.rate between 0 and 1; got 1"):
+        DropoutNoise(small_world(), rate=1.0)

@@ -1,0 +1,134 @@
+"""Networks on meshes: cells in place of rows and columns, what is learned of places, noise, windows, regions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from emulators.grid import LatLonGrid, PointGrid, gaussian_grid
+from emulators.models.graph_lam import GraphLAM
+from emulators.models.graph_transformer import GraphTransformer
+from emulators.models.graphcast import GraphCast
+from emulators.models.hi_lam import HiLAM
+from emulators.models.keisler import Keisler
+from emulators.variables import Variable, VariableSet
+from emulators.world import World
+
+SETS = (("p", 78), ("f", 10))
+SMALL = {"level": 1, "channels": 16, "layers": 2, "heads": 2, "trainable": 2}
+NETWORKS = {
+    "graphcast": lambda where: GraphCast(where, level=1, latent=8, steps=2),
+    "graph_transformer": lambda where: GraphTransformer(where, **{**SMALL, "trainable": 0}),
+    "keisler": lambda where: Keisler(where, level=1, latent=8, steps=2),
+    "graph_lam": lambda where: GraphLAM(where, level=2, latent=8, steps=2),
+    "hi_lam": lambda where: HiLAM(where, level=2, latent=8, steps=2),
+    "hi_lam_parallel": lambda where: HiLAM(where, level=2, latent=8, steps=2, processor="parallel"),
+}
+
+
+def randomised(net: torch.nn.Module) -> torch.nn.Module:
+    """Move every parameter away from where it starts."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return net.eval()
+
+
+@pytest.fixture
+def inputs(small_world):
+    where = small_world()
+    return where, torch.randn(2, where.input_channels, *where.grid.shape), torch.zeros(2, dtype=torch.int64)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_cells_are_as_good_as_rows_and_columns(name, inputs):
+    """The same points as a list, and in another order."""
+    where, fields, time = inputs
+    net = randomised(NETWORKS[name](where))
+    order = torch.randperm(where.grid.size, generator=torch.Generator().manual_seed(0))
+    latitude, longitude = (values[order] for values in where.grid.points)
+    cells = replace(where, grid=PointGrid(latitude, longitude, where.grid.weights.ravel()[order]), static_fields=None)
+    other = NETWORKS[name](cells)
+    other.load_state_dict(net.state_dict())
+    with torch.no_grad():
+        expected, got = net(fields, time), other.eval()(fields.flatten(2)[..., order], time)
+    torch.testing.assert_close(got, expected.flatten(2)[..., order], rtol=1e-4, atol=1e-5)
+
+
+def test_places_are_learned(inputs):
+    where, fields, time = inputs
+    net = GraphTransformer(where, **SMALL)
+    net(fields, time).square().sum().backward()
+    for part in (net.points, net.nodes, net.inward, net.across, net.outward):
+        assert (part.trainable == 0).all()
+        assert part.trainable.grad.abs().max() > 0
+
+
+def test_noise_comes_from_the_generator(inputs):
+    where, fields, time = inputs
+    net = randomised(GraphTransformer(where, **SMALL, noise=4))
+
+    def run(seed):
+        with torch.no_grad():
+            return net(fields, time, generator=None if seed is None else torch.Generator().manual_seed(seed))
+
+    assert torch.equal(run(1), run(1))
+    assert not torch.allclose(run(1), run(2))
+    assert torch.equal(run(None), run(None))
+
+
+def test_a_window_over_all_nodes_is_full_attention(inputs):
+    where, fields, time = inputs
+    wide, narrow = (GraphTransformer(where, **SMALL, processor="window", window=n) for n in (41, 5))
+    narrow.load_state_dict(wide.state_dict())
+    nodes = torch.randn(2, 42, 16)
+    block = wide.processor[0].attention
+    q, k, v = (part(nodes).unflatten(-1, (2, -1)).transpose(1, 2) for part in (block.q, block.k, block.v))
+    full = torch.softmax(q @ k.mT / np.sqrt(8.0), -1)
+    apart = (torch.arange(42)[:, None] - torch.arange(42)).abs()
+    near = full * (apart <= 5)
+    for net, shares in ((wide, full), (narrow, near / near.sum(-1, keepdim=True))):
+        expected = block.projection((shares @ v).transpose(1, 2).flatten(2))
+        torch.testing.assert_close(block(nodes, net.band), expected, rtol=1e-4, atol=1e-5)
+        assert net(fields, time).shape == (2, where.output_channels, *where.grid.shape)
+
+
+def test_a_region_is_finer(inputs):
+    where, fields, time = inputs
+    plain, finer = (
+        GraphTransformer(where, **SMALL, **more)
+        for more in ({}, {"fine": 4, "region": [20.0, 70.0, 350.0, 80.0], "margin": 500.0})
+    )
+    assert finer.node_count > plain.node_count == 42
+    assert finer(fields, time).isfinite().all()
+    with pytest.raises(ValueError, match="its level and its region"):
+        GraphTransformer(where, **SMALL, fine=4)
+    with pytest.raises(ValueError, match="holds points of the grid"):
+        GraphTransformer(where, **SMALL, fine=4, region=[1.0, 2.0, 3.0, 4.0])
+    with pytest.raises(ValueError, match="graph or window"):
+        GraphTransformer(where, **SMALL, processor="both")
+
+
+def test_sweeps_or_parallel(inputs):
+    with pytest.raises(ValueError, match="sweeps or parallel"):
+        HiLAM(inputs[0], processor="both")
+
+
+@pytest.mark.parametrize(
+    ("build", "states", "columns", "size"),
+    [
+        (Keisler, 1, 16, 6_762_830),  # 6.7 million as published
+        (HiLAM, 2, 82, 1_429_454),  # three levels: 44 interactions of 29,184, and embeddings
+        (HiLAM, 2, 244, 1_972_878),
+    ],
+)
+def test_sizes(build, states, columns, size):
+    predicted, forcing = (VariableSet(tuple(Variable(f"{kind}{n}") for n in range(many))) for kind, many in SETS)
+    grid = gaussian_grid(8) if columns == 16 else LatLonGrid(np.linspace(60, 50, 9), np.linspace(0, 40, columns))
+    with torch.device("meta"):
+        net = build(World(grid, predicted, np.timedelta64(6, "h"), forcing, history=states))
+    assert sum(p.numel() for p in net.parameters()) == size

@@ -1,0 +1,99 @@
+"""Several trainings as one ensemble, of which each member is its own network's; and cases stepped one by one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from emul.terminal.verbs import with_seeds
+from emulators.constraints.positivity import Positivity
+from emulators.models.sfno import SFNO
+from emulators.rollout import Rollout
+from emulators.state import State
+from emulators.steps.ensembles import CasesApart, SeedEnsemble
+from emulators.steps.step import Step
+
+
+@pytest.fixture
+def world(small_world):
+    return small_world()
+
+
+def step(world, seed: int, noise: int = 2) -> Step:
+    torch.manual_seed(seed)
+    network = SFNO(world, embed=6, layers=1, noise=noise)
+    for parameter in network.parameters():
+        parameter.data.add_(0.05 * torch.randn(parameter.shape))
+    rain = [world.predicted.names[-1]]
+    return Step(world, network, {"positivity": Positivity(world, variables=rain)}).eval()
+
+
+def states(world, which, members: int, **options) -> list[torch.Tensor]:
+    times = np.array(["2001-01-01", "2001-06-01"], "datetime64[s]")
+    draw = torch.Generator().manual_seed(0)
+
+    def fields(variables) -> torch.Tensor:
+        mean, std = (
+            torch.as_tensor(world.scale(variables, k), dtype=torch.float32)[:, None, None] for k in ("mean", "std")
+        )
+        return mean + std * torch.randn(2, variables.size, *world.grid.shape, generator=draw)
+
+    history = (State(fields(world.prognostic), world.prognostic, times),)
+    forcing = [State(fields(world.forcing), world.forcing, world.after(times, lead)) for lead in (1, 2)]
+    return [
+        state.values for state in Rollout(which, world, history, members=members, seed=3, **options).states(forcing)
+    ]
+
+
+def test_each_member_is_that_of_its_own_network(world):
+    steps = [step(world, seed) for seed in (1, 2)]
+    alone = [states(world, one, 5) for one in steps]
+    together = states(world, SeedEnsemble(steps, 5), 5)
+    for lead in (0, 1):
+        assert not torch.allclose(alone[0][lead], alone[1][lead])
+        torch.testing.assert_close(together[lead][:2], alone[0][lead][:2])
+        torch.testing.assert_close(together[lead][2:], alone[1][lead][2:])
+
+
+def test_constraints_act_once_on_all_members(world):
+    steps = [step(world, seed) for seed in (1, 2)]
+    whole, seen = SeedEnsemble(steps, 4), []
+    whole.observer = lambda name, given, state: seen.append((name, tuple(state.lead)))
+    values = states(world, whole, 4)[-1]
+    assert seen == [("positivity", (4, 2))] * 2
+    assert values[:, :, -1].min() >= 0.0
+    assert all(one.constraints for one in steps)  # those of the runs themselves are left as they are
+
+
+def test_deterministic_networks_make_one_member_each(world):
+    steps = [step(world, seed, noise=0) for seed in (1, 2, 3)]
+    together = states(world, SeedEnsemble(steps, 3), 3)[-1]
+    torch.testing.assert_close(together[1], states(world, steps[1], 0)[-1])
+    with pytest.raises(ValueError, match="draws no noise"):
+        SeedEnsemble(steps, 4)
+    with pytest.raises(ValueError, match="at least 3 members"):
+        SeedEnsemble(steps, 2)
+
+
+def test_a_list_of_runs_is_a_run_and_its_seeds():
+    words = with_seeds(["run=[out/a,out/b,out/c]", "members=6"])
+    assert words == ["run=out/a", "seeds=[out/b,out/c]", "name=a_3_seeds", "members=6"]
+    assert with_seeds(["run=out/a"]) == ["run=out/a"]
+    assert "name=mine" in with_seeds(["run=[a,b]", "name=mine"])
+    with pytest.raises(ValueError, match="several in a list"):
+        with_seeds(["run=[a]"])
+
+
+def test_a_case_by_itself_has_the_same_bits_in_any_company(world):
+    apart, seen = CasesApart(step(world, 1)), []
+    every = states(world, apart, 5)
+    torch.testing.assert_close(every[-1], states(world, step(world, 1), 5)[-1], rtol=1e-4, atol=1e-3)
+    for numbers in (range(0, 1), range(1, 3), range(3, 5)):
+        some = states(world, apart, numbers)
+        for lead in (0, 1):
+            assert torch.equal(some[lead], every[lead][numbers.start : numbers.stop])
+    apart.observer = lambda name, given, state: seen.append((name, tuple(state.lead), given.origin is state.origin))
+    states(world, apart, 2)
+    assert seen == [("positivity", (2, 2), True)] * 2
+    assert states(world, apart, 0)[-1].shape == every[-1][0].shape

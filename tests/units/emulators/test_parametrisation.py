@@ -1,0 +1,111 @@
+"""muP: activations keep their size over width where those of the usual rules grow; the base stays as it is."""
+
+import numpy as np
+import pytest
+import torch
+
+from emulators.models.sfno import SFNO
+from emulators.models.swin import Swin
+from emulators.models.unet import UNet
+from emulators.scaling.parametrisation import MuP, coordinate_slopes, roles
+from emulators.training.optimizers import AdamW, Muon
+
+BASE = 16
+NETWORKS = {
+    "SFNO": (SFNO, lambda w: {"embed": w, "layers": 2, "position_embedding": "none"}, "blocks"),
+    "Swin": (Swin, lambda w: {"embed": w, "heads": w // 16, "depth": 2, "window": (2, 4)}, "blocks"),
+    "UNet": (UNet, lambda w: {"channels": [w, 2 * w]}, ["down", "up"]),
+}
+
+HEADS = {"SFNO": "head.weight", "Swin": "head.weight", "UNet": "head.2.weight"}
+
+
+def network(world, name: str, width: int, seed: int = 0, scaled: bool = True):
+    kind, sizes, _ = NETWORKS[name]
+    torch.manual_seed(seed)
+    made = kind(world, **sizes(width))
+    if not scaled:
+        return made
+    rule = MuP(base={name: sizes(BASE)})
+    torch.manual_seed(seed)
+    return rule.apply(made, kind(world, **rule.sizes(made)))
+
+
+def optimizer(name: str, kind: str, rate: float):
+    if kind == "adamw":
+        return AdamW(lr=rate, weight_decay=0.0)
+    return Muon(lr=0.02, adam_lr=rate, weight_decay=0.0, inside=NETWORKS[name][2])
+
+
+def coordinates(world, name: str, width: int, kind: str, scaled: bool) -> dict[str, float]:
+    """Mean sizes of activations and of the output at the fourth step; readouts begin at zero, so that all is learnt."""
+    found: dict[str, list[float]] = {}
+    for seed in range(2):
+        made = network(world, name, width, seed, scaled)
+        torch.nn.init.zeros_(made.get_parameter(HEADS[name]))
+        torch.manual_seed(100 + seed)
+        fields = torch.randn(4, world.input_channels, *world.grid.shape)
+        target = torch.randn(4, world.output_channels, *world.grid.shape)
+        descend = optimizer(name, kind, 1e-2)(made)
+        for step in range(4):
+            parts = {f"block {k}": part for k, part in enumerate([*getattr(made, "blocks", made.children())][:2])}
+            hooks = [
+                part.register_forward_hook(
+                    lambda _, given, out, label=label: found.setdefault(label, []).append(
+                        float(out.detach().abs().mean())
+                    )
+                )
+                for label, part in parts.items()
+                if step == 3 and name != "UNet"
+            ]
+            out = made(fields, torch.zeros(4))
+            for hook in hooks:
+                hook.remove()
+            descend.zero_grad()
+            (out - target).square().mean().backward()
+            descend.step()
+        found.setdefault("output", []).append(float(out.detach().abs().mean()))
+    return {label: float(np.mean(values)) for label, values in found.items()}
+
+
+def slopes(world, name: str, kind: str, scaled: bool, widths: tuple[int, ...] = (16, 32, 64)) -> dict[str, float]:
+    sizes = [coordinates(world, name, width, kind, scaled) for width in widths]
+    return coordinate_slopes(np.array(widths, float), {k: np.array([one[k] for one in sizes]) for k in sizes[0]})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_activations_keep_their_size_over_width(small_world, name, kind):
+    world = small_world()
+    flat, growing = (slopes(world, name, kind, scaled) for scaled in (True, False))
+    assert all(abs(slope) < 0.05 for part, slope in flat.items() if part != "output"), flat
+    assert abs(flat["output"]) < 0.2, "narrow networks learn a little more in three steps"
+    assert growing["output"] > 0.3 + abs(flat["output"]), growing
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_nothing_changes_at_the_base_and_rates_fall_with_width(small_world, name):
+    world = small_world()
+    plain, scaled = (dict(network(world, name, BASE, 0, one).named_parameters()) for one in (False, True))
+    assert all(torch.equal(plain[key], scaled[key]) for key in plain)
+    wide = network(world, name, 2 * BASE)
+    shares = {key: value.rate_share for key, value in wide.named_parameters()}
+    assert {*shares.values()} == {1.0, 0.5}
+    assert shares[HEADS[name]] == 0.5
+    assert all(share == 1.0 for key, share in shares.items() if key.endswith("bias"))
+    grown = roles(wide, network(world, name, BASE))
+    assert {role.kind for role in grown.values()} == {"matrix", "output", "other"}
+    groups = AdamW(lr=1e-2, weight_decay=0.1)(wide).param_groups
+    products = {round(group["lr"] * group["weight_decay"], 12) for group in groups if group["weight_decay"]}
+    assert products == {1e-3}
+    assert {group["lr"] for group in groups} == {1e-2, 5e-3}
+
+
+def test_what_it_refuses(small_world):
+    world = small_world()
+    with pytest.raises(ValueError, match=r"sizes of UNet"):
+        MuP(base={}).sizes(network(world, "UNet", BASE, scaled=False))
+    deep = SFNO(world, embed=BASE, layers=3, position_embedding="none")
+    with pytest.raises(ValueError, match="differs in depth"):
+        roles(deep, network(world, "SFNO", BASE, scaled=False))

@@ -1,0 +1,254 @@
+"""Scaling laws: published refits, anchors in closed form, laws recovered from their own runs, honest intervals."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emulators.scaling.analysis import HEADLINE, analyse, ladder_of, operations, power_through, saturating_of
+from emulators.scaling.annealing import AnnealingLaw, LossCurve, areas, fit_annealing, smoothed
+from emulators.scaling.fitting import bootstrapped, fit
+from emulators.scaling.laws import (
+    CHINCHILLA,
+    FARSEER,
+    KAPLAN,
+    REPETITION,
+    Runs,
+    best_split,
+    chinchilla_split,
+    envelope,
+    parabola,
+    parabola_bias,
+)
+from emulators.scaling.parametrisation import coordinate_slopes, gradient_noise, rate_sensitivity
+from emulators.scaling.study import Cost, Study, formula, text_of
+
+TRUTH = np.array([np.log(8.0), np.log(60.0), np.log(0.05), 0.30, 0.35])
+POINTS = Path(__file__).parents[2] / "data" / "chinchilla_points.csv"
+
+
+def cost_of(size: np.ndarray) -> np.ndarray:
+    return 6.0 * np.asarray(size)
+
+
+def runs_of(law, parameters, noise: float = 0.0, seed: int = 0, sizes: int = 6, durations: int = 5) -> Runs:
+    size, data = (x.ravel() for x in np.meshgrid(np.geomspace(1e4, 1e6, sizes), np.geomspace(1e5, 1e7, durations)))
+    blank = Runs(size, data, np.ones_like(size), 6.0 * size * data)
+    loss = law.loss(parameters, blank) * np.exp(noise * np.random.default_rng(seed).standard_normal(len(size)))
+    return Runs(size, data, loss, blank.compute)
+
+
+def published() -> Runs:
+    """240 of the 245 runs that Besiroglu et al. 2024 (arXiv 2404.10102) read off Hoffmann et al. 2022: no 5 highest."""
+    size, compute, loss = np.loadtxt(POINTS, delimiter=",", skiprows=1).T
+    kept = np.sort(np.argsort(loss)[:-5])
+    return Runs(size[kept], (compute / (6 * size))[kept], loss[kept], compute[kept])
+
+
+def test_the_published_refit_of_chinchilla():
+    found = fit(CHINCHILLA, published(), "robust")
+    values = CHINCHILLA.plain(found.parameters)
+    assert found.objective == pytest.approx(0.001018274, rel=1e-6)
+    assert values["A"] == pytest.approx(482.01, rel=0.02)
+    assert values["B"] == pytest.approx(2085.43, rel=0.04)
+    assert values["E"] == pytest.approx(1.8172, abs=5e-4)
+    assert values["alpha"] == pytest.approx(0.3478, abs=1e-3)
+    assert values["beta"] == pytest.approx(0.3658, abs=2e-3)
+
+
+def test_anchors_of_kaplan_and_of_the_best_split():
+    runs = Runs(np.array([1e9, 1e9]), np.array([2e10, 1e30]), np.ones(2), np.ones(2))
+    assert KAPLAN.loss(np.array([np.log(8.8e13), np.log(5.4e13), 0.076, 0.095]), runs) == pytest.approx(
+        [2.435431, 2.375640], abs=1e-6
+    )
+    besiroglu = {"A": 482.01, "B": 2085.43, "alpha": 0.3478, "beta": 0.3658}
+    size, data = chinchilla_split(besiroglu, 5.76e23)
+    assert [size, data] == pytest.approx([72.25e9, 1.329e12], rel=5e-3)
+    parameters = np.array([np.log(482.01), np.log(2085.43), np.log(1.8172), 0.3478, 0.3658])
+    found, _, _ = best_split(CHINCHILLA, parameters, np.array([5.76e23]), cost_of, (1e9, 1e13))
+    assert found[0] == pytest.approx(size, rel=0.03)
+    one = Runs(np.array([1e9]), np.array([2e10]), np.ones(1), np.ones(1))
+    assert CHINCHILLA.loss(parameters, one)[0] == pytest.approx(2.530050, abs=2e-4)
+
+
+@pytest.mark.parametrize("method", ["squares", "robust", "projection"])
+def test_a_law_is_recovered_from_its_runs(method):
+    found = fit(CHINCHILLA, runs_of(CHINCHILLA, TRUTH), method)
+    assert found.parameters == pytest.approx(TRUTH, rel=1e-3)
+
+
+def test_derivatives_are_exact():
+    runs, step = runs_of(CHINCHILLA, TRUTH), 1e-6
+    for k in range(5):
+        moved = step * np.eye(5)[k]
+        slope = (CHINCHILLA.log_loss(TRUTH + moved, runs) - CHINCHILLA.log_loss(TRUTH - moved, runs)) / (2 * step)
+        assert CHINCHILLA.jacobian(TRUTH, runs)[:, k] == pytest.approx(slope, rel=1e-6)
+
+
+@pytest.mark.slow
+def test_farseers_surface_is_recovered():
+    truth = np.array([-0.03, -0.9, 0.18, 0.5, 2.0, 0.1, -0.2, 0.3, 0.12])
+    runs = runs_of(FARSEER, truth, sizes=7, durations=6)
+    found = fit(FARSEER, runs, "squares")
+    beyond = Runs(np.array([4e6]), np.array([4e7]), np.ones(1), np.ones(1))
+    assert np.abs(found.residuals).max() < 1e-3
+    assert FARSEER.loss(found.parameters, beyond) == pytest.approx(FARSEER.loss(truth, beyond), rel=0.01)
+
+
+def test_repeated_data_are_worth_less():
+    runs = runs_of(CHINCHILLA, TRUTH, durations=7)
+    unique = Runs(runs.size, runs.data, runs.loss, runs.compute, 5e5)
+    truth = np.append(TRUTH, np.log(6.0))
+    losses = REPETITION.loss(truth, unique)
+    few = unique.data <= 5e5
+    assert losses[few] == pytest.approx(CHINCHILLA.loss(TRUTH, unique)[few])
+    assert (losses[~few] > CHINCHILLA.loss(TRUTH, unique)[~few]).all()
+    found = fit(REPETITION, Runs(runs.size, runs.data, losses, runs.compute, 5e5), "squares")
+    assert np.exp(found.parameters[5]) == pytest.approx(6.0, rel=0.05)
+
+
+@pytest.mark.slow
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    beyond, hits = Runs(np.array([3e6]), np.array([2e7]), np.ones(1), np.ones(1)), np.zeros(3)
+    truth = CHINCHILLA.log_loss(TRUTH, beyond)[0]
+    for seed in range(40):
+        chance = np.random.default_rng(1000 + seed)
+        found = bootstrapped(fit(CHINCHILLA, runs_of(CHINCHILLA, TRUTH, 0.005, seed), "squares"), 100, seed)
+        low, high = found.interval(lambda p: p[..., 3])
+        _, least, most = found.prediction(beyond, 0.95)[:, 0]
+        hits += low <= 0.30 <= high, least <= np.exp(truth + 0.005 * chance.standard_normal()) <= most, 1
+    assert hits[0] >= 34
+    assert hits[1] >= 34
+
+
+def test_parabolas_are_biased_where_exponents_differ_or_sizes_lie_off_the_centre():
+    alike = np.array([np.log(8.0), np.log(8.0), np.log(0.05), 0.35, 0.35])
+    best = np.sqrt(1e12 / 6.0)
+    centred, aside = best * np.geomspace(0.2, 5.0, 7), best * np.geomspace(0.5, 50.0, 7)
+    assert parabola_bias(CHINCHILLA, alike, 1e12, centred, cost_of) == pytest.approx(1.0, abs=0.02)
+    unlike = np.array([np.log(8.0), np.log(300.0), np.log(0.05), 0.25, 0.55])
+    middle, _, _ = best_split(CHINCHILLA, unlike, np.array([1e12]), cost_of, (1e3, 1e9))
+    assert abs(np.log(parabola_bias(CHINCHILLA, unlike, 1e12, middle[0] * np.geomspace(0.1, 10, 7), cost_of))) > 0.05
+    assert abs(np.log(parabola_bias(CHINCHILLA, alike, 1e12, aside, cost_of))) > 0.1
+    size = np.geomspace(1e4, 1e6, 7)
+    exact = parabola(1.0, size, np.exp(0.1 * np.log(size / 3e5) ** 2 + 1.0))
+    assert (exact.size, exact.loss, exact.inside) == (pytest.approx(3e5), pytest.approx(np.e), True)
+
+
+def test_areas_of_schedules():
+    steps = np.linspace(0.0, 1.0, 1000)
+    shapes = {
+        "constant": (np.ones(1000), 1000.0, 0.0, 0.0),
+        "linear": (1 - steps, 500.0, 90.091, 368.063),
+        "cosine": (0.5 * (1 + np.cos(np.pi * steps)), 500.0, 95.563, 379.152),
+    }
+    for name, (rates, first, short, long) in shapes.items():
+        for memory, second in ((0.99, short), (0.999, long)):
+            found = [float(area[-1]) for area in areas(rates, memory)]
+            assert found == [pytest.approx(first, abs=1e-6), pytest.approx(second, rel=2e-4)], name
+    warm = np.concatenate([np.linspace(0.1, 1.0, 10), np.ones(90)])
+    assert areas(warm)[1][-1] == 0.0
+
+
+def test_the_law_of_annealing_is_recovered():
+    truth = AnnealingLaw(1.5, 4.0, 0.5, 0.002, 0.995, 0.0)
+    chance, curves = np.random.default_rng(0), []
+    for length, share in ((1000, 0.2), (2000, 0.2), (3000, 0.0)):
+        start = round(length * (1 - share))
+        fall = 1 - np.sqrt(np.arange(length - start) / max(length - start, 1))
+        rates, steps = np.concatenate([np.ones(start), fall]), np.arange(50, length + 1, 10)
+        curves.append(
+            LossCurve(rates, steps, truth.loss(rates)[steps - 1] * np.exp(0.003 * chance.normal(size=len(steps))))
+        )
+    found = fit_annealing(curves)
+    assert (found.memory, found.floor) == (0.995, pytest.approx(1.5, rel=0.01))
+    assert (found.gain, found.exponent) == (pytest.approx(0.002, rel=0.02), pytest.approx(0.5, abs=0.02))
+    steps, loss = smoothed(np.arange(1.0, 1001.0), np.ones(1000), 20, skip=10)
+    assert steps[0] > 10
+    assert loss == pytest.approx(1.0)
+
+
+def test_an_analysis_predicts_and_advises():
+    runs = runs_of(CHINCHILLA, TRUTH, 0.003)
+    found = analyse(
+        runs, ["chinchilla", "kaplan", "repetition"], cost_of, budgets=np.geomspace(1e10, 1e14, 9), replicates=60
+    )
+    assert HEADLINE in found.fits
+    assert "repetition" in found.left_out
+    assert len(found.isoflop) > 0
+    expected, _, _ = best_split(CHINCHILLA, TRUTH, found.frontier.compute, cost_of, (1e2, 1e8))
+    assert found.frontier.size[0] == pytest.approx(expected, rel=0.3)
+    front = envelope(runs)
+    assert (np.diff(runs.loss[front]) < 0).all()
+    with pytest.raises(ValueError, match="These runs fix no law"):
+        analyse(runs.subset(slice(0, 6)), [], cost_of, budgets=np.array([1e12]))
+    assert operations(None, 2.0, "h100", 0.5, 1.0) == pytest.approx(3600 * 2 * 989e12 * 0.5)
+    with pytest.raises(ValueError, match="give one of them"):
+        operations(None, None, "h100", 0.5, 1.0)
+    with pytest.raises(ValueError, match="expected one of here"):
+        operations(None, 1.0, "abacus", 0.5, 1.0)
+
+
+def test_scores_saturate_and_ladders_lead_from_loss_to_score():
+    compute = np.geomspace(1e10, 1e13, 12)
+    found = saturating_of(compute, {"score_1": 0.1 + 50.0 * compute**-0.25, "gaps": np.full(12, np.nan)}, 20)
+    assert [*found] == ["score_1"]
+    assert found["score_1"].parameters == pytest.approx([np.log(50.0), np.log(0.1), 0.25], rel=1e-2)
+    loss = np.geomspace(0.1, 0.3, 10)
+    assert ladder_of(loss, 0.5 + 3.0 * loss**1.5, 20).parameters[2] == pytest.approx(1.5, rel=0.02)
+    assert power_through(np.array([1.0, 10.0]), np.array([2.0, 200.0]))(np.array([100.0])) == pytest.approx(2e4)
+
+
+def study(**changes) -> Study:
+    settings = {
+        "training": ["data=planet"],
+        "widths": [16, 32],
+        "shape": {"model.embed": "width", "model.layers": "max(2, width // 8)"},
+        "held_out": {"width": 64, "steps": 400},
+        "durations": [100, 200],
+        "changes": {"objective.rollout": "{0: 1, {start}: 2}"},
+    }
+    return Study(**settings | changes)
+
+
+COSTS = {w: Cost(w * w, w * w + w, 10.0 * w, 20.0 * w, 0.01, 1e6) for w in (16, 32, 64)}
+
+
+def test_a_study_lays_out_trunks_branches_and_the_held_out_run():
+    runs = study(seeds=2).planned(COSTS)
+    assert [run.kind for run in runs] == ["trunk"] * 4 + ["branch"] * 8 + ["held_out"]
+    assert runs[0].starts == (80, 160)
+    assert runs[0].steps == 160
+    branch = next(run for run in runs if run.kind == "branch" and run.steps == 200)
+    assert (branch.start, branch.own_steps, branch.trunk) == (160, 40, "w0016_s0")
+    assert branch.operations == 160 * 160.0 + 40 * 320.0
+    words = study().words(branch)
+    assert {"model.embed=16", "model.layers=2", "objective.rollout={0: 1, 160: 2}", "training.steps=200"} <= {*words}
+    assert "training.keep=[80,160]" in study().words(runs[0])
+    budgets = study(durations=[], budgets=[1e3, 4e4])
+    assert budgets.lengths(COSTS[16]) == [int(4e4 // 192)]
+
+
+def test_what_a_study_refuses():
+    with pytest.raises(ValueError, match="durations"):
+        study(durations=[])
+    with pytest.raises(ValueError, match=r"study\.held_out"):
+        study(held_out={"width": 64})
+    with pytest.raises(ValueError, match="beyond all others"):
+        study(held_out={"width": 16, "steps": 10}).planned(COSTS)
+    with pytest.raises(ValueError, match="arithmetic"):
+        study(shape={"model.embed": "__import__('os')"})
+    with pytest.raises(ValueError, match="none pays"):
+        study(durations=[], budgets=[1.0]).planned(COSTS)
+    assert text_of(formula("[width, 2 * width, width / 3]", {"width": 8})) == "[8,16,2.66667]"
+
+
+def test_small_numbers_of_hyperparameters():
+    widths = np.array([16.0, 32.0, 64.0])
+    assert coordinate_slopes(widths, {"flat": np.ones(3), "grows": widths}) == {
+        "flat": pytest.approx(0.0, abs=1e-12), "grows": pytest.approx(1.0)
+    }  # fmt: skip
+    scale, squared = gradient_noise(4.0 + 100.0 / 8, 4.0 + 100.0 / 64, 8, 64)
+    assert (scale, squared) == (pytest.approx(25.0), pytest.approx(4.0))
+    assert rate_sensitivity(np.full(5, 0.3), 1.0) == 0.0
+    assert rate_sensitivity(np.array([0.2, 0.2, np.nan, np.inf]), 1.0) == pytest.approx(0.5 * 0.8)
