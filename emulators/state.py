@@ -96,6 +96,11 @@ class State:
         origin = None if self.origin is None else self.origin.to(*args, **kwargs)
         return replace(self, values=self.values.to(*args, **kwargs), origin=origin)
 
+    def detach(self) -> State:
+        """Return the State cut off from what computed it: gradients stop here."""
+        origin = None if self.origin is None else self.origin.detach()
+        return replace(self, values=self.values.detach(), origin=origin)
+
 
 @dataclass(frozen=True, eq=False)
 class Origin:
@@ -114,6 +119,12 @@ class Origin:
         start = self.start.to(*args, **kwargs)
         before = start if self.before is self.start else self.before.to(*args, **kwargs)
         return Origin(start, before, self.forcing.to(*args, **kwargs))
+
+    def detach(self) -> Origin:
+        """Return the origin cut off from what computed it."""
+        start = self.start.detach()
+        before = start if self.before is self.start else self.before.detach()
+        return Origin(start, before, self.forcing.detach())
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ m + s, of which the mean and the deviation of an ensemble are just these; m goes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,8 @@ from emulators.rollout import ensemble, rollout
 from emulators.state import Origin, State, Window
 from emulators.world import World
 
+SCORED = ("all", "last")
+
 
 class Forecast(Objective):
     """Train on forecasts of `rollout` timesteps.
@@ -28,7 +30,9 @@ class Forecast(Objective):
     rollout: a length, or a curriculum {optimiser step from which it holds: length} such as {0: 1, 5000: 2, 8000: 4}.
     members: of the ensemble, the first axis of what the losses are given; 1: none, and no such axis; or a curriculum
     such as {0: 1, 5000: 2}, which begins with single forecasts (U-Cast: arXiv 2604.09041). emission: the members are
-    the two of the network's own distribution, of networks that have a method `emission`.
+    the two of the network's own distribution, of networks that have a method `emission`. gradient_steps: steps of a
+    block, counted from the last one, beyond which no gradient goes back; None: the whole rollout. scored: `all` leads
+    are compared with the truth, or the `last` one.
     """
 
     def __init__(
@@ -38,13 +42,22 @@ class Forecast(Objective):
         rollout: int | Mapping[int, int] = 1,
         members: int | Mapping[int, int] = 1,
         emission: bool = False,
+        gradient_steps: int | None = None,
+        scored: str = "all",
     ) -> None:
         self.stages, self.sizes = curriculum("rollout", rollout), curriculum("members", members)
         if emission and self.sizes != {0: 1}:
             raise ValueError(
                 f"objective.emission has two members of its own; got objective.members={members}: leave it."
             )
+        if gradient_steps is not None and gradient_steps < 1:
+            raise ValueError(f"objective.gradient_steps must be at least 1, or null; got {gradient_steps}.")
+        if scored not in SCORED:
+            raise ValueError(f"objective.scored must be {' or '.join(SCORED)}; got '{scored}'.")
+        if emission and gradient_steps is not None:
+            raise ValueError("objective.emission goes on with its mean: its gradient is not cut; leave gradient_steps.")
         self.emission, self.members = emission, self.sizes[0]
+        self.gradient_steps, self.scored = gradient_steps, scored
 
     @property
     def longest(self) -> int:
@@ -77,13 +90,31 @@ class Forecast(Objective):
         history = window.history
         if self.members > 1:
             history = ensemble(history, self.members)
-        states = (emissions if self.emission else rollout)(step, history, window.forcing)
+        states = (emissions if self.emission else self.states)(step, history, window.forcing)
+        first = len(window.target) if self.scored == "last" else 1
         for lead, (state, target) in enumerate(zip(states, window.target, strict=True), start=1):
-            for name, loss in losses.items():
+            for name, loss in losses.items() if lead >= first else ():
                 value = loss(state, target).mean()
                 parts[f"{name}_{lead}"] = value.detach()
-                total = total + value / len(window.target)
+                total = total + value / (len(window.target) - first + 1)
         return total, parts
+
+    def states(self, step: Any, history: tuple[State, ...], forcings: Sequence[State]) -> Iterator[State]:
+        """Yield the States of a rollout whose gradient is cut into blocks; steps that none reaches build no graph."""
+        block, length = self.gradient_steps, len(forcings)
+        if block is None:
+            return rollout(step, history, forcings)
+        without = length - block if self.scored == "last" else 0
+        numbers = iter(range(length))
+
+        def advance(memory: tuple[State, ...], forcing: State) -> State:
+            number = next(numbers)
+            if (length - number) % block == 0:
+                memory = tuple(state.detach() for state in memory)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and number >= without):
+                return step(memory, forcing)
+
+        return rollout(advance, history, forcings)
 
 
 def curriculum(name: str, told: int | Mapping[int, int]) -> dict[int, int]:

@@ -11,6 +11,7 @@ import torch
 from emulators.grid import gaussian_grid
 from emulators.models.prithvi import Prithvi
 from emulators.objectives.all_to_all import AllToAll
+from emulators.objectives.forecast import Forecast
 from emulators.objectives.masked_forecast import MaskedForecast
 from emulators.objectives.random_intervals import RandomIntervals
 from emulators.state import State, Window
@@ -161,3 +162,57 @@ def test_anomalies_are_of_the_fitted_climatology():
         assert (normal - cycle).square().mean() < 0.02
         anomaly = plain(torch.cat([noise, normal], 1), times)
         torch.testing.assert_close(network(noise, times), normal + network.deviation * anomaly, rtol=1e-4, atol=1e-5)
+
+
+class Multiplication(torch.nn.Module):
+    """A step that multiplies by one number, which is to be learned."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.tensor(factor))
+        self.states: list[State] = []
+
+    def forward(self, history, forcing):
+        self.states.append(State(self.factor * history[-1].values, WORLD.prognostic, forcing.time))
+        return self.states[-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "gradient"),  # d/da of the mean of a^(2n) over the leads that are scored, of x(0) = 1
+    [
+        ({}, lambda a: (2 * a + 4 * a**3 + 6 * a**5) / 3),
+        ({"gradient_steps": 5}, lambda a: (2 * a + 4 * a**3 + 6 * a**5) / 3),
+        ({"gradient_steps": 2}, lambda a: (2 * a + 2 * a**3 + 4 * a**5) / 3),  # blocks of one step and of two
+        ({"gradient_steps": 1}, lambda a: (2 * a + 2 * a**3 + 2 * a**5) / 3),
+        ({"scored": "last"}, lambda a: 6 * a**5),
+        ({"scored": "last", "gradient_steps": 2}, lambda a: 4 * a**5),
+        ({"scored": "last", "gradient_steps": 1}, lambda a: 2 * a**5),
+    ],
+)
+def test_gradients_end_where_a_block_begins(options, gradient):
+    ones = State(torch.ones(2, 1, *GRID.shape), WORLD.prognostic, START)
+    zeros = tuple(State(torch.zeros(2, 1, *GRID.shape), WORLD.prognostic, START + 6 * n * HOUR) for n in range(1, 4))
+    step = Multiplication(1.5)
+    loss, parts = Forecast(WORLD, rollout=3, **options)(
+        step, Window((ones,), zeros, counted(3).forcing), {"mse": squares}
+    )
+    loss.backward()
+    assert float(step.factor.grad) == pytest.approx(gradient(1.5))
+    is_last = options.get("scored") == "last"
+    assert {*parts} == ({"mse_3"} if is_last else {"mse_1", "mse_2", "mse_3"})
+    graphs = [state.values.requires_grad for state in step.states]
+    reached = options.get("gradient_steps", 3) if is_last else 3
+    assert graphs == [n > 3 - reached for n in range(1, 4)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gradient_steps": 0}, r"objective\.gradient_steps"),
+        ({"scored": "first"}, r"objective\.scored"),
+        ({"emission": True, "gradient_steps": 1}, "leave gradient_steps"),
+    ],
+)
+def test_gradients_that_cannot_be_cut(options, message):
+    with pytest.raises(ValueError, match=message):
+        Forecast(WORLD, **options)
