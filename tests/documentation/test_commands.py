@@ -36,6 +36,7 @@ ELSEWHERE = {  # what is not run, and why
     r"data=ocean": "tests/runs/test_ocean.py",
     r"emul scaling ": "tests/runs/test_scaling.py",
     r"on_cells": "tests/runs/test_grids.py",
+    r" boundary=": "tests/runs/test_limited_area.py",
     r"data (predictability|picture)|data=planet_pressure": "tests/runs/test_data_verb.py, test_planet_pressure.py",
     r"experiment=(bakeoff|quasi|shallow|kuramoto)": "tests/runs/test_every_config.py",
     r"(train|run|check) .*experiment=planet_\w+_conserving": "tests/runs/test_every_config.py",
