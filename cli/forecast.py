@@ -14,13 +14,16 @@ from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
 from data_pipelines.batches.archive import Archive
-from data_pipelines.batches.windows import default_inits, refuse_missing_times
+from data_pipelines.batches.seen import SeenDates, seen_of_card, together
+from data_pipelines.batches.windows import forecast_inits
 from data_pipelines.conventions.canonical import first_member
-from data_pipelines.conventions.durations import initial_times, lead_steps, length, unbroken_until
+from data_pipelines.conventions.durations import lead_steps, length, unbroken_until
 from data_pipelines.files.fingerprints import data_differences, fingerprint
 from data_pipelines.files.identity import file_stamp, listed, weights_digest
 from data_pipelines.files.places import absolute_places
+from data_pipelines.forecasts.analyses import guarded_marks
 from data_pipelines.forecasts.boundary import ForecastBoundary, prescribed_names
+from data_pipelines.forecasts.guards import Guards, Marks
 from data_pipelines.forecasts.layout import Layout
 from data_pipelines.forecasts.manifest import discard_other, read_manifest
 from data_pipelines.forecasts.perturbations import PerturbationPart, Starts
@@ -132,14 +135,14 @@ def prepare(config: DictConfig) -> ForecastJob:
         source.prepare(report)
     archive = _archive(config, run, source.dataset())
     steps = lead_steps(config.lead, run.world)
-    usual = (archive, source.splits, steps, config.every, warn)
-    inits = initial_times(config.init) if config.init else default_inits(*usual)
-    refuse_missing_times(archive, inits, steps)
+    inits = forecast_inits(config.init, archive, source.splits, steps, config.every, warn)
     boundary = ForecastBoundary(config.boundary, run.world, inits, steps) if config.boundary else None
     writer = _writer(config, run.world)
     layout = _layout(run, inits, steps, config, writer, _members(run, config))
     ranges = {str(name): tuple(limits) for name, limits in config.ranges.items()}
-    step, others = _steps(run, config, layout.members, device)
+    step, others, seen = _steps(run, config, layout.members, device)
+    guards = Guards(**saved_plain(config.guards))
+    marks = guarded_marks(guards, seen, archive, inits, steps, boundary.names if boundary else (), warn)
     way: dict[str, Any] = {"path": str(config.path), "intervals": [int(k) for k in config.intervals]}
     step.refuse_intervals(way["intervals"])
     settings = {
@@ -167,7 +170,7 @@ def prepare(config: DictConfig) -> ForecastJob:
         scorecard=_scorecards(run, archive, layout),
         ledger=_ledgers(run.world, step),
         settings=settings,
-        card=_metadata(run, config),
+        card=_metadata(run, config, seen, marks),
         ranges=ranges,
         device=device,
         correction_maps=config.correction_maps,
@@ -185,7 +188,7 @@ def _archive(config: DictConfig, run: Run, dataset: xr.Dataset) -> Archive:
     """The data of a forecast; what another forecast tells at the boundary keeps its last value where they end."""
     told = prescribed_names(run.world) if config.boundary else []
     persisted = [*config.persisted, *told]
-    return Archive(first_member(dataset), run.world, persisted=persisted, repeated=config.repeated)
+    return Archive(first_member(dataset), run.world, persisted=persisted, repeated=config.repeated, held=config.held)
 
 
 def _unusual(
@@ -195,6 +198,7 @@ def _unusual(
     return {
         **({"correction_maps": True} if config.correction_maps else {}),
         **({"repeated": list(config.repeated)} if config.repeated else {}),
+        **({"held": list(config.held)} if config.held else {}),
         **({"boundary": fingerprint(boundary.path)} if boundary else {}),
         **({} if precision == PRECISIONS[0] else {"precision": precision}),
         **({} if way == {"path": "rollout", "intervals": [1]} else way),
@@ -240,8 +244,8 @@ def _folder(run: Run, config: DictConfig, settings: Mapping[str, Any]) -> Path:
     return folder
 
 
-def _metadata(run: Run, config: DictConfig) -> dict[str, Any]:
-    """The run, its checkpoint and both configurations, for the manifest."""
+def _metadata(run: Run, config: DictConfig, seen: SeenDates, marks: Marks) -> dict[str, Any]:
+    """The run, its checkpoint, both configurations, and what the guards found, for the manifest."""
     return {
         "run": str(run.folder),
         "checkpoint": {
@@ -251,6 +255,8 @@ def _metadata(run: Run, config: DictConfig) -> dict[str, Any]:
             "file": file_stamp(run.file),
         },
         "places": {"run": str(run.folder.resolve()), **absolute_places(saved_plain(config.data or run.config.data))},
+        "seen": seen.plain(),
+        "marks": marks,
         "config": _text(config),
         "run_config": run.card["config"],
     }
@@ -264,20 +270,22 @@ def _ledgers(world: World, step: Stepping) -> Callable[..., Ledger]:
     return lambda leads, first=0, maps=False: Ledger(world, step.constraints, leads=leads, first=first, maps=maps)
 
 
-def _steps(run: Run, chosen: DictConfig, members: int, device: str) -> tuple[Stepping, dict[str, Any]]:
-    """The Step of the run, or the Steps of several runs by lead, interval or member; digests of the other weights."""
+def _steps(run: Run, chosen: DictConfig, members: int, device: str) -> tuple[Stepping, dict[str, Any], SeenDates]:
+    """The Step of the run, or Steps of several by lead, interval or member; digests of other weights; dates seen."""
+    dates = seen_of_card(run.card)
     if chosen.apart:
         if chosen.seeds or chosen.cascade or chosen.networks:
             raise ValueError("apart=true steps the cases of one run; leave out seeds, cascade and networks.")
-        return CasesApart(run.step), {"apart": True}
+        return CasesApart(run.step), {"apart": True}, dates
     if chosen.seeds:
         seeds = [_other_run(run, str(folder), chosen, device) for folder in chosen.seeds]
         seed_digests = {"weights of seeds": [weights_digest(seed.card["weights"]) for seed in seeds]}
-        return SeedEnsemble([run.step, *(seed.step for seed in seeds)], members), seed_digests
+        dates = together([dates, *(seen_of_card(seed.card) for seed in seeds)])
+        return SeedEnsemble([run.step, *(seed.step for seed in seeds)], members), seed_digests, dates
     folders = {"lead": dict(chosen.cascade), "interval": dict(chosen.networks)}
     by = [name for name, runs in folders.items() if runs]
     if not by:
-        return run.step, {}
+        return run.step, {}, dates
     if len(by) > 1:
         raise ValueError("Give other runs by lead, cascade={5d: run}, or by interval, networks={24h: run}, not both.")
     first = 0.0 if by == ["lead"] else hours_of(run.world.timestep)
@@ -286,7 +294,8 @@ def _steps(run: Run, chosen: DictConfig, members: int, device: str) -> tuple[Ste
         other_run = _other_run(run, folder, chosen, device)
         steps[hours_of(length(str(text)))] = other_run.step
         digests[f"weights from {text}"] = weights_digest(other_run.card["weights"])
-    return StepCascade(by[0], steps), digests
+        dates = together([dates, seen_of_card(other_run.card)])
+    return StepCascade(by[0], steps), digests, dates
 
 
 def _other_run(run: Run, folder: str, chosen: DictConfig, device: str) -> Run:

@@ -18,17 +18,20 @@ class Scale:
     """Hold area-weighted statistics of one channel over the training period, in the channel's units.
 
     tendency_std: standard deviation of the change over one timestep. changes: of the change over others, {timesteps:
-    standard deviation}.
+    standard deviation}. extent: least and greatest value, least and greatest area mean of any time; empty if unknown.
     """
 
     mean: float
     std: float
     tendency_std: float
     changes: Mapping[int, float] = field(default_factory=dict)
+    extent: tuple[float, ...] = ()
 
     def plain(self) -> list:
         """Return the statistics as a list, for a checkpoint."""
         numbers = [self.mean, self.std, self.tendency_std]
+        if self.extent:
+            return [*numbers, dict(self.changes), list(self.extent)]
         return [*numbers, dict(self.changes)] if self.changes else numbers
 
 
@@ -173,7 +176,7 @@ class World:
             static_fields=None if fields is None else fields.numpy(),
             timestep=np.timedelta64(*plain["timestep"]),
             history=plain["history"],
-            scales={name: Scale(*values) for name, values in plain["scales"].items()},
+            scales={name: Scale(*values[:4], *map(tuple, values[4:])) for name, values in plain["scales"].items()},
             vertical=Vertical(vertical["kind"], tuple(vertical["a"]), tuple(vertical["b"]), vertical.get("dry", False)),
         )
 

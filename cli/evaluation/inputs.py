@@ -14,6 +14,7 @@ from data_pipelines.conventions.durations import chosen_inits
 from data_pipelines.files.fingerprints import fingerprint, stable
 from data_pipelines.files.identity import digest
 from data_pipelines.files.places import located
+from data_pipelines.forecasts.guards import Guards
 from data_pipelines.forecasts.manifest import found_manifest
 from data_pipelines.inspection.perfect_model import ensemble_store, stored_ensemble
 from data_pipelines.inspection.predictability import reference_curves, stored_predictability
@@ -35,12 +36,12 @@ from data_pipelines.verification.sides import (
     fitted,
     forecast_files,
     forecast_name,
+    marked,
     notes_on,
     opened_forecast,
     provenance,
     refuse_other_weights,
     refuse_unknown_units,
-    seen_in_training,
     side_options,
     stored_forecasts,
     truth_in_files,
@@ -64,6 +65,7 @@ CHOICES = ("fields", "levels", "leads", "inits")
 DESCRIPTIVE = ("title", "author", "description", "citation")  # options that the report and scores.nc repeat
 NOT_SCORED = (  # options of an evaluation that change no score
     "run", "forecasts", "name", "output", "share", "save_every", "strict", "megabytes", "pictures", "hardware",
+    "guards",
     *DESCRIPTIVE,
 )  # fmt: skip
 
@@ -155,7 +157,7 @@ def open_inputs(config: DictConfig, options: Mapping[str, Any], report: Callable
         "truth_and_climatology": digest([fingerprint(truth_path), fingerprint(config.climatology)]),
     }
     limits = stored_predictability(source)
-    seen = seen_in_training(_training_period(run), pairs.inits, pairs.leads.max())
+    seen = marked(Guards(**options["guards"]), manifest, _training_period(run), pairs)
     return Inputs(
         name=config.name or (forecast_name(path, config.output) if run is None else run_name(run, config.output)),
         options=options,

@@ -15,6 +15,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from data_pipelines.batches.archive import Archive
 from data_pipelines.batches.loader import SequentialBatches, ShuffledBatches, spread_batches
 from data_pipelines.batches.scales import scales
+from data_pipelines.batches.seen import SeenDates, ranges_seen, seen_in_splits, seen_of_card, together
 from data_pipelines.batches.windows import Windows
 from data_pipelines.batches.world import meaning_differences, meaning_of, world_from_dataset
 from data_pipelines.conventions.attributes import assumptions
@@ -70,6 +71,7 @@ def prepare(config: DictConfig, target: Path, resumed: Resumed | None) -> Inputs
         refuse_other_data(resumed, data, target)
     parts = resumed.state.get("parts", {}) if resumed else None
     training, reading = build_training(config, archive.world, data, parts), build(config.loader)
+    training.metadata["seen"] = _seen(config, archive, splits, resumed.state if resumed else start).plain()
     if start is not None:
         fill_network(training, start, config)
     plan = training.plan
@@ -78,6 +80,18 @@ def prepare(config: DictConfig, target: Path, resumed: Resumed | None) -> Inputs
     windows = Windows(archive, splits["train"], stride=reading.stride)
     in_order = SequentialBatches(windows, training.plan.batch_size, damaged=reading.damaged)
     return Inputs(training, archive, splits, validation, in_order)
+
+
+def _seen(
+    config: DictConfig, archive: Archive, splits: Mapping[str, Sequence[str]], before: Mapping[str, Any] | None
+) -> SeenDates:
+    """The dates that a training sees, with those that the weights have seen that it begins from."""
+    own = seen_in_splits(archive, splits) if config.training.steps != 0 else SeenDates()
+    if before is None:
+        return own
+    card = before.get("emul", before if "world" in before else None)
+    earlier = SeenDates(unknown=(Path(str(config.from_checkpoint)).name,)) if card is None else seen_of_card(card)
+    return together([earlier, own])
 
 
 def open_archive(
@@ -105,8 +119,11 @@ def open_archive(
         measured = scales(
             archive, source.splits["train"], stored=stored, known=published, intervals=intervals, report=report
         )
-    if start is not None and "emul" in start and config.transfer.scales == "mixed":
-        measured = mixed_scales(World.from_plain(start["emul"]["world"]).scales, measured)
+    if start is not None:
+        earlier = World.from_plain(start["emul"]["world"]).scales if "emul" in start else {}
+        if config.transfer.scales == "mixed" and earlier:
+            measured = mixed_scales(earlier, measured)
+        measured = ranges_seen(measured, earlier, trained=config.training.steps != 0)
     return archive.with_world(replace(archive.world, scales=measured)), source.splits
 
 

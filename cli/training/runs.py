@@ -271,7 +271,7 @@ def part_cards(config: DictConfig, world: World) -> dict[str, dict[str, Any]]:
             )
         cards[name] = {
             "parts": {},
-            **{key: run.card[key] for key in ("world", "config", "parts", "weights") if key in run.card},
+            **{key: run.card[key] for key in ("world", "config", "parts", "weights", "seen") if key in run.card},
         }
     return cards
 

@@ -44,6 +44,7 @@ class Archive:
     not hold and that cannot be computed are listed in `absent`.
     cache_gigabytes: upper bound on the memory for fields that are kept.
     persisted, repeated: forcings that after the last time of the data keep their last value, or repeat the last year.
+    held: forcings that keep the value of the initial time throughout a forecast.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Archive:
         cache_gigabytes: float = 4.0,
         persisted: Sequence[str] = (),
         repeated: Sequence[str] = (),
+        held: Sequence[str] = (),
     ) -> None:
         self.dataset, self.world, self.grid = dataset, world, world.grid
         self.origin = origin_of(dataset)
@@ -62,7 +64,9 @@ class Archive:
         self.clock = dataset["time"].values.astype("datetime64[s]")
         self.members = dataset.sizes.get("member", 1)
         self.times = np.tile(self.clock, self.members)
-        self.persisted, self.repeated = tuple(persisted), tuple(repeated)
+        self.persisted, self.repeated, self.held = tuple(persisted), tuple(repeated), tuple(held)
+        if unread := [name for name in held if name not in world.forcing]:
+            raise ValueError(f"held: {', '.join(unread)} is no forcing; these are {', '.join(world.forcing.names)}.")
         self._matches_computed: dict[str, bool] = {}
         self._refuse_other_grid()
         expected = [*world.prognostic, *world.diagnostic, *world.forcing]
@@ -174,8 +178,11 @@ class Archive:
             for back in reversed(range(self.world.history))
         )
 
-    def forcing(self, times: np.ndarray) -> State:
-        """Read the World's forcings at `times`; those that follow from the time are computed where the data end."""
+    def forcing(self, times: np.ndarray, inits: np.ndarray | None = None) -> State:
+        """Read the World's forcings at `times`; those that follow from the time are computed where the data end.
+
+        inits: initial times of forecasts, one each, whose value those in `held` keep; None: all are of `times`.
+        """
         forcing, times = self.world.forcing, np.asarray(times, dtype="datetime64[s]")
         flat = np.atleast_1d(times)
         fields = torch.empty((flat.size, forcing.size, *self.grid.shape))
@@ -185,9 +192,9 @@ class Archive:
         ]
         by_times: dict[bytes, list[Variable]] = {}  # variables that are read at the same times
         for variable in archived:
-            by_times.setdefault(self.source_times(variable, flat).tobytes(), []).append(variable)
+            by_times.setdefault(self.source_times(variable, flat, inits).tobytes(), []).append(variable)
         for group in by_times.values():
-            state = self.states(self.source_times(group[0], flat), VariableSet(tuple(group)))
+            state = self.states(self.source_times(group[0], flat, inits), VariableSet(tuple(group)))
             for variable in group:
                 fields[:, forcing.slice(variable.name)] = state.values[:, state.variables.slice(variable.name)]
         for variable in forcing:
@@ -201,8 +208,10 @@ class Archive:
             fields[:, forcing.slice(variable.name)] = torch.from_numpy(computed)
         return State(fields if times.ndim else fields[0], forcing, times, len(self.grid.shape))
 
-    def source_times(self, variable: Variable, times: np.ndarray) -> np.ndarray:
-        """Return the times of the data whose fields are used for a forcing at `times`."""
+    def source_times(self, variable: Variable, times: np.ndarray, inits: np.ndarray | None = None) -> np.ndarray:
+        """Return the times of the data whose fields are used for a forcing at `times` of forecasts from `inits`."""
+        if inits is not None and variable.name in self.held:
+            return np.broadcast_to(np.asarray(inits, dtype="datetime64[s]"), times.shape)
         if variable.name in self.persisted:
             return np.minimum(times, self.clock[-1])
         return last_year(times, self.clock[-1]) if variable.name in self.repeated else times

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 BLOCK = 64  # times that are summed together
 PIECE_BYTES = 32e6  # of fields read at once
+EXTENT = ("minimum", "maximum", "least_mean", "greatest_mean")
 Read = Callable[[np.ndarray], np.ndarray]  # ascending positions -> float32 (position, channel, lat, lon)
 Report = Callable[[str, float], None]
 
@@ -43,20 +44,23 @@ Report = Callable[[str, float], None]
 class ChannelStatistics:
     """Hold statistics of channels.
 
-    mean, std, minimum, maximum: float64 (channel,). change_std: (interval, channel). times, pairs: counts."""
+    mean, std, minimum, maximum: float64 (channel,). least_mean, greatest_mean: of the area means of all times.
+    change_std: (interval, channel). times, pairs: counts.
+    """
 
     mean: np.ndarray
     std: np.ndarray
     minimum: np.ndarray
     maximum: np.ndarray
+    least_mean: np.ndarray
+    greatest_mean: np.ndarray
     change_std: np.ndarray
     times: int
     pairs: np.ndarray
 
     def dataset(self, channels: Sequence[str], intervals: Sequence[str], attributes: Mapping[str, str]) -> xr.Dataset:
         """Return the statistics as a dataset. intervals: their names."""
-        names = ("mean", "std", "minimum", "maximum")
-        fields: dict[str, Any] = {name: ("channel", getattr(self, name)) for name in names}
+        fields: dict[str, Any] = {name: ("channel", getattr(self, name)) for name in ("mean", "std", *EXTENT)}
         fields |= {"change_std": (("interval", "channel"), self.change_std), "pairs": ("interval", self.pairs)}
         coordinates = {"channel": list(channels), "interval": list(intervals)}
         return xr.Dataset(fields, coordinates, {**attributes, "times": self.times})
@@ -106,6 +110,8 @@ def channel_statistics(
         np.sqrt(total["squares"] / total["weight"]),
         total["minimum"],
         total["maximum"],
+        total["least_mean"],
+        total["greatest_mean"],
         np.sqrt(total["change_squares"] / np.maximum(total["change_weight"], 1)[:, None]),
         int(total["weight"]),
         total["change_weight"].astype(np.int64),
@@ -170,6 +176,7 @@ class _Sums:
         self.shift = first @ root**2
         self.count, self.first, self.second = 0, np.zeros(channels), np.zeros(channels)
         self.minimum, self.maximum = np.full(channels, np.inf), np.full(channels, -np.inf)
+        self.least_mean, self.greatest_mean = self.minimum, self.maximum
         self.counts = np.zeros(intervals)
         self.firsts, self.seconds = np.zeros((intervals, channels)), np.zeros((intervals, channels))
 
@@ -177,7 +184,8 @@ class _Sums:
         """Add the fields of one time. before: those of an interval earlier, for each interval; None if unknown."""
         np.subtract(fields, self.shift[:, None], out=self.memory)
         self.count += 1
-        self._summed(self.first, self.second)
+        mean = self.shift + self._summed(self.first, self.second)
+        self.least_mean, self.greatest_mean = np.minimum(self.least_mean, mean), np.maximum(self.greatest_mean, mean)
         self.minimum, self.maximum = np.minimum(self.minimum, fields.min(1)), np.maximum(self.maximum, fields.max(1))
         for n, earlier in enumerate(before):
             if earlier is not None:
@@ -185,10 +193,13 @@ class _Sums:
                 self.counts[n] += 1
                 self._summed(self.firsts[n], self.seconds[n])
 
-    def _summed(self, first: np.ndarray, second: np.ndarray) -> None:
+    def _summed(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Add the area means of what is in memory, and of its squares; these means."""
         self.memory *= self.root
-        first += self.memory @ self.root
+        mean: np.ndarray = self.memory @ self.root
+        first += mean
         second += np.einsum("cp,cp->c", self.memory, self.memory)
+        return mean
 
     def arrays(self) -> dict[str, np.ndarray]:
         counts = np.maximum(self.counts, 1)[:, None]
@@ -198,6 +209,8 @@ class _Sums:
             "squares": np.maximum(self.second - self.first**2 / self.count, 0.0),
             "minimum": self.minimum,
             "maximum": self.maximum,
+            "least_mean": self.least_mean,
+            "greatest_mean": self.greatest_mean,
             "change_weight": self.counts,
             "change_mean": self.firsts / counts,
             "change_squares": np.maximum(self.seconds - self.firsts**2 / counts, 0.0),
@@ -206,10 +219,8 @@ class _Sums:
 
 def _merged(one: Mapping[str, np.ndarray], two: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Merge the sums of two blocks."""
-    merged = {
-        "minimum": np.minimum(one["minimum"], two["minimum"]),
-        "maximum": np.maximum(one["maximum"], two["maximum"]),
-    }
+    merged = {name: np.minimum(one[name], two[name]) for name in EXTENT[::2]}
+    merged |= {name: np.maximum(one[name], two[name]) for name in EXTENT[1::2]}
     for prefix in ("", "change_"):
         w1, w2 = one[f"{prefix}weight"], two[f"{prefix}weight"]
         total = w1 + w2
@@ -222,6 +233,7 @@ def _merged(one: Mapping[str, np.ndarray], two: Mapping[str, np.ndarray]) -> dic
     return merged
 
 
+Measured = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # mean, std, change (interval, channel), extent
 ROUNDING = 1e-8  # a spread below this share of the mean is the rounding of a constant
 
 
@@ -258,8 +270,8 @@ def _measured(
     period: Sequence[str | int],
     intervals: Sequence[int],
     report: Callable[[str, float], None] | None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Measure mean, standard deviation and that of changes, (interval, channel), of the channels of the archive."""
+) -> Measured:
+    """Measure the channels of the archive."""
     positions = archive.within(period)
     pairs = np.zeros(1, dtype=np.int64)
     if positions.size:
@@ -279,10 +291,11 @@ def _measured(
             f"period {period[0]} to {period[1]} holds {positions.size} of the {archive.times.size} times of "
             f"{archive.origin}."
         )
-    return statistics.mean, statistics.std, statistics.change_std
+    extent = np.stack([statistics.minimum, statistics.maximum, statistics.least_mean, statistics.greatest_mean], 1)
+    return statistics.mean, statistics.std, statistics.change_std, extent
 
 
-def _stored(path: str | Path, archive: Archive, intervals: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _stored(path: str | Path, archive: Archive, intervals: Sequence[int]) -> Measured:
     """Read them from a file; ValueError if it lacks a channel or an interval, or is in other units."""
     try:
         statistics = read_netcdf(path)
@@ -301,11 +314,17 @@ def _stored(path: str | Path, archive: Archive, intervals: Sequence[int]) -> tup
         if variable.name in units:
             refuse_other_units(variable.name, variable.units, units[variable.name], str(path))
     subset = statistics.sel(channel=channels)
-    return subset["mean"].values, subset["std"].values, subset["change_std"].sel(interval=steps).values
+    extent = np.stack([subset[name].values for name in EXTENT if name in subset] or [np.empty(len(channels))], 1)
+    return subset["mean"].values, subset["std"].values, subset["change_std"].sel(interval=steps).values, extent
 
 
 def _archived(
-    archive: Archive, intervals: Sequence[int], means: np.ndarray, stds: np.ndarray, changes: np.ndarray
+    archive: Archive,
+    intervals: Sequence[int],
+    means: np.ndarray,
+    stds: np.ndarray,
+    changes: np.ndarray,
+    extents: np.ndarray,
 ) -> dict[str, Scale]:
     by_channel = {}
     for i, channel in enumerate(archive.variables.channels):
@@ -319,7 +338,8 @@ def _archived(
                 f"period (mean {mean:g}), so there is nothing to predict; list it as static or leave it out."
             )
         longer = zip(intervals[1:], changes[1:, i].tolist(), strict=True)
-        by_channel[channel] = Scale(mean, 1.0 if still else std, tendency, dict(longer))
+        extent = tuple(extents[i].tolist()) if extents.shape[1] == len(EXTENT) else ()
+        by_channel[channel] = Scale(mean, 1.0 if still else std, tendency, dict(longer), extent)
     return by_channel
 
 

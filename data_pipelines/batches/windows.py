@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_pipelines.conventions.durations import duration_text, thinned, unbroken_until
+from data_pipelines.conventions.durations import duration_text, initial_times, thinned, unbroken_until
 from emulators.state import State, Window
 
 if TYPE_CHECKING:
@@ -94,6 +94,20 @@ class Windows:
         return table[inside[table].all(axis=1)]
 
 
+def forecast_inits(
+    dates: str | Sequence[object] | None,
+    archive: Archive,
+    splits: Mapping[str, Sequence[str]],
+    steps: int,
+    every: str,
+    warn: Callable[[str], None],
+) -> np.ndarray:
+    """Initial times, of `dates` or as `default_inits`; ValueError where the data lack what a forecast needs."""
+    inits = initial_times(dates) if dates else default_inits(archive, splits, steps, every, warn)
+    refuse_missing_times(archive, inits, steps)
+    return inits
+
+
 def default_inits(
     archive: Archive, splits: Mapping[str, Sequence[str]], steps: int, every: str, warn: Callable[[str], None]
 ) -> np.ndarray:
@@ -128,7 +142,7 @@ def refuse_missing_times(archive: Archive, inits: np.ndarray, steps: int) -> Non
         if variable.name not in archive.dataset.data_vars or archive.matches_computed(variable):
             continue
         for lead in range(1, steps + 1):
-            times = archive.source_times(variable, world.after(inits, lead))
+            times = archive.source_times(variable, world.after(inits, lead), inits)
             present = archive.has(times)
             if not present.all():
                 raise ValueError(

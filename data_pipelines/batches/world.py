@@ -65,7 +65,7 @@ def world_from_dataset(dataset: xr.Dataset, roles: VariableRoles, *, history: in
     return World(
         grid=grid,
         timestep=_timestep(dataset),
-        static_fields=_static_fields(dataset, sets["static"], grid),
+        static_fields=static_fields(dataset, sets["static"], grid),
         history=history,
         scales={},
         vertical=vertical_coordinate(dataset),
@@ -146,7 +146,7 @@ def _prescribed(dataset: xr.Dataset, entry: Entry, computed: Sequence[str]) -> V
         raise ValueError(f"{error} Computed without data are {', '.join(computed)}.") from error
 
 
-def _static_fields(dataset: xr.Dataset, static: VariableSet, grid: Grid) -> np.ndarray | None:
+def static_fields(dataset: xr.Dataset, static: VariableSet, grid: Grid) -> np.ndarray | None:
     """Read the static fields, float32 (channel, lat, lon); of a field with times or members, the first."""
     if not static:
         return None

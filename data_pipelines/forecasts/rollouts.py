@@ -176,7 +176,7 @@ def forcings(
         for init in inits:
             archive.load(tuple(str(world.after(init, lead)) for lead in (leads.start - 1, leads.stop - 1)))
     for lead in leads:
-        forcing = archive.forcing(world.after(inits, lead))
+        forcing = archive.forcing(world.after(inits, lead), inits)
         yield (forcing if boundary is None else boundary.prescribed(forcing, archive, inits, lead)).to(device)
 
 

@@ -211,7 +211,7 @@ class Planet:
             "water_heat_capacity": self.climate.slab_capacity if self.switches.ocean == "slab" else 0.0,
         }
         dataset = empty_dataset(VARIABLES, self.grid, times, (full, level), attributes)
-        return _with_declared_attributes(dataset, self.truncation)
+        return _with_declared_attributes(dataset, self.truncation, self.has_prescribed_sea)
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Make the store if it is missing, or continue an interrupted run."""
@@ -228,10 +228,15 @@ class Planet:
         fields = {"geopotential_at_surface": self.geography.geopotential, "land_sea_mask": self.geography.land}
         return {name: field.astype(np.float32) for name, field in fields.items()}
 
+    @property
+    def has_prescribed_sea(self) -> bool:
+        """Return whether the temperature of the sea is a function of the season, which is known beforehand."""
+        return self.switches.ocean == "prescribed"
+
     def dataset(self) -> xr.Dataset:
         """Open the dataset lazily; FileNotFoundError if the store is not made yet."""
         dataset = open_store(self.path, list(VARIABLES), "The planet's")
-        return _with_declared_attributes(dataset, self.truncation)
+        return _with_declared_attributes(dataset, self.truncation, self.has_prescribed_sea)
 
     def twins(
         self, cases: int, leads: int, perturbation: float, report: Progress, forgotten: Collection[str] = ()
@@ -332,10 +337,11 @@ def _fingerprint(geography: str) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
-def _with_declared_attributes(dataset: xr.Dataset, truncation: int) -> xr.Dataset:
-    """Add the attributes of fluxes, their positive direction and that they are sums, and of spectral fields."""
+def _with_declared_attributes(dataset: xr.Dataset, truncation: int, prescribed: bool) -> xr.Dataset:
+    """Add the attributes of fluxes (positive direction, sums), of spectral fields, and of a prescribed sea."""
     for name, way in FLUXES.items():
         dataset[name].attrs |= {"positive": way, "cell_methods": "time: sum (interval: 6 hours)"}
     for name in SPECTRAL:
         dataset[name].attrs |= {"spectral_truncation": truncation}
+    dataset["sea_surface_temperature"].attrs["known_beforehand"] = int(prescribed)
     return dataset

@@ -215,7 +215,9 @@ class PlanetPressure:
 
     def dataset(self) -> xr.Dataset:
         """Open the dataset lazily; FileNotFoundError if the store is not made yet."""
-        return open_store(self.path, list(self._described), "The planet's pressure-level")
+        dataset = open_store(self.path, list(self._described), "The planet's pressure-level")
+        dataset["sea_surface_temperature"].attrs["known_beforehand"] = int(self.planet.has_prescribed_sea)
+        return dataset
 
     def view(self) -> PressureView:
         """Return the conversion from the planet's samples to those of this dataset; needs the planet's store."""

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from data_pipelines.batches.seen import SeenDates, seen_from_plain
 from data_pipelines.conventions.attributes import assumptions, with_levels
 from data_pipelines.conventions.canonical import LEAD
 from data_pipelines.conventions.durations import asked_inits, bounds, lead_times
@@ -23,6 +22,7 @@ from data_pipelines.files import checkpoints
 from data_pipelines.files.fingerprints import data_differences, fingerprint
 from data_pipelines.files.identity import file_stamp, listed, revision, versions, weights_digest
 from data_pipelines.files.places import name_within
+from data_pipelines.forecasts.guards import Guards
 from data_pipelines.forecasts.manifest import FILES, now
 from data_pipelines.opening.climatologies import ClimatologyFile
 from data_pipelines.opening.datasets import open_dataset, open_files
@@ -223,17 +223,19 @@ def changed_data(
     return [f"The data changed since the forecast was made: {listed(diffs)}."] if diffs else []
 
 
-def seen_in_training(period: Any, inits: np.ndarray, longest: np.timedelta64) -> list[str]:
-    """Warn where forecasts are of times within `period`, [start, end], on which their run was trained."""
-    try:
-        start, end = bounds(period or ())
-    except ValueError:  # of a store that has its own
-        return []
-    inits = inits.astype("datetime64[s]")
-    overlapping = int(((inits <= end) & (inits + longest >= start)).sum())
-    if not overlapping:
-        return []
-    return [f"{overlapping} of {inits.size} forecasts are of times that the run was trained on: their scores flatter."]
+def marked(guards: Guards, manifest: Mapping[str, Any], period: Any, pairs: Pairs) -> list[str]:
+    """Return what the guards of an evaluation mark; ValueError for what they refuse.
+
+    manifest: of the forecast, empty if it has none. period: [start, end] of the training, where the manifest says none.
+    """
+    seen = seen_from_plain(manifest.get("seen"))
+    if "seen" not in manifest:
+        try:
+            seen = SeenDates(train=(tuple(map(str, bounds(period or ()))),))  # type: ignore[arg-type]
+        except ValueError:  # of a store that has its own
+            return []
+    marks = {**manifest.get("marks", {}), "training_dates": guards.on_dates(seen, pairs.inits, pairs.leads.max())}
+    return guards.allowed(marks)
 
 
 NO_CLIMATOLOGY = "no climatology; give climatology=<file> (`emul data climatology`)"

@@ -282,6 +282,11 @@ class PlanetSource(TwinSource, Protocol):
     device: str
 
     @property
+    def has_prescribed_sea(self) -> bool:
+        """Return whether the temperature of the sea is a function of the season, which is known beforehand."""
+        ...
+
+    @property
     def grid(self) -> LatLonGrid:
         """Return the Gaussian grid of the store."""
         ...
