@@ -1,1 +1,1 @@
-"""Open and match what `emul eval` scores: forecast, truth, climatology and options."""
+"""Open and match what `emul eval` scores: forecast, truth, climatology and options; compare, project."""

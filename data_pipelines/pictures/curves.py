@@ -1,4 +1,5 @@
-"""Draw scores by lead time and trainings as curves, trials of a sweep as parallel coordinates, and scaling studies.
+"""Draw scores by lead time and trainings as curves, trials of a sweep as parallel coordinates, scaling studies, and
+scores of projections by the members that are averaged.
 
 Parallel coordinates: Inselberg 1985, doi 10.1007/BF01898350.
 """
@@ -14,16 +15,27 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from data_pipelines.display.palette import LINES, PALETTE, LineStyle, further_styles
+from data_pipelines.display.palette import LINES, PALETTE, LineStyle, further_styles, run_styles
 from data_pipelines.files.atomic import atomic_file, remove_left
-from data_pipelines.pictures.figures import TITLE_LINE, figure_style, label_leads, new_figure, panels, save_figure
+from data_pipelines.pictures.figures import (
+    QUIET,
+    TITLE_LINE,
+    explain,
+    figure_style,
+    label_leads,
+    new_figure,
+    panels,
+    save_figure,
+)
 from data_pipelines.verification.score_rows import Row, Score, lead_axis
+from emulators.projections.scores import INTERVAL
 from emulators.scaling.annealing import AnnealingLaw, LossCurve
 from emulators.scaling.laws import CHINCHILLA, Runs
 
 if TYPE_CHECKING:
     import xarray as xr
 
+    from data_pipelines.projections.projecting import Projected
     from data_pipelines.verification.score_files import EvaluationResults
 
 
@@ -262,4 +274,34 @@ def draw_residuals(path: Path, rows: Sequence[Mapping[str, Any]], values: Sequen
             axis.axhline(0.0, color=OUTER, linewidth=1.0)
             axis.set(xscale="log", xlabel=label)
         figure.axes[0].set(ylabel="run minus law, %", title="Residuals of the headline law")
+        return save_figure(figure, path)
+
+
+def member_picture(path: Path, results: Sequence[Projected]) -> Path:
+    """Draw a panel for each variable and scenario: total score by members averaged, with intervals of the draws."""
+    columns = min(3, len(results))
+    with figure_style():
+        figure = new_figure(max(4.6, 3.8 * columns), 2.9 * -(-len(results) // columns) + 0.3)
+        axes = panels(figure, len(results), columns)
+        for axis, result in zip(axes, results, strict=True):
+            study, drawn = result.study, [*result.study.counts[:-1]]
+            for name, style in run_styles(list(study.totals)).items():
+                low, middle, high = np.transpose(
+                    [np.percentile(study.totals[name][count], (INTERVAL[0], 50.0, INTERVAL[1])) for count in drawn]
+                    or np.zeros((0, 3))
+                )
+                axis.plot(drawn, middle, label=name.replace("_", " "), **style.for_matplotlib())
+                axis.fill_between(drawn, low, high, color=style.colour, alpha=0.15, linewidth=0)
+                everything = float(study.totals[name][study.counts[-1]][0])
+                axis.plot([study.counts[-1]], [everything], marker="o", ms=5, color=style.colour)
+            floor = [study.floor[count] for count in study.counts]
+            axis.plot(study.counts, floor, color=QUIET, linestyle=":", label="forced response, spatial part")
+            axis.set(
+                title=f"{result.variable}, {result.scenario.name}", xlabel="members averaged", ylabel="total NRMSE"
+            )
+            axis.set_ylim(bottom=0.0)
+        axes[0].legend(fontsize=7.5)
+        share = f"{INTERVAL[1] - INTERVAL[0]:.0f} %"
+        sentence = f"Lines: median of the draws of members, shaded where {share} of them lie; points: all members."
+        explain(figure, [f"{sentence} Where shaded ranges overlap, which emulator wins can be luck."])
         return save_figure(figure, path)

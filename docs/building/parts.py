@@ -26,8 +26,9 @@ TITLES = {
     "optimizer": "Optimisers", "schedule": "Schedules of the learning rate", "data": "Data sources",
     "variables": "Sets of variables", "writer": "Writers of forecasts", "hardware": "Hardware", "logger": "Loggers",
     "experiment": "Experiments", "eval": "Presets of evaluation", "forecast": "Settings of forecasts",
+    "scenarios": "Scenarios of projections", "projection": "Projections",
 }  # fmt: skip
-LISTED = {"loss", "constraint", "metric", "logger"}
+LISTED = {"loss", "constraint", "metric", "logger", "projection"}
 KINDS = {
     bool: "true or false",
     int: "a whole number",

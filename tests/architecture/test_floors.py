@@ -14,7 +14,7 @@ from places import ROOT
 
 FLOORS = """
 emulators
-emulators/sphere emulators/physics emulators/scores emulators/statistics emulators/scaling
+emulators/sphere emulators/physics emulators/scores emulators/statistics emulators/scaling emulators/projections
 emulators/meshes emulators/grids
 emulators/layers emulators/layers/attention
 emulators/models emulators/objectives emulators/losses emulators/constraints emulators/metrics emulators/samplers
@@ -27,7 +27,7 @@ data_pipelines/derived data_pipelines/reading data_pipelines/jobs
 data_pipelines/opening data_pipelines/batches data_pipelines/packing data_pipelines/forecasts
 data_pipelines/simulators data_pipelines/simulators/planet data_pipelines/simulators/ocean
 data_pipelines/sources data_pipelines/inspection
-data_pipelines/verification data_pipelines/studies
+data_pipelines/verification data_pipelines/studies data_pipelines/projections
 data_pipelines/display data_pipelines/pictures data_pipelines/reports
 cli/terminal cli/config cli/checks
 cli/training cli/evaluation cli/data

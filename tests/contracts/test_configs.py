@@ -16,8 +16,13 @@ from emul.lists import description
 
 OPTIONS = [(group, option) for group in groups() for option in options_of(group)]
 NAMES = [f"{group}/{option}" for group, option in OPTIONS]
-ALONE = {"experiment", "study"}  # groups that choose of many others, or belong to another verb
-LISTED = {"loss", "constraint", "metric", "logger"}
+ALONE = {
+    "experiment",
+    "study",
+    "scenarios",
+    "projection",
+}  # groups that choose of many others, or belong to another verb
+LISTED = {"loss", "constraint", "metric", "logger", "projection"}
 PRIMARIES = sorted(path.stem for path in conf_folder().glob("*.yaml"))
 
 
@@ -48,7 +53,7 @@ def together() -> list[list[tuple[str, str]]]:
 
 @pytest.mark.parametrize("options", together(), ids=lambda options: "+".join(option for _, option in options))
 def test_options_compose_without_faults(options: list[tuple[str, str]]) -> None:
-    verb = "scaling" if options[0][0] == "study" else "train"
+    verb = {"study": "scaling", "scenarios": "project", "projection": "project"}.get(options[0][0], "train")
     config = compose(verb, [word for group, option in options for word in chosen(group, option)])
     assert unasked(config_faults(config)) == []
     for group, option in options:

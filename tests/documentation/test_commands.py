@@ -37,6 +37,7 @@ ELSEWHERE = {  # what is not run, and why
     r"emul scaling ": "tests/runs/test_scaling.py",
     r"on_cells": "tests/runs/test_grids.py",
     r" boundary=": "tests/runs/test_limited_area.py",
+    r"scenarios=climatebench|gaussian_process": "other files and packages; tests/units/emulators/test_projections.py",
     r"data (predictability|picture)|data=planet_pressure": "tests/runs/test_data_verb.py, test_planet_pressure.py",
     r"experiment=(bakeoff|quasi|shallow|kuramoto)": "tests/runs/test_every_config.py",
     r"(train|run|check) .*experiment=planet_\w+_conserving": "tests/runs/test_every_config.py",
@@ -92,6 +93,8 @@ def shortened(command: str, pictures: bool = True) -> list[str] | None:
         rest += ["lead=24h", "segment=2"]
     elif verb == "eval" and rest[0] != "compare":
         rest += blind
+    elif verb == "project":
+        rest += ["scenarios.rows=8", "scenarios.members=6", "draws=20"]
     elif verb == "data":
         tiny = {"data=planet": "data=planet_tiny", "members=16": "members=2", "lead=10d": "lead=1d"}
         few = ["hours=[0]", "fields=[surface_pressure]"] if {"climatology", "data=planet"} <= {*rest} else []

@@ -1,0 +1,1 @@
+"""Read scenarios, or simulate them, fit emulators to them and write projections and scores."""
