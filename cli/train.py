@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from types import ModuleType
 
 from omegaconf import DictConfig
 
-from data_pipelines.batches.loader import SequentialBatches, ShuffledBatches
+from data_pipelines.batches.loader import ShuffledBatches
 from data_pipelines.files.atomic import lock_new_or_refuse
 from data_pipelines.jobs.processes import local_rank, rank, set_threads, started_from_outside
 from data_pipelines.jobs.slurm import requeue_on_notice
@@ -23,7 +22,7 @@ from emul.checks.submission import submitted_or_within_job
 from emul.config.build import build
 from emul.config.compose import run_composed
 from emul.terminal import console
-from emul.training.assembly import Inputs, loggers, prepare, print_plan, training_batches
+from emul.training.assembly import Inputs, loggers, prepare, print_plan, reported, training_batches
 from emul.training.continuation import (
     Resumed,
     find_checkpoint,
@@ -35,7 +34,6 @@ from emul.training.continuation import (
 from emul.training.loggers import InterruptibleCheckpoints, ProcessWatch, ProgressLogger, environment
 from emul.training.runs import Run, open_run, save_adapter
 from emulators.interfaces import is_fitted_at_once
-from emulators.state import Window
 from emulators.training.fitting import fit, fit_climatology, silence_lightning, solve
 from emulators.training.flop_counter import steps_within_flops
 from emulators.training.hardware import Hardware
@@ -125,19 +123,12 @@ def first_batches(config: DictConfig, inputs: Inputs, hardware: Hardware, resume
     if resumed is None:
         with console.progress("fitting the climatology") as report:
             fit_climatology(training, reported(inputs.in_order, report))
-    batches = training_batches(config, training, inputs.archive, inputs.splits["train"], step)
+    batches = training_batches(config, training, inputs.archive, inputs.splits["train"], step, inputs.old)
     if training.plan.flops is not None:
         training.plan = replace(training.plan, steps=steps_within_flops(training, batches.batch, hardware.processes))
         refuse_gaps(training.losses, training.plan.steps)
     print_plan(config, training, batches, inputs.validation, step)
     return batches
-
-
-def reported(windows: SequentialBatches, report: Callable[[str, float], None]) -> Iterator[Window]:
-    """The batches; `report` gets the number that have passed."""
-    for number, window in enumerate(windows, start=1):
-        yield window
-        report(f"{number} of {len(windows)} batches", number / len(windows))
 
 
 def finish(target: Path, training: Training) -> None:

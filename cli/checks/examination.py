@@ -32,7 +32,18 @@ if TYPE_CHECKING:
     from emulators.world import World
 
 ON_WORLD = ("objective", "loss", "constraint")  # groups whose parts are built on the World
-ALONE = ("metric", "optimizer", "schedule", "training", "loader", "hardware", "writer", "perturbation")
+ALONE = (
+    "metric",
+    "optimizer",
+    "schedule",
+    "training",
+    "loader",
+    "hardware",
+    "writer",
+    "perturbation",
+    "tuning",
+    "rehearsal",
+)
 
 
 def findings(config: DictConfig) -> list[Finding]:
@@ -50,6 +61,8 @@ def value_findings(config: DictConfig) -> list[Finding]:
             faults += part_findings(group, config[group], None)
     if not {"training", "hardware"} & _groups(faults):
         faults += batch_findings(config)
+    if not {"tuning", "rehearsal"} & _groups(faults):
+        faults += old_data_findings(config)
     return faults
 
 
@@ -214,6 +227,19 @@ def batch_findings(config: DictConfig) -> list[Finding]:
     except ValueError as error:
         return [refusal("training.batch_size", "a batch that divides evenly", error)]
     return []
+
+
+def old_data_findings(config: DictConfig) -> list[Finding]:
+    """Find a training that needs the data of another run and names none."""
+    if config.from_checkpoint or config.continue_from:
+        return []
+    expected, fix = "a run whose weights and data a training begins with", "from_checkpoint=outputs/train/<name>"
+    faults = []
+    if config.rehearsal.share and not config.rehearsal.run:
+        faults.append(Finding("rehearsal.run", expected, "null, and no from_checkpoint", f"{fix} or rehearsal.run=..."))
+    if config.tuning.importance == "fisher":
+        faults.append(Finding("tuning.importance", expected, "fisher, and no from_checkpoint", fix))
+    return faults
 
 
 def absent_gpu(config: DictConfig) -> list[Finding]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from data_pipelines.batches.archive import Archive
 from data_pipelines.batches.loader import SequentialBatches, ShuffledBatches, spread_batches
+from data_pipelines.batches.rehearsal import RehearsedBatches
 from data_pipelines.batches.scales import scales
 from data_pipelines.batches.seen import SeenDates, ranges_seen, seen_in_splits, seen_of_card, together
 from data_pipelines.batches.windows import Windows
@@ -36,13 +38,15 @@ from emul.config.build import build, build_all, build_loss_terms, build_network,
 from emul.config.saved import saved_config, saved_plain, saved_text
 from emul.terminal.console import console, header, progress, show_rows, warn
 from emul.training.continuation import Resumed, refuse_other_data
-from emul.training.runs import build_step, merged_weights, part_cards
+from emul.training.runs import build_step, merged_weights, open_run, part_cards
 from emulators.contracts.example_worlds import tiny_world
 from emulators.interfaces import Network, optional
 from emulators.layers.low_rank import with_adapter_names
+from emulators.state import Window
 from emulators.steps.step import Step
 from emulators.training.flop_counter import parameter_text
 from emulators.training.lightning_module import Training
+from emulators.training.plan import active
 from emulators.training.published_weights import converted, fill
 from emulators.training.transfer import Trained, account, mixed_scales, transferred
 from emulators.world import World
@@ -50,13 +54,17 @@ from emulators.world import World
 
 @dataclass(frozen=True)
 class Inputs:
-    """Hold a training, its data, and the batches read once through: for validation, and of the training split."""
+    """Hold a training, its data, and the batches read once through: for validation, and of the training split.
+
+    old: the data that are rehearsed, and the period of them; None for none.
+    """
 
     training: Training
     archive: Archive
     splits: Mapping[str, Sequence[str]]
     validation: SequentialBatches
     in_order: SequentialBatches
+    old: tuple[Archive, Sequence[str]] | None
 
 
 def prepare(config: DictConfig, target: Path, resumed: Resumed | None) -> Inputs:
@@ -66,7 +74,11 @@ def prepare(config: DictConfig, target: Path, resumed: Resumed | None) -> Inputs
     if places := absolute_places(saved_plain(config.data)):
         OmegaConf.update(config, "places", {"run": str(target.resolve()), **places}, force_add=True)
     archive, splits = open_archive(config, world, start)
-    data = fingerprint(build(config.data).path, archive.dataset)
+    data: dict[str, Any] = {**fingerprint(build(config.data).path, archive.dataset)}
+    is_measured = config.tuning.importance == "fisher" and start is not None
+    old = old_data(config, archive.world) if config.rehearsal.share or is_measured else None
+    if config.rehearsal.share and old is not None:
+        data["rehearsed"] = str(fingerprint(None, old[0].dataset)["times_digest"])
     if resumed and not resumed.changed:
         refuse_other_data(resumed, data, target)
     parts = resumed.state.get("parts", {}) if resumed else None
@@ -74,12 +86,14 @@ def prepare(config: DictConfig, target: Path, resumed: Resumed | None) -> Inputs
     training.metadata["seen"] = _seen(config, archive, splits, resumed.state if resumed else start).plain()
     if start is not None:
         fill_network(training, start, config)
+    if is_measured and old is not None:
+        measure_importance(training, *old)
     plan = training.plan
     spread = plan.validation_lead, plan.validation_cases, plan.batch_size
     validation = spread_batches(archive, splits["validation"], *spread, damaged=reading.damaged)
     windows = Windows(archive, splits["train"], stride=reading.stride)
     in_order = SequentialBatches(windows, training.plan.batch_size, damaged=reading.damaged)
-    return Inputs(training, archive, splits, validation, in_order)
+    return Inputs(training, archive, splits, validation, in_order, old if config.rehearsal.share else None)
 
 
 def _seen(
@@ -127,6 +141,41 @@ def open_archive(
     return archive.with_world(replace(archive.world, scales=measured)), source.splits
 
 
+def old_data(config: DictConfig, world: World) -> tuple[Archive, Sequence[str]]:
+    """Open the data that the weights come from, as a training on `world` reads them; and the period they learned from.
+
+    Raises ValueError where they are of another grid, or lack a variable.
+    """
+    run = open_run(config.rehearsal.run or config.from_checkpoint)
+    source = build(run.config.data)
+    if run.world.timestep != world.timestep:
+        lengths = " and ".join(duration_text(side.timestep) for side in (world, run.world))
+        raise ValueError(f"Data with steps of one length can be rehearsed; got {lengths} of {run.folder}.")
+    with progress(f"preparing the data of {run.folder.name}") as report:
+        source.prepare(report)
+    return Archive(source.dataset(), world, cache_gigabytes=config.loader.gigabytes), source.splits["train"]
+
+
+def measure_importance(training: Training, archive: Archive, period: Sequence[str]) -> None:
+    """Weigh the anchor of a training by what samples of the old data say of each weight."""
+    objective, tuning, anchor = training.objective, training.tuning, training.anchor
+    if anchor is None:
+        return
+    samples = spread_batches(archive, period, objective.longest, tuning.importance_samples, 1)
+    terms = active(training.losses, 0, training.plan.steps)
+    torch.manual_seed(training.seed)
+    with progress("measuring how much each weight matters") as report:
+        losses = (objective(training.step, window, terms)[0] for window in reported(samples, report))
+        anchor.measure(training.step, losses)
+
+
+def reported(windows: SequentialBatches, report: Callable[[str, float], None]) -> Iterator[Window]:
+    """Yield the batches; `report` gets the number that have passed."""
+    for number, window in enumerate(windows, start=1):
+        yield window
+        report(f"{number} of {len(windows)} batches", number / len(windows))
+
+
 def build_training(
     config: DictConfig, world: World, data: Mapping[str, Any] | None = None, parts: Mapping[str, Any] | None = None
 ) -> Training:
@@ -157,12 +206,24 @@ def build_training(
 
 
 def training_batches(
-    config: DictConfig, module: Training, archive: Archive, period: Sequence[str], start: int
+    config: DictConfig,
+    module: Training,
+    archive: Archive,
+    period: Sequence[str],
+    start: int,
+    old: tuple[Archive, Sequence[str]] | None = None,
 ) -> ShuffledBatches:
-    """The batches of a training from step `start` on; which process takes which is still to be said."""
+    """The batches of a training from step `start` on; which process takes which is still to be said.
+
+    old: data that are rehearsed, and the period of them.
+    """
     plan, objective, reading = module.plan, module.objective, build(config.loader)
-    return ShuffledBatches(
-        Windows(archive, period, rollout=objective.longest, stride=reading.stride),
+    new, *rehearsed = (
+        Windows(*data, rollout=objective.longest, stride=reading.stride) for data in ((archive, period), old) if data
+    )
+    batches = partial(RehearsedBatches, old=rehearsed[0], share=config.rehearsal.share) if old else ShuffledBatches
+    return batches(
+        new,
         plan.portion(build(config.hardware).processes),
         seed=config.seed,
         start=start * plan.accumulate,

@@ -168,11 +168,15 @@ class ShuffledBatches:
         """Read this rank's batch at `step`; DamagedData if that fails and damaged windows are not skipped."""
         rollout = self.rollout(step) if callable(self.rollout) else self.rollout
         begun = time.perf_counter()
-        window = self._sound(self.indices(step), rollout)
+        window = self.read(step, rollout)
         self.busy, self.made = self.busy + time.perf_counter() - begun, self.made + 1
         return window
 
-    def _sound(self, indices: np.ndarray, rollout: int | None) -> Window:
+    def read(self, step: int, rollout: int | None) -> Window:
+        """Read this rank's samples at `step`, of `rollout` targets."""
+        return self.sound(self.indices(step), rollout)
+
+    def sound(self, indices: np.ndarray, rollout: int | None) -> Window:
         """Read these windows, or, if they are damaged and may be skipped, the next ones that are not."""
         while True:
             readable = np.array([self._next_sound(int(index)) for index in indices])

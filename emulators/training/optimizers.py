@@ -9,7 +9,9 @@ Muon    theta <- (1 - lr decay) theta - lr sqrt(max(1, rows / columns)) orthogon
 A schedule is a factor of the base rate, a pure function of the optimiser step. Tuning changes some weights only:
 
     rate(theta) = lr * rates[pattern] * depth_decay^(depth - 1 - k)    k: number of the block that holds theta
-    loss + anchor / 2 * sum (theta - theta_0)^2                        L2-SP (Li et al. 2018, arXiv 1802.01483)
+    loss + anchor / 2 * sum f (theta - theta_0)^2
+        f = 1: L2-SP (Li et al. 2018, arXiv 1802.01483)
+        f = the Fisher information: EWC (Kirkpatrick et al. 2017, doi 10.1073/pnas.1611835114)
 
 The last block and all outside of the blocks have depth_decay^0 (after Howard & Ruder 2018, arXiv 1801.06146).
 """
@@ -21,7 +23,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -275,18 +277,27 @@ class Tuning:
     trainable: patterns of names of weights or parts (`blocks.*`, `head`); null: all, or with an adapter it alone.
     rates: {pattern: factor of the learning rate}; the first that fits counts. depth_decay: factor of the rate from a
     block to the one before it. anchor: weight of the squared distance from the weights at the start; 0: none.
+    importance: of each weight in that distance, `uniform` or `fisher`; importance_samples: windows that it is estimated
+    from.
     """
 
     trainable: Sequence[str] | None = None
     rates: Mapping[str, float] = field(default_factory=dict)
     depth_decay: float = 1.0
     anchor: float = 0.0
+    importance: Literal["uniform", "fisher"] = "uniform"
+    importance_samples: int = 64
 
     def __post_init__(self) -> None:
         if not 0 < self.depth_decay <= 1:
             raise ValueError(f"tuning.depth_decay is a factor in (0, 1]; got {self.depth_decay}.")
         if self.anchor < 0 or any(rate <= 0 for rate in self.rates.values()):
             raise ValueError(f"tuning: expected an anchor of at least 0 and positive rates; got {self}.")
+        if self.importance_samples < 1 or (self.importance == "fisher" and not self.anchor):
+            raise ValueError(
+                "tuning: expected importance_samples of at least 1, and with importance=fisher an anchor above 0; got "
+                f"{self}."
+            )
 
     def choose(self, step: nn.Module) -> None:
         """Let all weights of a Step rest but those that `trainable` names, and its adapters.
@@ -328,22 +339,50 @@ class Tuning:
 
 
 class Anchor(nn.Module):
-    """Hold trained weights to where they began: weight / 2 times the squared distance; the start is state."""
+    """Hold trained weights to where they began: weight / 2 times the sum of f (theta - theta_0)^2.
+
+    The start and the importance f of each weight, which is 1 until it is measured, are state.
+    """
 
     def __init__(self, weight: float) -> None:
         super().__init__()
         self.weight = weight
 
     def begin(self, step: nn.Module) -> None:
-        """Take the weights that are trained as the start."""
+        """Take the weights that are trained as the start, all as important."""
         for number, parameter in enumerate(_trained(step)):
             self.register_buffer(f"start_{number}", parameter.detach().clone())
+            self.register_buffer(f"importance_{number}", torch.ones_like(parameter, dtype=_real(parameter)))
+
+    def measure(self, step: nn.Module, losses: Iterable[Tensor]) -> None:
+        """Set the importance of each weight to its diagonal Fisher information, scaled to a mean of 1 over all weights.
+
+        losses: one of each sample, which its gradient is taken of. ValueError where no weight has a gradient.
+        """
+        weights = _trained(step)
+        squares = [torch.zeros_like(weight, dtype=_real(weight)) for weight in weights]
+        for loss in losses:
+            gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+            for square, gradient in zip(squares, gradients, strict=True):
+                if gradient is not None:
+                    square += gradient.abs().square()
+        mean = torch.cat([square.flatten() for square in squares]).mean()
+        if not mean > 0:
+            raise ValueError("tuning.importance=fisher: the old data give no weight a gradient; take uniform.")
+        for number, square in enumerate(squares):
+            self.get_buffer(f"importance_{number}").copy_(square / mean)
 
     def forward(self, step: nn.Module) -> Tensor:
         """The penalty, a number."""
-        pairs = zip(_trained(step), self.buffers(), strict=True)
-        distance = torch.stack([(now - start).abs().square().sum() for now, start in pairs]).sum()
-        return 0.5 * self.weight * distance
+        distances = [
+            (self.get_buffer(f"importance_{n}") * (now - self.get_buffer(f"start_{n}")).abs().square()).sum()
+            for n, now in enumerate(_trained(step))
+        ]
+        return 0.5 * self.weight * torch.stack(distances).sum()
+
+
+def _real(tensor: Tensor) -> torch.dtype:
+    return tensor.abs().dtype if tensor.is_complex() else tensor.dtype
 
 
 def _trained(step: nn.Module) -> list[nn.Parameter]:

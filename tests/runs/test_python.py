@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import os
+import shutil
 import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,6 +58,64 @@ def test_a_notebook_trains_forecasts_scores_and_plots(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "curves.png").stat().st_size > 5000
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """Build the wheel from a copy of the sources: a build folder in the checkout would add old files to it."""
+    pytest.importorskip("setuptools", "77", "setuptools >= 77 builds the wheel without a network")
+    source, output = (tmp_path_factory.mktemp(name) for name in ("source", "wheel"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for name in PACKAGES:
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-c", f"from setuptools import build_meta; build_meta.build_wheel({str(output)!r})"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=source, check=False)
+    assert done.returncode == 0, done.stderr
+    return next(output.glob("*.whl"))
+
+
+PACKAGES = {"cli": "emul", "conf": "emul/conf", "emulators": "emulators", "data_pipelines": "data_pipelines"}
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_every_file_and_works_elsewhere(wheel, tmp_path):
+    files = {
+        f"{place}/{path.relative_to(ROOT / folder).as_posix()}"
+        for folder, place in PACKAGES.items()
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    with zipfile.ZipFile(wheel) as archive:
+        assert files == {name for name in archive.namelist() if ".dist-info/" not in name}
+        archive.extractall(tmp_path / "installed")
+    place = f'import emul; assert emul.__file__.startswith("{tmp_path}"), emul.__file__'
+    done = subprocess.run(
+        [sys.executable, "-c", f"{place}\n{NOTEBOOK}", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "installed")},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "curves.png").stat().st_size > 5000
+
+
+@pytest.mark.slow
+def test_cells_run_in_jupyter(tmp_path):
+    """The kernel has no main thread of its own command line: nothing of a training may rest on it."""
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    lines = NOTEBOOK.replace("sys.argv[1]", repr(str(tmp_path))).replace(f"{{{str(tmp_path)!r}}}", str(tmp_path))
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(lines)])
+    nbclient.NotebookClient(
+        book, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+    ).execute()
+    output = "".join(o.get("text", "") for o in book.cells[0].outputs if o.output_type == "stream")
+    assert "lead_time" in output
+    assert (tmp_path / "curves.png").stat().st_size > 5000
+    assert "\x1b[" not in output  # no codes for a terminal
 
 
 def test_forecasts_and_scores_are_those_of_the_command_line(run, tmp_path):

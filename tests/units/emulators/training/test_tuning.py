@@ -156,6 +156,33 @@ def test_the_anchor_is_half_the_squared_distance():
     torch.testing.assert_close(step.network.head[0].bias.grad, torch.full((16,), 6.0))
 
 
+def test_the_fisher_information_weighs_the_anchor():
+    """For loss y (w . x) of samples x, the gradient of w is y x: the mean of its square is known."""
+    step = torch.nn.Linear(3, 1, bias=False)
+    anchor = Anchor(2.0)
+    anchor.begin(step)
+    samples = torch.tensor([[1.0, 2.0, 0.0], [3.0, 0.0, 0.0]])
+    anchor.measure(step, (2.0 * step(x).squeeze() for x in samples))
+    squares = (2.0 * samples).square().sum(0)
+    importance = squares / squares.mean()
+    torch.testing.assert_close(anchor.importance_0, importance[None])
+    with torch.no_grad():
+        step.weight.add_(torch.tensor([1.0, -2.0, 5.0]))
+    assert anchor(step).item() == pytest.approx(float(importance[0] + 4 * importance[1]))
+    again = Anchor(2.0)
+    again.begin(torch.nn.Linear(3, 1, bias=False))
+    again.load_state_dict(anchor.state_dict())
+    assert again(step) == anchor(step)
+    with pytest.raises(ValueError, match="give no weight a gradient"):
+        anchor.measure(step, [0.0 * step(samples[0]).squeeze()])
+
+
+@pytest.mark.parametrize("options", [{"importance": "fisher"}, {"anchor": 1.0, "importance_samples": 0}])
+def test_an_importance_that_cannot_be(options):
+    with pytest.raises(ValueError, match="importance"):
+        Tuning(**options)
+
+
 def test_a_schedule_that_warms_up_again():
     schedule = WarmRestarts(warmup=4, restarts=[0.5], shrink=0.5)
     rates = [schedule(n, 100) for n in range(100)]

@@ -1,0 +1,86 @@
+"""Continual training as a user runs it: on new data with the old ones rehearsed, and held to what matters for them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from data_pipelines.conventions.suggestions import ConfigErrors
+from data_pipelines.files import checkpoints
+from emul.config.compose import compose
+from emul.train import train
+
+SMALL = [
+    "experiment=lorenz96_unet", "data.days=40", "data.trajectories=3", "data.splits.train=[2001-01-01,2001-02-09]",
+    "data.splits.validation=[2001-02-21,2001-04-01]", "data.splits.test=[2001-04-12,2001-05-20]", "model.channels=[8]",
+    "training.batch_size=8", "training.validate_every=4", "training.validation_cases=4", "logger=[csv]",
+]  # fmt: skip
+TUNED = [
+    "data.forcing=10", "rehearsal.share=0.5", "tuning.anchor=0.1", "tuning.importance=fisher",
+    "tuning.importance_samples=6",
+]  # fmt: skip
+
+
+def trained(folder, name, *words):
+    return train(compose("train", [*SMALL, f"output={folder}", f"name={name}", *words]))
+
+
+def weights(folder):
+    return checkpoints.load(folder / "checkpoints" / "last.ckpt")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("continual"), "base", "training.steps=4")
+
+
+@pytest.mark.slow
+def test_old_data_are_rehearsed_and_important_weights_are_held_also_after_an_interruption(base, tmp_path, capsys):
+    words = [f"from_checkpoint={base}", *TUNED]
+    whole = weights(trained(tmp_path, "whole", *words, "training.steps=8"))
+    output = "".join(capsys.readouterr().out.split())
+    assert "rehearsed50%ofthesamples,from159windowsoftheolddata" in output
+    importance = torch.cat([v.flatten() for k, v in whole["state_dict"].items() if "anchor.importance_" in k])
+    assert importance.mean().item() == pytest.approx(1.0, rel=1e-4)
+    assert importance.std() > 0.1
+    assert whole["emul"]["data"]["rehearsed"] == weights(base)["emul"]["data"]["times_digest"]
+
+    with pytest.raises(OSError, match="power cut"):
+        stop_after(tmp_path, words, 4)
+    resumed = weights(trained(tmp_path, "parts", *words, "training.steps=8"))
+    for name, value in whole["state_dict"].items():
+        assert torch.equal(value, resumed["state_dict"][name]), name
+    alone = weights(trained(tmp_path, "alone", f"from_checkpoint={base}", "data.forcing=10", "training.steps=8"))
+    assert any(not torch.equal(value, whole["state_dict"][name]) for name, value in alone["state_dict"].items())
+
+
+def stop_after(folder, words, steps):
+    """Train under the name `parts` and raise OSError once so many steps are validated."""
+    with pytest.MonkeyPatch.context() as patch:
+        from emulators.training.lightning_module import Training
+
+        ended = Training.on_validation_epoch_end
+
+        def end(self):
+            ended(self)
+            if self.global_step == steps:
+                raise OSError("power cut")
+
+        patch.setattr(Training, "on_validation_epoch_end", end)
+        trained(folder, "parts", *words, "training.steps=8", "training.checkpoint_every=1")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["rehearsal.share=0.2"], r"rehearsal\.run"),
+        (["rehearsal.share=1.2"], r"rehearsal\.share"),
+        (["tuning.anchor=0.1", "tuning.importance=fisher"], r"tuning\.importance"),
+        (["tuning.importance=fisher"], "anchor above 0"),
+        (["tuning.importance=fischer"], "fischer"),
+    ],
+)
+def test_what_cannot_be_rehearsed_is_refused(tmp_path, words, message):
+    with pytest.raises(ConfigErrors, match=message):
+        trained(tmp_path, "refused", *words)
+    assert not (tmp_path / "train").exists()
