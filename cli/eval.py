@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from data_pipelines.verification.score_files import EvaluationResults, Verdict, 
 from data_pipelines.verification.score_rows import Row, headline_leads, headline_rows, score_rows
 from data_pipelines.verification.scoring import ODD, OddValues, PartialSums, score_pairs
 from data_pipelines.verification.sides import OPTIONS, Inputs, forecast_files
+from data_pipelines.verification.verif_files import VerifFiles
 from emul.config.compose import run_composed
 from emul.config.saved import plain
 from emul.evaluation.inputs import chosen_options, forecast_path, open_inputs
@@ -93,6 +95,9 @@ def _merge(sums: PartialSums, target: Path, inputs: Inputs, evaluation: Evaluati
     with progress("judging differences"):
         by_init, judged = write_differences(target, inputs, evaluation)
     sums.remove()
+    if inputs.options["verif"]["places"]:
+        with progress("writing files for verif") as report:
+            VerifFiles(inputs.pairs, **inputs.options["verif"]).write(target / "verif", partial(report, "writing"))
     present(target, inputs, evaluation, replace(results, by_init=by_init, differences=judged))
 
 

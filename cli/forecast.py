@@ -378,7 +378,9 @@ def _layout(
     largest = fields * int(np.prod(world.grid.shape))
     attributes = {"title": f"Forecasts of {run.folder.name}", "source": f"emul, {run.folder.name}"}
     block = min(steps, writer.leads_per_chunk(largest))
-    return Layout(world, inits, steps, batch, block, attributes, members, together)
+    layout = Layout(world, inits, steps, batch, block, attributes, members, together)
+    writer.refuse_unsuited(layout)
+    return layout
 
 
 def _scorecards(run: Run, archive: Archive, layout: Layout) -> Callable[[int, int], Scorecard | None]:

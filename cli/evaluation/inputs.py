@@ -46,6 +46,7 @@ from data_pipelines.verification.sides import (
     stored_forecasts,
     truth_in_files,
 )
+from data_pipelines.verification.verif_files import VerifFiles
 from emul.config.build import build, build_all
 from emul.config.saved import plain, read_saved, saved_config
 from emul.training.runs import absent_run
@@ -156,6 +157,8 @@ def open_inputs(config: DictConfig, options: Mapping[str, Any], report: Callable
         "forecast_made_from": digest(manifest.get("settings", {})),
         "truth_and_climatology": digest([fingerprint(truth_path), fingerprint(config.climatology)]),
     }
+    if options["verif"]["places"]:
+        VerifFiles(pairs, **options["verif"])  # refuses what cannot be
     limits = stored_predictability(source)
     seen = marked(Guards(**options["guards"]), manifest, _training_period(run), pairs)
     return Inputs(

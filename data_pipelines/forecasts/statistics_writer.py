@@ -54,13 +54,22 @@ class StatisticsWriter:
         """The settings that the bytes on disk depend on."""
         return {**self.writer.plain(), "keep": "statistics", **self.settings}
 
+    def _stored(self, layout: Layout) -> Layout:
+        """The layout of the statistics of an ensemble in this layout."""
+        variables = self.statistics(layout.world.predicted).variables
+        world = replace(layout.world, prognostic=variables, diagnostic=VariableSet())
+        attributes = {**layout.attributes, "ensemble_statistics": str(layout.members)}
+        return replace(layout, world=world, members=0, member_batch=0, attributes=attributes)
+
+    def refuse_unsuited(self, layout: Layout) -> None:
+        """Raise ValueError where the form of the files cannot hold the statistics."""
+        self.writer.refuse_unsuited(self._stored(layout))
+
     def open(self, folder: Path, layout: Layout) -> None:
         """Lay out the store of the statistics, or take up the one that is there."""
         self.layout, self.folder = layout, Path(folder)
         self.sums = self.statistics(layout.world.predicted)
-        world = replace(layout.world, prognostic=self.sums.variables, diagnostic=VariableSet())
-        attributes = {**layout.attributes, "ensemble_statistics": str(layout.members)}
-        self.writer.open(folder, replace(layout, world=world, members=0, member_batch=0, attributes=attributes))
+        self.writer.open(folder, self._stored(layout))
         (self.folder / FOLDER).mkdir(exist_ok=True)
         self._leads: list[Arrays] = []
         self._files: dict[str, str] = {}

@@ -55,8 +55,12 @@ class ZarrWriter:
         """The settings that the bytes on disk depend on."""
         return {"format": "zarr", "compression": self.compression, "chunk_megabytes": self.chunk_megabytes}
 
+    def refuse_unsuited(self, layout: Layout) -> None:
+        """Raise ValueError where this form cannot hold such a forecast; a store holds all."""
+
     def open(self, folder: Path, layout: Layout) -> None:
         """Lay out folder/forecast.zarr, or take up the one that is there."""
+        self.refuse_unsuited(layout)
         self.folder, self.layout, self.store = Path(folder), layout, Path(folder) / "forecast.zarr"
         self._rank = len(layout.world.grid.shape)
         self._encode = _encoder(self.compression)
