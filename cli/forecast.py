@@ -29,7 +29,7 @@ from data_pipelines.forecasts.manifest import discard_other, read_manifest
 from data_pipelines.forecasts.perturbations import PerturbationPart, Starts
 from data_pipelines.forecasts.production import make_forecast
 from data_pipelines.forecasts.rollouts import ForecastJob
-from data_pipelines.forecasts.statistics_writer import StatisticsWriter
+from data_pipelines.forecasts.statistics_writer import MONTHS, MeansWriter, StatisticsWriter, Writer
 from data_pipelines.forecasts.writers import ZarrWriter
 from data_pipelines.jobs.processes import (
     local_rank,
@@ -137,7 +137,7 @@ def prepare(config: DictConfig) -> ForecastJob:
     steps = lead_steps(config.lead, run.world)
     inits = forecast_inits(config.init, archive, source.splits, steps, config.every, warn)
     boundary = ForecastBoundary(config.boundary, run.world, inits, steps) if config.boundary else None
-    writer = _writer(config, run.world)
+    writer = _writer(config, run.world, inits, steps)
     layout = _layout(run, inits, steps, config, writer, _members(run, config))
     ranges = {str(name): tuple(limits) for name, limits in config.ranges.items()}
     step, others, seen = _steps(run, config, layout.members, device)
@@ -349,13 +349,17 @@ def _perturbation(chosen: DictConfig, step: Stepper, archive: Archive, inits: np
     return perturbation.prepare(step, archive, inits, int(chosen.seed), device)
 
 
-def _writer(chosen: DictConfig, world: World) -> ZarrWriter | StatisticsWriter:
-    """The writer of the members, or of statistics in their place."""
-    if chosen.keep not in ("members", "statistics"):
-        raise ValueError(f"keep: expected members or statistics; got '{chosen.keep}'.")
+def _writer(chosen: DictConfig, world: World, inits: np.ndarray, steps: int) -> Writer:
+    """The writer of the members, or of statistics or means in their place."""
+    if chosen.keep not in ("members", "statistics", *MONTHS):
+        raise ValueError(f"keep: expected members or statistics, monthly or annual; got '{chosen.keep}'.")
     writer: ZarrWriter = build(chosen.writer)
     if chosen.keep == "members":
         return writer
+    if chosen.keep in MONTHS:
+        means = MeansWriter(writer, chosen.keep)
+        means.periods(world, inits, steps)  # refuses what does not suit
+        return means
     if not chosen.members:
         raise ValueError("keep=statistics is of an ensemble; give the number of its members, such as members=100.")
     statistics = StatisticsWriter(
@@ -365,9 +369,7 @@ def _writer(chosen: DictConfig, world: World) -> ZarrWriter | StatisticsWriter:
     return statistics
 
 
-def _layout(
-    run: Run, inits: np.ndarray, steps: int, chosen: DictConfig, writer: ZarrWriter | StatisticsWriter, members: int
-) -> Layout:
+def _layout(run: Run, inits: np.ndarray, steps: int, chosen: DictConfig, writer: Writer, members: int) -> Layout:
     batch_size, together = chosen.batch_size, int(chosen.member_batch or 0)
     for name, size in {"batch_size": batch_size, "member_batch": chosen.member_batch}.items():
         if size is not None and size < 1:

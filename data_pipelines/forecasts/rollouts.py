@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from data_pipelines.batches.archive import Archive
     from data_pipelines.forecasts.boundary import ForecastBoundary
     from data_pipelines.forecasts.layout import Layout
-    from data_pipelines.forecasts.statistics_writer import StatisticsWriter
-    from data_pipelines.forecasts.writers import ZarrWriter
+    from data_pipelines.forecasts.statistics_writer import Writer
     from emulators.scores.interfaces import LeadBudgets, LeadScores
     from emulators.world import World
 
@@ -196,7 +195,7 @@ class ForecastJob:
     step: Stepper
     archive: Archive
     layout: Layout
-    writer: ZarrWriter | StatisticsWriter
+    writer: Writer
     scorecard: Callable[[int, int], LeadScores | None]
     ledger: Callable[..., LeadBudgets]
     settings: Mapping[str, Any]

@@ -149,7 +149,8 @@ def canonical_forecast(
     if not any({"time", LEAD} <= set(forecast[name].dims) for name in forecast.data_vars):
         raise ValueError(f"No variable of {origin} varies with both initial time and lead time.")
     forecast = forecast.assign_coords(valid_time=(("time", LEAD), valid.astype("datetime64[ns]")))
-    return forecast.assign_attrs(assumed=assumed, **({} if count is None else {"ensemble_statistics": count}))
+    kept = {name: dataset.attrs[name] for name in ("ensemble_statistics", "time_means") if name in dataset.attrs}
+    return forecast.assign_attrs(assumed=assumed, **kept)
 
 
 def with_two_members(dataset: xr.Dataset) -> xr.Dataset:

@@ -200,6 +200,7 @@ class Pairs:
         self.inits = self.forecast["time"].values.astype("datetime64[s]")
         self.leads = self.forecast["prediction_timedelta"].values.astype("timedelta64[s]")
         self.valid = self.forecast["valid_time"].values.astype("datetime64[s]")
+        self._refuse_means(str(forecast.attrs.get("time_means", "")))
         self.index, self.starts = self.truth.find(self.valid), self.truth.find(self.inits)
         if not across_gaps:
             self.index[self.valid > unbroken_until(self.truth.times, self.inits)[:, None]] = -1
@@ -215,6 +216,15 @@ class Pairs:
                 f"No valid time of the forecast ({self.valid.min()} to {self.valid.max()}) is in the truth "
                 f"({f'{times.min()} to {times.max()}, {times.size} times' if times.size else 'it has no times'}); "
                 f"give a truth that covers the forecast.{' ' if assumed else ''}{assumed}"
+            )
+
+    def _refuse_means(self, period: str) -> None:
+        """ValueError where means over a period would be compared with a truth of shorter timesteps."""
+        interval = spacing(self.truth.times) or np.timedelta64(0, "s")
+        if period and interval < np.diff(self.leads, prepend=np.timedelta64(0, "s"))[0] - np.timedelta64(4, "D"):
+            raise ValueError(
+                f"The forecast holds means over {period} (keep=monthly or annual), the truth a state every "
+                f"{interval / np.timedelta64(1, 'h'):g} h; give a truth of the same means, or take keep=members."
             )
 
     @property

@@ -38,6 +38,7 @@ ELSEWHERE = {  # what is not run, and why
     r"emul scaling ": "tests/runs/test_scaling.py",
     r"on_cells": "tests/runs/test_grids.py",
     r" boundary=": "tests/runs/test_limited_area.py",
+    r"keep=(monthly|annual)": "tests/runs/forecasts/test_means.py",
     r"scenarios=climatebench|gaussian_process": "other files and packages; tests/units/emulators/test_projections.py",
     r"data (predictability|picture)|data=planet_pressure": "tests/runs/test_data_verb.py, test_planet_pressure.py",
     r"experiment=(bakeoff|quasi|shallow|kuramoto)": "tests/runs/test_every_config.py",
