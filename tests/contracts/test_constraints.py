@@ -18,6 +18,7 @@ FILES = sorted((CONF / "constraint").glob("*.yaml"))
 GIVEN = {
     "shallow_water": {"depth": "depth"},
     "prescribed": {"variables": {"skin_temperature": "sea_surface_temperature"}, "mask": "land_sea_mask"},
+    "slab_ocean": {"temperature": "skin_temperature", "mask": "land_sea_mask", "invert": True},
     "masked": {"variables": {"skin_temperature": ["land_sea_mask", 270.0], "temperature": ["land_sea_mask", 0.0]}},
 }
 

@@ -42,7 +42,7 @@ ELSEWHERE = {  # what is not run, and why
     r"scenarios=climatebench|gaussian_process": "other files and packages; tests/units/emulators/test_projections.py",
     r"data (predictability|picture)|data=planet_pressure": "tests/runs/test_data_verb.py, test_planet_pressure.py",
     r"experiment=(bakeoff|quasi|shallow|kuramoto)": "tests/runs/test_every_config.py",
-    r"(train|run|check) .*experiment=planet_\w+_conserving": "tests/runs/test_every_config.py",
+    r"(train|run|check) .*experiment=planet_(\w+_conserving|slab)": "tests/runs/test_every_config.py",
 }
 OWN_DATA = ("data=netcdf", "experiment=era5", "experiment=first", "experiment=lorenz96")
 SHORT = ["hardware=debug", "forecast.lead=24h", "forecast.every=5d", "training.validation_cases=1"]

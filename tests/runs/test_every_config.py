@@ -24,6 +24,14 @@ NEEDS = {  # variables that the planet has and its usual emulator lacks
         "variables.diagnostic=[skin_temperature]",
         "constraint.prescribed.variables={skin_temperature:sea_surface_temperature}",
     ],
+    "slab_ocean": [
+        "variables=planet_slab",
+        "data.ocean=slab",
+        "constraint.slab_ocean.temperature=sea_surface_temperature",
+        "constraint.slab_ocean.correction=surface_heat_supply_6hr",
+        "constraint.slab_ocean.mask=land_sea_mask",
+        "constraint.slab_ocean.invert=true",
+    ],
     "masked": [
         "variables.diagnostic=[skin_temperature]",
         "constraint.masked.variables={skin_temperature:[land_sea_mask,280]}",
