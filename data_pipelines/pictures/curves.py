@@ -281,7 +281,7 @@ def member_picture(path: Path, results: Sequence[Projected]) -> Path:
     """Draw a panel for each variable and scenario: total score by members averaged, with intervals of the draws."""
     columns = min(3, len(results))
     with figure_style():
-        figure = new_figure(max(4.6, 3.8 * columns), 2.9 * -(-len(results) // columns) + 0.3)
+        figure = new_figure(max(7.6, 3.8 * columns), 2.9 * -(-len(results) // columns) + 0.6)
         axes = panels(figure, len(results), columns)
         for axis, result in zip(axes, results, strict=True):
             study, drawn = result.study, [*result.study.counts[:-1]]
@@ -300,7 +300,9 @@ def member_picture(path: Path, results: Sequence[Projected]) -> Path:
                 title=f"{result.variable}, {result.scenario.name}", xlabel="members averaged", ylabel="total NRMSE"
             )
             axis.set_ylim(bottom=0.0)
-        axes[0].legend(fontsize=7.5)
+        place: Any = "outside upper left"
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc=place, ncols=4, fontsize=8)
         share = f"{INTERVAL[1] - INTERVAL[0]:.0f} %"
         sentence = f"Lines: median of the draws of members, shaded where {share} of them lie; points: all members."
         explain(figure, [f"{sentence} Where shaded ranges overlap, which emulator wins can be luck."])

@@ -92,14 +92,23 @@ class Maps:
 
 
 def climate_maps(maps: Maps, dataset: xr.Dataset, results: EvaluationResults) -> None:
-    """Maps of the mean state of forecast and truth and of their difference; dataset: of climate.nc."""
+    """Maps of the mean state, the season and the extremes of forecast and truth, and of their difference.
+
+    dataset: of climate.nc.
+    """
     maps.clear()
-    for row in [row for row in results.headline if f"{row.variable}_mean" in dataset][:6]:
-        field = row.field(dataset, "_mean")
-        forecast, truth = (field.sel(source=source).values for source in ("forecast", "truth"))
-        if not np.isnan(forecast).all():
-            fields = {"forecast": forecast, "truth": truth, "bias": forecast - truth}
-            maps.draw(row, "_mean", [Picture("", f"mean over {dataset.attrs['times']}", fields)], "bias")
+    kinds = {
+        "_mean": (f"mean over {dataset.attrs['times']}", 6),
+        "_cycle": ("amplitude of the annual cycle", 3),
+        "_return10": ("what a year exceeds once in ten", 3),
+    }
+    for suffix, (title, most) in kinds.items():
+        for row in [row for row in results.headline if f"{row.variable}{suffix}" in dataset][:most]:
+            field = row.field(dataset, suffix)
+            forecast, truth = (field.sel(source=source).values for source in ("forecast", "truth"))
+            if not np.isnan(forecast).all():
+                fields = {"forecast": forecast, "truth": truth, "bias": forecast - truth}
+                maps.draw(row, suffix, [Picture("", title, fields)], "bias")
 
 
 def drawn_leads(pairs: Pairs, errors: ErrorMaps) -> list[tuple[int, int, np.ndarray]]:

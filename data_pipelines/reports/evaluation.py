@@ -147,6 +147,8 @@ NAMES = {  # what a score is called in words, where it is of runs of any or only
     "annual": "annual means",
     "nrmse": "NRMSE",
     "interannual": "interannual variability",
+    "cycle": "annual cycle",
+    "return": "return levels",
     "nino": "Nino 3.4",
     "trend": "trends",
 }

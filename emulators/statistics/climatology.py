@@ -20,7 +20,7 @@ doi 10.1002/qj.656). All as in WeatherBench 2 (Rasp et al. 2024, arXiv 2308.1556
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -252,3 +252,47 @@ def _quantiles_of_sorted(values: np.ndarray, weight: np.ndarray, levels: Sequenc
         low, high = (h - 1.0) / effective, np.minimum(h / effective, 1.0)
         estimates[row] = centre[:, 0] + effective * (integral_to(high) - integral_to(low))
     return np.where(total[:, 0] > 0, estimates, np.nan)
+
+
+class AnnualMaxima:
+    """Hold the largest values of each year, float32, for several series of fields at once (series, time, ...)."""
+
+    def __init__(self) -> None:
+        self.by_year: dict[int, np.ndarray] = {}
+
+    def add(self, years: np.ndarray, fields: np.ndarray) -> None:
+        """Add fields of the years (time,)."""
+        for year in np.unique(years).tolist():
+            self._raise(year, fields[:, years == year].max(axis=1).astype(np.float32))
+
+    def _raise(self, year: int, largest: np.ndarray) -> None:
+        known = self.by_year.get(year)
+        self.by_year[year] = largest if known is None else np.maximum(known, largest)
+
+    def partial(self) -> dict[str, np.ndarray]:
+        """The maxima so far as arrays, for `add_partial`."""
+        years = sorted(self.by_year)
+        stacked = np.stack([self.by_year[year] for year in years]) if years else np.zeros(0, dtype=np.float32)
+        return {"maximum years": np.array(years, dtype=np.int64), "maxima": stacked}
+
+    def add_partial(self, partial: Mapping[str, np.ndarray]) -> None:
+        """Add the maxima of others."""
+        for year, largest in zip(partial["maximum years"].tolist(), partial["maxima"], strict=True):
+            self._raise(year, largest)
+
+    def return_levels(self, years: np.ndarray, period: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return what the first series, and all others taken together, exceed once in `period` of these years."""
+        maxima = np.stack([self.by_year[year] for year in years.tolist()]).astype(np.float64)
+        return return_level(maxima[:, 0], period), return_level(maxima[:, 1:].reshape(-1, *maxima.shape[2:]), period)
+
+
+def return_level(maxima: np.ndarray, period: float) -> np.ndarray:
+    """Return the value that annual maxima (year, ...) exceed once in `period` years, of a Gumbel distribution.
+
+    Its location and scale are those of the first two L-moments (Hosking 1990, doi 10.1111/j.2517-6161.1990.tb01775.x).
+    """
+    ordered = np.sort(maxima, axis=0)
+    rank = np.arange(len(ordered)).reshape(-1, *[1] * (ordered.ndim - 1)) / (len(ordered) - 1)
+    mean, weighted = ordered.mean(axis=0), (rank * ordered).mean(axis=0)
+    scale = (2.0 * weighted - mean) / math.log(2.0)
+    return mean - np.euler_gamma * scale - scale * math.log(-math.log1p(-1.0 / period))

@@ -5,7 +5,13 @@
 gives the trend b free of the season; mean, variance and series of monthly area means are summed beside it. Sums of any
 batches, processes or runs add up to the whole; of scores whose years are too few it is said why they are left out.
 
-Scores of a climate: its mean state, its variability and its trend, from maps and from series of area means.
+Scores of a climate: its mean state, its season, its variability, its extremes and its trend, from maps and from series
+of area means. A bias of annual area means stands beside what internal variability would make of it in n years,
+
+    bias_over_noise = |mean_n (<f> - <o>)| / sqrt((var f / M + var o) / n)
+
+of M members, years taken as independent: below 2 it says little. Return levels are those of the largest value of each
+year, of the members taken together.
 
     NRMSE = NRMSE_s + 5 NRMSE_g
     NRMSE_s = sqrt <(mean_t f - mean_t o)^2> / |<mean_t o>|        NRMSE_g = sqrt mean_t (<f> - <o>)^2 / |<mean_t o>|
@@ -28,7 +34,7 @@ import torch
 from emulators.grid import grid_coordinates, grid_dims
 from emulators.state import State
 from emulators.statistics.area_means import Region, land_fraction, region_weights
-from emulators.statistics.climatology import harmonics
+from emulators.statistics.climatology import AnnualMaxima, harmonics
 from emulators.variables import Variable, VariableSet
 from emulators.verification.channels import channel_rows, level_block, level_coordinate
 from emulators.world import World
@@ -94,7 +100,16 @@ ANNUAL = 2  # harmonics
 DECADE = 315_569_252.0  # s
 ORIGIN = 946_684_800  # 2000-01-01: trends are taken about it, for the sake of rounding
 SEA = ("sea_surface_temperature", "skin_temperature", "2m_temperature")  # the first of these has the Nino index
-YEARS = {"annual": 1, "nrmse": 1, "interannual": 5, "nino": 5, "trend": 10}  # whole years needed
+YEARS = {
+    "annual": 1,
+    "nrmse": 1,
+    "cycle": 1,
+    "interannual": 5,
+    "nino": 5,
+    "trend": 10,
+    "return": 10,
+}  # whole years needed
+RETURN = 10.0  # years between two excesses of the return level
 SOURCES = ("forecast", "truth")
 
 
@@ -102,7 +117,8 @@ class ClimateCard:
     """Accumulate mean state, variability, annual means and trends of forecasts and of their truth.
 
     A point at which either is ever missing is left out. Of an ensemble the means are those of its members, the
-    variability that of each member. Eight float64 fields a channel are held of forecast and truth each.
+    variability that of each member. Eight float64 fields a channel are held of forecast and truth each, and for every
+    year a float32 field of each member and of the truth.
     """
 
     def __init__(
@@ -120,6 +136,7 @@ class ClimateCard:
         self._months: dict[int, np.ndarray] = {}  # month since 1970 -> sums (truth and members, channel, region)
         self._counts: dict[int, int] = {}
         self._times: set[int] = set()
+        self._maxima = AnnualMaxima()
 
     def add(self, prediction: State, target: State) -> None:
         """Add forecasts of any leads and their truth, matched by valid time; an ensemble has its members in front."""
@@ -134,16 +151,18 @@ class ClimateCard:
         if missing.any():
             self._missing |= missing.any(axis=0)
             truth, members = np.where(missing, 0.0, truth), np.where(missing, 0.0, members)
+        both = np.concatenate([truth[None], members])
         basis = _basis(seconds)
         self._gram += basis.T @ basis
         for row, fields in enumerate((members, truth[None])):
             self._moment[row] += np.tensordot(basis.T, fields.mean(axis=0), axes=1)
             self._square[row] += np.square(fields).mean(axis=0).sum(axis=0)
         self._times.update(seconds.tolist())
+        self._maxima.add(target.time.reshape(-1).astype("datetime64[Y]").astype(int) + 1970, both)
         matrix = self._nino.matrix
         coverage = (~missing) @ matrix
         with np.errstate(invalid="ignore", divide="ignore"):
-            means = np.concatenate([truth[None], members]) @ matrix / coverage  # (1 + member, time, channel, region)
+            means = both @ matrix / coverage  # (1 + member, time, channel, region)
         for place, month in enumerate(target.time.reshape(-1).astype("datetime64[M]").astype(int).tolist()):
             self._months[month] = self._months.get(month, 0.0) + means[:, place]
             self._counts[month] = self._counts.get(month, 0) + 1
@@ -161,6 +180,7 @@ class ClimateCard:
             "counts": np.array([self._counts[month] for month in months], dtype=np.int64),
             "times": np.array(sorted(self._times), dtype=np.int64),
             "labels": np.array(self._labels()),
+            **self._maxima.partial(),
         }
 
     def add_partial(self, partial: Mapping[str, np.ndarray]) -> ClimateCard:
@@ -175,6 +195,7 @@ class ClimateCard:
             self._months[month] = self._months.get(month, 0.0) + means
             self._counts[month] = self._counts.get(month, 0) + int(count)
         self._times.update(partial["times"].tolist())
+        self._maxima.add_partial(partial)
         return self
 
     def _labels(self) -> str:
@@ -189,6 +210,8 @@ class ClimateCard:
         """Scores for which there are too few years, or no sea, and why."""
         have = len(self.years)
         reasons = {name: f"{have} of the {need} whole years needed" for name, need in YEARS.items() if have < need}
+        if "cycle" not in reasons and len(self._times) < 6 * have:
+            reasons["cycle"] = "fewer than six times a year"
         if self._sea() is None:
             reasons["nino"] = f"none of {', '.join(SEA)} among the variables"
         elif NINO_REGION not in self._nino.names:
@@ -196,13 +219,19 @@ class ClimateCard:
         return reasons
 
     def maps(self) -> dict[str, np.ndarray]:
-        """`mean`, `std` and `trend` (a decade), of forecast and truth: (source, channel, point); NaN where missing."""
+        """`mean`, `std`, `trend` (a decade), `cosine`, `sine` and amplitude `cycle` of the year, `return10` where years
+        suffice, of forecast and truth: (source, channel, point); NaN where missing."""
         count = self._gram[0, 0]
         if not count:
             raise ValueError("No pair of forecast and truth was added; there is no climate to score.")
         mean = self._moment[:, 0] / count
         maps = {"mean": mean, "std": np.sqrt(np.maximum(self._square / count - np.square(mean), 0.0))}
-        maps["trend"] = np.tensordot(_trend_row(self._gram), self._moment, axes=(0, 1))
+        fitted = np.tensordot(_fit(self._gram), self._moment, axes=(1, 1))  # (function, source, channel, point)
+        maps |= {"trend": fitted[-1], "cosine": fitted[1], "sine": fitted[2]}
+        maps["cycle"] = np.hypot(maps["cosine"], maps["sine"])
+        if "return" not in self.left_out():
+            truth, forecast = self._maxima.return_levels(self.years, RETURN)
+            maps["return10"] = np.stack([forecast, truth])
         for values in maps.values():
             values[:, self._missing] = np.nan
         return maps
@@ -232,6 +261,15 @@ class ClimateCard:
             }
             if "annual" not in absent:
                 scores |= self._annual_scores(nrmse_spatial(mean, true_mean, weights), "interannual" not in absent)
+        if "cycle" not in absent:
+            apart = [maps[wave][0] - maps[wave][1] for wave in ("cosine", "sine")]
+            with np.errstate(invalid="ignore", divide="ignore"):
+                scores["cycle_ratio"] = np.sqrt(np.divide(*(area_mean(np.square(f), weights) for f in maps["cycle"])))
+            scores["cycle_rmse"] = area_rmse(np.hypot(*apart), weights) / np.sqrt(2.0)
+        if "return" not in absent:
+            level, true_level = maps["return10"]
+            scores |= {"return10_forecast": area_mean(level, weights), "return10_truth": area_mean(true_level, weights)}
+            scores["return10_rmse"] = area_rmse(level - true_level, weights)
         if "trend" not in absent:
             scores["trend_forecast"] = area_mean(trend, weights)
             scores["trend_truth"] = area_mean(true_trend, weights)
@@ -251,6 +289,10 @@ class ClimateCard:
         if variability:
             scores["interannual_std_forecast"] = np.sqrt(members.var(axis=0, ddof=1).mean(axis=0))
             scores["interannual_std_truth"] = truth.std(axis=0, ddof=1)
+            variance = members.var(axis=0, ddof=1).mean(axis=0) / members.shape[1] + truth.var(axis=0, ddof=1)
+            scores["bias_noise"] = np.sqrt(variance / len(truth))
+            with np.errstate(invalid="ignore", divide="ignore"):
+                scores["bias_over_noise"] = np.abs((forecast - truth).mean(axis=0)) / scores["bias_noise"]
         return scores
 
     def _sea(self) -> Variable | None:
@@ -268,8 +310,8 @@ class ClimateCard:
         return nino_index(means, months), months.astype("datetime64[M]")
 
     def dataset(self, attributes: Mapping[str, object] | None = None) -> xr.Dataset:
-        """By variable v: `v` (metric, region[, level]), `v_mean`, `v_std`, `v_trend`, `v_zonal_mean`, `v_annual_mean`
-        (source, ...), and `nino34` (source, month)."""
+        """By variable v: `v` (metric, region[, level]), `v_mean`, `v_std`, `v_trend`, `v_cycle`, `v_return10`,
+        `v_zonal_mean`, `v_annual_mean` (source, ...), and `nino34` (source, month)."""
         import xarray as xr
 
         scores, absent = self.scores(), self.left_out()
@@ -283,8 +325,8 @@ class ClimateCard:
         }
         place = grid_dims(self.grid)
         fields = {name: field.reshape(*field.shape[:2], *self.grid.shape) for name, field in self.maps().items()}
-        if "trend" in absent:
-            del fields["trend"]
+        for kind in {"cosine", "sine", *(kind for kind in ("trend", "cycle") if kind in absent)}:
+            del fields[kind]
         annual = None
         if "annual" not in absent:
             means = self.annual_means()
@@ -316,7 +358,9 @@ class ClimateCard:
             "whole_years": len(self.years),
             "left_out": "; ".join(f"{name}: {why}" for name, why in absent.items()),
             "definitions": "std about the time mean; trend a decade, beside two harmonics of the year; annual, "
-            "interannual and nrmse of whole years; nrmse = nrmse_spatial + 5 nrmse_global (ClimateBench)",
+            "interannual and nrmse of whole years; nrmse = nrmse_spatial + 5 nrmse_global (ClimateBench); cycle: the "
+            "first harmonic of the year; bias_noise: standard error of the bias by the variance of annual means; "
+            "return10: what the largest value of a year exceeds once in 10 years (Gumbel)",
         }
         return xr.Dataset(arrays, coords, {**facts, **(attributes or {})})
 
@@ -334,8 +378,8 @@ class ClimateCard:
         return (*before, *level, *after), level_block(values, axis, variable, self.variables), attributes
 
 
-def _trend_row(gram: np.ndarray) -> np.ndarray:
-    """The weights of the moments whose sum is the trend, (function,).
+def _fit(gram: np.ndarray) -> np.ndarray:
+    """The weights of the moments whose sums are the coefficients of the functions, (function, function).
 
     All functions are taken about their means, and harmonics that hardly vary from time to time are left out: yearly
     data do not determine a season.
@@ -346,7 +390,7 @@ def _trend_row(gram: np.ndarray) -> np.ndarray:
     size = np.full(len(gram), np.sqrt(0.5 * count))
     size[0], size[-1] = np.sqrt(count), np.sqrt(max(about[-1, -1], 1e-12 * count))
     inverse = np.linalg.pinv(about / np.outer(size, size), rcond=1e-3, hermitian=True) / np.outer(size, size)
-    return inverse[-1] @ centred.T
+    return inverse @ centred.T
 
 
 def _basis(seconds: np.ndarray) -> np.ndarray:

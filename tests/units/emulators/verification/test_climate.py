@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from scipy.stats import gumbel_r
 
 from data_pipelines.opening.datasets import open_dataset
 from emulators.grid import LatLonGrid, equiangular_grid
 from emulators.state import State
 from emulators.statistics.area_means import region_weights
+from emulators.statistics.climatology import return_level
 from emulators.variables import Variable, VariableSet
 from emulators.verification.climate import ClimateCard, area_mean, nino_index, nrmse_global, nrmse_spatial, whole_years
 from emulators.world import World
@@ -94,6 +96,57 @@ def test_annual_means_and_the_nrmse(dozen):
     np.testing.assert_allclose(one.sel(metric="interannual_std_truth"), yearly[1].std(ddof=1), rtol=1e-12)
 
 
+def test_the_season_is_found_again(dozen):
+    """Both swing by 8 K; waves of 4 K a month later are half as large, and apart as complex amplitudes are."""
+    times, _, truth = dozen
+    found = card(*dozen).dataset()["temperature"].sel(level=500, region="global")
+    assert found.sel(metric="cycle_ratio").item() == pytest.approx(1.0, abs=0.01)
+    angle = 2 * np.pi * (times - times[0]) / np.timedelta64(3652, "D") * 10
+    waves = np.broadcast_to((280 + 8 * np.cos(angle))[:, None, None, None], truth.shape)
+    late = np.broadcast_to((280 + 4 * np.cos(angle - np.pi / 6))[:, None, None, None], truth.shape)
+    made = card(times, late, waves)
+    scores = made.scores()
+    np.testing.assert_allclose(
+        made.maps()["cycle"], np.array([4.0, 8.0])[:, None, None] * np.ones((2, 3, 432)), rtol=0.01
+    )
+    assert scores["cycle_ratio"][0, 0] == pytest.approx(0.5, rel=0.01)
+    apart = np.abs(4 * np.exp(-1j * np.pi / 6) - 8) / np.sqrt(2)
+    assert scores["cycle_rmse"][0, 0] == pytest.approx(apart, rel=0.01)
+
+
+def test_bias_beside_the_noise_of_annual_means(dozen):
+    times, forecast, truth = dozen
+    scores = card(times, forecast, truth).scores()
+    other = series(12, seed=5)[2]
+    same = card(times, other, truth)
+    annual = same.annual_means()[..., 0, 0]  # (year, truth and member)
+    noise = np.sqrt((annual[:, 0].var(ddof=1) + annual[:, 1].var(ddof=1)) / 12)
+    found = same.scores()
+    assert found["bias_noise"][0, 0] == pytest.approx(noise, rel=1e-12)
+    assert found["bias_over_noise"][0, 0] == pytest.approx(abs(np.subtract(*annual.T).mean()) / noise, rel=1e-12)
+    assert found["bias_over_noise"].max() < 2.0  # both are the same climate
+    assert scores["bias_over_noise"].min() > 3.0  # a kelvin too warm
+    twice = card(times, np.stack([other, series(12, seed=6)[2]]), truth).scores()
+    assert twice["bias_noise"][0, 0] < found["bias_noise"][0, 0]
+
+
+def test_return_levels_are_those_of_known_extremes(dozen):
+    drawn = gumbel_r.rvs(300.0, 4.0, size=(20_000, 3), random_state=np.random.default_rng(1))
+    for period in (10.0, 100.0):
+        np.testing.assert_allclose(return_level(drawn, period), gumbel_r.ppf(1 - 1 / period, 300.0, 4.0), rtol=1e-3)
+    times, forecast, truth = dozen
+    made = card(times, np.stack([forecast, forecast + 1.0]), truth, parts=4)
+    years = times.astype("datetime64[Y]").astype(int)
+    yearly = [np.stack([f[years == year].max(axis=0) for year in np.unique(years)]) for f in (forecast, truth)]
+    level = made.maps()["return10"].reshape(2, 3, *GRID.shape)
+    np.testing.assert_allclose(level[1], return_level(yearly[1].astype(np.float32), 10.0), rtol=1e-6)
+    both = np.concatenate([yearly[0], yearly[0] + 1.0])
+    np.testing.assert_allclose(level[0], return_level(both, 10.0), rtol=1e-6)
+    assert "temperature_return10" in made.dataset()
+    scores = made.scores()
+    assert scores["return10_forecast"][0, 0] > scores["return10_truth"][0, 0] + 2.0  # it varies twice as much
+
+
 def test_split_then_merge_is_the_whole(dozen):
     times, forecast, truth = dozen
     whole, half = card(times, forecast, truth), times.size // 2 + 3
@@ -111,14 +164,15 @@ def test_short_runs_say_what_they_lack():
     times, forecast, truth = series(2)
     made = card(times, forecast, truth)
     assert made.left_out() == {
-        name: f"2 of the {need} whole years needed" for name, need in (("interannual", 5), ("nino", 5), ("trend", 10))
+        name: f"2 of the {need} whole years needed"
+        for name, need in (("interannual", 5), ("nino", 5), ("trend", 10), ("return", 10))
     }
     found = made.dataset()
     assert {"annual_rmse", "nrmse", "bias_rmse"} <= set(found["metric"].values)
     assert not {"trend_rmse", "interannual_std_truth"} & set(found["metric"].values)
     assert "temperature_trend" not in found
     months = card(times[:20], forecast[:20], truth[:20])
-    assert set(months.left_out()) == {"annual", "nrmse", "interannual", "nino", "trend"}
+    assert set(months.left_out()) == {"annual", "nrmse", "cycle", "interannual", "nino", "trend", "return"}
     assert "temperature_annual_mean" not in months.dataset()
     with pytest.raises(ValueError, match="No pair"):
         ClimateCard(WORLD, VARIABLES).dataset()
