@@ -26,7 +26,7 @@ from emulators.scores.interfaces import Pair
 from emulators.state import State
 from emulators.statistics.climatology import HarmonicClimatology
 from emulators.variables import Variable, VariableSet
-from emulators.world import World
+from emulators.world import World, hours_of
 
 SAMPLES = 4000  # fields that a climatology is fitted to
 
@@ -200,7 +200,8 @@ class Pairs:
         self.inits = self.forecast["time"].values.astype("datetime64[s]")
         self.leads = self.forecast["prediction_timedelta"].values.astype("timedelta64[s]")
         self.valid = self.forecast["valid_time"].values.astype("datetime64[s]")
-        self._refuse_means(str(forecast.attrs.get("time_means", "")))
+        if "time_means" in forecast.attrs:
+            self._refuse_means(str(forecast.attrs["time_means"]))
         self.index, self.starts = self.truth.find(self.valid), self.truth.find(self.inits)
         if not across_gaps:
             self.index[self.valid > unbroken_until(self.truth.times, self.inits)[:, None]] = -1
@@ -220,11 +221,11 @@ class Pairs:
 
     def _refuse_means(self, period: str) -> None:
         """ValueError where means over a period would be compared with a truth of shorter timesteps."""
-        interval = spacing(self.truth.times) or np.timedelta64(0, "s")
-        if period and interval < np.diff(self.leads, prepend=np.timedelta64(0, "s"))[0] - np.timedelta64(4, "D"):
+        hours = hours_of(spacing(self.truth.times) or np.timedelta64(0, "s"))
+        if hours < hours_of(np.timedelta64(int(period.removesuffix("mo")), "M")) - 96.0:  # months are not all as long
             raise ValueError(
-                f"The forecast holds means over {period} (keep=monthly or annual), the truth a state every "
-                f"{interval / np.timedelta64(1, 'h'):g} h; give a truth of the same means, or take keep=members."
+                f"The forecast holds means over {period} (keep=monthly or annual), the truth a state every {hours:g} "
+                "h; give a truth of the same means, or take keep=members."
             )
 
     @property

@@ -131,3 +131,17 @@ def test_means_are_not_scored_as_states(home, monthly, tmp_path, capsys):
 
 def test_the_manifest_says_what_is_kept(monthly):
     assert read_json(monthly / "manifest.json")["settings"]["keep"] == "monthly"
+
+
+def test_means_are_scored_against_means(home, monthly, tmp_path):
+    """A truth of the same means half a kelvin colder: the bias is found."""
+    means = stored(monthly).isel(time=[0])
+    colder = means.isel(time=0).swap_dims(prediction_timedelta="valid_time") - 0.5
+    truth = colder[["temperature", "2m_temperature"]].drop_vars(["prediction_timedelta", "time"])
+    truth.rename(valid_time="time").to_netcdf(tmp_path / "truth.nc")
+    words = [f"forecast={monthly / 'forecast.zarr'}", f"truth={tmp_path / 'truth.nc'}"]
+    more = ["metric=[bias]", "baselines=[]", "inits=2003-01-13", "name=means", f"output={tmp_path}", "pictures=false"]
+    assert main(["eval", *words, *more]) == 0
+    with xr.open_dataset(tmp_path / "eval" / "means" / "scores.nc") as scores:
+        bias = scores["2m_temperature"].sel(metric="bias", region="global")
+        np.testing.assert_allclose(bias, 0.5, rtol=1e-4)
