@@ -137,7 +137,7 @@ def prepare(config: DictConfig) -> ForecastJob:
     steps = lead_steps(config.lead, run.world)
     inits = forecast_inits(config.init, archive, source.splits, steps, config.every, warn)
     boundary = ForecastBoundary(config.boundary, run.world, inits, steps) if config.boundary else None
-    writer = _writer(config, run.world, inits, steps)
+    writer = _writer(config, run.world)
     layout = _layout(run, inits, steps, config, writer, _members(run, config))
     ranges = {str(name): tuple(limits) for name, limits in config.ranges.items()}
     step, others, seen = _steps(run, config, layout.members, device)
@@ -349,7 +349,7 @@ def _perturbation(chosen: DictConfig, step: Stepper, archive: Archive, inits: np
     return perturbation.prepare(step, archive, inits, int(chosen.seed), device)
 
 
-def _writer(chosen: DictConfig, world: World, inits: np.ndarray, steps: int) -> Writer:
+def _writer(chosen: DictConfig, world: World) -> Writer:
     """The writer of the members, or of statistics or means in their place."""
     if chosen.keep not in ("members", "statistics", *MONTHS):
         raise ValueError(f"keep: expected members or statistics, monthly or annual; got '{chosen.keep}'.")
@@ -357,9 +357,7 @@ def _writer(chosen: DictConfig, world: World, inits: np.ndarray, steps: int) -> 
     if chosen.keep == "members":
         return writer
     if chosen.keep in MONTHS:
-        means = MeansWriter(writer, chosen.keep)
-        means.periods(world, inits, steps)  # refuses what does not suit
-        return means
+        return MeansWriter(writer, chosen.keep)
     if not chosen.members:
         raise ValueError("keep=statistics is of an ensemble; give the number of its members, such as members=100.")
     statistics = StatisticsWriter(

@@ -180,19 +180,26 @@ class MeansWriter:
         """The settings that the bytes on disk depend on."""
         return {**self.writer.plain(), "keep": self.keep}
 
+    def refuse_unsuited(self, layout: Layout) -> None:
+        """Raise ValueError where there are no such means, or the form of the files cannot hold them."""
+        if "grib" in self.writer.plain():
+            raise ValueError(f"keep={self.keep}: writer=grib says of no field that it is a mean; take writer=netcdf.")
+        self.writer.refuse_unsuited(self._stored(layout))
+
+    def _stored(self, layout: Layout) -> Layout:
+        """The layout of the means."""
+        count = int(self.periods(layout.world, layout.inits, layout.steps).max()) + 1
+        largest = max(variable.size for variable in layout.world.predicted) * layout.batch * max(1, layout.members)
+        attributes = {**layout.attributes, "time_means": self.period}
+        world = replace(layout.world, timestep=self.step)
+        block = self.writer.leads_per_chunk(largest * world.grid.size)
+        return replace(layout, world=world, steps=count, block=min(count, block), attributes=attributes)
+
     def open(self, folder: Path, layout: Layout) -> None:
         """Lay out the store of the means, or take up the one that is there."""
         self.layout, self.folder = layout, Path(folder)
         self.numbers = self.periods(layout.world, layout.inits, layout.steps)
-        count = int(self.numbers.max()) + 1
-        largest = max(variable.size for variable in layout.world.predicted) * layout.batch * max(1, layout.members)
-        attributes = {**layout.attributes, "time_means": self.period}
-        world, block = (
-            replace(layout.world, timestep=self.step),
-            self.writer.leads_per_chunk(largest * layout.world.grid.size),
-        )
-        self.means = replace(layout, world=world, steps=count, block=min(count, block), attributes=attributes)
-        self.writer.open(folder, self.means)
+        self.writer.open(folder, self._stored(layout))
         (self.folder / FOLDER).mkdir(exist_ok=True)
         self._first: int | None = None
         self._sums: dict[int, np.ndarray] = {}

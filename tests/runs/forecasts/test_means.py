@@ -145,3 +145,16 @@ def test_means_are_scored_against_means(home, monthly, tmp_path):
     with xr.open_dataset(tmp_path / "eval" / "means" / "scores.nc") as scores:
         bias = scores["2m_temperature"].sel(metric="bias", region="global")
         np.testing.assert_allclose(bias, 0.5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["lead=10d"], "shorter than a period; take lead=1mo"),
+        (["lead=70d", "writer=grib"], "says of no field that it is a mean"),
+    ],
+)
+def test_faults_are_said_before_any_work(home, tmp_path, words, message):
+    with pytest.raises(ValueError, match=message):
+        forecast(home.config(tmp_path, "init=2003-01-13", "keep=monthly", *words))
+    assert not (tmp_path / "forecast").exists()
