@@ -92,6 +92,11 @@ class World:
         return self.prognostic + self.diagnostic
 
     @property
+    def available(self) -> VariableSet:
+        """Predicted, then prescribed variables; one that is both, as for an autoencoder, counts once."""
+        return self.predicted + VariableSet(tuple(v for v in self.forcing if v.name not in self.predicted))
+
+    @property
     def input_channels(self) -> int:
         """The number of channels a network reads: history x prognostic, forcing, static."""
         return self.history * self.prognostic.size + self.forcing.size + self.static.size

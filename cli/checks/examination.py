@@ -11,10 +11,12 @@ from omegaconf import OmegaConf
 from data_pipelines.conventions.suggestions import ConfigErrors, Finding, refusal
 from data_pipelines.options.folders import conf_folder, option_files
 from emul.checks.networks import (
+    compared_world,
     memory_findings,
     network_on_meta,
     network_world,
     step_on_meta,
+    step_world,
     with_changes,
     world_from_template,
 )
@@ -122,12 +124,15 @@ def examine(config: DictConfig) -> tuple[list[Finding], Facts]:
         world = world_from_template(config, template)
     except (ValueError, KeyError) as error:
         return [*faults, refusal("variables", "variables that make a world", error)], facts
+    if "step" not in faulty:
+        world = step_world(config, world)
     facts.rows["world"] = describe_world(world)
     if not faulty & {"model", "step"}:
         faults += network_findings(config, world, facts)
+    compared = world if _groups(faults) & {"model", "step"} else compared_world(config, world)
     for group in ON_WORLD:
         if group not in faulty:
-            faults += part_findings(group, config[group], world)
+            faults += part_findings(group, config[group], compared if group == "loss" else world)
     if not any(finding.key.startswith("constraint") for finding in faults):
         faults += order_findings(config, world)
     for group, verb in (("loss", "losses"), ("metric", "metrics")):
@@ -135,11 +140,11 @@ def examine(config: DictConfig) -> tuple[list[Finding], Facts]:
             faults.append(Finding(group, "at least one part", "none", f"`emul {verb}` lists what there is"))
     faulty = _groups(faults)
     if not {"training", "loss"} & faulty:
-        faults += loss_findings(config, world)
+        faults += loss_findings(config, compared)
     if not {"model", "step", "objective", "hardware"} & faulty:
         faults += training_findings(config, world)
     if not {"objective", "constraint", "loss"} & faulty:
-        faults += interval_findings(config, world)
+        faults += interval_findings(config, world, compared)
     if not {"training", "hardware", "objective", "data", "loader"} & faulty:
         faults += _too_short(config, world, source.splits, template["time"].values)
         if facts.network is not None and "training" not in _groups(faults):
@@ -197,7 +202,7 @@ def network_findings(config: DictConfig, world: World, facts: Facts) -> list[Fin
         shape, facts.activations = traced_pass(network, inner)
     except ValueError as error:
         return [refusal("model", "a model that fits this world", error)]
-    expected = (1, world.output_channels, *world.grid.shape)
+    expected = (1, inner.output_channels, *inner.grid.shape)
     if shape not in (None, expected):  # what cannot run without numbers is seen at the first step
         return [Finding("model", f"an output of shape {expected}", str(shape))]
     try:
@@ -279,15 +284,18 @@ def training_findings(config: DictConfig, world: World) -> list[Finding]:
     return []
 
 
-def interval_findings(config: DictConfig, world: World) -> list[Finding]:
-    """Find constraints and losses that know their law over other intervals than the objective trains on."""
+def interval_findings(config: DictConfig, world: World, compared: World) -> list[Finding]:
+    """Find constraints and losses that know their law over other intervals than the objective trains on.
+
+    compared: the World of the States that losses compare.
+    """
     from emulators.interfaces import Constraint, Loss, refuse_unknown_intervals
 
     intervals = build(config.objective, world).intervals
-    world = with_changes(world, intervals)
+    world, compared = with_changes(world, intervals), with_changes(compared, intervals)
     try:
         refuse_unknown_intervals(build_all(config.constraint, world), Constraint, intervals)
-        refuse_unknown_intervals(build_loss_terms(config.loss, world), Loss, intervals)
+        refuse_unknown_intervals(build_loss_terms(config.loss, compared), Loss, intervals)
     except ValueError as error:
         return [refusal("objective.intervals", "steps over which the laws are known", error)]
     return []

@@ -24,6 +24,7 @@ from data_pipelines.options.documentation import opening_comment
 from data_pipelines.options.folders import conf_folder, option_files
 from data_pipelines.options.source_text import module_tree
 from emul.config.build import build, build_network, part_paths, resolve_target, sampler_of
+from emul.config.saved import plain
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -54,7 +55,13 @@ def with_changes(world: World, intervals: Sequence[int]) -> World:
 
 def template_world(config: DictConfig) -> World:
     """Return the World that a configuration describes, from metadata alone. Raises ValueError where it is invalid."""
-    return world_from_template(config, build(config.data).template())
+    return step_world(config, world_from_template(config, build(config.data).template()))
+
+
+def step_world(config: DictConfig, world: World) -> World:
+    """Return the World of the Step of a configuration, from that of its variables."""
+    own: World = resolve_target(str(config.step._target_)).data_world(world)
+    return own
 
 
 def network_on_meta(node: Any, world: World, noise: Any = None) -> nn.Module:
@@ -71,18 +78,23 @@ def network_on_meta(node: Any, world: World, noise: Any = None) -> nn.Module:
 
 def network_world(config: DictConfig, world: World) -> World:
     """Return the World on which the Step of a configuration wants its network built."""
-    inner: World = resolve_target(str(config.step._target_)).network_world(world, part_paths(config))
+    kind = resolve_target(str(config.step._target_))
+    inner: World = kind.network_world(world, part_paths(config), plain(config.step))
     return inner
+
+
+def compared_world(config: DictConfig, world: World) -> World:
+    """Return the World of the States that the losses of a configuration compare."""
+    compared: World = resolve_target(str(config.step._target_)).compared_world(world, plain(config.step))
+    return compared
 
 
 def step_on_meta(config: DictConfig, world: World) -> Any:
     """Build a Step around a network without memory. Raises ValueError or KeyError where it does not fit the World."""
-    import torch
-
-    from emulators.steps.step import Step
 
     network = network_on_meta(config.model, network_world(config, world), config.get("noise"))
-    parts = {name: Step(world, torch.nn.Identity()) for name in part_paths(config)}  # stand for trained ones
+    kind = resolve_target(str(config.step._target_))
+    parts = {name: kind.stand_in(world, plain(config.step)) for name in part_paths(config)}
     return build(config.step, world, network, {}, **sampler_of(config, world), **parts)
 
 

@@ -33,7 +33,7 @@ from data_pipelines.files.identity import listed, revision, versions
 from data_pipelines.files.places import absolute_places
 from data_pipelines.files.tables import Place
 from data_pipelines.jobs.processes import rank
-from emul.checks.networks import network_world
+from emul.checks.networks import compared_world, network_world, step_world
 from emul.config.build import build, build_all, build_loss_terms, build_network, target_module
 from emul.config.saved import saved_config, saved_plain, saved_text
 from emul.terminal.console import console, header, progress, show_rows, warn
@@ -124,7 +124,7 @@ def open_archive(
     room = config.loader.gigabytes
     if world is not None:
         return Archive(dataset, world, cache_gigabytes=room), source.splits
-    data_world = world_from_dataset(dataset, build(config.variables), history=config.history)
+    data_world = step_world(config, world_from_dataset(dataset, build(config.variables), history=config.history))
     archive = Archive(dataset, data_world, cache_gigabytes=room)
     with progress("measuring means and scales") as report:
         stored, published = config.scales, published_scales(config.scales, start, data_world, config.transfer.scales)
@@ -187,7 +187,7 @@ def build_training(
     return Training(
         build_step(config, world, cards),
         build(config.objective, world),
-        build_loss_terms(config.loss, world),
+        build_loss_terms(config.loss, compared_world(config, world)),
         build(config.optimizer),
         build(config.schedule),
         build(config.training),
@@ -285,7 +285,7 @@ def _warn_of_measured(config: DictConfig, content: Mapping[str, Any], world: Wor
         return
     published = published_scales(config.scales, content, world)
     provided = {*published.get("mean", ())} & {*published.get("std", ())}
-    if measured := [name for name in (world.predicted + world.forcing).channels if name not in provided]:
+    if measured := [name for name in world.available.channels if name not in provided]:
         more = f" and {len(measured) - 5} others" if len(measured) > 5 else ""
         warn(
             f"mean and standard deviation of {', '.join(measured[:5])}{more} were measured here, as neither the "

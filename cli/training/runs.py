@@ -198,7 +198,7 @@ def build_step(config: DictConfig, world: World, parts: Mapping[str, Any] | None
     held_steps = {name: _held_step(card) for name, card in (parts or {}).items()}
     torch.manual_seed(config.seed)
     kind = resolve_target(str(config.step._target_))
-    network = build_network(config, kind.network_world(world, held_steps))
+    network = build_network(config, kind.network_world(world, held_steps, plain(config.step)))
     constraints = build_all(config.constraint, world)
     step: Step = build(config.step, world, network, constraints, **sampler_of(config, world), **held_steps)
     if config.get("adapter"):
@@ -262,9 +262,13 @@ def part_cards(config: DictConfig, world: World) -> dict[str, dict[str, Any]]:
     cards: dict[str, dict[str, Any]] = {}
     for name, path in part_paths(config).items():
         run = open_run(path)
-        _refuse_other_world(f"parts.{name}={path}", run.world, world)
+        if unequal := run.step.unlike(world):
+            raise ValueError(
+                f"Expected parts.{name}={path} to be a run on the world of this training; of another are "
+                f"{', '.join(unequal)}."
+            )
         theirs, ours = (_period(configuration) for configuration in (run.config, config))
-        if theirs and ours and theirs[0] <= ours[1] and ours[0] <= theirs[1]:
+        if name == "forecast" and theirs and ours and theirs[0] <= ours[1] and ours[0] <= theirs[1]:
             warn(
                 f"parts.{name} was trained on {theirs[0]} to {theirs[1]}, and its errors are learnt from {ours[0]} to "
                 f"{ours[1]}: they are smaller there than elsewhere. Hold dates out by data.splits.train."
@@ -274,20 +278,6 @@ def part_cards(config: DictConfig, world: World) -> dict[str, dict[str, Any]]:
             **{key: run.card[key] for key in ("world", "config", "parts", "weights", "seen") if key in run.card},
         }
     return cards
-
-
-def _refuse_other_world(which: str, theirs: World, ours: World) -> None:
-    same = {
-        "grid": theirs.grid.same_as(ours.grid),
-        "timestep": theirs.timestep == ours.timestep,
-        "history": theirs.history == ours.history,
-        "predicted variables": theirs.predicted.channels == ours.predicted.channels,
-        "forcing": set(theirs.forcing.channels) <= set(ours.forcing.channels),
-    }
-    if unequal := [name for name, holds in same.items() if not holds]:
-        raise ValueError(
-            f"Expected {which} to be a run on the world of this training; of another are {', '.join(unequal)}."
-        )
 
 
 def _period(config: DictConfig) -> tuple[str, str] | None:

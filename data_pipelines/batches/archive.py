@@ -69,7 +69,7 @@ class Archive:
             raise ValueError(f"held: {', '.join(unread)} is no forcing; these are {', '.join(world.forcing.names)}.")
         self._matches_computed: dict[str, bool] = {}
         self._refuse_other_grid()
-        expected = [*world.prognostic, *world.diagnostic, *world.forcing]
+        expected = [*world.available]
         present = [v for v in expected if v.name in dataset.data_vars or _is_computed(v)]
         self.absent = tuple(v.name for v in expected if v not in present)
         self.variables = VariableSet(tuple(present))  # the channels of `gather`, in this order

@@ -96,7 +96,7 @@ def _refuse_other_interval(timestep: np.timedelta64, before: State, after: State
 
 def _seconds(world: World, name: str, flux: str) -> float:
     """Return the factor of a budget term. Raises ValueError if the term is unknown or its units do not fit."""
-    available = world.predicted + world.forcing
+    available = world.available
     if flux not in available:
         raise ValueError(f"global_mean: the budget of {name} is {flux}, which is neither predicted nor prescribed.")
     variable, units = available.variable(name), available.variable(flux).units

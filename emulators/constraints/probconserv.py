@@ -47,7 +47,7 @@ class ProbConserv(nn.Module):
                 f"probconserv takes prognostic variables, {', '.join(world.prognostic.names)}, and noise from 0; "
                 f"got {', '.join(names)} and {noise:g}."
             )
-        available = world.predicted + world.forcing
+        available = world.available
         if variance is not None and (
             variance not in available
             or any(available.variable(n).levels != available.variable(variance).levels for n in names)

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from emulators.interfaces import Network, optional
 from emulators.layers.field_norms import InstanceNorm, Noise
 from emulators.layers.message_passing import Graph
+from emulators.layers.noise_levels import LevelEmbedding
 from emulators.layers.sample_draws import Generators, normal
 from emulators.sphere.transform import SphericalHarmonics
 from emulators.world import World
@@ -135,6 +136,23 @@ def norm_shifts(network: nn.Module, features: int) -> nn.ModuleList:
         norm.register_forward_hook(shift.changed)
         shifts.append(shift)
     return shifts
+
+
+class NumberInNorms(nn.Module):
+    """Let a number of each row, such as a time or the logarithm of a noise level, move the norms of a network.
+
+    size: how many numbers the norms see of it.
+    """
+
+    def __init__(self, network: nn.Module, size: int) -> None:
+        super().__init__()
+        self.embedding, self.shifts = LevelEmbedding(size), norm_shifts(network, size)
+
+    def forward(self, number: Tensor) -> None:
+        """Tell the norms, for the next call of the network, the number of each row, (row,)."""
+        values = Pooled(self.embedding(number))
+        for shift in self.shifts:
+            shift.values = values  # type: ignore[assignment]
 
 
 def norms_of(network: nn.Module) -> dict[str, nn.Module]:

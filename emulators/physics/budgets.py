@@ -184,7 +184,7 @@ class Water(Budget):
                 return candidates[0]
         raise ValueError(
             f"{self.part} needs {' or '.join(fluxes.names_of([role]) for role in roles)} among the predicted or "
-            f"prescribed variables; there are {', '.join((world.predicted + world.forcing).names)}."
+            f"prescribed variables; there are {', '.join(world.available.names)}."
         )
 
     def content(self, state: State) -> Tensor:

@@ -214,7 +214,7 @@ def usual_name(name: str) -> str:
 
 def sums_over(world: World) -> tuple[int, ...]:
     """Return the intervals, in timesteps, that the names of fluxes of the world tell, ascending."""
-    hours = [float(match[1]) for name in (world.predicted + world.forcing).names if (match := SUFFIX.search(name))]
+    hours = [float(match[1]) for name in world.available.names if (match := SUFFIX.search(name))]
     steps = {length / hours_of(world.timestep) for length in hours}
     return tuple(sorted(int(count) for count in steps if count == int(count)))
 
@@ -228,7 +228,7 @@ def _variable(world: World, name: str) -> Variable:
     for variables in (world.predicted, world.forcing):
         if name in variables:
             return variables.variable(name)
-    available = ", ".join((world.predicted + world.forcing).names)
+    available = ", ".join(world.available.names)
     raise ValueError(f"No flux '{name}' among what is predicted or prescribed; there is {available}.")
 
 

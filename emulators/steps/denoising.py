@@ -58,6 +58,7 @@ class DenoisingStep(Step):
     """
 
     error_std: Tensor
+    frames = 1
 
     def __init__(
         self,
@@ -91,7 +92,9 @@ class DenoisingStep(Step):
             self.register_buffer("error_std", torch.ones(world.output_channels, *[1] * len(world.grid.shape)))
 
     @classmethod
-    def network_world(cls, world: World, parts: Collection[str] = ()) -> World:
+    def network_world(
+        cls, world: World, parts: Collection[str] = (), options: Mapping[str, Any] | None = None
+    ) -> World:
         """The World of the Step with further forcings: the forecast, noisy channels, and their level."""
         names = [*([FORECAST] if FORECAST in parts else []), NOISY]
         added = [replace(v, name=f"{name}_{v.name}", truncation=None) for name in names for v in world.predicted]
@@ -131,6 +134,11 @@ class DenoisingStep(Step):
 
         state = self.placed(self.sampler(self.process, restore, draw), conditions)
         return self.constrained(conditions.last, replace(state, origin=None), forcing)
+
+    def restored_pair(self, window: Window, levels: Tensor) -> tuple[State, State, Tensor]:
+        """The next State restored from noise, itself, and the weight of each case; see `restore`."""
+        state, weight = self.restore(window.history, window.forcing[0], window.target[0], levels)
+        return state, window.target[0], weight
 
     def restore(
         self, history: tuple[State, ...], forcing: State, target: State, levels: Tensor

@@ -22,8 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from emulators.interfaces import Constraint, Network, optional
-from emulators.layers.noise import Pooled, norm_shifts
-from emulators.layers.noise_levels import LevelEmbedding
+from emulators.layers.noise import NumberInNorms
 from emulators.layers.sample_draws import Generators
 from emulators.state import State
 from emulators.steps.step import Step
@@ -61,11 +60,13 @@ class DYffusionStep(Step):
             )
         self.horizon, self.interpolator = world.history, copy.deepcopy(network)
         self.forecaster_time, self.interpolator_time = (
-            TimeInNorms(part, norms) if norms else None for part in (network, self.interpolator)
+            NumberInNorms(part, norms) if norms else None for part in (network, self.interpolator)
         )
 
     @classmethod
-    def network_world(cls, world: World, parts: Collection[str] = ()) -> World:
+    def network_world(
+        cls, world: World, parts: Collection[str] = (), options: Mapping[str, Any] | None = None
+    ) -> World:
         """The World of the Step with one known state, and with another state, share and lag as further forcings."""
         more = VariableSet(
             (
@@ -123,7 +124,7 @@ class DYffusionStep(Step):
     def _written(
         self,
         network: nn.Module,
-        time_in_norms: TimeInNorms | None,
+        time_in_norms: NumberInNorms | None,
         state: State,
         other: Tensor,
         forcing: State,
@@ -143,20 +144,6 @@ class DYffusionStep(Step):
     def _state(self, rows: Tensor, like: State, forcing: State) -> State:
         values = rows.reshape(*like.lead, *rows.shape[1:])
         return State(values, self.world.predicted, forcing.time, like.rank)
-
-
-class TimeInNorms(nn.Module):
-    """Let a number of timesteps move the norms of a network, by `size` numbers."""
-
-    def __init__(self, network: nn.Module, size: int) -> None:
-        super().__init__()
-        self.embedding, self.shifts = LevelEmbedding(size), norm_shifts(network, size)
-
-    def forward(self, passed: Tensor) -> None:
-        """Tell the norms, for the next call of the network, the timesteps of each row, (row,)."""
-        values = Pooled(self.embedding(passed))
-        for shift in self.shifts:
-            shift.values = values  # type: ignore[assignment]
 
 
 def _rows(state: State) -> Tensor:

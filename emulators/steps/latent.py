@@ -54,7 +54,9 @@ class LatentStep(Step):
         self.noise = FieldNoise(world, spectrum="point", channels=LATENTS)
 
     @classmethod
-    def network_world(cls, world: World, parts: Collection[str] = ()) -> World:
+    def network_world(
+        cls, world: World, parts: Collection[str] = (), options: Mapping[str, Any] | None = None
+    ) -> World:
         """The World of the Step with latent fields as further forcings."""
         more = VariableSet(tuple(Variable(f"{LATENT}_{n}", "1") for n in range(LATENTS)))
         unit = {channel: Scale(0.0, 1.0, 1.0) for channel in more.channels}

@@ -120,9 +120,40 @@ class Step(nn.Module):
         return {name: hours.expand(last.lead).reshape(-1) for name, hours in tensors.items()}
 
     @classmethod
-    def network_world(cls, world: World, parts: Collection[str] = ()) -> World:
-        """The World on which the network is built: that of the Step. parts: names of the Steps that it is given."""
+    def data_world(cls, world: World) -> World:
+        """The World of the Step, from that of the variables chosen: the same."""
         return world
+
+    @classmethod
+    def network_world(
+        cls, world: World, parts: Collection[str] = (), options: Mapping[str, Any] | None = None
+    ) -> World:
+        """The World on which the network is built: that of the Step.
+
+        parts: names of the Steps that it is given. options: its own, by name.
+        """
+        return world
+
+    @classmethod
+    def compared_world(cls, world: World, options: Mapping[str, Any]) -> World:
+        """The World of the States that losses compare: that of the Step. options: its own, by name."""
+        return world
+
+    @classmethod
+    def stand_in(cls, world: World, options: Mapping[str, Any]) -> Step:
+        """A Step without weights, in place of one that the Step is given, where only shapes matter."""
+        return Step(world, nn.Identity())
+
+    def unlike(self, host: World) -> list[str]:
+        """What of `host`, the World of a Step that would hold this one, is not as it must be, by name."""
+        same = {
+            "grid": self.world.grid.same_as(host.grid),
+            "timestep": self.world.timestep == host.timestep,
+            "history": self.world.history == host.history,
+            "predicted variables": self.world.predicted.channels == host.predicted.channels,
+            "forcing": set(self.world.forcing.channels) <= set(host.forcing.channels),
+        }
+        return [name for name, holds in same.items() if not holds]
 
     @property
     def is_random(self) -> bool:

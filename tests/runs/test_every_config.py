@@ -41,6 +41,8 @@ ELSEWHERE = {"ddp", "fsdp", "slurm"}  # start processes of their own: tests/runs
 LACKING = {
     "lorenz96_flow": "its forecast is trained first: tests/runs/test_generative.py",
     "planet_flow": "its forecast is trained first: tests/runs/test_generative.py",
+    "planet_ladcast": "its autoencoder is trained first: tests/runs/test_latents.py",
+    "latent_diffusion": "its autoencoder is trained first: tests/runs/test_latents.py",
     "zero_mean_moisture_advection": "the planet does not store what the wind brings",
     "shallow_water": "the planet has air",
     "ocean_samudra": "an ocean takes a year of the planet: tests/runs/test_ocean.py",
@@ -77,6 +79,7 @@ TOGETHER = {  # options that need others
     "step/dyffusion": INTERPOLATED,
     "objective/variational": LATENT,
     "step/latent": LATENT,
+    "step/autoencoding": ["model=dcae_small"],
     **{f"sampler/{option}": FEW for option in options_of("sampler")},
     "sampler/refinement": [*SAMPLED, "step.process=vp", "objective.distribution=sampler"],
     "sampler/flow_euler": [
