@@ -32,12 +32,12 @@ ABOUT = {
 REFINER = r"context_refiner\.token_refiner\.refiner_blocks\.(\d+)"
 PUBLISHED = (  # names in LaDCast's checkpoints, and ours
     (r"x_embedder\.proj\.(\w+)", r"embed.\1"),
-    (r"context_embedder\.proj\.(\w+)", r"embed_known.\1"),
+    (r"context_embedder\.proj\.(\w+)", r"embed_past.\1"),
     (r"context_refiner\.proj_in\.(\w+)", r"refine_in.\1"),
-    (r"context_refiner\.time_text_embed\.timestep_embedder\.(.+)", r"refine_told.level.\1"),
-    (r"context_refiner\.time_text_embed\.text_embedder\.(.+)", r"refine_told.known.\1"),
-    (r"time_text_embed\.timestep_embedder\.(.+)", r"told.level.\1"),
-    (r"time_text_embed\.text_embedder\.(.+)", r"told.known.\1"),
+    (r"context_refiner\.time_text_embed\.timestep_embedder\.(.+)", r"refine_condition.level.\1"),
+    (r"context_refiner\.time_text_embed\.text_embedder\.(.+)", r"refine_condition.mean.\1"),
+    (r"time_text_embed\.timestep_embedder\.(.+)", r"condition.level.\1"),
+    (r"time_text_embed\.text_embedder\.(.+)", r"condition.mean.\1"),
     (r"time_elapsed_embed\.(.+)", r"year.\1"),
     (rf"{REFINER}\.attn\.to_(\w)\.(\w+)", r"refiner.\1.attention.\2.\3"),
     (rf"{REFINER}\.attn\.(norm_\w)\.(\w+)", r"refiner.\1.attention.\2.\3"),
@@ -45,18 +45,18 @@ PUBLISHED = (  # names in LaDCast's checkpoints, and ours
     (rf"{REFINER}\.ff\.net\.0\.proj\.(\w+)", r"refiner.\1.mlp.linear_1.\2"),
     (rf"{REFINER}\.ff\.net\.2\.(\w+)", r"refiner.\1.mlp.linear_2.\2"),
     (rf"{REFINER}\.norm_out\.linear\.(\w+)", r"refiner.\1.gates.\2"),
-    (r"transformer_blocks\.(\d+)\.norm1\.linear\.(\w+)", r"dual.\1.made.modulate.\2"),
-    (r"transformer_blocks\.(\d+)\.norm1_context\.linear\.(\w+)", r"dual.\1.known.modulate.\2"),
-    (r"transformer_blocks\.(\d+)\.attn\.to_(q|k|v)\.(\w+)", r"dual.\1.made.attention.\2.\3"),
-    (r"transformer_blocks\.(\d+)\.attn\.add_(q|k|v)_proj\.(\w+)", r"dual.\1.known.attention.\2.\3"),
-    (r"transformer_blocks\.(\d+)\.attn\.norm_(q|k)\.(\w+)", r"dual.\1.made.attention.norm_\2.\3"),
-    (r"transformer_blocks\.(\d+)\.attn\.norm_added_(q|k)\.(\w+)", r"dual.\1.known.attention.norm_\2.\3"),
-    (r"transformer_blocks\.(\d+)\.attn\.to_out\.0\.(\w+)", r"dual.\1.made.project.\2"),
-    (r"transformer_blocks\.(\d+)\.attn\.to_add_out\.(\w+)", r"dual.\1.known.project.\2"),
-    (r"transformer_blocks\.(\d+)\.ff\.net\.0\.proj\.(\w+)", r"dual.\1.made.mlp.linear_1.\2"),
-    (r"transformer_blocks\.(\d+)\.ff\.net\.2\.(\w+)", r"dual.\1.made.mlp.linear_2.\2"),
-    (r"transformer_blocks\.(\d+)\.ff_context\.net\.0\.proj\.(\w+)", r"dual.\1.known.mlp.linear_1.\2"),
-    (r"transformer_blocks\.(\d+)\.ff_context\.net\.2\.(\w+)", r"dual.\1.known.mlp.linear_2.\2"),
+    (r"transformer_blocks\.(\d+)\.norm1\.linear\.(\w+)", r"dual.\1.future.modulate.\2"),
+    (r"transformer_blocks\.(\d+)\.norm1_context\.linear\.(\w+)", r"dual.\1.past.modulate.\2"),
+    (r"transformer_blocks\.(\d+)\.attn\.to_(q|k|v)\.(\w+)", r"dual.\1.future.attention.\2.\3"),
+    (r"transformer_blocks\.(\d+)\.attn\.add_(q|k|v)_proj\.(\w+)", r"dual.\1.past.attention.\2.\3"),
+    (r"transformer_blocks\.(\d+)\.attn\.norm_(q|k)\.(\w+)", r"dual.\1.future.attention.norm_\2.\3"),
+    (r"transformer_blocks\.(\d+)\.attn\.norm_added_(q|k)\.(\w+)", r"dual.\1.past.attention.norm_\2.\3"),
+    (r"transformer_blocks\.(\d+)\.attn\.to_out\.0\.(\w+)", r"dual.\1.future.project.\2"),
+    (r"transformer_blocks\.(\d+)\.attn\.to_add_out\.(\w+)", r"dual.\1.past.project.\2"),
+    (r"transformer_blocks\.(\d+)\.ff\.net\.0\.proj\.(\w+)", r"dual.\1.future.mlp.linear_1.\2"),
+    (r"transformer_blocks\.(\d+)\.ff\.net\.2\.(\w+)", r"dual.\1.future.mlp.linear_2.\2"),
+    (r"transformer_blocks\.(\d+)\.ff_context\.net\.0\.proj\.(\w+)", r"dual.\1.past.mlp.linear_1.\2"),
+    (r"transformer_blocks\.(\d+)\.ff_context\.net\.2\.(\w+)", r"dual.\1.past.mlp.linear_2.\2"),
     (r"single_transformer_blocks\.(\d+)\.norm\.linear\.(\w+)", r"single.\1.modulate.\2"),
     (r"single_transformer_blocks\.(\d+)\.attn\.to_(q|k|v)\.(\w+)", r"single.\1.attention.\2.\3"),
     (r"single_transformer_blocks\.(\d+)\.attn\.norm_(q|k)\.(\w+)", r"single.\1.attention.norm_\2.\3"),
@@ -71,7 +71,7 @@ YEAR = 365.2425 * 86_400.0  # s
 
 def adapted(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights of convolutions over single points, as linear maps."""
-    points = ("embed.weight", "embed_known.weight")
+    points = ("embed.weight", "embed_past.weight")
     return {name: value.flatten(1) if name in points else value for name, value in weights.items()}
 
 
@@ -116,10 +116,10 @@ class LaDCast(nn.Module):
             )
         width, self.frames = heads * head, frames
         rest = world.input_channels - self.read
-        self.embed, self.embed_known = nn.Linear(self.read // frames, width), nn.Linear(rest or self.read, width)
-        self.refine_told, self.refine_in = Told(width), nn.Linear(width, width)
+        self.embed, self.embed_past = nn.Linear(self.read // frames, width), nn.Linear(rest or self.read, width)
+        self.refine_condition, self.refine_in = Condition(width), nn.Linear(width, width)
         self.refiner = nn.ModuleList(RefinerBlock(width, heads, mlp_ratio) for _ in range(refiner))
-        self.told, self.year = Told(width), TwoLayers(WAVES, 2 * width, 2 * width)
+        self.condition, self.year = Condition(width), TwoLayers(WAVES, 2 * width, 2 * width)
         self.dual = nn.ModuleList(DualBlock(width, heads, mlp_ratio) for _ in range(dual))
         self.single = nn.ModuleList(SingleBlock(width, heads, mlp_ratio) for _ in range(single))
         self.norm, self.modulate = nn.LayerNorm(width, 1e-7, elementwise_affine=False), nn.Linear(width, 2 * width)
@@ -130,30 +130,30 @@ class LaDCast(nn.Module):
         level = fields.new_zeros(len(fields)) if scalars is None else scalars[:, 0]
         x = self.embed(fields[:, : self.read].unflatten(1, (self.frames, -1)).movedim(2, -1).flatten(1, 3))
         rest = fields[:, self.read :] if fields.shape[1] > self.read else fields
-        known = self._refined(self.embed_known(rest.movedim(1, -1).flatten(1, 2)), level)
+        past = self._refined(self.embed_past(rest.movedim(1, -1).flatten(1, 2)), level)
         scale, shift = self.year(_year_waves(time)).chunk(2, -1)
-        told = self.told(level, known) * (1.0 + scale) + shift
-        made = x.shape[1]
+        condition = self.condition(level, past) * (1.0 + scale) + shift
+        count = x.shape[1]
         for block in self.dual:
-            x, known = block(x, known, told, self.rotation)
-        both = torch.cat([x, known], dim=1)
+            x, past = block(x, past, condition, self.rotation)
+        both = torch.cat([x, past], dim=1)
         for block in self.single:
-            both = block(both, told, self.rotation)
-        scale, shift = self.modulate(F.silu(told))[:, None].chunk(2, -1)
-        out = self.out(self.norm(both[:, :made]) * (1.0 + scale) + shift)
+            both = block(both, condition, self.rotation)
+        scale, shift = self.modulate(F.silu(condition))[:, None].chunk(2, -1)
+        out = self.out(self.norm(both[:, :count]) * (1.0 + scale) + shift)
         return out.unflatten(1, (self.frames, *fields.shape[2:])).movedim(-1, 2).flatten(1, 2).float()
 
-    def _refined(self, known: Tensor, level: Tensor) -> Tensor:
-        told, known = self.refine_told(level, known), self.refine_in(known)
+    def _refined(self, past: Tensor, level: Tensor) -> Tensor:
+        condition, past = self.refine_condition(level, past), self.refine_in(past)
         for block in self.refiner:
-            known = block(known, told, self.rotation)
-        return known
+            past = block(past, condition, self.rotation)
+        return past
 
 
 class Rotation(nn.Module):
     """Turn pairs of channels of queries and keys (batch, head, token, channel) by where their tokens are.
 
-    Tokens are those of the frames made, 1, 2, ..., then the known one, 0. made: number of the former.
+    Tokens are those of the frames made, 1, 2, ..., then the known one, 0. count: number of the former.
     """
 
     cosine: Tensor
@@ -171,7 +171,7 @@ class Rotation(nn.Module):
         angle = np.concatenate(angles, axis=1)
         for name, values in (("cosine", np.cos(angle)), ("sine", np.sin(angle))):
             self.register_buffer(name, torch.as_tensor(values, dtype=torch.float32), persistent=False)
-        self.made = frames * world.lat_lon.size
+        self.count = frames * world.lat_lon.size
 
     def forward(self, x: Tensor, first: int = 0) -> Tensor:
         """Turn tokens of which the first is number `first`."""
@@ -201,7 +201,7 @@ def attended(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 class RefinerBlock(nn.Module):
-    """Attention of the known tokens and an MLP, each with a gate."""
+    """Apply attention of the known tokens and an MLP, each with a gate."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
         super().__init__()
@@ -209,33 +209,37 @@ class RefinerBlock(nn.Module):
         self.attention, self.gates = JointMaps(width, heads), nn.Linear(width, 2 * width)
         self.mlp = TwoLayers(width, int(mlp_ratio * width), width)
 
-    def forward(self, x: Tensor, told: Tensor, rotation: Rotation) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor, rotation: Rotation) -> Tensor:
         q, k, v = self.attention(self.norm1(x))
-        first, second = self.gates(F.silu(told))[:, None].chunk(2, -1)
-        x = x + attended(rotation(q, rotation.made), rotation(k, rotation.made), v) * first
+        first, second = self.gates(F.silu(condition))[:, None].chunk(2, -1)
+        x = x + attended(rotation(q, rotation.count), rotation(k, rotation.count), v) * first
         return x + self.mlp(self.norm2(x)) * second
 
 
 class DualBlock(nn.Module):
-    """Attention of both streams together and an MLP for each, by maps of their own; only what is made is turned.
+    """Apply attention of both streams together and an MLP for each, by maps of their own.
 
     As published, queries and keys of what is known are not turned here.
     """
 
     def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
         super().__init__()
-        self.made, self.known = Stream(width, heads, mlp_ratio), Stream(width, heads, mlp_ratio)
+        self.future, self.past = Stream(width, heads, mlp_ratio), Stream(width, heads, mlp_ratio)
 
-    def forward(self, x: Tensor, known: Tensor, told: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
-        (q, k, v), made_told = self.made.read(x, told)
-        (q_known, k_known, v_known), known_told = self.known.read(known, told)
-        q, k = (torch.cat(pair, 2) for pair in ((rotation(q), q_known), (rotation(k), k_known)))
-        joint, count = attended(q, k, torch.cat([v, v_known], 2)), x.shape[1]
-        return self.made.moved(x, joint[:, :count], made_told), self.known.moved(known, joint[:, count:], known_told)
+    def forward(self, x: Tensor, past: Tensor, condition: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
+        (q, k, v), future_condition = self.future.read(x, condition)
+        (q_past, k_past, v_past), past_condition = self.past.read(past, condition)
+        q, k = (torch.cat(pair, 2) for pair in ((rotation(q), q_past), (rotation(k), k_past)))
+        joint, count = attended(q, k, torch.cat([v, v_past], 2)), x.shape[1]
+        x, past = (
+            self.future.moved(x, joint[:, :count], future_condition),
+            self.past.moved(past, joint[:, count:], past_condition),
+        )
+        return x, past
 
 
 class Stream(nn.Module):
-    """One of two streams of tokens: norms moved by what is told, maps to queries, keys and values, MLP."""
+    """Hold one of two streams of tokens: norms moved by the condition, maps to queries, keys and values, MLP."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
         super().__init__()
@@ -244,20 +248,20 @@ class Stream(nn.Module):
         self.project = nn.Linear(width, width)
         self.mlp = TwoLayers(width, int(mlp_ratio * width), width, gelu=True)
 
-    def read(self, x: Tensor, told: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, ...]]:
+    def read(self, x: Tensor, condition: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, ...]]:
         """Queries, keys and values; and the rest of what moves and gates the stream."""
-        shift, scale, *rest = self.modulate(F.silu(told))[:, None].chunk(6, -1)
+        shift, scale, *rest = self.modulate(F.silu(condition))[:, None].chunk(6, -1)
         return self.attention(self.norm1(x) * (1.0 + scale) + shift), tuple(rest)
 
-    def moved(self, x: Tensor, mixed: Tensor, told: tuple[Tensor, ...]) -> Tensor:
+    def moved(self, x: Tensor, mixed: Tensor, condition: tuple[Tensor, ...]) -> Tensor:
         """The stream after attention and MLP."""
-        gate, shift, scale, mlp_gate = told
+        gate, shift, scale, mlp_gate = condition
         x = x + gate * self.project(mixed)
         return x + mlp_gate * self.mlp(self.norm2(x) * (1.0 + scale) + shift)
 
 
 class SingleBlock(nn.Module):
-    """Attention of all tokens beside an MLP, by the same maps."""
+    """Apply attention of all tokens beside an MLP, to the same input."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
         super().__init__()
@@ -266,8 +270,8 @@ class SingleBlock(nn.Module):
         self.attention, self.expand = JointMaps(width, heads), nn.Linear(width, hidden)
         self.project = nn.Linear(width + hidden, width)
 
-    def forward(self, x: Tensor, told: Tensor, rotation: Rotation) -> Tensor:
-        shift, scale, gate = self.modulate(F.silu(told))[:, None].chunk(3, -1)
+    def forward(self, x: Tensor, condition: Tensor, rotation: Rotation) -> Tensor:
+        shift, scale, gate = self.modulate(F.silu(condition))[:, None].chunk(3, -1)
         h = self.norm(x) * (1.0 + scale) + shift
         q, k, v = self.attention(h)
         mixed = attended(rotation(q), rotation(k), v)
@@ -275,7 +279,7 @@ class SingleBlock(nn.Module):
 
 
 class TwoLayers(nn.Module):
-    """Two linear maps with SiLU, or an approximated GELU, between them."""
+    """Apply two linear maps with SiLU, or an approximated GELU, between them."""
 
     def __init__(self, into: int, hidden: int, out: int, *, gelu: bool = False) -> None:
         super().__init__()
@@ -286,17 +290,17 @@ class TwoLayers(nn.Module):
         return self.linear_2(F.gelu(hidden, approximate="tanh") if self.gelu else F.silu(hidden))
 
 
-class Told(nn.Module):
+class Condition(nn.Module):
     """Embed the noise level (batch,) and the mean of known tokens as one vector, (batch, channel)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.level, self.known = TwoLayers(WAVES, width, width), TwoLayers(width, width, width)
+        self.level, self.mean = TwoLayers(WAVES, width, width), TwoLayers(width, width, width)
 
-    def forward(self, level: Tensor, known: Tensor) -> Tensor:
+    def forward(self, level: Tensor, past: Tensor) -> Tensor:
         half = WAVES // 2
         phase = level.float()[:, None] * torch.exp(-math.log(1e4) / half * torch.arange(half, device=level.device))
-        return self.level(torch.cat([phase.cos(), phase.sin()], -1)) + self.known(known.mean(1))
+        return self.level(torch.cat([phase.cos(), phase.sin()], -1)) + self.mean(past.mean(1))
 
 
 def _year_waves(time: Tensor) -> Tensor:

@@ -100,8 +100,8 @@ class LatentDiffusionStep(Step):
         cls, world: World, parts: Collection[str] = (), options: Mapping[str, Any] | None = None
     ) -> World:
         """The World of latent fields: all frames are predicted, the known fields and the noise level prescribed."""
-        told = options or {}
-        return latent_world(world, *(int(told[name]) for name in ("frames", "latents", "reduction")))
+        sizes = options or {}
+        return latent_world(world, *(int(sizes[name]) for name in ("frames", "latents", "reduction")))
 
     @classmethod
     def compared_world(cls, world: World, options: Mapping[str, Any]) -> World:
@@ -154,11 +154,11 @@ class LatentDiffusionStep(Step):
         scalars = self.process.scalar(levels)
         if self.level_in_norms is not None:
             self.level_in_norms(scalars)
-        told = {"scalars": scalars[:, None] / 4.0} if "scalars" in self.conditioning else {}
+        keywords = {"scalars": scalars[:, None] / 4.0} if "scalars" in self.conditioning else {}
 
         def network(noisy: Tensor) -> Tensor:
             level = _column(scalars / 4.0, noisy).expand(-1, 1, *noisy.shape[2:])
-            raw: Tensor = self.network(torch.cat([noisy, known, level], dim=1), time, **told)
+            raw: Tensor = self.network(torch.cat([noisy, known, level], dim=1), time, **keywords)
             return raw.float()
 
         return self.process.restored(network, x, _column(levels, x))
@@ -250,10 +250,10 @@ def latent_world(world: World, frames: int, latents: int, reduction: int) -> Wor
     latitude = grid.latitude.reshape(rows, reduction).mean(1)
     coarse = LatLonGrid(equiangular_grid(rows, columns).latitude if grid.is_global else latitude, longitude)
     numbers = tuple(float(n) for n in range(1, latents + 1))
-    made = VariableSet(tuple(Variable(f"latent_{frame}", "1", numbers) for frame in range(1, frames + 1)))
-    told = VariableSet((Variable(KNOWN, "1", numbers), Variable(LEVEL, "1")))
-    scales = {channel: Scale(0.0, 1.0, 1.0) for channel in (*made.channels, *told.channels)}
-    return World(coarse, made, world.timestep, forcing=told, scales=scales)
+    predicted = VariableSet(tuple(Variable(f"latent_{frame}", "1", numbers) for frame in range(1, frames + 1)))
+    prescribed = VariableSet((Variable(KNOWN, "1", numbers), Variable(LEVEL, "1")))
+    scales = {channel: Scale(0.0, 1.0, 1.0) for channel in (*predicted.channels, *prescribed.channels)}
+    return World(coarse, predicted, world.timestep, forcing=prescribed, scales=scales)
 
 
 def _column(numbers: Tensor, like: Tensor) -> Tensor:
