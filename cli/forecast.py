@@ -48,8 +48,7 @@ from emul.terminal.console import console, next_command, progress, warn
 from emul.training.runs import Run, forecasting_parts, open_run, read_adapter, refuse_members
 from emulators.layers.low_rank import switch
 from emulators.rollout import PRECISIONS, Stepper
-from emulators.steps.cascade import StepCascade
-from emulators.steps.ensembles import CasesApart, SeedEnsemble
+from emulators.steps.ensembles import CasesApart, SeedEnsemble, StepCascade
 from emulators.steps.step import Step
 from emulators.training.hardware import Hardware
 from emulators.verification.budget_ledger import Ledger

@@ -113,6 +113,11 @@ class VariableSet:
         return cls(tuple(Variable(**{**fields, "levels": tuple(fields["levels"])}) for fields in plain))
 
 
+def member_name(number: int, name: str) -> str:
+    """Return the name under which the fields of one member of an ensemble stand beside those of others."""
+    return f"member_{number}_{name}"
+
+
 EASTWARD, NORTHWARD = "u_component_of_wind", "v_component_of_wind"
 
 

@@ -59,9 +59,12 @@ def template_world(config: DictConfig) -> World:
 
 
 def step_world(config: DictConfig, world: World) -> World:
-    """Return the World of the Step of a configuration, from that of its variables."""
-    own: World = resolve_target(str(config.step._target_)).data_world(world)
-    return own
+    """Return the World of the Step of a configuration, from that of its variables; of a template with all scales."""
+    from emulators.world import Scale
+
+    own: World = resolve_target(str(config.step._target_)).data_world(world, plain(config.step))
+    unscaled = {channel: Scale(0.0, 1.0, 1.0) for channel in own.forcing.channels}
+    return replace(own, scales={**unscaled, **own.scales}) if world.scales else own
 
 
 def network_on_meta(node: Any, world: World, noise: Any = None) -> nn.Module:

@@ -34,6 +34,7 @@ from data_pipelines.files.identity import differences, listed
 from data_pipelines.forecasts.layout import Layout
 from data_pipelines.forecasts.writers import ZarrWriter
 from data_pipelines.interfaces import Progress, RestartableSource, Sample, Source
+from data_pipelines.simulators.stores import ENSEMBLE_STORE, ensemble_folder, ensemble_record
 
 Shape = Literal["differences", "bred", "white"]
 SHAPES: tuple[Shape, ...] = ("differences", "bred", "white")
@@ -67,14 +68,9 @@ class AnalysisErrors:
             )
 
 
-def ensemble_folder(source: RestartableSource) -> Path:
-    """Return the folder beside the store of `source` that holds its own ensemble."""
-    return source.path.with_suffix(".ensemble")
-
-
 def ensemble_store(source: Source) -> Path | None:
     """Return where the store with the ensemble of `source` is, or would be; None for data that are not simulated."""
-    return ensemble_folder(source) / ZarrWriter.name if isinstance(source, RestartableSource) else None
+    return ensemble_folder(source) / ENSEMBLE_STORE if isinstance(source, RestartableSource) else None
 
 
 def stored_ensemble(source: Source | None) -> Path:
@@ -82,12 +78,12 @@ def stored_ensemble(source: Source | None) -> Path:
     if not isinstance(source, RestartableSource):
         raise ValueError("perfect_model is for data that are simulated here, such as data=planet or data=lorenz96.")
     folder = ensemble_folder(source)
-    if not _record(folder).get("finished"):
+    if not ensemble_record(folder).get("finished"):
         raise FileNotFoundError(
             f"perfect_model: expected an ensemble of the data in {folder}, got none that is finished; make it with "
             "`emul data ensemble data=... members=16 inits=... lead=10d`."
         )
-    return folder / ZarrWriter.name
+    return folder / ENSEMBLE_STORE
 
 
 def make_ensemble(
@@ -189,11 +185,6 @@ def _write(
     writer.finish(number)
 
 
-def _record(folder: Path) -> dict[str, Any]:
-    path = folder / "ensemble.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
 def _save(folder: Path, settings: Mapping[str, Any], done: Sequence[int], *, finished: bool) -> None:
     text = json.dumps({"settings": dict(settings), "done": list(done), "finished": finished}, indent=1)
     write_text(folder / "ensemble.json", text + "\n")
@@ -201,7 +192,7 @@ def _save(folder: Path, settings: Mapping[str, Any], done: Sequence[int], *, fin
 
 def _begun(folder: Path, settings: Mapping[str, Any], anew: bool) -> list[int]:
     """Return the initial times that an earlier call has made; ValueError where it had other settings."""
-    record = _record(folder)
+    record = ensemble_record(folder)
     changes = differences(record["settings"], json.loads(json.dumps(dict(settings)))) if record else []
     if changes and not anew:
         raise ValueError(

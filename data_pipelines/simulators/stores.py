@@ -29,7 +29,7 @@ from torch import Tensor
 
 from data_pipelines.files.atomic import atomic_folder, wait_for_lock
 from data_pipelines.files.fingerprints import every_chunk, seal_store, sealed_root
-from data_pipelines.interfaces import Progress, Sample, TwinCase
+from data_pipelines.interfaces import Progress, RestartableSource, Sample, TwinCase
 from data_pipelines.reading.threads import one_thread
 from data_pipelines.reading.zarr_chunks import with_direct_reads
 from emulators.grid import LatLonGrid
@@ -37,6 +37,7 @@ from emulators.grid import LatLonGrid
 COLUMN = ("time", "level", "latitude", "longitude")
 SURFACE = ("time", "latitude", "longitude")
 CHUNK, CHUNK_BYTES = 20, 2**20  # a chunk holds at most 20 samples, or as many as fit into 1 MiB
+ENSEMBLE_STORE = "forecast.zarr"  # in the folder of an ensemble
 TIME_ENCODING = {"units": "hours since 1970-01-01", "dtype": "int64"}
 
 
@@ -387,3 +388,13 @@ def checked_intervals(name: str, timestep_minutes: int, interval_hours: int) -> 
 def _first_member(sample: Sample) -> Sample:
     """Return the fields of the first member."""
     return {name: field[0] for name, field in sample.items()}
+
+
+def ensemble_folder(source: RestartableSource) -> Path:
+    """Return the folder beside the store of `source` that holds its own ensemble."""
+    return source.path.with_suffix(".ensemble")
+
+
+def ensemble_record(folder: Path) -> dict[str, Any]:
+    """Return what is recorded of an ensemble: its settings, what of it is done, and whether all of it is."""
+    return json.loads(p.read_text(encoding="utf-8")) if (p := folder / "ensemble.json").is_file() else {}

@@ -60,7 +60,7 @@ class AutoencodingStep(Step):
         self.latents, self.reduction = network.latents, network.reduction
 
     @classmethod
-    def data_world(cls, world: World) -> World:
+    def data_world(cls, world: World, options: Mapping[str, Any]) -> World:
         """The World of the Step: the state at the target's time is what is prescribed, in place of all forcings."""
         return replace(world, forcing=world.prognostic)
 

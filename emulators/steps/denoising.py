@@ -147,7 +147,10 @@ class DenoisingStep(Step):
 
         levels: noise level of each case, (batch,). The noise is that of the sample.
         """
-        conditions = self.conditions(history, forcing, {})
+        return self.restored_from(self.conditions(history, forcing, {}), target, levels)
+
+    def restored_from(self, conditions: Conditions, target: State, levels: Tensor) -> tuple[State, Tensor]:
+        """What `restore` returns, under given conditions."""
         clean = self.normalised(target, conditions)
         signal, noise = (_columns(a, clean) for a in self.process.amplitudes(levels))
         drawn = self.noise(len(clean), clean.device)

@@ -1,4 +1,4 @@
-"""Steps of ensembles: several trainings as one ensemble, and cases that are stepped one by one.
+"""Steps made of others: cascades by lead or interval, several trainings as one ensemble, cases stepped one by one.
 
 Members of several trainings differ by the noise that a network draws and by the network itself, which stands for what
 is not known of the model (the four seeds of FGN, Alet et al. 2025, arXiv 2506.10772; Lakshminarayanan et al. 2017,
@@ -9,7 +9,7 @@ itself has the same bits in any company.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -21,6 +21,7 @@ from torch import nn
 
 from emulators.interfaces import Network, optional
 from emulators.state import Origin, State
+from emulators.world import hours_of
 
 if TYPE_CHECKING:
     from emulators.steps.step import Step
@@ -170,3 +171,75 @@ def _case(state: State, index: tuple[int, ...]) -> State:
     if origin is not None:
         origin = Origin(*(_case(part, index) for part in (origin.start, origin.before, origin.forcing)))
     return replace(state, values=state.values[place][None], time=state.time[index[-1:]][None], origin=origin)
+
+
+class StepCascade(nn.Module):
+    """Combine several steps into one, chosen `by` lead time or `by` interval.
+
+    steps: by lead in hours, each used from its lead on; or by interval in hours, each used for its own.
+    """
+
+    def __init__(self, by: str, steps: Mapping[float, nn.Module]) -> None:
+        super().__init__()
+        if by not in ("lead", "interval") or not steps:
+            raise ValueError(f"Expected steps by 'lead' or by 'interval'; got {len(steps)} by '{by}'.")
+        self.by, self.hours = by, sorted(steps)
+        self.steps = nn.ModuleList(steps[hours] for hours in self.hours)
+        if by == "lead" and self.hours[0] != 0:
+            raise ValueError(f"A cascade needs a step from the start on; the first begins at {self.hours[0]:g} hours.")
+
+    @property
+    def constraints(self) -> Mapping[str, Any]:
+        """Constraints of the first step."""
+        first: Any = self.steps[0]
+        return first.constraints
+
+    def constrained(self, before: State, after: State, forcing: State) -> State:
+        """Apply the constraints of the first step."""
+        first: Any = self.steps[0]
+        return first.constrained(before, after, forcing)
+
+    def refuse_intervals(self, intervals: Collection[int]) -> None:
+        """Raise ValueError where a step does not know one of these, in timesteps, or there is no step for one."""
+        steps: list[Any] = list(self.steps)
+        if self.by == "lead":
+            for step in steps:
+                step.refuse_intervals(intervals)
+            return
+        for interval in sorted(set(intervals)):
+            hours = interval * hours_of(steps[0].world.timestep)
+            if hours not in self.hours:
+                raise self._no_step(hours)
+            selected = steps[self.hours.index(hours)]
+            selected.refuse_intervals([round(hours / hours_of(selected.world.timestep))])
+
+    def _no_step(self, hours: float) -> ValueError:
+        available = ", ".join(f"{h:g}" for h in self.hours)
+        return ValueError(f"No step for an interval of {hours:g} hours, only for {available}.")
+
+    @property
+    def observer(self) -> Callable[[str, State, State], None] | None:
+        """Called with the name, input and output of every constraint that the chosen step applies."""
+        first: Any = self.steps[0]
+        return first.observer
+
+    @observer.setter
+    def observer(self, observer: Callable[[str, State, State], None] | None) -> None:
+        steps: Iterable[Any] = self.steps
+        for step in steps:
+            step.observer = observer
+
+    def forward(self, history: tuple[State, ...], forcing: State) -> State:
+        """Apply the step that the lead or interval chooses; ValueError where a batch needs several."""
+        since = history[-1].start.time if self.by == "lead" else history[-1].time
+        spans = np.unique((forcing.time - since) / np.timedelta64(1, "h"))
+        if spans.size != 1:
+            raise ValueError(
+                f"All cases of a batch must share one {self.by}; got {', '.join(f'{h:g}' for h in spans)} h."
+            )
+        hours = float(spans[0])
+        if self.by == "interval":
+            if hours not in self.hours:
+                raise self._no_step(hours)
+            return self.steps[self.hours.index(hours)](history, forcing)
+        return self.steps[sum(first < hours for first in self.hours) - 1](history, forcing)

@@ -120,8 +120,8 @@ class Step(nn.Module):
         return {name: hours.expand(last.lead).reshape(-1) for name, hours in tensors.items()}
 
     @classmethod
-    def data_world(cls, world: World) -> World:
-        """The World of the Step, from that of the variables chosen: the same."""
+    def data_world(cls, world: World, options: Mapping[str, Any]) -> World:
+        """The World of the Step, from that of the variables chosen: the same. options: its own, by name."""
         return world
 
     @classmethod

@@ -37,6 +37,7 @@ ELSEWHERE = {  # what is not run, and why
     r"writer=grib|planet_grib": "needs eccodes; tests/runs/forecasts/test_services.py",
     r"emul scaling ": "tests/runs/test_scaling.py",
     r"on_cells": "tests/runs/test_grids.py",
+    r"planet_seeds|inits=2001": "tests/runs/test_seeds.py",
     r" boundary=": "tests/runs/test_limited_area.py",
     r"keep=(monthly|annual)": "tests/runs/forecasts/test_means.py",
     r"scenarios=climatebench|gaussian_process": "other files and packages; tests/units/emulators/test_projections.py",

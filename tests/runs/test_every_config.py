@@ -43,6 +43,8 @@ LACKING = {
     "planet_flow": "its forecast is trained first: tests/runs/test_generative.py",
     "planet_ladcast": "its autoencoder is trained first: tests/runs/test_latents.py",
     "latent_diffusion": "its autoencoder is trained first: tests/runs/test_latents.py",
+    "planet_seeds": "its ensemble is simulated first: tests/runs/test_seeds.py",
+    "seeds": "its ensemble is simulated first: tests/runs/test_seeds.py",
     "zero_mean_moisture_advection": "the planet does not store what the wind brings",
     "shallow_water": "the planet has air",
     "ocean_samudra": "an ocean takes a year of the planet: tests/runs/test_ocean.py",

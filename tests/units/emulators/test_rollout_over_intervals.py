@@ -16,7 +16,7 @@ from emulators.models.stormer import Stormer
 from emulators.objectives.random_intervals import RandomIntervals
 from emulators.rollout import Rollout
 from emulators.state import State, Window
-from emulators.steps.cascade import StepCascade
+from emulators.steps.ensembles import StepCascade
 from emulators.steps.step import Step
 from emulators.variables import Variable, VariableSet
 from emulators.world import Scale, World

@@ -48,7 +48,7 @@ def window(world, weather, leads: int, cases: int = 2) -> Window:
 
 def autoencoder(world) -> AutoencodingStep:
     torch.manual_seed(0)
-    own = AutoencodingStep.data_world(world)
+    own = AutoencodingStep.data_world(world, {})
     inner = AutoencodingStep.network_world(own)
     network = DCAE(inner, latents=LATENTS, channels=[8, 8], blocks=[1, 1], kinds=["residual", "attention"], head=8)
     return AutoencodingStep(own, network, truncation=None)
