@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -30,7 +31,7 @@ from data_pipelines.verification.verif_files import VerifFiles
 from emul.config.compose import run_composed
 from emul.config.saved import plain
 from emul.evaluation.inputs import chosen_options, forecast_path, open_inputs
-from emul.terminal.console import attempt, console, header, progress, table, warn
+from emul.terminal.console import attempt, console, header, next_command, progress, table, warn
 from emulators.verification.evaluation import Evaluation
 
 if TYPE_CHECKING:
@@ -39,7 +40,23 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str]) -> int:
     """Run the verb; its exit code."""
-    return run_composed("eval", arguments, evaluate)
+
+    def task(config: DictConfig) -> None:
+        target = evaluate(config)
+        if (target / "scores.nc").is_file():
+            next_command(following(target, Path(config.output) / "eval", config.get("run")))
+
+    return run_composed("eval", arguments, task)
+
+
+def following(target: Path, folder: Path, run: str | None) -> str:
+    """The command after an evaluation: compare it with the one before, show its run, or verify what was written."""
+    others = sorted((path.parent for path in folder.glob("*/scores.nc")), key=lambda path: path.stat().st_mtime)
+    if len(others) > 1:
+        before = [other for other in others if other != target][-1]
+        output = [] if folder == Path("outputs", "eval") else [f"output={folder.parent}"]
+        return shlex.join(["emul", "eval", "compare", before.name, str(target.relative_to(folder)), *output])
+    return shlex.join(["emul", "show", str(run)] if run else ["emul", "verify", str(target)])
 
 
 def evaluate(config: DictConfig) -> Path:

@@ -73,7 +73,13 @@ def _dispatch(arguments: list[str]) -> int:
             submitted = config.hardware.slurm is not None or "--dry-run" in rest
             refuse_values(config, here=verb.name != "plan" and not submitted)
     module = importlib.import_module(f"emul.{verb.module}")
-    return module.main([verb.name, *rest] if verb.module in SHARED else rest)
+    code: int = module.main([verb.name, *rest] if verb.module in SHARED else rest)
+    word = of_data(rest[0]) if verb.name == "data" else verb
+    if code == 0 and (command := word.next_command(rest[verb.name == "data" :])):
+        from emul.terminal.console import next_command
+
+        next_command(command)
+    return code
 
 
 def _explained(verb: Verb, rest: list[str]) -> str:

@@ -10,7 +10,7 @@ from rich.markup import escape
 from data_pipelines.conventions.suggestions import nearest_name
 from data_pipelines.files.atomic import write_text
 from data_pipelines.options.folders import options_of, user_folders
-from emul.terminal.console import console
+from emul.terminal.console import console, next_command
 
 KINDS = {"loss": "loss", "model": "model", "metric": "metric", "constraint": "constraint", "dataset": "data"}
 TEMPLATES = Path(__file__).with_name("templates")  # of both files of each kind, with {name} and {title}
@@ -38,6 +38,5 @@ def main(arguments: list[str]) -> int:
         write_text(file, template.replace("{name}", name).replace("{title}", title))
         console().print(f"wrote [key]{escape(str(file))}[/]", soft_wrap=True)
     override = f"'{group}=[{name}]'" if kind in LISTED else f"{group}={name}"
-    line = f"emul check --config-dir {shlex.quote(str(folder))} {override}"
-    console().print(escape(line), style="key", soft_wrap=True)
+    next_command(f"emul check --config-dir {shlex.quote(str(folder))} {override}")
     return 0

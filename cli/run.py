@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from emul.checks.submission import submitted_or_within_job
 from emul.config.build import build
 from emul.config.compose import compose, run_composed
 from emul.config.overrides import assignment
-from emul.terminal.console import console
+from emul.terminal.console import console, next_command
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -49,6 +50,7 @@ def run(config: DictConfig) -> int:
         console().print(f"{scored} holds the scores of this forecast already.", soft_wrap=True)
     else:
         evaluate(eval_config)
+    next_command(shlex.join(["emul", "show", str(trained)]))
     return exit_code(forecast_folder)
 
 

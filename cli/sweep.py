@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import random
+import shlex
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -42,7 +43,7 @@ from emul.config.compose import compose, declared_sweep, distinct_name, name_pie
 from emul.config.overrides import assignment
 from emul.config.saved import config_faults, saved_plain
 from emul.config.settings import read_settings, split_axes
-from emul.terminal.console import console, header, table, warn
+from emul.terminal.console import console, header, next_command, table, warn
 from emul.training.continuation import KeptTrials
 
 if TYPE_CHECKING:
@@ -331,6 +332,9 @@ class Sweep:
         if failed:
             warn(f"{failed} of {len(self.trials)} trials failed; the same command trains only these again.")
         console().print(f"results.nc, results.csv and sweep.png in [key]{escape(str(self.folder))}[/]", soft_wrap=True)
+        if finished:
+            best = next(trial for trial in self.trials if trial.name == finished[0]["trial"])
+            next_command(shlex.join(["emul", "show", str(best.run)]))
         return int(failed > 0)
 
     def show_seeds(self, finished: Sequence[Mapping[str, Any]]) -> None:

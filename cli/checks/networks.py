@@ -71,9 +71,11 @@ def network_on_meta(node: Any, world: World, noise: Any = None) -> nn.Module:
     """Build a network without memory, its norms moved by `noise`. Raises ValueError where it does not fit the World."""
     import torch
 
+    from emulators.training.flop_counter import ShapesAlone
+
     nodes = {"model": node, "noise": noise}
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), ShapesAlone():
             return build_network(nodes, world).to("meta")
     except (RuntimeError, NotImplementedError, TypeError):  # tables made in numpy need a real device
         return build_network(nodes, world).to("meta")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_pipelines.inspection.contents import GAPS, times_in_words
 from data_pipelines.inspection.quality import fault_sentences, report_row
-from emul.data.arguments import Selection, selected
-from emul.terminal.console import console, header, progress, show_rows, table, warn
+from emul.data.arguments import Selection, paths_and_rest, selected
+from emul.terminal.console import console, header, next_command, progress, show_rows, table, warn
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -46,7 +47,12 @@ def main(arguments: list[str]) -> int:
     if any(entry.missing for entry in reports):
         path = _written(maps, folder)
         console().print(f"Where values are missing: [key]{path}[/]", soft_wrap=True)
-    return report_faults(fault_sentences(reports))
+    code = report_faults(fault_sentences(reports))
+    if code == 0:
+        paths, words = paths_and_rest(arguments)
+        data_words = [word for word in words if word.startswith("data")]
+        next_command(shlex.join(["emul", "init", *paths] if paths else ["emul", "train", *data_words]))
+    return code
 
 
 def report_faults(faults: list[str], most: int | None = None) -> int:

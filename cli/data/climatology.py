@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from rich.markup import escape
 
 from data_pipelines.conventions.canonical import first_member
 from data_pipelines.derived.shaping import shaped
@@ -16,7 +15,7 @@ from data_pipelines.opening.datasets import open_dataset
 from data_pipelines.verification.climatology_store import Recipe, climatology, days_without
 from emul.config.settings import read_settings, refuse_others
 from emul.data.arguments import made_from, paths_and_rest, prepared_source
-from emul.terminal.console import console, header, progress, warn
+from emul.terminal.console import header, next_command, progress, warn
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -66,7 +65,7 @@ def main(arguments: list[str]) -> None:
     with progress("averaging") as report:
         provenance |= {"derive": settings.derive} if settings.derive else {}
         climatology(dataset, path, recipe, made_from=provenance, megabytes=settings.megabytes, report=report)
-    console().print(f"Ready for emul eval climatology={escape(str(path))}", soft_wrap=True)
+    next_command(f"emul eval run=... climatology={shlex.quote(str(path))}")
 
 
 def _data(

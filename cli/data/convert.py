@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-
 from emul.config.settings import read_settings
 from emul.data.arguments import made_from, prepared_source, roles
-from emul.terminal.console import console, header, progress, show_rows, table
+from emul.terminal.console import header, next_command, progress, show_rows, table
 
 if TYPE_CHECKING:
     from data_pipelines.packing.pack import PackingResult
@@ -53,4 +52,4 @@ def tell(done: PackingResult) -> None:
         worst, error = max(done.errors.items(), key=lambda pair: pair[1])
         rows["error"] = f"at most {error:.2g} standard deviations ({worst}), in a sample of times"
     show_rows(str(done.path), rows)
-    console().print(f"emul train data=packed data.path={escape(str(done.path))}", style="key", soft_wrap=True)
+    next_command(f"emul train data=packed data.path={shlex.quote(str(done.path))}")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.markup import escape
-
 from data_pipelines.files.atomic import bytes_text
 from emul.data.arguments import Selection, selected
-from emul.terminal.console import console, header, progress
+from emul.terminal.console import header, next_command, progress
 
 
 @dataclass(frozen=True)
@@ -35,4 +34,4 @@ def main(arguments: list[str]) -> None:
     )
     with progress("downloading") as report:
         copy_to_zarr(dataset, path, recipe, report)
-    console().print(f"Ready: emul data inspect {escape(str(path))}", soft_wrap=True)
+    next_command(f"emul data inspect {shlex.quote(str(path))}")

@@ -11,7 +11,7 @@ from rich.markup import escape
 from data_pipelines.conventions.durations import initial_times, length, thinned
 from emul.config.settings import read_settings
 from emul.data.arguments import prepared_source
-from emul.terminal.console import console, header, progress
+from emul.terminal.console import console, header, next_command, progress
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -78,8 +78,8 @@ def main(arguments: list[str]) -> None:
             anew=setup.resume == "anew",
             report=report,
         )
-    console().print(f"{escape(str(folder))}; score it beside any forecast of these data:", soft_wrap=True)
-    console().print(escape("  emul eval run=... 'baselines=[perfect_model]'"), highlight=False)
+    console().print(f"{escape(str(folder))}; it can be scored beside any forecast of these data.", soft_wrap=True)
+    next_command("emul eval run=... 'baselines=[perfect_model]'")
 
 
 def _whole(name: str, part: np.timedelta64, of: np.timedelta64) -> int:

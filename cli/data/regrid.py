@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.markup import escape
-
 from emul.data.arguments import Selection, selected
-from emul.terminal.console import console, header, progress
+from emul.terminal.console import header, next_command, progress
 
 
 @dataclass(frozen=True)
@@ -41,4 +40,4 @@ def main(arguments: list[str]) -> None:
     header(f"emul data regrid {recipe['origin']}", [f"{grid_of(dataset)!r} to {target!r}, {method}, to {path}"])
     with progress("regridding") as report:
         copy_to_zarr(result, path, {**recipe, "grid": settings.grid, "method": method}, report)
-    console().print(f"Ready: emul data inspect {escape(str(path))}", soft_wrap=True)
+    next_command(f"emul data inspect {shlex.quote(str(path))}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.markup import escape
 
 from emul.config.settings import read_settings
 from emul.data.arguments import made_from, prepared_source, roles
-from emul.terminal.console import console, header, progress, table
+from emul.terminal.console import header, next_command, progress, table
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def main(arguments: list[str]) -> None:
         write_netcdf(path, statistics.dataset(archive.variables.channels, names, attributes))
         shutil.rmtree(folder)
     show(statistics, archive.variables.channels, names)
-    console().print(f"emul train scales={escape(str(path))}", style="key", soft_wrap=True)
+    next_command(f"emul train scales={shlex.quote(str(path))}")
 
 
 def timesteps(intervals: Sequence[str], timestep: np.timedelta64) -> list[int]:

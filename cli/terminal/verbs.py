@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ class Verb:
     note: str = ""
     composes: bool = False
     stand_ins: Any = ()
+    follows: str = ""
 
     def spelled(self, arguments: list[str]) -> list[str]:
         """The arguments with the stand-ins in place of the keys that they stand for."""
@@ -32,6 +34,11 @@ class Verb:
                 f"{full_key}{word.removeprefix(key)}" if word.startswith(f"{key}=") else word for word in arguments
             ]
         return with_seeds(arguments) if self.name == "forecast" else arguments
+
+    def next_command(self, arguments: list[str]) -> str:
+        """The command that follows, with these arguments in it; empty where there is none, or the module says it."""
+        data_words = [word for word in arguments if word.startswith("data")]
+        return self.follows.format(words=shlex.join(arguments), data=shlex.join(data_words)).rstrip()
 
 
 def with_seeds(arguments: list[str]) -> list[str]:
@@ -64,7 +71,8 @@ def of_data(word: str) -> Verb:
     data_verb = next(verb for verb in VERBS if verb.name == "data")
     examples = [row for row in data_verb.examples if row[0].startswith(f"emul data {word} ")]
     keys, more = texts.get("keys", ()), [*shared, *texts.get("more", ())]
-    return Verb(f"data {word}", "data.main", texts["summary"], "[key=value ...]", keys, more, examples)
+    follows = texts.get("follows", "")
+    return Verb(f"data {word}", "data.main", texts["summary"], "[key=value ...]", keys, more, examples, follows=follows)
 
 
 def all_names() -> list[str]:
@@ -82,7 +90,8 @@ def find(name: str) -> Verb | None:
     examples = [[f"emul {name}", f"every option of `{LISTS[name]}=`"]]
     if name == "models":
         examples += [["emul models sfno", "describe one"], ["emul models data=netcdf ...", "sizes on other data"]]
-    return Verb(name, "lists", f"List what there is for `{LISTS[name]}=`.", examples=examples)
+    follows = "emul models sfno" if name == "models" else f"emul options {LISTS[name]}"
+    return Verb(name, "lists", f"List what there is for `{LISTS[name]}=`.", examples=examples, follows=follows)
 
 
 def first_of(words: list[str]) -> tuple[Verb | None, list[str]]:

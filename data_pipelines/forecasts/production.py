@@ -12,12 +12,9 @@ import numpy as np
 from data_pipelines.conventions.durations import duration_text
 from data_pipelines.files.atomic import lock_or_refuse, remove_unfinished, sha256, wait_for_turn, write_text
 from data_pipelines.files.netcdf import stored_form, write_netcdf
+from data_pipelines.forecasts.checks import budget_drifts, describe, gather, lead_text
 from data_pipelines.forecasts.manifest import (
     NAME,
-    budget_drifts,
-    describe,
-    gather,
-    lead_text,
     lost_files,
     now,
     open_manifest,

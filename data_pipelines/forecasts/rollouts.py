@@ -24,7 +24,7 @@ import torch
 
 from data_pipelines.conventions.durations import unbroken_until
 from data_pipelines.files.atomic import BatchRecords
-from data_pipelines.forecasts.manifest import Checks, lead_text
+from data_pipelines.forecasts.checks import Checks, lead_text
 from emulators.rollout import Rollout, Stepper, state_arrays, state_from_arrays
 from emulators.state import Origin, State
 

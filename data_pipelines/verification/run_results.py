@@ -7,16 +7,17 @@ import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import xarray as xr
-from scipy import stats
 
 from data_pipelines.files.atomic import atomic_text, is_locked
 from data_pipelines.files.fingerprints import read_json
 from data_pipelines.files.tables import plain_cells, read_rows
 from data_pipelines.forecasts.manifest import read_manifest
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 class Progress(NamedTuple):
@@ -61,6 +62,8 @@ def across_seeds(rows: Sequence[Mapping[str, Any]], keys: Sequence[str], metric:
 
     low, high: the 95 % interval of Student's t, NaN for a single seed. steps: the mean.
     """
+    from scipy import stats
+
     groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
         if math.isfinite(row[metric]):
@@ -106,6 +109,8 @@ def sorted_rows(rows: Sequence[Mapping[str, Any]], metric: str, first: str) -> l
 
 def trials_dataset(rows: Sequence[Mapping[str, Any]], keys: Sequence[str], attributes: Mapping[str, str]) -> xr.Dataset:
     """Results along the dimension `trial`; the keys that vary and the state are coordinates, the rest variables."""
+    import xarray as xr
+
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: _column([row.get(name) for row in rows]) for name in names}
     labels = {"trial", "state", *keys}

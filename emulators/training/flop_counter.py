@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -252,6 +253,36 @@ def _bytes_of(tensors: Iterable[Tensor]) -> int:
 QUICK = 5e9  # parameters x points up to which a network runs at once on the processor
 
 
+FILLS = {torch.Tensor.uniform_, torch.Tensor.normal_, nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_}
+SCALINGS = {torch.Tensor.mul, torch.Tensor.__mul__, torch.Tensor.__rmul__}
+
+
+class ShapesAlone(TorchFunctionMode):
+    """Make tensors of which only the shapes are wanted; nothing is drawn.
+
+    On the meta device torch draws in Python, and for some functions imports its compiler and sympy: half a second.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in (torch.randn, torch.rand):
+            kwargs.pop("generator", None)
+            return torch.empty(*args, **kwargs)
+        if func in FILLS:
+            tensor: Tensor = args[0] if args else kwargs["tensor"]
+            return tensor if tensor.is_meta else func(*args, **kwargs)
+        if func is torch.empty_like and len(args) == 1 and kwargs.keys() <= {"dtype", "device"}:
+            return torch.empty(args[0].shape, **{"dtype": args[0].dtype, "device": args[0].device, **kwargs})
+        if func in SCALINGS and len(args) == 2 and isinstance(args[1], float) and _is_shape(args[0]):
+            return torch.empty(args[0].shape, dtype=args[0].dtype, device=args[0].device)
+        return func(*args, **kwargs)
+
+
+def _is_shape(tensor: Tensor) -> bool:
+    """True for a tensor of floating-point numbers of which there is the shape only."""
+    return tensor.is_meta and tensor.is_floating_point()
+
+
 def runnable(network: nn.Module, world: World) -> nn.Module:
     """Return a network on the meta device, or where that is quick a copy of it with zeros on the processor.
 
@@ -259,7 +290,8 @@ def runnable(network: nn.Module, world: World) -> nn.Module:
     """
     if parameter_count(network) * world.grid.size > QUICK:
         return network
-    copied = copy.deepcopy(network).to_empty(device="cpu")
+    with ShapesAlone():
+        copied = copy.deepcopy(network).to_empty(device="cpu")
     tables = {
         id(table)
         for module in copied.modules()

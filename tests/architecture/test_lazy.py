@@ -50,6 +50,16 @@ def test_configurations_need_no_torch(arguments: list[str]) -> None:
     assert not loaded_by(*arguments) & heavy
 
 
+def test_listing_needs_no_torch() -> None:
+    heavy = {"torch", "xarray", "scipy", "pandas", "pytorch_lightning", "hydra", "matplotlib"}
+    assert not loaded_by("list", "no_such_folder") & heavy
+
+
+def test_checking_needs_no_compiler() -> None:
+    """A network tried on the meta device draws nothing, or torch would import its compiler and sympy."""
+    assert not loaded_by("check", "data=planet_tiny", "model=sfno") & {"sympy", "pytorch_lightning", "matplotlib"}
+
+
 SOURCES = sorted(path.stem for path in (ROOT / "data_pipelines" / "sources").glob("*.py") if path.stem != "__init__")
 
 

@@ -2,8 +2,10 @@
 
 import dataclasses
 import importlib
+import inspect
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -51,6 +53,29 @@ def test_version(capsys):
     assert capsys.readouterr().out.startswith("emul 0.")
 
 
+@pytest.mark.parametrize("words", ["losses", "models", "options optimizer.lr", "new loss mine", "list", "sources"])
+def test_what_follows_is_said_and_accepted(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs/train/one/checkpoints").mkdir(parents=True)
+    (tmp_path / "outputs/train/one/config.yaml").write_text("{}")
+    assert main(words.split()) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("Next: emul ")
+    if " check " not in last:  # which reads data
+        assert main(shlex.split(last)[2:]) == 0
+
+
+def test_every_verb_that_does_work_says_what_follows():
+    """In verbs.toml, or in its module; a script of completion, a version and what lies on SLURM end without."""
+    words = [of_data(word) for word in DATA_WORDS]
+    verbs = [verb for verb in (*map(find, all_names()), *words) if verb.name not in ("data", "completion", "version")]
+    for verb in verbs:
+        module = importlib.import_module(
+            f"emul.{verb.name.replace(' ', '.')}" if verb in words else f"emul.{verb.module}"
+        )
+        assert verb.follows or "next_command(" in inspect.getsource(module), verb.name
+
+
 @pytest.mark.parametrize("verb", sorted(set(LISTS) - {"models"}))
 def test_lists(verb, capsys):
     assert main([verb]) == 0
@@ -62,7 +87,7 @@ def test_lists(verb, capsys):
 def test_models_are_listed_with_their_sizes(capsys):
     assert main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    rows = {line.split()[0]: line for line in lines[1:-1]}
+    rows = {line.split()[0]: line for line in lines[1:-2]}
     names = options_of("model")
     smaller = {name for name in names if name.endswith("_small") and name.removesuffix("_small") in names}
     assert set(rows) == set(names) - smaller

@@ -9,6 +9,7 @@ import xarray as xr
 from data_pipelines.conventions.suggestions import ConfigErrors
 from emul.checks.examination import findings, refuse_faults
 from emul.checks.networks import network_on_meta, template_world
+from emul.config.build import build_network
 from emul.config.compose import compose
 from emul.main import main
 from emulators.sphere.transform import Tables
@@ -223,3 +224,13 @@ def test_a_tried_network_leaves_the_tables_of_the_process_alone():
     for part in tables:
         assert all(table.any() for table in part.buffers(recurse=False))
     assert not any(parameter.any() for parameter in tried.parameters())
+
+
+def test_a_network_tried_without_draws_has_the_parameters_of_a_drawn_one():
+    config = compose("train", ["data=planet_tiny", "model.embed=8"])
+    world = template_world(config)
+    tried, drawn = network_on_meta(config.model, world), build_network({"model": config.model, "noise": None}, world)
+    drawn_weights = drawn.state_dict()
+    assert tried.state_dict().keys() == drawn_weights.keys()
+    for name, weight in tried.state_dict().items():
+        assert (weight.shape, weight.dtype) == (drawn_weights[name].shape, drawn_weights[name].dtype), name

@@ -152,7 +152,7 @@ def test_the_command_makes_what_eval_reads(source, tmp_path, capsys):
     assert "land_sea_mask" not in stored
     assert np.isnan(stored["sea_surface_temperature"].sel(latitude=0, longitude=180)).all()
     assert stored["sea_surface_temperature"].isnull().mean() == pytest.approx(1 / 12)
-    assert "Ready for emul eval climatology=" in capsys.readouterr().out
+    assert "Next: emul eval run=... climatology=" in capsys.readouterr().out
 
 
 def values_of(path):
