@@ -37,9 +37,13 @@ needs_validator = pytest.mark.skipif(
 )
 
 
-def opened(page: Path, tmp_path: Path, *flags: str, script: str = "") -> tuple[str, str]:
-    """The page as the browser has it after loading, and what the browser logged; `script` runs at the end."""
-    copy, text = tmp_path / "page.html", page.read_text(encoding="utf-8")
+def opened(page: Path, tmp_path: Path, *flags: str, script: str = "", beside: bool = False) -> tuple[str, str]:
+    """The page as the browser has it after loading, and what the browser logged; `script` runs at the end.
+
+    beside: the copy with the script lies beside the page, whose styles are files of their own.
+    """
+    folder = page.parent if beside else tmp_path
+    copy, text = folder / f"opened_{page.name}", page.read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     text = text.replace("script-src ", f"script-src &#x27;sha256-{digest}&#x27; ")  # the page itself allows no other
     copy.write_text(f"{text}<script>{script}</script>", encoding="utf-8")
@@ -55,7 +59,7 @@ def visited(page: Path, tmp_path: Path, *flags: str) -> tuple[str, str]:
     return done.stdout, done.stderr
 
 
-def accessibility(page: Path, tmp_path: Path, *flags: str) -> list[str]:
+def accessibility(page: Path, tmp_path: Path, *flags: str, beside: bool = False) -> list[str]:
     """The serious and critical findings of axe-core, https://github.com/dequelabs/axe-core, all details unfolded."""
     assert AXE is not None
     script = (
@@ -64,7 +68,7 @@ def accessibility(page: Path, tmp_path: Path, *flags: str) -> list[str]:
         "r.violations.map(v=>[v.impact,v.id,v.nodes.length,v.nodes[0].html.slice(0,200)]))})"
     )
     wait = "--virtual-time-budget=20000"
-    found, _ = opened(page, tmp_path, "--dump-dom", wait, *flags, script=script)
+    found, _ = opened(page, tmp_path, "--dump-dom", wait, *flags, script=script, beside=beside)
     findings = json.loads(html.unescape(re.search(r'data-found="([^"]*)"', found).group(1)))
     return [str(finding) for finding in findings if finding[0] in ("serious", "critical")]
 

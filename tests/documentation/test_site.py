@@ -54,4 +54,4 @@ def test_every_link_leads_somewhere(site: Path) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_pages_have_no_serious_finding_of_accessibility(site: Path, page: str, tmp_path: Path) -> None:
     for width, flags in ((1280, DAY), (390, NIGHT)):
-        assert not accessibility(site / f"{page}.html", tmp_path, f"--window-size={width},900", *flags)
+        assert not accessibility(site / f"{page}.html", tmp_path, f"--window-size={width},900", *flags, beside=True)
