@@ -10,6 +10,8 @@ MENDED = (
     # the name of the button holds its visible text
     (re.compile(r'(<button[^>]*search-button-field[^>]*? aria-label="Search)"'), r'\1 Ctrl+K"'),
     (re.compile(r"<summary>(?=<span class=\"toctree-toggle\")"), '<summary aria-label="Pages below">'),
+    # text that is wider than the page is reached by keys
+    (re.compile(r"<pre>"), '<pre tabindex="0">'),
     # a function without a docstring has a term and no description
     (re.compile(r"</dt>(\s*)</dl>"), r"</dt>\1<dd></dd></dl>"),
 )

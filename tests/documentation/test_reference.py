@@ -78,6 +78,7 @@ def test_pages_are_mended_for_readers_of_screens() -> None:
         mended(button)
         == '<button class="btn search-button-field" aria-label="Search Ctrl+K" data-x="1">Search</button>'
     )
+    assert mended("<pre>long</pre>") == '<pre tabindex="0">long</pre>'
     assert mended("<dl><dt>f()</dt>\n</dl>") == "<dl><dt>f()</dt>\n<dd></dd></dl>"
     assert mended("<dl><dt>f()</dt><dd>x</dd></dl>") == "<dl><dt>f()</dt><dd>x</dd></dl>"
 
