@@ -64,8 +64,8 @@ def accessibility(page: Path, tmp_path: Path, *flags: str, beside: bool = False)
     assert AXE is not None
     script = (
         f"{AXE.read_text(encoding='utf-8')};document.querySelectorAll('details').forEach(d=>d.open=true);"
-        "axe.run(document,{resultTypes:['violations']}).then(r=>{document.body.dataset.found=JSON.stringify("
-        "r.violations.map(v=>[v.impact,v.id,v.nodes.length,v.nodes[0].html.slice(0,200)]))})"
+        "addEventListener('load',()=>axe.run(document,{resultTypes:['violations']}).then(r=>{document.body.dataset.found=JSON.stringify("
+        "r.violations.map(v=>[v.impact,v.id,v.nodes.length,v.nodes[0].html.slice(0,200)]))}))"
     )
     wait = "--virtual-time-budget=20000"
     found, _ = opened(page, tmp_path, "--dump-dom", wait, *flags, script=script, beside=beside)
