@@ -30,7 +30,9 @@ class Network(Protocol):
 
     conditioning: keywords that `forward` takes besides fields and time, and is given: `interval` and `lead`, hours from
         the last known state and from the start of the rollout, (batch,); `generator`, one or one a case, to draw noise
-        from; `labels` and `scalars`, (batch, channel); `units` and `tokens`, places that a masked training shows.
+        from; `labels` and `scalars`, (batch, channel); `noise_level`, what tells it that of its input, (batch,);
+        `noise_vector`, drawn by noise=vector, (batch, channel); `units` and `tokens`, places that a masked training
+        shows.
     noise_channels: channels of noise that it draws; without any, the members of an ensemble are all the same.
     grid_first: whether its norms are given (lon, lat, batch, channel) in place of the batch first.
     units: number of places that a masked training may hide; 0 where the network cannot leave any out.
@@ -38,6 +40,9 @@ class Network(Protocol):
     additions: prefixes of parameter names that published weights may lack.
     fit: solve for the weights in closed form, in one pass over examples; in place of gradient steps.
     fit_climatology: read a climatology from examples, before the first gradient step.
+    reconstructed: (fields, time, next state, normalised) -> output by latent numbers of a posterior that sees it, and
+        the divergence from the prior, (batch,).
+    at_rest: prefixes of parameter names that only `reconstructed` needs, which learn with objective=variational alone.
     emission: (fields, time) -> mean and standard deviation of a normal distribution, each like the output.
     """
 
@@ -49,6 +54,8 @@ class Network(Protocol):
     additions: Sequence[str] = ()
     fit: Callable[[Examples], None] | None = None
     fit_climatology: Callable[[Examples], None] | None = None
+    reconstructed: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
+    at_rest: Sequence[str] = ()
     emission: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
 
     def forward(self, fields: Tensor, time: Tensor) -> Tensor:

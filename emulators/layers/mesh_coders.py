@@ -11,7 +11,7 @@ al. 2025, doi 10.1038/s41586-024-08252-9.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.grid import unit_vectors
-from emulators.layers.message_passing import Graph, Interaction, Update
+from emulators.layers.message_passing import Graph, Interaction, Norm, Update
 from emulators.meshes.edges import Edges, edge_features, position_features, within_radius
 from emulators.meshes.icosahedra import TriangleMesh, icosahedra, triangle_corners
 from emulators.world import World
@@ -54,6 +54,7 @@ def deepmind_names() -> tuple[tuple[str, str], ...]:
             (published + r"_mlp/~/linear_1:(w|b)", f"{ours}.out.{group}"),
             (published + r"_layer_norm:scale", f"{ours}.norm.weight"),
             (published + r"_layer_norm:offset", f"{ours}.norm.bias"),
+            (published + r"_norm_conditioning/linear:(w|b)", f"{ours}.norm.linear.{group}"),
         ]
     return tuple(table)
 
@@ -87,12 +88,30 @@ def to_points(fields: Tensor, rank: int) -> Tensor:
     return fields.flatten(-rank).transpose(1, 2)
 
 
+def channel_numbers(world: World, names: Sequence[str]) -> list[int]:
+    """Return where the channels of variables stand among those that a network reads; ValueError for an unknown one."""
+    numbers: list[int] = []
+    first, unknown = 0, set(names)
+    for variables in (*[world.prognostic] * world.history, world.forcing, world.static):
+        for variable in variables:
+            if variable.name in names:
+                channels = variables.slice(variable.name)
+                numbers += range(first + channels.start, first + channels.stop)
+                unknown.discard(variable.name)
+        first += variables.size
+    if unknown:
+        raise ValueError(f"Expected names of variables that the network reads; got {', '.join(sorted(unknown))}.")
+    return numbers
+
+
 class MeshEncoder(nn.Module):
     """Map fields at points (batch, point, channel) to latents of mesh nodes and of points.
 
     points, mesh: where they are. channels: of the fields. latent: channels of nodes, points, edges and hidden layers.
     reach: radius within which a node receives, as a share of the longest mesh edge. layers: hidden layers of the
-    updates. chunks: as of Graph.
+    updates. chunks: as of Graph. edge: channels of edges; default, latent. everywhere: channels that are the same at
+    all points, which nodes read too; None: nodes have weights for all channels, and read zeros. norm: as of Update.
+    reads_receivers, divisor: as of Interaction.
     """
 
     places: Tensor
@@ -108,26 +127,36 @@ class MeshEncoder(nn.Module):
         reach: float = 0.6,
         layers: int = 1,
         chunks: int = 1,
+        edge: int | None = None,
+        everywhere: Sequence[int] | None = None,
+        norm: Norm = nn.LayerNorm,
+        reads_receivers: bool = True,
+        divisor: float = 1.0,
     ) -> None:
         super().__init__()
         edges = within_radius(points, mesh.nodes, reach * mesh.longest_edge)
         self.graph = Graph(edges, edge_features(edges, points, mesh.nodes), chunks)
         self.register_buffer("places", torch.as_tensor(position_features(points))[None], persistent=False)
         self.register_buffer("node_places", torch.as_tensor(position_features(mesh.nodes))[None], persistent=False)
-        self.embed_points = Update((channels + PLACES,), latent, latent, layers=layers)
-        self.embed_nodes = Update((channels + PLACES,), latent, latent, layers=layers)
-        self.embed_edges = Update((LENGTHS,), latent, latent, layers=layers)
-        self.interaction = Interaction(latent, latent, latent, layers=layers)
-        self.points = Update((latent,), latent, latent, layers=layers)
+        options: Any = {"layers": layers, "norm": norm}
+        edge, self.everywhere = edge or latent, list(everywhere or ())
+        read = channels if everywhere is None else len(everywhere)
+        self.embed_points = Update((channels + PLACES,), latent, latent, **options)
+        self.embed_nodes = Update((read + PLACES,), latent, latent, **options)
+        self.embed_edges = Update((LENGTHS,), edge, edge, **options)
+        more: Any = {"message": latent, "reads_receivers": reads_receivers, "divisor": divisor}
+        self.interaction = Interaction(edge, latent, latent, **more, **options)
+        self.points = Update((latent,), latent, latent, **options)
 
     def forward(self, fields: Tensor) -> tuple[Tensor, Tensor]:
         points = self._embedded(self.embed_points, fields, self.places)
-        nodes = self._embedded(self.embed_nodes, None, self.node_places)
+        uniform = fields[..., self.everywhere].mean(1, keepdim=True) if self.everywhere else None
+        nodes = self._embedded(self.embed_nodes, uniform, self.node_places)
         edges = self.embed_edges(self.graph.features)
         return self.interaction.received(self.graph, edges, points, nodes), points + self.points(points)
 
     def _embedded(self, update: Update, fields: Tensor | None, places: Tensor) -> Tensor:
-        """Embed fields and places; nodes of the mesh have the fields of points too, which are zero."""
+        """Embed fields and places; None: fields are zero."""
         linear: Any = update.parts[0]
         first = F.linear(places, linear.weight[:, -PLACES:], linear.bias)
         if fields is not None:
@@ -139,6 +168,7 @@ class MeshDecoder(nn.Module):
     """Map latents of mesh nodes and of points to fields at points (batch, point, channel).
 
     Published networks hold an update of mesh nodes here which nothing reads; it is kept, at rest, for their weights.
+    edge, norm: as of MeshEncoder.
     """
 
     def __init__(
@@ -150,15 +180,19 @@ class MeshDecoder(nn.Module):
         *,
         layers: int = 1,
         chunks: int = 1,
+        edge: int | None = None,
+        norm: Norm = nn.LayerNorm,
     ) -> None:
         super().__init__()
         nodes, corners = icosahedra(level)[-1].nodes, triangle_corners(points, level)
         edges = Edges.of(corners.reshape(-1), np.repeat(np.arange(len(points)), 3), len(nodes), len(points))
         self.graph = Graph(edges, edge_features(edges, nodes, points), chunks)
-        self.embed_edges = Update((LENGTHS,), latent, latent, layers=layers)
-        self.interaction = Interaction(latent, latent, latent, layers=layers)
-        self.unused = Update((latent,), latent, latent, layers=layers).requires_grad_(False)
-        self.out = Update((latent,), latent, channels, layers=layers, norm=False)
+        options: Any = {"layers": layers, "norm": norm}
+        edge = edge or latent
+        self.embed_edges = Update((LENGTHS,), edge, edge, **options)
+        self.interaction = Interaction(edge, latent, latent, message=latent, **options)
+        self.unused = Update((latent,), latent, latent, **options).requires_grad_(False)
+        self.out = Update((latent,), latent, channels, layers=layers, norm=None)
 
     def forward(self, nodes: Tensor, points: Tensor) -> Tensor:
         edges = self.embed_edges(self.graph.features)

@@ -33,10 +33,12 @@ CODER = (  # names in neural-lam's checkpoints, and ours
 )
 
 
-def neural_lam_names(table: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+def neural_lam_names(
+    table: Sequence[tuple[str, str]], coder: Sequence[tuple[str, str]] = CODER
+) -> tuple[tuple[str, str], ...]:
     """Return pairs of a pattern of neural-lam's parameter names, and ours before `from_neural_lam` divides them."""
     pairs = []
-    for theirs, ours in (*CODER, *table):
+    for theirs, ours in (*coder, *table):
         groups = theirs.count("(")
         pairs.append((rf"{theirs}\.(\d+)\.(weight|bias)", rf"{ours}.\{groups + 1}.\{groups + 2}"))
     return tuple(pairs)
@@ -81,13 +83,13 @@ class LevelCoder(nn.Module):
         super().__init__()
         self.shape = world.grid.shape
         self.inward, self.outward = graph_of(mesh.inward), graph_of(mesh.outward)
-        options = {"layers": layers}
+        options: Any = {"layers": layers}
         told = mesh.inward.features.shape[-1]
         self.embed_points = Update((world.input_channels,), latent, latent, layers=layers)
         self.embed_inward, self.embed_outward = (Update((told,), latent, latent, layers=layers) for _ in range(2))
         self.encoder, self.decoder = (Interaction(latent, latent, latent, **options) for _ in range(2))
         self.points = Update((latent,), latent, latent, layers=layers)
-        self.out = Update((latent,), latent, world.output_channels, layers=layers, norm=False)
+        self.out = Update((latent,), latent, world.output_channels, layers=layers, norm=None)
 
     def encoded(self, fields: Tensor, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """Return nodes and points (batch, ., latent) of fields (batch, channel, *grid) and embedded nodes (1, ., .)."""
@@ -103,9 +105,12 @@ class LevelCoder(nn.Module):
 
 
 class Levels(nn.Module):
-    """Embed nodes and edges of all levels, and pass messages up them before a processor and down them after it."""
+    """Embed nodes and edges of all levels, and pass messages up them before a processor and down them after it.
 
-    def __init__(self, mesh: MeshLevels, latent: int, layers: int) -> None:
+    passes: whether it has these.
+    """
+
+    def __init__(self, mesh: MeshLevels, latent: int, layers: int, passes: bool = True) -> None:
         super().__init__()
 
         def graphs(described: Sequence[DescribedEdges]) -> Any:
@@ -119,7 +124,7 @@ class Levels(nn.Module):
         self.embed_nodes = embedders(mesh.places[0].shape[-1], count)
         self.embed_across, self.embed_up, self.embed_down = (embedders(told, n) for n in (count, count - 1, count - 1))
         self.up, self.down = (
-            nn.ModuleList(Interaction(latent, latent, latent, layers=layers) for _ in range(count - 1))
+            nn.ModuleList(Interaction(latent, latent, latent, layers=layers) for _ in range((count - 1) * passes))
             for _ in range(2)
         )
         for number, places in enumerate(mesh.places):

@@ -21,11 +21,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.utils.checkpoint import checkpoint
 
+from emulators.layers.conditioned_norms import recomputed
 from emulators.meshes.edges import Edges
 
 Activation = Callable[[Tensor], Tensor]
+Norm = Callable[[int], nn.Module]
 
 
 class Graph(nn.Module):
@@ -274,7 +275,7 @@ class Update(nn.Module):
     """Apply an MLP to the concatenation of several parts, each with its own first map, and a norm.
 
     sizes: channels of the parts. hidden, layers: channels and number of hidden layers. out: channels that come out.
-    norm: whether a LayerNorm ends it. activation: after each hidden layer.
+    norm: makes the norm that ends it; None for none. activation: after each hidden layer.
     """
 
     def __init__(
@@ -284,14 +285,14 @@ class Update(nn.Module):
         out: int,
         *,
         layers: int = 1,
-        norm: bool = True,
+        norm: Norm | None = nn.LayerNorm,
         activation: Activation = F.silu,
     ) -> None:
         super().__init__()
         self.parts = nn.ModuleList(nn.Linear(size, hidden, bias=n == 0) for n, size in enumerate(sizes))
         self.hidden = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(layers - 1))
         self.out = nn.Linear(hidden, out)
-        self.norm = nn.LayerNorm(out) if norm else nn.Identity()
+        self.norm = nn.Identity() if norm is None else norm(out)
         self.activation = activation
         bound = 1.0 / math.sqrt(sum(sizes))  # as of one map of all parts
         for parameter in self.parts.parameters():
@@ -315,13 +316,26 @@ class Interaction(nn.Module):
 
         m = update(edge, sender, receiver),   edge + m,   receiver + update(receiver, sum of m)
 
-    edge, node: channels of edges, and of senders and receivers. options: of Update.
+    edge, node: channels of edges, and of senders and receivers. message: of what edges tell; default, as of edges.
+    reads_receivers: whether edges read these too. divisor: of the sums. options: of Update.
     """
 
-    def __init__(self, edge: int, node: int, hidden: int, **options: Any) -> None:
+    def __init__(
+        self,
+        edge: int,
+        node: int,
+        hidden: int,
+        *,
+        message: int | None = None,
+        reads_receivers: bool = True,
+        divisor: float = 1.0,
+        **options: Any,
+    ) -> None:
         super().__init__()
-        self.edges = Update((edge, node, node), hidden, edge, **options)
-        self.nodes = Update((node, edge), hidden, node, **options)
+        width, ends = message or edge, 1 + reads_receivers
+        self.edges = Update((edge, *[node] * ends), hidden, width, **options)
+        self.nodes = Update((node, width), hidden, node, **options)
+        self.divisor = divisor
 
     def forward(self, graph: Graph, edges: Tensor, senders: Tensor, receivers: Tensor) -> tuple[Tensor, Tensor]:
         """Return edges (batch, edge, channel) and receivers (batch, node, channel), updated.
@@ -337,22 +351,25 @@ class Interaction(nn.Module):
 
     def messages(self, graph: Graph, edges: Tensor, senders: Tensor, receivers: Tensor) -> tuple[Tensor, Tensor]:
         """Return the message of each edge, and the sums that receivers receive."""
-        of_edges, of_senders, of_receivers = self.edges.parts
-        senders, receivers = of_senders(senders), of_receivers(receivers)
+        of_edges, of_senders, *of_receivers = self.edges.parts
+        senders = of_senders(senders)
+        read = of_receivers[0](receivers) if of_receivers else None
         if not graph.portions:
-            return self._portion(graph, of_edges(edges), senders, receivers)
+            return self._portion(graph, of_edges(edges), senders, read)
         outputs = []
         for number, portion in enumerate(graph.portions):
             cut = slice(*graph.cuts[number : number + 2])
             to = slice(*graph.bounds[number : number + 2])
-            inputs = edges[:, cut], senders, receivers[:, to]
-            outputs.append(checkpoint(self._of_portion, portion, *inputs, use_reentrant=False))
+            inputs = edges[:, cut], senders, None if read is None else read[:, to]
+            outputs.append(recomputed(self, self._of_portion, portion, *inputs))
         messages, sums = zip(*outputs, strict=True)
         return torch.cat(messages, dim=1), torch.cat(sums, dim=1)
 
-    def _of_portion(self, graph: Graph, edges: Tensor, senders: Tensor, receivers: Tensor) -> tuple[Tensor, Tensor]:
+    def _of_portion(self, graph: Graph, edges: Tensor, senders: Tensor, receivers: Any) -> tuple[Tensor, Tensor]:
         return self._portion(graph, self.edges.parts[0](edges), senders, receivers)
 
-    def _portion(self, graph: Graph, edges: Tensor, senders: Tensor, receivers: Tensor) -> tuple[Tensor, Tensor]:
-        messages = self.edges.finished(graph.read(edges, senders, receivers))
-        return messages, graph.summed(messages)
+    def _portion(self, graph: Graph, edges: Tensor, senders: Tensor, receivers: Any) -> tuple[Tensor, Tensor]:
+        first = edges + graph.sent(senders) if receivers is None else graph.read(edges, senders, receivers)
+        messages = self.edges.finished(first)
+        sums = graph.summed(messages)
+        return messages, sums if self.divisor == 1.0 else sums / self.divisor

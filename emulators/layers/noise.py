@@ -57,7 +57,7 @@ class VectorNoise(nn.Module):
 
 
 class FieldNoise(nn.Module):
-    """Draw fields of noise, (batch, channel, lat, lon), of variance 1.
+    """Draw fields of noise, (batch, channel, *grid), of variance 1.
 
     spectrum: `point`, `degree` or `coefficient`. channels, embedding: as of VectorNoise, at every point.
     """
@@ -69,7 +69,7 @@ class FieldNoise(nn.Module):
         kinds = {"point": None, "degree": "degree", "coefficient": "isotropic"}
         if spectrum not in kinds:
             raise ValueError(f"Expected noise.spectrum to be one of {', '.join(kinds)}; got '{spectrum}'.")
-        self.channels, self.shape, kind = _at_least_one(channels), world.lat_lon.shape, kinds[spectrum]
+        self.channels, self.shape, kind = _at_least_one(channels), world.grid.shape, kinds[spectrum]
         if kind and (world.lat_lon.kind == "limited_area" or world.lat_lon.shape[0] < 2):
             raise ValueError(f"Noise by {spectrum} needs a global grid; got {world.lat_lon!r}: take noise=point.")
         self.noise = Noise(kind, SphericalHarmonics(world.lat_lon), channels) if kind else None
@@ -122,6 +122,23 @@ class NoiseInNorms(nn.Module):
             values = Pooled(self.noise(len(fields), fields.device, generator))
         for shift in self.maps:
             shift.values = values  # type: ignore[assignment]
+        return args, rest
+
+
+class NoiseAsInput(nn.Module):
+    """Draw noise at each call of a network that takes `noise_vector` itself, where NoiseInNorms would draw it."""
+
+    def __init__(self, noise: VectorNoise) -> None:
+        super().__init__()
+        self.noise = noise
+
+    def drawn(self, network: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Draw the noise before a call of the network, from the `generator` that it is given."""
+        fields = args[0] if args else kwargs["fields"]
+        rest = {name: value for name, value in kwargs.items() if name != "generator"}
+        generator = kwargs.get("generator")
+        if network.training or generator is not None:
+            rest["noise_vector"] = self.noise(len(fields), fields.device, generator)
         return args, rest
 
 
@@ -336,15 +353,22 @@ def _layout(norm: nn.Module, grid_first: bool) -> str:
 def condition(network: nn.Module, noise: VectorNoise | FieldNoise | DropoutNoise) -> nn.Module:
     """Make `network` stochastic by letting `noise` move its norms, but for those of queries and keys; return it.
 
-    The network then takes a `generator`, and weights published without the noise still fill it. Raises ValueError for
-    a network without norms, with noise of its own, or with a mesh for fields of noise.
+    A network that takes a `noise_vector` is given what is drawn. The network then takes a `generator`, and weights
+    published without the noise still fill it. Raises ValueError for a network without norms, with noise of its own,
+    with a mesh for fields of noise, or with norms that are computed again for the gradient.
     """
     name = type(network).__name__
     if optional(network, Network, "noise_channels"):
         raise ValueError(f"{name} draws noise of its own; set model.noise=0, or leave noise out.")
     if isinstance(noise, FieldNoise) and any(isinstance(module, Graph) for module in network.modules()):
         raise ValueError(f"{name} has norms on a mesh, at whose nodes no field of noise is drawn; take noise=vector.")
-    module = DropoutInNorms(noise, network) if isinstance(noise, DropoutNoise) else NoiseInNorms(noise, network)
+    module: NoiseAsInput | DropoutInNorms | NoiseInNorms
+    if isinstance(noise, VectorNoise) and "noise_vector" in optional(network, Network, "conditioning"):
+        module = NoiseAsInput(noise)
+    else:
+        if any(isinstance(part, Graph) and part.portions for part in network.modules()):
+            raise ValueError(f"{name} would compute norms again with the noise of a later step; take model.chunks=1.")
+        module = DropoutInNorms(noise, network) if isinstance(noise, DropoutNoise) else NoiseInNorms(noise, network)
     network.add_module(NAME, module)
     network.register_forward_pre_hook(module.drawn, with_kwargs=True)
     conditioning = {*optional(network, Network, "conditioning"), "generator"}

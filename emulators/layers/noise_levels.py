@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 PROCESSES = ("edm", "flow", "vp")
+LEVEL = "noise_level"  # what tells a network the level: a forcing, and a keyword of networks that take it themselves
 
 
 @dataclass(frozen=True)
@@ -159,4 +160,5 @@ class LevelEmbedding(nn.Module):
 
     def forward(self, told: Tensor) -> Tensor:
         phase = told[..., None] * self.frequencies
-        return self.contract(F.gelu(self.expand(torch.cat([phase.cos(), phase.sin()], -1))))
+        hidden = self.expand(torch.cat([phase.cos(), phase.sin()], -1))
+        return self.contract(F.gelu(hidden, approximate="tanh"))

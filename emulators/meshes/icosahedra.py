@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import reverse_cuthill_mckee
 from scipy.spatial import cKDTree
 
 from emulators.meshes.edges import Edges, cached_by_arrays
@@ -95,19 +93,6 @@ def icosahedra(level: int, turned: bool = True) -> tuple[TriangleMesh, ...]:
     for _ in range(level):
         meshes.append(refined(meshes[-1]))
     return tuple(meshes)
-
-
-@lru_cache
-def banded(level: int) -> TriangleMesh:
-    """Return the mesh of a level with nodes renumbered so that neighbours have near numbers (Cuthill & McKee 1969)."""
-    mesh = icosahedra(level)[-1]
-    edges = mesh.edges
-    ones = np.ones(len(edges.senders), dtype=np.int8)
-    adjacency = coo_array((ones, (edges.receivers, edges.senders)), shape=(len(mesh.nodes),) * 2).tocsr()
-    order = reverse_cuthill_mckee(adjacency, symmetric_mode=True)
-    place = np.empty(len(order), dtype=np.int64)
-    place[order] = np.arange(len(order))
-    return TriangleMesh(mesh.nodes[order], place[mesh.faces])
 
 
 def stretched(level: int, fine: int, inside: np.ndarray, margin: float = 0.0) -> tuple[np.ndarray, Edges]:

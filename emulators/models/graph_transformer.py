@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.sparse import csr_array
 from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
@@ -310,21 +309,13 @@ QUERIES = 1024  # queries
 class Band(nn.Module):
     """Hold which keys the queries of each block may attend to: their run, and a mask within it, (query, key)."""
 
-    def __init__(self, allowed: csr_array | None = None, *, tokens: int = 0, window: int = 0) -> None:
+    def __init__(self, tokens: int, window: int) -> None:
         super().__init__()
-        tokens = allowed.shape[0] if allowed is not None else tokens
         self.runs: list[tuple[int, int, int, int]] = []
         for number, first in enumerate(range(0, tokens, QUERIES)):
             last = min(first + QUERIES, tokens)
-            if allowed is None:
-                start, stop = max(0, first - window), min(tokens, last + window)
-                distance = np.abs(np.arange(first, last)[:, None] - np.arange(start, stop))
-                mask = distance <= window
-            else:
-                rows = allowed[first:last]
-                start, stop = int(rows.indices.min()), int(rows.indices.max()) + 1
-                mask = np.zeros((last - first, stop - start), dtype=bool)
-                mask[np.repeat(np.arange(last - first), np.diff(rows.indptr)), rows.indices - start] = True
+            start, stop = max(0, first - window), min(tokens, last + window)
+            mask = np.abs(np.arange(first, last)[:, None] - np.arange(start, stop)) <= window
             self.runs.append((first, last, start, stop))
             whole = mask.all()
             self.register_buffer(f"mask{number}", None if whole else torch.as_tensor(mask), persistent=False)

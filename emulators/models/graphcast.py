@@ -57,7 +57,7 @@ class GraphCast(nn.Module):
     ) -> None:
         super().__init__()
         self.shape, points, meshes = world.grid.shape, grid_points(world), icosahedra(level)
-        options = {"layers": layers, "chunks": chunks}
+        options: Any = {"layers": layers, "chunks": chunks}
         self.encoder = MeshEncoder(points, meshes[-1], world.input_channels, latent, reach=reach, **options)
         edges, nodes = edges_of(meshes), meshes[-1].nodes
         self.graph = Graph(edges, edge_features(edges, nodes, nodes), chunks)

@@ -52,7 +52,7 @@ class Keisler(nn.Module):
         self.told, self.heard = (Update((latent, latent), latent, latent, **options) for _ in range(2))
         self.nodes = Update((latent,), latent, latent, **options)
         self.processor = nn.ModuleList(Interaction(latent, latent, latent, **options) for _ in range(steps))
-        self.out = Update((latent,), latent, world.output_channels, norm=False, **options)
+        self.out = Update((latent,), latent, world.output_channels, norm=None, **options)
 
     def forward(self, fields: Tensor, time: Tensor) -> Tensor:
         points = self.embed_points(to_points(fields, len(self.shape)))

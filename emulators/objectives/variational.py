@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from emulators.interfaces import Loss, Objective
+from emulators.interfaces import Loss, Network, Objective, optional
 from emulators.rollout import ensemble
 from emulators.state import State, Window
 from emulators.world import World
@@ -23,7 +23,10 @@ from emulators.world import World
 
 @runtime_checkable
 class Latent(Protocol):
-    """A Step that draws latent fields; see `emulators.steps.latent`."""
+    """A Step that draws latent fields, or whose network draws latent numbers: `reconstructs`."""
+
+    network: nn.Module
+    reconstructs: bool
 
     def reconstructed(self, history: tuple[State, ...], forcing: State, target: State) -> tuple[State, Tensor]:
         """The State made of latent fields from the posterior, and its divergence from the prior."""
@@ -58,9 +61,16 @@ class Variational(Objective):
         return self.members
 
     def begin(self, step: Any) -> None:
-        """Raise ValueError where the Step draws no latent fields."""
-        if not isinstance(step, Latent):
-            raise ValueError(f"{type(step).__name__} draws no latent fields; take step=latent or objective=forecast.")
+        """Let a network's posterior learn. Raise ValueError where there is none."""
+        if not isinstance(step, Latent) or not step.reconstructs:
+            raise ValueError(
+                f"{type(step).__name__} draws no latent fields; take step=latent, a network with latent numbers of its "
+                "own such as model=graph_efm_small, or objective=forecast."
+            )
+        at_rest = tuple(optional(step.network, Network, "at_rest"))
+        for name, parameter in step.network.named_parameters():
+            if name.startswith(at_rest):
+                parameter.requires_grad_(True)
 
     def __call__(
         self, step: torch.nn.Module, window: Window, losses: Mapping[str, Loss]

@@ -13,7 +13,7 @@ State: GenCast, Price et al. 2023, arXiv 2312.15796; around a forecast: ArchesWe
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -22,14 +22,14 @@ from torch import Tensor, nn
 
 from emulators.interfaces import Constraint, Sampler
 from emulators.layers.noise import FieldNoise, Pooled, norm_shifts
-from emulators.layers.noise_levels import LevelEmbedding, Process
+from emulators.layers.noise_levels import LEVEL, LevelEmbedding, Process
 from emulators.layers.sample_draws import Generators
 from emulators.state import Origin, State, Window
 from emulators.steps.step import Step
 from emulators.variables import Variable, VariableSet
 from emulators.world import Scale, World
 
-FORECAST, NOISY, LEVEL = "forecast", "noisy", "noise_level"
+FORECAST, NOISY = "forecast", "noisy"
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,9 @@ class DenoisingStep(Step):
 
     sampler: makes a sample at every step. process: how noise is added, edm, flow or vp. data_std: standard deviation of
     what is restored, of edm. noise: spectrum of `layers.noise.FieldNoise`. norms: how many numbers tell the network's
-    norms the noise level, 0 for none. forecast: a trained Step, at rest, whose
-    errors are sampled; `measure` finds their scale. output, truncation: as in Step.
+    norms the noise level, 0 for none; a network that takes `noise_level` is told it itself. forecast: a trained Step,
+    at rest, whose errors are sampled; `measure` finds their scale. output, reads, writes, truncation: as in Step;
+    `reads` names the noisy channels `noisy_<channel>`.
     """
 
     error_std: Tensor
@@ -73,9 +74,13 @@ class DenoisingStep(Step):
         noise: Literal["point", "degree", "coefficient"] = "point",
         norms: int = 16,
         output: Literal["residual", "absolute"] = "residual",
+        reads: Sequence[str] | None = None,
+        writes: Sequence[str] | None = None,
         truncation: Literal["data"] | int | None = "data",
     ) -> None:
-        super().__init__(world, network, constraints, output=output, truncation=truncation)
+        inner = self.network_world(world, [] if forecast is None else [FORECAST])
+        options: Any = {"output": output, "reads": reads, "writes": writes, "truncation": truncation, "inner": inner}
+        super().__init__(world, network, constraints, **options)
         if sampler is None:
             raise ValueError("A generative step needs a sampler; take sampler=dpmpp_2s.")
         self.process, self.sampler = Process(process, data_std), sampler
@@ -85,8 +90,9 @@ class DenoisingStep(Step):
                 f"step.process={process}."
             )
         self.noise = FieldNoise(world, spectrum=noise, channels=world.output_channels)
-        self.embedding = LevelEmbedding(norms) if norms else None
-        self.shifts = norm_shifts(network, norms) if norms else nn.ModuleList()
+        shifted = bool(norms) and LEVEL not in self.conditioning
+        self.embedding = LevelEmbedding(norms) if shifted else None
+        self.shifts = norm_shifts(network, norms) if shifted else nn.ModuleList()
         self.forecast = None if forecast is None else forecast.requires_grad_(False).eval()
         if forecast is not None:
             self.register_buffer("error_std", torch.ones(world.output_channels, *[1] * len(world.grid.shape)))
@@ -159,7 +165,7 @@ class DenoisingStep(Step):
 
     def conditions(self, history: tuple[State, ...], forcing: State, conditioning: Mapping[str, Any]) -> Conditions:
         """What the sample at forcing.time is conditioned on."""
-        fields, time = self.inputs(history, forcing)
+        fields, time = self.normalised_fields(history, forcing)
         last = history[-1].select(self.world.prognostic.names)
         before, after = fields.split([fields.shape[1] - len(self.static), len(self.static)], dim=1)
         forecast = None
@@ -174,6 +180,7 @@ class DenoisingStep(Step):
     def restored(self, known: Conditions, x: Tensor, levels: Tensor) -> Tensor:
         """The network's estimate of the clean channels in `x`, (batch, channel, *grid). levels: (batch,)."""
         scalars = self.process.scalar(levels)
+        keywords = {**known.told, **({LEVEL: scalars} if LEVEL in self.conditioning else {})}
         if self.embedding is not None:
             values = Pooled(self.embedding(scalars))
             for shift in self.shifts:
@@ -181,8 +188,9 @@ class DenoisingStep(Step):
 
         def network(noisy: Tensor) -> Tensor:
             level = _columns(scalars / 4.0, noisy).expand(-1, 1, *noisy.shape[2:])
-            fields = torch.cat([known.before, noisy, level, known.after], dim=1)
-            return self.network(fields, known.time, **known.told).float()
+            placed = noisy[:, self.written] if self.reordered[1] else noisy
+            fields = self.ordered(torch.cat([known.before, placed, level, known.after], dim=1))
+            return self.network(fields, known.time, **keywords).float()
 
         return self.process.restored(network, x, _columns(levels, x))
 
@@ -190,7 +198,8 @@ class DenoisingStep(Step):
         """The clean channels of a known State, (batch, channel, *grid)."""
         values = target.select(self.world.predicted.names).values
         if known.forecast is not None:
-            return (values - known.forecast.values) / self.error_std
+            errors = (values - known.forecast.values) / self.error_std
+            return errors[:, torch.argsort(self.written)] if self.reordered[1] else errors
         return self.target(target, known.last)
 
     def placed(self, clean: Tensor, known: Conditions) -> State:
@@ -199,7 +208,8 @@ class DenoisingStep(Step):
         if known.forecast is None:
             state = self.physical(clean, last, forcing)
         else:
-            values = self.truncation(known.forecast.values.reshape(clean.shape) + self.error_std * clean)
+            errors = self.error_std * (clean[:, self.written] if self.reordered[1] else clean)
+            values = self.truncation(known.forecast.values.reshape(clean.shape) + errors)
             state = State(values.reshape(*last.lead, *values.shape[1:]), self.world.predicted, forcing.time, last.rank)
         return replace(state, origin=Origin(last.start, replace(last, origin=None), forcing))
 

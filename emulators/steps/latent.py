@@ -67,6 +67,11 @@ class LatentStep(Step):
         """True: every member draws latent fields of its own."""
         return True
 
+    @property
+    def reconstructs(self) -> bool:
+        """True: it has a posterior."""
+        return True
+
     def forward(
         self, history: tuple[State, ...], forcing: State, *, generator: Generators = None, **conditioning: Any
     ) -> State:

@@ -35,7 +35,7 @@ class Step(nn.Module):
     reads, writes: its channels by name in its own order, for published weights; default: prognostic ones (of a history
     the oldest first, each named as often as it is read), forcing, static, and prognostic, diagnostic.
     truncation: largest total wavenumber of what the step predicts: `data`, of each variable of which the data declare
-    it; a number, of all prognostic ones; None, without limit.
+    it; a number, of all prognostic ones; None, without limit. inner: the World of the network; default, the same.
     """
 
     change_std: Tensor
@@ -53,6 +53,7 @@ class Step(nn.Module):
         reads: Sequence[str] | None = None,
         writes: Sequence[str] | None = None,
         truncation: Literal["data"] | int | None = "data",
+        inner: World | None = None,
     ) -> None:
         super().__init__()
         if output not in ("residual", "absolute"):
@@ -78,8 +79,8 @@ class Step(nn.Module):
             normalise = Normalise(world.scale(world.static, "mean"), world.scale(world.static, "std"), rank)
             static = normalise(torch.as_tensor(np.asarray(world.static_fields, dtype=np.float32)))
         self.register_buffer("static", static, persistent=False)
-        past = world.prognostic.channels * world.history
-        read = _places("reads", reads, (*past, *world.forcing.channels, *world.static.channels))
+        past, prescribed = world.prognostic.channels * world.history, (inner or world).forcing.channels
+        read = _places("reads", reads, (*past, *prescribed, *world.static.channels))
         written = np.argsort(_places("writes", writes, world.predicted.channels))
         for name, places in (("read", read), ("written", written)):
             self.register_buffer(name, torch.as_tensor(places), persistent=False)
@@ -160,6 +161,20 @@ class Step(nn.Module):
         """Whether it draws from a generator, so that the members of an ensemble differ."""
         return bool(optional(self.network, Network, "noise_channels"))
 
+    @property
+    def reconstructs(self) -> bool:
+        """Whether it can make States of latent numbers that see the truth, as objective=variational wants."""
+        return optional(self.network, Network, "reconstructed") is not None
+
+    def reconstructed(self, history: tuple[State, ...], forcing: State, target: State) -> tuple[State, Tensor]:
+        """The State made of latent numbers of the network's posterior, and its divergence from the prior, (*lead,)."""
+        fields, time = self.inputs(history, forcing)
+        last, lead = history[-1].select(self.world.prognostic.names), history[-1].lead
+        truth = self.predicted(target.select(self.world.predicted.names).values)
+        truth = truth.expand(*lead, *truth.shape[target.channel_axis :]).reshape(len(fields), -1, *fields.shape[2:])
+        raw, divergence = optional(self.network, Network, "reconstructed")(fields, time, truth)
+        return self.constrained(last, self.physical(raw.float(), last, forcing), forcing), divergence.reshape(lead)
+
     def measure(self, windows: Iterable[Window]) -> None:
         """Measure over windows of the training split what the step needs before it is trained: nothing."""
 
@@ -175,6 +190,15 @@ class Step(nn.Module):
 
     def inputs(self, history: tuple[State, ...], forcing: State) -> tuple[Tensor, Tensor]:
         """What the network reads: normalised fields (batch, channel, *grid) and the target's time (batch,)."""
+        fields, time = self.normalised_fields(history, forcing)
+        return self.ordered(fields), time
+
+    def ordered(self, fields: Tensor) -> Tensor:
+        """The channels of the network, which are in the order of its World, in its own."""
+        return fields[:, self.read] if self.reordered[0] else fields
+
+    def normalised_fields(self, history: tuple[State, ...], forcing: State) -> tuple[Tensor, Tensor]:
+        """The normalised fields of the World, (batch, channel, *grid), and the target's time (batch,)."""
         names = self.world.prognostic.names
         past = [self.prognostic(state.select(names).values) for state in history]
         lead = history[-1].lead
@@ -186,8 +210,7 @@ class Step(nn.Module):
             tensors.append(self.static.expand(*lead, *self.static.shape))
         fields = torch.cat(tensors, dim=history[-1].channel_axis)
         seconds = torch.as_tensor(forcing.time.astype(np.int64), device=fields.device).expand(lead)
-        rows = fields.reshape(-1, *fields.shape[history[-1].channel_axis :])
-        return rows[:, self.read] if self.reordered[0] else rows, seconds.reshape(-1)
+        return fields.reshape(-1, *fields.shape[history[-1].channel_axis :]), seconds.reshape(-1)
 
     def _flattened(self, conditioning: Mapping[str, Any], last: State) -> dict[str, Any]:
         """Conditioning inputs, flattened over the leading dimensions; ValueError for one that is not declared."""

@@ -15,7 +15,7 @@ from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
 
 from emulators.interfaces import Network, optional
 from emulators.layers.low_rank import adapters
-from emulators.layers.noise import NoiseInNorms
+from emulators.layers.noise import DropoutInNorms, NoiseAsInput, NoiseInNorms
 from emulators.state import Window
 from emulators.training.checkpointing import Checkpoints, StoreIO
 from emulators.training.hardware import Hardware, recompute
@@ -177,10 +177,13 @@ def strategy(hardware: Hardware) -> Any:
     return "auto"
 
 
+DRAWN = NoiseInNorms | NoiseAsInput | DropoutInNorms  # at each call, for all norms
+
+
 def lay_out(network: torch.nn.Module, hardware: Hardware) -> None:
     """Compile a network, or let it recompute its activations, as the hardware says."""
     if hardware.activation_checkpointing:
-        if any(isinstance(module, NoiseInNorms) for module in network.modules()):
+        if any(isinstance(module, DRAWN) for module in network.modules()):
             raise ValueError(
                 "Activations computed again would see the noise of a later step; expected hardware."
                 "activation_checkpointing=false with noise=..., got true."

@@ -39,7 +39,9 @@ class Case:
     """One network. target, options: ours. channels: prognostic, forcing, diagnostic. peer: builds theirs.
 
     call: runs theirs on fields (batch, channel, lat, lon). told: what ours is told of every case of a batch.
-    east: longitude of the first column, in degrees. sides: south, north, west and east of a limited area.
+    noise: numbers of noise=vector, `drawn` for each case. draws: whether ours draws others itself. even: channels of
+    which only the mean is read. east: of the first column, in degrees. sides: south, north, west and east of a limited
+    area.
     """
 
     target: str
@@ -50,6 +52,9 @@ class Case:
     call: Callable[[nn.Module, Tensor], Tensor] = lambda net, fields: net(fields)
     history: int = 1
     told: dict[str, float | list[int]] = field(default_factory=dict)
+    noise: int = 0
+    draws: bool = False
+    even: tuple[int, ...] = ()
     east: float = 0.0
     sides: tuple[float, ...] = ()
 
@@ -75,6 +80,17 @@ class Case:
 def noise(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """Gaussian numbers that depend on the name alone."""
     return np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
+
+
+def evened(case: Case, values: Tensor) -> Tensor:
+    """Fields with the mean over all points in place of the channels of which it alone is read."""
+    index = torch.tensor(case.even, dtype=torch.int64)
+    return values.index_copy(1, index, values[:, index].mean((-2, -1), keepdim=True).expand_as(values[:, index]))
+
+
+def drawn() -> torch.Generator:
+    """Where the noise of a network comes from."""
+    return torch.Generator().manual_seed(0)
 
 
 def recipe(name: str, shape: tuple[int, ...]) -> Tensor:

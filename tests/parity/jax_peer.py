@@ -6,6 +6,7 @@ google-deepmind/graphcast and google-deepmind/xarray_jax in the folder that EMUL
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,14 @@ def modules() -> None:
     checkout("xarray_jax")
 
 
+def grid_coordinates(grid: tuple[int, int], east: float) -> types.SimpleNamespace:
+    """Latitudes and longitudes of a case's grid, as their networks read them of a dataset. east: as of Case."""
+    rows, columns = grid
+    latitude = 90.0 - (np.arange(rows) + 0.5) * 180.0 / rows
+    longitude = east + np.arange(columns) * 360.0 / columns
+    return types.SimpleNamespace(lat=latitude.astype(np.float32), lon=longitude.astype(np.float32))
+
+
 class JaxNetwork(nn.Module):
     """Run a haiku function of (point, batch, channel) to the same from (batch, channel, *grid)."""
 
@@ -30,18 +39,21 @@ class JaxNetwork(nn.Module):
         import haiku
         import jax
 
-        whole = haiku.without_apply_rng(haiku.transform(function))
+        transformed, key = haiku.transform(function), jax.random.PRNGKey(0)
         example = np.zeros((points, 1, channels), np.float32)
-        shapes = jax.eval_shape(whole.init, jax.random.PRNGKey(0), example)
+        shapes = jax.eval_shape(transformed.init, key, example)
         for module, leaves in shapes.items():
             for leaf, value in leaves.items():
                 parameter = nn.Parameter(torch.zeros(value.shape))
                 self.register_parameter(f"params:{module}:{leaf}", parameter)
-        self.whole = whole.apply
-        self.run = jax.jit(whole.apply)
+
+        def whole(params, x):
+            return transformed.apply(params, key, x)  # some draw first weights that they do not use
+
+        self.whole, self.run = whole, jax.jit(whole)
 
         def slopes(params, x, gradient):
-            return jax.vjp(whole.apply, params, x)[1](gradient)
+            return jax.vjp(whole, params, x)[1](gradient)
 
         self.slopes = jax.jit(slopes)
 

@@ -45,7 +45,7 @@ class Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 def network(build: Callable[..., nn.Module], **options: Any) -> Callable[[], nn.Module]:
     """Their network of a class; hierarchical: which of their graphs."""
-    hierarchical = options.pop("hierarchical")
+    hierarchical, deep = options.pop("hierarchical"), options.pop("deep", {"processor_layers": STEPS})
 
     def theirs() -> nn.Module:
         sys.meta_path.append(Absent())
@@ -57,7 +57,7 @@ def network(build: Callable[..., nn.Module], **options: Any) -> Callable[[], nn.
         with tempfile.TemporaryDirectory() as folder:
             create_graph(str(Path(folder) / "graph" / "graph"), xy, hierarchical=hierarchical)
             store = datastore(Path(folder), xy)
-            return build()(store, graph_name="graph", hidden_dim=LATENT, processor_layers=STEPS, **STEPPED, **options)
+            return build()(store, graph_name="graph", hidden_dim=LATENT, **deep, **STEPPED, **options)
 
     return theirs
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import case as zoo
+from emulators.layers.noise import VectorNoise, condition
 from emulators.training.published_weights import converted, fill
 from emulators.variables import Variable, VariableSet
 from emulators.world import World
@@ -34,6 +35,8 @@ def ours(case: zoo.Case, weights: dict[str, torch.Tensor]) -> torch.nn.Module:
     module, name = case.target.split(".")
     module = importlib.import_module(f"emulators.models.{module}")
     net = getattr(module, name)(world(case), **case.options)
+    if case.noise:
+        condition(net, VectorNoise(world(case), channels=case.noise))
     fill(net, converted(weights, module))
     return net.eval()
 
@@ -41,7 +44,13 @@ def ours(case: zoo.Case, weights: dict[str, torch.Tensor]) -> torch.nn.Module:
 def outcome(case: zoo.Case, net: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
     told = {name: torch.tensor([value] * zoo.BATCH) for name, value in case.told.items()}
     time = torch.zeros(zoo.BATCH, dtype=torch.int64)
-    return zoo.result(lambda x: net(x, time, **told), zoo.fields(case, case.read))
+
+    def run(x):
+        return net(
+            zoo.evened(case, x), time, **told, **({"generator": zoo.drawn()} if case.noise or case.draws else {})
+        )
+
+    return zoo.result(run, zoo.fields(case, case.read))
 
 
 def assert_same(got: torch.Tensor, expected: torch.Tensor, atol: float = 1e-5) -> None:

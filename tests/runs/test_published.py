@@ -44,14 +44,15 @@ def test_every_stored_case_comes_through_the_door(name, tmp_path):
     assert all(torch.equal(got[key], value) for key, value in expected.items())
 
 
-def test_weights_come_as_arrays_too(tmp_path):
-    """In an .npz with options of the network beside, as of GraphCast; what is no archive is refused."""
-    weights, file = stored_weights("graphcast"), tmp_path / "theirs.npz"
+@pytest.mark.parametrize("name", ["graphcast", "gencast", "fgn"])
+def test_weights_come_as_arrays_too(name, tmp_path):
+    """In an .npz with options of the network beside, as DeepMind's are published; what is no archive is refused."""
+    weights, file = stored_weights(name), tmp_path / "theirs.npz"
     arrays = {name: value.numpy() for name, value in weights.items() if name.startswith("params:")}
     options = {"model_config:latent_size": np.array(16), "model_config:resolution": np.array(1.0), "license": "CC BY"}
     np.savez(file, **arrays, **options, **{"task_config:pressure_levels": np.arange(13)})
     (found,) = checkpoints.state_dicts(checkpoints.content(file))
-    case = zoo.case("graphcast")
+    case = zoo.case(name)
     got, expected = (test_zoo.ours(case, some).state_dict() for some in (found, weights))
     assert all(torch.equal(got[key], value) for key, value in expected.items())
     file.write_bytes(file.read_bytes()[:1000])

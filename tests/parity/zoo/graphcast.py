@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import types
-
 from torch import nn
 
 from case import Case
-from jax_peer import JaxNetwork, modules
+from jax_peer import JaxNetwork, grid_coordinates, modules
 
 LEVEL, LATENT, STEPS, GRID, EAST = 2, 16, 3, (12, 24), 4.0
 READ, WRITTEN = 5, 3
@@ -15,13 +13,8 @@ READ, WRITTEN = 5, 3
 
 def theirs() -> nn.Module:
     modules()
-    import numpy as np
     from weathernext.weathernext1_graph import graphcast
 
-    rows, columns = GRID
-    latitude = 90.0 - (np.arange(rows) + 0.5) * 180.0 / rows
-    longitude = EAST + np.arange(columns) * 360.0 / columns
-    where = types.SimpleNamespace(lat=latitude.astype(np.float32), lon=longitude.astype(np.float32))
     config = graphcast.ModelConfig(
         resolution=1.0,
         mesh_size=LEVEL,
@@ -40,11 +33,11 @@ def theirs() -> nn.Module:
 
     def network(features):
         net = graphcast.GraphCast(config, task)
-        net._maybe_init(where)
+        net._maybe_init(grid_coordinates(GRID, EAST))
         nodes, points = net._run_grid2mesh_gnn(features)
         return net._run_mesh2grid_gnn(net._run_mesh_gnn(nodes), points)
 
-    return JaxNetwork(network, READ, rows * columns)
+    return JaxNetwork(network, READ, GRID[0] * GRID[1])
 
 
 CASE = Case(

@@ -12,9 +12,12 @@ from omegaconf import OmegaConf
 from emul.config.build import build, build_network
 from emulators.layers.field_norms import Noise
 from emulators.layers.noise import DropoutNoise, FieldNoise, NormShift, VectorNoise, condition, token_grid
+from emulators.models.fgn import FGN
 from emulators.models.graphcast import GraphCast
 from emulators.rollout import generators
 from emulators.sphere.transform import SphericalHarmonics
+from emulators.training.fitting import lay_out
+from emulators.training.hardware import Hardware
 from places import CONF
 
 SMALL = {
@@ -189,3 +192,18 @@ def test_dropout_stays_on_for_members_and_leaves_out_its_share(model, small_worl
 def test_dropout_of_all_is_refused(small_world):
     with pytest.raises(ValueError, match=r"noise\.rate between 0 and 1; got 1"):
         DropoutNoise(small_world(), rate=1.0)
+
+
+def test_norms_that_are_computed_again_would_see_later_noise(small_world):
+    world = small_world()
+    for noise in (VectorNoise(world), DropoutNoise(world)):
+        with pytest.raises(ValueError, match=r"model\.chunks=1"):
+            condition(GraphCast(world, level=1, latent=8, steps=1, chunks=2), noise)
+
+
+@pytest.mark.parametrize("kind", [VectorNoise, DropoutNoise])
+def test_activations_are_not_computed_again_with_later_noise(small_world, kind):
+    world = small_world()
+    net = condition(FGN(world, level=1, latent=8, layers=1, heads=2, hops=1), kind(world))
+    with pytest.raises(ValueError, match="noise of a later step"):
+        lay_out(net, Hardware(activation_checkpointing=True))

@@ -11,6 +11,7 @@ import torch
 from emulators.layers.convolution import pole_mirror
 from emulators.layers.sample_draws import begin_samples
 from emulators.losses.lp import Lp
+from emulators.models.gencast import GenCast
 from emulators.models.linear import Linear
 from emulators.models.persistence import Persistence
 from emulators.models.sfno import SFNO
@@ -177,3 +178,52 @@ def test_the_forecast_around_which_samples_are_is_turned_beyond_a_pole_as_the_st
     assert offsets[:2].tolist() == offsets[start : start + 2].tolist()
     assert offsets[:2].tolist() == pytest.approx([-16.0 / 3.0, -18.0 / 3.0])
     assert not offsets[start + world.predicted.size :].any()  # noise about zero
+
+
+def test_a_network_that_takes_the_level_is_told_it(small_world, weather):
+    world = small_world()
+    options = {"level": 1, "latent": 8, "layers": 1, "heads": 2, "hops": 1}
+    net = GenCast(DenoisingStep.network_world(world), **options)
+    step, whole = DenoisingStep(world, net, sampler=Euler(world, levels=4)), window(world, weather)
+    assert step.embedding is None
+    assert len(step.shifts) == 0
+    seen = []
+    handle = net.register_forward_pre_hook(lambda _, args, told: seen.append(told["noise_level"]), with_kwargs=True)
+    assert step.eval()(whole.history, whole.forcing[0]).values.isfinite().all()
+    handle.remove()
+    assert [float(level[0].exp()) for level in seen] == pytest.approx(step.sampler.levels[:-1], rel=1e-5)
+    total, _ = Diffusion(world)(step.train(), whole, {"mse": Lp(world)})
+    total.backward()
+    assert all(p.grad is not None for p in net.parameters() if p.requires_grad)
+
+
+class Permuted(torch.nn.Module):
+    """A network that reads and writes the channels of another in an order of its own."""
+
+    def __init__(self, net, read, written):
+        super().__init__()
+        self.net, self.read, self.written = net, read, written
+
+    def forward(self, fields, time):
+        return self.net(fields[:, torch.argsort(self.read)], time)[:, self.written]
+
+
+@pytest.mark.parametrize("around", [False, True])
+def test_channels_in_the_order_of_the_network(small_world, weather, around):
+    world, forecast = small_world(), {}
+    if around:
+        forecast = {"forecast": Step(world, Persistence(world))}
+    plain, whole = unet(world, norms=0, **forecast), window(world, weather)
+    inner, written = DenoisingStep.network_world(world, list(forecast)), world.predicted.channels
+    own = world.prognostic.channels * world.history + inner.forcing.channels + world.static.channels
+    read, write = (torch.randperm(len(names), generator=torch.Generator().manual_seed(1)) for names in (own, written))
+    names = {"reads": [own[n] for n in read], "writes": [written[n] for n in write]}
+    other = DenoisingStep(
+        world, Permuted(plain.network, read, write), sampler=Euler(world, levels=4), norms=0, **names, **forecast
+    ).eval()
+    got, expected = (step(whole.history, whole.forcing[0]).values for step in (other, plain))
+    torch.testing.assert_close(got, expected)
+    conditions = other.conditions(whole.history, whole.forcing[0], {})
+    clean = other.normalised(whole.target[0], conditions)
+    torch.testing.assert_close(clean, plain.normalised(whole.target[0], conditions)[:, write])
+    torch.testing.assert_close(other.placed(clean, conditions).values, whole.target[0].values, rtol=1e-4, atol=1e-4)

@@ -11,6 +11,7 @@ import torch
 from emulators.layers.noise import DropoutNoise, condition
 from emulators.losses.crps import CRPS
 from emulators.losses.lp import Lp
+from emulators.models.graph_efm import GraphEFM
 from emulators.models.unet import UNet
 from emulators.objectives.dyffusion import DYffusion
 from emulators.objectives.variational import Variational
@@ -131,3 +132,18 @@ def test_a_variational_ensemble_draws_from_the_prior_and_learns_from_the_posteri
     assert not torch.equal(members[0], members[1])
     with pytest.raises(ValueError, match="take step=latent"):
         objective.begin(Step(world, UNet(world, channels=[8])))
+
+
+def test_a_network_with_latent_numbers_learns_from_its_posterior(small_world, weather):
+    world = small_world()
+    step = Step(world, GraphEFM(world, level=1, latent=8, numbers=4, decoder_steps=1))
+    given, losses = window(world, weather, 2), {"crps": CRPS(world, kind="fair")}
+    objective = Variational(world, rollout=2, divergence=0.1)
+    assert not all(p.requires_grad for p in step.parameters())
+    objective.begin(step)
+    total, parts = objective(step.train(), given, losses)
+    total.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in step.parameters())
+    assert parts["divergence_1"] > 0.0
+    members = list(Rollout(step.eval(), world, given.history, members=3, seed=2).states(given.forcing))[-1].values
+    assert not torch.equal(members[0], members[1])
