@@ -78,7 +78,8 @@ class DenoisingStep(Step):
         writes: Sequence[str] | None = None,
         truncation: Literal["data"] | int | None = "data",
     ) -> None:
-        inner = self.network_world(world, [] if forecast is None else [FORECAST])
+        parts = [] if forecast is None else [FORECAST]
+        inner = None if reads is None else DenoisingStep.network_world(world, parts)
         options: Any = {"output": output, "reads": reads, "writes": writes, "truncation": truncation, "inner": inner}
         super().__init__(world, network, constraints, **options)
         if sampler is None:
