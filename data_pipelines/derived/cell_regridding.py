@@ -21,6 +21,7 @@ from scipy.sparse import coo_array, csr_array, load_npz
 from scipy.spatial import ConvexHull, KDTree
 from torch import Tensor
 
+from data_pipelines.files.archives import refusing_damage
 from data_pipelines.files.atomic import atomic_file
 from emulators.grid import Grid, LatLonGrid, unit_vectors
 from emulators.grids.catalogue import cells_of, row_edges
@@ -222,14 +223,15 @@ def _label(source: Grid, target: Grid, method: str) -> str:
 
 
 def _stored(file: Path, source: Grid, target: Grid, method: str) -> csr_array:
-    with np.load(file) as archive:
+    with refusing_damage(file), np.load(file) as archive:
         label = str(archive["label"]) if "label" in archive else ""
+        matrix = csr_array(load_npz(file))
     if label != _label(source, target, method):
         raise ValueError(
             f"{file} holds other weights than those of {source} to {target}, {method}; remove it, or name another "
             "file: weights=..."
         )
-    return csr_array(load_npz(file))
+    return matrix
 
 
 def _store(file: Path, matrix: csr_array, source: Grid, target: Grid, method: str) -> None:

@@ -22,15 +22,15 @@ import os
 import resource
 import shutil
 import socket
-import tokenize
 import uuid
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 import numpy as np
+
+from data_pipelines.files.archives import refusing_damage
 
 
 @contextmanager
@@ -375,10 +375,11 @@ class BatchRecords:
         check: whether to compare the checksums of its files.
         """
         try:
-            with np.load(self._path(part), allow_pickle=False) as file:
+            path = self._path(part)
+            with refusing_damage(path), np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             checksums = json.loads(str(arrays.pop("checksums")))
-        except (OSError, EOFError, ValueError, KeyError, SyntaxError, zipfile.BadZipFile, tokenize.TokenError):
+        except (OSError, ValueError, KeyError):
             return None
         for name, expected in checksums.items() if check else ():
             path = self.root / name

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import re
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data_pipelines.files.archives import refuse_damaged_archive, refusing_damage
 from data_pipelines.files.atomic import atomic_file, bytes_text, flush_to_disk, room_text
-from data_pipelines.files.fingerprints import refuse_damaged_archive
 from emulators.world import World, hours_of
 
 FORMAT = 2
@@ -165,9 +164,9 @@ def content(path: str | Path) -> dict[str, Any]:
 def _arrays(path: Path) -> dict[str, Tensor]:
     """The arrays of an .npz, but for single numbers, whole numbers and words, which are the network's options."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with refusing_damage(path), np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as NumPy's .npz ({error}); it may be truncated.") from error
     weights = {name: array for name, array in arrays.items() if array.ndim and array.dtype.kind == "f"}
     return {name: torch.from_numpy(array) for name, array in weights.items()}
@@ -228,7 +227,9 @@ def constants_of_files(files: Mapping[str, str], world: World) -> Constants:
                 f"several timesteps; got {kind}."
             )
         try:
-            arrays = np.load(path, allow_pickle=False)
+            with refusing_damage(path):
+                stored = np.load(path, allow_pickle=False)
+                arrays = dict(stored) if isinstance(stored, Mapping) else stored
         except (OSError, ValueError) as error:
             raise ValueError(f"scales.{kind}: {path} cannot be read as NumPy's .npz or .npy ({error}).") from error
         numbers = _by_channel(arrays, world)

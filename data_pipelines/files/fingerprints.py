@@ -20,7 +20,6 @@ import itertools
 import json
 import os
 import warnings
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
@@ -30,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 import google_crc32c
 import numpy as np
 
+from data_pipelines.files.archives import AGAIN
 from data_pipelines.files.atomic import write_file
 from data_pipelines.files.identity import digest, short
 
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 DIGEST = "digest"
 CRC_BYTES = 4
-AGAIN = "it was changed or damaged after it was written"
 
 
 def crc32c(content: Any) -> bytes:
@@ -92,17 +91,6 @@ def _digest_has_another_name(content: Mapping[str, Any]) -> bool:
 def is_sealed_json(path: Path) -> bool:
     """Return whether a JSON file has a digest."""
     return DIGEST in json.loads(path.read_bytes())
-
-
-def refuse_damaged_archive(path: Path) -> None:
-    """Raise ValueError if a part of a zip archive, such as a tensor in a file of PyTorch, differs from its CRC-32."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged or truncated ({error}).") from error
-    if damaged is not None:
-        raise ValueError(f"{path}: the checksum of its part {damaged} is wrong; {AGAIN}.")
 
 
 def every_chunk() -> AbstractContextManager[None]:

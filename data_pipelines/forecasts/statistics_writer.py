@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.conventions.durations import duration_text
+from data_pipelines.files.archives import refusing_damage
 from data_pipelines.files.atomic import sha256, write_file
 from data_pipelines.forecasts.layout import Layout
 from data_pipelines.forecasts.writers import ZarrWriter
@@ -123,7 +124,8 @@ class StatisticsWriter:
         """Return the sums of all members of a batch at each lead of a block."""
         merged: list[Arrays] = []
         for group in range(len(self.layout.groups)):
-            with np.load(self._path(batch * len(self.layout.groups) + group, block), allow_pickle=False) as file:
+            path = self._path(batch * len(self.layout.groups) + group, block)
+            with refusing_damage(path), np.load(path, allow_pickle=False) as file:
                 leads = 1 + max(int(name.partition("/")[0]) for name in file.files)
                 by_lead: list[Arrays] = [{} for _ in range(leads)]
                 for name in file.files:

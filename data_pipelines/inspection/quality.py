@@ -17,6 +17,7 @@ import numpy as np
 import xarray as xr
 
 from data_pipelines.conventions.attributes import origin_of
+from data_pipelines.files.archives import refuse_damaged_archive
 from data_pipelines.files.atomic import BatchRecords
 from data_pipelines.files.fingerprints import (
     CRC_BYTES,
@@ -24,7 +25,6 @@ from data_pipelines.files.fingerprints import (
     is_sealed_json,
     read_json,
     refuse_damage,
-    refuse_damaged_archive,
     sealed_root,
     store_faults,
 )

@@ -31,6 +31,7 @@ import numpy as np
 import xarray as xr
 
 from data_pipelines.conventions.dialects import dialects, stacked
+from data_pipelines.files.archives import refusing_damage
 
 GRIB_SUFFIXES = (".grib", ".grib1", ".grib2", ".grb", ".grb1", ".grb2")
 NETCDF_SUFFIXES = (".nc", ".nc3", ".nc4", ".cdf", ".netcdf", ".h5", ".hdf5", ".he5")
@@ -111,7 +112,7 @@ def zarr_group_in_zip(name: str) -> str | None:
     """Return the folder within a ZIP archive in which its Zarr store lies, '' at its top; None where there is none."""
     if not Path(name).is_file() or not zipfile.is_zipfile(name):
         return None
-    with zipfile.ZipFile(name) as archive:
+    with refusing_damage(name), zipfile.ZipFile(name) as archive:
         marks = [entry for entry in archive.namelist() if entry.rsplit("/", 1)[-1] in ZARR_MARKS]
     return min((mark.rpartition("/")[0] for mark in marks), key=len, default=None)
 
@@ -132,7 +133,7 @@ def unreadable(name: str) -> str:
     path = Path(name)
     start = path.open("rb").read(300) if path.is_file() else b""
     if zipfile.is_zipfile(name):
-        with zipfile.ZipFile(name) as archive:
+        with refusing_damage(name), zipfile.ZipFile(name) as archive:
             members = archive.namelist()
         more = f" and {len(members) - 3} more" if len(members) > 3 else ""
         return f"it is a ZIP archive of {', '.join(members[:3])}{more}; unpack it first: unzip {name} -d {path.stem}"

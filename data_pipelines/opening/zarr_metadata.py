@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.files.archives import refusing_damage
 from data_pipelines.files.fingerprints import DIGEST, sealed_root
 
 TEXT = {"vlen-utf8", "vlen-bytes"}  # object arrays that hold text only
@@ -38,7 +39,7 @@ def refuse_objects(path: Path) -> None:
 
 def _metadata(path: Path) -> Iterator[tuple[str, str | bytes]]:
     """Yield the name of each array of a store and its metadata as they are stored."""
-    with suppress(OSError, ValueError, zipfile.BadZipFile):
+    with suppress(OSError, ValueError), refusing_damage(path):
         if path.is_dir():
             for file in sorted([*path.glob("*/.zarray"), *path.glob("*/zarr.json")]):
                 with suppress(OSError):

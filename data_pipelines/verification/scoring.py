@@ -15,7 +15,6 @@ import io
 import json
 import shutil
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from data_pipelines.files.archives import refusing_damage
 from data_pipelines.files.atomic import lock_or_refuse, wait_for_turn, write_file
 from data_pipelines.reading.plausibility import ChannelLimits
 from data_pipelines.verification.pairs import CachedClimatology, Pairs
@@ -245,9 +245,9 @@ class PartialSums:
     def _read(self, share: int) -> dict[str, np.ndarray] | None:
         """The saved arrays of a share; None where there are none of this evaluation."""
         try:
-            with np.load(self.path(share)) as arrays:
+            with refusing_damage(self.path(share)), np.load(self.path(share)) as arrays:
                 return dict(arrays) if str(arrays["settings"]) == self.settings else None
-        except (FileNotFoundError, zipfile.BadZipFile, KeyError, ValueError, EOFError):
+        except (FileNotFoundError, ValueError):
             return None
 
 

@@ -29,8 +29,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from data_pipelines.files.archives import refuse_damaged_archive
 from data_pipelines.files.atomic import atomic_file
-from data_pipelines.files.fingerprints import refuse_damaged_archive
 from data_pipelines.interfaces import Progress, Sample, TwinCase, TwinSource
 from data_pipelines.reading.threads import one_thread, processors
 from data_pipelines.simulators.planet.simulation import Simulation
