@@ -101,7 +101,9 @@ def with_dates(dataset: xr.Dataset, dates: Mapping[str, str | Sequence[str]], or
             raise ValueError(f"dates: {origin} has times already, along 'time'; leave '{dim}' out.")
         times = _said(dim, spec, dataset.sizes[dim])
         undated = dataset.drop_vars([name for name in (dim, "time") if name in dataset.variables])
-        dataset = undated.rename({} if dim == "time" else {dim: "time"}).assign_coords(time=("time", times))
+        dataset = undated.rename({} if dim == "time" else {dim: "time"}).assign_coords(
+            time=("time", times, {"coordinate_defines": "start"})
+        )
     return dataset
 
 
@@ -117,7 +119,9 @@ def _said(dim: str, told: str | Sequence[str], count: int) -> np.ndarray:
             anchor = month if np.datetime_data(length)[0] == "M" else start
             times = (anchor + np.arange(count) * length).astype("datetime64[s]") + (start - anchor)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"dates: expected first/step, such as 1979-01/1M, or a list of dates; got {told}.") from error
+        raise ValueError(
+            f"dates: expected first/step, such as 1979-01/1M, a list of dates, or `ends`; got {told}."
+        ) from error
     if times.size != count:
         raise ValueError(f"dates: '{dim}' has {count} entries, {times.size} dates are given for them.")
     return times

@@ -248,9 +248,9 @@ def _with_times(dataset: xr.Dataset, initial: bool, origin: str) -> xr.Dataset:
     if times.ndim == 0:
         dataset = dataset.drop_vars("time").expand_dims("time").assign_coords(time=("time", [0], dataset["time"].attrs))
         times = times[None]
-    times = times if initial else interval_starts(dataset, times, origin)
+    times, assumed = (times, "") if initial else interval_starts(dataset, times, origin)
     refuse_disorder(times, origin)
-    return dataset.assign_coords(time=("time", times, {"standard_name": "time"}))
+    return with_assumption(dataset.assign_coords(time=("time", times, {"standard_name": "time"})), assumed)
 
 
 def _with_levels(dataset: xr.Dataset, origin: str) -> xr.Dataset:

@@ -2,10 +2,14 @@
 
 A file may hold the valid time, the initial time of a forecast and its lead time, or two of them. Where all three are
 there, valid time = initial time + lead time is checked. Means over whole days, months or years that carry the end of
-their interval are dated by its start, as ERA5 dates them: January of CESM, stamped 1 February, is January.
+their interval are dated by its start, as ERA5 dates them: January of CESM, stamped 1 February, is January. Bounds say
+so, else an attribute of the time (`coordinate_defines: end`, or a name such as "end of averaging period"), else the
+user (`dates={time: ends}`); monthly means that say nothing are taken as dated by their start, which is told.
 """
 
 from __future__ import annotations
+
+import re
 
 import numpy as np
 import xarray as xr
@@ -20,6 +24,9 @@ VALID = ("valid_time", "verification_time")
 CLOSE = np.timedelta64(60, "s")  # by which two sources of one time may differ
 MEANS = ("mean", "maximum", "minimum", "sum", "variance", "standard_deviation", "median", "range")
 DAY, MONTH = np.timedelta64(1, "D"), np.timedelta64(27, "D")
+END = re.compile(r"\bend(s|ing)?\b", re.IGNORECASE)
+DEFINES = "coordinate_defines"  # attribute of a time: start, center, end or point of what it dates
+ENDS = "ends"  # as the option `dates` says that times are ends of intervals
 
 
 def with_valid_times(dataset: xr.Dataset, origin: str) -> xr.Dataset:
@@ -164,16 +171,18 @@ def _text(leads: np.ndarray) -> str:
     return f"{hours[0]:g} h" if hours.size == 1 else f"{hours[0]:g} to {hours[-1]:g} h"
 
 
-def interval_starts(dataset: xr.Dataset, times: np.ndarray, origin: str) -> np.ndarray:
-    """Return the start of each interval where means over days, months or years carry its end; else the times.
+def interval_starts(dataset: xr.Dataset, times: np.ndarray, origin: str) -> tuple[np.ndarray, str]:
+    """Return the start of each interval where means over days, months or years carry its end, else the times.
 
-    times: decoded, (time,), datetime64[s]. ValueError for a time outside its bounds.
+    The second is what was assumed, a sentence or ''. times: decoded, (time,), datetime64[s]. ValueError for a time
+    outside its bounds.
     """
-    if times.ndim != 1 or not times.size or _are_points(dataset):
-        return times
+    defined = str(dataset["time"].attrs.get(DEFINES, "")).strip().lower()
+    if times.ndim != 1 or not times.size or _are_points(dataset) or defined == "start":
+        return times, ""
     ends = _bounds(dataset, times.size, origin)
     if ends is None:
-        return times
+        return _starts_without_bounds(dataset, times, defined)
     start, end = ends.T
     is_long = (end - start) >= DAY
     outside = is_long & ((times < start - CLOSE) | (times > end + CLOSE))
@@ -185,8 +194,67 @@ def interval_starts(dataset: xr.Dataset, times: np.ndarray, origin: str) -> np.n
         )
     at_end = abs(times - end) <= CLOSE
     if not is_long.any() or not at_end[is_long].all() or ((end - start).max() < MONTH and not _are_means(dataset)):
-        return times
-    return np.where(is_long, start, times)
+        return times, ""
+    return np.where(is_long, start, times), ""
+
+
+def _starts_without_bounds(dataset: xr.Dataset, times: np.ndarray, defined: str) -> tuple[np.ndarray, str]:
+    """Decide by the attributes of the time whether it is the end of its interval; tell it where monthly means do not.
+
+    Monthly means are recognised by `cell_methods`, by a first time one step after the reference date of the units, or
+    by whole years from February to January.
+    """
+    step, attributes = spacing(times), dataset["time"].attrs
+    names = " ".join(str(attributes.get(key, "")) for key in ("long_name", "description", "comment"))
+    is_end = defined == "end" or (not defined and END.search(names) is not None)
+    is_monthly = step is not None and np.datetime_data(step)[0] == "M"
+    if step is None or not (is_monthly or (step >= DAY and _are_means(dataset))):
+        return times, ""
+    if is_end:
+        return _step_before(times, step), "Times are ends of intervals by their attributes; each is dated by its start."
+    months = times.astype("datetime64[M]")
+    if defined or not is_monthly or (months != times).any():
+        return times, ""
+    reference = re.search(r"since\s+(\d{4}-\d{2})-0?1\b", str(attributes.get("units", "")))
+    from_reference = reference is not None and np.datetime64(reference[1], "M") + step == months[0]
+    in_years = months.astype(int) % 12
+    from_february = step == np.timedelta64(1, "M") and in_years[0] == 1 and in_years[-1] == 0
+    if not (_are_means(dataset) or from_reference or from_february):
+        return times, ""
+    return times, (
+        "Monthly means without bounds are taken as dated by the first day of their month. If they carry the first day "
+        f"after it: {option('dates')}={{time: {ENDS}}}."
+    )
+
+
+def _step_before(times: np.ndarray, step: np.timedelta64) -> np.ndarray:
+    """Return the starts of intervals of length `step` from their ends; a month may end by its last day."""
+    if np.datetime_data(step)[0] != "M":
+        return times - step
+    last = (times - np.timedelta64(1, "s")).astype("datetime64[M]")
+    return (last - (step - np.timedelta64(1, "M"))).astype("datetime64[s]")
+
+
+def dated_by_starts(opened: list[xr.Dataset], dim: str) -> list[xr.Dataset]:
+    """Date files whose times along `dim` are ends of intervals by the starts of these.
+
+    opened: as stored, with their file in the attribute `origin`. ValueError where all of them have one time only.
+    """
+    present = [dataset for dataset in opened if dim in dataset.dims and dim in dataset.variables]
+    stored = [datetimes(dataset[dim], dataset.attrs["origin"]) for dataset in present]
+    step = spacing(np.unique(np.concatenate(stored))) if stored else None
+    if step is None:
+        raise ValueError(
+            f"{option('dates')}: '{dim}' of {opened[0].attrs['origin']} has no two times, so the length of an interval "
+            f"is unknown; give the first date and the step: {option('dates')}={{{dim}: 1979-01/1M}}."
+        )
+    starts = iter([_step_before(times, step) for times in stored])
+    return [
+        dataset.assign_coords({dim: (dim, next(starts), {DEFINES: "start"})})
+        if dim in dataset.dims and dim in dataset.variables
+        else dataset
+        for dataset in opened
+    ]
 
 
 def _bounds(dataset: xr.Dataset, count: int, origin: str) -> np.ndarray | None:

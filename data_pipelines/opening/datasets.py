@@ -16,6 +16,7 @@ from data_pipelines.conventions.calendars import refuse_disorder, with_dates
 from data_pipelines.conventions.canonical import COORDINATES, canonical
 from data_pipelines.conventions.suggestions import masked_address, option, suggestion
 from data_pipelines.conventions.units import refuse_other_units
+from data_pipelines.conventions.valid_times import ENDS, dated_by_starts
 from data_pipelines.files.netcdf import opened_netcdf
 from data_pipelines.opening.file_kinds import (
     DAMAGED,
@@ -102,13 +103,16 @@ def _with_members(opened: list[xr.Dataset], members: str) -> list[xr.Dataset]:
 
 
 def _with_dates(opened: list[xr.Dataset], dates: Mapping[str, str | Sequence[str]]) -> list[xr.Dataset]:
-    """Give dimensions without dates their dates; ValueError if no dataset has such a dimension."""
+    """Give dimensions their dates, or those of the starts of intervals; ValueError if no dataset has the dimension."""
     dims = list(dict.fromkeys(str(dim) for dataset in opened for dim in dataset.dims))
     for dim in dates:
         if dim not in dims:
             raise ValueError(
                 f"{option('dates')}: no dimension '{dim}' in {opened[0].attrs['origin']}; {suggestion(dim, dims)}"
             )
+    for dim in [dim for dim, spec in dates.items() if spec == ENDS]:
+        opened = dated_by_starts(opened, dim)
+    dates = {dim: spec for dim, spec in dates.items() if spec != ENDS}
     return [with_dates(dataset, dates, dataset.attrs["origin"]) for dataset in opened]
 
 

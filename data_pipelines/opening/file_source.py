@@ -30,7 +30,8 @@ class FileSource:
     names: a table of names, such as cesm (`data_pipelines.conventions.dialects`).
     rename, select: see `data_pipelines.conventions.canonical.canonical`.
     units, masks, fill, derive, levels, lag, timestep, area: see `data_pipelines.derived.shaping.shaped`.
-    dates: of a dimension without labels, {month: 1979-01/1M}; see `data_pipelines.conventions.calendars.with_dates`.
+    dates: of a dimension without labels, {month: 1979-01/1M}; see `data_pipelines.conventions.calendars.with_dates`;
+    or {time: ends}: times are the ends of their intervals, which are to be dated by their starts.
     members: dimension whose entries are members of an ensemble, such as number, ensemble or realization. Each is a
     sample of its own: windows keep to one member, statistics are over all; forecasts begin from the first.
     ranges: least and greatest possible value of a variable, {surface_pressure: [500, 1200]}, before those of

@@ -113,6 +113,70 @@ def test_which_intervals_are_moved():
         canonical(monthly(ENDS + 28, MONTHS, bounds="time_bnds"))
 
 
+@pytest.mark.parametrize(
+    ("attributes", "methods"),
+    [
+        ({"coordinate_defines": "end"}, "time: mean"),
+        ({"long_name": "end of averaging period"}, "time: mean"),
+        ({"description": "Ends of months"}, ""),
+    ],
+)
+def test_without_bounds_an_attribute_of_the_time_says_that_it_is_the_end(attributes, methods):
+    result = canonical(monthly(ENDS, None, methods, **attributes))
+    np.testing.assert_array_equal(result["time"].values, FIRSTS)
+    assert "by its start" in result.attrs["assumed_units"]
+    last_days = canonical(monthly(ENDS - 1, None, methods, **attributes))
+    np.testing.assert_array_equal(last_days["time"].values, FIRSTS)
+    years = canonical(monthly([365, 730, 1095], None, methods, **attributes))["time"].values
+    np.testing.assert_array_equal(years.astype("datetime64[Y]").astype(int) + 1970, [2001, 2002, 2003])
+
+
+YEAR = np.append(ENDS, 120 + np.cumsum([31, 30, 31, 31, 30, 31, 30, 31]))  # 1 February to 1 January
+SILENT = {
+    "means": (monthly(ENDS[1:]), True),
+    "first a month after the reference": (monthly(ENDS, None, ""), True),
+    "February to January": (monthly(365 + YEAR, None, ""), True),
+    "said to be starts": (monthly(ENDS, coordinate_defines="start"), False),
+    "points": (monthly(ENDS, None, "time: point"), False),
+    "nothing of means": (monthly(365 + np.append(0, ENDS), None, ""), False),
+    "in the middle": (monthly(MONTHS.mean(axis=1)), False),
+    "days": (monthly(np.arange(1, 9)), False),
+}
+
+
+@pytest.mark.parametrize("name", SILENT)
+def test_monthly_means_that_do_not_say_it_keep_their_dates_and_it_is_told(name, tmp_path):
+    dataset, is_told = SILENT[name]
+    stamps = dataset["time"].values
+    result = canonical(dataset)
+    decoded = xr.decode_cf(dataset)["time"].values
+    assert [str(t)[:10] for t in result["time"].values] == [str(t)[:10] for t in decoded], stamps
+    assert ("dates={time: ends}" in result.attrs.get("assumed_units", "")) == is_told
+
+
+def test_the_user_says_that_times_are_ends(tmp_path):
+    whole = monthly(YEAR)
+    for month in range(12):
+        whole.isel(time=[month]).to_netcdf(tmp_path / f"{month:02d}.nc")
+    result = open_dataset(str(tmp_path / "*.nc"), dates={"time": "ends"})
+    months = np.arange("2001-01", "2002-01", dtype="datetime64[M]")
+    np.testing.assert_array_equal(result["time"].values, months.astype("datetime64[ns]"))
+    assert "ends" not in result.attrs.get("assumed_units", "")
+    with pytest.raises(ValueError, match=r"no two times.*dates=\{time: 1979-01/1M\}"):
+        open_dataset(tmp_path / "00.nc", dates={"time": "ends"})
+    given = open_dataset(tmp_path / "00.nc", dates={"time": "2001-01/1M"})
+    assert str(given["time"].values[0])[:10] == "2001-01-01"
+    hours = fields()
+    hours.to_netcdf(tmp_path / "hours.nc")
+    np.testing.assert_array_equal(
+        open_dataset(tmp_path / "hours.nc", dates={"time": "ends"})["time"].values, hours["time"].values - LEAD
+    )
+    monthly(ENDS, MONTHS).drop_vars("time_bnds").to_netcdf(tmp_path / "m.nc")
+    monthly(ENDS, MONTHS, bounds="time_bnds").to_netcdf(tmp_path / "b.nc")
+    for name in ("m.nc", "b.nc"):
+        np.testing.assert_array_equal(open_dataset(tmp_path / name, dates={"time": "ends"})["time"].values, FIRSTS)
+
+
 def test_a_month_dated_by_its_last_day_is_the_month_dated_by_its_first():
     months = np.arange("2001-01", "2001-07", dtype="datetime64[M]")
     firsts = months.astype("datetime64[s]")
