@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from data_pipelines.interfaces import Source
     from emulators.world import World
 
+NEED_PACKAGES = ("emul.training.loggers.wandb", "emul.training.loggers.mlflow")
 ON_WORLD = ("objective", "loss", "constraint")  # groups whose parts are built on the World
 ALONE = (
     "metric",
@@ -65,7 +67,16 @@ def value_findings(config: DictConfig) -> list[Finding]:
         faults += batch_findings(config)
     if not {"tuning", "rehearsal"} & _groups(faults):
         faults += old_data_findings(config)
-    return faults
+    return faults + absent_packages(config)
+
+
+def absent_packages(config: DictConfig) -> list[Finding]:
+    """Return the loggers whose package is not installed; the name of such a logger is that of its package."""
+    names = [
+        name for name, node in (config.get("logger") or {}).items()
+        if str(node.get("_target_")) in NEED_PACKAGES and find_spec(name) is None
+    ]  # fmt: skip
+    return [Finding(f"logger.{name}", f"the package {name}", "none", f"pip install 'emul[{name}]'") for name in names]
 
 
 def _groups(found: Iterable[Finding]) -> set[str]:

@@ -7,7 +7,6 @@ what an interrupted run logged after its checkpoint is dropped. No logger can st
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import signal
 import time
@@ -123,7 +122,6 @@ def tensorboard(place: Place) -> Logger:
 
 def mlflow(place: Place, *, experiment: str = "emul", uri: str | None = None) -> Logger:
     """A run in MLflow. uri: of the tracking server; null for a database in the run folder, which needs no network."""
-    refuse_absent("mlflow")
     id_file = place.folder / "mlflow_run.txt"
 
     def start() -> Logger:
@@ -144,7 +142,6 @@ def mlflow(place: Place, *, experiment: str = "emul", uri: str | None = None) ->
 
 def wandb(place: Place, *, project: str = "emul", entity: str | None = None, offline: bool = True) -> Logger:
     """A run in Weights & Biases. offline: kept in the run folder's `wandb`, to be sent by `wandb sync`."""
-    refuse_absent("wandb")
     identity = hashlib.sha256(str(place.folder.resolve()).encode()).hexdigest()[:12]
 
     def start() -> Logger:
@@ -182,12 +179,6 @@ class Curves(Named):
 def curves(place: Place) -> Logger:
     """curves.png, from metrics.csv."""
     return Unstoppable("curves", lambda: Curves(place.folder))
-
-
-def refuse_absent(package: str) -> None:
-    """ValueError where a logger was chosen whose package is not installed."""
-    if importlib.util.find_spec(package) is None:
-        raise ValueError(f"logger={package} needs the package {package}: pip install 'emul[{package}]'.")
 
 
 PATIENCE = 10.0  # seconds within which several signals are one request: SLURM ends a job by several senders

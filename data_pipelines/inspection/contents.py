@@ -164,13 +164,15 @@ def split_findings(splits: Mapping[str, Any], times: np.ndarray) -> tuple[list[F
         elif start < first - slack or end > last + slack:
             findings.append(Finding(key, f"a period within {span}", got, "shorten it"))
         rows[name] = f"{got}, {inside} times"
-    for name in ("validation", "test"):
-        if name in periods and "train" in periods:
-            (a, b), (c, d) = periods["train"], periods[name]
+    for used, name in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        if name in periods and used in periods:
+            (a, b), (c, d) = periods[used], periods[name]
             if a <= d and c <= b:
+                why = ", which chooses the best weights" if used == "validation" else ""
+                after = "or know that reports will say so." if used == "train" else "which no choice was made on."
                 warnings.append(
-                    f"data.splits.{name} overlaps data.splits.train: its scores will flatter. Take other times, or "
-                    "know that reports will say so."
+                    f"data.splits.{name} overlaps data.splits.{used}{why}: its scores will flatter. Take other times, "
+                    f"{after}"
                 )
     missing = [name for name in ("train", "validation", "test") if name not in splits]
     findings += [Finding(f"data.splits.{name}", "a period [start, end]", "nothing", "add it") for name in missing]

@@ -206,13 +206,13 @@ def test_loggers_that_fail_do_not_stop_a_training(tmp_path, monkeypatch):
     import pytorch_lightning.loggers
 
     import data_pipelines.pictures.curves
-    import emul.training.loggers
+    import emul.checks.examination
 
     def fail(*args, **kwargs):
         raise OSError("the disk of the logger is gone")
 
     monkeypatch.setattr(data_pipelines.pictures.curves, "draw_training", fail)
-    monkeypatch.setattr(emul.training.loggers, "refuse_absent", lambda package: None)
+    monkeypatch.setattr(emul.checks.examination, "find_spec", lambda package: package)
     monkeypatch.setattr(pytorch_lightning.loggers, "MLFlowLogger", fail)
     monkeypatch.setattr(pytorch_lightning.loggers, "WandbLogger", fail)
     obstacle = tmp_path / "train" / "a" / "tensorboard"

@@ -131,7 +131,22 @@ def test_splits(period, said):
 
 def test_overlapping_splits_are_a_warning(capsys):
     assert main(["check", *TINY, "data.splits.test=['2001-01-05','2001-01-08']"]) == 0
-    assert "overlaps data.splits.train" in capsys.readouterr().err
+    assert "test overlaps data.splits.train: its scores will flatter" in capsys.readouterr().err
+    assert main(["check", *TINY, "data.splits.test=['2001-02-04','2001-02-12']"]) == 0
+    told = capsys.readouterr().err
+    assert "test overlaps data.splits.validation, which chooses the best weights: its scores will flatter" in told
+    assert "data.splits.train" not in told
+    assert main(["check", *TINY]) == 0
+    assert "overlaps" not in capsys.readouterr().err
+
+
+def test_loggers_whose_package_is_absent_are_found_before_a_training(monkeypatch):
+    monkeypatch.setattr("emul.checks.examination.find_spec", lambda name: None)
+    faulty = found("logger=[csv,wandb,mlflow]")
+    assert set(faulty) == {"logger.wandb", "logger.mlflow"}
+    assert faulty["logger.wandb"].fix == "pip install 'emul[wandb]'"
+    monkeypatch.setattr("emul.checks.examination.find_spec", lambda name: name)
+    assert not found("logger=[csv,wandb,mlflow]")
 
 
 def test_a_grid_that_the_network_cannot_take():
