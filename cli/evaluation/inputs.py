@@ -22,7 +22,7 @@ from data_pipelines.options.folders import conf_folder, key_of, run_name
 from data_pipelines.options.trust import redacted
 from data_pipelines.verification.absences import metrics_of_moments
 from data_pipelines.verification.baselines import PERFECT, SAMPLED, named_references, reference_forecasts, sampled_years
-from data_pipelines.verification.matching import like_with_like, unlike_sums, with_likely_leads
+from data_pipelines.verification.matching import like_with_like, units_by_value, unlike_sums, with_likely_leads
 from data_pipelines.verification.pairs import Pairs
 from data_pipelines.verification.score_files import read_budgets
 from data_pipelines.verification.sides import (
@@ -138,6 +138,7 @@ def open_inputs(config: DictConfig, options: Mapping[str, Any], report: Callable
         across_gaps=config.truth is not None,  # records of the world, not trajectories one after another
         megabytes=options["megabytes"],
     )
+    notes += units_by_value(*pairs.first_fields(), pairs.variables.names)
     nodes = metric_nodes(config, pairs)
     metrics = build_all(nodes)
     metrics, without = metrics_of_moments(metrics, pairs.statistics_of, "metric" in strict_options(config))

@@ -82,6 +82,13 @@ def are_other_units(one: str, other: str) -> bool:
     return None not in rows and rows[0] != rows[1]
 
 
+def are_undecided_units(one: str, other: str) -> bool:
+    """Return whether two units are written in other words, of which at least one is not known."""
+    if not one.strip() or not other.strip() or _plain(one) == _plain(other):
+        return False
+    return None in (known_units(one), known_units(other))
+
+
 def are_base_units(units: str) -> bool:
     """Return whether these are known as the units of their quantity that the project works in."""
     row = known_units(units)
@@ -209,7 +216,7 @@ def refuse_empty(dataset: xr.Dataset, origin: str) -> None:
 
 
 def refuse_nameless(dataset: xr.Dataset, names: Mapping[str, Sequence[str]], origin: str) -> None:
-    """Raise ValueError if fields go along latitude or longitude, by any of `names`, without their values."""
+    """Raise ValueError if fields go along latitude or longitude, by any of `names`, without their values in degrees."""
     for kind in ("latitude", "longitude"):
         absent = [name for name in names[kind] if name in dataset.dims and name not in dataset.variables]
         if absent and kind not in dataset.variables:
@@ -217,6 +224,20 @@ def refuse_nameless(dataset: xr.Dataset, names: Mapping[str, Sequence[str]], ori
                 f"The dimension '{absent[0]}' in {origin} has no coordinate, so its {WORDS[kind]} are unknown; add the "
                 f"variable '{absent[0]}' to the data."
             )
+    axes = [dataset[kind] for kind in ("latitude", "longitude") if kind in dataset.variables]
+    if len(axes) == 2 and all(_are_positions(axis) for axis in axes) and axes[1].size < 360:
+        raise ValueError(
+            f"Latitudes and longitudes in {origin} are 0, 1, 2, ... without units, the numbers of rows and columns; "
+            "give their values in degrees, or units='degrees_north' and 'degrees_east' if they are degrees."
+        )
+
+
+def _are_positions(axis: xr.DataArray) -> bool:
+    """Return whether an axis without units counts its entries from 0, in either direction."""
+    if axis.attrs.get("units") or axis.ndim != 1 or axis.size < 3:
+        return False
+    counted = np.arange(axis.size)
+    return bool((axis.values == counted).all() or (axis.values == counted[::-1]).all())
 
 
 def is_pressure(coordinate: xr.DataArray) -> bool:

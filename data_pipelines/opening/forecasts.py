@@ -14,6 +14,7 @@ Samples with one initial time are members; those of several, each as often, beco
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from data_pipelines.opening.datasets import open_files
 
 CLOSE = np.timedelta64(60, "s")  # by which valid times may differ from initial time + lead time
 UNEVEN, DRIFT = np.timedelta64(3 * 86400, "s"), 0.015  # the same of monthly leads, and of calendars, a second of lead
+LENGTH = re.compile(r"(?:PT?)?(\d+) ?(h|d)(?:r|rs|our|ours|ay|ays)?", re.IGNORECASE)
 ASSUMED = "Lead times of the forecast have no units; read as {unit}. Say them: {key}={{prediction_timedelta: days}}."
 
 
@@ -191,14 +193,16 @@ def _named(dataset: xr.Dataset, names: Sequence[str], what: str, origin: str) ->
 def _with_lead_units(dataset: xr.Dataset, told: str | None, origin: str) -> tuple[xr.Dataset, str]:
     """Give lead times their units: those given, or the likeliest; also return what had to be assumed."""
     lead = dataset[LEAD]
+    if lead.dtype.kind in "SUO":
+        dataset = dataset.assign_coords({LEAD: (lead.dims, _lengths(lead, origin), {})})
+        return dataset, ""
     if told is not None:
         return dataset.assign_coords({LEAD: lead.assign_attrs(units=told)}), ""
     if np.issubdtype(lead.dtype, np.timedelta64) or lead.attrs.get("units"):
         return dataset, ""
-    numbers = np.issubdtype(lead.dtype, np.number)
-    largest = np.abs(lead.values).max() if numbers else 0.0
+    largest = np.abs(lead.values).max()
     in_seconds = 3600 <= largest < 1e9 and (lead.values % 3600 == 0).all()
-    if not numbers or (1e5 <= largest < 1e9 and not in_seconds):
+    if 1e5 <= largest < 1e9 and not in_seconds:
         raise ValueError(
             f"The lead times in {origin} have no units ({lead.values.reshape(-1)[:4].tolist()}); say them: "
             f"{option('units')}={{{LEAD}: hours}}."
@@ -208,6 +212,19 @@ def _with_lead_units(dataset: xr.Dataset, told: str | None, origin: str) -> tupl
     unit = fitting[0] if len(fitting) == 1 else guess
     dataset = dataset.assign_coords({LEAD: lead.assign_attrs(units=unit)})
     return dataset, "" if len(fitting) == 1 else ASSUMED.format(unit=unit, key=option("units"))
+
+
+def _lengths(lead: xr.DataArray, origin: str) -> np.ndarray:
+    """Return lead times in text, such as 6h or PT6H, as timedelta64[ns]; ValueError for other text."""
+    texts = [text.decode() if isinstance(text, bytes) else str(text) for text in lead.values.reshape(-1)]
+    matches = [LENGTH.fullmatch(text.strip()) for text in texts]
+    if None in matches:
+        raise ValueError(
+            f"The lead times in {origin} are text ({texts[matches.index(None)]!r}); expected lengths such as 6h or "
+            "PT6H, or numbers with the attribute units='hours'."
+        )
+    hours = [int(match[1]) * (24 if match[2].lower() == "d" else 1) for match in matches if match]
+    return np.array(hours, dtype="timedelta64[h]").astype("timedelta64[ns]").reshape(lead.shape)
 
 
 def _fit(dataset: xr.Dataset, lead: xr.DataArray, origin: str) -> bool:

@@ -11,7 +11,7 @@ kinds `accum`, CF both `sum` (https://cfconventions.org, cell methods).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,15 @@ from data_pipelines.conventions.attributes import horizontal, is_near_any, level
 from data_pipelines.conventions.dialects import variable_hint
 from data_pipelines.conventions.durations import duration, duration_text, spacing
 from data_pipelines.conventions.suggestions import option, suggestion
-from data_pipelines.conventions.units import are_base_units, refuse_other_units
+from data_pipelines.conventions.units import (
+    are_base_units,
+    are_other_units,
+    are_undecided_units,
+    known_units,
+    refuse_other_units,
+)
 from data_pipelines.derived.shaping import shaped
+from emulators.physics.physical_ranges import BOUNDS
 from emulators.variables import Variable, VariableSet
 
 SUMMED = re.compile(r"precipitation|snowfall|runoff|evaporation|radiation|heat_flux|dewfall")
@@ -170,6 +177,7 @@ def _declared_interval(field: xr.DataArray) -> np.timedelta64 | None:
     return duration(f"{match[1]}h") if match else None
 
 
+ALIKE = 1.4  # ratio of deviations above which fields of one time are not in the same units
 UNITS_OF_LEADS = {"hours": 1, "days": 24}  # hours that a lead time may be meant in
 
 
@@ -208,11 +216,52 @@ def shared_variables(
                 f"asked for {'all' if wanted_levels is None else list(wanted_levels)}."
             )
         units, truth_units = (str(dataset[name].attrs.get("units", "")) for dataset in (forecast, truth))
-        if are_base_units(truth_units) and not are_base_units(units):
+        if _are_usual(name, truth_units) and not _are_usual(name, units):
             refuse_other_units(name, truth_units, units, "the forecast")
         refuse_other_units(name, units, truth_units, "the truth")
         variables.append(Variable(name, truth_units or units, selected, truncation=truncation_of(truth[name])))
     return VariableSet(tuple(variables))
+
+
+def _are_usual(name: str, units: str) -> bool:
+    """Return whether units are those in which a variable is stored everywhere, or base units of another variable."""
+    return not are_other_units(BOUNDS[name][2], units) if name in BOUNDS else are_base_units(units)
+
+
+def units_by_value(forecast: xr.Dataset, truth: xr.Dataset, names: Iterable[str]) -> list[str]:
+    """Decide by values whether units of which one is not known are the same; return a sentence on each that are.
+
+    forecast, truth: fields of one valid time. ValueError where mean and deviation of the two fields differ.
+    """
+    notes = []
+    for name in names:
+        sides = {"forecast": forecast[name], "truth": truth[name]}
+        units = {side: str(field.attrs.get("units", "")) for side, field in sides.items()}
+        if not are_undecided_units(*units.values()):
+            continue
+        side, other = sorted(units, key=lambda key: known_units(units[key]) is not None)
+        (mean, deviation), (other_mean, other_deviation) = map(_moments, sides.values())
+        ratio = max(deviation, other_deviation) / max(min(deviation, other_deviation), 1e-300)
+        unknown = f"'{name}' is in '{units[side]}' in the {side}, which is not known"
+        if ratio <= ALIKE and abs(mean - other_mean) <= deviation + other_deviation:
+            notes.append(
+                f"{unknown}; taken as '{units[other]}', since values agree: mean {mean:.4g} of the forecast, "
+                f"{other_mean:.4g} of the truth."
+            )
+            continue
+        raise ValueError(
+            f"{unknown}, and in '{units[other]}' in the {other}, and values differ: mean {mean:.4g} and deviation "
+            f"{deviation:.4g} of the forecast, {other_mean:.4g} and {other_deviation:.4g} of the truth. Write what it "
+            f"is: units={{{side}: {{{name}: '<its units> -> {units[other]}'}}}}."
+        )
+    return notes
+
+
+def _moments(field: xr.DataArray) -> tuple[float, float]:
+    """Return mean and standard deviation of the values that are there."""
+    values = np.asarray(field.values, dtype=np.float64)
+    values = values[np.isfinite(values)]
+    return (float(values.mean()), float(values.std())) if values.size else (0.0, 0.0)
 
 
 def with_labels(dataset: xr.Dataset, dim: str, wanted: np.ndarray | None) -> xr.Dataset:

@@ -243,6 +243,12 @@ class Pairs:
         """The number of pairs (init and lead) that can be scored."""
         return int((self.index >= 0).sum())
 
+    def first_fields(self) -> tuple[xr.Dataset, xr.Dataset]:
+        """The datasets of forecast and truth at the first pair that can be scored."""
+        init, lead = np.argwhere(self.index >= 0)[0]
+        fields = self.forecast.isel(time=int(init), prediction_timedelta=int(lead))
+        return fields, self.truth.dataset.isel(time=int(self.index[init, lead]))
+
     def world(self) -> World:
         """The World on which scores are computed: the forecast's grid, and the land where the truth has it."""
         static, fields = VariableSet(), None

@@ -125,7 +125,9 @@ def refuse_unknown_units(told: SideOptions, forecast: xr.Dataset, truth: xr.Data
     names = [*forecast.data_vars, *truth.data_vars, LEAD]
     for name in {**(told.forecast.get("units") or {}), **(told.truth.get("units") or {})}:
         if name not in names and name not in LEADS:
-            raise ValueError(f"units: neither forecast nor truth has '{name}'; {suggestion(name, names)}")
+            raise ValueError(
+                f"units: neither forecast nor truth has '{name}'; {suggestion(name, dict.fromkeys(names))}"
+            )
 
 
 def truth_in_files(path: Any, told: Mapping[str, Any]) -> xr.Dataset:

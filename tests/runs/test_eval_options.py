@@ -74,6 +74,20 @@ def test_options_say_what_files_do_not(folder):
     np.testing.assert_allclose(rmse(scored("forecasts=odd.nc", one_side, *sides)[0]), 3.0, rtol=1e-3)
 
 
+def test_units_that_are_not_known_are_decided_by_values_or_refused(folder, capsys):
+    with xr.open_dataset(folder / "truth.nc") as truth:
+        for name, fields in (("same", truth), ("other", truth - 273.15)):
+            fields = fields.copy(deep=True)
+            fields["2m_temperature"].attrs["units"] = "celcius"
+            fields.to_netcdf(folder / f"{name}.nc")
+    np.testing.assert_allclose(rmse(scored("forecasts=forecast.nc", "truth=same.nc")[0]), 1.0, rtol=1e-4)
+    assert "is in 'celcius' in the truth, which is not known; taken as 'K'" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(ValueError, match=r"units=\{truth: \{2m_temperature: '<its units> -> K'\}\}"):
+        scored("forecasts=forecast.nc", "truth=other.nc")
+    known = "units={truth: {2m_temperature: 'degC -> K'}}"
+    np.testing.assert_allclose(rmse(scored("forecasts=forecast.nc", "truth=other.nc", known)[0]), 1.0, rtol=1e-3)
+
+
 def test_advice_names_keys_that_eval_takes(folder, capsys):
     with xr.open_dataset(folder / "forecast.nc") as forecast:
         xr.concat([forecast, forecast], "run").to_netcdf(folder / "runs.nc")

@@ -11,7 +11,7 @@ from data_pipelines.conventions.canonical import canonical
 from data_pipelines.conventions.units import refuse_other_units
 from data_pipelines.derived.variables import total_column_vapor
 from data_pipelines.opening.datasets import open_dataset
-from data_pipelines.verification.matching import shared_variables
+from data_pipelines.verification.matching import shared_variables, units_by_value
 from emulators.grid import gaussian_grid
 
 GRID = gaussian_grid(4)
@@ -50,6 +50,42 @@ def test_a_run_a_truth_and_a_second_file_in_other_units(tmp_path):
         open_dataset(str(tmp_path / "*.nc"))
     dataset("pascal", "2001-01-02").to_netcdf(tmp_path / "2.nc")
     assert open_dataset(str(tmp_path / "*.nc"))["p"].attrs["units"] == "Pa"
+
+
+def test_the_side_that_departs_from_the_usual_units_is_named():
+    for units, truth_units, side, usual in (
+        ("degC", "K", "forecast", "K"), ("1", "K", "forecast", "K"), ("K", "degC", "truth", "K"),
+    ):  # fmt: skip
+        sides = [dataset(text).rename(p="2m_temperature") for text in (units, truth_units)]
+        with pytest.raises(ValueError, match=rf"in the {side}; expected it in '{usual}'"):
+            shared_variables(*sides)
+
+
+def test_numbers_of_rows_and_columns_are_no_degrees():
+    rows, columns = np.arange(6.0), np.arange(8.0)
+    for north in (rows, rows[::-1]):
+        with pytest.raises(ValueError, match="numbers of rows and columns"):
+            canonical(field(north, columns))
+    for sound in (field(rows, columns, north="degrees_north"), field(rows, LONGITUDE), field(rows, np.arange(360.0))):
+        assert canonical(sound).sizes["latitude"] == 6
+
+
+def test_unknown_units_are_decided_by_values_and_told_or_refused():
+    values = np.random.default_rng(0).normal(280.0, 10.0, GRID.shape)
+
+    def of(units, fields=values):
+        return xr.Dataset({"x": (("latitude", "longitude"), fields, {"units": units})})
+
+    near = values + 0.5
+    for same in (("K", "K"), ("K", "kelvin"), ("", "celcius"), ("furlongs of heat", "furlongs of heat"), ("K", "m")):
+        assert units_by_value(of(same[0]), of(same[1], near), ["x"]) == []  # nothing to decide, or decided elsewhere
+    for units in (("K", "celcius"), ("celcius", "K")):
+        assert "taken as 'K', since values agree" in units_by_value(of(units[0]), of(units[1], near), ["x"])[0]
+    for wrong in (near - 273.15, near * 4.0, near / 2.0):
+        with pytest.raises(ValueError, match=r"'celcius' in the truth.*units=\{truth: \{x: '<its units> -> K'\}\}"):
+            units_by_value(of("K"), of("celcius", wrong), ["x"])
+    with pytest.raises(ValueError, match=r"units=\{forecast: \{x: '<its units> -> m'\}\}"):
+        units_by_value(of("mm/6h", 1000.0 * values), of("m", near), ["x"])
 
 
 LATITUDE, LONGITUDE = np.linspace(75.0, -75.0, 6), np.arange(8) * 45.0

@@ -135,6 +135,17 @@ def test_lead_times_in_seconds_or_nanoseconds_without_units(tmp_path, unit):
     assert with_likely_leads(found, T0 + 144 * H * np.arange(9)).attrs == found.attrs  # never taken for days
 
 
+@pytest.mark.parametrize(
+    "texts", [["6h", "12h", "18h", "1d"], ["PT6H", "PT12H", "PT18H", "P1D"], ["6 hours", "12 hrs", "18hr", "1 day"]]
+)
+def test_lead_times_in_text(tmp_path, texts):
+    found = opened(forecast().assign_coords(step=texts), tmp_path / "t.nc")
+    np.testing.assert_array_equal(found["valid_time"].values, INITS[:, None] + LEADS)
+    assert not found.attrs["assumed"]
+    with pytest.raises(ValueError, match=r"are text \('soon'\); expected lengths such as 6h or PT6H"):
+        opened(forecast().assign_coords(step=["6h", "soon", "18h", "1d"]), tmp_path / "u.nc")
+
+
 def test_lead_times_without_units(tmp_path):
     days = forecast().assign_coords(step=[1, 2, 3, 4])
     valid = INITS[:, None] + 24 * H * np.arange(1, 5)
