@@ -104,8 +104,14 @@ def absent_levels(
     for entry in wanted if wanted is not None else shared:
         requested.update({entry: levels} if isinstance(entry, str) else {str(k): v for k, v in entry.items()})
     absences = []
+    if levels and not set(shared) & set(requested):
+        texts = [f"{level:g}" for level in levels]
+        absences.append(Absence("level", some(texts), "no variable that is scored has levels on both sides"))
+    own = {str(name) for entry in wanted or () if not isinstance(entry, str) for name in entry}
     for name, several in requested.items():
         if name not in shared:
+            texts = [f"{name} at {level:g}" for level in several or () if name in own]
+            absences += [Absence("level", some(texts), "it has no levels on both sides")] if texts else []
             continue
         near = {
             side: is_near_any(levels_of(dataset[name])) for side, dataset in (("forecast", forecast), ("truth", truth))

@@ -168,3 +168,11 @@ def test_levels_that_one_side_lacks_are_named(folder):
         "temperature at 300": "temperature at 300 left out: the forecast does not have it",
         "temperature at 1000": "temperature at 1000 left out: neither side has it",
     }
+    found, lines = scored("forecasts=forecast.nc", "levels=[500,850]", "metric=[rmse]")
+    reason = "left out: no variable that is scored has levels on both sides"
+    assert [line["note"] for line in lines if line["note"]] == [f"500, 850 {reason}"]
+    assert "no variable that is scored has levels on both sides" in found.attrs["left_out"]
+    _, lines = scored("forecasts=forecast.nc", "fields=[{2m_temperature: [500]}]", "metric=[rmse]")
+    assert [line["note"] for line in lines if line["note"]] == [
+        "2m_temperature at 500 left out: it has no levels on both sides"
+    ]
