@@ -49,8 +49,9 @@ LACKING = {
     "shallow_water": "the planet has air",
     "ocean_samudra": "an ocean takes a year of the planet: tests/runs/test_ocean.py",
 }
-KINDS = {  # objectives for networks of a kind
+KINDS = {  # objectives and steps for networks of a kind
     "all_to_all": "poseidon_small",
+    "autoencoding": "dcae_small",
     "emission": "climode_small",
     "masked_forecast": "prithvi_small",
     "random_intervals": "stormer_small",
@@ -81,7 +82,6 @@ TOGETHER = {  # options that need others
     "step/dyffusion": INTERPOLATED,
     "objective/variational": LATENT,
     "step/latent": LATENT,
-    "step/autoencoding": ["model=dcae_small"],
     **{f"sampler/{option}": FEW for option in options_of("sampler")},
     "sampler/refinement": [*SAMPLED, "step.process=vp", "objective.distribution=sampler"],
     "sampler/flow_euler": [
