@@ -83,7 +83,10 @@ def prepare(config: DictConfig, target: Path, resumed: Resumed | None) -> Inputs
         refuse_other_data(resumed, data, target)
     parts = resumed.state.get("parts", {}) if resumed else None
     training, reading = build_training(config, archive.world, data, parts), build(config.loader)
-    training.metadata["seen"] = _seen(config, archive, splits, resumed.state if resumed else start).plain()
+    seen = [_seen(config, archive, splits, resumed.state if resumed else start)]
+    if config.rehearsal.share and old is not None:
+        seen.append(seen_in_splits(old[0], {"train": old[1]}))
+    training.metadata["seen"] = together(seen).plain()
     if start is not None:
         fill_network(training, start, config)
     if is_measured and old is not None:
