@@ -1,0 +1,192 @@
+"""What a trained network is worth elsewhere: with another variable, in a warmer climate, on a finer grid.
+
+    python tests/benchmarks/transfer.py [--folder outputs/transfer] [--rows variable climate grid] [--threads 1]
+
+Trains small SFNOs on planets of five levels by the Python interface; runs that are finished are used again, so that it
+goes on where it stopped. Errors are RMSE at 24 h over a trajectory that no training has seen, as ratios averaged over
+channels. The figure is the number of rows that hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+
+import emul
+from data_pipelines.derived.regridding import regridded
+from emul.config.build import build
+from emul.training.runs import Run, read_adapter
+from emulators.layers.low_rank import switch
+
+SFNO = [
+    "experiment=planet_sfno", "data.levels=5", "data.trajectories=3", "model.embed=32", "model.layers=3",
+    "objective.rollout=1", "training.validate_every=100", "training.validation_cases=16", "schedule.final=0.1",
+    "logger=[csv]",
+]  # fmt: skip
+RAIN = "total_precipitation_6hr"
+FIRST = np.datetime64("2001-01-01")
+GAP = 10  # days between two trajectories in the store
+INITS, SEEDS = 40, (0, 1, 2)
+Errors = dict[str, np.ndarray]  # RMSE by variable, (level,) or ()
+
+
+class Table:
+    """Print rows, each a figure against its bar, and count those that hold."""
+
+    def __init__(self) -> None:
+        self.holding = self.rows = 0
+
+    def add(self, name: str, figure: float, bar: float, least: bool = False) -> None:
+        """Print a row. least: the figure must reach the bar; else it must not exceed it."""
+        holds = figure >= bar if least else figure <= bar
+        self.holding, self.rows = self.holding + bool(holds), self.rows + 1
+        relation = ">=" if least else "<="
+        print(f"{name:66s} {figure:10.4g}   bar {relation} {bar:<7g} {'ok' if holds else 'FAILS'}", flush=True)
+
+
+def periods(days: int) -> list[str]:
+    """Splits of three trajectories of so many days: to train, to validate, to test."""
+    starts = [FIRST + number * (days + GAP) for number in range(3)]
+    names = ("train", "validation", "test")
+    return [
+        f"data.days={days}",
+        *(f"data.splits.{name}=[{start},{start + days - 1}]" for name, start in zip(names, starts, strict=True)),
+    ]
+
+
+class Laboratory:
+    """Train runs in a folder, once each, and measure their errors at 24 h."""
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        self.words = [*SFNO, f"output={folder}", f"hardware.threads={threads}"]
+
+    def run(self, name: str, *words: str) -> Run:
+        """The run of this name, trained if it is not finished."""
+        return emul.train(emul.compose(*self.words, f"name={name}", *words))
+
+    def forecast(self, run: Run) -> xr.Dataset:
+        """Forecasts of 24 h from dates of the test trajectory of the run's data."""
+        first, last = (np.datetime64(str(day)) for day in run.config.data.splits.test)
+        times = np.arange(first + 1, last - 2, np.timedelta64(6, "h"))
+        return run.forecast([str(time) for time in times[:: max(1, len(times) // INITS)]], "1d")
+
+    def errors(self, run: Run, forecast: xr.Dataset | None = None) -> Errors:
+        """RMSE of a forecast, default the run's own, against the run's data."""
+        scores = emul.evaluate(
+            self.forecast(run) if forecast is None else forecast, build(run.config.data).dataset(), metrics=["rmse"]
+        )
+        last = scores.sel(metric="rmse", region="global").isel(lead_time=-1)
+        return {str(name): field.values for name, field in last.data_vars.items() if name in run.world.predicted.names}
+
+
+def ratio(errors: Errors, others: Errors, names: list[str] | None = None) -> float:
+    """The mean over channels of the quotient of errors."""
+    shared = names or [name for name in errors if name in others]
+    return float(np.concatenate([np.atleast_1d(errors[name] / others[name]) for name in shared]).mean())
+
+
+def variable_rows(lab: Laboratory, table: Table) -> None:
+    """A network that gets a new diagnostic variable, against one that had it from the start."""
+    days = periods(150)
+    base = lab.run("dry", *days, "variables.diagnostic=[]", "training.steps=400")
+    before = lab.forecast(base)
+    start = [*days, f"from_checkpoint={base.folder}", f"variables.diagnostic=[{RAIN}]"]
+    at_once = lab.forecast(lab.run("rain_at_once", *start, "training.steps=0"))
+    largest = max(float(abs(at_once[name] - before[name]).max()) for name in before.data_vars)
+    table.add("a variable is added: largest change of the old forecast", largest, 0.0)
+    tuned = lab.errors(lab.run("rain_tuned", *start, "training.steps=200", "optimizer.lr=0.005"))
+    whole = lab.errors(lab.run("rain_from_start", *days, f"variables.diagnostic=[{RAIN}]", "training.steps=600"))
+    old = lab.errors(base, before)
+    table.add("after 200 steps: error of the old channels over that before", ratio(tuned, old), 1.005)
+    table.add("  error of the new one over that of a network of 600 steps", ratio(tuned, whole, [RAIN]), 1.05)
+
+
+def climate_rows(lab: Laboratory, table: Table) -> None:
+    """A warmer planet, 60 days of it: all weights tuned, an adapter, or begun anew, at the same number of steps."""
+    base = lab.run("planet", *periods(150), "training.steps=400")
+    warm = [*periods(60), "data.warming=4", "training.steps=200"]
+    start = [*warm, f"from_checkpoint={base.folder}"]
+    unchanged = lab.errors(lab.run("warm_unchanged", *start, "training.steps=0"))
+    ways = {
+        "full": [*start, "optimizer.lr=0.005"],
+        "adapter": [*start, "adapter=lora", "adapter.rank=4", "optimizer.lr=0.005"],
+        "anew": warm,
+    }
+    errors: dict[str, list[Errors]] = {way: [] for way in ways}
+    for way, words in ways.items():
+        for seed in SEEDS:
+            run = lab.run(f"warm_{way}_{seed}", *words, f"seed={seed}")
+            errors[way].append(lab.errors(run))
+    gains = {way: [1 - ratio(one, unchanged) for one in errors[way]] for way in ("full", "adapter")}
+    for way, values in gains.items():
+        shown = ", ".join(f"{100 * value:.1f}" for value in values)
+        print(f"    gain of {way} over the unchanged network, per cent, by seed: {shown}")
+    recovered = np.mean(gains["adapter"]) / np.mean(gains["full"])
+    table.add("4 K warmer: gain of the adapter over that of all weights", recovered, 0.9, least=True)
+    for way in ("full", "adapter"):
+        beside = np.mean([ratio(one, other) for one, other in zip(errors[way], errors["anew"], strict=True)])
+        table.add(f"  error of {way} over that of networks begun anew", beside, 0.85)
+    adapter_rows(lab, table, base)
+
+
+def adapter_rows(lab: Laboratory, table: Table, base: Run) -> None:
+    """What an adapter takes on disk, and what merging it changes."""
+    folder = base.folder.with_name("warm_adapter_0")
+    sizes = [file.stat().st_size for file in (folder / "adapter.pt", base.file)]
+    table.add("size of an adapter over that of the base's checkpoint", sizes[0] / sizes[1], 0.03)
+    forecasts = []
+    for merge in (False, True):
+        run = emul.open_run(base.folder)
+        switch(run.step, read_adapter(folder, run), merge=merge)
+        forecasts.append(lab.forecast(run))
+    apart, merged = forecasts
+    difference = max(float(abs(apart[n] - merged[n]).max() / apart[n].std()) for n in apart.data_vars)
+    table.add("  merged against apart, largest difference in standard deviations", difference, 1e-6)
+
+
+def grid_rows(lab: Laboratory, table: Table) -> None:
+    """The network of a T21 planet on a T42 one, against its T21 forecast on the finer grid."""
+    coarse = lab.run("planet", *periods(150), "training.steps=400")
+    fine = [*periods(30), "data.truncation=42", f"from_checkpoint={coarse.folder}"]
+    at_once = lab.run("fine_at_once", *fine, "training.steps=0")
+    tuned = lab.run("fine_tuned", *fine, "training.steps=100", "optimizer.lr=0.005")
+    dataset = build(at_once.config.data).dataset()
+    driven = coarse.forecast(
+        lab.forecast(at_once)["time"].values.astype("datetime64[s]").astype(str).tolist(),
+        "1d",
+        dataset=regridded(dataset, coarse.world.grid, "spectral"),
+    )
+    finer = regridded(driven, at_once.world.grid, "spectral")
+    below = lab.errors(at_once, finer)
+    table.add("T42 at once: error over that of the T21 forecast regridded", ratio(lab.errors(at_once), below), 1.0)
+    table.add("  with 100 steps of tuning", ratio(lab.errors(tuned), below), 0.9)
+
+
+ROWS: dict[str, Callable[[Laboratory, Table], None]] = {
+    "variable": variable_rows,
+    "climate": climate_rows,
+    "grid": grid_rows,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--folder", type=Path, default=Path("outputs/transfer"), help="where runs are kept")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="groups of rows")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    lab, table = Laboratory(options.folder, options.threads), Table()
+    for name in options.rows:
+        ROWS[name](lab, table)
+    print(f"transfer: {table.holding} of {table.rows} rows hold (bar {table.rows})")
+    return 0 if table.holding == table.rows else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
