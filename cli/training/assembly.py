@@ -44,9 +44,9 @@ from emulators.interfaces import Network, optional
 from emulators.layers.low_rank import with_adapter_names
 from emulators.state import Window
 from emulators.steps.step import Step
+from emulators.training.fitting import measure_importance
 from emulators.training.flop_counter import parameter_text
 from emulators.training.lightning_module import Training
-from emulators.training.plan import active
 from emulators.training.published_weights import converted, fill
 from emulators.training.transfer import Trained, account, mixed_scales, transferred
 from emulators.world import World
@@ -90,7 +90,9 @@ def prepare(config: DictConfig, target: Path, resumed: Resumed | None) -> Inputs
     if start is not None:
         fill_network(training, start, config)
     if is_measured and old is not None:
-        measure_importance(training, *old)
+        samples = spread_batches(*old, training.objective.longest, config.tuning.importance_samples, 1)
+        with progress("measuring how much each weight matters") as report:
+            measure_importance(training, reported(samples, report))
     plan = training.plan
     spread = plan.validation_lead, plan.validation_cases, plan.batch_size
     validation = spread_batches(archive, splits["validation"], *spread, damaged=reading.damaged)
@@ -157,19 +159,6 @@ def old_data(config: DictConfig, world: World) -> tuple[Archive, Sequence[str]]:
     with progress(f"preparing the data of {run.folder.name}") as report:
         source.prepare(report)
     return Archive(source.dataset(), world, cache_gigabytes=config.loader.gigabytes), source.splits["train"]
-
-
-def measure_importance(training: Training, archive: Archive, period: Sequence[str]) -> None:
-    """Weigh the anchor of a training by what samples of the old data say of each weight."""
-    objective, tuning, anchor = training.objective, training.tuning, training.anchor
-    if anchor is None:
-        return
-    samples = spread_batches(archive, period, objective.longest, tuning.importance_samples, 1)
-    terms = active(training.losses, 0, training.plan.steps)
-    torch.manual_seed(training.seed)
-    with progress("measuring how much each weight matters") as report:
-        losses = (objective(training.step, window, terms)[0] for window in reported(samples, report))
-        anchor.measure(training.step, losses)
 
 
 def reported(windows: SequentialBatches, report: Callable[[str, float], None]) -> Iterator[Window]:

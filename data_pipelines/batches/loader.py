@@ -14,16 +14,18 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from data_pipelines.batches.archive import Archive
 from data_pipelines.batches.windows import Windows
 from data_pipelines.reading.threads import DamagedData
 from emulators.state import Window
+
+if TYPE_CHECKING:
+    from data_pipelines.batches.archive import Archive
 
 Damaged = Literal["stop", "skip"]
 AHEAD = 2  # batches read before the consumer needs them
