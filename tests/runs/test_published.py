@@ -188,3 +188,33 @@ def test_constants_in_files_of_their_own(tmp_path):
     np.save(tmp_path / "std.npy", np.ones(4))
     with pytest.raises(ValueError, match=r"scales.std: expected numbers by channel.*or 5 in their order.*shape \(4,\)"):
         trained(tmp_path, files, "training.steps=0", "name=other")
+
+
+def deepmind(name: str, read: int, written: int) -> dict[str, np.ndarray]:
+    """A stored case in an .npz with other numbers of channels."""
+    nodes, names = "params:grid2mesh_gnn/~_networks_builder/encoder_nodes_", ("grid_nodes", "mesh_nodes")
+    out = "params:mesh2grid_gnn/~_networks_builder/decoder_nodes_grid_nodes_mlp/~/linear_1"
+    shapes = {f"{nodes}{kind}_mlp/~/linear_0:w": (read + 3, 16) for kind in names}
+    shapes |= {f"{out}:w": (16, written), f"{out}:b": (written,)}
+    weights = {key: value for key, value in stored_weights(name).items() if key.startswith("params:")}
+    return {key: value.numpy() for key, value in (weights | {k: zoo.recipe(k, v) for k, v in shapes.items()}).items()}
+
+
+@pytest.mark.slow
+def test_published_weights_of_a_denoiser_in_their_own_order(tmp_path):
+    """States, noisy channels and the level come in the order that `reads` says, and the level is no channel."""
+    weights = deepmind("gencast", 10, 5)
+    np.savez(tmp_path / "theirs.npz", **weights)
+    channels = [*MEANS, "surface_pressure"]
+    reads = [*sorted(channels), *(f"noisy_{name}" for name in sorted(channels)), "noise_level"]
+    options = {**zoo.case("gencast").options, "hidden": 64}
+    words = [f"model.{key}={value}" for key, value in options.items()]
+    words += ["model=gencast", "step=denoising", "objective=diffusion", f"step.reads=[{','.join(reads)}]"]
+    words += [f"step.writes=[{','.join(sorted(channels))}]", "sampler.levels=2", "training.steps=0"]
+    tiny = [word for word in TINY if not word.startswith("model")]
+    run = trained(tmp_path, f"from_checkpoint={tmp_path / 'theirs.npz'}", *words, "name=theirs", tiny=tiny)
+    theirs = {name: torch.from_numpy(value) for name, value in weights.items()}
+    expected = converted(theirs, sys.modules["emulators.models.gencast"])
+    got = run.step.network.state_dict()
+    assert all(torch.equal(got[name], value) for name, value in expected.items())
+    assert (forecast(compose("forecast", [f"run={run.folder}", f"output={tmp_path}"])) / "manifest.json").is_file()
