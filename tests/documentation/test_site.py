@@ -29,19 +29,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for package in NEEDED:
         pytest.importorskip(package)
     folder = tmp_path_factory.mktemp("site") / "html"
-    command = [
-        sys.executable,
-        "-m",
-        "sphinx",
-        "-W",
-        "--keep-going",
-        "-q",
-        "-b",
-        "html",
-        str(ROOT / "docs"),
-        str(folder),
-    ]
-    built = subprocess.run([*command, str(ROOT / "docs"), str(folder)], capture_output=True, text=True)
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", str(ROOT / "docs")]
+    built = subprocess.run([*command, str(folder)], capture_output=True, text=True)
     assert built.returncode == 0, built.stderr[-3000:]
     return folder
 
