@@ -44,7 +44,6 @@ from emulators.interfaces import Network, optional
 from emulators.layers.low_rank import with_adapter_names
 from emulators.state import Window
 from emulators.steps.step import Step
-from emulators.training.fitting import measure_importance
 from emulators.training.flop_counter import parameter_text
 from emulators.training.lightning_module import Training
 from emulators.training.published_weights import converted, fill
@@ -92,7 +91,7 @@ def prepare(config: DictConfig, target: Path, resumed: Resumed | None) -> Inputs
     if is_measured and old is not None:
         samples = spread_batches(*old, training.objective.longest, config.tuning.importance_samples, 1)
         with progress("measuring how much each weight matters") as report:
-            measure_importance(training, reported(samples, report))
+            training.measure_importance(reported(samples, report))
     plan = training.plan
     spread = plan.validation_lead, plan.validation_cases, plan.batch_size
     validation = spread_batches(archive, splits["validation"], *spread, damaged=reading.damaged)

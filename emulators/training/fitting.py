@@ -20,7 +20,7 @@ from emulators.state import Window
 from emulators.training.checkpointing import Checkpoints, StoreIO
 from emulators.training.hardware import Hardware, recompute
 from emulators.training.lightning_module import Training, examples, validate
-from emulators.training.plan import Plan, active
+from emulators.training.plan import Plan
 
 
 @runtime_checkable
@@ -95,16 +95,6 @@ def fit_climatology(training: Training, windows: Iterable[Window]) -> None:
     if fit_network is not None:
         fit_network(examples(training.step, windows))
     training.reset_average()
-
-
-def measure_importance(training: Training, samples: Iterable[Window]) -> None:
-    """Weigh the anchor of a training by what windows of one sample each say of the weights it begins with."""
-    if training.anchor is None:
-        return
-    terms = active(training.losses, 0, training.plan.steps)
-    torch.manual_seed(training.seed)
-    losses = (training.objective(training.step, window, terms)[0] for window in samples)
-    training.anchor.measure(training.step, losses)
 
 
 class OneLoader:

@@ -157,6 +157,13 @@ class Training(pl.LightningModule):
         self.objective.begin(self.step)
         refuse_unknown_intervals(self.losses, Loss, self.objective.intervals)
 
+    def measure_importance(self, samples: Iterable[Window]) -> None:
+        """Weigh the anchor by what windows of one sample each say of the weights at the start."""
+        terms = active(self.losses, 0, self.plan.steps)
+        torch.manual_seed(self.seed)
+        if self.anchor is not None:
+            self.anchor.measure(self.step, (self.objective(self.step, window, terms)[0] for window in samples))
+
     def reset_average(self) -> None:
         """Set the averaged weights to the trained ones."""
         if self.averages is not None:
