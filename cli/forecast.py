@@ -21,7 +21,7 @@ from data_pipelines.conventions.durations import lead_steps, length, unbroken_un
 from data_pipelines.files.fingerprints import data_differences, fingerprint
 from data_pipelines.files.identity import file_stamp, listed, weights_digest
 from data_pipelines.files.places import absolute_places
-from data_pipelines.forecasts.analyses import guarded_marks
+from data_pipelines.forecasts.analyses import guarded_marks, on_grid_of
 from data_pipelines.forecasts.boundary import ForecastBoundary, prescribed_names
 from data_pipelines.forecasts.guards import Guards, Marks
 from data_pipelines.forecasts.layout import Layout
@@ -186,9 +186,9 @@ def prepare(config: DictConfig) -> ForecastJob:
 
 def _archive(config: DictConfig, run: Run, dataset: xr.Dataset) -> Archive:
     """The data of a forecast; what another forecast tells at the boundary keeps its last value where they end."""
-    told = prescribed_names(run.world) if config.boundary else []
-    persisted = [*config.persisted, *told]
-    return Archive(first_member(dataset), run.world, persisted=persisted, repeated=config.repeated, held=config.held)
+    persisted = [*config.persisted, *(prescribed_names(run.world) if config.boundary else ())]
+    dataset = on_grid_of(run.world, first_member(dataset), config.regrid)
+    return Archive(dataset, run.world, persisted=persisted, repeated=config.repeated, held=config.held)
 
 
 def _unusual(
@@ -199,6 +199,7 @@ def _unusual(
         **({"correction_maps": True} if config.correction_maps else {}),
         **({"repeated": list(config.repeated)} if config.repeated else {}),
         **({"held": list(config.held)} if config.held else {}),
+        **({"regrid": str(config.regrid)} if config.regrid else {}),
         **({"boundary": fingerprint(boundary.path)} if boundary else {}),
         **({} if precision == PRECISIONS[0] else {"precision": precision}),
         **({} if way == {"path": "rollout", "intervals": [1]} else way),

@@ -350,7 +350,7 @@ class Archive:
         own_lat, own_lon = (f"{a[0]:g}..{a[-1]:g}" for a in self.grid.points)
         raise ValueError(
             f"Expected the grid {self.grid!r} (latitude {own_lat}, longitude {own_lon}); {self.origin} is on {grid!r} "
-            f"(latitude {lat}, longitude {lon}). Regrid it first."
+            f"(latitude {lat}, longitude {lon}). Regrid it: emul data regrid, or for a forecast regrid=conservative."
         )
 
     def _nearest(self, times: np.ndarray) -> np.ndarray:

@@ -102,8 +102,14 @@ def forecast_inits(
     every: str,
     warn: Callable[[str], None],
 ) -> np.ndarray:
-    """Initial times, of `dates` or as `default_inits`; ValueError where the data lack what a forecast needs."""
-    inits = initial_times(dates) if dates else default_inits(archive, splits, steps, every, warn)
+    """Initial times, of `dates` or as `default_inits`; ValueError where the data lack what a forecast needs.
+
+    dates: `latest` is the last time of the data.
+    """
+    if dates == "latest":
+        inits = archive.times[-1:]
+    else:
+        inits = initial_times(dates) if dates else default_inits(archive, splits, steps, every, warn)
     refuse_missing_times(archive, inits, steps)
     return inits
 

@@ -19,7 +19,9 @@ import xarray as xr
 from data_pipelines.batches.archive import Archive
 from data_pipelines.batches.seen import SeenDates
 from data_pipelines.batches.world import static_fields
+from data_pipelines.conventions.attributes import grid_of
 from data_pipelines.derived.forcings import MOVING
+from data_pipelines.derived.regridding import regridded
 from data_pipelines.forecasts.guards import Guards, Marks
 from data_pipelines.reading.plausibility import MISTAKEN
 from emulators.physics.physical_ranges import canonical_units
@@ -55,6 +57,17 @@ def guarded_marks(
     for sentence in guards.allowed(marks):
         warn(sentence)
     return marks
+
+
+def on_grid_of(world: World, dataset: xr.Dataset, method: str | None) -> xr.Dataset:
+    """Return the variables that a World predicts or is forced by, regridded to its grid where theirs is another.
+
+    method: as of `data_pipelines.derived.regridding.regridded`; None: the dataset as it is.
+    """
+    if method is None or grid_of(dataset).same_as(world.grid):
+        return dataset
+    names = [name for name in (world.predicted + world.forcing).names if name in dataset.data_vars]
+    return regridded(dataset[names], world.grid, method)
 
 
 # --- analyses unlike those of training ----------------------------------------------------------------------------

@@ -1,0 +1,150 @@
+"""Analyses of today from the open data of a weather service: found, fetched a field at a time, kept, opened as data.
+
+Files are kept in $XDG_CACHE_HOME/emul/analyses/<service>, one for each analysis and choice of fields, and are not
+fetched again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import xarray as xr
+
+from data_pipelines.conventions.attributes import with_ecmwf_fluxes
+from data_pipelines.conventions.durations import initial_times
+from data_pipelines.conventions.suggestions import options_under
+from data_pipelines.files.identity import digest
+from data_pipelines.interfaces import Progress
+from data_pipelines.opening.file_source import FileSource
+from data_pipelines.opening.indexed_grib import Message, chosen_messages, fetch_messages, text_at
+
+CYCLE, SEARCHED = np.timedelta64(6, "h"), 16  # between analyses; how many are tried, from now backwards
+PRESSURE_FIELDS = (
+    "geopotential", "temperature", "u_component_of_wind", "v_component_of_wind", "specific_humidity",
+)  # fmt: skip
+
+
+def now() -> np.datetime64:
+    """Return the present time in UTC."""
+    return np.datetime64(datetime.now(UTC).replace(tzinfo=None), "s")
+
+
+@dataclass(frozen=True)
+class GribFiles(FileSource):
+    """Read GRIB files."""
+
+    engine = "grib"
+
+
+@dataclass(frozen=True)
+class OpenAnalyses:
+    """Fetch analyses of a weather service; `prepare` does it.
+
+    dates: latest, a date, a list of dates or start/stop/step. count: analyses up to each date, 6 h apart, as many as
+    the network reads. fields, levels: what is fetched; levels in hPa. address: of the server. folder: where files are
+    kept; None: the cache. splits: of no use to forecasts; for the verification of older ones.
+    """
+
+    _: KW_ONLY
+    fields: Sequence[str]
+    levels: Sequence[int]
+    address: str
+    dates: str | Sequence[str] = "latest"
+    count: int = 1
+    folder: str | None = None
+    splits: Mapping[str, Sequence[str | int] | None] = field(default_factory=dict)
+
+    service: ClassVar[str]
+    at_pressure: ClassVar[Mapping[str, str]]
+    at_surface: ClassVar[Mapping[str, tuple[str, str]]]
+
+    def __post_init__(self) -> None:
+        available = {**self.at_pressure, **self.at_surface}
+        if unknown := [name for name in self.fields if name not in available]:
+            raise ValueError(f"data.fields: {self.service} has no {unknown[0]} here; there are {', '.join(available)}.")
+        if self.count < 1:
+            raise ValueError(f"data.count: expected 1 or more analyses; got {self.count}.")
+
+    def file(self, time: np.datetime64) -> str:
+        """Return the address of the file of an analysis."""
+        raise NotImplementedError
+
+    def index_address(self, time: np.datetime64) -> str:
+        """Return the address of the index of that file."""
+        raise NotImplementedError
+
+    def index(self, text: str) -> list[Message]:
+        """Return the messages that an index lists."""
+        raise NotImplementedError
+
+    def level_name(self, level: int) -> str:
+        """Return how the index writes a pressure level."""
+        raise NotImplementedError
+
+    @property
+    def names(self) -> list[tuple[str, str]]:
+        """The messages that are needed, by parameter and level."""
+        above = [
+            (self.at_pressure[name], self.level_name(level))
+            for name in self.fields
+            if name in self.at_pressure
+            for level in self.levels
+        ]
+        return above + [self.at_surface[name] for name in self.fields if name in self.at_surface]
+
+    @cached_property
+    def times(self) -> np.ndarray:
+        """The times of the analyses, ascending, datetime64[s]. OSError where none of the last days is there."""
+        if self.dates == "latest":
+            last = np.array([self._latest()])
+        else:
+            last = initial_times(self.dates)
+        return np.unique(np.concatenate([last - back * CYCLE for back in range(self.count)]))
+
+    def _latest(self) -> np.datetime64:
+        epoch = np.datetime64(0, "s")
+        newest = epoch + (now() - epoch) // CYCLE * CYCLE
+        for back in range(SEARCHED):
+            if text_at(self.index_address(newest - back * CYCLE)) is not None:
+                return newest - back * CYCLE
+        raise OSError(
+            f"{self.service}: no analysis of the last {SEARCHED * 6 // 24} days at {self.address}; the newest "
+            f"would be {self.index_address(newest)}."
+        )
+
+    @property
+    def path(self) -> list[str]:
+        """The files of the analyses on this machine."""
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "emul" / "analyses" / self.service
+        folder = Path(self.folder) if self.folder else base
+        chosen = digest([self.names, self.address])[:8]
+        return [str(folder / f"{time.item():%Y%m%dT%H}_{chosen}.grib2") for time in self.times]
+
+    def prepare(self, progress: Progress | None = None) -> None:
+        """Fetch what is not here yet. ValueError for fields that the service does not have, OSError for failures."""
+        for time, path in zip(self.times, self.path, strict=True):
+            if not Path(path).exists():
+                text = text_at(self.index_address(time))
+                if text is None:
+                    raise OSError(f"{self.service} has no analysis of {time}: nothing at {self.index_address(time)}.")
+                messages = chosen_messages(self.index(text), self.names, self.file(time))
+                fetch_messages(self.file(time), messages, Path(path), progress or (lambda label, share: None))
+        self.dataset()
+
+    def template(self) -> xr.Dataset:
+        """Return the dataset, whose fields are read lazily."""
+        return self.dataset()
+
+    def dataset(self) -> xr.Dataset:
+        """Open the analyses as one canonical dataset, with geopotential from its height."""
+        with options_under("data."):
+            derive = ["geopotential"] if "geopotential" in self.fields else None
+            dataset = with_ecmwf_fluxes(GribFiles(self.path, derive=derive, timestep="6h").dataset())
+        return dataset.assign_attrs(origin=f"{self.service}, {self.address}")

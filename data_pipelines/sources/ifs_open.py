@@ -1,0 +1,51 @@
+"""Analyses of ECMWF's IFS from its open data (CC-BY-4.0), https://www.ecmwf.int/en/forecasts/datasets/open-data.
+
+They are the forecasts at step 0 on 0.25 degrees. Geopotential is its height times 9.80665 m s-2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from data_pipelines.opening.indexed_grib import Message, ecmwf_index
+from data_pipelines.opening.open_analyses import OpenAnalyses
+
+
+@dataclass(frozen=True)
+class IfsOpen(OpenAnalyses):
+    """Fetch analyses of the IFS; keys: see `data_pipelines.opening.open_analyses.OpenAnalyses`."""
+
+    service: ClassVar[str] = "ifs_open"
+    at_pressure: ClassVar[dict[str, str]] = {
+        "geopotential": "gh", "temperature": "t", "u_component_of_wind": "u", "v_component_of_wind": "v",
+        "specific_humidity": "q", "relative_humidity": "r", "vertical_velocity": "w", "vorticity": "vo",
+        "divergence": "d",
+    }  # fmt: skip
+    at_surface: ClassVar[dict[str, tuple[str, str]]] = {
+        name: (param, "")
+        for name, param in {
+            "2m_temperature": "2t", "2m_dewpoint_temperature": "2d", "10m_u_component_of_wind": "10u",
+            "10m_v_component_of_wind": "10v", "mean_sea_level_pressure": "msl", "surface_pressure": "sp",
+            "skin_temperature": "skt", "total_column_water_vapour": "tcwv", "land_sea_mask": "lsm",
+        }.items()
+    }  # fmt: skip
+
+    def file(self, time: np.datetime64) -> str:
+        """Return the address of the file of an analysis."""
+        date = time.item()
+        return f"{self.address.rstrip('/')}/{date:%Y%m%d/%Hz}/ifs/0p25/oper/{date:%Y%m%d%H%M%S}-0h-oper-fc.grib2"
+
+    def index_address(self, time: np.datetime64) -> str:
+        """Return the address of the index of that file."""
+        return f"{self.file(time).removesuffix('.grib2')}.index"
+
+    def index(self, text: str) -> list[Message]:
+        """Return the messages that an index lists."""
+        return ecmwf_index(text)
+
+    def level_name(self, level: int) -> str:
+        """Return how the index writes a pressure level."""
+        return str(level)

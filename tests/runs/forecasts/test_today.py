@@ -1,0 +1,191 @@
+"""Forecasts from today's analysis: found, fetched by byte range from a server here, regridded, and checked."""
+
+import http.server
+import io
+import json
+import threading
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from data_pipelines.forecasts.manifest import read_manifest
+from data_pipelines.opening.indexed_grib import Message, ecmwf_index, joined, noaa_index
+from data_pipelines.sources.gfs import Gfs
+from data_pipelines.sources.ifs_open import IfsOpen
+from emul.forecast import forecast
+
+NOW = np.datetime64("2003-01-20T13:00", "s")
+LATEST = np.datetime64("2003-01-20T06", "s")
+LEVELS = (500, 850)
+NAMES = {"ifs_open": {"t": "t", "2t": "2t"}, "gfs": {"t": "TMP", "2t": "TMP"}}
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Answer with byte ranges of files, and count what is sent."""
+
+    files: ClassVar[dict[str, bytes]] = {}
+    sent: ClassVar[list[int]] = []
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+    def do_GET(self):
+        content = self.files.get(self.path)
+        if content is None:
+            self.send_error(404)
+            return
+        first, _, last = self.headers.get("Range", "").removeprefix("bytes=").partition("-")
+        part = content if not first else content[int(first) : int(last) + 1 if last else None]
+        self.sent.append(len(part))
+        self.send_response(206 if first else 200)
+        self.send_header("Content-Length", str(len(part)))
+        self.end_headers()
+        self.wfile.write(part)
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("data_pipelines.opening.open_analyses.now", lambda: NOW)
+    Server.files, Server.sent = {}, []
+    served = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=served.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{served.server_port}"
+    served.shutdown()
+    served.server_close()
+
+
+def message(short_name, level, time, latitude, longitude, values):
+    """A field as IFS and GFS publish them: GRIB 2 on latitudes and longitudes, from north to south."""
+    eccodes = pytest.importorskip("eccodes")
+    handle = eccodes.codes_grib_new_from_samples("GRIB2")
+    date = time.item()
+    keys = {
+        "tablesVersion": 32, "centre": "ecmf", "gridType": "regular_ll", "Ni": longitude.size, "Nj": latitude.size,
+        "latitudeOfFirstGridPointInDegrees": latitude[0], "latitudeOfLastGridPointInDegrees": latitude[-1],
+        "longitudeOfFirstGridPointInDegrees": longitude[0], "longitudeOfLastGridPointInDegrees": longitude[-1],
+        "iDirectionIncrementInDegrees": longitude[1] - longitude[0],
+        "jDirectionIncrementInDegrees": latitude[0] - latitude[1],
+        "dataDate": int(f"{date:%Y%m%d}"), "hour": date.hour, "minute": 0, "second": 0, "step": 0,
+        "shortName": short_name, "bitsPerValue": 16,
+        **({"typeOfLevel": "isobaricInhPa", "level": level} if level else {}),
+    }  # fmt: skip
+    for key, value in keys.items():
+        eccodes.codes_set(handle, key, value)
+    eccodes.codes_set_values(handle, values.ravel().astype(float))
+    content = eccodes.codes_get_message(handle)
+    eccodes.codes_release(handle)
+    return content
+
+
+def published(service, home, shift=0.0, levels=LEVELS, time=LATEST):
+    """Publish the last fields of the home's data, on 4 degrees, among fields that nobody asks for."""
+    latitude, longitude = np.linspace(90, -90, 46), np.arange(90) * 4.0
+    data = home.fields().isel(time=77)
+    edges = data.isel(longitude=[-1, 0]).assign_coords(longitude=[data.longitude.values[-1] - 360, 360])
+    data = xr.concat([edges.isel(longitude=[0]), data, edges.isel(longitude=[1])], "longitude")
+    inside = np.clip(latitude, float(data.latitude.min()), float(data.latitude.max()))
+    fine = data.interp(latitude=inside, longitude=longitude).assign_coords(latitude=latitude)
+    file, rows = io.BytesIO(), []
+    entries = [("q", 500, None)]
+    entries += [("t", level, fine["temperature"].sel(level=level).values) for level in levels]
+    entries += [("q", 850, None), ("2t", 0, fine["2m_temperature"].values + shift), ("sp", 0, None)]
+    for number, (name, level, values) in enumerate(entries, start=1):
+        values = np.full((46, 90), 1e-3) + 1e-6 * np.arange(90) if values is None else values
+        content = message(name, level, time, latitude, longitude, values)
+        if service == "ifs_open":
+            level_keys = {"levtype": "pl", "levelist": str(level)} if level else {"levtype": "sfc"}
+            rows.append(json.dumps({"param": name, **level_keys, "_offset": file.tell(), "_length": len(content)}))
+        else:
+            words = f"{level} mb" if level else "2 m above ground" if name == "2t" else "surface"
+            parameter = {"t": "TMP", "2t": "TMP", "q": "SPFH", "sp": "PRES"}[name]
+            rows.append(f"{number}:{file.tell()}:d=2003012006:{parameter}:{words}:anl:")
+        file.write(content)
+    source = {"ifs_open": IfsOpen, "gfs": Gfs}[service](fields=["temperature"], levels=[500], address="")
+    Server.files[source.file(time)] = file.getvalue()
+    Server.files[source.index_address(time)] = "\n".join(rows).encode()
+    return fine
+
+
+def words(service, server, *more):
+    data = [f"data={service}", f"data.address={server}", "data.fields=[temperature,2m_temperature]"]
+    return [*data, "data.levels=[500,850]", "init=latest", "regrid=conservative", "lead=12h", *more]
+
+
+@pytest.mark.parametrize("service", ["ifs_open", "gfs"])
+def test_one_command_from_the_newest_analysis_to_a_forecast(service, server, home, tmp_path):
+    pytest.importorskip("cfgrib")
+    published(service, home)
+    whole = sum(map(len, Server.files.values()))
+    folder = forecast(home.config(tmp_path, *words(service, server, "writer=grib")))
+    assert [path.name for path in sorted((folder / "grib").iterdir())] == [
+        f"20030120T0600_000{hours:02d}h.grib2" for hours in (6, 12)
+    ]
+    manifest = read_manifest(folder)
+    assert manifest["inits"]["first"] == "2003-01-20T06:00:00"
+    assert manifest["verdict"] == "unverified"
+    assert manifest["settings"]["regrid"] == "conservative"
+    assert sum(Server.sent) <= whole
+    with xr.open_zarr(folder / "forecast.zarr", consolidated=True) as made:
+        truth = home.fields().isel(time=78)["2m_temperature"]  # the untrained run hardly changes anything in 6 h
+        assert abs(made["2m_temperature"].isel(time=0, prediction_timedelta=0) - truth).mean() < 5.0
+    fetched = len(Server.sent)
+    Server.files = {path: content for path, content in Server.files.items() if path.endswith(("index", "idx"))}
+    again = forecast(home.config(tmp_path, *words(service, server, "writer=grib", "name=again")))
+    assert len(Server.sent) == fetched + 1  # the newest index alone; the fields are kept
+    with xr.open_zarr(folder / "forecast.zarr") as one, xr.open_zarr(again / "forecast.zarr") as two:
+        xr.testing.assert_equal(one.load(), two.load())
+
+
+def test_a_missing_field_is_named_before_anything_is_fetched(server, home, tmp_path):
+    pytest.importorskip("cfgrib")
+    published("ifs_open", home, levels=(500,))
+    with pytest.raises(ValueError, match=r"has no t 850; leave them out: data\.fields, data\.levels"):
+        forecast(home.config(tmp_path, *words("ifs_open", server)))
+    with pytest.raises(ValueError, match="850"):
+        forecast(home.config(tmp_path, *words("ifs_open", server), "data.levels=[500]"))
+    assert not (tmp_path / "forecast").exists()
+
+
+def test_an_analysis_of_another_system_is_named_before_the_first_step(server, home, tmp_path):
+    pytest.importorskip("cfgrib")
+    published("gfs", home, shift=25.0)
+    with pytest.raises(ValueError, match=r"2m_temperature: its .* above .* guards\.ranges=mark goes on"):
+        forecast(home.config(tmp_path, *words("gfs", server), "guards.ranges=refuse"))
+    with pytest.raises(ValueError, match=r"is on .* Regrid it: emul data regrid, or for a forecast regrid="):
+        forecast(home.config(tmp_path, *words("gfs", server), "regrid=null"))
+
+
+def test_what_is_not_there_or_broken_is_said(server, home, tmp_path):
+    with pytest.raises(OSError, match="ifs_open: no analysis of the last 4 days at http"):
+        IfsOpen(fields=["temperature"], levels=[500], address=server).prepare()
+    with pytest.raises(OSError, match="ifs_open has no analysis of 2003-01-02"):
+        IfsOpen(fields=["temperature"], levels=[500], address=server, dates="2003-01-02").prepare()
+    pytest.importorskip("eccodes")
+    published("ifs_open", home)
+    source = IfsOpen(fields=["temperature"], levels=[500], address=server)
+    path = source.file(LATEST).removeprefix(server)
+    Server.files[path] = b"x" + Server.files[path][:-1]
+    with pytest.raises(OSError, match="expected the GRIB message t 500 at byte"):
+        source.prepare()
+    assert not list((tmp_path / "cache").rglob("*.grib2"))
+    with pytest.raises(ValueError, match=r"data\.fields: gfs has no ozone here; there are geopotential"):
+        Gfs(fields=["ozone"], levels=[500], address=server)
+
+
+def test_as_many_analyses_as_a_network_reads():
+    source = IfsOpen(fields=["temperature"], levels=[500], address="", dates=["2003-01-02", "2003-01-02T06"], count=2)
+    assert source.times.astype(str).tolist() == ["2003-01-01T18:00:00", "2003-01-02T00:00:00", "2003-01-02T06:00:00"]
+
+
+def test_indices_say_where_the_fields_are():
+    text = '{"levtype": "pl", "levelist": "500", "param": "t", "_offset": 10, "_length": 5}\n'
+    text += '{"levtype": "sfc", "param": "2t", "_offset": 15, "_length": 7}\n{"levtype": "sol", "param": "sot"}\n'
+    assert ecmwf_index(text) == [Message(("t", "500"), 10, 15), Message(("2t", ""), 15, 22)]
+    text = "1:0:d=2026112900:PRMSL:mean sea level:anl:\n2:900:d=2026112900:TMP:500 mb:anl:\n"
+    assert noaa_index(text) == [Message(("PRMSL", "mean sea level"), 0, 900), Message(("TMP", "500 mb"), 900, None)]
+    far = [Message(("a", ""), 0, 10), Message(("b", ""), 20, 30), Message(("c", ""), 10**6, None)]
+    assert [(first, stop, len(inside)) for first, stop, inside in joined(far)] == [(0, 30, 2), (10**6, None, 1)]
