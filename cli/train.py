@@ -13,7 +13,8 @@ from types import ModuleType
 from omegaconf import DictConfig
 
 from data_pipelines.batches.loader import ShuffledBatches
-from data_pipelines.files.atomic import lock_new_or_refuse
+from data_pipelines.files.atomic import lock_new_or_refuse, write_text
+from data_pipelines.files.fingerprints import json_text
 from data_pipelines.jobs.processes import local_rank, rank, set_threads, started_from_outside
 from data_pipelines.jobs.slurm import requeue_on_notice
 from data_pipelines.options.folders import result_folder
@@ -137,6 +138,8 @@ def finish(target: Path, training: Training) -> None:
     write_result(target, result | {"data": training.metadata["data"]})
     if rank():
         raise SystemExit(0)
+    if card := training.metadata.get("published"):
+        write_text(target / "model_card.json", json_text(card))
     score = f"score {training.validation['score']:.4f}, the best {training.best:.4f}"
     console.console().print(f"Trained: {target}, {score}", soft_wrap=True)
 

@@ -17,7 +17,14 @@ from data_pipelines.batches.archive import Archive
 from data_pipelines.batches.loader import SequentialBatches, ShuffledBatches, spread_batches
 from data_pipelines.batches.rehearsal import RehearsedBatches
 from data_pipelines.batches.scales import scales
-from data_pipelines.batches.seen import SeenDates, ranges_seen, seen_in_splits, seen_of_card, together
+from data_pipelines.batches.seen import (
+    SeenDates,
+    ranges_seen,
+    seen_in_splits,
+    seen_of_card,
+    seen_of_published,
+    together,
+)
 from data_pipelines.batches.windows import Windows
 from data_pipelines.batches.world import meaning_differences, meaning_of, world_from_dataset
 from data_pipelines.conventions.attributes import assumptions
@@ -33,6 +40,7 @@ from data_pipelines.files.identity import listed, revision, versions
 from data_pipelines.files.places import absolute_places
 from data_pipelines.files.tables import Place
 from data_pipelines.jobs.processes import rank
+from data_pipelines.opening.published import card_of
 from emul.checks.networks import compared_world, network_world, step_world
 from emul.config.build import build, build_all, build_loss_terms, build_network, target_module
 from emul.config.saved import saved_config, saved_plain, saved_text
@@ -82,6 +90,8 @@ def prepare(config: DictConfig, target: Path, resumed: Resumed | None) -> Inputs
         refuse_other_data(resumed, data, target)
     parts = resumed.state.get("parts", {}) if resumed else None
     training, reading = build_training(config, archive.world, data, parts), build(config.loader)
+    if start is not None and (card := card_of(config.from_checkpoint)):
+        training.metadata["published"] = card
     seen = [_seen(config, archive, splits, resumed.state if resumed else start)]
     if config.rehearsal.share and old is not None:
         seen.append(seen_in_splits(old[0], {"train": old[1]}))
@@ -108,8 +118,9 @@ def _seen(
     if before is None:
         return own
     card = before.get("emul", before if "world" in before else None)
-    earlier = SeenDates(unknown=(Path(str(config.from_checkpoint)).name,)) if card is None else seen_of_card(card)
-    return together([earlier, own])
+    if card is not None:
+        return together([seen_of_card(card), own])
+    return together([seen_of_published(card_of(config.from_checkpoint), str(config.from_checkpoint)), own])
 
 
 def open_archive(

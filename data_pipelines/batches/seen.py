@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,6 +74,13 @@ def seen_of_card(card: Mapping[str, Any]) -> SeenDates:
     return together(
         [seen_from_plain(card.get("seen")), *(seen_of_card(part) for part in card.get("parts", {}).values())]
     )
+
+
+def seen_of_published(card: Mapping[str, Any] | None, file: str) -> SeenDates:
+    """Return the dates that published weights have seen, by their card; unknown where it does not say."""
+    if not card or not card.get("train"):
+        return SeenDates(unknown=(Path(file).name,))
+    return seen_from_plain({role: card.get(role) or () for role in ROLES})
 
 
 def ranges_seen(now: Mapping[str, Scale], earlier: Mapping[str, Scale], trained: bool = True) -> dict[str, Scale]:

@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from data_pipelines.batches.seen import seen_of_card
 from data_pipelines.files import checkpoints
+from data_pipelines.files.fingerprints import read_json, write_json
 from data_pipelines.forecasts.manifest import read_manifest
+from data_pipelines.opening.published import card_path
 from emul.config.compose import compose
 from emul.eval import evaluate
 from emul.forecast import forecast
@@ -71,6 +74,25 @@ def test_forecasts_of_training_are_marked_from_forecast_to_score_card(trained, c
         evaluate(compose("eval", [*words, "guards.training_dates=refuse"]))
     with pytest.raises(ValueError, match=SEEN):
         forecast(compose("forecast", [*words, "init=2001-01-19", "lead=6h", "guards.training_dates=refuse"]))
+
+
+@pytest.mark.slow
+def test_a_run_from_published_weights_has_their_card_and_their_dates(trained):
+    weights = card(trained, "base")["weights"]
+    file = trained / "theirs.pt"
+    network = {name.removeprefix("network."): w for name, w in weights.items() if name.startswith("network.")}
+    torch.save({"state_dict": network}, file)
+    few = ["data=planet_tiny", "model=unet", "hardware=debug", "training.steps=0", f"output={trained}"]
+    for name, entry, train, unknown in (
+        ("stated", {"name": "theirs", "train": [["1979", "2017"]]}, (("1979", "2017"),), ()),
+        ("unstated", {"name": "theirs", "train": None}, (), ("theirs.pt",)),
+    ):
+        write_json(card_path(file), entry)
+        assert main(["train", *few, f"from_checkpoint={file}", f"name={name}"]) == 0
+        seen = seen_of_card(card(trained, name))
+        assert (seen.train, seen.unknown) == (train, unknown)
+        assert read_json(trained / "train" / name / "model_card.json")["name"] == "theirs"
+        assert all(len(values) < 5 for values in card(trained, name)["world"]["scales"].values())
 
 
 def test_an_analysis_in_other_units_is_named_before_the_first_step(home, tmp_path):
