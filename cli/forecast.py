@@ -44,6 +44,7 @@ from data_pipelines.options.folders import result_folder, run_name
 from emul.config.build import build, build_all
 from emul.config.compose import run_composed
 from emul.config.saved import saved_plain, saved_text
+from emul.forecasting.driving import boundary_of
 from emul.terminal.console import console, next_command, progress, warn
 from emul.training.runs import Run, forecasting_parts, open_run, read_adapter, refuse_members
 from emulators.layers.low_rank import switch
@@ -58,8 +59,7 @@ from emulators.world import World, hours_of
 if TYPE_CHECKING:
     import xarray as xr
 
-ALL = (1, 1)
-AGAIN = "what is written is kept: give the same command again."
+ALL, AGAIN = (1, 1), "what is written is kept: give the same command again."
 
 
 def main(arguments: list[str]) -> int:
@@ -75,8 +75,9 @@ def main(arguments: list[str]) -> int:
                 make_forecast(job, share, report=report, warn=warn)
         show_verdict(job.folder, share)
         if read_manifest(job.folder)["verdict"] == "verified":
-            name = [] if config.name == Path(str(config.run)).name else [f"name={config.name}"]
-            next_command(shlex.join(["emul", "eval", f"run={config.run}", *name]))
+            other = [f"forecast={job.folder}", f"name={config.name}"]
+            words = [] if config.name == Path(str(config.run)).name else other
+            next_command(shlex.join(["emul", "eval", f"run={config.run}", *words]))
         return 0 if rank() and not started_from_outside() else exit_code(job.folder, share)
 
     return run_composed("forecast", arguments, task)
@@ -136,7 +137,7 @@ def prepare(config: DictConfig) -> ForecastJob:
     archive = _archive(config, run, source.dataset())
     steps = lead_steps(config.lead, run.world)
     inits = forecast_inits(config.init, archive, source.splits, steps, config.every, warn)
-    boundary = ForecastBoundary(config.boundary, run.world, inits, steps) if config.boundary else None
+    boundary = boundary_of(config, data, run.world, (inits, steps), forecast)
     writer = _writer(config, run.world)
     layout = _layout(run, inits, steps, config, writer, _members(run, config))
     ranges = {str(name): tuple(limits) for name, limits in config.ranges.items()}

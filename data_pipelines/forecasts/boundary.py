@@ -8,8 +8,9 @@ lies what the data hold at the initial time, which is known.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from data_pipelines.conventions.canonical import LEAD, first_member
 from data_pipelines.derived.regridding import regridded
 from data_pipelines.forecasts.manifest import FILES
 from data_pipelines.opening.forecasts import open_forecast
-from emulators.grid import grid_dims
+from emulators.grid import Grid, LatLonGrid, grid_dims
 from emulators.state import State
 from emulators.variables import Variable
 from emulators.world import World
@@ -42,6 +43,23 @@ def prescribed_names(world: World) -> list[str]:
 def store_of(path: str | Path) -> Path:
     """Return the store of a forecast from its folder, or from its own path."""
     return next((Path(path) / name for name in FILES if (Path(path) / name).exists()), Path(path))
+
+
+def driving_data(data: Mapping[str, Any], grid: Grid) -> dict[str, Any]:
+    """Return the configuration of the data that an area is cut out of, whole and on the grid of what drives the area.
+
+    data: configuration of the area's data, a LimitedArea or files with an `area`. ValueError where the grid is not one
+    of rows and columns around the globe.
+    """
+    if not isinstance(grid, LatLonGrid) or not grid.is_global:
+        raise ValueError(
+            "boundary: expected a run on rows and columns around the globe, whose initial states can be made from the "
+            f"area's data; got {grid}. Make its forecast first, and give that: boundary=outputs/forecast/..."
+        )
+    is_cut = data["_target_"] == "data_pipelines.sources.limited_area.LimitedArea"
+    source = dict(data["source"]) if is_cut else {key: value for key, value in data.items() if key != "area"}
+    name = f"{grid.shape[1]}x{grid.shape[0]}_{grid.kind}"
+    return {"_target_": "data_pipelines.sources.regridded.Regridded", "source": source, "grid": name}
 
 
 class ForecastBoundary:

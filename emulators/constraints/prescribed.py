@@ -18,13 +18,16 @@ from torch import Tensor, nn
 from emulators.state import State
 from emulators.world import World
 
+AT_BOUNDARY, BOUNDARY_ZONE = "_at_boundary", "boundary_zone"
+
 
 class Prescribed(nn.Module):
     """Overwrite predicted variables with forcing variables.
 
-    variables: predicted variable -> forcing variable. mask: forcing or static variable between 0 and 1, or null.
-    invert: use 1 - mask, as the ocean is where there is no land. blend: `replace` where the mask, rounded, is 1, or
-    `blend` by its value.
+    variables: predicted variable -> forcing variable; None: every x whose forcing x_at_boundary there is, in the zone
+    `boundary_zone` if no other mask is named. mask: forcing or static variable between 0 and 1, or None. invert: use
+    1 - mask, as the ocean is where there is no land. blend: `replace` where the mask, rounded, is 1, or `blend` by its
+    value.
     """
 
     fixed: Tensor | None
@@ -33,7 +36,7 @@ class Prescribed(nn.Module):
         self,
         world: World,
         *,
-        variables: Mapping[str, str],
+        variables: Mapping[str, str] | None = None,
         mask: str | None = None,
         invert: bool = False,
         blend: Literal["replace", "blend"] = "replace",
@@ -41,6 +44,8 @@ class Prescribed(nn.Module):
         super().__init__()
         if blend not in ("replace", "blend"):
             raise ValueError(f"prescribed takes blend=replace or blend=blend; got '{blend}'.")
+        if variables is None:
+            variables, mask = _at_boundary(world), mask or BOUNDARY_ZONE
         for name, source in variables.items():
             if name not in world.predicted or source not in world.forcing:
                 raise ValueError(
@@ -81,3 +86,15 @@ class Prescribed(nn.Module):
             return None
         mask = (forcing[self.mask] if self.fixed is None else self.fixed).to(after.values.dtype)
         return 1.0 - mask if self.invert else mask
+
+
+def _at_boundary(world: World) -> dict[str, str]:
+    """Return the predicted variables that are prescribed at a boundary, and by which forcing."""
+    names = {name: f"{name}{AT_BOUNDARY}" for name in world.predicted.names if f"{name}{AT_BOUNDARY}" in world.forcing}
+    if not names:
+        raise ValueError(
+            f"prescribed: expected variables, or forcings named x{AT_BOUNDARY} of a predicted x; got "
+            f"{', '.join(world.forcing.names) or 'none'}. Name variables={{predicted: forcing}}, or list the forcings "
+            "that data.prescribe makes."
+        )
+    return names

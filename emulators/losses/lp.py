@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.scores.channel_weights import AreaChannelWeights
+from emulators.scores.counted_points import CountedPoints
 from emulators.state import State
 from emulators.world import World
 
@@ -24,7 +25,8 @@ from emulators.world import World
 class Lp(nn.Module):
     """Compute an L^p or Huber loss for each lead element of two States.
 
-    p: the exponent, at least 1. huber: delta of the Huber loss, which replaces p.
+    p: the exponent, at least 1. huber: delta of the Huber loss, which replaces p. points: {variable: land, sea, or the
+    static variable that is 1 where it counts}, as in `emulators.losses.crps.CRPS`; those not named count everywhere.
     logarithmic: variables compared by their logarithms, such as rain, most of which falls in few places.
     scale, variable_weights, level_weights: as in `emulators.scores.channel_weights.ChannelWeights`.
     """
@@ -36,6 +38,7 @@ class Lp(nn.Module):
         p: float = 2.0,
         huber: float | None = None,
         logarithmic: Sequence[str] = (),
+        points: Mapping[str, str] | None = None,
         scale: str = "tendency_std",
         variable_weights: str | Mapping[str, float] = "uniform",
         level_weights: str | Mapping[float, float] = "uniform",
@@ -47,13 +50,16 @@ class Lp(nn.Module):
             names = ", ".join(world.predicted.names)
             raise ValueError(f"logarithmic names {', '.join(unknown)}, which is not predicted; known are {names}.")
         self.p, self.huber, self.logarithmic = p, huber, tuple(logarithmic)
-        self.points = AreaChannelWeights(world, scale, variable_weights, level_weights)
+        weights = scale, variable_weights, level_weights
+        self.points = CountedPoints(world, points, *weights) if points else AreaChannelWeights(world, *weights)
 
     def forward(self, prediction: State, target: State) -> Tensor:
         with torch.autocast(prediction.values.device.type, enabled=False):  # means in single precision
             error = self.points.scaled(self.points.difference(prediction, target), prediction)
             if self.logarithmic:
                 error = self._with_logarithms(error, prediction, target)
+            if isinstance(self.points, CountedPoints):
+                return self.points.mean(self._size(error), self.points.counted(target))
             return self.points.mean(self._size(error))
 
     def _with_logarithms(self, error: Tensor, prediction: State, target: State) -> Tensor:

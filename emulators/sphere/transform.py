@@ -244,7 +244,8 @@ def degrees_and_orders(
     """
     if not grid.is_cyclic or grid.kind == "limited_area":
         raise ValueError(
-            f"Spherical harmonics need a grid over the whole sphere; got {grid!r}. Choose a model for limited areas."
+            f"Spherical harmonics need a grid over the whole sphere; got {grid!r}. On a limited area take models and "
+            "scores that do without."
         )
     nlon = grid.shape[1]
     steps = np.mod(np.diff(grid.longitude), 360.0)

@@ -38,7 +38,7 @@ ELSEWHERE = {  # what is not run, and why
     r"emul scaling ": "tests/runs/test_scaling.py",
     r"on_cells": "tests/runs/test_grids.py",
     r"planet_seeds|inits=2001": "tests/runs/test_seeds.py",
-    r" boundary=": "tests/runs/test_limited_area.py",
+    r"experiment=planet_lam|run=outputs/train/planet_lam": "tests/runs/test_limited_area.py",
     r"keep=(monthly|annual)": "tests/runs/forecasts/test_means.py",
     r"scenarios=climatebench|gaussian_process": "other files and packages; tests/units/emulators/test_projections.py",
     r"data (predictability|picture)|data=planet_pressure": "tests/runs/test_data_verb.py, test_planet_pressure.py",
@@ -83,7 +83,9 @@ def shortened(command: str, pictures: bool = True) -> list[str] | None:
         kept = [word for word in rest if word.partition("=")[0] not in ("training.steps", "objective.rollout", "data")]
         steps = [f"training.steps={len(shlex.split(command))}"] if "resume=changed" in rest else []
         small = SHORT[1:] if "--dry-run" in rest else SHORT
-        rest = [*kept, *([] if own else ["data=planet_tiny"]), *small, *every, *steps, f"name={name}"]
+        tiny = [word for word in rest if word == "data=limited_area"]
+        tiny = [*tiny, "data@data.source=planet_tiny"] if tiny else ["data=planet_tiny"]
+        rest = [*kept, *([] if own else tiny), *small, *every, *steps, f"name={name}"]
         rest += blind if verb == "run" else []
         rest = list({word.partition("=")[0] if "=" in word else word: word for word in rest}.values())
     elif verb == "sweep":

@@ -47,6 +47,8 @@ LACKING = {
     "seeds": "its ensemble is simulated first: tests/runs/test_seeds.py",
     "zero_mean_moisture_advection": "the planet does not store what the wind brings",
     "shallow_water": "the planet has air",
+    "planet_lam_globe": "its planet is one of its own: tests/runs/test_limited_area.py",
+    "planet_lam_hi_lam": "its planet is one of its own: tests/runs/test_limited_area.py",
     "ocean_samudra": "an ocean takes a year of the planet: tests/runs/test_ocean.py",
 }
 KINDS = {  # objectives and steps for networks of a kind

@@ -201,6 +201,20 @@ def test_what_is_prescribed(world, states):
         Prescribed(world, variables={"temperature": "sea_surface_temperature"})
     with pytest.raises(ValueError, match="mask 'ice'"):
         Prescribed(world, variables=pair, mask="ice")
+    with pytest.raises(ValueError, match="expected variables, or forcings named x_at_boundary"):
+        Prescribed(world)
+
+
+def test_what_is_prescribed_at_a_boundary(world, states):
+    """Without names: every x of which x_at_boundary is known, in the zone at the boundary."""
+    forcing_set = VariableSet((Variable("skin_temperature_at_boundary", "K"), Variable("boundary_zone")))
+    zone = (torch.arange(world.grid.shape[1]) < 3).double().expand(2, *world.grid.shape)
+    known = torch.full_like(zone, 300.0)
+    forcing = State(torch.stack([known, zone], dim=1), forcing_set, states[2].time)
+    before, after, _ = states
+    found = Prescribed(replace(world, forcing=forcing_set))(before, after, forcing)
+    assert torch.equal(found["skin_temperature"], torch.where(zone == 1, known, after["skin_temperature"]))
+    assert torch.equal(found["temperature"], after["temperature"])
 
 
 def test_bounds(world, states):

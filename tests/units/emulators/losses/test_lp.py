@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -46,6 +48,28 @@ def test_points_count_by_their_area(small_world):
     error[:, 0] = 1.0
     value = Lp(world, scale="none")(*pair(world, error))
     assert value.item() == pytest.approx((1 - np.sin(np.deg2rad(67.5))) / 2, rel=1e-6)
+
+
+def test_points_that_count(small_world):
+    """An error outside of them counts nothing; within them it counts by their share of that area."""
+    world = small_world()
+    inside = np.zeros((1, *world.grid.shape))
+    inside[:, 1:3, 2:] = 1.0
+    static = VariableSet((Variable("interior"),))
+    world = replace(world, static=static, static_fields=inside)
+    error = torch.full((6, *world.grid.shape), 3.0).double()
+    error[:, 1:3, 2:] = 2.0
+    everywhere = dict.fromkeys(world.predicted.names, "interior")
+    for options, expected in (({"p": 2}, 4.0), ({"p": 1}, 2.0), ({"huber": 1.0}, 1.5)):
+        value = Lp(world, scale="none", points=everywhere, **options)(*pair(world, error))
+        assert value.item() == pytest.approx(expected, rel=1e-6)
+    prediction, target = pair(world, error)
+    values = prediction.values.clone().requires_grad_()
+    Lp(world, scale="none", points=everywhere)(replace(prediction, values=values), target).backward()
+    assert (values.grad[:, inside[0] == 1] != 0).all()
+    assert (values.grad[:, inside[0] == 0] == 0).all()
+    with pytest.raises(ValueError, match="needs the static variable 'sea_ice'"):
+        Lp(world, points={world.predicted.names[0]: "sea_ice"})
 
 
 def test_every_member_has_its_number(small_world):

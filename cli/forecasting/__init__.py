@@ -1,0 +1,1 @@
+"""The side of `emul forecast` that opens what a forecast needs."""
