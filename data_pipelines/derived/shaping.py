@@ -78,8 +78,9 @@ def limited(
     """Cut a limited area out of a canonical dataset: the points within (south, north) and (west, east), in degrees.
 
     boundary: width in degrees of the zone inside of the sides that is known from outside; the variables `boundary_zone`
-    and `interior`, 1 or 0, tell it. prescribe: variables that are added as forcings `<name>_at_boundary` as well.
-    ValueError where fewer than two rows, columns or cells are left.
+    and `interior`, 1 or 0, tell it. prescribe: variables that are added as forcings `<name>_at_boundary` as well, with
+    their mean over the zone in the interior, of which they say nothing. ValueError where fewer than two rows, columns
+    or cells are left, or no zone to prescribe in.
     """
     (south, north), (west, east) = map(float, latitude), map(float, longitude)
     box = Region("area", ((south, north),), (west, east))
@@ -118,14 +119,23 @@ def _with_boundary(
         zone |= (offset < across) | (offset > span - across)
     if zone.all():
         raise ValueError(f"area: a boundary of {width:g} degrees leaves no interior; take a narrower one.")
+    if prescribe and not zone.any():
+        raise ValueError(f"area.prescribe: a boundary of {width:g} degrees holds no points; take a wider one.")
     marks = {"boundary_zone": zone, "interior": ~zone}
     fields: dict[str, Any] = {
         name: (horizontal(dataset), mark.reshape(grid.shape).astype(np.float32), {"units": "1"})
         for name, mark in marks.items()
     }
     for name in prescribe:
-        fields[f"{name}_at_boundary"] = _named(dataset, name, "area.prescribe").variable
+        field = _lazy(_named(dataset, name, "area.prescribe"))
+        fields[f"{name}_at_boundary"] = known_in_zone(field, zone.reshape(grid.shape)).variable
     return dataset.assign(fields)
+
+
+def known_in_zone(field: xr.DataArray, zone: np.ndarray) -> xr.DataArray:
+    """Return the field in the zone, bool (*grid), and its mean over the zone elsewhere, which tells nothing of it."""
+    mark = xr.DataArray(zone, dims=field.dims[-zone.ndim :])
+    return field.where(mark, field.where(mark).mean(mark.dims)).astype(field.dtype).assign_attrs(field.attrs)
 
 
 def _named(dataset: xr.Dataset, name: str, key: str) -> xr.DataArray:

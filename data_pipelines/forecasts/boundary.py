@@ -2,8 +2,9 @@
 
     forcing x_at_boundary at initial time + lead  <-  x of the other forecast there, bilinear in space, linear in time
 
-where the area's own data would hold the truth, which no forecast knows. Before the first lead of the other forecast
-lies what the data hold at the initial time, which is known.
+in the zone at the boundary, and the mean over it in the interior, of which it says nothing. The area's own data hold
+the truth in the zone, which no forecast knows. Before the first lead of the other forecast lies what the data hold at
+the initial time, which is known.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import xarray as xr
 from data_pipelines.batches.archive import Archive
 from data_pipelines.conventions.canonical import LEAD, first_member
 from data_pipelines.derived.regridding import regridded
+from data_pipelines.derived.shaping import known_in_zone
 from data_pipelines.forecasts.manifest import FILES
 from data_pipelines.opening.forecasts import open_forecast
 from emulators.grid import Grid, LatLonGrid, grid_dims
@@ -43,6 +45,13 @@ def prescribed_names(world: World) -> list[str]:
 def store_of(path: str | Path) -> Path:
     """Return the store of a forecast from its folder, or from its own path."""
     return next((Path(path) / name for name in FILES if (Path(path) / name).exists()), Path(path))
+
+
+def _zone(world: World) -> np.ndarray:
+    """Return where the boundary is, bool (*grid)."""
+    if "boundary_zone" not in world.static or world.static_fields is None:
+        raise ValueError("boundary: expected boundary_zone among variables.static, which says where the boundary is.")
+    return np.asarray(world.static_fields)[world.static.slice("boundary_zone").start] > 0.5
 
 
 def driving_data(data: Mapping[str, Any], grid: Grid) -> dict[str, Any]:
@@ -75,7 +84,8 @@ class ForecastBoundary:
         inside = {name: name.removesuffix(SUFFIX) for name in self.names}
         self._refuse_absent(dataset, [*inside.values()], inits, steps)
         fields = {name: self._levels(dataset[inside[name]], world.forcing.variable(name)) for name in self.names}
-        self.dataset = regridded(xr.Dataset(fields, attrs=dataset.attrs), world.grid, "bilinear")
+        zone, told = _zone(world), regridded(xr.Dataset(fields, attrs=dataset.attrs), world.grid, "bilinear")
+        self.dataset = told.map(lambda field: known_in_zone(field, zone), keep_attrs=True)
         self.leads = dataset[LEAD].values.astype("timedelta64[s]").astype(np.int64)
 
     def prescribed(self, forcing: State, archive: Archive, inits: np.ndarray, lead: int) -> State:
