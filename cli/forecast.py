@@ -75,9 +75,8 @@ def main(arguments: list[str]) -> int:
                 make_forecast(job, share, report=report, warn=warn)
         show_verdict(job.folder, share)
         if read_manifest(job.folder)["verdict"] == "verified":
-            other = [f"forecast={job.folder}", f"name={config.name}"]
-            words = [] if config.name == Path(str(config.run)).name else other
-            next_command(shlex.join(["emul", "eval", f"run={config.run}", *words]))
+            named = [f"forecast={job.folder}", f"name={config.name}"] * (config.name != Path(str(config.run)).name)
+            next_command(shlex.join(["emul", "eval", f"run={config.run}", *named]))
         return 0 if rank() and not started_from_outside() else exit_code(job.folder, share)
 
     return run_composed("forecast", arguments, task)
