@@ -47,6 +47,23 @@ def test_parts_that_claim_another_method_are_refused(tmp_path, method):
         newest(tmp_path)
 
 
+@pytest.mark.parametrize("bit", [6, 8, 14])
+def test_a_part_that_a_comment_swallows_is_missed(tmp_path, bit):
+    records = BatchRecords(tmp_path)
+    records.write(0, {"sum": np.arange(500.0)}, {})
+    path = tmp_path / "progress" / "000000.npz"
+    stored = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        length = archive.start_dir + 32  # of the comment on the first part
+    stored[length + bit // 8] ^= 1 << bit % 8
+    path.write_bytes(stored)
+    with zipfile.ZipFile(path) as archive:
+        assert len(archive.namelist()) == 1
+    assert records.read(0) is None
+    with pytest.raises(ValueError, match="it lists 1 of 2 parts"):
+        refuse_damaged_archive(path)
+
+
 def test_a_zip_without_its_list_of_parts_is_no_data(tmp_path):
     path = tmp_path / "x.zip"
     with zipfile.ZipFile(path, "w") as archive:
