@@ -24,6 +24,7 @@ STATED = {"healpix:4": 1 / (32 * 16), "healpix:4:nested": 1 / (32 * 16), "stretc
 GIVEN = {
     "shallow_water": {"depth": "depth"},
     "prescribed": {"variables": {"skin_temperature": "sea_surface_temperature"}, "mask": "land_sea_mask"},
+    "slab_ocean": {"temperature": "skin_temperature", "mask": "land_sea_mask", "invert": True},
     "masked": {"variables": {"skin_temperature": ["land_sea_mask", 270.0]}},
 }
 

@@ -180,7 +180,7 @@ def test_a_reader_that_goes_away_is_no_error():
         (["train", "loss=[mse,hu"], ["loss=[mse,huber"]),
         (["train", "--c"], ["--cfg", "--config-dir"]),
         (["train", "--cfg", "j"], ["job"]),
-        (["check", "experiment=planet_a"], ["experiment=planet_amse"]),
+        (["check", "experiment=planet_am"], ["experiment=planet_amse"]),
         (["data", "m"], ["make"]),
         (["help", "fore"], ["forecast"]),
         (["completion", ""], ["bash", "zsh", "fish"]),
