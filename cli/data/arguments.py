@@ -1,7 +1,8 @@
-"""Open the data that the arguments of `emul data` name: a source by its keys, or files and stores by paths."""
+"""Dispatch `emul data`, and open the data that its words name: a source by its keys, or files and stores by paths."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 
-from data_pipelines.conventions.suggestions import ConfigErrors
+from data_pipelines.conventions.suggestions import ConfigErrors, nearest_name
 from data_pipelines.files.fingerprints import fingerprint, stable
 from data_pipelines.files.identity import recipe_of
 from emul.config.build import build
@@ -17,12 +18,26 @@ from emul.config.compose import compose
 from emul.config.saved import config_faults, plain
 from emul.config.settings import read_settings
 from emul.terminal.console import progress
+from emul.terminal.verbs import DATA_WORDS
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from data_pipelines.batches.world import VariableRoles
     from data_pipelines.interfaces import Source
+
+
+USAGE = f"Expected `emul data {'|'.join(DATA_WORDS)} [data=...]` or `emul data inspect path`"
+
+
+def main(arguments: list[str]) -> int:
+    """Run the word that `arguments` begin with; ValueError where there is no such word."""
+    word, *rest = arguments or [""]
+    if word not in DATA_WORDS:
+        if best := nearest_name(word, DATA_WORDS) if word else None:
+            raise ValueError(f"There is no `emul data {word}`; did you mean `emul data {best}`?")
+        raise ValueError(f"{USAGE}; got `emul data {' '.join(arguments)}`.".replace(" `.", "`."))
+    return importlib.import_module(f"emul.data.{word}").main(rest) or 0
 
 
 def prepared_source(overrides: list[str]) -> tuple[Source, DictConfig]:

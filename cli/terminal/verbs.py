@@ -72,7 +72,9 @@ def of_data(word: str) -> Verb:
     examples = [row for row in data_verb.examples if row[0].startswith(f"emul data {word} ")]
     keys, more = texts.get("keys", ()), [*shared, *texts.get("more", ())]
     follows = texts.get("follows", "")
-    return Verb(f"data {word}", "data.main", texts["summary"], "[key=value ...]", keys, more, examples, follows=follows)
+    return Verb(
+        f"data {word}", "data.arguments", texts["summary"], "[key=value ...]", keys, more, examples, follows=follows
+    )
 
 
 def all_names() -> list[str]:

@@ -7,6 +7,7 @@ fetched again.
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime
@@ -44,7 +45,7 @@ class GribFiles(FileSource):
 
 
 @dataclass(frozen=True)
-class OpenAnalyses:
+class OpenAnalyses(ABC):
     """Fetch analyses of a weather service; `prepare` does it.
 
     dates: latest, a date, a list of dates or start/stop/step. count: analyses up to each date, 6 h apart, as many as
@@ -72,21 +73,21 @@ class OpenAnalyses:
         if self.count < 1:
             raise ValueError(f"data.count: expected 1 or more analyses; got {self.count}.")
 
+    @abstractmethod
     def file(self, time: np.datetime64) -> str:
         """Return the address of the file of an analysis."""
-        raise NotImplementedError
 
+    @abstractmethod
     def index_address(self, time: np.datetime64) -> str:
         """Return the address of the index of that file."""
-        raise NotImplementedError
 
+    @abstractmethod
     def index(self, text: str) -> list[Message]:
         """Return the messages that an index lists."""
-        raise NotImplementedError
 
+    @abstractmethod
     def level_name(self, level: int) -> str:
         """Return how the index writes a pressure level."""
-        raise NotImplementedError
 
     @property
     def names(self) -> list[tuple[str, str]]:

@@ -2,54 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import xarray as xr
 
 from data_pipelines.conventions.suggestions import options_under
 from data_pipelines.derived.shaping import limited
-from data_pipelines.interfaces import Progress, Source
+from data_pipelines.opening.derived_source import DerivedSource
 
 
 @dataclass(frozen=True)
-class LimitedArea:
+class LimitedArea(DerivedSource):
     """Cut a limited area out of a data source, whose store is made and kept whole.
 
     source: any data source; its splits are those of the area.
     latitude, longitude, boundary, prescribe: see `data_pipelines.derived.shaping.limited`.
     """
 
-    source: Source
     latitude: Sequence[float]
     longitude: Sequence[float]
     boundary: float = 0.0
     prescribe: Sequence[str] = ()
 
-    @property
-    def path(self) -> str | Path | Sequence[str]:
-        """Return where the data of the source are."""
-        return self.source.path
-
-    @property
-    def splits(self) -> Mapping[str, Sequence[str | int] | None]:
-        """Return first and last time of each split by name."""
-        return self.source.splits
-
-    def prepare(self, progress: Progress | None = None) -> None:
-        """Make the data of the source where they are missing, and check that they hold the area."""
-        self.source.prepare(progress)
-        self.dataset()
-
-    def template(self) -> xr.Dataset:
-        """Cut the area out of the template of the source."""
-        return self._cut(self.source.template())
-
-    def dataset(self) -> xr.Dataset:
-        """Cut the area out of the dataset of the source."""
-        return self._cut(self.source.dataset())
-
-    def _cut(self, dataset: xr.Dataset) -> xr.Dataset:
+    def changed(self, dataset: xr.Dataset) -> xr.Dataset:
+        """Cut the area out of a dataset."""
         with options_under("data."):
             return limited(dataset, self.latitude, self.longitude, self.boundary, self.prescribe)

@@ -157,7 +157,7 @@ def test_words_of_the_shell(name: str) -> None:
 def test_python_is_sound(name: str) -> None:
     for block in blocks(PAGES[name]):
         if block.kind == "python" or block.file.endswith(".py"):
-            ast.parse(block.text)
+            assert ast.parse(block.text).body, block.text
 
 
 def marked() -> list:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from emul.data.main import main
+from emul.data.arguments import main
 
 DAYS = ["data.days=3", "data.trajectories=1"]
 

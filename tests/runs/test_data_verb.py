@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from data_pipelines.conventions.suggestions import ConfigErrors
-from emul.data.main import main
+from emul.data.arguments import main
 from emul.main import main as emul
 
 

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from emul.config.compose import compose
-from emul.data.main import main
+from emul.data.arguments import main
 from emul.eval import evaluate
 from emul.forecast import forecast
 from emul.main import main as emul

@@ -10,10 +10,10 @@ import torch
 import warm_starts
 from data_pipelines.files.checkpoints import load
 from data_pipelines.options.folders import options_of
-from emul.completion import candidates
 from emul.config.compose import compose
 from emul.contracts import check_folder
 from emul.main import main
+from emul.terminal.completion import candidates
 from places import ROOT
 
 KINDS = ("loss", "model", "metric", "constraint", "dataset")

@@ -12,8 +12,8 @@ from data_pipelines.files import checkpoints
 from data_pipelines.reading import threads
 from data_pipelines.reading.threads import DamagedData
 from emul.config.compose import compose
+from emul.data.arguments import main as data
 from emul.data.convert import main as convert
-from emul.data.main import main as data
 from emul.train import train
 
 pytestmark = pytest.mark.slow

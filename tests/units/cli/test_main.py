@@ -17,8 +17,8 @@ import yaml
 from data_pipelines.options.folders import conf_folder, options_of
 from data_pipelines.packing.pack import PackingSettings
 from emul.checks.networks import measured_sizes, shipped_sizes
-from emul.completion import candidates
 from emul.main import main
+from emul.terminal.completion import candidates
 from emul.terminal.verbs import DATA_WORDS, LISTS, all_names, find, of_data
 
 SAFE = all_names()
@@ -115,8 +115,8 @@ def test_the_sizes_that_ship_are_those_measured(capsys):
 
 def failing(monkeypatch, error):
     """`emul data` raises `error`."""
-    module = types.ModuleType("emul.data.main")
-    monkeypatch.setitem(sys.modules, "emul.data.main", module)
+    module = types.ModuleType("emul.data.arguments")
+    monkeypatch.setitem(sys.modules, "emul.data.arguments", module)
 
     def main(arguments):
         raise error

@@ -13,7 +13,7 @@ from data_pipelines.packing.pack import PackingSettings, pack
 from data_pipelines.sources.netcdf import NetCDF
 from data_pipelines.sources.packed import Packed
 from data_pipelines.sources.weatherbench2 import WeatherBench2
-from emul.data.main import main
+from emul.data.arguments import main
 from emulators.grid import gaussian_grid
 
 GRID, TIMES, MEMBERS = gaussian_grid(4), 12, 3

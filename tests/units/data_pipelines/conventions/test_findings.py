@@ -39,7 +39,7 @@ def test_a_full_disk_names_the_file_and_the_room():
 @pytest.mark.slow
 def test_a_limit_of_addresses_is_told_in_a_sentence(tmp_path):
     code = (
-        "import resource, torch, numpy, emul.data.main\n"
+        "import resource, torch, numpy, emul.data.arguments\n"
         "from emul.main import main\n"
         "now = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (now + 3 * 10**7, resource.RLIM_INFINITY))\n"

@@ -26,7 +26,7 @@ from data_pipelines.reading import threads
 from data_pipelines.reading.threads import DamagedData
 from data_pipelines.sources.weatherbench2 import WeatherBench2
 from emul.config.compose import compose
-from emul.data.main import main as data_verb
+from emul.data.arguments import main as data_verb
 from emul.train import train
 from emulators.grid import equiangular_grid, gaussian_grid
 
