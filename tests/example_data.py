@@ -1,7 +1,13 @@
 """Small datasets as users bring them, with seas, holes and sums."""
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 import numpy as np
 import xarray as xr
+
+from data_pipelines.simulators.stores import SURFACE, empty_dataset
+from emulators.grid import gaussian_grid
 
 
 def dataset(times=120, step="6h", latitude=None, longitude=None, **more):
@@ -33,3 +39,36 @@ def dataset(times=120, step="6h", latitude=None, longitude=None, **more):
         "longitude": longitude,
     }
     return xr.Dataset(fields, coords)
+
+
+class CircleSource:
+    """A source of one variable on a circle, six-hourly, that can be simulated on from any State; its values are drawn.
+
+    advance: from the variable at one time to the next.
+    """
+
+    state_variables = ("x",)
+    hidden = ()
+
+    def __init__(
+        self, path: Path, times: int, points: int, advance: Callable[[np.ndarray], np.ndarray], splits: dict
+    ) -> None:
+        self.path, self.points, self.advance, self.splits = path, points, advance, splits
+        self.times = np.datetime64("2001-01-01", "s") + np.arange(times) * np.timedelta64(6 * 3600, "s")
+        self.values = np.random.default_rng(0).standard_normal((times, 1, points)).astype(np.float32)
+
+    def template(self) -> xr.Dataset:
+        return empty_dataset({"x": (SURFACE, "1", "", "x")}, gaussian_grid(1, self.points), self.times)
+
+    def prepare(self, progress=None) -> None: ...
+
+    def dataset(self) -> xr.Dataset:
+        return self.template().assign(x=(SURFACE, self.values, {"units": "1"}))
+
+    def twins(self, cases, leads, perturbation, report, forgotten=()): ...
+
+    def continued(self, first, start) -> Iterator:
+        x = first["x"]
+        while True:
+            x = self.advance(x)
+            yield {"x": x.astype(np.float32)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,48 +18,22 @@ from data_pipelines.inspection.perfect_model import (
     stored_ensemble,
 )
 from data_pipelines.interfaces import RestartableSource
-from data_pipelines.simulators.stores import SURFACE, empty_dataset
 from data_pipelines.sources.kuramoto_sivashinsky import KuramotoSivashinsky
 from data_pipelines.sources.lorenz96 import Lorenz96
 from data_pipelines.sources.planet import Planet
 from data_pipelines.sources.quasigeostrophic import QuasiGeostrophic
 from data_pipelines.sources.shallow_water import ShallowWater
-from emulators.grid import gaussian_grid
 from emulators.scores.ensemble import crps, spread_skill, variance
+from example_data import CircleSource
 
 HOURS = np.timedelta64(6, "h")
 SPLITS = {"train": ["2001", "2001"], "validation": ["2002", "2002"], "test": ["2002", "2002"]}
 GROWTH = 1.2  # of the linear system a step
 
 
-class Linear:
+def linear(folder: Path) -> CircleSource:
     """x(t + 1) = 1.2 times x(t), shifted by one point: errors grow by 1.2 a step and stay Gaussian."""
-
-    state_variables = ("x",)
-    splits = SPLITS
-    hidden = ()
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "linear.zarr"
-        self.times = np.datetime64("2001-01-01", "s") + np.arange(200) * HOURS.astype("timedelta64[s]")
-        draw = np.random.default_rng(0)
-        self.values = draw.standard_normal((200, 1, 24)).astype(np.float32)
-
-    def template(self) -> xr.Dataset:
-        return empty_dataset({"x": (SURFACE, "1", "", "x")}, gaussian_grid(1, 24), self.times)
-
-    def prepare(self, progress=None) -> None: ...
-
-    def dataset(self) -> xr.Dataset:
-        return self.template().assign(x=(SURFACE, self.values, {"units": "1"}))
-
-    def twins(self, cases, leads, perturbation, report, forgotten=()): ...
-
-    def continued(self, first, start) -> Iterator:
-        x = first["x"]
-        while True:
-            x = GROWTH * np.roll(x, 1, -1)
-            yield {"x": x.astype(np.float32)}
+    return CircleSource(folder / "linear.zarr", 200, 24, lambda x: GROWTH * np.roll(x, 1, -1), SPLITS)
 
 
 def members_of(folder: Path) -> xr.Dataset:
@@ -69,7 +42,7 @@ def members_of(folder: Path) -> xr.Dataset:
 
 def test_a_linear_system_has_its_closed_form(tmp_path):
     """N(0, s) errors: fair CRPS s / sqrt(pi) g^n, spread over skill 1, and the truth could be any of the members."""
-    source, amplitude, leads = Linear(tmp_path), 0.1, 4
+    source, amplitude, leads = linear(tmp_path), 0.1, 4
     assert isinstance(source, RestartableSource)
     inits = source.times[:120]
     folder = make_ensemble(source, inits, leads, 10, AnalysisErrors(amplitude, "white"))
@@ -91,12 +64,12 @@ def test_a_linear_system_has_its_closed_form(tmp_path):
 
 
 def test_an_interrupted_ensemble_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
-    whole, cut = Linear(tmp_path / "a"), Linear(tmp_path / "b")
+    whole, cut = linear(tmp_path / "a"), linear(tmp_path / "b")
     for source in (whole, cut):
         source.path.parent.mkdir()
     inits, errors = whole.times[:6:2], AnalysisErrors(0.1)
     expected = members_of(make_ensemble(whole, inits, 3, 4, errors)).load()
-    continued, calls = Linear.continued, []
+    continued, calls = CircleSource.continued, []
 
     def failing(self, first, start):
         calls.append(start)
@@ -104,7 +77,7 @@ def test_an_interrupted_ensemble_goes_on_to_the_same_bytes(tmp_path, monkeypatch
             raise KeyboardInterrupt
         return continued(self, first, start)
 
-    monkeypatch.setattr(Linear, "continued", failing)
+    monkeypatch.setattr(CircleSource, "continued", failing)
     with pytest.raises(KeyboardInterrupt):
         make_ensemble(cut, inits, 3, 4, errors)
     with pytest.raises(FileNotFoundError, match="none that is finished"):
@@ -120,7 +93,7 @@ def test_an_interrupted_ensemble_goes_on_to_the_same_bytes(tmp_path, monkeypatch
 
 
 def test_members_do_not_depend_on_the_other_initial_times(tmp_path):
-    source = Linear(tmp_path)
+    source = linear(tmp_path)
     one = members_of(make_ensemble(source, source.times[3:4], 2, 3, AnalysisErrors(0.1))).load()
     several = members_of(make_ensemble(source, source.times[:5], 2, 3, AnalysisErrors(0.1), anew=True))
     np.testing.assert_array_equal(one["x"].values[0], several["x"].values[3])
@@ -210,7 +183,7 @@ def test_errors_of_the_planet_have_their_size_and_grow(planet, shape):
 
 
 def test_refusals(tmp_path):
-    source = Linear(tmp_path)
+    source = linear(tmp_path)
     with pytest.raises(ValueError, match="shape"):
         AnalysisErrors(shape="pink")
     with pytest.raises(ValueError, match="amplitude"):

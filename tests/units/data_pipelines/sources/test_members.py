@@ -2,52 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import numpy as np
 import pytest
 import xarray as xr
 
 from data_pipelines.inspection.perfect_model import AnalysisErrors, ensemble_folder, make_ensemble
-from data_pipelines.simulators.stores import SURFACE, empty_dataset
 from data_pipelines.sources.members import Members
-from emulators.grid import gaussian_grid
+from example_data import CircleSource
 
 HOURS = np.timedelta64(6 * 3600, "s")
 
 
-class Shifted:
-    """x(t + 1) = x(t) + 1, everywhere."""
-
-    state_variables = ("x",)
-    hidden = ()
-
-    def __init__(self, folder: Path) -> None:
-        self.path, self.splits = folder / "shifted.zarr", {"train": ["2001", "2001"]}
-        self.times = np.datetime64("2001-01-01", "s") + np.arange(60) * HOURS
-        self.values = np.random.default_rng(0).standard_normal((60, 1, 8)).astype(np.float32)
-
-    def template(self) -> xr.Dataset:
-        return empty_dataset({"x": (SURFACE, "1", "", "x")}, gaussian_grid(1, 8), self.times)
-
-    def prepare(self, progress=None) -> None: ...
-
-    def dataset(self) -> xr.Dataset:
-        return self.template().assign(x=(SURFACE, self.values, {"units": "1"}))
-
-    def twins(self, cases, leads, perturbation, report, forgotten=()): ...
-
-    def continued(self, first, start) -> Iterator:
-        x = first["x"]
-        while True:
-            x = x + 1.0
-            yield {"x": x}
-
-
 @pytest.fixture
 def source(tmp_path):
-    return Shifted(tmp_path)
+    """x(t + 1) = x(t) + 1, everywhere."""
+    return CircleSource(tmp_path / "shifted.zarr", 60, 8, lambda x: x + 1.0, {"train": ["2001", "2001"]})
 
 
 def simulated(source, inits: list[int], leads: int = 2) -> None:

@@ -141,9 +141,8 @@ def test_gencast_is_told_the_noise_level_by_its_norms_alone(inputs):
         channel_numbers(where, ["2m_temperature", "nothing"])
 
 
-def test_fgn_draws_one_vector_a_case(inputs):
-    where, fields, time = inputs
-    net = condition(randomised(FGN(where, **TRANSFORMER)), VectorNoise(where)).eval()
+def drawn_by_case(net, fields, time):
+    """run(seed): the output of a network that draws; the same by seed, other by another, each case by itself."""
 
     def run(seed, rows=2):
         generator = None if seed is None else [torch.Generator().manual_seed(seed + row) for row in range(rows)]
@@ -153,6 +152,14 @@ def test_fgn_draws_one_vector_a_case(inputs):
     assert torch.equal(run(1), run(1))
     assert not torch.allclose(run(1), run(2))
     torch.testing.assert_close(run(1)[:1], run(1, rows=1), rtol=1e-4, atol=1e-5)
+    return run
+
+
+def test_fgn_draws_one_vector_a_case(inputs):
+    where, fields, time = inputs
+    net = condition(randomised(FGN(where, **TRANSFORMER)), VectorNoise(where)).eval()
+
+    run = drawn_by_case(net, fields, time)
     silent = FGN(where, **TRANSFORMER)
     silent.load_state_dict({k: v for k, v in net.state_dict().items() if not k.startswith("noise_in_norms")})
     with torch.no_grad():
@@ -184,14 +191,7 @@ def test_graph_efm_draws_latent_numbers(inputs, merged):
     where, fields, time = inputs
     net = randomised(GraphEFM(where, level=2, latent=8, numbers=4, decoder_steps=1, merged=merged))
 
-    def run(seed, rows=2):
-        generator = None if seed is None else [torch.Generator().manual_seed(seed + row) for row in range(rows)]
-        with torch.no_grad():
-            return net(fields[:rows], time[:rows], generator=generator)
-
-    assert torch.equal(run(1), run(1))
-    assert not torch.allclose(run(1), run(2))
-    torch.testing.assert_close(run(1)[:1], run(1, rows=1), rtol=1e-4, atol=1e-5)
+    run = drawn_by_case(net, fields, time)
     assert torch.equal(run(None), run(None))
     assert net.size == (162 if merged else 42)
     assert {name.split(".")[0] for name, p in net.named_parameters() if not p.requires_grad} == set(net.at_rest)
