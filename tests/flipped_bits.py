@@ -14,7 +14,7 @@ import numpy as np
 def readers(home: Any) -> Iterator[tuple[str, list[Path], Callable[[], Any]]]:
     """(kind, its files, what reads them and returns plain values) of everything that is kept."""
     from data_pipelines.files import checkpoints
-    from data_pipelines.files.atomic import BatchRecords
+    from data_pipelines.files.batch_records import BatchRecords
     from data_pipelines.files.fingerprints import read_json
     from data_pipelines.files.netcdf import read_groups
     from data_pipelines.forecasts.manifest import read_manifest, verify_checksums

@@ -37,7 +37,8 @@ def main(arguments: list[str]) -> None:
     from data_pipelines.batches.scales import channel_statistics
     from data_pipelines.batches.world import world_from_dataset
     from data_pipelines.conventions.durations import duration_text
-    from data_pipelines.files.atomic import open_batch_records, sole_maker
+    from data_pipelines.files.atomic import sole_maker
+    from data_pipelines.files.batch_records import open_batch_records
     from data_pipelines.files.netcdf import write_netcdf
     from data_pipelines.packing.pack import PackingSettings
 

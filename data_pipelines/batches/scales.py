@@ -30,7 +30,7 @@ from data_pipelines.files.netcdf import read_netcdf
 from emulators.world import Scale, World
 
 if TYPE_CHECKING:
-    from data_pipelines.files.atomic import BatchRecords
+    from data_pipelines.files.batch_records import BatchRecords
 
 
 BLOCK = 64  # times that are summed together

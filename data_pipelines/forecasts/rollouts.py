@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from data_pipelines.conventions.durations import unbroken_until
-from data_pipelines.files.atomic import BatchRecords
+from data_pipelines.files.batch_records import BatchRecords
 from data_pipelines.forecasts.checks import Checks, lead_text
 from emulators.rollout import Rollout, Stepper, state_arrays, state_from_arrays
 from emulators.state import Origin, State

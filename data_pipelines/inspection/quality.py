@@ -18,7 +18,7 @@ import xarray as xr
 
 from data_pipelines.conventions.attributes import origin_of
 from data_pipelines.files.archives import refuse_damaged_archive
-from data_pipelines.files.atomic import BatchRecords
+from data_pipelines.files.batch_records import BatchRecords
 from data_pipelines.files.fingerprints import (
     CRC_BYTES,
     fingerprint,

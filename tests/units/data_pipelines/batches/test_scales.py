@@ -8,7 +8,7 @@ from data_pipelines.batches import scales as scales_module
 from data_pipelines.batches.archive import Archive
 from data_pipelines.batches.scales import channel_statistics, scales
 from data_pipelines.batches.world import VariableRoles, world_from_dataset
-from data_pipelines.files.atomic import open_batch_records
+from data_pipelines.files.batch_records import open_batch_records
 from emulators.grid import equiangular_grid
 
 GRID = equiangular_grid(6, poles=True)

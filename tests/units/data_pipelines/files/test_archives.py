@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from data_pipelines.files.archives import refuse_damaged_archive, refusing_damage
-from data_pipelines.files.atomic import BatchRecords
+from data_pipelines.files.batch_records import BatchRecords
 from data_pipelines.files.checkpoints import content, newest
 from data_pipelines.opening.datasets import open_dataset
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from data_pipelines.files.atomic import BatchRecords, sha256
+from data_pipelines.files.atomic import sha256
+from data_pipelines.files.batch_records import BatchRecords
 from data_pipelines.forecasts.manifest import (
     open_manifest,
     read_manifest,
