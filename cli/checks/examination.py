@@ -36,18 +36,9 @@ if TYPE_CHECKING:
 
 NEED_PACKAGES = ("emul.training.loggers.wandb", "emul.training.loggers.mlflow")
 ON_WORLD = ("objective", "loss", "constraint")  # groups whose parts are built on the World
-ALONE = (
-    "metric",
-    "optimizer",
-    "schedule",
-    "training",
-    "loader",
-    "hardware",
-    "writer",
-    "perturbation",
-    "tuning",
-    "rehearsal",
-)
+ALONE = (  # groups whose parts need no World
+    "metric", "optimizer", "schedule", "training", "loader", "hardware", "writer", "perturbation", "tuning", "rehearsal",
+)  # fmt: skip
 
 
 def findings(config: DictConfig) -> list[Finding]:

@@ -115,9 +115,10 @@ def _unlike(variable: Variable, extents: np.ndarray, world: World) -> tuple[floa
     beyond = abs(float(excess[row, column]))
     bound = trained[row, column]
     outside = (
-        f"{count} of {len(scales)} channels lie outside what the run was trained on, most {variable.channels[row]}:"
+        f"{count} of {len(scales)} channels lie outside what the run was trained on, most {variable.channels[row]}: "
+        if len(scales) > 1
+        else ""
     )
-    outside = f"{outside} " if len(scales) > 1 else ""
     deviations = beyond / std[row]
     text = (
         f"{variable.name}: {outside}its {what} of {extents[row, column]:.6g} "

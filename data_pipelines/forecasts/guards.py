@@ -40,7 +40,7 @@ class Guards:
 
     def mode(self, kind: str) -> str:
         """Return what is done about one of KINDS."""
-        return str({"training_dates": self.training_dates, "ranges": self.ranges}.get(kind, self.future_forcing))
+        return str(vars(self)[kind])
 
     def on_dates(self, seen: SeenDates, inits: np.ndarray, longest: np.timedelta64) -> list[str]:
         """Return a sentence for each way in which forecasts are of dates that the run has seen."""
