@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 NEED_PACKAGES = ("emul.training.loggers.wandb", "emul.training.loggers.mlflow")
 ON_WORLD = ("objective", "loss", "constraint")  # groups whose parts are built on the World
 ALONE = (  # groups whose parts need no World
-    "metric", "optimizer", "schedule", "training", "loader", "hardware", "writer", "perturbation", "tuning", "rehearsal",
+    "metric", "optimizer", "schedule", "training", "loader", "hardware", "writer", "perturbation", "tuning",
+    "rehearsal",
 )  # fmt: skip
 
 
