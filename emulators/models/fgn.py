@@ -131,16 +131,14 @@ class FGN(nn.Module):
         uniform = channel_numbers(world, everywhere)
         mesh = icosahedra(level)[-1]
         self.encoder = MeshEncoder(points, mesh, world.input_channels, latent, everywhere=uniform, **more)
-        self.transformer = MeshTransformer(
-            level,
-            latent,
-            layers=layers,
-            heads=heads,
-            hidden=4 * latent if hidden is None else hidden,
-            hops=hops,
-            norm=options["norm"],
-            recompute=chunks > 1,
-        )
+        attending: dict[str, Any] = {
+            "layers": layers,
+            "heads": heads,
+            "hops": hops,
+            "hidden": hidden,
+            "norm": options["norm"],
+        }
+        self.transformer = MeshTransformer(level, latent, **attending, recompute=chunks > 1)
         self.decoder = MeshDecoder(points, level, world.output_channels, latent, **options)
 
     def forward(self, fields: Tensor, time: Tensor, *, noise_vector: Tensor | None = None) -> Tensor:

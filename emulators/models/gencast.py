@@ -79,16 +79,14 @@ class GenCast(nn.Module):
         more = {"reach": reach, "divisor": divisor, **options}
         self.embedding = LevelEmbedding(TOLD)
         self.encoder = MeshEncoder(points, icosahedra(level)[-1], len(self.read), latent, **more)
-        self.transformer = MeshTransformer(
-            level,
-            latent,
-            layers=layers,
-            heads=heads,
-            hidden=4 * latent if hidden is None else hidden,
-            hops=hops,
-            norm=options["norm"],
-            recompute=chunks > 1,
-        )
+        attending: dict[str, Any] = {
+            "layers": layers,
+            "heads": heads,
+            "hops": hops,
+            "hidden": hidden,
+            "norm": options["norm"],
+        }
+        self.transformer = MeshTransformer(level, latent, **attending, recompute=chunks > 1)
         self.decoder = MeshDecoder(points, level, world.output_channels, latent, **options)
 
     def forward(self, fields: Tensor, time: Tensor, *, noise_level: Tensor | None = None) -> Tensor:

@@ -89,8 +89,9 @@ class MeshBlock(nn.Module):
 class MeshTransformer(nn.Module):
     """Transform the nodes (batch, node, channel) of a mesh level.
 
-    hops: edges to the furthest node that a node attends to. hidden: channels of the MLPs. norm: makes the norms.
-    recompute: whether blocks are computed again for the gradient, to save memory.
+    hops: edges to the furthest node that a node attends to. hidden: channels of the MLPs; default, four times as many
+    as of the nodes. norm: makes the norms. recompute: whether blocks are computed again for the gradient, to save
+    memory.
     """
 
     def __init__(
@@ -100,13 +101,14 @@ class MeshTransformer(nn.Module):
         *,
         layers: int,
         heads: int,
-        hidden: int,
         hops: int,
+        hidden: int | None = None,
         norm: Norm = nn.LayerNorm,
         recompute: bool = False,
     ) -> None:
         super().__init__()
         self.neighbours, self.recompute = Neighbours(level, hops), recompute
+        hidden = 4 * channels if hidden is None else hidden
         self.blocks = nn.ModuleList(MeshBlock(channels, heads, hidden, norm) for _ in range(layers))
         self.norm = norm(channels)
         for block in self.blocks:
