@@ -85,9 +85,7 @@ class StatisticsWriter:
         self._leads.append(self.sums.partial(values))
         if len(self._leads) == self.layout.block or lead == self.layout.steps - 1:
             content = io.BytesIO()
-            np.savez(
-                content, allow_pickle=False, **{f"{n}/{k}": v for n, s in enumerate(self._leads) for k, v in s.items()}
-            )
+            np.savez(content, **{f"{n}/{k}": v for n, s in enumerate(self._leads) for k, v in s.items()})
             path = self._path(piece, lead // self.layout.block)
             write_file(path, content.getvalue())
             self._files[f"{FOLDER}/{path.name}"] = sha256(path)
@@ -222,7 +220,7 @@ class MeansWriter:
         if self._first is None:
             return {}
         content = io.BytesIO()
-        np.savez(content, allow_pickle=False, **{str(number): sums for number, sums in self._sums.items()})
+        np.savez(content, **{str(number): sums for number, sums in self._sums.items()})
         path = self.folder / FOLDER / f"{piece:06d}_{self._first:09d}.npz"
         write_file(path, content.getvalue())
         self._first, self._sums = None, {}
