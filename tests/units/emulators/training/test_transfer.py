@@ -15,7 +15,7 @@ from emulators.models.resnet import ResNet
 from emulators.models.sfno import SFNO
 from emulators.models.vit import ViT
 from emulators.training.published_weights import on_grid
-from emulators.training.transfer import Trained, account, largest_change, mixed_scales, transferred
+from emulators.training.transfer import SUMMING, Trained, account, largest_change, mixed_scales, transferred
 from emulators.variables import Variable, VariableSet
 from emulators.world import Scale
 
@@ -52,20 +52,20 @@ def more_world(world):
 
 @pytest.mark.parametrize("name", BUILDERS)
 @pytest.mark.parametrize("history", [1, 2])
-def test_a_new_variable_leaves_the_old_forecast_as_it_is_bit_for_bit(name, history):
+def test_a_new_variable_leaves_the_old_forecast_as_it_is(name, history):
     world, build = small_world(), BUILDERS[name]
     old, new = Trained(world, build), Trained(more_world(replace(world, history=history)), build)
     before, after = drawn(build(world)), drawn(build(new.world), 1)
     state, fates = transferred(before.state_dict(), old, new, after)
     after.load_state_dict(state)
     assert {row.fate for row in fates} == {"loaded"}
-    assert largest_change(old, new, before.state_dict(), after) == 0.0
+    assert largest_change(old, new, before.state_dict(), after) <= SUMMING
     fields = torch.randn(2, len(new.inputs), *world.grid.shape)
     with torch.no_grad():
         made = after(fields, TIMES)
     assert not made[:, new.outputs.index("ozone")].any()  # persistence
     rows = account(fates, old, new, before.state_dict(), after)
-    assert rows["old channels"].endswith("bit for bit")
+    assert rows["old channels"].startswith("forecast as before")
     assert "new ozone" in rows["channels written"]
     (made := after(fields, TIMES)).square().sum().backward()
     slopes = {n: w.grad for n, w in after.named_parameters() if w.grad is not None}
