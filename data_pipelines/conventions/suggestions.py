@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -72,17 +73,32 @@ def nearest_name(name: str, names: Iterable[str]) -> str | None:
     by_tail = {key.rpartition(".")[2]: key for key in candidates}
     siblings = {key.rpartition(".")[2]: key for key in candidates if key.rpartition(".")[0] == parent}
     same = [key for key in candidates if key.rpartition(".")[2] == last]
-    best = [] if same and not parent else get_close_matches(last, siblings, 1, 0.67)
+    best = None if same and not parent else _closest(last, siblings, 0.67)
     if best:
-        return siblings[best[0]]
+        return siblings[best]
     if same:
-        return (get_close_matches(name, same, 1, 0.0) or same)[0]
+        return _closest(name, same, 0.0) or same[0]
     elsewhere = [key for key in candidates if not parent or key.rpartition(".")[0] != parent]
-    best = get_close_matches(name, elsewhere, 1, 0.8 if parent else 0.6)
-    if best:
-        return best[0]
-    best = get_close_matches(last, by_tail, 1, 0.85)
-    return by_tail[best[0]] if best else None
+    if best := _closest(name, elsewhere, 0.8 if parent else 0.6):
+        return best
+    best = _closest(last, by_tail, 0.85)
+    return by_tail[best] if best else None
+
+
+def _closest(word: str, words: Iterable[str], cutoff: float) -> str | None:
+    """Return the most similar word; of those that share as much, the one that begins alike longest.
+
+    A word that is whole at the beginning goes before one that begins otherwise: sfno_tiny is sfno, not afno_tiny.
+    """
+
+    def similarity(other: str) -> tuple[bool, float, int]:
+        alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(word, other, strict=False)))
+        return other.startswith(beginning), SequenceMatcher(None, other, word).ratio(), alike
+
+    existing = list(words)
+    beginning = max((other for other in existing if other and word.startswith(f"{other}_")), key=len, default="")
+    close = get_close_matches(word, existing, 3, cutoff)
+    return max([*close, *([beginning] if beginning and close else [])], key=similarity, default=None)
 
 
 HIDDEN = "***"

@@ -144,6 +144,12 @@ def test_nearest(wrong, right):
     assert nearest_name(wrong, ["optimizer.lr", "training.steps", "step", "seed", "objective.rollout"]) == right
 
 
+def test_the_beginning_decides_between_names_as_near():
+    assert nearest_name("sfmo", ["smoe", "sfno", "afno"]) == "sfno"
+    assert nearest_name("sfmo", ["afno", "sfno", "smoe"]) == "sfno"
+    assert nearest_name("sfno_tiny", ["afno_tiny", "sfno", "sfno_ace"]) == "sfno"
+
+
 def test_every_override_that_does_not_compose_is_told_at_once():
     with pytest.raises(ConfigErrors) as error:
         compose("train", ["optimiser.lr=1", "model=sfnn", "loss=[mse,l7]", "bogus", "training.batchsize=2", "seed=1"])
