@@ -95,7 +95,30 @@ class OddValues:
         return self
 
     def notes(self, missing: str) -> list[str]:
-        """Return a sentence for each variable, side and kind. missing: how these are treated (`Evaluation`)."""
+        """Return a sentence for each variable, side and kind, and one for missing values left out as agreed.
+
+        missing: how missing values are treated (`Evaluation`).
+        """
+        left_out = [
+            f"{variable.name} ({', '.join(counts)})"
+            for variable in self.variables
+            if (counts := self._left_out(variable.name, missing))
+        ]
+        return [
+            *([f"Missing values are left out of the scores: {', '.join(left_out)}."] if left_out else []),
+            *self._reported(missing),
+        ]
+
+    def _left_out(self, name: str, missing: str) -> list[str]:
+        """Say how many values of each side are missing and left out of the scores of a variable."""
+        counts = self.count[:, 0, self.variables.slice(name)].sum(axis=1).tolist()
+        return [
+            f"{count} of the {SIDES[side]}"
+            for side, count in enumerate(counts)
+            if count and self._usual(side, 0, missing)
+        ]
+
+    def _reported(self, missing: str) -> list[str]:
         return [
             self._sentence(side, kind, variable.name, missing)
             for kind in (0, 1)

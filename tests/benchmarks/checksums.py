@@ -1,10 +1,10 @@
 """What checksums cost that are compared on reading: of an evaluation, and of loading a training's batches.
 
 The stores of verification.py (240x121, 3 variables on 13 levels, 10 initial times by 10 leads), once plain and once
-sealed, with a crc32c behind every chunk, both in memory as reading leaves them (`warm` of loader.py), scored by turns in
-processes of their own; and the truth among them read in batches of 8 times, as a loader does, in a first pass, which
-compares, and in five later ones. The figure is the larger cost of evaluation and of later passes; what the first costs,
-once, is told beside it.
+sealed, with a crc32c behind every chunk, both in memory as reading leaves them (`warm` of loader.py), scored by turns
+in processes of their own; and the truth among them read in batches of 8 times, as a loader does, in a first pass,
+which compares, and in five later ones. The figure is the larger cost of evaluation and of later passes; what the first
+costs, once, is told beside it.
 """
 
 from __future__ import annotations

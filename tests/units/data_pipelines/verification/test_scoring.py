@@ -1,10 +1,15 @@
 """Sums of an evaluation on disk: gone on with, added up, and never taken for those of another."""
 
+import re
+
 import numpy as np
 import pytest
+import xarray as xr
 
 from data_pipelines.jobs.processes import parse_share
-from data_pipelines.verification.scoring import PartialSums
+from data_pipelines.verification.pairs import Pairs
+from data_pipelines.verification.scoring import OddValues, PartialSums
+from emulators.grid import equiangular_grid
 
 
 class Counter:
@@ -76,3 +81,25 @@ def test_a_share_by_name(text, found):
 def test_what_is_no_share_is_refused(text):
     with pytest.raises(ValueError, match="share="):
         parse_share(text)
+
+
+def test_missing_values_that_are_left_out_as_agreed_are_counted_in_one_sentence():
+    grid = equiangular_grid(4)
+    times = np.arange("2001-01-01", "2001-01-09", dtype="datetime64[D]").astype("datetime64[ns]")
+    space = {"latitude": grid.latitude, "longitude": grid.longitude}
+    values = np.full((8, *grid.shape), 280.0, np.float32)
+    truth = xr.Dataset({"temperature": (("time", *space), values.copy())}, {"time": times, **space})
+    truth["temperature"][3:6, 0, :2] = np.nan
+    leads = np.arange(1, 3) * np.timedelta64(1, "D").astype("timedelta64[ns]")
+    coords = {"time": times[:5], "prediction_timedelta": leads, **space}
+    coords["valid_time"] = (("time", "prediction_timedelta"), times[:5, None] + leads)
+    made = np.full((5, 2, *grid.shape), 281.0, np.float32)
+    pairs = Pairs(xr.Dataset({"temperature": (("time", "prediction_timedelta", *space), made)}, coords), truth)
+    odd = OddValues(pairs.variables, pairs.grid)
+    for pair in pairs:
+        odd.add(pair)
+    agreed = odd.notes("truth")
+    assert len(agreed) == 1
+    assert re.fullmatch(r"Missing values are left out of the scores: temperature \(12 of the truth\)\.", agreed[0])
+    (refused,) = odd.notes("none")
+    assert "values of the truth are missing, the first of" in refused
