@@ -9,8 +9,9 @@ EXPERIMENT ?= planet_sfno
 FLOORS ?= tests/units/data_pipelines tests/units/emulators tests/units/cli/config tests/contracts/test_configs.py
 FLOORS_PYTHON ?= $(BIN)/python
 FORMS ?= *
+PYTHONS ?= 3.12 3.13 3.14
 
-.PHONY: install demo docs test test-fast floors parity audit lint format clean
+.PHONY: install demo docs test test-fast floors pythons parity audit lint format clean
 
 install: $(STAMP)
 
@@ -53,6 +54,16 @@ $(FLOORS_STAMP): pyproject.toml | $(BIN)/python
 	$(BIN)/uv pip install --quiet --python .venv-floors/bin/python --resolution lowest-direct -e '.[dev]'
 	touch $@
 
+# Newer versions of Python, each in an environment of its own, as far as this machine has them: what needs no long run.
+pythons:
+	for version in $(PYTHONS); do \
+	  python=$$(ls $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version.*/bin/python 2>/dev/null | tail -1); \
+	  python=$${python:-python$$version}; \
+	  $$python -c "" 2>/dev/null || { echo "Python $$version is not on this machine; it is not tested."; continue; }; \
+	  $$python -m venv .venv-$$version && .venv-$$version/bin/python -m pip install --quiet --disable-pip-version-check \
+	    -c constraints.txt -e '.[dev]' && OMP_NUM_THREADS=1 .venv-$$version/bin/python -m pytest -p no:cacheprovider -n 2 \
+	    -m "not slow" $(FLOORS) || failed=1; done; test -z "$$failed"
+
 # Peers whose numbers ours are compared with, in an environment of their own that sees the packages of .venv; those that
 # cannot be installed are named. FORMS=wheel: only peers that need no building, in a minute or two.
 # Each file has a process of its own: some peers replace modules of others where they are imported. Exit 5: all skipped.
@@ -83,5 +94,5 @@ format: install
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-floors .venv-parity build docs/_build docs/reference docs/tutorials/*.ipynb *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-* build docs/_build docs/reference docs/tutorials/*.ipynb *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
