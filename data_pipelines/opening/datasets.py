@@ -15,7 +15,7 @@ from data_pipelines.conventions.attributes import grid_of
 from data_pipelines.conventions.calendars import refuse_disorder, with_dates
 from data_pipelines.conventions.canonical import COORDINATES, canonical
 from data_pipelines.conventions.suggestions import masked_address, option, suggestion
-from data_pipelines.conventions.units import refuse_other_units
+from data_pipelines.conventions.units import are_undecided_units, refuse_other_units
 from data_pipelines.conventions.valid_times import ENDS, dated_by_starts
 from data_pipelines.files.netcdf import opened_netcdf
 from data_pipelines.opening.file_kinds import (
@@ -330,10 +330,7 @@ def joined(parts: list[xr.Dataset], names: list[str]) -> xr.Dataset:
             raise ValueError(f"{names[0]} and {file} lie on different grids; open them apart or regrid one.")
     axes = {name: parts[0][name] for name in ("latitude", "longitude")}  # exactly those: files differ in precision
     parts = [part.assign_coords(axes) for part in parts]
-    units: dict[Any, str] = {}
-    for part, file in zip(parts, names, strict=True):
-        for name, field in part.data_vars.items():
-            refuse_other_units(str(name), units.setdefault(name, field.attrs["units"]), field.attrs["units"], file)
+    units, assumed = _joined_units(parts, names)
     try:
         joined = xr.combine_by_coords(
             parts,
@@ -353,6 +350,18 @@ def joined(parts: list[xr.Dataset], names: list[str]) -> xr.Dataset:
         joined[name].attrs["units"] = units[name]  # lost where files spell them differently
     if "time" in joined.dims:
         refuse_disorder(joined["time"].values, origin)
-    assumed = "\n".join(dict.fromkeys(p.attrs["assumed_units"] for p in parts if p.attrs.get("assumed_units")))
-    attributes = {"assumed_units": assumed} if assumed else {}
+    attributes = {"assumed_units": "\n".join(assumed)} if assumed else {}
     return joined.assign_attrs(origin=origin, left_out=left_out, **attributes)
+
+
+def _joined_units(parts: Sequence[xr.Dataset], names: Sequence[str]) -> tuple[dict[Any, str], list[str]]:
+    """Return the units of each variable, and what had to be assumed of them. ValueError where files are in others."""
+    units: dict[Any, str] = {}
+    assumed = [part.attrs["assumed_units"] for part in parts if part.attrs.get("assumed_units")]
+    for part, file in zip(parts, names, strict=True):
+        for name, field in part.data_vars.items():
+            first, own = units.setdefault(name, field.attrs["units"]), field.attrs["units"]
+            refuse_other_units(str(name), first, own, file)
+            if are_undecided_units(first, own):
+                assumed.append(f"{name} is in '{first}' in one file and in '{own}' in another, taken as the same.")
+    return units, list(dict.fromkeys(assumed))
