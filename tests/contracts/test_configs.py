@@ -90,6 +90,7 @@ def test_primary_composes_without_faults(verb: str) -> None:
     assert unasked(config_faults(compose(verb))) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", options_of("experiment"))
 def test_experiment_is_sound_and_citable(experiment: str) -> None:
     config = compose("train", [f"experiment={experiment}"])

@@ -22,6 +22,7 @@ from places import CONF
 FILES = sorted((CONF / "model").glob("*.yaml"))
 LARGE = 8_000_000  # parameters; larger networks are built on the meta device only
 GRIDS = ("gaussian", "equiangular", "equiangular_with_poles", "limited_area")
+QUICK = (("gaussian", 1), ("limited_area", 2))  # grids and histories of the fast suite
 
 
 def network(file: Path, world):
@@ -72,8 +73,14 @@ def example():
     return example_inputs
 
 
-@pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("history", [1, 2])
+@pytest.mark.parametrize(
+    ("grid", "history"),
+    [
+        pytest.param(grid, history, marks=() if (grid, history) in QUICK else pytest.mark.slow)
+        for grid in GRIDS
+        for history in (1, 2)
+    ],
+)
 def test_shape(build, example, small_world, grid, history):
     world = small_world(grid, history=history)
     try:
@@ -95,6 +102,7 @@ def test_contract(build, small_world, contract):
     contract(build, small_world())
 
 
+@pytest.mark.slow
 def test_what_is_drawn_in_training_belongs_to_the_sample(build, example, small_world):
     """Noise, dropout and dropped paths of four samples are those of the same samples in two halves."""
     net = build(small_world()).train()
@@ -120,6 +128,7 @@ def test_what_is_drawn_in_training_belongs_to_the_sample(build, example, small_w
     torch.testing.assert_close(halves, whole, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_winds_seen_from_beyond_a_pole_are_turned(build, example, small_world, monkeypatch):
     """No network pads the winds that it reads over a pole as they are."""
     plain = small_world()
