@@ -17,7 +17,6 @@ from data_pipelines.conventions.suggestions import ConfigErrors
 from data_pipelines.files.atomic import bytes_text
 from data_pipelines.options.folders import folder_words
 from emul.checks.examination import examine, findings, refuse_faults
-from emul.checks.networks import available_memory, device_of
 from emul.config.build import build
 from emul.config.compose import run_composed
 from emul.terminal.console import next_command, show_findings, show_rows, warn
@@ -73,6 +72,7 @@ def check(config: DictConfig) -> int:
 def plan(config: DictConfig) -> int:
     """Print what the training of `config` takes; ValueError where it does not fit into memory or time."""
     from data_pipelines.jobs.processes import set_threads
+    from data_pipelines.jobs.resources import available_memory, device_of
 
     refuse_faults(config)
     hardware, training = build(config.hardware), build(config.training)

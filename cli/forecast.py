@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
@@ -33,13 +32,13 @@ from data_pipelines.forecasts.statistics_writer import MONTHS, MeansWriter, Stat
 from data_pipelines.forecasts.writers import ZarrWriter
 from data_pipelines.jobs.processes import (
     local_rank,
-    process_count,
     rank,
     set_threads,
     share_of_process,
     started_from_outside,
     worker_processes,
 )
+from data_pipelines.jobs.resources import device_of_process
 from data_pipelines.options.folders import result_folder, run_name
 from emul.config.build import build, build_all
 from emul.config.compose import run_composed
@@ -125,8 +124,8 @@ def show_verdict(target: Path, share: tuple[int, int] = ALL) -> None:
 
 def prepare(config: DictConfig) -> ForecastJob:
     """Open and check everything that a forecast needs. ValueError or FileNotFoundError before any work is done."""
-    hardware, precision = hardware_of(config) or Hardware(), _precision(config)
-    device = _device(config, hardware)
+    chosen, precision = hardware_of(config), _precision(config)
+    hardware, device = chosen or Hardware(), device_of_process(str(config.device), chosen)
     set_threads(hardware.threads, hardware.devices, local_rank(), hardware.affinity)
     run, adapted = _run(config, device)
     data = config.data or run.config.data
@@ -310,20 +309,6 @@ def _other_run(run: Run, folder: str, chosen: DictConfig, device: str) -> Run:
 def _text(config: DictConfig) -> str:
     """Return the config of the forecast as YAML, without `share` and `hardware`, which change no result."""
     return saved_text(OmegaConf.masked_copy(config, [str(k) for k in config if k not in ("share", "hardware")]))
-
-
-def _device(config: DictConfig, hardware: Hardware) -> str:
-    """Return the device of this process; `auto`: as the chosen hardware says, else a GPU where there is one."""
-    name = str(config.device)
-    if config.hardware and name == "auto":
-        name = {"cpu": "cpu", "gpu": "cuda"}.get(hardware.accelerator, "auto")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and torch.cuda.is_available() and process_count(hardware) > 1:
-        return f"cuda:{local_rank() % torch.cuda.device_count()}"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device={name} was asked for, but PyTorch finds no GPU; use device=auto or device=cpu.")
-    return name
 
 
 def _members(run: Run, chosen: DictConfig) -> int:

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import re
-from pathlib import Path
-from typing import Any
-
-from omegaconf import DictConfig, OmegaConf
 
 from data_pipelines.conventions.suggestions import suggestion
-from data_pipelines.options.documentation import matching_options, opening_comment, options
+from data_pipelines.options.documentation import description, matching_options, options
 from data_pipelines.options.folders import option_files, options_of
-from data_pipelines.options.source_text import definition, module_tree
 from emul.checks.networks import ModelSize, measured_sizes, shipped_sizes
 from emul.terminal.console import console, show_rows, table
 from emul.terminal.verbs import LISTS
@@ -99,34 +93,3 @@ def count_text(size: ModelSize) -> str:
         if size.parameters >= 0.1 * factor:
             return f"{size.parameters / factor:.3g} {unit}"
     return "-"
-
-
-def description(path: Path) -> str:
-    """The first sentence of a YAML file's opening comment, else of what its target says of itself."""
-    return _first_sentence(opening_comment(path)) or _docstring(_target(OmegaConf.load(path)) or "")
-
-
-def _first_sentence(text: str) -> str:
-    return re.split(r"(?<=[^.\d])\. (?=[A-Z])", " ".join(text.split()))[0].rstrip(".")
-
-
-def _target(node: Any) -> str | None:
-    """The first `_target_` in a file."""
-    if not isinstance(node, DictConfig):
-        return None
-    if "_target_" in node:
-        return str(node["_target_"])
-    return next((target for value in node.values() if (target := _target(value))), None)
-
-
-def _docstring(target: str) -> str:
-    """The first sentence of what a target says of itself; where that is of its keys, what its module says."""
-    module, _, name = target.rpartition(".")
-    defined = definition(module, name) if module else None
-    docstring = (
-        ast.get_docstring(defined[0]) if defined and isinstance(defined[0], ast.ClassDef | ast.FunctionDef) else None
-    )
-    tree = module_tree(module) if module else None
-    if (not docstring or re.match(r"\w+: ", docstring)) and tree is not None:
-        docstring = ast.get_docstring(tree)
-    return _first_sentence((docstring or "").split("\n\n")[0])

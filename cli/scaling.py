@@ -18,12 +18,12 @@ from data_pipelines.conventions.suggestions import ConfigErrors
 from data_pipelines.files.atomic import bytes_text
 from data_pipelines.files.fingerprints import read_json, write_json
 from data_pipelines.files.identity import digest
+from data_pipelines.jobs.resources import available_memory, device_of
 from data_pipelines.options.folders import result_folder
 from data_pipelines.reports.scaling_page import write_page
 from data_pipelines.studies import records
 from data_pipelines.studies.trials import Axis, SweepSettings
 from emul.checks.examination import refuse_values
-from emul.checks.networks import available_memory, device_of
 from emul.config.build import build
 from emul.config.compose import compose
 from emul.config.overrides import assignment

@@ -5,11 +5,8 @@ The sizes on the planet ship with the package as `model_sizes.json`, which `pyth
 
 from __future__ import annotations
 
-import ast
 import copy
 import json
-import os
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
@@ -18,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from data_pipelines.conventions.suggestions import ConfigErrors, Finding, system_bytes
+from data_pipelines.conventions.suggestions import ConfigErrors, Finding
 from data_pipelines.files.atomic import bytes_text, write_text
-from data_pipelines.options.documentation import opening_comment
+from data_pipelines.options.documentation import paper
 from data_pipelines.options.folders import conf_folder, option_files
-from data_pipelines.options.source_text import module_tree
 from emul.config.build import build, build_network, part_paths, resolve_target, sampler_of
 from emul.config.saved import plain
 
@@ -31,7 +27,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from data_pipelines.inspection.proposals import ProposedModel
-    from emulators.training.hardware import Hardware
     from emulators.world import World
 
 
@@ -103,43 +98,12 @@ def step_on_meta(config: DictConfig, world: World) -> Any:
     return build(config.step, world, network, {}, **sampler_of(config, world), **parts)
 
 
-CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-
-
-def device_of(accelerator: str) -> str:
-    """Return `cuda` where a GPU is wanted and there is one, else `cpu`."""
-    import torch
-
-    return "cuda" if accelerator in ("gpu", "auto") and torch.cuda.is_available() else "cpu"
-
-
-def available_memory(device: str, hardware: Hardware) -> float:
-    """Return the bytes that one process may use: what hardware.gigabytes says, its GPU, or its share of the machine."""
-    import torch
-
-    if hardware.gigabytes is not None:
-        return 1e9 * hardware.gigabytes
-    if device == "cuda":
-        return float(torch.cuda.mem_get_info()[0])
-    slurm = hardware.slurm
-    if slurm is not None and slurm.memory:
-        number, unit = re.fullmatch(r"(\d+)([KMGT]?)", str(slurm.memory)).groups()  # type: ignore[union-attr]
-        return float(number) * {"K": 1e3, "": 1e6, "M": 1e6, "G": 1e9, "T": 1e12}[unit] / hardware.devices
-    limits = [float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))]
-    limits += [float(text) for text in map(_read, CGROUPS) if text.isdigit()]
-    available = system_bytes("/proc/meminfo", "MemAvailable")
-    return min([*limits, *([] if available is None else [available])]) / hardware.devices
-
-
-def _read(name: str) -> str:
-    return Path(name).read_text().strip() if Path(name).is_file() else ""
-
-
 def memory_findings(config: DictConfig, world: World, network: nn.Module, activations: float) -> list[Finding]:
     """Find a network or a batch that cannot fit.
 
     Weights, batches in wait and activations of one pass are a lower bound of what a training takes.
     """
+    from data_pipelines.jobs.resources import available_memory, device_of
     from emulators.training.flop_counter import parameter_count
 
     hardware, plan = build(config.hardware), build(config.training)
@@ -166,9 +130,6 @@ def memory_findings(config: DictConfig, world: World, network: nn.Module, activa
 
 
 SHIPPED = Path(__file__).with_name("model_sizes.json")
-CITED = re.compile(
-    r"(?:([A-Z][\w'-]+(?: et al\.| & [A-Z][\w'-]+)? \d{4}),? )?(arXiv \d{4}\.\d{4,5}|doi 10\.[^\s;,)]+[^\s;,).])"
-)
 
 
 @dataclass(frozen=True)
@@ -223,16 +184,6 @@ def _measured(name: str, world: World) -> ModelSize:
     return ModelSize(paper(name, str(node["_target_"])), parameters, operations(node, world), **details)
 
 
-def paper(name: str, target: str) -> str:
-    """Return what is cited for a model: by its YAML or that of the full size, else by its module; empty for nothing."""
-    files = option_files("model")
-    texts = [opening_comment(files[stem]) for stem in (name, name.removesuffix("_small")) if stem in files]
-    tree = module_tree(target.rpartition(".")[0])
-    texts.append(" ".join((ast.get_docstring(tree) or "").split()) if tree else "")
-    matches = (CITED.search(text) for text in texts)
-    return next((" ".join(filter(None, match.groups())) for match in matches if match), "")
-
-
 def operations(node: DictConfig, world: World) -> float | None:
     """Return 10^9 operations of one forward pass on 64x128 points of the sphere; None where it needs numbers."""
     from emulators.grid import equiangular_grid
@@ -277,6 +228,7 @@ def propose_model(
     may take. Raises ValueError where the model fits neither the World nor the memory.
     """
     from data_pipelines.inspection.proposals import ProposedModel
+    from data_pipelines.jobs.resources import available_memory
     from emulators.training.flop_counter import forward_operations, matrix_speed, parameter_count, traced_pass
 
     config = copy.deepcopy(config)

@@ -1,21 +1,28 @@
 """Read the documentation of options: the comment beside each key of the YAML files, found without composing anything.
 
-An option of a part is documented once: a further file with the same `_target_` may leave its comment out.
+An option of a part is documented once: a further file with the same `_target_` may leave its comment out. A part is
+described by the comment that its file opens with, else by the docstring of its target, whose source is not imported.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from data_pipelines.conventions.suggestions import nearest_name
-from data_pipelines.options.folders import conf_folder, groups, option_files
+from data_pipelines.options.folders import conf_folder, groups, option_files, read_yaml
+from data_pipelines.options.source_text import definition, module_tree
 
 LINE = re.compile(r"""^( *)([A-Za-z_][\w.]*):(?: +((?:[^#'"]|"[^"]*"|'[^']*'|(?<! )#)*))?(?:# ?(.*))?$""")
 SETTINGS = ("experiment",)  # groups whose files only set options of others
+CITED = re.compile(
+    r"(?:([A-Z][\w'-]+(?: et al\.| & [A-Z][\w'-]+)? \d{4}),? )?(arXiv \d{4}\.\d{4,5}|doi 10\.[^\s;,)]+[^\s;,).])"
+)
 
 
 @dataclass(frozen=True)
@@ -170,3 +177,44 @@ def with_comments(text: str, verb: str) -> str:
         spans = bool(following) and not re.match(r" *(- |[A-Za-z_][\w.]*:)", following)  # a long value goes on below
         commented.append(f"{line}  # {comment}" if key and comment and not spans else line)
     return "\n".join(commented) + "\n"
+
+
+def description(path: Path) -> str:
+    """Return the first sentence of a YAML file's opening comment, else of what its target says of itself."""
+    return _first_sentence(opening_comment(path)) or _docstring(_target(read_yaml(path)) or "")
+
+
+def _first_sentence(text: str) -> str:
+    return re.split(r"(?<=[^.\d])\. (?=[A-Z])", " ".join(text.split()))[0].rstrip(".")
+
+
+def _target(node: Any) -> str | None:
+    """The first `_target_` in a file."""
+    if not isinstance(node, dict):
+        return None
+    if "_target_" in node:
+        return str(node["_target_"])
+    return next((target for value in node.values() if (target := _target(value))), None)
+
+
+def _docstring(target: str) -> str:
+    """The first sentence of what a target says of itself; where that is of its keys, what its module says."""
+    module, _, name = target.rpartition(".")
+    defined = definition(module, name) if module else None
+    docstring = (
+        ast.get_docstring(defined[0]) if defined and isinstance(defined[0], ast.ClassDef | ast.FunctionDef) else None
+    )
+    tree = module_tree(module) if module else None
+    if (not docstring or re.match(r"\w+: ", docstring)) and tree is not None:
+        docstring = ast.get_docstring(tree)
+    return _first_sentence((docstring or "").split("\n\n")[0])
+
+
+def paper(name: str, target: str) -> str:
+    """Return what is cited for a model: by its YAML or that of the full size, else by its module; empty for nothing."""
+    files = option_files("model")
+    texts = [opening_comment(files[stem]) for stem in (name, name.removesuffix("_small")) if stem in files]
+    tree = module_tree(target.rpartition(".")[0])
+    texts.append(" ".join((ast.get_docstring(tree) or "").split()) if tree else "")
+    matches = (CITED.search(text) for text in texts)
+    return next((" ".join(filter(None, match.groups())) for match in matches if match), "")

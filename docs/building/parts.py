@@ -12,12 +12,12 @@ from typing import Any
 import yaml
 
 from building.markdown import anchor, code, fenced, inline, prose, table
-from data_pipelines.options.documentation import SETTINGS, Option, opening_comment, options
+from data_pipelines.options.documentation import SETTINGS, Option, description, opening_comment, options
 from data_pipelines.options.folders import conf_folder, groups, option_files
 from data_pipelines.options.signatures import signature, wrapping
 from data_pipelines.options.source_text import definition, in_words, module_tree
 from emul.checks.networks import shipped_sizes
-from emul.lists import count_text, description
+from emul.lists import count_text
 from emul.terminal.verbs import LISTS, VERBS, explanation
 
 TITLES = {

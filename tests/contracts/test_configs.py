@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from data_pipelines.options.documentation import options
+from data_pipelines.options.documentation import description, options
 from data_pipelines.options.folders import conf_folder, groups, options_of
 from emul.checks.examination import findings
 from emul.config.compose import compose
 from emul.config.saved import config_faults
-from emul.lists import description
 
 OPTIONS = [(group, option) for group in groups() for option in options_of(group)]
 NAMES = [f"{group}/{option}" for group, option in OPTIONS]

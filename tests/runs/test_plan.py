@@ -3,10 +3,9 @@
 import pytest
 
 from emul.check import plan
-from emul.checks.networks import available_memory
 from emul.config.compose import compose
 from emulators.training.flop_counter import Requirements
-from emulators.training.hardware import Hardware, Slurm, seconds_of
+from emulators.training.hardware import Slurm, seconds_of
 
 TINY = ["data=planet_tiny", "model=sfno", "model.embed=8", "model.layers=1", "hardware.threads=1"]
 
@@ -22,12 +21,6 @@ def test_what_does_not_fit_is_refused():
     job = ["hardware=slurm", "hardware.accelerator=cpu", "hardware.precision=32", "hardware.slurm.memory=100K"]
     with pytest.raises(ValueError, match=r"fits into 100 kB of memory, got 7,200 parameters, which take 144 kB"):
         plan(compose("train", [*TINY, *job]))
-
-
-def test_processes_share_the_memory_of_a_node_unless_each_has_a_gpu():
-    whole, shared = (Hardware(slurm=Slurm(memory="8G"), devices=n) for n in (1, 4))
-    assert (available_memory("cpu", whole), available_memory("cpu", shared)) == (8e9, 2e9)
-    assert available_memory("cpu", Hardware(devices=2)) < 0.75 * available_memory("cpu", Hardware())
 
 
 @pytest.mark.parametrize("asked", [{"time": "half a day"}, {"memory": "64GB"}])
