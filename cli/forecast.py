@@ -15,23 +15,24 @@ from rich.markup import escape
 from data_pipelines.batches.archive import Archive
 from data_pipelines.batches.seen import SeenDates, seen_of_card, together
 from data_pipelines.batches.windows import forecast_inits
+from data_pipelines.conventions.attributes import grid_of
 from data_pipelines.conventions.canonical import first_member
-from data_pipelines.conventions.durations import lead_steps, length, unbroken_until
+from data_pipelines.conventions.durations import lead_steps, length
 from data_pipelines.files.fingerprints import data_differences, fingerprint
 from data_pipelines.files.identity import file_stamp, listed, weights_digest
 from data_pipelines.files.places import absolute_places
 from data_pipelines.forecasts.analyses import guarded_marks, on_grid_of
-from data_pipelines.forecasts.boundary import ForecastBoundary, prescribed_names
+from data_pipelines.forecasts.boundary import ForecastBoundary, driving_data, prescribed_names
 from data_pipelines.forecasts.guards import Guards, Marks
-from data_pipelines.forecasts.layout import Layout
+from data_pipelines.forecasts.layout import Layout, batched_layout
 from data_pipelines.forecasts.manifest import discard_other, read_manifest
 from data_pipelines.forecasts.perturbations import PerturbationPart, Starts
 from data_pipelines.forecasts.production import make_forecast
-from data_pipelines.forecasts.rollouts import ForecastJob
-from data_pipelines.forecasts.statistics_writer import MONTHS, MeansWriter, StatisticsWriter, Writer
-from data_pipelines.forecasts.writers import ZarrWriter
+from data_pipelines.forecasts.rollouts import ForecastJob, known_leads
+from data_pipelines.forecasts.statistics_writer import Writer, writer_that_keeps
 from data_pipelines.jobs.processes import (
     local_rank,
+    process_count,
     rank,
     set_threads,
     share_of_process,
@@ -41,9 +42,9 @@ from data_pipelines.jobs.processes import (
 from data_pipelines.jobs.resources import device_of_process
 from data_pipelines.options.folders import result_folder, run_name
 from emul.config.build import build, build_all
-from emul.config.compose import run_composed
-from emul.config.saved import saved_plain, saved_text
-from emul.forecasting.driving import boundary_of
+from emul.config.compose import compose, run_composed
+from emul.config.overrides import assignment
+from emul.config.saved import read_saved, saved_plain, saved_text
 from emul.terminal.console import console, next_command, progress, warn
 from emul.training.runs import Run, forecasting_parts, open_run, read_adapter, refuse_members
 from emulators.layers.low_rank import switch
@@ -135,9 +136,8 @@ def prepare(config: DictConfig) -> ForecastJob:
     archive = _archive(config, run, source.dataset())
     steps = lead_steps(config.lead, run.world)
     inits = forecast_inits(config.init, archive, source.splits, steps, config.every, warn)
-    boundary = boundary_of(config, data, run.world, (inits, steps), forecast)
-    writer = _writer(config, run.world)
-    layout = _layout(run, inits, steps, config, writer, _members(run, config))
+    boundary = _boundary(config, data, run.world, inits, steps)
+    writer, layout = _written(run, inits, steps, config)
     ranges = {str(name): tuple(limits) for name, limits in config.ranges.items()}
     step, others, seen = _steps(run, config, layout.members, device)
     guards = Guards(**saved_plain(config.guards))
@@ -262,6 +262,39 @@ def _metadata(run: Run, config: DictConfig, seen: SeenDates, marks: Marks) -> di
     }
 
 
+def _boundary(config: DictConfig, data: Any, world: World, inits: np.ndarray, steps: int) -> ForecastBoundary | None:
+    """What another forecast tells at the boundary, that of a run once it is made; None where the data do.
+
+    data: configuration of the data of the area. steps: of the area.
+    """
+    if not config.boundary:
+        return None
+    if not (Path(config.boundary) / "checkpoints").is_dir():
+        return ForecastBoundary(config.boundary, world, inits, steps)
+    hours = steps * hours_of(world.timestep)
+    return ForecastBoundary(forecast(_driving(config, data, inits, hours)), world, inits, steps)
+
+
+def _driving(config: DictConfig, data: Any, inits: np.ndarray, hours: float) -> DictConfig:
+    """Compose the forecast of the run that `config.boundary` names; it lands beside that of the area, as x_boundary.
+
+    ValueError where several processes or shares would each make it, or where its grid does not suit.
+    """
+    hardware = hardware_of(config)
+    if config.share or (hardware is not None and process_count(hardware) > 1):
+        raise ValueError(
+            "boundary: a run makes its forecast in one process; forecast with it first, and give the result: "
+            "boundary=outputs/forecast/..."
+        )
+    name = f"{config.name or run_name(config.run, config.output)}_boundary"
+    values = {"run": config.boundary, "name": name, "output": config.output, "resume": config.resume}
+    driving = compose("forecast", [assignment(key, value) for key, value in values.items()])
+    driving.init, driving.lead = [str(time) for time in inits], f"{hours:g}h"
+    own = read_saved(Path(config.boundary) / "config.yaml", given=["data"])
+    driving.data = driving_data(saved_plain(data), grid_of(build(own.data).template()))
+    return driving
+
+
 Stepping = Step | StepCascade | SeedEnsemble | CasesApart
 
 
@@ -335,51 +368,31 @@ def _perturbation(chosen: DictConfig, step: Stepper, archive: Archive, inits: np
     return perturbation.prepare(step, archive, inits, int(chosen.seed), device)
 
 
-def _writer(chosen: DictConfig, world: World) -> Writer:
-    """The writer of the members, or of statistics or means in their place."""
-    if chosen.keep not in ("members", "statistics", *MONTHS):
-        raise ValueError(f"keep: expected members or statistics, monthly or annual; got '{chosen.keep}'.")
-    writer: ZarrWriter = build(chosen.writer)
-    if chosen.keep == "members":
-        return writer
-    if chosen.keep in MONTHS:
-        return MeansWriter(writer, chosen.keep)
-    if not chosen.members:
-        raise ValueError("keep=statistics is of an ensemble; give the number of its members, such as members=100.")
-    statistics = StatisticsWriter(
-        writer, quantiles=list(chosen.quantiles), events=dict(chosen.events), cells=int(chosen.quantile_cells)
+def _written(run: Run, inits: np.ndarray, steps: int, chosen: DictConfig) -> tuple[Writer, Layout]:
+    """The writer of members, statistics or means, and the layout of the forecast that it is handed."""
+    statistics = {
+        "quantiles": list(chosen.quantiles),
+        "events": dict(chosen.events),
+        "cells": int(chosen.quantile_cells),
+    }
+    writer = writer_that_keeps(chosen.keep, build(chosen.writer), run.world.predicted, chosen.members, **statistics)
+    members, name = _members(run, chosen), run.folder.name
+    layout = batched_layout(
+        run.world, inits, steps, chosen.batch_size, name, writer.leads_per_chunk, members, chosen.member_batch
     )
-    statistics.statistics(world.predicted)  # refuses what does not suit
-    return statistics
-
-
-def _layout(run: Run, inits: np.ndarray, steps: int, chosen: DictConfig, writer: Writer, members: int) -> Layout:
-    batch_size, together = chosen.batch_size, int(chosen.member_batch or 0)
-    for name, size in {"batch_size": batch_size, "member_batch": chosen.member_batch}.items():
-        if size is not None and size < 1:
-            raise ValueError(f"{name} must be at least 1; got {size}.")
-    world, batches = run.world, -(-inits.size // batch_size)
-    batch = -(-inits.size // batches)  # as even as can be: chunks are as long as the longest batch
-    fields = max(variable.size for variable in world.predicted) * batch * max(1, min(members, together or members))
-    largest = fields * int(np.prod(world.grid.shape))
-    attributes = {"title": f"Forecasts of {run.folder.name}", "source": f"emul, {run.folder.name}"}
-    block = min(steps, writer.leads_per_chunk(largest))
-    layout = Layout(world, inits, steps, batch, block, attributes, members, together)
     writer.refuse_unsuited(layout)
-    return layout
+    return writer, layout
 
 
 def _scorecards(run: Run, archive: Archive, layout: Layout) -> Callable[[int, int], Scorecard | None]:
     """A function that makes an empty scorecard of a range of leads, as far as their truth is known; None beyond."""
-    world, until = run.world, unbroken_until(archive.times, layout.inits)
-    valid = layout.valid_times
-    verifiable = np.flatnonzero((archive.has(valid) & (valid <= until[:, None])).any(axis=0))
+    world, known = run.world, known_leads(archive, layout)
     variables = world.predicted.select(name for name in world.predicted.names if name not in archive.absent)
     metrics = build_all(run.config.metric)
     regions = (run.config.get("eval") or {}).get("regions") or ["global"]
 
     def empty(first: int, stop: int) -> Scorecard | None:
-        leads = layout.leads[first : min(stop, verifiable[-1] + 1)] if verifiable.size else ()
+        leads = layout.leads[first : min(stop, known)]
         return Scorecard(world, variables, metrics, list(regions), [*leads]) if len(leads) else None
 
     return empty

@@ -17,7 +17,7 @@ from data_pipelines.conventions.suggestions import nearest_name
 from data_pipelines.files import checkpoints
 from data_pipelines.files.identity import differences, listed, recipe_of, weights_digest
 from data_pipelines.files.places import located
-from data_pipelines.forecasts.layout import Layout, forecast_dataset
+from data_pipelines.forecasts.layout import Layout, attributes_of, forecast_dataset
 from data_pipelines.jobs.processes import rank
 from data_pipelines.options.folders import use_saved_folders
 from emul.config.build import (
@@ -118,7 +118,7 @@ class Run:
         """
         steps, times = lead_steps(lead, self.world), initial_times(inits)
         states = self.states(inits, lead, members=members, **options)
-        attributes = {"title": f"Forecasts of {self.folder.name}", "source": f"emul, {self.folder.name}"}
+        attributes = attributes_of(self.folder.name)
         return forecast_dataset(Layout(self.world, times, steps, len(times), steps, attributes, members), states)
 
 

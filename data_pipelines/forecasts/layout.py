@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -206,6 +206,37 @@ class Layout:
             "grid": f"{self.world.grid!r} {hashlib.sha256(json.dumps(world['grid']).encode()).hexdigest()}",
             **{name: world[name] for name in ("prognostic", "diagnostic", "timestep", "vertical")},
         }
+
+
+def attributes_of(run: str) -> dict[str, str]:
+    """Return the attributes of a file with forecasts of the run of this name."""
+    return {"title": f"Forecasts of {run}", "source": f"emul, {run}"}
+
+
+def batched_layout(
+    world: World,
+    inits: np.ndarray,
+    steps: int,
+    batch_size: int,
+    run: str,
+    leads_per_chunk: Callable[[int], int],
+    members: int = 0,
+    member_batch: int | None = None,
+) -> Layout:
+    """Return the layout of a forecast in batches of `batch_size` initial times at most, as even as can be.
+
+    Chunks are as long as the longest batch. run: name of the run. leads_per_chunk: of the writer. member_batch: members
+    that are rolled out together, None for all. ValueError where a batch would be empty.
+    """
+    for name, size in {"batch_size": batch_size, "member_batch": member_batch}.items():
+        if size is not None and size < 1:
+            raise ValueError(f"{name} must be at least 1; got {size}.")
+    together = int(member_batch or 0)
+    batches = -(-inits.size // batch_size)
+    batch = -(-inits.size // batches)
+    fields = max(variable.size for variable in world.predicted) * batch * max(1, min(members, together or members))
+    block = min(steps, leads_per_chunk(fields * int(np.prod(world.grid.shape))))
+    return Layout(world, inits, steps, batch, block, attributes_of(run), members, together)
 
 
 def forecast_dataset(layout: Layout, states: Iterable[State]) -> xr.Dataset:

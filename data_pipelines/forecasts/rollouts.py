@@ -159,6 +159,13 @@ def initial_states(archive: Archive, inits: np.ndarray, device: torch.device | s
     return tuple(state.to(device) for state in archive.history(inits))
 
 
+def known_leads(archive: Archive, layout: Layout) -> int:
+    """Return the number of leads up to the last of which the truth is known, for some initial time without a gap."""
+    valid, until = layout.valid_times, unbroken_until(archive.times, layout.inits)
+    known = np.flatnonzero((archive.has(valid) & (valid <= until[:, None])).any(axis=0))
+    return int(known[-1]) + 1 if known.size else 0
+
+
 def forcings(
     archive: Archive,
     inits: np.ndarray,

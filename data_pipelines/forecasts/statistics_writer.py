@@ -267,3 +267,23 @@ class MeansWriter:
 
 
 Writer = ZarrWriter | StatisticsWriter | MeansWriter
+
+
+def writer_that_keeps(
+    keep: str, writer: ZarrWriter, variables: VariableSet, members: int | None, **statistics: Any
+) -> Writer:
+    """Return `writer` where keep=members, else one that writes statistics or means of these variables with it.
+
+    statistics: arguments of StatisticsWriter. ValueError where they do not suit the variables, or there is no ensemble.
+    """
+    if keep not in ("members", "statistics", *MONTHS):
+        raise ValueError(f"keep: expected members or statistics, monthly or annual; got '{keep}'.")
+    if keep == "members":
+        return writer
+    if keep in MONTHS:
+        return MeansWriter(writer, keep)
+    if not members:
+        raise ValueError("keep=statistics is of an ensemble; give the number of its members, such as members=100.")
+    statistics_writer = StatisticsWriter(writer, **statistics)
+    statistics_writer.statistics(variables)  # refuses what does not suit
+    return statistics_writer

@@ -30,7 +30,7 @@ data_pipelines/sources data_pipelines/inspection
 data_pipelines/verification data_pipelines/studies data_pipelines/projections
 data_pipelines/display data_pipelines/pictures data_pipelines/reports
 cli/terminal cli/config cli/checks
-cli/training cli/evaluation cli/data cli/forecasting
+cli/training cli/evaluation cli/data
 cli
 """.split()
 CATALOGUES = {"models", "objectives", "losses", "constraints", "metrics", "samplers", "sources"}

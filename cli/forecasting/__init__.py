@@ -1,1 +1,0 @@
-"""The side of `emul forecast` that opens what a forecast needs."""
