@@ -36,7 +36,7 @@ TARGETS: dict[str, tuple[str, list[Any]]] = {
     "through_jobs": ("data_pipelines.jobs.processes.subprocess.Popen", [["touch", "{marker}"]]),
     "through_a_pure_module": ("emulators.rollout.torch.os.system", [COMMAND]),
     "our_own_command": ("emul.main.main", [["data", "make", "data=lorenz96", "data.folder={marker}"]]),
-    "our_own_writer": ("emul.training.continuation.write_if_changed", ["{marker}", "x"]),
+    "our_own_writer": ("data_pipelines.files.atomic.write_if_changed", ["{marker}", "x"]),
     "private": ("emulators.state.__builtins__.eval", ["__import__('os').system('" + COMMAND + "')"]),
     "hydra": ("hydra.utils.call", [{"_target_": "os.system", "_args_": [COMMAND]}]),
 }

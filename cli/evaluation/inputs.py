@@ -18,7 +18,7 @@ from data_pipelines.forecasts.guards import Guards
 from data_pipelines.forecasts.manifest import found_manifest
 from data_pipelines.inspection.perfect_model import ensemble_store, stored_ensemble
 from data_pipelines.inspection.predictability import reference_curves, stored_predictability
-from data_pipelines.options.folders import conf_folder, key_of, run_name
+from data_pipelines.options.folders import absent_run, conf_folder, key_of, run_name
 from data_pipelines.options.trust import redacted
 from data_pipelines.verification.absences import metrics_of_moments
 from data_pipelines.verification.baselines import PERFECT, SAMPLED, named_references, reference_forecasts, sampled_years
@@ -49,7 +49,6 @@ from data_pipelines.verification.sides import (
 from data_pipelines.verification.verif_files import VerifFiles
 from emul.config.build import build, build_all
 from emul.config.saved import plain, read_saved, saved_config
-from emul.training.runs import absent_run
 
 if TYPE_CHECKING:
     import xarray as xr

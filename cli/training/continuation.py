@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from data_pipelines.files import checkpoints
-from data_pipelines.files.atomic import remove_unfinished, write_text
+from data_pipelines.files.atomic import remove_unfinished, write_if_changed
 from data_pipelines.files.fingerprints import data_differences, fingerprint, is_rewritten, json_text, written_text
 from data_pipelines.files.identity import BRANCHED, differences, digest, leaves, lies_in, listed, training_differences
 from data_pipelines.jobs.processes import rank, started_from_outside
@@ -188,22 +188,10 @@ def write_result(target: Path, card: Mapping[str, Any]) -> None:
         write_if_changed(target / "result.json", json_text(summary))
 
 
-def write_if_changed(path: Path, text: str) -> None:
-    """Write a text file atomically, unless it holds this text already."""
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
-        return
-    write_text(path, text)
-
-
 def write_config(target: Path, config: DictConfig) -> None:
-    """Write the config.yaml of a run folder, which forecast and eval read, unless it is the same already."""
-    file, text = target / "config.yaml", saved_text(config)
-    if file.exists() and file.read_text(encoding="utf-8") == text:
-        return
-    if rank():
-        return
-    target.mkdir(parents=True, exist_ok=True)
-    write_if_changed(file, text)
+    """Write the config.yaml of a run folder, which forecast and eval read, in the first process."""
+    if rank() == 0:
+        write_if_changed(target / "config.yaml", saved_text(config))
 
 
 SCORED = ("forecast", "eval", "metric", "writer", "perturbation")

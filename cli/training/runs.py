@@ -13,13 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 from data_pipelines.batches.archive import Archive
 from data_pipelines.conventions.canonical import first_member
 from data_pipelines.conventions.durations import initial_times, lead_steps
-from data_pipelines.conventions.suggestions import nearest_name
 from data_pipelines.files import checkpoints
 from data_pipelines.files.identity import differences, listed, recipe_of, weights_digest
 from data_pipelines.files.places import located
 from data_pipelines.forecasts.layout import Layout, attributes_of, forecast_dataset
 from data_pipelines.jobs.processes import rank
-from data_pipelines.options.folders import use_saved_folders
+from data_pipelines.options.folders import absent_run, use_saved_folders
 from emul.config.build import (
     build,
     build_all,
@@ -38,9 +37,6 @@ from emulators.world import World
 
 if TYPE_CHECKING:
     import xarray as xr
-
-
-ADAPTER = "adapter.pt"
 
 
 @dataclass(frozen=True)
@@ -132,22 +128,6 @@ def refuse_members(step: Step, members: int) -> None:
         )
 
 
-def absent_run(path: Path, results: Path = Path("outputs/train")) -> FileNotFoundError:
-    """The error for a run that is not there, with the one that may be meant."""
-    if (results / path / "config.yaml").is_file():
-        return FileNotFoundError(f"No run at {path}; write run={results / path}.")
-    runs = {
-        str(file.parent): file.parent.name
-        for folder in dict.fromkeys((path.parent, results))
-        for file in sorted(folder.glob("*/config.yaml"))
-        if (file.parent / "checkpoints").is_dir()
-    }
-    best = nearest_name(path.name, runs.values())
-    meant = next((run for run, name in runs.items() if name == best), None)
-    hint = f"there are {', '.join(list(runs)[:6])}." if runs else "`emul train` makes one, in outputs/train/<name>."
-    return FileNotFoundError(f"No run at {path}; {f'did you mean run={meant}?' if meant else hint}")
-
-
 def open_run(path: str | Path, checkpoint: str = "best", device: str = "cpu") -> Run:
     """Open outputs/train/<name>. checkpoint: `best` (falls back to last where no validation ran) or `last`."""
     path = Path(path)
@@ -223,26 +203,14 @@ def save_adapter(target: Path) -> None:
         return
     file = next(f for name in ("best", "last") if (f := target / "checkpoints" / f"{name}.ckpt").is_file())
     card = checkpoints.load(file)["emul"]
-    weights, settings = card["weights"], saved_config(card["config"], str(file)).adapter
-    base = weights_digest(without_adapters(weights))
+    weights, settings = card["weights"], build(saved_config(card["config"], str(file)).adapter).plain()
     adapter_weights = {name: value for name, value in weights.items() if is_of_adapter(name)}
-    checkpoints.save(
-        target / ADAPTER, {"adapter": {"settings": build(settings).plain(), "weights": adapter_weights, "base": base}}
-    )
+    checkpoints.save_adapter(target, settings, adapter_weights, weights_digest(without_adapters(weights)))
 
 
 def read_adapter(path: str | Path, run: Run) -> dict[str, Any]:
     """Read an adapter.pt for a run. ValueError where it is something else, or was trained on other weights."""
-    path = Path(path)
-    content = checkpoints.content(path / ADAPTER if path.is_dir() else path).get("adapter")
-    if not isinstance(content, dict) or not {"settings", "weights", "base"} <= set(content):
-        raise ValueError(f"adapter_file: expected the {ADAPTER} of a run trained with adapter=lora; got {path}.")
-    if content["base"] != weights_digest(without_adapters(run.card["weights"])):
-        raise ValueError(
-            f"adapter_file: {path} was trained on other weights than those of {run.file}; give the run that it began "
-            "from, in from_checkpoint, or the adapter of this one."
-        )
-    return content
+    return checkpoints.read_adapter(Path(path), weights_digest(without_adapters(run.card["weights"])), run.file)
 
 
 def _held_step(card: Mapping[str, Any]) -> Step:

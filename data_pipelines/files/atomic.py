@@ -129,6 +129,13 @@ def write_text(path: Path, text: str) -> None:
     write_file(path, text.encode())
 
 
+def write_if_changed(path: Path, text: str) -> None:
+    """Write a text file atomically, unless it holds this text already."""
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return
+    write_text(path, text)
+
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 

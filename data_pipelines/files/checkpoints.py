@@ -1,4 +1,4 @@
-"""Checkpoints on disk, written whole or not at all, and files of published weights: tensors, numbers and strings.
+"""Checkpoints and adapters on disk, written whole or not at all, and published weights: tensors, numbers, strings.
 
 Read files of published weights, written by torch.save, safetensors or NumPy, whatever keys they are nested under.
 
@@ -127,6 +127,31 @@ class CheckpointFolder:
     def load(self, path: str | Path) -> dict[str, Any]:
         """The content of a checkpoint."""
         return load(path)
+
+
+ADAPTER = "adapter.pt"
+
+
+def save_adapter(folder: Path, settings: Mapping[str, Any], weights: Mapping[str, Tensor], base: str) -> None:
+    """Write the adapter of the run in `folder` to adapter.pt. base: digest of the weights that it was trained on."""
+    save(folder / ADAPTER, {"adapter": {"settings": settings, "weights": weights, "base": base}})
+
+
+def read_adapter(path: Path, base: str, of: Path) -> dict[str, Any]:
+    """Read settings, weights and base of an adapter: from adapter.pt, or the folder of its run.
+
+    base: digest of the weights in the checkpoint `of`, for which it is wanted. ValueError where it is something else,
+    or was trained on other weights.
+    """
+    adapter = content(path / ADAPTER if path.is_dir() else path).get("adapter")
+    if not isinstance(adapter, dict) or not {"settings", "weights", "base"} <= set(adapter):
+        raise ValueError(f"adapter_file: expected the {ADAPTER} of a run trained with adapter=lora; got {path}.")
+    if adapter["base"] != base:
+        raise ValueError(
+            f"adapter_file: {path} was trained on other weights than those of {of}; give the run that it began "
+            "from, in from_checkpoint, or the adapter of this one."
+        )
+    return adapter
 
 
 PAIRS = (("means", "stds"), ("mean", "std"), ("global_means", "global_stds"))

@@ -21,6 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.conventions.suggestions import nearest_name
 from data_pipelines.files.identity import digest
 from data_pipelines.files.places import name_within, refuse_name
 from data_pipelines.options.source_text import definition, module_file, module_tree
@@ -196,6 +197,22 @@ def run_name(run: str | Path, output: str | Path) -> str:
     saved = read_yaml(file) if file.is_file() else {}
     parts = Path(str(saved.get("name") or folder.name)).parts
     return "/".join(parts) if folder.parts[-len(parts) :] == parts else folder.name
+
+
+def absent_run(path: Path, results: Path = Path("outputs/train")) -> FileNotFoundError:
+    """Return the error for a run that is not there, with the one that may be meant."""
+    if (results / path / "config.yaml").is_file():
+        return FileNotFoundError(f"No run at {path}; write run={results / path}.")
+    runs = {
+        str(file.parent): file.parent.name
+        for folder in dict.fromkeys((path.parent, results))
+        for file in sorted(folder.glob("*/config.yaml"))
+        if (file.parent / "checkpoints").is_dir()
+    }
+    best = nearest_name(path.name, runs.values())
+    meant = next((run for run, name in runs.items() if name == best), None)
+    hint = f"there are {', '.join(list(runs)[:6])}." if runs else "`emul train` makes one, in outputs/train/<name>."
+    return FileNotFoundError(f"No run at {path}; {f'did you mean run={meant}?' if meant else hint}")
 
 
 MOST = 1_000_000  # values of a saved configuration
