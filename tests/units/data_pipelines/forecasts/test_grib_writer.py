@@ -7,8 +7,7 @@ import pytest
 import xarray as xr
 
 from data_pipelines.conventions.canonical import first_member
-from data_pipelines.forecasts.grib_messages import GribCode, MessageTemplate
-from data_pipelines.forecasts.grib_writer import GribWriter
+from data_pipelines.forecasts.grib_writer import GribCode, GribWriter, MessageTemplate
 from data_pipelines.forecasts.layout import Layout
 from data_pipelines.opening.datasets import open_dataset
 from emulators.grid import equiangular_grid, gaussian_grid
