@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import binascii
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import xarray as xr
 
 from data_pipelines.conventions.attributes import grid_of
@@ -26,12 +24,9 @@ from data_pipelines.opening.file_kinds import (
     file_names,
     has_zarr,
     is_anemoi,
-    is_references,
     unreadable,
-    zarr_group_in_zip,
 )
-from data_pipelines.opening.missing_values import decoded, without_idle_zeros
-from data_pipelines.opening.zarr_metadata import refuse_objects, refuse_stale_metadata
+from data_pipelines.opening.missing_values import decoded
 from data_pipelines.reading.packed_store import PackedStore, is_packed_store
 from data_pipelines.reading.packed_view import packed_dataset
 from data_pipelines.reading.zarr_chunks import with_direct_reads
@@ -154,19 +149,21 @@ def _open_zarr(name: str, ways: OpeningOptions) -> list[xr.Dataset]:
         raise FileNotFoundError(f"{name} holds no Zarr store (no zarr.json, .zgroup or .zmetadata in it).")
     if not elsewhere and is_packed_store(Path(name)):
         return [packed_dataset(PackedStore(name))]
+    from data_pipelines.opening import zarr_stores  # loads zarr, which other files do not need
+
     if not elsewhere:
-        refuse_objects(Path(name))
-        refuse_stale_metadata(Path(name))
+        zarr_stores.refuse_objects(Path(name))
+        zarr_stores.refuse_stale_metadata(Path(name))
     if options is None:
         options = ANONYMOUS.get(name.split("://")[0]) if "::" not in name else None
     settings: dict[str, Any] = {"storage_options": dict(options) if options else None}
     try:
         store: Any = name
         if elsewhere and ways.cache_gigabytes:
-            store, settings = _kept(name, settings, ways.cache_gigabytes), {}
+            store, settings = zarr_stores.cached_store(name, settings, ways.cache_gigabytes), {}
         if packed:
-            store, settings = _store_in_file(name)
-        dataset = _as_stored(store, settings)
+            store, settings = zarr_stores.store_in_file(name)
+        dataset = zarr_stores.dataset_as_stored(store, settings)
         dataset = dataset if elsewhere or packed else with_direct_reads(dataset, Path(name))
         folded = is_anemoi(dataset)  # its zeros are values, though Zarr fills with them
     except FileNotFoundError as error:
@@ -182,63 +179,6 @@ def _open_zarr(name: str, ways: OpeningOptions) -> list[xr.Dataset]:
     if folded:
         return [fields_by_name(xr.decode_cf(dataset, decode_times=False, mask_and_scale=False))]
     return [decoded(dataset, masked_address(name))]
-
-
-def _as_stored(store: Any, settings: Mapping[str, Any]) -> xr.Dataset:
-    """Open a Zarr store undecoded, with the fill values that its writer declared."""
-    import zarr
-
-    try:
-        dataset = xr.open_zarr(store, chunks=None, decode_cf=False, **settings)
-    except (TypeError, binascii.Error):  # a fill value as a plain number, where xarray writes it in base64
-        group = xr.backends.ZarrStore.open_group(store, mode="r", use_zarr_fill_value_as_mask=True, **settings)
-        undecoded: dict[str, Any] = {
-            "mask_and_scale": False,
-            "decode_times": False,
-            "decode_coords": False,
-            "concat_characters": False,
-        }
-        dataset = xr.backends.StoreBackendEntrypoint().open_dataset(group, **undecoded)
-        arrays = zarr.open_group(store, mode="r", **_of_zarr(settings))
-        fills = {name: arrays[str(name)].attrs.get("_FillValue") for name in dataset.variables}
-        for name, variable in dataset.variables.items():
-            variable.attrs = {k: v for k, v in variable.attrs.items() if k != "_FillValue"}
-            if fills[name] is not None:
-                variable.attrs["_FillValue"] = fills[name]
-        return dataset
-    if any(
-        np.ndim(v.attrs.get("_FillValue")) == 0 and v.attrs.get("_FillValue") == 0 for v in dataset.variables.values()
-    ):
-        arrays = zarr.open_group(store, mode="r", **_of_zarr(settings))
-        dataset = without_idle_zeros(dataset, {name: dict(arrays[str(name)].attrs) for name in dataset.variables})
-    return dataset
-
-
-def _of_zarr(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of `xarray.open_zarr` as those of `zarr.open_group`."""
-    return {"path": settings.get("group") or "", "storage_options": settings.get("storage_options")}
-
-
-def _store_in_file(name: str) -> tuple[Any, dict[str, Any]]:
-    """Return the Zarr store in a ZIP archive or a list of references, and the settings with which it is opened."""
-    if is_references(name):
-        return "reference://", {"storage_options": {"fo": name}, "consolidated": False}
-    from zarr.storage import ZipStore
-
-    group = zarr_group_in_zip(name)
-    if group is None:
-        raise ValueError(unreadable(name))
-    return ZipStore(name, mode="r"), {"group": group, "consolidated": False} if group else {}
-
-
-def _kept(name: str, settings: dict[str, Any], gigabytes: float) -> Any:
-    """Return the remote store at an address, read through a cache of so many gigabytes."""
-    from zarr.storage import FsspecStore
-
-    from data_pipelines.opening.remote_cache import CachedStore, cache_folder
-
-    store = FsspecStore.from_url(name, read_only=True, **settings)
-    return CachedStore(store, name, cache_folder(), gigabytes * 1e9)
 
 
 def _open_netcdf(name: str, _: OpeningOptions) -> list[xr.Dataset]:

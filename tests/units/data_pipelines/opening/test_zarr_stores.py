@@ -21,7 +21,7 @@ from data_pipelines.batches.archive import Archive
 from data_pipelines.batches.world import VariableRoles, world_from_dataset
 from data_pipelines.files import checkpoints
 from data_pipelines.opening.datasets import open_dataset
-from data_pipelines.opening.remote_cache import CachedStore, cache_folder
+from data_pipelines.opening.zarr_stores import CachedStore, cache_folder
 from data_pipelines.reading import threads
 from data_pipelines.reading.threads import DamagedData
 from data_pipelines.sources.weatherbench2 import WeatherBench2
