@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from emulators.layers.attention.neighbourhood_attention import MeshTransformer, NeighbourhoodAttention, Neighbours
+from emulators.layers.attention.neighbourhood_attention import (
+    MeshTransformer,
+    NeighbourhoodAttention,
+    Neighbours,
+    compact_blocks,
+    neighbourhoods,
+)
 from emulators.layers.conditioned_norms import ConditionedNorm, tell
 from emulators.meshes.icosahedra import icosahedra
-from emulators.meshes.neighbourhoods import compact_blocks, neighbourhoods
 
 
 def within(level: int, hops: int) -> np.ndarray:
