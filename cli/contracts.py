@@ -12,6 +12,7 @@ the contract that is broken. The tests of this package run the same functions on
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from emul.config.build import build
 from emul.config.saved import config_faults
 from emulators.contracts.example_worlds import column_world, small_world
 from emulators.contracts.parts import CONSTRAINT, LOSS, METRIC, MODEL, require
+from emulators.interfaces import NetworkModule, optional
 from emulators.world import World
 
 Part = Any  # a mapping with _target_, or a class
@@ -60,14 +62,16 @@ def check_metric(metric: Part) -> None:
 
 
 def check_model(model: Part, world: World | None = None) -> None:
-    """Check a network on a World, by default six channels on a tiny grid."""
+    """Check a network on a World, by default six channels on a tiny grid, or on the EXAMPLE_GRID of its module."""
 
     def build_model(world: World) -> torch.nn.Module:
         torch.manual_seed(0)
         return built(model, world)
 
+    target = model["_target_"] if isinstance(model, Mapping | DictConfig) else f"{model.__module__}."
+    grid = optional(import_module(str(target).rpartition(".")[0]), NetworkModule, "EXAMPLE_GRID")
     for contract in MODEL:
-        contract(build_model, world or small_world())
+        contract(build_model, world or small_world(grid or "gaussian"))
 
 
 def check_dataset(dataset: Part) -> None:

@@ -73,11 +73,14 @@ class NetworkModule(Protocol):
     PUBLISHED: pairs (regular expression of a published parameter's name, name here).
     adapted: change what differs in more than its name in a state dict of names here.
     ABOUT: `states`, `step`, `grid` and `parity` of the published network, in words.
+    EXAMPLE_GRID: name of a grid that the network takes, where it takes no rows and columns: its size is told on this,
+        and its contracts are checked on it.
     """
 
     PUBLISHED: Sequence[tuple[str, str]] = ()
     adapted: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
     ABOUT: Mapping[str, str] = {}
+    EXAMPLE_GRID: str = ""
 
 
 class Loss(Protocol):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from data_pipelines.inspection.proposals import ProposedModel
+    from emulators.grid import Grid
     from emulators.world import World
 
 
@@ -129,6 +130,7 @@ def memory_findings(config: DictConfig, world: World, network: nn.Module, activa
     return [Finding("training.batch_size", f"a batch that fits into {bytes_text(room)} of memory", got, fix)]
 
 
+POINTS = 64 * 128  # of the sphere, for which operations are told
 SHIPPED = Path(__file__).with_name("model_sizes.json")
 
 
@@ -170,31 +172,40 @@ def measured_sizes(names: Sequence[str], overrides: Sequence[str] = ()) -> dict[
 
 
 def _measured(name: str, world: World) -> ModelSize:
+    from emulators.grid import equiangular_grid
+    from emulators.grids.catalogue import named_grid
     from emulators.interfaces import NetworkModule, optional
     from emulators.training.flop_counter import parameter_count
 
     file: Any = OmegaConf.load(option_files("model")[name])
     node = file.get("model", file)  # of those that set other groups too
+    module = import_module(node["_target_"].rpartition(".")[0])
+    own = optional(module, NetworkModule, "EXAMPLE_GRID")
+    grid = named_grid(own) if own else equiangular_grid(64)
+    if own and world.grid.kind != grid.kind:
+        world = replace(world, grid=grid, static_fields=None)
     try:
         parameters = parameter_count(network_on_meta(node, world))
     except ValueError:
         parameters = None
-    about = optional(import_module(node["_target_"].rpartition(".")[0]), NetworkModule, "ABOUT")
+    about = optional(module, NetworkModule, "ABOUT")
     details = {key: str(about.get(key, "")) for key in ("states", "step", "grid", "parity")}
-    return ModelSize(paper(name, str(node["_target_"])), parameters, operations(node, world), **details)
+    return ModelSize(paper(name, str(node["_target_"])), parameters, operations(node, world, grid), **details)
 
 
-def operations(node: DictConfig, world: World) -> float | None:
-    """Return 10^9 operations of one forward pass on 64x128 points of the sphere; None where it needs numbers."""
-    from emulators.grid import equiangular_grid
+def operations(node: DictConfig, world: World, grid: Grid) -> float | None:
+    """Return 10^9 operations of one forward pass on a grid; None where it needs numbers.
+
+    Of a grid of other than 64x128 points, the operations are counted for so many points.
+    """
     from emulators.training.flop_counter import forward_operations
 
-    finer = replace(world, grid=equiangular_grid(64), static_fields=None)
+    finer = replace(world, grid=grid, static_fields=None)
     try:
         total = forward_operations(network_on_meta(node, finer), finer)
     except Exception:  # a model may not fit this grid
         return None
-    return None if total is None else float(f"{total / 1e9:.3g}") or None
+    return None if total is None else float(f"{total / 1e9 * POINTS / grid.size:.3g}") or None
 
 
 def write_sizes() -> None:

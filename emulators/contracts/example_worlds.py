@@ -55,8 +55,11 @@ FIELDS = {
 
 
 def small_world(grid: str = "gaussian", **changes: Any) -> World:
-    """Return a World of six channels, a forcing and a static field on a tiny grid; changes: of its fields."""
-    where = GRIDS[grid]()
+    """Return a World of six channels, a forcing and a static field on a tiny grid; changes: of its fields.
+
+    grid: one of GRIDS, or the name of another, such as healpix:16.
+    """
+    where = GRIDS[grid]() if grid in GRIDS else named_grid(grid)
     sets = {
         "prognostic": VariableSet(
             (

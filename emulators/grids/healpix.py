@@ -63,6 +63,24 @@ def cells(grid: Grid) -> Cells:
     return Cells(np.stack(corners, axis=2).reshape(-1, 4, 3), np.repeat(np.arange(grid.size), SIDES**2), grid.size)
 
 
+def face_cells(grid: Grid) -> np.ndarray:
+    """Return the numbers of the cells of each face in rows and columns, (12, n, n).
+
+    Rows run from the north-eastern side of a face to the south-western, columns from the north-western to the
+    south-eastern, as in Karlbauer et al. 2024, doi 10.1029/2023MS004021. Raises ValueError for another grid.
+    """
+    if not isinstance(grid, PointGrid) or grid.family != FAMILY:
+        raise ValueError(
+            f"Expected a HEALPix grid, with its 12 faces of n x n cells; got {grid}. Regrid the data: "
+            "`emul data regrid grid=healpix:32`, or data=regridded data.grid=healpix:32."
+        )
+    n = round((grid.size / 12) ** 0.5)
+    face, x, y = _coordinates(n, grid.name.endswith(":nested"))
+    cells = np.empty((12, n, n), dtype=np.int64)
+    cells[face, n - 1 - x, n - 1 - y] = np.arange(grid.size)
+    return cells
+
+
 def _place(face: np.ndarray, x: np.ndarray, y: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Return sine of latitude and longitude in radians at coordinates x, y of a face, cell centres at whole numbers."""
     x, y = (coordinate + 0.5 for coordinate in (x, y))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from dataclasses import replace
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from emulators.contracts import example_worlds
 from emulators.contracts.parts import MODEL, example_inputs
+from emulators.interfaces import NetworkModule, optional
 from emulators.layers.convolution import OVER_POLES, Edges
 from emulators.layers.sample_draws import begin_samples
 from emulators.variables import Variable, VariableSet
@@ -41,29 +44,39 @@ def parameters(module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-@pytest.fixture(scope="module")
-def sizes(small_world):
-    """Parameters of each network, counted once."""
-    counted = {}
+@cache
+def size(file: Path) -> int:
+    """Parameters of a network."""
+    with torch.device("meta"):
+        return parameters(network(file, world_for(file)))
 
-    def size(file: Path) -> int:
-        if file not in counted:
-            with torch.device("meta"):
-                counted[file] = parameters(network(file, small_world()))
-        return counted[file]
 
-    return size
+def world_for(file: Path, grid: str = "gaussian", **changes):
+    """A world on a grid, or on one that the network takes, where it takes no rows and columns."""
+    config = OmegaConf.load(file)
+    module = import_module(config.get("model", config)["_target_"].rpartition(".")[0])
+    return example_worlds.small_world(optional(module, NetworkModule, "EXAMPLE_GRID") or grid, **changes)
 
 
 @pytest.fixture(params=FILES, ids=lambda file: file.stem)
-def build(request, sizes):
+def file(request):
+    return request.param
+
+
+@pytest.fixture
+def small_world(file):
+    return partial(world_for, file)
+
+
+@pytest.fixture
+def build(file):
     def built(world):
-        if (request.param.parent / f"{request.param.stem}_small.yaml").is_file():
+        if (file.parent / f"{file.stem}_small.yaml").is_file():
             pytest.skip("the same code as its small form; see test_meta")
-        if sizes(request.param) > LARGE:
+        if size(file) > LARGE:
             pytest.skip("too large for a test; see test_meta")
         torch.manual_seed(0)
-        return network(request.param, world)
+        return network(file, world)
 
     return built
 
@@ -161,7 +174,6 @@ def test_one_graph_for_the_compiler(build, example, small_world):
         torch.testing.assert_close(graph(fields, time), net(fields, time), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_meta(file, small_world):
     with torch.device("meta"):
         net = network(file, small_world())

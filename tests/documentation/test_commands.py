@@ -36,7 +36,7 @@ ELSEWHERE = {  # what is not run, and why
     r"data=ocean": "tests/runs/test_ocean.py",
     r"writer=grib|planet_grib": "needs eccodes; tests/runs/forecasts/test_services.py, test_today.py",
     r"emul scaling ": "tests/runs/test_scaling.py",
-    r"on_cells": "tests/runs/test_grids.py",
+    r"on_(cells|healpix)": "tests/runs/test_grids.py",
     r"planet_seeds|inits=2001": "tests/runs/test_seeds.py",
     r"experiment=planet_lam|run=outputs/train/planet_lam": "tests/runs/test_limited_area.py",
     r"keep=(monthly|annual)": "tests/runs/forecasts/test_means.py",

@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from emulators.grid import LatLonGrid, equiangular_grid
+from emulators.grid import Grid, LatLonGrid, equiangular_grid
+from emulators.grids.catalogue import named_grid
 from places import DATA
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -38,17 +39,17 @@ IN5_OUT3 = {"prognostic": 3, "forcing": 2}
 class Case:
     """One network. target, options: ours. channels: prognostic, forcing, diagnostic. peer: builds theirs.
 
-    call: runs theirs on fields (batch, channel, lat, lon). told: what ours is told of every case of a batch.
-    noise: numbers of noise=vector, `drawn` for each case. draws: whether ours draws others itself. even: channels of
-    which only the mean is read. east: of the first column, in degrees. sides: south, north, west and east of a limited
-    area.
+    grid: rows and columns, or the name of a grid of cells. call: runs theirs on fields (batch, channel, *grid).
+    told: what ours is told of every case of a batch. noise: numbers of noise=vector, `drawn` for each case. draws:
+    whether ours draws others itself. even: channels of which only the mean is read. east: of the first column, in
+    degrees. sides: south, north, west and east of a limited area.
     """
 
     target: str
     options: dict[str, Any]
     peer: Callable[[], nn.Module]
     channels: dict[str, Any]
-    grid: tuple[int, int]
+    grid: tuple[int, int] | str
     call: Callable[[nn.Module, Tensor], Tensor] = lambda net, fields: net(fields)
     history: int = 1
     told: dict[str, float | list[int]] = field(default_factory=dict)
@@ -59,8 +60,10 @@ class Case:
     sides: tuple[float, ...] = ()
 
     @property
-    def where(self) -> LatLonGrid:
+    def where(self) -> Grid:
         """The grid."""
+        if isinstance(self.grid, str):
+            return named_grid(self.grid)
         if self.sides:
             south, north, west, east = self.sides
             return LatLonGrid(np.linspace(north, south, self.grid[0]), np.linspace(west, east, self.grid[1]))
@@ -108,7 +111,7 @@ def recipe(name: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def fields(case: Case, channels: int) -> Tensor:
-    return torch.from_numpy(noise("fields", (BATCH, channels, *case.grid)).astype(np.float32))
+    return torch.from_numpy(noise("fields", (BATCH, channels, *case.where.shape)).astype(np.float32))
 
 
 def randomised(net: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -77,7 +77,9 @@ SAMPLED = ["step=denoising", "objective=diffusion"]
 FEW = [*SAMPLED, "sampler.levels=3"]
 INTERPOLATED = ["step=dyffusion", "objective=dyffusion", "history=2"]
 LATENT = ["step=latent", "objective=variational", "objective.members=1"]
+HEALPIX = ["data=regridded", "data@data.source=planet_tiny", "data.grid=healpix:16"]
 TOGETHER = {  # options that need others
+    "model/dlwp_hpx_small": HEALPIX,
     "objective/diffusion": SAMPLED,
     "step/denoising": SAMPLED,
     "objective/dyffusion": INTERPOLATED,

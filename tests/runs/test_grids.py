@@ -56,6 +56,19 @@ def test_from_regridding_to_the_report(folder, monkeypatch):
     assert any((folder / "outputs/eval/cells/maps").glob("*.png"))
 
 
+def test_a_network_on_the_faces_of_healpix(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    source = ["data=regridded", "data@data.source=planet_tiny", "data.grid=healpix:16"]
+    model = ["model=dlwp_hpx_small", "model.channels=[8,4,4]", "history=2", "hardware=debug"]
+    assert main(["train", *source, *model, "training.steps=2", "name=on_healpix"]) == 0
+    assert main(["forecast", "run=outputs/train/on_healpix", "lead=1d"]) == 0
+    forecast = xr.open_zarr("outputs/forecast/on_healpix/forecast.zarr")
+    assert grid_of(forecast).same_as(named_grid("healpix:16"))
+    assert np.isfinite(forecast["temperature"].values).all()
+    assert main(["check", "data=planet_tiny", "model=dlwp_hpx_small"])
+    assert "Expected a HEALPix grid" in " ".join(capsys.readouterr().out.split())
+
+
 def test_networks_of_rows_refuse_cells(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     fault = main(["check", "data=weatherbench2", "data.path=O8.zarr", SPLITS, "variables.prognostic=[temperature]",

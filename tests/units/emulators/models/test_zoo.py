@@ -12,6 +12,7 @@ import torch
 from omegaconf import OmegaConf
 
 from emulators.grid import LatLonGrid, equiangular_grid
+from emulators.grids.catalogue import named_grid
 from emulators.layers.attention.level_columns import LevelColumns
 from emulators.layers.attention.window_attention import CosineAttention, EarthAttention, WindowAttention
 from emulators.layers.attention.windows import Windows
@@ -58,6 +59,7 @@ GRID32, GRID64 = equiangular_grid(32), equiangular_grid(64)
 SAMUDRA2 = {"channels": [280, 380, 480, 520], "widening": 2, "periodic": True}
 PANGU_LITE = {"embed": 48, "depths": [2, 6, 6, 2], "heads": [3, 6, 6, 3]}
 WXFORMER_LITE = {"channels": [32, 64, 128, 256], "depth": [2] * 4, "head_channels": 32, "groups": 32}
+HPX_OCEAN = {"channels": [180, 90, 90], "block": "symmetric", "recurrent": False}
 PUBLISHED = [  # file, world, changes, parameters measured on the original code
     ("vit", world(GRID32, 3, 138, 3), {"positions": "learned"}, 1_761_932),
     ("resnet", world(GRID32, 3, 138, 3), {}, 9_220_227),
@@ -93,6 +95,8 @@ PUBLISHED = [  # file, world, changes, parameters measured on the original code
     ("graphcast", world(GRID32, 227, 17, 2), {}, 36_348_131),
     ("graphcast", world(GRID32, 83, 17, 2), {"level": 5}, 35_979_347),
     ("graph_transformer", world(GRID32, 90, 101), {"trainable": 0}, 246_203_482),
+    ("dlwp_hpx", world(named_grid("healpix:64"), 14, 4), {}, 9_822_818),
+    ("dlwp_hpx", world(named_grid("healpix:32:nested"), 2, 7), HPX_OCEAN, 3_011_312),
 ]
 
 
