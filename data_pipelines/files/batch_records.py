@@ -41,7 +41,7 @@ class BatchRecords:
     def write(self, part: int | str, arrays: Mapping[str, np.ndarray], checksums: Mapping[str, str]) -> None:
         """Record batch `part`, a number or a name, as finished. checksums: sha256 by path relative to the folder."""
         content = io.BytesIO()
-        np.savez(content, checksums=np.array(json.dumps(dict(checksums))), **arrays)
+        np.savez(content, checksums=np.array(json.dumps(dict(checksums))), **arrays)  # type: ignore[arg-type]
         write_file(self._path(part), content.getvalue(), durable=True)
 
     def read(self, part: int | str, *, check: bool = True) -> tuple[dict[str, np.ndarray], dict[str, str]] | None:

@@ -85,7 +85,8 @@ class StatisticsWriter:
         self._leads.append(self.sums.partial(values))
         if len(self._leads) == self.layout.block or lead == self.layout.steps - 1:
             content = io.BytesIO()
-            np.savez(content, **{f"{n}/{k}": v for n, s in enumerate(self._leads) for k, v in s.items()})
+            sums = {f"{n}/{k}": v for n, s in enumerate(self._leads) for k, v in s.items()}
+            np.savez(content, **sums)  # type: ignore[arg-type]
             path = self._path(piece, lead // self.layout.block)
             write_file(path, content.getvalue())
             self._files[f"{FOLDER}/{path.name}"] = sha256(path)
@@ -220,7 +221,7 @@ class MeansWriter:
         if self._first is None:
             return {}
         content = io.BytesIO()
-        np.savez(content, **{str(number): sums for number, sums in self._sums.items()})
+        np.savez(content, **{str(number): sums for number, sums in self._sums.items()})  # type: ignore[arg-type]
         path = self.folder / FOLDER / f"{piece:06d}_{self._first:09d}.npz"
         write_file(path, content.getvalue())
         self._first, self._sums = None, {}

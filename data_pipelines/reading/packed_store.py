@@ -202,7 +202,8 @@ class PackedStore:
         for number, place in (divmod(each, self.per_file) for each in positions):
             entry = self._files.get(number)
             if entry is not None and entry[1][place, 0] != ABSENT:
-                os.posix_fadvise(entry[0], *entry[1][place].tolist(), os.POSIX_FADV_WILLNEED)
+                offset, size = entry[1][place].tolist()
+                os.posix_fadvise(entry[0], offset, size, os.POSIX_FADV_WILLNEED)
 
     def _read_again(self, position: int, out: np.ndarray) -> bool:
         """Read all channels of a time that was verified before, in one call; False if that is not possible."""
