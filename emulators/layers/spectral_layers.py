@@ -226,6 +226,31 @@ def field_position(kind: str, transform: SphericalHarmonics, channels: int) -> n
     raise ValueError(f"Expected position_embedding to be 'none', 'grid', 'latitude' or 'spectral'; got '{kind}'.")
 
 
+class SpectralFilter(nn.Module):
+    """Multiply coefficients on the way from one grid to another; return the result and the input there.
+
+    product: the layer that multiplies, such as `coefficient_product` returns. bias: add a number for each channel.
+    """
+
+    def __init__(
+        self, source: SphericalHarmonics, goal: SphericalHarmonics, product: nn.Module, channels: int, bias: bool
+    ) -> None:
+        super().__init__()
+        self.source, self.goal = source, goal
+        self.convolution = product
+        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        batch, channels = x.shape[2:]
+        coefficients = self.source.analysis(x.flatten(2)).unflatten(2, (batch, channels))
+        residual = x
+        if self.source is not self.goal:
+            residual = self.goal.synthesis(coefficients.flatten(2)).unflatten(2, (batch, channels))
+        coefficients = self.convolution(coefficients)  # under the old name: large ones are not kept any longer
+        mixed = self.goal.synthesis(coefficients.flatten(2)).unflatten(2, (batch, channels))
+        return mixed if self.bias is None else mixed + self.bias, residual
+
+
 class Truncation(nn.Module):
     """Project fields on spherical harmonics up to the largest total wavenumber of each variable.
 

@@ -38,7 +38,7 @@ from emulators.layers.field_norms import (
 )
 from emulators.layers.pointwise import PointwiseMLP
 from emulators.layers.sample_draws import Generators
-from emulators.layers.spectral_layers import coefficient_product, field_position
+from emulators.layers.spectral_layers import SpectralFilter, coefficient_product, field_position
 from emulators.sphere.transform import SphericalHarmonics, resolved_degrees
 from emulators.world import World
 
@@ -180,28 +180,6 @@ class SFNO(nn.Module):
         if self.skip is None:
             return None
         return self.skip(raw if self.skip_norm is None else _normed(self.skip_norm, raw, conditions))
-
-
-class SpectralFilter(nn.Module):
-    """Multiply coefficients on the way from one grid to another; return the result and the input there."""
-
-    def __init__(
-        self, source: SphericalHarmonics, goal: SphericalHarmonics, product: nn.Module, channels: int, bias: bool
-    ) -> None:
-        super().__init__()
-        self.source, self.goal = source, goal
-        self.convolution = product
-        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        batch, channels = x.shape[2:]
-        coefficients = self.source.analysis(x.flatten(2)).unflatten(2, (batch, channels))
-        residual = x
-        if self.source is not self.goal:
-            residual = self.goal.synthesis(coefficients.flatten(2)).unflatten(2, (batch, channels))
-        coefficients = self.convolution(coefficients)  # under the old name: large ones are not kept any longer
-        mixed = self.goal.synthesis(coefficients.flatten(2)).unflatten(2, (batch, channels))
-        return mixed if self.bias is None else mixed + self.bias, residual
 
 
 class AceBlock(nn.Module):

@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 ZOO = Path(__file__).parent / "zoo"
 FOLDER = DATA / "zoo"
 BATCH = 2
+COMPLEX = "complex"
 IN5_OUT3 = {"prognostic": 3, "forcing": 2}
 
 
@@ -42,7 +43,7 @@ class Case:
     grid: rows and columns, or the name of a grid of cells. call: runs theirs on fields (batch, channel, *grid).
     told: what ours is told of every case of a batch. noise: numbers of noise=vector, `drawn` for each case. draws:
     whether ours draws others itself. even: channels of which only the mean is read. east: of the first column, in
-    degrees. sides: south, north, west and east of a limited area.
+    degrees. sides: south, north, west and east of a limited area. poles: whether the grid has a row at each.
     """
 
     target: str
@@ -58,6 +59,7 @@ class Case:
     even: tuple[int, ...] = ()
     east: float = 0.0
     sides: tuple[float, ...] = ()
+    poles: bool = False
 
     @property
     def where(self) -> Grid:
@@ -67,7 +69,7 @@ class Case:
         if self.sides:
             south, north, west, east = self.sides
             return LatLonGrid(np.linspace(north, south, self.grid[0]), np.linspace(west, east, self.grid[1]))
-        grid = equiangular_grid(*self.grid)
+        grid = equiangular_grid(*self.grid, poles=self.poles)
         return LatLonGrid(grid.latitude, grid.longitude + self.east)
 
     @property
@@ -96,8 +98,10 @@ def drawn() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def recipe(name: str, shape: tuple[int, ...]) -> Tensor:
-    """Weights by their name; statistics and norms stay near those of trained networks."""
+def recipe(name: str, shape: tuple[Any, ...]) -> Tensor:
+    """Weights by their name; statistics and norms stay near those of trained networks; complex ones say so first."""
+    if shape and shape[0] == COMPLEX:
+        return torch.view_as_complex(recipe(name, (*shape[1:], 2)))
     values = noise(name, shape)
     if name.endswith("running_var"):
         values = 0.5 + np.abs(values)
@@ -121,7 +125,7 @@ def randomised(net: nn.Module) -> dict[str, tuple[int, ...]]:
     learned = dict(net.named_parameters())
     for name, value in state.items():
         if name in learned or "running_" in name:
-            shapes[name] = tuple(value.shape)
+            shapes[name] = (*([COMPLEX] if value.is_complex() else []), *value.shape)
             state[name] = recipe(name, shapes[name])
     net.load_state_dict(state)
     return shapes

@@ -75,7 +75,7 @@ def test_a_broken_loss_is_told_with_step_batch_and_place(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_broken_layer_is_named(tmp_path, monkeypatch):
-    from emulators.models.sfno import SpectralFilter
+    from emulators.layers.spectral_layers import SpectralFilter
 
     calm, calls = SpectralFilter.forward, []
 
