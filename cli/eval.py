@@ -40,13 +40,7 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str]) -> int:
     """Run the verb; its exit code."""
-
-    def task(config: DictConfig) -> None:
-        target = evaluate(config)
-        if (target / "scores.nc").is_file():
-            next_command(following(target, Path(config.output) / "eval", config.get("run")))
-
-    return run_composed("eval", arguments, task)
+    return run_composed("eval", arguments, evaluate)
 
 
 def following(target: Path, folder: Path, run: str | None) -> str:
@@ -59,8 +53,11 @@ def following(target: Path, folder: Path, run: str | None) -> str:
     return shlex.join(["emul", "show", str(run)] if run else ["emul", "verify", str(target)])
 
 
-def evaluate(config: DictConfig) -> Path:
-    """Score what `config` names; the folder with scores.nc, baselines.nc, pictures and report."""
+def evaluate(config: DictConfig, *, ends: bool = True) -> Path:
+    """Score what `config` names; the folder with scores.nc, baselines.nc, pictures and report.
+
+    ends: print the next command, as nothing follows.
+    """
     options = chosen_options(config)
     beside = forecasts_beside(options["beside"])
     twin = {"predictability": read_scores(config.predictability)} if config.predictability else {}
@@ -88,6 +85,8 @@ def evaluate(config: DictConfig) -> Path:
             )
         with sums.turn():
             _merge(sums, target, inputs, evaluation, odd)
+    if ends and (target / "scores.nc").is_file():
+        next_command(following(target, Path(config.output) / "eval", config.get("run")))
     return target
 
 

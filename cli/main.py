@@ -23,10 +23,7 @@ TRUST = ("--trust",)
 
 
 def command() -> int:
-    """Run `main` as a process of its own, which looks for unused memory neither while it imports nor when it ends.
-
-    Each would visit all objects of PyTorch, for up to a second.
-    """
+    """Run `main` as a process, without collecting garbage while it imports and when it ends, a second each."""
     gc.disable()
     code = main()
     gc.freeze()

@@ -49,7 +49,7 @@ def run(config: DictConfig) -> int:
     if pictures and is_scored(scored, evaluation_digest(eval_config, read_manifest(forecast_folder))):
         console().print(f"{scored} holds the scores of this forecast already.", soft_wrap=True)
     else:
-        evaluate(eval_config)
+        evaluate(eval_config, ends=False)
     next_command(shlex.join(["emul", "show", str(trained)]))
     return exit_code(forecast_folder)
 
