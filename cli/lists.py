@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 from data_pipelines.conventions.suggestions import suggestion
 from data_pipelines.options.documentation import description, matching_options, options
 from data_pipelines.options.folders import option_files, options_of
 from emul.checks.networks import ModelSize, measured_sizes, shipped_sizes
-from emul.terminal.console import console, show_rows, table
+from emul.terminal.console import console, next_command, show_rows, table
 from emul.terminal.verbs import LISTS
 
 
@@ -53,6 +54,7 @@ def list_models(overrides: list[str]) -> int:
         rows.append([name, count_text(size), count_text(small) if small else "", operations, cited])
     table(["model", "parameters", "_small", "GFLOP", "paper"], rows, right=("parameters", "_small", "GFLOP"))
     console().print("`emul models NAME` describes one; GFLOP: of a forecast step on 64x128 points.", style="quiet")
+    next_command("emul models sfno")
     return 0
 
 
@@ -74,6 +76,7 @@ def describe_model(name: str, overrides: list[str]) -> int:
     show_rows(f"model={name}: {description(files[name])}", {key: value for key, value in rows.items() if value})
     keys = [option for option in options() if option.file == f"model/{name}"]
     table(["option", "default", "what it is"], [[option.key, option.default, option.comment] for option in keys])
+    next_command(shlex.join(["emul", "check", f"model={name}", *overrides]))
     return 0
 
 

@@ -11,7 +11,7 @@ from emul.checks.submission import submitted_or_within_job
 from emul.config.build import build
 from emul.config.compose import compose, run_composed
 from emul.config.overrides import assignment
-from emul.terminal.console import console, next_command
+from emul.terminal.console import console, next_command, stage
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -34,16 +34,16 @@ def run(config: DictConfig) -> int:
     from emul.forecast import exit_code, forecast
     from emul.train import train
 
-    console().rule("1 of 3: train")
+    stage("1 of 3: train")
     trained = train(config)
     requeue_on_notice(build(config.hardware).slurm)
-    console().rule("2 of 3: forecast")
+    stage("2 of 3: forecast")
     forecast_config = follow_up("forecast", config, trained)
     forecast_config.writer, forecast_config.perturbation = config.writer, config.perturbation
     if config.resume != "exact":  # what was asked of the training holds for what follows from it
         forecast_config.resume = "anew"
     forecast_folder = forecast(forecast_config)
-    console().rule("3 of 3: eval")
+    stage("3 of 3: eval")
     scored, eval_config = Path(config.output) / "eval" / config.name, follow_up("eval", config, trained)
     pictures = not config.eval.pictures or (scored / "report.html").is_file()
     if pictures and is_scored(scored, evaluation_digest(eval_config, read_manifest(forecast_folder))):

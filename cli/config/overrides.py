@@ -185,6 +185,9 @@ def _other_key(verb: str, key: str, value: str, config: dict[str, Any]) -> str:
     if key.rpartition(".")[2] in ELSEWHERE:
         return f"write {ELSEWHERE[key.rpartition('.')[2]]}"
     best = nearest_name(key, keys)
+    listed_value = f"[{value}]" if value and value[0] not in "[{" else value  # a key of lists, given one item
+    if best and not _takes(config, best, value) and _takes(config, best, listed_value):
+        value = listed_value
     if best and _takes(config, best, value):
         last = key.rpartition(".")[2]
         same = [dotted for dotted in keys if dotted.rpartition(".")[2] == last and _takes(config, dotted, value)]

@@ -66,6 +66,14 @@ def header(title: str, lines: Iterable[str] = ()) -> None:
         console().print(f"  {escape(line)}", soft_wrap=True)
 
 
+def stage(title: str) -> None:
+    """Say which part of a command begins: a line across a terminal, the title elsewhere."""
+    if console().is_terminal:
+        console().rule(escape(title))
+    else:
+        console().print(escape(title), style="bold")
+
+
 def show_rows(title: str, rows: Mapping[str, Any]) -> None:
     """Keys and values in two columns."""
     console().print(escape(title), style="bold")

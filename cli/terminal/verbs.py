@@ -92,7 +92,7 @@ def find(name: str) -> Verb | None:
     examples = [[f"emul {name}", f"every option of `{LISTS[name]}=`"]]
     if name == "models":
         examples += [["emul models sfno", "describe one"], ["emul models data=netcdf ...", "sizes on other data"]]
-    follows = "emul models sfno" if name == "models" else f"emul options {LISTS[name]}"
+    follows = "" if name == "models" else f"emul options {LISTS[name]}"  # of models: lists.py says it
     return Verb(name, "lists", f"List what there is for `{LISTS[name]}=`.", examples=examples, follows=follows)
 
 

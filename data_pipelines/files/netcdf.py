@@ -2,8 +2,8 @@
 
 In memory a variable of scores has the `units` of the field that is scored, and the Dataset the attributes `exponent`
 and `perfect` as JSON by metric. In files a score is not said to be in units that only some metrics have: the variable
-has `field_units` and `metric_units`, and exponents and perfect scores are coordinates along `metric`. All coordinates
-have attributes as in the CF conventions.
+has `field_units` and `metric_units`, and exponents and perfect scores are coordinates along `metric`. Every file names
+its conventions, and each coordinate and variable of it and of its groups has at least a `long_name`.
 """
 
 from __future__ import annotations
@@ -45,9 +45,10 @@ def write_netcdf(
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_left(path)
         with atomic_file(path) as unfinished:
-            dataset.to_netcdf(unfinished, engine="netcdf4", encoding=encoding(dataset))
+            root = described(dataset).assign_attrs({"Conventions": CONVENTIONS, **dataset.attrs})
+            root.to_netcdf(unfinished, engine="netcdf4", encoding=encoding(dataset))
             for name, group in (groups or {}).items():
-                group.to_netcdf(unfinished, engine="netcdf4", mode="a", group=name, encoding=encoding(group))
+                described(group).to_netcdf(unfinished, engine="netcdf4", mode="a", group=name, encoding=encoding(group))
             _seal(unfinished)
     except (OSError, RuntimeError) as error:
         size = dataset.nbytes + sum(group.nbytes for group in (groups or {}).values())
@@ -161,8 +162,13 @@ COORDINATES: dict[str, dict[str, str]] = {
     "estimate": {"long_name": "difference, ends of its confidence interval, block length, number of initial times"},
     "statistic": {"long_name": "area mean of a statistic of points, from which metrics follow"},
     "run": {"long_name": "evaluation that the scores are of"},
-    "time": {"long_name": "initial time", "standard_name": "forecast_reference_time"},
+    "forecast": {"long_name": "forecast that the evaluation is of"},
+    "correction": {"long_name": "constraint and variable that it changes"},
+    "total_wavenumber": {"long_name": "total wavenumber l", "units": "1"},
+    "latitude": {"long_name": "latitude", "standard_name": "latitude", "units": "degrees_north"},
+    "longitude": {"long_name": "longitude", "standard_name": "longitude", "units": "degrees_east"},
 }
+INITIAL_TIME = {"long_name": "initial time", "standard_name": "forecast_reference_time"}
 BY_METRIC = {
     "exponent": {"long_name": "power of the units of the field that the metric has", "units": "1"},
     "perfect": {"long_name": "value of a perfect forecast, NaN where there is none"},
@@ -172,6 +178,19 @@ BY_METRIC = {
 def units_of_score(units: str, exponent: int) -> str:
     """Return the units of a metric that has this power of the units of its field."""
     return "" if exponent == 0 else units if exponent == 1 else f"({units})^{exponent}"
+
+
+def described(dataset: xr.Dataset) -> xr.Dataset:
+    """Return a Dataset with attributes on every coordinate, and a long_name on every variable; those it has are kept.
+
+    `time` is the initial time where there is a lead time too.
+    """
+    result = dataset.copy()
+    usual = {**COORDINATES, "time": INITIAL_TIME} if "lead_time" in dataset.dims else COORDINATES
+    for name, field in result.variables.items():
+        fitting = usual.get(str(name), {}) if name in result.coords else {}
+        field.attrs = {"long_name": str(name).replace("_", " "), **fitting, **field.attrs}
+    return result
 
 
 def stored_form(dataset: xr.Dataset, title: str) -> xr.Dataset:
@@ -194,11 +213,8 @@ def stored_form(dataset: xr.Dataset, title: str) -> xr.Dataset:
                 f"{metric}: {units_of_score(units, by_metric['exponent'].get(metric, 0)) or '1'}" for metric in metrics
             )
             field.attrs["metric_units"] = "; ".join(entries)
-    for name, usual in COORDINATES.items():
-        if name in result.coords:
-            result[name].attrs = {**usual, **result[name].attrs}
     result.attrs = attributes
-    return result
+    return described(result)
 
 
 def read_form(dataset: xr.Dataset) -> xr.Dataset:

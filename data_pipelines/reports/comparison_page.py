@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -217,10 +216,10 @@ def _provenance(comparison: Comparison) -> Section:
 
 
 def comparison_dataset(comparison: Comparison, scores: Mapping[str, xr.Dataset]) -> xr.Dataset:
-    """Scores of all runs, dimension `run` first, with their origin as attributes."""
-    forecasts = {name: str(dataset.attrs.get("forecast")) for name, dataset in scores.items()}
-    return joined_runs(scores).assign_attrs(
-        forecasts=json.dumps(forecasts),
+    """Scores of all runs, dimension `run` first, each with its `forecast`; their origin as attributes."""
+    joined = joined_runs(scores)
+    forecasts = [str(scores[str(name)].attrs.get("forecast")) for name in joined["run"].values]
+    return joined.assign_coords(forecast=("run", forecasts)).assign_attrs(
         baseline=comparison.baseline,
         number_of_inits=comparison.inits,
         left_out=" ".join(comparison.notes) or "nothing",

@@ -95,17 +95,14 @@ def write_scores(
     inputs.absences.extend(empty)
     told = {"left_out": "; ".join(f"{one.name}: {one.reason}" for one in inputs.absences) or "nothing"}
     scores.attrs.update({**told, **inputs.described})
-    if "level" in scores.coords:
-        scores["level"].attrs.update(inputs.forecast["level"].attrs)
     baselines = evaluation.baseline_scores({**inputs.attributes, **told})
-    if baselines is not None and "level" in baselines.coords:
-        baselines["level"].attrs.update(inputs.forecast["level"].attrs)
     spectra = evaluation.spectra.dataset({"grid": scores.attrs["grid"]}) if evaluation.spectra is not None else None
+    histograms = evaluation.forecast.histograms(inputs.attributes)
+    _describe_levels(inputs, scores, baselines, spectra, histograms)
     title = inputs.described.get("title", f"Scores of {inputs.name}")
     write_netcdf(target / "scores.nc", stored_form(scores, title), {} if spectra is None else {"spectra": spectra})
     if baselines is not None:
         write_netcdf(target / "baselines.nc", stored_form(baselines, f"{title}: baselines on the same dates"))
-    histograms = evaluation.forecast.histograms(inputs.attributes)
     if histograms is not None:
         write_netcdf(target / "histograms.nc", stored_form(histograms, f"{title}: ranks and reliability"))
     climate = None if evaluation.climate is None else _write_climate(target, evaluation.climate, inputs, warn)
@@ -123,6 +120,13 @@ def write_scores(
     return results, climate
 
 
+def _describe_levels(inputs: Inputs, *datasets: xr.Dataset | None) -> None:
+    """Give the levels of scores the attributes of those of the forecast."""
+    for dataset in datasets:
+        if dataset is not None and "level" in dataset.coords:
+            dataset["level"].attrs.update(inputs.forecast["level"].attrs)
+
+
 def write_differences(
     target: Path, inputs: Inputs, evaluation: Evaluation
 ) -> tuple[xr.Dataset | None, xr.Dataset | None]:
@@ -132,6 +136,7 @@ def write_differences(
         (target / stale).unlink(missing_ok=True)
     if not by_init:
         return None, None
+    _describe_levels(inputs, *by_init.values())
     title = f"Area means of {inputs.name} and of its baselines, by initial time"
     stored = {name: stored_form(dataset, title) for name, dataset in by_init.items()}
     write_netcdf(target / "by_init.nc", stored.pop("forecast"), stored, deflate=True)
@@ -139,6 +144,7 @@ def write_differences(
     significance = Significance(options["level"], options["least"], options["false_discovery"])
     found = evaluation.differences(by_init, significance)
     if found is not None:
+        _describe_levels(inputs, found)
         write_netcdf(target / "differences.nc", stored_form(found, f"Differences of {inputs.name} to its baselines"))
     return by_init["forecast"], found
 
@@ -157,8 +163,7 @@ NAMES = {  # what a score is called in words, where it is of runs of any or only
 def _write_climate(target: Path, card: ClimateCard, inputs: Inputs, warn: Callable[[str], None]) -> xr.Dataset:
     """Write climate.nc, and say what the run is too short for."""
     dataset = card.dataset(inputs.attributes)
-    if "level" in dataset.coords:
-        dataset["level"].attrs.update(inputs.forecast["level"].attrs)
+    _describe_levels(inputs, dataset)
     write_netcdf(target / "climate.nc", stored_form(dataset, f"Climate of {inputs.name}"))
     for name, why in card.left_out().items():
         inputs.notes.append(f"{NAMES[name]} left out of the climate: {why}.")

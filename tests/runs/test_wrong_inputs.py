@@ -70,6 +70,7 @@ CASES = [
     ("check experiment=planet_sfno model=unet", "leave it out: '~model.embed'"),
     ("train seed=1,2", "add --multirun"),
     ("train model=unet model.chanels=[8]", "write model.channels=[8]"),
+    ("train model=unet model.chanels=8", "write model.channels=[8]"),
     ("train model=sfno model.blocks=1", "there is model.block, model.embed, model.layers"),
     ("train loss=[mse,mee]", "write mae in its place"),
     ("train experiment=planet_snfo", "write experiment=planet_sfno"),

@@ -101,6 +101,7 @@ def test_a_model_is_described(capsys):
     text = capsys.readouterr().out
     assert "parameters" in text
     assert "compared with" in text
+    assert text.endswith("Next: emul check model=sfno_ace\n")
     assert main(["models", "sfon"]) == 2
     assert "did you mean 'sfno'?" in capsys.readouterr().err
 

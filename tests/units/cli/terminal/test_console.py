@@ -5,7 +5,7 @@ import xarray as xr
 from rich.table import Table
 
 from emul.main import main
-from emul.terminal.console import console
+from emul.terminal.console import console, stage
 
 
 def test_control_characters_of_names_and_attributes_are_replaced(tmp_path, capsys, caplog):
@@ -32,3 +32,8 @@ def test_no_number_is_cut_in_a_file(capsys):
     text = capsys.readouterr().out
     assert "\N{HORIZONTAL ELLIPSIS}" not in text
     assert text.count("?+123 %") == 36
+
+
+def test_a_stage_is_one_short_line_in_a_file(capsys):
+    stage("1 of 3: train")
+    assert capsys.readouterr().out == "1 of 3: train\n"

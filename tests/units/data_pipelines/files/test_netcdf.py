@@ -5,7 +5,7 @@ import json
 import numpy as np
 import xarray as xr
 
-from data_pipelines.files.netcdf import read_form, stored_form
+from data_pipelines.files.netcdf import read_form, stored_form, write_netcdf
 
 
 def test_there_and_back(tmp_path):
@@ -39,3 +39,17 @@ def test_there_and_back(tmp_path):
     assert json.loads(back.attrs["perfect"]) == json.loads(scores.attrs["perfect"])
     assert json.loads(back.attrs["exponent"]) == json.loads(scores.attrs["exponent"])
     assert set(back.coords) == set(scores.coords)
+
+
+def test_files_and_their_groups_describe_themselves(tmp_path):
+    levels = ("level", [500], {"units": "hPa", "long_name": "pressure"})
+    coordinates = {"time": np.array(["2001-01-01"], "datetime64[ns]"), "level": levels, "total_wavenumber": [1, 2]}
+    power = xr.Dataset({"noise_degree": (tuple(coordinates), np.ones((1, 1, 2)))}, coordinates)
+    write_netcdf(tmp_path / "a.nc", power, {"by_lead": power.expand_dims(lead_time=[6])})
+    with xr.open_dataset(tmp_path / "a.nc") as root, xr.open_dataset(tmp_path / "a.nc", group="by_lead") as group:
+        assert root.attrs["Conventions"].startswith("CF-1.")
+        assert root["noise_degree"].attrs["long_name"] == "noise degree"
+        assert root["level"].attrs == {"units": "hPa", "long_name": "pressure", "axis": "Z"}
+        assert (root["time"].attrs["long_name"], group["time"].attrs["long_name"]) == ("time", "initial time")
+        assert all(field.attrs["long_name"] for field in [*root.variables.values(), *group.variables.values()])
+    assert not power["noise_degree"].attrs, "the Dataset in memory stays as it is"
