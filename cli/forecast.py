@@ -17,7 +17,7 @@ from data_pipelines.batches.seen import SeenDates, seen_of_card, together
 from data_pipelines.batches.windows import forecast_inits
 from data_pipelines.conventions.attributes import grid_of
 from data_pipelines.conventions.canonical import first_member
-from data_pipelines.conventions.durations import lead_steps, length
+from data_pipelines.conventions.durations import lead_steps, length, length_of_lead
 from data_pipelines.files.fingerprints import data_differences, fingerprint
 from data_pipelines.files.identity import file_stamp, listed, weights_digest
 from data_pipelines.files.places import absolute_places
@@ -127,6 +127,7 @@ def prepare(config: DictConfig) -> ForecastJob:
     """Open and check everything that a forecast needs. ValueError or FileNotFoundError before any work is done."""
     chosen, precision = hardware_of(config), _precision(config)
     hardware, device = chosen or Hardware(), device_of_process(str(config.device), chosen)
+    length_of_lead(config.lead)
     set_threads(hardware.threads, hardware.devices, local_rank(), hardware.affinity)
     run, adapted = _run(config, device)
     data = config.data or run.config.data

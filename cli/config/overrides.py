@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -139,8 +140,9 @@ def _finding(verb: str, override: str, error: Exception, config: dict[str, Any])
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         options = sorted(error.options or options_of(group))
         best = nearest_name(option, [name for name in options if name not in re.findall(r"\w+", value)])
-        expected = f"an option of {group}" if best else f"one of {', '.join(options)}"
-        return Finding(group, expected if options else "a group with options", option, _in_place_of(override, best))
+        fix = _folder_that_holds(group, option) or _in_place_of(override, best)
+        expected = f"an option of {group}" if fix else f"one of {', '.join(options)}"
+        return Finding(group, expected if options else "a group with options", option, fix)
     if "Could not override" in str(error) or "Could not delete" in str(error):
         return Finding(key, "a key that exists", key, _other_key(verb, key, value, config))
     if isinstance(error, OverrideParseException):
@@ -153,6 +155,12 @@ def _finding(verb: str, override: str, error: Exception, config: dict[str, Any])
     if fix and key in groups() and takes_list(key):
         fix = f"write '{key}=[{value}]'; {fix}"
     return Finding(key, "an override that composes", message.splitlines()[0], fix)
+
+
+def _folder_that_holds(group: str, option: str) -> str:
+    """Advise the folder of options here that holds an option of this name, as `emul init` and `emul new` write them."""
+    found = sorted(Path().glob(f"*/{group}/{escape(option)}.yaml"))
+    return f"add --config-dir {found[0].parents[len(Path(group).parts)]}" if found else ""
 
 
 def _in_place_of(override: str, best: str | None) -> str:

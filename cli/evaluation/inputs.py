@@ -49,6 +49,7 @@ from data_pipelines.verification.sides import (
 from data_pipelines.verification.verif_files import VerifFiles
 from emul.config.build import build, build_all
 from emul.config.saved import plain, read_saved, saved_config
+from emulators.statistics.area_means import region
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -80,6 +81,8 @@ def chosen_options(config: DictConfig) -> dict[str, Any]:
         options[name] = None if options[name] == ALL else options[name]
     for name in LISTS:
         options[name] = as_list(options[name])
+    for entry in options["regions"]:
+        region(entry)  # refuses what is none, before anything is opened
     named_references(options["baselines"])
     refuse_places(options["ensemble"]["places"] or ())
     return options

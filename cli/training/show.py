@@ -38,7 +38,10 @@ def list_runs(arguments: list[str]) -> int:
     """List the trainings below a folder of results, by default outputs."""
     if len(arguments) > 1:
         raise ValueError(f"emul list takes one folder of results; got {' '.join(arguments)}.")
-    output = Path((arguments or ["outputs"])[0].removeprefix("output="))
+    word = (arguments or ["outputs"])[0]
+    if "=" in word and not word.startswith("output="):
+        raise ValueError(f"emul list takes a folder of results; got {word}; write output={word.partition('=')[2]}.")
+    output = Path(word.removeprefix("output="))
     runs = [*run_folders(output)]
     if not runs:
         console().print(f"There are no trainings in {output}; `emul train` makes one.", markup=False)

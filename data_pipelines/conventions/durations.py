@@ -200,6 +200,12 @@ def length(text: str) -> np.timedelta64:
     return duration(re.sub(r"(?<=\d)\s*mo$", "M", text.strip()))
 
 
+def length_of_lead(lead: str | int) -> int | np.timedelta64:
+    """Return a lead in timesteps, or its length of time. Raises ValueError for a text that is neither."""
+    match = re.fullmatch(r"(\d+)\s*(steps?)?", str(lead).strip())
+    return int(match[1]) if match else length(str(lead).strip())
+
+
 def lead_steps(lead: str | int, world: World) -> int:
     """How many timesteps of `world` make up `lead`: 10d, 240h, 20y, `1460 steps` or 1460.
 
@@ -207,16 +213,13 @@ def lead_steps(lead: str | int, world: World) -> int:
     """
     from emulators.world import nominal_seconds
 
-    text = str(lead).strip()
-    match = re.fullmatch(r"(\d+)\s*(steps?)?", text)
-    if match:
-        steps = float(match[1])
+    text, span, timestep = str(lead).strip(), length_of_lead(lead), world.timestep
+    if isinstance(span, int):
+        steps = float(span)
+    elif np.datetime_data(span)[0] == np.datetime_data(timestep)[0] == "M":
+        steps = span / timestep
     else:
-        span, timestep = length(text), world.timestep
-        if np.datetime_data(span)[0] == np.datetime_data(timestep)[0] == "M":
-            steps = span / timestep
-        else:
-            steps = nominal_seconds(span) / float(world.lead_time(1).astype(int))
+        steps = nominal_seconds(span) / float(world.lead_time(1).astype(int))
     if steps < 1 or steps != int(steps):
         raise ValueError(
             f"The lead must be a whole number of timesteps of {duration_text(world.timestep)}, at least one; "

@@ -122,6 +122,8 @@ CASES = [
     (f"eval {RUN} eval=wb2", "write eval=wb2_deterministic"),
     (f"eval {STORE} truth=era5/none.nc", "in era5 there is era5.nc"),
     (f"eval {STORE} truth=era5/era5.nc baselines=[{{hres:nothing.zarr}}]", "No data at nothing.zarr"),
+    ("list outputs=foo", "write output=foo"),
+    ("train experiment=own", "add --config-dir my_parts"),
     ("show mien", "did you mean 'mine'?"),
 ]  # fmt: skip
 
@@ -132,6 +134,8 @@ def home(tmp_path_factory):
     folder, before = tmp_path_factory.mktemp("home"), os.getcwd()
     os.chdir(folder)
     (folder / "era5").mkdir()
+    (folder / "my_parts" / "experiment").mkdir(parents=True)
+    (folder / "my_parts" / "experiment" / "own.yaml").write_text("# @package _global_\ntraining: {steps: 2}\n")
     fields = dataset(240).drop_vars(["soil_temperature", "sea_surface_temperature"])
     fields["geopotential"] = (100 * fields["temperature"]).assign_attrs(units="m2 s-2")
     fields.to_netcdf("era5/era5.nc")
