@@ -12,6 +12,7 @@ applied to it again, with the mean at the lead before.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 
 from emulators.state import Origin, State
+from emulators.variables import VariableSet
 from emulators.world import World
 
 Memory = tuple[State, ...]
@@ -129,7 +131,7 @@ class Rollout:
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Continue from the `arrays` of a rollout of the same initial States."""
-        count = sum(name.startswith("memory ") and name.endswith(" time") for name in arrays)
+        count = sum(name.startswith("memory ") and name.endswith(" has origin") for name in arrays)
         self.lead = int(arrays["lead"])
         self.memory = tuple(
             state_from_arrays(arrays, f"memory {number}", self.world, self.start) for number in range(count)
@@ -139,9 +141,23 @@ class Rollout:
 
 
 def state_arrays(state: State, name: str) -> dict[str, np.ndarray]:
-    """The values and times of a State as arrays, for `state_from_arrays`."""
-    values, has_origin = np.ascontiguousarray(state.values.cpu().numpy()), np.array(state.origin is not None)
-    return {f"{name} values": values, f"{name} time": state.time, f"{name} has origin": has_origin}
+    """The values and times of a State, and of those that it carries, as arrays, for `state_from_arrays`."""
+    arrays = {**_field_arrays(state, name), f"{name} has origin": np.array(state.origin is not None)}
+    for number, carried in enumerate(state.carried):
+        arrays |= _field_arrays(carried, f"{name} carried {number}")
+        arrays[f"{name} carried {number} variables"] = np.array(json.dumps(carried.variables.plain()))
+    return arrays
+
+
+def _field_arrays(state: State, name: str) -> dict[str, np.ndarray]:
+    return {f"{name} values": np.ascontiguousarray(state.values.cpu().numpy()), f"{name} time": state.time}
+
+
+def _carried_state(arrays: Mapping[str, np.ndarray], name: str, start: State) -> State:
+    """A State that another carries, saved by `state_arrays`."""
+    values = torch.from_numpy(arrays[f"{name} values"]).to(start.values.device)
+    variables = VariableSet.from_plain(json.loads(str(arrays[f"{name} variables"])))
+    return State(values, variables, arrays[f"{name} time"], values.ndim - len(start.lead) - 1)
 
 
 def state_from_arrays(arrays: Mapping[str, np.ndarray], name: str, world: World, start: State) -> State:
@@ -152,7 +168,9 @@ def state_from_arrays(arrays: Mapping[str, np.ndarray], name: str, world: World,
     values = torch.from_numpy(arrays[f"{name} values"]).to(start.values.device)
     variables = world.predicted if values.shape[start.channel_axis] == world.predicted.size else world.prognostic
     origin = Origin(start, start, start) if arrays[f"{name} has origin"] else None
-    return State(values, variables, arrays[f"{name} time"], start.rank, origin)
+    count = sum(key.startswith(f"{name} carried ") and key.endswith(" variables") for key in arrays)
+    carried = tuple(_carried_state(arrays, f"{name} carried {number}", start) for number in range(count))
+    return State(values, variables, arrays[f"{name} time"], start.rank, origin, carried)
 
 
 def generators(seed: int, members: Sequence[int], inits: np.ndarray) -> list[torch.Generator]:

@@ -22,6 +22,7 @@ class State:
     time: valid time, datetime64[s], shape () or (batch,).
     rank: number of grid dimensions (2 on a latitude-longitude grid, 1 on a set of cells).
     origin: for a State that a step made, the States that it was made from; None for data.
+    carried: what a step of several components needs beside it for its next, of the same lead, on grids of their own.
 
     Raises ValueError if the number of channels is not that of `variables`.
     """
@@ -31,6 +32,7 @@ class State:
     time: np.ndarray
     rank: int = 2
     origin: Origin | None = None
+    carried: tuple[State, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "time", np.asarray(self.time, dtype="datetime64[s]"))
@@ -94,12 +96,14 @@ class State:
     def to(self, *args, **kwargs) -> State:
         """Return the State on another device or in another floating-point type (arguments of `Tensor.to`)."""
         origin = None if self.origin is None else self.origin.to(*args, **kwargs)
-        return replace(self, values=self.values.to(*args, **kwargs), origin=origin)
+        carried = tuple(state.to(*args, **kwargs) for state in self.carried)
+        return replace(self, values=self.values.to(*args, **kwargs), origin=origin, carried=carried)
 
     def detach(self) -> State:
         """Return the State cut off from what computed it: gradients stop here."""
         origin = None if self.origin is None else self.origin.detach()
-        return replace(self, values=self.values.detach(), origin=origin)
+        carried = tuple(state.detach() for state in self.carried)
+        return replace(self, values=self.values.detach(), origin=origin, carried=carried)
 
 
 @dataclass(frozen=True, eq=False)

@@ -228,9 +228,10 @@ def part_cards(config: DictConfig, world: World) -> dict[str, dict[str, Any]]:
     Warns where a part was trained on dates that this training is to learn its errors from.
     """
     cards: dict[str, dict[str, Any]] = {}
+    kind = resolve_target(str(config.step._target_))
     for name, path in part_paths(config).items():
         run = open_run(path)
-        if unequal := run.step.unlike(world):
+        if unequal := kind.unlike_part(run.step, world):
             raise ValueError(
                 f"Expected parts.{name}={path} to be a run on the world of this training; of another are "
                 f"{', '.join(unequal)}."

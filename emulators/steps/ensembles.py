@@ -79,14 +79,19 @@ class SeedEnsemble(nn.Module):
         """Return the State of all members, (member, batch, ...). generator: one for each case, members first."""
         last = history[-1].select(self.first.world.prognostic.names)
         batch = last.lead[1]
-        values = []
+        made = []
         steps: Any = self.steps
         for step, share in zip(steps, self.shares, strict=True):
             drawn = {"generator": generator[share.start * batch : share.stop * batch]}
             own = tuple(_members(state, share) for state in history)
-            values.append(step(own, forcing, **(drawn if "generator" in step.conditioning else {})).values)
-        after = State(torch.cat(values), self.first.world.predicted, forcing.time, last.rank)
-        return self.constrained(last, after, forcing)
+            made.append(step(own, forcing, **(drawn if "generator" in step.conditioning else {})))
+        values = torch.cat([state.values for state in made])
+        after = State(values, self.first.world.predicted, forcing.time, last.rank)
+        carried = tuple(
+            replace(parts[0], values=torch.cat([part.values for part in parts]))
+            for parts in zip(*(state.carried for state in made), strict=True)
+        )
+        return replace(self.constrained(last, after, forcing), carried=carried)
 
 
 def _members(state: State, share: slice) -> State:
@@ -94,7 +99,8 @@ def _members(state: State, share: slice) -> State:
     origin = state.origin
     if origin is not None:
         origin = Origin(_members(origin.start, share), _members(origin.before, share), origin.forcing)
-    return replace(state, values=state.values[share], origin=origin)
+    carried = tuple(_members(part, share) for part in state.carried)
+    return replace(state, values=state.values[share], origin=origin, carried=carried)
 
 
 class CasesApart(nn.Module):
@@ -157,7 +163,12 @@ class CasesApart(nn.Module):
         def together(states: Sequence[State]) -> State:
             values = torch.cat([state.values for state in states])
             values = values.reshape(*before.lead, *values.shape[1:])
-            return State(values, states[0].variables, forcing.time, before.rank, origin)
+            first = states[0]
+            carried = tuple(
+                replace(together(parts), time=_batched(parts, before), origin=None)
+                for parts in zip(*(state.carried for state in states), strict=True)
+            )
+            return State(values, first.variables, forcing.time, first.rank, origin, carried)
 
         for name, pairs in seen.items():
             assert self.observer is not None
@@ -170,7 +181,15 @@ def _case(state: State, index: tuple[int, ...]) -> State:
     origin, place = state.origin, index[len(index) - len(state.lead) :]
     if origin is not None:
         origin = Origin(*(_case(part, index) for part in (origin.start, origin.before, origin.forcing)))
-    return replace(state, values=state.values[place][None], time=state.time[index[-1:]][None], origin=origin)
+    carried = tuple(_case(part, index) for part in state.carried)
+    return replace(
+        state, values=state.values[place][None], time=state.time[index[-1:]][None], origin=origin, carried=carried
+    )
+
+
+def _batched(cases: Sequence[State], before: State) -> np.ndarray:
+    """The times of cases, members first, as those of the batch of `before`."""
+    return np.concatenate([case.time for case in cases[: before.lead[-1]]])
 
 
 class StepCascade(nn.Module):

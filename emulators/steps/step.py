@@ -145,6 +145,11 @@ class Step(nn.Module):
         """A Step without weights, in place of one that the Step is given, where only shapes matter."""
         return Step(world, nn.Identity())
 
+    @classmethod
+    def unlike_part(cls, held: Step, world: World) -> list[str]:
+        """What of the World of a Step that one on `world` would hold is not as it must be, by name."""
+        return held.unlike(world)
+
     def unlike(self, host: World) -> list[str]:
         """What of `host`, the World of a Step that would hold this one, is not as it must be, by name."""
         same = {

@@ -303,7 +303,8 @@ class Ledger:
             return {}
         changed, tendency = squares.mean(axis=2)
         zeros = np.where(np.isfinite(changed), 0.0, np.nan)
-        ratio = np.sqrt(np.divide(changed, tendency, out=zeros, where=changed > 0.0))
+        with np.errstate(divide="ignore"):  # what is held has no tendency of its own, as water under a slab's
+            ratio = np.sqrt(np.divide(changed, tendency, out=zeros, where=changed > 0.0))
         return dict(zip(self.corrections, ratio, strict=True))
 
     def _conventions(self) -> dict[str, str]:

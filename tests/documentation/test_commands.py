@@ -85,6 +85,7 @@ def shortened(command: str, pictures: bool = True) -> list[str] | None:
         small = SHORT[1:] if "--dry-run" in rest else SHORT
         tiny = [word for word in rest if word == "data=limited_area"]
         tiny = [*tiny, "data@data.source=planet_tiny"] if tiny else ["data=planet_tiny"]
+        tiny = ["data@data.source=planet_tiny"] if "experiment=planet_water" in rest else tiny
         rest = [*kept, *([] if own else tiny), *small, *every, *steps, f"name={name}"]
         rest += blind if verb == "run" else []
         rest = list({word.partition("=")[0] if "=" in word else word: word for word in rest}.values())
