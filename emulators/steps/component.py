@@ -57,7 +57,7 @@ class Component(nn.Module):
         """Return what is carried into the first timestep, from the States known at the start."""
         newest = 0 if self.has_own_grid else 1
         back = range(self.step.world.history - 1, newest - 1, -1)
-        states = [self.own(history[-1 - number * self.every]) for number in back]
+        states = [self.on_its_grid(history[-1 - number * self.every]) for number in back]
         return [*states, *([self.nothing_given(history[-1])] if self.accumulates else [])]
 
     def nothing_given(self, last: State) -> State:
@@ -65,7 +65,7 @@ class Component(nn.Module):
         zeros = last.values.new_zeros(*last.lead, self.given.size, *self.world.grid.shape, dtype=torch.float64)
         return State(zeros, self.given, last.time, last.rank)
 
-    def own(self, state: State) -> State:
+    def on_its_grid(self, state: State) -> State:
         """Return what a State of the World tells of the component's prognostic variables, on its own grid."""
         chosen = state.select(self.step.world.prognostic.names)
         if self.has_own_grid:
@@ -114,7 +114,7 @@ class Component(nn.Module):
         own, start = self.step.world, last.start
         if self.has_own_grid:
             states = older
-            start = states[-1] if last.origin is None else self.own(start)
+            start = states[-1] if last.origin is None else self.on_its_grid(start)
         else:
             names = own.prognostic.names
             values = torch.cat([fields.known[name] for name in names], dim=last.channel_axis)
