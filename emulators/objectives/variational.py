@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from emulators.interfaces import Loss, Network, Objective, optional
 from emulators.rollout import ensemble
@@ -25,12 +25,15 @@ from emulators.world import World
 class Latent(Protocol):
     """A Step that draws latent fields, or whose network draws latent numbers: `reconstructs`."""
 
-    network: nn.Module
     reconstructs: bool
 
     def reconstructed(self, history: tuple[State, ...], forcing: State, target: State) -> tuple[State, Tensor]:
         """The State made of latent fields from the posterior, and its divergence from the prior."""
         ...
+
+
+def _reconstructs(step: Any) -> bool:
+    return isinstance(step, Latent) and step.reconstructs
 
 
 class Variational(Objective):
@@ -62,7 +65,7 @@ class Variational(Objective):
 
     def begin(self, step: Any) -> None:
         """Let a network's posterior learn. Raise ValueError where there is none."""
-        if not isinstance(step, Latent) or not step.reconstructs:
+        if not _reconstructs(step):
             raise ValueError(
                 f"{type(step).__name__} draws no latent fields; take step=latent, a network with latent numbers of its "
                 "own such as model=graph_efm_small, or objective=forecast."
