@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,6 +22,7 @@ from data_pipelines.reading.plausibility import declared_ranges
 from data_pipelines.reports.evaluation import draw, evaluation_of, write_differences, write_scores
 from data_pipelines.verification.absences import Absence, folded, sentences
 from data_pipelines.verification.baselines import forecasts_beside
+from data_pipelines.verification.run_results import command_after
 from data_pipelines.verification.score_files import EvaluationResults, Verdict, read_scores, write_table
 from data_pipelines.verification.score_rows import Row, headline_leads, headline_rows, score_rows
 from data_pipelines.verification.scoring import ODD, OddValues, PartialSums, score_pairs
@@ -32,6 +32,7 @@ from emul.config.compose import run_composed
 from emul.config.saved import plain
 from emul.evaluation.inputs import chosen_options, forecast_path, open_inputs
 from emul.terminal.console import attempt, console, header, next_command, progress, table, warn
+from emulators.verification.comparison import SAME
 from emulators.verification.evaluation import Evaluation
 
 if TYPE_CHECKING:
@@ -43,21 +44,8 @@ def main(arguments: list[str]) -> int:
     return run_composed("eval", arguments, evaluate)
 
 
-def following(target: Path, folder: Path, run: str | None) -> str:
-    """The command after an evaluation: compare it with the one before, show its run, or verify what was written."""
-    others = sorted((path.parent for path in folder.glob("*/scores.nc")), key=lambda path: path.stat().st_mtime)
-    if len(others) > 1:
-        before = [other for other in others if other != target][-1]
-        output = [] if folder == Path("outputs", "eval") else [f"output={folder.parent}"]
-        return shlex.join(["emul", "eval", "compare", before.name, str(target.relative_to(folder)), *output])
-    return shlex.join(["emul", "show", str(run)] if run else ["emul", "verify", str(target)])
-
-
 def evaluate(config: DictConfig, *, ends: bool = True) -> Path:
-    """Score what `config` names; the folder with scores.nc, baselines.nc, pictures and report.
-
-    ends: print the next command, as nothing follows.
-    """
+    """Score what `config` names; the folder with scores, pictures and report. ends: print the next command."""
     options = chosen_options(config)
     beside = forecasts_beside(options["beside"])
     twin = {"predictability": read_scores(config.predictability)} if config.predictability else {}
@@ -86,7 +74,7 @@ def evaluate(config: DictConfig, *, ends: bool = True) -> Path:
         with sums.turn():
             _merge(sums, target, inputs, evaluation, odd)
     if ends and (target / "scores.nc").is_file():
-        next_command(following(target, Path(config.output) / "eval", config.get("run")))
+        next_command(command_after(target, Path(config.output) / "eval", config.get("run"), SAME))
     return target
 
 

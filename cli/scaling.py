@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -124,7 +124,7 @@ class Studied:
         """Train all that is not trained, predict, train the held-out run, write the report; 1 if a training failed."""
         self.plan()
         failed = self.swept("trunk", self.of_kind("trunk"))
-        ready = [run for run in self.of_kind("branch") if kept_state(self.folder / "trunks", run).is_file()]
+        ready = [run for run in self.of_kind("branch") if records.trunk_state(self.folder / "trunks", run).is_file()]
         if missing := [run.name for run in self.of_kind("branch") if run not in ready]:
             warn(f"{len(missing)} branches wait for a trunk that failed: {', '.join(missing[:5])}.")
         failed |= self.swept("branch", ready) if ready else 1
@@ -169,8 +169,7 @@ class Studied:
         analysis = analyse(
             runs, self.study.laws, rate, budgets=budgets, groups=groups, replicates=self.study.replicates
         )
-        curves = records.loss_curves(self.folder, self.runs, self.rates)
-        laws = records.annealing_laws(curves)
+        laws = records.annealing_laws(records.loss_curves(self.folder, self.runs, self.rates))
         summary = records.summary(analysis, rows, records.held_out_runs(self.largest, self.facts), laws)
         records.write_points(self.folder, rows)
         write_json(self.folder / "fits.json", summary)
@@ -232,12 +231,6 @@ def _spread(values: Sequence[float] | None) -> str:
     return "" if values is None else f"{values[0]:.4g} ({values[1]:.4g} to {values[2]:.4g})"
 
 
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
-Listed = dict[str, tuple[dict[str, str], list[str]]]
-
-
 def hardware_words(words: Sequence[str]) -> list[str]:
     """Those words of a command that say where its trainings run."""
     return [word for word in words if word.split("=")[0].split(".")[0].lstrip("+~") == "hardware"]
@@ -295,29 +288,23 @@ def _cost(study: Study, config: DictConfig, archive: Any, splits: Mapping[str, A
         sum(p.numel() * (2 if p.is_complex() else 1) for p in parameters)
         for parameters in (inside, [p for _, p in trainable])
     )
-    seconds = needs.seconds * training.plan.accumulate
-    cost = Cost(inner, every, float(step), float(cooled), seconds, needs.fixed + needs.activations * needs.samples)
     facts = {
         "points": int(torch.tensor(archive.world.grid.shape).prod()),
         "samples": len(batches.windows),
         "batch": training.plan.batch_size,
         "memory": available_memory(device, hardware),
     }
-    return cost, facts
+    memory = needs.fixed + needs.activations * needs.samples
+    return Cost(inner, every, float(step), float(cooled), needs.seconds * training.plan.accumulate, memory), facts
 
 
-def listed(study: Study, runs: Sequence[PlannedRun], trunks: Path | None) -> Listed:
+def listed(study: Study, runs: Sequence[PlannedRun], trunks: Path) -> dict[str, tuple[dict[str, str], list[str]]]:
     """Runs as trials: name, the values that a table shows, the words. trunks: the folder that branches start from."""
-    trials: Listed = {}
+    trials = {}
     for run in runs:
         values = {"width": str(run.width), "seed": str(run.seed), "steps": str(run.steps)}
         words = study.words(run)
-        if run.kind == "branch" and trunks is not None:
-            words.append(assignment("continue_from", kept_state(trunks, run)))
+        if run.kind == "branch":
+            words.append(assignment("continue_from", records.trunk_state(trunks, run)))
         trials[run.name] = values, words
     return trials
-
-
-def kept_state(trunks: Path, run: PlannedRun) -> Path:
-    """The state of its trunk that a branch starts from."""
-    return (trunks / "train" / run.trunk / "checkpoints" / f"step_{run.start}.ckpt").resolve()

@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
-from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from data_pipelines.conventions.suggestions import ConfigErrors, Finding, nearest_name
-from data_pipelines.options.folders import conf_folder, groups, key_of, options_of
+from data_pipelines.options.folders import advised_folder, conf_folder, groups, key_of, options_of
 from data_pipelines.options.signatures import signature, takes_list, tree_faults, wrapping
 from emul.config.saved import plain_mapping
 
@@ -140,7 +139,7 @@ def _finding(verb: str, override: str, error: Exception, config: dict[str, Any])
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         options = sorted(error.options or options_of(group))
         best = nearest_name(option, [name for name in options if name not in re.findall(r"\w+", value)])
-        fix = _folder_that_holds(group, option) or _in_place_of(override, best)
+        fix = advised_folder(group, option) or _in_place_of(override, best)
         expected = f"an option of {group}" if fix else f"one of {', '.join(options)}"
         return Finding(group, expected if options else "a group with options", option, fix)
     if "Could not override" in str(error) or "Could not delete" in str(error):
@@ -155,12 +154,6 @@ def _finding(verb: str, override: str, error: Exception, config: dict[str, Any])
     if fix and key in groups() and takes_list(key):
         fix = f"write '{key}=[{value}]'; {fix}"
     return Finding(key, "an override that composes", message.splitlines()[0], fix)
-
-
-def _folder_that_holds(group: str, option: str) -> str:
-    """Advise the folder of options here that holds an option of this name, as `emul init` and `emul new` write them."""
-    found = sorted(Path().glob(f"*/{group}/{escape(option)}.yaml"))
-    return f"add --config-dir {found[0].parents[len(Path(group).parts)]}" if found else ""
 
 
 def _in_place_of(override: str, best: str | None) -> str:

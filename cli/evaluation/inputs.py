@@ -24,7 +24,7 @@ from data_pipelines.verification.absences import metrics_of_moments
 from data_pipelines.verification.baselines import PERFECT, SAMPLED, named_references, reference_forecasts, sampled_years
 from data_pipelines.verification.matching import like_with_like, units_by_value, unlike_sums, with_likely_leads
 from data_pipelines.verification.pairs import Pairs
-from data_pipelines.verification.score_files import read_budgets
+from data_pipelines.verification.score_files import read_budgets, region_text
 from data_pipelines.verification.sides import (
     OPTIONS,
     ForecastPath,
@@ -196,18 +196,9 @@ def _asked(options: Mapping[str, Any], metrics: Any, years: tuple[int, int] | No
     sampled = {} if years is None else {"sampled_years": f"{years[0]} to {years[1]}"}
     return sampled | {
         "metrics": json.dumps(plain(metrics)),
-        "region_bounds": "; ".join(map(_region_text, options["regions"])),
+        "region_bounds": "; ".join(map(region_text, options["regions"])),
         "derived": ", ".join(options["derive"] or ()) or "none",
     }
-
-
-def _region_text(entry: str | Mapping[str, Any]) -> str:
-    """Return a region as it was asked for: a name, or a name with its bounds in degrees."""
-    if isinstance(entry, str):
-        return entry
-    ((name, box),) = entry.items()
-    bounds = [f"{key} {value[0]:g} to {value[1]:g}" for key, value in box.items() if isinstance(value, list | tuple)]
-    return f"{name}: {', '.join([*bounds, *(key for key, value in box.items() if value is True)])}"
 
 
 def _named_fields(config: DictConfig, options: Mapping[str, Any]) -> list[str]:

@@ -138,7 +138,8 @@ def matching_options(known: list[Option], key: str) -> list[Option]:
     hits = hits or [option for option in known if option.key == key or option.key.startswith(f"{key}.")]
     hits = hits or [o for o in of_verbs if f"{o.key.partition('.')[2]}.".startswith(f"{key}.")]  # of the verb itself
     if not hits:
-        names = [*dict.fromkeys(o.key for o in known), *dict.fromkeys(o.file.replace("/", ".") for o in known)]
+        groups = [o.key.rpartition(".")[0] for o in known if "." in o.key]
+        names = dict.fromkeys([*groups, *(o.key for o in known), *(o.file.replace("/", ".") for o in known)])
         best = nearest_name(key, names)
         raise ValueError(
             f"There is no option '{key}'; {f'did you mean {best}?' if best else '`emul options` lists all.'}"

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -270,3 +271,9 @@ def refuse_expansion(text: str) -> None:
 def key_of(override: str) -> str:
     """The key of an override, without `+`, `~` and a package."""
     return re.split(r"[=@]", override.lstrip("+~"), maxsplit=1)[0].strip()
+
+
+def advised_folder(group: str, option: str) -> str:
+    """Advise the folder of options here that holds an option of this name, as `emul init` and `emul new` write them."""
+    found = sorted(Path().glob(f"*/{group}/{escape(option)}.yaml"))
+    return f"add --config-dir {found[0].parents[len(Path(group).parts)]}" if found else ""

@@ -228,3 +228,8 @@ def held_out_verdict(study: Path, metric: str, run: PlannedRun, facts: Mapping[s
     measured, prediction = float(row[metric]), read_json(path)
     verdicts = {name: bool(low <= measured <= high) for name, (_, low, high) in prediction["by_fit"].items()}
     return {"measured": measured, "held": verdicts, **prediction}
+
+
+def trunk_state(trunks: Path, run: PlannedRun) -> Path:
+    """The state of its trunk that a branch starts from. trunks: the folder of the trunks' sweep."""
+    return (trunks / "train" / run.trunk / "checkpoints" / f"step_{run.start}.ckpt").resolve()

@@ -223,3 +223,29 @@ def following(run: Path, made: Sequence[tuple[Path, Mapping[str, Any]]]) -> str:
     name = [] if not unscored or unscored[0].name == run.name else [f"name={unscored[0].name}"]
     words = ["eval", f"run={run}", *name] if unscored else ["eval", "compare", run.name, "..."]
     return shlex.join(["emul", *words])
+
+
+def command_after(target: Path, folder: Path, run: str | None, same: Sequence[str]) -> str:
+    """The command after an evaluation: compare it with one that measured alike, show its run, or verify its files.
+
+    target: folder of the evaluation, in `folder` with others. same: attributes in which scores must agree.
+    """
+    measured = _measured(target, same)
+    others = [path.parent for path in folder.glob("*/scores.nc") if path.parent != target]
+    alike = [other for other in others if _measured(other, same) == measured]
+    if alike:
+        latest = max(alike, key=lambda other: (other / "scores.nc").stat().st_mtime)
+        output = [] if folder == Path("outputs", "eval") else [f"output={folder.parent}"]
+        return shlex.join(["emul", "eval", "compare", latest.name, str(target.relative_to(folder)), *output])
+    return shlex.join(["emul", "show", str(run)] if run else ["emul", "verify", str(target)])
+
+
+def _measured(evaluation: Path, names: Sequence[str]) -> list[str]:
+    """The attributes of scores by these names; empty where they cannot be read."""
+    from data_pipelines.files.netcdf import opened_netcdf  # loads NetCDF's library, which a list of runs does not need
+
+    try:
+        with opened_netcdf(evaluation / "scores.nc") as scores:
+            return [str(scores.getncattr(name)) for name in names if name in scores.ncattrs()]
+    except (OSError, ValueError, RuntimeError):
+        return []

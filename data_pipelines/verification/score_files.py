@@ -370,3 +370,12 @@ def joined_runs(scores: Mapping[str, xr.Dataset]) -> xr.Dataset:
     for name in joined.variables:
         joined[name].attrs = first[name].attrs if name in first.variables else {}
     return joined
+
+
+def region_text(entry: str | Mapping[str, Any]) -> str:
+    """Return a region as it was asked for: a name, or a name with its bounds in degrees."""
+    if isinstance(entry, str):
+        return entry
+    ((name, box),) = entry.items()
+    bounds = [f"{key} {value[0]:g} to {value[1]:g}" for key, value in box.items() if isinstance(value, list | tuple)]
+    return f"{name}: {', '.join([*bounds, *(key for key, value in box.items() if value is True)])}"

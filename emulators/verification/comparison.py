@@ -101,9 +101,10 @@ def _refuse_other(first: StoredEvaluation, other: StoredEvaluation) -> None:
     for key in SAME:
         a, b = (str(entry.scores.attrs.get(key, "unknown")) for entry in (first, other))
         if a != b:
+            alike = "with one missing=..." if key == "points_left_out" else "alike"
             raise ValueError(
                 f"{first.name} and {other.name} cannot be compared: {key.replace('_', ' ')} is {a} in one and {b} in "
-                "the other; score both alike."
+                f"the other; score both {alike}."
             )
     a, b = (str(entry.scores.attrs.get("truth", "unknown")) for entry in (first, other))
     same = _same_persistence(first, other)

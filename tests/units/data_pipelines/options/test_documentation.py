@@ -52,6 +52,8 @@ def test_options_are_shown(word, shown, capsys):
 def test_the_nearest_option_is_offered(capsys):
     assert main(["options", "training.batchsize"]) == 2
     assert "did you mean training.batch_size?" in capsys.readouterr().err
+    assert main(["options", "trainig"]) == 2
+    assert "did you mean training?" in capsys.readouterr().err
 
 
 def test_a_composed_configuration_keeps_the_comments(capsys):
