@@ -63,6 +63,7 @@ def test_checking_needs_no_compiler() -> None:
 SOURCES = sorted(path.stem for path in (ROOT / "data_pipelines" / "sources").glob("*.py") if path.stem != "__init__")
 
 
+@pytest.mark.slow
 def test_only_planet_sources_load_the_planet() -> None:
     """A training on another dataset pays nothing for the planet's equations and physics."""
     others = [name for name in SOURCES if not name.startswith("planet") and name != "ocean"]  # which its air drives

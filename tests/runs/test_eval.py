@@ -316,6 +316,7 @@ def test_a_failed_verdict_is_told(tmp_path, forecast, truth, capsys):
     assert loaded(target).attrs["verdict"] == "failed"
 
 
+@pytest.mark.slow
 def test_members_are_drawn(tmp_path, forecast, truth, capsys):
     members = xr.concat([forecast, forecast + 1.0, forecast - 1.0], "number").assign_coords(number=[0, 1, 2])
     stored = write(members, tmp_path / "fc.nc"), write(truth, tmp_path / "truth.nc")

@@ -156,6 +156,7 @@ def test_same_seed_same_weather_whatever_the_processes(planet, dataset, tmp_path
     assert shares[-1] == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_every_part_of_the_physics_can_be_switched_off(tmp_path):
     short = TINY | {"days": 1, "trajectories": 1, "timestep_minutes": 120}
 

@@ -198,6 +198,7 @@ def test_linear_beats_persistence_at_one_step(tmp_path):
     assert first["linear"] < 0.9 * first["persistence"]
 
 
+@pytest.mark.slow
 def test_stopped_before_the_last_validation(tmp_path, monkeypatch):
     """A checkpoint of the last step is no finished training as long as its validation is missing."""
     more = ["training.checkpoint_every=4"]

@@ -132,6 +132,7 @@ def told(words, capsys):
     return code
 
 
+@pytest.mark.slow
 def test_damaged_stores(whole, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     told(["data", "inspect", "data=netcdf", f"data.path={whole['netcdf']}"], capsys)
@@ -146,6 +147,7 @@ def test_damaged_stores(whole, tmp_path, monkeypatch, capsys):
     assert 0 < codes.count(2) < TRIALS
 
 
+@pytest.mark.slow
 def test_random_overrides(whole, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     codes = []

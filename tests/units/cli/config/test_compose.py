@@ -53,6 +53,7 @@ def test_a_preset_goes_before_the_run_and_after_the_command_line(run):
     assert list(of(run, "eval", "eval=wb1", "metric=[bias]").metric) == ["bias"]
 
 
+@pytest.mark.slow
 def test_every_option_of_the_defaults_stands_at_the_top():
     for verb in ("forecast", "eval"):
         declared = compose("train")[verb]

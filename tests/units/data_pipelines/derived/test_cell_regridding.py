@@ -77,6 +77,7 @@ def test_bilinear_keeps_linear_fields_within_triangles():
     np.testing.assert_allclose(direction, unit_vectors(*target.points), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_missing_values_and_areas():
     source, target = named_grid("lambert:60:10:20x20:100"), named_grid("icosahedral:4")
     field = torch.from_numpy(np.random.default_rng(0).random(source.size))

@@ -164,6 +164,7 @@ def test_the_planet_goes_on_from_its_store(planet):
 
 
 @pytest.mark.parametrize("shape", ["differences", "bred"])
+@pytest.mark.slow
 def test_errors_of_the_planet_have_their_size_and_grow(planet, shape):
     errors = AnalysisErrors(0.02, shape, breeding_days=2)
     record = Record(planet, planet.dataset(), errors)

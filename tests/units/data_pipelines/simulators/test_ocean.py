@@ -93,6 +93,7 @@ def structure(order: int, y: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("order", [-1, 1], ids=["Kelvin", "Rossby"])
+@pytest.mark.slow
 def test_equatorial_waves_have_the_speed_of_matsuno(order: int) -> None:
     """Matsuno 1966, doi 10.2151/jmsj1965.44.1_25: eigenmodes of wavenumber 3, on the sphere within 25 degrees."""
     speed = 2.5

@@ -101,6 +101,7 @@ PUBLISHED = [  # file, world, changes, parameters measured on the original code
 
 
 @pytest.mark.parametrize(("file", "where", "changes", "parameters"), PUBLISHED)
+@pytest.mark.slow
 def test_published_sizes(file, where, changes, parameters):
     with torch.device("meta"):
         assert size(build(file, where, **changes)) == parameters
