@@ -33,6 +33,7 @@ import xarray as xr
 from data_pipelines.conventions.dialects import dialects, stacked
 from data_pipelines.files.archives import refusing_damage
 
+MOST_ENTRIES = 300_000  # of a folder that is looked through, within seconds
 GRIB_SUFFIXES = (".grib", ".grib1", ".grib2", ".grb", ".grb1", ".grb2")
 NETCDF_SUFFIXES = (".nc", ".nc3", ".nc4", ".cdf", ".netcdf", ".h5", ".hdf5", ".he5")
 ZARR_MARKS = ("zarr.json", ".zgroup", ".zmetadata")
@@ -77,14 +78,21 @@ def file_names(path: str | Path | Sequence[str | Path], engine: str | None = Non
 def _in_folder(text: str, engine: str | None) -> list[str]:
     """Return the NetCDF and GRIB files in a folder that is no Zarr store, and in the folders within it."""
     suffixes = {"netcdf": NETCDF_SUFFIXES, "grib": GRIB_SUFFIXES}.get(str(engine), NETCDF_SUFFIXES + GRIB_SUFFIXES)
-    files = sorted(p for p in Path(text).rglob("*") if p.name.lower().endswith(suffixes) and p.is_file())
+    files = []
+    for number, path in enumerate(Path(text).rglob("*")):
+        if number == MOST_ENTRIES:
+            raise ValueError(
+                f"{text} holds more than {MOST_ENTRIES:,} files and folders; give the folder or a pattern of the data."
+            )
+        if path.name.lower().endswith(suffixes) and path.is_file():
+            files.append(path)
     if not files:
         names = ", ".join(sorted(p.name for p in Path(text).iterdir())[:6]) or "nothing"
         raise FileNotFoundError(
             f"{text} holds no Zarr store (no {', '.join(ZARR_MARKS[:2])} or {ZARR_MARKS[2]} in it) and no NetCDF or "
             f"GRIB files; it holds {names}."
         )
-    return [str(p) for p in files]
+    return [str(p) for p in sorted(files)]
 
 
 def file_kind(name: str, engine: str | None = None) -> str:

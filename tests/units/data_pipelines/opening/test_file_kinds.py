@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from data_pipelines.opening.datasets import open_files
+from data_pipelines.opening.datasets import open_dataset, open_files
 from hostile import Touch
 
 PICKLE = {"id": "pickle", "protocol": 5}
@@ -63,3 +63,11 @@ def test_text_is_read(tmp_path, zarr_format):
     dataset = xr.Dataset({"name": ("x", names), "t": ("x", np.arange(2.0))})
     dataset.to_zarr(tmp_path / "s.zarr", zarr_format=zarr_format, consolidated=False)
     assert open_files(tmp_path / "s.zarr")[0]["name"].values.tolist() == names.tolist()
+
+
+def test_a_folder_of_too_many_files_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("data_pipelines.opening.file_kinds.MOST_ENTRIES", 3)
+    for number in range(5):
+        (tmp_path / f"{number}.txt").write_text("")
+    with pytest.raises(ValueError, match="more than 3 files and folders; give the folder or a pattern"):
+        open_dataset(tmp_path)
