@@ -64,17 +64,17 @@ class CoupledStep(Step):
                 raise ValueError(
                     f"step.exchange and step.masks: no component '{name}'; these are {', '.join(components)}."
                 )
-        made = [
+        by_clock = [
             Component(
                 name, step.requires_grad_(False).eval(), world, (exchange or {}).get(name), (masks or {}).get(name)
             )
             for name, step in components.items()
         ]
-        made.sort(key=lambda component: component.every)
-        self.components = nn.ModuleList(made)
+        by_clock.sort(key=lambda component: component.every)
+        self.components = nn.ModuleList(by_clock)
         if not any(isinstance(step, StandIn) for step in components.values()):
-            refuse_misfits(world, made, self.constraints)
-        needed = max((component.step.world.history - 1) * component.every + 1 for component in made)
+            refuse_misfits(world, by_clock, self.constraints)
+        needed = max((component.step.world.history - 1) * component.every + 1 for component in by_clock)
         if world.history < needed:
             raise ValueError(
                 f"Expected history={needed} or more, for the states that components know; got {world.history}."

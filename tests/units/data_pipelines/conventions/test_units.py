@@ -204,3 +204,11 @@ def test_columns_are_cells():
         {"time": [np.datetime64("2001-01-01", "ns")], "lat": ("ncol", np.arange(9.0)), "lon": ("ncol", np.arange(9.0))},
     )
     assert canonical(points)["2m_temperature"].dims == ("time", "cell")
+
+
+def test_units_in_unknown_words_that_differ_between_files_are_told(tmp_path):
+    for number, (words, start) in enumerate({"my index": "2001-01-01", "index of mine": "2001-01-02"}.items()):
+        dataset(words, start).rename(p="odd_index").to_netcdf(tmp_path / f"{number}.nc")
+    (told,) = assumptions(open_dataset(str(tmp_path / "*.nc")))
+    assert told == "odd_index is in 'my index' in one file and in 'index of mine' in another, taken as the same."
+    assert assumptions(open_dataset(tmp_path / "0.nc")) == []

@@ -12,7 +12,7 @@ import zarr
 
 from data_pipelines.batches.archive import Archive
 from data_pipelines.batches.world import VariableRoles, world_from_dataset
-from data_pipelines.conventions.attributes import assumptions, grid_of
+from data_pipelines.conventions.attributes import grid_of
 from data_pipelines.conventions.canonical import canonical
 from data_pipelines.conventions.durations import spacing
 from data_pipelines.derived.shaping import shaped
@@ -130,17 +130,6 @@ def test_many_files_join_in_time_and_by_variable(tmp_path):
     whole.isel(time=slice(1, 3)).to_netcdf(tmp_path / "part_overlap.nc")
     with pytest.raises(ValueError, match="repeated"):
         open_dataset(str(tmp_path / "part*.nc"))
-
-
-def test_units_in_unknown_words_that_differ_between_files_are_told(tmp_path):
-    whole = dataset(4).rename(temperature="odd_index")
-    for number, words in enumerate(("my index", "index of mine")):
-        part = whole.isel(time=slice(2 * number, 2 * number + 2))
-        part["odd_index"] = part["odd_index"].assign_attrs(units=words)
-        part.to_netcdf(tmp_path / f"{number}.nc")
-    (told,) = assumptions(open_dataset(str(tmp_path / "*.nc")))
-    assert told == "odd_index is in 'my index' in one file and in 'index of mine' in another, taken as the same."
-    assert assumptions(open_dataset(tmp_path / "0.nc")) == []
 
 
 def test_text_beside_the_data_is_never_read(tmp_path):

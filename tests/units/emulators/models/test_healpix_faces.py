@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 
 from emulators.grid import gaussian_grid, unit_vectors
 from emulators.grids.catalogue import cells_of, named_grid
-from emulators.layers.healpix_faces import FaceConvolution, FacePadding, Faces
+from emulators.models.dlwp_hpx import FaceConvolution, FacePadding, Faces
 
 SIDE = 4
 NORTH, BELT, SOUTH = (range(first, first + 4) for first in (0, 4, 8))
