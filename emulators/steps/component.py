@@ -97,10 +97,10 @@ class Component(nn.Module):
         known = self._known(older, fields, last, forcing)
         after = self.step(tuple(known), self._forcing(total, last, forcing), **(drawn if self.step.is_random else {}))
         for variable in self.gives:
-            made = part(after.values, after.variables, variable.name, after.rank)
+            predicted = part(after.values, after.variables, variable.name, after.rank)
             held = fields.known.get(variable.name)
-            otherwise = made.new_zeros(()) if held is None else held
-            fields.known[variable.name] = self.here.means(made, otherwise).to(last.values.dtype)
+            otherwise = predicted.new_zeros(()) if held is None else held
+            fields.known[variable.name] = self.here.means(predicted, otherwise).to(last.values.dtype)
         kept = [*known[1:], after.select(self.step.world.prognostic.names)] if self.has_own_grid else known[1:]
         return [*(replace(state, origin=None, carried=()) for state in kept), *sums]
 

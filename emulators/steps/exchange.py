@@ -56,7 +56,10 @@ def place_of(variables: VariableSet, channel: str) -> tuple[str, int]:
 
 def size_of(variables: VariableSet, name: str) -> int:
     """Return the number of channels of a variable, 1 for a channel. Raises KeyError where there is no such name."""
-    return variables.variable(name).size if name in variables else len(place_of(variables, name)[:1])
+    if name in variables:
+        return variables.variable(name).size
+    place_of(variables, name)  # refuses what is no channel either
+    return 1
 
 
 class CellMeans(nn.Module):
@@ -78,7 +81,6 @@ class CellMeans(nn.Module):
         mask = np.ones(source.shape) if inside is None else inside
         for name, values in (("cells", cells), ("weights", weights), ("inside", mask)):
             self.register_buffer(name, torch.as_tensor(values), persistent=False)
-        self.inside = self.inside.double()
         self.register_buffer("share", self.totals(self.inside[None])[0], persistent=False)
 
     def totals(self, values: Tensor) -> Tensor:
