@@ -37,9 +37,10 @@ $(DOCS_STAMP): pyproject.toml constraints.txt $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	touch $@
 
-# Two processes of one thread each: the tests are many and small.
+# Two processes of one thread each: the tests are many and small. MINUTES=N: slow tests come last, and those that have not
+# begun after so many minutes are skipped and counted.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(if $(MINUTES),--minutes $(MINUTES))
 
 test-fast: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
@@ -15,6 +16,34 @@ from data_pipelines.studies import trials
 from emulators.contracts import example_worlds
 from emulators.state import State
 from emulators.world import World
+
+STARTED = time.monotonic()
+NO_TIME = "no time was left: --minutes"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--minutes", type=float, help="slow tests come last and are skipped after this time")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("minutes") is not None:
+        items.sort(key=is_slow)
+
+
+def is_slow(item: pytest.Item) -> bool:
+    return item.get_closest_marker("slow") is not None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    minutes = item.config.getoption("minutes")
+    if minutes is not None and is_slow(item) and time.monotonic() - STARTED > 60 * minutes:
+        pytest.skip(NO_TIME)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if late := sum(NO_TIME in str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])):
+        terminalreporter.write_line(f"For {late} slow tests no time was left (--minutes).")
 
 
 @pytest.fixture(scope="session", autouse=True)
