@@ -131,8 +131,8 @@ class Cluster:
         return done.stdout.strip()
 
     def until(self, *command: str, seconds: float = 150.0) -> None:
-        end = time.monotonic() + seconds
-        while (done := subprocess.run(command, env=self.environment, capture_output=True, text=True)).returncode:
+        end, tries = time.monotonic() + seconds, ["timeout", "120", *command]  # some wait for a daemon without end
+        while (done := subprocess.run(tries, env=self.environment, capture_output=True, text=True)).returncode:
             if time.monotonic() > end:
                 pytest.skip(f"the cluster does not start here: {' '.join(command)}: {done.stdout} {done.stderr}")
             time.sleep(0.3)
@@ -140,7 +140,7 @@ class Cluster:
     def state(self, job: str) -> str:
         return self.call("squeue", "-h", "-t", "all", "-j", job, "-o", "%T")
 
-    def wait(self, job: str, states: tuple[str, ...] = ("COMPLETED",), seconds: float = 600.0) -> str:
+    def wait(self, job: str, states: tuple[str, ...] = ("COMPLETED",), seconds: float = 300.0) -> str:
         """Wait until the job is in one of the states; fails at once where it can no longer get there."""
         end = time.monotonic() + seconds
         while (state := self.state(job)) not in states:
@@ -161,7 +161,7 @@ class Cluster:
 
     def stop(self) -> None:
         """End what was started here, last first."""
-        subprocess.run(["scancel", "--user=root"], env=self.environment, capture_output=True)
+        subprocess.run(["timeout", "30", "scancel", "--user=root"], env=self.environment, capture_output=True)
         for process in reversed(self.started):
             process.send_signal(signal.SIGTERM)
             try:

@@ -36,7 +36,7 @@ def words_of(*arguments, verb="train"):
 
 
 def emul(environment, *arguments, verb="train"):
-    return warm_starts.run(verb, *SETTINGS, *arguments, timeout=600.0, **environment)
+    return warm_starts.run(verb, *SETTINGS, *arguments, timeout=300.0, **environment)
 
 
 def submitted(cluster, tmp_path, name, *more):
@@ -145,7 +145,7 @@ def test_a_job_whose_time_ends_goes_back_to_the_queue_and_on(cluster, tmp_path):
     cluster.wait(job, ("PENDING",), 120.0)
     cluster.call("scontrol", "update", f"jobid={job}", "timelimit=60")
     cluster.hurry(job)
-    cluster.wait(job, seconds=600.0)
+    cluster.wait(job)
     said = log_of(folder)
     stopped = re.search(r"Stopped at step (\d+) as asked.*\n.*The job is back in the queue", said)
     assert stopped, said
