@@ -81,10 +81,8 @@ def plan(config: DictConfig) -> int:
     set_threads(threads, hardware.devices if device == "cpu" else 1)
     needs, world = measured(config, device)
     portion, processes = training.portion(hardware.processes), hardware.processes
-    free = available_memory(device, hardware)
-    steps = training.steps
-    if training.flops is not None:
-        steps = int(training.flops // (needs.operations * training.batch_size))
+    free = available_memory(device, hardware) - (needs.replay if device == "cpu" else 0)
+    steps = int(training.flops // (needs.operations * training.batch_size)) if training.flops else training.steps
     seconds = steps * needs.seconds * training.accumulate * portion / needs.samples
     sharded = processes if hardware.strategy == "fsdp" else 1
     taken = needs.fixed / sharded + needs.activations * portion
@@ -98,6 +96,7 @@ def plan(config: DictConfig) -> int:
         f"average {bytes_text(needs.averages)}"
         + (f", all shared by {sharded}" if sharded > 1 else "")
         + f", activations {bytes_text(needs.activations)} a sample x {portion}",
+        **({"replay buffer": f"{bytes_text(needs.replay)} of the processor's memory"} if needs.replay else {}),
         "free": f"{bytes_text(free)} on {device}",
         "largest batch": f"{needs.largest(SPARE * free):,} samples a pass and process",
         "speed": f"{rate:,.3g} samples a second, {needs.operations * rate / 1e12:.3g} TFLOP/s, measured on one "

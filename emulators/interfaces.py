@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from emulators.replay import Replay
 from emulators.state import State, Window
 
 Restore = Callable[[Tensor, float], Tensor]  # noisy fields and their noise level -> estimate of the clean fields
@@ -98,11 +99,13 @@ class Objective(Protocol):
     """Define how a network is trained: the loss of a window, to be minimised. Subclass it for the defaults.
 
     longest: timesteps of the longest rollout, which every window must hold. intervals: of its steps, in timesteps.
-    keeps_copies: whether it keeps copies of weights, which a sharded network does not allow. What `begin` and `follow`
-    change must be state of a Module.
+    keeps_copies: whether it keeps copies of weights, which a sharded network does not allow. replay: how often samples
+    go on from predictions, for which the batches must follow them; None: never. What `begin` and `follow` change must
+    be state of a Module, or in `state`.
     """
 
     keeps_copies: bool = False
+    replay: Replay | None = None
     intervals: Sequence[int] = (1,)
 
     @property
@@ -128,6 +131,13 @@ class Objective(Protocol):
 
     def follow(self, step: Any) -> None:
         """Do what follows each optimiser step."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What it keeps from step to step, for a checkpoint."""
+        return {}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on with the `state` in a checkpoint, empty where it has none."""
 
 
 class Sampler(Protocol):

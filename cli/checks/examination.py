@@ -282,8 +282,9 @@ def training_findings(config: DictConfig, world: World) -> list[Finding]:
         fix = f"these take it: {names}; or take objective=forecast" if "not told the interval" in str(error) else ""
         return [refusal("objective", "a network that can be trained so", error, fix)]
     if objective.keeps_copies and config.hardware.strategy == "fsdp":
-        fix = "take hardware=ddp, or another objective"
-        return [Finding("hardware.strategy", "whole networks, of which the objective keeps copies", "fsdp", fix)]
+        return [Finding("hardware.strategy", "whole networks, which the objective copies", "fsdp", "take hardware=ddp")]
+    if objective.replay and config.rehearsal.share:
+        return [Finding("objective.replay", "0 with rehearsal", str(objective.replay.share), "take one of the two")]
     return []
 
 

@@ -15,7 +15,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from data_pipelines.batches.archive import Archive
 from data_pipelines.batches.loader import SequentialBatches, ShuffledBatches, spread_batches
-from data_pipelines.batches.rehearsal import RehearsedBatches
+from data_pipelines.batches.rehearsal import RehearsedBatches, ReplayedBatches
 from data_pipelines.batches.scales import scales
 from data_pipelines.batches.seen import (
     SeenDates,
@@ -106,7 +106,7 @@ def prepare(config: DictConfig, target: Path, resumed: Resumed | None) -> Inputs
     spread = plan.validation_lead, plan.validation_cases, plan.batch_size
     validation = spread_batches(archive, splits["validation"], *spread, damaged=reading.damaged)
     windows = Windows(archive, splits["train"], stride=reading.stride)
-    in_order = SequentialBatches(windows, training.plan.batch_size, damaged=reading.damaged)
+    in_order = SequentialBatches(windows, plan.batch_size, damaged=reading.damaged)
     return Inputs(training, archive, splits, validation, in_order, old if config.rehearsal.share else None)
 
 
@@ -223,7 +223,9 @@ def training_batches(
     new, *rehearsed = (
         Windows(*data, rollout=objective.longest, stride=reading.stride) for data in ((archive, period), old) if data
     )
-    batches = partial(RehearsedBatches, old=rehearsed[0], share=config.rehearsal.share) if old else ShuffledBatches
+    batches: Any = partial(RehearsedBatches, old=rehearsed[0], share=config.rehearsal.share) if old else ShuffledBatches
+    if objective.replay:
+        batches = partial(ReplayedBatches, replay=objective.replay, samples=plan.batch_size, length=objective.length)
     return batches(
         new,
         plan.portion(build(config.hardware).processes),

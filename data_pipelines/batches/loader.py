@@ -81,7 +81,7 @@ class ShuffledBatches:
         self.divide(rank, ranks)
         self.waited, self.busy, self.made, self.skipped = 0.0, 0.0, 0, 0
         self.damaged: set[int] = set()
-        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
+        self._orders: dict[int, np.ndarray] = {}  # of the latest two epochs
         self._buffers = BatchBuffers()
 
     def divide(self, rank: int, ranks: int, *, pinned: bool = False) -> None:
@@ -98,14 +98,14 @@ class ShuffledBatches:
     def indices(self, step: int) -> np.ndarray:
         """Return the numbers of the windows in this rank's batch at `step`."""
         first = (step * self.ranks + self.rank) * self.batch_size
-        samples = np.arange(first, first + self.batch_size)
-        epochs, places = np.divmod(samples, len(self.windows))
-        return np.array([self._epoch(int(e))[p] for e, p in zip(epochs, places, strict=True)])
+        return np.array([self.drawn(number) for number in range(first, first + self.batch_size)])
 
-    def _epoch(self, epoch: int) -> np.ndarray:
-        if self._order[0] != epoch:
-            self._order = (epoch, self._drawn(epoch))
-        return self._order[1]
+    def drawn(self, sample: int) -> int:
+        """Return the number of the window that is drawn for a sample of the endless sequence of epochs."""
+        epoch, place = divmod(sample, len(self.windows))
+        if epoch not in self._orders:
+            self._orders = {**dict(list(self._orders.items())[-1:]), epoch: self._drawn(epoch)}
+        return int(self._orders[epoch][place])
 
     def _drawn(self, epoch: int) -> np.ndarray:
         random, archive = np.random.default_rng([self.seed, epoch]), self.windows.archive

@@ -22,6 +22,11 @@ def begin_samples(numbers: Sequence[int]) -> None:
     _NUMBERS[:] = numbers
 
 
+def sample_numbers() -> tuple[int, ...]:
+    """The numbers of the samples at hand, in the batch of the optimiser step; none outside of one."""
+    return tuple(_NUMBERS)
+
+
 def sample_generators(rows: int, device: torch.device | str = "cpu") -> list[torch.Generator]:
     """One generator for each row of a batch; rows are samples, or members first of several for each sample."""
     numbers = _NUMBERS if _NUMBERS and rows % len(_NUMBERS) == 0 else range(rows)

@@ -5,6 +5,8 @@ L = (1 / n) sum_lead sum_loss  mean over the batch of loss(state, target)
 Members of an ensemble start alike and go apart by what a network with noise draws; the loss compares them all with the
 one truth. A network that writes a distribution, mean m and deviation s, is trained on it by two members, m - s and
 m + s, of which the mean and the deviation of an ensemble are just these; m goes on to the next lead.
+
+With a replay, some samples start from what an earlier step has forecast (`emulators.replay`).
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ import torch
 from torch import Tensor
 
 from emulators.interfaces import Loss, Network, Objective, optional
+from emulators.layers.low_rank import adapters
+from emulators.layers.sample_draws import sample_numbers
+from emulators.replay import Replay, ReplayBuffer
 from emulators.rollout import ensemble, rollout
 from emulators.state import Origin, State, Window
 from emulators.world import World
@@ -32,7 +37,8 @@ class Forecast(Objective):
     such as {0: 1, 5000: 2}, which begins with single forecasts (U-Cast: arXiv 2604.09041). emission: the members are
     the two of the network's own distribution, of networks that have a method `emission`. gradient_steps: steps of a
     block, counted from the last one, beyond which no gradient goes back; None: the whole rollout. scored: `all` leads
-    are compared with the truth, or the `last` one.
+    are compared with the truth, or the `last` one. replay, replay_steps, replay_leads: share, steps and leads of a
+    Replay; 0: none. Of an ensemble the first member goes on, of a distribution its mean.
     """
 
     def __init__(
@@ -44,6 +50,9 @@ class Forecast(Objective):
         emission: bool = False,
         gradient_steps: int | None = None,
         scored: str = "all",
+        replay: float = 0.0,
+        replay_steps: int = 8,
+        replay_leads: int = 20,
     ) -> None:
         self.stages, self.sizes = curriculum("rollout", rollout), curriculum("members", members)
         if emission and self.sizes != {0: 1}:
@@ -58,6 +67,8 @@ class Forecast(Objective):
             raise ValueError("objective.emission goes on with its mean: its gradient is not cut; leave gradient_steps.")
         self.emission, self.members = emission, self.sizes[0]
         self.gradient_steps, self.scored = gradient_steps, scored
+        self.replay = Replay(replay, replay_steps, replay_leads) if replay else None
+        self.buffer = ReplayBuffer(self.replay)
 
     @property
     def longest(self) -> int:
@@ -75,21 +86,38 @@ class Forecast(Objective):
     def at(self, step: int) -> None:
         """Draw as many members as the curriculum asks for at optimiser step `step`."""
         self.members = self.size(step)
+        self.buffer.at(step)
 
     def begin(self, step: Any) -> None:
-        """Raise ValueError where a distribution is to be trained and the network predicts none."""
+        """Raise ValueError where the network predicts no distribution to be trained, or a replay would mislead it."""
+        name = type(step.network).__name__
         if self.emission and optional(step.network, Network, "emission") is None:
-            name = type(step.network).__name__
             raise ValueError(f"{name} writes no distribution; take objective=forecast, or model=climode.")
+        if self.replay and "lead" in step.conditioning:
+            raise ValueError(f"{name} is told the lead, which a replay does not keep; take objective.replay=0.")
+        if self.replay and any(adapter.settings.goes_by_lead for adapter in adapters(step.network).values()):
+            raise ValueError("An adapter of its own for each lead needs whole rollouts; take objective.replay=0.")
+
+    def follow(self, step: Any) -> None:
+        """Keep what the forecasts of this optimiser step ended with."""
+        self.buffer.follow()
+
+    def state(self) -> dict[str, Tensor]:
+        """The predictions that samples may go on from."""
+        return self.buffer.state()
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on with the predictions in a checkpoint."""
+        self.buffer.restore(tensors)
 
     def __call__(
         self, step: torch.nn.Module, window: Window, losses: Mapping[str, Loss]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to minimise, and its detached parts by loss and lead."""
         total, parts = torch.zeros((), device=window.history[-1].values.device), {}
-        history = window.history
-        if self.members > 1:
-            history = ensemble(history, self.members)
+        rows = sample_numbers() if self.replay else ()
+        memory = self.buffer.starts(window.history, rows) if rows else window.history
+        history = ensemble(memory, self.members) if self.members > 1 else memory
         states = (emissions if self.emission else self.states)(step, history, window.forcing)
         first = len(window.target) if self.scored == "last" else 1
         for lead, (state, target) in enumerate(zip(states, window.target, strict=True), start=1):
@@ -97,7 +125,17 @@ class Forecast(Objective):
                 value = loss(state, target).mean()
                 parts[f"{name}_{lead}"] = value.detach()
                 total = total + value / (len(window.target) - first + 1)
+            memory = (*memory[1:], self.single(state, memory[-1])) if rows else memory
+        if rows:
+            self.buffer.note(memory, rows, len(window.target))
         return total, parts
+
+    def single(self, state: State, before: State) -> State:
+        """The State of one member, or the mean of a distribution, of the variables of the State before."""
+        values = state.values.detach()
+        if self.emission or self.members > 1:
+            values = values.mean(0) if self.emission else values[0]
+        return State(values, state.variables, state.time, state.rank).select(before.variables.names)
 
     def states(self, step: Any, history: tuple[State, ...], forcings: Sequence[State]) -> Iterator[State]:
         """Yield the States of a rollout whose gradient is cut into blocks; steps that none reaches build no graph."""

@@ -158,7 +158,8 @@ STEPS = 3  # timed, after one to warm up
 class Requirements:
     """Hold what one process of a training takes: bytes, operations a sample, seconds a step.
 
-    activations: bytes a sample that a forward pass keeps for the backward pass. samples: of a pass.
+    activations: bytes a sample that a forward pass keeps for the backward pass. samples: of a pass. replay: bytes of
+    predictions that are kept in the processor's memory.
     """
 
     parameters: int
@@ -170,6 +171,7 @@ class Requirements:
     operations: float
     seconds: float
     samples: int
+    replay: int = 0
 
     @property
     def fixed(self) -> int:
@@ -189,7 +191,7 @@ def measure(training: Training, window: Window, *, mixed: bool = False) -> Requi
     if is_fitted_at_once(training.step.network):
         raise ValueError("This network is solved at once, not descended: there is nothing to plan.")
     trainable = [weight for weight in training.step.parameters() if weight.requires_grad]
-    samples = window.history[0].lead[-1]
+    samples, replay = window.history[0].lead[-1], training.objective.replay
     with Operations() as counted:
         activations = kept_bytes(training, window)
     optimizer = training.optimizer(training.step)
@@ -205,6 +207,7 @@ def measure(training: Training, window: Window, *, mixed: bool = False) -> Requi
         operations=counted.total / samples,
         seconds=seconds,
         samples=samples,
+        replay=replay.bytes(training.step.world, training.plan.batch_size) if replay else 0,
     )
 
 

@@ -5,10 +5,8 @@ sample in the whole batch), so that neither passes nor processes change it; the 
 The state of a training therefore is its weights, optimiser, averages and step number: a run continued from a checkpoint
 repeats the uninterrupted one bit for bit.
 
-Find the origin of the first non-finite number, when a loss or a gradient is not finite.
-
-The forward pass is repeated with a hook on every module; the first whose output is not finite while its input is finite
-is named.
+Where a loss or a gradient is not finite, the forward pass is repeated with a hook on every module, and the first whose
+output is not finite while its input is finite is named.
 """
 
 from __future__ import annotations
@@ -350,12 +348,13 @@ class Training(pl.LightningModule):
                 warnings.warn(f"{type(logger).__name__} could not log step {self.global_step}: {error}", stacklevel=2)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["emul"] = self.checkpoint_content()
+        checkpoint |= {"emul": self.checkpoint_content(), "objective": self.objective.state()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.best = checkpoint["emul"]["best"]
-        self.validation = checkpoint["emul"]["validation"]
-        self.validated = checkpoint["emul"].get("validated", -1)
+        content = checkpoint["emul"]
+        self.best, self.validation = content["best"], content["validation"]
+        self.validated = content.get("validated", -1)
+        self.objective.restore(checkpoint.get("objective", {}))
 
     def checkpoint_content(self) -> dict[str, Any]:
         """All that forecasting needs: metadata, weights, step and scores."""

@@ -75,6 +75,7 @@ def stop_after(folder, words, steps):
     [
         (["rehearsal.share=0.2"], r"rehearsal\.run"),
         (["rehearsal.share=1.2"], r"rehearsal\.share"),
+        (["objective.replay=0.2", "rehearsal.share=0.2", "rehearsal.run=x"], r"objective\.replay"),
         (["tuning.anchor=0.1", "tuning.importance=fisher"], r"tuning\.importance"),
         (["tuning.importance=fisher"], "anchor above 0"),
         (["tuning.importance=fischer"], "fischer"),

@@ -2,6 +2,7 @@
 
 import pytest
 
+from data_pipelines.files.atomic import bytes_text
 from emul.check import plan
 from emul.config.compose import compose
 from emulators.training.flop_counter import Requirements
@@ -11,9 +12,18 @@ TINY = ["data=planet_tiny", "model=sfno", "model.embed=8", "model.layers=1", "ha
 
 
 def test_numbers_of_a_plan(capsys):
-    assert plan(compose("train", [*TINY, "training.steps=10"])) == 0
+    assert plan(compose("train", [*TINY, "training.steps=10", "objective.replay=0.5", "objective.replay_steps=3"])) == 0
     said = capsys.readouterr().out
-    for word in ("parameters", "7,200", "GFLOP a sample", "largest batch", "samples a second", "CPU-hours"):
+    kept = bytes_text(4 * 3 * 8 * 17 * 512)  # float32, three batches of 8, 17 channels
+    for word in (
+        f"{kept} of the processor's memory",
+        "parameters",
+        "7,200",
+        "GFLOP a sample",
+        "largest batch",
+        "samples a second",
+        "CPU-hours",
+    ):
         assert word in said
 
 

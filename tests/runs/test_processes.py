@@ -42,8 +42,8 @@ def last(folder):
 
 
 def assert_close(one, other, atol=1e-6):
-    for name, value in one["state_dict"].items():
-        torch.testing.assert_close(other["state_dict"][name], value, rtol=1e-4, atol=atol)
+    for name, value in (one["state_dict"] | one["objective"]).items():
+        torch.testing.assert_close((other["state_dict"] | other["objective"])[name], value, rtol=1e-4, atol=atol)
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +75,7 @@ OBJECTIVES = {
     "pairs": ["model=stormer_small", "model.embed=16", "model.depth=1", "objective=all_to_all", "objective.pairs=3"],
     "masks": ["model=prithvi_small", "objective=masked_forecast"],
     "dropout": ["model=climax_small", "model.dropout=0.2", "model.drop_path=0.2"],
+    "replay": ["model=sfno", "model.embed=8", "model.layers=1", "objective.replay=0.8", "objective.replay_steps=1"],
 }  # fmt: skip
 
 

@@ -36,6 +36,8 @@ def assert_same(one, two):
     assert one["emul"]["step"] == two["emul"]["step"]
     for name in one["state_dict"]:
         assert torch.equal(one["state_dict"][name], two["state_dict"][name]), name
+    assert one["objective"].keys() == two["objective"].keys()
+    assert all(torch.equal(value, two["objective"][name]) for name, value in one["objective"].items())
     moments = [c["optimizer_states"][0]["state"] for c in (one, two)]
     for index, values in moments[0].items():
         for name, value in values.items():
@@ -62,7 +64,9 @@ def test_a_run_folder_holds_all_that_is_needed(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "extra", [[], ["training.accumulate=2", "objective.rollout={0:1,6:2}"]], ids=["plain", "curriculum"]
+    "extra",
+    [[], ["training.accumulate=2", "objective.rollout={0:1,6:2}", "objective.replay=0.6", "objective.replay_steps=2"]],
+    ids=["plain", "replayed"],
 )
 def test_killed_and_run_again_is_bit_identical(tmp_path, extra):
     more = ["training.checkpoint_every=4", *extra]
