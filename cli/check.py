@@ -145,7 +145,7 @@ def measured(config: DictConfig, device: str) -> tuple[Requirements, World]:
 
     archive, splits = open_archive(config, None)
     training = build_training(config, archive.world)
-    lay_out(training.step.network, build(config.hardware))
+    lay_out(training.step.networks, build(config.hardware))
     training.to(device)
     batches = training_batches(config, training, archive, splits["train"], 0)
     window = batches.batch(0).to(torch.device(device))

@@ -73,7 +73,7 @@ def train(config: DictConfig, signals: bool = True) -> Path:
         inputs = prepare(config, target, resumed)
         training, saving = inputs.training, target / "checkpoints"
         checkpoints = InterruptibleCheckpoints(saving, training.plan, requeues=_requeues(hardware), signals=signals)
-        if is_fitted_at_once(training.step.network):
+        if is_fitted_at_once(training.step):
             refuse_nothing_left(resumed, 0, target)
             write_config(target, config)
             solve(training, inputs.in_order, validation=inputs.validation, checkpoints=checkpoints)

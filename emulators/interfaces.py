@@ -219,7 +219,7 @@ class GridParameter(Protocol):
     grid_axes: Mapping[int, Sequence[int]] | None = None
 
 
-def is_fitted_at_once(network: nn.Module) -> bool:
-    """Whether a network is fitted in closed form, or has nothing to learn."""
-    solved = optional(network, Network, "fit") is not None
-    return solved or not any(p.requires_grad for p in network.parameters())
+def is_fitted_at_once(step: Any) -> bool:
+    """Whether the network of a Step is fitted in closed form, or the Step has nothing to learn."""
+    solved = optional(step.network, Network, "fit") is not None
+    return solved or not any(p.requires_grad for p in step.parameters())

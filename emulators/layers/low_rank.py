@@ -10,6 +10,7 @@ each step of a rollout, the last for all that follow, as in Aurora (Bodnar et al
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from emulators.interfaces import MatrixParameter, optional
 from emulators.world import timesteps_between
 
 INSIDE = ".parametrizations."
+HOLDERS = re.compile(r"^(?:components\.([^.]+\.)step\.)?(?:network\.)?")
 
 
 @dataclass(frozen=True)
@@ -112,9 +114,14 @@ def adapt(step: nn.Module, settings: LoRA) -> list[str]:
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a name is one of the patterns (`*`, `?`), or lies in a part that is; `network.` may be left out."""
-    names = name, name.removeprefix("network.")
+    """Whether a name, or its short form, is one of the patterns (`*`, `?`), or lies in a part that is."""
+    names = name, short_name(name)
     return any(fnmatch.fnmatchcase(n, p) or fnmatch.fnmatchcase(n, f"{p}.*") for n in names for p in patterns)
+
+
+def short_name(name: str) -> str:
+    """The name of a weight without the words for what holds it: `blocks.0.weight`, of a component `ocean.head.bias`."""
+    return HOLDERS.sub(lambda found: found[1] or "", name)
 
 
 def _tell_lead(step: Any, inputs: tuple[Any, ...], told: Mapping[str, Any]) -> None:

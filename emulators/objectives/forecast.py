@@ -89,8 +89,15 @@ class Forecast(Objective):
         self.buffer.at(step)
 
     def begin(self, step: Any) -> None:
-        """Raise ValueError where the network predicts no distribution to be trained, or a replay would mislead it."""
-        name = type(step.network).__name__
+        """Raise ValueError for a distribution that the network does not predict, or a rollout that does not fit the Step."""
+        name, shortest = type(step.network).__name__, step.shortest_rollout
+        if min(self.stages.values()) < shortest:
+            raise ValueError(
+                f"objective.rollout: expected {shortest} timesteps or more, as trained components step no sooner; got "
+                f"{min(self.stages.values())}."
+            )
+        if self.replay and shortest > 1:
+            raise ValueError("A replay does not keep what slow components were given so far; take objective.replay=0.")
         if self.emission and optional(step.network, Network, "emission") is None:
             raise ValueError(f"{name} writes no distribution; take objective=forecast, or model=climode.")
         if self.replay and "lead" in step.conditioning:
@@ -110,9 +117,7 @@ class Forecast(Objective):
         """Go on with the predictions in a checkpoint."""
         self.buffer.restore(tensors)
 
-    def __call__(
-        self, step: torch.nn.Module, window: Window, losses: Mapping[str, Loss]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(self, step: Any, window: Window, losses: Mapping[str, Loss]) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to minimise, and its detached parts by loss and lead."""
         total, parts = torch.zeros((), device=window.history[-1].values.device), {}
         rows = sample_numbers() if self.replay else ()
@@ -122,7 +127,7 @@ class Forecast(Objective):
         first = len(window.target) if self.scored == "last" else 1
         for lead, (state, target) in enumerate(zip(states, window.target, strict=True), start=1):
             for name, loss in losses.items() if lead >= first else ():
-                value = loss(state, target).mean()
+                value = loss(step.comparable(state, target), target).mean()
                 parts[f"{name}_{lead}"] = value.detach()
                 total = total + value / (len(window.target) - first + 1)
             memory = (*memory[1:], self.single(state, memory[-1])) if rows else memory

@@ -53,6 +53,11 @@ class Component(nn.Module):
             column = torch.tensor(numbers, dtype=torch.float64).reshape(-1, *[1] * len(world.grid.shape))
             self.register_buffer(label, column, persistent=False)
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether some of its weights are not at rest."""
+        return any(weight.requires_grad for weight in self.step.parameters())
+
     def first(self, history: tuple[State, ...]) -> list[State]:
         """Return what is carried into the first timestep, from the States known at the start."""
         newest = 0 if self.has_own_grid else 1

@@ -8,8 +8,11 @@ n timesteps, from a start at 0,
     o(n)  = ocean(o(0); mean of a(1), ..., a(n)),
 
 the order of SamudrACE (Duncan et al. 2025, arXiv 2509.12490; n = 20): the mean is over the n new states, without the
-first. A component on the clock of the World is due at every timestep (n = 1). A slab ocean is the constraint
-`slab_ocean` of the coupled Step: it stands inside the timestep, as in ACE2-SOM (Clark et al. 2024, arXiv 2412.04418).
+first. A component on the clock of the World is due at every timestep (n = 1). Components are trained apart, and then on
+forecasts of the coupled Step: first those that `Tuning.trainable` names under others at rest, then all.
+
+A slab ocean is the constraint `slab_ocean` of the coupled Step: it stands inside the timestep, as in ACE2-SOM (Clark et
+al. 2024, arXiv 2412.04418).
 """
 
 from __future__ import annotations
@@ -34,9 +37,10 @@ NONE = "step=coupled needs trained runs: parts.atmosphere=outputs/train/<name> p
 
 
 class CoupledStep(Step):
-    """Step several trained Steps, at rest, that exchange fields; a State carries what they need for the next step.
+    """Step several trained Steps that exchange fields; a State carries what they need for the next step.
 
-    network: without weights; model=persistence. components: trained Steps by name. exchange: {component: {its forcing:
+    network: without weights; model=persistence. components: trained Steps by name, at rest until `Tuning.trainable`
+    names them; gradients go back through what they exchange. exchange: {component: {its forcing:
     {mean | sum | last: a variable or channel of the World, or {name: factor}}}}, over the timestep of the component; a
     forcing that the World predicts under the same name needs none, and is a mean; other forcings are those of the World
     at the component's next time. masks: {component: its static variable that is 1 where its fields are meant}, for
@@ -71,7 +75,7 @@ class CoupledStep(Step):
             for name, step in components.items()
         ]
         by_clock.sort(key=lambda component: component.every)
-        self.components = nn.ModuleList(by_clock)
+        self.components = nn.ModuleDict({component.name: component for component in by_clock})
         if not any(isinstance(step, StandIn) for step in components.values()):
             refuse_misfits(world, by_clock, self.constraints)
         needed = max((component.step.world.history - 1) * component.every + 1 for component in by_clock)
@@ -101,13 +105,30 @@ class CoupledStep(Step):
     @property
     def _ordered(self) -> list[Component]:
         components: Any = self.components
-        return [*components]
+        return [*components.values()]
 
     def train(self, mode: bool = True) -> CoupledStep:
-        """Set the mode; the components stay at rest."""
+        """Set the mode; components at rest stay in that of forecasts."""
         super().train(mode)
-        self.components.eval()
+        for component in self._ordered:
+            component.train(mode and component.is_trained)
         return self
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """Those of the components."""
+        return tuple(network for component in self._ordered for network in component.step.networks)
+
+    @property
+    def shortest_rollout(self) -> int:
+        """Until the slowest of the trained components has stepped."""
+        return max((component.every for component in self._ordered if component.is_trained), default=1)
+
+    def comparable(self, state: State, target: State) -> State:
+        """`state`, with `target` in the variables that are held from an earlier timestep: they count at their own."""
+        passed = timesteps_between(self.world.timestep, state.start.time, state.time)
+        names = [variable.name for one in self._ordered if passed % one.every for variable in one.gives]
+        return state.with_(**{name: target[name].expand_as(state[name]) for name in names}) if names else state
 
     def refuse_intervals(self, intervals: Collection[int]) -> None:
         """Raise ValueError for intervals of several timesteps, as components keep their clocks."""

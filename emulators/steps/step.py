@@ -102,7 +102,7 @@ class Step(nn.Module):
         last = history[-1].select(self.world.prognostic.names)
         fields, time = self.inputs(history, forcing)
         keywords = {**self.hours(last, forcing, fields.device), **self._flattened(conditioning, last)}
-        raw = self.network(fields, time, **keywords).float()
+        raw = self.network(fields, time, **keywords).to(last.values.dtype)  # not that of mixed precision
         return self.constrained(last, self.physical(raw, last, forcing), forcing)
 
     def physical(self, raw: Tensor, last: State, forcing: State) -> State:
@@ -160,6 +160,20 @@ class Step(nn.Module):
             "forcing": set(self.world.forcing.channels) <= set(host.forcing.channels),
         }
         return [name for name, holds in same.items() if not holds]
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """The networks that make its step, to be compiled, sharded and the like one by one."""
+        return (self.network,)
+
+    @property
+    def shortest_rollout(self) -> int:
+        """Timesteps of the shortest rollout in which each weight that is trained has its part."""
+        return 1
+
+    def comparable(self, state: State, target: State) -> State:
+        """`state` of a rollout as losses compare it with `target`: all that the Step predicts anew is as it is."""
+        return state
 
     @property
     def is_random(self) -> bool:

@@ -56,7 +56,7 @@ def fit(
         callbacks = [*callbacks, checkpoints]
     if checkpoints.store is not None:
         plugins = [*plugins, StoreIO(checkpoints.store)]
-    lay_out(training.step.network, hardware)
+    lay_out(training.step.networks, hardware)
     trainer = make_trainer(hardware, training.plan, callbacks, loggers=loggers, folder=folder, plugins=plugins)
     if isinstance(batches, SharedBatches):
         on_gpu = trainer.strategy.root_device.type == "cuda"
@@ -180,22 +180,23 @@ def strategy(hardware: Hardware) -> Any:
 DRAWN = NoiseInNorms | NoiseAsInput | DropoutInNorms  # at each call, for all norms
 
 
-def lay_out(network: torch.nn.Module, hardware: Hardware) -> None:
-    """Compile a network, or let it recompute its activations, as the hardware says."""
-    if hardware.activation_checkpointing:
-        if any(isinstance(module, DRAWN) for module in network.modules()):
-            raise ValueError(
-                "Activations computed again would see the noise of a later step; expected hardware."
-                "activation_checkpointing=false with noise=..., got true."
-            )
-        if any(module.settings.goes_by_lead for module in adapters(network).values()):
-            raise ValueError(
-                "Activations computed again would see the adapter of a later step; expected hardware."
-                "activation_checkpointing=false with adapter.leads or adapter.first above 1, got true."
-            )
-        recompute(network)
-    if hardware.compile:
-        network.compile()
+def lay_out(networks: Iterable[torch.nn.Module], hardware: Hardware) -> None:
+    """Compile networks, or let them recompute their activations, as the hardware says."""
+    for network in networks:
+        if hardware.activation_checkpointing:
+            if any(isinstance(module, DRAWN) for module in network.modules()):
+                raise ValueError(
+                    "Activations computed again would see the noise of a later step; expected hardware."
+                    "activation_checkpointing=false with noise=..., got true."
+                )
+            if any(module.settings.goes_by_lead for module in adapters(network).values()):
+                raise ValueError(
+                    "Activations computed again would see the adapter of a later step; expected hardware."
+                    "activation_checkpointing=false with adapter.leads or adapter.first above 1, got true."
+                )
+            recompute(network)
+        if hardware.compile:
+            network.compile()
 
 
 def silence_lightning() -> None:

@@ -188,7 +188,7 @@ def measure(training: Training, window: Window, *, mixed: bool = False) -> Requi
 
     ValueError where the network is fitted at once. The weights change.
     """
-    if is_fitted_at_once(training.step.network):
+    if is_fitted_at_once(training.step):
         raise ValueError("This network is solved at once, not descended: there is nothing to plan.")
     trainable = [weight for weight in training.step.parameters() if weight.requires_grad]
     samples, replay = window.history[0].lead[-1], training.objective.replay

@@ -184,8 +184,8 @@ class Training(pl.LightningModule):
             return
         self.is_sharded = True
         for step in (self.step, self.averages):
-            if step is not None:
-                shard(step.network, mesh["data_parallel"])
+            for network in () if step is None else step.networks:
+                shard(network, mesh["data_parallel"])
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.step)

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from emulators.interfaces import MatrixParameter, ScaledParameter, optional
-from emulators.layers.low_rank import adapters, matches
+from emulators.layers.low_rank import adapters, matches, short_name
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # a x + b x^3 + c x^5, iterated, sends every singular value near 1 (Jordan et al.)
 
@@ -274,7 +274,8 @@ class WarmRestarts(_Warmup):
 class Tuning:
     """Say which weights are trained, at what rates, and what holds them to where they began.
 
-    trainable: patterns of names of weights or parts (`blocks.*`, `head`); null: all, or with an adapter it alone.
+    trainable: patterns of names of weights or parts (`blocks.*`, `head`; of components `ocean`, `ocean.head`); null:
+    all but the trained Steps that a Step holds, or with an adapter it alone.
     rates: {pattern: factor of the learning rate}; the first that fits counts. depth_decay: factor of the rate from a
     block to the one before it. anchor: weight of the squared distance from the weights at the start; 0: none.
     importance: of each weight in that distance, `uniform` or `fisher`; importance_samples: windows that it is estimated
@@ -307,7 +308,7 @@ class Tuning:
         names = [name for name, _ in step.named_parameters()]
         for pattern in (*(self.trainable or ()), *self.rates):
             if not any(matches(name, [pattern]) for name in names):
-                parts = dict.fromkeys(name.removeprefix("network.").partition(".")[0] for name in names)
+                parts = dict.fromkeys(short_name(name).partition(".")[0] for name in names)
                 raise ValueError(f"tuning: no weight fits '{pattern}'; the network's parts are {', '.join(parts)}.")
         if self.trainable is None:
             return

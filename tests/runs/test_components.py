@@ -56,7 +56,7 @@ def test_one_run_of_two(folder, runs, coupled):
     """The run holds the weights of both and needs theirs no longer; the water steps once a day."""
     weights = checkpoints.load(coupled / "checkpoints" / "last.ckpt")["emul"]["weights"]
     own = checkpoints.load(runs[1] / "checkpoints" / "best.ckpt")["emul"]["weights"]
-    assert all(torch.equal(weights[f"components.1.step.{name}"], value) for name, value in own.items())
+    assert all(torch.equal(weights[f"components.ocean.step.{name}"], value) for name, value in own.items())
     hidden = [run.rename(run.with_name(f"{run.name}_elsewhere")) for run in runs]
     try:
         fields = made(folder, coupled, "lead=60h", "name=whole")
@@ -66,6 +66,24 @@ def test_one_run_of_two(folder, runs, coupled):
     water = fields["sea_surface_temperature"].isel(time=0)
     changed = [bool((water[n] != water[n - 1]).any()) for n in range(1, 10)]
     assert changed == [number in (3, 7) for number in range(1, 10)]
+
+
+@pytest.mark.slow
+def test_trained_together(folder, runs):
+    """The water under air at rest, then both, each training from the one before; no others' weights change."""
+    ocean, jointly = "tuning.trainable=[ocean]", "tuning.trainable=[atmosphere,ocean]"
+    wet = joined(folder, runs, ocean, "training.keep=[1]", "name=wet")
+    both = joined(folder, runs, jointly, f"from_checkpoint={wet}", "training.ema=null", "name=both")
+    files = [(run, "best") for run in runs] + [(run, "last") for run in (wet, both)]
+    air, water, *coupled = (checkpoints.load(r / "checkpoints" / f"{n}.ckpt")["emul"]["weights"] for r, n in files)
+    for before, name, changed in ((air, "atmosphere", (False, True)), (water, "ocean", (True, True))):
+        for weights, expected in zip(coupled, changed, strict=True):
+            pairs = [(value, weights[f"components.{name}.step.{key}"]) for key, value in before.items()]
+            assert any(not torch.equal(*pair) for pair in pairs) == expected
+    assert np.isfinite(made(folder, both, "lead=30h")["sea_surface_temperature"]).all()
+    again = joined(folder, runs, ocean, f"continue_from={wet / 'checkpoints' / 'step_1.ckpt'}", "name=again")
+    resumed = checkpoints.load(again / "checkpoints" / "last.ckpt")["emul"]["weights"]
+    assert all(torch.equal(value, coupled[0][name]) for name, value in resumed.items())
 
 
 @pytest.mark.slow

@@ -206,4 +206,4 @@ def test_activations_are_not_computed_again_with_later_noise(small_world, kind):
     world = small_world()
     net = condition(FGN(world, level=1, latent=8, layers=1, heads=2, hops=1), kind(world))
     with pytest.raises(ValueError, match="noise of a later step"):
-        lay_out(net, Hardware(activation_checkpointing=True))
+        lay_out([net], Hardware(activation_checkpointing=True))

@@ -167,6 +167,8 @@ def test_anomalies_are_of_the_fitted_climatology():
 class Multiplication(torch.nn.Module):
     """A step that multiplies by one number, which is to be learned."""
 
+    comparable = Step.comparable
+
     def __init__(self, factor: float) -> None:
         super().__init__()
         self.factor = torch.nn.Parameter(torch.tensor(factor))

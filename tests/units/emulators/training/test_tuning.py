@@ -113,7 +113,7 @@ def test_adapters_by_step_are_not_computed_again():
     step = step_of("vit")
     adapt(step, LoRA(rank=2, leads=2))
     with pytest.raises(ValueError, match="the adapter of a later step"):
-        lay_out(step.network, Hardware(activation_checkpointing=True))
+        lay_out(step.networks, Hardware(activation_checkpointing=True))
 
 
 def test_targets_that_fit_nothing_are_refused():
