@@ -89,7 +89,7 @@ class Forecast(Objective):
         self.buffer.at(step)
 
     def begin(self, step: Any) -> None:
-        """Raise ValueError for a distribution that the network does not predict, or a rollout that does not fit the Step."""
+        """Raise ValueError for a distribution that the network does not predict, or a rollout that it cannot make."""
         name, shortest = type(step.network).__name__, step.shortest_rollout
         if min(self.stages.values()) < shortest:
             raise ValueError(
