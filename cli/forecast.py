@@ -181,6 +181,7 @@ def prepare(config: DictConfig) -> ForecastJob:
         precision=precision,
         perturbation=_perturbation(config, step, archive, inits, device),
         boundary=boundary,
+        drift=guards.drift,
     )
 
 
@@ -227,11 +228,8 @@ def warn_of_other_data(run: Run, settings: Mapping[str, Any]) -> None:
     """Warn where the data of a run hold other numbers at the same times than when it was trained."""
     before, now = run.card.get("data") or {}, settings["fingerprint"]
     changes = data_differences(before, now)
-    if (
-        changes
-        and settings["data"] == saved_plain(run.config.data)
-        and before.get("times_digest") == now.get("times_digest")
-    ):
+    same_times = before.get("times_digest") == now.get("times_digest")
+    if changes and same_times and settings["data"] == saved_plain(run.config.data):
         warn(f"The data are not those that {run.folder} was trained on ({listed(changes)}).")
 
 
@@ -272,8 +270,8 @@ def _boundary(config: DictConfig, data: Any, world: World, inits: np.ndarray, st
         return None
     if not (Path(config.boundary) / "checkpoints").is_dir():
         return ForecastBoundary(config.boundary, world, inits, steps)
-    hours = steps * hours_of(world.timestep)
-    return ForecastBoundary(forecast(_driving(config, data, inits, hours)), world, inits, steps)
+    driving = _driving(config, data, inits, steps * hours_of(world.timestep))
+    return ForecastBoundary(forecast(driving), world, inits, steps)
 
 
 def _driving(config: DictConfig, data: Any, inits: np.ndarray, hours: float) -> DictConfig:

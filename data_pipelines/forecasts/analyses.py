@@ -2,8 +2,8 @@
 
 Channel by channel,
 
-    least and greatest value      beyond those of training by more than ROOM of their range
-    area mean                     beyond those of training by more than MEAN_ROOM of their range
+    least and greatest value      beyond those of training by more than a fifth of their range
+    area mean                     beyond those of training by more than half of their range
 
 in units of the channel and of its standard deviation. The second sees what the first does not: the analysis of another
 system with a bias, or another season. Static fields are compared point by point.
@@ -22,6 +22,7 @@ from data_pipelines.batches.world import static_fields
 from data_pipelines.conventions.attributes import grid_of
 from data_pipelines.derived.forcings import MOVING
 from data_pipelines.derived.regridding import regridded
+from data_pipelines.forecasts.checks import excess
 from data_pipelines.forecasts.guards import Guards, Marks
 from data_pipelines.reading.plausibility import MISTAKEN
 from emulators.physics.physical_ranges import canonical_units
@@ -29,8 +30,6 @@ from emulators.variables import Variable, VariableSet
 from emulators.world import World
 
 LOOKED_AT = 16  # initial times whose analyses are read beforehand, evenly spread
-ROOM, MEAN_ROOM = 0.2, 0.5  # of the range of values, and of area means, in training
-LEAST = 0.01  # standard deviations that an area mean has to lie off, for channels that hardly change
 STATIC = 0.01  # standard deviations by which a static field may differ, root mean square
 SHOWN = 6  # variables that are named
 
@@ -105,14 +104,14 @@ def _unlike(variable: Variable, extents: np.ndarray, world: World) -> tuple[floa
     if any(len(scale.extent) != 4 for scale in scales):
         return None
     trained, std = np.array([scale.extent for scale in scales]), np.array([scale.std for scale in scales])
-    excess = _excess(extents, trained, std)
-    if not excess.any():
+    off = excess(extents, trained, std)
+    if not off.any():
         return None
-    row, column = np.unravel_index(int((np.abs(excess) / std[:, None]).argmax()), excess.shape)
-    count = int(excess.any(axis=1).sum())
+    row, column = np.unravel_index(int((np.abs(off) / std[:, None]).argmax()), off.shape)
+    count = int(off.any(axis=1).sum())
     what = ("least value", "greatest value", "mean", "mean")[column]
-    side = "below" if excess[row, column] < 0 else "above"
-    beyond = abs(float(excess[row, column]))
+    side = "below" if off[row, column] < 0 else "above"
+    beyond = abs(float(off[row, column]))
     bound = trained[row, column]
     outside = (
         f"{count} of {len(scales)} channels lie outside what the run was trained on, most {variable.channels[row]}: "
@@ -129,17 +128,6 @@ def _unlike(variable: Variable, extents: np.ndarray, world: World) -> tuple[floa
     return deviations, f"{text}{f'; {hint}' if hint else ''}."
 
 
-def _excess(extents: np.ndarray, trained: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """Return by how much numbers lie outside those of training, negative below, (channel, 4); 0 within the room."""
-    room = np.stack(
-        [ROOM * (trained[:, 1] - trained[:, 0]), MEAN_ROOM * (trained[:, 3] - trained[:, 2]) + LEAST * std], 1
-    )
-    below, above = np.minimum(extents[:, ::2] - trained[:, ::2], 0), np.maximum(extents[:, 1::2] - trained[:, 1::2], 0)
-    excess = np.empty_like(extents)
-    excess[:, ::2], excess[:, 1::2] = np.where(-below > room, below, 0), np.where(above > room, above, 0)
-    return excess
-
-
 def _explanation(variable: Variable, extents: np.ndarray, trained: np.ndarray, std: np.ndarray) -> str:
     """Return what would bring all channels of a variable into place, other units or another order; empty if nothing."""
     units, factor, offset = MISTAKEN.get(canonical_units(variable.units), ("", 1.0, 0.0))
@@ -148,7 +136,7 @@ def _explanation(variable: Variable, extents: np.ndarray, trained: np.ndarray, s
         candidates += [(f"its values look {factor:g} times too large", extents / factor)]
     candidates += [("its levels look reversed", extents[::-1])] if len(extents) > 1 else []
     candidates += [("its sign looks reversed", -extents[:, [1, 0, 3, 2]])]
-    return next((text for text, other in candidates if not _excess(other, trained, std).any()), "")
+    return next((text for text, other in candidates if not excess(other, trained, std).any()), "")
 
 
 def unlike_static(dataset: xr.Dataset, world: World) -> list[str]:

@@ -1,7 +1,19 @@
-"""Check a forecast as it runs: physical ranges, missing values, and the drift of dry air and water."""
+"""Check a forecast as it runs: physical ranges, missing values, the drift of dry air and water, and its climate.
+
+A long forecast has left what its run was trained on where, in a channel,
+
+    a value            lies beyond those of training by more than ROOM of their range
+    a running mean     lies beyond the area means of training by more than MEAN_ROOM of their range
+    power P            sum over l > l_s of P(l), has grown to more than GROWTH times that of the initial State
+
+with m(k) = m(k - 1) + (<x>(k) - m(k - 1)) / min(k, n) the running mean of the area mean, n timesteps being 30 days, and
+l_s three quarters of the last total wavenumber of the initial State: where emulators become unstable, it begins at the
+smallest scales, or as a slow drift (Chattopadhyay et al. 2023, arXiv 2304.07029).
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,12 +22,21 @@ import torch
 from torch import Tensor
 
 from data_pipelines.conventions.durations import duration_text
+from emulators.grid import LatLonGrid
 from emulators.physics import columns
 from emulators.physics.physical_ranges import plausible_range
+from emulators.sphere.rings import harmonics_of
+from emulators.sphere.spectra import NOISE, last_degree, power
 from emulators.state import State
 from emulators.world import World
 
 NEVER = np.iinfo(np.int64).max
+ROOM, MEAN_ROOM = 0.2, 0.5  # of the range of values, and of area means, in training
+LEAST = 0.01  # standard deviations that an area mean has to lie off, for channels that hardly change
+MEMORY = np.timedelta64(30, "D")  # of the running mean
+GROWTH = 10.0  # of the power at the smallest scales
+SMALLEST = 0.75  # of the last total wavenumber, beyond which scales are the smallest
+LARGEST = 256  # rows of latitude up to which power is watched, as tables of the transform grow with their cube
 
 
 class Checks:
@@ -77,6 +98,154 @@ class Checks:
         if self.budgeted:
             arrays |= {"dry_air": np.stack(self.dry_air, axis=1), "column_water": np.stack(self.column_water, axis=1)}
         return arrays
+
+
+class Watch:
+    """Tell the first times at which forecasts leave what a run was trained on, lead by lead.
+
+    start: the initial States, (*lead, channel, *grid). Values and means are those of all channels whose scales have the
+    extent of training; power that of prognostic channels, once a day, on global grids of up to LARGEST rows. A field
+    with a missing value is passed over. told: by kind, the lead number and a sentence.
+    """
+
+    def __init__(self, world: World, start: State) -> None:
+        self.world, self.start, self.told = world, start, dict[str, tuple[int, str]]()
+        names = world.predicted.channels
+        scales = [world.scales.get(name) for name in names]
+        self.known = np.array([scale is not None and len(scale.extent) == 4 for scale in scales], dtype=bool)
+        known = [scale for scale, is_known in zip(scales, self.known, strict=True) if scale is not None and is_known]
+        self.channels = [name for name, is_known in zip(names, self.known, strict=True) if is_known]
+        self.trained = np.array([scale.extent for scale in known]).reshape(-1, 4)
+        self.std = np.array([scale.std for scale in known])
+        self.means = np.zeros((_cases(start).shape[0], len(known)))
+        day, step = np.timedelta64(1, "D"), world.lead_time(1)
+        self.daily, self.span = max(1, round(day / step)), max(1, round(MEMORY / step))
+        rows = world.grid.shape[0] if isinstance(world.grid, LatLonGrid) else int(world.grid.size**0.5)
+        self.harmonics = None
+        if world.grid.is_global and 4 <= rows <= LARGEST:
+            try:
+                self.harmonics = harmonics_of(world.grid, dtype=torch.float64)
+            except ValueError:  # points that lie on no rings have no spectrum
+                return
+            first = self._power(start)  # (degree, case, channel)
+            self.last = last_degree(first.mean(1))
+            self.variance = first[1:].sum(0)
+            self.small = self._small(first)
+
+    def add(self, lead: int, state: State) -> list[str]:
+        """Add the forecasts at lead number `lead`; a sentence for each kind of departure that is new."""
+        before = {*self.told}
+        if self.channels:
+            self._compare(lead, state)
+        if self.harmonics is not None and "power" not in self.told and (lead + 1) % self.daily == 0:
+            self._compare_power(lead, state)
+        return [sentence for kind, (_, sentence) in self.told.items() if kind not in before]
+
+    def _compare(self, lead: int, state: State) -> None:
+        """Compare values and running means with those of training."""
+        values = _cases(state)[:, torch.from_numpy(self.known).to(state.values.device)]
+        weights = torch.as_tensor(self.world.grid.weights.reshape(-1) / self.world.grid.size, device=values.device)
+        means = (values.double() @ weights).cpu().numpy()
+        self.means += (means - self.means) / min(lead + 1, self.span)
+        low, high = (found.double().cpu().numpy() for found in (values.amin(-1), values.amax(-1)))
+        off = excess(np.stack([low, high, self.means, self.means], -1), self.trained, self.std)
+        size = np.abs(off) / self.std[:, None]
+        for kind, columns_ in (("value", size[..., :2]), ("mean", size[..., 2:])):
+            if kind in self.told or not columns_.any():
+                continue
+            case, channel, column = (int(n) for n in np.unravel_index(int(columns_.argmax()), columns_.shape))
+            column += 0 if kind == "value" else 2
+            beyond, bound = off[case, channel, column], self.trained[channel, column]
+            units = self._units(self.channels[channel])
+            side = f"{abs(beyond):.3g} {'above' if beyond > 0 else 'below'}"
+            if kind == "value":
+                field = values[case, channel]
+                point = int(field.argmax() if column == 1 else field.argmin())
+                latitude, longitude = (float(axis.reshape(-1)[point]) for axis in self.world.grid.points)
+                what = f"reaches {float(field[point]):.6g} {units} at {latitude:.4g} N, {longitude:.4g} E"
+                bounds = f"{side} that of training ({bound:.6g})"
+            else:
+                days = min(lead + 1, self.span) * self.world.lead_time(1) / np.timedelta64(1, "D")
+                what = f"has an area mean of {self.means[case, channel]:.6g} {units} over {days:.3g} d"
+                bounds = f"{side} those of training ({bound:.6g})"
+            self._tell(kind, lead, case, self.channels[channel], f"{what}, {bounds}")
+
+    def _compare_power(self, lead: int, state: State) -> None:
+        """Compare the power at the smallest scales with that of the initial States."""
+        small = self._small(self._power(state.select(self.world.prognostic.names)))
+        has_grown = (small > GROWTH * self.small) & (small - self.small > NOISE * self.variance)
+        if not has_grown.any():
+            return
+        growth = torch.where(has_grown, small / self.small.clamp(min=torch.finfo(small.dtype).tiny), 0.0)
+        case, channel = divmod(int(growth.argmax()), growth.shape[1])
+        name, beyond = self.world.prognostic.channels[channel], int(SMALLEST * int(self.last[channel]))
+        factor = float(growth[case, channel])
+        self._tell("power", lead, case, name, f"has {factor:.3g} times the initial power beyond wavenumber {beyond}")
+
+    def _tell(self, kind: str, lead: int, case: int, channel: str, what: str) -> None:
+        init = np.broadcast_to(self.start.time, self.start.lead).reshape(-1)[case]
+        self.told[kind] = (
+            lead,
+            f"At lead {lead_text(self.world, lead)} the forecast from {init} leaves what the run was trained on: "
+            f"{channel} {what}.",
+        )
+
+    def _units(self, channel: str) -> str:
+        return next((v.units for v in self.world.predicted if channel in v.channels), "") or "1"
+
+    def _power(self, state: State) -> Tensor:
+        """Power by degree, case and prognostic channel."""
+        harmonics: Any = self.harmonics
+        fields = state.select(self.world.prognostic.names).values.flatten(0, -2 - state.rank).double().cpu()
+        spectra = [power(harmonics.analysis(field.permute(*reversed(range(field.ndim))))) for field in fields]
+        return torch.stack(spectra, 1)
+
+    def _small(self, powers: Tensor) -> Tensor:
+        """The power at the smallest scales, (case, channel)."""
+        degrees = torch.arange(len(powers)).view(-1, 1, 1)
+        return torch.where(degrees > SMALLEST * self.last, powers, 0.0).sum(0)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What was told and all that later leads depend on, for `restore`."""
+        return {"means": self.means.copy(), "told": np.array(json.dumps(self.told))}
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Continue from the `arrays` of a watch of the same initial States."""
+        self.means, self.told = arrays["means"].copy(), departures_in(arrays)
+
+
+def departures_in(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int, str]]:
+    """Return what a Watch has told, by kind: the lead number and a sentence."""
+    return {kind: (int(lead), str(text)) for kind, (lead, text) in json.loads(str(arrays["told"])).items()}
+
+
+def first_departures(batches: Iterable[Mapping[str, tuple[int, str]]]) -> list[str]:
+    """Return the first sentence of each kind that the batches of a forecast were told, in the order of leads."""
+    first: dict[str, tuple[int, str]] = {}
+    for told in batches:
+        first |= {kind: entry for kind, entry in told.items() if kind not in first or entry < first[kind]}
+    return [sentence for _, sentence in sorted(first.values())]
+
+
+def excess(extents: np.ndarray, trained: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """Return by how much numbers lie outside those of training, negative below; 0 within the room.
+
+    extents: least and greatest value, least and greatest area mean, (..., channel, 4). trained: of training, (channel,
+    4). std: standard deviations, (channel,).
+    """
+    room = np.stack(
+        [ROOM * (trained[:, 1] - trained[:, 0]), MEAN_ROOM * (trained[:, 3] - trained[:, 2]) + LEAST * std], 1
+    )
+    below = np.minimum(extents[..., ::2] - trained[:, ::2], 0)
+    above = np.maximum(extents[..., 1::2] - trained[:, 1::2], 0)
+    result = np.empty_like(extents)
+    result[..., ::2], result[..., 1::2] = np.where(-below > room, below, 0), np.where(above > room, above, 0)
+    return result
+
+
+def _cases(state: State) -> Tensor:
+    """The values, (case, channel, point)."""
+    return state.values.flatten(-state.rank).flatten(0, -3)
 
 
 def column_means(state: State, world: World, known: Mapping[str, Tensor]) -> tuple[np.ndarray, np.ndarray]:

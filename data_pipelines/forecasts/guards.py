@@ -1,7 +1,7 @@
 """Guards: what is done about forecasts that a run should not be trusted with.
 
 Dates seen in training flatter, analyses unlike those of training mislead (`data_pipelines.forecasts.analyses`), and so
-does forcing that the future alone knows.
+do forcing that the future alone knows and a forecast that drifts from training (`data_pipelines.forecasts.checks`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from data_pipelines.conventions.durations import length
 
 Mode = Literal["mark", "refuse", "ignore"]
 Marks = dict[str, list[str]]  # kind of guard -> sentences
-KINDS = ("training_dates", "ranges", "future_forcing")
+KINDS = ("training_dates", "ranges", "future_forcing", "drift")
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,14 @@ class Guards:
     """Say what is done about a forecast that its run should not be trusted with: mark, refuse, or ignore it.
 
     training_dates: it is of dates that the run was trained on, or within `adjacent` of them. ranges: the analysis it
-    starts from is unlike those of training. future_forcing: it reads what is known only after it is made.
+    starts from is unlike those of training. future_forcing: it reads what is known only after it is made. drift: it
+    leaves the values, the area means or the power at small scales of training on its way; refuse: it stops there.
     """
 
     training_dates: Mode = "mark"
     ranges: Mode = "mark"
     future_forcing: Mode = "mark"
+    drift: Mode = "mark"
     adjacent: str = "5d"
 
     def __post_init__(self) -> None:

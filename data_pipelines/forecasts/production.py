@@ -12,7 +12,7 @@ import numpy as np
 from data_pipelines.conventions.durations import duration_text
 from data_pipelines.files.atomic import lock_or_refuse, remove_unfinished, sha256, wait_for_turn, write_text
 from data_pipelines.files.netcdf import stored_form, write_netcdf
-from data_pipelines.forecasts.checks import budget_drifts, describe, gather, lead_text
+from data_pipelines.forecasts.checks import budget_drifts, departures_in, describe, first_departures, gather, lead_text
 from data_pipelines.forecasts.manifest import (
     NAME,
     lost_files,
@@ -155,13 +155,14 @@ def finish(job: ForecastJob, segments: Segments, manifest: dict[str, Any], repor
                 card.add_partial(scores, segment.first)
         scores = card.scores({"forecast": job.folder.name, "verdict": judged})
         write_netcdf(job.folder / "scores.nc", stored_form(scores, f"Scores of {job.folder.name}"))
-    conservation = write_budgets(job, segments)
+    conservation, drift = write_budgets(job, segments), first_departures(departures(segments))
     checksums = job.writer.export(checksums, lambda share: report("writing the file", share))
     write_text(job.folder / "config.yaml", manifest.get("config", ""))
     for name in ("scores.nc", BUDGETS, "config.yaml"):
         if (job.folder / name).exists():
             checksums[name] = sha256(job.folder / name)
     manifest |= {
+        "marks": {**manifest.get("marks", {}), **({"drift": drift} if drift else {})},
         "verdict": judged,
         "reasons": reasons,
         "finished": True,
@@ -183,6 +184,13 @@ def read_segments(segments: Segments) -> Iterator[tuple[Segment, Arrays, dict[st
     for chain in segments.chains().values():
         for segment in chain:
             yield segment, *segments.read(segment)
+
+
+def departures(segments: Segments) -> Iterator[dict[str, tuple[int, str]]]:
+    """Yield what the watch of each segment has told so far, where there was one."""
+    for _, arrays, _ in read_segments(segments):
+        if "watch/told" in arrays:
+            yield departures_in(within(arrays, "watch"))
 
 
 def merged_checks(segments: Segments) -> tuple[Arrays, dict[str, str]]:

@@ -24,7 +24,7 @@ import torch
 
 from data_pipelines.conventions.durations import unbroken_until
 from data_pipelines.files.batch_records import BatchRecords
-from data_pipelines.forecasts.checks import Checks, lead_text
+from data_pipelines.forecasts.checks import Checks, Watch, lead_text
 from emulators.rollout import Rollout, Stepper, state_arrays, state_from_arrays
 from emulators.state import Origin, State
 
@@ -195,7 +195,8 @@ class ForecastJob:
     on. card: what else the manifest records. ranges: bounds by variable name that override the table of physical
     ranges. segment: leads after which a rollout is saved, whole chunks. scheme, intervals, seed, precision: as in
     `Rollout`. perturbation: makes the initial States of members, None where all start alike. boundary: another forecast
-    that tells what lies at the boundary of a limited area, None for the archive.
+    that tells what lies at the boundary of a limited area, None for the archive. drift: what is done where a forecast
+    leaves what the run was trained on: mark, refuse or ignore.
     """
 
     folder: Path
@@ -217,6 +218,7 @@ class ForecastJob:
     precision: str = "32"
     perturbation: Perturbation | None = None
     boundary: ForecastBoundary | None = None
+    drift: str = "mark"
 
     @property
     def world(self) -> World:
@@ -233,7 +235,7 @@ class ForecastJob:
 class BatchForecast:
     """Roll out, write, check and score one piece of a job: some members of some initial times, a segment at a time.
 
-    warn: called with a sentence where the forecast leaves its physical range.
+    warn: called with a sentence where the forecast leaves its physical range, or what the run was trained on.
     """
 
     def __init__(self, job: ForecastJob, batch: int, warn: Callable[[str], None]) -> None:
@@ -254,6 +256,7 @@ class BatchForecast:
             intervals=job.intervals,
             precision=job.precision,
         )
+        self.watch = None if job.drift == "ignore" else Watch(job.world, self.rollout.start)
         self.truth_before = history[-1]  # the truth one timestep earlier
         self.carried: dict[str, Arrays] = {source: {} for source in SOURCES}  # of the ledgers
         self.is_sound = True
@@ -279,6 +282,7 @@ class BatchForecast:
                 if not checks.add(lead, state, contents) and self.is_sound:
                     self.is_sound = False
                     self.warn(f"At lead {lead_text(world, lead)} the forecast left its physical range or became NaN.")
+                self._look(lead, state)
                 job.writer.write(self.batch, lead, state.values.float().cpu().numpy())
                 truth = self._score(card, lead - segment.first, state)
                 pairs += 0 if truth is None else len(truth.time)
@@ -291,11 +295,20 @@ class BatchForecast:
             arrays |= prefixed(f"{source} budgets", ledger.partial())
         if card is not None and not job.layout.is_grouped:
             arrays |= prefixed("scores", card.partial())
+        if self.watch is not None:
+            arrays |= prefixed("watch", self.watch.arrays())
         if segment.stop < job.layout.steps:
             arrays |= prefixed("rollout", self.rollout.arrays()) | state_arrays(self.truth_before, "state/truth")
             for source, ledger in ledgers.items():
                 arrays |= prefixed(f"{source} carried", ledger.carried_state())
         return arrays, job.writer.finish(self.batch)
+
+    def _look(self, lead: int, state: State) -> None:
+        """Warn where the forecasts have left what the run was trained on; ValueError where they are to stop there."""
+        for sentence in self.watch.add(lead, state) if self.watch is not None else ():
+            if self.job.drift == "refuse":
+                raise ValueError(f"{sentence} guards.drift=mark goes on and says so in the results.")
+            self.warn(sentence)
 
     def _score(self, card: LeadScores | None, row: int, state: State) -> State | None:
         """Add the forecasts whose truth is at hand (up to the time `until` of each) to the scores; that truth."""
@@ -328,6 +341,8 @@ class BatchForecast:
         """Continue after a segment that is not the last. arrays: those that `make` returned for it."""
         self.rollout.restore(within(arrays, "rollout"))
         self.truth_before = state_from_arrays(arrays, "state/truth", self.job.world, self.rollout.start)
+        if self.watch is not None and "watch/told" in arrays:
+            self.watch.restore(within(arrays, "watch"))
         self.carried = {source: within(arrays, f"{source} carried") for source in SOURCES}
 
 

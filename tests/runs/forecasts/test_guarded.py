@@ -113,3 +113,23 @@ def test_an_analysis_in_other_units_is_named_before_the_first_step(home, tmp_pat
     folder = forecast(home.config(tmp_path, *words))
     (told,) = read_manifest(folder)["marks"]["ranges"]
     assert np.isclose(float(told.split(" lies ")[1].split()[0]), 30.0, atol=0.5)
+
+
+def test_a_forecast_that_drifts_is_marked_or_stops_and_goes_on(home, tmp_path, capsys):
+    """Stopped in the second of its segments, and then made whole by the same command with another word."""
+    words = ["init=2003-01-13", "lead=2d", "segment=1d", "writer.chunk_megabytes=1e-5"]
+    growing = home.run("growing")
+    if not growing.is_dir():
+        home.save_run(growing, home.data, home.fields(), growth=3.0)
+    with pytest.raises(ValueError, match=r"^At lead \S+ the forecast from 2003-01-13T.* guards\.drift=mark goes on"):
+        forecast(home.config(tmp_path, *words, "guards.drift=refuse", run="growing"))
+    stopped = read_manifest(tmp_path / "forecast" / "growing")
+    assert (stopped["finished"], stopped["marks"]) == (False, {})
+    folder = forecast(home.config(tmp_path, *words, run="growing"))
+    drift = read_manifest(folder)["marks"]["drift"]
+    assert drift[0] in stopped["reasons"][0]
+    assert drift[0] in " ".join(capsys.readouterr().err.split())
+    ignored = forecast(home.config(tmp_path, *words, "guards.drift=ignore", "name=ignored", run="growing"))
+    assert read_manifest(ignored)["marks"] == {}
+    same = (xr.open_zarr(path / "forecast.zarr")["temperature"].values for path in (folder, ignored))
+    np.testing.assert_array_equal(*same)
