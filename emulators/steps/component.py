@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -45,13 +45,23 @@ class Component(nn.Module):
         self.known = step.world.history - (not self.has_own_grid)
         self.accumulates = self.every > 1 and bool(self.given.size)
         self.carries = self.known + self.accumulates
-        over = [self.exchange[v.name].over for v in self.given for _ in v.channels]
-        for label, numbers in (
-            ("adds", [float(kind != "last") for kind in over]),
-            ("divisor", [float(self.every if kind == "mean" else 1) for kind in over]),
-        ):
-            column = torch.tensor(numbers, dtype=torch.float64).reshape(-1, *[1] * len(world.grid.shape))
-            self.register_buffer(label, column, persistent=False)
+        adds, divisor = self.accumulated(per_cell(name, exchange or {}, mask))
+        self.register_buffer("adds", adds, persistent=False)
+        self.register_buffer("divisor", divisor, persistent=False)
+
+    def accumulated(self, whole: Collection[str]) -> tuple[Tensor, Tensor]:
+        """Return whether the channels that are given add up, 0 or 1, and what their sums are divided by, in float64.
+
+        whole: forcings per area of the whole cell, which are divided by the component's share of it too: (channel,
+        *grid of the World).
+        """
+        kinds = [(self.exchange[v.name].over, v.name in whole) for v in self.given for _ in v.channels]
+        share = self.here.share.where(self.here.share > LEAST, torch.inf)
+        divisor = share.new_ones(len(kinds), *share.shape)
+        for row, (over, is_whole) in zip(divisor, kinds, strict=True):
+            row.mul_((share if is_whole else 1.0) * (self.every if over == "mean" else 1))
+        adds = share.new_tensor([float(over != "last") for over, _ in kinds])
+        return adds.reshape(-1, *[1] * share.ndim), divisor
 
     @property
     def is_trained(self) -> bool:
@@ -166,7 +176,23 @@ def exchanges(name: str, own: World, world: World, declared: Mapping[str, Any]) 
             raise ValueError(f"step.exchange.{name}: '{forcing}' is no forcing of {name}; these are {names}.")
     same = {v.name: Accumulation("mean", {v.name: 1.0}) for v in own.forcing if v.name in world.predicted}
     key = f"step.exchange.{name}"
-    return same | {forcing: Accumulation.declared(f"{key}.{forcing}", given) for forcing, given in declared.items()}
+    terms = {
+        forcing: {word: term for word, term in given.items() if word != "per"} if isinstance(given, Mapping) else given
+        for forcing, given in declared.items()
+    }
+    return same | {forcing: Accumulation.declared(f"{key}.{forcing}", given) for forcing, given in terms.items()}
+
+
+def per_cell(name: str, declared: Mapping[str, Any], mask: str | None) -> set[str]:
+    """Return the forcings per area of the whole cell; ValueError for another word, or without a mask."""
+    words = {forcing: given.get("per", "part") for forcing, given in declared.items() if isinstance(given, Mapping)}
+    for forcing, word in words.items():
+        if word not in ("part", "cell") or (word == "cell" and mask is None):
+            without = (
+                f", and no step.masks.{name}, which tells the part of a cell that is its own" if word == "cell" else ""
+            )
+            raise ValueError(f"step.exchange.{name}.{forcing}.per: expected part or cell; got {word}{without}.")
+    return {forcing for forcing, word in words.items() if word == "cell"}
 
 
 def ways(name: str, own: World, world: World, mask: str | None) -> tuple[CellMeans, CellMeans]:

@@ -40,12 +40,13 @@ class CoupledStep(Step):
     """Step several trained Steps that exchange fields; a State carries what they need for the next step.
 
     network: without weights; model=persistence. components: trained Steps by name, at rest until `Tuning.trainable`
-    names them; gradients go back through what they exchange. exchange: {component: {its forcing:
-    {mean | sum | last: a variable or channel of the World, or {name: factor}}}}, over the timestep of the component; a
-    forcing that the World predicts under the same name needs none, and is a mean; other forcings are those of the World
-    at the component's next time. masks: {component: its static variable that is 1 where its fields are meant}, for
-    components on other grids. A prognostic variable that no component predicts must be changed by a constraint.
-    Raises ValueError where the components do not fit the World or each other.
+    names them; gradients go back through what they exchange. exchange: {component: {its forcing: {mean | sum | last: a
+    variable or channel of the World, or {name: factor}}}}, over the timestep of the component, with `per: cell` beside
+    them for fluxes per area of the whole cell, all of which go to the part of it that is the component's; a forcing
+    that the World predicts under the same name needs none, and is a mean; other forcings are those of the World at the
+    component's next time. masks: {component: its static variable that is 1 where its fields are meant}. A prognostic
+    variable that no component predicts must be changed by a constraint. Raises ValueError where the components do not
+    fit the World or each other.
     """
 
     def __init__(

@@ -6,7 +6,8 @@
 W are the conservative weights of `emulators.grids.conservative`, m is 1 where a component has its fields and 0
 elsewhere. What the cells I where m is 1 receive is what cells i give on their share M_i, the transpose of W taking m
 there: sum_I A_I m_I F_I = sum_i A_i M_i f_i, as on the exchange grid of Balaji et al. 2006
-(doi 10.1175/2006MWR3155.1).
+(doi 10.1175/2006MWR3155.1). A flux that is told per area of the whole cell i, of which all goes to the share M_i, is
+f_i / M_i there: sum_I A_I m_I F_I = sum_i A_i f_i, over the cells of which a share above LEAST is inside.
 """
 
 from __future__ import annotations

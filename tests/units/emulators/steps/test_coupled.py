@@ -18,6 +18,7 @@ from emulators.rollout import Rollout
 from emulators.state import State
 from emulators.steps.coupled import CoupledStep
 from emulators.steps.ensembles import CasesApart
+from emulators.steps.exchange import LEAST
 from emulators.steps.step import Step
 from emulators.variables import Variable, VariableSet
 from emulators.world import Scale, World
@@ -192,10 +193,11 @@ def masked_ocean(mask: np.ndarray) -> Step:
     return Step(own, network, output="absolute")
 
 
+@pytest.mark.parametrize("per", ["part", "cell"])
 @pytest.mark.parametrize("grid", [COARSE, gaussian_grid(8), gaussian_grid(12)], ids=repr)
-def test_heat_is_conserved_to_another_grid_and_back(grid):
-    """What the water gains is what the air gives on the share of water of its cells, and the means that come back hold
-    it: to 1e-6 of what is exchanged."""
+def test_heat_is_conserved_to_another_grid_and_back(grid, per):
+    """What the water gains is what the air gives on the share of water of its cells, or in all on cells with water, and
+    the means that come back hold it: to 1e-6 of what is exchanged."""
     world, draws = joint(grid), np.random.default_rng(0)
     mask = (draws.random(FINE.shape) > 0.4).astype(float)
     sea, air = masked_ocean(mask), counting(grid)
@@ -203,14 +205,15 @@ def test_heat_is_conserved_to_another_grid_and_back(grid):
     air.network.function = lambda fields: torch.cat(
         [field + 0 * fields[:, :1], 100.0 * field + 0 * fields[:, 1:2]], dim=1
     )
-    exchange = {"ocean": {"heat": {"mean": "heat_flux"}}}
+    exchange = {"ocean": {"heat": {"mean": "heat_flux", "per": per}}}
     step = coupled(world, exchange=exchange, masks={"ocean": "ocean_mask"}, atmosphere=air, ocean=sea)
     states = rolled(step, start(world), 4)
     component = step._ordered[1]
     share = component.here.share
-    given = integral(grid, share * 100.0 * field)
+    received = share if per == "part" else (share > LEAST).double()
+    given = integral(grid, received * 100.0 * field)
     known, water = states[-1].carried[0]["sea_temperature"], torch.as_tensor(mask)
-    scale = integral(grid, share * 100.0 * field.abs())
+    scale = integral(grid, received * 100.0 * field.abs())
     assert integral(FINE, water * known) == pytest.approx(given, abs=1e-6 * scale)
     seen = share * states[-1]["sea_temperature"].double()
     assert integral(grid, seen) == pytest.approx(given, abs=1e-6 * scale)
@@ -308,6 +311,9 @@ def test_what_does_not_fit_is_refused():
     nonsense = {"ocean": {"air_temperature": {"median": "heat_flux"}}}
     refused("expected {mean: name} or", joint(), atmosphere=air, ocean=sea, exchange=nonsense)
     absent = {"ocean": {"air_temperature": {"mean": "sand"}}}
+    for word, why in (("sea", "expected part or cell; got sea"), ("cell", "got cell, and no step.masks.ocean")):
+        given = {"ocean": {"air_temperature": {"mean": "heat_flux", "per": word}}}
+        refused(rf"ocean\.air_temperature\.per: .*{why}", joint(), atmosphere=air, ocean=sea, exchange=given)
     refused("No variable or channel 'sand'", joint(), atmosphere=air, ocean=sea, exchange=absent)
     refused("history=5 or more", joint(), atmosphere=air, ocean=warming(COARSE, days=1, history=2))
     refused("whole number", replace(joint(), timestep=np.timedelta64(7, "h")), atmosphere=air, ocean=sea)
