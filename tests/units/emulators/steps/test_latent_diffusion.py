@@ -18,8 +18,7 @@ from emulators.objectives.forecast import Forecast
 from emulators.rollout import Rollout
 from emulators.samplers.heun import Heun
 from emulators.state import State, Window
-from emulators.steps.autoencoding import AutoencodingStep
-from emulators.steps.latent_diffusion import LatentDiffusionStep, latent_world
+from emulators.steps.latent_diffusion import AutoencodingStep, LatentDiffusionStep, latent_world
 from emulators.steps.step import Step
 from emulators.variables import Variable, VariableSet
 from emulators.world import World

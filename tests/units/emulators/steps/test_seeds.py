@@ -15,7 +15,7 @@ from emulators.objectives.diffusion import Diffusion
 from emulators.rollout import Rollout
 from emulators.samplers.heun import Heun
 from emulators.state import State, Window
-from emulators.steps.seeds import SeedsStep
+from emulators.steps.denoising import SeedsStep
 from emulators.variables import Variable, VariableSet, member_name
 from emulators.world import Scale, World
 
