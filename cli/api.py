@@ -92,11 +92,10 @@ def evaluate(
 
     from data_pipelines.conventions.attributes import with_levels
     from data_pipelines.opening.forecasts import canonical_forecast, open_forecast
-    from data_pipelines.verification.baselines import reference_forecasts
+    from data_pipelines.verification.baselines import climatology_of, reference_forecasts
     from data_pipelines.verification.matching import with_likely_leads
     from data_pipelines.verification.pairs import Pairs
     from data_pipelines.verification.scoring import score_pairs
-    from data_pipelines.verification.sides import climatology_of
     from emulators.verification.evaluation import Evaluation
 
     forecast_data = canonical_forecast(forecast) if isinstance(forecast, xr.Dataset) else open_forecast(forecast)

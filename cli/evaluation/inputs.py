@@ -21,7 +21,14 @@ from data_pipelines.inspection.predictability import reference_curves, stored_pr
 from data_pipelines.options.folders import absent_run, conf_folder, key_of, run_name
 from data_pipelines.options.trust import redacted
 from data_pipelines.verification.absences import metrics_of_moments
-from data_pipelines.verification.baselines import PERFECT, SAMPLED, named_references, reference_forecasts, sampled_years
+from data_pipelines.verification.baselines import (
+    PERFECT,
+    SAMPLED,
+    climatology_of,
+    named_references,
+    reference_forecasts,
+    sampled_years,
+)
 from data_pipelines.verification.matching import like_with_like, units_by_value, unlike_sums, with_likely_leads
 from data_pipelines.verification.pairs import Pairs
 from data_pipelines.verification.score_files import read_budgets, region_text
@@ -32,7 +39,6 @@ from data_pipelines.verification.sides import (
     as_list,
     asked_in_vain,
     changed_data,
-    climatology_of,
     fitted,
     forecast_files,
     forecast_name,

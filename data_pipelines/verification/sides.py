@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,12 +24,11 @@ from data_pipelines.files.identity import file_stamp, listed, revision, versions
 from data_pipelines.files.places import name_within
 from data_pipelines.forecasts.guards import Guards
 from data_pipelines.forecasts.manifest import FILES, now
-from data_pipelines.opening.climatologies import ClimatologyFile
 from data_pipelines.opening.datasets import open_dataset, open_files
 from data_pipelines.opening.forecasts import open_forecast
 from data_pipelines.verification.absences import NO_LEAD, Absence, absent_dates, absent_levels, absent_metrics
 from data_pipelines.verification.matching import shared_fields, shared_leads, with_derived
-from data_pipelines.verification.pairs import CachedClimatology, Pairs, fit_climatology
+from data_pipelines.verification.pairs import CachedClimatology, Pairs
 from data_pipelines.verification.score_files import StoredForecast
 from emulators.scores.interfaces import Reference
 from emulators.world import World
@@ -340,21 +339,6 @@ def notes_on(forecast: xr.Dataset, manifest: Mapping[str, Any], pairs: Pairs) ->
     if pairs.missing:
         notes.append(pairs.missing_note())
     return notes
-
-
-def climatology_of(
-    path: str | Path | None, pairs: Pairs, period: Sequence[str] | None, metrics: Mapping[str, Any]
-) -> tuple[CachedClimatology | None, str]:
-    """The climatology at valid times, of the file at `path`, else fitted to a period of the truth; words for it.
-
-    None, "none" where neither is given. metrics: what they need beside the mean is read from the file where it has it.
-    """
-    if path is not None:
-        file = ClimatologyFile(str(path), pairs.variables, pairs.grid)
-        needed = dict.fromkeys(need for metric in metrics.values() for need in metric.needs if need != "mean")
-        without = f", without {', '.join(file.lacking)}" if file.lacking else ""
-        return CachedClimatology(file, pairs.room, [need for need in needed if file.has(need)]), f"{path}{without}"
-    return (None, "none") if period is None else fit_climatology(pairs.truth, period, pairs.room)
 
 
 @dataclass(frozen=True)

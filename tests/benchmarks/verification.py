@@ -62,9 +62,9 @@ def ours(folder: Path) -> dict[str, float]:
     import dask.array  # noqa: F401  imports count for neither side
     import zarr  # noqa: F401
 
-    from data_pipelines.opening.climatologies import ClimatologyFile
     from data_pipelines.opening.datasets import open_dataset
     from data_pipelines.opening.forecasts import open_forecast
+    from data_pipelines.verification.baselines import ClimatologyFile
     from data_pipelines.verification.pairs import CachedClimatology, Pairs
     from emulators.metrics.acc import ACC
     from emulators.metrics.bias import Bias

@@ -12,9 +12,9 @@ import pytest
 import torch
 import xarray as xr
 
-from data_pipelines.opening.climatologies import ClimatologyFile
 from data_pipelines.opening.datasets import open_dataset
 from data_pipelines.opening.forecasts import open_forecast
+from data_pipelines.verification.baselines import ClimatologyFile
 from data_pipelines.verification.pairs import CachedClimatology, Pairs
 from emulators.metrics.acc import ACC
 from emulators.metrics.activity import Activity

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from data_pipelines.opening.climatologies import ClimatologyFile
 from data_pipelines.opening.datasets import open_dataset
 from data_pipelines.verification import climatology_store
+from data_pipelines.verification.baselines import ClimatologyFile
 from data_pipelines.verification.climatology_store import Recipe, Samples, climatology, days_without
 from emul.main import main
 from emulators.grid import LatLonGrid
