@@ -16,7 +16,7 @@ from rich.table import Table
 from data_pipelines.conventions.suggestions import options_under
 from data_pipelines.display.text import DASH, MARKS, lead_text, metric_title, number, percent, verdict_lines
 from data_pipelines.files.fingerprints import fingerprint
-from data_pipelines.files.places import refuse_name
+from data_pipelines.files.identity import refuse_name
 from data_pipelines.jobs.processes import parse_share
 from data_pipelines.reading.plausibility import declared_ranges
 from data_pipelines.reports.evaluation import draw, evaluation_of, write_differences, write_scores

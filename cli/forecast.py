@@ -19,8 +19,7 @@ from data_pipelines.conventions.attributes import grid_of
 from data_pipelines.conventions.canonical import first_member
 from data_pipelines.conventions.durations import lead_steps, length, length_of_lead
 from data_pipelines.files.fingerprints import data_differences, fingerprint
-from data_pipelines.files.identity import file_stamp, listed, weights_digest
-from data_pipelines.files.places import absolute_places
+from data_pipelines.files.identity import absolute_places, file_stamp, listed, weights_digest
 from data_pipelines.forecasts.analyses import guarded_marks, on_grid_of
 from data_pipelines.forecasts.boundary import ForecastBoundary, driving_data, prescribed_names
 from data_pipelines.forecasts.guards import Guards, Marks

@@ -22,9 +22,8 @@ from rich.table import Table
 
 from data_pipelines.conventions.suggestions import ConfigErrors
 from data_pipelines.files.atomic import lock_new_or_refuse
-from data_pipelines.files.identity import training_identity
+from data_pipelines.files.identity import refuse_name, training_identity
 from data_pipelines.files.netcdf import write_netcdf
-from data_pipelines.files.places import refuse_name
 from data_pipelines.jobs.slurm import refuse_without
 from data_pipelines.options.folders import groups, key_of
 from data_pipelines.studies.trials import Axis, Local, Runner, SlurmJobs, SweepSettings, Trial, combinations

@@ -22,8 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from data_pipelines.conventions.suggestions import ConfigErrors, Finding, nearest_name
-from data_pipelines.files.identity import digest
-from data_pipelines.files.places import located
+from data_pipelines.files.identity import digest, located
 from data_pipelines.options.documentation import with_comments
 from data_pipelines.options.folders import (
     conf_folder,

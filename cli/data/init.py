@@ -20,7 +20,7 @@ from rich.markup import escape
 from data_pipelines.conventions.dialects import variable_hint
 from data_pipelines.conventions.suggestions import ConfigErrors, nearest_name, suggestion
 from data_pipelines.files.atomic import write_text
-from data_pipelines.files.places import name_fault
+from data_pipelines.files.identity import name_fault
 from data_pipelines.inspection.proposals import (
     entry_names,
     experiment_name,

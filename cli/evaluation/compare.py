@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.display.text import MARKS, lead_text, number, percent
-from data_pipelines.files.identity import digest
+from data_pipelines.files.identity import digest, refuse_name
 from data_pipelines.files.netcdf import stored_form, write_netcdf
-from data_pipelines.files.places import refuse_name
 from data_pipelines.forecasts.manifest import NAME, read_manifest
 from data_pipelines.options.folders import run_name
 from data_pipelines.reports.comparison_page import comparison_dataset, draw_comparison

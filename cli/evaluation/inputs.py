@@ -12,8 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from data_pipelines.conventions.canonical import first_member
 from data_pipelines.conventions.durations import chosen_inits
 from data_pipelines.files.fingerprints import fingerprint, stable
-from data_pipelines.files.identity import digest
-from data_pipelines.files.places import located
+from data_pipelines.files.identity import digest, located
 from data_pipelines.forecasts.guards import Guards
 from data_pipelines.forecasts.manifest import found_manifest
 from data_pipelines.inspection.perfect_model import ensemble_store, stored_ensemble

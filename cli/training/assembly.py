@@ -36,8 +36,7 @@ from data_pipelines.files.checkpoints import (
     published_scales,
 )
 from data_pipelines.files.fingerprints import fingerprint
-from data_pipelines.files.identity import listed, revision, versions
-from data_pipelines.files.places import absolute_places
+from data_pipelines.files.identity import absolute_places, listed, revision, versions
 from data_pipelines.files.tables import Place
 from data_pipelines.jobs.processes import rank
 from data_pipelines.opening.published import card_of

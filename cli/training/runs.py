@@ -14,8 +14,7 @@ from data_pipelines.batches.archive import Archive
 from data_pipelines.conventions.canonical import first_member
 from data_pipelines.conventions.durations import initial_times, lead_steps
 from data_pipelines.files import checkpoints
-from data_pipelines.files.identity import differences, listed, recipe_of, weights_digest
-from data_pipelines.files.places import located
+from data_pipelines.files.identity import differences, listed, located, recipe_of, weights_digest
 from data_pipelines.forecasts.layout import Layout, attributes_of, forecast_dataset
 from data_pipelines.jobs.processes import rank
 from data_pipelines.options.folders import absent_run, use_saved_folders

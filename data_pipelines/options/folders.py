@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.conventions.suggestions import nearest_name
-from data_pipelines.files.identity import digest
-from data_pipelines.files.places import name_within, refuse_name
+from data_pipelines.files.identity import digest, name_within, refuse_name
 from data_pipelines.options.source_text import definition, module_file, module_tree
 from data_pipelines.options.trust import remember, remembered, targets
 

@@ -17,7 +17,7 @@ from types import NoneType
 from typing import Any
 
 from data_pipelines.conventions.suggestions import Finding, nearest_name, offer
-from data_pipelines.files.places import EXPECTED, name_fault
+from data_pipelines.files.identity import EXPECTED, name_fault
 from data_pipelines.options.folders import conf_folder, groups, option_files, read_yaml
 from data_pipelines.options.source_text import (
     accepts,

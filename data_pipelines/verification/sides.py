@@ -20,8 +20,7 @@ from data_pipelines.conventions.valid_times import LEADS
 from data_pipelines.derived.shaping import shaped
 from data_pipelines.files import checkpoints
 from data_pipelines.files.fingerprints import data_differences, fingerprint
-from data_pipelines.files.identity import file_stamp, listed, revision, versions, weights_digest
-from data_pipelines.files.places import name_within
+from data_pipelines.files.identity import file_stamp, listed, name_within, revision, versions, weights_digest
 from data_pipelines.forecasts.guards import Guards
 from data_pipelines.forecasts.manifest import FILES, now
 from data_pipelines.opening.datasets import open_dataset, open_files

@@ -22,7 +22,7 @@ sys.exit(code)
 # The modules below cli/ that help and configurations need; they import the standard library only.
 LIGHT = {
     "data_pipelines", "data_pipelines.conventions", "data_pipelines.conventions.suggestions", "data_pipelines.files",
-    "data_pipelines.files.identity", "data_pipelines.files.places", "data_pipelines.options",
+    "data_pipelines.files.identity", "data_pipelines.options",
     *(f"data_pipelines.options.{path.stem}" for path in (ROOT / "data_pipelines" / "options").glob("*.py")),
 }  # fmt: skip
 
