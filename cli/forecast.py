@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
 from data_pipelines.batches.archive import Archive
-from data_pipelines.batches.seen import SeenDates, seen_of_card, together
+from data_pipelines.batches.seen import Guards, Marks, SeenDates, seen_of_card, together
 from data_pipelines.batches.windows import forecast_inits
 from data_pipelines.conventions.attributes import grid_of
 from data_pipelines.conventions.canonical import first_member
@@ -22,7 +22,6 @@ from data_pipelines.files.fingerprints import data_differences, fingerprint
 from data_pipelines.files.identity import absolute_places, file_stamp, listed, weights_digest
 from data_pipelines.forecasts.analyses import guarded_marks, on_grid_of
 from data_pipelines.forecasts.boundary import ForecastBoundary, driving_data, prescribed_names
-from data_pipelines.forecasts.guards import Guards, Marks
 from data_pipelines.forecasts.layout import Layout, batched_layout
 from data_pipelines.forecasts.manifest import discard_other, read_manifest
 from data_pipelines.forecasts.perturbations import PerturbationPart, Starts

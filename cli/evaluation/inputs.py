@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from data_pipelines.batches.seen import Guards
 from data_pipelines.conventions.canonical import first_member
 from data_pipelines.conventions.durations import chosen_inits
 from data_pipelines.files.fingerprints import fingerprint, stable
 from data_pipelines.files.identity import digest, located
-from data_pipelines.forecasts.guards import Guards
 from data_pipelines.forecasts.manifest import found_manifest
 from data_pipelines.inspection.perfect_model import ensemble_store, stored_ensemble
 from data_pipelines.inspection.predictability import reference_curves, stored_predictability

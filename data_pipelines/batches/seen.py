@@ -1,7 +1,9 @@
 """What networks have seen: dates of training and choice, ranges of channels; and forecasts whose scores they flatter.
 
 Weather is remembered for some days: a forecast that begins shortly before or after a date that a network was trained on
-is of weather that it has partly seen.
+is of weather that it has partly seen. `Guards` say what is done about forecasts that a run should not be trusted with
+for that reason, or because their analyses are unlike those of training, their forcing is known to the future alone, or
+they drift from training (`data_pipelines.forecasts.checks`).
 """
 
 from __future__ import annotations
@@ -9,18 +11,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from data_pipelines.conventions.durations import bounds
+from data_pipelines.conventions.durations import bounds, length
 from emulators.world import Scale
 
 if TYPE_CHECKING:
     from data_pipelines.batches.archive import Archive
 
+
 Period = tuple[str, str]
 ROLES = ("train", "validation")
+Mode = Literal["mark", "refuse", "ignore"]
+Marks = dict[str, list[str]]  # kind of guard -> sentences
+KINDS = ("training_dates", "ranges", "future_forcing", "drift")
 
 
 @dataclass(frozen=True)
@@ -125,3 +131,39 @@ def overlaps(seen: SeenDates, inits: np.ndarray, longest: np.timedelta64, adjace
     if seen.unknown:
         sentences.append(f"Nobody says on which dates {', '.join(seen.unknown)} was trained: forecasts may be of them.")
     return sentences
+
+
+@dataclass(frozen=True)
+class Guards:
+    """Say what is done about a forecast that its run should not be trusted with: mark, refuse, or ignore it.
+
+    training_dates: it is of dates that the run was trained on, or within `adjacent` of them. ranges: the analysis it
+    starts from is unlike those of training. future_forcing: it reads what is known only after it is made. drift: it
+    leaves the values, the area means or the power at small scales of training on its way; refuse: it stops there.
+    """
+
+    training_dates: Mode = "mark"
+    ranges: Mode = "mark"
+    future_forcing: Mode = "mark"
+    drift: Mode = "mark"
+    adjacent: str = "5d"
+
+    def __post_init__(self) -> None:
+        for kind in KINDS:
+            if self.mode(kind) not in ("mark", "refuse", "ignore"):
+                raise ValueError(f"guards.{kind}: expected mark, refuse or ignore; got '{self.mode(kind)}'.")
+
+    def mode(self, kind: str) -> str:
+        """Return what is done about one of KINDS."""
+        return str(vars(self)[kind])
+
+    def on_dates(self, seen: SeenDates, inits: np.ndarray, longest: np.timedelta64) -> list[str]:
+        """Return a sentence for each way in which forecasts are of dates that the run has seen."""
+        return [] if self.training_dates == "ignore" else overlaps(seen, inits, longest, length(self.adjacent))
+
+    def allowed(self, marks: Mapping[str, Sequence[str]]) -> list[str]:
+        """Return the sentences that are only marked; ValueError with those whose guard refuses."""
+        for kind in KINDS:
+            if self.mode(kind) == "refuse" and marks.get(kind):
+                raise ValueError(f"{' '.join(marks[kind])} guards.{kind}=mark goes on and says so in the results.")
+        return [line for kind in KINDS if self.mode(kind) == "mark" for line in marks.get(kind, ())]

@@ -17,13 +17,12 @@ import numpy as np
 import xarray as xr
 
 from data_pipelines.batches.archive import Archive
-from data_pipelines.batches.seen import SeenDates
+from data_pipelines.batches.seen import Guards, Marks, SeenDates
 from data_pipelines.batches.world import static_fields
 from data_pipelines.conventions.attributes import grid_of
 from data_pipelines.derived.forcings import MOVING
 from data_pipelines.derived.regridding import regridded
 from data_pipelines.forecasts.checks import excess
-from data_pipelines.forecasts.guards import Guards, Marks
 from data_pipelines.reading.plausibility import MISTAKEN
 from emulators.physics.physical_ranges import canonical_units
 from emulators.variables import Variable, VariableSet

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_pipelines.batches.seen import SeenDates, seen_from_plain
+from data_pipelines.batches.seen import Guards, SeenDates, seen_from_plain
 from data_pipelines.conventions.attributes import assumptions, with_levels
 from data_pipelines.conventions.canonical import LEAD
 from data_pipelines.conventions.durations import asked_inits, bounds, lead_times
@@ -21,7 +21,6 @@ from data_pipelines.derived.shaping import shaped
 from data_pipelines.files import checkpoints
 from data_pipelines.files.fingerprints import data_differences, fingerprint
 from data_pipelines.files.identity import file_stamp, listed, name_within, revision, versions, weights_digest
-from data_pipelines.forecasts.guards import Guards
 from data_pipelines.forecasts.manifest import FILES, now
 from data_pipelines.opening.datasets import open_dataset, open_files
 from data_pipelines.opening.forecasts import open_forecast

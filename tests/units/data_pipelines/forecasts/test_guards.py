@@ -10,11 +10,10 @@ import torch
 import example_data
 from data_pipelines.batches.archive import Archive
 from data_pipelines.batches.scales import scales
-from data_pipelines.batches.seen import SeenDates, ranges_seen, seen_from_plain, seen_in_splits, together
+from data_pipelines.batches.seen import Guards, SeenDates, ranges_seen, seen_from_plain, seen_in_splits, together
 from data_pipelines.batches.world import VariableRoles, world_from_dataset
 from data_pipelines.conventions.canonical import canonical
 from data_pipelines.forecasts.analyses import future_forcings, guarded_marks, unlike_training
-from data_pipelines.forecasts.guards import Guards
 from data_pipelines.forecasts.rollouts import forcings
 from emulators.world import Scale, World
 
