@@ -71,8 +71,7 @@ def check(config: DictConfig) -> int:
 
 def plan(config: DictConfig) -> int:
     """Print what the training of `config` takes; ValueError where it does not fit into memory or time."""
-    from data_pipelines.jobs.processes import set_threads
-    from data_pipelines.jobs.resources import available_memory, device_of
+    from data_pipelines.jobs.processes import available_memory, device_of, set_threads
 
     refuse_faults(config)
     hardware, training = build(config.hardware), build(config.training)

@@ -29,6 +29,7 @@ from data_pipelines.forecasts.production import make_forecast
 from data_pipelines.forecasts.rollouts import ForecastJob, known_leads
 from data_pipelines.forecasts.statistics_writer import Writer, writer_that_keeps
 from data_pipelines.jobs.processes import (
+    device_of_process,
     local_rank,
     process_count,
     rank,
@@ -37,7 +38,6 @@ from data_pipelines.jobs.processes import (
     started_from_outside,
     worker_processes,
 )
-from data_pipelines.jobs.resources import device_of_process
 from data_pipelines.options.folders import result_folder, run_name
 from emul.config.build import build, build_all
 from emul.config.compose import compose, run_composed

@@ -18,7 +18,7 @@ from data_pipelines.conventions.suggestions import ConfigErrors
 from data_pipelines.files.atomic import bytes_text
 from data_pipelines.files.fingerprints import read_json, write_json
 from data_pipelines.files.identity import digest
-from data_pipelines.jobs.resources import available_memory, device_of
+from data_pipelines.jobs.processes import available_memory, device_of
 from data_pipelines.options.folders import result_folder
 from data_pipelines.reports.scaling_page import write_page
 from data_pipelines.studies import records

@@ -104,7 +104,7 @@ def memory_findings(config: DictConfig, world: World, network: nn.Module, activa
 
     Weights, batches in wait and activations of one pass are a lower bound of what a training takes.
     """
-    from data_pipelines.jobs.resources import available_memory, device_of
+    from data_pipelines.jobs.processes import available_memory, device_of
     from emulators.training.flop_counter import parameter_count
 
     hardware, plan = build(config.hardware), build(config.training)
@@ -239,7 +239,7 @@ def propose_model(
     may take. Raises ValueError where the model fits neither the World nor the memory.
     """
     from data_pipelines.inspection.proposals import ProposedModel
-    from data_pipelines.jobs.resources import available_memory
+    from data_pipelines.jobs.processes import available_memory
     from emulators.training.flop_counter import forward_operations, matrix_speed, parameter_count, traced_pass
 
     config = copy.deepcopy(config)

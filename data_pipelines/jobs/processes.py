@@ -1,4 +1,4 @@
-"""Processes that work together: the rank of this one, its threads, and a watch that ends it when another has died.
+"""Processes that work together: rank, threads, device and memory of this one, a watch that ends it when one has died.
 
 Shares of work are for processes that do not communicate: jobs with `share=2/4`, and the processes of one job. Pieces
 of work are numbered; number n belongs to share 1 + n mod (number of shares). The last to finish merges the results.
@@ -19,15 +19,18 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
+from data_pipelines.conventions.suggestions import system_bytes
 from data_pipelines.reading.threads import processors
 from emulators.training.hardware import Hardware
 
 PERIOD = 1.0  # seconds between two checks
 MERCY = 5.0  # seconds that this process gets to end by itself, once another has died
 OWN_STEPS = 0xFFFFFFF0  # numbers of SLURM steps from here on are not of srun: a batch script, a shell of salloc
+CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def rank() -> int:
@@ -259,3 +262,44 @@ def parse_share(text: str | None) -> tuple[int, int]:
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise ValueError(f"share= is one of several, such as 1/4 to 4/4; got {text}.")
     return int(match[1]), int(match[2])
+
+
+def device_of(accelerator: str) -> str:
+    """Return `cuda` where a GPU is wanted and there is one, else `cpu`."""
+    return "cuda" if accelerator in ("gpu", "auto") and torch.cuda.is_available() else "cpu"
+
+
+def device_of_process(name: str, chosen: Hardware | None) -> str:
+    """Return the device of this process, one of several on a node with several GPUs. ValueError where it has no GPU.
+
+    name: such as cpu or cuda; `auto`: as the hardware `chosen` says, else a GPU where there is one.
+    """
+    if chosen and name == "auto":
+        name = {"cpu": "cpu", "gpu": "cuda"}.get(chosen.accelerator, "auto")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and torch.cuda.is_available() and process_count(chosen or Hardware()) > 1:
+        return f"cuda:{local_rank() % torch.cuda.device_count()}"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device={name} was asked for, but PyTorch finds no GPU; use device=auto or device=cpu.")
+    return name
+
+
+def available_memory(device: str, hardware: Hardware) -> float:
+    """Return the bytes that one process may use: what hardware.gigabytes says, its GPU, or its share of the machine."""
+    if hardware.gigabytes is not None:
+        return 1e9 * hardware.gigabytes
+    if device == "cuda":
+        return float(torch.cuda.mem_get_info()[0])
+    slurm = hardware.slurm
+    if slurm is not None and slurm.memory:
+        number, unit = re.fullmatch(r"(\d+)([KMGT]?)", str(slurm.memory)).groups()  # type: ignore[union-attr]
+        return float(number) * {"K": 1e3, "": 1e6, "M": 1e6, "G": 1e9, "T": 1e12}[unit] / hardware.devices
+    limits = [float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))]
+    limits += [float(text) for text in map(_read, CGROUPS) if text.isdigit()]
+    available = system_bytes("/proc/meminfo", "MemAvailable")
+    return min([*limits, *([] if available is None else [available])]) / hardware.devices
+
+
+def _read(name: str) -> str:
+    return Path(name).read_text().strip() if Path(name).is_file() else ""

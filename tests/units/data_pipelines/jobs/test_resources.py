@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from data_pipelines.jobs.resources import available_memory, device_of_process
+from data_pipelines.jobs.processes import available_memory, device_of_process
 from emulators.training.hardware import Hardware, Slurm
 
 
