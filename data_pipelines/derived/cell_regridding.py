@@ -2,7 +2,7 @@
 
     F_I = sum_i W_Ii f_i
 
-The weights are those of `emulators.grids.conservative`.
+The weights are those of `emulators.grids.weights`.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from torch import Tensor
 from data_pipelines.files.archives import refusing_damage
 from data_pipelines.files.atomic import atomic_file
 from emulators.grid import Grid
-from emulators.grids.conservative import bilinear_weights, conservative_weights, nearest_weights
+from emulators.grids.weights import bilinear_weights, conservative_weights, nearest_weights
 
-METHODS = ("conservative", "bilinear", "nearest", "inverse_distance")
-SLIVER = 1e-3  # a share of a cell so small may come from sides that are taken for arcs
+SPARSE_METHODS = ("conservative", "bilinear", "nearest", "inverse_distance")
+SIDE_SLIVER = 1e-3  # a share of a cell so small may come from sides that are taken for arcs
 NEIGHBOURS = 4
 
 
 class CellRegridding:
     """Regrid fields (..., *source.shape) to (..., *target.shape) in float64; NaN is a missing value.
 
-    method: one of METHODS. file: sparse weights that are read from there, or put there once they are made; ValueError
+    method: one of SPARSE_METHODS. file: sparse weights that are read from there, or put there once they are made; ValueError
     if it holds those of other grids or another method. A cell of which nothing is known is missing; means are over what
     is known of it.
     """
 
     def __init__(self, source: Grid, target: Grid, method: str = "conservative", file: Path | None = None) -> None:
-        if method not in METHODS:
-            raise ValueError(f"Between these grids method is one of {', '.join(METHODS)}; got '{method}'.")
+        if method not in SPARSE_METHODS:
+            raise ValueError(f"Between these grids method is one of {', '.join(SPARSE_METHODS)}; got '{method}'.")
         self.source, self.target, self.method = source, target, method
         matrix = _stored(file, source, target, method) if file is not None and file.exists() else None
         if matrix is None:
@@ -54,7 +54,7 @@ class CellRegridding:
         complete = valid.all()
         total = self.matrix @ (flat if complete else np.where(valid, flat, 0.0))
         share = self._share[:, None] if complete else self.matrix @ valid.astype(np.float64)
-        least = SLIVER if self.method == "conservative" else 1.0 - 1e-9
+        least = SIDE_SLIVER if self.method == "conservative" else 1.0 - 1e-9
         with np.errstate(invalid="ignore", divide="ignore"):
             result = np.where(share > least, total / share, np.nan)
         return torch.from_numpy(result.T.reshape(*values.shape[:-1], *self.target.shape))

@@ -3,7 +3,7 @@
     flux to another grid     F_I = sum_i W_Ii f_i                     keeps the integral of f
     state to another grid    x_I = sum_i W_Ii m_i x_i / M_I,          M_I = sum_i W_Ii m_i
 
-W are the conservative weights of `emulators.grids.conservative`, m is 1 where a component has its fields and 0
+W are the conservative weights of `emulators.grids.weights`, m is 1 where a component has its fields and 0
 elsewhere. What the cells I where m is 1 receive is what cells i give on their share M_i, the transpose of W taking m
 there: sum_I A_I m_I F_I = sum_i A_i M_i f_i, as on the exchange grid of Balaji et al. 2006
 (doi 10.1175/2006MWR3155.1). A flux that is told per area of the whole cell i, of which all goes to the share M_i, is
@@ -104,7 +104,7 @@ def _padded(source: Grid, target: Grid) -> tuple[np.ndarray, np.ndarray]:
     """The cells of the source that each cell of the target overlaps, and their weights, (most, target)."""
     if source.same_as(target):
         return np.arange(target.size)[None], np.ones((1, target.size))
-    from emulators.grids.conservative import conservative_weights
+    from emulators.grids.weights import conservative_weights
 
     matrix = conservative_weights(source, target).tocsr()
     counts = np.diff(matrix.indptr)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_pipelines.derived.cell_regridding import METHODS, CellRegridding
+from data_pipelines.derived.cell_regridding import SPARSE_METHODS, CellRegridding
 from data_pipelines.derived.regridding import Regridding
 from emulators.grid import unit_vectors
 from emulators.grids.catalogue import cells_of, named_grid
@@ -58,7 +58,7 @@ def test_rows_to_rows_are_those_of_the_dense_way():
     torch.testing.assert_close(CellRegridding(source, target, "bilinear")(field), dense)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", SPARSE_METHODS)
 @pytest.mark.parametrize(("coarse", "fine"), [("icosahedral:2", "icosahedral:3"), ("O8", "O16")])
 def test_errors_fall_with_the_spacing(method, coarse, fine):
     target = named_grid("24x12_equiangular")
@@ -81,7 +81,7 @@ def test_bilinear_keeps_linear_fields_within_triangles():
 def test_missing_values_and_areas():
     source, target = named_grid("lambert:60:10:20x20:100"), named_grid("icosahedral:4")
     field = torch.from_numpy(np.random.default_rng(0).random(source.size))
-    for method in METHODS:
+    for method in SPARSE_METHODS:
         made = CellRegridding(source, target, method)(field)
         known = made.isfinite().numpy()
         assert 0 < known.sum() < 0.05 * target.size, method
