@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_pipelines.derived.cell_regridding import SPARSE_METHODS, CellRegridding
-from data_pipelines.derived.regridding import Regridding
+from data_pipelines.derived.regridding import SPARSE_METHODS, CellRegridding, Regridding
 from emulators.grid import unit_vectors
 from emulators.grids.catalogue import cells_of, named_grid
 from emulators.sphere.polygons import overlaps
