@@ -20,8 +20,7 @@ from data_pipelines.conventions.canonical import first_member
 from data_pipelines.conventions.durations import lead_steps, length, length_of_lead
 from data_pipelines.files.fingerprints import data_differences, fingerprint
 from data_pipelines.files.identity import absolute_places, file_stamp, listed, weights_digest
-from data_pipelines.forecasts.analyses import guarded_marks, on_grid_of
-from data_pipelines.forecasts.boundary import ForecastBoundary, driving_data, prescribed_names
+from data_pipelines.forecasts import analyses
 from data_pipelines.forecasts.layout import Layout, batched_layout
 from data_pipelines.forecasts.manifest import discard_other, read_manifest
 from data_pipelines.forecasts.perturbations import PerturbationPart, Starts
@@ -140,7 +139,7 @@ def prepare(config: DictConfig) -> ForecastJob:
     ranges = {str(name): tuple(limits) for name, limits in config.ranges.items()}
     step, others, seen = _steps(run, config, layout.members, device)
     guards = Guards(**saved_plain(config.guards))
-    marks = guarded_marks(guards, seen, archive, inits, steps, boundary.names if boundary else (), warn)
+    marks = analyses.guarded_marks(guards, seen, archive, inits, steps, boundary.names if boundary else (), warn)
     way: dict[str, Any] = {"path": str(config.path), "intervals": [int(k) for k in config.intervals]}
     step.refuse_intervals(way["intervals"])
     settings = {
@@ -185,13 +184,13 @@ def prepare(config: DictConfig) -> ForecastJob:
 
 def _archive(config: DictConfig, run: Run, dataset: xr.Dataset) -> Archive:
     """The data of a forecast; what another forecast tells at the boundary keeps its last value where they end."""
-    persisted = [*config.persisted, *(prescribed_names(run.world) if config.boundary else ())]
-    dataset = on_grid_of(run.world, first_member(dataset), config.regrid)
+    persisted = [*config.persisted, *(analyses.prescribed_names(run.world) if config.boundary else ())]
+    dataset = analyses.on_grid_of(run.world, first_member(dataset), config.regrid)
     return Archive(dataset, run.world, persisted=persisted, repeated=config.repeated, held=config.held)
 
 
 def _unusual(
-    config: DictConfig, precision: str, way: dict[str, Any], boundary: ForecastBoundary | None
+    config: DictConfig, precision: str, way: dict[str, Any], boundary: analyses.ForecastBoundary | None
 ) -> dict[str, Any]:
     """The settings that are recorded where they are not the usual ones."""
     return {
@@ -259,7 +258,9 @@ def _metadata(run: Run, config: DictConfig, seen: SeenDates, marks: Marks) -> di
     }
 
 
-def _boundary(config: DictConfig, data: Any, world: World, inits: np.ndarray, steps: int) -> ForecastBoundary | None:
+def _boundary(
+    config: DictConfig, data: Any, world: World, inits: np.ndarray, steps: int
+) -> analyses.ForecastBoundary | None:
     """What another forecast tells at the boundary, that of a run once it is made; None where the data do.
 
     data: configuration of the data of the area. steps: of the area.
@@ -267,9 +268,9 @@ def _boundary(config: DictConfig, data: Any, world: World, inits: np.ndarray, st
     if not config.boundary:
         return None
     if not (Path(config.boundary) / "checkpoints").is_dir():
-        return ForecastBoundary(config.boundary, world, inits, steps)
+        return analyses.ForecastBoundary(config.boundary, world, inits, steps)
     driving = _driving(config, data, inits, steps * hours_of(world.timestep))
-    return ForecastBoundary(forecast(driving), world, inits, steps)
+    return analyses.ForecastBoundary(forecast(driving), world, inits, steps)
 
 
 def _driving(config: DictConfig, data: Any, inits: np.ndarray, hours: float) -> DictConfig:
@@ -288,7 +289,7 @@ def _driving(config: DictConfig, data: Any, inits: np.ndarray, hours: float) -> 
     driving = compose("forecast", [assignment(key, value) for key, value in values.items()])
     driving.init, driving.lead = [str(time) for time in inits], f"{hours:g}h"
     own = read_saved(Path(config.boundary) / "config.yaml", given=["data"])
-    driving.data = driving_data(saved_plain(data), grid_of(build(own.data).template()))
+    driving.data = analyses.driving_data(saved_plain(data), grid_of(build(own.data).template()))
     return driving
 
 

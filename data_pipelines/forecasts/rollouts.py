@@ -30,7 +30,7 @@ from emulators.state import Origin, State
 
 if TYPE_CHECKING:
     from data_pipelines.batches.archive import Archive
-    from data_pipelines.forecasts.boundary import ForecastBoundary
+    from data_pipelines.forecasts.analyses import ForecastBoundary
     from data_pipelines.forecasts.layout import Layout
     from data_pipelines.forecasts.statistics_writer import Writer
     from emulators.scores.interfaces import LeadBudgets, LeadScores

@@ -9,7 +9,7 @@ import pytest
 import torch
 import xarray as xr
 
-from data_pipelines.forecasts.boundary import ForecastBoundary, prescribed_names
+from data_pipelines.forecasts.analyses import ForecastBoundary, prescribed_names
 from emulators.grid import LatLonGrid, equiangular_grid
 from emulators.state import State
 from emulators.variables import Variable, VariableSet
