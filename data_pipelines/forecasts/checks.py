@@ -25,8 +25,7 @@ from data_pipelines.conventions.durations import duration_text
 from emulators.grid import LatLonGrid
 from emulators.physics import columns
 from emulators.physics.physical_ranges import plausible_range
-from emulators.sphere.rings import harmonics_of
-from emulators.sphere.spectra import NOISE, last_degree, power
+from emulators.sphere.spectra import NOISE, harmonics_of, last_degree, power
 from emulators.state import State
 from emulators.world import World
 

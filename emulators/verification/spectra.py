@@ -23,8 +23,14 @@ from torch import Tensor
 from emulators.constants import EARTH_RADIUS
 from emulators.grid import LatLonGrid
 from emulators.scores.spectral_errors import image_power, spectral_divergence, spectral_residual
-from emulators.sphere.rings import harmonics_of
-from emulators.sphere.spectra import EffectiveResolution, cross_power, effective_resolution, last_degree, power
+from emulators.sphere.spectra import (
+    EffectiveResolution,
+    cross_power,
+    effective_resolution,
+    harmonics_of,
+    last_degree,
+    power,
+)
 from emulators.state import State
 from emulators.variables import Variable, VariableSet
 from emulators.verification.channels import encode_leads, level_block, level_coordinate

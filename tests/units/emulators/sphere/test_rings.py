@@ -8,8 +8,7 @@ import torch
 
 from emulators.grid import LatLonGrid, PointGrid, gaussian_grid
 from emulators.grids.catalogue import named_grid
-from emulators.sphere.rings import RingHarmonics, harmonics_of
-from emulators.sphere.spectra import power
+from emulators.sphere.spectra import RingHarmonics, harmonics_of, power
 from emulators.sphere.transform import SphericalHarmonics
 
 
