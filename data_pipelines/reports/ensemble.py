@@ -71,7 +71,7 @@ def ensemble_section(results: EvaluationResults) -> Section:
                 if (shown := _histograms(by_lead.sel(region=region), rows, name, times))
             ]
             body += [tag("h3", heading), quiet(explained), drawn, *elsewhere]
-    by_spread = row_charts(rows, lambda row: _by_spread(_values(chosen, row, "spread_skill_by_spread"), times))
+    by_spread = row_charts(rows, lambda row: spread_diagram(_values(chosen, row, "spread_skill_by_spread"), times))
     if by_spread:
         body += [tag("h3", "Spread over skill by spread"), quiet(BY_SPREAD), by_spread]
     described = dict(part.split(" = ", 1) for part in str(histograms.attrs["definitions"]).split("; ") if " = " in part)
@@ -86,7 +86,7 @@ def ensemble_section(results: EvaluationResults) -> Section:
 
 def _histograms(histograms: xr.Dataset, rows: Sequence[Row], name: str, times: Sequence[str]) -> Html:
     """A histogram for each row; empty where none was computed."""
-    return row_charts(rows, lambda row: _rank_histogram(_values(histograms, row, name), times))
+    return row_charts(rows, lambda row: rank_histogram(_values(histograms, row, name), times))
 
 
 def _has_probabilities(histograms: xr.Dataset, metric: str) -> bool:
@@ -104,7 +104,7 @@ def _values(histograms: xr.Dataset, row: Row, metric: str) -> np.ndarray | None:
     return values if np.isfinite(values).any() else None
 
 
-def _rank_histogram(values: np.ndarray | None, times: Sequence[str]) -> Html:
+def rank_histogram(values: np.ndarray | None, times: Sequence[str]) -> Html:
     """For each rank a bar for each lead time."""
     if values is None:
         return NOTHING
@@ -126,7 +126,7 @@ def _rank_histogram(values: np.ndarray | None, times: Sequence[str]) -> Html:
     return chart.svg()
 
 
-def _by_spread(values: np.ndarray | None, times: Sequence[str]) -> Html:
+def spread_diagram(values: np.ndarray | None, times: Sequence[str]) -> Html:
     """A line over the bins of spread for each lead time, with dots, as a bin may have empty neighbours."""
     if values is None:
         return NOTHING
@@ -145,8 +145,16 @@ def _by_spread(values: np.ndarray | None, times: Sequence[str]) -> Html:
 
 
 def _reliability(histograms: xr.Dataset, row: Row, metric: str, times: Sequence[str]) -> Html:
-    """A line for each lead time, dots by how often a probability was forecast."""
-    values, used = _values(histograms, row, metric), _values(histograms, row, "sharpness")
+    """The reliability diagram of a row."""
+    values, used = (_values(histograms, row, name) for name in (metric, "sharpness"))
+    return reliability_diagram(values, used, times)
+
+
+def reliability_diagram(values: np.ndarray | None, used: np.ndarray | None, times: Sequence[str]) -> Html:
+    """A line for each lead time of observed frequency by probability, dots by how often that was forecast.
+
+    values, used: (lead, probability).
+    """
     if values is None:
         return NOTHING
     chart, ends = Chart("reliability diagram", (0.0, 1.0), (0.0, 1.0)), (0.0, 0.5, 1.0)
