@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from data_pipelines.display.text import MINUS, number, powers_of_ten, tick_text, ticks
-from data_pipelines.reports.page import NOTHING, Html, join, line_class, tag
+from data_pipelines.reports.page import NOTHING, Html, join, line_class, shades, tag
 
 WIDTH, HEIGHT = 320, 180
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 26  # margins
@@ -181,3 +181,64 @@ def shaded_lines(
     """Add a line of the forecast for each lead time, the longer the stronger; lines: (lead, x)."""
     for line, shade, title in zip(lines, shades, titles, strict=True):
         chart.line("forecast", x, line, title, shade)
+
+
+def rank_histogram(values: np.ndarray | None, times: Sequence[str]) -> Html:
+    """For each rank a bar for each lead time."""
+    if values is None:
+        return NOTHING
+    leads, count = values.shape
+    even = 1.0 / count
+    chart = Chart("rank histogram", (0.0, count), (0.0, max(1.6 * even, 1.08 * float(np.nanmax(values)))))
+    chart.y_ticks([0.0, even], {0.0: "0", even: f"1/{count}"})
+    for rank in range(0, count, max(1, -(-count // 8))):
+        chart.text(chart.x(rank + 0.5), HEIGHT - BOTTOM + 13, rank)
+    width = 0.8 * (WIDTH - LEFT - RIGHT) / count / leads
+    for (lead, rank), share in np.ndenumerate(values):
+        if np.isfinite(share):
+            y = chart.y(float(share))
+            title = tag("title", f"{times[lead]}, rank {rank}: {share:.3f}")
+            place = {"x": chart.x(rank + 0.1) + lead * width, "y": y, "width": width, "height": chart.y(0.0) - y}
+            kind = f"fill {line_class('forecast')}"
+            chart.add("rect", title, class_=kind, opacity=shades(leads)[lead], **place)
+    chart.level_line(even, "mark")
+    return chart.svg()
+
+
+def spread_diagram(values: np.ndarray | None, times: Sequence[str]) -> Html:
+    """A line over the bins of spread for each lead time, with dots, as a bin may have empty neighbours."""
+    if values is None:
+        return NOTHING
+    bins = values.shape[1]
+    chart = Chart("spread over skill by spread", (0.0, bins), (0.0, max(2.0, 1.05 * float(np.nanmax(values)))))
+    chart.y_ticks([0.0, 1.0])
+    chart.level_line(1.0, "mark")
+    for place in range(bins):
+        chart.text(chart.x(place + 0.5), HEIGHT - BOTTOM + 13, place + 1)
+    opacity = shades(len(times))
+    shaded_lines(chart, np.arange(bins) + 0.5, values, opacity, times)
+    for (lead, place), ratio in np.ndenumerate(values):
+        if np.isfinite(ratio):
+            chart.dot("forecast", chart.x(place + 0.5), chart.y(float(ratio)), 2.0, opacity=opacity[lead])
+    return chart.svg()
+
+
+def reliability_diagram(values: np.ndarray | None, used: np.ndarray | None, times: Sequence[str]) -> Html:
+    """A line for each lead time of observed frequency by probability, dots by how often that was forecast.
+
+    values, used: (lead, probability).
+    """
+    if values is None:
+        return NOTHING
+    chart, ends = Chart("reliability diagram", (0.0, 1.0), (0.0, 1.0)), (0.0, 0.5, 1.0)
+    chart.y_ticks(ends)
+    chart.x_ticks(ends)
+    chart.add("line", class_="mark", x1=chart.x(0), y1=chart.y(0), x2=chart.x(1), y2=chart.y(1))
+    probability, opacity = np.linspace(0.0, 1.0, values.shape[1]), shades(len(times))
+    shaded_lines(chart, probability, values, opacity, times)
+    for (lead, k), frequency in np.ndenumerate(values):
+        if np.isfinite(frequency):
+            radius = 2.0 if used is None else 1.2 + 6.0 * float(np.sqrt(used[lead, k]))
+            place = chart.x(float(probability[k])), chart.y(float(frequency))
+            chart.dot("forecast", *place, radius, opacity=opacity[lead])
+    return chart.svg()

@@ -14,7 +14,6 @@ from data_pipelines.display.palette import LINES, further_styles
 from data_pipelines.display.text import DASH, lead_text, metric_title, number
 from data_pipelines.inspection.predictability import experiment_summary
 from data_pipelines.reports.charts import line_chart
-from data_pipelines.reports.ensemble import ensemble_section
 from data_pipelines.reports.page import (
     NOTHING,
     Html,
@@ -35,7 +34,7 @@ from data_pipelines.reports.page import (
     table,
     tag,
 )
-from data_pipelines.reports.spectra_and_budgets import budget_section, spectra_section
+from data_pipelines.reports.spectra_and_budgets import budget_section, ensemble_section, spectra_section
 from data_pipelines.verification.score_rows import (
     FREE,
     Row,

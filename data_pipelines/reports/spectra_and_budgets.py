@@ -1,4 +1,4 @@
-"""Show power spectra, coherence and effective resolution of a forecast, and what it conserves."""
+"""Show whether an ensemble is honest, power spectra, coherence and effective resolution, and what is conserved."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data_pipelines.display.text import DASH, MINUS, lead_text, number, percent, powers_of_ten, round_numbers
-from data_pipelines.reports.charts import BOTTOM, HEIGHT, Chart, line_chart, shaded_lines
+from data_pipelines.reports.charts import (
+    BOTTOM,
+    HEIGHT,
+    Chart,
+    line_chart,
+    rank_histogram,
+    reliability_diagram,
+    shaded_lines,
+    spread_diagram,
+)
 from data_pipelines.reports.page import (
     NOTHING,
     Html,
@@ -34,6 +43,88 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from data_pipelines.verification.score_files import EvaluationResults
+
+
+LEADS = 3
+HISTOGRAMS = {
+    "rank_histogram": (
+        "Rank histograms",
+        "How often the truth has each rank among the members, from below all (left) to above all (right). Flat "
+        "(dashed): the truth is statistically like a member. U-shaped: too little spread; dome-shaped: too much; "
+        "sloped: biased.",
+    ),
+    "pit_histogram": (
+        "PIT histograms",
+        "How often the truth lies in each tenth (or other bin) of the normal distribution with the mean and spread of "
+        "the members. To be read as the rank histogram.",
+    ),
+}
+BY_SPREAD = (
+    "Spread over skill where the spread is small (left) and where it is large (right), in bins of spread over the "
+    "climatology's standard deviation. On the dashed line everywhere: the spread says how large the error will be."
+)
+RELIABILITY = (
+    "Observed frequency of an event (vertical) for each forecast probability (horizontal); on the diagonal the "
+    "probabilities are reliable. The size of a dot shows how often the probability was forecast."
+)
+
+
+def ensemble_section(results: EvaluationResults) -> Section:
+    """The section on ensembles, empty where nothing was scored that needs members."""
+    histograms, rows = results.histograms, results.headline
+    if histograms is None:
+        return Section("ensemble", "Ensemble", NOTHING)
+    leads = headline_leads(histograms["lead_time"].values, most=LEADS)
+    times = [lead_text(histograms["lead_time"].values[i]) for i in leads]
+    by_lead = histograms.isel(lead_time=leads)
+    chosen, body = by_lead.isel(region=0), list[Html]()
+    for name, (heading, explained) in HISTOGRAMS.items():
+        drawn = _histograms(chosen, rows, name, times)
+        if drawn:
+            elsewhere = [
+                details(f"{heading}, {region}", shown)
+                for region in histograms["region"].values[1:]
+                if (shown := _histograms(by_lead.sel(region=region), rows, name, times))
+            ]
+            body += [tag("h3", heading), quiet(explained), drawn, *elsewhere]
+    by_spread = row_charts(rows, lambda row: spread_diagram(_values(chosen, row, "spread_skill_by_spread"), times))
+    if by_spread:
+        body += [tag("h3", "Spread over skill by spread"), quiet(BY_SPREAD), by_spread]
+    described = dict(part.split(" = ", 1) for part in str(histograms.attrs["definitions"]).split("; ") if " = " in part)
+    kinds = [name for name in sorted(described) if name != "sharpness" and _has_probabilities(histograms, name)]
+    diagrams = [row_charts(rows, lambda row, kind=kind: _reliability(chosen, row, kind, times)) for kind in kinds]  # type: ignore[misc]
+    if any(diagrams):
+        text = "; ".join(f"{name}: {described[name]}" for name in kinds)
+        body += [tag("h3", "Reliability"), quiet(f"{RELIABILITY} {text}"), *diagrams]
+    legend = lead_legend(shades(len(times)), times)
+    return Section("ensemble", "Ensemble", join(legend, *body) if body else NOTHING)
+
+
+def _histograms(histograms: xr.Dataset, rows: Sequence[Row], name: str, times: Sequence[str]) -> Html:
+    """A histogram for each row; empty where none was computed."""
+    return row_charts(rows, lambda row: rank_histogram(_values(histograms, row, name), times))
+
+
+def _has_probabilities(histograms: xr.Dataset, metric: str) -> bool:
+    """True for a metric by forecast probability; a variable of the Dataset is `<variable>_<metric>`."""
+    return any(
+        str(name).endswith(f"_{metric}") and "probability" in field.dims for name, field in histograms.data_vars.items()
+    )
+
+
+def _values(histograms: xr.Dataset, row: Row, metric: str) -> np.ndarray | None:
+    """(lead, rank or probability) of a row; None where there are no values."""
+    if f"{row.variable}_{metric}" not in histograms:
+        return None
+    values = row.field(histograms, f"_{metric}").transpose("lead_time", ...).values
+    return values if np.isfinite(values).any() else None
+
+
+def _reliability(histograms: xr.Dataset, row: Row, metric: str, times: Sequence[str]) -> Html:
+    """The reliability diagram of a row."""
+    values, used = (_values(histograms, row, name) for name in (metric, "sharpness"))
+    return reliability_diagram(values, used, times)
+
 
 TOP = 24  # margin above a chart, for wavelengths
 DECADES = 8  # below the highest power; lower values are not drawn
