@@ -36,7 +36,7 @@ from data_pipelines.reports.page import (
     tag,
     with_small,
 )
-from data_pipelines.reports.spectra_and_budgets import RESOLUTION, has_spectrum, power_chart, resolution_cell
+from data_pipelines.reports.sections import RESOLUTION, has_spectrum, power_chart, resolution_cell
 from data_pipelines.verification.score_files import EvaluationResults, joined_runs
 from data_pipelines.verification.score_rows import Row, Score, headline_leads, headline_rows, lead_axis, score_rows
 

@@ -34,7 +34,7 @@ from data_pipelines.reports.page import (
     table,
     tag,
 )
-from data_pipelines.reports.spectra_and_budgets import budget_section, ensemble_section, spectra_section
+from data_pipelines.reports.sections import budget_section, ensemble_section, spectra_section
 from data_pipelines.verification.score_rows import (
     FREE,
     Row,

@@ -12,7 +12,7 @@ import xarray as xr
 from torch import nn
 
 from data_pipelines.files.netcdf import write_netcdf
-from data_pipelines.reports.spectra_and_budgets import budget_section
+from data_pipelines.reports.sections import budget_section
 from data_pipelines.verification.score_files import EvaluationResults, read_budgets
 from emulators.constraints.global_mean import GlobalMean
 from emulators.constraints.moisture_budget import MoistureBudget
