@@ -20,7 +20,6 @@ from data_pipelines.files.fingerprints import read_json, write_json
 from data_pipelines.files.identity import digest
 from data_pipelines.jobs.processes import available_memory, device_of
 from data_pipelines.options.folders import result_folder
-from data_pipelines.reports.scaling_page import write_page
 from data_pipelines.studies import records
 from data_pipelines.studies.trials import Axis, SweepSettings
 from emul.checks.examination import refuse_values
@@ -197,7 +196,7 @@ class Studied:
         curves = records.loss_curves(self.folder, self.runs, self.rates)
         verdict = records.held_out_verdict(self.folder, self.study.metric, self.largest, self.facts)
         held_out = records.point(self.folder, self.largest, self.facts)
-        write_page(self.folder, self.config.name, self.study, rows, laws, curves, held_out, verdict)
+        records.write_page(self.folder, self.config.name, self.study, rows, laws, curves, held_out, verdict)
         if verdict is not None:
             value, low, high = verdict["by_fit"][HEADLINE]
             console().print(

@@ -1,1 +1,1 @@
-"""Sweeps and scaling studies: their trials, points and curves read from runs, tables, fits and predictions."""
+"""Sweeps and scaling studies: their trials; points and curves read from runs, fits, predictions, the report."""

@@ -27,8 +27,9 @@ data_pipelines/derived data_pipelines/reading data_pipelines/jobs
 data_pipelines/opening data_pipelines/batches data_pipelines/packing data_pipelines/forecasts
 data_pipelines/simulators data_pipelines/simulators/planet data_pipelines/simulators/ocean
 data_pipelines/sources data_pipelines/inspection
-data_pipelines/verification data_pipelines/studies data_pipelines/projections
+data_pipelines/verification data_pipelines/projections
 data_pipelines/display data_pipelines/pictures data_pipelines/reports
+data_pipelines/studies
 cli/terminal cli/config cli/checks
 cli/training cli/evaluation cli/data
 cli
