@@ -50,6 +50,28 @@ class LazySource(NamedTuple):
     key: tuple[Any, ...]
     vectorised: bool
 
+    def axes(self, shape: tuple[int, ...]) -> list[tuple[int | None, np.ndarray]] | None:
+        """Find for each axis of the array the axis of the Variable, of `shape`, that it makes, and the positions on it.
+
+        None for an axis that is dropped. None if the key selects points rather than rows and columns.
+        """
+        if not self.vectorised:
+            axes = iter(range(len(shape)))
+            return [
+                (None, np.array([k])) if isinstance(k, int | np.integer) else (next(axes), np.arange(size)[k])
+                for k, size in zip(self.key, self.array.shape, strict=True)
+            ]
+        if not all(isinstance(k, np.ndarray) for k in self.key):
+            return None
+        long = [[n for n, size in enumerate(k.shape) if size > 1] for k in self.key]
+        used = [n for dims in long for n in dims]
+        if any(len(dims) > 1 for dims in long) or len(set(used)) < len(used):
+            return None
+        left = iter(
+            [n for n in range(len(shape)) if n not in used]
+        )  # of one position each, whichever axis they come from
+        return [(dims[0] if dims else next(left, None), k.reshape(-1)) for dims, k in zip(long, self.key, strict=True)]
+
 
 def lazy_source(variable: xr.Variable) -> LazySource | None:
     """Return the LazyArray that a Variable reads from; None if it holds values or was computed from another."""

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -76,10 +75,10 @@ class ChunkField:
         scratch: Scratch,
     ) -> None:
         array = self.array
-        content = _content(f"{self._path[0]}{number}{self._path[1]}", scratch)
+        content = chunk_content(f"{self.path[0]}{number}{self.path[1]}", scratch)
         if given_up.is_set():
             return
-        place = self._place(number)
+        place = self.place(number)
         if content is None:
             out[rows] = array.absent(place)
             return
@@ -90,14 +89,14 @@ class ChunkField:
         for row, moment in zip(rows, self.moments[positions] - number * array.chunks[self.axis], strict=True):
             np.copyto(out[row], self._field(chunk, int(moment)))
 
-    def _place(self, number: int) -> tuple[int, ...]:
+    def place(self, number: int) -> tuple[int, ...]:
         """Return the place of chunk `number` among the array's chunks."""
         place = [0] * len(self.array.shape)
         place[self.axis] = number
         return tuple(place)
 
     @cached_property
-    def _path(self) -> tuple[str, str]:
+    def path(self) -> tuple[str, str]:
         """Path prefix and suffix around the chunk number."""
         numbers = [0] * len(self.array.shape)
         before, behind = numbers[: self.axis], numbers[self.axis + 1 :]
@@ -154,12 +153,12 @@ def read_as_stored(
     sound = limits is not None
     with memory.lent() as scratch:
         for name, field, channels in fields:
-            before, behind = field._path
+            before, behind = field.path
             try:
-                content = _content(f"{before}{field.moments.item(position)}{behind}", scratch)
+                content = chunk_content(f"{before}{field.moments.item(position)}{behind}", scratch)
                 if given_up.is_set():
                     return failed, False
-                target, place = out[channels], field._place(field.moments.item(position))
+                target, place = out[channels], field.place(field.moments.item(position))
                 if content is None:
                     target[...] = field.array.absent(place)
                 else:
@@ -171,7 +170,7 @@ def read_as_stored(
     return failed, sound
 
 
-def _content(path: str, scratch: Scratch) -> np.ndarray | None:
+def chunk_content(path: str, scratch: Scratch) -> np.ndarray | None:
     """Read the stored bytes of a chunk into scratch memory; None if there is no such file."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
@@ -199,7 +198,7 @@ def chunk_field(variable: xr.Variable, levels: list[int] | slice | None) -> Chun
     array = source.array if source is not None else None
     if source is None or not isinstance(array, ChunkArray) or variable.dims[:1] != ("time",):
         return None
-    axes = _axes(source.key, source.vectorised, array.shape, variable.shape)
+    axes = source.axes(variable.shape)
     if axes is None:
         return None
     axis = next((n for n, (to, _) in enumerate(axes) if to == 0), None)
@@ -216,26 +215,3 @@ def chunk_field(variable: xr.Variable, levels: list[int] | slice | None) -> Chun
     return ChunkField(
         array, axes[axis][1], axis, fixed, tuple(order), tuple(as_slice(selected) for selected in indices)
     )
-
-
-def _axes(
-    parts: tuple[Any, ...], vectorised: bool, shape: tuple[int, ...], wanted: tuple[int, ...]
-) -> list[tuple[int | None, np.ndarray]] | None:
-    """Find for each axis of an array the axis that an index makes of it (None: it is dropped) and the positions on it.
-
-    None if the index selects points rather than rows and columns.
-    """
-    if not vectorised:
-        axes = iter(range(len(wanted)))
-        return [
-            (None, np.array([k])) if isinstance(k, int | np.integer) else (next(axes), np.arange(size)[k])
-            for k, size in zip(parts, shape, strict=True)
-        ]
-    if not all(isinstance(k, np.ndarray) for k in parts):
-        return None
-    long = [[n for n, size in enumerate(k.shape) if size > 1] for k in parts]
-    used = [n for dims in long for n in dims]
-    if any(len(dims) > 1 for dims in long) or len(set(used)) < len(used):
-        return None
-    left = iter([n for n in range(len(wanted)) if n not in used])  # of one position each, whichever axis they come from
-    return [(dims[0] if dims else next(left, None), k.reshape(-1)) for dims, k in zip(long, parts, strict=True)]
