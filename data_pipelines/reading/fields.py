@@ -10,6 +10,7 @@ import concurrent.futures
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future
 from functools import cached_property, partial
 
@@ -19,12 +20,11 @@ import xarray as xr
 from data_pipelines.conventions.attributes import origin_of
 from data_pipelines.derived import forcings
 from data_pipelines.reading import threads
-from data_pipelines.reading.chunk_fields import ChunkField, chunk_field, read_as_stored
 from data_pipelines.reading.packed_store import ChannelRun, PackedStore, channel_runs
 from data_pipelines.reading.packed_view import packed_store_of
 from data_pipelines.reading.plausibility import ChannelLimits
 from data_pipelines.reading.threads import DamagedData, ScratchMemory, processors, reading_threads
-from data_pipelines.reading.zarr_chunks import as_slice
+from data_pipelines.reading.zarr_chunks import ChunkField, as_slice, chunk_content, chunk_field
 from emulators.grid import Grid
 from emulators.variables import Variable, VariableSet
 
@@ -238,6 +238,39 @@ class Fields:
                 )
         consecutive = index == list(range(index[0], index[0] + len(index)))
         return slice(index[0], index[-1] + 1) if consecutive else index
+
+
+def read_as_stored(
+    fields: Sequence[tuple[str, ChunkField, slice | int]],
+    position: int,
+    out: np.ndarray,
+    memory: ScratchMemory,
+    given_up: threading.Event,
+    limits: ChannelLimits | None = None,
+) -> tuple[list[str], bool]:
+    """Fill out (channel, lat, lon) with one time of fields that are as stored: (name, field, its channels) each.
+
+    Returns the names of those that could not be read, and whether all numbers are known to be within `limits`.
+    """
+    failed: list[str] = []
+    sound = limits is not None
+    with memory.lent() as scratch:
+        for name, field, channels in fields:
+            before, behind = field.path
+            try:
+                content = chunk_content(f"{before}{field.moments.item(position)}{behind}", scratch)
+                if given_up.is_set():
+                    return failed, False
+                target, place = out[channels], field.place(field.moments.item(position))
+                if content is None:
+                    target[...] = field.array.absent(place)
+                else:
+                    field.array.decode(field.array.sound(content, place), target)
+            except Exception:  # told by whoever tries again
+                failed.append(name)
+            else:
+                sound = sound and limits is not None and limits.hold(target, channels)
+    return failed, sound
 
 
 def _chunk_bytes(field: xr.DataArray) -> int:

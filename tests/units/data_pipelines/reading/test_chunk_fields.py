@@ -11,7 +11,7 @@ from numcodecs import Blosc, Zstd
 from data_pipelines.batches.archive import Archive
 from data_pipelines.batches.world import VariableRoles, world_from_dataset
 from data_pipelines.opening.datasets import open_dataset
-from data_pipelines.reading import chunk_fields, fields, threads
+from data_pipelines.reading import fields, threads
 from data_pipelines.reading.threads import DamagedData
 
 POSITIONS = np.array([7, 3, 3, 4, 22, 0])
@@ -97,7 +97,7 @@ def test_absent_and_damaged_chunks(tmp_path, monkeypatch):
 
 def test_a_read_that_hangs_writes_no_more(tmp_path, monkeypatch):
     made, awake, done = archive(stored(tmp_path, "as wanted"), "temperature"), threading.Event(), threading.Event()
-    read = chunk_fields.read_as_stored
+    read = fields.read_as_stored
 
     def hanging(*arguments):
         awake.wait(10.0)
