@@ -92,8 +92,11 @@ def _parameters(node: dict[str, Any], key: str) -> list[str]:
 
 
 def _may_be_added(key: str, config: dict[str, Any]) -> bool:
-    """True where the first name of `key` that the configuration lacks is a parameter of its part, or a free choice."""
-    node: Any = config
+    """True where the first name of `key` that the configuration lacks is a parameter of its part, or a free choice.
+
+    Where it lacks none, true of a mapping that a part takes as one value: it has keys of the user's choice.
+    """
+    parent, node = {}, config
     for name in key.split("."):
         if not isinstance(node, dict):
             return False
@@ -101,8 +104,8 @@ def _may_be_added(key: str, config: dict[str, Any]) -> bool:
             return name in _parameters(node, key)
         if name in open_mappings():
             return True
-        node = node[name]
-    return False
+        parent, node = node, node[name]
+    return isinstance(node, dict) and "_target_" not in node and name in _parameters(parent, key)
 
 
 @cache
@@ -143,6 +146,7 @@ def _finding(verb: str, override: str, error: Exception, config: dict[str, Any])
         expected = f"an option of {group}" if fix else f"one of {', '.join(options)}"
         return Finding(group, expected if options else "a group with options", option, fix)
     if "Could not override" in str(error) or "Could not delete" in str(error):
+        key, value = _absent(key, value, config)
         return Finding(key, "a key that exists", key, _other_key(verb, key, value, config))
     if isinstance(error, OverrideParseException):
         fix = (
@@ -154,6 +158,15 @@ def _finding(verb: str, override: str, error: Exception, config: dict[str, Any])
     if fix and key in groups() and takes_list(key):
         fix = f"write '{key}=[{value}]'; {fix}"
     return Finding(key, "an override that composes", message.splitlines()[0], fix)
+
+
+def _absent(key: str, value: str, config: dict[str, Any]) -> tuple[str, str]:
+    """The key that is absent and its value: within a mapping, that of the first key that the configuration lacks."""
+    node, given = OmegaConf.select(OmegaConf.create(config), key), yaml.safe_load(value) if value else None
+    if not OmegaConf.is_dict(node) or not isinstance(given, dict):
+        return key, value
+    name = next((name for name in given if name not in node), None)
+    return (key, value) if name is None else (f"{key}.{name}", str(given[name]))
 
 
 def _in_place_of(override: str, best: str | None) -> str:

@@ -32,10 +32,10 @@ SCORED = ("all", "last")
 class Forecast(Objective):
     """Train on forecasts of `rollout` timesteps.
 
-    rollout: a length, or a curriculum {optimiser step from which it holds: length} such as {0: 1, 5000: 2, 8000: 4}.
+    rollout: a length, or a curriculum [[optimiser step from which it holds, length], ...] such as [[0, 1], [5000, 2]].
     members: of the ensemble, the first axis of what the losses are given; 1: none, and no such axis; or a curriculum
-    such as {0: 1, 5000: 2}, which begins with single forecasts (U-Cast: arXiv 2604.09041). emission: the members are
-    the two of the network's own distribution, of networks that have a method `emission`. gradient_steps: steps of a
+    of members, which begins with single forecasts in U-Cast (arXiv 2604.09041). emission: the members are the two of
+    the network's own distribution, of networks that have a method `emission`. gradient_steps: steps of a
     block, counted from the last one, beyond which no gradient goes back; None: the whole rollout. scored: `all` leads
     are compared with the truth, or the `last` one. replay, replay_steps, replay_leads: share, steps and leads of a
     Replay; 0: none. Of an ensemble the first member goes on, of a distribution its mean.
@@ -45,8 +45,8 @@ class Forecast(Objective):
         self,
         world: World,
         *,
-        rollout: int | Mapping[int, int] = 1,
-        members: int | Mapping[int, int] = 1,
+        rollout: int | Sequence[Sequence[int]] = 1,
+        members: int | Sequence[Sequence[int]] = 1,
         emission: bool = False,
         gradient_steps: int | None = None,
         scored: str = "all",
@@ -160,15 +160,20 @@ class Forecast(Objective):
         return rollout(advance, history, forcings)
 
 
-def curriculum(name: str, told: int | Mapping[int, int]) -> dict[int, int]:
-    """A number that changes with the optimiser step: {step from which it holds: number}, from step 0 on."""
-    stages = {0: told} if isinstance(told, int) else {int(k): int(v) for k, v in told.items()}
-    if 0 not in stages or min(stages.values()) < 1 or min(stages) < 0:
+def curriculum(name: str, numbers: int | Sequence[Sequence[int]]) -> dict[int, int]:
+    """{optimiser step from which it holds: number}, of one number or of pairs from step 0 on.
+
+    A mapping is refused: composition merges it with that of the experiment below, which mixes two curricula.
+    """
+    pairs = [(0, numbers)] if isinstance(numbers, int) else list(numbers)
+    is_paired = not isinstance(numbers, Mapping) and all(isinstance(p, Sequence) and len(p) == 2 for p in pairs)
+    stages = dict(sorted((int(step), int(number)) for step, number in pairs)) if is_paired else {}
+    if min(stages, default=1) != 0 or min(stages.values()) < 1:
         raise ValueError(
-            f"objective.{name} must be at least 1, or a curriculum that starts at step 0, such as {{0: 1, 5000: 2}}; "
-            f"got {told}."
+            f"objective.{name} must be at least 1, or a curriculum from step 0 on, such as [[0, 1], [5000, 2]]; "
+            f"got {numbers}."
         )
-    return dict(sorted(stages.items()))
+    return stages
 
 
 def at_step(stages: Mapping[int, int], step: int) -> int:

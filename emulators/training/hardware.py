@@ -82,6 +82,8 @@ class Hardware:
             raise ValueError("hardware.precision=16-mixed needs a GPU; on the processor take bf16-mixed.")
         if self.strategy == "fsdp" and self.compile and self.accelerator == "cpu":
             raise ValueError("hardware.compile=true with strategy=fsdp needs a GPU.")
+        if not isinstance(self.slurm, Slurm | None):
+            raise ValueError(f"hardware.slurm: expected a job, got {self.slurm}; take hardware=slurm, and its keys.")
 
     @property
     def processes(self) -> int:

@@ -400,7 +400,7 @@ def test_ten_days_of_an_emulator_have_no_scales_that_the_planet_has_not(tmp_path
     """The planet of truncation 10 on 16x32 points, which hold degrees up to 15."""
     words = ["experiment=planet_sfno", "data=planet_tiny", f"step.truncation={truncation}", f"output={tmp_path}"]
     small = ["model.embed=8", "model.layers=1", "training.steps=8", "training.validate_every=8", "logger=[csv]"]
-    run = emul.train(emul.compose(*words, *small, "objective.rollout={0: 1}", "training.validation_cases=2"))
+    run = emul.train(emul.compose(*words, *small, "objective.rollout=[[0, 1]]", "training.validation_cases=2"))
     forecast = run.forecast("2001-02-09", "10d").isel(time=0, prediction_timedelta=-1).load()
     harmonics = SphericalHarmonics(LatLonGrid(forecast.latitude.values, forecast.longitude.values), dtype=torch.float64)
     for name in ("temperature", "surface_pressure", "specific_humidity"):

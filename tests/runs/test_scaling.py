@@ -18,8 +18,8 @@ SHORT = [
     "training.batch_size=2", "training.validate_every=100", "training.validation_cases=2", "training.validation_lead=2",
     "schedule=warmup_stable_decay", "schedule.warmup=2",
 ]  # fmt: skip
-LONG = ["training.steps=12", f"schedule.cooldown={4 / 12!r}", "objective.rollout={0: 1, 8: 2}"]
-TRUNK = ["training.steps=8", "schedule.cooldown=0", "training.keep=[4,8]", "objective.rollout={0: 1, 100000: 2}"]
+LONG = ["training.steps=12", f"schedule.cooldown={4 / 12!r}", "objective.rollout=[[0, 1], [8, 2]]"]
+TRUNK = ["training.steps=8", "schedule.cooldown=0", "training.keep=[4,8]", "objective.rollout=[[0, 1], [100000, 2]]"]
 
 
 def trained(tmp_path, name, *words):

@@ -65,7 +65,15 @@ def test_a_run_folder_holds_all_that_is_needed(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "extra",
-    [[], ["training.accumulate=2", "objective.rollout={0:1,6:2}", "objective.replay=0.6", "objective.replay_steps=2"]],
+    [
+        [],
+        [
+            "training.accumulate=2",
+            "objective.rollout=[[0, 1], [6, 2]]",
+            "objective.replay=0.6",
+            "objective.replay_steps=2",
+        ],
+    ],
     ids=["plain", "replayed"],
 )
 def test_killed_and_run_again_is_bit_identical(tmp_path, extra):

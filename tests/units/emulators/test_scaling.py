@@ -206,7 +206,7 @@ def study(**changes) -> Study:
         "shape": {"model.embed": "width", "model.layers": "max(2, width // 8)"},
         "held_out": {"width": 64, "steps": 400},
         "durations": [100, 200],
-        "changes": {"objective.rollout": "{0: 1, {start}: 2}"},
+        "changes": {"objective.rollout": "[[0, 1], [{start}, 2]]"},
     }
     return Study(**settings | changes)
 
@@ -223,7 +223,9 @@ def test_a_study_lays_out_trunks_branches_and_the_held_out_run():
     assert (branch.start, branch.own_steps, branch.trunk) == (160, 40, "w0016_s0")
     assert branch.operations == 160 * 160.0 + 40 * 320.0
     words = study().words(branch)
-    assert {"model.embed=16", "model.layers=2", "objective.rollout={0: 1, 160: 2}", "training.steps=200"} <= {*words}
+    assert {"model.embed=16", "model.layers=2", "objective.rollout=[[0, 1], [160, 2]]", "training.steps=200"} <= {
+        *words
+    }
     assert "training.keep=[80,160]" in study().words(runs[0])
     budgets = study(durations=[], budgets=[1e3, 4e4])
     assert budgets.lengths(COSTS[16]) == [int(4e4 // 192)]

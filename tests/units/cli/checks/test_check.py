@@ -62,7 +62,7 @@ def test_what_no_part_can_tell_alone():
     faulty = found("loss=[]", "training.batch_size=7", "training.accumulate=2")
     assert set(faulty) == {"loss", "training.batch_size"}
     assert "Take 8" in faulty["training.batch_size"].got
-    assert set(found("objective.rollout={0:1,5:200}")) == {"data.splits.train"}
+    assert set(found("objective.rollout=[[0, 1], [5, 200]]")) == {"data.splits.train"}
     assert "IndexError" in found("optimizer.betas=[0.9]")["optimizer"].got
     untold = ["data=planet_tiny", "model=sfno", "model.labels=3"]
     labelled = {finding.key: finding for finding in findings(compose("train", untold))}

@@ -80,7 +80,7 @@ def trained(error: float, *, passes=1, interrupted=None, history=1, stride=1, **
     return (torch.cat(side).reshape(STEPS, SAMPLES, history) for side in (starts, truths))
 
 
-VARIANTS = [{}, {"rollout": {0: 1, 15: 2}}, {"history": 2}, {"stride": 3}]
+VARIANTS = [{}, {"rollout": [[0, 1], [15, 2]]}, {"history": 2}, {"stride": 3}]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

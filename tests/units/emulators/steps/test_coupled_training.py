@@ -180,6 +180,6 @@ def test_rollouts_that_do_not_reach_a_trained_component_are_refused():
     Forecast(WORLD).begin(together("atmosphere"))
     Forecast(WORLD, rollout=DAY).begin(together(*BOTH))
     with pytest.raises(ValueError, match="expected 4 timesteps or more, as trained components step no sooner; got 2"):
-        Forecast(WORLD, rollout={0: 2, 10: 4}).begin(together("ocean"))
+        Forecast(WORLD, rollout=[[0, 2], [10, 4]]).begin(together("ocean"))
     with pytest.raises(ValueError, match="no weight fits 'lake'; the network's parts are atmosphere, ocean"):
         together("lake")

@@ -202,10 +202,10 @@ def test_gradients_run_through_the_whole_chain():
 
 
 def test_curriculum():
-    objective = Forecast(a_world(), rollout={0: 1, 100: 2, 50: 3})
+    objective = Forecast(a_world(), rollout=[[0, 1], [100, 2], [50, 3]])
     assert [objective.length(n) for n in (0, 49, 50, 99, 100, 10**6)] == [1, 1, 3, 3, 2, 2]
     assert objective.longest == 3
-    for bad in ({5: 1}, {0: 0}, 0):
+    for bad in ([[5, 1]], [[0, 0]], [[0, 1, 2]], [1, 2], [], {0: 1, 50: 2}, 0):
         with pytest.raises(ValueError, match="rollout"):
             Forecast(a_world(), rollout=bad)
 
