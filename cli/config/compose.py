@@ -35,10 +35,11 @@ from data_pipelines.options.folders import (
     use_saved_folders,
     user_folders,
 )
+from data_pipelines.options.keys import known_keys
 from data_pipelines.options.signatures import settings_without_part
 from data_pipelines.options.trust import targets, texts
 from emul.config.build import refuse_untrusted
-from emul.config.overrides import diagnosed, known_keys, listed
+from emul.config.overrides import diagnosed, listed
 from emul.config.saved import config_faults, plain_mapping, read_saved, remember_settings, resolve, saved_plain
 
 PRIMARY = {"run": "train", "check": "train", "plan": "train"}  # verbs that read the configuration of another

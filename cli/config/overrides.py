@@ -6,9 +6,8 @@ A key that a part takes but its YAML leaves to the default is added without the 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from data_pipelines.conventions.suggestions import ConfigErrors, Finding, nearest_name
-from data_pipelines.options.folders import advised_folder, conf_folder, groups, key_of, options_of
-from data_pipelines.options.signatures import signature, takes_list, tree_faults, wrapping
+from data_pipelines.options.folders import advised_folder, groups, key_of, options_of
+from data_pipelines.options.keys import known_keys, may_be_added
+from data_pipelines.options.signatures import takes_list, tree_faults
 from emul.config.saved import plain_mapping
 
 # What other frameworks call it, and what is written here.
@@ -57,7 +57,7 @@ def diagnosed(verb: str, composer: Composer, overrides: list[str]) -> list[str]:
     with suppress(OmegaConfBaseException):  # a faulty interpolation is reported where it is resolved next
         OmegaConf.resolve(config)
     plain = plain_mapping(config)
-    amended = {text: f"++{text.lstrip('+')}" for text, error in bad if _may_be_added(key_of(text), plain)}
+    amended = {text: f"++{text.lstrip('+')}" for text, error in bad if may_be_added(key_of(text), plain)}
     findings = _findings(verb, [(text, error) for text, error in bad if text not in amended], plain)
     if findings:
         raise ConfigErrors([*findings, *tree_faults(plain)], config)
@@ -68,51 +68,6 @@ def assignment(key: str, value: object) -> str:
     """Return the override that sets a key to a text, whatever characters it holds."""
     text = str(value).replace("'", "\\'")
     return f"{key}='{text}'"
-
-
-def known_keys(node: Any, key: str = "") -> Iterator[str]:
-    """Yield every dotted key of a configuration, those included that parts take but leave to their defaults."""
-    if not isinstance(node, dict):
-        return
-    names = [str(name) for name in node if name != "_target_"]
-    names += [name for name in _parameters(node, key) if name not in node and name != "world"]
-    for name in names:
-        dotted = f"{key}.{name}" if key else name
-        yield dotted
-        yield from known_keys(node.get(name), dotted)
-
-
-def _parameters(node: dict[str, Any], key: str) -> list[str]:
-    """The keys that the part at `key` takes."""
-    try:
-        callee = signature(str(node["_target_"])) if "_target_" in node else None
-    except ValueError:
-        callee = None
-    return [*callee.names, *(parameter.name for parameter in wrapping(key.partition(".")[0]))] if callee else []
-
-
-def _may_be_added(key: str, config: dict[str, Any]) -> bool:
-    """True where the first name of `key` that the configuration lacks is a parameter of its part, or a free choice.
-
-    Where it lacks none, true of a mapping that a part takes as one value: it has keys of the user's choice.
-    """
-    parent, node = {}, config
-    for name in key.split("."):
-        if not isinstance(node, dict):
-            return False
-        if name not in node:
-            return name in _parameters(node, key)
-        if name in open_mappings():
-            return True
-        parent, node = node, node[name]
-    return isinstance(node, dict) and "_target_" not in node and name in _parameters(parent, key)
-
-
-@cache
-def open_mappings() -> set[str]:
-    """Names of options that hold a mapping with keys of the user's choice: `{}` in a default.yaml."""
-    files = (OmegaConf.load(path) for path in conf_folder().glob("*/default.yaml"))
-    return {str(key) for file in files if isinstance(file, DictConfig) for key, value in file.items() if value == {}}
 
 
 def _culprit(error: Exception, overrides: list[str]) -> str | None:

@@ -53,8 +53,8 @@ def test_everything_wrong_is_told_at_once(capsys):
 
 
 def test_ranges_are_told_by_the_parts():
-    faulty = found("training.batch_size=0", "loss.mse.p=0.5", "objective.rollout=0")
-    assert set(faulty) == {"training", "loss.mse", "objective"}
+    faulty = found("training.batch_size=0", "loss.mse.p=0.5", "objective.rollout=0", "hardware.slurm={tim: 2}")
+    assert set(faulty) == {"training", "loss.mse", "objective", "hardware"}
     assert "batch_size must be at least 1" in faulty["training"].got
 
 

@@ -5,6 +5,7 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
+from data_pipelines.conventions.suggestions import ConfigErrors
 from emul.config.compose import combinations, compose, run_composed
 from emul.main import main
 from emul.run import follow_up
@@ -90,3 +91,24 @@ def test_each_job_reads_the_run_it_names(run, monkeypatch):
     escaped = str(run).replace("'", "\\'")
     run_composed("forecast", ["-m", f"run='{escaped}',nowhere"], lambda config: seen.append(config.lead))
     assert seen == ["3d", "10d"]
+
+
+def test_a_mapping_of_ones_own_keys_takes_new_ones():
+    loss = compose("train", ["experiment=planet_sfno", "loss.mse.variable_weights={temperature: 2}"]).loss.mse
+    assert loss.variable_weights == {"specific_humidity": 1.5, "temperature": 2}
+
+
+def test_a_curriculum_takes_the_place_of_another():
+    assert compose("train", ["experiment=planet_ensemble"]).objective.rollout[1] == [900, 2]
+    config = compose("train", ["experiment=planet_ensemble", "objective.rollout=[[0, 1], [700, 2]]"])
+    assert config.objective.rollout == [[0, 1], [700, 2]]
+
+
+@pytest.mark.parametrize(("override", "fix"), [
+    ("training={stepss: 2}", "expected a key that exists, got training.stepss; write training.steps=2"),
+    ("optimizer={lrr: 2}", "expected a key that exists, got optimizer.lrr; write optimizer.lr=2"),
+])  # fmt: skip
+def test_a_misspelt_key_in_a_mapping_is_named(override, fix):
+    with pytest.raises(ConfigErrors) as caught:
+        compose("train", ["experiment=planet_sfno", override])
+    assert fix in str(caught.value)

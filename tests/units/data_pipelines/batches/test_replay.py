@@ -48,6 +48,9 @@ class Counting(torch.nn.Module):
         self.given.append(torch.stack([state.values[..., 0, 0, 0] for state in history], -1))
         return State(values, history[-1].variables, forcing.time)
 
+    def comparable(self, state, target):
+        return state
+
 
 def squares(state: State, target: State) -> torch.Tensor:
     return (state.values - target.values).square().mean((-3, -2, -1))
@@ -111,11 +114,13 @@ def test_of_an_ensemble_the_first_member_goes_on_and_broken_predictions_do_not()
     forecast = Forecast(windows.world, members=2, **{**KNOWN, "replay_steps": 1})
     following = windows.window(np.array([1, 5]))
 
-    def spread(history, forcing):
-        values = history[-1].values + torch.tensor([2.0, 7.0]).reshape(2, 1, 1, 1, 1)
-        values[:, 1] = torch.inf
-        return State(values, history[-1].variables, forcing.time)
+    class Spread(Counting):
+        def forward(self, history, forcing):
+            values = history[-1].values + torch.tensor([2.0, 7.0]).reshape(2, 1, 1, 1, 1)
+            values[:, 1] = torch.inf
+            return State(values, history[-1].variables, forcing.time)
 
+    spread = Spread(0.0)
     begin_samples(range(2))
     forecast.at(0)
     forecast(spread, windows.window(np.array([0, 4])), {"mse": squares})
