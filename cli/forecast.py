@@ -185,7 +185,8 @@ def prepare(config: DictConfig) -> ForecastJob:
 def _archive(config: DictConfig, run: Run, dataset: xr.Dataset) -> Archive:
     """The data of a forecast; what another forecast tells at the boundary keeps its last value where they end."""
     persisted = [*config.persisted, *(analyses.prescribed_names(run.world) if config.boundary else ())]
-    dataset = analyses.on_grid_of(run.world, first_member(dataset), config.regrid)
+    dataset = dataset if config.perturbation else first_member(dataset)
+    dataset = analyses.on_grid_of(run.world, dataset, config.regrid)
     return Archive(dataset, run.world, persisted=persisted, repeated=config.repeated, held=config.held)
 
 

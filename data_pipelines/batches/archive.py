@@ -156,25 +156,25 @@ class Archive:
             raise ValueError(f"Expected variables that follow each other in {archived}; got {requested}.")
         return slice(slices[0].start, slices[-1].stop) if slices else slice(0, 0)
 
-    def states(self, times: np.ndarray, variables: VariableSet | None = None) -> State:
+    def states(self, times: np.ndarray, variables: VariableSet | None = None, member: int = 0) -> State:
         """Read the State at `times`, with lead () for one time and (batch,) for several.
 
-        variables: default, all that the World predicts.
+        variables: default, all that the World predicts. member: of several in the data.
         """
         variables = self.world.predicted if variables is None else variables
         absent = [name for name in variables.names if name not in self.variables]
         if absent:
             raise ValueError(f"{self.origin} has no {', '.join(absent)}; it has {', '.join(self.variables.names)}.")
         times = np.asarray(times, dtype="datetime64[s]")
-        values = self.gather(np.atleast_1d(self.index(times)))
+        values = self.gather(np.atleast_1d(self.index(times)) + member * self.clock.size)
         state = State(values if times.ndim else values[0], self.variables, times, len(self.grid.shape))
         return replace(state.select(variables.names), variables=variables)
 
-    def history(self, init_times: np.ndarray) -> tuple[State, ...]:
+    def history(self, init_times: np.ndarray, member: int = 0) -> tuple[State, ...]:
         """Read the States that a forecast from each of `init_times` starts with, oldest first."""
         init_times = np.asarray(init_times, dtype="datetime64[s]")
         return tuple(
-            self.states(self.world.after(init_times, -back), self.world.prognostic)
+            self.states(self.world.after(init_times, -back), self.world.prognostic, member)
             for back in reversed(range(self.world.history))
         )
 

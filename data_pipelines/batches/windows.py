@@ -126,12 +126,12 @@ def default_inits(
             "These data have no test split to take initial times from; give init=2003-01-01, for instance."
         )
     period = splits["test"]
-    world, times = archive.world, archive.times[archive.within(period)]
+    world, times = archive.world, np.unique(archive.times[archive.within(period)])
     available = [archive.has(world.after(times, -back)) for back in range(world.history)]
     times = times[np.logical_and.reduce(available)]
     if not times.size:
         raise ValueError(f"The test split {period[0]} to {period[1]} holds no time to start from; give init=... .")
-    complete = times[world.after(times, steps) <= np.minimum(times[-1], unbroken_until(archive.times, times))]
+    complete = times[world.after(times, steps) <= np.minimum(times[-1], unbroken_until(archive.clock, times))]
     if not complete.size:
         warn(f"The lead is longer than the test split {period[0]} to {period[1]}; one forecast, from its first time.")
     return thinned(complete, every) if complete.size else times[:1]

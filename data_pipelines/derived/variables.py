@@ -6,10 +6,12 @@ On the sphere of radius a, with derivatives centred, periodic in longitude, and 
     divergence  (d u / d lambda + d (v cos phi) / d phi) / (a cos phi)    at a pole: outflow from it / area
     transport   1/g |integral of q (u, v) dp|, 300 to 1000 hPa            column vapour: 1/g integral of q dp
     humidity    r / r_s, r = q / (1 - q), r_s = 0.622 e_s / (p - e_s), e_s = 6.112 hPa exp(17.67 (T - T0) / (T - 29.65))
+    q from it   RH 0.622 e / (p - 0.378 e), e over water from T0 up, over ice from T0 - 20 K down, linear between
 
 `<name>_weatherbench2` is WeatherBench 2's form (Rasp et al. 2024, arXiv 2308.15560): one-sided differences at 0 and
 360 degrees, d/dx u + d/dy v without the convergence of the meridians, no d/dx at the poles, hPa for pressure, a radius
-of 6367.5 km. Saturation: Bolton 1980, doi 10.1175/1520-0493(1980)108<1046:TCOEPT>2.0.CO;2.
+of 6367.5 km. Saturation: Bolton 1980, doi 10.1175/1520-0493(1980)108<1046:TCOEPT>2.0.CO;2; over ice Buck 1981, doi
+10.1175/1520-0450(1981)020<1527:NEFCVP>2.0.CO;2. Over water and ice as NCEP's relative humidity is made.
 """
 
 from __future__ import annotations
@@ -75,10 +77,28 @@ def _times_gravity(dataset: xr.Dataset, height: str, name: str) -> xr.DataArray:
     return (lazy * np.float32(GRAVITY)).assign_attrs(units="m2 s-2", long_name=name.replace("_", " "))
 
 
+def saturation_pressure(temperature: xr.DataArray) -> xr.DataArray:
+    """Saturation vapour pressure in hPa over water."""
+    exponent = 17.67 * (temperature - 273.15) / (temperature - 29.65)
+    return exponent.copy(data=6.112 * np.exp(exponent.data))
+
+
+def specific_humidity(dataset: xr.Dataset) -> xr.DataArray:
+    """Specific humidity in kg kg-1 from `relative_humidity` over water and ice, as NCEP gives it, and temperature."""
+    temperature, relative = _needed(dataset, "temperature", "relative_humidity")
+    _refuse_no_pressures(dataset)
+    relative = in_units("relative_humidity", relative, "1")
+    over_ice = 6.1115 * np.exp(22.452 * (temperature - 273.15) / (temperature - 0.6))
+    water = ((temperature - 253.16) / 20.0).clip(0.0, 1.0)
+    pressure = water * saturation_pressure(temperature) + (1.0 - water) * over_ice
+    return _named(relative * 0.622 * pressure / (dataset["level"] - 0.378 * pressure), "kg kg-1", "Specific humidity")
+
+
 DERIVED = {
     "surface_pressure": surface_pressure,
     "geopotential": geopotential,
     "geopotential_at_surface": geopotential_at_surface,
+    "specific_humidity": specific_humidity,
 }
 WIND, WIND_10M = (
     ("u_component_of_wind", "v_component_of_wind"),
@@ -140,7 +160,7 @@ def relative_humidity(dataset: xr.Dataset) -> xr.DataArray:
     """Relative humidity over water, a share of 1."""
     temperature, q = _needed(dataset, "temperature", HUMIDITY)
     _refuse_no_pressures(dataset)
-    saturation = 6.112 * np.exp(17.67 * (temperature - 273.15) / (temperature - 29.65))
+    saturation = saturation_pressure(temperature)
     return _named(q / (1 - q) / (0.622 * saturation / (dataset["level"] - saturation)), "1", "Relative humidity")
 
 

@@ -1,9 +1,9 @@
 """Perturb the initial States of members, so that a deterministic network forecasts an ensemble.
 
 A part is built on the World; `prepare` opens it for one job and returns a function (inits, history, members) -> history
-whose States are (member, init, channel, *grid). Member 0 is the control, from the unperturbed State. The others come in
-pairs, +d and -d, each drawn from a generator seeded by (seed, pair, initial time), so that a member's start does not
-depend on which others are made with it.
+whose States are (member, init, channel, *grid). Member 0 is the control, from the unperturbed State. Where fields are
+drawn for the others they come in pairs, +d and -d, each drawn from a generator seeded by (seed, pair, initial time), so
+that a member's start does not depend on which others are made with it.
 """
 
 from __future__ import annotations
@@ -146,6 +146,27 @@ class LaggedPerturbation:
         return starts
 
 
+class MembersOfAnalysis:
+    """Start member n from member n of the analysis, where the data have several, as data=gefs has."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def prepare(self, step: Stepper, archive: Archive, inits: np.ndarray, seed: int, device: str) -> Starts:
+        """Return the function that reads the starts, which raises ValueError where the data have fewer members."""
+
+        def starts(inits: np.ndarray, history: History, members: range) -> History:
+            if members.stop > archive.members:
+                raise ValueError(
+                    f"perturbation=analyses: {archive.origin} holds {archive.members} members; expected "
+                    f"{members.stop} or more: data.members={members.stop}, or a dimension of members in files."
+                )
+            own = (archive.history(inits, member) for member in members)
+            return stacked([[state.values.to(history[-1].values) for state in states] for states in own], history)
+
+        return starts
+
+
 class IsotropicFields:
     """Draw Gaussian fields with the mean power by total wavenumber (on a circle: by wavenumber) of given fields.
 
@@ -270,4 +291,4 @@ def refuse_missing_past(archive: Archive, inits: np.ndarray, back: int, options:
             )
 
 
-PerturbationPart = GaussianPerturbation | BredPerturbation | LaggedPerturbation
+PerturbationPart = GaussianPerturbation | BredPerturbation | LaggedPerturbation | MembersOfAnalysis

@@ -11,7 +11,7 @@ import http.client
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -67,21 +67,42 @@ def text_at(address: str) -> str | None:
         raise OSError(f"Could not reach {address} ({error}).") from error
 
 
-def chosen_messages(index: Iterable[Message], names: Sequence[tuple[str, str]], address: str) -> list[Message]:
-    """Return the messages of these names; ValueError that lists the fields that the file lacks."""
-    by_name = {message.name: message for message in index}
-    if absent := [" ".join(filter(None, name)) for name in names if name not in by_name]:
-        more = f" and {len(absent) - 8} more" if len(absent) > 8 else ""
-        raise ValueError(f"{address} has no {', '.join(absent[:8])}{more}; leave them out: data.fields, data.levels.")
-    return sorted((by_name[name] for name in names), key=lambda message: message.start)
+def chosen_messages(
+    indices: Mapping[str, Iterable[Message]], names: Sequence[tuple[str, str]]
+) -> dict[str, list[Message]]:
+    """Return the messages of these names by the file that has them, the first of several; in the order of the files.
+
+    indices: of each file, by its address. ValueError that lists the fields that all of them lack.
+    """
+    absent, chosen = list(names), dict[str, list[Message]]()
+    for address, index in indices.items():
+        by_name = {message.name: message for message in index}
+        found = [by_name[name] for name in absent if name in by_name]
+        absent = [name for name in absent if name not in by_name]
+        if found:
+            chosen[address] = sorted(found, key=lambda message: message.start)
+    if absent:
+        refuse_absent([" ".join(filter(None, name)) for name in absent], " and ".join(indices))
+    return chosen
 
 
-def fetch_messages(address: str, messages: Sequence[Message], path: Path, report: Callable[[str, float], None]) -> None:
-    """Write messages of the file at `address` to `path`; OSError where what comes is not what the index says."""
+def refuse_absent(names: Sequence[str], origin: str) -> None:
+    """Raise ValueError that lists fields which a service does not have."""
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    raise ValueError(f"{origin} has no {', '.join(names[:8])}{more}; leave them out: data.fields, data.levels.")
+
+
+def fetch_messages(
+    parts: Sequence[tuple[str, Sequence[Message]]], path: Path, report: Callable[[str, float], None]
+) -> None:
+    """Write messages of files, by their addresses, to one at `path`.
+
+    OSError where what comes is not what an index says.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    ranges = joined(messages)
+    pieces = [(address, *piece) for address, messages in parts for piece in joined(messages)]
     with atomic_file(path) as unfinished, open(unfinished, "wb") as file:
-        for number, (first, stop, inside) in enumerate(ranges, start=1):
+        for number, (address, first, stop, inside) in enumerate(pieces, start=1):
             content = _range(address, first, stop)
             for message in inside:
                 end = None if message.stop is None else message.stop - first
@@ -92,7 +113,7 @@ def fetch_messages(address: str, messages: Sequence[Message], path: Path, report
                         f"{message.start}; got something else. The file may be in the making: try again."
                     )
                 file.write(field)
-            report(f"{number} of {len(ranges)} pieces", number / len(ranges))
+            report(f"{number} of {len(pieces)} pieces", number / len(pieces))
 
 
 def joined(messages: Sequence[Message]) -> list[tuple[int, int | None, list[Message]]]:

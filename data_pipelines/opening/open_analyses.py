@@ -1,4 +1,4 @@
-"""Analyses of today from the open data of a weather service: found, fetched a field at a time, kept, opened as data.
+"""Analyses of today from the open data of a weather service: found, fetched, kept, opened as data.
 
 Files are kept in $XDG_CACHE_HOME/emul/analyses/<service>, one for each analysis and choice of fields, and are not
 fetched again.
@@ -13,7 +13,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
@@ -65,6 +65,7 @@ class OpenAnalyses(ABC):
     service: ClassVar[str]
     at_pressure: ClassVar[Mapping[str, str]]
     at_surface: ClassVar[Mapping[str, tuple[str, str]]]
+    derived: ClassVar[tuple[str, ...]] = ("geopotential",)  # what the service has in another form
 
     def __post_init__(self) -> None:
         available = {**self.at_pressure, **self.at_surface}
@@ -74,20 +75,26 @@ class OpenAnalyses(ABC):
             raise ValueError(f"data.count: expected 1 or more analyses; got {self.count}.")
 
     @abstractmethod
-    def file(self, time: np.datetime64) -> str:
-        """Return the address of the file of an analysis."""
+    def is_there(self, time: np.datetime64) -> bool:
+        """Return whether the service has an analysis."""
 
     @abstractmethod
-    def index_address(self, time: np.datetime64) -> str:
-        """Return the address of the index of that file."""
+    def fetch(self, time: np.datetime64, path: Path, report: Progress) -> None:
+        """Write the fields of an analysis to a file; ValueError for fields that it lacks, OSError for failures."""
 
-    @abstractmethod
-    def index(self, text: str) -> list[Message]:
-        """Return the messages that an index lists."""
-
-    @abstractmethod
     def level_name(self, level: int) -> str:
-        """Return how the index writes a pressure level."""
+        """Return how the service writes a pressure level."""
+        return str(level)
+
+    @property
+    def delay(self) -> np.timedelta64:
+        """How long after its time an analysis is there at the earliest."""
+        return np.timedelta64(0, "s")
+
+    @property
+    def opening(self) -> dict[str, Any]:
+        """Further arguments with which the files are opened."""
+        return {}
 
     @property
     def names(self) -> list[tuple[str, str]]:
@@ -98,7 +105,8 @@ class OpenAnalyses(ABC):
             if name in self.at_pressure
             for level in self.levels
         ]
-        return above + [self.at_surface[name] for name in self.fields if name in self.at_surface]
+        single = [self.at_surface[name] for name in self.fields if name in self.at_surface]
+        return list(dict.fromkeys(above + single))
 
     @cached_property
     def times(self) -> np.ndarray:
@@ -111,13 +119,13 @@ class OpenAnalyses(ABC):
 
     def _latest(self) -> np.datetime64:
         epoch = np.datetime64(0, "s")
-        newest = epoch + (now() - epoch) // CYCLE * CYCLE
+        newest = epoch + (now() - self.delay - epoch) // CYCLE * CYCLE
         for back in range(SEARCHED):
-            if text_at(self.index_address(newest - back * CYCLE)) is not None:
+            if self.is_there(newest - back * CYCLE):
                 return newest - back * CYCLE
         raise OSError(
-            f"{self.service}: no analysis of the last {SEARCHED * 6 // 24} days at {self.address}; the newest "
-            f"would be {self.index_address(newest)}."
+            f"{self.service}: no analysis of the last {SEARCHED * 6 // 24} days at {self.address}; the newest would be "
+            f"of {newest}."
         )
 
     @property
@@ -125,18 +133,14 @@ class OpenAnalyses(ABC):
         """The files of the analyses on this machine."""
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "emul" / "analyses" / self.service
         folder = Path(self.folder) if self.folder else base
-        chosen = digest([self.names, self.address])[:8]
+        chosen = digest([self.names, self.address, *self.opening])[:8]
         return [str(folder / f"{time.item():%Y%m%dT%H}_{chosen}.grib2") for time in self.times]
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Fetch what is not here yet. ValueError for fields that the service does not have, OSError for failures."""
         for time, path in zip(self.times, self.path, strict=True):
             if not Path(path).exists():
-                text = text_at(self.index_address(time))
-                if text is None:
-                    raise OSError(f"{self.service} has no analysis of {time}: nothing at {self.index_address(time)}.")
-                messages = chosen_messages(self.index(text), self.names, self.file(time))
-                fetch_messages(self.file(time), messages, Path(path), progress or (lambda label, share: None))
+                self.fetch(time, Path(path), progress or (lambda label, share: None))
         self.dataset()
 
     def template(self) -> xr.Dataset:
@@ -144,8 +148,46 @@ class OpenAnalyses(ABC):
         return self.dataset()
 
     def dataset(self) -> xr.Dataset:
-        """Open the analyses as one canonical dataset, with geopotential from its height."""
+        """Open the analyses as one canonical dataset, with what the service has in another form."""
         with options_under("data."):
-            derive = ["geopotential"] if "geopotential" in self.fields else None
-            dataset = with_ecmwf_fluxes(GribFiles(self.path, derive=derive, timestep="6h").dataset())
+            derive = [name for name in self.fields if name in self.derived] or None
+            dataset = with_ecmwf_fluxes(GribFiles(self.path, derive=derive, timestep="6h", **self.opening).dataset())
         return dataset.assign_attrs(origin=f"{self.service}, {self.address}")
+
+
+@dataclass(frozen=True)
+class IndexedAnalyses(OpenAnalyses):
+    """Fetch the fields of an analysis one by one, by the index of bytes beside each file."""
+
+    @abstractmethod
+    def file(self, time: np.datetime64) -> str:
+        """Return the address of the file of an analysis, of several the one that comes first."""
+
+    @abstractmethod
+    def index_address(self, file: str) -> str:
+        """Return the address of the index of a file."""
+
+    @abstractmethod
+    def index(self, text: str) -> list[Message]:
+        """Return the messages that an index lists."""
+
+    def files(self, time: np.datetime64) -> list[list[str]]:
+        """Return the addresses of the files of an analysis: of each member those that its fields are spread over."""
+        return [[self.file(time)]]
+
+    def is_there(self, time: np.datetime64) -> bool:
+        """Return whether the index of the first file is there."""
+        return text_at(self.index_address(self.file(time))) is not None
+
+    def fetch(self, time: np.datetime64, path: Path, report: Progress) -> None:
+        """Write the fields of all members to one file."""
+        parts: list[tuple[str, list[Message]]] = []
+        for files in self.files(time):
+            parts += chosen_messages({file: self._indexed(file, time) for file in files}, self.names).items()
+        fetch_messages(parts, path, report)
+
+    def _indexed(self, file: str, time: np.datetime64) -> list[Message]:
+        text = text_at(self.index_address(file))
+        if text is None:
+            raise OSError(f"{self.service} has no analysis of {time}: nothing at {self.index_address(file)}.")
+        return self.index(text)

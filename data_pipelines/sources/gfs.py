@@ -11,11 +11,11 @@ from typing import ClassVar
 import numpy as np
 
 from data_pipelines.opening.indexed_grib import Message, noaa_index
-from data_pipelines.opening.open_analyses import OpenAnalyses
+from data_pipelines.opening.open_analyses import IndexedAnalyses
 
 
 @dataclass(frozen=True)
-class Gfs(OpenAnalyses):
+class Gfs(IndexedAnalyses):
     """Fetch analyses of the GFS; keys: see `data_pipelines.opening.open_analyses.OpenAnalyses`."""
 
     service: ClassVar[str] = "gfs"
@@ -38,9 +38,9 @@ class Gfs(OpenAnalyses):
         date = time.item()
         return f"{self.address.rstrip('/')}/gfs.{date:%Y%m%d/%H}/atmos/gfs.t{date:%H}z.pgrb2.0p25.f000"
 
-    def index_address(self, time: np.datetime64) -> str:
-        """Return the address of the index of that file."""
-        return f"{self.file(time)}.idx"
+    def index_address(self, file: str) -> str:
+        """Return the address of the index of a file."""
+        return f"{file}.idx"
 
     def index(self, text: str) -> list[Message]:
         """Return the messages that an index lists."""

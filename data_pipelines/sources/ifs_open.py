@@ -11,11 +11,11 @@ from typing import ClassVar
 import numpy as np
 
 from data_pipelines.opening.indexed_grib import Message, ecmwf_index
-from data_pipelines.opening.open_analyses import OpenAnalyses
+from data_pipelines.opening.open_analyses import IndexedAnalyses
 
 
 @dataclass(frozen=True)
-class IfsOpen(OpenAnalyses):
+class IfsOpen(IndexedAnalyses):
     """Fetch analyses of the IFS; keys: see `data_pipelines.opening.open_analyses.OpenAnalyses`."""
 
     service: ClassVar[str] = "ifs_open"
@@ -38,14 +38,10 @@ class IfsOpen(OpenAnalyses):
         date = time.item()
         return f"{self.address.rstrip('/')}/{date:%Y%m%d/%Hz}/ifs/0p25/oper/{date:%Y%m%d%H%M%S}-0h-oper-fc.grib2"
 
-    def index_address(self, time: np.datetime64) -> str:
-        """Return the address of the index of that file."""
-        return f"{self.file(time).removesuffix('.grib2')}.index"
+    def index_address(self, file: str) -> str:
+        """Return the address of the index of a file."""
+        return f"{file.removesuffix('.grib2')}.index"
 
     def index(self, text: str) -> list[Message]:
         """Return the messages that an index lists."""
         return ecmwf_index(text)
-
-    def level_name(self, level: int) -> str:
-        """Return how the index writes a pressure level."""
-        return str(level)

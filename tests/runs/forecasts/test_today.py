@@ -1,9 +1,10 @@
-"""Forecasts from today's analysis: found, fetched by byte range from a server here, regridded, and checked."""
+"""Forecasts from today's analysis: found, fetched from a server here, regridded, and checked."""
 
 import http.server
 import io
 import json
 import threading
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +12,10 @@ import pytest
 import xarray as xr
 
 from data_pipelines.forecasts.manifest import read_manifest
+from data_pipelines.forecasts.perturbations import MembersOfAnalysis
 from data_pipelines.opening.indexed_grib import Message, ecmwf_index, joined, noaa_index
+from data_pipelines.sources.era5_cds import PRESSURE, SINGLE, Era5Cds
+from data_pipelines.sources.gefs import Gefs
 from data_pipelines.sources.gfs import Gfs
 from data_pipelines.sources.ifs_open import IfsOpen
 from emul.forecast import forecast
@@ -19,7 +23,7 @@ from emul.forecast import forecast
 NOW = np.datetime64("2003-01-20T13:00", "s")
 LATEST = np.datetime64("2003-01-20T06", "s")
 LEVELS = (500, 850)
-NAMES = {"ifs_open": {"t": "t", "2t": "2t"}, "gfs": {"t": "TMP", "2t": "TMP"}}
+SOURCES = {"ifs_open": IfsOpen, "gfs": Gfs, "gefs": Gefs, "era5_cds": Era5Cds}
 
 
 class Server(http.server.BaseHTTPRequestHandler):
@@ -27,6 +31,7 @@ class Server(http.server.BaseHTTPRequestHandler):
 
     files: ClassVar[dict[str, bytes]] = {}
     sent: ClassVar[list[int]] = []
+    asked: ClassVar[list[dict]] = []
 
     def log_message(self, *_):
         """Say nothing."""
@@ -36,6 +41,9 @@ class Server(http.server.BaseHTTPRequestHandler):
         if content is None:
             self.send_error(404)
             return
+        if isinstance(content, dict):
+            self.answer(content)
+            return
         first, _, last = self.headers.get("Range", "").removeprefix("bytes=").partition("-")
         part = content if not first else content[int(first) : int(last) + 1 if last else None]
         self.sent.append(len(part))
@@ -44,13 +52,38 @@ class Server(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(part)
 
+    def do_HEAD(self):
+        """Tell the size of a file."""
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.files[self.path])))
+        self.end_headers()
+
+    def do_POST(self):
+        """Take a request as the Climate Data Store does, which is done at once."""
+        inputs = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["inputs"]
+        dataset = self.path.split("/")[-2]
+        self.asked.append({"dataset": dataset, "key": self.headers["PRIVATE-TOKEN"], **inputs})
+        self.answer({"links": [{"rel": "monitor", "href": self.address(f"/api/retrieve/v1/jobs/{dataset}")}]})
+
+    def address(self, path):
+        return f"http://{self.headers['Host']}{path}"
+
+    def answer(self, content):
+        """Send JSON, in which @ stands for this server."""
+        text = json.dumps(content).replace("@", self.address("")).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
 
 @pytest.fixture
 def server(monkeypatch, tmp_path):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("data_pipelines.opening.open_analyses.now", lambda: NOW)
-    Server.files, Server.sent = {}, []
+    Server.files, Server.sent, Server.asked = {}, [], []
     served = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
     threading.Thread(target=served.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{served.server_port}"
@@ -58,20 +91,24 @@ def server(monkeypatch, tmp_path):
     served.server_close()
 
 
-def message(short_name, level, time, latitude, longitude, values):
-    """A field as IFS and GFS publish them: GRIB 2 on latitudes and longitudes, from north to south."""
+def message(short_name, level, time, latitude, longitude, values, member=None, edition=2):
+    """A field as services publish them: GRIB on latitudes and longitudes, from north to south."""
     eccodes = pytest.importorskip("eccodes")
-    handle = eccodes.codes_grib_new_from_samples("GRIB2")
+    handle = eccodes.codes_grib_new_from_samples(f"GRIB{edition}")
     date = time.item()
+    of_member = {"productDefinitionTemplateNumber": 1, "numberOfForecastsInEnsemble": 31, "perturbationNumber": member}
     keys = {
-        "tablesVersion": 32, "centre": "ecmf", "gridType": "regular_ll", "Ni": longitude.size, "Nj": latitude.size,
+        **({"tablesVersion": 32} if edition == 2 else {}),
+        "centre": "ecmf" if member is None else "kwbc", **({} if member is None else of_member),
+        "gridType": "regular_ll", "Ni": longitude.size, "Nj": latitude.size,
         "latitudeOfFirstGridPointInDegrees": latitude[0], "latitudeOfLastGridPointInDegrees": latitude[-1],
         "longitudeOfFirstGridPointInDegrees": longitude[0], "longitudeOfLastGridPointInDegrees": longitude[-1],
         "iDirectionIncrementInDegrees": longitude[1] - longitude[0],
         "jDirectionIncrementInDegrees": latitude[0] - latitude[1],
-        "dataDate": int(f"{date:%Y%m%d}"), "hour": date.hour, "minute": 0, "second": 0, "step": 0,
+        "dataDate": int(f"{date:%Y%m%d}"), "dataTime": 100 * date.hour, "step": 0,
         "shortName": short_name, "bitsPerValue": 16,
         **({"typeOfLevel": "isobaricInhPa", "level": level} if level else {}),
+        **({"typeOfLevel": "surface"} if edition == 1 and not level else {}),
     }  # fmt: skip
     for key, value in keys.items():
         eccodes.codes_set(handle, key, value)
@@ -81,33 +118,69 @@ def message(short_name, level, time, latitude, longitude, values):
     return content
 
 
-def published(service, home, shift=0.0, levels=LEVELS, time=LATEST):
-    """Publish the last fields of the home's data, on 4 degrees, among fields that nobody asks for."""
-    latitude, longitude = np.linspace(90, -90, 46), np.arange(90) * 4.0
+LATITUDE, LONGITUDE = np.linspace(90, -90, 46), np.arange(90) * 4.0
+WORDS = {"t": "TMP", "2t": "TMP", "q": "SPFH", "sp": "PRES"}
+PLACES = {"2t": "2 m above ground", "sp": "surface"}
+
+
+def on_four_degrees(home):
+    """The last fields of the home's data."""
     data = home.fields().isel(time=77)
     edges = data.isel(longitude=[-1, 0]).assign_coords(longitude=[data.longitude.values[-1] - 360, 360])
     data = xr.concat([edges.isel(longitude=[0]), data, edges.isel(longitude=[1])], "longitude")
-    inside = np.clip(latitude, float(data.latitude.min()), float(data.latitude.max()))
-    fine = data.interp(latitude=inside, longitude=longitude).assign_coords(latitude=latitude)
-    file, rows = io.BytesIO(), []
+    inside = np.clip(LATITUDE, float(data.latitude.min()), float(data.latitude.max()))
+    return data.interp(latitude=inside, longitude=LONGITUDE).assign_coords(latitude=LATITUDE)
+
+
+def published(service, home, shift=0.0, levels=LEVELS, time=LATEST, members=1):
+    """Publish the last fields of the home's data among fields that nobody asks for; each member is 1 K warmer."""
+    fine = on_four_degrees(home)
     entries = [("q", 500, None)]
     entries += [("t", level, fine["temperature"].sel(level=level).values) for level in levels]
     entries += [("q", 850, None), ("2t", 0, fine["2m_temperature"].values + shift), ("sp", 0, None)]
-    for number, (name, level, values) in enumerate(entries, start=1):
-        values = np.full((46, 90), 1e-3) + 1e-6 * np.arange(90) if values is None else values
-        content = message(name, level, time, latitude, longitude, values)
-        if service == "ifs_open":
-            level_keys = {"levtype": "pl", "levelist": str(level)} if level else {"levtype": "sfc"}
-            rows.append(json.dumps({"param": name, **level_keys, "_offset": file.tell(), "_length": len(content)}))
-        else:
-            words = f"{level} mb" if level else "2 m above ground" if name == "2t" else "surface"
-            parameter = {"t": "TMP", "2t": "TMP", "q": "SPFH", "sp": "PRES"}[name]
-            rows.append(f"{number}:{file.tell()}:d=2003012006:{parameter}:{words}:anl:")
-        file.write(content)
-    source = {"ifs_open": IfsOpen, "gfs": Gfs}[service](fields=["temperature"], levels=[500], address="")
-    Server.files[source.file(time)] = file.getvalue()
-    Server.files[source.index_address(time)] = "\n".join(rows).encode()
+    options = {"members": members} if service == "gefs" else {}
+    source = SOURCES[service](fields=["temperature"], levels=[500], address="", **options)
+    for number, files in enumerate(source.files(time)):
+        contents, rows = ([io.BytesIO() for _ in files], [[] for _ in files])
+        for count, (name, level, values) in enumerate(entries, start=1):
+            values = np.full((46, 90), 1e-3) + 1e-6 * np.arange(90) if values is None else values + number
+            which = int(len(files) > 1 and level == 850)  # GEFS has some levels in its secondary file
+            member = number if service == "gefs" else None
+            content, file = message(name, level, time, LATITUDE, LONGITUDE, values, member), contents[which]
+            if service == "ifs_open":
+                level_keys = {"levtype": "pl", "levelist": str(level)} if level else {"levtype": "sfc"}
+                row = json.dumps({"param": name, **level_keys, "_offset": file.tell(), "_length": len(content)})
+            else:
+                place = f"{level} mb" if level else PLACES[name]
+                row = f"{count}:{file.tell()}:d=2003012006:{WORDS[name]}:{place}:anl:"
+            rows[which].append(row)
+            file.write(content)
+        for address, content, lines in zip(files, contents, rows, strict=True):
+            Server.files[address] = content.getvalue()
+            Server.files[source.index_address(address)] = "\n".join(lines).encode()
     return fine
+
+
+def stored_in_the_climate_data_store(home, levels=LEVELS, failing=None):
+    """Let the server answer as the Climate Data Store does, with fields in GRIB 1; `failing` says why it will not."""
+    fine, root = on_four_degrees(home), "/api/retrieve/v1"
+    fields = {
+        PRESSURE: [("t", level, fine["temperature"].sel(level=level).values) for level in levels],
+        SINGLE: [("2t", 0, fine["2m_temperature"].values)],
+    }
+    Server.files["/api/catalogue/v1/messages"] = {"messages": []}
+    for dataset, entries in fields.items():
+        content = b"".join(message(*entry[:2], LATEST, LATITUDE, LONGITUDE, entry[2], edition=1) for entry in entries)
+        status = "failed" if failing else "successful"
+        asset = {"href": f"@/{dataset}.grib", "file:size": len(content), "type": "application/x-grib"}
+        results = {"title": "The job has failed", "traceback": failing} if failing else {"asset": {"value": asset}}
+        Server.files |= {
+            f"{root}/processes/{dataset}": {"id": dataset, "links": []},
+            f"{root}/jobs/{dataset}": {"status": status, "links": []},
+            f"{root}/jobs/{dataset}?log=True&request=True": {"status": status, "links": []},
+            f"{root}/jobs/{dataset}/results": results,
+            f"/{dataset}.grib": content,
+        }
 
 
 def words(service, server, *more):
@@ -174,6 +247,53 @@ def test_what_is_not_there_or_broken_is_said(server, home, tmp_path):
     assert not list((tmp_path / "cache").rglob("*.grib2"))
     with pytest.raises(ValueError, match=r"data\.fields: gfs has no ozone here; there are geopotential"):
         Gfs(fields=["ozone"], levels=[500], address=server)
+
+
+def test_members_start_from_their_own_analyses(server, home, tmp_path):
+    pytest.importorskip("cfgrib")
+    published("gefs", home, members=3)
+    more = ["data.members=3", "members=3", "perturbation=analyses", "lead=6h"]
+    folder = forecast(home.config(tmp_path, *words("gefs", server), *more))
+    with xr.open_zarr(folder / "forecast.zarr", consolidated=True) as made:
+        warmer = made["2m_temperature"].mean(("latitude", "longitude")).squeeze()
+        assert np.diff(warmer.values) == pytest.approx(1.0, abs=0.05)  # the untrained run hardly changes anything
+    starts = MembersOfAnalysis(None).prepare(None, SimpleNamespace(members=3, origin="gefs"), None, 0, "cpu")
+    with pytest.raises(ValueError, match=r"gefs holds 3 members.*data\.members=4"):
+        starts(None, (), range(4))
+    with pytest.raises(ValueError, match="expected 1 to 31"):
+        Gefs(fields=["temperature"], levels=[500], address=server, members=32)
+    with pytest.raises(ValueError, match="needs temperature too"):
+        Gefs(fields=["specific_humidity"], levels=[500], address=server)
+
+
+def test_analyses_of_era5_come_from_the_climate_data_store(server, home, tmp_path, monkeypatch):
+    pytest.importorskip("cdsapi")
+    pytest.importorskip("cfgrib")
+    monkeypatch.setenv("CDSAPI_KEY", "secret")
+    stored_in_the_climate_data_store(home)
+    asked = [word.replace(server, f"{server}/api") for word in words("era5_cds", server, "data.behind=7h")]
+    folder = forecast(home.config(tmp_path, *asked))
+    shared = {
+        "product_type": ["reanalysis"], "year": ["2003"], "month": ["01"], "day": ["20"], "time": ["06:00"],
+        "data_format": "grib", "download_format": "unarchived", "key": "secret",
+    }  # fmt: skip
+    assert Server.asked == [
+        shared | {"dataset": PRESSURE, "variable": ["temperature"], "pressure_level": ["500", "850"]},
+        shared | {"dataset": SINGLE, "variable": ["2m_temperature"]},
+    ]
+    with xr.open_zarr(folder / "forecast.zarr", consolidated=True) as made:
+        truth = home.fields().isel(time=78)["2m_temperature"]
+        assert abs(made["2m_temperature"].isel(time=0, prediction_timedelta=0) - truth).mean() < 5.0
+    source = Era5Cds(fields=["temperature"], levels=[500, 850], address=f"{server}/api", dates="2003-01-20T06")
+    source.prepare()
+    stored_in_the_climate_data_store(home, levels=(500,))
+    other = Era5Cds(fields=["temperature"], levels=[500, 850, 925], address=f"{server}/api", dates="2003-01-20T06")
+    with pytest.raises(ValueError, match="era5_cds of 2003-01-20T06:00:00 has no t 850, t 925; leave them out"):
+        other.prepare()
+    stored_in_the_climate_data_store(home, failing="None of the data you have requested is available yet")
+    with pytest.raises(OSError, match=r"None of the data you have requested.*~/\.cdsapirc.*data\.behind"):
+        other.prepare()
+    assert len(list((tmp_path / "cache").rglob("*.grib2*"))) == 2
 
 
 def test_as_many_analyses_as_a_network_reads():

@@ -6,7 +6,7 @@ import xarray as xr
 
 from data_pipelines.derived.lazy_arrays import computed_when_read
 from data_pipelines.derived.shaping import shaped
-from data_pipelines.derived.variables import DIAGNOSTICS
+from data_pipelines.derived.variables import DERIVED, DIAGNOSTICS
 from data_pipelines.opening.datasets import open_dataset
 from data_pipelines.opening.forecasts import open_forecast
 from emulators.constants import EARTH_RADIUS, GRAVITY
@@ -69,6 +69,19 @@ def test_moisture_by_hand():
     np.testing.assert_allclose(humidity, 0.6787, atol=1e-4)  # e_s = 23.37 hPa, r_s = 0.01488, r = 0.0101
     dataset = dataset.assign_coords(level=[200.0, 500.0, 600.0, 1000.0])
     np.testing.assert_allclose(DIAGNOSTICS["geopotential_thickness"](dataset), 300.0 - 1000.0)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "pressure"),  # of saturated vapour in hPa: tables over water and ice of the WMO, and their mean
+    [(293.15, 23.37), (273.16, 6.11), (253.15, 1.032), (223.15, 0.0394), (263.16, (2.863 + 2.599) / 2)],
+)
+def test_specific_humidity_is_told_by_the_relative(temperature, pressure):
+    dataset = xr.Dataset(
+        {"temperature": ("level", [temperature]), "relative_humidity": ("level", [40.0], {"units": "%"})},
+        {"level": [850.0]},
+    )
+    found = DERIVED["specific_humidity"](dataset)
+    np.testing.assert_allclose(found, 0.4 * 0.622 * pressure / (850 - 0.378 * pressure), rtol=4e-3)
 
 
 def test_sums_of_precipitation():
