@@ -20,7 +20,8 @@ from data_pipelines.conventions.canonical import first_member
 from data_pipelines.conventions.durations import lead_steps, length, length_of_lead
 from data_pipelines.files.fingerprints import data_differences, fingerprint
 from data_pipelines.files.identity import absolute_places, file_stamp, listed, weights_digest
-from data_pipelines.forecasts import analyses
+from data_pipelines.forecasts.analyses import guarded_marks, on_grid_of
+from data_pipelines.forecasts.boundary import ForecastBoundary, ForecastForcing, OtherForecast, driving_data, told_names
 from data_pipelines.forecasts.layout import Layout, batched_layout
 from data_pipelines.forecasts.manifest import discard_other, read_manifest
 from data_pipelines.forecasts.perturbations import PerturbationPart, Starts
@@ -131,15 +132,15 @@ def prepare(config: DictConfig) -> ForecastJob:
     source = build(data)
     with progress("preparing data") as report:
         source.prepare(report)
-    archive = _archive(config, run, source.dataset())
+    archive = _archive(config, run, source.dataset(), saved_plain(data))
     steps = lead_steps(config.lead, run.world)
     inits = forecast_inits(config.init, archive, source.splits, steps, config.every, warn)
-    boundary = _boundary(config, data, run.world, inits, steps)
+    other = _other(config, saved_plain(data), run.world, inits, steps)
     writer, layout = _written(run, inits, steps, config)
     ranges = {str(name): tuple(limits) for name, limits in config.ranges.items()}
     step, others, seen = _steps(run, config, layout.members, device)
     guards = Guards(**saved_plain(config.guards))
-    marks = analyses.guarded_marks(guards, seen, archive, inits, steps, boundary.names if boundary else (), warn)
+    marks = guarded_marks(guards, seen, archive, inits, steps, other, warn)
     way: dict[str, Any] = {"path": str(config.path), "intervals": [int(k) for k in config.intervals]}
     step.refuse_intervals(way["intervals"])
     settings = {
@@ -152,7 +153,7 @@ def prepare(config: DictConfig) -> ForecastJob:
         **writer.plain(),
         **layout.plain(),
         "batch_size": config.batch_size,
-        **_unusual(config, precision, way, boundary),
+        **_unusual(config, precision, way, other),
         **(adapted | others),
         **({"seed": int(config.seed)} if layout.members else {}),
         **({"perturbation": saved_plain(config.perturbation)} if config.perturbation else {}),
@@ -177,29 +178,26 @@ def prepare(config: DictConfig) -> ForecastJob:
         segment=-(-lead_steps(config.segment, run.world) // layout.block) * layout.block,
         precision=precision,
         perturbation=_perturbation(config, step, archive, inits, device),
-        boundary=boundary,
+        other=other,
         drift=guards.drift,
     )
 
 
-def _archive(config: DictConfig, run: Run, dataset: xr.Dataset) -> Archive:
-    """The data of a forecast; what another forecast tells at the boundary keeps its last value where they end."""
-    persisted = [*config.persisted, *(analyses.prescribed_names(run.world) if config.boundary else ())]
-    dataset = dataset if config.perturbation else first_member(dataset)
-    dataset = analyses.on_grid_of(run.world, dataset, config.regrid)
+def _archive(config: DictConfig, run: Run, dataset: xr.Dataset, data: Mapping[str, Any]) -> Archive:
+    """The data of a forecast; what another forecast tells keeps its last value where they end."""
+    persisted = [*config.persisted, *told_names(run.world, config.boundary, config.forcing, data)]
+    dataset = on_grid_of(run.world, dataset if config.perturbation else first_member(dataset), config.regrid)
     return Archive(dataset, run.world, persisted=persisted, repeated=config.repeated, held=config.held)
 
 
-def _unusual(
-    config: DictConfig, precision: str, way: dict[str, Any], boundary: analyses.ForecastBoundary | None
-) -> dict[str, Any]:
+def _unusual(config: DictConfig, precision: str, way: dict[str, Any], other: OtherForecast | None) -> dict[str, Any]:
     """The settings that are recorded where they are not the usual ones."""
     return {
         **({"correction_maps": True} if config.correction_maps else {}),
         **({"repeated": list(config.repeated)} if config.repeated else {}),
         **({"held": list(config.held)} if config.held else {}),
         **({"regrid": str(config.regrid)} if config.regrid else {}),
-        **({"boundary": fingerprint(boundary.path)} if boundary else {}),
+        **({other.option: fingerprint(other.path)} if other else {}),
         **({} if precision == PRECISIONS[0] else {"precision": precision}),
         **({} if way == {"path": "rollout", "intervals": [1]} else way),
     }
@@ -259,19 +257,19 @@ def _metadata(run: Run, config: DictConfig, seen: SeenDates, marks: Marks) -> di
     }
 
 
-def _boundary(
-    config: DictConfig, data: Any, world: World, inits: np.ndarray, steps: int
-) -> analyses.ForecastBoundary | None:
-    """What another forecast tells at the boundary, that of a run once it is made; None where the data do.
+def _other(config: DictConfig, data: Any, world: World, inits: np.ndarray, steps: int) -> OtherForecast | None:
+    """What another forecast tells, at the boundary that of a run once it is made; None where the data do.
 
-    data: configuration of the data of the area. steps: of the area.
+    data: configuration of the data. steps: of the forecast that is told.
     """
+    if config.forcing:
+        return ForecastForcing(config.forcing, world, inits, steps, data.get("accumulated", {}))
     if not config.boundary:
         return None
     if not (Path(config.boundary) / "checkpoints").is_dir():
-        return analyses.ForecastBoundary(config.boundary, world, inits, steps)
+        return ForecastBoundary(config.boundary, world, inits, steps)
     driving = _driving(config, data, inits, steps * hours_of(world.timestep))
-    return analyses.ForecastBoundary(forecast(driving), world, inits, steps)
+    return ForecastBoundary(forecast(driving), world, inits, steps)
 
 
 def _driving(config: DictConfig, data: Any, inits: np.ndarray, hours: float) -> DictConfig:
@@ -290,7 +288,7 @@ def _driving(config: DictConfig, data: Any, inits: np.ndarray, hours: float) -> 
     driving = compose("forecast", [assignment(key, value) for key, value in values.items()])
     driving.init, driving.lead = [str(time) for time in inits], f"{hours:g}h"
     own = read_saved(Path(config.boundary) / "config.yaml", given=["data"])
-    driving.data = analyses.driving_data(saved_plain(data), grid_of(build(own.data).template()))
+    driving.data = driving_data(data, grid_of(build(own.data).template()))
     return driving
 
 

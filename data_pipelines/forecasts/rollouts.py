@@ -30,7 +30,7 @@ from emulators.state import Origin, State
 
 if TYPE_CHECKING:
     from data_pipelines.batches.archive import Archive
-    from data_pipelines.forecasts.analyses import ForecastBoundary
+    from data_pipelines.forecasts.boundary import OtherForecast
     from data_pipelines.forecasts.layout import Layout
     from data_pipelines.forecasts.statistics_writer import Writer
     from emulators.scores.interfaces import LeadBudgets, LeadScores
@@ -171,11 +171,11 @@ def forcings(
     inits: np.ndarray,
     leads: range,
     device: torch.device | str,
-    boundary: ForecastBoundary | None = None,
+    other: OtherForecast | None = None,
 ) -> Iterator[State]:
     """Yield what is prescribed at the valid times of each lead, in timesteps, on a device.
 
-    boundary: tells what lies at the boundary of a limited area; default, the archive.
+    other: another forecast that tells some of it, as at the boundary of a limited area; default, the archive.
     """
     world = archive.world
     if archive.in_memory:  # read in one go, not a time at a time
@@ -183,7 +183,7 @@ def forcings(
             archive.load(tuple(str(world.after(init, lead)) for lead in (leads.start - 1, leads.stop - 1)))
     for lead in leads:
         forcing = archive.forcing(world.after(inits, lead), inits)
-        yield (forcing if boundary is None else boundary.prescribed(forcing, archive, inits, lead)).to(device)
+        yield (forcing if other is None else other.prescribed(forcing, archive, inits, lead)).to(device)
 
 
 @dataclass(frozen=True)
@@ -194,9 +194,9 @@ class ForecastJob:
     empty budgets (leads, first, maps=) of so many leads from number `first` on. settings: all that the numbers depend
     on. card: what else the manifest records. ranges: bounds by variable name that override the table of physical
     ranges. segment: leads after which a rollout is saved, whole chunks. scheme, intervals, seed, precision: as in
-    `Rollout`. perturbation: makes the initial States of members, None where all start alike. boundary: another forecast
-    that tells what lies at the boundary of a limited area, None for the archive. drift: what is done where a forecast
-    leaves what the run was trained on: mark, refuse or ignore.
+    `Rollout`. perturbation: makes the initial States of members, None where all start alike. other: another forecast
+    that tells forcings, as at the boundary of a limited area, None for the archive. drift: what is done where
+    a forecast leaves what the run was trained on: mark, refuse or ignore.
     """
 
     folder: Path
@@ -217,7 +217,7 @@ class ForecastJob:
     segment: int = 500
     precision: str = "32"
     perturbation: Perturbation | None = None
-    boundary: ForecastBoundary | None = None
+    other: OtherForecast | None = None
     drift: str = "mark"
 
     @property
@@ -274,7 +274,7 @@ class BatchForecast:
             ledger.restore(self.carried[source], job.device)
         pairs = 0
         leads = range(segment.first + 1, segment.stop + 1)
-        prescribed = forcings(job.archive, self.inits, leads, job.device, job.boundary)
+        prescribed = forcings(job.archive, self.inits, leads, job.device, job.other)
         recording = ledgers["forecast"].record_corrections(job.step) if self.is_first else nullcontext()
         with torch.inference_mode(), recording:
             for lead, state in enumerate(self.rollout.states(prescribed), start=segment.first):

@@ -11,6 +11,7 @@ import xarray as xr
 
 from data_pipelines.files import checkpoints
 from data_pipelines.forecasts import production
+from data_pipelines.forecasts.manifest import read_manifest
 from emul.config.compose import compose
 from emul.eval import evaluate
 from emul.forecast import forecast
@@ -66,6 +67,21 @@ def test_one_run_of_two(folder, runs, coupled):
     water = fields["sea_surface_temperature"].isel(time=0)
     changed = [bool((water[n] != water[n - 1]).any()) for n in range(1, 10)]
     assert changed == [number in (3, 7) for number in range(1, 10)]
+
+
+@pytest.mark.slow
+def test_water_that_a_forecast_of_the_air_forces_is_that_of_the_coupled_run(folder, runs, coupled):
+    """Over its first step, in which the air sees the water as it was: held, else the air knows the future."""
+    marks = []
+    for held in ([], ["held=[sea_surface_temperature]"]):
+        made(folder, runs[0], "lead=24h", "name=air", "resume=anew", *held)
+        water = made(folder, runs[1], "lead=1d", "name=driven", "resume=anew", f"forcing={folder / 'forecast' / 'air'}")
+        marks.append(read_manifest(folder / "forecast" / "driven")["marks"].get("future_forcing", []))
+    assert "sea_surface_temperature is read from the data" in marks[0][0]
+    assert not marks[1]
+    together = made(folder, coupled, "lead=24h", "name=day")["sea_surface_temperature"].isel(prediction_timedelta=3)
+    alone = water["sea_surface_temperature"].isel(prediction_timedelta=0)
+    np.testing.assert_allclose(alone.values, together.transpose(*alone.dims).values, rtol=1e-6)
 
 
 @pytest.mark.slow

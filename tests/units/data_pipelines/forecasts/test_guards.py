@@ -158,4 +158,4 @@ def test_refused_marked_ignored(world):
     with pytest.raises(ValueError, match=r"guards\.ranges: expected mark, refuse or ignore; got 'maybe'"):
         Guards(ranges="maybe")
     ignoring = Guards(ranges="ignore", training_dates="ignore", future_forcing="ignore")
-    assert guarded_marks(ignoring, SEEN, archive(world), INITS, 4, (), print) == {}
+    assert guarded_marks(ignoring, SEEN, archive(world), INITS, 4, None, print) == {}
