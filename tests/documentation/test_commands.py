@@ -35,7 +35,7 @@ ELSEWHERE = {  # what is not run, and why
     r"heights\.nc|cam_|era5_\*|data=packed": "other files; tests/runs/test_realdata_road.py, test_packed.py",
     r"data=ocean": "tests/runs/test_ocean.py",
     r"tuning.trainable=\[(atmosphere|ocean)": "tests/runs/test_components.py",
-    r"writer=grib|planet_grib": "needs eccodes; tests/runs/forecasts/test_services.py, test_today.py",
+    r"writer=grib|planet_grib|data=gefs": "needs eccodes; tests/runs/forecasts/test_services.py, test_today.py",
     r"emul scaling ": "tests/runs/test_scaling.py",
     r"on_(cells|healpix)": "tests/runs/test_grids.py",
     r"planet_seeds|inits=2001": "tests/runs/test_seeds.py",
