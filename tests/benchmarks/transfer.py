@@ -139,6 +139,9 @@ def adapter_rows(lab: Laboratory, table: Table, base: Run) -> None:
     folder = base.folder.with_name("warm_adapter_0")
     sizes = [file.stat().st_size for file in (folder / "adapter.pt", base.file)]
     table.add("size of an adapter over that of the base's checkpoint", sizes[0] / sizes[1], 0.03)
+    trained = sum(weight.numel() for weight in read_adapter(folder, base)["weights"].values())
+    whole = sum(weight.numel() for weight in base.step.parameters())
+    table.add("  parameters that it trains over those of the network", trained / whole, 0.1)
     forecasts = []
     for merge in (False, True):
         run = emul.open_run(base.folder)
