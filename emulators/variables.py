@@ -51,7 +51,7 @@ class VariableSet:
         object.__setattr__(self, "variables", tuple(self.variables))
         twice = {name for name in self.names if self.names.count(name) > 1}
         if twice:
-            raise ValueError(f"A variable may appear once in a set; {sorted(twice)} appear more often.")
+            raise ValueError(f"Expected each variable once; got {', '.join(sorted(twice))} twice or more.")
 
     @cached_property
     def names(self) -> tuple[str, ...]:

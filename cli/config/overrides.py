@@ -28,6 +28,7 @@ ELSEWHERE = {
     **dict.fromkeys(("max_steps", "iterations", "num_steps"), "training.steps=..."),
     **dict.fromkeys(("learning_rate", "base_lr"), "optimizer.lr=..."),
     **dict.fromkeys(("gpus", "num_gpus", "ngpus"), "hardware=gpu hardware.devices=..."),
+    "run": "name=... and the other words of that training, and it goes on; from_checkpoint=... starts from its weights",
     "num_workers": "loader.ahead=..., batches made ready beforehand",
     **dict.fromkeys(("ckpt_path", "checkpoint_path", "pretrained"), "from_checkpoint=..."),
     **dict.fromkeys(("arch", "architecture", "network"), "model=... (`emul models` lists them)"),
@@ -58,7 +59,9 @@ def diagnosed(verb: str, composer: Composer, overrides: list[str]) -> list[str]:
         OmegaConf.resolve(config)
     plain = plain_mapping(config)
     amended = {text: f"++{text.lstrip('+')}" for text, error in bad if may_be_added(key_of(text), plain)}
-    findings = _findings(verb, [(text, error) for text, error in bad if text not in amended], plain)
+    absent = tuple(f"{key_of(text)}." for text, error in bad if isinstance(error, MissingConfigException))
+    told = [(t, error) for t, error in bad if t not in amended and not key_of(t).startswith(absent)]
+    findings = _findings(verb, told, plain)
     if findings:
         raise ConfigErrors([*findings, *tree_faults(plain)], config)
     return [amended.get(text, text) for text in overrides]

@@ -47,9 +47,10 @@ def prepared_source(overrides: list[str]) -> tuple[Source, DictConfig]:
     """
     path = next((word for word in overrides if "=" not in word and word[:1] not in ("-", "~", "+")), None)
     if path is not None:
-        raise ValueError(
-            f"Expected a data source by its keys; got {path}; write data=netcdf data.path={path} or another."
-        )
+        from data_pipelines.inspection.proposals import group_and_place
+
+        kind = group_and_place([path])[0]  # refuses what is not there
+        raise ValueError(f"Expected a data source by its keys; got {path}; write data={kind} data.path={path}.")
     config = compose("train", ["name=${hydra:runtime.choices.data}", *overrides])
     faults = [finding for finding in config_faults(config) if finding.key.partition(".")[0] in ("data", "name")]
     if faults:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.files.identity import digest
 from emul.config.settings import read_settings
 from emul.data.arguments import made_from, prepared_source, roles
 from emul.terminal.console import header, next_command, progress, table
@@ -74,13 +74,9 @@ def main(arguments: list[str]) -> None:
             parts=records,
             report=report,
         )
-        attributes = {
-            "period": f"{period[0]} to {period[1]}",
-            "origin": archive.origin,
-            "made_from": json.dumps(provenance),
-            "units": json.dumps({variable.name: variable.units for variable in archive.variables}),
-        }
-        write_netcdf(path, statistics.dataset(archive.variables.channels, names, attributes))
+        told = {"period": f"{period[0]} to {period[1]}", "origin": archive.origin, "made_from": digest(provenance)}
+        units = [variable.units for variable in archive.variables for _ in variable.channels]
+        write_netcdf(path, statistics.dataset(archive.variables.channels, units, names, told))
         shutil.rmtree(folder)
     show(statistics, archive.variables.channels, names)
     next_command(f"emul train scales={shlex.quote(str(path))}")

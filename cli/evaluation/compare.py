@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.display.text import MARKS, lead_text, number, percent
+from data_pipelines.display.text import MARKS, lead_text, metric_title, number, percent
 from data_pipelines.files.identity import digest, refuse_name
 from data_pipelines.files.netcdf import stored_form, write_netcdf
 from data_pipelines.forecasts.manifest import NAME, read_manifest
@@ -121,7 +121,7 @@ def show(comparison: Comparison, runs: Mapping[str, EvaluationResults], score: S
     rows, usual = headline_rows(score_rows(comparison.reference), most=8), headline_leads(leads)
     lead = usual[len(usual) // 2]
     where = (comparison.baseline, score.metric, score.region)
-    head = [f"{score.metric}, {lead_text(leads[lead])}, {score.region}", *(row.label for row in rows)]
+    head = [f"{metric_title(score.metric)}, {lead_text(leads[lead])}, {score.region}", *(row.label for row in rows)]
     lines = []
     for run in runs.values():
         cells = [run.shown_name if run.sources else f"{run.shown_name} (baseline)"]

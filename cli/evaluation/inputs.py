@@ -167,6 +167,7 @@ def open_inputs(config: DictConfig, options: Mapping[str, Any], report: Callable
     }
     if options["verif"]["places"]:
         VerifFiles(pairs, **options["verif"])  # refuses what cannot be
+    chosen_inits(options["case"]["init"], pairs.inits, "case.init")
     limits = stored_predictability(source)
     seen = marked(Guards(**options["guards"]), manifest, _training_period(run), pairs)
     return Inputs(

@@ -63,7 +63,8 @@ def found_run(name: str) -> Path:
         if (folder / "config.yaml").is_file():
             return folder
     names = [str(run.relative_to("outputs/train")) for run in run_folders(Path("outputs")) if run.parts[1] == "train"]
-    raise FileNotFoundError(f"There is no run at {name} or outputs/train/{name}; {suggestion(name, names)}")
+    place = name if "/" in name else f"{name} or outputs/train/{name}"
+    raise FileNotFoundError(f"There is no run at {place}; {suggestion(Path(name).name, names)}")
 
 
 def show(run: Path) -> None:

@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
                 shlex.join(["emul", "train", f"model={entry.model}", f"from_checkpoint={path}", "training.steps=0"])
             )
         case _:
-            raise ValueError(f"Expected emul weights list, show NAME or get NAME; got emul weights {' '.join(words)}.")
+            raise ValueError(f"Expected emul weights list, show NAME or get NAME; got {' '.join(words) or 'nothing'}.")
     return 0
 
 

@@ -12,7 +12,6 @@ work is divided, or where it is taken up again, changes no digit.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -36,6 +35,14 @@ if TYPE_CHECKING:
 BLOCK = 64  # times that are summed together
 PIECE_BYTES = 32e6  # of fields read at once
 EXTENT = ("minimum", "maximum", "least_mean", "greatest_mean")
+IN_WORDS = {
+    "mean": "mean over area and time",
+    "std": "standard deviation over area and time",
+    "minimum": "least value",
+    "maximum": "greatest value",
+    "least_mean": "least area mean of all times",
+    "greatest_mean": "greatest area mean of all times",
+}
 Read = Callable[[np.ndarray], np.ndarray]  # ascending positions -> float32 (position, channel, lat, lon)
 Report = Callable[[str, float], None]
 
@@ -58,12 +65,24 @@ class ChannelStatistics:
     times: int
     pairs: np.ndarray
 
-    def dataset(self, channels: Sequence[str], intervals: Sequence[str], attributes: Mapping[str, str]) -> xr.Dataset:
-        """Return the statistics as a dataset. intervals: their names."""
-        fields: dict[str, Any] = {name: ("channel", getattr(self, name)) for name in ("mean", "std", *EXTENT)}
-        fields |= {"change_std": (("interval", "channel"), self.change_std), "pairs": ("interval", self.pairs)}
-        coordinates = {"channel": list(channels), "interval": list(intervals)}
-        return xr.Dataset(fields, coordinates, {**attributes, "times": self.times})
+    def dataset(
+        self, channels: Sequence[str], units: Sequence[str], intervals: Sequence[str], attributes: Mapping[str, str]
+    ) -> xr.Dataset:
+        """Return the statistics as a dataset. units: of each channel. intervals: their names."""
+        fields: dict[str, Any] = {
+            name: ("channel", getattr(self, name), {"long_name": text}) for name, text in IN_WORDS.items()
+        }
+        change = {"long_name": "standard deviation of the change over an interval"}
+        counts = {"long_name": "pairs of times that lie an interval apart", "units": "1"}
+        fields |= {"change_std": (("interval", "channel"), self.change_std, change)}
+        fields |= {"pairs": ("interval", self.pairs, counts)}
+        coordinates: dict[str, Any] = {
+            "channel": ("channel", list(channels), {"long_name": "variable and level"}),
+            "channel_units": ("channel", list(units), {"long_name": "units of the statistics of a channel"}),
+            "interval": ("interval", list(intervals), {"long_name": "time between two fields"}),
+        }
+        title = "Statistics of the channels of a dataset, in channel_units"
+        return xr.Dataset(fields, coordinates, {"title": title, **attributes, "times": self.times})
 
 
 def channel_statistics(
@@ -309,11 +328,11 @@ def _stored(path: str | Path, archive: Archive, intervals: Sequence[int]) -> Mea
             f"{path} has no statistics of {', '.join(missing[:5])}; make them anew with "
             f"intervals={','.join(steps)}, or leave scales=null."
         )
-    units = json.loads(str(statistics.attrs.get("units", "{}")))
-    for variable in archive.variables:
-        if variable.name in units:
-            refuse_other_units(variable.name, variable.units, units[variable.name], str(path))
     subset = statistics.sel(channel=channels)
+    if "channel_units" in subset:
+        own = [variable for variable in archive.variables for _ in variable.channels]
+        for variable, units in zip(own, subset["channel_units"].values.tolist(), strict=True):
+            refuse_other_units(variable.name, variable.units, str(units), str(path))
     extent = np.stack([subset[name].values for name in EXTENT if name in subset] or [np.empty(len(channels))], 1)
     return subset["mean"].values, subset["std"].values, subset["change_std"].sel(interval=steps).values, extent
 

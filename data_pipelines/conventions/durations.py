@@ -266,8 +266,11 @@ def asked_inits(spec: Any) -> np.ndarray:
     return initial_times(spec)
 
 
-def chosen_inits(spec: Any, have: np.ndarray) -> np.ndarray | None:
-    """Select from the initial times `have` by `first/last`, `first/last/step` or a list; None where `spec` is None."""
+def chosen_inits(spec: Any, have: np.ndarray, key: str = "inits") -> np.ndarray | None:
+    """Select from the initial times `have` by `first/last`, `first/last/step` or a list; None where `spec` is None.
+
+    key: of the option, for the ValueError where none is selected.
+    """
     if spec is None:
         return None
     if isinstance(spec, str) and spec.count("/") == 1:
@@ -276,7 +279,8 @@ def chosen_inits(spec: Any, have: np.ndarray) -> np.ndarray | None:
     else:
         inits = np.intersect1d(initial_times(spec), have)
     if not inits.size:
+        remedy = "inits=all does" if key == "inits" else f"give one of them, or {key}=null"
         raise ValueError(
-            f"inits={spec} takes in none of the forecast's initial times, {have.min()} to {have.max()}; inits=all does."
+            f"{key}={spec} takes in none of the forecast's initial times, {have.min()} to {have.max()}; {remedy}."
         )
     return inits

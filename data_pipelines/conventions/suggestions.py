@@ -167,7 +167,7 @@ MEMORY = re.compile(
 
 REQUEST = re.compile(r"unable to allocate ([\d.]+ \w+)|tried to allocate ([\d.]+ \w+)", re.IGNORECASE)
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EEXIST)
 
 
 def sentence(error: BaseException) -> str | None:

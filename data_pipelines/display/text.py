@@ -82,13 +82,14 @@ def verdict_lines(results: EvaluationResults, metric: str, region: str | None = 
         if judged is None or counts is None:
             continue
         if not counts.judged:
-            lines.append(f"{source}: too few initial times to judge any of {counts.few} differences")
+            lines.append(f"{source}: too few initial times to say whether any difference is significant")
             continue
         level = float(judged.attrs["level"])
         together = judged.attrs["false_discovery"] == "true"
         corrected = f", {counts.shown} at a false discovery rate of {100 - level:.3g} %" if together else ""
         alone = f"of {counts.judged} differences {counts.alone} are significant alone at {level:g} %"
-        lines.append(f"{source}: {alone}{corrected}; {counts.few} more have too few initial times")
+        few = f"; {counts.few} more have too few initial times" if counts.few else ""
+        lines.append(f"{source}: {alone}{corrected}{few}")
     return lines
 
 

@@ -153,6 +153,8 @@ def could_not_write(
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
     size = "" if need is None else f"it needs {bytes_text(need)}, "
     remedy = f"make room and give the same command again: {kept}"
+    if number in (errno.ENOTDIR, errno.EEXIST):
+        remedy = "a file lies where a folder is needed: choose another place"
     if number in REFUSED:
         remedy = "allow writing there, or choose another folder"
     failure = OSError(f"Could not write {path} ({reason}; {size}{room_text(path)}); {remedy}.")

@@ -172,6 +172,10 @@ def content(path: str | Path) -> dict[str, Any]:
         return load_file(path)
     if path.suffix == ".npz":
         return _arrays(path)
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start[:2] not in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):  # an archive, or a pickle
+        raise ValueError(f"{path} holds no weights; expected a file of torch.save, of safetensors or an .npz.")
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickles and archives fail in many ways

@@ -1,13 +1,15 @@
 """NetCDF files that fit in memory, written atomically with a digest that is compared on reading; the form of scores.
 
-In memory a variable of scores has the `units` of the field that is scored, and the Dataset the attributes `exponent`
-and `perfect` as JSON by metric. In files a score is not said to be in units that only some metrics have: the variable
-has `field_units` and `metric_units`, and exponents and perfect scores are coordinates along `metric`. Every file names
-its conventions, and each coordinate and variable of it and of its groups has at least a `long_name`.
+In memory a variable of scores has the `units` of the field that is scored, and the Dataset the attributes `exponent`,
+`perfect` and `metrics` as JSON by metric. In files a score is not said to be in units that only some metrics have: the
+variable has `field_units` and `metric_units`. Exponents, perfect scores and settings are coordinates along `metric`;
+settings are calls, `emulators.metrics.rmse.RMSE(by_init=False)`. Every file names its conventions, and each coordinate
+and variable of it and of its groups has at least a `long_name`.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -174,6 +176,9 @@ BY_METRIC = {
     "perfect": {"long_name": "value of a perfect forecast, NaN where there is none"},
 }
 
+SETTINGS = {"long_name": "class of the metric and its options"}
+OF_DIMENSION = {"statistic": "area means of statistics of", "estimate": "differences between scores of"}
+
 
 def units_of_score(units: str, exponent: int) -> str:
     """Return the units of a metric that has this power of the units of its field."""
@@ -190,6 +195,8 @@ def described(dataset: xr.Dataset) -> xr.Dataset:
     for name, field in result.variables.items():
         fitting = usual.get(str(name), {}) if name in result.coords else {}
         field.attrs = {"long_name": str(name).replace("_", " "), **fitting, **field.attrs}
+        if name == "level" and field.attrs.get("units") == "":
+            field.attrs["units"] = "1"
     return result
 
 
@@ -202,11 +209,16 @@ def stored_form(dataset: xr.Dataset, title: str) -> xr.Dataset:
     for name, values in by_metric.items():
         array = np.array([values.get(metric, np.nan if name == "perfect" else 0) for metric in metrics])
         result = result.assign_coords({name: ("metric", array, BY_METRIC[name])})
+    settings = json.loads(str(attributes.pop("metrics", "{}")))
+    if metrics and settings:
+        texts = [_call(settings[metric]) if metric in settings else "" for metric in metrics]
+        result = result.assign_coords(settings=("metric", texts, SETTINGS))
+    words = next((text for dim, text in OF_DIMENSION.items() if dim in dataset.dims), "scores of")
     for variable, field in result.data_vars.items():
         if not {"metric", "statistic"} & set(map(str, field.dims)) or "units" not in field.attrs:
             continue
         units = str(field.attrs.pop("units"))
-        field.attrs.setdefault("long_name", f"scores of {str(variable).replace('_', ' ')}")
+        field.attrs.setdefault("long_name", f"{words} {str(variable).replace('_', ' ')}")
         field.attrs["field_units"] = units
         if "exponent" in by_metric:
             entries = (
@@ -217,6 +229,25 @@ def stored_form(dataset: xr.Dataset, title: str) -> xr.Dataset:
     return described(result)
 
 
+def _call(settings: Mapping[str, Any]) -> str:
+    """Return the settings of a part as its call: `module.Class(option=value)`."""
+    options = ", ".join(f"{name}={value!r}" for name, value in settings.items() if name != "_target_")
+    return f"{settings.get('_target_', '')}({options})"
+
+
+def _called(text: str) -> dict[str, Any]:
+    """Return the settings that a call stands for; ValueError where the text is none."""
+    target, _, options = text.partition("(")
+    try:
+        call = ast.parse(f"call({options}", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args:
+            raise ValueError("options have names")
+        values = {str(option.arg): ast.literal_eval(option.value) for option in call.keywords}
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f"The settings of a metric are damaged: {text}; score the forecast again.") from error
+    return ({"_target_": target} if target else {}) | values
+
+
 def read_form(dataset: xr.Dataset) -> xr.Dataset:
     """Return stored scores in the form in which they are computed with."""
     attributes: dict[str, Any] = {}
@@ -224,7 +255,10 @@ def read_form(dataset: xr.Dataset) -> xr.Dataset:
         if name in dataset.coords:
             pairs = zip(dataset["metric"].values.tolist(), dataset[name].values.tolist(), strict=True)
             attributes[name] = json.dumps(dict(pairs))
-    result = dataset.drop_vars([name for name in BY_METRIC if name in dataset.coords])
+    if "settings" in dataset.coords:
+        pairs = zip(dataset["metric"].values.tolist(), dataset["settings"].values.tolist(), strict=True)
+        attributes["metrics"] = json.dumps({metric: _called(text) for metric, text in pairs if text})
+    result = dataset.drop_vars([name for name in (*BY_METRIC, "settings") if name in dataset.coords])
     for field in result.data_vars.values():
         if "field_units" in field.attrs:
             field.attrs = {"units": field.attrs["field_units"], **field.attrs}

@@ -13,6 +13,7 @@ from data_pipelines.conventions.durations import duration_text
 from data_pipelines.files.atomic import lock_or_refuse, remove_unfinished, sha256, wait_for_turn, write_text
 from data_pipelines.files.netcdf import stored_form, write_netcdf
 from data_pipelines.forecasts.checks import budget_drifts, departures_in, describe, first_departures, gather, lead_text
+from data_pipelines.forecasts.layout import LEVELS
 from data_pipelines.forecasts.manifest import (
     NAME,
     lost_files,
@@ -154,6 +155,8 @@ def finish(job: ForecastJob, segments: Segments, manifest: dict[str, Any], repor
             if scores := within(arrays, "scores"):
                 card.add_partial(scores, segment.first)
         scores = card.scores({"forecast": job.folder.name, "verdict": judged})
+        if "level" in scores.coords:
+            scores["level"].attrs.update(LEVELS[job.world.vertical.kind])
         write_netcdf(job.folder / "scores.nc", stored_form(scores, f"Scores of {job.folder.name}"))
     conservation, drift = write_budgets(job, segments), first_departures(departures(segments))
     checksums = job.writer.export(checksums, lambda share: report("writing the file", share))

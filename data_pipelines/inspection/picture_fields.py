@@ -55,6 +55,12 @@ class MapSampling(NamedTuple):
             edge[1:] |= ground[1:] != ground[:-1]
         return edge & self.inside
 
+    def outline(self) -> np.ndarray:
+        """True at the pixels along the end of the map: fields about zero are as pale as the page around it."""
+        around = np.pad(self.inside, 1)
+        within = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
+        return self.inside & ~within
+
 
 class Raster:
     """Show fields on any grid as rows and columns: themselves, or the nearest cell of each point of a fine grid.

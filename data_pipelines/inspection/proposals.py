@@ -174,7 +174,6 @@ def _last(counts: np.ndarray, needed: float) -> int:
     return int(np.searchsorted(np.cumsum(counts[::-1]), needed - 1e-9) + 1)
 
 
-GROUPS = {"zarr": "weatherbench2", "netcdf": "netcdf", "grib": "grib"}  # the data source for a kind of file
 MEANINGS = {
     "prognostic": "predicted, each step from the last",
     "forcing": "given at every step; those that the data lack are computed",
@@ -184,7 +183,7 @@ MEANINGS = {
 
 
 def group_and_place(paths: list[str]) -> tuple[str, str | list[str]]:
-    """Return the group of the data source and the places as they are written, absolute."""
+    """Return the data source, called as the kind of the files, and the places as they are written, absolute."""
     kinds = {file_kind(file) for path in paths for file in file_names(path)}
     if len(kinds) > 1:
         raise ValueError(f"Expected files of one kind; got {' and '.join(sorted(kinds))}; name those of one kind.")
@@ -192,7 +191,7 @@ def group_and_place(paths: list[str]) -> tuple[str, str | list[str]]:
         command = shlex.join(["emul", "train", "data=packed", f"data.path={packed.parent}"])
         raise ValueError(f"{packed.parent} is packed and holds its variables and splits; write {command}.")
     places = [path if "://" in path or "::" in path else os.path.abspath(os.path.expanduser(path)) for path in paths]
-    return GROUPS[kinds.pop()], places[0] if len(places) == 1 else places
+    return kinds.pop(), places[0] if len(places) == 1 else places
 
 
 def proposal_summary(dataset: xr.Dataset, proposal: Proposal) -> dict[str, str]:

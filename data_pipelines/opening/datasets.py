@@ -24,6 +24,7 @@ from data_pipelines.opening.file_kinds import (
     file_names,
     has_zarr,
     is_anemoi,
+    refuse_other_kind,
     unreadable,
 )
 from data_pipelines.opening.missing_values import decoded
@@ -122,6 +123,7 @@ def open_files(
     """Open the datasets at `path` as they are, times undecoded, each with its file in the attribute `origin`."""
     datasets: list[xr.Dataset] = []
     for name in file_names(path, engine):
+        refuse_other_kind(name, engine)
         kind = file_kind(name, engine)
         if kind not in _OPENERS:
             raise ValueError(f"engine is one of {', '.join(_OPENERS)}; got '{kind}'.")
@@ -187,7 +189,7 @@ def _open_netcdf(name: str, _: OpeningOptions) -> list[xr.Dataset]:
         settings: dict[str, Any] = {"chunks": None, "decode_cf": False, "drop_variables": _texts(name)}
         dataset = xr.open_dataset(name, engine="netcdf4", **settings)
     except Exception as error:
-        raise ValueError(f"Cannot open {name} as NetCDF ({_brief(error)}); {unreadable(name)}.") from error
+        raise ValueError(f"Cannot open {name} as NetCDF ({_brief(error)}); {unreadable(name, 'netcdf')}.") from error
     if expected is not None and size < expected:
         raise ValueError(
             f"{name} has {size} of the {expected} bytes that its header announces: incomplete; fetch it again."
@@ -234,7 +236,7 @@ def _open_grib(name: str, ways: OpeningOptions) -> list[xr.Dataset]:
     try:
         datasets = cfgrib.open_datasets(name, backend_kwargs=arguments, decode_times=False, chunks=None)
     except Exception as error:
-        raise ValueError(f"Cannot open {name} as GRIB ({_brief(error)}); {DAMAGED}.") from error
+        raise ValueError(f"Cannot open {name} as GRIB ({_brief(error)}); {unreadable(name, 'grib')}.") from error
     if not any(dataset.data_vars for dataset in datasets):
         raise ValueError(f"{name} holds no GRIB message{' that fits the filter' if ways.filter else ''}.")
     return [dataset for dataset in datasets if dataset.data_vars]

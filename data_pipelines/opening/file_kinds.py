@@ -31,6 +31,7 @@ import numpy as np
 import xarray as xr
 
 from data_pipelines.conventions.dialects import dialects, stacked
+from data_pipelines.conventions.suggestions import masked_address
 from data_pipelines.files.archives import refusing_damage
 
 MOST_ENTRIES = 300_000  # of a folder that is looked through, within seconds
@@ -38,6 +39,8 @@ GRIB_SUFFIXES = (".grib", ".grib1", ".grib2", ".grb", ".grb1", ".grb2")
 NETCDF_SUFFIXES = (".nc", ".nc3", ".nc4", ".cdf", ".netcdf", ".h5", ".hdf5", ".he5")
 ZARR_MARKS = ("zarr.json", ".zgroup", ".zmetadata")
 DAMAGED = "it is damaged, incomplete or of another kind; fetch it again"
+NETCDF_STARTS = (b"CDF", b"\x89HDF")
+KINDS = {"zarr": "a Zarr store", "netcdf": "NetCDF", "grib": "GRIB"}
 COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
 
 
@@ -75,9 +78,12 @@ def file_names(path: str | Path | Sequence[str | Path], engine: str | None = Non
     )
 
 
+SUFFIXES = {"netcdf": NETCDF_SUFFIXES, "grib": GRIB_SUFFIXES}
+
+
 def _in_folder(text: str, engine: str | None) -> list[str]:
     """Return the NetCDF and GRIB files in a folder that is no Zarr store, and in the folders within it."""
-    suffixes = {"netcdf": NETCDF_SUFFIXES, "grib": GRIB_SUFFIXES}.get(str(engine), NETCDF_SUFFIXES + GRIB_SUFFIXES)
+    suffixes = SUFFIXES.get(str(engine), NETCDF_SUFFIXES + GRIB_SUFFIXES)
     files = []
     for number, path in enumerate(Path(text).rglob("*")):
         if number == MOST_ENTRIES:
@@ -87,10 +93,11 @@ def _in_folder(text: str, engine: str | None) -> list[str]:
         if path.name.lower().endswith(suffixes) and path.is_file():
             files.append(path)
     if not files:
+        refuse_other_kind(text, engine)
         names = ", ".join(sorted(p.name for p in Path(text).iterdir())[:6]) or "nothing"
         raise FileNotFoundError(
-            f"{text} holds no Zarr store (no {', '.join(ZARR_MARKS[:2])} or {ZARR_MARKS[2]} in it) and no NetCDF or "
-            f"GRIB files; it holds {names}."
+            f"{text} holds no Zarr store (no {', '.join(ZARR_MARKS[:2])} or {ZARR_MARKS[2]} in it) and no "
+            f"{KINDS.get(str(engine), 'NetCDF or GRIB')} files; it holds {names}."
         )
     return [str(p) for p in sorted(files)]
 
@@ -104,6 +111,37 @@ def file_kind(name: str, engine: str | None = None) -> str:
     if "://" in name or "::" in name or Path(name).is_dir() or (name.endswith(".zarr") and not Path(name).is_file()):
         return "zarr"
     return "grib" if name.lower().endswith(GRIB_SUFFIXES) else "netcdf"
+
+
+def refuse_other_kind(name: str, engine: str | None) -> None:
+    """Raise ValueError where what lies at `name` is of another kind than `engine` opens, or cannot be read there."""
+    kind = _kind_found(name)
+    wanted = kind or engine
+    if wanted in SUFFIXES and "://" in name and not name.startswith("http"):
+        raise ValueError(
+            f"{KINDS[wanted]} files are read from this machine; got the address {masked_address(name)}. Copy them here "
+            "first; of addresses only Zarr stores are opened."
+        )
+    if engine in KINDS and kind not in (None, engine):
+        raise ValueError(
+            f"Expected {KINDS[str(engine)]}; {masked_address(name)} is {KINDS[str(kind)]}: open it with data={kind}."
+        )
+
+
+def _kind_found(name: str) -> str | None:
+    """Return the kind of what lies at a place, by its first bytes or by names; None where these do not say."""
+    path, last = Path(name), name.rstrip("/").lower()
+    if "://" in name or "::" in name:
+        by_name = [kind for kind, endings in SUFFIXES.items() if last.endswith(endings)]
+        return "zarr" if last.endswith(".zarr") else by_name[0] if by_name else None
+    if path.is_dir():
+        if has_zarr(path):
+            return "zarr"
+        names = [entry.name.lower() for entry in path.iterdir()]
+        found = [kind for kind, endings in SUFFIXES.items() if any(one.endswith(endings) for one in names)]
+        return found[0] if len(found) == 1 else None
+    start = path.open("rb").read(8) if path.is_file() else b""
+    return "netcdf" if start.startswith(NETCDF_STARTS) else "grib" if start.startswith(b"GRIB") else None
 
 
 def has_zarr(path: Path) -> bool:
@@ -136,8 +174,8 @@ def is_references(name: str) -> bool:
     return isinstance(content, dict) and any(mark in content.get("refs", content) for mark in ZARR_MARKS)
 
 
-def unreadable(name: str) -> str:
-    """Say what a file is that cannot be opened as data, and what to do with it."""
+def unreadable(name: str, engine: str) -> str:
+    """Say what a file is that cannot be opened as data of `engine`, and what to do with it."""
     path = Path(name)
     start = path.open("rb").read(300) if path.is_file() else b""
     if zipfile.is_zipfile(name):
@@ -152,8 +190,10 @@ def unreadable(name: str) -> str:
         return f"it is a TAR archive; unpack it first: tar xf {name}"
     if start.lstrip()[:1] == b"<":
         return "it is a web page, not data (a failed download?); fetch it again"
-    if start.startswith(b"GRIB"):
-        return "it is GRIB; open it with data=grib, or name it .grib"
+    if start.startswith(b"GRIB") and engine != "grib":
+        return "it is GRIB; give it a name that ends in .grib"
+    if start.startswith(NETCDF_STARTS) and engine != "netcdf":
+        return "it is NetCDF; give it a name that ends in .nc"
     return DAMAGED
 
 

@@ -79,7 +79,7 @@ def store_in_file(name: str) -> tuple[Any, dict[str, Any]]:
         return "reference://", {"storage_options": {"fo": name}, "consolidated": False}
     group = zarr_group_in_zip(name)
     if group is None:
-        raise ValueError(unreadable(name))
+        raise ValueError(unreadable(name, "zarr"))
     return ZipStore(name, mode="r"), {"group": group, "consolidated": False} if group else {}
 
 

@@ -22,6 +22,7 @@ from data_pipelines.options.folders import conf_folder, groups, option_files, re
 from data_pipelines.options.source_text import (
     accepts,
     definition,
+    entries_refused,
     in_words,
     is_installed,
     module_file,
@@ -164,15 +165,31 @@ def node_faults(key: str, node: dict[str, Any], alone: bool) -> list[Finding]:
                     fix = "; ".join([*filter(None, [fix]), f"leave it out: '~{key}.{name}'"])
                 findings.append(Finding(f"{key}.{name}", f"a key of {target.rpartition('.')[2]}", name, fix))
         elif not (_is_open(value) or accepts(parameter.annotation, value, parameter.module)):
-            assert parameter.annotation is not None
-            expected = in_words(parameter.annotation, parameter.module)
-            findings.append(Finding(f"{key}.{name}", expected, value_in_words(value), _hint(expected, value)))
+            findings += _of_another_type(f"{key}.{name}", parameter, value)
     if node.get("_partial_") or "_args_" in node:
         return findings
     for parameter in callee.parameters:
         if parameter.required and parameter.name not in settings and (alone or not _is_handed(parameter, callee)):
             expected = in_words(parameter.annotation, parameter.module) if parameter.annotation else "a value"
             findings.append(Finding(f"{key}.{parameter.name}", expected, "nothing", f"set {key}.{parameter.name}=..."))
+    return findings
+
+
+def _of_another_type(key: str, parameter: Parameter, value: Any) -> list[Finding]:
+    """Describe a value of another type than annotated; of a mapping the entries that are at fault."""
+    annotation, module = parameter.annotation, parameter.module
+    assert annotation is not None
+    parts = entries_refused(annotation, value, module)
+    wrong = {f"{key}.{name}": (value[name], kind) for name, kind in parts.items()} or {key: (value, annotation)}
+    findings = []
+    for where, (found, kind) in wrong.items():
+        expected = in_words(kind, module)
+        fix = _hint(expected, found)
+        if where.startswith("data.splits."):
+            fix = f"write the first and the last time: {where}=[{found},{found}]"
+        elif not fix and isinstance(found, str | int) and accepts(kind, [found], module):
+            fix = f"write {where}=[{found}]"
+        findings.append(Finding(where, expected, value_in_words(found), fix))
     return findings
 
 

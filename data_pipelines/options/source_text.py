@@ -168,6 +168,17 @@ def _accepts_generic(name: str, inner: ast.expr, value: Any, module: str, depth:
     return True
 
 
+def entries_refused(annotation: ast.expr | None, value: Any, module: str) -> dict[str, ast.expr]:
+    """Return, of a mapping of another type than annotated, the entries that are at fault and the type of each."""
+    match annotation:
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return entries_refused(left, value, module) or entries_refused(right, value, module)
+        case ast.Subscript(value=ast.Name(id=name), slice=ast.Tuple(elts=[_, of_entry])) if name in MAPPINGS:
+            entries = value.items() if isinstance(value, dict) else ()
+            return {str(key): of_entry for key, item in entries if not accepts(of_entry, item, module)}
+    return {}
+
+
 def in_words(annotation: ast.expr, module: str) -> str:
     """Describe an annotation: `Literal['a', 'b']` becomes `a or b`, `float | None` `a number or null`."""
     words = {

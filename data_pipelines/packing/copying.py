@@ -183,9 +183,9 @@ def _lay_out(dataset: xr.Dataset, partial: Path, mark: str, recipe: dict[str, An
         fields[name] = xr.Variable(field.dims, values, field.attrs)
         encoding[name] = {"chunks": shape, "_FillValue": np.float32(np.nan), "compressors": packed}
     plain = {k: v for k, v in dataset.attrs.items() if k not in ("origin", "left_out") and v is not None}
-    bare = xr.Dataset(
-        fields, {n: c.variable for n, c in dataset.coords.items()}, {**plain, "source": json.dumps(recipe)}
-    )
+    source = "; ".join(f"{name}={value}" for name, value in recipe.items())
+    said = {"Conventions": "CF-1.11", "title": "Part of a dataset, copied by emul", **plain, "source": source}
+    bare = xr.Dataset(fields, {n: c.variable for n, c in dataset.coords.items()}, said)
     for name in bare.coords:
         bare[name].encoding = {}
         encoding[name] = {"compressors": packed}

@@ -132,9 +132,10 @@ def maps_dataset(data: ScenarioSet, results: Sequence[Projected]) -> xr.Dataset:
         truth = scenario.mean(result.variable).astype(np.float32)
         variables[f"{result.variable}_simulated"] = (("year", "latitude", "longitude"), truth, units)
     coordinates = {
-        "emulator": names,
-        "year": scenario.years,
+        "emulator": ("emulator", names, {"long_name": "method of the projection"}),
+        "year": ("year", scenario.years, {"long_name": "calendar year", "units": "1"}),
         "latitude": ("latitude", data.latitude, {"units": "degrees_north", "standard_name": "latitude"}),
         "longitude": ("longitude", data.longitude, {"units": "degrees_east", "standard_name": "longitude"}),
     }
-    return xr.Dataset(variables, coordinates, {"scenario": scenario.name, "members": scenario.members})
+    title = f"Projections of the scenario {scenario.name}"
+    return xr.Dataset(variables, coordinates, {"title": title, "scenario": scenario.name, "members": scenario.members})

@@ -191,6 +191,7 @@ def _image(values: np.ndarray, scale: Scale, sampling: MapSampling, coast: np.nd
     fractions = np.clip((pixels - scale.low) / (scale.high - scale.low), 0.0, 1.0)
     image = (255 * colormaps[scale.colours](np.nan_to_num(fractions))).astype(np.uint8)
     image[np.isnan(pixels)] = (150, 150, 150, 255)
+    image[sampling.outline()] = (130, 138, 146, 255)
     image[coast] = (40, 48, 56, 255)
     image[~sampling.inside] = 0
     file = io.BytesIO()
@@ -226,6 +227,8 @@ def _errors(results: EvaluationResults, row: Row, init: np.datetime64) -> Html:
     x, unit = lead_axis(by_init["lead_time"].values)
     low, median, high = np.nanpercentile(errors, (10, 50, 90), axis=0)
     lines: dict[str, Any] = {"all": (x, median), "forecast": (x, errors[at[0]])}
-    chart = line_chart(f"RMSE of {row.label}", lines, unit, bands={"all": (low, high)})
-    names = {"forecast": "this case", "all": "all cases: median and central 80 %"}
+    names, bands = {"forecast": "this case", "all": "all cases: median and central 80 %"}, {"all": (low, high)}
+    if len(errors) == 1:  # it is all there is
+        lines, names, bands = {"forecast": lines["forecast"]}, {"forecast": "this case"}, {}
+    chart = line_chart(f"RMSE of {row.label}", lines, unit, bands=bands)
     return tag("figure", tag("figcaption", f"RMSE, {region}"), legend(names, names), chart, class_="growth")

@@ -168,7 +168,7 @@ def _curves(
         caption, small = score_caption(row, score.metric, score.exponent)
         chart = line_chart(f"{score.metric} of {row.label} by lead time", drawn, unit, mark=mark)
         figures.append(figure(caption, chart, small))
-    return Section("curves", "By lead time", join(legend(datasets), charts(figures)))
+    return Section("curves", "By lead time", join(legend(datasets, {name: name for name in runs}), charts(figures)))
 
 
 def _spectra(comparison: Comparison, headline: Sequence[Row]) -> Section:
@@ -194,7 +194,7 @@ def _spectra(comparison: Comparison, headline: Sequence[Row]) -> Section:
         quiet(
             f"Power by total wavenumber, {ahead}; below the truth (dashed) a forecast is too smooth, above it noisy."
         ),
-        legend([*spectra, "truth"]),
+        legend([*spectra, "truth"], {name: name for name in spectra}),
         row_charts(rows, power),
         tag("h3", f"Effective resolution, {ahead}"),
         quiet(RESOLUTION),

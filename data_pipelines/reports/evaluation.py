@@ -75,7 +75,7 @@ def _spectra(inputs: Inputs) -> LeadSpectra | None:
     try:
         return LeadSpectra(inputs.world, variables, list(leads), **more)
     except ValueError as error:
-        inputs.notes.append(f"Spectra left out: {error}")
+        inputs.notes.append(f"No spectra: {error}")
         return None
 
 
@@ -228,7 +228,7 @@ def _draw_case(
     """The page of the case that the options name."""
     from data_pipelines.reports.case import draw_case
 
-    chosen = chosen_inits(None if options["init"] is None else [str(options["init"])], pairs.inits)
+    chosen = chosen_inits(options["init"], pairs.inits, "case.init")
     init = None if chosen is None else chosen[0]
     return draw_case(path, pairs, options["fields"], init, options["frames"], results, coast, from_truth)
 

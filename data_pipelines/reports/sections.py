@@ -265,7 +265,7 @@ def _degree(metres: float) -> int:
 
 
 def _share(share: float) -> str:
-    return f"{100 * share:.2g} %" if share < 10.0 else f"{share:.2g} times"
+    return f"{100 * share:.2g} %" if share < 0.995 else f"{share:.1f} times"
 
 
 def resolution_text(metres: float) -> str:
@@ -313,7 +313,7 @@ def budget_section(results: EvaluationResults) -> Section:
         sources["truth"] = budgets.sel(source="truth")
     names = [name for name in CHARTS if any(name in dataset for dataset in sources.values())]
     sources = {name: d for name, d in sources.items() if any(_is_finite(d, quantity) for quantity in names)}
-    corrections = _corrections(budgets)
+    corrections, left_out = _corrections(budgets), budgets.attrs["left_out"]
     if not names and not corrections:
         return Section("conservation", title, NOTHING)
     body = [
@@ -324,7 +324,7 @@ def budget_section(results: EvaluationResults) -> Section:
         quiet(TRENDS),
         _trends(names, sources),
         corrections,
-        quiet("Left out: ", budgets.attrs["left_out"]) if budgets.attrs["left_out"] else "",
+        tag("details", tag("summary", "Budgets that are left out, and why"), quiet(left_out)) if left_out else "",
     ]
     return Section("conservation", title, join(*body))
 

@@ -235,7 +235,7 @@ def _attributes(dataset: xr.Dataset, samples: Samples, recipe: Recipe, made_from
         "times": f"{samples.times.size} from {samples.times[0]} to {samples.times[-1]}",
         **grid_attributes(grid_of(dataset)),
         "origin_of_data": str(dataset.attrs.get("origin", "")),
-        "recipe": json.dumps(plain, sort_keys=True),
+        "recipe": "; ".join(f"{name}={value}" for name, value in sorted(plain.items())),
         **({"made_from": dict(made_from)} if made_from else {}),
     }
 
@@ -295,16 +295,18 @@ def _lay_out(
     levels = sorted({level for variable in parts for level in variable.levels})
     integral = all(level.is_integer() for level in levels)
     coordinates: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
-        "hour": (np.array(samples.hours, dtype=np.int64), {}),
-        "dayofyear": (np.arange(1, DAYS + 1), {}),
+        "hour": (np.array(samples.hours, dtype=np.int64), {"long_name": "hour of the day, UTC", "units": "1"}),
+        "dayofyear": (np.arange(1, DAYS + 1), {"long_name": "day of the year, of leap years", "units": "1"}),
     }
     grid, points = horizontal(dataset), grid_coordinates(grid_of(dataset))
     if levels:
         attrs = {k: v for k, v in dataset["level"].attrs.items() if isinstance(v, str)}
         coordinates["level"] = (np.array(levels, dtype=np.int64 if integral else np.float64), attrs)
     if recipe.quantiles:
-        coordinates["quantile"] = (np.array(recipe.quantiles, dtype=np.float64), {})
-    root: Any = zarr.create_group(partial, zarr_format=3, attributes={**attributes, "revision": revision()})
+        of_years = {"long_name": "share of the years that stay below", "units": "1"}
+        coordinates["quantile"] = (np.array(recipe.quantiles, dtype=np.float64), of_years)
+    said = {"Conventions": "CF-1.11", **attributes, "revision": revision()}
+    root: Any = zarr.create_group(partial, zarr_format=3, attributes=said)
     for name, (values, attrs) in coordinates.items():
         more = {"dimension_names": (name,), "compressors": [Crc32cCodec()]}
         root.create_array(name, data=values, chunks=values.shape, attributes=attrs, **more)

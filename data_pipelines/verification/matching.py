@@ -275,10 +275,16 @@ def with_labels(dataset: xr.Dataset, dim: str, wanted: np.ndarray | None) -> xr.
     return dataset.isel({dim: np.flatnonzero(np.isin(labels, wanted.astype(labels.dtype)))})
 
 
+def _lead(lead: np.timedelta64) -> str:
+    """A lead time as it is written; in days where it is none of whole hours, such as a month of 30.4 days."""
+    days = lead / np.timedelta64(1, "D")
+    return duration_text(lead) if days < 2.0 or (24.0 * days).is_integer() else f"{days:.3g}d"
+
+
 def _absent(dim: str, absent: np.ndarray, have: np.ndarray) -> str:
     """The error message for leads or initial times that a forecast lacks."""
     leads = dim == "prediction_timedelta"
-    text = duration_text if leads else lambda time: str(np.datetime_as_string(time, "m"))
+    text = _lead if leads else lambda time: str(np.datetime_as_string(time, "m"))
     key, words = ("leads", "leads") if leads else ("inits", "initial times")
     return (
         f"Expected {words} that the forecast has, {text(have[0])} to {text(have[-1])} ({have.size} of them); got "

@@ -117,7 +117,7 @@ def trials_dataset(rows: Sequence[Mapping[str, Any]], keys: Sequence[str], attri
     return xr.Dataset(
         {name: ("trial", column) for name, column in columns.items() if name not in labels},
         {name: ("trial", column) for name, column in columns.items() if name in labels},
-        dict(attributes),
+        {"title": "Trainings side by side", **attributes},
     )
 
 

@@ -128,7 +128,7 @@ def row_label(name: str, level: float | None, dataset: xr.Dataset) -> str:
     if "sigma" in str(attrs.get("long_name", "")) + str(attrs.get("standard_name", "")):
         return f"{plain} {SIGMA} {level / 1000 if level > 1.5 else level:g}"
     unit = str(attrs.get("units") or ("hPa" if level > 1.5 else ""))
-    return f"{plain} {level:g} {unit}".rstrip()
+    return f"{plain} {level:g} {'' if unit == '1' else unit}".rstrip()
 
 
 def _pressure(level: float | None) -> float:

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_pipelines.batches.seen import Guards, SeenDates, seen_from_plain
-from data_pipelines.conventions.attributes import assumptions, with_levels
+from data_pipelines.conventions.attributes import assumptions, is_near_any, with_levels
 from data_pipelines.conventions.canonical import LEAD
 from data_pipelines.conventions.durations import asked_inits, bounds, lead_times
 from data_pipelines.conventions.suggestions import options_under, suggestion
@@ -291,6 +291,8 @@ def fitted(
         absent_names = {absence.name for absence in absences}
         absences += [Absence("variable", field, why) for field, why in reasons.items() if field not in absent_names]
     fields, levels, leads = options["fields"], options["levels"], lead_times(options["leads"])
+    if levels and "levels" in strict:
+        refuse_absent_levels(levels, forecast)
     if fields is not None and "fields" not in strict:
         fields, without = shared_fields(fields, levels, forecast, truth)
         absent_names = {absence.name for absence in absences}
@@ -301,6 +303,14 @@ def fitted(
         leads, later = shared_leads(leads, forecast)
         absences += [Absence("lead", text, NO_LEAD) for text in later]
     return forecast, truth, {"variables": fields, "levels": levels, "leads": leads}, absences
+
+
+def refuse_absent_levels(wanted: Sequence[float], forecast: xr.Dataset) -> None:
+    """Raise ValueError where a forecast with levels has none of those that are wanted."""
+    have = forecast["level"].values.tolist() if "level" in forecast.dims else []
+    if have and not any(is_near_any(have)(float(level)) for level in wanted):
+        named = ", ".join(f"{level:g}" for level in have)
+        raise ValueError(f"levels: expected some of {named}; got {wanted}; levels=all takes all.")
 
 
 def provenance(

@@ -18,6 +18,7 @@ from data_pipelines.verification.pairs import Pairs
 from emulators.grid import Grid
 from emulators.state import State
 
+LEAD = {"units": "hour", "standard_name": "forecast_period"}
 VERSION = "verif_1.0.0"
 EARTH = 6371.0  # km
 
@@ -102,7 +103,7 @@ class VerifFiles:
         clock = {"units": "seconds since 1970-01-01 00:00:00 +00:00", "standard_name": "forecast_reference_time"}
         coordinates = {
             "time": ("time", seconds, clock),
-            "leadtime": ("leadtime", pairs.leads / np.timedelta64(1, "h"), {"units": "hour"}),
+            "leadtime": ("leadtime", pairs.leads / np.timedelta64(1, "h"), LEAD),
             "location": ("location", np.arange(self.points.size, dtype=np.int32)),
         }
         channel_name = pairs.variables.channels[channel].replace("_", " ")

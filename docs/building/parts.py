@@ -119,6 +119,8 @@ def primary_page(primary: str) -> str:
     for entry in loaded.get("defaults", []):
         if isinstance(entry, dict):
             group, value = next(iter(entry.items()))
+            if group.startswith("optional ") or (value is not None and group == "eval@_global_"):
+                continue  # the values of a run, and the defaults of eval: not chosen
             group = group.partition("@")[0].removeprefix("override ").lstrip("/")
             shown = str(value).replace("'", "").replace(" ", "") if value is not None else "null"
             chosen.append([f"[`{group}=`]({file_of(group)}.md)" if group != "model" else "[`model=`](models.md)",

@@ -53,7 +53,9 @@ class UNet(nn.Module):
         widths = list(channels)
         factor = 2 ** (len(widths) - 1)
         nlat, nlon = world.lat_lon.shape
-        if not widths or min(nlat, nlon) < factor:
+        if not widths:
+            raise ValueError("Expected channels of at least one level, such as [32, 64]; got none.")
+        if min(nlat, nlon) < factor:
             raise ValueError(
                 f"{len(widths)} levels need a grid of at least {factor} by {factor} points; got {world.lat_lon!r}: "
                 f"use at most {int(math.log2(min(nlat, nlon))) + 1} channels entries."

@@ -189,7 +189,7 @@ def region_weights(
             land = np.asarray(land_fraction, dtype=np.float64)
             weights = weights * np.nan_to_num(land if entry.land else 1.0 - land)
         if not weights.sum() > 0.0:
-            skipped[entry.name] = f"no point of it on the grid ({grid.size_text})"
+            skipped[entry.name] = f"the grid ({grid.size_text}) has no point there"
             continue
         names.append(entry.name)
         columns.append(weights.ravel() / weights.sum())

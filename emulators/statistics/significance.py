@@ -47,11 +47,10 @@ class Significance:
     false_discovery: bool = True
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.level < 1.0 or not self.least >= 0.0:
-            raise ValueError(
-                "Significance needs a level between 0 and 1 and a least number of initial times of at least 0; got "
-                f"{self.level} and {self.least}."
-            )
+        if not 0.0 < self.level < 1.0:
+            raise ValueError(f"significance.level: expected a share between 0 and 1, such as 0.95; got {self.level:g}.")
+        if not self.least >= 0.0:
+            raise ValueError(f"significance.least: expected a number of initial times from 0; got {self.least:g}.")
 
     def __str__(self) -> str:
         rate = 100 * (1 - self.level)

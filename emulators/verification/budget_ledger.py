@@ -308,7 +308,11 @@ class Ledger:
         return dict(zip(self.corrections, ratio, strict=True))
 
     def _conventions(self) -> dict[str, str]:
-        attrs = {"title": "budgets of forecasts", "left_out": "; ".join(self.left_out.values())}
+        reasons = [why.rstrip(".") for why in self.left_out.values()]
+        attrs = {
+            "title": "budgets of forecasts",
+            "left_out": " ".join(f"{why[:1].upper()}{why[1:]}." for why in reasons),
+        }
         if self.dry_air is not None:
             attrs["columns"] = "fixed" if self.dry_air.columns.is_fixed else "to the surface pressure"
         if self.energy is not None:

@@ -85,7 +85,7 @@ class InitStatistics:
         coords = {name: coords[name] for name in ("lead_time", "level") if name in coords}
         coords |= {"statistic": list(self._kept), "region": list(self.regions)}
         coords["time"] = self.inits.astype("datetime64[ns]")
-        facts = {"long_name": "area means of each initial time; NaN where it does not count, infinite where it is NaN"}
+        facts = {"comment": "area means of each initial time; NaN where it does not count, infinite where it is NaN"}
         return xr.Dataset(arrays, coords, {**facts, **(attributes or {})})
 
 

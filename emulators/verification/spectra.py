@@ -66,7 +66,7 @@ class LeadSpectra:
         if chaosbench or isinstance(grid, LatLonGrid):
             grid = world.lat_lon  # the images of ChaosBench have rows and columns
         if grid.shape[0] < 4:
-            raise ValueError(f"A spectrum by total wavenumber needs at least 4 rows of latitude; got {grid!r}.")
+            raise ValueError(f"a spectrum by total wavenumber needs at least 4 rows of latitude; got {grid!r}.")
         if not 0 < threshold <= 1:
             raise ValueError(f"The threshold is a share of the truth's power, above 0 and at most 1; got {threshold}.")
         self.harmonics = harmonics_of(grid, dtype=torch.float64)

@@ -59,7 +59,7 @@ def test_a_store_of_a_region_gets_a_unet_and_a_folder_of_files_is_one_dataset(he
     region.to_zarr(here / "region.zarr", zarr_format=2)
     assert main(["init", "region.zarr", "--config-dir", "."]) == 0
     assert yaml.safe_load((here / "experiment/region_unet.yaml").read_text())["defaults"][0] == {
-        "override /data": "weatherbench2"
+        "override /data": "zarr"
     }
     (here / "parts").mkdir()
     for index in range(2):

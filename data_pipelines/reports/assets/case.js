@@ -8,4 +8,5 @@ play.onclick=()=>timer?stop():start();slide.oninput=()=>{stop();show(+slide.valu
 if(KEYS)addEventListener("keydown",e=>{if(e.target!==document.body)return;
 if(e.key===" "){e.preventDefault();play.click()}
 const s={ArrowRight:1,ArrowLeft:-1}[e.key];if(s){stop();show((+slide.value+s+LEADS.length)%LEADS.length)}});
-addEventListener("beforeprint",stop);show(+slide.value);
+// paper shows one frame: the last where none was chosen, as the first has no error
+addEventListener("beforeprint",()=>{stop();if(!+slide.value)show(LEADS.length-1)});show(+slide.value);

@@ -86,7 +86,6 @@ def test_a_sound_node_has_no_faults(module):
         ("shape", 1, "a list of a whole number"),
         ("name", 3, "text or null"),
         ("on", "yes", "true or false"),
-        ("weights", {"a": "b"}, "a mapping to a number"),
         ("weights", [1], "a mapping to a number"),
     ],
 )
@@ -94,6 +93,12 @@ def test_a_value_of_another_type(module, key, value, expected):
     finding = found({"_target_": f"{module}.Net", "width": 1, key: value})[f"model.{key}"]
     assert finding.expected == expected
     assert str(finding).startswith(f"model.{key}: expected {expected}, got")
+
+
+def test_of_a_mapping_the_entry_at_fault_is_named(module):
+    entry = found({"_target_": f"{module}.Net", "width": 1, "weights": {"a": "b", "c": 1.0}})
+    assert str(entry["model.weights.a"]) == "model.weights.a: expected a number, got the text 'b'."
+    assert set(entry) == {"model.weights.a"}
 
 
 def test_nested_parts_are_not_compared_but_walked(module):

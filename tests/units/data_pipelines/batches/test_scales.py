@@ -75,11 +75,17 @@ def test_changes_over_each_interval_are_measured(tmp_path):
         lambda some: data.gather(some).numpy(), data.times, positions, data.world, intervals=(1, 2)
     )
     path = tmp_path / "statistics.nc"
-    read.dataset(data.variables.channels, ["6h", "12h"], {}).to_netcdf(path)
+    units = [variable.units for variable in data.variables for _ in variable.channels]
+    made = read.dataset(data.variables.channels, units, ["6h", "12h"], {})
+    assert all(field.attrs["long_name"] for field in made.variables.values())
+    made.to_netcdf(path)
     stored = scales(data, PERIOD, stored=path, intervals=(2,))["temperature"]
     assert stored.changes[2] == pytest.approx(found.changes[2])
     with pytest.raises(ValueError, match=r"no statistics of 1d; make them anew with intervals=6h,1d"):
         scales(data, PERIOD, stored=path, intervals=(4,))
+    made.assign_coords(channel_units=("channel", ["Pa"] * len(units))).to_netcdf(path)
+    with pytest.raises(ValueError, match="Pa"):
+        scales(data, PERIOD, stored=path, intervals=(2,))
     known = scales(data, PERIOD, intervals=(2,), known={"changes": {"temperature": {2: 9.0}}})
     assert known["temperature"].changes == {2: 9.0}
 
@@ -153,9 +159,10 @@ def test_scales_come_from_a_file_too(tmp_path):
     positions = data.within(PERIOD)
     found = channel_statistics(lambda p: data.gather(p).numpy(), data.times, positions, data.world)
     path = tmp_path / "statistics.nc"
-    found.dataset(data.variables.channels, ["6h"], {}).to_netcdf(path)
+    units = [variable.units for variable in data.variables for _ in variable.channels]
+    found.dataset(data.variables.channels, units, ["6h"], {}).to_netcdf(path)
     assert scales(data, ["1990", "1991"], stored=path) == scales(data, PERIOD)
-    found.dataset(["wind", "sin_year"], ["6h"], {}).to_netcdf(tmp_path / "other.nc")
+    found.dataset(["wind", "sin_year"], units, ["6h"], {}).to_netcdf(tmp_path / "other.nc")
     with pytest.raises(ValueError, match="has no statistics of temperature"):
         scales(data, PERIOD, stored=tmp_path / "other.nc")
     with pytest.raises(ValueError, match="holds no statistics"):

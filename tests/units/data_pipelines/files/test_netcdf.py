@@ -3,9 +3,15 @@
 import json
 
 import numpy as np
+import pytest
 import xarray as xr
 
 from data_pipelines.files.netcdf import read_form, stored_form, write_netcdf
+
+SETTINGS = {
+    "rmse": {"_target_": "a.RMSE", "levels": {"x": "it's"}},
+    "mse": {"_target_": "a.MSE", "by_init": False, "shares": [0.1, None]},
+}
 
 
 def test_there_and_back(tmp_path):
@@ -16,11 +22,12 @@ def test_there_and_back(tmp_path):
             "region": ["global"],
             "lead_time": np.array([6, 12], "timedelta64[h]").astype("timedelta64[ns]"),
             "inits": ("lead_time", [3, 3]),
-            "level": ("level", [500], {"units": "hPa"}),
+            "level": ("level", [0.5], {"long_name": "sigma level", "units": ""}),
         },
         {
             "perfect": json.dumps({"rmse": 0.0, "mse": 0.0, "acc": 1.0}),
             "exponent": json.dumps({"rmse": 1, "mse": 2, "acc": 0}),
+            "metrics": json.dumps(SETTINGS),
             "truth": "t.nc",
         },
     )
@@ -33,12 +40,17 @@ def test_there_and_back(tmp_path):
         assert stored["exponent"].values.tolist() == [1, 2, 0]
         assert (stored.attrs["Conventions"], stored.attrs["title"]) == ("CF-1.11", "Scores of x")
         assert all(stored[name].attrs.get("long_name") for name in stored.coords)
+        assert stored["settings"].values.tolist()[1:] == ["a.MSE(by_init=False, shares=[0.1, None])", ""]
+        assert stored["level"].attrs["units"] == "1", "CF has no empty units"
         assert not any(str(value).startswith("{") for value in stored.attrs.values())
         back = read_form(stored.load())
     assert back["temperature"].attrs["units"] == "K"
     assert json.loads(back.attrs["perfect"]) == json.loads(scores.attrs["perfect"])
     assert json.loads(back.attrs["exponent"]) == json.loads(scores.attrs["exponent"])
+    assert json.loads(back.attrs["metrics"]) == SETTINGS
     assert set(back.coords) == set(scores.coords)
+    with pytest.raises(ValueError, match=r"settings of a metric are damaged: a\.RMSE"):
+        read_form(stored.assign_coords(settings=("metric", ["a.RMSE(open('x'))"] * 3)))
 
 
 def test_files_and_their_groups_describe_themselves(tmp_path):

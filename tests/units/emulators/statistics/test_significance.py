@@ -199,5 +199,5 @@ def test_equal_forecasts_do_not_differ():
 def test_bad_settings_are_told():
     with pytest.raises(ValueError, match="between 0 and 1"):
         Significance(level=95)
-    with pytest.raises(ValueError, match="at least 0"):
+    with pytest.raises(ValueError, match="number of initial times from 0"):
         Significance(least=-1)
