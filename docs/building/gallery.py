@@ -18,10 +18,19 @@ WIDTH = 1000  # pixels
 
 @dataclass(frozen=True)
 class Run:
-    """One run. files: pictures below its folder of results, and their names in the gallery."""
+    """One run. files: pictures below its folder of results, and their names in the gallery. study: one of a law."""
 
-    experiment: str
+    name: str
     files: tuple[tuple[str, str], ...]
+    study: bool = False
+
+    @property
+    def words(self) -> list[str]:
+        return ["scaling", "run", f"study={self.name}"] if self.study else ["run", f"experiment={self.name}"]
+
+    @property
+    def folder(self) -> Path:
+        return Path("outputs/scaling" if self.study else "outputs/eval") / self.name
 
 
 RUNS = (
@@ -35,6 +44,7 @@ RUNS = (
     ),
     Run("lorenz96_unet", (("hero.png", "lorenz96_forecast.png"),)),
     Run("shallow_water_sfno", (("hero.png", "shallow_water_forecast.png"),)),
+    Run("planet_sfno", (("frontier.png", "planet_frontier.png"),), study=True),
 )
 
 
@@ -42,10 +52,9 @@ def make(pictures: Path, runs: Sequence[Run] = RUNS, more: Sequence[str] = ()) -
     """Run what is not there yet, and copy its pictures. more: further keys of the runs."""
     made = []
     for run in runs:
-        command = [sys.executable, "-m", "emul.main", "run", f"experiment={run.experiment}", *more]
-        subprocess.run(command, check=True)
+        subprocess.run([sys.executable, "-m", "emul.main", *run.words, *more], check=True)
         for source, target in run.files:
-            made.append(shrunk(Path("outputs/eval") / run.experiment / source, pictures / target))
+            made.append(shrunk(run.folder / source, pictures / target))
     return made
 
 
@@ -61,6 +70,6 @@ def shrunk(source: Path, target: Path) -> Path:
 
 
 if __name__ == "__main__":
-    chosen = [run for run in RUNS if len(sys.argv) < 3 or run.experiment in sys.argv[2:]]
+    chosen = [run for run in RUNS if len(sys.argv) < 3 or run.name in sys.argv[2:]]
     for path in make(Path(sys.argv[1]), chosen):
         print(path, path.stat().st_size)

@@ -56,6 +56,19 @@ def test_the_published_refit_of_chinchilla():
     assert values["beta"] == pytest.approx(0.3658, abs=2e-3)
 
 
+@pytest.mark.parametrize(("study", "runs", "published"), [
+    ("planet_sfno", 20, {"A": 0.5409, "B": 7.120, "E": 0.1118, "alpha": 0.1486, "beta": 0.3114}),
+    ("planet_swin", 9, {"A": 0.1813, "B": 0.8429, "E": 0.0, "alpha": 0.2489, "beta": 0.0695}),
+])  # fmt: skip
+def test_the_law_of_the_planet_is_that_of_its_runs(study, runs, published):
+    """What docs/explanation/scaling_law.md says, of the points of its studies."""
+    points = np.genfromtxt(POINTS.parent / "scaling" / f"{study}.csv", delimiter=",", names=True)
+    assert len(points) == runs
+    found = fit(CHINCHILLA, Runs(*(points[name] for name in ("size", "data", "score", "operations"))), "squares")
+    values = {name: float(value) for name, value in CHINCHILLA.plain(found.parameters).items()}
+    assert values == pytest.approx(published, rel=5e-3, abs=1e-6)
+
+
 def test_anchors_of_kaplan_and_of_the_best_split():
     runs = Runs(np.array([1e9, 1e9]), np.array([2e10, 1e30]), np.ones(2), np.ones(2))
     assert KAPLAN.loss(np.array([np.log(8.8e13), np.log(5.4e13), 0.076, 0.095]), runs) == pytest.approx(
