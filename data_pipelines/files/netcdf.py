@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import xarray as xr
-from xarray.backends.locks import HDF5_LOCK, NETCDFC_LOCK
+from xarray.backends.netCDF4_ import NETCDF4_PYTHON_LOCK
 
 from data_pipelines.files.atomic import atomic_file, could_not_write, remove_left
 from data_pipelines.files.fingerprints import AGAIN, CRC_BYTES, DIGEST, crc32c
@@ -77,10 +77,13 @@ def read_groups(path: str | Path) -> dict[str, xr.Dataset]:
 
 @contextmanager
 def opened_netcdf(path: str | Path, mode: Literal["r", "a", "w"] = "r") -> Iterator[netCDF4.Dataset]:
-    """Open a file while no other thread, nor xarray in one, uses netCDF4, which is not safe for threads."""
+    """Open a file while no other thread, nor xarray in one, uses netCDF4, which is not safe for threads.
+
+    The lock is xarray's own: its two parts, taken in another order than xarray takes them, would end in a deadlock.
+    """
     import netCDF4
 
-    with NETCDFC_LOCK, HDF5_LOCK, netCDF4.Dataset(path, mode, format="NETCDF4") as file:
+    with NETCDF4_PYTHON_LOCK, netCDF4.Dataset(path, mode, format="NETCDF4") as file:
         yield file
 
 

@@ -1,12 +1,15 @@
 """Scores in files say the units of each metric, and come back as they were."""
 
 import json
+import threading
+import time
 
 import numpy as np
 import pytest
 import xarray as xr
+from xarray.backends.netCDF4_ import NETCDF4_PYTHON_LOCK
 
-from data_pipelines.files.netcdf import read_form, stored_form, write_netcdf
+from data_pipelines.files.netcdf import opened_netcdf, read_form, stored_form, write_netcdf
 
 SETTINGS = {
     "rmse": {"_target_": "a.RMSE", "levels": {"x": "it's"}},
@@ -65,3 +68,23 @@ def test_files_and_their_groups_describe_themselves(tmp_path):
         assert (root["time"].attrs["long_name"], group["time"].attrs["long_name"]) == ("time", "initial time")
         assert all(field.attrs["long_name"] for field in [*root.variables.values(), *group.variables.values()])
     assert not power["noise_degree"].attrs, "the Dataset in memory stays as it is"
+
+
+def test_a_file_is_opened_under_the_locks_of_xarray_in_its_order(tmp_path):
+    """Else two threads, one of them in xarray, would each wait for the lock that the other holds."""
+    path, names = tmp_path / "a.nc", list[str]()
+    xr.Dataset({"x": 1.0}).to_netcdf(path)
+
+    def read() -> None:
+        with opened_netcdf(path) as file:
+            names.extend(file.variables)
+
+    reader = threading.Thread(target=read, daemon=True)
+    first, second = NETCDF4_PYTHON_LOCK.locks
+    with first:
+        reader.start()
+        time.sleep(0.1)
+        assert second.acquire(blocking=False)
+        second.release()
+    reader.join(60)
+    assert names == ["x"]
