@@ -76,7 +76,7 @@ def test_one_level_is_a_plain_convolutional_network():
     ("options", "message"),
     [
         ({"channels": (8, 8, 8, 8)}, "at most 3 channels"),
-        ({"channels": ()}, "at most 3 channels"),
+        ({"channels": ()}, "at least one level"),
         ({"upsampling": "nearest"}, "bilinear"),
         ({"block": "dense"}, "convnext"),
         ({"blocks": 0}, "at least 1"),
