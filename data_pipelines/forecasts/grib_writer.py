@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.conventions.grib_names import AT_SURFACE, ON_LEVELS
 from data_pipelines.files.atomic import atomic_file, could_not_write, sha256
 from data_pipelines.forecasts.layout import Layout
 from data_pipelines.forecasts.writers import ZarrWriter
@@ -27,19 +28,6 @@ HOUR = 3600  # seconds
 MISSING = 9.999e20
 SUM = re.compile(r"^(?P<name>.+)_(?P<hours>\d+)hr$")
 # WeatherBench 2 name: (shortName of ecCodes, what values are multiplied by)
-ON_LEVELS = {
-    "temperature": "t", "u_component_of_wind": "u", "v_component_of_wind": "v", "specific_humidity": "q",
-    "vertical_velocity": "w", "geopotential": "z", "geopotential_height": "gh", "relative_humidity": "r",
-    "vorticity": "vo", "divergence": "d", "specific_cloud_liquid_water_content": "clwc",
-    "specific_cloud_ice_water_content": "ciwc",
-}  # fmt: skip
-AT_SURFACE = {
-    "2m_temperature": "2t", "2m_dewpoint_temperature": "2d", "10m_u_component_of_wind": "10u",
-    "10m_v_component_of_wind": "10v", "100m_u_component_of_wind": "100u", "100m_v_component_of_wind": "100v",
-    "mean_sea_level_pressure": "msl", "surface_pressure": "sp", "skin_temperature": "skt",
-    "sea_surface_temperature": "sst", "sea_ice_cover": "ci", "total_column_water_vapour": "tcwv",
-    "total_column_water": "tcw",
-}  # fmt: skip
 SUMS = {"total_precipitation": ("tp", 1000.0)}  # m of water to kg m-2; the interval is in the name
 
 

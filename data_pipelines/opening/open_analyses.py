@@ -20,16 +20,30 @@ import xarray as xr
 
 from data_pipelines.conventions.attributes import with_ecmwf_fluxes
 from data_pipelines.conventions.durations import initial_times
+from data_pipelines.conventions.grib_names import AT_SURFACE, ON_LEVELS
 from data_pipelines.conventions.suggestions import options_under
 from data_pipelines.files.identity import digest
 from data_pipelines.interfaces import Progress
 from data_pipelines.opening.file_source import FileSource
-from data_pipelines.opening.indexed_grib import Message, chosen_messages, fetch_messages, text_at
+from data_pipelines.opening.indexed_grib import Message, chosen_messages, fetch_messages, noaa_index, text_at
 
 CYCLE, SEARCHED = np.timedelta64(6, "h"), 16  # between analyses; how many are tried, from now backwards
 PRESSURE_FIELDS = (
     "geopotential", "temperature", "u_component_of_wind", "v_component_of_wind", "specific_humidity",
 )  # fmt: skip
+ECMWF_PRESSURE = {
+    name: ON_LEVELS[name]
+    for name in (*PRESSURE_FIELDS, "relative_humidity", "vertical_velocity", "vorticity", "divergence")
+}
+NEAR_SURFACE = (
+    "2m_temperature", "2m_dewpoint_temperature", "10m_u_component_of_wind", "10m_v_component_of_wind",
+    "mean_sea_level_pressure", "surface_pressure", "skin_temperature", "total_column_water_vapour",
+)  # fmt: skip
+
+
+def ecmwf_surface(*more: str) -> dict[str, tuple[str, str]]:
+    """Return the parameters of ECMWF's fields at the surface, without a level: the usual ones and `more`."""
+    return {name: (AT_SURFACE[name], "") for name in (*NEAR_SURFACE, *more)}
 
 
 def now() -> np.datetime64:
@@ -191,3 +205,33 @@ class IndexedAnalyses(OpenAnalyses):
         if text is None:
             raise OSError(f"{self.service} has no analysis of {time}: nothing at {self.index_address(file)}.")
         return self.index(text)
+
+
+@dataclass(frozen=True)
+class NoaaAnalyses(IndexedAnalyses):
+    """Fetch analyses of NOAA: an index is named after its file, and names levels in words."""
+
+    at_pressure: ClassVar[Mapping[str, str]] = {
+        "geopotential": "HGT", "temperature": "TMP", "u_component_of_wind": "UGRD", "v_component_of_wind": "VGRD",
+        "specific_humidity": "SPFH", "relative_humidity": "RH", "vertical_velocity": "VVEL",
+    }  # fmt: skip
+    at_surface: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "2m_temperature": ("TMP", "2 m above ground"),
+        "2m_dewpoint_temperature": ("DPT", "2 m above ground"),
+        "10m_u_component_of_wind": ("UGRD", "10 m above ground"),
+        "10m_v_component_of_wind": ("VGRD", "10 m above ground"),
+        "mean_sea_level_pressure": ("PRMSL", "mean sea level"),
+        "surface_pressure": ("PRES", "surface"),
+    }
+
+    def index_address(self, file: str) -> str:
+        """Return the address of the index of a file."""
+        return f"{file}.idx"
+
+    def index(self, text: str) -> list[Message]:
+        """Return the messages that an index lists."""
+        return noaa_index(text)
+
+    def level_name(self, level: int) -> str:
+        """Return how the index writes a pressure level."""
+        return f"{level} mb"

@@ -17,7 +17,7 @@ from data_pipelines.conventions.durations import duration
 from data_pipelines.files.atomic import atomic_file
 from data_pipelines.interfaces import Progress
 from data_pipelines.opening.indexed_grib import refuse_absent
-from data_pipelines.opening.open_analyses import OpenAnalyses
+from data_pipelines.opening.open_analyses import ECMWF_PRESSURE, OpenAnalyses, ecmwf_surface
 
 PRESSURE, SINGLE = "reanalysis-era5-pressure-levels", "reanalysis-era5-single-levels"
 SURFACE = "geopotential_at_surface"  # the Climate Data Store calls it geopotential
@@ -35,20 +35,13 @@ class Era5Cds(OpenAnalyses):
 
     service: ClassVar[str] = "era5_cds"
     derived: ClassVar[tuple[str, ...]] = ()
-    at_pressure: ClassVar[dict[str, str]] = {
-        "geopotential": "z", "temperature": "t", "u_component_of_wind": "u", "v_component_of_wind": "v",
-        "specific_humidity": "q", "relative_humidity": "r", "vertical_velocity": "w", "vorticity": "vo",
-        "divergence": "d",
-    }  # fmt: skip
+    at_pressure: ClassVar[dict[str, str]] = ECMWF_PRESSURE
     at_surface: ClassVar[dict[str, tuple[str, str]]] = {
-        name: (param, "")
-        for name, param in {
-            "2m_temperature": "2t", "2m_dewpoint_temperature": "2d", "10m_u_component_of_wind": "10u",
-            "10m_v_component_of_wind": "10v", "mean_sea_level_pressure": "msl", "surface_pressure": "sp",
-            "skin_temperature": "skt", "total_column_water_vapour": "tcwv", "total_cloud_cover": "tcc",
-            "sea_surface_temperature": "sst", "sea_ice_cover": "ci", "land_sea_mask": "lsm", SURFACE: "z",
-        }.items()
-    }  # fmt: skip
+        **ecmwf_surface("sea_surface_temperature", "sea_ice_cover"),
+        "total_cloud_cover": ("tcc", ""),
+        "land_sea_mask": ("lsm", ""),
+        SURFACE: ("z", ""),
+    }
 
     @property
     def delay(self) -> np.timedelta64:

@@ -12,14 +12,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from data_pipelines.opening.indexed_grib import Message, noaa_index
-from data_pipelines.opening.open_analyses import IndexedAnalyses
+from data_pipelines.opening.open_analyses import NoaaAnalyses
 
 PERTURBED = 30
 
 
 @dataclass(frozen=True)
-class Gefs(IndexedAnalyses):
+class Gefs(NoaaAnalyses):
     """Fetch analyses of the GEFS; further keys: see `data_pipelines.opening.open_analyses.OpenAnalyses`.
 
     members: how many, the control first.
@@ -30,18 +29,7 @@ class Gefs(IndexedAnalyses):
 
     service: ClassVar[str] = "gefs"
     derived: ClassVar[tuple[str, ...]] = ("geopotential", "specific_humidity")
-    at_pressure: ClassVar[dict[str, str]] = {
-        "geopotential": "HGT", "temperature": "TMP", "u_component_of_wind": "UGRD", "v_component_of_wind": "VGRD",
-        "specific_humidity": "RH", "relative_humidity": "RH", "vertical_velocity": "VVEL",
-    }  # fmt: skip
-    at_surface: ClassVar[dict[str, tuple[str, str]]] = {
-        "2m_temperature": ("TMP", "2 m above ground"),
-        "2m_dewpoint_temperature": ("DPT", "2 m above ground"),
-        "10m_u_component_of_wind": ("UGRD", "10 m above ground"),
-        "10m_v_component_of_wind": ("VGRD", "10 m above ground"),
-        "mean_sea_level_pressure": ("PRMSL", "mean sea level"),
-        "surface_pressure": ("PRES", "surface"),
-    }
+    at_pressure: ClassVar[dict[str, str]] = {**NoaaAnalyses.at_pressure, "specific_humidity": "RH"}  # derived from it
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,15 +53,3 @@ class Gefs(IndexedAnalyses):
         folder = f"{self.address.rstrip('/')}/gefs.{date:%Y%m%d/%H}/atmos"
         names = ["gec00", *(f"gep{number:02d}" for number in range(1, self.members))]
         return [[f"{folder}/pgrb2{kind}p5/{name}.t{date:%H}z.pgrb2{kind}.0p50.f000" for kind in "ab"] for name in names]
-
-    def index_address(self, file: str) -> str:
-        """Return the address of the index of a file."""
-        return f"{file}.idx"
-
-    def index(self, text: str) -> list[Message]:
-        """Return the messages that an index lists."""
-        return noaa_index(text)
-
-    def level_name(self, level: int) -> str:
-        """Return how the index writes a pressure level."""
-        return f"{level} mb"

@@ -10,8 +10,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from data_pipelines.conventions.grib_names import ON_LEVELS
 from data_pipelines.opening.indexed_grib import Message, ecmwf_index
-from data_pipelines.opening.open_analyses import IndexedAnalyses
+from data_pipelines.opening.open_analyses import ECMWF_PRESSURE, IndexedAnalyses, ecmwf_surface
 
 
 @dataclass(frozen=True)
@@ -19,19 +20,8 @@ class IfsOpen(IndexedAnalyses):
     """Fetch analyses of the IFS; keys: see `data_pipelines.opening.open_analyses.OpenAnalyses`."""
 
     service: ClassVar[str] = "ifs_open"
-    at_pressure: ClassVar[dict[str, str]] = {
-        "geopotential": "gh", "temperature": "t", "u_component_of_wind": "u", "v_component_of_wind": "v",
-        "specific_humidity": "q", "relative_humidity": "r", "vertical_velocity": "w", "vorticity": "vo",
-        "divergence": "d",
-    }  # fmt: skip
-    at_surface: ClassVar[dict[str, tuple[str, str]]] = {
-        name: (param, "")
-        for name, param in {
-            "2m_temperature": "2t", "2m_dewpoint_temperature": "2d", "10m_u_component_of_wind": "10u",
-            "10m_v_component_of_wind": "10v", "mean_sea_level_pressure": "msl", "surface_pressure": "sp",
-            "skin_temperature": "skt", "total_column_water_vapour": "tcwv", "land_sea_mask": "lsm",
-        }.items()
-    }  # fmt: skip
+    at_pressure: ClassVar[dict[str, str]] = ECMWF_PRESSURE | {"geopotential": ON_LEVELS["geopotential_height"]}
+    at_surface: ClassVar[dict[str, tuple[str, str]]] = ecmwf_surface() | {"land_sea_mask": ("lsm", "")}
 
     def file(self, time: np.datetime64) -> str:
         """Return the address of the file of an analysis."""

@@ -347,35 +347,6 @@ def test_missing_paths_name_what_is_near(tmp_path):
         open_dataset(tmp_path / "empty")
 
 
-@pytest.mark.parametrize(
-    ("name", "engine", "said"),
-    [
-        ("a.nc", "zarr", "Expected a Zarr store; .*a.nc is NetCDF: open it with data=netcdf"),
-        ("a.nc", "grib", "Expected GRIB; .*a.nc is NetCDF: open it with data=netcdf"),
-        ("store.zarr", "netcdf", "Expected NetCDF; .*is a Zarr store: open it with data=zarr"),
-        ("files", "zarr", "files is NetCDF: open it with data=netcdf"),
-        ("files", "grib", "files is NetCDF: open it with data=netcdf"),
-        ("b.grib", "netcdf", "b.grib is GRIB: open it with data=grib"),
-        ("b.grib", None, "it is NetCDF; give it a name that ends in .nc"),
-        ("b.nc", None, "it is GRIB; give it a name that ends in .grib"),
-        ("gs://bucket/x.zarr", "netcdf", "gs://bucket/x.zarr is a Zarr store: open it with data=zarr"),
-        ("s3://me:secret@bucket/x.nc", None, r"read from this machine; got the address s3://\*\*\*@bucket/x.nc"),
-    ],
-)
-def test_another_kind_than_the_source_opens_is_told(tmp_path, name, engine, said):
-    if (name, engine) == ("b.grib", None):
-        pytest.importorskip("cfgrib")
-    for place in ("a.nc", "files/a.nc", *(["b.grib"] if engine is None else [])):
-        (tmp_path / place).parent.mkdir(exist_ok=True)
-        dataset(2).to_netcdf(tmp_path / place, engine="netcdf4")
-    for place in ("b.nc", *(["b.grib"] if engine else [])):
-        (tmp_path / place).write_bytes(b"GRIB" + bytes(96))
-    (tmp_path / "store.zarr").mkdir()
-    (tmp_path / "store.zarr" / "zarr.json").write_text("{}")
-    with pytest.raises(ValueError, match=said):
-        open_dataset(name if "://" in name else tmp_path / name, engine=engine)
-
-
 @pytest.mark.parametrize("file_format", ["NETCDF4", "NETCDF3_64BIT"])
 def test_truncated_file(tmp_path, file_format):
     path = tmp_path / "a.nc"
