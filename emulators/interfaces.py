@@ -7,12 +7,13 @@ with `optional`, so that any Module is a network and any function of States a co
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from emulators.replay import Replay
 from emulators.state import State, Window
+from emulators.world import World
 
 Restore = Callable[[Tensor, float], Tensor]  # noisy fields and their noise level -> estimate of the clean fields
 Draw = Callable[[], Tensor]  # fields of unit noise, anew at each call
@@ -93,6 +94,30 @@ class Loss(Protocol):
     intervals: Collection[int] | None = None
 
     def __call__(self, prediction: State, target: State) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Say how often a training goes on from its own predictions.
+
+    share: chance of a sample to do so, above 0 and below 1. steps: optimiser steps from a prediction to the rollout
+    that starts there; the predictions of so many batches are kept. leads: timesteps that a start may lie from the data.
+    """
+
+    share: float
+    steps: int
+    leads: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1 or self.steps < 1 or self.leads < 1:
+            raise ValueError(
+                "objective.replay must be a chance from 0 to below 1, replay_steps and replay_leads at least 1; got "
+                f"{self.share}, {self.steps} and {self.leads}."
+            )
+
+    def bytes(self, world: World, batch_size: int) -> int:
+        """The size of a full buffer in bytes. batch_size: samples an optimiser step."""
+        return 4 * self.steps * batch_size * world.history * world.prognostic.size * world.grid.size
 
 
 class Objective(Protocol):

@@ -4,7 +4,7 @@ Continual training on new data alone forgets the old (catastrophic forgetting; r
 doi 10.1080/09540099550039318). Each sample of an optimiser step is of the old data with a chance of its own, drawn from
 the seed and the number of the sample: the same however a step is split into passes and processes, and in a training
 that is resumed. The same holds of samples whose window begins where the forecast of an earlier one ended
-(`emulators.replay`).
+(`emulators.objectives.forecast`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 
 from data_pipelines.batches.loader import ShuffledBatches
 from data_pipelines.batches.windows import Windows
-from emulators.replay import Replay
+from emulators.interfaces import Replay
 from emulators.state import State, Window
 
 DRAW = 20_261_129  # tells the draws of rehearsal from those of the order of windows

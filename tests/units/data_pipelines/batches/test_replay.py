@@ -12,9 +12,9 @@ from data_pipelines.batches.rehearsal import ReplayedBatches
 from data_pipelines.batches.windows import Windows
 from data_pipelines.batches.world import VariableRoles, world_from_dataset
 from emulators.grid import gaussian_grid
+from emulators.interfaces import Replay
 from emulators.layers.sample_draws import begin_samples
 from emulators.objectives.forecast import Forecast
-from emulators.replay import Replay
 from emulators.state import State
 
 GRID, SAMPLES, STEPS, LEADS = gaussian_grid(4), 4, 40, 5
