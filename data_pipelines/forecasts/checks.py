@@ -131,14 +131,14 @@ class Watch:
             self.variance = first[1:].sum(0)
             self.small = self._small(first)
 
-    def add(self, lead: int, state: State) -> list[str]:
-        """Add the forecasts at lead number `lead`; a sentence for each kind of departure that is new."""
+    def add(self, lead: int, state: State) -> dict[str, str]:
+        """Add the forecasts at lead number `lead`; a sentence for each kind of departure that is new, by kind."""
         before = {*self.told}
         if self.channels:
             self._compare(lead, state)
         if self.harmonics is not None and "power" not in self.told and (lead + 1) % self.daily == 0:
             self._compare_power(lead, state)
-        return [sentence for kind, (_, sentence) in self.told.items() if kind not in before]
+        return {kind: sentence for kind, (_, sentence) in self.told.items() if kind not in before}
 
     def _compare(self, lead: int, state: State) -> None:
         """Compare values and running means with those of training."""

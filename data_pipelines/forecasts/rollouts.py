@@ -235,11 +235,12 @@ class ForecastJob:
 class BatchForecast:
     """Roll out, write, check and score one piece of a job: some members of some initial times, a segment at a time.
 
-    warn: called with a sentence where the forecast leaves its physical range, or what the run was trained on.
+    warn: called with a sentence where the forecast leaves its physical range, or what the run was trained on. told: the
+    kinds of the latter that were told of other pieces, and are not told again.
     """
 
-    def __init__(self, job: ForecastJob, batch: int, warn: Callable[[str], None]) -> None:
-        self.job, self.batch, self.warn = job, batch, warn
+    def __init__(self, job: ForecastJob, batch: int, warn: Callable[[str], None], told: set[str]) -> None:
+        self.job, self.batch, self.warn, self.told = job, batch, warn, told
         rows, members = job.layout.pieces[batch]
         self.is_first = members.start == 0  # scores, budgets and pairs are those of the first group of members
         self.inits = job.layout.inits[rows]
@@ -305,10 +306,13 @@ class BatchForecast:
 
     def _look(self, lead: int, state: State) -> None:
         """Warn where the forecasts have left what the run was trained on; ValueError where they are to stop there."""
-        for sentence in self.watch.add(lead, state) if self.watch is not None else ():
+        departures = self.watch.add(lead, state) if self.watch is not None else {}
+        for kind, sentence in departures.items():
             if self.job.drift == "refuse":
                 raise ValueError(f"{sentence} guards.drift=mark goes on and says so in the results.")
-            self.warn(sentence)
+            if kind not in self.told:
+                self.warn(sentence)
+        self.told.update(departures)
 
     def _score(self, card: LeadScores | None, row: int, state: State) -> State | None:
         """Add the forecasts whose truth is at hand (up to the time `until` of each) to the scores; that truth."""

@@ -133,3 +133,7 @@ def test_a_forecast_that_drifts_is_marked_or_stops_and_goes_on(home, tmp_path, c
     assert read_manifest(ignored)["marks"] == {}
     same = (xr.open_zarr(path / "forecast.zarr")["temperature"].values for path in (folder, ignored))
     np.testing.assert_array_equal(*same)
+    capsys.readouterr()
+    two = ["init=[2003-01-13,2003-01-14]", "batch_size=1", "name=two", *words[1:]]
+    kinds = len(read_manifest(forecast(home.config(tmp_path, *two, run="growing")))["marks"]["drift"])
+    assert capsys.readouterr().err.count("leaves") == kinds  # once, not for each initial time

@@ -138,7 +138,7 @@ def test_a_forecast_that_leaves_what_was_trained_on_is_told_once(change, lead, k
     """
     watch = Watch(watched(), smooth())
     told = [watch.add(number, smooth(**change) if number >= 2 else smooth()) for number in range(40)]
-    found = [(number, sentence) for number, sentences in enumerate(told, start=1) for sentence in sentences]
+    found = [(number, sentence) for number, sentences in enumerate(told, start=1) for sentence in sentences.values()]
     assert [*watch.told] == ([] if kind is None else [kind])
     assert len(found) == len(watch.told)
     for number, sentence in found:
