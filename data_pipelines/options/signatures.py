@@ -189,6 +189,8 @@ def _of_another_type(key: str, parameter: Parameter, value: Any) -> list[Finding
             fix = f"write the first and the last time: {where}=[{found},{found}]"
         elif not fix and isinstance(found, str | int) and accepts(kind, [found], module):
             fix = f"write {where}=[{found}]"
+        elif isinstance(found, dict) and accepts(kind, pairs := [[k, item] for k, item in found.items()], module):
+            fix = f"write {where}={pairs}"
         findings.append(Finding(where, expected, value_in_words(found), fix))
     return findings
 

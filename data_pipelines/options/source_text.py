@@ -205,10 +205,16 @@ def in_words(annotation: ast.expr, module: str) -> str:
                 return " or ".join("null" if p.value is None else str(p.value) for p in args)  # type: ignore[attr-defined]
             if name in SEQUENCES or name in ("tuple", "Tuple"):
                 items = [in_words(p, module) for p in args if ast.unparse(p) != "..."]
-                return "a list of " + (items[0] if len(set(items)) == 1 else f"({', '.join(items)})")
+                return "a list of " + (_several(items[0]) if len(set(items)) == 1 else f"({', '.join(items)})")
             if name in MAPPINGS:
                 return f"a mapping to {in_words(args[-1], module)}"
     return ast.unparse(annotation)
+
+
+def _several(words: str) -> str:
+    """The plural of what `in_words` says, where it has one."""
+    plurals = {"a whole number": "whole numbers", "a number": "numbers", "text": "texts", "a path": "paths"}
+    return words.replace("a list of", "lists of", 1) if words.startswith("a list of") else plurals.get(words, words)
 
 
 def choices(annotation: ast.expr, module: str) -> list[str]:

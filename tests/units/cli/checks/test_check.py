@@ -58,6 +58,12 @@ def test_ranges_are_told_by_the_parts():
     assert "batch_size must be at least 1" in faulty["training"].got
 
 
+def test_a_mapping_in_the_place_of_pairs_comes_with_the_pairs():
+    finding = found("objective.members={0: 1, 9: 2}")["objective.members"]
+    assert finding.expected == "a whole number or a list of lists of whole numbers"
+    assert finding.fix == "write objective.members=[[0, 1], [9, 2]]"
+
+
 def test_what_no_part_can_tell_alone():
     faulty = found("loss=[]", "training.batch_size=7", "training.accumulate=2")
     assert set(faulty) == {"loss", "training.batch_size"}

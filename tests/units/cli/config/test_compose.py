@@ -1,5 +1,6 @@
 """Forecasts and evaluations compose their options with those of a run: command line, preset, run, defaults."""
 
+import logging
 import sys
 
 import pytest
@@ -9,6 +10,16 @@ from data_pipelines.conventions.suggestions import ConfigErrors
 from emul.config.compose import combinations, compose, run_composed
 from emul.main import main
 from emul.run import follow_up
+
+
+@pytest.fixture(autouse=True)
+def _handlers():
+    """Hydra logs several jobs to the output of the test, which later tests no longer have."""
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = before
+    root.setLevel(level)
 
 
 @pytest.fixture
