@@ -1,6 +1,7 @@
 """Fields that follow from time and grid alone: sunlight, carbon dioxide, clocks of year and day, place on the sphere.
 
-Sunlight is that of the moment, or the mean of the hours in its name, up to the moment.
+Sunlight is that of the moment, or the mean of the hours in its name, up to the moment; relative_insolation is Aurora
+1.5's, negative at night.
 
     year = 2 pi * fraction of the calendar year;    day = 2 pi * local mean solar time / 24 h
 
@@ -52,6 +53,13 @@ def _insolation(times: np.ndarray, grid: Grid) -> np.ndarray:
     return insolation.insolation(times, latitude, longitude, paired=paired)
 
 
+def _relative_insolation(times: np.ndarray, grid: Grid) -> np.ndarray:
+    from emulators.physics import insolation
+
+    latitude, longitude, paired = _axes(grid)
+    return insolation.relative_insolation(times, latitude, longitude, paired=paired)
+
+
 def _mean_insolation(hours: int, times: np.ndarray, grid: Grid) -> np.ndarray:
     from emulators.physics import insolation
 
@@ -69,6 +77,7 @@ def _whole(rows: np.ndarray, grid: Grid) -> np.ndarray:
 # name: (units, (times, grid) -> (time, *grid))
 _MOVING: dict[str, tuple[str, Callable[[np.ndarray, Grid], np.ndarray]]] = {
     INSOLATION: ("W m-2", _insolation),
+    "relative_insolation": ("1", _relative_insolation),
     **{name: ("W m-2", partial(_mean_insolation, hours)) for name, hours in MEAN_INSOLATION.items()},
     CARBON_DIOXIDE: ("ppm", lambda times, grid: _whole(carbon_dioxide(times), grid)),
     "sin_year": ("1", lambda times, grid: _whole(np.sin(year_angle(times)), grid)),

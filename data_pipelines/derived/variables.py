@@ -220,6 +220,25 @@ def summed(dataset: xr.Dataset, name: str, hours: int) -> xr.DataArray:
     return total.assign_attrs(attributes, cell_methods=cell, long_name=f"{name} over {hours} h")
 
 
+def logarithm(dataset: xr.Dataset, name: str) -> xr.DataArray:
+    """ln(1 + x / 1 mm) of an amount x in m, as Aurora 1.5 reads and writes it; x is expm1 of it times 1 mm."""
+    (amount,) = _needed(dataset, name)
+    millimetres = 1000.0 * in_units(name, amount, "m").clip(min=0.0)
+    return _named(xr.apply_ufunc(np.log1p, millimetres), "1", f"ln(1 + {name} / mm)")
+
+
+def insolation(dataset: xr.Dataset) -> xr.DataArray:
+    """Sine of the sun's height times the squared inverse of its distance, a share of 1, as Aurora 1.5 reads it."""
+    from emulators.physics.insolation import relative_insolation
+
+    valid, places = dataset["time"], [dataset[name] for name in ROWS]
+    if "prediction_timedelta" in dataset.dims:
+        valid = valid + dataset["prediction_timedelta"]
+    values = relative_insolation(valid.values, *(place.values for place in places))
+    field = xr.DataArray(values.astype(np.float32), dims=(*valid.dims, *ROWS))
+    return _named(field.assign_coords({name: dataset[name] for name in field.dims}), "1", "Relative insolation")
+
+
 DIAGNOSTICS: dict[str, Callable[[xr.Dataset], xr.DataArray]] = {
     "wind_speed": wind_speed,
     "10m_wind_speed": partial(wind_speed, names=WIND_10M),
@@ -235,7 +254,14 @@ DIAGNOSTICS: dict[str, Callable[[xr.Dataset], xr.DataArray]] = {
     "eddy_kinetic_energy_weatherbench2": eddy_kinetic_energy_weatherbench2,
     "geostrophic_wind_speed_weatherbench2": geostrophic_wind_speed_weatherbench2,
     "ageostrophic_wind_speed_weatherbench2": ageostrophic_wind_speed_weatherbench2,
+    "insolation": insolation,
+    **{
+        f"log_{name}": partial(logarithm, name=name)
+        for name in ("snow_depth", "total_precipitation_1hr", "snowfall_1hr")
+    },
 }
+AMOUNTS = ("snow_depth", "total_precipitation_1hr", "snowfall_1hr")
+DIAGNOSTICS |= {f"log_{name}": partial(logarithm, name=name) for name in AMOUNTS}
 FLUXES = ("total_precipitation", "evaporation", "sensible_heat_flux", "net_radiation", "friction")
 SUMS = {f"{name}_{hours}hr": (name, hours) for name in FLUXES for hours in (12, 24)}
 DIAGNOSTICS |= {name: partial(summed, name=flux, hours=hours) for name, (flux, hours) in SUMS.items()}

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -37,6 +38,25 @@ class ConditionedNorm(nn.LayerNorm):
         normed = super().forward(x)
         scale, shift = self.linear(self.condition)[:, None].to(normed.dtype).chunk(2, -1)
         return torch.addcmul(normed + shift, normed, scale)
+
+
+class AdaptiveNorm(nn.Module):
+    """Normalise the channels of (batch, level, lat, lon, channel), then scale and shift them by W silu(c) + d.
+
+    The condition c has `condition` channels and one value for each case or each token, (batch, level or 1, lat or 1,
+    lon or 1, channel). There is no 1 beside the scale: a norm gives zero at first, and a block the identity, as in
+    Aurora (Bodnar et al. 2025, doi 10.1038/s41586-025-09005-y).
+    """
+
+    def __init__(self, channels: int, condition: int) -> None:
+        super().__init__()
+        self.modulation = nn.Linear(condition, 2 * channels)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        shift, scale = self.modulation(F.silu(condition)).chunk(2, -1)
+        return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:]), scale)
 
 
 def recomputed(module: nn.Module, function: Callable[..., Any], *inputs: Any) -> Any:

@@ -153,6 +153,20 @@ def without_adapters(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return base
 
 
+def with_low_rank_updates(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights with the updates B A added that stand beside them as `low_rank.0.A` and `low_rank.0.B`.
+
+    Raises ValueError if each step of a rollout has its own.
+    """
+    merged = {name: value for name, value in weights.items() if ".low_rank." not in name}
+    for name in [name for name in weights if name.endswith(".B")]:
+        layer, number = name.split(".low_rank.")
+        if number != "0.B":
+            raise ValueError("Expected low-rank updates that are the same at every step; got one for each.")
+        merged[f"{layer}.weight"] = merged[f"{layer}.weight"] + weights[name] @ weights[f"{name[:-1]}A"]
+    return merged
+
+
 def with_adapter_names(weights: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
     """The weights of a base, under the names that they have in a module with adapters."""
     inside = {name.replace(INSIDE, ".").removesuffix(".original"): name for name in module.state_dict()}

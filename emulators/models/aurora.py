@@ -6,11 +6,18 @@
 
 Bodnar et al. 2025, doi 10.1038/s41586-025-09005-y (arXiv 2405.13063), whose network this repeats, weights and all, but
 that static and forcing fields are read once, not at both times. Low-rank updates of published weights (LoRA) are added
-into the weights. Heads of air pollution and waves, noise and roll-out adapters are not here.
+into the weights. Heads of air pollution and waves are not here.
 
-Light decoders read the latents y of all levels, with all else frozen if so wanted, after Lehmann et al. 2025, arXiv
-2506.19088; not parity-tested. Left open there: width and depth (here a norm and one hidden layer), which latents
-(here all of a patch).
+Aurora 1.5 (PyPI microsoft-aurora 2.0, 2026) has smoother waves of the lead time, more variables, of which some are only
+written, and an ensemble that adds noise to what the norms are told, token by token:
+
+    c_0 = MLP(lead) + MLP'(noise),    c_k = the linear map of 2x2 neighbours of c_(k-1)      on stage k of the U-Net
+
+Noise is drawn anew at each step of a rollout. For hours between two steps, give `interval` and, as published, the sum
+of the last n draws over sqrt(n) as `noise`. Its half-precision arithmetic, with attention kept finite, is not here.
+
+Light decoders read the latents y of all levels, with all else frozen if so wanted (Lehmann et al. 2025, arXiv
+2506.19088); not parity-tested. Left open there: depth and latents (here a norm, one hidden layer, all of a patch).
 """
 
 from __future__ import annotations
@@ -20,24 +27,26 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.layers.attention.learned_queries import Resampler
 from emulators.layers.attention.level_columns import LevelColumns
-from emulators.layers.attention.patches import Doubling, Frame, Halving, PatchEmbedding, unpatched
-from emulators.layers.attention.transformer import MLP, drop_path_rates, initialise_linear
+from emulators.layers.attention.patches import Doubling, Frame, Halving, PatchDecoder, PatchEmbedding, unpatched
+from emulators.layers.attention.transformer import MLP, drop_path_stages, initialise_linear
 from emulators.layers.attention.wave_embedding import (
     CLOCK,
-    LEADS,
     LEVELS,
+    lead_waves,
     log_spaced_waves,
     patch_position_waves,
     pressures,
 )
 from emulators.layers.attention.window_attention import WindowAttention
-from emulators.layers.attention.windows import WindowBlock, Windows
+from emulators.layers.attention.windows import ConditionedBlocks, WindowBlock, Windows, refuse_stages
+from emulators.layers.conditioned_norms import AdaptiveNorm
 from emulators.layers.convolution import pole_mirror
+from emulators.layers.low_rank import with_low_rank_updates
+from emulators.layers.sample_draws import Generators, normal
 from emulators.variables import VariableSet
 from emulators.world import World, hours_of
 
@@ -47,7 +56,13 @@ ABOUT = {
     "grid": "any; same levels for all variables",
     "parity": "Aurora, 1e-5",
 }
-ORDER = ("2t", "10u", "10v", "msl", "lsm", "z", "u", "v", "t", "q", "slt")  # of published variables, each in its group
+_READ = tuple("2t 10u 10v msl 2d tcwv tcc 100u 100v sp lcc mcc hcc skt stl1 swvl1 ci scaled_sd".split())
+WRITTEN_ONLY = tuple("i10fg blh uvb_1h ssrd_1h ttr_1h scaled_tp_1h scaled_sf_1h".split())
+_GROUND = (
+    *"lsm z anor isor cvh cl dl cvl slor slt_0 slt_1 slt_2 slt_3 slt_4 slt_5 slt_6 slt_7 sdfor sdor tvh_0".split(),
+    *"tvh_18 tvh_19 tvh_3 tvh_4 tvh_5 tvh_6 tvl_0 tvl_1 tvl_10 tvl_11 tvl_13 tvl_16 tvl_17 tvl_2 tvl_7 tvl_9".split(),
+)
+ORDER = (*_READ, "insolation", *WRITTEN_ONLY, *_GROUND, "u", "v", "t", "q", "slt")  # of variables, each in its group
 _BLOCK = r"backbone\.(en|de)coder_layers\.(\d)\.blocks\.(\d+)\."
 _NAMES = (
     (r"encoder\.surf_token_embeds\.(?:weights\.(\w+)|weight)", r"embed_surface.weight.\1"),
@@ -83,6 +98,8 @@ _NAMES = (
         )
     ),
     (r"backbone\.time_mlp\.(\d)\.(\w+)", r"lead_mlp.\1.\2"),
+    (r"backbone\.noise_mlp\.(\d)\.(\w+)", r"noise_mlp.\1.\2"),
+    (r"backbone\.context_down_layers\.(\d)\.reduction\.weight", r"noise_halvings.\1.linear.weight"),
     (rf"{_BLOCK}norm1\.ln_modulation\.1\.(\w+)", r"\1coder.\2.\3.norm_in.modulation.\4"),
     (rf"{_BLOCK}norm2\.ln_modulation\.1\.(\w+)", r"\1coder.\2.\3.norm_out.modulation.\4"),
     (rf"{_BLOCK}attn\.qkv\.(\w+)", r"\1coder.\2.\3.attention.qkv.\4"),
@@ -113,16 +130,18 @@ class Aurora(nn.Module):
     normed_gathering: layer norm on keys and queries of the first Perceiver. windows_padded: `first` or `last`, see
     emulators.layers.attention.windows. light: diagnostic variables without levels that light decoders of `light_hidden`
     channels read from the latents. frozen: train the light decoders only. drop_path: rate of dropped residual paths in
-    the last block of encoder and decoder, growing linearly from 0. fit, edges: see
-    emulators.layers.attention.patches.Frame.
+    the last block of encoder and decoder, growing linearly from 0. smooth_leads: see
+    emulators.layers.attention.wave_embedding.lead_waves. noisy: whether norms are told noise, `embed` numbers a token.
+    fit, edges: see emulators.layers.attention.patches.Frame.
     """
 
-    conditioning = ("interval",)
+    conditioning: Sequence[str] = ("interval",)
     places: Tensor
     areas: Tensor
     levels_read: Tensor
     levels_written: Tensor
     order: Tensor
+    noise_channels = 0
     additions = ("light.",)  # which weights of the network without light decoders lack
 
     def __init__(
@@ -146,25 +165,24 @@ class Aurora(nn.Module):
         light_hidden: int = 256,
         frozen: bool = False,
         drop_path: float = 0.0,
+        smooth_leads: bool = False,
+        noisy: bool = False,
         fit: str = "pad",
         edges: str | None = None,
     ) -> None:
         super().__init__()
         count = len(encoder_depths)
-        _refuse_stages(encoder_depths, decoder_depths, heads, window, latent_levels)
-        if frozen and not light:
-            raise ValueError("A frozen network has nothing to train but light decoders: name variables in light.")
+        refuse_stages(window, 3, encoder_depths=encoder_depths, decoder_depths=decoder_depths, heads=heads)
         self.patch, self.hours, self.frozen = (patch, patch), hours_of(world.timestep), frozen
-        self.embed, world = embed, self._without_light(world, light)
-        self.columns = LevelColumns(world)
+        self.embed, self.smooth_leads, world = embed, smooth_leads, self._without_light(world, light)
+        self.columns, self.mirror = LevelColumns(world), pole_mirror(world)
         self.frame = Frame(world.lat_lon, patch, patch, fit, edges)
-        self.mirror = pole_mirror(world)
         self._encoding(world, embed, mlp_ratio, latent_levels, level_heads, level_depth, normed_gathering)
         shapes = [[latent_levels, *(-(-size // (patch * 2**k)) for size in self.frame.shape)] for k in range(count)]
         widths = [embed * 2**k for k in range(count)]
 
-        def stage(k: int, drops: Sequence[float]) -> Blocks:
-            blocks = Blocks()
+        def stage(k: int, drops: Sequence[float]) -> ConditionedBlocks:
+            blocks = ConditionedBlocks()
             for i, drop in enumerate(drops):
                 windows = Windows(
                     shapes[k], window, shifted=i % 2 == 1, cyclic=world.lat_lon.is_cyclic, padded=windows_padded
@@ -176,11 +194,11 @@ class Aurora(nn.Module):
             return blocks
 
         last = 0.0 if frozen else drop_path
-        self.lead_mlp = nn.Sequential(nn.Linear(embed, embed), nn.SiLU(), nn.Linear(embed, embed))
-        self.encoder = nn.ModuleList(stage(k, drops) for k, drops in enumerate(_shared(last, encoder_depths)))
+        self._telling(embed, count, noisy)
+        self.encoder = nn.ModuleList(stage(k, drops) for k, drops in enumerate(drop_path_stages(last, encoder_depths)))
         self.halvings = nn.ModuleList(Halving(width) for width in widths[:-1])
         self.decoder = nn.ModuleList(
-            stage(count - 1 - k, drops) for k, drops in enumerate(_shared(last, decoder_depths))
+            stage(count - 1 - k, drops) for k, drops in enumerate(drop_path_stages(last, decoder_depths))
         )
         self.doublings = nn.ModuleList(Doubling(widths[k], shapes[k][1:]) for k in reversed(range(count - 1)))
         self._decoding(embed, latent_levels, level_heads, level_depth, level_mlp_ratio, light, light_hidden)
@@ -198,6 +216,8 @@ class Aurora(nn.Module):
 
     def _without_light(self, world: World, light: Sequence[str]) -> World:
         """Return the World without light variables; register the order of output channels and the learned variables."""
+        if self.frozen and not light:
+            raise ValueError("A frozen network has nothing to train but light decoders: name variables in light.")
         diagnostic = {v.name: v for v in world.diagnostic}
         if unfit := [name for name in light if name not in diagnostic or diagnostic[name].levels]:
             raise ValueError(
@@ -211,10 +231,20 @@ class Aurora(nn.Module):
         self.learned = tuple(light) if self.frozen else ()
         return rest
 
+    def _telling(self, embed: int, stages: int, noisy: bool) -> None:
+        """Create the modules that make of lead time and noise what norms are told."""
+        self.lead_mlp = nn.Sequential(nn.Linear(embed, embed), nn.SiLU(), nn.Linear(embed, embed))
+        if noisy:
+            self.conditioning, self.noise_channels = ("generator", "interval"), embed
+            self.noise_mlp = nn.Sequential(nn.Linear(embed, embed), nn.SiLU(), nn.Linear(embed, embed))
+            self.noise_halvings = nn.ModuleList(Halving(embed, embed, normed=False) for _ in range(stages - 1))
+
     def _encoding(
         self, world: World, embed: int, mlp_ratio: float, latent_levels: int, heads: int, depth: int, normed: bool
     ) -> None:
         """Create the modules that turn fields into tokens."""
+        if latent_levels < 2:
+            raise ValueError(f"Expected at least 2 latent_levels, the surface's own among them; got {latent_levels}.")
         self.embed_surface = PatchEmbedding(self.columns.read_single, embed, self.patch)
         self.embed_levels = PatchEmbedding(self.columns.read_upper, embed, self.patch)
         self.surface_level = nn.Parameter(nn.init.trunc_normal_(torch.empty(embed), std=0.02))
@@ -248,14 +278,27 @@ class Aurora(nn.Module):
         self.surface = nn.Linear(2 * embed, self.patch[0] ** 2 * self.columns.written_single)
         self.upper = nn.Linear(2 * embed, self.patch[0] ** 2 * self.columns.written_upper)
         self.light = nn.ModuleDict(
-            {name: LightDecoder(latent_levels * 2 * embed, hidden, self.patch) for name in light}
+            {name: PatchDecoder(latent_levels * 2 * embed, hidden, self.patch) for name in light}
         )
 
-    def forward(self, fields: Tensor, time: Tensor, *, interval: Tensor | None = None) -> Tensor:
-        """Return the fields `interval` hours later, (batch,); None for the World's timestep."""
+    def forward(
+        self,
+        fields: Tensor,
+        time: Tensor,
+        *,
+        interval: Tensor | None = None,
+        generator: Generators = None,
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """Return the fields `interval` hours later, (batch,); None for the World's timestep.
+
+        noise: of the finest tokens, (batch, latent level, lat, lon, channel), or None to draw it from `generator`, one
+        for all cases or one for each. Without a generator it is drawn by sample in training and zero in evaluation.
+        """
         hours = fields.new_full((len(fields),), self.hours) if interval is None else interval.to(fields.dtype)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            latents = self.backbone(self.encoded(self.frame.inward(fields, self.mirror), time, hours), hours)
+            latents = self.encoded(self.frame.inward(fields, self.mirror), time, hours)
+            latents = self.backbone(latents, self.conditions(latents, hours, generator, noise))
             out = self.decoded(latents)
         if self.light:
             out = torch.cat([out, *(decoder(latents) for decoder in self.light.values())], dim=1)
@@ -272,21 +315,32 @@ class Aurora(nn.Module):
         latents = self.gathering(self.latents, levels.flatten(0, 2)).unflatten(0, levels.shape[:3])
         x = torch.cat([surface[:, None], latents.permute(0, 3, 1, 2, 4)], dim=1)
         now = time.double() / 3600.0 - hours.double()
-        lead, clock = log_spaced_waves(hours, LEADS, self.embed), log_spaced_waves(now, CLOCK, self.embed)
+        lead, clock = lead_waves(hours, self.embed, self.smooth_leads), log_spaced_waves(now, CLOCK, self.embed)
         when = self.of_lead(lead) + self.of_clock(clock)
         return x + (self.of_place(self.places) + self.of_area(self.areas)) + when[:, None, None, None]
 
-    def backbone(self, x: Tensor, hours: Tensor) -> Tensor:
-        """Return tokens of twice the channels, passed through the U-Net."""
-        condition = self.lead_mlp(log_spaced_waves(hours, LEADS, self.embed))
+    def conditions(self, x: Tensor, hours: Tensor, generator: Generators, noise: Tensor | None) -> list[Tensor]:
+        """Return what the norms of each stage are told, the finest first, of cases or of their tokens."""
+        told = self.lead_mlp(lead_waves(hours, self.embed, self.smooth_leads))[:, None, None, None]
+        if not self.noise_channels:
+            return [told] * len(self.encoder)
+        if noise is None and (self.training or generator is not None):
+            noise = torch.stack(normal(len(x), x.shape[1:], x.device, generator)).to(x.dtype)
+        each = [told + self.noise_mlp(torch.zeros_like(x) if noise is None else noise)]
+        for halving in self.noise_halvings:
+            each.append(halving(each[-1]))
+        return each
+
+    def backbone(self, x: Tensor, conditions: Sequence[Tensor]) -> Tensor:
+        """Return tokens of twice the channels, passed through the U-Net; conditions of each stage, finest first."""
         seen = []
         for k, stage in enumerate(self.encoder):
-            x = stage(x, condition)
+            x = stage(x, conditions[k])
             seen.append(x)
             if k < len(self.halvings):
                 x = self.halvings[k](x)
         for k, stage in enumerate(self.decoder):
-            x = stage(x, condition)
+            x = stage(x, conditions[-1 - k])
             if k < len(self.doublings):
                 x = self.doublings[k](x)
                 x = x if k == 0 else x + seen[-2 - k]  # none at the coarsest, as published
@@ -301,73 +355,13 @@ class Aurora(nn.Module):
         return self.columns.join(columns, unpatched(self.surface(latents[:, 0]), self.patch))
 
 
-class Blocks(nn.ModuleList):
-    """Apply blocks one after another, all with the same condition."""
-
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        for block in self:
-            x = block(x, condition)
-        return x
-
-
-class AdaptiveNorm(nn.Module):
-    """Apply layer norm to (batch, level, lat, lon, channel), scaled and shifted by a condition (batch, channel).
-
-    Scale and shift are zero at the start. condition: number of channels of the condition.
-    """
-
-    def __init__(self, channels: int, condition: int) -> None:
-        super().__init__()
-        self.modulation = nn.Linear(condition, 2 * channels)
-
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        shift, scale = self.modulation(F.silu(condition))[:, None, None, None].chunk(2, -1)
-        return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:]), scale)
-
-
-class LightDecoder(nn.Module):
-    """Map tokens (batch, latent level, lat, lon, channel) to one field, (batch, 1, lat, lon), patch by patch."""
-
-    def __init__(self, channels: int, hidden: int, patch: Sequence[int]) -> None:
-        super().__init__()
-        self.patch = tuple(patch)
-        self.head = nn.Sequential(
-            nn.LayerNorm(channels), nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, patch[0] * patch[1])
-        )
-
-    def forward(self, latents: Tensor) -> Tensor:
-        return unpatched(self.head(latents.permute(0, 2, 3, 1, 4).flatten(3)), self.patch)
-
-
-def _refuse_stages(
-    encoder_depths: Sequence[int],
-    decoder_depths: Sequence[int],
-    heads: Sequence[int],
-    window: Sequence[int],
-    levels: int,
-) -> None:
-    """Raise ValueError unless numbers of stages and sizes fit together."""
-    count = len(encoder_depths)
-    if not count or {len(decoder_depths), len(heads)} != {count} or len(window) != 3 or levels < 2:
-        raise ValueError(
-            "Expected as many decoder_depths and heads as encoder_depths, a window of 3 sizes (level, lat, lon) "
-            f"and at least 2 latent_levels; got {list(encoder_depths)}, {list(decoder_depths)}, {list(heads)}, "
-            f"{list(window)} and {levels}."
-        )
-
-
-def _shared(last: float, depths: Sequence[int]) -> list[list[float]]:
-    """Return the rates of dropped paths, stage by stage."""
-    each = iter(drop_path_rates(last, sum(depths)))
-    return [[next(each) for _ in range(depth)] for depth in depths]
-
-
 def adapted(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return published weights: one tensor for all variables, static fields once, low-rank updates added.
 
-    Static fields have no head. Variables are in the published ORDER, others after them as stored; the World's must have
-    the same order.
+    Static fields have no head, and variables that are only written are not read: published networks read zeros in their
+    place. Variables are in the published ORDER, others after them as stored; the World's must have the same order.
     """
+    theirs = _named(theirs)
     heads = ("surface.weight", "surface.bias", "upper.weight", "upper.bias")
     keys = ("embed_surface.weight", "embed_levels.weight", *heads)
     ours = {name: value for name, value in theirs.items() if not name.startswith(tuple(f"{key}." for key in keys))}
@@ -377,24 +371,30 @@ def adapted(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
 
     for key in keys:
         names = sorted((name[len(key) + 1 :] for name in theirs if name.startswith(f"{key}.")), key=rank)
-        tensors = [theirs[f"{key}.{name}"] for name in names]
-        if key in heads:  # older files have one tensor already
-            ours[key] = tensors[0] if names == [""] else torch.stack(tensors, 1).flatten(0, 1)
-        else:
+        if key not in heads:
+            tensors = [theirs[f"{key}.{name}"] for name in names if name not in WRITTEN_ONLY]
             ours[key] = torch.cat(tensors, 1)
-    fields = ours["surface.bias"].numel() // ours["embed_surface.weight"].shape[-1] ** 2
+        else:  # older files have one tensor already
+            tensors = [theirs[f"{key}.{name}"] for name in names]
+            ours[key] = tensors[0] if names == [""] else torch.stack(tensors, 1).flatten(0, 1)
+    unread = sum(f"surface.bias.{name}" in theirs for name in WRITTEN_ONLY)
+    fields = ours["surface.bias"].numel() // ours["embed_surface.weight"].shape[-1] ** 2 - unread
     changing, fixed = ours["embed_surface.weight"].tensor_split([fields], dim=1)
     ours["embed_surface.weight"] = torch.cat([changing.transpose(1, 2).flatten(1, 2), fixed.sum(2)], 1)
     ours["embed_levels.weight"] = ours["embed_levels.weight"].transpose(1, 2).flatten(1, 2)
-    return _merged(ours)
+    return with_low_rank_updates(ours)
 
 
-def _merged(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights with low-rank updates B A added. Raises ValueError if each step has its own."""
-    merged = {name: value for name, value in weights.items() if ".low_rank." not in name}
-    for name in [name for name in weights if name.endswith(".B")]:
-        layer, number = name.split(".low_rank.")
-        if number != "0.B":
-            raise ValueError("Expected low-rank updates that are the same at every step; got one for each.")
-        merged[f"{layer}.weight"] = merged[f"{layer}.weight"] + weights[name] @ weights[f"{name[:-1]}A"]
-    return merged
+def _named(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights of Aurora 1.5 that have one tensor for all surface variables with one for each."""
+    written = (*_READ, *WRITTEN_ONLY, "insolation")
+    read = (*written, *_GROUND)
+    if "embed_surface.weight." not in theirs or theirs["embed_surface.weight."].shape[1] != len(read):
+        return theirs
+    ours = dict(theirs)
+    kernels = ours.pop("embed_surface.weight.")
+    ours |= {f"embed_surface.weight.{name}": kernels[:, [i]] for i, name in enumerate(read)}
+    for part in ("surface.weight", "surface.bias"):
+        heads = ours.pop(f"{part}.").unflatten(0, (-1, len(written)))
+        ours |= {f"{part}.{name}": heads[:, i] for i, name in enumerate(written)}
+    return ours

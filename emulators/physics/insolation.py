@@ -92,13 +92,29 @@ def insolation(
     time: datetime64 (UTC), any shape. latitude, longitude: degrees, shapes (lat,) and (lon,). paired: these are of the
     same points; shape (*time.shape, point).
     """
-    place = sun(time, orbit)
-    angle = _hour_angle(time, longitude, place.equation_of_time)
-    steady, swing = _path(place, latitude)
-    if paired:
-        return solar_constant * place.distance_factor[..., None] * np.maximum(steady + swing * np.cos(angle), 0.0)
-    cosine = steady[..., None] + swing[..., None] * np.cos(angle)[..., None, :]
-    return solar_constant * place.distance_factor[..., None, None] * np.maximum(cosine, 0.0)
+    return solar_constant * np.maximum(_height(sun(time, orbit), time, latitude, longitude, paired), 0.0)
+
+
+def relative_insolation(
+    time: np.ndarray | np.datetime64, latitude: np.ndarray, longitude: np.ndarray, *, paired: bool = False
+) -> np.ndarray:
+    """Return the sine of the sun's height times (a / r)^2, negative at night, shape (*time.shape, lat, lon).
+
+    The orbit is that of 1995, to first order in its eccentricity and the same in each calendar year, without the
+    equation of time: the input of Aurora 1.5 (PyPI microsoft-aurora 2.0), after Rose's climlab. paired: latitude and
+    longitude are of the same points; shape (*time.shape, point).
+    """
+    time = np.asarray(time, dtype="datetime64[s]")
+    days = (time - time.astype("datetime64[Y]")) / np.timedelta64(1, "D")
+    e, perihelion = 0.016715, np.deg2rad(282.7)
+    longitude_of_sun = 2.0 * np.pi * (days - 80.5) / 365.0 + e * (1.0 + np.sqrt(1.0 - e * e)) * np.sin(perihelion)
+    longitude_of_sun = longitude_of_sun + 2.0 * e * np.sin(longitude_of_sun - perihelion)
+    place = Sun(
+        declination=np.arcsin(np.sin(np.deg2rad(23.4441)) * np.sin(longitude_of_sun)),
+        distance_factor=((1.0 + e * np.cos(longitude_of_sun - perihelion)) / (1.0 - e * e)) ** 2,
+        equation_of_time=np.zeros(time.shape),
+    )
+    return _height(place, time, latitude, longitude, paired)
 
 
 def mean_insolation(
@@ -144,6 +160,17 @@ def _hour_angle(time: np.ndarray | np.datetime64, longitude: np.ndarray, lead: n
     seconds = (time - time.astype("datetime64[D]")).astype(np.float64)
     noon = 2.0 * np.pi * seconds / 86400.0 - np.pi + lead
     return noon[..., None] + np.deg2rad(longitude)
+
+
+def _height(
+    place: Sun, time: np.ndarray | np.datetime64, latitude: np.ndarray, longitude: np.ndarray, paired: bool
+) -> np.ndarray:
+    """Return the sine of the sun's height times (a / r)^2, shape (*time.shape, lat, lon) or, paired, (..., point)."""
+    angle = _hour_angle(time, longitude, place.equation_of_time)
+    steady, swing = _path(place, latitude)
+    if paired:
+        return place.distance_factor[..., None] * (steady + swing * np.cos(angle))
+    return place.distance_factor[..., None, None] * (steady[..., None] + swing[..., None] * np.cos(angle)[..., None, :])
 
 
 def _path(place: Sun, latitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

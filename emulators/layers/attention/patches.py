@@ -106,12 +106,30 @@ def unpatched(tokens: Tensor, patch: Sequence[int]) -> Tensor:
     return cells.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
 
 
-class Halving(nn.Module):
-    """Merge 2x2 neighbours into one token of twice the channels; odd rows and columns are padded with zeros."""
+class PatchDecoder(nn.Module):
+    """Map tokens (batch, latent level, lat, lon, channel) to one field, (batch, 1, lat, lon), patch by patch."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, hidden: int, patch: Sequence[int]) -> None:
         super().__init__()
-        self.norm, self.linear = nn.LayerNorm(4 * channels), nn.Linear(4 * channels, 2 * channels, bias=False)
+        self.patch = tuple(patch)
+        self.head = nn.Sequential(
+            nn.LayerNorm(channels), nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, patch[0] * patch[1])
+        )
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return unpatched(self.head(latents.permute(0, 2, 3, 1, 4).flatten(3)), self.patch)
+
+
+class Halving(nn.Module):
+    """Merge 2x2 neighbours into one token; odd rows and columns are padded with zeros.
+
+    width: channels of the merged tokens; default, twice those of the others. normed: layer norm before the linear map.
+    """
+
+    def __init__(self, channels: int, width: int | None = None, *, normed: bool = True) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * channels) if normed else nn.Identity()
+        self.linear = nn.Linear(4 * channels, width or 2 * channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.pad(x, (0, 0, 0, x.shape[3] % 2, 0, x.shape[2] % 2))

@@ -9,6 +9,7 @@ Vaswani et al. 2017, arXiv 1706.03762; norms first: Xiong et al. 2020, arXiv 200
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -104,6 +105,12 @@ class TransformerBlock(nn.Module):
 def drop_path_rates(last: float, depth: int) -> list[float]:
     """Return rates of dropped paths that grow linearly from 0 at the first block to `last` at the last."""
     return [last * i / max(1, depth - 1) for i in range(depth)]
+
+
+def drop_path_stages(last: float, depths: Sequence[int]) -> list[list[float]]:
+    """Return the rates of `drop_path_rates` stage by stage. depths: number of blocks of each stage."""
+    each = iter(drop_path_rates(last, sum(depths)))
+    return [[next(each) for _ in range(depth)] for depth in depths]
 
 
 def check_heads(channels: int, heads: int) -> None:

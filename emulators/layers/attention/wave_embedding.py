@@ -49,6 +49,9 @@ LEVELS = 0.01, 1e5
 LEADS = 1.0 / 60.0, 504.0
 
 
+SMOOTH_LEADS = 6.0, 504.0
+
+
 CLOCK = 1.0, 24.0 * 365.25
 
 
@@ -63,6 +66,18 @@ def log_spaced_waves(x: Tensor, bounds: tuple[float, float], width: int) -> Tens
     lengths = torch.logspace(lower, upper, width // 2, dtype=torch.float64, device=x.device)
     phase = x.double()[..., None] * (2.0 * math.pi / lengths)
     return torch.cat([phase.sin(), phase.cos()], dim=-1).float()
+
+
+def lead_waves(hours: Tensor, width: int, smooth: bool) -> Tensor:
+    """Return the waves of lead times, (...) -> (..., width), float32.
+
+    smooth: of 6 hours at least, and the sine of the longest is replaced by the lead time as a share of its length, as
+    in Aurora 1.5.
+    """
+    if not smooth:
+        return log_spaced_waves(hours, LEADS, width)
+    sines, cosines = log_spaced_waves(hours, SMOOTH_LEADS, width).chunk(2, -1)
+    return torch.cat([sines[..., :-1], (hours / SMOOTH_LEADS[1]).float()[..., None], cosines], dim=-1)
 
 
 def patch_position_waves(grid: LatLonGrid, frame: Frame, patch: int, width: int) -> tuple[Tensor, Tensor]:

@@ -186,6 +186,25 @@ class WindowBlock(nn.Module):
         return self.windows.join(self.attention(self.windows.partition(x), self.windows.blocked))
 
 
+class ConditionedBlocks(nn.ModuleList):
+    """Apply blocks one after another, all with the same condition."""
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        for block in self:
+            x = block(x, condition)
+        return x
+
+
+def refuse_stages(window: Sequence[int], axes: int, **stages: Sequence[int]) -> None:
+    """Raise ValueError unless a window has so many axes, and each option of stages as many values as the first."""
+    (first, depths), *others = stages.items()
+    if not depths or any(len(values) != len(depths) for _, values in others) or len(window) != axes:
+        raise ValueError(
+            f"Expected as many {' and '.join(name for name, _ in others)} as {first}, at least one, and a window of "
+            f"{axes} sizes; got {', '.join(str(list(values)) for values in stages.values())} and {list(window)}."
+        )
+
+
 def split_heads(x: Tensor, heads: int, parts: int = 1) -> Tensor:
     """Split (batch, window, window, token, parts * channel): (parts, batch, window, window, head, token, channel)."""
     return x.unflatten(-1, (parts, heads, -1)).permute(4, 0, 1, 2, 5, 3, 6)

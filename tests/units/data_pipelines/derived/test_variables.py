@@ -100,6 +100,25 @@ def test_sums_of_precipitation():
         DIAGNOSTICS["total_precipitation_24hr"](rain.isel(prediction_timedelta=slice(None, None, 2)))
 
 
+def test_amounts_by_their_logarithm_and_insolation_of_the_valid_time():
+    amounts = np.array([0.0, 0.001, 0.01, -1e-9])
+    expected = np.log(np.array([0.001, 0.002, 0.011, 0.001])) - np.log(1e-3)
+    for factor, units in ((1.0, "m"), (1000.0, "mm")):
+        rain = xr.Dataset({"total_precipitation_1hr": ("x", factor * amounts, {"units": units})})
+        found = shaped(rain, derive=["log_total_precipitation_1hr"])["log_total_precipitation_1hr"]
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+    grid, noon = equiangular_grid(8), np.datetime64("2001-03-21T12", "ns")
+    analysis = winds(grid, 0.0, 0.0).assign_coords(time=[noon])
+    light = shaped(analysis, derive=["insolation"])["insolation"]
+    assert light.dims == ("time", "latitude", "longitude")
+    np.testing.assert_allclose(light[0, :, 0], np.cos(np.deg2rad(grid.latitude)), atol=0.02)
+    leads = {"prediction_timedelta": np.array([0, 12], "timedelta64[h]").astype("timedelta64[ns]")}
+    forecast = analysis.expand_dims(leads).transpose("time", "prediction_timedelta", ...)
+    later = DIAGNOSTICS["insolation"](forecast)
+    np.testing.assert_allclose(later[:, 0], light)
+    np.testing.assert_allclose(later[0, 1], light[0].roll(longitude=8), atol=0.02)  # half a day, and the sun goes on
+
+
 def test_what_is_missing_is_named():
     with pytest.raises(ValueError, match="lack u_component_of_wind, v_component_of_wind"):
         DIAGNOSTICS["vorticity"](xr.Dataset())

@@ -14,8 +14,11 @@ from omegaconf import OmegaConf
 from emulators.grid import LatLonGrid, equiangular_grid
 from emulators.grids.catalogue import named_grid
 from emulators.layers.attention.level_columns import LevelColumns
+from emulators.layers.attention.wave_embedding import lead_waves
 from emulators.layers.attention.window_attention import CosineAttention, EarthAttention, WindowAttention
 from emulators.layers.attention.windows import Windows
+from emulators.layers.sample_draws import normal
+from emulators.models.aurora import ORDER, WRITTEN_ONLY, adapted
 from emulators.variables import Variable, VariableSet
 from emulators.world import World
 from places import CONF
@@ -60,6 +63,12 @@ SAMUDRA2 = {"channels": [280, 380, 480, 520], "widening": 2, "periodic": True}
 PANGU_LITE = {"embed": 48, "depths": [2, 6, 6, 2], "heads": [3, 6, 6, 3]}
 WXFORMER_LITE = {"channels": [32, 64, 128, 256], "depth": [2] * 4, "head_channels": 32, "groups": 32}
 HPX_OCEAN = {"channels": [180, 90, 90], "block": "symmetric", "recurrent": False}
+SURFACE, GROUND = ORDER[:19], ORDER[26:62]
+AURORA_15 = replace(
+    world(equiangular_grid(721, poles=True), {**dict.fromkeys("zuvtq", 13), **dict.fromkeys(SURFACE, 0)}, {}, 2),
+    diagnostic=channels(0, dict.fromkeys(WRITTEN_ONLY, 0)),
+    forcing=channels(0, dict.fromkeys((f"{name}_below" for name in GROUND), 0)),
+)
 PUBLISHED = [  # file, world, changes, parameters measured on the original code
     ("vit", world(GRID32, 3, 138, 3), {"positions": "learned"}, 1_761_932),
     ("resnet", world(GRID32, 3, 138, 3), {}, 9_220_227),
@@ -80,6 +89,8 @@ PUBLISHED = [  # file, world, changes, parameters measured on the original code
     ("climode", world(GRID32, 5, 2, 3), {}, 2_752_099),
     ("met2net", world(GRID32, 5, 0, 12), {}, 8_698_405 - 65_536),  # without maps that are never called
     ("aurora", world(equiangular_grid(721, poles=True), AIR, MASKS, 2), {}, 1_256_300_176 - 24_576),
+    ("aurora_15", AURORA_15, {}, 1_257_562_096 - 409_600),  # without static fields at the time before, and zeros
+    ("aurora_15", AURORA_15, {"noisy": True}, 1_260_184_560 - 409_600),
     ("pangu", world(equiangular_grid(721, poles=True), AIR, MASKS), {}, 64_220_169),
     ("pangu_small", world(GRID32, AIR, MASKS), PANGU_LITE, 2_240_841),
     pytest.param(
@@ -184,6 +195,7 @@ WRONG = [
     ("wxformer_small", {"distances": "none"}, "'true' or 'published'"),
     ("wxformer_small", {"groups": 5}, "groups that divide the 64 channels"),
     ("aurora_small", {"heads": [2]}, "as many decoder_depths and heads"),
+    ("aurora_small", {"latent_levels": 1}, "at least 2 latent_levels"),
     ("aurora_small", {"windows_padded": "never"}, "'first' or 'last'"),
     ("aurora_small", {"light": ["rain"]}, "diagnostic variables without levels; got rain"),
     ("aurora_small", {"frozen": True}, "nothing to train but light decoders"),
@@ -353,6 +365,52 @@ def test_light_decoders_leave_the_frozen_network_as_it_is():
     torch.testing.assert_close(out[:, [0, 1, 2, 4]], whole(fields, time))
     out.square().mean().backward()
     assert {name for name, p in net.named_parameters() if p.grad is not None} == set(missing)
+
+
+def test_noise_of_each_token_moves_the_norms_and_hours_are_told_without_fast_waves():
+    air = World(equiangular_grid(16), channels(0, {"t": 2, "msl": 0}), np.timedelta64(6, "h"), history=2)
+    torch.manual_seed(0)
+    net = randomised(build("aurora_15_small", air, embed=16))
+    fields, time = torch.randn(2, air.input_channels, 16, 32), torch.zeros(2, dtype=torch.int64)
+    drawn = torch.stack(normal(2, (4, 8, 16, 16), "cpu", torch.Generator().manual_seed(1)))
+    with torch.no_grad():
+        still, moved = net(fields, time), net(fields, time, generator=torch.Generator().manual_seed(1))
+        torch.testing.assert_close(net(fields, time, noise=drawn), moved, rtol=0.0, atol=0.0)
+        torch.testing.assert_close(net(fields, time, noise=0.0 * drawn), still, rtol=0.0, atol=0.0)
+        drawn[1, 2, 3, 5] += 1.0
+        other = (net(fields, time, noise=drawn) - moved).abs().amax((1, 2, 3))
+    assert (moved - still).abs().max() > 1e-3
+    assert other[0] == 0.0 < other[1]
+    hours = torch.tensor([1.0, 6.0])
+    waves = lead_waves(hours, 8, True)
+    torch.testing.assert_close(waves[:, 3], hours / 504.0)
+    torch.testing.assert_close(
+        waves[:, [0, 7]], torch.stack([(np.pi * hours / 3).sin(), (np.pi * hours / 252).cos()], 1)
+    )
+
+
+def test_one_tensor_for_all_variables_is_read_as_one_for_each():
+    """Weights of Aurora 1.5 come in two forms; insolation and what is only written have other places than ours."""
+    surface = [*ORDER[:18], *WRITTEN_ONLY, "insolation"]
+    read, each = [*surface, *GROUND], {}
+    each |= {f"embed_surface.weight.{v}": torch.randn(3, 1, 2, 2, 2) for v in read}
+    each |= {f"surface.{part}.{v}": torch.randn(4, *rest) for part, rest in SHAPES.items() for v in surface}
+    upper = {f"embed_levels.weight.{v}": torch.randn(3, 1, 2, 2, 2) for v in "zuvtq"}
+    upper |= {f"upper.{part}.{v}": torch.randn(4, *rest) for part, rest in SHAPES.items() for v in "zuvtq"}
+    whole = {"embed_surface.weight.": torch.cat([each[f"embed_surface.weight.{v}"] for v in read], 1)}
+    for part in SHAPES:
+        whole[f"surface.{part}."] = torch.stack([each[f"surface.{part}.{v}"] for v in surface], 1).flatten(0, 1)
+    got, expected = adapted({**whole, **upper}), adapted({**each, **upper})
+    assert got.keys() == expected.keys()
+    for name, value in got.items():
+        torch.testing.assert_close(value, expected[name])
+    kernels = expected["embed_surface.weight"]
+    assert kernels.shape == (3, 2 * 19 + 36, 2, 2)
+    torch.testing.assert_close(kernels[:, 18], each["embed_surface.weight.insolation"][:, 0, 0])
+    torch.testing.assert_close(expected["surface.bias"].unflatten(0, (4, 26))[:, 18], each["surface.bias.insolation"])
+
+
+SHAPES = {"weight": (3,), "bias": ()}
 
 
 def test_every_published_network_has_a_small_one():

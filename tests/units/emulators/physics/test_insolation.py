@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from emulators.physics.insolation import Orbit, daily_mean_insolation, insolation, mean_insolation, sun
+from emulators.physics.insolation import (
+    Orbit,
+    daily_mean_insolation,
+    insolation,
+    mean_insolation,
+    relative_insolation,
+    sun,
+)
 
 LATITUDE = np.linspace(89.0, -89.0, 90)
 LONGITUDE = np.arange(0.0, 360.0, 2.0)
@@ -39,6 +46,15 @@ def test_noon_is_brightest_under_the_sun_and_half_the_planet_is_dark():
     assert min(LONGITUDE[column], 360.0 - LONGITUDE[column]) < 4.0
     assert light.min() == 0.0
     assert np.mean(light == 0.0) == pytest.approx(0.5, abs=0.02)
+
+
+def test_relative_insolation_is_that_of_the_almanac_but_for_the_equation_of_time_and_goes_on_at_night():
+    times = np.datetime64("1995-01-01", "s") + np.arange(0, 365 * 24, 67) * np.timedelta64(1, "h")
+    light, full = relative_insolation(times, LATITUDE, LONGITUDE), insolation(times, LATITUDE, LONGITUDE) / 1361.0
+    assert 0.02 < np.abs(np.maximum(light, 0.0) - full).max() < 0.08  # 16 minutes of 24 h are 0.07
+    np.testing.assert_allclose(light.mean(axis=-1) + light[:, ::-1].mean(axis=-1), 0.0, atol=1e-12)
+    paired = relative_insolation(times, LATITUDE[:5], LONGITUDE[:5], paired=True)
+    np.testing.assert_allclose(paired, light[:, range(5), range(5)])
 
 
 def test_global_mean_is_a_quarter_of_the_beam():
