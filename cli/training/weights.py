@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
+from data_pipelines.files.atomic import bytes_text
 from data_pipelines.opening.published import (
     PublishedWeights,
     card_of,
@@ -36,13 +37,16 @@ def main(arguments: list[str]) -> int:
     refuse_others(words, WeightsSettings, "emul weights")
     match words:
         case ["list"]:
-            table(["weights", "model", "trained on", "licence"], map(row, published_weights(settings.table).values()))
+            table(
+                ["weights", "model", "trained on", "size", "licence"],
+                map(row, published_weights(settings.table).values()),
+            )
         case ["show", name]:
             entry = entry_of(name, settings.table)
             path = weights_folder(name) / entry.file_name
             facts = {**asdict(entry), **(card_of(path) or {}), "here": str(path) if card_of(path) else "not fetched"}
-            rows = {key: UNKNOWN if value is None else str(value) for key, value in facts.items() if key != "name"}
-            show_rows(f"weights {name}", rows)
+            shown = {key: UNKNOWN if value is None else str(value) for key, value in facts.items() if key != "name"}
+            show_rows(f"weights {name}", shown)
         case ["get", name]:
             entry = entry_of(name, settings.table)
             with progress(f"fetching {name}") as report:
@@ -59,4 +63,5 @@ def main(arguments: list[str]) -> int:
 def row(entry: PublishedWeights) -> list[str]:
     """A row of the list."""
     periods = ", ".join("-".join(period) for period in entry.train or ()) or UNKNOWN
-    return [entry.name, entry.model, periods, entry.licence or UNKNOWN]
+    size = UNKNOWN if entry.bytes is None else bytes_text(entry.bytes)
+    return [entry.name, entry.model, periods, size, entry.licence or UNKNOWN]

@@ -3,6 +3,7 @@
 import http.server
 import json
 import pickle
+import re
 import threading
 from importlib.util import find_spec
 from pathlib import Path
@@ -95,6 +96,8 @@ def test_the_table_that_ships_is_sound():
             named_grid(entry.grid)
         assert all(len(period) == 2 for period in [*(entry.train or []), *(entry.validation or [])]), name
         assert entry.citation, name
+        assert entry.bytes is None or entry.bytes > 1e8, name
+        assert entry.sha256 is None or re.fullmatch("[0-9a-f]{64}", entry.sha256), name
 
 
 def test_a_file_is_fetched_once_and_described(table, tmp_path):
@@ -146,8 +149,12 @@ def test_the_hub_with_its_client_and_without(table, client, monkeypatch):
 
 
 def test_the_verb(table, tmp_path, capsys):
+    rows = yaml.safe_load(table.read_text())
+    table.write_text(yaml.safe_dump({**rows, "large": rows["good"] | {"bytes": 5_025_579_446}}))
     assert main(["weights", "list", f"table={table}"]) == 0
-    assert "1979-2017   MIT" in capsys.readouterr().out
+    listed = {line.split()[0]: line.split()[2:] for line in capsys.readouterr().out.splitlines() if line.split()}
+    assert listed["good"] == ["1979-2017", "not", "stated", "MIT"]
+    assert listed["large"] == ["1979-2017", "5.03", "GB", "MIT"]
     assert main(["weights", "get", "good", f"table={table}", f"to={tmp_path / 'here'}"]) == 0
     assert f"emul train model=unet from_checkpoint={tmp_path / 'here' / 'good.ckpt'}" in capsys.readouterr().out
     assert json.loads((tmp_path / "here" / "good.ckpt.card.json").read_text())["name"] == "good"
