@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str]) -> None:
-    """The words after `emul data inspect`: a data source by its keys, or paths."""
+    """The words after `emul data inspect`: a data source by its keys, or paths. ValueError without any."""
+    if not arguments:  # else the default source would be made: minutes that nobody asked for
+        raise ValueError(
+            "Expected paths or a data source; write `emul data inspect era5.nc` or `emul data inspect data=planet`."
+        )
     show(open_data(arguments))
 
 

@@ -32,6 +32,7 @@ CASES = [
     ("train --batch-size 8", "write training.batch_size=8"),
     ("train --epochs", "keys are set as key=value"),
     ("data inspct era5", "did you mean `emul data inspect`?"),
+    ("data inspect", "Expected paths or a data source"),
     ("models sfon", "did you mean 'sfno'?"),
     ("losses more", "emul losses takes nothing more"),
     ("losses --config-dir nowhere", "Expected a folder of options at"),
