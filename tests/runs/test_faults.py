@@ -100,6 +100,7 @@ def test_a_broken_step_is_skipped_where_that_was_asked(tmp_path, monkeypatch):
     assert all(value.isfinite().all() for value in card["weights"].values())
 
 
+@pytest.mark.slow
 def test_a_truncated_checkpoint_falls_back_to_the_one_before(stopped, tmp_path, capsys):
     path = stopped / "checkpoints" / "last.ckpt"
     path.write_bytes(path.read_bytes()[:3000])

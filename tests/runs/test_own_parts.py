@@ -74,6 +74,7 @@ def test_a_folder_that_is_not_there(tmp_path, capsys):
     assert "Expected a folder of options" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_sweeps_and_jobs_carry_the_folder_on(parts, tmp_path):
     done = run(tmp_path, "train", "--config-dir", str(parts), *TINY, "model=own_model", "hardware=slurm", "--dry-run")
     assert f"export EMUL_CONF='{parts}'" in done.stdout, done.stderr

@@ -118,6 +118,7 @@ def test_cells_run_in_jupyter(tmp_path):
     assert "\x1b[" not in output  # no codes for a terminal
 
 
+@pytest.mark.slow
 def test_forecasts_and_scores_are_those_of_the_command_line(run, tmp_path):
     from emul.main import main
 
