@@ -18,6 +18,7 @@ from data_pipelines.verification.score_rows import headline_leads, map_variables
 from data_pipelines.verification.sides import Inputs
 from emulators.statistics.significance import Significance
 from emulators.variables import VariableSet
+from emulators.verification.climate_dataset import climate_dataset
 from emulators.verification.evaluation import Evaluation
 from emulators.verification.spectra import LeadSpectra
 
@@ -162,7 +163,7 @@ NAMES = {  # what a score is called in words, where it is of runs of any or only
 
 def _write_climate(target: Path, card: ClimateCard, inputs: Inputs, warn: Callable[[str], None]) -> xr.Dataset:
     """Write climate.nc, and say what the run is too short for."""
-    dataset = card.dataset(inputs.attributes)
+    dataset = climate_dataset(card, inputs.attributes)
     _describe_levels(inputs, dataset)
     write_netcdf(target / "climate.nc", stored_form(dataset, f"Climate of {inputs.name}"))
     for name, why in card.left_out().items():
@@ -213,7 +214,7 @@ def draw(
     drawn = maps.drawn
     if card is not None:
         climate = Maps(target / "climate", pairs.grid, coast)
-        attempt("the climate's maps", climate_maps, climate, card.dataset(), results)
+        attempt("the climate's maps", climate_maps, climate, climate_dataset(card), results)
         drawn = [*drawn, *climate.drawn]
     scores = results.scores
     notes = [*inputs.notes, *sentences(inputs.absences)]

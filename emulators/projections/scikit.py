@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from emulators.projections.predictors import Patterns, Predictors
+from emulators.projections.predictors import Predictors
 from emulators.projections.scenarios import Scenario, ScenarioSet
+from emulators.statistics.patterns import Patterns
 
 
 class PatternRegression:

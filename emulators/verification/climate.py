@@ -12,89 +12,32 @@ of area means. A bias of annual area means stands beside what internal variabili
 
 of M members, years taken as independent: below 2 it says little. Return levels are those of the largest value of each
 year, of the members taken together.
-
-    NRMSE = NRMSE_s + 5 NRMSE_g
-    NRMSE_s = sqrt <(mean_t f - mean_t o)^2> / |<mean_t o>|        NRMSE_g = sqrt mean_t (<f> - <o>)^2 / |<mean_t o>|
-
-with < > the area mean and t whole years: ClimateBench, Watson-Parris et al. 2022, doi 10.1029/2021MS002954, whose
-fields are departures from the preindustrial climate. Nino 3.4: the departure of the sea surface temperature from its
-monthly climatology over 5 S to 5 N, 170 W to 120 W, smoothed over 5 months (Trenberth 1997,
-doi 10.1175/1520-0477(1997)078<2771:TDOENO>2.0.CO;2).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from emulators.grid import grid_coordinates, grid_dims
+from emulators.scores.climate import (
+    ALPHA,
+    NINO_REGION,
+    area_mean,
+    area_rmse,
+    nino_index,
+    nrmse_global,
+    nrmse_spatial,
+    whole_years,
+)
 from emulators.state import State
 from emulators.statistics.area_means import Region, land_fraction, region_weights
 from emulators.statistics.climatology import AnnualMaxima, harmonics
 from emulators.variables import Variable, VariableSet
-from emulators.verification.channels import channel_rows, level_block, level_coordinate
+from emulators.verification.channels import channel_rows
 from emulators.world import World
-
-if TYPE_CHECKING:
-    import xarray as xr
-
-
-ALPHA = 5.0  # weight of the global part of the NRMSE
-NINO_REGION = "nino-3.4"
-NINO_MONTHS = 5
-YEAR = 365 * 86_400  # s
-WHOLE = 0.98  # share of a year that makes it whole
-
-
-def area_rmse(difference: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Root of the mean square of maps (..., point) with weights (point, region), missing points left out."""
-    return np.sqrt(area_mean(np.square(difference), weights))
-
-
-def area_mean(maps: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Means of maps (..., point) with weights (point, region), missing points left out: (..., region)."""
-    valid = ~np.isnan(maps)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(valid, maps, 0.0) @ weights / (valid @ weights)
-
-
-def nrmse_spatial(forecast: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The spatial part of NRMSE, from maps of the time mean (..., point), by region."""
-    return area_rmse(forecast - truth, weights) / np.abs(area_mean(truth, weights))
-
-
-def nrmse_global(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """The global part of NRMSE, from yearly area means (year, ...)."""
-    return np.sqrt(np.square(forecast - truth).mean(axis=0)) / np.abs(truth.mean(axis=0))
-
-
-def whole_years(times: np.ndarray) -> np.ndarray:
-    """The years that sorted distinct `times` (datetime64[s]) cover."""
-    if times.size < 2:
-        return np.empty(0, dtype=np.int64)
-    step = float(np.median(np.diff(times).astype(np.int64)))
-    years, counts = np.unique(times.astype("datetime64[Y]").astype(int) + 1970, return_counts=True)
-    return years[counts * step >= WHOLE * YEAR]
-
-
-def nino_index(means: np.ndarray, months: np.ndarray) -> np.ndarray:
-    """The index from monthly area means (month, ...) at `months` since 1970; NaN where a month beside is missing."""
-    index = np.full(means.shape, np.nan)
-    for month in range(12):
-        rows = months % 12 == month
-        if rows.any():
-            index[rows] = means[rows] - means[rows].mean(axis=0)
-    half = NINO_MONTHS // 2
-    smooth = np.full(means.shape, np.nan)
-    for row in range(half, len(months) - half):
-        if months[row + half] - months[row - half] == 2 * half:
-            smooth[row] = index[row - half : row + half + 1].mean(axis=0)
-    return smooth
-
 
 ANNUAL = 2  # harmonics
 DECADE = 315_569_252.0  # s
@@ -110,7 +53,6 @@ YEARS = {
     "return": 10,
 }  # whole years needed
 RETURN = 10.0  # years between two excesses of the return level
-SOURCES = ("forecast", "truth")
 
 
 class ClimateCard:
@@ -202,9 +144,14 @@ class ClimateCard:
         return json.dumps([self.variables.plain(), list(self._nino.names), self.grid.plain()])
 
     @property
+    def times(self) -> np.ndarray:
+        """The valid times of the pairs, in order, datetime64[s]."""
+        return np.array(sorted(self._times), dtype="datetime64[s]")
+
+    @property
     def years(self) -> np.ndarray:
         """The whole years that the pairs cover."""
-        return whole_years(np.array(sorted(self._times), dtype="datetime64[s]"))
+        return whole_years(self.times)
 
     def left_out(self) -> dict[str, str]:
         """Scores for which there are too few years, or no sea, and why."""
@@ -308,74 +255,6 @@ class ClimateCard:
         channel, region = self.variables.slice(sea.name).start, self._nino.names.index(NINO_REGION)
         means = np.stack([self._months[month][:, channel, region] / self._counts[month] for month in months.tolist()])
         return nino_index(means, months), months.astype("datetime64[M]")
-
-    def dataset(self, attributes: Mapping[str, object] | None = None) -> xr.Dataset:
-        """By variable v: `v` (metric, region[, level]), `v_mean`, `v_std`, `v_trend`, `v_cycle`, `v_return10`,
-        `v_zonal_mean`, `v_annual_mean` (source, ...), and `nino34` (source, month)."""
-        import xarray as xr
-
-        scores, absent = self.scores(), self.left_out()
-        values = np.stack(list(scores.values()))  # (metric, channel, region)
-        arrays: dict[str, Any] = {}
-        coords: dict[str, Any] = {
-            "metric": list(scores),
-            "region": list(self.regions.names),
-            "source": list(SOURCES),
-            **grid_coordinates(self.grid),
-        }
-        place = grid_dims(self.grid)
-        fields = {name: field.reshape(*field.shape[:2], *self.grid.shape) for name, field in self.maps().items()}
-        for kind in {"cosine", "sine", *(kind for kind in ("trend", "cycle") if kind in absent)}:
-            del fields[kind]
-        annual = None
-        if "annual" not in absent:
-            means = self.annual_means()
-            annual = np.stack([means[:, 1:].mean(axis=1), means[:, 0]])  # (source, year, channel, region)
-            coords["year"] = self.years
-        for variable in self.variables:
-            name, units = variable.name, {"units": variable.units}
-            arrays[name] = self._block(variable, values, 1, ("metric",), ("region",), units)
-            for kind, field in fields.items():
-                attrs = {"units": f"{variable.units} decade-1".strip() if kind == "trend" else variable.units}
-                arrays[f"{name}_{kind}"] = self._block(variable, field, 1, ("source",), place, attrs)
-            if len(place) == 2:
-                zonal = fields["mean"].mean(axis=-1)
-                arrays[f"{name}_zonal_mean"] = self._block(variable, zonal, 1, ("source",), place[:1], units)
-            if annual is not None:
-                dims = ("source", "year")
-                arrays[f"{name}_annual_mean"] = self._block(variable, annual, 2, dims, ("region",), units)
-        index = self.nino()
-        if index is not None:
-            nino = np.stack([index[0][:, 1:].mean(axis=1), index[0][:, 0]])
-            spread = [np.sqrt(np.nanvar(index[0][:, 1:], axis=0).mean()), np.nanstd(index[0][:, 0])]
-            arrays["nino34"] = (("source", "month"), nino, {"units": "K"})
-            arrays["nino34_std"] = (("source",), np.array(spread), {"units": "K"})
-            coords["month"] = index[1].astype("datetime64[ns]")
-        coords |= level_coordinate(self.variables)
-        times = np.array(sorted(self._times), dtype="datetime64[s]")
-        facts: dict[str, object] = {
-            "times": f"{times.size} valid times from {times[0]} to {times[-1]}",
-            "whole_years": len(self.years),
-            "left_out": "; ".join(f"{name}: {why}" for name, why in absent.items()),
-            "definitions": "std about the time mean; trend a decade, beside two harmonics of the year; annual, "
-            "interannual and nrmse of whole years; nrmse = nrmse_spatial + 5 nrmse_global (ClimateBench); cycle: the "
-            "first harmonic of the year; bias_noise: standard error of the bias by the variance of annual means; "
-            "return10: what the largest value of a year exceeds once in 10 years (Gumbel)",
-        }
-        return xr.Dataset(arrays, coords, {**facts, **(attributes or {})})
-
-    def _block(
-        self,
-        variable: Variable,
-        values: np.ndarray,
-        axis: int,
-        before: tuple[str, ...],
-        after: tuple[str, ...],
-        attributes: Mapping[str, str],
-    ) -> tuple[tuple[str, ...], np.ndarray, Mapping[str, str]]:
-        """Dims, values and attributes of one variable out of (*before, channel, *after); axis: that of the channel."""
-        level = ("level",) if variable.levels else ()
-        return (*before, *level, *after), level_block(values, axis, variable, self.variables), attributes
 
 
 def _fit(gram: np.ndarray) -> np.ndarray:

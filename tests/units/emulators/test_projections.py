@@ -15,11 +15,12 @@ from data_pipelines.projections.energy_balance import FEEDBACK, EnergyBalance, t
 from emulators.models.unet import UNet
 from emulators.projections.network import CnnLstm, NetworkProjection
 from emulators.projections.pattern_scaling import PatternScaling
-from emulators.projections.predictors import Patterns, Predictors
+from emulators.projections.predictors import Predictors
 from emulators.projections.ridge import Ridge
 from emulators.projections.scenarios import Scenario, ScenarioSet
 from emulators.projections.scikit import GaussianProcess, RandomForest
 from emulators.projections.scores import member_study, nrmse
+from emulators.statistics.patterns import Patterns
 from places import SHARED
 
 TRAIN = ["historical", "hist-GHG", "hist-aer", "ssp126", "ssp370", "ssp585"]

@@ -12,6 +12,7 @@ from emulators.grid import equiangular_grid
 from emulators.state import State
 from emulators.variables import Variable, VariableSet
 from emulators.verification.climate import ClimateCard
+from emulators.verification.climate_dataset import climate_dataset
 from emulators.world import World
 
 GRID, VARIABLES = equiangular_grid(6, 12), VariableSet((Variable("2m_temperature", "K"),))
@@ -23,7 +24,7 @@ def test_maps_of_what_the_run_is_long_enough_for(years, kinds, tmp_path):
     noise = np.random.default_rng(0).normal(280.0, 3.0, (2, times.size, 1, *GRID.shape))
     card = ClimateCard(World(GRID, VARIABLES, np.timedelta64(1, "M")), VARIABLES)
     card.add(*(State(torch.from_numpy(fields), VARIABLES, times) for fields in noise))
-    dataset = card.dataset()
+    dataset = climate_dataset(card)
     results = SimpleNamespace(headline=headline_rows(score_rows(dataset[["2m_temperature"]])))
     maps = Maps(tmp_path, GRID, None)
     climate_maps(maps, dataset, results)

@@ -10,11 +10,13 @@ from scipy.stats import gumbel_r
 
 from data_pipelines.opening.datasets import open_dataset
 from emulators.grid import LatLonGrid, equiangular_grid
+from emulators.scores.climate import area_mean, nino_index, nrmse_global, nrmse_spatial, whole_years
 from emulators.state import State
 from emulators.statistics.area_means import region_weights
 from emulators.statistics.climatology import return_level
 from emulators.variables import Variable, VariableSet
-from emulators.verification.climate import ClimateCard, area_mean, nino_index, nrmse_global, nrmse_spatial, whole_years
+from emulators.verification.climate import ClimateCard
+from emulators.verification.climate_dataset import climate_dataset
 from emulators.world import World
 from places import SHARED
 
@@ -60,7 +62,7 @@ def dozen():
 
 
 def test_what_was_put_in_is_found_again(dozen):
-    found = card(*dozen, parts=7).dataset({"forecast": "x"})
+    found = climate_dataset(card(*dozen, parts=7), {"forecast": "x"})
     temperature = found["temperature"].sel(level=850)
     north = float(WEIGHTS @ np.repeat(GRID.latitude > 0, GRID.shape[1]))
     want = {"bias": 2 * north, "bias_rmse": 2 * north**0.5, "trend_forecast": 1.5, "trend_truth": 0.5, "trend_rmse": 1}
@@ -84,7 +86,7 @@ def test_what_was_put_in_is_found_again(dozen):
 def test_annual_means_and_the_nrmse(dozen):
     times, forecast, truth = dozen
     made = card(times, forecast, truth, parts=3)
-    found, year = made.dataset(), times.astype("datetime64[Y]").astype(int) + 1970
+    found, year = climate_dataset(made), times.astype("datetime64[Y]").astype(int) + 1970
     area = [(f.reshape(*f.shape[:2], -1) @ WEIGHTS)[:, 0] for f in (forecast, truth)]
     yearly = np.array([[a[year == y].mean() for y in range(2001, 2013)] for a in area])
     annual = found["temperature_annual_mean"].sel(region="global", level=500)
@@ -99,7 +101,7 @@ def test_annual_means_and_the_nrmse(dozen):
 def test_the_season_is_found_again(dozen):
     """Both swing by 8 K; waves of 4 K a month later are half as large, and apart as complex amplitudes are."""
     times, _, truth = dozen
-    found = card(*dozen).dataset()["temperature"].sel(level=500, region="global")
+    found = climate_dataset(card(*dozen))["temperature"].sel(level=500, region="global")
     assert found.sel(metric="cycle_ratio").item() == pytest.approx(1.0, abs=0.01)
     angle = 2 * np.pi * (times - times[0]) / np.timedelta64(3652, "D") * 10
     waves = np.broadcast_to((280 + 8 * np.cos(angle))[:, None, None, None], truth.shape)
@@ -142,7 +144,7 @@ def test_return_levels_are_those_of_known_extremes(dozen):
     np.testing.assert_allclose(level[1], return_level(yearly[1].astype(np.float32), 10.0), rtol=1e-6)
     both = np.concatenate([yearly[0], yearly[0] + 1.0])
     np.testing.assert_allclose(level[0], return_level(both, 10.0), rtol=1e-6)
-    assert "temperature_return10" in made.dataset()
+    assert "temperature_return10" in climate_dataset(made)
     scores = made.scores()
     assert scores["return10_forecast"][0, 0] > scores["return10_truth"][0, 0] + 2.0  # it varies twice as much
 
@@ -154,7 +156,7 @@ def test_split_then_merge_is_the_whole(dozen):
     merged = ClimateCard(WORLD, VARIABLES, ("global", "northern-hemisphere"))
     for part in parts:
         merged.add_partial(part.partial())
-    xr.testing.assert_allclose(merged.dataset(), whole.dataset(), rtol=1e-9)
+    xr.testing.assert_allclose(climate_dataset(merged), climate_dataset(whole), rtol=1e-9)
     other = ClimateCard(WORLD, VARIABLES, ("global",))
     with pytest.raises(ValueError, match="same variables, regions"):
         merged.add_partial(other.partial())
@@ -167,22 +169,22 @@ def test_short_runs_say_what_they_lack():
         name: f"2 of the {need} whole years needed"
         for name, need in (("interannual", 5), ("nino", 5), ("trend", 10), ("return", 10))
     }
-    found = made.dataset()
+    found = climate_dataset(made)
     assert {"annual_rmse", "nrmse", "bias_rmse"} <= set(found["metric"].values)
     assert not {"trend_rmse", "interannual_std_truth"} & set(found["metric"].values)
     assert "temperature_trend" not in found
     months = card(times[:20], forecast[:20], truth[:20])
     assert set(months.left_out()) == {"annual", "nrmse", "cycle", "interannual", "nino", "trend", "return"}
-    assert "temperature_annual_mean" not in months.dataset()
+    assert "temperature_annual_mean" not in climate_dataset(months)
     with pytest.raises(ValueError, match="No pair"):
-        ClimateCard(WORLD, VARIABLES).dataset()
+        climate_dataset(ClimateCard(WORLD, VARIABLES))
 
 
 def test_points_that_are_ever_missing_are_left_out(dozen):
     times, forecast, truth = (part.copy() for part in dozen)
-    clean = card(times, forecast, truth).dataset()
+    clean = climate_dataset(card(times, forecast, truth))
     truth[5, 2, 4:9, 7:12] = np.nan
-    found = card(times, forecast, truth, parts=2).dataset()
+    found = climate_dataset(card(times, forecast, truth, parts=2))
     sea = "sea_surface_temperature"
     assert int(found[f"{sea}_mean"].isnull().sum()) == 2 * 25
     bias = found[sea].sel(metric="bias", region="global").item()
