@@ -16,6 +16,7 @@ from data_pipelines.verification.pairs import Pairs
 from data_pipelines.verification.score_files import EvaluationResults
 from data_pipelines.verification.score_rows import headline_leads, map_variables
 from data_pipelines.verification.sides import Inputs
+from emulators.statistics.area_means import land_fraction as land_share
 from emulators.statistics.significance import Significance
 from emulators.variables import VariableSet
 from emulators.verification.climate_dataset import climate_dataset
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from emulators.verification.climate import ClimateCard
 
 
-MOST_FIELDS, MOST_LEADS = 10, 6  # of which spectra are computed by default
+MOST_FIELDS, MOST_LEADS = 10, 6  # of which spectra are computed by default, and monthly fields kept
 
 
 def evaluation_of(inputs: Inputs) -> Evaluation:
@@ -44,6 +45,7 @@ def evaluation_of(inputs: Inputs) -> Evaluation:
         regions=options["regions"],
         missing=options["missing"],
         climate=bool(options["climate"]),
+        monthly=map_variables(pairs.variables, None, MOST_FIELDS),
         maps=_maps(inputs),
         spectra=_spectra(inputs),
         inits=pairs.inits if options["significance"]["level"] is not None else None,
@@ -158,6 +160,10 @@ NAMES = {  # what a score is called in words, where it is of runs of any or only
     "return": "return levels",
     "nino": "Nino 3.4",
     "trend": "trends",
+    "scales": "variance by time scale",
+    "patterns": "leading patterns",
+    "transports": "poleward transports",
+    "precipitation": "the distribution of precipitation",
 }
 
 
@@ -198,9 +204,8 @@ def draw(
 
     draw_scores(target, results, attempt)
     pairs, errors, card, case = inputs.pairs, evaluation.maps, evaluation.climate, inputs.options["case"]
-    land = inputs.world.static_fields
     simulated = str(pairs.truth.dataset.attrs.get("title", "")).startswith("emul ")
-    coast = None if land is None else np.asarray(land)[0]
+    coast = land_share(inputs.world)
     if coast is None and inputs.options["coastlines"] and not simulated:
         coast = land_fraction(pairs.grid)
     attempt("hero.png", draw_hero, target / "hero.png", pairs, errors, results, coast)

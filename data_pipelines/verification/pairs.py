@@ -16,7 +16,14 @@ import numpy as np
 import torch
 import xarray as xr
 
-from data_pipelines.conventions.attributes import channel_array, grid_of, horizontal, level_index, on_grid
+from data_pipelines.conventions.attributes import (
+    channel_array,
+    grid_of,
+    horizontal,
+    level_index,
+    on_grid,
+    vertical_coordinate,
+)
 from data_pipelines.conventions.durations import bounds, nearest_positions, spacing, unbroken_until
 from data_pipelines.conventions.valid_times import month_starts
 from data_pipelines.reading.fields import Fields
@@ -250,13 +257,18 @@ class Pairs:
         return fields, self.truth.dataset.isel(time=int(self.index[init, lead]))
 
     def world(self) -> World:
-        """The World on which scores are computed: the forecast's grid, and the land where the truth has it."""
-        static, fields = VariableSet(), None
-        if "land_sea_mask" in self.truth.dataset:
-            land = self.truth.dataset["land_sea_mask"]
-            land = land.isel(time=0) if "time" in land.dims else land
-            static, fields = VariableSet((Variable("land_sea_mask"),)), land.values[None].astype(np.float64)
-        return World(self.grid, self.variables, self.leads[0], static=static, static_fields=fields)
+        """The World on which scores are computed: the forecast's grid, levels, and ground where the truth has it."""
+        truth = self.truth.dataset
+        names = [name for name in ("land_sea_mask", "geopotential_at_surface") if name in truth]
+        fields = [truth[name].isel(time=0) if "time" in truth[name].dims else truth[name] for name in names]
+        return World(
+            self.grid,
+            self.variables,
+            self.leads[0],
+            static=VariableSet(tuple(Variable(name) for name in names)),
+            static_fields=np.stack([field.values.astype(np.float64) for field in fields]) if fields else None,
+            vertical=vertical_coordinate(self.forecast),
+        )
 
     def attributes(self) -> dict[str, str]:
         """The initial times and valid times that are scored, for the attributes of scores."""

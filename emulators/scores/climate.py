@@ -42,6 +42,18 @@ def nrmse_global(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return np.sqrt(np.square(forecast - truth).mean(axis=0)) / np.abs(truth.mean(axis=0))
 
 
+def slope(times: np.ndarray, series: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The slope of a straight line by least squares through a series (time, ...), and its standard error.
+
+    The error takes the departures from the line as independent.
+    """
+    centred = times - times.mean()
+    about = series - series.mean(axis=0)
+    found = np.tensordot(centred, about, axes=1) / np.square(centred).sum()
+    rest = np.square(about - np.multiply.outer(centred, found)).sum(axis=0) / (len(times) - 2)
+    return found, np.sqrt(rest / np.square(centred).sum())
+
+
 def whole_years(times: np.ndarray) -> np.ndarray:
     """The years that sorted distinct `times` (datetime64[s]) cover."""
     if times.size < 2:

@@ -11,7 +11,10 @@ of area means. A bias of annual area means stands beside what internal variabili
     bias_over_noise = |mean_n (<f> - <o>)| / sqrt((var f / M + var o) / n)
 
 of M members, years taken as independent: below 2 it says little. Return levels are those of the largest value of each
-year, of the members taken together.
+year, of the members taken together. The drift is the slope of <f> - <o> over the years, beside its standard error.
+
+Beside these stand the variance by time scale and the leading patterns of some fields (`statistics.monthly_fields`), the
+poleward transports (`physics.transports`) and the distribution of precipitation (`statistics.precipitation`).
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
+from emulators.physics.transports import YearlyTransports
 from emulators.scores.climate import (
     ALPHA,
     NINO_REGION,
@@ -30,11 +34,14 @@ from emulators.scores.climate import (
     nino_index,
     nrmse_global,
     nrmse_spatial,
+    slope,
     whole_years,
 )
 from emulators.state import State
 from emulators.statistics.area_means import Region, land_fraction, region_weights
 from emulators.statistics.climatology import AnnualMaxima, harmonics
+from emulators.statistics.monthly_fields import Modes, MonthlyFields
+from emulators.statistics.precipitation import PrecipitationDistribution
 from emulators.variables import Variable, VariableSet
 from emulators.verification.channels import channel_rows
 from emulators.world import World
@@ -47,12 +54,15 @@ YEARS = {
     "annual": 1,
     "nrmse": 1,
     "cycle": 1,
+    "scales": 2,
     "interannual": 5,
+    "patterns": 5,
     "nino": 5,
     "trend": 10,
     "return": 10,
 }  # whole years needed
 RETURN = 10.0  # years between two excesses of the return level
+PATTERN_REGIONS = ("northern-hemisphere", "southern-hemisphere")  # those with patterns of their own, beside the first
 
 
 class ClimateCard:
@@ -60,13 +70,19 @@ class ClimateCard:
 
     A point at which either is ever missing is left out. Of an ensemble the means are those of its members, the
     variability that of each member. Eight float64 fields a channel are held of forecast and truth each, and for every
-    year a float32 field of each member and of the truth.
+    year a float32 field of each member and of the truth. monthly: channels of which a float64 field is held for every
+    month too, for variance by time scale and patterns.
     """
 
     def __init__(
-        self, world: World, variables: VariableSet, regions: Sequence[str | Region | Mapping] = ("global",)
+        self,
+        world: World,
+        variables: VariableSet,
+        regions: Sequence[str | Region | Mapping] = ("global",),
+        monthly: VariableSet | None = None,
     ) -> None:
         self.grid, self.variables = world.grid, variables
+        self.monthly = VariableSet() if monthly is None else monthly
         land = land_fraction(world)
         self.regions = region_weights(world.grid, regions, land)
         self._nino = region_weights(world.grid, [*regions, NINO_REGION], land)
@@ -78,7 +94,10 @@ class ClimateCard:
         self._months: dict[int, np.ndarray] = {}  # month since 1970 -> sums (truth and members, channel, region)
         self._counts: dict[int, int] = {}
         self._times: set[int] = set()
-        self._maxima = AnnualMaxima()
+        self._maxima, self._fields = AnnualMaxima(), MonthlyFields()
+        self._kept = [variables.channels.index(channel) for channel in self.monthly.channels]
+        self.transports = YearlyTransports(world)
+        self.precipitation = PrecipitationDistribution(variables, self.regions.matrix)
 
     def add(self, prediction: State, target: State) -> None:
         """Add forecasts of any leads and their truth, matched by valid time; an ensemble has its members in front."""
@@ -89,6 +108,11 @@ class ClimateCard:
         )
         members = forecast if forecast.ndim == 4 else forecast[None]  # (member, time, channel, point)
         seconds = np.atleast_1d(target.time).astype(np.int64)
+        self.transports.add(prediction, target)
+        rain = self.precipitation.variable
+        if rain is not None:
+            place = self.variables.slice(rain.name).start
+            self.precipitation.add(members[:, :, place], truth[:, place])
         missing = np.isnan(truth) | np.isnan(members).any(axis=0)
         if missing.any():
             self._missing |= missing.any(axis=0)
@@ -101,11 +125,14 @@ class ClimateCard:
             self._square[row] += np.square(fields).mean(axis=0).sum(axis=0)
         self._times.update(seconds.tolist())
         self._maxima.add(target.time.reshape(-1).astype("datetime64[Y]").astype(int) + 1970, both)
+        months = target.time.reshape(-1).astype("datetime64[M]").astype(int)
+        if self._kept:
+            self._fields.add(months, both[:, :, self._kept])
         matrix = self._nino.matrix
         coverage = (~missing) @ matrix
         with np.errstate(invalid="ignore", divide="ignore"):
             means = both @ matrix / coverage  # (1 + member, time, channel, region)
-        for place, month in enumerate(target.time.reshape(-1).astype("datetime64[M]").astype(int).tolist()):
+        for place, month in enumerate(months.tolist()):
             self._months[month] = self._months.get(month, 0.0) + means[:, place]
             self._counts[month] = self._counts.get(month, 0) + 1
 
@@ -123,6 +150,9 @@ class ClimateCard:
             "times": np.array(sorted(self._times), dtype=np.int64),
             "labels": np.array(self._labels()),
             **self._maxima.partial(),
+            **self._fields.partial(),
+            **self.transports.partial(),
+            **self.precipitation.partial(),
         }
 
     def add_partial(self, partial: Mapping[str, np.ndarray]) -> ClimateCard:
@@ -137,11 +167,13 @@ class ClimateCard:
             self._months[month] = self._months.get(month, 0.0) + means
             self._counts[month] = self._counts.get(month, 0) + int(count)
         self._times.update(partial["times"].tolist())
-        self._maxima.add_partial(partial)
+        for part in (self._maxima, self._fields, self.transports, self.precipitation):
+            part.add_partial(partial)
         return self
 
     def _labels(self) -> str:
-        return json.dumps([self.variables.plain(), list(self._nino.names), self.grid.plain()])
+        parts = [self.variables.plain(), list(self._nino.names), self.grid.plain(), list(self.monthly.channels)]
+        return json.dumps(parts)
 
     @property
     def times(self) -> np.ndarray:
@@ -159,6 +191,14 @@ class ClimateCard:
         reasons = {name: f"{have} of the {need} whole years needed" for name, need in YEARS.items() if have < need}
         if "cycle" not in reasons and len(self._times) < 6 * have:
             reasons["cycle"] = "fewer than six times a year"
+        if not self._kept:
+            reasons |= dict.fromkeys(("scales", "patterns"), "no monthly fields are kept")
+        elif "scales" not in reasons and self._monthly_means().shape[1] < YEARS["scales"]:
+            reasons |= dict.fromkeys(("scales", "patterns"), "months without any time")
+        if lacking := self.transports.transports.left_out:
+            reasons["transports"] = ", ".join(f"{name.replace('_', ' ')}: {why}" for name, why in lacking.items())
+        if self.precipitation.left_out:
+            reasons["precipitation"] = self.precipitation.left_out
         if self._sea() is None:
             reasons["nino"] = f"none of {', '.join(SEA)} among the variables"
         elif NINO_REGION not in self._nino.names:
@@ -182,6 +222,34 @@ class ClimateCard:
         for values in maps.values():
             values[:, self._missing] = np.nan
         return maps
+
+    def _monthly_means(self) -> np.ndarray:
+        """Monthly means of whole years, (truth and members, year, month, channel of `monthly`, point)."""
+        return self._fields.whole(self.years)
+
+    def variances(self) -> np.ndarray | None:
+        """Variance by time scale of forecast and truth, (source, scale, channel of `monthly`, point); None where it is
+        left out, NaN where missing."""
+        if "scales" in self.left_out():
+            return None
+        found = self._fields.variances(self._monthly_means())
+        found[..., self._missing[self._kept]] = np.nan
+        return found
+
+    def modes(self) -> dict[str, list[Modes]]:
+        """The leading patterns by region, of each channel of `monthly`; empty where they are left out."""
+        if "patterns" in self.left_out():
+            return {}
+        means = self._monthly_means()
+        means[..., self._missing[self._kept]] = np.nan
+        names = [name for place, name in enumerate(self.regions.names) if not place or name in PATTERN_REGIONS]
+        return {
+            name: [
+                MonthlyFields.modes(means[..., channel, :], self.regions.matrix[:, self.regions.names.index(name)])
+                for channel in range(means.shape[-2])
+            ]
+            for name in names
+        }
 
     def annual_means(self) -> np.ndarray:
         """Area means of whole years, (year, truth and members, channel, region)."""
@@ -238,8 +306,10 @@ class ClimateCard:
             scores["interannual_std_truth"] = truth.std(axis=0, ddof=1)
             variance = members.var(axis=0, ddof=1).mean(axis=0) / members.shape[1] + truth.var(axis=0, ddof=1)
             scores["bias_noise"] = np.sqrt(variance / len(truth))
+            scores["drift"], scores["drift_noise"] = slope(self.years / 10.0, forecast - truth)
             with np.errstate(invalid="ignore", divide="ignore"):
                 scores["bias_over_noise"] = np.abs((forecast - truth).mean(axis=0)) / scores["bias_noise"]
+                scores["drift_over_noise"] = np.abs(scores["drift"]) / scores["drift_noise"]
         return scores
 
     def _sea(self) -> Variable | None:

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emulators.grid import grid_coordinates, grid_dims
+from emulators.physics.transports import QUANTITIES
+from emulators.statistics.monthly_fields import MODES, SCALES, ratios
+from emulators.statistics.precipitation import CENTRES, PERCENTILES, percentiles, wet_share
 from emulators.variables import Variable
 from emulators.verification.channels import level_block, level_coordinate
 from emulators.verification.climate import ClimateCard
@@ -17,11 +20,16 @@ if TYPE_CHECKING:
 
 
 SOURCES = ("forecast", "truth")
+Part = tuple[dict[str, Any], dict[str, Any]]  # arrays and coordinates
 
 
 def climate_dataset(card: ClimateCard, attributes: Mapping[str, object] | None = None) -> xr.Dataset:
     """Return by variable v: `v` (metric, region[, level]), `v_mean`, `v_std`, `v_trend`, `v_cycle`, `v_return10`,
     `v_zonal_mean`, `v_annual_mean` (source, ...), and `nino34` (source, month).
+
+    Of the fields kept month by month, on the dimension `field`: `scale_std` (source, scale, ...) with `scale_ratio`,
+    and `pattern` (source, mode, ...) with its share of the variance. Northward transports (source, latitude), and the
+    distribution of precipitation (source, region, rate).
 
     attributes: of the Dataset, beside those that say what it covers and leaves out.
     """
@@ -66,6 +74,8 @@ def climate_dataset(card: ClimateCard, attributes: Mapping[str, object] | None =
     if index is not None:
         arrays |= _nino(index[0])
         coords["month"] = index[1].astype("datetime64[ns]")
+    for more, places in (_scales(card), _modes(card), _transports(card), _precipitation(card)):
+        arrays, coords = arrays | more, coords | places
     return xr.Dataset(arrays, coords, {**_facts(card), **(attributes or {})})
 
 
@@ -79,6 +89,81 @@ def _nino(index: np.ndarray) -> dict[str, Any]:
     }
 
 
+def _fields_of(card: ClimateCard) -> dict[str, Any]:
+    """Return the coordinates of what is known of the fields kept month by month alone."""
+    units = [variable.units for variable in card.monthly for _ in variable.channels]
+    return {"field": list(card.monthly.channels), "field_units": ("field", units)}
+
+
+def _scales(card: ClimateCard) -> Part:
+    """Return the standard deviation at each time scale, and what area means of its square are over the truth's."""
+    found = card.variances()
+    if found is None:
+        return {}, {}
+    maps = np.sqrt(np.moveaxis(found, 2, 0))  # (field, source, scale, point)
+    ratio = np.moveaxis(ratios(found, card.regions.matrix), 1, 0)
+    place = grid_dims(card.grid)
+    return {
+        "scale_std": (("field", "source", "scale", *place), maps.reshape(*maps.shape[:3], *card.grid.shape), {}),
+        "scale_ratio": (("field", "scale", "region"), ratio, {"units": "1"}),
+    }, {**_fields_of(card), "scale": list(SCALES)}
+
+
+def _modes(card: ClimateCard) -> Part:
+    """Return the leading patterns in the first region, and of each region their shares, errors and likeness."""
+    found = card.modes()
+    if not found:
+        return {}, {}
+    maps = np.stack([modes.maps for modes in next(iter(found.values()))])
+    place, of_each = grid_dims(card.grid), ("field", "pattern_region")
+    arrays: dict[str, Any] = {
+        "pattern": (("field", "source", "mode", *place), maps.reshape(*maps.shape[:3], *card.grid.shape), {})
+    }
+    for name, dims in {
+        "shares": ("source", "mode"),
+        "errors": ("source", "mode"),
+        "separate": ("source", "mode"),
+        "likeness": ("mode",),
+        "along": ("mode",),
+        "overlap": (),
+    }.items():
+        values = [[modes._asdict()[name] for modes in column] for column in zip(*found.values(), strict=True)]
+        arrays[f"pattern_{name}"] = ((*of_each, *dims), np.array(values, dtype=np.float64), {"units": "1"})
+    return arrays, {**_fields_of(card), "pattern_region": list(found), "mode": np.arange(1, MODES + 1)}
+
+
+def _transports(card: ClimateCard) -> Part:
+    """Return the northward transports, and how much they vary from year to year."""
+    names = card.transports.names
+    if not names:
+        return {}, {}
+    found, arrays = {"": card.transports.means()}, dict[str, Any]()
+    if "interannual" not in card.left_out():
+        found["_interannual_std"] = card.transports.noise(card.years)
+    for suffix, values in found.items():
+        for row, name in enumerate(names):
+            units, title = QUANTITIES[name]
+            attrs = {"units": units} if suffix else {"units": units, "long_name": title}
+            arrays[f"{name}{suffix}"] = (("source", "latitude"), values[:, row], attrs)
+    return arrays, {}
+
+
+def _precipitation(card: ClimateCard) -> Part:
+    """Return the distributions of frequency and amount by rate, with percentiles, wet share and overlap."""
+    if card.precipitation.left_out:
+        return {}, {}
+    frequency, amount = card.precipitation.distributions()
+    by_rate, of_each, rates = ("source", "region", "rate"), ("source", "region"), {"units": "mm day-1"}
+    arrays = {
+        "precipitation_frequency": (by_rate, frequency, {"units": "1", "long_name": "Share of times and places"}),
+        "precipitation_amount": (by_rate, amount, {**rates, "long_name": "Mean precipitation that falls at the rate"}),
+        "precipitation_percentile": ((*of_each, "percentile"), percentiles(frequency), rates),
+        "precipitation_wet_share": (of_each, wet_share(frequency), {"units": "1", "long_name": "At least 1 mm a day"}),
+        "precipitation_overlap": (("region",), np.minimum(*frequency).sum(axis=-1), {"units": "1"}),
+    }
+    return arrays, {"rate": ("rate", CENTRES, rates), "percentile": list(PERCENTILES)}
+
+
 def _facts(card: ClimateCard) -> dict[str, object]:
     """Return what the sums cover, what is left out and why, and what the names mean."""
     times = card.times
@@ -89,5 +174,10 @@ def _facts(card: ClimateCard) -> dict[str, object]:
         "definitions": "std about the time mean; trend a decade, beside two harmonics of the year; annual, "
         "interannual and nrmse of whole years; nrmse = nrmse_spatial + 5 nrmse_global (ClimateBench); cycle: the "
         "first harmonic of the year; bias_noise: standard error of the bias by the variance of annual means; "
-        "return10: what the largest value of a year exceeds once in 10 years (Gumbel)",
+        "return10: what the largest value of a year exceeds once in 10 years (Gumbel); drift: slope of forecast minus "
+        "truth over annual means, a decade, drift_noise its standard error; scale_std: of single times about their "
+        "month (days), of the mean season, of the departures of months and of years from it; pattern: what goes with "
+        "one standard deviation of a leading mode of monthly departures (EOF), errors of the shares by North et al. "
+        "1982, likeness |cosine| of the patterns, along: variance over the truth's along its patterns; overlap: of "
+        "distributions, or of the patterns together, 1 where they are the same",
     }

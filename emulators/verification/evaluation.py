@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 class Evaluation:
     """Score a forecast and reference forecasts on the same pairs, in one pass.
 
-    references: by name, each with metrics of its own. regions, missing, vectors: as in `Scorecard`. climate: also the
-    climate of forecast and truth. maps: variables and lead numbers of which maps of the mean error are kept. spectra:
-    empty sums of spectra. inits: the initial times whose statistics are kept one by one, for the significance of
-    differences; None: none are. megabytes: memory for these; where all regions do not fit, the first alone is kept, or
-    nothing, and `notes` says so.
+    references: by name, each with metrics of its own. regions, missing, vectors: as in `Scorecard`. climate: also
+    the climate of forecast and truth. monthly: channels of which the climate keeps monthly fields. maps: variables
+    and lead numbers of which maps of the mean error are kept. spectra: empty sums of spectra. inits: the initial
+    times whose statistics are kept one by one, for the significance of differences; None: none are. megabytes:
+    memory for these; where all regions do not fit, the first alone is kept, or nothing, and `notes` says so.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class Evaluation:
         missing: Missing = "truth",
         vectors: Mapping[str, Sequence[str]] = WINDS,
         climate: bool = False,
+        monthly: VariableSet | None = None,
         maps: tuple[VariableSet, Sequence[int]] = (VariableSet(), ()),
         spectra: LeadSpectra | None = None,
         inits: np.ndarray | None = None,
@@ -63,7 +64,7 @@ class Evaluation:
         self.references, self.leads, self.spectra = dict(references or {}), np.asarray(leads), spectra
         self.forecast = Scorecard(world, variables, metrics, regions, [*leads], missing=missing, vectors=vectors)
         self.baselines = {name: self.forecast.with_metrics(r.metrics) for name, r in self.references.items()}
-        self.climate = ClimateCard(world, variables, regions) if climate else None
+        self.climate = ClimateCard(world, variables, regions, monthly) if climate else None
         self.maps = ErrorMaps(world, *maps)
         self.notes: list[str] = []
         self.by_init: dict[str, InitStatistics] = {}

@@ -10,7 +10,7 @@ from scipy.stats import gumbel_r
 
 from data_pipelines.opening.datasets import open_dataset
 from emulators.grid import LatLonGrid, equiangular_grid
-from emulators.scores.climate import area_mean, nino_index, nrmse_global, nrmse_spatial, whole_years
+from emulators.scores.climate import area_mean, nino_index, nrmse_global, nrmse_spatial, slope, whole_years
 from emulators.state import State
 from emulators.statistics.area_means import region_weights
 from emulators.statistics.climatology import return_level
@@ -23,6 +23,8 @@ from places import SHARED
 GRID = equiangular_grid(18, 24)
 VARIABLES = VariableSet((Variable("temperature", "K", (500.0, 850.0)), Variable("sea_surface_temperature", "K")))
 WORLD = World(GRID, VARIABLES, np.timedelta64(5, "D"))
+MONTHLY = VariableSet((Variable("temperature", "K", (850.0,)), Variable("sea_surface_temperature", "K")))
+OTHERS = {"transports", "precipitation"}  # of which these variables have nothing
 WEIGHTS = GRID.weights.ravel() / GRID.weights.sum()
 
 
@@ -49,7 +51,7 @@ def series(years, seed=0):
 
 def card(times, forecast, truth, parts=1, regions=("global", "northern-hemisphere")):
     """A card fed in `parts` batches; forecast may have members in front."""
-    made = ClimateCard(WORLD, VARIABLES, regions)
+    made = ClimateCard(WORLD, VARIABLES, regions, MONTHLY)
     for rows in np.array_split(np.arange(times.size), parts):
         states = (State(torch.from_numpy(f[..., rows, :, :, :]), VARIABLES, times[rows]) for f in (forecast, truth))
         made.add(*states)
@@ -79,7 +81,7 @@ def test_what_was_put_in_is_found_again(dozen):
         zonal.sel(source="forecast") - zonal.sel(source="truth"), 2.0 * (GRID.latitude > 0), atol=0.2
     )
     assert found["year"].values.tolist() == list(range(2001, 2013))
-    assert found.attrs["left_out"] == ""
+    assert {part.partition(":")[0] for part in found.attrs["left_out"].split("; ")} == OTHERS
     assert found.attrs["forecast"] == "x"
 
 
@@ -132,6 +134,33 @@ def test_bias_beside_the_noise_of_annual_means(dozen):
     assert twice["bias_noise"][0, 0] < found["bias_noise"][0, 0]
 
 
+def test_the_drift_is_the_slope_of_the_difference(dozen):
+    """The forecast warms by 1.5 K a decade and the truth by 0.5."""
+    scores = card(*dozen).scores()
+    assert scores["drift"][0, 0] == pytest.approx(1.0, abs=3 * scores["drift_noise"][0, 0])
+    assert 10.0 < scores["drift_over_noise"][0, 0]
+    line, error = slope(np.arange(4.0), np.array([0.0, 2.0, 2.0, 4.0]))
+    assert (line, error) == pytest.approx((1.2, np.sqrt(0.8 / 2 / 5)))  # departures of 0.2, 0.6, 0.6 and 0.2
+
+
+def test_variance_by_scale_and_patterns_of_fields_kept_month_by_month(dozen):
+    """The noise of 5 days is white: of about six times in a month 1/6 of its variance is left to months."""
+    found = climate_dataset(card(*dozen, parts=5))
+    assert found["field"].values.tolist() == ["temperature_850", "sea_surface_temperature"]
+    std = np.sqrt(np.square(found["scale_std"].sel(field="temperature_850")).mean(("latitude", "longitude")))
+    np.testing.assert_allclose(std.sel(scale="season"), [8 / np.sqrt(2)] * 2, rtol=0.02)
+    season = 64 * (2 * np.pi / 12) ** 2 / 24  # of the cosine within its months
+    np.testing.assert_allclose(np.square(std.sel(scale="days")), [4 * 5 / 6 + season, 5 / 6 + season], rtol=0.06)
+    total = np.square(found["temperature_std"].sel(level=850)).mean(("latitude", "longitude"))
+    np.testing.assert_allclose(np.square(std).sum("scale"), total, rtol=0.01)
+    ratio = found["scale_ratio"].sel(field="temperature_850", region="global")
+    assert ratio.sel(scale="season") == pytest.approx(1.0, abs=0.01)
+    assert ratio.sel(scale="months") == pytest.approx(2.0, rel=0.05)
+    assert found["pattern"].dims == ("field", "source", "mode", "latitude", "longitude")
+    assert found["pattern_region"].values.tolist() == ["global", "northern-hemisphere"]
+    assert float(found["pattern_overlap"].max()) < 0.3  # noise has no patterns in common
+
+
 def test_return_levels_are_those_of_known_extremes(dozen):
     drawn = gumbel_r.rvs(300.0, 4.0, size=(20_000, 3), random_state=np.random.default_rng(1))
     for period in (10.0, 100.0):
@@ -153,7 +182,7 @@ def test_split_then_merge_is_the_whole(dozen):
     times, forecast, truth = dozen
     whole, half = card(times, forecast, truth), times.size // 2 + 3
     parts = [card(times[part], forecast[part], truth[part]) for part in (slice(half, None), slice(0, half))]
-    merged = ClimateCard(WORLD, VARIABLES, ("global", "northern-hemisphere"))
+    merged = ClimateCard(WORLD, VARIABLES, ("global", "northern-hemisphere"), MONTHLY)
     for part in parts:
         merged.add_partial(part.partial())
     xr.testing.assert_allclose(climate_dataset(merged), climate_dataset(whole), rtol=1e-9)
@@ -165,16 +194,17 @@ def test_split_then_merge_is_the_whole(dozen):
 def test_short_runs_say_what_they_lack():
     times, forecast, truth = series(2)
     made = card(times, forecast, truth)
-    assert made.left_out() == {
+    assert {name: why for name, why in made.left_out().items() if name not in OTHERS} == {
         name: f"2 of the {need} whole years needed"
-        for name, need in (("interannual", 5), ("nino", 5), ("trend", 10), ("return", 10))
+        for name, need in (("interannual", 5), ("patterns", 5), ("nino", 5), ("trend", 10), ("return", 10))
     }
     found = climate_dataset(made)
     assert {"annual_rmse", "nrmse", "bias_rmse"} <= set(found["metric"].values)
     assert not {"trend_rmse", "interannual_std_truth"} & set(found["metric"].values)
     assert "temperature_trend" not in found
     months = card(times[:20], forecast[:20], truth[:20])
-    assert set(months.left_out()) == {"annual", "nrmse", "cycle", "interannual", "nino", "trend", "return"}
+    years = {"annual", "nrmse", "cycle", "scales", "interannual", "patterns", "nino", "trend", "return"}
+    assert set(months.left_out()) == years | OTHERS
     assert "temperature_annual_mean" not in climate_dataset(months)
     with pytest.raises(ValueError, match="No pair"):
         climate_dataset(ClimateCard(WORLD, VARIABLES))
