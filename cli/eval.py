@@ -14,17 +14,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from data_pipelines.conventions.suggestions import options_under
-from data_pipelines.display.text import DASH, MARKS, lead_text, metric_title, number, percent, verdict_lines
+from data_pipelines.display.text import MARKS, lead_text, metric_title, number, percent, verdict_lines
 from data_pipelines.files.fingerprints import fingerprint
 from data_pipelines.files.identity import refuse_name
 from data_pipelines.jobs.processes import parse_share
 from data_pipelines.reading.plausibility import declared_ranges
+from data_pipelines.reports.climate import climate_lines
 from data_pipelines.reports.evaluation import draw, evaluation_of, write_differences, write_scores
 from data_pipelines.verification.absences import Absence, folded, sentences
 from data_pipelines.verification.baselines import forecasts_beside
 from data_pipelines.verification.run_results import command_after
 from data_pipelines.verification.score_files import EvaluationResults, Verdict, read_scores, write_table
-from data_pipelines.verification.score_rows import Row, headline_leads, headline_rows, score_rows
+from data_pipelines.verification.score_rows import Row, headline_leads
 from data_pipelines.verification.scoring import ODD, OddValues, PartialSums, score_pairs
 from data_pipelines.verification.sides import OPTIONS, Inputs, forecast_files
 from data_pipelines.verification.verif_files import VerifFiles
@@ -93,9 +94,9 @@ def _merge(sums: PartialSums, target: Path, inputs: Inputs, evaluation: Evaluati
     inputs.notes.extend(notes)
     for note in notes:
         warn(note)
-    results, climate = write_scores(target, inputs, evaluation, warn)
-    if climate is not None:
-        show_climate(climate, headline_rows(score_rows(climate[list(inputs.pairs.variables.names)])))
+    results = write_scores(target, inputs, evaluation, warn)
+    if results.climate is not None:
+        show_climate(results.climate, results.headline)
     with progress("judging differences"):
         by_init, judged = write_differences(target, inputs, evaluation)
     sums.remove()
@@ -138,30 +139,10 @@ def _summary(inputs: Inputs) -> list[str]:
     ]
 
 
-COLUMNS = {  # metric: (heading, power of the units)
-    "bias": ("bias", 1),
-    "bias_rmse": ("RMSE of the mean", 1),
-    "std_ratio": ("variability / truth's", 0),
-    "annual_rmse": ("RMSE of annual means", 1),
-    "bias_over_noise": ("bias / noise", 0),
-    "cycle_ratio": ("season / truth's", 0),
-    "return10_rmse": ("RMSE of 10-year maxima", 1),
-    "nrmse": ("NRMSE", 0),
-    "trend_forecast": ("trend a decade", 1),
-    "trend_truth": ("truth's trend", 1),
-}
-
-
 def show_climate(dataset: xr.Dataset, first: Sequence[Row]) -> None:
     """Print one line for each headline variable, in the first region."""
-    region = str(dataset["region"].values[0])
-    metrics = [metric for metric in COLUMNS if metric in dataset["metric"].values]
-    lines = []
-    for row in first:
-        cells = [row.series(dataset, metric, region).item() * row.scale(COLUMNS[metric][1]) for metric in metrics]
-        lines.append([row.label, *(number(cell) if np.isfinite(cell) else DASH for cell in cells), row.unit])
-    headings = [COLUMNS[metric][0] for metric in metrics]
-    table([f"climate, {region}", *headings, "unit"], lines, headings)
+    headings, lines = climate_lines(dataset, first)
+    table([f"climate, {dataset['region'].values[0]}", *headings, "unit"], lines, headings)
 
 
 def present(target: Path, inputs: Inputs, evaluation: Evaluation, results: EvaluationResults) -> None:

@@ -1,4 +1,4 @@
-"""Draw the maps of an evaluation (errors, mean states, corrections, members, the opening picture), and plumes."""
+"""Draw the maps of an evaluation (errors, corrections, members, the opening picture), and plumes."""
 
 from __future__ import annotations
 
@@ -89,26 +89,6 @@ class Maps:
     def path(self, name: str) -> Path:
         """The file of a picture."""
         return self.folder / f"{name.replace(SIGMA, 'sigma').replace(' ', '_')}.png"
-
-
-def climate_maps(maps: Maps, dataset: xr.Dataset, results: EvaluationResults) -> None:
-    """Maps of the mean state, the season and the extremes of forecast and truth, and of their difference.
-
-    dataset: of climate.nc.
-    """
-    maps.clear()
-    kinds = {
-        "_mean": (f"mean over {dataset.attrs['times']}", 6),
-        "_cycle": ("amplitude of the annual cycle", 3),
-        "_return10": ("what a year exceeds once in ten", 3),
-    }
-    for suffix, (title, most) in kinds.items():
-        for row in [row for row in results.headline if f"{row.variable}{suffix}" in dataset][:most]:
-            field = row.field(dataset, suffix)
-            forecast, truth = (field.sel(source=source).values for source in ("forecast", "truth"))
-            if not np.isnan(forecast).all():
-                fields = {"forecast": forecast, "truth": truth, "bias": forecast - truth}
-                maps.draw(row, suffix, [Picture("", title, fields)], "bias")
 
 
 def drawn_leads(pairs: Pairs, errors: ErrorMaps) -> list[tuple[int, int, np.ndarray]]:

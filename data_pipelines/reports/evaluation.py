@@ -84,8 +84,8 @@ def _spectra(inputs: Inputs) -> LeadSpectra | None:
 
 def write_scores(
     target: Path, inputs: Inputs, evaluation: Evaluation, warn: Callable[[str], None]
-) -> tuple[EvaluationResults, xr.Dataset | None]:
-    """Write scores.nc, baselines.nc, histograms.nc and climate.nc; the results without differences, and the climate.
+) -> EvaluationResults:
+    """Write scores.nc, baselines.nc, histograms.nc and climate.nc; the results without differences.
 
     warn: called with a sentence on each thing that is left out.
     """
@@ -110,7 +110,7 @@ def write_scores(
         write_netcdf(target / "histograms.nc", stored_form(histograms, f"{title}: ranks and reliability"))
     climate = None if evaluation.climate is None else _write_climate(target, evaluation.climate, inputs, warn)
     scored = {name: one.scores for name, one in inputs.beside.items() if one.scores is not None}
-    results = EvaluationResults(
+    return EvaluationResults(
         inputs.name,
         scores,
         baselines,
@@ -119,8 +119,8 @@ def write_scores(
         histograms=histograms,
         budgets=inputs.budgets,
         further_budgets={name: one.budgets for name, one in inputs.beside.items() if one.budgets is not None},
+        climate=climate,
     )
-    return results, climate
 
 
 def _describe_levels(inputs: Inputs, *datasets: xr.Dataset | None) -> None:
@@ -190,9 +190,9 @@ def draw(
     attempt: called with what is made, the function that makes it and its arguments; returns its result or None.
     """
     from data_pipelines.pictures.maps import land_fraction
+    from data_pipelines.reports.climate import climate_maps
     from data_pipelines.reports.drawings import (
         Maps,
-        climate_maps,
         correction_maps,
         draw_hero,
         draw_scores,
@@ -203,7 +203,7 @@ def draw(
     from data_pipelines.reports.report import ReportContext, provenance_of, write_report
 
     draw_scores(target, results, attempt)
-    pairs, errors, card, case = inputs.pairs, evaluation.maps, evaluation.climate, inputs.options["case"]
+    pairs, errors, case = inputs.pairs, evaluation.maps, inputs.options["case"]
     simulated = str(pairs.truth.dataset.attrs.get("title", "")).startswith("emul ")
     coast = land_share(inputs.world)
     if coast is None and inputs.options["coastlines"] and not simulated:
@@ -217,9 +217,9 @@ def draw(
     view = attempt("case.html", _draw_case, page, pairs, case, results, coast, inputs.is_own)
     attempt("the maps of corrections", correction_maps, maps, results)
     drawn = maps.drawn
-    if card is not None:
+    if results.climate is not None:
         climate = Maps(target / "climate", pairs.grid, coast)
-        attempt("the climate's maps", climate_maps, climate, climate_dataset(card), results)
+        attempt("the climate's maps", climate_maps, climate, results.climate, results)
         drawn = [*drawn, *climate.drawn]
     scores = results.scores
     notes = [*inputs.notes, *sentences(inputs.absences)]

@@ -30,7 +30,7 @@ class EvaluationResults:
     scores: one variable a field, (metric, region, lead_time[, level]). baselines: the same, dimension `source` first.
     differences: to the baselines, with confidence limits and verdicts, dimensions `source` and `estimate`.
     further_scores: scores of other forecasts and limits of predictability by name. by_init: statistics of each initial
-    time. spectra, histograms, budgets: of the forecast. further_budgets: of other forecasts by name.
+    time. spectra, histograms, budgets, climate: of the forecast. further_budgets: of other forecasts by name.
     """
 
     name: str
@@ -43,6 +43,7 @@ class EvaluationResults:
     histograms: xr.Dataset | None = None
     budgets: xr.Dataset | None = None
     further_budgets: Mapping[str, xr.Dataset] = field(default_factory=dict)
+    climate: xr.Dataset | None = None
 
     @cached_property
     def headline(self) -> list[Row]:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from data_pipelines.reports.drawings import Maps, climate_maps
+from data_pipelines.reports.climate import climate_maps
+from data_pipelines.reports.drawings import Maps
 from data_pipelines.verification.score_rows import headline_rows, score_rows
 from emulators.grid import equiangular_grid
 from emulators.state import State
