@@ -19,7 +19,7 @@ from data_pipelines.files.fingerprints import fingerprint
 from data_pipelines.files.identity import refuse_name
 from data_pipelines.jobs.processes import parse_share
 from data_pipelines.reading.plausibility import declared_ranges
-from data_pipelines.reports.climate import climate_lines
+from data_pipelines.reports.climate import circulation_lines, climate_lines
 from data_pipelines.reports.evaluation import draw, evaluation_of, write_differences, write_scores
 from data_pipelines.verification.absences import Absence, folded, sentences
 from data_pipelines.verification.baselines import forecasts_beside
@@ -140,9 +140,11 @@ def _summary(inputs: Inputs) -> list[str]:
 
 
 def show_climate(dataset: xr.Dataset, first: Sequence[Row]) -> None:
-    """Print one line for each headline variable, in the first region."""
+    """Print one line for each headline variable, in the first region, then transports and precipitation."""
     headings, lines = climate_lines(dataset, first)
     table([f"climate, {dataset['region'].values[0]}", *headings, "unit"], lines, headings)
+    if lines := circulation_lines(dataset):
+        table(["climate", "forecast", "truth", "unit"], lines, ["forecast", "truth"])
 
 
 def present(target: Path, inputs: Inputs, evaluation: Evaluation, results: EvaluationResults) -> None:

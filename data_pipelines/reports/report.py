@@ -14,6 +14,7 @@ from data_pipelines.display.palette import LINES, further_styles
 from data_pipelines.display.text import DASH, lead_text, metric_title, number
 from data_pipelines.inspection.predictability import experiment_summary
 from data_pipelines.reports.charts import line_chart
+from data_pipelines.reports.climate import climate_section
 from data_pipelines.reports.page import (
     NOTHING,
     Html,
@@ -90,6 +91,7 @@ def write_report(path: Path, results: EvaluationResults, context: ReportContext)
         _curves(results),
         _regions(results),
         growth_section(results),
+        climate_section(results),
         ensemble_section(results),
         spectra_section(results),
         budget_section(results),

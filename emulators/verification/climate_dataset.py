@@ -27,7 +27,7 @@ def climate_dataset(card: ClimateCard, attributes: Mapping[str, object] | None =
     """Return by variable v: `v` (metric, region[, level]), `v_mean`, `v_std`, `v_trend`, `v_cycle`, `v_return10`,
     `v_zonal_mean`, `v_annual_mean` (source, ...), and `nino34` (source, month).
 
-    Of the fields kept month by month, on the dimension `field`: `scale_std` (source, scale, ...) with `scale_ratio`,
+    Of the fields kept month by month, on the dimension `channel`: `scale_std` (source, scale, ...) with `scale_ratio`,
     and `pattern` (source, mode, ...) with its share of the variance. Northward transports (source, latitude), and the
     distribution of precipitation (source, region, rate).
 
@@ -92,7 +92,7 @@ def _nino(index: np.ndarray) -> dict[str, Any]:
 def _fields_of(card: ClimateCard) -> dict[str, Any]:
     """Return the coordinates of what is known of the fields kept month by month alone."""
     units = [variable.units for variable in card.monthly for _ in variable.channels]
-    return {"field": list(card.monthly.channels), "field_units": ("field", units)}
+    return {"channel": list(card.monthly.channels), "channel_units": ("channel", units)}
 
 
 def _scales(card: ClimateCard) -> Part:
@@ -100,12 +100,12 @@ def _scales(card: ClimateCard) -> Part:
     found = card.variances()
     if found is None:
         return {}, {}
-    maps = np.sqrt(np.moveaxis(found, 2, 0))  # (field, source, scale, point)
+    maps = np.sqrt(np.moveaxis(found, 2, 0))  # (channel, source, scale, point)
     ratio = np.moveaxis(ratios(found, card.regions.matrix), 1, 0)
     place = grid_dims(card.grid)
     return {
-        "scale_std": (("field", "source", "scale", *place), maps.reshape(*maps.shape[:3], *card.grid.shape), {}),
-        "scale_ratio": (("field", "scale", "region"), ratio, {"units": "1"}),
+        "scale_std": (("channel", "source", "scale", *place), maps.reshape(*maps.shape[:3], *card.grid.shape), {}),
+        "scale_ratio": (("channel", "scale", "region"), ratio, {"units": "1"}),
     }, {**_fields_of(card), "scale": list(SCALES)}
 
 
@@ -115,9 +115,9 @@ def _modes(card: ClimateCard) -> Part:
     if not found:
         return {}, {}
     maps = np.stack([modes.maps for modes in next(iter(found.values()))])
-    place, of_each = grid_dims(card.grid), ("field", "pattern_region")
+    place, of_each = grid_dims(card.grid), ("channel", "pattern_region")
     arrays: dict[str, Any] = {
-        "pattern": (("field", "source", "mode", *place), maps.reshape(*maps.shape[:3], *card.grid.shape), {})
+        "pattern": (("channel", "source", "mode", *place), maps.reshape(*maps.shape[:3], *card.grid.shape), {})
     }
     for name, dims in {
         "shares": ("source", "mode"),
@@ -161,7 +161,7 @@ def _precipitation(card: ClimateCard) -> Part:
         "precipitation_wet_share": (of_each, wet_share(frequency), {"units": "1", "long_name": "At least 1 mm a day"}),
         "precipitation_overlap": (("region",), np.minimum(*frequency).sum(axis=-1), {"units": "1"}),
     }
-    return arrays, {"rate": ("rate", CENTRES, rates), "percentile": list(PERCENTILES)}
+    return arrays, {"rate": list(CENTRES), "percentile": list(PERCENTILES)}
 
 
 def _facts(card: ClimateCard) -> dict[str, object]:

@@ -146,17 +146,17 @@ def test_the_drift_is_the_slope_of_the_difference(dozen):
 def test_variance_by_scale_and_patterns_of_fields_kept_month_by_month(dozen):
     """The noise of 5 days is white: of about six times in a month 1/6 of its variance is left to months."""
     found = climate_dataset(card(*dozen, parts=5))
-    assert found["field"].values.tolist() == ["temperature_850", "sea_surface_temperature"]
-    std = np.sqrt(np.square(found["scale_std"].sel(field="temperature_850")).mean(("latitude", "longitude")))
+    assert found["channel"].values.tolist() == ["temperature_850", "sea_surface_temperature"]
+    std = np.sqrt(np.square(found["scale_std"].sel(channel="temperature_850")).mean(("latitude", "longitude")))
     np.testing.assert_allclose(std.sel(scale="season"), [8 / np.sqrt(2)] * 2, rtol=0.02)
     season = 64 * (2 * np.pi / 12) ** 2 / 24  # of the cosine within its months
     np.testing.assert_allclose(np.square(std.sel(scale="days")), [4 * 5 / 6 + season, 5 / 6 + season], rtol=0.06)
     total = np.square(found["temperature_std"].sel(level=850)).mean(("latitude", "longitude"))
     np.testing.assert_allclose(np.square(std).sum("scale"), total, rtol=0.01)
-    ratio = found["scale_ratio"].sel(field="temperature_850", region="global")
+    ratio = found["scale_ratio"].sel(channel="temperature_850", region="global")
     assert ratio.sel(scale="season") == pytest.approx(1.0, abs=0.01)
     assert ratio.sel(scale="months") == pytest.approx(2.0, rel=0.05)
-    assert found["pattern"].dims == ("field", "source", "mode", "latitude", "longitude")
+    assert found["pattern"].dims == ("channel", "source", "mode", "latitude", "longitude")
     assert found["pattern_region"].values.tolist() == ["global", "northern-hemisphere"]
     assert float(found["pattern_overlap"].max()) < 0.3  # noise has no patterns in common
 
