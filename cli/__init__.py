@@ -9,8 +9,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-FUNCTIONS = {"compose": "api", "evaluate": "api", "open_data": "api", "open_run": "training.runs", "report": "api"}
-__all__ = ["compose", "evaluate", "open_data", "open_run", "report", "train"]
+FUNCTIONS = {
+    "compose": "api",
+    "evaluate": "api",
+    "open_data": "api",
+    "open_run": "training.runs",
+    "report": "api",
+    "response": "api",
+}
+__all__ = ["compose", "evaluate", "open_data", "open_run", "report", "response", "train"]
 
 
 def __getattr__(name: str) -> Any:

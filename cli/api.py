@@ -119,6 +119,30 @@ def evaluate(
     return xr.concat([scores.expand_dims(source=["forecast"]), others], dim="source", join="outer")
 
 
+def response(
+    run: xr.Dataset | str | Path,
+    control: xr.Dataset | str | Path,
+    variable: str,
+    *,
+    level: float | None = None,
+    region: str | None = None,
+    imbalance: Mapping[str, float] | None = None,
+) -> xr.Dataset:
+    """Measure how the climate of a run, and of its truth, differs from that of a control: size, pattern and time scale.
+
+    run, control: `climate.nc` of `emul eval eval=climate`, or opened. The rest, and what is returned, is told in
+    `emulators.verification.climate_dataset.climate_response`.
+
+        found = emul.response("outputs/eval/abrupt/climate.nc", "outputs/eval/control/climate.nc", "2m_temperature")
+        found[["warming_approached", "e_folding_time", "pattern_correlation"]]
+    """
+    from data_pipelines.files.netcdf import read_form, read_netcdf
+    from emulators.verification.climate_dataset import climate_response
+
+    first, second = (read_form(read_netcdf(one)) if isinstance(one, str | Path) else one for one in (run, control))
+    return climate_response(first, second, variable, level=level, region=region, imbalance=imbalance)
+
+
 def report(scores: xr.Dataset, folder: str | Path, *, name: str = "forecast") -> Path:
     """Write the report of scores: `report.html`, `scorecard.png` and `curves.png` in `folder`; the path of the page.
 

@@ -7,9 +7,18 @@ with < > the area mean and t whole years: ClimateBench, Watson-Parris et al. 202
 fields are departures from the preindustrial climate. Nino 3.4: the departure of the sea surface temperature from its
 monthly climatology over 5 S to 5 N, 170 W to 120 W, smoothed over 5 months (Trenberth 1997,
 doi 10.1175/1520-0477(1997)078<2771:TDOENO>2.0.CO;2).
+
+The response to a forcing that is switched on and held, T being the warming of the globe and N what it gains through the
+top of the atmosphere:
+
+    N = F - lambda T,  sensitivity F / lambda            Gregory et al. 2004, doi 10.1029/2003GL018747
+    T(t) = T_e (1 - exp(-t / tau))                       one layer of heat, tau its e-folding time
+    pattern = departure at each point / T
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -76,3 +85,52 @@ def nino_index(means: np.ndarray, months: np.ndarray) -> np.ndarray:
         if months[row + half] - months[row - half] == 2 * half:
             smooth[row] = index[row - half : row + half + 1].mean(axis=0)
     return smooth
+
+
+class Sensitivity(NamedTuple):
+    """Hold forcing F in W m-2, feedback lambda in W m-2 K-1, and F / lambda in K with its standard error."""
+
+    forcing: float
+    feedback: float
+    warming: float
+    error: float
+
+
+def sensitivity(warming: np.ndarray, imbalance: np.ndarray) -> Sensitivity:
+    """Regress the imbalance at the top on the warming, both annual means (year,) since a forcing was switched on.
+
+    Raises ValueError for fewer than three years, or a warming that does not change.
+    """
+    if len(warming) < 3 or not np.ptp(warming) > 0.0:
+        raise ValueError(f"Expected at least 3 years whose warming differs; got {len(warming)}.")
+    slopes, errors = slope(warming, imbalance)
+    forcing = float(imbalance.mean() - slopes * warming.mean())
+    reached = -forcing / float(slopes)
+    spread = (imbalance - forcing - slopes * warming).std(ddof=2)  # of the departures from the line
+    lever = np.square(reached - warming.mean()) * np.square(errors) + np.square(spread) / len(warming)
+    return Sensitivity(forcing, -float(slopes), reached, float(np.sqrt(lever) / abs(slopes)))
+
+
+def e_folding(times: np.ndarray, warming: np.ndarray) -> tuple[float, float]:
+    """Fit T_e (1 - exp(-t / tau)) by least squares; return T_e, and tau in the units of `times`.
+
+    times: since the forcing was switched on, middles of means. warming: (time,). The time is sought between a tenth of
+    the first and a hundred times the last; at either end it is not determined, and NaN. Raises ValueError for fewer
+    than three times.
+    """
+    if len(times) < 3 or not (times > 0.0).all():
+        raise ValueError(f"Expected at least 3 times after the start; got {times[:3].tolist()}.")
+    scales = np.geomspace(0.1 * times[0], 100.0 * times[-1], 4001)
+    shapes = -np.expm1(-times / scales[:, None])
+    reached = (shapes @ warming) / np.square(shapes).sum(axis=1)
+    best = int(np.square(warming - reached[:, None] * shapes).sum(axis=1).argmin())
+    inside = 0 < best < len(scales) - 1
+    return float(reached[best]), float(scales[best]) if inside else float("nan")
+
+
+def pattern_correlation(one: np.ndarray, other: np.ndarray, weights: np.ndarray) -> float:
+    """Return the correlation over the area of two maps (point,) with weights (point,); missing points are left out."""
+    used = np.isfinite(one) & np.isfinite(other)
+    area = weights[used] / weights[used].sum()
+    first, second = (field[used] - area @ field[used] for field in (one, other))
+    return float((area * first) @ second / np.sqrt((area @ first**2) * (area @ second**2)))

@@ -251,6 +251,12 @@ class ClimateCard:
             for name in names
         }
 
+    def monthly_area_means(self) -> tuple[np.ndarray, np.ndarray]:
+        """Area means (month, truth and members, channel, region), and the months since 1970; the regions of scores are
+        the first."""
+        months = np.array(sorted(self._months))
+        return np.stack([self._months[month] / self._counts[month] for month in months.tolist()]), months
+
     def annual_means(self) -> np.ndarray:
         """Area means of whole years, (year, truth and members, channel, region)."""
         rows = []
@@ -321,9 +327,9 @@ class ClimateCard:
         sea = self._sea()
         if sea is None or "nino" in self.left_out():
             return None
-        months = np.array(sorted(self._months))
+        series, months = self.monthly_area_means()
         channel, region = self.variables.slice(sea.name).start, self._nino.names.index(NINO_REGION)
-        means = np.stack([self._months[month][:, channel, region] / self._counts[month] for month in months.tolist()])
+        means = series[:, :, channel, region]
         return nino_index(means, months), months.astype("datetime64[M]")
 
 

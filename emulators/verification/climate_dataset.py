@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emulators.grid import grid_coordinates, grid_dims
+from emulators.constants import MONTH
+from emulators.grid import LatLonGrid, grid_coordinates, grid_dims
 from emulators.physics.transports import QUANTITIES
+from emulators.scores.climate import e_folding, pattern_correlation, sensitivity
 from emulators.statistics.monthly_fields import MODES, SCALES, ratios
 from emulators.statistics.precipitation import CENTRES, PERCENTILES, percentiles, wet_share
 from emulators.variables import Variable
@@ -25,7 +27,7 @@ Part = tuple[dict[str, Any], dict[str, Any]]  # arrays and coordinates
 
 def climate_dataset(card: ClimateCard, attributes: Mapping[str, object] | None = None) -> xr.Dataset:
     """Return by variable v: `v` (metric, region[, level]), `v_mean`, `v_std`, `v_trend`, `v_cycle`, `v_return10`,
-    `v_zonal_mean`, `v_annual_mean` (source, ...), and `nino34` (source, month).
+    `v_zonal_mean`, `v_annual_mean`, `v_monthly_mean` (source, ...), and `nino34` (source, month).
 
     Of the fields kept month by month, on the dimension `channel`: `scale_std` (source, scale, ...) with `scale_ratio`,
     and `pattern` (source, mode, ...) with its share of the variance. Northward transports (source, latitude), and the
@@ -54,6 +56,9 @@ def climate_dataset(card: ClimateCard, attributes: Mapping[str, object] | None =
         means = card.annual_means()
         annual = np.stack([means[:, 1:].mean(axis=1), means[:, 0]])  # (source, year, channel, region)
         coords["year"] = card.years
+    series, months = card.monthly_area_means()
+    monthly = np.stack([series[:, 1:].mean(axis=1), series[:, 0]])[..., : len(card.regions.names)]
+    coords["month"] = months.astype("datetime64[M]").astype("datetime64[ns]")
     for variable in card.variables:
         name, levels = variable.name, ("level",) if variable.levels else ()
 
@@ -68,12 +73,12 @@ def climate_dataset(card: ClimateCard, attributes: Mapping[str, object] | None =
         if len(place) == 2:
             zonal = fields["mean"].mean(axis=-1)
             arrays[f"{name}_zonal_mean"] = (("source", *levels, place[0]), block(zonal, 1), units)
+        arrays[f"{name}_monthly_mean"] = (("source", "month", *levels, "region"), block(monthly, 2), units)
         if annual is not None:
             arrays[f"{name}_annual_mean"] = (("source", "year", *levels, "region"), block(annual, 2), units)
     index = card.nino()
     if index is not None:
         arrays |= _nino(index[0])
-        coords["month"] = index[1].astype("datetime64[ns]")
     for more, places in (_scales(card), _modes(card), _transports(card), _precipitation(card)):
         arrays, coords = arrays | more, coords | places
     return xr.Dataset(arrays, coords, {**_facts(card), **(attributes or {})})
@@ -180,4 +185,83 @@ def _facts(card: ClimateCard) -> dict[str, object]:
         "one standard deviation of a leading mode of monthly departures (EOF), errors of the shares by North et al. "
         "1982, likeness |cosine| of the patterns, along: variance over the truth's along its patterns; overlap: of "
         "distributions, or of the patterns together, 1 where they are the same",
+    }
+
+
+def climate_response(
+    run: xr.Dataset,
+    control: xr.Dataset,
+    variable: str,
+    *,
+    level: float | None = None,
+    region: str | None = None,
+    imbalance: Mapping[str, float] | None = None,
+) -> xr.Dataset:
+    """Measure how a climate answers to a forcing that is switched on at the start of a run and held, or is held in it.
+
+    run, control: of `climate_dataset`, or climate.nc; each has a forecast and its truth. variable: whose warming, at a
+    level where it has some. region: of the means; default, the first. imbalance: what the globe gains through the top,
+    as variables and the factors that make their sum W m-2, downward positive.
+
+    Returns `warming` (source, month), departures of monthly means from the mean year of the control; `warming_mean`
+    over all months; `pattern` (source, ...), departure of the mean at each point over that, and `pattern_correlation`
+    of the forecast's with the truth's; `warming_approached` and `e_folding_time` in days, of one layer of heat; with
+    `imbalance` and at least three whole years `forcing`, `feedback` and `sensitivity` with its error.
+
+    Raises KeyError for a variable or region that is not there, ValueError for months that the control lacks.
+    """
+    import xarray as xr
+
+    region = str(run["region"].values[0]) if region is None else region
+
+    def departures(name: str) -> xr.DataArray:
+        at = {"region": region, **({} if level is None or "level" not in run[name].dims else {"level": level})}
+        ours, usual = (one[f"{name}_monthly_mean"].sel(at, drop=True) for one in (run, control))
+        usual = usual.assign_coords(month=usual["month"].dt.month).groupby("month").mean()
+        calendar = ours["month"].dt.month.values
+        if absent := sorted({*calendar.tolist()} - {*usual["month"].values.tolist()}):
+            raise ValueError(f"The control should have every month of the year that the run has; it lacks {absent}.")
+        return ours - usual.sel(month=calendar).assign_coords(month=ours["month"])
+
+    warming = departures(variable)
+    mean, change = warming.mean("month"), run[f"{variable}_mean"] - control[f"{variable}_mean"]
+    pattern = (change if level is None else change.sel(level=level, drop=True)) / mean
+    middles = (warming["month"].values - warming["month"].values[0]) / np.timedelta64(1, "D") + MONTH / 86_400 / 2
+    fitted = [e_folding(middles, warming.sel(source=source).values) for source in warming["source"].values]
+    found: dict[str, Any] = {
+        "warming": warming.assign_attrs(units=run[variable].attrs.get("units", "")),
+        "warming_mean": mean,
+        "pattern": pattern.assign_attrs(units="1"),
+        "warming_approached": ("source", np.array([reached for reached, _ in fitted])),
+        "e_folding_time": ("source", np.array([days for _, days in fitted]), {"units": "days"}),
+    }
+    forecast, truth = (pattern.sel(source=source).values.ravel() for source in SOURCES)
+    found["pattern_correlation"] = pattern_correlation(forecast, truth, _areas(run))
+    if imbalance:
+        gains = [factor * departures(name) for name, factor in imbalance.items()]
+        found |= _sensitivity(warming, xr.concat(gains, "term").sum("term"))
+    return xr.Dataset(found, attrs={"variable": variable, "region": region})
+
+
+def _areas(dataset: xr.Dataset) -> np.ndarray:
+    """Return the areas of the points of a Dataset, (point,)."""
+    if "cell_area_weight" in dataset:
+        return dataset["cell_area_weight"].values
+    return LatLonGrid(dataset["latitude"].values, dataset["longitude"].values).weights.ravel()
+
+
+def _sensitivity(warming: xr.DataArray, gain: xr.DataArray) -> dict[str, Any]:
+    """Return forcing, feedback and sensitivity by source, from means of each twelve months."""
+    years = warming.sizes["month"] // 12
+    found = []
+    for source in SOURCES:
+        series = (
+            one.sel(source=source).values[: 12 * years].reshape(years, 12).mean(axis=1) for one in (warming, gain)
+        )
+        found.append(sensitivity(*series))
+    units = {"forcing": "W m-2", "feedback": "W m-2 K-1", "warming": "K", "error": "K"}
+    names = {"warming": "sensitivity", "error": "sensitivity_error"}
+    return {
+        names.get(name, name): ("source", np.array([one._asdict()[name] for one in found]), {"units": unit})
+        for name, unit in units.items()
     }
