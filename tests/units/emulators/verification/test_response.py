@@ -79,7 +79,7 @@ def test_size_pattern_and_time_of_a_response():
         pattern_correlation(tilted.ravel(), polar.ravel(), WEIGHTS), abs=0.01
     )
     np.testing.assert_allclose(found["sensitivity"], 4.0, rtol=0.01)
-    np.testing.assert_allclose(found["feedback"], 1.0, rtol=0.01)
+    np.testing.assert_allclose(found["feedback"], 1.0, rtol=0.03)
     assert found.attrs == {"variable": "2m_temperature", "region": "global"}
     assert "sensitivity" not in climate_response(run, control, "2m_temperature")
     with pytest.raises(ValueError, match=r"lacks \[1, 2\]"):
