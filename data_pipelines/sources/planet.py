@@ -26,7 +26,7 @@ import numpy as np
 import xarray as xr
 
 from data_pipelines.simulators.planet import geography
-from data_pipelines.simulators.planet.climate import Climate, Ocean, Switches
+from data_pipelines.simulators.planet.climate import DOUBLINGS, CarbonDioxide, Climate, Ocean, Switches, refuse_amounts
 from data_pipelines.simulators.planet.geography import Geography
 from data_pipelines.simulators.stores import (
     COLUMN,
@@ -88,6 +88,7 @@ VARIABLES = {
     "geopotential_at_surface": (GROUND, "m**2 s**-2", "surface_geopotential", "Geopotential at the surface"),
     "land_sea_mask": (GROUND, "1", "land_area_fraction", "Share of land"),
 }
+DOUBLED = (SURFACE, "1", "", "Doublings of CO2 beyond its usual amount, the same everywhere")
 FLUXES = {  # direction in which they are positive; all are sums over the interval
     "total_precipitation_6hr": "down",
     "evaporation_6hr": "up",
@@ -111,7 +112,9 @@ class Planet:
     and levels. start: date of the first stored sample. geography: `continents`, `water`, or a file with
     land_sea_mask and geopotential_at_surface (or orography). orography: if false, land is flat. device: `cpu`,
     `cuda`, or `auto` for a GPU if there is one. compile: see
-    `data_pipelines.simulators.planet.simulation.Simulation`. The other switches are those of
+    `data_pipelines.simulators.planet.simulation.Simulation`. co2: multiples of the usual amount for each trajectory,
+    during spin-up, at the start and at the end of what is stored, growing at a constant rate between; null: the usual
+    amount. sensitivity: K that a doubling adds to what ocean, land and air relax to. The other switches are those of
     `data_pipelines.simulators.planet.climate.Switches`; climate: the parameters of `Climate` there.
     """
 
@@ -142,6 +145,8 @@ class Planet:
         climate: Climate | None = None,
         device: Device = "cpu",
         compile: bool = False,
+        co2: Sequence[Sequence[float]] | None = None,
+        sensitivity: float = 2.0,
     ) -> None:
         numbers = {
             "days": days,
@@ -159,6 +164,9 @@ class Planet:
             )
         if compile:
             _require_compiler()
+        if co2 is not None:
+            refuse_amounts(co2, trajectories)
+        self.co2, self.sensitivity = None if co2 is None else [list(map(float, one)) for one in co2], sensitivity
         self.splits = {name: list(period) for name, period in splits.items()}
         self.days, self.trajectories, self.spinup_days = days, trajectories, spinup_days
         self.truncation, self.levels, self.timestep_minutes = truncation, levels, numbers["timestep_minutes"]
@@ -168,6 +176,7 @@ class Planet:
         self.climate, self.device, self.compile = climate or Climate(), resolved_device(device), compile
         settings = {**numbers, "seed": seed, "start": str(self.start), "edition": EDITION, "orography": orography}
         settings |= {"compile": True} if compile else {}  # compiled code rounds differently, which makes other weather
+        settings |= {} if self.co2 is None else {"co2": self.co2, "sensitivity": sensitivity}
         settings |= {"geography": _fingerprint(self.geography_name), **asdict(self.switches), **asdict(self.climate)}
         self.path = store_path(folder, "planet", settings)
 
@@ -175,6 +184,11 @@ class Planet:
     def grid(self) -> LatLonGrid:
         """Return the Gaussian grid on which products of fields of this truncation do not alias."""
         return alias_free_grid(self.truncation)
+
+    @property
+    def variables(self) -> dict[str, tuple[tuple[str, ...], str, str, str]]:
+        """Return the fields of the store as VARIABLES has them."""
+        return VARIABLES if self.co2 is None else {**VARIABLES, DOUBLINGS: DOUBLED}
 
     @cached_property
     def geography(self) -> Geography:
@@ -210,7 +224,7 @@ class Planet:
             "land_heat_capacity": self.climate.land_capacity,
             "water_heat_capacity": self.climate.slab_capacity if self.switches.ocean == "slab" else 0.0,
         }
-        dataset = empty_dataset(VARIABLES, self.grid, times, (full, level), attributes)
+        dataset = empty_dataset(self.variables, self.grid, times, (full, level), attributes)
         return _with_declared_attributes(dataset, self.truncation, self.has_prescribed_sea)
 
     def prepare(self, progress: Progress | None = None) -> None:
@@ -235,7 +249,7 @@ class Planet:
 
     def dataset(self) -> xr.Dataset:
         """Open the dataset lazily; FileNotFoundError if the store is not made yet."""
-        dataset = open_store(self.path, list(VARIABLES), "The planet's")
+        dataset = open_store(self.path, list(self.variables), "The planet's")
         return _with_declared_attributes(dataset, self.truncation, self.has_prescribed_sea)
 
     def twins(
@@ -283,7 +297,15 @@ class Planet:
             switches=self.switches,
             device=self.device,
             compile=self.compile,
+            co2=self._co2(trajectory),
         )
+
+    def _co2(self, trajectory: int) -> CarbonDioxide | None:
+        if self.co2 is None:
+            return None
+        times = self.times(trajectory)
+        before, first, last = self.co2[trajectory]
+        return CarbonDioxide(before, first, last, times[0], times[-1], self.sensitivity)
 
 
 def half_levels(levels: int) -> np.ndarray:
@@ -344,4 +366,6 @@ def _with_declared_attributes(dataset: xr.Dataset, truncation: int, prescribed: 
     for name in SPECTRAL:
         dataset[name].attrs |= {"spectral_truncation": truncation}
     dataset["sea_surface_temperature"].attrs["known_beforehand"] = int(prescribed)
+    if DOUBLINGS in dataset:
+        dataset[DOUBLINGS].attrs["known_beforehand"] = 1
     return dataset

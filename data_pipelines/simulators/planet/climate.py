@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 DAY = 86400.0
+DOUBLINGS = "carbon_dioxide_doublings"  # the field that tells the amount of CO2
 Ocean = Literal["prescribed", "slab"]
 
 
@@ -75,3 +80,38 @@ class Climate:
     land_restoring: float = 12.0  # W m-2 K-1
     land_absorption: float = 0.35  # share of the sunlight above its daily mean that the ground absorbs
     land_wetness: float = 0.4  # evaporation as a share of that from water
+
+
+@dataclass(frozen=True)
+class CarbonDioxide:
+    """Hold how much CO2 there is, as multiples of the usual: `before` until `start`, then growing at a constant rate.
+
+    first, last: at `start` and at `end`. sensitivity: K that a doubling adds to what ocean, land and air relax to.
+    """
+
+    before: float
+    first: float
+    last: float
+    start: np.datetime64
+    end: np.datetime64
+    sensitivity: float
+
+    def doublings(self, time: np.datetime64) -> float:
+        """Return how often it has doubled: log2 of the multiple."""
+        if time < self.start:
+            return math.log2(self.before)
+        share = min(float((time - self.start) / (self.end - self.start)), 1.0)
+        return (1.0 - share) * math.log2(self.first) + share * math.log2(self.last)
+
+    def warming(self, time: np.datetime64) -> float:
+        """Return the K that it adds."""
+        return self.sensitivity * self.doublings(time)
+
+
+def refuse_amounts(amounts: Sequence[Sequence[float]], trajectories: int) -> None:
+    """Raise ValueError for multiples of CO2 that are not [before, first, last] of each trajectory."""
+    if len(amounts) != trajectories or any(len(one) != 3 or min(one) <= 0.0 for one in amounts):
+        raise ValueError(
+            f"co2 should have three positive multiples for each of the {trajectories} trajectories: during spin-up, at "
+            f"the start and at the end of what is stored; got {[list(one) for one in amounts]}."
+        )

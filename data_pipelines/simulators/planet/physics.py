@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_pipelines.simulators.planet.climate import Climate, Switches
+from data_pipelines.simulators.planet.climate import CarbonDioxide, Climate, Switches
 from data_pipelines.simulators.planet.geography import Geography, water
 from data_pipelines.simulators.planet.surface import Ground, Surface
 from emulators.constants import (
@@ -59,20 +59,21 @@ class Season(NamedTuple):
 
     light: sunlight minus its daily mean, W m-2, (lon, lat). target: temperatures to which land and water relax. column,
     slope: the air's equilibrium in K, without the factor (p / p0)^kappa, at the surface pressure p0, (lat, level), and
-    its decrease with ln(ps / p0), (lat, 1).
+    its decrease with ln(ps / p0), (lat, 1). warming: K that CO2 adds to both equilibria, a scalar; it is in the target.
     """
 
     light: Tensor
     target: Ground
     column: Tensor
     slope: Tensor
+    warming: Tensor
 
 
 class PlanetPhysics:
     """Compute the column physics on `grid`; fields are (lon, lat, level).
 
     half: sigma at half levels. timestep: in seconds. geopotential: the matrix from virtual temperature to geopotential
-    above the surface, of `SigmaLevels`. geography: None for a planet of water.
+    above the surface, of `SigmaLevels`. geography: None for a planet of water. co2: None for the usual amount.
     """
 
     def __init__(
@@ -86,8 +87,9 @@ class PlanetPhysics:
         switches: Switches | None = None,
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
+        co2: CarbonDioxide | None = None,
     ) -> None:
-        self.climate, self.switches = climate or Climate(), switches or Switches()
+        self.climate, self.switches, self.co2 = climate or Climate(), switches or Switches(), co2
         self.grid, self.timestep, self.dtype, self.device = grid, timestep, dtype, torch.device(device)
         self.orbit = EARTH if self.switches.season else EQUINOX
         full = 0.5 * (half[1:] + half[:-1])
@@ -140,16 +142,17 @@ class PlanetPhysics:
         sine2 = (
             np.sin(self.latitude - climate.equilibrium_swing * self._declination(time, climate.equilibrium_lag)) ** 2
         )
-        slope = climate.stability * (1.0 - sine2)[:, None]
+        slope, warmer = climate.stability * (1.0 - sine2)[:, None], 0.0 if self.co2 is None else self.co2.warming(time)
         warm = (climate.warmest_equilibrium - climate.equilibrium_contrast * sine2)[:, None]
         return Season(
             light=self._constant((light - mean[:, None]).T),
             target=surface.initial(
-                water=surface.water_temperature(self._declination(time, climate.water_lag)),
-                land=surface.land_temperature(self._declination(time, climate.land_lag)),
+                water=warmer + surface.water_temperature(self._declination(time, climate.water_lag)),
+                land=warmer + surface.land_temperature(self._declination(time, climate.land_lag)),
             ),
             column=self._constant(warm - slope * np.log(self.levels)),
             slope=self._constant(slope),
+            warming=self._constant(np.array(warmer)),
         )
 
     def equilibrium(self, season: Season, surface_pressure: Tensor) -> Tensor:
@@ -159,7 +162,7 @@ class PlanetPhysics:
         """
         ratio = surface_pressure / REFERENCE_PRESSURE
         column = (season.column - season.slope * torch.log(ratio)) * ratio**KAPPA * self.exner
-        return column.clamp(min=self.climate.coldest_equilibrium) + self.switches.warming
+        return column.clamp(min=self.climate.coldest_equilibrium) + self.switches.warming + season.warming
 
     def sunlight(self, time: np.datetime64) -> tuple[np.ndarray, np.ndarray]:
         """Return the insolation (lat, lon) and its daily mean (lat,), W m-2.

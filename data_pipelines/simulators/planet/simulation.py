@@ -22,7 +22,7 @@ from torch import Tensor
 
 from data_pipelines.interfaces import Sample
 from data_pipelines.reading.threads import one_thread
-from data_pipelines.simulators.planet.climate import Climate, Switches
+from data_pipelines.simulators.planet.climate import DOUBLINGS, CarbonDioxide, Climate, Switches
 from data_pipelines.simulators.planet.geography import Geography, water
 from data_pipelines.simulators.planet.physics import Fluxes, PlanetPhysics, Season
 from data_pipelines.simulators.planet.primitive_equations import Fields, PrimitiveEquations
@@ -46,8 +46,9 @@ STRATOSPHERIC_HUMIDITY = 8e-6  # kg kg-1, initially: what the model tends to
 class Simulation:
     """Simulate one planet from `start`, beginning at rest with noise from `seed`.
 
-    half: sigma at half levels. timestep: in seconds. geography: on `grid`; None for a flat planet of water. compile:
-    use `torch.compile`, once a process; a timestep then takes half as long, and rounds differently.
+    half: sigma at half levels. timestep: in seconds. geography: on `grid`; None for a flat planet of water.
+    compile: use `torch.compile`, once a process; a timestep then takes half as long, and rounds differently. co2:
+    None for the usual amount.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Simulation:
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
         compile: bool = False,
+        co2: CarbonDioxide | None = None,
     ) -> None:
         geography, self.switches = geography or water(grid), switches or Switches()
         self.dynamics = PrimitiveEquations(
@@ -86,6 +88,7 @@ class Simulation:
             self.switches,
             dtype,
             device,
+            co2,
         )
         self.transport = WaterTransport(grid, half, float(timestep), dtype, self.dynamics.device)
         self.timestep, self.time = np.timedelta64(timestep, "s"), start.astype("datetime64[s]")
@@ -234,19 +237,24 @@ class Simulation:
 
     def sample(self, fluxes: Fluxes, fixer: Tensor) -> dict[str, np.ndarray]:
         """Return the present fields, the forcing, and the given fluxes accumulated since the last sample."""
-        grid = self.dynamics.sphere.grid
-        return self.atmosphere() | {
-            "sea_surface_temperature": _array(self.ground.water),
-            "skin_temperature": _array(self.physics.surface.skin_temperature(self.ground)),
-            "toa_incident_solar_radiation": self.physics.sunlight(self.time)[0].astype(np.float32),
-            "total_precipitation_6hr": _array(fluxes.precipitation / WATER_DENSITY),
-            "evaporation_6hr": _array(fluxes.evaporation / WATER_DENSITY),
-            "sensible_heat_flux_6hr": _array(fluxes.sensible_heat),
-            "net_radiation_6hr": _array(fluxes.net_radiation),
-            "friction_6hr": _array(fluxes.friction),
-            "surface_heat_supply_6hr": _array(fluxes.surface_supply),
-            "energy_fixer_6hr": np.full(grid.shape, float(fixer), dtype=np.float32),
-        }
+        grid, co2 = self.dynamics.sphere.grid, self.physics.co2
+        told = {} if co2 is None else {DOUBLINGS: np.full(grid.shape, co2.doublings(self.time), dtype=np.float32)}
+        return (
+            self.atmosphere()
+            | told
+            | {
+                "sea_surface_temperature": _array(self.ground.water),
+                "skin_temperature": _array(self.physics.surface.skin_temperature(self.ground)),
+                "toa_incident_solar_radiation": self.physics.sunlight(self.time)[0].astype(np.float32),
+                "total_precipitation_6hr": _array(fluxes.precipitation / WATER_DENSITY),
+                "evaporation_6hr": _array(fluxes.evaporation / WATER_DENSITY),
+                "sensible_heat_flux_6hr": _array(fluxes.sensible_heat),
+                "net_radiation_6hr": _array(fluxes.net_radiation),
+                "friction_6hr": _array(fluxes.friction),
+                "surface_heat_supply_6hr": _array(fluxes.surface_supply),
+                "energy_fixer_6hr": np.full(grid.shape, float(fixer), dtype=np.float32),
+            }
+        )
 
 
 def dissipation(u: Tensor, v: Tensor, slower_u: Tensor, slower_v: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import pytest
 import torch
 import xarray as xr
 
-from data_pipelines.simulators.planet.climate import Climate, Switches
+from data_pipelines.simulators.planet.climate import CarbonDioxide, Climate, Switches
 from data_pipelines.simulators.planet.geography import Geography, continents, from_file, water
 from data_pipelines.simulators.planet.physics import PlanetPhysics
 from data_pipelines.simulators.planet.surface import Surface
@@ -142,6 +142,22 @@ def test_water_and_land_are_target_to_season_height_and_warming():
 def physics(**switches):
     half = np.array([0.0, 0.3, 0.7, 1.0])
     return PlanetPhysics(GRID, half, STEP, np.eye(3), switches=Switches(**switches), dtype=torch.float64)
+
+
+def test_co2_warms_what_ocean_land_and_air_relax_to():
+    """Three kelvin a doubling: none before the start, twice that after a jump to 4 times, half as much at half way."""
+    start, end = np.datetime64("2001-01-01"), np.datetime64("2001-01-11")
+    amount = CarbonDioxide(1.0, 4.0, 1.0, start, end, sensitivity=3.0)
+    plain, warm = physics(), physics()
+    warm.co2 = amount
+    ground = torch.full((*GRID.shape[::-1], 1), 1e5, dtype=torch.float64)
+    for day, kelvin in (("2000-12-31", 0.0), ("2001-01-01", 6.0), ("2001-01-06", 3.0), ("2001-02-01", 0.0)):
+        time = np.datetime64(day)
+        assert amount.warming(time) == pytest.approx(kelvin)
+        usual, season = plain.season(time), warm.season(time)
+        for one, other in zip(season.target, usual.target, strict=True):
+            torch.testing.assert_close(one, other + kelvin)
+        torch.testing.assert_close(warm.equilibrium(season, ground), plain.equilibrium(usual, ground) + kelvin)
 
 
 def test_every_switch_of_the_sun_acts():
