@@ -65,6 +65,11 @@ KINDS = {  # objectives and steps for networks of a kind
 HIGH = ("temperature_25", "v_component_of_wind_25", "v_component_of_wind_95")  # levels that the coarse planet lacks
 EXPERIMENTS = {
     "planet_sfno_conserving": [f"~loss.mse.variable_weights.{channel}" for channel in HIGH],
+    "planet_som": [
+        *(f"~loss.mse.variable_weights.{channel}" for channel in HIGH),
+        "data.ocean=slab",
+        "data.co2=[[1,1,1],[2,2,2]]",
+    ],
     "bakeoff": ["training.flops=2e10"],  # a few steps
 }
 COMPANIONS = {  # experiments on other data than the planet's: a few days of these
