@@ -120,7 +120,10 @@ def overlaps(seen: SeenDates, inits: np.ndarray, longest: np.timedelta64, adjace
         chosen |= (inits <= end) & (until >= start)
     sentences, of = [], f"of {inits.size} forecasts are of times"
     if within.any():
-        sentences.append(f"{within.sum()} {of} that the run was trained on: their scores flatter.")
+        first = inits[within].min().astype("datetime64[h]")
+        sentences.append(
+            f"{within.sum()} {of} that the run was trained on, the first from {first}: their scores flatter."
+        )
     if (near & ~within).any():
         days = adjacent / np.timedelta64(1, "D")
         sentences.append(

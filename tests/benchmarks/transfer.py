@@ -1,16 +1,23 @@
-"""What a trained network is worth elsewhere: with another variable, in a warmer climate, on a finer grid.
+"""What a trained network is worth elsewhere: with another variable, a warmer climate, a finer grid, today's analysis.
 
-    python tests/benchmarks/transfer.py [--folder outputs/transfer] [--rows variable climate grid] [--threads 1]
+    python tests/benchmarks/transfer.py [--folder outputs/transfer] [--rows variable climate grid service] [--threads 1]
 
 Trains small SFNOs on planets of five levels by the Python interface; runs that are finished are used again, so that it
 goes on where it stopped. Errors are RMSE at 24 h over a trajectory that no training has seen, as ratios averaged over
-channels. The figure is the number of rows that hold.
+channels. The rows `service` publish an analysis in GRIB on this machine, as ECMWF does, for `emul forecast` in its own
+process; they are left out without ecCodes. The figure is the number of rows that hold.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +25,17 @@ import torch
 import xarray as xr
 
 import emul
+from data_pipelines.conventions.grib_names import AT_SURFACE, ON_LEVELS
 from data_pipelines.derived.regridding import regridded
+from data_pipelines.sources.ifs_open import IfsOpen
 from emul.config.build import build
 from emul.training.runs import Run, read_adapter
+from emulators.constants import GRAVITY
+from emulators.grids.catalogue import named_grid
 from emulators.layers.low_rank import switch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from served_analyses import Server, ecmwf_row, message, serving
 
 SFNO = [
     "experiment=planet_sfno", "data.levels=5", "data.trajectories=3", "model.embed=32", "model.layers=3",
@@ -31,7 +45,7 @@ SFNO = [
 RAIN = "total_precipitation_6hr"
 FIRST = np.datetime64("2001-01-01")
 GAP = 10  # days between two trajectories in the store
-INITS, SEEDS = 40, (0, 1, 2)
+INITS = 40
 Errors = dict[str, np.ndarray]  # RMSE by variable, (level,) or ()
 
 
@@ -62,7 +76,8 @@ def periods(days: int) -> list[str]:
 class Laboratory:
     """Train runs in a folder, once each, and measure their errors at 24 h."""
 
-    def __init__(self, folder: Path, threads: int) -> None:
+    def __init__(self, folder: Path, threads: int, seeds: Sequence[int]) -> None:
+        self.seeds = seeds
         self.words = [*SFNO, f"output={folder}", f"hardware.threads={threads}"]
 
     def run(self, name: str, *words: str) -> Run:
@@ -119,7 +134,7 @@ def climate_rows(lab: Laboratory, table: Table) -> None:
     }
     errors: dict[str, list[Errors]] = {way: [] for way in ways}
     for way, words in ways.items():
-        for seed in SEEDS:
+        for seed in lab.seeds:
             run = lab.run(f"warm_{way}_{seed}", *words, f"seed={seed}")
             errors[way].append(lab.errors(run))
     gains = {way: [1 - ratio(one, unchanged) for one in errors[way]] for way in ("full", "adapter")}
@@ -136,7 +151,7 @@ def climate_rows(lab: Laboratory, table: Table) -> None:
 
 def adapter_rows(lab: Laboratory, table: Table, base: Run) -> None:
     """What an adapter takes on disk, and what merging it changes."""
-    folder = base.folder.with_name("warm_adapter_0")
+    folder = base.folder.with_name(f"warm_adapter_{lab.seeds[0]}")
     sizes = [file.stat().st_size for file in (folder / "adapter.pt", base.file)]
     table.add("size of an adapter over that of the base's checkpoint", sizes[0] / sizes[1], 0.03)
     trained = sum(weight.numel() for weight in read_adapter(folder, base)["weights"].values())
@@ -170,10 +185,86 @@ def grid_rows(lab: Laboratory, table: Table) -> None:
     table.add("  with 100 steps of tuning", ratio(lab.errors(tuned), below), 0.9)
 
 
+LEVELS = [300, 500, 700, 850]  # hPa
+SERVED = "360x181_equiangular_with_poles"
+DAYS, CYCLE = 10, np.timedelta64(6, "h")
+
+
+def service_rows(lab: Laboratory, table: Table) -> None:
+    """One command from an analysis in GRIB to a forecast of ten days in GRIB and Zarr, and what it refuses by name."""
+    if find_spec("cfgrib") is None or find_spec("eccodes") is None:
+        print("    service: cfgrib and eccodes are not here (pip install 'emul[grib]'); its rows are left out")
+        return
+    run = emul.train(
+        emul.compose(
+            "data=planet_pressure", "data@data.planet=planet_tiny", f"data.levels={LEVELS}", "model=sfno",
+            "model.embed=32", "model.layers=2", "variables.diagnostic=[]", "variables.static=[sin_latitude]",
+            "variables.forcing=[toa_incident_solar_radiation,sin_year,cos_year]", "training.steps=100", "logger=[csv]",
+            "training.validate_every=100", "training.validation_cases=4", *lab.words[-2:], "name=service",
+        )
+    )  # fmt: skip
+    analysis = build(run.config.data).dataset()[list(run.world.prognostic.names)].isel(time=[-1])
+    fine = regridded(analysis, named_grid(SERVED), "bilinear").isel(time=0).load()
+    latest = np.datetime64(time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()), "s").astype("datetime64[h]")
+    latest = (latest.astype(np.int64) // 6 * 6).astype("datetime64[h]").astype("datetime64[s]")
+    seen = np.datetime64("2001-01-10", "s")
+    wrong = fine.assign({"2m_temperature": fine["2m_temperature"] - 273.15})
+    refusals = {  # name: what is served, further words, and what the command must say
+        "wrong units": (wrong, latest, ["guards.ranges=refuse"], "2m_temperature"),
+        "a missing level": (fine.sel(level=LEVELS[:-1]), latest, [], f"t {LEVELS[-1]}"),
+        "dates of training": (
+            fine, seen, ["guards.training_dates=refuse", f"init={seen}", f"data.dates={seen}"], "from 2001-01-10",
+        ),
+    }  # fmt: skip
+    with serving() as address, tempfile.TemporaryDirectory() as folder:
+        words = [f"run={run.folder}", "data=ifs_open", f"data.address={address}", f"data.levels={LEVELS}"]
+        words += ["init=latest", "regrid=conservative", "writer=grib", f"lead={DAYS}d"]
+        publish(fine, latest)
+        seconds, said = ran(Path(folder), "whole", words)
+        made = Path(folder, "forecast", "whole")
+        store = xr.open_zarr(made / "forecast.zarr") if made.is_dir() else None
+        print(f"    from the analysis to {DAYS} days: {seconds:.1f} s" if store is not None else said)
+        leads = 0 if store is None else min(store.sizes["prediction_timedelta"], len(list((made / "grib").iterdir())))
+        table.add("one command from a GRIB analysis: leads in GRIB and in Zarr", leads, 4 * DAYS, least=True)
+        for name, (served, when, more, named) in refusals.items():
+            publish(served, when)
+            seconds, said = ran(Path(folder), name.replace(" ", "_"), [*words, *more])
+            told = named in said and not Path(folder, "forecast", name.replace(" ", "_"), "forecast.zarr").exists()
+            print(f"    {name}, after {seconds:.1f} s: {' '.join(said.split())[:300]}")
+            table.add(f"  {name}: told by name before the first step", int(told), 1, least=True)
+
+
+def publish(fields: xr.Dataset, when: np.datetime64) -> None:
+    """Serve the fields of a time alone, as ECMWF's open data have them."""
+    content, rows = b"", []
+    for name, field in fields.data_vars.items():
+        if name == "geopotential":
+            name, field = "geopotential_height", field / GRAVITY
+        short = ON_LEVELS.get(str(name)) or AT_SURFACE[str(name)]
+        for level in field["level"].values if "level" in field.dims else [0]:
+            values = field.sel(level=level).values if level else field.values
+            part = message(short, int(level), when, fields["latitude"].values, fields["longitude"].values, values)
+            rows.append(ecmwf_row(short, int(level), len(content), len(part)))
+            content += part
+    source = IfsOpen(fields=["temperature"], levels=LEVELS, address="")
+    file = source.file(when)
+    Server.files = {file: content, source.index_address(file): "\n".join(rows).encode()}
+
+
+def ran(folder: Path, name: str, words: list[str]) -> tuple[float, str]:
+    """Run `emul forecast` in a process of its own; seconds, and what it printed."""
+    command = [sys.executable, "-m", "emul.main", "forecast", *words, f"output={folder}", f"name={name}", "device=cpu"]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / f"cache_{name}"), "no_proxy": "127.0.0.1"}
+    start = time.perf_counter()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return time.perf_counter() - start, done.stdout + done.stderr
+
+
 ROWS: dict[str, Callable[[Laboratory, Table], None]] = {
     "variable": variable_rows,
     "climate": climate_rows,
     "grid": grid_rows,
+    "service": service_rows,
 }
 
 
@@ -182,9 +273,10 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path("outputs/transfer"), help="where runs are kept")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="groups of rows")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the rows `climate`")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    lab, table = Laboratory(options.folder, options.threads), Table()
+    lab, table = Laboratory(options.folder, options.threads, options.seeds), Table()
     for name in options.rows:
         ROWS[name](lab, table)
     print(f"transfer: {table.holding} of {table.rows} rows hold (bar {table.rows})")

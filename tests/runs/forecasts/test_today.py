@@ -1,15 +1,12 @@
 """Forecasts from today's analysis: found, fetched from a server here, regridded, and checked."""
 
-import http.server
 import io
-import json
-import threading
 from types import SimpleNamespace
-from typing import ClassVar
 
 import numpy as np
 import pytest
 import xarray as xr
+from served_analyses import Server, ecmwf_row, message, serving
 
 from data_pipelines.forecasts.manifest import read_manifest
 from data_pipelines.forecasts.perturbations import MembersOfAnalysis
@@ -26,96 +23,13 @@ LEVELS = (500, 850)
 SOURCES = {"ifs_open": IfsOpen, "gfs": Gfs, "gefs": Gefs, "era5_cds": Era5Cds}
 
 
-class Server(http.server.BaseHTTPRequestHandler):
-    """Answer with byte ranges of files, and count what is sent."""
-
-    files: ClassVar[dict[str, bytes]] = {}
-    sent: ClassVar[list[int]] = []
-    asked: ClassVar[list[dict]] = []
-
-    def log_message(self, *_):
-        """Say nothing."""
-
-    def do_GET(self):
-        content = self.files.get(self.path)
-        if content is None:
-            self.send_error(404)
-            return
-        if isinstance(content, dict):
-            self.answer(content)
-            return
-        first, _, last = self.headers.get("Range", "").removeprefix("bytes=").partition("-")
-        part = content if not first else content[int(first) : int(last) + 1 if last else None]
-        self.sent.append(len(part))
-        self.send_response(206 if first else 200)
-        self.send_header("Content-Length", str(len(part)))
-        self.end_headers()
-        self.wfile.write(part)
-
-    def do_HEAD(self):
-        """Tell the size of a file."""
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(self.files[self.path])))
-        self.end_headers()
-
-    def do_POST(self):
-        """Take a request as the Climate Data Store does, which is done at once."""
-        inputs = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["inputs"]
-        dataset = self.path.split("/")[-2]
-        self.asked.append({"dataset": dataset, "key": self.headers["PRIVATE-TOKEN"], **inputs})
-        self.answer({"links": [{"rel": "monitor", "href": self.address(f"/api/retrieve/v1/jobs/{dataset}")}]})
-
-    def address(self, path):
-        return f"http://{self.headers['Host']}{path}"
-
-    def answer(self, content):
-        """Send JSON, in which @ stands for this server."""
-        text = json.dumps(content).replace("@", self.address("")).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-
 @pytest.fixture
 def server(monkeypatch, tmp_path):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("data_pipelines.opening.open_analyses.now", lambda: NOW)
-    Server.files, Server.sent, Server.asked = {}, [], []
-    served = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    threading.Thread(target=served.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{served.server_port}"
-    served.shutdown()
-    served.server_close()
-
-
-def message(short_name, level, time, latitude, longitude, values, member=None, edition=2):
-    """A field as services publish them: GRIB on latitudes and longitudes, from north to south."""
-    eccodes = pytest.importorskip("eccodes")
-    handle = eccodes.codes_grib_new_from_samples(f"GRIB{edition}")
-    date = time.item()
-    of_member = {"productDefinitionTemplateNumber": 1, "numberOfForecastsInEnsemble": 31, "perturbationNumber": member}
-    keys = {
-        **({"tablesVersion": 32} if edition == 2 else {}),
-        "centre": "ecmf" if member is None else "kwbc", **({} if member is None else of_member),
-        "gridType": "regular_ll", "Ni": longitude.size, "Nj": latitude.size,
-        "latitudeOfFirstGridPointInDegrees": latitude[0], "latitudeOfLastGridPointInDegrees": latitude[-1],
-        "longitudeOfFirstGridPointInDegrees": longitude[0], "longitudeOfLastGridPointInDegrees": longitude[-1],
-        "iDirectionIncrementInDegrees": longitude[1] - longitude[0],
-        "jDirectionIncrementInDegrees": latitude[0] - latitude[1],
-        "dataDate": int(f"{date:%Y%m%d}"), "dataTime": 100 * date.hour, "step": 0,
-        "shortName": short_name, "bitsPerValue": 16,
-        **({"typeOfLevel": "isobaricInhPa", "level": level} if level else {}),
-        **({"typeOfLevel": "surface"} if edition == 1 and not level else {}),
-    }  # fmt: skip
-    for key, value in keys.items():
-        eccodes.codes_set(handle, key, value)
-    eccodes.codes_set_values(handle, values.ravel().astype(float))
-    content = eccodes.codes_get_message(handle)
-    eccodes.codes_release(handle)
-    return content
+    with serving() as address:
+        yield address
 
 
 LATITUDE, LONGITUDE = np.linspace(90, -90, 46), np.arange(90) * 4.0
@@ -134,6 +48,7 @@ def on_four_degrees(home):
 
 def published(service, home, shift=0.0, levels=LEVELS, time=LATEST, members=1):
     """Publish the last fields of the home's data among fields that nobody asks for; each member is 1 K warmer."""
+    pytest.importorskip("eccodes")
     fine = on_four_degrees(home)
     entries = [("q", 500, None)]
     entries += [("t", level, fine["temperature"].sel(level=level).values) for level in levels]
@@ -148,8 +63,7 @@ def published(service, home, shift=0.0, levels=LEVELS, time=LATEST, members=1):
             member = number if service == "gefs" else None
             content, file = message(name, level, time, LATITUDE, LONGITUDE, values, member), contents[which]
             if service == "ifs_open":
-                level_keys = {"levtype": "pl", "levelist": str(level)} if level else {"levtype": "sfc"}
-                row = json.dumps({"param": name, **level_keys, "_offset": file.tell(), "_length": len(content)})
+                row = ecmwf_row(name, level, file.tell(), len(content))
             else:
                 place = f"{level} mb" if level else PLACES[name]
                 row = f"{count}:{file.tell()}:d=2003012006:{WORDS[name]}:{place}:anl:"

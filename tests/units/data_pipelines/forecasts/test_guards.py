@@ -114,7 +114,7 @@ SEEN = SeenDates((("2001-01-01", "2001-01-20"),), (("2001-02-01", "2001-02-10"),
     ("init", "lead", "words"),
     [
         ("2001-01-25", 3, []),
-        ("2001-01-19", 3, ["1 of 1 forecasts are of times that the run was trained on"]),
+        ("2001-01-19", 3, ["1 of 1 forecasts are of times that the run was trained on, the first from 2001-01-19T00"]),
         ("2000-12-28", 5, ["trained on"]),
         ("2001-01-24", 3, ["within 4 days of its training"]),
         ("2001-01-30", 5, ["its best weights were chosen"]),
