@@ -19,7 +19,8 @@ east. Each is a square of n x n cells that is padded from its neighbours, which 
 until their rows and columns go on those of the face. Four faces meet at a pole and at the corners on the equator. At
 the other eight corners only three meet, and a square is missing: beyond the northern and southern corner of an
 equatorial face its diagonal is the mean of both neighbours, and each neighbour is continued up to it; a polar face
-takes the polar face beside it. Components of winds are padded as they are, not turned where faces meet.
+takes the polar face beside it. The original reads no winds, and none are turned here: components point east and north,
+not along a face, so that they go on over all sides, but a flow over a pole is reversed beyond it.
 """
 
 from __future__ import annotations

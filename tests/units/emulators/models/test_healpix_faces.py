@@ -106,6 +106,29 @@ def test_centres_of_cells_lie_beside_each_other():
         assert padded.diff(dim=axis).norm(dim=1).max() < 2.2 * np.sqrt(4 * np.pi / grid.size)
 
 
+@pytest.mark.parametrize("name", ["healpix:8", "healpix:8:nested"])
+def test_components_of_winds_go_on_over_sides_and_are_reversed_beyond_a_pole(name):
+    """They are eastward and northward, not along a face: of air that turns as one body they have no seam but there."""
+    grid = named_grid(name)
+    latitude, longitude = (np.deg2rad(degrees) for degrees in grid.points)
+    eastward = np.stack([-np.sin(longitude), np.cos(longitude), 0.0 * longitude])
+    northward = np.stack([-np.sin(latitude) * np.cos(longitude), -np.sin(latitude) * np.sin(longitude)])
+    places = unit_vectors(*grid.points)
+    for axis, over_poles in (((0.0, 0.0, 1.0), False), ((1.0, 0.0, 0.0), True)):
+        wind = np.cross(axis, places).T
+        u, v = (wind * eastward).sum(0), (wind * np.concatenate([northward, np.cos(latitude)[None]])).sum(0)
+        fields = torch.as_tensor(np.stack([u, v, latitude, np.cos(longitude), np.sin(longitude)]))[None]
+        padded = FacePadding(1)(Faces(grid).inward(fields))
+        far = padded[:, 2].abs() < np.deg2rad(60.0)
+        for dim in (-2, -1):
+            away = far.narrow(dim, 1, 9) & far.narrow(dim, 0, 9)
+            jumps = padded[:, :2].diff(dim=dim).abs().amax(1)
+            assert jumps[away].max() < 0.3, "cells are 0.13 apart, and meridians converge"
+        beyond, corner = padded[:4, :2, 0, 0], padded[:4, :2, 1, 1]
+        torch.testing.assert_close(beyond, -corner if over_poles else corner)
+        assert over_poles == bool(corner.abs().max() > 0.5)
+
+
 @pytest.mark.parametrize("name", ["healpix:1", "healpix:6", "healpix:8:nested"])
 def test_cells_come_back(name):
     grid = named_grid(name)
