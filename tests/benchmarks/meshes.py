@@ -3,7 +3,8 @@
     EMUL_PEERS=... python tests/benchmarks/meshes.py [network ...] [--batch 4] [--seconds 20]
 
 Forward and backward for all weights at the small sizes of conf/model on 32x64 points, in float32 on one thread: ours in
-PyTorch, GraphCast's and GenCast's jitted by JAX, AIFS's by torch-geometric; the ratio of medians, theirs over ours.
+PyTorch, GraphCast's, GenCast's and FGN's jitted by JAX, AIFS's and neural-lam's by torch-geometric; the ratio of
+medians, theirs over ours. Memory is kept from step to step, as in a training (`data_pipelines.jobs.processes`).
 Then the bytes that gathers to edges and sums at nodes move a second, as a share of those of a plain copy. Exit code 1
 where a network or the share is below its bar.
 """
@@ -25,33 +26,60 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "parity"))
 import test_zoo
 
 import case as zoo
+from data_pipelines.jobs.processes import set_threads
 from emulators.layers.message_passing import Graph
 from emulators.meshes.icosahedra import edges_of, icosahedra
 from places import CONF
 
-BARS = {"graphcast": 1.5, "graph_transformer": 1.5, "gencast": 1.0}
+BARS = {"graphcast": 1.5, "graph_transformer": 1.5, "gencast": 1.0, "fgn": 1.0, "graph_efm": 1.0}
 SHARE = 0.6  # of the bandwidth of a copy
 READ, WRITTEN, GRID = 24, 20, (32, 64)
 NAMES = {  # what the peers of tests/parity/zoo call our options
     "graphcast": {"level": "LEVEL", "latent": "LATENT", "steps": "STEPS"},
     "gencast": {"level": "LEVEL", "latent": "LATENT", "layers": "LAYERS", "heads": "HEADS", "hops": "HOPS"},
+    "fgn": {
+        "level": "LEVEL", "latent": "LATENT", "edge": "EDGE", "layers": "LAYERS", "heads": "HEADS", "hops": "HOPS",
+        "noise": "NOISE",
+    },
     "graph_transformer": {"level": "LEVEL", "channels": "CHANNELS", "layers": "LAYERS", "heads": "HEADS"},
-}
+    "graph_efm": {"latent": "LATENT", "numbers": "NUMBERS"},
+}  # fmt: skip
+
+
+def sized_case(name: str, batch: int) -> zoo.Case:
+    """The case of tests/parity/zoo with the options of the small form, on the grid and channels of this benchmark."""
+    options = OmegaConf.to_container(OmegaConf.load(CONF / "model" / f"{name}_small.yaml"))
+    options = {key: options[key] for key in NAMES[name]}
+    channels = {"prognostic": WRITTEN, "forcing": READ - WRITTEN}
+    constants = {constant: options[key] for key, constant in NAMES[name].items()}
+    constants |= {"READ": READ, "WRITTEN": WRITTEN, "GRID": GRID, "BATCH": batch}
+    if name == "graph_efm":
+        import neural_lam_peer as lam
+
+        vars(lam).update(constants, STATES=WRITTEN // 2, FORCING=READ - WRITTEN)  # of two states, one is predicted
+        module = importlib.import_module(f"zoo.{name}")
+        module.BATCH = batch
+        deep = {**module.DEEP, "latent_dim": options["numbers"]}
+        peer = lam.network(module.build, hierarchical=True, deep=deep, **module.DIAGONAL)
+        return module.case(peer, prior_steps=1, spread="diagonal", **options)
+    module = importlib.import_module(f"zoo.{name}")
+    vars(module).update(constants)
+    if name == "fgn":  # which knows its variables by name, two of which are forcings
+        names = module.VARIABLES = (*module.VARIABLES[:2], *(f"c{number:02}" for number in range(WRITTEN)))
+        channels = {"prognostic": dict.fromkeys(names[:WRITTEN], 0), "forcing": dict.fromkeys(names[WRITTEN:], 0)}
+    options = {**module.CASE.options, **options}
+    return replace(module.CASE, options=options, channels=channels, grid=GRID, noise=options.get("noise", 0))
 
 
 def pair(name: str, batch: int):
     """A training step of theirs and of ours, with the same weights, on the same fields; parameters."""
-    module = importlib.import_module(f"zoo.{name}")
-    options = OmegaConf.to_container(OmegaConf.load(CONF / "model" / f"{name}_small.yaml"))
-    options = {**module.CASE.options, **{key: options[key] for key in NAMES[name]}}
-    for key, constant in NAMES[name].items():
-        setattr(module, constant, options[key])
-    module.READ, module.WRITTEN, module.GRID = READ, WRITTEN, GRID
-    case = replace(module.CASE, options=options, channels={"prognostic": WRITTEN, "forcing": READ - WRITTEN}, grid=GRID)
+    case = sized_case(name, batch)
     peer = case.peer()
     names = zoo.randomised(peer)
     ours = test_zoo.ours(case, {key: value for key, value in peer.state_dict().items() if key in names}).train()
-    fields, clock = torch.randn(batch, READ, *GRID), torch.zeros(batch, dtype=torch.int64)
+    fields, clock = torch.randn(batch, case.read, *GRID), torch.zeros(batch, dtype=torch.int64)
+    told = {key: torch.tensor([value] * batch) for key, value in case.told.items()}
+    told |= {"generator": zoo.drawn()} if case.noise or case.draws else {}
     if hasattr(peer, "whole"):
         import jax
 
@@ -63,9 +91,13 @@ def pair(name: str, batch: int):
     else:
 
         def theirs():
-            peer(fields).square().mean().backward()
+            case.call(peer, fields).square().mean().backward()
 
-    return theirs, (lambda: ours(fields, clock).square().mean().backward()), sum(p.numel() for p in ours.parameters())
+    return (
+        theirs,
+        (lambda: ours(fields, clock, **told).square().mean().backward()),
+        sum(p.numel() for p in ours.parameters()),
+    )
 
 
 def seconds(run) -> float:
@@ -102,7 +134,7 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=20.0)
     given = parser.parse_args()
-    torch.set_num_threads(1)
+    set_threads(1)
     print(f"{'network':<20}{'parameters':>12}{'theirs ms':>12}{'ours ms':>12}{'times':>8}{'bar':>6}")
     least = float("inf")
     for name in given.network:
