@@ -32,7 +32,8 @@ from emulators.layers.message_passing import Graph
 from emulators.meshes.icosahedra import edges_of, icosahedra
 from places import CONF
 
-BARS = {"graphcast": 1.5, "graph_transformer": 1.5, "gencast": 1.0, "fgn": 1.0, "graph_efm": 1.0}
+AREA = ("graph_lam", "hi_lam", "hi_lam_parallel", "graph_efm")  # of neural-lam
+BARS = {"graphcast": 1.5, "graph_transformer": 1.5, "gencast": 1.0, "fgn": 1.0, **dict.fromkeys(AREA, 1.0)}
 SHARE = 0.6  # of the bandwidth of a copy
 READ, WRITTEN, GRID = 24, 20, (32, 64)
 NAMES = {  # what the peers of tests/parity/zoo call our options
@@ -43,6 +44,7 @@ NAMES = {  # what the peers of tests/parity/zoo call our options
         "noise": "NOISE",
     },
     "graph_transformer": {"level": "LEVEL", "channels": "CHANNELS", "layers": "LAYERS", "heads": "HEADS"},
+    **{area: {"latent": "LATENT", "steps": "STEPS"} for area in AREA[:3]},
     "graph_efm": {"latent": "LATENT", "numbers": "NUMBERS"},
 }  # fmt: skip
 
@@ -54,15 +56,8 @@ def sized_case(name: str, batch: int) -> zoo.Case:
     channels = {"prognostic": WRITTEN, "forcing": READ - WRITTEN}
     constants = {constant: options[key] for key, constant in NAMES[name].items()}
     constants |= {"READ": READ, "WRITTEN": WRITTEN, "GRID": GRID, "BATCH": batch}
-    if name == "graph_efm":
-        import neural_lam_peer as lam
-
-        vars(lam).update(constants, STATES=WRITTEN // 2, FORCING=READ - WRITTEN)  # of two states, one is predicted
-        module = importlib.import_module(f"zoo.{name}")
-        module.BATCH = batch
-        deep = {**module.DEEP, "latent_dim": options["numbers"]}
-        peer = lam.network(module.build, hierarchical=True, deep=deep, **module.DIAGONAL)
-        return module.case(peer, prior_steps=1, spread="diagonal", **options)
+    if name in AREA:
+        return area_case(name, options, constants)
     module = importlib.import_module(f"zoo.{name}")
     vars(module).update(constants)
     if name == "fgn":  # which knows its variables by name, two of which are forcings
@@ -70,6 +65,20 @@ def sized_case(name: str, batch: int) -> zoo.Case:
         channels = {"prognostic": dict.fromkeys(names[:WRITTEN], 0), "forcing": dict.fromkeys(names[WRITTEN:], 0)}
     options = {**module.CASE.options, **options}
     return replace(module.CASE, options=options, channels=channels, grid=GRID, noise=options.get("noise", 0))
+
+
+def area_case(name: str, options: dict, constants: dict) -> zoo.Case:
+    """The case of a network of neural-lam, which reads two states and forcing and predicts one state."""
+    import neural_lam_peer as lam
+
+    vars(lam).update(constants, STATES=WRITTEN // 2, FORCING=READ - WRITTEN)
+    module = importlib.import_module(f"zoo.{name}")
+    if name != "graph_efm":
+        return module.CASE
+    module.BATCH = constants["BATCH"]
+    deep = {**module.DEEP, "latent_dim": options["numbers"]}
+    peer = lam.network(module.build, hierarchical=True, deep=deep, **module.DIAGONAL)
+    return module.case(peer, prior_steps=1, spread="diagonal", **options)
 
 
 def pair(name: str, batch: int):
