@@ -145,7 +145,7 @@ def open_archive(
         stored = stored if isinstance(stored, str) else None
         intervals = build(config.objective, data_world).intervals
         measured = scales(
-            archive, source.splits["train"], stored=stored, known=published, intervals=intervals, report=report
+            archive, source.splits["train"], stored=stored, overrides=published, intervals=intervals, report=report
         )
     if start is not None:
         earlier = World.from_plain(start["emul"]["world"]).scales if "emul" in start else {}

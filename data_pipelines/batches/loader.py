@@ -60,7 +60,7 @@ class ShuffledBatches:
 
     rollout: number of targets in a window, or a function of the batch number; default, and at most, that of `windows`.
     rank, ranks: this process and the number of processes that share the batches; see `divide`.
-    Counters: `waited`, seconds that the consumer waited for data; `busy`, seconds spent reading; `made`, batches read;
+    Counters: `waited`, seconds that the consumer waited for data; `busy`, seconds spent reading; `batches_read`;
     `skipped`, windows replaced because they are damaged.
     """
 
@@ -79,7 +79,7 @@ class ShuffledBatches:
         self.windows, self.batch_size, self.seed, self.start = windows, batch_size, seed, start
         self.rollout, self.reading = rollout, reading or LoaderSettings()
         self.divide(rank, ranks)
-        self.waited, self.busy, self.made, self.skipped = 0.0, 0.0, 0, 0
+        self.waited, self.busy, self.batches_read, self.skipped = 0.0, 0.0, 0, 0
         self.damaged: set[int] = set()
         self._orders: dict[int, np.ndarray] = {}  # of the latest two epochs
         self._buffers = BatchBuffers()
@@ -162,16 +162,18 @@ class ShuffledBatches:
 
     def pace(self) -> str:
         """Return a phrase that says how fast data were read so far."""
-        rate = self.made * self.batch_bytes / max(self.busy, 1e-9) / 1e9
+        rate = self.batches_read * self.batch_bytes / max(self.busy, 1e-9) / 1e9
         skipped = f", {self.skipped} damaged windows replaced" if self.skipped else ""
-        return f"{self.made:,} batches read at up to {rate:.2g} GB/s, {self.waited:.1f} s waited for them{skipped}"
+        return (
+            f"{self.batches_read:,} batches read at up to {rate:.2g} GB/s, {self.waited:.1f} s waited for them{skipped}"
+        )
 
     def batch(self, step: int) -> Window:
         """Read this rank's batch at `step`; DamagedData if that fails and damaged windows are not skipped."""
         rollout = self.rollout(step) if callable(self.rollout) else self.rollout
         begun = time.perf_counter()
         window = self.read(step, rollout)
-        self.busy, self.made = self.busy + time.perf_counter() - begun, self.made + 1
+        self.busy, self.batches_read = self.busy + time.perf_counter() - begun, self.batches_read + 1
         return window
 
     def read(self, step: int, rollout: int | None) -> Window:

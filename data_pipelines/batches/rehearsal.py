@@ -78,9 +78,9 @@ class RehearsedBatches(ShuffledBatches):
         """Read this rank's samples at `step`, each from its own data."""
         is_old = self.is_old(step)
         parts = [
-            batches.sound(batches.indices(step)[chosen], rollout)
-            for batches, chosen in ((self, ~is_old), (self.old, is_old))
-            if chosen.any()
+            batches.sound(batches.indices(step)[mask], rollout)
+            for batches, mask in ((self, ~is_old), (self.old, is_old))
+            if mask.any()
         ]
         return parts[0] if len(parts) == 1 else merged(parts[0], parts[1], is_old)
 
@@ -89,7 +89,7 @@ def merged(new: Window, old: Window, is_old: np.ndarray) -> Window:
     """Return one batch of the samples of two, in the order that `is_old`, (batch,), tells."""
     return Window(
         *(
-            tuple(map(lambda one, other: _merged(one, other, is_old), *sides))
+            tuple(map(lambda new_state, old_state: _merged(new_state, old_state, is_old), *sides))
             for sides in ((new.history, old.history), (new.target, old.target), (new.forcing, old.forcing))
         )
     )
@@ -98,8 +98,8 @@ def merged(new: Window, old: Window, is_old: np.ndarray) -> Window:
 def _merged(new: State, old: State, is_old: np.ndarray) -> State:
     values = new.values.new_empty((is_old.size, *new.values.shape[1:]))
     time = np.empty(is_old.size, dtype=new.time.dtype)
-    for state, chosen in ((new, ~is_old), (old, is_old)):
-        values[torch.as_tensor(chosen)], time[chosen] = state.values, state.time
+    for state, mask in ((new, ~is_old), (old, is_old)):
+        values[torch.as_tensor(mask)], time[mask] = state.values, state.time
     return replace(new, values=values, time=time)
 
 

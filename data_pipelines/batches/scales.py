@@ -236,18 +236,18 @@ class _Sums:
         }
 
 
-def _merged(one: Mapping[str, np.ndarray], two: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _merged(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Merge the sums of two blocks."""
-    merged = {name: np.minimum(one[name], two[name]) for name in EXTENT[::2]}
-    merged |= {name: np.maximum(one[name], two[name]) for name in EXTENT[1::2]}
+    merged = {name: np.minimum(first[name], second[name]) for name in EXTENT[::2]}
+    merged |= {name: np.maximum(first[name], second[name]) for name in EXTENT[1::2]}
     for prefix in ("", "change_"):
-        w1, w2 = one[f"{prefix}weight"], two[f"{prefix}weight"]
+        w1, w2 = first[f"{prefix}weight"], second[f"{prefix}weight"]
         total = w1 + w2
         share = (w2 / np.maximum(total, 1))[..., None]
-        shift = two[f"{prefix}mean"] - one[f"{prefix}mean"]
+        shift = second[f"{prefix}mean"] - first[f"{prefix}mean"]
         merged[f"{prefix}weight"] = total
-        merged[f"{prefix}mean"] = one[f"{prefix}mean"] + shift * share
-        squares = one[f"{prefix}squares"] + two[f"{prefix}squares"]
+        merged[f"{prefix}mean"] = first[f"{prefix}mean"] + shift * share
+        squares = first[f"{prefix}squares"] + second[f"{prefix}squares"]
         merged[f"{prefix}squares"] = squares + shift**2 * w1[..., None] * share
     return merged
 
@@ -261,20 +261,20 @@ def scales(
     period: Sequence[str | int],
     *,
     stored: str | Path | None = None,
-    known: Mapping[str, Mapping[str, Any]] | None = None,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
     intervals: Sequence[int] = (1,),
     report: Callable[[str, float], None] | None = None,
 ) -> dict[str, Scale]:
     """Compute a Scale for every channel of the archive's World, over all times of the period.
 
-    stored: a file of `emul data statistics` to read them from. known: numbers that override these, {"mean": {channel:
+    stored: a file of `emul data statistics` to read them from. overrides: numbers in their place, {"mean": {channel:
     number}}, likewise of `std`, `tendency_std` and `changes`. intervals: of changes, in timesteps. A predicted channel
     that never varies raises ValueError; a forcing or static channel that does not vary gets std 1.
     """
     intervals = (1, *sorted({*intervals} - {0, 1}))
     measured = _measured(archive, period, intervals, report) if stored is None else _stored(stored, archive, intervals)
     result = {**_archived(archive, intervals, *measured), **_static(archive)}
-    for kind, numbers in (known or {}).items():
+    for kind, numbers in (overrides or {}).items():
         result |= {name: _replaced(result[name], kind, numbers[name]) for name in numbers if name in result}
     return result
 
@@ -330,8 +330,8 @@ def _stored(path: str | Path, archive: Archive, intervals: Sequence[int]) -> Mea
         )
     subset = statistics.sel(channel=channels)
     if "channel_units" in subset:
-        own = [variable for variable in archive.variables for _ in variable.channels]
-        for variable, units in zip(own, subset["channel_units"].values.tolist(), strict=True):
+        channel_variables = [variable for variable in archive.variables for _ in variable.channels]
+        for variable, units in zip(channel_variables, subset["channel_units"].values.tolist(), strict=True):
             refuse_other_units(variable.name, variable.units, str(units), str(path))
     extent = np.stack([subset[name].values for name in EXTENT if name in subset] or [np.empty(len(channels))], 1)
     return subset["mean"].values, subset["std"].values, subset["change_std"].sel(interval=steps).values, extent

@@ -112,12 +112,12 @@ def overlaps(seen: SeenDates, inits: np.ndarray, longest: np.timedelta64, adjace
     """
     inits = inits.astype("datetime64[s]")
     until = inits + longest
-    within, near, chosen = (np.zeros(inits.size, dtype=bool) for _ in range(3))
+    within, near, validated = (np.zeros(inits.size, dtype=bool) for _ in range(3))
     for start, end in (bounds(period) for period in seen.train):
         within |= (inits <= end) & (until >= start)
         near |= (inits <= end + adjacent) & (until + adjacent >= start)
     for start, end in (bounds(period) for period in seen.validation):
-        chosen |= (inits <= end) & (until >= start)
+        validated |= (inits <= end) & (until >= start)
     sentences, of = [], f"of {inits.size} forecasts are of times"
     if within.any():
         first = inits[within].min().astype("datetime64[h]")
@@ -129,8 +129,8 @@ def overlaps(seen: SeenDates, inits: np.ndarray, longest: np.timedelta64, adjace
         sentences.append(
             f"{(near & ~within).sum()} {of} within {days:g} days of its training: their scores may flatter."
         )
-    if (chosen & ~within).any():
-        sentences.append(f"{(chosen & ~within).sum()} {of} by which its best weights were chosen.")
+    if (validated & ~within).any():
+        sentences.append(f"{(validated & ~within).sum()} {of} by which its best weights were chosen.")
     if seen.unknown:
         sentences.append(f"Nobody says on which dates {', '.join(seen.unknown)} was trained: forecasts may be of them.")
     return sentences

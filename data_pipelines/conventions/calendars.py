@@ -107,20 +107,20 @@ def with_dates(dataset: xr.Dataset, dates: Mapping[str, str | Sequence[str]], or
     return dataset
 
 
-def _said(dim: str, told: str | Sequence[str], count: int) -> np.ndarray:
+def _said(dim: str, spec: str | Sequence[str], count: int) -> np.ndarray:
     """Return `count` dates, datetime64[s], from the first and the step, or from a list."""
     try:
-        if not isinstance(told, str):
-            times = np.array([np.datetime64(str(text)) for text in told]).astype("datetime64[s]")
+        if not isinstance(spec, str):
+            times = np.array([np.datetime64(str(text)) for text in spec]).astype("datetime64[s]")
         else:
-            first, step = (part.strip() for part in told.split("/"))
+            first, step = (part.strip() for part in spec.split("/"))
             start, length = np.datetime64(first).astype("datetime64[s]"), duration(step)
             month = start.astype("datetime64[M]")
             anchor = month if np.datetime_data(length)[0] == "M" else start
             times = (anchor + np.arange(count) * length).astype("datetime64[s]") + (start - anchor)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"dates: expected first/step, such as 1979-01/1M, a list of dates, or `ends`; got {told}."
+            f"dates: expected first/step, such as 1979-01/1M, a list of dates, or `ends`; got {spec}."
         ) from error
     if times.size != count:
         raise ValueError(f"dates: '{dim}' has {count} entries, {times.size} dates are given for them.")

@@ -150,13 +150,13 @@ def refusal(key: str, expected: str, error: Exception, fix: str = "") -> Finding
     return Finding(key, expected, " ".join(str(text).split()).rstrip("."), fix, said=True)
 
 
-def offer(name: str, known: Iterable[str], verb: str = "write") -> str:
+def offer(name: str, names: Iterable[str], verb: str = "write") -> str:
     """A fix in words: the nearest name, or the list of what there is."""
-    known = list(known)
-    best = nearest_name(name, known)
+    names = list(names)
+    best = nearest_name(name, names)
     if best:
         return f"{verb} {best}"
-    return f"there is {', '.join(sorted(known)[:12])}" if known else ""
+    return f"there is {', '.join(sorted(names)[:12])}" if names else ""
 
 
 MEMORY = re.compile(

@@ -65,28 +65,28 @@ DIMENSIONS = {
 _ROWS = {spelling: row[:3] for row in UNITS for spelling in row[3]}
 
 
-def refuse_other_units(name: str, expected: str, found: str, origin: str) -> None:
+def refuse_other_units(name: str, expected: str, actual: str, origin: str) -> None:
     """Raise ValueError if both units are known and differ."""
-    if are_other_units(expected, found):
+    if are_other_units(expected, actual):
         raise ValueError(
-            f"'{name}' is in '{found}' in {origin}; expected it in '{expected}'. Convert it first, or let its data "
+            f"'{name}' is in '{actual}' in {origin}; expected it in '{expected}'. Convert it first, or let its data "
             f"source do it: units={{{name}: {expected}}}."
         )
 
 
-def are_other_units(one: str, other: str) -> bool:
+def are_other_units(first: str, second: str) -> bool:
     """Return whether two units are known and differ."""
-    if _plain(one) == _plain(other):
+    if _plain(first) == _plain(second):
         return False
-    rows = [known_units(units) for units in (one, other)]
+    rows = [known_units(units) for units in (first, second)]
     return None not in rows and rows[0] != rows[1]
 
 
-def are_undecided_units(one: str, other: str) -> bool:
+def are_undecided_units(first: str, second: str) -> bool:
     """Return whether two units are written in other words, of which at least one is not known."""
-    if not one.strip() or not other.strip() or _plain(one) == _plain(other):
+    if not first.strip() or not second.strip() or _plain(first) == _plain(second):
         return False
-    return None in (known_units(one), known_units(other))
+    return None in (known_units(first), known_units(second))
 
 
 def are_base_units(units: str) -> bool:
@@ -111,17 +111,17 @@ def _parsed(units: str) -> tuple[str, float, float] | None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 unit = registry.Unit(text)
-                zero, one = (registry.Quantity(x, unit).to_base_units().magnitude for x in (0.0, 1.0))
+                at_zero, at_one = (registry.Quantity(x, unit).to_base_units().magnitude for x in (0.0, 1.0))
                 quantity = str(unit.dimensionality)
         except Exception:  # pint raises many kinds for what are no units
             continue
-        return DIMENSIONS.get(quantity, quantity), float(f"{one - zero:.12g}"), float(zero)
+        return DIMENSIONS.get(quantity, quantity), float(f"{at_one - at_zero:.12g}"), float(at_zero)
     return None
 
 
-def in_units(name: str, field: xr.DataArray, told: str) -> xr.DataArray:
+def in_units(name: str, field: xr.DataArray, conversion: str) -> xr.DataArray:
     """Convert a field to `K`, say; `degC -> K` if its own units are missing or wrong."""
-    source_units, _, target_units = (part.strip() for part in told.rpartition("->"))
+    source_units, _, target_units = (part.strip() for part in conversion.rpartition("->"))
     source_units = source_units or str(field.attrs.get("units", ""))
     source, target = known_units(source_units), known_units(target_units)
     if _plain(source_units) == _plain(target_units) or (source and source == target):

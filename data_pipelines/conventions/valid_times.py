@@ -126,7 +126,7 @@ def _has_length(lead: xr.DataArray) -> bool:
 
 
 def refuse_other_times(
-    own: np.ndarray,
+    valid: np.ndarray,
     sums: np.ndarray,
     name: str,
     summed: str,
@@ -138,13 +138,13 @@ def refuse_other_times(
 
     name, summed: of the two sources, for the message. ignored: the coordinate that may be left out.
     """
-    own, sums, tolerance = np.broadcast_arrays(own, sums, tolerance)
-    mismatches = np.argwhere(abs(own - sums) > tolerance)
+    valid, sums, tolerance = np.broadcast_arrays(valid, sums, tolerance)
+    mismatches = np.argwhere(abs(valid - sums) > tolerance)
     if len(mismatches):
         index = tuple(mismatches[0])
         raise ValueError(
-            f"'{name}' of {origin} contradicts {summed}: {own[index]} against {sums[index]}, and so at "
-            f"{len(mismatches)} of {own.size} times. Correct one of them, or go by one alone: "
+            f"'{name}' of {origin} contradicts {summed}: {valid[index]} against {sums[index]}, and so at "
+            f"{len(mismatches)} of {valid.size} times. Correct one of them, or go by one alone: "
             f"{option('rename')}={{{ignored}: ignored}}."
         )
 
@@ -235,25 +235,25 @@ def _step_before(times: np.ndarray, step: np.timedelta64) -> np.ndarray:
     return (last - (step - np.timedelta64(1, "M"))).astype("datetime64[s]")
 
 
-def dated_by_starts(opened: list[xr.Dataset], dim: str) -> list[xr.Dataset]:
+def dated_by_starts(datasets: list[xr.Dataset], dim: str) -> list[xr.Dataset]:
     """Date files whose times along `dim` are ends of intervals by the starts of these.
 
-    opened: as stored, with their file in the attribute `origin`. ValueError where all of them have one time only.
+    datasets: as stored, with their file in the attribute `origin`. ValueError where all of them have one time only.
     """
-    present = [dataset for dataset in opened if dim in dataset.dims and dim in dataset.variables]
+    present = [dataset for dataset in datasets if dim in dataset.dims and dim in dataset.variables]
     stored = [datetimes(dataset[dim], dataset.attrs["origin"]) for dataset in present]
     step = spacing(np.unique(np.concatenate(stored))) if stored else None
     if step is None:
         raise ValueError(
-            f"{option('dates')}: '{dim}' of {opened[0].attrs['origin']} has no two times, so the length of an interval "
-            f"is unknown; give the first date and the step: {option('dates')}={{{dim}: 1979-01/1M}}."
+            f"{option('dates')}: '{dim}' of {datasets[0].attrs['origin']} has no two times, so the length of an "
+            f"interval is unknown; give the first date and the step: {option('dates')}={{{dim}: 1979-01/1M}}."
         )
     starts = iter([_step_before(times, step) for times in stored])
     return [
         dataset.assign_coords({dim: (dim, next(starts), {DEFINES: "start"})})
         if dim in dataset.dims and dim in dataset.variables
         else dataset
-        for dataset in opened
+        for dataset in datasets
     ]
 
 

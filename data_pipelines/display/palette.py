@@ -64,9 +64,9 @@ def further_styles(names: Sequence[str]) -> dict[str, LineStyle]:
 TEXTS = {False: ("#1b2530", "#ffffff"), True: ("#ffffff", "#0f141a")}  # on cells; True: of a dark page
 
 
-def contrast(one: str, other: str) -> float:
+def contrast(first: str, second: str) -> float:
     """Return the ratio of the luminances of two colours, from 1 to 21 (WCAG 2.2)."""
-    channels = np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in (one, other)]) / 255.0
+    channels = np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in (first, second)]) / 255.0
     low, high = np.sort(_linear(channels) @ np.array([0.2126, 0.7152, 0.0722]))
     return float((high + 0.05) / (low + 0.05))
 

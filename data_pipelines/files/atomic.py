@@ -141,18 +141,18 @@ REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def could_not_write(
-    path: Path, error: Exception, need: int | None = None, kept: str = "what is finished is kept"
+    path: Path, error: Exception, need: int | None = None, saved_work: str = "what is finished is kept"
 ) -> OSError:
     """Return the error for a file that could not be written, with its size, the room there is, and what to do.
 
-    need: bytes of the file. kept: what an interruption does not lose.
+    need: bytes of the file. saved_work: what an interruption does not lose.
     """
     number = error.errno if isinstance(error, OSError) else None
     if isinstance(error, OSError) and number is not None and error.strerror is None:
         return error  # reported already, for a file within
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
     size = "" if need is None else f"it needs {bytes_text(need)}, "
-    remedy = f"make room and give the same command again: {kept}"
+    remedy = f"make room and give the same command again: {saved_work}"
     if number in (errno.ENOTDIR, errno.EEXIST):
         remedy = "a file lies where a folder is needed: choose another place"
     if number in REFUSED:

@@ -201,10 +201,10 @@ def _arrays(path: Path) -> dict[str, Tensor]:
     return {name: torch.from_numpy(array) for name, array in weights.items()}
 
 
-def state_dicts(found: Mapping[str, Any]) -> list[dict[str, Tensor]]:
+def state_dicts(checkpoint: Mapping[str, Any]) -> list[dict[str, Tensor]]:
     """Find every mapping of names to tensors in it, without the prefixes that wrappers add to all names."""
     dicts = []
-    for mapping in _mappings(found):
+    for mapping in _mappings(checkpoint):
         tensors = {str(name): value for name, value in mapping.items() if isinstance(value, Tensor)}
         if tensors and all(isinstance(name, str) for name in mapping):
             dicts.append(_bare(tensors))
@@ -231,9 +231,9 @@ def _bare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 Constants = dict[str, dict[str, Any]]  # kind -> channel -> number, or for `changes` {timesteps: number}
 
 
-def constants(found: Mapping[str, Any], world: World) -> Constants:
+def constants(checkpoint: Mapping[str, Any], world: World) -> Constants:
     """Find the means and standard deviations of the World's channels in a file; empty if it has none."""
-    for mapping in _mappings(found):
+    for mapping in _mappings(checkpoint):
         for pair in PAIRS:
             if set(pair) <= set(mapping):
                 mean, std = (_by_channel(mapping[name], world) for name in pair)
@@ -310,20 +310,20 @@ def load_weights(path: str | None) -> dict[str, Any] | None:
 
 
 def published_scales(
-    chosen: str | Mapping[str, str] | None, held: Mapping[str, Any] | None, world: World, kept: str = "old"
+    sources: str | Mapping[str, str] | None, held: Mapping[str, Any] | None, world: World, transfer_scales: str = "old"
 ) -> Constants:
     """Scales that need not be measured: of files by kind, else those that come with the weights in `held`.
 
-    kept: which of a run of ours, see `emulators.training.transfer.Transfer`; of another timestep those of changes are
-    not.
+    sources: files by kind. transfer_scales: which are taken of a run of ours, see
+    `emulators.training.transfer.Transfer`; of another timestep those of changes are not.
     """
-    if isinstance(chosen, Mapping):
-        return constants_of_files({str(kind): str(path) for kind, path in chosen.items()}, world)
-    if held is None or chosen is not None:
+    if isinstance(sources, Mapping):
+        return constants_of_files({str(kind): str(path) for kind, path in sources.items()}, world)
+    if held is None or sources is not None:
         return {}
     if "emul" not in held:
         return constants(held, world)
-    if kept != "old":
+    if transfer_scales != "old":
         return {}
     scales, timestep = (held["emul"]["world"][key] for key in ("scales", "timestep"))
     kinds = (*KINDS, "changes") if timestep == world.plain()["timestep"] else KINDS[:2]

@@ -342,9 +342,9 @@ def _of_dataset(dataset: xr.Dataset) -> dict[str, str | int | bool]:
     return facts
 
 
-def stable(told: Mapping[str, Any]) -> dict[str, Any]:
+def stable(entries: Mapping[str, Any]) -> dict[str, Any]:
     """Return a fingerprint without the times at which files were written, which copies do not keep."""
-    return {key: value for key, value in told.items() if key not in ("written", "whole")}
+    return {key: value for key, value in entries.items() if key not in ("written", "whole")}
 
 
 WORDS = {"files": "number of files", "bytes": "bytes", "times_digest": "times"}

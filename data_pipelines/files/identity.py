@@ -153,17 +153,17 @@ FIXED = {"hardware.precision"}
 
 
 def training_differences(
-    old: Mapping[str, Any], new: Mapping[str, Any], known: Mapping[str, Any], same_data: bool
+    old: Mapping[str, Any], new: Mapping[str, Any], resolved: Mapping[str, Any], same_data: bool
 ) -> tuple[list[str], list[str]]:
     """List what differs between the settings of two trainings: what changes the weights, and what their last digits.
 
-    old, new: by dotted key. known: the new ones resolved, to which old ones may be equal as well. same_data: equal data
-    may lie elsewhere.
+    old, new: by dotted key. resolved: the new ones resolved, to which old ones may be equal as well. same_data: equal
+    data may lie elsewhere.
     """
     keys = [
         key
         for key in {**old, **new}
-        if canonical(old.get(key)) not in (canonical(new.get(key)), canonical(known.get(key)))
+        if canonical(old.get(key)) not in (canonical(new.get(key)), canonical(resolved.get(key)))
     ]
     keys = [key for key in keys if not any(other.startswith(f"{key}.") for other in keys)]  # its parts tell it all
     keys = [key for key in keys if not (same_data and key.startswith("data.") and key.rpartition(".")[2] in PLACES)]

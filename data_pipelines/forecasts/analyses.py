@@ -51,8 +51,8 @@ def guarded_marks(
     if guards.ranges != "ignore":
         marks["ranges"] = unlike_training(archive, inits)
     if guards.future_forcing != "ignore":
-        told, own = (other.names, later_known(other)) if other else ((), [])
-        marks["future_forcing"] = [*future_forcings(archive, inits, steps, told), *own]
+        prescribed, foresight = (other.names, later_known(other)) if other else ((), [])
+        marks["future_forcing"] = [*future_forcings(archive, inits, steps, prescribed), *foresight]
     marks = {kind: sentences for kind, sentences in marks.items() if sentences}
     for sentence in guards.allowed(marks):
         warn(sentence)

@@ -98,8 +98,8 @@ class ForecastBoundary:
             raise ValueError(f"boundary: {self.path} has no {', '.join(absent)}, which are prescribed at the boundary.")
         refuse_other_times(self, dataset, inits, steps)
         fields = {name: on_levels(self, dataset[inside[name]], world.forcing.variable(name)) for name in self.names}
-        zone, told = _zone(world), regridded(xr.Dataset(fields, attrs=dataset.attrs), world.grid, "bilinear")
-        self.dataset = told.map(lambda field: known_in_zone(field, zone), keep_attrs=True)
+        zone, boundary = _zone(world), regridded(xr.Dataset(fields, attrs=dataset.attrs), world.grid, "bilinear")
+        self.dataset = boundary.map(lambda field: known_in_zone(field, zone), keep_attrs=True)
         self.leads = dataset[LEAD].values.astype("timedelta64[s]").astype(np.int64)
 
     def prescribed(self, forcing: State, archive: Archive, inits: np.ndarray, lead: int) -> State:
@@ -109,16 +109,16 @@ class ForecastBoundary:
         later = self._fields(inits, after)
         if self.leads[after] != wanted:
             start = 0 if after == 0 else int(self.leads[after - 1])
-            known = archive.forcing(inits) if after == 0 else None
-            earlier = self._fields(inits, after - 1) if known is None else {name: known[name] for name in self.names}
+            first = archive.forcing(inits) if after == 0 else None
+            earlier = self._fields(inits, after - 1) if first is None else {name: first[name] for name in self.names}
             share = (wanted - start) / (int(self.leads[after]) - start)
             later = {name: torch.lerp(earlier[name], later[name], share) for name in self.names}
         return forcing.with_(**{name: field.to(forcing.values.dtype) for name, field in later.items()})
 
     def _fields(self, inits: np.ndarray, lead: int) -> dict[str, torch.Tensor]:
-        found = self.dataset.isel({LEAD: lead}).sel(time=inits.astype("datetime64[ns]"))
+        fields = self.dataset.isel({LEAD: lead}).sel(time=inits.astype("datetime64[ns]"))
         axes = grid_dims(self.world.grid)
-        ordered = {name: found[name].transpose("time", ..., *axes).values for name in self.names}
+        ordered = {name: fields[name].transpose("time", ..., *axes).values for name in self.names}
         return {name: torch.from_numpy(np.array(values, dtype=np.float32)) for name, values in ordered.items()}
 
 
@@ -155,13 +155,13 @@ class ForecastForcing:
     def prescribed(self, forcing: State, archive: Archive, inits: np.ndarray, lead: int) -> State:
         """Return the forcings of a lead, in timesteps, of forecasts from `inits`."""
         inside, axes = self._inside(lead), grid_dims(self.world.grid)
-        found = self.dataset.isel({LEAD: inside}).sel(time=inits.astype("datetime64[ns]"))
-        told = {}
+        fields = self.dataset.isel({LEAD: inside}).sel(time=inits.astype("datetime64[ns]"))
+        forcings = {}
         for name, rule in self.rules.items():
-            field = found[name].transpose(LEAD, "time", ..., *axes)
+            field = fields[name].transpose(LEAD, "time", ..., *axes)
             field = field[-1] if rule.over == "last" else field.mean(LEAD) if rule.over == "mean" else field.sum(LEAD)
-            told[name] = torch.from_numpy(np.array(field.values)).to(forcing.values.dtype)
-        return forcing.with_(**told)
+            forcings[name] = torch.from_numpy(np.array(field.values)).to(forcing.values.dtype)
+        return forcing.with_(**forcings)
 
     def _inside(self, lead: int) -> np.ndarray:
         """Return which leads lie in the timestep up to one; ValueError where they do not go through it evenly."""

@@ -104,19 +104,21 @@ class Watch:
 
     start: the initial States, (*lead, channel, *grid). Values and means are those of all channels whose scales have the
     extent of training; power that of prognostic channels, once a day, on global grids of up to LARGEST rows. A field
-    with a missing value is passed over. told: by kind, the lead number and a sentence.
+    with a missing value is passed over. departures: by kind, the lead number and a sentence.
     """
 
     def __init__(self, world: World, start: State) -> None:
-        self.world, self.start, self.told = world, start, dict[str, tuple[int, str]]()
+        self.world, self.start, self.departures = world, start, dict[str, tuple[int, str]]()
         names = world.predicted.channels
         scales = [world.scales.get(name) for name in names]
-        self.known = np.array([scale is not None and len(scale.extent) == 4 for scale in scales], dtype=bool)
-        known = [scale for scale, is_known in zip(scales, self.known, strict=True) if scale is not None and is_known]
-        self.channels = [name for name, is_known in zip(names, self.known, strict=True) if is_known]
-        self.trained = np.array([scale.extent for scale in known]).reshape(-1, 4)
-        self.std = np.array([scale.std for scale in known])
-        self.means = np.zeros((_cases(start).shape[0], len(known)))
+        self.is_measured = np.array([scale is not None and len(scale.extent) == 4 for scale in scales], dtype=bool)
+        measured_scales = [
+            scale for scale, is_known in zip(scales, self.is_measured, strict=True) if scale is not None and is_known
+        ]
+        self.channels = [name for name, is_known in zip(names, self.is_measured, strict=True) if is_known]
+        self.trained = np.array([scale.extent for scale in measured_scales]).reshape(-1, 4)
+        self.std = np.array([scale.std for scale in measured_scales])
+        self.means = np.zeros((_cases(start).shape[0], len(measured_scales)))
         day, step = np.timedelta64(1, "D"), world.lead_time(1)
         self.daily, self.span = max(1, round(day / step)), max(1, round(MEMORY / step))
         rows = world.grid.shape[0] if isinstance(world.grid, LatLonGrid) else int(world.grid.size**0.5)
@@ -133,24 +135,24 @@ class Watch:
 
     def add(self, lead: int, state: State) -> dict[str, str]:
         """Add the forecasts at lead number `lead`; a sentence for each kind of departure that is new, by kind."""
-        before = {*self.told}
+        before = {*self.departures}
         if self.channels:
             self._compare(lead, state)
-        if self.harmonics is not None and "power" not in self.told and (lead + 1) % self.daily == 0:
+        if self.harmonics is not None and "power" not in self.departures and (lead + 1) % self.daily == 0:
             self._compare_power(lead, state)
-        return {kind: sentence for kind, (_, sentence) in self.told.items() if kind not in before}
+        return {kind: sentence for kind, (_, sentence) in self.departures.items() if kind not in before}
 
     def _compare(self, lead: int, state: State) -> None:
         """Compare values and running means with those of training."""
-        values = _cases(state)[:, torch.from_numpy(self.known).to(state.values.device)]
+        values = _cases(state)[:, torch.from_numpy(self.is_measured).to(state.values.device)]
         weights = torch.as_tensor(self.world.grid.weights.reshape(-1) / self.world.grid.size, device=values.device)
         means = (values.double() @ weights).cpu().numpy()
         self.means += (means - self.means) / min(lead + 1, self.span)
-        low, high = (found.double().cpu().numpy() for found in (values.amin(-1), values.amax(-1)))
+        low, high = (extreme.double().cpu().numpy() for extreme in (values.amin(-1), values.amax(-1)))
         off = excess(np.stack([low, high, self.means, self.means], -1), self.trained, self.std)
         size = np.abs(off) / self.std[:, None]
         for kind, columns_ in (("value", size[..., :2]), ("mean", size[..., 2:])):
-            if kind in self.told or not columns_.any():
+            if kind in self.departures or not columns_.any():
                 continue
             case, channel, column = (int(n) for n in np.unravel_index(int(columns_.argmax()), columns_.shape))
             column += 0 if kind == "value" else 2
@@ -183,7 +185,7 @@ class Watch:
 
     def _tell(self, kind: str, lead: int, case: int, channel: str, what: str) -> None:
         init = np.broadcast_to(self.start.time, self.start.lead).reshape(-1)[case]
-        self.told[kind] = (
+        self.departures[kind] = (
             lead,
             f"At lead {lead_text(self.world, lead)} the forecast from {init} leaves what the run was trained on: "
             f"{channel} {what}.",
@@ -205,12 +207,12 @@ class Watch:
         return torch.where(degrees > SMALLEST * self.last, powers, 0.0).sum(0)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What was told and all that later leads depend on, for `restore`."""
-        return {"means": self.means.copy(), "told": np.array(json.dumps(self.told))}
+        """The departures and all that later leads depend on, for `restore`."""
+        return {"means": self.means.copy(), "told": np.array(json.dumps(self.departures))}
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Continue from the `arrays` of a watch of the same initial States."""
-        self.means, self.told = arrays["means"].copy(), departures_in(arrays)
+        self.means, self.departures = arrays["means"].copy(), departures_in(arrays)
 
 
 def departures_in(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int, str]]:
@@ -221,8 +223,8 @@ def departures_in(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int, str]
 def first_departures(batches: Iterable[Mapping[str, tuple[int, str]]]) -> list[str]:
     """Return the first sentence of each kind that the batches of a forecast were told, in the order of leads."""
     first: dict[str, tuple[int, str]] = {}
-    for told in batches:
-        first |= {kind: entry for kind, entry in told.items() if kind not in first or entry < first[kind]}
+    for departures in batches:
+        first |= {kind: entry for kind, entry in departures.items() if kind not in first or entry < first[kind]}
     return [sentence for _, sentence in sorted(first.values())]
 
 
@@ -247,13 +249,13 @@ def _cases(state: State) -> Tensor:
     return state.values.flatten(-state.rank).flatten(0, -3)
 
 
-def column_means(state: State, world: World, known: Mapping[str, Tensor]) -> tuple[np.ndarray, np.ndarray]:
+def column_means(state: State, world: World, computed: Mapping[str, Tensor]) -> tuple[np.ndarray, np.ndarray]:
     """Global means of column water and dry air in kg m-2, float64, of every member and initial time (n,).
 
-    known: those that need not be computed, by name.
+    computed: those that need not be computed again, by name.
     """
     functions = {"column_water": columns.column_water, "dry_air": columns.dry_air}
-    means = {name: known[name] for name in functions if name in known}
+    means = {name: computed[name] for name in functions if name in computed}
     for name in functions.keys() - means.keys():
         field = functions[name](state["specific_humidity"], state["surface_pressure"], world.vertical, state.rank)
         means[name] = columns.area_mean(field, world.grid.weights)

@@ -58,12 +58,12 @@ class GribWriter(ZarrWriter):
                 "writer=grib needs bits within 1..24 and packing=grid_simple or grid_ccsds; got "
                 f"bits={bits}, packing={packing}."
             )
-        self.chosen, self.levels, self.names = variables, levels, {str(k): str(v) for k, v in (names or {}).items()}
+        self.variables, self.levels, self.names = variables, levels, {str(k): str(v) for k, v in (names or {}).items()}
         self.encoding: dict[str, Any] = {"bits": bits, "packing": packing, "centre": centre}
 
     def plain(self) -> dict[str, Any]:
         """The settings that the bytes on disk depend on."""
-        subset = {"variables": self.chosen and list(self.chosen), "levels": self.levels and list(self.levels)}
+        subset = {"variables": self.variables and list(self.variables), "levels": self.levels and list(self.levels)}
         return {**super().plain(), "grib": {**subset, "names": self.names, **self.encoding}}
 
     def refuse_unsuited(self, layout: Layout) -> None:
@@ -73,7 +73,7 @@ class GribWriter(ZarrWriter):
         except (ImportError, RuntimeError) as error:
             raise ValueError("writer=grib needs eccodes: pip install 'emul[grib]'.") from error
         world = layout.world
-        for name in self.chosen or ():
+        for name in self.variables or ():
             if name not in world.predicted:
                 raise ValueError(f"writer.variables: no {name}; predicted are {', '.join(world.predicted.names)}.")
         held = {level for variable in world.predicted for level in variable.levels}
@@ -83,7 +83,7 @@ class GribWriter(ZarrWriter):
 
     def _written(self, predicted: VariableSet) -> VariableSet:
         """The variables that the GRIB files hold."""
-        return VariableSet(tuple(v for v in predicted if self.chosen is None or v.name in self.chosen))
+        return VariableSet(tuple(v for v in predicted if self.variables is None or v.name in self.variables))
 
     def export(self, checksums: dict[str, str], progress: Callable[[float], None] | None = None) -> dict[str, str]:
         """Write the GRIB files from the finished store; the checksums of all files."""

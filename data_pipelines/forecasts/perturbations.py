@@ -161,8 +161,8 @@ class MembersOfAnalysis:
                     f"perturbation=analyses: {archive.origin} holds {archive.members} members; expected "
                     f"{members.stop} or more: data.members={members.stop}, or a dimension of members in files."
                 )
-            own = (archive.history(inits, member) for member in members)
-            return stacked([[state.values.to(history[-1].values) for state in states] for states in own], history)
+            histories = (archive.history(inits, member) for member in members)
+            return stacked([[state.values.to(history[-1].values) for state in states] for states in histories], history)
 
         return starts
 

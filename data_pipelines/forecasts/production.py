@@ -57,7 +57,7 @@ def make_forecast(
         warn(
             f"Nothing is left for share {share[0]} of {share[1]}: a smaller batch_size or member_batch makes more work."
         )
-    told = set[str]()
+    warned = set[str]()
     with _failure_recorded(job, segments, manifest):
         for number, batch in enumerate(pieces):
             first = layout.inits[layout.pieces[batch][0]][0]
@@ -69,7 +69,7 @@ def make_forecast(
                 chain = segments.sound(batch)
                 if chain and chain[-1].stop == layout.steps:
                     continue
-                forecast = BatchForecast(job, batch, warn, told)
+                forecast = BatchForecast(job, batch, warn, warned)
                 if chain:
                     forecast.restore(segments.read(chain[-1])[0])
                 for segment in segments.ahead(batch, forecast.rollout.lead, job.segment):

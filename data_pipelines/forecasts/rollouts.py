@@ -162,8 +162,8 @@ def initial_states(archive: Archive, inits: np.ndarray, device: torch.device | s
 def known_leads(archive: Archive, layout: Layout) -> int:
     """Return the number of leads up to the last of which the truth is known, for some initial time without a gap."""
     valid, until = layout.valid_times, unbroken_until(archive.times, layout.inits)
-    known = np.flatnonzero((archive.has(valid) & (valid <= until[:, None])).any(axis=0))
-    return int(known[-1]) + 1 if known.size else 0
+    with_truth = np.flatnonzero((archive.has(valid) & (valid <= until[:, None])).any(axis=0))
+    return int(with_truth[-1]) + 1 if with_truth.size else 0
 
 
 def forcings(
@@ -235,12 +235,12 @@ class ForecastJob:
 class BatchForecast:
     """Roll out, write, check and score one piece of a job: some members of some initial times, a segment at a time.
 
-    warn: called with a sentence where the forecast leaves its physical range, or what the run was trained on. told: the
-    kinds of the latter that were told of other pieces, and are not told again.
+    warn: called with a sentence where the forecast leaves its physical range, or what the run was trained on. warned:
+    the kinds of the latter of which other pieces have warned, and this one does not again.
     """
 
-    def __init__(self, job: ForecastJob, batch: int, warn: Callable[[str], None], told: set[str]) -> None:
-        self.job, self.batch, self.warn, self.told = job, batch, warn, told
+    def __init__(self, job: ForecastJob, batch: int, warn: Callable[[str], None], warned: set[str]) -> None:
+        self.job, self.batch, self.warn, self.warned = job, batch, warn, warned
         rows, members = job.layout.pieces[batch]
         self.is_first = members.start == 0  # scores, budgets and pairs are those of the first group of members
         self.inits = job.layout.inits[rows]
@@ -310,9 +310,9 @@ class BatchForecast:
         for kind, sentence in departures.items():
             if self.job.drift == "refuse":
                 raise ValueError(f"{sentence} guards.drift=mark goes on and says so in the results.")
-            if kind not in self.told:
+            if kind not in self.warned:
                 self.warn(sentence)
-        self.told.update(departures)
+        self.warned.update(departures)
 
     def _score(self, card: LeadScores | None, row: int, state: State) -> State | None:
         """Add the forecasts whose truth is at hand (up to the time `until` of each) to the scores; that truth."""

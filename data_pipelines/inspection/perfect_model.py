@@ -285,8 +285,8 @@ class Record:
         first = draw.choice(pool)
         distant = pool[abs(self.times[pool] - self.times[first]) >= APART * DAY]
         second = draw.choice(distant if len(distant) else pool[pool != first])
-        size, one, other = self.errors.amplitude / np.sqrt(2.0), self.states(first), self.states(second)
-        return {name: size * (one[name] - other[name]) for name in one}
+        size, left, right = self.errors.amplitude / np.sqrt(2.0), self.states(first), self.states(second)
+        return {name: size * (left[name] - right[name]) for name in left}
 
     def _bred(self, init: np.datetime64, count: int, draw: np.random.Generator) -> dict[str, np.ndarray]:
         """Return differences that grew over days, scaled back once a day, of random sign."""

@@ -74,10 +74,10 @@ def propose(dataset: xr.Dataset, predicted: Sequence[str] | None = None, few_lev
     return proposal
 
 
-def _role(name: str, values: xr.DataArray, made: Proposal, told: bool) -> str | None:
-    """Return the role of a variable; None, and a reason in `made.left_out`, where it has none.
+def _role(name: str, values: xr.DataArray, proposal: Proposal, excluded: bool) -> str | None:
+    """Return the role of a variable; None, and a reason in `proposal.left_out`, where it has none.
 
-    told: the prognostic variables are known, and this is none of them.
+    excluded: the prognostic variables are known, and this is none of them.
     """
     if "time" not in values.dims or name in CONSTANT:
         sampled, role = values.isel(time=0) if "time" in values.dims else values, "static"
@@ -98,17 +98,17 @@ def _role(name: str, values: xr.DataArray, made: Proposal, told: bool) -> str | 
     elif limits and not limits[0] <= finite.min() <= finite.max() <= limits[1]:
         reason = f"{finite.min():.4g} to {finite.max():.4g} is beyond {limits[0]:g} to {limits[1]:g}; mend data.units"
     elif missing.any() and name in OCEAN:
-        made.fill[name] = OCEAN[name]
+        proposal.fill[name] = OCEAN[name]
         return role
     elif missing.any():
         reason = f"{100 * missing.mean():.2g} % of what was read is missing; give data.fill={{{name}: ...}} and list it"
     elif role == "static" and finite.min() == finite.max():
         reason = "the same everywhere"
-    elif told and role in ("prognostic", "diagnostic"):
+    elif excluded and role in ("prognostic", "diagnostic"):
         reason = "not among what is to be predicted"
     else:
         return role
-    made.left_out[name] = reason
+    proposal.left_out[name] = reason
     return None
 
 

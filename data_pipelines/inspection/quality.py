@@ -256,18 +256,18 @@ def _of_file(path: Path) -> Iterator[Verified]:
     yield Verified(path, kind, checked)
 
 
-def report_row(one: VariableReport) -> list[str]:
+def report_row(report: VariableReport) -> list[str]:
     """The cells of a table: name, units, least and greatest with their times, missing, missing always."""
-    share = f"{one.missing / one.count:.2%}" if one.missing else "0"
-    low, high = ("" if t is None else str(t)[:16] for t in (one.least_at, one.greatest_at))
-    always = f"{one.always} points" if one.always else ""
-    return [one.name, one.units, f"{one.least:.5g}", low, f"{one.greatest:.5g}", high, share, always]
+    share = f"{report.missing / report.count:.2%}" if report.missing else "0"
+    low, high = ("" if t is None else str(t)[:16] for t in (report.least_at, report.greatest_at))
+    always = f"{report.always} points" if report.always else ""
+    return [report.name, report.units, f"{report.least:.5g}", low, f"{report.greatest:.5g}", high, share, always]
 
 
-def fault_sentences(found: list[VariableReport]) -> list[str]:
+def fault_sentences(reports: list[VariableReport]) -> list[str]:
     """A sentence for each variable with values that cannot be, or that are missing at some times only."""
     sentences = []
-    for row in found:
+    for row in reports:
         if row.beyond and row.limits:
             low, high = row.limits
             sentences.append(

@@ -192,14 +192,14 @@ def process_count(hardware: Hardware) -> int:
     return started_processes() if started_from_outside() else hardware.processes
 
 
-def share_of_process(text: str | None, chosen: Hardware | None) -> tuple[int, int]:
+def share_of_process(text: str | None, requested: Hardware | None) -> tuple[int, int]:
     """Return the share of this process, and their number; ValueError where not as many run as are requested.
 
-    text: the share of the whole command, such as 2/4. chosen: the hardware that the command asks for, if any.
+    text: the share of the whole command, such as 2/4. requested: the hardware that the command asks for, if any.
     """
-    hardware, (share, shares) = chosen or Hardware(), parse_share(text)
+    hardware, (share, shares) = requested or Hardware(), parse_share(text)
     if started_from_outside():
-        if chosen and hardware.processes != started_processes():
+        if requested and hardware.processes != started_processes():
             raise ValueError(
                 f"Expected {hardware.processes} processes (hardware.nodes={hardware.nodes} x "
                 f"hardware.devices={hardware.devices}), but {started_processes()} were started."
@@ -269,16 +269,16 @@ def device_of(accelerator: str) -> str:
     return "cuda" if accelerator in ("gpu", "auto") and torch.cuda.is_available() else "cpu"
 
 
-def device_of_process(name: str, chosen: Hardware | None) -> str:
+def device_of_process(name: str, requested: Hardware | None) -> str:
     """Return the device of this process, one of several on a node with several GPUs. ValueError where it has no GPU.
 
-    name: such as cpu or cuda; `auto`: as the hardware `chosen` says, else a GPU where there is one.
+    name: such as cpu or cuda; `auto`: as the hardware `requested` says, else a GPU where there is one.
     """
-    if chosen and name == "auto":
-        name = {"cpu": "cpu", "gpu": "cuda"}.get(chosen.accelerator, "auto")
+    if requested and name == "auto":
+        name = {"cpu": "cpu", "gpu": "cuda"}.get(requested.accelerator, "auto")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and torch.cuda.is_available() and process_count(chosen or Hardware()) > 1:
+    if name == "cuda" and torch.cuda.is_available() and process_count(requested or Hardware()) > 1:
         return f"cuda:{local_rank() % torch.cuda.device_count()}"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device={name} was asked for, but PyTorch finds no GPU; use device=auto or device=cpu.")

@@ -80,36 +80,36 @@ def open_dataset(
     return joined(parts, [dataset.attrs["origin"] for dataset in datasets])
 
 
-def _where_it_is(told: Mapping[str, Any] | None, opened: list[xr.Dataset], dataset: xr.Dataset) -> dict[str, Any]:
+def _where_it_is(settings: Mapping[str, Any] | None, datasets: list[xr.Dataset], dataset: xr.Dataset) -> dict[str, Any]:
     """Drop the settings of variables and dimensions that only other files have."""
-    anywhere = {str(name) for other in opened for name in (*other.variables, *other.dims)}
+    anywhere = {str(name) for other in datasets for name in (*other.variables, *other.dims)}
     present = {*dataset.variables, *dataset.dims}
-    return {n: value for n, value in (told or {}).items() if n in present or n not in anywhere or n in COORDINATES}
+    return {n: value for n, value in (settings or {}).items() if n in present or n not in anywhere or n in COORDINATES}
 
 
-def _with_members(opened: list[xr.Dataset], members: str) -> list[xr.Dataset]:
+def _with_members(datasets: list[xr.Dataset], members: str) -> list[xr.Dataset]:
     """Rename the dimension `members` to `member`; ValueError if no dataset has it."""
-    dims = list(dict.fromkeys(dim for dataset in opened for dim in dataset.dims))
+    dims = list(dict.fromkeys(dim for dataset in datasets for dim in dataset.dims))
     if members not in dims:
         raise ValueError(
-            f"{option('members')}: expected a dimension of {opened[0].attrs['origin']}; got '{members}'; "
+            f"{option('members')}: expected a dimension of {datasets[0].attrs['origin']}; got '{members}'; "
             f"{suggestion(members, dims)}"
         )
-    return [dataset.rename({members: MEMBER} if members in dataset.dims else {}) for dataset in opened]
+    return [dataset.rename({members: MEMBER} if members in dataset.dims else {}) for dataset in datasets]
 
 
-def _with_dates(opened: list[xr.Dataset], dates: Mapping[str, str | Sequence[str]]) -> list[xr.Dataset]:
+def _with_dates(datasets: list[xr.Dataset], dates: Mapping[str, str | Sequence[str]]) -> list[xr.Dataset]:
     """Give dimensions their dates, or those of the starts of intervals; ValueError if no dataset has the dimension."""
-    dims = list(dict.fromkeys(str(dim) for dataset in opened for dim in dataset.dims))
+    dims = list(dict.fromkeys(str(dim) for dataset in datasets for dim in dataset.dims))
     for dim in dates:
         if dim not in dims:
             raise ValueError(
-                f"{option('dates')}: no dimension '{dim}' in {opened[0].attrs['origin']}; {suggestion(dim, dims)}"
+                f"{option('dates')}: no dimension '{dim}' in {datasets[0].attrs['origin']}; {suggestion(dim, dims)}"
             )
     for dim in [dim for dim, spec in dates.items() if spec == ENDS]:
-        opened = dated_by_starts(opened, dim)
+        datasets = dated_by_starts(datasets, dim)
     dates = {dim: spec for dim, spec in dates.items() if spec != ENDS}
-    return [with_dates(dataset, dates, dataset.attrs["origin"]) for dataset in opened]
+    return [with_dates(dataset, dates, dataset.attrs["origin"]) for dataset in datasets]
 
 
 def open_files(
@@ -302,8 +302,8 @@ def _joined_units(parts: Sequence[xr.Dataset], names: Sequence[str]) -> tuple[di
     assumed = [part.attrs["assumed_units"] for part in parts if part.attrs.get("assumed_units")]
     for part, file in zip(parts, names, strict=True):
         for name, field in part.data_vars.items():
-            first, own = units.setdefault(name, field.attrs["units"]), field.attrs["units"]
-            refuse_other_units(str(name), first, own, file)
-            if are_undecided_units(first, own):
-                assumed.append(f"{name} is in '{first}' in one file and in '{own}' in another, taken as the same.")
+            first, stated = units.setdefault(name, field.attrs["units"]), field.attrs["units"]
+            refuse_other_units(str(name), first, stated, file)
+            if are_undecided_units(first, stated):
+                assumed.append(f"{name} is in '{first}' in one file and in '{stated}' in another, taken as the same.")
     return units, list(dict.fromkeys(assumed))

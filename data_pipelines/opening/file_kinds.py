@@ -138,8 +138,8 @@ def _kind_found(name: str) -> str | None:
         if has_zarr(path):
             return "zarr"
         names = [entry.name.lower() for entry in path.iterdir()]
-        found = [kind for kind, endings in SUFFIXES.items() if any(one.endswith(endings) for one in names)]
-        return found[0] if len(found) == 1 else None
+        kinds = [kind for kind, endings in SUFFIXES.items() if any(file.endswith(endings) for file in names)]
+        return kinds[0] if len(kinds) == 1 else None
     start = path.open("rb").read(8) if path.is_file() else b""
     return "netcdf" if start.startswith(NETCDF_STARTS) else "grib" if start.startswith(b"GRIB") else None
 
@@ -318,8 +318,8 @@ def fields_by_name(dataset: xr.Dataset) -> xr.Dataset:
     for base in dict.fromkeys(re.sub(r"_\d+$", "", name) for name in fields if re.search(r"_\d+$", name)):
         result = stacked(result, base, _long(base), "hPa")
     result = result.rename({name: long for name, long in SURFACE.items() if name in result.variables})
-    kept = np.isin(_texts(times), list(dataset.attrs.get("missing_dates") or []), invert=True)
-    return result if kept.all() else result.isel(time=np.flatnonzero(kept))
+    is_present = np.isin(_texts(times), list(dataset.attrs.get("missing_dates") or []), invert=True)
+    return result if is_present.all() else result.isel(time=np.flatnonzero(is_present))
 
 
 def _horizontal(dataset: xr.Dataset) -> tuple[tuple[int, ...], tuple[str, ...], dict[str, Any]]:

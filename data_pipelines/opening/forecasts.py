@@ -74,14 +74,16 @@ def _names(dataset: xr.Dataset) -> set[Any]:
     return {*dataset.variables, *dataset.dims}
 
 
-def _refuse_absent(opened: Sequence[xr.Dataset], options: Mapping[str, Mapping[str, Any] | None]) -> None:
+def _refuse_absent(datasets: Sequence[xr.Dataset], options: Mapping[str, Mapping[str, Any] | None]) -> None:
     """Raise ValueError for a name in an option that none of the files has."""
-    existing = [str(name) for name in dict.fromkeys(name for dataset in opened for name in _names(dataset))]
+    existing = [str(name) for name in dict.fromkeys(name for dataset in datasets for name in _names(dataset))]
     renamed = list((options["rename"] or {}).values())
     for key, entries in options.items():
         for name in entries or ():
             if name not in existing and (key == "rename" or name not in [*renamed, "member"]):
-                raise ValueError(f"{option(key)}: no '{name}' in {origin_of(opened[0])}; {suggestion(name, existing)}")
+                raise ValueError(
+                    f"{option(key)}: no '{name}' in {origin_of(datasets[0])}; {suggestion(name, existing)}"
+                )
 
 
 def _joined(parts: list[xr.Dataset]) -> xr.Dataset:
@@ -151,8 +153,8 @@ def canonical_forecast(
     if not any({"time", LEAD} <= set(forecast[name].dims) for name in forecast.data_vars):
         raise ValueError(f"No variable of {origin} varies with both initial time and lead time.")
     forecast = forecast.assign_coords(valid_time=(("time", LEAD), valid.astype("datetime64[ns]")))
-    kept = {name: dataset.attrs[name] for name in ("ensemble_statistics", "time_means") if name in dataset.attrs}
-    return forecast.assign_attrs(assumed=assumed, **kept)
+    attributes = {name: dataset.attrs[name] for name in ("ensemble_statistics", "time_means") if name in dataset.attrs}
+    return forecast.assign_attrs(assumed=assumed, **attributes)
 
 
 def with_two_members(dataset: xr.Dataset) -> xr.Dataset:
@@ -167,10 +169,10 @@ def with_two_members(dataset: xr.Dataset) -> xr.Dataset:
     return dataset.drop_vars(list(dataset.data_vars)).assign(fields)
 
 
-def _with_members(dataset: xr.Dataset, told: str | None, select: Mapping[str, Any], alone: bool) -> xr.Dataset:
+def _with_members(dataset: xr.Dataset, dim: str | None, select: Mapping[str, Any], alone: bool) -> xr.Dataset:
     """Name the dimension of the members `member`. alone: a member whose number stands alone becomes a dimension."""
-    if told is not None and told in dataset.dims:
-        return dataset.rename({told: "member"})
+    if dim is not None and dim in dataset.dims:
+        return dataset.rename({dim: "member"})
     dims = [name for name in dataset.dims if is_member(name) and name not in select][:1]
     if not dims and alone:
         scalars = [n for n in dataset.coords if is_member(n) and dataset[n].ndim == 0 and n not in select][:1]
@@ -190,14 +192,14 @@ def _named(dataset: xr.Dataset, names: Sequence[str], what: str, origin: str) ->
     return candidates[0]
 
 
-def _with_lead_units(dataset: xr.Dataset, told: str | None, origin: str) -> tuple[xr.Dataset, str]:
+def _with_lead_units(dataset: xr.Dataset, units: str | None, origin: str) -> tuple[xr.Dataset, str]:
     """Give lead times their units: those given, or the likeliest; also return what had to be assumed."""
     lead = dataset[LEAD]
     if lead.dtype.kind in "SUO":
         dataset = dataset.assign_coords({LEAD: (lead.dims, _lengths(lead, origin), {})})
         return dataset, ""
-    if told is not None:
-        return dataset.assign_coords({LEAD: lead.assign_attrs(units=told)}), ""
+    if units is not None:
+        return dataset.assign_coords({LEAD: lead.assign_attrs(units=units)}), ""
     if np.issubdtype(lead.dtype, np.timedelta64) or lead.attrs.get("units"):
         return dataset, ""
     largest = np.abs(lead.values).max()

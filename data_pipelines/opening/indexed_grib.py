@@ -74,16 +74,16 @@ def chosen_messages(
 
     indices: of each file, by its address. ValueError that lists the fields that all of them lack.
     """
-    absent, chosen = list(names), dict[str, list[Message]]()
+    absent, messages = list(names), dict[str, list[Message]]()
     for address, index in indices.items():
         by_name = {message.name: message for message in index}
-        found = [by_name[name] for name in absent if name in by_name]
+        matches = [by_name[name] for name in absent if name in by_name]
         absent = [name for name in absent if name not in by_name]
-        if found:
-            chosen[address] = sorted(found, key=lambda message: message.start)
+        if matches:
+            messages[address] = sorted(matches, key=lambda message: message.start)
     if absent:
         refuse_absent([" ".join(filter(None, name)) for name in absent], " and ".join(indices))
-    return chosen
+    return messages
 
 
 def refuse_absent(names: Sequence[str], origin: str) -> None:

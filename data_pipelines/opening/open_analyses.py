@@ -147,8 +147,8 @@ class OpenAnalyses(ABC):
         """The files of the analyses on this machine."""
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "emul" / "analyses" / self.service
         folder = Path(self.folder) if self.folder else base
-        chosen = digest([self.names, self.address, *self.opening])[:8]
-        return [str(folder / f"{time.item():%Y%m%dT%H}_{chosen}.grib2") for time in self.times]
+        fingerprint = digest([self.names, self.address, *self.opening])[:8]
+        return [str(folder / f"{time.item():%Y%m%dT%H}_{fingerprint}.grib2") for time in self.times]
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Fetch what is not here yet. ValueError for fields that the service does not have, OSError for failures."""

@@ -77,12 +77,12 @@ def published_weights(table: str | Path | None = None) -> dict[str, PublishedWei
     """Read the table that ships with emul, or another in its form. ValueError where it is not in this form."""
     path = Path(table) if table else TABLE
     rows = yaml.safe_load(path.read_text(encoding="utf-8"))
-    known = {field.name for field in fields(PublishedWeights)}
+    field_names = {field.name for field in fields(PublishedWeights)}
     for name, row in rows.items() if isinstance(rows, dict) else [("", None)]:
-        if not isinstance(row, dict) or not {"model", "source"} <= row.keys() or not row.keys() < known:
+        if not isinstance(row, dict) or not {"model", "source"} <= row.keys() or not row.keys() < field_names:
             raise ValueError(
-                f"Expected entries with model, source and any of {', '.join(sorted(known - {'name'}))} in {path}; "
-                f"got something else{f' at {name}' if name else ''}."
+                f"Expected entries with model, source and any of {', '.join(sorted(field_names - {'name'}))} in "
+                f"{path}; got something else{f' at {name}' if name else ''}."
             )
     return {str(name): PublishedWeights(str(name), **row) for name, row in rows.items()}
 

@@ -160,10 +160,12 @@ def refuse_stale_metadata(store: Path) -> None:
     nodes = {f"{name}/zarr.json": node for name, node in nodes.items() if _dict(node).get("node_type") == "array"}
     legacy = _dict(_content(store / ".zmetadata").get("metadata"))
     for file, node in {**nodes, **{file: node for file, node in legacy.items() if "/" in file}}.items():
-        own = _content(store / file)  # empty where it is absent or damaged, which is told when the store is opened
-        for key, one, other in _contradictions(_decisive(file, _dict(node)), _decisive(file, own)) if own else ():
+        stored = _content(store / file)  # empty where it is absent or damaged, which is told when the store is opened
+        for key, value, other in (
+            _contradictions(_decisive(file, _dict(node)), _decisive(file, stored)) if stored else ()
+        ):
             raise ValueError(
-                f"{store}: the consolidated metadata say {key} {one} of '{file.rpartition('/')[0]}', its own say "
+                f"{store}: the consolidated metadata say {key} {value} of '{file.rpartition('/')[0]}', its own say "
                 f"{other}. If its own are right, write the others again: zarr.consolidate_metadata('{store}')."
             )
 
@@ -185,16 +187,16 @@ def _decisive(file: str, node: dict[str, Any]) -> dict[str, Any]:
     return {**node, "attributes": {key: _dict(node.get("attributes")).get(key) for key in DECISIVE}}
 
 
-def _contradictions(one: Any, other: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+def _contradictions(first: Any, second: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Yield (key, value, other value) where both documents have a key and differ; what only one says is a default."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        for name in sorted(one.keys() & other.keys()):
-            yield from _contradictions(one[name], other[name], name)
-    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        if any(any(_contradictions(*pair)) for pair in zip(one, other, strict=True)):
-            yield key, one, other
-    elif one != other and json.dumps(one) != json.dumps(other) and (one or other or 0 in (one, other)):
-        yield key, one, other
+    if isinstance(first, dict) and isinstance(second, dict):
+        for name in sorted(first.keys() & second.keys()):
+            yield from _contradictions(first[name], second[name], name)
+    elif isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
+        if any(any(_contradictions(*pair)) for pair in zip(first, second, strict=True)):
+            yield key, first, second
+    elif first != second and json.dumps(first) != json.dumps(second) and (first or second or 0 in (first, second)):
+        yield key, first, second
 
 
 def cache_folder() -> Path:

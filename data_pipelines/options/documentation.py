@@ -128,18 +128,18 @@ def options() -> list[Option]:
     return [option if option.comment else replace(option, comment=texts.get(option.identity, "")) for option in entries]
 
 
-def matching_options(known: list[Option], key: str) -> list[Option]:
+def matching_options(entries: list[Option], key: str) -> list[Option]:
     """The options that a key, the beginning of keys, or a part names. Raises ValueError for a key that none has."""
-    of_verbs = [option for option in known if option.file.removesuffix("/default") in ("train", "forecast", "eval")]
+    of_verbs = [option for option in entries if option.file.removesuffix("/default") in ("train", "forecast", "eval")]
     if not key:
         return of_verbs
     file = key.replace(".", "/", 1)
-    hits = [option for option in known if option.file == file]
-    hits = hits or [option for option in known if option.key == key or option.key.startswith(f"{key}.")]
+    hits = [option for option in entries if option.file == file]
+    hits = hits or [option for option in entries if option.key == key or option.key.startswith(f"{key}.")]
     hits = hits or [o for o in of_verbs if f"{o.key.partition('.')[2]}.".startswith(f"{key}.")]  # of the verb itself
     if not hits:
-        groups = [o.key.rpartition(".")[0] for o in known if "." in o.key]
-        names = dict.fromkeys([*groups, *(o.key for o in known), *(o.file.replace("/", ".") for o in known)])
+        groups = [o.key.rpartition(".")[0] for o in entries if "." in o.key]
+        names = dict.fromkeys([*groups, *(o.key for o in entries), *(o.file.replace("/", ".") for o in entries)])
         best = nearest_name(key, names)
         raise ValueError(
             f"There is no option '{key}'; {f'did you mean {best}?' if best else '`emul options` lists all.'}"

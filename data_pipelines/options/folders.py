@@ -274,5 +274,5 @@ def key_of(override: str) -> str:
 
 def advised_folder(group: str, option: str) -> str:
     """Advise the folder of options here that holds an option of this name, as `emul init` and `emul new` write them."""
-    found = sorted(Path().glob(f"*/{group}/{escape(option)}.yaml"))
-    return f"add --config-dir {found[0].parents[len(Path(group).parts)]}" if found else ""
+    paths = sorted(Path().glob(f"*/{group}/{escape(option)}.yaml"))
+    return f"add --config-dir {paths[0].parents[len(Path(group).parts)]}" if paths else ""

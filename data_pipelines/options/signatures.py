@@ -182,16 +182,16 @@ def _of_another_type(key: str, parameter: Parameter, value: Any) -> list[Finding
     parts = entries_refused(annotation, value, module)
     wrong = {f"{key}.{name}": (value[name], kind) for name, kind in parts.items()} or {key: (value, annotation)}
     findings = []
-    for where, (found, kind) in wrong.items():
+    for where, (entry, kind) in wrong.items():
         expected = in_words(kind, module)
-        fix = _hint(expected, found)
+        fix = _hint(expected, entry)
         if where.startswith("data.splits."):
-            fix = f"write the first and the last time: {where}=[{found},{found}]"
-        elif not fix and isinstance(found, str | int) and accepts(kind, [found], module):
-            fix = f"write {where}=[{found}]"
-        elif isinstance(found, dict) and accepts(kind, pairs := [[k, item] for k, item in found.items()], module):
+            fix = f"write the first and the last time: {where}=[{entry},{entry}]"
+        elif not fix and isinstance(entry, str | int) and accepts(kind, [entry], module):
+            fix = f"write {where}=[{entry}]"
+        elif isinstance(entry, dict) and accepts(kind, pairs := [[k, item] for k, item in entry.items()], module):
             fix = f"write {where}={pairs}"
-        findings.append(Finding(where, expected, value_in_words(found), fix))
+        findings.append(Finding(where, expected, value_in_words(entry), fix))
     return findings
 
 
@@ -200,9 +200,9 @@ def _is_open(value: Any) -> bool:
     return _holds_part(value) or (isinstance(value, str) and (value == "???" or "${" in value))
 
 
-def _is_handed(parameter: Parameter, known: Signature) -> bool:
+def _is_handed(parameter: Parameter, target: Signature) -> bool:
     """True for what the caller of `build` passes: `world`, a logger's `place`, and what stands before a `*`."""
-    return parameter.name in ("world", "place") or (known.has_keyword_only and not parameter.keyword_only)
+    return parameter.name in ("world", "place") or (target.has_keyword_only and not parameter.keyword_only)
 
 
 def _holds_part(value: Any) -> bool:
@@ -350,8 +350,8 @@ def takes_list(group: str) -> bool:
     return all(isinstance(node, dict) and "_target_" in node for file in files for node in file.values())
 
 
-def _undeclared(key: str, value: Any, known: set[str]) -> Finding:
-    best = nearest_name(key, known)
+def _undeclared(key: str, value: Any, names: set[str]) -> Finding:
+    best = nearest_name(key, names)
     fix = f"write {best}" if best else "leave it out"
     return Finding(key, "a key the configuration knows", value_in_words(value), fix)
 

@@ -113,13 +113,13 @@ class Trusted:
             return "is none of the parts of emul"
         return None if self._lies_in_folder(first) else "is of a package that is not trusted"
 
-    def foreign(self, target: str, found: Any) -> bool:
+    def foreign(self, target: str, definition: Any) -> bool:
         """True where what a target led to is not defined in the trusted package or folder that the name belongs to."""
-        home = str(getattr(found, "__module__", None) or "")
+        home = str(getattr(definition, "__module__", None) or "")
         if target in self.parts:
             return home.partition(".")[0] not in OURS
         if target.startswith(PURE):
-            return not (isinstance(found, type) and home.startswith(PURE))
+            return not (isinstance(definition, type) and home.startswith(PURE))
         package = self._package(target)
         if package is not None:
             return not f"{home}.".startswith(f"{package}.")

@@ -174,9 +174,9 @@ def _choices(fields: Fields, how: PackingSettings, folder: Path) -> dict[str, An
         assert encoding.scale is not None
         choices |= {"offset": encoding.offset.tolist(), "scale": encoding.scale.tolist()}
     if how.compression == "auto":
-        chunks = (encoding.stored(one) for one in _one_by_one(fields, sample[:: SAMPLES // 4]))
+        chunks = (encoding.stored(field) for field in _one_by_one(fields, sample[:: SAMPLES // 4]))
         choices["measured"] = metadata.candidates(list(chunks), how.dtype, folder)
-        choices["compression"] = min(choices["measured"], key=lambda one: one.seconds).name
+        choices["compression"] = min(choices["measured"], key=lambda candidate: candidate.seconds).name
         return choices
     return choices | {"compression": how.compression}
 
@@ -217,14 +217,14 @@ def _adding(fields: Fields, path: Path, how: PackingSettings, report: Report | N
     """Append the times of `fields` after the last one of a store."""
     store = PackedStore(path)
     axes = {name: coordinate[1] for name, coordinate in grid_coordinates(fields.grid).items()}
-    for quantity, here, there in (
+    for quantity, given, stored in (
         ("variables", fields.variables.channels, store.variables.channels),
         ("latitudes", *(tuple(np.round(degrees, 6)) for degrees in (axes["latitude"], store.latitude))),
         ("longitudes", *(tuple(np.round(degrees, 6)) for degrees in (axes["longitude"], store.longitude))),
         ("dtype", how.dtype, store.encoding.stored_as),
         ("members", fields.members, store.members),
     ):
-        if here != there:
+        if given != stored:
             raise ValueError(f"{path} has other {quantity} than what is to be converted; choose another path, to=...")
     if fields.members > 1 and not np.array_equal(fields.times, store.times):
         raise ValueError(
@@ -287,23 +287,23 @@ def _refuse_no_room(fields: Fields, encoding: Encoding, times: int, folder: Path
 
 @dataclass
 class _Files:
-    """Write files of a store. kept: times that it has already; first: position in `fields` of the next."""
+    """Write files of a store. existing: times that it has already; first: position in `fields` of the next."""
 
     fields: Fields
     folder: Path
     encoding: Encoding
     per_file: int
     how: PackingSettings
-    kept: int
+    existing: int
     first: int
 
     @property
     def total(self) -> int:
-        return self.kept + self.fields.times.size - self.first
+        return self.existing + self.fields.times.size - self.first
 
     def write(self, report: Report | None) -> None:
         """Write each file that does not exist yet, a few at a time."""
-        numbers, done = range(self.kept // self.per_file, -(-self.total // self.per_file)), 0
+        numbers, done = range(self.existing // self.per_file, -(-self.total // self.per_file)), 0
         with ThreadPoolExecutor(self.how.threads, thread_name_prefix="packing") as pool:
             jobs = {pool.submit(self.write_file, number) for number in numbers}
             try:
@@ -311,7 +311,7 @@ class _Files:
                     finished, jobs = wait(jobs, return_when=FIRST_COMPLETED)
                     done += sum(job.result() for job in finished)
                     if report:
-                        report(f"{done} of {self.total - self.kept} times", done / (self.total - self.kept))
+                        report(f"{done} of {self.total - self.existing} times", done / (self.total - self.existing))
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
@@ -319,7 +319,7 @@ class _Files:
     def write_file(self, number: int) -> int:
         """Write one file, unless it exists and is sound; return the number of new times in it."""
         start, stop = number * self.per_file, min((number + 1) * self.per_file, self.total)
-        old = max(0, self.kept - start)
+        old = max(0, self.existing - start)
         path = self.folder / "fields" / "c" / str(number) / "0" / "0" / "0"
         if path.exists() and not faults_of_file(path, self.per_file, range(stop - start)):
             return stop - start - old
@@ -353,7 +353,7 @@ class _Files:
         shape = (self.fields.variables.size, *self.fields.grid.shape)
         fields = np.empty((min(self.block, stop - start - old), *shape), np.float32)
         for at in range(start + old, stop, self.block):
-            positions = np.arange(at, min(at + self.block, stop)) - self.kept + self.first
+            positions = np.arange(at, min(at + self.block, stop)) - self.existing + self.first
             self.fields.read(positions, fields, np.arange(positions.size))
             for row in range(positions.size):
                 yield at - start + row, self.encoding.bytes_of(self.encoding.stored(fields[row]))

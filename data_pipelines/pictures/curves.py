@@ -219,7 +219,7 @@ def draw_isoflop(path: Path, curves: Sequence[Mapping[str, Any]], frontier: Mapp
 def draw_frontier(
     path: Path,
     rows: Sequence[Mapping[str, Any]],
-    told: Mapping[str, Any],
+    laws: Mapping[str, Any],
     metric: str,
     held_out: Mapping[str, Any] | None,
     prediction: tuple[float, Sequence[float]],
@@ -228,7 +228,7 @@ def draw_frontier(
 
     prediction: operations of the held-out run, and its value, lower and upper end.
     """
-    frontier = told["frontier"]
+    frontier = laws["frontier"]
     compute = np.array(frontier["compute"])
     with figure_style():
         figure = new_figure(9.6, 3.9)
@@ -247,7 +247,7 @@ def draw_frontier(
         first.legend(fontsize=7)
         _band(second, compute, frontier["size"], PALETTE[0], "size N")
         _band(second, compute, frontier["data"], PALETTE[3], "data D")
-        second.axvline(told["largest"], color=OUTER, linewidth=1.0, linestyle=":")
+        second.axvline(laws["largest"], color=OUTER, linewidth=1.0, linestyle=":")
         second.set(xscale="log", yscale="log", xlabel="operations", title="Best size and data; dotted: largest run")
         second.legend(fontsize=8)
         return save_figure(figure, path)

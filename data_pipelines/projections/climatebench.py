@@ -47,7 +47,7 @@ class ClimateBench:
         scenarios: dict[str, Scenario] = {}
         grid: xr.Dataset | None = None
         for name in names:
-            inputs, outputs = (self.opened(f"{kind}_{name}.nc") for kind in ("inputs", "outputs"))
+            inputs, outputs = (self.read_file(f"{kind}_{name}.nc") for kind in ("inputs", "outputs"))
             grid = outputs if grid is None else grid
             for dataset, kind in ((inputs, "inputs"), (outputs, "outputs")):
                 if not same_points(dataset, grid):
@@ -60,7 +60,7 @@ class ClimateBench:
         latitude, longitude = grid["latitude"].values, grid["longitude"].values
         return ScenarioSet(latitude, longitude, scenarios, self.train, self.test, self.period, self.units)
 
-    def opened(self, file: str) -> xr.Dataset:
+    def read_file(self, file: str) -> xr.Dataset:
         """Read a file, latitudes from north to south, years as whole numbers."""
         path = self.path / file
         if not path.is_file():
@@ -80,7 +80,7 @@ class ClimateBench:
         """Return the scenario of two files; ValueError where their years differ."""
         years = outputs["time"].values
         if not np.array_equal(inputs["time"].values, years):
-            got = [f"{one['time'].values[0]} to {one['time'].values[-1]}" for one in (inputs, outputs)]
+            got = [f"{dataset['time'].values[0]} to {dataset['time'].values[-1]}" for dataset in (inputs, outputs)]
             raise ValueError(
                 f"inputs_{name}.nc holds {got[0]}, outputs_{name}.nc {got[1]}; cut both to the same years."
             )
@@ -97,9 +97,9 @@ class ClimateBench:
         return Scenario(name, years, drivers, fields, past)
 
 
-def same_points(one: xr.Dataset, other: xr.Dataset) -> bool:
+def same_points(first: xr.Dataset, second: xr.Dataset) -> bool:
     """Return whether two datasets lie on the same latitudes and longitudes, to a thousandth of a degree."""
     return all(
-        one[name].shape == other[name].shape and np.allclose(one[name].values, other[name].values, atol=1e-3)
+        first[name].shape == second[name].shape and np.allclose(first[name].values, second[name].values, atol=1e-3)
         for name in ("latitude", "longitude")
     )

@@ -53,7 +53,7 @@ def project(
         for scenario in (data.scenarios[name] for name in data.test):
             maps = {name: emulator.project(data, scenario) for name, emulator in fitted.items()}
             inside = data.in_period(scenario)
-            truth, scored = scenario.fields[variable][:, inside], {name: one[inside] for name, one in maps.items()}
+            truth, scored = scenario.fields[variable][:, inside], {name: field[inside] for name, field in maps.items()}
             study = member_study(scored, truth, data.weights, draws, seed)
             results.append(Projected(scenario, variable, maps, study))
     return results
@@ -116,8 +116,8 @@ def write_results(
     if pairs:
         write_table(folder / "pairs.csv", pairs)
     for name in data.test:
-        own = [result for result in results if result.scenario.name == name]
-        write_netcdf(folder / f"projections_{name}.nc", maps_dataset(data, own), deflate=True)
+        of_scenario = [result for result in results if result.scenario.name == name]
+        write_netcdf(folder / f"projections_{name}.nc", maps_dataset(data, of_scenario), deflate=True)
     return scores, pairs
 
 

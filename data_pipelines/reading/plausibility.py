@@ -80,7 +80,7 @@ class ChannelLimits:
         channel_ranges = [_range(v, ranges or {}) for v in variables for _ in v.channels]
         self.units = [v.units for v in variables for _ in v.channels]
         self.learning, self.proven = learning, np.zeros(len(channel_ranges), dtype=bool)
-        self.known = np.array([limits is not None for limits in channel_ranges], dtype=bool)
+        self.bounded = np.array([limits is not None for limits in channel_ranges], dtype=bool)
         bounds = np.array([limits or (np.inf, -np.inf) for limits in channel_ranges], dtype=np.float32).reshape(-1, 2)
         self.low, self.high = bounds.T.copy()
         self._first: dict[int, np.ndarray] = {}  # what the values of unknown channels are compared with
@@ -102,12 +102,12 @@ class ChannelLimits:
         low, high = float(self.low[channel]), float(self.high[channel])
         if field.min() >= low and field.max() <= high:
             return None
-        if self.learning and self.known[channel] and not self.proven[channel]:
+        if self.learning and self.bounded[channel] and not self.proven[channel]:
             usual = low <= float(np.median(field)) <= high
-            self.known[channel] = usual or not np.ptp(field) or bool(self.other_units(channel, field))
-            if not self.known[channel]:
+            self.bounded[channel] = usual or not np.ptp(field) or bool(self.other_units(channel, field))
+            if not self.bounded[channel]:
                 self.low[channel], self.high[channel] = np.inf, -np.inf
-        if not self.known[channel]:
+        if not self.bounded[channel]:
             low, high = self._usual(field, channel)
         outside = (field < low) | (field > high)
         return outside if outside.any() else None
@@ -115,7 +115,9 @@ class ChannelLimits:
     def reason(self, channel: int) -> str:
         """Return in words what is wrong with a value beyond the limits of a channel."""
         low, high = self.low[channel], self.high[channel]
-        return f"beyond the physical range {low:g} to {high:g}" if self.known[channel] else "far from all other values"
+        return (
+            f"beyond the physical range {low:g} to {high:g}" if self.bounded[channel] else "far from all other values"
+        )
 
     def other_units(self, channel: int, field: np.ndarray) -> str:
         """Return the units that would bring a field beyond its range into it; empty where none would.

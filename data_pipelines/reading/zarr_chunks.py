@@ -231,7 +231,7 @@ class ChunkField:
     """Read a variable (time, ...) that is stored in chunks of whole fields.
 
     moments: position on the array's time axis for each time. axis: that axis. fixed: position on each axis that the
-    variable lacks. order: the array's other axes, in the order of the variable's. chosen: the positions on each.
+    variable lacks. order: the array's other axes, in the order of the variable's. indexers: the positions on each.
     """
 
     array: ChunkArray
@@ -239,7 +239,7 @@ class ChunkField:
     axis: int
     fixed: dict[int, int]
     order: tuple[int, ...]
-    chosen: tuple[slice | np.ndarray, ...]
+    indexers: tuple[slice | np.ndarray, ...]
 
     def parts(self, positions: np.ndarray) -> list[tuple[int, np.ndarray]]:
         """List each chunk that holds some of the times at `positions`, with the indices of these."""
@@ -320,7 +320,7 @@ class ChunkField:
         """True if a chunk holds one field exactly as it is wanted, in single precision."""
         sizes = [self.array.chunks[n] for n in self.order]
         whole = all(
-            isinstance(index, slice) and index == slice(0, n) for index, n in zip(self.chosen, sizes, strict=True)
+            isinstance(index, slice) and index == slice(0, n) for index, n in zip(self.indexers, sizes, strict=True)
         )
         in_order = self.order == tuple(sorted(self.order)) and not self.fixed
         single = self.array.dtype == np.float32
@@ -332,8 +332,8 @@ class ChunkField:
         field = chunk[tuple(single.get(n, slice(None)) for n in range(chunk.ndim))]
         remaining = sorted(self.order)
         field = field.transpose([remaining.index(n) for n in self.order])
-        field = field[tuple(index if isinstance(index, slice) else slice(None) for index in self.chosen)]
-        for axis, index in enumerate(self.chosen):
+        field = field[tuple(index if isinstance(index, slice) else slice(None) for index in self.indexers)]
+        for axis, index in enumerate(self.indexers):
             if not isinstance(index, slice):
                 field = field.take(index, axis)
         return field

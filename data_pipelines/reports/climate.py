@@ -144,8 +144,8 @@ def _scales(dataset: xr.Dataset, rows: Sequence[Row]) -> list[Html]:
     if "scale_ratio" not in dataset:
         return []
     lines = [
-        (row.label, [number(ratio) for ratio in one["scale_ratio"].isel(region=0).values])
-        for row, one in _of_field(dataset, rows)
+        (row.label, [number(ratio) for ratio in field["scale_ratio"].isel(region=0).values])
+        for row, field in _of_field(dataset, rows)
     ]
     head = ["", *(str(scale) for scale in dataset["scale"].values)]
     return [tag("h3", "Variability by time scale"), quiet(SCALES_EXPLAINED), table(head, lines)]
@@ -221,22 +221,22 @@ def _patterns(dataset: xr.Dataset, rows: Sequence[Row]) -> list[Html]:
     head = ["mode", "forecast", "truth", "likeness", "along the truth's", "overlap of three"]
     for region in dataset["pattern_region"].values:
         lines = []
-        for row, one in _of_field(dataset.sel(pattern_region=region), rows):
-            for mode in one["mode"].values:
-                lines.append((f"{row.label}, {mode}", _mode_cells(one.sel(mode=mode))))
+        for row, field in _of_field(dataset.sel(pattern_region=region), rows):
+            for mode in field["mode"].values:
+                lines.append((f"{row.label}, {mode}", _mode_cells(field.sel(mode=mode))))
         body.append(table([str(region), *head[1:]], lines))
     return body
 
 
-def _mode_cells(one: xr.Dataset) -> list[str]:
+def _mode_cells(mode: xr.Dataset) -> list[str]:
     """Cells of one mode of one field."""
     shares = []
     for source in SOURCES:
-        share, error = (100.0 * float(one[f"pattern_{name}"].sel(source=source)) for name in ("shares", "errors"))
+        share, error = (100.0 * float(mode[f"pattern_{name}"].sel(source=source)) for name in ("shares", "errors"))
         text = f"{share:.0f} \u00b1 {error:.0f} %" if np.isfinite(share) else DASH
-        shares.append(text if float(one["pattern_separate"].sel(source=source)) else f"({text})")
-    values = [number(float(one[f"pattern_{name}"])) for name in ("likeness", "along")]
-    return [*shares, *values, number(float(one["pattern_overlap"])) if int(one["mode"]) == 1 else ""]
+        shares.append(text if float(mode["pattern_separate"].sel(source=source)) else f"({text})")
+    values = [number(float(mode[f"pattern_{name}"])) for name in ("likeness", "along")]
+    return [*shares, *values, number(float(mode["pattern_overlap"])) if int(mode["mode"]) == 1 else ""]
 
 
 def climate_maps(maps: Maps, dataset: xr.Dataset, results: EvaluationResults) -> None:
@@ -254,8 +254,8 @@ def climate_maps(maps: Maps, dataset: xr.Dataset, results: EvaluationResults) ->
         for row in [row for row in results.headline if f"{row.variable}{suffix}" in dataset][:most]:
             _draw(maps, row, suffix, title, row.field(dataset, suffix))
     if "pattern" in dataset:
-        for row, one in [*_of_field(dataset, results.headline)][:3]:
-            _draw(maps, row, "_pattern", "first pattern of monthly departures", one["pattern"].sel(mode=1))
+        for row, field in [*_of_field(dataset, results.headline)][:3]:
+            _draw(maps, row, "_pattern", "first pattern of monthly departures", field["pattern"].sel(mode=1))
 
 
 def _draw(maps: Maps, row: Row, suffix: str, title: str, field: xr.DataArray) -> None:

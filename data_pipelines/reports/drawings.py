@@ -58,7 +58,7 @@ class Picture(NamedTuple):
     """
 
     ahead: str
-    told: str
+    caption: str
     fields: Mapping[str, np.ndarray]
 
 
@@ -79,10 +79,10 @@ class Maps:
     def draw(self, row: Row, suffix: str, pictures: Sequence[Picture], difference: str | None = None) -> None:
         """Draw pictures of one row on the same scales; fields called `difference` have a scale of their own."""
         scales = map_scales([picture.fields for picture in pictures], row, difference) if pictures else {}
-        for ahead, told, fields in pictures:
+        for ahead, caption, fields in pictures:
             name = f"{row.label}{'_' if ahead else ''}{ahead.replace(' ', '')}{suffix}"
-            title = f"{row.title}, {told}"
-            shown = {one: self.raster(field) for one, field in fields.items()}
+            title = f"{row.title}, {caption}"
+            shown = {label: self.raster(field) for label, field in fields.items()}
             path = field_maps(self.path(name), self.grid, shown, row, scales, title, self.coast)
             self.drawn.append((title, path))
 
@@ -93,8 +93,8 @@ class Maps:
 
 def drawn_leads(pairs: Pairs, errors: ErrorMaps) -> list[tuple[int, int, np.ndarray]]:
     """Place in `errors`, lead (index) and initial times (indices) of each lead time of maps that has a truth."""
-    found = [(place, lead, np.flatnonzero(pairs.index[:, lead] >= 0)) for place, lead in enumerate(errors.leads)]
-    return [one for one in found if one[2].size]
+    entries = [(place, lead, np.flatnonzero(pairs.index[:, lead] >= 0)) for place, lead in enumerate(errors.leads)]
+    return [entry for entry in entries if entry[2].size]
 
 
 def error_maps(maps: Maps, pairs: Pairs, errors: ErrorMaps, results: EvaluationResults) -> None:
@@ -130,8 +130,8 @@ def correction_maps(maps: Maps, results: EvaluationResults) -> None:
         row = row_of(variable, str(field.attrs["units"]), level, results.scores)
         fields = {kind: field.sel(statistic=kind).values for kind in ("rms", "mean")}
         if np.ptp(fields["rms"]) > 1e-3 * fields["rms"].max():
-            told = f"corrections by {constraint} in a timestep: mean over initial and lead times"
-            maps.draw(row, f"_correction_{constraint}_errors", [Picture("", told, fields)], "mean")
+            caption = f"corrections by {constraint} in a timestep: mean over initial and lead times"
+            maps.draw(row, f"_correction_{constraint}_errors", [Picture("", caption, fields)], "mean")
 
 
 def draw_hero(
@@ -235,8 +235,8 @@ def ensemble_maps(
             if stamps:
                 shown = {f"member {n}": field for n, field in enumerate(members[:stamps, 0], start=1)}
                 valid = moment(pairs.inits[inits[0]] + pairs.leads[lead])
-                told = f"{ahead} ahead, valid {valid}: members of the first forecast"
-                stamped.append(Picture(ahead, told, {"truth": truth[0], **shown}))
+                caption = f"{ahead} ahead, valid {valid}: members of the first forecast"
+                stamped.append(Picture(ahead, caption, {"truth": truth[0], **shown}))
         maps.draw(row, "_spread_errors", spread)
         maps.draw(row, "_stamps", stamped)
         maps.draw(replace(row, factor=100.0, unit="%"), "_probability_errors", probable)
@@ -251,9 +251,9 @@ def probabilities(
     order = np.argsort(truth, axis=None)
     below = np.cumsum(area.ravel()[order]) / area.sum()
     limit = float(truth.ravel()[order][min(int(np.searchsorted(below, share)), truth.size - 1)])
-    told = f"{ahead} ahead, first forecast: above {limit * row.factor:.4g} {row.unit}".rstrip()
+    caption = f"{ahead} ahead, first forecast: above {limit * row.factor:.4g} {row.unit}".rstrip()
     shown = {"probability": (members > limit).mean(axis=0), "truth": (truth > limit).astype(float)}
-    return Picture(ahead, told, shown)
+    return Picture(ahead, caption, shown)
 
 
 def draw_plumes(maps: Maps, pairs: Pairs, rows: Sequence[Row], places: Sequence[Sequence[float]]) -> None:

@@ -59,9 +59,9 @@ def evaluation_of(inputs: Inputs) -> Evaluation:
 def _maps(inputs: Inputs) -> tuple[VariableSet, list[int]]:
     """The channels and the lead numbers of the maps."""
     leads, wanted = inputs.pairs.leads, lead_times(inputs.options["maps"]["leads"])
-    found = [] if wanted is None else [int(np.flatnonzero(leads == n)[0]) for n in wanted if (leads == n).any()]
+    positions = [] if wanted is None else [int(np.flatnonzero(leads == n)[0]) for n in wanted if (leads == n).any()]
     variables = map_variables(inputs.pairs.variables, inputs.options["maps"]["fields"])
-    return variables, sorted(set(found)) or [len(leads) // 2]
+    return variables, sorted(set(positions)) or [len(leads) // 2]
 
 
 def _spectra(inputs: Inputs) -> LeadSpectra | None:
@@ -96,9 +96,11 @@ def write_scores(
     for sentence in sentences(empty):
         warn(sentence)
     inputs.absences.extend(empty)
-    told = {"left_out": "; ".join(f"{one.name}: {one.reason}" for one in inputs.absences) or "nothing"}
-    scores.attrs.update({**told, **inputs.described})
-    baselines = evaluation.baseline_scores({**inputs.attributes, **told})
+    attributes = {
+        "left_out": "; ".join(f"{absence.name}: {absence.reason}" for absence in inputs.absences) or "nothing"
+    }
+    scores.attrs.update({**attributes, **inputs.described})
+    baselines = evaluation.baseline_scores({**inputs.attributes, **attributes})
     spectra = evaluation.spectra.dataset({"grid": scores.attrs["grid"]}) if evaluation.spectra is not None else None
     histograms = evaluation.forecast.histograms(inputs.attributes)
     _describe_levels(inputs, scores, baselines, spectra, histograms)
@@ -109,7 +111,7 @@ def write_scores(
     if histograms is not None:
         write_netcdf(target / "histograms.nc", stored_form(histograms, f"{title}: ranks and reliability"))
     climate = None if evaluation.climate is None else _write_climate(target, evaluation.climate, inputs, warn)
-    scored = {name: one.scores for name, one in inputs.beside.items() if one.scores is not None}
+    scored = {name: other.scores for name, other in inputs.beside.items() if other.scores is not None}
     return EvaluationResults(
         inputs.name,
         scores,
@@ -118,7 +120,7 @@ def write_scores(
         spectra=spectra,
         histograms=histograms,
         budgets=inputs.budgets,
-        further_budgets={name: one.budgets for name, one in inputs.beside.items() if one.budgets is not None},
+        further_budgets={name: other.budgets for name, other in inputs.beside.items() if other.budgets is not None},
         climate=climate,
     )
 
@@ -145,11 +147,13 @@ def write_differences(
     write_netcdf(target / "by_init.nc", stored.pop("forecast"), stored, deflate=True)
     options = inputs.options["significance"]
     significance = Significance(options["level"], options["least"], options["false_discovery"])
-    found = evaluation.differences(by_init, significance)
-    if found is not None:
-        _describe_levels(inputs, found)
-        write_netcdf(target / "differences.nc", stored_form(found, f"Differences of {inputs.name} to its baselines"))
-    return by_init["forecast"], found
+    differences = evaluation.differences(by_init, significance)
+    if differences is not None:
+        _describe_levels(inputs, differences)
+        write_netcdf(
+            target / "differences.nc", stored_form(differences, f"Differences of {inputs.name} to its baselines")
+        )
+    return by_init["forecast"], differences
 
 
 NAMES = {  # what a score is called in words, where it is of runs of any or only some lengths
@@ -223,8 +227,8 @@ def draw(
         drawn = [*drawn, *climate.drawn]
     scores = results.scores
     notes = [*inputs.notes, *sentences(inputs.absences)]
-    told = _facts(inputs, scores), provenance_of(scores, inputs.limits), notes, drawn
-    context = ReportContext(*told, view if case["embedded"] else None, page if view else None)
+    content = _facts(inputs, scores), provenance_of(scores, inputs.limits), notes, drawn
+    context = ReportContext(*content, view if case["embedded"] else None, page if view else None)
     attempt("report.html", write_report, target / "report.html", results, context)
 
 
@@ -234,8 +238,8 @@ def _draw_case(
     """The page of the case that the options name."""
     from data_pipelines.reports.case import draw_case
 
-    chosen = chosen_inits(options["init"], pairs.inits, "case.init")
-    init = None if chosen is None else chosen[0]
+    inits = chosen_inits(options["init"], pairs.inits, "case.init")
+    init = None if inits is None else inits[0]
     return draw_case(path, pairs, options["fields"], init, options["frames"], results, coast, from_truth)
 
 

@@ -77,9 +77,9 @@ def ensemble_section(results: EvaluationResults) -> Section:
     leads = headline_leads(histograms["lead_time"].values, most=LEADS)
     times = [lead_text(histograms["lead_time"].values[i]) for i in leads]
     by_lead = histograms.isel(lead_time=leads)
-    chosen, body = by_lead.isel(region=0), list[Html]()
+    first, body = by_lead.isel(region=0), list[Html]()
     for name, (heading, explained) in HISTOGRAMS.items():
-        drawn = _histograms(chosen, rows, name, times)
+        drawn = _histograms(first, rows, name, times)
         if drawn:
             elsewhere = [
                 details(f"{heading}, {region}", shown)
@@ -87,12 +87,12 @@ def ensemble_section(results: EvaluationResults) -> Section:
                 if (shown := _histograms(by_lead.sel(region=region), rows, name, times))
             ]
             body += [tag("h3", heading), quiet(explained), drawn, *elsewhere]
-    by_spread = row_charts(rows, lambda row: spread_diagram(_values(chosen, row, "spread_skill_by_spread"), times))
+    by_spread = row_charts(rows, lambda row: spread_diagram(_values(first, row, "spread_skill_by_spread"), times))
     if by_spread:
         body += [tag("h3", "Spread over skill by spread"), quiet(BY_SPREAD), by_spread]
     described = dict(part.split(" = ", 1) for part in str(histograms.attrs["definitions"]).split("; ") if " = " in part)
     kinds = [name for name in sorted(described) if name != "sharpness" and _has_probabilities(histograms, name)]
-    diagrams = [row_charts(rows, lambda row, kind=kind: _reliability(chosen, row, kind, times)) for kind in kinds]  # type: ignore[misc]
+    diagrams = [row_charts(rows, lambda row, kind=kind: _reliability(first, row, kind, times)) for kind in kinds]  # type: ignore[misc]
     if any(diagrams):
         text = "; ".join(f"{name}: {described[name]}" for name in kinds)
         body += [tag("h3", "Reliability"), quiet(f"{RELIABILITY} {text}"), *diagrams]

@@ -35,14 +35,16 @@ class Averaged(DerivedSource):
         count = self._timesteps(times)
         added = {}
         for name, given in self.accumulated.items():
-            made = Accumulation.declared(f"data.accumulated.{name}", given)
-            for source in made.terms:
+            accumulation = Accumulation.declared(f"data.accumulated.{name}", given)
+            for source in accumulation.terms:
                 if source not in dataset.data_vars:
                     raise ValueError(
                         f"data.accumulated.{name}: no variable '{source}'; {suggestion(source, dataset.data_vars)}"
                     )
-            rule = partial(accumulated, made=made, count=count, hours=float(span / np.timedelta64(1, "h")))
-            added[name] = computed_when_read(dataset[[*made.terms]], rule, "time", count - 1)
+            rule = partial(
+                accumulated, accumulation=accumulation, count=count, hours=float(span / np.timedelta64(1, "h"))
+            )
+            added[name] = computed_when_read(dataset[[*accumulation.terms]], rule, "time", count - 1)
         whole = np.flatnonzero(times[count:] - times[:-count] == span) + count
         return dataset.assign(added).isel(time=whole).assign_attrs(timestep=duration_text(span))
 
@@ -61,14 +63,18 @@ class Averaged(DerivedSource):
         return int(count)
 
 
-def accumulated(dataset: xr.Dataset, made: Accumulation, count: int, hours: float) -> xr.DataArray:
+def accumulated(dataset: xr.Dataset, accumulation: Accumulation, count: int, hours: float) -> xr.DataArray:
     """Return what is declared of fields over the `count` times up to each, NaN at the first ones."""
-    now, *more = (factor * dataset[name] for name, factor in made.terms.items())
+    now, *more = (factor * dataset[name] for name, factor in accumulation.terms.items())
     total = sum(more, now)
-    if made.over != "last":
+    if accumulation.over != "last":
         total = sum((total.shift(time=back) for back in range(1, count)), total)
-        total = total / count if made.over == "mean" else total
-    (first, factor), *others = made.terms.items()
+        total = total / count if accumulation.over == "mean" else total
+    (first, factor), *others = accumulation.terms.items()
     attributes = {key: dataset[first].attrs[key] for key in ("units", "positive") if key in dataset[first].attrs}
-    cell = {} if made.over == "last" else {"cell_methods": f"time: {made.over} (interval: {hours:g} hours)"}
+    cell = (
+        {}
+        if accumulation.over == "last"
+        else {"cell_methods": f"time: {accumulation.over} (interval: {hours:g} hours)"}
+    )
     return total.assign_attrs({} if others or factor != 1.0 else attributes, **cell)

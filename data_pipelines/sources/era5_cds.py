@@ -66,8 +66,8 @@ class Era5Cds(OpenAnalyses):
                 finally:
                     part.unlink(missing_ok=True)
                 report(f"{number} of {len(requests)} requests", number / len(requests))
-            found = held(Path(unfinished))
-            if absent := [" ".join(filter(None, name)) for name in self.names if name not in found]:
+            stored = held(Path(unfinished))
+            if absent := [" ".join(filter(None, name)) for name in self.names if name not in stored]:
                 refuse_absent(absent, f"{self.service} of {time}")
 
     def requests(self, time: np.datetime64) -> dict[str, dict[str, Any]]:
@@ -111,11 +111,11 @@ def held(path: Path) -> set[tuple[str, str]]:
     """Return the fields of a GRIB file, by parameter and pressure level, empty at the surface."""
     import eccodes
 
-    found = set()
+    fields = set()
     with open(path, "rb") as file:
         while (handle := eccodes.codes_grib_new_from_file(file, headers_only=True)) is not None:
             keys = {key: eccodes.codes_get(handle, key) for key in ("shortName", "typeOfLevel", "level")}
             level = str(keys["level"]) if keys["typeOfLevel"] == "isobaricInhPa" else ""
-            found.add((str(keys["shortName"]), level))
+            fields.add((str(keys["shortName"]), level))
             eccodes.codes_release(handle)
-    return found
+    return fields

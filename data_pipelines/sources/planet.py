@@ -166,7 +166,7 @@ class Planet:
             _require_compiler()
         if co2 is not None:
             refuse_amounts(co2, trajectories)
-        self.co2, self.sensitivity = None if co2 is None else [list(map(float, one)) for one in co2], sensitivity
+        self.co2, self.sensitivity = None if co2 is None else [list(map(float, row)) for row in co2], sensitivity
         self.splits = {name: list(period) for name, period in splits.items()}
         self.days, self.trajectories, self.spinup_days = days, trajectories, spinup_days
         self.truncation, self.levels, self.timestep_minutes = truncation, levels, numbers["timestep_minutes"]

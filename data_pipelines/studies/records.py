@@ -148,14 +148,14 @@ def annealing_laws(curves: Mapping[int, Mapping[str, LossCurve]]) -> dict[int, A
     }
 
 
-def fit_rows(found: Fit, held_out: Runs) -> dict[str, Any]:
+def fit_rows(fit: Fit, held_out: Runs) -> dict[str, Any]:
     """One fit as plain values: parameters and the prediction, each value, lower and upper end."""
     return {
-        "parameters": {name: list(values) for name, values in found.parameter_intervals().items()},
-        "objective": found.objective,
-        "noise": found.noise,
-        "runs": len(found.runs),
-        "prediction": found.prediction(held_out)[:, 0].tolist(),
+        "parameters": {name: list(values) for name, values in fit.parameter_intervals().items()},
+        "objective": fit.objective,
+        "noise": fit.noise,
+        "runs": len(fit.runs),
+        "prediction": fit.prediction(held_out)[:, 0].tolist(),
     }
 
 
@@ -167,7 +167,7 @@ def held_out_runs(run: PlannedRun, facts: Mapping[str, Any]) -> Runs:
     return Runs(ones * run.cost.parameters, ones * data, ones, ones * run.operations, unique)
 
 
-def write_prediction(study: Path, told: Mapping[str, Any], run: PlannedRun) -> dict[str, Any]:
+def write_prediction(study: Path, laws: Mapping[str, Any], run: PlannedRun) -> dict[str, Any]:
     """Write prediction.json, until the held-out run begins: then the prediction that was made is kept.
 
     Returns the one that stands. ValueError where the held-out run has begun and nothing was predicted.
@@ -183,8 +183,8 @@ def write_prediction(study: Path, told: Mapping[str, Any], run: PlannedRun) -> d
     prediction = {
         "run": run.name,
         "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "beyond": told["beyond"],
-        "by_fit": {name: fit["prediction"] for name, fit in told["fits"].items()},
+        "beyond": laws["beyond"],
+        "by_fit": {name: fit["prediction"] for name, fit in laws["fits"].items()},
     }
     write_json(path, prediction)
     return prediction
@@ -251,42 +251,42 @@ def write_page(
     name: str,
     study: Study,
     rows: Sequence[Mapping[str, Any]],
-    told: Mapping[str, Any],
+    laws: Mapping[str, Any],
     curves: Mapping[int, Mapping[str, LossCurve]],
     held_out: Mapping[str, Any] | None,
     verdict: Mapping[str, Any] | None,
 ) -> Path:
     """Write report.html and its pictures into the folder of a study. verdict: of the held-out run, if it is trained."""
     prediction = read_json(folder / "prediction.json")["by_fit"][HEADLINE]
-    metric, headline = study.metric, told["fits"][HEADLINE]["parameters"]
+    metric, headline = study.metric, laws["fits"][HEADLINE]["parameters"]
     pictures = {
-        "curves": draw_curves(folder / "curves.png", curves, told["annealing"]) if curves else None,
-        "isoflop": draw_isoflop(folder / "isoflop.png", told["isoflop"], told["frontier"], metric)
-        if told["isoflop"]
+        "curves": draw_curves(folder / "curves.png", curves, laws["annealing"]) if curves else None,
+        "isoflop": draw_isoflop(folder / "isoflop.png", laws["isoflop"], laws["frontier"], metric)
+        if laws["isoflop"]
         else None,
         "frontier": draw_frontier(
-            folder / "frontier.png", rows, told, metric, held_out, (told["beyond"] * told["largest"], prediction)
+            folder / "frontier.png", rows, laws, metric, held_out, (laws["beyond"] * laws["largest"], prediction)
         ),
-        "residuals": draw_residuals(folder / "residuals.png", rows, told["headline"]["values"], metric),
+        "residuals": draw_residuals(folder / "residuals.png", rows, laws["headline"]["values"], metric),
     }
     facts = {
         "runs": str(len(rows)),
-        "N by C": f"C^{told['size_exponent']:.2f}",
-        "D by C": f"C^{told['data_exponent']:.2f}",
+        "N by C": f"C^{laws['size_exponent']:.2f}",
+        "D by C": f"C^{laws['data_exponent']:.2f}",
         "floor E": number(headline["E"][0]),
         "held-out run": _verdict_word(verdict),
     }
     sections = [
-        Section("fits", "Exponents by fit", _fits(told)),
-        Section("held-out", "The held-out run", _held_out(told, verdict)),
+        Section("fits", "Exponents by fit", _fits(laws)),
+        Section("held-out", "The held-out run", _held_out(laws, verdict)),
         Section("frontier", "Frontier, best size and data", _image(pictures["frontier"], "frontier")),
-        Section("isoflop", "Equal operations", join(_image(pictures["isoflop"], "isoflop"), _parabolas(told))),
-        Section("curves", "Loss curves", join(_image(pictures["curves"], "curves"), _annealing(told))),
+        Section("isoflop", "Equal operations", join(_image(pictures["isoflop"], "isoflop"), _parabolas(laws))),
+        Section("curves", "Loss curves", join(_image(pictures["curves"], "curves"), _annealing(laws))),
         Section("residuals", "Residuals", _image(pictures["residuals"], "residuals")),
-        Section("scores", "Scores by lead and variable", _saturating(told)),
+        Section("scores", "Scores by lead and variable", _saturating(laws)),
         Section("runs", "Runs", _runs(rows, metric)),
     ]
-    notes = [f"{law} is left out: {why}." for law, why in told["left_out"].items()]
+    notes = [f"{law} is left out: {why}." for law, why in laws["left_out"].items()]
     return document(
         folder / "report.html",
         f"Scaling study {name}",
@@ -315,12 +315,12 @@ def _spread(values: Sequence[float] | None) -> str:
     return "" if values is None else f"{number(values[0])} ({number(values[1])} to {number(values[2])})"
 
 
-def _fits(told: Mapping[str, Any]) -> Html:
-    names = list(dict.fromkeys(p for fit in told["fits"].values() for p in fit["parameters"]))
+def _fits(laws: Mapping[str, Any]) -> Html:
+    names = list(dict.fromkeys(p for fit in laws["fits"].values() for p in fit["parameters"]))
     head = ["fit", *names, "noise of a run"]
     lines = [
         (name, [*(_spread(fit["parameters"].get(p)) for p in names), f"{fit['noise']:.2%}"])
-        for name, fit in told["fits"].items()
+        for name, fit in laws["fits"].items()
     ]
     explained = quiet(
         "Values with 95 % intervals of a bootstrap over runs, those of one trunk together. Squares: least squares of "
@@ -330,9 +330,9 @@ def _fits(told: Mapping[str, Any]) -> Html:
     return join(explained, table(head, lines))
 
 
-def _held_out(told: Mapping[str, Any], verdict: Mapping[str, Any] | None) -> Html:
+def _held_out(laws: Mapping[str, Any], verdict: Mapping[str, Any] | None) -> Html:
     if verdict is None:
-        lines = [(name, [_spread(fit["prediction"]), ""]) for name, fit in told["fits"].items()]
+        lines = [(name, [_spread(fit["prediction"]), ""]) for name, fit in laws["fits"].items()]
         return join(quiet("Predicted; not trained yet."), table(["fit", "prediction, 90 %", "held"], lines))
     lines = [(name, [_spread(v), "yes" if verdict["held"][name] else "no"]) for name, v in verdict["by_fit"].items()]
     text = (
@@ -342,13 +342,13 @@ def _held_out(told: Mapping[str, Any], verdict: Mapping[str, Any] | None) -> Htm
     return join(quiet(text), table(["fit", "prediction, 90 %", "held"], lines))
 
 
-def _parabolas(told: Mapping[str, Any]) -> Html:
+def _parabolas(laws: Mapping[str, Any]) -> Html:
     lines = [
         (
             f"{parabola['compute']:.3g}",
             [f"{parabola['size']:.3g}" if parabola["inside"] else "outside the sizes", f"{parabola['bias']:.2f}"],
         )
-        for parabola in told["isoflop"]
+        for parabola in laws["isoflop"]
     ]
     text = (
         "Runs are interpolated along durations, never extrapolated. A parabola is biased where the exponents differ or "
@@ -357,20 +357,20 @@ def _parabolas(told: Mapping[str, Any]) -> Html:
     return join(quiet(text), table(["operations", "size at the minimum", "bias, factor"], lines)) if lines else quiet()
 
 
-def _annealing(told: Mapping[str, Any]) -> Html:
+def _annealing(laws: Mapping[str, Any]) -> Html:
     lines = [
         (width, [*(number(law[k]) for k in ("floor", "factor", "exponent", "gain", "memory")), f"{law['error']:.2%}"])
-        for width, law in told["annealing"].items()
+        for width, law in laws["annealing"].items()
     ]
     return table(["width", "L0", "A", "alpha", "C", "lambda", "error"], lines) if lines else quiet()
 
 
-def _saturating(told: Mapping[str, Any]) -> Html:
+def _saturating(laws: Mapping[str, Any]) -> Html:
     head = ["score", "floor E", "B", "beta"]
-    lines = [(name, [_spread(law[k]) for k in ("E", "B", "beta")]) for name, law in told["saturating"].items()]
+    lines = [(name, [_spread(law[k]) for k in ("E", "B", "beta")]) for name, law in laws["saturating"].items()]
     text = "E + B C^-beta through the runs on the frontier, by score; score_n is at the n-th timestep."
     frontier = join(quiet(text), table(head, lines)) if lines else quiet("Too few runs on the frontier.")
-    steps = [(name, [_spread(law[k]) for k in ("E", "B", "beta")]) for name, law in told["ladders"].items()]
+    steps = [(name, [_spread(law[k]) for k in ("E", "B", "beta")]) for name, law in laws["ladders"].items()]
     return join(frontier, quiet("Ladder: headline = E + B score^beta."), table(head, steps)) if steps else frontier
 
 

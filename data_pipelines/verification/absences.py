@@ -107,10 +107,10 @@ def absent_levels(
     if levels and not set(shared) & set(requested):
         texts = [f"{level:g}" for level in levels]
         absences.append(Absence("level", some(texts), "no variable that is scored has levels on both sides"))
-    own = {str(name) for entry in wanted or () if not isinstance(entry, str) for name in entry}
+    with_levels = {str(name) for entry in wanted or () if not isinstance(entry, str) for name in entry}
     for name, several in requested.items():
         if name not in shared:
-            texts = [f"{name} at {level:g}" for level in several or () if name in own]
+            texts = [f"{name} at {level:g}" for level in several or () if name in with_levels]
             absences += [Absence("level", some(texts), "it has no levels on both sides")] if texts else []
             continue
         near = {

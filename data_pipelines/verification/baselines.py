@@ -370,9 +370,9 @@ def _lacking(name: str, other: StoredReference, pairs: Pairs) -> list[str]:
     return notes
 
 
-def forecasts_beside(chosen: Mapping[Any, Any]) -> dict[str, StoredForecast]:
+def forecasts_beside(folders: Mapping[Any, Any]) -> dict[str, StoredForecast]:
     """Other forecasts to draw beside, by name; ValueError for a name that the report uses itself."""
-    for name in map(str, chosen):
+    for name in map(str, folders):
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name) or name in RESERVED:
             raise ValueError(f"beside: a name is of letters and digits, none of {', '.join(RESERVED)}; got '{name}'.")
-    return read_forecasts({str(name): Path(folder) for name, folder in chosen.items()})
+    return read_forecasts({str(name): Path(folder) for name, folder in folders.items()})

@@ -343,7 +343,7 @@ def _fill(
     part: StoredVariable,
     levels: slice,
     rows: slice,
-    told: tuple[Report | None, str, int, int],
+    progress: tuple[Report | None, str, int, int],
 ) -> None:
     """Gather the samples of one block and write what follows from them, hour by hour; finished hours are kept."""
     import zarr
@@ -353,7 +353,7 @@ def _fill(
     ]
     if all(mark.exists() for mark in marks):
         return
-    report, text, done, total = told
+    report, text, done, total = progress
 
     def tell(share: float) -> None:  # reading counts as much as an hour of the statistics
         if report:

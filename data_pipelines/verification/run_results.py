@@ -213,13 +213,15 @@ def forecast_row(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
     return [str(folder), str(manifest.get("verdict")), period, lead, str(scores.parent) if scores.is_file() else "none"]
 
 
-def following(run: Path, made: Sequence[tuple[Path, Mapping[str, Any]]]) -> str:
+def following(run: Path, forecasts: Sequence[tuple[Path, Mapping[str, Any]]]) -> str:
     """The command that follows: resume, forecast, score, or compare."""
     if not (read_result(run) or {}).get("finished"):
         return f"emul train with the same words goes on with {run}"
-    if not made:
+    if not forecasts:
         return f"emul forecast {shlex.quote(f'run={run}')}"
-    unscored = [folder for folder, _ in made if not (folder.parents[1] / "eval" / folder.name / "scores.nc").is_file()]
+    unscored = [
+        folder for folder, _ in forecasts if not (folder.parents[1] / "eval" / folder.name / "scores.nc").is_file()
+    ]
     name = [] if not unscored or unscored[0].name == run.name else [f"name={unscored[0].name}"]
     words = ["eval", f"run={run}", *name] if unscored else ["eval", "compare", run.name, "..."]
     return shlex.join(["emul", *words])

@@ -88,7 +88,7 @@ def side_options(asked: Mapping[str, Any], path: ForecastPath, truth: Any) -> Si
     return options
 
 
-def _divide(found: SideOptions, shared: Mapping[str, Mapping[str, Any]], path: ForecastPath, truth: Any) -> None:
+def _divide(options: SideOptions, shared: Mapping[str, Mapping[str, Any]], path: ForecastPath, truth: Any) -> None:
     """Give each side the shared options of names that it has."""
     names = {"forecast": _names(path), "truth": _names(truth) if truth is not None else set()}
     renamed = {str(new) for new in shared.get("rename", {}).values()}
@@ -101,37 +101,37 @@ def _divide(found: SideOptions, shared: Mapping[str, Mapping[str, Any]], path: F
             subset = {
                 name: value for name, value in entries.items() if name in present or name in renamed & set(entries)
             }
-            found.of(side).update({key: subset} if subset else {})
+            options.of(side).update({key: subset} if subset else {})
 
 
 def _names(path: Any) -> set[str]:
     return {str(name) for dataset in open_files(path) for name in (*dataset.variables, *dataset.dims)}
 
 
-def opened_forecast(path: ForecastPath, told: Mapping[str, Any]) -> xr.Dataset:
+def opened_forecast(path: ForecastPath, options: Mapping[str, Any]) -> xr.Dataset:
     """Open the forecast at `path`."""
-    return open_forecast(path, **{**told, "units": _units(told)})
+    return open_forecast(path, **{**options, "units": _units(options)})
 
 
-def _units(told: Mapping[str, Any]) -> dict[str, str] | None:
-    return dict(told["units"]) if told.get("units") else None
+def _units(options: Mapping[str, Any]) -> dict[str, str] | None:
+    return dict(options["units"]) if options.get("units") else None
 
 
-def refuse_unknown_units(told: SideOptions, forecast: xr.Dataset, truth: xr.Dataset) -> None:
+def refuse_unknown_units(options: SideOptions, forecast: xr.Dataset, truth: xr.Dataset) -> None:
     """Raise ValueError for units of a variable that neither forecast nor truth has."""
     names = [*forecast.data_vars, *truth.data_vars, LEAD]
-    for name in {**(told.forecast.get("units") or {}), **(told.truth.get("units") or {})}:
+    for name in {**(options.forecast.get("units") or {}), **(options.truth.get("units") or {})}:
         if name not in names and name not in LEADS:
             raise ValueError(
                 f"units: neither forecast nor truth has '{name}'; {suggestion(name, dict.fromkeys(names))}"
             )
 
 
-def truth_in_files(path: Any, told: Mapping[str, Any]) -> xr.Dataset:
+def truth_in_files(path: Any, options: Mapping[str, Any]) -> xr.Dataset:
     """Open the truth at a path, or at several."""
     with options_under("", lacking=("members",)):
-        truth = with_levels(open_dataset(path, **{key: value for key, value in told.items() if key != "units"}))
-    units = {name: text for name, text in (_units(told) or {}).items() if name in truth.data_vars}
+        truth = with_levels(open_dataset(path, **{key: value for key, value in options.items() if key != "units"}))
+    units = {name: text for name, text in (_units(options) or {}).items() if name in truth.data_vars}
     return shaped(truth, units=units)
 
 

@@ -110,8 +110,8 @@ class CarbonDioxide:
 
 def refuse_amounts(amounts: Sequence[Sequence[float]], trajectories: int) -> None:
     """Raise ValueError for multiples of CO2 that are not [before, first, last] of each trajectory."""
-    if len(amounts) != trajectories or any(len(one) != 3 or min(one) <= 0.0 for one in amounts):
+    if len(amounts) != trajectories or any(len(multiples) != 3 or min(multiples) <= 0.0 for multiples in amounts):
         raise ValueError(
             f"co2 should have three positive multiples for each of the {trajectories} trajectories: during spin-up, at "
-            f"the start and at the end of what is stored; got {[list(one) for one in amounts]}."
+            f"the start and at the end of what is stored; got {[list(multiples) for multiples in amounts]}."
         )

@@ -238,10 +238,10 @@ class Simulation:
     def sample(self, fluxes: Fluxes, fixer: Tensor) -> dict[str, np.ndarray]:
         """Return the present fields, the forcing, and the given fluxes accumulated since the last sample."""
         grid, co2 = self.dynamics.sphere.grid, self.physics.co2
-        told = {} if co2 is None else {DOUBLINGS: np.full(grid.shape, co2.doublings(self.time), dtype=np.float32)}
+        prescribed = {} if co2 is None else {DOUBLINGS: np.full(grid.shape, co2.doublings(self.time), dtype=np.float32)}
         return (
             self.atmosphere()
-            | told
+            | prescribed
             | {
                 "sea_surface_temperature": _array(self.ground.water),
                 "skin_temperature": _array(self.physics.surface.skin_temperature(self.ground)),

@@ -86,7 +86,7 @@ def test_changes_over_each_interval_are_measured(tmp_path):
     made.assign_coords(channel_units=("channel", ["Pa"] * len(units))).to_netcdf(path)
     with pytest.raises(ValueError, match="Pa"):
         scales(data, PERIOD, stored=path, intervals=(2,))
-    known = scales(data, PERIOD, intervals=(2,), known={"changes": {"temperature": {2: 9.0}}})
+    known = scales(data, PERIOD, intervals=(2,), overrides={"changes": {"temperature": {2: 9.0}}})
     assert known["temperature"].changes == {2: 9.0}
 
 

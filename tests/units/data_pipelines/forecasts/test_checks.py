@@ -139,8 +139,8 @@ def test_a_forecast_that_leaves_what_was_trained_on_is_told_once(change, lead, k
     watch = Watch(watched(), smooth())
     told = [watch.add(number, smooth(**change) if number >= 2 else smooth()) for number in range(40)]
     found = [(number, sentence) for number, sentences in enumerate(told, start=1) for sentence in sentences.values()]
-    assert [*watch.told] == ([] if kind is None else [kind])
-    assert len(found) == len(watch.told)
+    assert [*watch.departures] == ([] if kind is None else [kind])
+    assert len(found) == len(watch.departures)
     for number, sentence in found:
         assert number == lead
         assert sentence.startswith(f"At lead {lead}d the forecast from 2003-02-01T00:00:00 leaves what the run")
@@ -157,7 +157,7 @@ def test_a_watch_goes_on_where_it_was_saved():
         first.add(lead, states[lead])
     again.restore(first.arrays())
     assert [again.add(lead, states[lead]) for lead in range(15, 40)] == told[15:]
-    assert again.told == whole.told != first.told
-    assert first_departures([first.told, whole.told, {"mean": (99, "later"), "value": (2, "before")}]) == [
-        "before", whole.told["mean"][1],
+    assert again.departures == whole.departures != first.departures
+    assert first_departures([first.departures, whole.departures, {"mean": (99, "later"), "value": (2, "before")}]) == [
+        "before", whole.departures["mean"][1],
     ]  # fmt: skip
