@@ -1,7 +1,7 @@
 """Spherical CNN: scalars and winds convolved with filters on the sphere, so that forecasts turn as their input turns.
 
     [a s t]_lm  ->  [a s t]_lm W_l                         convolution: one real matrix a degree, for all orders
-    y  = x V + collapse(norm(collapse(norm(x W)) W'))      residual block, in harmonics; V is one matrix for all degrees
+    y = collapse(x V + norm(collapse(norm(x W)) W'))       residual block; V is one matrix for all degrees
     collapse(f, w) = (f A + |f| B + |w| C + b, w)          at every point: scalars learn of the speed, winds stay
 
 a are the harmonic coefficients of a scalar, s and t those of a wind (u, v), of its spheroidal and toroidal part. In
