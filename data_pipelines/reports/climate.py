@@ -15,6 +15,7 @@ from data_pipelines.reports.page import (
     Html,
     Section,
     charts,
+    details,
     figure,
     join,
     legend,
@@ -219,12 +220,13 @@ def _patterns(dataset: xr.Dataset, rows: Sequence[Row]) -> list[Html]:
         return []
     body = [tag("h3", "Leading patterns"), quiet(PATTERNS_EXPLAINED)]
     head = ["mode", "forecast", "truth", "likeness", "along the truth's", "overlap of three"]
-    for region in dataset["pattern_region"].values:
+    for place, region in enumerate(dataset["pattern_region"].values):
         lines = []
         for row, field in _of_field(dataset.sel(pattern_region=region), rows):
             for mode in field["mode"].values:
                 lines.append((f"{row.label}, {mode}", _mode_cells(field.sel(mode=mode))))
-        body.append(table([str(region), *head[1:]], lines))
+        shown = table([str(region), *head[1:]], lines)
+        body.append(details(f"Leading patterns, {region}", shown) if place else shown)
     return body
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from data_pipelines.batches.world import flux_conventions
 from data_pipelines.conventions.attributes import horizontal, is_near_any, levels_of, truncation_of
 from data_pipelines.conventions.dialects import variable_hint
 from data_pipelines.conventions.durations import duration, duration_text, spacing
@@ -219,7 +220,8 @@ def shared_variables(
         if _are_usual(name, truth_units) and not _are_usual(name, units):
             refuse_other_units(name, truth_units, units, "the forecast")
         refuse_other_units(name, units, truth_units, "the truth")
-        variables.append(Variable(name, truth_units or units, selected, truncation=truncation_of(truth[name])))
+        positive, cell = flux_conventions(truth, name)
+        variables.append(Variable(name, truth_units or units, selected, positive, cell, truncation_of(truth[name])))
     return VariableSet(tuple(variables))
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from data_pipelines.verification.matching import grows, like_with_like, unlike_sums
+from data_pipelines.verification.matching import grows, like_with_like, shared_variables, unlike_sums
 
 NAME = "total_precipitation"
 
@@ -92,3 +92,12 @@ def test_sums_over_other_times_are_told():
     assert not unlike_sums(forecast, hourly)
     last = pair()[0].isel(prediction_timedelta=[3])  # a day since the start, or the last six hours of it
     assert "summed over 1d in the forecast and 6h in the truth" in unlike_sums(last, truth)[0]
+
+
+def test_fluxes_are_what_the_truth_declares():
+    dims, fields = ("time", "latitude", "longitude"), np.zeros((2, 3, 4))
+    declared = {"units": "J m-2", "positive": "up", "cell_methods": "time: sum (interval: 6 hours)"}
+    forecast = xr.Dataset({"sensible_heat_flux_6hr": (dims, fields, {"units": "J m-2"})})
+    truth = xr.Dataset({"sensible_heat_flux_6hr": (dims, fields, declared)})
+    found = shared_variables(forecast, truth).variable("sensible_heat_flux_6hr")
+    assert (found.positive, found.cell) == ("up", "sum 6h")
