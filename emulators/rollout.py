@@ -188,8 +188,11 @@ def ensemble(history: Memory, members: int) -> Memory:
     return tuple(replace(state, values=state.values.expand(members, *state.values.shape)) for state in history)
 
 
-def refuse_scheme(scheme: str, intervals: Sequence[int], known: int = 1) -> None:
-    """Raise ValueError for an unknown scheme, or intervals or a number of known States that it does not take."""
+def refuse_scheme(scheme: str, intervals: Sequence[int], history: int = 1) -> None:
+    """Raise ValueError for an unknown scheme, or intervals or a number of known States that it does not take.
+
+    history: that number.
+    """
     if scheme not in SCHEMES:
         raise ValueError(f"Expected path to be one of {', '.join(SCHEMES)}; got '{scheme}'.")
     if scheme == "rollout" and set(intervals) != {1}:
@@ -199,8 +202,8 @@ def refuse_scheme(scheme: str, intervals: Sequence[int], known: int = 1) -> None
         )
     if 1 not in intervals or min(intervals) < 1:
         raise ValueError(f"Expected intervals of whole timesteps, 1 among them; got {list(intervals)}.")
-    if scheme != "rollout" and known > 1:
-        raise ValueError(f"Paths over several intervals start from one known state; this world has {known}.")
+    if scheme != "rollout" and history > 1:
+        raise ValueError(f"Paths over several intervals start from one known state; this world has {history}.")
 
 
 def rollout_over_intervals(

@@ -66,11 +66,11 @@ class SlabOcean(nn.Module):
             raise ValueError(f"slab_ocean needs a depth above 0 m; got {depth}.")
         self.temperature, self.depth, self.mask, self.invert, self.blend = temperature, depth, mask, invert, blend
         self.volumetric = density * heat_capacity  # J m-3 K-1
-        self.fluxes = _found(world) if fluxes is None else [flux(world, name, "surface") for name in fluxes]
+        self.fluxes = _usual_fluxes(world) if fluxes is None else [flux(world, name, "surface") for name in fluxes]
         self.correction = None if correction is None else _gain(world, correction)
         if not self.fluxes and self.correction is None:
             raise ValueError("slab_ocean finds no flux through the surface; name them, such as fluxes=[...].")
-        names = [one.name for one in (*self.fluxes, *([self.correction] if self.correction else []))]
+        names = [term.name for term in (*self.fluxes, *([self.correction] if self.correction else []))]
         self.changes, self.rests_on = (temperature,), (temperature, *names)
         self.statics: dict[str, int] = {}
         for name in (name for name in (mask, depth) if isinstance(name, str)):
@@ -84,8 +84,8 @@ class SlabOcean(nn.Module):
     def heat(self, after: State, forcing: State) -> Tensor:
         """Return the heat that the water gains over the step, J m-2, float64 (*lead, *grid)."""
         total = after[self.temperature].new_zeros((), dtype=torch.float64)
-        for one in self.fluxes:  # what the air gains through the surface, the water loses
-            total = total - one.heat_factor() * values(one.name, after, forcing).double()
+        for term in self.fluxes:  # what the air gains through the surface, the water loses
+            total = total - term.heat_factor() * values(term.name, after, forcing).double()
         if self.correction is not None:
             total = total + self._value(self.correction.name, after, forcing) * self.correction.factor
         return total
@@ -109,19 +109,19 @@ class SlabOcean(nn.Module):
         return self.fixed[self.statics[name]] if name in self.statics else values(name, after, forcing).double()
 
 
-def _found(world: World) -> list[Flux]:
+def _usual_fluxes(world: World) -> list[Flux]:
     """The usual fluxes that the world has: latent heat itself, or of what evaporates."""
     latent = find(world, "latent heat") or find(world, "evaporation")
-    return [*latent, *(one for role in ROLES for one in find(world, role))]
+    return [*latent, *(term for role in ROLES for term in find(world, role))]
 
 
 def _gain(world: World, name: str) -> Flux:
     """A variable of heat with the factor to J m-2 over a timestep; ValueError for one in other units."""
-    known: dict[str, Variable] = {one.name: one for one in (*world.predicted, *world.forcing)}
-    if name not in known:
+    variables: dict[str, Variable] = {variable.name: variable for variable in (*world.predicted, *world.forcing)}
+    if name not in variables:
         raise ValueError(f"slab_ocean: correction={name} is neither predicted nor prescribed.")
-    kind, is_rate, factor = UNITS.get(canonical_units(known[name].units), ("", False, 0.0))
+    kind, is_rate, factor = UNITS.get(canonical_units(variables[name].units), ("", False, 0.0))
     if kind != "heat":
-        raise ValueError(f"slab_ocean: correction={name} must be in W m-2 or J m-2; got '{known[name].units}'.")
+        raise ValueError(f"slab_ocean: correction={name} must be in W m-2 or J m-2; got '{variables[name].units}'.")
     seconds = float(world.lead_time(1) / np.timedelta64(1, "s"))
     return Flux(name, kind, factor * (seconds if is_rate else 1.0))

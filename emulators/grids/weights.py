@@ -64,8 +64,8 @@ def _stretches(count: float, west: float, other: float, start: float) -> tuple[n
     edges = np.concatenate([np.arange(other) * steps[1], (shift + np.arange(count) * steps[0]) % 360.0, [360.0]])
     edges = np.unique(edges)
     middle, width = 0.5 * (edges[1:] + edges[:-1]), np.diff(edges)
-    kept = width > 1e-11
-    middle, width = middle[kept], width[kept]
+    is_wide = width > 1e-11
+    middle, width = middle[is_wide], width[is_wide]
     cells = np.floor(((middle - shift) % 360.0) / steps[0]).astype(np.int64) % int(count)
     return cells, np.floor(middle / steps[1]).astype(np.int64) % int(other), width
 

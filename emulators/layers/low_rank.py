@@ -121,12 +121,12 @@ def matches(name: str, patterns: Sequence[str]) -> bool:
 
 def short_name(name: str) -> str:
     """The name of a weight without the words for what holds it: `blocks.0.weight`, of a component `ocean.head.bias`."""
-    return HOLDERS.sub(lambda found: found[1] or "", name)
+    return HOLDERS.sub(lambda match: match[1] or "", name)
 
 
-def _tell_lead(step: Any, inputs: tuple[Any, ...], told: Mapping[str, Any]) -> None:
+def _tell_lead(step: Any, inputs: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
     """Tell the adapters of a Step which step of the rollout is made."""
-    history, forcing = (told.get(key, value) for key, value in zip(("history", "forcing"), inputs, strict=False))
+    history, forcing = (keywords.get(key, value) for key, value in zip(("history", "forcing"), inputs, strict=False))
     lead = timesteps_between(step.world.timestep, history[-1].start.time, forcing.time) - 1
     for adapter in adapters(step).values():
         adapter.lead = lead

@@ -84,9 +84,9 @@ class LevelCoder(nn.Module):
         self.shape = world.grid.shape
         self.inward, self.outward = graph_of(mesh.inward), graph_of(mesh.outward)
         options: Any = {"layers": layers}
-        told = mesh.inward.features.shape[-1]
+        width = mesh.inward.features.shape[-1]
         self.embed_points = Update((world.input_channels,), latent, latent, layers=layers)
-        self.embed_inward, self.embed_outward = (Update((told,), latent, latent, layers=layers) for _ in range(2))
+        self.embed_inward, self.embed_outward = (Update((width,), latent, latent, layers=layers) for _ in range(2))
         self.encoder, self.decoder = (Interaction(latent, latent, latent, **options) for _ in range(2))
         self.points = Update((latent,), latent, latent, layers=layers)
         self.out = Update((latent,), latent, world.output_channels, layers=layers, norm=None)
@@ -119,10 +119,10 @@ class Levels(nn.Module):
         def embedders(features: int, count: int) -> Any:
             return nn.ModuleList(Update((features,), latent, latent, layers=layers) for _ in range(count))
 
-        count, told = len(mesh.places), mesh.inward.features.shape[-1]
+        count, width = len(mesh.places), mesh.inward.features.shape[-1]
         self.across, self.upward, self.downward = (graphs(some) for some in (mesh.across, mesh.up, mesh.down))
         self.embed_nodes = embedders(mesh.places[0].shape[-1], count)
-        self.embed_across, self.embed_up, self.embed_down = (embedders(told, n) for n in (count, count - 1, count - 1))
+        self.embed_across, self.embed_up, self.embed_down = (embedders(width, n) for n in (count, count - 1, count - 1))
         self.up, self.down = (
             nn.ModuleList(Interaction(latent, latent, latent, layers=layers) for _ in range((count - 1) * passes))
             for _ in range(2)

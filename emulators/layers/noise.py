@@ -203,8 +203,8 @@ class DropoutNoise(nn.Module):
 
     def forward(self, batch: int, device: torch.device, generator: Generators, channels: int) -> Tensor:
         """Draw factors (batch, channel), 0 or 1 / (1 - rate). generator: as in `layers.sample_draws.normal`."""
-        kept = torch.stack(normal(batch, (channels,), device, generator)) >= self.threshold
-        return kept / (1.0 - self.rate)
+        mask = torch.stack(normal(batch, (channels,), device, generator)) >= self.threshold
+        return mask / (1.0 - self.rate)
 
 
 class DropoutInNorms(nn.Module):

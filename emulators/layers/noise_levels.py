@@ -158,7 +158,7 @@ class LevelEmbedding(nn.Module):
         self.register_buffer("frequencies", 2.0 * math.pi / period * torch.arange(1, count + 1), persistent=False)
         self.expand, self.contract = nn.Linear(2 * count, count), nn.Linear(count, size)
 
-    def forward(self, told: Tensor) -> Tensor:
-        phase = told[..., None] * self.frequencies
+    def forward(self, level: Tensor) -> Tensor:
+        phase = level[..., None] * self.frequencies
         hidden = self.expand(torch.cat([phase.cos(), phase.sin()], -1))
         return self.contract(F.gelu(hidden, approximate="tanh"))

@@ -105,12 +105,12 @@ def stretched(level: int, fine: int, inside: np.ndarray, margin: float = 0.0) ->
         raise ValueError(f"Expected mesh levels 1 <= level <= fine; got {level} and {fine}.")
     meshes = icosahedra(fine, False)
     nodes = meshes[-1].nodes
-    kept = np.arange(len(nodes)) < len(meshes[level].nodes)
+    retained = np.arange(len(nodes)) < len(meshes[level].nodes)
     if fine > level:
-        kept |= cKDTree(inside).query(nodes)[0] <= 2.0 * np.sin(0.5 * margin)
+        retained |= cKDTree(inside).query(nodes)[0] <= 2.0 * np.sin(0.5 * margin)
     longitude = np.arctan2(nodes[:, 1], nodes[:, 0])
     order = np.lexsort((longitude.round(9), -nodes[:, 2].round(9)))
-    order = order[kept[order]]
+    order = order[retained[order]]
     place = np.full(len(nodes), -1)
     place[order] = np.arange(len(order))
     edges = edges_of(meshes[1:])

@@ -64,10 +64,10 @@ def mesh_levels(grid: Grid, *, levels: int | None = None, level: int = 4, merged
     """
     if levels is not None and levels < 1:
         raise ValueError(f"Expected levels of at least 1, or null for all; got {levels}.")
-    found = plane(grid)
-    if found is None:
+    plane_points = plane(grid)
+    if plane_points is None:
         return _globe(unit_vectors(*grid.points), levels, level, merged)
-    return quadtree(*found, levels=levels, merged=merged)
+    return quadtree(*plane_points, levels=levels, merged=merged)
 
 
 def plane(grid: Grid) -> tuple[np.ndarray, int] | None:
@@ -113,8 +113,8 @@ def quadtree(points: np.ndarray, longest: int, *, levels: int | None = None, mer
     def described(some: Edges, senders: np.ndarray, receivers: np.ndarray) -> DescribedEdges:
         offset = senders[some.senders] - receivers[some.receivers]
         length = np.linalg.norm(offset, axis=-1, keepdims=True)
-        told = np.concatenate([length, offset], axis=-1) / longest_edge
-        return DescribedEdges(some, told.astype(np.float32))
+        features = np.concatenate([length, offset], axis=-1) / longest_edge
+        return DescribedEdges(some, features.astype(np.float32))
 
     inward = within_radius(points, nodes[0], REACH * float((span / sides[0]).max()))
     if merged:

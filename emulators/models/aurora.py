@@ -321,12 +321,12 @@ class Aurora(nn.Module):
 
     def conditions(self, x: Tensor, hours: Tensor, generator: Generators, noise: Tensor | None) -> list[Tensor]:
         """Return what the norms of each stage are told, the finest first, of cases or of their tokens."""
-        told = self.lead_mlp(lead_waves(hours, self.embed, self.smooth_leads))[:, None, None, None]
+        lead_numbers = self.lead_mlp(lead_waves(hours, self.embed, self.smooth_leads))[:, None, None, None]
         if not self.noise_channels:
-            return [told] * len(self.encoder)
+            return [lead_numbers] * len(self.encoder)
         if noise is None and (self.training or generator is not None):
             noise = torch.stack(normal(len(x), x.shape[1:], x.device, generator)).to(x.dtype)
-        each = [told + self.noise_mlp(torch.zeros_like(x) if noise is None else noise)]
+        each = [lead_numbers + self.noise_mlp(torch.zeros_like(x) if noise is None else noise)]
         for halving in self.noise_halvings:
             each.append(halving(each[-1]))
         return each

@@ -235,12 +235,12 @@ class Block(nn.Module):
 class TowerMirror(PoleMirror):
     """Turn what a tower reads where it is seen from beyond a pole: components of winds, and every direction.
 
-    known: the mirror of the input channels. moving: whether gradients and velocities are read, as by the tower of
+    inputs: the mirror of the input channels. moving: whether gradients and velocities are read, as by the tower of
     accelerations, or not, as by the head.
     """
 
-    def __init__(self, known: PoleMirror, fields: int, fixed: int, moving: bool) -> None:
-        super().__init__(known.signs, known.offsets)
+    def __init__(self, inputs: PoleMirror, fields: int, fixed: int, moving: bool) -> None:
+        super().__init__(inputs.signs, inputs.offsets)
         self.sizes, self.moving = (fields, fixed), moving
 
     def forward(self, rows: Tensor) -> Tensor:

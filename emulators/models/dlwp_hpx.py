@@ -107,12 +107,12 @@ class DLWPHEALPix(nn.Module):
         faces = self.faces.inward(fields)
         past, fixed = faces[:, : self.past], faces[:, self.past :]
         x = past
-        kept: list[Tensor | None] = [None for _ in self.memory]
+        memories: list[Tensor | None] = [None for _ in self.memory]
         for some in past.split(self.read, dim=1):
-            x, kept = self._through(torch.cat([some, fixed], dim=1), kept)
+            x, memories = self._through(torch.cat([some, fixed], dim=1), memories)
         return self.faces.outward(self.head(x))
 
-    def _through(self, x: Tensor, kept: list[Tensor | None]) -> tuple[Tensor, list[Tensor | None]]:
+    def _through(self, x: Tensor, memories: list[Tensor | None]) -> tuple[Tensor, list[Tensor | None]]:
         """Pass down and up, and return what the head reads and the memory of each level of the way up."""
         finer: list[Tensor] = []
         for block in self.down:
@@ -123,7 +123,7 @@ class DLWPHEALPix(nn.Module):
         for k, block in enumerate(self.up):
             x = block(torch.cat([_capped(self.doubled[k - 1](x)), finer.pop()], dim=1) if k else x)
             if len(self.memory):
-                memory = self.memory[k](x, kept[k])
+                memory = self.memory[k](x, memories[k])
                 renewed.append(memory)
                 x = x + memory
         return x, renewed
@@ -164,8 +164,8 @@ class Memory(nn.Module):
         self.gates = nn.Conv2d(2 * channels, 2 * channels, 1)
         self.candidate = nn.Conv2d(2 * channels, channels, 1)
 
-    def forward(self, x: Tensor, kept: Tensor | None) -> Tensor:
-        before = torch.zeros_like(x) if kept is None else kept
+    def forward(self, x: Tensor, memory: Tensor | None) -> Tensor:
+        before = torch.zeros_like(x) if memory is None else memory
         reset, update = self.gates(torch.cat([x, before], dim=1)).sigmoid().chunk(2, dim=1)
         candidate = self.candidate(torch.cat([x, reset * before], dim=1)).tanh()
         return (1.0 - update) * before + update * candidate

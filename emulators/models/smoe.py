@@ -173,7 +173,7 @@ def quantile(values: Tensor, share: float) -> Tensor:
     return low.lerp(high, place - below)
 
 
-def routing_labels(right: Tensor, chosen: Tensor, experts: int) -> Tensor:
-    """Return the target weights of all experts, (batch, expert, lat, lon), from which of the chosen were right."""
+def routing_labels(right: Tensor, indices: Tensor, experts: int) -> Tensor:
+    """Return the target weights of all experts, (batch, expert, lat, lon), by which of `indices` were right."""
     wrong = right.shape[1] - right.sum(1, keepdim=True)
-    return (wrong / (experts - right.shape[1])).repeat(1, experts, 1, 1).scatter_(1, chosen, right)
+    return (wrong / (experts - right.shape[1])).repeat(1, experts, 1, 1).scatter_(1, indices, right)

@@ -102,8 +102,8 @@ class SphericalCNN(nn.Module):
             finer.append(x)
         x = finer.pop()
         for stage in self.up:
-            kept = finer.pop()
-            x = _through(stage, torch.cat([self.transforms[len(finer)].resized(x), kept], -1))
+            skip = finer.pop()
+            x = _through(stage, torch.cat([self.transforms[len(finer)].resized(x), skip], -1))
         written = self.transforms[0].synthesis(self.head(x), self.written.scalars)
         return self.written.joined(*written).permute(2, 3, 1, 0).contiguous()
 

@@ -87,6 +87,6 @@ class DYffusion(Objective):
         state = first
         if passed:
             with torch.no_grad():
-                made = step.interpolated(first, window.target[-1], window.forcing[passed - 1], passed)
-            state = made.select(step.world.prognostic.names)
+                interpolated = step.interpolated(first, window.target[-1], window.forcing[passed - 1], passed)
+            state = interpolated.select(step.world.prognostic.names)
         return step.forecast(state, window.forcing[passed], passed)

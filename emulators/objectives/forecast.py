@@ -218,7 +218,7 @@ class ReplayBuffer:
     def __init__(self, replay: Replay | None) -> None:
         self.replay, self.step = replay, -1
         self.slots: dict[int, tuple[Tensor, Tensor]] = {}  # values (row, history, channel, *grid), records
-        self.made: dict[int, tuple[Tensor, Tensor]] = {}  # by row, of the optimiser step that is being made
+        self.pending: dict[int, tuple[Tensor, Tensor]] = {}  # by row, of the optimiser step that is being made
         self.leads: dict[int, int] = {}  # of the starts of its rows
 
     @property
@@ -229,7 +229,7 @@ class ReplayBuffer:
     def at(self, step: int) -> None:
         """Know the number of the optimiser step that is about to be made, or goes on with another pass."""
         if step != self.step:
-            self.step, self.made, self.leads = step, {}, {}
+            self.step, self.pending, self.leads = step, {}, {}
 
     def starts(self, history: tuple[State, ...], rows: Sequence[int]) -> tuple[State, ...]:
         """The known States of a batch; those that the buffer has for a row and its times, in place of the data's.
@@ -243,9 +243,9 @@ class ReplayBuffer:
         is_kept = (places == torch.tensor(rows)) & (records[places, :-1] == seconds_of(history)).all(dim=1)
         if not is_kept.any():
             return history
-        self.leads |= {row: int(records[row, -1]) for row, kept in zip(rows, is_kept, strict=True) if kept}
-        kept = values[places]
-        return tuple(_joined(state, kept[:, number], is_kept) for number, state in enumerate(history))
+        self.leads |= {row: int(records[row, -1]) for row, hit in zip(rows, is_kept, strict=True) if hit}
+        replayed = values[places]
+        return tuple(_joined(state, replayed[:, number], is_kept) for number, state in enumerate(history))
 
     def note(self, memory: tuple[State, ...], rows: Sequence[int], length: int) -> None:
         """Take the last States of the forecasts of one pass, as many as the history; length: timesteps from the start.
@@ -255,15 +255,15 @@ class ReplayBuffer:
         values = torch.stack([state.values.detach() for state in memory], dim=1)
         leads = torch.tensor([self.leads.get(row, 0) + length for row in rows])
         records = torch.cat([seconds_of(memory), leads[:, None]], dim=1)
-        self.made |= {row: (values[k], records[k]) for k, row in enumerate(rows)}
+        self.pending |= {row: (values[k], records[k]) for k, row in enumerate(rows)}
 
     def follow(self) -> None:
         """Keep what all passes and processes made of an optimiser step, in place of what it was made from."""
-        if not self.made or self.replay is None:
+        if not self.pending or self.replay is None:
             return
-        rows = torch.tensor(list(self.made))
-        values, records = (torch.stack(parts) for parts in zip(*self.made.values(), strict=True))
-        self.made = {}
+        rows = torch.tensor(list(self.pending))
+        values, records = (torch.stack(parts) for parts in zip(*self.pending.values(), strict=True))
+        self.pending = {}
         order, values, records = (gathered(part.to(values.device)).cpu() for part in (rows, values, records))
         values, records = values[order.argsort()], records[order.argsort()]
         is_usable = values.flatten(1).isfinite().all(dim=1) & (records[:, -1] <= self.replay.leads)
@@ -277,8 +277,8 @@ class ReplayBuffer:
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on with the `state` of a training; without one, with nothing kept."""
         last = self.replay.steps if self.replay else 0
-        found = [n for n in range(last) if f"values {n}" in tensors]
-        self.slots = {n: (tensors[f"values {n}"].cpu(), tensors[f"records {n}"].cpu()) for n in found}
+        slots = [n for n in range(last) if f"values {n}" in tensors]
+        self.slots = {n: (tensors[f"values {n}"].cpu(), tensors[f"records {n}"].cpu()) for n in slots}
 
 
 def seconds_of(states: Sequence[State]) -> Tensor:
@@ -286,10 +286,10 @@ def seconds_of(states: Sequence[State]) -> Tensor:
     return torch.from_numpy(np.stack([state.time.astype(np.int64) for state in states], axis=1))
 
 
-def _joined(state: State, kept: Tensor, chosen: Tensor) -> State:
-    """A State with the values `kept` of the samples that are `chosen`, (batch,)."""
-    mask = chosen.reshape(-1, *[1] * (kept.ndim - 1)).to(state.values.device)
-    return replace(state, values=torch.where(mask, kept.to(state.values.device), state.values))
+def _joined(state: State, replayed: Tensor, is_replayed: Tensor) -> State:
+    """A State with the values `replayed` of the samples that are `is_replayed`, (batch,)."""
+    mask = is_replayed.reshape(-1, *[1] * (replayed.ndim - 1)).to(state.values.device)
+    return replace(state, values=torch.where(mask, replayed.to(state.values.device), state.values))
 
 
 def gathered(part: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ class NetworkProjection:
         targets = data.targets(variable)
         self.scale = _scale(targets)
         names = data.training[0].drivers
-        self.scales = {n: _scale(np.concatenate([one.drivers[n] for one in data.training])) for n in names}
+        self.scales = {n: _scale(np.concatenate([scenario.drivers[n] for scenario in data.training])) for n in names}
         inputs = torch.cat([self.inputs(data, scenario) for scenario in data.training])
         normalised = torch.as_tensor(((targets - self.scale[0]) / self.scale[1]).astype(np.float32))
         weights = torch.as_tensor(data.weights.astype(np.float32))

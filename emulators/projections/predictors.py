@@ -21,7 +21,7 @@ class Predictors:
         self.drivers = list(first) if drivers is None else list(drivers)
         data.driver_means(data.training[0], self.drivers)  # refuses unknown ones
         self.patterns = {
-            name: Patterns(np.concatenate([one.drivers[name] for one in data.training]), data.weights, modes)
+            name: Patterns(np.concatenate([scenario.drivers[name] for scenario in data.training]), data.weights, modes)
             for name in self.drivers
             if first[name].ndim == 3
         }

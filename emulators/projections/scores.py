@@ -63,18 +63,18 @@ class MemberStudy:
     totals: Mapping[str, Mapping[int, np.ndarray]]
     floor: Mapping[int, float]
 
-    def wins(self, one: str, other: str, members: int) -> float:
-        """Return the share of the draws in which `one` scores lower than `other`."""
-        return float((self.totals[one][members] < self.totals[other][members]).mean())
+    def wins(self, first: str, second: str, members: int) -> float:
+        """Return the share of the draws in which `first` scores lower than `second`."""
+        return float((self.totals[first][members] < self.totals[second][members]).mean())
 
-    def members_needed(self, one: str, other: str, certainty: float = 0.95) -> int | None:
+    def members_needed(self, first: str, second: str, certainty: float = 0.95) -> int | None:
         """Return the least number of members from which on the same emulator wins in this share of the draws.
 
         None where no number that was drawn suffices.
         """
-        drawn = [count for count in self.counts if self.totals[one][count].size > 1]
-        ahead = {count: self.wins(one, other, count) for count in drawn}
-        behind = {count: self.wins(other, one, count) for count in drawn}
+        drawn = [count for count in self.counts if self.totals[first][count].size > 1]
+        ahead = {count: self.wins(first, second, count) for count in drawn}
+        behind = {count: self.wins(second, first, count) for count in drawn}
         for wins in (ahead, behind):
             enough = [count for count in drawn if all(wins[more] >= certainty for more in drawn if more >= count)]
             if enough:
@@ -95,17 +95,17 @@ def member_study(
     each number. Means of more than half share most of their members, so that their spread would say nothing.
     """
     patterns, series = _parts(members, weights)
-    own = {name: _parts(maps, weights) for name, maps in projections.items()}
+    projected = {name: _parts(maps, weights) for name, maps in projections.items()}
     count = len(members)
     counts = (*range(1, count // 2 + 1), count)
     random = np.random.default_rng(seed)
     totals: dict[str, dict[int, np.ndarray]] = {name: {} for name in projections}
     for number in counts:
-        chosen = [random.permutation(count)[:number] for _ in range(draws if number < count else 1)]
-        share = np.zeros((len(chosen), count))
-        np.put_along_axis(share, np.array(chosen), 1.0 / number, axis=1)
+        subsets = [random.permutation(count)[:number] for _ in range(draws if number < count else 1)]
+        share = np.zeros((len(subsets), count))
+        np.put_along_axis(share, np.array(subsets), 1.0 / number, axis=1)
         truth = [np.tensordot(share, patterns, axes=1), share @ series]
-        for name, (pattern, line) in own.items():
+        for name, (pattern, line) in projected.items():
             totals[name][number] = _scored(pattern, line, truth[0], truth[1], weights).total
     return MemberStudy(counts, totals, _floor(patterns, series, weights, counts))
 

@@ -121,16 +121,16 @@ def unsuitable(name: str, runs: Runs) -> str:
 
 
 def frontier_of(
-    found: Fit,
+    law_fit: Fit,
     budgets: np.ndarray,
     rate: Callable[[np.ndarray], np.ndarray],
     sizes: tuple[float, float],
     level: float = 0.90,
 ) -> Frontier:
     """The best split of each budget, with intervals of the replicates."""
-    middle = best_split(found.law, found.parameters, budgets, rate, sizes)
-    assert found.replicates is not None
-    drawn = best_split(found.law, found.replicates, budgets, rate, sizes)
+    middle = best_split(law_fit.law, law_fit.parameters, budgets, rate, sizes)
+    assert law_fit.replicates is not None
+    drawn = best_split(law_fit.law, law_fit.replicates, budgets, rate, sizes)
     tails = [(1 - level) / 2, (1 + level) / 2]
     return Frontier(
         budgets, *(np.stack([m, *np.quantile(d, tails, axis=0)]) for m, d in zip(middle, drawn, strict=True))
@@ -163,10 +163,10 @@ def saturating_of(compute: np.ndarray, scores: Mapping[str, np.ndarray], replica
     """
     fits = {}
     for name, values in scores.items():
-        kept = np.isfinite(values) & (values > 0)
-        if kept.sum() < 3:
+        usable = np.isfinite(values) & (values > 0)
+        if usable.sum() < 3:
             continue
-        runs = Runs(np.ones(kept.sum()), compute[kept], values[kept], compute[kept])
+        runs = Runs(np.ones(usable.sum()), compute[usable], values[usable], compute[usable])
         runs = runs.subset(envelope(runs))
         if len(runs) >= len(SATURATING.parameters) + 2:
             fits[name] = bootstrapped(fit(SATURATING, runs, "squares"), replicates)
@@ -228,10 +228,10 @@ def operations(flops: float | None, gpu_hours: float | None, device: str, utilis
 
 
 def recommended(
-    flops: float, told: Mapping[str, Any], study: Study, costs: Mapping[int, Cost], facts: Mapping[str, Any]
+    flops: float, laws: Mapping[str, Any], study: Study, costs: Mapping[int, Cost], facts: Mapping[str, Any]
 ) -> Recommendation:
     """Spend `flops` by the headline law of a study's fits.json."""
-    head = told["headline"]
+    head = laws["headline"]
     values, replicates = np.array(head["values"]), np.array(head["replicates"])
     size = np.array([cost.parameters for cost in costs.values()], dtype=float)
     unit = facts["batch"] * facts["points"]
@@ -247,7 +247,7 @@ def recommended(
     ones = np.ones(1)
     score = fitted.prediction(Runs(best * ones, data * ones, ones, budget))[:, 0]
     width = float(power_through(size, np.array([*costs], dtype=float))(np.array([best]))[0])
-    steps, beyond = max(1, round(data / unit)), flops / told["largest"]
+    steps, beyond = max(1, round(data / unit)), flops / laws["largest"]
     samples = steps * facts["batch"]
     rows = {
         "size": f"{best:.3g} parameters that count ({spread[0][0]:.3g} to {spread[0][1]:.3g}), width about {width:.0f}",

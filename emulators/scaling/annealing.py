@@ -90,8 +90,8 @@ def smoothed(steps: np.ndarray, loss: np.ndarray, readings: int = 40, skip: int 
 
     Returns steps (geometric means, whole) and losses.
     """
-    kept = (steps > skip) & np.isfinite(loss)
-    steps, loss = steps[kept], loss[kept]
+    usable = (steps > skip) & np.isfinite(loss)
+    steps, loss = steps[usable], loss[usable]
     if not len(steps):
         return steps.astype(int), loss
     edges = np.geomspace(steps[0], steps[-1] + 1, readings + 1)

@@ -133,7 +133,9 @@ def fit(law: Law, runs: Runs, method: Method = "robust", delta: float = DELTA) -
         last = huber(law.log_loss(starts, runs) - logs, width).sum(-1)
         starts = starts[np.argsort(np.nan_to_num(last, nan=np.inf))[:DESCENDED]]
         minima = [optimize.minimize(objective, s, jac=True, method="BFGS", options={"gtol": 1e-9}) for s in starts]
-    best = min((one for one in minima if np.isfinite(one.fun)), key=lambda one: one.fun, default=None)
+    best = min(
+        (minimum for minimum in minima if np.isfinite(minimum.fun)), key=lambda minimum: minimum.fun, default=None
+    )
     if best is None:
         raise ValueError(f"The law {law.name} fits these runs from no start; look for runs of another kind among them.")
     return _fitted(law, method, best.x, runs, width)
@@ -202,29 +204,29 @@ def projected(runs: Runs) -> np.ndarray:
         return rest * rest + 1e3 * float(np.square(np.minimum(exponents, 0.0)).sum()), solved
 
     grid = [np.array([a, b]) for a in np.geomspace(0.03, 2.0, 12) for b in np.geomspace(0.03, 2.0, 12)]
-    start = min(grid, key=lambda one: inner(one)[0])
+    start = min(grid, key=lambda point: inner(point)[0])
     options = {"xatol": 1e-9, "fatol": 1e-16, "maxiter": 2000}
     alpha, beta = optimize.minimize(lambda x: inner(x)[0], start, method="Nelder-Mead", options=options).x
     e, a, b = np.log(np.maximum(inner(np.array([alpha, beta]))[1], 1e-12 * runs.loss.min()))
     return np.array([a + alpha * np.log(np.median(runs.size)), b + beta * np.log(np.median(runs.data)), e, alpha, beta])
 
 
-def bootstrapped(found: Fit, replicates: int = 400, seed: int = 0, groups: np.ndarray | None = None) -> Fit:
+def bootstrapped(law_fit: Fit, replicates: int = 400, seed: int = 0, groups: np.ndarray | None = None) -> Fit:
     """Add replicates to a fit: its residuals drawn anew and fitted again.
 
     groups: (run,), which runs share a trunk, or a seed: their residuals are drawn together, as one disturbance of the
     whole group and one of each run.
     """
-    law, runs = found.law, found.runs
+    law, runs = law_fit.law, law_fit.runs
     chance = np.random.default_rng(seed)
-    residuals = found.residuals - found.residuals.mean()
-    residuals = residuals * np.sqrt(len(runs) / max(found.freedom, 1))
+    residuals = law_fit.residuals - law_fit.residuals.mean()
+    residuals = residuals * np.sqrt(len(runs) / max(law_fit.freedom, 1))
     drawn = _drawn_residuals(residuals, replicates, groups, chance)
-    logs = law.log_loss(found.parameters, runs) + drawn
-    delta = DELTA if found.method == "robust" else np.inf
-    starts = np.broadcast_to(found.parameters, (replicates, len(found.parameters)))
-    fitted = descended(law, runs, starts, logs, delta, 80 if found.method == "robust" else 40)
-    return Fit(law, found.method, found.parameters, found.objective, found.residuals, runs, fitted)
+    logs = law.log_loss(law_fit.parameters, runs) + drawn
+    delta = DELTA if law_fit.method == "robust" else np.inf
+    starts = np.broadcast_to(law_fit.parameters, (replicates, len(law_fit.parameters)))
+    fitted = descended(law, runs, starts, logs, delta, 80 if law_fit.method == "robust" else 40)
+    return Fit(law, law_fit.method, law_fit.parameters, law_fit.objective, law_fit.residuals, runs, fitted)
 
 
 def _drawn_residuals(

@@ -58,9 +58,9 @@ def slope(times: np.ndarray, series: np.ndarray) -> tuple[np.ndarray, np.ndarray
     """
     centred = times - times.mean()
     about = series - series.mean(axis=0)
-    found = np.tensordot(centred, about, axes=1) / np.square(centred).sum()
-    rest = np.square(about - np.multiply.outer(centred, found)).sum(axis=0) / (len(times) - 2)
-    return found, np.sqrt(rest / np.square(centred).sum())
+    trend = np.tensordot(centred, about, axes=1) / np.square(centred).sum()
+    rest = np.square(about - np.multiply.outer(centred, trend)).sum(axis=0) / (len(times) - 2)
+    return trend, np.sqrt(rest / np.square(centred).sum())
 
 
 def whole_years(times: np.ndarray) -> np.ndarray:
@@ -128,9 +128,9 @@ def e_folding(times: np.ndarray, warming: np.ndarray) -> tuple[float, float]:
     return float(reached[best]), float(scales[best]) if inside else float("nan")
 
 
-def pattern_correlation(one: np.ndarray, other: np.ndarray, weights: np.ndarray) -> float:
+def pattern_correlation(left: np.ndarray, right: np.ndarray, weights: np.ndarray) -> float:
     """Return the correlation over the area of two maps (point,) with weights (point,); missing points are left out."""
-    used = np.isfinite(one) & np.isfinite(other)
+    used = np.isfinite(left) & np.isfinite(right)
     area = weights[used] / weights[used].sum()
-    first, second = (field[used] - area @ field[used] for field in (one, other))
+    first, second = (field[used] - area @ field[used] for field in (left, right))
     return float((area * first) @ second / np.sqrt((area @ first**2) * (area @ second**2)))

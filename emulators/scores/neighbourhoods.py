@@ -39,7 +39,7 @@ class Neighbourhood:
         points = np.stack([ring * np.cos(longitude), ring * np.sin(longitude), np.sin(latitude)], axis=1)
         chord = 2.0 * np.sin(0.5e3 * radius / EARTH_RADIUS) * (1.0 + 1e-9)  # points at the radius itself belong to it
         near = cKDTree(points).query_ball_point(points, chord, return_sorted=True)
-        counts = np.array([len(one) for one in near])
+        counts = np.array([len(neighbours) for neighbours in near])
         self.indices, self.centres = np.concatenate(near).astype(np.int64), np.repeat(np.arange(grid.size), counts)
         self.starts = np.concatenate([[0], counts.cumsum()[:-1]])
         area = grid.weights.ravel()[self.indices]
@@ -65,12 +65,12 @@ class Neighbourhood:
         prediction: (member, row, point); target: (row, point). score: of (member, pair) and (pair,), (pair,).
         """
         indices, centres = torch.from_numpy(self.indices), torch.from_numpy(self.centres)
-        found = []
+        means = []
         for row in range(len(target)):
             ours, true = prediction[:, row].double().cpu(), target[row].double().cpu()
             value = score(ours[:, indices] - ours[:, centres], true[indices] - true[centres])
-            found.append(np.add.reduceat(value.numpy() * self.shares, self.starts))
-        return torch.from_numpy(np.stack(found)).to(target)
+            means.append(np.add.reduceat(value.numpy() * self.shares, self.starts))
+        return torch.from_numpy(np.stack(means)).to(target)
 
     def _by_rows(self, field: Tensor, pooled: Callable[[np.ndarray], np.ndarray], width: int) -> Tensor:
         flat = field.reshape(-1, field.shape[-1]).cpu().numpy()

@@ -155,9 +155,9 @@ def _cut(polygons: np.ndarray, count: np.ndarray, height: np.ndarray) -> tuple[n
     share = np.where(crosses, height / np.where(crosses, height - after, 1.0), 0.0)[..., None]
     between = polygons + share * (ahead - polygons)
     between /= np.linalg.norm(between, axis=-1, keepdims=True).clip(1e-300)
-    kept = np.stack([inside, crosses], axis=-1).reshape(len(polygons), -1)
+    retained = np.stack([inside, crosses], axis=-1).reshape(len(polygons), -1)
     corners = np.stack([polygons, between], axis=2).reshape(len(polygons), -1, 3)
-    sizes = kept.sum(1)
-    order = np.argsort(~kept, axis=1, kind="stable")[:, : polygons.shape[1] + 1]
+    sizes = retained.sum(1)
+    order = np.argsort(~retained, axis=1, kind="stable")[:, : polygons.shape[1] + 1]
     last = np.minimum(np.arange(polygons.shape[1] + 1)[None], np.maximum(sizes - 1, 0)[:, None])
     return np.take_along_axis(corners, np.take_along_axis(order, last, 1)[..., None], 1), sizes

@@ -266,8 +266,8 @@ class AnnualMaxima:
             self._raise(year, fields[:, years == year].max(axis=1).astype(np.float32))
 
     def _raise(self, year: int, largest: np.ndarray) -> None:
-        known = self.by_year.get(year)
-        self.by_year[year] = largest if known is None else np.maximum(known, largest)
+        previous = self.by_year.get(year)
+        self.by_year[year] = largest if previous is None else np.maximum(previous, largest)
 
     def partial(self) -> dict[str, np.ndarray]:
         """The maxima so far as arrays, for `add_partial`."""

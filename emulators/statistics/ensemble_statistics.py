@@ -78,19 +78,19 @@ class EnsembleStatistics:
             sums |= self._digest(np.sort(members, axis=0), np.ones(members.shape, np.float32))
         return sums
 
-    def merged(self, one: Arrays, two: Arrays) -> Arrays:
+    def merged(self, first: Arrays, second: Arrays) -> Arrays:
         """Return the sums of two groups of members together."""
-        a, b = int(one["count"]), int(two["count"])
-        step = two["mean"] - one["mean"]
-        sums: Arrays = {"count": np.array(a + b), "mean": one["mean"] + step * (b / (a + b))}
-        sums["m2"] = one["m2"] + two["m2"] + np.square(step) * (a * b / (a + b))
-        sums["minimum"] = np.minimum(one["minimum"], two["minimum"])
-        sums["maximum"] = np.maximum(one["maximum"], two["maximum"])
+        a, b = int(first["count"]), int(second["count"])
+        step = second["mean"] - first["mean"]
+        sums: Arrays = {"count": np.array(a + b), "mean": first["mean"] + step * (b / (a + b))}
+        sums["m2"] = first["m2"] + second["m2"] + np.square(step) * (a * b / (a + b))
+        sums["minimum"] = np.minimum(first["minimum"], second["minimum"])
+        sums["maximum"] = np.maximum(first["maximum"], second["maximum"])
         if self.events:
-            sums["events"] = one["events"] + two["events"]
+            sums["events"] = first["events"] + second["events"]
         if self.quantiles:
-            centroids = np.concatenate([one["centroids"], two["centroids"]])
-            weights = np.concatenate([one["weights"], two["weights"]])
+            centroids = np.concatenate([first["centroids"], second["centroids"]])
+            weights = np.concatenate([first["weights"], second["weights"]])
             order = np.argsort(centroids, axis=0, kind="stable")
             sums |= self._digest(np.take_along_axis(centroids, order, 0), np.take_along_axis(weights, order, 0))
         return sums

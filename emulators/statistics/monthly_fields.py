@@ -111,25 +111,27 @@ class MonthlyFields:
         used = (weights > 0.0) & np.isfinite(series).all(axis=(0, 1))
         area = np.where(used, weights, 0.0)[used]
         truth, members = series[:1, :, used], series[1:, :, used]
-        found = [Patterns(part.reshape(-1, part.shape[-1]), area, MODES) for part in (members, truth)]
-        own = [(part * one.root) @ one.patterns.T for part, one in zip((members, truth), found, strict=True)]
-        of_truth = found[1].patterns
+        bases = [Patterns(part.reshape(-1, part.shape[-1]), area, MODES) for part in (members, truth)]
+        amplitudes = [
+            (part * basis.root) @ basis.patterns.T for part, basis in zip((members, truth), bases, strict=True)
+        ]
+        of_truth = bases[1].patterns
         maps, shares, errors, separate = (np.full((2, MODES, *tail), np.nan) for tail in ((weights.size,), (), (), ()))
         likeness, along = np.full(MODES, np.nan), np.full(MODES, np.nan)
-        for source, (one, amounts) in enumerate(zip(found, own, strict=True)):
-            count = len(one.shares)
+        for source, (basis, amounts) in enumerate(zip(bases, amplitudes, strict=True)):
+            count = len(basis.shares)
             spread = np.sqrt(np.square(amounts).mean(axis=(0, 1)))
             same = min(count, len(of_truth))
             sign = np.ones(count)
-            sign[:same] = np.where((one.patterns[:same] * of_truth[:same]).sum(axis=1) < 0.0, -1.0, 1.0)
-            maps[source, :count, used] = ((sign * spread)[:, None] * one.patterns / one.root).T
-            shares[source, :count], errors[source, :count] = one.shares, sampling_error(one.shares, amounts)
-            separate[source, :count] = is_separate(one.shares, errors[source, :count])
-        both = min(len(one.shares) for one in found)
-        likeness[:both] = np.abs((found[0].patterns[:both] * of_truth[:both]).sum(axis=1))
-        projected = np.square((members * found[1].root) @ of_truth.T).mean(axis=(0, 1))
-        along[: len(of_truth)] = projected / np.square(own[1]).mean(axis=(0, 1))
-        return Modes(maps, shares, errors, separate, likeness, along, overlap(found[0].patterns, of_truth))
+            sign[:same] = np.where((basis.patterns[:same] * of_truth[:same]).sum(axis=1) < 0.0, -1.0, 1.0)
+            maps[source, :count, used] = ((sign * spread)[:, None] * basis.patterns / basis.root).T
+            shares[source, :count], errors[source, :count] = basis.shares, sampling_error(basis.shares, amounts)
+            separate[source, :count] = is_separate(basis.shares, errors[source, :count])
+        both = min(len(basis.shares) for basis in bases)
+        likeness[:both] = np.abs((bases[0].patterns[:both] * of_truth[:both]).sum(axis=1))
+        projected = np.square((members * bases[1].root) @ of_truth.T).mean(axis=(0, 1))
+        along[: len(of_truth)] = projected / np.square(amplitudes[1]).mean(axis=(0, 1))
+        return Modes(maps, shares, errors, separate, likeness, along, overlap(bases[0].patterns, of_truth))
 
 
 def departures(means: np.ndarray) -> np.ndarray:

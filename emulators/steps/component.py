@@ -41,10 +41,10 @@ class Component(nn.Module):
         self.given = VariableSet(tuple(v for v in step.world.forcing if v.name in self.exchange))
         self.gives = VariableSet(tuple(v for v in step.world.predicted if v.name in world.predicted))
         self.has_own_grid = not step.world.grid.same_as(world.grid)
-        self.here, self.there = ways(name, step.world, world, mask)
-        self.known = step.world.history - (not self.has_own_grid)
+        self.to_world, self.to_component = ways(name, step.world, world, mask)
+        self.older_count = step.world.history - (not self.has_own_grid)
         self.accumulates = self.every > 1 and bool(self.given.size)
-        self.carries = self.known + self.accumulates
+        self.carries = self.older_count + self.accumulates
         adds, divisor = self.accumulated(per_cell(name, exchange or {}, mask))
         self.register_buffer("adds", adds, persistent=False)
         self.register_buffer("divisor", divisor, persistent=False)
@@ -56,7 +56,7 @@ class Component(nn.Module):
         *grid of the World).
         """
         kinds = [(self.exchange[v.name].over, v.name in whole) for v in self.given for _ in v.channels]
-        share = self.here.share.where(self.here.share > LEAST, torch.inf)
+        share = self.to_world.share.where(self.to_world.share > LEAST, torch.inf)
         divisor = share.new_ones(len(kinds), *share.shape)
         for row, (over, is_whole) in zip(divisor, kinds, strict=True):
             row.mul_((share if is_whole else 1.0) * (self.every if over == "mean" else 1))
@@ -82,11 +82,13 @@ class Component(nn.Module):
 
     def on_its_grid(self, state: State) -> State:
         """Return what a State of the World tells of the component's prognostic variables, on its own grid."""
-        chosen = state.select(self.step.world.prognostic.names)
+        subset = state.select(self.step.world.prognostic.names)
         if self.has_own_grid:
-            values = self.there.means(chosen.values, self.there.totals(chosen.values)).to(chosen.values.dtype)
-            return State(values, chosen.variables, chosen.time, len(self.step.world.grid.shape))
-        return replace(chosen, carried=(), origin=None)
+            values = self.to_component.means(subset.values, self.to_component.totals(subset.values)).to(
+                subset.values.dtype
+            )
+            return State(values, subset.variables, subset.time, len(self.step.world.grid.shape))
+        return replace(subset, carried=(), origin=None)
 
     def advance(
         self,
@@ -103,78 +105,80 @@ class Component(nn.Module):
         last, forcing: of the coupled Step, `passed` timesteps after the start. drawn: the generator, if there is one.
         Returns what is carried on.
         """
-        older, total = carried[: self.known], self._given(fields, last)
+        older, total = carried[: self.older_count], self._given(fields, last)
         if self.accumulates and passed % self.every:
             total = total + self.adds * carried[-1].values
         sums = [] if not self.accumulates else [State(total, self.given, forcing.time, last.rank)]
         if (passed + 1) % self.every:
             return [*older, *sums]
-        known = self._known(older, fields, last, forcing)
-        after = self.step(tuple(known), self._forcing(total, last, forcing), **(drawn if self.step.is_random else {}))
+        history = self._history(older, fields, last, forcing)
+        after = self.step(tuple(history), self._forcing(total, last, forcing), **(drawn if self.step.is_random else {}))
         for variable in self.gives:
             predicted = part(after.values, after.variables, variable.name, after.rank)
-            held = fields.known.get(variable.name)
+            held = fields.by_name.get(variable.name)
             otherwise = predicted.new_zeros(()) if held is None else held
-            fields.known[variable.name] = self.here.means(predicted, otherwise).to(last.values.dtype)
-        kept = [*known[1:], after.select(self.step.world.prognostic.names)] if self.has_own_grid else known[1:]
-        return [*(replace(state, origin=None, carried=()) for state in kept), *sums]
+            fields.by_name[variable.name] = self.to_world.means(predicted, otherwise).to(last.values.dtype)
+        next_states = (
+            [*history[1:], after.select(self.step.world.prognostic.names)] if self.has_own_grid else history[1:]
+        )
+        return [*(replace(state, origin=None, carried=()) for state in next_states), *sums]
 
     def _given(self, fields: Fields, last: State) -> Tensor:
         """What is given at this timestep, (*lead, channel, *grid of the World), float64."""
         values = [fields.total(self.exchange[name].terms) for name in self.given.names]
         return torch.cat(values, dim=fields.axis) if values else self.nothing_given(last).values
 
-    def _known(self, older: list[State], fields: Fields, last: State, forcing: State) -> list[State]:
+    def _history(self, older: list[State], fields: Fields, last: State, forcing: State) -> list[State]:
         """The States that the Step reads, the newest with the start of the rollout, at its own times."""
-        own, start = self.step.world, last.start
+        step_world, start = self.step.world, last.start
         if self.has_own_grid:
             states = older
             start = states[-1] if last.origin is None else self.on_its_grid(start)
         else:
-            names = own.prognostic.names
-            values = torch.cat([fields.known[name] for name in names], dim=last.channel_axis)
-            states = [*older, State(values, own.prognostic, own.after(forcing.time, -1), last.rank)]
+            names = step_world.prognostic.names
+            values = torch.cat([fields.by_name[name] for name in names], dim=last.channel_axis)
+            states = [*older, State(values, step_world.prognostic, step_world.after(forcing.time, -1), last.rank)]
         began = np.array_equal(states[-1].time, start.time)
         origin = None if began else Origin(replace(start, carried=()), replace(start, carried=()), forcing)
         return [*states[:-1], replace(states[-1], origin=origin)]
 
     def _forcing(self, total: Tensor, last: State, forcing: State) -> State:
         """What forces the Step at its target, on its own grid."""
-        own = self.step.world
-        rank, parts = len(own.grid.shape), []
-        exchanged = self.there.totals(total / self.divisor)
-        for variable in own.forcing:
+        step_world = self.step.world
+        rank, parts = len(step_world.grid.shape), []
+        exchanged = self.to_component.totals(total / self.divisor)
+        for variable in step_world.forcing:
             if variable.name in self.exchange:
                 parts.append(part(exchanged, self.given, variable.name, rank))
             else:
                 values = forcing.select([variable.name]).values
-                parts.append(self.there.totals(values.expand(*last.lead, *values.shape[forcing.channel_axis :])))
-        empty = last.values.new_zeros(*last.lead, 0, *own.grid.shape)
+                parts.append(self.to_component.totals(values.expand(*last.lead, *values.shape[forcing.channel_axis :])))
+        empty = last.values.new_zeros(*last.lead, 0, *step_world.grid.shape)
         values = torch.cat(parts, dim=-1 - rank).to(last.values.dtype) if parts else empty
-        return State(values, own.forcing, forcing.time, rank)
+        return State(values, step_world.forcing, forcing.time, rank)
 
 
-def timesteps_within(name: str, own: World, world: World) -> int:
+def timesteps_within(name: str, step_world: World, world: World) -> int:
     """Return the timesteps of `world` in one of a component's; ValueError where they are no whole number."""
-    if own.timestep == world.timestep:
+    if step_world.timestep == world.timestep:
         return 1
-    count = hours_of(own.timestep) / hours_of(world.timestep)
-    is_months = "M" in (np.datetime_data(own.timestep)[0], np.datetime_data(world.timestep)[0])
+    count = hours_of(step_world.timestep) / hours_of(world.timestep)
+    is_months = "M" in (np.datetime_data(step_world.timestep)[0], np.datetime_data(world.timestep)[0])
     if is_months or count < 1 or count != int(count):
         raise ValueError(
-            f"Expected the timestep of {name} to be a whole number of those of the data; got {own.timestep} and "
+            f"Expected the timestep of {name} to be a whole number of those of the data; got {step_world.timestep} and "
             f"{world.timestep}. The data have the timestep of the fastest component."
         )
     return int(count)
 
 
-def exchanges(name: str, own: World, world: World, declared: Mapping[str, Any]) -> dict[str, Accumulation]:
+def exchanges(name: str, step_world: World, world: World, declared: Mapping[str, Any]) -> dict[str, Accumulation]:
     """Return how each forcing that is not prescribed is made; ValueError for one that the component does not have."""
     for forcing in declared:
-        if forcing not in own.forcing:
-            names = ", ".join(own.forcing.names) or "none"
+        if forcing not in step_world.forcing:
+            names = ", ".join(step_world.forcing.names) or "none"
             raise ValueError(f"step.exchange.{name}: '{forcing}' is no forcing of {name}; these are {names}.")
-    same = {v.name: Accumulation("mean", {v.name: 1.0}) for v in own.forcing if v.name in world.predicted}
+    same = {v.name: Accumulation("mean", {v.name: 1.0}) for v in step_world.forcing if v.name in world.predicted}
     key = f"step.exchange.{name}"
     terms = {
         forcing: {word: term for word, term in given.items() if word != "per"} if isinstance(given, Mapping) else given
@@ -195,7 +199,7 @@ def per_cell(name: str, declared: Mapping[str, Any], mask: str | None) -> set[st
     return {forcing for forcing, word in words.items() if word == "cell"}
 
 
-def ways(name: str, own: World, world: World, mask: str | None) -> tuple[CellMeans, CellMeans]:
+def ways(name: str, step_world: World, world: World, mask: str | None) -> tuple[CellMeans, CellMeans]:
     """Return the ways from the grid of a component to that of the World, and back.
 
     mask: its static variable that is 1 where its fields are meant; None: everywhere. ValueError where it is no static
@@ -203,12 +207,12 @@ def ways(name: str, own: World, world: World, mask: str | None) -> tuple[CellMea
     """
     inside = None
     if mask is not None:
-        if mask not in own.static or own.static_fields is None:
-            names = ", ".join(own.static.names) or "none"
+        if mask not in step_world.static or step_world.static_fields is None:
+            names = ", ".join(step_world.static.names) or "none"
             raise ValueError(f"step.masks.{name}: '{mask}' is no static variable of {name}; these are {names}.")
-        inside = np.asarray(own.static_fields[own.static.slice(mask).start], dtype=np.float64)
-    here = CellMeans(own.grid, world.grid, inside)
-    covered = CellMeans(world.grid, own.grid)
+        inside = np.asarray(step_world.static_fields[step_world.static.slice(mask).start], dtype=np.float64)
+    here = CellMeans(step_world.grid, world.grid, inside)
+    covered = CellMeans(world.grid, step_world.grid)
     if float(covered.share.min()) < 1.0 - LEAST:
-        raise ValueError(f"The grid of {name}, {own.grid}, reaches beyond that of the data, {world.grid}.")
-    return here, covered if mask is None else CellMeans(world.grid, own.grid, here.share.numpy())
+        raise ValueError(f"The grid of {name}, {step_world.grid}, reaches beyond that of the data, {world.grid}.")
+    return here, covered if mask is None else CellMeans(world.grid, step_world.grid, here.share.numpy())

@@ -128,7 +128,9 @@ class CoupledStep(Step):
     def comparable(self, state: State, target: State) -> State:
         """`state`, with `target` in the variables that are held from an earlier timestep: they count at their own."""
         passed = timesteps_between(self.world.timestep, state.start.time, state.time)
-        names = [variable.name for one in self._ordered if passed % one.every for variable in one.gives]
+        names = [
+            variable.name for component in self._ordered if passed % component.every for variable in component.gives
+        ]
         return state.with_(**{name: target[name].expand_as(state[name]) for name in names}) if names else state
 
     def refuse_intervals(self, intervals: Collection[int]) -> None:
@@ -147,14 +149,14 @@ class CoupledStep(Step):
         carried = [*self._carried(history, passed)]
         fields = self._fields(last, forcing)
         drawn = {} if generator is None else {"generator": generator}
-        kept: list[State] = []
+        carried_on: list[State] = []
         for component in self._ordered:
-            own = [carried.pop(0) for _ in range(component.carries)]
-            kept += component.advance(own, fields, last, forcing, passed, drawn)
-        values = torch.cat([fields.known[name] for name in self.world.predicted.names], dim=last.channel_axis)
+            component_states = [carried.pop(0) for _ in range(component.carries)]
+            carried_on += component.advance(component_states, fields, last, forcing, passed, drawn)
+        values = torch.cat([fields.by_name[name] for name in self.world.predicted.names], dim=last.channel_axis)
         after = State(values, self.world.predicted, forcing.time, last.rank)
         state = self.constrained(last.select(self.world.prognostic.names), after, forcing)
-        return replace(state, carried=tuple(kept))
+        return replace(state, carried=tuple(carried_on))
 
     def _carried(self, history: tuple[State, ...], passed: int) -> tuple[State, ...]:
         """What the components carry from the step before, or at the start what they make of the known States."""
@@ -190,7 +192,9 @@ def refuse_misfits(world: World, components: Sequence[Component], constraints: M
                 raise ValueError(f"Both {both} predict {variable.name}; leave one of them out.")
             owners[variable.name] = component
         refuse_other_variables(world, component)
-    changed = {name for one in constraints.values() for name in (optional(one, Constraint, "changes") or ())}
+    changed = {
+        name for constraint in constraints.values() for name in (optional(constraint, Constraint, "changes") or ())
+    }
     for variable in world.predicted:
         is_changed = variable.name in world.prognostic and variable.name in changed
         if variable.name not in owners and not is_changed:
@@ -205,14 +209,14 @@ def refuse_misfits(world: World, components: Sequence[Component], constraints: M
 
 def refuse_other_variables(world: World, component: Component) -> None:
     """Raise ValueError where the World lacks what a component starts from, or takes it for something else."""
-    own, name = component.step.world, component.name
-    for variable in own.prognostic:
+    step_world, name = component.step.world, component.name
+    for variable in step_world.prognostic:
         if variable not in world.prognostic.variables:
             raise ValueError(
                 f"{name} starts from {variable.name} ({', '.join(variable.channels)}; {variable.units}); list it among "
                 "the prognostic variables, with the same levels and units."
             )
-    for variable in (v for v in own.diagnostic if v.name in world.predicted):
+    for variable in (v for v in step_world.diagnostic if v.name in world.predicted):
         if variable != world.predicted.variable(variable.name):
             raise ValueError(f"{name} predicts {variable.name} in other units or on other levels than the data.")
         if component.every > 1:

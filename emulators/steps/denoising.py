@@ -43,7 +43,7 @@ class Conditions:
     before: Tensor
     after: Tensor
     time: Tensor
-    told: Mapping[str, Tensor]
+    conditioning: Mapping[str, Tensor]
     last: State
     forcing: State
     forecast: State | None
@@ -179,10 +179,10 @@ class DenoisingStep(Step):
         keywords = {**self.hours(last, forcing, fields.device), **self._flattened(conditioning, last)}
         return Conditions(before, after, time, keywords, last, forcing, forecast)
 
-    def restored(self, known: Conditions, x: Tensor, levels: Tensor) -> Tensor:
+    def restored(self, conditions: Conditions, x: Tensor, levels: Tensor) -> Tensor:
         """The network's estimate of the clean channels in `x`, (batch, channel, *grid). levels: (batch,)."""
         scalars = self.process.scalar(levels)
-        keywords = {**known.told, **({LEVEL: scalars} if LEVEL in self.conditioning else {})}
+        keywords = {**conditions.conditioning, **({LEVEL: scalars} if LEVEL in self.conditioning else {})}
         if self.embedding is not None:
             values = Pooled(self.embedding(scalars))
             for shift in self.shifts:
@@ -191,27 +191,27 @@ class DenoisingStep(Step):
         def network(noisy: Tensor) -> Tensor:
             level = _columns(scalars / 4.0, noisy).expand(-1, 1, *noisy.shape[2:])
             placed = noisy[:, self.written] if self.reordered[1] else noisy
-            fields = self.ordered(torch.cat([known.before, placed, level, known.after], dim=1))
-            return self.network(fields, known.time, **keywords).float()
+            fields = self.ordered(torch.cat([conditions.before, placed, level, conditions.after], dim=1))
+            return self.network(fields, conditions.time, **keywords).float()
 
         return self.process.restored(network, x, _columns(levels, x))
 
-    def normalised(self, target: State, known: Conditions) -> Tensor:
+    def normalised(self, target: State, conditions: Conditions) -> Tensor:
         """The clean channels of a known State, (batch, channel, *grid)."""
         values = target.select(self.world.predicted.names).values
-        if known.forecast is not None:
-            errors = (values - known.forecast.values) / self.error_std
+        if conditions.forecast is not None:
+            errors = (values - conditions.forecast.values) / self.error_std
             return errors[:, torch.argsort(self.written)] if self.reordered[1] else errors
-        return self.target(target, known.last)
+        return self.target(target, conditions.last)
 
-    def placed(self, clean: Tensor, known: Conditions) -> State:
+    def placed(self, clean: Tensor, conditions: Conditions) -> State:
         """The State with the given clean channels, truncated, before any constraint."""
-        last, forcing = known.last, known.forcing
-        if known.forecast is None:
+        last, forcing = conditions.last, conditions.forcing
+        if conditions.forecast is None:
             state = self.physical(clean, last, forcing)
         else:
             errors = self.error_std * (clean[:, self.written] if self.reordered[1] else clean)
-            values = self.truncation(known.forecast.values.reshape(clean.shape) + errors)
+            values = self.truncation(conditions.forecast.values.reshape(clean.shape) + errors)
             state = State(values.reshape(*last.lead, *values.shape[1:]), self.world.predicted, forcing.time, last.rank)
         return replace(state, origin=Origin(last.start, replace(last, origin=None), forcing))
 
@@ -324,8 +324,8 @@ class SeedsStep(DenoisingStep):
         truth = target.select(self.world.predicted.names).values.reshape(drawn[:, 0].shape)
         values = torch.where(is_truth.reshape(-1, *[1] * (truth.ndim - 1)), truth, drawn[:, -1])
         clean = State(values.reshape(*last.lead, *values.shape[1:]), self.world.predicted, target.time, last.rank)
-        known = self.conditions_of(drawn[:, :-1], last, window.forcing[0], {})
-        state, weight = self.restored_from(known, clean, levels)
+        conditions = self.conditions_of(drawn[:, :-1], last, window.forcing[0], {})
+        state, weight = self.restored_from(conditions, clean, levels)
         return state, clean, weight
 
     @torch.no_grad()

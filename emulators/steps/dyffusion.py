@@ -54,9 +54,9 @@ class DYffusionStep(Step):
         super().__init__(world, network, constraints, output=output, truncation=truncation)
         if world.history < 2:
             raise ValueError(f"step=dyffusion interpolates to a horizon of `history` timesteps; got {world.history}.")
-        if told := self.conditioning & {"interval", "lead"}:
+        if unsupported := self.conditioning & {"interval", "lead"}:
             raise ValueError(
-                f"step=dyffusion tells a network no {', '.join(sorted(told))}; choose another, such as sfno."
+                f"step=dyffusion tells a network no {', '.join(sorted(unsupported))}; choose another, such as sfno."
             )
         self.horizon, self.interpolator = world.history, copy.deepcopy(network)
         self.forecaster_time, self.interpolator_time = (
@@ -135,11 +135,11 @@ class DYffusionStep(Step):
         """What a network writes, (row, channel, *grid)."""
         fields, time = self.inputs((state,), forcing)
         before, static = fields.split([fields.shape[1] - len(self.static), len(self.static)], dim=1)
-        told = [torch.full_like(fields[:, :1], number) for number in (passed / self.horizon, float(lag))]
+        scalar_fields = [torch.full_like(fields[:, :1], number) for number in (passed / self.horizon, float(lag))]
         if time_in_norms is not None:
             time_in_norms(torch.full((len(fields),), passed + 0.5 * lag, device=fields.device))
         drawn = {"generator": noise} if noise is not None and "generator" in self.conditioning else {}
-        return network(torch.cat([before, other, *told, static], dim=1), time, **drawn).float()
+        return network(torch.cat([before, other, *scalar_fields, static], dim=1), time, **drawn).float()
 
     def _state(self, rows: Tensor, like: State, forcing: State) -> State:
         values = rows.reshape(*like.lead, *rows.shape[1:])

@@ -79,17 +79,17 @@ class SeedEnsemble(nn.Module):
         """Return the State of all members, (member, batch, ...). generator: one for each case, members first."""
         last = history[-1].select(self.first.world.prognostic.names)
         batch = last.lead[1]
-        made = []
+        states = []
         steps: Any = self.steps
         for step, share in zip(steps, self.shares, strict=True):
             drawn = {"generator": generator[share.start * batch : share.stop * batch]}
-            own = tuple(_members(state, share) for state in history)
-            made.append(step(own, forcing, **(drawn if "generator" in step.conditioning else {})))
-        values = torch.cat([state.values for state in made])
+            share_history = tuple(_members(state, share) for state in history)
+            states.append(step(share_history, forcing, **(drawn if "generator" in step.conditioning else {})))
+        values = torch.cat([state.values for state in states])
         after = State(values, self.first.world.predicted, forcing.time, last.rank)
         carried = tuple(
             replace(parts[0], values=torch.cat([part.values for part in parts]))
-            for parts in zip(*(state.carried for state in made), strict=True)
+            for parts in zip(*(state.carried for state in states), strict=True)
         )
         return replace(self.constrained(last, after, forcing), carried=carried)
 
@@ -149,12 +149,12 @@ class CasesApart(nn.Module):
         self, before: State, forcing: State, function: Callable[[Callable[[State], State], State, int], State]
     ) -> State:
         """What `function` makes of each case, as one State of the lead shape of `before`."""
-        found, seen = list[State](), dict[str, list[tuple[State, State]]]()
+        cases, seen = list[State](), dict[str, list[tuple[State, State]]]()
         if self.observer is not None:
-            self.step.observer = lambda name, given, made: seen.setdefault(name, []).append((given, made))
+            self.step.observer = lambda name, given, corrected: seen.setdefault(name, []).append((given, corrected))
         try:
             for number, index in enumerate(np.ndindex(*before.lead)):
-                found.append(function(partial(_case, index=index), _case(forcing, index), number))
+                cases.append(function(partial(_case, index=index), _case(forcing, index), number))
         finally:
             self.step.observer = None
         last = before.select(self.step.world.prognostic.names)
@@ -173,7 +173,7 @@ class CasesApart(nn.Module):
         for name, pairs in seen.items():
             assert self.observer is not None
             self.observer(name, *(together(states) for states in zip(*pairs, strict=True)))
-        return together(found)
+        return together(cases)
 
 
 def _case(state: State, index: tuple[int, ...]) -> State:

@@ -32,15 +32,15 @@ def part(values: Tensor, variables: VariableSet, name: str, rank: int) -> Tensor
 class Fields:
     """Hold the fields of variables by name, (*lead, channel, *grid); a channel's is found by its own name."""
 
-    def __init__(self, variables: VariableSet, known: Mapping[str, Tensor], rank: int) -> None:
-        self.variables, self.known, self.axis = variables, dict(known), -1 - rank
+    def __init__(self, variables: VariableSet, by_name: Mapping[str, Tensor], rank: int) -> None:
+        self.variables, self.by_name, self.axis = variables, dict(by_name), -1 - rank
 
     def __getitem__(self, name: str) -> Tensor:
         """Return the channels of a variable, or one channel of it."""
-        if name in self.known:
-            return self.known[name]
+        if name in self.by_name:
+            return self.by_name[name]
         owner, place = place_of(self.variables, name)
-        return self.known[owner].narrow(self.axis, place, 1)
+        return self.by_name[owner].narrow(self.axis, place, 1)
 
     def total(self, terms: Mapping[str, float]) -> Tensor:
         """Return the sum of factor times field, in float64."""
@@ -95,9 +95,9 @@ class CellMeans(nn.Module):
 
     def means(self, values: Tensor, otherwise: Tensor) -> Tensor:
         """Return means over the part of each cell that is inside, and `otherwise` where there is none."""
-        known = self.share > LEAST
+        covered = self.share > LEAST
         masked = self.totals(torch.where(self.inside > 0.0, values.double() * self.inside, 0.0))
-        return torch.where(known, masked / torch.where(known, self.share, 1.0), otherwise.double())
+        return torch.where(covered, masked / torch.where(covered, self.share, 1.0), otherwise.double())
 
 
 def _padded(source: Grid, target: Grid) -> tuple[np.ndarray, np.ndarray]:

@@ -108,8 +108,8 @@ class LatentStep(Step):
         last = history[-1].select(self.world.prognostic.names)
         fields, time = self.inputs(history, forcing)
         before, static = fields.split([fields.shape[1] - len(self.static), len(self.static)], dim=1)
-        told = {**self.hours(last, forcing, fields.device), **self._flattened(conditioning, last)}
-        raw = self.network(torch.cat([before, latent, static], dim=1), time, **told).float()
+        keywords = {**self.hours(last, forcing, fields.device), **self._flattened(conditioning, last)}
+        raw = self.network(torch.cat([before, latent, static], dim=1), time, **keywords).float()
         return self.constrained(last, self.physical(raw, last, forcing), forcing)
 
 

@@ -235,14 +235,14 @@ class LatentDiffusionStep(Step):
     def restored_pair(self, window: Window, levels: Tensor) -> tuple[State, State, Tensor]:
         """Latent fields of all frames restored from noise, without noise, and the weight of each case, for training."""
         first, time = window.history[-1], window.target[0].time
-        known = self.scaled(first)
+        initial = self.scaled(first)
         clean = torch.cat([self.scaled(state) for state in window.target], dim=1)
         noisy = clean + _column(levels, clean) * self.noise(len(clean), clean.device)
-        restored = self.restored(known, noisy, levels, self._seconds(first))
+        restored = self.restored(initial, noisy, levels, self._seconds(first))
         states = (State(values, self.latent_variables, time) for values in (restored, clean))
         return *states, self.process.weight(levels)  # type: ignore[return-value]
 
-    def restored(self, known: Tensor, x: Tensor, levels: Tensor, time: Tensor) -> Tensor:
+    def restored(self, initial: Tensor, x: Tensor, levels: Tensor, time: Tensor) -> Tensor:
         """The network's estimate of the clean latent fields in `x`, (row, frame x latent, row, column)."""
         scalars = self.process.scalar(levels)
         if self.level_in_norms is not None:
@@ -251,7 +251,7 @@ class LatentDiffusionStep(Step):
 
         def network(noisy: Tensor) -> Tensor:
             level = _column(scalars / 4.0, noisy).expand(-1, 1, *noisy.shape[2:])
-            raw: Tensor = self.network(torch.cat([noisy, known, level], dim=1), time, **keywords)
+            raw: Tensor = self.network(torch.cat([noisy, initial, level], dim=1), time, **keywords)
             return raw.float()
 
         return self.process.restored(network, x, _column(levels, x))
@@ -290,16 +290,16 @@ class LatentDiffusionStep(Step):
         is_at_hand = block is not None and block.first is first and len(before) == len(block.before)
         if passed and is_at_hand and all(map(torch.equal, before, block.before)):  # type: ignore[union-attr]
             return block  # type: ignore[return-value]
-        known, time = self.scaled(first), self._seconds(first)
+        initial, time = self.scaled(first), self._seconds(first)
         shape = self.frames * self.latent_shape[0], *self.latent_shape[1:]
 
         def draw() -> Tensor:
             if generator is None and not self.training:
-                return torch.zeros(len(known), *shape, device=known.device)
-            return self.noise(len(known), known.device, generator)
+                return torch.zeros(len(initial), *shape, device=initial.device)
+            return self.noise(len(initial), initial.device, generator)
 
         def restore(x: Tensor, level: float) -> Tensor:
-            return self.restored(known, x, torch.full((len(x),), level, device=x.device), time)
+            return self.restored(initial, x, torch.full((len(x),), level, device=x.device), time)
 
         frames = self.sampler(self.process, restore, draw).unflatten(1, (self.frames, -1))
         self.block = Block(first, before, [each.get_state() for each in drawn], frames)

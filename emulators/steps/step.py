@@ -280,24 +280,25 @@ class Step(nn.Module):
         return (absolute if self.output == "absolute" else residual)[:, torch.argsort(self.written)]
 
 
-def _places(what: str, named: Sequence[str] | None, own: Sequence[str]) -> np.ndarray:
-    """Where each of the channels `named` stands among `own`, the same channels; ValueError where they are others."""
+def _places(what: str, named: Sequence[str] | None, channels: Sequence[str]) -> np.ndarray:
+    """Where each of the channels `named` stands among `channels`, the same ones; ValueError where they are others."""
     if named is None:
-        return np.arange(len(own))
+        return np.arange(len(channels))
     if isinstance(named, str):
         raise ValueError(f"step.{what} should be a list of channels; got '{named}'.")
     available: dict[str, list[int]] = {}
-    for place, channel in enumerate(own):
+    for place, channel in enumerate(channels):
         available.setdefault(channel, []).append(place)
     unknown = [name for name in named if name not in available]
     places = [available[name].pop(0) for name in named if available.get(name)]
     absent = [name for name, rest in available.items() if rest]
     if unknown or absent or len(places) != len(named):
-        often = [name for name in available if [*named].count(name) > [*own].count(name)]
+        often = [name for name in available if [*named].count(name) > [*channels].count(name)]
         kinds = {"none of them are": unknown, "not named are": absent, "too often named are": often}
         faults = [f"{kind} {', '.join(names)}" for kind, names in kinds.items() if names]
         raise ValueError(
-            f"step.{what} should name the {len(own)} channels of the network, {', '.join(own)}; {'; '.join(faults)}."
+            f"step.{what} should name the {len(channels)} channels of the network, {', '.join(channels)}; "
+            f"{'; '.join(faults)}."
         )
     return np.array(places, dtype=np.int64)
 

@@ -62,7 +62,7 @@ def first_non_finite(step: nn.Module, objective: Any, window: Window, losses: Ma
         return f"the weights: {weights[0]} and {len(weights) - 1} more are broken already"
     layers: list[str] = []
     hooks = [
-        module.register_forward_hook(lambda _, given, made, name=name: _listen(name, given, made, layers))
+        module.register_forward_hook(lambda _, given, output, name=name: _listen(name, given, output, layers))
         for name, module in step.named_modules()
         if name
     ]
@@ -83,10 +83,10 @@ def broken_channels(state: State) -> list[str]:
     return [name for name, is_whole in zip(state.variables.channels, whole.tolist(), strict=True) if not is_whole]
 
 
-def _listen(name: str, given: tuple[Any, ...], made: Any, found: list[str]) -> None:
+def _listen(name: str, given: tuple[Any, ...], output: Any, layers: list[str]) -> None:
     """Record a module whose output is not finite though its input is."""
-    if not _is_whole(made) and all(map(_is_whole, given)):
-        found.append(name)
+    if not _is_whole(output) and all(map(_is_whole, given)):
+        layers.append(name)
 
 
 def _is_whole(value: Any) -> bool:

@@ -134,13 +134,15 @@ def _by_degree(value: Tensor, shape: Sequence[int], axes: Sequence[int], beyond:
     return value
 
 
-def _folded(value: Tensor, own: Tensor, old: Mapping[int, Sequence[int]], new: Mapping[int, Sequence[int]]) -> Tensor:
-    """A weight interpolated along axes that fold several of the grid, as they are unfolded; `own` where others differ.
+def _folded(
+    value: Tensor, initial: Tensor, old: Mapping[int, Sequence[int]], new: Mapping[int, Sequence[int]]
+) -> Tensor:
+    """A weight interpolated along axes that fold several of the grid, as they are unfolded.
 
-    Windows that are of another size on the new grid have other tables, which begin anew.
+    `initial` where other axes differ: windows of another size on the new grid have other tables, which begin anew.
     """
-    if any(size != own.shape[axis] and axis not in new for axis, size in enumerate(value.shape)):
-        return own
+    if any(size != initial.shape[axis] and axis not in new for axis, size in enumerate(value.shape)):
+        return initial
     for axis in sorted(new, reverse=True):
         value = value.unflatten(axis, tuple(old[axis]))
         for number, size in enumerate(new[axis]):

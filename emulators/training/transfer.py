@@ -167,10 +167,10 @@ def _axes(weight: Tensor, channels: int) -> list[Tensor]:
     return [torch.zeros(size, channels, dtype=torch.bool) for size in weight.shape]
 
 
-def _note(found: list[list[Tensor]], number: int, slopes: Sequence[Tensor | None]) -> None:
+def _note(marks_by_weight: list[list[Tensor]], number: int, slopes: Sequence[Tensor | None]) -> None:
     """Mark the indices along each axis of each weight where its gradient is not 0."""
     sizes = [0.0 if slope is None else float(slope.abs().max()) for slope in slopes]
-    for axes, slope, size in zip(found, slopes, sizes, strict=True):
+    for axes, slope, size in zip(marks_by_weight, slopes, sizes, strict=True):
         if slope is not None and size > ROUNDING * max(sizes):
             touched = slope.abs() > ROUNDING * size
             for axis, marks in enumerate(axes):
@@ -253,7 +253,7 @@ def _mapped(
     before: Tensor,
     shape: torch.Size,
     labels: Sequence[Sequence[Labels]],
-    known: Sequence[frozenset[str]],
+    shared: Sequence[frozenset[str]],
     parts: tuple[Trained, Trained],
 ) -> tuple[Tensor, str] | None:
     """A weight with its indices moved to those of the new network, 0 where new; None where it does not fit."""
@@ -263,7 +263,7 @@ def _mapped(
     for axis, size in enumerate(shape):
         old, new = (side[axis] for side in labels)
         labelled = (len(old), len(new)) == (before.shape[axis], size)
-        places = _places(old, new, known, parts) if labelled else None
+        places = _places(old, new, shared, parts) if labelled else None
         if places is None and before.shape[axis] == size:
             places = list(range(size))
         places = places or _by_name(before.shape[axis], size, parts)
@@ -275,12 +275,12 @@ def _mapped(
         if is_new.any():
             value = value.masked_fill(is_new.reshape(-1, *[1] * (len(shape) - axis - 1)), 0)
             fresh = [pair for pair, place in zip(new, places, strict=False) if place < 0]
-            added |= {c for i, o in fresh for c in (i - known[0]) | (o - known[1])} - {SHARED, UNREAD}
+            added |= {c for i, o in fresh for c in (i - shared[0]) | (o - shared[1])} - {SHARED, UNREAD}
     return value, ("new " + ", ".join(sorted(added)) if added else "")
 
 
 def _places(
-    old: Labels, new: Labels, known: Sequence[frozenset[str]], parts: tuple[Trained, Trained]
+    old: Labels, new: Labels, shared: Sequence[frozenset[str]], parts: tuple[Trained, Trained]
 ) -> list[int] | None:
     """The old index of each new one, -1 for those of new channels; None where the shared ones are not as many.
 
@@ -289,7 +289,7 @@ def _places(
 
     def key(labels: tuple[frozenset[str], frozenset[str]]) -> tuple[frozenset[str], ...] | None:
         common = tuple(
-            side if side & {SHARED, UNREAD} else side & names for side, names in zip(labels, known, strict=True)
+            side if side & {SHARED, UNREAD} else side & names for side, names in zip(labels, shared, strict=True)
         )
         return None if any(not channels for channels in common) else common
 
@@ -322,13 +322,13 @@ def _by_name(old: int, new: int, parts: tuple[Trained, Trained]) -> list[int] | 
     return None
 
 
-def _of_one_side(labels: Sequence[Labels] | None, known: Sequence[frozenset[str]]) -> str:
+def _of_one_side(labels: Sequence[Labels] | None, shared: Sequence[frozenset[str]]) -> str:
     """The channels to which a weight of one network belongs, if none of them is in the other too; else ''."""
     sides = [pair for axis in labels or () for pair in axis]
     exclusive: set[str] = set()
     for number in (0, 1):
         channels = frozenset().union(*(pair[number] for pair in sides)) if sides else frozenset[str]()
-        if channels and not channels & {SHARED, UNREAD} and not channels & known[number]:
+        if channels and not channels & {SHARED, UNREAD} and not channels & shared[number]:
             exclusive |= channels
     return ", ".join(sorted(exclusive))
 
@@ -361,8 +361,8 @@ def account(
     if set(old.inputs) <= set(new.inputs) and old.world.grid.same_as(new.world.grid):
         change = largest_change(old, new, weights, network)
         size = f"differ by up to {change:.2g} standard deviations at the first step"
-        kept = "forecast as before, bit for bit" if change == 0 else f"forecast as before, to rounding ({size})"
-        rows["old channels"] = kept if change <= SUMMING else size
+        statement = "forecast as before, bit for bit" if change == 0 else f"forecast as before, to rounding ({size})"
+        rows["old channels"] = statement if change <= SUMMING else size
     return rows
 
 

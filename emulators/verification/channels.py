@@ -140,13 +140,13 @@ class ScoreLayout:
 
         arrays: dict[str, Any] = {}
         coords = self.coordinates(inits)
-        for name, (own, array) in values.items():
-            sizes = dict(zip(own, array.shape, strict=False))
+        for name, (axes, array) in values.items():
+            sizes = dict(zip(axes, array.shape, strict=False))
             coords |= {dim: np.arange(n) / ((n - 1) if dim == "probability" else 1) for dim, n in sizes.items()}
             for variable in self.variables:
                 if self.variables.slice(variable.name).start < self.plain:
                     dims, block = self.block(variable, array)
-                    arrays[f"{variable.name}_{name}"] = ((*own, *dims), block, {})
+                    arrays[f"{variable.name}_{name}"] = ((*axes, *dims), block, {})
         return encode_leads(xr.Dataset(arrays, coords, attributes))
 
     def coordinates(self, inits: np.ndarray) -> dict[str, Any]:

@@ -232,9 +232,9 @@ class ClimateCard:
         left out, NaN where missing."""
         if "scales" in self.left_out():
             return None
-        found = self._fields.variances(self._monthly_means())
-        found[..., self._missing[self._kept]] = np.nan
-        return found
+        by_scale = self._fields.variances(self._monthly_means())
+        by_scale[..., self._missing[self._kept]] = np.nan
+        return by_scale
 
     def modes(self) -> dict[str, list[Modes]]:
         """The leading patterns by region, of each channel of `monthly`; empty where they are left out."""

@@ -102,11 +102,11 @@ def _fields_of(card: ClimateCard) -> dict[str, Any]:
 
 def _scales(card: ClimateCard) -> Part:
     """Return the standard deviation at each time scale, and what area means of its square are over the truth's."""
-    found = card.variances()
-    if found is None:
+    variances = card.variances()
+    if variances is None:
         return {}, {}
-    maps = np.sqrt(np.moveaxis(found, 2, 0))  # (channel, source, scale, point)
-    ratio = np.moveaxis(ratios(found, card.regions.matrix), 1, 0)
+    maps = np.sqrt(np.moveaxis(variances, 2, 0))  # (channel, source, scale, point)
+    ratio = np.moveaxis(ratios(variances, card.regions.matrix), 1, 0)
     place = grid_dims(card.grid)
     return {
         "scale_std": (("channel", "source", "scale", *place), maps.reshape(*maps.shape[:3], *card.grid.shape), {}),
@@ -116,10 +116,10 @@ def _scales(card: ClimateCard) -> Part:
 
 def _modes(card: ClimateCard) -> Part:
     """Return the leading patterns in the first region, and of each region their shares, errors and likeness."""
-    found = card.modes()
-    if not found:
+    by_region = card.modes()
+    if not by_region:
         return {}, {}
-    maps = np.stack([modes.maps for modes in next(iter(found.values()))])
+    maps = np.stack([modes.maps for modes in next(iter(by_region.values()))])
     place, of_each = grid_dims(card.grid), ("channel", "pattern_region")
     arrays: dict[str, Any] = {
         "pattern": (("channel", "source", "mode", *place), maps.reshape(*maps.shape[:3], *card.grid.shape), {})
@@ -132,9 +132,9 @@ def _modes(card: ClimateCard) -> Part:
         "along": ("mode",),
         "overlap": (),
     }.items():
-        values = [[modes._asdict()[name] for modes in column] for column in zip(*found.values(), strict=True)]
+        values = [[modes._asdict()[name] for modes in column] for column in zip(*by_region.values(), strict=True)]
         arrays[f"pattern_{name}"] = ((*of_each, *dims), np.array(values, dtype=np.float64), {"units": "1"})
-    return arrays, {**_fields_of(card), "pattern_region": list(found), "mode": np.arange(1, MODES + 1)}
+    return arrays, {**_fields_of(card), "pattern_region": list(by_region), "mode": np.arange(1, MODES + 1)}
 
 
 def _transports(card: ClimateCard) -> Part:
@@ -142,10 +142,10 @@ def _transports(card: ClimateCard) -> Part:
     names = card.transports.names
     if not names:
         return {}, {}
-    found, arrays = {"": card.transports.means()}, dict[str, Any]()
+    by_suffix, arrays = {"": card.transports.means()}, dict[str, Any]()
     if "interannual" not in card.left_out():
-        found["_interannual_std"] = card.transports.noise(card.years)
-    for suffix, values in found.items():
+        by_suffix["_interannual_std"] = card.transports.noise(card.years)
+    for suffix, values in by_suffix.items():
         for row, name in enumerate(names):
             units, title = QUANTITIES[name]
             attrs = {"units": units} if suffix else {"units": units, "long_name": title}
@@ -216,7 +216,7 @@ def climate_response(
 
     def departures(name: str) -> xr.DataArray:
         at = {"region": region, **({} if level is None or "level" not in run[name].dims else {"level": level})}
-        ours, usual = (one[f"{name}_monthly_mean"].sel(at, drop=True) for one in (run, control))
+        ours, usual = (dataset[f"{name}_monthly_mean"].sel(at, drop=True) for dataset in (run, control))
         usual = usual.assign_coords(month=usual["month"].dt.month).groupby("month").mean()
         calendar = ours["month"].dt.month.values
         if absent := sorted({*calendar.tolist()} - {*usual["month"].values.tolist()}):
@@ -228,7 +228,7 @@ def climate_response(
     pattern = (change if level is None else change.sel(level=level, drop=True)) / mean
     middles = (warming["month"].values - warming["month"].values[0]) / np.timedelta64(1, "D") + MONTH / 86_400 / 2
     fitted = [e_folding(middles, warming.sel(source=source).values) for source in warming["source"].values]
-    found: dict[str, Any] = {
+    arrays: dict[str, Any] = {
         "warming": warming.assign_attrs(units=run[variable].attrs.get("units", "")),
         "warming_mean": mean,
         "pattern": pattern.assign_attrs(units="1"),
@@ -236,11 +236,11 @@ def climate_response(
         "e_folding_time": ("source", np.array([days for _, days in fitted]), {"units": "days"}),
     }
     forecast, truth = (pattern.sel(source=source).values.ravel() for source in SOURCES)
-    found["pattern_correlation"] = pattern_correlation(forecast, truth, _areas(run))
+    arrays["pattern_correlation"] = pattern_correlation(forecast, truth, _areas(run))
     if imbalance:
         gains = [factor * departures(name) for name, factor in imbalance.items()]
-        found |= _sensitivity(warming, xr.concat(gains, "term").sum("term"))
-    return xr.Dataset(found, attrs={"variable": variable, "region": region})
+        arrays |= _sensitivity(warming, xr.concat(gains, "term").sum("term"))
+    return xr.Dataset(arrays, attrs={"variable": variable, "region": region})
 
 
 def _areas(dataset: xr.Dataset) -> np.ndarray:
@@ -253,15 +253,15 @@ def _areas(dataset: xr.Dataset) -> np.ndarray:
 def _sensitivity(warming: xr.DataArray, gain: xr.DataArray) -> dict[str, Any]:
     """Return forcing, feedback and sensitivity by source, from means of each twelve months."""
     years = warming.sizes["month"] // 12
-    found = []
+    fits = []
     for source in SOURCES:
         series = (
-            one.sel(source=source).values[: 12 * years].reshape(years, 12).mean(axis=1) for one in (warming, gain)
+            field.sel(source=source).values[: 12 * years].reshape(years, 12).mean(axis=1) for field in (warming, gain)
         )
-        found.append(sensitivity(*series))
+        fits.append(sensitivity(*series))
     units = {"forcing": "W m-2", "feedback": "W m-2 K-1", "warming": "K", "error": "K"}
     names = {"warming": "sensitivity", "error": "sensitivity_error"}
     return {
-        names.get(name, name): ("source", np.array([one._asdict()[name] for one in found]), {"units": unit})
+        names.get(name, name): ("source", np.array([fit._asdict()[name] for fit in fits]), {"units": unit})
         for name, unit in units.items()
     }

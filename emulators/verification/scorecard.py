@@ -127,22 +127,22 @@ class Scorecard:
         mean, counted = dict(means.mean), dict(means.counted)
         for local in self._local_means(fields, members, weights):
             mean, counted = mean | local.mean, counted | local.counted
-        found = {name: self._with_vectors(name, value, counted[name], shape) for name, value in mean.items()}
+        averages = {name: self._with_vectors(name, value, counted[name], shape) for name, value in mean.items()}
         self._keep_members(members)
         taken: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         for quantity in self.quantities:
             name = quantity.removesuffix(" by init")
-            if quantity in found:
-                value, there = found[quantity]
-            elif name != quantity and set(self._statistics[name]) <= set(found):
-                value, there = self._by_init(name, found)
+            if quantity in averages:
+                value, valid = averages[quantity]
+            elif name != quantity and set(self._statistics[name]) <= set(averages):
+                value, valid = self._by_init(name, averages)
             else:
                 continue
-            taken[quantity] = (value, there)
+            taken[quantity] = (value, valid)
             extra = value.shape[:-3]
             total = self._sum.setdefault(quantity, np.zeros((*extra, *self._shape)))
-            total[..., lead, :, :] += np.where(there, value, 0.0).sum(axis=-3)
-            self._count[quantity][lead] += there.sum(axis=0)
+            total[..., lead, :, :] += np.where(valid, value, 0.0).sum(axis=-3)
+            self._count[quantity][lead] += valid.sum(axis=0)
         self._inits[lead] += fields.target.shape[0] // self.variables.size
         self._missing[lead] += means.missing.numpy().reshape(-1, self.variables.size).sum(axis=0)
         return taken
@@ -170,22 +170,22 @@ class Scorecard:
 
     def _statistics_of(self, fields: PointFields, members: int) -> Statistics:
         """A function that computes all statistics that can be taken of `fields`, those of one name once."""
-        chosen: list[Metric] = []
+        metrics: list[Metric] = []
         names: set[str] = set()
         for name, metric in self.metrics.items():
             if metric.radius or not _fits(metric, fields, members):
                 continue
             if not names.issuperset(self._statistics[name]):
                 names.update(self._statistics[name])
-                chosen.append(metric)
+                metrics.append(metric)
 
         def statistics(prediction: Tensor, target: Tensor, climatology: Mapping[str, Tensor]) -> dict[str, Any]:
             single = prediction.mean(dim=0) if members else prediction
             every = prediction if members else prediction.unsqueeze(0)
-            found: dict[str, Any] = {}
-            for metric in chosen:
-                found |= metric.statistics(every if metric.members else single, target, climatology)
-            return found
+            values: dict[str, Any] = {}
+            for metric in metrics:
+                values |= metric.statistics(every if metric.members else single, target, climatology)
+            return values
 
         return statistics
 
@@ -203,20 +203,22 @@ class Scorecard:
         self, statistic: str, mean: Tensor, counted: Tensor, shape: tuple[int, ...]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Means and what counts as (..., batch, channel, region), vectors after the channels of the variables."""
-        values, there = mean.cpu().numpy().reshape(*mean.shape[:-2], *shape), counted.numpy().reshape(shape)
+        values, valid = mean.cpu().numpy().reshape(*mean.shape[:-2], *shape), counted.numpy().reshape(shape)
         if not self._components.size:
-            return values, there
+            return values, valid
         adds = any(m.vector and statistic in self._statistics[name] for name, m in self.metrics.items())
         parts = values[..., self._components, :]  # (..., vector, component, region)
         whole = parts.sum(axis=-2) if adds else np.full_like(parts[..., 0, :], np.nan)
-        both = there[:, self._components].all(axis=-2) & adds
-        return np.concatenate([values, whole], axis=-2), np.concatenate([there, both], axis=-2)
+        both = valid[:, self._components].all(axis=-2) & adds
+        return np.concatenate([values, whole], axis=-2), np.concatenate([valid, both], axis=-2)
 
-    def _by_init(self, name: str, found: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    def _by_init(
+        self, name: str, averages: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Value of a by-init metric for each initial time and channel, and where it counts."""
         metric, terms = self.metrics[name], self._statistics[name]
-        value = metric.value({term: torch.from_numpy(found[term][0]) for term in terms}).numpy()
-        counted = np.logical_and.reduce([found[term][1] for term in terms])
+        value = metric.value({term: torch.from_numpy(averages[term][0]) for term in terms}).numpy()
+        counted = np.logical_and.reduce([averages[term][1] for term in terms])
         return value, counted & ~np.isnan(value) if self.missing == "any" else counted
 
     def _keep_members(self, members: int) -> None:
@@ -232,8 +234,8 @@ class Scorecard:
             means = {
                 term: torch.from_numpy(self._sum.get(term, np.zeros(self._shape)) / self._count[term]) for term in terms
             }
-        found = means[terms[0]] if part.by_init else part.value(means)
-        score = np.moveaxis(found.numpy(), -1, -3)
+        scores = means[terms[0]] if part.by_init else part.value(means)
+        score = np.moveaxis(scores.numpy(), -1, -3)
         if not part.vector:
             score[..., self.variables.size :] = np.nan
         return score
@@ -241,12 +243,12 @@ class Scorecard:
     def spoilt(self, metric: str) -> np.ndarray:
         """Where missing values make a score NaN in some region, bool (lead, channel)."""
         terms = [f"{metric} by init"] if self.metrics[metric].by_init else self._statistics[metric]
-        found = np.zeros(self._shape, dtype=bool)
+        is_spoilt = np.zeros(self._shape, dtype=bool)
         for term in terms:
             if term in self._sum:
                 total = self._sum[term]
-                found |= np.isnan(total).any(axis=tuple(range(total.ndim - 3))) & (self._count[term] > 0)
-        return np.asarray(found.any(axis=-1))
+                is_spoilt |= np.isnan(total).any(axis=tuple(range(total.ndim - 3))) & (self._count[term] > 0)
+        return np.asarray(is_spoilt.any(axis=-1))
 
     @property
     def inits(self) -> np.ndarray:
@@ -317,13 +319,13 @@ class Scorecard:
 
     def _attributes(self, names: Sequence[str], further: Mapping[str, object] | None) -> dict[str, object]:
         """The attributes that are needed to compare these scores with others."""
-        kept = {"truth": "where the truth is NaN", "any": "where a field is NaN", "none": "never"}
+        rules = {"truth": "where the truth is NaN", "any": "where a field is NaN", "none": "never"}
         attributes: dict[str, object] = {
             "weights": "cell area of the full grid, then sub-selected to the region",
             "averaging": "mean over area, then over initial times, roots and ratios last unless named by_init",
             "grid": str(self.grid),
             "number_of_inits": int(self._inits.max()),
-            "points_left_out": kept[self.missing],
+            "points_left_out": rules[self.missing],
             "nan_share": float(self._missing.sum() / (self._inits.sum() * self.variables.size * self.grid.size)),
             "definitions": "; ".join(f"{name} = {self.metrics[name].definition}" for name in names),
             "perfect": json.dumps({name: self.metrics[name].perfect for name in names}),
@@ -353,6 +355,6 @@ def _fits(metric: Metric, fields: PointFields, members: int) -> bool:
 
 def statistic_names(metric: Metric) -> tuple[str, ...]:
     """The names of the statistics of a metric, from a run on one point."""
-    one = torch.zeros(1, 1, dtype=torch.float64)
-    prediction = one.expand(metric.members, 1, 1) if metric.members else one
-    return tuple(metric.statistics(prediction, one, dict.fromkeys(metric.needs, one)))
+    point = torch.zeros(1, 1, dtype=torch.float64)
+    prediction = point.expand(metric.members, 1, 1) if metric.members else point
+    return tuple(metric.statistics(prediction, point, dict.fromkeys(metric.needs, point)))

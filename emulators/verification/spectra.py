@@ -84,26 +84,26 @@ class LeadSpectra:
         prediction: ([member,] batch, channel, *grid). Of an ensemble the spectra of the members are averaged, and that
         of their mean is kept beside.
         """
-        found = np.flatnonzero(self.leads == lead)
-        if not found.size:
+        rows = np.flatnonzero(self.leads == lead)
+        if not rows.size:
             return
         forecast, truth = (_channels(state, self.variables) for state in (prediction, target))
         members = forecast if len(prediction.lead) == 2 else forecast[None]
         missing = truth.flatten(2).isnan().any(2) | members.flatten(3).isnan().any(3).any(0)  # (batch, channel)
         for member in members:
-            for place, (one, other) in enumerate(zip(member, truth, strict=True)):
-                sums = torch.where(missing[place, :, None], 0.0, self._spectra(one, other))
-                self._sum[:3, found[0]] += sums.numpy() / len(members)
+            for place, (predicted, other) in enumerate(zip(member, truth, strict=True)):
+                sums = torch.where(missing[place, :, None], 0.0, self._spectra(predicted, other))
+                self._sum[:3, rows[0]] += sums.numpy() / len(members)
         self._members = max(self._members, len(members))
         for place, (mean, other) in enumerate(zip(members.double().mean(0), truth, strict=True)):
             if len(members) > 1:
                 sums = torch.where(missing[place, :, None], 0.0, self._spectra(mean, other)[0])
-                self._sum[3, found[0]] += sums.numpy()
+                self._sum[3, rows[0]] += sums.numpy()
         if self._fields is not None:
             for side, fields in enumerate((members.double().mean(0), truth.double())):
-                self._fields[side, found[0]] += fields.where(~missing[:, :, None, None], 0.0).sum(0).numpy()
-        self._count[found[0]] += (~missing).sum(0).numpy()
-        self._left_out[found[0]] += missing.sum(0).numpy()
+                self._fields[side, rows[0]] += fields.where(~missing[:, :, None, None], 0.0).sum(0).numpy()
+        self._count[rows[0]] += (~missing).sum(0).numpy()
+        self._left_out[rows[0]] += missing.sum(0).numpy()
 
     def _spectra(self, forecast: Tensor, truth: Tensor) -> Tensor:
         """(channel, *grid) each -> power of the forecast, of the truth, what they share: (3, channel, degree)."""
@@ -140,8 +140,8 @@ class LeadSpectra:
         return self
 
     def _labels(self) -> str:
-        kept = "fields" if self._fields is not None else ""
-        return json.dumps([self.leads.astype(int).tolist(), self.variables.plain(), self.harmonics.grid.plain(), kept])
+        extra = "fields" if self._fields is not None else ""
+        return json.dumps([self.leads.astype(int).tolist(), self.variables.plain(), self.harmonics.grid.plain(), extra])
 
     def means(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Power of the forecast and of the truth, and coherence, (lead, channel, degree); NaN where nothing was."""
@@ -158,8 +158,8 @@ class LeadSpectra:
         """Return it by (lead, channel); it means nothing where no pair was added (`counted`)."""
         forecast, truth, coherence = (torch.from_numpy(np.moveaxis(part, -1, 0)) for part in self.means())
         declared = [v.truncation if v.truncation is not None else -1 for v in self.variables for _ in v.channels]
-        found, limits = last_degree(truth), torch.tensor(declared)
-        last = torch.where(limits >= 0, limits.clamp(max=len(truth) - 1), found)
+        measured, limits = last_degree(truth), torch.tensor(declared)
+        last = torch.where(limits >= 0, limits.clamp(max=len(truth) - 1), measured)
         return effective_resolution(forecast, truth, self.threshold, coherence=coherence, last=last)
 
     @property
@@ -205,15 +205,15 @@ class LeadSpectra:
         arrays = {}
         for variable in self.variables:
             name, unit = variable.name, f"({variable.units})2" if variable.units else ""
-            told = {
+            power_attributes = {
                 "units": unit,
                 "long_name": "part of the area mean of the square that belongs to a total wavenumber",
             }
-            arrays[name] = (*self._block(variable, np.stack([*powers.values()]), ("source",), 1), told)
+            arrays[name] = (*self._block(variable, np.stack([*powers.values()]), ("source",), 1), power_attributes)
             arrays[f"{name}_coherence"] = (*self._block(variable, coherence), {"units": "1"})
             for kind, (units, values) in further.items():
-                known = np.where(self.counted, values, np.nan)
-                arrays[f"{name}_{kind}"] = (*self._block(variable, known), {"units": units})
+                counted = np.where(self.counted, values, np.nan)
+                arrays[f"{name}_{kind}"] = (*self._block(variable, counted), {"units": units})
             for kind, errors in shape_errors.items():
                 arrays[f"{name}_spectral_{kind}"] = (*self._block(variable, errors), {"units": "1"})
         degrees = np.arange(self.harmonics.degrees)

@@ -132,7 +132,7 @@ def test_of_an_ensemble_the_first_member_goes_on_and_broken_predictions_do_not()
     begin_samples(())
     forecast.at(2)
     forecast(spread, following, {"mse": squares})  # outside of a training nothing is kept
-    assert not forecast.buffer.made
+    assert not forecast.buffer.pending
     begin_samples(range(2))
     without = Forecast(windows.world)
     without(spread, following, {"mse": squares})

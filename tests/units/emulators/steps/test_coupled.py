@@ -209,7 +209,7 @@ def test_heat_is_conserved_to_another_grid_and_back(grid, per):
     step = coupled(world, exchange=exchange, masks={"ocean": "ocean_mask"}, atmosphere=air, ocean=sea)
     states = rolled(step, start(world), 4)
     component = step._ordered[1]
-    share = component.here.share
+    share = component.to_world.share
     received = share if per == "part" else (share > LEAST).double()
     given = integral(grid, received * 100.0 * field)
     known, water = states[-1].carried[0]["sea_temperature"], torch.as_tensor(mask)

@@ -171,8 +171,8 @@ def test_before_the_first_step_the_forecast_is_that_of_trained_apart():
         assert torch.equal(state["air_temperature"], expected["air_temperature"])
     component, own = step.components["ocean"], alone["ocean"].world
     flux = torch.stack([state["heat_flux"].double() for state in air]).mean(0)
-    forcing = State(component.there.totals(flux)[:, None].float(), own.forcing, states[-1].time)
-    start = State(component.there.totals(held.values).float(), own.prognostic, held.time)
+    forcing = State(component.to_component.totals(flux)[:, None].float(), own.forcing, states[-1].time)
+    start = State(component.to_component.totals(held.values).float(), own.prognostic, held.time)
     torch.testing.assert_close(states[-1].carried[0].values, alone["ocean"]((start,), forcing).values)
 
 
