@@ -14,6 +14,7 @@ Several trajectories follow each other on one time axis, each with its own dates
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -96,6 +97,7 @@ FLUXES = {  # direction in which they are positive; all are sums over the interv
     "net_radiation_6hr": "in",
     "friction_6hr": "in",
 }
+SLAB_RANGE = [240.0, 330.0]  # K: the water of a slab does not freeze, and is colder than seas are at a pole
 SPECTRAL = ("temperature", "u_component_of_wind", "v_component_of_wind", "surface_pressure")
 # (largest truncation, timestep in minutes that is stable with mountains and jets)
 TIMESTEPS = ((21, 120), (31, 60), (42, 45), (63, 30), (85, 20), (1000, 5))
@@ -365,6 +367,8 @@ def _with_declared_attributes(dataset: xr.Dataset, truncation: int, prescribed: 
         dataset[name].attrs |= {"positive": way, "cell_methods": "time: sum (interval: 6 hours)"}
     for name in SPECTRAL:
         dataset[name].attrs |= {"spectral_truncation": truncation}
+    if not prescribed:
+        dataset.attrs["ranges"] = json.dumps({"sea_surface_temperature": SLAB_RANGE})
     dataset["sea_surface_temperature"].attrs["known_beforehand"] = int(prescribed)
     if DOUBLINGS in dataset:
         dataset[DOUBLINGS].attrs["known_beforehand"] = 1

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from data_pipelines.reading.plausibility import declared_ranges
 from data_pipelines.sources.planet import Planet
 
 SPLITS = {name: ["2001-01-01", "2001-01-02"] for name in ("train", "validation", "test")}
@@ -25,6 +26,7 @@ def test_amounts_by_trajectory(tmp_path):
     assert doublings.attrs["known_beforehand"] == 1
     assert (doublings == doublings[:, :1, :1]).all()
     np.testing.assert_allclose(doublings[:, 0, 0], [*[0.0] * 8, *np.linspace(2.0, 1.0, 8)], rtol=1e-6)
+    assert declared_ranges(dataset)["sea_surface_temperature"][0] < 265.0  # water that does not freeze
     first = slice(0, 8)
     np.testing.assert_array_equal(dataset["temperature"][first], plain["temperature"][first])
     warmer = dataset["sea_surface_temperature"][-1].mean() - plain["sea_surface_temperature"][-1].mean()
