@@ -133,4 +133,5 @@ def pattern_correlation(left: np.ndarray, right: np.ndarray, weights: np.ndarray
     used = np.isfinite(left) & np.isfinite(right)
     area = weights[used] / weights[used].sum()
     first, second = (field[used] - area @ field[used] for field in (left, right))
-    return float((area * first) @ second / np.sqrt((area @ first**2) * (area @ second**2)))
+    with np.errstate(invalid="ignore"):  # of a map that is the same everywhere
+        return float((area * first) @ second / np.sqrt((area @ first**2) * (area @ second**2)))

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+import emul
+from data_pipelines.files.netcdf import stored_form, write_netcdf
 from emulators.grid import equiangular_grid
 from emulators.scores.climate import e_folding, pattern_correlation, sensitivity
 from emulators.state import State
@@ -43,6 +45,7 @@ def test_the_correlation_of_patterns_counts_areas():
     assert pattern_correlation(field, 3.0 * field + 7.0, WEIGHTS) == pytest.approx(1.0)
     want = np.cov(field, other, aweights=WEIGHTS)
     assert pattern_correlation(field, other, WEIGHTS) == pytest.approx(want[0, 1] / np.sqrt(want[0, 0] * want[1, 1]))
+    assert np.isnan(pattern_correlation(field, np.ones_like(field), WEIGHTS))
     field[3] = np.nan
     assert np.isfinite(pattern_correlation(field, other, WEIGHTS))
 
@@ -64,7 +67,7 @@ def climate(size, days, pattern, years=5, seed=0):
     return climate_dataset(card)
 
 
-def test_size_pattern_and_time_of_a_response():
+def test_size_pattern_and_time_of_a_response(tmp_path):
     polar = 1.0 + 0.5 * (3 * np.sin(np.deg2rad(GRID.latitude)) ** 2 - 1)[:, None] * np.ones(GRID.shape)
     polar = polar / (WEIGHTS @ polar.ravel())
     tilted = polar + 0.3 * np.cos(np.deg2rad(GRID.longitude))
@@ -81,6 +84,10 @@ def test_size_pattern_and_time_of_a_response():
     np.testing.assert_allclose(found["sensitivity"], 4.0, rtol=0.01)
     np.testing.assert_allclose(found["feedback"], 1.0, rtol=0.03)
     assert found.attrs == {"variable": "2m_temperature", "region": "global"}
+    for name, dataset in (("run", run), ("control", control)):
+        write_netcdf(tmp_path / f"{name}.nc", stored_form(dataset, name))
+    stored = emul.response(tmp_path / "run.nc", tmp_path / "control.nc", "2m_temperature")
+    np.testing.assert_allclose(stored["e_folding_time"], found["e_folding_time"], rtol=1e-6)
     assert "sensitivity" not in climate_response(run, control, "2m_temperature")
     with pytest.raises(ValueError, match=r"lacks \[1, 2\]"):
         climate_response(run, control.isel(month=slice(2, 12)), "2m_temperature")
