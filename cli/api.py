@@ -133,13 +133,13 @@ def response(
     run, control: `climate.nc` of `emul eval eval=climate`, or opened. The rest, and what is returned, is told in
     `emulators.verification.climate_dataset.climate_response`.
 
-        found = emul.response("outputs/eval/abrupt/climate.nc", "outputs/eval/control/climate.nc", "2m_temperature")
-        found[["warming_approached", "e_folding_time", "pattern_correlation"]]
+        answer = emul.response("outputs/eval/abrupt/climate.nc", "outputs/eval/control/climate.nc", "2m_temperature")
+        answer[["warming_approached", "e_folding_time", "pattern_correlation"]]
     """
     from data_pipelines.files.netcdf import read_form, read_netcdf
     from emulators.verification.climate_dataset import climate_response
 
-    first, second = (read_form(read_netcdf(one)) if isinstance(one, str | Path) else one for one in (run, control))
+    first, second = (read_form(read_netcdf(side)) if isinstance(side, str | Path) else side for side in (run, control))
     return climate_response(first, second, variable, level=level, region=region, imbalance=imbalance)
 
 

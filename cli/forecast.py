@@ -123,8 +123,8 @@ def show_verdict(target: Path, share: tuple[int, int] = ALL) -> None:
 
 def prepare(config: DictConfig) -> ForecastJob:
     """Open and check everything that a forecast needs. ValueError or FileNotFoundError before any work is done."""
-    chosen, precision = hardware_of(config), _precision(config)
-    hardware, device = chosen or Hardware(), device_of_process(str(config.device), chosen)
+    requested, precision = hardware_of(config), _precision(config)
+    hardware, device = requested or Hardware(), device_of_process(str(config.device), requested)
     length_of_lead(config.lead)
     set_threads(hardware.threads, hardware.devices, local_rank(), hardware.affinity)
     run, adapted = _run(config, device)
@@ -287,8 +287,8 @@ def _driving(config: DictConfig, data: Any, inits: np.ndarray, hours: float) -> 
     values = {"run": config.boundary, "name": name, "output": config.output, "resume": config.resume}
     driving = compose("forecast", [assignment(key, value) for key, value in values.items()])
     driving.init, driving.lead = [str(time) for time in inits], f"{hours:g}h"
-    own = read_saved(Path(config.boundary) / "config.yaml", given=["data"])
-    driving.data = driving_data(data, grid_of(build(own.data).template()))
+    driving_config = read_saved(Path(config.boundary) / "config.yaml", given=["data"])
+    driving.data = driving_data(data, grid_of(build(driving_config.data).template()))
     return driving
 
 
@@ -300,19 +300,19 @@ def _ledgers(world: World, step: Stepping) -> Callable[..., Ledger]:
     return lambda leads, first=0, maps=False: Ledger(world, step.constraints, leads=leads, first=first, maps=maps)
 
 
-def _steps(run: Run, chosen: DictConfig, members: int, device: str) -> tuple[Stepping, dict[str, Any], SeenDates]:
+def _steps(run: Run, config: DictConfig, members: int, device: str) -> tuple[Stepping, dict[str, Any], SeenDates]:
     """The Step of the run, or Steps of several by lead, interval or member; digests of other weights; dates seen."""
     dates = seen_of_card(run.card)
-    if chosen.apart:
-        if chosen.seeds or chosen.cascade or chosen.networks:
+    if config.apart:
+        if config.seeds or config.cascade or config.networks:
             raise ValueError("apart=true steps the cases of one run; leave out seeds, cascade and networks.")
         return CasesApart(run.step), {"apart": True}, dates
-    if chosen.seeds:
-        seeds = [_other_run(run, str(folder), chosen, device) for folder in chosen.seeds]
+    if config.seeds:
+        seeds = [_other_run(run, str(folder), config, device) for folder in config.seeds]
         seed_digests = {"weights of seeds": [weights_digest(seed.card["weights"]) for seed in seeds]}
         dates = together([dates, *(seen_of_card(seed.card) for seed in seeds)])
         return SeedEnsemble([run.step, *(seed.step for seed in seeds)], members), seed_digests, dates
-    folders = {"lead": dict(chosen.cascade), "interval": dict(chosen.networks)}
+    folders = {"lead": dict(config.cascade), "interval": dict(config.networks)}
     by = [name for name, runs in folders.items() if runs]
     if not by:
         return run.step, {}, dates
@@ -321,16 +321,16 @@ def _steps(run: Run, chosen: DictConfig, members: int, device: str) -> tuple[Ste
     first = 0.0 if by == ["lead"] else hours_of(run.world.timestep)
     steps, digests = {first: run.step}, {}
     for text, folder in folders[by[0]].items():
-        other_run = _other_run(run, folder, chosen, device)
+        other_run = _other_run(run, folder, config, device)
         steps[hours_of(length(str(text)))] = other_run.step
         digests[f"weights from {text}"] = weights_digest(other_run.card["weights"])
         dates = together([dates, seen_of_card(other_run.card)])
     return StepCascade(by[0], steps), digests, dates
 
 
-def _other_run(run: Run, folder: str, chosen: DictConfig, device: str) -> Run:
+def _other_run(run: Run, folder: str, config: DictConfig, device: str) -> Run:
     """Open a run that forecasts with another; ValueError where it predicts something else."""
-    other_run = open_run(folder, chosen.checkpoint, device)
+    other_run = open_run(folder, config.checkpoint, device)
     if other_run.world.predicted != run.world.predicted or not other_run.world.grid.same_as(run.world.grid):
         raise ValueError(f"{folder} predicts other variables, or on another grid, than {run.folder}.")
     return other_run
@@ -341,41 +341,41 @@ def _text(config: DictConfig) -> str:
     return saved_text(OmegaConf.masked_copy(config, [str(k) for k in config if k not in ("share", "hardware")]))
 
 
-def _members(run: Run, chosen: DictConfig) -> int:
+def _members(run: Run, config: DictConfig) -> int:
     """The size of the ensemble, 0 for none; ValueError where nothing tells its members apart."""
-    members = int(chosen.members or 0)
+    members = int(config.members or 0)
     if members < 0:
         raise ValueError(f"members must be at least 1, or null for none; got {members}.")
-    if chosen.perturbation and not members:
+    if config.perturbation and not members:
         raise ValueError("A perturbation makes members; give their number, such as members=20.")
-    if chosen.seeds and (chosen.perturbation or chosen.member_batch):
+    if config.seeds and (config.perturbation or config.member_batch):
         raise ValueError("Several runs share all members of an initial time; leave out perturbation and member_batch.")
-    if not chosen.perturbation and not chosen.seeds:
+    if not config.perturbation and not config.seeds:
         refuse_members(run.step, members)
-    if (members or chosen.seeds) and (chosen.path != "rollout" or chosen.cascade or chosen.networks):
+    if (members or config.seeds) and (config.path != "rollout" or config.cascade or config.networks):
         raise ValueError("Members are made by plain rollouts of one network; leave out path, cascade and networks.")
     return members
 
 
-def _perturbation(chosen: DictConfig, step: Stepper, archive: Archive, inits: np.ndarray, device: str) -> Starts | None:
+def _perturbation(config: DictConfig, step: Stepper, archive: Archive, inits: np.ndarray, device: str) -> Starts | None:
     """The function that perturbs the initial States; None where all members start alike."""
-    if not chosen.perturbation:
+    if not config.perturbation:
         return None
-    perturbation: PerturbationPart = build(chosen.perturbation, archive.world)
-    return perturbation.prepare(step, archive, inits, int(chosen.seed), device)
+    perturbation: PerturbationPart = build(config.perturbation, archive.world)
+    return perturbation.prepare(step, archive, inits, int(config.seed), device)
 
 
-def _written(run: Run, inits: np.ndarray, steps: int, chosen: DictConfig) -> tuple[Writer, Layout]:
+def _written(run: Run, inits: np.ndarray, steps: int, config: DictConfig) -> tuple[Writer, Layout]:
     """The writer of members, statistics or means, and the layout of the forecast that it is handed."""
     statistics = {
-        "quantiles": list(chosen.quantiles),
-        "events": dict(chosen.events),
-        "cells": int(chosen.quantile_cells),
+        "quantiles": list(config.quantiles),
+        "events": dict(config.events),
+        "cells": int(config.quantile_cells),
     }
-    writer = writer_that_keeps(chosen.keep, build(chosen.writer), run.world.predicted, chosen.members, **statistics)
-    members, name = _members(run, chosen), run.folder.name
+    writer = writer_that_keeps(config.keep, build(config.writer), run.world.predicted, config.members, **statistics)
+    members, name = _members(run, config), run.folder.name
     layout = batched_layout(
-        run.world, inits, steps, chosen.batch_size, name, writer.leads_per_chunk, members, chosen.member_batch
+        run.world, inits, steps, config.batch_size, name, writer.leads_per_chunk, members, config.member_batch
     )
     writer.refuse_unsuited(layout)
     return writer, layout
@@ -383,13 +383,13 @@ def _written(run: Run, inits: np.ndarray, steps: int, chosen: DictConfig) -> tup
 
 def _scorecards(run: Run, archive: Archive, layout: Layout) -> Callable[[int, int], Scorecard | None]:
     """A function that makes an empty scorecard of a range of leads, as far as their truth is known; None beyond."""
-    world, known = run.world, known_leads(archive, layout)
+    world, known_stop = run.world, known_leads(archive, layout)
     variables = world.predicted.select(name for name in world.predicted.names if name not in archive.absent)
     metrics = build_all(run.config.metric)
     regions = (run.config.get("eval") or {}).get("regions") or ["global"]
 
     def empty(first: int, stop: int) -> Scorecard | None:
-        leads = layout.leads[first : min(stop, known)]
+        leads = layout.leads[first : min(stop, known_stop)]
         return Scorecard(world, variables, metrics, list(regions), [*leads]) if len(leads) else None
 
     return empty

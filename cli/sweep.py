@@ -81,7 +81,7 @@ def main(arguments: list[str]) -> int:
         search = Sweep(quick, tuned_axes, [*fixed, *short], folder / "tuning", f"{name} tuning", config)
         search.run_alone()
         best = tuned(settings, axes, search.rows())
-    sweep = Sweep(settings, axes, fixed, folder, name, config, chosen=best)
+    sweep = Sweep(settings, axes, fixed, folder, name, config, candidates=best)
     if dry:
         return sweep.show_plan()
     return sweep.run_alone()
@@ -102,8 +102,8 @@ class Sweep:
     """Run the trials of one sweep and collect their results.
 
     listed: trials by name in place of a grid over the axes, each with the values that its row shows and all its words.
-    chosen: the values of trials in place of a grid. within: one after another in this process, where they do not run on
-    SLURM.
+    candidates: the values of trials in place of a grid. within: one after another in this process, where they do not
+    run on SLURM.
     """
 
     def __init__(
@@ -115,10 +115,10 @@ class Sweep:
         name: str,
         config: DictConfig,
         listed: Mapping[str, tuple[dict[str, str], Sequence[str]]] | None = None,
-        chosen: Sequence[dict[str, str]] | None = None,
+        candidates: Sequence[dict[str, str]] | None = None,
         within: bool = False,
     ) -> None:
-        self.listed, self.chosen = listed, chosen
+        self.listed, self.candidates = listed, candidates
         self.settings, self.axes, self.fixed, self.folder, self.name = settings, dict(axes), list(fixed), folder, name
         self.config, hardware = config, build(config.hardware)
         self.on_slurm = hardware.slurm is not None
@@ -131,7 +131,7 @@ class Sweep:
         self.trials: list[Trial] = []
         self.states: dict[str, str] = {}
         self.taken: dict[str, str] = {}
-        self.kept = KeptTrials(name)
+        self.earlier = KeptTrials(name)
         self.search: Search | None = None
 
     @staticmethod
@@ -184,8 +184,8 @@ class Sweep:
         if self.listed is not None:
             for name, (values, words) in self.listed.items():
                 self.add_named(name, values, [*self.fixed, *words])
-        elif self.chosen is not None:
-            for values in self.chosen:
+        elif self.candidates is not None:
+            for values in self.candidates:
                 self.add(values)
         elif settings.search == "tpe":
             from data_pipelines.studies.trials import Search
@@ -225,7 +225,7 @@ class Sweep:
         if faults:
             raise ConfigErrors(faults)
         trial = Trial(name, values, words, self.folder, len(self.trials), self.settings.verb)
-        trial.changed = bool(self.kept.changes(trial, config))
+        trial.changed = bool(self.earlier.changes(trial, config))
         self.trials.append(trial)
         return trial
 

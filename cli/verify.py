@@ -46,9 +46,9 @@ def main(arguments: list[str]) -> int:
     return 2 if faults else 0
 
 
-def _result(one: Verified) -> str:
-    return f"{len(one.faults)} fault(s)" if one.faults else "sound" if one.checked else "has no checksums"
+def _result(record: Verified) -> str:
+    return f"{len(record.faults)} fault(s)" if record.faults else "sound" if record.checked else "has no checksums"
 
 
-def _is_cached(one: Verified) -> bool:
-    return one.kind == "cached chunk"
+def _is_cached(record: Verified) -> bool:
+    return record.kind == "cached chunk"

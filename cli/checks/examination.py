@@ -71,9 +71,9 @@ def absent_packages(config: DictConfig) -> list[Finding]:
     return [Finding(f"logger.{name}", f"the package {name}", "none", f"pip install 'emul[{name}]'") for name in names]
 
 
-def _groups(found: Iterable[Finding]) -> set[str]:
+def _groups(reported: Iterable[Finding]) -> set[str]:
     """The groups that have a finding."""
-    return {finding.key.partition(".")[0].partition("[")[0] for finding in found}
+    return {finding.key.partition(".")[0].partition("[")[0] for finding in reported}
 
 
 def refuse_values(config: DictConfig, here: bool) -> None:
@@ -365,17 +365,17 @@ class Facts:
     activations: float = 0.0
 
 
-def open_source(node: Any, found: list[Finding]) -> tuple[Source | None, xr.Dataset | None]:
+def open_source(node: Any, reported: list[Finding]) -> tuple[Source | None, xr.Dataset | None]:
     """Build the data source and its template; adds a finding where either fails."""
     try:
         source = build(node)
         template = source.template()
         if "time" in template.dims:
             return source, template
-        found.append(Finding("data", "fields at several times", f"{[*template.data_vars]} without any"))
+        reported.append(Finding("data", "fields at several times", f"{[*template.data_vars]} without any"))
     except ImportError as error:
-        found.append(refusal("data", f"the package {error.name}", error))
+        reported.append(refusal("data", f"the package {error.name}", error))
     except Exception as error:  # a source may refuse in any way
         key = "data.path" if isinstance(error, FileNotFoundError) and "path" in node else "data"
-        found.append(refusal(key, "data that can be opened", error))
+        reported.append(refusal(key, "data that can be opened", error))
     return None, None

@@ -58,9 +58,9 @@ def step_world(config: DictConfig, world: World) -> World:
     """Return the World of the Step of a configuration, from that of its variables; of a template with all scales."""
     from emulators.world import Scale
 
-    own: World = resolve_target(str(config.step._target_)).data_world(world, plain(config.step))
-    unscaled = {channel: Scale(0.0, 1.0, 1.0) for channel in own.forcing.channels}
-    return replace(own, scales={**unscaled, **own.scales}) if world.scales else own
+    data_world: World = resolve_target(str(config.step._target_)).data_world(world, plain(config.step))
+    unscaled = {channel: Scale(0.0, 1.0, 1.0) for channel in data_world.forcing.channels}
+    return replace(data_world, scales={**unscaled, **data_world.scales}) if world.scales else data_world
 
 
 def network_on_meta(node: Any, world: World, noise: Any = None) -> nn.Module:
@@ -180,9 +180,9 @@ def _measured(name: str, world: World) -> ModelSize:
     file: Any = OmegaConf.load(option_files("model")[name])
     node = file.get("model", file)  # of those that set other groups too
     module = import_module(node["_target_"].rpartition(".")[0])
-    own = optional(module, NetworkModule, "EXAMPLE_GRID")
-    grid = named_grid(own) if own else equiangular_grid(64)
-    if own and world.grid.kind != grid.kind:
+    example_grid = optional(module, NetworkModule, "EXAMPLE_GRID")
+    grid = named_grid(example_grid) if example_grid else equiangular_grid(64)
+    if example_grid and world.grid.kind != grid.kind:
         world = replace(world, grid=grid, static_fields=None)
     try:
         parameters = parameter_count(network_on_meta(node, world))
@@ -287,9 +287,9 @@ def _minutes(seconds: float) -> str:
     return f"about {seconds / 60:.0f} min" if seconds > 90 else "about a minute or less"
 
 
-def _fits(config: DictConfig, world: World, network: nn.Module, kept: float, batch: int) -> bool:
+def _fits(config: DictConfig, world: World, network: nn.Module, activations: float, batch: int) -> bool:
     config.training.batch_size = batch
-    return not memory_findings(config, world, network, kept)
+    return not memory_findings(config, world, network, activations)
 
 
 if __name__ == "__main__":

@@ -60,8 +60,8 @@ def diagnosed(verb: str, composer: Composer, overrides: list[str]) -> list[str]:
     plain = plain_mapping(config)
     amended = {text: f"++{text.lstrip('+')}" for text, error in bad if may_be_added(key_of(text), plain)}
     absent = tuple(f"{key_of(text)}." for text, error in bad if isinstance(error, MissingConfigException))
-    told = [(t, error) for t, error in bad if t not in amended and not key_of(t).startswith(absent)]
-    findings = _findings(verb, told, plain)
+    reported = [(t, error) for t, error in bad if t not in amended and not key_of(t).startswith(absent)]
+    findings = _findings(verb, reported, plain)
     if findings:
         raise ConfigErrors([*findings, *tree_faults(plain)], config)
     return [amended.get(text, text) for text in overrides]

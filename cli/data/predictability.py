@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> None:
     )
 
 
-def show_limits(found: xr.Dataset, days: int) -> None:
+def show_limits(scores: xr.Dataset, days: int) -> None:
     """A line a headline variable: how fast twins part, and when they know no more of each other."""
     from data_pipelines.display.text import DASH, number
     from data_pipelines.inspection.predictability import predictability_limits
@@ -63,8 +63,8 @@ def show_limits(found: xr.Dataset, days: int) -> None:
         return f"> {days} d" if length == float("inf") else DASH if length != length else f"{length:.1f} d"
 
     lines = []
-    for row in headline_rows(score_rows(found), most=12):
-        field = found[row.variable].sel(region="global")
+    for row in headline_rows(score_rows(scores), most=12):
+        field = scores[row.variable].sel(region="global")
         limits = predictability_limits(field if row.level is None else field.sel(level=row.level))
         lengths = [days_text(length) for length in limits[:3]]
         lines.append([row.label, *lengths, f"{number(limits.saturation * row.factor)} {row.unit}".rstrip()])

@@ -74,9 +74,9 @@ def main(arguments: list[str]) -> None:
             parts=records,
             report=report,
         )
-        told = {"period": f"{period[0]} to {period[1]}", "origin": archive.origin, "made_from": digest(provenance)}
+        facts = {"period": f"{period[0]} to {period[1]}", "origin": archive.origin, "made_from": digest(provenance)}
         units = [variable.units for variable in archive.variables for _ in variable.channels]
-        write_netcdf(path, statistics.dataset(archive.variables.channels, units, names, told))
+        write_netcdf(path, statistics.dataset(archive.variables.channels, units, names, facts))
         shutil.rmtree(folder)
     show(statistics, archive.variables.channels, names)
     next_command(f"emul train scales={shlex.quote(str(path))}")
@@ -96,9 +96,9 @@ def timesteps(intervals: Sequence[str], timestep: np.timedelta64) -> list[int]:
     return sorted(set(counts))
 
 
-def show(found: Any, channels: tuple[str, ...], intervals: list[str]) -> None:
+def show(measured: Any, channels: tuple[str, ...], intervals: list[str]) -> None:
     """A line a channel."""
     columns = ["mean", "std", "least", "greatest", *(f"change {name}" for name in intervals)]
-    numbers = np.stack([found.mean, found.std, found.minimum, found.maximum, *found.change_std], axis=1)
+    numbers = np.stack([measured.mean, measured.std, measured.minimum, measured.maximum, *measured.change_std], axis=1)
     rows = [[channel, *(f"{number:.5g}" for number in row)] for channel, row in zip(channels, numbers, strict=True)]
     table(["channel", *columns], rows, columns)

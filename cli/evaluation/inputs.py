@@ -225,12 +225,12 @@ def metric_nodes(config: DictConfig, pairs: Pairs) -> Any:
 
 
 def opened_truth(
-    config: DictConfig, told: Mapping[str, Any], data: Any, report: Callable[[str, float], None]
+    config: DictConfig, options: Mapping[str, Any], data: Any, report: Callable[[str, float], None]
 ) -> tuple[xr.Dataset, Source | None, str]:
     """Open the truth; also return its source (None: a file), and what it is called."""
     if config.truth is not None:
         path = plain(config.truth)
-        return truth_in_files(path, told), None, redacted(path if isinstance(path, str) else ", ".join(path))
+        return truth_in_files(path, options), None, redacted(path if isinstance(path, str) else ", ".join(path))
     if data is None:
         raise ValueError("No truth is known for this forecast; give truth=<store or file with the valid times>.")
     source: Source = build(data)

@@ -66,8 +66,8 @@ def candidates(words: list[str]) -> list[str]:
     return _starting(current, _next_parts(current, keys))
 
 
-def _starting(start: str, known: object) -> list[str]:
-    return [name for name in known if name.startswith(start)]  # type: ignore[attr-defined]
+def _starting(start: str, names: object) -> list[str]:
+    return [name for name in names if name.startswith(start)]  # type: ignore[attr-defined]
 
 
 def _next_parts(current: str, keys: dict[str, str | None]) -> list[str]:

@@ -113,13 +113,13 @@ def _seen(
     config: DictConfig, archive: Archive, splits: Mapping[str, Sequence[str]], before: Mapping[str, Any] | None
 ) -> SeenDates:
     """The dates that a training sees, with those that the weights have seen that it begins from."""
-    own = seen_in_splits(archive, splits) if config.training.steps != 0 else SeenDates()
+    of_splits = seen_in_splits(archive, splits) if config.training.steps != 0 else SeenDates()
     if before is None:
-        return own
+        return of_splits
     card = before.get("emul", before if "world" in before else None)
     if card is not None:
-        return together([seen_of_card(card), own])
-    return together([seen_of_published(card_of(config.from_checkpoint), str(config.from_checkpoint)), own])
+        return together([seen_of_card(card), of_splits])
+    return together([seen_of_published(card_of(config.from_checkpoint), str(config.from_checkpoint)), of_splits])
 
 
 def open_archive(
