@@ -129,7 +129,7 @@ def climate_rows(lab: Laboratory, table: Table) -> None:
     unchanged = lab.errors(lab.run("warm_unchanged", *start, "training.steps=0"))
     ways = {
         "full": [*start, "optimizer.lr=0.005"],
-        "adapter": [*start, "adapter=lora", "adapter.rank=4", "optimizer.lr=0.005"],
+        "adapter": [*start, "adapter=lora", "adapter.rank=1", "adapter.alpha=4", "optimizer.lr=0.005"],
         "anew": warm,
     }
     errors: dict[str, list[Errors]] = {way: [] for way in ways}
