@@ -44,6 +44,8 @@ SFNO = [
 ]  # fmt: skip
 RAIN = "total_precipitation_6hr"
 FIRST = np.datetime64("2001-01-01")
+# What acts on each point alone: the filters have a matrix for each degree, and an adapter would have a pair for each.
+POINTWISE = "adapter.targets=[encoder,blocks.*.skip,blocks.*.mlp,decoder,skip,head]"
 GAP = 10  # days between two trajectories in the store
 INITS = 40
 Errors = dict[str, np.ndarray]  # RMSE by variable, (level,) or ()
@@ -129,7 +131,7 @@ def climate_rows(lab: Laboratory, table: Table) -> None:
     unchanged = lab.errors(lab.run("warm_unchanged", *start, "training.steps=0"))
     ways = {
         "full": [*start, "optimizer.lr=0.005"],
-        "adapter": [*start, "adapter=lora", "adapter.rank=1", "adapter.alpha=4", "optimizer.lr=0.005"],
+        "adapter": [*start, "adapter=lora", "adapter.rank=2", POINTWISE, "optimizer.lr=0.005"],
         "anew": warm,
     }
     errors: dict[str, list[Errors]] = {way: [] for way in ways}
