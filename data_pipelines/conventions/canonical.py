@@ -17,6 +17,7 @@ from data_pipelines.conventions.calendars import datetimes, refuse_disorder, tim
 from data_pipelines.conventions.cells import with_cells
 from data_pipelines.conventions.dialects import dialect, dialects, hybrid_levels, spoken
 from data_pipelines.conventions.durations import duration, duration_text
+from data_pipelines.conventions.lazy_arrays import transposed
 from data_pipelines.conventions.suggestions import option, suggestion, takes_option
 from data_pipelines.conventions.units import (
     degrees,
@@ -67,9 +68,7 @@ LEAD = "prediction_timedelta"
 LEAD_TIMES = (LEAD, "lead_time")
 DATELESS = ("month", "season", "day", "year", "record")
 
-
 POINTS = ("cell", "ncells", "ncol", "values", "node", "point", "gridpoint", "face", "column")
-
 
 BOUNDS = {"bnds", "bound", "bounds", "bnd", "nv", "nbnd", "vertices"}
 
@@ -113,7 +112,7 @@ def canonical(
     if half_levels and half_levels[0].size == dataset.sizes.get("level", 0) + 1:
         a, b = (row.tolist() for row in half_levels)
         dataset = dataset.assign_attrs(vertical_kind="hybrid", vertical_a=a, vertical_b=b)
-    return dataset.transpose("time", *keep, "level", *horizontal(dataset), missing_dims="ignore")
+    return transposed(dataset, "time", *keep, "level", *horizontal(dataset))
 
 
 def _renamed(dataset: xr.Dataset, rename: Mapping[str, str], origin: str) -> xr.Dataset:

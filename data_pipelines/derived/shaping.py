@@ -12,9 +12,9 @@ from data_pipelines.conventions.attributes import grid_of, horizontal, timestep_
 from data_pipelines.conventions.cells import grid_attributes
 from data_pipelines.conventions.dialects import variable_hint
 from data_pipelines.conventions.durations import bounds, duration, duration_text, nearest_positions
+from data_pipelines.conventions.lazy_arrays import computed_when_read
 from data_pipelines.conventions.suggestions import suggestion
 from data_pipelines.conventions.units import in_units
-from data_pipelines.derived.lazy_arrays import computed_when_read
 from data_pipelines.derived.variables import BEFORE, DERIVED, DIAGNOSTICS
 from emulators.grid import PointGrid
 from emulators.statistics.area_means import Region

@@ -158,7 +158,7 @@ class ForecastForcing:
         fields = self.dataset.isel({LEAD: inside}).sel(time=inits.astype("datetime64[ns]"))
         forcings = {}
         for name, rule in self.rules.items():
-            field = fields[name].transpose(LEAD, "time", ..., *axes)
+            field = fields[name].compute().transpose(LEAD, "time", ..., *axes)
             field = field[-1] if rule.over == "last" else field.mean(LEAD) if rule.over == "mean" else field.sum(LEAD)
             forcings[name] = torch.from_numpy(np.array(field.values)).to(forcing.values.dtype)
         return forcing.with_(**forcings)

@@ -26,9 +26,9 @@ from data_pipelines.conventions.attributes import origin_of, with_levels
 from data_pipelines.conventions.calendars import datetimes, seconds_of, timedeltas
 from data_pipelines.conventions.canonical import LEAD, MEMBERS, canonical, is_member
 from data_pipelines.conventions.durations import spacing
+from data_pipelines.conventions.lazy_arrays import computed_when_read, transposed
 from data_pipelines.conventions.suggestions import option, suggestion
 from data_pipelines.conventions.valid_times import INITS, LEADS, VALID, refuse_other_times
-from data_pipelines.derived.lazy_arrays import computed_when_read
 from data_pipelines.derived.shaping import shaped
 from data_pipelines.opening.datasets import open_files
 
@@ -149,7 +149,7 @@ def canonical_forecast(
     dataset = dataset if count is None else with_two_members(dataset)
     keep = (LEAD, *(["member"] if "member" in dataset.dims else []))
     forecast = canonical(dataset.drop_vars("valid_time", errors="ignore"), names=names, select=select, keep=keep)
-    forecast = with_levels(forecast).transpose("member", ..., missing_dims="ignore")
+    forecast = transposed(with_levels(forecast), "member", ...)
     if not any({"time", LEAD} <= set(forecast[name].dims) for name in forecast.data_vars):
         raise ValueError(f"No variable of {origin} varies with both initial time and lead time.")
     forecast = forecast.assign_coords(valid_time=(("time", LEAD), valid.astype("datetime64[ns]")))

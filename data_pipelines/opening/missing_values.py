@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from data_pipelines.derived.lazy_arrays import LazyArray, lazy_variable
+from data_pipelines.conventions.lazy_arrays import LazyArray, lazy_variable
 
 PACKING = ("scale_factor", "add_offset")
 MARKS = ("_FillValue", "missing_value")

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from xarray.backends import BackendEntrypoint
 
-from data_pipelines.derived.lazy_arrays import LazyArray, lazy_source, lazy_variable
+from data_pipelines.conventions.lazy_arrays import LazyArray, lazy_source, lazy_variable
 from data_pipelines.reading.packed_store import PackedStore, channel_runs
 from emulators.variables import Variable, VariableSet
 

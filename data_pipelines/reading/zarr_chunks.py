@@ -24,7 +24,7 @@ import numpy as np
 import xarray as xr
 from numcodecs import blosc
 
-from data_pipelines.derived.lazy_arrays import LazyArray, lazy_source, lazy_variable
+from data_pipelines.conventions.lazy_arrays import LazyArray, lazy_source, lazy_variable
 from data_pipelines.files.fingerprints import CRC_BYTES, refuse_damage, refuse_lost_coordinates, sealed_root
 from data_pipelines.reading.threads import Scratch, ScratchMemory
 

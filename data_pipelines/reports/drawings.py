@@ -176,7 +176,7 @@ def fields_at(pairs: Pairs, row: Row, init: int, lead: int) -> tuple[np.ndarray,
         if row.level is not None:
             field = field.isel(level=level_index(field["level"].values, [row.level])[0])
         field = field.mean("member") if "member" in field.dims else field
-        return field.transpose(*horizontal(pairs.truth.dataset)).values.astype(np.float64)
+        return field.compute().transpose(*horizontal(pairs.truth.dataset)).values.astype(np.float64)
 
     at = pairs.truth.find(pairs.inits[[init]])[0] if lead == START else pairs.index[init, lead]
     truth = values(pairs.truth.dataset[row.variable].isel(time=int(at)))
@@ -239,7 +239,7 @@ def ensemble_maps(
                 stamped.append(Picture(ahead, caption, {"truth": truth[0], **shown}))
         maps.draw(row, "_spread_errors", spread)
         maps.draw(row, "_stamps", stamped)
-        maps.draw(replace(row, factor=100.0, unit="%"), "_probability_errors", probable)
+        maps.draw(replace(row, factor=100.0, unit="% of members"), "_probability_errors", probable)
     if shown_of_members["places"]:
         draw_plumes(maps, pairs, rows, shown_of_members["places"])
 
@@ -251,7 +251,7 @@ def probabilities(
     order = np.argsort(truth, axis=None)
     below = np.cumsum(area.ravel()[order]) / area.sum()
     limit = float(truth.ravel()[order][min(int(np.searchsorted(below, share)), truth.size - 1)])
-    caption = f"{ahead} ahead, first forecast: above {limit * row.factor:.4g} {row.unit}".rstrip()
+    caption = f"{ahead} ahead: above {limit * row.factor:.4g} {row.unit}".rstrip()
     shown = {"probability": (members > limit).mean(axis=0), "truth": (truth > limit).astype(float)}
     return Picture(ahead, caption, shown)
 
@@ -286,7 +286,7 @@ def member_fields(pairs: Pairs, row: Row, init: int, leads: Sequence[int]) -> tu
 
     order = horizontal(pairs.truth.dataset)
     forecast = pairs.forecast[row.variable].isel(time=init, prediction_timedelta=list(leads))
-    members = at_level(forecast).transpose("member", "prediction_timedelta", *order)
+    members = at_level(forecast).compute().transpose("member", "prediction_timedelta", *order)
     truth = pairs.truth.dataset[row.variable].isel(time=[int(pairs.index[init, lead]) for lead in leads])
-    fields = (members, at_level(truth).transpose("time", *order))
+    fields = (members, at_level(truth).compute().transpose("time", *order))
     return fields[0].values.astype(np.float64), fields[1].values.astype(np.float64)

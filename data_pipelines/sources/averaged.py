@@ -11,8 +11,8 @@ import numpy as np
 import xarray as xr
 
 from data_pipelines.conventions.durations import duration, duration_text, spacing
+from data_pipelines.conventions.lazy_arrays import computed_when_read
 from data_pipelines.conventions.suggestions import suggestion
-from data_pipelines.derived.lazy_arrays import computed_when_read
 from data_pipelines.opening.derived_source import DerivedSource
 from emulators.statistics.accumulation import Accumulation
 

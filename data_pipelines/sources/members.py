@@ -93,7 +93,7 @@ class Members:
         """Return the fields of a member at all times, (time, [level,] lat, lon)."""
         member = stored[str(truth.name)].isel(number=number % (self.only or self.members))
         order = ("time", "prediction_timedelta", *truth.dims[1:])
-        simulated = member.transpose(*order).values.astype(truth.dtype)
+        simulated = member.compute().transpose(*order).values.astype(truth.dtype)
         starts = truth.values[:: simulated.shape[1] + 1][:, None]
         return np.concatenate([starts, simulated], axis=1).reshape(truth.shape)
 

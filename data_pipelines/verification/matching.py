@@ -128,7 +128,7 @@ def grows(field: xr.DataArray, dim: str) -> bool | None:
     if places.size < 2:
         return None
     first = {d: 0 for d in field.dims if d not in (dim, "latitude", "longitude", "cell")}
-    values = field.isel({**first, dim: places}).transpose(dim, ...).values.astype(np.float64)
+    values = field.isel({**first, dim: places}).compute().transpose(dim, ...).values.astype(np.float64)
     values = values.reshape(places.size, -1)
     values = values[:, np.isfinite(values).all(axis=0)]
     steps = np.diff(values, axis=0)

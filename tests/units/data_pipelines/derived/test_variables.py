@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from data_pipelines.derived.lazy_arrays import computed_when_read
+from data_pipelines.conventions.lazy_arrays import computed_when_read
 from data_pipelines.derived.shaping import shaped
 from data_pipelines.derived.variables import DERIVED, DIAGNOSTICS
 from data_pipelines.opening.datasets import open_dataset
