@@ -42,6 +42,13 @@ RUNS = (
             ("hero.png", "planet_forecast.png"),
         ),
     ),
+    Run(
+        "planet_ensemble",
+        (
+            ("maps/temperature_sigma_0.835_plumes.png", "ensemble_plumes.png"),
+            ("maps/temperature_sigma_0.835_5d_probability_errors.png", "ensemble_probability.png"),
+        ),
+    ),
     Run("lorenz96_unet", (("hero.png", "lorenz96_forecast.png"),)),
     Run("shallow_water_sfno", (("hero.png", "shallow_water_forecast.png"),)),
     Run("planet_sfno", (("frontier.png", "planet_frontier.png"),), study=True),
