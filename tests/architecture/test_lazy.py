@@ -55,6 +55,7 @@ def test_listing_needs_no_torch() -> None:
     assert not loaded_by("list", "no_such_folder") & heavy
 
 
+@pytest.mark.slow
 def test_checking_needs_no_compiler() -> None:
     """A network tried on the meta device draws nothing, or torch would import its compiler and sympy."""
     assert not loaded_by("check", "data=planet_tiny", "model=sfno") & {"sympy", "pytorch_lightning", "matplotlib"}

@@ -63,6 +63,7 @@ def loaded(target, name="scores.nc"):
     return xr.load_dataset(target / name, decode_timedelta=True)
 
 
+@pytest.mark.slow
 def test_all_that_an_evaluation_leaves(tmp_path, forecast, truth, capsys):
     stored = write(forecast, tmp_path / "fc.zarr"), write(truth, tmp_path / "truth.nc")
     target = scores(
@@ -382,6 +383,7 @@ def test_bad_input_is_told_in_a_sentence(tmp_path, forecast, truth, capsys):
     assert not (tmp_path / "eval").exists()
 
 
+@pytest.mark.slow
 def test_spectra_beside_the_scores(tmp_path, forecast, truth):
     stored = write(forecast, tmp_path / "fc.nc"), write(truth, tmp_path / "truth.nc")
     target = scores(tmp_path, *stored, pictures="true", **{"spectra.leads": "[6h,1d]", "spectra.threshold": 0.8})

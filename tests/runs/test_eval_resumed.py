@@ -116,6 +116,7 @@ def test_sums_of_a_forecast_that_was_replaced_are_not_added(stores, tmp_path, ca
     assert not (folder / "scores.nc").exists()
 
 
+@pytest.mark.slow
 def test_more_shares_than_initial_times(stores, whole, tmp_path):
     for share in range(9, 0, -1):
         folder = run(stores, tmp_path, share=f"{share}/9")

@@ -278,6 +278,7 @@ def test_names_that_lead_elsewhere_are_refused_and_leave_nothing(place, capsys, 
     assert sorted(place.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_refused_trainings_leave_no_folder(place, capsys):
     refused(capsys, "train", *SMALL, "name=a", "data.path=nowhere.nc")
     refused(capsys, "train", *SMALL, "name=a", "optimizer.lr=fast")
@@ -288,6 +289,7 @@ def test_refused_trainings_leave_no_folder(place, capsys):
     assert "would lie within the run" in refused(capsys, "train", *SMALL, "name=a/checkpoints")
 
 
+@pytest.mark.slow
 def test_stores_and_statistics_are_not_continued_with_other_settings(place, capsys):
     convert = ["data", "convert", *TINY[:4], "to=packed.zarr"]
     emul(*convert)

@@ -54,6 +54,7 @@ def test_it_is_trained_forecast_and_scored_as_it_stands(here):
     assert (here / "outputs" / "eval" / "first" / "scores.nc").is_file()
 
 
+@pytest.mark.slow
 def test_a_store_of_a_region_gets_a_unet_and_a_folder_of_files_is_one_dataset(here, capsys):
     region = dataset(latitude=np.linspace(60.0, 40.0, 9), longitude=np.linspace(0.0, 20.0, 10))
     region.to_zarr(here / "region.zarr", zarr_format=2)
@@ -103,6 +104,7 @@ def test_a_file_that_exists_is_kept(here, capsys):
     assert (here / "my_parts" / "experiment" / "mine.yaml").read_text() == "name: mine\n"
 
 
+@pytest.mark.slow
 def test_a_terminal_is_asked_until_the_answers_are_good(here, monkeypatch, capsys):
     class Terminal:
         def isatty(self):

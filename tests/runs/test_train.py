@@ -98,6 +98,7 @@ def test_killed_and_run_again_is_bit_identical(tmp_path, extra):
 SWITCH = ["loss=[mse,amse]", "loss.mse.end=0.5", "loss.amse.start=0.5", "loss.amse.weight=0.5", "training.log_every=1"]
 
 
+@pytest.mark.slow
 def test_losses_switch_at_their_step_and_an_interrupted_training_switches_alike(tmp_path, monkeypatch):
     from emulators.losses.amse import AMSE
 
@@ -184,6 +185,7 @@ def test_a_signal_saves_and_leaves(tmp_path, number, code):
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_same_seed_same_weights_other_seed_other(tmp_path):
     one, two, other = (
         weights(train(compose("train", overrides(tmp_path, name, f"seed={seed}"))))["emul"]["weights"]

@@ -77,6 +77,7 @@ def test_the_same_command_again_does_nothing(home, tmp_path):
     assert home.contents(folder) == before
 
 
+@pytest.mark.slow
 def test_netcdf_holds_the_same_numbers(home, tmp_path):
     one = forecast(home.config(tmp_path))
     two = forecast(home.config(tmp_path, "writer=netcdf", "writer.compression=1", "name=nc"))

@@ -35,6 +35,7 @@ def _own_memory(tmp_path, monkeypatch):
         "data.path='s3://${oc.env:EMUL_SECRET}/x.zarr'",
     ],
 )
+@pytest.mark.slow
 def test_no_secret_stands_in_a_file(tmp_path, options, capsys):
     words = options.split(" logger") if options.startswith("logger") else [options]
     words = [words[0], *(f"logger{word}" for word in words[1:])]
@@ -86,6 +87,7 @@ def test_a_run_elsewhere_takes_what_the_command_gives(home, tmp_path, monkeypatc
         open_run(run).archive()
 
 
+@pytest.mark.slow
 def test_forecasts_keep_no_secret(home, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FOLDER", str(home.folder))
     words = [f"run={home.run('tame')}", f"output={tmp_path}"]

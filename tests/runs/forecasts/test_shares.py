@@ -45,6 +45,7 @@ def assert_same(home, whole, folder):
     assert one == other
 
 
+@pytest.mark.slow
 def test_shares_add_up_to_the_whole_and_the_last_one_judges(home, tmp_path, whole, capfd):
     folder = tmp_path / "forecast" / "tame"
     words = command(home, tmp_path)[3:]

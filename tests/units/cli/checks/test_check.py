@@ -76,6 +76,7 @@ def test_what_no_part_can_tell_alone():
     assert set(found("training.checkpoint_every=0", "hardware.devices=0")) == {"training", "hardware"}
 
 
+@pytest.mark.slow
 def test_laws_over_steps_without_their_sums_are_found():
     words = ["data=planet_tiny", "variables=planet_budgets", "model=stormer_small", "objective=random_intervals"]
     for part in ("constraint=[moisture_budget]", "constraint=[total_energy]", "loss=[mse,moisture_budget]"):

@@ -273,6 +273,7 @@ def test_unknown_flag_names_the_key():
         run_composed("train", ["--steps", "100"], lambda config: 0)
 
 
+@pytest.mark.slow
 def test_advice_is_what_the_verb_accepts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "outputs" / "train" / "mine").mkdir(parents=True)

@@ -150,6 +150,7 @@ def planet(tmp_path_factory):
     return source
 
 
+@pytest.mark.slow
 def test_the_planet_goes_on_from_its_store(planet):
     record = Record(planet, planet.dataset(), AnalysisErrors())
     start = record.times[20]
