@@ -6,7 +6,7 @@ module uses `xarray.core.indexing`, which xarray documents for writers of backen
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,50 +42,30 @@ def lazy_variable(
 class LazySource(NamedTuple):
     """Say what a Variable reads from.
 
-    key: for each axis of the array, an int, a slice or positions. vectorised: whether positions broadcast against
-    each other, as in NumPy's advanced indexing, rather than index each axis by itself. order: the axes of the array in
-    the order of the Variable's; empty: as they are.
+    key: for each axis of the array, an int, a slice or positions. order: the axes of the array, but those that an int
+    drops, in the order of the Variable's.
     """
 
     array: LazyArray
     key: tuple[Any, ...]
-    vectorised: bool
-    order: tuple[int, ...] = ()
+    order: tuple[int, ...]
 
-    def axes(self, shape: tuple[int, ...]) -> list[tuple[int | None, np.ndarray]] | None:
-        """Find for each axis of the array the axis of the Variable, of `shape`, that it makes, and the positions on it.
-
-        None for an axis that is dropped. None if the key selects points rather than rows and columns.
-        """
-        if not self.vectorised:
-            order = [axis for axis in self.order or range(len(self.key)) if not _is_int(self.key[axis])]
-            return [
-                (None, np.array([k])) if _is_int(k) else (order.index(axis), np.arange(size)[k])
-                for axis, (k, size) in enumerate(zip(self.key, self.array.shape, strict=True))
-            ]
-        if not all(isinstance(k, np.ndarray) for k in self.key):
-            return None
-        long = [[n for n, size in enumerate(k.shape) if size > 1] for k in self.key]
-        used = [n for dims in long for n in dims]
-        if any(len(dims) > 1 for dims in long) or len(set(used)) < len(used):
-            return None
-        left = iter(
-            [n for n in range(len(shape)) if n not in used]
-        )  # of one position each, whichever axis they come from
-        return [(dims[0] if dims else next(left, None), k.reshape(-1)) for dims, k in zip(long, self.key, strict=True)]
+    def positions(self) -> list[np.ndarray]:
+        """Return the positions on each axis of the array; one where an int drops the axis."""
+        return [np.atleast_1d(np.arange(size)[index]) for index, size in zip(self.key, self.array.shape, strict=True)]
 
 
 def lazy_source(variable: xr.Variable) -> LazySource | None:
-    """Return the LazyArray that a Variable reads from; None if it holds values or was computed from another."""
+    """Return the LazyArray that a Variable reads from, each axis by itself.
+
+    None if it holds values, was computed from another, or selects points rather than rows and columns.
+    """
     data: Any = variable._data
-    if not isinstance(data, indexing.LazilyIndexedArray | indexing.LazilyVectorizedIndexedArray):
+    if not isinstance(data, indexing.LazilyIndexedArray) or not isinstance(data.array, LazyArray):
         return None
-    if not isinstance(data.array, LazyArray):
-        return None
-    vectorised = isinstance(data.key, indexing.VectorizedIndexer)
-    if isinstance(data.array, _TransposedArray) and not vectorised:
+    if isinstance(data.array, _TransposedArray):
         return data.array.source(data.key.tuple)
-    return LazySource(data.array, data.key.tuple, vectorised)
+    return LazySource(data.array, data.key.tuple, _kept(data.key.tuple, range(len(data.key.tuple))))
 
 
 def transposed(dataset: xr.Dataset, *dims: Any) -> xr.Dataset:
@@ -104,8 +84,9 @@ def transposed(dataset: xr.Dataset, *dims: Any) -> xr.Dataset:
     return result.assign(fields)
 
 
-def _is_int(key: Any) -> bool:
-    return isinstance(key, int | np.integer)
+def _kept(key: tuple[Any, ...], axes: Iterable[int]) -> tuple[int, ...]:
+    """Return those of `axes` that no int drops."""
+    return tuple(axis for axis in axes if not isinstance(key[axis], int | np.integer))
 
 
 def _composed(first: Any, then: Any, size: int) -> Any:
@@ -130,27 +111,23 @@ class _TransposedArray(LazyArray):
     """Read a Variable with its axes in another order: as it is stored, then transposed in memory."""
 
     def __init__(self, variable: xr.Variable, order: tuple[int, ...]) -> None:
-        source = lazy_source(variable)
-        if source is None or source.vectorised:
-            source = LazySource(_StoredArray(variable), (slice(None),) * variable.ndim, False)
-        axes = [axis for axis in source.order or range(len(source.key)) if not _is_int(source.key[axis])]
-        self.stored = source
-        self.order = tuple(axes[axis] for axis in order)
+        whole = LazySource(_StoredArray(variable), (slice(None),) * variable.ndim, tuple(range(variable.ndim)))
+        self.stored = lazy_source(variable) or whole
+        self.order = tuple(self.stored.order[axis] for axis in order)
         self.shape = tuple(variable.shape[axis] for axis in order)
         self.dtype = variable.dtype
 
     def source(self, key: tuple[Any, ...]) -> LazySource:
-        """Say what is read at `key`: of the array that is stored, with its axes in the order of this one."""
+        """Say what is read at `key`."""
         within = list(self.stored.key)
         for axis, index in zip(self.order, key, strict=True):
             within[axis] = _composed(within[axis], index, self.stored.array.shape[axis])
-        return LazySource(self.stored.array, tuple(within), False, self.order)
+        return LazySource(self.stored.array, tuple(within), _kept(tuple(within), self.order))
 
     def read(self, key: tuple[Any, ...]) -> np.ndarray:
-        within = self.source(key).key
-        values = self.stored.array.read(within)
-        stored = [axis for axis, index in enumerate(within) if not _is_int(index)]
-        return values.transpose([stored.index(axis) for axis in self.order if axis in stored])
+        array, within, order = self.source(key)
+        stored = _kept(within, range(len(within)))
+        return array.read(within).transpose([stored.index(axis) for axis in order])
 
 
 Rule = Callable[[xr.Dataset], xr.DataArray]

@@ -255,10 +255,6 @@ DIAGNOSTICS: dict[str, Callable[[xr.Dataset], xr.DataArray]] = {
     "geostrophic_wind_speed_weatherbench2": geostrophic_wind_speed_weatherbench2,
     "ageostrophic_wind_speed_weatherbench2": ageostrophic_wind_speed_weatherbench2,
     "insolation": insolation,
-    **{
-        f"log_{name}": partial(logarithm, name=name)
-        for name in ("snow_depth", "total_precipitation_1hr", "snowfall_1hr")
-    },
 }
 AMOUNTS = ("snow_depth", "total_precipitation_1hr", "snowfall_1hr")
 DIAGNOSTICS |= {f"log_{name}": partial(logarithm, name=name) for name in AMOUNTS}

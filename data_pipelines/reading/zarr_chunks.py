@@ -367,20 +367,14 @@ def chunk_field(variable: xr.Variable, levels: list[int] | slice | None) -> Chun
     array = source.array if source is not None else None
     if source is None or not isinstance(array, ChunkArray) or variable.dims[:1] != ("time",):
         return None
-    axes = source.axes(variable.shape)
-    if axes is None:
+    positions, (axis, *order) = source.positions(), source.order
+    chunks = zip(array.chunks, array.shape, strict=True)
+    if any(chunk < size for n, (chunk, size) in enumerate(chunks) if n != axis):
         return None
-    axis = next((n for n, (to, _) in enumerate(axes) if to == 0), None)
-    whole = all(
-        chunk >= size for n, (chunk, size) in enumerate(zip(array.chunks, array.shape, strict=True)) if n != axis
-    )
-    if axis is None or not whole:
-        return None
-    order = sorted((n for n, (to, _) in enumerate(axes) if to), key=lambda n: axes[n][0] or 0)
-    indices = [axes[n][1] for n in order]
+    indices = [positions[n] for n in order]
     if levels is not None:
         indices[0] = indices[0][levels]
-    fixed = {n: int(index[0]) for n, (to, index) in enumerate(axes) if to is None}
+    fixed = {n: int(index[0]) for n, index in enumerate(positions) if n not in source.order}
     return ChunkField(
-        array, axes[axis][1], axis, fixed, tuple(order), tuple(as_slice(selected) for selected in indices)
+        array, positions[axis], axis, fixed, tuple(order), tuple(as_slice(selected) for selected in indices)
     )

@@ -13,7 +13,7 @@ the mean is left out, and <G>, the gain of the whole globe, is taken away, so th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -60,65 +60,6 @@ class Transports:
     def __call__(self, state: State) -> dict[str, Tensor]:
         """Return northward transports by name, float64 (*lead, lat)."""
         return {name: part(state) for name, part in self.parts.items()}
-
-
-class YearlyTransports:
-    """Accumulate transports of forecasts and truth by year."""
-
-    def __init__(self, world: World) -> None:
-        self.transports = Transports(world)
-        self._sums: dict[int, np.ndarray] = {}  # year -> (truth and members, quantity, lat)
-        self._counts: dict[int, int] = {}
-
-    @property
-    def names(self) -> list[str]:
-        """The transports that can be had."""
-        return list(self.transports.parts)
-
-    def add(self, prediction: State, target: State) -> None:
-        """Add forecasts and their truth at the same times; an ensemble has its members in front."""
-        if not self.names:
-            return
-        truth, members = (
-            np.stack([field.numpy() for field in self.transports(state.to("cpu")).values()])
-            for state in (target, prediction)
-        )
-        count = prediction.lead[0] if len(prediction.lead) == 2 else 1
-        rows = [fields.reshape(len(fields), n, -1, fields.shape[-1]) for fields, n in ((truth, 1), (members, count))]
-        both = np.concatenate(rows, axis=1).swapaxes(0, 1)  # (series, quantity, time, lat)
-        years = np.atleast_1d(target.time).astype("datetime64[Y]").astype(int) + 1970
-        for year in np.unique(years).tolist():
-            self._raise(year, both[:, :, years == year].sum(axis=2), int((years == year).sum()))
-
-    def _raise(self, year: int, total: np.ndarray, count: int) -> None:
-        self._sums[year] = self._sums.get(year, 0.0) + total
-        self._counts[year] = self._counts.get(year, 0) + count
-
-    def partial(self) -> dict[str, np.ndarray]:
-        """The sums so far, for `add_partial`."""
-        years = sorted(self._sums)
-        return {
-            "transport years": np.array(years, dtype=np.int64),
-            "transport sums": np.stack([self._sums[year] for year in years]) if years else np.zeros(0),
-            "transport counts": np.array([self._counts[year] for year in years], dtype=np.int64),
-        }
-
-    def add_partial(self, partial: Mapping[str, np.ndarray]) -> None:
-        """Add the sums of others."""
-        of_others = (partial[f"transport {name}"] for name in ("years", "sums", "counts"))
-        for year, total, count in zip(*of_others, strict=True):
-            self._raise(int(year), total, int(count))
-
-    def means(self) -> np.ndarray:
-        """Return the means over all times of the forecast and of the truth, (2, quantity, lat)."""
-        mean = np.sum([*self._sums.values()], axis=0) / sum(self._counts.values())
-        return np.stack([mean[1:].mean(axis=0), mean[0]])
-
-    def noise(self, years: np.ndarray) -> np.ndarray:
-        """Return the standard deviation of means of whole `years` of forecast and truth, (2, quantity, lat)."""
-        annual = np.stack([self._sums[year] / self._counts[year] for year in years.tolist()])
-        spread = np.sqrt(annual.var(axis=0, ddof=1))
-        return np.stack([np.sqrt(np.square(spread[1:]).mean(axis=0)), spread[0]])
 
 
 def _require(world: World, *names: str) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 
 from emulators.scores.climate import area_mean
 from emulators.statistics.patterns import Patterns, is_separate, overlap, sampling_error
+from emulators.statistics.period_sums import PeriodSums
 
 SCALES = ("days", "season", "months", "years")
 MODES = 3
@@ -48,36 +49,22 @@ class MonthlyFields:
     """
 
     def __init__(self) -> None:
-        self._sums: dict[int, np.ndarray] = {}  # month since 1970 -> (series, channel, point)
-        self._counts: dict[int, int] = {}
+        self._months = PeriodSums("field")  # since 1970; (series, channel, point)
         self._squares: np.ndarray | float = 0.0
 
     def add(self, months: np.ndarray, fields: np.ndarray) -> None:
         """Add fields of the months since 1970, (time,)."""
         self._squares = self._squares + np.square(fields).sum(axis=1)
-        for month in np.unique(months).tolist():
-            self._raise(month, fields[:, months == month].sum(axis=1), int((months == month).sum()))
-
-    def _raise(self, month: int, total: np.ndarray, count: int) -> None:
-        self._sums[month] = self._sums.get(month, 0.0) + total
-        self._counts[month] = self._counts.get(month, 0) + count
+        self._months.add_times(months, fields, axis=1)
 
     def partial(self) -> dict[str, np.ndarray]:
         """The sums so far as arrays, for `add_partial`."""
-        months = sorted(self._sums)
-        return {
-            "field months": np.array(months, dtype=np.int64),
-            "field sums": np.stack([self._sums[month] for month in months]) if months else np.zeros(0),
-            "field counts": np.array([self._counts[month] for month in months], dtype=np.int64),
-            "field squares": np.asarray(self._squares),
-        }
+        return {**self._months.partial(), "field squares": np.asarray(self._squares)}
 
     def add_partial(self, partial: Mapping[str, np.ndarray]) -> None:
         """Add the sums of others."""
-        of_others = (partial[f"field {name}"] for name in ("months", "sums", "counts"))
-        for month, total, count in zip(*of_others, strict=True):
-            self._raise(int(month), total, int(count))
-        if partial["field months"].size:
+        self._months.add_partial(partial)
+        if partial["field periods"].size:
             self._squares = self._squares + partial["field squares"]
 
     def whole(self, years: np.ndarray) -> np.ndarray:
@@ -85,8 +72,8 @@ class MonthlyFields:
         rows = []
         for year in years.tolist():
             months = range(12 * (year - 1970), 12 * (year - 1969))
-            if all(month in self._sums for month in months):
-                rows.append(np.stack([self._sums[month] / self._counts[month] for month in months]))
+            if all(month in self._months.sums for month in months):
+                rows.append(np.stack([self._months.mean(month) for month in months]))
         return np.moveaxis(np.stack(rows), 2, 0) if rows else np.zeros((0, 0, 12, 0, 0))
 
     def variances(self, means: np.ndarray) -> np.ndarray:
@@ -94,8 +81,9 @@ class MonthlyFields:
 
         means: as from `whole`.
         """
-        count = sum(self._counts.values())
-        inside = sum(np.square(self._sums[month]) / number for month, number in self._counts.items())
+        sums, counts = self._months.sums, self._months.counts
+        count = sum(counts.values())
+        inside = sum(np.square(sums[month]) / number for month, number in counts.items())
         days = np.maximum((self._squares - inside) / count, 0.0)  # (series, channel, point)
         centre = means.mean(axis=(1, 2), keepdims=True)
         season, year = means.mean(axis=1, keepdims=True) - centre, means.mean(axis=2, keepdims=True) - centre

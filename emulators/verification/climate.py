@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from emulators.physics.transports import YearlyTransports
+from emulators.physics.transports import Transports
 from emulators.scores.climate import (
     ALPHA,
     NINO_REGION,
@@ -41,6 +41,7 @@ from emulators.state import State
 from emulators.statistics.area_means import Region, land_fraction, region_weights
 from emulators.statistics.climatology import AnnualMaxima, harmonics
 from emulators.statistics.monthly_fields import Modes, MonthlyFields
+from emulators.statistics.period_sums import PeriodSums
 from emulators.statistics.precipitation import PrecipitationDistribution
 from emulators.variables import Variable, VariableSet
 from emulators.verification.channels import channel_rows
@@ -63,6 +64,52 @@ YEARS = {
 }  # whole years needed
 RETURN = 10.0  # years between two excesses of the return level
 PATTERN_REGIONS = ("northern-hemisphere", "southern-hemisphere")  # those with patterns of their own, beside the first
+
+
+class YearlyTransports:
+    """Accumulate transports of forecasts and truth by year."""
+
+    def __init__(self, world: World) -> None:
+        self.transports = Transports(world)
+        self._years = PeriodSums("transport")  # (truth and members, quantity, lat)
+
+    @property
+    def names(self) -> list[str]:
+        """The transports that can be had."""
+        return list(self.transports.parts)
+
+    def add(self, prediction: State, target: State) -> None:
+        """Add forecasts and their truth at the same times; an ensemble has its members in front."""
+        if not self.names:
+            return
+        truth, members = (
+            np.stack([field.numpy() for field in self.transports(state.to("cpu")).values()])
+            for state in (target, prediction)
+        )
+        count = prediction.lead[0] if len(prediction.lead) == 2 else 1
+        rows = [fields.reshape(len(fields), n, -1, fields.shape[-1]) for fields, n in ((truth, 1), (members, count))]
+        both = np.concatenate(rows, axis=1).swapaxes(0, 1)  # (series, quantity, time, lat)
+        years = np.atleast_1d(target.time).astype("datetime64[Y]").astype(int) + 1970
+        self._years.add_times(years, both, axis=2)
+
+    def partial(self) -> dict[str, np.ndarray]:
+        """The sums so far, for `add_partial`."""
+        return self._years.partial()
+
+    def add_partial(self, partial: Mapping[str, np.ndarray]) -> None:
+        """Add the sums of others."""
+        self._years.add_partial(partial)
+
+    def means(self) -> np.ndarray:
+        """Return the means over all times of the forecast and of the truth, (2, quantity, lat)."""
+        mean = np.sum([*self._years.sums.values()], axis=0) / sum(self._years.counts.values())
+        return np.stack([mean[1:].mean(axis=0), mean[0]])
+
+    def noise(self, years: np.ndarray) -> np.ndarray:
+        """Return the standard deviation of means of whole `years` of forecast and truth, (2, quantity, lat)."""
+        annual = np.stack([self._years.mean(year) for year in years.tolist()])
+        spread = np.sqrt(annual.var(axis=0, ddof=1))
+        return np.stack([np.sqrt(np.square(spread[1:]).mean(axis=0)), spread[0]])
 
 
 class ClimateCard:
@@ -91,8 +138,7 @@ class ClimateCard:
         self._gram = np.zeros((size, size))
         self._moment, self._square = np.zeros((2, size, *shape)), np.zeros((2, *shape))
         self._missing = np.zeros(shape, dtype=bool)
-        self._months: dict[int, np.ndarray] = {}  # month since 1970 -> sums (truth and members, channel, region)
-        self._counts: dict[int, int] = {}
+        self._months = PeriodSums("area mean")  # since 1970; (truth and members, channel, region)
         self._times: set[int] = set()
         self._maxima, self._fields = AnnualMaxima(), MonthlyFields()
         self._kept = [variables.channels.index(channel) for channel in self.monthly.channels]
@@ -133,22 +179,18 @@ class ClimateCard:
         with np.errstate(invalid="ignore", divide="ignore"):
             means = both @ matrix / coverage  # (1 + member, time, channel, region)
         for place, month in enumerate(months.tolist()):
-            self._months[month] = self._months.get(month, 0.0) + means[:, place]
-            self._counts[month] = self._counts.get(month, 0) + 1
+            self._months.add(month, means[:, place])
 
     def partial(self) -> dict[str, np.ndarray]:
         """The sums so far as arrays, to be stored, sent, or added to others by `add_partial`."""
-        months = sorted(self._months)
         return {
             "gram": self._gram.copy(),
             "moment": self._moment.copy(),
             "square": self._square.copy(),
             "missing": self._missing.copy(),
-            "months": np.array(months, dtype=np.int64),
-            "means": np.stack([self._months[month] for month in months]) if months else np.zeros(0),
-            "counts": np.array([self._counts[month] for month in months], dtype=np.int64),
             "times": np.array(sorted(self._times), dtype=np.int64),
             "labels": np.array(self._labels()),
+            **self._months.partial(),
             **self._maxima.partial(),
             **self._fields.partial(),
             **self.transports.partial(),
@@ -163,11 +205,8 @@ class ClimateCard:
         self._moment += partial["moment"]
         self._square += partial["square"]
         self._missing |= partial["missing"]
-        for month, means, count in zip(partial["months"].tolist(), partial["means"], partial["counts"], strict=True):
-            self._months[month] = self._months.get(month, 0.0) + means
-            self._counts[month] = self._counts.get(month, 0) + int(count)
         self._times.update(partial["times"].tolist())
-        for part in (self._maxima, self._fields, self.transports, self.precipitation):
+        for part in (self._months, self._maxima, self._fields, self.transports, self.precipitation):
             part.add_partial(partial)
         return self
 
@@ -254,16 +293,16 @@ class ClimateCard:
     def monthly_area_means(self) -> tuple[np.ndarray, np.ndarray]:
         """Area means (month, truth and members, channel, region), and the months since 1970; the regions of scores are
         the first."""
-        months = np.array(sorted(self._months))
-        return np.stack([self._months[month] / self._counts[month] for month in months.tolist()]), months
+        months = self._months.periods
+        return np.stack([self._months.mean(month) for month in months]), np.array(months)
 
     def annual_means(self) -> np.ndarray:
         """Area means of whole years, (year, truth and members, channel, region)."""
         rows = []
         for year in self.years.tolist():
-            months = [month for month in self._months if month // 12 + 1970 == year]
-            total = sum(self._months[month] for month in months)
-            rows.append(total / sum(self._counts[month] for month in months))
+            months = [month for month in self._months.sums if month // 12 + 1970 == year]
+            total = sum(self._months.sums[month] for month in months)
+            rows.append(total / sum(self._months.counts[month] for month in months))
         return np.stack(rows)[..., : len(self.regions.names)]
 
     def scores(self) -> dict[str, np.ndarray]:

@@ -54,10 +54,8 @@ def test_the_array_that_is_stored_is_recognised():
     source = lazy_source(field.variable)
     assert source is not None
     assert source.array is array
-    axes = source.axes(field.shape)
-    assert axes is not None
-    assert [to for to, _ in axes] == [3, 0, 1, 2]
-    assert axes[0][1].tolist() == [3, 1]
+    assert source.order == (1, 2, 3, 0)
+    assert source.positions()[0].tolist() == [3, 1]
 
 
 def test_stored_fields_are_read_axis_by_axis(tmp_path):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from networks import randomised
 
 from emulators.grid import LatLonGrid, PointGrid, gaussian_grid
 from emulators.layers.mesh_coders import channel_numbers
@@ -37,15 +38,6 @@ NETWORKS = {
     "hi_lam": lambda where: HiLAM(where, level=2, latent=8, steps=2),
     "hi_lam_parallel": lambda where: HiLAM(where, level=2, latent=8, steps=2, processor="parallel"),
 }
-
-
-def randomised(net: torch.nn.Module) -> torch.nn.Module:
-    """Move every parameter away from where it starts."""
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    return net.eval()
 
 
 @pytest.fixture

@@ -9,28 +9,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from networks import build, channels, randomised
 from omegaconf import OmegaConf
 
 from emulators.grid import LatLonGrid, equiangular_grid
 from emulators.grids.catalogue import named_grid
 from emulators.layers.attention.level_columns import LevelColumns
-from emulators.layers.attention.wave_embedding import lead_waves
 from emulators.layers.attention.window_attention import CosineAttention, EarthAttention, WindowAttention
 from emulators.layers.attention.windows import Windows
-from emulators.layers.sample_draws import normal
-from emulators.models.aurora import ORDER, WRITTEN_ONLY, adapted
+from emulators.models.aurora import ORDER, WRITTEN_ONLY
 from emulators.variables import Variable, VariableSet
 from emulators.world import World
 from places import CONF
-
-CONF = CONF / "model"
-
-
-def channels(count: int, levels: dict[str, int] | None = None) -> VariableSet:
-    """`count` channels of one variable, or the variables of `levels`, 0 for a single one."""
-    if levels is not None:
-        return VariableSet(tuple(Variable(name, "", tuple(range(1, n + 1))) for name, n in levels.items()))
-    return VariableSet((Variable("state", "", tuple(range(count))),) if count else ())
 
 
 def world(grid=None, prognostic=3, forcing=0, history=1) -> World:
@@ -45,13 +35,6 @@ def world(grid=None, prognostic=3, forcing=0, history=1) -> World:
 
 AIR = {**dict.fromkeys("zqtuv", 13), **dict.fromkeys(("msl", "u10", "v10", "t2m"), 0)}  # Pangu's variables
 MASKS = dict.fromkeys(("land", "soil", "orography"), 0)
-
-
-def build(file: str, where: World, **changes):
-    options = OmegaConf.to_container(OmegaConf.load(CONF / f"{file}.yaml"))
-    options = options.get("model", options)
-    module, name = options.pop("_target_").rsplit(".", 1)
-    return getattr(importlib.import_module(module), name)(where, **{**options, **changes})
 
 
 def size(net: torch.nn.Module) -> int:
@@ -116,15 +99,6 @@ PUBLISHED = [  # file, world, changes, parameters measured on the original code
 def test_published_sizes(file, where, changes, parameters):
     with torch.device("meta"):
         assert size(build(file, where, **changes)) == parameters
-
-
-def randomised(net: torch.nn.Module) -> torch.nn.Module:
-    """Every parameter away from where it starts, so that nothing is hidden by a zero or a one."""
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    return net.eval()
 
 
 TURNING = {  # file: changes after which nothing in the network knows its longitude, and by how many columns to turn
@@ -349,73 +323,9 @@ def test_spectral_norms():
     assert {name: value.shape for name, value in ours.items()} == {name: state[name].shape for name in ours}
 
 
-def test_light_decoders_leave_the_frozen_network_as_it_is():
-    """Fields of the network do not change by a decoder beside it, which alone learns, at its place in the answer."""
-    air = {"temperature": 2, "msl": 0}
-    bare = World(equiangular_grid(16), channels(0, air), np.timedelta64(6, "h"), history=2)
-    more = replace(bare, diagnostic=channels(0, {"rain": 0, "cloud": 0}))
-    torch.manual_seed(0)
-    whole = randomised(build("aurora_small", replace(bare, diagnostic=channels(0, {"cloud": 0})), embed=16))
-    net = build("aurora_small", more, embed=16, light=["rain"], light_hidden=8, frozen=True, drop_path=0.5)
-    missing, unexpected = net.load_state_dict(whole.state_dict(), strict=False)
-    assert not unexpected
-    assert all(name.startswith("light.rain.") for name in missing)
-    fields, time = torch.randn(2, bare.input_channels, 16, 32), torch.zeros(2, dtype=torch.int64)
-    out = net.train()(fields, time)
-    torch.testing.assert_close(out[:, [0, 1, 2, 4]], whole(fields, time))
-    out.square().mean().backward()
-    assert {name for name, p in net.named_parameters() if p.grad is not None} == set(missing)
-
-
-def test_noise_of_each_token_moves_the_norms_and_hours_are_told_without_fast_waves():
-    air = World(equiangular_grid(16), channels(0, {"t": 2, "msl": 0}), np.timedelta64(6, "h"), history=2)
-    torch.manual_seed(0)
-    net = randomised(build("aurora_15_small", air, embed=16))
-    fields, time = torch.randn(2, air.input_channels, 16, 32), torch.zeros(2, dtype=torch.int64)
-    drawn = torch.stack(normal(2, (4, 8, 16, 16), "cpu", torch.Generator().manual_seed(1)))
-    with torch.no_grad():
-        still, moved = net(fields, time), net(fields, time, generator=torch.Generator().manual_seed(1))
-        torch.testing.assert_close(net(fields, time, noise=drawn), moved, rtol=0.0, atol=0.0)
-        torch.testing.assert_close(net(fields, time, noise=0.0 * drawn), still, rtol=0.0, atol=0.0)
-        drawn[1, 2, 3, 5] += 1.0
-        other = (net(fields, time, noise=drawn) - moved).abs().amax((1, 2, 3))
-    assert (moved - still).abs().max() > 1e-3
-    assert other[0] == 0.0 < other[1]
-    hours = torch.tensor([1.0, 6.0])
-    waves = lead_waves(hours, 8, True)
-    torch.testing.assert_close(waves[:, 3], hours / 504.0)
-    torch.testing.assert_close(
-        waves[:, [0, 7]], torch.stack([(np.pi * hours / 3).sin(), (np.pi * hours / 252).cos()], 1)
-    )
-
-
-def test_one_tensor_for_all_variables_is_read_as_one_for_each():
-    """Weights of Aurora 1.5 come in two forms; insolation and what is only written have other places than ours."""
-    surface = [*ORDER[:18], *WRITTEN_ONLY, "insolation"]
-    read, each = [*surface, *GROUND], {}
-    each |= {f"embed_surface.weight.{v}": torch.randn(3, 1, 2, 2, 2) for v in read}
-    each |= {f"surface.{part}.{v}": torch.randn(4, *rest) for part, rest in SHAPES.items() for v in surface}
-    upper = {f"embed_levels.weight.{v}": torch.randn(3, 1, 2, 2, 2) for v in "zuvtq"}
-    upper |= {f"upper.{part}.{v}": torch.randn(4, *rest) for part, rest in SHAPES.items() for v in "zuvtq"}
-    whole = {"embed_surface.weight.": torch.cat([each[f"embed_surface.weight.{v}"] for v in read], 1)}
-    for part in SHAPES:
-        whole[f"surface.{part}."] = torch.stack([each[f"surface.{part}.{v}"] for v in surface], 1).flatten(0, 1)
-    got, expected = adapted({**whole, **upper}), adapted({**each, **upper})
-    assert got.keys() == expected.keys()
-    for name, value in got.items():
-        torch.testing.assert_close(value, expected[name])
-    kernels = expected["embed_surface.weight"]
-    assert kernels.shape == (3, 2 * 19 + 36, 2, 2)
-    torch.testing.assert_close(kernels[:, 18], each["embed_surface.weight.insolation"][:, 0, 0])
-    torch.testing.assert_close(expected["surface.bias"].unflatten(0, (4, 26))[:, 18], each["surface.bias.insolation"])
-
-
-SHAPES = {"weight": (3,), "bias": ()}
-
-
 def test_every_published_network_has_a_small_one():
     targets = {}
-    for path in CONF.glob("*.yaml"):
+    for path in (CONF / "model").glob("*.yaml"):
         options = OmegaConf.load(path)
         if "_target_" in options:
             targets.setdefault(str(options["_target_"]), []).append(path.stem)

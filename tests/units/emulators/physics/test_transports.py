@@ -7,9 +7,10 @@ import torch
 
 from emulators.constants import EARTH_RADIUS, GRAVITY, HEAT_CAPACITY_DRY, LATENT_HEAT_VAPORISATION
 from emulators.grid import PointGrid, gaussian_grid
-from emulators.physics.transports import QUANTITIES, Transports, YearlyTransports
+from emulators.physics.transports import QUANTITIES, Transports
 from emulators.state import State
 from emulators.variables import Variable, VariableSet
+from emulators.verification.climate import YearlyTransports
 from emulators.world import Vertical, World
 
 GRID = gaussian_grid(32)
