@@ -218,6 +218,14 @@ class MatrixParameter(Protocol):
     matrix_axes: tuple[int, int] | None = None
 
 
+class MapParameter(Protocol):
+    """Mark a parameter as a map, or a stack of maps. map_axes: its axes that an output sums over, and those over
+    outputs; None: `matrix_axes`, or as its module has them.
+    """
+
+    map_axes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+
+
 class ScaledParameter(Protocol):
     """Mark a parameter with a learning rate of its own. rate_share: its share of the optimiser's."""
 

@@ -118,10 +118,10 @@ def _parametrised(network: Any, config: Mapping[str, Any], world: Any) -> Any:
     import torch
 
     rule = build(config["parametrisation"])
-    narrow = {**config["model"], **rule.sizes(network)}
+    model = config["model"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.get("seed", 0))
-        return rule.apply(network, build(narrow, world))
+        return rule.apply(network, model, lambda sizes: build({**model, **sizes}, world))
 
 
 def build_loss_term(node: Mapping[str, Any], *args: Any) -> Any:

@@ -102,6 +102,7 @@ class DiscoConvolution(nn.Module):
         initial = torch.randn(basis.size, into, out) / math.sqrt(into * basis.size)
         self.weight = nn.Parameter(initial)  # (basis function, in, out)
         self.weight.matrix_axes = (1, 2)  # type: ignore[attr-defined]  # for optimisers of matrices
+        self.weight.map_axes = (0, 1), (2,)  # type: ignore[attr-defined]  # for rates by width
         self.bias = nn.Parameter(torch.zeros(out)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:

@@ -59,6 +59,7 @@ class DiagonalConvolution(nn.Module):
         initial = torch.randn(len(pairs), channels, channels, 2) * math.sqrt(0.5 / channels)
         self.weight = nn.Parameter(initial)  # (coefficient, in, out, real and imaginary part), by order, then degree
         self.weight.matrix_axes = (1, 2)  # type: ignore[attr-defined]  # for optimisers of matrices
+        self.weight.map_axes = (1, 3), (2,)  # type: ignore[attr-defined]  # for rates by width
 
     def forward(self, coefficients: Tensor) -> Tensor:
         pairs = coefficients.unflatten(0, (-1, 2)).transpose(1, 2)  # (order, degree, part, batch, channel)
@@ -77,6 +78,8 @@ class SpectralMLP(nn.Module):
         self.weights = nn.ParameterList(
             torch.randn(into, out, 2) * math.sqrt(0.5 / into) for into, out in pairwise(widths)
         )
+        for weight in self.weights:
+            weight.map_axes = (0, 2), (1,)  # for rates by width
         self.biases = nn.ParameterList(torch.zeros(hidden) for _ in range(layers))
 
     def forward(self, coefficients: Tensor) -> Tensor:
@@ -109,6 +112,7 @@ class DegreeConvolution(nn.Module):
         initial = torch.randn(degrees, channels, 2, channels).mul_(math.sqrt(0.5 / channels))
         self.weight = nn.Parameter(initial)  # (degree, in, real and imaginary part, out)
         self.weight.matrix_axes = (1, 3)  # type: ignore[attr-defined]  # for optimisers of matrices
+        self.weight.map_axes = (1, 2), (3,)  # type: ignore[attr-defined]  # for rates by width
         self.weight.degree_axes = (0,)  # type: ignore[attr-defined]  # for transfer to another grid
 
     def forward(self, coefficients: Tensor) -> Tensor:

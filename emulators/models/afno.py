@@ -130,6 +130,9 @@ class Filter(nn.Module):
         size = channels // blocks
         self.blocks, self.threshold = blocks, threshold
         self.w1, self.w2 = (nn.Parameter(0.02 * torch.randn(2, blocks, size, size)) for _ in range(2))
+        for weight in (self.w1, self.w2):
+            weight.matrix_axes = (2, 3)  # type: ignore[attr-defined]  # for optimisers of matrices
+            weight.map_axes = (0, 2), (3,)  # type: ignore[attr-defined]  # for rates by width
         self.b1, self.b2 = (nn.Parameter(0.02 * torch.randn(2, blocks, size)) for _ in range(2))
         self.most = max(1, int((shape[0] // 2 + 1) * kept))  # columns of coefficients: what rows resolve
         wavenumber = torch.fft.fftfreq(shape[0], 1.0 / shape[0]).abs()

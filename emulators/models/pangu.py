@@ -130,6 +130,7 @@ class Recovery(nn.Module):
     def __init__(self, width: int, channels: int, patch: Sequence[int]) -> None:
         super().__init__()
         self.weight = nn.Parameter(0.02 * torch.randn(width, channels, *patch))
+        self.weight.map_axes = (0,), tuple(range(1, self.weight.ndim))  # type: ignore[attr-defined]  # for rates by width
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -4,9 +4,9 @@
     readout  the same rate,                       spread of the base / (n_in / n_0)
     others   rate and spread of the base
 
-Others are biases, gains of norms, places, kernels of single channels and maps of the fields. Muon's steps have the size
-of the rate in the spectral norm at every width, so that matrices that it takes keep theirs and the rest follow Adam's
-rules.
+Others are biases, gains of norms, places, latents and other tables, kernels of single channels, maps between groups
+that grow in number alone, and maps of the fields. Muon's steps have the size of the rate in the spectral norm at every
+width, so that matrices that it takes keep theirs and the rest follow Adam's rules.
 Attention whose heads grow wider would need a scale of 1 / d: let their number grow, and keep their width.
 Only channels are width: the matrix of a degree or a coefficient has as many inputs as there are channels, a kernel as
 many as channels, points of it included.
@@ -16,29 +16,39 @@ Yang et al. 2021, arXiv 2203.03466.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from emulators.interfaces import MatrixParameter, optional
+from emulators.interfaces import MapParameter, MatrixParameter, optional
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
 
 
 class Role(NamedTuple):
-    """Tell by which factors the inputs and outputs of a parameter grow over the base."""
+    """Tell how many numbers each output of a map sums over, and by which factors inputs and outputs grow over a base.
+
+    inputs: 0 of what is no map: biases, gains, tables of places.
+    """
 
     grows_in: float
     grows_out: float
+    inputs: float = 0.0
+    outputs: float = 0.0
 
     @property
     def kind(self) -> str:
-        """`matrix`, `output`, or `other`, whose inputs do not grow."""
+        """`vector`, no map; or `matrix`, `output`, `input`, `fixed`: both sides grow, the inputs, the outputs, none."""
+        if not self.inputs:
+            return "vector"
         if self.grows_in == 1.0:
-            return "other"
+            return "fixed" if self.grows_out == 1.0 else "input"
         return "output" if self.grows_out == 1.0 else "matrix"
 
 
@@ -47,57 +57,113 @@ def roles(network: nn.Module, narrow: nn.Module) -> dict[str, Role]:
 
     ValueError where they differ in more than widths.
     """
-    others, by_name = dict(narrow.named_parameters()), {}
-    if others.keys() != dict(network.named_parameters()).keys():
+    parameters, others = dict(network.named_parameters()), dict(narrow.named_parameters())
+    if parameters.keys() != others.keys():
         raise ValueError("parametrisation: expected a base of the same parts; it differs in depth, not in width alone.")
-    for module_name, module in network.named_modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            full = f"{module_name}.{name}".lstrip(".")
-            by_name[full] = _role(module, parameter, others[full])
-    return by_name
+    holders, narrow_holders = dict(network.named_modules()), dict(narrow.named_modules())
+    found = {}
+    for name, parameter in parameters.items():
+        place = f".{name}".rpartition(".")[0].partition(".parametrizations.")[0][1:]  # of spectral norms, what has one
+        pair = (holders[place], parameter), (narrow_holders[place], others[name])
+        is_map = _is_map(*pair[0], others[name])
+        (into, out), (base_into, base_out) = (_fans(*one) if is_map else (1.0, 1.0) for one in pair)
+        found[name] = Role(into / base_into, out / base_out, *(into, out) if is_map else ())
+    return found
 
 
-def _role(module: nn.Module, parameter: nn.Parameter, narrow: nn.Parameter) -> Role:
-    """How one parameter of a module grows."""
-    stacked = optional(parameter, MatrixParameter, "matrix_axes")
-    if stacked is not None:
-        into, out = stacked  # as the products of coefficients are laid out
-    elif isinstance(module, TRANSPOSED) and parameter.ndim > 1:
-        into, out = 0, 1
-    else:
-        into, out = 1, 0
+def _is_map(module: nn.Module, parameter: nn.Parameter, narrow: nn.Parameter) -> bool:
+    """Whether a parameter maps inputs to outputs. What says nothing of itself does where both its first axes grow."""
     if parameter.ndim < 2:
-        return Role(1.0, 1.0)
-    grows = [parameter.shape[axis] / narrow.shape[axis] for axis in (into, out)]
-    has_axes = stacked is not None or isinstance(module, (nn.Linear, nn.modules.conv._ConvNd))
-    if not has_axes and grows[0] != 1.0 and grows[1] == 1.0:
-        return Role(1.0, 1.0)  # a place or a table, whose last axis is channels
-    if parameter.shape[into] == 1 and grows[0] == 1.0:
-        return Role(1.0, 1.0)  # kernels of single channels
-    return Role(*grows)
+        return False
+    declared = any(
+        optional(parameter, kind, name) is not None
+        for kind, name in ((MapParameter, "map_axes"), (MatrixParameter, "matrix_axes"))
+    )
+    if declared or isinstance(module, (nn.Linear, *CONVOLUTIONS)):
+        return True
+    return all(parameter.shape[axis] != narrow.shape[axis] for axis in (0, 1))
 
 
-class MuP:
-    """Scale rates and first weights by width over a base. base: sizes of the base by class of the network."""
+def _fans(module: nn.Module, parameter: nn.Parameter) -> tuple[float, float]:
+    """Of a map, how many numbers an output sums over, and how many outputs read the same inputs."""
+    shape = parameter.shape
+    matrix = optional(parameter, MatrixParameter, "matrix_axes")
+    axes = optional(parameter, MapParameter, "map_axes") or (matrix and tuple((axis,) for axis in matrix))
+    if axes:
+        into, out = (math.prod(shape[axis] for axis in some) for some in axes)
+        return float(into), float(out)
+    groups = module.groups if isinstance(module, CONVOLUTIONS) else 1
+    if isinstance(module, TRANSPOSED):
+        return shape[0] / groups * math.prod(shape[2:]) / math.prod(module.stride), float(shape[1])
+    return float(math.prod(shape[1:])), shape[0] / groups
 
-    def __init__(self, *, base: Mapping[str, Mapping[str, Any]]) -> None:
-        self.base = {name: dict(sizes) for name, sizes in base.items()}
 
-    def sizes(self, network: nn.Module) -> dict[str, Any]:
-        """The sizes of the base of a network. ValueError where none are given for its class."""
+class Widths:
+    """Say which options of a network are its width.
+
+    base: {class of the network: {option: its size at the base width}}, of which the first is the width; of a list
+    (channels of each level) the size of its first entry, the others in proportion, or the whole list. along: options
+    that grow as the width does, such as numbers of heads, where `base` does not give them.
+    """
+
+    def __init__(self, *, base: Mapping[str, Mapping[str, Any]], along: Sequence[str] = ()) -> None:
+        self.base, self.along = {name: dict(sizes) for name, sizes in base.items()}, tuple(along)
+
+    def sizes(self, network: nn.Module, options: Mapping[str, Any], factor: float | None = None) -> dict[str, Any]:
+        """The options of a network at its base width, or at `factor` times its own. options: those it was built with.
+
+        ValueError where none are given for its class.
+        """
         name = type(network).__name__
         if name not in self.base:
             raise ValueError(
                 f"parametrisation.base: expected sizes of {name} at its base width, such as {{{name}: {{embed: 32}}}}; "
-                f"got those of {', '.join(self.base) or 'none'}."
+                f"got none. A network without a width takes parametrisation=null."
             )
-        return self.base[name]
+        defaults = {key: value.default for key, value in inspect.signature(type(network)).parameters.items()}
+        if unknown := sorted(self.base[name].keys() - defaults):
+            raise ValueError(f"parametrisation.base.{name}: {name} has no option {', '.join(unknown)}.")
+        own = {**defaults, **options}
+        sizes = dict(self.base[name])
+        width = factor or _first(next(iter(sizes.values()))) / _first(own[next(iter(sizes))])
+        for key, size in sizes.items():
+            if _is_number(size) or (factor and _is_list(size)):
+                sizes[key] = _scaled(own[key], factor or size / _first(own[key]))
+        for key in self.along:
+            if key not in sizes and (_is_number(own.get(key)) or _is_list(own.get(key))):
+                sizes[key] = _scaled(own[key], width)
+        return sizes
 
-    def apply(self, network: nn.Module, narrow: nn.Module) -> nn.Module:
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _first(value: Any) -> float:
+    return float(value[0] if _is_list(value) else value)
+
+
+def _scaled(value: Any, ratio: float) -> Any:
+    if _is_list(value):
+        return [_scaled(one, ratio) for one in value]
+    return max(1, round(value * ratio))
+
+
+class MuP(Widths):
+    """Scale rates and first weights by width over a base, at which nothing changes. base, along: as of Widths."""
+
+    def apply(
+        self, network: nn.Module, options: Mapping[str, Any], build: Callable[[dict[str, Any]], nn.Module]
+    ) -> nn.Module:
         """Scale the first weights of a network in place, and tell every parameter its share of the learning rate.
 
-        narrow: the same network at the base width. What is constant stays as it is.
+        options: those it was built with; build: the same network with others of these. What is constant stays as it is.
         """
+        narrow = build(self.sizes(network, options))
         grown, others = roles(network, narrow), dict(narrow.named_parameters())
         with torch.no_grad():
             for name, parameter in network.named_parameters():

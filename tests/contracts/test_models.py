@@ -18,6 +18,7 @@ from emulators.contracts.parts import MODEL, example_inputs
 from emulators.interfaces import NetworkModule, optional
 from emulators.layers.convolution import OVER_POLES, Edges
 from emulators.layers.sample_draws import begin_samples
+from emulators.scaling.parametrisation import MuP, roles
 from emulators.variables import Variable, VariableSet
 from emulators.world import Scale
 from places import CONF
@@ -28,12 +29,17 @@ GRIDS = ("gaussian", "equiangular", "equiangular_with_poles", "limited_area")
 QUICK = (("gaussian", 1), ("limited_area", 2))  # grids and histories of the fast suite
 
 
-def network(file: Path, world):
-    """The network that `file` describes, under a Step with residual output unless the file says otherwise."""
+def options_of(file: Path) -> dict:
+    """The options of the network that `file` describes, under a Step with residual output unless it says otherwise."""
     config = OmegaConf.load(file)
     whole = config if "model" in config else OmegaConf.create({"model": config})
     whole = OmegaConf.to_container(OmegaConf.merge({"step": {"output": "residual"}}, whole), resolve=True)
-    options = dict(whole["model"])
+    return dict(whole["model"])
+
+
+def network(file: Path, world, **changes):
+    """The network that `file` describes, with other options."""
+    options = {**options_of(file), **changes}
     module, name = options.pop("_target_").rsplit(".", 1)
     target = getattr(import_module(module), name)
     assert set(options) <= set(inspect.signature(target).parameters), f"{file} names unknown options"
@@ -178,6 +184,36 @@ def test_meta(file, small_world):
     with torch.device("meta"):
         net = network(file, small_world())
     assert all(p.device.type == "meta" for p in net.parameters())
+
+
+def test_widths(build, file, small_world):
+    """Each network has a base width, at which nothing changes; what maps, reads and writes its channels is found."""
+    world, options = small_world(), options_of(file)
+    settings = OmegaConf.to_container(OmegaConf.load(CONF / "parametrisation" / "mup.yaml"))
+    rule = MuP(base=settings["base"], along=settings["along"])
+    net = build(world)
+    if not any(p.requires_grad for p in net.parameters()) or hasattr(net, "fit"):
+        with pytest.raises(ValueError, match=f"sizes of {type(net).__name__} at"):
+            rule.sizes(net, options)
+        return
+    with torch.device("meta"):
+        wide = network(file, world, **rule.sizes(net, options, 2.0))
+    found = roles(wide, net)
+    assert {"matrix", "output", "input", "vector"} <= {role.kind for role in found.values()}
+    assert all(role.kind == "vector" for name, role in found.items() if wide.get_parameter(name).ndim < 2)
+    base = rule.sizes(net, options)
+    made, plain = (seeded(file, world, **base) for _ in range(2))
+    rule.apply(made, {**options, **base}, lambda sizes: seeded(file, world, **sizes))
+    for (name, parameter), same in zip(made.named_parameters(), plain.parameters(), strict=True):
+        assert torch.equal(parameter, same), name
+        assert parameter.rate_share == 1.0, name
+    rule.apply(net, options, lambda sizes: seeded(file, world, **sizes))
+    assert all(p.rate_share == 1.0 for p in net.parameters() if p.ndim < 2)
+
+
+def seeded(file: Path, world, **changes):
+    torch.manual_seed(0)
+    return network(file, world, **changes)
 
 
 def test_fit_beats_zero(build, example, small_world):

@@ -110,6 +110,7 @@ GROUPS = (
     "objective",
     "constraint",
     "optimizer",
+    "parametrisation",
     "schedule",
     "experiment",
     "hardware",

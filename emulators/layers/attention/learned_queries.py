@@ -90,6 +90,7 @@ class VariableTokens(nn.Module):
     def __init__(self, variables: int, width: int, patch: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(nn.init.trunc_normal_(torch.empty(variables, width, patch, patch), std=0.02))
+        self.weight.map_axes = (2, 3), (1,)  # type: ignore[attr-defined]  # for rates by width
         self.bias = nn.Parameter(torch.zeros(variables, width))
         self.identity = nn.Parameter(torch.tensor(sine_waves(np.arange(variables), width), dtype=torch.float32))
 
@@ -113,6 +114,7 @@ class VariableAggregation(nn.Module):
         self.heads = heads
         self.query = nn.Parameter(torch.zeros(width))
         self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(3 * width, width)))
+        self.weight.map_axes = (1,), (0,)  # type: ignore[attr-defined]  # for rates by width
         self.bias = nn.Parameter(torch.zeros(3 * width))
         self.projection = nn.Linear(width, width)
 

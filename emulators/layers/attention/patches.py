@@ -78,6 +78,7 @@ class PatchEmbedding(nn.Module):
         super().__init__()
         rows, columns = patch
         self.weight = nn.Parameter(0.02 * torch.randn(width, channels, rows, columns))
+        self.weight.map_axes = (1, 2, 3), (0,)  # type: ignore[attr-defined]  # for rates by width
         self.bias = nn.Parameter(torch.zeros(width)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,6 +93,7 @@ class BoxEmbedding(nn.Module):
     def __init__(self, variables: int, width: int, patch: Sequence[int]) -> None:
         super().__init__()
         self.weight = nn.Parameter(0.02 * torch.randn(width, variables, *patch))
+        self.weight.map_axes = (1, 2, 3, 4), (0,)  # type: ignore[attr-defined]  # for rates by width
         self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor) -> Tensor:

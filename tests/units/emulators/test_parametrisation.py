@@ -3,8 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 
+from emulators.layers.attention.learned_queries import VariableAggregation, VariableTokens
+from emulators.layers.spectral_layers import DegreeConvolution, DiagonalConvolution, GridPosition, SpectralMLP
+from emulators.models.afno import Filter
+from emulators.models.pangu import Recovery
 from emulators.models.sfno import SFNO
+from emulators.models.spherical_cnn import SpinConvolution
 from emulators.models.swin import Swin
 from emulators.models.unet import UNet
 from emulators.scaling.parametrisation import MuP, coordinate_slopes, roles
@@ -26,9 +33,8 @@ def network(world, name: str, width: int, seed: int = 0, scaled: bool = True):
     made = kind(world, **sizes(width))
     if not scaled:
         return made
-    rule = MuP(base={name: sizes(BASE)})
     torch.manual_seed(seed)
-    return rule.apply(made, kind(world, **rule.sizes(made)))
+    return MuP(base={name: sizes(BASE)}).apply(made, sizes(width), lambda base: kind(world, **base))
 
 
 def optimizer(name: str, kind: str, rate: float):
@@ -95,17 +101,59 @@ def test_nothing_changes_at_the_base_and_rates_fall_with_width(small_world, name
     assert shares[HEADS[name]] == 0.5
     assert all(share == 1.0 for key, share in shares.items() if key.endswith("bias"))
     grown = roles(wide, network(world, name, BASE))
-    assert {role.kind for role in grown.values()} == {"matrix", "output", "other"}
+    assert {role.kind for role in grown.values()} >= {"matrix", "output", "input", "vector"}
     groups = AdamW(lr=1e-2, weight_decay=0.1)(wide).param_groups
     products = {round(group["lr"] * group["weight_decay"], 12) for group in groups if group["weight_decay"]}
     assert products == {1e-3}
     assert {group["lr"] for group in groups} == {1e-2, 5e-3}
 
 
+PARTS = {  # layers of a width, and of each of their weights: what it is, and how many numbers an output sums over at 8
+    "degree": (lambda w: DegreeConvolution(3, w), {"weight": ("matrix", 16)}),
+    "diagonal": (lambda w: DiagonalConvolution(3, 2, w), {"weight": ("matrix", 16)}),
+    "mlp": (lambda w: SpectralMLP(w, 3, 1), {"weights.0": ("output", 16), "weights.1": ("input", 6)}),
+    "spin": (lambda w: SpinConvolution(4, 5, w, 2), {"weight": ("input", 5)}),
+    "wider blocks": (lambda w: Filter(w, 2, (4, 8), 0.0, 1.0), {"w1": ("matrix", 8), "b1": ("vector", 0)}),
+    "more blocks": (lambda w: Filter(w, w // 2, (4, 8), 0.0, 1.0), {"w1": ("fixed", 4), "b1": ("vector", 0)}),
+    "each channel": (lambda w: nn.Conv2d(w, w, 5, groups=w), {"weight": ("fixed", 25)}),
+    "more groups": (lambda w: nn.Conv2d(w, w, 3, groups=w // 4), {"weight": ("fixed", 36)}),
+    "wider groups": (lambda w: nn.Conv2d(w, 6, 3, groups=2), {"weight": ("output", 36)}),
+    "transposed": (lambda w: nn.ConvTranspose2d(w, 6, 4, stride=2), {"weight": ("output", 32)}),
+    "transposed, each": (lambda w: nn.ConvTranspose2d(w, w, 2, 2, groups=w), {"weight": ("fixed", 1)}),
+    "recovery": (lambda w: Recovery(w, 3, (2, 2)), {"weight": ("output", 8)}),
+    "variables": (lambda w: VariableTokens(3, w, 2), {"weight": ("input", 4), "identity": ("vector", 0)}),
+    "one query": (lambda w: VariableAggregation(w, 2), {"weight": ("matrix", 8), "query": ("vector", 0)}),
+    "places": (lambda w: GridPosition(4, 8, w), {"weight": ("vector", 0)}),
+    "undeclared": (lambda w: nn.MultiheadAttention(w, 2), {"in_proj_weight": ("matrix", 8)}),
+    "spectral norm": (lambda w: spectral_norm(nn.Linear(w, 3)), {"parametrizations.weight.original": ("output", 8)}),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_roles_of_weights(part):
+    made, expected = PARTS[part]
+    found = roles(made(8), made(4))
+    assert {name: (found[name].kind, found[name].inputs) for name in expected} == expected
+
+
+def test_sizes_at_the_base_keep_the_proportions_of_a_network():
+    class Pyramid(nn.Module):
+        def __init__(self, *, channels=(24, 48), heads=(2, 4), groups=8, hidden=None, attention="plain"):
+            super().__init__()
+
+    rule = MuP(base={"Pyramid": {"channels": 12}}, along=["heads", "groups", "hidden", "attention", "experts"])
+    assert rule.sizes(Pyramid(), {}) == {"channels": [12, 24], "heads": [1, 2], "groups": 4}
+    wide = {"channels": [48, 96, 192], "heads": [2, 4, 8], "hidden": 400}
+    assert rule.sizes(Pyramid(), wide) == {"channels": [12, 24, 48], "heads": [1, 1, 2], "groups": 2, "hidden": 100}
+    assert rule.sizes(Pyramid(), {}, 2.0) == {"channels": [48, 96], "heads": [4, 8], "groups": 16}
+
+
 def test_what_it_refuses(small_world):
     world = small_world()
     with pytest.raises(ValueError, match=r"sizes of UNet"):
-        MuP(base={}).sizes(network(world, "UNet", BASE, scaled=False))
+        MuP(base={}).sizes(network(world, "UNet", BASE, scaled=False), {})
+    with pytest.raises(ValueError, match=r"UNet has no option embed"):
+        MuP(base={"UNet": {"embed": 8}}).sizes(network(world, "UNet", BASE, scaled=False), {})
     deep = SFNO(world, embed=BASE, layers=3, position_embedding="none")
     with pytest.raises(ValueError, match="differs in depth"):
         roles(deep, network(world, "SFNO", BASE, scaled=False))
