@@ -9,15 +9,28 @@ that grow in number alone, and maps of the fields. Muon's steps have the size of
 width, so that matrices that it takes keep theirs and the rest follow Adam's rules.
 Attention whose heads grow wider would need a scale of 1 / d: let their number grow, and keep their width.
 Only channels are width: the matrix of a degree or a coefficient has as many inputs as there are channels, a kernel as
-many as channels, points of it included.
+many as channels, points of it included. Yang et al. 2021, arXiv 2203.03466.
 
-Yang et al. 2021, arXiv 2203.03466.
+u-muP has no base: every spread and rate follows from the number of inputs itself, so that rates of about 1 fit any
+width. Published as multipliers of forward passes, spreads and rates (1 / sqrt(n_in), 1, 1 / sqrt(n_in) of a matrix); as
+Adam's steps do not know the size of gradients, a multiplier A, a spread B and a rate C are the same as 1, A B and A C:
+
+    matrix     spread 1 / sqrt(n_in)   rate 1 / n_in                 also kernels of single channels, maps within groups
+    readout    spread 1 / n_in         rate 1 / n_in
+    first map  spread 1 / sqrt(n_in)   rate 1 / sqrt(n_in n_out)     of the fields; the published rate falls with width
+    table      its own spread          rate 1 / sqrt(channels)       places, latents
+    the rest   its own values          rate 1                        biases, gains
+    and of maps in residual branches   rate / sqrt(blocks)
+
+What begins at zero stays there. Not done: scaling of activations and gradients for low precision, of attention's logits
+and of residual sums, whose shares only the forward pass could give. Blake et al. 2024, arXiv 2407.17465.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -173,6 +186,46 @@ class MuP(Widths):
                     parameter.mul_(_spread(others[name]) * role.grows_in**power / spread)
                 parameter.rate_share = 1.0 / role.grows_in  # type: ignore[attr-defined]  # for optimisers
         return network
+
+
+class UnitMuP(Widths):
+    """Give rates and first weights by the number of inputs of each weight.
+
+    base, along: as of Widths, of which the names alone count. branches: words in the names of weights before the number
+    of a residual block.
+    """
+
+    def __init__(
+        self, *, base: Mapping[str, Mapping[str, Any]], along: Sequence[str] = (), branches: Sequence[str] = ()
+    ) -> None:
+        super().__init__(base=base, along=along)
+        words = "|".join(map(re.escape, branches)) or r"\b\B"
+        self.block = re.compile(rf"(?:.*\.)?(?:{words})(?:\.\d+)+(?=\.\w+\.)")
+
+    def apply(
+        self, network: nn.Module, options: Mapping[str, Any], build: Callable[[dict[str, Any]], nn.Module]
+    ) -> nn.Module:
+        """Do as MuP.apply."""
+        with torch.device("meta"):
+            wide = build(self.sizes(network, options, factor=2.0))
+        found = roles(network, wide)
+        blocks = {name: found_block[0] for name in found if (found_block := self.block.match(name))}
+        depth = len(set(blocks.values()))
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                role, spread = found[name], _spread(parameter)
+                if role.inputs and spread:
+                    parameter.mul_(role.inputs ** (-1.0 if role.kind == "output" else -0.5) / spread)
+                share = _unit_share(role, parameter)
+                share /= math.sqrt(depth) if role.inputs and name in blocks else 1.0
+                parameter.rate_share = share  # type: ignore[attr-defined]  # for optimisers
+        return network
+
+
+def _unit_share(role: Role, parameter: Tensor) -> float:
+    if role.kind == "vector":
+        return parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 1.0
+    return (role.inputs * role.outputs) ** -0.5 if role.kind == "input" else 1.0 / role.inputs
 
 
 def _spread(parameter: Tensor) -> float:
