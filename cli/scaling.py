@@ -1,12 +1,14 @@
-"""`emul scaling plan|run|fit|report|recommend study=NAME`: how the loss falls with size, data and operations.
+"""`emul scaling plan|rates|run|fit|report|recommend study=NAME`: how the loss falls with size, data and operations.
 
-plan counts operations and hours and refuses what does not fit; run trains trunks, branches, then, once the laws have
-predicted it, the held-out run, all as sweeps that go on where they stopped; fit and report look at what is there.
+plan counts operations and hours and refuses what does not fit; rates sweeps learning rates over width; run trains
+trunks, branches, then, once the laws have predicted it, the held-out run, all as sweeps that go on where they stopped;
+fit and report look at what is there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,8 @@ from data_pipelines.files.atomic import bytes_text
 from data_pipelines.files.fingerprints import read_json, write_json
 from data_pipelines.files.identity import digest
 from data_pipelines.jobs.processes import available_memory, device_of
-from data_pipelines.options.folders import result_folder
-from data_pipelines.studies import records
+from data_pipelines.options.folders import key_of, result_folder
+from data_pipelines.studies import records, widths
 from data_pipelines.studies.trials import Axis, SweepSettings
 from emul.checks.examination import refuse_values
 from emul.config.build import build
@@ -30,12 +32,14 @@ from emul.config.saved import config_faults
 from emul.sweep import Sweep
 from emul.terminal.console import console, header, next_command, progress, show_rows, table, warn
 from emul.training.assembly import build_training, open_archive, training_batches
+from emul.training.runs import open_run
 from emulators.scaling.analysis import HEADLINE, analyse, operations, recommended
-from emulators.scaling.study import NEVER, Cost, PlannedRun, Study
-from emulators.training.flop_counter import measure, operations_of_pass
+from emulators.scaling.study import NEVER, Cost, PlannedRun, Study, cost_of
+from emulators.scaling.width import WidthRun, activation_sizes, critical_batch
 from emulators.training.optimizers import WarmupStableDecay
 
-WORDS = ("plan", "run", "fit", "report", "recommend")
+WORDS = ("plan", "rates", "run", "fit", "report", "recommend")
+NOISE_BATCHES = 32  # from which the noise of gradients is told
 
 
 def main(arguments: list[str]) -> int:
@@ -46,10 +50,10 @@ def main(arguments: list[str]) -> int:
     config = compose("scaling", arguments[1:])
     if faults := config_faults(config):
         raise ConfigErrors(faults)
-    studied = Studied(config, hardware_words(arguments[1:]))
+    studied = Studied(config, [word for word in arguments[1:] if key_of(word).split(".")[0] == "hardware"])
     work = {
-        "plan": studied.plan, "run": studied.run, "fit": studied.fit, "report": studied.report,
-        "recommend": studied.recommend,
+        "plan": studied.plan, "rates": studied.over_width, "run": studied.run, "fit": studied.fit,
+        "report": studied.report, "recommend": studied.recommend,
     }  # fmt: skip
     return work[arguments[0]]()
 
@@ -137,24 +141,47 @@ class Studied:
 
     def swept(self, kind: str, runs: Sequence[PlannedRun]) -> int:
         """Train runs as one sweep; 1 if one failed."""
-        name = records.FOLDERS[kind]
-        verb: Any = "run" if self.study.evaluate and kind != "trunk" else "train"
+        verb = "run" if self.study.evaluate and kind != "trunk" else "train"
+        return self.trained(records.FOLDERS[kind], listed(self.study, runs, self.folder / "trunks"), verb)
+
+    def trained(self, name: str, trials: Mapping[str, tuple[dict[str, str], list[str]]], verb: Any = "train") -> int:
+        """Train the trials as the sweep `name`; 1 if one failed."""
+        values, words = next(iter(trials.values()))
         metric = self.study.metric if self.study.metric.startswith("score") else "score"
         settings = SweepSettings(name=name, verb=verb, jobs=self.config.jobs, metric=metric)
-        axes = {key: Axis(("",)) for key in ("width", "seed", "steps")}
-        first = configuration(self.study, runs[0], self.where)
-        trials = listed(self.study, runs, self.folder / "trunks")
-        sweep = Sweep(
-            settings,
-            axes,
-            self.where,
-            self.folder / name,
-            f"{self.config.name} {name}",
-            first,
-            trials,
-            within=self.config.jobs is None,
-        )
+        axes, first, title = dict.fromkeys(values, Axis(("",))), configuration(words, self.where), self.config.name
+        within, folder = self.config.jobs is None, self.folder / name
+        sweep = Sweep(settings, axes, self.where, folder, f"{title} {name}", first, trials, within=within)
         return sweep.run_alone()
+
+    def over_width(self) -> int:
+        """Sweep learning rates over width, look at activations and at the noise of gradients, and write the table."""
+        sweep, metric = self.study.width_sweep(), self.study.metric
+        first = configuration(self.study.words(self.runs[0]), self.where)
+        rates = {f"optimizer.{key}": first.optimizer[key] for key in ("lr", "adam_lr") if key in first.optimizer}
+        words = {run: self.study.width_words(run, rates) for run in sweep.runs()}
+        archive, splits = open_archive(first, None)
+        sizes, noise, built = ({kind: {} for kind in sweep.parametrisations} for _ in range(3))  # type: ignore[var-annotated]
+        for kind, width in product(sweep.parametrisations, sweep.widths):
+            config = configuration(self.study.width_words(WidthRun(kind, width, 1.0, 0), rates), self.where)
+            training = build_training(config, archive.world)
+            batches = training_batches(config, training, archive, splits["train"], 0)
+            windows = [batches.batch(number) for number in range(NOISE_BATCHES)]
+            for part, size in activation_sizes(training, windows[:5], self.study.inside).items():
+                sizes[kind].setdefault(part, []).append(size)
+            built[kind][width] = training, windows
+        self.trained(widths.FOLDER, {run.name: (run.values, run_words) for run, run_words in words.items()})
+        rows = widths.rate_rows(self.folder, sweep, metric)
+        for kind, width in product(sweep.parametrisations, sweep.widths):
+            training, windows = built[kind][width]
+            best = widths.best_run(rows, sweep, metric, kind, width)
+            training.step.load_state_dict(open_run(widths.run_folder(self.folder, best)).step.state_dict())
+            noise[kind][str(width)] = critical_batch(training, windows)[0]
+        found = widths.write(self.folder, rows, sweep, metric, sizes, noise)
+        head = widths.table_head(sweep.widths)
+        table(head, [[kind, *cells] for kind, cells in widths.table_rows(found)], head[1:])
+        console().print(f"rates.csv, rates.json and rates.png in [key]{self.folder}[/]", soft_wrap=True)
+        return 0
 
     def fit(self) -> int:
         """Fit the laws to the finished branches, write points, fits and, once, the prediction; print the exponents."""
@@ -230,14 +257,9 @@ def _spread(values: Sequence[float] | None) -> str:
     return "" if values is None else f"{values[0]:.4g} ({values[1]:.4g} to {values[2]:.4g})"
 
 
-def hardware_words(words: Sequence[str]) -> list[str]:
-    """Those words of a command that say where its trainings run."""
-    return [word for word in words if word.split("=")[0].split(".")[0].lstrip("+~") == "hardware"]
-
-
-def configuration(study: Study, run: PlannedRun, where: Sequence[str]) -> DictConfig:
+def configuration(words: Sequence[str], where: Sequence[str]) -> DictConfig:
     """The configuration of one run. ConfigErrors where the study's words have faults."""
-    config = compose("train", [*study.words(run), *where])
+    config = compose("train", [*words, *where])
     if faults := config_faults(config):
         raise ConfigErrors(faults)
     return config
@@ -261,7 +283,7 @@ def measured_costs(study: Study, where: Sequence[str], record: Path) -> tuple[di
         for number, width in enumerate(widths):
             report(f"width {width}", number / len(widths))
             run = PlannedRun("held_out", width, 0, NEVER, NEVER - 1, Cost(1, 1, 1.0, 1.0, 1.0, 1.0))
-            config = configuration(study, run, where)
+            config = configuration(study.words(run), where)
             refuse_values(config, here=False)
             data = data or open_archive(config, None)
             costs[width], facts = _cost(study, config, *data)
@@ -275,26 +297,13 @@ def _cost(study: Study, config: DictConfig, archive: Any, splits: Mapping[str, A
     training = build_training(config, archive.world).to(device)
     batches = training_batches(config, training, archive, splits["train"], 0)
     window, last = (batches.batch(n * training.plan.accumulate).to(torch.device(device)) for n in (0, NEVER - 1))
-    passes = training.plan.accumulate * hardware.processes
-    cooled = passes * operations_of_pass(training, last, NEVER - 1)
-    step = passes * operations_of_pass(training, window, 0)
-    needs = measure(training, window)
-    trainable = [(name, p) for name, p in training.step.named_parameters() if p.requires_grad]
-    inside = [p for name, p in trainable if study.inside is None or any(word in name for word in study.inside)]
-    if not inside:
-        raise ValueError(f"study.inside: no parameter's name holds {', '.join(study.inside or ())}; null counts all.")
-    inner, every = (
-        sum(p.numel() * (2 if p.is_complex() else 1) for p in parameters)
-        for parameters in (inside, [p for _, p in trainable])
-    )
     facts = {
         "points": int(torch.tensor(archive.world.grid.shape).prod()),
         "samples": len(batches.windows),
         "batch": training.plan.batch_size,
         "memory": available_memory(device, hardware),
     }
-    memory = needs.fixed + needs.activations * needs.samples
-    return Cost(inner, every, float(step), float(cooled), needs.seconds * training.plan.accumulate, memory), facts
+    return cost_of(study, training, window, last, hardware.processes), facts
 
 
 def listed(study: Study, runs: Sequence[PlannedRun], trunks: Path) -> dict[str, tuple[dict[str, str], list[str]]]:

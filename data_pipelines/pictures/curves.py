@@ -277,6 +277,40 @@ def draw_residuals(path: Path, rows: Sequence[Mapping[str, Any]], values: Sequen
         return save_figure(figure, path)
 
 
+def draw_rates(
+    path: Path,
+    scores: Mapping[str, Mapping[int, Mapping[float, float]]],
+    found: Mapping[str, Any],
+    widths: Sequence[int],
+    metric: str,
+) -> Path:
+    """Scores over factors of the learning rate by width, and sizes of activations over width, a row a parametrisation.
+
+    scores: by parametrisation, width and factor. found: best factors, sizes and slopes by parametrisation.
+    """
+    with figure_style():
+        figure = new_figure(9.6, 3.2 * len(scores))
+        grid = figure.subplots(len(scores), 2, squeeze=False, sharex="col")
+        colours = colours_of(widths)
+        for (first, second), (kind, by_width) in zip(grid, scores.items(), strict=True):
+            part = found[kind]
+            for width, by_factor in by_width.items():
+                points = np.array(sorted((f, score) for f, score in by_factor.items() if f > 0 and np.isfinite(score)))
+                if points.size:
+                    first.plot(*points.T, "o-", ms=3, linewidth=1.0, color=colours[width], label=f"width {width}")
+                    first.axvline(part["best"][str(width)][0], color=colours[width], linewidth=0.8, linestyle=":")
+            first.set(xscale="log", ylabel=metric, title=f"{kind}: best rates move by {part['moves']:.2g}")
+            for name, sizes in part["sizes"].items():
+                label = f"{name}  {part['slopes'][name]:+.2f}"
+                second.plot(widths, sizes, "o-", ms=3, linewidth=1.0, label=label)
+            second.set(xscale="log", yscale="log", title="Sizes of activations, and their slopes")
+            second.legend(fontsize=7)
+        grid[0, 0].legend(fontsize=7)
+        grid[-1, 0].set(xlabel="learning rate over that of the study")
+        grid[-1, 1].set(xlabel="width")
+        return save_figure(figure, path)
+
+
 def member_picture(path: Path, results: Sequence[Projected]) -> Path:
     """Draw a panel for each variable and scenario: total score by members averaged, with intervals of the draws."""
     columns = min(3, len(results))

@@ -281,6 +281,16 @@ def figure(caption: object, chart: Html, small: object = "") -> Html:
     return tag("figure", tag("figcaption", caption, *((" ", tag("small", small)) if small else ())), chart)
 
 
+def embedded(path: Path, alt: str) -> Html:
+    """The image of a PNG file, held by the page itself."""
+    return tag("img", alt=alt, src=f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}")
+
+
+def image(path: Path, alt: str) -> Html:
+    """A picture of the page's full width."""
+    return tag("div", tag("figure", embedded(path, alt), class_="three", tabindex=0), class_="maps")
+
+
 def charts(figures: Iterable[Html]) -> Html:
     """Figures in a grid; empty where there is none."""
     present = [chart for chart in figures if chart]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from data_pipelines.reports.page import (
     details,
     difference_line,
     document,
+    embedded,
     figure,
     join,
     legend,
@@ -240,10 +240,8 @@ def _with_one_baseline(results: EvaluationResults, source: str) -> EvaluationRes
 def _maps(maps: Sequence[tuple[str, Path]]) -> Html:
     figures = []
     for caption, path in maps:
-        data = base64.b64encode(path.read_bytes()).decode()
-        image = tag("img", alt=caption, src=f"data:image/png;base64,{data}")
         kind = "two" if path.stem.endswith(("_errors", "_plumes")) else "three"
-        figures.append(tag("figure", tag("figcaption", caption), image, class_=kind, tabindex=0))
+        figures.append(tag("figure", tag("figcaption", caption), embedded(path, caption), class_=kind, tabindex=0))
     return tag("div", *figures, class_="maps") if figures else NOTHING
 
 

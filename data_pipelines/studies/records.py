@@ -8,7 +8,6 @@ report.html             all of it with pictures, one file that needs no other
 
 from __future__ import annotations
 
-import base64
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,8 @@ from data_pipelines.files.fingerprints import read_json, write_json
 from data_pipelines.files.netcdf import write_netcdf
 from data_pipelines.files.tables import read_rows
 from data_pipelines.pictures.curves import draw_curves, draw_frontier, draw_isoflop, draw_residuals
-from data_pipelines.reports.page import Html, Section, definitions, document, join, quiet, table, tag
+from data_pipelines.reports.page import Html, Section, definitions, document, image, join, quiet, table
+from data_pipelines.studies import widths
 from data_pipelines.verification.run_results import read_result, trials_dataset, write_table
 from emulators.scaling.analysis import HEADLINE, Analysis, ladder_of, power_through, saturating_of
 from emulators.scaling.annealing import AnnealingLaw, LossCurve, fit_annealing, smoothed
@@ -279,13 +279,15 @@ def write_page(
     sections = [
         Section("fits", "Exponents by fit", _fits(laws)),
         Section("held-out", "The held-out run", _held_out(laws, verdict)),
-        Section("frontier", "Frontier, best size and data", _image(pictures["frontier"], "frontier")),
-        Section("isoflop", "Equal operations", join(_image(pictures["isoflop"], "isoflop"), _parabolas(laws))),
-        Section("curves", "Loss curves", join(_image(pictures["curves"], "curves"), _annealing(laws))),
-        Section("residuals", "Residuals", _image(pictures["residuals"], "residuals")),
+        Section("frontier", "Frontier, best size and data", _picture(pictures["frontier"], "frontier")),
+        Section("isoflop", "Equal operations", join(_picture(pictures["isoflop"], "isoflop"), _parabolas(laws))),
+        Section("curves", "Loss curves", join(_picture(pictures["curves"], "curves"), _annealing(laws))),
+        Section("residuals", "Residuals", _picture(pictures["residuals"], "residuals")),
         Section("scores", "Scores by lead and variable", _saturating(laws)),
         Section("runs", "Runs", _runs(rows, metric)),
     ]
+    if (over_width := widths.section(folder)) is not None:
+        sections.insert(-1, Section("width", "Learning rates over width", over_width))
     notes = [f"{law} is left out: {why}." for law, why in laws["left_out"].items()]
     return document(
         folder / "report.html",
@@ -303,12 +305,8 @@ def _verdict_word(verdict: Mapping[str, Any] | None) -> str:
     return "as predicted" if verdict["held"][HEADLINE] else "not as predicted"
 
 
-def _image(path: Path | None, caption: str) -> Html:
-    if path is None:
-        return quiet("Too few runs for this picture.")
-    data = base64.b64encode(path.read_bytes()).decode()
-    image = tag("img", alt=caption, src=f"data:image/png;base64,{data}")
-    return tag("div", tag("figure", image, class_="three", tabindex=0), class_="maps")
+def _picture(path: Path | None, caption: str) -> Html:
+    return quiet("Too few runs for this picture.") if path is None else image(path, caption)
 
 
 def _spread(values: Sequence[float] | None) -> str:

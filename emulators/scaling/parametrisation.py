@@ -34,7 +34,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -230,34 +229,3 @@ def _unit_share(role: Role, parameter: Tensor) -> float:
 
 def _spread(parameter: Tensor) -> float:
     return float(parameter.std()) if parameter.numel() > 1 else 0.0
-
-
-def coordinate_slopes(widths: np.ndarray, sizes: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """How the mean size of each part's activations grows with width: slopes of logarithms, 0 where they keep theirs.
-
-    sizes: by part, (width,).
-    """
-    return {name: float(np.polyfit(np.log(widths), np.log(values), 1)[0]) for name, values in sizes.items()}
-
-
-def gradient_noise(small: float, large: float, few: int, many: int) -> tuple[float, float]:
-    """The simple noise scale tr(S) / |G|^2, near the critical batch size, and |G|^2, from two sizes of batches.
-
-    small, large: mean squared norm of the gradient of `few` and of `many` samples. McCandlish et al. 2018, arXiv
-    1812.06162, appendix A. The scale is infinite where the gradient is all noise.
-    """
-    if not 0 < few < many:
-        raise ValueError(f"Expected a larger batch than the small one; got {few} and {many} samples.")
-    squared = (many * large - few * small) / (many - few)
-    variance = (small - large) / (1.0 / few - 1.0 / many)
-    return (variance / squared if squared > 0 else np.inf), squared
-
-
-def rate_sensitivity(losses: np.ndarray, start: float) -> float:
-    """The mean over learning rates of min(final loss, first loss) minus the best: 0 where no rate matters.
-
-    losses: of rates evenly spaced in logarithms, not finite where a run diverged. Wortsman et al. 2023, arXiv
-    2309.14322.
-    """
-    final = np.minimum(np.where(np.isfinite(losses), losses, start), start)
-    return float(final.mean() - final.min())

@@ -14,10 +14,13 @@ import ast
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from emulators.scaling.laws import LAWS
+from emulators.scaling.width import WidthRun, WidthSweep
+from emulators.state import Window
+from emulators.training.flop_counter import measure, operations_of_pass
 
 NEVER = 10**9  # the start of a cooldown that a trunk does not reach
 Kind = Literal["trunk", "branch", "held_out"]
@@ -47,7 +50,8 @@ class Study:
     which the rate falls. warmup: optimiser steps. changes: keys of the training that differ in the cooldown, with
     {start} where it begins. seeds: of every size. held_out: width, and steps or flops, of the largest run. metric: that
     is fitted, of the last validation. evaluate: make forecasts of every branch and score them too. laws: to be fitted.
-    replicates: of the bootstrap. hours: most that the study may take, on one device; None: any.
+    replicates: of the bootstrap. hours: most that the study may take, on one device; None: any. rates: how learning
+    rates are swept over width, the arguments of WidthSweep; None: they are not.
     """
 
     training: Sequence[str]
@@ -67,6 +71,7 @@ class Study:
     laws: Sequence[str] = ("chinchilla", "kaplan")
     replicates: int = 400
     hours: float | None = None
+    rates: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if not self.durations and not self.budgets:
@@ -85,10 +90,43 @@ class Study:
             )
         for width in self.widths:
             self.shape_words(width)
+        if self.rates is not None:
+            self.width_sweep()
 
-    def shape_words(self, width: int) -> list[str]:
-        """The words of `emul train` that make a network of that width."""
-        return [f"{key}={text_of(formula(rule, {'width': width}, key))}" for key, rule in self.shape.items()]
+    def shape_words(self, width: int, shape: Mapping[str, str] | None = None) -> list[str]:
+        """The words of `emul train` that make a network of that width. shape: formulas in place of the study's own."""
+        rules = self.shape if shape is None else shape
+        return [f"{key}={text_of(formula(rule, {'width': width}, key))}" for key, rule in rules.items()]
+
+    def width_sweep(self) -> WidthSweep:
+        """How learning rates are swept over width. ValueError where the study does not say, or says what cannot be."""
+        if self.rates is None:
+            raise ValueError(
+                "study.rates: expected widths, shape and factors of the learning rates to sweep; this study has none. "
+                "`emul options study` explains them."
+            )
+        try:
+            return WidthSweep(**self.rates)
+        except TypeError as error:
+            names = ", ".join(field.name for field in fields(WidthSweep))
+            raise ValueError(f"study.rates: expected some of {names}; {error}.") from error
+
+    def width_words(self, run: WidthRun, rates: Mapping[str, float]) -> list[str]:
+        """The words of `emul train` for a run of the sweep over width. rates: the study's learning rates by key."""
+        sweep = self.width_sweep()
+        own = run.parametrisation != "standard"
+        return [
+            *(word for word in self.training if not word.startswith("parametrisation=")),
+            *([f"parametrisation={run.parametrisation}"] if own else []),
+            "schedule=warmup_stable_decay",
+            f"schedule.warmup={min(self.warmup, sweep.steps)}",
+            f"schedule.cooldown={self.cooldown!r}",
+            "training.validate_every=1000000000",
+            *self.shape_words(run.width, sweep.shape),
+            *(f"{key}={rate * (run.factor or 1.0):.6g}" for key, rate in rates.items()),
+            f"training.steps={sweep.steps if run.factor else 0}",
+            f"seed={run.seed}",
+        ]
 
     def start_of(self, steps: int) -> int:
         """The step at which the cooldown of a run begins, as the schedule counts it."""
@@ -178,6 +216,27 @@ class Cost:
     def steps_within(self, operations: float, cooldown: float) -> int:
         """How many steps a budget pays for."""
         return int(operations // self.steps_cost(cooldown))
+
+
+def cost_of(study: Study, training: Any, window: Window, last: Window, processes: int = 1) -> Cost:
+    """What a size costs, counted and measured on a window before the cooldown and the last one of it.
+
+    The weights of the training change. ValueError where no parameter counts as the size.
+    """
+    passes = training.plan.accumulate * processes
+    cooled = passes * operations_of_pass(training, last, NEVER - 1)
+    step = passes * operations_of_pass(training, window, 0)
+    needs = measure(training, window)
+    trainable = [(name, p) for name, p in training.step.named_parameters() if p.requires_grad]
+    inside = [p for name, p in trainable if study.inside is None or any(word in name for word in study.inside)]
+    if not inside:
+        raise ValueError(f"study.inside: no parameter's name holds {', '.join(study.inside or ())}; null counts all.")
+    inner, every = (
+        sum(p.numel() * (2 if p.is_complex() else 1) for p in parameters)
+        for parameters in (inside, [p for _, p in trainable])
+    )
+    memory = needs.fixed + needs.activations * needs.samples
+    return Cost(inner, every, float(step), float(cooled), needs.seconds * training.plan.accumulate, memory)
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,32 @@ def test_a_study_from_plan_to_recommendation(tmp_path, capsys):
     assert "study.hours" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_learning_rates_over_width(tmp_path, capsys):
+    own = OmegaConf.merge(OmegaConf.load(CONF / "study" / "tiny.yaml"), STUDY)
+    own.shape = STUDY["shape"]
+    own.rates = {
+        "widths": [8, 16], "shape": {"model.embed": "width"}, "factors": [0.5, 2.0, 1e9], "steps": 4,
+        "parametrisations": ["standard", "mup"], "seeds": 1,
+    }  # fmt: skip
+    (tmp_path / "conf" / "study").mkdir(parents=True)
+    OmegaConf.save(own, tmp_path / "conf" / "study" / "short.yaml")
+    words = ["study=short", "--config-dir", f"{tmp_path}/conf", "name=test", "hardware.threads=1", f"output={tmp_path}"]
+    assert main(["scaling", "rates", *words]) == 0
+    folder = tmp_path / "scaling" / "test"
+    found = json.loads((folder / "rates.json").read_text())["by"]
+    assert [*found] == ["standard", "mup"]
+    for part in found.values():
+        assert [*part["best"]] == [*part["noise"]] == ["8", "16"]
+        assert all(scale > 0 for scale in part["noise"].values())
+        assert set(part["sizes"]) == {"blocks.0"}
+        assert min(part["sensitivity"].values()) > 0  # the largest rate diverges
+    assert (folder / "rates.png").is_file()
+    assert len((folder / "rates.csv").read_text().splitlines()) == 1 + 2 * 2 * 4
+    assert main(["scaling", "rates", *words[:-2], "study.rates=null", *words[-2:]]) == 2
+    assert "study.rates" in capsys.readouterr().err
+
+
 def test_what_scaling_refuses(capsys, tmp_path):
     for words, said in (
         ([], "expected one of plan"),

@@ -14,7 +14,8 @@ from emulators.models.sfno import SFNO
 from emulators.models.spherical_cnn import SpinConvolution
 from emulators.models.swin import Swin
 from emulators.models.unet import UNet
-from emulators.scaling.parametrisation import MuP, UnitMuP, coordinate_slopes, roles
+from emulators.scaling.parametrisation import MuP, UnitMuP, roles
+from emulators.scaling.width import coordinate_slopes
 from emulators.training.optimizers import AdamW, Muon
 
 BASE = 16

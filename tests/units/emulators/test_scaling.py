@@ -1,9 +1,11 @@
 """Scaling laws: published refits, anchors in closed form, laws recovered from their own runs, honest intervals."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from emulators.scaling.analysis import HEADLINE, analyse, ladder_of, operations, power_through, saturating_of
 from emulators.scaling.annealing import AnnealingLaw, LossCurve, areas, fit_annealing, smoothed
@@ -20,8 +22,17 @@ from emulators.scaling.laws import (
     parabola,
     parabola_bias,
 )
-from emulators.scaling.parametrisation import coordinate_slopes, gradient_noise, rate_sensitivity
 from emulators.scaling.study import Cost, Study, formula, text_of
+from emulators.scaling.width import (
+    activation_sizes,
+    best_factor,
+    coordinate_slopes,
+    critical_batch,
+    gradient_noise,
+    rate_sensitivity,
+)
+from emulators.state import Window
+from emulators.training.plan import Plan
 
 TRUTH = np.array([np.log(8.0), np.log(60.0), np.log(0.05), 0.30, 0.35])
 POINTS = Path(__file__).parents[2] / "data" / "chinchilla_points.csv"
@@ -265,5 +276,75 @@ def test_small_numbers_of_hyperparameters():
     }  # fmt: skip
     scale, squared = gradient_noise(4.0 + 100.0 / 8, 4.0 + 100.0 / 64, 8, 64)
     assert (scale, squared) == (pytest.approx(25.0), pytest.approx(4.0))
+    factors = [0.25, 0.5, 1.0, 2.0, 4.0]
+    bowl = np.log2(factors) ** 2
+    assert best_factor(factors, bowl + 1.0) == (pytest.approx(1.0), True)
+    assert best_factor(factors, (np.log2(factors) - 0.4) ** 2)[0] == pytest.approx(2**0.4)
+    assert best_factor(factors, np.array([np.nan, 3.0, 2.0, 1.0, np.inf])) == (2.0, True)
+    assert best_factor(factors, np.arange(5.0)) == (0.25, False)
+    assert np.isnan(best_factor(factors, np.full(5, np.nan))[0])
     assert rate_sensitivity(np.full(5, 0.3), 1.0) == 0.0
     assert rate_sensitivity(np.array([0.2, 0.2, np.nan, np.inf]), 1.0) == pytest.approx(0.5 * 0.8)
+
+
+class Descent:
+    """Stand for a training: the mean square of a linear map of the states, by plain gradient descent."""
+
+    plan = Plan(steps=9)
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        self.losses: dict = {}
+        self.step = torch.nn.Module()
+        self.step.network = network
+
+    def optimizer(self, step):
+        return torch.optim.SGD(step.parameters(), lr=0.0)
+
+    def objective(self, step, window, losses):
+        return (step.network(window.history[0].values) - window.target[0].values).square().mean(), {}
+
+
+def example(states: torch.Tensor, target: torch.Tensor) -> Window:
+    return Window((SimpleNamespace(values=states, lead=states.shape[:1]),), (SimpleNamespace(values=target),), ())
+
+
+def test_the_noise_of_gradients_is_that_of_samples():
+    """Of y = w x with w = 0 and x = 1, gradients are -2 target: mean -2 mu, variance 4 sigma^2."""
+    chance = torch.Generator().manual_seed(1)
+    training = Descent(torch.nn.Linear(1, 1, bias=False, dtype=torch.float64))
+    torch.nn.init.zeros_(training.step.network.weight)
+    windows = [
+        example(ones, 0.5 + 1.5 * torch.randn(8, 1, generator=chance, dtype=torch.float64))
+        for ones in [torch.ones(8, 1, dtype=torch.float64)] * 4000
+    ]
+    scale, samples = critical_batch(training, windows)
+    assert samples == 32000
+    assert scale == pytest.approx((1.5 / 0.5) ** 2, rel=0.1)
+    with pytest.raises(ValueError, match="two windows"):
+        critical_batch(training, windows[:1])
+
+
+def test_sizes_of_activations_are_of_the_inner_parts():
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False), torch.nn.Linear(2, 2, bias=False))
+    inner = torch.nn.ModuleDict({"blocks": network, "head": torch.nn.Identity()})
+    inner.forward = lambda x: inner["head"](inner["blocks"](x))
+    for part, factor in zip(network, (3.0, 5.0), strict=True):
+        part.weight.data = factor * torch.eye(2)
+    windows = [example(torch.ones(4, 2), torch.zeros(4, 2))] * 3
+    assert activation_sizes(Descent(inner), windows, ["blocks"]) == {"blocks.0": 3.0, "blocks.1": 15.0}
+    assert activation_sizes(Descent(inner), windows, None) == {"blocks": 15.0, "head": 15.0}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (None, "this study has none"),
+        ({"widths": [4], "shape": {}, "factors": [1, 2, 4]}, "two different widths"),
+        ({"widths": [4, 8], "shape": {}, "factors": [4, 2, 1]}, "growing"),
+        ({"widths": [4, 8], "shape": {}, "factors": [1, 2, 4], "steps": 0}, "at least one step"),
+        ({"widths": [4, 8], "shape": {}, "factor": [1, 2, 4]}, "expected some of widths"),
+    ],
+)
+def test_what_a_sweep_over_width_refuses(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        study(rates=wrong).width_sweep()
