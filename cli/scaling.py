@@ -8,6 +8,7 @@ fit and report look at what is there.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,9 @@ from emul.terminal.console import console, header, next_command, progress, show_
 from emul.training.assembly import build_training, open_archive, training_batches
 from emul.training.runs import open_run
 from emulators.scaling.analysis import HEADLINE, analyse, operations, recommended
-from emulators.scaling.study import NEVER, Cost, PlannedRun, Study, cost_of
+from emulators.scaling.study import NEVER, Cost, PlannedRun, Study
 from emulators.scaling.width import WidthRun, activation_sizes, critical_batch
+from emulators.training.flop_counter import cost_of, first_loss
 from emulators.training.optimizers import WarmupStableDecay
 
 WORDS = ("plan", "rates", "run", "fit", "report", "recommend")
@@ -166,17 +168,18 @@ class Studied:
             config = configuration(self.study.width_words(WidthRun(kind, width, 1.0, 0), rates), self.where)
             training = build_training(config, archive.world)
             batches = training_batches(config, training, archive, splits["train"], 0)
-            windows = [batches.batch(number) for number in range(NOISE_BATCHES)]
-            for part, size in activation_sizes(training, windows[:5], self.study.inside).items():
+            losses = [partial(first_loss, training, batches.batch(number)) for number in range(NOISE_BATCHES)]
+            network, optimizer = training.step.network, training.optimizer(training.step)
+            for part, size in activation_sizes(network, optimizer, losses[:5], self.study.inside).items():
                 sizes[kind].setdefault(part, []).append(size)
-            built[kind][width] = training, windows
+            built[kind][width] = training, losses
         self.trained(widths.FOLDER, {run.name: (run.values, run_words) for run, run_words in words.items()})
         rows = widths.rate_rows(self.folder, sweep, metric)
         for kind, width in product(sweep.parametrisations, sweep.widths):
-            training, windows = built[kind][width]
+            training, losses = built[kind][width]
             best = widths.best_run(rows, sweep, metric, kind, width)
             training.step.load_state_dict(open_run(widths.run_folder(self.folder, best)).step.state_dict())
-            noise[kind][str(width)] = critical_batch(training, windows)[0]
+            noise[kind][str(width)] = critical_batch(training.step, losses, training.plan.batch_size)
         found = widths.write(self.folder, rows, sweep, metric, sizes, noise)
         head = widths.table_head(sweep.widths)
         table(head, [[kind, *cells] for kind, cells in widths.table_rows(found)], head[1:])
@@ -303,7 +306,8 @@ def _cost(study: Study, config: DictConfig, archive: Any, splits: Mapping[str, A
         "batch": training.plan.batch_size,
         "memory": available_memory(device, hardware),
     }
-    return cost_of(study, training, window, last, hardware.processes), facts
+    cost = cost_of(training, window, last, inside=study.inside, start=NEVER - 1, processes=hardware.processes)
+    return cost, facts
 
 
 def listed(study: Study, runs: Sequence[PlannedRun], trunks: Path) -> dict[str, tuple[dict[str, str], list[str]]]:

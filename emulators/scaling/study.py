@@ -19,8 +19,6 @@ from typing import Any, Literal
 
 from emulators.scaling.laws import LAWS
 from emulators.scaling.width import WidthRun, WidthSweep
-from emulators.state import Window
-from emulators.training.flop_counter import measure, operations_of_pass
 
 NEVER = 10**9  # the start of a cooldown that a trunk does not reach
 Kind = Literal["trunk", "branch", "held_out"]
@@ -216,27 +214,6 @@ class Cost:
     def steps_within(self, operations: float, cooldown: float) -> int:
         """How many steps a budget pays for."""
         return int(operations // self.steps_cost(cooldown))
-
-
-def cost_of(study: Study, training: Any, window: Window, last: Window, processes: int = 1) -> Cost:
-    """What a size costs, counted and measured on a window before the cooldown and the last one of it.
-
-    The weights of the training change. ValueError where no parameter counts as the size.
-    """
-    passes = training.plan.accumulate * processes
-    cooled = passes * operations_of_pass(training, last, NEVER - 1)
-    step = passes * operations_of_pass(training, window, 0)
-    needs = measure(training, window)
-    trainable = [(name, p) for name, p in training.step.named_parameters() if p.requires_grad]
-    inside = [p for name, p in trainable if study.inside is None or any(word in name for word in study.inside)]
-    if not inside:
-        raise ValueError(f"study.inside: no parameter's name holds {', '.join(study.inside or ())}; null counts all.")
-    inner, every = (
-        sum(p.numel() * (2 if p.is_complex() else 1) for p in parameters)
-        for parameters in (inside, [p for _, p in trainable])
-    )
-    memory = needs.fixed + needs.activations * needs.samples
-    return Cost(inner, every, float(step), float(cooled), needs.seconds * training.plan.accumulate, memory)
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,13 @@ noise scale    tr(S) / |G|^2, S the covariance of the gradient of a sample and G
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-
-from emulators.state import Window
-from emulators.training.plan import active
 
 
 @dataclass(frozen=True)
@@ -112,27 +109,30 @@ def coordinate_slopes(widths: np.ndarray, sizes: Mapping[str, np.ndarray]) -> di
     return {name: float(np.polyfit(np.log(widths), np.log(values), 1)[0]) for name, values in sizes.items()}
 
 
-def activation_sizes(training: Any, windows: Sequence[Window], inside: Sequence[str] | None) -> dict[str, float]:
-    """Mean sizes of the outputs of a network's inner parts after an optimiser step on each window but the last.
+def activation_sizes(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    losses: Sequence[Callable[[], Tensor]],
+    inside: Sequence[str] | None,
+) -> dict[str, float]:
+    """Mean sizes of the outputs of a network's inner parts after an optimiser step on each loss but the last.
 
     The weights change. inside: words in the names of the parts that count; None: those directly below the network.
     """
-    network = training.step.network
-    parts = {name: part for name, part in network.named_modules() if _is_part(name, part, inside)}
-    found: dict[str, list[float]] = {}
-    optimizer = training.optimizer(training.step)
-    for window in windows[:-1]:
+    for loss in losses[:-1]:
         optimizer.zero_grad()
-        _loss(training, window).backward()
+        loss().backward()
         optimizer.step()
+    found: dict[str, list[float]] = {}
     hooks = [
         part.register_forward_hook(
             lambda _, given, out, name=name: found.setdefault(name, []).append(float(_first(out).detach().abs().mean()))
         )
-        for name, part in parts.items()
+        for name, part in network.named_modules()
+        if _is_part(name, part, inside)
     ]
     with torch.no_grad():
-        _loss(training, windows[-1])
+        losses[-1]()
     for hook in hooks:
         hook.remove()
     return {name: float(np.mean(values)) for name, values in found.items()}
@@ -153,30 +153,23 @@ def _first(output: Any) -> Tensor:
     return output if isinstance(output, Tensor) else _first(output[0])
 
 
-def _loss(training: Any, window: Window) -> Tensor:
-    loss, _ = training.objective(training.step, window, active(training.losses, 0, training.plan.steps))
-    return loss
+def critical_batch(module: nn.Module, losses: Sequence[Callable[[], Tensor]], samples: int) -> float:
+    """The gradient noise scale of a module, in samples. losses: of batches of so many samples each.
 
-
-def critical_batch(training: Any, windows: Iterable[Window]) -> tuple[float, int]:
-    """The gradient noise scale of a training, in samples, from batches of its own size, and the samples it took.
-
-    The weights stay as they are. ValueError for fewer than two windows.
+    The weights stay as they are. ValueError for fewer than two batches.
     """
     mean: dict[str, Tensor] = {}
-    squares, samples, count = 0.0, 0, 0
-    for window in windows:
-        training.step.zero_grad(set_to_none=True)
-        _loss(training, window).backward()
-        grads = {name: p.grad.detach() for name, p in training.step.named_parameters() if p.grad is not None}
+    squares = 0.0
+    for loss in losses:
+        module.zero_grad(set_to_none=True)
+        loss().backward()
+        grads = {name: p.grad.detach() for name, p in module.named_parameters() if p.grad is not None}
         squares += sum(float(grad.abs().square().sum()) for grad in grads.values())
         mean = {name: mean[name] + grad if name in mean else grad.clone() for name, grad in grads.items()}
-        samples, count = samples + window.history[0].lead[-1], count + 1
-    if count < 2:
-        raise ValueError(f"Expected two windows or more to tell the noise of a gradient; got {count}.")
-    large = sum(float((grad / count).abs().square().sum()) for grad in mean.values())
-    scale, _ = gradient_noise(squares / count, large, samples // count, samples)
-    return scale, samples
+    if len(losses) < 2:
+        raise ValueError(f"Expected two batches or more to tell the noise of a gradient; got {len(losses)}.")
+    large = sum(float((grad / len(losses)).abs().square().sum()) for grad in mean.values())
+    return gradient_noise(squares / len(losses), large, samples, samples * len(losses))[0]
 
 
 def gradient_noise(small: float, large: float, few: int, many: int) -> tuple[float, float]:

@@ -14,7 +14,7 @@ import copy
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from emulators.interfaces import is_fitted_at_once
+from emulators.scaling.study import Cost
 from emulators.sphere.transform import Tables
 from emulators.state import Window
 from emulators.training.plan import active
@@ -211,6 +212,29 @@ def measure(training: Training, window: Window, *, mixed: bool = False) -> Requi
     )
 
 
+def cost_of(
+    training: Training, window: Window, last: Window, *, inside: Sequence[str] | None, start: int, processes: int = 1
+) -> Cost:
+    """What a size of a scaling study costs, on a window before its cooldown and one of it. The weights change.
+
+    inside: words in the names of the parameters that count as the size; None: all count. start: of the cooldown.
+    ValueError where no parameter counts.
+    """
+    passes = training.plan.accumulate * processes
+    cooled, step = passes * operations_of_pass(training, last, start), passes * operations_of_pass(training, window, 0)
+    needs = measure(training, window)
+    trainable = [(name, p) for name, p in training.step.named_parameters() if p.requires_grad]
+    counted = [p for name, p in trainable if inside is None or any(word in name for word in inside)]
+    if not counted:
+        raise ValueError(f"study.inside: no parameter's name holds {', '.join(inside or ())}; null counts all.")
+    inner, every = (
+        sum(p.numel() * (2 if p.is_complex() else 1) for p in parameters)
+        for parameters in (counted, [p for _, p in trainable])
+    )
+    memory = needs.fixed + needs.activations * needs.samples
+    return Cost(inner, every, float(step), float(cooled), needs.seconds * training.plan.accumulate, memory)
+
+
 def kept_bytes(training: Training, window: Window) -> float:
     """Bytes that a forward pass keeps for the backward pass, weights and buffers aside; the backward pass is made."""
     excluded = {t.untyped_storage().data_ptr() for t in (*training.parameters(), *training.buffers())}
@@ -223,12 +247,13 @@ def kept_bytes(training: Training, window: Window) -> float:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = _loss(training, window)
+        loss = first_loss(training, window)
     loss.backward()
     return float(sum(stored.values()))
 
 
-def _loss(training: Training, window: Window) -> Tensor:
+def first_loss(training: Training, window: Window) -> Tensor:
+    """The loss of a training on a window, as its first optimiser step takes it."""
     loss, _ = training.objective(training.step, window, active(training.losses, 0, training.plan.steps))
     return loss
 
@@ -240,7 +265,7 @@ def _seconds_a_step(training: Training, optimizer: Any, window: Window, mixed: b
         start = time.perf_counter()
         optimizer.zero_grad()
         with torch.autocast(device, torch.bfloat16, enabled=mixed):
-            loss = _loss(training, window)
+            loss = first_loss(training, window)
         loss.backward()
         optimizer.step()
         if device == "cuda":

@@ -1,7 +1,6 @@
 """Scaling laws: published refits, anchors in closed form, laws recovered from their own runs, honest intervals."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -31,8 +30,6 @@ from emulators.scaling.width import (
     gradient_noise,
     rate_sensitivity,
 )
-from emulators.state import Window
-from emulators.training.plan import Plan
 
 TRUTH = np.array([np.log(8.0), np.log(60.0), np.log(0.05), 0.30, 0.35])
 POINTS = Path(__file__).parents[2] / "data" / "chinchilla_points.csv"
@@ -287,52 +284,34 @@ def test_small_numbers_of_hyperparameters():
     assert rate_sensitivity(np.array([0.2, 0.2, np.nan, np.inf]), 1.0) == pytest.approx(0.5 * 0.8)
 
 
-class Descent:
-    """Stand for a training: the mean square of a linear map of the states, by plain gradient descent."""
-
-    plan = Plan(steps=9)
-
-    def __init__(self, network: torch.nn.Module) -> None:
-        self.losses: dict = {}
-        self.step = torch.nn.Module()
-        self.step.network = network
-
-    def optimizer(self, step):
-        return torch.optim.SGD(step.parameters(), lr=0.0)
-
-    def objective(self, step, window, losses):
-        return (step.network(window.history[0].values) - window.target[0].values).square().mean(), {}
-
-
-def example(states: torch.Tensor, target: torch.Tensor) -> Window:
-    return Window((SimpleNamespace(values=states, lead=states.shape[:1]),), (SimpleNamespace(values=target),), ())
-
-
 def test_the_noise_of_gradients_is_that_of_samples():
     """Of y = w x with w = 0 and x = 1, gradients are -2 target: mean -2 mu, variance 4 sigma^2."""
     chance = torch.Generator().manual_seed(1)
-    training = Descent(torch.nn.Linear(1, 1, bias=False, dtype=torch.float64))
-    torch.nn.init.zeros_(training.step.network.weight)
-    windows = [
-        example(ones, 0.5 + 1.5 * torch.randn(8, 1, generator=chance, dtype=torch.float64))
-        for ones in [torch.ones(8, 1, dtype=torch.float64)] * 4000
-    ]
-    scale, samples = critical_batch(training, windows)
-    assert samples == 32000
-    assert scale == pytest.approx((1.5 / 0.5) ** 2, rel=0.1)
-    with pytest.raises(ValueError, match="two windows"):
-        critical_batch(training, windows[:1])
+    line = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    torch.nn.init.zeros_(line.weight)
+
+    def loss():
+        target = 0.5 + 1.5 * torch.randn(8, 1, generator=chance, dtype=torch.float64)
+        return (line(torch.ones_like(target)) - target).square().mean()
+
+    assert critical_batch(line, [loss] * 4000, samples=8) == pytest.approx((1.5 / 0.5) ** 2, rel=0.1)
+    with pytest.raises(ValueError, match="two batches"):
+        critical_batch(line, [loss], samples=8)
 
 
 def test_sizes_of_activations_are_of_the_inner_parts():
-    network = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False), torch.nn.Linear(2, 2, bias=False))
-    inner = torch.nn.ModuleDict({"blocks": network, "head": torch.nn.Identity()})
-    inner.forward = lambda x: inner["head"](inner["blocks"](x))
-    for part, factor in zip(network, (3.0, 5.0), strict=True):
+    network = torch.nn.ModuleDict(
+        {"blocks": torch.nn.Sequential(*(torch.nn.Linear(2, 2, bias=False) for _ in range(2))), "head": torch.nn.Tanh()}
+    )
+    for part, factor in zip(network["blocks"], (3.0, 5.0), strict=True):
         part.weight.data = factor * torch.eye(2)
-    windows = [example(torch.ones(4, 2), torch.zeros(4, 2))] * 3
-    assert activation_sizes(Descent(inner), windows, ["blocks"]) == {"blocks.0": 3.0, "blocks.1": 15.0}
-    assert activation_sizes(Descent(inner), windows, None) == {"blocks": 15.0, "head": 15.0}
+
+    def loss():
+        return network["head"](network["blocks"](torch.ones(4, 2))).square().mean()
+
+    resting = torch.optim.SGD(network.parameters(), lr=0.0)
+    assert activation_sizes(network, resting, [loss] * 3, ["blocks"]) == {"blocks.0": 3.0, "blocks.1": 15.0}
+    assert [*activation_sizes(network, resting, [loss], None)] == ["blocks", "head"]
 
 
 @pytest.mark.parametrize(
