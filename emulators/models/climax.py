@@ -48,10 +48,10 @@ class ClimaX(nn.Module):
     """Map fields (batch, input channel, lat, lon) to (batch, output channel, lat, lon), `interval` hours later.
 
     patch: rows and columns of a token. embed: channels of a token. depth: number of blocks. heads: attention heads of
-    the blocks and of the gathering. mlp_ratio: hidden channels of the MLPs as a multiple of embed. decoder_depth:
-    number of hidden layers of the head. dropout: rate in tokens, attention output and MLPs. drop_path: rate of dropped
-    residual paths in the last block, growing linearly from 0 in the first. fit, edges: see
-    emulators.layers.attention.patches.Frame.
+    the blocks and of the gathering. mlp_ratio: hidden channels of the MLPs as a multiple of embed. qk_norm:
+    root-mean-square norms of each head's queries and keys. decoder_depth: number of hidden layers of the head. dropout:
+    rate in tokens, attention output and MLPs. drop_path: rate of dropped residual paths in the last block, growing
+    linearly from 0 in the first. fit, edges: see emulators.layers.attention.patches.Frame.
     """
 
     conditioning = ("interval",)
@@ -65,6 +65,7 @@ class ClimaX(nn.Module):
         depth: int = 4,
         heads: int = 4,
         mlp_ratio: float = 4.0,
+        qk_norm: bool = False,
         decoder_depth: int = 2,
         dropout: float = 0.0,
         drop_path: float = 0.0,
@@ -81,7 +82,7 @@ class ClimaX(nn.Module):
         self.position = nn.Parameter(plane_waves(self.shape, embed).flatten(0, 1)[None])
         self.lead = nn.Linear(1, embed)
         self.blocks = nn.ModuleList(
-            TransformerBlock(embed, heads, mlp_ratio, dropout=dropout, drop_path=rate)
+            TransformerBlock(embed, heads, mlp_ratio, dropout=dropout, normed=qk_norm, drop_path=rate)
             for rate in drop_path_rates(drop_path, depth)
         )
         self.norm = nn.LayerNorm(embed)

@@ -58,7 +58,8 @@ class Pangu(nn.Module):
 
     patch: levels, rows and columns of a token. embed: channels at full resolution. depths, heads: blocks and attention
     heads of the four stages. window: levels, rows and columns of tokens in a window. mlp_ratio: hidden channels of the
-    MLPs as a multiple of their input's. order: position of the norms, `post` or `pre`. bias: `earth` or `relative`, see
+    MLPs as a multiple of their input's. qk_norm: root-mean-square norms of each head's queries and keys. order:
+    position of the norms, `post` or `pre`. bias: `earth` or `relative`, see
     emulators.layers.attention.window_attention. around: whether shifted windows are periodic in longitude. drop_path:
     rate of dropped residual paths in the deepest block, growing linearly from 0. fit, edges: see
     emulators.layers.attention.patches.Frame.
@@ -74,6 +75,7 @@ class Pangu(nn.Module):
         heads: Sequence[int] = (3, 6, 6, 3),
         window: Sequence[int] = (2, 4, 8),
         mlp_ratio: float = 4.0,
+        qk_norm: bool = False,
         order: str = "post",
         bias: str = "earth",
         around: bool = True,
@@ -101,8 +103,8 @@ class Pangu(nn.Module):
             {
                 str(n + 1): nn.Sequential(
                     *(
-                        _block(width, heads[n], shape, window, i % 2 == 1, cyclic, bias, order, mlp_ratio, drop)
-                        for i, drop in enumerate(drops[starts[n] : starts[n] + depths[n]])
+                        _block(width, heads[n], shape, window, i % 2 == 1, cyclic, bias, qk_norm, order, mlp_ratio, p)
+                        for i, p in enumerate(drops[starts[n] : starts[n] + depths[n]])
                     )
                 )
                 for n, (width, shape) in enumerate([(embed, full), (2 * embed, half), (2 * embed, half), (embed, full)])
@@ -151,10 +153,11 @@ def _block(
     shifted: bool,
     cyclic: bool,
     bias: str,
+    qk_norm: bool,
     order: str,
     mlp_ratio: float,
     drop_path: float,
 ) -> WindowBlock:
     windows = Windows(shape, window, shifted=shifted, cyclic=cyclic)
-    attention = EarthAttention(width, heads, windows, bias)
+    attention = EarthAttention(width, heads, windows, bias, normed=qk_norm)
     return WindowBlock(width, attention, windows, mlp_ratio=mlp_ratio, order=order, drop_path=drop_path)

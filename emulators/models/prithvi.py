@@ -58,10 +58,11 @@ class Prithvi(nn.Module):
     Published with history 2; for a Step with absolute output if it writes anomalies. patch: rows and columns of a
     token. unit: rows and columns of tokens in a unit. embed: channels of a token. encoder, decoder: number of pairs of
     blocks within and between units, followed by one more within. heads: attention heads of each block. mlp_ratio:
-    hidden channels of the MLPs as a multiple of embed. shift: shift the decoder's units by half a unit after every
-    second block, along `longitude`, along `both` as published, where north meets south, or `none`. climatology: write
-    anomalies. annual, diurnal: harmonics of year and day of the climatology. drop_path: rate of dropped residual paths
-    in every block of the encoder. fit, edges: see emulators.layers.attention.patches.Frame.
+    hidden channels of the MLPs as a multiple of embed. qk_norm: root-mean-square norms of each head's queries and keys.
+    shift: shift the decoder's units by half a unit after every second block, along `longitude`, along `both` as
+    published, where north meets south, or `none`. climatology: write anomalies. annual, diurnal: harmonics of year and
+    day of the climatology. drop_path: rate of dropped residual paths in every block of the encoder. fit, edges: see
+    emulators.layers.attention.patches.Frame.
     """
 
     conditioning = ("interval", "units", "tokens")
@@ -81,6 +82,7 @@ class Prithvi(nn.Module):
         decoder: int = 1,
         heads: int = 4,
         mlp_ratio: float = 4.0,
+        qk_norm: bool = False,
         shift: str = "longitude",
         climatology: bool = True,
         annual: int = 2,
@@ -109,8 +111,8 @@ class Prithvi(nn.Module):
         self.mask_token = nn.Parameter(torch.randn(1, 1, 1, embed))
         half = [size // 2 for size in self.windows.window]
         rolls = {"none": (0, 0), "longitude": (0, half[1]), "both": half}[shift]
-        self.encoder = LocalGlobal(embed, heads, mlp_ratio, encoder, drop_path, self.windows)
-        self.decoder = LocalGlobal(embed, heads, mlp_ratio, decoder, 0.0, self.windows, rolls)
+        self.encoder = LocalGlobal(embed, heads, mlp_ratio, qk_norm, encoder, drop_path, self.windows)
+        self.decoder = LocalGlobal(embed, heads, mlp_ratio, qk_norm, decoder, 0.0, self.windows, rolls)
         self.head = nn.Linear(embed, world.output_channels * patch**2)
         self.register_buffer("place", self._place(world.lat_lon, embed), persistent=False)
         self.harmonics = resolved_harmonics(world.timestep, annual, diurnal) if climatology else None
@@ -220,6 +222,7 @@ class LocalGlobal(nn.Module):
         channels: int,
         heads: int,
         mlp_ratio: float,
+        qk_norm: bool,
         pairs: int,
         drop_path: float,
         windows: Windows,
@@ -227,7 +230,8 @@ class LocalGlobal(nn.Module):
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            TransformerBlock(channels, heads, mlp_ratio, bias=False, drop_path=drop_path) for _ in range(2 * pairs + 1)
+            TransformerBlock(channels, heads, mlp_ratio, bias=False, normed=qk_norm, drop_path=drop_path)
+            for _ in range(2 * pairs + 1)
         )
         self.windows, self.rolls = windows, tuple(rolls)
 

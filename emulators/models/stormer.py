@@ -53,8 +53,8 @@ class Stormer(nn.Module):
     """Map fields (batch, input channel, lat, lon) to (batch, output channel, lat, lon), `interval` hours later.
 
     patch: rows and columns of a token. embed: channels of a token. depth: number of blocks. heads: attention heads of
-    the blocks and of the gathering. mlp_ratio: hidden channels of the MLPs as a multiple of embed. fit, edges: see
-    emulators.layers.attention.patches.Frame.
+    the blocks and of the gathering. mlp_ratio: hidden channels of the MLPs as a multiple of embed. qk_norm:
+    root-mean-square norms of each head's queries and keys. fit, edges: see emulators.layers.attention.patches.Frame.
     """
 
     conditioning = ("interval",)
@@ -68,6 +68,7 @@ class Stormer(nn.Module):
         depth: int = 4,
         heads: int = 4,
         mlp_ratio: float = 4.0,
+        qk_norm: bool = False,
         fit: str = "pad",
         edges: str | None = None,
     ) -> None:
@@ -81,7 +82,7 @@ class Stormer(nn.Module):
         self.gathering = VariableAggregation(embed, heads)
         self.norm = nn.LayerNorm(embed)
         self.interval = nn.Linear(1, embed)
-        self.blocks = nn.ModuleList(Block(embed, heads, mlp_ratio) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(embed, heads, mlp_ratio, qk_norm) for _ in range(depth))
         self.modulation = nn.Linear(embed, 2 * embed)
         self.head = nn.Linear(embed, world.output_channels * patch**2)
         initialise_linear(self)
@@ -105,10 +106,10 @@ class Stormer(nn.Module):
 class Block(nn.Module):
     """Apply attention and an MLP, both residual; the condition scales and shifts norms and gates outputs."""
 
-    def __init__(self, channels: int, heads: int, mlp_ratio: float) -> None:
+    def __init__(self, channels: int, heads: int, mlp_ratio: float, qk_norm: bool) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(channels, eps=EPS, elementwise_affine=False)
-        self.attention = Attention(channels, heads)
+        self.attention = Attention(channels, heads, normed=qk_norm)
         self.mlp = MLP(channels, int(mlp_ratio * channels), tanh=True)
         self.modulation = nn.Linear(channels, 6 * channels)
 

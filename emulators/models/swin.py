@@ -55,9 +55,9 @@ class Swin(nn.Module):
 
     patch: rows and columns of a token. window: rows and columns of tokens in a window. embed: channels of a token.
     depth: number of blocks. heads: attention heads of each. mlp_ratio: hidden channels of the MLPs as a multiple of
-    embed. attention: `plain` with normed queries and keys, or `cosine`. order: position of the norms, `pre` or `post`.
-    norm: `rms` or `layer`. drop_path: rate of dropped residual paths in the last block, growing linearly from 0 in the
-    first. fit, edges: see emulators.layers.attention.patches.Frame.
+    embed. qk_norm: norms of queries and keys in plain attention. attention: `plain` or `cosine`. order: position of the
+    norms, `pre` or `post`. norm: `rms` or `layer`. drop_path: rate of dropped residual paths in the last block, growing
+    linearly from 0 in the first. fit, edges: see emulators.layers.attention.patches.Frame.
     """
 
     points: Tensor
@@ -72,6 +72,7 @@ class Swin(nn.Module):
         depth: int = 4,
         heads: int = 4,
         mlp_ratio: float = 4.0,
+        qk_norm: bool = True,
         attention: str = "plain",
         order: str = "pre",
         norm: str = "rms",
@@ -97,7 +98,7 @@ class Swin(nn.Module):
         for i, rate in enumerate(drop_path_rates(drop_path, depth)):
             windows = Windows(shape, window, shifted=i % 2 == 1, cyclic=world.lat_lon.is_cyclic)
             kind = (
-                WindowAttention(embed, heads, normed=True)
+                WindowAttention(embed, heads, normed=qk_norm)
                 if attention == "plain"
                 else CosineAttention(embed, heads, windows.window)
             )

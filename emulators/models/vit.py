@@ -40,10 +40,10 @@ class ViT(nn.Module):
     """Map fields (batch, input channel, lat, lon) to (batch, output channel, lat, lon).
 
     patch: rows and columns of a token. embed: channels of a token. depth: number of blocks. heads: attention heads of
-    each. mlp_ratio: hidden channels of the MLPs as a multiple of embed. decoder_depth: number of hidden layers of the
-    head. dropout: rate in embedding, attention and MLPs. drop_path: rate of dropped residual paths in the last block,
-    growing linearly from 0 in the first. positions: `fixed` sines and cosines, or `learned` from them. fit, edges: see
-    emulators.layers.attention.patches.Frame.
+    each. mlp_ratio: hidden channels of the MLPs as a multiple of embed. qk_norm: root-mean-square norms of each head's
+    queries and keys. decoder_depth: number of hidden layers of the head. dropout: rate in embedding, attention and
+    MLPs. drop_path: rate of dropped residual paths in the last block, growing linearly from 0 in the first. positions:
+    `fixed` sines and cosines, or `learned` from them. fit, edges: see emulators.layers.attention.patches.Frame.
     """
 
     position: Tensor
@@ -57,6 +57,7 @@ class ViT(nn.Module):
         depth: int = 8,
         heads: int = 4,
         mlp_ratio: float = 4.0,
+        qk_norm: bool = False,
         decoder_depth: int = 2,
         dropout: float = 0.0,
         drop_path: float = 0.0,
@@ -77,7 +78,9 @@ class ViT(nn.Module):
         else:
             self.register_buffer("position", position, persistent=False)
         self.blocks = nn.ModuleList(
-            TransformerBlock(embed, heads, mlp_ratio, dropout=dropout, weight_dropout=dropout, drop_path=rate)
+            TransformerBlock(
+                embed, heads, mlp_ratio, dropout=dropout, weight_dropout=dropout, normed=qk_norm, drop_path=rate
+            )
             for rate in drop_path_rates(drop_path, depth)
         )
         self.norm = nn.LayerNorm(embed)

@@ -18,7 +18,7 @@ from emulators.contracts.parts import MODEL, example_inputs
 from emulators.interfaces import NetworkModule, optional
 from emulators.layers.convolution import OVER_POLES, Edges
 from emulators.layers.sample_draws import begin_samples
-from emulators.scaling.parametrisation import MuP, roles
+from emulators.scaling.parametrisation import MuP, UnitMuP, roles
 from emulators.variables import Variable, VariableSet
 from emulators.world import Scale
 from places import CONF
@@ -209,6 +209,11 @@ def test_widths(build, file, small_world):
         assert parameter.rate_share == 1.0, name
     rule.apply(net, options, lambda sizes: seeded(file, world, **sizes))
     assert all(p.rate_share == 1.0 for p in net.parameters() if p.ndim < 2)
+    unit = UnitMuP(base=settings["base"], along=settings["along"])
+    unit.apply(net, options, lambda sizes: seeded(file, world, **sizes))
+    shares = [p.rate_share for name, p in net.named_parameters() if found[name].kind == "matrix"]
+    assert 0.0 < max(shares) <= 0.5
+    assert all(torch.isfinite(p).all() for p in net.parameters())
 
 
 def seeded(file: Path, world, **changes):

@@ -3,7 +3,9 @@
     x <- x + attention(norm(x)),   x <- x + MLP(norm(x)),   attention = softmax(q k^T / sqrt(d)) v
 
 Vaswani et al. 2017, arXiv 1706.03762; norms first: Xiong et al. 2020, arXiv 2002.04745; dropped paths: Huang et al.
-2016, arXiv 1603.09382.
+2016, arXiv 1603.09382. With q and k of each head divided by their root mean square, logits lie within sqrt(d) times the
+gains, so that they do not grow with the weights: Dehghani et al. 2023, arXiv 2302.05442 (by layer norms); Wortsman et
+al. 2023, arXiv 2309.14322.
 """
 
 from __future__ import annotations
@@ -30,23 +32,44 @@ class MLP(nn.Module):
         return dropout(self.contract(hidden), self.dropout, self.training)
 
 
+class QKNorms(nn.ModuleList):
+    """Divide queries and keys of `size` channels, (..., size), by their root mean square, times a gain a channel."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(nn.RMSNorm(size) for _ in range(2))
+
+    def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        of_query, of_key = self
+        return of_query(q).to(q.dtype), of_key(k).to(k.dtype)
+
+
 class Attention(nn.Module):
     """Let all tokens attend to all: (batch, token, channel) to the same shape.
 
     bias: whether its two linear maps have one. dropout: that of the result; weight_dropout: that of the attention
-    weights.
+    weights. normed: see QKNorms, of each head.
     """
 
     def __init__(
-        self, channels: int, heads: int, *, bias: bool = True, dropout: float = 0.0, weight_dropout: float = 0.0
+        self,
+        channels: int,
+        heads: int,
+        *,
+        bias: bool = True,
+        dropout: float = 0.0,
+        weight_dropout: float = 0.0,
+        normed: bool = False,
     ) -> None:
         super().__init__()
         check_heads(channels, heads)
         self.heads, self.dropout, self.weight_dropout = heads, dropout, weight_dropout
         self.qkv, self.projection = (nn.Linear(channels, n * channels, bias=bias) for n in (3, 1))
+        self.norms = QKNorms(channels // heads) if normed else None
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        if self.norms is not None:
+            q, k = self.norms(q, k)
         mixed = self._mixed(q, k, v)
         return dropout(self.projection(mixed.transpose(1, 2).flatten(2)), self.dropout, self.training)
 
@@ -76,8 +99,8 @@ class DropPath(nn.Module):
 class TransformerBlock(nn.Module):
     """Apply attention and an MLP to tokens (batch, token, channel), both residual, each after a norm.
 
-    mlp_ratio: hidden channels of the MLP as a multiple of `channels`. bias, dropout, weight_dropout: see Attention;
-    dropout also in the MLP. drop_path: see DropPath.
+    mlp_ratio: hidden channels of the MLP as a multiple of `channels`. bias, dropout, weight_dropout, normed: see
+    Attention; dropout also in the MLP. drop_path: see DropPath.
     """
 
     def __init__(
@@ -89,11 +112,14 @@ class TransformerBlock(nn.Module):
         bias: bool = True,
         dropout: float = 0.0,
         weight_dropout: float = 0.0,
+        normed: bool = False,
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         self.norm_in, self.norm_out = nn.LayerNorm(channels), nn.LayerNorm(channels)
-        self.attention = Attention(channels, heads, bias=bias, dropout=dropout, weight_dropout=weight_dropout)
+        self.attention = Attention(
+            channels, heads, bias=bias, dropout=dropout, weight_dropout=weight_dropout, normed=normed
+        )
         self.mlp = MLP(channels, int(mlp_ratio * channels), dropout=dropout)
         self.drop_path = DropPath(drop_path)
 

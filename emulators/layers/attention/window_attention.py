@@ -18,24 +18,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emulators.layers.attention.transformer import check_heads
+from emulators.layers.attention.transformer import QKNorms, check_heads
 from emulators.layers.attention.windows import Windows, join_heads, offsets, split_heads, windowed_attention
 
 
 class WindowAttention(nn.Module):
-    """Apply plain attention within windows. normed: q and k of each head are divided by their root mean square."""
+    """Apply plain attention within windows. normed: see QKNorms, of each head."""
 
     def __init__(self, channels: int, heads: int, *, bias: bool = True, normed: bool = False) -> None:
         super().__init__()
         check_heads(channels, heads)
         self.heads = heads
         self.qkv, self.projection = nn.Linear(channels, 3 * channels, bias=bias), nn.Linear(channels, channels)
-        self.norms = nn.ModuleList(nn.RMSNorm(channels // heads) for _ in range(2)) if normed else None
+        self.norms = QKNorms(channels // heads) if normed else None
 
     def forward(self, x: Tensor, blocked: Tensor | None = None) -> Tensor:
         q, k, v = split_heads(self.qkv(x), self.heads, 3)
         if self.norms is not None:
-            q, k = (norm(vectors) for norm, vectors in zip(self.norms, (q, k), strict=True))
+            q, k = self.norms(q, k)
         return self.projection(join_heads(windowed_attention(q, k, v, blocked)))
 
 
@@ -93,18 +93,21 @@ class EarthAttention(nn.Module):
 
     kind: `earth`, a table for each window by level and latitude, indexed by both levels, both rows and the distance
     along longitude; or `relative`, one table for all windows, of distances alone (To et al. 2024, doi
-    10.5194/gmd-17-8873-2024).
+    10.5194/gmd-17-8873-2024). normed: see QKNorms, of each head.
     """
 
     pairs: Tensor
 
-    def __init__(self, channels: int, heads: int, windows: Windows, kind: str = "earth") -> None:
+    def __init__(
+        self, channels: int, heads: int, windows: Windows, kind: str = "earth", *, normed: bool = False
+    ) -> None:
         super().__init__()
         check_heads(channels, heads)
         if kind not in ("earth", "relative"):
             raise ValueError(f"Expected bias to be 'earth' or 'relative'; got '{kind}'.")
         self.heads = heads
         self.qkv, self.projection = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
+        self.norms = QKNorms(channels // heads) if normed else None
         size, pairs = (earth_pairs if kind == "earth" else relative_pairs)(windows.window)
         of_windows = math.prod(windows.counts[:-1]) if kind == "earth" else 1
         self.table = nn.Parameter(torch.empty(size, of_windows, heads))
@@ -114,6 +117,8 @@ class EarthAttention(nn.Module):
 
     def forward(self, x: Tensor, blocked: Tensor | None = None) -> Tensor:
         q, k, v = split_heads(self.qkv(x), self.heads, 3)
+        if self.norms is not None:
+            q, k = self.norms(q, k)
         bias = self.table[self.pairs].permute(2, 3, 0, 1)[None]  # 1, window, head, token, token
         bias = bias if blocked is None else bias + blocked
         return self.projection(join_heads(windowed_attention(q, k, v, bias)))
