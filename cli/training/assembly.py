@@ -258,8 +258,7 @@ def print_plan(
             "samples": f"{samples:,} windows of {world.history} + {batches.windows.rollout}",
             **batches.facts(),
             "memory of data": f"at most {(batches.memory_bytes + validation.memory_bytes) / 1e9:.3g} GB",
-            "effective batch": f"{plan.batch_size} = {hardware.processes} processes x {plan.accumulate} passes x "
-            f"{batches.batch_size} samples",
+            "effective batch": plan.division(module.step, hardware.processes),
             "learning rate": f"{config.optimizer.lr:g}, never scaled",
             "steps": f"{plan.steps:,} = {plan.steps * plan.batch_size / samples:.1f} passes over the samples",
             "weight average": plan.ema or "none",

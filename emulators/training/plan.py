@@ -87,6 +87,14 @@ class Plan:
             )
         return self.batch_size // portions
 
+    def division(self, module: nn.Module, devices: int) -> str:
+        """How a batch is divided, in words. Batch norms take the means of a portion, so that other divisions differ."""
+        portions = f"{devices} processes x {self.accumulate} passes x {self.portion(devices)} samples"
+        normed = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())
+        divided = normed and self.portion(devices) < self.batch_size
+        note = f"; batch norms take means of {self.portion(devices)}, not of {self.batch_size}" if divided else ""
+        return f"{self.batch_size} = {portions}{note}"
+
 
 class Term(nn.Module):
     """Multiply a loss by `weight`, from step `start` until before step `end`; None: the end of the training."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from emulators.training.plan import Term, active, refuse_gaps
+from emulators.training.plan import Plan, Term, active, refuse_gaps
 
 
 class Two(nn.Module):
@@ -67,3 +67,11 @@ def test_gaps_are_refused():
 def test_what_makes_no_sense_is_refused(options):
     with pytest.raises(ValueError, match=r"weight of a loss|whole number of optimiser steps"):
         Term(Two(), **options)
+
+
+def test_a_divided_batch_says_what_batch_norms_see():
+    plain, normed = nn.Linear(2, 2), nn.Sequential(nn.BatchNorm2d(2))
+    plan = Plan(batch_size=8, accumulate=2)
+    assert plan.division(plain, 2) == "8 = 2 processes x 2 passes x 2 samples"
+    assert plan.division(normed, 2).endswith("; batch norms take means of 2, not of 8")
+    assert "norms" not in Plan(batch_size=8).division(normed, 1)
