@@ -57,7 +57,8 @@ class World:
     prognostic: predicted and fed back. diagnostic: predicted only. forcing: prescribed at the time of the target.
     static: constant in time; static_fields holds them, shape (channel, *grid.shape).
     timestep: timedelta64 in seconds, or in months if calendar steps are uneven. history: number of States a Step reads.
-    scales: one Scale for each channel name.
+    scales: one Scale for each channel name. learned: the largest total wavenumber of the coarser data from which a
+    network comes that was carried to this grid; None where it learns from all scales.
     """
 
     grid: Grid
@@ -70,6 +71,7 @@ class World:
     history: int = 1
     scales: Mapping[str, Scale] = field(default_factory=dict)
     vertical: Vertical = Vertical()
+    learned: int | None = None
 
     @property
     def lat_lon(self) -> LatLonGrid:
@@ -168,6 +170,7 @@ class World:
                 "b": list(self.vertical.b),
                 "dry": self.vertical.dry,
             },
+            **({} if self.learned is None else {"learned": self.learned}),
         }
 
     @classmethod
@@ -183,6 +186,7 @@ class World:
             history=plain["history"],
             scales={name: Scale(*values[:4], *map(tuple, values[4:])) for name, values in plain["scales"].items()},
             vertical=Vertical(vertical["kind"], tuple(vertical["a"]), tuple(vertical["b"]), vertical.get("dry", False)),
+            learned=plain.get("learned"),
         )
 
 

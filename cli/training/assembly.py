@@ -31,10 +31,7 @@ from data_pipelines.conventions.attributes import assumptions
 from data_pipelines.conventions.durations import duration_text
 from data_pipelines.conventions.suggestions import ConfigErrors, Finding
 from data_pipelines.files import checkpoints
-from data_pipelines.files.checkpoints import (
-    load_weights,
-    published_scales,
-)
+from data_pipelines.files.checkpoints import load_weights, published_scales
 from data_pipelines.files.fingerprints import fingerprint
 from data_pipelines.files.identity import absolute_places, listed, revision, versions
 from data_pipelines.files.tables import Place
@@ -50,6 +47,7 @@ from emulators.contracts.example_worlds import tiny_world
 from emulators.interfaces import Network, optional
 from emulators.layers.low_rank import with_adapter_names
 from emulators.state import Window
+from emulators.steps.small_scales import carried_by, learned_degree
 from emulators.steps.step import Step
 from emulators.training.flop_counter import parameter_text
 from emulators.training.lightning_module import Training
@@ -147,12 +145,14 @@ def open_archive(
         measured = scales(
             archive, source.splits["train"], stored=stored, overrides=published, intervals=intervals, report=report
         )
+    old = World.from_plain(start["emul"]["world"]) if start is not None and "emul" in start else None
     if start is not None:
-        earlier = World.from_plain(start["emul"]["world"]).scales if "emul" in start else {}
+        earlier = {} if old is None else old.scales
         if config.transfer.scales == "mixed" and earlier:
             measured = mixed_scales(earlier, measured)
         measured = ranges_seen(measured, earlier, trained=config.training.steps != 0)
-    return archive.with_world(replace(archive.world, scales=measured)), source.splits
+    learned = None if old is None or config.transfer.small_scales == "network" else learned_degree(old, data_world)
+    return archive.with_world(replace(archive.world, scales=measured, learned=learned)), source.splits
 
 
 def old_data(config: DictConfig, world: World) -> tuple[Archive, Sequence[str]]:
@@ -305,10 +305,8 @@ def _fill_from_checkpoint(step: Step, card: Mapping[str, Any], config: DictConfi
         warn(f"{config.from_checkpoint} was trained for steps of {then}, these are of {now}: changes are scaled anew.")
     old, new = (_trained(side, where) for side, where in ((before, world), (config, step.world)))
     weights = merged_weights(before, world, card)
-    network_weights = {
-        name.removeprefix("network."): value for name, value in weights.items() if name.startswith("network.")
-    }
-    rest = {name: value for name, value in weights.items() if not name.startswith("network.")}
+    network_weights = {n.removeprefix("network."): value for n, value in weights.items() if n.startswith("network.")}
+    rest = {name: value for name, value in weights.items() if not name.startswith(("network.", "small_scales."))}
     network = new.build(new.world) if config.get("adapter") else step.network  # under names without adapters
     options = {"fresh": config.transfer.fresh, "additions": optional(step.network, Network, "additions")}
     try:
@@ -316,10 +314,11 @@ def _fill_from_checkpoint(step: Step, card: Mapping[str, Any], config: DictConfi
         fill(network, state)
     except ValueError as error:
         raise _refused(config, "weights of the same network", str(error)) from error
-    current = step.state_dict()
     state = with_adapter_names(rest | {f"network.{name}": value for name, value in state.items()}, step)
-    fill(step, {**({name: value for name, value in current.items() if ".parametrizations." in name}), **state})
-    show_rows(f"weights of {config.from_checkpoint}", account(fates, old, new, network_weights, network))
+    fill(step, {name: value for name, value in step.state_dict().items() if ".parametrizations." in name} | state)
+    rows = account(fates, old, new, network_weights, network)
+    rows |= carried_by(step.small_scales, config.transfer.small_scales, world, step.world)
+    show_rows(f"weights of {config.from_checkpoint}", rows)
 
 
 def _trained(config: DictConfig, world: World) -> Trained:

@@ -69,6 +69,7 @@ def world_from_dataset(dataset: xr.Dataset, roles: VariableRoles, *, history: in
         history=history,
         scales={},
         vertical=vertical_coordinate(dataset),
+        learned=None,
         **sets,
     )
 

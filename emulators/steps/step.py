@@ -4,8 +4,9 @@
     next   = last + tendency_std * network(x)      output="residual"
     next   = mean + std * network(x)               output="absolute", and diagnostic variables always
 
-then without the scales that the data do not hold (`spectral_layers.Truncation`), then every constraint in order. The
-difference mean is not subtracted, as in GraphCast (Lam et al. 2023, doi 10.1126/science.adi2336).
+then without the scales that the data do not hold (`spectral_layers.Truncation`), those that the network never saw
+carried apart (`small_scales`), then every constraint in order. The difference mean is not subtracted, as in GraphCast
+(Lam et al. 2023, doi 10.1126/science.adi2336).
 
 A step over n timesteps takes the standard deviation of the change over n timesteps in place of tendency_std, measured
 over the training period for every interval of the objective (Stormer: Nguyen et al. 2024, arXiv 2312.03876).
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -25,6 +26,9 @@ from emulators.interfaces import Constraint, Network, optional, refuse_unknown_i
 from emulators.layers.convolution import reorder_mirrors
 from emulators.state import Origin, State, Window
 from emulators.world import World, timesteps_between
+
+if TYPE_CHECKING:
+    from emulators.steps.small_scales import SmallScales
 
 
 class Step(nn.Module):
@@ -69,7 +73,7 @@ class Step(nn.Module):
             Normalise(world.scale(variables, "mean"), world.scale(variables, "std"), rank)
             for variables in (world.prognostic, world.forcing, world.predicted)
         )
-        self.truncation = _truncation(world, limits_of(world, truncation))
+        self.truncation, self.small_scales = _spectral_parts(self, limits_of(world, truncation))
         self.intervals = world.intervals
         changes = np.stack([world.change_std(world.prognostic, n) for n in self.intervals])
         table = torch.from_numpy(changes).reshape(*changes.shape, *[1] * rank)
@@ -99,17 +103,22 @@ class Step(nn.Module):
         conditioning: further inputs of the network, of those that it declares: `generator`, to draw noise from (one of
         all cases, or one a case, members first); `labels` and `scalars`, (*lead, channel).
         """
+        after = self.unconstrained(history, forcing, conditioning)
+        return self.constrained(history[-1].select(self.world.prognostic.names), after, forcing)
+
+    def unconstrained(self, history: tuple[State, ...], forcing: State, conditioning: Mapping[str, Any]) -> State:
+        """The State at forcing.time before any constraint; arguments as of `forward`."""
         last = history[-1].select(self.world.prognostic.names)
         fields, time = self.inputs(history, forcing)
         keywords = {**self.hours(last, forcing, fields.device), **self._flattened(conditioning, last)}
-        raw = self.network(fields, time, **keywords).to(last.values.dtype)  # not that of mixed precision
-        return self.constrained(last, self.physical(raw, last, forcing), forcing)
+        return self.physical(self.network(fields, time, **keywords).to(last.values.dtype), last, forcing)
 
     def physical(self, raw: Tensor, last: State, forcing: State) -> State:
         """The State of which the network wrote the normalised channels, truncated, before any constraint."""
         change = self.change(last.time, forcing.time) if self.output == "residual" else None
-        values = self.outputs(raw, last.values.reshape(-1, *last.values.shape[last.channel_axis :]), change)
-        values = self.truncation(values)
+        before = last.values.reshape(-1, *last.values.shape[last.channel_axis :])
+        values = self.truncation(self.outputs(raw, before, change))
+        values = self.small_scales(values, before) if self.small_scales else values
         return State(values.reshape(*last.lead, *values.shape[1:]), self.world.predicted, forcing.time, last.rank)
 
     def hours(self, last: State, forcing: State, device: torch.device) -> dict[str, Tensor]:
@@ -195,7 +204,19 @@ class Step(nn.Module):
         return self.constrained(last, self.physical(raw.float(), last, forcing), forcing), divergence.reshape(lead)
 
     def measure(self, windows: Iterable[Window]) -> None:
-        """Measure over windows of the training split what the step needs before it is trained: nothing."""
+        """Measure over windows of the training split what the step needs before it is trained: its small scales."""
+        if self.small_scales is not None:
+            was_training = self.training
+            self.eval()
+            self.small_scales.measure(self._case(window) for window in windows)
+            self.train(was_training)
+
+    @torch.no_grad()
+    def _case(self, window: Window) -> tuple[Tensor, Tensor, Tensor]:
+        """Prognostic fields, what the step makes of them, and the true predicted ones."""
+        before, truth = window.history[-1], window.target[0]
+        made = self.unconstrained(window.history, window.forcing[0], {}).values
+        return before.select(self.world.prognostic.names).values, made, truth.select(self.world.predicted.names).values
 
     def constrained(self, before: State, after: State, forcing: State) -> State:
         """`after` as the constraints leave it, one after another; it remembers where it comes from."""
@@ -365,10 +386,15 @@ def limits_of(world: World, option: Any) -> dict[str, int]:
     return {variable.name: option for variable in world.prognostic}
 
 
-def _truncation(world: World, limits: Mapping[str, int]) -> nn.Module:
-    """The projection on limits; without any no spherical harmonics are loaded."""
-    if not limits:
-        return nn.Identity()
-    from emulators.layers.spectral_layers import Truncation
+def _spectral_parts(step: Step, limits: Mapping[str, int]) -> tuple[nn.Module, SmallScales | None]:
+    """The projection on limits, and what carries the scales never seen; without both no harmonics are loaded."""
+    world, truncation = step.world, cast(nn.Module, nn.Identity())
+    if limits:
+        from emulators.layers.spectral_layers import Truncation
 
-    return Truncation(world, limits)
+        truncation = Truncation(world, limits)
+    if world.learned is None or type(step) is not Step:  # others make States in other ways
+        return truncation, None
+    from emulators.steps.small_scales import SmallScales
+
+    return truncation, SmallScales(world, world.learned)

@@ -40,11 +40,14 @@ class Transfer:
     """Say how a training takes up the weights of a run.
 
     scales: constants of normalisation of channels that the run had: `old`, its own, `new`, measured over the training
-    split, or `mixed`, of both data half and half. fresh: patterns of names of weights that begin anew.
+    split, or `mixed`, of both data half and half. fresh: patterns of weights that begin anew. small_scales: how
+    those of a finer grid are carried: `regressed` on the last state and the network's, for each degree, or `damped`
+    towards their mean, both measured on the new data, or by the `network` as it stands.
     """
 
     scales: Literal["old", "new", "mixed"] = "old"
     fresh: Sequence[str] = ()
+    small_scales: Literal["regressed", "damped", "network"] = "regressed"
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,11 @@ FIRST = np.datetime64("2001-01-01")
 NEW_CHANNEL = [f"loss.mse.variable_weights={{specific_humidity: 1.5, {RAIN}: 4}}", "tuning.rates={head: 3}"]
 # What acts on each point alone: the filters have a matrix for each degree, and an adapter would have a pair for each.
 POINTWISE = "adapter.targets=[encoder,blocks.*.skip,blocks.*.mlp,decoder,skip,head]"
+# The lead that is scored, every channel with one weight; an average and a warm-up as short as the training.
+ROLLED = [
+    "training.steps=100", "objective.rollout=4", "objective.scored=last", "optimizer.lr=0.01", "schedule.warmup=10",
+    "training.ema=0.9", "loss.mse.level_weights=uniform", "loss.mse.variable_weights=uniform",
+]  # fmt: skip
 GAP = 10  # days between two trajectories in the store
 INITS = 40
 Errors = dict[str, np.ndarray]  # RMSE by variable, (level,) or ()
@@ -182,8 +187,8 @@ def grid_rows(lab: Laboratory, table: Table) -> None:
     """The network of a T21 planet on a T42 one, against its T21 forecast on the finer grid."""
     coarse = lab.run("planet", *periods(150), "training.steps=400")
     fine = [*periods(30), "data.truncation=42", f"from_checkpoint={coarse.folder}"]
-    at_once = lab.run("fine_at_once", *fine, "training.steps=0")
-    tuned = lab.run("fine_tuned", *fine, "training.steps=100", "optimizer.lr=0.005")
+    at_once = lab.run("fine_at_once", *fine, "transfer.small_scales=damped", "training.steps=0")
+    tuned = lab.run("fine_tuned", *fine, *ROLLED)
     dataset = build(at_once.config.data).dataset()
     driven = coarse.forecast(
         lab.forecast(at_once)["time"].values.astype("datetime64[s]").astype(str).tolist(),

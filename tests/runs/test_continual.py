@@ -9,6 +9,7 @@ from data_pipelines.conventions.suggestions import ConfigErrors
 from data_pipelines.files import checkpoints
 from emul.config.compose import compose
 from emul.train import train
+from emul.training.runs import open_run
 
 SMALL = [
     "experiment=lorenz96_unet", "data.days=40", "data.trajectories=3", "data.splits.train=[2001-01-01,2001-02-09]",
@@ -85,3 +86,31 @@ def test_what_cannot_be_rehearsed_is_refused(tmp_path, words, message):
     with pytest.raises(ConfigErrors, match=message):
         trained(tmp_path, "refused", *words)
     assert not (tmp_path / "train").exists()
+
+
+@pytest.mark.slow
+def test_scales_that_a_finer_grid_adds_are_carried_by_what_was_measured(tmp_path, capsys):
+    planet = [
+        "data=planet_tiny", "data.days=4", "data.trajectories=3", "data.spinup_days=1", "model=sfno", "model.embed=8",
+        "data.splits.train=[2001-01-01,2001-01-04]", "data.splits.validation=[2001-01-15,2001-01-18]",
+        "data.splits.test=[2001-01-29,2001-02-01]", "model.layers=1", "training.batch_size=4",
+        "training.validate_every=2", "training.validation_cases=2",
+    ]  # fmt: skip
+
+    def taken(name, *words):
+        config = compose("train", [*planet, f"output={tmp_path}", f"name={name}", *words])
+        return open_run(train(config))
+
+    coarse = taken("coarse", "training.steps=2")
+    fine = ["data.truncation=15", f"from_checkpoint={coarse.folder}", "training.steps=0"]
+    damped = taken("damped", *fine, "transfer.small_scales=damped").step.small_scales
+    assert "smallscalesdamped,abovedegree10" in "".join(capsys.readouterr().out.split())
+    kept, change = damped.slopes[:, 11:]
+    assert (kept < 1).float().mean() > 0.9
+    assert (change == 0).float().mean() > 0.9  # all but rain's, which is not in the state before
+    tuned = taken("tuned", *fine, "training.steps=2")
+    again = taken("again", *fine, f"from_checkpoint={tuned.folder}", "training.steps=2")
+    assert coarse.step.small_scales is taken("alone", *fine, "transfer.small_scales=network").step.small_scales is None
+    for run in (tuned, again):
+        assert run.world.learned == 10
+        assert (run.step.small_scales.slopes[1, 11:] != 0).all()
