@@ -106,7 +106,6 @@ def states(step: Any, window: Window, frames: Tensor) -> Iterator[State]:
     """States from frames (batch, time, channel, *grid), each constrained with the one before."""
     before = window.history[-1].select(step.world.prognostic.names)
     for raw, forcing in zip(frames.unbind(1), window.forcing, strict=True):
-        values = step.truncation(step.outputs(raw, before.values))
-        state = step.constrained(before, State(values, step.world.predicted, forcing.time, before.rank), forcing)
+        state = step.constrained(before, step.physical(raw, before, forcing), forcing)
         yield state
         before = state.select(step.world.prognostic.names)
