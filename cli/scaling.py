@@ -34,7 +34,7 @@ from emul.sweep import Sweep
 from emul.terminal.console import console, header, next_command, progress, show_rows, table, warn
 from emul.training.assembly import build_training, open_archive, training_batches
 from emul.training.runs import open_run
-from emulators.scaling.analysis import HEADLINE, analyse, operations, recommended
+from emulators.scaling.analysis import analyse, operations, recommended
 from emulators.scaling.study import NEVER, Cost, PlannedRun, Study
 from emulators.scaling.width import WidthRun, activation_sizes, critical_batch
 from emulators.training.flop_counter import cost_of, first_loss
@@ -195,9 +195,8 @@ class Studied:
         rate = records.rate_of(self.costs, self.facts, self.study.cooldown)
         budgets = np.geomspace(runs.compute.min(), 10 * self.largest.operations, 40)
         groups = np.array([f"{row['width']} {row['seed']}" for row in rows])
-        analysis = analyse(
-            runs, self.study.laws, rate, budgets=budgets, groups=groups, replicates=self.study.replicates
-        )
+        beyond, count = self.largest.operations / runs.compute.max(), self.study.replicates
+        analysis = analyse(runs, self.study.laws, rate, budgets=budgets, beyond=beyond, groups=groups, replicates=count)
         laws = records.annealing_laws(records.loss_curves(self.folder, self.runs, self.rates))
         summary = records.summary(analysis, rows, records.held_out_runs(self.largest, self.facts), laws)
         records.write_points(self.folder, rows)
@@ -228,10 +227,10 @@ class Studied:
         held_out = records.point(self.folder, self.largest, self.facts)
         records.write_page(self.folder, self.config.name, self.study, rows, laws, curves, held_out, verdict)
         if verdict is not None:
-            value, low, high = verdict["by_fit"][HEADLINE]
+            value, low, high = verdict["by_fit"][verdict["surest"]]
             console().print(
                 f"held-out run: {verdict['measured']:.4g}; predicted {value:.4g}, 90 % from {low:.4g} to {high:.4g}: "
-                f"{'it held' if verdict['held'][HEADLINE] else 'it did not hold'}"
+                f"{'it held' if verdict['held'][verdict['surest']] else 'it did not hold'}"
             )
         console().print(f"report.html in [key]{self.folder}[/]", soft_wrap=True)
         next_command(f"emul scaling recommend study={self.config.name} flops=...")

@@ -148,14 +148,14 @@ def annealing_laws(curves: Mapping[int, Mapping[str, LossCurve]]) -> dict[int, A
     }
 
 
-def fit_rows(fit: Fit, held_out: Runs) -> dict[str, Any]:
-    """One fit as plain values: parameters and the prediction, each value, lower and upper end."""
+def fit_rows(fit: Fit, prediction: Sequence[float]) -> dict[str, Any]:
+    """One fit as plain values: parameters and the prediction of the held-out run, each value, lower and upper end."""
     return {
         "parameters": {name: list(values) for name, values in fit.parameter_intervals().items()},
         "objective": fit.objective,
         "noise": fit.noise,
         "runs": len(fit.runs),
-        "prediction": fit.prediction(held_out)[:, 0].tolist(),
+        "prediction": list(prediction),
     }
 
 
@@ -184,6 +184,7 @@ def write_prediction(study: Path, laws: Mapping[str, Any], run: PlannedRun) -> d
         "run": run.name,
         "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "beyond": laws["beyond"],
+        "surest": laws["surest"],
         "by_fit": {name: fit["prediction"] for name, fit in laws["fits"].items()},
     }
     write_json(path, prediction)
@@ -200,8 +201,11 @@ def summary(
     score = np.array([row["score"] for row in rows], dtype=float)
     inside = (frontier.compute >= compute.min()) & (frontier.compute <= compute.max())
     inside = inside if inside.sum() > 1 else np.ones_like(inside)
+    predictions = analysis.predictions(held_out)
     return {
-        "fits": {name: fit_rows(fit, held_out) for name, fit in analysis.fits.items()},
+        "fits": {name: fit_rows(fit, predictions[name]) for name, fit in analysis.fits.items()},
+        "backtests": {name: vars(found) for name, found in analysis.backtests.items()},
+        "surest": analysis.surest,
         "left_out": dict(analysis.left_out),
         "headline": {
             "values": analysis.headline.parameters.tolist(),
@@ -238,7 +242,7 @@ def held_out_verdict(study: Path, metric: str, run: PlannedRun, facts: Mapping[s
         return None
     measured, prediction = float(row[metric]), read_json(path)
     verdicts = {name: bool(low <= measured <= high) for name, (_, low, high) in prediction["by_fit"].items()}
-    return {"measured": measured, "held": verdicts, **prediction}
+    return {"measured": measured, "held": verdicts, "surest": HEADLINE, **prediction}
 
 
 def trunk_state(trunks: Path, run: PlannedRun) -> Path:
@@ -257,7 +261,8 @@ def write_page(
     verdict: Mapping[str, Any] | None,
 ) -> Path:
     """Write report.html and its pictures into the folder of a study. verdict: of the held-out run, if it is trained."""
-    prediction = read_json(folder / "prediction.json")["by_fit"][HEADLINE]
+    stored = read_json(folder / "prediction.json")
+    prediction = stored["by_fit"][stored.get("surest", HEADLINE)]
     metric, headline = study.metric, laws["fits"][HEADLINE]["parameters"]
     pictures = {
         "curves": draw_curves(folder / "curves.png", curves, laws["annealing"]) if curves else None,
@@ -302,7 +307,7 @@ def write_page(
 def _verdict_word(verdict: Mapping[str, Any] | None) -> str:
     if verdict is None:
         return "not trained yet"
-    return "as predicted" if verdict["held"][HEADLINE] else "not as predicted"
+    return "as predicted" if verdict["held"][verdict["surest"]] else "not as predicted"
 
 
 def _picture(path: Path | None, caption: str) -> Html:
@@ -329,15 +334,19 @@ def _fits(laws: Mapping[str, Any]) -> Html:
 
 
 def _held_out(laws: Mapping[str, Any], verdict: Mapping[str, Any] | None) -> Html:
-    if verdict is None:
-        lines = [(name, [_spread(fit["prediction"]), ""]) for name, fit in laws["fits"].items()]
-        return join(quiet("Predicted; not trained yet."), table(["fit", "prediction, 90 %", "held"], lines))
-    lines = [(name, [_spread(v), "yes" if verdict["held"][name] else "no"]) for name, v in verdict["by_fit"].items()]
-    text = (
+    fits = {name: fit["prediction"] for name, fit in laws["fits"].items()} if verdict is None else verdict["by_fit"]
+    lines = []
+    for name, prediction in fits.items():
+        tried = laws.get("backtests", {}).get(name)
+        missed = "" if tried is None else f"{np.expm1(tried['error']):+.1%} at {tried['factor']:.1f} times"
+        held = "" if verdict is None else ("yes" if verdict["held"][name] else "no")
+        lines.append((name, [missed, _spread(prediction), held]))
+    text = "Predicted; not trained yet." if verdict is None else (
         f"{verdict['run']} made {verdict['measured']:.4g}, {verdict['beyond']:.2g} times beyond the largest run of the "
-        f"fit. Predicted {verdict['made']}, before it was trained:"
-    )
-    return join(quiet(text), table(["fit", "prediction, 90 %", "held"], lines))
+        f"fit. Predicted {verdict['made']}, before it was trained, most surely by {verdict['surest']}."
+    )  # fmt: skip
+    how = "Error: of the study's largest run, predicted from smaller ones; carried on, it widens the interval."
+    return join(quiet(f"{text} {how}"), table(["fit", "error", "prediction, 90 %", "held"], lines))
 
 
 def _parabolas(laws: Mapping[str, Any]) -> Html:

@@ -3,6 +3,11 @@
 A recommendation gives the size and the data of least expected score at C operations, the schedule of the study
 stretched to that length, and the interval of the score of one such run. A law says nothing of what it has not seen:
 finer grids, other data, other learning rates, longer rollouts.
+
+An interval of replicates does not know whether the form of a law is right. So each law is fitted again without the
+largest runs, and its error of the largest, carried on in proportion to log(operations), widens what it predicts beyond
+them all: half width^2 = that of the replicates^2 + (1.64 error)^2 at 90 %, in logarithms. (Rolling origins of
+forecasts: Tashman 2000, doi 10.1016/S0169-2070(00)00065-0.)
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import norm
 
 from emulators.scaling.fitting import Fit, Method, bootstrapped, fit
 from emulators.scaling.laws import (
@@ -58,10 +64,29 @@ class IsoFlop:
 
 
 @dataclass(frozen=True)
+class Backtest:
+    """Hold how a law predicted the largest run of a study from smaller ones.
+
+    factor: operations of the largest run over those of the largest kept. error: log of measured over predicted.
+    """
+
+    factor: float
+    error: float
+
+    def at(self, beyond: float) -> float:
+        """The error to be expected at so many times the operations of the largest run, in logarithms."""
+        return abs(self.error) * float(np.log(max(beyond, 1.0)) / np.log(self.factor))
+
+
+@dataclass(frozen=True)
 class Analysis:
-    """Hold the fits by name (`chinchilla squares`), why others were left out, the frontier and the IsoFLOP curves."""
+    """Hold the fits by name (`chinchilla squares`), why others were left out, the frontier and the IsoFLOP curves.
+
+    backtests: of those fits that the smaller runs fix.
+    """
 
     fits: Mapping[str, Fit]
+    backtests: Mapping[str, Backtest]
     left_out: Mapping[str, str]
     frontier: Frontier
     isoflop: Sequence[IsoFlop]
@@ -72,6 +97,46 @@ class Analysis:
         """The fit that is quoted."""
         return self.fits[HEADLINE]
 
+    def predictions(self, run: Runs, level: float = 0.90) -> dict[str, list[float]]:
+        """Loss of one run to come by every fit: value, lower and upper end, widened by what the backtest missed."""
+        beyond = float(run.compute[0] / self.headline.runs.compute.max())
+        return {
+            name: widened(one.prediction(run, level)[:, 0], self.backtests.get(name), beyond, level)
+            for name, one in self.fits.items()
+        }
+
+    @property
+    def surest(self) -> str:
+        """The fit that missed the largest run by least; the headline where none was tried."""
+        return min(self.backtests, key=lambda name: self.backtests[name].at(2.0), default=HEADLINE)
+
+
+def widened(prediction: np.ndarray, backtest: Backtest | None, beyond: float, level: float = 0.90) -> list[float]:
+    """A prediction (value, lower, upper) whose ends also hold the error of the law's form, so far as it is known."""
+    value, *ends = np.log(prediction)
+    form = 0.0 if backtest is None else norm.ppf((1 + level) / 2) * backtest.at(beyond)
+    low, high = (np.hypot(end - value, form) for end in ends)
+    return np.exp([value, value - low, value + high]).tolist()
+
+
+def backtest(law_fit: Fit, beyond: float) -> Backtest | None:
+    """Fit a law without the largest runs, to `beyond` times below the largest or as far as the rest fixes the law.
+
+    None where the rest does not fix it at all.
+    """
+    runs, found = law_fit.runs, None
+    largest = runs.subset(np.array([int(runs.compute.argmax())]))
+    for operations_kept in np.unique(runs.compute)[-2::-1]:
+        kept = runs.subset(runs.compute <= operations_kept)
+        if unsuitable(law_fit.law.name, kept):
+            break
+        smaller = fit(law_fit.law, kept, law_fit.method)
+        error = float(np.log(largest.loss[0]) - law_fit.law.log_loss(smaller.parameters, largest)[0])
+        found = Backtest(float(largest.compute[0] / operations_kept), error)
+        if found.factor >= beyond:
+            break
+    return found
+
 
 def analyse(
     runs: Runs,
@@ -79,13 +144,15 @@ def analyse(
     rate: Callable[[np.ndarray], np.ndarray],
     *,
     budgets: np.ndarray,
+    beyond: float = 3.0,
     groups: np.ndarray | None = None,
     replicates: int = 400,
     seed: int = 0,
 ) -> Analysis:
     """Fit the laws to the runs of a study. ValueError where there are too few runs for the law chinchilla.
 
-    rate: operations a unit of data by size. budgets: of the frontier. groups: which runs share a trunk.
+    rate: operations a unit of data by size. budgets: of the frontier. beyond: operations of the run to be predicted
+    over those of the largest. groups: which runs share a trunk.
     """
     fits: dict[str, Fit] = {}
     left_out: dict[str, str] = {}
@@ -102,7 +169,9 @@ def analyse(
     headline = fits[HEADLINE]
     sizes = float(runs.size.min()) / 30, float(runs.size.max()) * 30
     frontier = frontier_of(headline, budgets, rate, sizes)
-    return Analysis(fits, left_out, frontier, isoflops(runs, headline, rate), envelope(runs))
+    tried = {name: backtest(one, beyond) for name, one in fits.items()}
+    backtests = {name: found for name, found in tried.items() if found is not None}
+    return Analysis(fits, backtests, left_out, frontier, isoflops(runs, headline, rate), envelope(runs))
 
 
 def unsuitable(name: str, runs: Runs) -> str:
@@ -245,9 +314,11 @@ def recommended(
         CHINCHILLA, "squares", values, 0.0, _residuals(head), _blank(len(values) + head["freedom"]), replicates
     )
     ones = np.ones(1)
-    score = fitted.prediction(Runs(best * ones, data * ones, ones, budget))[:, 0]
+    beyond, tried = flops / laws["largest"], laws.get("backtests", {}).get(HEADLINE)
+    one = fitted.prediction(Runs(best * ones, data * ones, ones, budget))[:, 0]
+    score = widened(one, Backtest(**tried) if tried else None, beyond)
     width = float(power_through(size, np.array([*costs], dtype=float))(np.array([best]))[0])
-    steps, beyond = max(1, round(data / unit)), flops / laws["largest"]
+    steps = max(1, round(data / unit))
     samples = steps * facts["batch"]
     rows = {
         "size": f"{best:.3g} parameters that count ({spread[0][0]:.3g} to {spread[0][1]:.3g}), width about {width:.0f}",

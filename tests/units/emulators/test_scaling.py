@@ -6,9 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from emulators.scaling.analysis import HEADLINE, analyse, ladder_of, operations, power_through, saturating_of
+from emulators.scaling.analysis import (
+    HEADLINE,
+    Backtest,
+    analyse,
+    backtest,
+    ladder_of,
+    operations,
+    power_through,
+    saturating_of,
+    widened,
+)
 from emulators.scaling.annealing import AnnealingLaw, LossCurve, areas, fit_annealing, smoothed
-from emulators.scaling.fitting import bootstrapped, fit
+from emulators.scaling.fitting import Fit, bootstrapped, fit
 from emulators.scaling.laws import (
     CHINCHILLA,
     FARSEER,
@@ -264,6 +274,27 @@ def test_what_a_study_refuses():
     with pytest.raises(ValueError, match="none pays"):
         study(durations=[], budgets=[1.0]).planned(COSTS)
     assert text_of(formula("[width, 2 * width, width / 3]", {"width": 8})) == "[8,16,2.66667]"
+
+
+def test_a_wrong_form_widens_what_it_predicts():
+    """Runs in which data are worth more to larger networks, laid against the additive law, and runs of that law."""
+    sizes, data = (x.ravel() for x in np.meshgrid(np.geomspace(1e5, 1e7, 5), np.geomspace(1e6, 1e8, 4)))
+    additive = CHINCHILLA.loss(TRUTH, Runs(sizes, data, np.ones(20), np.ones(20)))
+    joint = 0.1 + 3 * sizes**-0.3 + 30 * data ** -(0.07 * np.log10(sizes))
+    right, wrong = (fit(CHINCHILLA, Runs(sizes, data, loss, 6 * sizes * data), "squares") for loss in (additive, joint))
+    assert abs(backtest(right, 9.0).error) < 1e-6
+    tried = backtest(wrong, 9.0)
+    assert tried.factor == pytest.approx(10.0)
+    assert abs(tried.error) > 0.2
+    assert (tried.at(1.0), tried.at(tried.factor)) == (0.0, pytest.approx(abs(tried.error)))
+    found = np.array([0.2, 0.18, 0.23])
+    value, low, high = widened(found, Backtest(4.0, -0.1), 16.0)
+    assert value == pytest.approx(0.2)
+    assert np.log(0.2 / low) == pytest.approx(np.hypot(np.log(0.2 / 0.18), 1.6449 * 0.2), rel=1e-4)
+    assert np.log(high / 0.2) == pytest.approx(np.hypot(np.log(0.23 / 0.2), 1.6449 * 0.2), rel=1e-4)
+    assert widened(found, None, 16.0) == pytest.approx(found)
+    few = wrong.runs.subset(sizes == sizes.min())
+    assert backtest(Fit(CHINCHILLA, "squares", wrong.parameters, 0.0, wrong.residuals[:4], few), 3.0) is None
 
 
 def test_small_numbers_of_hyperparameters():
