@@ -345,7 +345,7 @@ def _held_out(laws: Mapping[str, Any], verdict: Mapping[str, Any] | None) -> Htm
         f"{verdict['run']} made {verdict['measured']:.4g}, {verdict['beyond']:.2g} times beyond the largest run of the "
         f"fit. Predicted {verdict['made']}, before it was trained, most surely by {verdict['surest']}."
     )  # fmt: skip
-    how = "Error: of the study's largest run, predicted from smaller ones; carried on, it widens the interval."
+    how = "Error: of the study's largest run, predicted from smaller ones; where outside of 90 %, it widens intervals."
     return join(quiet(f"{text} {how}"), table(["fit", "error", "prediction, 90 %", "held"], lines))
 
 

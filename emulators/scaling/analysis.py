@@ -5,9 +5,9 @@ stretched to that length, and the interval of the score of one such run. A law s
 finer grids, other data, other learning rates, longer rollouts.
 
 An interval of replicates does not know whether the form of a law is right. So each law is fitted again without the
-largest runs, and its error of the largest, carried on in proportion to log(operations), widens what it predicts beyond
-them all: half width^2 = that of the replicates^2 + (1.64 error)^2 at 90 %, in logarithms. (Rolling origins of
-forecasts: Tashman 2000, doi 10.1016/S0169-2070(00)00065-0.)
+largest runs. Where the largest lies outside of the 90 % that this fit gives it, the error, carried on in proportion to
+log(operations), widens what the law predicts beyond them all: half width^2 = that of the replicates^2 + (1.64 error)^2
+at 90 %, in logarithms. (Rolling origins of forecasts: Tashman 2000, doi 10.1016/S0169-2070(00)00065-0.)
 """
 
 from __future__ import annotations
@@ -67,15 +67,17 @@ class IsoFlop:
 class Backtest:
     """Hold how a law predicted the largest run of a study from smaller ones.
 
-    factor: operations of the largest run over those of the largest kept. error: log of measured over predicted.
+    factor: operations of the largest run over those of the largest kept. error: log of measured over predicted. held:
+    whether the 90 % interval of the prediction held it.
     """
 
     factor: float
     error: float
+    held: bool
 
     def at(self, beyond: float) -> float:
-        """The error to be expected at so many times the operations of the largest run, in logarithms."""
-        return abs(self.error) * float(np.log(max(beyond, 1.0)) / np.log(self.factor))
+        """The error of the law's form at so many times the operations of the largest run, in logarithms."""
+        return 0.0 if self.held else abs(self.error) * float(np.log(max(beyond, 1.0)) / np.log(self.factor))
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,8 @@ class Analysis:
     @property
     def surest(self) -> str:
         """The fit that missed the largest run by least; the headline where none was tried."""
-        return min(self.backtests, key=lambda name: self.backtests[name].at(2.0), default=HEADLINE)
+        errors = {name: abs(found.error) / np.log(found.factor) for name, found in self.backtests.items()}
+        return min(errors, key=errors.__getitem__, default=HEADLINE)
 
 
 def widened(prediction: np.ndarray, backtest: Backtest | None, beyond: float, level: float = 0.90) -> list[float]:
@@ -119,23 +122,28 @@ def widened(prediction: np.ndarray, backtest: Backtest | None, beyond: float, le
     return np.exp([value, value - low, value + high]).tolist()
 
 
-def backtest(law_fit: Fit, beyond: float) -> Backtest | None:
+def backtest(law_fit: Fit, beyond: float, groups: np.ndarray | None = None) -> Backtest | None:
     """Fit a law without the largest runs, to `beyond` times below the largest or as far as the rest fixes the law.
 
-    None where the rest does not fix it at all.
+    groups: which runs share a trunk. None where the rest does not fix the law at all.
     """
     runs, found = law_fit.runs, None
     largest = runs.subset(np.array([int(runs.compute.argmax())]))
     for operations_kept in np.unique(runs.compute)[-2::-1]:
-        kept = runs.subset(runs.compute <= operations_kept)
+        inside = runs.compute <= operations_kept
+        kept = runs.subset(inside)
         if unsuitable(law_fit.law.name, kept):
             break
-        smaller = fit(law_fit.law, kept, law_fit.method)
-        error = float(np.log(largest.loss[0]) - law_fit.law.log_loss(smaller.parameters, largest)[0])
-        found = Backtest(float(largest.compute[0] / operations_kept), error)
-        if found.factor >= beyond:
+        found = fit(law_fit.law, kept, law_fit.method), inside, float(largest.compute[0] / operations_kept)
+        if found[2] >= beyond:
             break
-    return found
+    if found is None:
+        return None
+    smaller, inside, factor = found
+    smaller = bootstrapped(smaller, 200, groups=None if groups is None else groups[inside])
+    value, low, high = smaller.prediction(largest)[:, 0]
+    measured = float(largest.loss[0])
+    return Backtest(factor, float(np.log(measured / value)), bool(low <= measured <= high))
 
 
 def analyse(
@@ -169,7 +177,7 @@ def analyse(
     headline = fits[HEADLINE]
     sizes = float(runs.size.min()) / 30, float(runs.size.max()) * 30
     frontier = frontier_of(headline, budgets, rate, sizes)
-    tried = {name: backtest(one, beyond) for name, one in fits.items()}
+    tried = {name: backtest(one, beyond, groups) for name, one in fits.items()}
     backtests = {name: found for name, found in tried.items() if found is not None}
     return Analysis(fits, backtests, left_out, frontier, isoflops(runs, headline, rate), envelope(runs))
 

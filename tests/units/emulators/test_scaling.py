@@ -283,12 +283,16 @@ def test_a_wrong_form_widens_what_it_predicts():
     joint = 0.1 + 3 * sizes**-0.3 + 30 * data ** -(0.07 * np.log10(sizes))
     right, wrong = (fit(CHINCHILLA, Runs(sizes, data, loss, 6 * sizes * data), "squares") for loss in (additive, joint))
     assert abs(backtest(right, 9.0).error) < 1e-6
+    noisy = fit(CHINCHILLA, runs_of(CHINCHILLA, TRUTH, 0.005), "squares")
+    assert backtest(noisy, 3.0).held
+    assert backtest(noisy, 3.0).at(9.0) == 0.0
     tried = backtest(wrong, 9.0)
     assert tried.factor == pytest.approx(10.0)
     assert abs(tried.error) > 0.2
+    assert not tried.held
     assert (tried.at(1.0), tried.at(tried.factor)) == (0.0, pytest.approx(abs(tried.error)))
     found = np.array([0.2, 0.18, 0.23])
-    value, low, high = widened(found, Backtest(4.0, -0.1), 16.0)
+    value, low, high = widened(found, Backtest(4.0, -0.1, False), 16.0)
     assert value == pytest.approx(0.2)
     assert np.log(0.2 / low) == pytest.approx(np.hypot(np.log(0.2 / 0.18), 1.6449 * 0.2), rel=1e-4)
     assert np.log(high / 0.2) == pytest.approx(np.hypot(np.log(0.23 / 0.2), 1.6449 * 0.2), rel=1e-4)
