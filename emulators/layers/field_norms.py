@@ -15,6 +15,7 @@ at its own. As in the noise-conditioned SFNO of ACE; Chen et al. 2021, arXiv 210
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from emulators.constants import EARTH_RADIUS
 from emulators.grid import LatLonGrid
 from emulators.layers.sample_draws import Generators, normal
 from emulators.sphere.transform import SphericalHarmonics
@@ -84,7 +86,7 @@ def field_norm(kind: str, channels: int, grid: LatLonGrid, affine: bool = True) 
     raise ValueError(f"Expected norm to be one of {', '.join(KINDS)}; got '{kind}'.")
 
 
-NOISES = ("white", "isotropic", "degree")
+NOISES = ("white", "isotropic", "degree")  # and `length`, with lengths
 
 
 @dataclass(frozen=True)
@@ -156,18 +158,25 @@ class Noise(nn.Module):
     """Draw Gaussian noise of mean 0 and variance 1 on a grid, (lon, lat, batch, channel).
 
     kind: `white`, independent at all points; `isotropic`, with equal variance in every harmonic coefficient (area mean
-    of the variance 1) and the same statistics at all latitudes; or `degree`, with equal power in every degree instead.
+    of the variance 1) and the same statistics at all latitudes; `degree`, with equal power in every degree instead; or
+    `length`, correlated over `lengths` in km, which the channels take in turn.
     """
 
     deviation: Tensor | None
 
-    def __init__(self, kind: str, transform: SphericalHarmonics, channels: int) -> None:
+    def __init__(self, kind: str, transform: SphericalHarmonics, channels: int, lengths: Sequence[float] = ()) -> None:
         super().__init__()
-        if kind not in NOISES:
+        if kind not in (*NOISES, *(["length"] if lengths else [])):
             raise ValueError(f"Expected noise_kind to be one of {', '.join(NOISES)}; got '{kind}'.")
-        self.transform, self.channels = transform, channels
-        table = None if kind == "white" else noise_deviation(transform.degrees, transform.orders, kind)
-        scales = None if table is None else torch.as_tensor(table, dtype=torch.float32)[..., None, None]
+        if any(not length >= 0.0 for length in lengths):
+            raise ValueError(f"Expected noise.lengths of 0 km or more; got {list(lengths)}.")
+        self.transform, self.channels, sizes = transform, channels, (transform.degrees, transform.orders)
+        scales = None
+        if kind == "length":
+            tables = [noise_deviation(*sizes, length=lengths[n % len(lengths)]) for n in range(channels)]
+            scales = torch.as_tensor(np.stack(tables, -1), dtype=torch.float32)[:, :, None]
+        elif kind != "white":
+            scales = torch.as_tensor(noise_deviation(*sizes, kind), dtype=torch.float32)[..., None, None]
         self.register_buffer("deviation", scales, persistent=False)
 
     def forward(self, batch: int, device: torch.device, generator: Generators = None) -> Tensor:
@@ -187,17 +196,20 @@ class Noise(nn.Module):
         return torch.stack(normal(batch, (*shape, self.channels), device, generator), 2)
 
 
-def noise_deviation(degrees: int, orders: int, kind: str = "isotropic") -> np.ndarray:
+def noise_deviation(degrees: int, orders: int, kind: str = "isotropic", length: float = 0.0) -> np.ndarray:
     """Return the standard deviation of each number of the coefficients of spherical noise, (2 * orders, degrees).
 
-    `isotropic`: E |a_lm|^2 = 4 pi / N, N being the number of coefficients, of both signs of m. `degree`: 4 pi /
-    (L n_l), L being the number of degrees and n_l that of the coefficients of degree l (GenCast: Price et al. 2025,
-    doi 10.1038/s41586-024-08252-9). Either has unit variance in the area mean. Coefficients of m > 0 have independent
-    real and imaginary parts of half that variance; those of m = 0 are real.
+    `isotropic`: E |a_lm|^2 = 4 pi / N, N being the number of coefficients, of both signs of m; with a length L in km
+    E |a_lm|^2 ~ exp(-l (l + 1) (L / R)^2 / 2), so that the correlation over a distance d is near exp(-d^2 / 2 L^2), as
+    in stochastic physics (Palmer et al. 2009, ECMWF Technical Memorandum 598). `degree`: 4 pi / (L n_l), L being the
+    number of degrees and n_l that of the coefficients of degree l (GenCast: Price et al. 2025, doi
+    10.1038/s41586-024-08252-9). All have unit variance in the area mean. Coefficients of m > 0 have independent real
+    and imaginary parts of half that variance; those of m = 0 are real.
     """
     l, m = np.arange(degrees)[None, :], np.repeat(np.arange(orders), 2)[:, None]
     count = 2 * np.minimum(l, orders - 1) + 1
-    share = 1.0 / (degrees * count) if kind == "degree" else 1.0 / count.sum()
+    decay = np.exp(-0.5 * l * (l + 1.0) * (1e3 * length / EARTH_RADIUS) ** 2)
+    share = 1.0 / (degrees * count) if kind == "degree" else decay / (count * decay).sum()
     table = np.sqrt(4.0 * np.pi * share * np.where(m == 0, 1.0, 0.5)) * (l >= m)
     table[1] = 0.0
     return table

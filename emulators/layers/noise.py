@@ -1,6 +1,7 @@
-"""Noise that makes a network stochastic: what is drawn, and how it moves the network's norms.
+"""Noise that makes a network stochastic: what is drawn, and how it moves the network's norms or its input.
 
-    y = (1 + s) norm(x) + b,     (s, b) = W embedding(noise),     W = 0 at the start
+    norms    y = (1 + s) norm(x) + b,     (s, b) = W embedding(noise),     W = 0 at the start
+    input    x = fields + W embedding(noise),                              W = 0 at the start
 
 so that members of an ensemble begin alike and training draws them apart. The noise is drawn afresh for each case,
 member and step:
@@ -9,35 +10,35 @@ member and step:
     point         independent at all points, as in AIFS-CRPS (Lang et al. 2024, arXiv 2412.15832)
     degree        fields with equal power in every degree (GenCast: Price et al. 2025, doi 10.1038/s41586-024-08252-9)
     coefficient   fields with equal variance in every coefficient (ACE: Watt-Meyer et al. 2023, arXiv 2310.02074)
+    length        fields that are correlated over lengths, one after another (FourCastNet 3: Bonev et al. 2025, arXiv
+                  2507.12144, whose noise is an input too, and has a memory in time)
 
     dropout       channels of what each norm returns, left out at random, as in U-Cast (arXiv 2604.09041)
 
-A norm on a coarser level sees the means of the fields over its cells. Conditional norms: Chen et al. 2021, arXiv
-2103.00993.
+Noise in the input costs next to nothing and needs no norms; a network whose first layer is linear sees it as further
+channels of its input. Conditional norms: `emulators.layers.conditioned_norms`.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emulators.interfaces import Network, optional
-from emulators.layers.field_norms import InstanceNorm, Noise
+from emulators.layers.conditioned_norms import Pooled, norm_channels, norm_layout, norm_shifts, norms_of
+from emulators.layers.field_norms import Noise
 from emulators.layers.message_passing import Graph
-from emulators.layers.noise_levels import LevelEmbedding
 from emulators.layers.sample_draws import Generators, normal
 from emulators.sphere.transform import SphericalHarmonics
 from emulators.world import World
 
 EMBEDDINGS = ("none", "linear", "mlp")
-CHANNELS_FIRST = (nn.GroupNorm, nn.BatchNorm2d, nn.InstanceNorm2d)
-NORMS = (nn.LayerNorm, nn.RMSNorm, *CHANNELS_FIRST, InstanceNorm)
-NAME = "noise_in_norms"  # of the part that `condition` adds to a network
+SPECTRA = {"point": None, "degree": "degree", "coefficient": "isotropic", "length": "length"}
+NAME, FIELDS_NAME = "noise_in_norms", "noise_in_fields"  # of the part that `condition` adds to a network
 
 
 class VectorNoise(nn.Module):
@@ -59,21 +60,38 @@ class VectorNoise(nn.Module):
 class FieldNoise(nn.Module):
     """Draw fields of noise, (batch, channel, *grid), of variance 1.
 
-    spectrum: `point`, `degree` or `coefficient`. channels, embedding: as of VectorNoise, at every point.
+    spectrum: `point`, `degree`, `coefficient` or `length`. channels, embedding: as of VectorNoise, at every point.
+    lengths: km over which fields are correlated, taken in turn by the channels, of spectrum=length. enters: `norms` or
+    `input`. norms: words in the names of the norms that it moves; None: all. scale: False: norms are shifted alone.
     """
 
     def __init__(
-        self, world: World, *, spectrum: str, channels: int = 4, embedding: str = "none", hidden: int = 32
+        self,
+        world: World,
+        *,
+        spectrum: str,
+        channels: int = 4,
+        embedding: str = "none",
+        hidden: int = 32,
+        lengths: Sequence[float] = (),
+        enters: str = "norms",
+        norms: Sequence[str] | None = None,
+        scale: bool = True,
     ) -> None:
         super().__init__()
-        kinds = {"point": None, "degree": "degree", "coefficient": "isotropic"}
-        if spectrum not in kinds:
-            raise ValueError(f"Expected noise.spectrum to be one of {', '.join(kinds)}; got '{spectrum}'.")
-        self.channels, self.shape, kind = _at_least_one(channels), world.grid.shape, kinds[spectrum]
+        for name, value, known in (("spectrum", spectrum, SPECTRA), ("enters", enters, ("norms", "input"))):
+            if value not in known:
+                raise ValueError(f"Expected noise.{name} to be one of {', '.join(known)}; got '{value}'.")
+        if bool(lengths) != (spectrum == "length"):
+            raise ValueError(f"noise.lengths are those of spectrum=length; got {list(lengths)} and '{spectrum}'.")
+        if enters == "input" and norms is not None:
+            raise ValueError(f"noise.norms goes with enters=norms; got {list(norms)} and enters=input: leave it.")
+        self.channels, self.shape, kind = _at_least_one(channels), world.grid.shape, SPECTRA[spectrum]
         if kind and (world.lat_lon.kind == "limited_area" or world.lat_lon.shape[0] < 2):
             raise ValueError(f"Noise by {spectrum} needs a global grid; got {world.lat_lon!r}: take noise=point.")
-        self.noise = Noise(kind, SphericalHarmonics(world.lat_lon), channels) if kind else None
+        self.noise = Noise(kind, SphericalHarmonics(world.lat_lon), channels, lengths) if kind else None
         self.embedding, self.features = _embedding(embedding, channels, hidden)
+        self.enters, self.norms, self.scale, self.inputs = enters, norms, scale, world.input_channels
 
     def forward(self, batch: int, device: torch.device, generator: Generators = None) -> Tensor:
         """Draw noise for `batch` cases and embed it. generator: as in `emulators.layers.sample_draws.normal`."""
@@ -101,28 +119,53 @@ def _embedding(kind: str, channels: int, hidden: int) -> tuple[nn.Module, int]:
     return nn.Sequential(nn.Linear(channels, hidden), nn.SiLU(), nn.Linear(hidden, hidden)), hidden
 
 
-class NoiseInNorms(nn.Module):
-    """Draw noise at each call of a network, and let it scale and shift what the network's norms return.
+def asked(network: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor, Generators, bool, dict[str, Any]]:
+    """Return the fields, the generator and whether to draw noise in a call of a network, and its other keywords.
 
-    Without a generator the noise is drawn sample by sample in training, and there is none in evaluation, as with
-    dropout.
+    Without a generator noise is drawn sample by sample in training, and there is none in evaluation, as with dropout.
     """
+    rest = {name: value for name, value in kwargs.items() if name != "generator"}
+    generator = kwargs.get("generator")
+    return args[0] if args else kwargs["fields"], generator, network.training or generator is not None, rest
+
+
+class NoiseInNorms(nn.Module):
+    """Draw noise at each call of a network, and let it scale and shift what the network's norms return."""
 
     def __init__(self, noise: VectorNoise | FieldNoise, network: nn.Module) -> None:
         super().__init__()
-        self.noise, self.maps = noise, norm_shifts(network, noise.features)
+        options = (noise.norms, noise.scale) if isinstance(noise, FieldNoise) else ()
+        self.noise, self.maps = noise, norm_shifts(network, noise.features, *options)
 
     def drawn(self, network: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Draw the noise before a call of the network, from the `generator` that it is given."""
-        fields = args[0] if args else kwargs["fields"]
-        rest = {name: value for name, value in kwargs.items() if name != "generator"}
-        generator = kwargs.get("generator")
-        values = None
-        if network.training or generator is not None:
-            values = Pooled(self.noise(len(fields), fields.device, generator))
+        fields, generator, is_noisy, rest = asked(network, args, kwargs)
+        values = Pooled(self.noise(len(fields), fields.device, generator)) if is_noisy else None
         for shift in self.maps:
             shift.values = values  # type: ignore[assignment]
         return args, rest
+
+
+class NoiseInFields(nn.Module):
+    """Draw noise at each call of a network, and add a linear map of it, zero at first, to the fields that it reads.
+
+    channels: of these fields.
+    """
+
+    def __init__(self, noise: FieldNoise, channels: int) -> None:
+        super().__init__()
+        self.noise, self.linear = noise, nn.Linear(noise.features, channels, bias=False)
+        nn.init.zeros_(self.linear.weight)
+
+    def drawn(self, network: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Draw the noise before a call of the network, from the `generator` that it is given."""
+        fields, generator, is_noisy, rest = asked(network, args, kwargs)
+        if not is_noisy:
+            return args, rest
+        noise = self.noise(len(fields), fields.device, generator)
+        change = torch.matmul(self.linear.weight, noise.flatten(2)).view(fields.shape)
+        moved = fields + change.to(fields.dtype)
+        return ((moved, *args[1:]), rest) if args else (args, {**rest, "fields": moved})
 
 
 class NoiseAsInput(nn.Module):
@@ -134,56 +177,10 @@ class NoiseAsInput(nn.Module):
 
     def drawn(self, network: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Draw the noise before a call of the network, from the `generator` that it is given."""
-        fields = args[0] if args else kwargs["fields"]
-        rest = {name: value for name, value in kwargs.items() if name != "generator"}
-        generator = kwargs.get("generator")
-        if network.training or generator is not None:
+        fields, generator, is_noisy, rest = asked(network, args, kwargs)
+        if is_noisy:
             rest["noise_vector"] = self.noise(len(fields), fields.device, generator)
         return args, rest
-
-
-def norm_shifts(network: nn.Module, features: int) -> nn.ModuleList:
-    """Let each norm of a network, but for those of queries and keys, be moved by `features` numbers; see NormShift.
-
-    Raises ValueError for a network without norms.
-    """
-    grid_first, shifts = optional(network, Network, "grid_first"), nn.ModuleList()
-    for path, norm in norms_of(network).items():
-        shift = NormShift(path, features, _channels(norm), _layout(norm, grid_first))
-        norm.register_forward_hook(shift.changed)
-        shifts.append(shift)
-    return shifts
-
-
-class NumberInNorms(nn.Module):
-    """Let a number of each row, such as a time or the logarithm of a noise level, move the norms of a network.
-
-    size: how many numbers the norms see of it.
-    """
-
-    def __init__(self, network: nn.Module, size: int) -> None:
-        super().__init__()
-        self.embedding, self.shifts = LevelEmbedding(size), norm_shifts(network, size)
-
-    def forward(self, number: Tensor) -> None:
-        """Tell the norms, for the next call of the network, the number of each row, (row,)."""
-        values = Pooled(self.embedding(number))
-        for shift in self.shifts:
-            shift.values = values  # type: ignore[assignment]
-
-
-def norms_of(network: nn.Module) -> dict[str, nn.Module]:
-    """Return the norms of a network by name, but for those of queries and keys. ValueError where there are none."""
-    within = [path for path, module in network.named_modules() if type(module).__name__.endswith("Attention")]
-    norms: dict[str, nn.Module] = {
-        path: module
-        for path, module in network.named_modules()
-        if isinstance(module, NORMS) and not any(path.startswith(f"{outer}.") for outer in within)
-    }
-    if not norms:
-        name = type(network).__name__
-        raise ValueError(f"{name} has no norms through which noise could act; choose another, such as sfno or unet.")
-    return norms
 
 
 class DropoutNoise(nn.Module):
@@ -218,18 +215,17 @@ class DropoutInNorms(nn.Module):
         grid_first = optional(network, Network, "grid_first")
         self.noise, self.maps = noise, nn.ModuleList()
         for path, norm in norms_of(network).items():
-            factor = NormFactor(path, _channels(norm), _layout(norm, grid_first))
+            factor = NormFactor(path, norm_channels(norm), norm_layout(norm, grid_first))
             norm.register_forward_hook(factor.changed)
             self.maps.append(factor)
 
     def drawn(self, network: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Draw before a call of the network, from the `generator` that it is given."""
-        fields = args[0] if args else kwargs["fields"]
-        rest = {name: value for name, value in kwargs.items() if name != "generator"}
+        fields, generator, is_noisy, rest = asked(network, args, kwargs)
         factors: list[NormFactor] = list(self.maps)  # type: ignore[arg-type]
         values: Any = [None] * len(factors)
-        generator, sizes = kwargs.get("generator"), [factor.channels for factor in factors]
-        if network.training or generator is not None:
+        sizes = [factor.channels for factor in factors]
+        if is_noisy:
             values = self.noise(len(fields), fields.device, generator, sum(sizes)).split(sizes, 1)
         for factor, value in zip(factors, values, strict=True):
             factor.values = value
@@ -262,116 +258,38 @@ class NormFactor(nn.Module):
         return normed * values.reshape(shape)
 
 
-class Pooled:
-    """Hold the noise of a call, (batch, channel) or (batch, channel, lat, lon), and its means on coarser levels."""
-
-    def __init__(self, values: Tensor) -> None:
-        self.levels = {tuple(values.shape[2:]): values}
-        self.values = values
-
-    def on(self, shape: tuple[int, int]) -> Tensor:
-        """Return the noise on a level of `shape`, (batch, row, column, channel); of a vector (batch, 1, 1, channel)."""
-        if self.values.ndim == 2:
-            return self.values[:, None, None]
-        if shape not in self.levels:
-            self.levels[shape] = F.interpolate(self.values, size=shape, mode="area")
-        return self.levels[shape].movedim(1, -1)
-
-
-class NormShift(nn.Module):
-    """Scale and shift the output of one norm by the noise at hand; nothing at first, and nothing without noise."""
-
-    def __init__(self, name: str, features: int, channels: int, layout: str) -> None:
-        super().__init__()
-        self.name, self.layout = name, layout
-        self.linear = nn.Linear(features, 2 * channels, bias=False)
-        nn.init.zeros_(self.linear.weight)
-        self.values: Pooled | None = None
-
-    def changed(self, norm: nn.Module, inputs: Any, normed: Tensor) -> Tensor:
-        """Return what stands in place of the norm's output, as a hook of the norm."""
-        return self(normed)
-
-    def forward(self, normed: Tensor) -> Tensor:
-        if self.values is None:
-            return normed
-        batch = normed.shape[2 if self.layout == "grid_first" else 0]
-        if batch not in (1, len(self.values.values)):  # one row is the same for all cases
-            raise ValueError(
-                f"{self.name} is given {batch} rows for a batch of {len(self.values.values)}; noise cannot act through "
-                "it. Choose a network whose norms see whole fields, such as sfno, swin, vit or unet."
-            )
-        change = self._placed(self.linear(self.values.on(self._shape(normed))), normed).to(normed.dtype)
-        scale, shift = change.chunk(2, 1 if self.layout == "channels_first" else -1)
-        return torch.addcmul(normed + shift, normed, scale)
-
-    def _shape(self, normed: Tensor) -> tuple[int, int]:
-        """Return rows and columns of the points that the norm is given."""
-        if self.layout == "grid_first":
-            return normed.shape[1], normed.shape[0]
-        if self.layout == "channels_first":
-            return normed.shape[2], normed.shape[3]
-        if normed.ndim > 3:
-            return normed.shape[-3], normed.shape[-2]
-        assert self.values is not None
-        return token_grid(normed.shape[1], next(iter(self.values.levels)))
-
-    def _placed(self, change: Tensor, normed: Tensor) -> Tensor:
-        """Return (batch, row, column, channel) in the layout of the norm, ready to broadcast."""
-        if self.layout == "grid_first":
-            return change.permute(2, 1, 0, 3)
-        if self.layout == "channels_first":
-            return change.movedim(-1, 1)
-        if normed.ndim == 3:
-            return change.flatten(1, 2)
-        return change.reshape(len(change), *[1] * (normed.ndim - 4), *change.shape[1:])
-
-
-def token_grid(tokens: int, grid: tuple[int, ...]) -> tuple[int, int]:
-    """Return rows and columns of tokens that lie as the points of `grid` do, which tells their proportion."""
-    if len(grid) != 2:
-        return 1, tokens
-    rows = [n for n in range(1, tokens + 1) if tokens % n == 0]
-    best = min(rows, key=lambda n: abs(math.log(n * n / tokens * grid[1] / grid[0])))
-    return best, tokens // best
-
-
-def _channels(norm: nn.Module) -> int:
-    if isinstance(norm, nn.LayerNorm | nn.RMSNorm):
-        return norm.normalized_shape[-1]
-    if isinstance(norm, nn.GroupNorm):
-        return norm.num_channels
-    return norm.channels if isinstance(norm, InstanceNorm) else norm.num_features  # type: ignore[return-value]
-
-
-def _layout(norm: nn.Module, grid_first: bool) -> str:
-    if isinstance(norm, CHANNELS_FIRST):
-        return "channels_first"
-    return "grid_first" if grid_first else "channels_last"
-
-
 def condition(network: nn.Module, noise: VectorNoise | FieldNoise | DropoutNoise) -> nn.Module:
-    """Make `network` stochastic by letting `noise` move its norms, but for those of queries and keys; return it.
+    """Make `network` stochastic by letting `noise` move its input, or its norms but for those of queries and keys.
 
-    A network that takes a `noise_vector` is given what is drawn. The network then takes a `generator`, and weights
-    published without the noise still fill it. Raises ValueError for a network without norms, with noise of its own,
-    with a mesh for fields of noise, or with norms that are computed again for the gradient.
+    A network that takes a `noise_vector` is given what is drawn. The network, which is returned, then takes a
+    `generator`, and weights published without the noise still fill it. Raises ValueError for a network with noise of
+    its own; and where noise moves norms, for a network without any, with a mesh for fields of noise, or with norms that
+    are computed again for the gradient.
     """
-    name = type(network).__name__
     if optional(network, Network, "noise_channels"):
-        raise ValueError(f"{name} draws noise of its own; set model.noise=0, or leave noise out.")
-    if isinstance(noise, FieldNoise) and any(isinstance(module, Graph) for module in network.modules()):
-        raise ValueError(f"{name} has norms on a mesh, at whose nodes no field of noise is drawn; take noise=vector.")
-    module: NoiseAsInput | DropoutInNorms | NoiseInNorms
-    if isinstance(noise, VectorNoise) and "noise_vector" in optional(network, Network, "conditioning"):
-        module = NoiseAsInput(noise)
+        raise ValueError(f"{type(network).__name__} draws noise of its own; set model.noise=0, or leave noise out.")
+    module: NoiseAsInput | NoiseInFields | DropoutInNorms | NoiseInNorms
+    if isinstance(noise, FieldNoise) and noise.enters == "input":
+        name, module = FIELDS_NAME, NoiseInFields(noise, noise.inputs)
+    elif isinstance(noise, VectorNoise) and "noise_vector" in optional(network, Network, "conditioning"):
+        name, module = NAME, NoiseAsInput(noise)
     else:
-        if any(isinstance(part, Graph) and part.portions for part in network.modules()):
-            raise ValueError(f"{name} would compute norms again with the noise of a later step; take model.chunks=1.")
-        module = DropoutInNorms(noise, network) if isinstance(noise, DropoutNoise) else NoiseInNorms(noise, network)
-    network.add_module(NAME, module)
+        name, module = NAME, _in_norms(network, noise)
+    network.add_module(name, module)
     network.register_forward_pre_hook(module.drawn, with_kwargs=True)
     conditioning = {*optional(network, Network, "conditioning"), "generator"}
     network.conditioning, network.noise_channels = tuple(sorted(conditioning)), noise.channels  # type: ignore[assignment]
-    network.additions = (*optional(network, Network, "additions"), NAME)  # type: ignore[assignment]
+    network.additions = (*optional(network, Network, "additions"), name)  # type: ignore[assignment]
     return network
+
+
+def _in_norms(network: nn.Module, noise: VectorNoise | FieldNoise | DropoutNoise) -> DropoutInNorms | NoiseInNorms:
+    meshes, name = [part for part in network.modules() if isinstance(part, Graph)], type(network).__name__
+    if isinstance(noise, FieldNoise) and meshes:
+        raise ValueError(
+            f"{name} has norms on a mesh, at whose nodes no field of noise is drawn; take noise=vector, or "
+            "noise.enters=input."
+        )
+    if any(mesh.portions for mesh in meshes):
+        raise ValueError(f"{name} would compute norms again with the noise of a later step; take model.chunks=1.")
+    return DropoutInNorms(noise, network) if isinstance(noise, DropoutNoise) else NoiseInNorms(noise, network)

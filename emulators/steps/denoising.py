@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from emulators.interfaces import Constraint, Sampler
-from emulators.layers.noise import FieldNoise, Pooled, norm_shifts
+from emulators.layers.conditioned_norms import Pooled, norm_shifts
+from emulators.layers.noise import FieldNoise
 from emulators.layers.noise_levels import LEVEL, LevelEmbedding, Process
 from emulators.layers.sample_draws import Generators, sample_generators
 from emulators.state import Origin, State, Window

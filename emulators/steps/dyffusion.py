@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from emulators.interfaces import Constraint, Network, optional
-from emulators.layers.noise import NumberInNorms
+from emulators.layers.conditioned_norms import NumberInNorms
 from emulators.layers.sample_draws import Generators
 from emulators.state import State
 from emulators.steps.step import Step

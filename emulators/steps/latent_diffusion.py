@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from emulators.grid import LatLonGrid, equiangular_grid
 from emulators.interfaces import Constraint, Sampler
-from emulators.layers.noise import FieldNoise, NumberInNorms
+from emulators.layers.conditioned_norms import NumberInNorms
+from emulators.layers.noise import FieldNoise
 from emulators.layers.noise_levels import Process
 from emulators.layers.sample_draws import Generators
 from emulators.state import State, Window

@@ -99,6 +99,7 @@ def test_draws_belong_to_the_step_and_the_sample(tmp_path, words):
 SFNO = ["model=sfno", "model.embed=8", "model.layers=1"]
 DENOISING = [*SFNO, "step=denoising", "objective=diffusion"]
 DRAWING = {
+    "input": [*SFNO, "noise=length", "objective.members=2", "loss=[crps]"],
     "diffusion": [*DENOISING, "sampler=dpmpp_2s", "sampler.levels=2", "step.noise=degree"],
     "flow": [*DENOISING, "sampler=flow_euler", "step.process=flow", "objective.distribution=logitnormal"],
     "refiner": [*DENOISING, "sampler=refinement", "step.process=vp", "objective.distribution=sampler"],
@@ -111,7 +112,7 @@ DRAWING = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", DRAWING.values(), ids=DRAWING.keys())
-def test_generative_objectives_draw_for_the_step_and_the_sample(tmp_path, words):
+def test_generative_networks_draw_for_the_step_and_the_sample(tmp_path, words):
     """Weights after six steps of 1 x 4, 2 x 2 and 4 x 1 samples are the same to rounding."""
     plain = [w for w in SETTINGS if not w.startswith("model")]
     settings = [*plain, *words, *RATE, f"output={tmp_path}"]

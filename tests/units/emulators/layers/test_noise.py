@@ -1,4 +1,4 @@
-"""Noise in the norms of networks: its statistics, what it leaves as it is at first, and what it reaches."""
+"""Noise in norms or input of networks: its statistics, what it leaves as it is at first, and what it reaches."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch
 from omegaconf import OmegaConf
 
 from emul.config.build import build, build_network
+from emulators.layers.conditioned_norms import NormShift, Pooled, token_grid
 from emulators.layers.field_norms import Noise
-from emulators.layers.noise import DropoutNoise, FieldNoise, NormShift, VectorNoise, condition, token_grid
+from emulators.layers.noise import DropoutNoise, FieldNoise, NoiseInFields, VectorNoise, condition
 from emulators.models.fgn import FGN
 from emulators.models.graphcast import GraphCast
 from emulators.rollout import generators
@@ -28,15 +29,16 @@ SMALL = {
     "unet": {"channels": [8, 8], "blocks": 1},
     "convnext_unet": {"channels": [8, 8], "dilation": [1, 2]},
 }
-KINDS = ("vector", "point", "degree", "coefficient")
+KINDS = ("vector", "point", "degree", "coefficient", "length")
 
 
-def parts(model: str, kind: str, **more) -> dict:
+def parts(model: str, kind: str, drawn: dict | None = None, **more) -> dict:
     config = {
         "model": OmegaConf.load(CONF / f"model/{model}.yaml"),
         "noise": OmegaConf.load(CONF / f"noise/{kind}.yaml"),
     }
-    config["model"].update(SMALL[model] | more)
+    config["model"].update(SMALL.get(model, {}) | more)
+    config["noise"].update(drawn or {})
     return config
 
 
@@ -47,7 +49,8 @@ def example(world, batch: int = 2):
 
 def wake(network) -> None:
     """Give the maps of the noise weights, as training does."""
-    for number, part in enumerate(part for part in network.modules() if isinstance(part, NormShift)):
+    moved = (part for part in network.modules() if isinstance(part, NormShift | NoiseInFields))
+    for number, part in enumerate(moved):
         part.linear.weight.data.normal_(0.0, 0.3, generator=torch.Generator().manual_seed(number))
 
 
@@ -94,6 +97,66 @@ def test_gradients_reach_the_maps_and_the_copy_has_its_own(small_world, model):
     assert all(part.values is not None for part in shifts)
 
 
+def test_gradients_reach_the_map_to_the_input_of_a_network_without_norms(small_world):
+    world = small_world()
+    network = build_network(parts("linear", "length"), world)
+    fields, time = example(world)
+    for parameter in network.parameters():
+        parameter.data.add_(0.1 * torch.randn(parameter.shape))
+    network(fields, time=time).square().sum().backward()
+    assert network.noise_in_fields.linear.weight.grad.abs().min() > 0
+    by_name = {"fields": fields, "time": time, "generator": torch.Generator().manual_seed(3)}
+    one = network(fields, time, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(network(**by_name), one)
+    assert not torch.equal(network.eval()(fields, time), one)
+
+
+def test_noise_in_the_input_is_a_linear_map_of_the_fields_drawn(small_world):
+    world = small_world()
+    network, seen = torch.nn.Module(), []
+    network.forward = lambda fields, time: seen.append(fields)
+    noise = FieldNoise(world, spectrum="point", channels=3, enters="input")
+    wake(condition(network, noise))
+    fields, time = example(world)
+    network(fields, time, generator=torch.Generator().manual_seed(1))
+    drawn = noise(2, fields.device, torch.Generator().manual_seed(1))
+    expected = torch.einsum("oc,bcyx->boyx", network.noise_in_fields.linear.weight, drawn)
+    torch.testing.assert_close(seen[0] - fields, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_norms_may_be_chosen_by_name(small_world):
+    world = small_world()
+    network = build_network(parts("sfno", "degree", {"norms": ["0.norm_in"]}, layers=2), world)
+    assert [part.name for part in network.noise_in_norms.maps] == ["blocks.0.norm_in"]
+    with pytest.raises(
+        ValueError, match=r"none of the norms of SFNO; these are blocks\.0\.norm_in, blocks\.0\.norm_out"
+    ):
+        build_network(parts("sfno", "degree", {"norms": ["middle"]}), world)
+
+
+@pytest.mark.parametrize("is_trained", [True, False])
+@pytest.mark.parametrize(
+    ("layout", "shape"),
+    [
+        ("grid_first", (8, 4, 3, 5)),
+        ("channels_last", (3, 4, 8, 5)),
+        ("channels_last", (3, 32, 5)),
+        ("channels_first", (3, 5, 4, 8)),
+    ],
+)
+def test_a_shift_alone_is_that_of_a_scale_of_one(layout, shape, is_trained):
+    both, alone = (NormShift("norm", 2, 5, layout, scale) for scale in (True, False))
+    alone.linear.weight.data.normal_()
+    both.linear.weight.data[5:] = alone.linear.weight.data
+    normed = torch.randn(shape)
+    for field in (torch.randn(3, 2, 4, 8), torch.randn(3, 2)):
+        both.values = alone.values = Pooled(field)
+        with torch.set_grad_enabled(is_trained):
+            expected, found = both(normed), alone(normed.clone())
+        torch.testing.assert_close(found, expected)
+        assert (found - normed).abs().min() > 0
+
+
 def test_a_constant_vector_makes_no_small_scales(small_world):
     """One vector for the globe cannot itself make noise from point to point: a smooth state stays smooth."""
     world = small_world()
@@ -112,16 +175,26 @@ def test_spectra_of_the_fields():
 
     transform = SphericalHarmonics(gaussian_grid(16, 32))
     draw = torch.Generator().manual_seed(0)
-    for kind, expected in (
-        ("degree", np.ones(transform.degrees)),
-        ("isotropic", 2 * np.arange(transform.degrees) + 1.0),
+    degree, radius = np.arange(transform.degrees), 6371.0
+    for kind, lengths, expected in (
+        ("degree", (), np.ones(transform.degrees)),
+        ("isotropic", (), 2 * degree + 1.0),
+        ("length", (900.0,), (2 * degree + 1) * np.exp(-0.5 * degree * (degree + 1) * (900.0 / radius) ** 2)),
     ):
-        fields = Noise(kind, transform, 4)(600, torch.device("cpu"), draw)
+        fields = Noise(kind, transform, 4, lengths)(600, torch.device("cpu"), draw)
         numbers = transform.analysis(fields.flatten(2)).reshape(transform.orders, 2, transform.degrees, -1)
         twice = torch.where(torch.arange(transform.orders)[:, None, None] > 0, 2.0, 1.0)
         power = (numbers.square().sum(1) * twice).mean(-1).sum(0).numpy() / (4 * np.pi)
         np.testing.assert_allclose(power, expected / expected.sum(), rtol=0.09, err_msg=kind)
         assert float(fields.var()) == pytest.approx(1.0, abs=0.03)
+
+
+def test_fields_take_their_lengths_in_turn(small_world):
+    noise = FieldNoise(small_world(), spectrum="length", channels=3, lengths=[4000.0, 0.0])
+    fields = noise(200, torch.device("cpu"), torch.Generator().manual_seed(0))
+    near = [float((fields[:, n, ..., 1:] * fields[:, n, ..., :-1]).mean()) for n in range(3)]
+    assert near[0] == pytest.approx(near[2], abs=0.05)
+    assert near[0] > 0.8 > 0.6 > near[1]
 
 
 def test_refusals(small_world):
@@ -130,8 +203,16 @@ def test_refusals(small_world):
         build_network(parts("sfno", "vector", noise=2), world)
     with pytest.raises(ValueError, match="no norms"):
         condition(build(OmegaConf.load(CONF / "model/linear.yaml"), world), VectorNoise(world))
-    with pytest.raises(ValueError, match="spectrum"):
-        FieldNoise(world, spectrum="pink")
+    for match, options in (
+        ("spectrum", {"spectrum": "pink"}),
+        ("enters", {"spectrum": "point", "enters": "output"}),
+        ("lengths are those", {"spectrum": "point", "lengths": [500.0]}),
+        ("lengths are those", {"spectrum": "length"}),
+        ("0 km or more", {"spectrum": "length", "lengths": [-1.0]}),
+        ("goes with enters=norms", {"spectrum": "point", "enters": "input", "norms": ["norm"]}),
+    ):
+        with pytest.raises(ValueError, match=match):
+            FieldNoise(world, **options)
     with pytest.raises(ValueError, match="global grid"):
         FieldNoise(small_world("limited_area"), spectrum="degree")
 
@@ -141,7 +222,8 @@ def test_fields_of_noise_have_no_place_on_a_mesh(small_world):
     network = GraphCast(world, level=1, latent=8, steps=1)
     with pytest.raises(ValueError, match="GraphCast has norms on a mesh"):
         condition(network, FieldNoise(world, spectrum="point"))
-    condition(network, VectorNoise(world))
+    condition(copy.deepcopy(network), VectorNoise(world))
+    condition(network, FieldNoise(world, spectrum="point", enters="input"))
 
 
 @pytest.mark.parametrize("noise", [VectorNoise, DropoutNoise])
