@@ -59,6 +59,8 @@ def mean_difference(members: Tensor) -> Tensor:
     Members that coincide have the same gradient, whatever their number.
     """
     count = members_needed(members, 2)
+    if count == 2:
+        return (members[1] - members[0]).abs()
     share = 2.0 / (count * (count - 1.0))
     offsets = members - members[:1]  # differences lose no digits to a large mean
     if members.requires_grad:
