@@ -71,7 +71,7 @@ def power_kept(output: Path, name: str, days: int) -> float:
     return float(np.mean(ratios))
 
 
-def seconds(work: Callable[[], object], other: Callable[[], object], repeats: int = 5) -> tuple[float, float]:
+def seconds(work: Callable[[], object], other: Callable[[], object], repeats: int = 15) -> tuple[float, float]:
     """Processor seconds of two works, least of several turns each."""
     taken: list[list[float]] = [[], []]
     for turn in range(repeats + 1):

@@ -110,7 +110,7 @@ def test_a_mapping_of_ones_own_keys_takes_new_ones():
 
 
 def test_a_curriculum_takes_the_place_of_another():
-    assert compose("train", ["experiment=planet_ensemble"]).objective.rollout[1] == [930, 2]
+    assert compose("train", ["experiment=planet_ensemble"]).objective.rollout[1] == [1860, 2]
     config = compose("train", ["experiment=planet_ensemble", "objective.rollout=[[0, 1], [700, 2]]"])
     assert config.objective.rollout == [[0, 1], [700, 2]]
 
