@@ -184,9 +184,12 @@ def adapter_rows(lab: Laboratory, table: Table, base: Run) -> None:
 
 
 def grid_rows(lab: Laboratory, table: Table) -> None:
-    """The network of a T21 planet on a T42 one, against its T21 forecast on the finer grid."""
-    coarse = lab.run("planet", *periods(150), "training.steps=400")
-    fine = [*periods(30), "data.truncation=42", f"from_checkpoint={coarse.folder}"]
+    """The network of a T21 planet on a T42 one, against its T21 forecast on the finer grid.
+
+    Both without seasons, so that the 30 days that tune it differ from those of the test in the weather alone.
+    """
+    coarse = lab.run("unseasonal", *periods(150), "data.season=false", "training.steps=400")
+    fine = [*periods(30), "data.season=false", "data.truncation=42", f"from_checkpoint={coarse.folder}"]
     at_once = lab.run("fine_at_once", *fine, "transfer.small_scales=damped", "training.steps=0")
     tuned = lab.run("fine_tuned", *fine, *ROLLED)
     dataset = build(at_once.config.data).dataset()
