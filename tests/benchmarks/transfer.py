@@ -157,10 +157,10 @@ def climate_rows(lab: Laboratory, table: Table) -> None:
     for way, values in gains.items():
         shown = ", ".join(f"{100 * value:.1f}" for value in values)
         print(f"    gain of {way} over the unchanged network, per cent, by seed: {shown}")
-    recovered = np.mean(gains["adapter"]) / np.mean(gains["full"])
+    recovered = float(np.mean(gains["adapter"]) / np.mean(gains["full"]))
     table.add("4 K warmer: gain of the adapter over that of all weights", recovered, 0.9, least=True)
     for way in ("full", "adapter"):
-        beside = np.mean([ratio(one, other) for one, other in zip(errors[way], errors["anew"], strict=True)])
+        beside = float(np.mean([ratio(one, other) for one, other in zip(errors[way], errors["anew"], strict=True)]))
         table.add(f"  error of {way} over that of networks begun anew", beside, 0.85)
     adapter_rows(lab, table, base)
 
