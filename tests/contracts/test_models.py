@@ -186,6 +186,7 @@ def test_meta(file, small_world):
     assert all(p.device.type == "meta" for p in net.parameters())
 
 
+@pytest.mark.slow
 def test_widths(build, file, small_world):
     """Each network has a base width, at which nothing changes; what maps, reads and writes its channels is found."""
     world, options = small_world(), options_of(file)
