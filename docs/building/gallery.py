@@ -18,15 +18,18 @@ WIDTH = 1000  # pixels
 
 @dataclass(frozen=True)
 class Run:
-    """One run. files: pictures below its folder of results, and their names in the gallery. study: one of a law."""
+    """One run. files: pictures below its folder of results, and their names in the gallery.
+
+    study: the word of `emul scaling` that makes them, where the run is a study.
+    """
 
     name: str
     files: tuple[tuple[str, str], ...]
-    study: bool = False
+    study: str = ""
 
     @property
     def words(self) -> list[str]:
-        return ["scaling", "run", f"study={self.name}"] if self.study else ["run", f"experiment={self.name}"]
+        return ["scaling", self.study, f"study={self.name}"] if self.study else ["run", f"experiment={self.name}"]
 
     @property
     def folder(self) -> Path:
@@ -51,7 +54,8 @@ RUNS = (
     ),
     Run("lorenz96_unet", (("hero.png", "lorenz96_forecast.png"),)),
     Run("shallow_water_sfno", (("hero.png", "shallow_water_forecast.png"),)),
-    Run("planet_sfno", (("frontier.png", "planet_frontier.png"),), study=True),
+    Run("planet_sfno", (("frontier.png", "planet_frontier.png"),), study="run"),
+    Run("planet_unet", (("rates.png", "planet_rates.png"),), study="rates"),
 )
 
 
