@@ -121,6 +121,7 @@ def test_two_truncated_checkpoints_are_refused(stopped, tmp_path):
         train(compose("train", overrides(tmp_path)))
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_old_checkpoint_and_the_training_goes_on(tmp_path, monkeypatch, capsys):
     whole, calls = os.fsync, []
 

@@ -92,6 +92,7 @@ def test_a_sweep_does_not_take_the_trials_of_another(place, capsys, warm_trials)
     assert "the data have other content" in refused(capsys, *words)
 
 
+@pytest.mark.slow
 def test_values_that_differ_in_their_sign_have_folders_of_their_own(place, capsys):
     assert [name_piece(f"data.forcing={value}") for value in ("-8", "8", "-.5", "[-1]")] == [
         "forcing-8", "forcing8", "forcing-.5", "forcing1",
@@ -308,6 +309,7 @@ def test_stores_and_statistics_are_not_continued_with_other_settings(place, caps
     assert {unit for channel, unit in units.items() if channel.startswith("temperature")} == {"K"}
 
 
+@pytest.mark.slow
 def test_an_evaluation_knows_the_content_of_what_it_is_compared_with(place):
     """Another ensemble of the truth, or another forecast under the same path, makes another evaluation."""
     times = "{train: [2001-01-01,2001-01-10], validation: [2001-01-11,2001-01-12], test: [2001-01-13,2001-01-20]}"

@@ -63,6 +63,7 @@ def test_a_fault_of_any_trial_is_found_before_the_first_starts(tmp_path):
     assert not (tmp_path / "sweep").exists()
 
 
+@pytest.mark.slow
 def test_a_random_search_draws_the_same_trials_again(tmp_path):
     settings, words = sweep_settings(
         ["optimizer.lr=interval(1e-4,1e-1)", "seed=1,2", "sweep.search=random", "sweep.trials=3"]

@@ -268,6 +268,7 @@ def test_mixed_precision_clips_and_trains(tmp_path):
     assert np.isfinite(weights(folder)["emul"]["validation"]["score"])
 
 
+@pytest.mark.slow
 def test_what_follows_reads_the_config_of_the_latest_command(tmp_path):
     train(compose("train", overrides(tmp_path, "a")))
     folder = train(compose("train", overrides(tmp_path, "a", "forecast.lead=3d")))

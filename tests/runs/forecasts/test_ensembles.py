@@ -53,6 +53,7 @@ def test_noise_of_a_member_is_its_own_whatever_its_group(home, tmp_path):
     assert (runs[0]["temperature"].std("number") > 0).all()
 
 
+@pytest.mark.slow
 def test_members_made_apart_have_the_same_bits_in_any_batch(home, tmp_path):
     given = ["init=2003-01-13/2003-01-14/1d", "lead=12h", "members=3", "apart=true"]
     one, other = (
@@ -81,6 +82,7 @@ def test_statistics_are_those_of_the_members(members, statistics):
     np.testing.assert_allclose(kept["probability_of_hot"], hot, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_shares_write_the_same_bytes(home, statistics, tmp_path):
     for share in (2, 3, 1):
         given = [*INITS, *GAUSSIAN, "member_batch=2", *STATISTICS, f"share={share}/3"]

@@ -195,6 +195,7 @@ def resident():
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc to read the memory in use")
 def test_memory_is_constant_over_five_hundred_steps(home, tmp_path):
     forecast(home.config(tmp_path, "init=2003-01-02", "lead=50", "name=warm"))

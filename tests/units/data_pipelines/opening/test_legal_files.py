@@ -234,6 +234,7 @@ def _write_zarr(path, recipe, fields):
         array.attrs.update(plain | ({"_ARRAY_DIMENSIONS": dims} if version == 2 else {}))
 
 
+@pytest.mark.slow
 @settings(
     max_examples=FILES,
     deadline=None,

@@ -119,6 +119,7 @@ def test_jet_is_galewskys():
     np.testing.assert_allclose(slope, -force, atol=0.02 * np.abs(force).max())
 
 
+@pytest.mark.slow
 def test_jet_without_a_bump_is_balanced():
     """Galewsky et al. 2004: steady for days unless disturbed; here half a day at T63, truncation error apart."""
     model, start = _case("jet", 63, 10, varied=PUBLISHED)
