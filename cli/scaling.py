@@ -71,6 +71,7 @@ class Studied:
         self.costs, self.facts = measured_costs(self.study, self.where, self.folder / "costs.json")
         self.runs = self.study.planned(self.costs)
         self.largest = self.runs[-1]
+        self.score = self.study.metric if self.study.metric.startswith("score") else "score"  # of a validation
 
     def of_kind(self, *kinds: str) -> list[PlannedRun]:
         """The runs of some kinds."""
@@ -149,8 +150,7 @@ class Studied:
     def trained(self, name: str, trials: Mapping[str, tuple[dict[str, str], list[str]]], verb: Any = "train") -> int:
         """Train the trials as the sweep `name`; 1 if one failed."""
         values, words = next(iter(trials.values()))
-        metric = self.study.metric if self.study.metric.startswith("score") else "score"
-        settings = SweepSettings(name=name, verb=verb, jobs=self.config.jobs, metric=metric)
+        settings = SweepSettings(name=name, verb=verb, jobs=self.config.jobs, metric=self.score)
         axes, first, title = dict.fromkeys(values, Axis(("",))), configuration(words, self.where), self.config.name
         within, folder = self.config.jobs is None, self.folder / name
         sweep = Sweep(settings, axes, self.where, folder, f"{title} {name}", first, trials, within=within)
@@ -158,7 +158,7 @@ class Studied:
 
     def over_width(self) -> int:
         """Sweep learning rates over width, look at activations and at the noise of gradients, and write the table."""
-        sweep, metric = self.study.width_sweep(), self.study.metric
+        sweep, metric = self.study.width_sweep(), self.score
         first = configuration(self.study.words(self.runs[0]), self.where)
         rates = {f"optimizer.{key}": first.optimizer[key] for key in ("lr", "adam_lr") if key in first.optimizer}
         words = {run: self.study.width_words(run, rates) for run in sweep.runs()}

@@ -67,9 +67,7 @@ def summary(rows: Sequence[Mapping[str, Any]], sweep: WidthSweep, metric: str) -
             best[str(width)] = best_factor(sweep.factors, trained)
             sensitivity[str(width)] = rate_sensitivity(trained, scores[0.0])
         values = [factor for factor, _ in best.values()]
-        inside = all(inner for _, inner in best.values())
-        moves = max(values) / min(values)
-        found[kind] = {"best": best, "moves": moves, "inside": inside, "sensitivity": sensitivity}
+        found[kind] = {"best": best, "moves": max(values) / min(values), "sensitivity": sensitivity}
     return found
 
 

@@ -127,22 +127,23 @@ def backtest(law_fit: Fit, beyond: float, groups: np.ndarray | None = None) -> B
 
     groups: which runs share a trunk. None where the rest does not fix the law at all.
     """
-    runs, found = law_fit.runs, None
+    runs, chosen = law_fit.runs, None
     largest = runs.subset(np.array([int(runs.compute.argmax())]))
     for operations_kept in np.unique(runs.compute)[-2::-1]:
         inside = runs.compute <= operations_kept
-        kept = runs.subset(inside)
-        if unsuitable(law_fit.law.name, kept):
+        if unsuitable(law_fit.law.name, runs.subset(inside)):
             break
-        found = fit(law_fit.law, kept, law_fit.method), inside, float(largest.compute[0] / operations_kept)
-        if found[2] >= beyond:
+        chosen = inside
+        if largest.compute[0] / operations_kept >= beyond:
             break
-    if found is None:
+    if chosen is None:
         return None
-    smaller, inside, factor = found
-    smaller = bootstrapped(smaller, 200, groups=None if groups is None else groups[inside])
+    kept = runs.subset(chosen)
+    smaller = bootstrapped(
+        fit(law_fit.law, kept, law_fit.method), 200, groups=None if groups is None else groups[chosen]
+    )
     value, low, high = smaller.prediction(largest)[:, 0]
-    measured = float(largest.loss[0])
+    measured, factor = float(largest.loss[0]), float(largest.compute[0] / kept.compute.max())
     return Backtest(factor, float(np.log(measured / value)), bool(low <= measured <= high))
 
 
