@@ -197,6 +197,8 @@ def network_findings(config: DictConfig, world: World, facts: Facts) -> list[Fin
     try:
         inner = network_world(config, world)
         network = network_on_meta(config.model, inner, config.get("noise"))
+        if config.get("parametrisation"):
+            build(config.parametrisation).sizes(network, config.model)
     except Exception as error:  # a part may refuse in any way
         return [refusal("model", "a model that fits this world", error, _fitting(world))]
     facts.rows["model"] = f"{config.model._target_.rpartition('.')[2]}, {parameter_count(network):,} parameters"

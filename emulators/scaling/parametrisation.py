@@ -130,7 +130,7 @@ class Widths:
         if name not in self.base:
             raise ValueError(
                 f"parametrisation.base: expected sizes of {name} at its base width, such as {{{name}: {{embed: 32}}}}; "
-                f"got none. A network without a width takes parametrisation=null."
+                f"got none. For a network without a width leave parametrisation out."
             )
         defaults = {key: value.default for key, value in inspect.signature(type(network)).parameters.items()}
         if unknown := sorted(self.base[name].keys() - defaults):

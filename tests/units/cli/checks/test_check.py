@@ -73,6 +73,9 @@ def test_what_no_part_can_tell_alone():
     untold = ["data=planet_tiny", "model=sfno", "model.labels=3"]
     labelled = {finding.key: finding for finding in findings(compose("train", untold))}
     assert "Expected 3 channels of labels" in labelled["model"].got
+    narrow = ["data=planet_tiny", "parametrisation=mup", "model=linear"]
+    assert "sizes of Linear" in findings(compose("train", narrow))[0].got
+    assert not findings(compose("train", [*narrow[:-1], "model=sfno"]))
     assert set(found("training.checkpoint_every=0", "hardware.devices=0")) == {"training", "hardware"}
 
 
