@@ -46,7 +46,8 @@ from emul.config.saved import read_saved, saved_plain, saved_text
 from emul.terminal.console import console, next_command, progress, warn
 from emul.training.runs import Run, forecasting_parts, open_run, read_adapter, refuse_members
 from emulators.layers.low_rank import switch
-from emulators.rollout import PRECISIONS, Stepper
+from emulators.layers.noise import scale_noise
+from emulators.rollout import PRECISIONS, Stepper, known_precision
 from emulators.steps.ensembles import CasesApart, SeedEnsemble, StepCascade
 from emulators.steps.step import Step
 from emulators.training.hardware import Hardware
@@ -123,7 +124,7 @@ def show_verdict(target: Path, share: tuple[int, int] = ALL) -> None:
 
 def prepare(config: DictConfig) -> ForecastJob:
     """Open and check everything that a forecast needs. ValueError or FileNotFoundError before any work is done."""
-    requested, precision = hardware_of(config), _precision(config)
+    requested, precision = hardware_of(config), known_precision(str(config.precision))
     hardware, device = requested or Hardware(), device_of_process(str(config.device), requested)
     length_of_lead(config.lead)
     set_threads(hardware.threads, hardware.devices, local_rank(), hardware.affinity)
@@ -196,6 +197,7 @@ def _unusual(config: DictConfig, precision: str, way: dict[str, Any], other: Oth
         **({"correction_maps": True} if config.correction_maps else {}),
         **({"repeated": list(config.repeated)} if config.repeated else {}),
         **({"held": list(config.held)} if config.held else {}),
+        **({} if config.noise_factor == 1.0 else {"noise_factor": saved_plain(config.noise_factor)}),
         **({"regrid": str(config.regrid)} if config.regrid else {}),
         **({other.option: fingerprint(other.path)} if other else {}),
         **({} if precision == PRECISIONS[0] else {"precision": precision}),
@@ -205,19 +207,19 @@ def _unusual(config: DictConfig, precision: str, way: dict[str, Any], other: Oth
 
 def _run(config: DictConfig, device: str) -> tuple[Run, dict[str, Any]]:
     """The run, with the adapter that `adapter_file` names in place; and the digest of what they are together."""
-    run = open_run(config.run, config.checkpoint, device)
+    run = _opened(config.run, config, device)
     if not config.adapter_file:
         return run, {}
     switch(run.step, read_adapter(config.adapter_file, run), merge=config.merge_adapter)
     return run, {"adapter": weights_digest(run.step.state_dict())}
 
 
-def _precision(config: DictConfig) -> str:
-    """The precision of the steps; ValueError where it is none."""
-    precision = str(config.precision)
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got '{precision}'.")
-    return precision
+def _opened(folder: str, config: DictConfig, device: str) -> Run:
+    """Open a run, with its noise scaled as `config` says."""
+    run = open_run(folder, config.checkpoint, device)
+    if config.noise_factor != 1.0:
+        scale_noise(run.step.network, saved_plain(config.noise_factor))
+    return run
 
 
 def warn_of_other_data(run: Run, settings: Mapping[str, Any]) -> None:
@@ -240,7 +242,10 @@ def _folder(run: Run, config: DictConfig, settings: Mapping[str, Any]) -> Path:
 
 
 def _metadata(run: Run, config: DictConfig, seen: SeenDates, marks: Marks) -> dict[str, Any]:
-    """The run, its checkpoint, both configurations, and what the guards found, for the manifest."""
+    """The run, its checkpoint, both configurations, and what the guards found, for the manifest.
+
+    `share` and `hardware` change no result and are left out of the configuration.
+    """
     return {
         "run": str(run.folder),
         "checkpoint": {
@@ -252,7 +257,7 @@ def _metadata(run: Run, config: DictConfig, seen: SeenDates, marks: Marks) -> di
         "places": {"run": str(run.folder.resolve()), **absolute_places(saved_plain(config.data or run.config.data))},
         "seen": seen.plain(),
         "marks": marks,
-        "config": _text(config),
+        "config": saved_text(OmegaConf.masked_copy(config, [str(k) for k in config if k not in ("share", "hardware")])),
         "run_config": run.card["config"],
     }
 
@@ -330,15 +335,10 @@ def _steps(run: Run, config: DictConfig, members: int, device: str) -> tuple[Ste
 
 def _other_run(run: Run, folder: str, config: DictConfig, device: str) -> Run:
     """Open a run that forecasts with another; ValueError where it predicts something else."""
-    other_run = open_run(folder, config.checkpoint, device)
+    other_run = _opened(folder, config, device)
     if other_run.world.predicted != run.world.predicted or not other_run.world.grid.same_as(run.world.grid):
         raise ValueError(f"{folder} predicts other variables, or on another grid, than {run.folder}.")
     return other_run
-
-
-def _text(config: DictConfig) -> str:
-    """Return the config of the forecast as YAML, without `share` and `hardware`, which change no result."""
-    return saved_text(OmegaConf.masked_copy(config, [str(k) for k in config if k not in ("share", "hardware")]))
 
 
 def _members(run: Run, config: DictConfig) -> int:

@@ -51,6 +51,13 @@ class Drawing(Protocol):
 PRECISIONS = ("32", "bf16-mixed")
 
 
+def known_precision(name: str) -> str:
+    """Return the name of a precision of steps; ValueError for an unknown one."""
+    if name not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got '{name}'.")
+    return name
+
+
 def rollout(step: Stepper, history: Memory, forcings: Iterable[State], **conditioning: Any) -> Iterator[State]:
     """Yield the States at lead 1, 2, ..., one for each forcing; memory use does not grow with the lead.
 
@@ -88,9 +95,7 @@ class Rollout:
         refuse_scheme(scheme, intervals, len(history))
         if isinstance(step, Lawful):
             step.refuse_intervals(self.intervals)
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got '{precision}'.")
-        self.is_mixed = precision != PRECISIONS[0]
+        self.is_mixed = known_precision(precision) != PRECISIONS[0]
         numbers = range(members) if isinstance(members, int) else members
         has_members = history[-1].values.ndim > 2 + history[-1].rank
         self.memory = ensemble(history, len(numbers)) if numbers and not has_members else history

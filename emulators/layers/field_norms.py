@@ -163,6 +163,7 @@ class Noise(nn.Module):
     """
 
     deviation: Tensor | None
+    factor: float = 1.0  # of white noise
 
     def __init__(self, kind: str, transform: SphericalHarmonics, channels: int, lengths: Sequence[float] = ()) -> None:
         super().__init__()
@@ -187,7 +188,7 @@ class Noise(nn.Module):
         """
         nlat, nlon = self.transform.grid.shape
         if self.deviation is None:
-            return self._draw((nlon, nlat), batch, device, generator)
+            return self.factor * self._draw((nlon, nlat), batch, device, generator)
         rows, degrees = self.deviation.shape[:2]
         scaled = self._draw((rows, degrees), batch, device, generator) * self.deviation
         return self.transform.synthesis(scaled.flatten(2)).unflatten(2, (batch, self.channels))

@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -47,6 +48,8 @@ class VectorNoise(nn.Module):
     channels: numbers drawn. embedding: what the norms see of them, `none`, `linear` or `mlp` (with one hidden layer).
     """
 
+    factor: float = 1.0  # of what is drawn
+
     def __init__(self, world: World, *, channels: int = 32, embedding: str = "linear", hidden: int = 32) -> None:
         super().__init__()
         self.channels = _at_least_one(channels)
@@ -54,7 +57,7 @@ class VectorNoise(nn.Module):
 
     def forward(self, batch: int, device: torch.device, generator: Generators = None) -> Tensor:
         """Draw noise for `batch` cases and embed it. generator: as in `emulators.layers.sample_draws.normal`."""
-        return self.embedding(torch.stack(normal(batch, (self.channels,), device, generator)))
+        return self.embedding(self.factor * torch.stack(normal(batch, (self.channels,), device, generator)))
 
 
 class FieldNoise(nn.Module):
@@ -64,6 +67,8 @@ class FieldNoise(nn.Module):
     lengths: km over which fields are correlated, taken in turn by the channels, of spectrum=length. enters: `norms` or
     `input`. norms: words in the names of the norms that it moves; None: all. scale: False: norms are shifted alone.
     """
+
+    factor: float = 1.0  # of points that are drawn one by one
 
     def __init__(
         self,
@@ -96,7 +101,7 @@ class FieldNoise(nn.Module):
     def forward(self, batch: int, device: torch.device, generator: Generators = None) -> Tensor:
         """Draw noise for `batch` cases and embed it. generator: as in `emulators.layers.sample_draws.normal`."""
         if self.noise is None:
-            points = torch.stack(normal(batch, (*self.shape, self.channels), device, generator))
+            points = self.factor * torch.stack(normal(batch, (*self.shape, self.channels), device, generator))
         else:
             points = self.noise(batch, device, generator).permute(2, 1, 0, 3)
         return self.embedding(points).movedim(-1, 1)
@@ -256,6 +261,40 @@ class NormFactor(nn.Module):
         cases = len(self.values)
         shape = (cases, -1, *others) if self.layout == "channels_first" else (cases, *others, self.channels)
         return normed * values.reshape(shape)
+
+
+def scale_noise(network: nn.Module, factors: float | Sequence[Sequence[float]]) -> None:
+    """Multiply the noise that `network` draws, which calibrates the spread of members and their small scales.
+
+    factors: one number, or pairs (degree, factor), between which factors are linear and beyond which they are constant.
+    Raises ValueError for others, for a network whose noise has no size, and by degree for noise without degrees.
+    """
+    pairs = [[0.0, factors]] if isinstance(factors, int | float) else [list(pair) for pair in factors]
+    degrees = [pair[0] for pair in pairs]
+    if not pairs or any(len(pair) != 2 or pair[1] < 0 for pair in pairs) or degrees != sorted({*degrees}):
+        raise ValueError(
+            f"noise_factor: expected a number of 0 or more, or pairs [degree, factor] of increasing degree, such as "
+            f"[[9, 1.4], [15, 0.7]]; got {factors}."
+        )
+    kinds = (Noise, VectorNoise, FieldNoise)
+    parts = [
+        part
+        for part in network.modules()
+        if isinstance(part, kinds) and not isinstance(getattr(part, "noise", None), Noise)
+    ]
+    if not parts:
+        raise ValueError(
+            f"noise_factor: {type(network).__name__} draws no noise whose size can be changed, as that of noise=degree "
+            "can; leave it at 1."
+        )
+    for part in parts:
+        if isinstance(part, Noise) and part.deviation is not None:
+            table = np.interp(np.arange(part.deviation.shape[1]), degrees, [pair[1] for pair in pairs])
+            part.deviation *= torch.as_tensor(table, dtype=part.deviation.dtype)[:, None, None]
+        elif len(pairs) > 1:
+            raise ValueError("noise_factor: noise that is not drawn by degree takes one factor for all; got pairs.")
+        else:
+            part.factor = float(pairs[0][1])
 
 
 def condition(network: nn.Module, noise: VectorNoise | FieldNoise | DropoutNoise) -> nn.Module:

@@ -53,6 +53,21 @@ def test_noise_of_a_member_is_its_own_whatever_its_group(home, tmp_path):
     assert (runs[0]["temperature"].std("number") > 0).all()
 
 
+def test_members_spread_as_far_as_their_noise(home, tmp_path):
+    given = ["init=2003-01-13", "lead=6h", "members=4"]
+    folders = {
+        factor: forecast(home.config(tmp_path / str(factor), *given, f"noise_factor={factor}", run="noisy"))
+        for factor in (1.0, 0.5, 0)
+    }
+    spread = {factor: stored(folder)["temperature"].std("number").mean().item() for factor, folder in folders.items()}
+    assert spread[0] == 0.0
+    assert spread[0.5] == pytest.approx(0.5 * spread[1.0], rel=0.1)
+    assert "noise_factor" not in read_manifest(folders[1.0])["settings"]
+    assert read_manifest(folders[0.5])["settings"]["noise_factor"] == 0.5
+    with pytest.raises(ValueError, match=r"noise_factor: .* draws no noise whose size"):
+        forecast(home.config(tmp_path, *INITS, *GAUSSIAN, "noise_factor=2"))
+
+
 @pytest.mark.slow
 def test_members_made_apart_have_the_same_bits_in_any_batch(home, tmp_path):
     given = ["init=2003-01-13/2003-01-14/1d", "lead=12h", "members=3", "apart=true"]

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from emul.config.build import build, build_network
 from emulators.layers.conditioned_norms import NormShift, Pooled, token_grid
 from emulators.layers.field_norms import Noise
-from emulators.layers.noise import DropoutNoise, FieldNoise, NoiseInFields, VectorNoise, condition
+from emulators.layers.noise import DropoutNoise, FieldNoise, NoiseInFields, VectorNoise, condition, scale_noise
 from emulators.models.fgn import FGN
 from emulators.models.graphcast import GraphCast
 from emulators.rollout import generators
@@ -195,6 +195,55 @@ def test_fields_take_their_lengths_in_turn(small_world):
     near = [float((fields[:, n, ..., 1:] * fields[:, n, ..., :-1]).mean()) for n in range(3)]
     assert near[0] == pytest.approx(near[2], abs=0.05)
     assert near[0] > 0.8 > 0.6 > near[1]
+
+
+def draws(network, world) -> torch.Tensor:
+    """What the network draws for the norms, for two cases."""
+    noise = network.noise_in_norms.noise
+    return noise(2, torch.device("cpu"), torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("kind", ["vector", "point", "degree"])
+def test_noise_is_scaled_by_one_factor(small_world, kind):
+    world, drawn = small_world(), {"embedding": "none"}
+    once, thrice = (build_network(parts("unet", kind, drawn), world) for _ in range(2))
+    scale_noise(thrice, 3)
+    torch.testing.assert_close(draws(thrice, world), 3.0 * draws(once, world))
+
+
+def test_noise_is_scaled_by_degree_linearly_between_pairs(small_world):
+    world = small_world()
+    once, scaled = (build_network(parts("sfno", "degree", {"embedding": "none"}), world) for _ in range(2))
+    scale_noise(scaled, [[2, 1.5], [4, 0.5]])
+    transform = SphericalHarmonics(world.grid)
+    before, after = (
+        transform.analysis(draws(network, world).permute(3, 2, 0, 1).flatten(2)) for network in (once, scaled)
+    )
+    factors = torch.tensor([1.5, 1.5, 1.5, 1.0, 0.5, 0.5])[None, :, None]
+    torch.testing.assert_close(after[:, :6], factors * before[:, :6], atol=1e-5, rtol=1e-4)
+
+
+def test_the_white_noise_of_a_network_of_its_own_is_scaled(small_world):
+    world = small_world()
+    once, twice = (build(parts("sfno", "degree", noise=3, noise_kind="white")["model"], world) for _ in range(2))
+    scale_noise(twice, 2.0)
+    drawn = [network.noise(2, torch.device("cpu"), torch.Generator().manual_seed(0)) for network in (once, twice)]
+    torch.testing.assert_close(drawn[1], 2.0 * drawn[0])
+
+
+def test_what_noise_cannot_be_scaled_by(small_world):
+    world = small_world()
+    fields, vector, dropout = (build_network(parts("unet", kind), world) for kind in ("degree", "vector", "dropout"))
+    for network, factors, match in (
+        (fields, [], "expected a number of 0 or more, or pairs"),
+        (fields, -1.0, "expected a number of 0 or more, or pairs"),
+        (fields, [[5, 1.0], [3, 2.0]], "of increasing degree"),
+        (fields, [[5, 1.0, 2.0]], "of increasing degree"),
+        (vector, [[0, 1.0], [5, 2.0]], "not drawn by degree"),
+        (dropout, 1.5, "UNet draws no noise whose size can be changed"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            scale_noise(network, factors)
 
 
 def test_refusals(small_world):
