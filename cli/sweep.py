@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 
     from data_pipelines.studies.trials import Search
 
-
 PERIOD = 1.0  # seconds between two updates
 LOOK = 5.0  # of the states of SLURM jobs
 SHOWN = 30  # rows of the live table
@@ -80,7 +79,9 @@ def main(arguments: list[str]) -> int:
         quick = replace(settings, verb="train", search="grid")
         search = Sweep(quick, tuned_axes, [*fixed, *short], folder / "tuning", f"{name} tuning", config)
         search.run_alone()
-        best = tuned(settings, axes, search.rows())
+        best, lost = tuned(settings, axes, search.rows())
+        for combination in lost:
+            warn(f"{combination} is left out: none of its short trials has a finite {settings.metric}.")
     sweep = Sweep(settings, axes, fixed, folder, name, config, candidates=best)
     if dry:
         return sweep.show_plan()
@@ -352,9 +353,8 @@ class Sweep:
         """The scores of trials side by side, the best first, against persistence, to <sweep>/eval/compare."""
         from emul.evaluation.compare import main as compare
 
-        trial_names = {trial.name for trial in scored}
-        rows = sorted_rows(self.rows(), self.settings.metric, "finished")
-        names = [row["trial"] for row in rows if row["trial"] in trial_names]
+        ranked = [row["trial"] for row in sorted_rows(self.rows(), self.settings.metric, "finished")]
+        names = [name for name in ranked if name in {trial.name for trial in scored}]
         compare([*names, "baseline=persistence", f"output={self.folder}"])
 
     def stop(self) -> None:

@@ -346,10 +346,13 @@ def tuning_words(settings: SweepSettings, axes: Mapping[str, Axis], training: An
     return [f"training.steps={max(1, round(training.steps * settings.tuning))}"]
 
 
-def tuned(settings: SweepSettings, axes: Mapping[str, Axis], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+def tuned(
+    settings: SweepSettings, axes: Mapping[str, Axis], rows: Sequence[Mapping[str, Any]]
+) -> tuple[list[dict[str, str]], list[str]]:
     """The values of all trials, each with the best value of the tuned key for its combination of the others.
 
-    rows: of the short trials. ValueError where a combination has none with a finite score.
+    rows: of the short trials. The second are the combinations of which none has a finite score; they have no trial.
+    ValueError where no combination has one.
     """
     key, score = str(settings.tune), settings.metric
     others = [name for name in axes if name not in (key, "seed")]
@@ -359,6 +362,13 @@ def tuned(settings: SweepSettings, axes: Mapping[str, Axis], rows: Sequence[Mapp
             combination = tuple(row[name] for name in others)
             best[combination] = min(best.get(combination, (math.inf, "")), (row[score], row[key]))
     combined = list(combinations({k: axis for k, axis in axes.items() if k != key}))
-    if lost := [values for values in combined if tuple(values[name] for name in others) not in best]:
-        raise ValueError(f"sweep.tune: no short trial of {lost[0]} has a finite {score}; see the folder tuning/logs.")
-    return [{**values, key: best[tuple(values[name] for name in others)][1]} for values in combined]
+    if not best:
+        raise ValueError(f"sweep.tune: no short trial has a finite {score}; see the folder tuning/logs.")
+    found, lost = [], dict[str, None]()
+    for values in combined:
+        combination = tuple(values[name] for name in others)
+        if combination in best:
+            found.append({**values, key: best[combination][1]})
+        else:
+            lost[", ".join(combination)] = None
+    return found, list(lost)

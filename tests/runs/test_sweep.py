@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import random
 
 import pytest
@@ -9,7 +10,7 @@ import xarray as xr
 
 from data_pipelines.conventions.suggestions import ConfigErrors
 from data_pipelines.options.folders import options_of
-from data_pipelines.studies.trials import Axis, Local, SweepSettings
+from data_pipelines.studies.trials import Axis, Local, SweepSettings, tuned
 from emul.config.compose import compose, declared_sweep
 from emul.config.settings import read_settings, split_axes
 from emul.sweep import Sweep, main
@@ -161,6 +162,22 @@ def test_a_tuned_sweep_takes_the_best_rate_for_all_seeds(tmp_path, capsys, warm_
     assert "too few to judge" in capsys.readouterr().out
     with pytest.raises(ValueError, match="a key with several values"):
         main([*words, "sweep.tune=optimizer.eps"])
+
+
+def test_a_combination_without_a_finite_short_trial_is_left_out_and_named():
+    settings = SweepSettings(tune="optimizer.lr")
+    axes = {"model": Axis(("unet", "met2net")), "optimizer.lr": Axis(("1e-3", "3e-3")), "seed": Axis(("0", "1"))}
+    scores = {
+        ("unet", "1e-3"): 0.4,
+        ("unet", "3e-3"): 0.3,
+        ("met2net", "1e-3"): math.nan,
+        ("met2net", "3e-3"): math.inf,
+    }
+    rows = [{"model": model, "optimizer.lr": lr, "score": score} for (model, lr), score in scores.items()]
+    expected = [{"model": "unet", "optimizer.lr": "3e-3", "seed": seed} for seed in ("0", "1")]
+    assert tuned(settings, axes, rows) == (expected, ["met2net"])
+    with pytest.raises(ValueError, match="no short trial has a finite score"):
+        tuned(settings, axes, rows[2:])
 
 
 def test_a_dry_run_lists_the_trials_and_the_script_and_starts_nothing(tmp_path, capsys):
