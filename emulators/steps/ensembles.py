@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from emulators.interfaces import Network, optional
 from emulators.state import Origin, State
 from emulators.world import hours_of
 
@@ -30,8 +29,9 @@ if TYPE_CHECKING:
 class SeedEnsemble(nn.Module):
     """Step members with several networks of one kind: the first share of them with the first, and so on.
 
-    steps: alike but for their weights. The constraints of the first are applied to all. Raises ValueError for fewer
-    members than steps, and for several members of a network that draws no noise.
+    steps: alike but for their weights, of any kind: noise of the network, of a sampler or of latent fields is drawn
+    from the generators of the members. The constraints of the first are applied to all. Raises ValueError for fewer
+    members than steps, and for several members of a step that draws nothing.
     """
 
     def __init__(self, steps: Sequence[Step], members: int) -> None:
@@ -39,7 +39,7 @@ class SeedEnsemble(nn.Module):
         count = len(steps)
         if members < count:
             raise ValueError(f"{count} runs make an ensemble of at least {count} members; got members={members}.")
-        silent = [step for step in steps if not optional(step.network, Network, "noise_channels")]
+        silent = [step for step in steps if not step.is_random]
         if silent and members > count:
             name = type(silent[0].network).__name__
             raise ValueError(f"{name} draws no noise: {count} runs make {count} members; got members={members}.")
@@ -82,9 +82,9 @@ class SeedEnsemble(nn.Module):
         states = []
         steps: Any = self.steps
         for step, share in zip(steps, self.shares, strict=True):
-            drawn = {"generator": generator[share.start * batch : share.stop * batch]}
+            own = generator[share.start * batch : share.stop * batch]
             share_history = tuple(_members(state, share) for state in history)
-            states.append(step(share_history, forcing, **(drawn if "generator" in step.conditioning else {})))
+            states.append(step(share_history, forcing, **({"generator": own} if own and step.is_random else {})))
         values = torch.cat([state.values for state in states])
         after = State(values, self.first.world.predicted, forcing.time, last.rank)
         carried = tuple(

@@ -8,10 +8,16 @@ import torch
 
 from emul.terminal.verbs import with_seeds
 from emulators.constraints.positivity import Positivity
+from emulators.layers.noise import DropoutNoise, condition
 from emulators.models.sfno import SFNO
+from emulators.models.unet import UNet
 from emulators.rollout import Rollout
+from emulators.samplers.euler import Euler
 from emulators.state import State
+from emulators.steps.denoising import DenoisingStep
+from emulators.steps.dyffusion import DYffusionStep
 from emulators.steps.ensembles import CasesApart, SeedEnsemble
+from emulators.steps.latent import LatentStep
 from emulators.steps.step import Step
 
 
@@ -29,7 +35,20 @@ def step(world, seed: int, noise: int = 2) -> Step:
     return Step(world, network, {"positivity": Positivity(world, variables=rain)}).eval()
 
 
-def states(world, which, members: int, **options) -> list[torch.Tensor]:
+def generative(kind, world, seed: int) -> Step:
+    """A small step that draws noise by itself, not by its network, with weights by `seed`."""
+    torch.manual_seed(seed)
+    network = UNet(kind.network_world(world), channels=[8])
+    if kind is DYffusionStep:
+        network = condition(network, DropoutNoise(world, rate=0.3))
+    sampled = {"sampler": Euler(world, levels=3)} if kind is DenoisingStep else {}
+    made = kind(world, network, **sampled).eval()
+    for parameter in made.parameters():
+        parameter.data.add_(0.1 * torch.randn(parameter.shape))
+    return made
+
+
+def states(world, which, members: int, seed: int = 3, **options) -> list[torch.Tensor]:
     times = np.array(["2001-01-01", "2001-06-01"], "datetime64[s]")
     draw = torch.Generator().manual_seed(0)
 
@@ -39,10 +58,13 @@ def states(world, which, members: int, **options) -> list[torch.Tensor]:
         )
         return mean + std * torch.randn(2, variables.size, *world.grid.shape, generator=draw)
 
-    history = (State(fields(world.prognostic), world.prognostic, times),)
+    history = tuple(
+        State(fields(world.prognostic), world.prognostic, world.after(times, lead))
+        for lead in range(1 - world.history, 1)
+    )
     forcing = [State(fields(world.forcing), world.forcing, world.after(times, lead)) for lead in (1, 2)]
     return [
-        state.values for state in Rollout(which, world, history, members=members, seed=3, **options).states(forcing)
+        state.values for state in Rollout(which, world, history, members=members, seed=seed, **options).states(forcing)
     ]
 
 
@@ -74,6 +96,24 @@ def test_deterministic_networks_make_one_member_each(world):
         SeedEnsemble(steps, 4)
     with pytest.raises(ValueError, match="at least 3 members"):
         SeedEnsemble(steps, 2)
+
+
+@pytest.mark.parametrize("kind", [DenoisingStep, LatentStep, DYffusionStep])
+def test_members_of_generative_runs_differ_and_are_made_by_seed(small_world, kind):
+    world = small_world(history=2 if kind is DYffusionStep else 1)
+    steps = [generative(kind, world, seed) for seed in (1, 2)]
+    alone = [states(world, one, 4) for one in steps]
+    together = states(world, SeedEnsemble(steps, 4), 4)
+    for lead in (0, 1):
+        scale = alone[0][lead].abs().max()
+        torch.testing.assert_close(together[lead][:2], alone[0][lead][:2], rtol=0.0, atol=1e-5 * scale)
+        torch.testing.assert_close(together[lead][2:], alone[1][lead][2:], rtol=0.0, atol=1e-5 * scale)
+    for one in range(4):
+        for other in range(one):
+            assert not torch.allclose(together[-1][one], together[-1][other])
+    again, others = (states(world, SeedEnsemble(steps, 4), 4, seed=seed)[-1] for seed in (3, 4))
+    assert torch.equal(again, together[-1])
+    assert not any(torch.allclose(a, b) for a, b in zip(again, others, strict=True))
 
 
 def test_a_list_of_runs_is_a_run_and_its_seeds():
