@@ -79,9 +79,9 @@ def main(arguments: list[str]) -> int:
         quick = replace(settings, verb="train", search="grid")
         search = Sweep(quick, tuned_axes, [*fixed, *short], folder / "tuning", f"{name} tuning", config)
         search.run_alone()
-        best, lost = tuned(settings, axes, search.rows())
-        for combination in lost:
-            warn(f"{combination} is left out: none of its short trials has a finite {settings.metric}.")
+        best, notes = tuned(settings, axes, search.rows())
+        for note in notes:
+            warn(note)
     sweep = Sweep(settings, axes, fixed, folder, name, config, candidates=best)
     if dry:
         return sweep.show_plan()

@@ -351,8 +351,9 @@ def tuned(
 ) -> tuple[list[dict[str, str]], list[str]]:
     """The values of all trials, each with the best value of the tuned key for its combination of the others.
 
-    rows: of the short trials. The second are the combinations of which none has a finite score; they have no trial.
-    ValueError where no combination has one.
+    rows: of the short trials. Returned with them: a sentence on each combination that has no trial, as none of its
+    short ones has a finite score, and on each whose best value is the least or greatest of those tried.
+    ValueError where no combination has a finite score.
     """
     key, score = str(settings.tune), settings.metric
     others = [name for name in axes if name not in (key, "seed")]
@@ -364,11 +365,22 @@ def tuned(
     combined = list(combinations({k: axis for k, axis in axes.items() if k != key}))
     if not best:
         raise ValueError(f"sweep.tune: no short trial has a finite {score}; see the folder tuning/logs.")
-    found, lost = [], dict[str, None]()
+    found, notes = [], dict[str, None]()
+    ends = {pick(axes[key].values, key=float) for pick in (min, max)} if _are_numbers(axes[key].values) else set()
     for values in combined:
         combination = tuple(values[name] for name in others)
-        if combination in best:
-            found.append({**values, key: best[combination][1]})
-        else:
-            lost[", ".join(combination)] = None
-    return found, list(lost)
+        label, value = ", ".join(combination) or "the network", best.get(combination, (math.inf, ""))[1]
+        if not value:
+            notes[f"{label} is left out: none of its short trials has a finite {score}."] = None
+            continue
+        found.append({**values, key: value})
+        if value in ends:
+            notes[f"{label} is best at {key}={value}, the end of the values tried: others may be better."] = None
+    return found, list(notes)
+
+
+def _are_numbers(values: Sequence[str]) -> bool:
+    try:
+        return bool([float(value) for value in values])
+    except ValueError:
+        return False

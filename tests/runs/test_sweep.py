@@ -164,20 +164,29 @@ def test_a_tuned_sweep_takes_the_best_rate_for_all_seeds(tmp_path, capsys, warm_
         main([*words, "sweep.tune=optimizer.eps"])
 
 
-def test_a_combination_without_a_finite_short_trial_is_left_out_and_named():
+def test_what_tuning_cannot_know_is_said():
     settings = SweepSettings(tune="optimizer.lr")
-    axes = {"model": Axis(("unet", "met2net")), "optimizer.lr": Axis(("1e-3", "3e-3")), "seed": Axis(("0", "1"))}
+    rates, models = ("3e-4", "1e-3", "3e-3"), ("unet", "met2net", "vit")
+    axes = {"model": Axis(models), "optimizer.lr": Axis(rates), "seed": Axis(("0", "1"))}
     scores = {
+        ("unet", "3e-4"): 0.3,
         ("unet", "1e-3"): 0.4,
-        ("unet", "3e-3"): 0.3,
         ("met2net", "1e-3"): math.nan,
-        ("met2net", "3e-3"): math.inf,
+        ("vit", "3e-4"): 0.5,
+        ("vit", "1e-3"): 0.4,
+        ("vit", "3e-3"): math.inf,
     }
     rows = [{"model": model, "optimizer.lr": lr, "score": score} for (model, lr), score in scores.items()]
-    expected = [{"model": "unet", "optimizer.lr": "3e-3", "seed": seed} for seed in ("0", "1")]
-    assert tuned(settings, axes, rows) == (expected, ["met2net"])
+    best = {"unet": "3e-4", "vit": "1e-3"}
+    expected = [{"model": m, "optimizer.lr": rate, "seed": seed} for m, rate in best.items() for seed in ("0", "1")]
+    found, notes = tuned(settings, axes, rows)
+    assert found == expected
+    assert [note.split(":")[0] for note in notes] == [
+        "unet is best at optimizer.lr=3e-4, the end of the values tried",
+        "met2net is left out",
+    ]
     with pytest.raises(ValueError, match="no short trial has a finite score"):
-        tuned(settings, axes, rows[2:])
+        tuned(settings, axes, [row for row in rows if not math.isfinite(row["score"])])
 
 
 def test_a_dry_run_lists_the_trials_and_the_script_and_starts_nothing(tmp_path, capsys):
