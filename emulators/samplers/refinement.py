@@ -1,10 +1,10 @@
 """PDE-Refiner: a forecast from noise alone, then refined K times from ever less noise, by ancestral sampling.
 
-    beta_k = m^(k / K),  k = 0, ..., K;    abar_k = prod_{j <= k} (1 - beta_j);    level s_k = sqrt(1 - abar_k)
+    beta_k = m^(1 - k / K),  k = 0, ..., K;    abar_k = prod_{j <= k} (1 - beta_j);    level s_k = sqrt(1 - abar_k)
 
-from k = K, where abar = 0 and s = 1, to k = 0. The published code takes its least noise m for the variance beta (m of
-4e-7 makes a noise of 6.3e-4), the paper for the standard deviation, s_k = m^(k / K). Lippe et al. 2023, arXiv
-2308.05732; the code: pdearena.
+from k = K, where beta = 1, abar = 0 and s = 1, to k = 0. The published code takes its least noise m for the variance
+beta (m of 4e-7 makes a noise of 6.3e-4), the paper for the standard deviation, s_k = m^(1 - k / K). Lippe et al. 2023,
+arXiv 2308.05732; the code: pdearena.
 """
 
 from __future__ import annotations
