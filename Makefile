@@ -77,7 +77,8 @@ parity: install
 	while read -r form peer; do case "$$form" in $(FORMS)) .venv-parity/bin/python -m pip install --quiet \
 	  --disable-pip-version-check -c constraints.txt --no-build-isolation "$$peer" \
 	  || echo "$$peer could not be installed; its tests are skipped.";; esac; done < tests/parity/peers.txt
-	for file in tests/parity/test_*.py tests/units/emulators/scores/test_ensemble.py; do \
+	for file in tests/parity/test_*.py tests/units/emulators/scores/test_ensemble.py \
+	  tests/units/emulators/scores/test_neighbourhoods.py; do \
 	  OMP_NUM_THREADS=1 .venv-parity/bin/python -m pytest -p no:cacheprovider -rs $$file || [ $$? = 5 ] || failed=1; done; test -z "$$failed"
 
 # Known vulnerabilities of the versions in use; where the index in use has no data on them, that is said.
