@@ -24,6 +24,7 @@ from emulators.metrics.crps import CRPS
 from emulators.metrics.debiased import DebiasedError
 from emulators.metrics.energy_score import EnergyScore
 from emulators.metrics.events import EventScore
+from emulators.metrics.fractions_skill_score import FractionsSkillScore
 from emulators.metrics.gaussian_crps import GaussianCRPS
 from emulators.metrics.mae import MAE
 from emulators.metrics.mse import MSE
@@ -34,7 +35,7 @@ from emulators.metrics.seeps import SEEPS
 from emulators.metrics.spread import Spread
 from emulators.metrics.spread_skill import SpreadSkill
 from emulators.scores.ensemble import crps, energy_score, rank_shares, variance
-from emulators.scores.events import seeps
+from emulators.scores.events import event, seeps
 from emulators.scores.interfaces import Metric, Product
 from emulators.state import State
 from emulators.variables import Variable, VariableSet
@@ -59,6 +60,28 @@ class Term(Metric):
     def __init__(self, whole, value, by_init=False):
         self.members, self.needs, self.by_init = whole.members, whole.needs, by_init
         self.statistics, self.value = whole.statistics, value
+
+
+class Boxes(FractionsSkillScore):
+    """The fractions skill score with the neighbourhoods of WeatherBench-X, where ours are discs in km.
+
+    Boxes of size x size points, over the date line, none weighted by area; those that leave the grid at a pole are 0.
+    """
+
+    def __init__(self, size, shape, threshold):
+        super().__init__(threshold=threshold)
+        self.size, self.shape, self.names = size, shape, tuple(f"{name} {size}" for name in self.names)
+
+    def local(self, near, prediction, target, climatology):
+        limit = self.threshold.field(climatology)
+        return self.mean(event(prediction, limit).mean(dim=0, keepdim=True)), self.mean(event(target, limit))
+
+    def mean(self, share):
+        fields, edge = share.unflatten(-1, self.shape), self.size // 2
+        means = torch.zeros_like(fields)
+        rows = fields.unfold(-2, self.size, 1).mean(-1)
+        means[..., edge : self.shape[0] - edge, :] = sum(rows.roll(k, -1) for k in range(-edge, edge + 1)) / self.size
+        return means.flatten(-2)
 
 
 def by_quantile(make):
@@ -124,12 +147,11 @@ SECTIONS = {  # what stands in the reference, and what it is here; a list runs a
 }
 ELSEWHERE = {  # sections with a test of their own below
     "wb2_temporal_lead_by_init", "wb2_gaussian_crps", "wb2_rank_histogram_mean_over_init_lat_lon",
-    "wbx_energy_score_fair", "wbx_energy_score_unfair", "other_packages_2m_temperature",
+    "wbx_fss", "wbx_energy_score_fair", "wbx_energy_score_unfair", "other_packages_2m_temperature",
 }  # fmt: skip
 WITHOUT = {
     "wbx_skipna_true": "where missing points move from init to init WeatherBench-X pools the points of all; here each "
     "init's mean counts the same, as in WeatherBench 2",
-    "wbx_fss": "the fractions skill score of neighbourhoods is not offered",
     "wb2_float32_max_relative_difference": "how far WeatherBench 2 in float32 is from itself in float64",
 }
 SETTINGS = {
@@ -267,40 +289,39 @@ def test_gaussian_crps():
     assert assert_section(card_of(metrics, regions_of(numbers), forecast="ensemble"), metrics, numbers) == 12
 
 
-def ensemble(name=T2M):
+def ensemble(name=T2M, level=None):
     """Members (member, lead, init, point) and truth (lead, init, point) in float64, latitude from south to north."""
-    forecast = xr.open_dataset(FOLDER / "ensemble_64x32.nc")
-    forecast = forecast[name].transpose("number", "prediction_timedelta", "time", ...).load()
-    truth = xr.open_dataset(FOLDER / "obs_64x32.nc")[name]
+    at = {} if level is None else {"level": level}
+    forecast = xr.open_dataset(FOLDER / "ensemble_64x32.nc")[name].sel(at)
+    truth = xr.open_dataset(FOLDER / "obs_64x32.nc")[name].sel(at)
+    forecast = forecast.transpose("number", "prediction_timedelta", "time", *truth.dims[1:])
     leads = forecast["prediction_timedelta"].values.astype("timedelta64[h]")
-    valid = [truth.sel(time=forecast["time"].values + lead).values for lead in leads]
-    members = forecast.transpose(*forecast.dims[:3], *truth.dims[1:]).values
-    return torch.from_numpy(members).double().flatten(-2), torch.from_numpy(np.stack(valid)).double().flatten(-2)
+    valid = np.stack([truth.sel(time=forecast["time"].values + lead).values for lead in leads])
+    return tuple(torch.from_numpy(v).double().flatten(-2) for v in (forecast.values, valid))
 
 
 def test_rank_histogram_of_points():
     for key, want in expected()["wb2_rank_histogram_mean_over_init_lat_lon"].items():
         name, _, level = key.partition("@")
-        if level:
-            forecast = xr.open_dataset(FOLDER / "ensemble_64x32.nc")["geopotential"]
-            place = list(forecast["level"].values).index(int(level))
-            members, truth = ensemble_at(name, place)
-        else:
-            members, truth = ensemble(name)
+        members, truth = ensemble(name, int(level) if level else None)
         np.testing.assert_allclose(rank_shares(members, truth).mean((2, 3)).T, want, rtol=1e-12)
     members, truth = ensemble()
     counts = expected()["other_packages_2m_temperature"]["xskillscore_rank_histogram"]
     np.testing.assert_array_equal(rank_shares(members, truth).sum((2, 3)).T, counts)
 
 
-def ensemble_at(name, place):
-    """As `ensemble`, of one level."""
-    forecast = xr.open_dataset(FOLDER / "ensemble_64x32.nc")[name].isel(level=place)
-    truth = xr.open_dataset(FOLDER / "obs_64x32.nc")[name].isel(level=place)
-    forecast = forecast.transpose("number", "prediction_timedelta", "time", *truth.dims[1:])
-    leads = forecast["prediction_timedelta"].values.astype("timedelta64[h]")
-    valid = np.stack([truth.sel(time=forecast["time"].values + lead).values for lead in leads])
-    return tuple(torch.from_numpy(v).double().flatten(-2) for v in (forecast.values, valid))
+def test_fractions_skill_score():
+    """Of single points by our own neighbourhoods, discs smaller than a cell; of boxes by theirs."""
+    rain, shape = "total_precipitation_6hr", pairs()[0].grid.shape
+    metrics = {
+        "disc": [FractionsSkillScore(radius=1.0, threshold=amount) for amount in AMOUNTS],
+        "box": [Boxes(size, shape, amount) for amount in AMOUNTS for size in expected()["wbx_fss_neighborhoods"]],
+    }
+    card, column = card_of(metrics, ["global"]), pairs()[0].variables.slice(rain).start
+    want = np.array(expected()["wbx_fss"]["fss_wrap"][rain])  # (lead, amount, size)
+    for key, theirs in (("disc", want[..., 0]), ("box", want.reshape(len(want), -1))):
+        found = [card.value(f"{key} {i}")[0, :, column] for i in range(theirs.shape[1])]
+        np.testing.assert_allclose(np.stack(found, -1), theirs, rtol=1e-8)  # their means are single
 
 
 @pytest.mark.parametrize(("section", "kind"), [("fair", "fair"), ("unfair", "biased")])
