@@ -217,8 +217,7 @@ def _run(config: DictConfig, device: str) -> tuple[Run, dict[str, Any]]:
 def _opened(folder: str, config: DictConfig, device: str) -> Run:
     """Open a run, with its noise scaled as `config` says."""
     run = open_run(folder, config.checkpoint, device)
-    if config.noise_factor != 1.0:
-        scale_noise(run.step.network, saved_plain(config.noise_factor))
+    scale_noise(run.step.network, saved_plain(config.noise_factor))
     return run
 
 

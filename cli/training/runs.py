@@ -81,26 +81,26 @@ class Run:
         seed: int = 0,
         dataset: xr.Dataset | None = None,
         precision: str = "32",
+        noise_factor: float | Sequence[Sequence[float]] | None = None,
     ) -> Iterator[State]:
         """Yield the States of forecasts at lead 1, 2, ... timesteps, each ([member,] init, channel, lat, lon).
 
         inits: a date, a list of dates or "start/stop/step". lead: the last, such as "10d", or a number of timesteps.
         members: of an ensemble, for networks that draw noise; each member draws by seed, its number and its initial
         time. dataset: initial states and forcings, default the run's own data. precision: "32" or "bf16-mixed".
+        noise_factor: of the noise that is drawn, default `forecast.noise_factor` of config.yaml, as in `emul forecast`.
         """
         from data_pipelines.forecasts.rollouts import forecast_states
+        from emulators.layers.noise import with_scaled_noise
 
-        steps, times = lead_steps(lead, self.world), initial_times(inits)
+        times, device = initial_times(inits), next(iter(self.step.buffers())).device
         refuse_members(self.step, members)
+        if noise_factor is None:
+            saved = read_saved(file, ["data"]) if (file := self.folder / "config.yaml").is_file() else self.config
+            noise_factor = plain(OmegaConf.select(saved, "forecast.noise_factor", default=1.0))
+        step, steps = with_scaled_noise(self.step, noise_factor), lead_steps(lead, self.world)
         return forecast_states(
-            self.step,
-            self.archive(dataset),
-            times,
-            steps,
-            members=members,
-            seed=seed,
-            precision=precision,
-            device=next(iter(self.step.buffers())).device,
+            step, self.archive(dataset), times, steps, members=members, seed=seed, precision=precision, device=device
         )
 
     def forecast(

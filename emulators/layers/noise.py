@@ -21,9 +21,10 @@ channels of its input. Conditional norms: `emulators.layers.conditioned_norms`.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from statistics import NormalDist
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -37,6 +38,7 @@ from emulators.layers.sample_draws import Generators, normal
 from emulators.sphere.transform import SphericalHarmonics
 from emulators.world import World
 
+Part = TypeVar("Part", bound=nn.Module)
 EMBEDDINGS = ("none", "linear", "mlp")
 SPECTRA = {"point": None, "degree": "degree", "coefficient": "isotropic", "length": "length"}
 NAME, FIELDS_NAME = "noise_in_norms", "noise_in_fields"  # of the part that `condition` adds to a network
@@ -266,9 +268,12 @@ class NormFactor(nn.Module):
 def scale_noise(network: nn.Module, factors: float | Sequence[Sequence[float]]) -> None:
     """Multiply the noise that `network` draws, which calibrates the spread of members and their small scales.
 
-    factors: one number, or pairs (degree, factor), between which factors are linear and beyond which they are constant.
-    Raises ValueError for others, for a network whose noise has no size, and by degree for noise without degrees.
+    factors: one number, or pairs (degree, factor), between which factors are linear and beyond which they are constant;
+    1 leaves any network as it is. Raises ValueError for others, for a network whose noise has no size, and by degree
+    for noise without degrees.
     """
+    if factors == 1.0:
+        return
     pairs = [[0.0, factors]] if isinstance(factors, int | float) else [list(pair) for pair in factors]
     degrees = [pair[0] for pair in pairs]
     if not pairs or any(len(pair) != 2 or pair[1] < 0 for pair in pairs) or degrees != sorted({*degrees}):
@@ -290,11 +295,22 @@ def scale_noise(network: nn.Module, factors: float | Sequence[Sequence[float]]) 
     for part in parts:
         if isinstance(part, Noise) and part.deviation is not None:
             table = np.interp(np.arange(part.deviation.shape[1]), degrees, [pair[1] for pair in pairs])
-            part.deviation *= torch.as_tensor(table, dtype=part.deviation.dtype)[:, None, None]
+            part.deviation = part.deviation * torch.as_tensor(table).to(part.deviation)[:, None, None]
         elif len(pairs) > 1:
             raise ValueError("noise_factor: noise that is not drawn by degree takes one factor for all; got pairs.")
         else:
             part.factor = float(pairs[0][1])
+
+
+def with_scaled_noise(step: Part, factors: float | Sequence[Sequence[float]]) -> Part:
+    """Return a copy of a Step that shares its weights, the noise of its network scaled; itself where factors are 1."""
+    if factors == 1.0:
+        return step
+    shared = {id(tensor): tensor for tensor in (*step.parameters(), *step.buffers())}
+    scaled: Any = copy.deepcopy(step, shared)  # type: ignore[arg-type]
+    scale_noise(scaled.network, factors)
+    made: Part = scaled
+    return made
 
 
 def condition(network: nn.Module, noise: VectorNoise | FieldNoise | DropoutNoise) -> nn.Module:

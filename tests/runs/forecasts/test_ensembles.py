@@ -1,14 +1,19 @@
 """Ensembles: members in groups, statistics in their place, and perturbed starts for deterministic networks."""
 
+import shutil
+
 import numpy as np
 import pytest
 import xarray as xr
+from omegaconf import OmegaConf
 
 from data_pipelines.forecasts import production
 from data_pipelines.forecasts.manifest import read_manifest, verify_checksums
 from data_pipelines.opening.forecasts import open_forecast
+from emul.config.compose import compose
 from emul.forecast import forecast
 from emul.main import main
+from emul.training.runs import open_run
 
 INITS = ["init=2003-01-13/2003-01-16/1d", "lead=18h", "batch_size=2"]
 STATISTICS = ["keep=statistics", "events={hot: '2m_temperature > 290'}", "quantiles=[0.25,0.5]"]
@@ -66,6 +71,23 @@ def test_members_spread_as_far_as_their_noise(home, tmp_path):
     assert read_manifest(folders[0.5])["settings"]["noise_factor"] == 0.5
     with pytest.raises(ValueError, match=r"noise_factor: .* draws no noise whose size"):
         forecast(home.config(tmp_path, *INITS, *GAUSSIAN, "noise_factor=2"))
+
+
+def test_members_from_python_are_those_of_the_command(home, tmp_path):
+    """The factor of the noise is that of the run's config.yaml, or the one that is given."""
+    folder = tmp_path / "train" / "calibrated"
+    shutil.copytree(home.run("noisy"), folder)
+    config = OmegaConf.load(folder / "config.yaml")
+    config.forecast.noise_factor = 2.0
+    OmegaConf.save(config, folder / "config.yaml")
+    given, run = ["init=2003-01-13", "lead=12h", "members=3"], open_run(folder)
+    for words, options in (([], {}), (["noise_factor=1.0", "name=plain"], {"noise_factor": 1.0})):
+        command = forecast(compose("forecast", [f"run={folder}", f"output={tmp_path}", "device=cpu", *given, *words]))
+        called = run.forecast("2003-01-13", "12h", members=3, **options)
+        for name in ("temperature", "2m_temperature"):
+            np.testing.assert_allclose(called[name], stored(command)[name], rtol=1e-6, atol=1e-4)
+    own, plain = (stored(tmp_path / "forecast" / name)["temperature"] for name in ("calibrated", "plain"))
+    assert not np.allclose(own, plain, rtol=1e-6, atol=1e-3)
 
 
 @pytest.mark.slow

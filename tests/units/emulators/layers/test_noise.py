@@ -12,11 +12,21 @@ from omegaconf import OmegaConf
 from emul.config.build import build, build_network
 from emulators.layers.conditioned_norms import NormShift, Pooled, token_grid
 from emulators.layers.field_norms import Noise
-from emulators.layers.noise import DropoutNoise, FieldNoise, NoiseInFields, VectorNoise, condition, scale_noise
+from emulators.layers.noise import (
+    DropoutNoise,
+    FieldNoise,
+    NoiseInFields,
+    VectorNoise,
+    condition,
+    scale_noise,
+    with_scaled_noise,
+)
 from emulators.models.fgn import FGN
 from emulators.models.graphcast import GraphCast
+from emulators.models.unet import UNet
 from emulators.rollout import generators
 from emulators.sphere.transform import SphericalHarmonics
+from emulators.steps.step import Step
 from emulators.training.fitting import lay_out
 from emulators.training.hardware import Hardware
 from places import CONF
@@ -229,6 +239,22 @@ def test_the_white_noise_of_a_network_of_its_own_is_scaled(small_world):
     scale_noise(twice, 2.0)
     drawn = [network.noise(2, torch.device("cpu"), torch.Generator().manual_seed(0)) for network in (once, twice)]
     torch.testing.assert_close(drawn[1], 2.0 * drawn[0])
+
+
+def test_a_copy_with_scaled_noise_shares_the_weights_and_leaves_the_first_as_it_is(small_world):
+    world = small_world()
+    step = Step(world, build_network(parts("unet", "degree", {"embedding": "none"}), world))
+    before = draws(step.network, world)
+    twice = with_scaled_noise(step, 2.0)
+    torch.testing.assert_close(draws(twice.network, world), 2.0 * before)
+    torch.testing.assert_close(draws(with_scaled_noise(twice, 0.5).network, world), before)
+    assert torch.equal(draws(step.network, world), before)
+    assert all(a is b for a, b in zip(step.parameters(), twice.parameters(), strict=True))
+    assert with_scaled_noise(step, 1.0) is step
+    quiet = Step(world, UNet(world, channels=[8]))
+    scale_noise(quiet.network, 1.0)  # nothing to do
+    with pytest.raises(ValueError, match="draws no noise whose size"):
+        with_scaled_noise(quiet, 2.0)
 
 
 def test_what_noise_cannot_be_scaled_by(small_world):
