@@ -74,6 +74,7 @@ PUBLISHED = [  # file, world, changes, parameters measured on the original code
     ("aurora", world(equiangular_grid(721, poles=True), AIR, MASKS, 2), {}, 1_256_300_176 - 24_576),
     ("aurora_15", AURORA_15, {}, 1_257_562_096 - 409_600),  # without static fields at the time before, and zeros
     ("aurora_15", AURORA_15, {"noisy": True}, 1_260_184_560 - 409_600),
+    ("archesweather", world(equiangular_grid(121, poles=True), {**AIR, "w": 13}, MASKS, 2), {}, 84_643_712),
     ("pangu", world(equiangular_grid(721, poles=True), AIR, MASKS), {}, 64_220_169),
     ("pangu_small", world(GRID32, AIR, MASKS), PANGU_LITE, 2_240_841),
     pytest.param(
