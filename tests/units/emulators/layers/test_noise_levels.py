@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from emulators.layers.noise_levels import Process, rho_quantile
+from emulators.layers.noise_levels import Process, ancestral_sample, rho_quantile
+from emulators.samplers.ddpm import DDPM
 from emulators.samplers.dpmpp_2s import DPMpp2S
 from emulators.samplers.euler import Euler
 from emulators.samplers.heun import Heun
@@ -63,6 +64,59 @@ def test_gains_with_the_exact_network():
         flow = Euler(None, levels=steps, largest=1.0, smallest=1 / steps, rho=1.0)
         end = flow(Process("flow"), lambda x, s: x * (1 - s) / (s**2 + (1 - s) ** 2), lambda: ONE)
         assert float(end) == pytest.approx(expected, abs=1e-6)
+
+
+HO_ET_AL = np.linspace(1e-4, 0.02, 1000)  # beta_t, t = 1, ..., T
+
+
+def test_an_ancestral_step_has_the_mean_and_variance_of_ho_et_al():
+    """Their equations 6 and 7 in beta and abar, which the sampler does not have; at both ends and between."""
+    abar, restored = np.cumprod(1.0 - HO_ET_AL), torch.tensor([-0.7, 0.0, 1.3], dtype=torch.float64)
+    for t in (1, 400, 999):
+        drawn, seen = iter(torch.tensor([[0.4, 1.0, -2.0], [1.5, -0.3, 0.8]], dtype=torch.float64)), []
+        levels = [*np.sqrt(1.0 - abar[[t, t - 1]]).tolist(), 0.0]
+        ancestral_sample(Process("vp"), levels, lambda x, _, s=seen: s.append(x) or restored, lambda d=drawn: next(d))
+        x, after = seen
+        mean = math.sqrt(abar[t - 1]) * HO_ET_AL[t] / (1 - abar[t]) * restored
+        mean += math.sqrt(1 - HO_ET_AL[t]) * (1 - abar[t - 1]) / (1 - abar[t]) * x
+        variance = (1 - abar[t - 1]) / (1 - abar[t]) * HO_ET_AL[t]
+        expected = mean + math.sqrt(variance) * torch.tensor([1.5, -0.3, 0.8], dtype=torch.float64)
+        torch.testing.assert_close(after, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["vp", "edm"])
+def test_ancestral_samples_of_normal_data(kind):
+    """Mean and variance of the samples of N(0.3, 0.5^2) are those of the chain, and nearly those of the data.
+
+    The chain is linear where the network is exact: the mean is its answer to no noise, the variance the sum of the
+    squares of its answers to each draw alone. By recursion: V' = (r b'^2 / b^2 + a' v g / b^2)^2 V + b'^2 v / b^2.
+    """
+    mean, std, process = 0.3, 0.5, Process(kind, 0.5)
+    sampler = DDPM(None, levels=1000)
+    if kind == "vp":  # the levels of Ho et al.
+        sampler.levels = [*np.sqrt(1.0 - np.cumprod(1.0 - HO_ET_AL))[::-1].tolist(), 0.0]
+    draws = iter(torch.eye(len(sampler.levels) - 1, len(sampler.levels), dtype=torch.float64))  # the last alone: none
+
+    def gain(level):
+        signal, noise = process.amplitudes(level)
+        return signal, noise, signal * std**2 / ((signal * std) ** 2 + noise**2)
+
+    def exact(x, level):
+        signal, _, factor = gain(level)
+        return mean + factor * (x - signal * mean)
+
+    answers = sampler(process, exact, lambda: next(draws))
+    found = float((answers[:-1] - answers[-1]).square().sum())
+    expected = process.amplitudes(sampler.levels[0])[1] ** 2
+    for level, after in zip(sampler.levels[:-2], sampler.levels[1:-1], strict=True):
+        (a, b, g), (c, d, _) = gain(level), gain(after)
+        added = b**2 - (a * d / c) ** 2
+        expected = (a * d**2 / (c * b**2) + c * added * g / b**2) ** 2 * expected + d**2 * added / b**2
+    expected *= gain(sampler.levels[-2])[2] ** 2
+    assert found == pytest.approx(expected, rel=1e-9)
+    assert 0.97 * std**2 < found < std**2
+    assert float(answers[-1]) == pytest.approx(mean, abs=2e-3)
+    assert next(draws, None) is None
 
 
 def test_velocity_is_the_preconditioned_output_with_another_sign():
