@@ -23,7 +23,7 @@ from data_pipelines.files.fingerprints import read_json, write_json
 from data_pipelines.files.identity import digest
 from data_pipelines.jobs.processes import available_memory, device_of
 from data_pipelines.options.folders import key_of, result_folder
-from data_pipelines.studies import records, widths
+from data_pipelines.studies import points, records, widths
 from data_pipelines.studies.trials import Axis, SweepSettings
 from emul.checks.examination import refuse_values
 from emul.config.build import build
@@ -130,7 +130,7 @@ class Studied:
         """Train all that is not trained, predict, train the held-out run, write the report; 1 if a training failed."""
         self.plan()
         failed = self.swept("trunk", self.of_kind("trunk"))
-        ready = [run for run in self.of_kind("branch") if records.trunk_state(self.folder / "trunks", run).is_file()]
+        ready = [run for run in self.of_kind("branch") if points.trunk_state(self.folder / "trunks", run).is_file()]
         if missing := [run.name for run in self.of_kind("branch") if run not in ready]:
             warn(f"{len(missing)} branches wait for a trunk that failed: {', '.join(missing[:5])}.")
         failed |= self.swept("branch", ready) if ready else 1
@@ -145,7 +145,7 @@ class Studied:
     def swept(self, kind: str, runs: Sequence[PlannedRun]) -> int:
         """Train runs as one sweep; 1 if one failed."""
         verb = "run" if self.study.evaluate and kind != "trunk" else "train"
-        return self.trained(records.FOLDERS[kind], listed(self.study, runs, self.folder / "trunks"), verb)
+        return self.trained(points.FOLDERS[kind], listed(self.study, runs, self.folder / "trunks"), verb)
 
     def trained(self, name: str, trials: Mapping[str, tuple[dict[str, str], list[str]]], verb: Any = "train") -> int:
         """Train the trials as the sweep `name`; 1 if one failed."""
@@ -188,18 +188,18 @@ class Studied:
 
     def fit(self) -> int:
         """Fit the laws to the finished branches, write points, fits and, once, the prediction; print the exponents."""
-        rows = [row for run in self.of_kind("branch") if (row := records.point(self.folder, run, self.facts))]
+        rows = [row for run in self.of_kind("branch") if (row := points.point(self.folder, run, self.facts))]
         if not rows:
             raise ValueError(f"No branch in {self.folder} is finished; run `emul scaling run` first.")
-        runs = records.measured_runs(rows, self.study.metric, self.facts)
-        rate = records.rate_of(self.costs, self.facts, self.study.cooldown)
+        runs = points.measured_runs(rows, self.study.metric, self.facts)
+        rate = points.rate_of(self.costs, self.facts, self.study.cooldown)
         budgets = np.geomspace(runs.compute.min(), 10 * self.largest.operations, 40)
         groups = np.array([f"{row['width']} {row['seed']}" for row in rows])
         beyond, count = self.largest.operations / runs.compute.max(), self.study.replicates
         analysis = analyse(runs, self.study.laws, rate, budgets=budgets, beyond=beyond, groups=groups, replicates=count)
         laws = records.annealing_laws(records.loss_curves(self.folder, self.runs, self.rates))
-        summary = records.summary(analysis, rows, records.held_out_runs(self.largest, self.facts), laws)
-        records.write_points(self.folder, rows)
+        summary = records.summary(analysis, rows, points.held_out_runs(self.largest, self.facts), laws)
+        points.write_points(self.folder, rows)
         write_json(self.folder / "fits.json", summary)
         records.write_prediction(self.folder, summary, self.largest)
         fitted = ["E", "alpha", "beta"]
@@ -221,10 +221,10 @@ class Studied:
     def report(self) -> int:
         """Write report.html and its pictures."""
         laws = self.laws()
-        rows = [row for run in self.of_kind("branch") if (row := records.point(self.folder, run, self.facts))]
+        rows = [row for run in self.of_kind("branch") if (row := points.point(self.folder, run, self.facts))]
         curves = records.loss_curves(self.folder, self.runs, self.rates)
         verdict = records.held_out_verdict(self.folder, self.study.metric, self.largest, self.facts)
-        held_out = records.point(self.folder, self.largest, self.facts)
+        held_out = points.point(self.folder, self.largest, self.facts)
         records.write_page(self.folder, self.config.name, self.study, rows, laws, curves, held_out, verdict)
         if verdict is not None:
             value, low, high = verdict["by_fit"][verdict["surest"]]
@@ -316,6 +316,6 @@ def listed(study: Study, runs: Sequence[PlannedRun], trunks: Path) -> dict[str, 
         values = {"width": str(run.width), "seed": str(run.seed), "steps": str(run.steps)}
         words = study.words(run)
         if run.kind == "branch":
-            words.append(assignment("continue_from", records.trunk_state(trunks, run)))
+            words.append(assignment("continue_from", points.trunk_state(trunks, run)))
         trials[run.name] = values, words
     return trials

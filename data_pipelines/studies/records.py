@@ -1,6 +1,5 @@
-"""Read the runs of a scaling study from their folders, and write its points, fits, prediction and report.
+"""Write the fits, the prediction and the report of a scaling study.
 
-points.csv, points.nc   a row for each run that is not held out: size, data, operations, scores
 prediction.json         what the laws say of the held-out run; never written again once it has begun
 fits.json               every law with intervals, the frontier, IsoFLOP curves, the law of annealing
 report.html             all of it with pictures, one file that needs no other
@@ -18,104 +17,23 @@ import numpy as np
 
 from data_pipelines.display.text import number
 from data_pipelines.files.fingerprints import read_json, write_json
-from data_pipelines.files.netcdf import write_netcdf
 from data_pipelines.files.tables import read_rows
 from data_pipelines.pictures.curves import draw_curves, draw_frontier, draw_isoflop, draw_residuals
 from data_pipelines.reports.page import Html, Section, definitions, document, image, join, quiet, table
 from data_pipelines.studies import widths
-from data_pipelines.verification.run_results import read_result, trials_dataset, write_table
-from emulators.scaling.analysis import HEADLINE, Analysis, ladder_of, power_through, saturating_of
+from data_pipelines.studies.points import FOLDERS, point, run_folder
+from emulators.scaling.analysis import HEADLINE, Analysis, ladder_of, saturating_of
 from emulators.scaling.annealing import AnnealingLaw, LossCurve, fit_annealing, smoothed
 from emulators.scaling.fitting import Fit
 from emulators.scaling.laws import Runs, power_of
-from emulators.scaling.study import Cost, PlannedRun, Study
+from emulators.scaling.study import PlannedRun, Study
 
-FOLDERS = {"trunk": "trunks", "branch": "branches", "held_out": "held_out"}
 COLUMNS = ("width", "seed", "steps", "size", "samples", "passes", "operations")
 WARNING = (
     "A law is a summary of what was run. Beyond that it does not know of a floor that only larger networks show, of "
     "data that repeat, of a learning rate that is no longer the best, of another grid, other variables or longer "
     "rollouts."
 )
-
-
-def run_folder(study: Path, run: PlannedRun) -> Path:
-    """The run folder of a run within the folder of a study."""
-    return study / FOLDERS[run.kind] / "train" / run.name
-
-
-def point(study: Path, run: PlannedRun, facts: Mapping[str, Any]) -> dict[str, Any] | None:
-    """One row of the points; None where the run is not finished."""
-    result = read_result(run_folder(study, run))
-    if result is None:
-        return None
-    samples = run.steps * facts["batch"]
-    row = {
-        "run": run.name,
-        "width": run.width,
-        "seed": run.seed,
-        "steps": run.steps,
-        "size": run.cost.parameters,
-        "parameters": run.cost.all_parameters,
-        "samples": samples,
-        "data": samples * facts["points"],
-        "passes": samples / facts["samples"],
-        "operations": run.operations,
-        **dict(result.get("validation", {})),
-        **_scores(study / FOLDERS[run.kind] / "eval" / run.name / "scores.nc"),
-    }
-    return row
-
-
-def _scores(path: Path) -> dict[str, float]:
-    """RMSE by variable, level and lead of an evaluation, global, under `rmse temperature 850 5d`; empty without one."""
-    if not path.is_file():
-        return {}
-    import xarray as xr
-
-    errors: dict[str, float] = {}
-    with xr.open_dataset(path) as scores:
-        for name, values in scores.data_vars.items():
-            if "metric" not in values.dims or "lead_time" not in values.dims or "rmse" not in values["metric"]:
-                continue
-            rmse = values.sel(metric="rmse")
-            rmse = rmse.sel(region="global") if "region" in rmse.dims else rmse
-            days = rmse["lead_time"].values / np.timedelta64(1, "D")
-            for level in rmse["level"].values if "level" in rmse.dims else [None]:
-                column = rmse if level is None else rmse.sel(level=level)
-                label = f"rmse {name}" + ("" if level is None else f" {level:g}")
-                by_day = zip(days, np.ravel(column.values), strict=True)
-                errors |= {f"{label} {day:g}d": float(value) for day, value in by_day if day in (1, 3, 5)}
-    return errors
-
-
-def write_points(study: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write points.csv and points.nc."""
-    write_table(study / "points.csv", rows)
-    trials = [{"trial": row["run"], "state": "finished", **row} for row in rows]
-    write_netcdf(study / "points.nc", trials_dataset(trials, ["width", "seed", "steps"], {"study": study.name}))
-
-
-def measured_runs(rows: Sequence[Mapping[str, Any]], metric: str, facts: Mapping[str, Any]) -> Runs:
-    """The points as runs of a law. ValueError where a run has no such score."""
-    if missing := [row["run"] for row in rows if not math.isfinite(row.get(metric, math.nan))]:
-        names = [name for name in rows[0] if name.startswith(("score", "rmse"))]
-        raise ValueError(
-            f"study.metric={metric}: {missing[0]} has no finite value of it; there are {', '.join(names[:12])}. A run "
-            "that diverged is to be left out by study.widths or study.durations, or trained at a smaller rate."
-        )
-    columns = (
-        np.array([row[name] for row in rows], dtype=np.float64) for name in ("size", "data", metric, "operations")
-    )
-    size, data, loss, operations = columns
-    return Runs(size, data, loss, operations, float(facts["samples"] * facts["points"]))
-
-
-def rate_of(costs: Mapping[int, Cost], facts: Mapping[str, Any], cooldown: float) -> Any:
-    """Operations a unit of data by size, through the measured sizes."""
-    size = np.array([cost.parameters for cost in costs.values()])
-    step = np.array([cost.steps_cost(cooldown) for cost in costs.values()])
-    return power_through(size, step / (facts["batch"] * facts["points"]))
 
 
 def loss_curves(study: Path, runs: Sequence[PlannedRun], schedule: Any) -> dict[int, dict[str, LossCurve]]:
@@ -159,14 +77,6 @@ def fit_rows(fit: Fit, prediction: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def held_out_runs(run: PlannedRun, facts: Mapping[str, Any]) -> Runs:
-    """The held-out run without its loss."""
-    data = float(run.steps * facts["batch"] * facts["points"])
-    unique = float(facts["samples"] * facts["points"])
-    ones = np.ones(1)
-    return Runs(ones * run.cost.parameters, ones * data, ones, ones * run.operations, unique)
-
-
 def write_prediction(study: Path, laws: Mapping[str, Any], run: PlannedRun) -> dict[str, Any]:
     """Write prediction.json, until the held-out run begins: then the prediction that was made is kept.
 
@@ -205,6 +115,7 @@ def summary(
     return {
         "fits": {name: fit_rows(fit, predictions[name]) for name, fit in analysis.fits.items()},
         "backtests": {name: vars(found) for name, found in analysis.backtests.items()},
+        "compared": {name: vars(found) for name, found in analysis.compared.items()},
         "surest": analysis.surest,
         "left_out": dict(analysis.left_out),
         "headline": {
@@ -243,11 +154,6 @@ def held_out_verdict(study: Path, metric: str, run: PlannedRun, facts: Mapping[s
     measured, prediction = float(row[metric]), read_json(path)
     verdicts = {name: bool(low <= measured <= high) for name, (_, low, high) in prediction["by_fit"].items()}
     return {"measured": measured, "held": verdicts, "surest": HEADLINE, **prediction}
-
-
-def trunk_state(trunks: Path, run: PlannedRun) -> Path:
-    """The state of its trunk that a branch starts from. trunks: the folder of the trunks' sweep."""
-    return (trunks / "train" / run.trunk / "checkpoints" / f"step_{run.start}.ckpt").resolve()
 
 
 def write_page(
@@ -337,16 +243,23 @@ def _held_out(laws: Mapping[str, Any], verdict: Mapping[str, Any] | None) -> Htm
     fits = {name: fit["prediction"] for name, fit in laws["fits"].items()} if verdict is None else verdict["by_fit"]
     lines = []
     for name, prediction in fits.items():
-        tried = laws.get("backtests", {}).get(name)
-        missed = "" if tried is None else f"{np.expm1(tried['error']):+.1%} at {tried['factor']:.1f} times"
+        missed = [_missed(laws[tests].get(name)) for tests in ("compared", "backtests")]
         held = "" if verdict is None else ("yes" if verdict["held"][name] else "no")
-        lines.append((name, [missed, _spread(prediction), held]))
+        lines.append((name, [*missed, _spread(prediction), held]))
     text = "Predicted; not trained yet." if verdict is None else (
         f"{verdict['run']} made {verdict['measured']:.4g}, {verdict['beyond']:.2g} times beyond the largest run of the "
         f"fit. Predicted {verdict['made']}, before it was trained, most surely by {verdict['surest']}."
     )  # fmt: skip
-    how = "Error: of the study's largest run, predicted from smaller ones; where outside of 90 %, it widens intervals."
-    return join(quiet(f"{text} {how}"), table(["fit", "error", "prediction, 90 %", "held"], lines))
+    how = (
+        "Error: of the study's largest run, predicted from runs so many times smaller. From the same runs for all, "
+        f"{laws['surest']} missed by least. From as far as each law can, an error beyond 90 % widens what it predicts."
+    )
+    head = ["fit", "error, same runs", "error, furthest", "prediction, 90 %", "held"]
+    return join(quiet(f"{text} {how}"), table(head, lines))
+
+
+def _missed(tried: Mapping[str, Any] | None) -> str:
+    return "" if tried is None else f"{np.expm1(tried['error']):+.1%} at {tried['factor']:.1f} times"
 
 
 def _parabolas(laws: Mapping[str, Any]) -> Html:

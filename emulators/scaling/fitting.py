@@ -28,6 +28,7 @@ from emulators.scaling.laws import CHINCHILLA, Law, Runs
 
 Method = Literal["robust", "squares", "projection"]
 DELTA = 1e-3
+RIDGE = 1e-12  # keeps a step finite in a direction that the runs do not tell
 POLISHED, DESCENDED = 24, 3  # of all starts, the best that are descended from; of these, the best that BFGS ends
 
 
@@ -182,16 +183,21 @@ def descended(
 
 
 def _step(law: Law, runs: Runs, at: np.ndarray, logs: np.ndarray, delta: float, damping: np.ndarray) -> np.ndarray:
-    """One step of Levenberg and Marquardt from each place, (place, parameter)."""
+    """One step of Levenberg and Marquardt from each place, (place, parameter).
+
+    Steep columns are scaled to length 1 first: a2 of Farseer's law is 1e26 times as steep as its other parameters, and
+    what keeps the matrix regular would hold those where they are.
+    """
     with np.errstate(all="ignore"):
         residuals = np.nan_to_num(logs - law.log_loss(at, runs))
         slopes = np.nan_to_num(law.jacobian(at, runs))
         weights = np.minimum(1.0, delta / np.maximum(np.abs(residuals), 1e-300))
+    scale = 1.0 / np.maximum(np.linalg.norm(slopes, axis=-2), 1.0)  # (place, parameter)
+    slopes = slopes * scale[..., None, :]
     weighted = np.swapaxes(slopes * weights[..., None], -1, -2)
     normal, towards = weighted @ slopes, weighted @ residuals[..., None]
-    diagonal = np.einsum("...ii->...i", normal)
-    added = diagonal * damping[:, None] + 1e-14 * diagonal.max(-1, keepdims=True) + 1e-300
-    return np.linalg.solve(normal + added[..., None] * np.eye(at.shape[-1]), towards)[..., 0]
+    added = np.einsum("...ii->...i", normal) * damping[:, None] + RIDGE
+    return scale * np.linalg.solve(normal + added[..., None] * np.eye(at.shape[-1]), towards)[..., 0]
 
 
 def projected(runs: Runs) -> np.ndarray:

@@ -15,7 +15,7 @@ takes complex parameters, so that its derivatives are exact: f'(x) = Im f(x + ih
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
@@ -300,8 +300,3 @@ def power_of(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     """The exponent and factor of y = factor x^exponent, by least squares of logarithms."""
     exponent, offset = np.polyfit(np.log(x), np.log(y), 1)
     return float(exponent), float(np.exp(offset))
-
-
-def without_losses(runs: Runs) -> Runs:
-    """The same runs, their losses 1: what a law is asked of before they are looked at."""
-    return replace(runs, loss=np.ones_like(runs.loss))

@@ -11,10 +11,12 @@ from emulators.scaling.analysis import (
     Backtest,
     analyse,
     backtest,
+    backtested,
     ladder_of,
     operations,
     power_through,
     saturating_of,
+    smaller_runs,
     widened,
 )
 from emulators.scaling.annealing import AnnealingLaw, LossCurve, areas, fit_annealing, smoothed
@@ -24,6 +26,7 @@ from emulators.scaling.laws import (
     FARSEER,
     KAPLAN,
     REPETITION,
+    SATURATING,
     Runs,
     best_split,
     chinchilla_split,
@@ -63,6 +66,13 @@ def published() -> Runs:
     return Runs(size[kept], (compute / (6 * size))[kept], loss[kept], compute[kept])
 
 
+def planet(study: str) -> Runs:
+    """The runs of a study of the planet, those that are not held out."""
+    points = np.genfromtxt(POINTS.parent / "scaling" / f"{study}.csv", delimiter=",", names=True)
+    unique = float((points["data"] / points["passes"]).mean())
+    return Runs(*(points[name] for name in ("size", "data", "score", "operations")), unique)
+
+
 def test_the_published_refit_of_chinchilla():
     found = fit(CHINCHILLA, published(), "robust")
     values = CHINCHILLA.plain(found.parameters)
@@ -80,9 +90,9 @@ def test_the_published_refit_of_chinchilla():
 ])  # fmt: skip
 def test_the_law_of_the_planet_is_that_of_its_runs(study, runs, published):
     """What docs/explanation/scaling_law.md says, of the points of its studies."""
-    points = np.genfromtxt(POINTS.parent / "scaling" / f"{study}.csv", delimiter=",", names=True)
+    points = planet(study)
     assert len(points) == runs
-    found = fit(CHINCHILLA, Runs(*(points[name] for name in ("size", "data", "score", "operations"))), "squares")
+    found = fit(CHINCHILLA, points, "squares")
     values = {name: float(value) for name, value in CHINCHILLA.plain(found.parameters).items()}
     assert values == pytest.approx(published, rel=5e-3, abs=1e-6)
 
@@ -282,11 +292,11 @@ def test_a_wrong_form_widens_what_it_predicts():
     additive = CHINCHILLA.loss(TRUTH, Runs(sizes, data, np.ones(20), np.ones(20)))
     joint = 0.1 + 3 * sizes**-0.3 + 30 * data ** -(0.07 * np.log10(sizes))
     right, wrong = (fit(CHINCHILLA, Runs(sizes, data, loss, 6 * sizes * data), "squares") for loss in (additive, joint))
-    assert abs(backtest(right, 9.0).error) < 1e-6
-    noisy = fit(CHINCHILLA, runs_of(CHINCHILLA, TRUTH, 0.005), "squares")
-    assert backtest(noisy, 3.0).held
-    assert backtest(noisy, 3.0).at(9.0) == 0.0
-    tried = backtest(wrong, 9.0)
+    assert abs(asked(right, 9.0).error) < 1e-6
+    noisy = asked(fit(CHINCHILLA, runs_of(CHINCHILLA, TRUTH, 0.005), "squares"), 3.0)
+    assert noisy.held
+    assert noisy.at(9.0) == 0.0
+    tried = asked(wrong, 9.0)
     assert tried.factor == pytest.approx(10.0)
     assert abs(tried.error) > 0.2
     assert not tried.held
@@ -298,7 +308,36 @@ def test_a_wrong_form_widens_what_it_predicts():
     assert np.log(high / 0.2) == pytest.approx(np.hypot(np.log(0.23 / 0.2), 1.6449 * 0.2), rel=1e-4)
     assert widened(found, None, 16.0) == pytest.approx(found)
     few = wrong.runs.subset(sizes == sizes.min())
-    assert backtest(Fit(CHINCHILLA, "squares", wrong.parameters, 0.0, wrong.residuals[:4], few), 3.0) is None
+    assert smaller_runs(few, ["chinchilla"], 3.0) is None
+
+
+def asked(law_fit: Fit, beyond: float) -> Backtest:
+    return backtest(law_fit, smaller_runs(law_fit.runs, [law_fit.law.name], beyond))
+
+
+def test_laws_are_compared_on_the_same_question():
+    """Kaplan's law can be asked from further below the largest Swin than the additive one, which misses by less."""
+    runs = planet("planet_swin")
+    fits = {f"{law.name} squares": fit(law, runs, "squares") for law in (CHINCHILLA, KAPLAN, SATURATING)}
+    own, compared = backtested(fits, 3.05)
+    assert own["kaplan squares"].factor == pytest.approx(5.17, abs=0.01)
+    assert own["chinchilla squares"].factor == pytest.approx(2.4)
+    assert {name: found.factor for name, found in compared.items()} == pytest.approx(
+        {"chinchilla squares": 2.4, "kaplan squares": 2.4}
+    )
+    assert compared["chinchilla squares"].error == pytest.approx(-0.0222, abs=2e-4)
+    assert compared["kaplan squares"].error == pytest.approx(-0.0258, abs=2e-4)
+
+
+def test_replicates_of_farseers_law_move():
+    """One of its columns is 1e13 times as steep as the others, and must not hold them where they are."""
+    truth = np.array([-0.89, 0.46, 0.0592, -3.5e-15, 1.35, 2.26, -0.0056, -1.02, 0.396])
+    runs = planet("planet_sfno")
+    noise = 0.002 * np.random.default_rng(0).standard_normal(len(runs))
+    runs = Runs(runs.size, runs.data, FARSEER.loss(truth, runs) * np.exp(noise), runs.compute)
+    drawn = bootstrapped(Fit(FARSEER, "squares", truth, 0.0, noise, runs), 60).replicates
+    moved = dict(zip(FARSEER.parameters, drawn.std(axis=0), strict=True))
+    assert min(moved[name] for name in ("a1", "b1", "b2", "b3", "beta", "gamma")) > 2e-3
 
 
 def test_small_numbers_of_hyperparameters():
