@@ -24,7 +24,7 @@ from data_pipelines.forecasts.analyses import guarded_marks, on_grid_of
 from data_pipelines.forecasts.boundary import ForecastBoundary, ForecastForcing, OtherForecast, driving_data, told_names
 from data_pipelines.forecasts.layout import Layout, batched_layout
 from data_pipelines.forecasts.manifest import discard_other, read_manifest
-from data_pipelines.forecasts.perturbations import PerturbationPart, Starts
+from data_pipelines.forecasts.perturbations import PerturbationPart, Splits, Starts
 from data_pipelines.forecasts.production import make_forecast
 from data_pipelines.forecasts.rollouts import ForecastJob, known_leads
 from data_pipelines.forecasts.statistics_writer import Writer, writer_that_keeps
@@ -178,7 +178,7 @@ def prepare(config: DictConfig) -> ForecastJob:
         seed=int(config.seed),
         segment=-(-lead_steps(config.segment, run.world) // layout.block) * layout.block,
         precision=precision,
-        perturbation=_perturbation(config, step, archive, inits, device),
+        perturbation=_perturbation(config, step, archive, source.splits, inits, device),
         other=other,
         drift=guards.drift,
     )
@@ -356,12 +356,12 @@ def _members(run: Run, config: DictConfig) -> int:
     return members
 
 
-def _perturbation(config: DictConfig, step: Stepper, archive: Archive, inits: np.ndarray, device: str) -> Starts | None:
+def _perturbation(
+    config: DictConfig, step: Stepper, archive: Archive, splits: Splits, inits: np.ndarray, device: str
+) -> Starts | None:
     """The function that perturbs the initial States; None where all members start alike."""
-    if not config.perturbation:
-        return None
-    perturbation: PerturbationPart = build(config.perturbation, archive.world)
-    return perturbation.prepare(step, archive, inits, int(config.seed), device)
+    part: PerturbationPart | None = build(config.perturbation, archive.world) if config.perturbation else None
+    return part.prepare(step, archive, splits, inits, int(config.seed), device) if part else None
 
 
 def _written(run: Run, inits: np.ndarray, steps: int, config: DictConfig) -> tuple[Writer, Layout]:

@@ -3,12 +3,13 @@
 A part is built on the World; `prepare` opens it for one job and returns a function (inits, history, members) -> history
 whose States are (member, init, channel, *grid). Member 0 is the control, from the unperturbed State. Where fields are
 drawn for the others they come in pairs, +d and -d, each drawn from a generator seeded by (seed, pair, initial time), so
-that a member's start does not depend on which others are made with it.
+that a member's start does not depend on which others are made with it; nor does it on the other initial times, as the
+error of a timestep is measured at times of a split of the data.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_pipelines.conventions.durations import duration
+from data_pipelines.conventions.durations import bounds, duration, duration_text
 from emulators.rollout import Rollout, Stepper
 from emulators.sphere.transform import SphericalHarmonics
 from emulators.state import State
@@ -28,24 +29,28 @@ if TYPE_CHECKING:
 
 History = tuple[State, ...]
 Starts = Callable[[np.ndarray, History, range], History]
+Splits = Mapping[str, Sequence[str]]
 STREAM = 1_000_003  # keeps these draws apart from the noise of networks, which has the same seed and member
 
 
 class GaussianPerturbation:
     """Add Gaussian fields with the power spectrum of the error of a forecast over one timestep.
 
-    amplitude: times the standard deviation of that error, channel by channel. cases: times, spread over the initial
-    times of the job, at which the error is measured.
+    amplitude: times the standard deviation of that error, channel by channel. cases: times, spread over the split
+    `split` of the data, at which the error is measured; data without it: see `error_times`.
     """
 
-    def __init__(self, world: World, *, amplitude: float = 1.0, cases: int = 16) -> None:
+    def __init__(self, world: World, *, amplitude: float = 1.0, cases: int = 16, split: str = "validation") -> None:
         if not amplitude > 0 or cases < 1:
             raise ValueError(f"Expected an amplitude above 0 and one case or more; got {amplitude} and {cases}.")
-        self.world, self.amplitude, self.cases = world, amplitude, cases
+        self.world, self.amplitude, self.cases, self.split = world, amplitude, cases, split
 
-    def prepare(self, step: Stepper, archive: Archive, inits: np.ndarray, seed: int, device: str) -> Starts:
-        """Measure the error; ValueError where no initial time has a State before it."""
-        fields = IsotropicFields(self.world.lat_lon, one_step_errors(step, archive, inits, self.cases, device))
+    def prepare(
+        self, step: Stepper, archive: Archive, splits: Splits, inits: np.ndarray, seed: int, device: str
+    ) -> Starts:
+        """Measure the error; ValueError where no time of the data has a State before it."""
+        times = error_times(archive, splits, self.split, self.cases)
+        fields = IsotropicFields(self.world.lat_lon, one_step_errors(step, archive, times, device))
 
         def starts(inits: np.ndarray, history: History, members: range) -> History:
             draws = paired(members, inits, seed, self.amplitude, fields.draw)
@@ -61,23 +66,32 @@ class BredPerturbation:
 
     with s_c the standard deviation of the one-step error: breeding starts from Gaussian fields `cycles` times `cycle`
     before the initial time, and the control is the analysis at each cycle's start (Toth & Kalnay 1993,
-    doi 10.1175/1520-0477(1993)074<2317:EFANTG>2.0.CO;2). cases: as of `GaussianPerturbation`.
+    doi 10.1175/1520-0477(1993)074<2317:EFANTG>2.0.CO;2). cases, split: as of `GaussianPerturbation`.
     """
 
     def __init__(
-        self, world: World, *, amplitude: float = 1.0, cycle: str = "1d", cycles: int = 5, cases: int = 16
+        self,
+        world: World,
+        *,
+        amplitude: float = 1.0,
+        cycle: str = "1d",
+        cycles: int = 5,
+        cases: int = 16,
+        split: str = "validation",
     ) -> None:
         if not amplitude > 0 or cases < 1 or cycles < 1:
             raise ValueError(
                 f"Expected an amplitude above 0, a case and a cycle or more; got {amplitude}, {cases}, {cycles}."
             )
         self.world, self.amplitude, self.cases, self.cycles = world, amplitude, cases, cycles
-        self.steps = whole_steps("cycle", cycle, world)
+        self.steps, self.split = whole_steps("cycle", cycle, world), split
 
-    def prepare(self, step: Stepper, archive: Archive, inits: np.ndarray, seed: int, device: str) -> Starts:
+    def prepare(
+        self, step: Stepper, archive: Archive, splits: Splits, inits: np.ndarray, seed: int, device: str
+    ) -> Starts:
         """Measure the error; ValueError where the data do not reach back over all cycles."""
         refuse_missing_past(archive, inits, self.steps * self.cycles, "perturbation.cycles or perturbation.cycle")
-        errors = one_step_errors(step, archive, inits, self.cases, device)
+        errors = one_step_errors(step, archive, error_times(archive, splits, self.split, self.cases), device)
         fields, scale = IsotropicFields(self.world.lat_lon, errors), channel_std(errors, self.world.lat_lon).to(device)
         weights = torch.as_tensor(self.world.grid.weights, dtype=torch.float32, device=device)
 
@@ -121,7 +135,9 @@ class LaggedPerturbation:
     def __init__(self, world: World, *, lag: str = "6h") -> None:
         self.world, self.steps = world, whole_steps("lag", lag, world)
 
-    def prepare(self, step: Stepper, archive: Archive, inits: np.ndarray, seed: int, device: str) -> Starts:
+    def prepare(
+        self, step: Stepper, archive: Archive, splits: Splits, inits: np.ndarray, seed: int, device: str
+    ) -> Starts:
         """Return the function that makes the starts; ValueError where the data do not reach back one lag."""
         refuse_missing_past(archive, inits, self.steps, "perturbation.lag")
         world = self.world
@@ -152,7 +168,9 @@ class MembersOfAnalysis:
     def __init__(self, world: World) -> None:
         self.world = world
 
-    def prepare(self, step: Stepper, archive: Archive, inits: np.ndarray, seed: int, device: str) -> Starts:
+    def prepare(
+        self, step: Stepper, archive: Archive, splits: Splits, inits: np.ndarray, seed: int, device: str
+    ) -> Starts:
         """Return the function that reads the starts, which raises ValueError where the data have fewer members."""
 
         def starts(inits: np.ndarray, history: History, members: range) -> History:
@@ -205,17 +223,28 @@ class IsotropicFields:
         return self.amplitude.shape[-2:]
 
 
-def one_step_errors(step: Stepper, archive: Archive, inits: np.ndarray, cases: int, device: str) -> Tensor:
-    """Return forecasts over one timestep minus the truth, at times spread over `inits`, (case, channel, lat, lon)."""
+def error_times(archive: Archive, splits: Splits, split: str, cases: int) -> np.ndarray:
+    """Return at most `cases` times at which the error of one timestep is known, spread over a split, (time,).
+
+    Of `split`, else of the training split, else of all the data, whichever is the first to have any. They are the same
+    whichever initial times are forecast. Raises ValueError for data without two times a timestep apart.
+    """
+    world, clock = archive.world, np.unique(archive.times)
+    known = np.all([archive.has(world.after(clock, -back)) for back in range(1, world.history + 1)], axis=0)
+    for period in (splits.get(split), splits.get("train"), (clock[0], clock[-1])):
+        first, last = bounds(period) if period else (clock[-1], clock[0])
+        times = clock[known & (clock >= first) & (clock <= last)]
+        if times.size:
+            return times[np.unique(np.linspace(0, times.size - 1, min(cases, times.size)).round().astype(int))]
+    raise ValueError(
+        f"The error of one timestep is not known: {archive.origin} holds no two times {duration_text(world.timestep)} "
+        "apart. Give data with more times, or take perturbation=null."
+    )
+
+
+def one_step_errors(step: Stepper, archive: Archive, times: np.ndarray, device: str) -> Tensor:
+    """Return forecasts over one timestep to each of `times` minus the truth, (time, channel, lat, lon)."""
     world = archive.world
-    available = np.all([archive.has(world.after(inits, -back)) for back in range(1, world.history + 1)], axis=0)
-    times = inits[available]
-    if not times.size:
-        raise ValueError(
-            f"The error of one timestep is not known: {archive.origin} has nothing a timestep before an initial time. "
-            "Start later, or take perturbation=null."
-        )
-    times = times[np.unique(np.linspace(0, times.size - 1, min(cases, times.size)).round().astype(int))]
     errors = []
     for time in times[:, None]:
         history = tuple(state.to(device) for state in archive.history(world.after(time, -1)))

@@ -47,6 +47,18 @@ def test_members_do_not_depend_on_their_number_or_their_groups(home, members, tm
     np.testing.assert_allclose(together["temperature"], some["temperature"], rtol=1e-6, atol=1e-4)
 
 
+@pytest.mark.parametrize("perturbation", ["gaussian", "bred"])
+def test_a_perturbed_member_does_not_depend_on_the_other_dates(home, tmp_path, perturbation):
+    given = ["lead=6h", "batch_size=1", f"perturbation={perturbation}", "members=3"]
+    given += ["perturbation.cycles=1"] if perturbation == "bred" else []
+    many, alone = (
+        stored(forecast(home.config(tmp_path / name, f"init={inits}", *given)))
+        for name, inits in (("many", "2003-01-13/2003-01-16/1d"), ("alone", "2003-01-15"))
+    )
+    for name in alone.data_vars:
+        np.testing.assert_array_equal(alone[name], many[name].sel(time=alone["time"]))
+
+
 def test_noise_of_a_member_is_its_own_whatever_its_group(home, tmp_path):
     runs = [
         stored(forecast(home.config(tmp_path / name, *INITS, f"members={count}", *more, run="noisy")))

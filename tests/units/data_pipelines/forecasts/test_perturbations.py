@@ -12,6 +12,7 @@ from data_pipelines.forecasts.perturbations import (
     IsotropicFields,
     LaggedPerturbation,
     channel_std,
+    error_times,
     one_step_errors,
 )
 from emulators.grid import gaussian_grid
@@ -26,12 +27,13 @@ DAY = np.timedelta64(86_400, "s")
 WORLD = World(GRID, VARIABLES, DAY)
 START = np.datetime64("2001-01-01", "s")
 INITS = START + np.arange(10, 14) * DAY
+SPLITS = {"train": ["2001-01-01", "2001-01-05"], "validation": ["2001-01-06", "2001-01-09"]}
 
 
 class Records:
     """An archive of 14 days of smooth noise."""
 
-    world, origin = WORLD, "records"
+    world, origin, times = WORLD, "records", START + np.arange(14) * DAY
 
     def __init__(self):
         harmonics = SphericalHarmonics(GRID)
@@ -64,7 +66,7 @@ def doubling(history, forcing, **_):
 
 def starts(part, members, inits=INITS, seed=0):
     records = Records()
-    make = part.prepare(doubling, records, INITS, seed, "cpu")
+    make = part.prepare(doubling, records, SPLITS, inits, seed, "cpu")
     return make(inits, records.history(inits), members)[-1].values, records.states(inits).values
 
 
@@ -76,7 +78,7 @@ PARTS = [
 
 
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: type(part).__name__)
-def test_a_member_starts_the_same_whatever_is_made_with_it(part):
+def test_a_member_starts_the_same_whatever_members_and_initial_times_the_job_has(part):
     everyone, known = starts(part, range(6))
     assert everyone.shape == (6, 4, 2, *GRID.shape)
     torch.testing.assert_close(everyone[0], known, rtol=0, atol=0)  # the control
@@ -95,7 +97,7 @@ def test_pairs_are_centred_and_another_seed_gives_others(part):
 
 def test_gaussian_fields_have_the_size_and_the_spectrum_of_the_one_step_error():
     records = Records()
-    errors = one_step_errors(doubling, records, INITS, 16, "cpu")
+    errors = one_step_errors(doubling, records, INITS, "cpu")
     expected = 1 + (records.values[9:13] - 1) * 2 - records.values[10:14]
     torch.testing.assert_close(errors, expected)
     fields = IsotropicFields(GRID, errors)
@@ -110,10 +112,27 @@ def test_gaussian_fields_have_the_size_and_the_spectrum_of_the_one_step_error():
 def test_bred_vectors_have_the_asked_size():
     part = BredPerturbation(WORLD, amplitude=0.3, cycle="1d", cycles=2)
     found, known = starts(part, range(2))
-    scale = channel_std(one_step_errors(doubling, Records(), INITS, 16, "cpu"), GRID)
+    times = error_times(Records(), SPLITS, "validation", 16)
+    scale = channel_std(one_step_errors(doubling, Records(), times, "cpu"), GRID)
     weights = torch.as_tensor(GRID.weights, dtype=torch.float32)
     size = (((found[1] - known) / scale).square() * weights).mean(dim=(-3, -2, -1)).sqrt()
     torch.testing.assert_close(size, torch.full((4,), 0.3), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("splits", "split", "cases", "days"),
+    [
+        (SPLITS, "validation", 16, [5, 6, 7, 8]),
+        (SPLITS, "validation", 2, [5, 8]),
+        (SPLITS, "train", 16, [1, 2, 3, 4]),  # nothing lies before the first time
+        (SPLITS, "test", 16, [1, 2, 3, 4]),
+        ({**SPLITS, "validation": ["1999", "1999"]}, "validation", 16, [1, 2, 3, 4]),
+        ({}, "validation", 3, [1, 7, 13]),
+    ],
+)
+def test_errors_are_measured_on_a_split_or_where_there_is_none_on_what_there_is(splits, split, cases, days):
+    found = error_times(Records(), splits, split, cases)
+    np.testing.assert_array_equal(found, START + np.array(days) * DAY)
 
 
 def test_lagged_members_are_forecasts_from_earlier_analyses():
@@ -125,11 +144,13 @@ def test_lagged_members_are_forecasts_from_earlier_analyses():
 def test_data_that_do_not_reach_back_are_refused():
     for part in (BredPerturbation(WORLD, cycle="5d", cycles=3), LaggedPerturbation(WORLD, lag="11d")):
         with pytest.raises(ValueError, match=r"records has nothing at .*; start later, or lower perturbation\."):
-            part.prepare(doubling, Records(), INITS, 0, "cpu")
+            part.prepare(doubling, Records(), SPLITS, INITS, 0, "cpu")
     with pytest.raises(ValueError, match=r"perturbation.lag: expected whole timesteps"):
         LaggedPerturbation(WORLD, lag="6h")
-    with pytest.raises(ValueError, match="The error of one timestep is not known"):
-        GaussianPerturbation(WORLD).prepare(doubling, Records(), INITS[:1] - 10 * DAY, 0, "cpu")
+    sparse = Records()
+    sparse.times, sparse.has = sparse.times[:1], lambda times: np.asarray(times) == START
+    with pytest.raises(ValueError, match="The error of one timestep is not known: records holds no two times 1d"):
+        GaussianPerturbation(WORLD).prepare(doubling, sparse, SPLITS, INITS, 0, "cpu")
 
 
 def test_on_a_circle_power_is_by_wavenumber():
