@@ -30,7 +30,7 @@ from data_pipelines.pictures.figures import (
 from data_pipelines.verification.score_rows import Row, Score, lead_axis
 from emulators.projections.scores import INTERVAL
 from emulators.scaling.annealing import AnnealingLaw, LossCurve
-from emulators.scaling.laws import CHINCHILLA, Runs
+from emulators.scaling.laws import LAWS, Runs
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -237,7 +237,7 @@ def draw_frontier(
         for width, colour in colours.items():
             here = sorted((row["operations"], row[metric]) for row in rows if row["width"] == width)
             first.plot(*np.array(here).T, "o-", ms=4, linewidth=1.0, color=colour, label=f"width {width:g}")
-        _band(first, compute, frontier["loss"], OUTER, "frontier of the law, 90 %")
+        _band(first, compute, frontier["loss"], OUTER, f"frontier of {laws['split']}, 90 %")
         at, (value, low, high) = prediction
         spread = np.abs(np.array([[value - low], [high - value]]))
         first.errorbar([at], [value], spread, fmt="s", color=PALETTE[1], capsize=4, label="predicted")
@@ -259,21 +259,25 @@ def _band(axis: Any, x: np.ndarray, values: Sequence[Sequence[float]], colour: s
     axis.plot(x, middle, color=colour, label=label)
 
 
-def draw_residuals(path: Path, rows: Sequence[Mapping[str, Any]], values: Sequence[float], metric: str) -> Path:
-    """How far each run lies from the law, in percent, by size and by data."""
-    columns = [np.array([row[name] for row in rows], dtype=float) for name in ("size", "data", metric, "operations")]
-    runs = Runs(*columns)
-    rest = 100 * np.expm1(np.log(runs.loss) - CHINCHILLA.log_loss(np.array(values), runs))
+def draw_residuals(
+    path: Path, rows: Sequence[Mapping[str, Any]], drawn: Mapping[str, Any], metric: str, name: str
+) -> Path:
+    """How far each run lies from a law, in percent, by size and by data. drawn: the law and its values. name: of it."""
+    size, data, loss, compute, passes = (
+        np.array([row[name] for row in rows], dtype=float) for name in ("size", "data", metric, "operations", "passes")
+    )
+    runs = Runs(size, data, loss, compute, data / passes)
+    rest = 100 * np.expm1(np.log(runs.loss) - LAWS[drawn["law"]].log_loss(np.array(drawn["values"]), runs))
     with figure_style():
         figure = new_figure(9.6, 3.0)
         for axis, x, label, column in zip(
-            figure.subplots(1, 2, sharey=True), (runs.size, runs.data), ("size N", "data D"), (1, 0), strict=True
+            figure.subplots(1, 2, sharey=True), (size, data), ("size N", "data D"), (data, size), strict=True
         ):
-            colours = colours_of(columns[column].tolist())
-            axis.scatter(x, rest, c=[colours[value] for value in columns[column]], s=18)
+            colours = colours_of(column.tolist())
+            axis.scatter(x, rest, c=[colours[value] for value in column], s=18)
             axis.axhline(0.0, color=OUTER, linewidth=1.0)
             axis.set(xscale="log", xlabel=label)
-        figure.axes[0].set(ylabel="run minus law, %", title="Residuals of the headline law")
+        figure.axes[0].set(ylabel="run minus law, %", title=f"Residuals of {name}")
         return save_figure(figure, path)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from data_pipelines.files.netcdf import write_netcdf
 from data_pipelines.verification.run_results import read_result, trials_dataset, write_table
-from emulators.scaling.analysis import power_through
+from emulators.scaling.budgets import power_through
 from emulators.scaling.laws import Runs
 from emulators.scaling.study import Cost, PlannedRun
 

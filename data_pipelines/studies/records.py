@@ -22,10 +22,10 @@ from data_pipelines.pictures.curves import draw_curves, draw_frontier, draw_isof
 from data_pipelines.reports.page import Html, Section, definitions, document, image, join, quiet, table
 from data_pipelines.studies import widths
 from data_pipelines.studies.points import FOLDERS, point, run_folder
-from emulators.scaling.analysis import HEADLINE, Analysis, ladder_of, saturating_of
+from emulators.scaling.analysis import HEADLINE, Analysis, drawn_of, ladder_of, saturating_of
 from emulators.scaling.annealing import AnnealingLaw, LossCurve, fit_annealing, smoothed
 from emulators.scaling.fitting import Fit
-from emulators.scaling.laws import Runs, power_of
+from emulators.scaling.laws import Runs
 from emulators.scaling.study import PlannedRun, Study
 
 COLUMNS = ("width", "seed", "steps", "size", "samples", "passes", "operations")
@@ -109,8 +109,6 @@ def summary(
     names = [name for name in rows[0] if name.startswith(("score_", "rmse"))]
     scores = {name: np.array([row.get(name, math.nan) for row in rows], dtype=float) for name in names}
     score = np.array([row["score"] for row in rows], dtype=float)
-    inside = (frontier.compute >= compute.min()) & (frontier.compute <= compute.max())
-    inside = inside if inside.sum() > 1 else np.ones_like(inside)
     predictions = analysis.predictions(held_out)
     return {
         "fits": {name: fit_rows(fit, predictions[name]) for name, fit in analysis.fits.items()},
@@ -118,17 +116,13 @@ def summary(
         "compared": {name: vars(found) for name, found in analysis.compared.items()},
         "surest": analysis.surest,
         "left_out": dict(analysis.left_out),
-        "headline": {
-            "values": analysis.headline.parameters.tolist(),
-            "replicates": np.asarray(analysis.headline.replicates).tolist(),
-            "noise": analysis.headline.noise,
-            "freedom": analysis.headline.freedom,
-        },
+        "ranking": analysis.ranking,
+        "drawn": {name: drawn_of(analysis.fits[name]) for name in analysis.ranking},
+        "split": analysis.split,
+        "exponents": dict(analysis.exponents),
         "beyond": float(held_out.compute[0] / compute.max()),
         "largest": float(compute.max()),
         "frontier": {name: np.asarray(values).tolist() for name, values in vars(frontier).items()},
-        "size_exponent": power_of(frontier.compute[inside], frontier.size[0][inside])[0],
-        "data_exponent": power_of(frontier.compute[inside], frontier.data[0][inside])[0],
         "isoflop": [
             {**vars(fit.parabola), "bias": fit.bias, "sizes": fit.size.tolist(), "losses": fit.loss.tolist()}
             for fit in analysis.isoflop
@@ -178,17 +172,21 @@ def write_page(
         "frontier": draw_frontier(
             folder / "frontier.png", rows, laws, metric, held_out, (laws["beyond"] * laws["largest"], prediction)
         ),
-        "residuals": draw_residuals(folder / "residuals.png", rows, laws["headline"]["values"], metric),
+        "residuals": draw_residuals(
+            folder / "residuals.png", rows, laws["drawn"][laws["surest"]], metric, laws["surest"]
+        ),
     }
     facts = {
         "runs": str(len(rows)),
-        "N by C": f"C^{laws['size_exponent']:.2f}",
-        "D by C": f"C^{laws['data_exponent']:.2f}",
-        "floor E": number(headline["E"][0]),
+        "N by C": _power(laws["exponents"][laws["split"]]["size"]),
+        "D by C": _power(laws["exponents"][laws["split"]]["data"]),
+        "floor E, chinchilla": number(headline["E"][0]),
+        "surest law": laws["surest"],
+        "law of the frontier": laws["split"],
         "held-out run": _verdict_word(verdict),
     }
     sections = [
-        Section("fits", "Exponents by fit", _fits(laws)),
+        Section("fits", "Exponents by fit", join(_fits(laws), _exponents(laws))),
         Section("held-out", "The held-out run", _held_out(laws, verdict)),
         Section("frontier", "Frontier, best size and data", _picture(pictures["frontier"], "frontier")),
         Section("isoflop", "Equal operations", join(_picture(pictures["isoflop"], "isoflop"), _parabolas(laws))),
@@ -237,6 +235,23 @@ def _fits(laws: Mapping[str, Any]) -> Html:
         "and B within a search over the exponents."
     )
     return join(explained, table(head, lines))
+
+
+def _power(values: Sequence[float] | None) -> str:
+    return "no best size" if values is None else f"C^{values[0]:.2f} ({values[1]:.2f} to {values[2]:.2f})"
+
+
+def _exponents(laws: Mapping[str, Any]) -> Html:
+    text = (
+        "Best size N and data D over operations C, within those measured, with 95 % intervals: of laws over their "
+        "replicates, of minima and envelope over runs drawn anew about the surest law. Empty: no best size within 30 "
+        "times of the sizes, or fewer than three minima within the sizes run."
+    )
+    lines = [
+        (way, ["" if values[name] is None else _power(values[name]) for name in ("size", "data")])
+        for way, values in laws["exponents"].items()
+    ]
+    return join(quiet(text), table(["by", "N", "D"], lines))
 
 
 def _held_out(laws: Mapping[str, Any], verdict: Mapping[str, Any] | None) -> Html:

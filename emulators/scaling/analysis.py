@@ -23,48 +23,24 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
-from emulators.scaling.fitting import Fit, Method, bootstrapped, fit
-from emulators.scaling.laws import (
-    CHINCHILLA,
-    FARSEER,
-    LAWS,
-    REPETITION,
-    SATURATING,
-    Parabola,
-    Runs,
-    best_split,
-    envelope,
-    parabola,
-    parabola_bias,
+from emulators.scaling.budgets import (
+    Exponents,
+    Frontier,
+    IsoFlop,
+    frontier_of,
+    isoflops,
+    law_exponents,
+    power_through,
+    run_exponents,
+    searched,
+    splitting,
 )
+from emulators.scaling.fitting import Fit, Method, bootstrapped, fit
+from emulators.scaling.laws import FARSEER, LAWS, REPETITION, SATURATING, Runs, envelope
 from emulators.scaling.study import Cost, Study
 
 METHODS: tuple[Method, ...] = ("squares", "robust", "projection")
-HEADLINE = "chinchilla squares"  # the fit whose intervals are calibrated, from which the frontier is drawn
-
-
-@dataclass(frozen=True)
-class Frontier:
-    """Hold the best size, data and loss at each budget, with intervals: arrays (3, budget), value, lower, upper."""
-
-    compute: np.ndarray
-    size: np.ndarray
-    data: np.ndarray
-    loss: np.ndarray
-
-
-@dataclass(frozen=True)
-class IsoFlop:
-    """Hold the runs of one budget, interpolated along durations, and the parabola through them.
-
-    bias: by what factor such a parabola misses the best size of the headline law, were it without noise.
-    """
-
-    compute: float
-    size: np.ndarray
-    loss: np.ndarray
-    parabola: Parabola
-    bias: float
+HEADLINE = "chinchilla squares"  # the fit whose intervals are calibrated, quoted where no law was tried
 
 
 @dataclass(frozen=True)
@@ -89,15 +65,18 @@ class Analysis:
     """Hold the fits by name (`chinchilla squares`), why others were left out, the frontier and the IsoFLOP curves.
 
     backtests: of those fits that the smaller runs fix, each from as far as it can. compared: the same from one set of
-    smaller runs, of the laws in which sizes count.
+    smaller runs, of the laws in which sizes count. split: the fit whose frontier it is. exponents: of N ~ C^a and
+    D ~ C^b over the operations measured, by fit and by the runs themselves.
     """
 
     fits: Mapping[str, Fit]
     backtests: Mapping[str, Backtest]
     compared: Mapping[str, Backtest]
     left_out: Mapping[str, str]
+    split: str
     frontier: Frontier
     isoflop: Sequence[IsoFlop]
+    exponents: Mapping[str, Exponents]
 
     @property
     def headline(self) -> Fit:
@@ -113,15 +92,23 @@ class Analysis:
         }
 
     @property
-    def surest(self) -> str:
-        """The law by least squares that missed the largest run by least, from the same runs; the headline if none can.
+    def ranking(self) -> list[str]:
+        """Fits by how surely they predict, the surest first."""
+        return ranked(self.fits, self.compared)
 
-        Methods of one law are so alike that chance would choose among them; the intervals of squares are calibrated.
-        """
-        errors = {
-            name: abs(found.error) for name, found in self.compared.items() if self.fits[name].method == "squares"
-        }
-        return min(errors, key=errors.__getitem__, default=HEADLINE)
+    @property
+    def surest(self) -> str:
+        """The law by least squares that missed the largest run by least, from the same runs as the others."""
+        return self.ranking[0]
+
+
+def ranked(fits: Mapping[str, Fit], compared: Mapping[str, Backtest]) -> list[str]:
+    """Laws by least squares, by how much they missed of the largest run; the headline at the end if it was not asked.
+
+    Methods of one law are so alike that chance would choose among them; the intervals of squares are calibrated.
+    """
+    tried = sorted((abs(found.error), name) for name, found in compared.items() if fits[name].method == "squares")
+    return list(dict.fromkeys([*(name for _, name in tried), HEADLINE]))
 
 
 def widened(prediction: np.ndarray, backtest: Backtest | None, beyond: float, level: float = 0.90) -> list[float]:
@@ -204,11 +191,15 @@ def analyse(
         fits[f"{name} {method}"] = bootstrapped(fit(LAWS[name], runs, method), replicates, seed, groups)
     if HEADLINE not in fits:
         raise ValueError(f"These runs fix no law: {left_out['chinchilla']}.")
-    headline = fits[HEADLINE]
-    sizes = float(runs.size.min()) / 30, float(runs.size.max()) * 30
-    frontier = frontier_of(headline, budgets, rate, sizes)
     own, compared = backtested(fits, beyond, groups)
-    return Analysis(fits, own, compared, left_out, frontier, isoflops(runs, headline, rate))
+    ranking, measured = ranked(fits, compared), budgets[budgets <= runs.compute.max()]
+    measured = measured if len(measured) > 1 else budgets
+    split = splitting(fits, ranking, measured, rate, searched(runs)) or ranking[0]
+    frontier = frontier_of(fits[split], budgets, rate, searched(runs))
+    exponents = {name: law_exponents(one, measured, rate) for name, one in fits.items() if one.law is not SATURATING}
+    exponents |= run_exponents(fits[ranking[0]], rate, groups)
+    curves = isoflops(runs, fits[split], rate)
+    return Analysis(fits, own, compared, left_out, split, frontier, curves, exponents)
 
 
 def unsuitable(name: str, runs: Runs) -> str:
@@ -224,42 +215,6 @@ def unsuitable(name: str, runs: Runs) -> str:
     if law is REPETITION and not (runs.data > 2 * np.asarray(runs.unique)).any():
         return "no run that repeats its data twice"
     return ""
-
-
-def frontier_of(
-    law_fit: Fit,
-    budgets: np.ndarray,
-    rate: Callable[[np.ndarray], np.ndarray],
-    sizes: tuple[float, float],
-    level: float = 0.90,
-) -> Frontier:
-    """The best split of each budget, with intervals of the replicates."""
-    middle = best_split(law_fit.law, law_fit.parameters, budgets, rate, sizes)
-    assert law_fit.replicates is not None
-    drawn = best_split(law_fit.law, law_fit.replicates, budgets, rate, sizes)
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    return Frontier(
-        budgets, *(np.stack([m, *np.quantile(d, tails, axis=0)]) for m, d in zip(middle, drawn, strict=True))
-    )
-
-
-def isoflops(runs: Runs, headline: Fit, rate: Callable[[np.ndarray], np.ndarray], count: int = 5) -> list[IsoFlop]:
-    """Curves of equal operations, each size interpolated along its durations in logarithms, never extrapolated."""
-    curves = []
-    for compute in np.geomspace(runs.compute.min(), runs.compute.max(), count + 2)[1:-1]:
-        points = []
-        for size in np.unique(runs.size):
-            of_size = runs.size == size
-            durations = np.unique(runs.compute[of_size])
-            if len(durations) > 1 and durations[0] <= compute * (1 + 1e-9) and compute <= durations[-1] * (1 + 1e-9):
-                losses = [np.log(runs.loss[of_size & (runs.compute == duration)]).mean() for duration in durations]
-                points.append((size, np.exp(np.interp(np.log(compute), np.log(durations), losses))))
-        if len(points) < 3:
-            continue
-        size, loss = np.array(points).T
-        bias = parabola_bias(CHINCHILLA, headline.parameters, float(compute), size, rate)
-        curves.append(IsoFlop(float(compute), size, loss, parabola(float(compute), size, loss), bias))
-    return curves
 
 
 def saturating_of(compute: np.ndarray, scores: Mapping[str, np.ndarray], replicates: int = 200) -> dict[str, Fit]:
@@ -286,20 +241,6 @@ def ladder_of(loss: np.ndarray, headline: np.ndarray, replicates: int = 200) -> 
     """
     runs = Runs(np.ones_like(loss), 1.0 / loss, headline, np.ones_like(loss))
     return bootstrapped(fit(SATURATING, runs, "squares"), replicates)
-
-
-def power_through(x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """A function through points of positive coordinates, straight in logarithms, and on beyond the ends."""
-    order = np.argsort(x)
-    a, b = np.log(np.asarray(x, dtype=np.float64)[order]), np.log(np.asarray(y, dtype=np.float64)[order])
-    slopes = (b[1] - b[0]) / (a[1] - a[0]), (b[-1] - b[-2]) / (a[-1] - a[-2])
-
-    def through(values: np.ndarray) -> np.ndarray:
-        at = np.log(values)
-        log_values = np.interp(at, a, b) + np.minimum(at - a[0], 0) * slopes[0] + np.maximum(at - a[-1], 0) * slopes[1]
-        return np.exp(log_values)
-
-    return through
 
 
 PEAKS = {  # operations a second, dense products of 16-bit numbers, as their makers state
@@ -336,43 +277,46 @@ def operations(flops: float | None, gpu_hours: float | None, device: str, utilis
 def recommended(
     flops: float, laws: Mapping[str, Any], study: Study, costs: Mapping[int, Cost], facts: Mapping[str, Any]
 ) -> Recommendation:
-    """Spend `flops` by the headline law of a study's fits.json."""
-    head = laws["headline"]
-    values, replicates = np.array(head["values"]), np.array(head["replicates"])
+    """Spend `flops` by the surest law of a study's fits.json that has a best size at that budget."""
     size = np.array([cost.parameters for cost in costs.values()], dtype=float)
-    unit = facts["batch"] * facts["points"]
+    unit, unique = facts["batch"] * facts["points"], float(facts["samples"] * facts["points"])
     rate = power_through(size, np.array([cost.steps_cost(study.cooldown) for cost in costs.values()]) / unit)
-    budget = np.array([flops])
-    ends = float(size.min()) / 1e4, float(size.max()) * 1e8
-    best, data, _ = (float(x[0]) for x in best_split(CHINCHILLA, values, budget, rate, ends))
-    drawn = best_split(CHINCHILLA, replicates, budget, rate, ends)
-    spread = [np.quantile(x[:, 0], [0.05, 0.95]) for x in drawn[:2]]
-    fitted = Fit(
-        CHINCHILLA, "squares", values, 0.0, _residuals(head), _blank(len(values) + head["freedom"]), replicates
-    )
-    ones = np.ones(1)
-    beyond, tried = flops / laws["largest"], laws.get("backtests", {}).get(HEADLINE)
-    one = fitted.prediction(Runs(best * ones, data * ones, ones, budget))[:, 0]
-    score = widened(one, Backtest(**tried) if tried else None, beyond)
+    budget, ones = np.array([flops]), np.ones(1)
+    far = flops / laws["largest"]  # no law lets sizes grow faster than budgets
+    ends = float(size.min()) / 30 * min(far, 1.0), float(size.max()) * 30 * max(far, 1.0)
+    fits = {name: fit_of(laws["drawn"][name], unique) for name in laws["ranking"]}
+    split = splitting(fits, laws["ranking"], budget, rate, ends)
+    name = split or laws["surest"]
+    frontier = frontier_of(fits[name], budget, rate, ends)
+    best, data = float(frontier.size[0, 0]), float(frontier.data[0, 0])
+    tried = laws["backtests"].get(name)
+    one = fits[name].prediction(Runs(best * ones, data * ones, ones, budget, unique))[:, 0]
+    score = widened(one, Backtest(**tried) if tried else None, far)
     width = float(power_through(size, np.array([*costs], dtype=float))(np.array([best]))[0])
     steps = max(1, round(data / unit))
     samples = steps * facts["batch"]
+    spread = frontier.size[1:, 0], frontier.data[1:, 0] / facts["points"]
     rows = {
+        "law": name if name == laws["surest"] else f"{name}; {laws['surest']}, the surest, has no best size at C",
         "size": f"{best:.3g} parameters that count ({spread[0][0]:.3g} to {spread[0][1]:.3g}), width about {width:.0f}",
         "shape": " ".join(study.shape_words(max(1, round(width)))),
-        "data": f"{samples:,} samples "
-        f"({spread[1][0] / facts['points']:,.3g} to {spread[1][1] / facts['points']:,.3g}), "
+        "data": f"{samples:,} samples ({spread[1][0]:,.3g} to {spread[1][1]:,.3g}), "
         f"{samples / facts['samples']:,.1f} passes over the {facts['samples']:,} there are",
         "schedule": f"{steps:,} steps of {facts['batch']}: warm-up {study.warmup}, constant, the last "
         f"{steps - study.start_of(steps):,} falling as 1 - sqrt",
         "expected score": f"{score[0]:.4g}, a run in 90 % of cases from {score[1]:.4g} to {score[2]:.4g}",
-        "beyond the runs": f"{beyond:.3g} times the operations of the largest run of the fit",
+        "beyond the runs": f"{far:.3g} times the operations of the largest run of the fit",
     }
-    return Recommendation(rows, _warnings(beyond, samples / facts["samples"]))
+    counted = fits[name].law is REPETITION
+    return Recommendation(rows, _warnings(far, 0.0 if counted else samples / facts["samples"], split is None))
 
 
-def _warnings(beyond: float, passes: float) -> tuple[str, ...]:
+def _warnings(beyond: float, passes: float, at_end: bool) -> tuple[str, ...]:
     messages = []
+    if at_end:
+        messages.append(
+            "No law of the study has a best size at this budget: the size is where the search ended, and means nothing."
+        )
     if beyond > FAR:
         messages.append(
             f"{beyond:.3g} times beyond the largest run: the interval holds only if the law goes on, which nothing "
@@ -387,12 +331,22 @@ def _warnings(beyond: float, passes: float) -> tuple[str, ...]:
     return tuple(messages)
 
 
-def _residuals(head: Mapping[str, Any]) -> np.ndarray:
-    """Residuals of the same sum of squares as those of the fit."""
-    return np.full(head["freedom"] + len(head["values"]), head["noise"]) * np.sqrt(
-        head["freedom"] / (head["freedom"] + len(head["values"]))
-    )
+def drawn_of(law_fit: Fit) -> dict[str, Any]:
+    """A fit as plain values, from which `fit_of` makes one that predicts alike."""
+    return {
+        "law": law_fit.law.name,
+        "method": law_fit.method,
+        "values": law_fit.parameters.tolist(),
+        "replicates": np.asarray(law_fit.replicates).tolist(),
+        "noise": law_fit.noise,
+        "freedom": law_fit.freedom,
+    }
 
 
-def _blank(count: int) -> Runs:
-    return Runs(np.ones(count), np.ones(count), np.ones(count), np.ones(count))
+def fit_of(drawn: Mapping[str, Any], unique: float) -> Fit:
+    """A fit of `drawn_of`. Its runs are blank, its residuals have the same sum of squares. unique: of its data."""
+    values, freedom = np.array(drawn["values"]), drawn["freedom"]
+    ones = np.ones(freedom + len(values))
+    residuals = ones * drawn["noise"] * np.sqrt(freedom / len(ones))
+    blank = Runs(ones, ones, ones, ones, unique)
+    return Fit(LAWS[drawn["law"]], drawn["method"], values, 0.0, residuals, blank, np.array(drawn["replicates"]))

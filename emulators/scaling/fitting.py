@@ -224,15 +224,20 @@ def bootstrapped(law_fit: Fit, replicates: int = 400, seed: int = 0, groups: np.
     whole group and one of each run.
     """
     law, runs = law_fit.law, law_fit.runs
-    chance = np.random.default_rng(seed)
-    residuals = law_fit.residuals - law_fit.residuals.mean()
-    residuals = residuals * np.sqrt(len(runs) / max(law_fit.freedom, 1))
-    drawn = _drawn_residuals(residuals, replicates, groups, chance)
-    logs = law.log_loss(law_fit.parameters, runs) + drawn
+    logs = resampled(law_fit, replicates, seed, groups)
     delta = DELTA if law_fit.method == "robust" else np.inf
     starts = np.broadcast_to(law_fit.parameters, (replicates, len(law_fit.parameters)))
     fitted = descended(law, runs, starts, logs, delta, 80 if law_fit.method == "robust" else 40)
     return Fit(law, law_fit.method, law_fit.parameters, law_fit.objective, law_fit.residuals, runs, fitted)
+
+
+def resampled(law_fit: Fit, replicates: int, seed: int = 0, groups: np.ndarray | None = None) -> np.ndarray:
+    """Logarithms of losses of the same runs made anew, (replicate, run): the law and residuals drawn from its own."""
+    runs = law_fit.runs
+    residuals = law_fit.residuals - law_fit.residuals.mean()
+    residuals = residuals * np.sqrt(len(runs) / max(law_fit.freedom, 1))
+    drawn = _drawn_residuals(residuals, replicates, groups, np.random.default_rng(seed))
+    return law_fit.law.log_loss(law_fit.parameters, runs) + drawn
 
 
 def _drawn_residuals(

@@ -209,24 +209,27 @@ def best_split(
     compute: np.ndarray,
     rate: Callable[[np.ndarray], np.ndarray],
     sizes: tuple[float, float],
+    unique: np.ndarray | float = np.inf,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The size, data and loss of least loss at each budget, by search over sizes; arrays (..., budget).
 
-    rate: operations a unit of data by size, 6 N for language models. sizes: the range that is searched. The ends of
-    the range are taken where the minimum lies beyond.
+    rate: operations a unit of data by size, 6 N for language models. sizes: the range that is searched. unique: data
+    before they repeat. The first minimum from small sizes on is taken, as laws of exponentials fall again far beyond
+    the sizes that they were fitted to; an end of the range, where there is none within.
     """
     candidates = np.geomspace(*sizes, 400)
     cost = rate(candidates)
     data = compute[:, None] / cost  # (budget, size)
-    flat = Runs(np.broadcast_to(candidates, data.shape).ravel(), data.ravel(), np.ones(data.size), np.ones(data.size))
-    losses = law.loss(np.asarray(parameters), flat)
-    losses = losses.reshape(*losses.shape[:-1], *data.shape)
-    best = losses.argmin(axis=-1)
-    return (
-        candidates[best],
-        np.take_along_axis(np.broadcast_to(data, losses.shape), best[..., None], -1)[..., 0],
-        losses.min(axis=-1),
-    )
+    ones = np.ones(data.size)
+    flat = Runs(np.broadcast_to(candidates, data.shape).ravel(), data.ravel(), ones, ones, unique)
+    with np.errstate(over="ignore", invalid="ignore"):  # of replicates with wild exponents, far from the runs
+        logs = np.nan_to_num(law.log_loss(np.asarray(parameters), flat), nan=np.inf, posinf=np.inf, neginf=-np.inf)
+    logs = logs.reshape(*logs.shape[:-1], *data.shape)
+    minima = (logs[..., 1:-1] <= logs[..., :-2]) & (logs[..., 1:-1] < logs[..., 2:])
+    best = np.where(minima.any(axis=-1), minima.argmax(axis=-1) + 1, logs.argmin(axis=-1))
+    taken = (np.take_along_axis(x, best[..., None], -1)[..., 0] for x in (np.broadcast_to(data, logs.shape), logs))
+    spent, least = taken
+    return candidates[best], spent, np.exp(least)
 
 
 def chinchilla_split(parameters: Mapping[str, float], compute: float, factor: float = 6.0) -> tuple[float, float]:
@@ -271,17 +274,22 @@ def parabola(compute: float, size: np.ndarray, loss: np.ndarray) -> Parabola:
 
 
 def parabola_bias(
-    law: Law, parameters: np.ndarray, compute: float, sizes: np.ndarray, rate: Callable[[np.ndarray], np.ndarray]
+    law: Law,
+    parameters: np.ndarray,
+    compute: float,
+    sizes: np.ndarray,
+    rate: Callable[[np.ndarray], np.ndarray],
+    unique: np.ndarray | float = np.inf,
 ) -> float:
     """By what factor a parabola through noiseless runs of the law misses the law's own best size.
 
     Not 1 where alpha and beta differ, the sizes lie off the centre or the grid is wide (arXiv 2603.22339).
     """
     data = compute / rate(sizes)
-    runs = Runs(sizes, data, np.ones_like(data), np.full_like(data, compute))
+    runs = Runs(sizes, data, np.ones_like(data), np.full_like(data, compute), unique)
     drawn = parabola(compute, sizes, law.loss(parameters, runs))
     wide = (float(sizes.min()) / 10, float(sizes.max()) * 10)
-    best, _, _ = best_split(law, parameters, np.array([compute]), rate, wide)
+    best, _, _ = best_split(law, parameters, np.array([compute]), rate, wide, unique)
     return float(drawn.size / best[0])
 
 

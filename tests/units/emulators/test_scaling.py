@@ -14,12 +14,12 @@ from emulators.scaling.analysis import (
     backtested,
     ladder_of,
     operations,
-    power_through,
     saturating_of,
     smaller_runs,
     widened,
 )
 from emulators.scaling.annealing import AnnealingLaw, LossCurve, areas, fit_annealing, smoothed
+from emulators.scaling.budgets import power_through, splits, splitting
 from emulators.scaling.fitting import Fit, bootstrapped, fit
 from emulators.scaling.laws import (
     CHINCHILLA,
@@ -338,6 +338,24 @@ def test_replicates_of_farseers_law_move():
     drawn = bootstrapped(Fit(FARSEER, "squares", truth, 0.0, noise, runs), 60).replicates
     moved = dict(zip(FARSEER.parameters, drawn.std(axis=0), strict=True))
     assert min(moved[name] for name in ("a1", "b1", "b2", "b3", "beta", "gamma")) > 2e-3
+
+
+def test_a_best_size_is_sought_near_the_runs_and_may_not_exist():
+    """Farseer's exponentials fall again at sizes far beyond the runs, and from some budget on at once."""
+    values = np.array([-0.89, 0.46, 0.0592, -3.5e-15, 1.35, 2.26, -0.0056, -1.02, 0.396])
+    runs = planet("planet_sfno")
+    sizes = np.unique(runs.size)
+    rate = power_through(sizes, np.array([(runs.compute / runs.data)[runs.size == size][0] for size in sizes]))
+    found = Fit(FARSEER, "squares", values, 0.0, np.zeros(len(runs)), runs)
+    best, _, loss = best_split(FARSEER, values, np.array([1e12]), rate, (1e3, 2.4e7))
+    assert best[0] == pytest.approx(1.9e5, rel=0.15)
+    assert loss[0] == pytest.approx(0.26, abs=0.01)
+    assert splits(found, np.array([1e12]), rate, (1e3, 2.4e7))
+    assert not splits(found, np.array([1e12, 1e15]), rate, (1e3, 2.4e7))
+    additive = Fit(CHINCHILLA, "squares", TRUTH, 0.0, np.zeros(len(runs)), runs)
+    fits = {"farseer squares": found, "chinchilla squares": additive}
+    assert splitting(fits, [*fits], np.array([1e15]), cost_of, (1e1, 1e12)) == "chinchilla squares"
+    assert splitting(fits, [*fits], np.array([1e12]), rate, (1e3, 2.4e7)) == "farseer squares"
 
 
 def test_small_numbers_of_hyperparameters():
