@@ -3,7 +3,8 @@
     r_k = sqrt(<V>_k / <(mean x - y)^2 - V / M>_k),    k the bin of s / c, s^2 = V, c the climatology's deviation
 
 1 in every bin if the spread says how large the error will be; above 1 at large and below 1 at small spread, if its
-differences mean nothing. Leutbecher & Palmer 2008, doi 10.1016/j.jcp.2007.02.014.
+differences mean nothing. Of few members some are close by chance, and small spreads come out below 1 in good ensembles
+too: compare those of as many members. Leutbecher & Palmer 2008, doi 10.1016/j.jcp.2007.02.014.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def mean(folder):
 @pytest.mark.slow
 def test_diffusion(folder, mean):
     run = trained(folder, ["experiment=lorenz96_diffusion", "sampler.levels=8"])
-    assert score(folder, run, "crps_fair", 8) < 3.0 * mean[1]  # it has to learn the forecast too, in as many steps
+    assert score(folder, run, "crps_fair", 8) < 0.9 * mean[1]  # 0.76; members that are all alike: above 1
 
 
 @pytest.mark.slow

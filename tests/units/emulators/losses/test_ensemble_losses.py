@@ -13,8 +13,10 @@ from emulators.losses.crps import CRPS
 from emulators.losses.energy_score import EnergyScore
 from emulators.losses.multiscale_crps import MultiscaleCRPS
 from emulators.losses.spectral_crps import SpectralCRPS
+from emulators.objectives.forecast import Forecast
 from emulators.scores.ensemble import crps, kernel_score
-from emulators.state import State
+from emulators.state import State, Window
+from emulators.steps.step import Step
 from emulators.variables import Variable, VariableSet
 from emulators.world import Scale, World
 
@@ -190,16 +192,39 @@ def test_scale_one_is_the_crps():
     torch.testing.assert_close(MultiscaleCRPS(WORLD, scales=[1])(values, truth), CRPS(WORLD)(values, truth))
 
 
-def test_members_from_different_starts_share_a_target():
-    """FGN shifts residual targets that differ between members to a common one; of whole states that is no change."""
-    before, after, truth = noise(2, 1, seed=1), noise(2, 1, seed=2), noise(1, seed=3)
-    predicted, target = after - before, truth - before  # of each member
-    shifted = predicted - (target - target.mean(0))
-    expected = crps(shifted, target.mean(0)).mean((-2, -1))[..., 0]
-    area = CRPS(WORLD, kind="fair")
-    found = crps(after, truth).mean((-2, -1))[..., 0]
-    torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(area(state(after), state(truth)), area(state(shifted), state(target.mean(0))))
+class Wandering(torch.nn.Module):
+    """A network that writes noise, and keeps what it was given and what it wrote, (member x batch, 1, *grid)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def forward(self, fields: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        self.kept.append((fields[:, :1], torch.randn_like(fields[:, :1])))
+        return self.kept[-1][1]
+
+
+@pytest.mark.parametrize("kind", [CRPS, EnergyScore, MultiscaleCRPS, SpectralCRPS])
+def test_members_from_different_starts_share_a_target(kind):
+    """What a rollout of residuals is trained on is FGN's: residual targets of members, shifted to their mean.
+
+    predicted - (target - mean target) against mean target, of a member from where it stood; Alet et al. 2025.
+    """
+    torch.manual_seed(0)
+    network, count, start = Wandering(), 3, np.array(["2001-01-01", "2001-07-01"], "datetime64[s]")
+    times = [start + n * np.timedelta64(6, "h") for n in range(3)]
+    truth = [State(noise(2, seed=n).float(), FIELD, time) for n, time in enumerate(times)]
+    forcing = [State(torch.zeros(2, 0, *GRID.shape), VariableSet(), time) for time in times[1:]]
+    loss = kind(WORLD)
+    window = Window((truth[0],), tuple(truth[1:]), tuple(forcing))
+    _, parts = Forecast(WORLD, rollout=2, members=count)(Step(WORLD, network), window, {"score": loss})
+    for lead, (before, predicted) in enumerate(network.kept, start=1):
+        before, predicted = (fields.unflatten(0, (count, 2)) for fields in (before, predicted))
+        target = truth[lead].values - before
+        shifted = predicted - (target - target.mean(0))
+        assert (lead == 1) == bool((before == before[0]).all())
+        expected = loss(state(shifted), state(target.mean(0))).mean()
+        torch.testing.assert_close(parts[f"score_{lead}"], expected, rtol=1e-5, atol=0)
 
 
 def test_refusals():

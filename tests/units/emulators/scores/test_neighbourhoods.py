@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import chi2
 
 from emulators.constants import EARTH_RADIUS
 from emulators.grid import equiangular_grid
@@ -107,16 +108,32 @@ def test_the_fractions_skill_score_forgives_a_displacement_within_its_radius():
 
 
 def test_spread_by_spread_tells_an_ensemble_that_knows_from_one_that_does_not():
-    generator = torch.Generator().manual_seed(0)
+    """Against closed forms: the spread of M normal members is a chi-square, which picks the bin, and V its part there.
+
+    With f the density of V, (M - 1) V / s^2 being a chi-square of M - 1, the ratio in a bin is that of sums over s of
+    integrals of V f and of (s^2 / M + t^2 - V / M) f, t the deviation of the truth: s if the ensemble knows.
+    """
+    generator, chosen, count = torch.Generator().manual_seed(0), (0.2, 0.8), 8
     size = (3000, 1, *GRID.shape)
-    sigma = torch.where(torch.rand(size, generator=generator, dtype=torch.float64) < 0.5, 0.2, 0.8)
-    noise = torch.randn(9, *size, generator=generator, dtype=torch.float64)
+    sigma = torch.where(torch.rand(size, generator=generator, dtype=torch.float64) < 0.5, *chosen)
+    noise = torch.randn(count + 1, *size, generator=generator, dtype=torch.float64)
     climate = {"std": State(torch.ones(size, dtype=torch.float64), VARIABLES, np.full(3000, "2001-01-01", "M8[s]"))}
     metric = SpreadSkillBySpread(bins=4, largest=1.5)
+
+    def expected(truth):
+        terms = np.zeros((2, 4))
+        for s, t in zip(chosen, truth, strict=True):
+            edges = np.array([0.0, 0.5, 1.0, 1.5, np.inf]) ** 2 * (count - 1) / s**2
+            inside, spread = (np.diff(chi2.cdf(edges, count + more)) for more in (-1, 1))
+            terms += s**2 * spread, (s**2 / count + t**2) * inside - s**2 * spread / count
+        return np.sqrt(terms[0] / terms[1])
+
     knows = scored(metric, (sigma * noise)[1:], (sigma * noise)[0], climate)
     assert knows.shape == (4,)
-    np.testing.assert_allclose(knows[[0, 1]], [knows[0], 1.0], atol=0.25)
+    np.testing.assert_allclose(knows[:3], expected(chosen)[:3], rtol=0.02)
+    assert 0.7 < knows[0] < knows[1] < 1.0  # members close by chance are in the first bin too
     guesses = scored(metric, (sigma * noise)[1:], 0.58 * noise[0], climate)
+    np.testing.assert_allclose(guesses[:3], expected((0.58, 0.58))[:3], rtol=0.02)
     assert guesses[0] < 0.5 < 1.15 < guesses[1]  # sure without reason, and unsure without reason
     with pytest.raises(ValueError, match="Expected 2 bins or more"):
         SpreadSkillBySpread(bins=1)
