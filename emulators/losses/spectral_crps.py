@@ -6,6 +6,10 @@ over the N coefficients a of a member and b of the truth, both signs of m; or, `
 of a degree in place of the modulus, and L degrees in place of N: the energy score of each degree. White errors are
 worth as much as in the CRPS of points. As in the loss of ACE's ensembles (0.9 of crps and 0.1 of this) and the
 spectral CRPS of anemoi; c as in `emulators.scores.ensemble`.
+
+Points that do not count, or where the truth is missing, are left out of both terms: members and truth are the same
+there, errors 0, and the rest is divided by sqrt(f), f the share of the area that counts, so that white errors over it
+are still worth as much as in the CRPS. Coefficients are those of masked errors: a coast mixes degrees.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from emulators.scores.counted_points import CountedPoints
 from emulators.scores.ensemble import Kind, kernel_score, root, spread_weight
 from emulators.scores.spectral_errors import SpectralErrors
 from emulators.sphere.spectra import power
@@ -28,7 +33,7 @@ class SpectralCRPS(nn.Module):
     """Compute the spectral CRPS of each case: an ensemble (member, batch, ...) and its truth (batch, ...).
 
     by: `coefficient` or `degree`. degrees: number of total wavenumbers, from 0; default: all that the grid resolves.
-    kind, alpha, scale, variable_weights, level_weights: as in `emulators.losses.crps.CRPS`.
+    kind, alpha, points, scale, variable_weights, level_weights: as in `emulators.losses.crps.CRPS`.
     """
 
     multiplicity: Tensor
@@ -41,6 +46,7 @@ class SpectralCRPS(nn.Module):
         degrees: int | None = None,
         kind: Kind = "almost_fair",
         alpha: float = 0.95,
+        points: Mapping[str, str] | None = None,
         scale: str = "tendency_std",
         variable_weights: str | Mapping[str, float] = "uniform",
         level_weights: str | Mapping[float, float] = "uniform",
@@ -50,21 +56,18 @@ class SpectralCRPS(nn.Module):
             raise ValueError(f"Expected by to be 'coefficient' or 'degree'; got '{by}'.")
         spread_weight(kind, 2, alpha)  # raises ValueError for an unknown kind
         self.by, self.kind, self.alpha = by, kind, alpha
-        self.spectra = SpectralErrors(
-            world,
-            degrees,
-            scale=scale,
-            variable_weights=variable_weights,
-            level_weights=level_weights,
-        )
+        self.points = CountedPoints(world, points, scale, variable_weights, level_weights)
+        self.spectra = SpectralErrors(world, degrees)
         l, m = torch.arange(self.spectra.degrees), torch.arange(self.spectra.harmonics.orders)[:, None]
         count = torch.where(m == 0, 1.0, 2.0) * (l >= m)  # signs of m, (order, degree)
         self.register_buffer("multiplicity", count, persistent=False)
 
     def forward(self, prediction: State, target: State) -> Tensor:
         with torch.autocast(prediction.values.device.type, enabled=False):  # sums in single precision
-            channels = self.spectra.channels
-            error = channels.scaled(channels.difference(prediction, target), prediction)
+            error, counted = self.points.errors(prediction, target)
+            if counted is not None:
+                share = counted.to(error.dtype).flatten(-2) @ self.points.area.to(error.dtype)
+                error = error * share.clamp(min=1e-12).rsqrt()[..., None, None]
             if len(prediction.lead) == len(target.lead):
                 return self._size(error)
             return kernel_score(error, self._size, self.kind, self.alpha)
@@ -79,4 +82,4 @@ class SpectralCRPS(nn.Module):
             moduli = root(torch.cat([squares[:1, 0], squares[1:].sum(1)]))  # order 0 has no imaginary part
             count = self.multiplicity.to(moduli.dtype)
             sizes = torch.einsum("ml,mln->n", count, moduli) / (4.0 * math.pi * count.sum()).sqrt()
-        return self.spectra.mean(sizes.view(fields.shape[:-2]))
+        return (sizes.view(fields.shape[:-2]) * self.points.weights.to(sizes.dtype)).sum(-1)

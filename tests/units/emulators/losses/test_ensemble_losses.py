@@ -89,11 +89,9 @@ def test_closed_forms_of_few_members():
 @pytest.mark.parametrize("loss", [CRPS, EnergyScore, MultiscaleCRPS, SpectralCRPS], ids=lambda loss: loss.__name__)
 def test_gradients_belong_to_values_not_to_numbers_of_members(loss):
     """Members that coincide have the same, everywhere or over half of the globe, and it moves with their order."""
-    masked = {} if loss is SpectralCRPS else {"points": {"temperature": "sea"}}
-    score, fields, truth = loss(WORLD, **masked).double(), noise(4, 2), noise(2, seed=1)
+    score, fields, truth = loss(WORLD, points={"temperature": "sea"}).double(), noise(4, 2), noise(2, seed=1)
     fields[1], fields[2, ..., :4, :], truth[..., 7, :] = fields[0], fields[0, ..., :4, :], fields[0, ..., 7, :]
-    if masked:
-        truth[0, ..., 2:5, 9:12] = torch.nan
+    truth[0, ..., 2:5, 9:12] = torch.nan
 
     def slopes(order: list[int]) -> torch.Tensor:
         members = fields[order].requires_grad_()
@@ -152,7 +150,7 @@ def test_gradients(loss):
     assert slope.abs().max() > 0
 
 
-@pytest.mark.parametrize("kind", [CRPS, EnergyScore, MultiscaleCRPS])
+@pytest.mark.parametrize("kind", [CRPS, EnergyScore, MultiscaleCRPS, SpectralCRPS])
 def test_masks_hold_in_both_terms(kind):
     """What members and truth say over land, or where the truth is missing, changes neither score nor gradient."""
     loss, everywhere = kind(WORLD, points={"temperature": "sea"}), kind(WORLD)
@@ -171,6 +169,21 @@ def test_masks_hold_in_both_terms(kind):
     assert slope.isfinite().all()
     assert not slope[..., :4].any()
     assert slope[..., 4:].any()
+
+
+@pytest.mark.parametrize("by", ["coefficient", "degree"])
+def test_white_errors_over_sea_are_worth_as_much_in_coefficients_as_in_points(by):
+    values, truth, none = state(noise(2, 300)), state(noise(300, seed=1)), np.zeros((1, *GRID.shape))
+    none[..., :5] = 1.0  # few points count, and no two cases share them
+    few = replace(WORLD, static_fields=none)
+    worth = {}
+    for where, points in ((WORLD, None), (WORLD, "sea"), (few, "land")):
+        options = {"points": points and {"temperature": points}}
+        losses = SpectralCRPS(where, by=by, **options), CRPS(where, **options)
+        spectral, plain = (float(loss(values, truth).mean()) for loss in losses)
+        worth[where is few, points] = spectral / plain
+    whole = worth.pop((False, None))
+    np.testing.assert_allclose(list(worth.values()), whole, rtol=0.05)
 
 
 def test_boxes_see_what_members_share():
