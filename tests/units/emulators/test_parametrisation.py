@@ -46,26 +46,35 @@ def optimizer(name: str, kind: str, rate: float):
     return Muon(lr=0.02, adam_lr=rate, weight_decay=0.0, inside=NETWORKS[name][2])
 
 
+def inner_parts(name: str, made: nn.Module) -> dict[str, nn.Module]:
+    """What a coordinate check looks at: the blocks, or the levels of a U-Net on the way down and up."""
+    words = NETWORKS[name][2]
+    lists = [words] if isinstance(words, str) else words
+    return {f"{word} {k}": part for word in lists for k, part in enumerate(made.get_submodule(word))}
+
+
 def coordinates(world, name: str, width: int, kind: str, rule: str) -> dict[str, float]:
     """Mean sizes of activations and of the output at the fourth step; readouts begin at zero, so that all is learnt."""
     found: dict[str, list[float]] = {}
+    rate = {"umup": 0.1}.get(rule, 1e-2) * (0.3 if name == "UNet" else 1.0)  # above, single draws run away
     for seed in range(2):
         made = network(world, name, width, seed, rule)
-        torch.nn.init.zeros_(made.get_parameter(HEADS[name]))
+        for key, parameter in made.named_parameters():
+            if key.startswith(HEADS[name].removesuffix("weight")):
+                torch.nn.init.zeros_(parameter)
         torch.manual_seed(100 + seed)
         fields = torch.randn(4, world.input_channels, *world.grid.shape)
         target = torch.randn(4, world.output_channels, *world.grid.shape)
-        descend = optimizer(name, kind, 0.1 if rule == "umup" else 1e-2)(made)
+        descend = optimizer(name, kind, rate)(made)
         for step in range(4):
-            parts = {f"block {k}": part for k, part in enumerate([*getattr(made, "blocks", made.children())][:2])}
             hooks = [
                 part.register_forward_hook(
                     lambda _, given, out, label=label: found.setdefault(label, []).append(
                         float(out.detach().abs().mean())
                     )
                 )
-                for label, part in parts.items()
-                if step == 3 and name != "UNet"
+                for label, part in inner_parts(name, made).items()
+                if step == 3
             ]
             out = made(fields, torch.zeros(4))
             for hook in hooks:
@@ -74,6 +83,7 @@ def coordinates(world, name: str, width: int, kind: str, rule: str) -> dict[str,
             (out - target).square().mean().backward()
             descend.step()
         found.setdefault("output", []).append(float(out.detach().abs().mean()))
+    assert {*found} == {*inner_parts(name, made), "output"}
     return {label: float(np.mean(values)) for label, values in found.items()}
 
 
@@ -88,11 +98,13 @@ def slopes(world, name: str, kind: str, rule: str, widths: tuple[int, ...] = (16
 def test_activations_keep_their_size_over_width(small_world, name, kind):
     world = small_world()
     growing = slopes(world, name, kind, "")
-    for rule, widths in (("mup", (16, 32, 64)), ("umup", (32, 64, 128))):  # draws of 16 are few
-        flat = slopes(world, name, kind, rule, widths)
+    if kind == "adamw" and name != "SFNO":  # whose blocks hardly move in three steps: its output tells
+        assert max(slope for part, slope in growing.items() if part != "output") > 0.15, growing
+    for rule in ("mup", "umup"):
+        flat = slopes(world, name, kind, rule, (32, 64, 128))  # draws of 16 are few
         assert all(abs(slope) < 0.05 for part, slope in flat.items() if part != "output"), (rule, flat)
-        assert abs(flat["output"]) < 0.2, (rule, "narrow networks learn a little more in three steps")
-        assert growing["output"] > abs(flat["output"]) + (0.3 if rule == "mup" else 0.1), (rule, growing)
+        assert abs(flat["output"]) < 0.1, (rule, "narrow networks learn a little more in three steps")
+        assert growing["output"] > abs(flat["output"]) + 0.3, (rule, growing)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
