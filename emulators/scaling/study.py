@@ -45,11 +45,12 @@ class Study:
     in the names of the parameters that count as the size N; None: all count. durations: optimiser steps of each run.
     budgets: operations of each run, in place of durations or besides: each size takes the steps that they pay for.
     shortest: fewest steps of a run; budgets that pay for less of a size are left out. cooldown: share of the steps in
-    which the rate falls. warmup: optimiser steps. changes: keys of the training that differ in the cooldown, with
-    {start} where it begins. seeds: of every size. held_out: width, and steps or flops, of the largest run. metric: that
-    is fitted, of the last validation. evaluate: make forecasts of every branch and score them too. laws: to be fitted.
-    replicates: of the bootstrap. hours: most that the study may take, on one device; None: any. rates: how learning
-    rates are swept over width, the arguments of WidthSweep; None: they are not.
+    which the rate falls. warmup: optimiser steps. changes: keys of the objective and the losses that differ in the
+    cooldown, with {start} where it begins; before it, what they say holds for trunks too, so that a change without
+    {start} is refused but of a loss that begins there. seeds: of every size. held_out: width, and steps or flops, of
+    the largest run. metric: that is fitted, of the last validation. evaluate: make forecasts of every branch and score
+    them too. laws: to be fitted. replicates: of the bootstrap. hours: most that the study may take on one device; None:
+    any. rates: how learning rates are swept over width, the arguments of WidthSweep; None: they are not.
     """
 
     training: Sequence[str]
@@ -86,6 +87,7 @@ class Study:
             raise ValueError(
                 f"study.held_out: expected {{width: w, steps: n}} or {{width: w, flops: c}}; got {dict(self.held_out)}."
             )
+        refuse_early(self.changes or {}, self.training)
         for width in self.widths:
             self.shape_words(width)
         if self.rates is not None:
@@ -172,6 +174,11 @@ class Study:
                 f"study.held_out: expected a run beyond all others, of more than {largest_branch:.3g} operations; got "
                 f"{largest.operations:.3g}. Give it a greater width or more steps."
             )
+        if self.warmup > (first := min(run.start for run in (*branches, largest))):
+            raise ValueError(
+                f"study.warmup: expected at most {first} steps, after which the first cooldown of a run begins; got "
+                f"{self.warmup}. Take a shorter warm-up or longer durations."
+            )
         return [*trunks, *branches, largest]
 
     def words(self, run: PlannedRun) -> list[str]:
@@ -255,6 +262,37 @@ class PlannedRun:
         cooled = 0 if self.kind == "trunk" else self.steps - self.start
         dearer = cooled * (self.cost.cooled / self.cost.step - 1.0)
         return (self.own_steps + dearer) * self.cost.seconds / 3600
+
+
+def refuse_early(changes: Mapping[str, str], training: Sequence[str]) -> None:
+    """Raise ValueError for changes of a cooldown that would hold in the trunk too, or that no branch may make.
+
+    changes: as of Study. training: words of all runs, the last `loss=[...]` of which names the losses of the trunk.
+    """
+    lists = [word.partition("=")[2] for word in training if word.startswith("loss=")]
+    own = _names(lists[-1]) if lists else []
+    begun = {key.split(".")[1] for key, text in changes.items() if key.endswith(".start") and "{start}" in str(text)}
+    for key, text in changes.items():
+        group, _, rest = key.partition(".")
+        if group not in ("objective", "loss"):
+            raise ValueError(
+                f"study.changes: expected keys of objective or loss, which a branch may change; got {key}. Set it in "
+                "study.training, for all runs."
+            )
+        if "{start}" in str(text) or (rest and group == "loss" and rest.split(".")[0] in begun - {*own}):
+            continue
+        listed = _names(str(text)) if key == "loss" else []
+        if not listed or {*own} - {*listed} or {*listed} - {*own} - begun:
+            raise ValueError(
+                f"study.changes: expected changes that begin at {{start}}, as the trunk keeps its objective; got "
+                f"{key}={text}, which would hold from the first step on. Keep the losses of study.training (loss="
+                f"{lists[-1] if lists else '[...], which it must say'}) and let one end and another begin, as in "
+                "{loss: '[mse, amse]', loss.mse.end: '{start}', loss.amse.start: '{start}'}."
+            )
+
+
+def _names(text: str) -> list[str]:
+    return [name for part in text.strip(" []").split(",") if (name := part.strip())]
 
 
 def formula(text: str | float, names: Mapping[str, float], key: str = "formula") -> Any:

@@ -11,6 +11,7 @@ from data_pipelines.files import checkpoints
 from emul.config.compose import compose
 from emul.main import main
 from emul.train import train
+from emulators.scaling.study import Cost, Study
 from places import CONF
 
 TINY = ["data=planet_tiny", "model=sfno", "model.embed=8", "model.layers=1", "hardware.threads=1", "logger=[csv]"]
@@ -50,6 +51,44 @@ def test_a_branch_equals_a_whole_run_bit_for_bit(tmp_path):
         trained(tmp_path, "other", *LONG, f"continue_from={kept}", "seed=1")
     with pytest.raises(ValueError, match="leaves none"):
         trained(tmp_path, "short", *LONG[1:], "training.steps=8", f"continue_from={kept}")
+
+
+COSTS = {width: Cost(1, 1, 1.0, 1.0, 1.0, 1.0) for width in (8, 16)}
+CHANGES = {
+    "amse": {"loss": "[mse, amse]", "loss.mse.end": "{start}", "loss.amse.start": "{start}"},
+    "crps": {
+        "loss": "[mse, crps]", "loss.mse.end": "{start}", "loss.crps.start": "{start}",
+        "objective.members": "[[0, 1], [{start}, 2]]",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", CHANGES)
+def test_a_cooldown_with_another_loss_leaves_the_trunk_as_it_is(tmp_path, loss):
+    small = [
+        word for word in (*TINY, *SHORT) if not word.startswith(("model.embed", "training.validate_every", "schedule"))
+    ]
+    words = [*small, "loss=[mse]", *(["noise=vector"] if loss == "crps" else [])]
+    sizes = {
+        "widths": [8, 16],
+        "shape": {"model.embed": "width"},
+        "held_out": {"width": 16, "steps": 99},
+        "warmup": 2,
+        "shortest": 4,
+    }
+    ends = {}
+    for changes in (None, CHANGES[loss]):
+        study = Study(training=words, durations=[10], cooldown=0.2, changes=changes, **sizes)
+        runs = [run for run in study.planned(COSTS) if run.width == 8]
+        for run in runs:
+            more = [f"output={tmp_path}", f"name={run.name}_{bool(changes)}"]
+            if run.kind == "branch":
+                more.append(f"continue_from={tmp_path}/train/{run.trunk}_{bool(changes)}/checkpoints/step_8.ckpt")
+            ends[run.kind, bool(changes)] = state(train(compose("train", [*study.words(run), *more])))["state_dict"]
+    for name, value in ends["trunk", False].items():
+        assert torch.equal(value, ends["trunk", True][name]), name
+    assert any(not torch.equal(value, ends["branch", True][name]) for name, value in ends["branch", False].items())
 
 
 STUDY = {

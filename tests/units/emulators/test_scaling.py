@@ -283,7 +283,35 @@ def test_what_a_study_refuses():
         study(shape={"model.embed": "__import__('os')"})
     with pytest.raises(ValueError, match="none pays"):
         study(durations=[], budgets=[1.0]).planned(COSTS)
+    with pytest.raises(ValueError, match=r"study\.warmup: expected at most 80 steps.*got 81"):
+        study(warmup=81).planned(COSTS)
+    assert study(warmup=80).planned(COSTS)
     assert text_of(formula("[width, 2 * width, width / 3]", {"width": 8})) == "[8,16,2.66667]"
+
+
+ADJUSTED = {"loss": "[mse, amse]", "loss.mse.end": "{start}", "loss.amse.start": "{start}"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"loss": "[amse]"}, r"begin at \{start\}.*got loss=\[amse\]"),
+        (ADJUSTED | {"loss": "[amse]"}, r"got loss=\[amse\]"),  # the trunk would lose its own
+        (ADJUSTED | {"loss": "[mse, amse, mae]"}, "from the first step"),
+        (ADJUSTED | {"loss.mse.weight": "2"}, r"got loss\.mse\.weight=2"),
+        ({"objective.rollout": "2"}, r"got objective\.rollout=2"),
+        ({"model.embed": "{start}"}, r"keys of objective or loss.*got model\.embed"),
+        (ADJUSTED | {"loss.amse.weight": "0.5"}, None),
+        ({"loss": "[mse, crps]", "loss.mse.end": "{start}", "loss.crps.start": "{start}"}, None),
+    ],
+)
+def test_changes_of_the_cooldown_leave_the_trunk_as_it_is(changes, said):
+    words = ["data=planet", "loss=[mse]"]
+    if said is None:
+        assert study(training=words, changes=changes).changes == changes
+        return
+    with pytest.raises(ValueError, match=said):
+        study(training=words, changes=changes)
 
 
 def test_a_wrong_form_widens_what_it_predicts():
