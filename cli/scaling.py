@@ -7,6 +7,7 @@ fit and report look at what is there.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import product
@@ -15,13 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from data_pipelines.conventions.suggestions import ConfigErrors
 from data_pipelines.files.atomic import bytes_text
 from data_pipelines.files.fingerprints import read_json, write_json
 from data_pipelines.files.identity import digest
-from data_pipelines.jobs.processes import available_memory, device_of
+from data_pipelines.jobs.processes import device_memory, device_of, runs_here
 from data_pipelines.options.folders import key_of, result_folder
 from data_pipelines.studies import points, records, widths
 from data_pipelines.studies.trials import Axis, SweepSettings
@@ -67,7 +68,6 @@ class Studied:
         self.config, self.where = config, list(where)
         self.study: Study = build(config.study)
         self.folder = result_folder(config.output, "scaling", config.name)
-        self.costs: dict[int, Cost] = {}
         self.costs, self.facts = measured_costs(self.study, self.where, self.folder / "costs.json")
         self.runs = self.study.planned(self.costs)
         self.largest = self.runs[-1]
@@ -83,10 +83,10 @@ class Studied:
         rows = []
         for width, cost in self.costs.items():
             lengths = [run.steps for run in self.runs if run.width == width and run.kind != "trunk" and not run.seed]
-            hours = sum(run.hours for run in self.runs if run.width == width)
+            spent = f"{sum(run.hours for run in self.runs if run.width == width):.2g}" if self.facts["here"] else "?"
             rows.append(
                 [f"{width}", f"{cost.parameters:,}", f"{cost.step:.3g}", ", ".join(f"{n:,}" for n in lengths),
-                 f"{bytes_text(cost.memory)}", f"{hours:.2g}"]
+                 f"{bytes_text(cost.memory)}", spent]
             )  # fmt: skip
         columns = ["width", "size N", "operations a step", "steps", "memory", "hours"]
         table(columns, rows, [name for name in columns if name != "steps"])
@@ -106,7 +106,9 @@ class Studied:
                 "held out": f"width {self.largest.width}, {self.largest.steps:,} steps, {self.largest.operations:.3g} "
                 f"operations, {self.largest.operations / most:.1f} times the largest other; "
                 f"{samples / self.facts['samples']:.1f} passes over the data",
-                "time": f"{hours:.2g} hours at the speed measured here, without validation and the start of processes",
+                "time": f"{hours:.2g} hours at the speed measured here, without validation and the start of processes"
+                if self.facts["here"]
+                else "not known here: the jobs have GPUs and this machine has none",
             },
         )
         self.refuse_beyond(hours)
@@ -114,7 +116,7 @@ class Studied:
 
     def refuse_beyond(self, hours: float) -> None:
         """Raise ValueError where time or memory do not suffice."""
-        if self.study.hours is not None and hours > self.study.hours:
+        if self.facts["here"] and self.study.hours is not None and hours > self.study.hours:
             raise ValueError(
                 f"The study takes {hours:.2g} hours, and study.hours={self.study.hours:g}. Take fewer or shorter "
                 f"durations, fewer seeds, or study.hours={np.ceil(hours * 10) / 10:g}."
@@ -270,28 +272,27 @@ def configuration(words: Sequence[str], where: Sequence[str]) -> DictConfig:
 def measured_costs(study: Study, where: Sequence[str], record: Path) -> tuple[dict[int, Cost], dict[str, Any]]:
     """Measure a few steps of every width, or read what an earlier command measured; also the facts of the data.
 
-    record: a JSON file, written anew where the study's networks or data are others. Facts: points of a field, samples
-    of the training split, samples of a step, free memory.
+    record: a JSON file, written anew where a composed configuration or the machine is another. Facts: points of a
+    field, samples of the training split and of a step; not kept: memory, and whether such a device is here.
     """
-    widths = sorted({*study.widths, int(study.held_out["width"])})
-    words = [[*study.training, *study.shape_words(width), *study.change_words(NEVER - 1)] for width in widths]
-    identity = digest([words, list(where), list(study.inside or ())])
+    blank, widths = Cost(1, 1, 1.0, 1.0, 1.0, 1.0), sorted({*study.widths, int(study.held_out["width"])})
+    runs = [PlannedRun("held_out", width, 0, NEVER, NEVER - 1, blank) for width in widths]
+    configs = {run.width: configuration(study.words(run), where) for run in runs}
+    identity = digest([platform.node(), list(study.inside or ()), *map(OmegaConf.to_container, configs.values())])
+    hardware = build(configs[widths[0]].hardware)
+    now = {"memory": device_memory(hardware), "here": runs_here(hardware)}
     if record.is_file() and (cached := read_json(record)).get("of") == identity:
-        return {int(width): Cost(**cost) for width, cost in cached["costs"].items()}, cached["facts"]
-    costs: dict[int, Cost] = {}
-    facts: dict[str, Any] = {}
-    data = None
+        return {int(width): Cost(**cost) for width, cost in cached["costs"].items()}, cached["facts"] | now
+    costs, facts, data = dict[int, Cost](), dict[str, Any](), None
     with progress("measuring the sizes") as report:
-        for number, width in enumerate(widths):
+        for number, (width, config) in enumerate(configs.items()):
             report(f"width {width}", number / len(widths))
-            run = PlannedRun("held_out", width, 0, NEVER, NEVER - 1, Cost(1, 1, 1.0, 1.0, 1.0, 1.0))
-            config = configuration(study.words(run), where)
             refuse_values(config, here=False)
             data = data or open_archive(config, None)
             costs[width], facts = _cost(study, config, *data)
     record.parent.mkdir(parents=True, exist_ok=True)
     write_json(record, {"of": identity, "costs": {str(w): vars(cost) for w, cost in costs.items()}, "facts": facts})
-    return costs, facts
+    return costs, facts | now
 
 
 def _cost(study: Study, config: DictConfig, archive: Any, splits: Mapping[str, Any]) -> tuple[Cost, dict[str, Any]]:
@@ -303,7 +304,6 @@ def _cost(study: Study, config: DictConfig, archive: Any, splits: Mapping[str, A
         "points": int(torch.tensor(archive.world.grid.shape).prod()),
         "samples": len(batches.windows),
         "batch": training.plan.batch_size,
-        "memory": available_memory(device, hardware),
     }
     cost = cost_of(training, window, last, inside=study.inside, start=NEVER - 1, processes=hardware.processes)
     return cost, facts

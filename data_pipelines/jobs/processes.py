@@ -285,6 +285,18 @@ def device_of_process(name: str, requested: Hardware | None) -> str:
     return name
 
 
+def runs_here(hardware: Hardware) -> bool:
+    """Whether what runs on that hardware has a device as this machine has: not where a job of SLURM has GPUs alone."""
+    return hardware.slurm is None or hardware.accelerator == "cpu" or torch.cuda.is_available()
+
+
+def device_memory(hardware: Hardware) -> float:
+    """Return the bytes that a process of a training may use; infinity where its device is none of this machine."""
+    if not runs_here(hardware) and hardware.gigabytes is None:
+        return float("inf")
+    return available_memory(device_of(hardware.accelerator), hardware)
+
+
 def available_memory(device: str, hardware: Hardware) -> float:
     """Return the bytes that one process may use: what hardware.gigabytes says, its GPU, or its share of the machine."""
     if hardware.gigabytes is not None:

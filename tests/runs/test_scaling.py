@@ -8,6 +8,7 @@ from browser import AXE, BROWSER, accessibility
 from omegaconf import OmegaConf
 
 from data_pipelines.files import checkpoints
+from data_pipelines.files.fingerprints import write_json
 from emul.config.compose import compose
 from emul.main import main
 from emul.train import train
@@ -128,6 +129,26 @@ def test_a_study_from_plan_to_recommendation(tmp_path, capsys):
     assert "times beyond" in capsys.readouterr().err
     assert main(["scaling", "plan", *words, "study.hours=1e-9"]) == 2
     assert "study.hours" in capsys.readouterr().err
+
+
+def test_a_plan_for_gpus_of_slurm_knows_no_hours_and_keeps_no_memory(tmp_path, capsys, monkeypatch):
+    own = OmegaConf.merge(OmegaConf.load(CONF / "study" / "tiny.yaml"), STUDY)
+    own.shape, own.widths, own.hours = STUDY["shape"], [4, 8], 1e-9
+    (tmp_path / "conf" / "study").mkdir(parents=True)
+    OmegaConf.save(own, tmp_path / "conf" / "study" / "short.yaml")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    words = ["study=short", "--config-dir", f"{tmp_path}/conf", "name=test", f"output={tmp_path}"]
+    record = tmp_path / "scaling" / "test" / "costs.json"
+    assert main(["scaling", "plan", *words, "hardware=slurm"]) == 0
+    assert "not known here" in capsys.readouterr().out
+    kept = json.loads(record.read_text())
+    assert {*kept["facts"]} == {"points", "samples", "batch"}
+    write_json(record, kept | {"facts": kept["facts"] | {"samples": 1}})
+    assert main(["scaling", "plan", *words, "hardware=slurm"]) == 0  # reads what was measured
+    assert json.loads(record.read_text())["facts"]["samples"] == 1
+    assert main(["scaling", "plan", *words, "hardware.threads=1"]) == 2  # here: measured anew, and too long
+    assert "study.hours" in capsys.readouterr().err
+    assert json.loads(record.read_text())["facts"]["samples"] == kept["facts"]["samples"]
 
 
 @pytest.mark.slow
