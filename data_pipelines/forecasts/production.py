@@ -25,6 +25,7 @@ from data_pipelines.forecasts.manifest import (
     write_manifest,
 )
 from data_pipelines.forecasts.rollouts import SOURCES, Arrays, BatchForecast, ForecastJob, Segment, Segments, within
+from data_pipelines.forecasts.statistics_writer import StatisticsWriter
 
 BUDGETS = "budgets.nc"
 Report = Callable[[str, float], None]
@@ -66,7 +67,8 @@ def make_forecast(
                 report(f"{first} +{lead_text(job.world, lead)}", (number + (lead + 1) / layout.steps) / len(pieces))
 
             with lock_or_refuse(job.folder, f"{segments.folder.name}/{batch:06d}.lock", "forecasting"):
-                chain = segments.sound(batch)
+                with wait_for_turn(segments.folder):  # another process may merge files
+                    chain = segments.sound(batch)
                 if chain and chain[-1].stop == layout.steps:
                     continue
                 forecast = BatchForecast(job, batch, warn, warned)
@@ -78,10 +80,15 @@ def make_forecast(
                     if segment.stop < layout.steps:
                         forecast.restore(arrays)
                     with wait_for_turn(segments.folder):
+                        if isinstance(job.writer, StatisticsWriter):
+                            job.writer.merge(batch, segments)
                         manifest["reasons"] = [progress_text(job, segments)]
                         write_manifest(job.folder, manifest)
         with wait_for_turn(segments.folder):
             if not is_finished(job.folder) and not segments.absent():
+                for batch in range(segments.batches):
+                    if isinstance(job.writer, StatisticsWriter):
+                        job.writer.merge(batch, segments)  # what a process that was killed has left
                 finish(job, segments, manifest, report)
                 segments.remove()
                 job.writer.tidy()

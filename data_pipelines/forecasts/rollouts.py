@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from data_pipelines.conventions.durations import unbroken_until
+from data_pipelines.files.atomic import sha256
 from data_pipelines.files.batch_records import BatchRecords
 from data_pipelines.forecasts.checks import Checks, Watch, lead_text
 from emulators.rollout import Rollout, Stepper, state_arrays, state_from_arrays
@@ -57,6 +58,7 @@ class Segments:
         self.parts, self.batches, self.steps = BatchRecords(folder), batches, steps
         self.folder, self.remove = self.parts.folder, self.parts.remove
         self._sound: set[Segment] = set()  # made or looked through by this process
+        self._whole: set[tuple[str, str]] = set()  # names and checksums of files that it has looked through
 
     def chains(self) -> dict[int, list[Segment]]:
         """The segments of each batch that are on disk, from lead 0 without a gap."""
@@ -80,12 +82,24 @@ class Segments:
         """The segments of a batch up to the first with a damaged file; later ones are removed."""
         chain = list(self._chain({segment.first: segment for segment in self._listed(f"{batch:06d}")}))
         for number, segment in enumerate(chain):
-            if segment not in self._sound and self.parts.read(segment.name) is None:
+            if segment not in self._sound and not self._is_whole(segment):
                 for later in chain[number:]:
                     self.parts.forget(later.name)
                 return chain[:number]
             self._sound.add(segment)
         return chain
+
+    def _is_whole(self, segment: Segment) -> bool:
+        """Whether a segment and its files are as they were made; a file that several name is read once."""
+        content = self.parts.read(segment.name, check=False)
+        if content is None:
+            return False
+        for name, checksum in content[1].items():
+            path = self.parts.root / name
+            if not path.is_file() or ((name, checksum) not in self._whole and sha256(path) != checksum):
+                return False
+            self._whole.add((name, checksum))
+        return True
 
     def ahead(self, batch: int, after: int, length: int) -> Iterator[Segment]:
         """The segments that a batch still needs after `after` leads, each at most `length` long."""
@@ -103,6 +117,30 @@ class Segments:
         if content is None:
             raise OSError(f"{self.parts.folder / segment.name}.npz was whole and is not any more; run this again.")
         return content
+
+    def files(self, batch: int) -> dict[str, str] | None:
+        """The sha256 of the files of a batch, by name; None where it is not complete."""
+        records = self._records(batch)
+        if not records or records[-1][0].stop < self.steps:
+            return None
+        return {name: checksum for _, _, checksums in records for name, checksum in checksums.items()}
+
+    def rename(self, batch: int, files: Mapping[str, tuple[str, str]]) -> None:
+        """Let the records of a batch name other files. files: name and sha256 of each, by the name before."""
+        for segment, arrays, checksums in self._records(batch):
+            renamed = dict(files.get(name, (name, checksum)) for name, checksum in checksums.items())
+            if renamed != checksums:
+                self.parts.write(segment.name, arrays, renamed)
+
+    def _records(self, batch: int) -> list[tuple[Segment, Arrays, dict[str, str]]]:
+        """The segments of a batch from lead 0 without a gap, each with its content, as far as they can be read."""
+        records = []
+        for segment in self._chain({segment.first: segment for segment in self._listed(f"{batch:06d}")}):
+            content = self.parts.read(segment.name, check=False)
+            if content is None:
+                break
+            records.append((segment, *content))
+        return records
 
     def written(self) -> tuple[int, list[int]]:
         """The number of complete batches, and the leads that others have reached, by the names of files alone."""

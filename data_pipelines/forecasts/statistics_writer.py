@@ -1,20 +1,22 @@
 """Write statistics of the members of a forecast, or means over months and years, in place of the States themselves.
 
-    partial/<piece>_<block>.npz   sums of a group of members over a block of leads, until the forecast is whole
-    partial/<piece>_<lead>.npz    of means: sums over each period of the leads of a segment, which begins with <lead>
+    partial/<piece>_<block>.npz           sums of a group of members over a block of leads
+    partial/<piece>_<block>_<pieces>.npz  of so many groups, in place of theirs
+    partial/<piece>_<lead>.npz            of means: sums over each period of the leads of a segment, from <lead> on
 
-Groups and segments are merged in their order once all are there: whoever made them, and in however many processes, the
-bytes are the same, and memory does not grow with the number of members, nor with the length of the forecast.
+Two neighbouring groups are merged once both are whole, then two pairs, and so on, so that few files are kept; segments
+are merged in their order at the end. Whoever made them, in whatever order and in however many processes, the bytes are
+the same, and memory does not grow with the number of members, nor with the length of the forecast.
 """
 
 from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -28,6 +30,18 @@ from emulators.variables import VariableSet
 from emulators.world import World, nominal_seconds
 
 FOLDER = "partial"
+
+
+class Records(Protocol):
+    """Describe what is known of the files of each piece of the work; see `rollouts.Segments`."""
+
+    def files(self, batch: int) -> dict[str, str] | None:
+        """The sha256 of the files of a piece, by name; None where it is not complete."""
+        ...
+
+    def rename(self, batch: int, files: Mapping[str, tuple[str, str]]) -> None:
+        """Name other files of a piece: name and sha256 of each, by the name before."""
+        ...
 
 
 class StatisticsWriter:
@@ -84,16 +98,72 @@ class StatisticsWriter:
             self._leads = []
         self._leads.append(self.sums.partial(values))
         if len(self._leads) == self.layout.block or lead == self.layout.steps - 1:
-            content = io.BytesIO()
-            sums = {f"{n}/{k}": v for n, s in enumerate(self._leads) for k, v in s.items()}
-            np.savez(content, **sums)  # type: ignore[arg-type]
-            path = self._path(piece, lead // self.layout.block)
-            write_file(path, content.getvalue())
-            self._files[f"{FOLDER}/{path.name}"] = sha256(path)
+            name = self._name(piece, lead // self.layout.block)
+            self._files[name] = self._save(name, self._leads)
             self._leads = []
 
-    def _path(self, piece: int, block: int) -> Path:
-        return self.folder / FOLDER / f"{piece:06d}_{block:06d}.npz"
+    def _save(self, name: str, leads: Sequence[Arrays]) -> str:
+        """Write the sums of each lead of a block; the sha256 of the file."""
+        content = io.BytesIO()
+        sums = {f"{n}/{k}": v for n, s in enumerate(leads) for k, v in s.items()}
+        np.savez(content, **sums)  # type: ignore[arg-type]
+        write_file(self.folder / name, content.getvalue())
+        return sha256(self.folder / name)
+
+    def merge(self, piece: int, segments: Records) -> None:
+        """Merge the sums of a piece with those of its neighbours, as far as these are whole; for one process at a time.
+
+        The records of all pieces name the file that they are in, so that a damaged one costs all of them. Files are
+        removed once no record names them: whoever is killed within leaves nothing that cannot be continued.
+        """
+        count = len(self.layout.groups)
+        batch, group = divmod(piece, count)
+        known = [_pieces_in(name) for name in segments.files(piece) or ()]
+        span = 1
+        while span < count:
+            first = group - group % (2 * span)
+            middle, stop = first + span, min(first + 2 * span, count)
+            is_merged = middle >= stop or all(pieces >= stop - first for pieces in known)
+            if not is_merged and not self._joined(batch * count + first, middle - first, stop - first, segments):
+                return
+            span *= 2
+
+    def _joined(self, first: int, middle: int, pieces: int, segments: Records) -> bool:
+        """Merge the sums of `pieces` pieces from `first` on: those of the first `middle` with those of the others.
+
+        False, and nothing is done, where the sums of one side are not together yet.
+        """
+        files = {piece: segments.files(piece) or {} for piece in range(first, first + pieces)}
+        sides = range(first, first + middle), range(first + middle, first + pieces)
+        renamed: dict[int, dict[str, tuple[str, str]]] = {piece: {} for piece in files}
+        for block in range(-(-self.layout.steps // self.layout.block)):
+            target, parts = self._name(first, block, pieces), [self._name(s.start, block, len(s)) for s in sides]
+            made = {sums[target] for sums in files.values() if target in sums}
+            if not self._holds(target, made):
+                listed = [
+                    {files[piece].get(part, "") for piece in side} for part, side in zip(parts, sides, strict=True)
+                ]
+                if not all(map(self._holds, parts, listed)):
+                    return False
+                pairs = zip(*map(self._loaded, parts), strict=True)
+                made = {self._save(target, [self.sums.merged(a, b) for a, b in pairs])}
+            (checksum,) = made
+            for piece, sums in files.items():
+                renamed[piece] |= {name: (target, checksum) for name in sums if _block_of(name) == block}
+        for piece, names in renamed.items():
+            segments.rename(piece, names)
+        for name in {old for names in renamed.values() for old, (new, _) in names.items() if old != new}:
+            (self.folder / name).unlink(missing_ok=True)
+        return True
+
+    def _name(self, piece: int, block: int, pieces: int = 1) -> str:
+        """The name of the sums of so many pieces from `piece` on, relative to the folder."""
+        return f"{FOLDER}/{piece:06d}_{block:06d}{f'_{pieces:06d}' if pieces > 1 else ''}.npz"
+
+    def _holds(self, name: str, checksums: Collection[str]) -> bool:
+        """Whether a file is there and has the one checksum that is said of it."""
+        path = self.folder / name
+        return len(checksums) == 1 and path.is_file() and sha256(path) in checksums
 
     def finish(self, piece: int) -> dict[str, str]:
         """Return the sha256 of the files of the piece since the last call, by path relative to the folder."""
@@ -109,34 +179,40 @@ class StatisticsWriter:
         self.writer.mark(verdict)
 
     def export(self, checksums: dict[str, str], progress: Callable[[float], None] | None = None) -> dict[str, str]:
-        """Merge the groups of members and write the statistics; return the checksums of the final files."""
-        layout = self.layout
+        """Write the statistics of all groups of members, merged; return the checksums of the final files."""
+        layout, count = self.layout, len(self.layout.groups)
         sums: dict[str, str] = {}
         for batch in range(len(layout.batches)):
             for block, first in enumerate(range(0, layout.steps, layout.block)):
-                for number, merged in enumerate(self._merged(batch, block)):
+                for number, merged in enumerate(self._loaded(self._name(batch * count, block, count))):
                     self.writer.write(batch, first + number, self.sums.fields(merged))
             sums |= self.writer.finish(batch)
         return self.writer.export(sums, progress)
 
-    def _merged(self, batch: int, block: int) -> list[Arrays]:
-        """Return the sums of all members of a batch at each lead of a block."""
-        merged: list[Arrays] = []
-        for group in range(len(self.layout.groups)):
-            path = self._path(batch * len(self.layout.groups) + group, block)
-            with refusing_damage(path), np.load(path, allow_pickle=False) as file:
-                leads = 1 + max(int(name.partition("/")[0]) for name in file.files)
-                by_lead: list[Arrays] = [{} for _ in range(leads)]
-                for name in file.files:
-                    lead, _, key = name.partition("/")
-                    by_lead[int(lead)][key] = file[name]
-            merged = [self.sums.merged(a, b) for a, b in zip(merged, by_lead, strict=True)] if merged else by_lead
-        return merged
+    def _loaded(self, name: str) -> list[Arrays]:
+        """Return the sums at each lead of a block."""
+        path = self.folder / name
+        with refusing_damage(path), np.load(path, allow_pickle=False) as file:
+            by_lead: list[Arrays] = [{} for _ in range(1 + max(int(key.partition("/")[0]) for key in file.files))]
+            for key in file.files:
+                lead, _, part = key.partition("/")
+                by_lead[int(lead)][part] = file[key]
+        return by_lead
 
     def tidy(self) -> None:
         """Remove the sums of groups."""
         shutil.rmtree(self.folder / FOLDER, ignore_errors=True)
         self.writer.tidy()
+
+
+def _block_of(name: str) -> int:
+    """The number of the block that a file of sums is of."""
+    return int(Path(name).stem.split("_")[1])
+
+
+def _pieces_in(name: str) -> int:
+    """The number of pieces that a file of sums is of."""
+    return int([*Path(name).stem.split("_"), "1"][2])
 
 
 MONTHS = {"monthly": 1, "annual": 12}  # of the periods that `keep` may name

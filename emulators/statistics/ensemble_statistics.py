@@ -8,8 +8,8 @@
     floor(C (1/2 + asin(2 q - 1) / pi))
 
 of C, so that cells are small in the tails. Up to C members every member is its own centroid and quantiles are exact
-(type 7 of Hyndman & Fan 1996, doi 10.1080/00031305.1996.10473566). Groups of members that are merged in the same order
-give the same bits.
+(type 7 of Hyndman & Fan 1996, doi 10.1080/00031305.1996.10473566), and no weights are kept. Groups of members that are
+merged in the same order give the same bits.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class EnsembleStatistics:
             sums["events"] = first["events"] + second["events"]
         if self.quantiles:
             centroids = np.concatenate([first["centroids"], second["centroids"]])
-            weights = np.concatenate([first["weights"], second["weights"]])
+            weights = np.concatenate([_weights(first), _weights(second)])
             order = np.argsort(centroids, axis=0, kind="stable")
             sums |= self._digest(np.take_along_axis(centroids, order, 0), np.take_along_axis(weights, order, 0))
         return sums
@@ -105,9 +105,12 @@ class EnsembleStatistics:
         return np.concatenate(statistics, axis=-3).astype(np.float32)
 
     def _digest(self, centroids: np.ndarray, weights: np.ndarray) -> Arrays:
-        """Return sorted centroids and their weights in `cells` cells at most; empty ones, of weight 0, come last."""
+        """Return sorted centroids and, unless all are 1, their weights, in `cells` cells at most.
+
+        Empty cells, of weight 0, come last.
+        """
         if len(centroids) <= self.cells and (weights == 1).all():
-            return {"centroids": centroids, "weights": weights}
+            return {"centroids": centroids}
         total = weights.sum(axis=0, dtype=np.float64)
         middle = (weights.cumsum(axis=0, dtype=np.float64) - weights / 2) / total
         cell = np.clip((self.cells * (0.5 + np.arcsin(2 * middle - 1) / np.pi)).astype(np.int64), 0, self.cells - 1)
@@ -128,7 +131,7 @@ class EnsembleStatistics:
         """Return a quantile, linear between the ranks of the middles of centroids, (...), NaN where a member is NaN."""
         if level in (0.0, 1.0):
             return sums["maximum" if level else "minimum"]
-        centroids, weights = sums["centroids"].astype(np.float64), sums["weights"].astype(np.float64)
+        centroids, weights = sums["centroids"].astype(np.float64), _weights(sums).astype(np.float64)
         ranks = weights.cumsum(axis=0) - (weights + 1) / 2  # of the members, from 0
         highest, rank = int(sums["count"]) - 1, level * (int(sums["count"]) - 1)
         after = ((ranks < rank) & (weights > 0)).sum(axis=0)
@@ -141,6 +144,11 @@ class EnsembleStatistics:
         share = np.where(right > left, (rank - left) / np.where(right > left, right - left, 1.0), 1.0)
         quantile = low + np.clip(share, 0.0, 1.0) * (high - low)
         return np.where(np.isnan(sums["mean"]), np.nan, quantile)
+
+
+def _weights(sums: Arrays) -> np.ndarray:
+    """Return the weights of centroids, float32: 1 where none are kept."""
+    return sums["weights"] if "weights" in sums else np.ones(sums["centroids"].shape, np.float32)
 
 
 def event_of(name: str, text: str, variables: VariableSet) -> Event:

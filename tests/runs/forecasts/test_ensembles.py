@@ -161,6 +161,35 @@ def test_a_forecast_that_stopped_goes_on_to_the_same_bytes(home, statistics, tmp
         np.testing.assert_array_equal(kept[name], again[name])
 
 
+def test_groups_are_merged_as_they_finish_and_a_killed_forecast_goes_on(home, tmp_path, monkeypatch):
+    """Few files are kept, hardly larger than the members; a damaged one is made again, to the same bytes."""
+    given = ["init=2003-01-13/2003-01-14/1d", "lead=18h", "batch_size=1", "perturbation=gaussian", "members=41"]
+    given += [*STATISTICS, "writer.chunk_megabytes=0.008"]
+
+    def made(name, group):
+        return forecast(home.config(tmp_path / name, *given, f"member_batch={group}"))
+
+    def stop(*_):
+        raise RuntimeError("pulled the plug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(production, "finish", stop)
+        with pytest.raises(RuntimeError, match="pulled the plug"):
+            made("killed", 4)
+    (folder,) = (tmp_path / "killed").glob("forecast/*")
+    files = sorted((folder / "partial").iterdir())
+    blocks = len({path.name.split("_")[1].removesuffix(".npz") for path in files})
+    assert blocks > 1
+    assert len(files) == 2 * blocks  # one of each date and block of leads
+    members = 2 * 3 * 3 * 8 * 16 * 4 * 41  # bytes: dates, leads, channels, points
+    assert members < sum(path.stat().st_size for path in files) < 1.25 * members
+    files[0].write_bytes(files[0].read_bytes()[:-9])
+    again, whole, other = made("killed", 4), made("whole", 4), made("other", 41)
+    assert home.contents(again / "forecast.zarr") == home.contents(whole / "forecast.zarr")
+    for name, field in stored(other).data_vars.items():
+        np.testing.assert_allclose(stored(again)[name], field, rtol=1e-5, atol=1e-4)
+
+
 def test_scores_of_mean_and_spread_are_those_of_the_members(members, statistics, home, tmp_path, capsys):
     found = []
     for name, folder in (("members", members), ("statistics", statistics)):
