@@ -190,7 +190,7 @@ class Studied:
 
     def fit(self) -> int:
         """Fit the laws to the finished branches, write points, fits and, once, the prediction; print the exponents."""
-        rows = [row for run in self.of_kind("branch") if (row := points.point(self.folder, run, self.facts))]
+        rows = points.finished(self.folder, self.of_kind("branch"), self.facts)
         if not rows:
             raise ValueError(f"No branch in {self.folder} is finished; run `emul scaling run` first.")
         runs = points.measured_runs(rows, self.study.metric, self.facts)
@@ -201,7 +201,7 @@ class Studied:
         analysis = analyse(runs, self.study.laws, rate, budgets=budgets, beyond=beyond, groups=groups, replicates=count)
         laws = records.annealing_laws(records.loss_curves(self.folder, self.runs, self.rates))
         summary = records.summary(analysis, rows, points.held_out_runs(self.largest, self.facts), laws)
-        points.write_points(self.folder, rows)
+        points.write_points(self.folder, rows + points.finished(self.folder, [self.largest], self.facts))
         write_json(self.folder / "fits.json", summary)
         records.write_prediction(self.folder, summary, self.largest)
         fitted = ["E", "alpha", "beta"]
@@ -223,7 +223,7 @@ class Studied:
     def report(self) -> int:
         """Write report.html and its pictures."""
         laws = self.laws()
-        rows = [row for run in self.of_kind("branch") if (row := points.point(self.folder, run, self.facts))]
+        rows = points.finished(self.folder, self.of_kind("branch"), self.facts)
         curves = records.loss_curves(self.folder, self.runs, self.rates)
         verdict = records.held_out_verdict(self.folder, self.study.metric, self.largest, self.facts)
         held_out = points.point(self.folder, self.largest, self.facts)

@@ -259,10 +259,8 @@ def _band(axis: Any, x: np.ndarray, values: Sequence[Sequence[float]], colour: s
     axis.plot(x, middle, color=colour, label=label)
 
 
-def draw_residuals(
-    path: Path, rows: Sequence[Mapping[str, Any]], drawn: Mapping[str, Any], metric: str, name: str
-) -> Path:
-    """How far each run lies from a law, in percent, by size and by data. drawn: the law and its values. name: of it."""
+def draw_residuals(path: Path, rows: Sequence[Mapping[str, Any]], drawn: Mapping[str, Any], metric: str) -> Path:
+    """How far each run lies from a law, in percent, by size and by data. drawn: the law, its method and its values."""
     size, data, loss, compute, passes = (
         np.array([row[name] for row in rows], dtype=float) for name in ("size", "data", metric, "operations", "passes")
     )
@@ -277,7 +275,7 @@ def draw_residuals(
             axis.scatter(x, rest, c=[colours[value] for value in column], s=18)
             axis.axhline(0.0, color=OUTER, linewidth=1.0)
             axis.set(xscale="log", xlabel=label)
-        figure.axes[0].set(ylabel="run minus law, %", title=f"Residuals of {name}")
+        figure.axes[0].set(ylabel="run minus law, %", title=f"Residuals of {drawn['law']} {drawn['method']}")
         return save_figure(figure, path)
 
 

@@ -1,6 +1,6 @@
 """The runs of a scaling study as points: their folders, scores, and what a law is fitted to.
 
-points.csv, points.nc   a row for each run that is not held out: size, data, operations, scores
+points.csv, points.nc   a row for each finished run: size, data, operations, scores; `kind` marks the one held out
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ def point(study: Path, run: PlannedRun, facts: Mapping[str, Any]) -> dict[str, A
     samples = run.steps * facts["batch"]
     row = {
         "run": run.name,
+        "kind": run.kind,
         "width": run.width,
         "seed": run.seed,
         "steps": run.steps,
@@ -52,6 +53,11 @@ def point(study: Path, run: PlannedRun, facts: Mapping[str, Any]) -> dict[str, A
         **_scores(study / FOLDERS[run.kind] / "eval" / run.name / "scores.nc"),
     }
     return row
+
+
+def finished(study: Path, runs: Sequence[PlannedRun], facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The points of those runs that are finished."""
+    return [row for run in runs if (row := point(study, run, facts)) is not None]
 
 
 def _scores(path: Path) -> dict[str, float]:
@@ -80,7 +86,7 @@ def write_points(study: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write points.csv and points.nc."""
     write_table(study / "points.csv", rows)
     trials = [{"trial": row["run"], "state": "finished", **row} for row in rows]
-    write_netcdf(study / "points.nc", trials_dataset(trials, ["width", "seed", "steps"], {"study": study.name}))
+    write_netcdf(study / "points.nc", trials_dataset(trials, ["kind", "width", "seed", "steps"], {"study": study.name}))
 
 
 def measured_runs(rows: Sequence[Mapping[str, Any]], metric: str, facts: Mapping[str, Any]) -> Runs:

@@ -21,7 +21,7 @@ from data_pipelines.files.tables import read_rows
 from data_pipelines.pictures.curves import draw_curves, draw_frontier, draw_isoflop, draw_residuals
 from data_pipelines.reports.page import Html, Section, definitions, document, image, join, quiet, table
 from data_pipelines.studies import widths
-from data_pipelines.studies.points import FOLDERS, point, run_folder
+from data_pipelines.studies.points import FOLDERS, point, run_folder, write_points
 from emulators.scaling.analysis import HEADLINE, Analysis, drawn_of, ladder_of, saturating_of
 from emulators.scaling.annealing import AnnealingLaw, LossCurve, fit_annealing, smoothed
 from emulators.scaling.fitting import Fit
@@ -160,7 +160,12 @@ def write_page(
     held_out: Mapping[str, Any] | None,
     verdict: Mapping[str, Any] | None,
 ) -> Path:
-    """Write report.html and its pictures into the folder of a study. verdict: of the held-out run, if it is trained."""
+    """Write report.html, its pictures and the points into the folder of a study.
+
+    held_out, verdict: the point of the held-out run and what became of its prediction, if it is trained.
+    """
+    everything = [*rows, *([] if held_out is None else [held_out])]
+    write_points(folder, everything)
     stored = read_json(folder / "prediction.json")
     prediction = stored["by_fit"][stored.get("surest", HEADLINE)]
     metric, headline = study.metric, laws["fits"][HEADLINE]["parameters"]
@@ -172,9 +177,7 @@ def write_page(
         "frontier": draw_frontier(
             folder / "frontier.png", rows, laws, metric, held_out, (laws["beyond"] * laws["largest"], prediction)
         ),
-        "residuals": draw_residuals(
-            folder / "residuals.png", rows, laws["drawn"][laws["surest"]], metric, laws["surest"]
-        ),
+        "residuals": draw_residuals(folder / "residuals.png", rows, laws["drawn"][laws["surest"]], metric),
     }
     facts = {
         "runs": str(len(rows)),
@@ -193,7 +196,7 @@ def write_page(
         Section("curves", "Loss curves", join(_picture(pictures["curves"], "curves"), _annealing(laws))),
         Section("residuals", "Residuals", _picture(pictures["residuals"], "residuals")),
         Section("scores", "Scores by lead and variable", _saturating(laws)),
-        Section("runs", "Runs", _runs(rows, metric)),
+        Section("runs", "Runs", _runs(everything, metric)),
     ]
     if (over_width := widths.section(folder)) is not None:
         sections.insert(-1, Section("width", "Learning rates over width", over_width))
@@ -309,8 +312,12 @@ def _saturating(laws: Mapping[str, Any]) -> Html:
     return join(frontier, quiet("Ladder: headline = E + B score^beta."), table(head, steps)) if steps else frontier
 
 
+def _name(row: Mapping[str, Any]) -> str:
+    return f"{row['run']} (held out)" if row["kind"] == "held_out" else str(row["run"])
+
+
 def _runs(rows: Sequence[Mapping[str, Any]], metric: str) -> Html:
-    lines = [(row["run"], [*(f"{row[name]:.4g}" for name in COLUMNS), f"{row[metric]:.4f}"]) for row in rows]
+    lines = [(_name(row), [*(f"{row[name]:.4g}" for name in COLUMNS), f"{row[metric]:.4f}"]) for row in rows]
     legend = definitions(
         {
             "size": "parameters that count, as study.inside says",

@@ -18,10 +18,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
+from scipy.stats import norm, t
 
 from emulators.scaling.budgets import (
     Exponents,
@@ -188,7 +189,11 @@ def analyse(
         if reason:
             left_out[name] = reason
             continue
-        fits[f"{name} {method}"] = bootstrapped(fit(LAWS[name], runs, method), replicates, seed, groups)
+        found = bootstrapped(fit(LAWS[name], runs, method), replicates, seed, groups)
+        if LAWS[name] is REPETITION and (reason := untold_repetition(found)):
+            left_out[name] = reason
+            continue
+        fits[f"{name} {method}"] = found
     if HEADLINE not in fits:
         raise ValueError(f"These runs fix no law: {left_out['chinchilla']}.")
     own, compared = backtested(fits, beyond, groups)
@@ -197,7 +202,7 @@ def analyse(
     split = splitting(fits, ranking, measured, rate, searched(runs)) or ranking[0]
     frontier = frontier_of(fits[split], budgets, rate, searched(runs))
     exponents = {name: law_exponents(one, measured, rate) for name, one in fits.items() if one.law is not SATURATING}
-    exponents |= run_exponents(fits[ranking[0]], rate, groups)
+    exponents |= run_exponents(fits[ranking[0]], rate, groups, min(replicates, 200))
     curves = isoflops(runs, fits[split], rate)
     return Analysis(fits, own, compared, left_out, split, frontier, curves, exponents)
 
@@ -215,6 +220,23 @@ def unsuitable(name: str, runs: Runs) -> str:
     if law is REPETITION and not (runs.data > 2 * np.asarray(runs.unique)).any():
         return "no run that repeats its data twice"
     return ""
+
+
+def untold_repetition(law_fit: Fit) -> str:
+    """Why a fit of the law of repetition does not tell how much repeated data are worth, R; empty where it does.
+
+    Told: the 95 % interval of R, by derivatives and by replicates, is within a factor of 10 to either side.
+    """
+    runs = law_fit.runs
+    low, high = law_fit.interval(itemgetter((..., law_fit.law.parameters.index("log R"))))
+    wide = max(t.ppf(0.975, law_fit.freedom) * law_fit.standard_error("log R"), (high - low) / 2)
+    if wide <= np.log(10.0):
+        return ""
+    passes = float((runs.data / np.asarray(runs.unique)).max())
+    return (
+        f"the runs do not tell what repeated data are worth: they pass at most {passes:.1f} times over them, which "
+        f"leaves R open by {'any factor' if wide > 700 else f'a factor of {np.exp(wide):.2g}'} to either side"
+    )
 
 
 def saturating_of(compute: np.ndarray, scores: Mapping[str, np.ndarray], replicates: int = 200) -> dict[str, Fit]:

@@ -58,6 +58,19 @@ class Fit:
         """The standard deviation of log L about the law."""
         return float(np.sqrt(np.square(self.residuals).sum() / max(self.freedom, 1)))
 
+    def standard_error(self, name: str) -> float:
+        """Of one parameter, by the derivatives of the law at the fit; infinite where the runs do not tell it.
+
+        Replicates cannot say this: one that starts where the law is flat stays there, as if it were known exactly.
+        """
+        slopes = self.law.jacobian(self.parameters, self.runs)
+        k = self.law.parameters.index(name)
+        others = np.delete(slopes, k, axis=1)
+        others = others / np.maximum(np.linalg.norm(others, axis=0), 1e-300)
+        alone = slopes[:, k] - others @ np.linalg.lstsq(others, slopes[:, k])[0]
+        size = float(np.linalg.norm(alone))
+        return self.noise / size if size > 1e-12 else np.inf
+
     def interval(self, quantity: Callable[[np.ndarray], np.ndarray], level: float = 0.95) -> tuple[float, float]:
         """The interval of a quantity of the parameters (..., parameter) -> (...)."""
         middle, drawn = self._drawn(quantity)

@@ -16,6 +16,7 @@ from emulators.scaling.analysis import (
     operations,
     saturating_of,
     smaller_runs,
+    untold_repetition,
     widened,
 )
 from emulators.scaling.annealing import AnnealingLaw, LossCurve, areas, fit_annealing, smoothed
@@ -146,6 +147,22 @@ def test_repeated_data_are_worth_less():
     assert (losses[~few] > CHINCHILLA.loss(TRUTH, unique)[~few]).all()
     found = fit(REPETITION, Runs(runs.size, runs.data, losses, runs.compute, 5e5), "squares")
     assert np.exp(found.parameters[5]) == pytest.approx(6.0, rel=0.05)
+
+
+@pytest.mark.parametrize(("unique", "told"), [(5e5, True), (4.5e6, False)])
+def test_the_worth_of_repeated_data_is_told_only_by_runs_that_repeat_them(unique, told):
+    """Twenty passes tell R = 6 with 0.3 % of noise, 2.2 do not."""
+    runs = runs_of(CHINCHILLA, TRUTH, durations=7)
+    runs = Runs(runs.size, runs.data, runs.loss, runs.compute, unique)
+    noise = np.exp(0.003 * np.random.default_rng(2).standard_normal(len(runs)))
+    losses = REPETITION.loss(np.append(TRUTH, np.log(6.0)), runs) * noise
+    found = bootstrapped(fit(REPETITION, Runs(runs.size, runs.data, losses, runs.compute, unique), "squares"), 60)
+    assert (untold_repetition(found) == "") == told
+    if not told:
+        assert "at most 2.2 times" in untold_repetition(found)
+    flat = Fit(REPETITION, "squares", np.append(TRUTH, 400.0), 0.0, found.residuals, found.runs, found.replicates)
+    assert flat.standard_error("log R") == np.inf  # where all repeats count in full, nothing depends on R
+    assert "any factor" in untold_repetition(flat)
 
 
 @pytest.mark.slow

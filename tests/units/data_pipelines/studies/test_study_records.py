@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from data_pipelines.files.fingerprints import write_json
 from data_pipelines.studies import points, records
@@ -22,13 +23,18 @@ STUDY = Study(
     held_out={"width": 192, "steps": 1050},
     durations=[100, 250, 600],
 )
+HELD_OUT = {
+    "run": "w0192_s0_t0001050", "kind": "held_out", "width": 192, "seed": 0, "steps": 1050, "size": 1778112,
+    "samples": 4200, "data": 8601600, "passes": 1.4, "operations": 2.42e13, "score": 0.274,
+}  # fmt: skip
 LARGEST = PlannedRun("held_out", 192, 0, 1050, 840, Cost(1778112, 1778112, 2.3e10, 2.3e10, 0.1, 1e6))
 
 
 @pytest.fixture(scope="module")
 def rows():
     with POINTS.open() as table:
-        return [{k: v if k == "run" else float(v) for k, v in row.items()} for row in csv.DictReader(table)]
+        runs = list(csv.DictReader(table))
+    return [{"kind": "branch"} | {k: v if k == "run" else float(v) for k, v in row.items()} for row in runs]
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +59,8 @@ def test_the_law_that_is_used_is_the_surest_that_has_a_best_size(laws, costs):
     """The additive law missed the largest Swin by least, but has no best size within 30 times of those trained."""
     assert laws["ranking"] == ["chinchilla squares", "kaplan squares"]
     assert laws["split"] == "kaplan squares"
+    assert "saturating squares" in laws["fits"]
+    assert "saturating squares" not in laws["compared"]  # which knows of no sizes, and cannot be the surest
     advice = recommended(1e13, laws, STUDY, costs, FACTS).rows
     assert advice["law"] == "kaplan squares; chinchilla squares, the surest, has no best size at C"
     size, samples = (float(advice[name].split()[0].replace(",", "")) for name in ("size", "data"))
@@ -79,7 +87,7 @@ def test_exponents_have_intervals_by_way(laws):
 def test_the_report_says_which_laws_were_used_and_from_how_far_they_were_asked(laws, rows, tmp_path):
     write_json(tmp_path / "fits.json", laws)
     records.write_prediction(tmp_path, laws, LARGEST)
-    page = records.write_page(tmp_path, "swin", STUDY, rows, laws, {}, None, None).read_text()
+    page = records.write_page(tmp_path, "swin", STUDY, rows, laws, {}, HELD_OUT, None).read_text()
     for said in (
         "law of the frontier",
         "at 2.4 times",
@@ -88,3 +96,11 @@ def test_the_report_says_which_laws_were_used_and_from_how_far_they_were_asked(l
         "Best size N and data D",
     ):
         assert said in page
+    assert page.count("(held out)") == 1
+    assert "w0192_s0_t0001050 (held out)" in page
+    with (tmp_path / "points.csv").open() as table:
+        kinds = {row["run"]: row["kind"] for row in csv.DictReader(table)}
+    assert len(kinds) == 10
+    assert kinds["w0192_s0_t0001050"] == "held_out"
+    with xr.open_dataset(tmp_path / "points.nc") as stored:
+        assert stored.kind.values.tolist() == ["branch"] * 9 + ["held_out"]
