@@ -131,10 +131,11 @@ def e_folding(times: np.ndarray, warming: np.ndarray) -> tuple[float, float]:
 def pattern_correlation(left: np.ndarray, right: np.ndarray, weights: np.ndarray) -> float:
     """Return the correlation over the area of two maps (point,) with weights (point,); missing points are left out.
 
-    NaN for a map that is the same everywhere.
+    NaN for a map that is the same everywhere, or missing.
     """
     used = np.isfinite(left) & np.isfinite(right)
-    if any(np.ptp(field[used]) == 0.0 for field in (left, right)):  # else rounding of the mean would be its pattern
+    same = not used.any() or any(np.ptp(field[used]) == 0.0 for field in (left, right))
+    if same:  # else the rounding of the mean would be a pattern
         return float("nan")
     area = weights[used] / weights[used].sum()
     first, second = (field[used] - area @ field[used] for field in (left, right))
