@@ -36,6 +36,7 @@ from emul.terminal.console import console, header, next_command, progress, show_
 from emul.training.assembly import build_training, open_archive, training_batches
 from emul.training.runs import open_run
 from emulators.scaling.analysis import analyse, operations, recommended
+from emulators.scaling.budgets import rate_of
 from emulators.scaling.study import NEVER, Cost, PlannedRun, Study
 from emulators.scaling.width import WidthRun, activation_sizes, critical_batch
 from emulators.training.flop_counter import cost_of, first_loss
@@ -194,7 +195,7 @@ class Studied:
         if not rows:
             raise ValueError(f"No branch in {self.folder} is finished; run `emul scaling run` first.")
         runs = points.measured_runs(rows, self.study.metric, self.facts)
-        rate = points.rate_of(self.costs, self.facts, self.study.cooldown)
+        rate = rate_of(self.costs, self.facts, self.study.cooldown)
         budgets = np.geomspace(runs.compute.min(), 10 * self.largest.operations, 40)
         groups = np.array([f"{row['width']} {row['seed']}" for row in rows])
         beyond, count = self.largest.operations / runs.compute.max(), self.study.replicates

@@ -25,7 +25,6 @@ from data_pipelines.forecasts.manifest import (
     write_manifest,
 )
 from data_pipelines.forecasts.rollouts import SOURCES, Arrays, BatchForecast, ForecastJob, Segment, Segments, within
-from data_pipelines.forecasts.statistics_writer import StatisticsWriter
 
 BUDGETS = "budgets.nc"
 Report = Callable[[str, float], None]
@@ -80,15 +79,13 @@ def make_forecast(
                     if segment.stop < layout.steps:
                         forecast.restore(arrays)
                     with wait_for_turn(segments.folder):
-                        if isinstance(job.writer, StatisticsWriter):
-                            job.writer.merge(batch, segments)
+                        job.writer.merge(batch, segments)
                         manifest["reasons"] = [progress_text(job, segments)]
                         write_manifest(job.folder, manifest)
         with wait_for_turn(segments.folder):
             if not is_finished(job.folder) and not segments.absent():
                 for batch in range(segments.batches):
-                    if isinstance(job.writer, StatisticsWriter):
-                        job.writer.merge(batch, segments)  # what a process that was killed has left
+                    job.writer.merge(batch, segments)  # what a process that was killed has left
                 finish(job, segments, manifest, report)
                 segments.remove()
                 job.writer.tidy()

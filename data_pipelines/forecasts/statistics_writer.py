@@ -337,6 +337,9 @@ class MeansWriter:
                 if number < earliest:
                     yield number, pending.pop(number)
 
+    def merge(self, piece: int, segments: Records) -> None:
+        """Do nothing: the segments of a piece are merged at the end, as they are read once."""
+
     def tidy(self) -> None:
         """Remove the sums of segments."""
         shutil.rmtree(self.folder / FOLDER, ignore_errors=True)

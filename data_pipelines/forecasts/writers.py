@@ -156,6 +156,9 @@ class ZarrWriter:
         metadata["attributes"]["verdict"] = verdict
         write_sealed(self.store, metadata)
 
+    def merge(self, piece: int, segments: object) -> None:
+        """Do nothing: the chunks of each piece are kept as they are. See `StatisticsWriter`."""
+
     def tidy(self) -> None:
         """Remove what is no longer needed once the manifest is written."""
 

@@ -14,9 +14,8 @@ import numpy as np
 
 from data_pipelines.files.netcdf import write_netcdf
 from data_pipelines.verification.run_results import read_result, trials_dataset, write_table
-from emulators.scaling.budgets import power_through
 from emulators.scaling.laws import Runs
-from emulators.scaling.study import Cost, PlannedRun
+from emulators.scaling.study import PlannedRun
 
 FOLDERS = {"trunk": "trunks", "branch": "branches", "held_out": "held_out"}
 
@@ -110,10 +109,3 @@ def held_out_runs(run: PlannedRun, facts: Mapping[str, Any]) -> Runs:
     unique = float(facts["samples"] * facts["points"])
     ones = np.ones(1)
     return Runs(ones * run.cost.parameters, ones * data, ones, ones * run.operations, unique)
-
-
-def rate_of(costs: Mapping[int, Cost], facts: Mapping[str, Any], cooldown: float) -> Any:
-    """Operations a unit of data by size, through the measured sizes."""
-    size = np.array([cost.parameters for cost in costs.values()])
-    step = np.array([cost.steps_cost(cooldown) for cost in costs.values()])
-    return power_through(size, step / (facts["batch"] * facts["points"]))

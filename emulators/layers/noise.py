@@ -281,11 +281,10 @@ def scale_noise(network: nn.Module, factors: float | Sequence[Sequence[float]]) 
             f"noise_factor: expected a number of 0 or more, or pairs [degree, factor] of increasing degree, such as "
             f"[[9, 1.4], [15, 0.7]]; got {factors}."
         )
-    kinds = (Noise, VectorNoise, FieldNoise)
     parts = [
         part
         for part in network.modules()
-        if isinstance(part, kinds) and not isinstance(getattr(part, "noise", None), Noise)
+        if isinstance(part, VectorNoise | Noise) or (isinstance(part, FieldNoise) and part.noise is None)
     ]
     if not parts:
         raise ValueError(
@@ -307,10 +306,9 @@ def with_scaled_noise(step: Part, factors: float | Sequence[Sequence[float]]) ->
     if factors == 1.0:
         return step
     shared = {id(tensor): tensor for tensor in (*step.parameters(), *step.buffers())}
-    scaled: Any = copy.deepcopy(step, shared)  # type: ignore[arg-type]
-    scale_noise(scaled.network, factors)
-    made: Part = scaled
-    return made
+    scaled = copy.deepcopy(step, shared)  # type: ignore[arg-type]
+    scale_noise(scaled.network, factors)  # type: ignore[arg-type]
+    return scaled
 
 
 def condition(network: nn.Module, noise: VectorNoise | FieldNoise | DropoutNoise) -> nn.Module:

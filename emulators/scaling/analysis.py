@@ -32,6 +32,7 @@ from emulators.scaling.budgets import (
     isoflops,
     law_exponents,
     power_through,
+    rate_of,
     run_exponents,
     searched,
     splitting,
@@ -199,8 +200,8 @@ def analyse(
     own, compared = backtested(fits, beyond, groups)
     ranking, measured = ranked(fits, compared), budgets[budgets <= runs.compute.max()]
     measured = measured if len(measured) > 1 else budgets
-    split = splitting(fits, ranking, measured, rate, searched(runs)) or ranking[0]
-    frontier = frontier_of(fits[split], budgets, rate, searched(runs))
+    split = splitting(fits, ranking, measured, rate, searched(runs.size)) or ranking[0]
+    frontier = frontier_of(fits[split], budgets, rate, searched(runs.size))
     exponents = {name: law_exponents(one, measured, rate) for name, one in fits.items() if one.law is not SATURATING}
     exponents |= run_exponents(fits[ranking[0]], rate, groups, min(replicates, 200))
     curves = isoflops(runs, fits[split], rate)
@@ -302,10 +303,8 @@ def recommended(
     """Spend `flops` by the surest law of a study's fits.json that has a best size at that budget."""
     size = np.array([cost.parameters for cost in costs.values()], dtype=float)
     unit, unique = facts["batch"] * facts["points"], float(facts["samples"] * facts["points"])
-    rate = power_through(size, np.array([cost.steps_cost(study.cooldown) for cost in costs.values()]) / unit)
-    budget, ones = np.array([flops]), np.ones(1)
-    far = flops / laws["largest"]  # no law lets sizes grow faster than budgets
-    ends = float(size.min()) / 30 * min(far, 1.0), float(size.max()) * 30 * max(far, 1.0)
+    rate, far = rate_of(costs, facts, study.cooldown), flops / laws["largest"]
+    budget, ones, ends = np.array([flops]), np.ones(1), searched(size, far)
     fits = {name: fit_of(laws["drawn"][name], unique) for name in laws["ranking"]}
     split = splitting(fits, laws["ranking"], budget, rate, ends)
     name = split or laws["surest"]

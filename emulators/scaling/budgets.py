@@ -9,15 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from emulators.scaling.fitting import Fit, resampled
 from emulators.scaling.laws import SATURATING, Parabola, Runs, best_split, envelope, parabola, parabola_bias, power_of
+from emulators.scaling.study import Cost
 
 Rate = Callable[[np.ndarray], np.ndarray]
 Interval = tuple[float, float, float]  # value, lower and upper end
 Exponents = Mapping[str, Interval | None]  # of `size` and of `data`
+REACH = 30.0  # times beyond the sizes that were run, to which the best is sought
 MINIMA, ENVELOPE = "minima of equal operations", "envelope of the runs"
 
 
@@ -59,9 +62,19 @@ def power_through(x: np.ndarray, y: np.ndarray) -> Rate:
     return through
 
 
-def searched(runs: Runs) -> tuple[float, float]:
-    """The sizes among which the best is sought for the frontier of a study."""
-    return float(runs.size.min()) / 30, float(runs.size.max()) * 30
+def rate_of(costs: Mapping[int, Cost], facts: Mapping[str, Any], cooldown: float) -> Rate:
+    """Operations a unit of data by size, through the measured sizes. costs: by width. facts: `batch` and `points`."""
+    size = np.array([cost.parameters for cost in costs.values()])
+    step = np.array([cost.steps_cost(cooldown) for cost in costs.values()])
+    return power_through(size, step / (facts["batch"] * facts["points"]))
+
+
+def searched(sizes: np.ndarray, beyond: float = 1.0) -> tuple[float, float]:
+    """The sizes among which the best is sought: 30 times to either side of those that were run.
+
+    beyond: the budget over the largest that was measured; no law lets sizes grow faster than budgets.
+    """
+    return float(sizes.min()) / REACH * min(beyond, 1.0), float(sizes.max()) * REACH * max(beyond, 1.0)
 
 
 def splits(law_fit: Fit, budgets: np.ndarray, rate: Rate, sizes: tuple[float, float]) -> bool:
@@ -131,7 +144,7 @@ def isoflops(runs: Runs, law_fit: Fit, rate: Rate) -> list[IsoFlop]:
 
 def law_exponents(law_fit: Fit, budgets: np.ndarray, rate: Rate, level: float = 0.95) -> Exponents:
     """Exponents of the best split of a law over the budgets, with intervals of its replicates; None without a split."""
-    sizes = searched(law_fit.runs)
+    sizes = searched(law_fit.runs.size)
     if law_fit.law is SATURATING or not splits(law_fit, budgets, rate, sizes):
         return {"size": None, "data": None}
     offset = np.log(budgets) - np.log(budgets).mean()

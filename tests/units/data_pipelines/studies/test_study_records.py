@@ -11,6 +11,7 @@ import xarray as xr
 from data_pipelines.files.fingerprints import write_json
 from data_pipelines.studies import points, records
 from emulators.scaling.analysis import analyse, recommended
+from emulators.scaling.budgets import rate_of
 from emulators.scaling.laws import KAPLAN, Runs
 from emulators.scaling.study import Cost, PlannedRun, Study
 
@@ -49,7 +50,7 @@ def laws(rows, costs):
     runs = points.measured_runs(rows, "score", FACTS)
     groups = np.array([row["width"] for row in rows]).astype(str)
     found = analyse(
-        runs, ["kaplan", "saturating"], points.rate_of(costs, FACTS, 0.2), budgets=np.geomspace(1.8e11, 1e14, 20),
+        runs, ["kaplan", "saturating"], rate_of(costs, FACTS, 0.2), budgets=np.geomspace(1.8e11, 1e14, 20),
         beyond=3.05, groups=groups, replicates=60,
     )  # fmt: skip
     return json.loads(json.dumps(records.summary(found, rows, points.held_out_runs(LARGEST, FACTS), {})))
