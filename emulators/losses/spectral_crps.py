@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from emulators.scores.counted_points import CountedPoints
 from emulators.scores.ensemble import Kind, kernel_score, root, spread_weight
@@ -68,18 +69,44 @@ class SpectralCRPS(nn.Module):
             if counted is not None:
                 share = counted.to(error.dtype).flatten(-2) @ self.points.area.to(error.dtype)
                 error = error * share.clamp(min=1e-12).rsqrt()[..., None, None]
+            numbers = self.spectra.analysis(error)
             if len(prediction.lead) == len(target.lead):
-                return self._size(error)
-            return kernel_score(error, self._size, self.kind, self.alpha)
+                return self._size(numbers)
+            rows = -3 - len(target.lead)  # the axis of orders, behind that of members or not
+            return kernel_score(
+                numbers.movedim(2, 0), lambda n: self._size(n.movedim((rows, rows + 1), (0, 1))), self.kind, self.alpha
+            )
 
-    def _size(self, fields: Tensor) -> Tensor:
-        """Return the mean size of the coefficients of fields, (*lead, channel, lat, lon) -> (*lead)."""
-        numbers = self.spectra.analysis(fields).flatten(2)
+    def _size(self, numbers: Tensor) -> Tensor:
+        """Return the mean size of coefficients, (2 * orders, degree, *lead, channel) -> (*lead)."""
+        lead, numbers = numbers.shape[2:], numbers.flatten(2)
         if self.by == "degree":
             sizes = root(power(numbers)).mean(0) * math.sqrt(self.spectra.degrees / (4.0 * math.pi))
         else:
-            squares = numbers.unflatten(0, (-1, 2)).square()
-            moduli = root(torch.cat([squares[:1, 0], squares[1:].sum(1)]))  # order 0 has no imaginary part
-            count = self.multiplicity.to(moduli.dtype)
-            sizes = torch.einsum("ml,mln->n", count, moduli) / (4.0 * math.pi * count.sum()).sqrt()
-        return (sizes.view(fields.shape[:-2]) * self.points.weights.to(sizes.dtype)).sum(-1)
+            count = self.multiplicity.to(numbers.dtype)
+            sizes = _SumOfModuli.apply(numbers, count) / (4.0 * math.pi * count.sum()).sqrt()
+        return (sizes.view(lead) * self.points.weights.to(sizes.dtype)).sum(-1)
+
+
+class _SumOfModuli(torch.autograd.Function):
+    """Sum the moduli of coefficients, (2 * orders, degree, n), times their counts, (order, degree), to (n).
+
+    By hand because its parts, in autograd, take as long as the transform. The gradient is 0 where a modulus is.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, numbers: Tensor, count: Tensor) -> Tensor:
+        real, imaginary = numbers.unflatten(0, (-1, 2)).unbind(1)
+        moduli = torch.hypot(real, imaginary)
+        moduli[0] = real[0].abs()  # order 0 has no imaginary part
+        ctx.save_for_backward(numbers, moduli, count)
+        return count.flatten() @ moduli.flatten(0, 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+        numbers, moduli, count = ctx.saved_tensors
+        directions = numbers.unflatten(0, (-1, 2)) / moduli.clamp(min=torch.finfo(moduli.dtype).tiny).unsqueeze(1)
+        slopes = directions * (count[..., None] * slope).unsqueeze(1)
+        slopes[0, 1] = 0.0
+        return slopes.flatten(0, 1), None
