@@ -342,7 +342,7 @@ def _other_run(run: Run, folder: str, config: DictConfig, device: str) -> Run:
 
 def _members(run: Run, config: DictConfig) -> int:
     """The size of the ensemble, 0 for none; ValueError where nothing tells its members apart."""
-    members = int(config.members or 0)
+    members = int(config.members or (config.seeds and len(config.seeds) + 1) or 0)
     if members < 0:
         raise ValueError(f"members must be at least 1, or null for none; got {members}.")
     if config.perturbation and not members:
@@ -371,8 +371,8 @@ def _written(run: Run, inits: np.ndarray, steps: int, config: DictConfig) -> tup
         "events": dict(config.events),
         "cells": int(config.quantile_cells),
     }
-    writer = writer_that_keeps(config.keep, build(config.writer), run.world.predicted, config.members, **statistics)
     members, name = _members(run, config), run.folder.name
+    writer = writer_that_keeps(config.keep, build(config.writer), run.world.predicted, members, **statistics)
     layout = batched_layout(
         run.world, inits, steps, config.batch_size, name, writer.leads_per_chunk, members, config.member_batch
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -31,6 +31,15 @@ History = tuple[State, ...]
 Starts = Callable[[np.ndarray, History, range], History]
 Splits = Mapping[str, Sequence[str]]
 STREAM = 1_000_003  # keeps these draws apart from the noise of networks, which has the same seed and member
+
+
+class PerturbationPart(Protocol):
+    """Perturb initial States."""
+
+    def prepare(
+        self, step: Stepper, archive: Archive, splits: Splits, inits: np.ndarray, seed: int, device: str
+    ) -> Starts:
+        """Return the function that makes the starts of these initial times; ValueError where it cannot."""
 
 
 class GaussianPerturbation:
@@ -318,6 +327,3 @@ def refuse_missing_past(archive: Archive, inits: np.ndarray, back: int, options:
                 f"{archive.origin} has nothing at {times[~available][0]}, from where the perturbation of "
                 f"{inits[~available][0]} starts; start later, or lower {options}."
             )
-
-
-PerturbationPart = GaussianPerturbation | BredPerturbation | LaggedPerturbation | MembersOfAnalysis

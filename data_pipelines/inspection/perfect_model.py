@@ -21,9 +21,10 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
+import torch
 import xarray as xr
 
 from data_pipelines.batches.world import VariableRoles, world_from_dataset
@@ -32,9 +33,11 @@ from data_pipelines.conventions.durations import bounds
 from data_pipelines.files.atomic import wait_for_lock, write_text
 from data_pipelines.files.identity import differences, listed
 from data_pipelines.forecasts.layout import Layout
+from data_pipelines.forecasts.perturbations import History, Starts, perturbed
 from data_pipelines.forecasts.writers import ZarrWriter
 from data_pipelines.interfaces import Progress, RestartableSource, Sample, Source
 from data_pipelines.simulators.stores import ENSEMBLE_STORE, ensemble_folder, ensemble_record
+from emulators.world import World
 
 Shape = Literal["differences", "bred", "white"]
 SHAPES: tuple[Shape, ...] = ("differences", "bred", "white")
@@ -315,6 +318,53 @@ class Record:
             square = ((error / scales[name]) ** 2 * self.area).sum((-2, -1))
             squares.append(square.reshape(len(square), -1).mean(1))
         return np.sqrt(np.mean(squares, axis=0))
+
+
+class PerfectModelPerturbation:
+    """Start member n where member n of the truth's own ensemble starts, so that both have analyses of one quality.
+
+    source: the simulated data of the run. Each State of several has the error of the last; channels that are no part of
+    a state of the simulator have none. Raises ValueError or FileNotFoundError where `emul data ensemble` has made none.
+    """
+
+    def __init__(self, world: World, *, source: Source) -> None:
+        stored_ensemble(source)
+        self.world, self.source = world, cast(RestartableSource, source)
+
+    def prepare(
+        self, step: object, archive: object, splits: object, inits: np.ndarray, seed: int, device: str
+    ) -> Starts:
+        """Return the function that draws the starts; ValueError for times or members that the data do not have."""
+        settings = ensemble_record(ensemble_folder(self.source))["settings"]
+        errors = AnalysisErrors(**{name: settings[name] for name in AnalysisErrors.__dataclass_fields__})
+        record = Record(self.source, self.source.dataset(), errors)
+        record.refuse_absent(np.asarray(inits, dtype="datetime64[s]"))
+
+        def starts(inits: np.ndarray, history: History, members: range) -> History:
+            if members.stop > settings["members"]:
+                raise ValueError(
+                    f"perturbation=perfect_model: the ensemble of the data has {settings['members']} members; "
+                    f"expected members={settings['members']} or fewer, got {members.stop}."
+                )
+            changes = [self._changes(record, init, settings["members"])[members.start : members.stop] for init in inits]
+            return perturbed(history, torch.from_numpy(np.stack(changes, axis=1)).to(history[-1].values))
+
+        return starts
+
+    def _changes(self, record: Record, init: np.datetime64, members: int) -> np.ndarray:
+        """Return analyses minus the truth, (member, channel, lat, lon)."""
+        truth, analyses = record.fields(init), record.members(init, members)
+        shape = members, self.world.prognostic.size, *self.world.grid.shape
+        changes = np.zeros(shape, dtype=np.float32)
+        for variable in self.world.prognostic:
+            if variable.name in self.source.state_variables:
+                change = analyses[variable.name] - truth[variable.name]
+                if variable.levels:
+                    change = change[:, record.dataset.indexes["level"].get_indexer(list(variable.levels))]
+                else:
+                    change = change[:, None]
+                changes[:, self.world.prognostic.slice(variable.name)] = change
+        return changes
 
 
 def _stacked(errors: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

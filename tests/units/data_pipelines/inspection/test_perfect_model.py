@@ -10,8 +10,10 @@ import pytest
 import torch
 import xarray as xr
 
+from data_pipelines.batches.world import VariableRoles, world_from_dataset
 from data_pipelines.inspection.perfect_model import (
     AnalysisErrors,
+    PerfectModelPerturbation,
     Record,
     ensemble_folder,
     make_ensemble,
@@ -24,6 +26,7 @@ from data_pipelines.sources.planet import Planet
 from data_pipelines.sources.quasigeostrophic import QuasiGeostrophic
 from data_pipelines.sources.shallow_water import ShallowWater
 from emulators.scores.ensemble import crps, spread_skill, variance
+from emulators.state import State
 from example_data import CircleSource
 
 HOURS = np.timedelta64(6, "h")
@@ -61,6 +64,25 @@ def test_a_linear_system_has_its_closed_form(tmp_path):
     rank = (x < y).sum(0).flatten()
     shares = torch.bincount(rank, minlength=11) / len(rank)
     assert (shares - 1 / 11).abs().max() < 0.02  # flat, but for the noise of 11,520 draws of which some go together
+
+
+def test_an_emulator_starts_where_the_members_started(tmp_path):
+    """One step of the system from the starts is the first lead of the ensemble, whichever members are asked for."""
+    source = linear(tmp_path)
+    world = world_from_dataset(source.dataset(), VariableRoles(prognostic=["x"]))
+    with pytest.raises(FileNotFoundError, match="emul data ensemble"):
+        PerfectModelPerturbation(world, source=source)
+    inits = source.times[10:16:2].astype("datetime64[s]")
+    found = members_of(make_ensemble(source, inits, 1, 5, AnalysisErrors(0.1, "white")))
+    starts = PerfectModelPerturbation(world, source=source).prepare(None, None, {}, inits, 0, "cpu")
+    truth = torch.from_numpy(source.values[10:16:2]).float().view(3, 1, *world.grid.shape)
+    for members in (range(5), range(2, 4)):
+        (state,) = starts(inits, (State(truth, world.prognostic, inits),), members)
+        expected = found["x"].isel(number=list(members), prediction_timedelta=0).transpose("number", ...).values
+        after = GROWTH * np.roll(state.values[:, :, 0].numpy(), 1, -1)
+        np.testing.assert_allclose(after, expected, rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="expected members=5 or fewer, got 6"):
+        starts(inits, (State(truth, world.prognostic, inits),), range(6))
 
 
 def test_an_interrupted_ensemble_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
