@@ -178,7 +178,7 @@ def prepare(config: DictConfig) -> ForecastJob:
         seed=int(config.seed),
         segment=-(-lead_steps(config.segment, run.world) // layout.block) * layout.block,
         precision=precision,
-        perturbation=_perturbation(config, step, archive, source.splits, inits, device),
+        perturbation=_perturbation(config, run.step if config.seeds else step, archive, source.splits, inits, device),
         other=other,
         drift=guards.drift,
     )
@@ -315,7 +315,8 @@ def _steps(run: Run, config: DictConfig, members: int, device: str) -> tuple[Ste
         seeds = [_other_run(run, str(folder), config, device) for folder in config.seeds]
         seed_digests = {"weights of seeds": [weights_digest(seed.card["weights"]) for seed in seeds]}
         dates = together([dates, *(seen_of_card(seed.card) for seed in seeds)])
-        return SeedEnsemble([run.step, *(seed.step for seed in seeds)], members), seed_digests, dates
+        several = [run.step, *(seed.step for seed in seeds)]
+        return SeedEnsemble(several, members, starts_differ=bool(config.perturbation)), seed_digests, dates
     folders = {"lead": dict(config.cascade), "interval": dict(config.networks)}
     by = [name for name, runs in folders.items() if runs]
     if not by:
@@ -347,8 +348,6 @@ def _members(run: Run, config: DictConfig) -> int:
         raise ValueError(f"members must be at least 1, or null for none; got {members}.")
     if config.perturbation and not members:
         raise ValueError("A perturbation makes members; give their number, such as members=20.")
-    if config.seeds and (config.perturbation or config.member_batch):
-        raise ValueError("Several runs share all members of an initial time; leave out perturbation and member_batch.")
     if not config.perturbation and not config.seeds:
         refuse_members(run.step, members)
     if (members or config.seeds) and (config.path != "rollout" or config.cascade or config.networks):

@@ -30,17 +30,17 @@ class SeedEnsemble(nn.Module):
     """Step members with several networks of one kind: the first share of them with the first, and so on.
 
     steps: alike but for their weights, of any kind: noise of the network, of a sampler or of latent fields is drawn
-    from the generators of the members. The constraints of the first are applied to all. Raises ValueError for fewer
-    members than steps, and for several members of a step that draws nothing.
+    from the generators of the members. The constraints of the first are applied to all. starts_differ: whether members
+    begin apart. Raises ValueError for fewer members than steps, and for members of one step that nothing tells apart.
     """
 
-    def __init__(self, steps: Sequence[Step], members: int) -> None:
+    def __init__(self, steps: Sequence[Step], members: int, *, starts_differ: bool = False) -> None:
         super().__init__()
         count = len(steps)
         if members < count:
             raise ValueError(f"{count} runs make an ensemble of at least {count} members; got members={members}.")
         silent = [step for step in steps if not step.is_random]
-        if silent and members > count:
+        if silent and members > count and not starts_differ:
             name = type(silent[0].network).__name__
             raise ValueError(f"{name} draws no noise: {count} runs make {count} members; got members={members}.")
         self.first, bare = steps[0], []
@@ -48,8 +48,14 @@ class SeedEnsemble(nn.Module):
             bare.append(copy.copy(step))
             bare[-1].constraints = {}  # applied to all members at once
         self.steps = nn.ModuleList(bare)
-        cuts = [number * members // count for number in range(count + 1)]
-        self.shares = [slice(*pair) for pair in pairwise(cuts)]
+        self.numbers = range(members)
+        self.shares = [range(*pair) for pair in pairwise(number * members // count for number in range(count + 1))]
+
+    def of(self, numbers: range) -> SeedEnsemble:
+        """Return the same for some of the members, of which the States that it steps are."""
+        part = copy.copy(self)
+        part.numbers = numbers
+        return part
 
     @property
     def constraints(self) -> Mapping[str, Any]:
@@ -81,7 +87,10 @@ class SeedEnsemble(nn.Module):
         batch = last.lead[1]
         states = []
         steps: Any = self.steps
-        for step, share in zip(steps, self.shares, strict=True):
+        for step, whole in zip(steps, self.shares, strict=True):
+            share = slice(*(min(max(n - self.numbers.start, 0), len(self.numbers)) for n in (whole.start, whole.stop)))
+            if share.start == share.stop:
+                continue
             own = generator[share.start * batch : share.stop * batch]
             share_history = tuple(_members(state, share) for state in history)
             states.append(step(share_history, forcing, **({"generator": own} if own and step.is_random else {})))

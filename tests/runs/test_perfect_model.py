@@ -19,7 +19,8 @@ def test_a_perfect_model_is_scored_beside_an_ensemble_of_two_seeds(tmp_path, mon
     words = ["experiment=lorenz96_unet", *small, "training.steps=60", "training.validate_every=60"]
     for seed in (0, 1):
         main(["train", *words, f"seed={seed}", f"name=seed_{seed}"])
-    main(["forecast", "run=[outputs/train/seed_0,outputs/train/seed_1]", "every=1d", "lead=1d"])
+    seeds = "run=[outputs/train/seed_0,outputs/train/seed_1]"
+    main(["forecast", seeds, "every=1d", "lead=1d"])
     with xr.open_zarr("outputs/forecast/seed_0_2_seeds/forecast.zarr") as both:
         last = both.isel(prediction_timedelta=-1)
         field = next(iter(last.data_vars.values()))
@@ -27,7 +28,7 @@ def test_a_perfect_model_is_scored_beside_an_ensemble_of_two_seeds(tmp_path, mon
         assert (field.std("number") > 0).all()
     starts = ["perturbation=perfect_model", "data@perturbation.source=lorenz96", "members=8"]
     starts += [f"perturbation.source.{word.removeprefix('data.')}" for word in small]
-    main(["forecast", "run=outputs/train/seed_0", *starts, "every=1d", "lead=1d", "name=from_analyses"])
+    main(["forecast", seeds, *starts, "member_batch=3", "every=1d", "lead=1d", "name=from_analyses"])
     for name in ("from_analyses", "seed_0_2_seeds"):
         scored = ["baselines=[perfect_model]", "metric=[crps_fair,spread_skill]", "pictures=false", f"name={name}"]
         main(["eval", "run=outputs/train/seed_0", f"forecast=outputs/forecast/{name}", *scored])

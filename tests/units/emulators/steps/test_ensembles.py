@@ -48,7 +48,7 @@ def generative(kind, world, seed: int) -> Step:
     return made
 
 
-def states(world, which, members: int, seed: int = 3, **options) -> list[torch.Tensor]:
+def states(world, which, members: int | range, seed: int = 3, **options) -> list[torch.Tensor]:
     times = np.array(["2001-01-01", "2001-06-01"], "datetime64[s]")
     draw = torch.Generator().manual_seed(0)
 
@@ -78,6 +78,17 @@ def test_each_member_is_that_of_its_own_network(world):
         torch.testing.assert_close(together[lead][2:], alone[1][lead][2:])
 
 
+def test_members_in_groups_are_those_of_all_together(world):
+    """Groups that cut the share of a network, and one that has members of one network only."""
+    steps = [step(world, seed) for seed in (1, 2)]
+    whole = SeedEnsemble(steps, 5)
+    together = states(world, whole, 5)
+    for numbers in (range(0, 1), range(1, 4), range(4, 5)):
+        part = states(world, whole.of(numbers), numbers)
+        for lead in (0, 1):
+            torch.testing.assert_close(part[lead], together[lead][numbers.start : numbers.stop])
+
+
 def test_constraints_act_once_on_all_members(world):
     steps = [step(world, seed) for seed in (1, 2)]
     whole, seen = SeedEnsemble(steps, 4), []
@@ -94,6 +105,7 @@ def test_deterministic_networks_make_one_member_each(world):
     torch.testing.assert_close(together[1], states(world, steps[1], 0)[-1])
     with pytest.raises(ValueError, match="draws no noise"):
         SeedEnsemble(steps, 4)
+    assert [len(share) for share in SeedEnsemble(steps, 4, starts_differ=True).shares] == [1, 1, 2]
     with pytest.raises(ValueError, match="at least 3 members"):
         SeedEnsemble(steps, 2)
 
