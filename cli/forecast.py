@@ -178,7 +178,7 @@ def prepare(config: DictConfig) -> ForecastJob:
         seed=int(config.seed),
         segment=-(-lead_steps(config.segment, run.world) // layout.block) * layout.block,
         precision=precision,
-        perturbation=_perturbation(config, run.step if config.seeds else step, archive, source.splits, inits, device),
+        perturbation=_perturbation(config, step, archive, source.splits, inits, device),
         other=other,
         drift=guards.drift,
     )

@@ -48,6 +48,14 @@ class Drawing(Protocol):
     is_random: bool
 
 
+@runtime_checkable
+class Shared(Protocol):
+    """Describe a step whose members have networks of their own."""
+
+    def of(self, numbers: range) -> Stepper:
+        """Return the step of some of the members."""
+
+
 PRECISIONS = ("32", "bf16-mixed")
 
 
@@ -91,12 +99,13 @@ class Rollout:
         intervals: Sequence[int] = (1,),
         precision: str = "32",
     ) -> None:
-        self.step, self.world, self.scheme, self.intervals = step, world, scheme, tuple(intervals)
+        numbers = range(members) if isinstance(members, int) else members
+        self.step = step.of(numbers) if isinstance(step, Shared) and numbers else step
+        self.world, self.scheme, self.intervals = world, scheme, tuple(intervals)
         refuse_scheme(scheme, intervals, len(history))
         if isinstance(step, Lawful):
             step.refuse_intervals(self.intervals)
         self.is_mixed = known_precision(precision) != PRECISIONS[0]
-        numbers = range(members) if isinstance(members, int) else members
         has_members = history[-1].values.ndim > 2 + history[-1].rank
         self.memory = ensemble(history, len(numbers)) if numbers and not has_members else history
         self.start, self.lead = self.memory[-1], 0

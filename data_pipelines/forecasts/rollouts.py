@@ -28,7 +28,6 @@ from data_pipelines.files.batch_records import BatchRecords
 from data_pipelines.forecasts.checks import Checks, Watch, lead_text
 from emulators.rollout import Rollout, Stepper, state_arrays, state_from_arrays
 from emulators.state import Origin, State
-from emulators.steps.ensembles import SeedEnsemble
 
 if TYPE_CHECKING:
     from data_pipelines.batches.archive import Archive
@@ -287,7 +286,7 @@ class BatchForecast:
         history = initial_states(job.archive, self.inits, job.device)
         starts = history if job.perturbation is None else job.perturbation(self.inits, history, members)
         self.rollout = Rollout(
-            job.step.of(members) if isinstance(job.step, SeedEnsemble) else job.step,
+            job.step,
             job.world,
             starts,
             members=members,
