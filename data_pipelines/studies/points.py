@@ -17,6 +17,7 @@ from data_pipelines.verification.run_results import read_result, trials_dataset,
 from emulators.scaling.laws import Runs
 from emulators.scaling.study import PlannedRun
 
+SCORES = {"rmse": "rmse", "crps": "crps", "crps_fair": "crps_fair", "acc": "1-acc"}  # by metric: what falls with skill
 FOLDERS = {"trunk": "trunks", "branch": "branches", "held_out": "held_out"}
 
 
@@ -49,7 +50,7 @@ def point(study: Path, run: PlannedRun, facts: Mapping[str, Any]) -> dict[str, A
         "passes": samples / facts["samples"],
         "operations": run.operations,
         **dict(result.get("validation", {})),
-        **_scores(study / FOLDERS[run.kind] / "eval" / run.name / "scores.nc"),
+        **headline_scores(study / FOLDERS[run.kind] / "eval" / run.name / "scores.nc"),
     }
     return row
 
@@ -59,26 +60,28 @@ def finished(study: Path, runs: Sequence[PlannedRun], facts: Mapping[str, Any]) 
     return [row for run in runs if (row := point(study, run, facts)) is not None]
 
 
-def _scores(path: Path) -> dict[str, float]:
-    """RMSE by variable, level and lead of an evaluation, global, under `rmse temperature 850 5d`; empty without one."""
+def headline_scores(path: Path) -> dict[str, float]:
+    """Global scores of an evaluation, under `rmse temperature 850 5d` or `1-acc temperature 850 5d`; none if absent."""
     if not path.is_file():
         return {}
     import xarray as xr
 
-    errors: dict[str, float] = {}
+    found: dict[str, float] = {}
     with xr.open_dataset(path) as scores:
         for name, values in scores.data_vars.items():
-            if "metric" not in values.dims or "lead_time" not in values.dims or "rmse" not in values["metric"]:
+            if not {"metric", "lead_time"} <= {*values.dims}:
                 continue
-            rmse = values.sel(metric="rmse")
-            rmse = rmse.sel(region="global") if "region" in rmse.dims else rmse
-            days = rmse["lead_time"].values / np.timedelta64(1, "D")
-            for level in rmse["level"].values if "level" in rmse.dims else [None]:
-                column = rmse if level is None else rmse.sel(level=level)
-                label = f"rmse {name}" + ("" if level is None else f" {level:g}")
-                by_day = zip(days, np.ravel(column.values), strict=True)
-                errors |= {f"{label} {day:g}d": float(value) for day, value in by_day if day in (1, 3, 5)}
-    return errors
+            whole = values.sel(region="global") if "region" in values.dims else values
+            days = whole["lead_time"].values / np.timedelta64(1, "D")
+            for metric in (m for m in SCORES if m in whole["metric"]):
+                score = whole.sel(metric=metric)
+                for level in score["level"].values if "level" in score.dims else [None]:
+                    column = score if level is None else score.sel(level=level)
+                    label = f"{SCORES[metric]} {name}" + ("" if level is None else f" {level:g}")
+                    by_day = {day: float(value) for day, value in zip(days, np.ravel(column.values), strict=True)}
+                    errors = {day: 1.0 - value if metric == "acc" else value for day, value in by_day.items()}
+                    found |= {f"{label} {day:g}d": errors[day] for day in (1, 3, 5) if day in errors}
+    return found
 
 
 def write_points(study: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -91,7 +94,7 @@ def write_points(study: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def measured_runs(rows: Sequence[Mapping[str, Any]], metric: str, facts: Mapping[str, Any]) -> Runs:
     """The points as runs of a law. ValueError where a run has no such score."""
     if missing := [row["run"] for row in rows if not math.isfinite(row.get(metric, math.nan))]:
-        names = [name for name in rows[0] if name.startswith(("score", "rmse"))]
+        names = [name for name in rows[0] if name.startswith(("score", *SCORES.values()))]
         raise ValueError(
             f"study.metric={metric}: {missing[0]} has no finite value of it; there are {', '.join(names[:12])}. A run "
             "that diverged is to be left out by study.widths or study.durations, or trained at a smaller rate."

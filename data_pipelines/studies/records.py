@@ -21,7 +21,7 @@ from data_pipelines.files.tables import read_rows
 from data_pipelines.pictures.curves import draw_curves, draw_frontier, draw_isoflop, draw_residuals
 from data_pipelines.reports.page import Html, Section, definitions, document, image, join, quiet, table
 from data_pipelines.studies import widths
-from data_pipelines.studies.points import FOLDERS, point, run_folder, write_points
+from data_pipelines.studies.points import FOLDERS, SCORES, point, run_folder, write_points
 from emulators.scaling.analysis import HEADLINE, Analysis, drawn_of, ladder_of, saturating_of
 from emulators.scaling.annealing import AnnealingLaw, LossCurve, fit_annealing, smoothed
 from emulators.scaling.fitting import Fit
@@ -106,7 +106,8 @@ def summary(
 ) -> dict[str, Any]:
     """All that fits.json holds."""
     frontier, compute = analysis.frontier, np.array([row["operations"] for row in rows], dtype=float)
-    names = [name for name in rows[0] if name.startswith(("score_", "rmse"))]
+    headlines = tuple(SCORES.values())
+    names = [name for name in rows[0] if name.startswith(("score_", *headlines))]
     scores = {name: np.array([row.get(name, math.nan) for row in rows], dtype=float) for name in names}
     score = np.array([row["score"] for row in rows], dtype=float)
     predictions = analysis.predictions(held_out)
@@ -135,7 +136,7 @@ def summary(
         "ladders": {
             name: {k: list(v) for k, v in ladder_of(score, values).parameter_intervals().items()}
             for name, values in scores.items()
-            if name.startswith("rmse") and np.isfinite(values).all() and len(values) > 5
+            if name.startswith(headlines) and np.isfinite(values).all() and len(values) > 5
         },
     }
 

@@ -76,6 +76,32 @@ def test_a_recommendation_says_where_no_law_has_a_best_size(laws, costs):
     assert any("No law of the study has a best size" in warning for warning in alone.warnings)
 
 
+def test_ladders_lead_to_every_headline_score(rows, costs, tmp_path):
+    """RMSE, CRPS and 1 - ACC of evaluations are among the points, and each has the exponent it was made with."""
+    names = {"rmse": "rmse wind 850 5d", "crps": "crps wind 850 5d", "acc": "1-acc wind 850 5d"}
+    powers, made = {"rmse": 1.5, "crps": 1.2, "acc": 1.8}, []
+    for number, row in enumerate(rows):
+        fallen = {metric: 0.05 + 2.0 * row["score"] ** power for metric, power in powers.items()}
+        values = [fallen["rmse"], fallen["crps"], 1.0 - fallen["acc"]]
+        dims = ("metric", "region", "level", "lead_time")
+        leads = np.array([6, 120], "timedelta64[h]").astype("timedelta64[ns]")
+        field = np.broadcast_to(np.array(values)[:, None, None, None], (3, 1, 1, 2))
+        coordinates = {"metric": [*names], "region": ["global"], "level": [850.0], "lead_time": leads}
+        xr.Dataset({"wind": (dims, field)}, coordinates).to_netcdf(tmp_path / f"{number}.nc")
+        found = points.headline_scores(tmp_path / f"{number}.nc")
+        assert found == pytest.approx({names[metric]: value for metric, value in fallen.items()})
+        made.append(row | found)
+    runs = points.measured_runs(made, "score", FACTS)
+    found = analyse(
+        runs, ["kaplan", "saturating"], rate_of(costs, FACTS, 0.2), budgets=np.geomspace(1.8e11, 1e14, 20),
+        beyond=3.05, replicates=10,
+    )  # fmt: skip
+    ladders = records.summary(found, made, points.held_out_runs(LARGEST, FACTS), {})["ladders"]
+    assert {*ladders} == {*names.values()}
+    for metric, power in powers.items():
+        assert ladders[names[metric]]["beta"][0] == pytest.approx(power, rel=0.05)
+
+
 def test_exponents_have_intervals_by_way(laws):
     low, high = laws["exponents"]["kaplan squares"]["size"][1:]
     assert 0.0 < low < laws["exponents"]["kaplan squares"]["size"][0] < high < 1.0
