@@ -177,7 +177,9 @@ def draw_curves(path: Path, curves: Mapping[int, Mapping[str, LossCurve]], laws:
         axis = figure.subplots()
         colours = colours_of([*curves])
         for width, runs in curves.items():
-            law = AnnealingLaw(**laws[str(width)]) if str(width) in laws else None
+            fitted = laws.get(str(width))
+            values = {name: ends[0] for name, ends in fitted["parameters"].items()} if fitted else {}
+            law = AnnealingLaw(**values, error=fitted["error"]) if fitted else None
             for number, curve in enumerate(runs.values()):
                 label = f"width {width}" if number == 0 else None
                 axis.plot(curve.steps, curve.loss, ".", ms=3, color=colours[width], alpha=0.6, label=label)

@@ -23,7 +23,7 @@ from data_pipelines.reports.page import Html, Section, definitions, document, im
 from data_pipelines.studies import widths
 from data_pipelines.studies.points import FOLDERS, SCORES, point, run_folder, write_points
 from emulators.scaling.analysis import HEADLINE, Analysis, drawn_of, ladder_of, saturating_of
-from emulators.scaling.annealing import AnnealingLaw, LossCurve, fit_annealing, smoothed
+from emulators.scaling.annealing import LossCurve, annealing_intervals, fit_annealing, smoothed
 from emulators.scaling.fitting import Fit
 from emulators.scaling.laws import Runs
 from emulators.scaling.study import PlannedRun, Study
@@ -59,11 +59,17 @@ def loss_curves(study: Path, runs: Sequence[PlannedRun], schedule: Any) -> dict[
     return curves
 
 
-def annealing_laws(curves: Mapping[int, Mapping[str, LossCurve]]) -> dict[int, AnnealingLaw]:
-    """The law of annealing of every width that has curves enough."""
-    return {
-        w: fit_annealing([*runs.values()]) for w, runs in curves.items() if sum(len(c.loss) for c in runs.values()) > 9
-    }
+def annealing_laws(curves: Mapping[int, Mapping[str, LossCurve]]) -> dict[str, dict[str, Any]]:
+    """The law of annealing of every width that has curves enough: its error, and parameters with their intervals."""
+    laws = {}
+    for width, by_name in curves.items():
+        runs = [*by_name.values()]
+        if sum(len(curve.loss) for curve in runs) > 9:
+            law = fit_annealing(runs)
+            ends = annealing_intervals(runs, law)
+            parameters = {name: [float(value), *ends[name]] for name, value in law.parameters.items()}
+            laws[str(width)] = {"parameters": parameters, "error": float(law.error)}
+    return laws
 
 
 def fit_rows(fit: Fit, prediction: Sequence[float]) -> dict[str, Any]:
@@ -102,7 +108,7 @@ def write_prediction(study: Path, laws: Mapping[str, Any], run: PlannedRun) -> d
 
 
 def summary(
-    analysis: Analysis, rows: Sequence[Mapping[str, Any]], held_out: Runs, annealing: Mapping[int, AnnealingLaw]
+    analysis: Analysis, rows: Sequence[Mapping[str, Any]], held_out: Runs, annealing: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     """All that fits.json holds."""
     frontier, compute = analysis.frontier, np.array([row["operations"] for row in rows], dtype=float)
@@ -128,7 +134,7 @@ def summary(
             {**vars(fit.parabola), "bias": fit.bias, "sizes": fit.size.tolist(), "losses": fit.loss.tolist()}
             for fit in analysis.isoflop
         ],
-        "annealing": {str(width): {k: float(v) for k, v in vars(law).items()} for width, law in annealing.items()},
+        "annealing": dict(annealing),
         "saturating": {
             name: {k: list(v) for k, v in fit.parameter_intervals().items()}
             for name, fit in saturating_of(compute, scores).items()
@@ -298,7 +304,7 @@ def _parabolas(laws: Mapping[str, Any]) -> Html:
 
 def _annealing(laws: Mapping[str, Any]) -> Html:
     lines = [
-        (width, [*(number(law[k]) for k in ("floor", "factor", "exponent", "gain", "memory")), f"{law['error']:.2%}"])
+        (width, [*(_spread(values) for values in law["parameters"].values()), f"{law['error']:.2%}"])
         for width, law in laws["annealing"].items()
     ]
     return table(["width", "L0", "A", "alpha", "C", "lambda", "error"], lines) if lines else quiet()

@@ -9,7 +9,7 @@ eta is the rate as a share of its peak; a warm-up counts as the peak, so that it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import optimize
@@ -47,6 +47,11 @@ class AnnealingLaw:
     memory: float
     error: float
 
+    @property
+    def parameters(self) -> dict[str, float]:
+        """All but the error, by name."""
+        return {name: value for name, value in vars(self).items() if name != "error"}
+
     def loss(self, rates: np.ndarray) -> np.ndarray:
         """The loss after every step of a schedule."""
         first, second = areas(rates, self.memory)
@@ -83,6 +88,28 @@ def fit_annealing(curves: Sequence[LossCurve]) -> AnnealingLaw:
     assert best is not None
     rest, exponent, memory, (floor, factor, gain) = best
     return AnnealingLaw(floor, factor, exponent, gain, memory, rest / np.sqrt(len(loss)))
+
+
+def annealing_intervals(
+    curves: Sequence[LossCurve], law: AnnealingLaw, replicates: int = 100, block: int = 5, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """Intervals of 90 % of the parameters of a fitted law: it is fitted again to itself times resampled errors.
+
+    Errors of the fit are drawn in blocks of so many neighbouring readings, as losses read one after the other err alike
+    (Kunsch 1989, doi 10.1214/aos/1176347265). That sizes, seeds and the law itself might be others is not in them.
+    """
+    chance, fitted = np.random.default_rng(seed), [law.loss(curve.rates)[curve.steps - 1] for curve in curves]
+    errors = np.concatenate([curve.loss / expected for curve, expected in zip(curves, fitted, strict=True)])
+    blocks = np.lib.stride_tricks.sliding_window_view(errors, min(block, len(errors)))
+    drawn = []
+    for _ in range(replicates):
+        again = []
+        for curve, expected in zip(curves, fitted, strict=True):
+            picked = blocks[chance.integers(len(blocks), size=-(-len(expected) // blocks.shape[1]))]
+            again.append(replace(curve, loss=expected * picked.reshape(-1)[: len(expected)]))
+        drawn.append([*fit_annealing(again).parameters.values()])
+    low, high = np.quantile(drawn, [0.05, 0.95], axis=0)
+    return {name: (float(a), float(b)) for name, a, b in zip(law.parameters, low, high, strict=True)}
 
 
 def smoothed(steps: np.ndarray, loss: np.ndarray, readings: int = 40, skip: int = 0) -> tuple[np.ndarray, np.ndarray]:

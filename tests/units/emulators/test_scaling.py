@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.signal import lfilter
 
 from emulators.scaling.analysis import (
     HEADLINE,
@@ -18,7 +19,7 @@ from emulators.scaling.analysis import (
     untold_repetition,
     widened,
 )
-from emulators.scaling.annealing import AnnealingLaw, LossCurve, areas, fit_annealing, smoothed
+from emulators.scaling.annealing import AnnealingLaw, LossCurve, annealing_intervals, areas, fit_annealing, smoothed
 from emulators.scaling.budgets import power_through, splits, splitting
 from emulators.scaling.fitting import Fit, bootstrapped, fit
 from emulators.scaling.laws import (
@@ -198,16 +199,36 @@ def test_areas_of_schedules():
     assert areas(warm)[1][-1] == 0.0
 
 
-def test_the_law_of_annealing_is_recovered():
-    truth = AnnealingLaw(1.5, 4.0, 0.5, 0.002, 0.995, 0.0)
-    chance, curves = np.random.default_rng(0), []
+ANNEALING = AnnealingLaw(1.5, 4.0, 0.5, 0.002, 0.995, 0.0)
+
+
+def loss_curves(noise: float, every: int, seed: int = 0) -> list[LossCurve]:
+    """Curves of ANNEALING for three schedules, each reading with an error that the next has half of."""
+    chance, curves = np.random.default_rng(seed), []
     for length, share in ((1000, 0.2), (2000, 0.2), (3000, 0.0)):
         start = round(length * (1 - share))
         fall = 1 - np.sqrt(np.arange(length - start) / max(length - start, 1))
-        rates, steps = np.concatenate([np.ones(start), fall]), np.arange(50, length + 1, 10)
-        curves.append(
-            LossCurve(rates, steps, truth.loss(rates)[steps - 1] * np.exp(0.003 * chance.normal(size=len(steps))))
-        )
+        rates, steps = np.concatenate([np.ones(start), fall]), np.arange(50, length + 1, every)
+        error = lfilter([np.sqrt(0.75)], [1.0, -0.5], chance.normal(size=len(steps)))
+        curves.append(LossCurve(rates, steps, ANNEALING.loss(rates)[steps - 1] * np.exp(noise * error)))
+    return curves
+
+
+def test_intervals_of_the_law_of_annealing_cover_it():
+    held, width = [], {}
+    for noise in (0.01, 0.002):
+        for seed in range(6):
+            curves = loss_curves(noise, 50, seed)
+            ends = annealing_intervals(curves, fit_annealing(curves), 40)
+            for name in ("floor", "exponent", "gain"):
+                held.append(ends[name][0] <= ANNEALING.parameters[name] <= ends[name][1])
+            width[noise] = float(np.diff(ends["exponent"])[0])
+    assert 0.7 < np.mean(held) <= 1.0
+    assert width[0.002] < 0.5 * width[0.01]
+
+
+def test_the_law_of_annealing_is_recovered():
+    curves = loss_curves(0.003, 10)
     found = fit_annealing(curves)
     assert (found.memory, found.floor) == (0.995, pytest.approx(1.5, rel=0.01))
     assert (found.gain, found.exponent) == (pytest.approx(0.002, rel=0.02), pytest.approx(0.5, abs=0.02))
