@@ -24,6 +24,7 @@ from data_pipelines.forecasts.analyses import guarded_marks, on_grid_of
 from data_pipelines.forecasts.boundary import ForecastBoundary, ForecastForcing, OtherForecast, driving_data, told_names
 from data_pipelines.forecasts.layout import Layout, batched_layout
 from data_pipelines.forecasts.manifest import discard_other, read_manifest
+from data_pipelines.forecasts.nudging import adjust
 from data_pipelines.forecasts.perturbations import PerturbationPart, Splits, Starts
 from data_pipelines.forecasts.production import make_forecast
 from data_pipelines.forecasts.rollouts import ForecastJob, known_leads
@@ -138,7 +139,7 @@ def prepare(config: DictConfig) -> ForecastJob:
     inits = forecast_inits(config.init, archive, source.splits, steps, config.every, warn)
     other = _other(config, saved_plain(data), run.world, inits, steps)
     writer, layout = _written(run, inits, steps, config)
-    ranges = {str(name): tuple(limits) for name, limits in config.ranges.items()}
+    adapted |= adjust(run.step, archive, layout.valid_times, config.nudging, config.increments)
     step, others, seen = _steps(run, config, layout.members, device)
     guards = Guards(**saved_plain(config.guards))
     marks = guarded_marks(guards, seen, archive, inits, steps, other, warn)
@@ -150,7 +151,7 @@ def prepare(config: DictConfig) -> ForecastJob:
         "data": saved_plain(data),
         "fingerprint": fingerprint(source.path, archive.dataset),
         "persisted": list(config.persisted),
-        "ranges": ranges,
+        "ranges": {str(name): tuple(limits) for name, limits in config.ranges.items()},
         **writer.plain(),
         **layout.plain(),
         "batch_size": config.batch_size,
@@ -170,7 +171,7 @@ def prepare(config: DictConfig) -> ForecastJob:
         ledger=_ledgers(run.world, step),
         settings=settings,
         card=_metadata(run, config, seen, marks),
-        ranges=ranges,
+        ranges=settings["ranges"],
         device=device,
         correction_maps=config.correction_maps,
         scheme=way["path"],
@@ -350,8 +351,11 @@ def _members(run: Run, config: DictConfig) -> int:
         raise ValueError("A perturbation makes members; give their number, such as members=20.")
     if not config.perturbation and not config.seeds:
         refuse_members(run.step, members)
-    if (members or config.seeds) and (config.path != "rollout" or config.cascade or config.networks):
-        raise ValueError("Members are made by plain rollouts of one network; leave out path, cascade and networks.")
+    needs_one = members or config.seeds or config.nudging or config.increments
+    if needs_one and (config.path != "rollout" or config.cascade or config.networks):
+        raise ValueError(
+            "Members, nudging and increments are of plain rollouts of one network; leave out path, cascade, networks."
+        )
     return members
 
 
@@ -365,13 +369,9 @@ def _perturbation(
 
 def _written(run: Run, inits: np.ndarray, steps: int, config: DictConfig) -> tuple[Writer, Layout]:
     """The writer of members, statistics or means, and the layout of the forecast that it is handed."""
-    statistics = {
-        "quantiles": list(config.quantiles),
-        "events": dict(config.events),
-        "cells": int(config.quantile_cells),
-    }
+    kept = {"quantiles": list(config.quantiles), "events": dict(config.events), "cells": int(config.quantile_cells)}
     members, name = _members(run, config), run.folder.name
-    writer = writer_that_keeps(config.keep, build(config.writer), run.world.predicted, members, **statistics)
+    writer = writer_that_keeps(config.keep, build(config.writer), run.world.predicted, members, **kept)
     layout = batched_layout(
         run.world, inits, steps, config.batch_size, name, writer.leads_per_chunk, members, config.member_batch
     )
