@@ -5,8 +5,10 @@
 
 at every step, before the constraints. Nudged States stay near the truth, where G is minus the mean error of the
 emulator's tendency; a free run that is given it has a mean nearer to the truth's, as long as its own error is so small
-that the two are proportional. Nudging: Hoke & Anthes 1976, doi 10.1175/1520-0493(1976)104<1551:TIOAMB>2.0.CO;2;
-mean nudging tendencies as a correction: Watt-Meyer et al. 2021, doi 10.1029/2021GL092555.
+that the two are proportional. What is left, a second forecast finds that is nudged more weakly and given the increments
+of the first; its own are the sum. Nudging: Hoke & Anthes 1976, doi
+10.1175/1520-0493(1976)104<1551:TIOAMB>2.0.CO;2; mean nudging tendencies as a correction: Watt-Meyer et al. 2021, doi
+10.1029/2021GL092555.
 """
 
 from __future__ import annotations
@@ -76,31 +78,31 @@ def adjust(
     """Make a Step nudge its States or add increments to them, before its constraints; return the settings that say so.
 
     valid: valid times of the forecast. relaxation: a duration. increments: folder of a nudged forecast. Raises
-    ValueError for both, where the truth is not known at all valid times, and for a duration not above the timestep.
+    ValueError where the truth is not known at all valid times, and for a duration that is not above the timestep.
     """
-    if relaxation and increments:
-        raise ValueError("nudging and increments: expected one of them, got both; leave out increments.")
+    settings: dict[str, Any] = {}
     if relaxation:
         share = _share(archive.world, relaxation)
         if not archive.has(valid).all():
             missing = valid[~archive.has(valid)][0]
             raise ValueError(f"nudging: expected the truth at all valid times, got none at {missing}; shorten lead.")
         step.constraints = {"nudging": Nudging(archive, share), **step.constraints}
-        return {"nudging": str(relaxation)}
+        settings["nudging"] = str(relaxation)
     if increments:
         fields = mean_increments(Path(increments), archive)
         step.constraints = {"increments": Increments(archive.world, fields), **step.constraints}
-        return {"increments": weights_digest({"mean": fields})}
-    return {}
+        settings["increments"] = {"folder": str(increments), "digest": weights_digest({"mean": fields})}
+    return settings
 
 
 def mean_increments(folder: Path, archive: Archive) -> Tensor:
     """Return the mean increments of a nudged forecast of the archive, (channel, *grid) of the prognostic variables.
 
-    They follow from its States, of which each is what nudging left: r (truth - x) = r / (1 - r) (truth - x'). Raises
-    ValueError for a forecast that was not nudged, or is too short.
+    They follow from its States, of which each is what nudging left: r (truth - x) = r / (1 - r) (truth - x'). Those it
+    was given itself are added. Raises ValueError for a forecast that was not nudged, or is too short.
     """
-    relaxation = read_manifest(folder)["settings"].get("nudging")
+    settings = read_manifest(folder)["settings"]
+    relaxation, before = settings.get("nudging"), settings.get("increments")
     if not relaxation:
         raise ValueError(
             f"increments: expected a forecast that was made with nudging, such as nudging=5d; got {folder}."
@@ -121,7 +123,8 @@ def mean_increments(folder: Path, archive: Archive) -> Tensor:
             truth = archive.states(np.stack([world.after(init, lead + 1) for lead in leads]), world.prognostic)
             made = stored.isel({"time": row, LEAD: slice(leads.start, leads.stop)})
             way += truth.values.sum(0, dtype=torch.float64) - _sum(made, world)
-    return (way / (len(inits) * (count - first)) * share / (1.0 - share)).float()
+    mean = (way / (len(inits) * (count - first)) * share / (1.0 - share)).float()
+    return mean + mean_increments(Path(before["folder"]), archive) if before else mean
 
 
 def _sum(made: xr.Dataset, world: World) -> Tensor:
