@@ -33,6 +33,8 @@ ELSEWHERE = {  # what is not run, and why
     r"^(make|python|pip|git|cd|eval|\.) ": "the shell's",
     r"stormer\.ckpt": "weights of the full size; tests/runs/test_published.py",
     r"heights\.nc|cam_|era5_\*|data=packed": "other files; tests/runs/test_realdata_road.py, test_packed.py",
+    r"nudging=|increments=": "tests/runs/forecasts/test_nudging.py",
+    r"perfect_model": "tests/runs/test_perfect_model.py",
     r"data=ocean": "tests/runs/test_ocean.py",
     r"tuning.trainable=\[(atmosphere|ocean)": "tests/runs/test_components.py",
     r"writer=grib|planet_grib|data=gefs": "needs eccodes; tests/runs/forecasts/test_services.py, test_today.py",
