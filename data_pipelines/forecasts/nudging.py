@@ -5,10 +5,9 @@
 
 at every step, before the constraints. Nudged States stay near the truth, where G is minus the mean error of the
 emulator's tendency; a free run that is given it has a mean nearer to the truth's, as long as its own error is so small
-that the two are proportional. What is left, a second forecast finds that is nudged more weakly and given the increments
-of the first; its own are the sum. Nudging: Hoke & Anthes 1976, doi
-10.1175/1520-0493(1976)104<1551:TIOAMB>2.0.CO;2; mean nudging tendencies as a correction: Watt-Meyer et al. 2021, doi
-10.1029/2021GL092555.
+that the two are proportional. Weak nudging to a truth that the forecast has lost damps its eddies, and is no better.
+Nudging: Hoke & Anthes 1976, doi 10.1175/1520-0493(1976)104<1551:TIOAMB>2.0.CO;2; mean nudging tendencies as a
+correction: Watt-Meyer et al. 2021, doi 10.1029/2021GL092555.
 """
 
 from __future__ import annotations
