@@ -45,7 +45,10 @@ class Constrained(Protocol):
 
 
 class Nudging(Constraint):
-    """Move the prognostic variables by a share of the way to the truth. archive: holds it at all valid times."""
+    """Move the prognostic variables by a share of the way to the truth. archive: holds it at all valid times.
+
+    Applied twice it moves them further, unlike a law, so that it is of plain rollouts alone; so are Increments.
+    """
 
     def __init__(self, archive: Archive, share: float) -> None:
         self.archive, self.share = archive, share
@@ -98,18 +101,21 @@ def mean_increments(folder: Path, archive: Archive) -> Tensor:
     """Return the mean increments of a nudged forecast of the archive, (channel, *grid) of the prognostic variables.
 
     They follow from its States, of which each is what nudging left: r (truth - x) = r / (1 - r) (truth - x'). Those it
-    was given itself are added. Raises ValueError for a forecast that was not nudged, or is too short.
+    was given itself are added. Raises ValueError for a forecast that was not nudged, is not finished, lacks States or
+    is too short, and where those that it was given are others now.
     """
-    settings = read_manifest(folder)["settings"]
-    relaxation, before = settings.get("nudging"), settings.get("increments")
-    if not relaxation:
+    manifest = read_manifest(folder)
+    relaxation, given = (manifest["settings"].get(key) for key in ("nudging", "increments"))
+    if not relaxation or not manifest["finished"]:
         raise ValueError(
-            f"increments: expected a forecast that was made with nudging, such as nudging=5d; got {folder}."
+            f"increments: expected a finished forecast that was made with nudging, such as nudging=5d; got {folder}."
         )
     world, share = archive.world, _share(archive.world, relaxation)
     stored = first_member(open_forecast(store_of(folder)))
     inits, count = stored["time"].values.astype("datetime64[s]"), stored.sizes[LEAD]
     first = round(SPIN_UP / share)
+    if (stored[LEAD].values != [world.lead_time(lead + 1) for lead in range(count)]).any():
+        raise ValueError(f"increments: expected a forecast of every timestep, as of keep=members; got {folder}.")
     if count <= first:
         raise ValueError(
             f"increments: expected a nudged forecast longer than {SPIN_UP:g} relaxation times of {relaxation}; got "
@@ -123,7 +129,14 @@ def mean_increments(folder: Path, archive: Archive) -> Tensor:
             made = stored.isel({"time": row, LEAD: slice(leads.start, leads.stop)})
             way += truth.values.sum(0, dtype=torch.float64) - _sum(made, world)
     mean = (way / (len(inits) * (count - first)) * share / (1.0 - share)).float()
-    return mean + mean_increments(Path(before["folder"]), archive) if before else mean
+    if given is None:
+        return mean
+    earlier = mean_increments(Path(given["folder"]), archive)
+    if weights_digest({"mean": earlier}) != given["digest"]:
+        raise ValueError(
+            f"increments: {folder} was given those of {given['folder']}, which are others now; make it anew."
+        )
+    return mean + earlier
 
 
 def _sum(made: xr.Dataset, world: World) -> Tensor:

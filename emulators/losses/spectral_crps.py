@@ -72,7 +72,7 @@ class SpectralCRPS(nn.Module):
             numbers = self.spectra.analysis(error)
             if len(prediction.lead) == len(target.lead):
                 return self._size(numbers)
-            rows = -3 - len(target.lead)  # the axis of orders, behind that of members or not
+            rows = -3 - len(target.lead)  # the axis of orders from the end, as members may stand before it
             return kernel_score(
                 numbers.movedim(2, 0), lambda n: self._size(n.movedim((rows, rows + 1), (0, 1))), self.kind, self.alpha
             )

@@ -37,6 +37,6 @@ def test_increments_come_from_a_nudged_forecast(tmp_path, monkeypatch, capsys):
     assert settings["increments"]["folder"] == "outputs/forecast/nudged"
     capsys.readouterr()
     assert main([*run, "lead=1d", "increments=outputs/forecast/free", "name=x"]) == 2
-    assert "expected a forecast that was made with nudging" in capsys.readouterr().err
+    assert "expected a finished forecast that was made with nudging" in capsys.readouterr().err
     assert main([*run, "lead=1d", "nudging=5d", "path=averaged", "name=y"]) == 2
     assert "plain rollouts" in capsys.readouterr().err

@@ -56,7 +56,7 @@ def write(folder, world, states: torch.Tensor, settings) -> None:
         "longitude": world.grid.longitude, **({"level": levels[0]} if levels else {}),
     }  # fmt: skip
     xr.Dataset(fields, coordinates).to_zarr(folder / "forecast.zarr", consolidated=False)
-    write_manifest(folder, {"format": FORMAT, "verdict": "verified", "settings": settings})
+    write_manifest(folder, {"format": FORMAT, "verdict": "verified", "finished": True, "settings": settings})
 
 
 def test_increments_of_a_relaxing_system_have_their_closed_form(small_world, tmp_path):
@@ -79,6 +79,11 @@ def test_increments_of_a_relaxing_system_have_their_closed_form(small_world, tmp
         assert {*adjust(emulator, archive, valid, None, str(folder))} == {"increments"}
         free = forecast(world, truth, emulator.constraints.values(), 300)[-1]
         torch.testing.assert_close(free, torch.full_like(free, 10.0 * left), rtol=1e-3, atol=1e-2)
+    write_manifest(
+        folders[1], {"format": FORMAT, "verdict": "verified", "finished": True, "settings": {"nudging": "1d"}}
+    )
+    with pytest.raises(ValueError, match="others now"):
+        mean_increments(folders[2], archive)
     none = forecast(world, truth, [], 300)[-1]
     torch.testing.assert_close(none, torch.full_like(none, 10.0 * ERROR), rtol=1e-3, atol=1e-3)
 
@@ -91,6 +96,17 @@ def test_what_cannot_be_nudged_is_refused(small_world, tmp_path):
         adjust(None, archive, valid + np.timedelta64(400, "D"), "5d", None)
     with pytest.raises(ValueError, match="above the timestep"):
         adjust(None, archive, valid, "1h", None)
-    write_manifest(tmp_path, {"format": FORMAT, "verdict": "verified", "settings": {}})
+    write_manifest(tmp_path, {"format": FORMAT, "verdict": "verified", "finished": True, "settings": {}})
     with pytest.raises(ValueError, match="nudging=5d"):
         adjust(None, archive, valid, None, str(tmp_path))
+    relaxation = f"{int(world.timestep / np.timedelta64(1, 'h')) * 2}h"
+    manifest = {"format": FORMAT, "verdict": "verified", "finished": True, "settings": {"nudging": relaxation}}
+    write(tmp_path, world, torch.zeros(12, world.prognostic.size, *world.grid.shape), manifest["settings"])
+    with xr.open_zarr(tmp_path / "forecast.zarr", decode_timedelta=True) as made:
+        sparse = made.load().isel(prediction_timedelta=slice(None, None, 2))
+    sparse.to_zarr(tmp_path / "forecast.zarr", mode="w", consolidated=False)
+    with pytest.raises(ValueError, match="every timestep"):
+        mean_increments(tmp_path, archive)
+    write_manifest(tmp_path, manifest | {"finished": False})
+    with pytest.raises(ValueError, match="finished"):
+        mean_increments(tmp_path, archive)
